@@ -7,12 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from deltalake import DeltaTable, Field, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Field, write_deltalake
 from deltalake.schema import PrimitiveType
 
-from etl.load.warehouse import delta_table
+from etl.load.warehouse import delta
 from etl.load.warehouse.delta import DeltaWarehouse, connect
-from etl.load.warehouse.delta_table import OneTable
 from etl.load.warehouse.tables import ALL_TABLES
 from etl.model import schema
 from tests.warehouses import Died, Row, by_key, load_into
@@ -21,7 +20,7 @@ from tests.warehouses import Died, Row, by_key, load_into
 class Lake:
     """The tables below a folder."""
 
-    has_views = is_atomic = has_keys = False
+    has_views = is_atomic = has_keys = hashes_rows = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -63,21 +62,21 @@ class Lake:
         self.table(table).alter.add_columns([Field(name, PrimitiveType("string"), nullable=True)])
 
     def drop_column(self, table: str, name: str) -> None:
-        opened = self.table(table)
-        metadata, rows = opened.metadata(), opened.to_pyarrow_table().drop_columns([name])
-        shutil.rmtree(self.folder / table)
-        write_deltalake(self.folder / table, rows, partition_by=metadata.partition_columns)
-        self.table(table).alter.set_table_properties(metadata.configuration, raise_if_not_exists=False)
+        self.make_older(table, name, load_id="of somebody else")
 
-    make_older = drop_column
+    def make_older(self, table: str, column: str, load_id: str | None = None) -> None:
+        """As if a version had loaded the table that did not have the column yet."""
+        opened = self.table(table)
+        load_id = load_id or opened.history(1)[0][delta._LOAD_ID]
+        rows, partitions = opened.to_pyarrow_table().drop_columns([column]), opened.metadata().partition_columns
+        shutil.rmtree(self.folder / table)
+        by = CommitProperties(custom_metadata={delta._LOAD_ID: load_id})
+        write_deltalake(self.folder / table, rows, partition_by=partitions, commit_properties=by)
 
     def make_texts(self, table: str, name: str) -> None:
         rows = self.table(table).to_pyarrow_table()
         texts = rows.set_column(rows.column_names.index(name), name, rows[name].cast("string"))
         write_deltalake(self.table(table), texts, mode="overwrite", schema_mode="overwrite")
-
-    def make_foreign(self) -> None:
-        write_deltalake(self.folder / "evals", pa.table({"mine": [1]}))
 
     def dump(self) -> Path:
         """A copy of the tables."""
@@ -88,7 +87,7 @@ class Lake:
         shutil.copytree(dump, self.folder)
 
     def die(self, data: Path, *, nth: int) -> bool:
-        """One load that dies when it has written so many files and commits; whether it got so far."""
+        """One load that dies when it has written so many commits; whether it got so far."""
         with pytest.MonkeyPatch.context() as patch:
             self._record(patch, [], nth)
             try:
@@ -98,7 +97,7 @@ class Lake:
         return False
 
     def asked_by(self, data: Path) -> list[str]:
-        """The files and commits that a load writes."""
+        """The commits that a load writes."""
         asked: list[str] = []
         with pytest.MonkeyPatch.context() as patch:
             self._record(patch, asked, 1_000)
@@ -115,6 +114,5 @@ class Lake:
 
             return step
 
-        for name in ("_commit", "overwrite", "_written", "add_columns"):
-            patch.setattr(OneTable, name, recorded(getattr(OneTable, name)))
-        patch.setattr("etl.load.warehouse.delta.create", recorded(delta_table.create))
+        patch.setattr(delta, "write_deltalake", recorded(write_deltalake))
+        patch.setattr(DeltaWarehouse, "_create", recorded(DeltaWarehouse._create))

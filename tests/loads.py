@@ -11,8 +11,6 @@ from etl.inspect.verify_warehouse import WarehouseReport, verify_rows
 from etl.load.commit import mark_deleted
 from etl.load.dataset import identify
 from etl.load.layout import Part
-from etl.load.warehouse.load import Result, load
-from etl.load.warehouse.target import open_warehouse
 from etl.model import schema
 from etl.transform.frames import ExportStamp, frame_of
 from tests.bundles import a_bundle, an_unlisted_bundle, bundle_of, fetched_call
@@ -65,22 +63,10 @@ def _record(dataset: Any, run: str, day: int) -> None:
     dataset.record_run(NOW.replace(day=day).date(), run, frame_of(schema.RUNS_TABLE, [row]))
 
 
-def load_once(url: str, data: Path, **options: Any) -> Result:
-    """One load of the dataset, as the command does it."""
-    with closing(open_warehouse(url, NAMESPACE)) as warehouse:
-        return load(contents_of(data), warehouse, **options)
-
-
 def compared(target: Any, data: Path) -> WarehouseReport:
     """What ``verify --warehouse`` finds."""
     with closing(target.open()) as warehouse:
         return verify_rows(contents_of(data), warehouse)
-
-
-def differences(url: str, data: Path) -> list[str]:
-    """The same, in words."""
-    with closing(open_warehouse(url, NAMESPACE)) as warehouse:
-        return [f"{each.subject}: {each.text}" for each in verify_rows(contents_of(data), warehouse).findings]
 
 
 def assert_settled(target: Any, data: Path) -> None:

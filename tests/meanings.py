@@ -1,6 +1,7 @@
 """What the words of the program's output mean, for ``docs/commands.md``: fields of JSON, log events, purposes of requests."""
 
 from etl.extract.endpoints import Purpose
+from etl.pipeline.preflight import Subject
 
 _FINDINGS = {
     "findings[].kind": "what kind of finding it is, see Findings below",
@@ -54,10 +55,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "run_tests[].dead_letters": "requests that were given up",
         "run_tests[].misfits": "values that did not fit their column, and are in `extra`",
         "run_tests[].error": "why it could not be exported; otherwise null",
-        "receipt.written[].path": "a file that the run wrote",
-        "receipt.written[].rows": "its rows",
-        "receipt.written[].bytes": "its size",
-        "receipt.written[].sha256": "the SHA-256 of its bytes",
+        "receipt.written": "the files that the run wrote: each with `path`, `rows`, `bytes` and `sha256`",
         "receipt.removed": "damaged files that were set aside",
         "receipt.not_listed": "how many more files were written or removed, beyond 20,000",
         "receipt.executions": "by key, how many executions were `inserted`, `replaced` or `verified`; and how many were `marked` "
@@ -124,10 +122,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "run_tests[].complete_at": "when everything in it was last exported; null when it never was or is no longer configured",
         "run_tests[].is_configured": "whether the settings name it",
         "run_tests[].is_complete": "whether the last run that included it exported everything",
-        "tables[].name": "a table",
-        "tables[].rows": "its rows",
-        "tables[].files": "its files",
-        "tables[].size_bytes": "their size",
+        "tables": "each table: its `name`, `rows`, `files` and their `size_bytes`",
         "runs[].export_run_id": "one of the last seven runs, newest first",
         "runs[].started_at": "when it started",
         "runs[].finished_at": "when it ended",
@@ -153,10 +148,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "dataset": "folder or bucket",
         "exit_code": "exit code",
         "export_at_work": "the process that was exporting meanwhile; otherwise null",
-        "tables[].name": "a table",
-        "tables[].files": "its files",
-        "tables[].rows": "its rows",
-        "tables[].bytes": "size of its files",
+        "tables": "each table: its `name`, `files`, `rows`, and the `bytes` of its files",
         **_FINDINGS,
         "notices": "one line for each thing worth knowing, such as files in quarantine",
         "against_api": "null without `--against-api`",
@@ -169,14 +161,8 @@ FIELDS: dict[str, dict[str, str]] = {
         "against_api.unexplained": "values that differ without one: these are findings",
         "warehouse": "null without `--warehouse`",
         "warehouse.warehouse": "which warehouse, and its schema",
-        "warehouse.tables[].name": "a table",
-        "warehouse.tables[].rows": "its rows in the dataset",
-        "warehouse.tables[].loaded_rows": "its rows in the warehouse",
-        "warehouse.days[].table": "table, run test and day (UTC) where the numbers of rows differ",
-        "warehouse.days[].run_test": "key of the run test; empty for `runs`",
-        "warehouse.days[].day": "the day",
-        "warehouse.days[].rows": "rows in the dataset",
-        "warehouse.days[].loaded_rows": "rows in the warehouse",
+        "warehouse.tables": "each table: its `name`, its `rows` in the dataset, and those in the warehouse (`loaded_rows`)",
+        "warehouse.days": "where the numbers differ: `table`, key of the `run_test` (none of `runs`), `day`, `rows`, `loaded_rows`",
         "warehouse.held_back": "executions not compared, because the dataset lost rows of them",
     },
     "compare": {
@@ -254,3 +240,16 @@ PURPOSE_MEANINGS: dict[Purpose, str] = {
     Purpose.DEAD_LETTERS: "`incomplete` executions: two lists each, and each call that is missing or differs",
     Purpose.SCRUB: "`scrub` executions",
 }
+
+SUBJECT_MEANINGS = {
+    Subject.SETTINGS: "the file and the environment are valid (else 2)",
+    Subject.SERVER: "its name resolves, TLS and HTTP work, and this API answers (else 5)",
+    Subject.KEY: "the key is given (else 2) and accepted (else 4)",
+    Subject.RATE_LIMIT: "always; shows the limit, if it is known",
+    Subject.RUN_TESTS: 'the API knows each name; with "all", the key sees some (else 2)',
+    Subject.DESTINATION: "files can be written, locked and read there, with 64 MiB free, or the folder can be created (else 6)",
+    Subject.LOCK: "no export is running on this dataset (else 75)",
+    Subject.WAREHOUSE: "it can be read, holds no other dataset, and PostgreSQL grants what a load needs (else 2 or 6); only if the "
+    "settings name one",
+}
+"""When each subject of a check is fine, and the exit code otherwise."""

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from etl.extract.quota import Quota
-from etl.pipeline.engine.contract import Counts
-from etl.pipeline.progress import Progress
+from etl.extract.settling import Counts
+from etl.pipeline.run import Progress
 
 
 def progress(*, done: int = 0, planned: int = 0, limit: int | None = None, began_at: float = 0.0) -> Progress:

@@ -20,11 +20,10 @@ from etl.model.findings import MEANINGS
 from etl.model.locations import BUCKETS, WAREHOUSES
 from etl.model.metrics import METRICS
 from etl.pipeline.metrics_file import write_metrics_file
-from etl.pipeline.preflight import SUBJECT_MEANINGS
 from etl.pipeline.summary import OUTCOMES, RunTestSummary, Summary
 from etl.settings.json_schema import settings_schema
 from etl.transform.aggregates import CAUSE_MEANINGS
-from tests.meanings import EVENTS, FIELDS, PURPOSE_MEANINGS
+from tests.meanings import EVENTS, FIELDS, PURPOSE_MEANINGS, SUBJECT_MEANINGS
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCREENS = Path(__file__).parent / "e2e" / "screens"

@@ -32,19 +32,19 @@ from etl.inspect.verify_warehouse import Day, WarehouseReport
 from etl.load.last_run import Attempt, LastLoad
 from etl.load.receipt import _MOST_FILES, Change, Receipt
 from etl.load.warehouse.ddl import QUERY_ENGINES, ddl
-from etl.load.warehouse.dialect import KINDS
 from etl.load.warehouse.load import Result
+from etl.load.warehouse.tables import KINDS
 from etl.model.findings import MEANINGS, Finding, Kind
 from etl.model.locations import BUCKETS, WAREHOUSES, QueryEngineName
 from etl.model.records import RunTest as ListedRunTest
 from etl.model.schema import EXECUTIONS, TABLES, TIMESTAMP
-from etl.pipeline.preflight import SUBJECT_MEANINGS, Check, Subject, as_json
-from etl.pipeline.progress import Progress
+from etl.pipeline.preflight import Check, Subject, as_json
+from etl.pipeline.run import Progress
 from etl.pipeline.summary import RunTestSummary, Summary
 from etl.settings import RunTest, Settings
 from etl.transform.aggregates import CAUSE_MEANINGS, Cause
 from tests.bundles import execution, plan_of
-from tests.meanings import EVENTS, FIELDS, PURPOSE_MEANINGS
+from tests.meanings import EVENTS, FIELDS, PURPOSE_MEANINGS, SUBJECT_MEANINGS
 from tests.reference import commands_page, json_paths, settings_page
 
 ROOT = Path(__file__).parents[1]
@@ -142,7 +142,7 @@ def documents() -> dict[str, Any]:
         "last_load": LastLoad(warehouse="", tried_at=now),
     }
     report = Report("", findings=[Finding(Kind.DAMAGED, "", "")], reconciliation=Reconciliation())
-    report.add_warehouse(WarehouseReport("", rows=Counter(calls=1), days=[Day("", "", "", 0, 0)]))
+    report.add(WarehouseReport("", rows=Counter(calls=1), days=[Day("", "", "", 0, 0)]))
     summary = Summary("", "", "", now, now, run_tests=[RunTestSummary("", "")], findings=report.findings)
     summary.receipt.note_written("", b"", rows=0)
     found = Discovered({"a": [ListedRunTest(run_test_id="", name="a", payload={})]}, (), True, 1)

@@ -21,7 +21,6 @@ from etl.load.files.open import open_files
 from etl.load.layout import parse_part_path, parse_run_path
 from etl.load.warehouse.contents import Contents, read_contents
 from etl.load.warehouse.load import Result, load
-from etl.load.warehouse.sql import SqlWarehouse
 from etl.load.warehouse.tables import ALL_TABLES, VIEWS, columns_of
 from etl.load.warehouse.target import open_warehouse
 from etl.model import schema
@@ -39,9 +38,10 @@ class Place:
 
     url: str
     namespace: str = "simulation_metrics"
-    _own: SqlWarehouse | None = None
-    has_views = True
-    is_atomic = True
+    _own: Any = None
+    has_views = is_atomic = hashes_rows = True
+    is_emulated = False
+    """Then the end of its connection undoes nothing."""
 
     @property
     def has_keys(self) -> bool:
@@ -53,10 +53,8 @@ class Place:
         """As in ``[warehouse]``."""
         return {"url": self.url, "schema": self.namespace}
 
-    def open(self) -> SqlWarehouse:
-        warehouse = open_warehouse(self.url, self.namespace)
-        assert isinstance(warehouse, SqlWarehouse)
-        return warehouse
+    def open(self) -> Any:
+        return open_warehouse(self.url, self.namespace)
 
     def query(self, sql: str) -> list[Row]:
         """Rows of a query of the tests' own; ``{s}`` in it is the schema."""
@@ -107,14 +105,11 @@ class Place:
         self.drop_column(table, name)
         self.add_column(table, name)
 
-    def make_foreign(self) -> None:
-        """A table of somebody else, with the name of one of ours."""
-        self.edit("CREATE SCHEMA IF NOT EXISTS {s}", "CREATE TABLE {s}.evals (mine INTEGER)")
-
     def make_older(self, table: str, column: str) -> None:
         """As if a version had loaded the table that did not have the column yet."""
         with closing(self.open()) as opened:
-            as_before = opened._sql.held(lacking={table: {column}})
+            shown = {each.name: {one.name for one in columns_of(each)} for each in ALL_TABLES}
+            as_before = opened._sql.held(shown | {table: shown[table] - {column}})
         self.drop_column(table, column)
         self.edit(
             f"UPDATE {{s}}.metrics_etl_state AS s SET checksum = h.checksum FROM ({as_before}) AS h WHERE s.item = h.item",
@@ -127,7 +122,16 @@ class Place:
 
     def die(self, data: Path, *, nth: int) -> bool:
         """One load that dies at its nth step; whether it got so far."""
-        return load_and_die(self, data, nth=nth)
+        with closing(self.open()) as opened:
+            session = opened._session
+            opened._session = DyingSession(session, nth=nth)
+            try:
+                load(contents_of(data), opened)
+            except Died:
+                if self.is_emulated:
+                    session.rollback()
+                return True
+        return False
 
     def asked_by(self, data: Path) -> list[str]:
         """What a load asks for that has nothing to do."""
@@ -136,27 +140,17 @@ class Place:
             load(contents_of(data), opened)
         return session.asked
 
-    def has_tables(self) -> bool:
-        sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = '{s}'"
-        return bool(self.query(sql))
+    def dump(self) -> list[str]:
+        """A copy of all tables, beside them."""
+        names = [table.name for table in ALL_TABLES]
+        self.edit(*(f"CREATE TABLE {{s}}.{name}_before AS SELECT * FROM {{s}}.{name}" for name in names))
+        return names
 
-    def dump(self) -> dict[str, pa.Table]:
-        """The rows of all tables."""
-        self._own = self._own or self.open()
-        tables = {
-            table.name: self._own._session.query(f"SELECT * FROM {self.namespace}.{table.name}") for table in ALL_TABLES
-        }
-        self._own._session.rollback()
-        return tables
-
-    def restore(self, dump: dict[str, pa.Table]) -> None:
+    def restore(self, dump: list[str]) -> None:
         """Nothing but the rows of this dump."""
-        self._own = self._own or self.open()
-        for name, rows in dump.items():
-            self._own._session.execute(f"DELETE FROM {self.namespace}.{name}")
-            if len(rows):
-                self._own._session.append(self.namespace, name, [rows])
-        self._own._session.commit()
+        for name in dump:
+            self.delete(name)
+            self.edit(f"INSERT INTO {{s}}.{name} SELECT * FROM {{s}}.{name}_before")
 
     def close(self) -> None:
         if self._own is not None:
@@ -232,8 +226,8 @@ class Died(BaseException):
 class DyingSession:
     """A session that ends, without a word to the engine but the end of its connection, at the nth thing that it is asked."""
 
-    def __init__(self, session: Any, *, nth: int, is_after: bool = False) -> None:
-        self._session, self._left, self._is_after = session, nth, is_after
+    def __init__(self, session: Any, *, nth: int) -> None:
+        self._session, self._left = session, nth
         self.asked: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -259,48 +253,9 @@ class DyingSession:
     def _ask(self, name: str, *arguments: Any) -> None:
         self.asked.append(name)
         self._left -= 1
-        if self._left < 0 and not self._is_after:
-            raise Died
-        getattr(self._session, name)(*arguments)
         if self._left < 0:
             raise Died
-
-
-def load_and_die(place: Place, data: Path, *, nth: int, is_after: bool = False) -> bool:
-    """One load that dies at its nth statement; whether it got so far."""
-    with closing(place.open()) as warehouse:
-        warehouse._session = DyingSession(warehouse._session, nth=nth, is_after=is_after)
-        try:
-            load(contents_of(data), warehouse)
-        except Died:
-            return True
-    return False
-
-
-class Emulated(Place):
-    """A place in an emulator: the end of its connection undoes nothing, and rows come and go by statements alone."""
-
-    def dump(self) -> Any:
-        names = [table.name for table in ALL_TABLES]
-        self.edit(*(f"CREATE TABLE {{s}}.{name}_before AS SELECT * FROM {{s}}.{name}" for name in names))
-        return names
-
-    def restore(self, dump: Any) -> None:
-        for name in dump:
-            self.edit(
-                f"DELETE FROM {{s}}.{name} WHERE TRUE", f"INSERT INTO {{s}}.{name} SELECT * FROM {{s}}.{name}_before"
-            )
-
-    def die(self, data: Path, *, nth: int) -> bool:
-        with closing(self.open()) as opened:
-            session = opened._session
-            opened._session = DyingSession(session, nth=nth)
-            try:
-                load(contents_of(data), opened)
-            except Died:
-                session.rollback()
-                return True
-        return False
+        getattr(self._session, name)(*arguments)
 
 
 def new_duckdb(folder: Path) -> Place:
@@ -328,15 +283,8 @@ def postgresql() -> Iterator[str]:
         if user:
             shutil.chown(folder, "nobody", "nogroup")
         data = Path(folder) / "data"
-        made: list[str | Path] = [
-            programs / "initdb",
-            f"--pgdata={data}",
-            "--auth=trust",
-            "--username=tests",
-            "--no-sync",
-            "--encoding=UTF8",
-        ]
-        subprocess.run(made, check=True, capture_output=True, cwd=folder, **user)
+        made = f"--pgdata={data} --auth=trust --username=tests --no-sync --encoding=UTF8".split()
+        subprocess.run([programs / "initdb", *made], check=True, capture_output=True, cwd=folder, **user)
         options = {
             "listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off",
             "full_page_writes": "off", "synchronous_commit": "off", "shared_buffers": "32MB",

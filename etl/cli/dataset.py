@@ -120,7 +120,7 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
         settings = Settings.load(config, needs_keys=against_api, needs_run_tests=against_api)
         report = _verify(settings, run_tests or (), since=since, against_api=against_api, quiet=quiet)
         if warehouse:
-            report.add_warehouse(hearing_signals(partial(verify_warehouse, settings)))
+            report.add(hearing_signals(partial(verify_warehouse, settings)))
         if as_json:
             print_json(report.as_json())
         elif not quiet:
@@ -234,16 +234,14 @@ def _verify(
     settings: "Settings", run_tests: "Collection[str]", *, since: "date | None", against_api: bool, quiet: bool
 ) -> "Report":
     from etl.cli.console import print_message, print_rate_limit_wait
-    from etl.inspect.reconcile import expected_requests, reconcile
+    from etl.inspect.reconcile import reconcile
     from etl.inspect.verify import stored_scope, verify
-    from etl.model.wording import counted
 
     narrowed = settings.only(run_tests, since=since)
     report = verify(narrowed, stored_scope(settings, run_tests, since), needs_aggregates=against_api)
     if against_api:
         if not quiet:
-            requests = counted(expected_requests(narrowed, report.executions), "request")
-            print_message(f"asking the API: {requests}, one for each page of the lists")
+            print_message("asking the API: one request for each page of the lists")
         report.add(
             run_async(
                 reconcile(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from datetime import date
 
-    from etl.pipeline.progress import Notify
+    from etl.pipeline.run import Notify
     from etl.pipeline.summary import Summary
     from etl.settings import Settings
     from etl.settings.sections import Destination
@@ -261,8 +261,7 @@ def _export(
     from etl.cli.events import make_notify
     from etl.cli.show_progress import can_show_progress, live_progress
     from etl.pipeline import job
-    from etl.pipeline.progress import Progress
-    from etl.pipeline.run import dask_module
+    from etl.pipeline.run import Progress, dask_module
 
     if settings.engine.kind == "dask":
         dask_module().be_silent()

@@ -7,8 +7,7 @@ from rich.text import Text
 
 from etl.cli.console import print_line, stdout_console
 from etl.cli.show_run import print_alarms
-from etl.compare.amounts import change_texts, value_text
-from etl.compare.comparison import ComparisonReport, Row
+from etl.compare.comparison import ComparisonReport, Row, change_texts, value_text
 from etl.compare.selection import Selection
 from etl.compare.statistics import Outcome, Verdict
 from etl.model.wording import counted, shown

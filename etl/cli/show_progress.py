@@ -15,7 +15,7 @@ from rich.text import Text
 
 from etl.cli.console import duration
 from etl.model.wording import counted
-from etl.pipeline.progress import Progress
+from etl.pipeline.run import Progress
 
 
 def can_show_progress() -> bool:

@@ -22,7 +22,7 @@ def print_report(report: Report) -> None:
     print_line(
         console,
         "checked",
-        "page checksums, schemas, keys, row hashes, places, and the calls and evals of each execution",
+        "page checksums, columns, keys, row hashes, places, and the calls and evals of each execution",
     )
     if report.reconciliation:
         _print_reconciliation(console, report.reconciliation)

@@ -15,8 +15,8 @@ def check(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = 
     """Check that an export would work.
 
     Tests the settings, the server, the key, the run tests, the destination, the lock and the warehouse, and changes nothing.
-    It sends one request, and one more for each run test that is not on the first page of the list; with "all" one more that
-    tells whether the key sees what the dataset holds. The exit code is that of the problem to fix first.
+    It sends one request, and one more for each run test that is not on the first page of the list. The exit code is that of
+    the problem to fix first.
 
     Example: metrics-etl check
     """

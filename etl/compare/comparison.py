@@ -1,20 +1,25 @@
 """Compare the metrics of two sets of executions, and hold them to limits. Asks the dataset alone; never writes, takes no lock."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from etl.compare.samples import difference_of, eval_metrics, read_samples
-from etl.compare.selection import Selection, Selector, can_tell_slow_days, select_from
+from etl.compare.selection import Selection, Selector, can_tell_slow_days, read_executions, select
 from etl.compare.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome
 from etl.errors import ConfigurationError, ExitCode
-from etl.inspect.inventory import read_lost
+from etl.inspect.stored import read_lost
+from etl.inspect.tables import find_scope
 from etl.load.files.contract import Files
 from etl.load.last_run import read_last_run
+from etl.model import schema
 from etl.model.findings import Finding, Kind
-from etl.model.metrics import METRICS, Limit, Metric, nearest
+from etl.model.metrics import METRICS, SHARE, Limit, Metric, nearest
 from etl.model.wording import counted, first_few, quoted
+
+_SHORT_UNITS = {"US cents": "ct", "score": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,17 @@ class Row:
     def outcome(self) -> Outcome | None:
         """What became of the limit."""
         return self.found.against(self.limit) if self.limit else None
+
+    @property
+    def surely_worse(self) -> float:
+        """By how much it got worse at least: a share, of the calls for a rate, else of the value before.
+
+        Negative when it may not have got worse, infinitely so with too few calls.
+        """
+        interval = self.found.difference if self.metric.is_rate else self.found.change
+        if interval is None:
+            return float("-inf")
+        return interval.low if self.metric.is_higher_worse else -interval.high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +133,12 @@ def compare(
     ``default_limits`` are those of the settings: they are for any run test, so one of a metric without values says nothing.
 
     Raises:
-        ConfigurationError: a metric or an eval is unknown, or as ``select_from``.
+        ConfigurationError: a metric or an eval is unknown, or as ``select``.
         DestinationError: a file of the dataset cannot be read.
     """
     limits, default_limits = limits or {}, default_limits or {}
-    before, after, notices = select_from(files, run_test, baseline, candidate)
+    executions = read_executions(files, find_scope(files, schema.EXECUTIONS, run_test, None, None))
+    before, after, notices = select(executions, baseline, candidate, where=files.where())
     samples = [read_samples(files, selection.executions) for selection in (before, after)]
     known = METRICS | eval_metrics(samples)
     for name in (*metrics, *limits):
@@ -168,42 +185,66 @@ def compare(
 
 
 def _selection_as_json(selection: Selection, calls: int) -> dict[str, Any]:
-    starts = sorted(each.started_at for each in selection.executions if each.started_at)
     return {
         "wanted": str(selection.selector),
         "run_test": selection.run_test,
         "executions": [each.execution_id for each in selection.executions],
         "calls": calls,
-        "first_started_at": starts[0] if starts else None,
-        "last_started_at": starts[-1] if starts else None,
+        "first_started_at": selection.executions[-1].started_at,
+        "last_started_at": selection.executions[0].started_at,
     }
 
 
 def _row_as_json(row: Row) -> dict[str, Any]:
     found = row.found
-    return {
+    told = {
         "metric": row.metric.name,
         "unit": row.metric.unit,
         "worse_when": "higher" if row.metric.is_higher_worse else "lower",
-        "baseline": _finite(found.baseline),
-        "candidate": _finite(found.candidate),
+        "baseline": found.baseline,
+        "candidate": found.candidate,
         "baseline_calls": found.baseline_calls,
         "candidate_calls": found.candidate_calls,
-        "difference": _interval_as_json(found.difference),
-        "change": _interval_as_json(found.change),
+        "difference": found.difference,
+        "change": found.change,
         "verdict": found.verdict.value,
         "limit": str(row.limit) if row.limit else None,
         "limit_outcome": row.outcome.value if row.outcome else None,
     }
+    # JSON knows no infinity: that is null.
+    return msgspec.json.decode(msgspec.json.encode(told), type=dict[str, Any])
 
 
-def _interval_as_json(interval: Interval | None) -> dict[str, float | None] | None:
-    if interval is None:
-        return None
-    bounds = {"value": interval.value, "low": interval.low, "high": interval.high}
-    return {name: _finite(bound) for name, bound in bounds.items()}
+def value_text(value: float | None, unit: str) -> str:
+    """``1,310 ms``, ``93.0%``; ``-`` when there is none."""
+    if value is None:
+        return "-"
+    if unit == SHARE:
+        return f"{value * 100:.1f}%"
+    return f"{_rounded(value)} {_SHORT_UNITS.get(unit, unit)}".rstrip()
 
 
-def _finite(value: float | None) -> float | None:
-    """JSON knows no infinity: that is null."""
-    return value if value is not None and math.isfinite(value) else None
+def _rounded(value: float) -> str:
+    size = abs(value)
+    if 0 < size < 0.1 or size >= 1e15:
+        return f"{value:.2g}"
+    return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+
+
+def change_texts(metric: Metric, found: Difference) -> tuple[str, str]:
+    """The change and its interval: of a rate in percentage points, else as a share of the baseline, where there is one."""
+    if found.difference is None or found.change is None:
+        return "-", "-"
+    if metric.is_rate:
+        return _signed(found.difference, 100, " pp")
+    if found.baseline:
+        return _signed(found.change, 100, "%")
+    return _signed(found.difference, 1, f" {_SHORT_UNITS.get(metric.unit, metric.unit)}".rstrip())
+
+
+def _signed(interval: Interval, factor: float, unit: str) -> tuple[str, str]:
+    value, low, high = (
+        f"{round(each * factor, 1) + 0.0:+.1f}"  # no -0.0
+        for each in (interval.value, interval.low, interval.high)
+    )
+    return f"{value}{unit}", f"{low} to {high}{unit}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from etl.inspect.calls import eval_names, slug_of
 from etl.inspect.tables import read_rows
 from etl.load.files.contract import Files
 from etl.load.layout import Scope
+from etl.load.merge import is_of
 from etl.model import schema
 from etl.model.metrics import METRICS, Metric, Statistic, eval_metric
 
@@ -25,17 +27,14 @@ EVAL_COLUMNS = ["eval_name", "eval_config_id", *_OUTPUTS.values()]
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """The values of the baseline, or of the candidate, by column of calls, and by eval name and column of its outputs."""
+    """The values of the baseline, or of the candidate: by eval name, None for calls themselves, and column."""
 
     calls: int
-    columns: Mapping[str, Sample]
-    outputs: Mapping[tuple[str, str], Sample]
+    values: Mapping[tuple[str | None, str], Sample]
 
     def of(self, metric: Metric) -> Sample:
         """One value for each call that has the metric."""
-        if metric.eval_name is None:
-            return self.columns[metric.column]
-        return self.outputs.get((metric.eval_name, metric.column), _NONE)
+        return self.values.get((metric.eval_name, metric.column), _NONE)
 
 
 def read_samples(files: Files, executions: Sequence[ComparedExecution]) -> Samples:
@@ -45,12 +44,11 @@ def read_samples(files: Files, executions: Sequence[ComparedExecution]) -> Sampl
         DestinationError: a file of the dataset cannot be read.
     """
     keys = frozenset(each.run_test for each in executions)
-    days = [each.started_at.date() if each.started_at else None for each in executions]
-    known = [day for day in days if day]
-    scope = Scope(keys, min(known), max(known)) if len(known) == len(days) else Scope(keys)
-    ids = pa.array([each.execution_id for each in executions], schema.STRING)
-    calls = _of(living_rows(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False), ids)
-    if scope.has_bounds and len(calls) < sum(each.exported_calls or 0 for each in executions):
+    days = [each.started_at.date() for each in executions]
+    ids = [each.execution_id for each in executions]
+    scope = Scope(keys, min(days), max(days))
+    calls = living_rows(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False)
+    if len(calls.filter(is_of(calls, ids))) < sum(each.exported_calls or 0 for each in executions):
         # An execution stays in the month in which it was first seen, whatever the API says later of its start.
         scope = Scope(keys)
         calls = living_rows(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False)
@@ -60,22 +58,21 @@ def read_samples(files: Files, executions: Sequence[ComparedExecution]) -> Sampl
 
 def samples_of(calls: pa.Table, evals: pa.Table, executions: Sequence[ComparedExecution]) -> Samples:
     """Those of these executions among the calls and evals, which have ``CALL_COLUMNS`` and ``EVAL_COLUMNS`` besides their keys."""
-    ids = pa.array([each.execution_id for each in executions], schema.STRING)
+    ids = [each.execution_id for each in executions]
     calls, evals = _numbered(calls, ids), _numbered(evals, ids)
     calls = calls.set_column(calls.column_names.index("status"), "status", _has_failed(calls["status"]))
-    columns = {name: _sample(calls[name], calls[_NUMBER]) for name in CALL_COLUMNS}
-    return Samples(len(calls), columns, _outputs(evals))
+    columns = {(None, name): _sample(calls[name], calls[_NUMBER]) for name in CALL_COLUMNS}
+    return Samples(len(calls), columns | _outputs(evals))
 
 
 def eval_metrics(both: Sequence[Samples]) -> dict[str, Metric]:
     """The metrics of the evals of baseline and candidate, by name; an eval that both have has the same metrics."""
-    found = sorted({key for each in both for key in each.outputs})
+    found = sorted({(name, column) for each in both for name, column in each.values if name is not None})
     labels: dict[str, str] = {}
-    for name in sorted({name for name, _ in found}):
-        label, number = slug_of(name), 1
-        while label in labels.values():  # two names that differ in nothing but case and punctuation
-            label, number = f"{slug_of(name)}_{number + 1}", number + 1
-        labels[name] = label
+    for name in sorted({name for name, _ in found}):  # two may differ in nothing but case and punctuation
+        slug = slug_of(name)
+        numbered = (f"{slug}_{number}" for number in count(2))
+        labels[name] = next(each for each in chain([slug], numbered) if each not in labels.values())
     statistics = {column: statistic for statistic, column in _OUTPUTS.items()}
     metrics = [eval_metric(labels[name], name, statistics[column]) for name, column in found]
     return {metric.name: metric for metric in metrics}
@@ -99,16 +96,14 @@ def living_rows(
     return read_rows(files, table, scope, wanted, is_living=True, is_of_days=is_of_days)
 
 
-def _of(rows: pa.Table, executions: pa.Array) -> pa.Table:
-    return rows.filter(pc.is_in(rows["execution_id"], value_set=executions)).combine_chunks()
+def _numbered(rows: pa.Table, executions: Sequence[str]) -> pa.Table:
+    """The rows of the executions, with the number of each one's."""
+    rows = rows.filter(is_of(rows, executions)).combine_chunks()
+    numbers = pc.index_in(rows["execution_id"], value_set=pa.array(executions, schema.STRING))
+    return rows.append_column(_NUMBER, numbers)
 
 
-def _numbered(rows: pa.Table, executions: pa.Array) -> pa.Table:
-    rows = _of(rows, executions)
-    return rows.append_column(_NUMBER, pc.index_in(rows["execution_id"], value_set=executions))
-
-
-def _outputs(evals: pa.Table) -> dict[tuple[str, str], Sample]:
+def _outputs(evals: pa.Table) -> dict[tuple[str | None, str], Sample]:
     names = eval_names(evals).combine_chunks().dictionary_encode()
     found = {}
     for column in _OUTPUTS.values():

@@ -5,23 +5,19 @@ source still has count. Reads no call.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 
 from etl.compare.statistics import FEWEST_EXECUTIONS
 from etl.errors import ConfigurationError
-from etl.inspect.tables import find_scope, read_rows
+from etl.inspect.tables import read_rows
 from etl.load.files.contract import Files
 from etl.load.layout import Scope
 from etl.model import schema
-from etl.model.lifecycle import LONG_AGO, TERMINAL_EXECUTION, ExportState
+from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
 from etl.model.wording import counted, first_few, quoted
 
 LAST, PREVIOUS = "last", "previous"
-_COLUMNS = (
-    *("execution_id", "run_test", "run_test_name", "status"),
-    *("started_at", "export_state", "deleted_at", "exported_calls"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +32,9 @@ class Span:
 
     def has(self, execution: "ComparedExecution") -> bool:
         """Whether the execution began on one of the days."""
-        return execution.started_at is not None and self.since <= execution.started_at.date() <= self.until
+        return self.since <= execution.started_at.date() <= self.until
 
 
-PLAUSIBLE = Span(date(2000, 1, 1), date(2099, 12, 31))
-"""A start on another day is no start: zeros and ends of time are how programs write none."""
 Selector = str | Span
 """How a user selects executions: ``last``, ``previous``, a date range, or else the id of one."""
 
@@ -53,7 +47,7 @@ class ComparedExecution:
     run_test: str
     run_test_name: str | None
     status: str | None
-    started_at: datetime | None
+    started_at: datetime
     export_state: str | None
     deleted_at: datetime | None
     exported_calls: int | None
@@ -71,7 +65,7 @@ class ComparedExecution:
     @property
     def age(self) -> tuple[datetime, str]:
         """Larger for the younger of two executions."""
-        return self.started_at or LONG_AGO, self.execution_id
+        return self.started_at, self.execution_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,47 +91,40 @@ class Selection:
         if isinstance(self.selector, Span):
             return str(self.selector)
         (one,) = self.executions
-        created = f", created {one.started_at:%Y-%m-%d %H:%M}" if one.started_at else ""
         word = f"{self.selector}, " if self.selector in (LAST, PREVIOUS) else ""
-        return f"{one.execution_id} ({word}{one.status}{created})"
+        return f"{one.execution_id} ({word}{one.status}, created {one.started_at:%Y-%m-%d %H:%M})"
 
 
-def select_from(
-    files: Files, run_test: str | None, baseline: Selector, candidate: Selector
+def read_executions(files: Files, scope: Scope) -> list[ComparedExecution]:
+    """Those of the scope, deleted ones included, but for one whose start is no time.
+
+    Raises:
+        DestinationError: a file of the dataset cannot be read.
+    """
+    rows = read_rows(files, schema.EXECUTIONS, scope, [each.name for each in fields(ComparedExecution)])
+    return [ComparedExecution(**row) for row in rows.to_pylist() if row["started_at"]]
+
+
+def select(
+    executions: Sequence[ComparedExecution], baseline: Selector, candidate: Selector, *, where: str
 ) -> tuple[Selection, Selection, list[str]]:
     """The executions of the baseline and of the candidate, and what is worth knowing about the choice.
 
     Raises:
         ConfigurationError: there is no such run test or execution, it has not finished or was deleted, it is not clear which run
             test is meant, or baseline and candidate have an execution in common.
-        DestinationError: a file of the dataset cannot be read.
     """
-    executions = read_executions(files, find_scope(files, schema.EXECUTIONS, run_test, None, None))
-    return select(executions, baseline, candidate, where=files.where())
-
-
-def read_executions(files: Files, scope: Scope) -> list[ComparedExecution]:
-    """Those of the scope, deleted ones included; a start that is not ``PLAUSIBLE`` is none.
-
-    Raises:
-        DestinationError: a file of the dataset cannot be read.
-    """
-    rows = read_rows(files, schema.EXECUTIONS, scope, list(_COLUMNS)).to_pylist()
-    found = [ComparedExecution(**row) for row in rows]
-    return [each if PLAUSIBLE.has(each) else replace(each, started_at=None) for each in found]
-
-
-def select(
-    executions: Sequence[ComparedExecution], baseline: Selector, candidate: Selector, *, where: str
-) -> tuple[Selection, Selection, list[str]]:
-    """As ``select_from``, among these executions."""
     named = [_by_id(executions, each, where) for each in (baseline, candidate) if _is_id(each)]
     if len(named) < 2:
         run_test = named[0].label if named else _only_run_test(executions, where)
         executions = [each for each in executions if each.label == run_test]
-    selections = [_select_one(executions, each, where) for each in (baseline, candidate)]
-    _refuse_common(*selections)
-    return selections[0], selections[1], _notices(executions, selections)
+    before, after = (_select_one(executions, each, where) for each in (baseline, candidate))
+    if common := {each.execution_id for each in before.executions} & {each.execution_id for each in after.executions}:
+        raise ConfigurationError(
+            f"baseline and candidate have {counted(len(common), 'execution')} in common ({first_few(sorted(common), shown=1)}): "
+            "choose sides that have none"
+        )
+    return before, after, _notices(executions, (before, after))
 
 
 def select_latest(executions: Iterable[ComparedExecution]) -> tuple[Selection, Selection] | None:
@@ -146,16 +133,14 @@ def select_latest(executions: Iterable[ComparedExecution]) -> tuple[Selection, S
     One week before would hide each change that is older than that. Where nothing began in the four weeks, the last two executions;
     None where there are not two.
     """
-    finished = _newest_first(each for each in executions if each.is_finished and each.deleted_at is None)
+    finished = _newest_first(executions)
     if len(finished) < 2:
         return None
-    if newest := finished[0].started_at:
-        until = newest.date()
-        week = Span(until - timedelta(days=6), until)
-        before = Span(week.since - timedelta(weeks=4), week.since - timedelta(days=1))
-        earlier = tuple(filter(before.has, finished))
-        if earlier:
-            return Selection(before, earlier), Selection(week, tuple(filter(week.has, finished)))
+    until = finished[0].started_at.date()
+    week = Span(until - timedelta(days=6), until)
+    before = Span(week.since - timedelta(weeks=4), week.since - timedelta(days=1))
+    if earlier := tuple(filter(before.has, finished)):
+        return Selection(before, earlier), Selection(week, tuple(filter(week.has, finished)))
     return Selection(PREVIOUS, (finished[1],)), Selection(LAST, (finished[0],))
 
 
@@ -199,12 +184,12 @@ def _only_run_test(executions: Iterable[ComparedExecution], where: str) -> str:
 
 
 def _select_one(executions: Sequence[ComparedExecution], selector: Selector, where: str) -> Selection:
-    finished = _newest_first(each for each in executions if each.is_finished and each.deleted_at is None)
+    finished = _newest_first(executions)
     if isinstance(selector, Span):
         found = [each for each in finished if selector.has(each)]
         if not found:
-            starts = sorted(each.started_at.date() for each in finished if each.started_at)
-            there = f"; there are some from {starts[0]} to {starts[-1]}" if starts else ""
+            days = [each.started_at.date() for each in finished]
+            there = f"; there are some from {min(days)} to {max(days)}" if days else ""
             raise ConfigurationError(f"{where} has no finished execution created in {selector}{there}")
         return Selection(selector, tuple(found))
     if _is_id(selector):
@@ -218,16 +203,9 @@ def _select_one(executions: Sequence[ComparedExecution], selector: Selector, whe
 
 
 def _newest_first(executions: Iterable[ComparedExecution]) -> list[ComparedExecution]:
-    return sorted(executions, key=lambda each: each.age, reverse=True)
-
-
-def _refuse_common(baseline: Selection, candidate: Selection) -> None:
-    common = {each.execution_id for each in baseline.executions} & {each.execution_id for each in candidate.executions}
-    if common:
-        raise ConfigurationError(
-            f"baseline and candidate have {counted(len(common), 'execution')} in common ({first_few(sorted(common), shown=1)}): "
-            "choose sides that have none"
-        )
+    """Those that have finished, and that the source still has."""
+    finished = (each for each in executions if each.is_finished and each.deleted_at is None)
+    return sorted(finished, key=lambda each: each.age, reverse=True)
 
 
 def _notices(executions: Sequence[ComparedExecution], selections: Sequence[Selection]) -> list[str]:

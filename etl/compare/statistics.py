@@ -150,14 +150,12 @@ class Difference:
         return Outcome.IN_DOUBT if value > limit.amount else Outcome.KEPT
 
 
+@np.errstate(
+    over="ignore", invalid="ignore", divide="ignore"
+)  # near the largest that a double can hold, and of nothing
 def difference(baseline: Sample, candidate: Sample, statistic: Statistic, *, is_higher_worse: bool) -> Difference:
     """What the statistic of the candidate's calls differs from that of the baseline's."""
-    with np.errstate(over="ignore", invalid="ignore"):  # of values near the largest a double can hold
-        return _difference(baseline.in_order(), candidate.in_order(), statistic, is_higher_worse=is_higher_worse)
-
-
-def _difference(before: Sample, after: Sample, statistic: Statistic, *, is_higher_worse: bool) -> Difference:
-    samples = (before, after)
+    samples = (baseline.in_order(), candidate.in_order())
     figures = [_figure(each.values, statistic) if len(each) else None for each in samples]
     interval = change = None
     if min(map(len, samples)) >= FEWEST[statistic]:
@@ -171,8 +169,8 @@ def _difference(before: Sample, after: Sample, statistic: Statistic, *, is_highe
     return Difference(
         baseline=figures[0],
         candidate=figures[1],
-        baseline_calls=len(before),
-        candidate_calls=len(after),
+        baseline_calls=len(baseline),
+        candidate_calls=len(candidate),
         is_higher_worse=is_higher_worse,
         difference=interval,
         change=change,
@@ -218,23 +216,18 @@ def _by(before: Values, after: Values) -> Values:
 def _change(before: Values, after: Values) -> Values:
     """The difference as a share of the baseline; from nothing to something is infinite."""
     by = _by(before, after)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(by == 0, 0.0, by / np.abs(before))
+    return np.where(by == 0, 0.0, by / np.abs(before))
 
 
 def _redrawn(values: Values, errors: Values, statistic: Statistic, worth: float, rng: np.random.Generator) -> Values:
     """The statistic of so many samples drawn from the sorted values, each of as many independent calls as they are ``worth``."""
     if statistic is Statistic.RATE:
-        return _redrawn_rates(values, worth, rng)
+        # From Jeffreys' posterior in place of a bootstrap, which would have no doubt about a rate of 0% or 100%.
+        hits = float(values.mean()) * worth
+        return rng.beta(hits + 0.5, worth - hits + 0.5, RESAMPLES)
     if statistic is Statistic.MEAN:
         return _redrawn_means(values, errors, worth, rng)
     return _redrawn_percentiles(values, _PERCENTILES[statistic], worth, rng)
-
-
-def _redrawn_rates(values: Values, worth: float, rng: np.random.Generator) -> Values:
-    """From Jeffreys' posterior in place of a bootstrap, which would have no doubt about a rate of 0% or 100%."""
-    hits = float(values.mean()) * worth
-    return rng.beta(hits + 0.5, worth - hits + 0.5, RESAMPLES)
 
 
 def _redrawn_means(values: Values, errors: Values, worth: float, rng: np.random.Generator) -> Values:

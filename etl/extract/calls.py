@@ -42,11 +42,7 @@ _WORKERS_PER_SLOT = 2  # a worker whose request waits for its next try leaves it
 
 
 class Crawl:
-    """One crawl over a plan.
-
-    ``calls_fetched``, ``listings`` (executions whose calls are listed), ``necessary_requests`` (one for each page of calls, each
-    call and each look-up) and ``deleted_executions`` (planned ones that the API no longer has) grow while it runs.
-    """
+    """One crawl over a plan; its ``counts`` grow while it runs."""
 
     def __init__(
         self,
@@ -58,10 +54,7 @@ class Crawl:
         page_limit: int,
         settling: Settling,
     ) -> None:
-        self.deleted_executions: set[str] = set()
-        self.calls_fetched = 0
-        self.listings = 0
-        self.necessary_requests = 0
+        self.counts = settling.counts
         self._client = client
         self._plan = iter(plan)
         self._emit = emit
@@ -122,10 +115,10 @@ class Crawl:
             return
         fetched_before = len(execution.fetched)
         pending = execution.take_list(latest)
-        self.calls_fetched -= fetched_before - len(execution.fetched)
+        self.counts.calls_fetched -= fetched_before - len(execution.fetched)
         is_first = execution.round == 1
         execution.listed_at = asyncio.get_running_loop().time()
-        self.listings += is_first
+        self.counts.listings += is_first
         if is_first:
             execution.stored = await self._settling.stored.calls(execution.planned)
             if not execution.lacks_evals:
@@ -165,7 +158,7 @@ class Crawl:
         try:
             await self._client.get(get_execution(execution_id).sent_for(execution.planned.purpose))
         except NotFoundError:
-            self.deleted_executions.add(execution_id)
+            self.counts.deleted_executions.add(execution_id)
             return None
         except SourceError as unknown:
             if execution.planned.unreadable is None:
@@ -188,7 +181,7 @@ class Crawl:
 
     async def _read_entry(self, execution: OpenExecution, call_execution_id: str) -> bool:
         """Request the call's entry in the list, with its evals, by itself; False when it cannot be had."""
-        self.necessary_requests += 1
+        self.counts.necessary_requests += 1
         try:
             request = get_listed_call(call_execution_id, execution.execution_id)
             execution.listed[call_execution_id] = await self._client.get(request.sent_for(execution.planned.purpose))
@@ -205,7 +198,7 @@ class Crawl:
         metrics = await self._client.get(request.sent_for(execution.planned.purpose))
         if metrics.execution_id == execution.execution_id:
             execution.fetched[call_execution_id] = metrics
-            self.calls_fetched += 1
+            self.counts.calls_fetched += 1
             if len(execution.fetched) % _MOST_IN_HAND == 0:
                 await self._emit(self._arrived_of(execution))
         else:
@@ -241,7 +234,7 @@ class Crawl:
 
         unlisted = execution.living - execution.listed.keys() - execution.gone
         answers = await ask(exists, unlisted, workers=1)
-        self.necessary_requests += answers.requests
+        self.counts.necessary_requests += answers.requests
         execution.deleted = decide(answers) | execution.gone | (execution.elsewhere & execution.living)
         problems = [
             *(SourceError(f"call {each} exists, but its execution's list does not have it") for each in answers.alive),
@@ -264,13 +257,13 @@ class Crawl:
 
     def _arrived_of(self, execution: OpenExecution) -> ExecutionBundle:
         arrived = execution.take_arrived()
-        self.necessary_requests += len(arrived.calls)
+        self.counts.necessary_requests += len(arrived.calls)
         return arrived
 
     async def _close(self, execution: OpenExecution, bundle: ExecutionBundle | None) -> None:
         if bundle is not None:
             calls = len(bundle.listed or ())
-            self.necessary_requests += calls - len(bundle.kept) + pages(calls, self._page_limit)
+            self.counts.necessary_requests += calls - len(bundle.kept) + pages(calls, self._page_limit)
             await self._emit(bundle)
         self._open.remove(execution)
         self._has_more_work.set()

@@ -7,14 +7,14 @@ none, everything is fetched as if it were new.
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from etl.errors import SourceError
 from etl.extract.bad_rows import power_of_two_above
 from etl.extract.client import Client
 from etl.extract.endpoints import list_call_details
-from etl.extract.plan import Planned, Reason
+from etl.extract.plan import Planned
 from etl.model import schema
 from etl.model.records import DetailedCall, ListedCall
 from etl.transform.detail import vouches_for
@@ -36,21 +36,43 @@ class Stored:
     failed: Callable[[Planned], Awaitable[AbstractSet[str]]]
 
 
-class Settling:
-    """Compares executions with what is ``stored`` of them; the counts grow with each.
+@dataclass(slots=True)
+class Counts:
+    """What a crawl did.
 
-    ``compared`` executions needed two requests instead of one for each call. ``saved_requests`` are the calls that were not
-    fetched, less one for each detail that was read. ``listed_differently`` executions had changed by their list alone: none
-    of their calls had to be fetched. ``fetched_whole`` is how many could not be compared, and ``failure`` says
-    why the last of them could not. After a few in a row no detail is read any more.
+    ``listings`` are executions whose calls are listed. ``necessary_requests``: one for each page of calls, each call, each look-up
+    and each detail. ``deleted_executions`` are planned ones that the API no longer has. ``saved_requests`` are the calls that were
+    not fetched, less one for each detail that was read. ``fetched_whole`` is how many executions could not be compared, and
+    ``failure`` says why the last of them could not.
+    """
+
+    calls_fetched: int = 0
+    listings: int = 0
+    necessary_requests: int = 0
+    deleted_executions: set[str] = field(default_factory=set)
+    saved_requests: int = 0
+    fetched_whole: int = 0
+    failure: str | None = None
+
+    def add(self, other: "Counts") -> None:
+        """Add those of another crawl, which ended later."""
+        self.calls_fetched += other.calls_fetched
+        self.listings += other.listings
+        self.necessary_requests += other.necessary_requests
+        self.deleted_executions |= other.deleted_executions
+        self.saved_requests += other.saved_requests
+        self.fetched_whole += other.fetched_whole
+        self.failure = other.failure or self.failure
+
+
+class Settling:
+    """Compares executions with what is ``stored`` of them; ``counts`` grow with each.
+
+    After a few in a row whose detail failed, no detail is read any more.
     """
 
     def __init__(self, client: Client, stored: Stored, *, page_limit: int) -> None:
-        self.compared = 0
-        self.saved_requests = 0
-        self.listed_differently = 0
-        self.fetched_whole = 0
-        self.failure: str | None = None
+        self.counts = Counts()
         self.stored = stored
         self._client = client
         self._page_limit = page_limit
@@ -82,27 +104,26 @@ class Settling:
                 started_at=item.started_at,
             )
         }
-        self.saved_requests += len(kept)
-        self.listed_differently += item.reason is Reason.CHANGED and len(kept) == len(listed)
+        self.counts.saved_requests += len(kept)
         return frozenset(kept)
 
     async def _details(self, item: Planned, listed: Mapping[str, ListedCall]) -> dict[str, DetailedCall]:
         """The calls in the execution's detail; none when it cannot be had."""
         if self._failures_in_a_row >= _MOST_FAILURES:
-            self.fetched_whole += 1
+            self.counts.fetched_whole += 1
             return {}
-        self.saved_requests -= 1
+        self.counts.saved_requests -= 1
         limit = max(self._page_limit, power_of_two_above(len(listed)))
         request = list_call_details(item.execution.execution_id, limit=limit)
         try:
             page = await self._client.get(request.sent_for(item.purpose))
         except SourceError as error:
-            self.fetched_whole += 1
+            self.counts.fetched_whole += 1
             self._failures_in_a_row += 1
-            self.failure = str(error)
+            self.counts.failure = str(error)
             return {}
         self._failures_in_a_row = 0
-        self.compared += 1
+        self.counts.necessary_requests += 1
         times = Counter(call.call_execution_id for call in page.results)
         return {call.call_execution_id: call for call in page.results if times[call.call_execution_id] == 1}
 

@@ -6,12 +6,10 @@ Every column is looked up by id for the rows of ``calls``: no join can drop a ca
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from collections.abc import Iterable
+from datetime import date
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,27 +27,19 @@ from etl.inspect.tables import (
 )
 from etl.load.files.contract import Files
 from etl.load.layout import Scope
+from etl.load.merge import is_of
 from etl.model import schema
 from etl.model.locations import Options
-from etl.transform.frames import to_pandas
+from etl.transform.frames import shared_values, to_pandas
 
-Numbers = npt.NDArray[np.int64]
 _SHARED = {"execution_id", "run_test_name", "started_at"}  # calls has them itself, the last as execution_started_at
 EXECUTION_COLUMNS = {f"execution_{name}": name for name in schema.EXECUTIONS.names if name not in _SHARED}
 CALL_COLUMNS = [*schema.CALLS.names, *(column.name for column in schema.CALLS.added_columns)]
 _OUTPUTS = {"passed": "output_passed", "score": "output_score", "text": "output_text"}
 _KIND_OF_TYPE = {"Pass/Fail": "passed", "score": "score"}
 _EVALS_READ = [
-    "execution_id",
-    "call_execution_id",
-    "eval_config_id",
-    "eval_name",
-    "output_type",
-    "output_passed",
-    "output_score",
-    "output_text",
-    "output_json",
-]
+    "execution_id", "call_execution_id", "eval_config_id", "eval_name", "output_type", *_OUTPUTS.values(), "output_json",
+]  # fmt: skip
 
 
 def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
@@ -77,18 +67,17 @@ def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
     configuration has its own, with the first characters of its id behind the name.
 
     Args:
-        path: The folder of the dataset, or its URL in a bucket, as in ``[destination] path``.
-        run_tests: Names of run tests, or keys: all calls under ``run_test=KEY``; all of them by default.
-        since: First day of ``date`` (UTC): a date, text such as ``2026-11-01``, or a datetime or Timestamp (without a zone, UTC).
-        until: Last day of ``date``, included.
+        path: As for ``read_table``.
+        run_tests: As for ``read_table``.
+        since: As for ``read_table``.
+        until: As for ``read_table``.
         columns: Only these, in this order; all of them by default. Columns of evals come on top.
         evals: ``"wide"``, or None to leave them out.
         changed_since: Only calls of executions of which anything changed after this moment, all of each: what is to take the place
-            of the calls of the ``execution_id`` that ``read_table(path, "executions", changed_since=…)`` gives. A datetime or
-            Timestamp, or text such as ``2026-11-01T02:00:00Z`` (without a zone, UTC).
+            of the calls of the ``execution_id`` that ``read_table(path, "executions", changed_since=…)`` gives.
         deleted: ``"include"`` also gives the calls, and the outputs of evals, that the source no longer has: calls with a
             ``deleted_at``.
-        options: Of a bucket, as in ``[destination.options]``; credentials come from their usual places.
+        options: As for ``read_table``.
 
     Raises:
         ConfigurationError: no such column or run test, no day or moment, or another word for ``evals`` or ``deleted``.
@@ -104,49 +93,30 @@ def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
     is_living = not includes_deleted(deleted)
     calls = read_rows(files, schema.CALLS, scope, list(needed), is_living=is_living)
     beside = {name: EXECUTION_COLUMNS[name] for name in names if name in EXECUTION_COLUMNS}
-    executions = _executions(files, scope, {*beside.values(), *([EXPORTED_AT] if after else ())})
-    unchanged = _unchanged(executions, after)
-    calls = _without(calls, unchanged)
+    executions = schema.EXECUTIONS.no_rows
+    if beside or after:
+        stored = dict.fromkeys(["execution_id", EXPORTED_AT, *beside.values()])
+        executions = read_rows(files, schema.EXECUTIONS, scope, list(stored), is_of_days=False)
+    if after:
+        is_older = pc.less_equal(executions[EXPORTED_AT], pa.scalar(after, schema.TIMESTAMP))
+        calls = calls.filter(pc.invert(is_of(calls, executions.filter(is_older)["execution_id"].to_pylist())))
     places = _places(calls["execution_id"], executions["execution_id"])
     found = {name: executions[beside[name]].take(places) if name in beside else calls[name] for name in names}
     judged = _of_evals(files, scope, calls, is_living=is_living) if evals else {}
     return to_pandas(pa.table(found | judged))
 
 
-def _executions(files: Files, scope: Scope, names: set[str]) -> pa.Table:
-    """The execution rows of the parts in the scope; no rows when no column is wanted."""
-    columns = ["execution_id", *sorted(names)]
-    if not names:
-        return schema.EXECUTIONS.no_rows.select(columns)
-    return read_rows(files, schema.EXECUTIONS, scope, columns, is_of_days=False)
-
-
-def _unchanged(executions: pa.Table, after: datetime | None) -> pa.Array:
-    """The executions of which it is known that nothing changed after that."""
-    if after is None:
-        return pa.array([], schema.STRING)
-    is_older = pc.less_equal(executions[EXPORTED_AT], pa.scalar(after, schema.TIMESTAMP))
-    return executions.filter(is_older)["execution_id"].combine_chunks()
-
-
-def _without(rows: pa.Table, executions: pa.Array) -> pa.Table:
-    """The rows of other executions than these."""
-    return rows.filter(pc.invert(pc.is_in(rows["execution_id"], value_set=executions))) if len(executions) else rows
-
-
 def _of_evals(files: Files, scope: Scope, calls: pa.Table, *, is_living: bool) -> dict[str, pa.ChunkedArray]:
     """The columns of the evals of each call."""
     rows = read_rows(files, schema.EVALS, scope, _EVALS_READ, is_living=is_living)
     rows = rows.filter(pc.is_in(rows["call_execution_id"], value_set=calls["call_execution_id"].combine_chunks()))
-    verdict, score = rows["output_passed"], rows["output_score"]
-    is_word = pc.and_(pc.is_null(verdict), pc.is_null(score))
+    is_word = pc.and_(pc.is_null(rows["output_passed"]), pc.is_null(rows["output_score"]))
     words = pc.if_else(is_word, pc.coalesce(rows["output_text"], rows["output_json"]), pa.scalar(None, schema.STRING))
     rows = rows.set_column(rows.column_names.index("output_text"), "output_text", words)
-    names, numbers = _evals(rows)
-    labels = np.array(_labels(rows, names, numbers), dtype=object)
+    labels = pa.array(_labels(rows), pa.string())
     columns = {}
-    for label in sorted({*labels}):
-        mine = rows.filter(pa.array(np.isin(numbers, np.flatnonzero(labels == label))))
+    for label in sorted(labels.unique().to_pylist()):
+        mine = rows.filter(pc.equal(labels, label))
         places = _places(calls["call_execution_id"], mine["call_execution_id"])
         for kind in _kinds(mine):
             columns[f"eval_{label}_{kind}"] = mine[_OUTPUTS[kind]].take(places)
@@ -165,35 +135,23 @@ def _kinds(rows: pa.Table) -> list[str]:
     return [kind for kind in _OUTPUTS if kind in kinds or not kinds]
 
 
-def _evals(rows: pa.Table) -> tuple[list[tuple[str, str]], Numbers]:
-    """The evals by name and configuration, and which of them each row is of."""
-    pairs = [each.combine_chunks().dictionary_encode() for each in (eval_names(rows), rows["eval_config_id"])]
-    by_name, by_config = (each.indices.to_numpy(zero_copy_only=False).astype(np.int64) for each in pairs)
-    names, config_ids = (each.dictionary.to_pylist() for each in pairs)
-    found, numbers = np.unique(by_name * len(config_ids) + by_config, return_inverse=True)
-    return [(names[each // len(config_ids)], config_ids[each % len(config_ids)]) for each in found.tolist()], numbers
-
-
-def _labels(rows: pa.Table, evals: Sequence[tuple[str, str]], numbers: Numbers) -> list[str]:
-    """What each eval is called in column names."""
-    slugs = {name: slug_of(name) for name, _ in evals}
-    called = Counter(slugs.values())
-    configs: dict[str, set[str]] = {}
-    for name, config_id in evals:
-        configs.setdefault(slugs[name], set()).add(config_id)
-    shared = {slug for slug, count in called.items() if count > 1}
-    for slug in {slug for slug, config_ids in configs.items() if len(config_ids) > 1} - shared:
-        mine = [number for number, (name, _) in enumerate(evals) if slugs[name] == slug]
-        judged = rows.filter(pa.array(np.isin(numbers, mine)))
-        pairs = judged.group_by(["call_execution_id", "eval_config_id"]).aggregate([])
-        if len(pairs) > len(pairs["call_execution_id"].unique()):
-            shared.add(slug)
+def _labels(rows: pa.Table) -> list[str]:
+    """What the eval of each row is called in column names."""
+    evals = list(zip(shared_values(eval_names(rows)), shared_values(rows["eval_config_id"]), strict=True))
+    slugs = {name: slug_of(name) for name in {name for name, _ in evals}}
+    several = {slug for slug, count in Counter(slugs.values()).items() if count > 1}
+    judged = {
+        (slugs[name], of, config)
+        for (name, config), of in zip(evals, rows["call_execution_id"].to_pylist(), strict=True)
+    }
+    times = Counter((slug, of) for slug, of, _ in judged)
+    several |= {slug for (slug, _), count in times.items() if count > 1}
     labels: dict[tuple[str, str], str] = {}
-    for name, config_id in sorted(evals, key=lambda each: (slugs[each[0]] in shared, each)):
-        slug = slugs[name]
-        label = f"{slug}_{slug_of(config_id[:8])}" if slug in shared else slug
-        if slug in shared and label in labels.values():
-            label = f"{slug}_{slug_of(config_id)}"
+    for name, config_id in sorted({*evals}, key=lambda each: (slugs[each[0]] in several, each)):
+        label = slug = slugs[name]
+        if slug in several:
+            short, whole = (f"{slug}_{slug_of(text)}" for text in (config_id[:8], config_id))
+            label = whole if short in labels.values() else short
         labels[name, config_id] = label
     return [labels[each] for each in evals]
 

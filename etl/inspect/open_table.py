@@ -1,16 +1,11 @@
-"""One table as a pyarrow dataset, for engines that read in pieces: nothing is read here but names, and the ends of files."""
+"""One table as a pyarrow dataset, for engines that read in pieces: nothing is read here but names."""
 
 import os
-from functools import partial
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from etl.errors import DestinationError
 from etl.inspect.tables import declared_table, open_dataset, parts_of
-from etl.load.files.contract import Files, read_each
-from etl.load.layout import Part
-from etl.load.parquet import read_footer
 from etl.model import schema
 from etl.model.locations import Options
 
@@ -31,27 +26,18 @@ def open_table(path: str | os.PathLike[str], table: str, *, options: Options | N
 
     Raises:
         ConfigurationError: no such table.
-        DestinationError: there is no dataset, or a file of it cannot be read, or was written by a newer version.
+        DestinationError: there is no dataset.
     """
     declared = declared_table(table)
     files = open_dataset(path, options)
-    return _dataset(files, declared, parts_of(files, declared))
-
-
-def _dataset(files: Files, table: schema.Table, parts: dict[str, Part]) -> ds.Dataset:
     filesystem, root = files.arrow()
     parquet = ds.ParquetFileFormat()
-    in_path = [] if table is schema.RUNS_TABLE else ["run_test"]
-    columns = pa.schema([*table.arrow_schema, *((name, schema.STRING) for name in (*in_path, "month"))])
-    for path, footer in zip(parts, read_each(files, partial(read_footer, files), parts), strict=True):
-        if others := set(footer.schema.names).difference(table.names):
-            raise DestinationError(
-                f"{files.where(path)}: unknown columns {sorted(others)}: written by a newer version; upgrade the exporter"
-            )
+    in_path = ["month"] if declared is schema.RUNS_TABLE else ["run_test", "month"]
+    columns = pa.schema([*declared.arrow_schema, *((name, schema.STRING) for name in in_path)])
     fragments = []
-    for path, part in parts.items():
+    for name, part in parts_of(files, declared).items():
         is_here = ds.field("month") == part.folder.removeprefix("month=")
-        if in_path:
+        if "run_test" in in_path:
             is_here &= ds.field("run_test") == part.run_test_key
-        fragments.append(parquet.make_fragment(f"{root}/{path}", filesystem, is_here))
+        fragments.append(parquet.make_fragment(f"{root}/{name}", filesystem, is_here))
     return ds.FileSystemDataset(fragments, columns, parquet, filesystem)

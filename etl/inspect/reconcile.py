@@ -4,25 +4,23 @@ The run tests' lists hold the aggregates, so each list is read once. An executio
 exported is not compared: the next run fetches it.
 """
 
-import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date
 from enum import StrEnum
 from typing import Any
 
-from etl.errors import ExporterError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError, leaves
+from etl.errors import NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.client import Client
 from etl.extract.executions import is_before, read_executions_once
-from etl.extract.plan import pages
 from etl.extract.run_tests import discover
-from etl.load.layout import Part
+from etl.load.layout import Part, days_of
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
 from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.wording import counted, first_few
-from etl.settings import RunTest, Settings
+from etl.settings import Settings
 from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Recomputed, mismatches
 
 
@@ -49,21 +47,26 @@ SKIPPED_MEANINGS: dict[Skipped, str] = {
 }
 
 
+EXPORTED_COLUMNS = ("run_test_name", "started_at", "export_state", "fingerprint", "deleted_at")
+
+
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An execution of the dataset: where it lies, how it was exported, and the aggregates of its calls if it has any.
+    """An execution of the dataset: where it lies, the ``EXPORTED_COLUMNS`` of its row, and the aggregates of its calls, if any.
 
-    ``started_on`` is the UTC day on which it began, or its folder does when the API does not say.
+    ``has_letters``: it has dead letters.
     """
 
     part: Part
-    run_test_name: str
-    started_on: date
-    export_state: str
-    fingerprint: str
-    is_deleted: bool
+    row: Mapping[str, Any]
     has_letters: bool
     recomputed: Recomputed | None
+
+    @property
+    def started_on(self) -> date:
+        """The UTC day on which it began, or its folder does when the API does not say."""
+        started_at = self.row["started_at"]
+        return started_at.astimezone(UTC).date() if started_at else days_of(self.part.folder)[0]
 
 
 @dataclass(slots=True)
@@ -71,7 +74,7 @@ class Reconciliation:
     """The result: executions that were ``compared``, or skipped and why; values that are the same, or differ and why."""
 
     compared: int = 0
-    skipped: dict[Skipped, list[str]] = field(default_factory=dict)
+    skipped: dict[Skipped, list[str]] = field(default_factory=lambda: defaultdict(list))
     values: int = 0
     explained: Counter[str] = field(default_factory=Counter)
     unexplained: int = 0
@@ -82,10 +85,6 @@ class Reconciliation:
     def same(self) -> int:
         """Values that do not differ at all."""
         return self.values - sum(self.explained.values()) - self.unexplained
-
-    def skip(self, execution_id: str, reason: Skipped) -> None:
-        """Note that the execution is not compared."""
-        self.skipped.setdefault(reason, []).append(execution_id)
 
     def as_json(self) -> dict[str, Any]:
         """The result as a JSON object."""
@@ -98,14 +97,6 @@ class Reconciliation:
             "explained": dict(self.explained),
             "unexplained": self.unexplained,
         }
-
-
-def expected_requests(settings: Settings, exported: Mapping[str, Exported]) -> int:
-    """How many requests a reconciliation takes, if the lists are as long as in the dataset."""
-    counts = Counter(each.run_test_name for each in exported.values())
-    if not settings.run_tests:  # "all": those of the dataset, and twice the list of run tests
-        return 2 + sum(pages(count, settings.api.page_limit) for count in counts.values())
-    return sum(pages(counts[run_test.name], settings.api.page_limit) for run_test in settings.run_tests)
 
 
 async def reconcile(
@@ -138,17 +129,18 @@ async def reconcile(
         listed |= found.executions.keys()
         for execution_id, execution in found.executions.items():
             known = exported.get(execution_id)
-            if known is None and (day := since[name]) and is_before(execution, day):
+            if (day := since[name]) and is_before(execution, day):
                 continue
             reason = _reason_to_skip(execution, known, is_head=execution_id in found.heads, unsound=unsound)
             if reason:
-                result.skip(execution_id, reason)
+                result.skipped[reason].append(execution_id)
             elif known:
                 _reconcile(result, execution, known)
     for execution_id in exported.keys() - listed:
         known = exported[execution_id]
-        if known.run_test_name in lists and known.started_on >= (since[known.run_test_name] or date.min):
-            result.skip(execution_id, Skipped.DELETED if known.is_deleted else Skipped.NOT_LISTED)
+        name = known.row["run_test_name"]
+        if name in lists and known.started_on >= (since[name] or date.min):
+            result.skipped[Skipped.DELETED if known.row["deleted_at"] else Skipped.NOT_LISTED].append(execution_id)
     return result
 
 
@@ -156,30 +148,20 @@ async def _read_lists(client: Client, settings: Settings, result: Reconciliation
     """The run tests' lists by name; one that cannot be read is a finding, unless none can."""
     lists: dict[str, ExecutionList] = {}
     unreachable: list[str] = []
-
-    def find(kind: Kind, run_test: RunTest, text: str) -> None:
-        result.findings.append(Finding(kind, run_test.name, text))
-
-    async def read(run_test: RunTest) -> None:
-        page_limit = settings.api.page_limit
+    page_limit = settings.api.page_limit
+    for run_test in settings.run_tests:
         try:
             found = await read_executions_once(client, run_test.name, page_limit=page_limit, since=run_test.since)
         except SourceError as error:
-            find(Kind.NO_SUCH_RUN_TEST if isinstance(error, NotFoundError) else Kind.LIST_FAILED, run_test, str(error))
+            kind = Kind.NO_SUCH_RUN_TEST if isinstance(error, NotFoundError) else Kind.LIST_FAILED
+            result.findings.append(Finding(kind, run_test.name, str(error)))
             if not isinstance(error, NotFoundError | UnexpectedAnswerError):
                 unreachable.append(str(error))
-            return
+            continue
         lists[run_test.name] = found
-        rows = [*found.unreadable, *(letter.message for letter in found.heads.values())]
-        if rows:
-            find(Kind.ROW_UNREADABLE, run_test, f"{counted(len(rows), 'row')} of its list cannot be read: {rows[-1]}")
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for run_test in settings.run_tests:
-                group.create_task(read(run_test))
-    except* ExporterError as errors:
-        raise next(error for error in leaves(errors) if isinstance(error, ExporterError)) from None
+        if rows := [*found.unreadable, *(letter.message for letter in found.heads.values())]:
+            text = f"{counted(len(rows), 'row')} of its list cannot be read: {rows[-1]}"
+            result.findings.append(Finding(Kind.ROW_UNREADABLE, run_test.name, text))
     if len(unreachable) == len(settings.run_tests):
         raise SourceUnavailableError(f"no run test could be listed: {unreachable[0]}")
     return lists
@@ -192,13 +174,12 @@ def _reason_to_skip(
         return Skipped.UNSOUND
     if is_head:
         return Skipped.UNREADABLE
-    is_as_exported = (
-        known is not None
-        and known.export_state != ExportState.WAITING
-        and not known.is_deleted
-        and known.fingerprint == execution.fingerprint
-    )
-    if is_as_exported:
+    if (
+        known
+        and known.row["export_state"] != ExportState.WAITING
+        and not known.row["deleted_at"]
+        and known.row["fingerprint"] == execution.fingerprint
+    ):
         return None
     if execution.status not in TERMINAL_EXECUTION:
         return Skipped.IN_FLIGHT

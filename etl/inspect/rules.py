@@ -1,83 +1,45 @@
-"""What must hold for a file of the dataset, and for the rows of one part. Pure: schemas and tables in, faults out.
-
-Nothing is fixed here: each fault is a kind of finding and a text; the kind says what to do about it.
-"""
+"""What must hold for the rows of a file, for those of a part, and across parts. Pure: tables in, findings out."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.load.layout import Part, part_path
+from etl.load.merge import is_of
+from etl.load.part_index import held_rows
 from etl.model import schema
-from etl.model.findings import Kind
+from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import ExportState, HeldRows
-from etl.model.wording import counted
+from etl.model.wording import counted, first_few
 from etl.transform.frames import hash_rows
 
 _BATCH_ROWS = 5_000
+_COUNTED = ("execution_id", "export_state", "calls_digest", "listed_calls", "exported_calls", "deleted_at")
 
 
-class Fault(NamedTuple):
-    """What is wrong with a file, whichever it is."""
-
-    kind: Kind
-    text: str
-
-
-def schema_fault(table: schema.Table, found: pa.Schema) -> Fault | None:
-    """Why a file of this schema is not one of the table: unknown columns, a missing key, other types, another order."""
-    if unknown := [name for name in found.names if name not in table.names]:
-        return Fault(Kind.SCHEMA, f"has unknown columns: {', '.join(unknown)}")
-    if missing := [name for name in table.key if name not in found.names]:
-        return Fault(Kind.SCHEMA, f"is missing the column {missing[0]}, a part of its key")
-    if found.names != (known := [name for name in table.names if name in found.names]):
-        return Fault(Kind.SCHEMA, f"has its columns in another order than {', '.join(known)}")
-    for each in found:
-        declared = table.arrow_schema.field(each.name)
-        if each.type != declared.type:
-            return Fault(Kind.SCHEMA, f"has {each.name} as {each.type}, expected {declared.type}")
-        if each.nullable != declared.nullable:
-            return Fault(Kind.SCHEMA, f"declares {each.name} as {'' if each.nullable else 'not '}nullable")
-    return None
-
-
-def row_faults(table: schema.Table, rows: pa.Table) -> Iterator[Fault]:
-    """Null keys, keys that stand twice, and rows whose values are not those that were hashed.
+def altered_rows(table: schema.Table, path: str, rows: pa.Table) -> Iterator[Finding]:
+    """Keys that stand twice in the file, and rows whose values are not those that were hashed.
 
     A call that went to another execution stands once more where it was, marked as deleted: only what lives is unique.
     """
     keys = list(zip(*(rows[name].to_pylist() for name in table.key), strict=True))
-    if nulls := sum(None in key for key in keys):
-        yield Fault(Kind.ALTERED, f"{counted(nulls, 'row')} without {' or '.join(table.key)}")
-    if twice := [key for key, count in Counter(_unique(table, rows, keys)).items() if count > 1]:
-        yield Fault(Kind.ALTERED, f"{counted(len(twice), 'key')} more than once: {_key(table, twice[0])}")
+    unique = keys
+    if "call_execution_id" in table.key:
+        marks = zip(rows["deleted_at"].is_valid().to_pylist(), rows["execution_id"].to_pylist(), strict=True)
+        unique = [(*key, of) if is_deleted else key for key, (is_deleted, of) in zip(keys, marks, strict=True)]
+    if twice := [key for key, count in Counter(unique).items() if count > 1]:
+        yield Finding(Kind.ALTERED, path, f"{counted(len(twice), 'key')} more than once: {_key(table, twice[0])}")
     if "row_hash" in table.names:
-        altered = list(_altered(table, rows))
-        if altered:
-            yield Fault(
-                Kind.ALTERED,
-                f"{counted(len(altered), 'row')} with other values than were exported: {_key(table, keys[altered[0]])}",
-            )
-
-
-def _unique(table: schema.Table, rows: pa.Table, keys: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    """What may stand but once: the key of a row, with its execution if it is a call or an eval that is marked."""
-    if "call_execution_id" not in table.key:
-        yield from keys
-        return
-    marked = zip(rows["deleted_at"].is_valid().to_pylist(), rows["execution_id"].to_pylist(), strict=True)
-    for key, (is_deleted, execution_id) in zip(keys, marked, strict=True):
-        yield (*key, execution_id) if is_deleted else key
-
-
-def _altered(table: schema.Table, rows: pa.Table) -> Iterator[int]:
-    """Positions of the rows whose hash is not that of their values; rows without a hash are left to the digest."""
-    for start in range(0, len(rows), _BATCH_ROWS):
-        batch = rows.slice(start, _BATCH_ROWS)
-        pairs = zip(batch["row_hash"].to_pylist(), hash_rows(table, batch), strict=True)
-        yield from (start + index for index, (stored, made) in enumerate(pairs) if stored not in (None, made))
+        starts = range(0, len(rows), _BATCH_ROWS)  # the values of all rows at once would take much memory
+        made = (each for start in starts for each in hash_rows(table, rows.slice(start, _BATCH_ROWS)))
+        hashes = zip(keys, rows["row_hash"].to_pylist(), made, strict=True)
+        # A row without a hash is left to the digest.
+        if altered := [key for key, stored, computed in hashes if stored not in (None, computed)]:
+            text = f"{counted(len(altered), 'row')} with other values than were exported: {_key(table, altered[0])}"
+            yield Finding(Kind.ALTERED, path, text)
 
 
 def damage(row: Mapping[str, Any], held: HeldRows) -> str | None:
@@ -92,11 +54,81 @@ def damage(row: Mapping[str, Any], held: HeldRows) -> str | None:
     return None
 
 
-def other_executions(rows: pa.Table, executions: Iterable[str]) -> list[str]:
-    """The executions of the rows that are not among ``executions``."""
-    others = pc.invert(pc.is_in(rows["execution_id"], value_set=pa.array(list(executions), pa.string())))
-    return rows["execution_id"].filter(others).unique().to_pylist()  # type: ignore[no-any-return]
+class Placement:
+    """Where the rows of each execution lie: ``add`` each part, then read the ``findings``.
+
+    Of a part in which all is well, little is kept.
+    """
+
+    def __init__(self) -> None:
+        self._damaged: list[Finding] = []
+        self._executions: dict[str, pa.Array] = {}
+        self._calls: dict[str, pa.Array] = {}
+        self._strays: dict[str, dict[str, bool]] = {}
+
+    def add(self, part: Part, rows: Mapping[str, pa.Table | None]) -> None:
+        """Add the rows of the part, by table; None where a file cannot be read: what it may hold is not missing."""
+        found = {table.name: rows.get(table.name, table.no_rows) for table in schema.OF_EXECUTIONS}
+        executions, calls, evals = (found[each.name] for each in (schema.EXECUTIONS, schema.CALLS, schema.EVALS))
+        if executions is None:
+            return
+        own, path = executions.select(_COUNTED).to_pylist(), part_path(schema.EXECUTIONS.name, part)
+        ids = dict.fromkeys(row["execution_id"] for row in own)
+        self._executions[path] = pa.array(list(ids), pa.string())
+        if calls is not None and evals is not None:
+            held = held_rows(ids, calls, evals)
+            texts = ((row["execution_id"], damage(row, held[row["execution_id"]])) for row in own)
+            if told := [f"{execution_id} ({text})" for execution_id, text in texts if text]:
+                text = f"{counted(len(told), 'execution')}: {first_few(told)}"
+                self._damaged.append(Finding(Kind.DAMAGED, path, text))
+        for table, beside in ((schema.CALLS, calls), (schema.EVALS, evals)):
+            if beside is not None:
+                self._add_beside(table, part_path(table.name, part), beside, ids)
+
+    def _add_beside(self, table: schema.Table, path: str, rows: pa.Table, ids: Collection[str]) -> None:
+        is_own, is_living = is_of(rows, ids), pc.is_null(rows["deleted_at"])
+        strays = rows.filter(pc.invert(is_own))["execution_id"].unique().to_pylist()
+        living = {*rows.filter(pc.and_not(is_living, is_own))["execution_id"].to_pylist()}
+        if strays:
+            self._strays[path] = {each: each in living for each in strays}
+        if table is schema.CALLS:
+            self._calls[path] = rows.filter(pc.and_(is_living, is_own))["call_execution_id"].unique()
+
+    def findings(self) -> Iterator[Finding]:
+        """All rows that are not where they should be, or not as they should be there."""
+        yield from self._damaged
+        yield from _in_two_files("execution", self._executions)
+        yield from self._without_execution()
+        yield from _in_two_files("call", self._calls)
+
+    def _without_execution(self) -> Iterator[Finding]:
+        """Rows that are all marked as deleted need no execution."""
+        homes = (
+            {each: path for path, ids in self._executions.items() for each in ids.to_pylist()} if self._strays else {}
+        )
+        for path, strays in self._strays.items():
+            if away := [each for each in strays if each in homes]:
+                text = f"holds rows of {_named('execution', away)}, whose own rows are in {homes[away[0]]}"
+                yield Finding(Kind.MISPLACED, path, text)
+            if alone := [each for each, is_living in strays.items() if is_living and each not in homes]:
+                yield Finding(
+                    Kind.DAMAGED, path, f"holds rows of {_named('execution', alone)} without a row of their own"
+                )
+
+
+def _in_two_files(thing: str, ids_in: Mapping[str, pa.Array]) -> Iterator[Finding]:
+    """The ids that more than one file has, told at the first one."""
+    counts = pc.value_counts(pa.chunked_array([*ids_in.values()], pa.string()))
+    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    doubled = {path: ids.filter(pc.is_in(ids, value_set=twice)) for path, ids in ids_in.items()}
+    if paths := [path for path, ids in doubled.items() if len(ids)]:
+        text = f"{_named(thing, doubled[paths[0]].to_pylist())} also in {first_few(paths[1:])}"
+        yield Finding(Kind.MISPLACED, paths[0], text)
 
 
 def _key(table: schema.Table, key: tuple[Any, ...]) -> str:
     return ", ".join(f"{name} {value}" for name, value in zip(table.key, key, strict=False))
+
+
+def _named(thing: str, ids: Collection[str]) -> str:
+    return f"{counted(len(ids), thing)} ({first_few(list(ids))})"

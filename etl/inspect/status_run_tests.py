@@ -1,5 +1,6 @@
 """What the rows say of each run test, and what is missing of those that are configured. Pure."""
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,12 +9,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.inspect.status_files import StoredFile
+from etl.inspect.stored import StoredFile
 from etl.load.last_run import LastRun
+from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import LONG_AGO, ExportState
 from etl.model.wording import counted
 
+EXECUTION_COLUMNS = (
+    "execution_id", "run_test_name", "started_at", "export_state", "deleted_at", "exported_at", "exported_calls",
+)  # fmt: skip
 _DELETED = "deleted"
 _NOT_FETCHED = {_DELETED, ExportState.WAITING.value}
 """What failed of these is of no account: they are fetched once they have finished, or never."""
@@ -46,40 +51,26 @@ class RunTestStatus:
 
 
 def execution_rows(found: Iterable[StoredFile]) -> pa.Table:
-    """The rows of these files of executions: ``execution_id``, ``name``, ``key``, ``state``, ``calls`` and two times."""
-    tables = []
+    """The rows of these files of executions: ``EXECUTION_COLUMNS``, the ``key`` where each lies, and its ``state``."""
+    tables = [schema.EXECUTIONS.no_rows.select(EXECUTION_COLUMNS).append_column("key", pa.array([], pa.string()))]
     for file in found:
-        if (rows := file.columns) is not None and file.part:
-            is_deleted = pc.is_valid(rows["deleted_at"])
-            columns = {
-                "execution_id": rows["execution_id"],
-                "name": pc.fill_null(rows["run_test_name"], ""),
-                "key": pa.repeat(pa.scalar(file.part.run_test_key), len(rows)),
-                "state": pc.if_else(is_deleted, _DELETED, pc.fill_null(rows["export_state"], "")),
-                "calls": rows["exported_calls"],
-                "started_at": rows["started_at"],
-                "exported_at": rows["exported_at"],
-            }
-            tables.append(pa.table(columns))
-    empty = [("execution_id", pa.string()), ("name", pa.string()), ("key", pa.string()), ("state", pa.string())]
-    empty += [("calls", pa.int64()), *((name, pa.timestamp("us", "UTC")) for name in ("started_at", "exported_at"))]
-    return pa.concat_tables([pa.schema(empty).empty_table(), *tables])
-
-
-def names_by_key(rows: pa.Table) -> dict[str, str]:
-    """The name of the row that changed last under each key."""
-    return {key: name for (_, key, name) in sorted(_places(rows))}
+        if file.part:
+            keys = pa.repeat(pa.scalar(file.part.run_test_key), file.columns.num_rows)
+            tables.append(file.columns.append_column("key", keys))
+    rows = pa.concat_tables(tables)
+    states = pc.if_else(pc.is_valid(rows["deleted_at"]), _DELETED, pc.fill_null(rows["export_state"], ""))
+    return rows.append_column("state", states)
 
 
 def run_tests_of(rows: pa.Table, configured: Mapping[str, str], last_run: LastRun) -> Iterator[RunTestStatus]:
     """The run tests that are ``configured``, keys by name, and those of which there are rows beside them."""
-    counts = rows.group_by(["name", "state"]).aggregate(
-        [("execution_id", "count"), ("calls", "sum"), ("started_at", "max"), ("exported_at", "max")]
+    counts = rows.group_by(["run_test_name", "state"]).aggregate(
+        [("execution_id", "count"), ("exported_calls", "sum"), ("started_at", "max"), ("exported_at", "max")]
     )
     groups: dict[str, list[dict[str, Any]]] = {name: [] for name in configured}
     for group in counts.to_pylist():
-        groups.setdefault(group["name"], []).append(group)
-    keys = {name: key for (_, key, name) in sorted(_places(rows))}
+        groups.setdefault(group["run_test_name"] or "", []).append(group)
+    keys = {name: key for _, key, name in places_of(rows)}
     for name, mine in sorted(groups.items()):
         key = configured.get(name) or keys.get(name, "")
         by_state = {group["state"]: group["execution_id_count"] for group in mine}
@@ -89,7 +80,7 @@ def run_tests_of(rows: pa.Table, configured: Mapping[str, str], last_run: LastRu
             key=key,
             executions=sum(by_state.values()),
             **{state: by_state.get(state, 0) for state in (*map(str, ExportState), _DELETED)},
-            calls=sum(group["calls_sum"] or 0 for group in mine),
+            calls=sum(group["exported_calls_sum"] or 0 for group in mine),
             newest_started_at=_latest(group["started_at_max"] for group in mine),
             exported_at=_latest(group["exported_at_max"] for group in mine),
             complete_at=complete_at,
@@ -98,39 +89,36 @@ def run_tests_of(rows: pa.Table, configured: Mapping[str, str], last_run: LastRu
         )
 
 
-def missing_of(rows: pa.Table, letters: Sequence[Mapping[str, Any]], configured: Mapping[str, str]) -> list[Finding]:
+def missing_of(rows: pa.Table, letters: Sequence[dict[str, Any]], configured: Mapping[str, str]) -> list[Finding]:
     """What was not fetched of the configured run tests, as their rows say and the ``letters``, which are rows of ``errors``.
 
     An execution that is incomplete for its dead letters is told by these.
     """
-    ids = pa.array({letter["execution_id"] for letter in letters}, pa.string())
-    lettered = rows.filter(pc.is_in(rows["execution_id"], value_set=ids)).select(["execution_id", "name", "state"])
-    known = {row["execution_id"]: row for row in lettered.to_pylist()}
-    told: dict[str, list[str]] = {}
-    executions: dict[str, set[str]] = {}
+    lettered = {letter["execution_id"] for letter in letters}
+    is_lettered = pc.is_in(rows["execution_id"], value_set=pa.array(lettered, pa.string()))
+    wanted = rows.filter(pc.or_(is_lettered, pc.equal(rows["state"], ExportState.INCOMPLETE.value)))
+    states = {row["execution_id"]: row for row in wanted.select(["execution_id", "run_test_name", "state"]).to_pylist()}
+    messages = defaultdict[str, list[str]](list)
     for letter in letters:
-        row = known.get(letter["execution_id"], {"name": letter["run_test_name"], "state": ""})
-        if row["name"] in configured and row["state"] not in _NOT_FETCHED:
-            told.setdefault(row["name"], []).append(letter["message"] or "")
-            if row["state"] == ExportState.INCOMPLETE:
-                executions.setdefault(row["name"], set()).add(letter["execution_id"])
+        row = states.get(letter["execution_id"], letter | {"state": ""})
+        if row["state"] not in _NOT_FETCHED:
+            messages[row["run_test_name"]].append(letter["message"] or "")
+    incomplete = Counter(row["run_test_name"] for each, row in states.items() if each not in lettered)
     findings = [
-        Finding(Kind.DEAD_LETTER, name, f"{counted(len(messages), 'request')} given up: {min(messages)}")
-        for name, messages in sorted(told.items())
+        Finding(Kind.DEAD_LETTER, name, f"{counted(len(told), 'request')} given up: {min(told)}")
+        for name, told in messages.items()
     ]
-    incomplete = rows.filter(pc.equal(rows["state"], ExportState.INCOMPLETE.value))
-    for name, count in sorted(
-        (each["values"], each["counts"]) for each in pc.value_counts(incomplete["name"]).to_pylist()
-    ):
-        if name in configured and (left := count - len(executions.get(name, ()))) > 0:
-            findings.append(Finding(Kind.NOT_FETCHED, name, f"{counted(left, 'execution')} incomplete"))
-    return findings
+    findings += [
+        Finding(Kind.NOT_FETCHED, name, f"{counted(count, 'execution')} incomplete")
+        for name, count in incomplete.items()
+    ]
+    return sorted((each for each in findings if each.subject in configured), key=lambda each: (each.kind, each.subject))
 
 
-def _places(rows: pa.Table) -> Iterator[tuple[datetime, str, str]]:
-    """When a row of each pair of key and name last changed."""
-    for each in rows.group_by(["key", "name"]).aggregate([("exported_at", "max")]).to_pylist():
-        yield each["exported_at_max"] or LONG_AGO, each["key"], each["name"]
+def places_of(rows: pa.Table) -> list[tuple[datetime, str, str]]:
+    """When a row of each pair of key and name last changed, in order."""
+    found = rows.group_by(["key", "run_test_name"]).aggregate([("exported_at", "max")]).to_pylist()
+    return sorted((each["exported_at_max"] or LONG_AGO, each["key"], each["run_test_name"] or "") for each in found)
 
 
 def _latest(times: Iterable[datetime | None]) -> datetime | None:

@@ -4,7 +4,9 @@ Opens only the files that are needed. Never writes, and takes no lock: an export
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
@@ -15,14 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import ConfigurationError, DestinationError
+from etl.inspect.stored import stored_files
 from etl.load.dataset import read_identity
-from etl.load.files.contract import Entry, Files, data_files, read_each
+from etl.load.files.contract import Files, read_each
 from etl.load.files.open import open_files
 from etl.load.index import index_if_readable
 from etl.load.layout import STATE, Part, Scope, is_data, parse_part_path, parse_run_path, place_of
 from etl.load.parquet import read_columns
 from etl.model import schema
-from etl.model.keys import default_key
+from etl.model.findings import Finding, Kind
 from etl.model.locations import Options
 from etl.model.wording import quoted
 from etl.transform.frames import to_pandas
@@ -134,10 +137,10 @@ def open_dataset(path: str | os.PathLike[str], options: Options | None = None) -
         DestinationError: there is no dataset, or one of a newer version.
     """
     files = open_files(os.fspath(path), options)
-    if not files.has(""):
-        raise DestinationError(f"{files.where()}: no such folder: give the one that [destination] path names")
     if not any(files.has(name) for name in (STATE, *schema.TABLES)):
-        raise DestinationError(f"{files.where()} holds no dataset: give the folder that [destination] path names")
+        raise DestinationError(
+            f"{files.where()}: no dataset there: give the path that [destination] names, or run metrics-etl run"
+        )
     read_identity(files)
     return files
 
@@ -192,57 +195,45 @@ def read_rows(
         DestinationError: as ``read_table``.
     """
     columns = {column.name: column for column in (*table.columns, *table.added_columns)}
-    has_bounds = is_of_days and scope.has_bounds
-    needs_day = schema.DAY.name in names or has_bounds
-    needed = {*names, *([table.start] if needs_day else ()), *([EXPORTED_AT] if changed_since else ())}
-    is_living = is_living and DELETED_AT in table.names
-    needed |= {*([DELETED_AT] if is_living else ()), *(["run_test_name"] if scope.names else ())}
-    stored = [name for name in table.names if name in needed] or [table.key[0]]
     declared = pa.schema([pa.field(name, columns[name].type, metadata=columns[name].metadata) for name in names])
+    needed = {*names, *table.key, table.start, EXPORTED_AT, DELETED_AT, "run_test_name"}
+    stored = [name for name in table.names if name in needed]
 
     def rows_of(found: tuple[str, Part]) -> pa.Table:
         path, part = found
         rows = read_columns(files, table, path, stored)
-        if needs_day:
-            days = rows[table.start].cast(schema.DATE)
-            rows = rows.append_column(schema.DAY.name, days)
-            if has_bounds:
-                rows = rows.filter(pc.and_(pc.greater_equal(days, scope.since), pc.less_equal(days, scope.until)))
+        rows = rows.append_column("run_test", pa.repeat(part.run_test_key, len(rows)))
+        rows = rows.append_column(schema.DAY.name, rows[table.start].cast(schema.DATE))
+        if is_of_days and scope.has_bounds:
+            days = rows[schema.DAY.name]
+            rows = rows.filter(pc.and_(pc.greater_equal(days, scope.since), pc.less_equal(days, scope.until)))
         if changed_since:
-            rows = rows.filter(_is_later(rows[EXPORTED_AT], changed_since))
-        if is_living:
+            is_later = pc.greater(rows[EXPORTED_AT], pa.scalar(changed_since, schema.TIMESTAMP))
+            rows = rows.filter(pc.fill_null(is_later, fill_value=True))
+        if is_living and DELETED_AT in table.names:
             rows = rows.filter(pc.is_null(rows[DELETED_AT]))
         if (only := scope.names.get(part.run_test_key)) is not None:
             rows = rows.filter(pc.is_in(rows["run_test_name"], value_set=pa.array(only, schema.STRING)))
-        if "run_test" in names:
-            rows = rows.append_column("run_test", pa.repeat(part.run_test_key, len(rows)))
         return rows.select(names).cast(declared)
 
     found = [each for each in parts_of(files, table).items() if scope.has(each[1])]
     return pa.concat_tables([declared.empty_table(), *read_each(files, rows_of, found)]).combine_chunks()
 
 
-def _is_later(times: pa.ChunkedArray, moment: datetime) -> pa.ChunkedArray:
-    return pc.fill_null(pc.greater(times, pa.scalar(moment, schema.TIMESTAMP)), fill_value=True)
-
-
 def _only(scope: Scope, files: Files, table: schema.Table, wanted: list[str]) -> Scope:
     """Of the scope what is of the wanted run tests, each given by its key, or else by its name."""
     present = {part.run_test_key for each in (schema.EXECUTIONS, table) for part in parts_of(files, each).values()}
-    keys, names = present & {*wanted}, dict[str, frozenset[str]]()
-    if words := {*wanted} - keys:
-        held = names_in(files)
-        for word in sorted(words):
-            # Of one without executions, its default key tells where its other rows lie.
-            mine = {key for key, there in held.items() if word in there} or present & {default_key(word)}
-            if not mine:
-                there = ", ".join(
-                    f"{' or '.join(sorted(map(quoted, held.get(key, ()))))} ({key})" for key in sorted(present)
-                )
-                raise ConfigurationError(
-                    f"{files.where()} has no run test {quoted(word)}: there are {there or 'none yet'}"
-                )
-            names |= {key: names.get(key, frozenset()) | {word} for key in mine - keys}
+    keys, names = present & {*wanted}, defaultdict[str, frozenset[str]](frozenset)
+    held = names_in(files) if {*wanted} - keys else {}
+    for word in sorted({*wanted} - keys):
+        mine = {key for key, there in held.items() if word in there}
+        if not mine:
+            there = ", ".join(
+                f"{' or '.join(sorted(map(quoted, held.get(key, ()))))} ({key})" for key in sorted(present)
+            )
+            raise ConfigurationError(f"{files.where()} has no run test {quoted(word)}: there are {there or 'none yet'}")
+        for key in mine - keys:
+            names[key] |= {word}
     return replace(scope, run_test_keys=frozenset(keys | names.keys()), names=names)
 
 
@@ -252,21 +243,13 @@ def names_in(files: Files) -> dict[str, set[str]]:
     Raises:
         DestinationError: a file cannot be read.
     """
-    index = index_if_readable(files, [])
-
-    def read(entry: Entry) -> pa.ChunkedArray:
-        is_known = index.count(schema.EXECUTIONS, entry) is not None
-        part = parse_part_path(entry.path)
-        rows = index.parts[part[1]].rows if part and is_known else None
-        return (read_columns(files, schema.EXECUTIONS, entry.path, ["run_test_name"]) if rows is None else rows)[
-            "run_test_name"
-        ].unique()
-
-    names: dict[str, set[str]] = {}
-    entries = [entry for entry in data_files(files, schema.EXECUTIONS.name) if parse_part_path(entry.path)]
-    for entry, found in zip(entries, read_each(files, read, entries), strict=True):
-        key = entry.path.split("/")[1].removeprefix("run_test=")
-        names.setdefault(key, set()).update(found.drop_null().to_pylist())
+    damaged = list[Finding]()
+    names = defaultdict[str, set[str]](set)
+    for file in stored_files(files, schema.EXECUTIONS, index_if_readable(files, []), damaged, ["run_test_name"]):
+        if file.part:
+            names[file.part.run_test_key].update(file.columns["run_test_name"].drop_null().unique().to_pylist())
+    if unreadable := [each for each in damaged if each.kind is Kind.UNREADABLE]:
+        raise DestinationError(f"{files.where(unreadable[0].subject)}: {unreadable[0].text}")
     return names
 
 
@@ -291,28 +274,24 @@ def _texts(value: str | Iterable[str]) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def moment(option: str, value: str | date | None) -> datetime | None:
+def moment(option: str, value: object, *, wanted: str = "moment such as 2026-11-01T02:00:00Z") -> datetime | None:
     """A moment in UTC; one without a zone is in UTC, and a day means its first moment.
 
     Raises:
         ConfigurationError: it is no moment.
     """
-    try:
-        found = datetime.fromisoformat(value) if isinstance(value, str) else value
-        if isinstance(found, pd.Timestamp):
-            found = found.floor("us").to_pydatetime()
-        if type(found) is date:
-            found = datetime(found.year, found.month, found.day, tzinfo=UTC)
-        if found is None or type(found) is datetime:
-            return found and (found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC))
-    except (ValueError, OverflowError):
-        pass
-    raise ConfigurationError(f"{option} must be a moment such as 2026-11-01T02:00:00Z, got {value!r}")
+    if value is None:
+        return None
+    found: pd.Timestamp | None = None
+    if isinstance(value, str | date):
+        with suppress(ValueError):
+            found = pd.Timestamp(value)
+    if pd.isna(found):
+        raise ConfigurationError(f"{option} must be a {wanted}, got {value!r}")
+    found = found.tz_convert(UTC) if found.tzinfo else found.tz_localize(UTC)
+    return found.floor("us").to_pydatetime()
 
 
-def _day(option: str, value: str | date | None) -> date | None:
-    try:
-        found = moment(option, value)
-    except ConfigurationError:
-        raise ConfigurationError(f"{option} must be a day such as 2026-11-01, got {value!r}") from None
+def _day(option: str, value: object) -> date | None:
+    found = moment(option, value, wanted="day such as 2026-11-01")
     return found.date() if found else None

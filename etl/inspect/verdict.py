@@ -35,13 +35,13 @@ def judge(status: Status, *, max_age_hours: float | None = None, would_fail: boo
     Nor may anything be missing or unknown, whatever the last run said. ``would_fail``: an export that began now would.
     """
     hours = NIGHTLY_HOURS if max_age_hours is None else max_age_hours
-    for problem, next_step in _problems(status, hours, would_fail=would_fail):  # the gravest is told
-        if status.at_work:
-            return Verdict(
-                is_good=False, text=f"Not good: {problem}; an export is running", next_step="metrics-etl status"
-            )
-        return Verdict(is_good=False, text=f"Not good: {problem}", next_step=next_step)
-    return Verdict(is_good=True, text=f"Good: everything complete {_complete(status)}", next_step=_VERIFY)
+    problem = next(_problems(status, hours, would_fail=would_fail), None)  # the gravest is told
+    if problem is None:
+        return Verdict(is_good=True, text=f"Good: everything complete {_complete(status)}", next_step=_VERIFY)
+    text, next_step = problem
+    if status.at_work:
+        text, next_step = f"{text}; an export is running", "metrics-etl status"
+    return Verdict(is_good=False, text=f"Not good: {text}", next_step=next_step)
 
 
 def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iterator[tuple[str, str]]:
@@ -54,15 +54,14 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
         yield f"the last run ended with exit {last.exit_code} ({last.outcome})", _RUN
     configured = [each for each in status.run_tests if each.is_configured]
     if incomplete := [each for each in configured if not each.is_complete]:
-        run_tests = counted(len(configured), "run test")
-        yield f"{len(incomplete)} of {run_tests} {_since(incomplete, status.read_at)}", _RUN
+        yield f"{len(incomplete)} of {counted(len(configured), 'run test')} {_since(incomplete)}", _RUN
     if would_fail:
         yield "an export would fail now", _CHECK
     if status.complete_at is None and status.future_run_at:
         yield f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M}, which is in the future: a clock is wrong", _RUN
     if status.complete_at is None:
         yield "no run over everything that is configured was ever complete", _RUN
-    if status.is_older_than(max_age_hours):
+    elif (status.read_at - status.complete_at).total_seconds() > max_age_hours * 3600:
         yield f"everything was complete {_complete(status)}, and not since", _RUN
 
 
@@ -79,15 +78,12 @@ def _of_last_run(status: Status) -> Iterator[tuple[str, str]]:
         yield cause or f"the last run ended with exit {last.exit_code} ({last.outcome})", _CHECK if is_checked else _RUN
 
 
-def _since(incomplete: Sequence[RunTestStatus], now: datetime) -> str:
-    """``never complete``, or since when: the day of the week is clear for six days, but not on that day itself."""
+def _since(incomplete: Sequence[RunTestStatus]) -> str:
+    """``never complete``, or since which day."""
     times = [each.complete_at for each in incomplete if each.complete_at]
     if never_complete := len(incomplete) - len(times):
         return f"incomplete, {never_complete} of them never complete" if times else "never complete"
-    since = min(times)
-    if since.date() == now.date():
-        return "incomplete since today"
-    return f"incomplete since {since:%A}" if (now - since).days < 6 else f"incomplete since {since:%Y-%m-%d}"
+    return f"incomplete since {min(times):%Y-%m-%d}"
 
 
 def _complete(status: Status) -> str:

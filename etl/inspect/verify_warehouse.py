@@ -18,15 +18,14 @@ from etl.load.dataset import Dataset
 from etl.load.merge import is_of
 from etl.load.warehouse.contents import Contents, read_contents
 from etl.load.warehouse.load import refuse_another
-from etl.load.warehouse.tables import GROUPS, Group, arrow_schema_of
+from etl.load.warehouse.tables import GROUPS, Group, Place, arrow_schema_of
 from etl.load.warehouse.target import Warehouse, open_warehouse
 from etl.model.findings import Finding, Kind
 from etl.model.schema import Table
 from etl.model.wording import counted, first_few
 from etl.settings import Settings
 
-Place = tuple[str | None, ...]
-"""Values of a table's partition columns."""
+Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +85,7 @@ def verify_rows(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
         DestinationError: one of them cannot be read.
     """
     report = WarehouseReport(warehouse.where, held_back=len(contents.damaged))
+    days, loaded_days = Counter[tuple[str, str, str]](), Counter[tuple[str, str, str]]()
     for group in GROUPS:
         different: defaultdict[str, list[str]] = defaultdict(list)
         for table in reversed(group.tables):
@@ -97,13 +97,16 @@ def verify_rows(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
                     theirs = theirs.filter(pc.invert(is_of(theirs, contents.damaged)))
                 report.rows[table.name] += len(ours)
                 report.loaded_rows[table.name] += len(theirs)
-                report.days += _days(table, ours, theirs)
+                days.update(_days(table, ours))
+                loaded_days.update(_days(table, theirs))
                 for item, text in _unequal_items(group, table, ours, theirs):
                     different[item].append(text)
         report.findings += [
             Finding(Kind.NOT_LOADED, f"{group.kind} {item}", "; ".join(texts))
             for item, texts in sorted(different.items())
         ]
+    differing = (each for each in sorted(days.keys() | loaded_days.keys()) if days[each] != loaded_days[each])
+    report.days = [Day(*each, days[each], loaded_days[each]) for each in differing]
     return report
 
 
@@ -115,18 +118,11 @@ def _ours(contents: Contents, warehouse: Warehouse, table: Table, items: set[str
     return rows
 
 
-def _days(table: Table, ours: pa.Table, theirs: pa.Table) -> Iterator[Day]:
-    counts = [_by_day(table, rows) for rows in (ours, theirs)]
-    for run_test, day in sorted(counts[0].keys() | counts[1].keys()):
-        here, there = (each[run_test, day] for each in counts)
-        if here != there:
-            yield Day(table.name, run_test, day, here, there)
-
-
-def _by_day(table: Table, rows: pa.Table) -> Counter[tuple[str, str]]:
+def _days(table: Table, rows: pa.Table) -> Iterator[tuple[str, str, str]]:
+    """Table, run test and UTC day of each row."""
     days = pc.fill_null(pc.strftime(rows[table.start], format="%Y-%m-%d"), "unknown").to_pylist()
     run_tests = pc.fill_null(rows["run_test"], "").to_pylist() if "run_test" in rows.column_names else [""] * len(days)
-    return Counter(zip(run_tests, days, strict=True))
+    return ((table.name, run_test, day) for run_test, day in zip(run_tests, days, strict=True))
 
 
 def _unequal_items(group: Group, table: Table, ours: pa.Table, theirs: pa.Table) -> Iterator[tuple[str, str]]:
@@ -135,34 +131,28 @@ def _unequal_items(group: Group, table: Table, ours: pa.Table, theirs: pa.Table)
     ours, theirs = ours.sort_by(order), theirs.sort_by(order)
     if ours.equals(theirs):
         return
-    here, there = (_by_item(group, rows) for rows in (ours, theirs))
+    here, there = (_by_item(group, table, rows) for rows in (ours, theirs))
     for item in sorted(here.keys() | there.keys()):
-        if texts := _texts(table, here.get(item, []), there.get(item, [])):
+        if texts := list(_differences(here.get(item, []), there.get(item, []))):
             yield item, f"{table.name}: {', '.join(texts)}"
 
 
-def _by_item(group: Group, rows: pa.Table) -> Mapping[str, list[dict[str, Any]]]:
-    items: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+def _by_item(group: Group, table: Table, rows: pa.Table) -> Mapping[str, list[tuple[Key, dict[str, Any]]]]:
+    items: defaultdict[str, list[tuple[Key, dict[str, Any]]]] = defaultdict(list)
     # Only compared: engines have times that Python has not.
     columns = [each.cast(pa.int64()) if pa.types.is_timestamp(each.type) else each for each in rows.columns]
     for row in pa.table(columns, names=rows.column_names).to_pylist():
-        items[row[group.item]].append(row)
+        items[row[group.item]].append((tuple(row[name] for name in table.key), row))
     return items
 
 
-def _texts(table: Table, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[str]:
-    def by_key(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
-        return {tuple(row[name] for name in table.key): row for row in rows}
-
-    here, there = by_key(ours), by_key(theirs)
+def _differences(ours: list[tuple[Key, dict[str, Any]]], theirs: list[tuple[Key, dict[str, Any]]]) -> Iterator[str]:
+    here, there = dict(ours), dict(theirs)
     both = here.keys() & there.keys()
-    columns = {name for key in both for name, value in here[key].items() if there[key][name] != value}
-    texts = []
     if missing := len(here) - len(both):
-        texts.append(f"{counted(missing, 'row')} missing")
+        yield f"{counted(missing, 'row')} missing"
     if extra := len(theirs) - len(both):
-        texts.append(f"{counted(extra, 'row')} too many")
-    if columns:
-        rows = sum(here[key] != there[key] for key in both)
-        texts.append(f"{counted(rows, 'row')} with other values ({first_few(sorted(columns))})")
-    return texts
+        yield f"{counted(extra, 'row')} too many"
+    if changed := [key for key in both if here[key] != there[key]]:
+        columns = {name for key in changed for name, value in here[key].items() if there[key][name] != value}
+        yield f"{counted(len(changed), 'row')} with other values ({first_few(sorted(columns))})"

@@ -32,12 +32,11 @@ _MOST_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class Written:
-    """How much a run has written; ``rows`` and ``marked`` rows by table, ``largest_rows`` is that of the largest file."""
+    """How much a run has written; ``rows`` and ``marked`` rows by table."""
 
     rows: Counter[str] = field(default_factory=Counter)
     marked: Counter[str] = field(default_factory=Counter)
     files: int = 0
-    largest_rows: int = 0
     size_bytes: int = 0
 
 
@@ -106,7 +105,6 @@ class Dataset:
         self.files.publish(path, data)
         self.receipt.note_written(path, data, rows=len(rows))
         self.written.files += 1
-        self.written.largest_rows = max(self.written.largest_rows, len(rows))
         self.written.size_bytes += len(data)
 
     def set_aside(self, path: str) -> str:

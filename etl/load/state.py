@@ -130,13 +130,6 @@ def load_parts(state: StoredState) -> None:
             _load(part, row, state)
 
 
-def forget_the_future(state: StoredState, now: datetime) -> None:
-    """Times that have not come yet count as unknown: they were written by a clock that was wrong."""
-    for execution_id, stored in state.executions.items():
-        if (known := stored.as_of(now)) is not stored:
-            state.executions[execution_id] = known
-
-
 def _load(part: Part, row: Mapping[str, Any], state: StoredState) -> None:
     has_row, held_at, exported_at = row["is_here"], row["held_at"], row["exported_at"]
     held = HeldRows(row["listed_calls"], row["held_calls"], row["held_digest"])

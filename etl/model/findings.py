@@ -60,7 +60,6 @@ class Kind(StrEnum):
     DOCUMENT_SET_ASIDE = "document_set_aside"
     CLOCK = "clock"
     NO_DETAIL = "no_detail"
-    LISTED_DIFFERENTLY = "listed_differently"
     KEY_REMOVED = "key_removed"
     COLUMNS_ADDED = "columns_added"
 
@@ -137,12 +136,12 @@ MEANINGS: dict[Kind, Meaning] = {
     ),
     Kind.ALTERED: Meaning(
         Severity.MISSING,
-        "rows that were not written so: with other values, without a key, or with the key of another row",
+        "rows that were not written so: with other values, or with the key of another row",
         _MOVE_ASIDE,
     ),
     Kind.SCHEMA: Meaning(
         Severity.UNKNOWN,
-        "a file with other columns, types or order than declared",
+        "a file with columns that this version does not know",
         f"upgrade the exporter if a newer one wrote it; otherwise {_MOVE_ASIDE}",
     ),
     Kind.UNREADABLE: Meaning(Severity.UNKNOWN, "a damaged file: cut short, or with a wrong checksum", _MOVE_ASIDE),
@@ -186,11 +185,6 @@ MEANINGS: dict[Kind, Meaning] = {
     ),
     Kind.NO_DETAIL: Meaning(
         Severity.NOTICE, "settling executions were fetched in full, because their details could not be read", _NOTHING
-    ),
-    Kind.LISTED_DIFFERENTLY: Meaning(
-        Severity.NOTICE,
-        "many executions are listed differently than before, although their calls are the same",
-        _NOTHING,
     ),
     Kind.KEY_REMOVED: Meaning(
         Severity.NOTICE, "answers contained one of the keys; the dataset has [key] in its place", "rotate that key"

@@ -1,7 +1,7 @@
 """The life of an execution: its statuses, its export state, what the dataset holds of it, and when it is final. Pure."""
 
 from collections.abc import Collection, Container
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Self
@@ -77,14 +77,6 @@ class StoredExecution:
     has_letters: bool = False
     has_row: bool = True
     has_newer_rows: bool = False
-
-    def as_of(self, now: datetime) -> Self:
-        """The same without the times that have not come yet."""
-        latest = now + CLOCKS_DIFFER
-        verified_at, exported_at = (at if at and at <= latest else None for at in (self.verified_at, self.exported_at))
-        if (verified_at, exported_at) == (self.verified_at, self.exported_at):
-            return self
-        return replace(self, verified_at=verified_at, exported_at=exported_at)
 
     @property
     def was_whole(self) -> bool:

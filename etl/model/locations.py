@@ -42,7 +42,6 @@ class QueryEngineName(StrEnum):
     SPARK = "spark"
     BIGQUERY = "bigquery"
     SNOWFLAKE = "snowflake"
-    SNOWFLAKE_DIRECT = "snowflake-direct"
     ATHENA = "athena"
     REDSHIFT = "redshift"
     TRINO = "trino"

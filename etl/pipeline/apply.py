@@ -8,8 +8,7 @@ from time import monotonic
 from typing import Any
 
 from etl.errors import SourceError
-from etl.extract.absence import Answers, ask, decide
-from etl.extract.endpoints import get_execution
+from etl.extract.absence import decide
 from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned
 from etl.extract.settling import Stored
@@ -18,12 +17,12 @@ from etl.load.index import update_index
 from etl.load.layout import Part
 from etl.load.places import Places
 from etl.load.renames import find_renames, rename
-from etl.load.state import StoredCalls, StoredState, forget_the_future, load_parts
+from etl.load.state import StoredCalls, StoredState, load_parts
 from etl.model.findings import Kind
 from etl.model.lifecycle import Settlement
 from etl.model.wording import counted, first_few, quoted
 from etl.pipeline.buffer import CommitBuffer
-from etl.pipeline.lists import is_run_test
+from etl.pipeline.lists import is_run_test, look_up
 from etl.pipeline.plan import absent_executions, make_plan, without_row
 from etl.pipeline.record import Record, is_waiting_row_due
 from etl.pipeline.run import Run
@@ -41,13 +40,12 @@ async def bring_up_to_date(
         DestinationError: something could not be written.
         KeyRefusedError, SourceUnavailableError: the run cannot go on.
     """
-    forget_the_future(state, run.by_source(run.clock()))
     await _rename(run, record, state, run_tests)
     if is_last:
         for name, absent in absent_executions(record, state).items():  # now, since another list may have what one lacks
             await _mark_absent(run, record, state, name, absent)
         if left := without_row(record, state):
-            answers = await _ask(run, record, left)
+            answers = await look_up(run, record, left)
             await _mark(run, record, state, record.run_tests[-1].name, answers.gone)
     await _fetch(run, record, state, make_plan(run, record, state, run_tests, is_last=is_last))
 
@@ -75,7 +73,6 @@ async def _rename(run: Run, record: Record, state: StoredState, run_tests: Colle
         run.notify("renamed", run_test=new, before=old)
     state.index = await to_the_end(partial(update_index, run.dataset, state.index, []))
     load_parts(state)
-    forget_the_future(state, run.by_source(run.clock()))
 
 
 async def _is_gone(run: Run, record: Record, name: str) -> bool:
@@ -86,14 +83,15 @@ async def _is_gone(run: Run, record: Record, name: str) -> bool:
     is_elsewhere = name in configured or not configured
     if name not in {each.name for each in record.run_tests} and not (run.settings.is_part and is_elsewhere):
         return True
+    record.necessary_requests += 1
     with suppress(SourceError):
-        return not await is_run_test(run, record, name)
+        return not await is_run_test(run.client, name)
     return False
 
 
 async def _mark_absent(run: Run, record: Record, state: StoredState, name: str, absent: Collection[str]) -> None:
     """Request each stored execution that the run test's proved list does not have by its id, and mark those that do not exist."""
-    answers = await _ask(run, record, absent)
+    answers = await look_up(run, record, absent)
     if answers.alive and not run.settings.is_part:  # else it may be in a list that was not read
         text = f"its list does not have execution {min(answers.alive)}, which exists: nothing was marked as deleted"
         record.find(Kind.LIST_WRONG, name, text)
@@ -102,16 +100,6 @@ async def _mark_absent(run: Run, record: Record, state: StoredState, name: str, 
         reason = first_few([str(error) for error in answers.unknown.values()], shown=1)
         record.find(Kind.LOOK_UP_FAILED, name, f"{executions} not listed, and not looked up: {reason}")
     await _mark(run, record, state, name, decide(answers))
-
-
-async def _ask(run: Run, record: Record, execution_ids: Collection[str]) -> Answers:
-    async def exists(execution_id: str) -> bool:
-        await run.client.get(get_execution(execution_id))
-        return True
-
-    answers = await ask(exists, execution_ids, workers=run.settings.api.concurrency)
-    record.necessary_requests += answers.requests
-    return answers
 
 
 async def _mark(
@@ -152,14 +140,13 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
                 ),
             )
         )
-        record.arrived.append(arrived)
+        record.note_arrival(arrived)
         whole = {bundle.execution.execution_id for bundle in bundles if bundle.part_of is None}
         record.committed |= whole
         _notify_committed(run, len(whole))
 
     buffer = CommitBuffer(
         save,
-        run.dataset.written,
         interval_seconds=run.settings.export.commit_interval_seconds,
         arrived=lambda listed_before: crawl.arrived(listed_before),  # noqa: PLW0108 it is made below
     )
@@ -172,7 +159,6 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
             rows=partial(read, StoredCalls.rows, {}),
             failed=partial(read, StoredCalls.failed, frozenset()),
         ),
-        expected_calls=sum(item.estimated_calls for item in planned if item.is_fetched),
     )
     run.progress.add(crawl, monotonic())
     try:

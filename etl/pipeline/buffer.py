@@ -1,7 +1,6 @@
 """Hold the bundles that have arrived until they are committed: after some time, when there are many, and at the end.
 
-"Many" is a number of calls that fits well into memory, or as much text as fills a part. Where files are large it is a share of the
-largest one: each commit writes the whole file again, and small commits would write it again and again.
+"Many" is a number of calls that fits well into memory, or as much text as fills a part.
 """
 
 import asyncio
@@ -9,18 +8,16 @@ import math
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from etl.load.dataset import Written
 from etl.pipeline.tasks import to_the_end
 from etl.transform.flatten import FlatBundle
 
-_MANY_CALLS = 2_000
+_MANY_CALLS = 5_000
 _MUCH_TEXT = 16 << 20  # characters
-_FILE_SHARE = 4
 _LEAST_SECONDS = 0.05
 
 
 class CommitBuffer:
-    """Collects bundles for ``commit``, which runs once at a time and is never cut short; ``written`` tells how large files are.
+    """Collects bundles for ``commit``, which runs once at a time and is never cut short.
 
     Adding a bundle while a commit is due waits for the commit: a slow destination slows the crawl down, and memory stays bounded.
     ``commit_on_time`` commits also while nothing more arrives, as when a rate limit holds everything. A crawl that is cancelled
@@ -33,18 +30,15 @@ class CommitBuffer:
     def __init__(
         self,
         commit: Callable[[list[FlatBundle]], Coroutine[Any, Any, None]],
-        written: Written,
         *,
         interval_seconds: float,
         arrived: Callable[[float], Iterable[FlatBundle]] = lambda _listed_before: (),
     ) -> None:
         self._commit = commit
-        self._written = written
         self._interval_seconds = interval_seconds
         self._arrived = arrived
         self._bundles: dict[str, FlatBundle] = {}
         self._calls = self._text = 0
-        self._many_calls = _MANY_CALLS
         self._turn = asyncio.Lock()
         self._committed_at = asyncio.get_running_loop().time()
 
@@ -60,7 +54,7 @@ class CommitBuffer:
         self._bundles[execution_id] = bundle
         self._calls += len(bundle.calls.values)
         self._text += bundle.text
-        if self._seconds_until_due() <= 0 or self._calls >= self._many_calls or self._text >= _MUCH_TEXT:
+        if self._seconds_until_due() <= 0 or self._calls >= _MANY_CALLS or self._text >= _MUCH_TEXT:
             await self._flush(self._committed_at)
 
     async def commit_on_time(self) -> None:
@@ -84,7 +78,6 @@ class CommitBuffer:
                 if batch:
                     # Also what the commit does after its thread: it counts what is now in the dataset.
                     await to_the_end(self._commit([*batch.values()]))
-                    self._many_calls = max(_MANY_CALLS, self._written.largest_rows // _FILE_SHARE)
             self._committed_at = asyncio.get_running_loop().time()
 
     def _seconds_until_due(self) -> float:

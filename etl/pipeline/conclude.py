@@ -1,10 +1,7 @@
 """The end of an export: its findings as one summary, the index, its row of ``runs``, and the JSON of the last run."""
 
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-
-import msgspec
 
 from etl.errors import DestinationError, ExporterError
 from etl.extract.transport import Traffic
@@ -22,10 +19,6 @@ from etl.pipeline.tasks import to_the_end
 from etl.transform.frames import frame_of
 from etl.version import __version__
 
-_MANY = 10
-"""From so many executions on, a change of how the API writes them is worth a notice."""
-_NO_DATE = "the source's answers have no usable Date: this machine's clock alone decided what is final; keep it right"
-
 
 async def conclude(run: Run, record: Record, state: StoredState, failure: ExporterError | None) -> Summary:
     """Save what the run leaves: the index, its row of the runs table, and the JSON of the last run."""
@@ -41,9 +34,6 @@ async def conclude(run: Run, record: Record, state: StoredState, failure: Export
             await to_the_end(partial(save, run, summary))
         except DestinationError as error:
             summary.failure = summary.failure or error
-            if save is _save_document:  # its row does not know yet that the run failed
-                with suppress(DestinationError):
-                    await to_the_end(partial(_save_row, run, summary))
     return summary
 
 
@@ -78,31 +68,24 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
         is_cut_short=failure is not None, settled_before=run.settled_before(finished_at)
     )
     marked = [counted(written.marked[f"{what}s"], what) for what in ("call", "eval") if written.marked[f"{what}s"]]
-    for kind, text in (
-        (Kind.DELETED, f"{' and '.join(marked)} got a deleted_at: the source no longer has them" if marked else ""),
-        (Kind.KEY_REMOVED, f"{counted(traffic.redactions, 'answer')} contained a key" if traffic.redactions else ""),
+    for count, kind, text in (
+        (len(marked), Kind.DELETED, f"{' and '.join(marked)} got a deleted_at: the source no longer has them"),
+        (traffic.redactions, Kind.KEY_REMOVED, f"{counted(traffic.redactions, 'answer')} contained a key"),
         (
+            record.completed_files,
             Kind.COLUMNS_ADDED,
-            f"{counted(record.completed_files, 'file')} of an older version got the columns of this one"
-            if record.completed_files
-            else "",
+            f"{counted(record.completed_files, 'file')} of an older version got the columns of this one",
         ),
         (
+            fetched.fetched_whole,
             Kind.NO_DETAIL,
-            f"{counted(fetched.fetched_whole, 'settling execution')} fetched in full: {fetched.failure}"
-            if fetched.fetched_whole
-            else "",
+            f"{counted(fetched.fetched_whole, 'settling execution')} fetched in full: {fetched.failure}",
         ),
-        (
-            Kind.LISTED_DIFFERENTLY,
-            f"{counted(fetched.listed_differently, 'execution')} listed differently than before, although the calls are the same"
-            if fetched.listed_differently >= _MANY
-            else "",
-        ),
-        (Kind.CLOCK, _of_the_clocks(traffic)),
     ):
-        if text:
+        if count:
             record.find(kind, "", text)
+    if text := _of_the_clocks(traffic):
+        record.find(Kind.CLOCK, "", text)
     return Summary(
         export_run_id=run.export_run_id,
         version=__version__,
@@ -131,17 +114,14 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
 def _of_the_clocks(traffic: Traffic) -> str:
     """What is worth knowing of the source's clock, beside ours; empty when nothing is."""
     offset = traffic.clock_offset
-    if offset is None:
-        return _NO_DATE if traffic.received_bytes else ""
-    if abs(offset) <= CLOCKS_DIFFER:
+    if offset is None or abs(offset) <= CLOCKS_DIFFER:
         return ""
     minutes, way = abs(offset) // timedelta(minutes=1), "behind" if offset > timedelta(0) else "ahead of"
     return f"this machine's clock is {minutes:,} min {way} that of the source: set the one that is wrong"
 
 
 def _save_row(run: Run, summary: Summary) -> None:
-    row = summary.as_row(msgspec.json.encode(summary.as_json()["run_tests"]).decode())
-    frame = frame_of(schema.RUNS_TABLE, [row])
+    frame = frame_of(schema.RUNS_TABLE, [summary.as_row()])
     run.dataset.record_run(summary.started_at.astimezone(UTC).date(), summary.export_run_id, frame)
 
 

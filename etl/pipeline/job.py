@@ -24,9 +24,8 @@ from etl.pipeline.apply import bring_up_to_date, finish_deletions
 from etl.pipeline.conclude import conclude
 from etl.pipeline.lists import discover_all, note_gone, read_lists
 from etl.pipeline.plan import absent_executions, load, make_plan, without_row
-from etl.pipeline.progress import Notify, Progress, say_nothing
 from etl.pipeline.record import Record
-from etl.pipeline.run import Run, begin
+from etl.pipeline.run import Notify, Progress, Run, begin
 from etl.pipeline.summary import RunTestSummary, Summary
 from etl.pipeline.tasks import held, to_the_end, until_stopped
 from etl.settings import Settings
@@ -71,14 +70,7 @@ async def plan(
     Raises:
         ConfigurationError, KeyRefusedError, SourceUnavailableError, DestinationError: as ``export`` would end.
     """
-    run = begin(
-        settings,
-        full_refresh=full_refresh,
-        accept_deletions=accept_deletions,
-        progress=Progress(),
-        notify=notify or say_nothing,
-        clock=clock,
-    )
+    run = begin(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify, clock=clock)
     record = await asyncio.to_thread(_begin_record, run)
     state = await asyncio.to_thread(load, run, record, set_aside=False)
     planned: list[Planned] = []
@@ -132,12 +124,13 @@ async def export(
             is not installed; nothing was asked of the API.
         LockHeldError: another export is running on this dataset.
     """
+    stop = stop or asyncio.get_running_loop().create_future()
     run = begin(
         settings,
         full_refresh=full_refresh,
         accept_deletions=accept_deletions,
-        progress=progress or Progress(),
-        notify=notify or say_nothing,
+        progress=progress,
+        notify=notify,
         clock=clock,
     )
     files = run.dataset.files
@@ -145,14 +138,14 @@ async def export(
         module_for(settings.warehouse.url)
     try:
         await to_the_end(files.prepare)
-        async with held(files.lock(run.started_at, is_stopped=lambda: stop is not None and stop.done())):
+        async with held(files.lock(run.started_at, is_stopped=stop.done)):
             await to_the_end(files.sweep_staging)
             record = await to_the_end(partial(_begin_record, run, is_export=True))
             begun = Attempt(started_at=run.started_at, export_run_id=run.export_run_id)
             await to_the_end(partial(update_last_run, files, {"attempt": begun}))
             return await _export_alone(run, record, stop)
     except (LockHeldError, DestinationError) as error:  # one that comes later is told by the summary
-        if stop is not None and stop.done():
+        if stop.done():
             raise stop.result() from None
         if isinstance(error, LockHeldError):
             raise
@@ -174,7 +167,7 @@ def _begin_record(run: Run, *, is_export: bool = False) -> Record:
     return record
 
 
-async def _export_alone(run: Run, record: Record, stop: asyncio.Future[InterruptedRunError] | None) -> Summary:
+async def _export_alone(run: Run, record: Record, stop: asyncio.Future[InterruptedRunError]) -> Summary:
     """Export as the holder of the lock.
 
     Raises:
@@ -187,10 +180,10 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
     bug: BaseException | None = None
     try:
         async with run.client:
-            limit = _time_limit(settings)
-            if limit is not None:
-                run.client.gate.run_ends_at = asyncio.get_running_loop().time() + limit[0]
-            await until_stopped(_export(run, record, state), stop, limit=limit)
+            minutes = settings.export.max_runtime_minutes
+            if minutes is not None:
+                run.client.gate.run_ends_at = asyncio.get_running_loop().time() + minutes * 60
+            await until_stopped(_export(run, record, state), stop, minutes=minutes)
     except* ExporterError as group:
         failure = _reason_to_stop(group)
     except* Exception as group:  # noqa: BLE001 recorded here, raised below
@@ -210,11 +203,11 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
     return summary
 
 
-async def _load(run: Run, summary: Summary, stop: asyncio.Future[InterruptedRunError] | None) -> None:
+async def _load(run: Run, summary: Summary, stop: asyncio.Future[InterruptedRunError]) -> None:
     """Load the dataset into the warehouse; a failure is the summary's, and neither the dataset's nor the next load's."""
 
     def go_on(*_: int) -> None:
-        if stop is not None and stop.done():
+        if stop.done():
             raise stop.result()
 
     section = run.settings.warehouse
@@ -236,18 +229,8 @@ async def _export(run: Run, record: Record, state: StoredState) -> None:
         async with asyncio.TaskGroup() as group, aclosing(read_lists(group, run, record, state)) as rounds:
             async for run_tests, is_last in rounds:
                 await bring_up_to_date(run, record, state, run_tests, is_last=is_last)
-        if record.discovered:
+        if not run.settings.run_tests:
             note_gone(record, state)
-
-
-def _time_limit(settings: Settings) -> tuple[float, TimeLimitError] | None:
-    """After how many seconds the run ends, and what it says then."""
-    minutes = settings.export.max_runtime_minutes
-    if minutes is None:
-        return None
-    return minutes * 60, TimeLimitError(
-        f"stopped after {minutes:g} minutes ([export] max_runtime_minutes); the next run fetches the rest"
-    )
 
 
 def _reason_to_stop(group: BaseExceptionGroup[ExporterError]) -> ExporterError:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Collection
 
 from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
+from etl.extract.absence import Answers, ask
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, get_execution, list_executions
 from etl.extract.executions import list_executions_completely
@@ -34,37 +35,32 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
         KeyRefusedError, SourceUnavailableError: the run cannot go on.
     """
     found = await discover(run.client, page_limit=run.settings.api.page_limit)
-    record.discovered = found
     record.necessary_requests += found.necessary_requests
     for problem in found.problems:
         record.find(Kind.RUN_TESTS_UNKNOWN, "", problem)
     for name, run_tests in found.run_tests.items():
         if len(run_tests) > 1:
-            record.find(
-                Kind.NAMESAKES,
-                name,
-                f"{len(run_tests)} run tests have this name; the API lists their executions as one",
-            )
+            text = f"{len(run_tests)} run tests have this name; the API lists their executions as one"
+            record.find(Kind.NAMESAKES, name, text)
     names = [*found.run_tests]
-    stored = {each.run_test_name for each in state.executions.values() if each.deleted_at is None}
-    for name in sorted(stored & {*record.before.run_test_names} - {*names}):
+    for name in _missing(record, state, names):
+        record.necessary_requests += 1
         try:
-            names += [name] if await is_run_test(run, record, name) else []
+            names += [name] if await is_run_test(run.client, name) else []
         except SourceError as error:
             record.find(Kind.RUN_TESTS_UNKNOWN, name, f"missing from the list of run tests, and: {error}")
     record.run_tests = run.settings.with_run_tests(names).run_tests
     run.notify("discovered", run_tests=len(names))
 
 
-async def is_run_test(run: Run, record: Record, name: str) -> bool:
+async def is_run_test(client: Client, name: str) -> bool:
     """Whether the API knows a run test of this name.
 
     Raises:
         SourceError: it did not say.
     """
-    record.necessary_requests += 1
     try:
-        await run.client.get(list_executions(name, Slice(1, 1)))
+        await client.get(list_executions(name, Slice(1, 1)))
     except NotFoundError:
         return False
     return True
@@ -72,11 +68,15 @@ async def is_run_test(run: Run, record: Record, name: str) -> bool:
 
 def note_gone(record: Record, state: StoredState) -> None:
     """Note the run tests that the last run exported, and of which rows are left under a name that no run test has any more."""
+    text = "the API has no run test of this name any more; its rows stay as they are"
+    for name in _missing(record, state, [each.name for each in record.run_tests]):
+        record.find(Kind.RUN_TEST_GONE, name, text)
+
+
+def _missing(record: Record, state: StoredState, names: Collection[str]) -> list[str]:
+    """The run tests that the last run exported, of which living rows are left, and which are not among these."""
     stored = {each.run_test_name for each in state.executions.values() if each.deleted_at is None}
-    for name in sorted(stored & {*record.before.run_test_names} - {each.name for each in record.run_tests}):
-        record.find(
-            Kind.RUN_TEST_GONE, name, "the API has no run test of this name any more; its rows stay as they are"
-        )
+    return sorted(stored & {*record.before.run_test_names} - {*names})
 
 
 async def read_lists(
@@ -102,7 +102,7 @@ async def read_lists(
         if not pending:
             if len(record.unreachable) == len(record.run_tests):
                 raise SourceUnavailableError(f"no run test could be listed: {record.unreachable[0]}")
-            await refuse_another_workspace(run, record, state)
+            await _refuse_another_workspace(run, record, state)
         if read:
             yield read, not pending
             read = []
@@ -150,24 +150,20 @@ def _gives_nothing_to_do(run: Run, row: ListedExecution, state: StoredState) -> 
     return not is_scrubbed and says_nothing_new(row, state.executions.get(row.execution_id), run.policy)
 
 
-def _living(state: StoredState, names: Collection[str]) -> dict[str, str]:
-    """The stored executions of these run tests that are not marked, each with the name of its run test."""
-    return {
-        execution_id: stored.run_test_name
-        for execution_id, stored in state.executions.items()
-        if stored.deleted_at is None and stored.run_test_name in names
-    }
+def _living(state: StoredState, names: Collection[str]) -> set[str]:
+    """The stored executions of these run tests that are not marked."""
+    stored = state.executions.items()
+    return {each for each, known in stored if known.deleted_at is None and known.run_test_name in names}
 
 
 def _shows_stored(record: Record, state: StoredState) -> bool:
     return not state.executions or not record.listed_ids().isdisjoint(state.executions)
 
 
-async def refuse_another_workspace(run: Run, record: Record, state: StoredState) -> None:
+async def _refuse_another_workspace(run: Run, record: Record, state: StoredState) -> None:
     """Refuse to export where the lists have none of the stored executions: the key may see another workspace.
 
-    That is so where they have others in their place, or where none of the stored ones exists by its id; where a list failed, the
-    ids of its run test decide.
+    That is so where all of them were read and have others in their place, or where none of the stored ones exists by its id.
 
     Raises:
         ConfigurationError: nothing was written, and nothing is.
@@ -176,41 +172,33 @@ async def refuse_another_workspace(run: Run, record: Record, state: StoredState)
     names = {each.name for each in (*record.run_tests, *run.settings.configured)}
     known = {*record.before.run_test_names}
     # With "all" run tests, those that the last run exported count, too: a key of another workspace sees none of them.
-    living = _living(state, names | known if record.discovered else names)
+    living = _living(state, names if run.settings.run_tests else names | known)
     if run.accept_deletions or not living or _shows_stored(record, state):
         return
     living |= _living(state, known)  # where a run is narrowed to some of all
-    unsure = {each for each, name in living.items() if name in record.failures.keys() - record.not_found}
+    has_failed = not record.not_found.issuperset(record.failures)
     has_others = not run.settings.is_part and any(found.executions for found in record.lists.values())
-    if (has_others and not unsure) or await sees_none(run.client, unsure or living):
-        raise another_workspace(len(living))
-
-
-async def sees_none(client: Client, execution_ids: Collection[str]) -> bool:
-    """Whether none of some of these executions, if there are any, exists, as far as the API answers.
-
-    Raises:
-        KeyRefusedError, SourceUnavailableError: nothing can be asked, or nothing was answered.
-    """
-    ids, failures = sorted(execution_ids), list[SourceError]()
-    sample = ids[:: max(1, -(-len(ids) // _SAMPLE))]
-    for execution_id in sample:
-        try:
-            await client.get(get_execution(execution_id))
-        except NotFoundError:
-            continue
-        except SourceError as error:
-            failures.append(error)
-        else:
-            return False
-    if failures and len(failures) == len(sample):
-        raise SourceUnavailableError(f"no stored execution could be looked up: {failures[0]}")
-    return bool(ids)
-
-
-def another_workspace(living: int) -> ConfigurationError:
-    """What to raise where the key sees none of so many stored executions."""
-    return ConfigurationError(
-        f"the key sees none of the {counted(living, 'execution')} that the dataset holds: nothing was changed: check the key's "
-        "workspace, or run with --accept-deletions if they are all gone"
+    if has_failed or not has_others:
+        ids = sorted(living)
+        answers = await look_up(run, record, ids[:: max(1, -(-len(ids) // _SAMPLE))])
+        if answers.alive:
+            return
+        if not answers.gone:
+            failure = next(iter(answers.unknown.values()))
+            raise SourceUnavailableError(f"no stored execution could be looked up: {failure}")
+    raise ConfigurationError(
+        f"the key sees none of the {counted(len(living), 'execution')} that the dataset holds: nothing was changed: check the "
+        "key's workspace, or run with --accept-deletions if they are all gone"
     )
+
+
+async def look_up(run: Run, record: Record, execution_ids: Collection[str]) -> Answers:
+    """Request the executions by their ids, until one exists."""
+
+    async def exists(execution_id: str) -> bool:
+        await run.client.get(get_execution(execution_id))
+        return True
+
+    answers = await ask(exists, execution_ids, workers=run.settings.api.concurrency)
+    record.necessary_requests += answers.requests
+    return answers

@@ -1,13 +1,12 @@
 """The last run as a Prometheus textfile, for node_exporter's textfile collector. Needs the extra ``prometheus``."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 from etl.errors import ConfigurationError, DestinationError
 from etl.load.files.open import is_in_dataset
 from etl.pipeline.summary import Summary
-
-_PREFIX = "metrics_etl"
 
 
 def check_metrics_file(path: Path, dataset: str) -> None:
@@ -38,56 +37,48 @@ def write_metrics_file(summary: Summary, path: Path) -> None:
     """
     from prometheus_client import CollectorRegistry, Gauge, write_to_textfile  # noqa: PLC0415
 
-    registry = CollectorRegistry()
-
-    def set_gauge(name: str, meaning: str, value: float, **labels: str) -> None:
-        full = f"{_PREFIX}_{name}"
-        gauge = gauges.get(full) or Gauge(full, meaning, ["dataset", *labels], registry=registry)
-        gauges[full] = gauge
-        gauge.labels(dataset=summary.dataset, **labels).set(value)
-
-    gauges: dict[str, Gauge] = {}
-    set_gauge("run_finished_timestamp_seconds", "When the last run ended.", summary.counts_from.timestamp())
-    set_gauge("run_exit_code", "Exit code of the last run: 0 complete, 3 partial.", summary.exit_code)
-    set_gauge("run_duration_seconds", "How long the last run took.", summary.seconds)
-    for purpose, sent in summary.requests_by_purpose.items():
-        set_gauge("run_requests", "Requests that the last run sent, by purpose.", sent, purpose=purpose)
-    set_gauge("run_saved_requests", "Requests that comparing saved in the last run.", summary.saved_requests)
-    set_gauge("run_retries", "Requests that the last run sent again.", summary.retries)
-    set_gauge("run_rejections", "Requests of the last run that the rate limit refused.", summary.rejections)
-    set_gauge("run_written_bytes", "Bytes that the last run wrote.", summary.size_bytes)
-    set_gauge("run_problems", "How many things were missing or wrong after the last run.", len(summary.problems))
-    if summary.requests_per_minute is not None:
-        set_gauge("rate_limit_requests_per_minute", "The rate limit that was kept.", summary.requests_per_minute)
-    for table, rows in summary.rows.items():
-        set_gauge("run_rows", "Rows that the last run wrote, new or changed.", rows, table=table)
-    set_gauge(
-        "dataset_complete_timestamp_seconds",
-        "When everything configured was last exported; 0 for never.",
-        _timestamp(summary.completeness.complete_at),
-    )
-    if summary.warehouse_loaded_at:
-        meaning = "When a load last left nothing out of the warehouse; 0 for never. Only with a warehouse."
-        set_gauge("warehouse_loaded_timestamp_seconds", meaning, _timestamp(summary.warehouse_loaded_at))
-    for key, at in summary.completeness.last_complete_at.items():
-        set_gauge(
-            "last_complete_timestamp_seconds",
-            "When everything in the run test was last exported; 0 for never.",
-            _timestamp(at),
-            run_test=key,
-        )
-        is_complete = key not in summary.completeness.incomplete
-        set_gauge(
-            "complete", "1 when the last run that included the run test exported everything.", is_complete, run_test=key
-        )
-    for run_test in summary.run_tests:
-        set_gauge("dead_letters", "Requests that the last run gave up.", run_test.dead_letters, run_test=run_test.key)
-        for reason, count in run_test.reasons.items():
-            set_gauge("executions", "Listed executions, by reason.", count, run_test=run_test.key, reason=reason)
+    registry, gauges = CollectorRegistry(), dict[str, Gauge]()
+    for name, meaning, value, labels in _samples(summary):
+        if name not in gauges:
+            gauges[name] = Gauge(f"metrics_etl_{name}", meaning, ["dataset", *labels], registry=registry)
+        gauges[name].labels(dataset=summary.dataset, **labels).set(value)
     try:
         write_to_textfile(str(path), registry)
     except OSError as exc:
         raise DestinationError(f"--metrics-file {path}: cannot be written: {exc.strerror}") from exc
+
+
+def _samples(summary: Summary) -> Iterator[tuple[str, str, float, dict[str, str]]]:
+    """Name, meaning, value and labels of each."""
+    yield "run_finished_timestamp_seconds", "When the last run ended.", _timestamp(summary.counts_from), {}
+    yield "run_exit_code", "Exit code of the last run: 0 complete, 3 partial.", summary.exit_code, {}
+    yield "run_duration_seconds", "How long the last run took.", summary.seconds, {}
+    for purpose, sent in summary.requests_by_purpose.items():
+        yield "run_requests", "Requests that the last run sent, by purpose.", sent, {"purpose": purpose}
+    yield "run_saved_requests", "Requests that comparing saved in the last run.", summary.saved_requests, {}
+    yield "run_retries", "Requests that the last run sent again.", summary.retries, {}
+    yield "run_rejections", "Requests of the last run that the rate limit refused.", summary.rejections, {}
+    yield "run_written_bytes", "Bytes that the last run wrote.", summary.size_bytes, {}
+    yield "run_problems", "How many things were missing or wrong after the last run.", len(summary.problems), {}
+    if (limit := summary.requests_per_minute) is not None:
+        yield "rate_limit_requests_per_minute", "The rate limit that was kept.", limit, {}
+    for table, rows in summary.rows.items():
+        yield "run_rows", "Rows that the last run wrote, new or changed.", rows, {"table": table}
+    complete = summary.completeness
+    meaning = "When everything configured was last exported; 0 for never."
+    yield "dataset_complete_timestamp_seconds", meaning, _timestamp(complete.complete_at), {}
+    if (loaded_at := summary.warehouse_loaded_at) is not None:
+        meaning = "When a load last left nothing out of the warehouse; 0 for never. Only with a warehouse."
+        yield "warehouse_loaded_timestamp_seconds", meaning, _timestamp(loaded_at), {}
+    for key, at in complete.last_complete_at.items():
+        meaning = "When everything in the run test was last exported; 0 for never."
+        yield "last_complete_timestamp_seconds", meaning, _timestamp(at), {"run_test": key}
+        meaning = "1 when the last run that included the run test exported everything."
+        yield "complete", meaning, key not in complete.incomplete, {"run_test": key}
+    for each in summary.run_tests:
+        yield "dead_letters", "Requests that the last run gave up.", each.dead_letters, {"run_test": each.key}
+        for reason, count in each.reasons.items():
+            yield "executions", "Listed executions, by reason.", count, {"run_test": each.key, "reason": reason}
 
 
 def _timestamp(at: datetime | None) -> float:

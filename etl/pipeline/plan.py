@@ -18,11 +18,10 @@ def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
     Raises:
         DestinationError: a file is not one of this dataset, or was written by a newer version.
     """
-    state = record.state = load_state(run.dataset, set_aside=set_aside)
+    state = load_state(run.dataset, set_aside=set_aside)
+    text = "a damaged file, set aside; what the API lists of its rows is fetched again"
     for path in state.unreadable:
-        record.find(
-            Kind.QUARANTINED, path, "a damaged file, set aside; what the API lists of its rows is fetched again"
-        )
+        record.find(Kind.QUARANTINED, path, text)
     return state
 
 
@@ -73,13 +72,8 @@ def make_plan(
     for run_test in run_tests:
         if (found := record.lists.get(run_test.name)) is None:
             continue
-        items = plan_run_test(
-            run_test,
-            found,
-            state.executions,
-            home=home_of(record, state, run_test),
-            policy=run.policy,
-        )
+        home = home_of(record, state, run_test)
+        items = plan_run_test(run_test, found, state.executions, home=home, policy=run.policy)
         planned += [item for item in items if item.execution.execution_id not in seen]
         seen |= found.executions.keys()
         record.planned[run_test.name] = []

@@ -1,15 +1,12 @@
 """Check whether an export would work now, with as few requests as possible. Changes nothing, here or at the source."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from etl.errors import (
@@ -18,27 +15,20 @@ from etl.errors import (
     ExitCode,
     ExporterError,
     KeyRefusedError,
-    NotFoundError,
     SourceError,
     SourceUnavailableError,
 )
 from etl.extract.client import Client
-from etl.extract.endpoints import Slice, list_executions, list_run_tests
-from etl.extract.run_tests import left_out
+from etl.extract.endpoints import Slice, list_run_tests
 from etl.load.dataset import Dataset, read_identity
 from etl.load.files.contract import Files
 from etl.load.files.open import open_files
-from etl.load.last_run import last_load_into
-from etl.load.layout import LOCK, parse_part_path, parse_run_path
+from etl.load.layout import LOCK
 from etl.load.state import load_state
-from etl.load.warehouse.load import refuse_another, refuse_another_copy
+from etl.load.warehouse.load import refuse_another
 from etl.load.warehouse.target import open_warehouse
-from etl.model.keys import is_listable
-from etl.model.records import Page
-from etl.model.schema import EXECUTIONS, RUNS_TABLE
 from etl.model.wording import counted, first_few, quoted
-from etl.pipeline.lists import another_workspace, sees_none
-from etl.pipeline.run import dask_module
+from etl.pipeline.lists import is_run_test
 from etl.settings import Settings
 
 
@@ -53,23 +43,7 @@ class Subject(StrEnum):
     DESTINATION = "destination"
     LOCK = "lock"
     WAREHOUSE = "warehouse"
-    ENGINE = "engine"
 
-
-SUBJECT_MEANINGS: dict[Subject, str] = {
-    Subject.SETTINGS: "the file and the environment are valid (else 2)",
-    Subject.SERVER: "its name resolves, TLS and HTTP work, and this API answers (else 5)",
-    Subject.KEY: "the key is given (else 2) and accepted (else 4)",
-    Subject.RATE_LIMIT: "always; shows the limit, if it is known",
-    Subject.RUN_TESTS: 'the API knows each name (else 2); with "all", the key sees something of the dataset (else 2), and each '
-    "name on the first page can be listed (else 3)",
-    Subject.DESTINATION: "files can be written, locked and read there, with 64 MiB free, or the folder can be created (else 6)",
-    Subject.LOCK: "no export is running on this dataset (else 75)",
-    Subject.WAREHOUSE: "it can be read, holds no other dataset, and PostgreSQL grants what a load needs (else 2 or 6); only if the "
-    "settings name one",
-    Subject.ENGINE: "the cluster has workers with keys and this version (else 2 or 5); only if the settings name one",
-}
-"""When each is fine, and the exit code otherwise."""
 
 _SOURCE = (Subject.SERVER, Subject.KEY, Subject.RATE_LIMIT, Subject.RUN_TESTS)
 
@@ -90,9 +64,8 @@ class Check:
 
 
 def exit_code(checks: Sequence[Check]) -> ExitCode:
-    """That of the problem to fix first: 2, 4, 5, 6, 75, 3 in this order; 0 when there is none."""
-    codes = (check.exit_code for check in checks if check.exit_code)
-    return min(codes, key=lambda code: (code == ExitCode.PARTIAL, code), default=ExitCode.COMPLETE)
+    """That of the problem to fix first: 2, 4, 5, 6, 75 in this order; 0 when there is none."""
+    return min((check.exit_code for check in checks if check.exit_code), default=ExitCode.COMPLETE)
 
 
 def as_json(checks: Sequence[Check]) -> dict[str, Any]:
@@ -114,20 +87,13 @@ async def check(config: Path | None, *, on_hold: Callable[[float], None]) -> lis
     try:
         settings = Settings.load(config, needs_keys=False)
     except ConfigurationError as error:
-        found = [_problem(Subject.SETTINGS, error), *map(_skipped, _SOURCE)]
-        try:
-            settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
-        except ConfigurationError:
-            return [*found, _skipped(Subject.DESTINATION), _skipped(Subject.LOCK)]
-    else:
-        count = len(settings.run_tests)
-        names = f"names {counted(count, 'run test')}" if count else "for all run tests"
-        found = [Check(Subject.SETTINGS, f"valid, {names}"), *await _check_source(config, on_hold)]
+        return [_problem(Subject.SETTINGS, error), *map(_skipped, (*_SOURCE, Subject.DESTINATION, Subject.LOCK))]
+    count = len(settings.run_tests)
+    names = f"names {counted(count, 'run test')}" if count else "for all run tests"
+    found = [Check(Subject.SETTINGS, f"valid, {names}"), *await _check_source(config, on_hold)]
     found += await asyncio.to_thread(_check_dataset, settings)
     if settings.warehouse.url:
         found.append(await asyncio.to_thread(_check_warehouse, settings))
-    if settings.engine.address:
-        found.append(await _check_cluster(settings.engine.address))
     return found
 
 
@@ -151,27 +117,17 @@ async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -
         return [_problem(Subject.KEY, error) if each is Subject.KEY else _skipped(each) for each in _SOURCE]
     # A check says how it is now; retries would hide that for minutes.
     once = settings.model_copy(update={"api": settings.api.model_copy(update={"max_tries": 1})})
-    base_url, started_at, held_seconds = settings.api.base_url, monotonic(), 0.0
-
-    def hold(seconds: float) -> None:
-        nonlocal held_seconds
-        held_seconds += seconds
-        on_hold(seconds)
-
+    base_url = settings.api.base_url
     try:
-        async with Client(once, on_hold=hold) as client:
+        async with Client(once, on_hold=on_hold) as client:
             run_tests = await _check_run_tests(client, once)
     except KeyRefusedError as error:
         return [Check(Subject.SERVER, f"{base_url} answers"), _problem(Subject.KEY, error), *map(_skipped, _SOURCE[2:])]
-    except (SourceError, SourceUnavailableError) as error:
-        unavailable = Check(Subject.SERVER, f"{base_url}: {error}", ExitCode.SOURCE_UNAVAILABLE)
-        return [unavailable, *map(_skipped, _SOURCE[1:])]
-    except ConfigurationError as error:
-        return [_problem(Subject.SERVER, error), *map(_skipped, _SOURCE[1:])]
-    requests, seconds = client.traffic.requests, max(0.0, monotonic() - started_at - held_seconds)
-    waiting = f", plus {held_seconds:.0f} s of waiting for the rate limit" if held_seconds else ""
+    except (SourceError, SourceUnavailableError, ConfigurationError) as error:
+        code = error.exit_code if isinstance(error, ConfigurationError) else ExitCode.SOURCE_UNAVAILABLE
+        return [Check(Subject.SERVER, f"{base_url}: {error}", code), *map(_skipped, _SOURCE[1:])]
     return [
-        Check(Subject.SERVER, f"{base_url} answers: {counted(requests, 'request')} in {seconds:.2f} s{waiting}"),
+        Check(Subject.SERVER, f"{base_url} answers: {counted(client.traffic.requests, 'request')}"),
         Check(Subject.KEY, "accepted"),
         Check(Subject.RATE_LIMIT, _rate_limit(client.quota.requests_per_minute)),
         *run_tests,
@@ -179,65 +135,25 @@ async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -
 
 
 async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
-    """One request, one more for each run test that is not on the first page of the list, and with "all" one for what is stored.
+    """One request, and one more for each run test that is not on the first page of the list.
 
     Raises:
         KeyRefusedError, SourceError, SourceUnavailableError: the list cannot be read.
     """
-    try:
-        page = await client.get(list_run_tests(Slice(1, settings.api.page_limit)))
-    except SourceError as error:
-        # An export that names its run tests does not need the list.
-        if not settings.run_tests or error.status == 0:
-            raise
-        page = Page(total_pages=1, count=0, results=())
+    page = await client.get(list_run_tests(Slice(1, settings.api.page_limit)))
     listed = {run_test.name for run_test in page.results}
-    if not settings.run_tests and not listed:
-        text = "the key sees none: check that it belongs to the right workspace"
-        return [Check(Subject.RUN_TESTS, text, ExitCode.CONFIGURATION)]
-    if not settings.run_tests:
-        unlistable = [run_test for run_test in page.results if not is_listable(run_test.name)]
-        code = ExitCode.PARTIAL if len(unlistable) < page.count else ExitCode.SOURCE_UNAVAILABLE
-        found = [Check(Subject.RUN_TESTS, left_out(run_test), code) for run_test in unlistable]
-        if (other := await _another_workspace(client, settings, sorted(listed))) is not None:
-            found.append(_problem(Subject.RUN_TESTS, other))
-        names = first_few([quoted(name) for name in sorted(listed)])
-        return found or [Check(Subject.RUN_TESTS, f"all {page.count} that the key sees: {names}")]
     wanted = [run_test.name for run_test in settings.run_tests]
-    unknown = [name for name in wanted if name not in listed and not await _is_known(client, name)]
-    if not unknown:
+    problems = [
+        _unknown_name(name, listed) for name in wanted if name not in listed and not await is_run_test(client, name)
+    ]
+    if not wanted and not listed:
+        problems = ["the key sees none: check that it belongs to the right workspace"]
+    if problems:
+        return [Check(Subject.RUN_TESTS, problem, ExitCode.CONFIGURATION) for problem in problems]
+    if wanted:
         return [Check(Subject.RUN_TESTS, f"{len(wanted)} of {len(wanted)} exist")]
-    return [Check(Subject.RUN_TESTS, _unknown_name(name, listed), ExitCode.CONFIGURATION) for name in unknown]
-
-
-async def _another_workspace(client: Client, settings: Settings, names: Collection[str]) -> ConfigurationError | None:
-    """What a run would end with because the key sees nothing of the dataset, as its index knows it.
-
-    One request if the dataset holds anything, and up to twenty more while nothing of it is found.
-    """
-    files = open_files(settings.destination.path, settings.destination.options)
-    try:
-        state = await asyncio.to_thread(load_state, Dataset(files), set_aside=False)
-    except DestinationError:  # which is told of the destination
-        return None
-    stored = state.executions.items()
-    living = {execution_id: each.run_test_name for execution_id, each in stored if each.deleted_at is None}
-    counts = Counter(living.values())
-    name = max(names, key=lambda each: counts[each])
-    if counts[name]:
-        with suppress(SourceError):  # which a run tells
-            page = await client.get(list_executions(name, Slice(1, settings.api.page_limit)))
-            if not living.keys().isdisjoint(each.execution_id for each in page.results):
-                return None
-    return another_workspace(len(living)) if await sees_none(client, living) else None
-
-
-async def _is_known(client: Client, name: str) -> bool:
-    try:
-        await client.get(list_executions(name, Slice(1, 1)))
-    except NotFoundError:
-        return False
-    return True
+    names = first_few([quoted(name) for name in sorted(listed)])
+    return [Check(Subject.RUN_TESTS, f"all {page.count} that the key sees: {names}")]
 
 
 def _unknown_name(name: str, listed: Collection[str]) -> str:
@@ -255,59 +171,37 @@ def _rate_limit(requests_per_minute: int | None) -> str:
 def _check_dataset(settings: Settings) -> list[Check]:
     files = open_files(settings.destination.path, settings.destination.options)
     try:
-        holder = files.lock_holder()
-    except DestinationError as error:
-        return [_problem(Subject.DESTINATION, error), _skipped(Subject.LOCK)]
-    try:
-        probe = files.probe()
+        holder, probe = files.lock_holder(), files.probe()
         words = "can be written" if probe.is_there else "does not exist yet, but can be created"
-        if probe.is_there and not holder and not _read_dataset(files):
+        if probe.is_there and not holder and not _has_dataset(files):
             words = "has no dataset yet, but can be written"
     except DestinationError as error:
-        destination = _problem(Subject.DESTINATION, error)
-    else:
-        free = "" if probe.free_bytes is None else f", {probe.free_bytes / 2**30:,.1f} GiB free"
-        destination = Check(Subject.DESTINATION, f"{files.where()} {words}{free}")
-    lock = Check(
-        Subject.LOCK,
-        f"another export holds {files.where(LOCK)} ({holder})" if holder else "free",
-        ExitCode.LOCK_HELD if holder else ExitCode.COMPLETE,
-    )
-    return [destination, lock]
+        return [_problem(Subject.DESTINATION, error), _skipped(Subject.LOCK)]
+    free = "" if probe.free_bytes is None else f", {probe.free_bytes / 2**30:,.1f} GiB free"
+    lock = Check(Subject.LOCK, "free")
+    if holder:
+        lock = Check(Subject.LOCK, f"another export holds {files.where(LOCK)} ({holder})", ExitCode.LOCK_HELD)
+    return [Check(Subject.DESTINATION, f"{files.where()} {words}{free}"), lock]
 
 
 def _check_warehouse(settings: Settings) -> Check:
-    """Whether it can be reached and read, and holds no other dataset; most engines tell only a load whether it may write."""
+    """Whether it can be reached and read, and holds no other dataset; whether a load may write, only a load tells."""
     try:
-        files, section = open_files(settings.destination.path, settings.destination.options), settings.warehouse
-        identity = read_identity(files)
+        identity = read_identity(open_files(settings.destination.path, settings.destination.options))
+        section = settings.warehouse
         with closing(open_warehouse(section.named_url, section.namespace, is_read_only=True)) as warehouse:
-            loaded = warehouse.loaded(would_load=True)
+            loaded = warehouse.loaded()
             refuse_another(warehouse, loaded, identity.dataset_id if identity else "a new one")
-            export_runs = {run[1] for path in files.list(RUNS_TABLE.name) if (run := parse_run_path(path))}
-            last = last_load_into(files, section.place or "", datetime.now(UTC))
-            refuse_another_copy(warehouse, loaded, export_runs, last.runs_digest)
             executions = len(loaded.digests.get("execution", {}))
     except ExporterError as error:
         return _problem(Subject.WAREHOUSE, error)
     return Check(Subject.WAREHOUSE, f"{warehouse.where} can be read: {counted(executions, 'execution')}")
 
 
-async def _check_cluster(address: str) -> Check:
-    """Whether its workers could fetch; the keys that they have are not tried."""
-    try:
-        workers: int = await dask_module().count_workers(address)
-    except ExporterError as error:
-        return _problem(Subject.ENGINE, error)
-    return Check(Subject.ENGINE, f"{counted(workers, 'Dask worker')} at {address} can fetch")
-
-
-def _read_dataset(files: Files) -> bool:
-    """Read the stored rows as an export does before its first request; whether there is a dataset at all."""
-    identity = read_identity(files)
-    stored = {parsed[1].run_test_key for path in files.list(EXECUTIONS.name) if (parsed := parse_part_path(path))}
-    load_state(Dataset(files), set_aside=False)
-    return identity is not None or bool(stored)
+def _has_dataset(files: Files) -> bool:
+    """Whether there is a dataset, whose rows are read as an export does before its first request."""
+    state = load_state(Dataset(files), set_aside=False)
+    return read_identity(files) is not None or bool(state.executions)
 
 
 def _problem(subject: Subject, error: ExporterError) -> Check:

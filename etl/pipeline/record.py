@@ -1,22 +1,20 @@
 """What the steps of one run have found and done so far, however far it came."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
 
 from etl.extract.plan import Planned, Reason
-from etl.extract.run_tests import Discovered
+from etl.extract.settling import Counts
 from etl.load.commit import Arrived
 from etl.load.last_run import LastRun
-from etl.load.state import StoredState
 from etl.model.findings import Finding, Kind, alarms
 from etl.model.lifecycle import KNOWN_EXECUTION
 from etl.model.listed_execution import ExecutionList
 from etl.model.records import DeadLetter
 from etl.model.wording import counted, quoted
-from etl.pipeline.engine.contract import Counts
 from etl.pipeline.summary import RunTestSummary
 from etl.settings import RunTest
 
@@ -25,16 +23,14 @@ from etl.settings import RunTest
 class Record:
     """What the steps noted as they went. Mappings are by the name of the run test; what has no value yet has not happened.
 
-    ``before`` is what the run before left. ``state`` is what the dataset held. ``lists`` are those that were
-    read, ``failures`` say why another one could not be, ``not_found`` are run tests that the API does not know, ``unreachable`` the
-    errors for which the source is to blame. ``deleted`` is how many executions were marked. ``committed`` are execution_ids.
-    ``fetched`` is what all crawls did, ``arrived`` what each commit received.
+    ``before`` is what the run before left. ``lists`` are those that were read, ``failures`` say why another one could not be,
+    ``not_found`` are run tests that the API does not know, ``unreachable`` the errors for which the source is to blame.
+    ``deleted`` is how many executions were marked. ``committed`` are execution_ids. ``fetched`` is what all crawls did, ``arrived``
+    what all commits received.
     """
 
     run_tests: tuple[RunTest, ...]
     before: LastRun = field(default_factory=LastRun)
-    state: StoredState | None = None
-    discovered: Discovered | None = None
     findings: list[Finding] = field(default_factory=list)
     completed_files: int = 0
     lists: dict[str, ExecutionList] = field(default_factory=dict)
@@ -45,7 +41,7 @@ class Record:
     deleted: Counter[str] = field(default_factory=Counter)
     fetched: Counts = field(default_factory=Counts)
     committed: set[str] = field(default_factory=set)
-    arrived: list[dict[str, Arrived]] = field(default_factory=list)
+    arrived: dict[str, Arrived] = field(default_factory=dict)
     necessary_requests: int = 0
 
     def find(self, kind: Kind, subject: str, text: str) -> None:
@@ -64,6 +60,16 @@ class Record:
         """What is planned for all run tests."""
         return chain.from_iterable(self.planned.values())
 
+    def note_arrival(self, arrived: Mapping[str, Arrived]) -> None:
+        """Add what a commit received."""
+        for name, each in arrived.items():
+            total = self.arrived.setdefault(name, Arrived())
+            total.rows += each.rows
+            total.misfits += each.misfits
+            total.dead_letters |= each.dead_letters
+            total.without_rows |= each.without_rows
+            total.unknown_statuses += each.unknown_statuses
+
     def run_test_summaries(self, *, is_cut_short: bool, settled_before: datetime) -> list[RunTestSummary]:
         """Each run test's share of the run, whose findings are noted, too.
 
@@ -80,74 +86,48 @@ class Record:
         return summaries
 
     def _summary_of(self, run_test: RunTest, *, is_cut_short: bool) -> RunTestSummary:
-        planned = self.planned.get(run_test.name, [])
-        summary = RunTestSummary(
-            run_test.name,
+        name = run_test.name
+        planned, arrived = self.planned.get(name, []), self.arrived.get(name, Arrived())
+        due = [item for item in planned if item.is_fetched or is_waiting_row_due(item)]
+        return RunTestSummary(
+            name,
             run_test.key,
-            listed=len(self.lists[run_test.name].executions) if run_test.name in self.lists else 0,
+            listed=len(self.lists[name].executions) if name in self.lists else 0,
             reasons=count_reasons(planned),
-            deleted=self.deleted[run_test.name],
-            dead_letters=len(self._letters(run_test.name)),
-            error=self.failures.get(run_test.name),
+            # Where nothing cut the run short, what was planned and never arrived has been deleted since.
+            missed=sum(item.execution.execution_id not in self.committed for item in due) if is_cut_short else 0,
+            deleted=self.deleted[name],
+            executions=arrived.rows["executions"],
+            calls=arrived.rows["calls"],
+            evals=arrived.rows["evals"],
+            dead_letters=len(_letters(arrived)),
+            misfits=arrived.misfits,
+            error=self.failures.get(name),
         )
-        for arrived in self._arrived_of(run_test.name):
-            summary.executions += arrived.rows["executions"]
-            summary.calls += arrived.rows["calls"]
-            summary.evals += arrived.rows["evals"]
-            summary.misfits += arrived.misfits
-        if is_cut_short:  # otherwise what was planned and never arrived has been deleted since
-            due = [item for item in planned if item.is_fetched or is_waiting_row_due(item)]
-            summary.missed = sum(item.execution.execution_id not in self.committed for item in due)
-        return summary
 
     def _find_in(self, summary: RunTestSummary, settled_before: datetime) -> None:
         """Note what is missing of the run test, and what is worth knowing."""
-        name = summary.name
-        if letters := self._letters(name):
-            first = min(letters.values(), key=lambda letter: letter.message)
-            text = f"{counted(len(letters), 'request')} given up: {first.message}"
-            self.find(Kind.DEAD_LETTER, name, text)
-        without_rows = {each for arrived in self._arrived_of(name) for each in arrived.without_rows}
-        if without_rows:
-            executions = counted(len(without_rows), "execution")
-            self.find(Kind.NOT_FETCHED, name, f"{executions} incomplete, because stored rows are gone")
-        if summary.missed:
-            executions = counted(summary.missed, "execution")
-            self.find(Kind.NOT_FETCHED, name, f"{executions} not fetched yet, because the run ended early")
-        if summary.deleted:
-            executions = counted(summary.deleted, "execution")
-            self.find(Kind.DELETED, name, f"{executions} deleted at the source; the rows are kept, see deleted_at")
-        unknown = Counter(
-            item.execution.status for item in self.planned.get(name, ()) if item.execution.status not in KNOWN_EXECUTION
-        )
-        ended = Counter(
-            item.execution.status
-            for item in self.planned.get(name, ())
-            if item.execution.status in unknown and _has_waited(item, settled_before)
-        )
+        name, arrived = summary.name, self.arrived.get(summary.name, Arrived())
+        if letters := _letters(arrived):
+            first = min(letter.message for letter in letters.values())
+            self.find(Kind.DEAD_LETTER, name, f"{counted(len(letters), 'request')} given up: {first}")
+        for count, kind, text in (
+            (len(arrived.without_rows), Kind.NOT_FETCHED, "incomplete, because stored rows are gone"),
+            (summary.missed, Kind.NOT_FETCHED, "not fetched yet, because the run ended early"),
+            (summary.deleted, Kind.DELETED, "deleted at the source; the rows are kept, see deleted_at"),
+        ):
+            if count:
+                self.find(kind, name, f"{counted(count, 'execution')} {text}")
+        odd = [item for item in self.planned.get(name, ()) if item.execution.status not in KNOWN_EXECUTION]
+        ended = Counter(item.execution.status for item in odd if _has_waited(item, settled_before))
         for status, count in sorted(ended.items()):
             executions = counted(count, "execution")
             text = f"{executions} ended in the status {quoted(status)}, which this version does not know: no calls are fetched"
             self.find(Kind.NEW_STATUS_ENDED, name, text)
-        for arrived in self._arrived_of(name):
-            unknown += arrived.unknown_statuses
+        unknown = Counter(item.execution.status for item in odd) + arrived.unknown_statuses
         for status, count in sorted((unknown - ended).items()):
             text = f"the status {quoted(status)}, which counts as not finished, is new to this version: {counted(count, 'time')}"
             self.find(Kind.NEW_STATUS, name, text)
-
-    def _letters(self, name: str) -> dict[tuple[str, str, str], DeadLetter]:
-        """The dead letters of the run test. An execution that arrives in pieces tells of all of its own each time."""
-        latest: dict[str, tuple[DeadLetter, ...]] = {}
-        for arrived in self._arrived_of(name):
-            latest |= arrived.dead_letters
-        return {
-            (letter.endpoint, letter.subject_id, execution_id): letter
-            for execution_id, letters in latest.items()
-            for letter in letters
-        }
-
-    def _arrived_of(self, name: str) -> Iterator[Arrived]:
-        return (commit[name] for commit in self.arrived if name in commit)
 
 
 def count_reasons(planned: Iterable[Planned]) -> Counter[str]:
@@ -159,6 +139,14 @@ def count_reasons(planned: Iterable[Planned]) -> Counter[str]:
 def is_waiting_row_due(item: Planned) -> bool:
     """Whether the dataset has yet to say that the execution still runs."""
     return item.reason is Reason.WAITING and not item.is_waiting_row_current
+
+
+def _letters(arrived: Arrived) -> dict[tuple[str, str, str], DeadLetter]:
+    return {
+        (letter.endpoint, letter.subject_id, execution_id): letter
+        for execution_id, letters in arrived.dead_letters.items()
+        for letter in letters
+    }
 
 
 def _has_waited(item: Planned, since: datetime) -> bool:

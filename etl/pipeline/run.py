@@ -1,4 +1,4 @@
-"""What the steps of one run share, and none of them changes: settings, services, the time at which it began."""
+"""What the steps of one run share: settings, services, the time at which it began, and how far it is, to be shown."""
 
 import secrets
 from collections import deque
@@ -10,14 +10,59 @@ from typing import Any
 from etl.errors import ConfigurationError
 from etl.extract.client import Client
 from etl.extract.plan import Policy
+from etl.extract.quota import Quota
+from etl.extract.transport import Traffic
 from etl.load.dataset import Dataset
 from etl.load.files.open import open_files
 from etl.model.lifecycle import LONG_AGO
-from etl.pipeline.engine.contract import Engine, How
-from etl.pipeline.engine.here import ThisProcess
-from etl.pipeline.progress import Notify, Progress
+from etl.pipeline.engine.here import Engine, Fetching, ThisProcess
 from etl.settings import Settings
 from etl.transform.frames import ExportStamp
+
+Notify = Callable[..., None]
+"""Called with the name of an event and its fields."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run is; updated while it runs. Times are those of ``monotonic``, as the event loop's are.
+
+    ``planned_requests`` is an estimate: deleted calls and retries may change it a little.
+    """
+
+    listed_executions: int = 0
+    planned_executions: int = 0
+    planned_requests: int = 0
+    committed_executions: int = 0
+    traffic: Traffic = field(default_factory=Traffic)
+    quota: Quota = field(default_factory=Quota)
+    crawls: list[Fetching] = field(default_factory=list)
+    crawl_began_at: float = 0.0
+
+    def add(self, crawl: Fetching, now: float) -> None:
+        """A crawl begins."""
+        self.crawl_began_at = self.crawl_began_at if self.crawls else now
+        self.crawls.append(crawl)
+
+    @property
+    def done_requests(self) -> int:
+        """Planned requests that were answered."""
+        counts = [crawl.counts for crawl in self.crawls]
+        done = sum(each.calls_fetched + each.listings for each in counts)
+        return min(self.planned_requests, done)
+
+    def seconds_left(self, now: float) -> float | None:
+        """How long the rest takes by the rate limit or by the pace so far, whichever is slower; None when neither is known."""
+        done = self.done_requests
+        left = self.planned_requests - done
+        estimates = [(now - self.crawl_began_at) * left / done] if done else []
+        if (allowed := self.quota.seconds_for(left, now)) is not None:
+            estimates.append(allowed)
+        return max(estimates, default=None)
+
+    def held_seconds(self, now: float) -> float:
+        """How long the rate limit still holds requests back; 0 when it does not."""
+        return max(0.0, self.traffic.held_until - now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,30 +96,29 @@ class Run:
         return ExportStamp(self.export_run_id, self.stamped[-1], include_raw=self.settings.export.include_raw)
 
 
+def _say_nothing(_event: str, **_fields: Any) -> None:
+    pass
+
+
 def begin(
     settings: Settings,
     *,
     full_refresh: bool,
     accept_deletions: bool,
-    progress: Progress,
-    notify: Notify,
-    clock: Callable[[], datetime] | None,
+    progress: Progress | None = None,
+    notify: Notify | None = None,
+    clock: Callable[[], datetime] | None = None,
 ) -> Run:
     """A run that begins now. Asks nothing and writes nothing yet.
 
     Raises:
         ConfigurationError: the settings hold no keys, or the package for the engine is not installed.
     """
-    clock = clock or (lambda: datetime.now(UTC))
+    progress, notify, clock = progress or Progress(), notify or _say_nothing, clock or (lambda: datetime.now(UTC))
     started_at = clock()
     client = Client(settings, on_hold=lambda seconds: notify("held", seconds=round(seconds, 1)))
     progress.traffic, progress.quota = client.traffic, client.quota
     run_id = f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
-    how = How(
-        concurrency=settings.api.concurrency,
-        page_limit=settings.api.page_limit,
-        include_raw=settings.export.include_raw,
-    )
     return Run(
         settings=settings,
         policy=Policy(
@@ -91,22 +135,14 @@ def begin(
             compression=settings.destination.compression,
         ),
         client=client,
-        engine=_open_engine(settings, how, client, run_id),
+        engine=(
+            ThisProcess(client, settings.api, include_raw=settings.export.include_raw)
+            if settings.engine.kind == "asyncio"
+            else dask_module().DaskCluster(settings, client, run_id)
+        ),
         progress=progress,
         notify=notify,
     )
-
-
-def _open_engine(settings: Settings, how: How, client: Client, run_id: str) -> Engine:
-    """The engine for a run. It connects to nothing yet.
-
-    Raises:
-        ConfigurationError: the package for the engine is not installed.
-    """
-    if settings.engine.kind == "asyncio":
-        return ThisProcess(client, how)
-    cluster: Engine = dask_module().DaskCluster(settings, how, client, run_id)
-    return cluster
 
 
 def dask_module() -> Any:

@@ -14,6 +14,7 @@ from etl.load.last_run import RUN_TESTS, LastRun
 from etl.load.receipt import Receipt
 from etl.load.warehouse.load import Result
 from etl.model.findings import Finding, Kind, alarms
+from etl.model.schema import RUNS_TABLE
 from etl.settings import Settings
 
 OUTCOMES = {
@@ -49,11 +50,6 @@ class RunTestSummary:
     dead_letters: int = 0
     misfits: int = 0
     error: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """The share as a JSON object."""
-        told: dict[str, Any] = msgspec.to_builtins(self)
-        return told
 
 
 @dataclass(slots=True)
@@ -200,33 +196,24 @@ class Summary:
             "last_complete_at": {key: _iso(at) for key, at in self.completeness.last_complete_at.items()},
             "incomplete": list(self.completeness.incomplete),
             "run_test_names": list(self.completeness.run_test_names),
-            "run_tests": [run_test.as_json() for run_test in self.run_tests],
+            "run_tests": msgspec.to_builtins(self.run_tests),
             "receipt": self.receipt.as_json(),
         }
 
-    def as_row(self, run_tests_json: str) -> dict[str, Any]:
-        """The summary as a row of the ``runs`` table."""
-        return {
-            "export_run_id": self.export_run_id,
+    def as_row(self) -> dict[str, Any]:
+        """The summary as a row of the ``runs`` table: a column has what the document says under its name, or one of these."""
+        told = self.as_json()
+        row = told | {
             "started_at": self.started_at,
             "finished_at": self.finished_at,
-            "outcome": self.outcome,
-            "exit_code": int(self.exit_code),
-            "version": self.version,
             "seconds": self.seconds,
-            "requests": self.requests,
-            "retries": self.retries,
-            "rejections": self.rejections,
-            "executions": self.rows.get("executions", 0),
-            "calls": self.rows.get("calls", 0),
-            "evals": self.rows.get("evals", 0),
+            **{table: self.rows.get(table, 0) for table in ("executions", "calls", "evals")},
             "dead_letters": sum(run_test.dead_letters for run_test in self.run_tests),
             "misfits": sum(run_test.misfits for run_test in self.run_tests),
-            "files": self.files,
-            "bytes": self.size_bytes,
             "message": "\n".join(self.problems) or None,
-            "run_tests": run_tests_json,
+            "run_tests": msgspec.json.encode(told["run_tests"]).decode(),
         }
+        return {name: row[name] for name in RUNS_TABLE.names}
 
 
 def first_of_each_kind(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:

@@ -6,32 +6,27 @@ from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from etl.errors import ExporterError
+from etl.errors import TimeLimitError
 
 T = TypeVar("T")
 
 
 async def until_stopped(
-    work: Coroutine[Any, Any, None],
-    stop: asyncio.Future[Any] | None,
-    *,
-    limit: tuple[float, ExporterError] | None = None,
+    work: Coroutine[Any, Any, None], stop: asyncio.Future[Any], *, minutes: float | None = None
 ) -> None:
     """Do the work. If ``stop`` is set first, cancel the work, let it clean up, and raise the error that was set (in a group).
 
-    ``limit`` does the same after some seconds, with its own error.
+    After so many ``minutes`` do the same with an error of its own.
     """
-    if stop is None and limit is None:
-        await work
-        return
-    seconds, late = limit or (None, None)
 
     async def watch() -> None:
         try:
-            async with asyncio.timeout(seconds):
-                raise await asyncio.shield(stop or asyncio.get_running_loop().create_future())
+            async with asyncio.timeout(None if minutes is None else minutes * 60):
+                raise await asyncio.shield(stop)
         except TimeoutError:
-            raise late or RuntimeError("no limit was set") from None
+            raise TimeLimitError(
+                f"stopped after {minutes:g} minutes ([export] max_runtime_minutes); the next run fetches the rest"
+            ) from None
 
     async def finish() -> None:
         await work

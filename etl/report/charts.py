@@ -11,19 +11,19 @@ import altair as alt
 import pandas as pd
 import vl_convert as vlc
 
-from etl.model.wording import counted, shown
+from etl.model.wording import shown
 from etl.report.figures import INTERRUPTIONS, Figures
 
 INK, GRID, PAPER = "#1f2933", "#d9dee3", "#ffffff"
 BLUE, ORANGE, GREEN, RED = "#2366b8", "#c2560c", "#2e8555", "#c42b2b"
 GREY, PURPLE, TEAL = "#7b8794", "#7d4aa5", "#0d7f8c"
-_WIDTH, _HEIGHT, _COUNTS_HEIGHT = 310, 130, 36
+_WIDTH, _HEIGHT = 310, 130
 _TICKS = 6
-_LABELLED = 8
 _LONGEST_STATUS = 40
 _STATUS_COLORS = {"completed": GREEN, "failed": RED, "cancelled": GREY}
 _WEEK = timedelta(days=7)
-Rows = list[dict[str, Any]]
+_PERCENTILES = {"p50": "median (p50)", "p95": "95th percentile (p95)"}
+Rows = list[dict[Any, Any]]
 _CONFIG: dict[str, Any] = {
     "background": PAPER,
     "font": "sans-serif",
@@ -57,12 +57,16 @@ def charts_of(figures: Figures) -> dict[str, Any]:
     if figures.days is None or details is None:
         return {}
     axis = _time_axis(figures.days)
-    charts: dict[str, Any] = {column: _latency(by_week, axis) for column, by_week in details.latencies.items()}
+    charts = {
+        column: _lines(by_week, _PERCENTILES, [BLUE, ORANGE], axis, "ms")
+        for column, by_week in details.latencies.items()
+    }
     charts["calls"] = _statuses(details.statuses, details.step, axis)
     if len(details.cost):
         charts["cost"] = _cost(details.cost, details.step, axis)
     if len(details.interruptions):
-        charts["interruptions"] = _interruptions(details.interruptions, axis)
+        names = dict(zip(INTERRUPTIONS, ("by the agent", "by the user"), strict=True))
+        charts["interruptions"] = _lines(details.interruptions, names, [ORANGE, BLUE], axis, "interruptions per minute")
     return charts
 
 
@@ -110,32 +114,6 @@ def _time_axis(days: tuple[date, date]) -> alt.X:
     return alt.X("start:T", scale=alt.Scale(type="utc", domain=[_utc(start), _utc(end)]), axis=axis)
 
 
-def _latency(by_week: pd.DataFrame, x: alt.X) -> Any:
-    names = {"p50": "median (p50)", "p95": "95th percentile (p95)"}
-    lines = _lines(by_week, names, [BLUE, ORANGE], x, "ms")
-    rows: Rows = [
-        {
-            **_span(row["week"], _WEEK),
-            "middle": _utc(row["week"] + _WEEK / 2),
-            "calls": row["calls"],
-            "text": f"{_words(row['week'], _WEEK)}: {counted(int(row['calls']), 'call')}",
-        }
-        for row in by_week.dropna(subset=["calls"]).to_dict("records")
-    ]
-    y = alt.Y("calls:Q", title="calls", axis=_count_axis(by_week["calls"].max(), ticks=2))
-    chart = _chart(rows, _COUNTS_HEIGHT)
-    layers = [chart.mark_bar(color=GREY).encode(x=x, x2="end:T", y=y, y2=alt.datum(0), description="text:N")]
-    if len(by_week) <= _LABELLED:
-        labels = chart.mark_text(dy=-6, color=INK, fontSize=9, aria=False)
-        layers.append(labels.encode(x="middle:T", y=y, text="calls:Q"))
-    return alt.vconcat(lines, alt.layer(*layers), spacing=8).resolve_scale(color="independent", shape="independent")
-
-
-def _interruptions(by_week: pd.DataFrame, x: alt.X) -> Any:
-    names = dict(zip(INTERRUPTIONS, ("by the agent", "by the user"), strict=True))
-    return _lines(by_week, names, [ORANGE, BLUE], x, "interruptions per minute")
-
-
 def _lines(by_week: pd.DataFrame, names: dict[str, str], colors: list[str], x: alt.X, unit: str) -> Any:
     """A line for each column, broken in weeks without values; a point in the middle of each week."""
     rows: Rows = [
@@ -158,19 +136,11 @@ def _lines(by_week: pd.DataFrame, names: dict[str, str], colors: list[str], x: a
 
 
 def _cost(by_step: pd.DataFrame, step: timedelta, x: alt.X) -> Any:
-    rows: Rows = [
-        {
-            **_span(row["start"], step),
-            "dollars": row["dollars"],
-            "text": f"{_words(row['start'], step)}: ${row['dollars']:,.2f}",
-        }
-        for row in by_step.to_dict("records")
-    ]
     most = by_step["dollars"].max()
     digits = "$,.3f" if most < 0.05 else "$,.2f" if most < 10 else "$,.0f"
-    y = alt.Y("dollars:Q", title="US dollars", axis=alt.Axis(tickCount=4, format=digits))
-    bars = _chart(rows).mark_bar(color=PURPLE)
-    return bars.encode(x=x, x2="end:T", y=y, y2=alt.datum(0), description="text:N")
+    texts = [f"${dollars:,.2f}" for dollars in by_step["dollars"]]
+    bars = by_step.assign(below=0, above=by_step["dollars"], text=texts)
+    return _bars(bars, step, x, alt.Y("above:Q", title="US dollars", axis=alt.Axis(tickCount=4, format=digits)), PURPLE)
 
 
 def _statuses(by_step: pd.DataFrame, step: timedelta, x: alt.X) -> Any:
@@ -179,38 +149,30 @@ def _statuses(by_step: pd.DataFrame, step: timedelta, x: alt.X) -> Any:
     by_step = by_step.assign(status=[shown(each)[:_LONGEST_STATUS] for each in by_step["status"]])
     there = set(by_step["status"])
     order = [*(each for each in _STATUS_COLORS if each in there), *sorted(there - _STATUS_COLORS.keys())]
-    in_order = by_step.sort_values("status", key=lambda statuses: statuses.map(order.index), kind="stable")
-    above = in_order.groupby("start")["calls"].cumsum()
-    rows: Rows = [
-        {
-            **_span(row["start"], step),
-            "status": row["status"],
-            "below": row["above"] - row["calls"],
-            "above": row["above"],
-            "text": f"{_words(row['start'], step)}: {row['calls']:,} {row['status']}",
-        }
-        for row in in_order.assign(above=above).to_dict("records")
-    ]
+    bars = by_step.sort_values("status", key=lambda statuses: statuses.map(order.index), kind="stable")
+    above = bars.groupby("start")["calls"].cumsum()
+    texts = [f"{calls:,} {status}" for calls, status in zip(bars["calls"], bars["status"], strict=True)]
     others = (BLUE, ORANGE, PURPLE, TEAL)
     colors = [_STATUS_COLORS.get(each) or others[number % len(others)] for number, each in enumerate(order)]
     color = alt.Color("status:N", scale=alt.Scale(domain=order, range=colors), legend=alt.Legend(columns=4))
-    y = alt.Y("above:Q", title="calls", axis=_count_axis(above.max(), ticks=4))
-    return _chart(rows).mark_bar().encode(x=x, x2="end:T", y=y, y2="below:Q", color=color, description="text:N")
+    whole = list(range(int(above.max()) + 1)) if above.max() <= 4 else alt.Undefined  # there is no half a call
+    y = alt.Y("above:Q", title="calls", axis=alt.Axis(values=whole, tickCount=4, format="~s"))
+    return _bars(bars.assign(below=above - bars["calls"], above=above, text=texts), step, x, y).encode(color=color)
 
 
-def _count_axis(most: float, *, ticks: int) -> alt.Axis:
-    """There is no half a call."""
-    values = list(range(int(most) + 1)) if most <= ticks else alt.Undefined
-    return alt.Axis(values=values, tickCount=ticks, format="~s", grid=ticks > 2)
+def _bars(bars: pd.DataFrame, step: timedelta, x: alt.X, y: alt.Y, color: str = INK) -> Any:
+    """A bar for each row, from ``below`` to ``above``, that says ``text``, with a little room beside it."""
+    rows: Rows = [
+        row
+        | {"start": _utc(row["start"] + step * 0.06), "end": _utc(row["start"] + step * 0.94)}
+        | {"text": f"{_words(row['start'], step)}: {row['text']}"}
+        for row in bars.to_dict("records")
+    ]
+    return _chart(rows).mark_bar(color=color).encode(x=x, x2="end:T", y=y, y2="below:Q", description="text:N")
 
 
-def _chart(rows: Rows, height: int = _HEIGHT) -> Any:
-    return alt.Chart(alt.InlineData(values=rows), width=_WIDTH, height=height)
-
-
-def _span(start: date, step: timedelta) -> dict[str, str]:
-    """From when to when a bar is drawn, with a little room beside it."""
-    return {"start": _utc(start + step * 0.06), "end": _utc(start + step * 0.94)}
+def _chart(rows: Rows) -> Any:
+    return alt.Chart(alt.InlineData(values=rows), width=_WIDTH, height=_HEIGHT)
 
 
 def _words(start: date, step: timedelta) -> str:

@@ -1,11 +1,10 @@
 """What a report holds: how fresh and complete the dataset is, and the figures of each run test. Asks the dataset alone."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
-from etl.compare.samples import living_rows
+from etl.compare.samples import EVAL_COLUMNS, living_rows
 from etl.compare.selection import ComparedExecution, read_executions
 from etl.inspect.status import Status
 from etl.inspect.tables import find_scope
@@ -13,23 +12,19 @@ from etl.inspect.verdict import Verdict, judge
 from etl.load.files.contract import Files
 from etl.model import schema
 from etl.model.findings import alarms
-from etl.model.keys import default_key
 from etl.model.wording import counted
-from etl.report.figures import CALLS_READ, EVALS_READ, Figures, figures_of
+from etl.report.figures import CALLS_READ, Figures, figures_of
 
 MOST_DETAILS = 10
 """So many run tests are shown in detail, those that got worse most; of each other the overview has a line."""
-_CALLS_AT_ONCE = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """``missing``: what the dataset does not hold, in words. ``since`` and ``until`` are what was asked for, both included."""
+    """``missing``: what the dataset does not hold, in words."""
 
     dataset: str
     read_at: datetime
-    since: date | None
-    until: date | None
     verdict: Verdict
     missing: Sequence[str]
     run_tests: Sequence[Figures]
@@ -54,8 +49,6 @@ def read_contents(
     return Contents(
         dataset=status.dataset,
         read_at=status.read_at,
-        since=since,
-        until=until,
         verdict=judge(status),
         missing=[
             *map(str, alarms(status.findings)),
@@ -70,7 +63,7 @@ def read_figures(
 ) -> list[Figures]:
     """The figures of the run tests, by name or key, those that surely got worse most first, and so many of these with details.
 
-    Deleted executions are left out. Holds the rows of one large run test at a time.
+    Deleted executions are left out.
 
     Raises:
         ConfigurationError: the dataset has no such run test.
@@ -81,46 +74,20 @@ def read_figures(
     for each in read_executions(files, scope):
         if each.deleted_at is None:
             executions.setdefault(each.label, []).append(each)
+    mine = replace(scope, run_test_keys=frozenset(each.run_test for named in executions.values() for each in named))
+    calls, evals = (
+        living_rows(files, table, mine, columns)
+        for table, columns in ((schema.CALLS, CALLS_READ), (schema.EVALS, EVAL_COLUMNS))
+    )
 
-    keys = _keys(executions)
+    def figures(names: Iterable[str], *, has_details: bool) -> list[Figures]:
+        return [figures_of(executions[each], calls, evals, has_details=has_details) for each in names]
 
-    def read(names: Iterable[str], *, has_details: bool) -> Iterator[Figures]:
-        for batch in _batches(names, executions):
-            mine = replace(scope, run_test_keys=frozenset(each.run_test for name in batch for each in executions[name]))
-            calls, evals = (
-                living_rows(files, table, mine, columns)
-                for table, columns in ((schema.CALLS, CALLS_READ), (schema.EVALS, EVALS_READ))
-            )
-            for name in batch:
-                yield figures_of(keys[name], executions[name], calls, evals, has_details=has_details)
-
-    are_all_shown = len(executions) <= MOST_DETAILS
-    found = sorted(read(executions, has_details=are_all_shown), key=_order)
-    if are_all_shown:
-        return found
-    worst = [each.name for each in found[:MOST_DETAILS]]
-    return sorted([*read(worst, has_details=True), *found[MOST_DETAILS:]], key=_order)
-
-
-def _keys(executions: Mapping[str, Sequence[ComparedExecution]]) -> dict[str, str]:
-    """What tells the run tests apart in links and file names: where each one's newest execution lies, if no other lies there."""
-    keys = {name: max(mine, key=lambda each: each.age).run_test for name, mine in executions.items()}
-    counts = Counter(keys.values())
-    return {name: key if counts[key] == 1 else default_key(name) for name, key in keys.items()}
-
-
-def _batches(names: Iterable[str], executions: Mapping[str, Sequence[ComparedExecution]]) -> Iterator[list[str]]:
-    """So many run tests that they have some tens of thousands of calls: each reading lists all files."""
-    batch: list[str] = []
-    calls = 0
-    for name in names:
-        batch.append(name)
-        calls += sum(each.exported_calls or 0 for each in executions[name])
-        if calls >= _CALLS_AT_ONCE:
-            yield batch
-            batch, calls = [], 0
-    if batch:
-        yield batch
+    if len(executions) <= MOST_DETAILS:
+        return sorted(figures(executions, has_details=True), key=_order)
+    found = sorted(figures(executions, has_details=False), key=_order)
+    worst = figures([each.name for each in found[:MOST_DETAILS]], has_details=True)
+    return sorted([*worst, *found[MOST_DETAILS:]], key=_order)
 
 
 def _order(figures: Figures) -> tuple[float, str, str]:

@@ -11,41 +11,22 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.compare.samples import CALL_COLUMNS, EVAL_COLUMNS, difference_of, eval_metrics, samples_of
-from etl.compare.selection import PLAUSIBLE, ComparedExecution, Selection, select_latest
-from etl.compare.statistics import Difference, Verdict
+from etl.compare.comparison import Row
+from etl.compare.samples import CALL_COLUMNS, difference_of, eval_metrics, samples_of
+from etl.compare.selection import ComparedExecution, Selection, select_latest
+from etl.compare.statistics import Verdict
 from etl.inspect.calls import eval_names
 from etl.model import schema
-from etl.model.metrics import METRICS, Metric
+from etl.model.metrics import METRICS
 
 LATENCIES = ("latency_avg_agent_latency_ms", "chat_metrics_avg_latency_ms")
 INTERRUPTIONS = ("conversation_ai_interruption_rate", "conversation_user_interruption_rate")
 COST = "cost_total_cost_cents"
 CALLS_READ = [*CALL_COLUMNS, "scenario_name", "date"]
-EVALS_READ = EVAL_COLUMNS
 WORST_CALLS = 10
 _DAY, _WEEK = timedelta(days=1), timedelta(days=7)
 _LONG = timedelta(days=92)
 _COMPARED = [metric for name, metric in METRICS.items() if name not in ("latency_mean", "chat_latency_mean")]
-
-
-@dataclass(frozen=True, slots=True)
-class MetricChange:
-    """How one metric changed from the baseline to the candidate."""
-
-    metric: Metric
-    found: Difference
-
-    @property
-    def surely_worse(self) -> float:
-        """By how much it got worse at least: a share, of the calls for a rate, else of the value before.
-
-        Negative when it may not have got worse, infinitely so with too few calls.
-        """
-        interval = self.found.difference if self.metric.is_rate else self.found.change
-        if interval is None:
-            return float("-inf")
-        return interval.low if self.metric.is_higher_worse else -interval.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +44,7 @@ class WorstCall:
 
     call_execution_id: str
     scenario_name: str | None
-    day: date | None
+    day: date
     latency_ms: float | None
     failed_evals: Sequence[str]
 
@@ -73,10 +54,9 @@ class Details:
     """What is drawn of one run test.
 
     A bar stands for a ``step``: a day, or of a longer time a week. ``latencies``, by column: by ``week``, its Monday, ``p50`` and
-    ``p95`` in ms and the number of ``calls``. ``interruptions``: by ``week`` the means of ``INTERRUPTIONS``. Both have a row
-    without values for a week without any. ``cost``: by ``start`` of a step the ``dollars``. ``statuses``: by ``start`` and
-    ``status`` the number of ``calls``. ``pass_rates``: of each eval the whole, and each scenario; the lowest first.
-    ``worst_calls``: of the candidate.
+    ``p95`` in ms. ``interruptions``: by ``week`` the means of ``INTERRUPTIONS``. Both have a row without values for an empty week.
+    ``cost``: by ``start`` of a step the ``dollars``. ``statuses``: by ``start`` and ``status`` the number of ``calls``.
+    ``pass_rates``: of each eval the whole, and each scenario; the lowest first. ``worst_calls``: of the candidate.
     """
 
     step: timedelta
@@ -90,57 +70,53 @@ class Details:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """One run test.
+    """One run test; ``key`` is where its newest execution lies.
 
-    ``undated`` calls are in no figure over time, since nothing says when they began. ``selections`` are baseline and
-    candidate of the changes; None with fewer than two finished executions. ``details`` are None where it is only listed.
+    ``selections`` are baseline and candidate of the changes; None with fewer than two finished executions. ``details`` are None
+    where it is only listed.
     """
 
     key: str
     name: str
     executions: int
     calls: int
-    undated: int
     days: tuple[date, date] | None
     dollars: float | None
     selections: tuple[Selection, Selection] | None
-    changes: Sequence[MetricChange]
+    changes: Sequence[Row]
     details: Details | None
 
     @property
-    def clear(self) -> list[MetricChange]:
+    def clear(self) -> list[Row]:
         """What is better or worse beyond doubt: what surely got worse most first, and what got better most last."""
         found = [each for each in self.changes if each.found.verdict in (Verdict.WORSE, Verdict.BETTER)]
         return sorted(found, key=lambda each: each.surely_worse, reverse=True)
 
     @property
-    def worse(self) -> list[MetricChange]:
+    def worse(self) -> list[Row]:
         """What surely got worse, the most first."""
         return [each for each in self.clear if each.found.verdict is Verdict.WORSE]
 
 
 def figures_of(
-    key: str, executions: Sequence[ComparedExecution], calls: pa.Table, evals: pa.Table, *, has_details: bool = True
+    executions: Sequence[ComparedExecution], calls: pa.Table, evals: pa.Table, *, has_details: bool = True
 ) -> Figures:
     """The figures of one run test, from what the dataset holds of these executions.
 
-    ``calls`` and ``evals`` have the columns ``CALLS_READ`` and ``EVALS_READ`` besides their keys. Rows of other executions are left
-    out.
+    ``calls`` and ``evals`` have ``CALLS_READ`` and ``EVAL_COLUMNS`` besides their keys. Rows of other executions are left out.
     """
     ids = pa.array([each.execution_id for each in executions], schema.STRING)
     calls, evals = (rows.filter(pc.is_in(rows["execution_id"], value_set=ids)) for rows in (calls, evals))
     selections = select_latest(executions)
     frame = calls.to_pandas(date_as_object=False)
-    is_plausible = frame["date"].between(pd.Timestamp(PLAUSIBLE.since), pd.Timestamp(PLAUSIBLE.until))
-    frame["date"] = frame["date"].where(is_plausible)
-    days = None if frame["date"].isna().all() else (frame["date"].min().date(), frame["date"].max().date())
+    days = (frame["date"].min().date(), frame["date"].max().date()) if len(frame) else None
     newer = selections[1].executions if selections else executions
+    newest = max(executions, key=lambda each: each.age)
     return Figures(
-        key=key,
-        name=max(executions, key=lambda each: each.age).label,
+        key=newest.run_test,
+        name=newest.label,
         executions=len(executions),
         calls=len(frame),
-        undated=int(frame["date"].isna().sum()),
         days=days,
         dollars=None if frame[COST].isna().all() else float(frame[COST].sum() / 100),
         selections=selections,
@@ -179,14 +155,12 @@ def _outputs(evals: pa.Table, calls: pd.DataFrame) -> pd.DataFrame:
 
 def _latency(calls: pd.DataFrame, column: str) -> pd.DataFrame:
     values = calls.dropna(subset=[column]).groupby("week")[column]
-    by_week = pd.DataFrame({"p50": values.quantile(0.5), "p95": values.quantile(0.95), "calls": values.count()})
-    return _every_week(by_week)
+    return _every_week(pd.DataFrame({"p50": values.quantile(0.5), "p95": values.quantile(0.95)}))
 
 
 def _every_week(by_week: pd.DataFrame) -> pd.DataFrame:
     """With the weeks in between that have no values: no line runs across them."""
-    weeks = pd.date_range(by_week.index.min(), by_week.index.max(), freq="7D") if len(by_week) else by_week.index
-    return by_week.reindex(weeks).rename_axis("week").reset_index()
+    return by_week.asfreq("7D").rename_axis("week").reset_index()
 
 
 def _statuses(calls: pd.DataFrame) -> pd.DataFrame:
@@ -217,7 +191,7 @@ def _worst_calls(calls: pd.DataFrame, outputs: pd.DataFrame) -> list[WorstCall]:
         WorstCall(
             call_execution_id=row["call_execution_id"],
             scenario_name=None if pd.isna(row["scenario_name"]) else row["scenario_name"],
-            day=None if pd.isna(row["date"]) else row["date"].date(),
+            day=row["date"].date(),
             latency_ms=None if pd.isna(row["latency_ms"]) else row["latency_ms"],
             failed_evals=sorted(failed[failed.index == row["call_execution_id"]]),
         )
@@ -225,10 +199,8 @@ def _worst_calls(calls: pd.DataFrame, outputs: pd.DataFrame) -> list[WorstCall]:
     ]
 
 
-def _changes(selections: tuple[Selection, Selection], calls: pa.Table, evals: pa.Table) -> list[MetricChange]:
+def _changes(selections: tuple[Selection, Selection], calls: pa.Table, evals: pa.Table) -> list[Row]:
     """Of each metric of which baseline or candidate has values."""
     samples = [samples_of(calls, evals, each.executions) for each in selections]
-    found = [
-        MetricChange(metric, difference_of(metric, samples)) for metric in (*_COMPARED, *eval_metrics(samples).values())
-    ]
+    found = [Row(metric, difference_of(metric, samples)) for metric in (*_COMPARED, *eval_metrics(samples).values())]
     return [each for each in found if each.found.baseline_calls or each.found.candidate_calls]

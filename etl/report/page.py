@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from etl.compare.amounts import change_texts, value_text
+from etl.compare.comparison import Row, change_texts, value_text
 from etl.compare.selection import Selection, Span, can_tell_slow_days
 from etl.compare.statistics import FEWEST_EXECUTIONS, Verdict
 from etl.model import schema
@@ -19,7 +19,7 @@ from etl.model.metrics import SHARE
 from etl.model.wording import counted, shown
 from etl.report.charts import charts_of, panel, png, svg
 from etl.report.contents import Contents
-from etl.report.figures import COST, INTERRUPTIONS, LATENCIES, Figures, MetricChange
+from etl.report.figures import COST, INTERRUPTIONS, LATENCIES, Figures
 
 _MOST_SCENARIOS = 20
 _MOST_HEADLINES = 3
@@ -27,16 +27,16 @@ _MOST_HEADLINES = 3
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One chart with its words, or without data the words alone."""
+    """One chart with its words."""
 
     title: str
     caption: str
-    chart: Any = None
+    chart: Any
 
     @property
-    def svg(self) -> Markup | None:
+    def svg(self) -> Markup:
         """The chart, to stand in the page as it is."""
-        return None if self.chart is None else Markup(svg(self.chart))  # noqa: S704 made by Vega, which escapes all text
+        return Markup(svg(self.chart))  # noqa: S704 made by Vega, which escapes all text
 
 
 def page(contents: Contents) -> str:
@@ -50,18 +50,10 @@ def page(contents: Contents) -> str:
         lstrip_blocks=True,
     )
     words = (
-        change_texts,
-        change_words,
-        comparison,
-        counted,
-        covered,
-        headline,
-        newer,
-        span_words,
-        unclear,
-        value_text,
+        *(change_texts, change_words, comparison, counted, covered, headline),
+        *(sections, selection_text, span_words, unclear, value_text),
     )
-    environment.globals.update({each.__name__: each for each in (*words, sections)})
+    environment.globals.update({each.__name__: each for each in words})
     return environment.get_template("page.html").render(
         contents=contents,
         details=[each for each in contents.run_tests if each.details],
@@ -85,7 +77,7 @@ def pictures(contents: Contents) -> Iterator[tuple[str, bytes]]:
 
 def picture_of(figures: Figures) -> Any:
     """All charts of the run test as one, under its name and what got worse; None without any."""
-    drawn = [(each.title, each.chart) for each in sections(figures) if each.chart is not None]
+    drawn = [(each.title, each.chart) for each in sections(figures)]
     return panel([shown(figures.name), headline(figures)], drawn) if drawn else None
 
 
@@ -104,24 +96,25 @@ def headline(figures: Figures) -> str:
     return "; ".join(map(change_words, figures.worse[:2]))
 
 
-def change_words(change: MetricChange) -> str:
+def change_words(change: Row) -> str:
     """``latency_p50 +44.1% (1,310 ms to 1,888 ms)``."""
     found, unit = change.found, change.metric.unit
     by, _ = change_texts(change.metric, found)
     return f"{change.metric.name} {by} ({value_text(found.baseline, unit)} to {value_text(found.candidate, unit)})"
 
 
-def comparison(figures: Figures) -> str:
-    """What is compared with what; empty when nothing is."""
-    if figures.selections is None:
-        return ""
-    doubt = "" if can_tell_slow_days(figures.selections) else "; a slow day looks like a worse agent here"
-    return f"{_selection_text(figures.selections[1])}, against {_selection_text(figures.selections[0])}{doubt}"
+def comparison(baseline: Selection, candidate: Selection) -> str:
+    """What is compared with what."""
+    doubt = "" if can_tell_slow_days((baseline, candidate)) else "; a slow day looks like a worse agent here"
+    return f"{selection_text(candidate)}, against {selection_text(baseline)}{doubt}"
 
 
-def newer(figures: Figures) -> str:
-    """The candidate; empty when nothing is compared."""
-    return _selection_text(figures.selections[1]) if figures.selections else ""
+def selection_text(selection: Selection) -> str:
+    """The days on which its executions began, or the one execution."""
+    if not isinstance(selection.selector, Span):
+        return f"execution {selection.label}"
+    days = [each.started_at.date() for each in selection.executions]
+    return f"{span_words(min(days), max(days))} ({counted(len(days), 'execution')})"
 
 
 def unclear(figures: Figures) -> str:
@@ -134,10 +127,7 @@ def unclear(figures: Figures) -> str:
 def covered(contents: Contents) -> str:
     """Which days the calls of the report are from."""
     days = [day for each in contents.run_tests for day in each.days or ()]
-    if days:
-        return span_words(min(days), max(days))
-    asked = " ".join(f"{word} {day}" for word, day in (("from", contents.since), ("to", contents.until)) if day)
-    return f"no calls {asked}".rstrip()
+    return span_words(min(days), max(days)) if days else "no calls"
 
 
 def span_words(first: date, last: date) -> str:
@@ -146,41 +136,19 @@ def span_words(first: date, last: date) -> str:
 
 
 def sections(figures: Figures) -> list[Section]:
-    """Latencies, calls, cost and interruptions; what has no data says so. None without details."""
-    details = figures.details
-    if details is None:
-        return []
-    charts = charts_of(figures)
-    step = "week" if details.step.days == 7 else "day"
-    is_chat = list(details.latencies) == [LATENCIES[1]]
-    whole = "of each week the median call and the 95th percentile, in ms, and the number of calls"
+    """What there is of latencies, calls, cost and interruptions. None without details."""
+    step = "week" if figures.details and figures.details.step.days == 7 else "day"
+    weekly = "of each week the median call and the 95th percentile, in ms."
     agent, user = map(_meaning, INTERRUPTIONS)
-    told = {
-        LATENCIES[0]: ("Agent latency", f"{_meaning(LATENCIES[0])}: {whole}.", "No call has an agent latency."),
-        LATENCIES[1]: ("Chat latency", f"{_meaning(LATENCIES[1])}: {whole}.", "No call has a chat latency."),
-        "calls": (f"Calls per {step}", "Calls by how they ended.", "No call has a day."),
-        "cost": (f"Cost per {step}", f"{_meaning(COST)}, summed up, in US dollars.", "No call has a cost."),
-        "interruptions": (
-            "Interruptions",
-            f"{agent} and {user[0].lower()}{user[1:]}: means of each week's calls.",
-            "A chat has no interruption rates." if is_chat else "No call has an interruption rate.",
-        ),
+    words = {
+        LATENCIES[0]: ("Agent latency", f"{_meaning(LATENCIES[0])}: {weekly}"),
+        LATENCIES[1]: ("Chat latency", f"{_meaning(LATENCIES[1])}: {weekly}"),
+        "calls": (f"Calls per {step}", "Calls by how they ended."),
+        "cost": (f"Cost per {step}", f"{_meaning(COST)}, summed up, in US dollars."),
+        "interruptions": ("Interruptions", f"{agent} and {user[0].lower()}{user[1:]}: means of each week's calls."),
     }
-    latencies = list(details.latencies) or [LATENCIES[0]]
-    return [
-        Section(title, caption if name in charts else without_data, charts.get(name))
-        for name, (title, caption, without_data) in told.items()
-        if name in latencies or name not in LATENCIES
-    ]
+    return [Section(*words[name], chart) for name, chart in charts_of(figures).items()]
 
 
 def _meaning(column: str) -> str:
     return next(each.meaning.rstrip(".") for each in schema.CALLS.columns if each.name == column)
-
-
-def _selection_text(selection: Selection) -> str:
-    count = counted(len(selection.executions), "execution")
-    days = [each.started_at.date() for each in selection.executions if each.started_at]
-    if isinstance(selection.selector, Span) and days:
-        return f"{span_words(min(days), max(days))} ({count})"
-    return f"execution {selection.label}"

@@ -2,7 +2,7 @@
 
 from etl.cli.show_progress import progress_parts
 from etl.extract.endpoints import Purpose
-from etl.pipeline.progress import Progress
+from etl.pipeline.run import Progress
 from tests.progress import progress, spend
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import etl
 from etl.cli.show_compare import markdown
-from etl.compare.comparison import ComparisonReport, Row, compare
+from etl.compare.comparison import ComparisonReport, Row, compare, value_text
 from etl.compare.selection import ComparedExecution, Selection, Span
 from etl.compare.statistics import Sample, difference
 from etl.errors import ConfigurationError
@@ -45,23 +45,21 @@ def compared(
     )
 
 
-def report_of(name: str, *rows: Row) -> ComparisonReport:
-    one = ComparedExecution(
-        execution_id="e",
-        run_test="a",
-        run_test_name=name,
-        status="completed",
-        started_at=FRIDAY,
-        export_state="exported",
-        deleted_at=None,
-        exported_calls=0,
-    )
-    selection = Selection("e", (one,))
-    return ComparisonReport(dataset="data", baseline=selection, candidate=selection, calls=(0, 0), rows=rows)
+ONE = ComparedExecution(
+    execution_id="e",
+    run_test="a",
+    run_test_name="`a``@team <img src=x>\n| b",
+    status="completed",
+    started_at=FRIDAY,
+    export_state="exported",
+    deleted_at=None,
+    exported_calls=0,
+)
+SIDE = Selection("e", (ONE,))
 
 
 def test_name_from_outside_is_neither_a_mention_nor_html_in_a_comment() -> None:
-    report = report_of("`a``@team <img src=x>\n| b")
+    report = ComparisonReport(dataset="data", baseline=SIDE, candidate=SIDE, calls=(0, 0), rows=[])
     assert markdown(report).splitlines()[0] == r"### ``` `a``@team <img src=x>\n| b ```: compared, without limits"
 
 
@@ -148,7 +146,8 @@ def test_mean_beyond_what_a_double_holds_is_null_in_json() -> None:
     """JSON knows no infinity, and few of its readers do."""
     huge, metric = Sample.of_one_execution(np.full(50, 1.7e308)), METRICS["latency_mean"]
     found = difference(huge, huge, metric.statistic, is_higher_worse=True)
-    report = report_of("A", Row(metric, found)).as_json()
+    rows = [Row(metric, found)]
+    report = ComparisonReport(dataset="data", baseline=SIDE, candidate=SIDE, calls=(0, 0), rows=rows).as_json()
     assert report["metrics"][0]["baseline"] is None
     assert json.loads(json.dumps(report["metrics"], allow_nan=False)) == report["metrics"]
 
@@ -188,3 +187,21 @@ def test_nothing_passes_where_rows_were_taken_away(demo: Path, tmp_path: Path, t
     other = compared(tmp_path / "data", *WEEKS, run_test="Checkout flow")
     assert (whole.exit_code, report.exit_code, other.exit_code) == (0, 3, 0)
     assert path in {each.subject for each in report.findings}
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (None, "ms", "-"),
+        (1310.4, "ms", "1,310 ms"),
+        (17.25, "US cents", "17.2 ct"),
+        (0.0, "1/min", "0.00 1/min"),
+        (0.35, "1/min", "0.35 1/min"),
+        (0.0034, "1/min", "0.0034 1/min"),
+        (-0.004, "score", "-0.004"),
+        (0.93, "share", "93.0%"),
+        (1.7e308, "ms", "1.7e+308 ms"),
+    ],
+)
+def test_value_keeps_two_digits_however_small_it_is(value, unit, text):
+    assert value_text(value, unit) == text

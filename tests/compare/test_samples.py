@@ -78,16 +78,11 @@ def test_eval_has_a_pass_rate_or_a_score_and_one_without_a_name_its_configuratio
 
 def test_evals_whose_names_look_alike_keep_apart_under_the_same_names_on_both_sides():
     values = Sample.of_one_execution(np.ones(1))
-    one = Samples(1, {}, {("Tone", "output_score"): values})
-    other = Samples(1, {}, {("tone!", "output_score"): values, ("Tone", "output_score"): values})
+    one = Samples(1, {("Tone", "output_score"): values})
+    other = Samples(1, {("tone!", "output_score"): values, ("Tone", "output_score"): values})
     named = {name: metric.eval_name for name, metric in eval_metrics([one, other]).items()}
     assert named == {"eval_tone_mean": "Tone", "eval_tone_2_mean": "tone!"}
     assert eval_metrics([other, one]) == eval_metrics([one, other])
-
-
-def test_dataset_without_evals_has_no_metrics_of_them(data):
-    write(data, "calls", call("1"))
-    assert eval_metrics([read(data)]) == {}
 
 
 def test_whole_number_that_no_double_holds_counts_as_the_nearest_one(data):

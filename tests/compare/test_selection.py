@@ -56,13 +56,6 @@ def test_last_and_previous_are_the_newest_that_finished_and_were_not_deleted():
     assert ids(MANY, "e1", "last") == (["e1"], ["e4"])
 
 
-def test_execution_without_a_start_is_never_the_last_nor_in_a_span():
-    executions = [*MANY, execution("unknown", started_at=None)]
-    assert ids(executions, "previous", "last") == (["e3"], ["e4"])
-    assert ids(executions, span(1, 2), span(3, 30)) == (["e2", "e1"], ["e4", "e3"])
-    assert ids(executions, "unknown", "last") == (["unknown"], ["e4"])
-
-
 def test_span_holds_its_first_and_last_day():
     assert ids(MANY, span(1, 2), span(3, 5)) == (["e2", "e1"], ["e4", "e3"])
 
@@ -133,7 +126,6 @@ def test_latest_week_is_held_against_the_four_weeks_before_it():
 
 def test_last_two_executions_are_compared_where_the_weeks_before_have_none():
     assert latest(execution("old"), execution("a", day=60), execution("b", day=61)) == (["a"], ["b"])
-    assert latest(execution("a", started_at=None), execution("b", started_at=None)) == (["a"], ["b"])
 
 
 def test_nothing_is_compared_before_two_executions_have_finished():

@@ -59,35 +59,21 @@ def test_nothing_depends_on_the_order_of_rows_and_the_same_data_gives_the_same_w
     assert found(shuffled[0], shuffled[1], statistic, is_higher_worse) == expected
 
 
-@given(pairs(least=SMALLEST))
-@settings(max_examples=examples(200))
-def test_limit_of_nothing_is_exceeded_exactly_by_what_is_worse(pair):
-    result = found(*pair)
-    assert (result.verdict is Verdict.WORSE) == (result.against(Limit(0, is_relative=False)) is Outcome.EXCEEDED)
-    assert (result.verdict is Verdict.WORSE) == (result.against(Limit(0, is_relative=True)) is Outcome.EXCEEDED)
-
-
 @given(pairs(least=SMALLEST), st.floats(0, 5), st.floats(0, 5))
 @settings(max_examples=examples(200))
-def test_wider_limit_is_never_exceeded_before_a_narrower_one(pair, one, other):
-    result = found(*pair)
-    narrow, wide = sorted((one, other))
-    if result.against(Limit(wide, is_relative=True)) is Outcome.EXCEEDED:
-        assert result.against(Limit(narrow, is_relative=True)) is Outcome.EXCEEDED
-
-
-@given(pairs(least=SMALLEST))
-@settings(max_examples=examples(200))
-def test_interval_is_in_order_and_better_is_worse_the_other_way_round(pair):
+def test_value_interval_verdict_and_limits_agree(pair, one, other):
     before, after, statistic, is_higher_worse = pair
-    result, turned = (
-        found(before, after, statistic, is_higher_worse),
-        found(before, after, statistic, not is_higher_worse),
-    )
+    result, turned = (found(before, after, statistic, each) for each in (is_higher_worse, not is_higher_worse))
+    for interval in (result.difference, result.change):
+        assert interval is not None
+        assert interval.low <= interval.value <= interval.high
     opposite = {Verdict.WORSE: Verdict.BETTER, Verdict.BETTER: Verdict.WORSE, Verdict.UNCLEAR: Verdict.UNCLEAR}
-    assert result.difference is not None
-    assert result.difference.low <= result.difference.high
     assert turned.verdict is opposite[result.verdict]
+    for is_relative in (False, True):
+        is_beyond_any = result.against(Limit(0, is_relative=is_relative)) is Outcome.EXCEEDED
+        assert is_beyond_any == (result.verdict is Verdict.WORSE)
+    narrow, wide = (Limit(each, is_relative=True) for each in sorted((one, other)))
+    assert result.against(wide) is not Outcome.EXCEEDED or result.against(narrow) is Outcome.EXCEEDED
 
 
 @pytest.mark.parametrize("statistic", Statistic)
@@ -134,15 +120,6 @@ def test_rate_that_is_the_same_on_both_sides_is_never_worse_however_many_calls_o
             assert (result.verdict, result.against(TEN_PERCENT)) == (Verdict.UNCLEAR, Outcome.KEPT)
 
 
-@given(pairs(least=SMALLEST))
-@settings(max_examples=examples(200))
-def test_difference_that_is_shown_lies_in_its_interval(pair):
-    result = found(*pair)
-    for interval in (result.difference, result.change):
-        assert interval is not None
-        assert interval.low <= interval.value <= interval.high
-
-
 @given(st.floats(0.001, 1000), st.integers(SMALLEST, 300), st.integers(SMALLEST, 300))
 @settings(max_examples=examples(200))
 def test_value_that_all_calls_have_is_no_difference_however_many_they_are(value, before, after):
@@ -154,7 +131,7 @@ def test_value_that_all_calls_have_is_no_difference_however_many_they_are(value,
         assert result.difference.value == 0
 
 
-@pytest.mark.parametrize(("before", "after"), [(30, 30), (30, 120), (20, 2000)])
+@pytest.mark.parametrize(("before", "after"), [(30, 30), pytest.param(20, 2000, marks=pytest.mark.slow)])
 def test_mean_of_values_that_are_nearly_all_the_same_raises_few_false_alarms(before, after):
     """A sample where all are the same is not beyond doubt."""
     rng = np.random.default_rng(before)

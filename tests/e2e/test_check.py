@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from etl.errors import ExitCode
 from etl.model.records import METRICS, RUN_TESTS
-from etl.pipeline.preflight import Subject
-from etl.sandbox import Fault, Sandbox, delete_execution, rename_run_test
-from etl.sandbox.world import executions_of
+from etl.pipeline.preflight import Check, Subject, exit_code
+from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
 from tests.worlds import settled_world
 
-SUBJECTS = [each.value for each in Subject if each not in (Subject.WAREHOUSE, Subject.ENGINE)]  # neither is named here
+SUBJECTS = [each.value for each in Subject if each is not Subject.WAREHOUSE]  # none is named here
 
 
 @pytest.fixture
@@ -42,6 +42,17 @@ def names(server: Sandbox) -> list[str]:
     return [run_test.name for run_test in server.world.run_tests]
 
 
+def test_what_must_be_fixed_first_gives_the_exit_code() -> None:
+    checks = [
+        Check(Subject.LOCK, "", ExitCode.LOCK_HELD),
+        Check(Subject.DESTINATION, "", ExitCode.DESTINATION_FAILED),
+        Check(Subject.SERVER, "", ExitCode.SOURCE_UNAVAILABLE),
+    ]
+    assert exit_code(checks) == 5
+    assert exit_code([Check(Subject.LOCK, "held", ExitCode.LOCK_HELD), Check(Subject.KEY, "fine")]) == 75
+    assert exit_code([]) == 0
+
+
 async def test_all_is_well_for_one_request_and_without_a_trace(server: Sandbox, tmp_path: Path) -> None:
     write_settings(tmp_path, names(server))
 
@@ -52,7 +63,7 @@ async def test_all_is_well_for_one_request_and_without_a_trace(server: Sandbox, 
     assert [line.startswith(f"ok       {subject} ") for line, subject in zip(lines, SUBJECTS, strict=True)] == [
         True
     ] * 7
-    assert "1 request in " in lines[1]
+    assert lines[1].endswith(" answers: 1 request")
     assert "3 of 3 exist" in lines[4]
     assert "does not exist yet, but can be created" in lines[5]
     assert len(server.requests) == 1
@@ -117,17 +128,6 @@ async def test_run_test_beyond_the_first_page_is_asked_for_by_name(tmp_path: Pat
     assert result.exit_code == 0
 
 
-async def test_named_run_tests_do_without_the_list_as_an_export_does(server: Sandbox, tmp_path: Path) -> None:
-    server.fault = lambda request, _nth: Fault(status=500) if request.path == RUN_TESTS else None
-    write_settings(tmp_path, names(server))
-    named = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
-    write_settings(tmp_path, "all")
-    everything = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
-
-    assert (named.exit_code, everything.exit_code) == (0, 5)
-    assert (server.count(RUN_TESTS), server.count(METRICS)) == (2, 3)
-
-
 @pytest.mark.parametrize(
     ("changes", "subject", "code", "words"),
     [
@@ -156,28 +156,6 @@ async def test_one_problem_is_named_with_the_exit_code_of_an_export(
     assert list(outcomes(result)) == SUBJECTS
 
 
-async def test_without_settings_the_destination_is_looked_at_all_the_same(tmp_path: Path) -> None:
-    result = await metrics_etl("check", "--json", cwd=tmp_path, env=environment())
-
-    assert result.exit_code == 2
-    assert "config/metrics-etl.toml: not found" in problem(result)
-    assert outcomes(result)["destination"] == "ok"
-    assert outcomes(result)["run tests"] == "skipped"
-
-
-async def test_name_that_the_api_cannot_list_is_a_problem_of_the_check_as_of_the_run(
-    server: Sandbox, tmp_path: Path
-) -> None:
-    server.world.run_tests[1].name = " padded "
-    write_settings(tmp_path, "all")
-
-    result = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
-    run = await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
-
-    assert (result.exit_code, run.exit_code) == (3, 3)
-    assert problem(result) == run.stderr.removesuffix("\n")
-
-
 async def test_export_at_work_is_named_and_goes_on(server: Sandbox, tmp_path: Path) -> None:
     write_settings(tmp_path, names(server))
     asked = asyncio.Event()
@@ -194,46 +172,6 @@ async def test_export_at_work_is_named_and_goes_on(server: Sandbox, tmp_path: Pa
     assert f"(pid {process.pid} on " in problem(result)
     assert (await ended(process)).exit_code == 143
     assert (await metrics_etl("check", cwd=tmp_path, env=environment(server))).exit_code == 0
-
-
-async def test_rate_limit_that_holds_for_hours_is_the_servers_problem(server: Sandbox, tmp_path: Path) -> None:
-    """The list is refused, and asking for the run test by its name would have to wait."""
-    write_settings(tmp_path, ["Checkout flow"])
-    server.fault = lambda request, _nth: (
-        Fault(status=503, headers={"Retry-After": "80000"}) if request.path == RUN_TESTS else None
-    )
-    result = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
-    assert result.exit_code == 5
-    assert "accepts no requests until" in problem(result)
-
-
-@pytest.mark.parametrize(
-    ("fault", "exit_code"),
-    [
-        (Fault(status=403, body=b'{"status": false, "message": "Forbidden"}'), 4),
-        (Fault(status=502), 5),
-    ],
-)
-async def test_look_up_of_what_is_stored_that_fails_ends_check_as_it_would_a_run(
-    server: Sandbox, tmp_path: Path, fault: Fault, exit_code: int
-) -> None:
-    write_settings(tmp_path, "all")
-    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
-    for number, run_test in enumerate(server.world.run_tests):
-        rename_run_test(run_test, f"New name {number}")
-    server.fault = lambda request, _nth: fault if request.path != RUN_TESTS else None
-    result = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
-    assert (result.exit_code, result.stderr) == (exit_code, "")
-
-
-async def test_deletions_that_no_run_has_seen_are_no_other_workspace(tmp_path: Path) -> None:
-    write_settings(tmp_path, "all")
-    async with Sandbox(settled_world(run_tests=2, executions=6, calls=1)) as server:
-        await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
-        for execution in sorted(executions_of(server.world), key=lambda each: each.execution_id)[:5]:
-            delete_execution(execution)
-        result = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
-    assert (result.exit_code, outcomes(result)["run tests"]) == (0, "ok")
 
 
 def part_of(data: Path) -> Path:

@@ -153,7 +153,7 @@ async def test_what_cannot_be_compared_is_told_in_a_line(
 async def test_no_dataset_is_one_line(tmp_path: Path) -> None:
     result = await compare(tmp_path, *CHECKOUT)
     assert result.exit_code == 6
-    assert "no such folder" in result.stderr
+    assert "no dataset there" in result.stderr
 
 
 async def test_run_that_failed_since_is_a_notice(folder: Path, tmp_path: Path) -> None:

@@ -4,12 +4,10 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from etl.load.files.local import LocalFiles
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
 from tests.worlds import settled_world
@@ -126,26 +124,6 @@ async def test_killed_before_its_first_commit_is_named_and_not_while_it_is_at_wo
     server.fault = None
     assert (await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))).exit_code == 0
     assert "ended without a summary" not in (await status(folder)).stdout
-
-
-async def test_killed_run_and_lost_rows_are_named_while_a_load_holds_the_lock(server: Sandbox, folder: Path) -> None:
-    shutil.rmtree(folder / "data/calls")
-    files = LocalFiles(folder / "data")
-    with files.lock(datetime.now(UTC) + timedelta(seconds=1)):  # never the second in which that run began
-        first, *_ = (await status(folder)).stdout.splitlines()
-        assert "the file is missing; the last run left " in first
-        assert first.endswith("; an export is running")
-    asked = asyncio.Event()
-    server.on_request = lambda _request: asked.set()
-    server.fault = lambda _request, _nth: Fault(is_hanging=True)
-    process = await start("run", "--quiet", cwd=folder, env=environment(server))
-    await asked.wait()
-    process.kill()
-    await ended(process)
-    with files.lock(datetime.now(UTC) + timedelta(seconds=1)):
-        assert (await status(folder)).stdout.startswith(
-            "Not good: the last run was killed or crashed; an export is running"
-        )
 
 
 async def test_narrowed_run_does_not_hide_a_lost_night(server: Sandbox, tmp_path: Path) -> None:

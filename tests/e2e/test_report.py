@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, date, datetime
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -19,7 +18,7 @@ from etl.load.files.local import LocalFiles
 from etl.pipeline import job
 from etl.report import charts
 from etl.report.contents import read_figures
-from etl.report.page import headline, picture_of
+from etl.report.page import picture_of
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings
 from tests.e2e.demo_dataset import FRIDAY, make_demo
 from tests.stores import KEYS, Store, bucket_settings, upload
@@ -59,22 +58,6 @@ async def test_regression_of_the_demo_is_what_the_command_and_the_page_say_first
     assert page.index("Checkout flow", first) < page.index("Support triage", first)
     assert re.search(r'<li><a href="#checkout-flow-\w+" dir="auto">Checkout flow</a>: latency_p50 \+40\.8%', page)
     assert "1 execution not finished yet" in page
-
-
-async def test_start_that_no_execution_can_have_is_none(tmp_path: Path) -> None:
-    """The year 1 is how some programs write no time; charts would have 100,000 weeks."""
-    world = sandbox.make_world(Random(1), end=FRIDAY, run_tests=1, executions=20, calls=10, include_unfinished=False)
-    executions = world.run_tests[0].executions
-    for number, year in enumerate((1, 1970, 9999)):
-        executions[number].started_at = datetime(year, 12, 31, tzinfo=UTC)
-    await export_of(world, tmp_path / "data")
-    (found,) = read_figures(LocalFiles(tmp_path / "data"))
-    assert (found.calls, found.undated) == (200, 30)
-    assert found.days is not None
-    assert date(2026, 10, 1) < found.days[0] < found.days[1] <= FRIDAY.date()
-    assert headline(found).startswith("latency_p50 +")
-    last = await metrics_etl("compare", "--baseline", "previous", "--candidate", "last", cwd=tmp_path, env=BARE)
-    assert (last.exit_code, "(last, completed, created 2026-11-1" in last.stdout) == (0, True)
 
 
 async def test_report_is_narrowed_to_run_tests_and_days(folder: Path, tmp_path: Path) -> None:

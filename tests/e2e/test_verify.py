@@ -43,24 +43,21 @@ async def test_command_needs_no_key_and_no_network(folder: Path) -> None:
 
 
 async def test_run_test_of_which_there_is_nothing_is_no_green_light(server: Sandbox, folder: Path) -> None:
-    """One of the settings may have no executions yet; of "all" it may be mistyped."""
     name = server.world.run_tests[0].name
-    for arguments in (["--run-test", "Nope"], ["--run-test", name, "--run-test", "Nope"]):
-        ended = await metrics_etl("verify", *arguments, cwd=folder, env=BARE)
-        assert (ended.exit_code, ended.stdout) == (2, "")
-        assert "holds no rows of run test 'Nope': see metrics-etl status" in ended.stderr
-    write_settings(folder, [name, "Nope"])
-    for chosen in (name, "Nope"):
-        assert (await metrics_etl("verify", "--run-test", chosen, cwd=folder, env=BARE)).exit_code == 0
+    for configured in ("all", [name, "Nope"]):
+        write_settings(folder, configured)
+        for arguments in (["--run-test", "Nope"], ["--run-test", name, "--run-test", "Nope"]):
+            ended = await metrics_etl("verify", *arguments, cwd=folder, env=BARE)
+            assert (ended.exit_code, ended.stdout) == (2, "")
+            assert "has no run test 'Nope': there are " in ended.stderr
+        assert (await metrics_etl("verify", "--run-test", name, cwd=folder, env=BARE)).exit_code == 0
 
 
 async def test_command_says_that_there_is_no_dataset(tmp_path: Path) -> None:
     write_settings(tmp_path, ["A"])
     ended = await metrics_etl("verify", cwd=tmp_path, env=BARE)
     assert ended.exit_code == 6
-    assert ended.stderr == (
-        f"error: {tmp_path / 'data'}: no dataset there: check [destination] path, or run metrics-etl run first\n"
-    )
+    assert ended.stderr.startswith(f"error: {tmp_path / 'data'}: no dataset there: ")
 
 
 async def test_against_the_api_the_command_compares_and_says_what_it_costs(server: Sandbox, folder: Path) -> None:
@@ -71,7 +68,7 @@ async def test_against_the_api_the_command_compares_and_says_what_it_costs(serve
     by_key = await metrics_etl("verify", "--json", "--run-test", default_key(name), cwd=folder, env=BARE)
 
     assert (shown.exit_code, one.exit_code) == (0, 0)
-    assert shown.stderr == "asking the API: 4 requests, one for each page of the lists\n"
+    assert shown.stderr == "asking the API: one request for each page of the lists\n"
     assert "6 executions compared in 4 requests" in shown.stdout
     assert (requests, one.document["against_api"]["compared"]) == (4, 3)
     assert by_key.document["tables"] == one.document["tables"]

@@ -104,8 +104,8 @@ async def test_each_planned_execution_comes_out_once_with_all_its_calls(
     trials = server.count(RUNS, limit="8")
     assert 0 < trials <= 6 if page_limit == 2 else trials == 0
     assert server.count(RUNS) - trials == 6 * (reads - (reads == 2))
-    assert server.count(METRICS) == work.calls_fetched == 30
-    assert work.listings == 6
+    assert server.count(METRICS) == work.counts.calls_fetched == 30
+    assert work.counts.listings == 6
 
 
 async def test_executions_are_begun_in_the_order_of_the_plan(server):
@@ -142,7 +142,7 @@ async def test_execution_deleted_since_it_was_planned_is_no_bundle(server, concu
     delete_execution(gone)
     bundles, work = await crawl(server, concurrency=concurrency)
     assert bundles.keys() == {each.execution_id for each in executions(server)} - {gone.execution_id}
-    assert work.deleted_executions == {gone.execution_id}
+    assert work.counts.deleted_executions == {gone.execution_id}
     before = len(server.requests)
     bundles, _ = await crawl(server, [NO_CALLS] * 20, concurrency=concurrency)
     assert not bundles
@@ -151,7 +151,7 @@ async def test_execution_deleted_since_it_was_planned_is_no_bundle(server, concu
 
 async def test_nothing_is_the_crawl_of_an_empty_plan(server):
     bundles, work = await crawl(server, [])
-    assert (bundles, work.calls_fetched, work.listings, server.requests) == ({}, 0, 0, [])
+    assert (bundles, work.counts.calls_fetched, work.counts.listings, server.requests) == ({}, 0, 0, [])
 
 
 # Stored calls
@@ -166,7 +166,7 @@ async def test_stored_call_that_the_api_does_not_know_is_deleted(server):
     assert (set(bundle.deleted), bundle.dead_letters) == ({GONE, LAST}, ())
     assert fetched_ids(bundle) == call_ids(execution)
     assert [server.count(METRICS, call_execution_id=each) for each in (GONE, MARKED)] == [1, 0]
-    assert work.necessary_requests == 1 + 5 + 2
+    assert work.counts.necessary_requests == 1 + 5 + 2
 
 
 @pytest.mark.parametrize("max_limit", [None, 2])
@@ -191,7 +191,7 @@ async def test_what_is_stored_of_an_incomplete_execution_is_not_fetched_again(se
     assert (sorted(bundle.kept), [*sorted(bundle.kept), *fetched_ids(bundle)]) == (ids[:2], call_ids(execution))
     assert (listed_ids(bundle), bundle.dead_letters) == (call_ids(execution), ())
     assert [server.count(METRICS, call_execution_id=each) for each in ids[:2]] == [0, 0]
-    assert work.calls_fetched == len(call_ids(execution)) - 2
+    assert work.counts.calls_fetched == len(call_ids(execution)) - 2
     assert not [request for request in server.requests if request.path.startswith(DETAIL)]
 
 
@@ -222,7 +222,7 @@ async def test_call_that_fails_for_ever_is_a_dead_letter_and_the_rest_is_exporte
     assert sorted([*fetched_ids(bundle), poisoned]) == call_ids(execution)
     assert sorted(call.call_execution_id for call in bundle.listed or ()) == call_ids(execution)
     assert not any(other.dead_letters for other in bundles.values() if other is not bundle)
-    assert work.calls_fetched == 29
+    assert work.counts.calls_fetched == 29
 
 
 async def test_emit_that_blocks_bounds_the_open_executions(server):
@@ -286,5 +286,5 @@ async def test_executions_without_calls_come_out_empty(server, concurrency):
 async def test_more_executions_than_workers_and_more_calls_than_the_queue_takes():
     async with Sandbox(settled_world(run_tests=1, executions=40, calls=7)) as server:
         bundles, work = await crawl(server, concurrency=2)
-    assert len(bundles) == work.listings == 40
-    assert work.calls_fetched == 280
+    assert len(bundles) == work.counts.listings == 40
+    assert work.counts.calls_fetched == 280

@@ -48,13 +48,6 @@ def test_every_block_prints_what_the_page_shows(folder, monkeypatch, page):
         assert lines == (block["printed"] or "").splitlines(), block["code"]
 
 
-def test_there_are_ten_recipes_and_none_takes_a_null_for_a_zero():
-    recipes = re.findall(r"^## ([0-9]+)\. ", ANALYSIS, re.MULTILINE)
-    assert [int(number) for number in recipes] == list(range(1, len(recipes) + 1))
-    assert len(recipes) >= 10
-    assert "fillna" not in ANALYSIS
-
-
 @pytest.mark.parametrize("name", schema.TABLES)
 def test_column_that_describe_calls_never_null_has_no_nulls(folder, name):
     """Of executions that run, settle and were fetched, and of runs that lack nothing."""

@@ -3,7 +3,8 @@
 import pyarrow as pa
 import pytest
 
-from etl.inspect.rules import Fault, damage, row_faults, schema_fault
+from etl.inspect.rules import Placement, altered_rows, damage
+from etl.load.index import list_parts
 from etl.load.merge import with_column
 from etl.model import schema
 from etl.model.findings import Kind
@@ -22,24 +23,16 @@ def calls(tmp_path):
 
 
 def faults(calls):
-    return list(row_faults(schema.CALLS, calls))
-
-
-def test_rows_as_they_were_exported_have_no_faults(calls):
-    assert faults(calls) == []
-
-
-def test_null_keys_are_counted(calls):
-    loose = calls.cast(pa.schema([field.with_nullable(True) for field in calls.schema]))
-    found = faults(with_column(loose, "call_execution_id", [None, "c2"]))
-    assert found[0] == Fault(Kind.ALTERED, "1 row without call_execution_id")
+    found = list(altered_rows(schema.CALLS, "path", calls))
+    assert {(each.kind, each.subject) for each in found} <= {(Kind.ALTERED, "path")}
+    return [each.text for each in found]
 
 
 def test_a_call_stands_twice_only_if_all_but_one_of_its_rows_are_marked_in_other_executions(calls):
     first = calls.slice(0, 1)
     marked = with_column(with_column(first, "deleted_at", [EXPORT.exported_at]), "execution_id", ["other"])
     marked = with_column(marked, "row_hash", hash_rows(schema.CALLS, marked))
-    twice = Fault(Kind.ALTERED, "1 key more than once: call_execution_id c1")
+    twice = "1 key more than once: call_execution_id c1"
     assert faults(pa.concat_tables([calls, marked])) == []
     assert faults(pa.concat_tables([calls, marked, marked])) == [twice]
     assert faults(pa.concat_tables([calls, first])) == [twice]
@@ -57,26 +50,8 @@ def test_an_altered_row_is_found_wherever_it_stands(calls, position):
     names = many["scenario_name"].to_pylist()
     names[position] = "another"
     assert faults(with_column(many, "scenario_name", names)) == [
-        Fault(Kind.ALTERED, f"1 row with other values than were exported: call_execution_id c{position}")
+        f"1 row with other values than were exported: call_execution_id c{position}"
     ]
-
-
-def test_a_file_has_exactly_the_declared_columns_in_their_order_or_fewer():
-    declared = schema.EVALS.arrow_schema
-    fields = [*declared]
-    at = declared.get_field_index("output_score")
-    assert schema_fault(schema.EVALS, declared) is None
-    assert schema_fault(schema.EVALS, pa.schema([each for each in fields if each.name != "extra"])) is None
-    for changed, text in (
-        ([each for each in fields if each.name != "eval_config_id"], "is missing the column eval_config_id, a part of its key"),
-        ([*fields, pa.field("mood", pa.string())], "has unknown columns: mood"),
-        ([*fields[1:], fields[0]], "has its columns in another order than "),
-        ([*fields[:at], fields[at].with_type(pa.string()), *fields[at + 1 :]], "has output_score as string, expected double"),
-        ([fields[0].with_nullable(True), *fields[1:]], f"declares {fields[0].name} as nullable"),
-    ):  # fmt: skip
-        fault = schema_fault(schema.EVALS, pa.schema(changed))
-        assert fault is not None
-        assert (fault.kind, fault.text[: len(text)]) == (Kind.SCHEMA, text)
 
 
 def test_an_execution_that_claims_to_be_whole_holds_all_calls_that_were_listed():
@@ -95,3 +70,18 @@ def test_calls_and_evals_are_those_that_the_execution_vouches_for_with_their_mar
     other = HeldRows.of(1, ["a"], ["e-"]).calls_digest
     assert damage(row | {"calls_digest": other}, held) == "its calls or evals are not those that were exported"
     assert damage(row | {"exported_calls": 2}, held) == "1 of 2 exported calls are there"
+
+
+def test_a_call_of_two_executions_is_one_finding_though_both_vouch_for_it(tmp_path):
+    dataset = a_dataset(tmp_path)
+    export_to(dataset, a_bundle("e1", ["c1"]))
+    export_to(dataset, a_bundle("e2", ["c1", "c2"], date="2026-10-03"))
+    placement, tables = Placement(), (schema.EXECUTIONS, schema.CALLS, schema.EVALS)
+    for part in list_parts(dataset.files):
+        placement.add(part, {table.name: dataset.rows(table, part) for table in tables})
+
+    (finding,) = placement.findings()
+
+    paths = sorted(dataset.files.list("calls"))
+    assert (finding.kind, finding.subject) == (Kind.MISPLACED, paths[0])
+    assert finding.text == f"1 call (c1) also in {paths[1]}"

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from etl.inspect.status_files import COLUMNS, StoredFile
-from etl.inspect.status_run_tests import execution_rows, missing_of, names_by_key, run_tests_of
+from etl.inspect.status_run_tests import EXECUTION_COLUMNS, execution_rows, missing_of, places_of, run_tests_of
+from etl.inspect.stored import StoredFile
 from etl.load.last_run import LastRun
 from etl.load.layout import Part
 from etl.model import schema
@@ -28,7 +28,7 @@ def row(execution_id, name, state="exported", *, day=0, calls=1, deleted_at=None
 
 
 def file(key, *rows):
-    fields = [schema.EXECUTIONS.arrow_schema.field(name) for name in COLUMNS["executions"]]
+    fields = [schema.EXECUTIONS.arrow_schema.field(name) for name in EXECUTION_COLUMNS]
     table = pa.Table.from_pylist(list(rows), pa.schema(fields))
     return StoredFile("path", len(rows), 1, table, Part(key, "month=2026-11/part-0"))
 
@@ -59,9 +59,8 @@ def test_a_run_test_owns_the_rows_of_its_name_under_all_keys():
     assert complete["B"] == complete["C"] == (False, False, None)
 
 
-def test_a_key_is_called_as_its_newest_row_is():
-    assert names_by_key(ROWS) == {"a": "B", "b": "A"}
-    assert names_by_key(execution_rows([])) == {}
+def test_what_a_key_is_called_last_is_what_its_newest_row_says():
+    assert {key: name for _, key, name in places_of(ROWS)} == {"a": "B", "b": "A"}
 
 
 def test_what_is_missing_of_configured_run_tests_is_told_by_its_dead_letters_or_counted():

@@ -12,7 +12,7 @@ from etl.load.index import Index, update_index, write_index
 from etl.load.layout import Part
 from etl.load.merge import mark, with_values
 from etl.load.part_index import held_rows
-from etl.load.state import StoredCalls, forget_the_future, load_state
+from etl.load.state import StoredCalls, load_state
 from etl.model import schema
 from etl.model.digest import rows_digest, voucher
 from etl.model.lifecycle import HeldRows
@@ -58,14 +58,6 @@ def test_execution_that_is_marked_and_whose_calls_are_not_is_half_deleted(datase
     dataset.write(schema.CALLS, HERE, calls)
     state = state_of(dataset)
     assert (state.half_deleted, state.executions["e1"].is_damaged) == (set(), True)
-
-
-def test_times_that_have_not_come_yet_count_as_unknown(dataset):
-    export_to(dataset, a_bundle("e1"))
-    for hours, expected in ((0, FETCHED_AT), (1, None)):
-        state = state_of(dataset)
-        forget_the_future(state, FETCHED_AT - timedelta(hours=hours))
-        assert (state.executions["e1"].verified_at, state.executions["e1"].exported_at) == (expected, expected)
 
 
 def test_held_rows_are_those_of_the_executions_asked_for_and_marks_count():

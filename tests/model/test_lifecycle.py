@@ -198,13 +198,6 @@ def test_calls_that_never_end_count_as_ended_when_nothing_has_changed_for_long(h
     assert state(bundle, known=stored_of(cancelled, exported_at=ago(1))) is ExportState.EXPORTED
 
 
-def test_times_that_have_not_come_yet_are_unknown():
-    stored = stored_of(execution(), verified_at=NOW + timedelta(days=1), exported_at=NOW - timedelta(days=1))
-    assert stored.as_of(NOW) == replace(stored, verified_at=None)
-    assert stored.as_of(NOW - timedelta(days=2)) == replace(stored, verified_at=None, exported_at=None)
-    assert stored.as_of(NOW + timedelta(days=1) - timedelta(minutes=5)) is stored, "two right clocks are never equal"
-
-
 def test_deleted_calls_are_held_and_not_exported():
     """A mark that comes or goes changes the digest: it is news of the execution."""
     living, marked = voucher("a", is_deleted=False), voucher("a", is_deleted=True)

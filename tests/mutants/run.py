@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants.test_mutants import MACHINE, MUTANTS, ROOT, Mutant, pytest_in
+from tests.mutants.test_mutants import MACHINE, MUTANTS, ROOT, Mutant
 
 HISTORIES, STEPS = 300, 30
 _REPLAY = re.compile(r"replay: python -m (tests\.machine --seed (\d+) .*)")
@@ -58,9 +58,18 @@ def by_machine(folder: Path, *, ignored: str = "", histories: int = HISTORIES) -
     )
 
 
+def pytest_in(folder: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    """Run the tests of the copy against the copy's code."""
+    return _python("pytest", "-q", "-x", "-p", "no:cacheprovider", *tests, folder=folder)
+
+
 def _machine(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return _python("tests.machine", "--steps", str(STEPS), *arguments, folder=folder)
+
+
+def _python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tests.machine", "--steps", str(STEPS), *arguments],
+        [sys.executable, "-m", *arguments],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(folder)},
         capture_output=True,

@@ -1,9 +1,5 @@
 """Every guard that keeps the promises is guarded itself: with one taken away, some test goes red."""
 
-import os
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,13 +107,6 @@ MUTANTS = [
         ("tests/pipeline/test_wrong_clocks.py",),
     ),
     Mutant(
-        "time that has not come yet is unknown",
-        "etl/model/lifecycle.py",
-        "at if at and at <= latest else None",
-        "at",
-        ("tests/pipeline/test_wrong_clocks.py",),
-    ),
-    Mutant(
         "page of calls is of the execution that was asked for",
         "etl/extract/endpoints.py",
         'if result.get("execution_id", execution_id) != execution_id:',
@@ -185,35 +174,35 @@ MUTANTS = [
         "etl/load/warehouse/statements.py",
         "CASE WHEN s.checksum IS NOT DISTINCT FROM h.checksum THEN s.digest END",
         "s.digest",
-        ("tests/load/warehouse/test_load.py",),
+        ("tests/load/warehouse/test_laws.py",),
     ),
     Mutant(
         "what the dataset lost stays in the warehouse",
         "etl/load/warehouse/load.py",
         "theirs.keys() - ours.keys() - left_alone",
         "theirs.keys() - ours.keys()",
-        ("tests/load/warehouse/test_load.py",),
+        ("tests/load/warehouse/test_laws.py",),
     ),
     Mutant(
         "another dataset is not loaded over one that is there",
-        "etl/load/warehouse/sql.py",
-        "if dataset_id not in (None, found.dataset_id) and found.dataset_id != ANY_DATASET:",
+        "etl/load/warehouse/load.py",
+        "if loaded.dataset_id not in (None, dataset_id):",
         "if False:",
-        ("tests/load/warehouse/test_load.py",),
+        ("tests/load/warehouse/test_laws.py",),
     ),
     Mutant(
         "a load that dies leaves nothing behind",
         "etl/load/warehouse/sql.py",
-        "            late = self._prepare(step.dataset_id)\n",
-        "            late = self._prepare(step.dataset_id)\n            session.commit()\n",
-        ("tests/load/warehouse/test_load.py",),
+        "            for _, table in DATA:\n                session.append",
+        "            session.commit()\n            for _, table in DATA:\n                session.append",
+        ("tests/load/warehouse/test_laws.py",),
     ),
     Mutant(
         "all rows of an execution that changed are replaced",
         "etl/load/warehouse/statements.py",
         "for group, table in reversed(DATA):",
         "for group, table in reversed(DATA[1:]):",
-        ("tests/load/warehouse/test_load.py",),
+        ("tests/load/warehouse/test_laws.py",),
     ),
     Mutant(
         "a part whose files changed is read again",
@@ -393,8 +382,8 @@ MUTANTS = [
     Mutant(
         "key of another workspace exports nothing",
         "etl/pipeline/lists.py",
-        "        raise another_workspace(len(living))",
-        "        return",
+        "    raise ConfigurationError(\n        f\"the key sees none of the {counted(len(living), 'execution')}",
+        "    return (\n        f\"the key sees none of the {counted(len(living), 'execution')}",
         (MACHINE,),
     ),
     Mutant(
@@ -435,24 +424,6 @@ MUTANTS = [
 ]
 
 
-def pytest_in(folder: Path, *tests: str) -> subprocess.CompletedProcess[str]:
-    """Run the tests of the copy against the copy's code."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    return subprocess.run(
-        command, cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)}, capture_output=True, text=True, check=False
-    )
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """The project's code and tests, to be spoiled."""
-    for name in ("etl", "tests", "config", "benchmarks"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.guard)
 def test_every_guard_stands_where_it_is_looked_for(mutant: Mutant) -> None:
     assert (ROOT / mutant.path).read_text().count(mutant.text) == 1
@@ -464,25 +435,17 @@ def test_every_guard_stands_where_it_is_looked_for(mutant: Mutant) -> None:
     "mutant",
     [pytest.param(each, id=each.guard, marks=() if "writer" in each.guard else pytest.mark.slow) for each in MUTANTS],
 )
-def test_without_the_guard_a_test_goes_red(mutant: Mutant, copy: Path) -> None:
-    from tests.mutants.run import by_machine, spoiled  # noqa: PLC0415 it reads the list above
+def test_without_the_guard_a_test_goes_red(mutant: Mutant, tmp_path: Path) -> None:
+    from tests.mutants.run import verdict_on  # noqa: PLC0415 it reads the list above
 
-    if MACHINE in mutant.tests:
-        verdict = by_machine(spoiled(mutant, copy / "spoiled"))
-        assert verdict.is_killed, verdict.text
-        return
-    path = copy / mutant.path
-    path.write_text(path.read_text().replace(mutant.text, mutant.without))
-
-    result = pytest_in(copy, *mutant.tests)
-
-    assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout[-2000:]
-    assert " failed" in result.stdout.splitlines()[-1], "it is not an error of collection"
+    verdict = verdict_on(mutant, tmp_path / "spoiled")
+    assert verdict.is_killed, verdict.text
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_with_every_guard_the_same_tests_are_green(copy: Path) -> None:
-    result = pytest_in(copy, *sorted({test for mutant in MUTANTS for test in mutant.tests} - {MACHINE}))
+def test_with_every_guard_the_same_tests_are_green() -> None:
+    from tests.mutants.run import pytest_in  # noqa: PLC0415 it reads the list above
 
+    result = pytest_in(ROOT, *sorted({test for mutant in MUTANTS for test in mutant.tests} - {MACHINE}))
     assert result.returncode == pytest.ExitCode.OK, result.stdout[-2000:]

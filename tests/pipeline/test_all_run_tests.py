@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from etl import sandbox
+from etl.errors import ExporterError
 from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.model.records import RUN_TESTS
@@ -17,7 +18,6 @@ from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, RunTest, Sandbox, SandboxRequest
 from etl.sandbox.generate import new_id
-from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
 from tests.worlds import settled_world
@@ -155,17 +155,6 @@ def add_one_at(server: Sandbox, *requests: int) -> Callable[[SandboxRequest], No
     return add
 
 
-async def test_list_of_run_tests_that_shifts_while_it_is_read_is_still_complete(tmp_path: Path) -> None:
-    async with Sandbox(settled_world(run_tests=3, executions=4, calls=3), max_limit=2) as server:
-        server.on_request = add_one_at(server, 1, 2, 4)
-
-        summary = await job.export(settings_for(server, tmp_path / "data", run_tests="all"))
-
-        assert summary.exit_code == 0
-        assert len(summary.run_tests) == 6
-        assert_equals_world(tmp_path, server.world)
-
-
 async def test_list_that_is_never_proved_is_a_problem_and_what_it_showed_is_exported(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:
@@ -222,16 +211,13 @@ def fetched(server: Sandbox, summary: Summary) -> list[Execution]:
 
 
 async def test_plan_discovers_too_and_says_what_it_could_not(server: Sandbox, tmp_path: Path) -> None:
-    write_settings(tmp_path, "all", "[api]", "max_tries = 1")
-
-    whole = await metrics_etl("plan", "--json", cwd=tmp_path, env=environment(server))
+    settings = settings_for(server, tmp_path / "data", run_tests="all", api={"max_tries": 1})
+    whole = await job.plan(settings)
     server.fault = refuse_row(0)
-    lacking = await metrics_etl("plan", "--json", cwd=tmp_path, env=environment(server))
+    lacking = await job.plan(settings)
 
-    assert (whole.exit_code, lacking.exit_code) == (0, 3)
-    assert len(whole.document["run_tests"]) == 3
-    assert len(whole.document["executions"]) == 12
-    assert "of the list of run tests cannot be read" in lacking.document["problems"][0]
+    assert (len(whole.run_tests), len(whole.planned), whole.problems) == (3, 12, [])
+    assert "of the list of run tests cannot be read" in lacking.problems[0]
     assert not (tmp_path / "data").exists()
 
 
@@ -245,28 +231,20 @@ async def test_plan_discovers_too_and_says_what_it_could_not(server: Sandbox, tm
     ],
     ids=["401", "503", "404 HTML", "no run test"],
 )
-async def test_discovery_that_fails_ends_the_run_with_a_summary(
-    server: Sandbox, tmp_path: Path, fault: Fault, exit_code: int, words: str
+async def test_discovery_that_fails_ends_a_plan_and_a_run_which_leaves_a_summary(
+    server: Sandbox, tmp_path: Path, export: Export, fault: Fault, exit_code: int, words: str
 ) -> None:
     server.fault = lambda request, _nth: fault if request.path == RUN_TESTS else None
-    write_settings(tmp_path, "all", "[api]", "max_tries = 2")
 
-    result = await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
-    planned = await metrics_etl("plan", cwd=tmp_path, env=environment(server))
+    summary = await export(api={"max_tries": 1})
+    with pytest.raises(ExporterError) as planned:
+        await job.plan(settings_for(server, tmp_path / "data", run_tests="all", api={"max_tries": 1}))
 
-    assert (result.exit_code, planned.exit_code) == (exit_code, exit_code)
-    assert result.stderr.count("\n") == planned.stderr.count("\n") == 1
-    assert words in result.stderr
-    assert words in planned.stderr
+    assert (summary.exit_code, planned.value.exit_code) == (exit_code, exit_code)
+    assert words in str(planned.value)
+    (problem,) = summary.problems
+    assert words in problem
     left = json.loads((tmp_path / "data" / "_state" / "last_run.json").read_bytes())
     assert (left["exit_code"], left["run_tests"]) == (exit_code, [])
-    assert words in left["problems"][0]
     (row,) = rows_of(tmp_path, "runs")
     assert row["exit_code"] == exit_code
-
-
-async def test_the_word_is_enough_in_the_environment(server: Sandbox, tmp_path: Path) -> None:
-    result = await metrics_etl("run", "--json", cwd=tmp_path, env=environment(server, METRICS_ETL_RUN_TESTS="all"))
-
-    assert result.exit_code == 0
-    assert result.document["rows"]["calls"] == 36

@@ -6,7 +6,6 @@ import threading
 import pytest
 
 from etl.errors import DestinationError
-from etl.load.dataset import Written
 from etl.pipeline import buffer as module
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.tasks import to_the_end
@@ -24,11 +23,7 @@ def whole(number: int, calls: int) -> FlatBundle:
 
 
 class Commits(list[list[FlatBundle]]):
-    """What was committed, to files whose largest has so many rows."""
-
-    def __init__(self, largest_rows: int = 0) -> None:
-        super().__init__()
-        self.written = Written(largest_rows=largest_rows)
+    """What was committed."""
 
     async def commit(self, bundles: list[FlatBundle]) -> None:
         await to_the_end(lambda: self.append(bundles))
@@ -40,7 +35,7 @@ def ids(commits: Commits) -> list[list[str]]:
 
 async def test_bundles_wait_for_the_interval_and_the_end() -> None:
     commits = Commits()
-    patient = CommitBuffer(commits.commit, commits.written, interval_seconds=3600)
+    patient = CommitBuffer(commits.commit, interval_seconds=3600)
     await patient.add(bundle(1))
     await patient.add(bundle(2))
     assert commits == []
@@ -48,7 +43,7 @@ async def test_bundles_wait_for_the_interval_and_the_end() -> None:
     await patient.flush()
     assert ids(commits) == [["e1", "e2"]]
 
-    hasty = CommitBuffer(commits.commit, commits.written, interval_seconds=0)
+    hasty = CommitBuffer(commits.commit, interval_seconds=0)
     await hasty.add(bundle(3))
     assert ids(commits)[1:] == [["e3"]]
 
@@ -61,7 +56,7 @@ async def test_what_has_arrived_is_committed_when_the_interval_is_over_though_no
         await commits.commit(bundles)
         committed.set()
 
-    buffer = CommitBuffer(commit, commits.written, interval_seconds=0.05)
+    buffer = CommitBuffer(commit, interval_seconds=0.05)
     committing = asyncio.ensure_future(buffer.commit_on_time())
     for numbers in ((1, 2), (3,)):
         for number in numbers:
@@ -78,29 +73,26 @@ async def test_commit_on_time_that_fails_is_told_and_not_tried_for_ever() -> Non
     async def commit(_bundles: list[FlatBundle]) -> None:
         raise DestinationError("calls: No space left on device")
 
-    buffer = CommitBuffer(commit, Written(), interval_seconds=0.05)
+    buffer = CommitBuffer(commit, interval_seconds=0.05)
     await buffer.add(bundle(1))
     with pytest.raises(DestinationError):
         await buffer.commit_on_time()
 
 
-@pytest.mark.parametrize(("largest_rows", "sizes"), [(0, [40, 40, 20]), (200, [40, 50, 10]), (1000, [40, 60])])
-async def test_many_calls_are_committed_before_the_interval_and_more_where_files_are_large(
-    monkeypatch: pytest.MonkeyPatch, largest_rows: int, sizes: list[int]
-) -> None:
+async def test_many_calls_are_committed_before_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MANY_CALLS", 40)
-    commits = Commits(largest_rows)
-    buffer = CommitBuffer(commits.commit, commits.written, interval_seconds=3600)
+    commits = Commits()
+    buffer = CommitBuffer(commits.commit, interval_seconds=3600)
     for number in range(10):
         await buffer.add(whole(number, 10))
     await buffer.flush()
-    assert [sum(len(each.calls.values) for each in bundles) for bundles in commits] == sizes
+    assert [sum(len(each.calls.values) for each in bundles) for bundles in commits] == [40, 40, 20]
 
 
 async def test_much_text_is_committed_however_few_calls_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MUCH_TEXT", 1_000)
-    commits = Commits(largest_rows=100_000)
-    buffer = CommitBuffer(commits.commit, commits.written, interval_seconds=3600)
+    commits = Commits()
+    buffer = CommitBuffer(commits.commit, interval_seconds=3600)
     for number in range(5):
         wordy = fetched_call(f"c{number}", {"transcript": "x" * 400})
         await buffer.add(flatten(bundle_of(wordy, of=execution(f"e{number}"))))
@@ -120,7 +112,7 @@ async def test_cancelled_crawl_waits_for_the_commit_in_hand_and_for_what_it_note
         await to_the_end(write)
         ended.set()
 
-    adding = asyncio.ensure_future(CommitBuffer(commit, Written(), interval_seconds=0).add(bundle(1)))
+    adding = asyncio.ensure_future(CommitBuffer(commit, interval_seconds=0).add(bundle(1)))
     await asyncio.to_thread(began.wait)
     adding.cancel()
     done, _ = await asyncio.wait([adding], timeout=0.05)
@@ -139,7 +131,7 @@ async def test_commits_never_overlap_and_lose_no_bundle() -> None:
         await to_the_end(lambda: commits.extend(bundles))
         running.release()
 
-    buffer = CommitBuffer(commit, Written(), interval_seconds=0)
+    buffer = CommitBuffer(commit, interval_seconds=0)
     async with asyncio.TaskGroup() as group:
         for number in range(200):
             group.create_task(buffer.add(bundle(number)))
@@ -158,7 +150,7 @@ async def test_write_in_hand_is_waited_for_even_when_every_task_is_cancelled() -
     async def commit(_bundles: list[FlatBundle]) -> None:
         await to_the_end(write)
 
-    adding = asyncio.ensure_future(CommitBuffer(commit, Written(), interval_seconds=0).add(bundle(1)))
+    adding = asyncio.ensure_future(CommitBuffer(commit, interval_seconds=0).add(bundle(1)))
     await asyncio.to_thread(began.wait)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()

@@ -317,13 +317,3 @@ async def test_settling_execution_whose_detail_fails_is_fetched_whole(
     assert seen == asked[Endpoint.DETAIL]
     assert {row["export_state"] for row in truth.rows_of(tmp_path, "executions")} == {"exported"}
     truth.assert_equals_world(tmp_path, source.world)
-
-
-async def test_number_that_is_none_is_kept_as_it_was_written(tmp_path: Path) -> None:
-    async with Source() as source:
-        source.fault = lambda request, _nth: KINDS["NaN"].fault if endpoint_of(request) is Endpoint.CALL else None
-        await etl.export(settings(source, tmp_path))
-
-    extras = [row["extra"] for row in truth.rows_of(tmp_path, "calls") if row["status"] == "completed"]
-    assert len(extras) > 10
-    assert all('"novel":"NaN"' in extra for extra in extras)

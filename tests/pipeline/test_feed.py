@@ -166,25 +166,6 @@ async def test_a_copy_that_follows_is_the_dataset_after_every_night(server: Sand
     assert nights.differences() == NO_DIFFERENCES
 
 
-async def test_a_load_that_is_repeated_or_left_out_for_nights_comes_to_the_same(
-    server: Sandbox, nights: Nights
-) -> None:
-    rng = random.Random(3)
-    await nights.export()
-    nights.follow()
-    assert nights.follow() == set()
-    for execution in server.world.run_tests[0].executions[:2]:
-        sandbox.rerun_execution(execution, nights.now)
-        await nights.export()
-        sandbox.finish_execution(execution, rng, nights.now)
-        await nights.export()
-    assert nights.follow() == ids(*server.world.run_tests[0].executions[:2])
-    assert nights.differences() == NO_DIFFERENCES
-    nights.engine.execute("DELETE FROM mine.executions")
-    assert len(nights.follow()) == 10, "what was lost of the copy comes again, and nothing twice"
-    assert nights.differences() == NO_DIFFERENCES
-
-
 async def test_python_gives_what_takes_the_place_of_what_one_has(
     server: Sandbox, nights: Nights, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,10 +1,9 @@
 """An execution that is larger than what a night can fetch: what has arrived is saved, and the next night fetches the rest."""
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -75,18 +74,6 @@ async def test_giant_is_whole_after_as_many_nights_as_it_takes_and_no_call_is_fe
     assert len(twice) <= 2 * nights
     assert rows_of(tmp_path, "executions")[0]["export_state"] == "settling", "no time has passed between these nights"
     assert verify(settings_for(server, tmp_path / "data"), Scope()).findings == []
-
-
-async def test_small_new_executions_come_before_the_rest_of_a_giant(server: Sandbox, tmp_path: Path) -> None:
-    await night_that_ends_after(CALLS // 4, server, tmp_path)
-    small = sandbox.add_execution(
-        server.world, server.world.run_tests[0], random.Random(1), NIGHT - timedelta(days=2), 3
-    )
-    sent = len(server.requests)
-    assert (await night_that_ends_after(10_000, server, tmp_path)).exit_code == 0
-    first = [each.query["call_execution_id"] for each in server.requests[sent:] if "call_execution_id" in each.query]
-    assert {*first[:3]} == {call.call_execution_id for call in small.calls}
-    assert_equals_world(tmp_path, server.world)
 
 
 @pytest.mark.parametrize(("settle_by", "max_limit"), [("detail", None), ("refetch", 6)])

@@ -61,16 +61,6 @@ async def test_hold_of_more_than_an_hour_ends_the_run_with_what_had_arrived(tmp_
     assert {row["execution_id"] for row in rows_of(tmp_path, "executions")} == whole != set()
 
 
-async def test_one_503_with_a_long_retry_after_neither_keeps_the_run_nor_the_lock(tmp_path: Path) -> None:
-    async with Sandbox(settled_world(run_tests=1, executions=2, calls=2)) as server:
-        server.fault = lambda _request, _nth: Fault(status=503, headers={"Retry-After": "80000"})
-        summary = await export(server, tmp_path)
-        assert (summary.exit_code, len(server.requests)) == (5, 1)
-        assert_says_when_to_come_back(summary, 80_000)
-        server.fault = None
-        assert (await export(server, tmp_path)).exit_code == 0
-
-
 @pytest.mark.parametrize("status", [429, 503])
 async def test_refusals_without_an_end_keep_the_run_no_longer_than_one_hold_may(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int

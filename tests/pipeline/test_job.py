@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,30 +28,6 @@ from tests.worlds import settled_world
 def calls_in(dataset: Path) -> list[str]:
     ids: list[str] = ds.dataset(dataset / "calls").to_table()["call_execution_id"].to_pylist()
     return ids
-
-
-async def test_execution_without_a_start_stays_in_the_partition_where_its_calls_were_put(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The run fails between the calls and the execution row; the next one, a day later, must not put them there twice."""
-    world = settled_world(run_tests=1, executions=1, calls=5)
-    world.run_tests[0].executions[0].started_at = None  # type: ignore[assignment]
-    publish, today = LocalFiles.publish, datetime.now(UTC)
-
-    def fail_at_executions(files: LocalFiles, path: str, data: bytes) -> None:
-        if path.startswith("executions/"):
-            raise DestinationError(f"{path}: No space left on device")
-        publish(files, path, data)
-
-    async with Sandbox(world) as server:
-        settings = settings_for(server, tmp_path / "data")
-        monkeypatch.setattr(LocalFiles, "publish", fail_at_executions)
-        failed = await job.export(settings, clock=lambda: today)
-        monkeypatch.undo()
-        healed = await job.export(settings, clock=lambda: today + timedelta(days=1))
-
-    assert (failed.exit_code, healed.exit_code) == (6, 0)
-    assert len(calls_in(tmp_path / "data")) == len(set(calls_in(tmp_path / "data"))) == 5
 
 
 async def test_run_that_ends_before_it_has_a_plan_calls_nothing_complete(tmp_path: Path) -> None:
@@ -178,26 +154,6 @@ async def test_run_that_is_stopped_while_it_marks_deletions_says_what_it_marked(
 
     assert (summary.exit_code, summary.run_tests[0].deleted) == (143, 2)
     assert "deleted" in events
-
-
-async def test_lookup_that_is_not_answered_is_told_although_marking_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise DestinationError("no space")
-
-    async with Sandbox(settled_world(run_tests=1, executions=30, calls=1)) as server:
-        settings = settings_for(server, tmp_path / "data", api={"max_tries": 1})
-        await job.export(settings)
-        gone, unknown = server.world.run_tests[0].executions[:2]
-        for execution in (gone, unknown):
-            delete_execution(execution)
-        server.fault = lambda request, _nth: Fault(status=500) if unknown.execution_id in request.target else None
-        monkeypatch.setattr(apply, "mark_deleted", fail)
-        summary = await job.export(settings)
-
-    assert (summary.exit_code, summary.run_tests[0].deleted) == (6, 0)
-    assert [each.kind for each in summary.findings] == [Kind.LOOK_UP_FAILED]
 
 
 async def test_files_of_an_older_version_are_completed_before_the_api_is_asked(tmp_path: Path) -> None:

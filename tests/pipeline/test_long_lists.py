@@ -2,26 +2,12 @@
 
 from pathlib import Path
 
-import pytest
-
 from etl.model.records import METRICS, RUNS
 from etl.pipeline import job
 from etl.sandbox import Sandbox
 from tests.e2e.truth import assert_equals_world
 from tests.support import settings_for
-from tests.worlds import END, settled_world
-
-
-@pytest.mark.slow
-async def test_three_thousand_calls_of_one_time_are_exported_with_a_request_each(tmp_path: Path) -> None:
-    """Calls of one time come in another order on each page: read page by page, some are never seen."""
-    async with Sandbox(settled_world(run_tests=1, executions=1, calls=3000)) as server:
-        for call in server.world.run_tests[0].executions[0].calls:
-            call.updated_at = END
-        summary = await job.export(settings_for(server, tmp_path / "data"))
-        assert (summary.exit_code, summary.problems) == (0, [])
-        assert len(server.requests) == summary.necessary_requests == 1 + 2 + 3000
-        assert_equals_world(tmp_path, server.world)
+from tests.worlds import settled_world
 
 
 async def test_long_list_of_executions_costs_two_requests_a_night(tmp_path: Path) -> None:

@@ -152,17 +152,3 @@ async def test_calls_of_a_list_that_contradicts_them_are_fetched_once(tmp_path: 
     assert summary.exit_code == 3
     assert server.count(METRICS, call_execution_id=alive) == 1
     assert len(rows_of(tmp_path, "calls")) == 20 - is_dead
-
-
-def list_of_another(server: Sandbox) -> Callable[[SandboxRequest, int], Fault | None]:
-    """The list of the second run test is that of the first."""
-    first, second = server.world.run_tests
-
-    def fault(request: SandboxRequest, _nth: int) -> Fault | None:
-        query = request.query
-        if request.path != METRICS or query.get("run_test_name") != second.name:
-            return None
-        page = execution_page(server.world, first.name, query.get("page"), query.get("limit"))
-        return Fault(status=200, body=msgspec.json.encode({"status": True, "result": page}))
-
-    return fault

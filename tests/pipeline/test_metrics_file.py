@@ -15,9 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from etl.inspect.status import Status, read_status
-from etl.inspect.verdict import judge
 from etl.load.files.local import LocalFiles
-from etl.model.keys import default_key
 from etl.pipeline import job
 from etl.pipeline.metrics_file import write_metrics_file
 from etl.pipeline.summary import Summary
@@ -89,76 +87,6 @@ async def test_what_is_missing_is_told_by_run_test_and_the_time_of_the_last_comp
     assert told["run_problems",] == 1
     assert document["incomplete"] == ["first"]
     assert document["last_complete_at"] == before | {"second": document["finished_at"]}
-
-
-async def test_narrowed_run_makes_nothing_fresh_but_the_whole_run_tests_that_it_exported(
-    server: Sandbox, tmp_path: Path
-) -> None:
-    settings = configured(server, tmp_path)
-    for narrowed, refreshed in (
-        (settings.only(["first"]), {"first"}),
-        (settings.only(since=datetime(2020, 1, 1, tzinfo=UTC).date()), set()),
-    ):
-        shutil.rmtree(tmp_path / "data", ignore_errors=True)
-        await export(narrowed, tmp_path)
-        never = status_of(settings, tmp_path)
-        await export(settings, tmp_path, ago=2 * DAY)
-        assert (await export(narrowed, tmp_path)).exit_code == 0
-        old = status_of(settings, tmp_path)
-
-        assert (never.complete_at, old.is_older_than(26), judge(old, max_age_hours=26).is_good) == (None, True, False)
-        assert {each.key for each in never.run_tests if each.complete_at} == refreshed
-        yesterday = datetime.now(UTC) - DAY
-        assert {each.key for each in old.run_tests if each.complete_at and each.complete_at > yesterday} == refreshed
-        told = samples(tmp_path)
-        assert told["dataset_complete_timestamp_seconds",] < told["run_finished_timestamp_seconds",] - 86400
-
-
-async def test_run_test_that_was_never_complete_stays_named_whatever_runs_later(
-    server: Sandbox, tmp_path: Path
-) -> None:
-    """Its name is mistyped. One that is configured no more is named no more."""
-    first = {"name": server.world.run_tests[0].name, "key": "first"}
-    settings, key = configured(server, tmp_path, run_tests=[first, "Chekout flow"]), default_key("Chekout flow")
-    for each in (settings, settings.only(["first"])):
-        await export(each, tmp_path)
-        told = samples(tmp_path)
-        assert (told["complete", key], told["last_complete_timestamp_seconds", key]) == (0, 0)
-        assert told["dataset_complete_timestamp_seconds",] == 0
-        assert not judge(status_of(settings, tmp_path)).is_good
-
-    await export(configured(server, tmp_path, run_tests=[first]), tmp_path)
-    assert list(last_run(tmp_path)["last_complete_at"]) == ["first"]
-    assert ("last_complete_timestamp_seconds", key) not in samples(tmp_path)
-
-
-@pytest.mark.parametrize("change", ["keys", "an earlier day", "all run tests"])
-async def test_nothing_is_fresh_after_the_settings_changed_until_a_run_was_complete(
-    server: Sandbox, tmp_path: Path, change: str
-) -> None:
-    first, second = (run_test.name for run_test in server.world.run_tests)
-    today = datetime.now(UTC).date()
-    before, after = (
-        configured(server, tmp_path, run_tests=run_tests)
-        for run_tests in {
-            "keys": ([first, second], [{"name": first, "key": "new-0"}, {"name": second, "key": "new-1"}]),
-            "an earlier day": ([first, {"name": second, "since": today}], [first, second]),
-            "all run tests": ([first], "all"),
-        }[change]
-    )
-    assert (await export(before, tmp_path)).exit_code == 0
-    assert judge(status_of(before, tmp_path)).is_good
-
-    changed = status_of(after, tmp_path)
-    server.fault = lambda _request, _nth: Fault(status=401)
-    assert (await export(after, tmp_path)).exit_code == 4
-    still, told = status_of(after, tmp_path), samples(tmp_path)
-    server.fault = None
-    assert (await export(after, tmp_path)).exit_code == 0
-
-    assert [(each.complete_at, judge(each).is_good) for each in (changed, still)] == [(None, False)] * 2
-    assert told["dataset_complete_timestamp_seconds",] == 0
-    assert judge(status_of(after, tmp_path)).is_good
 
 
 async def test_summary_that_cannot_be_saved_leaves_every_series(server: Sandbox, tmp_path: Path) -> None:

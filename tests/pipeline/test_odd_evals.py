@@ -11,8 +11,8 @@ import pytest
 from etl.model.records import DETAIL, METRICS, RUNS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Execution, Fault, Sandbox, SandboxRequest, delete_call
-from tests.e2e.truth import assert_equals_world, eval_rows, rows_of
+from etl.sandbox import Execution, Fault, Sandbox, SandboxRequest
+from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
 from tests.worlds import settled_world
 
@@ -155,26 +155,3 @@ async def test_call_whose_entry_fails_is_a_dead_letter_of_its_own_and_keeps_its_
     healed = await export()
     assert (healed.exit_code, healed.problems) == (0, [])
     assert_equals_world(tmp_path, server.world)
-
-
-async def test_kept_calls_keep_their_evals_when_the_list_turns_odd_while_it_is_read(
-    server: Sandbox, export: Export, tmp_path: Path
-) -> None:
-    """One call has changed and is gone when it is asked for: so the list of the settling execution is read again."""
-    execution = odd_execution(server)
-    for each in server.world.run_tests[0].executions:
-        each.completed_at = FIRST_NIGHT - timedelta(hours=1)
-    await export()
-    gone = execution.calls[0]
-    gone.total_cost_cents = 999
-
-    def change(request: SandboxRequest) -> None:
-        if request.path == METRICS and request.query.get("call_execution_id") == gone.call_execution_id:
-            delete_call(gone)
-            spoil_with_a_number(server)
-
-    server.on_request = change
-    summary = await export()
-    assert (summary.exit_code, gone.is_deleted) == (0, True)
-    found = {(row["call_execution_id"], row["eval_config_id"]) for row in rows_of(tmp_path, "evals")}
-    assert found == eval_rows(server.world).keys()

@@ -1,14 +1,10 @@
 """What a source answers that is odd but not a change: unknown statuses, poisoned rows, calls that never answer, no times."""
 
-import json
-import random
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from etl import sandbox
@@ -17,7 +13,7 @@ from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, RunTest, Sandbox
 from tests.datasets import fill_parts_early
-from tests.e2e.truth import assert_equals_world, call_rows, execution_rows, rows_of
+from tests.e2e.truth import assert_equals_world, call_rows, rows_of
 from tests.support import settings_for
 from tests.worlds import settled_world
 
@@ -55,17 +51,6 @@ def export(server: Sandbox, tmp_path: Path) -> Export:
 @pytest.fixture(autouse=True)
 def _a_part_for_each_execution(monkeypatch: pytest.MonkeyPatch) -> None:
     fill_parts_early(monkeypatch, rows=1)
-
-
-def holds(data: bytes | memoryview, execution: Execution) -> bool:
-    """Whether a file of this content has a row of the execution."""
-    return execution.execution_id in pq.ParquetFile(pa.BufferReader(data)).read()["execution_id"].to_pylist()
-
-
-def folder_of(folder: Path, execution: Execution) -> str:
-    """The name of the folder in which the execution's row lies."""
-    paths = (folder / "data" / "executions").rglob("*.parquet")
-    return next(path.parent.name for path in paths if holds(path.read_bytes(), execution))
 
 
 def newest(run_test: RunTest) -> Execution:
@@ -136,32 +121,6 @@ async def test_execution_that_settles_in_a_status_never_seen_before_is_a_problem
     assert ids.count(execution.execution_id) == len(execution.calls)
 
 
-async def test_two_run_tests_of_one_name_are_exported_as_one(tmp_path: Path) -> None:
-    world = settled_world(names=["Checkout", "Checkout", "Other"], executions=3, calls=2)
-    async with Sandbox(world) as server:
-        summary = await job.export(settings_for(server, tmp_path / "data"))
-
-    assert (summary.exit_code, summary.run_tests[0].listed) == (0, 6)
-    assert_equals_world(tmp_path, world)
-
-
-async def test_execution_without_any_time_is_exported_and_settles(
-    server: Sandbox, export: Export, tmp_path: Path
-) -> None:
-    execution = newest(server.world.run_tests[0])
-    execution.started_at = execution.completed_at = None  # type: ignore[assignment]
-
-    states = []
-    for _ in range(3):
-        await export()
-        states.append(state_of(tmp_path, execution)["export_state"])
-
-    assert states == ["settling", "exported", "exported"]
-    assert_equals_world(tmp_path, server.world)
-    first_seen = f"month={NIGHT + timedelta(days=1):%Y-%m}"
-    assert folder_of(tmp_path, execution) == first_seen
-
-
 async def test_poisoned_execution_costs_no_other_row_and_heals(server: Sandbox, export: Export, tmp_path: Path) -> None:
     """One fractional token count makes every page that holds its execution a 500."""
     poisoned = server.world.run_tests[0].executions[5]
@@ -187,22 +146,6 @@ async def test_poisoned_execution_costs_no_other_row_and_heals(server: Sandbox, 
     assert_equals_world(tmp_path, server.world)
 
 
-async def test_execution_that_is_poisoned_later_keeps_what_was_known(
-    server: Sandbox, export: Export, tmp_path: Path
-) -> None:
-    await export()
-    poisoned = server.world.run_tests[0].executions[5]
-    known = execution_rows(server.world)[(poisoned.execution_id,)]
-    poison(poisoned)
-
-    summary = await export()
-
-    assert summary.exit_code == 3
-    row = state_of(tmp_path, poisoned)
-    assert {name: row[name] for name in known} == known
-    assert (row["export_state"], row["exported_calls"]) == ("incomplete", 3)
-
-
 async def test_run_that_takes_too_long_stops_in_order_and_the_next_goes_on(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:
@@ -225,40 +168,6 @@ async def test_run_that_takes_too_long_stops_in_order_and_the_next_goes_on(
     assert_equals_world(tmp_path, server.world)
 
 
-async def test_execution_of_which_no_call_can_be_had_does_not_end_the_night(
-    server: Sandbox, export: Export, tmp_path: Path
-) -> None:
-    bad = sandbox.add_execution(server.world, server.world.run_tests[0], random.Random(99), NIGHT, 120)
-    server.fault = lambda request, _nth: (
-        sandbox.Fault(status=500)
-        if request.query.get("call_execution_id") in {call.call_execution_id for call in bad.calls}
-        else None
-    )
-
-    for _ in range(2):
-        summary = await export(settings={"api": {"max_tries": 1}})
-        assert summary.exit_code == 3
-        assert summary.run_tests[0].dead_letters == 120
-
-    assert len(rows_of(tmp_path, "errors")) == 120
-    assert len(rows_of(tmp_path, "calls")) == 16 * 3
-
-
-async def test_execution_that_cannot_be_listed_is_told_in_the_right_words_whatever_since_says(
-    server: Sandbox, tmp_path: Path
-) -> None:
-    first, *_ = server.world.run_tests
-    poison(first.executions[0])
-    day = first.executions[-1].started_at.date()
-    settings = settings_for(server, tmp_path / "data").only([first.name], since=day)
-
-    plan = await job.plan(settings)
-    summary = await job.export(settings)
-
-    assert "1 row of its list cannot be read" in summary.problems[0]
-    assert plan.problems == summary.problems
-
-
 async def test_documented_spelling_gives_the_same_dataset(tmp_path: Path) -> None:
     world = settled_world(run_tests=2, executions=4, calls=10)
     documented = Fault(
@@ -271,27 +180,6 @@ async def test_documented_spelling_gives_the_same_dataset(tmp_path: Path) -> Non
 
     assert summary.exit_code == 0
     assert_equals_world(tmp_path, world)
-
-
-async def test_awkward_numbers_arrive_exactly_or_in_extra(tmp_path: Path) -> None:
-    """A world with strings for numbers, floats for counts and nulls: see ``make_world(quirks=True)``."""
-    world = settled_world(run_tests=3, executions=6, calls=30, quirks=True)
-    async with Sandbox(world) as server:
-        summary = await job.export(settings_for(server, tmp_path / "data"))
-
-    assert summary.exit_code == 0
-    rows = {row["call_execution_id"]: row for row in rows_of(tmp_path, "calls")}
-    misfits = 0
-    for (call_id,), wanted in call_rows(world).items():
-        extra = json.loads(rows[call_id]["extra"] or "{}")
-        for name in ("input_tokens", "output_tokens", "total_tokens", "message_count", "turn_count", "csat_score"):
-            value, cell = wanted[f"chat_metrics_{name}"], rows[call_id][f"chat_metrics_{name}"]
-            kept = extra.get("chat_metrics", {}).get(name)
-            misfits += kept is not None
-            assert (
-                (cell == float(value) if kept is None else kept == value) if value is not None else cell is kept is None
-            )
-    assert summary.run_tests[2].misfits == misfits
 
 
 async def test_rate_limited_server_is_waited_for_and_nothing_is_lost(tmp_path: Path) -> None:

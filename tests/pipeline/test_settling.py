@@ -1,11 +1,14 @@
 """Executions that only settle are compared by two lists, and what is dead is fetched alone."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from etl.extract.settling import Counts
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Sandbox
@@ -87,11 +90,9 @@ def with_a_new_field(body: bytes) -> bytes:
     return body.replace(b'"total_calls":', b'"novel":1,"total_calls":')
 
 
-@pytest.mark.parametrize(("executions", "is_told"), [(12, True), (3, False)])
 async def test_list_that_is_written_in_another_way_costs_two_requests_an_execution_in_two_nights(
-    tmp_path: Path, executions: int, *, is_told: bool
+    world: World, tmp_path: Path
 ) -> None:
-    world = settled_world(run_tests=1, days=1, executions=executions, calls=CALLS)
     async with Sandbox(world) as server:
         for now in (FIRST_NIGHT, LATER):
             await night(server, tmp_path, now)
@@ -101,10 +102,8 @@ async def test_list_that_is_written_in_another_way_costs_two_requests_an_executi
         again, after = [await night(server, tmp_path, LATER + timedelta(days=days)) for days in (1, 2)]
 
     assert (odd.exit_code, odd.problems) == (0, [])
-    assert sent == {"detail": executions, "list": executions, "call": 0}
-    assert any("12 executions listed differently" in notice for notice in odd.notices) == is_told
-    assert (again.requests, again.notices) == (1 + 2 * executions, [])
-    assert (after.requests, after.notices) == (1, [])
+    assert sent == {"detail": 3, "list": 3, "call": 0}
+    assert (again.requests, after.requests) == (1 + 2 * 3, 1)
     assert_equals_world(tmp_path, world)
 
 
@@ -131,39 +130,6 @@ async def test_late_evals_are_taken_from_the_list(world: World, tmp_path: Path) 
         await night(server, tmp_path, LATER)
 
     assert asked(server)["call"] == 0
-    assert_equals_world(tmp_path, world)
-
-
-async def test_deleted_and_added_calls_are_seen(world: World, tmp_path: Path) -> None:
-    async with Sandbox(world) as server:
-        await night(server, tmp_path, FIRST_NIGHT)
-        world.run_tests[0].executions[0].calls[1].is_deleted = True
-        second = await night(server, tmp_path, LATER)
-
-    assert second.exit_code == 0
-    assert_equals_world(tmp_path, world)
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault(status=500, body=b'{"status": false, "message": "No TestExecution matches the given query."}'),
-        Fault(status=403, body=b'{"status": false, "message": "Forbidden"}'),
-        Fault(status=404, body=b"<html>"),
-        Fault(body=b'{"id": "x", "calls": []}'),
-    ],
-    ids=["500", "403", "404", "another shape"],
-)
-async def test_where_the_detail_cannot_be_had_everything_is_fetched(world: World, tmp_path: Path, fault: Fault) -> None:
-    async with Sandbox(world) as server:
-        await night(server, tmp_path, FIRST_NIGHT)
-        later_cost(world.run_tests[0].executions[0].calls[2])
-        server.fault = lambda request, _nth: fault if request.path.startswith(DETAIL) else None
-        second = await night(server, tmp_path, LATER)
-
-    assert second.exit_code == 0
-    assert asked(server)["call"] == 3 * CALLS
-    assert "3 settling executions fetched in full" in "\n".join(second.notices)
     assert_equals_world(tmp_path, world)
 
 
@@ -204,20 +170,6 @@ async def test_dead_letter_costs_its_own_request_and_a_list_and_its_execution_se
     assert (first.exit_code, second.exit_code) == (3, 0)
     assert (resumed, compared) == ({"detail": 0, "list": 1, "call": 1}, {"detail": 1, "list": 1, "call": 0})
     assert asked(server) == {"detail": 0, "list": 0, "call": 0}
-    assert_equals_world(tmp_path, world)
-
-
-async def test_cancelled_executions_with_calls_that_never_end_are_left_alone_at_last(tmp_path: Path) -> None:
-    world = settled_world(run_tests=1, days=1, executions=2, calls=CALLS)
-    for execution in world.run_tests[0].executions:
-        execution.status = "cancelled"
-        execution.calls[0].status = "pending"
-    async with Sandbox(world) as server:
-        for now in (FIRST_NIGHT, LATER, LATER + timedelta(days=2)):
-            await night(server, tmp_path, now)
-        last = await night(server, tmp_path, LATER + timedelta(days=3))
-    assert asked(server) == {"detail": 0, "list": 0, "call": 0}
-    assert last.exit_code == 0
     assert_equals_world(tmp_path, world)
 
 
@@ -270,32 +222,6 @@ async def test_rerun_that_keeps_its_old_end_settles_from_when_it_was_seen(
     assert_equals_world(tmp_path, world)
 
 
-async def test_rerun_that_failed_first_settles_where_the_run_test_was_never_complete(
-    world: World, tmp_path: Path
-) -> None:
-    other, execution = world.run_tests[0].executions[:2]
-    dead = {other.calls[0].call_execution_id}
-    async with Sandbox(world) as server:
-        server.fault = lambda request, _nth: (
-            Fault(status=400) if request.query.get("call_execution_id") in dead else None
-        )
-        await night(server, tmp_path, LATER)
-        run_again(execution)
-        dead.add(execution.calls[0].call_execution_id)
-        await night(server, tmp_path, LATER + DAY)
-        dead.remove(execution.calls[0].call_execution_id)
-        await night(server, tmp_path, LATER + DAY + timedelta(hours=1))
-        for call in execution.calls:
-            call.total_cost_cents = 999
-        server.fault = None
-        for days in (2, 3):
-            await night(server, tmp_path, LATER + days * DAY)
-        last = await night(server, tmp_path, LATER + 4 * DAY)
-
-    assert (last.exit_code, last.requests) == (0, 1)
-    assert_equals_world(tmp_path, world)
-
-
 async def test_execution_whose_end_has_not_come_yet_does_not_settle_for_ever(world: World, tmp_path: Path) -> None:
     world.run_tests[0].executions[0].completed_at = datetime(2099, 1, 1, tzinfo=UTC)
     async with Sandbox(world) as server:
@@ -327,3 +253,14 @@ async def test_nothing_of_a_first_export_settles_anew(world: World, tmp_path: Pa
         await night(server, tmp_path, LATER)
         second = await night(server, tmp_path, LATER + DAY)
     assert second.requests == 1
+
+
+def test_all_counts_add_up() -> None:
+    numbers = [each.name for each in fields(Counts) if each.name not in ("deleted_executions", "failure")]
+    some: dict[str, Any] = {name: index + 1 for index, name in enumerate(numbers)}
+    total = Counts(**some, deleted_executions={"a"}, failure="first")
+    total.add(Counts(**some, deleted_executions={"a", "b"}, failure="last"))
+    total.add(Counts())
+    assert [getattr(total, name) for name in numbers] == [2 * value for value in some.values()]
+    assert total.deleted_executions == {"a", "b"}
+    assert total.failure == "last"

@@ -12,7 +12,6 @@ import pytest
 
 from etl import sandbox
 from etl.errors import DestinationError
-from etl.extract import calls as crawl_module
 from etl.load.files.local import LocalFiles
 from etl.model.findings import Kind
 from etl.model.keys import default_key
@@ -126,47 +125,6 @@ class TestAbsenceIsConfirmedById:
             "it is not asked for again"
         )
 
-    async def test_deleted_execution_that_comes_back_is_marked_no_longer_and_settles(
-        self, nights: Nights, tmp_path: Path
-    ) -> None:
-        await nights.export()
-        gone = nights.world.run_tests[0].executions[0]
-        gone.is_deleted = True
-        await nights.export()
-        gone.is_deleted = False
-
-        back, compared, quiet = [await nights.export() for _ in range(3)]
-
-        assert [each.exit_code for each in (back, compared, quiet)] == [0, 0, 0]
-        assert (nights.marked("executions"), nights.marked("calls"), nights.marked("evals")) == (0, 0, 0)
-        assert (compared.requests, quiet.requests) == (2 + 2, 2)
-        assert_equals_world(tmp_path, nights.world)
-
-    async def test_calls_deleted_before_the_first_export_are_no_alarm(self, nights: Nights, tmp_path: Path) -> None:
-        """The source counts them for ever."""
-        for execution in nights.world.run_tests[0].executions[:2]:
-            sandbox.delete_call(execution.calls[0])
-
-        found = [await nights.export() for _ in range(3)]
-
-        assert [(each.exit_code, each.findings) for each in found] == [(0, [])] * 3
-        assert found[2].requests == 2
-        assert_equals_world(tmp_path, nights.world)
-
-    async def test_calls_deleted_while_a_run_reads_them_are_no_alarm(self, nights: Nights, tmp_path: Path) -> None:
-        doomed = [execution.calls[1] for execution in nights.world.run_tests[0].executions[:4]]
-
-        def delete(request: SandboxRequest) -> None:
-            for call in doomed:
-                if request.query.get("call_execution_id") == call.call_execution_id:
-                    sandbox.delete_call(call)
-
-        nights.server.on_request = delete
-        summary = await nights.export()
-
-        assert (summary.exit_code, summary.findings) == (0, [])
-        assert_equals_world(tmp_path, nights.world)
-
     async def test_deleted_calls_and_evals_are_marked_and_marked_no_longer_when_they_are_back(
         self, nights: Nights, tmp_path: Path
     ) -> None:
@@ -252,20 +210,6 @@ class TestAbsenceIsConfirmedById:
         assert (summary.exit_code, Kind.ROW_UNREADABLE in kinds(summary)) == (3, True)
         assert nights.marked("executions") == 0
 
-    async def test_execution_that_is_listed_and_deleted_before_its_calls_are_is_no_alarm(self, nights: Nights) -> None:
-        """Also when a part of it was saved by then: it is marked at once."""
-        doomed = nights.world.run_tests[0].executions[0]
-
-        def delete(request: SandboxRequest) -> None:
-            if request.path == RUNS and request.query.get("execution_id") == doomed.execution_id:
-                sandbox.delete_execution(doomed)
-
-        nights.server.on_request = delete
-        summary = await nights.export()
-
-        assert (summary.exit_code, summary.findings) == (0, [])
-        assert doomed.execution_id not in {row["execution_id"] for row in nights.rows("executions")}
-
     async def test_dead_letters_of_a_deleted_execution_go(self, nights: Nights) -> None:
         gone = nights.world.run_tests[0].executions[0]
         bad = gone.calls[0].call_execution_id
@@ -317,17 +261,6 @@ class TestTheWorkspace:
 
         accepted, quiet = await nights.export(accept_deletions=True), await nights.export()
         assert (accepted.exit_code, nights.marked("executions"), quiet.exit_code) == (0, 14, 0)
-
-    async def test_source_that_is_emptied_but_for_one_run_test_marks_and_the_next_night_takes_the_marks_away(
-        self, nights: Nights, tmp_path: Path
-    ) -> None:
-        await nights.export()
-        for is_deleted, marked in ((True, 10), (False, 0)):
-            for execution in nights.world.run_tests[0].executions:
-                execution.is_deleted = is_deleted
-            assert (await nights.export()).exit_code == 0
-            assert nights.marked("executions") == marked
-        assert_equals_world(tmp_path, nights.world)
 
     @pytest.mark.parametrize("names", ["all", None])
     async def test_key_of_another_workspace_brings_nothing_into_the_dataset_though_ids_are_answered(
@@ -381,22 +314,6 @@ class TestNothingMoves:
         assert_equals_world(tmp_path, nights.world)
         assert (await nights.export(names="all")).requests == 4 + 2
 
-    async def test_settings_that_still_have_the_old_name_say_so_and_the_new_one_finds_its_rows(
-        self, nights: Nights, tmp_path: Path
-    ) -> None:
-        first, second = nights.world.run_tests
-        before = [first.name, second.name]
-        await nights.export(names=before)
-        sandbox.rename_run_test(first, "A new name")
-
-        old = await nights.export(names=before)
-        new = await nights.export(names=["A new name", second.name])
-
-        assert (old.exit_code, kinds(old)) == (3, [Kind.NO_SUCH_RUN_TEST])
-        assert (new.exit_code, kinds(new), new.requests) == (0, [Kind.RENAMED], 2)
-        assert {row["run_test"] for row in nights.rows("calls")} == {*map(default_key, before)}
-        assert_equals_world(tmp_path, nights.world)
-
     @pytest.mark.parametrize("is_narrowed", [True, False], ids=["narrowed run", "both names configured"])
     async def test_execution_that_was_deleted_before_its_run_test_was_renamed_is_marked_under_the_new_name(
         self, nights: Nights, is_narrowed: bool
@@ -416,21 +333,6 @@ class TestNothingMoves:
 
         assert nights.marked("executions", first.executions[0]) == 1
         assert {row["run_test_name"] for row in nights.rows("executions")} == {"A new name", second.name}
-
-    async def test_two_run_tests_that_swap_their_names_swap_those_of_their_rows(
-        self, nights: Nights, tmp_path: Path
-    ) -> None:
-        await nights.export()
-        first, second = nights.world.run_tests
-        names = first.name, second.name
-        for run_test, name in ((first, "meanwhile"), (second, names[0]), (first, names[1])):
-            sandbox.rename_run_test(run_test, name)
-
-        swapped = await nights.export(names=[*names])
-
-        assert (swapped.exit_code, swapped.requests) == (0, 2)
-        assert {row["run_test"] for row in nights.rows("calls")} == {*map(default_key, names)}
-        assert_equals_world(tmp_path, nights.world)
 
     async def test_configured_key_counts_for_what_is_new_alone(self, nights: Nights, tmp_path: Path) -> None:
         first, second = nights.world.run_tests
@@ -523,27 +425,6 @@ def _without(body: bytes, name: str) -> bytes:
 
 
 class TestListsCountWithRespectToTheirStart:
-    async def test_run_test_that_gets_an_execution_whenever_its_list_is_read_is_complete_every_night(
-        self, nights: Nights
-    ) -> None:
-        first = nights.world.run_tests[0]
-        begun: list[str] = []
-
-        def begin(request: SandboxRequest) -> None:
-            if request.query.get("run_test_name") == first.name:
-                new = sandbox.add_execution(
-                    nights.world, first, random.Random(len(begun)), datetime.now(UTC), 1, status="completed"
-                )
-                begun.append(new.execution_id)
-
-        for page_limit in (1024, 2):
-            nights.server.on_request = begin
-            before = {each.execution_id for each in first.executions}
-            summary = await nights.export(api={"page_limit": page_limit})
-            nights.server.on_request = None
-            assert (summary.exit_code, kinds(summary)) == (0, [])
-            assert before <= {row["execution_id"] for row in nights.rows("executions")}
-
     async def test_list_that_is_slow_holds_back_no_other_run_test(
         self, nights: Nights, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
@@ -564,40 +445,6 @@ class TestListsCountWithRespectToTheirStart:
 
         assert summary.exit_code == 0
         assert_equals_world(tmp_path, nights.world)
-
-
-async def test_execution_saved_in_pieces_goes_on_where_it_stood_without_a_detail_list(
-    nights: Nights, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A giant: each run fetches what the one before did not, whatever the server offers."""
-    monkeypatch.setattr(crawl_module, "_MOST_IN_HAND", 20)
-    giant = sandbox.add_execution(
-        nights.world, nights.world.run_tests[0], random.Random(1), NIGHT, 100, status="completed"
-    )
-    allowed = 0
-
-    def refuse(request: SandboxRequest, _nth: int) -> Fault | None:
-        nonlocal allowed
-        if "test-executions" in request.path:
-            return Fault(status=404, body=b"<html>")
-        is_of_giant = request.query.get("call_execution_id") in {call.call_execution_id for call in giant.calls}
-        allowed -= is_of_giant
-        return Fault(status=401) if is_of_giant and allowed < 0 else None
-
-    nights.server.fault = refuse
-    fetched = set[str]()
-    for _ in range(4):
-        allowed = 40
-        summary = await nights.export(api={"concurrency": 1})
-        asked = [
-            request.query.get("call_execution_id", "") for request in nights.server.requests if request.status == 200
-        ]
-        assert not fetched.intersection(asked)
-        fetched |= {each for each in asked if each in {row["call_execution_id"] for row in nights.rows("calls")}}
-        if summary.exit_code == 0:
-            break
-    assert summary.exit_code == 0
-    assert_equals_world(tmp_path, nights.world)
 
 
 # what an incomplete execution may keep

@@ -98,14 +98,6 @@ async def test_clock_that_is_set_before_the_first_answer_makes_nothing_final_ear
     assert abs(max(column(tmp_path, "exported_at")) - datetime.now(UTC)) < timedelta(minutes=2)
 
 
-@pytest.mark.parametrize("date", ["", "Thu, 01 Jan 1970 00:00:00 GMT"])
-async def test_source_that_tells_no_time_is_noticed(server: Sandbox, export: Export, tmp_path: Path, date: str) -> None:
-    assert (await export(ENDED)).notices == []
-    server.fault = lambda _request, _nth: Fault(headers={"Date": date})
-    (notice,) = (await job.export(settings_for(server, tmp_path / "data"), clock=lambda: ENDED)).notices
-    assert notice.startswith("the source's answers have no usable Date")
-
-
 async def test_clock_that_is_behind_makes_final_what_has_settled(export: Export, tmp_path: Path) -> None:
     """As much later: by what the two say, the source's may as well be ahead."""
     for night in (1, 2, 3):
@@ -130,22 +122,6 @@ async def test_clock_of_the_source_that_is_ahead_for_one_run_makes_nothing_final
         await export(first + night * DAY, settle_hours=48)
     assert set(column(tmp_path, "export_state")) == {"exported"}
     assert_equals_world(tmp_path, server.world)
-
-
-async def test_scrub_comes_round_although_a_run_had_a_clock_a_year_ahead(
-    server: Sandbox, export: Export, tmp_path: Path
-) -> None:
-    """The source sends no date that could tell, so the dataset has times that have not come yet."""
-    server.world.run_tests[0].executions[2].calls[1].total_cost_cents = 1
-    settings = settings_for(server, tmp_path / "data", export={"scrub_requests": 4})
-    server.fault = lambda _request, _nth: Fault(headers={"Date": ""})
-    await job.export(settings_for(server, tmp_path / "data"), clock=lambda: ENDED + YEAR)
-    assert min(column(tmp_path, "verified_at")) > ENDED + 300 * DAY
-
-    for night in range(2, 8):
-        await job.export(settings, clock=lambda: ENDED + night * DAY)  # noqa: B023 called before the next night
-
-    assert max(column(tmp_path, "verified_at")) == ENDED + 7 * DAY
 
 
 @pytest.mark.parametrize("ahead", [timedelta(hours=-20), timedelta(hours=20)], ids=["source ahead", "source behind"])
@@ -211,17 +187,6 @@ async def test_load_of_the_future_does_not_count(server: Sandbox, tmp_path: Path
     assert loaded_at is not None
     assert abs(loaded_at - (here - YEAR)) < timedelta(hours=1), "the source's clock"
     assert (second.warehouse_loaded_at, third.warehouse_loaded_at) == (loaded_at, datetime.fromtimestamp(0, UTC))
-
-
-async def test_runs_of_the_future_do_not_crowd_out_those_that_have_come(server: Sandbox, tmp_path: Path) -> None:
-    now = datetime.now(UTC)
-    for number in range(31):
-        at = now + YEAR + number * DAY
-        await job.export(settings_for(server, tmp_path / "data"), clock=lambda: at)  # noqa: B023 called at once
-    await job.export(settings_for(server, tmp_path / "data"), clock=lambda: now)
-
-    found = read_status(LocalFiles(tmp_path / "data"), now=now)
-    assert ([run.started_at for run in found.runs], found.lost_run) == ([now], None)
 
 
 @pytest.mark.parametrize(("ahead", "is_right_again"), [(timedelta(minutes=4), True), (timedelta(hours=30), False)])

@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
+from etl.compare.samples import EVAL_COLUMNS
 from etl.compare.selection import ComparedExecution
 from etl.model import schema
-from etl.report.figures import CALLS_READ, EVALS_READ, figures_of
+from etl.report.figures import CALLS_READ, figures_of
 
 MONDAY = datetime(2026, 11, 2, 9, tzinfo=UTC)
 LATENCY, CHAT_LATENCY = "latency_avg_agent_latency_ms", "chat_metrics_avg_latency_ms"
@@ -27,7 +28,7 @@ def execution(execution_id, *, day=0):
 
 
 def call(number, *, day=0, of="e1", status="completed", **values):
-    begun = None if day is None else (MONDAY + timedelta(days=day)).date()
+    begun = (MONDAY + timedelta(days=day)).date()
     return {"call_execution_id": f"c{number}", "execution_id": of, "status": status, "date": begun} | values
 
 
@@ -43,6 +44,6 @@ def table(declared, names, rows):
 
 
 def figures(calls, evals=(), executions=None, key="key", name="Name", *, has_details=True):
-    tables = table(schema.CALLS, CALLS_READ, list(calls)), table(schema.EVALS, EVALS_READ, list(evals))
-    named = [replace(each, run_test_name=name) for each in executions or [execution("e1")]]
-    return figures_of(key, named, *tables, has_details=has_details)
+    tables = table(schema.CALLS, CALLS_READ, list(calls)), table(schema.EVALS, EVAL_COLUMNS, list(evals))
+    named = [replace(each, run_test=key, run_test_name=name) for each in executions or [execution("e1")]]
+    return figures_of(named, *tables, has_details=has_details)

@@ -1,7 +1,6 @@
 """Charts say in words what they draw, in colors that dark mode knows."""
 
 import re
-from datetime import timedelta
 from importlib import resources
 from xml.etree import ElementTree as ET
 
@@ -38,8 +37,6 @@ def test_each_point_and_bar_says_what_it_shows():
         "week of 2026-11-02, 95th percentile (p95): 1,200 ms",
         "week of 2026-11-09, median (p50): 1,200 ms",
         "week of 2026-11-09, 95th percentile (p95): 1,200 ms",
-        "week of 2026-11-02: 1 call",
-        "week of 2026-11-09: 1 call",
     ]
     assert words(drawn("cost", *calls)) == ["2026-11-02: $0.30", "2026-11-09: $0.30"]
     found = words(drawn("calls", *calls))
@@ -48,11 +45,6 @@ def test_each_point_and_bar_says_what_it_shows():
         "week of 2026-11-02, by the agent: 0.5 interruptions per minute",
         "week of 2026-11-02, by the user: 1.25 interruptions per minute",
     ]
-
-
-def test_axis_with_money_says_dollars():
-    found = texts(drawn("cost", call(1, cost_total_cost_cents=2500)))
-    assert {"US dollars", "$0", "$25"} <= set(found)
 
 
 def test_week_without_values_has_no_point_and_breaks_the_line():
@@ -67,16 +59,15 @@ def test_week_without_values_has_no_point_and_breaks_the_line():
 
 def test_what_has_no_data_has_no_chart():
     assert charts_of(figures([])) == {}
-    assert charts_of(figures([call(1, day=None, **WHOLE)])) == {}
     assert charts_of(figures([call(1)])).keys() == {"calls"}
     assert charts_of(figures([call(1, **{CHAT_LATENCY: 5})])).keys() == {CHAT_LATENCY, "calls"}
 
 
 def test_few_calls_are_counted_in_whole_ones():
-    assert "0.5" not in texts(drawn("calls", call(1))) + texts(drawn(LATENCY, call(1, **WHOLE)))[-10:]
+    assert "0.5" not in texts(drawn("calls", call(1)))
 
 
-@pytest.mark.parametrize("amount", [1, 2, 5, 30, 150, 999, 1001, 1100])
+@pytest.mark.parametrize("amount", [1, 5, 150, 999, 1001])
 def test_no_two_ticks_of_an_axis_say_the_same(amount):
     rates = dict.fromkeys(RATES, amount / 700)
     for name, values in (("cost", {"cost_total_cost_cents": amount}), ("interruptions", rates)):
@@ -84,11 +75,7 @@ def test_no_two_ticks_of_an_axis_say_the_same(amount):
         assert len(set(ticks)) == len(ticks) > 1
 
 
-def test_latency_below_a_millisecond_has_an_axis_to_read_it_from():
-    assert "0.2" in texts(drawn(LATENCY, call(1, **{LATENCY: 0.6})))
-
-
-@pytest.mark.parametrize("weeks", [1, 2, 9, 40, 60, 200])
+@pytest.mark.parametrize("weeks", [1, 9, 60, 200])
 def test_dates_on_an_axis_are_few_enough_to_read(weeks):
     found = texts(drawn("interruptions", call(1, **RATES), call(2, day=7 * weeks - 1, **RATES)))
     dates = [each for each in found if re.fullmatch(r"\d+ [A-Z][a-z]+|[A-Z][a-z]+ \d{4}", each)]
@@ -96,13 +83,7 @@ def test_dates_on_an_axis_are_few_enough_to_read(weeks):
     assert len(set(dates)) == len(dates)
 
 
-def test_status_that_is_new_has_a_color_of_its_own_and_is_escaped():
-    image = drawn("calls", *(call(n, status=each) for n, each in enumerate(["completed", "<b>", "queued", "lost"])))
-    assert {"completed", "<b>", "queued", "lost"} <= set(texts(image))
-    assert len({each.get("fill") for each in image.iter() if each.get("aria-label", "").startswith("2026")}) == 4
-
-
-@pytest.mark.parametrize("text", ["\x00", "\x1b[31m", "\x0b", "\ufffe", "\uffff", "\u202e", "", "x" * 5000])
+@pytest.mark.parametrize("text", ["\x00", "\x1b[31m", "\uffff", "\u202e", "", "x" * 5000])
 def test_status_of_any_characters_is_drawn(text):
     """The renderer ends the process at a character that XML does not have."""
     chart = charts_of(figures([call(1, status=text)]))["calls"]
@@ -110,10 +91,11 @@ def test_status_of_any_characters_is_drawn(text):
     assert png(panel([shown(text)], [("calls", chart)]))
 
 
-def test_each_status_of_a_call_has_a_color_of_its_own():
-    statuses = ["completed", "failed", "cancelled", "pending", "queued", "ongoing", "analyzing"]
+def test_each_status_of_a_call_has_a_color_of_its_own_and_is_escaped():
+    statuses = ["completed", "failed", "cancelled", "pending", "<b>", "ongoing", "analyzing"]
     image = drawn("calls", *(call(n, status=each) for n, each in enumerate(statuses)))
     assert len({each.get("fill") for each in image.iter() if "2026-" in each.get("aria-label", "")}) == len(statuses)
+    assert {*statuses} <= {*texts(image)}
 
 
 def test_dark_mode_knows_every_color_of_the_charts():
@@ -134,9 +116,3 @@ def test_picture_of_a_run_test_has_all_charts_under_its_name():
         texts(ET.fromstring(svg(picture)))
     )
     assert png(picture).startswith(b"\x89PNG")
-
-
-def test_a_long_time_is_drawn_by_week():
-    found = words(drawn("cost", call(1, **WHOLE), call(2, day=100, **WHOLE)))
-    assert found[0] == "week of 2026-11-02: $0.30"
-    assert figures([call(1), call(2, day=100)]).details.step == timedelta(days=7)

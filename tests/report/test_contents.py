@@ -1,7 +1,6 @@
 """The figures of many run tests: all are there, the worst in detail, and none depends on what was read beside it."""
 
 from etl.load.files.local import LocalFiles
-from etl.report import contents
 from etl.report.contents import MOST_DETAILS, read_figures
 from tests.bundles import a_bundle
 from tests.datasets import a_dataset, export_to
@@ -21,25 +20,6 @@ def test_of_many_run_tests_so_many_have_details_and_all_have_figures(tmp_path):
     assert [each.key for each in found] == [f"run-test-{number:02}" for number in range(MOST_DETAILS + 2)]
     assert [each.details is not None for each in found] == [True] * MOST_DETAILS + [False] * 2
     assert {(each.executions, each.calls, len(each.changes) > 0) for each in found} == {(2, 2, True)}
-
-
-def test_run_tests_that_are_read_together_or_alone_have_the_same_figures(tmp_path, monkeypatch):
-    files = a_dataset_of(tmp_path, 3)
-    together = read_figures(files)
-    monkeypatch.setattr(contents, "_CALLS_AT_ONCE", 1)
-    alone = read_figures(files)
-    assert [each.key for each in alone] == [each.key for each in together]
-    for one, other in zip(alone, together, strict=True):
-        assert (one.calls, one.days, one.dollars, one.changes) == (
-            other.calls,
-            other.days,
-            other.dollars,
-            other.changes,
-        )
-        assert one.details is not None
-        assert other.details is not None
-        assert one.details.worst_calls == other.details.worst_calls
-        assert one.details.statuses.equals(other.details.statuses)
 
 
 def test_only_the_run_tests_that_are_named_are_read(tmp_path):

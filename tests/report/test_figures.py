@@ -1,6 +1,6 @@
 """What a report says is what the rows say, and what they do not say is not shown as zero."""
 
-from datetime import date, timedelta
+from datetime import timedelta
 
 import pandas as pd
 import pytest
@@ -16,18 +16,13 @@ def week(day):
     return pd.Timestamp(2026, 11, day)
 
 
-def test_latency_is_that_of_each_week_from_monday_to_sunday():
-    calls = [call(n, day=day, **{LATENCY: ms}) for n, (day, ms) in enumerate([(0, 100), (6, 300), (7, 500)])]
+def test_latency_is_that_of_each_week_from_monday_to_sunday_and_none_where_nobody_measured():
+    calls = [call(n, day=day, **{LATENCY: ms}) for n, (day, ms) in enumerate([(0, 100), (6, 300), (14, 500)])]
     assert records(figures(calls).details.latencies[LATENCY]) == [
-        {"week": week(2), "p50": 200, "p95": 290, "calls": 2},
-        {"week": week(9), "p50": 500, "p95": 500, "calls": 1},
+        {"week": week(2), "p50": 200, "p95": 290},
+        {"week": week(9), "p50": None, "p95": None},
+        {"week": week(16), "p50": 500, "p95": 500},
     ]
-
-
-def test_week_without_values_has_none_and_not_zero():
-    calls = [call(1, **{LATENCY: 100}), call(2, day=7), call(3, day=14, **{LATENCY: 100})]
-    nothing = dict.fromkeys(("p50", "p95", "calls"))
-    assert records(figures(calls).details.latencies[LATENCY])[1] == {"week": week(9)} | nothing
 
 
 def test_what_no_call_has_is_not_there():
@@ -35,14 +30,6 @@ def test_what_no_call_has_is_not_there():
     assert (found.details.latencies, found.dollars) == ({}, None)
     assert (len(found.details.cost), len(found.details.interruptions), found.details.pass_rates) == (0, 0, [])
     assert found.details.worst_calls[0].latency_ms is None
-
-
-def test_voice_and_chat_have_a_latency_each():
-    assert figures([call(1, **{CHAT_LATENCY: 7})]).details.latencies.keys() == {CHAT_LATENCY}
-    assert figures([call(1, **{CHAT_LATENCY: 7}), call(2, **{LATENCY: 7})]).details.latencies.keys() == {
-        LATENCY,
-        CHAT_LATENCY,
-    }
 
 
 def test_cost_is_the_sum_of_each_day_in_dollars():
@@ -67,13 +54,6 @@ def test_bars_stand_for_weeks_when_there_are_too_many_days(days, step):
     found = figures([call(1, day=3), call(2, day=3 + days)])
     assert found.details.step == timedelta(days=step)
     assert found.details.statuses["start"][0] == (week(5) if step == 1 else week(2))
-
-
-def test_call_without_a_day_is_told_and_in_no_figure_over_time():
-    found = figures([call(1, day=None, cost_total_cost_cents=7, **{LATENCY: 9}), call(2)])
-    assert (found.undated, found.calls, found.days) == (1, 2, (date(2026, 11, 2), date(2026, 11, 2)))
-    assert (found.details.latencies, len(found.details.cost), int(found.details.statuses["calls"].sum())) == ({}, 0, 1)
-    assert figures([call(1, day=None)]).days is None
 
 
 def test_pass_rates_are_those_of_each_eval_and_scenario_the_lowest_first():

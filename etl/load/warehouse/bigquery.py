@@ -14,10 +14,10 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud import bigquery
 
 from etl.errors import DestinationError
-from etl.load.warehouse.dialect import KINDS, backslash_quoted
-from etl.load.warehouse.spool import Spool
+from etl.load.warehouse.spool import Spooled, spooled
 from etl.load.warehouse.sql import SqlWarehouse
 from etl.load.warehouse.statements import Dialect, Inside
+from etl.load.warehouse.tables import KINDS, backslash_quoted
 from etl.load.warehouse.target import do_nothing
 from etl.model.schema import Table
 
@@ -47,7 +47,6 @@ def _dialect(dataset: str) -> Dialect:
         types=_TYPES,
         row_hash="FARM_FINGERPRINT(TO_JSON_STRING(STRUCT({columns})))",
         total="SUM(CAST(row_hash AS BIGNUMERIC))",
-        comments=f"SELECT table_name, option_value AS comment FROM {place}.TABLE_OPTIONS WHERE option_name = 'description'",
         columns=f"SELECT table_name, column_name, data_type FROM {place}.COLUMNS ORDER BY table_name, ordinal_position",
         quoted=_quoted,
         literal=backslash_quoted,
@@ -74,7 +73,6 @@ class _Session:
         self._dataset = f"{project}.{dataset}"
         self._script: list[str] = []
         self._staged: list[str] = []
-        self._spool = Spool()
         with self._naming():
             self._client = bigquery.Client(
                 project=project, default_query_job_config=bigquery.QueryJobConfig(default_dataset=self._dataset)
@@ -85,18 +83,17 @@ class _Session:
             return self._client.query(sql).to_arrow(create_bqstorage_client=False)
 
     def execute(self, sql: str) -> None:
-        self._stage()
         if self._script or sql == _BEGIN:
             self._script.append(sql)
         else:
             self._run(sql)
 
     def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
-        for rows in pieces:
-            self._spool.add(f"{_quoted(namespace)}.{_quoted(table)}" if namespace else table, rows)
+        with spooled(pieces) as file:
+            if file is not None:
+                self._stage(f"{_quoted(namespace)}.{_quoted(table)}" if namespace else table, file)
 
     def commit(self) -> None:
-        self._stage()
         script, self._script = self._script, []
         if script:
             self._run(";\n".join([*script, _COMMIT]))
@@ -107,7 +104,6 @@ class _Session:
         self._clear()
 
     def close(self) -> None:
-        self._spool.close()
         self._client.close()
 
     def as_stored(self, rows: pa.Table) -> pa.Table:
@@ -117,25 +113,21 @@ class _Session:
         with self._naming():
             self._client.query(sql).result()
 
-    def _stage(self) -> None:
-        """Load what waits into tables of its own, from where the script takes it."""
-        for file in self._spool.take():
-            staged = bigquery.Table(f"{self._dataset}.metrics_etl_staged_{uuid4().hex}", _fields(file.schema))
-            staged.expires = datetime.now(UTC) + _STAGED_FOR
-            config = bigquery.LoadJobConfig(
-                source_format="PARQUET", write_disposition="WRITE_APPEND", schema=staged.schema
-            )
-            with self._naming(), open(file.path, "rb") as content:  # noqa: PTH123 paths are not for this room
-                self._client.create_table(staged)
-                self._staged.append(staged.table_id)
-                loaded = self._client.load_table_from_file(content, staged, job_config=config).result().output_rows
-            if loaded != file.rows:
-                raise DestinationError(f"{self.where}: {file.table} took {loaded} of {file.rows} rows")
-            names = ", ".join(map(_quoted, file.schema.names))
-            self._script.append(f"INSERT INTO {file.table} ({names}) SELECT {names} FROM {_quoted(staged.table_id)}")
+    def _stage(self, target: str, file: Spooled) -> None:
+        """Load the rows into a table of their own, from where the script takes them."""
+        staged = bigquery.Table(f"{self._dataset}.metrics_etl_staged_{uuid4().hex}", _fields(file.schema))
+        staged.expires = datetime.now(UTC) + _STAGED_FOR
+        config = bigquery.LoadJobConfig(source_format="PARQUET", write_disposition="WRITE_APPEND", schema=staged.schema)
+        with self._naming(), open(file.path, "rb") as content:  # noqa: PTH123 paths are not for this room
+            self._client.create_table(staged)
+            self._staged.append(staged.table_id)
+            loaded = self._client.load_table_from_file(content, staged, job_config=config).result().output_rows
+        if loaded != file.rows:
+            raise DestinationError(f"{self.where}: {target} took {loaded} of {file.rows} rows")
+        names = ", ".join(map(_quoted, file.schema.names))
+        self._script.append(f"INSERT INTO {target} ({names}) SELECT {names} FROM {_quoted(staged.table_id)}")
 
     def _clear(self) -> None:
-        self._spool.discard()
         while self._staged:
             with self._naming():
                 self._client.delete_table(f"{self._dataset}.{self._staged.pop()}", not_found_ok=True)

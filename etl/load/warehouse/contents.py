@@ -19,7 +19,7 @@ from etl.load.index import Index, is_damaged, read_index, update_index
 from etl.load.layout import Part, parse_part_path, parse_run_path, part_path
 from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError, open_part
-from etl.load.warehouse.tables import GROUPS, Group, with_places
+from etl.load.warehouse.tables import GROUPS, Group, Place, with_places
 from etl.model import schema
 from etl.model.digest import rows_digest
 
@@ -44,9 +44,9 @@ class Contents:
     parts: dict[str, Part] = field(default_factory=dict)
     files: dict[str, dict[str, list[Entry]]] = field(default_factory=dict)
 
-    def places(self, group: Group) -> dict[tuple[str | None, ...], set[str]]:
+    def places(self, group: Group) -> dict[Place, set[str]]:
         """The items of a group by the values of its partition columns."""
-        found: dict[tuple[str | None, ...], set[str]] = {}
+        found: dict[Place, set[str]] = {}
         for item in self.digests[group.kind]:
             table = group.tables[0]
             paths = [entry.path for entry in self.files[table.name][item]] if table.name in self.files else []

@@ -7,7 +7,7 @@ so no column is required but the keys and what stands in the path.
 from collections.abc import Sequence
 from typing import Any
 
-from etl.load.warehouse.dialect import dataset_root
+from etl.load.warehouse.ddl import dataset_root
 from etl.model import schema
 from etl.model.schema import Column, Table
 from etl.version import __version__

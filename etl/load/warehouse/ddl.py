@@ -1,26 +1,19 @@
 """Statements that open the dataset in each query engine. Pure: made from the declared tables, not from the files.
 
-Every statement names each column with its type, so that no engine infers one; the partition columns too. Snowflake's Parquet Direct
-takes both from the files alone, which declare the same types. pandas, Polars, DuckDB and ClickHouse list the files anew each time.
+Every statement names each column with its type, so that no engine infers one; the partition columns too. pandas, Polars, DuckDB
+and ClickHouse list the files anew each time.
 """
 
+import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from etl.errors import ConfigurationError
 from etl.load.warehouse import external_tables
-from etl.load.warehouse.dialect import (
-    KINDS,
-    Types,
-    backslash_quoted,
-    dataset_root,
-    indented,
-    joined_names,
-    python_quoted,
-    sql_quoted,
-)
-from etl.load.warehouse.postgresql_tables import create_tables
-from etl.load.warehouse.tables import columns_of
+from etl.load.warehouse.external_tables import declared, indented, joined_names
+from etl.load.warehouse.statements import postgresql_tables
+from etl.load.warehouse.tables import KINDS, Types, backslash_quoted, columns_of, sql_quoted
 from etl.model import schema
 from etl.model.locations import QueryEngineName
 from etl.model.schema import Table
@@ -31,17 +24,15 @@ class QueryEngine:
     """How one query engine opens the dataset.
 
     ``placeholder`` stands for the location if none is given. ``schemes`` are the URL schemes that the engine reads; the
-    empty one means a local path. ``types`` are its names of the types in the order of ``KINDS``, none where it takes them
-    from the files. ``open_table`` makes the statement for a table in a folder, ``begin`` the one that precedes all tables of
-    a location.
+    empty one means a local path. ``types`` are its names of the types in the order of ``KINDS``. ``open_table`` makes the
+    statement for a table in a folder; ``begin`` precedes all of them, and may name the location as ``{url}``.
     """
 
     placeholder: str
     schemes: tuple[str, ...]
     types: tuple[str, ...]
     open_table: Callable[[Table, str, Types], str]
-    begin: Callable[[str], str] | None = None
-    is_relative_allowed: bool = True
+    begin: str = ""
 
 
 def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) -> str:
@@ -57,16 +48,35 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
             raise ConfigurationError(
                 "--location does not go with postgresql, which reads no Parquet: see metrics-etl load"
             )
-        return create_tables(tables)
+        return postgresql_tables(tables)
     engine = QUERY_ENGINES[engine_name]
-    root = engine.placeholder
-    if location is not None:
-        root = dataset_root(location, engine_name, engine.schemes, is_relative_allowed=engine.is_relative_allowed)
-    types = dict(zip(KINDS, engine.types, strict=True)) if engine.types else {}
+    root = engine.placeholder if location is None else dataset_root(location, engine_name, engine.schemes)
+    types = dict(zip(KINDS, engine.types, strict=True))
     # Without dead letters the errors table has no folder, and an engine may refuse it: last, it stops no other table.
     errors_last = sorted(tables, key=lambda table: table.name == schema.ERRORS.name)
     statements = [engine.open_table(table, f"{root}/{table.name}", types) for table in errors_last]
-    return "\n\n".join([engine.begin(root), *statements] if engine.begin else statements)
+    begin = engine.begin.format(url=backslash_quoted(re.sub("^gs://", "gcs://", f"{root}/")))
+    return "\n\n".join([begin, *statements] if begin else statements)
+
+
+def dataset_root(location: str, reader: str, schemes: Sequence[str]) -> str:
+    """The location of a dataset without a trailing slash. ``schemes`` are those that the reader knows; the empty one means a path.
+
+    Raises:
+        ConfigurationError: the reader cannot read the location, or would misread it.
+    """
+    where = f"--location {location!r}"
+    scheme, separator, path = location.rpartition("://")
+    if not path.strip("/ "):
+        raise ConfigurationError(f"{where} does not name a folder")
+    if not location.isprintable() or re.search(r"[*?\[\]{}\\]", location):
+        raise ConfigurationError(
+            f"{where} must not hold * ? [ ] {{ }} \\ or control characters: engines read them as patterns"
+        )
+    if scheme not in schemes or bool(separator) != bool(scheme):
+        known = ", ".join(f"{known}://" if known else "paths" for known in schemes)
+        raise ConfigurationError(f"{where} cannot be read by {reader}, which reads {known}")
+    return location.rstrip("/")
 
 
 def _pandas(table: Table, folder: str, types: Types) -> str:
@@ -74,7 +84,7 @@ def _pandas(table: Table, folder: str, types: Types) -> str:
     columns = "\n".join(f'            "{column.name}": {types[column.type]},' for column in columns_of(table))
     return f"""\
 {_note(table, "# There is no folder before the first dead letter.")}{table.name} = pd.read_parquet(
-    {python_quoted(folder)},
+    {json.dumps(folder, ensure_ascii=False)},
     dtype_backend="pyarrow",
     schema=pa.schema(
         {{
@@ -90,7 +100,7 @@ def _polars(table: Table, folder: str, types: Types) -> str:
     partitions = ", ".join(f'"{column.name}": {types[column.type]}' for column in table.partitions)
     return f"""\
 {table.name} = pl.scan_parquet(
-    {python_quoted(f"{folder}/**/*.parquet")},
+    {json.dumps(f"{folder}/**/*.parquet", ensure_ascii=False)},
     schema={{
 {columns}
     }},
@@ -102,13 +112,12 @@ def _polars(table: Table, folder: str, types: Types) -> str:
 
 def _duckdb(table: Table, folder: str, types: Types) -> str:
     """A view. Its empty first half types each column even if no file has it."""
-    columns = indented(f'NULL::{types[column.type]} AS "{column.name}"' for column in columns_of(table))
     partitions = ", ".join(f"'{column.name}': {types[column.type]}" for column in table.partitions)
     note = _note(table, "-- There are no files before the first dead letter: until then end after WHERE false.")
     return f"""\
 {note}CREATE OR REPLACE VIEW {table.name} AS
 SELECT
-{columns}
+{declared(columns_of(table), types, 'NULL::{type} AS "{name}"')}
 WHERE false
 UNION ALL BY NAME
 SELECT *
@@ -148,7 +157,7 @@ QUERY_ENGINES: dict[str, QueryEngine] = {
         ("", "s3", "gs", "az", "abfs", "abfss"),
         ("pa.string()", "pa.int64()", "pa.float64()", "pa.bool_()", 'pa.timestamp("us", tz="UTC")'),
         _pandas,
-        lambda _root: "import pandas as pd\nimport pyarrow as pa",
+        "import pandas as pd\nimport pyarrow as pa",
     ),
     QueryEngineName.DUCKDB: QueryEngine(
         "data",
@@ -161,35 +170,27 @@ QUERY_ENGINES: dict[str, QueryEngine] = {
         ("", "s3", "gs", "az", "abfs", "abfss"),
         ("pl.String()", "pl.Int64()", "pl.Float64()", "pl.Boolean()", 'pl.Datetime("us", "UTC")'),
         _polars,
-        lambda _root: "import polars as pl",
+        "import polars as pl",
     ),
     QueryEngineName.SPARK: QueryEngine(
         "s3a://BUCKET/PREFIX",
         ("", "file", "s3", "s3a", "gs", "abfs", "abfss", "hdfs"),
         ("STRING", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP"),
         external_tables.spark,
-        is_relative_allowed=False,
     ),
     QueryEngineName.BIGQUERY: QueryEngine(
         "gs://BUCKET/PREFIX",
         ("gs",),
         ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP"),
         external_tables.bigquery,
-        external_tables.bigquery_dataset,
+        external_tables.BIGQUERY_DATASET,
     ),
     QueryEngineName.SNOWFLAKE: QueryEngine(
         "s3://BUCKET/PREFIX",
         ("s3", "gs", "gcs", "azure"),
         ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP_NTZ"),
         external_tables.snowflake,
-        external_tables.snowflake_stage,
-    ),
-    QueryEngineName.SNOWFLAKE_DIRECT: QueryEngine(
-        "s3://BUCKET/PREFIX",
-        ("s3", "gs", "gcs", "azure"),
-        (),
-        external_tables.snowflake_direct,
-        external_tables.snowflake_volume,
+        external_tables.SNOWFLAKE_STAGE,
     ),
     QueryEngineName.ATHENA: QueryEngine(
         "s3://BUCKET/PREFIX",
@@ -202,14 +203,14 @@ QUERY_ENGINES: dict[str, QueryEngine] = {
         ("s3",),
         ("VARCHAR(65535)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN", "TIMESTAMP"),
         external_tables.redshift,
-        external_tables.redshift_schema,
+        external_tables.REDSHIFT_SCHEMA,
     ),
     QueryEngineName.TRINO: QueryEngine(
         "s3://BUCKET/PREFIX",
         ("s3", "s3a", "gs", "abfs", "abfss", "hdfs"),
         ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP(6)"),
         external_tables.trino,
-        external_tables.trino_schema,
+        external_tables.TRINO_SCHEMA,
     ),
     QueryEngineName.CLICKHOUSE: QueryEngine(
         "s3://BUCKET/PREFIX",

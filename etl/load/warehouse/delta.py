@@ -1,50 +1,56 @@
 """Delta Lake: a table for each of ours in a folder or bucket, by deltalake.
 
 There is no transaction over several tables. Each table changes by one commit, calls and evals before their executions, and what was
-loaded is noted last: after an interruption the tables are not as noted, and the next load looks at their rows.
+loaded is noted last, with the load that changed each table. Where somebody else did, or a load that was cut off, the next one
+brings everything in that table anew.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from hashlib import blake2b
+from functools import cached_property, reduce
+from itertools import chain
+from operator import and_
+from uuid import uuid4
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
+import pyarrow.dataset as ds
+from deltalake import ColumnProperties, CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
-from pandas.util import hash_array
 from pyarrow.fs import FileSelector, PyFileSystem
 
 from etl.errors import DestinationError
-from etl.load.warehouse.delta_table import OneTable, create
-from etl.load.warehouse.tables import ALL_TABLES, GROUPS, STATE, STATE_TABLE, Group, arrow_schema_of, shape
-from etl.load.warehouse.target import Loaded, LoadStep, do_nothing
-from etl.model.schema import BOOL, STRING, Table
+from etl.load.warehouse.tables import (
+    ALL_TABLES,
+    GROUPS,
+    STATE,
+    STATE_TABLE,
+    Place,
+    arrow_schema_of,
+    columns_of,
+    comment,
+    needed_of,
+    shape,
+    sql_quoted,
+)
+from etl.load.warehouse.target import Loaded, LoadStep, do_nothing, not_ours, streamed
+from etl.model.schema import Column, Table
 
-_Items = dict[str, tuple[str | None, str | None]]
-"""By item its digest and the checksum of its rows, as they were noted."""
-_Hashes = npt.NDArray[np.uint64]
+_LOAD_ID = "metrics_etl.load_id"
+"""Stands in the commits of a load."""
+_MAINTENANCE = ("OPTIMIZE", "VACUUM")
+"""How the names of operations begin that change no row."""
+_MOST_MAINTENANCE = 50
+_BATCH_ROWS = 10_000
+_WRITER = WriterProperties(default_column_properties=ColumnProperties(dictionary_enabled=False))
+"""The library writes a file for each partition at once: with dictionaries, each takes three megabytes of memory."""
+_STALE = ""
+"""Digest of an item whose rows may be other ones now, see ``Loaded``."""
 _DECORATION = re.compile(r"\x1b\[\d*m|↳")
 _MOST_CHARACTERS = 500
-_NOT_TAKEN = re.compile(r"[%\[\]^|\\\x00-\x1f\x7f]")
-"""In the path of a local table deltalake reads these as something else, or panics."""
-_UNKNOWN = (None, "")
-"""Of an item whose rows are not those that were noted."""
-
-
-@dataclass(slots=True)
-class _Found:
-    """What is there: tables by name, the dataset that they hold, its shape when it was loaded, and items by kind."""
-
-    tables: dict[str, OneTable]
-    dataset_id: str | None = None
-    shape: str | None = None
-    items: dict[str, _Items] = field(default_factory=dict)
 
 
 class DeltaWarehouse:
@@ -54,53 +60,47 @@ class DeltaWarehouse:
         self.where = url
         # Without it the commits of two writers at once could replace each other.
         self._options = {"conditional_put": "etag"} if url.startswith("s3://") else {}
-        self._found: _Found | None = None
-        self._read: dict[str, OneTable] = {}
+        self._found: tuple[dict[str, _Table], Loaded] | None = None
+        self._read: dict[str, _Table] = {}
 
-    def loaded(self, *, would_load: bool = False) -> Loaded:  # noqa: ARG002 it always refuses what it must
-        """From what was noted, if nobody has committed to the tables since; else from their rows, too."""
+    def loaded(self) -> Loaded:
+        """From what was noted; of tables that somebody else has changed since, the items are read."""
         with self._naming():
-            found = self._found = self._look()
-        is_outdated = found.shape != shape(ALL_TABLES) or len(found.tables) < len(ALL_TABLES)
-        is_outdated |= any(table.lacking for table in found.tables.values())
-        digests = {kind: {item: digest for item, (digest, _) in items.items()} for kind, items in found.items.items()}
-        return Loaded(found.dataset_id, digests, is_outdated=is_outdated)
+            self._found = self._look()
+        return self._found[1]
 
     def replace(self, step: LoadStep) -> list[str]:
         """A commit for each table that changes, and one to note it."""
         with self._naming():
-            found = self._found or self._look()
+            tables, loaded = self._found or self._look()
             self._found = None
-            if found.dataset_id not in (None, step.dataset_id):
-                raise DestinationError(
-                    f"{self.where} holds another dataset ({found.dataset_id}; this one is {step.dataset_id}): "
-                    "name another [warehouse] url"
-                )
-            self._complete(found, step.dataset_id)
-            noted: dict[str, _Items] = {"dataset": {step.dataset_id: (shape(ALL_TABLES), None)}, "table": {}}
+            load_id = uuid4().hex
+            self._complete(tables, load_id)
+            noted: dict[str, dict[str, str | None]] = {"dataset": {step.dataset_id: shape(ALL_TABLES)}, "table": {}}
             for group in GROUPS:
                 gone, arriving = step.removed.get(group.kind, ()), step.arriving.get(group.kind, {})
-                sums = dict[str, int]()
                 for table in group.tables:
-                    rows = _summed(step.rows(table), group.item, sums)
-                    noted["table"][table.name] = found.tables[table.name].replace(group.item, gone, rows), None
-                kept = {item: known for item, known in found.items[group.kind].items() if item not in gone}
-                noted[group.kind] = kept | {item: (digest, _text(sums, item)) for item, digest in arriving.items()}
-            noted["table"][STATE] = str(found.tables[STATE].version + 1), None
-            found.tables[STATE].overwrite(_as_rows(noted))
+                    opened = tables[table.name]
+                    is_changed = opened.replace(group.item, gone, step.places[group.kind], step.rows(table), load_id)
+                    noted["table"][table.name] = load_id if is_changed else opened.last_change
+                kept = {item: known for item, known in loaded.digests[group.kind].items() if item not in gone}
+                noted[group.kind] = {**kept, **arriving}
+            noted["table"][STATE] = load_id
+            rows = [(kind, item, digest, None) for kind, items in noted.items() for item, digest in items.items()]
+            columns = map(pa.array, zip(*rows, strict=True))
+            tables[STATE].overwrite([pa.table([*columns], schema=arrow_schema_of(STATE_TABLE))], load_id)
         return []
 
-    def places(self, table: Table) -> set[tuple[str | None, ...]]:
+    def places(self, table: Table) -> set[Place]:
         """From the log."""
         with self._naming():
             self._read[table.name] = self._opened(table)
             return self._read[table.name].places
 
-    def rows(self, table: Table, place: tuple[str | None, ...]) -> pa.Table:
+    def rows(self, table: Table, place: Place) -> pa.Table:
         """From the files of the place, as the table was when its places were asked for."""
         with self._naming():
-            opened = self._read.get(table.name) or self._opened(table)
-            return pa.concat_tables([arrow_schema_of(table).empty_table(), *opened.rows(place)])
+            return (self._read.get(table.name) or self._opened(table)).rows(place)
 
     def as_stored(self, rows: pa.Table) -> pa.Table:
         """All of it."""
@@ -109,39 +109,40 @@ class DeltaWarehouse:
     def close(self) -> None:
         """Nothing is open between two calls."""
 
-    def _look(self) -> _Found:
-        found = _Found({table.name: opened for table in ALL_TABLES if (opened := self._open(table))})
-        ids = {opened.dataset_id for opened in found.tables.values()}
-        if len(ids) > 1:
-            raise DestinationError(f"{self.where} holds tables of several datasets: name another [warehouse] url")
-        found.dataset_id = next(iter(ids), None)
-        noted: dict[str, _Items] = {}
-        if STATE in found.tables:
-            for row in (row for rows in found.tables[STATE].rows() for row in rows.to_pylist()):
-                noted.setdefault(row["kind"], {})[row["item"]] = row["digest"], row["checksum"]
-        found.shape = noted.get("dataset", {}).get(found.dataset_id or "", (None, None))[0]
-        found.items = {group.kind: noted.get(group.kind, {}) for group in GROUPS}
-        as_noted = {name: digest for name, (digest, _) in noted.get("table", {}).items()}
+    def _look(self) -> "tuple[dict[str, _Table], Loaded]":
+        tables = {table.name: opened for table in ALL_TABLES if (opened := self._open(table))}
+        if not tables:
+            return {}, Loaded(None, {group.kind: {} for group in GROUPS})
+        if STATE not in tables:
+            raise not_ours(self.where, next(iter(tables)))
+        noted: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
+        for row in tables[STATE].rows().to_pylist():
+            noted[row["kind"]][row["item"]] = row["digest"]
         # What somebody else wrote there proves nothing, nor that a table never was.
-        is_ours = STATE in found.tables and as_noted.get(STATE) == str(found.tables[STATE].version)
+        is_ours = tables[STATE].last_change == noted["table"].get(STATE)
+        digests: dict[str, dict[str, str | None]] = {}
         for group in GROUPS:
-            tables = {table.name: found.tables.get(table.name) for table in group.tables}
-            if not is_ours or any((opened and opened.note) != as_noted.get(name) for name, opened in tables.items()):
-                found.items[group.kind] = _checked(group, found.items[group.kind], filter(None, tables.values()))
-        return found
+            known = noted[group.kind] if is_ours else {}
+            found = [tables[table.name] for table in group.tables if table.name in tables]
+            is_as_noted = all(each.last_change == noted["table"].get(each.name) for each in found)
+            if not (is_ours and is_as_noted and len(found) == len(group.tables)):
+                there = {item for each in found for item in each.items(group.item)}
+                known = {item: _STALE if item in known else None for item in known.keys() | there}
+            digests[group.kind] = known
+        dataset_id, its_shape = next(iter(noted["dataset"].items()), (None, None))
+        is_whole = len(tables) == len(ALL_TABLES) and not any(each.lacking for each in tables.values())
+        return tables, Loaded(dataset_id, digests, is_outdated=not is_whole or its_shape != shape(ALL_TABLES))
 
-    def _open(self, table: Table) -> OneTable | None:
+    def _open(self, table: Table) -> "_Table | None":
         url = f"{self.where}/{table.name}"
         if DeltaTable.is_deltatable(url, self._options):
-            opened = OneTable(url, table, self._options)
-            if opened.dataset_id is None:
-                raise DestinationError(f"{url} was not made by metrics-etl: name another [warehouse] url, or remove it")
-            return opened
+            return _Table(url, table, self._options)
         if self._has_files(url):
             raise DestinationError(f"{url} holds files that are not a Delta table: name another [warehouse] url")
         return None
 
     def _has_files(self, url: str) -> bool:
+        """As the folder of a dataset does, whose readers would take the rows twice."""
         try:
             storage = PyFileSystem(DeltaStorageHandler(url, self._options))
         except TableNotFoundError:
@@ -149,22 +150,31 @@ class DeltaWarehouse:
         found = storage.get_file_info(FileSelector("", allow_not_found=True))
         return any(entry.base_name != "_delta_log" for entry in found)
 
-    def _opened(self, table: Table) -> OneTable:
+    def _opened(self, table: Table) -> "_Table":
         if opened := self._open(table):
             return opened
         raise DestinationError(f"{self.where} has no table {table.name}: run metrics-etl load")
 
-    def _complete(self, found: _Found, dataset_id: str) -> None:
+    def _complete(self, tables: "dict[str, _Table]", load_id: str) -> None:
         """Make the tables that are not there, and add columns."""
         for table in ALL_TABLES:
-            opened = found.tables.get(table.name)
-            if opened is None:
-                create(f"{self.where}/{table.name}", table, dataset_id, self._options)
+            if (opened := tables.get(table.name)) is None:
+                self._create(table)
             elif opened.lacking:
-                opened.add_columns()
+                opened.add_columns(load_id)
             else:
                 continue
-            found.tables[table.name] = self._opened(table)
+            tables[table.name] = self._opened(table)
+
+    def _create(self, table: Table) -> None:
+        DeltaTable.create(
+            f"{self.where}/{table.name}",
+            _delta_schema(table, columns_of(table)),
+            partition_by=[column.name for column in table.partitions],
+            description=f"One row per {table.one_row_per}.",
+            configuration={"delta.dataSkippingStatsColumns": ",".join(needed_of(table) & {*table.names})},
+            storage_options=self._options,
+        )
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
@@ -172,98 +182,140 @@ class DeltaWarehouse:
             yield
         except CommitFailedError as exc:
             text = "someone else wrote at the same time: load again"
-            if "Unsupported" in str(exc):
-                text = "somebody changed what a table needs, which this version cannot write: remove the table, and load again"
             raise DestinationError(f"{self.where}: {text} ({exc})") from exc
         except (DeltaError, OSError, pa.ArrowException) as exc:
             text = " ".join(_DECORATION.sub(" ", str(exc)).split())
             raise DestinationError(f"{self.where}: {text[:_MOST_CHARACTERS]}") from exc
 
 
-def _checked(group: Group, noted: _Items, tables: Iterable[OneTable]) -> _Items:
-    """Items that are noted or there, with what was noted of those whose rows are as they were loaded."""
-    sums = dict[str, int]()
-    for table in tables:
-        for rows in table.rows():
-            added(sums, checksums(rows, group.item))
-    return {
-        item: known if (known := noted.get(item, _UNKNOWN))[1] == _text(sums, item) else _UNKNOWN
-        for item in noted.keys() | sums.keys()
-    }
+class _Table:
+    """A table as it was when it was opened.
 
-
-def _summed(pieces: Iterable[pa.Table], item: str, sums: dict[str, int]) -> Iterator[pa.Table]:
-    for rows in pieces:
-        added(sums, checksums(rows, item))
-        yield rows
-
-
-def _text(sums: Mapping[str, int], item: str) -> str | None:
-    return f"{sums[item]:016x}" if item in sums else None
-
-
-def _as_rows(noted: Mapping[str, _Items]) -> pa.Table:
-    found = [(kind, item, *known) for kind, items in noted.items() for item, known in items.items()]
-    return pa.table([*map(pa.array, zip(*found, strict=True))], schema=arrow_schema_of(STATE_TABLE))
-
-
-def checksums(rows: pa.Table, item: str) -> dict[str, int]:
-    """By value of the column ``item`` the sum of 64-bit hashes of its rows; sums of pieces may be added, see ``added``.
-
-    The order of rows and columns does not matter, and a null adds nothing, so that a new column changes no checksum.
+    Raises:
+        DestinationError: a column has another type.
     """
-    items = rows.column(item).combine_chunks().dictionary_encode()
-    sums = np.zeros(len(items.dictionary), np.uint64)
-    np.add.at(sums, items.indices.to_numpy(), _mixed(_row_hashes(rows)))
-    return dict(zip(items.dictionary.to_pylist(), sums.tolist(), strict=True))
+
+    def __init__(self, url: str, table: Table, options: dict[str, str]) -> None:
+        self.name = table.name
+        self._table = table
+        self._handle = DeltaTable(url, storage_options=options)
+        self._partitions = [column.name for column in table.partitions]
+        found = {field.name: field.type for field in self._handle.schema().fields}
+        for wanted in _delta_schema(table, columns_of(table)).fields:
+            if found.get(wanted.name, wanted.type) != wanted.type:
+                raise DestinationError(
+                    f"{url}: {table.name}.{wanted.name} is {found[wanted.name].type}, expected {wanted.type.type}: "
+                    "give it that type, or remove the tables and load again"
+                )
+        self.lacking = [column for column in columns_of(table) if column.name not in found]
+
+    @cached_property
+    def last_change(self) -> str:
+        """The load that was the last to change the table; where it was none, another text for each change."""
+        for commit in self._handle.history(_MOST_MAINTENANCE):
+            if not commit["operation"].startswith(_MAINTENANCE):
+                return str(commit.get(_LOAD_ID, commit["version"]))
+        return f"before {self._handle.version()}"
+
+    @cached_property
+    def places(self) -> set[Place]:
+        """Those that occur."""
+        return {tuple(place[name] for name in self._partitions) for place in self._handle.partitions()}
+
+    def items(self, item: str) -> set[str]:
+        """Those that have rows."""
+        return {*self._dataset.to_table(columns=[item])[item].unique().to_pylist()}
+
+    def rows(self, place: Place | None = None) -> pa.Table:
+        """All rows, or those of a place, with the columns of ``tables.columns_of``."""
+        at = [(name, [str(value)]) for name, value in zip(self._partitions, place or (), strict=False)]
+        return _with_columns(self._dataset.to_table(filter=_is_at(at)), arrow_schema_of(self._table))
+
+    def add_columns(self, load_id: str) -> None:
+        """Add what is lacking, after which the table must be opened again."""
+        fields = list(_delta_schema(self._table, self.lacking).fields)
+        self._handle.alter.add_columns(fields, commit_properties=_of_load(load_id))
+
+    def replace(
+        self, item: str, gone: Collection[str], places: Collection[Place], arriving: Iterable[pa.Table], load_id: str
+    ) -> bool:
+        """Put the rows that arrive, in these places, where those of the items that are gone were; returns whether any did.
+
+        Places where rows come or go are written anew, as one file each.
+        """
+        values = pa.array(sorted(gone), pa.string())
+        touched = {*places}
+        if gone:
+            there = self._dataset.to_table(columns=[*{item, *self._partitions}])
+            left = there.filter(pc.is_in(there[item], values)).group_by(self._partitions).aggregate([])
+            touched |= {tuple(row[name] for name in self._partitions) for row in left.to_pylist()}
+        if touched:
+            at = (
+                []
+                if touched >= self.places
+                else [*zip(self._partitions, map(set, zip(*touched, strict=True)), strict=True)]
+            )
+            # Filters name partitions alone: Arrow compares no statistics of texts that other writers have stored as views.
+            batches = self._dataset.scanner(
+                filter=_is_at(at), batch_size=_BATCH_ROWS, batch_readahead=1, fragment_readahead=1
+            ).to_batches()
+            stored = (pa.Table.from_batches([batch]) for batch in batches)
+            kept = (rows.filter(pc.invert(pc.is_in(rows[item], values))) for rows in stored)
+            predicate = " AND ".join(f"{name} IN ({', '.join(map(sql_quoted, sorted(each)))})" for name, each in at)
+            self.overwrite(chain(kept, arriving), load_id, predicate or None)
+        return bool(touched)
+
+    def overwrite(self, rows: Iterable[pa.Table], load_id: str, predicate: str | None = None) -> None:
+        """Make these the rows of which the predicate is true, or all rows, as one commit."""
+        pieces = chain([self._schema.empty_table()], (_with_columns(each, self._schema) for each in rows))
+        with streamed(pieces) as reader:
+            if reader is not None:
+                write_deltalake(
+                    self._handle,
+                    reader,
+                    mode="overwrite",
+                    predicate=predicate,
+                    writer_properties=_WRITER,
+                    commit_properties=_of_load(load_id),
+                )
+
+    @cached_property
+    def _dataset(self) -> ds.Dataset:
+        return self._handle.to_pyarrow_dataset()
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        """That of the table, with columns that others have added."""
+        return pa.schema(self._handle.schema().to_arrow())
 
 
-def added(total: dict[str, int], sums: dict[str, int]) -> None:
-    """Add sums to a total, as the rows of both together would have given it."""
-    for item, value in sums.items():
-        total[item] = (total.get(item, 0) + value) % 2**64
+def _is_at(at: Iterable[tuple[str, Collection[str]]]) -> pc.Expression | None:
+    """Whether a row has one of the values in each of these columns."""
+    each = [pc.field(name).isin(sorted(values)) for name, values in at]
+    return reduce(and_, each) if each else None
 
 
-def _row_hashes(rows: pa.Table) -> _Hashes:
-    total = np.zeros(len(rows), np.uint64)
-    for name, column in zip(rows.column_names, rows.columns, strict=True):
-        seed = np.frombuffer(blake2b(name.encode(), digest_size=8).digest(), np.uint64)
-        hashes = _mixed(_value_hashes(column) ^ seed)
-        hashes[column.is_null().to_numpy()] = 0
-        total += hashes
-    return total
+def _of_load(load_id: str) -> CommitProperties:
+    """Fails if somebody else has committed since the table was opened."""
+    return CommitProperties(custom_metadata={_LOAD_ID: load_id}, max_commit_retries=0)
 
 
-def _value_hashes(column: pa.ChunkedArray) -> _Hashes:
-    """Of the values themselves; whatever stands for a null."""
-    if column.type == STRING:
-        texts = column.combine_chunks().dictionary_encode()
-        hashes = hash_array(texts.dictionary.to_numpy(zero_copy_only=False), categorize=False)
-        found: _Hashes = np.append(hashes, np.uint64(0))[texts.indices.fill_null(len(hashes)).to_numpy()]
-        return found
-    if column.type == BOOL:
-        column = column.cast(pa.uint8())
-    elif pa.types.is_temporal(column.type):
-        column = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
-    values = pc.fill_null(column, pa.scalar(0, column.type)).to_numpy()
-    bits: _Hashes = values.astype(values.dtype if values.dtype.itemsize == 8 else np.int64).view(np.uint64)
-    return bits
+def _delta_schema(table: Table, columns: Iterable[Column]) -> Schema:
+    needed = needed_of(table)
+    fields = (
+        pa.field(column.name, column.type, nullable=column.name not in needed, metadata={"comment": comment(column)})
+        for column in columns
+    )
+    return Schema.from_arrow(pa.schema(fields))
 
 
-def _mixed(values: _Hashes) -> _Hashes:
-    """The finalizer of SplitMix64: each bit of a value changes half of the bits of its hash."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+def _with_columns(rows: pa.Table, declared: pa.Schema) -> pa.Table:
+    columns = [
+        rows[field.name] if field.name in rows.column_names else pa.nulls(len(rows), field.type) for field in declared
+    ]
+    return pa.table(columns, schema=declared)
 
 
 def connect(url: str, _namespace: str, _on_wait: Callable[[], None] = do_nothing) -> DeltaWarehouse:
-    """The tables below ``delta:///folder`` or ``delta+s3://bucket/prefix``, whose credentials are where every client has them.
-
-    Raises:
-        DestinationError: the folder has a name that deltalake does not take.
-    """
-    where = url.removeprefix("delta://").removeprefix("delta+").rstrip("/")
-    if "://" not in where and (odd := _NOT_TAKEN.search(where)):
-        raise DestinationError(f"{url}: Delta takes no path with {odd[0]!r}: name another folder as [warehouse] url")
-    return DeltaWarehouse(where)
+    """The tables below ``delta:///folder`` or ``delta+s3://bucket/prefix``, whose credentials are where every client has them."""
+    return DeltaWarehouse(url.removeprefix("delta://").removeprefix("delta+").rstrip("/"))

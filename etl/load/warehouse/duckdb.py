@@ -8,23 +8,18 @@ import duckdb
 import pyarrow as pa
 
 from etl.errors import DestinationError
-from etl.load.warehouse.sql import SqlWarehouse, streamed
+from etl.load.warehouse.sql import SqlWarehouse
 from etl.load.warehouse.statements import Dialect
-from etl.load.warehouse.target import NotEnoughMemoryError, do_nothing
+from etl.load.warehouse.target import do_nothing, streamed
 
 _DIALECT = Dialect(
     types=("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE"),
     row_hash="hash({columns})",
-    comments=(
-        "SELECT table_name, comment FROM duckdb_tables() WHERE schema_name = {schema} UNION ALL "
-        "SELECT view_name AS table_name, comment FROM duckdb_views() WHERE schema_name = {schema}"
-    ),
 )
-_MAGIC, _MAGIC_ENDS_AT = b"DUCK", 12
 _MEMORY = "120MB"
 """What is not committed yet goes to the disk beyond that; without a limit DuckDB keeps it all, up to most of the machine.
 
-Long texts may need more, since DuckDB holds 2,048 rows at once: then the load is done again, without a limit.
+DuckDB holds 2,048 rows at once: texts of 50 KB in each of them still fit.
 """
 
 
@@ -35,10 +30,11 @@ class _Session:
 
     def __init__(self, where: str, file: Path, *, is_read_only: bool) -> None:
         self.where = where
-        self._is_limited = not is_read_only
         self._is_open = False
         with self._naming():
             self._connection = duckdb.connect(file, read_only=is_read_only)
+            if not is_read_only:
+                self._connection.execute(f"SET memory_limit = '{_MEMORY}'")
 
     def query(self, sql: str) -> pa.Table:
         self._begin()
@@ -78,9 +74,7 @@ class _Session:
 
     def _begin(self) -> None:
         if not self._is_open:
-            limit = f"SET memory_limit = '{_MEMORY}'" if self._is_limited else "RESET memory_limit"
             with self._naming():
-                self._connection.execute(limit)
                 self._connection.begin()
             self._is_open = True
 
@@ -89,11 +83,7 @@ class _Session:
         try:
             yield
         except duckdb.Error as exc:
-            text = str(exc).partition("\n")[0]
-            if self._is_limited and isinstance(exc, duckdb.OutOfMemoryException):
-                self._is_limited = False
-                raise NotEnoughMemoryError(f"{self.where}: {text}") from exc
-            raise DestinationError(f"{self.where}: {text}") from exc
+            raise DestinationError(f"{self.where}: {str(exc).partition(chr(10))[0]}") from exc
 
 
 def connect(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
@@ -118,7 +108,6 @@ def _file(url: str) -> Path:
 
 
 def _connected(url: str, file: Path, namespace: str, *, is_read_only: bool = False) -> SqlWarehouse:
-    _refuse_others(file)
     session = _Session(url, file, is_read_only=is_read_only)
     names = session.query("SELECT database_name FROM duckdb_databases()").to_pylist()
     session.rollback()
@@ -129,15 +118,3 @@ def _connected(url: str, file: Path, namespace: str, *, is_read_only: bool = Fal
             "name another [warehouse] schema or file"
         )
     return SqlWarehouse(session, _DIALECT, namespace)
-
-
-def _refuse_others(file: Path) -> None:
-    """DuckDB takes Parquet, JSON and CSV files, too, empty ones by name, for views in a database in memory, which keeps nothing."""
-    try:
-        with file.open("rb") as opened:
-            head = opened.read(_MAGIC_ENDS_AT)
-    except OSError:  # DuckDB makes it, or says what is wrong
-        return
-    if not head.endswith(_MAGIC):
-        what = "another file: leave it" if head else "an empty file: remove it"
-        raise DestinationError(f"{file}: no DuckDB database, but {what}, or name another one in [warehouse] url")

@@ -1,9 +1,8 @@
 """Spark, BigQuery, Snowflake, Athena, Redshift and Trino: external tables; most need a refresh after an export. Pure."""
 
-import re
+from collections.abc import Callable, Iterable
 
-from etl.load.warehouse.dialect import Types, backslash_quoted, comment, indented, joined_names, sql_quoted
-from etl.load.warehouse.tables import columns_of
+from etl.load.warehouse.tables import Types, backslash_quoted, columns_of, comment, sql_quoted
 from etl.model import schema
 from etl.model.schema import Column, Table
 
@@ -13,25 +12,33 @@ _PROJECTIONS = {
     "month": {"type": "date", "format": "yyyy-MM", "range": "2020-01,NOW", "interval": "1", "interval.unit": "MONTHS"},
 }
 """How Athena finds the partitions; no execution is older."""
-_SNOWFLAKE_PROVIDERS = {
-    "s3": ("S3", "STORAGE_AWS_ROLE_ARN = 'arn:aws:iam::ACCOUNT:role/ROLE'"),
-    "gs": ("GCS",),
-    "gcs": ("GCS",),
-    "azure": ("AZURE", "AZURE_TENANT_ID = 'TENANT'"),
-}
-"""By URL scheme: the provider's name, and what else its volume must name."""
 _EXAMPLES = {"run_test": "KEY", "month": "YYYY-MM"}
+
+
+def declared(
+    columns: Iterable[Column], types: Types, form: str, quoted: Callable[[str], str] = backslash_quoted
+) -> str:
+    """A line for each column, as ``form`` says the ``{name}``, ``{type}`` and ``{comment}`` of one."""
+    return indented(
+        form.format(name=column.name, type=types[column.type], comment=quoted(comment(column))) for column in columns
+    )
+
+
+def indented(lines: Iterable[str]) -> str:
+    """The lines, indented and separated by commas."""
+    return ",\n".join(f"  {line}" for line in lines)
+
+
+def joined_names(columns: Iterable[Column], quote: str = "") -> str:
+    """The names of the columns, separated by commas."""
+    return ", ".join(f"{quote}{column.name}{quote}" for column in columns)
 
 
 def spark(table: Table, folder: str, types: Types) -> str:
     """An external table in the catalog of the session."""
-    columns = indented(
-        f"`{column.name}` {types[column.type]} COMMENT {backslash_quoted(comment(column))}"
-        for column in columns_of(table)
-    )
     return f"""\
 CREATE TABLE {table.name} (
-{columns}
+{declared(columns_of(table), types, "`{name}` {type} COMMENT {comment}")}
 )
 USING parquet
 PARTITIONED BY ({joined_names(table.partitions, "`")})
@@ -41,19 +48,18 @@ LOCATION {backslash_quoted(folder)};
 MSCK REPAIR TABLE {table.name};"""
 
 
+BIGQUERY_DATASET = f"CREATE SCHEMA IF NOT EXISTS {NAMESPACE};"
+"""It must be in the region of the bucket."""
+
+
 def bigquery(table: Table, folder: str, types: Types) -> str:
     """An external table in a BigQuery dataset."""
-    columns = indented(
-        f"`{column.name}` {types[column.type]} OPTIONS (description = {backslash_quoted(comment(column))})"
-        for column in table.columns
-    )
-    partitions = indented(f"`{column.name}` {types[column.type]}" for column in table.partitions)
     return f"""\
 CREATE OR REPLACE EXTERNAL TABLE {NAMESPACE}.{table.name} (
-{columns}
+{declared(table.columns, types, "`{name}` {type} OPTIONS (description = {comment})")}
 )
 WITH PARTITION COLUMNS (
-{partitions}
+{declared(table.partitions, types, "`{name}` {type}")}
 )
 OPTIONS (
   format = 'PARQUET',
@@ -63,24 +69,24 @@ OPTIONS (
 );"""
 
 
-def bigquery_dataset(_root: str) -> str:
-    """The BigQuery dataset, which must be in the region of the bucket."""
-    return f"CREATE SCHEMA IF NOT EXISTS {NAMESPACE};"
+SNOWFLAKE_STAGE = f"""\
+CREATE STAGE IF NOT EXISTS {NAMESPACE}
+URL = {{url}}
+STORAGE_INTEGRATION = {NAMESPACE};"""
+"""The stage of the tables; an administrator has to create the storage integration."""
 
 
 def snowflake(table: Table, _folder: str, types: Types) -> str:
     """An external table on the stage. Names are not quoted: otherwise every query would have to quote them."""
     columns = indented(
-        f"{column.name} {types[column.type]} AS ({_snowflake_value(column, types)})" for column in table.columns
+        f"{column.name} {types[column.type]} AS ({_snowflake_value(column)}::{types[column.type]})"
+        for column in table.columns
     )
-    partitions = indented(
-        f"{column.name} {types[column.type]} AS ({_snowflake_partition(column)}::{types[column.type]})"
-        for column in table.partitions
-    )
+    path = "{name} {type} AS (SPLIT_PART(SPLIT_PART(METADATA$FILENAME, '/{name}=', 2), '/', 1)::{type})"
     return f"""\
 CREATE OR REPLACE EXTERNAL TABLE {table.name} (
 {columns},
-{partitions}
+{declared(table.partitions, types, path)}
 )
 PARTITION BY ({joined_names(table.partitions)})
 LOCATION = @{NAMESPACE}/{table.name}/
@@ -91,73 +97,16 @@ FILE_FORMAT = (TYPE = PARQUET);
 ALTER EXTERNAL TABLE {table.name} REFRESH;"""
 
 
-def _snowflake_value(column: Column, types: Types) -> str:
+def _snowflake_value(column: Column) -> str:
     value = f'value:"{column.name}"'
     if column.type == schema.TIMESTAMP:  # microseconds; any other type of value fails, and is not guessed
-        value = f"TO_TIMESTAMP_NTZ({value}::NUMBER(38, 0), 6)"
-    return f"{value}::{types[column.type]}"
-
-
-def _snowflake_partition(column: Column) -> str:
-    return f"SPLIT_PART(SPLIT_PART(METADATA$FILENAME, '/{column.name}=', 2), '/', 1)"
-
-
-def snowflake_stage(root: str) -> str:
-    """The stage of the tables; an administrator has to create the storage integration."""
-    return f"""\
--- Without a stage, as a preview: metrics-etl schema --ddl snowflake-direct
-CREATE STAGE IF NOT EXISTS {NAMESPACE}
-URL = {backslash_quoted(_snowflake_url(root))}
-STORAGE_INTEGRATION = {NAMESPACE};"""
-
-
-def _snowflake_url(root: str) -> str:
-    return re.sub("^gs://", "gcs://", f"{root}/")
-
-
-def snowflake_direct(table: Table, _folder: str, _types: Types) -> str:
-    """A read-only Iceberg table of the files in place (Parquet Direct). The files give the columns, the paths the partitions."""
-    return f"""\
-CREATE OR REPLACE ICEBERG TABLE {table.name}
-EXTERNAL_VOLUME = '{NAMESPACE}'
-CATALOG = '{NAMESPACE}'
-BASE_LOCATION = '{table.name}/'
-ENABLE_SCHEMA_EVOLUTION = TRUE
-AUTO_REFRESH = FALSE;
-
--- Again after every export, to find new and changed files.
-ALTER ICEBERG TABLE {table.name} REFRESH;"""
-
-
-def snowflake_volume(root: str) -> str:
-    """What an administrator creates once: the volume, by which Snowflake reads the bucket and never writes, and the catalog."""
-    provider, *grant = _SNOWFLAKE_PROVIDERS[root.partition("://")[0]]
-    location = [
-        f"NAME = '{NAMESPACE}'",
-        f"STORAGE_PROVIDER = '{provider}'",
-        f"STORAGE_BASE_URL = {backslash_quoted(_snowflake_url(root))}",
-        *grant,
-    ]
-    return f"""\
--- A preview in Snowflake; the statements follow its documentation. Try them on one table before you rely on them.
-CREATE EXTERNAL VOLUME IF NOT EXISTS {NAMESPACE}
-STORAGE_LOCATIONS = ((
-{chr(10).join(f"  {line}" for line in location)}
-))
-ALLOW_WRITES = FALSE;
-
-CREATE CATALOG INTEGRATION IF NOT EXISTS {NAMESPACE}
-CATALOG_SOURCE = OBJECT_STORE
-TABLE_FORMAT = HIVE
-ENABLED = TRUE;"""
+        return f"TO_TIMESTAMP_NTZ({value}::NUMBER(38, 0), 6)"
+    return value
 
 
 def athena(table: Table, folder: str, types: Types) -> str:
     """An external table with partition projection: no partition has to be registered."""
-    columns, partitions = (
-        indented(f"`{column.name}` {types[column.type]} COMMENT {backslash_quoted(comment(column))}" for column in part)
-        for part in (table.columns, table.partitions)
-    )
+    form = "`{name}` {type} COMMENT {comment}"
     template = "/".join(f"{column.name}=${{{column.name}}}" for column in table.partitions)
     properties = {
         "projection.enabled": "true",
@@ -170,10 +119,10 @@ def athena(table: Table, folder: str, types: Types) -> str:
     }
     return f"""\
 CREATE EXTERNAL TABLE {table.name} (
-{columns}
+{declared(table.columns, types, form)}
 )
 PARTITIONED BY (
-{partitions}
+{declared(table.partitions, types, form)}
 )
 STORED AS PARQUET
 LOCATION {backslash_quoted(f"{folder}/")}
@@ -182,20 +131,24 @@ TBLPROPERTIES (
 );"""
 
 
+REDSHIFT_SCHEMA = f"""\
+CREATE EXTERNAL SCHEMA IF NOT EXISTS {NAMESPACE}
+FROM DATA CATALOG DATABASE '{NAMESPACE}'
+IAM_ROLE default
+CREATE EXTERNAL DATABASE IF NOT EXISTS;"""
+"""A database in the Glue catalog."""
+
+
 def redshift(table: Table, folder: str, types: Types) -> str:
     """An external table of Redshift Spectrum. It has no column comments, and each partition must be registered."""
-    columns, partitions = (
-        indented(f'"{column.name}" {types[column.type]}' for column in part)
-        for part in (table.columns, table.partitions)
-    )
     examples = {column.name: _EXAMPLES[column.name] for column in table.partitions}
     partition = "/".join(f"{name}={example}" for name, example in examples.items())
     return f"""\
 CREATE EXTERNAL TABLE {NAMESPACE}.{table.name} (
-{columns}
+{declared(table.columns, types, '"{name}" {type}')}
 )
 PARTITIONED BY (
-{partitions}
+{declared(table.partitions, types, '"{name}" {type}')}
 )
 STORED AS PARQUET
 LOCATION {sql_quoted(f"{folder}/")};
@@ -207,23 +160,19 @@ LOCATION {sql_quoted(f"{folder}/")};
 -- or for all of them at once, in Athena: MSCK REPAIR TABLE {NAMESPACE}.{table.name};"""
 
 
-def redshift_schema(_root: str) -> str:
-    """The external schema: a database in the Glue catalog."""
-    return f"""\
-CREATE EXTERNAL SCHEMA IF NOT EXISTS {NAMESPACE}
-FROM DATA CATALOG DATABASE '{NAMESPACE}'
-IAM_ROLE default
-CREATE EXTERNAL DATABASE IF NOT EXISTS;"""
+TRINO_SCHEMA = f"""\
+CREATE SCHEMA IF NOT EXISTS hive.{NAMESPACE};
+
+-- In every session, or hive.timestamp-precision in the catalog: otherwise times are cut to milliseconds.
+SET SESSION hive.timestamp_precision = 'MICROSECONDS';"""
+"""With the precision without which Trino refuses TIMESTAMP(6)."""
 
 
 def trino(table: Table, folder: str, types: Types) -> str:
     """An external table in the Hive connector."""
-    columns = indented(
-        f'"{column.name}" {types[column.type]} COMMENT {sql_quoted(comment(column))}' for column in columns_of(table)
-    )
     return f"""\
 CREATE TABLE hive.{NAMESPACE}.{table.name} (
-{columns}
+{declared(columns_of(table), types, '"{name}" {type} COMMENT {comment}', sql_quoted)}
 )
 WITH (
   external_location = {sql_quoted(f"{folder}/")},
@@ -233,12 +182,3 @@ WITH (
 
 -- Again after every export, to find new partitions.
 CALL hive.system.sync_partition_metadata('{NAMESPACE}', '{table.name}', 'FULL');"""
-
-
-def trino_schema(_root: str) -> str:
-    """The schema, and the precision without which Trino refuses TIMESTAMP(6)."""
-    return f"""\
-CREATE SCHEMA IF NOT EXISTS hive.{NAMESPACE};
-
--- In every session, or hive.timestamp-precision in the catalog: otherwise times are cut to milliseconds.
-SET SESSION hive.timestamp_precision = 'MICROSECONDS';"""

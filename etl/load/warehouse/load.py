@@ -9,7 +9,6 @@ from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -23,9 +22,7 @@ from etl.load.warehouse.tables import GROUPS
 from etl.load.warehouse.target import (
     Loaded,
     LoadStep,
-    NotEnoughMemoryError,
     Warehouse,
-    another_dataset,
     do_nothing,
     open_warehouse,
 )
@@ -139,7 +136,10 @@ def missing_executions(contents: Contents, loaded: Loaded) -> set[str]:
 def refuse_another(warehouse: Warehouse, loaded: Loaded, dataset_id: str) -> None:
     """Raise DestinationError if what is loaded is of another dataset than this one."""
     if loaded.dataset_id not in (None, dataset_id):
-        raise another_dataset(warehouse.where, loaded.dataset_id, dataset_id)
+        raise DestinationError(
+            f"{warehouse.where} holds another dataset ({loaded.dataset_id}; this one is {dataset_id}): "
+            "name another [warehouse] schema or url"
+        )
 
 
 def refuse_another_copy(warehouse: Warehouse, loaded: Loaded, export_runs: AbstractSet[str], left: str) -> None:
@@ -174,7 +174,7 @@ def load(
         DestinationError: it failed; the warehouse is as it was, or the next load heals it. Or another copy of the dataset was
             loaded since, and this is not to replace it.
     """
-    loaded = warehouse.loaded(would_load=is_dry_run)
+    loaded = warehouse.loaded()
     refuse_another(warehouse, loaded, contents.dataset_id)
     if runs_left is not None and not is_full:
         refuse_another_copy(warehouse, loaded, contents.digests["run"].keys(), runs_left)
@@ -212,6 +212,12 @@ def load(
         arriving={
             kind: {item: contents.digests[kind][item] for item in items.arriving} for kind, items in pending.items()
         },
+        places={
+            group.kind: {
+                place for place, items in contents.places(group).items() if items & pending[group.kind].arriving
+            }
+            for group in GROUPS
+        },
         rows=rows,
     )
     result.notices = warehouse.replace(step)
@@ -238,18 +244,7 @@ def load_warehouse(
     try:
         contents = read_contents(dataset)
         with closing(open_warehouse(settings.named_url, settings.namespace, on_wait=on_wait)) as warehouse:
-            work = partial(
-                load,
-                contents,
-                warehouse,
-                runs_left=last.runs_digest,
-                is_full=is_full,
-                on_progress=on_progress,
-            )
-            try:
-                result = work()
-            except NotEnoughMemoryError:
-                result = work()
+            result = load(contents, warehouse, runs_left=last.runs_digest, is_full=is_full, on_progress=on_progress)
     except ExporterError as error:
         update_last_run(dataset.files, {"load": replace(last, tried_at=now, problem=str(error))})
         raise

@@ -3,7 +3,6 @@
 The driver waits for its server without a limit. So it is called in the background, and this module gives it up.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import wait
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -16,22 +15,18 @@ from adbc_driver_postgresql import dbapi
 
 from etl.errors import DestinationError
 from etl.load.background import in_background
-from etl.load.warehouse.postgresql_tables import DIALECT
-from etl.load.warehouse.sql import SqlWarehouse, streamed
+from etl.load.warehouse.sql import SqlWarehouse
+from etl.load.warehouse.statements import POSTGRESQL
+from etl.load.warehouse.target import streamed
 from etl.model.wording import counted
 
 T = TypeVar("T")
 
-CONNECT_SECONDS, LOCK_SECONDS = 30, 600
-"""How long a server may take to answer, and somebody else to keep a lock, where nothing else says so: both would do for ever."""
-ANSWER_SECONDS = 3600
-"""How long a statement may take, or a server be silent while rows are sent, where the role has no ``statement_timeout``."""
-GRACE_SECONDS = 5
-"""How long after its ``statement_timeout`` a server may be silent, or after it was told to cancel a statement."""
+CONNECT_SECONDS, LOCK_SECONDS, STATEMENT_SECONDS = 30, 600, 3600
+"""How long a server may take to answer, somebody else to keep a lock, and a statement to run, where nothing else says so."""
+_GRACE_SECONDS = 5
+"""How long a server may take to cancel a statement."""
 _LOOK_SECONDS = 0.2
-_OF_THE_DRIVER = re.compile(r"(?s)(?<= query) '.*?'(?=: )")
-"""A query of the driver's own, in an error, of many lines."""
-_UNTRANSLATABLE = "22P05"
 _NUL, _REPLACEMENT = "\0", "\N{REPLACEMENT CHARACTER}"
 
 
@@ -42,8 +37,6 @@ class _Session:
         self._replaced = 0
         self._is_begun = self._is_lost = False
         self._cancel: Callable[[], None] | None = None
-        self._most_seconds = float(ANSWER_SECONDS)
-        self._silent_seconds = 0.0
         self._opened = ExitStack()
 
         def open_both() -> tuple[dbapi.Connection, dbapi.Cursor]:
@@ -52,17 +45,6 @@ class _Session:
 
         self._connection, self._cursor = self._answer(open_both)
         self._cancel = self._connection.adbc_cancel
-        try:
-            self._set_up()
-        except BaseException:
-            self.close()
-            raise
-
-    def _set_up(self) -> None:
-        limit = self.query("SELECT setting::bigint AS ms FROM pg_settings WHERE name = 'statement_timeout'")
-        if limit_ms := limit.column("ms")[0].as_py():
-            self._most_seconds = limit_ms / 1000 + GRACE_SECONDS
-        self.commit()
 
     def _begin(self) -> None:
         """Set what a transaction needs: behind a pooler, each may be in another session of the server.
@@ -72,10 +54,12 @@ class _Session:
         if self._is_begun:
             return
         self._is_begun = True
-        self.execute(
-            "SELECT set_config('client_encoding', 'UTF8', true), CASE current_setting('lock_timeout') "
-            f"WHEN '0' THEN set_config('lock_timeout', '{LOCK_SECONDS}s', true) END"
+        limits = {"lock_timeout": LOCK_SECONDS, "statement_timeout": STATEMENT_SECONDS}
+        unless_set = (
+            f", CASE current_setting('{name}') WHEN '0' THEN set_config('{name}', '{seconds}s', true) END"
+            for name, seconds in limits.items()
         )
+        self.execute(f"SELECT set_config('client_encoding', 'UTF8', true){''.join(unless_set)}")
 
     @property
     def notices(self) -> list[str]:
@@ -103,7 +87,7 @@ class _Session:
         place = {"db_schema_name": namespace} if namespace else {"temporary": True}
 
         def send() -> None:
-            with streamed(self._heard(pieces)) as rows:
+            with streamed(pieces) as rows:
                 if rows is not None:
                     self._cursor.adbc_ingest(table, rows, mode="append", **place)
 
@@ -135,48 +119,31 @@ class _Session:
         return rows
 
     def _answer(self, work: Callable[[], T], sql: str = "") -> T:
-        """The result of the work, during which ``on_wait`` may raise. If it does, or the server is silent, cancel the statement."""
+        """The result of the work, during which ``on_wait`` may raise: then the statement is cancelled."""
         if self._is_lost:
             raise DestinationError(f"{self.where}: the connection was given up")
-        self._silent_seconds = 0.0
         answer = in_background(work)
         try:
             while not wait([answer], timeout=_LOOK_SECONDS).done:
                 self._on_wait()
-                self._silent_seconds += _LOOK_SECONDS
-                if self._silent_seconds > self._most_seconds:
-                    raise DestinationError(  # noqa: TRY301 as where ``on_wait`` raises
-                        f"{self.where}: the server has not answered for {self._most_seconds:,.0f} s: "
-                        "if it is only slow, give the role a longer statement_timeout"
-                    )
         except BaseException:
-            self._is_lost = True  # from here on, no rows are sent
             if self._cancel is not None:
                 in_background(self._cancel)  # where the whole server is stopped, this waits as well
-                self._is_lost = not wait([answer], timeout=GRACE_SECONDS).done
-            if self._is_lost:
+                wait([answer], timeout=_GRACE_SECONDS)
+            if not answer.done():
+                self._is_lost = True
                 answer.add_done_callback(self._close_lost)  # nothing may be closed while the driver is in a call
             raise
         with self._naming(sql):
             return answer.result()
-
-    def _heard(self, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """The pieces, for each of which the server has taken the one before."""
-        for piece in pieces:
-            if self._is_lost:
-                raise DestinationError(f"{self.where}: the connection was given up")
-            self._silent_seconds = 0.0
-            yield piece
-            self._silent_seconds = 0.0
 
     @contextmanager
     def _naming(self, sql: str = "") -> Iterator[None]:
         try:
             yield
         except Error as exc:
-            text, *more = _OF_THE_DRIVER.sub("", str(exc).replace(f" '{sql}'", "")).splitlines() or [""]
+            text, *more = str(exc).replace(f" '{sql}'", "").splitlines() or [""]
             hints = [line.removeprefix("HINT:").strip().rstrip(".") for line in more if line.startswith("HINT:")]
-            hints += ["use a database whose encoding is UTF8"] if exc.sqlstate == _UNTRANSLATABLE else []
             raise DestinationError(": ".join([f"{self.where}: {text}", *hints])) from exc
 
 
@@ -187,10 +154,9 @@ def _with_limits(url: str) -> str:
         "tcp_user_timeout": 120_000,
     }  # fmt: skip
     added = "&".join(f"{name}={value}" for name, value in limits.items() if f"{name}=" not in url)
-    begun = url.rstrip("?&")
-    return f"{begun}{'&' if '?' in begun else '?'}{added}" if added else url
+    return f"{url}{'&' if '?' in url else '?'}{added}" if added else url
 
 
 def connect(url: str, namespace: str, on_wait: Callable[[], None]) -> SqlWarehouse:
     """The database at this URL; a password comes from PGPASSWORD or the file ~/.pgpass."""
-    return SqlWarehouse(_Session(url, on_wait), DIALECT, namespace)
+    return SqlWarehouse(_Session(url, on_wait), POSTGRESQL, namespace)

@@ -13,10 +13,10 @@ import snowflake.connector as driver
 from snowflake.connector.errors import Error
 
 from etl.errors import DestinationError
-from etl.load.warehouse.dialect import sql_quoted
-from etl.load.warehouse.spool import Spool
+from etl.load.warehouse.spool import spooled
 from etl.load.warehouse.sql import SqlWarehouse
 from etl.load.warehouse.statements import Dialect, Inside
+from etl.load.warehouse.tables import sql_quoted
 from etl.load.warehouse.target import do_nothing
 
 _STAGE = "metrics_etl_stage"
@@ -35,9 +35,6 @@ _DIALECT = Dialect(
     types=("TEXT", "NUMBER", "FLOAT", "BOOLEAN", "TIMESTAMP_NTZ"),
     row_hash="HASH({columns})",
     total="SUM(CAST(row_hash AS NUMBER(30, 0)))",
-    comments=(
-        "SELECT LOWER(table_name) AS table_name, comment FROM information_schema.tables WHERE table_schema = UPPER({schema})"
-    ),
     columns=(
         "SELECT LOWER(table_name) AS table_name, LOWER(column_name) AS column_name, data_type FROM information_schema.columns "
         "WHERE table_schema = UPPER({schema}) ORDER BY table_name, ordinal_position"
@@ -57,7 +54,7 @@ _DIALECT = Dialect(
 
 
 class _Session:
-    """One connection. Rows wait until the next statement, and then come by one file and COPY for each table."""
+    """One connection. Rows come by one file and COPY for each table."""
 
     notices: list[str] = []  # noqa: RUF012 never any
 
@@ -65,7 +62,6 @@ class _Session:
         parts = urlsplit(url)
         account, database = parts.netloc, parts.path.strip("/")
         self.where = f"snowflake://{account}/{database}"
-        self._spool = Spool()
         (name,) = parse_qs(parts.query).get("connection", ["default"])
         with self._naming():
             self._connection = driver.connect(connection_name=name, account=account, database=database)
@@ -79,40 +75,34 @@ class _Session:
         return rows.rename_columns([name.lower() for name in rows.column_names])
 
     def execute(self, sql: str) -> None:
-        self._copy()
         with self._naming():
             self._cursor.execute(sql)
 
     def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
-        for rows in pieces:
-            self._spool.add(f"{_quoted(namespace)}.{_quoted(table)}" if namespace else table, rows)
+        target, folder = f"{_quoted(namespace)}.{_quoted(table)}" if namespace else table, f"@{_STAGE}/{uuid4().hex}/"
+        with spooled(pieces) as file:
+            if file is None:
+                return
+            with self._naming():
+                self._cursor.execute(f"PUT {sql_quoted(f'file://{file.path}')} {folder} AUTO_COMPRESS = FALSE")
+                copied = self._cursor.execute(
+                    f"COPY INTO {target} FROM {folder} FILE_FORMAT = ({_FORMAT}) "
+                    "MATCH_BY_COLUMN_NAME = CASE_INSENSITIVE FORCE = TRUE"
+                ).fetchall()
+            if (loaded := sum(each[_ROWS_LOADED] for each in copied)) != file.rows:
+                raise DestinationError(f"{self.where}: {target} took {loaded} of {file.rows} rows")
 
     def commit(self) -> None:
         self.execute("COMMIT")
 
     def rollback(self) -> None:
-        self._spool.discard()
         self.execute("ROLLBACK")
 
     def close(self) -> None:
-        self._spool.close()
         self._connection.close()
 
     def as_stored(self, rows: pa.Table) -> pa.Table:
         return rows
-
-    def _copy(self) -> None:
-        """Bring what waits into the tables."""
-        for file in self._spool.take():
-            folder = f"@{_STAGE}/{uuid4().hex}/"
-            with self._naming():
-                self._cursor.execute(f"PUT {sql_quoted(f'file://{file.path}')} {folder} AUTO_COMPRESS = FALSE")
-                copied = self._cursor.execute(
-                    f"COPY INTO {file.table} FROM {folder} FILE_FORMAT = ({_FORMAT}) "
-                    "MATCH_BY_COLUMN_NAME = CASE_INSENSITIVE FORCE = TRUE"
-                ).fetchall()
-            if (loaded := sum(each[_ROWS_LOADED] for each in copied)) != file.rows:
-                raise DestinationError(f"{self.where}: {file.table} took {loaded} of {file.rows} rows")
 
     @contextmanager
     def _naming(self) -> Iterator[None]:

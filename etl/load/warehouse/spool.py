@@ -1,10 +1,10 @@
-"""Rows on their way to a warehouse that takes files: a Parquet file for each table, on disk, so that memory holds one piece."""
+"""Rows on their way to a warehouse that takes files: a Parquet file on disk, so that memory holds one piece."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from tempfile import TemporaryDirectory
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,72 +12,41 @@ import pyarrow.parquet as pq
 from etl.errors import DestinationError
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Spooled:
-    """A file with so many rows of a table."""
+    """A file with so many rows."""
 
-    table: str
     path: str
     schema: pa.Schema
-    writer: pq.ParquetWriter
-    rows: int = 0
+    rows: int
 
 
-class Spool:
-    """Files in a folder of their own, which ``close`` removes.
+@contextmanager
+def spooled(pieces: Iterable[pa.Table]) -> Iterator[Spooled | None]:
+    """The pieces as one file, None where there are none; it is removed afterwards.
 
     Raises:
-        DestinationError: there is no place for one, as in a container whose own disk is read-only.
+        DestinationError: the disk takes no file, as in a container whose own disk is read-only.
     """
-
-    def __init__(self) -> None:
+    left = iter(pieces)
+    first = next(left, None)
+    if first is None:
+        yield None
+        return
+    with ExitStack() as opened:
         try:
-            self._folder = TemporaryDirectory(prefix="metrics-etl-", ignore_cleanup_errors=True)
+            folder = opened.enter_context(TemporaryDirectory(prefix="metrics-etl-", ignore_cleanup_errors=True))
+            file = Spooled(f"{folder}/rows.parquet", first.schema, _written(f"{folder}/rows.parquet", first, left))
         except OSError as exc:
-            raise DestinationError(
-                f"no temporary folder: {exc.strerror}: set TMPDIR to a folder that can be written"
-            ) from exc
-        self._files: dict[str, Spooled] = {}
+            text = f"{exc}: a load stores rows in a temporary folder for a while: set TMPDIR to one that can be written"
+            raise DestinationError(text) from exc
+        yield file
 
-    def add(self, table: str, rows: pa.Table) -> None:
-        """Add rows to the file of the table.
 
-        Raises:
-            DestinationError: the disk takes no more.
-        """
-        with self._naming():
-            file = self._files.get(table)
-            if file is None:
-                path = f"{self._folder.name}/{uuid4().hex}.parquet"
-                file = self._files[table] = Spooled(
-                    table, path, rows.schema, pq.ParquetWriter(path, rows.schema, compression="snappy")
-                )
-            file.writer.write_table(rows)
-            file.rows += len(rows)
-
-    def take(self) -> Iterator[Spooled]:
-        """The files so far, whole, in the order of their first rows; from then on others are begun. Errors as for ``add``."""
-        files, self._files = self._files, {}
-        with self._naming():
-            for file in files.values():
-                file.writer.close()
-        yield from files.values()
-
-    def discard(self) -> None:
-        """Forget the files so far."""
-        with suppress(DestinationError):
-            for _ in self.take():
-                pass
-
-    def close(self) -> None:
-        """Remove what is left."""
-        self.discard()
-        self._folder.cleanup()
-
-    @contextmanager
-    def _naming(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as exc:
-            text = f"{exc.strerror or exc}: a load stores rows there for a while; to use another folder, set TMPDIR"
-            raise DestinationError(f"{self._folder.name}: {text}") from exc
+def _written(path: str, first: pa.Table, left: Iterable[pa.Table]) -> int:
+    rows = 0
+    with pq.ParquetWriter(path, first.schema, compression="snappy") as writer:
+        for piece in chain([first], left):
+            writer.write_table(piece)
+            rows += len(piece)
+    return rows

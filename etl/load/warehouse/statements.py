@@ -1,27 +1,27 @@
 """What a load says to an SQL engine: tables, comments, views, and the query that tells what is there. Pure."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
-from etl.load.warehouse.dialect import KINDS, comment, sql_quoted
 from etl.load.warehouse.tables import (
     ALL_TABLES,
     GROUPS,
+    KINDS,
     STATE,
     VIEWS,
     Group,
     View,
     columns_of,
+    comment,
     needed_of,
+    sql_quoted,
 )
 from etl.model import schema
+from etl.model.locations import DEFAULT_NAMESPACE
 from etl.model.schema import STRING, Column, Table
 
-ANY_DATASET = "any"
-"""In the mark of tables that were made by hand, for the first dataset that is loaded into them."""
-MARK = "Loaded by metrics-etl from dataset "
-"""Stands in the comment of what the exporter made, before the dataset's id."""
+Existing = Mapping[str, Collection[str]]
+"""The tables and views that are there, each with its columns."""
 DATA = tuple((group, table) for group in GROUPS for table in group.tables)
 """The tables of the dataset, in the order in which rows arrive."""
 
@@ -31,11 +31,8 @@ class Dialect:
     """How an engine says things.
 
     ``types`` in the order of ``KINDS``, as its information_schema spells them. ``row_hash`` is an expression for a whole number
-    that depends on each value of the row ``t``, or of its ``{columns}``. ``comments`` asks for the comments of tables and views in
-    a ``{schema}``, ``columns`` for their columns, and ``schemas`` for its name if it is there; ``denied``, where it tells, for each
-    right that a load needs there and this user lacks, and ``astray``, where a view follows a table that gets another name, for each
-    ``view_name`` that does not read a table of ours. ``constraints`` are made of a table once its first rows are there,
-    of the state at once.
+    that depends on each value of the row ``t``, or of its ``{columns}``. ``columns`` asks for the columns of tables and views in a
+    ``{schema}``, and ``schemas`` for its name if it is there. ``constraints`` are statements for a table.
 
     Where DDL ends a transaction, each thing is made by one statement, with its comment inside; ``begin`` follows the last of them.
     ``before`` stands before the temporary tables; both may name the ``{schema}``.
@@ -43,14 +40,11 @@ class Dialect:
 
     types: tuple[str, ...]
     row_hash: str
-    comments: str
     columns: str = (
         "SELECT table_name, column_name, data_type FROM information_schema.columns "
         "WHERE table_schema = {schema} ORDER BY table_name, ordinal_position"
     )
     schemas: str = "SELECT schema_name FROM information_schema.schemata WHERE schema_name = {schema}"
-    denied: str = ""
-    astray: str = ""
     constraints: Callable[[str, Table], Iterable[str]] = lambda _name, _table: ()
     total: str = "SUM(row_hash)"
     quoted: Callable[[str], str] = lambda name: f'"{name}"'
@@ -103,51 +97,39 @@ class Statements:
 
     # what is there
 
-    def held(
-        self,
-        tables: Sequence[tuple[Group, Table]] = DATA,
-        *,
-        wanted: str = "",
-        lacking: Mapping[str, Collection[str]] = MappingProxyType({}),
-    ) -> str:
+    def held(self, existing: Existing | None = None, *, wanted: str = "") -> str:
         """A query for kind, item and checksum of the rows that are there; of the items in the table ``wanted`` if it is given.
 
-        ``lacking`` are columns that tables do not have yet.
+        With ``existing`` only these tables and columns are there.
         """
         hashes = " UNION ALL ".join(
             f"SELECT {sql_quoted(group.kind)} AS kind, {self.dialect.quoted(group.item)} AS item, "
-            f"{self._row_hash(table, lacking.get(table.name, ()))} AS row_hash FROM {self.name(table.name)} AS t"
+            f"{self._row_hash(table, existing)} AS row_hash FROM {self.name(table.name)} AS t"
             + (f" WHERE {self.is_item_of(wanted, group)}" if wanted else "")
-            for group, table in tables
+            for group, table in DATA
+            if existing is None or table.name in existing
         )
         checksum = f"CAST({self.dialect.total} AS {self.dialect.text}) AS checksum"
         return f"SELECT kind, item, {checksum} FROM ({hashes}) AS hashes GROUP BY kind, item"
 
-    def _row_hash(self, table: Table, lacking: Collection[str]) -> str:
-        columns = (column for column in columns_of(table) if column.name not in lacking)
+    def _row_hash(self, table: Table, existing: Existing | None) -> str:
+        columns = (column for column in columns_of(table) if existing is None or column.name in existing[table.name])
         return self.dialect.row_hash.format(columns=self.names(columns))
 
-    def loaded(self, lacking: Mapping[str, Collection[str]] = MappingProxyType({})) -> str:
+    def loaded(self, existing: Existing | None = None) -> str:
         """A query for kind, item and the digest with which it was loaded, null where its rows are other ones now."""
-        held = self.held(lacking=lacking)
+        if existing is not None and not any(table.name in existing for _, table in DATA):
+            return f"SELECT kind, item, digest FROM {self.name(STATE)} WHERE kind = 'dataset'"
         return (
             "SELECT COALESCE(s.kind, h.kind) AS kind, COALESCE(s.item, h.item) AS item, "
             "CASE WHEN s.checksum IS NOT DISTINCT FROM h.checksum THEN s.digest END AS digest "
-            f"FROM {self.name(STATE)} AS s FULL OUTER JOIN ({held}) AS h ON s.kind = h.kind AND s.item = h.item"
+            f"FROM {self.name(STATE)} AS s FULL OUTER JOIN ({self.held(existing)}) AS h ON s.kind = h.kind AND s.item = h.item"
         )
 
     def loaded_if_whole(self) -> str:
         """The same, which fails where a table or view is missing."""
         views = (f"SELECT NULL, NULL, NULL FROM {self.name(view.name)} WHERE FALSE" for view in VIEWS)
         return " UNION ALL ".join([self.loaded(), *views])
-
-    def loaded_of(self, existing: Mapping[str, Collection[str]]) -> str | None:
-        """As much of the same as can be told if only these tables are there, with these columns; None when none is."""
-        there, lacking = [each for each in DATA if each[1].name in existing], _lacking(existing)
-        if STATE in existing and len(there) == len(DATA):
-            return self.loaded(lacking)
-        # What was loaded is unknown, so that whatever is there counts as altered.
-        return self.held(there, lacking=lacking) if there else None
 
     def note(self, arrived: str) -> str:
         """Notes that the items in the table ``arrived`` are loaded, with the checksums of their rows."""
@@ -156,10 +138,10 @@ class Statements:
             f"FROM {arrived} AS a LEFT JOIN ({self.held(wanted=arrived)}) AS h ON a.kind = h.kind AND a.item = h.item"
         )
 
-    def distrust(self, existing: Mapping[str, Collection[str]]) -> str:
+    def distrust(self, existing: Existing) -> str:
         """Forgets the digests of items whose rows are not as they were loaded, since ``note_again`` takes rows as they are."""
         return (
-            f"UPDATE {self.name(STATE)} AS s SET digest = NULL FROM ({self.loaded(_lacking(existing))}) AS l "
+            f"UPDATE {self.name(STATE)} AS s SET digest = NULL FROM ({self.loaded(existing)}) AS l "
             "WHERE s.kind = l.kind AND s.item = l.item AND l.digest IS NULL"
         )
 
@@ -180,15 +162,14 @@ class Statements:
 
     # what to make
 
-    def create_all(self, tables: Collection[Table], dataset_id: str) -> Iterator[str]:
+    def create_all(self, tables: Collection[Table]) -> Iterator[str]:
         """The schema with these tables, and with all of them the views, as a first load makes it."""
         yield from self.create_schema()
         for table in tables:
-            yield from self.create(table, dataset_id)
-            yield from self.dialect.constraints(self.name(table.name), table)
+            yield from self.create(table)
         if len(tables) == len(ALL_TABLES):
             for view in VIEWS:
-                yield from self.create_view(view, (), dataset_id)
+                yield from self.create_view(view, ())
 
     def create_schema(self) -> list[str]:
         """Make the schema, unless there is one, or the engine wants it to be there."""
@@ -201,9 +182,9 @@ class Statements:
         yield from (f"{self.dialect.temporary} {name} (kind {text}, item {text}, digest {text})" for name in temporary)
         yield from (each.format(schema=place) for each in self.dialect.begin)
 
-    def create(self, table: Table, dataset_id: str) -> Iterator[str]:
-        """A table, with comments."""
-        meaning = f"One row per {table.one_row_per}. {MARK}{dataset_id}."
+    def create(self, table: Table) -> Iterator[str]:
+        """A table, with comments and keys."""
+        meaning = f"One row per {table.one_row_per}."
         needed = needed_of(table)
         lines = [self._declared(column, " NOT NULL" if column.name in needed else "") for column in columns_of(table)]
         inside = self.dialect.inside
@@ -217,6 +198,7 @@ class Statements:
             yield f"COMMENT ON TABLE {self.name(table.name)} IS {sql_quoted(meaning)}"
             for column in columns_of(table):
                 yield self._comment(table, column)
+        yield from self.dialect.constraints(self.name(table.name), table)
 
     def add_columns(self, table: Table, existing: Collection[str]) -> Iterator[str]:
         """Those columns that an existing table does not have."""
@@ -226,7 +208,7 @@ class Statements:
                 if self.dialect.inside is None:
                     yield self._comment(table, column)
 
-    def create_view(self, view: View, existing: Iterable[str], dataset_id: str) -> Iterator[str]:
+    def create_view(self, view: View, existing: Iterable[str]) -> Iterator[str]:
         """Make or replace it. Existing columns keep their order, and new ones come last: else grants would have to go."""
         quoted, columns = self.dialect.quoted, view.columns
         shown = ", ".join(
@@ -237,15 +219,14 @@ class Statements:
         if view.of_execution:
             joined = f" JOIN {self._aliased(schema.EXECUTIONS.name)} ON {own}.execution_id = e.execution_id"
             is_living = " AND e.deleted_at IS NULL"
-        meaning = f"{view.meaning} {MARK}{dataset_id}."
         inside = self.dialect.inside
-        options = inside.view.format(comment=self.dialect.literal(meaning)) if inside else ""
+        options = inside.view.format(comment=self.dialect.literal(view.meaning)) if inside else ""
         yield (
             f"CREATE OR REPLACE VIEW {self.name(view.name)}{options} AS SELECT {shown} "
             f"FROM {self._aliased(view.table.name)}{joined} WHERE {own}.deleted_at IS NULL{is_living}"
         )
         if inside is None:
-            yield f"COMMENT ON VIEW {self.name(view.name)} IS {sql_quoted(meaning)}"
+            yield f"COMMENT ON VIEW {self.name(view.name)} IS {sql_quoted(view.meaning)}"
 
     def _alias(self, table: str) -> str:
         return "e" if table == schema.EXECUTIONS.name else "t"
@@ -264,10 +245,26 @@ class Statements:
         return f"COMMENT ON COLUMN {self.name(table.name)}.{name} IS {sql_quoted(comment(column))}"
 
 
-def _lacking(existing: Mapping[str, Collection[str]]) -> dict[str, set[str]]:
-    """The columns that are missing from tables with these columns, by table."""
-    return {
-        table.name: {column.name for column in columns_of(table)}.difference(existing[table.name])
-        for _, table in DATA
-        if table.name in existing
-    }
+_INDEXED = {table.name: group.item for group, table in DATA if (group.item,) != table.key}
+
+
+def _constraints(name: str, table: Table) -> Iterable[str]:
+    """The primary key, and an index on what its rows are replaced by."""
+    yield f"ALTER TABLE {name} ADD PRIMARY KEY ({', '.join(table.key)})"
+    if item := _INDEXED.get(table.name):
+        yield f"CREATE INDEX ON {name} ({item})"
+
+
+POSTGRESQL = Dialect(
+    types=("text", "bigint", "double precision", "boolean", "timestamp with time zone"),
+    row_hash="hash_record_extended(ROW({columns}), 0)",
+    constraints=_constraints,
+)
+"""Here, and not beside its driver, since ``schema --ddl`` prints it where no driver is."""
+
+
+def postgresql_tables(tables: Collection[Table]) -> str:
+    """Statements that make the tables and views as a first load makes them; it then takes them for its own."""
+    is_all = {table.name for table in tables} >= {table.name for _, table in DATA}
+    made = Statements(POSTGRESQL, DEFAULT_NAMESPACE).create_all(ALL_TABLES if is_all else tables)
+    return "\n\n".join(f"{statement};" for statement in made)

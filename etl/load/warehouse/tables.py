@@ -1,5 +1,9 @@
-"""The tables of a warehouse: those of the dataset with run_test and month as columns, one of what was loaded, and views. Pure."""
+"""The tables of a warehouse: those of the dataset with run_test and month as columns, one of what was loaded, and views. Pure.
 
+And how SQL says their columns, whatever the engine.
+"""
+
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +13,13 @@ from etl.model import schema
 from etl.model.digest import fingerprint
 from etl.model.schema import STRING, Column, Table
 
+KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP)
+Types = Mapping[pa.DataType, str]
+"""An engine's names of them."""
 STATE = "metrics_etl_state"
+Place = tuple[str | None, ...]
+"""The values of a table's partition columns."""
+_COMMENT_MAX_BYTES = 255  # what Glue and the Hive metastore keep of a column's comment
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +49,7 @@ STATE_TABLE = Table(
             is_key=True,
         ),
         Column("digest", STRING, "Hash of what the dataset held when the item was loaded."),
-        Column("checksum", STRING, "The warehouse's own hash of the item's rows, as they were loaded."),
+        Column("checksum", STRING, "The warehouse's own hash of the item's rows, as they were loaded (not in Delta)."),
     ),
     (),
 )
@@ -109,4 +119,24 @@ def with_places(rows: pa.Table, table: Table, places: Mapping[str, str]) -> pa.T
     return pa.Table.from_arrays([*rows.columns, *added], schema=arrow_schema_of(table))
 
 
-ALL_TABLES = (*(table for group in GROUPS for table in group.tables), STATE_TABLE)
+ALL_TABLES = (STATE_TABLE, *(table for group in GROUPS for table in group.tables))
+"""In the order in which they are made: where the first is missing, the others are somebody else's."""
+
+
+def comment(column: Column) -> str:
+    """Meaning and unit, cut to the whole sentences that a catalog keeps."""
+    unit = f" Unit: {column.unit}." if column.unit else ""
+    sentences = re.split(r"(?<=\.) ", column.meaning)
+    while len(sentences) > 1 and len((" ".join(sentences) + unit).encode()) > _COMMENT_MAX_BYTES:
+        sentences.pop()
+    return " ".join(sentences) + unit
+
+
+def sql_quoted(text: str) -> str:
+    """An SQL string literal, for engines that double quotes."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def backslash_quoted(text: str) -> str:
+    """An SQL string literal, for engines that escape with a backslash."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

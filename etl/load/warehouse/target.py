@@ -4,27 +4,27 @@
 ``etl/model/locations.py``, and a module of its own.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import chain
 from types import ModuleType
 from typing import Protocol, cast
 
 import pyarrow as pa
 
 from etl.errors import ConfigurationError, DestinationError
+from etl.load.warehouse.tables import STATE, Place
 from etl.model.locations import WAREHOUSES, scheme_of
 from etl.model.schema import Table
-
-
-class NotEnoughMemoryError(DestinationError):
-    """A step failed for want of memory to which it was held; from now on it is not: what was undone can be done again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """What a warehouse has: by kind and item the digest that it was loaded with, None where its rows are other ones now.
 
+    The digest is empty where they may be: then the item is loaded again, unless the dataset has nothing of it any more.
     ``dataset_id`` is that of the dataset it was loaded from, None before the first load. ``is_outdated``: its tables are missing,
     or may lack a column.
     """
@@ -38,13 +38,14 @@ class Loaded:
 class LoadStep:
     """What to remove from a warehouse and what to put there, by kind and item: one transaction where it has such a thing.
 
-    ``arriving`` gives digests; ``rows`` gives the rows of a table that arrive, in pieces that fit into memory. Items that
-    arrive are in ``removed`` too, unless the warehouse has nothing of them.
+    ``arriving`` gives digests, ``places`` where their rows belong; ``rows`` gives the rows of a table that arrive, in pieces that
+    fit into memory. Items that arrive are in ``removed`` too, unless the warehouse has nothing of them.
     """
 
     dataset_id: str
     removed: Mapping[str, Collection[str]]
     arriving: Mapping[str, Mapping[str, str]]
+    places: Mapping[str, Collection[Place]]
     rows: Callable[[Table], Iterator[pa.Table]]
 
 
@@ -54,19 +55,19 @@ class Warehouse(Protocol):
     where: str
     """For messages, without credentials."""
 
-    def loaded(self, *, would_load: bool = False) -> Loaded:
-        """What is there. Changes nothing. ``would_load``: what ``replace`` would refuse is refused, whatever that takes."""
+    def loaded(self) -> Loaded:
+        """What is there. Changes nothing."""
 
     def replace(self, step: LoadStep) -> list[str]:
         """Remove and put there what the step says, and make or complete the tables first; returns what is worth a notice.
 
-        Tables of another dataset, or of somebody else, are refused, and so is a column of another type.
+        Tables of somebody else are refused, and so is a column of another type.
         """
 
-    def places(self, table: Table) -> set[tuple[str | None, ...]]:
+    def places(self, table: Table) -> set[Place]:
         """The values of the partition columns of the table that occur in it."""
 
-    def rows(self, table: Table, place: tuple[str | None, ...]) -> pa.Table:
+    def rows(self, table: Table, place: Place) -> pa.Table:
         """All rows of the table with these values of its partition columns, and the columns of ``tables.columns_of``."""
 
     def as_stored(self, rows: pa.Table) -> pa.Table:
@@ -76,11 +77,35 @@ class Warehouse(Protocol):
         """End the connection; what was not finished is undone."""
 
 
-def another_dataset(where: str, found: str, dataset_id: str) -> DestinationError:
-    """What to raise of a warehouse that holds another dataset than this one."""
+def not_ours(where: str, name: str) -> DestinationError:
+    """What to raise of a table with the name of one of ours where there is no table of what was loaded."""
     return DestinationError(
-        f"{where} holds another dataset ({found}; this one is {dataset_id}): name another [warehouse] schema or url"
+        f"{where}: {name} was not made by metrics-etl, since there is no {STATE}: "
+        "name another [warehouse] schema or url, or drop it"
     )
+
+
+@contextmanager
+def streamed(pieces: Iterable[pa.Table]) -> Iterator[pa.RecordBatchReader | None]:
+    """The pieces as a driver reads them one after the other, None where there are none; raises what it was that stopped them."""
+    left = iter(pieces)
+    first = next(left, None)
+    stopped: list[BaseException] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            for piece in chain([first], left):
+                yield from piece.to_batches()
+        except BaseException as exc:
+            stopped.append(exc)
+            raise
+
+    try:
+        yield None if first is None else pa.RecordBatchReader.from_batches(first.schema, batches())
+    except Exception:
+        if stopped:  # a driver makes an error of its own of it
+            raise stopped[0] from None
+        raise
 
 
 def do_nothing(*_: int) -> None:

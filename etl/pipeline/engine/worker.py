@@ -1,13 +1,14 @@
-"""What runs in a worker's process: fetch a batch with the ordinary client, flatten, answer. It never writes to a dataset.
+"""Batches for workers: what one is sent, what it does in its process, and what it answers. It never writes to a dataset.
 
-The keys come from the worker's environment. One batch is fetched at a time: the rate limit is shared by processes, not by threads.
+It fetches with the ordinary client and flattens, one batch at a time: the rate limit is shared by processes, not by threads. The
+keys come from the worker's environment, and no batch or answer holds one.
 """
 
 import asyncio
 import pickle
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from functools import cache
 from threading import Lock
 from typing import Any
@@ -16,14 +17,80 @@ from etl.errors import ConfigurationError, ExporterError, leaves
 from etl.extract.client import Client
 from etl.extract.plan import Planned
 from etl.extract.quota import Quota
-from etl.pipeline.engine.batch import Answer, Batch, reader_of
+from etl.extract.settling import Counts, Stored
+from etl.extract.transport import Traffic
 from etl.pipeline.engine.here import Here
 from etl.settings import Settings
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
+from etl.settings.sections import Api
 from etl.transform.flatten import FlatBundle
 from etl.version import __version__
 
-_REMEMBERED_RUNS = 100
+
+@dataclass(frozen=True, slots=True)
+class StoredExecution:
+    """What the dataset holds of one execution, read by the driver; fields as in ``Stored``."""
+
+    calls: Mapping[str, bool] = field(default_factory=dict)
+    rows: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    failed: AbstractSet[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Executions for one worker. ``stored`` is by execution_id.
+
+    ``requests_per_minute`` is the worker's share of the rate limit, None while no limit is known.
+    """
+
+    run_id: str
+    items: tuple[Planned, ...]
+    stored: Mapping[str, StoredExecution]
+    api: Api
+    include_raw: bool
+    requests_per_minute: int | None
+
+
+@dataclass(slots=True)
+class Answer:
+    """What came of a batch: bundles in the order in which they arrived. ``error`` is why the worker could not go on."""
+
+    bundles: list[FlatBundle] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+    traffic: Traffic = field(default_factory=Traffic)
+    error: ExporterError | None = None
+
+
+def next_items(plan: Iterable[Planned], calls: int) -> list[Planned]:
+    """The next whole executions of the plan, with about so many calls."""
+    items: list[Planned] = []
+    plan = iter(plan)
+    while calls > 0 and (item := next(plan, None)) is not None:
+        items.append(item)
+        calls -= item.estimated_calls + 1
+    return items
+
+
+async def read_stored(stored: Stored, item: Planned) -> StoredExecution:
+    """What the dataset holds of the execution."""
+    return StoredExecution(
+        calls=await stored.calls(item), rows=await stored.rows(item), failed=await stored.failed(item)
+    )
+
+
+def reader_of(stored: Mapping[str, StoredExecution]) -> Stored:
+    """What a crawl reads of the dataset, where there is none at hand."""
+
+    async def calls(item: Planned) -> Mapping[str, bool]:
+        return stored[item.execution.execution_id].calls
+
+    async def rows(item: Planned) -> Mapping[str, Sequence[Any]]:
+        return stored[item.execution.execution_id].rows
+
+    async def failed(item: Planned) -> AbstractSet[str]:
+        return stored[item.execution.execution_id].failed
+
+    return Stored(calls=calls, rows=rows, failed=failed)
 
 
 def fetch_batch(version: str, packed: bytes) -> bytes:
@@ -63,21 +130,14 @@ def _keys() -> dict[str, Any]:
     return keys | read_proxy_credentials()
 
 
-@dataclass(slots=True)
-class _Running:
-    run_id: str
-    loop: asyncio.AbstractEventLoop
-    task: asyncio.Task[None]
-
-
 class _Session:
     """What this process remembers from batch to batch: what each run may send, and which are over."""
 
     def __init__(self) -> None:
         self._turn = Lock()
         self._quotas: dict[str, Quota] = {}
-        self._stopped: deque[str] = deque(maxlen=_REMEMBERED_RUNS)
-        self._running: _Running | None = None
+        self._stopped: set[str] = set()
+        self._running: tuple[str, asyncio.Task[None]] | None = None
 
     def fetch(self, batch: Batch) -> Answer:
         """Fetch the batch; what arrived before an error is in the answer, too."""
@@ -86,19 +146,13 @@ class _Session:
 
     def stop(self, run_id: str) -> None:
         """Stop the run's batch, and those that wait for their turn; called from another thread."""
-        self._stopped.append(run_id)
-        running = self._running
-        if running is not None and running.run_id == run_id:
-            running.loop.call_soon_threadsafe(running.task.cancel)
+        self._stopped.add(run_id)
+        running_id, task = self._running or (None, None)
+        if task is not None and running_id == run_id:
+            task.get_loop().call_soon_threadsafe(task.cancel)
 
     async def _fetch(self, batch: Batch) -> Answer:
-        answer, left, loop = Answer(), deque(batch.items), asyncio.get_running_loop()
-        ends_at = loop.time() + batch.seconds
-
-        def due() -> Iterator[Planned]:
-            yield left.popleft()  # else a batch might never get anywhere
-            while left and loop.time() < ends_at:
-                yield left.popleft()
+        answer = Answer()
 
         async def crawl() -> None:
             async with client:
@@ -107,12 +161,11 @@ class _Session:
         async def take(bundle: FlatBundle) -> None:
             answer.bundles.append(bundle)
 
-        client = Client(
-            Settings.model_validate({"run_tests": "all", "api": batch.api, **_keys()}), quota=self._quota(batch)
-        )
-        fetching = Here(client, due(), take, reader_of(batch.stored), batch.how)
-        task = loop.create_task(crawl())
-        self._running = _Running(batch.run_id, loop, task)
+        settings = Settings.model_validate({"run_tests": "all", "api": batch.api, **_keys()})
+        client = Client(settings, quota=self._quota(batch))
+        fetching = Here(client, batch.items, take, reader_of(batch.stored), batch.api, include_raw=batch.include_raw)
+        task = asyncio.get_running_loop().create_task(crawl())
+        self._running = batch.run_id, task
         if batch.run_id in self._stopped:  # it was stopped before it could be told
             task.cancel()
         try:
@@ -121,21 +174,16 @@ class _Session:
             self._running = None
         if not task.cancelled() and (failure := task.exception()) is not None:
             error = next(leaves(failure))
-            if isinstance(error, ExporterError):
-                answer.error = error
-            else:  # in words: an exception that cannot be pickled would never arrive
-                answer.bug = f"{type(error).__name__}: {error}".partition("\n")[0]
-        if not answer.bug:
-            answer.bundles += fetching.arrived()
-        answer.not_begun = [item.execution.execution_id for item in left]
+            if not isinstance(error, ExporterError):
+                raise error
+            answer.error = error
+        answer.bundles += fetching.arrived()
         answer.counts, answer.traffic = fetching.counts, client.traffic
         return answer
 
     def _quota(self, batch: Batch) -> Quota:
         """That of the run: what another was told, configured or has learned is not true of it."""
         quota = self._quotas.setdefault(batch.run_id, Quota(share=batch.api.quota_share))
-        if len(self._quotas) > _REMEMBERED_RUNS:
-            del self._quotas[next(iter(self._quotas))]
         if batch.requests_per_minute is not None:
             quota.limit_to(batch.requests_per_minute)
         return quota

@@ -1,5 +1,7 @@
 """The targets that every law of loads is tried on."""
 
+import shutil
+
 import pytest
 
 from tests.loads import first_export
@@ -31,7 +33,12 @@ def target(request):
     return request.getfixturevalue(f"in_{request.param}")
 
 
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    return first_export(tmp_path_factory.mktemp("exported") / "data")
+
+
 @pytest.fixture
-def data(tmp_path):
+def data(exported, tmp_path):
     """A dataset of its first export."""
-    return first_export(tmp_path / "data")
+    return shutil.copytree(exported, tmp_path / "data")

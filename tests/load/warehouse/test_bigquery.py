@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from threading import Thread
@@ -28,14 +29,14 @@ from etl.errors import DestinationError
 from etl.load.warehouse import bigquery
 from etl.load.warehouse.bigquery import _dialect
 from etl.load.warehouse.load import load
-from etl.load.warehouse.spool import Spool
+from etl.load.warehouse.spool import spooled
 from etl.load.warehouse.statements import Statements
 from etl.load.warehouse.tables import ALL_TABLES, VIEWS, columns_of
 from tests.load.warehouse.test_laws import *  # noqa: F403 the laws, with the target of this module
 from tests.load.warehouse.test_laws import contents
-from tests.loads import assert_settled, load_once, next_export
+from tests.loads import assert_settled, next_export
 from tests.stores import free_ports
-from tests.warehouses import Died, Emulated, contents_of, load_into
+from tests.warehouses import Died, Place, contents_of, load_into
 
 pytestmark = pytest.mark.slow
 
@@ -71,13 +72,11 @@ def emulator(tmp_path_factory) -> Iterator[str]:
     server.stdout.close()
 
 
-class Project(Emulated):
+class Project(Place):
     """A dataset of BigQuery's."""
 
     client: Any
-
-    def make_foreign(self) -> None:
-        self.edit("CREATE TABLE {s}.evals (mine INT64)")
+    is_emulated = True
 
     def die(self, data: Path, *, nth: int) -> bool:
         """At its nth request for a job or table; what is staged then expires."""
@@ -142,14 +141,14 @@ def test_tables_are_partitioned_and_clustered_and_nothing_stays_staged(loaded):
 
     assert calls.time_partitioning.type_ == "MONTH"
     assert calls.clustering_fields == ["run_test", "execution_id"]
-    assert calls.description.startswith("One row per call. Loaded by metrics-etl from dataset ")
+    assert calls.description == "One row per call."
     assert all(field.description for field in calls.schema)
     assert loaded.staged() == []
 
 
 def test_bigquery_dataset_that_is_not_there_is_one_line(target, data):
     with pytest.raises(DestinationError, match=r"bigquery://project/nowhere: 404 .*nowhere"):
-        load_once("bigquery://project/nowhere", data)
+        load_into(Place("bigquery://project/nowhere"), data)
 
 
 @pytest.mark.parametrize(
@@ -178,15 +177,14 @@ def test_script_that_fails_changes_nothing(loaded, data, monkeypatch):
 
 def test_load_job_that_brings_too_few_rows_ends_the_load(loaded, data, monkeypatch):
     next_export(data)
-    take = Spool.take
 
-    def taken(spool):
-        for file in take(spool):
-            file.rows += 1
-            yield file
+    @contextmanager
+    def with_one_more(pieces):
+        with spooled(pieces) as file:
+            yield file and replace(file, rows=file.rows + 1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Spool, "take", taken)
+        patch.setattr(bigquery, "spooled", with_one_more)
         with pytest.raises(DestinationError, match="metrics_etl_gone took 5 of 6 rows"):
             load_into(loaded, data)
     load_into(loaded, data)
@@ -194,12 +192,11 @@ def test_load_job_that_brings_too_few_rows_ends_the_load(loaded, data, monkeypat
 
 
 def test_every_bigquery_table_is_made_by_one_statement():
-    statements = [*Statements(_dialect("d"), "d").create_all(ALL_TABLES, "a" * 32)]
+    statements = [*Statements(_dialect("d"), "d").create_all(ALL_TABLES)]
 
     assert len(statements) == len(ALL_TABLES) + len(VIEWS)
     for table, statement in zip(ALL_TABLES, statements, strict=False):
         (parsed,) = sqlglot.parse(statement, dialect="bigquery")
         assert parsed is not None
         assert statement.count("OPTIONS (description = ") == len(columns_of(table)) + 1
-        assert "Loaded by metrics-etl from dataset aaaa" in statement
         assert f"PRIMARY KEY ({', '.join(table.key)}) NOT ENFORCED" in statement.replace("`", "")

@@ -24,8 +24,7 @@ from sqlglot import exp
 import etl
 from etl.load.warehouse.contract import contract
 from etl.load.warehouse.ddl import ddl
-from etl.load.warehouse.dialect import comment
-from etl.load.warehouse.tables import columns_of
+from etl.load.warehouse.tables import columns_of, comment
 from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, listable_calls
@@ -227,14 +226,11 @@ def test_without_a_dead_letter_every_other_table_opens_first(without_errors):
         assert connection.sql("FROM errors").fetchall() == []
 
 
-def test_polars_needs_no_folder_of_errors(without_errors):
-    errors = opened("polars", [schema.ERRORS], without_errors)["errors"].collect()
-    assert errors.shape == (0, len(columns_of(schema.ERRORS)))
-
-
-def test_errors_that_succeeded_are_no_rows(healed):
-    assert opened("pandas", [schema.ERRORS], healed)["errors"].shape == (0, len(columns_of(schema.ERRORS)))
-    assert opened("polars", [schema.ERRORS], healed)["errors"].collect().is_empty()
+def test_errors_are_empty_before_the_first_one_and_once_all_succeeded(without_errors, healed):
+    empty = (0, len(columns_of(schema.ERRORS)))
+    for root in (without_errors, healed):  # only Polars needs no folder
+        assert opened("polars", [schema.ERRORS], root)["errors"].collect().shape == empty
+    assert opened("pandas", [schema.ERRORS], healed)["errors"].shape == empty
     with duckdb.connect() as connection:
         connection.execute(ddl([schema.ERRORS], "duckdb", str(healed)))
         assert connection.sql("FROM errors").fetchall() == []

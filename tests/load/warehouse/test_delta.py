@@ -1,34 +1,23 @@
 """What is particular to Delta: commits, files, maintenance, other writers, folders and buckets."""
 
 import shutil
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
+from contextlib import closing
 
 import duckdb
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, TableFeatures
+from deltalake import DeltaTable
 
 from etl.errors import DestinationError
-from etl.load.warehouse import delta_table
-from etl.load.warehouse.contents import Contents
 from etl.load.warehouse.delta import connect
-from etl.load.warehouse.delta_table import OneTable
-from etl.load.warehouse.tables import ALL_TABLES, STATE, arrow_schema_of
-from etl.load.warehouse.target import LoadStep
+from etl.load.warehouse.load import load
+from etl.load.warehouse.tables import ALL_TABLES, arrow_schema_of
 from etl.model import schema
 from tests.bundles import a_bundle
 from tests.datasets import a_dataset, export_to
-from tests.loads import NAMESPACE, assert_settled, differences, first_export, load_once, next_export
+from tests.loads import NAMESPACE, assert_settled, compared, next_export
 from tests.stores import KEYS
-from tests.warehouses import assert_equals_dataset, by_key, load_into, rows_of_dataset
-
-ROOT = Path(__file__).parents[3]
+from tests.warehouses import Place, by_key, contents_of, load_into, rows_of_dataset
 
 
 @pytest.fixture
@@ -39,52 +28,18 @@ def lake(in_delta, data):
 
 
 def test_next_load_replaces_executions_by_one_commit_a_table(lake, data):
-    """What did not change stays in its file, and what is new joins the file of its month, so that files do not add up."""
+    """Months of which nothing changed stay as they are, and a month is one file, so that files do not add up."""
     before, files = lake.versions(), {*lake.table().file_uris()}
     next_export(data)
     load_into(lake, data)
-    kept = files & {*lake.table().file_uris()}
 
     assert lake.versions() == {name: version + 1 for name, version in before.items()}
-    assert kept == set(), "each month has an execution that changed"
+    assert not files & {*lake.table().file_uris()}, "each month has an execution that changed"
     assert len(lake.table("executions").file_uris()) == len(lake.table("executions").partitions())
     export_to(a_dataset(data), a_bundle("e9", ["c10"], key="refund", date="2026-12-01"))
     files = {*lake.table().file_uris()}
     load_into(lake, data)
     assert files < {*lake.table().file_uris()}
-
-
-def test_full_file_takes_no_more_rows(lake, data, monkeypatch):
-    monkeypatch.setattr(delta_table, "_FULL_BYTES", 1)
-    before = {*lake.table().file_uris()}
-    export_to(a_dataset(data), a_bundle("e9", ["c10"], key="refund", date="2026-10-06"))
-    load_into(lake, data)
-
-    assert before < {*lake.table().file_uris()}
-    assert_settled(lake, data)
-
-
-def test_where_nothing_differs_nothing_is_committed_and_no_row_read(lake, data, monkeypatch):
-    read = OneTable._rows_of
-
-    def read_state_alone(table, file):
-        assert table._table.name == STATE
-        return read(table, file)
-
-    monkeypatch.setattr(OneTable, "_rows_of", read_state_alone)
-    before = lake.versions()
-
-    assert not load_into(lake, data).is_changed
-    assert lake.versions() == before
-
-
-def test_table_that_is_removed_after_maintenance_is_loaded_again(lake, data):
-    next_export(data)
-    load_into(lake, data)
-    lake.table(STATE).vacuum(0, dry_run=False, enforce_retention_duration=False)
-    lake.remove("runs")
-    load_into(lake, data)
-
     assert_settled(lake, data)
 
 
@@ -100,86 +55,32 @@ def test_older_copy_of_one_table_with_as_many_commits_is_noticed(lake, data, tmp
     assert_settled(lake, data)
 
 
-def test_compaction_of_the_tables_loads_nothing_again(lake, data, monkeypatch):
-    monkeypatch.setattr(delta_table, "_FULL_BYTES", 1)
-    next_export(data)
-    load_into(lake, data)
+def test_compaction_of_the_tables_loads_nothing_again(lake, data):
     for table in ALL_TABLES:
-        lake.table(table.name).optimize.compact()
+        lake.table(table.name).optimize.z_order([table.key[0]])
         lake.table(table.name).vacuum(0, dry_run=False, enforce_retention_duration=False)
 
     assert_settled(lake, data)
 
 
-def test_commit_of_somebody_else_meanwhile_ends_the_load_and_the_next_heals(lake, data, monkeypatch):
+def test_commit_of_somebody_else_meanwhile_ends_the_load_and_the_next_heals(lake, data):
     next_export(data)
-    commit = OneTable._commit
-
-    def late(table, *actions):
-        if table._table is schema.CALLS:
-            lake.delete("calls", "call_execution_id = 'c6'")
-        commit(table, *actions)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(OneTable, "_commit", late)
+    with closing(lake.open()) as warehouse:
+        loaded = warehouse.loaded()
+        lake.copy(
+            "calls", "call_execution_id = 'c3'", call_execution_id="nobody", execution_id="nobody", run_test="nobody"
+        )
+        warehouse.loaded = lambda: loaded
         with pytest.raises(DestinationError, match="someone else wrote at the same time: load again"):
-            load_into(lake, data)
+            load(contents_of(data), warehouse)
     load_into(lake, data)
     assert_settled(lake, data)
 
 
-def test_table_that_somebody_made_need_what_nothing_here_can_write_is_told(lake, data):
-    lake.table().alter.add_feature(TableFeatures.RowTracking, allow_protocol_versions_increase=True)
-    next_export(data)
-    with pytest.raises(DestinationError, match=r"remove the table, and load again.*RowTracking"):
-        load_into(lake, data)
-
-    shutil.rmtree(lake.folder / "calls")
-    load_into(lake, data)
-    assert_equals_dataset(lake, data)
-
-
-def test_piece_may_hold_rows_of_several_places(in_delta, data, monkeypatch):
-    pieces = Contents.rows
-    monkeypatch.setattr(Contents, "rows", lambda *arguments: iter([pa.concat_tables(pieces(*arguments))]))
-    load_into(in_delta, data)
-
-    assert_equals_dataset(in_delta, data)
-
-
-def test_tables_of_several_datasets_are_refused(lake, data, tmp_path):
-    load_once(f"delta://{tmp_path}/other", first_export(tmp_path / "of another"))
-    shutil.rmtree(lake.folder / "evals")
-    shutil.copytree(tmp_path / "other" / "evals", lake.folder / "evals")
-    with pytest.raises(DestinationError, match="lake holds tables of several datasets: name another"):
-        load_into(lake, data)
-
-
-def test_who_did_not_look_first_is_refused_another_dataset_too(lake):
-    with pytest.raises(DestinationError, match="holds another dataset"):
-        lake.open().replace(LoadStep("of another", {}, {}, lambda _table: iter(())))
-
-
 def test_folder_that_holds_other_files_is_refused(lake, data):
     with pytest.raises(DestinationError, match="data/calls holds files that are not a Delta table"):
-        load_once(f"delta://{data}", data)
+        load_into(Place(f"delta://{data}"), data)
     assert not (data / "calls" / "_delta_log").exists()
-
-
-@pytest.mark.parametrize("odd", "%[|\\\t")
-def test_folder_whose_name_delta_does_not_take_is_refused(tmp_path, odd):
-    with pytest.raises(DestinationError, match=r"Delta takes no path with .+: name another folder"):
-        connect(f"delta://{tmp_path}/la{odd}41ke", NAMESPACE)
-    assert not any(tmp_path.iterdir())
-
-
-def test_folder_may_have_any_other_name(tmp_path):
-    folder = tmp_path / "!\"#$&'()*+,:;<=>?@`{}~ é"
-    lake = connect(f"delta://{folder}", NAMESPACE)
-    lake.replace(LoadStep("id", {}, {}, lambda _table: iter(())))
-
-    assert (folder / "calls" / "_delta_log").is_dir()
-    assert lake.loaded().dataset_id == "id"
 
 
 def test_tables_and_columns_say_what_they_are(lake, data):
@@ -192,18 +93,6 @@ def test_tables_and_columns_say_what_they_are(lake, data):
     assert all(comments.values())
     assert [field.name for field in table.schema().fields] == arrow_schema_of(schema.CALLS).names
     assert not next(field for field in table.schema().fields if field.name == "call_execution_id").nullable
-
-
-def test_bounds_in_the_log_are_those_of_the_files(lake, data):
-    actions = pa.table(lake.table("executions").get_add_actions(flatten=True)).to_pylist()
-    for action in actions:
-        rows = pq.read_table(lake.folder / "executions" / action["path"], partitioning=None)
-        for name in ("execution_id", "started_at", "exported_at"):
-            assert action[f"min.{name}"] == pc.min(rows[name]).as_py()
-            assert action[f"max.{name}"] == pc.max(rows[name]).as_py()
-            assert action[f"null_count.{name}"] == rows[name].null_count
-        assert action["num_records"] == len(rows)
-    assert len(actions) == 4
 
 
 def test_polars_and_duckdb_read_the_same_rows(lake, data):
@@ -220,7 +109,7 @@ def test_polars_and_duckdb_read_the_same_rows(lake, data):
 
 @pytest.fixture
 def bucket(seaweed_store, keys, monkeypatch):
-    """The URL of a place in a bucket where nothing is."""
+    """A place in a bucket where nothing is."""
     for name, value in {
         "AWS_ENDPOINT_URL": seaweed_store.endpoint,
         "AWS_ALLOW_HTTP": "true",
@@ -228,62 +117,40 @@ def bucket(seaweed_store, keys, monkeypatch):
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
         monkeypatch.setenv(name, value)
-    return f"delta+{seaweed_store.url()}"
+    return Place(f"delta+{seaweed_store.url()}")
 
 
-def test_bucket_is_loaded_changed_and_healed(lake, data, bucket):
-    assert load_once(bucket, data).new == 6
-    assert differences(bucket, data) == []
+def test_bucket_is_loaded_changed_and_healed(data, bucket):
+    assert load_into(bucket, data).new == 6
+    assert compared(bucket, data).findings == []
     next_export(data)
-    DeltaTable(f"{bucket.removeprefix('delta+')}/calls").delete("call_execution_id = 'c6'")
-    result = load_once(bucket, data)
+    DeltaTable(f"{bucket.url.removeprefix('delta+')}/calls").delete("call_execution_id = 'c6'")
+    result = load_into(bucket, data)
 
-    assert (result.new, result.changed, result.altered) == (1, 4, 1)
-    assert differences(bucket, data) == []
-    assert not load_once(bucket, data).is_changed
-
-
-RACE = """
-import sys
-from etl.errors import DestinationError
-from tests.loads import NAMESPACE, contents_of
-from etl.load.warehouse.load import load
-from etl.load.warehouse.target import open_warehouse
-
-warehouse = open_warehouse(sys.argv[1], NAMESPACE)
-loaded = warehouse.loaded()
-warehouse.loaded = lambda **_: loaded
-print("ready", flush=True)
-sys.stdin.readline()
-try:
-    load(contents_of(sys.argv[2]), warehouse)
-    print("won")
-except DestinationError as exc:
-    print("lost" if "someone else wrote" in str(exc) else exc)
-"""
+    assert (result.new, result.changed) == (1, 6)
+    assert compared(bucket, data).findings == []
+    assert not load_into(bucket, data).is_changed
 
 
-def test_of_loads_that_begin_at_once_in_a_bucket_one_wins(lake, data, bucket):
-    load_once(bucket, data)
+def test_of_loads_that_begin_at_once_in_a_bucket_one_wins(data, bucket):
+    load_into(bucket, data)
     next_export(data)
-    command = [sys.executable, "-c", RACE, bucket, str(data)]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
-    racers: list[Any] = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    racers = [bucket.open() for _ in range(2)]
     for racer in racers:
-        assert racer.stdout.readline() == "ready\n"
-    for racer in racers:
-        racer.stdin.write("\n")
-        racer.stdin.flush()
+        loaded = racer.loaded()
+        racer.loaded = lambda loaded=loaded: loaded
+    load(contents_of(data), racers[0])
+    with pytest.raises(DestinationError, match="someone else wrote at the same time: load again"):
+        load(contents_of(data), racers[1])
 
-    assert sorted(racer.communicate()[0] for racer in racers) == ["lost\n", "won\n"]
-    assert differences(bucket, data) == []
-    assert not load_once(bucket, data).is_changed
+    assert compared(bucket, data).findings == []
+    assert not load_into(bucket, data).is_changed
 
 
 def test_bucket_that_refuses_the_key_is_one_line(bucket, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     with pytest.raises(DestinationError) as refused:
-        connect(bucket, NAMESPACE).loaded()
+        bucket.open().loaded()
 
     assert "403" in str(refused.value)
     assert str(refused.value).isprintable()

@@ -21,7 +21,7 @@ from tests.bundles import a_bundle, dead_letter
 from tests.datasets import a_dataset, export_to
 from tests.loads import NOW, assert_settled, compared, first_export, next_export
 from tests.support import IS_FULL
-from tests.warehouses import Row, assert_equals_dataset, contents_of, load_into, loadable_rows
+from tests.warehouses import Row, assert_equals_dataset, load_into, loadable_rows
 
 OF_EXECUTIONS = ("executions", "calls", "evals")
 EDITS: dict[str, Callable[[Any], None]] = {
@@ -41,7 +41,7 @@ DISASTERS: dict[str, Callable[[Any], None]] = {
     "nothing was loaded": lambda target: target.delete(STATE),
     "no dataset was loaded": lambda target: target.delete(STATE, "kind = 'dataset'"),
     "an item was not loaded": lambda target: target.delete(STATE, "item = 'e1'"),
-    **{f"no {name}": methodcaller("remove", name) for name in (STATE, "evals", "errors", "runs")},
+    **{f"no {name}": methodcaller("remove", name) for name in ("evals", "errors", "runs")},
     "no column": lambda target: target.drop_column("evals", "reason"),
 }
 
@@ -147,7 +147,7 @@ def test_first_load_that_dies_is_made_up_for(target: Any, data: Path) -> None:
         if not target.die(data, nth=nth):
             break
 
-    assert nth > 15
+    assert nth > 6
     assert_settled(target, data)
 
 
@@ -155,22 +155,18 @@ def test_first_load_that_dies_is_made_up_for(target: Any, data: Path) -> None:
 
 
 def test_edits_by_hand_are_found_and_repaired(target: Any, data: Path) -> None:
+    """Where the engine hashes rows, an edit costs the edited execution alone."""
     load_into(target, data)
     for name, edit in EDITS.items():
         edit(target)
         assert compared(target, data).findings, name
-        assert load_into(target, data).is_changed, name
+        result = load_into(target, data)
+        assert result.is_changed, name
+        if name == "a cell" and target.hashes_rows:
+            assert (result.new, result.changed, result.altered) == (0, 0, 1)
+            assert result.rows == {"calls": 1, "evals": 1, "executions": 1}
         assert_equals_dataset(target, data)
     assert_settled(target, data)
-
-
-def test_edit_costs_the_edited_execution_alone(target: Any, data: Path) -> None:
-    load_into(target, data)
-    EDITS["a cell"](target)
-    result = load_into(target, data)
-
-    assert (result.new, result.changed, result.altered) == (0, 0, 1)
-    assert result.rows == {"calls": 1, "evals": 1, "executions": 1}
 
 
 def test_row_that_stands_twice_is_repaired(target: Any, data: Path) -> None:
@@ -231,13 +227,8 @@ def test_verify_names_each_difference_and_nothing_else(target: Any, data: Path) 
     }
     assert (report.rows["calls"], report.loaded_rows["calls"]) == (6, 7)
     assert [(day.table, day.run_test, day.day) for day in report.days] == [
-        ("evals", "checkout", "2026-08-02"), ("evals", "refund", "2026-08-04"), ("calls", "Odd / 100%", "2026-08-02"),
+        ("calls", "Odd / 100%", "2026-08-02"), ("evals", "checkout", "2026-08-02"), ("evals", "refund", "2026-08-04"),
     ]  # fmt: skip
-
-
-def test_verify_of_tables_that_are_not_there_names_the_fix(target: Any, data: Path) -> None:
-    with pytest.raises(DestinationError, match=r"has no table executions: run metrics-etl load$"):
-        compared(target, data)
 
 
 # whose tables these are
@@ -249,18 +240,17 @@ def test_another_dataset_is_refused(target: Any, data: Path, tmp_path: Path) -> 
     for is_full in (False, True):
         with pytest.raises(DestinationError, match=r"holds another dataset .*: name another \[warehouse\]"):
             load_into(target, other, is_full=is_full)
-    target.remove(STATE)
-    with pytest.raises(DestinationError, match="holds another dataset"):
-        load_into(target, other)
-
     load_into(target, data)
     assert_settled(target, data)
 
 
-def test_table_of_somebody_else_is_refused(target: Any, data: Path) -> None:
-    target.make_foreign()
+def test_tables_are_refused_where_nothing_tells_that_they_are_ours(target: Any, data: Path) -> None:
+    load_into(target, data)
+    target.remove(STATE)
     for is_dry_run in (True, False):
-        with pytest.raises(DestinationError, match=r"evals was not made by metrics-etl: name another"):
+        with pytest.raises(
+            DestinationError, match=rf"\w+ was not made by metrics-etl, since there is no {STATE}: name another"
+        ):
             load_into(target, data, is_dry_run=is_dry_run)
 
 
@@ -292,7 +282,7 @@ def test_columns_that_the_exporter_does_not_have_do_no_harm(target: Any, data: P
     load_into(target, data)
 
     ours = {row["call_execution_id"]: row["ours"] for row in target.rows(schema.CALLS)}
-    assert (ours["c6"], ours["c7"]) == ("7", None)
+    assert (ours["c6"], ours["c7"]) == ("7" if target.hashes_rows else None, None)
     assert compared(target, data).findings == []
 
 
@@ -304,7 +294,9 @@ def test_column_of_another_type_is_refused(target: Any, data: Path) -> None:
         load_into(target, data)
 
 
-def test_verify_of_tables_of_an_older_version_names_the_fix(target: Any, data: Path) -> None:
+def test_verify_of_tables_that_are_not_there_or_of_an_older_version_names_the_fix(target: Any, data: Path) -> None:
+    with pytest.raises(DestinationError, match=r"has no table executions: run metrics-etl load$"):
+        compared(target, data)
     if target.has_views:  # elsewhere a column that is not there is one of nulls
         load_into(target, data)
         target.make_older("evals", "deleted_at")
@@ -319,9 +311,10 @@ def test_verify_of_tables_of_an_older_version_names_the_fix(target: Any, data: P
 def test_what_is_missing_from_the_dataset_stays_and_is_told_until_a_full_load(
     target: Any, data: Path, *, is_indexed: bool
 ) -> None:
-    """A deletion at the source is a mark in the dataset: rows that are gone are no deletion."""
+    """A deletion at the source is a mark in the dataset: rows that are gone are no deletion, even where somebody edited others."""
     load_into(target, data)
     before = contents(target)
+    EDITS["a cell"](target)
     if not is_indexed:
         (data / INDEX).unlink(missing_ok=True)
     for name in OF_EXECUTIONS:
@@ -443,19 +436,11 @@ def test_view_that_is_not_there_is_made_again(viewed: Any, data: Path, view: Any
     assert_settled(viewed, data)
 
 
-def test_view_of_somebody_else_is_refused(viewed: Any, data: Path) -> None:
-    viewed.edit("DROP VIEW {s}.evals_current", "CREATE VIEW {s}.evals_current AS SELECT 7 AS mine")
-    next_export(data)
-    for is_dry_run in (True, False):
-        with pytest.raises(DestinationError, match="evals_current was not made by metrics-etl"):
-            load_into(viewed, data, is_dry_run=is_dry_run)
-
-
 def test_columns_of_a_view_keep_their_order_when_new_ones_come(viewed: Any, data: Path) -> None:
     """So that grants stay."""
     viewed.make_older("calls", "deleted_at")
     with closing(viewed.open()) as opened:
-        (make, *comment) = opened._sql.create_view(VIEWS[1], (), contents_of(data).dataset_id)
+        (make, *comment) = opened._sql.create_view(VIEWS[1], ())
     select, older = make[make.index(" AS SELECT ") :], " AS SELECT call_execution_id"
     viewed.edit(
         "DROP VIEW IF EXISTS {s}.calls_current",

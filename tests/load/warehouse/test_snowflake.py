@@ -4,7 +4,8 @@ fakesnow runs them in DuckDB. It keeps no comments of columns, and does not end 
 """
 
 import re
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -15,19 +16,22 @@ fakesnow = pytest.importorskip("fakesnow", reason="fakesnow is in an environment
 from fakesnow.cursor import FakeSnowflakeCursor  # noqa: E402 with the emulator alone
 
 from etl.errors import DestinationError  # noqa: E402 as above
+from etl.load.warehouse import snowflake  # noqa: E402 as above
 from etl.load.warehouse.snowflake import _DIALECT  # noqa: E402 as above
-from etl.load.warehouse.spool import Spool  # noqa: E402 as above
+from etl.load.warehouse.spool import spooled  # noqa: E402 as above
 from etl.load.warehouse.statements import Statements  # noqa: E402 as above
 from etl.load.warehouse.tables import ALL_TABLES, VIEWS, columns_of  # noqa: E402 as above
 from tests.load.warehouse.test_laws import *  # noqa: E402, F403 the laws, with the target of this module
 from tests.loads import NAMESPACE, assert_settled, next_export  # noqa: E402 as above
-from tests.warehouses import Emulated, load_into  # noqa: E402 as above
+from tests.warehouses import Place, load_into  # noqa: E402 as above
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result")]
 
 
-class Account(Emulated):
+class Account(Place):
     """Its times have no zone."""
+
+    is_emulated = True
 
     def query(self, sql):
         return [
@@ -43,17 +47,11 @@ def fetch_arrow_all(cursor, **_):
 @pytest.fixture
 def target(monkeypatch):
     """An account with an empty database."""
-    execute, marks = FakeSnowflakeCursor.execute, {}
+    execute = FakeSnowflakeCursor.execute
 
     def as_snowflake(cursor, statement, *args, **kw):
-        """What the emulator does in another way: temporary tables, keys that are not enforced, comments of views."""
+        """What the emulator does in another way: temporary tables, keys that are not enforced."""
         statement = re.sub(r",\s+PRIMARY KEY \([^)]*\)", "", statement.replace("TEMPORARY TABLE", "TABLE"))
-        if made := re.match(r"CREATE (?:OR REPLACE )?VIEW (\S+)", statement):
-            said = re.search(r"COMMENT = ('(?:[^']|'')*')", statement)
-            marks[made[1].rpartition(".")[2].strip('"').upper()] = said[1] if said else "''"
-        if statement.endswith("FROM information_schema.tables WHERE table_schema = UPPER('simulation_metrics')"):
-            told = "".join(f" WHEN '{name}' THEN {mark}" for name, mark in marks.items()) or " WHEN '' THEN ''"
-            statement += f" UNION ALL SELECT LOWER(table_name), CASE table_name{told} END FROM information_schema.views"
         return execute(cursor, statement, *args, **kw)
 
     monkeypatch.setattr(FakeSnowflakeCursor, "execute", as_snowflake)
@@ -120,15 +118,14 @@ def test_nothing_is_made_once_the_transaction_has_begun(loaded, data, monkeypatc
 
 def test_copy_that_brings_too_few_rows_ends_the_load_and_changes_nothing(loaded, data, monkeypatch):
     next_export(data)
-    take = Spool.take
 
-    def taken(spool):
-        for file in take(spool):
-            file.rows += 1
-            yield file
+    @contextmanager
+    def with_one_more(pieces):
+        with spooled(pieces) as file:
+            yield file and replace(file, rows=file.rows + 1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Spool, "take", taken)
+        patch.setattr(snowflake, "spooled", with_one_more)
         with pytest.raises(DestinationError, match=r"metrics_etl_gone took 5 of 6 rows"):
             load_into(loaded, data)
     load_into(loaded, data)
@@ -136,15 +133,14 @@ def test_copy_that_brings_too_few_rows_ends_the_load_and_changes_nothing(loaded,
 
 
 def test_every_table_has_its_comments_key_and_mark_in_the_statement_that_makes_it():
-    statements = [*Statements(_DIALECT, NAMESPACE).create_all(ALL_TABLES, "a" * 32)]
+    statements = [*Statements(_DIALECT, NAMESPACE).create_all(ALL_TABLES)]
 
     assert len(statements) == 1 + len(ALL_TABLES) + len(VIEWS)
     for table, statement in zip(ALL_TABLES, statements[1:], strict=False):
         (parsed,) = sqlglot.parse(statement, dialect="snowflake")
         assert statement.count(" COMMENT ") == len(columns_of(table)) + 1
-        assert "Loaded by metrics-etl from dataset aaaa" in statement
         assert f"PRIMARY KEY ({', '.join(name.upper() for name in table.key)})" in statement.replace('"', "")
         assert parsed is not None
         assert parsed.find(sqlglot.exp.PrimaryKey)
     for view, statement in zip(VIEWS, statements[-len(VIEWS) :], strict=True):
-        assert f"COPY GRANTS COMMENT = '{view.meaning} Loaded by" in statement
+        assert f"COPY GRANTS COMMENT = '{view.meaning}'" in statement

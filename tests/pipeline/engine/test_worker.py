@@ -10,18 +10,19 @@ import pytest
 
 from etl.errors import ConfigurationError, KeyRefusedError, SourceUnavailableError
 from etl.extract.plan import Planned
+from etl.extract.settling import Stored
+from etl.model.records import NumberLiteral
 from etl.pipeline.engine import here, worker
-from etl.pipeline.engine.batch import Answer, Batch
-from etl.pipeline.engine.contract import How
+from etl.pipeline.engine.worker import Answer, Batch, StoredExecution, next_items, read_stored, reader_of
 from etl.sandbox import Fault, Sandbox
 from etl.settings.sections import Api
 from etl.version import __version__
 from tests.bundles import execution, plan_of
+from tests.bundles import stored_of as stored
 from tests.support import API_KEY, SECRET_KEY
 from tests.worlds import settled_world
 
 CALLS = 4
-HOW = How(concurrency=2, page_limit=1024, include_raw=False)
 
 
 @pytest.fixture(autouse=True)
@@ -46,12 +47,15 @@ def batch_of(server: Sandbox, **changes: Any) -> Batch:
         run_id="run",
         items=tuple(plan_of([execution(each.execution_id, total_calls=CALLS) for each in executions], {})),
         stored={},
-        api=Api(base_url=server.base_url),
-        how=HOW,
+        api=Api(base_url=server.base_url, concurrency=2),
+        include_raw=False,
         requests_per_minute=None,
-        seconds=60.0,
     )
-    return replace(batch, **changes)
+    return replace(batch, **({"stored": dict.fromkeys(ids(batch.items), StoredExecution())} | changes))
+
+
+def one_at_a_time(server: Sandbox) -> Batch:
+    return batch_of(server, api=Api(base_url=server.base_url, concurrency=1))
 
 
 async def fetch(batch: Batch, version: str = __version__) -> Answer:
@@ -68,7 +72,7 @@ async def test_a_batch_comes_back_as_flat_bundles_with_what_it_took(server: Sand
     answer = await fetch(batch)
     assert {bundle.execution.execution_id for bundle in answer.bundles} == ids(batch.items)
     assert [len(bundle.calls.values) for bundle in answer.bundles] == [CALLS] * 3
-    assert (answer.error, answer.bug, answer.not_begun) == (None, "", [])
+    assert answer.error is None
     assert answer.traffic.requests == answer.counts.necessary_requests == 3 * (1 + CALLS)
     assert answer.counts.calls_fetched == 3 * CALLS
 
@@ -92,29 +96,14 @@ async def test_without_keys_nothing_is_requested(server: Sandbox, monkeypatch: p
 async def test_a_refused_key_comes_back_with_what_had_arrived(server: Sandbox) -> None:
     last = server.world.run_tests[0].executions[-1].execution_id
     server.fault = lambda request, _: Fault(status=401) if last in request.target else None
-    answer = await fetch(batch_of(server, how=replace(HOW, concurrency=1)))
+    answer = await fetch(one_at_a_time(server))
     assert isinstance(answer.error, KeyRefusedError)
 
 
-async def test_what_no_code_expects_comes_back_in_words(server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    class UnsendableError(Exception):
-        def __reduce__(self) -> Any:
-            raise TypeError("this cannot be pickled")
-
-    def fail(*_: object, **__: object) -> None:
-        raise UnsendableError("too much\nof it")
-
-    monkeypatch.setattr(here, "flatten", fail)
-    answer = await fetch(batch_of(server))
-    assert answer.bug == "UnsendableError: too much"
-
-
-async def test_after_its_time_a_batch_begins_with_nothing_else_but_with_one_execution_always(server: Sandbox) -> None:
-    batch = batch_of(server, seconds=1e-9)
-    answer = await fetch(batch)
-    first, *others = (item.execution.execution_id for item in batch.items)
-    assert [bundle.execution.execution_id for bundle in answer.bundles] == [first]
-    assert answer.not_begun == others
+async def test_what_no_code_expects_is_raised(server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(here, "flatten", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await fetch(batch_of(server))
 
 
 async def test_a_batch_of_a_run_that_was_stopped_is_not_begun(server: Sandbox) -> None:
@@ -135,7 +124,7 @@ async def test_a_batch_that_is_stopped_ends_and_brings_what_has_arrived(server: 
             worker.stop("run")
 
     server.on_request = stop_at_last
-    answer = await fetch(batch_of(server, how=replace(HOW, concurrency=1)))
+    answer = await fetch(one_at_a_time(server))
     requests = len(server.requests)
     assert requests < 3 * (1 + CALLS)
     assert sum(len(bundle.calls.values) for bundle in answer.bundles) in range(1, requests)
@@ -157,3 +146,44 @@ async def test_what_a_run_was_told_of_the_rate_limit_does_not_hold_up_the_next(s
     assert isinstance(held.error, SourceUnavailableError)
     server.fault = None
     assert len((await fetch(batch_of(server, run_id="next"))).bundles) == 3
+
+
+def planned(*calls: int) -> list[Planned]:
+    executions = [execution(f"e{index}", total_calls=count) for index, count in enumerate(calls)]
+    return plan_of(executions, {})
+
+
+def test_a_batch_ends_with_the_execution_that_fills_it() -> None:
+    plan = iter(planned(30, 30, 30, 500, 1))
+    batches = []
+    while items := next_items(plan, calls=50):
+        batches.append([item.execution.execution_id for item in items])
+    assert batches == [["e0", "e1"], ["e2", "e3"], ["e4"]]
+
+
+def test_executions_without_calls_fill_a_batch_too() -> None:
+    assert len(next_items(planned(*[0] * 100), calls=50)) == 50
+
+
+async def test_a_worker_reads_what_the_driver_has_read() -> None:
+    [item] = plan_of([execution()], {"execution": stored(execution())})
+    values: dict[str, Any] = {
+        "calls": {"c1": False, "c0": True},
+        "rows": {"c1": ["c1", None, 1.5]},
+        "failed": frozenset({"c2"}),
+    }
+
+    def given(value: Any) -> Any:
+        async def read(_: Planned) -> Any:
+            return value
+
+        return read
+
+    found = await read_stored(Stored(**{name: given(value) for name, value in values.items()}), item)
+    reader = reader_of({"execution": pickle.loads(pickle.dumps(found))})
+    assert {name: await getattr(reader, name)(item) for name in values} == values
+
+
+def test_a_plan_survives_the_way_to_a_worker_to_the_last_digit() -> None:
+    [item] = plan_of([execution(cost=NumberLiteral("1e400"), odd="\ud800", count=2**70)], {})
+    assert pickle.loads(pickle.dumps(item)).execution.unpack() == item.execution.unpack()

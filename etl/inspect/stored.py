@@ -1,0 +1,101 @@
+"""What each file of the dataset holds, as far as a reader needs it, and which rows somebody took away. Changes nothing.
+
+A file that the index knows in this version is not opened, unless it has columns that the index does not.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from etl.errors import FileMissingError
+from etl.load.files.contract import Entry, Files, data_files, read_each
+from etl.load.index import Index, index_if_readable
+from etl.load.layout import Part, Scope, parse_part_path, parse_run_path, part_path
+from etl.load.parquet import UnreadableError, open_part, read_footer
+from etl.model import schema
+from etl.model.findings import Finding, Kind
+from etl.model.wording import counted
+
+_RUNS_READ = 30
+_NO_COLUMNS = pa.table({})
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file: how many rows and bytes it has, and the wanted columns of the rows; ``part`` is None for an export run."""
+
+    path: str
+    rows: int
+    size_bytes: int
+    columns: pa.Table
+    part: Part | None
+
+
+def stored_files(
+    files: Files, table: schema.Table, index: Index, findings: list[Finding], names: Sequence[str] = ()
+) -> list[StoredFile]:
+    """The table's files with these columns; damaged ones, and foreign ones, are added to ``findings``.
+
+    Of export runs the newest 30 are read: each has one row, and they are more every night.
+
+    Raises:
+        DestinationError: the table's folder cannot be listed, or a file there may not be read.
+    """
+    ours: list[tuple[Entry, Part | None]] = []
+    for entry in data_files(files, table.name):
+        if (parsed := parse_part_path(entry.path)) or parse_run_path(entry.path):
+            ours.append((entry, parsed[1] if parsed else None))
+        else:
+            findings.append(Finding(Kind.FOREIGN_FILE, entry.path, "is not a file of this dataset"))
+    older = ours[:-_RUNS_READ] if table is schema.RUNS_TABLE else []
+
+    def read(one: tuple[Entry, Part | None]) -> StoredFile | Finding | None:
+        entry, part = one
+        rows = index.count(table, entry)
+        if part and rows is not None and (table is schema.EXECUTIONS or not names):
+            known = index.parts[part].rows
+            return StoredFile(entry.path, rows, entry.size_bytes, known.filter(known["is_here"]).select(names), part)
+        try:
+            if not names:
+                return StoredFile(entry.path, read_footer(files, entry.path).rows, entry.size_bytes, _NO_COLUMNS, part)
+            opened = open_part(files, table, entry.path)
+            columns = opened.read(names, may_be_newer=True)
+            return StoredFile(entry.path, opened.footer.rows, opened.footer.size_bytes, columns, part)
+        except FileMissingError:  # by now
+            return None
+        except UnreadableError as exc:
+            return Finding(Kind.UNREADABLE, entry.path, f"cannot be read: {exc.reason}")
+
+    found = [*read_each(files, read, ours[len(older) :])]
+    findings += (each for each in found if isinstance(each, Finding))
+    unread = [StoredFile(entry.path, 1, entry.size_bytes, _NO_COLUMNS, part) for entry, part in older]
+    return [*unread, *(each for each in found if isinstance(each, StoredFile))]
+
+
+def find_lost(index: Index, rows: Mapping[str, int | None], scope: Scope) -> Iterator[Finding]:
+    """A finding for each file in the scope that is missing, or has fewer ``rows`` (by path) than the index says. Pure.
+
+    No run removes a row of executions, calls or evals: what is gone was taken away, even while a run is at work. None is for a
+    file that cannot be read, which is a finding of its own.
+    """
+    for part, known in sorted(index.parts.items()):
+        for table, before in zip(schema.OF_EXECUTIONS, known.counts, strict=True):
+            path = part_path(table.name, part)
+            now = rows.get(path, 0)
+            if table is not schema.ERRORS and scope.has(part) and now is not None and now < before:
+                text = f"{counted(before - now, 'row')} missing; the last run left {before:,}"
+                yield Finding(Kind.LOST_ROWS, path, text)
+
+
+def read_lost(files: Files, keys: Collection[str]) -> list[Finding]:
+    """What ``find_lost`` finds under these keys of run tests.
+
+    Raises:
+        DestinationError: a folder or a file cannot be read.
+    """
+    index, damaged = index_if_readable(files, []), list[Finding]()  # before the files: a run may replace it meanwhile
+    tables = (schema.EXECUTIONS, schema.CALLS, schema.EVALS)
+    found = [each for table in tables for each in stored_files(files, table, index, damaged)]
+    rows: dict[str, int | None] = {each.subject: None for each in damaged}
+    return list(find_lost(index, rows | {each.path: each.rows for each in found}, Scope(frozenset(keys))))

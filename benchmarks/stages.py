@@ -19,8 +19,7 @@ from benchmarks.bench_world import call_id, execution_id
 from etl.cli import process
 from etl.extract.answers import decode
 from etl.extract.client import Client
-from etl.extract.endpoints import Request, get_call_metrics, list_calls
-from etl.extract.transport import Access, Limits
+from etl.extract.endpoints import Request, Slice, get_call_metrics, list_calls
 from etl.load.commit import commit
 from etl.load.dataset import Dataset
 from etl.load.files.contract import Files
@@ -29,6 +28,7 @@ from etl.load.places import Places
 from etl.load.state import load_state
 from etl.model.lifecycle import Settlement
 from etl.model.records import CallMetrics, Execution, ExecutionBundle, FetchedCall
+from etl.settings import Settings
 from etl.transform.flatten import FlatBundle, flatten
 from etl.transform.frames import ExportStamp
 
@@ -118,10 +118,11 @@ def main(base_url: str) -> None:
             return await fetch(requests, get)
 
     async def ours() -> tuple[list[CallMetrics], list[Any]]:
-        access = Access(base_url, lambda: "benchmark-api-key", lambda: "benchmark-secret-key")
-        async with Client(access, version="benchmark", limits=Limits(concurrency=CONCURRENCY)) as client:
+        keys = {"api_key": "benchmark-api-key", "secret_key": "benchmark-secret-key"}
+        api = {"base_url": base_url, "concurrency": CONCURRENCY}
+        async with Client(Settings.model_validate({"run_tests": "all", "api": api} | keys)) as client:
             metrics = await fetch(requests, client.get)
-            return metrics, [await client.get(list_calls(each, page=1, limit=1024)) for each in executions]
+            return metrics, [await client.get(list_calls(each, Slice(1, 1024))) for each in executions]
 
     for _ in range(ROUNDS):
         bodies = timed(stages, "bare aiohttp loop", lambda: asyncio.run(bare()))

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from etl.extract.client import Client
 from etl.sandbox import Sandbox
 from etl.settings import Settings
 
@@ -31,6 +32,14 @@ def settings_for(server: Sandbox, path: Path, *, run_tests: Any = None, **sectio
         }
         | sections
     )
+
+
+def client_of(base_url: str, *, keys: dict[str, str] | None = None, **options: Any) -> Client:
+    """A client with the sandbox's keys, or others; a quota and ``on_hold`` are its own, other options belong in ``[api]``."""
+    own = {name: options.pop(name) for name in ("quota", "on_hold") if name in options}
+    credentials = {"api_key": API_KEY, "secret_key": SECRET_KEY} | (keys or {})
+    api = {"base_url": base_url} | options
+    return Client(Settings.model_validate({"run_tests": "all", "api": api} | credentials), **own)
 
 
 def cap_pages(server: Sandbox, rows: int | None) -> None:

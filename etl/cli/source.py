@@ -56,8 +56,8 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
 
 
 async def _discover(settings: "Settings") -> "Discovered":
-    from etl.extract.connect import client_of
+    from etl.extract.client import Client
     from etl.extract.run_tests import discover
 
-    async with client_of(settings, on_hold=print_rate_limit_wait) as client:
+    async with Client(settings, on_hold=print_rate_limit_wait) as client:
         return await discover(client, page_limit=settings.api.page_limit)

@@ -6,9 +6,13 @@ Decoding raises ``TransientError`` for a body that is not what the API documents
 
 import json
 from collections.abc import Mapping
-from typing import Any, NoReturn, TypeVar
+from contextlib import suppress
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
 
 from etl.errors import (
+    ExporterError,
     KeyRefusedError,
     NotFoundError,
     RequestRefusedError,
@@ -18,12 +22,12 @@ from etl.errors import (
 )
 from etl.extract.endpoints import Request, UnexpectedError, field_of
 from etl.extract.parse import parse_json
-from etl.extract.source_clock import unix_seconds
 
 T = TypeVar("T")
 
 _EXCERPT_CHARACTERS = 200
 _LONGEST_HOLD_SECONDS = 86_400
+_TOLERANCE = timedelta(minutes=1)  # Date has whole seconds, and an answer takes its time
 
 
 def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:
@@ -49,54 +53,65 @@ def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:
         ) from None
 
 
-def raise_for_status(request: Request[Any], status: int, body: bytes, *, tries: int = 1) -> NoReturn:
-    """Raise the error that says what to do after an answer that is not 200; ``tries`` is the number of the try."""
-    if status in (401, 403) and not (_is_page(body) or request.is_optional):
-        raise KeyRefusedError(
+def error_of(request: Request[Any], status: int, body: bytes, *, tries: int = 1) -> ExporterError:
+    """The error that says what to do after an answer that is not 200; ``tries`` is the number of the try."""
+    document, is_page = _parsed(body)
+    fields = document if isinstance(document, dict) else {}
+    if status in (401, 403) and not (is_page or request.is_optional):
+        return KeyRefusedError(
             f"the API refused the key ({status} on {request.path}): check FI_API_KEY and FI_SECRET_KEY"
         )
-    message, is_from_api = _error_message(body)
-    where = f"{request.subject}: {status} on {request.path}"
     excerpt = _excerpt(body)
+    message = _one_line(_words(fields)) or excerpt or "empty body"
+    where = f"{request.subject}: {status} on {request.path}"
     if status == 500:
-        raise ServerFaultError(f"{where}: {message}", excerpt=excerpt, tries=tries, is_final=not request.retries_500)
+        return ServerFaultError(f"{where}: {message}", excerpt=excerpt, tries=tries, is_final=not request.retries_500)
     if status == 429 or status > 500 or status == 408:
-        raise TransientError(f"{where}: {message}", status=status, excerpt=excerpt, tries=tries)
-    if status == 404 and is_from_api:
-        raise NotFoundError(f"{request.subject}: not found ({message})", status=status, excerpt=excerpt, tries=tries)
-    if status in (401, 403) and _is_page(body):
+        return TransientError(f"{where}: {message}", status=status, excerpt=excerpt, tries=tries)
+    # Only the API itself says that something does not exist: not a proxy between it and us.
+    if status == 404 and (fields.get("status") is False or isinstance(fields.get("error"), dict)):
+        return NotFoundError(f"{request.subject}: not found ({message})", status=status, excerpt=excerpt, tries=tries)
+    if status in (401, 403) and is_page:
         message = "a proxy or firewall refused the request, not the API: check [api] proxy and FI_BASE_URL"
     elif status == 404:
         message = "not this API: check FI_BASE_URL"
     elif 300 <= status < 400:
         message = "a redirect, never followed: check FI_BASE_URL"
-    raise RequestRefusedError(f"{where}: {message}", status=status, excerpt=excerpt, tries=tries)
+    return RequestRefusedError(f"{where}: {message}", status=status, excerpt=excerpt, tries=tries)
 
 
 def retry_after_seconds(headers: Mapping[str, str], body: bytes) -> float | None:
     """How long a refused request asks everybody to wait, from the header or else from the body; None when neither says."""
-    for seconds in (_header_seconds(headers), _body_seconds(body)):
-        if seconds is not None and 0 <= seconds < _LONGEST_HOLD_SECONDS:
-            return seconds
+    document, _ = _parsed(body)
+    result = document.get("result") if isinstance(document, dict) else None
+    told = result.get("retry_after") if isinstance(result, dict) else None
+    for value in (headers.get("Retry-After"), told):
+        with suppress(TypeError, ValueError, OverflowError):
+            if 0 <= (seconds := float(value or "")) < _LONGEST_HOLD_SECONDS:
+                return seconds
     return None
 
 
-def _header_seconds(headers: Mapping[str, str]) -> float | None:
-    """``Retry-After`` in seconds; one that is a date is measured by the server's own clock."""
-    value = headers.get("Retry-After", "")
+def unix_seconds(headers: Mapping[str, str]) -> float | None:
+    """The source's time when it answered, by the header ``Date``; None when there is no date with a zone, whatever stands there."""
     try:
-        return float(value)
-    except ValueError:
-        pass
-    moment, now = unix_seconds(value), unix_seconds(headers.get("Date", ""))
-    return None if moment is None or now is None else moment - now
-
-
-def _body_seconds(body: bytes) -> float | None:
-    try:
-        return float(field_of(field_of(parse_json(body), "result"), "retry_after"))
-    except (TypeError, ValueError, OverflowError, RecursionError):
+        moment = parsedate_to_datetime(headers.get("Date", ""))
+        return moment.timestamp() if moment.tzinfo else None
+    except (TypeError, ValueError, OverflowError, IndexError):
         return None
+
+
+def clock_offset(headers: Mapping[str, str], now: datetime) -> timedelta | None:
+    """What to add to our time to get the source's, from an answer that came ``now``; None where that does not say.
+
+    Zero where the two clocks agree within a minute. Whether data has settled is a comparison of the source's times: so it must not
+    depend on a client whose clock is wrong.
+    """
+    then = unix_seconds(headers)
+    if then is None:
+        return None
+    offset = timedelta(seconds=then - now.timestamp())
+    return offset if abs(offset) > _TOLERANCE else timedelta(0)
 
 
 def _why_unexpected(exc: Exception, body: bytes) -> str:
@@ -121,25 +136,12 @@ def _result(document: Any) -> Any:
     return field_of(document, "result")
 
 
-def _error_message(body: bytes) -> tuple[str, bool]:
-    """The server's own words, and whether this API wrote them rather than something between it and us."""
+def _parsed(body: bytes) -> tuple[Any, bool]:
+    """The document, and whether the body is text for people instead: the API's own answers are JSON."""
     try:
-        document = parse_json(body)
-        if isinstance(document, dict):
-            is_from_api = document.get("status") is False or isinstance(document.get("error"), dict)
-            return _one_line(_words(document)) or _excerpt(body), is_from_api
+        return parse_json(body), False
     except (ValueError, RecursionError):
-        pass
-    return _excerpt(body) or "empty body", False
-
-
-def _is_page(body: bytes) -> bool:
-    """Whether this is text for people: the API's own answers are JSON."""
-    try:
-        parse_json(body)
-    except (ValueError, RecursionError):
-        return bool(body.strip())
-    return False
+        return None, bool(body.strip())
 
 
 def _words(document: dict[str, Any]) -> str:

@@ -5,23 +5,21 @@ this order:
 
 1. The list with the name of an eval that does not exist: nothing is summed up, and every call comes without its evals.
 2. The execution's detail, for its ids alone.
-3. The list as it is, without the rows that make its pages fail.
-4. The list of 1, without those.
 
 ``lacks_evals`` says that the rows have no evals: then each call's own entry has them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from etl.errors import ServerFaultError, SourceError
-from etl.extract.bad_rows import Unreadable, power_of_two_above
+from etl.extract.bad_rows import power_of_two_above
 from etl.extract.client import Client
-from etl.extract.endpoints import list_call_details, list_calls
+from etl.extract.endpoints import Slice, list_call_details, list_calls
 from etl.extract.listing import MOST_ROWS_OF_A_PAGE, read_pass
 from etl.extract.plan import Planned
-from etl.model.records import RUNS, DeadLetter, DetailedCall, ListedCall, Page
+from etl.model.records import DetailedCall, ListedCall, Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +27,10 @@ class CallList:
     """What one reading of the list showed, by call_execution_id.
 
     ``count`` is how many calls the list had after all of its pages were read; None when one page showed it whole.
-    ``unreadable`` says how many calls it could not give: then nothing is proved.
     """
 
     calls: Mapping[str, ListedCall]
     count: int | None = None
-    unreadable: DeadLetter | None = None
     lacks_evals: bool = False
 
 
@@ -53,39 +49,18 @@ async def read_call_list(client: Client, item: Planned, *, page_limit: int) -> C
         return await _read(client, item, page_limit, without_evals=True)
     if found := await _read_ids(client, item, page_limit):
         return found
-    with suppress(ServerFaultError):
-        return await _read(client, item, page_limit, skips_bad_rows=True)
-    try:
-        return await _read(client, item, page_limit, without_evals=True, skips_bad_rows=True)
-    except ServerFaultError:
-        raise failure from None
+    raise failure
 
 
-async def _read(
-    client: Client, item: Planned, page_limit: int, *, without_evals: bool = False, skips_bad_rows: bool = False
-) -> CallList:
-    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[ListedCall]:
-        request = list_calls(
-            item.execution.execution_id,
-            page=page,
-            limit=limit,
-            is_probe=is_probe,
-            is_trial=is_trial,
-            without_evals=without_evals,
-        )
+async def _read(client: Client, item: Planned, page_limit: int, *, without_evals: bool = False) -> CallList:
+    async def read(part: Slice) -> Page[ListedCall]:
+        request = list_calls(item.execution.execution_id, part, without_evals=without_evals)
         return await client.get(request.sent_for(item.purpose))
 
-    found = await read_pass(
-        read,
-        lambda call: call.call_execution_id,
-        limit=page_limit,
-        largest=client.largest_page,
-        skips_bad_rows=skips_bad_rows,
-    )
-    if found.unreadable:
-        letter = _unreadable_calls(item.execution.execution_id, found.unreadable)
-        return CallList(found.rows, unreadable=letter, lacks_evals=without_evals)
-    count = None if found.is_whole_page else (await read(1, 1)).count
+    found = await read_pass(read, lambda call: call.call_execution_id, limit=page_limit, largest=client.largest_page)
+    if found.unreadable:  # the list has no end
+        raise found.unreadable[-1].error
+    count = None if found.is_whole_page else (await read(Slice(1, 1))).count
     return CallList(found.rows, count, lacks_evals=without_evals)
 
 
@@ -106,14 +81,3 @@ async def _read_ids(client: Client, item: Planned, page_limit: int) -> CallList 
         return None
     calls = {each: ListedCall(call_execution_id=each, payload={"call_execution_id": each}) for each in ids}
     return CallList(calls, lacks_evals=True)
-
-
-def _unreadable_calls(execution_id: str, unreadable: Sequence[Unreadable[ListedCall]]) -> DeadLetter:
-    last = unreadable[-1]
-    problem = SourceError(
-        f"{len(unreadable)} of its calls cannot be listed: {last.error}",
-        status=last.error.status,
-        excerpt=last.error.excerpt,
-        tries=last.tries,
-    )
-    return DeadLetter.of(RUNS, execution_id, problem)

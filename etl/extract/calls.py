@@ -8,8 +8,7 @@ How an execution's calls are proved complete (see ``extract/listing.py``):
 - The list fits one page: that read is the list. A call that is not found when its metrics are fetched was deleted since.
 - Many pages: the count is read once more after the pages, which are read again until they have shown so many calls. Then each
   call's metrics are fetched. If as many calls are alive as were counted, the list is proved; otherwise it is read again.
-- The server cannot give the list: ``call_list.py`` has other ways. Where none gives all calls, nothing can be proved. The others
-  are fetched, and a dead letter says how many are missing.
+- The server cannot give the list: ``call_list.py`` has other ways.
 
 Stored calls that a proved list does not have are requested by their ids, see ``absence.py``. If one exists, the list was wrong:
 what it has is exported, nothing is marked, and a dead letter lets the next run read it again.
@@ -122,7 +121,7 @@ class Crawl:
         self.counts.listings += is_first
         if is_first:
             execution.stored = await self._settling.stored.calls(execution.planned)
-            if not (execution.unreadable_calls or execution.lacks_evals):
+            if not execution.lacks_evals:
                 is_one_page = execution.count is None
                 execution.kept = await self._settling.kept(execution.planned, execution.listed, may_compare=is_one_page)
                 if execution.kept and not is_one_page and not await self._is_listed_again(execution):
@@ -130,8 +129,7 @@ class Crawl:
                     self._list_again(execution)
                     return
                 pending = [key for key in pending if key not in execution.kept]
-        lacks_calls = len(execution.listed) < (execution.count or 0) and not execution.unreadable_calls
-        if lacks_calls and execution.round < MAX_ROUNDS:
+        if len(execution.listed) < (execution.count or 0) and execution.round < MAX_ROUNDS:
             self._list_again(execution)
             return
         execution.outstanding = len(pending)
@@ -150,7 +148,8 @@ class Crawl:
             latest = await read_call_list(self._client, execution.planned, page_limit=self._page_limit)
         except SourceError:
             return False
-        return latest.calls.keys() == execution.listed.keys() and not (latest.unreadable or latest.lacks_evals)
+        is_same = latest.count == execution.count and latest.calls.keys() == execution.listed.keys()
+        return is_same and not latest.lacks_evals
 
     async def _without_list(self, execution: OpenExecution, error: NotFoundError) -> ExecutionBundle | None:
         """What is known of an execution whose calls are not found: nothing when it was deleted since, else a dead letter."""
@@ -207,7 +206,7 @@ class Crawl:
 
     async def _finish_or_relist(self, execution: OpenExecution) -> None:
         """Everything listed is fetched: emit the execution if its list is proved, else read the list again."""
-        is_proved = execution.count is None or execution.alive == execution.count or bool(execution.unreadable_calls)
+        is_proved = execution.count is None or execution.alive == execution.count
         if is_proved or execution.round >= MAX_ROUNDS:
             await self._finish(execution, is_proved=is_proved)
         else:
@@ -221,7 +220,7 @@ class Crawl:
                 tries=execution.round,
             )
             execution.unproved = DeadLetter.of(RUNS, execution.execution_id, error)
-        elif not execution.unreadable_calls:
+        else:
             await self._look_up(execution)
         await self._close(execution, execution.bundle())
 
@@ -230,7 +229,7 @@ class Crawl:
         purpose = execution.planned.purpose
 
         async def exists(call_execution_id: str) -> bool:
-            request = get_call_metrics(call_execution_id, execution.execution_id, is_lookup=True)
+            request = get_call_metrics(call_execution_id, execution.execution_id)
             return (await self._client.get(request.sent_for(purpose))).execution_id == execution.execution_id
 
         unlisted = execution.living - execution.listed.keys() - execution.gone

@@ -5,12 +5,11 @@ next. No error holds a key: keys are taken out of all that the server sent.
 """
 
 import asyncio
-import ssl
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -18,7 +17,7 @@ import backoff
 
 from etl.errors import (
     ConfigurationError,
-    ExporterError,
+    KeyRefusedError,
     NotFoundError,
     RequestRefusedError,
     ServerFaultError,
@@ -26,14 +25,15 @@ from etl.errors import (
     SourceUnavailableError,
     TransientError,
 )
-from etl.extract.answers import decode, raise_for_status, retry_after_seconds
-from etl.extract.bodies import AnswerTooLargeError, NoAnswerError
+from etl.extract.answers import decode, error_of, retry_after_seconds
 from etl.extract.endpoints import Request
 from etl.extract.gate import Gate
 from etl.extract.listing import LargestPage
 from etl.extract.quota import WINDOW_SECONDS, Quota
 from etl.extract.redact import eraser
-from etl.extract.transport import Access, Answer, ConnectionLostError, Limits, TlsError, Traffic, Transport
+from etl.extract.transport import Answer, NoAnswerError, Traffic, Transport
+from etl.settings import Settings
+from etl.version import __version__
 
 T = TypeVar("T")
 
@@ -54,76 +54,49 @@ class _Record:
     answered_last: Request[Any] | None = None
 
 
-class _ReusedConnectionError(Exception):
-    """A connection that was used before ended before the answer began, or brought what may be the answer to an earlier request.
-
-    A server may close a connection at any time: this is no failure to wait for.
-    """
-
-    def __init__(self, *, is_answered: bool) -> None:
-        super().__init__(is_answered)
-        self.is_answered = is_answered
-
-
 class Client:
-    """A session with the API: ``async with Client(…) as client: await client.get(request)``.
+    """A session with the API: ``async with Client(settings) as client: await client.get(request)``.
 
-    At most ``limits.concurrency`` requests are under way; one that waits for a retry does not count. ``on_hold`` is told for how
-    many seconds nothing will be sent, when that is long and something waits to be sent. Belongs to the event loop in which it is
-    made.
+    At most ``concurrency`` requests are under way; one that waits for a retry does not count. ``on_hold`` is told for how many
+    seconds nothing will be sent, when that is long and something waits to be sent. A ``quota`` that was used before goes on, in
+    place of one by the settings. Belongs to the event loop in which it is made.
+
+    Raises:
+        ConfigurationError: the settings were loaded without the keys.
     """
 
     def __init__(
-        self,
-        access: Access,
-        *,
-        version: str,
-        limits: Limits | None = None,
-        quota: Quota | None = None,
-        on_hold: Callable[[float], None] | None = None,
+        self, settings: Settings, *, quota: Quota | None = None, on_hold: Callable[[float], None] | None = None
     ) -> None:
+        api, keys = settings.api, _keys_of(settings)
         self.traffic = Traffic()
-        self.quota = quota or Quota()
-        self._access = access
-        self.limits = limits or Limits()
-        self._user_agent = f"simulation-metrics-etl/{version}"
-        keys = (access.api_key(), access.secret_key())
+        self.quota = quota or Quota(requests_per_minute=api.requests_per_minute, share=api.quota_share)
+        self.gate = Gate(self.quota, self.traffic, on_hold)
+        self.largest_page = LargestPage()
+        self._settings = settings
         self._without_keys = eraser(keys)
         self._without_secrets = eraser(key for key in keys if len(key) >= _SHORTEST_SECRET)
-        self._slots = asyncio.Semaphore(self.limits.concurrency)
-        self.largest_page = LargestPage()
-        self.gate = Gate(self.quota, self.traffic, on_hold)
+        self._slots = asyncio.Semaphore(api.concurrency)
         self._now = asyncio.get_running_loop().time
         self._records: defaultdict[tuple[str, str], _Record] = defaultdict(_Record)
         self._answered_last: Request[Any] | None = None
-        self._transport: Transport | None = None
+        self._transport: Transport
 
     async def __aenter__(self) -> Self:
-        tls = None
-        if self._access.ca_file:
-            try:
-                tls = ssl.create_default_context(cafile=self._access.ca_file)
-            except OSError as exc:
-                raise ConfigurationError(f"[api] ca_file: {self._access.ca_file}: {exc.strerror}") from None
-        self._transport = Transport(
-            self._access.base_url,
-            {
-                "X-Api-Key": self._access.api_key(),
-                "X-Secret-Key": self._access.secret_key(),
-                "Accept": "application/json",
-                "User-Agent": self._user_agent,
-            },
-            limits=self.limits,
-            tls=tls,
-            proxy=self._access.proxy,
-        )
+        api_key, secret_key = _keys_of(self._settings)
+        headers = {
+            "X-Api-Key": api_key,
+            "X-Secret-Key": secret_key,
+            "Accept": "application/json",
+            "User-Agent": f"simulation-metrics-etl/{__version__}",
+        }
+        self._transport = Transport(self._settings, headers)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._transport:
-            await self._transport.close()
+        await self._transport.close()
 
     async def get(self, request: Request[T]) -> T:
         """The decoded answer, after as many tries as it takes and is allowed.
@@ -149,7 +122,7 @@ class Client:
             record.given_up_groups.add(request.group or request.target)
             if record.given_up_in_a_row % _GIVEN_UP_LIMIT == 0 and await self._is_down(record):
                 raise SourceUnavailableError(
-                    f"the API at {self._access.base_url} fails every request to {request.path}; the last error: {error}"
+                    f"the API at {self._settings.api.base_url} fails every request to {request.path}; the last error: {error}"
                 ) from None
             raise
         self._note_answered(request, record)
@@ -183,72 +156,47 @@ class Client:
         return False
 
     async def _answer(self, request: Request[T]) -> T:
-        """The decoded answer. The one place that retries: after each failure it waits, longer each time.
-
-        Only the first try may use a connection that was used before. Nothing but a 200 that names its subject is believed of it: an
-        error names nothing, and a late one would end the run, or drop a call that exists. When it fails, the request is sent again
-        at once, and always.
-        """
+        """The decoded answer. The one place that retries: after each failure it waits, longer each time."""
         # Not by ``backoff.on_exception``, which costs a quarter of the client's processor time where nothing fails.
         waits = islice(backoff.expo(max_value=_BACKOFF_MAX_SECONDS), 1, None)  # its first value is no wait
-        is_answer_to_another = False
-        for number in count(1):
+        failure: SourceError | KeyRefusedError
+        number = 0
+        while True:
+            number += 1
             try:
-                answer = await self._send_and_read(
-                    request, number, on_own_connection=number > 1 or not request.names_subject
-                )
-                break
-            except _ReusedConnectionError as error:
-                is_answer_to_another = error.is_answered
-                continue
+                return await self._send_and_read(request, number)
             except TransientError as error:
-                failure = error
-            if request.is_optional or number >= self.limits.max_tries or _is_final(failure):
+                failure, may_pass = error, not _is_final(error)
+            except (KeyRefusedError, RequestRefusedError) as error:
+                # One refusal among many answers may be a mishap, or another's: what is on the way to the API.
+                failure, may_pass = error, number == 1 and self._answered_last is not None
+            if request.is_optional or number >= self._settings.api.max_tries or not may_pass:
                 raise failure
             self.traffic.retries += 1
             await asyncio.sleep(backoff.full_jitter(next(waits)))
-        if is_answer_to_another:  # each request that follows on that connection would be answered with the last
-            self._open_transport.renew()
-        return answer
 
-    async def _send_and_read(self, request: Request[T], tries: int, *, on_own_connection: bool) -> T:
+    async def _send_and_read(self, request: Request[T], tries: int) -> T:
         async with self._slots:
-            answer, is_reused = await self._send_until_let_through(request, tries, on_own_connection=on_own_connection)
-        status, failure = answer.status, None
-        try:
-            if status == 200:
-                return self._decoded(request, answer.body, tries)
-            raise_for_status(request, status, self._without_keys(answer.body), tries=tries)
-        except ExporterError as error:
-            failure = error
-        if is_reused and (status == 200 or not isinstance(failure, TransientError)):
-            raise _ReusedConnectionError(is_answered=True)
-        # A retry keeps the error while it waits: not the body as well, which is in its context and the frames that it came through.
-        failure.__context__ = None
-        del answer
-        raise failure.with_traceback(None)
+            answer = await self._send_until_let_through(request, tries)
+        if answer.status == 200:
+            return self._decoded(request, answer.body, tries)
+        raise error_of(request, answer.status, self._without_keys(answer.body), tries=tries)
 
-    async def _send_until_let_through(
-        self, request: Request[Any], tries: int, *, on_own_connection: bool
-    ) -> tuple[Answer, bool]:
-        """The answer, and whether it came on a connection that was used before.
+    async def _send_until_let_through(self, request: Request[Any], tries: int) -> Answer:
+        """The answer. A request that the rate limit refuses keeps its place until it may be sent again, a few times.
 
-        A request that the rate limit refuses keeps its place until it may be sent again, a few times: else chance could refuse
-        the same one at each try.
+        Else chance could refuse the same one at each try.
         """
-        refusals_left = _REFUSALS_OF_A_TRY
-        while True:
+        for refusals_left in reversed(range(_REFUSALS_OF_A_TRY + 1)):
             await self.gate.wait()
             self.quota.sent()
-            is_reused = not on_own_connection and self._open_transport.has_kept
-            answer = await self._send(request, tries, on_own_connection=on_own_connection)
+            answer = await self._send(request, tries)
             if answer.status != 200:
                 self._heed(request, answer)
             if answer.status != 429 or self.quota.wait_seconds(self._now()) <= 0 or not refusals_left:
-                return answer, is_reused
-            del answer  # and its body, which may be large: the wait may be long
-            refusals_left -= 1
+                break
             self.traffic.retries += 1
+        return answer
 
     def _decoded(self, request: Request[T], body: bytes, tries: int) -> T:
         data = self._without_secrets(body)
@@ -272,38 +220,25 @@ class Client:
             return
         self.gate.refused()
 
-    async def _send(self, request: Request[Any], tries: int, *, on_own_connection: bool) -> Answer:
+    async def _send(self, request: Request[Any], tries: int) -> Answer:
         self.traffic.requests_by_purpose[request.purpose] += 1
-        had_kept = self._open_transport.has_kept
         headers: Mapping[str, str] = {}
         try:
-            answer = await self._open_transport.get(request.target, on_own_connection=on_own_connection)
+            answer = await self._transport.get(request.target)
             headers = answer.headers
-        except AnswerTooLargeError as error:
-            limit = self.limits.max_response_bytes >> 20
-            raise RequestRefusedError(
-                f"{request.subject}: the answer exceeds {limit} MiB; see [api] max_response_mb",
-                status=error.status,
-                tries=tries,
-            ) from None
-        except TlsError as error:
-            raise RequestRefusedError(f"{request.subject}: {error}", tries=tries) from None
         except NoAnswerError as error:
-            if isinstance(error, ConnectionLostError) and had_kept and not on_own_connection:
-                raise _ReusedConnectionError(is_answered=False) from None
-            raise TransientError(f"{request.subject}: {error}", tries=tries) from None
-        except RuntimeError as bug:
-            raise RuntimeError(f"{request.subject}: {bug}") from None
+            kind = RequestRefusedError if error.is_final else TransientError
+            raise kind(f"{request.subject}: {error}", status=error.status, tries=tries) from None
         finally:
             self.quota.answered(self._now(), headers)
         self.traffic.received(answer)
         return answer
 
-    @property
-    def _open_transport(self) -> Transport:
-        if self._transport is None:
-            raise RuntimeError("the client is used outside its session")
-        return self._transport
+
+def _keys_of(settings: Settings) -> tuple[str, str]:
+    if settings.api_key is None or settings.secret_key is None:
+        raise ConfigurationError("the settings hold no keys: load them with needs_keys=True")
+    return settings.api_key.get_secret_value(), settings.secret_key.get_secret_value()
 
 
 def _kind(request: Request[Any]) -> tuple[str, str]:

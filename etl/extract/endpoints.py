@@ -50,10 +50,9 @@ def no_requests() -> dict[Purpose, int]:
 class Request(msgspec.Struct, Generic[T], frozen=True):
     """One GET: where, what for, and how to read the answer.
 
-    ``retries_500`` is off where a 500 tells something by itself. ``names_subject`` says that the answer names what it is about, so
-    that ``decode`` refuses the answer to another request. ``group`` is what may well fail together, by no fault of the endpoint:
-    the calls of one execution. ``is_wrapped``: the answer stands in an object with a status. ``is_optional``: a refusal does not
-    stop the run. ``purpose`` is what it is counted for.
+    ``retries_500`` is off where a 500 tells something by itself. ``group`` is what may well fail together, by no fault of the
+    endpoint: the calls of one execution. ``is_wrapped``: the answer stands in an object with a status. ``is_optional``: a refusal
+    does not stop the run. ``purpose`` is what it is counted for.
     """
 
     path: str
@@ -61,7 +60,6 @@ class Request(msgspec.Struct, Generic[T], frozen=True):
     subject: str
     decode: Callable[[Any], T]
     retries_500: bool = True
-    names_subject: bool = False
     group: str = ""
     is_wrapped: bool = True
     is_optional: bool = False
@@ -78,54 +76,8 @@ class Request(msgspec.Struct, Generic[T], frozen=True):
         return msgspec.structs.replace(self, purpose=purpose)
 
 
-def list_executions(
-    run_test_name: str, *, page: int, limit: int, is_probe: bool = False, is_trial: bool = False
-) -> Request[Page[Execution]]:
-    """One page of a run test's executions, newest created first. A probe takes a 500 for an answer, a trial any failure."""
-    return _named(METRICS, run_test_name, _Slice(page, limit, is_probe=is_probe, is_trial=is_trial), _execution)
-
-
-def list_execution_heads(run_test_name: str, *, page: int, limit: int) -> Request[Page[Execution]]:
-    """One page of the same list without the aggregates, for rows that ``list_executions`` cannot give."""
-    return _named(RUNS, run_test_name, _Slice(page, limit), _execution_head)
-
-
-def list_calls(
-    execution_id: str,
-    *,
-    page: int,
-    limit: int,
-    is_probe: bool = False,
-    is_trial: bool = False,
-    without_evals: bool = False,
-) -> Request[Page[ListedCall]]:
-    """One page of an execution's calls, last updated first. A probe takes a 500 for an answer, a trial any failure.
-
-    Without evals the server sums up none, which it may be unable to do, and each call's ``eval_outputs`` is empty.
-    """
-    part = _Slice(page, limit, is_probe=is_probe or without_evals, is_trial=is_trial)
-
-    def decode(result: Any) -> Page[ListedCall]:
-        calls = field_of(result, "call_results")
-        # Every known server names the execution beside its calls. One that leaves it out is not refused for that.
-        if result.get("execution_id", execution_id) != execution_id:
-            raise UnexpectedError("answered for another execution_id")
-        return _page(calls, page, _listed_call)
-
-    return Request(
-        path=RUNS,
-        query=(("execution_id", execution_id), *part.query, *((("eval_name", _NO_EVAL),) if without_evals else ())),
-        subject=f"execution {execution_id}, page {page}",
-        decode=decode,
-        retries_500=part.retries_500,
-        # An error names nothing: where a 500 tells something, it must be the answer to this request.
-        names_subject=part.retries_500,
-        is_optional=part.is_trial,
-    )
-
-
-class _Slice(msgspec.Struct, frozen=True):
-    """Which rows of a list: page (from 1) of so many rows."""
+class Slice(msgspec.Struct, frozen=True):
+    """Which rows of a list: page (from 1) of so many rows. A probe takes a 500 for an answer, a trial any failure."""
 
     page: int
     limit: int
@@ -134,6 +86,7 @@ class _Slice(msgspec.Struct, frozen=True):
 
     @property
     def query(self) -> tuple[tuple[str, str], ...]:
+        """The parameters that ask for it."""
         return ("page", str(self.page)), ("limit", str(self.limit))
 
     @property
@@ -142,8 +95,18 @@ class _Slice(msgspec.Struct, frozen=True):
         return self.page == 1 and not (self.is_probe or self.is_trial)
 
 
+def list_executions(run_test_name: str, part: Slice) -> Request[Page[Execution]]:
+    """One page of a run test's executions, newest created first."""
+    return _named(METRICS, run_test_name, part, _execution)
+
+
+def list_execution_heads(run_test_name: str, part: Slice) -> Request[Page[Execution]]:
+    """One page of the same list without the aggregates, for rows that ``list_executions`` cannot give."""
+    return _named(RUNS, run_test_name, part, _execution_head)
+
+
 def _named(
-    path: str, run_test_name: str, part: _Slice, decode_row: Callable[[Any], Execution]
+    path: str, run_test_name: str, part: Slice, decode_row: Callable[[Any], Execution]
 ) -> Request[Page[Execution]]:
     return Request(
         path=path,
@@ -155,14 +118,36 @@ def _named(
     )
 
 
-def list_run_tests(*, page: int, limit: int, is_probe: bool = False, is_trial: bool = False) -> Request[Page[RunTest]]:
+def list_calls(execution_id: str, part: Slice, *, without_evals: bool = False) -> Request[Page[ListedCall]]:
+    """One page of an execution's calls, last updated first.
+
+    Without evals the server sums up none, which it may be unable to do, and each call's ``eval_outputs`` is empty.
+    """
+
+    def decode(result: Any) -> Page[ListedCall]:
+        calls = field_of(result, "call_results")
+        # Every known server names the execution beside its calls. One that leaves it out is not refused for that.
+        if result.get("execution_id", execution_id) != execution_id:
+            raise UnexpectedError("answered for another execution_id")
+        return _page(calls, part.page, _listed_call)
+
+    return Request(
+        path=RUNS,
+        query=(("execution_id", execution_id), *part.query, *((("eval_name", _NO_EVAL),) if without_evals else ())),
+        subject=f"execution {execution_id}, page {part.page}",
+        decode=decode,
+        retries_500=part.retries_500 and not without_evals,
+        is_optional=part.is_trial,
+    )
+
+
+def list_run_tests(part: Slice) -> Request[Page[RunTest]]:
     """One page of the workspace's run tests. The one endpoint whose body is not wrapped in status and result."""
-    part = _Slice(page, limit, is_probe=is_probe, is_trial=is_trial)
     return Request(
         path=RUN_TESTS,
         query=part.query,
-        subject=f"run tests, page {page}",
-        decode=lambda body: _page(body, page, _run_test),
+        subject=f"run tests, page {part.page}",
+        decode=lambda body: _page(body, part.page, _run_test),
         retries_500=part.retries_500,
         is_wrapped=False,
         is_optional=part.is_trial,
@@ -181,7 +166,7 @@ def list_call_details(execution_id: str, *, limit: int) -> Request[Page[Detailed
 
     return Request(
         path=f"{DETAIL}{execution_id}/",
-        query=_Slice(1, limit).query,
+        query=Slice(1, limit).query,
         subject=f"detail of execution {execution_id}",
         decode=decode,
         retries_500=False,
@@ -191,7 +176,7 @@ def list_call_details(execution_id: str, *, limit: int) -> Request[Page[Detailed
 
 
 def get_execution(execution_id: str) -> Request[Execution]:
-    """One execution's aggregated metrics. Often a question whether it still exists: then a 404 is the answer, and names nothing."""
+    """One execution's aggregated metrics, or the answer to whether it still exists."""
 
     def decode(result: Any) -> Execution:
         return _same_id(_execution(result), "execution_id", execution_id)
@@ -199,18 +184,15 @@ def get_execution(execution_id: str) -> Request[Execution]:
     return Request(METRICS, (("execution_id", execution_id),), f"execution {execution_id}", decode)
 
 
-def get_call_metrics(call_execution_id: str, execution_id: str, *, is_lookup: bool = False) -> Request[CallMetrics]:
-    """One call's raw metrics, which may name another execution than the one that lists it.
-
-    A look-up asks whether the call still exists: a 404 names nothing.
-    """
+def get_call_metrics(call_execution_id: str, execution_id: str) -> Request[CallMetrics]:
+    """One call's raw metrics, which may name another execution than the one that lists it."""
 
     def decode(result: Any) -> CallMetrics:
         return _same_id(_call_metrics(result), "call_execution_id", call_execution_id)
 
     query = (("call_execution_id", call_execution_id),)
     subject = f"call {call_execution_id}"
-    return Request(METRICS, query, subject, decode, names_subject=not is_lookup, group=execution_id)
+    return Request(METRICS, query, subject, decode, group=execution_id)
 
 
 def get_listed_call(call_execution_id: str, execution_id: str) -> Request[ListedCall]:
@@ -224,7 +206,7 @@ def get_listed_call(call_execution_id: str, execution_id: str) -> Request[Listed
         )
 
     query = (("call_execution_id", call_execution_id),)
-    return Request(RUNS, query, f"call {call_execution_id}", decode, names_subject=True, group=execution_id)
+    return Request(RUNS, query, f"call {call_execution_id}", decode, group=execution_id)
 
 
 class UnexpectedError(ValueError):

@@ -7,9 +7,8 @@ from msgspec import structs
 
 from etl.extract.bad_rows import HeadReader, PageReader, Unreadable
 from etl.extract.client import Client
-from etl.extract.endpoints import get_execution, list_execution_heads, list_executions
+from etl.extract.endpoints import Slice, get_execution, list_execution_heads, list_executions
 from etl.extract.listing import list_completely, read_pass
-from etl.model.digest import fingerprint
 from etl.model.lifecycle import ExecutionList, ListedExecution
 from etl.model.records import METRICS, DeadLetter, Execution, Page
 
@@ -26,14 +25,16 @@ async def list_executions_completely(
 
     ``begun_at`` is a time by the source's clock, before the reading began: what was created since may be missing.
 
-    An execution that ``says_nothing_new`` loses its payload as soon as its page is decoded. Each is kept once, however often it
-    is read.
+    An execution that ``says_nothing_new`` loses its payload as soon as its page is decoded.
 
     Raises:
         NotFoundError: there is no such run test.
         SourceError: nothing could be listed.
     """
-    take = _taker(says_nothing_new)
+
+    def take(execution: Execution) -> ListedExecution:
+        row = ListedExecution.of(execution)
+        return row if says_nothing_new(row) else row.with_payload(execution.payload)
 
     async def get(execution_id: str) -> ListedExecution:
         return take(await client.get(get_execution(execution_id)))
@@ -61,13 +62,13 @@ async def read_executions_once(
         NotFoundError: there is no such run test.
         SourceError: nothing could be listed.
     """
-    read_page = _page_reader(client, name, _taker(lambda _: False))
+    read_page = _page_reader(client, name, _whole)
 
-    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[ListedExecution]:
-        found = await read_page(page, limit, is_probe=is_probe, is_trial=is_trial)
+    async def read(part: Slice) -> Page[ListedExecution]:
+        found = await read_page(part)
         # Newest created first: what follows is older.
         is_last = since is not None and found.results and is_before(found.results[-1], since)
-        return structs.replace(found, total_pages=page) if is_last else found
+        return structs.replace(found, total_pages=part.page) if is_last else found
 
     found = await read_pass(read, _id, limit=page_limit, head_at=_head_reader(client, name))
     return _listed(found.rows, found.unreadable, is_complete=False)
@@ -82,25 +83,15 @@ def _id(execution: ListedExecution) -> str:
     return execution.execution_id
 
 
-def _taker(says_nothing_new: Callable[[ListedExecution], bool]) -> Callable[[Execution], ListedExecution]:
-    taken: dict[str, ListedExecution] = {}
-
-    def take(execution: Execution) -> ListedExecution:
-        before = taken.get(execution.execution_id)
-        if before is not None and before.fingerprint == fingerprint(execution.payload):
-            return before
-        row = ListedExecution.of(execution)
-        taken[row.execution_id] = row = row if says_nothing_new(row) else row.with_payload(execution.payload)
-        return row
-
-    return take
+def _whole(execution: Execution) -> ListedExecution:
+    return ListedExecution.of(execution).with_payload(execution.payload)
 
 
 def _page_reader(
     client: Client, name: str, take: Callable[[Execution], ListedExecution]
 ) -> PageReader[ListedExecution]:
-    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[ListedExecution]:
-        found = await client.get(list_executions(name, page=page, limit=limit, is_probe=is_probe, is_trial=is_trial))
+    async def read(part: Slice) -> Page[ListedExecution]:
+        found = await client.get(list_executions(name, part))
         return Page(total_pages=found.total_pages, count=found.count, results=tuple(map(take, found.results)))
 
     return read
@@ -108,8 +99,8 @@ def _page_reader(
 
 def _head_reader(client: Client, name: str) -> HeadReader[ListedExecution]:
     async def head_at(position: int) -> ListedExecution | None:
-        found = (await client.get(list_execution_heads(name, page=position + 1, limit=1))).results
-        return ListedExecution.of(found[0]).with_payload(found[0].payload) if found else None
+        found = (await client.get(list_execution_heads(name, Slice(position + 1, 1)))).results
+        return _whole(found[0]) if found else None
 
     return head_at
 

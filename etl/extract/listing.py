@@ -27,18 +27,17 @@ After ``MAX_ROUNDS`` rounds without proof the listing says that it is incomplete
 pages prove nothing by A; B does not depend on how rows were read. With a bad row there is no proof at all: the listing is
 incomplete, without further rounds, and ``unreadable`` has the row, with what another endpoint tells of it.
 
-**Lies.** A list may claim a billion pages and have one for each. After ``MAX_PAGES_WITHOUT_NEWS`` pages in a row that hold no new
-row, or with far more rows than it counts, it is read no further, and counts as one with a bad row.
+**Lies.** A list may claim a billion pages. After ``MAX_PAGES_WITHOUT_NEWS`` pages in a row that hold no new row it is read no
+further, and counts as one with a bad row.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from etl.errors import NotFoundError, ServerFaultError, SourceError, TransientError
+from etl.errors import NotFoundError, ServerFaultError, SourceError
 from etl.extract.bad_rows import (
     MAX_PAGES_WITHOUT_NEWS,
-    MORE_ROWS,
     HeadReader,
     PageReader,
     SkippingReader,
@@ -47,6 +46,7 @@ from etl.extract.bad_rows import (
     power_of_two,
     power_of_two_above,
 )
+from etl.extract.endpoints import Slice
 from etl.model.records import Page
 
 T = TypeVar("T")
@@ -54,7 +54,6 @@ T = TypeVar("T")
 MAX_ROUNDS = 6
 MOST_ROWS_OF_A_PAGE = 16_384
 """The largest page: a server takes about 20 s for so many executions, and sends about 16 MB."""
-_TRIALS = 2
 _HEAD_ROWS = 16
 """Rows in which those are sought first that were created since the reading began."""
 
@@ -103,32 +102,20 @@ class LargestPage:
         if len(first.results) < min(first.count, limit):
             self._is_cut_to(len(first.results))
         size = max(2 * limit, power_of_two_above(first.count))
-        while size <= self.rows:
-            page = await self._try(read, size)
-            if page is None:
-                return None
-            if len(page.results) < min(page.count, size):
-                self._is_cut_to(len(page.results))
-                return None
-            if page.total_pages == 1:
-                lost = set(map(id_of, first.results)) - set(map(id_of, page.results))
-                return None if lost else (page, size)
-            size = max(2 * size, power_of_two_above(page.count))  # it has grown meanwhile
-        return None
-
-    async def _try(self, read: PageReader[T], size: int) -> Page[T] | None:
-        """The first page of that size; None when it cannot be had, which is remembered unless a bad row may be the reason."""
-        for _ in range(_TRIALS):
-            try:
-                return await read(1, size, is_trial=True)
-            except ServerFaultError:
-                return None
-            except TransientError:
-                continue
-            except SourceError:
-                break
-        self.rows = size // 2
-        return None
+        if size > self.rows:
+            return None
+        try:
+            page = await read(Slice(1, size, is_trial=True))
+        except ServerFaultError:
+            return None  # a bad row may be the reason: other lists can still be had so
+        except SourceError:
+            self.rows = size // 2
+            return None
+        if len(page.results) < min(page.count, size):
+            self._is_cut_to(len(page.results))
+            return None
+        lost = set(map(id_of, first.results)) - set(map(id_of, page.results))
+        return None if lost or page.total_pages > 1 else (page, size)
 
     def _is_cut_to(self, rows: int) -> None:
         self.rows = min(self.rows, power_of_two(rows))
@@ -141,36 +128,37 @@ async def read_pass(
     limit: int,
     head_at: HeadReader[T] | None = None,
     largest: LargestPage | None = None,
-    skips_bad_rows: bool = True,
 ) -> Pass[T]:
-    """Read all pages once, never beyond the last one that the server admits to; skip rows that make a page stay 500.
+    """Read all pages once, never beyond the last one that the server admits to.
 
-    With ``largest``, a list that does not fit ``limit`` rows is read in one larger page, where the server gives that.
+    With ``head_at``, rows that make a page stay 500 are skipped. With ``largest``, a list that does not fit ``limit`` rows is read
+    in one larger page, where the server gives that.
 
     Raises:
-        ServerFaultError: a page stays 500, if rows must not be skipped.
+        ServerFaultError: a page stays 500, without ``head_at``.
         SourceError: a page that exists cannot be read, for another reason than bad rows, or no row can.
     """
     rows: dict[str, T] = {}
     number, total_pages, count, size = 1, 1, 0, limit
-    without_news = most = 0
+    without_news = 0
     while number <= total_pages:
-        lie = endless_list(count, len(rows)) if without_news == MAX_PAGES_WITHOUT_NEWS else None
-        if len(rows) > 2 * most + MORE_ROWS:
-            lie = endless_list(count, len(rows), "its pages go on with other ones")
-        if lie:
-            return Pass(rows, total_pages, count, limit, (Unreadable(len(rows), lie),))
+        if without_news == MAX_PAGES_WITHOUT_NEWS:
+            lie: Unreadable[T] = Unreadable(len(rows), endless_list(count, len(rows)))
+            return Pass(rows, total_pages, count, limit, (lie,))
         try:
             page = await _read_page(read, number, limit)
         except ServerFaultError as error:
-            if not skips_bad_rows:
+            if head_at is None:
                 raise
-            rest = _rest(read, id_of, head_at, number=number, size=size, count=count, error=error)
-            await rest.read_rest()
+            rest = SkippingReader(read, id_of, head_at, power_of_two(size), error, rows=rows)
+            if number > 1:
+                rest.count, rest.good_row = count, 0
+            # From the page of this number and size on; rows that are read twice do no harm.
+            await rest.read_rest((number - 1) * size // rest.limit * rest.limit)
             return Pass(
-                rows=rows | {id_of(row): row for row in rest.rows},
+                rows=rest.rows,
                 total_pages=max(2, number),
-                count=rest.count or 0,
+                count=int(rest.count) if rest.good_row is not None else 0,
                 limit=limit,
                 unreadable=tuple(rest.unreadable),
             )
@@ -181,7 +169,7 @@ async def read_pass(
         known = len(rows)
         rows.update((id_of(row), row) for row in page.results)
         without_news = 0 if len(rows) > known else without_news + 1
-        total_pages, count, most = page.total_pages, page.count, max(most, page.count)
+        total_pages, count = page.total_pages, page.count
         if number < total_pages:
             # Servers may cut pages smaller than requested.
             size = max(1, min(size, len(page.results)))
@@ -190,46 +178,20 @@ async def read_pass(
 
 
 async def _read_page(read: PageReader[T], number: int, limit: int) -> Page[T] | None:
-    """The page; None when it is gone by now."""
-    try:
-        return await read(number, limit)
-    except ServerFaultError as error:
-        if not error.is_final or number == 1:
-            raise
-        return await _read_if_still_there(read, number, limit, error)
+    """The page; None when it is gone by now.
 
-
-def _rest(
-    read: PageReader[T],
-    id_of: Callable[[T], str],
-    head_at: HeadReader[T] | None,
-    *,
-    number: int,
-    size: int,
-    count: int,
-    error: ServerFaultError,
-) -> SkippingReader[T]:
-    """A reader from the page of this number and size on; rows that are read twice do no harm."""
-    limit = power_of_two(size)
-    position = (number - 1) * size // limit * limit
-    rest: SkippingReader[T] = SkippingReader(read, id_of, head_at, limit, position, error)
-    if number > 1:
-        rest.count, rest.good_row = count, 0
-    return rest
-
-
-async def _read_if_still_there(read: PageReader[T], number: int, limit: int, error: ServerFaultError) -> Page[T] | None:
-    """A page past the last one is a 500, as a fault is: find out how many pages there are before each retry."""
-    for _ in range(MAX_ROUNDS):
-        if number > (await read(1, limit)).total_pages:
-            return None
+    A page past the last one is a 500, as a fault is: the first one says how many pages there are before each retry.
+    """
+    for tries in range(1, MAX_ROUNDS + 2):
         try:
-            return await read(number, limit)
-        except ServerFaultError as again:
-            if not again.is_final:
+            return await read(Slice(number, limit))
+        except ServerFaultError as error:
+            if not error.is_final or number == 1:
                 raise
-            error = again
-    raise ServerFaultError(str(error), excerpt=error.excerpt, tries=1 + MAX_ROUNDS)
+            failure = ServerFaultError(str(error), excerpt=error.excerpt, tries=tries)
+        if tries <= MAX_ROUNDS and number > (await read(Slice(1, limit))).total_pages:
+            return None
+    raise failure
 
 
 async def list_completely(
@@ -282,12 +244,11 @@ async def _list_many_pages(
     is_newer: Callable[[T], bool] | None,
 ) -> Listing[T]:
     for _ in range(MAX_ROUNDS):
-        count, is_left_out = await _count_older(read, limit, is_newer)
+        count, newer = await _count_older(read, id_of, limit, is_newer)
         latest = await read_pass(read, id_of, limit=limit, head_at=head_at)
         if latest.unreadable:
             return _without_proof(latest, listed, id_of)
-        older = {key for key, row in (listed | latest.rows).items() if is_left_out is None or not is_left_out(row)}
-        counted = {key for key in older if key in listed}
+        counted = listed.keys() - newer
         if len(counted) >= count:
             alive = await _alive(get, [key for key in listed if key not in latest.rows])
             if len(counted & (latest.rows.keys() | alive.keys())) == count:
@@ -299,20 +260,17 @@ async def _list_many_pages(
 
 
 async def _count_older(
-    read: PageReader[T], limit: int, is_newer: Callable[[T], bool] | None
-) -> tuple[int, Callable[[T], bool] | None]:
-    """How many rows the list counts, and which are left out of that: the newer ones, where one page of ``limit`` shows them all."""
+    read: PageReader[T], id_of: Callable[[T], str], limit: int, is_newer: Callable[[T], bool] | None
+) -> tuple[int, set[str]]:
+    """How many rows the list counts without the newer ones at its head, and the ids of these."""
     if is_newer is None:
-        return (await read(1, 1)).count, None
-    rows = min(limit, _HEAD_ROWS)
-    while True:
-        head = await read(1, rows)
-        newer = sum(map(is_newer, head.results))
-        if newer < len(head.results) or newer >= head.count:
-            return head.count - newer, is_newer
-        if rows == limit or len(head.results) < rows:
-            return head.count, None
-        rows = min(limit, 4 * rows)
+        return (await read(Slice(1, 1))).count, set()
+    for rows in (min(limit, _HEAD_ROWS), limit):
+        head = await read(Slice(1, rows))
+        newer = {id_of(row) for row in head.results if is_newer(row)}
+        if len(newer) < len(head.results) or len(newer) >= head.count:
+            break
+    return head.count - len(newer), newer
 
 
 async def _alive(get: Callable[[str], Awaitable[T]], ids: Collection[str]) -> dict[str, T]:

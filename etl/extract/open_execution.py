@@ -18,9 +18,9 @@ class OpenExecution:
     often the list was read. ``count`` is what the list counted after it was read, None when one page showed it whole. ``gone`` are
     calls that were listed and then not found, ``deleted`` those that are to be marked. ``kept`` are those whose stored rows stay.
     ``elsewhere`` are listed, but their metrics name another execution, which has them. ``left_out`` are listed, but their entries
-    cannot be had; ``lacks_evals``: each call's entry has to be requested by itself. ``unproved`` says why the list does not count,
-    ``unreadable_calls`` how many calls it cannot give. ``outstanding`` calls are queued or under way. ``listed_at`` is when the
-    list was read, by the event loop. ``is_in_parts``: what had arrived of it was taken.
+    cannot be had; ``lacks_evals``: each call's entry has to be requested by itself. ``unproved`` says why the list does not count.
+    ``outstanding`` calls are queued or under way. ``listed_at`` is when the list was read, by the event loop. ``is_in_parts``: what
+    had arrived of it was taken.
     """
 
     planned: Planned
@@ -37,7 +37,6 @@ class OpenExecution:
     kept: frozenset[str] = frozenset()
     lacks_evals: bool = False
     unproved: DeadLetter | None = None
-    unreadable_calls: DeadLetter | None = None
     is_in_parts: bool = False
     outstanding: int = 0
     listed_at: float = 0.0
@@ -66,15 +65,17 @@ class OpenExecution:
         """Take in a list that was just read; returns the calls that are still to be fetched."""
         self.round += 1
         self.lacks_evals = latest.lacks_evals
-        if latest.unreadable:
-            self.unreadable_calls = latest.unreadable
-        else:
-            self.count = latest.count
-        calls, is_proof_lost = dict(latest.calls), self.count is not None and not self.unreadable_calls
+        self.count = latest.count
+        calls = dict(latest.calls)
         if latest.lacks_evals:
             # What is not fetched again must keep the entry that has its evals.
             calls |= {key: self.listed[key] for key in (self.fetched.keys() | self.kept) & calls.keys()}
-        if is_proof_lost:
+        if self.count is None:
+            self.listed = calls
+            self.fetched = {key: call for key, call in self.fetched.items() if key in calls}
+            self.dead_letters = [each for each in self.dead_letters if each.subject_id in calls]
+        else:
+            self.listed |= calls
             # Only what is found alive after the latest count proves a list of many pages, so every call is fetched again.
             self.fetched.clear()
             self.dead_letters.clear()
@@ -82,12 +83,6 @@ class OpenExecution:
             self.left_out.clear()
             if not self.planned.is_resumed:
                 self.kept = frozenset()
-        if self.count is None and not self.unreadable_calls:
-            self.listed = calls
-            self.fetched = {key: call for key, call in self.fetched.items() if key in calls}
-            self.dead_letters = [each for each in self.dead_letters if each.subject_id in calls]
-        else:
-            self.listed |= calls
         done = self.fetched.keys() | self.kept | self.elsewhere | {letter.subject_id for letter in self.dead_letters}
         return [key for key in self.listed if key not in done]
 
@@ -116,10 +111,7 @@ class OpenExecution:
             run_test_name=planned.run_test_name,
             run_test_key=planned.run_test_key,
             execution=planned.execution.unpack(),
-            dead_letters=(
-                *self.dead_letters,
-                *filter(None, (self.unreadable_calls, self.unproved, planned.unreadable)),
-            ),
+            dead_letters=(*self.dead_letters, *filter(None, (self.unproved, planned.unreadable))),
         )
         if not is_listed:
             return bundle

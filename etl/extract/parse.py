@@ -6,11 +6,8 @@ What comes out says exactly what was sent; a body of which that cannot be said i
 import json
 from typing import Any
 
-import msgspec
-
 from etl.model.records import NumberLiteral
 
-_DEEPEST = 100  # levels: far more than any answer has, and every reader of the dataset bears them
 _SAFE_CHARACTERS = 16  # a fraction of at most 15 digits comes back from a double as it was written
 _WHOLE = 2**53  # from here on what a double prints need not be the whole number that it is
 _INT_DIGITS = 4000  # below the limit at which Python refuses to convert
@@ -22,22 +19,6 @@ def parse_json(body: bytes) -> Any:
     Raises:
         ValueError, RecursionError: it is not JSON in UTF-8, is nested too deeply, or an object has two fields with the same name.
     """
-    try:
-        document = _decode(body)
-    except msgspec.DecodeError:
-        document = _decode_slowly(body)
-    else:
-        # What reads the same when it is written again has no field twice, and no number of it lost a digit.
-        text = _encode(document)
-        if text != body and _without_spaces(text) != _without_spaces(body):
-            document = _decode_slowly(body)
-    if body.count(b"{") + body.count(b"[") > _DEEPEST and _is_too_deep(document):
-        raise ValueError(f"nested more than {_DEEPEST} levels deep")
-    return document
-
-
-def _decode_slowly(body: bytes) -> Any:
-    """As Python reads JSON: NaN, integers of any length and lone surrogates too, and it shows each field to us."""
     return json.loads(
         body.decode("utf-8-sig"),  # json.loads would guess the encoding of bytes and let through what is not UTF-8
         object_pairs_hook=_object,
@@ -63,25 +44,3 @@ def _parse_float(literal: str) -> float | NumberLiteral:
 
 def _parse_int(literal: str) -> int | NumberLiteral:
     return int(literal) if len(literal) <= _INT_DIGITS else NumberLiteral(literal)
-
-
-def _without_spaces(body: bytes) -> bytes:
-    return body.translate(None, b" \t\r\n")
-
-
-_decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
-
-
-def _is_too_deep(document: Any) -> bool:
-    level = [document]
-    for _ in range(_DEEPEST):
-        level = [
-            child
-            for each in level
-            for child in (each.values() if type(each) is dict else each)
-            if type(child) is dict or type(child) is list
-        ]
-        if not level:
-            return False
-    return True

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from etl.extract.source_clock import unix_seconds
+from etl.extract.answers import unix_seconds
 
 WINDOW_SECONDS = 60.0
 _POLL_SECONDS = 0.05
@@ -252,8 +252,6 @@ class Quota:
 
 def _window_of(headers: Mapping[str, str]) -> Window | None:
     """The window that the headers tell; None when they tell none or one that cannot be true."""
-    if "X-RateLimit-Limit" not in headers:
-        return None
     try:
         window = Window(
             limit=int(headers["X-RateLimit-Limit"]),
@@ -264,12 +262,10 @@ def _window_of(headers: Mapping[str, str]) -> Window | None:
         return None
     # A reset in milliseconds, or counted from now, would end the window years from now or at once.
     is_near = -WINDOW_SECONDS <= _seconds_until_reset(window.reset_unix_seconds, headers) <= _LONGEST_WINDOW_SECONDS
-    return (
-        window if 0 < window.limit <= _LARGEST_LIMIT and math.isfinite(window.reset_unix_seconds) and is_near else None
-    )
+    return window if 0 < window.limit <= _LARGEST_LIMIT and is_near else None
 
 
 def _seconds_until_reset(reset_unix_seconds: float, headers: Mapping[str, str]) -> float:
     """By the server's own clock, which ``Date`` tells to the second; without it, a whole window."""
-    now = unix_seconds(headers.get("Date", ""))
+    now = unix_seconds(headers)
     return WINDOW_SECONDS if now is None else reset_unix_seconds - now

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.client import Client
-from etl.extract.endpoints import list_run_tests
+from etl.extract.endpoints import Slice, list_run_tests
 from etl.extract.listing import Listing, list_completely
 from etl.extract.plan import pages
 from etl.model.keys import is_listable
@@ -42,8 +42,8 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
         UnexpectedAnswerError: the list is not what the API documents.
     """
 
-    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[RunTest]:
-        return await client.get(list_run_tests(page=page, limit=limit, is_probe=is_probe, is_trial=is_trial))
+    async def read(part: Slice) -> Page[RunTest]:
+        return await client.get(list_run_tests(part))
 
     async def get(run_test_id: str) -> RunTest:
         # No endpoint gives one run test: what the second pass does not show counts as gone, and another round looks for it.

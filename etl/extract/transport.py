@@ -4,11 +4,10 @@ Only aiohttp's public API is used. Redirects, cookies, ``~/.netrc`` and the envi
 host: none of them is followed, kept or read. Never retries.
 """
 
-import asyncio
 import ssl
 import traceback
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -16,20 +15,9 @@ import aiohttp
 from yarl import URL
 
 from etl.errors import ConfigurationError
-from etl.extract.bodies import AnswerTooLargeError, Bodies, NoAnswerError
+from etl.extract.answers import clock_offset
 from etl.extract.endpoints import Purpose, no_requests
-from etl.extract.source_clock import clock_offset
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much a client may take: requests at a time, seconds, tries of one request, bytes of one answer."""
-
-    concurrency: int = 32
-    connect_timeout_seconds: float = 10.0
-    read_timeout_seconds: float = 60.0
-    max_tries: int = 6
-    max_response_bytes: int = 64 << 20
+from etl.settings import Settings
 
 
 @dataclass(slots=True)
@@ -71,32 +59,6 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Proxy:
-    """An HTTP proxy that tunnels to the API, and the credentials for it. ``repr`` shows neither of them."""
-
-    url: str
-    user: Callable[[], str] | None = None
-    password: Callable[[], str] | None = None
-
-    def headers(self) -> dict[str, str]:
-        """What the proxy is sent, and nobody else."""
-        if self.user is None or self.password is None:
-            return {}
-        return {"Proxy-Authorization": f"Basic {b64encode(f'{self.user()}:{self.password()}'.encode()).decode()}"}
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Where the API is and the keys to it. ``repr`` shows neither key."""
-
-    base_url: str
-    api_key: Callable[[], str]
-    secret_key: Callable[[], str]
-    ca_file: str | None = None
-    proxy: Proxy | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
     """What the server sent, the body decompressed."""
 
@@ -105,120 +67,88 @@ class Answer:
     body: bytes
 
 
-class ConnectionLostError(NoAnswerError):
-    """The connection ended before the answer began."""
+class NoAnswerError(Exception):
+    """No whole answer arrived; ``is_final``: a retry would end the same way. ``status`` is 0 where none arrived.
 
+    The text holds no header: aiohttp's own errors, which do, are never passed on.
+    """
 
-class TlsError(NoAnswerError):
-    """The server could not prove who it is, or does not speak TLS."""
+    def __init__(self, message: str, *, status: int = 0, is_final: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.is_final = is_final
 
 
 class Transport:
     """Connections to one server. Belongs to the event loop in which it is made; ``close`` it in the end.
 
-    Connections are kept for the next request, but where a request wants one of its own. ``has_kept`` tells whether a request may
-    be sent on a connection that was used before.
+    Raises:
+        ConfigurationError: the file of certificates cannot be used.
     """
 
-    def __init__(
-        self,
-        base_url: str,
-        headers: Mapping[str, str],
-        *,
-        limits: Limits,
-        tls: ssl.SSLContext | None = None,
-        proxy: Proxy | None = None,
-    ) -> None:
-        if any(character in line for pair in headers.items() for line in pair for character in "\r\n\0"):
-            raise ValueError("a header holds a line break or a null character")
-        self.has_kept = False
-        self._base_url = base_url
-        self._bodies = Bodies(max_bytes=limits.max_response_bytes, concurrency=limits.concurrency)
-        self._total_seconds = limits.connect_timeout_seconds + 5 * limits.read_timeout_seconds
-        self._is_cut_short = False
-        self._host = URL(base_url, encoded=True).host
-        self._server = f"{self._host} through [api] proxy {proxy.url}" if proxy else str(self._host)
+    def __init__(self, settings: Settings, headers: Mapping[str, str]) -> None:
+        api = settings.api
+        self._base_url, self._proxy = api.base_url, api.proxy
+        self._max_response_mb = api.max_response_mb
+        self._host = URL(api.base_url, encoded=True).host
+        self._server = f"{self._host} through [api] proxy {api.proxy}" if api.proxy else str(self._host)
         # A cache on the way would give yesterday's answer to some requests, and today's to others.
-        self._headers = {**headers, "Accept-Encoding": "gzip, deflate", "Cache-Control": "no-cache"}
-        self._proxy_url = proxy.url if proxy else None
-        self._proxy_headers = proxy.headers() if proxy else None
-        timeout = aiohttp.ClientTimeout(
-            total=None,  # ``get`` has a deadline
-            # A proxy that accepts the connection and then is silent: nothing else bounds the tunnel being made.
-            connect=limits.connect_timeout_seconds if proxy else None,
-            sock_connect=limits.connect_timeout_seconds,
-            sock_read=limits.read_timeout_seconds,
+        self._headers = {**headers, "Cache-Control": "no-cache"}
+        self._proxy_headers = _proxy_headers(settings)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=_trusting(settings) or True, ttl_dns_cache=300),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(
+                total=api.connect_timeout_seconds + 5 * api.read_timeout_seconds,
+                connect=api.connect_timeout_seconds,
+                sock_read=api.read_timeout_seconds,
+            ),
+            trust_env=False,
+            raise_for_status=False,
+            middlewares=(self._send_once,),
         )
 
-        def session(*, force_close: bool) -> aiohttp.ClientSession:
-            return aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ssl=tls or True, ttl_dns_cache=300, force_close=force_close),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=timeout,
-                trust_env=False,
-                auto_decompress=False,
-                raise_for_status=False,
-                middlewares=(self._send_once,),
-            )
-
-        self._new_session = session
-        self._kept = session(force_close=False)
-        # aiohttp takes what arrives on an idle connection for the answer to the next request. An answer that could be mistaken for
-        # another is therefore awaited on a connection on which nothing else was ever asked.
-        self._own = session(force_close=True)
-        self._retired: list[aiohttp.ClientSession] = []
-
-    def renew(self) -> None:
-        """Use none of the connections that were kept again: on one of them an answer came that nobody awaits.
-
-        Each request that follows there would get the answer to the one before.
-        """
-        self._retired.append(self._kept)
-        self._kept = self._new_session(force_close=False)
-        self.has_kept = False
-
-    async def get(self, target: str, *, on_own_connection: bool) -> Answer:
+    async def get(self, target: str) -> Answer:
         """The answer to a GET of ``target``: path and query, every special character escaped.
 
         Raises:
             NoAnswerError: no whole answer arrived.
             ConfigurationError: the proxy refused to connect.
         """
-        session = self._own if on_own_connection else self._kept
         failure: Exception
         try:
-            async with (
-                asyncio.timeout(self._total_seconds) as deadline,
-                session.get(
-                    URL(self._base_url + target, encoded=True),
-                    allow_redirects=False,
-                    proxy=self._proxy_url,
-                    proxy_headers=self._proxy_headers,
-                ) as response,
-            ):
-                body = await self._bodies.read(response, deadline)
-            answer = Answer(response.status, response.headers, body)
-        except (AnswerTooLargeError, ConnectionLostError) as error:
+            async with self._session.get(
+                URL(self._base_url + target, encoded=True),
+                allow_redirects=False,
+                proxy=self._proxy,
+                proxy_headers=self._proxy_headers,
+            ) as response:
+                return Answer(response.status, response.headers, await self._body_of(response))
+        except NoAnswerError as error:
             failure = error
-            self._is_cut_short |= isinstance(error, ConnectionLostError) and not on_own_connection
-        except (aiohttp.ClientError, NoAnswerError, TimeoutError, OSError) as exc:
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             failure = self._failure(exc)
         except Exception as exc:  # noqa: BLE001 a bug in here or below, and its text may hold the headers
             place = traceback.extract_tb(exc.__traceback__)[-1]
             failure = RuntimeError(f"{type(exc).__name__} at {place.filename}:{place.lineno}")
-        else:
-            self.has_kept |= session is self._kept
-            if self._is_cut_short:
-                # A server that closes after its answer without saying so: a turn of the loop later, that has been noticed.
-                await asyncio.sleep(0)
-            return answer
         # Raised out here: inside, aiohttp's error would stay attached as its context.
         raise failure.with_traceback(None)
 
     async def close(self) -> None:
         """Close all connections."""
-        for session in (*self._retired, self._kept, self._own):
-            await session.close()
+        await self._session.close()
+
+    async def _body_of(self, response: aiohttp.ClientResponse) -> bytes:
+        body = bytearray()
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > self._max_response_mb << 20:
+                raise NoAnswerError(
+                    f"the answer exceeds {self._max_response_mb} MiB; see [api] max_response_mb",
+                    status=response.status,
+                    is_final=True,
+                )
+        return bytes(body)
 
     async def _send_once(
         self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
@@ -234,33 +164,50 @@ class Transport:
         except aiohttp.ClientConnectorError:
             raise
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
-            failure = ConnectionLostError(f"no complete answer from {self._server}: {_reason(exc)}")
+            failure = self._failure(exc)
         raise failure
 
     def _failure(self, exc: Exception) -> Exception:
         """The error to raise in place of aiohttp's."""
         if isinstance(exc, aiohttp.ClientSSLError):
-            return TlsError(f"TLS failed at {self._server}: {type(exc).__name__}; see [api] ca_file")
+            text = f"TLS failed at {self._server}: {type(exc).__name__}; see [api] ca_file"
+            return NoAnswerError(text, is_final=True)
         if isinstance(exc, aiohttp.ClientHttpProxyError) and exc.status < 500 and exc.status not in (408, 429):
             credentials = "check FI_PROXY_USER and FI_PROXY_PASSWORD, " if exc.status == 407 else ""
             return ConfigurationError(
-                f"the proxy refused to connect to {self._host} ({exc.status}): {credentials}see [api] proxy {self._proxy_url}"
+                f"the proxy refused to connect to {self._host} ({exc.status}): {credentials}see [api] proxy {self._proxy}"
             )
         if isinstance(exc, aiohttp.ClientHttpProxyError):
             return NoAnswerError(f"no complete answer from {self._server}: the proxy answered {exc.status}")
         if isinstance(exc, aiohttp.ClientProxyConnectionError) or (
-            self._proxy_url and isinstance(exc, aiohttp.ClientConnectorDNSError)
+            self._proxy and isinstance(exc, aiohttp.ClientConnectorDNSError)
         ):
-            return NoAnswerError(f"cannot connect to [api] proxy {self._proxy_url}: {_reason(exc)}")
+            return NoAnswerError(f"cannot connect to [api] proxy {self._proxy}: {_reason(exc)}")
         is_unreachable = isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-        hint = "; check [api] base_url or FI_BASE_URL" if is_unreachable and not self._proxy_url else ""
+        hint = "; check [api] base_url or FI_BASE_URL" if is_unreachable and not self._proxy else ""
         return NoAnswerError(f"no complete answer from {self._server}: {_reason(exc)}{hint}")
 
 
-def _reason(exc: BaseException) -> str:
+def _trusting(settings: Settings) -> ssl.SSLContext | None:
+    """What trusts the configured certificates; None for those of the system."""
+    ca_file = settings.api.ca_file
+    try:
+        return ssl.create_default_context(cafile=ca_file) if ca_file else None
+    except OSError as exc:
+        raise ConfigurationError(f"[api] ca_file: {ca_file}: {exc.strerror}") from None
+
+
+def _proxy_headers(settings: Settings) -> dict[str, str]:
+    """What the proxy is sent, and nobody else."""
+    user, password = settings.proxy_user, settings.proxy_password
+    if user is None or password is None:
+        return {}
+    credentials = f"{user.get_secret_value()}:{password.get_secret_value()}"
+    return {"Proxy-Authorization": f"Basic {b64encode(credentials.encode()).decode()}"}
+
+
+def _reason(exc: Exception) -> str:
     """What happened, in the library's class names: its messages may hold headers."""
-    if isinstance(exc, NoAnswerError):
-        return str(exc)
     if isinstance(exc, TimeoutError):
         return "timeout"
     cause = exc.__cause__ or exc

@@ -13,7 +13,6 @@ from typing import Any
 
 from etl.errors import NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.client import Client
-from etl.extract.connect import client_of
 from etl.extract.executions import is_before, read_executions_once
 from etl.extract.run_tests import discover
 from etl.load.layout import Part, days_of
@@ -116,7 +115,7 @@ async def reconcile(
         ConfigurationError: the key sees none.
     """
     result = Reconciliation()
-    async with client_of(settings, on_hold=on_hold) as client:
+    async with Client(settings, on_hold=on_hold) as client:
         if not settings.run_tests:
             seen = await discover(client, page_limit=settings.api.page_limit)
             settings = settings.with_run_tests(seen.run_tests)

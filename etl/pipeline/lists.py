@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Collection
 from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.absence import Answers, ask
 from etl.extract.client import Client
-from etl.extract.endpoints import get_execution, list_executions
+from etl.extract.endpoints import Slice, get_execution, list_executions
 from etl.extract.executions import list_executions_completely
 from etl.extract.plan import pages, says_nothing_new
 from etl.extract.run_tests import discover
@@ -59,7 +59,7 @@ async def is_run_test(client: Client, name: str) -> bool:
         SourceError: it did not say.
     """
     try:
-        await client.get(list_executions(name, page=1, limit=1))
+        await client.get(list_executions(name, Slice(1, 1)))
     except NotFoundError:
         return False
     return True

@@ -19,8 +19,7 @@ from etl.errors import (
     SourceUnavailableError,
 )
 from etl.extract.client import Client
-from etl.extract.connect import client_of
-from etl.extract.endpoints import list_run_tests
+from etl.extract.endpoints import Slice, list_run_tests
 from etl.load.dataset import Dataset, read_identity
 from etl.load.files.contract import Files
 from etl.load.files.open import open_files
@@ -120,7 +119,7 @@ async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -
     once = settings.model_copy(update={"api": settings.api.model_copy(update={"max_tries": 1})})
     base_url = settings.api.base_url
     try:
-        async with client_of(once, on_hold=on_hold) as client:
+        async with Client(once, on_hold=on_hold) as client:
             run_tests = await _check_run_tests(client, once)
     except KeyRefusedError as error:
         return [Check(Subject.SERVER, f"{base_url} answers"), _problem(Subject.KEY, error), *map(_skipped, _SOURCE[2:])]
@@ -141,7 +140,7 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
     Raises:
         KeyRefusedError, SourceError, SourceUnavailableError: the list cannot be read.
     """
-    page = await client.get(list_run_tests(page=1, limit=settings.api.page_limit))
+    page = await client.get(list_run_tests(Slice(1, settings.api.page_limit)))
     listed = {run_test.name for run_test in page.results}
     wanted = [run_test.name for run_test in settings.run_tests]
     problems = [

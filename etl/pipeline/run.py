@@ -9,7 +9,6 @@ from typing import Any
 
 from etl.errors import ConfigurationError
 from etl.extract.client import Client
-from etl.extract.connect import client_of
 from etl.extract.plan import Policy
 from etl.extract.quota import Quota
 from etl.extract.transport import Traffic
@@ -117,7 +116,7 @@ def begin(
     """
     progress, notify, clock = progress or Progress(), notify or _say_nothing, clock or (lambda: datetime.now(UTC))
     started_at = clock()
-    client = client_of(settings, on_hold=lambda seconds: notify("held", seconds=round(seconds, 1)))
+    client = Client(settings, on_hold=lambda seconds: notify("held", seconds=round(seconds, 1)))
     progress.traffic, progress.quota = client.traffic, client.quota
     run_id = f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     return Run(

@@ -104,9 +104,9 @@ class Api(_Section):
     read_timeout_seconds: float = Field(60, gt=0, le=3600)
     """longest wait for an answer or for more of it; a whole request may take 5 times as long"""
     max_tries: int = Field(6, ge=1, le=20)
-    """attempts per request; one on a connection that had already closed does not count"""
+    """attempts per request"""
     max_response_mb: int = Field(64, ge=1, le=4096)
-    """largest answer to accept, in MiB; all answers being read take at most four times as much"""
+    """largest answer to accept, in MiB"""
     ca_file: FilePath | None = None
     """certificates to trust instead of the system's"""
     proxy: str | None = None

@@ -142,7 +142,7 @@ KINDS = {
     "503 that holds for hours": Kind(_status(503, Retry_After="80000"), Cure.COME_BACK),
     "429 that holds for hours": Kind(_status(429, Retry_After="80000"), Cure.COME_BACK),
     "chunked trailers": Kind(Fault(raw=_with_trailers), Cure.UNDERSTAND),
-    "x-gzip": Kind(Fault(edit=gzip.compress, headers={"Content-Encoding": "x-gzip"}), Cure.UNDERSTAND),
+    "gzip": Kind(Fault(edit=gzip.compress, headers={"Content-Encoding": "gzip"}), Cure.UNDERSTAND),
     "closing after each answer": Kind(_with_length(1, Connection="close"), Cure.UNDERSTAND),
     "closing after each answer in secret": Kind(_with_length(1), Cure.UNDERSTAND),
     "no length": Kind(_with_length(0, Connection="close"), Cure.UNDERSTAND),

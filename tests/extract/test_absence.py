@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.errors import KeyRefusedError, NotFoundError, SourceError
-from etl.extract.absence import Answers, ask, decide
+from etl.extract.absence import ask, decide
 from tests.support import examples
 
 ANSWERS = st.sampled_from(["not found", "not found", "elsewhere", "unknown", "exists"])
@@ -72,11 +72,3 @@ async def test_error_that_ends_the_run_comes_through():
     with pytest.raises(ExceptionGroup) as caught:
         await ask(exists, ["a", "b"], workers=2)
     assert {type(error) for error in caught.value.exceptions} == {KeyRefusedError}
-
-
-async def test_nothing_is_asked_of_nothing():
-    async def exists(_each: str) -> bool:
-        raise AssertionError
-
-    answers = await ask(exists, [], workers=3)
-    assert (answers, answers.requests, decide(answers)) == (Answers(), 0, frozenset())

@@ -2,13 +2,17 @@
 
 import json
 import unicodedata
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from etl.errors import (
@@ -19,9 +23,10 @@ from etl.errors import (
     SourceError,
     TransientError,
 )
-from etl.extract.answers import decode, raise_for_status, retry_after_seconds
+from etl.extract.answers import clock_offset, decode, error_of, retry_after_seconds
 from etl.extract.endpoints import (
     Request,
+    Slice,
     get_call_metrics,
     get_execution,
     list_calls,
@@ -30,6 +35,7 @@ from etl.extract.endpoints import (
     list_run_tests,
 )
 from etl.model.records import METRICS, RUN_TESTS, RUNS
+from tests.support import examples
 
 SAMPLES = {path.stem: json.loads(path.read_bytes()) for path in Path(__file__).parent.parent.glob("samples/*.json")}
 SURROGATE_FREE = st.text(st.characters(exclude_categories=["Cs"]))
@@ -49,30 +55,27 @@ def request_of(sample: dict[str, Any]) -> Request[Any] | None:
     query = dict(parse_qsl(parts.query))
     page, limit = int(query.get("page", 1)), int(query.get("limit", 10))
     if parts.path == RUN_TESTS:
-        return list_run_tests(page=page, limit=limit)
+        return list_run_tests(Slice(page, limit))
     if parts.path == METRICS and "call_execution_id" in query:
         result = sample["body"].get("result")
         execution_id = result["execution_id"] if isinstance(result, dict) else EXECUTION_ID
         return get_call_metrics(query["call_execution_id"], execution_id)
     if parts.path == METRICS and "run_test_name" in query:
-        return list_executions(query["run_test_name"], page=page, limit=limit)
+        return list_executions(query["run_test_name"], Slice(page, limit))
     if parts.path.rstrip("/") == METRICS.rstrip("/"):
         return get_execution(query.get("execution_id", EXECUTION_ID))
     if parts.path == RUNS and "run_test_name" in query:
-        return list_execution_heads(query["run_test_name"], page=page, limit=limit)
+        return list_execution_heads(query["run_test_name"], Slice(page, limit))
     is_of_calls = parts.path == RUNS and "execution_id" in query
-    return list_calls(query["execution_id"], page=page, limit=limit) if is_of_calls else None
+    return list_calls(query["execution_id"], Slice(page, limit)) if is_of_calls else None
 
 
 def raised(request: Request[Any], status: int, body: bytes) -> Exception:
-    try:
-        if status == 200:
-            decode(request, body)
-        else:
-            raise_for_status(request, status, body)
-    except (SourceError, KeyRefusedError) as error:
-        return error
-    raise AssertionError("nothing was raised")
+    if status != 200:
+        return error_of(request, status, body)
+    with pytest.raises(SourceError) as caught:
+        decode(request, body)
+    return caught.value
 
 
 def call_answer(**changes: Any) -> dict[str, Any]:
@@ -84,36 +87,19 @@ def call_answer(**changes: Any) -> dict[str, Any]:
 
 
 def test_each_endpoint_has_its_documented_target():
-    assert list_executions("A b", page=2, limit=64).target == f"{METRICS}?run_test_name=A%20b&page=2&limit=64"
-    assert list_calls(EXECUTION_ID, page=1, limit=8).target == f"{RUNS}?execution_id={EXECUTION_ID}&page=1&limit=8"
-    assert list_execution_heads("A b", page=9, limit=1).target == f"{RUNS}?run_test_name=A%20b&page=9&limit=1"
+    assert list_executions("A b", Slice(2, 64)).target == f"{METRICS}?run_test_name=A%20b&page=2&limit=64"
+    assert list_calls(EXECUTION_ID, Slice(1, 8)).target == f"{RUNS}?execution_id={EXECUTION_ID}&page=1&limit=8"
+    assert list_execution_heads("A b", Slice(9, 1)).target == f"{RUNS}?run_test_name=A%20b&page=9&limit=1"
     assert get_execution(EXECUTION_ID).target == f"{METRICS}?execution_id={EXECUTION_ID}"
     assert GET_CALL.target == f"{METRICS}?call_execution_id={CALL_ID}"
-    assert list_run_tests(page=3, limit=100).target == f"{RUN_TESTS}?page=3&limit=100"
-
-
-@pytest.mark.parametrize(
-    ("name", "escaped"),
-    [
-        ("a&limit=1", "a%26limit%3D1"),
-        ("1 + 1 = 2", "1%20%2B%201%20%3D%202"),
-        ("100%41", "100%2541"),
-        ("a#b/c?d", "a%23b%2Fc%3Fd"),
-        ("two\nlines\r", "two%0Alines%0D"),
-        ("nul\0", "nul%00"),
-        ("🙂", "%F0%9F%99%82"),
-        ("~-._", "~-._"),
-        (unicodedata.normalize("NFC", "é"), "%C3%A9"),
-        (unicodedata.normalize("NFD", "é"), "e%CC%81"),
-    ],
-)
-def test_name_is_escaped_exactly(name, escaped):
-    assert list_executions(name, page=1, limit=1).target == f"{METRICS}?run_test_name={escaped}&page=1&limit=1"
+    assert list_run_tests(Slice(3, 100)).target == f"{RUN_TESTS}?page=3&limit=100"
 
 
 @given(SURROGATE_FREE)
+@example("a&limit=1 + 100%41#b/c?d\n\r\0")
+@example(unicodedata.normalize("NFD", "é"))
 def test_any_name_comes_back_from_the_query_unchanged(name):
-    target = list_executions(name, page=1, limit=2).target
+    target = list_executions(name, Slice(1, 2)).target
     assert target.isascii()
     assert parse_qsl(urlsplit(target).query, keep_blank_values=True, strict_parsing=True) == [
         ("run_test_name", name),
@@ -122,15 +108,20 @@ def test_any_name_comes_back_from_the_query_unchanged(name):
     ]
 
 
-def test_500_is_asked_again_except_on_pages_that_may_have_vanished():
-    assert list_executions("A", page=1, limit=1).retries_500
-    assert GET_CALL.retries_500
-    assert not list_executions("A", page=2, limit=1).retries_500
-    assert not list_calls(EXECUTION_ID, page=2, limit=1).retries_500
-    assert not list_execution_heads("A", page=2, limit=1).retries_500
-    assert not list_run_tests(page=2, limit=1).retries_500
-    assert not list_executions("A", page=1, limit=1, is_probe=True).retries_500, "a probe takes it for an answer"
-    assert not list_calls(EXECUTION_ID, page=1, limit=1, is_probe=True).retries_500
+@pytest.mark.parametrize(
+    "page_of",
+    [
+        partial(list_executions, "A"),
+        partial(list_calls, EXECUTION_ID),
+        partial(list_execution_heads, "A"),
+        list_run_tests,
+    ],
+)
+def test_500_is_asked_again_except_on_pages_that_may_have_vanished(page_of: Callable[[Slice], Request[Any]]):
+    assert page_of(Slice(1, 1)).retries_500
+    assert not page_of(Slice(2, 1)).retries_500
+    assert not page_of(Slice(1, 1, is_probe=True)).retries_500, "a probe takes it for an answer"
+    assert page_of(Slice(1, 1, is_trial=True)).is_optional
 
 
 # Recorded answers
@@ -300,7 +291,7 @@ def test_error_body_of_any_size_and_depth_gives_a_short_line():
 
 
 def test_newline_in_a_name_does_not_break_the_message():
-    assert str(raised(list_executions("two\nlines\x1b[31m", page=1, limit=1), 500, b"")).isprintable()
+    assert str(raised(list_executions("two\nlines\x1b[31m", Slice(1, 1)), 500, b"")).isprintable()
 
 
 # A 200 that is not what the API documents
@@ -310,31 +301,22 @@ def test_newline_in_a_name_does_not_break_the_message():
     ("body", "reason"),
     [
         (b"", "empty"),
-        (b" \n", "empty"),
         (b"\n<html><body>Sign in</body></html>", "HTML, not JSON"),
         (b"upstream timed out", "not JSON"),
         (b'{"status": true, "result": {"call_exec', "JSON that is truncated or invalid at character 28"),
-        (b'{"status": true, "result": {}} trailing', "JSON that is truncated or invalid at character 31"),
         (b"\xff\xfe", "utf-8"),
-        (b'{"status": true, "result": {"a": "\xff"}}', "utf-8"),
-        (b'{"status": true, "result": {"a": NaN, "b": "\xed\xa0\x80"}}', "utf-8"),
         ('{"status": true, "result": {}}'.encode("utf-16"), "utf-8"),
         (b"[" * 100_000, "nested too deeply"),
         (b"null", "expected an object with status, got null"),
-        (b"[]", "expected an object with status, got list"),
-        (b"NaN", "expected an object with status, got NumberLiteral"),
         (b"{}", "no field status"),
         (b'{"status": false, "result": {}}', "status is not true"),
-        (b'{"status": 1, "result": {}}', "status is not true"),
         (b'{"status": "true", "result": {}}', "status is not true"),
         (b'{"status": true}', "no field result"),
         (b'{"status": true, "result": null}', "expected an object with call_execution_id, got null"),
         (msgspec.json.encode(call_answer(call_execution_id=None)), "expected str, got null at call_execution_id"),
-        (msgspec.json.encode(call_answer(call_execution_id="")), "not an id at call_execution_id"),
         (msgspec.json.encode(call_answer(call_execution_id="a\nb")), "not an id at call_execution_id"),
         (b'{"status": true, "result": {"call_execution_id": "\\ud800", "execution_id": "x"}}', "not an id"),
         (msgspec.json.encode(call_answer(call_execution_id="other")), "answered for another call_execution_id"),
-        (msgspec.json.encode(call_answer(execution_id=None)), "expected str, got null at execution_id"),
         (msgspec.json.encode(call_answer(status=None)), "expected str, got null at status"),
     ],
 )
@@ -358,16 +340,14 @@ def page_answer(**changes: Any) -> bytes:
     [
         (page_answer(current_page=2), "asked for page 1, got page 2"),
         (page_answer(total_pages=True), "expected int, got bool at total_pages"),
-        (page_answer(count="1"), "expected int, got str at count"),
         (page_answer(count="missing"), "no field count"),
         (page_answer(results=None), "expected list, got null at results"),
-        (page_answer(results=[None]), "expected an object with id, got null"),
         (page_answer(results=[{"id": "1"}]), "no field name"),
         (b'{"total_pages": 1e400, "current_page": 1, "count": 1, "results": []}', "got NumberLiteral at total_pages"),
     ],
 )
 def test_page_that_does_not_say_where_it_stands_is_asked_again(body, reason):
-    error = raised(list_run_tests(page=1, limit=10), 200, body)
+    error = raised(list_run_tests(Slice(1, 10)), 200, body)
     assert isinstance(error, TransientError)
     assert reason in str(error)
 
@@ -377,7 +357,7 @@ def test_head_is_what_the_list_of_executions_tells_of_a_row_but_its_aggregates()
     row = {"execution_id": "e", "status": "failed", "metrics": {}, "eval_results": [], "x": 1}
     result = {"total_pages": 1, "current_page": 1, "count": 1, "results": [row]}
     body = msgspec.json.encode({"status": True, "result": result})
-    [head] = decode(list_execution_heads("A", page=1, limit=1), body).results
+    [head] = decode(list_execution_heads("A", Slice(1, 1)), body).results
     assert (head.execution_id, head.status, head.payload) == ("e", "failed", {"execution_id": "e", "status": "failed"})
     recorded = SAMPLES["metrics_name"]["body"]["result"]["results"][0]
     sample = SAMPLES["runs_name"]
@@ -391,25 +371,29 @@ def test_calls_that_do_not_name_their_evals_are_not_taken_for_calls_without_any(
     """A server that calls them otherwise would empty the evals of every new execution."""
     page = {"total_pages": 1, "current_page": 1, "count": 1, "results": [{"call_execution_id": "c", "evaluations": {}}]}
     body = msgspec.json.encode({"status": True, "result": {"execution_id": EXECUTION_ID, "call_results": page}})
-    assert "no field eval_outputs" in str(raised(list_calls(EXECUTION_ID, page=1, limit=10), 200, body))
+    assert "no field eval_outputs" in str(raised(list_calls(EXECUTION_ID, Slice(1, 10)), 200, body))
 
 
 def test_answer_about_another_execution_or_without_calls_is_asked_again():
     body = msgspec.json.encode({"status": True, "result": {"execution_id": "other", "status": "completed"}})
     assert "answered for another execution_id" in str(raised(get_execution(EXECUTION_ID), 200, body))
+    page = {"total_pages": 1, "current_page": 1, "count": 0, "results": []}
+    body = msgspec.json.encode({"status": True, "result": {"execution_id": "other", "call_results": page}})
+    assert "answered for another execution_id" in str(raised(list_calls(EXECUTION_ID, Slice(1, 10)), 200, body))
     body = msgspec.json.encode({"status": True, "result": {"execution_id": EXECUTION_ID}})
-    assert "no field call_results" in str(raised(list_calls(EXECUTION_ID, page=1, limit=10), 200, body))
+    assert "no field call_results" in str(raised(list_calls(EXECUTION_ID, Slice(1, 10)), 200, body))
 
 
+@settings(max_examples=examples(100))
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists), st.integers())
 def test_no_document_escapes_as_another_error(document, page):
     requests: list[Request[Any]] = [
         GET_CALL,
         get_execution(EXECUTION_ID),
-        list_calls(EXECUTION_ID, page=page, limit=1),
-        list_executions("A", page=page, limit=1),
-        list_execution_heads("A", page=page, limit=1),
-        list_run_tests(page=page, limit=1),
+        list_calls(EXECUTION_ID, Slice(page, 1)),
+        list_executions("A", Slice(page, 1)),
+        list_execution_heads("A", Slice(page, 1)),
+        list_run_tests(Slice(page, 1)),
     ]
     for request in requests:
         for wrapped in (document, {"status": True, "result": document}, {"status": True, "result": {"id": document}}):
@@ -424,28 +408,17 @@ def test_no_document_escapes_as_another_error(document, page):
     [
         ({"Retry-After": "23"}, b"", 23),
         ({"Retry-After": "0"}, b"", 0),
-        ({"Retry-After": " 1.5 "}, b"", 1.5),
-        ({"Retry-After": "23"}, b'{"result": {"retry_after": 60}}', 23),
+        ({"Retry-After": " 1.5 "}, b'{"result": {"retry_after": 60}}', 1.5),
         ({"Retry-After": "soon"}, b'{"result": {"retry_after": 60}}', 60),
         ({"Retry-After": "-1"}, b'{"result": {"retry_after": 60}}', 60),
-        ({"Retry-After": "Mon, 02 Mar 2026 09:00:30 GMT", "Date": "Mon, 02 Mar 2026 09:00:00 GMT"}, b"", 30),
-        ({"Retry-After": "Mon, 02 Mar 2026 09:00:30 GMT"}, b"", None),
-        ({"Retry-After": "Mon, 02 Mar 2026 09:00:30 GMT", "Date": "Mon, 02 Mar 2026 09:00:00"}, b"", None),
-        ({"Retry-After": f"Mon, 02 Mar 2026 09:00:30 +{10**19}", "Date": "Mon, 02 Mar 2026 09:00:00 GMT"}, b"", None),
-        ({"Retry-After": "Mon, 02 Mar 2026 09:00:30 GMT", "Date": f"Mon, 02 Mar {10**19} 09:00:00 GMT"}, b"", None),
         ({"Retry-After": "nan"}, b"", None),
-        ({"Retry-After": "inf"}, b"", None),
         ({"Retry-After": "1e9"}, b"", None),
         ({}, b'{"status": false, "result": {"code": "RATE_LIMITED", "retry_after": 23}}', 23),
         ({}, b'{"result": {"retry_after": "23"}}', 23),
         ({}, b'{"result": {"retry_after": null}}', None),
-        ({}, b'{"result": {"retry_after": 1e400}}', None),
         ({}, b'{"result": {"retry_after": ' + b"9" * 999 + b"}}", None),
-        ({}, b'{"result": {}}', None),
         ({}, b'{"result": "Rate limited"}', None),
-        ({}, b"null", None),
         ({}, b"<html>", None),
-        ({}, b"", None),
         ({}, b"[" * 100_000, None),
     ],
 )
@@ -453,7 +426,31 @@ def test_time_to_come_back_is_read_from_header_or_body(headers, body, seconds):
     assert retry_after_seconds(headers, body) == seconds
 
 
-def test_recorded_429_says_when_to_come_back():
-    sample = SAMPLES["ratelimit_429"]
-    assert retry_after_seconds({"Retry-After": sample["headers"]["retry-after"]}, body_of(sample)) == 23
-    assert retry_after_seconds({}, body_of(sample)) == 23
+# The source's clock
+
+NOW = datetime(2026, 11, 1, 2, 0, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("date", "offset"),
+    [
+        ("Sun, 01 Nov 2026 02:00:30 GMT", timedelta(0)),
+        ("Sun, 01 Nov 2026 01:59:35 GMT", timedelta(0)),
+        ("Sat, 31 Oct 2026 02:00:30 GMT", timedelta(days=-1)),
+        ("Sun, 01 Nov 2026 04:00:30 +0200", timedelta(0)),
+        ("Sun, 01 Nov 2026 02:00:30", None),
+        ("yesterday", None),
+        (f"Sun, 01 Nov 2026 02:00:30 +{10**19}", None),
+        (None, None),
+    ],
+)
+def test_date_tells_how_far_the_clocks_are_apart(date, offset):
+    assert clock_offset({} if date is None else {"Date": date}, NOW) == offset
+
+
+@given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2100, 1, 1)))  # noqa: DTZ001 made aware below
+def test_offset_leads_from_our_time_to_the_source_s(moment):
+    then = moment.replace(microsecond=0, tzinfo=UTC)
+    offset = clock_offset({"Date": format_datetime(then, usegmt=True)}, NOW)
+    assert offset is not None
+    assert abs(NOW + offset - then) <= timedelta(minutes=1)

@@ -27,7 +27,7 @@ from etl.extract import calls
 from etl.extract.bad_rows import MAX_LOST, MAX_UNREADABLE, PageReader, power_of_two
 from etl.extract.calls import Crawl
 from etl.extract.client import Client
-from etl.extract.endpoints import Request
+from etl.extract.endpoints import Request, Slice
 from etl.extract.listing import MAX_ROUNDS, LargestPage, Listing, Pass, list_completely, read_pass
 from etl.model.records import DETAIL, RUNS, CallMetrics, DetailedCall, ExecutionBundle, ListedCall, Page
 from tests.bundles import planned
@@ -102,19 +102,18 @@ class Server:
     def alive(self) -> frozenset[str]:
         return frozenset(name for name, _ in self.rows)
 
-    def page(
-        self, page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False
-    ) -> tuple[int, int, list[str]]:
-        """As the server pages: total_pages, count, ids. Ties come in another order with each request."""
+    def page(self, part: Slice) -> Page[str]:
+        """As the server pages. Ties come in another order with each request."""
+        page, limit = part.page, part.limit
         self.requests.append((page, limit))
         self.happen()
-        if is_trial:
+        if part.is_trial:
             self.trials.append(limit)
             if self.failing_trials >> len(self.trials) - 1 & 1:
                 raise TransientError("timeout")
         count, size = len(self.rows), min(limit, self.max_limit or limit)
         self.counted.append(self.alive)
-        if limit == 1 and not is_probe:
+        if limit == 1 and not part.is_probe:
             self.counted_alone = self.alive
         total_pages = max(1, -(-count // size))
         self.happen_between(page, limit)
@@ -122,8 +121,8 @@ class Server:
             raise is_500(page)
         names = self.ordered()[(page - 1) * size : min(page * size, count)]
         if not self.bad.isdisjoint(names):
-            raise is_500(page, is_final=is_probe or is_trial or page > 1)
-        return total_pages, count, names
+            raise is_500(page, is_final=not part.retries_500)
+        return Page(total_pages=total_pages, count=count, results=tuple(names))
 
     def ordered(self) -> list[str]:
         salt = len(self.requests) * 7919
@@ -184,7 +183,7 @@ def list_rows(
 
     return finished(
         list_completely(
-            read or reader(server, lambda _page, _nth: None),
+            read or reader(server),
             lambda name: name,
             get,
             limit=limit,
@@ -264,6 +263,8 @@ def test_list_that_is_called_complete_holds_all_that_it_promises(
     has_times=st.booleans(),
     history=st.lists(st.integers(0, 255), max_size=4),
 )
+# A row without a time stands before one that is newer.
+@example(size=0, max_limit=1, has_times=True, history=[0, 56])
 def test_list_that_calms_down_is_proved_complete(size, max_limit, has_times, history):
     assert list_rows(Server(rows(size), history, max_limit=max_limit, has_times=has_times)).is_complete
 
@@ -287,11 +288,24 @@ def test_list_that_gets_a_row_with_each_request_is_proved_complete(size, recent,
 
 
 @pytest.mark.parametrize("has_times", [True, False])
-@pytest.mark.parametrize("size", [0, 1, LIMIT])
-def test_one_quiet_page_costs_one_request_and_a_second_one_where_nobody_can_tell_what_is_new(size, has_times):
-    server = Server(rows(size), has_times=has_times)
-    assert list_rows(server).is_complete
-    assert (len(server.requests), server.gets) == (1 if has_times or not size else 2, 0)
+@pytest.mark.parametrize(
+    ("size", "requests"),
+    [
+        (0, [LIMIT]),
+        (LIMIT, [LIMIT]),
+        (LIMIT + 1, [LIMIT, 2 * LIMIT]),
+        (2 * LIMIT, [LIMIT, 4 * LIMIT]),
+        (1000, [LIMIT, 1024]),
+    ],
+)
+def test_quiet_list_costs_one_page_that_holds_it_and_another_where_nobody_can_tell_what_is_new(
+    size, requests, has_times
+):
+    server = Server(rows(size, ties=max(1, size)), has_times=has_times)
+    assert list_rows(server).rows.keys() == server.alive
+    again = [] if has_times or not size else requests[-1:]
+    assert [limit for _, limit in server.requests] == [*requests, *again]
+    assert server.gets == 0
 
 
 @pytest.mark.parametrize("has_times", [True, False])
@@ -303,36 +317,20 @@ def test_quiet_pages_cost_a_count_and_two_passes(size, max_limit, pages, has_tim
     assert len(server.trials) == (max_limit == LIMIT), "only a page that was not cut says that a larger one may be had"
 
 
-@pytest.mark.parametrize("size", [LIMIT + 1, 2 * LIMIT, 2 * LIMIT - 1, 1000])
-def test_list_that_does_not_fit_a_page_is_read_in_one_that_is_larger(size):
-    larger = power_of_two(size) * 2
-    for has_times in (True, False):
-        server = Server(rows(size, ties=size), has_times=has_times)
-        assert list_rows(server).rows.keys() == server.alive
-        assert server.requests == [(1, LIMIT), (1, larger), *[(1, larger)] * (not has_times)]
-        assert server.gets == 0
-
-
 def test_page_that_is_cut_or_refused_is_not_asked_for_as_large_again():
     cut = Server(rows(300), max_limit=100)
     largest = LargestPage()
     for _ in range(3):
         assert list_rows(cut, largest=largest).is_complete
     assert (cut.trials, largest.rows) == ([512], 64)
-    refused = Server(rows(300), failing_trials=0b11)
+    refused = Server(rows(300), failing_trials=1)
     largest = LargestPage()
     for _ in range(3):
         assert list_rows(refused, largest=largest).is_complete
-    assert (refused.trials, largest.rows) == ([512, 512], 256)
+    assert (refused.trials, largest.rows) == ([512], 256)
     refused.rows = rows(200)
     assert list_rows(refused, largest=largest).is_complete
-    assert refused.trials == [512, 512, 256]
-
-
-def test_larger_page_that_failed_once_is_tried_again():
-    server = Server(rows(300, ties=300), failing_trials=1, has_times=True)
-    assert list_rows(server).rows.keys() == server.alive
-    assert server.trials == [512, 512]
+    assert refused.trials == [512, 256]
 
 
 @pytest.mark.parametrize("gives", [0, LIMIT, 100])
@@ -340,29 +338,24 @@ def test_larger_page_that_lacks_rows_is_not_believed(gives):
     """Whatever it says of itself: that the list is shorter now, or that there is no second page."""
     server = Server(rows(120), has_times=True)
 
-    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[str]:
-        total_pages, count, names = server.page(page, limit, is_probe=is_probe, is_trial=is_trial)
-        if limit <= LIMIT:
-            return Page(total_pages=total_pages, count=count, results=tuple(names))
-        return Page(total_pages=1, count=gives if gives < LIMIT else count, results=tuple(names[:gives]))
+    async def read(part: Slice) -> Page[str]:
+        found = server.page(part)
+        if part.limit <= LIMIT:
+            return found
+        return Page(total_pages=1, count=gives if gives < LIMIT else found.count, results=found.results[:gives])
 
     listing = list_rows(server, read=read)
     assert listing.is_complete
     assert listing.rows.keys() == server.alive
 
 
-def test_list_that_never_calms_down_is_called_incomplete():
-    for max_limit, has_times, history in (
-        (None, False, [WAIT, INSERT]),
-        (3, False, [INSERT, WAIT, WAIT, WAIT]),
-        (3, True, [INSERT, WAIT, WAIT, WAIT]),
-    ):
-        server = Server(rows(7, recent=3 * has_times), history * 1000, max_limit=max_limit, has_times=has_times)
-        listing = list_rows(server)
-        assert not listing.is_complete
-        assert {f"old-{number}" for number in range(1, 7 - 3 * has_times)} <= listing.rows.keys()
-        count = HEAD_ROWS if has_times else 1 if max_limit else LIMIT
-        assert len([limit for _, limit in server.requests if limit == count]) == MAX_ROUNDS
+@pytest.mark.parametrize(("max_limit", "history"), [(None, [WAIT, INSERT]), (3, [INSERT, WAIT, WAIT, WAIT])])
+def test_list_without_times_that_never_calms_down_is_called_incomplete(max_limit, history):
+    server = Server(rows(7), history * 1000, max_limit=max_limit)
+    listing = list_rows(server)
+    assert not listing.is_complete
+    assert {f"old-{number}" for number in range(1, 7)} <= listing.rows.keys()
+    assert len([limit for _, limit in server.requests if limit == (1 if max_limit else LIMIT)]) == MAX_ROUNDS
 
 
 def test_row_that_paging_skipped_is_asked_for_by_its_id():
@@ -376,7 +369,7 @@ def test_row_that_paging_skipped_is_asked_for_by_its_id():
 
 @pytest.mark.parametrize("has_times", [True, False])
 def test_one_page_that_holds_fewer_rows_than_it_counts_is_never_believed(has_times):
-    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[str]:
+    async def read(_part: Slice) -> Page[str]:
         return Page(total_pages=1, count=3, results=("a", "b"))
 
     listing = list_rows(Server([], has_times=has_times), read=read)
@@ -387,43 +380,55 @@ def test_one_page_that_holds_fewer_rows_than_it_counts_is_never_believed(has_tim
 # Pages that fail
 
 
-def reader(server: Server, fails: Callable[[int, int], SourceError | None]) -> PageReader[str]:
-    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[str]:
-        if error := fails(page, len(server.requests)):
-            server.requests.append((page, limit))
+def never(_part: Slice, _nth: int) -> None:
+    return None
+
+
+def reader(server: Server, fails: Callable[[Slice, int], SourceError | None] = never) -> PageReader[str]:
+    async def read(part: Slice) -> Page[str]:
+        if error := fails(part, len(server.requests)):
+            server.requests.append((part.page, part.limit))
             raise error
-        total_pages, count, names = server.page(page, limit, is_probe=is_probe, is_trial=is_trial)
-        return Page(total_pages=total_pages, count=count, results=tuple(names))
+        return server.page(part)
 
     return read
 
 
+def read_around(
+    server: Server, limit: int = LIMIT, fails: Callable[[Slice, int], SourceError | None] = never
+) -> Pass[str]:
+    """Once, and around bad rows, of which nothing else is known."""
+
+    async def head_at(_position: int) -> None:
+        return None
+
+    return finished(read_pass(reader(server, fails), str, limit=limit, head_at=head_at))
+
+
 def test_page_that_vanishes_while_paging_is_no_error():
-    server = Server(
-        rows(7), [WAIT, WAIT, DELETE], max_limit=3
-    )  # before page 2 is asked for, one row goes, and with it page 3
-    found = finished(read_pass(reader(server, lambda _page, _nth: None), lambda name: name, limit=LIMIT))
-    assert found.total_pages == 2
-    server = Server(rows(7), [WAIT] * 4 + [DELETE], max_limit=3)  # the same after page 2 had promised a third
-    found = finished(read_pass(reader(server, lambda _page, _nth: None), lambda name: name, limit=LIMIT))
+    """Before page 2 is asked for, one row goes, and with it page 3; or after page 2 had promised it."""
+    assert read_around(Server(rows(7), [WAIT, WAIT, DELETE], max_limit=3)).total_pages == 2
+    server = Server(rows(7), [WAIT] * 4 + [DELETE], max_limit=3)
+    assert read_around(server).total_pages == 3
     assert server.requests == [(1, LIMIT), (2, LIMIT), (3, LIMIT), (1, LIMIT)]
-    assert found.total_pages == 3
 
 
 def test_page_that_failed_once_is_read_again():
     server = Server(rows(7), max_limit=3)
-    read = reader(server, lambda page, nth: is_500(page) if nth == 1 else None)
-    assert finished(read_pass(read, lambda name: name, limit=LIMIT)).rows.keys() == server.alive
+    found = read_around(server, fails=lambda part, nth: is_500(part.page) if nth == 1 else None)
+    assert found.rows.keys() == server.alive
     assert server.requests == [(1, LIMIT), (2, LIMIT), (1, LIMIT), (2, LIMIT), (3, LIMIT)]
 
 
+@pytest.mark.parametrize("error", [TransientError("502", status=502), RequestRefusedError("410", status=410)])
+def test_any_error_but_a_500_ends_the_reading(error):
+    server = Server(rows(40), bad=frozenset({"old-9"}))
+    with pytest.raises(type(error)) as caught:
+        read_around(server, fails=lambda part, _nth: error if part.page > 1 else None)
+    assert caught.value is error
+
+
 # Bad rows
-
-
-def read_around(
-    server: Server, limit: int, fails: Callable[[int, int], SourceError | None] = lambda _page, _nth: None
-) -> Pass[str]:
-    return finished(read_pass(reader(server, fails), lambda name: name, limit=limit))
 
 
 def most_requests(size: int, bad: int, limit: int, max_limit: int | None) -> int:
@@ -463,18 +468,6 @@ def test_all_rows_but_the_bad_ones_are_read_and_these_are_told_by_position(size,
     assert len(server.requests) <= most_requests(size, len(positions), limit, max_limit)
 
 
-@pytest.mark.parametrize(("size", "largest"), [(2, 1), (3, 2), (12, 8), (16, 8), (17, 16), (700, 512), (1024, 512)])
-@pytest.mark.parametrize("bad", [0, 1, 5, -1])
-def test_narrowing_begins_at_half_of_the_smallest_page_that_holds_the_list(size, largest, bad):
-    server = Server(rows(size))
-    server.bad = frozenset({server.ordered()[bad % size]})
-    found = read_around(server, 1024)
-    assert found.rows.keys() == server.alive - server.bad
-    narrowed = [limit for _, limit in server.requests[1:] if limit != 1024]
-    assert max(narrowed) == largest
-    assert len(narrowed) <= 2 * largest.bit_length() + 8
-
-
 @settings(max_examples=examples(300))
 @given(size=st.integers(1, 48), bad=BAD, max_limit=CAPS, limit=LIMITS)
 def test_bad_rows_are_identified_and_leave_the_listing_incomplete(size, bad, max_limit, limit):
@@ -508,7 +501,7 @@ def test_listing_with_bad_rows_claims_nothing_that_is_not_so_while_the_list_move
         return  # nothing is claimed
     finally:
         size_ever = len(server.rows) + len(server.gone)
-        a_pass = size_ever + limit + 2 * (MAX_UNREADABLE + 1) * (limit.bit_length() + 2)
+        a_pass = 2 * (size_ever + limit) + (MAX_UNREADABLE + 1) * (2 * limit.bit_length() + 4)
         assert len(server.requests) <= 2 * MAX_ROUNDS * (a_pass + size_ever * (1 + 2 * MAX_ROUNDS))
     identified = [row.head for row in listing.unreadable if row.head]
     assert listing.rows.keys() | set(identified) <= server.alive | server.gone
@@ -532,7 +525,7 @@ def test_bad_row_that_is_pushed_down_while_it_is_asked_for_is_told_once():
 def test_too_many_bad_rows_end_the_reading_with_a_message():
     server = Server(rows(400))
     server.bad = frozenset(server.ordered()[1::2])
-    found = read_around(server, LIMIT)
+    found = read_around(server)
     assert len(found.unreadable) == MAX_UNREADABLE + 1
     assert "from row 201 on" in str(found.unreadable[-1].error)
     assert found.rows.keys() == set(server.ordered()[:201:2])
@@ -548,77 +541,59 @@ def test_heads_vouch_for_a_list_of_which_no_row_can_be_read():
     assert [row.position for row in listing.unreadable if row.head] == [MAX_LOST - 1, 2 * MAX_LOST - 1]
 
 
-def test_bad_row_is_told_by_its_own_error_even_if_the_one_that_was_good_turns_bad():
-    server = Server(rows(40), bad=frozenset({"old-6"}))
-    found = read_around(server, 16, lambda page, _nth: is_500(1) if page == 1 and (34, 1) in server.requests else None)
-    assert [(row.position, "page 34" in str(row.error)) for row in found.unreadable] == [(33, True)]
+def test_list_of_which_only_pages_of_one_row_can_be_had_is_read_whole():
+    server = Server(rows(200))
+    found = read_around(server, fails=lambda part, _nth: is_500(part.page) if part.limit > 1 else None)
+    assert found.rows.keys() == server.alive
+    assert len(server.requests) <= 2 * (200 + LIMIT)
 
 
-def test_pages_that_fail_at_every_size_but_one_end_the_reading_with_a_message():
-    """No row is bad, and each page costs as if one were."""
-    server = Server(rows(2000))
-    found = finished(read_pass(large_pages_fail(server), lambda name: name, limit=1024))
-    assert "left out" in str(found.unreadable[-1].error)
-    assert 0 < len(found.rows) < 2000
-    assert len(server.requests) <= 2000 + 1024 + 2 * (MAX_UNREADABLE + 1) * (10 + 3)
-
-
-def large_pages_fail(server: Server) -> PageReader[str]:
-    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[str]:
-        if limit > 1:
-            server.requests.append((page, limit))
-            raise is_500(page)
-        total_pages, count, names = server.page(page, limit)
-        return Page(total_pages=total_pages, count=count, results=tuple(names))
-
-    return read
-
-
-def test_list_that_grows_with_each_answer_is_read_to_an_end_all_the_same():
+@pytest.mark.parametrize("is_same", [True, False])
+def test_list_that_has_no_end_is_read_to_one_all_the_same(is_same):
+    """It grows with each answer, or tells of rows that it never shows."""
     asked = 0
 
-    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[str]:
+    async def read(part: Slice) -> Page[str]:
         nonlocal asked
         asked += 1
         assert asked <= 300 + 4
-        if not is_probe:
-            raise is_500(page, is_final=False)
-        count = 100 * (page * limit + 1)
-        names = tuple(f"{page}-{number}" for number in range(limit))
-        return Page(total_pages=-(-count // limit), count=count, results=names)
+        if not part.is_probe:
+            raise is_500(part.page, is_final=False)
+        count = 10**9 if is_same else 100 * (part.page * part.limit + 1)
+        names = tuple(f"{0 if is_same else part.page}-{number}" for number in range(part.limit))
+        return Page(total_pages=-(-count // part.limit), count=count, results=names)
 
-    assert finished(read_pass(read, lambda name: name, limit=4)).count > 300
+    async def head_at(_position: int) -> None:
+        return None
+
+    found = finished(read_pass(read, str, limit=4, head_at=head_at))
+    assert bool(found.unreadable) is is_same
 
 
 def test_page_that_vanished_meanwhile_is_no_bad_row():
     server = Server(rows(40))
     server.bad = frozenset({server.ordered()[33]})
 
-    def shrink_after_the_bad_row(_page: int, _nth: int) -> None:
-        if server.requests[-2:] == [(34, 1), (1, 1)]:
-            server.rows = [row for row in server.rows if row[0] in server.ordered()[:34]]
+    def shrink_after_the_bad_row(_part: Slice, _nth: int) -> None:
+        if (34, 1) in server.requests[-2:]:
+            server.rows = [row for row in server.rows if row[0] in server.ordered()[:33]]
 
     found = read_around(server, 16, shrink_after_the_bad_row)
-    assert [row.position for row in found.unreadable] == [33]
-    assert found.count == 34
+    assert not found.unreadable
+    assert found.count == 33
 
 
 @pytest.mark.parametrize(("bad", "limit", "failures"), [(0, 16, 18), (6, 16, 18), (6, 64, 1)])
 def test_page_that_fails_for_a_while_leaves_no_row_out_and_proves_nothing_by_being_one(bad, limit, failures):
     server = Server(rows(40), bad=frozenset({f"old-{bad}"}))
-    reads = reader(server, lambda _page, nth: setattr(server, "bad", frozenset() if nth >= failures else server.bad))
-    found = finished(read_pass(reads, lambda name: name, limit=limit))
+
+    def heal(_part: Slice, nth: int) -> None:
+        server.bad = frozenset() if nth >= failures else server.bad
+
+    found = read_around(server, limit, heal)
     assert found.rows.keys() == server.alive
     assert not found.unreadable
     assert not found.is_whole_page
-
-
-@pytest.mark.parametrize("error", [TransientError("502", status=502), RequestRefusedError("410", status=410)])
-def test_any_error_but_a_500_ends_the_reading(error):
-    server = Server(rows(40), bad=frozenset({"old-9"}))
-    with pytest.raises(type(error)) as caught:
-        read_around(server, 64, lambda page, _nth: error if page > 1 else None)
-    assert caught.value is error
 
 
 # Calls
@@ -654,11 +629,12 @@ class CallsClient:
             return self.entry(query["call_execution_id"])
         if request.path == RUNS:
             is_probe = query["page"] == "1" and not request.retries_500
-            total_pages, count, names = self.server.page(
-                int(query["page"]), int(query["limit"]), is_probe=is_probe, is_trial=request.is_optional
+            part = Slice(int(query["page"]), int(query["limit"]), is_probe=is_probe, is_trial=request.is_optional)
+            found = self.server.page(part)
+            listed = tuple(
+                ListedCall(call_execution_id=name, payload={"status": "completed"}) for name in found.results
             )
-            listed = tuple(ListedCall(call_execution_id=name, payload={"status": "completed"}) for name in names)
-            return Page(total_pages=total_pages, count=count, results=listed)
+            return structs.replace(found, results=listed)
         return self.metrics(query["call_execution_id"])
 
     def metrics(self, name: str) -> CallMetrics:
@@ -760,6 +736,8 @@ def call_world(**changes: Any) -> dict[str, Any]:
 @example(**call_world(unlisted=["gone", "silent"]))
 # A bad row slips through a list that goes on to count it, and one call is stored.
 @example(**call_world(size=3, ties=3, max_limit=7, bad=2, stored=1))
+# A call is created between the second reading of many pages and its count.
+@example(**call_world(size=8, max_limit=7, history=[3, 3, 3, 3, 2], stored=1, has_entries=False))
 def test_bundle_without_dead_letters_holds_what_its_proof_counted(
     size, ties, max_limit, history, failing, bad, has_detail, has_entries, stored, failed, unlisted
 ):
@@ -777,37 +755,20 @@ def test_bundle_without_dead_letters_holds_what_its_proof_counted(
     assert not bundle.deleted & (server.alive | fetched | bundle.kept)
     assert not [key for key in bundle.deleted if key.startswith(("marked", "hidden", "silent"))]
     assert max([client.asked[key] for key in ghosts], default=0) <= 1
-    if any("cannot be listed" in letter.message for letter in bundle.dead_letters):
-        assert not bundle.deleted, "a list that lacks calls says nothing of what it does not have"
     assert bundle.kept <= held - letters
     assert not [key for key in bundle.kept if client.asked[key]]
-    if bundle.listed is None:
-        assert given_up == {"e"}
-        return
+    if "e" in given_up and not bundle.listed:
+        return  # the list could not be read, perhaps for the second time: nothing is claimed of it
     without_entry = {letter.subject_id for letter in bundle.dead_letters if letter.endpoint == RUNS}
-    assert {call.call_execution_id for call in bundle.listed} == (fetched | bundle.kept | given_up) - without_entry
+    assert {call.call_execution_id for call in bundle.listed or ()} == (
+        fetched | bundle.kept | given_up
+    ) - without_entry
     if not given_up:
         assert {"hidden", "silent"}.isdisjoint(unlisted)
         assert {key for key in ghosts if not key.startswith("marked")} <= bundle.deleted
         assert held <= bundle.deleted | bundle.kept | fetched
         # A stored call that is kept may be deleted while pages are read: the next run compares it.
         assert not bundle.kept <= server.alive or server.counted_by_the_proof & server.alive <= fetched | bundle.kept
-
-
-def test_calls_that_cannot_all_be_listed_are_listed_once_even_if_one_goes_meanwhile():
-    server = calls_server(5, 1, None, [])
-    server.bad = frozenset({"old-3"})
-    get = server.get
-
-    def delete_and_get(name: str) -> None:
-        server.rows = [row for row in server.rows if row[0] != "old-1"]
-        get(name)
-
-    server.get = delete_and_get  # type: ignore[method-assign]
-    bundle = fetch(server)
-    assert {call.metrics.call_execution_id for call in bundle.calls} == server.alive - server.bad
-    assert [(each.endpoint, each.subject_id) for each in bundle.dead_letters] == [(RUNS, "e")]
-    assert server.requests.count((1, LIMIT)) == 3, "with evals, without, and where the search for the bad row begins"
 
 
 @pytest.mark.parametrize(
@@ -817,13 +778,6 @@ def test_quiet_calls_cost_their_pages_and_one_request_each_and_many_pages_a_coun
     server = calls_server(size, 1, max_limit, [])
     assert len(fetch(server).calls) == size
     assert (len(server.requests), server.gets) == (reads, size)
-
-
-def test_calls_with_one_time_cost_one_larger_page_and_one_request_each():
-    server = calls_server(3000, 3000, None, [])
-    bundle = fetch(server)
-    assert (len(bundle.calls), bundle.dead_letters) == (3000, ())
-    assert (server.requests, server.gets) == ([(1, LIMIT), (1, 4096)], 3000)
 
 
 def test_calls_that_never_settle_are_exported_with_a_dead_letter_for_their_list():

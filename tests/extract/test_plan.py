@@ -5,9 +5,9 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from etl.extract.plan import REASON_MEANINGS, Planned, Reason, order_by_worth, scrub
+from etl.extract.plan import REASON_MEANINGS, Reason, scrub
 from etl.model.lifecycle import ExportState, HeldRows
-from tests.bundles import as_listed, dead_letter, execution, plan_of, stored_of
+from tests.bundles import dead_letter, execution, plan_of, stored_of
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
 UNFINISHED = ["pending", "running", "cancelling", "evaluating", "paused", "Completed", ""]
@@ -20,11 +20,6 @@ def plan(listed, stored=None, **options):
 
 def reason(listed, stored=None, **options):
     return plan(listed, stored, **options)[0].reason
-
-
-def planned(why, started_at=None):
-    [item] = plan(execution(f"{why}-{started_at}", started_at=None))
-    return replace(item, reason=why, started_at=started_at)
 
 
 DAMAGED = HeldRows(listed_calls=2, exported_calls=1, calls_digest="another digest")
@@ -104,26 +99,6 @@ def test_since_leaves_out_only_what_is_known_to_have_started_before_that_utc_day
     assert len(items) == is_planned
 
 
-@pytest.mark.parametrize(
-    ("changes", "is_planned"),
-    [
-        ({}, False),
-        ({"fingerprint": "another"}, False),
-        ({"export_state": "settling"}, False),
-        ({"export_state": "incomplete"}, True),
-        ({"has_letters": True}, True),
-        ({"held": DAMAGED}, True),
-        ({"deleted_at": datetime(2026, 3, 2, tzinfo=UTC)}, True),
-    ],
-)
-@pytest.mark.parametrize("full_refresh", [False, True])
-def test_since_does_not_leave_out_what_is_stored_in_part_or_as_deleted(changes, is_planned, full_refresh):
-    """Nothing else would ever complete it, and status would go on to name it."""
-    listed = execution(started_at="2026-02-01T00:00:00Z")
-    items = plan(listed, stored_of(listed, **changes), since=date(2026, 3, 1), full_refresh=full_refresh)
-    assert len(items) == is_planned
-
-
 def test_execution_stays_where_it_is_stored_and_what_is_new_goes_home():
     """Calls without an execution of their own are completed where they lie, whatever ``since`` says."""
     listed = execution(started_at="2026-02-01T00:00:00Z")
@@ -178,39 +153,6 @@ def test_calls_are_estimated_from_the_freshest_number(payload, listed_calls, exp
     listed = execution(**payload)
     stored = stored_of(listed, held=HeldRows(listed_calls=listed_calls, exported_calls=0, calls_digest="digest"))
     assert plan(listed, stored)[0].estimated_calls == expected
-
-
-def test_planned_execution_says_what_the_crawl_needs():
-    listed = execution()
-    stored = stored_of(listed)
-    assert plan(listed, stored) == [
-        Planned(
-            run_test_name="Checkout",
-            run_test_key="checkout",
-            execution=as_listed(listed),
-            reason=Reason.FINAL,
-            started_at=datetime(2026, 3, 1, 9, 0, 1, 123456, tzinfo=UTC),
-            stored=stored,
-            estimated_calls=2,
-        )
-    ]
-
-
-def test_most_valuable_first_and_newest_first_among_equals():
-    days = [datetime(2026, 3, day, tzinfo=UTC) for day in (1, 2, 3)]
-    fetched_first = [Reason.NEW, Reason.CHANGED, Reason.DAMAGED, Reason.REQUESTED]
-    items = [planned(why, day) for why in reversed(Reason) for day in (days[0], None, days[2], days[1])]
-    ordered = order_by_worth(items)
-    first, rest = ordered[: 4 * len(fetched_first)], ordered[4 * len(fetched_first) :]
-    assert {item.reason for item in first} == set(fetched_first)
-    assert [item.started_at for item in first] == [
-        day for day in (days[2], days[1], days[0], None) for _ in fetched_first
-    ]
-    assert [(item.reason, item.started_at) for item in rest] == [
-        (why, day)
-        for why in (Reason.INCOMPLETE, Reason.SETTLING, Reason.UNFINISHED, Reason.SCRUB, Reason.WAITING, Reason.FINAL)
-        for day in (days[2], days[1], days[0], None)
-    ]
 
 
 LETTER = dead_letter("execution")

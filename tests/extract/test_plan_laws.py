@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from etl.extract.plan import Policy, Reason, order_by_worth, says_nothing_new
 from etl.model.digest import fingerprint
-from etl.model.lifecycle import TERMINAL_EXECUTION, HeldRows, StoredExecution
+from etl.model.lifecycle import LONG_AGO, TERMINAL_EXECUTION, HeldRows, StoredExecution
 from etl.model.records import Execution
 from etl.model.values import timestamp_or_none
 from tests.bundles import plan_of
@@ -126,8 +126,10 @@ def test_no_plan_expects_fewer_calls_than_none(case):
 
 @settings(max_examples=60)
 @given(cases())
-def test_what_is_fetched_stands_before_what_is_not_and_what_settles_after_what_is_new(case):
-    reasons = [item.reason for item in order_by_worth(plan_of(*case))]
+def test_what_is_fetched_stands_before_what_is_not_and_what_settles_after_what_is_new_the_newest_first(case):
     last = [Reason.INCOMPLETE, Reason.SETTLING, Reason.UNFINISHED, Reason.SCRUB, Reason.WAITING, Reason.FINAL]
-    ranks = [last.index(reason) + 1 if reason in last else 0 for reason in reasons]
-    assert ranks == sorted(ranks)
+    ordered = [
+        (last.index(item.reason) + 1 if item.reason in last else 0, NOW - (item.started_at or LONG_AGO))
+        for item in order_by_worth(plan_of(*case))
+    ]
+    assert ordered == sorted(ordered)

@@ -25,10 +25,10 @@ from urllib.parse import parse_qsl, unquote
 from multidict import CIMultiDict
 
 from etl.errors import FileMissingError, ForeignFileError, LockHeldError
-from etl.extract.bodies import NoAnswerError
-from etl.extract.transport import Answer, ConnectionLostError
+from etl.extract.transport import Answer, NoAnswerError
 from etl.load.layout import LOCK, QUARANTINE, STAGING
 from etl.sandbox import Sandbox, SandboxRequest
+from etl.settings import Settings
 
 try:
     from etl.load.files.contract import Entry, Probe  # type: ignore[import-not-found, unused-ignore]
@@ -78,18 +78,13 @@ def transport_of(sandbox: Sandbox) -> type:
     """A ``Transport`` for the client, whose server is this sandbox."""
 
     class InProcess:
-        has_kept = False
-
-        def __init__(self, base_url: str, headers: Mapping[str, str], **_: Any) -> None:
-            self._origin, self._headers = base_url, CIMultiDict(headers)
-
-        def renew(self) -> None:
-            pass
+        def __init__(self, settings: Settings, headers: Mapping[str, str]) -> None:
+            self._origin, self._headers = settings.api.base_url, CIMultiDict(headers)
 
         async def close(self) -> None:
             pass
 
-        async def get(self, target: str, *, on_own_connection: bool) -> Answer:  # noqa: ARG002
+        async def get(self, target: str) -> Answer:
             path, query = _parsed(target)
             request = SandboxRequest("GET", path, target, dict(query), None, asyncio.get_running_loop().time())
             answer, fault = sandbox.answer(request, self._headers, self._origin)
@@ -98,7 +93,7 @@ def transport_of(sandbox: Sandbox) -> type:
                 await asyncio.sleep(300)
                 raise NoAnswerError("timeout")
             if fault.is_reset or (fault.is_closed and fault.cut_after_bytes is None):
-                raise ConnectionLostError("no complete answer: reset")
+                raise NoAnswerError("no complete answer: reset")
             if fault.cut_after_bytes is not None:
                 raise NoAnswerError("no complete answer: cut")
             assert fault.raw is None, "that is for a socket"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from etl.extract.connect import client_of
 from etl.settings.api_keys import _is_open_to_others
 from tests.settings.reading import mistake, read_settings
 
@@ -113,10 +112,11 @@ def test_half_the_credentials_of_a_proxy_are_a_mistake(
     assert message in mistake(file, WITH_PROXY)
 
 
-async def test_client_is_given_the_proxy_and_its_credentials(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_and_its_credentials_are_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FI_PROXY_USER", "me")
     monkeypatch.setenv("FI_PROXY_PASSWORD", "canary")
-    proxy = client_of(read_settings(file, WITH_PROXY))._access.proxy
-    assert proxy
-    assert proxy.url == "http://proxy.example:3128"
-    assert proxy.headers() == {"Proxy-Authorization": "Basic bWU6Y2FuYXJ5"}
+    settings = read_settings(file, WITH_PROXY)
+    assert settings.api.proxy == "http://proxy.example:3128"
+    assert settings.proxy_user
+    assert settings.proxy_password
+    assert (settings.proxy_user.get_secret_value(), settings.proxy_password.get_secret_value()) == ("me", "canary")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from etl.errors import ConfigurationError
-from etl.extract.connect import client_of
+from etl.extract.client import Client
 from etl.model.keys import default_key
 from etl.settings import Settings
 from tests.settings.reading import mistake, read_settings
@@ -147,7 +147,7 @@ def test_settings_of_a_command_that_asks_nobody_need_no_keys(file: Path, monkeyp
 
     assert (settings.api_key, settings.secret_key) == (None, None)
     with pytest.raises(ConfigurationError, match="hold no keys"):
-        client_of(settings, on_hold=lambda _: None)
+        Client(settings)
 
 
 def test_files_that_cannot_be_read(file: Path) -> None:

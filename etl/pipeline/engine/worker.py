@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Any
 
 from etl.errors import ConfigurationError, ExporterError, leaves
-from etl.extract.connect import client_of
+from etl.extract.client import Client
 from etl.extract.plan import Planned
 from etl.extract.quota import Quota
 from etl.extract.settling import Counts, Stored
@@ -162,7 +162,7 @@ class _Session:
             answer.bundles.append(bundle)
 
         settings = Settings.model_validate({"run_tests": "all", "api": batch.api, **_keys()})
-        client = client_of(settings, quota=self._quota(batch))
+        client = Client(settings, quota=self._quota(batch))
         fetching = Here(client, batch.items, take, reader_of(batch.stored), batch.api, include_raw=batch.include_raw)
         task = asyncio.get_running_loop().create_task(crawl())
         self._running = batch.run_id, task

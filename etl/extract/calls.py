@@ -220,7 +220,7 @@ class Crawl:
                 tries=execution.round,
             )
             execution.unproved = DeadLetter.of(RUNS, execution.execution_id, error)
-        else:
+        elif not execution.unproved:
             await self._look_up(execution)
         await self._close(execution, execution.bundle())
 

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from etl.extract.call_list import CallList
 from etl.extract.plan import Planned
-from etl.model.records import CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall
+from etl.model.records import RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +66,8 @@ class OpenExecution:
         self.round += 1
         self.lacks_evals = latest.lacks_evals
         self.count = latest.count
+        if latest.unreadable:
+            self.unproved = DeadLetter.of(RUNS, self.execution_id, latest.unreadable)
         calls = dict(latest.calls)
         if latest.lacks_evals:
             # What is not fetched again must keep the entry that has its evals.

@@ -27,6 +27,8 @@ from etl.model.wording import quoted
 
 T = TypeVar("T")
 
+NO_SUCH_EXECUTION = "No TestExecution matches"
+"""What a 500 of the detail says of an execution that the key's workspace does not have."""
 _NO_EVAL = "metrics-etl: no eval has this name"
 _LISTED_CALL = ("call_execution_id", "scenario_id", "scenario_name", "status", "duration_seconds", "eval_outputs")
 _HEAD = ("execution_id", "status", "started_at", "completed_at", "total_calls", "completed_calls", "failed_calls")

@@ -76,13 +76,11 @@ async def _rename(run: Run, record: Record, state: StoredState, run_tests: Colle
 
 
 async def _is_gone(run: Run, record: Record, name: str) -> bool:
-    """Whether no run test has this name any more, of which no list was read. A narrowed run has to ask."""
+    """Whether no run test has this name any more, of which no list was read."""
     if name in record.not_found:
         return True
-    configured = {each.name for each in run.settings.configured}
-    is_elsewhere = name in configured or not configured
-    if name not in {each.name for each in record.run_tests} and not (run.settings.is_part and is_elsewhere):
-        return True
+    if not run.settings.run_tests:  # all of them were listed
+        return name not in {each.name for each in record.run_tests}
     record.necessary_requests += 1
     with suppress(SourceError):
         return not await is_run_test(run.client, name)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Collection
 from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.absence import Answers, ask
 from etl.extract.client import Client
-from etl.extract.endpoints import Slice, get_execution, list_executions
+from etl.extract.endpoints import NO_SUCH_EXECUTION, Slice, get_execution, list_call_details, list_executions
 from etl.extract.executions import list_executions_completely
 from etl.extract.plan import pages, says_nothing_new
 from etl.extract.run_tests import discover
@@ -192,12 +192,19 @@ async def _refuse_another_workspace(run: Run, record: Record, state: StoredState
 
 
 async def look_up(run: Run, record: Record, execution_ids: Collection[str]) -> Answers:
-    """Request the executions by their ids, until one exists."""
+    """Request the executions by their ids, until one exists.
+
+    By its id the API also gives what belongs to another workspace or to a deleted run test; their details it does not.
+    """
 
     async def exists(execution_id: str) -> bool:
         await run.client.get(get_execution(execution_id))
+        try:
+            await run.client.get(list_call_details(execution_id, limit=1))
+        except SourceError as error:
+            return NO_SUCH_EXECUTION not in error.excerpt
         return True
 
     answers = await ask(exists, execution_ids, workers=run.settings.api.concurrency)
-    record.necessary_requests += answers.requests
+    record.necessary_requests += answers.requests + len(answers.alive)
     return answers

@@ -93,7 +93,8 @@ def marks_are_true(history: History, night: Night) -> None:
             execution = executions[held.row["execution_id"]]
             if execution.execution_id in night.changed:
                 continue
-            exists = _exists(table, key, execution)
+            is_in_deleted = any(execution.run_test is each for each in history.source.deleted)
+            exists = not is_in_deleted and _exists(table, key, execution)
             assert exists != is_marked(held.row), f"L5: {table}: {key} is{'' if exists else ' not'} there"
 
 
@@ -166,7 +167,8 @@ def reasons_for_an_alarm(history: History, night: Night) -> list[str]:
     found += ["the source changed meanwhile"] if night.was_changing else []
     found += ["files were damaged"] if history.is_struck else []
     found += ["the run was out of time"] if "minutes" in night.options else []
-    elsewhere = {each for each in _living(night.before, names) if night.listed_before.get(each) not in names}
+    living = _living(night.before, names) | _living(night.after, names)
+    elsewhere = {each for each in living if night.listed_before.get(each) not in names}
     found += ["one of two run tests of a name was renamed"] if elsewhere else []
     executions = [each for test in source.world.run_tests if test.name in names for each in test.executions]
     executions = [each for each in executions if not each.is_deleted]
@@ -185,12 +187,12 @@ def reasons_that_must_be_told(history: History, night: Night) -> list[str]:
     living = _living(night.before, night.names)
     # A narrowed run cannot tell it from one that another list has.
     unlisted = set[str]() if night.is_narrowed else living - night.listed_before.keys()
-    exist = {each.execution_id for each in history.source.all_executions() if not each.is_deleted} - night.changed
+    exist = {each.execution_id for each in history.source.executions()} - night.changed
     found = [f"no run test is called {name}" for name in night.names - there]
     found += [f"{each} is not listed and exists" for each in unlisted & exist]
     if night.is_full and not night.lie.executions:
         tables = night.after.tables
-        calls = [call for _, call in history.source.calls(history.source.all_executions())]
+        calls = [call for _, call in history.source.calls()]
         at_source: dict[str, set[Key]] = {
             "calls": {(call.call_execution_id,) for call in calls},
             "evals": {(call.call_execution_id, config_id) for call in calls for config_id in outputs_of(call)},
@@ -209,7 +211,8 @@ def _living(rows: Rows, names: Iterable[str]) -> set[str]:
 def _is_wrong_workspace(history: History, night: Night) -> bool:
     """None of the living executions that it covers is listed, and none exists; nobody said that this is right."""
     living = _living(night.before, night.names)
-    exist = {each for each in _configured(night) if not night.source_before[each][1]}
+    at_source = {each.execution_id for each in history.source.executions()}
+    exist = {each for each in _configured(night) & at_source if not night.source_before[each][1]}
     is_sure = not (
         night.struck or night.was_changing or night.is_narrowed or night.lie.executions or "minutes" in night.options
     )
@@ -329,7 +332,8 @@ def light_is_true(history: History, night: Night) -> None:
         assert verdict.is_good, f"L9: exit 0, but {verdict.text}"
         if not history.nights % VERIFIED:
             findings = verify(settings, Scope()).findings
-            hand_made = {"damaged"} if history.hurt else set[str]()
+            # What a killed run left of a run test that was deleted since stays so.
+            hand_made = {"damaged"} if history.hurt or history.source.deleted else set[str]()
             assert {each.kind.value for each in findings} <= {"dead_letter"} | hand_made, (
                 f"L9: exit 0, but verify finds {findings}"
             )

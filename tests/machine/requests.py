@@ -81,8 +81,8 @@ def _lists_are_read_once(history: History, night: Night, lists: Counter[str]) ->
         most = READS_OF_RUN_TESTS if target.startswith(RUN_TESTS) else 1
         assert times <= most, f"L10: {times} times {target}"
     names = {target for target in lists if not target.startswith(RUN_TESTS)}
-    if night.is_all:  # those that are gone, or have another name, are asked for once more
-        names = {target for target in names if not target.endswith("&page=1&limit=1")}
+    # Those that are gone, or have another name, are asked for once more.
+    names = {target for target in names if not target.endswith("&page=1&limit=1")}
     assert len(names) <= len(night.names), f"L10: lists of more than {night.names}: {names}"
 
 

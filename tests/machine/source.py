@@ -35,7 +35,7 @@ NOT_A_DETAIL = (
     Fault(status=404, body=HTML_404),
     Fault(status=403, body=b'{"status": false, "message": "Forbidden"}'),
     Fault(status=400, body=b'{"status": false, "message": "Unknown field."}'),
-    Fault(status=500, body=b'{"status": false, "message": "No TestExecution matches the given query."}'),
+    Fault(status=500, body=b'{"status": false, "message": "Failed to retrieve test execution."}'),
     Fault(status=200, body=b"<html>Welcome</html>"),
     Fault(status=200, body=b'{"id": "x", "calls": []}'),
     Fault(edit=lambda body: body.replace(b'"cost_cents"', b'"price_cents"')),

@@ -49,9 +49,8 @@ def _save_index(run: Run, record: Record, state: StoredState) -> None:
     if not state.lost:
         return
     damaged = index.damaged()
-    fetched = record.committed & {item.execution.execution_id for item in record.all_planned() if item.is_fetched}
     for part, execution_ids in sorted(state.lost.items()):
-        left = {each for each in execution_ids if each not in fetched or each in damaged}
+        left = {each for each in execution_ids if each not in record.committed or each in damaged}
         subject = f"run_test={part.run_test_key}/{part.place}"
         if left:
             text = f"rows of {counted(len(left), 'execution')} are gone, and were not fetched again: {first_few(sorted(left))}"

@@ -175,6 +175,7 @@ class Follower:
             if (mine := self.rows.get(execution_id, {})) is not theirs
             and ("executions", (execution_id,)) in theirs
             and is_vouched_for(theirs)
+            and not _has_newer_rows(theirs)
             and (_said(mine) != _said(theirs) if said else mine != theirs)
         ]
 
@@ -182,6 +183,12 @@ class Follower:
 def _version(execution_id: str, mine: dict[tuple[str, Key], Held]) -> Any:
     own = mine.get(("executions", (execution_id,)))
     return own and own.row["exported_at"]
+
+
+def _has_newer_rows(mine: dict[tuple[str, Key], Held]) -> bool:
+    """As a run that was killed leaves them; the next one that lists the execution fetches it again."""
+    own = next(held.row for (table, _), held in mine.items() if table == "executions")
+    return any(held.row["exported_at"] > own["exported_at"] for held in mine.values())
 
 
 def _said(mine: dict[tuple[str, Key], Held]) -> Any:

@@ -27,7 +27,6 @@ from tests.datasets import (
     reasons,
     rows,
     stored_in,
-    wrong_schemas,
 )
 from tests.load.killed import finished_after_each_kill, killed_before
 
@@ -134,21 +133,6 @@ def test_failed_part_leaves_those_before_it_and_does_not_begin_those_after_it(da
     assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
 
 
-def test_deleted_call_is_marked_with_its_evals_and_what_is_listed_again_loses_its_marks(dataset, tmp_path):
-    columns = ("call_execution_id", "deleted_at", "export_run_id")
-    export_to(dataset, a_bundle("e1", ["c1", "c2"]))
-    later = FETCHED_AT + timedelta(days=1)
-    export_to(dataset, changed(a_bundle("e1", ["c1"]), deleted=frozenset(["c2"])), run="run-2", fetched_at=later)
-    for table in ("calls", "evals"):
-        assert rows(tmp_path, table, *columns) == [("c1", None, "run-1"), ("c2", later, "run-2")]
-    assert rows(tmp_path, "executions", "listed_calls", "exported_calls", "export_state") == [(1, 1, "settling")]
-    assert +dataset.written.marked == {"calls": 1, "evals": 1}
-    export_to(dataset, a_bundle("e1", ["c1", "c2"]), run="run-3", fetched_at=later + timedelta(days=1))
-    for table in ("calls", "evals"):
-        assert rows(tmp_path, table, *columns) == [("c1", None, "run-1"), ("c2", None, "run-3")]
-    assert rows(tmp_path, "executions", "exported_calls", "export_state") == [(2, "settling")]
-
-
 def test_execution_that_was_deleted_and_is_listed_again_is_whole_again(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"))
     before = {table: rows(tmp_path, table) for table in ("calls", "evals")}
@@ -192,14 +176,6 @@ def test_what_arrived_is_told_by_run_test(dataset):
         NAME: ({"executions": 2, "calls": 2, "evals": 3}, {"e1": mine.dead_letters, "e2": ()}, 0),
         "Booking": ({"executions": 1, "calls": 1, "evals": 2}, {"e9": other.dead_letters}, 0),
     }
-
-
-def test_every_file_has_exactly_the_declared_schema_whatever_it_holds(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1", given_up=["c2"]), a_bundle("e2", [], date="2026-09-02"))
-    export_to(dataset, an_unlisted_bundle("e3", status="running"), an_unlisted_bundle("e4", is_given_up=True))
-    export_to(dataset, a_bundle("e1"))
-    assert len(list(tmp_path.rglob("*.parquet"))) == 5
-    assert wrong_schemas(tmp_path) == []
 
 
 @pytest.mark.parametrize("table", ["calls", "evals"])

@@ -87,19 +87,6 @@ def test_a_state_without_a_dataset_is_empty_and_makes_nothing(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("table", ["calls", "evals", "executions"])
-def test_a_lost_file_is_noticed_and_made_again(dataset, tmp_path, table):
-    bundles = [a_bundle("e1"), a_bundle("e2", ["c3"])]
-    export_to(dataset, *bundles)
-    before = contents(tmp_path)
-    (tmp_path / part(table)).unlink()
-    reason = Reason.INCOMPLETE if table == "executions" else Reason.DAMAGED
-    assert reasons(dataset, *bundles) == {"e1": reason, "e2": reason}
-    export_to(dataset, *bundles)
-    assert contents(tmp_path) == before
-    assert reasons(dataset, *bundles) == {"e1": Reason.FINAL, "e2": Reason.FINAL}
-
-
 @pytest.mark.parametrize(
     ("table", "damage"), list(zip(("calls", "evals", "executions", "errors", "calls"), DAMAGES, strict=True))
 )

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 
 import pyarrow as pa
-import pytest
 
 from etl.load import merge as merge_module
 from etl.load.merge import Replacement, merge
@@ -111,14 +110,3 @@ def test_more_text_than_can_be_sorted_is_merged_unsorted(monkeypatch):
     monkeypatch.setattr(merge_module, "_MOST_SORTED_BYTES", 1)
     result = merged(schema.CALLS, [call("b"), call("c")], [call("c", value="new"), call("a")], "e1")
     assert told(result, "call_execution_id", "row_hash") == [("b", "same"), ("c", "new"), ("a", "same")]
-
-
-@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_schema_is_the_declared_one_to_the_letter(table):
-    def row(number):
-        return dict.fromkeys(table.key, f"k{number}") | {"execution_id": f"e{number}"}
-
-    result = merged(table, [row(1), row(2)], [row(2), row(3)], "e1", "e2", "e3")
-    assert result.is_changed
-    assert result.table.schema.equals(table.arrow_schema, check_metadata=True)
-    result.table.validate(full=True)

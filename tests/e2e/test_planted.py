@@ -169,12 +169,3 @@ async def test_foreign_parquet_beside_a_part_is_refused_by_name(server: Sandbox,
     assert results["status"].stdout.startswith(
         f"Not good: {str(copy.relative_to(exported / 'data'))!r}: is not a file of this dataset"
     )
-
-
-async def test_pipe_beside_the_runs_is_refused_by_all(server: Sandbox, exported: Path) -> None:
-    pipe(exported / "data" / "runs" / "run.parquet")
-
-    results = await each_command(server, exported)
-
-    assert exit_codes(results) == {"status": 6, "verify": 3, "check": 6, "run": 6}
-    assert "run.parquet is neither file nor folder: remove it" in results["run"].stderr

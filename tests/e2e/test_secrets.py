@@ -122,16 +122,6 @@ async def test_the_search_finds_keys_where_nobody_takes_them_out(
         assert marks_in(*await everything_said(source, tmp_path, caplog)) == set(MARKS)
 
 
-async def test_payload_that_holds_the_keys_is_exported_without_them(tmp_path: Path) -> None:
-    async with EchoingSource(Fault()) as source:
-        settings = settings_for(source, tmp_path / "data", api_key=API_KEY, secret_key=SECRET_KEY)
-        summary = await etl.export(settings)
-
-    assert summary.exit_code == 0
-    truth.assert_equals_world(tmp_path, source.world)
-    assert all('"echo":"[key] [key]"' in row["extra"] for row in truth.rows_of(tmp_path, "calls"))
-
-
 # The command
 
 

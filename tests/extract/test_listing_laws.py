@@ -413,13 +413,6 @@ def test_page_that_vanishes_while_paging_is_no_error():
     assert server.requests == [(1, LIMIT), (2, LIMIT), (3, LIMIT), (1, LIMIT)]
 
 
-def test_page_that_failed_once_is_read_again():
-    server = Server(rows(7), max_limit=3)
-    found = read_around(server, fails=lambda part, nth: is_500(part.page) if nth == 1 else None)
-    assert found.rows.keys() == server.alive
-    assert server.requests == [(1, LIMIT), (2, LIMIT), (1, LIMIT), (2, LIMIT), (3, LIMIT)]
-
-
 @pytest.mark.parametrize("error", [TransientError("502", status=502), RequestRefusedError("410", status=410)])
 def test_any_error_but_a_500_ends_the_reading(error):
     server = Server(rows(40), bad=frozenset({"old-9"}))

@@ -13,7 +13,7 @@ from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, RunTest, Sandbox
 from tests.datasets import fill_parts_early
-from tests.e2e.truth import assert_equals_world, call_rows, rows_of
+from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
 from tests.worlds import settled_world
 
@@ -60,10 +60,6 @@ def newest(run_test: RunTest) -> Execution:
 def state_of(folder: Path, execution: Execution) -> dict[str, Any]:
     (row,) = (row for row in rows_of(folder, "executions") if row["execution_id"] == execution.execution_id)
     return row
-
-
-def poison(execution: Execution) -> None:
-    execution.calls[0].chat_metrics = {"total_tokens": 12.5}
 
 
 def ids(run_test: RunTest) -> set[str]:
@@ -119,31 +115,6 @@ async def test_execution_that_settles_in_a_status_never_seen_before_is_a_problem
     assert not third.run_tests[0].is_complete
     ids = [row["execution_id"] for row in rows_of(tmp_path, "calls")]
     assert ids.count(execution.execution_id) == len(execution.calls)
-
-
-async def test_poisoned_execution_costs_no_other_row_and_heals(server: Sandbox, export: Export, tmp_path: Path) -> None:
-    """One fractional token count makes every page that holds its execution a 500."""
-    poisoned = server.world.run_tests[0].executions[5]
-    poison(poisoned)
-
-    summary = await export()
-
-    assert summary.exit_code == 3
-    rows = {row["execution_id"]: row for row in rows_of(tmp_path, "executions")}
-    assert rows.keys() == {key for run_test in server.world.run_tests for key in ids(run_test)}
-    assert rows[poisoned.execution_id]["export_state"] == "incomplete"
-    assert rows[poisoned.execution_id]["calls_total"] is None
-    assert {row["call_execution_id"] for row in rows_of(tmp_path, "calls")} == {
-        key for (key,) in call_rows(server.world)
-    }
-    (error,) = rows_of(tmp_path, "errors")
-    assert (error["subject_id"], error["status"]) == (poisoned.execution_id, 500)
-
-    poisoned.calls[0].chat_metrics = {"total_tokens": 12}
-    healed = await export()
-    assert healed.exit_code == 0
-    assert rows_of(tmp_path, "errors") == []
-    assert_equals_world(tmp_path, server.world)
 
 
 async def test_run_that_takes_too_long_stops_in_order_and_the_next_goes_on(

@@ -9,7 +9,7 @@ import pytest
 import etl
 from etl.extract import client as client_module
 from etl.pipeline.summary import Summary
-from etl.sandbox import Fault, Sandbox, SandboxRequest, World, listable_executions
+from etl.sandbox import Fault, Sandbox, SandboxRequest, World
 from tests.certificates import certificate
 from tests.e2e import truth
 from tests.e2e.faults import Endpoint, endpoint_of
@@ -117,19 +117,3 @@ async def test_source_or_endpoint_that_goes_away_ends_the_run_soon(
     assert summary.exit_code == 3
     assert "fails every request to" in summary.problems[0]
     assert failed <= most_requests(limit, concurrency), "calls and lists of calls"
-
-
-@pytest.mark.parametrize("position", [0, 1])
-async def test_execution_whose_calls_are_all_poisoned_is_no_outage(position: int, tmp_path: Path) -> None:
-    """It comes first, before any call was answered, or later; whatever follows it is exported."""
-    async with Sandbox(settled_world(run_tests=1, executions=4, calls=60)) as source:
-        poisoned = listable_executions(source.world, source.world.run_tests[0].name)[position]
-        ids = {call.call_execution_id for call in poisoned.calls}
-        source.fault = lambda request, _nth: OUTAGE if request.query.get("call_execution_id") in ids else None
-        summary = await export(source, tmp_path, concurrency=1)
-
-    assert summary.exit_code == 3
-    assert {row["subject_id"] for row in truth.rows_of(tmp_path, "errors")} == ids
-    truth.assert_holds(
-        tmp_path, "calls", {key: row for key, row in truth.call_rows(source.world).items() if key[0] not in ids}
-    )

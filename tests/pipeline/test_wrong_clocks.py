@@ -107,23 +107,6 @@ async def test_clock_that_is_behind_makes_final_what_has_settled(export: Export,
     assert re.fullmatch(r"this machine's clock is 1,4[0-9]{2} min behind that of the source: set the one .*", notice)
 
 
-@pytest.mark.parametrize("odd_run", [0, 1])
-async def test_clock_of_the_source_that_is_ahead_for_one_run_makes_nothing_final_early(
-    server: Sandbox, export: Export, tmp_path: Path, odd_run: int
-) -> None:
-    first = ENDED + timedelta(hours=2)
-    for number in range(odd_run + 1):
-        ahead = 2 * DAY if number == odd_run else timedelta(0)
-        await export(first + timedelta(hours=number) + ahead, ahead=-ahead, settle_hours=48)
-    assert set(column(tmp_path, "export_state")) == {"settling"}
-
-    server.world.run_tests[0].executions[0].calls[0].total_cost_cents = 77
-    for night in (2, 4, 6):
-        await export(first + night * DAY, settle_hours=48)
-    assert set(column(tmp_path, "export_state")) == {"exported"}
-    assert_equals_world(tmp_path, server.world)
-
-
 @pytest.mark.parametrize("ahead", [timedelta(hours=-20), timedelta(hours=20)], ids=["source ahead", "source behind"])
 async def test_age_counts_from_the_clock_that_is_behind(export: Export, tmp_path: Path, ahead: timedelta) -> None:
     """Where the source is ahead, its time comes once this machine's clock reaches it: that makes the dataset no fresher."""

@@ -7,6 +7,7 @@ import asyncio
 import fcntl
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -16,8 +17,7 @@ from pathlib import Path
 import pytest
 
 from etl.sandbox import Sandbox
-from tests.e2e.command import COMMAND
-from tests.support import API_KEY, SECRET_KEY
+from tests.deploy.test_files import here, install
 from tests.worlds import settled_world
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -30,7 +30,6 @@ TOOLS = {
     "prefect": ["prefect==3.9.1", str(ROOT)],
 }
 FILES = {"airflow": "airflow_dag.py", "dagster": "dagster_job.py", "prefect": "prefect_flow.py"}
-AT_ONCE = {"retry_delay_seconds=900": "retry_delay_seconds=0", "seconds_to_wait=900": "seconds_to_wait=0"}
 EXPECTED = {
     "complete": "done",
     "partial": "failed",
@@ -54,7 +53,7 @@ async def run(*command: str | Path, env: dict[str, str] | None = None) -> tuple[
     return stdout.decode(), stderr.decode()
 
 
-async def install(tool: str, folder: Path) -> Path:
+async def install_tool(tool: str, folder: Path) -> Path:
     """An environment of its own; returns its folder of programs."""
     await run(sys.executable, "-m", "venv", folder / "venv")
     await run(folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", *TOOLS[tool])
@@ -67,27 +66,11 @@ async def server() -> AsyncIterator[Sandbox]:
         yield running
 
 
-def write_keys(folder: Path) -> tuple[Path, Path]:
-    paths = folder / "api-key", folder / "secret-key"
-    for path, key in zip(paths, (API_KEY, SECRET_KEY), strict=True):
-        path.touch(mode=0o600)
-        path.write_text(key)
-    return paths
-
-
-def as_a_user_edits_it(tool: str, folder: Path, config: Path) -> Path:
+def as_a_user_edits_it(tool: str, folder: Path) -> Path:
     """The snippet with this machine's paths, and without waits between tries."""
-    text = (SNIPPETS / FILES[tool]).read_text()
-    changes = AT_ONCE | {
-        "/opt/metrics-etl/bin/metrics-etl": str(COMMAND),
-        "/etc/metrics-etl/metrics-etl.toml": str(config),
-        "/etc/metrics-etl/api-key": str(folder / "api-key"),
-        "/etc/metrics-etl/secret-key": str(folder / "secret-key"),
-    }
-    for old, new in changes.items():
-        text = text.replace(old, new)
+    text = here((SNIPPETS / FILES[tool]).read_text(), folder)
     path = folder / FILES[tool]
-    path.write_text(text)
+    path.write_text(re.sub(r"(retry_delay_seconds|seconds_to_wait)=900", r"\1=0", text))
     return path
 
 
@@ -127,18 +110,16 @@ def write_cases(folder: Path, server: Sandbox, other: Sandbox) -> dict[str, Path
 
 @pytest.mark.parametrize("tool", TOOLS)
 async def test_each_tool_does_what_the_exit_code_asks_for(tool: str, server: Sandbox, tmp_path: Path) -> None:
-    programs = await install(tool, tmp_path)
-    api_key, secret_key = write_keys(tmp_path)
+    programs = await install_tool(tool, tmp_path)
+    install(tmp_path, server)
     async with Sandbox(server.world, api_key="another") as other:
         cases = write_cases(tmp_path, server, other)
-        snippet = as_a_user_edits_it(tool, tmp_path, cases["complete"])
         with held(tmp_path / "locked" / "_state" / "lock"):
             answer, _ = await run(
                 programs / "python",
-                ROOT / "tests" / "deploy" / f"drive_{tool}.py",
-                snippet,
+                *(ROOT / "tests" / "deploy" / "drive_tools.py", tool, as_a_user_edits_it(tool, tmp_path)),
                 *cases.values(),
-                env={"FI_API_KEY_FILE": str(api_key), "FI_SECRET_KEY_FILE": str(secret_key)}
+                env={f"FI_{key}_KEY_FILE": str(tmp_path / f"{key.lower()}-key") for key in ("API", "SECRET")}
                 | dict.fromkeys(("AIRFLOW_HOME", "DAGSTER_HOME", "PREFECT_HOME"), str(tmp_path)),
             )
 

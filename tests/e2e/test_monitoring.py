@@ -99,11 +99,3 @@ async def test_in_a_json_log_that_too_is_an_event(server: Sandbox, folder: Path)
     assert result.exit_code == last["exit_code"] == 6
     assert (last["event"], last["level"]) == ("metrics_file_failed", "error")
     assert last["error"] == "--metrics-file metrics.prom: cannot be written: Is a directory"
-
-
-async def test_missing_library_is_named(server: Sandbox, folder: Path) -> None:
-    (folder / "without").mkdir()
-    (folder / "without" / "prometheus_client.py").write_text('raise ImportError("not installed")')
-    result = await metrics_etl(*METRICS, cwd=folder, env=environment(server, PYTHONPATH=str(folder / "without")))
-    assert result.exit_code == 2
-    assert "pip install 'simulation-metrics-etl[prometheus]'" in result.stderr

@@ -146,3 +146,25 @@ async def test_second_signal_ends_the_process_at_once(server: Sandbox, tmp_path:
     assert (await ended(process)).exit_code in (130, 143)
     server.fault = None
     assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "extra"),
+    [
+        ("run --metrics-file etl.prom", "prometheus_client", "prometheus"),
+        ("report", "altair", "report"),
+        ("run", "adbc_driver_postgresql", "postgresql"),
+        ("load", "adbc_driver_postgresql", "postgresql"),
+    ],
+)
+async def test_missing_package_is_told_with_its_extra_before_anything_is_asked(
+    server: Sandbox, tmp_path: Path, command: str, module: str, extra: str
+) -> None:
+    warehouse = ["[warehouse]", 'url = "postgresql://127.0.0.1/metrics"'] if extra == "postgresql" else []
+    write_settings(tmp_path, names(server), *warehouse)
+    (tmp_path / f"{module}.py").write_text(f'raise ModuleNotFoundError("no", name="{module}")')
+
+    result = await metrics_etl(*command.split(), cwd=tmp_path, env=environment(server, PYTHONPATH=str(tmp_path)))
+
+    assert_refused(result, 2, f"pip install 'simulation-metrics-etl[{extra}]'")
+    assert server.requests == []

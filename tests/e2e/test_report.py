@@ -106,18 +106,6 @@ async def test_no_dataset_is_told(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_missing_package_is_told_with_the_extra(folder: Path) -> None:
-    code = "import sys; sys.modules['altair'] = None; sys.argv = ['metrics-etl', 'report']; import etl.cli.app as a; a.main()"
-    ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=BARE, capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 2
-    assert ended.stderr == (
-        "error: metrics-etl report needs the extra report (altair is not installed): "
-        "pip install 'simulation-metrics-etl[report]'\n"
-    )
-
-
 def test_help_and_a_quiet_night_import_nothing_of_the_report() -> None:
     code = """
 import sys

@@ -145,20 +145,6 @@ async def test_status_misses_a_load_that_never_was_and_one_of_the_last_run(serve
     assert behind.document["next"] == "metrics-etl load"
 
 
-async def test_driver_that_is_not_installed_is_told_before_anything_is_asked(server: Sandbox, tmp_path: Path) -> None:
-    write_warehouse(tmp_path, server, Place("postgresql://127.0.0.1/metrics"))
-    missing = tmp_path / "missing"
-    missing.mkdir()
-    (missing / "adbc_driver_postgresql.py").write_text('raise ModuleNotFoundError("no", name="adbc_driver_postgresql")')
-    env = environment(server, PYTHONPATH=str(missing))
-    for command in ("run", "load"):
-        refused = await metrics_etl(command, cwd=tmp_path, env=env)
-
-        assert refused.exit_code == 2
-        assert "pip install 'simulation-metrics-etl[postgresql]'" in refused.stderr
-    assert server.requests == []
-
-
 LOOKS = (["load", "--dry-run"], ["check"], ["verify", "--warehouse"])
 
 

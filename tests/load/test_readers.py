@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import duckdb
@@ -19,6 +18,7 @@ from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, listable_calls
 from tests.load.readers import READERS, with_read_table
 from tests.support import settings_for
+from tests.warehouses import by_key, rows_of_dataset
 from tests.worlds import settled_world
 
 NAMES = [
@@ -77,46 +77,19 @@ def exported(tmp_path_factory):
     return SimpleNamespace(root=root, summary=summary, calls=counts, first=first, lost=lost)
 
 
-def sorted_rows(table, rows):
-    return sorted(rows, key=lambda row: tuple(row[name] for name in table.key))
-
-
-def normal(value):
-    return value.astimezone(UTC) if isinstance(value, datetime) else value
-
-
-def data_rows(table, arrow):
-    """All rows by key; a time in whatever unit or zone becomes an instant."""
-    rows = [{name: normal(value) for name, value in row.items()} for row in arrow.to_pylist()]
-    return [{name: row[name] for name in table.names} for row in sorted_rows(table, rows)]
-
-
-def rows_and_words(exported, table):
-    """All rows by key, read file by file, each with the words of its path."""
-    found = []
-    for path in (exported.root / table.name).rglob("*.parquet"):
-        words = dict(part.split("=", 1) for part in path.parent.relative_to(exported.root).parts[1:])
-        found += [(row, words) for row in pq.ParquetFile(path).read().to_pylist()]
-    found.sort(key=lambda item: tuple(item[0][name] for name in table.key))
-    return [row for row, _ in found], [words for _, words in found]
-
-
 @pytest.mark.parametrize("read", READERS)
 def test_every_reader_gets_every_row_with_every_value_and_the_words_of_its_path(exported, read):
     assert {run_test.name for run_test in exported.summary.run_tests if not run_test.is_complete} == {"007"}
-    calls = {row["call_execution_id"]: row for row in rows_and_words(exported, schema.CALLS)[0]}
+    calls = {row["call_execution_id"]: row for row in rows_of_dataset(exported.root, schema.CALLS)}
     assert Counter(row["run_test_name"] for row in calls.values()) == exported.calls
     first = calls[exported.first.call_execution_id]
     assert (first["scenario_name"], first["cost_total_cost_cents"]) == (exported.first.scenario.name, 2**53 + 1)
     for table in TABLES:
-        rows, words = rows_and_words(exported, table)
-        found = read(exported.root / table.name)
-        assert rows
-        assert data_rows(table, found) == rows
-        found = sorted_rows(table, found.to_pylist())
+        rows = rows_of_dataset(exported.root, table)
+        found = by_key(table, read(exported.root / table.name).to_pylist())
         if read is with_read_table:  # the day stands there in place of the month
             found = [row | {"month": f"{row['date']:%Y-%m}"} for row in found]
-        assert [{column: row[column] for column in words[0]} for row in found] == words
+        assert [{name: row[name] for name in rows[0]} for row in found] == rows
 
 
 def test_every_file_has_the_same_types_says_what_its_columns_mean_and_keeps_the_rule_of_nulls(exported):
@@ -128,7 +101,7 @@ def test_every_file_has_the_same_types_says_what_its_columns_mean_and_keeps_the_
             assert found.equals(table.arrow_schema, check_metadata=True), path
             assert [field.metadata[b"meaning"].decode() for field in found] == [each.meaning for each in table.columns]
             assert [field.nullable for field in found] == [not column.is_key for column in table.columns]
-        nulls = {name for row in rows_and_words(exported, table)[0] for name, value in row.items() if value is None}
+        nulls = {name for row in rows_of_dataset(exported.root, table) for name, value in row.items() if value is None}
         assert nulls.isdisjoint(column.name for column in table.columns if column.null_rule == schema.NEVER)
 
 

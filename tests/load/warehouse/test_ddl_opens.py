@@ -28,6 +28,7 @@ from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, listable_calls
 from tests.support import settings_for
+from tests.warehouses import by_key, rows_of_dataset
 from tests.worlds import settled_world
 
 ROOT = Path(__file__).parents[3]
@@ -80,23 +81,6 @@ def healed(dataset, tmp_path_factory):
     shutil.copytree(dataset.root, root)
     assert export(dataset.world, root).exit_code == 0
     return root
-
-
-def true_rows(root, table):
-    """The rows, file by file, with the words of the path, by key."""
-    found = []
-    for path in (root / table.name).rglob("*.parquet"):
-        words = dict(part.split("=", 1) for part in path.parent.relative_to(root).parts[1:])
-        found += [row | words for row in pq.ParquetFile(path).read().to_pylist()]
-    return by_key(table, found)
-
-
-def by_key(table, rows):
-    rows = [
-        {name: value.astimezone(dt.UTC) if isinstance(value, dt.datetime) else value for name, value in row.items()}
-        for row in rows
-    ]
-    return sorted(rows, key=lambda row: [row[name] for name in table.key])
 
 
 def opened(engine, tables, root):
@@ -157,7 +141,7 @@ def test_every_row_is_read_in_the_declared_types(dataset, read):
     for table in TABLES:
         described, rows = read(table, dataset.root)
         assert described == [(column.name, types[column.type]) for column in columns_of(table)]
-        assert by_key(table, rows) == true_rows(dataset.root, table)
+        assert by_key(table, rows) == rows_of_dataset(dataset.root, table)
 
 
 def test_pandas_and_polars_read_no_file_that_a_filter_excludes(dataset, tmp_path):
@@ -266,7 +250,7 @@ def test_dataset_keeps_its_contract(dataset, tables):
 def executions(dataset, monkeypatch):
     """How many executions the documented examples are about; where they run, the dataset is called data."""
     monkeypatch.chdir(dataset.root.parent)
-    rows = true_rows(dataset.root, schema.EXECUTIONS)
+    rows = rows_of_dataset(dataset.root, schema.EXECUTIONS)
     since = dt.datetime(2026, 10, 28, tzinfo=dt.UTC)
     return sum(row["run_test"] == "checkout-flow-858f2c8d" and row["started_at"] >= since for row in rows)
 
@@ -296,7 +280,7 @@ def test_documented_example_for_duckdb(executions):
 
 def test_documented_quick_look_counts_every_call(dataset, monkeypatch):
     monkeypatch.chdir(dataset.root.parent)
-    calls = true_rows(dataset.root, schema.CALLS)
+    calls = rows_of_dataset(dataset.root, schema.CALLS)
     with duckdb.connect() as connection:
         counted = dict(connection.execute(documented("duckdb")[0]).fetchall())
     assert counted == Counter(row["run_test_name"] for row in calls)
@@ -374,7 +358,7 @@ def test_spark_has_every_row_in_the_declared_types(dataset, tmp_path):
     found = run_elsewhere("in_spark.py", tmp_path, [each.removesuffix(";") for each in statements], queries)
     types = dict(zip(KINDS, ("string", "bigint", "double", "boolean", "timestamp"), strict=True))
     for table in TABLES:
-        assert by_key(table, found[table.name]) == as_json(true_rows(dataset.root, table))
+        assert by_key(table, found[table.name]) == as_json(rows_of_dataset(dataset.root, table))
         described = found[f"{table.name} columns"][: len(columns_of(table))]
         assert [(each["col_name"], each["data_type"], each["comment"]) for each in described] == [
             (column.name, types[column.type], comment(column)) for column in columns_of(table)
@@ -396,7 +380,7 @@ def test_clickhouse_has_every_row_in_the_declared_types(dataset, tmp_path):
     found = run_elsewhere("in_clickhouse.py", tmp_path, [*statements, spoilt], queries)
     types = dict(zip(KINDS, ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')"), strict=True))
     for table in TABLES:
-        assert by_key(table, found[table.name]) == as_json(true_rows(dataset.root, table))
+        assert by_key(table, found[table.name]) == as_json(rows_of_dataset(dataset.root, table))
         expected = [
             (column.name, types[column.type] if column.is_key else f"Nullable({types[column.type]})")
             for column in table.columns

@@ -340,17 +340,6 @@ def test_index_leads_to_every_page() -> None:
     assert "(docs/index.md)" in text("README.md")
 
 
-def test_newcomer_is_led_to_the_architecture_first() -> None:
-    for page in ("README.md", "CONTRIBUTING.md", "docs/index.md"):
-        assert "architecture.md)" in text(page), page
-    assert re.findall(r"\]\(([^)]+)\)", text("CONTRIBUTING.md"))[0] == "docs/architecture.md"
-
-
-def test_glossary_can_be_learned() -> None:
-    glossary = text("docs/architecture.md").partition("\n## Glossary\n")[2].partition("\n## ")[0]
-    assert 20 <= len(re.findall(r"^\| (?!term|-).+ \|$", glossary, re.MULTILINE)) <= 40
-
-
 def test_nothing_names_a_registry() -> None:
     for path in ("requirements.lock", "requirements-dev.lock", "tests/readers.lock", "pyproject.toml"):
         assert "://" not in text(path).replace("https://api.futureagi.com", ""), path

@@ -148,18 +148,6 @@ async def test_what_is_wrong_with_a_bucket_is_one_line(seaweed_store: Store, tmp
     assert told["destination"]["outcome"] == "problem"
 
 
-async def test_a_blind_store_is_refused_before_anything_is_asked(blind_store: StoreProxy, tmp_path: Path) -> None:
-    url = blind_store.store.url()
-    async with Sandbox(small_world()) as server:
-        write_settings(tmp_path, ["a"], *bucket_settings(url, blind_store.endpoint))
-        for command in ("check", "run"):
-            asked = len(server.requests)
-            result = await metrics_etl(command, cwd=tmp_path, env=environment(server, **KEYS))
-            assert "ignores conditions" in result.stdout + result.stderr
-        assert result.exit_code == 6
-        assert len(server.requests) == asked
-
-
 # Killed and failing at any request to the store
 
 

@@ -14,7 +14,6 @@ from etl.load.warehouse.contract import contract
 from etl.load.warehouse.ddl import ddl
 from etl.model.schema import TABLES
 from etl.sandbox import Sandbox
-from etl.version import __version__
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
 from tests.reference import SCREENS
 from tests.warehouses import Place, assert_equals_dataset
@@ -146,14 +145,6 @@ async def test_schema_prints_the_schema_of_the_settings_as_it_is_published(tmp_p
     result = await metrics_etl("schema", "--format", "json-schema", cwd=tmp_path, env=environment())
 
     assert result.stdout == (ROOT / "docs" / "metrics-etl.schema.json").read_text(encoding="utf-8")
-
-
-async def test_version_and_help(tmp_path: Path) -> None:
-    version = await metrics_etl("--version", cwd=tmp_path, env=environment())
-    help_text = await metrics_etl("run", "--help", cwd=tmp_path, env=environment())
-
-    assert version.stdout == f"{__version__}\n"
-    assert "--full-refresh" in help_text.stdout
 
 
 @pytest.mark.parametrize(

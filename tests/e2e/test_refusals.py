@@ -154,7 +154,7 @@ async def test_second_signal_ends_the_process_at_once(server: Sandbox, tmp_path:
         ("run --metrics-file etl.prom", "prometheus_client", "prometheus"),
         ("report", "altair", "report"),
         ("run", "adbc_driver_postgresql", "postgresql"),
-        ("load", "adbc_driver_postgresql", "postgresql"),
+        pytest.param("load", "adbc_driver_postgresql", "postgresql", marks=pytest.mark.slow),
     ],
 )
 async def test_missing_package_is_told_with_its_extra_before_anything_is_asked(

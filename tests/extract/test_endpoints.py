@@ -300,11 +300,9 @@ def test_newline_in_a_name_does_not_break_the_message():
         (b"\n<html><body>Sign in</body></html>", "HTML, not JSON"),
         (b"upstream timed out", "not JSON"),
         (b'{"status": true, "result": {"call_exec', "JSON that is truncated or invalid at character 28"),
-        (b"\xff\xfe", "utf-8"),
         ('{"status": true, "result": {}}'.encode("utf-16"), "utf-8"),
         (b"[" * 100_000, "nested too deeply"),
         (b"null", "expected an object with status, got null"),
-        (b"{}", "no field status"),
         (b'{"status": false, "result": {}}', "status is not true"),
         (b'{"status": "true", "result": {}}', "status is not true"),
         (b'{"status": true}', "no field result"),
@@ -413,8 +411,6 @@ def test_no_document_escapes_as_another_error(document, page):
         ({}, b'{"result": {"retry_after": "23"}}', 23),
         ({}, b'{"result": {"retry_after": null}}', None),
         ({}, b'{"result": {"retry_after": ' + b"9" * 999 + b"}}", None),
-        ({}, b'{"result": "Rate limited"}', None),
-        ({}, b"<html>", None),
         ({}, b"[" * 100_000, None),
     ],
 )
@@ -430,9 +426,7 @@ NOW = datetime(2026, 11, 1, 2, 0, 30, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("date", "offset"),
     [
-        ("Sun, 01 Nov 2026 02:00:30 GMT", timedelta(0)),
         ("Sun, 01 Nov 2026 01:59:35 GMT", timedelta(0)),
-        ("Sat, 31 Oct 2026 02:00:30 GMT", timedelta(days=-1)),
         ("Sun, 01 Nov 2026 04:00:30 +0200", timedelta(0)),
         ("Sun, 01 Nov 2026 02:00:30", None),
         ("yesterday", None),

@@ -192,15 +192,6 @@ async def test_execution_with_evals_that_wait_is_not_final_at_once(world: World,
     assert fourth.requests == 1
 
 
-async def test_execution_with_evals_that_never_come_is_left_alone_at_last(world: World, tmp_path: Path) -> None:
-    call = world.run_tests[0].executions[0].calls[0]
-    call.eval_outputs = {config_id: {"status": "pending"} for config_id in call.eval_outputs}
-    async with Sandbox(world) as server:
-        nights = [(await night(server, tmp_path, LATER + number * DAY)).requests for number in range(3)]
-
-    assert nights[1:] == [3, 1]
-
-
 @pytest.mark.parametrize("waits", [False, True])
 async def test_rerun_that_keeps_its_old_end_settles_from_when_it_was_seen(
     world: World, tmp_path: Path, *, waits: bool
@@ -222,13 +213,6 @@ async def test_rerun_that_keeps_its_old_end_settles_from_when_it_was_seen(
     assert_equals_world(tmp_path, world)
 
 
-async def test_execution_whose_end_has_not_come_yet_does_not_settle_for_ever(world: World, tmp_path: Path) -> None:
-    world.run_tests[0].executions[0].completed_at = datetime(2099, 1, 1, tzinfo=UTC)
-    async with Sandbox(world) as server:
-        spent = [(await night(server, tmp_path, LATER + number * DAY)).requests for number in range(4)]
-    assert spent[1:] == [3, 1, 1]
-
-
 async def test_execution_that_appears_long_after_its_end_settles_from_when_it_was_seen(tmp_path: Path) -> None:
     world = settled_world(run_tests=1, days=1, executions=3, calls=CALLS)
     late = world.run_tests[0].executions[0]
@@ -246,13 +230,6 @@ async def test_execution_that_appears_long_after_its_end_settles_from_when_it_wa
 
     assert compared == [1, 1, 0]
     assert_equals_world(tmp_path, world)
-
-
-async def test_nothing_of_a_first_export_settles_anew(world: World, tmp_path: Path) -> None:
-    async with Sandbox(world) as server:
-        await night(server, tmp_path, LATER)
-        second = await night(server, tmp_path, LATER + DAY)
-    assert second.requests == 1
 
 
 def test_all_counts_add_up() -> None:

@@ -76,11 +76,6 @@ def test_late_data_changes_a_call_but_not_what_its_execution_shows():
     assert kinds == {"cost", "evals"}
 
 
-def test_no_late_data_without_a_call():
-    world = small_world(calls=0)
-    assert add_late_data(world.run_tests[0].executions[0], Random(1), END) is None
-
-
 def test_each_hour_of_a_week_looks_back_from_the_same_moment() -> None:
     monday = datetime(2026, 11, 23, tzinfo=UTC)
     before, after = datetime(2026, 11, 20, 15, tzinfo=UTC), datetime(2026, 11, 27, 15, tzinfo=UTC)
@@ -107,16 +102,6 @@ def test_first_run_test_gets_slower_and_passes_less_from_one_day_on(month):
     assert 1.4 < jump < 1.8
     assert passes(before) - passes(after) > 0.15
     assert [each.profile.regression_at for each in month.run_tests[1:]] == [None, None]
-
-
-def test_voice_calls_measure_voice_and_chat_calls_measure_chat(month):
-    voice, chat = completed_calls(month.run_tests[0]), completed_calls(month.run_tests[2])
-    assert all(
-        isinstance(call.avg_agent_latency_ms, int) and 100 < call.avg_agent_latency_ms < 10_000 for call in voice
-    )
-    assert all(call.user_wpm == round(call.user_wpm, 2) for call in voice)
-    assert all(call.avg_agent_latency_ms is None and call.system_metrics is None for call in chat)
-    assert all(call.chat_metrics["total_tokens"] > 0 for call in chat)
 
 
 def test_open_ended_objects_are_present_absent_and_empty(month):

@@ -12,7 +12,6 @@ from etl.sandbox.generate import (
     finish_execution,
     new_run_test,
 )
-from etl.sandbox.sdk import execution_metrics
 from etl.sandbox.world import (
     EXECUTION_STATUSES,
     Profile,
@@ -50,16 +49,6 @@ def test_rerun_keeps_the_ids_and_loses_the_values():
         assert (call.status, call.duration_seconds, call.chat_metrics, call.eval_outputs) == ("pending", None, None, {})
     finish_execution(execution, Random(1), END + timedelta(minutes=20))
     assert execution.completed_calls + execution.failed_calls > 0
-
-
-def test_deleted_call_is_neither_listed_nor_found_but_counted():
-    world = small_world()
-    execution = world.run_tests[0].executions[0]
-    before = execution_metrics(execution)
-    delete_call(execution.calls[0])
-    assert world.call(execution.calls[0].call_execution_id) is None
-    assert len(listable_calls(execution)) == 4
-    assert execution_metrics(execution) == before
 
 
 @given(

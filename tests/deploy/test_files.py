@@ -8,7 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -56,6 +57,15 @@ def install(folder: Path, server: Sandbox, *more_run_tests: str) -> None:
         (folder / name).write_text(f"{key}\n")
 
 
+@contextmanager
+def locked(dataset: Path) -> Iterator[None]:
+    """As if another export ran on the dataset."""
+    (dataset / "_state").mkdir(parents=True, exist_ok=True)
+    with (dataset / "_state" / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 async def shell(*command: str | Path, env: dict[str, str], cwd: Path) -> Ended:
     process = await asyncio.create_subprocess_exec(
         *command, env=env, cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -85,8 +95,7 @@ async def test_cron_line_runs_in_crons_bare_environment_and_prints_problems_alon
     nights = [await shell("/bin/sh", "-c", command, env=env, cwd=tmp_path) for command in commands]
     install(tmp_path, server, "Nobody")
     partial = await shell("/bin/sh", "-c", commands[0], env=env, cwd=tmp_path)
-    with (tmp_path / "data" / "_state" / "lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(tmp_path / "data"):
         held = await shell("/bin/sh", "-c", commands[0], env=env, cwd=tmp_path)
 
     assert nights == [Ended(0, "", "")] * 2
@@ -221,8 +230,7 @@ async def test_step_of_the_workflow_says_what_each_exit_code_asks_for(server: Sa
     told = (tmp_path / "step-summary").read_text()
     install(tmp_path, server, "Nobody")
     partial = await shell(*as_github_does, env=env, cwd=tmp_path)
-    with (tmp_path / "data" / "_state" / "lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(tmp_path / "data"):
         held = await shell(*as_github_does, env=env, cwd=tmp_path)
     await server.stop()
     unavailable = await shell(*as_github_does, env=env | {"METRICS_ETL_API__MAX_TRIES": "1"}, cwd=tmp_path)

@@ -4,20 +4,18 @@ An installation takes minutes and hundreds of megabytes: all of it is slow.
 """
 
 import asyncio
-import fcntl
 import json
 import os
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from etl.sandbox import Sandbox
-from tests.deploy.test_files import here, install
+from tests.deploy.test_files import here, install, locked
 from tests.worlds import settled_world
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -74,14 +72,6 @@ def as_a_user_edits_it(tool: str, folder: Path) -> Path:
     return path
 
 
-@contextmanager
-def held(lock: Path) -> Iterator[None]:
-    lock.parent.mkdir(parents=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def write_cases(folder: Path, server: Sandbox, other: Sandbox) -> dict[str, Path]:
     """A settings file for each way in which a run may end."""
     with socket.socket() as unused:
@@ -114,7 +104,7 @@ async def test_each_tool_does_what_the_exit_code_asks_for(tool: str, server: San
     install(tmp_path, server)
     async with Sandbox(server.world, api_key="another") as other:
         cases = write_cases(tmp_path, server, other)
-        with held(tmp_path / "locked" / "_state" / "lock"):
+        with locked(tmp_path / "locked"):
             answer, _ = await run(
                 programs / "python",
                 *(ROOT / "tests" / "deploy" / "drive_tools.py", tool, as_a_user_edits_it(tool, tmp_path)),

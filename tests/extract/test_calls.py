@@ -281,10 +281,3 @@ async def test_executions_without_calls_come_out_empty(server, concurrency):
             delete_call(call)
     bundles, _ = await crawl(server, concurrency=concurrency)
     assert [(bundle.listed, bundle.calls) for bundle in bundles.values()] == [((), ())] * 6
-
-
-async def test_more_executions_than_workers_and_more_calls_than_the_queue_takes():
-    async with Sandbox(settled_world(run_tests=1, executions=40, calls=7)) as server:
-        bundles, work = await crawl(server, concurrency=2)
-    assert len(bundles) == work.counts.listings == 40
-    assert work.counts.calls_fetched == 280

@@ -43,6 +43,9 @@ SURROGATE_FREE = st.text(st.characters(exclude_categories=["Cs"]))
 EXECUTION_ID = "fb21abee-6eae-507e-8293-b01d1abc0173"
 CALL_ID = "5af9e484-0000-4000-8000-000000000001"
 GET_CALL = get_call_metrics(CALL_ID, EXECUTION_ID)
+LIST_CALLS = list_calls(EXECUTION_ID, Slice(1, 10))
+CALLS_PAGE: dict[str, Any] = {"total_pages": 1, "current_page": 1, "count": 0, "results": []}
+WITHOUT_EVALS = CALLS_PAGE | {"results": [{"call_execution_id": "c", "evaluations": {}}]}
 
 
 def body_of(sample: dict[str, Any]) -> bytes:
@@ -361,21 +364,18 @@ def test_head_is_what_the_list_of_executions_tells_of_a_row_but_its_aggregates()
     assert {frozenset(head.payload) for head in heads} == {frozenset(recorded) - {"metrics"}}
 
 
-def test_calls_that_do_not_name_their_evals_are_not_taken_for_calls_without_any():
-    """A server that calls them otherwise would empty the evals of every new execution."""
-    page = {"total_pages": 1, "current_page": 1, "count": 1, "results": [{"call_execution_id": "c", "evaluations": {}}]}
-    body = msgspec.json.encode({"status": True, "result": {"execution_id": EXECUTION_ID, "call_results": page}})
-    assert "no field eval_outputs" in str(raised(list_calls(EXECUTION_ID, Slice(1, 10)), 200, body))
-
-
-def test_answer_about_another_execution_or_without_calls_is_asked_again():
-    body = msgspec.json.encode({"status": True, "result": {"execution_id": "other", "status": "completed"}})
-    assert "answered for another execution_id" in str(raised(get_execution(EXECUTION_ID), 200, body))
-    page = {"total_pages": 1, "current_page": 1, "count": 0, "results": []}
-    body = msgspec.json.encode({"status": True, "result": {"execution_id": "other", "call_results": page}})
-    assert "answered for another execution_id" in str(raised(list_calls(EXECUTION_ID, Slice(1, 10)), 200, body))
-    body = msgspec.json.encode({"status": True, "result": {"execution_id": EXECUTION_ID}})
-    assert "no field call_results" in str(raised(list_calls(EXECUTION_ID, Slice(1, 10)), 200, body))
+@pytest.mark.parametrize(
+    ("request_", "result", "reason"),
+    [
+        (get_execution(EXECUTION_ID), {"execution_id": "other", "status": "completed"}, "for another execution_id"),
+        (LIST_CALLS, {"execution_id": "other", "call_results": CALLS_PAGE}, "answered for another execution_id"),
+        (LIST_CALLS, {"execution_id": EXECUTION_ID}, "no field call_results"),
+        # A server that calls them otherwise would empty the evals of every new execution.
+        (LIST_CALLS, {"execution_id": EXECUTION_ID, "call_results": WITHOUT_EVALS}, "no field eval_outputs"),
+    ],
+)
+def test_answer_about_another_execution_without_calls_or_without_their_evals_is_asked_again(request_, result, reason):
+    assert reason in str(raised(request_, 200, msgspec.json.encode({"status": True, "result": result})))
 
 
 @settings(max_examples=examples(100))

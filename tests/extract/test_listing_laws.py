@@ -505,14 +505,13 @@ def test_listing_with_bad_rows_claims_nothing_that_is_not_so_while_the_list_move
         assert not listing.unreadable
 
 
-def test_head_of_a_row_that_was_read_does_not_pass_for_the_bad_one():
-    listing = list_rows(Server(rows(7), bad=frozenset({"old-3"}), told_head="old-6"))
-    assert [(row.position, row.head) for row in listing.unreadable] == [(3, None)]
-
-
-def test_bad_row_that_is_pushed_down_while_it_is_asked_for_is_told_once():
-    listing = list_rows(Server(rows(7), bad=frozenset({"old-3", "old-4"}), told_head="old-3"))
-    assert [row.head for row in listing.unreadable] == ["old-3"]
+@pytest.mark.parametrize(
+    ("bad", "told", "heads"), [({"old-3"}, "old-6", [None]), ({"old-3", "old-4"}, "old-3", ["old-3"])]
+)
+def test_head_of_a_row_that_was_read_or_told_before_does_not_pass_for_the_bad_one(bad, told, heads):
+    """Rows are pushed down while they are asked for."""
+    listing = list_rows(Server(rows(7), bad=frozenset(bad), told_head=told))
+    assert [row.head for row in listing.unreadable] == heads
 
 
 def test_too_many_bad_rows_end_the_reading_with_a_message():

@@ -295,24 +295,22 @@ def test_documented_example_is_of_the_dialect(engine):
 
 def run_elsewhere(script, tmp_path, statements, queries):
     """The answers of an engine that lives in an environment of its own."""
-    if not PYTHON.exists():
-        pytest.skip(".venv-readers is missing: make test-all makes it")
+    request = {"warehouse": str(tmp_path / "warehouse"), "statements": statements, "queries": queries}
     environment = {
-        "PATH": os.environ["PATH"],
         "LC_ALL": "C.UTF-8",  # Java takes the encoding of paths from it
         "TZ": "UTC",
         "AWS_EC2_METADATA_DISABLED": "true",
         **({"JAVA_HOME": os.environ["JAVA_HOME"]} if "JAVA_HOME" in os.environ else {}),
     }
-    result = subprocess.run(
-        [PYTHON, Path(__file__).with_name(script)],
-        check=False,
-        input=json.dumps({"warehouse": str(tmp_path / "warehouse"), "statements": statements, "queries": queries}),
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment,
-    )
+    return run_python(Path(__file__).with_name(script), cwd=tmp_path, env=environment, input=json.dumps(request))
+
+
+def run_python(*arguments, env, **options):
+    """What the Python of that environment prints."""
+    if not PYTHON.exists():
+        pytest.skip(".venv-readers is missing: make test-all makes it")
+    env = {"PATH": os.environ["PATH"]} | env
+    result = subprocess.run([PYTHON, *arguments], check=False, capture_output=True, text=True, env=env, **options)
     assert result.returncode == 0, result.stderr[-4000:]
     return json.loads(result.stdout)
 
@@ -322,20 +320,14 @@ def as_json(rows):
 
 
 @pytest.mark.slow
-def test_dask_computes_the_documented_answer(dataset, tmp_path):
+def test_dask_computes_the_documented_answer(dataset):
     """In the environment of the engines, where the exporter is only on the path."""
-    if not PYTHON.exists():
-        pytest.skip(".venv-readers is missing: make test-all makes it")
     opening, example = documented("pyarrow and Dask")
     code = f"{opening}\n{example}\nprint(mean.to_json())\n"
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        [PYTHON, "-c", code], cwd=dataset.root.parent, env=environment, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
+    found = run_python("-c", code, cwd=dataset.root.parent, env={"PYTHONPATH": str(ROOT)})
     calls = etl.read_table(dataset.root, "calls", deleted="include")
     truth = calls.groupby("run_test_name")["latency_avg_agent_latency_ms"].mean()
-    assert json.loads(result.stdout) == {name: pytest.approx(value, rel=1e-9) for name, value in truth.items()}
+    assert found == {name: pytest.approx(value, rel=1e-9) for name, value in truth.items()}
 
 
 def test_documented_pyarrow_dataset_gives_batches_of_the_files_that_match(executions):

@@ -182,7 +182,7 @@ def _replacement(
         deleted_calls={
             (execution_id, call_id) for execution_id, bundle in listed.items() for call_id in bundle.deleted
         },
-        doubtful=unproved | unlisted,
+        unproved=unproved | unlisted,
         heads={execution_id for execution_id, bundle in bundles.items() if _has_letter(bundle, METRICS)},
         renewed={
             each for each, before in known.items() if before and (before.exported_at is None or before.is_damaged)

@@ -35,9 +35,10 @@ _MEANING = meaning_of(schema.OF_EXECUTIONS)
 
 @dataclass(slots=True)
 class Index:
-    """The parts, in order; ``is_saved``: the file says the same."""
+    """The parts, in order, and the tables that have a file; ``is_saved``: the saved index says the same."""
 
     parts: dict[Part, PartIndex] = field(default_factory=dict)
+    tables: set[str] = field(default_factory=set)
     is_saved: bool = False
 
     def count(self, table: schema.Table, entry: Entry) -> int | None:
@@ -111,7 +112,8 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str]) -> Index
     for (part, _), (found, damaged) in zip(unknown, read, strict=True):
         new[part] = found
         unreadable += damaged
-    index = Index({part: new.get(part) or known.parts[part] for part, _ in parts})
+    tables = {name for _, entries in parts for name in entries}
+    index = Index({part: new.get(part) or known.parts[part] for part, _ in parts}, tables)
     index.is_saved = known.is_saved and not new and len(parts) == len(known.parts)
     return index
 

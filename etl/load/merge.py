@@ -45,7 +45,7 @@ class Replacement:
         without_calls: Their calls were not listed: old calls and evals stay as they are.
         listed_calls: Calls that their lists name: they exist, and have no other evals than the new rows say.
         deleted_calls: Calls that the source no longer has.
-        doubtful: Nothing proves what became of the calls that their lists do not name: old dead letters of these stay.
+        unproved: Nothing proves what became of the calls that their lists do not name: old dead letters of these stay.
         heads: Fetched without their aggregates: the old aggregates stay.
         verified: Take the new ``verified_at`` even if nothing else changed, and with it who wrote the row, and when.
         restamped: Not whole yet: new rows of their calls tell when they were fetched, even if they say the same as the old ones.
@@ -58,7 +58,7 @@ class Replacement:
     without_calls: Collection[str] = ()
     listed_calls: Collection[_Pair] = ()
     deleted_calls: Collection[_Pair] = ()
-    doubtful: Collection[str] = ()
+    unproved: Collection[str] = ()
     heads: Collection[str] = ()
     verified: Collection[str] = ()
     restamped: Collection[str] = ()
@@ -72,7 +72,7 @@ class Replacement:
     def keeps_letter(self, execution_id: str, subject_id: str) -> bool:
         """Whether an old dead letter stays though no new one is the same."""
         is_unlisted = (execution_id, subject_id) not in self.listed_calls
-        return subject_id != execution_id and execution_id in self.doubtful and is_unlisted
+        return subject_id != execution_id and execution_id in self.unproved and is_unlisted
 
     def is_deleted(self, table: schema.Table, call: _Pair, *, was_deleted: bool) -> bool:
         """Whether an old row of the call that has no new one is marked: an eval that its call's entry lacks is, too."""

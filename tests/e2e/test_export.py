@@ -77,7 +77,7 @@ async def test_run_is_recorded_and_nothing_but_final_files_lies_under_the_tables
     assert row["export_run_id"] == result.document["export_run_id"]
     assert (row["calls"], row["requests"], row["exit_code"]) == (180, len(server.requests), 0)
     assert json.loads(row["run_tests"]) == result.document["run_tests"]
-    tables = ("executions", "calls", "evals")
+    tables = ("executions", "calls", "evals", "errors")
     assert {row["export_run_id"] for table in tables for row in rows_of(tmp_path, table)} == {row["export_run_id"]}
     assert {path.name for path in data.iterdir()} == {"_state", "runs", *tables}
     assert {path.name for table in tables for path in (data / table).rglob("*.*")} == {"part-0.parquet"}

@@ -291,7 +291,7 @@ async def test_check_and_verify_look_at_the_warehouse_too(server: Sandbox, folde
     assert altered.exit_code == 3
     assert {each["kind"] for each in altered.document["findings"]} == {"not_loaded"}
     assert {each["name"]: each["rows"] - each["loaded_rows"] for each in altered.document["warehouse"]["tables"]} == (
-        dict.fromkeys(["executions", "evals", "calls", "runs"], 0)
+        dict.fromkeys(["executions", "evals", "calls", "errors", "runs"], 0)
     )
     assert broken.exit_code == 6
 

@@ -76,7 +76,7 @@ def unlisted_by_hand(table, row, replacement):
     if table is schema.ERRORS:
         subject = (row["execution_id"], row["subject_id"])
         is_of_call = subject[0] != subject[1]
-        is_doubtful = is_of_call and subject[0] in replacement.doubtful and subject not in replacement.listed_calls
+        is_doubtful = is_of_call and subject[0] in replacement.unproved and subject not in replacement.listed_calls
         return row if is_doubtful or not is_of_replaced else None
     if table not in OF_CALLS or not is_of_replaced or row["execution_id"] in replacement.without_calls:
         return row
@@ -119,7 +119,7 @@ replacements = st.builds(
     without_calls=some_executions,
     listed_calls=some_calls,
     deleted_calls=some_calls,
-    doubtful=some_executions,
+    unproved=some_executions,
     heads=some_executions,
     verified=some_executions,
     renewed=some_executions,

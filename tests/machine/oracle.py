@@ -192,7 +192,7 @@ def reasons_that_must_be_told(history: History, night: Night) -> list[str]:
     found += [f"{each} is not listed and exists" for each in unlisted & exist]
     if night.is_full and not night.lie.executions:
         tables = night.after.tables
-        calls = [call for _, call in history.source.calls()]
+        calls = [call for _, call in history.source.calls(history.source.executions(is_finished=True))]
         at_source: dict[str, set[Key]] = {
             "calls": {(call.call_execution_id,) for call in calls},
             "evals": {(call.call_execution_id, config_id) for call in calls for config_id in outputs_of(call)},

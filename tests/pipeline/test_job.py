@@ -17,6 +17,7 @@ from etl.load import dataset as dataset_module
 from etl.load.files import local
 from etl.load.files.local import LocalFiles
 from etl.load.layout import INDEX
+from etl.model import schema
 from etl.model.findings import Kind
 from etl.pipeline import apply, job
 from etl.sandbox import Fault, Sandbox, delete_execution, rerun_execution
@@ -201,7 +202,7 @@ async def test_a_night_in_which_nothing_changed_reads_no_part_and_one_without_it
             for wanted in ([], sorted(paths)):
                 reads.clear()
                 assert (await job.export(settings)).exit_code == 0
-                assert sorted(path for path in reads if path.startswith(("calls", "evals", "executions"))) == wanted
+                assert sorted(path for path in reads if path.startswith(tuple(schema.TABLES))) == wanted
                 if not wanted:
                     (tmp_path / "data" / INDEX).unlink()
 
@@ -212,3 +213,14 @@ async def test_text_of_a_plan_does_not_grow_with_what_it_lists(tmp_path: Path) -
         plan = await job.plan(settings_for(server, tmp_path / "data"))
         assert len(plan.planned) == 3
         assert "execution_id" not in repr(plan)
+
+
+async def test_each_table_has_a_file_though_the_source_has_nothing(tmp_path: Path) -> None:
+    async with Sandbox(settled_world(run_tests=1, executions=0, calls=0)) as server:
+        settings = settings_for(server, tmp_path / "data")
+        first, second = [await job.export(settings) for _ in range(2)]
+
+    assert (first.exit_code, first.files, second.exit_code, second.files) == (0, 4, 0, 0)
+    for table in schema.OF_EXECUTIONS:
+        [path] = (tmp_path / "data" / table.name).rglob("*.parquet")
+        assert pq.read_table(path).schema.equals(table.arrow_schema)

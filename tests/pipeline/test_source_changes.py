@@ -44,7 +44,7 @@ class Nights:
     async def export(self, *, names: Any = None, only: Sequence[str] = (), **options: Any) -> Summary:
         self.now += timedelta(days=1)
         self.server.requests.clear()
-        sections = {name: options.pop(name) for name in ("api", "export") if name in options}
+        sections = {name: options.pop(name) for name in ("api", "export", "warehouse") if name in options}
         settings = settings_for(self.server, self.folder / "data", run_tests=names, **sections).only(only)
         return await job.export(settings, clock=lambda: self.now, **options)
 

@@ -117,16 +117,6 @@ async def test_usage_errors_exit_2(tmp_path: Path) -> None:
         assert result.exit_code == 2, arguments
 
 
-async def test_plan_and_dry_run_end_like_run(server: Sandbox, tmp_path: Path) -> None:
-    write_settings(tmp_path, names(server))
-    wrong_key = environment(server, FI_API_KEY="wrong-canary")
-    bad_port = environment(FI_BASE_URL="http://127.0.0.1:99999")
-
-    for command in (["plan"], ["run", "--dry-run"]):
-        assert_refused(await metrics_etl(*command, cwd=tmp_path, env=wrong_key), 4, "FI_API_KEY")
-        assert_refused(await metrics_etl(*command, cwd=tmp_path, env=bad_port), 2, "FI_BASE_URL")
-
-
 async def test_taken_port_is_said_in_one_line(server: Sandbox, tmp_path: Path) -> None:
     port = server.base_url.rpartition(":")[2]
     assert_refused(await metrics_etl("sandbox", "--port", port, cwd=tmp_path, env=environment()), 2, f"--port {port}")

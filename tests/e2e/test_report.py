@@ -99,13 +99,6 @@ async def test_mistake_is_told_in_one_line_and_nothing_is_written(
     assert names(folder) == before
 
 
-async def test_no_dataset_is_told(tmp_path: Path) -> None:
-    result = await report(tmp_path)
-    assert result.exit_code == 6
-    assert f"{tmp_path}/data: no dataset there yet" in result.stderr
-    assert names(tmp_path) == []
-
-
 def test_help_and_a_quiet_night_import_nothing_of_the_report() -> None:
     code = """
 import sys

@@ -149,11 +149,6 @@ async def test_execution_deleted_since_it_was_planned_is_no_bundle(server, concu
     assert len(server.requests) - before == 20 * 2, "the list, and the execution itself"
 
 
-async def test_nothing_is_the_crawl_of_an_empty_plan(server):
-    bundles, work = await crawl(server, [])
-    assert (bundles, work.counts.calls_fetched, work.counts.listings, server.requests) == ({}, 0, 0, [])
-
-
 # Stored calls
 
 

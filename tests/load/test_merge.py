@@ -46,17 +46,6 @@ def test_row_that_did_not_change_keeps_its_version_beside_one_that_did():
     assert (result.arrived, result.changed) == (1, {"e1"})
 
 
-def test_call_that_the_source_no_longer_has_is_marked_with_its_evals_and_unmarked_when_it_is_listed_again():
-    for table in (schema.CALLS, schema.EVALS):
-        gone = merged(table, [call("a"), call("b")], [call("b")], "e1", deleted_calls=[("e1", "a")])
-        assert told(gone, "call_execution_id", "deleted_at", "exported_at") == [("a", NEW, NEW), ("b", None, None)]
-        assert (gone.marked, gone.arrived) == (1, 0)
-    kept = merge(schema.CALLS, rows(schema.CALLS, call("a", deleted_at=OLD)), schema.CALLS.no_rows, Replacement(
-        ["e1"], listed_calls=[("e1", "a")], stamp=STAMP
-    ))  # fmt: skip
-    assert told(kept, "deleted_at", "export_run_id") == [(None, "new")]
-
-
 def test_row_that_stands_twice_stays_once():
     """As in a file that was edited by hand."""
     result = merged(schema.CALLS, [call("a"), call("a"), call("b")], [call("a"), call("b")], "e1")

@@ -28,6 +28,7 @@ T = TypeVar("T")
 _EXCERPT_CHARACTERS = 200
 _LONGEST_HOLD_SECONDS = 86_400
 _TOLERANCE = timedelta(minutes=1)  # Date has whole seconds, and an answer takes its time
+_FARTHEST = timedelta(days=3653)  # no clock of a server is ten years off, and times near the year 9999 overflow
 
 
 def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:
@@ -111,6 +112,8 @@ def clock_offset(headers: Mapping[str, str], now: datetime) -> timedelta | None:
     if then is None:
         return None
     offset = timedelta(seconds=then - now.timestamp())
+    if abs(offset) > _FARTHEST:
+        return None
     return offset if abs(offset) > _TOLERANCE else timedelta(0)
 
 

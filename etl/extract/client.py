@@ -160,7 +160,7 @@ class Client:
         # Not by ``backoff.on_exception``, which costs a quarter of the client's processor time where nothing fails.
         waits = islice(backoff.expo(max_value=_BACKOFF_MAX_SECONDS), 1, None)  # its first value is no wait
         failure: SourceError | KeyRefusedError
-        number = 0
+        number, refusals = 0, 0
         while True:
             number += 1
             try:
@@ -169,7 +169,8 @@ class Client:
                 failure, may_pass = error, not _is_final(error)
             except (KeyRefusedError, RequestRefusedError) as error:
                 # One refusal among many answers may be a mishap, or another's: what is on the way to the API.
-                failure, may_pass = error, number == 1 and self._answered_last is not None
+                refusals += 1
+                failure, may_pass = error, refusals == 1 and self._answered_last is not None
             if request.is_optional or number >= self._settings.api.max_tries or not may_pass:
                 raise failure
             self.traffic.retries += 1

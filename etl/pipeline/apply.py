@@ -122,6 +122,7 @@ async def _mark(
 async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Planned]) -> None:
     """Fetch what is planned and commit it as it arrives; what has arrived whole is committed even when the crawl fails."""
     places = Places(run.dataset, state, now=run.by_source(run.started_at))
+    fetched_at = run.after_stamps()  # what a rename stamped was not fetched by this run
 
     async def save(bundles: list[FlatBundle]) -> None:
         arrived = await to_the_end(
@@ -133,7 +134,7 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
                 places.parts_of,
                 run.stamp(),
                 Settlement(
-                    fetched_at=run.by_source(run.started_at),
+                    fetched_at=fetched_at,
                     now=min(run.by_source(run.started_at), run.started_at),
                     settle_hours=run.settings.export.settle_hours,
                     complete_before=record.complete_before(),

@@ -172,7 +172,7 @@ async def _refuse_another_workspace(run: Run, record: Record, state: StoredState
     known = {*record.before.run_test_names}
     # With "all" run tests, those that the last run exported count, too: a key of another workspace sees none of them.
     living = _living(state, names if run.settings.run_tests else names | known)
-    if run.accept_deletions or not living or _shows_stored(record, state):
+    if run.accept_deletions or not living or _shows_stored(record, state) or names <= record.not_found:
         return
     living |= _living(state, known)  # where a run is narrowed to some of all
     has_failed = not record.not_found.issuperset(record.failures)
@@ -201,6 +201,8 @@ async def look_up(run: Run, record: Record, execution_ids: Collection[str]) -> A
         await run.client.get(get_execution(execution_id))
         try:
             await run.client.get(list_call_details(execution_id, limit=1))
+        except NotFoundError:
+            raise
         except SourceError as error:
             return NO_SUCH_EXECUTION not in error.excerpt
         return True

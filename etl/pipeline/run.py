@@ -90,6 +90,11 @@ class Run:
         """Before when, by the source's clock, something must have changed for it to be settled at this moment of ours."""
         return self.by_source(moment) - timedelta(hours=self.settings.export.settle_hours)
 
+    def after_stamps(self) -> datetime:
+        """A time by the source's clock that is after that of all rows written so far, and not after that of later ones."""
+        self.stamped.append(max(self.by_source(self.clock()), self.stamped[-1] + timedelta(microseconds=1)))
+        return self.stamped[-1]
+
     def stamp(self) -> ExportStamp:
         """What the rows that are written now are marked with: never a time before that of rows written earlier."""
         self.stamped.append(max(self.by_source(self.clock()), *self.stamped))

@@ -102,8 +102,8 @@ MUTANTS = [
     Mutant(
         "data has settled by the source's clock",
         "etl/pipeline/apply.py",
-        "fetched_at=run.by_source(run.started_at),",
-        "fetched_at=run.started_at,",
+        "    fetched_at = run.after_stamps()",
+        "    fetched_at = run.started_at",
         ("tests/pipeline/test_wrong_clocks.py",),
     ),
     Mutant(

@@ -11,7 +11,7 @@ from etl.load.files.open import open_files
 from etl.model.records import METRICS, RUN_TESTS
 from etl.pipeline import job
 from etl.pipeline.preflight import Check, Subject, check, exit_code
-from etl.sandbox import Sandbox
+from etl.sandbox import Fault, Sandbox
 from etl.settings import Settings
 from tests.e2e.command import environment, write_settings
 from tests.worlds import settled_world
@@ -78,6 +78,12 @@ async def test_run_test_beyond_the_first_page_is_asked_for_by_name() -> None:
         found = await checked(server, names(server))
         assert (server.count(RUN_TESTS), server.count(METRICS)) == (1, 2)
     assert exit_code([*found.values()]) == 0
+
+
+async def test_list_of_run_tests_that_fails_matters_only_where_all_are_exported(server: Sandbox) -> None:
+    server.fault = lambda request, _nth: Fault(status=500) if request.path == RUN_TESTS else None
+    assert exit_code([*(await checked(server, names(server))).values()]) == 0
+    assert exit_code([*(await checked(server, "all")).values()]) == 5
 
 
 async def test_export_at_work_is_named_and_the_rest_is_checked(server: Sandbox, tmp_path: Path) -> None:

@@ -488,6 +488,27 @@ async def test_calls_of_before_a_rerun_are_not_kept_where_its_list_failed_or_its
     assert_equals_world(nights.folder, nights.world)
 
 
+async def test_rename_passes_off_no_call_as_fetched(nights: Nights) -> None:
+    """It gives all rows a new time; the execution that was rerun could not be fetched that night."""
+    run_test = nights.world.run_tests[0]
+    execution = run_test.executions[0]
+    await nights.export(names="all")
+    sandbox.rename_run_test(run_test, "Another name")
+    for call in execution.calls:
+        call.total_cost_cents = 77
+    execution.completed_at = nights.now
+    nights.server.fault = lambda request, _nth: (
+        Fault(status=400) if request.query.get("execution_id") == execution.execution_id else None
+    )
+    failed = await nights.export(names="all")
+    nights.server.fault = None
+
+    healed = await nights.export(names="all", export={"settle_hours": 0})
+
+    assert (failed.exit_code, healed.exit_code) == (3, 0)
+    assert_equals_world(nights.folder, nights.world)
+
+
 async def test_resumed_execution_of_many_pages_misses_no_call_where_another_is_deleted_while_they_are_read(
     tmp_path: Path,
 ) -> None:

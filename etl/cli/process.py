@@ -8,6 +8,7 @@ import errno
 import gc
 import io
 import os
+import resource
 import signal
 import sys
 import traceback
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 T = TypeVar("T")
+
+_OPEN_FILES = 1024
 
 
 class _Descriptor(io.FileIO):
@@ -81,6 +84,11 @@ def prepare() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # deltalake and obstore start several for each processor, and stand still where a container has not so many.
     os.environ.setdefault("TOKIO_WORKER_THREADS", "2")
+    # Shells and launchd begin with few, and let every process have more.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _OPEN_FILES:
+        most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:

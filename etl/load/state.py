@@ -140,7 +140,7 @@ def _load(part: Part, row: Mapping[str, Any], state: StoredState) -> None:
         told |= {"export_state": ExportState.INCOMPLETE, "fingerprint": "", "exported_calls": held.exported_calls}
         told |= {"deleted_at": held_at if is_gone else None}
     is_whole = not has_row or held.calls_digest == row["calls_digest"]
-    stored = state.executions[row["execution_id"]] = StoredExecution(
+    stored = StoredExecution(
         run_test_key=part.run_test_key,
         place=part.place,
         held=held,
@@ -153,6 +153,10 @@ def _load(part: Part, row: Mapping[str, Any], state: StoredState) -> None:
         has_newer_rows=bool(has_row and held_at and exported_at and held_at > exported_at),
         **told,
     )
+    if (
+        has_row or row["execution_id"] not in state.executions
+    ):  # a file may have been copied by hand, without its executions
+        state.executions[row["execution_id"]] = stored
     if row["deleted_at"] and not row["is_deleted"] and not stored.is_damaged:
         state.half_deleted.add(row["execution_id"])
 

@@ -17,6 +17,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from etl.errors import ConfigurationError
+from etl.model import schema
+from etl.model.locations import IN_FILES, scheme_of
 from etl.model.wording import quoted
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.settings.messages import BASE_URL, ENV_PREFIX, first_error, suggestion, variable_of
@@ -104,6 +106,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         _refuse_shared_keys(self.run_tests)
+        _refuse_warehouse_in_tables(self.warehouse.url or "", self.destination.path)
         return self
 
     def on_dask(self, address: str) -> "Settings":
@@ -170,6 +173,9 @@ class Settings(BaseSettings):
         from_environment = {name: value for name, value in Environment(cls)().items() if name not in _SECRETS}
         if base_url := os.environ.get(BASE_URL):
             from_environment = _merged({"api": {"base_url": base_url}}, from_environment)
+        for name, value in from_environment.items():
+            if isinstance(value, dict) and not isinstance(from_file.get(name, {}), dict):
+                raise ConfigurationError(f"{file}: {name} must be a section, got {from_file[name]!r}")
         from_file, from_environment = whole_paths(from_file, from_environment, file)
         secrets = {name: read_api_key(variable) for name, variable in _KEYS.items()} if needs_keys else {}
         values = ({} if needs_run_tests else {"run_tests": "all"}) | _merged(from_file, from_environment) | secrets
@@ -201,6 +207,15 @@ def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:
     repeated = next((name for name, times in Counter(each.name for each in run_tests).items() if times > 1), None)
     if repeated is not None:
         raise ValueError(f"run_tests names {repeated!r} twice: name it once")
+
+
+def _refuse_warehouse_in_tables(url: str, dataset: str) -> None:
+    """Readers of a table take its files for rows. Beside the tables nobody looks."""
+    place = url.partition("://")[2] if scheme_of(url) in IN_FILES else url.removeprefix("delta+")
+    root = f"{dataset.rstrip('/')}/"
+    folder = place.removeprefix(root).partition("/")[0] if place.startswith(root) else ""
+    if folder in (*schema.TABLES, "_state"):
+        raise ValueError(f"[warehouse] url lies in the dataset's own folder {folder}: name a place outside the dataset")
 
 
 def _refuse_day_to_come(since: date | None, where: str) -> None:

@@ -34,6 +34,13 @@ _NAMESPACE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError("must be a number or a text")
+        return value
+
 
 class RunTest(_Section):
     """One run test to export: its name at the API, the key that names its partition, and the first day to export."""

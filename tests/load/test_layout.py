@@ -11,6 +11,7 @@ from etl.load.layout import (
     Scope,
     days_of,
     folder_of,
+    is_data,
     parse_part_path,
     parse_run_path,
     part_path,
@@ -86,3 +87,8 @@ def test_other_paths_are_neither_parts_nor_export_runs(path):
 def test_a_scope_is_of_run_tests_and_of_days_both_included(scope, has):
     parts = [Part(key, place) for key in ("a", "b") for place in (MARCH, "month=2026-04/part-3")]
     assert [scope.has(each) for each in parts] == has
+
+
+def test_what_begins_with_a_dot_is_no_data():
+    """As macOS and rsync leave it beside a part."""
+    assert [is_data(f"calls/{name}") for name in ("._part-0.parquet", "part-0.parquet")] == [False, True]

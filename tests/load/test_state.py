@@ -45,6 +45,14 @@ def test_execution_without_its_row_is_incomplete_until_it_has_one(dataset, tmp_p
     assert (state.executions.keys(), state.executions["e1"].has_row) == ({"e1"}, True)
 
 
+def test_calls_that_were_copied_elsewhere_without_their_executions_move_no_execution(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1"))
+    copied = tmp_path / "calls" / "run_test=zz" / f"{HERE.place}.parquet"
+    copied.parent.mkdir(parents=True)
+    copied.write_bytes((tmp_path / part("calls")).read_bytes())
+    assert state_of(dataset).part_of("e1") == HERE
+
+
 def test_execution_that_is_marked_and_whose_calls_are_not_is_half_deleted(dataset):
     """As a version without marks of calls left it; a run that was killed while it took the marks away leaves other digests."""
     export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]), a_bundle("e3", [], version=0))

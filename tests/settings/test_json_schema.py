@@ -22,6 +22,7 @@ EXAMPLE = (ROOT / "config" / "example.toml").read_text(encoding="utf-8")
 NOT_TOLD = (
     "names 'A' twice",  # in two forms, or with two keys
     "have the same key",
+    "lies in the dataset",
     "must be a finite number",  # JSON has no nan
     *(
         "[api] base_url must be",

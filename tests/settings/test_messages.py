@@ -34,6 +34,10 @@ MISTAKES = {
             "run_tests 'A' and 'B' have the same key 'k': give one of them another key",
         ),
         ("[apy]\nconcurrency = 5", "apy is unknown: did you mean api?"),
+        (
+            '[destination]\npath = "/d"\n[warehouse]\nurl = "delta:///d/calls/w"',
+            "[warehouse] url lies in the dataset's own folder calls: name a place outside the dataset",
+        ),
         ("api = 3", "api must be a section, got 3"),
         ('FI_SECRET_KEY = "canary"', f"FI_SECRET_KEY{KEY_IN_FILE} FI_SECRET_KEY or FI_SECRET_KEY_FILE"),
     ],
@@ -45,6 +49,7 @@ MISTAKES = {
         ("page_limit = 1000", "page_limit must be a power of two, got 1000"),
         ("requests_per_minute = 0", "requests_per_minute must be at least 1, got 0"),
         (f"requests_per_minute = {'9' * 400}", f"requests_per_minute must be at most 10000000, got {'9' * 200}…"),
+        ("requests_per_minute = true", "requests_per_minute must be a number or a text, got True"),
         ('requests_per_minute = "-1"', "requests_per_minute must be at least 1, got '-1'"),
         ('requests_per_minute = "fast"', "requests_per_minute must be a valid integer, got 'fast'"),
         (

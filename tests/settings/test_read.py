@@ -54,6 +54,15 @@ def test_environment_overrides_the_file(file: Path, monkeypatch: pytest.MonkeyPa
     assert settings.api.base_url == "http://localhost:8080/api"
 
 
+def test_what_should_be_a_section_is_a_mistake_whatever_the_environment_adds(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text('run_tests = ["A"]\n[[api]]\nrequests_per_minute = 50\n')
+    monkeypatch.setenv("FI_BASE_URL", "http://localhost:8080/api/")
+    with pytest.raises(ConfigurationError, match="api must be a section"):
+        Settings.load(file, needs_keys=False)
+
+
 def test_environment_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("METRICS_ETL_RUN_TESTS", '["A"]')

@@ -187,6 +187,6 @@ def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError
         return DestinationError(f"{where}: the credentials may not {kind} it: allow that for all objects below {url}")
     if code:
         message = re.search(r"<Message>([^<]*)</Message>", text)
-        text = f"the store answers {code}: {message[1] if message else 'it does not say why'}"
+        text = f"the store answers {code}" + (f": {message[1]}" if message else "")
     kind_of_error = DestinationError if code and code not in _OUTAGES else StoreFailedError
     return kind_of_error(f"{where}: {re.sub(_QUERY, '', ' '.join(text.split()))[:300]}")

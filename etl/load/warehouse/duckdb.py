@@ -35,6 +35,10 @@ class _Session:
             self._connection = duckdb.connect(file, read_only=is_read_only)
             if not is_read_only:
                 self._connection.execute(f"SET memory_limit = '{_MEMORY}'")
+            found = self._connection.sql("SELECT path FROM duckdb_databases() WHERE database_name = current_database()")
+        if found.fetchall() == [(None,)] and file.is_file():  # of a CSV, JSON or Parquet file it makes views, in memory
+            self._connection.close()
+            raise DestinationError(f"{file}: no DuckDB database, but another file: name another one in [warehouse] url")
 
     def query(self, sql: str) -> pa.Table:
         self._begin()

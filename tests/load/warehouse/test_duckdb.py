@@ -16,6 +16,15 @@ def test_duckdb_file_that_cannot_be_is_refused(tmp_path: Path) -> None:
         connect(f"duckdb://{tmp_path}/{'x' * 300}.duckdb", NAMESPACE)
 
 
+@pytest.mark.parametrize("name", ["calls.csv", "calls.parquet", "calls.json"])
+def test_file_that_is_no_duckdb_database_is_refused(tmp_path: Path, name: str) -> None:
+    """DuckDB makes views of it in a database in memory, where everything that is loaded is gone afterwards."""
+    file = tmp_path / name
+    duckdb.sql(f"COPY (SELECT 1 AS a, 2 AS b) TO '{file}'")
+    with pytest.raises(DestinationError, match=f"{name}: no DuckDB database, but another file: name another one"):
+        connect(f"duckdb://{file}", NAMESPACE)
+
+
 @pytest.mark.parametrize("name", ["simulation_metrics", "Simulation_Metrics", "temp"])
 def test_schema_that_has_the_name_of_a_duckdb_database_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(DestinationError, match=r"name another \[warehouse\] schema or file$"):

@@ -66,6 +66,21 @@ def why(error: OSError) -> str:
     return f"{text}: {_FIXES[error.errno]}" if error.errno in _FIXES else text
 
 
+def refuse_other_things(folder: Path) -> None:
+    """Refuse a folder that has something in it and no dataset: tables do not belong into a checkout or a home.
+
+    Raises:
+        DestinationError: it is such a folder.
+        OSError: it cannot be listed.
+    """
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.name != "lost+found")
+    if names and not {STATE, *schema.TABLES}.intersection(names):
+        raise DestinationError(
+            f"{folder}: no dataset, and not empty ({names[0]}): name another folder in [destination] path, or a new one in it"
+        )
+
+
 def require_space(folder: Path) -> int | None:
     """The free bytes there; None on file systems that do not tell their size, as some network file systems.
 
@@ -97,6 +112,8 @@ def probe(root: Path) -> Probe:
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     free_bytes = require_space(folder)
+    if is_there:
+        refuse_other_things(root)
     if (root / STAGING).is_dir():
         folder = root / STAGING
     try:

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, BinaryIO
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lock
 from etl.load.files.contract import MOST_BYTES, Entry, Probe, listed, never_stopped, next_aside
-from etl.load.files.folder import NotRegularError, fsync_folder, open_regular, probe, require_space, why
+from etl.load.files.folder import (
+    NotRegularError,
+    fsync_folder,
+    open_regular,
+    probe,
+    refuse_other_things,
+    require_space,
+    why,
+)
 from etl.load.layout import QUARANTINE, STAGING, STATE
 
 if TYPE_CHECKING:
@@ -69,7 +77,7 @@ class LocalFiles:
         with self._naming(""):
             self._make_folder(self.root)
             require_space(self.root)
-            os.scandir(self.root).close()  # a file, or closed: what follows would be blamed for it
+            refuse_other_things(self.root)  # a file, or closed: what follows would be blamed for it
         with self._naming(STAGING):
             for folder in (STATE, STAGING, QUARANTINE):
                 if (self.root / folder).is_symlink():

@@ -52,6 +52,21 @@ def test_probe_leaves_no_trace(files, tmp_path):
     assert {path: path.lstat() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_folder_that_has_other_things_and_no_dataset_is_refused_before_anything_is_written(tmp_path):
+    (tmp_path / "pyproject.toml").touch()
+    for use in (LocalFiles.probe, LocalFiles.prepare):
+        with pytest.raises(
+            DestinationError, match=r"no dataset, and not empty \(pyproject.toml\): name another folder"
+        ):
+            use(LocalFiles(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["pyproject.toml"]
+    (tmp_path / "pyproject.toml").rename(tmp_path / ".DS_Store")
+    (tmp_path / "lost+found").mkdir()
+    LocalFiles(tmp_path).prepare()
+    (tmp_path / "README").touch()
+    LocalFiles(tmp_path).prepare()
+
+
 def test_probe_of_what_is_not_there_yet_tries_the_folder_above_and_makes_nothing(tmp_path):
     assert not LocalFiles(tmp_path / "not" / "yet").probe().is_there
     assert list(tmp_path.iterdir()) == []

@@ -217,9 +217,11 @@ def _is_wrong_workspace(history: History, night: Night) -> bool:
         night.struck or night.was_changing or night.is_narrowed or night.lie.executions or "minutes" in night.options
     )
     is_sure = is_sure and not history.source.poisoned  # a row that cannot be read may be one of them
+    is_known = any(test.name in night.names for test in history.source.world.run_tests)  # else that is what it says
     return bool(
         living
         and is_sure
+        and is_known
         and not night.options.get("accept_deletions")
         and not night.before.executions.keys() & night.listed_before.keys()
         and not exist

@@ -1,16 +1,20 @@
 """A dataset that changes between two loads, and what a load of it is to do in any warehouse."""
 
-from contextlib import closing
+import dataclasses
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from msgspec.structs import replace
 
 from etl.inspect.verify_warehouse import WarehouseReport, verify_rows
 from etl.load.commit import mark_deleted
 from etl.load.dataset import identify
 from etl.load.layout import Part
+from etl.load.warehouse.spool import spooled
 from etl.model import schema
 from etl.transform.frames import ExportStamp, table_of
 from tests.bundles import a_bundle, an_unlisted_bundle, bundle_of, fetched_call
@@ -74,3 +78,10 @@ def assert_settled(target: Any, data: Path) -> None:
     assert_equals_dataset(target, data)
     assert compared(target, data).findings == []
     assert not load_into(target, data).is_changed
+
+
+@contextmanager
+def spooled_with_one_more(pieces: Iterable[pa.Table]) -> Iterator[Any]:
+    """As ``spooled``, but the file claims one row more than it has."""
+    with spooled(pieces) as file:
+        yield file and dataclasses.replace(file, rows=file.rows + 1)

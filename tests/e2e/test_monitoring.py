@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from etl.extract.endpoints import Purpose
 from etl.sandbox import Sandbox
 from tests.e2e.command import environment, metrics_etl, write_settings
+from tests.metric_samples import samples
 from tests.support import API_KEY, SECRET_KEY
 from tests.worlds import settled_world
 
@@ -29,16 +29,6 @@ def folder(tmp_path: Path, server: Sandbox) -> Path:
     first, second = server.world.run_tests
     write_settings(tmp_path, [{"name": first.name, "key": "first"}, {"name": second.name, "key": "second"}])
     return tmp_path
-
-
-def samples(folder: Path) -> dict[tuple[str, ...], float]:
-    """Values by name and labels but ``dataset``, which all of them have."""
-    found = {}
-    for family in text_string_to_metric_families((folder / "metrics.prom").read_text()):
-        for sample in family.samples:
-            assert sample.labels.pop("dataset") == str(folder / "data")
-            found[sample.name.removeprefix("metrics_etl_"), *sample.labels.values()] = sample.value
-    return found
 
 
 def last_run(folder: Path) -> Any:

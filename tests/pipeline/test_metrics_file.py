@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from etl.inspect.status import Status, read_status
 from etl.load.files.local import LocalFiles
@@ -21,6 +20,7 @@ from etl.pipeline.metrics_file import write_metrics_file
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox
 from etl.settings import Settings
+from tests.metric_samples import samples
 from tests.support import settings_for
 from tests.worlds import settled_world
 
@@ -45,16 +45,6 @@ async def export(settings: Settings, folder: Path, *, ago: timedelta = timedelta
     summary = await job.export(settings, clock=lambda: datetime.now(UTC) - ago)
     write_metrics_file(summary, folder / "metrics.prom")
     return summary
-
-
-def samples(folder: Path) -> dict[tuple[str, ...], float]:
-    """Values by name and labels but ``dataset``, which all of them have."""
-    found = {}
-    for family in text_string_to_metric_families((folder / "metrics.prom").read_text()):
-        for sample in family.samples:
-            assert sample.labels.pop("dataset") == str(folder / "data")
-            found[sample.name.removeprefix("metrics_etl_"), *sample.labels.values()] = sample.value
-    return found
 
 
 def status_of(settings: Settings, folder: Path) -> Status:

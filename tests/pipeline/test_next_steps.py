@@ -21,11 +21,9 @@ from etl.model.keys import default_key
 from etl.model.records import METRICS, RUN_TESTS
 from etl.sandbox import Fault, SandboxRequest
 from etl.settings.sections import Warehouse
-from tests.pipeline.test_source_changes import NIGHT, Nights, kinds, nights, short_list
+from tests.pipeline.nights import NIGHT, Nights, kinds, short_list
 from tests.support import cap_pages
 from tests.warehouses import new_duckdb
-
-__all__ = ["nights"]
 
 OF_VERIFY = {
     *(Kind.DAMAGED, Kind.MISPLACED, Kind.ALTERED, Kind.SCHEMA, Kind.UNREADABLE),

@@ -1,13 +1,10 @@
 """What happens at the source between two nights, or during one: one example a law, the rest is told by the histories."""
 
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow.dataset as ds
 import pytest
 
 from etl import sandbox
@@ -16,83 +13,14 @@ from etl.load.files.local import LocalFiles
 from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.model.records import METRICS, RUN_TESTS, RUNS
-from etl.pipeline import job, lists
-from etl.pipeline.summary import Summary
-from etl.sandbox import Call, Execution, Fault, Sandbox, SandboxRequest
+from etl.pipeline import lists
+from etl.sandbox import Call, Fault, Sandbox, SandboxRequest
 from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_equals_world
-from tests.support import settings_for
+from tests.pipeline.nights import FOLLOWED, NIGHT, Nights, kinds, short_list
 from tests.worlds import settled_world
 
-NIGHT = datetime.now(UTC)
 EVERYTHING = 1_000_000
-FOLLOWED = ("executions", "calls", "evals")
-
-
-class Nights:
-    """One export after the other into one dataset, each a day later than the one before."""
-
-    def __init__(self, server: Sandbox, folder: Path) -> None:
-        self.server = server
-        self.folder = folder
-        self.now = NIGHT
-
-    @property
-    def world(self) -> sandbox.World:
-        return self.server.world
-
-    async def export(self, *, names: Any = None, only: Sequence[str] = (), **options: Any) -> Summary:
-        self.now += timedelta(days=1)
-        self.server.requests.clear()
-        sections = {name: options.pop(name) for name in ("api", "export", "warehouse") if name in options}
-        settings = settings_for(self.server, self.folder / "data", run_tests=names, **sections).only(only)
-        return await job.export(settings, clock=lambda: self.now, **options)
-
-    def rows(self, table: str) -> list[dict[str, Any]]:
-        folder = self.folder / "data" / table
-        found: list[dict[str, Any]] = ds.dataset(folder, partitioning="hive").to_table().to_pylist()
-        return found
-
-    def marked(self, table: str, execution: Execution | None = None) -> int:
-        """How many rows of the table are marked as deleted, of one execution or of all."""
-        rows = [row for row in self.rows(table) if row["deleted_at"] is not None]
-        return len(
-            rows if execution is None else [row for row in rows if row["execution_id"] == execution.execution_id]
-        )
-
-    def files(self) -> dict[str, bytes]:
-        data = self.folder / "data"
-        return {str(path): path.read_bytes() for name in FOLLOWED for path in (data / name).rglob("*.parquet")}
-
-
-@pytest.fixture
-async def nights(tmp_path: Path) -> AsyncIterator[Nights]:
-    """A first run test of ten executions with three calls each, and another of four."""
-    world = settled_world(run_tests=2, executions=10, calls=3, calls_spread=0)
-    del world.run_tests[1].executions[:-4]
-    async with Sandbox(world) as server:
-        yield Nights(server, tmp_path)
-
-
-def kinds(summary: Summary) -> list[Kind]:
-    return [finding.kind for finding in summary.findings]
-
-
-def short_list(keep: int) -> Callable[[SandboxRequest, int], Fault | None]:
-    """The list of each run test has only its first rows tonight, and counts no others."""
-
-    def cut(request: SandboxRequest, _nth: int) -> Fault | None:
-        return Fault(edit=lambda body: _cut(body, keep)) if "run_test_name" in request.query else None
-
-    return cut
-
-
-def _cut(body: bytes, keep: int) -> bytes:
-    document = msgspec.json.decode(body)
-    result = document["result"]
-    result["results"] = result["results"][:keep]
-    result |= {"count": len(result["results"]), "total_pages": 1}
-    return msgspec.json.encode(document)
 
 
 class TestAbsenceIsConfirmedById:

@@ -9,8 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from contextlib import closing
 from itertools import takewhile
 from pathlib import Path
 from threading import Thread
@@ -29,12 +28,11 @@ from etl.errors import DestinationError
 from etl.load.warehouse import bigquery
 from etl.load.warehouse.bigquery import _dialect
 from etl.load.warehouse.load import load
-from etl.load.warehouse.spool import spooled
 from etl.load.warehouse.statements import Statements
 from etl.load.warehouse.tables import ALL_TABLES, VIEWS, columns_of
 from tests.load.warehouse.test_laws import *  # noqa: F403 the laws, with the target of this module
 from tests.load.warehouse.test_laws import contents
-from tests.loads import assert_settled, next_export
+from tests.loads import assert_settled, next_export, spooled_with_one_more
 from tests.stores import free_ports
 from tests.warehouses import Died, Place, contents_of, load_into
 
@@ -178,13 +176,8 @@ def test_script_that_fails_changes_nothing(loaded, data, monkeypatch):
 def test_load_job_that_brings_too_few_rows_ends_the_load(loaded, data, monkeypatch):
     next_export(data)
 
-    @contextmanager
-    def with_one_more(pieces):
-        with spooled(pieces) as file:
-            yield file and replace(file, rows=file.rows + 1)
-
     with monkeypatch.context() as patch:
-        patch.setattr(bigquery, "spooled", with_one_more)
+        patch.setattr(bigquery, "spooled", spooled_with_one_more)
         with pytest.raises(DestinationError, match="metrics_etl_gone took 5 of 6 rows"):
             load_into(loaded, data)
     load_into(loaded, data)

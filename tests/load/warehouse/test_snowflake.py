@@ -4,8 +4,7 @@ fakesnow runs them in DuckDB. It keeps no comments of columns, and does not end 
 """
 
 import re
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
@@ -18,11 +17,10 @@ from fakesnow.cursor import FakeSnowflakeCursor  # noqa: E402 with the emulator 
 from etl.errors import DestinationError  # noqa: E402 as above
 from etl.load.warehouse import snowflake  # noqa: E402 as above
 from etl.load.warehouse.snowflake import _DIALECT  # noqa: E402 as above
-from etl.load.warehouse.spool import spooled  # noqa: E402 as above
 from etl.load.warehouse.statements import Statements  # noqa: E402 as above
 from etl.load.warehouse.tables import ALL_TABLES, VIEWS, columns_of  # noqa: E402 as above
 from tests.load.warehouse.test_laws import *  # noqa: E402, F403 the laws, with the target of this module
-from tests.loads import NAMESPACE, assert_settled, next_export  # noqa: E402 as above
+from tests.loads import NAMESPACE, assert_settled, next_export, spooled_with_one_more  # noqa: E402 as above
 from tests.warehouses import Place, load_into  # noqa: E402 as above
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result")]
@@ -119,13 +117,8 @@ def test_nothing_is_made_once_the_transaction_has_begun(loaded, data, monkeypatc
 def test_copy_that_brings_too_few_rows_ends_the_load_and_changes_nothing(loaded, data, monkeypatch):
     next_export(data)
 
-    @contextmanager
-    def with_one_more(pieces):
-        with spooled(pieces) as file:
-            yield file and replace(file, rows=file.rows + 1)
-
     with monkeypatch.context() as patch:
-        patch.setattr(snowflake, "spooled", with_one_more)
+        patch.setattr(snowflake, "spooled", spooled_with_one_more)
         with pytest.raises(DestinationError, match=r"metrics_etl_gone took 5 of 6 rows"):
             load_into(loaded, data)
     load_into(loaded, data)

@@ -98,12 +98,8 @@ class Dataset:
 
     def write(self, table: schema.Table, part: Part, rows: pa.Table) -> None:
         """Make these the rows of the part, durably, or leave it as it is."""
-        data = encode(table, rows, self._compression)
-        path = part_path(table.name, part)
-        self.files.publish(path, data)
-        self.receipt.note_written(path, data, rows=len(rows))
+        self.written.size_bytes += self._publish(table, part_path(table.name, part), rows)
         self.written.files += 1
-        self.written.size_bytes += len(data)
 
     def set_aside(self, path: str) -> str:
         """Move a damaged file to the quarantine; returns where it is then."""
@@ -132,10 +128,14 @@ class Dataset:
 
     def record_run(self, day: date, export_run_id: str, rows: pa.Table) -> None:
         """Add the row of one export run that began on this UTC day."""
-        path = run_path(folder_of(day), export_run_id)
-        data = encode(schema.RUNS_TABLE, rows, self._compression)
+        self._publish(schema.RUNS_TABLE, run_path(folder_of(day), export_run_id), rows)
+
+    def _publish(self, table: schema.Table, path: str, rows: pa.Table) -> int:
+        """Write the file, and note that; returns its size in bytes."""
+        data = encode(table, rows, self._compression)
         self.files.publish(path, data)
         self.receipt.note_written(path, data, rows=len(rows))
+        return len(data)
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):

@@ -51,7 +51,7 @@ async def bring_up_to_date(
 
 
 async def finish_deletions(run: Run, state: StoredState) -> None:
-    """Mark calls and evals of executions that are marked themselves: another version, or a hand, left them as they were."""
+    """Mark calls and evals of executions that are marked themselves: an older version left them as they were."""
     if parts := {each: part for each in state.half_deleted if (part := state.part_of(each))}:
         await to_the_end(partial(mark_deleted, run.dataset, parts, run.stamp()))
 

@@ -9,7 +9,16 @@ from hypothesis import settings
 
 from etl.extract import client
 from tests.stores import KEYS, proxied, seaweed
-from tests.warehouses import new_duckdb, new_postgresql, postgresql, postgresql_folder
+from tests.warehouses import (
+    Place,
+    new_duckdb,
+    new_postgresql,
+    pgbouncer,
+    pgbouncer_program,
+    postgresql,
+    postgresql_folder,
+    replica,
+)
 
 # A busy machine makes any example slow: no law is about time.
 settings.register_profile("no deadline", deadline=None)
@@ -56,6 +65,33 @@ def in_postgresql(postgresql_if_installed):
     place = new_postgresql(postgresql_if_installed)
     yield place
     place.drop()
+
+
+@pytest.fixture(scope="session")
+def pooler_if_installed(postgresql_if_installed):
+    """The URL of a pooler before that server, empty where PgBouncer is not installed."""
+    with (
+        pgbouncer(postgresql_if_installed)
+        if postgresql_if_installed and pgbouncer_program()
+        else nullcontext("") as url
+    ):
+        yield url
+
+
+@pytest.fixture
+def pooled(in_postgresql, pooler_if_installed):
+    """The same place behind PgBouncer, which gives each transaction one of two sessions of the server."""
+    if not pooler_if_installed:
+        pytest.skip("PgBouncer is not installed: apt-get install pgbouncer")
+    with closing(Place(pooler_if_installed, in_postgresql.namespace)) as place:
+        yield place
+
+
+@pytest.fixture
+def on_replica(in_postgresql):
+    """The same place in a server that follows the other one."""
+    with replica(in_postgresql.url) as url, closing(Place(url, in_postgresql.namespace)) as place:
+        yield place
 
 
 @pytest.fixture(params=["duckdb", "postgresql"])

@@ -20,7 +20,7 @@ from tests.warehouses import Died, Row, by_key, load_into
 class Lake:
     """The tables below a folder."""
 
-    has_views = is_atomic = has_keys = hashes_rows = False
+    has_views = is_atomic = has_keys = counts_rows = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

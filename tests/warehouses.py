@@ -1,6 +1,8 @@
 """Real warehouses for the tests: DuckDB in a file, PostgreSQL on loopback; what lies in them, and sessions that die."""
 
+import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -39,7 +41,7 @@ class Place:
     url: str
     namespace: str = "simulation_metrics"
     _own: Any = None
-    has_views = is_atomic = hashes_rows = True
+    has_views = is_atomic = counts_rows = True
     is_emulated = False
     """Then the end of its connection undoes nothing."""
 
@@ -107,14 +109,8 @@ class Place:
 
     def make_older(self, table: str, column: str) -> None:
         """As if a version had loaded the table that did not have the column yet."""
-        with closing(self.open()) as opened:
-            shown = {each.name: {one.name for one in columns_of(each)} for each in ALL_TABLES}
-            as_before = opened._sql.held(shown | {table: shown[table] - {column}})
         self.drop_column(table, column)
-        self.edit(
-            f"UPDATE {{s}}.metrics_etl_state AS s SET checksum = h.checksum FROM ({as_before}) AS h WHERE s.item = h.item",
-            "UPDATE {s}.metrics_etl_state SET digest = 'of an older version' WHERE kind = 'dataset'",
-        )
+        self.edit("UPDATE {s}.metrics_etl_state SET digest = 'of an older version' WHERE kind = 'dataset'")
 
     @property
     def _with_views(self) -> str:
@@ -169,6 +165,9 @@ class Place:
 
 
 def by_key(table: schema.Table, rows: list[Row]) -> list[Row]:
+    """In the order of their keys, with what JSON says, since engines spell it otherwise."""
+    names = {column.name for column in table.columns if column.is_json}
+    rows = [{name: json.loads(each) if each and name in names else each for name, each in row.items()} for row in rows]
     return sorted(rows, key=lambda row: tuple(str(row[name]) for name in table.key))
 
 
@@ -258,6 +257,12 @@ class DyingSession:
         getattr(self._session, name)(*arguments)
 
 
+def of_the_page(language: str) -> list[str]:
+    """The blocks of docs/warehouses.md in this language."""
+    page = (Path(__file__).parents[1] / "docs" / "warehouses.md").read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+
+
 def new_duckdb(folder: Path) -> Place:
     return Place(f"duckdb://{folder}/{secrets.token_hex(4)}.duckdb")
 
@@ -268,7 +273,7 @@ def new_postgresql(url: str) -> Place:
 
 def postgresql_folder() -> Path | None:
     """Where the server's programs are; None where it is not installed."""
-    found = [Path(each).parent for each in [shutil.which("initdb")] if each]
+    found = [Path(each).resolve().parent for each in [shutil.which("initdb")] if each]
     return max([*found, *Path("/usr/lib/postgresql").glob("*/bin")], default=None)
 
 
@@ -277,33 +282,76 @@ def postgresql() -> Iterator[str]:
     """A server of the tests' own, as another user where this one is root, whom it refuses; gives its URL."""
     programs = postgresql_folder()
     assert programs is not None
-    user: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
-    (port,) = free_ports(1)
-    with tempfile.TemporaryDirectory(prefix="postgresql-") as folder:
-        if user:
-            shutil.chown(folder, "nobody", "nogroup")
-        data = Path(folder) / "data"
+    with _folder_of_another_user("postgresql-") as (folder, user):
+        (port,), data = free_ports(1), folder / "data"
         made = f"--pgdata={data} --auth=trust --username=tests --no-sync --encoding=UTF8".split()
         subprocess.run([programs / "initdb", *made], check=True, capture_output=True, cwd=folder, **user)
         options = {
             "listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off",
             "full_page_writes": "off", "synchronous_commit": "off", "shared_buffers": "32MB",
         }  # fmt: skip
-        command: list[str | Path] = [
-            programs / "postgres",
-            "-D",
-            data,
-            *(f"--{name}={value}" for name, value in options.items()),
-        ]
-        server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder, **user)
-        try:
-            assert server.stderr is not None
-            next(line for line in server.stderr if "ready to accept connections" in line)
-            log = Thread(target=server.stderr.read)  # a server whose log nobody reads stops
-            log.start()
+        command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in options.items())]
+        with _running(command, "ready to accept connections", cwd=folder, **user):
             yield f"postgresql://tests@127.0.0.1:{port}/postgres"
-        finally:
-            server.send_signal(signal.SIGINT)  # end at once, in order
-            server.wait()
-        log.join()
-        server.stderr.close()
+
+
+@contextmanager
+def replica(primary: str) -> Iterator[str]:
+    """A server that follows the one at this URL, and takes no changes; gives its URL."""
+    programs = postgresql_folder()
+    assert programs is not None
+    with _folder_of_another_user("replica-") as (folder, user):
+        (port,), data = free_ports(1), folder / "data"
+        copied = f"--pgdata={data} --write-recovery-conf --no-sync --checkpoint=fast --dbname={primary}".split()
+        subprocess.run([programs / "pg_basebackup", *copied], check=True, capture_output=True, cwd=folder, **user)
+        options = f"--listen_addresses=127.0.0.1 --port={port} --unix_socket_directories= --shared_buffers=32MB".split()
+        with _running([programs / "postgres", "-D", data, *options], "read-only connections", cwd=folder, **user):
+            yield primary.replace(primary.partition("127.0.0.1:")[2].partition("/")[0], str(port))
+
+
+def pgbouncer_program() -> str | None:
+    """Where the pooler is; None where it is not installed."""
+    return shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+@contextmanager
+def pgbouncer(server: str) -> Iterator[str]:
+    """A pooler before the server at this URL that gives each transaction one of two sessions; gives its URL."""
+    program = pgbouncer_program()
+    assert program is not None
+    with _folder_of_another_user("pgbouncer-") as (folder, user):
+        (port,) = free_ports(1)
+        server_port = server.partition("127.0.0.1:")[2].partition("/")[0]
+        (folder / "pgbouncer.ini").write_text(
+            f"[databases]\npostgres = host=127.0.0.1 port={server_port} user=tests\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 2\n"
+        )
+        with _running([program, "pgbouncer.ini"], "process up", cwd=folder, **user):
+            yield server.replace(server_port, str(port))
+
+
+@contextmanager
+def _folder_of_another_user(prefix: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A folder, and as whom to run what refuses to run as root."""
+    user: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        if user:
+            shutil.chown(folder, "nobody", "nogroup")
+        yield Path(folder), user
+
+
+@contextmanager
+def _running(command: list[Any], is_ready: str, **options: Any) -> Iterator[None]:
+    """A server, from the line of its log on that says so."""
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+    try:
+        assert server.stderr is not None
+        next(line for line in server.stderr if is_ready in line)
+        log = Thread(target=server.stderr.read)  # a server whose log nobody reads stops
+        log.start()
+        yield
+    finally:
+        server.send_signal(signal.SIGINT)  # end at once, in order
+        server.wait()
+    log.join()
+    server.stderr.close()

@@ -143,6 +143,12 @@ class Kind(StrEnum):
     )
     # the warehouse
     NOT_LOADED = ("not_loaded", _MISSING, "the warehouse lacks rows of the dataset, or has others", "metrics-etl load")
+    LOADED_WRONG = (
+        "loaded_wrong",
+        _MISSING,
+        "rows of the warehouse are not those of the dataset, or a view is not as it was made",
+        "metrics-etl load --full",
+    )
     # worth knowing
     DELETED = ("deleted", _NOTICE, "rows got a deleted_at, because the source no longer has what they describe")
     RENAMED = ("renamed", _NOTICE, "a run test has another name now; its rows took it over")

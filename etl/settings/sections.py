@@ -267,6 +267,7 @@ class Warehouse(_Section):
     def _url(cls, value: str | None) -> str | None:
         if value is None:
             return None
+        value = re.sub("^postgres://", "postgresql://", value)
         scheme, rest = scheme_of(value), value.partition("://")[2]
         if scheme not in WAREHOUSES or not rest.strip("/") or not value.isprintable():
             known = ", ".join(f"{each}://…" for each in WAREHOUSES)
@@ -275,6 +276,13 @@ class Warehouse(_Section):
         user, at, _ = rest.rpartition("@")  # whatever a password holds
         if (at and ":" in user) or "password" in rest.partition("?")[2].lower():
             raise ValueError("must hold no password: it comes from PGPASSWORD or the driver's usual places, got one")
+        server, _, options = rest.partition("?")
+        if scheme == "postgresql" and not server.partition("/")[2] and "dbname=" not in options:
+            raise ValueError("must name a database, as in postgresql://user@host/database, got none")
+        if scheme == "duckdb" and rest.rpartition("/")[2].startswith(":memory:"):
+            raise ValueError(
+                "must name a file: what is loaded into memory is gone after the load, got duckdb://:memory:"
+            )
         return value
 
     @field_validator("namespace")

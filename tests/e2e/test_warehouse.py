@@ -24,7 +24,7 @@ from etl.sandbox import Sandbox
 from tests.e2e.command import COMMAND, assert_documented, ended, environment, metrics_etl, start, write_settings
 from tests.e2e.warm import fork_server
 from tests.support import API_KEY, SECRET_KEY
-from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into
+from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into, of_the_page
 from tests.worlds import settled_world
 
 NOT_LOADED = "the last run was not loaded into the warehouse"
@@ -184,12 +184,6 @@ async def test_load_waits_for_nobody_who_holds_the_dataset(server: Sandbox, fold
     assert dry.exit_code == 0
 
 
-def of_the_page(language: str) -> list[str]:
-    """The blocks of docs/warehouses.md in this language."""
-    page = (Path(__file__).parents[2] / "docs" / "warehouses.md").read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
-
-
 async def test_readme_leads_from_the_keys_to_an_answer(server: Sandbox, tmp_path: Path) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     block = readme.partition("\n## Into a warehouse\n")[2].partition("```sh\n")[2].partition("```")[0]
@@ -244,10 +238,29 @@ async def test_first_signal_ends_what_waits_for_the_warehouse_and_an_export_is_k
     assert_equals_dataset(in_postgresql, tmp_path / "data")
 
 
+async def test_killed_load_that_waits_for_a_lock_is_ended_by_the_server(
+    server: Sandbox, tmp_path: Path, in_postgresql: Place
+) -> None:
+    """Else it would take its locks once it gets them, and keep them."""
+    write_warehouse(tmp_path, server, in_postgresql)
+    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
+    waits = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with closing(in_postgresql.open()) as other:
+        other._session.execute(f"LOCK TABLE {in_postgresql.namespace}.calls")
+        process = await start("load", "--full", cwd=tmp_path, env=environment(server))
+        while not await asyncio.to_thread(in_postgresql.query, waits):
+            pass
+        process.kill()
+        await ended(process)
+        async with asyncio.timeout(30):
+            while await asyncio.to_thread(in_postgresql.query, waits):
+                pass
+
+
 async def test_the_page_s_sql_answers_in_postgresql(server: Sandbox, tmp_path: Path, in_postgresql: Place) -> None:
     write_warehouse(tmp_path, server, in_postgresql)
     await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
-    question, permissions = of_the_page("sql")
+    question, permissions, _ = of_the_page("sql")
 
     rows = in_postgresql.query(question.replace("simulation_metrics", "{s}").rstrip().rstrip(";"))
     assert {row["run_test_name"] for row in rows} == {each.name for each in server.world.run_tests}
@@ -289,7 +302,7 @@ async def test_check_and_verify_look_at_the_warehouse_too(server: Sandbox, folde
     assert "metrics.duckdb, schema simulation_metrics can be read: 6 executions" in fine.stdout
     assert (intact.exit_code, "compared 6 rows of executions" in intact.stdout) == (0, True)
     assert altered.exit_code == 3
-    assert {each["kind"] for each in altered.document["findings"]} == {"not_loaded"}
+    assert {each["kind"] for each in altered.document["findings"]} == {"loaded_wrong"}
     assert {each["name"]: each["rows"] - each["loaded_rows"] for each in altered.document["warehouse"]["tables"]} == (
         dict.fromkeys(["executions", "evals", "calls", "errors", "runs"], 0)
     )

@@ -170,11 +170,18 @@ MUTANTS = [
         ("tests/pipeline/test_giants.py",),
     ),
     Mutant(
-        "a row that was altered in the warehouse is replaced",
+        "an execution of which rows are gone from the warehouse is loaded again",
         "etl/load/warehouse/statements.py",
-        "CASE WHEN s.checksum IS NOT DISTINCT FROM h.checksum THEN s.digest END",
-        "s.digest",
+        "COALESCE(s.row_count, 0) = COALESCE(c.row_count, 0)",
+        "TRUE",
         ("tests/load/warehouse/test_laws.py",),
+    ),
+    Mutant(
+        "rows that arrived are counted before they are noted",
+        "etl/load/warehouse/statements.py",
+        "CASE WHEN a.row_count = COALESCE(c.row_count, 0) THEN a.digest END",
+        "a.digest",
+        ("tests/load/warehouse/test_postgresql.py",),
     ),
     Mutant(
         "what the dataset lost stays in the warehouse",

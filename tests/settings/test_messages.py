@@ -92,6 +92,14 @@ MISTAKES = {
                 *("h/d?password=canary", "h/d?PASSWORD=canary"),
             )
         ),
+        *(
+            (f'url = "{url}"', "url must name a database, as in postgresql://user@host/database, got none")
+            for url in ("postgresql://user@host", "postgres://host:5432/", "postgresql://host?sslmode=require")
+        ),
+        (
+            'url = "duckdb://:memory:"',
+            "url must name a file: what is loaded into memory is gone after the load, got duckdb://:memory:",
+        ),
         ('schema = "Metrics"', "schema must be lower-case letters, digits and _, at most 63, got 'Metrics'"),
         ('schem = "a"', "schem is unknown: did you mean schema?"),
     ],

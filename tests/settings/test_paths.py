@@ -114,4 +114,5 @@ def test_path_in_the_url_of_a_database_is_relative_to_the_file_too(file: Path, m
         == url("duckdb://$SOMEWHERE/metrics.duckdb")
         == "duckdb:///srv/metrics.duckdb"
     )
-    assert url("postgresql://host/database") == "postgresql://host/database"
+    assert url("postgresql://host/database") == url("postgres://host/database") == "postgresql://host/database"
+    assert url("postgresql://host?dbname=database") == "postgresql://host?dbname=database"

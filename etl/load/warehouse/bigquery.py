@@ -45,15 +45,13 @@ def _dialect(dataset: str) -> Dialect:
     place = f"{_quoted(dataset)}.INFORMATION_SCHEMA"
     return Dialect(
         types=_TYPES,
-        row_hash="FARM_FINGERPRINT(TO_JSON_STRING(STRUCT({columns})))",
-        total="SUM(CAST(row_hash AS BIGNUMERIC))",
+        key="PRIMARY KEY ({columns}) NOT ENFORCED",
         columns=f"SELECT table_name, column_name, data_type FROM {place}.COLUMNS ORDER BY table_name, ordinal_position",
         quoted=_quoted,
         literal=backslash_quoted,
         inside=Inside(
             column=" OPTIONS (description = {comment})",
             table="\nOPTIONS (description = {comment})",
-            key="PRIMARY KEY ({columns}) NOT ENFORCED",
             view=" OPTIONS (description = {comment})",
             options=_options,
         ),

@@ -14,7 +14,8 @@ from etl.load.warehouse.target import do_nothing, streamed
 
 _DIALECT = Dialect(
     types=("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE"),
-    row_hash="hash({columns})",
+    json="JSON",
+    views="SELECT view_name AS name, sql AS definition FROM duckdb_views() WHERE schema_name = {schema}",
 )
 _MEMORY = "120MB"
 """What is not committed yet goes to the disk beyond that; without a limit DuckDB keeps it all, up to most of the machine.

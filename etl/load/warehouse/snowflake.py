@@ -33,8 +33,7 @@ def _quoted(name: str) -> str:
 
 _DIALECT = Dialect(
     types=("TEXT", "NUMBER", "FLOAT", "BOOLEAN", "TIMESTAMP_NTZ"),
-    row_hash="HASH({columns})",
-    total="SUM(CAST(row_hash AS NUMBER(30, 0)))",
+    key="PRIMARY KEY ({columns})",
     columns=(
         "SELECT LOWER(table_name) AS table_name, LOWER(column_name) AS column_name, data_type FROM information_schema.columns "
         "WHERE table_schema = UPPER({schema}) ORDER BY table_name, ordinal_position"
@@ -44,7 +43,6 @@ _DIALECT = Dialect(
     inside=Inside(
         column=" COMMENT {comment}",
         table=" COMMENT = {comment}",
-        key="PRIMARY KEY ({columns})",
         view=" COPY GRANTS COMMENT = {comment}",
     ),
     temporary="CREATE OR REPLACE TEMPORARY TABLE",

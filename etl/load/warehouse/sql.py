@@ -3,12 +3,13 @@
 What an engine says differently stands in its ``Dialect``, what its driver does in its ``Session``.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from etl.errors import DestinationError
 from etl.load.warehouse.statements import DATA, Dialect, Statements
@@ -17,6 +18,7 @@ from etl.load.warehouse.tables import (
     STATE,
     STATE_TABLE,
     VIEWS,
+    Group,
     Place,
     arrow_schema_of,
     columns_of,
@@ -24,10 +26,11 @@ from etl.load.warehouse.tables import (
     sql_quoted,
 )
 from etl.load.warehouse.target import Loaded, LoadStep, not_ours
-from etl.model.schema import STRING, Table
+from etl.model.schema import Table
 from etl.model.wording import first_few
 
 _GONE, _ARRIVED = "metrics_etl_gone", "metrics_etl_arrived"
+_NAMES = (*(table.name for table in ALL_TABLES), *(view.name for view in VIEWS))
 
 
 class Session(Protocol):
@@ -73,39 +76,50 @@ class SqlWarehouse:
 
     def loaded(self) -> Loaded:
         """What is there, by one query; where that fails, the tables are looked at to say why."""
-        is_lacking = False
         with self._reading():
             try:
                 rows = self._session.query(self._sql.loaded_if_whole()).to_pylist()
+                existing = _columns([*row["item"].split("."), row["digest"]] for row in rows if row["kind"] == "column")
+                lacking = self._lacking(existing)
             except DestinationError as failure:
                 try:
                     self._session.rollback()
                     existing = self._existing()
                 except DestinationError:
                     raise failure from None
-                if not (is_lacking := self._is_lacking(existing)):
+                if not (lacking := self._lacking(existing)):
                     raise
                 rows = self._session.query(self._sql.loaded(existing)).to_pylist() if existing else []
-        digests: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
-        for row in rows:
-            digests[row["kind"]][row["item"]] = row["digest"]
+        digests = _digests(rows)
+        altered_views = _altered_views(digests)
         dataset_id, noted = next(iter(digests.pop("dataset", {}).items()), (None, None))
-        return Loaded(dataset_id, digests, is_outdated=is_lacking or noted != shape(ALL_TABLES))
+        # Columns of a newer version are null in the dataset, too; others had values. And what was never counted may lack rows.
+        if any("." in name for name in lacking) and (noted == shape(ALL_TABLES) or f"{STATE}.row_count" in lacking):
+            digests = {kind: dict.fromkeys(items, "") for kind, items in digests.items()}
+        is_outdated = bool(lacking or altered_views) or noted != shape(ALL_TABLES)
+        return Loaded(dataset_id, digests, is_outdated=is_outdated, altered_views=altered_views)
 
     def replace(self, step: LoadStep) -> list[str]:
-        """One transaction: tables, deletions, arrivals, and what was loaded; once for a connection, which ends temporary tables."""
+        """One transaction: tables, deletions, arrivals, and what was loaded."""
         session = self._session
         with self._transaction():
-            late = self._prepare()
+            self._prepare()
             self._execute(self._sql.begin(_GONE, _ARRIVED))
-            self._fill(_GONE, {kind: dict.fromkeys(items, "") for kind, items in step.removed.items()})
-            self._fill(_ARRIVED, step.arriving)
+            self._fill(_GONE, ((kind, item, "", 0) for kind, items in step.removed.items() for item in items))
             self._note_dataset(step.dataset_id)
             if any(step.removed.values()):
                 self._execute(self._sql.delete(_GONE))
-            for _, table in DATA:
-                session.append(self._namespace, table.name, step.rows(table))
-            self._execute([*late, self._sql.note(_ARRIVED)])
+            sent = Counter[tuple[str, str]]()
+            for group, table in DATA:
+                session.append(self._namespace, table.name, _counted(step.rows(table), group, sent))
+            arrived = ((kind, item, digest) for kind, items in step.arriving.items() for item, digest in items.items())
+            self._fill(_ARRIVED, ((kind, item, digest, sent[kind, item]) for kind, item, digest in arrived))
+            self._execute([self._sql.note(_ARRIVED)])
+            if partly := [f"{row['kind']} {row['item']}" for row in session.query(self._sql.not_noted()).to_pylist()]:
+                raise DestinationError(
+                    f"{self.where}: not as many rows arrived as were sent, of {first_few(partly)}: "
+                    "drop the trigger or rule on the tables that takes or adds rows, and load again"
+                )
         return session.notices
 
     def places(self, table: Table) -> set[Place]:
@@ -161,69 +175,106 @@ class SqlWarehouse:
             with suppress(DestinationError):
                 self._session.rollback()
 
-    def _fill(self, name: str, items: Mapping[str, Mapping[str, str]]) -> None:
+    def _fill(self, name: str, items: Iterable[tuple[str, str, str, int]]) -> None:
         """Items of one of the temporary tables."""
-        found = [(kind, item, digest) for kind, of_kind in items.items() for item, digest in of_kind.items()]
-        if found:
-            columns = (pa.array(column, STRING) for column in zip(*found, strict=True))
-            self._session.append("", name, [pa.table(dict(zip(("kind", "item", "digest"), columns, strict=True)))])
+        if found := [*items]:
+            columns = [pa.array(column) for column in zip(*found, strict=True)]
+            self._session.append("", name, [pa.table(columns, schema=arrow_schema_of(STATE_TABLE))])
 
-    def _prepare(self) -> list[str]:
-        """Make or complete the tables and views; returns the statements that are left for when the rows are there.
+    def _prepare(self) -> None:
+        """Make or complete the tables and views.
 
         Raises:
-            DestinationError: a table is somebody else's, or has a column of another type.
+            DestinationError: a table is somebody else's, or has a column of another type; or something may not be made.
         """
         existing = self._existing()
-        self._is_lacking(existing)
+        lacking = self._lacking(existing)
         schema = [] if existing else self._sql.create_schema()
         if schema and not self._has_schema():
-            self._execute(schema)
-        added: list[str] = []
+            self._make(f"schema {self._namespace}", schema)
+        is_made = False
         for table in ALL_TABLES:
-            if table.name in existing:
-                added += self._sql.add_columns(table, existing[table.name])
+            if table.name not in existing:
+                self._make(table.name, [self._sql.create(table), *self._sql.describe(table)])
+            elif added := [*self._sql.add_columns(table, existing[table.name])]:
+                names = first_few([name for name in lacking if name.startswith(f"{table.name}.")])
+                self._make(names, [*added, *self._sql.describe(table)])
             else:
-                self._execute(self._sql.create(table))
-        if added:
-            self._execute([self._sql.distrust(existing), *added])
+                continue
+            is_made = True
+        altered = (
+            _altered_views(_digests(self._session.query(self._sql.views()).to_pylist())) if self._dialect.views else ()
+        )
         for view in VIEWS:
             shown = existing.get(view.name, {})
-            if view.columns.keys() - shown.keys() or view.reads - existing.keys() or added:
-                self._execute(self._sql.create_view(view, shown))
-        return [self._sql.note_again()] if added else []
+            if view.columns.keys() - shown.keys() or view.name in altered or is_made:
+                self._make(view.name, self._sql.create_view(view, shown))
+
+    def _make(self, what: str, statements: Iterable[str]) -> None:
+        try:
+            self._execute(statements)
+        except DestinationError as failure:
+            why = str(failure).removeprefix(f"{self._session.where}: ")
+            raise DestinationError(f"{self.where}: {what} cannot be made: {why}") from failure
 
     def _has_schema(self) -> bool:
         """Who owns a schema may not be allowed to make one, not even if it is there."""
         return len(self._session.query(self._dialect.schemas.format(schema=sql_quoted(self._namespace)))) > 0
 
     def _note_dataset(self, dataset_id: str) -> None:
-        self._execute([f"DELETE FROM {self._sql.name(STATE)} WHERE kind = 'dataset'"])
-        noted = {"kind": ["dataset"], "item": [dataset_id], "digest": [shape(ALL_TABLES)], "checksum": [None]}
+        self._execute([f"DELETE FROM {self._sql.name(STATE)} WHERE kind = 'dataset'", *self._sql.note_views()])
+        noted = {"kind": ["dataset"], "item": [dataset_id], "digest": [shape(ALL_TABLES)], "row_count": [None]}
         self._session.append(self._namespace, STATE, [pa.table(noted, schema=arrow_schema_of(STATE_TABLE))])
 
     def _existing(self) -> dict[str, dict[str, str]]:
         """The columns of what has the name of a table or view of ours, with their types."""
-        names = {*(view.name for view in VIEWS), *(table.name for table in ALL_TABLES)}
-        existing: defaultdict[str, dict[str, str]] = defaultdict(dict)
-        for row in self._session.query(self._dialect.columns.format(schema=sql_quoted(self._namespace))).to_pylist():
-            if row["table_name"] in names:
-                existing[row["table_name"]][row["column_name"]] = row["data_type"]
-        return dict(existing)
+        rows = self._session.query(self._dialect.columns.format(schema=sql_quoted(self._namespace))).to_pylist()
+        return _columns(row.values() for row in rows)
 
-    def _is_lacking(self, existing: Mapping[str, Mapping[str, str]]) -> bool:
-        """Whether tables, views or columns are missing. Raises DestinationError for what is not ours, or of another type."""
+    def _lacking(self, existing: Mapping[str, Mapping[str, str]]) -> list[str]:
+        """Which tables, views and columns are missing. Raises DestinationError for what is not ours, or of another type."""
         if existing and STATE not in existing:
             raise not_ours(self.where, next(iter(existing)))
-        is_lacking = any(view.name not in existing for view in VIEWS)
+        lacking = [name for name in _NAMES if name not in existing]
         for table in ALL_TABLES:
-            columns = existing.get(table.name, {})
-            for column in columns_of(table):
-                type_ = columns.get(column.name)
-                is_lacking |= type_ is None
-                if type_ not in (None, self._dialect.type_of(column)):
+            for column in columns_of(table) if table.name in existing else ():
+                type_ = existing[table.name].get(column.name)
+                if type_ is None:
+                    lacking.append(f"{table.name}.{column.name}")
+                elif not self._dialect.takes(column, type_):
                     raise DestinationError(
                         f"{self.where}: {table.name}.{column.name} is {type_}, expected {self._dialect.type_of(column)}: "
                         "give it that type, or drop the tables and load again"
                     )
-        return is_lacking
+        return lacking
+
+
+def _columns(found: Iterable[Iterable[str]]) -> dict[str, dict[str, str]]:
+    """By table or view of ours its columns with their types, of such triples."""
+    columns: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for table, column, type_ in found:
+        if table in _NAMES:
+            columns[table][column] = type_
+    return dict(columns)
+
+
+def _digests(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str | None]]:
+    digests: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
+    for row in rows:
+        if row["kind"] != "column":
+            digests[row["kind"]][row["item"]] = row["digest"]
+    return dict(digests)
+
+
+def _altered_views(digests: dict[str, dict[str, str | None]]) -> tuple[str, ...]:
+    """Those that are not defined as was noted, which is taken out of the digests."""
+    noted, defined = digests.pop("view", {}), digests.pop("defined", {})
+    return tuple(view.name for view in VIEWS if noted.get(view.name) != defined.get(view.name))
+
+
+def _counted(pieces: Iterable[pa.Table], group: Group, sent: Counter[tuple[str, str]]) -> Iterator[pa.Table]:
+    """The pieces, whose rows are counted by item."""
+    for piece in pieces:
+        for each in pc.value_counts(piece[group.item]).to_pylist():
+            sent[group.kind, each["values"]] += each["counts"]
+        yield piece

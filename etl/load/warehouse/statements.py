@@ -8,9 +8,11 @@ from etl.load.warehouse.tables import (
     GROUPS,
     KINDS,
     STATE,
+    STATE_TABLE,
     VIEWS,
     Group,
     View,
+    arrow_schema_of,
     columns_of,
     comment,
     needed_of,
@@ -18,46 +20,54 @@ from etl.load.warehouse.tables import (
 )
 from etl.model import schema
 from etl.model.locations import DEFAULT_NAMESPACE
-from etl.model.schema import STRING, Column, Table
+from etl.model.schema import INT, STRING, Column, Table
 
 Existing = Mapping[str, Collection[str]]
 """The tables and views that are there, each with its columns."""
 DATA = tuple((group, table) for group in GROUPS for table in group.tables)
 """The tables of the dataset, in the order in which rows arrive."""
+TABLE_NAMES = frozenset(table.name for _, table in DATA)
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How an engine says things.
 
-    ``types`` in the order of ``KINDS``, as its information_schema spells them. ``row_hash`` is an expression for a whole number
-    that depends on each value of the row ``t``, or of its ``{columns}``. ``columns`` asks for the columns of tables and views in a
-    ``{schema}``, and ``schemas`` for its name if it is there. ``constraints`` are statements for a table.
+    ``types`` in the order of ``KINDS``, as its information_schema spells them, and ``json`` for texts that are JSON, if it has such
+    a type. ``columns`` asks for the columns of tables and views in a ``{schema}``, ``schemas`` for its name if it is there, and
+    ``views`` for the definitions of views, where they tell whether somebody has changed one. ``key`` declares a key of
+    ``{columns}``, and ``indexes`` are those of a table: names, each with its columns.
 
     Where DDL ends a transaction, each thing is made by one statement, with its comment inside; ``begin`` follows the last of them.
     ``before`` stands before the temporary tables; both may name the ``{schema}``.
     """
 
     types: tuple[str, ...]
-    row_hash: str
+    json: str = ""
     columns: str = (
         "SELECT table_name, column_name, data_type FROM information_schema.columns "
         "WHERE table_schema = {schema} ORDER BY table_name, ordinal_position"
     )
     schemas: str = "SELECT schema_name FROM information_schema.schemata WHERE schema_name = {schema}"
-    constraints: Callable[[str, Table], Iterable[str]] = lambda _name, _table: ()
-    total: str = "SUM(row_hash)"
+    views: str = ""
+    key: str = ""
+    indexes: Callable[[Table], Mapping[str, str]] = lambda _table: {}
     quoted: Callable[[str], str] = lambda name: f'"{name}"'
     literal: Callable[[str], str] = sql_quoted
     inside: "Inside | None" = None
     schema: str = "CREATE SCHEMA IF NOT EXISTS {schema}"
     temporary: str = "CREATE TEMPORARY TABLE"
+    on_commit: str = ""
     before: tuple[str, ...] = ()
     begin: tuple[str, ...] = ()
 
     def type_of(self, column: Column) -> str:
         """The engine's type of the column."""
-        return self.types[KINDS.index(column.type)]
+        return self.json if self.json and column.is_json else self.types[KINDS.index(column.type)]
+
+    def takes(self, column: Column, type_: str) -> bool:
+        """Whether the column may have this type; older versions made JSON texts."""
+        return type_ == self.type_of(column) or (column.is_json and type_ == self.text)
 
     @property
     def text(self) -> str:
@@ -67,11 +77,10 @@ class Dialect:
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """What stands inside the statement that makes a table, column or view: a ``{comment}``, a key of ``{columns}``, options."""
+    """What stands inside the statement that makes a table, column or view: a ``{comment}``, options."""
 
     column: str
     table: str
-    key: str
     view: str
     options: Callable[[Table], str] = lambda _table: ""
 
@@ -97,60 +106,81 @@ class Statements:
 
     # what is there
 
-    def held(self, existing: Existing | None = None, *, wanted: str = "") -> str:
-        """A query for kind, item and checksum of the rows that are there; of the items in the table ``wanted`` if it is given.
+    def counted(self, existing: Collection[str] = TABLE_NAMES, *, wanted: str = "") -> str:
+        """A query for kind, item and number of rows, of the items in the table ``wanted`` if it is given.
 
-        With ``existing`` only these tables and columns are there.
+        Of the tables only ``existing`` ones are there.
         """
-        hashes = " UNION ALL ".join(
-            f"SELECT {sql_quoted(group.kind)} AS kind, {self.dialect.quoted(group.item)} AS item, "
-            f"{self._row_hash(table, existing)} AS row_hash FROM {self.name(table.name)} AS t"
+        counts = " UNION ALL ".join(
+            f"SELECT {sql_quoted(group.kind)} AS kind, {self.dialect.quoted(group.item)} AS item, COUNT(*) AS row_count "
+            f"FROM {self.name(table.name)}"
             + (f" WHERE {self.is_item_of(wanted, group)}" if wanted else "")
+            + f" GROUP BY {self.dialect.quoted(group.item)}"
             for group, table in DATA
-            if existing is None or table.name in existing
+            if table.name in existing
         )
-        checksum = f"CAST({self.dialect.total} AS {self.dialect.text}) AS checksum"
-        return f"SELECT kind, item, {checksum} FROM ({hashes}) AS hashes GROUP BY kind, item"
-
-    def _row_hash(self, table: Table, existing: Existing | None) -> str:
-        columns = (column for column in columns_of(table) if existing is None or column.name in existing[table.name])
-        return self.dialect.row_hash.format(columns=self.names(columns))
+        total = f"CAST(SUM(row_count) AS {self.dialect.types[KINDS.index(INT)]}) AS row_count"
+        return f"SELECT kind, item, {total} FROM ({counts}) AS counts GROUP BY kind, item"
 
     def loaded(self, existing: Existing | None = None) -> str:
-        """A query for kind, item and the digest with which it was loaded, null where its rows are other ones now."""
-        if existing is not None and not any(table.name in existing for _, table in DATA):
-            return f"SELECT kind, item, digest FROM {self.name(STATE)} WHERE kind = 'dataset'"
-        return (
-            "SELECT COALESCE(s.kind, h.kind) AS kind, COALESCE(s.item, h.item) AS item, "
-            "CASE WHEN s.checksum IS NOT DISTINCT FROM h.checksum THEN s.digest END AS digest "
-            f"FROM {self.name(STATE)} AS s FULL OUTER JOIN ({self.held(existing)}) AS h ON s.kind = h.kind AND s.item = h.item"
+        """A query for kind, item and the digest with which it was loaded, null where it has more or fewer rows now.
+
+        With ``existing`` only these tables and columns are there. As kind ``defined`` it gives the views.
+        """
+        tables = TABLE_NAMES if existing is None else existing.keys() & TABLE_NAMES
+        if existing is not None and not (tables and "row_count" in existing[STATE]):
+            return " UNION ALL ".join([f"SELECT kind, item, digest FROM {self.name(STATE)}", *self.defined()])
+        loaded = (
+            "SELECT COALESCE(s.kind, c.kind) AS kind, COALESCE(s.item, c.item) AS item, "
+            "CASE WHEN COALESCE(s.row_count, 0) = COALESCE(c.row_count, 0) THEN s.digest "
+            "WHEN s.kind IS NOT NULL AND s.row_count IS NULL THEN '' END AS digest "
+            f"FROM {self.name(STATE)} AS s FULL OUTER JOIN ({self.counted(tables)}) AS c ON s.kind = c.kind AND s.item = c.item"
         )
+        return " UNION ALL ".join([loaded, *self.defined()])
 
     def loaded_if_whole(self) -> str:
-        """The same, which fails where a table or view is missing."""
-        views = (f"SELECT NULL, NULL, NULL FROM {self.name(view.name)} WHERE FALSE" for view in VIEWS)
-        return " UNION ALL ".join([self.loaded(), *views])
+        """The same, and as kind ``column`` the type of each column. Fails where a table is missing."""
+        columns = self._of_schema(self.dialect.columns.partition(" ORDER BY ")[0])
+        looked_up = f"SELECT 'column', table_name || '.' || column_name, data_type FROM ({columns}) AS declared"
+        return f"{self.loaded()} UNION ALL {looked_up}"
+
+    def defined(self) -> list[str]:
+        """A query for what views are defined as, if the engine tells."""
+        if not self.dialect.views:
+            return []
+        ours = ", ".join(sql_quoted(view.name) for view in VIEWS)
+        views = f"({self._of_schema(self.dialect.views)}) AS views WHERE name IN ({ours})"
+        return [f"SELECT 'defined' AS kind, name AS item, definition AS digest FROM {views}"]
+
+    def views(self) -> str:
+        """The same, and what was noted of them."""
+        return " UNION ALL ".join(
+            [f"SELECT kind, item, digest FROM {self.name(STATE)} WHERE kind = 'view'", *self.defined()]
+        )
+
+    def _of_schema(self, query: str) -> str:
+        return query.format(schema=sql_quoted(self.namespace))
 
     def note(self, arrived: str) -> str:
-        """Notes that the items in the table ``arrived`` are loaded, with the checksums of their rows."""
+        """Notes the items in the table ``arrived``, without a digest where not as many rows arrived as were sent."""
         return (
-            f"INSERT INTO {self.name(STATE)} (kind, item, digest, checksum) SELECT a.kind, a.item, a.digest, h.checksum "
-            f"FROM {arrived} AS a LEFT JOIN ({self.held(wanted=arrived)}) AS h ON a.kind = h.kind AND a.item = h.item"
+            f"INSERT INTO {self.name(STATE)} (kind, item, digest, row_count) SELECT a.kind, a.item, "
+            "CASE WHEN a.row_count = COALESCE(c.row_count, 0) THEN a.digest END, a.row_count "
+            f"FROM {arrived} AS a LEFT JOIN ({self.counted(wanted=arrived)}) AS c ON a.kind = c.kind AND a.item = c.item"
         )
 
-    def distrust(self, existing: Existing) -> str:
-        """Forgets the digests of items whose rows are not as they were loaded, since ``note_again`` takes rows as they are."""
-        return (
-            f"UPDATE {self.name(STATE)} AS s SET digest = NULL FROM ({self.loaded(existing)}) AS l "
-            "WHERE s.kind = l.kind AND s.item = l.item AND l.digest IS NULL"
-        )
+    def not_noted(self) -> str:
+        """A query for the items that arrived in part."""
+        return f"SELECT kind, item FROM {self.name(STATE)} WHERE digest IS NULL ORDER BY kind, item"
 
-    def note_again(self) -> str:
-        """Notes the checksums of what is loaded anew, since the rows have other columns now."""
-        return (
-            f"UPDATE {self.name(STATE)} AS s SET checksum = h.checksum FROM ({self.held()}) AS h "
-            "WHERE s.kind = h.kind AND s.item = h.item"
-        )
+    def note_views(self) -> Iterator[str]:
+        """Notes what the views are defined as."""
+        yield f"DELETE FROM {self.name(STATE)} WHERE kind = 'view'"
+        for defined in self.defined():
+            yield (
+                f"INSERT INTO {self.name(STATE)} (kind, item, digest) "
+                f"SELECT 'view', item, digest FROM ({defined}) AS defined"
+            )
 
     def delete(self, gone: str) -> Iterator[str]:
         """Delete all rows of the items in the table ``gone``, and what is noted of them."""
@@ -163,12 +193,15 @@ class Statements:
     # what to make
 
     def create_all(self, tables: Collection[Table]) -> Iterator[str]:
-        """The schema with these tables, and with all of them the views, as a first load makes it."""
+        """The schema with these tables, and with all of them the views, or what they lack, as a first load makes them."""
         yield from self.create_schema()
         for table in tables:
-            yield from self.create(table)
+            yield self.create(table)
+            yield from self.add_columns(table, needed_of(table))
+            yield from self.describe(table)
         if len(tables) == len(ALL_TABLES):
             for view in VIEWS:
+                yield f"DROP VIEW IF EXISTS {self.name(view.name)}"
                 yield from self.create_view(view, ())
 
     def create_schema(self) -> list[str]:
@@ -177,42 +210,44 @@ class Statements:
 
     def begin(self, *temporary: str) -> Iterator[str]:
         """Temporary tables of items; what follows changes rows alone."""
-        place, text = self.dialect.quoted(self.namespace), self.dialect.text
+        place = self.dialect.quoted(self.namespace)
+        columns = ", ".join(f"{column.name} {self.dialect.type_of(column)}" for column in STATE_TABLE.columns)
         yield from (each.format(schema=place) for each in self.dialect.before)
-        yield from (f"{self.dialect.temporary} {name} (kind {text}, item {text}, digest {text})" for name in temporary)
+        yield from (f"{self.dialect.temporary} {name} ({columns}){self.dialect.on_commit}" for name in temporary)
         yield from (each.format(schema=place) for each in self.dialect.begin)
 
-    def create(self, table: Table) -> Iterator[str]:
-        """A table, with comments and keys."""
-        meaning = f"One row per {table.one_row_per}."
+    def create(self, table: Table) -> str:
+        """A table with its key, unless it is there."""
         needed = needed_of(table)
         lines = [self._declared(column, " NOT NULL" if column.name in needed else "") for column in columns_of(table)]
-        inside = self.dialect.inside
-        options = ""
-        if inside is not None:
+        if self.dialect.key:
             key = (column for column in table.columns if column.name in table.key)
-            lines.append(inside.key.format(columns=self.names(key)))
-            options = inside.options(table) + inside.table.format(comment=self.dialect.literal(meaning))
-        yield f"CREATE TABLE {self.name(table.name)} (\n  " + ",\n  ".join(lines) + f"\n){options}"
-        if inside is None:
-            yield f"COMMENT ON TABLE {self.name(table.name)} IS {sql_quoted(meaning)}"
-            for column in columns_of(table):
-                yield self._comment(table, column)
-        yield from self.dialect.constraints(self.name(table.name), table)
+            lines.append(self.dialect.key.format(columns=self.names(key)))
+        options = ""
+        if inside := self.dialect.inside:
+            options = inside.options(table) + inside.table.format(comment=self.dialect.literal(_meaning(table)))
+        return f"CREATE TABLE IF NOT EXISTS {self.name(table.name)} (\n  " + ",\n  ".join(lines) + f"\n){options}"
 
     def add_columns(self, table: Table, existing: Collection[str]) -> Iterator[str]:
         """Those columns that an existing table does not have."""
         for column in columns_of(table):
             if column.name not in existing:
-                yield f"ALTER TABLE {self.name(table.name)} ADD COLUMN {self._declared(column)}"
-                if self.dialect.inside is None:
-                    yield self._comment(table, column)
+                yield f"ALTER TABLE {self.name(table.name)} ADD COLUMN IF NOT EXISTS {self._declared(column)}"
+
+    def describe(self, table: Table) -> Iterator[str]:
+        """Comments where they are statements, and indexes."""
+        if self.dialect.inside is None:
+            yield f"COMMENT ON TABLE {self.name(table.name)} IS {sql_quoted(_meaning(table))}"
+            for column in columns_of(table):
+                yield self._comment(table.name, column.name, column)
+        for name, columns in self.dialect.indexes(table).items():
+            yield f"CREATE INDEX IF NOT EXISTS {name} ON {self.name(table.name)} ({columns})"
 
     def create_view(self, view: View, existing: Iterable[str]) -> Iterator[str]:
         """Make or replace it. Existing columns keep their order, and new ones come last: else grants would have to go."""
         quoted, columns = self.dialect.quoted, view.columns
         shown = ", ".join(
-            f"{self._alias(columns[name][0])}.{quoted(columns[name][1])} AS {quoted(name)}"
+            f"{self._alias(columns[name][0])}.{quoted(columns[name][1].name)} AS {quoted(name)}"
             for name in dict.fromkeys([*(name for name in existing if name in columns), *columns])
         )
         own, joined, is_living = self._alias(view.table.name), "", ""
@@ -227,6 +262,8 @@ class Statements:
         )
         if inside is None:
             yield f"COMMENT ON VIEW {self.name(view.name)} IS {sql_quoted(view.meaning)}"
+            for name, (_, column) in columns.items():
+                yield self._comment(view.name, name, column)
 
     def _alias(self, table: str) -> str:
         return "e" if table == schema.EXECUTIONS.name else "t"
@@ -240,31 +277,40 @@ class Statements:
             commented = inside.column.format(comment=self.dialect.literal(comment(column)))
         return f"{self.dialect.quoted(column.name)} {self.dialect.type_of(column)}{needed}{commented}"
 
-    def _comment(self, table: Table, column: Column) -> str:
-        name = self.dialect.quoted(column.name)
-        return f"COMMENT ON COLUMN {self.name(table.name)}.{name} IS {sql_quoted(comment(column))}"
+    def _comment(self, place: str, name: str, column: Column) -> str:
+        """That of a column of a table or view."""
+        return f"COMMENT ON COLUMN {self.name(place)}.{self.dialect.quoted(name)} IS {sql_quoted(comment(column))}"
 
 
-_INDEXED = {table.name: group.item for group, table in DATA if (group.item,) != table.key}
+_REPLACED_BY = {table.name: group.item for group, table in DATA if (group.item,) != table.key}
 
 
-def _constraints(name: str, table: Table) -> Iterable[str]:
-    """The primary key, and an index on what its rows are replaced by."""
-    yield f"ALTER TABLE {name} ADD PRIMARY KEY ({', '.join(table.key)})"
-    if item := _INDEXED.get(table.name):
-        yield f"CREATE INDEX ON {name} ({item})"
+def _indexes(table: Table) -> dict[str, str]:
+    """One on what its rows are replaced by, and one for questions about a time."""
+    by_time = ["run_test", table.start] if {"run_test", table.start} <= {*arrow_schema_of(table).names} else []
+    indexed = [each for each in ([_REPLACED_BY.get(table.name, "")], by_time) if any(each)]
+    return {"_".join([table.name, *columns, "idx"]): ", ".join(columns) for columns in indexed}
 
 
 POSTGRESQL = Dialect(
     types=("text", "bigint", "double precision", "boolean", "timestamp with time zone"),
-    row_hash="hash_record_extended(ROW({columns}), 0)",
-    constraints=_constraints,
+    json="jsonb",
+    views="SELECT CAST(viewname AS text) AS name, definition FROM pg_views WHERE schemaname = {schema}",
+    key="PRIMARY KEY ({columns})",
+    indexes=_indexes,
+    on_commit=" ON COMMIT DROP",  # behind a pooler the next load may be in the same session of the server
 )
 """Here, and not beside its driver, since ``schema --ddl`` prints it where no driver is."""
+SEARCH_PATH = "pg_catalog"
+"""So definitions of views name their tables in full, whoever asks for them."""
 
 
 def postgresql_tables(tables: Collection[Table]) -> str:
-    """Statements that make the tables and views as a first load makes them; it then takes them for its own."""
-    is_all = {table.name for table in tables} >= {table.name for _, table in DATA}
-    made = Statements(POSTGRESQL, DEFAULT_NAMESPACE).create_all(ALL_TABLES if is_all else tables)
-    return "\n\n".join(f"{statement};" for statement in made)
+    """Statements that make the tables and views as a first load does, or add what they lack; a load takes them for its own."""
+    sql, is_all = Statements(POSTGRESQL, DEFAULT_NAMESPACE), {table.name for table in tables} >= TABLE_NAMES
+    made = ["BEGIN", f"SET LOCAL search_path = {SEARCH_PATH}", *sql.create_all(ALL_TABLES if is_all else tables)]
+    return "\n\n".join(f"{each};" for each in [*made, *(sql.note_views() if is_all else ()), "COMMIT"])
+
+
+def _meaning(table: Table) -> str:
+    return f"One row per {table.one_row_per}."

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from etl.model import schema
 from etl.model.digest import fingerprint
-from etl.model.schema import STRING, Column, Table
+from etl.model.schema import INT, STRING, Column, Table
 
 KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP)
 Types = Mapping[pa.DataType, str]
@@ -41,15 +41,15 @@ STATE_TABLE = Table(
     "item that was loaded, for the next load; of no use to readers",
     "",
     (
-        Column("kind", STRING, "dataset, execution, errors, run, or table (Delta only).", is_key=True),
+        Column("kind", STRING, "dataset, execution, errors, run, view, or table (Delta only).", is_key=True),
         Column(
             "item",
             STRING,
-            "Id of the dataset, execution or export run; key of the run test; name of the table.",
+            "Id of the dataset, execution or export run; key of the run test; name of the view or table.",
             is_key=True,
         ),
-        Column("digest", STRING, "Hash of what the dataset held when the item was loaded."),
-        Column("checksum", STRING, "The warehouse's own hash of the item's rows, as they were loaded (not in Delta)."),
+        Column("digest", STRING, "Hash of what the dataset held when the item was loaded; definition of the view."),
+        Column("row_count", INT, "How many rows of the item were loaded (not in Delta)."),
     ),
     (),
 )
@@ -68,15 +68,11 @@ class View:
     of_execution: tuple[str, ...] = ()
 
     @property
-    def columns(self) -> dict[str, tuple[str, str]]:
-        """Of each of its columns the table and the name there."""
-        own = {column.name: (self.table.name, column.name) for column in columns_of(self.table)}
-        return own | {f"execution_{name}": (schema.EXECUTIONS.name, name) for name in self.of_execution}
-
-    @property
-    def reads(self) -> set[str]:
-        """The names of its tables."""
-        return {table for table, _ in self.columns.values()}
+    def columns(self) -> dict[str, tuple[str, Column]]:
+        """Of each of its columns the table and the column there."""
+        of_execution = {column.name: column for column in schema.EXECUTIONS.columns}
+        own = {column.name: (self.table.name, column) for column in columns_of(self.table)}
+        return own | {f"execution_{name}": (schema.EXECUTIONS.name, of_execution[name]) for name in self.of_execution}
 
     @property
     def meaning(self) -> str:

@@ -22,16 +22,17 @@ from etl.model.schema import Table
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a warehouse has: by kind and item the digest that it was loaded with, None where its rows are other ones now.
+    """What a warehouse has: by kind and item the digest that it was loaded with, None where it has more or fewer rows now.
 
-    The digest is empty where they may be: then the item is loaded again, unless the dataset has nothing of it any more.
-    ``dataset_id`` is that of the dataset it was loaded from, None before the first load. ``is_outdated``: its tables are missing,
-    or may lack a column.
+    The digest is empty where its rows may be other ones: then the item is loaded again, unless the dataset has nothing of it any
+    more. ``dataset_id`` is that of the dataset it was loaded from, None before the first load. ``is_outdated``: its tables or views
+    are missing, or may lack a column. ``altered_views`` are not as they were made.
     """
 
     dataset_id: str | None = None
     digests: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     is_outdated: bool = True
+    altered_views: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Warehouse(Protocol):
     def replace(self, step: LoadStep) -> list[str]:
         """Remove and put there what the step says, and make or complete the tables first; returns what is worth a notice.
 
-        Tables of somebody else are refused, and so is a column of another type.
+        Tables of somebody else are refused, and so is a column of another type. What arrived is counted before it is noted.
         """
 
     def places(self, table: Table) -> set[Place]:

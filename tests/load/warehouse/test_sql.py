@@ -8,6 +8,7 @@ import pytest
 
 from etl.load.warehouse.load import load
 from etl.load.warehouse.sql import SqlWarehouse
+from etl.load.warehouse.tables import VIEWS
 from etl.model import schema
 from tests.loads import compared, next_export
 from tests.warehouses import Place, assert_equals_dataset, contents_of, load_into
@@ -38,12 +39,12 @@ def test_views_show_what_came_in_the_place_of_what_was_renamed(
 def test_places_are_columns_and_everything_has_a_comment(data: Path, warehouse: Place) -> None:
     load_into(warehouse, data)
     comments: list[str] = []
-    for table in schema.TABLES.values():
+    for name in [*schema.TABLES, *(view.name for view in VIEWS)]:
         sql = (
-            f"SELECT col_description('{{s}}.{table.name}'::regclass, attnum) AS text FROM pg_attribute "
-            f"WHERE attrelid = '{{s}}.{table.name}'::regclass AND attnum > 0"
+            f"SELECT col_description('{{s}}.{name}'::regclass, attnum) AS text FROM pg_attribute "
+            f"WHERE attrelid = '{{s}}.{name}'::regclass AND attnum > 0"
             if warehouse.has_keys
-            else f"SELECT comment AS text FROM duckdb_columns() WHERE schema_name = '{{s}}' AND table_name = '{table.name}'"
+            else f"SELECT comment AS text FROM duckdb_columns() WHERE schema_name = '{{s}}' AND table_name = '{name}'"
         )
         comments += [row["text"] for row in warehouse.query(sql)]
     assert all(comments)

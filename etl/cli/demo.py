@@ -29,7 +29,7 @@ from etl.settings.sections import Warehouse
 
 _RUN_TESTS, _EXECUTIONS, _CALLS = 3, 20, 25
 _QUESTION = """\
-SELECT run_test_name, count(*) AS calls, round(sum(cost_total_cost_cents) / 100, 2) AS dollars
+SELECT run_test_name, count(*) AS calls, round(sum(cost_total_cost_cents) / 100.0, 2) AS dollars
 FROM simulation_metrics.calls_current
 GROUP BY run_test_name
 ORDER BY dollars DESC"""

@@ -7,10 +7,13 @@ import random
 import re
 import signal
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -266,6 +269,7 @@ async def test_the_page_s_sql_answers_in_postgresql(server: Sandbox, tmp_path: P
     assert {row["run_test_name"] for row in rows} == {each.name for each in server.world.run_tests}
     calls = [row for row in in_postgresql.rows(schema.CALLS) if row["latency_avg_agent_latency_ms"] is not None]
     assert sum(row["calls"] for row in rows) == len(calls)
+    assert any(float(row["dollars"]) % 1 for row in rows)
     in_postgresql.edit(
         "CREATE ROLE analysts", *permissions.replace("simulation_metrics", "metrics_of_page").split(";\n")[:-1]
     )
@@ -363,3 +367,42 @@ async def test_load_that_is_killed_left_nothing_or_all_and_the_next_one_heals(
         warehouse.close()
         load_into(warehouse, tmp_path / "data")
         assert_equals_dataset(warehouse, tmp_path / "data")
+
+
+ROWS_READ = "SELECT " + ", ".join(
+    f"(SELECT count(*) FROM {{s}}.{name}) AS {name}, (SELECT sum(hashtext(CAST(t AS text))) FROM {{s}}.{name} AS t) AS of_{name}"
+    for name in ("executions_current", "calls", "evals")
+)
+NO_ROWS = (0, None) * 3
+
+
+@pytest.mark.parametrize(("kills", "reads"), [(2, 20), pytest.param(100, 2000, marks=pytest.mark.slow)])
+async def test_readers_behind_a_pooler_see_all_or_nothing_whenever_loads_are_killed(
+    server: Sandbox, tmp_path: Path, in_postgresql: Place, pooled: Place, kills: int, reads: int
+) -> None:
+    write_warehouse(tmp_path, server, pooled)
+    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
+    context, chance, seen, is_over = fork_server(), random.Random(kills), Counter[tuple[Any, ...]](), Event()
+
+    def read_on() -> None:
+        with closing(Place(pooled.url, pooled.namespace)) as place:
+            while not is_over.is_set():
+                seen[tuple(place.query(ROWS_READ)[0].values())] += 1
+
+    whole = tuple(pooled.query(ROWS_READ)[0].values())
+    with ThreadPoolExecutor() as pool:
+        readers = [pool.submit(read_on) for _ in range(4)]
+        try:
+            for _ in range(kills):
+                in_postgresql.edit(*(f"DELETE FROM {{s}}.{name}" for name in ("executions", "calls", "evals")))
+                process = context.Process(target=_load_and_be_killed, args=(tmp_path, chance.randrange(25)))
+                process.start()
+                await asyncio.to_thread(process.join)
+            assert (await metrics_etl("load", cwd=tmp_path, env=environment(server))).exit_code == 0
+            while seen.total() < reads and not any(reader.done() for reader in readers):
+                await asyncio.to_thread(in_postgresql.query, "SELECT 1")
+        finally:
+            is_over.set()
+    assert [reader.result() for reader in readers] == [None] * 4
+    assert {*seen} <= {whole, NO_ROWS}
+    assert_equals_dataset(in_postgresql, tmp_path / "data")

@@ -1,4 +1,4 @@
-"""What is particular to PostgreSQL: rights, poolers, replicas, what administrators add, encodings, locks, and servers that vanish."""
+"""What is particular to PostgreSQL: rights, poolers, replicas, what others add, encodings, locks, and servers that vanish."""
 
 import subprocess
 import threading
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -113,17 +112,15 @@ def test_replica_is_verified_and_takes_no_load(data: Path, in_postgresql: Place,
         load_into(on_replica, data, is_full=True)
 
 
-DROPPING = (
-    "CREATE FUNCTION {s}.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
-    "CREATE TRIGGER dropping BEFORE INSERT ON {s}.calls FOR EACH ROW WHEN (NEW.execution_id = 'e2') "
-    "EXECUTE FUNCTION {s}.nothing()",
-)
+DROPPING = """
+CREATE FUNCTION {s}.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER dropping BEFORE INSERT ON {s}.calls FOR EACH ROW WHEN (NEW.execution_id = 'e2') EXECUTE FUNCTION {s}.nothing()"""
 
 
 def test_rows_that_a_trigger_drops_are_missed_and_nothing_is_noted(data: Path, in_postgresql: Place) -> None:
     load_into(in_postgresql, data)
     before = in_postgresql.rows(schema.CALLS)
-    in_postgresql.edit(*DROPPING)
+    in_postgresql.edit(*DROPPING.split(";\n"))
     next_export(data)
     for is_full in (False, True):
         with pytest.raises(

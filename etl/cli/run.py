@@ -1,6 +1,8 @@
 """``run``, ``plan`` and ``load``: bring dataset and warehouse up to date, or show what that would take."""
 
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -11,12 +13,15 @@ import typer
 from etl.cli.console import print_json, print_message, print_rate_limit_wait, print_result
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, output, selection
 from etl.cli.process import end, hearing_signals, report_errors, run_async, stop_on_signals
-from etl.errors import ConfigurationError, ExitCode, ExporterError
+from etl.errors import ConfigurationError, ExitCode, ExporterError, LockHeldError
 
 if TYPE_CHECKING:
+    from etl.load.files.contract import Files
     from etl.pipeline.run import Notify
     from etl.pipeline.summary import Summary
     from etl.settings import Settings
+
+_LOOK_SECONDS = 0.5
 
 
 def run(  # noqa: PLR0913 one parameter for each option of the command
@@ -181,7 +186,10 @@ def load(
         else:
             files.prepare()
             now = datetime.now(UTC)
-            with files.lock(now), load_progress(is_shown=not quiet and not as_json) as on_progress:
+            with (
+                _lock_of_load(files, now, is_told=quiet),
+                load_progress(is_shown=not quiet and not as_json) as on_progress,
+            ):
                 files.sweep_staging()
                 result = hearing_signals(
                     partial(load_warehouse, settings.warehouse, dataset, now, is_full=full, on_progress=on_progress)
@@ -194,6 +202,25 @@ def load(
             for problem in result.problems:
                 print_message(problem)
         end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE, is_all_printed=dry_run)
+
+
+@contextmanager
+def _lock_of_load(files: "Files", now: datetime, *, is_told: bool) -> Iterator[None]:
+    """Hold the dataset's lock; another load that holds it is waited for, since it may be into another target."""
+    note = ", loading a warehouse"
+    with ExitStack() as opened:
+        while True:
+            try:
+                opened.enter_context(files.lock(now, note=note))
+                break
+            except LockHeldError:
+                if not (holder := files.lock_holder() or note).endswith(note):
+                    raise
+            if not is_told:
+                print_message(f"waiting for another load of this dataset ({holder})")
+            is_told = True
+            time.sleep(_LOOK_SECONDS)
+        yield
 
 
 def _leave_note(error: ConfigurationError, settings: "Settings") -> None:

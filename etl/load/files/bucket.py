@@ -56,10 +56,10 @@ class BucketFiles:
         return Probe(self.has(""), None)
 
     @contextmanager
-    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped) -> Iterator[None]:
+    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped, note: str = "") -> Iterator[None]:
         """Hold the dataset's lease; see ``lease.hold``."""
         self._objects.be_patient(is_stopped)
-        with lease.hold(self._objects, now, is_stopped) as held:
+        with lease.hold(self._objects, now, is_stopped, note) as held:
             self._lease, self._listed = held, {each.path: each for each in self._objects.list("")}
             try:
                 yield

@@ -74,9 +74,12 @@ class Files(Protocol):
     def probe(self) -> Probe:
         """Prove that an export could write here, and leave no trace."""
 
-    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped) -> AbstractContextManager[None]:
+    def lock(
+        self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped, note: str = ""
+    ) -> AbstractContextManager[None]:
         """Be the only writer inside the ``with`` block; LockHeldError when there is another one. ``prepare`` comes first.
 
+        ``note`` is added to the words that name the holder to others.
         Where it takes time to find out whether there is another one, it counts as one once ``is_stopped``.
         """
 

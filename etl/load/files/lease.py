@@ -29,9 +29,10 @@ _OUTAGE_SECONDS = 120
 class Lease:
     """The lock object, while this process holds it."""
 
-    def __init__(self, objects: Objects, now: datetime) -> None:
+    def __init__(self, objects: Objects, now: datetime, note: str = "") -> None:
         self._objects = objects
         self._holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now.isoformat(timespec="seconds")}
+        self._holder |= {"note": note} if note else {}
         self._token = secrets.token_hex(16)
         self._renewals = 0
         self._seen: Version | None = None
@@ -151,14 +152,16 @@ def _clocks() -> tuple[float, float]:
 
 
 @contextmanager
-def hold(objects: Objects, now: datetime, is_stopped: Callable[[], bool] = never_stopped) -> Iterator[Lease]:
-    """Hold the lease of the dataset, and renew it at every third of its life.
+def hold(
+    objects: Objects, now: datetime, is_stopped: Callable[[], bool] = never_stopped, note: str = ""
+) -> Iterator[Lease]:
+    """Hold the lease of the dataset, and renew it at every third of its life; ``note`` is added to the words for the holder.
 
     Raises:
         LockHeldError: another process holds it; the message says who and since when.
         DestinationError: the store fails, or ignores conditions.
     """
-    lease, end = Lease(objects, now), Event()
+    lease, end = Lease(objects, now, note), Event()
 
     def renew_until_the_end() -> None:
         while not end.wait(LIFE_SECONDS / 3):
@@ -223,6 +226,6 @@ def _holder(text: bytes) -> str | None:
         told = json.loads(text)
         if not told["token"] or told.get("released"):
             return None
-        return f"pid {told['pid']} on {told['host']} since {told['since']}"
+        return f"pid {told['pid']} on {told['host']} since {told['since']}{told.get('note', '')}"
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None

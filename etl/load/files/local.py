@@ -58,9 +58,9 @@ class LocalFiles:
         return LocalFileSystem(), str(self.root)
 
     @contextmanager
-    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped) -> Iterator[None]:  # noqa: ARG002
+    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped, note: str = "") -> Iterator[None]:  # noqa: ARG002
         """Hold the dataset's lock; see ``lock.exclusive``. Who holds it is known at once."""
-        with lock.exclusive(self.root, now=now):
+        with lock.exclusive(self.root, now=now, note=note):
             yield
 
     def lock_holder(self) -> str | None:

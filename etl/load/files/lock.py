@@ -26,8 +26,8 @@ _HAVE_NONE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def exclusive(root: Path, *, now: datetime) -> Iterator[None]:
-    """Hold the lock of the dataset in this folder.
+def exclusive(root: Path, *, now: datetime, note: str = "") -> Iterator[None]:
+    """Hold the lock of the dataset in this folder; ``note`` is added to the words that name the holder.
 
     Raises:
         LockHeldError: another process holds it; the message says who and since when.
@@ -45,6 +45,7 @@ def exclusive(root: Path, *, now: datetime) -> Iterator[None]:
         try:
             _lock(file, folder)
             holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now.isoformat(timespec="seconds")}
+            holder |= {"note": note} if note else {}
             os.ftruncate(file, 0)
             os.pwrite(file, json.dumps(holder).encode(), 0)
         except BlockingIOError:
@@ -94,6 +95,6 @@ def _lock(file: int, folder: int) -> None:
 def _holder(text: bytes) -> str:
     try:
         holder = json.loads(text)
-        return f"pid {holder['pid']} on {holder['host']} since {holder['since']}"
+        return f"pid {holder['pid']} on {holder['host']} since {holder['since']}{holder.get('note', '')}"
     except (KeyError, TypeError, ValueError, RecursionError):
         return "holder unknown"

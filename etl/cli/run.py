@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -208,19 +208,18 @@ def load(
 def _lock_of_load(files: "Files", now: datetime, *, is_told: bool) -> Iterator[None]:
     """Hold the dataset's lock; another load that holds it is waited for, since it may be into another target."""
     note = ", loading a warehouse"
-    with ExitStack() as opened:
-        while True:
-            try:
-                opened.enter_context(files.lock(now, note=note))
-                break
-            except LockHeldError:
-                if not (holder := files.lock_holder() or note).endswith(note):
-                    raise
-            if not is_told:
-                print_message(f"waiting for another load of this dataset ({holder})")
-            is_told = True
-            time.sleep(_LOOK_SECONDS)
-        yield
+    while True:
+        try:
+            with files.lock(now, note=note):
+                yield
+                return
+        except LockHeldError:
+            if not (holder := files.lock_holder() or note).endswith(note):
+                raise
+        if not is_told:
+            print_message(f"waiting for another load of this dataset ({holder})")
+        is_told = True
+        time.sleep(_LOOK_SECONDS)
 
 
 def _leave_note(error: ConfigurationError, settings: "Settings") -> None:

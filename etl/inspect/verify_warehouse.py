@@ -154,13 +154,12 @@ def _comparable(table: Table, rows: pa.Table) -> pa.Table:
 
 def _canonical(text: str) -> str:
     try:
-        return json.dumps(json.loads(text, parse_int=Decimal, parse_float=Decimal), sort_keys=True, default=_number)
+        said = json.loads(text, parse_int=Decimal, parse_float=Decimal)
     except ValueError:
         return text
-
-
-def _number(number: Decimal) -> list[str]:
-    return [str(number.normalize() + 0)]  # 1E+2 and 100, 0.0 and -0.0 are the same
+    return json.dumps(
+        said, sort_keys=True, default=lambda number: [str(number.normalize() + 0)]
+    )  # 1E+2 is 100, -0.0 is 0
 
 
 def _by_item(group: Group, table: Table, rows: pa.Table) -> Mapping[str, list[tuple[Key, dict[str, Any]]]]:

@@ -202,9 +202,7 @@ class SqlWarehouse:
             else:
                 continue
             is_made = True
-        altered = (
-            _altered_views(_digests(self._session.query(self._sql.views()).to_pylist())) if self._dialect.views else ()
-        )
+        altered = _altered_views(_digests(self._session.query(self._sql.views()).to_pylist()))
         for view in VIEWS:
             shown = existing.get(view.name, {})
             if view.columns.keys() - shown.keys() or view.name in altered or is_made:
@@ -214,8 +212,7 @@ class SqlWarehouse:
         try:
             self._execute(statements)
         except DestinationError as failure:
-            why = str(failure).removeprefix(f"{self._session.where}: ")
-            raise DestinationError(f"{self.where}: {what} cannot be made: {why}") from failure
+            raise DestinationError(f"{failure}: {what} cannot be made") from failure
 
     def _has_schema(self) -> bool:
         """Who owns a schema may not be allowed to make one, not even if it is there."""

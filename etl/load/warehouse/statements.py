@@ -49,7 +49,7 @@ class Dialect:
         "WHERE table_schema = {schema} ORDER BY table_name, ordinal_position"
     )
     schemas: str = "SELECT schema_name FROM information_schema.schemata WHERE schema_name = {schema}"
-    views: str = ""
+    views: str = "SELECT '' AS name, '' AS definition"
     key: str = ""
     indexes: Callable[[Table], Mapping[str, str]] = lambda _table: {}
     quoted: Callable[[str], str] = lambda name: f'"{name}"'
@@ -129,14 +129,14 @@ class Statements:
         """
         tables = TABLE_NAMES if existing is None else existing.keys() & TABLE_NAMES
         if existing is not None and not (tables and "row_count" in existing[STATE]):
-            return " UNION ALL ".join([f"SELECT kind, item, digest FROM {self.name(STATE)}", *self.defined()])
-        loaded = (
+            return f"SELECT kind, item, digest FROM {self.name(STATE)} UNION ALL {self._defined()}"
+        return (
             "SELECT COALESCE(s.kind, c.kind) AS kind, COALESCE(s.item, c.item) AS item, "
             "CASE WHEN COALESCE(s.row_count, 0) = COALESCE(c.row_count, 0) THEN s.digest "
             "WHEN s.kind IS NOT NULL AND s.row_count IS NULL THEN '' END AS digest "
-            f"FROM {self.name(STATE)} AS s FULL OUTER JOIN ({self.counted(tables)}) AS c ON s.kind = c.kind AND s.item = c.item"
+            f"FROM {self.name(STATE)} AS s FULL OUTER JOIN ({self.counted(tables)}) AS c ON s.kind = c.kind AND s.item = c.item "
+            f"UNION ALL {self._defined()}"
         )
-        return " UNION ALL ".join([loaded, *self.defined()])
 
     def loaded_if_whole(self) -> str:
         """The same, and as kind ``column`` the type of each column. Fails where a table is missing."""
@@ -144,19 +144,13 @@ class Statements:
         looked_up = f"SELECT 'column', table_name || '.' || column_name, data_type FROM ({columns}) AS declared"
         return f"{self.loaded()} UNION ALL {looked_up}"
 
-    def defined(self) -> list[str]:
-        """A query for what views are defined as, if the engine tells."""
-        if not self.dialect.views:
-            return []
-        ours = ", ".join(sql_quoted(view.name) for view in VIEWS)
-        views = f"({self._of_schema(self.dialect.views)}) AS views WHERE name IN ({ours})"
-        return [f"SELECT 'defined' AS kind, name AS item, definition AS digest FROM {views}"]
-
     def views(self) -> str:
-        """The same, and what was noted of them."""
-        return " UNION ALL ".join(
-            [f"SELECT kind, item, digest FROM {self.name(STATE)} WHERE kind = 'view'", *self.defined()]
-        )
+        """A query for what views are defined as, as kind ``defined``, and for what was noted of them."""
+        return f"SELECT kind, item, digest FROM {self.name(STATE)} WHERE kind = 'view' UNION ALL {self._defined()}"
+
+    def _defined(self) -> str:
+        views, ours = self._of_schema(self.dialect.views), ", ".join(sql_quoted(view.name) for view in VIEWS)
+        return f"SELECT 'defined', name, definition FROM ({views}) AS views WHERE name IN ({ours})"
 
     def _of_schema(self, query: str) -> str:
         return query.format(schema=sql_quoted(self.namespace))
@@ -176,11 +170,7 @@ class Statements:
     def note_views(self) -> Iterator[str]:
         """Notes what the views are defined as."""
         yield f"DELETE FROM {self.name(STATE)} WHERE kind = 'view'"
-        for defined in self.defined():
-            yield (
-                f"INSERT INTO {self.name(STATE)} (kind, item, digest) "
-                f"SELECT 'view', item, digest FROM ({defined}) AS defined"
-            )
+        yield f"INSERT INTO {self.name(STATE)} (kind, item, digest) {self._defined().replace('defined', 'view', 1)}"
 
     def delete(self, gone: str) -> Iterator[str]:
         """Delete all rows of the items in the table ``gone``, and what is noted of them."""

@@ -41,7 +41,7 @@ class Place:
     url: str
     namespace: str = "simulation_metrics"
     _own: Any = None
-    has_views = is_atomic = counts_rows = True
+    has_views = tells_views = is_atomic = counts_rows = True
     is_emulated = False
     """Then the end of its connection undoes nothing."""
 

@@ -200,8 +200,8 @@ MUTANTS = [
     Mutant(
         "a load that dies leaves nothing behind",
         "etl/load/warehouse/sql.py",
-        "            for _, table in DATA:\n                session.append",
-        "            session.commit()\n            for _, table in DATA:\n                session.append",
+        "            for group, table in DATA:\n                session.append",
+        "            session.commit()\n            for group, table in DATA:\n                session.append",
         ("tests/load/warehouse/test_laws.py",),
     ),
     Mutant(

@@ -17,7 +17,7 @@ from adbc_driver_postgresql import dbapi
 from etl.errors import DestinationError
 from etl.load.background import in_background
 from etl.load.warehouse.sql import SqlWarehouse
-from etl.load.warehouse.statements import DATA, POSTGRESQL, SEARCH_PATH
+from etl.load.warehouse.statements import DATA, POSTGRESQL
 from etl.load.warehouse.tables import sql_quoted
 from etl.load.warehouse.target import streamed
 from etl.model.wording import counted
@@ -67,7 +67,7 @@ class _Session:
         if self._is_begun:
             return
         self._is_begun = True
-        settings = {"client_encoding": "UTF8", "search_path": SEARCH_PATH, "tcp_user_timeout": str(_VANISHED_MS)}
+        settings = {"client_encoding": "UTF8", "tcp_user_timeout": str(_VANISHED_MS)}
         settings |= {f"tcp_{name}": str(value) for name, value in _KEEPALIVES.items()}
         limits = {"lock_timeout": LOCK_SECONDS, "statement_timeout": STATEMENT_SECONDS}
         limits["idle_in_transaction_session_timeout"] = LOCK_SECONDS

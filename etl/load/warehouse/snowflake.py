@@ -39,6 +39,10 @@ _DIALECT = Dialect(
         "WHERE table_schema = UPPER({schema}) ORDER BY table_name, ordinal_position"
     ),
     schemas="SELECT schema_name FROM information_schema.schemata WHERE schema_name = UPPER({schema})",
+    views=(
+        "SELECT LOWER(table_name) AS name, view_definition AS definition FROM information_schema.views "
+        "WHERE table_schema = UPPER({schema})"
+    ),
     quoted=_quoted,
     inside=Inside(
         column=" COMMENT {comment}",

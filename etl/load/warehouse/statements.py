@@ -165,7 +165,7 @@ class Statements:
 
     def not_noted(self) -> str:
         """A query for the items that arrived in part."""
-        return f"SELECT kind, item FROM {self.name(STATE)} WHERE digest IS NULL ORDER BY kind, item"
+        return f"SELECT kind, item FROM {self.name(STATE)} WHERE digest IS NULL AND row_count IS NOT NULL ORDER BY kind, item"
 
     def note_views(self) -> Iterator[str]:
         """Notes what the views are defined as."""
@@ -285,20 +285,22 @@ def _indexes(table: Table) -> dict[str, str]:
 POSTGRESQL = Dialect(
     types=("text", "bigint", "double precision", "boolean", "timestamp with time zone"),
     json="jsonb",
-    views="SELECT CAST(viewname AS text) AS name, definition FROM pg_views WHERE schemaname = {schema}",
+    # Whether a definition names the schema depends on who asks for it.
+    views=(
+        "SELECT CAST(viewname AS text) AS name, replace(definition, quote_ident(schemaname) || '.', '') AS definition "
+        "FROM pg_views WHERE schemaname = {schema}"
+    ),
     key="PRIMARY KEY ({columns})",
     indexes=_indexes,
     on_commit=" ON COMMIT DROP",  # behind a pooler the next load may be in the same session of the server
 )
 """Here, and not beside its driver, since ``schema --ddl`` prints it where no driver is."""
-SEARCH_PATH = "pg_catalog"
-"""So definitions of views name their tables in full, whoever asks for them."""
 
 
 def postgresql_tables(tables: Collection[Table]) -> str:
     """Statements that make the tables and views as a first load does, or add what they lack; a load takes them for its own."""
     sql, is_all = Statements(POSTGRESQL, DEFAULT_NAMESPACE), {table.name for table in tables} >= TABLE_NAMES
-    made = ["BEGIN", f"SET LOCAL search_path = {SEARCH_PATH}", *sql.create_all(ALL_TABLES if is_all else tables)]
+    made = ["BEGIN", *sql.create_all(ALL_TABLES if is_all else tables)]
     return "\n\n".join(f"{each};" for each in [*made, *(sql.note_views() if is_all else ()), "COMMIT"])
 
 

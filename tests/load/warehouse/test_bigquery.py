@@ -75,6 +75,7 @@ class Project(Place):
 
     client: Any
     is_emulated = True
+    tells_views = False
 
     def die(self, data: Path, *, nth: int) -> bool:
         """At its nth request for a job or table; what is staged then expires."""

@@ -445,7 +445,7 @@ def test_view_that_is_not_there_is_made_again(viewed: Any, data: Path, view: Any
 
 @pytest.mark.parametrize("is_full", [False, True])
 def test_view_that_somebody_changed_is_found_and_made_again(viewed: Any, data: Path, *, is_full: bool) -> None:
-    for view in VIEWS:
+    for view in VIEWS if viewed.tells_views else ():
         with closing(viewed.open()) as opened:
             (make, *_) = opened._sql.create_view(view, ())
         viewed.edit(f"{make} AND false")

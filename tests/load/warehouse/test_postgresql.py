@@ -54,6 +54,17 @@ def prepared(in_postgresql: Place) -> Iterator[Place]:
         yield place
 
 
+def test_view_is_the_same_for_whom_its_schema_is_in_the_search_path(data: Path, in_postgresql: Place) -> None:
+    load_into(in_postgresql, data)
+    grants = (
+        "ALTER ROLE {r} SET search_path = {s}",
+        "GRANT USAGE ON SCHEMA {s} TO {r}",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA {s} TO {r}",
+    )
+    with closing(of_role(in_postgresql, "reader", *grants)) as reader:
+        assert compared(reader, data).findings == []
+
+
 @pytest.mark.slow
 def test_tables_that_an_administrator_made_are_filled_by_who_may_make_none(
     data: Path, in_postgresql: Place, prepared: Place

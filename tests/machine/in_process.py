@@ -181,7 +181,7 @@ class MemoryFiles:
         return Probe(is_there=True, free_bytes=None)
 
     @contextmanager
-    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = bool) -> Iterator[None]:  # noqa: ARG002
+    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = bool, note: str = "") -> Iterator[None]:  # noqa: ARG002
         if self.store.is_locked:
             raise LockHeldError(f"another export holds {LOCK}")
         self.store.is_locked = True

@@ -27,7 +27,7 @@ from tests.warehouses import new_duckdb
 
 OF_VERIFY = {
     *(Kind.DAMAGED, Kind.MISPLACED, Kind.ALTERED, Kind.SCHEMA, Kind.UNREADABLE),
-    *(Kind.NOT_READ, Kind.FOREIGN_FILE, Kind.DIFFERENCE),
+    *(Kind.NOT_READ, Kind.FOREIGN_FILE, Kind.DIFFERENCE, Kind.LOADED_WRONG),
 }
 Cause = Callable[[Nights], dict[str, Any] | None]
 """Brings the alarm about; what it returns are options of the run that is to tell it."""

@@ -14,7 +14,6 @@ from etl.load.warehouse.target import do_nothing, streamed
 
 _DIALECT = Dialect(
     types=("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE"),
-    json="JSON",
     views="SELECT view_name AS name, sql AS definition FROM duckdb_views() WHERE schema_name = {schema}",
 )
 _MEMORY = "120MB"

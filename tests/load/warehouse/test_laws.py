@@ -278,6 +278,18 @@ def test_columns_of_a_newer_version_are_added_and_nothing_is_loaded_again(target
     assert_settled(target, data)
 
 
+def test_what_a_version_loaded_that_did_not_count_is_loaded_again_and_nothing_is_lost(target: Any, data: Path) -> None:
+    load_into(target, data)
+    shutil.rmtree(data / "calls" / "run_test=refund")
+    for name in ("executions", "evals"):
+        shutil.rmtree(data / name / "run_test=refund")
+    target.make_older(STATE, "row_count")
+    for _ in range(2):
+        result = load_into(target, data)
+        assert (result.removed, result.missing) == (0, ("e4", "e7"))
+    assert {row["execution_id"] for row in target.rows(schema.EXECUTIONS)} == {"e1", "e2", "e3", "e4", "e5", "e7"}
+
+
 def test_columns_that_the_exporter_does_not_have_do_no_harm(target: Any, data: Path) -> None:
     """Those of an older version, and of others; what they hold stays with rows that are not replaced."""
     load_into(target, data)

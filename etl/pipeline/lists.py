@@ -149,12 +149,6 @@ def _gives_nothing_to_do(run: Run, row: ListedExecution, state: StoredState) -> 
     return not is_scrubbed and says_nothing_new(row, state.executions.get(row.execution_id), run.policy)
 
 
-def _living(state: StoredState, names: Collection[str]) -> set[str]:
-    """The stored executions of these run tests that are not marked."""
-    stored = state.executions.items()
-    return {each for each, known in stored if known.deleted_at is None and known.run_test_name in names}
-
-
 def _shows_stored(record: Record, state: StoredState) -> bool:
     return not state.executions or not record.listed_ids().isdisjoint(state.executions)
 
@@ -162,31 +156,27 @@ def _shows_stored(record: Record, state: StoredState) -> bool:
 async def _refuse_another_workspace(run: Run, record: Record, state: StoredState) -> None:
     """Refuse to export where the lists have none of the stored executions: the key may see another workspace.
 
-    That is so where all of them were read and have others in their place, or where none of the stored ones exists by its id.
+    That is so where all of them were read and have others in their place, or where none of the stored ones exists by its id. Where
+    the API does not say, the run goes on: nothing is marked that it does not confirm.
 
     Raises:
         ConfigurationError: nothing was written, and nothing is.
-        SourceUnavailableError: the API did not say whether any of them exists.
     """
     names = {each.name for each in (*record.run_tests, *run.settings.configured)}
-    known = {*record.before.run_test_names}
-    # With "all" run tests, those that the last run exported count, too: a key of another workspace sees none of them.
-    living = _living(state, names if run.settings.run_tests else names | known)
-    if run.accept_deletions or not living or _shows_stored(record, state) or names <= record.not_found:
+    if not run.settings.run_tests:  # those that the last run exported: a key of another workspace sees none of them
+        names |= {*record.before.run_test_names}
+    living = [each for each, known in state.executions.items() if known.deleted_at is None]
+    mine = [each for each in living if state.executions[each].run_test_name in names]
+    if run.accept_deletions or not mine or _shows_stored(record, state) or names <= record.not_found:
         return
-    living |= _living(state, known)  # where a run is narrowed to some of all
     has_failed = not record.not_found.issuperset(record.failures)
     has_others = not run.settings.is_part and any(found.executions for found in record.lists.values())
     if has_failed or not has_others:
-        ids = sorted(living)
-        answers = await look_up(run, record, ids[:: max(1, -(-len(ids) // _SAMPLE))])
-        if answers.alive:
+        answers = await look_up(run, record, sorted(living)[:: max(1, -(-len(living) // _SAMPLE))])
+        if answers.alive or not answers.gone:
             return
-        if not answers.gone:
-            failure = next(iter(answers.unknown.values()))
-            raise SourceUnavailableError(f"no stored execution could be looked up: {failure}")
     raise ConfigurationError(
-        f"the key sees none of the {counted(len(living), 'execution')} that the dataset holds: nothing was changed: check the "
+        f"the key sees none of the {counted(len(mine), 'execution')} that the dataset holds: nothing was changed: check the "
         "key's workspace, or run with --accept-deletions if they are all gone"
     )
 

@@ -223,7 +223,7 @@ def _is_wrong_workspace(history: History, night: Night) -> bool:
         and is_sure
         and is_known
         and not night.options.get("accept_deletions")
-        and not night.before.executions.keys() & night.listed_before.keys()
+        and not night.before.of.keys() & night.listed_before.keys()
         and not exist
         and night.exit_code is not None
     )

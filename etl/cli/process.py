@@ -145,7 +145,7 @@ def hearing_signals(work: Callable[[], T]) -> T:
 
 @contextmanager
 def report_errors(*, verbose: bool) -> Iterator[None]:
-    """End the command with one line on stderr and the documented exit code, whatever is raised in the block."""
+    """End the command with a line for each mistake on stderr and the documented exit code, whatever is raised in the block."""
     try:
         yield
     except (typer.Exit, typer.Abort):
@@ -160,7 +160,8 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
     else:
         return
 
-    print_message(f"error: {message}")
+    for line in [message] if exit_code is ExitCode.BUG else message.splitlines():
+        print_message(f"error: {line}")
     raise typer.Exit(exit_code)
 
 

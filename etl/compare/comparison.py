@@ -16,8 +16,8 @@ from etl.load.files.contract import Files
 from etl.load.last_run import read_last_run
 from etl.model import schema
 from etl.model.findings import Finding, Kind
-from etl.model.metrics import METRICS, SHARE, Limit, Metric, nearest
-from etl.model.wording import counted, first_few, quoted
+from etl.model.metrics import METRICS, SHARE, Limit, Metric
+from etl.model.wording import counted, first_few, nearest, quoted
 
 _SHORT_UNITS = {"US cents": "ct", "score": ""}
 

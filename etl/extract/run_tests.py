@@ -1,6 +1,6 @@
 """The run tests that the key sees, for an export of all of them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
@@ -10,7 +10,7 @@ from etl.extract.listing import Listing, list_completely
 from etl.extract.plan import pages
 from etl.model.keys import is_listable
 from etl.model.records import Page, RunTest
-from etl.model.wording import counted, quoted
+from etl.model.wording import counted, nearest, quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,6 @@ class Discovered:
     problems: tuple[str, ...]
     is_complete: bool
     necessary_requests: int
-
-    @property
-    def namesakes(self) -> dict[str, int]:
-        """How many run tests have the same name, where it is more than one."""
-        return {name: len(found) for name, found in self.run_tests.items() if len(found) > 1}
 
 
 async def discover(client: Client, *, page_limit: int) -> Discovered:
@@ -75,6 +70,21 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
     if not by_name:
         raise ConfigurationError("the key sees no run test: check that it belongs to the right workspace")
     return Discovered(by_name, problems, listing.is_complete, pages(len(listing.rows), page_limit) + 1)
+
+
+def no_such_run_test(name: str, listed: Collection[str]) -> str:
+    """What is said of a name that the API does not know; ``listed`` are names that it knows."""
+    hint = nearest(name, listed, otherwise="metrics-etl discover lists them") if listed else "check the key's workspace"
+    return f"the API knows no run test of this name: {hint}"
+
+
+async def why_unknown(client: Client, name: str, *, page_limit: int) -> str:
+    """The same, with the names of one page of the run tests."""
+    try:
+        listed = [each.name for each in (await client.get(list_run_tests(Slice(1, page_limit)))).results]
+    except SourceError:
+        return "the API knows no run test of this name"
+    return no_such_run_test(name, listed)
 
 
 def _problems(listing: Listing[RunTest]) -> Iterator[str]:

@@ -114,7 +114,9 @@ def update_last_run(files: Files, fields: Mapping[str, Any]) -> None:
 
 def note_failure(files: Files, error: ExporterError, started_at: datetime) -> None:
     """Note a run that could not begin; that it cannot be noted must not hide the error."""
-    note = {"attempt": Attempt(started_at=started_at, exit_code=error.exit_code, message=str(error))}
+    note = {
+        "attempt": Attempt(started_at=started_at, exit_code=error.exit_code, message="; ".join(str(error).splitlines()))
+    }
     with suppress(DestinationError):
         try:
             update_last_run(files, note)

@@ -9,7 +9,7 @@ from etl.extract.client import Client
 from etl.extract.endpoints import NO_SUCH_EXECUTION, Slice, get_execution, list_call_details, list_executions
 from etl.extract.executions import list_executions_completely
 from etl.extract.plan import pages, says_nothing_new
-from etl.extract.run_tests import discover
+from etl.extract.run_tests import discover, why_unknown
 from etl.load.state import StoredState
 from etl.model.findings import Kind
 from etl.model.lifecycle import CLOCKS_DIFFER, ListedExecution
@@ -120,7 +120,8 @@ async def _read_list(run: Run, record: Record, state: StoredState, run_test: Run
         )
     except NotFoundError:
         record.not_found.add(run_test.name)
-        _fail(run, record, run_test, Kind.NO_SUCH_RUN_TEST, "the API knows no run test of this name")
+        text = await why_unknown(run.client, run_test.name, page_limit=page_limit)
+        _fail(run, record, run_test, Kind.NO_SUCH_RUN_TEST, text)
     except SourceError as error:
         _fail(run, record, run_test, Kind.LIST_FAILED, str(error))
         if not isinstance(error, UnexpectedAnswerError):

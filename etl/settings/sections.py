@@ -4,11 +4,12 @@ The meanings are those in ``config/example.toml``; an editor shows them, see ``j
 """
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -38,8 +39,19 @@ class _Section(BaseModel):
     @classmethod
     def _refuse_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
-            raise ValueError("must be a number or a text")
+            raise ValueError(f"must be a number or text in quotes, got {str(value).lower()}")
         return value
+
+
+def refuse_day_to_come(since: date | None) -> date | None:
+    """A mistyped year would export nothing, and call that complete. Two clocks may be a day apart.
+
+    Raises:
+        ValueError: it is later than tomorrow.
+    """
+    if since and since > datetime.now(UTC).date() + timedelta(days=1):
+        raise ValueError(f"must not be in the future by this machine's clock, got {since}")
+    return since
 
 
 class RunTest(_Section):
@@ -52,7 +64,7 @@ class RunTest(_Section):
         description="names the partition, run_test=KEY: lower-case letters and digits, joined by - or _, starting with a letter; "
         "by default made from the name",
     )
-    since: date | None = None
+    since: Annotated[date | None, AfterValidator(refuse_day_to_come)] = None
     """skip executions created before this day (UTC)"""
 
     @model_validator(mode="before")
@@ -138,7 +150,7 @@ class Api(_Section):
             return None
         # The value is never repeated: it may hold a password.
         if "@" in value:
-            raise ValueError("must hold no credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD, got some")
+            raise ValueError("must not hold credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD, got some")
         url = _http_url(value)
         if url is None or url.scheme != "http" or url.path != "/" or {url.query, url.fragment} != {None}:
             raise ValueError(
@@ -296,10 +308,11 @@ class Compare(_Section):
         """The limits by the name of their metric."""
         return limits_of(self.max_regression)
 
-    @field_validator("max_regression")
+    @field_validator("max_regression", mode="before")
     @classmethod
-    def _max_regression(cls, value: dict[str, str]) -> dict[str, str]:
-        limits_of(value)
+    def _max_regression(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            limits_of({name: str(limit) for name, limit in value.items()})
         return value
 
 

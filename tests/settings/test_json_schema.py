@@ -23,7 +23,7 @@ NOT_TOLD = (
     "names 'A' twice",  # in two forms, or with two keys
     "have the same key",
     "lies in the dataset",
-    "must be a finite number",  # JSON has no nan
+    "must be a number, got nan",  # JSON has no nan
     *(
         "[api] base_url must be",
         "[api] proxy must",
@@ -31,7 +31,7 @@ NOT_TOLD = (
         "must be a power of two",
     ),
     *("[destination] path must be", "options must be of", "options must be left out here"),
-    *("[warehouse] url must", "[warehouse] schema must", "max_regression must"),
+    *("[warehouse] url must", "[warehouse] schema must", "max_regression n"),
 )
 """What the schema leaves to ``check``."""
 

@@ -30,9 +30,10 @@ _MOST_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class Written:
-    """How much a run has written; ``rows`` and ``marked`` rows by table."""
+    """How much a run has written; ``rows`` and ``marked`` rows by table. An execution that is saved in pieces counts once."""
 
     rows: Counter[str] = field(default_factory=Counter)
+    executions: set[str] = field(default_factory=set)
     marked: Counter[str] = field(default_factory=Counter)
     files: int = 0
     size_bytes: int = 0
@@ -56,7 +57,10 @@ class Dataset:
         """
         merged = merge(table, self.rows(table, part), rows, replacement)
         self.write_if_changed(table, part, merged)
-        if merged.arrived:
+        if table is schema.EXECUTIONS and merged.changed:
+            self.written.executions |= merged.changed
+            self.written.rows[table.name] = len(self.written.executions)
+        elif merged.arrived:
             self.written.rows[table.name] += merged.arrived
         return merged
 

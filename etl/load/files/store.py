@@ -47,6 +47,7 @@ _NO_CREDENTIALS = {
 }
 _METADATA_ADDRESSES = ("169.254.169.254", "metadata.google.internal")
 _QUERY = r"\?\S*"  # of an address: it may hold a signature
+_NO_STORE = re.compile("<html|ETag Header missing", re.IGNORECASE)
 _REFUSED = r"403 Forbidden|401 Unauthorized|AccessDenied"
 
 
@@ -179,6 +180,8 @@ def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError
     code = found[1] if (found := re.search(r"<Code>([A-Za-z]+)</Code>", text)) else ""
     if code in _CODES:
         return DestinationError(f"{url}: {_CODES[code]}")
+    if _NO_STORE.search(text):
+        return StoreFailedError(f"{url}: what answers there is not an object store: check the endpoint")
     if isinstance(exc, FileNotFoundError):
         if kind == "put":
             return ConflictError(f"{where}: removed by another program since it was read; nothing was lost")

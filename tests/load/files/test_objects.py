@@ -21,7 +21,7 @@ from etl.load.files.contract import never_stopped
 from etl.load.files.objects import Objects, Version
 from etl.load.files.store import ConflictError, StoreFailedError
 from etl.load.parquet import pack
-from tests.stores import Cut, Refused, Told, proxied
+from tests.stores import Cut, Edited, Refused, Told, proxied
 
 PATH = "calls/run_test=a/month=2026-11/part-0 übung%2F.parquet"
 
@@ -205,6 +205,16 @@ def test_a_refusal_is_one_line_that_names_the_fix(objects, proxy, refused, words
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(objects.url)
+
+
+@pytest.mark.parametrize("status", [200, 404, 405])
+def test_an_endpoint_that_is_a_website_is_told_as_that(objects, proxy, status):
+    page = b"<!DOCTYPE html><html><body>Welcome</body></html>"
+    proxy.judge = lambda _told: Edited(lambda *_: (status, page, {"Content-Type": "text/html"}))
+    for work in (lambda: objects.put(PATH, b"one", None), lambda: objects.get(PATH)):
+        with pytest.raises(DestinationError, match="not an object store: check the endpoint") as caught:
+            work()
+        assert str(caught.value).startswith(objects.url)
 
 
 def test_a_store_that_cannot_be_reached_is_named(proxy, monkeypatch):

@@ -249,7 +249,7 @@ def test_tables_are_refused_where_nothing_tells_that_they_are_ours(target: Any, 
     target.remove(STATE)
     for is_dry_run in (True, False):
         with pytest.raises(
-            DestinationError, match=rf"\w+ was not made by metrics-etl, since there is no {STATE}: name another"
+            DestinationError, match=rf"table \w+ exists, but {STATE} does not.*: name another .*, or drop the table"
         ):
             load_into(target, data, is_dry_run=is_dry_run)
 

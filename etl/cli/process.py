@@ -132,10 +132,7 @@ def stop_on_signals() -> Iterator["asyncio.Future[InterruptedRunError]"]:
 
 
 def hearing_signals(work: Callable[[], T]) -> T:
-    """Do the work in a thread: while a driver waits for its server, no signal would be heard in this one.
-
-    Nor would one in a wait without an end, where a library's handler has it taken up again, as that of Polars does.
-    """
+    """Do blocking work in a thread, so that Ctrl-C works at once, whatever a driver waits for."""
     with ThreadPoolExecutor(1) as executor:
         future = executor.submit(work)
         while not future.done():

@@ -100,7 +100,7 @@ class ComparisonReport:
         if told:
             return "; ".join(told)
         limits = sum(row.outcome is not None and row.outcome is not Outcome.NOT_JUDGED for row in self.rows)
-        return f"no regression beyond {counted(limits, 'limit')}" if limits else "compared, without limits"
+        return f"{counted(limits, 'limit')} checked, not exceeded" if limits else "compared, without limits"
 
     def as_json(self) -> dict[str, Any]:
         """For scripts."""
@@ -161,10 +161,10 @@ def compare(
     behind = {each.label for each in both if keys.get(each.label, each.run_test) in last_run.incomplete}
     if behind:
         names = ", ".join(map(quoted, sorted(behind)))
-        notices.append(f"the last run did not export everything of {names}: metrics-etl status says more")
+        notices.append(f"the last run did not export everything of {names}: see metrics-etl status")
     if not can_tell_slow_days((before, after)):
         notices.append(
-            f"a slow day looks like a worse agent here: date ranges with {FEWEST_EXECUTIONS} executions tell them apart"
+            f"a slow day would look like a worse agent here: compare date ranges with at least {FEWEST_EXECUTIONS} executions"
         )
     rows = []
     for name, metric in known.items():

@@ -68,7 +68,7 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
     if not by_name and problems:
         raise SourceUnavailableError(f"no run test could be listed: {problems[0]}")
     if not by_name:
-        raise ConfigurationError("the key sees no run test: check that it belongs to the right workspace")
+        raise ConfigurationError("the key sees no run test: check its workspace")
     return Discovered(by_name, problems, listing.is_complete, pages(len(listing.rows), page_limit) + 1)
 
 
@@ -94,7 +94,7 @@ def _problems(listing: Listing[RunTest]) -> Iterator[str]:
             f"{listing.unreadable[-1].error}"
         )
     elif not listing.is_complete:
-        yield "the list of run tests kept changing while it was read; run again to complete it"
+        yield "the list of run tests kept changing while it was read; run again"
     for run_test in listing.rows.values():
         if not is_listable(run_test.name):
             yield left_out(run_test)

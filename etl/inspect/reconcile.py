@@ -36,13 +36,13 @@ class Skipped(StrEnum):
 
 
 SKIPPED_MEANINGS: dict[Skipped, str] = {
-    Skipped.IN_FLIGHT: "still running: its calls are in flight",
+    Skipped.IN_FLIGHT: "still running: its calls may still change",
     Skipped.CHANGED: "the API lists it differently since its export: metrics-etl run fetches it again",
     Skipped.NEW: "not in the dataset yet: metrics-etl run fetches it",
     Skipped.DELETED: "deleted at the source; its rows are kept",
     Skipped.NOT_LISTED: "not in the list: deleted since the last run, or the list changed while it was read",
     Skipped.UNREADABLE: "the API cannot give its aggregates",
-    Skipped.UNSOUND: "the files that hold it have findings",
+    Skipped.UNSOUND: "its files have findings of their own",
 }
 
 
@@ -165,7 +165,7 @@ async def _read_lists(client: Client, settings: Settings, result: Reconciliation
             text = f"{counted(len(rows), 'row')} of its list cannot be read: {rows[-1]}"
             result.findings.append(Finding(Kind.ROW_UNREADABLE, run_test.name, text))
     if len(unreachable) == len(settings.run_tests):
-        raise SourceUnavailableError(f"no run test could be listed: {unreachable[0]}")
+        raise SourceUnavailableError(f"no list of executions could be read: {unreachable[0]}")
     return lists
 
 

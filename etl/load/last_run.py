@@ -151,6 +151,6 @@ def lacks_of_warehouse(load: LastLoad | None, place: str, *export_runs: Collecti
     if load.warehouse != place:
         return f"{place} was never loaded; the last load was into {load.warehouse}"
     if load.problem:
-        return f"the last load left the warehouse behind: {load.problem}"
+        return f"the last load failed: {load.problem}"
     is_there = load.runs_digest in map(rows_digest, export_runs)
     return None if is_there else "the last run was not loaded into the warehouse"

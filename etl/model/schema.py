@@ -51,7 +51,7 @@ RAW = Column(
 ROW_HASH = _text("row_hash", "BLAKE2b-128 of the row's values that came from the API, hexadecimal.")
 DELETED_AT = _time(
     "deleted_at",
-    "When the source was found to have it no more; the row is kept, and the mark goes if the source has it again.",
+    "When a run found that the source no longer has it; the row is kept, and this is cleared if the source has it again.",
     "null while the source has it",
 )
 EXPORT = (
@@ -308,7 +308,7 @@ RUNS_TABLE = Table(
         _number("executions", "New or changed executions.", "rows"),
         _number("calls", "New or changed calls.", "rows"),
         _number("evals", "New or changed evals.", "rows"),
-        _number("dead_letters", "Requests given up.", "requests"),
+        _number("dead_letters", "Requests that failed for good.", "requests"),
         _number("misfits", "Values that did not fit their column and are kept in extra.", "values"),
         _number("files", "Parquet files written.", "files"),
         _number("bytes", "Bytes of Parquet written.", "bytes"),
@@ -320,4 +320,4 @@ RUNS_TABLE = Table(
 
 TABLES: dict[str, Table] = {table.name: table for table in (EXECUTIONS, CALLS, EVALS, ERRORS, RUNS_TABLE)}
 OF_EXECUTIONS = (CALLS, EVALS, ERRORS, EXECUTIONS)
-"""In the order in which their rows are written: execution rows vouch for the others."""
+"""In the order in which their rows are written: execution rows come last and mark the others complete."""

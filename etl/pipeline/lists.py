@@ -39,7 +39,7 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
         record.find(Kind.RUN_TESTS_UNKNOWN, "", problem)
     for name, run_tests in found.run_tests.items():
         if len(run_tests) > 1:
-            text = f"{len(run_tests)} run tests have this name; the API lists their executions as one"
+            text = f"{len(run_tests)} run tests have this name; the API lists their executions together"
             record.find(Kind.NAMESAKES, name, text)
     names = [*found.run_tests]
     for name in _missing(record, state, names):
@@ -47,7 +47,11 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
         try:
             names += [name] if await is_run_test(run.client, name) else []
         except SourceError as error:
-            record.find(Kind.RUN_TESTS_UNKNOWN, name, f"missing from the list of run tests, and: {error}")
+            record.find(
+                Kind.RUN_TESTS_UNKNOWN,
+                name,
+                f"missing from the list of run tests, and could not be looked up by name: {error}",
+            )
     record.run_tests = run.settings.with_run_tests(names).run_tests
     run.notify("discovered", run_tests=len(names))
 
@@ -67,7 +71,7 @@ async def is_run_test(client: Client, name: str) -> bool:
 
 def note_gone(record: Record, state: StoredState) -> None:
     """Note the run tests that the last run exported, and of which rows are left under a name that no run test has any more."""
-    text = "the API has no run test of this name any more; its rows stay as they are"
+    text = "the API no longer has a run test of this name; its rows stay as they are"
     for name in _missing(record, state, [each.name for each in record.run_tests]):
         record.find(Kind.RUN_TEST_GONE, name, text)
 
@@ -100,7 +104,7 @@ async def read_lists(
             continue
         if not pending:
             if len(record.unreachable) == len(record.run_tests):
-                raise SourceUnavailableError(f"no run test could be listed: {record.unreachable[0]}")
+                raise SourceUnavailableError(f"no list of executions could be read: {record.unreachable[0]}")
             await _refuse_another_workspace(run, record, state)
         if read:
             yield read, not pending
@@ -185,10 +189,10 @@ async def _refuse_another_workspace(run: Run, record: Record, state: StoredState
             return
         if not answers.gone:
             failure = next(iter(answers.unknown.values()))
-            raise SourceUnavailableError(f"no stored execution could be looked up: {failure}")
+            raise SourceUnavailableError(f"the API did not say whether the stored executions still exist: {failure}")
     raise ConfigurationError(
-        f"the key sees none of the {counted(len(living), 'execution')} that the dataset holds: nothing was changed: check the "
-        "key's workspace, or run with --accept-deletions if they are all gone"
+        f"the key sees none of the {counted(len(living), 'execution')} of the dataset, so nothing was changed: check the "
+        "key's workspace, or run with --accept-deletions if they are really all gone"
     )
 
 

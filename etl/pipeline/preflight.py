@@ -158,7 +158,7 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
         if name not in listed and not await is_run_test(client, name)
     ]
     if not wanted and not listed:
-        problems = ["the key sees none: check that it belongs to the right workspace"]
+        problems = ["the key sees none: check its workspace"]
     if problems:
         return [Check(Subject.RUN_TESTS, problem, ExitCode.CONFIGURATION) for problem in problems]
     if wanted:

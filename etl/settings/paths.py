@@ -73,6 +73,6 @@ def _whole(path: str, folder: Path, where: str) -> str:
             whole = str(Path(whole).expanduser())
         except RuntimeError:
             user = path.partition("/")[0]
-            raise ConfigurationError(f"{where}: {user} has no home here: write the path in full") from None
+            raise ConfigurationError(f"{where}: there is no user {user} here: write the path in full") from None
     is_url = "://" in whole or has_few_slashes(whole)
     return whole if is_url or Path(whole).is_absolute() else os.path.normpath(folder / whole)

@@ -154,7 +154,7 @@ class Api(_Section):
         url = _http_url(value)
         if url is None or url.scheme != "http" or url.path != "/" or {url.query, url.fragment} != {None}:
             raise ValueError(
-                "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS), got another value"
+                "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS), got something else"
             )
         if not others.data.get("base_url", "https:").startswith("https:"):
             raise ValueError("cannot be used with an http:// base_url: the proxy would see the keys, got both")
@@ -220,7 +220,7 @@ class Destination(_Section):
     def _options(cls, value: Any, others: ValidationInfo) -> Any:
         if not isinstance(value, dict) or not all(isinstance(each, str | bool) for each in value.values()):
             # No value is ever repeated: it may be a key.
-            raise ValueError("must be a table of text, true and false, got something else")
+            raise ValueError("must be a table whose values are text, true or false")
         known = BUCKETS.get(scheme_of(others.data.get("path", "")) or "", frozenset())
         for name in value.keys() - known:
             words = f"be of {', '.join(sorted(known))}" if known else "be left out here"
@@ -240,7 +240,7 @@ class Engine(_Section):
     def _complete(self) -> Self:
         if (self.kind == "dask") != bool(self.address):
             raise ValueError(
-                'kind "dask" needs the address of its scheduler, such as "tcp://scheduler:8786", and no other does'
+                'kind = "dask" and an address such as "tcp://scheduler:8786" go together: set both or neither'
             )
         return self
 
@@ -261,7 +261,7 @@ class Warehouse(_Section):
             ConfigurationError: there is none.
         """
         if self.url is None:
-            raise ConfigurationError('no warehouse: name one, e.g. [warehouse] url = "duckdb://metrics.duckdb"')
+            raise ConfigurationError('no warehouse is set: name one, e.g. [warehouse] url = "duckdb://metrics.duckdb"')
         return self.url
 
     @property
@@ -286,7 +286,7 @@ class Warehouse(_Section):
         # The value is never repeated: it may hold a password.
         user, at, _ = rest.rpartition("@")  # whatever a password holds
         if (at and ":" in user) or "password" in rest.partition("?")[2].lower():
-            raise ValueError("must hold no password: it comes from PGPASSWORD or the driver's usual places, got one")
+            raise ValueError("must not hold a password: set PGPASSWORD, or use the driver's usual places")
         return value
 
     @field_validator("namespace")

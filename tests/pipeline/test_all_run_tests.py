@@ -111,7 +111,7 @@ async def test_run_tests_of_one_name_are_exported_as_one_and_told(
     summary = await export()
 
     assert (summary.exit_code, len(summary.run_tests)) == (0, 3)
-    assert summary.notices == [f"{name!r}: 2 run tests have this name; the API lists their executions as one"]
+    assert summary.notices == [f"{name!r}: 2 run tests have this name; the API lists their executions together"]
     assert_equals_world(tmp_path, server.world)
 
 

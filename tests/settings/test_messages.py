@@ -14,7 +14,7 @@ from tests.settings.reading import mistake, mistakes, read_settings
 NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS)"
 WAREHOUSE_URLS = ", ".join(f"{each}://…" for each in WAREHOUSES)
 DESTINATIONS = "a folder, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://BUCKET/FOLDER"
-NO_PASSWORD = "it comes from PGPASSWORD or the driver's usual places, got one"
+NO_PASSWORD = "set PGPASSWORD, or use the driver's usual places"
 ELSEWHERE = "while credentials stay in their usual places"
 KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and committed: set"
 
@@ -77,7 +77,7 @@ MISTAKES = {
             "proxy must not hold credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD, got some",
         ),
         *(
-            (f'proxy = "{value}"', f"proxy {NO_PROXY}, got another value")
+            (f'proxy = "{value}"', f"proxy {NO_PROXY}, got something else")
             for value in (
                 *("", "proxy:3128", "https://proxy:3128", "socks5://proxy", "http://", "http://proxy/canary"),
                 *("http://proxy:port", "http://proxy?canary", "http://[proxy"),
@@ -97,7 +97,7 @@ MISTAKES = {
             )
         ),
         *(
-            (f'url = "postgresql://{rest}"', f"url must hold no password: {NO_PASSWORD}")
+            (f'url = "postgresql://{rest}"', f"url must not hold a password: {NO_PASSWORD}")
             for rest in (
                 *("user:canary@h/d", "user:can/ary@h/d", "user:can?ary@h/d"),
                 *("h/d?password=canary", "h/d?PASSWORD=canary"),
@@ -137,7 +137,7 @@ MISTAKES = {
         ),
         (
             'path = "s3://b"\noptions = "canary"',
-            "options must be a table of text, true and false, got something else",
+            "options must be a table whose values are text, true or false",
         ),
         ('options = { region = "x" }', f"options must be left out here, {ELSEWHERE}, got region"),
     ],

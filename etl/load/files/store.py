@@ -107,7 +107,7 @@ def _arguments(url: str, options: Options, patience: Mapping[str, Any]) -> tuple
     endpoint = str(config.get("endpoint") or (os.environ.get("AWS_ENDPOINT_URL", "") if parts.scheme == "s3" else ""))
     if ("endpoint" in config or endpoint) and not _ADDRESS.fullmatch(endpoint):
         raise ConfigurationError(
-            f"{url}: the endpoint must be http(s)://HOST or http(s)://HOST:PORT, got another value"
+            f"{url}: the endpoint must be http(s)://HOST or http(s)://HOST:PORT, got something else"
         )
     if parts.scheme == "s3":
         config |= _shared_profile()

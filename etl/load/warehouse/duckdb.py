@@ -38,7 +38,7 @@ class _Session:
             found = self._connection.sql("SELECT path FROM duckdb_databases() WHERE database_name = current_database()")
         if found.fetchall() == [(None,)] and file.is_file():  # of a CSV, JSON or Parquet file it makes views, in memory
             self._connection.close()
-            raise DestinationError(f"{file}: no DuckDB database, but another file: name another one in [warehouse] url")
+            raise DestinationError(f"{file}: not a DuckDB database: name another file in [warehouse] url")
 
     def query(self, sql: str) -> pa.Table:
         self._begin()

@@ -142,12 +142,7 @@ class Kind(StrEnum):
         "metrics-etl run --full-refresh fetches it again; if the difference stays, please report it",
     )
     # the warehouse
-    NOT_LOADED = (
-        "not_loaded",
-        _MISSING,
-        "the warehouse is missing rows of the dataset, or has different ones",
-        "metrics-etl load",
-    )
+    NOT_LOADED = ("not_loaded", _MISSING, "the warehouse and the dataset differ", "metrics-etl load")
     # worth knowing
     DELETED = ("deleted", _NOTICE, "rows got a deleted_at, because the source no longer has them")
     RENAMED = ("renamed", _NOTICE, "a run test has a new name; its rows have it now, too")
@@ -157,11 +152,7 @@ class Kind(StrEnum):
         _NOTICE,
         "the API no longer has a run test of this name; its rows stay as they are",
     )
-    NAMESAKES = (
-        "namesakes",
-        _NOTICE,
-        "several run tests have the same name, and the API lists their executions together",
-    )
+    NAMESAKES = ("namesakes", _NOTICE, "run tests have the same name, and the API lists their executions together")
     NEW_STATUS = ("new_status", _NOTICE, "a status that this version does not know; it counts as not finished")
     DOCUMENT_SET_ASIDE = (
         "document_set_aside",

@@ -23,7 +23,7 @@ def check_metrics_file(path: Path, dataset: str) -> None:
         ) from None
     if path.suffix != ".prom":
         raise ConfigurationError(
-            f"--metrics-file {path}: the collector only reads files that end with .prom: use such a name"
+            f"--metrics-file {path}: the collector reads only files that end with .prom: rename it"
         )
     if not path.parent.is_dir():
         raise ConfigurationError(f"--metrics-file {path}: the folder does not exist: create it")
@@ -78,12 +78,7 @@ def _samples(summary: Summary) -> Iterator[tuple[str, str, float, dict[str, str]
         meaning = "1 when the last run that included the run test exported everything."
         yield "complete", meaning, key not in complete.incomplete, {"run_test": key}
     for each in summary.run_tests:
-        yield (
-            "dead_letters",
-            "Requests of the last run that failed for good.",
-            each.dead_letters,
-            {"run_test": each.key},
-        )
+        yield "dead_letters", "Requests of the last run that failed.", each.dead_letters, {"run_test": each.key}
         for reason, count in each.reasons.items():
             yield "executions", "Listed executions, by reason.", count, {"run_test": each.key, "reason": reason}
 

@@ -22,7 +22,7 @@ from etl.model import schema
 from etl.model.locations import IN_FILES, scheme_of
 from etl.model.wording import nearest, quoted
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
-from etl.settings.messages import BASE_URL, ENV_PREFIX, is_section, mistakes_of, places_of, unknown, variable_of
+from etl.settings.messages import BASE_URL, ENV_PREFIX, IS_SECTION, mistakes_of, places_of, variable_of
 from etl.settings.paths import whole_paths
 from etl.settings.sections import Api, Compare, Destination, Engine, Export, Log, RunTest, Warehouse, refuse_day_to_come
 
@@ -49,12 +49,8 @@ class Environment(EnvSettingsSource):
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
-            names = 'a name, names joined by commas, or a list such as ["Checkout flow", "Refunds, late"]'
-            hint = (
-                f"is not valid JSON: give {names}"
-                if field_name == "run_tests"
-                else is_section(field_name, is_variable=True)
-            )
+            names = 'is not valid JSON: give a name, names joined by commas, or a list such as ["Checkout flow", "Refunds, late"]'
+            hint = names if field_name == "run_tests" else IS_SECTION
             raise ConfigurationError(f"environment: {variable_of(field_name)} {hint}") from None
 
 
@@ -182,7 +178,7 @@ class Settings(BaseSettings):
             from_environment = _merged({"api": {"base_url": base_url}}, from_environment)
         mistakes = [*_unknown_variables(cls), *_without_secrets(from_file, file)]
         mistakes += (
-            f"{file}: {name} {is_section(name, is_variable=False)}"
+            f"{file}: {name} {IS_SECTION}"
             for name, value in from_environment.items()
             if isinstance(value, dict) and not isinstance(from_file.get(name, {}), dict)
         )
@@ -262,15 +258,13 @@ def _without_secrets(values: dict[str, Any], file: Path) -> Iterator[str]:
 
 
 def _unknown_variables(cls: type[BaseSettings]) -> Iterator[str]:
-    places = [*places_of(cls), ("config",)]
-    sections = {variable_of(*place) for place in places if len(place) == 1}
+    known = {variable_of(*place) for place in (*places_of(cls), ("config",))}
     for variable in os.environ:
         name = variable.upper()
-        if name.startswith(ENV_PREFIX) and name.split("__")[0] not in sections:
+        if name.startswith(ENV_PREFIX) and name.split("__")[0] not in known:
             secret = _SECRETS.get(name.removeprefix(ENV_PREFIX).lower())
-            meant = {variable_of(*place) for place in places}
-            hint = f"is unknown: did you mean {quoted(secret)}?" if secret else unknown(name, meant, meant)
-            yield f"environment: {variable} {hint}"
+            hint = f"did you mean {quoted(secret)}?" if secret else nearest(name, known)
+            yield f"environment: {variable} is unknown: {hint}"
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ MISTAKES = {
             '[destination]\npath = "/d"\n[warehouse]\nurl = "delta:///d/calls/w"',
             "[warehouse] url lies in the dataset's own folder calls: name a place outside the dataset",
         ),
-        ("api = 3", "api is a section: write [api] above its keys"),
+        ("api = 3", "api is a section: set its keys instead"),
         ("concurrency = 8", "concurrency belongs in [api]"),
         (
             'run_tests = ["A"]\nsince = 2026-01-01',
@@ -191,12 +191,12 @@ UNKNOWN = "environment: METRICS_ETL"
         (
             "METRICS_ETL_API",
             "100",
-            "environment: METRICS_ETL_API is a section: set its keys one by one, as METRICS_ETL_API__<KEY>",
+            "environment: METRICS_ETL_API is a section: set its keys instead",
         ),
         (
             "METRICS_ETL_API",
             "fast",
-            "environment: METRICS_ETL_API is a section: set its keys one by one, as METRICS_ETL_API__<KEY>",
+            "environment: METRICS_ETL_API is a section: set its keys instead",
         ),
         ("FI_BASE_URL", "nonsense", "environment: FI_BASE_URL must be an https:// address, got 'nonsense'"),
         ("FI_API_KEY", "", "no key: set FI_API_KEY, or FI_API_KEY_FILE to the path of a file with the key"),
@@ -244,10 +244,10 @@ def test_all_mistakes_are_told_at_once(file: Path, monkeypatch: pytest.MonkeyPat
         f"prod.toml: api_key{KEY_IN_FILE} FI_API_KEY or FI_API_KEY_FILE",
         "prod.toml: [destination] path: the variable $NOT_SET is not set: set it, or write the path in full",
         "no key: set FI_API_KEY, or FI_API_KEY_FILE to the path of a file with the key",
-        "prod.toml: [api] concurrency must be at least 1, got 0",
-        "prod.toml: [api] proxy must be text in quotes, got a table",
         "prod.toml: [warehouse] path belongs in [destination]",
         "prod.toml: run_test is unknown: did you mean 'run_tests'?",
+        "prod.toml: [api] concurrency must be at least 1, got 0",
+        "prod.toml: [api] proxy must be text in quotes, got a table",
     ]
 
 

@@ -150,8 +150,8 @@ def refuse_another_copy(warehouse: Warehouse, loaded: Loaded, export_runs: Abstr
     there = {item for item, digest in loaded.digests.get("run", {}).items() if digest is not None}
     if (others := there - export_runs) and rows_digest(there) != left:
         raise DestinationError(
-            f"{warehouse.where}: another copy of this dataset has been loaded there since, with {counted(len(others), 'run')} such as "
-            f"{max(others)}: let only one copy load, and run metrics-etl load --full if it is this one"
+            f"{warehouse.where}: another copy of this dataset has been loaded there since ({counted(len(others), 'run')}, such as "
+            f"{max(others)}): load from one copy only, with metrics-etl load --full if it is this one"
         )
 
 

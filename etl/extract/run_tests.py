@@ -102,7 +102,4 @@ def _problems(listing: Listing[RunTest]) -> Iterator[str]:
 
 def left_out(run_test: RunTest) -> str:
     """Why an export leaves out a run test that is not listable."""
-    return (
-        f"run test {run_test.run_test_id}: left out: executions are listed by name, and the API cannot list "
-        f"{quoted(run_test.name)}: rename it"
-    )
+    return f"run test {run_test.run_test_id} left out: the API cannot list executions of {quoted(run_test.name)}: rename it"

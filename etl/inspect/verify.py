@@ -228,7 +228,7 @@ class _Reading:
     def _check_run(self, path: str, rows: pa.Table) -> None:
         started = [(row["started_at"], row["export_run_id"]) for row in rows.to_pylist()]
         if [run_path(folder_of(at.astimezone(UTC).date()), run_id) for at, run_id in started] != [path]:
-            self._find(Kind.MISPLACED, path, "does not hold exactly the run in its name")
+            self._find(Kind.MISPLACED, path, "should hold exactly one run, that of its name")
 
 
 def _entries(files: Files) -> list[Entry]:

@@ -84,7 +84,7 @@ class Dataset:
         except UnreadableError as exc:
             # Its other executions are not at hand: the next run misses their rows and fetches them again.
             aside = self.set_aside(path)
-            raise DestinationError(f"{exc}; moved to {aside}: run again to fetch what it held") from exc
+            raise DestinationError(f"{exc}; moved to {aside}: run again to fetch its rows again") from exc
 
     def read(self, table: schema.Table, path: str, names: Sequence[str]) -> pa.Table:
         """Columns of one file, null where an older version of the exporter did not have one yet; ``complete`` then adds them.

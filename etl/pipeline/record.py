@@ -125,9 +125,7 @@ class Record:
             self.find(Kind.NEW_STATUS_ENDED, name, text)
         unknown = Counter(item.execution.status for item in odd) + arrived.unknown_statuses
         for status, count in sorted((unknown - ended).items()):
-            text = (
-                f"status {quoted(status)} is new to this version and counts as not finished: {counted(count, 'time')}"
-            )
+            text = f"status {quoted(status)}, seen {counted(count, 'time')}, is new to this version and counts as not finished"
             self.find(Kind.NEW_STATUS, name, text)
 
 

@@ -27,6 +27,7 @@ from etl.errors import ConfigurationError
 from etl.model.keys import default_key, is_key, is_listable
 from etl.model.locations import BUCKETS, DEFAULT_NAMESPACE, WAREHOUSES, has_few_slashes, scheme_of, without_secrets
 from etl.model.metrics import Limit, limits_of
+from etl.model.wording import nearest
 
 _BUCKET_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[^/?#]+)*")
 _NAMESPACE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -138,7 +139,7 @@ class Api(_Section):
         if url is None:
             raise ValueError(f"must be an https:// address, got {without_secrets(value)}")
         if {url.username, url.password, url.query, url.fragment} != {None}:
-            raise ValueError("must be only scheme, host and path, got more than that")
+            raise ValueError("must hold nothing but scheme, host and path")
         if url.scheme == "http" and not _is_loopback(url.host or ""):
             raise ValueError(f"must be https:// (plain http:// is allowed for this machine only), got {value!r}")
         return str(url).rstrip("/")
@@ -150,14 +151,14 @@ class Api(_Section):
             return None
         # The value is never repeated: it may hold a password.
         if "@" in value:
-            raise ValueError("must not hold credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD, got some")
+            raise ValueError("must not hold credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD")
         url = _http_url(value)
         if url is None or url.scheme != "http" or url.path != "/" or {url.query, url.fragment} != {None}:
             raise ValueError(
-                "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS), got something else"
+                "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS)"
             )
         if not others.data.get("base_url", "https:").startswith("https:"):
-            raise ValueError("cannot be used with an http:// base_url: the proxy would see the keys, got both")
+            raise ValueError("cannot be used with an http:// base_url: the proxy would see the keys")
         return str(url).rstrip("/")
 
     @field_validator("page_limit")
@@ -223,8 +224,8 @@ class Destination(_Section):
             raise ValueError("must be a table whose values are text, true or false")
         known = BUCKETS.get(scheme_of(others.data.get("path", "")) or "", frozenset())
         for name in value.keys() - known:
-            words = f"be of {', '.join(sorted(known))}" if known else "be left out here"
-            raise ValueError(f"must {words}, while credentials stay in their usual places, got {name}")
+            hint = nearest(name, known) if known else "only a bucket has options"
+            raise ValueError(f"must not hold {name}: {hint}; credentials stay in their usual places")
         return value
 
 

@@ -198,7 +198,7 @@ BREAKS: dict[Callable[[Place], Path], tuple[Kind, str, set[Kind]]] = {
     damage_a_page: (Kind.UNREADABLE, "cannot be read: ", set()),
     link_a_file: (Kind.FOREIGN_FILE, "is a symbolic link", {DAMAGED, Kind.LOST_ROWS}),
     put_a_file_of_another_name: (Kind.FOREIGN_FILE, "is not a file of this dataset", set()),
-    copy_a_run_to_another_month: (MISPLACED, "does not hold exactly the run in its name", set()),
+    copy_a_run_to_another_month: (MISPLACED, "should hold exactly one run, that of its name", set()),
 }
 """What is found where it was broken, and what else follows from it elsewhere."""
 

@@ -25,12 +25,12 @@ NOT_TOLD = (
     "lies in the dataset",
     "must be a number, got nan",  # JSON has no nan
     *(
-        "[api] base_url must be",
+        "[api] base_url must",
         "[api] proxy must",
         "cannot be used with an http:// base_url",
         "must be a power of two",
     ),
-    *("[destination] path must be", "options must be of", "options must be left out here"),
+    *("[destination] path must be", "options must not hold"),
     *("[warehouse] url must", "[warehouse] schema must", "max_regression n"),
 )
 """What the schema leaves to ``check``."""

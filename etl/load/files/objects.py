@@ -126,7 +126,7 @@ class Objects:
                 return found, b""
             data = self._answer(lambda: answer.bytes().to_bytes(), is_content=True)
         if len(data) != found.size_bytes:  # as it came in chunks, with the header of the whole
-            raise StoreFailedError(f"{self.url}/{path}: {len(data):,} of {found.size_bytes:,} bytes came: run again")
+            raise StoreFailedError(f"{self.url}/{path}: {len(data):,} of {found.size_bytes:,} bytes arrived: run again")
         return found, data
 
     def head(self, path: str) -> Found:

@@ -106,9 +106,7 @@ def _arguments(url: str, options: Options, patience: Mapping[str, Any]) -> tuple
         raise ConfigurationError(f"{url.partition('://')[0]}://…: give SCHEME://BUCKET/FOLDER") from None
     endpoint = str(config.get("endpoint") or (os.environ.get("AWS_ENDPOINT_URL", "") if parts.scheme == "s3" else ""))
     if ("endpoint" in config or endpoint) and not _ADDRESS.fullmatch(endpoint):
-        raise ConfigurationError(
-            f"{url}: the endpoint must be http(s)://HOST or http(s)://HOST:PORT, got something else"
-        )
+        raise ConfigurationError(f"{url}: the endpoint must be http(s)://HOST or http(s)://HOST:PORT")
     if parts.scheme == "s3":
         config |= _shared_profile()
     return (
@@ -136,7 +134,7 @@ def _shared_profile() -> dict[str, str]:
     try:
         profiles.read(file, encoding="utf-8")
     except (ParserError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"{file}: no profiles can be read from it: {type(exc).__name__}") from None
+        raise ConfigurationError(f"{file}: cannot be read as AWS profiles: {type(exc).__name__}") from None
     profile = profiles[named or "default"] if profiles.has_section(named or "default") else {}
     if named and "aws_access_key_id" not in profile:
         raise ConfigurationError(

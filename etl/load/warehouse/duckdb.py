@@ -118,7 +118,7 @@ def _connected(url: str, file: Path, namespace: str, *, is_read_only: bool = Fal
     if namespace in {row["database_name"].lower() for row in names}:
         session.close()
         raise DestinationError(
-            f"{session.where}: DuckDB takes a schema {namespace} for the database of that name: "
+            f"{session.where}: DuckDB confuses the schema {namespace} with the database of that name: "
             "name another [warehouse] schema or file"
         )
     return SqlWarehouse(session, _DIALECT, namespace)

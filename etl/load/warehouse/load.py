@@ -86,8 +86,8 @@ class Result:
             )
         if self.missing:
             lines.append(
-                f"{counted(len(self.missing), 'execution')} of the warehouse missing from the dataset: "
-                f"{first_few(self.missing)}; metrics-etl load --full removes them"
+                f"{counted(len(self.missing), 'execution')} in the warehouse but not in the dataset: "
+                f"{first_few(self.missing)}; metrics-etl load --full removes them there"
             )
         return lines
 

@@ -267,7 +267,7 @@ def test_a_shared_profile_gives_the_keys(seaweed_store, tmp_path, monkeypatch, p
     ("text", "words"),
     [
         ("[sso]\nsso_session = mine\n", "the profile sso has no keys: eval"),
-        ("no section", "no profiles can be read from it"),
+        ("no section", "cannot be read as AWS profiles"),
     ],
 )
 def test_a_profile_without_keys_is_a_mistake_that_names_the_way(tmp_path, monkeypatch, text, words):

@@ -198,7 +198,7 @@ async def test_a_cluster_that_is_lost_ends_the_run_and_what_arrived_is_kept(
     ("env", "preload", "message"),
     [
         (WITHOUT_KEYS, "", "no key: set FI_API_KEY"),
-        (WITH_KEYS, ANOTHER_VERSION, "it has version 0.0.1 of the exporter"),
+        (WITH_KEYS, ANOTHER_VERSION, "it runs version 0.0.1 of metrics-etl"),
         (WITH_KEYS, WITHOUT_EXPORTER, "etl.pipeline.engine.worker"),
     ],
     ids=["without keys", "another version", "without the exporter"],

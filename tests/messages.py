@@ -16,7 +16,7 @@ _CODE = re.compile(r"^[A-Z]{2,} ?[A-Z(]|\n|\{\w+\}|^[\w.]+ \| None$|^bold |^\w+\
 
 
 def messages() -> Iterator[tuple[str, str]]:
-    """Where each is, and how it reads: the name of what is filled in stands in angle brackets."""
+    """Where each is, and how it reads; what is filled in stands in angle brackets."""
     for kind in Kind:
         yield f"{kind} ({kind.severity})", f"{kind.meaning}. next: {kind.next_step}"
     for command in app.registered_commands:
@@ -51,46 +51,21 @@ def texts(node: ast.AST, *, has_meanings: bool = False) -> Iterator[str]:
             yield from texts(each, has_meanings=has_meanings)
 
 
-def as_read(node: ast.AST) -> str:  # noqa: PLR0911 one for each kind of node
-    """The text as a reader sees it."""
-    match node:
-        case ast.Constant():
-            return str(node.value)
-        case ast.JoinedStr():
-            return "".join(map(as_read, node.values))
-        case ast.FormattedValue():
-            return as_read(node.value) if node.conversion < 0 else f"'{as_read(node.value)}'"
-        case ast.Call(func=ast.Name(id="quoted"), args=[thing]):
-            return f"'{as_read(thing)}'"
-        case ast.Call(func=ast.Name(id="counted"), args=[_, thing]):
-            return f"3 {as_read(thing)}s"
-        case ast.IfExp():
-            return f"[{as_read(node.body)}|{as_read(node.orelse)}]"
-        case ast.Attribute(attr=name) | ast.Name(id=name) | ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)):
-            return f"<{name}>"
-        case _:
-            return "<…>"
+def as_read(node: ast.AST) -> str:
+    """The text as a reader sees it: what is filled in by the last word of its expression."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(as_read, node.values))
+    if isinstance(node, ast.FormattedValue):
+        return f"<{re.findall('[A-Za-z]+', ast.unparse(node.value))[-1]}>"
+    return str(getattr(node, "value", ""))
 
 
 def raised() -> Iterator[tuple[str, list[str]]]:
-    """The module of each error of ours that is made, and its sentences: in the call, or in what its names were set to."""
+    """The module of each error of ours that is made, and the sentences in the call."""
     for path in modules():
-        for function in ast.walk(parsed(path)):
-            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-                nodes = list(ast.walk(function))
-                values = [
-                    (target, each.value) for each in nodes if isinstance(each, ast.Assign) for target in each.targets
-                ]
-                given = {target.id: value for target, value in values if isinstance(target, ast.Name)}
-                for call in nodes:
-                    if isinstance(call, ast.Call) and getattr(call.func, "id", "") in ERRORS and call.args:
-                        used = [
-                            given[each.id] for each in ast.walk(call) if isinstance(each, ast.Name) and each.id in given
-                        ]
-                        yield (
-                            path.name,
-                            [text for part in [call.args[0], *used] for text in texts(part) if is_sentence(text)],
-                        )
+        for call in ast.walk(parsed(path)):
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") in ERRORS and call.args:
+                yield path.name, [text for text in texts(call.args[0]) if is_sentence(text)]
 
 
 def _is_text(node: ast.AST) -> bool:

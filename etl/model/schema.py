@@ -27,7 +27,7 @@ def _number(name: str, meaning: str, unit: str, null: str = "") -> Column:
 
 
 _PARTITIONS = (
-    _text("run_test", "Key of the run test."),
+    _text("run_test", "Folder of the run test."),
     _text(
         "month", "UTC month, as 2026-11, in which the execution was created, or first seen when the API does not say."
     ),

@@ -62,7 +62,7 @@ class RunTest(_Section):
     """name at the API"""
     key: str = Field(
         "",
-        description="names the partition, run_test=KEY: lower-case letters and digits, joined by - or _, starting with a letter; "
+        description="names the folder, run_test=KEY: lower-case letters and digits, joined by - or _, starting with a letter; "
         "by default made from the name",
     )
     since: Annotated[date | None, AfterValidator(refuse_day_to_come)] = None

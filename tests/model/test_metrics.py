@@ -46,12 +46,9 @@ def test_what_is_no_limit_is_refused(text):
         limits_of({"latency_p95": text})
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [("latency_95", "did you mean 'latency_p95'?"), ("x", "choose from 'agent_"), ("", "choose from ")],
-)
-def test_unknown_metric_is_refused_with_the_nearest(name, hint):
-    with pytest.raises(ValueError, match=re.escape(f"names '{name}', which is not a metric: {hint}")):
+@pytest.mark.parametrize("name", ["latency_95", "x", ""])
+def test_unknown_metric_is_refused(name):
+    with pytest.raises(ValueError, match=f"names '{name}', which is not a metric: "):
         limits_of({name: "10%"})
 
 

@@ -85,7 +85,7 @@ async def test_load_shows_what_differed_and_asks_the_api_nothing(server: Sandbox
     full = await metrics_etl("load", "--full", "--json", cwd=folder, env=env)
     quiet = await metrics_etl("load", "--quiet", cwd=folder, env=env)
 
-    assert "differed   executions: 6 altered there\noutcome    nothing was changed\n" in dry.stdout
+    assert "differed   executions: 6 changed in the warehouse\noutcome    nothing was changed\n" in dry.stdout
     assert "loaded     18 calls" in done.stdout
     assert "differed   nothing: it is up to date" in again.stdout
     assert full.document["executions"]["changed"] == 6

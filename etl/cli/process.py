@@ -157,7 +157,7 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
     else:
         return
 
-    for line in [message] if exit_code is ExitCode.BUG else message.splitlines():
+    for line in [message] if exit_code is ExitCode.BUG else message.split("\n"):
         print_message(f"error: {line}")
     raise typer.Exit(exit_code)
 

@@ -3,7 +3,14 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
+from etl.errors import (
+    ConfigurationError,
+    KeyRefusedError,
+    NotFoundError,
+    SourceError,
+    SourceUnavailableError,
+    UnexpectedAnswerError,
+)
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_run_tests
 from etl.extract.listing import Listing, list_completely
@@ -79,10 +86,10 @@ def no_such_run_test(name: str, listed: Collection[str]) -> str:
 
 
 async def why_unknown(client: Client, name: str, *, page_limit: int) -> str:
-    """The same, with the names of one page of the run tests."""
+    """The same, with the names on the first page of the run tests, if it can be read."""
     try:
         listed = [each.name for each in (await client.get(list_run_tests(Slice(1, page_limit)))).results]
-    except SourceError:
+    except (KeyRefusedError, SourceError, SourceUnavailableError):
         return "the API knows no run test of this name"
     return no_such_run_test(name, listed)
 

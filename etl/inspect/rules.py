@@ -31,9 +31,7 @@ def altered_rows(table: schema.Table, path: str, rows: pa.Table) -> Iterator[Fin
         marks = zip(rows["deleted_at"].is_valid().to_pylist(), rows["execution_id"].to_pylist(), strict=True)
         unique = [(*key, of) if is_deleted else key for key, (is_deleted, of) in zip(keys, marks, strict=True)]
     if twice := [key for key, count in Counter(unique).items() if count > 1]:
-        yield Finding(
-            Kind.ALTERED, path, f"{counted(len(twice), 'key')} stored more than once: {_key(table, twice[0])}"
-        )
+        yield Finding(Kind.ALTERED, path, f"{counted(len(twice), 'duplicate key')}: {_key(table, twice[0])}")
     if "row_hash" in table.names:
         starts = range(0, len(rows), _BATCH_ROWS)  # the values of all rows at once would take much memory
         made = (each for start in starts for each in hash_rows(table, rows.slice(start, _BATCH_ROWS)))

@@ -114,9 +114,8 @@ def update_last_run(files: Files, fields: Mapping[str, Any]) -> None:
 
 def note_failure(files: Files, error: ExporterError, started_at: datetime) -> None:
     """Note a run that could not begin; that it cannot be noted must not hide the error."""
-    note = {
-        "attempt": Attempt(started_at=started_at, exit_code=error.exit_code, message="; ".join(str(error).splitlines()))
-    }
+    message = str(error).replace("\n", "; ")
+    note = {"attempt": Attempt(started_at=started_at, exit_code=error.exit_code, message=message)}
     with suppress(DestinationError):
         try:
             update_last_run(files, note)

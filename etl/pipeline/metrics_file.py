@@ -22,9 +22,7 @@ def check_metrics_file(path: Path, dataset: str) -> None:
             "--metrics-file needs prometheus-client: pip install 'simulation-metrics-etl[prometheus]'"
         ) from None
     if path.suffix != ".prom":
-        raise ConfigurationError(
-            f"--metrics-file {path}: the collector reads only files that end with .prom: rename it"
-        )
+        raise ConfigurationError(f"--metrics-file {path}: the collector reads only files named *.prom: rename it")
     if not path.parent.is_dir():
         raise ConfigurationError(f"--metrics-file {path}: the folder does not exist: create it")
     if is_in_dataset(path, dataset):

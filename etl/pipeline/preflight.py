@@ -102,7 +102,7 @@ def problems_here(config: Path | None) -> list[str]:
     try:
         settings = Settings.load(config, needs_keys=False)
     except ConfigurationError as error:
-        return str(error).splitlines()
+        return str(error).split("\n")
     try:
         open_files(settings.destination.path, settings.destination.options).probe()
     except DestinationError as error:
@@ -210,7 +210,7 @@ def _has_dataset(files: Files) -> bool:
 
 
 def _problems(subject: Subject, error: ExporterError) -> list[Check]:
-    return [Check(subject, line, error.exit_code) for line in str(error).splitlines()]
+    return [Check(subject, line, error.exit_code) for line in str(error).split("\n")]
 
 
 def _skipped(subject: Subject) -> Check:

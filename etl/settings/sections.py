@@ -45,11 +45,7 @@ class _Section(BaseModel):
 
 
 def refuse_day_to_come(since: date | None) -> date | None:
-    """A mistyped year would export nothing, and call that complete. Two clocks may be a day apart.
-
-    Raises:
-        ValueError: it is later than tomorrow.
-    """
+    """A mistyped year would export nothing, and call that complete. Two clocks may be a day apart."""
     if since and since > datetime.now(UTC).date() + timedelta(days=1):
         raise ValueError(f"must not be in the future by this machine's clock, got {since}")
     return since

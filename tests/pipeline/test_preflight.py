@@ -95,6 +95,16 @@ async def test_mistyped_run_test_gets_the_same_hint_from_every_command(server: S
         read_table(settings.destination.path, "executions", run_tests=stored.lower().replace("r", ""))
 
 
+@pytest.mark.parametrize("status", [403, 503])
+async def test_hint_that_cannot_be_had_costs_the_run_nothing(server: Sandbox, status: int) -> None:
+    server.fault = lambda request, _nth: Fault(status=status) if request.path == RUN_TESTS else None
+    wrong = [f"Nobody {number}" for number in range(9)]
+    write_settings(Path(), [*names(server), *wrong], "[api]", f'base_url = "{server.base_url}"', "max_tries = 1")
+    summary = await job.export(Settings.load())
+    assert (summary.exit_code, summary.rows["executions"]) == (3, 3)
+    assert sorted(summary.problems) == [f"'{name}': the API knows no run test of this name" for name in wrong]
+
+
 async def test_run_test_beyond_the_first_page_is_asked_for_by_name() -> None:
     async with Sandbox(settled_world(run_tests=3, executions=1, calls=1), max_limit=1) as server:
         found = await checked(server, names(server))

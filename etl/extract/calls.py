@@ -215,8 +215,7 @@ class Crawl:
     async def _finish(self, execution: OpenExecution, *, is_proved: bool) -> None:
         if not is_proved:
             error = SourceError(
-                f"its calls kept changing while they were listed, {execution.round} times; the last time {execution.alive} were "
-                "fetched",
+                f"its calls kept changing in {execution.round} readings of the list; {execution.alive} of the last were fetched",
                 tries=execution.round,
             )
             execution.unproved = DeadLetter.of(RUNS, execution.execution_id, error)
@@ -237,7 +236,7 @@ class Crawl:
         self.counts.necessary_requests += answers.requests
         execution.deleted = decide(answers) | execution.gone | (execution.elsewhere & execution.living)
         problems = [
-            *(SourceError(f"call {each} exists, but its execution's list does not have it") for each in answers.alive),
+            *(SourceError(f"call {each} exists, but is missing from its execution's list") for each in answers.alive),
             *answers.unknown.values(),
         ]
         if problems:

@@ -116,8 +116,8 @@ def commit(
 def mark_deleted(dataset: Dataset, parts: Mapping[str, Part], stamp: ExportStamp) -> int:
     """Mark the rows of these executions, which lie in these parts; returns how many executions were marked.
 
-    Their dead letters go, which no run can resolve. Execution rows are written last, and vouch for what the dataset holds from then
-    on. A run that is killed between is completed by the next.
+    Their dead letters go, which no run can resolve. Execution rows are written last. A run that is
+    killed between is completed by the next.
 
     Raises:
         DestinationError: something could not be written.

@@ -9,7 +9,7 @@ from etl.extract.client import Client
 from etl.extract.endpoints import NO_SUCH_EXECUTION, Slice, get_execution, list_call_details, list_executions
 from etl.extract.executions import list_executions_completely
 from etl.extract.plan import pages, says_nothing_new
-from etl.extract.run_tests import discover
+from etl.extract.run_tests import discover, why_unknown
 from etl.load.state import StoredState
 from etl.model.findings import Kind
 from etl.model.lifecycle import CLOCKS_DIFFER, ListedExecution
@@ -39,7 +39,7 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
         record.find(Kind.RUN_TESTS_UNKNOWN, "", problem)
     for name, run_tests in found.run_tests.items():
         if len(run_tests) > 1:
-            text = f"{len(run_tests)} run tests have this name; the API lists their executions as one"
+            text = f"{len(run_tests)} run tests have this name; the API lists their executions together"
             record.find(Kind.NAMESAKES, name, text)
     names = [*found.run_tests]
     for name in _missing(record, state, names):
@@ -47,7 +47,9 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
         try:
             names += [name] if await is_run_test(run.client, name) else []
         except SourceError as error:
-            record.find(Kind.RUN_TESTS_UNKNOWN, name, f"missing from the list of run tests, and: {error}")
+            record.find(
+                Kind.RUN_TESTS_UNKNOWN, name, f"not in the list of run tests, and asking by name failed: {error}"
+            )
     record.run_tests = run.settings.with_run_tests(names).run_tests
     run.notify("discovered", run_tests=len(names))
 
@@ -67,7 +69,7 @@ async def is_run_test(client: Client, name: str) -> bool:
 
 def note_gone(record: Record, state: StoredState) -> None:
     """Note the run tests that the last run exported, and of which rows are left under a name that no run test has any more."""
-    text = "the API has no run test of this name any more; its rows stay as they are"
+    text = "the API no longer has a run test of this name; its rows stay as they are"
     for name in _missing(record, state, [each.name for each in record.run_tests]):
         record.find(Kind.RUN_TEST_GONE, name, text)
 
@@ -100,7 +102,7 @@ async def read_lists(
             continue
         if not pending:
             if len(record.unreachable) == len(record.run_tests):
-                raise SourceUnavailableError(f"no run test could be listed: {record.unreachable[0]}")
+                raise SourceUnavailableError(f"no list of executions could be read: {record.unreachable[0]}")
             await _refuse_another_workspace(run, record, state)
         if read:
             yield read, not pending
@@ -120,7 +122,8 @@ async def _read_list(run: Run, record: Record, state: StoredState, run_test: Run
         )
     except NotFoundError:
         record.not_found.add(run_test.name)
-        _fail(run, record, run_test, Kind.NO_SUCH_RUN_TEST, "the API knows no run test of this name")
+        text = await why_unknown(run.client, run_test.name, page_limit=page_limit)
+        _fail(run, record, run_test, Kind.NO_SUCH_RUN_TEST, text)
     except SourceError as error:
         _fail(run, record, run_test, Kind.LIST_FAILED, str(error))
         if not isinstance(error, UnexpectedAnswerError):
@@ -176,8 +179,8 @@ async def _refuse_another_workspace(run: Run, record: Record, state: StoredState
         if answers.alive or not answers.gone:
             return
     raise ConfigurationError(
-        f"the key sees none of the {counted(len(mine), 'execution')} that the dataset holds: nothing was changed: check the "
-        "key's workspace, or run with --accept-deletions if they are all gone"
+        f"the key sees none of the {counted(len(mine), 'execution')} of the dataset, so nothing was changed: check the key's "
+        "workspace, or run with --accept-deletions if they are really all gone"
     )
 
 

@@ -109,11 +109,11 @@ class Record:
         name, arrived = summary.name, self.arrived.get(summary.name, Arrived())
         if letters := _letters(arrived):
             first = min(letter.message for letter in letters.values())
-            self.find(Kind.DEAD_LETTER, name, f"{counted(len(letters), 'request')} given up: {first}")
+            self.find(Kind.DEAD_LETTER, name, f"{counted(len(letters), 'request')} failed: {first}")
         for count, kind, text in (
             (len(arrived.without_rows), Kind.NOT_FETCHED, "incomplete, because stored rows are gone"),
             (summary.missed, Kind.NOT_FETCHED, "not fetched yet, because the run ended early"),
-            (summary.deleted, Kind.DELETED, "deleted at the source; the rows are kept, see deleted_at"),
+            (summary.deleted, Kind.DELETED, "deleted at the source; the rows stay, with a deleted_at"),
         ):
             if count:
                 self.find(kind, name, f"{counted(count, 'execution')} {text}")
@@ -121,11 +121,11 @@ class Record:
         ended = Counter(item.execution.status for item in odd if _has_waited(item, settled_before))
         for status, count in sorted(ended.items()):
             executions = counted(count, "execution")
-            text = f"{executions} ended in the status {quoted(status)}, which this version does not know: no calls are fetched"
+            text = f"{executions} ended in status {quoted(status)}, which this version does not know, so no calls are fetched"
             self.find(Kind.NEW_STATUS_ENDED, name, text)
         unknown = Counter(item.execution.status for item in odd) + arrived.unknown_statuses
         for status, count in sorted((unknown - ended).items()):
-            text = f"the status {quoted(status)}, which counts as not finished, is new to this version: {counted(count, 'time')}"
+            text = f"status {quoted(status)}, seen {counted(count, 'time')}, is new to this version and counts as not finished"
             self.find(Kind.NEW_STATUS, name, text)
 
 

@@ -296,7 +296,7 @@ MUTANTS = [
         ("tests/load/files/test_bucket.py",),
     ),
     Mutant(
-        "calls are durable before the executions that vouch for them",
+        "calls are durable before the executions that mark them complete",
         "etl/load/commit.py",
         """            held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement)
             held |= held_now

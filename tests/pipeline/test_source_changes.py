@@ -107,7 +107,7 @@ class TestAbsenceIsConfirmedById:
         healed = await nights.export()
 
         assert (told.exit_code, kinds(told)) == (3, [Kind.DEAD_LETTER])
-        assert "exists, but its execution's list does not have it" in told.problems[0]
+        assert "exists, but is missing from its execution's list" in told.problems[0]
         assert (healed.exit_code, nights.marked("calls")) == (0, 0)
         assert_equals_world(tmp_path, nights.world)
 

@@ -13,14 +13,31 @@ from typing import Any
 from etl.errors import SourceError
 from etl.extract.bad_rows import power_of_two_above
 from etl.extract.client import Client
-from etl.extract.endpoints import list_call_details
+from etl.extract.endpoints import get_call_metrics, list_call_details
 from etl.extract.plan import Planned
 from etl.model import schema
-from etl.model.records import DetailedCall, ListedCall
-from etl.transform.detail import vouches_for
+from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall
+from etl.transform.detail import only_in_detail, row_by_lists, vouches_for
+from etl.transform.drift import FIELDS, parsed
+from etl.transform.flatten import call_row
 
 _MOST_FAILURES = 5
 _EXPORTED_AT = schema.CALLS.names.index("exported_at")
+_EXTRA = schema.CALLS.names.index("extra")
+_OF_METRICS = {each.columns[0].name: each for each in FIELDS[schema.CALLS.name] if each.path[0] != "call_results"}
+"""What the lists of calls do not show anew in any case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The calls whose stored rows stay, and what a call that was ``fetched`` to find out has.
+
+    ``lacking``: in how many calls each column is null, though the detail has its value.
+    """
+
+    calls: frozenset[str] = frozenset()
+    fetched: Mapping[str, CallMetrics] = field(default_factory=dict)
+    lacking: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +95,15 @@ class Settling:
         self._page_limit = page_limit
         self._failures_in_a_row = 0
 
-    async def kept(self, item: Planned, listed: Mapping[str, ListedCall], *, may_compare: bool) -> frozenset[str]:
-        """The listed calls whose stored rows can stay. Never one that a dead letter tells of: its row is older."""
+    async def kept(self, item: Planned, listed: Mapping[str, ListedCall], *, may_compare: bool) -> Kept:
+        """The listed calls whose stored rows can stay. Never one that a dead letter tells of: its row is older.
+
+        Where stored rows lack what the detail or their ``extra`` has, one of them is fetched: what the API still does not give of
+        it is no reason to fetch the others.
+        """
         is_compared = item.is_compared and may_compare
         if not listed or not (item.is_resumed or is_compared):
-            return frozenset()
+            return Kept()
         candidates = {key for key, call in listed.items() if isinstance(call.payload.get("status"), str)}
         candidates -= await self.stored.failed(item)
         rows, kept = dict[str, Sequence[Any]](), set[str]()
@@ -93,19 +114,37 @@ class Settling:
         details = await self._details(item, listed) if is_compared and candidates > kept else {}
         if details and not rows:
             rows = dict(await self.stored.rows(item))
+        of_execution: dict[str, Any] = {"run_test_name": item.run_test_name, "started_at": item.started_at}
+        compared = sorted(candidates & details.keys() & rows.keys() - kept)
+        moved = set.intersection(*(_moved(rows[key]) for key in compared)) if compared else set()
+        by_lists = {key: row_by_lists(listed[key], details[key], rows[key], **of_execution) for key in compared}
+        lacking = {key: only_in_detail(by_lists[key], rows[key]) for key in compared}
+        fetched, still = dict[str, CallMetrics](), set[str]()
+        if (probe := max(compared, key=lambda key: len(lacking[key]), default=None)) and (lacking[probe] or moved):
+            fetched = await self._metrics(item, probe)
+        for key, metrics in fetched.items():
+            own, _ = call_row(FetchedCall(listed=listed[key], metrics=metrics), **of_execution)
+            still = {name for name in lacking[key] | moved if own[schema.CALLS.names.index(name)] is None}
         kept |= {
             key
-            for key in candidates & details.keys() & rows.keys()
-            if vouches_for(
-                listed[key],
-                details[key],
-                rows[key],
-                run_test_name=item.run_test_name,
-                started_at=item.started_at,
-            )
+            for key in compared
+            if key not in fetched
+            and still.issuperset(moved)
+            and vouches_for(listed[key], details[key], rows[key], **of_execution, ignored=still)
         }
         self.counts.saved_requests += len(kept)
-        return frozenset(kept)
+        return Kept(frozenset(kept), fetched, Counter(name for each in lacking.values() for name in each & still))
+
+    async def _metrics(self, item: Planned, call_execution_id: str) -> dict[str, CallMetrics]:
+        """The call's metrics by its id; none when they cannot be had: the crawl asks again, and says why."""
+        request = get_call_metrics(call_execution_id, item.execution.execution_id)
+        try:
+            metrics = await self._client.get(request.sent_for(item.purpose))
+        except SourceError:
+            return {}
+        is_own = metrics.execution_id == item.execution.execution_id
+        self.counts.calls_fetched += is_own
+        return {call_execution_id: metrics} if is_own else {}
 
     async def _details(self, item: Planned, listed: Mapping[str, ListedCall]) -> dict[str, DetailedCall]:
         """The calls in the execution's detail; none when it cannot be had."""
@@ -126,6 +165,16 @@ class Settling:
         self.counts.necessary_requests += 1
         times = Counter(call.call_execution_id for call in page.results)
         return {call.call_execution_id: call for call in page.results if times[call.call_execution_id] == 1}
+
+
+def _moved(row: Sequence[Any]) -> set[str]:
+    """The columns that are null although ``extra`` may have their values."""
+    extra = parsed(row[_EXTRA])
+    return {
+        name
+        for name, each in _OF_METRICS.items()
+        if row[schema.CALLS.names.index(name)] is None and each.places_in(extra)
+    }
 
 
 def _is_fetched_since(item: Planned, row: Sequence[Any]) -> bool:

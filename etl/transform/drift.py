@@ -1,0 +1,184 @@
+"""Whether the API still answers as it did: values that a run test's calls used to have, and that its latest ones lack. Pure.
+
+The calls that settled last are the measure. So a lack is believed once it has settled as any value does (law 8), unless ``extra``
+shows that the value is there in another place or form.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.model import schema
+from etl.model.records import NumberLiteral
+from etl.model.values import MISFIT, coercer_of
+from etl.model.wording import counted, first_few
+
+Path = tuple[str, ...]
+ENOUGH = 20
+"""So many calls on either side make a judgement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A value of the payload, and the columns of which one takes it."""
+
+    path: Path
+    columns: tuple[schema.Column, ...]
+
+    def places_in(self, extra: Mapping[str, Any], *, by_name: bool = False) -> set[Path]:
+        """Where ``extra`` may have the value: where a column takes it from, under its name elsewhere, or beside that if it fits."""
+        return {
+            path
+            for path, value in _leaves(extra)
+            if path == self.path[: len(path)]
+            or path[-1].endswith(self.path[-1])
+            or (not by_name and path[:-1] == self.path[:-1] and self._takes(value))
+        }
+
+    def share(self, rows: pa.Table) -> float:
+        """In how much of the rows a column has the value."""
+        return max(1 - rows[each.name].null_count / len(rows) for each in self.columns)
+
+    def _takes(self, value: Any) -> bool:
+        return any(coercer_of(column)(value) is not MISFIT for column in self.columns)
+
+
+def _fields(table: schema.Table) -> list[Field]:
+    """What the API gives of every call: not what has two spellings, which is a provider's own."""
+    columns: dict[Path, tuple[schema.Column, ...]] = {}
+    for column in table.columns:
+        if len(column.paths) == 1 and not column.is_key and column.name != "status":
+            columns[column.paths[0]] = (*columns.get(column.paths[0], ()), column)
+    return [Field(*each) for each in columns.items()]
+
+
+FIELDS = {table.name: _fields(table) for table in (schema.EXECUTIONS, schema.CALLS, schema.EVALS)}
+"""By table name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Columns that are null although the calls before these have values, or the API shows them elsewhere.
+
+    ``calls`` is how many are concerned, by execution. ``place`` is where the values are; empty where nothing shows them.
+    """
+
+    columns: tuple[str, ...]
+    calls: Mapping[str, int]
+    place: str = ""
+
+
+def find_drift(table: schema.Table, latest: pa.Table, settled: pa.Table, fetched: Collection[str]) -> Iterator[Drift]:
+    """What whole executions of ``latest`` lack, and most calls that ``settled`` last have.
+
+    Rows come by execution, oldest first. What one of the executions that were ``fetched`` now has, the API still gives. Only
+    completed calls count, and evals are compared with those of their config.
+    """
+    groups, before = _groups(table, latest), _groups(table, settled)
+    for group in groups.keys() & before.keys():
+        measure = before[group].slice(max(0, len(before[group]) - ENOUGH))
+        if min(len(groups[group]), len(measure)) < ENOUGH:
+            continue
+        executions = _by_execution(groups[group])
+        for field in FIELDS[table.name]:
+            lacking = {each: rows for each, rows in executions.items() if not field.share(rows)}
+            if _calls(lacking) < ENOUGH or field.share(measure) < 0.5:
+                continue
+            columns = tuple(f"{table.name}.{each.name}" for each in field.columns if field.share(measure))
+            known = set[Path]().union(*map(field.places_in, _extras(measure)))
+            moved = {each: places for each, rows in lacking.items() if (places := _common(field, rows) - known)}
+            if _calls(shown := {each: lacking[each] for each in moved}) >= ENOUGH:
+                yield Drift(columns, {each: len(rows) for each, rows in shown.items()}, _in_extra(*moved.values()))
+            elif not (
+                any(field.share(executions[each]) for each in executions.keys() & fetched)
+                or _is_other_kind(table, pa.concat_tables(lacking.values()), measure)
+            ):
+                yield Drift(columns, {each: len(rows) for each, rows in lacking.items()})
+
+
+def find_misplaced(executions: pa.Table) -> Iterator[Drift]:
+    """What listed executions lack although their ``extra`` has it by name. A list that changes renews all: none is a measure."""
+    ids, calls = executions["execution_id"].to_pylist(), executions["exported_calls"].to_pylist()
+    for field in FIELDS[schema.EXECUTIONS.name]:
+        values = executions[field.columns[0].name].to_pylist()
+        rows = zip(ids, calls, values, executions["extra"].to_pylist(), strict=True)
+        places = {
+            (execution_id, number): found
+            for execution_id, number, value, extra in rows
+            if value is None and extra and (found := field.places_in(parsed(extra), by_name=True))
+        }
+        if sum(number for _, number in places) >= ENOUGH:
+            yield Drift((f"executions.{field.columns[0].name}",), dict(places.keys()), _in_extra(*places.values()))
+
+
+def drift_text(found: Sequence[Drift]) -> str:
+    """What was found of a run test, in one line."""
+    columns = [*dict.fromkeys(name for each in found for name in each.columns)]
+    places = [*dict.fromkeys(each.place for each in found if each.place)]
+    calls: dict[str, int] = {}
+    for each in found:
+        calls |= {key: max(number, calls.get(key, 0)) for key, number in each.calls.items()}
+    return (
+        f"the API's answers changed: {first_few(columns)} {'is' if len(columns) == 1 else 'are'} null in "
+        f"{counted(sum(calls.values()), 'call')} of {counted(len(calls), 'execution')}; "
+        + (first_few(places) or "nothing shows where the values are")
+    )
+
+
+def parsed(extra: str | None) -> dict[str, Any]:
+    """The object in the column ``extra``; numbers as they were written."""
+    if extra is None:
+        return {}
+    document: dict[str, Any] = json.loads(extra, parse_float=NumberLiteral, parse_int=NumberLiteral)
+    return document
+
+
+def _extras(rows: pa.Table) -> Iterator[dict[str, Any]]:
+    return map(parsed, rows["extra"].to_pylist())
+
+
+def _common(field: Field, rows: pa.Table) -> set[Path]:
+    """Where each of the rows may have the value."""
+    return set.intersection(*map(field.places_in, _extras(rows)))
+
+
+def _in_extra(places: set[Path], *_: set[Path]) -> str:
+    return f"extra has {'.'.join(min(places))}"
+
+
+def _is_other_kind(table: schema.Table, rows: pa.Table, measure: pa.Table) -> bool:
+    """Whether most rows have something that the measure never has: chats do not lack what voice calls have."""
+    return any(field.share(rows) >= 0.5 and not field.share(measure) for field in FIELDS[table.name])
+
+
+def _leaves(fields: Mapping[str, Any], at: Path = ()) -> Iterator[tuple[Path, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*at, name))
+        elif value is not None:
+            yield (*at, name), value
+
+
+def _groups(table: schema.Table, rows: pa.Table) -> dict[str, pa.Table]:
+    """The completed rows; those of evals by config."""
+    is_completed = pc.equal(pc.fill_null(pc.utf8_lower(rows["status"]), "completed"), "completed")
+    rows = rows.filter(pc.and_(is_completed, rows["deleted_at"].is_null()))
+    if table is not schema.EVALS:
+        return {"": rows}
+    configs = rows["eval_config_id"].unique().to_pylist()
+    return {each: rows.filter(pc.equal(rows["eval_config_id"], each)) for each in configs}
+
+
+def _by_execution(rows: pa.Table) -> dict[str, pa.Table]:
+    runs = pc.run_end_encode(rows["execution_id"].combine_chunks())
+    ends = runs.run_ends.to_pylist()
+    starts = zip(runs.values.to_pylist(), [0, *ends], ends, strict=False)
+    return {execution_id: rows.slice(start, end - start) for execution_id, start, end in starts}
+
+
+def _calls(executions: Mapping[str, pa.Table]) -> int:
+    return sum(map(len, executions.values()))

@@ -123,9 +123,7 @@ class Crawl:
             execution.stored = await self._settling.stored.calls(execution.planned)
             if not execution.lacks_evals:
                 is_one_page = execution.count is None
-                found = await self._settling.kept(execution.planned, execution.listed, may_compare=is_one_page)
-                execution.kept, execution.lacking = found.calls, found.lacking
-                execution.fetched |= found.fetched
+                await self._settling.compare(execution, may_compare=is_one_page)
                 if execution.kept and not is_one_page and not await self._is_listed_again(execution):
                     execution.kept = frozenset()
                     self._list_again(execution)

@@ -14,30 +14,19 @@ from etl.errors import SourceError
 from etl.extract.bad_rows import power_of_two_above
 from etl.extract.client import Client
 from etl.extract.endpoints import get_call_metrics, list_call_details
+from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned
 from etl.model import schema
 from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall
-from etl.transform.detail import only_in_detail, row_by_lists, vouches_for
+from etl.transform.detail import differences
 from etl.transform.drift import FIELDS, parsed
 from etl.transform.flatten import call_row
 
 _MOST_FAILURES = 5
-_EXPORTED_AT = schema.CALLS.names.index("exported_at")
-_EXTRA = schema.CALLS.names.index("extra")
+_INDEX = {name: index for index, name in enumerate(schema.CALLS.names)}
 _OF_METRICS = {each.columns[0].name: each for each in FIELDS[schema.CALLS.name] if each.path[0] != "call_results"}
-"""What the lists of calls do not show anew in any case."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """The calls whose stored rows stay, and what a call that was ``fetched`` to find out has.
-
-    ``lacking``: in how many calls each column is null, though the detail has its value.
-    """
-
-    calls: frozenset[str] = frozenset()
-    fetched: Mapping[str, CallMetrics] = field(default_factory=dict)
-    lacking: Mapping[str, int] = field(default_factory=dict)
+"""The fields that a call's own metrics alone give for sure, by column."""
+_NO_VALUES = {"extra", "chat_metrics_turn_count"}  # the detail makes up a number of turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +84,16 @@ class Settling:
         self._page_limit = page_limit
         self._failures_in_a_row = 0
 
-    async def kept(self, item: Planned, listed: Mapping[str, ListedCall], *, may_compare: bool) -> Kept:
-        """The listed calls whose stored rows can stay. Never one that a dead letter tells of: its row is older.
+    async def compare(self, execution: OpenExecution, *, may_compare: bool) -> None:
+        """Let the execution keep the listed calls whose stored rows can stay.
 
-        Where stored rows lack what the detail or their ``extra`` has, one of them is fetched: what the API still does not give of
-        it is no reason to fetch the others.
+        Never one that a dead letter tells of: its row is older. Where rows lack what the detail or their ``extra`` has, one call is
+        fetched first: what the API does not give of it, it need not be asked for of the others.
         """
+        item, listed = execution.planned, execution.listed
         is_compared = item.is_compared and may_compare
         if not listed or not (item.is_resumed or is_compared):
-            return Kept()
+            return
         candidates = {key for key, call in listed.items() if isinstance(call.payload.get("status"), str)}
         candidates -= await self.stored.failed(item)
         rows, kept = dict[str, Sequence[Any]](), set[str]()
@@ -115,36 +105,40 @@ class Settling:
         if details and not rows:
             rows = dict(await self.stored.rows(item))
         of_execution: dict[str, Any] = {"run_test_name": item.run_test_name, "started_at": item.started_at}
-        compared = sorted(candidates & details.keys() & rows.keys() - kept)
-        moved = set.intersection(*(_moved(rows[key]) for key in compared)) if compared else set()
-        by_lists = {key: row_by_lists(listed[key], details[key], rows[key], **of_execution) for key in compared}
-        lacking = {key: only_in_detail(by_lists[key], rows[key]) for key in compared}
-        fetched, still = dict[str, CallMetrics](), set[str]()
-        if (probe := max(compared, key=lambda key: len(lacking[key]), default=None)) and (lacking[probe] or moved):
-            fetched = await self._metrics(item, probe)
-        for key, metrics in fetched.items():
-            own, _ = call_row(FetchedCall(listed=listed[key], metrics=metrics), **of_execution)
-            still = {name for name in lacking[key] | moved if own[schema.CALLS.names.index(name)] is None}
-        kept |= {
-            key
-            for key in compared
-            if key not in fetched
-            and still.issuperset(moved)
-            and vouches_for(listed[key], details[key], rows[key], **of_execution, ignored=still)
+        differing = {
+            key: differences(listed[key], details[key], rows[key], **of_execution)
+            for key in sorted(candidates & details.keys() & rows.keys() - kept)
         }
+        lacking = {
+            key: {name for name in found - _NO_VALUES if rows[key][_INDEX[name]] is None}
+            for key, found in differing.items()
+        }
+        moved = set.intersection(*(_moved(rows[key]) for key in differing)) if differing else set()
+        first, still = max(lacking, key=lambda key: len(lacking[key]), default=""), set[str]()
+        if (moved or lacking.get(first)) and (metrics := await self._metrics(item, first)):
+            execution.fetched[first] = metrics
+            row, _ = call_row(FetchedCall(listed=listed[first], metrics=metrics), **of_execution)
+            still = {name for name in lacking[first] | moved if row[_INDEX[name]] is None}
+            execution.lacking = Counter(name for each in lacking.values() for name in each & still)
+        if moved <= still:
+            kept |= {
+                key
+                for key, found in differing.items()
+                if found <= still | {"extra"} and bool(found) == bool(found & still)
+            }
         self.counts.saved_requests += len(kept)
-        return Kept(frozenset(kept), fetched, Counter(name for each in lacking.values() for name in each & still))
+        execution.kept = frozenset(kept - execution.fetched.keys())
 
-    async def _metrics(self, item: Planned, call_execution_id: str) -> dict[str, CallMetrics]:
-        """The call's metrics by its id; none when they cannot be had: the crawl asks again, and says why."""
+    async def _metrics(self, item: Planned, call_execution_id: str) -> CallMetrics | None:
+        """The call's own metrics; None when they cannot be had: then they are requested again, with what is to be fetched."""
         request = get_call_metrics(call_execution_id, item.execution.execution_id)
         try:
             metrics = await self._client.get(request.sent_for(item.purpose))
         except SourceError:
-            return {}
+            return None
         is_own = metrics.execution_id == item.execution.execution_id
         self.counts.calls_fetched += is_own
-        return {call_execution_id: metrics} if is_own else {}
+        return metrics if is_own else None
 
     async def _details(self, item: Planned, listed: Mapping[str, ListedCall]) -> dict[str, DetailedCall]:
         """The calls in the execution's detail; none when it cannot be had."""
@@ -169,15 +163,11 @@ class Settling:
 
 def _moved(row: Sequence[Any]) -> set[str]:
     """The columns that are null although ``extra`` may have their values."""
-    extra = parsed(row[_EXTRA])
-    return {
-        name
-        for name, each in _OF_METRICS.items()
-        if row[schema.CALLS.names.index(name)] is None and each.places_in(extra)
-    }
+    extra = parsed(row[_INDEX["extra"]])
+    return {name for name, each in _OF_METRICS.items() if row[_INDEX[name]] is None and each.places_in(extra)}
 
 
 def _is_fetched_since(item: Planned, row: Sequence[Any]) -> bool:
     """Whether the row of a call was fetched since its execution was found as it is listed now."""
-    begun_at, exported_at = item.stored.verified_at if item.stored else None, row[_EXPORTED_AT]
+    begun_at, exported_at = item.stored.verified_at if item.stored else None, row[_INDEX["exported_at"]]
     return begun_at is not None and exported_at is not None and exported_at >= begun_at

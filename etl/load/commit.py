@@ -96,10 +96,7 @@ def commit(
             held = {each: before.held if before else _NOTHING_HELD for each, before in known.items()}
             held_now, touched, tables = _commit_calls(dataset, part, mine, own_rows, replacement)
             held |= held_now
-            drift = {
-                table.name: drift_in(dataset, part, table, rows, own_rows[table.name], mine, stored)
-                for table, rows in tables.items()
-            }
+            drift = drift_in(dataset, part, tables, own_rows, stored, mine)
             states = {each: _state(bundle, known[each], held[each], settlement) for each, bundle in mine.items()}
             verified_at = {
                 each: _verified_at(bundle, known[each], states[each], settlement) for each, bundle in mine.items()
@@ -108,7 +105,10 @@ def commit(
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
             drift |= {each: [bundle.drift] for each, bundle in mine.items() if bundle.drift}
             drift[str(stamp.exported_at)] = [*find_misplaced(executions.rows)]
-            own = with_values(executions.rows, _kept_open(drift, states))
+            shown = {each for found in chain.from_iterable(drift.values()) if found.place for each in found.calls}
+            # None is final before its rows have the values that the API shows elsewhere.
+            open_ = {each: ExportState.SETTLING for each in shown if states.get(each) == ExportState.EXPORTED}
+            own = with_values(executions.rows, {"export_state": open_})
             # A reader that follows these rows sees that calls or evals of an execution changed.
             renewing = replace(replacement, renewed={*replacement.renewed, *touched})
             changed = dataset.commit_rows(schema.EXECUTIONS, part, own, renewing).changed
@@ -213,15 +213,6 @@ def _has_letter(bundle: FlatBundle, endpoint: str) -> bool:
     """Whether the endpoint failed for the execution itself: its aggregates (METRICS) or its list of calls (RUNS)."""
     execution_id = bundle.execution.execution_id
     return any(letter.endpoint == endpoint and letter.subject_id == execution_id for letter in bundle.dead_letters)
-
-
-def _kept_open(
-    drift: Mapping[str, Sequence[Drift]], states: Mapping[str, ExportState]
-) -> dict[str, dict[str, ExportState]]:
-    """What the rows of executions say instead whose values the API shows elsewhere: none is final before its rows have them."""
-    shown = {each for found in chain.from_iterable(drift.values()) if found.place for each in found.calls}
-    final = {each for each in shown if states.get(each) == ExportState.EXPORTED}
-    return {"export_state": dict.fromkeys(final, ExportState.SETTLING)}
 
 
 def _state(bundle: FlatBundle, before: StoredExecution | None, held: HeldRows, settlement: Settlement) -> ExportState:

@@ -1,6 +1,5 @@
-"""What the executions of a part that have not settled lack, beside those of their run test that have."""
+"""What the calls of a part lack that have not settled, beside those of their run test that have."""
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 
@@ -20,35 +19,31 @@ from etl.transform.drift import ENOUGH, Drift, find_drift
 def drift_in(
     dataset: Dataset,
     part: Part,
-    table: schema.Table,
-    rows: pa.Table,
-    own: pa.Table,
-    handled: Collection[str],
+    rows: Mapping[schema.Table, pa.Table],
+    fetched: Mapping[str, pa.Table],
     stored: Mapping[str, StoredExecution],
-) -> list[Drift]:
-    """See ``find_drift``.
+    handled: Collection[str],
+) -> dict[str, list[Drift]]:
+    """What ``find_drift`` finds in each table, by its name.
 
-    ``rows`` are all that the part has, the ``own`` ones came now, of executions that are ``handled``; ``stored`` is what the
-    dataset held before the run. Where too few of the part's executions had settled, those of another part are the measure.
+    ``rows`` are all of the part, ``fetched`` those that came now, of executions that are ``handled``; ``stored`` is what was there
+    before the run. Where too few of the part's calls had settled, the part before it is the measure.
     """
-    final = _final(rows, stored) - {*handled}
-    latest, settled = rows.filter(pc.invert(is_of(rows, final))), rows.filter(is_of(rows, final))
-    if sum(stored[each].exported_calls for each in final) < ENOUGH:
-        calls = Counter[str]()
-        for known in stored.values():
-            if known.run_test_key == part.run_test_key and known.place != part.place and _is_final(known):
-                calls[known.place] += known.exported_calls
-        if place := max((each for each in calls if calls[each] >= ENOUGH), default=None):
+    final = {each for each, known in stored.items() if _is_final(known, part)} - {*handled}
+    here = {each for each in final if stored[each].place == part.place}
+    older = max((stored[each].place for each in final if stored[each].place < part.place), default=None)
+    found = {}
+    for table, of_part in rows.items():
+        latest, settled = of_part.filter(pc.invert(is_of(of_part, here))), of_part.filter(is_of(of_part, here))
+        if older and len(latest) >= ENOUGH > len(settled):
+            path = part_path(table.name, Part(part.run_test_key, older))
             with suppress(FileMissingError, UnreadableError):
-                path = part_path(table.name, Part(part.run_test_key, place))
-                older = dataset.read(table, path, table.names)
-                settled = older.filter(is_of(older, _final(older, stored)))
-    return [*find_drift(table, latest, settled, own["execution_id"].unique().to_pylist())]
+                before = dataset.read(table, path, table.names)
+                settled = before.filter(is_of(before, final))
+        ids = fetched[table.name]["execution_id"].unique().to_pylist()
+        found[table.name] = [*find_drift(table, latest, settled, ids)]
+    return found
 
 
-def _final(rows: pa.Table, stored: Mapping[str, StoredExecution]) -> set[str]:
-    return {each for each in rows["execution_id"].unique().to_pylist() if _is_final(stored.get(each))}
-
-
-def _is_final(known: StoredExecution | None) -> bool:
-    return known is not None and known.export_state == ExportState.EXPORTED
+def _is_final(known: StoredExecution, part: Part) -> bool:
+    return known.run_test_key == part.run_test_key and known.export_state == ExportState.EXPORTED

@@ -4,12 +4,11 @@ The list of calls has their scenarios and evals; the execution's detail has near
 brought into the shape of a call's own metrics, made into a row as always, and compared with the stored row.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from etl.model import schema
-from etl.model.digest import row_hasher
 from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall
 from etl.model.values import json_text
 from etl.transform.drift import parsed
@@ -50,59 +49,37 @@ _COVERED: frozenset[_Path] = frozenset(
 _EXTRA = schema.CALLS.names.index("extra")
 
 
-def _beginnings(path: _Path) -> list[_Path]:
-    return [path[:depth] for depth in range(1, len(path) + 1)]
-
-
 def _is_covered(path: _Path) -> bool:
-    return not _COVERED.isdisjoint(_beginnings(path))
+    return any(path[:depth] in _COVERED for depth in range(1, len(path) + 1))
 
 
 COVERED_COLUMNS = tuple(column.name for column in schema.CALLS.columns if any(map(_is_covered, column.paths)))
 """Columns of ``calls`` that the two lists prove, and which of ``extra`` lies under the same paths."""
 
-_hash = row_hasher(schema.CALLS.names, [*COVERED_COLUMNS, "run_test_name", "execution_started_at", "extra"])
+_COMPARED = {*COVERED_COLUMNS, "run_test_name", "execution_started_at", "extra"}
 
 
-def vouches_for(
+def differences(
     listed: ListedCall,
     detail: DetailedCall,
     stored: Sequence[Any],
     *,
     run_test_name: str,
     started_at: datetime | None,
-    ignored: Collection[str] = (),
-) -> bool:
-    """Whether fetching the call's metrics now would give the same row, as far as ``COVERED_COLUMNS`` go that are not ``ignored``.
+) -> set[str]:
+    """The columns in which fetching the call's metrics now would give another row, as far as ``COVERED_COLUMNS`` go.
 
-    ``stored`` is the call's row in the order of ``schema.CALLS``; the name and the start are those of the call's execution. A field
-    that the detail lacks vouches for nothing. Where metrics have no ``turn_count``, the detail shows the number of messages in its
-    place: that never vouches for a stored null, but it does for a stored number that it equals.
+    ``stored`` is the call's row in the order of ``schema.CALLS``; the name and the start are those of the call's execution. A detail
+    that lacks a field tells nothing, as if ``extra`` differed. Where metrics have no ``turn_count``, the detail shows the number of
+    messages in its place, which differs from a stored null.
     """
-    row = row_by_lists(listed, detail, stored, run_test_name=run_test_name, started_at=started_at)
-    return row is not None and _hash(_covered(row, ignored)) == _hash(_covered(stored, ignored))
-
-
-def row_by_lists(
-    listed: ListedCall,
-    detail: DetailedCall,
-    stored: Sequence[Any],
-    *,
-    run_test_name: str,
-    started_at: datetime | None,
-) -> list[Any] | None:
-    """The call's row as far as the two lists give it, spelled as the ``stored`` one; None where the detail lacks a field."""
     if any(name not in detail.payload for name in (*SAME, *(path[0] for path in _OBJECTS))):
-        return None
-    fetched = FetchedCall(listed=listed, metrics=_metrics(detail, parsed(stored[_EXTRA])))
-    return call_row(fetched, run_test_name=run_test_name, started_at=started_at)[0]
-
-
-def only_in_detail(row: Sequence[Any] | None, own: Sequence[Any]) -> set[str]:
-    """The columns that the row by the lists has, and the call's ``own`` one lacks. What the detail makes up is none of them."""
-    pairs = zip(schema.CALLS.names, row or [], own, strict=False)
-    found = {name for name, value, other in pairs if other is None and value is not None}
-    return found & {*COVERED_COLUMNS} - {"chat_metrics_turn_count"}
+        return {"extra"}
+    extra = parsed(stored[_EXTRA])
+    fetched = FetchedCall(listed=listed, metrics=_metrics(detail, extra))
+    row, _ = call_row(fetched, run_test_name=run_test_name, started_at=started_at)
+    pairs = zip(schema.CALLS.names, _covered(row, parsed(row[_EXTRA])), _covered(stored, extra), strict=True)
+    return {name for name, new, old in pairs if name in _COMPARED and json_text(new) != json_text(old)}
 
 
 def _metrics(detail: DetailedCall, extra: Mapping[str, Any]) -> CallMetrics:
@@ -123,22 +100,19 @@ def _metrics(detail: DetailedCall, extra: Mapping[str, Any]) -> CallMetrics:
     )
 
 
-def _covered(row: Sequence[Any], ignored: Collection[str]) -> list[Any]:
-    """The row without the ignored columns, and of its ``extra`` what lies under the path of any other."""
-    paths = [path for column in schema.CALLS.columns if column.name in ignored for path in column.paths]
-    covered = _below(parsed(row[_EXTRA]), (), _COVERED.difference(*map(_beginnings, paths)))
-    values = [None if name in ignored else value for name, value in zip(schema.CALLS.names, row, strict=True)]
-    values[_EXTRA] = json_text(covered, is_sorted=True) if covered else None
-    return values
+def _covered(row: Sequence[Any], extra: Mapping[str, Any]) -> list[Any]:
+    """The row, and of its ``extra`` what lies under a covered path."""
+    covered = _below(extra, ())
+    return [*row[:_EXTRA], json_text(covered, is_sorted=True) if covered else None, *row[_EXTRA + 1 :]]
 
 
-def _below(fields: Mapping[str, Any], at: _Path, covered: frozenset[_Path]) -> dict[str, Any]:
+def _below(fields: Mapping[str, Any], at: _Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in fields.items():
         path = (*at, name)
-        if path in covered:
+        if path in _COVERED:
             found[name] = value
-        elif isinstance(value, dict) and (nested := _below(value, path, covered)):
+        elif isinstance(value, dict) and (nested := _below(value, path)):
             found[name] = nested
     return found
 

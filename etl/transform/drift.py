@@ -41,7 +41,7 @@ class Field:
 
     def share(self, rows: pa.Table) -> float:
         """In how much of the rows a column has the value."""
-        return max(1 - rows[each.name].null_count / len(rows) for each in self.columns)
+        return 1 - min(rows[each.name].null_count for each in self.columns) / len(rows)
 
     def _takes(self, value: Any) -> bool:
         return any(coercer_of(column)(value) is not MISFIT for column in self.columns)

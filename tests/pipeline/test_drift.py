@@ -13,6 +13,7 @@ from etl.model.findings import Kind
 from etl.model.records import DETAIL, METRICS, RUNS
 from etl.pipeline.summary import Summary
 from etl.sandbox import Call, Fault, RunTest, SandboxRequest
+from etl.transform.rows import MAKERS
 from tests.e2e.truth import assert_equals_world
 from tests.pipeline.nights import Nights, kinds
 
@@ -245,3 +246,15 @@ async def test_the_measure_of_the_first_calls_of_a_month_is_that_of_the_month_be
     for call in begin(settled):
         call.stt_cost_cents = None
     assert kinds(await settled.export()) == [Kind.ANSWERS_CHANGED]
+
+
+async def test_a_version_that_knows_the_new_name_fetches_what_the_old_one_did_not_understand(
+    settled: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(settled, of_call, rename_a_cost_that_the_detail_lacks)
+    begin(settled)
+    assert [(await settled.export()).exit_code for _ in range(3)] == [3, 3, 3]
+    costs = MAKERS["calls"]._tree.fields["cost"].fields  # type: ignore[union-attr]
+    monkeypatch.setitem(costs, "stt_cents", costs["stt_cost_cents"])
+    assert [(await settled.export()).exit_code for _ in range(3)] == [0, 0, 0]
+    assert_equals_world(settled.folder, settled.world)

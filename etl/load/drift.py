@@ -41,7 +41,7 @@ def drift_in(
                 before = dataset.read(table, path, table.names)
                 settled = before.filter(is_of(before, final))
         ids = fetched[table.name]["execution_id"].unique().to_pylist()
-        found[table.name] = [*find_drift(table, latest, settled, ids)]
+        found[table.name] = [*find_drift(table, latest, settled, fetched=ids, seen=stored)]
     return found
 
 

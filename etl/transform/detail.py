@@ -69,9 +69,9 @@ def differences(
 ) -> set[str]:
     """The columns in which fetching the call's metrics now would give another row, as far as ``COVERED_COLUMNS`` go.
 
-    ``stored`` is the call's row in the order of ``schema.CALLS``; the name and the start are those of the call's execution. A detail
-    that lacks a field tells nothing, as if ``extra`` differed. Where metrics have no ``turn_count``, the detail shows the number of
-    messages in its place, which differs from a stored null.
+    ``stored`` is the call's row in the order of ``schema.CALLS``; the name and the start are those of the call's execution. A
+    detail that lacks a field tells nothing, as if ``extra`` differed. Where metrics have no ``turn_count``, the detail shows the
+    number of messages in its place, which differs from a stored null.
     """
     if any(name not in detail.payload for name in (*SAME, *(path[0] for path in _OBJECTS))):
         return {"extra"}

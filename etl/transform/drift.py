@@ -1,11 +1,11 @@
 """Whether the API still answers as it did: values that a run test's calls used to have, and that its latest ones lack. Pure.
 
 The calls that settled last are the measure. So a lack is believed once it has settled as any value does (law 8), unless ``extra``
-shows that the value is there in another place or form.
+shows that the value is there in another place or form. What was not seen before may still come late, and is no lack yet.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ from etl.model.wording import counted, first_few
 Path = tuple[str, ...]
 ENOUGH = 20
 """So many calls on either side make a judgement."""
+_MEASURE = 100
+"""So many of the calls that settled last are the measure, as far as there are any: what one execution has, not all need have."""
+_NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +39,14 @@ class Field:
             for path, value in _leaves(extra)
             if path == self.path[: len(path)]
             or path[-1].endswith(self.path[-1])
-            or (not by_name and path[:-1] == self.path[:-1] and self._takes(value))
+            or (not by_name and path[:-1] == self.path[:-1] and self._fits(value))
         }
 
     def share(self, rows: pa.Table) -> float:
         """In how much of the rows a column has the value."""
         return 1 - min(rows[each.name].null_count for each in self.columns) / len(rows)
 
-    def _takes(self, value: Any) -> bool:
+    def _fits(self, value: Any) -> bool:
         return any(coercer_of(column)(value) is not MISFIT for column in self.columns)
 
 
@@ -72,32 +75,37 @@ class Drift:
     place: str = ""
 
 
-def find_drift(table: schema.Table, latest: pa.Table, settled: pa.Table, fetched: Collection[str]) -> Iterator[Drift]:
-    """What whole executions of ``latest`` lack, and most calls that ``settled`` last have.
+def find_drift(
+    table: schema.Table, latest: pa.Table, settled: pa.Table, *, fetched: Collection[str], seen: Container[str]
+) -> Iterator[Drift]:
+    """What whole executions of ``latest`` lack, and nearly all calls that ``settled`` last have.
 
-    Rows come by execution, oldest first. What one of the executions that were ``fetched`` now has, the API still gives. Only
-    completed calls count, and evals are compared with those of their config.
+    Rows come by execution, oldest first. What one of the executions that were ``fetched`` now has, the API still gives; an earlier
+    run has ``seen`` those that are stored. Only completed calls count, and evals are compared with those of their config.
     """
     groups, before = _groups(table, latest), _groups(table, settled)
     for group in groups.keys() & before.keys():
-        measure = before[group].slice(max(0, len(before[group]) - ENOUGH))
+        measure = before[group].slice(max(0, len(before[group]) - _MEASURE))
         if min(len(groups[group]), len(measure)) < ENOUGH:
             continue
         executions = _by_execution(groups[group])
         for field in FIELDS[table.name]:
             lacking = {each: rows for each, rows in executions.items() if not field.share(rows)}
-            if _calls(lacking) < ENOUGH or field.share(measure) < 0.5:
+            if sum(map(len, lacking.values())) < ENOUGH or field.share(measure) < _NEARLY_ALL:
                 continue
             columns = tuple(f"{table.name}.{each.name}" for each in field.columns if field.share(measure))
-            known = set[Path]().union(*map(field.places_in, _extras(measure)))
-            moved = {each: places for each, rows in lacking.items() if (places := _common(field, rows) - known)}
-            if _calls(shown := {each: lacking[each] for each in moved}) >= ENOUGH:
-                yield Drift(columns, {each: len(rows) for each, rows in shown.items()}, _in_extra(*moved.values()))
-            elif not (
+            known = set.union(*_places(field, measure))
+            common = {each: set.intersection(*_places(field, rows)) - known for each, rows in lacking.items()}
+            moved = {each: places for each, places in common.items() if places}
+            gone = {each: len(rows) for each, rows in lacking.items() if each in seen}
+            shown = {each: len(lacking[each]) for each in moved}
+            if sum(shown.values()) >= ENOUGH:
+                yield Drift(columns, shown, _in_extra(*moved.values()))
+            elif sum(gone.values()) >= ENOUGH and not (
                 any(field.share(executions[each]) for each in executions.keys() & fetched)
                 or _is_other_kind(table, pa.concat_tables(lacking.values()), measure)
             ):
-                yield Drift(columns, {each: len(rows) for each, rows in lacking.items()})
+                yield Drift(columns, gone)
 
 
 def find_misplaced(executions: pa.Table) -> Iterator[Drift]:
@@ -119,14 +127,10 @@ def drift_text(found: Sequence[Drift]) -> str:
     """What was found of a run test, in one line."""
     columns = [*dict.fromkeys(name for each in found for name in each.columns)]
     places = [*dict.fromkeys(each.place for each in found if each.place)]
-    calls: dict[str, int] = {}
-    for each in found:
-        calls |= {key: max(number, calls.get(key, 0)) for key, number in each.calls.items()}
-    return (
-        f"the API's answers changed: {first_few(columns)} {'is' if len(columns) == 1 else 'are'} null in "
-        f"{counted(sum(calls.values()), 'call')} of {counted(len(calls), 'execution')}; "
-        + (first_few(places) or "nothing shows where the values are")
-    )
+    calls = dict(item for each in found for item in each.calls.items())
+    lacking = f"{first_few(columns)} {'is' if len(columns) == 1 else 'are'} null"
+    number = f"{counted(sum(calls.values()), 'call')} of {counted(len(calls), 'execution')}"
+    return f"the API's answers changed: {lacking} in {number}; {first_few(places) or 'the API shows no such value any more'}"
 
 
 def parsed(extra: str | None) -> dict[str, Any]:
@@ -137,13 +141,9 @@ def parsed(extra: str | None) -> dict[str, Any]:
     return document
 
 
-def _extras(rows: pa.Table) -> Iterator[dict[str, Any]]:
-    return map(parsed, rows["extra"].to_pylist())
-
-
-def _common(field: Field, rows: pa.Table) -> set[Path]:
+def _places(field: Field, rows: pa.Table) -> list[set[Path]]:
     """Where each of the rows may have the value."""
-    return set.intersection(*map(field.places_in, _extras(rows)))
+    return [field.places_in(parsed(extra)) for extra in rows["extra"].to_pylist()]
 
 
 def _in_extra(places: set[Path], *_: set[Path]) -> str:
@@ -151,7 +151,7 @@ def _in_extra(places: set[Path], *_: set[Path]) -> str:
 
 
 def _is_other_kind(table: schema.Table, rows: pa.Table, measure: pa.Table) -> bool:
-    """Whether most rows have something that the measure never has: chats do not lack what voice calls have."""
+    """Whether most rows have something that the measure never has: chats are not expected to have what voice calls have."""
     return any(field.share(rows) >= 0.5 and not field.share(measure) for field in FIELDS[table.name])
 
 
@@ -178,7 +178,3 @@ def _by_execution(rows: pa.Table) -> dict[str, pa.Table]:
     ends = runs.run_ends.to_pylist()
     starts = zip(runs.values.to_pylist(), [0, *ends], ends, strict=False)
     return {execution_id: rows.slice(start, end - start) for execution_id, start, end in starts}
-
-
-def _calls(executions: Mapping[str, pa.Table]) -> int:
-    return sum(map(len, executions.values()))

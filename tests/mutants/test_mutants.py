@@ -331,6 +331,13 @@ MUTANTS = [
         (MACHINE,),
     ),
     Mutant(
+        "execution whose calls lack what its detail has is not final",
+        "etl/load/commit.py",
+        'own = with_values(executions.rows, {"export_state": open_})',
+        "own = executions.rows",
+        ("tests/pipeline/test_drift.py",),
+    ),
+    Mutant(
         "digest of the stored calls is compared",
         "etl/model/lifecycle.py",
         "        and held.calls_digest == known.calls_digest\n",

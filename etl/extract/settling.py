@@ -113,8 +113,9 @@ class Settling:
             key: {name for name in found - _NO_VALUES if rows[key][_INDEX[name]] is None}
             for key, found in differing.items()
         }
-        moved = set.intersection(*(_moved(rows[key]) for key in differing)) if differing else set()
-        first, still = max(lacking, key=lambda key: len(lacking[key]), default=""), set[str]()
+        completed = [key for key in differing if rows[key][_INDEX["status"]] == "completed"]
+        moved = set.intersection(*(_moved(rows[key]) for key in completed)) if completed else set()
+        first, still = max(completed if moved else lacking, key=lambda key: len(lacking[key]), default=""), set[str]()
         if (moved or lacking.get(first)) and (metrics := await self._metrics(item, first)):
             execution.fetched[first] = metrics
             row, _ = call_row(FetchedCall(listed=listed[first], metrics=metrics), **of_execution)

@@ -32,22 +32,26 @@ class Field:
     path: Path
     columns: tuple[schema.Column, ...]
 
-    def places_in(self, extra: Mapping[str, Any], *, by_name: bool = False) -> set[Path]:
-        """Where ``extra`` may have the value: where a column takes it from, under its name elsewhere, or beside that if it fits."""
+    def places_in(self, extra: Mapping[str, Any], *, is_sure: bool = False) -> set[Path]:
+        """Where ``extra`` has the value: where a column takes it from, or elsewhere. Unless ``is_sure`` also where it may be.
+
+        That is under a name that ends as its own, and beside its place if the value fits.
+        """
         return {
             path
             for path, value in _leaves(extra)
             if path == self.path[: len(path)]
-            or path[-1].endswith(self.path[-1])
-            or (not by_name and path[:-1] == self.path[:-1] and self._fits(value))
+            or path[-1] == self.path[-1]
+            or (not is_sure and (path[-1].endswith(self.path[-1]) or self._fits_beside(path, value)))
         }
 
     def share(self, rows: pa.Table) -> float:
         """In how much of the rows a column has the value."""
         return 1 - min(rows[each.name].null_count for each in self.columns) / len(rows)
 
-    def _fits(self, value: Any) -> bool:
-        return any(coercer_of(column)(value) is not MISFIT for column in self.columns)
+    def _fits_beside(self, path: Path, value: Any) -> bool:
+        is_beside = path[:-1] == self.path[:-1]
+        return is_beside and any(coercer_of(column)(value) is not MISFIT for column in self.columns)
 
 
 def _fields(table: schema.Table) -> list[Field]:
@@ -109,7 +113,7 @@ def find_drift(
 
 
 def find_misplaced(executions: pa.Table) -> Iterator[Drift]:
-    """What listed executions lack although their ``extra`` has it by name. A list that changes renews all: none is a measure."""
+    """What listed executions lack although their ``extra`` has it for sure. A list that changes renews all: none is a measure."""
     ids, calls = executions["execution_id"].to_pylist(), executions["exported_calls"].to_pylist()
     for field in FIELDS[schema.EXECUTIONS.name]:
         values = executions[field.columns[0].name].to_pylist()
@@ -117,7 +121,7 @@ def find_misplaced(executions: pa.Table) -> Iterator[Drift]:
         places = {
             (execution_id, number): found
             for execution_id, number, value, extra in rows
-            if value is None and extra and (found := field.places_in(parsed(extra), by_name=True))
+            if value is None and extra and (found := field.places_in(parsed(extra), is_sure=True))
         }
         if sum(number for _, number in places) >= ENOUGH:
             yield Drift((f"executions.{field.columns[0].name}",), dict(places.keys()), _in_extra(*places.values()))

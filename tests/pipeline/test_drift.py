@@ -13,6 +13,8 @@ from etl.model.findings import Kind
 from etl.model.records import DETAIL, METRICS, RUNS
 from etl.pipeline.summary import Summary
 from etl.sandbox import Call, Fault, RunTest, SandboxRequest
+from etl.sandbox.fields import COST, LATENCY
+from etl.sandbox.world import CONVERSATION
 from etl.transform.rows import MAKERS
 from tests.e2e.truth import assert_equals_world
 from tests.pipeline.nights import Nights, kinds
@@ -22,11 +24,13 @@ CALLS = 24
 
 
 def begin(nights: Nights, calls: int = CALLS) -> list[Call]:
-    """An execution that ends before the next night."""
+    """An execution that ends before the next night, with one call more, which failed."""
     run_test = nights.world.run_tests[0]
     rng, ended_at = random.Random(len(run_test.executions)), nights.now + timedelta(hours=20)
-    execution = sandbox.add_execution(nights.world, run_test, rng, ended_at, calls, status="completed")
-    return [complete(run_test, call) for call in execution.calls]
+    execution = sandbox.add_execution(nights.world, run_test, rng, ended_at, calls + 1, status="completed")
+    first, *others = sorted(execution.calls, key=lambda call: call.call_execution_id)
+    failed(0, first)
+    return [complete(run_test, call) for call in others]
 
 
 def complete(run_test: RunTest, call: Call) -> Call:
@@ -177,7 +181,8 @@ def of_a_chat(_: int, call: Call) -> None:
 
 def failed(_: int, call: Call) -> None:
     call.status, call.eval_outputs = "failed", {}
-    call.avg_agent_latency_ms = call.total_cost_cents = call.duration_seconds = None
+    for name in ("duration_seconds", *LATENCY, *COST, *CONVERSATION, "system_metrics", "chat_metrics"):
+        setattr(call, name, None)
 
 
 def without_evals(_: int, call: Call) -> None:

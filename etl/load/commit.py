@@ -46,8 +46,8 @@ class Arrived:
     """Rows that one commit received of one run test, changed or not.
 
     ``dead_letters`` are those of each execution: one that arrives in pieces tells of all of them each time. ``without_rows``
-    executions are incomplete since rows that were to stay are gone. ``drift`` is by part and what
-    was judged: the last judgement counts.
+    executions are incomplete since rows that were to stay are gone. ``drift`` is by part and what was judged: of two judgements the
+    later one counts.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -105,10 +105,10 @@ def commit(
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
             drift |= {each: [bundle.drift] for each, bundle in mine.items() if bundle.drift}
             drift[str(stamp.exported_at)] = [*find_misplaced(executions.rows)]
-            shown = {each for found in chain.from_iterable(drift.values()) if found.place for each in found.calls}
             # None is final before its rows have the values that the API shows elsewhere.
-            open_ = {each: ExportState.SETTLING for each in shown if states.get(each) == ExportState.EXPORTED}
-            own = with_values(executions.rows, {"export_state": open_})
+            shown = {each for found in chain.from_iterable(drift.values()) if found.place for each in found.calls}
+            unsettled = {each for each in shown if states.get(each) == ExportState.EXPORTED}
+            own = with_values(executions.rows, {"export_state": dict.fromkeys(unsettled, ExportState.SETTLING)})
             # A reader that follows these rows sees that calls or evals of an execution changed.
             renewing = replace(replacement, renewed={*replacement.renewed, *touched})
             changed = dataset.commit_rows(schema.EXECUTIONS, part, own, renewing).changed

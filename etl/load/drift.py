@@ -15,6 +15,8 @@ from etl.model import schema
 from etl.model.lifecycle import ExportState, StoredExecution
 from etl.transform.drift import ENOUGH, Drift, find_drift
 
+_MOST_ROWS = 5_000
+
 
 def drift_in(
     dataset: Dataset,
@@ -34,15 +36,22 @@ def drift_in(
     older = max((stored[each].place for each in final if stored[each].place < part.place), default=None)
     found = {}
     for table, of_part in rows.items():
-        latest, settled = of_part.filter(pc.invert(is_of(of_part, here))), of_part.filter(is_of(of_part, here))
+        is_settled = is_of(of_part, here)
+        latest, settled = of_part.filter(pc.invert(is_settled)), _last(of_part, is_settled)
         if older and len(latest) >= ENOUGH > len(settled):
             path = part_path(table.name, Part(part.run_test_key, older))
             with suppress(FileMissingError, UnreadableError):
                 before = dataset.read(table, path, table.names)
-                settled = before.filter(is_of(before, final))
+                settled = _last(before, is_of(before, final))
         ids = fetched[table.name]["execution_id"].unique().to_pylist()
         found[table.name] = [*find_drift(table, latest, settled, fetched=ids, seen=stored)]
     return found
+
+
+def _last(rows: pa.Table, is_wanted: pa.ChunkedArray) -> pa.Table:
+    """The last rows that are wanted: a measure takes no more, and the text of a part is large."""
+    found = pc.indices_nonzero(is_wanted)
+    return rows.take(found.slice(max(0, len(found) - _MOST_ROWS)))
 
 
 def _is_final(known: StoredExecution, part: Part) -> bool:

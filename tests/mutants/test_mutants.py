@@ -333,7 +333,7 @@ MUTANTS = [
     Mutant(
         "execution whose calls lack what its detail has is not final",
         "etl/load/commit.py",
-        'own = with_values(executions.rows, {"export_state": open_})',
+        'own = with_values(executions.rows, {"export_state": dict.fromkeys(unsettled, ExportState.SETTLING)})',
         "own = executions.rows",
         ("tests/pipeline/test_drift.py",),
     ),

@@ -81,10 +81,6 @@ def rename_latency(call: Any) -> None:
     call["latencies"] = call.pop("latency")
 
 
-def rename_a_latency(call: Any) -> None:
-    call["latency"]["agent_ms"] = call["latency"].pop("avg_agent_latency_ms")
-
-
 def move_cost(call: Any) -> None:
     call["usage"] = {"cost": call.pop("cost")}
 
@@ -122,7 +118,6 @@ def told(summary: Summary) -> str:
     ("edit", "concerns", "column", "place"),
     [
         (rename_latency, of_call, "calls.latency_avg_agent_latency_ms", "latencies.avg_agent_latency_ms"),
-        (rename_a_latency, of_call, "calls.latency_avg_agent_latency_ms", "latency.agent_ms"),
         (move_cost, of_call, "calls.cost_total_cost_cents", "usage.cost.total_cost_cents"),
         (flatten_call, of_call, "calls.latency_avg_agent_latency_ms", "extra has avg_agent_latency_ms"),
         (write_dollars, of_call, "calls.cost_total_cost_cents", "cost.total_cost_cents"),

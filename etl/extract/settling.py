@@ -115,18 +115,17 @@ class Settling:
         }
         completed = [key for key in differing if rows[key][_INDEX["status"]] == "completed"]
         moved = set.intersection(*(_moved(rows[key]) for key in completed)) if completed else set()
-        first, still = max(completed if moved else lacking, key=lambda key: len(lacking[key]), default=""), set[str]()
+        first = max(completed if moved else lacking, key=lambda key: len(lacking[key]), default="")
+        still, tolerated = set[str](), set[str]()
         if (moved or lacking.get(first)) and (metrics := await self._metrics(item, first)):
             execution.fetched[first] = metrics
             row, _ = call_row(FetchedCall(listed=listed[first], metrics=metrics), **of_execution)
             still = {name for name in lacking[first] | moved if row[_INDEX[name]] is None}
             execution.lacking = Counter(name for each in lacking.values() for name in each & still)
+            if row[_INDEX["row_hash"]] == rows[first][_INDEX["row_hash"]]:
+                tolerated = still | {"extra"}
         if moved <= still:
-            kept |= {
-                key
-                for key, found in differing.items()
-                if found <= still | {"extra"} and bool(found) == bool(found & still)
-            }
+            kept |= {key for key, found in differing.items() if found <= tolerated}
         self.counts.saved_requests += len(kept)
         execution.kept = frozenset(kept - execution.fetched.keys())
 

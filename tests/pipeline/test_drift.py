@@ -230,6 +230,21 @@ async def test_what_the_detail_has_and_the_metrics_lack_is_an_alarm_that_costs_o
     assert_equals_world(settled.folder, settled.world)
 
 
+async def test_a_detail_that_changes_with_the_metrics_costs_no_more(settled: Nights) -> None:
+    renamed = Fault(edit=lambda body: body.replace(b'"avg_agent_latency_ms"', b'"agent_latency_ms"'))
+    settled.server.fault = lambda request, _nth: renamed if of_call(request) or DETAIL in request.path else None
+    begin(settled)
+    codes = [(await settled.export()).exit_code for _ in range(3)]
+    sent = [each.target for each in settled.server.requests if DETAIL in each.target or of_call(each)]
+    assert (codes, len(sent)) == (
+        [3, 3, 3],
+        4,
+    )  # of two executions: the one of the night before is not proved by its detail
+    settled.server.fault = None
+    assert [(await settled.export()).exit_code for _ in range(2)] == [0, 0]
+    assert_equals_world(settled.folder, settled.world)
+
+
 async def test_a_late_value_beside_drift_is_fetched(settled: Nights) -> None:
     answer(settled, of_call, lambda call: call["cost"].update(total_cost_cents=None))
     calls = begin(settled, 5)

@@ -96,13 +96,13 @@ def commit(
             held = {each: before.held if before else _NOTHING_HELD for each, before in known.items()}
             held_now, touched, tables = _commit_calls(dataset, part, mine, own_rows, replacement)
             held |= held_now
-            drift = drift_in(dataset, part, tables, own_rows, stored, mine)
             states = {each: _state(bundle, known[each], held[each], settlement) for each, bundle in mine.items()}
             verified_at = {
                 each: _verified_at(bundle, known[each], states[each], settlement) for each, bundle in mine.items()
             }
             dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
+            drift = drift_in(dataset, part, tables, own_rows, stored, mine)
             drift |= {each: [bundle.drift] for each, bundle in mine.items() if bundle.drift}
             drift[str(stamp.exported_at)] = [*find_misplaced(executions.rows)]
             # None is final before its rows have the values that the API shows elsewhere.

@@ -47,11 +47,12 @@ class Field:
 
     def share(self, rows: pa.Table) -> float:
         """In how much of the rows a column has the value."""
-        return 1 - min(rows[each.name].null_count for each in self.columns) / len(rows)
+        nulls = min(rows[each.name].null_count for each in self.columns)
+        return float(1 - nulls / len(rows))
 
     def _fits_beside(self, path: Path, value: Any) -> bool:
-        is_beside = path[:-1] == self.path[:-1]
-        return is_beside and any(coercer_of(column)(value) is not MISFIT for column in self.columns)
+        fits = any(coercer_of(column)(value) is not MISFIT for column in self.columns)
+        return fits and path[:-1] == self.path[:-1]
 
 
 def _fields(table: schema.Table) -> list[Field]:

@@ -34,7 +34,7 @@ from etl.model.lifecycle import (
     export_state,
 )
 from etl.model.records import METRICS, RUNS, DeadLetter
-from etl.transform.drift import Drift, find_misplaced
+from etl.transform.drift import Drift, find_misfits
 from etl.transform.flatten import FlatBundle
 from etl.transform.frames import ExportStamp, calls_frame, errors_frame, evals_frame, executions_frame
 
@@ -104,7 +104,7 @@ def commit(
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
             drift = drift_in(dataset, part, tables, own_rows, stored, mine)
             drift |= {each: [bundle.drift] for each, bundle in mine.items() if bundle.drift}
-            drift[str(stamp.exported_at)] = [*find_misplaced(executions.rows)]
+            drift[str(stamp.exported_at)] = [*find_misfits(executions.rows)]
             # None is final before its rows have the values that the API shows elsewhere.
             shown = {each for found in chain.from_iterable(drift.values()) if found.place for each in found.calls}
             unsettled = {each for each in shown if states.get(each) == ExportState.EXPORTED}

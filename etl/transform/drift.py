@@ -32,18 +32,17 @@ class Field:
     path: Path
     columns: tuple[schema.Column, ...]
 
-    def places_in(self, extra: Mapping[str, Any], *, is_sure: bool = False) -> set[Path]:
-        """Where ``extra`` has the value: where a column takes it from, or elsewhere. Unless ``is_sure`` also where it may be.
-
-        That is under a name that ends as its own, and beside its place if the value fits.
-        """
+    def places_in(self, extra: Mapping[str, Any]) -> set[Path]:
+        """Where ``extra`` may have the value: at its own path, if it did not fit, by its name elsewhere, or beside its place."""
         return {
             path
             for path, value in _leaves(extra)
-            if path == self.path[: len(path)]
-            or path[-1] == self.path[-1]
-            or (not is_sure and (path[-1].endswith(self.path[-1]) or self._fits_beside(path, value)))
+            if self.is_misfit(path) or path[-1].endswith(self.path[-1]) or self._fits_beside(path, value)
         }
+
+    def is_misfit(self, path: Path) -> bool:
+        """Whether a value at this path of ``extra`` should be in a column."""
+        return path == self.path[: len(path)]
 
     def share(self, rows: pa.Table) -> float:
         """In how much of the rows a column has the value."""
@@ -51,8 +50,9 @@ class Field:
         return float(1 - nulls / len(rows))
 
     def _fits_beside(self, path: Path, value: Any) -> bool:
-        fits = any(coercer_of(column)(value) is not MISFIT for column in self.columns)
-        return fits and path[:-1] == self.path[:-1]
+        # What the platform of a chat agent measures is passed on by the API as it is.
+        is_beside = path[:-1] == self.path[:-1] and path[0] != "chat_metrics"
+        return is_beside and any(coercer_of(column)(value) is not MISFIT for column in self.columns)
 
 
 def _fields(table: schema.Table) -> list[Field]:
@@ -113,8 +113,8 @@ def find_drift(
                 yield Drift(columns, gone)
 
 
-def find_misplaced(executions: pa.Table) -> Iterator[Drift]:
-    """What listed executions lack although their ``extra`` has it for sure. A list that changes renews all: none is a measure."""
+def find_misfits(executions: pa.Table) -> Iterator[Drift]:
+    """What executions lack since it did not fit. A list that changes renews all of its rows: then there is no measure."""
     ids, calls = executions["execution_id"].to_pylist(), executions["exported_calls"].to_pylist()
     for field in FIELDS[schema.EXECUTIONS.name]:
         values = executions[field.columns[0].name].to_pylist()
@@ -122,7 +122,7 @@ def find_misplaced(executions: pa.Table) -> Iterator[Drift]:
         places = {
             (execution_id, number): found
             for execution_id, number, value, extra in rows
-            if value is None and extra and (found := field.places_in(parsed(extra), is_sure=True))
+            if value is None and extra and (found := {*filter(field.is_misfit, dict(_leaves(parsed(extra))))})
         }
         if sum(number for _, number in places) >= ENOUGH:
             yield Drift((f"executions.{field.columns[0].name}",), dict(places.keys()), _in_extra(*places.values()))

@@ -308,7 +308,7 @@ MUTANTS = [
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
             drift = drift_in(dataset, part, tables, own_rows, stored, mine)
             drift |= {each: [bundle.drift] for each, bundle in mine.items() if bundle.drift}
-            drift[str(stamp.exported_at)] = [*find_misplaced(executions.rows)]
+            drift[str(stamp.exported_at)] = [*find_misfits(executions.rows)]
             # None is final before its rows have the values that the API shows elsewhere.
             shown = {each for found in chain.from_iterable(drift.values()) if found.place for each in found.calls}
             unsettled = {each for each in shown if states.get(each) == ExportState.EXPORTED}

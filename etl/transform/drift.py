@@ -89,7 +89,7 @@ def find_drift(
     run has ``seen`` those that are stored. Only completed calls count, and evals are compared with those of their config.
     """
     groups, before = _groups(table, latest), _groups(table, settled)
-    for group in groups.keys() & before.keys():
+    for group in sorted(groups.keys() & before.keys()):
         measure = before[group].slice(max(0, len(before[group]) - _MEASURE))
         if min(len(groups[group]), len(measure)) < ENOUGH:
             continue

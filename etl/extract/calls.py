@@ -123,12 +123,12 @@ class Crawl:
             execution.stored = await self._settling.stored.calls(execution.planned)
             if not execution.lacks_evals:
                 is_one_page = execution.count is None
-                execution.kept = await self._settling.kept(execution.planned, execution.listed, may_compare=is_one_page)
+                await self._settling.compare(execution, may_compare=is_one_page)
                 if execution.kept and not is_one_page and not await self._is_listed_again(execution):
                     execution.kept = frozenset()
                     self._list_again(execution)
                     return
-                pending = [key for key in pending if key not in execution.kept]
+                pending = [key for key in pending if key not in execution.kept | execution.fetched.keys()]
         if len(execution.listed) < (execution.count or 0) and execution.round < MAX_ROUNDS:
             self._list_again(execution)
             return

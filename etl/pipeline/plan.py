@@ -19,7 +19,7 @@ def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
         DestinationError: a file is not one of this dataset, or was written by a newer version.
     """
     state = load_state(run.dataset, set_aside=set_aside)
-    text = "a damaged file, set aside; what the API lists of its rows is fetched again"
+    text = "a damaged file, set aside; the rows that the API still lists are fetched again"
     for path in state.unreadable:
         record.find(Kind.QUARANTINED, path, text)
     return state

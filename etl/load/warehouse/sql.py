@@ -194,14 +194,13 @@ class SqlWarehouse:
             self._make(f"schema {self._namespace}", schema)
         is_made = False
         for table in ALL_TABLES:
-            if table.name not in existing:
-                self._make(table.name, [self._sql.create(table), *self._sql.describe(table)])
-            elif added := [*self._sql.add_columns(table, existing[table.name])]:
-                names = first_few([name for name in lacking if name.startswith(f"{table.name}.")])
-                self._make(names, [*added, *self._sql.describe(table)])
-            else:
-                continue
-            is_made = True
+            if names := [name for name in lacking if name.partition(".")[0] == table.name]:
+                columns = existing.get(table.name)
+                made = [self._sql.create(table)] if columns is None else self._sql.add_columns(table, columns)
+                self._make(first_few(names), made)
+                is_made = True
+        for table in ALL_TABLES if is_made else ():
+            self._execute(self._sql.describe(table))
         altered = _altered_views(_digests(self._session.query(self._sql.views()).to_pylist()))
         for view in VIEWS:
             shown = existing.get(view.name, {})

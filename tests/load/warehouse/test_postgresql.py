@@ -97,6 +97,10 @@ def test_printed_ddl_can_be_run_again_and_makes_what_a_load_makes(data: Path, in
     in_postgresql.edit("DROP SCHEMA {s} CASCADE")
     load_into(in_postgresql, data)
     assert indexes(in_postgresql) == before
+    in_postgresql.edit("DROP INDEX {s}.calls_run_test_execution_started_at_idx")
+    in_postgresql.make_older("evals", "deleted_at")
+    load_into(in_postgresql, data)
+    assert indexes(in_postgresql) == before
     assert {"calls_run_test_execution_started_at_idx", "executions_run_test_started_at_idx"} <= {*before}
 
 

@@ -85,6 +85,12 @@ class Kind(StrEnum):
         "executions have stopped changing in a status that this version does not know: their calls are not fetched",
         'upgrade, or set [export] calls = "all"',
     )
+    RUN_LOST = (
+        "run_lost",
+        _UNKNOWN,
+        "the last run was killed or could not start",
+        "metrics-etl run, after fixing what the text names, if anything",
+    )
     # the dataset
     QUARANTINED = (
         "quarantined",

@@ -19,7 +19,7 @@ from etl.inspect.verdict import judge
 from etl.load.files import local
 from etl.load.files.local import LocalFiles
 from etl.load.last_run import Attempt, update_last_run
-from etl.load.layout import INDEX
+from etl.load.layout import INDEX, LAST_RUN
 from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.pipeline import job
@@ -234,6 +234,56 @@ async def test_run_that_begins_while_status_reads_is_not_a_lost_one(server: Sand
         found = read_status(BeginsLate(tmp_path / "data"), now=now)
 
     assert judge(found).text.startswith("Good")
+
+
+async def test_other_settings_files_of_the_dataset_make_a_status_neither_fresh_nor_stale(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    """Law 9: a scope has its own alarms. Whatever becomes of the runs over another one, also of one that was killed."""
+    mine, theirs = ([each.name] for each in server.world.run_tests)
+
+    def told(names: list[str], *, day: int) -> Status:
+        settings = settings_for(server, tmp_path / "data", run_tests=names)
+        now = NIGHT + timedelta(days=day, hours=5)
+        return read_status(LocalFiles(tmp_path / "data"), now=now, configured=settings.configured)
+
+    await export(server, tmp_path, run_tests=mine)
+    for night, status in ((0, None), (1, 500), (1, 401), (1, None)):
+        server.fault = lambda _request, _nth, status=status: Fault(status=status) if status else None
+        await export(server, tmp_path, run_tests=theirs, night=night)
+        verdict = judge(told(mine, day=0))
+        assert verdict.text == "Good: everything complete 5 h ago"
+        assert judge(told(theirs, day=night)).is_good is (status is None)
+    killed = Attempt(started_at=NIGHT, export_run_id="killed")
+    scope = settings_for(server, tmp_path / "data", run_tests=theirs).scope
+    update_last_run(LocalFiles(tmp_path / "data"), {"scope": scope, "attempt": killed})
+
+    assert judge(told(mine, day=0)).is_good
+    assert told(theirs, day=1).lost_run == killed
+    assert [each.kind for each in told(theirs, day=1).findings] == [Kind.RUN_LOST]
+    stale = judge(told(mine, day=2))
+    assert stale.text == "Not good: everything was complete 2 days ago, and not since"
+    await export(server, tmp_path, run_tests=[*mine, *theirs], night=2)
+    assert told([*mine, *theirs], day=2).complete_at == NIGHT + timedelta(days=2)
+    assert judge(told(mine, day=2)) == stale
+
+
+async def test_first_run_that_was_killed_leaves_run_tests_that_were_never_complete(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    """None of them is left out: it exported all that there is."""
+    await export(server, tmp_path, run_tests="all")
+    attempt = Attempt(started_at=NIGHT, export_run_id="killed")
+    (tmp_path / "data" / LAST_RUN).unlink()
+    shutil.rmtree(tmp_path / "data" / "runs")
+    update_last_run(LocalFiles(tmp_path / "data"), {"scope": "all", "attempt": attempt})
+
+    found = status_of(tmp_path)
+
+    assert [(each.is_configured, each.is_complete, each.complete_at) for each in found.run_tests] == [(True, False, None)] * 2
+    assert judge(found).text == "Not good: the last run was killed or crashed, and nothing was complete before"
+    assert [each.kind for each in found.findings] == [Kind.RUN_LOST]
+    assert "it was killed or crashed" in found.findings[0].text
 
 
 async def test_narrowed_run_does_not_hide_what_is_wrong_with_the_list_of_run_tests(

@@ -17,8 +17,10 @@ import pytest
 from etl.errors import ExporterError, LockHeldError, leaves
 from etl.extract import calls as crawl_module
 from etl.extract import client
+from etl.inspect.status import read_status
 from etl.load import parquet as load_parquet
 from etl.load.files import local
+from etl.load.last_run import read_last_run
 from etl.load.layout import INDEX
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
@@ -267,6 +269,16 @@ class History:
         second = self.night(**options)
         assert second is not None
         return first, second
+
+    def freshness(self) -> Any:
+        """What status says of the settings as they are, apart from rows; None where no run was over all of that."""
+        record = read_last_run(MemoryFiles(ROOT), note=lambda _: None)
+        settings = self._settings(self.source.configured(), None, {})
+        if settings.scope not in {record.scope, *record.others} or not self.rows.tables["executions"]:
+            return None
+        found = read_status(MemoryFiles(ROOT), now=self.source.now + timedelta(days=3653), configured=settings.configured)
+        complete = {each.key: (each.complete_at, each.is_complete) for each in found.run_tests if each.is_configured}
+        return found.complete_at, found.lost_run, complete
 
     # damage
 

@@ -306,6 +306,21 @@ def night_of_one_run_test(history: History, rng: random.Random) -> None:
         history.night(only=rng.choice(configured), **_options(rng))
 
 
+@rule(1)
+def night_of_other_settings(history: History, rng: random.Random) -> None:
+    """Another settings file exports into the dataset: that makes a status neither fresh nor stale (L9)."""
+    entries, before = history.source.entries, history.freshness() if history.source.configured() else None
+    if history.source.is_all or before is None:
+        return
+    others = rng.sample(entries, rng.randint(1, len(entries)))
+    for each in others:
+        each.is_exported = not each.is_exported
+    history.night(death=rng.choice((None, Death(rng.randrange(20)))), **_options(rng))
+    for each in others:
+        each.is_exported = not each.is_exported
+    assert history.freshness() == before, "L9: what others export makes a status fresh or stale"
+
+
 @rule(5)
 def night_is_killed(history: History, rng: random.Random) -> None:
     nth = rng.choice((rng.randrange(4), rng.randrange(20)))

@@ -90,7 +90,7 @@ class LastRun(msgspec.Struct, frozen=True):
     others: dict[str, "LastRun"] = {}
 
     def of(self, scope: str) -> "LastRun":
-        """The record of this scope. The first run over it goes on from the last one over another, which completed something else."""
+        """The record of this scope. The first run over it goes on from the last run over another one, which completed less."""
         if scope == self.scope:
             return self
         return replace(self.others.get(scope) or replace(self, complete_at=None), load=self.load)

@@ -1,4 +1,4 @@
-"""Check whether an export would work now, with as few requests as possible. Changes nothing, here or at the source."""
+"""Check whether an export would work now, with as few requests as possible. Leaves nothing changed, here or at the source."""
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
@@ -23,6 +23,7 @@ from etl.extract.endpoints import Slice, list_run_tests
 from etl.load.dataset import Dataset, read_identity
 from etl.load.files.contract import Files
 from etl.load.files.open import open_files
+from etl.load.last_run import read_last_run
 from etl.load.layout import LOCK
 from etl.load.state import load_state
 from etl.load.warehouse.load import refuse_another
@@ -79,10 +80,10 @@ def as_json(checks: Sequence[Check]) -> dict[str, Any]:
     }
 
 
-async def check(config: Path | None, *, on_hold: Callable[[float], None]) -> list[Check]:
+async def check(config: Path | None, *, on_hold: Callable[[float], None], is_read_only: bool = False) -> list[Check]:
     """Check everything that an export with these settings needs, in order; goes on after a problem where it can.
 
-    ``on_hold`` is told for how many seconds the rate limit holds the check up.
+    ``on_hold`` is told for how many seconds the rate limit holds the check up. ``is_read_only``: not whether files can be written.
     """
     try:
         settings = Settings.load(config, needs_keys=False)
@@ -91,20 +92,20 @@ async def check(config: Path | None, *, on_hold: Callable[[float], None]) -> lis
     count = len(settings.run_tests)
     names = f"names {counted(count, 'run test')}" if count else "for all run tests"
     found = [Check(Subject.SETTINGS, f"valid, {names}"), *await _check_source(config, on_hold)]
-    found += await asyncio.to_thread(_check_dataset, settings)
+    found += await asyncio.to_thread(_check_dataset, settings, is_read_only=is_read_only)
     if settings.warehouse.url:
         found.append(await asyncio.to_thread(_check_warehouse, settings))
     return found
 
 
 def problems_here(config: Path | None) -> list[str]:
-    """What would end an export that began now, as far as can be told at once: without a request, the keys or the stored rows."""
+    """What would end anybody's export that began now, as far as reading tells at once: without the API, the keys or the rows."""
     try:
         settings = Settings.load(config, needs_keys=False)
     except ConfigurationError as error:
         return [str(error)]
     try:
-        open_files(settings.destination.path, settings.destination.options).probe()
+        open_files(settings.destination.path, settings.destination.options).examine()
     except DestinationError as error:
         return [str(error)]
     return []
@@ -173,13 +174,17 @@ def _rate_limit(requests_per_minute: int | None) -> str:
     return "unknown: the API does not announce it; a run learns it from the first refusal"
 
 
-def _check_dataset(settings: Settings) -> list[Check]:
+def _check_dataset(settings: Settings, *, is_read_only: bool) -> list[Check]:
     files = open_files(settings.destination.path, settings.destination.options)
     try:
-        holder, probe = files.lock_holder(), files.probe()
+        holder = files.lock_holder()
+        # What an export at work writes shows that one can write.
+        probe = files.examine() if is_read_only or holder else files.probe()
         words = "can be written" if probe.is_there else "does not exist yet, but can be created"
         if probe.is_there and not holder and not _has_dataset(files):
             words = "has no dataset yet, but can be written"
+        if is_read_only:
+            words = "can be read" if probe.is_there else "does not exist yet"
     except DestinationError as error:
         return [_problem(Subject.DESTINATION, error), _skipped(Subject.LOCK)]
     free = "" if probe.free_bytes is None else f", {probe.free_bytes / 2**30:,.1f} GiB free"
@@ -204,7 +209,8 @@ def _check_warehouse(settings: Settings) -> Check:
 
 
 def _has_dataset(files: Files) -> bool:
-    """Whether there is a dataset, whose rows are read as an export does before its first request."""
+    """Whether there is a dataset, whose rows and record are read as an export does before its first request."""
+    read_last_run(files, note=lambda _: None)
     state = load_state(Dataset(files), set_aside=False)
     return read_identity(files) is not None or bool(state.executions)
 

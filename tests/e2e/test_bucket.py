@@ -133,6 +133,30 @@ async def exported(proxy: StoreProxy, folder: Path) -> dict[str, str]:
     return env
 
 
+async def test_whoever_may_only_read_can_tell_whether_the_dataset_is_complete(
+    proxy: StoreProxy, tmp_path: Path
+) -> None:
+    """Law 10: one writer. Whether these credentials could export is another question, which check answers."""
+    env = await exported(proxy, tmp_path)
+    proxy.judge = lambda told: None if told.method in ("GET", "HEAD") else Refused(403, "AccessDenied")
+    proxy.requests.clear()
+    found = {
+        " ".join(words): await metrics_etl(*words, cwd=tmp_path, env=env)
+        for words in (["status"], ["verify"], ["check", "--read-only", "--json"])
+    }
+    methods = {told.method for told in proxy.requests}
+    checked = await metrics_etl("check", "--json", cwd=tmp_path, env=env)
+
+    assert found["status"].stdout.startswith("Good: everything complete 0 min ago")
+    assert (found["verify"].exit_code, methods) == (0, {"GET", "HEAD"})
+    problems = [
+        {each["subject"]: each["detail"] for each in told.document["checks"] if each["outcome"] == "problem"}
+        for told in (found["check --read-only --json"], checked)
+    ]
+    assert "destination" not in problems[0]
+    assert "the credentials may not put it" in problems[1]["destination"]
+
+
 async def test_what_is_wrong_with_a_bucket_is_one_line(seaweed_store: Store, tmp_path: Path) -> None:
     async with Sandbox(small_world()) as server:
         write_settings(tmp_path, ["a"], *bucket_settings("s3://datasets/data", seaweed_store.endpoint))

@@ -280,7 +280,9 @@ async def test_first_run_that_was_killed_leaves_run_tests_that_were_never_comple
 
     found = status_of(tmp_path)
 
-    assert [(each.is_configured, each.is_complete, each.complete_at) for each in found.run_tests] == [(True, False, None)] * 2
+    assert [(each.is_configured, each.is_complete, each.complete_at) for each in found.run_tests] == [
+        (True, False, None)
+    ] * 2
     assert judge(found).text == "Not good: the last run was killed or crashed, and nothing was complete before"
     assert [each.kind for each in found.findings] == [Kind.RUN_LOST]
     assert "it was killed or crashed" in found.findings[0].text

@@ -276,7 +276,9 @@ class History:
         settings = self._settings(self.source.configured(), None, {})
         if settings.scope not in {record.scope, *record.others} or not self.rows.tables["executions"]:
             return None
-        found = read_status(MemoryFiles(ROOT), now=self.source.now + timedelta(days=3653), configured=settings.configured)
+        found = read_status(
+            MemoryFiles(ROOT), now=self.source.now + timedelta(days=3653), configured=settings.configured
+        )
         complete = {each.key: (each.complete_at, each.is_complete) for each in found.run_tests if each.is_configured}
         return found.complete_at, found.lost_run, complete
 

@@ -177,8 +177,10 @@ class MemoryFiles:
     def prepare(self) -> None:
         pass
 
-    def probe(self) -> Probe:
+    def examine(self) -> Probe:
         return Probe(is_there=True, free_bytes=None)
+
+    probe = examine
 
     @contextmanager
     def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = bool) -> Iterator[None]:  # noqa: ARG002

@@ -5,17 +5,17 @@ While the lock is held, the bucket is listed once; what this run writes is kept 
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lease
-from etl.load.files.contract import MOST_BYTES, Entry, Probe, never_stopped, next_aside
+from etl.load.files.contract import MOST_BYTES, Entry, Probe, never_stopped, next_aside, refuse_other_things
 from etl.load.files.objects import Found, Objects
 from etl.load.files.store import open_filesystem
-from etl.load.layout import QUARANTINE, STAGING
+from etl.load.layout import IDENTITY, QUARANTINE, STAGING
 from etl.model.locations import Options
 
 if TYPE_CHECKING:
@@ -48,12 +48,23 @@ class BucketFiles:
         return PyFileSystem(FSSpecHandler(filesystem)), root
 
     def prepare(self) -> None:
-        """Nothing: a bucket has no folders, and the lock proves that objects can be replaced."""
+        """Refuse a place of other things: a bucket has no folders, and the lock proves that objects can be replaced."""
+        self.examine()
+
+    def examine(self) -> Probe:
+        """Find out whether a dataset is there, or else that nothing is."""
+        with suppress(FileMissingError):
+            self._objects.get(IDENTITY, most_bytes=0)  # unlike a HEAD, one that is refused says why
+            return Probe(is_there=True, free_bytes=None)
+        names = {each.path.partition("/")[0] for each in self._below("")}
+        refuse_other_things(self.where(), names)
+        return Probe(is_there=bool(names), free_bytes=None)
 
     def probe(self) -> Probe:
         """Write, read, replace and remove an object of its own, and fail to replace what it has not seen."""
+        found = self.examine()
         lease.prove(self._objects, f"{STAGING}/{secrets.token_hex(16)}")
-        return Probe(self.has(""), None)
+        return found
 
     @contextmanager
     def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped) -> Iterator[None]:

@@ -15,14 +15,23 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lock
-from etl.load.files.contract import MOST_BYTES, Entry, Probe, listed, never_stopped, next_aside
+from etl.load.files.contract import (
+    MOST_BYTES,
+    Entry,
+    Probe,
+    listed,
+    never_stopped,
+    next_aside,
+    refuse_other_things,
+)
 from etl.load.files.folder import (
     NotRegularError,
+    check_access,
     fsync_folder,
+    nearest,
     open_regular,
-    probe,
-    refuse_other_things,
     require_space,
+    try_folder,
     why,
 )
 from etl.load.layout import QUARANTINE, STAGING, STATE
@@ -77,7 +86,7 @@ class LocalFiles:
         with self._naming(""):
             self._make_folder(self.root)
             require_space(self.root)
-            refuse_other_things(self.root)  # a file, or closed: what follows would be blamed for it
+            refuse_other_things(self.where(), os.listdir(self.root))  # noqa: PTH208 a file, or closed: else STAGING is blamed
         with self._naming(STAGING):
             for folder in (STATE, STAGING, QUARANTINE):
                 if (self.root / folder).is_symlink():
@@ -85,11 +94,29 @@ class LocalFiles:
             self._make_folder(self.root / STAGING)
             self._stage(b"probe").unlink()
 
-    def probe(self) -> Probe:
-        """Prove that an export could write here, and leave no trace; see ``folder.probe``."""
+    def examine(self) -> Probe:
+        """Find what would stop anybody's export here; before the folder exists, in the nearest one above it."""
         with self._naming(""):
-            found = probe(self.root)
+            folder = nearest(self.root)
+            free_bytes = require_space(folder)
+            if folder == self.root:
+                refuse_other_things(self.where(), os.listdir(folder))  # noqa: PTH208 names
         self.list(STAGING)  # as the sweep of every export does
+        return Probe(is_there=folder == self.root, free_bytes=free_bytes)
+
+    def probe(self) -> Probe:
+        """Do what every export does: write, lock, replace and remove a file, and make that durable; leave no trace."""
+        found = self.examine()
+        has_staging = (self.root / STAGING).is_dir()
+        try_folder(self.root / STAGING if has_staging else nearest(self.root))
+        if found.is_there:
+            check_access(self.root)
+        if has_staging:
+            path = f"{STAGING}/{secrets.token_hex(16)}"
+            for data in (b"first", b"second"):
+                self.publish(path, data)
+            with self._naming(path):
+                (self.root / path).unlink()
         return found
 
     def publish(self, path: str, data: bytes | memoryview) -> None:

@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from etl.errors import DestinationError, FileMissingError, ForeignFileError
+from etl.errors import ConfigurationError, DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lease
 from etl.load.files.bucket import BucketFiles
+from etl.load.last_run import note_failure
 from tests.stores import IN_CHUNKS, Edited, Refused
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
@@ -128,6 +129,22 @@ def test_a_probe_says_whether_a_dataset_is_there_and_leaves_nothing(files):
     assert files.list("") == []
     files.publish(PART, b"one")
     assert files.probe().is_there is True
+
+
+def test_a_place_of_other_things_is_refused_before_anything_is_written(files, proxy):
+    """Tables do not belong into it; what a file manager left there does not matter."""
+    files.publish(".DS_Store", b"1")
+    files.prepare()
+    files.publish("backups/monday.tar", b"1")
+    for use in (files.prepare, files.probe, files.examine):
+        with pytest.raises(DestinationError, match=r"no dataset, and not empty \(backups\): name another folder"):
+            use()
+    note_failure(files, ConfigurationError("no key"), NOW, "all")
+    assert files.list("") == [".DS_Store", "backups/monday.tar"]
+    files.publish(PART, b"one")
+    proxy.requests.clear()
+    assert files.examine().is_there
+    assert {told.method for told in proxy.requests} <= {"GET", "HEAD"}
 
 
 def test_the_lock_lists_once_and_what_is_known_is_asked_no_more(files, proxy):

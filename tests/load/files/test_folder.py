@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -17,6 +18,7 @@ from etl.load.files.local import LocalFiles
 from etl.load.layout import IDENTITY, INDEX, LAST_RUN, LOCK, STAGING
 from tests.damages import NOBODY
 from tests.load.files.kernel import small_disk
+from tests.load.files.watched import watched
 
 
 @pytest.fixture
@@ -118,6 +120,52 @@ def test_probe_finds_what_somebody_else_may_not_use(closed, mode):
         for attempt in (export_into, LocalFiles.probe):
             with as_somebody_else(), pytest.raises(DestinationError, match=f"{closed}.*: Permission denied"):
                 attempt(LocalFiles(root))
+
+
+@pytest.mark.parametrize("name", ["create", "write", "fsync", "rename", "unlink", "mkdir"])
+def test_probe_does_what_every_export_does(files, name):
+    """A system call that fails here ends both: as where folders cannot be made durable, or files not replaced."""
+    export_into(files)
+
+    def fail(step):
+        if step.name == name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    for attempt in (export_into, LocalFiles.probe):
+        with watched(files.root, before=fail), pytest.raises(DestinationError, match="Input/output error"):
+            attempt(LocalFiles(files.root))
+    shutil.rmtree(files.root / STAGING)
+    assert LocalFiles(files.root).probe().is_there
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        (LOCK, "Is a directory: remove it"),
+        ("calls/run_test=a", "Not a directory: a file lies in its way"),
+        ("calls/run_test=a/month=2026-01", "Not a directory: a file lies in its way"),
+    ],
+)
+def test_probe_finds_a_file_in_the_place_of_a_folder_and_a_folder_in_that_of_a_file(files, path, fault):
+    export_into(files)
+    (files.root / "calls" / "._run_test=a").touch()  # as a Mac leaves it
+    files.probe()
+    (files.root / path).rename(files.root / "aside")
+    if path == LOCK:
+        (files.root / path).mkdir()
+    else:
+        (files.root / path).touch()
+    for attempt in (export_into, LocalFiles.probe):
+        with pytest.raises(DestinationError, match=fault):
+            attempt(LocalFiles(files.root))
+
+
+def test_what_only_reads_writes_nothing_and_does_not_mind_that_it_may_not(files):
+    export_into(files)
+    seen = []
+    with watched(files.root, after=seen.append):
+        files.examine()
+    assert {step.name for step in seen} <= {"scandir", "statvfs", "open"}
 
 
 def test_probe_finds_that_files_cannot_be_locked(files, monkeypatch):

@@ -83,6 +83,8 @@ def test_what_this_run_has_seen_is_not_missing_because_an_answer_says_so(files, 
         proxy.judge = lambda _told: None
         assert (files.has(PART), files.read(PART)) == (True, b"one")
         files._objects.delete(PART)
+        with pytest.raises(DestinationError, match="by another program"):
+            files.publish(PART, b"two")
         with pytest.raises(DestinationError, match="another program removed it"):
             files.read(PART)
 

@@ -62,7 +62,7 @@ class Objects:
     Whatever fails is a DestinationError: ConflictError where an object is not what was seen, FileMissingError where there is none.
 
     ``requests`` counts what was asked of the store, by kind; what obstore sends again is not in it. A run waits for minutes for a
-    store that fails, a reader does not.
+    store that fails, once: what it still has to say after that may rather fail than take long. A reader does not wait so long.
     """
 
     def __init__(self, url: str, options: Options) -> None:
@@ -205,9 +205,13 @@ class Objects:
 
         self._count(kind)
         try:
-            yield
-        except (FileNotFoundError, BaseError) as exc:
-            raise error_of(exc, self.url, path, kind) from exc
+            try:
+                yield
+            except (FileNotFoundError, BaseError) as exc:
+                raise error_of(exc, self.url, path, kind) from exc
+        except StoreFailedError:
+            self._store = self._hasty_store
+            raise
 
 
 def _found(meta: Any) -> Found:

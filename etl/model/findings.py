@@ -163,7 +163,7 @@ class Kind(StrEnum):
     DOCUMENT_SET_ASIDE = (
         "document_set_aside",
         _NOTICE,
-        "a file in _state could not be read; it was moved to _state/quarantine or ignored",
+        "a file in _state or runs could not be read: a run moves it to _state/quarantine, other commands ignore it",
     )
     CLOCK = ("clock", _NOTICE, "this machine's clock and that of the source differ", "set the clock that is wrong")
     NO_DETAIL = (

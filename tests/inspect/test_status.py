@@ -25,6 +25,7 @@ from etl.model.keys import default_key
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, add_run_test
 from tests.support import settings_for
+from tests.warehouses import Place
 from tests.worlds import settled_world
 
 NIGHT = datetime(2026, 11, 1, 2, tzinfo=UTC)
@@ -200,6 +201,31 @@ async def test_damaged_and_foreign_files_are_named_and_the_rest_is_counted(serve
     assert named == [(Kind.UNREADABLE, path), (Kind.FOREIGN_FILE, "evals/notes.parquet")]
     assert next(each.rows for each in found.tables if each.name == "calls") == rows - lost
     assert judge(found).text.startswith(f"Not good: '{path}': cannot be read: ")
+
+
+async def test_damaged_record_of_a_run_is_set_aside_by_the_next_one_and_is_no_alarm(
+    server: Sandbox, tmp_path: Path, in_duckdb: Place
+) -> None:
+    """Laws 3 and 9: no row of the source is in it, and no night needs it."""
+    to_warehouse = {"warehouse": in_duckdb.settings}
+    await export(server, tmp_path, **to_warehouse)
+    await export(server, tmp_path, night=1, **to_warehouse)
+    first, second = sorted((tmp_path / "data" / "runs").rglob("*.parquet"))
+    first.write_bytes(first.read_bytes()[:-8])
+    now = NIGHT + timedelta(days=2, hours=5)
+    damaged = status_of(tmp_path, now=now)
+    settings = settings_for(server, tmp_path / "data", **to_warehouse)
+    summary = await job.export(settings, clock=lambda: NIGHT + timedelta(days=2))
+    healed = status_of(tmp_path, now=now)
+
+    path = first.relative_to(tmp_path / "data").as_posix()
+    assert [(each.kind, each.is_alarm) for each in damaged.findings] == [(Kind.DOCUMENT_SET_ASIDE, False)]
+    assert damaged.findings[0].subject == path
+    assert (summary.exit_code, summary.load_failure) == (0, None)
+    assert [each.kind for each in summary.findings] == [Kind.DOCUMENT_SET_ASIDE]
+    assert (healed.findings, healed.set_aside, first.exists(), second.exists()) == ((), 1, False, True)
+    assert judge(healed).is_good
+    assert len(all_rows(tmp_path, "runs")) == 2
 
 
 async def test_file_of_a_newer_version_is_counted_all_the_same(server: Sandbox, tmp_path: Path) -> None:

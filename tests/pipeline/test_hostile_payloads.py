@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from etl.errors import TransientError
 from etl import read_table
+from etl.errors import TransientError
 from etl.extract import answers, endpoints
 from etl.model import schema
 from etl.model.records import CallMetrics, Execution, FetchedCall, ListedCall

@@ -91,10 +91,13 @@ class Files(Protocol):
         """Whether there is a file or folder of this path."""
 
     def list(self, folder: str) -> list[str]:
-        """Paths of all files below the folder, sorted; an error when anything else lies there."""
+        """Paths of all files below the folder, sorted; an error when anything else lies there. As ``entries``, without dot files."""
 
     def entries(self, folder: str) -> tuple[Entry, ...]:
-        """Everything below the folder that is not a folder, sorted by path; nothing when it does not exist."""
+        """Everything below the folder that is not a folder, sorted by path; nothing when it does not exist.
+
+        Names that begin with a dot do not matter, whatever they are: file managers and file systems leave them.
+        """
 
     def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
         """The whole file; FileMissingError when there is none, ForeignFileError when it is no file or has more bytes."""

@@ -217,6 +217,8 @@ class LocalFiles:
             return
         for each in found:
             path = f"{folder}/{each.name}" if folder else each.name
+            if each.name.startswith("."):
+                continue
             if each.is_symlink():
                 yield Entry(path, oddity=_LINK)
             elif each.is_dir() and each.name.endswith(".parquet"):

@@ -137,7 +137,10 @@ class Objects:
             return _found(self._answer(lambda: obstore.head(self._store, path)))
 
     def list(self, folder: str) -> list[Found]:
-        """All objects below the folder, a thousand in each request. Placeholders that consoles make for folders are none."""
+        """All objects below the folder, a thousand in each request. Placeholders that consoles make for folders are none.
+
+        Names that begin with a dot are left out: they are nobody's.
+        """
         import obstore  # noqa: PLC0415
 
         found: list[Found] = []
@@ -147,7 +150,8 @@ class Objects:
                 found += map(_found, page)
         self._count("list", max(0, len(found) - 1) // _PAGE)
         # No file of a dataset is empty, and all that readers take for data have an ending.
-        return [each for each in found if each.size_bytes or "." in each.path.rpartition("/")[2]]
+        found = [each for each in found if each.size_bytes or "." in each.path.rpartition("/")[2]]
+        return [each for each in found if "/." not in f"/{each.path}"]
 
     def delete(self, path: str) -> None:
         """Remove the object, if there is one."""

@@ -135,14 +135,16 @@ def test_a_probe_says_whether_a_dataset_is_there_and_leaves_nothing(files):
 
 def test_a_place_of_other_things_is_refused_before_anything_is_written(files, proxy):
     """Tables do not belong into it; what a file manager left there does not matter."""
-    files.publish(".DS_Store", b"1")
+    for path in (".DS_Store", "calls/._part-0.parquet", "calls/.Trash/part-0.parquet"):
+        files.publish(path, b"1")
+    assert not files.probe().is_there
     files.prepare()
     files.publish("backups/monday.tar", b"1")
     for use in (files.prepare, files.probe, files.examine):
         with pytest.raises(DestinationError, match=r"no dataset, and not empty \(backups\): name another folder"):
             use()
     note_failure(files, ConfigurationError("no key"), NOW, "all")
-    assert files.list("") == [".DS_Store", "backups/monday.tar"]
+    assert files.list("") == ["backups/monday.tar"]
     files.publish(PART, b"one")
     proxy.requests.clear()
     assert files.examine().is_there

@@ -165,13 +165,14 @@ def test_files_have_the_mode_that_the_umask_gives(files, umask, mode):
     assert stat.S_IMODE((files.root / PART).stat().st_mode) == mode
 
 
-def test_list_sees_every_file_and_sorts_them(files):
-    names = ["b/part-0.parquet", "b/_SUCCESS", "b/.hidden", "b/part-0.parquet.tmp", "a/z/deep", "a-b", "ä 測", "Z"]
+def test_list_sees_every_file_but_those_with_a_dot_and_sorts_them(files):
+    names = ["b/part-0.parquet", "b/_SUCCESS", "b/part-0.parquet.tmp", "a/z/deep", "a-b", "ä 測", "Z"]
     for name in names:
         path = files.root / "calls" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (files.root / "calls" / "empty").mkdir()
+    (files.root / "calls" / "b" / "._part-0.parquet").touch()
     assert files.list("calls") == sorted(f"calls/{name}" for name in names)
     assert files.list("calls/b") == sorted(f"calls/{name}" for name in names if name.startswith("b/"))
 

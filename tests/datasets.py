@@ -130,7 +130,7 @@ def published(monkeypatch, failing=None):
     def record(files, path, data):
         paths.append(path)
         if failing and path.startswith(f"{failing}/"):
-            path = f"{path}/below-a-file" if files.has(path) else f"{'x' * 256}/{path}"
+            path = f"{path}/below-a-file" if path in files.list(failing) else f"{'x' * 256}/{path}"
         publish(files, path, data)
 
     monkeypatch.setattr(LocalFiles, "publish", record)

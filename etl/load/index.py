@@ -132,10 +132,8 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str]) -> Index
 def _is_damaged_run(files: Files, path: str) -> bool:
     try:
         open_part(files, schema.RUNS_TABLE, path).read(schema.RUNS_TABLE.names, may_be_newer=True)
-    except UnreadableError:
-        return True
-    except DestinationError:  # whether it is damaged cannot be told, and no night needs it
-        return False
+    except DestinationError as error:  # one that may not be read need not be: no night needs it
+        return isinstance(error, UnreadableError)
     return False
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from etl.errors import DestinationError, ExporterError
 from etl.load.dataset import read_document
 from etl.load.files.contract import Files
-from etl.load.layout import LAST_RUN
+from etl.load.layout import LAST_RUN, STATE
 from etl.model.digest import rows_digest
 from etl.model.findings import Finding
 from etl.model.lifecycle import CLOCKS_DIFFER
@@ -124,7 +124,7 @@ def note_failure(files: Files, error: ExporterError, started_at: datetime, scope
     """Note a run that could not begin; that it cannot be noted must not hide the error."""
     attempt = Attempt(started_at=started_at, exit_code=error.exit_code, message=str(error))
     with suppress(DestinationError):
-        if not files.has(LAST_RUN):
+        if not files.entries(STATE):
             files.prepare()
         update_last_run(files, {"scope": scope, "attempt": attempt})
 

@@ -23,7 +23,6 @@ from etl.extract.endpoints import Slice, list_run_tests
 from etl.load.dataset import Dataset, read_identity
 from etl.load.files.contract import Files
 from etl.load.files.open import open_files
-from etl.load.last_run import read_last_run
 from etl.load.layout import LOCK
 from etl.load.state import load_state
 from etl.load.warehouse.load import refuse_another
@@ -102,11 +101,8 @@ def problems_here(config: Path | None) -> list[str]:
     """What would end anybody's export that began now, as far as reading tells at once: without the API, the keys or the rows."""
     try:
         settings = Settings.load(config, needs_keys=False)
-    except ConfigurationError as error:
-        return [str(error)]
-    try:
         open_files(settings.destination.path, settings.destination.options).examine()
-    except DestinationError as error:
+    except (ConfigurationError, DestinationError) as error:
         return [str(error)]
     return []
 
@@ -209,8 +205,7 @@ def _check_warehouse(settings: Settings) -> Check:
 
 
 def _has_dataset(files: Files) -> bool:
-    """Whether there is a dataset, whose rows and record are read as an export does before its first request."""
-    read_last_run(files, note=lambda _: None)
+    """Whether there is a dataset, whose rows are read as an export does before its first request."""
     state = load_state(Dataset(files), set_aside=False)
     return read_identity(files) is not None or bool(state.executions)
 

@@ -195,9 +195,6 @@ class MemoryFiles:
     def lock_holder(self) -> str | None:
         return "a run" if self.store.is_locked else None
 
-    def has(self, path: str) -> bool:
-        return path in self.store.content or any(each.startswith(f"{path}/") for each in self.store.content)
-
     def list(self, folder: str) -> list[str]:
         return [entry.path for entry in self.entries(folder)]
 

@@ -87,10 +87,6 @@ class BucketFiles:
         """Who holds the lease; see ``lease.holder``."""
         return lease.holder(self._objects)
 
-    def has(self, path: str) -> bool:
-        """Whether there is an object of this path, or any below it."""
-        return bool(path and self._seen(path)) or any(True for _ in self._below(path))
-
     def list(self, folder: str) -> list[str]:
         """Paths of all objects below the folder, sorted."""
         return sorted(each.path for each in self._below(folder))

@@ -87,11 +87,8 @@ class Files(Protocol):
     def lock_holder(self) -> str | None:
         """Who holds the lock, in words; None when nobody does, as far as can be told. Takes no lock itself."""
 
-    def has(self, path: str) -> bool:
-        """Whether there is a file or folder of this path."""
-
     def list(self, folder: str) -> list[str]:
-        """Paths of all files below the folder, sorted; an error when anything else lies there. As ``entries``, without dot files."""
+        """Paths of all files below the folder, sorted; an error when anything else lies there."""
 
     def entries(self, folder: str) -> tuple[Entry, ...]:
         """Everything below the folder that is not a folder, sorted by path; nothing when it does not exist.

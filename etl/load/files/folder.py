@@ -1,10 +1,8 @@
 """What the local storage asks of the operating system: regular files, folders on the disk, and a folder that can be written."""
 
 import errno
-import fcntl
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 from etl.errors import DestinationError
@@ -96,22 +94,6 @@ def nearest(path: Path) -> Path:
     return path
 
 
-def try_folder(folder: Path) -> None:
-    """Write, lock and make durable a file without a name there: killed in the middle, nothing of it stays.
-
-    Raises:
-        DestinationError: one of them failed.
-    """
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"probe")
-            file.flush()
-            os.fsync(file.fileno())
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        raise DestinationError(f"{folder}: files cannot be written and locked there: {why(exc)}") from exc
-
-
 def check_access(root: Path) -> None:
     """Check that this user may use what each run opens, and that folders are folders: somebody else may have made them.
 
@@ -121,21 +103,13 @@ def check_access(root: Path) -> None:
     tables = [root / name for name in schema.TABLES]
     partitions = (each for table in tables for name in ("run_test=*", "month=*") for each in table.rglob(name))
     folders = [root, *(root / name for name in (STATE, STAGING, QUARANTINE)), *tables, *partitions]
-    needed = dict.fromkeys(folders, os.R_OK | os.W_OK | os.X_OK) | dict.fromkeys((root / STATE).glob("*.*"), os.R_OK)
+    needed = dict.fromkeys(folders, os.R_OK | os.W_OK | os.X_OK)
+    needed |= dict.fromkeys((root / STATE).glob("*.*"), os.R_OK) | {root / LOCK: os.R_OK | os.W_OK}
     for path, mode in needed.items():
-        if not path.exists():
-            continue
-        if mode & os.X_OK and not path.is_dir():
-            raise _refusal(path, errno.ENOTDIR)
-        if not os.access(path, mode, effective_ids=os.access in os.supports_effective_ids):
-            raise _refusal(path, errno.EACCES)
-    try:
-        os.close(open_regular(root / LOCK, os.O_RDWR))
-    except FileNotFoundError:
-        pass
-    except OSError as exc:
-        raise DestinationError(f"{root / LOCK}: {why(exc)}") from exc
-
-
-def _refusal(path: Path, number: int) -> DestinationError:
-    return DestinationError(f"{path}: {why(OSError(number, os.strerror(number)))}")
+        number = 0
+        if path.is_dir() != bool(mode & os.X_OK):
+            number = errno.ENOTDIR if mode & os.X_OK else errno.EISDIR
+        elif not os.access(path, mode, effective_ids=os.access in os.supports_effective_ids):
+            number = errno.EACCES
+        if number and path.exists():
+            raise DestinationError(f"{path}: {why(OSError(number, os.strerror(number)))}")

@@ -9,8 +9,9 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
@@ -31,7 +32,6 @@ from etl.load.files.folder import (
     nearest,
     open_regular,
     require_space,
-    try_folder,
     why,
 )
 from etl.load.layout import QUARANTINE, STAGING, STATE
@@ -76,17 +76,11 @@ class LocalFiles:
         """Who holds the lock; see ``lock.holder``."""
         return lock.holder(self.root)
 
-    def has(self, path: str) -> bool:
-        """Whether there is a file or folder of this path."""
-        with self._naming(path):
-            return (self.root / path).exists()
-
     def prepare(self) -> None:
         """Make the root and the state folder, and prove that files can be published there."""
         with self._naming(""):
             self._make_folder(self.root)
-            require_space(self.root)
-            refuse_other_things(self.where(), os.listdir(self.root))  # noqa: PTH208 a file, or closed: else STAGING is blamed
+        self.examine()
         with self._naming(STAGING):
             for folder in (STATE, STAGING, QUARANTINE):
                 if (self.root / folder).is_symlink():
@@ -105,18 +99,22 @@ class LocalFiles:
         return Probe(is_there=folder == self.root, free_bytes=free_bytes)
 
     def probe(self) -> Probe:
-        """Do what every export does: write, lock, replace and remove a file, and make that durable; leave no trace."""
+        """Do what every export does, in a folder that is removed again: lock it, and write and replace a file."""
         found = self.examine()
-        has_staging = (self.root / STAGING).is_dir()
-        try_folder(self.root / STAGING if has_staging else nearest(self.root))
-        if found.is_there:
-            check_access(self.root)
-        if has_staging:
-            path = f"{STAGING}/{secrets.token_hex(16)}"
-            for data in (b"first", b"second"):
-                self.publish(path, data)
-            with self._naming(path):
-                (self.root / path).unlink()
+        with self._naming(""):
+            above = nearest(self.root / STAGING)
+            try:
+                with TemporaryDirectory(prefix=".check-", dir=above) as name:
+                    trial = LocalFiles(Path(name))
+                    trial.prepare()
+                    with trial.lock(datetime.now(UTC)):
+                        for data in (b"first", b"second"):
+                            trial.publish("probe", data)
+            except (DestinationError, OSError) as exc:
+                reason = why(exc) if isinstance(exc, OSError) else str(exc).partition(": ")[2]
+                raise DestinationError(f"{above}: {reason}") from exc
+            if found.is_there:
+                check_access(self.root)
         return found
 
     def publish(self, path: str, data: bytes | memoryview) -> None:

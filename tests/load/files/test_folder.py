@@ -89,7 +89,7 @@ def export_into(files):
         files.sweep_staging()
         files.publish("calls/run_test=a/month=2026-01/part-0.parquet", b"rows")
         for name in (LAST_RUN, INDEX, IDENTITY):
-            if files.has(name):
+            if name in files.list("_state"):
                 files.read(name)
             files.publish(name, b"{}")
 
@@ -122,7 +122,7 @@ def test_probe_finds_what_somebody_else_may_not_use(closed, mode):
                 attempt(LocalFiles(root))
 
 
-@pytest.mark.parametrize("name", ["create", "write", "fsync", "rename", "unlink", "mkdir"])
+@pytest.mark.parametrize("name", ["create", "write", "fsync", "rename", "unlink", "mkdir", "flock", "pwrite"])
 def test_probe_does_what_every_export_does(files, name):
     """A system call that fails here ends both: as where folders cannot be made durable, or files not replaced."""
     export_into(files)
@@ -173,7 +173,9 @@ def test_probe_finds_that_files_cannot_be_locked(files, monkeypatch):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", fail)
-    with pytest.raises(DestinationError, match="cannot be written and locked there: No locks available"):
+    with pytest.raises(
+        DestinationError, match="cannot be locked: No locks available: keep the dataset where files can be locked"
+    ):
         files.probe()
 
 

@@ -77,9 +77,8 @@ class Status:
     ``at_work`` names the holder of the lock. ``complete_at``: when a run over all that is configured last left nothing out; None
     when none did, or a configured run test was never complete. ``future_run_at``: the latest time at which a run ended that has
     not come yet, by this machine's clock. ``lost_run``: the last run, if it left no row in ``runs``, since it could not begin (it
-    has an exit code) or was killed. ``runs``: the last one of the settings, whatever its times, and the last that have come, up to
-    7, also those of other settings, of which nothing else here speaks but the rows and the load. ``set_aside``:
-    how many files are in the quarantine. ``last_load``: how the last load into a warehouse went.
+    has an exit code) or was killed. ``runs``: the last one of these settings, whatever its times, and the last of any that have
+    come, up to 7. ``set_aside``: how many files are in the quarantine. ``last_load``: how the last load into a warehouse went.
     """
 
     dataset: str

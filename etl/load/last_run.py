@@ -124,6 +124,8 @@ def note_failure(files: Files, error: ExporterError, started_at: datetime, scope
     """Note a run that could not begin; that it cannot be noted must not hide the error."""
     attempt = Attempt(started_at=started_at, exit_code=error.exit_code, message=str(error))
     with suppress(DestinationError):
+        if files.lock_holder():  # it replaces the record itself
+            return
         if not files.entries(STATE):
             files.prepare()
         update_last_run(files, {"scope": scope, "attempt": attempt})

@@ -279,7 +279,9 @@ async def test_other_settings_files_of_the_dataset_make_a_status_neither_fresh_n
         await export(server, tmp_path, run_tests=theirs, night=night)
         verdict = judge(told(mine, day=0))
         assert verdict.text == "Good: everything complete 5 h ago"
-        assert judge(told(theirs, day=night)).is_good is (status is None)
+        other = judge(told(theirs, day=night))
+        assert other.is_good is (status is None)
+        assert status != 401 or other.text.startswith("Not good: the API refused the key (401 on ")
     killed = Attempt(started_at=NIGHT, export_run_id="killed")
     scope = settings_for(server, tmp_path / "data", run_tests=theirs).scope
     update_last_run(LocalFiles(tmp_path / "data"), {"scope": scope, "attempt": killed})

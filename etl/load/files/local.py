@@ -16,24 +16,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lock
-from etl.load.files.contract import (
-    MOST_BYTES,
-    Entry,
-    Probe,
-    listed,
-    never_stopped,
-    next_aside,
-    refuse_other_things,
-)
-from etl.load.files.folder import (
-    NotRegularError,
-    check_access,
-    fsync_folder,
-    nearest,
-    open_regular,
-    require_space,
-    why,
-)
+from etl.load.files.contract import MOST_BYTES, Entry, Probe, listed, never_stopped, next_aside, refuse_other_things
+from etl.load.files.folder import NotRegularError, check_access, fsync_folder, nearest, open_regular, require_space, why
 from etl.load.layout import QUARANTINE, STAGING, STATE
 
 if TYPE_CHECKING:

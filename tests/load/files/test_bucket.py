@@ -7,7 +7,8 @@ import pytest
 from etl.errors import ConfigurationError, DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lease
 from etl.load.files.bucket import BucketFiles
-from etl.load.last_run import note_failure
+from etl.load.last_run import note_failure, read_last_run
+from etl.load.layout import LAST_RUN
 from tests.stores import IN_CHUNKS, Edited, Refused
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
@@ -148,6 +149,14 @@ def test_a_place_of_other_things_is_refused_before_anything_is_written(files, pr
     proxy.requests.clear()
     assert files.examine().is_there
     assert {told.method for told in proxy.requests} <= {"GET", "HEAD"}
+
+
+def test_a_run_that_cannot_start_leaves_the_record_to_the_one_at_work(files, proxy):
+    with files.lock(NOW):
+        note_failure(another(files, proxy), ConfigurationError("no key"), NOW, "all")
+        files.publish(LAST_RUN, b"{}")
+    note_failure(files, ConfigurationError("no key"), NOW, "all")
+    assert read_last_run(files, note=list[str]().append).attempt.message == "no key"
 
 
 def test_the_lock_lists_once_and_what_is_known_is_asked_no_more(files, proxy):

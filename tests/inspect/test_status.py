@@ -207,7 +207,7 @@ async def test_damaged_record_of_a_run_is_set_aside_by_the_next_one_and_is_no_al
     server: Sandbox, tmp_path: Path, in_duckdb: Place
 ) -> None:
     """Laws 3 and 9: no row of the source is in it, and no night needs it."""
-    to_warehouse = {"warehouse": in_duckdb.settings}
+    to_warehouse: dict[str, Any] = {"warehouse": in_duckdb.settings}
     await export(server, tmp_path, **to_warehouse)
     await export(server, tmp_path, night=1, **to_warehouse)
     first, second = sorted((tmp_path / "data" / "runs").rglob("*.parquet"))

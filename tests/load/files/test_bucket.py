@@ -151,12 +151,21 @@ def test_a_place_of_other_things_is_refused_before_anything_is_written(files, pr
     assert {told.method for told in proxy.requests} <= {"GET", "HEAD"}
 
 
+@pytest.mark.parametrize(("method", "kind"), [("GET", "get"), ("PUT", "put"), ("DELETE", "delete")])
+def test_a_probe_finds_what_the_credentials_may_not_do(files, proxy, method, kind):
+    proxy.judge = lambda told: Refused(403, "AccessDenied") if told.method == method else None
+    with pytest.raises(DestinationError, match=f"the credentials may not {kind} it"):
+        files.probe()
+
+
 def test_a_run_that_cannot_start_leaves_the_record_to_the_one_at_work(files, proxy):
     with files.lock(NOW):
         note_failure(another(files, proxy), ConfigurationError("no key"), NOW, "all")
         files.publish(LAST_RUN, b"{}")
     note_failure(files, ConfigurationError("no key"), NOW, "all")
-    assert read_last_run(files, note=list[str]().append).attempt.message == "no key"
+    attempt = read_last_run(files, note=list[str]().append).attempt
+    assert attempt is not None
+    assert attempt.message == "no key"
 
 
 def test_the_lock_lists_once_and_what_is_known_is_asked_no_more(files, proxy):

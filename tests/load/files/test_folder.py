@@ -18,7 +18,7 @@ from etl.load.files.local import LocalFiles
 from etl.load.layout import IDENTITY, INDEX, LAST_RUN, LOCK, STAGING
 from tests.damages import NOBODY
 from tests.load.files.kernel import small_disk
-from tests.load.files.watched import watched
+from tests.load.files.watched import Step, watched
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_probe_finds_a_file_in_the_place_of_a_folder_and_a_folder_in_that_of_a_f
 
 def test_what_only_reads_writes_nothing_and_does_not_mind_that_it_may_not(files):
     export_into(files)
-    seen = []
+    seen = list[Step]()
     with watched(files.root, after=seen.append):
         files.examine()
     assert {step.name for step in seen} <= {"scandir", "statvfs", "open"}

@@ -231,7 +231,7 @@ async def test_a_store_that_stays_busy_is_waited_for_once_and_not_by_each_reques
         monkeypatch.setitem(patience, "retry_config", bounds | {"backoff": wait})
     monkeypatch.setattr(lease, "_OUTAGE_SECONDS", seconds)
     monkeypatch.setattr(lease, "LIFE_SECONDS", seconds / 4)
-    began = []
+    began = list[float]()
 
     def judge(told):
         if began or (told.method == "PUT" and "run_test" in told.path):

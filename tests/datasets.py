@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from etl.load import places
 from etl.load.commit import commit
-from etl.load.dataset import Dataset, Written
+from etl.load.dataset import Dataset, Written, identify
 from etl.load.files.local import LocalFiles
 from etl.load.layout import Part
 from etl.load.places import Places
@@ -47,6 +47,7 @@ def a_dataset(root, *, compression="zstd"):
     """The dataset in the folder, which is made ready if it is not."""
     files = LocalFiles(root)
     files.prepare()
+    identify(files, FETCHED_AT)
     return Dataset(files, compression=compression)
 
 

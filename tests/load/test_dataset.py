@@ -221,6 +221,7 @@ def test_each_run_is_recorded_in_a_file_of_its_own(dataset, tmp_path):
 
 
 def test_new_dataset_is_given_an_id_once(dataset, tmp_path):
+    (tmp_path / IDENTITY).unlink()
     assert read_identity(dataset.files) is None
     identify(dataset.files, NOW)
     identity = read_identity(dataset.files)

@@ -120,6 +120,8 @@ def test_probe_finds_what_somebody_else_may_not_use(closed, mode):
         for attempt in (export_into, LocalFiles.probe):
             with as_somebody_else(), pytest.raises(DestinationError, match=f"{closed}.*: Permission denied"):
                 attempt(LocalFiles(root))
+        with as_somebody_else():
+            assert LocalFiles(root).examine().is_there, "who reads need not export"
 
 
 @pytest.mark.parametrize("name", ["create", "write", "fsync", "rename", "unlink", "mkdir", "flock", "pwrite"])
@@ -160,7 +162,7 @@ def test_probe_finds_a_file_in_the_place_of_a_folder_and_a_folder_in_that_of_a_f
             attempt(LocalFiles(files.root))
 
 
-def test_what_only_reads_writes_nothing_and_does_not_mind_that_it_may_not(files):
+def test_to_examine_a_folder_writes_nothing(files):
     export_into(files)
     seen = list[Step]()
     with watched(files.root, after=seen.append):

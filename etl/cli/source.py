@@ -19,7 +19,7 @@ def check(
     *,
     read_only: Annotated[
         bool,
-        typer.Option("--read-only", help="Write no test file to the destination: only look whether it can be read."),
+        typer.Option("--read-only", help="Do not write test files to the destination: check only that it can be read."),
     ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,

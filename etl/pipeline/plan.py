@@ -22,7 +22,7 @@ def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
     state = load_state(run.dataset, set_aside=set_aside)
     for path in state.unreadable:
         if parse_run_path(path):
-            record.find(Kind.DOCUMENT_SET_ASIDE, path, "damaged, set aside; no row of the source was in it")
+            record.find(Kind.DOCUMENT_SET_ASIDE, path, "damaged, set aside; it held no rows from the source")
         else:
             record.find(Kind.QUARANTINED, path, "damaged, set aside; what the API lists of its rows is fetched again")
     return state

@@ -89,7 +89,7 @@ class Kind(StrEnum):
         "run_lost",
         _UNKNOWN,
         "the last run was killed or could not start",
-        "fix what the message names, if anything; then metrics-etl run",
+        "correct what the message names, if anything; then metrics-etl run",
     )
     # the dataset
     QUARANTINED = (

@@ -137,10 +137,7 @@ class Objects:
             return _found(self._answer(lambda: obstore.head(self._store, path)))
 
     def list(self, folder: str) -> list[Found]:
-        """All objects below the folder, a thousand in each request. Placeholders that consoles make for folders are none.
-
-        Names that begin with a dot are left out: they are nobody's.
-        """
+        """All objects below the folder, a thousand in each request. Neither placeholders of consoles for folders nor dot files."""
         import obstore  # noqa: PLC0415
 
         found: list[Found] = []

@@ -228,7 +228,7 @@ def leave_out_or_take_in(history: History, rng: random.Random) -> None:
 
 @rule(0.8)
 def damage_a_file(history: History, rng: random.Random) -> None:
-    table = rng.choice(("calls", "calls", "evals", "executions", "errors"))
+    table = rng.choice(("calls", "calls", "evals", "executions", "errors", "runs"))
     if not (found := [path for path in sorted(history.store.content) if path.startswith(f"{table}/")]):
         return
     path = rng.choice(found)

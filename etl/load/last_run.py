@@ -127,6 +127,7 @@ def note_failure(files: Files, error: ExporterError, started_at: datetime, scope
         if files.lock_holder():  # it replaces the record itself
             return
         if not files.entries(STATE):
+            files.examine()
             files.prepare()
         update_last_run(files, {"scope": scope, "attempt": attempt})
 

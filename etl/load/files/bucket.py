@@ -53,8 +53,7 @@ class BucketFiles:
         return PyFileSystem(FSSpecHandler(filesystem)), root
 
     def prepare(self) -> None:
-        """Refuse a place of other things: a bucket has no folders, and the lock proves that objects can be replaced."""
-        self.examine()
+        """Nothing: a bucket has no folders. The lock refuses a place of other things, and proves that objects can be replaced."""
 
     def examine(self) -> Probe:
         """Find out whether a dataset is there, or else that nothing is."""
@@ -75,6 +74,7 @@ class BucketFiles:
     def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped) -> Iterator[None]:
         """Hold the dataset's lease; see ``lease.hold``."""
         self._objects.be_patient(is_stopped)
+        self.examine()
         with lease.hold(self._objects, now, is_stopped) as held:
             self._lease, self._listed = held, {each.path: each for each in self._objects.list("")}
             try:

@@ -8,7 +8,7 @@ from etl.errors import ConfigurationError, DestinationError, FileMissingError, F
 from etl.load.files import lease
 from etl.load.files.bucket import BucketFiles
 from etl.load.last_run import note_failure, read_last_run
-from etl.load.layout import LAST_RUN
+from etl.load.layout import IDENTITY, LAST_RUN
 from tests.stores import IN_CHUNKS, Edited, Refused
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
@@ -138,9 +138,8 @@ def test_a_place_of_other_things_is_refused_before_anything_is_written(files, pr
     for path in (".DS_Store", "calls/._part-0.parquet", "calls/.Trash/part-0.parquet"):
         files.publish(path, b"1")
     assert not files.probe().is_there
-    files.prepare()
     files.publish("backups/monday.tar", b"1")
-    for use in (files.prepare, files.probe, files.examine):
+    for use in (lambda: files.lock(NOW).__enter__(), files.probe, files.examine):
         with pytest.raises(DestinationError, match=r"no dataset, and not empty \(backups\): name another folder"):
             use()
     note_failure(files, ConfigurationError("no key"), NOW, "all")
@@ -169,6 +168,7 @@ def test_a_run_that_cannot_start_leaves_the_record_to_the_one_at_work(files, pro
 
 
 def test_the_lock_lists_once_and_what_is_known_is_asked_no_more(files, proxy):
+    files.publish(IDENTITY, b"{}")
     for number in range(3):
         files.publish(f"calls/{number}", b"1")
     with files.lock(NOW):

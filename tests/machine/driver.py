@@ -270,17 +270,21 @@ class History:
         assert second is not None
         return first, second
 
+    def scope(self) -> str | None:
+        """That of the settings as they are; None when they name nothing."""
+        configured = self.source.configured()
+        return self._settings(configured, None, {}).scope if configured else None
+
     def freshness(self) -> Any:
-        """What status says of the settings as they are, apart from rows; None where no run was over all of that."""
-        record = read_last_run(MemoryFiles(ROOT), note=lambda _: None)
-        settings = self._settings(self.source.configured(), None, {})
-        if settings.scope not in {record.scope, *record.others} or not self.rows.tables["executions"]:
+        """The scope, and what status says of it, apart from rows; None where no run was over all of that."""
+        scope, record = self.scope(), read_last_run(MemoryFiles(ROOT), note=lambda _: None)
+        if scope not in {record.scope, *record.others} or not self.rows.tables["executions"]:
             return None
-        found = read_status(
-            MemoryFiles(ROOT), now=self.source.now + timedelta(days=3653), configured=settings.configured
-        )
+        configured = self._settings(self.source.configured(), None, {}).configured
+        now = self.source.now + timedelta(days=3653)
+        found = read_status(MemoryFiles(ROOT), now=now, configured=configured)
         complete = {each.key: (each.complete_at, each.is_complete) for each in found.run_tests if each.is_configured}
-        return found.complete_at, found.lost_run, complete
+        return scope, found.complete_at, found.lost_run, complete
 
     # damage
 

@@ -52,7 +52,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "run_tests[].calls": "calls that arrived, changed or not",
         "run_tests[].evals": "evals that arrived, changed or not; an execution that is saved in pieces brings them again "
         "at its end",
-        "run_tests[].dead_letters": "requests that were given up",
+        "run_tests[].dead_letters": "requests that failed for good",
         "run_tests[].misfits": "values that did not fit their column, and are in `extra`",
         "run_tests[].error": "why it could not be exported; otherwise null",
         "receipt.written": "the files that the run wrote: each with `path`, `rows`, `bytes` and `sha256`",
@@ -141,7 +141,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "last_load.tried_at": "when it was loaded, or the attempt failed",
         "last_load.export_run_id": "the newest run that it has",
         "last_load.runs_digest": "a digest of all runs that it has",
-        "last_load.loaded_at": "when a load last left nothing out; null for never",
+        "last_load.loaded_at": "when the warehouse last had everything; null for never",
         "last_load.problem": "why the load failed, or what it left out; otherwise null",
     },
     "verify": {
@@ -200,8 +200,8 @@ FIELDS: dict[str, dict[str, str]] = {
         "executions.changed": "executions that changed in the dataset since they were loaded",
         "executions.altered": "executions that were changed in the warehouse itself",
         "executions.removed": "executions that were removed from the warehouse",
-        "executions.damaged": "executions left as they are: their rows in the dataset are not those that were exported",
-        "executions.missing": "executions left as they are: they are not in the dataset any more; `--full` removes them",
+        "executions.damaged": "executions left as they are: their rows in the dataset are damaged",
+        "executions.missing": "executions left as they are: they are no longer in the dataset; `--full` removes them",
         "rows": "rows written, by table",
         "is_changed": "whether there was anything to do",
         "problems": "one line for each thing that is missing from the warehouse",
@@ -217,7 +217,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "run_test_failed": ("a run test could not be listed", "`run_test`, `error`"),
     "planned": ("what is fetched, and with how many requests", "`executions`, `requests`"),
     "held": ("the rate limit blocks all requests for this many seconds", "`seconds`"),
-    "renamed": ("a run test has another name now; its rows took it over", "`run_test`, `before`"),
+    "renamed": ("a run test has a new name; its rows have it now, too", "`run_test`, `before`"),
     "deleted": ("executions were deleted at the source", "`run_test`, `executions`"),
     "committed": (
         "what has arrived is saved; `requests_left` and `seconds_left` (null when unknown) until the end",

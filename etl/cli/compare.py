@@ -31,7 +31,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     ],
     candidate: Annotated[str, _what(metavar="Y", help="What to judge, in the same form as --baseline.")],
     run_test: Annotated[
-        str | None, _what(metavar="NAME", help="The run test, by name or key, if the dataset has several.")
+        str | None, _what(metavar="NAME", help="The run test, by name or folder, if the dataset has several.")
     ] = None,
     metrics: Annotated[
         list[str] | None,

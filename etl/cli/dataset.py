@@ -11,6 +11,7 @@ from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
 from etl.cli.process import end, hearing_signals, report_errors, run_async
 from etl.errors import ConfigurationError, ExitCode
 from etl.model.locations import QueryEngineName
+from etl.model.wording import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -151,7 +152,7 @@ def schema(
     from etl.model.schema import TABLES
 
     if table is not None and table not in TABLES:
-        raise typer.BadParameter(f"no table {table!r}; there are {', '.join(TABLES)}")
+        raise typer.BadParameter(f"no table {table!r}: {nearest(table, TABLES)}")
     tables = [TABLES[table]] if table else list(TABLES.values())
     with report_errors(verbose=False):
         if engine:

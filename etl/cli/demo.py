@@ -78,7 +78,7 @@ def _require_free(path: Path) -> None:
     """Made-up rows must not come among those of a real dataset, its warehouse or its report."""
     for place in (path, Path(f"{path}.duckdb"), Path(f"{path}.html")):
         if place.exists() and not (place.is_dir() and not any(place.iterdir())):
-            raise ConfigurationError(f"--path: {place} is there already: name a folder for the demo alone")
+            raise ConfigurationError(f"--path: {place} already exists: name a new folder")
 
 
 def _show_warehouse(dataset: Path, settings: Settings) -> None:
@@ -87,7 +87,7 @@ def _show_warehouse(dataset: Path, settings: Settings) -> None:
     try:
         module_for(url)
     except ConfigurationError as error:
-        _print_step(f"A warehouse is not shown: {error}")
+        _print_step(f"Skipped the warehouse: {error}")
         return
     import duckdb  # as above
 
@@ -105,7 +105,7 @@ def _show_report(dataset: Path) -> None:
     try:
         page = page_module()
     except ConfigurationError as error:
-        _print_step(f"A report is not shown: {error}")
+        _print_step(f"Skipped the report: {error}")
         return
     files = open_files(str(dataset))
     _print_step("A report, for a browser or an e-mail:")

@@ -132,10 +132,7 @@ def stop_on_signals() -> Iterator["asyncio.Future[InterruptedRunError]"]:
 
 
 def hearing_signals(work: Callable[[], T]) -> T:
-    """Do the work in a thread: while a driver waits for its server, no signal would be heard in this one.
-
-    Nor would one in a wait without an end, where a library's handler has it taken up again, as that of Polars does.
-    """
+    """Do blocking work in a thread, so that Ctrl-C works at once, whatever a driver waits for."""
     with ThreadPoolExecutor(1) as executor:
         future = executor.submit(work)
         while not future.done():
@@ -145,7 +142,7 @@ def hearing_signals(work: Callable[[], T]) -> T:
 
 @contextmanager
 def report_errors(*, verbose: bool) -> Iterator[None]:
-    """End the command with one line on stderr and the documented exit code, whatever is raised in the block."""
+    """End the command with a line for each mistake on stderr and the documented exit code, whatever is raised in the block."""
     try:
         yield
     except (typer.Exit, typer.Abort):
@@ -160,7 +157,8 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
     else:
         return
 
-    print_message(f"error: {message}")
+    for line in [message] if exit_code is ExitCode.BUG else message.split("\n"):
+        print_message(f"error: {line}")
     raise typer.Exit(exit_code)
 
 

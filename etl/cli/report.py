@@ -38,7 +38,7 @@ def report(
     ] = Path("report.html"),
     png: Annotated[
         Path | None,
-        output(metavar="FOLDER", help="Also write the charts of each run test as a picture, KEY.png, to this folder."),
+        output(metavar="FOLDER", help="Also write the charts to this folder, one picture for each run test."),
     ] = None,
     verbose: Verbose = False,
 ) -> None:

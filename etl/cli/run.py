@@ -31,8 +31,8 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         bool,
         selection(
             "--accept-deletions",
-            help="All stored executions are gone at the source, and that is right: mark them as deleted. Without this, such a "
-            "run changes nothing, because the key may belong to another workspace.",
+            help="If the source no longer has any of the stored executions, mark them as deleted. Without this option, such "
+            "a run changes nothing, because the key may belong to another workspace.",
         ),
     ] = False,
     dry_run: Annotated[

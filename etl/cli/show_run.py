@@ -29,7 +29,7 @@ def print_summary(summary: Summary) -> None:
     if summary.load:
         print_line("warehouse", f"{summary.load.warehouse}: {loaded(summary.load)}")
     if misfits := sum(run_test.misfits for run_test in summary.run_tests):
-        print_line("misfits", f"{counted(misfits, 'value')} did not fit the column: see the column extra")
+        print_line("misfits", f"{counted(misfits, 'value')} did not fit their column: see the column extra")
     print_notices(summary.findings)
     if summary.failure:
         print_line("problem", str(summary.failure))
@@ -50,7 +50,7 @@ def print_load(result: Result, *, is_dry_run: bool) -> None:
         return
     rows = ", ".join(counted(count, name.removesuffix("s")) for name, count in result.rows.items())
     if result.is_changed:
-        print_line("loaded", rows or "no row")
+        print_line("loaded", rows or "no rows")
     for notice in result.notices:
         print_line("notice", notice)
     for problem in result.problems:
@@ -59,11 +59,16 @@ def print_load(result: Result, *, is_dry_run: bool) -> None:
 
 def loaded(result: Result) -> str:
     """What a load was about, in a few words."""
-    counts = {"new": result.new, "changed": result.changed, "altered there": result.altered, "removed": result.removed}
+    counts = {
+        "new": result.new,
+        "changed": result.changed,
+        "changed in the warehouse": result.altered,
+        "removed": result.removed,
+    }
     parts = [f"{count:,} {name}" for name, count in counts.items() if count]
     if parts:
         return f"executions: {', '.join(parts)}"
-    return "no execution" if result.is_changed else "nothing: it is up to date"
+    return "no executions" if result.is_changed else "nothing: it is up to date"
 
 
 def print_how_to_open(dataset: str, options: Options | None = None) -> None:
@@ -83,7 +88,7 @@ def _written(summary: Summary) -> str:
         return f"{rows} (new or changed rows)"
     if summary.files:
         return f"{counted(summary.files, 'file')}, with no new or changed rows"
-    return "nothing" if summary.exit_code else "nothing: everything that was asked for is up to date"
+    return "nothing" if summary.exit_code else "nothing: everything is up to date"
 
 
 def _requests(summary: Summary) -> str:
@@ -93,13 +98,13 @@ def _requests(summary: Summary) -> str:
     if summary.requests:
         text += f": {by_purpose(summary.requests_by_purpose)}"
     if summary.saved_requests > 0:
-        text += f"; comparing saved {summary.saved_requests:,}"
+        text += f"; comparing saved {counted(summary.saved_requests, 'request')}"
     return text
 
 
 def _bucket(requests: Mapping[str, int]) -> str:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(requests.items()))
-    return f"{counted(sum(requests.values()), 'request')} to the store until now: {kinds}"
+    return f"{counted(sum(requests.values()), 'request')} to the store so far: {kinds}"
 
 
 def _run_test_row(run_test: RunTestSummary) -> Sequence[str | int]:
@@ -186,7 +191,7 @@ def _minutes(plan: Plan) -> float | None:
 
 def _duration(plan: Plan) -> str:
     if not plan.requests:
-        return "nothing to fetch of what could be listed" if plan.problems else "nothing to fetch"
+        return "nothing to fetch from the lists that could be read" if plan.problems else "nothing to fetch"
     limit = counted(plan.requests_per_minute or 0, "request")
     if plan.seconds is not None and plan.seconds < 1:
         return f"within a minute: the limit is {limit} a minute"

@@ -37,7 +37,7 @@ def run_tests_as_toml(discovered: Discovered) -> Iterator[str]:
     for name, run_tests in discovered.run_tests.items():
         created_at, last_run_at = _times(run_tests).values()
         comments = [
-            f"key {default_key(name)}",
+            f"folder {default_key(name)}",
             f"created {created_at:%Y-%m-%d}" if created_at else "",
             f"last run {last_run_at:%Y-%m-%d}" if last_run_at else "",
             f"{len(run_tests)} run tests of this name, exported as one" if len(run_tests) > 1 else "",

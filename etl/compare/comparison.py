@@ -16,8 +16,8 @@ from etl.load.files.contract import Files
 from etl.load.last_run import read_last_run
 from etl.model import schema
 from etl.model.findings import Finding, Kind
-from etl.model.metrics import METRICS, SHARE, Limit, Metric, nearest
-from etl.model.wording import counted, first_few, quoted
+from etl.model.metrics import METRICS, SHARE, Limit, Metric
+from etl.model.wording import counted, first_few, nearest, quoted
 
 _SHORT_UNITS = {"US cents": "ct", "score": ""}
 
@@ -100,7 +100,7 @@ class ComparisonReport:
         if told:
             return "; ".join(told)
         limits = sum(row.outcome is not None and row.outcome is not Outcome.NOT_JUDGED for row in self.rows)
-        return f"no regression beyond {counted(limits, 'limit')}" if limits else "compared, without limits"
+        return f"{counted(limits, 'limit')} checked, not exceeded" if limits else "compared, without limits"
 
     def as_json(self) -> dict[str, Any]:
         """For scripts."""
@@ -161,10 +161,10 @@ def compare(
     behind = {each.label for each in both if keys.get(each.label, each.run_test) in last_run.incomplete}
     if behind:
         names = ", ".join(map(quoted, sorted(behind)))
-        notices.append(f"the last run did not export everything of {names}: metrics-etl status says more")
+        notices.append(f"the last run did not export everything of {names}: see metrics-etl status")
     if not can_tell_slow_days((before, after)):
         notices.append(
-            f"a slow day looks like a worse agent here: date ranges with {FEWEST_EXECUTIONS} executions tell them apart"
+            f"a slow day would look like a worse agent here: compare date ranges with at least {FEWEST_EXECUTIONS} executions"
         )
     rows = []
     for name, metric in known.items():

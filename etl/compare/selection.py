@@ -122,7 +122,7 @@ def select(
     if common := {each.execution_id for each in before.executions} & {each.execution_id for each in after.executions}:
         raise ConfigurationError(
             f"baseline and candidate have {counted(len(common), 'execution')} in common ({first_few(sorted(common), shown=1)}): "
-            "choose sides that have none"
+            "choose sides that do not overlap"
         )
     return before, after, _notices(executions, (before, after))
 

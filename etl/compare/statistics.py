@@ -98,7 +98,7 @@ VERDICT_MEANINGS: dict[Verdict, str] = {
 }
 OUTCOME_MEANINGS: dict[Outcome, str] = {
     Outcome.KEPT: "the change is within the limit",
-    Outcome.IN_DOUBT: "the change is beyond the limit, but not its whole interval",
+    Outcome.IN_DOUBT: "the change exceeds the limit, but part of its interval does not",
     Outcome.EXCEEDED: "the whole interval is beyond the limit: exit code 10",
     Outcome.NOT_JUDGED: "too few calls: exit code 3",
 }

@@ -133,7 +133,7 @@ class SkippingReader(Generic[T]):
         if self._is_beyond(position):
             return
         if len(self.unreadable) == MAX_UNREADABLE:
-            message = f"too many rows cannot be read: those from row {position} on were left out"
+            message = f"too many rows cannot be read: row {position} and all after it were left out"
             self._stop(position, SourceError(message, status=error.status, excerpt=error.excerpt))
             return
         self.unreadable.append(Unreadable(position, error, head, tries=_TRIES))
@@ -153,8 +153,8 @@ class SkippingReader(Generic[T]):
 def endless_list(count: float, position: int) -> SourceError:
     """The error for a list whose pages never end."""
     return SourceError(
-        f"the list says that it has {count:,} rows, but {MAX_PAGES_WITHOUT_NEWS} pages in a row hold nothing new: "
-        f"what may come after row {position:,} was left out",
+        f"the list claims {count:,} rows, but {MAX_PAGES_WITHOUT_NEWS} pages in a row had nothing new: "
+        f"anything after row {position:,} was left out",
         status=200,
     )
 

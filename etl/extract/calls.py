@@ -123,12 +123,12 @@ class Crawl:
             execution.stored = await self._settling.stored.calls(execution.planned)
             if not execution.lacks_evals:
                 is_one_page = execution.count is None
-                execution.kept = await self._settling.kept(execution.planned, execution.listed, may_compare=is_one_page)
+                await self._settling.compare(execution, may_compare=is_one_page)
                 if execution.kept and not is_one_page and not await self._is_listed_again(execution):
                     execution.kept = frozenset()
                     self._list_again(execution)
                     return
-                pending = [key for key in pending if key not in execution.kept]
+                pending = [key for key in pending if key not in execution.kept | execution.fetched.keys()]
         if len(execution.listed) < (execution.count or 0) and execution.round < MAX_ROUNDS:
             self._list_again(execution)
             return
@@ -215,8 +215,7 @@ class Crawl:
     async def _finish(self, execution: OpenExecution, *, is_proved: bool) -> None:
         if not is_proved:
             error = SourceError(
-                f"its calls kept changing while they were listed, {execution.round} times; the last time {execution.alive} were "
-                "fetched",
+                f"its calls kept changing in {execution.round} readings of the list; {execution.alive} of the last were fetched",
                 tries=execution.round,
             )
             execution.unproved = DeadLetter.of(RUNS, execution.execution_id, error)
@@ -237,7 +236,7 @@ class Crawl:
         self.counts.necessary_requests += answers.requests
         execution.deleted = decide(answers) | execution.gone | (execution.elsewhere & execution.living)
         problems = [
-            *(SourceError(f"call {each} exists, but its execution's list does not have it") for each in answers.alive),
+            *(SourceError(f"call {each} exists, but is missing from its execution's list") for each in answers.alive),
             *answers.unknown.values(),
         ]
         if problems:

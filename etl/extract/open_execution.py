@@ -17,6 +17,7 @@ class OpenExecution:
     ``stored`` are the calls of which the dataset holds anything, each with whether it is marked as deleted there. ``round`` is how
     often the list was read. ``count`` is what the list counted after it was read, None when one page showed it whole. ``gone`` are
     calls that were listed and then not found, ``deleted`` those that are to be marked. ``kept`` are those whose stored rows stay.
+    ``lacking`` as in the bundle.
     ``elsewhere`` are listed, but their metrics name another execution, which has them. ``left_out`` are listed, but their entries
     cannot be had; ``lacks_evals``: each call's entry has to be requested by itself. ``unproved`` says why the list does not count.
     ``outstanding`` calls are queued or under way. ``listed_at`` is when the list was read, by the event loop. ``is_in_parts``: what
@@ -35,6 +36,7 @@ class OpenExecution:
     elsewhere: set[str] = field(default_factory=set)
     left_out: set[str] = field(default_factory=set)
     kept: frozenset[str] = frozenset()
+    lacking: Mapping[str, int] = field(default_factory=dict)
     lacks_evals: bool = False
     unproved: DeadLetter | None = None
     is_in_parts: bool = False
@@ -122,6 +124,7 @@ class OpenExecution:
             listed=tuple(call for key, call in self.listed.items() if key not in self.left_out | self.elsewhere),
             calls=self._fetched_calls(),
             kept=self.kept & self.listed.keys(),
+            lacking=self.lacking,
             deleted=self.deleted,
         )
 

@@ -40,7 +40,7 @@ class Reason(StrEnum):
 REASON_MEANINGS: dict[Reason, str] = {
     Reason.NEW: "not in the dataset yet",
     Reason.CHANGED: "the API lists it differently than last time",
-    Reason.DAMAGED: "the stored calls or evals are not those that were exported",
+    Reason.DAMAGED: "the stored calls or evals differ from what was exported",
     Reason.INCOMPLETE: "part of it could not be exported last time",
     Reason.REQUESTED: "requested by --full-refresh",
     Reason.SETTLING: "finished, but late data may still arrive",

@@ -1,16 +1,23 @@
 """The run tests that the key sees, for an export of all of them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
+from etl.errors import (
+    ConfigurationError,
+    KeyRefusedError,
+    NotFoundError,
+    SourceError,
+    SourceUnavailableError,
+    UnexpectedAnswerError,
+)
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_run_tests
 from etl.extract.listing import Listing, list_completely
 from etl.extract.plan import pages
 from etl.model.keys import is_listable
 from etl.model.records import Page, RunTest
-from etl.model.wording import counted, quoted
+from etl.model.wording import counted, nearest, quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +32,6 @@ class Discovered:
     problems: tuple[str, ...]
     is_complete: bool
     necessary_requests: int
-
-    @property
-    def namesakes(self) -> dict[str, int]:
-        """How many run tests have the same name, where it is more than one."""
-        return {name: len(found) for name, found in self.run_tests.items() if len(found) > 1}
 
 
 async def discover(client: Client, *, page_limit: int) -> Discovered:
@@ -73,8 +75,23 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
     if not by_name and problems:
         raise SourceUnavailableError(f"no run test could be listed: {problems[0]}")
     if not by_name:
-        raise ConfigurationError("the key sees no run test: check that it belongs to the right workspace")
+        raise ConfigurationError("the key sees no run test: check its workspace")
     return Discovered(by_name, problems, listing.is_complete, pages(len(listing.rows), page_limit) + 1)
+
+
+def no_such_run_test(name: str, listed: Collection[str]) -> str:
+    """What is said of a name that the API does not know; ``listed`` are names that it knows."""
+    hint = nearest(name, listed, otherwise="metrics-etl discover lists them") if listed else "check the key's workspace"
+    return f"the API knows no run test of this name: {hint}"
+
+
+async def why_unknown(client: Client, name: str, *, page_limit: int) -> str:
+    """The same, with the names on the first page of the run tests, if it can be read."""
+    try:
+        listed = [each.name for each in (await client.get(list_run_tests(Slice(1, page_limit)))).results]
+    except (KeyRefusedError, SourceError, SourceUnavailableError):
+        return "the API knows no run test of this name"
+    return no_such_run_test(name, listed)
 
 
 def _problems(listing: Listing[RunTest]) -> Iterator[str]:
@@ -84,7 +101,7 @@ def _problems(listing: Listing[RunTest]) -> Iterator[str]:
             f"{listing.unreadable[-1].error}"
         )
     elif not listing.is_complete:
-        yield "the list of run tests kept changing while it was read; run again to complete it"
+        yield "the list of run tests kept changing while it was read; run again"
     for run_test in listing.rows.values():
         if not is_listable(run_test.name):
             yield left_out(run_test)
@@ -92,7 +109,4 @@ def _problems(listing: Listing[RunTest]) -> Iterator[str]:
 
 def left_out(run_test: RunTest) -> str:
     """Why an export leaves out a run test that is not listable."""
-    return (
-        f"run test {run_test.run_test_id}: left out: executions are listed by name, and the API cannot list "
-        f"{quoted(run_test.name)}: rename it"
-    )
+    return f"run test {run_test.run_test_id} left out: the API cannot list executions of {quoted(run_test.name)}: rename it"

@@ -13,14 +13,20 @@ from typing import Any
 from etl.errors import SourceError
 from etl.extract.bad_rows import power_of_two_above
 from etl.extract.client import Client
-from etl.extract.endpoints import list_call_details
+from etl.extract.endpoints import get_call_metrics, list_call_details
+from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned
 from etl.model import schema
-from etl.model.records import DetailedCall, ListedCall
-from etl.transform.detail import vouches_for
+from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall
+from etl.transform.detail import differences
+from etl.transform.drift import FIELDS, parsed
+from etl.transform.flatten import call_row
 
 _MOST_FAILURES = 5
-_EXPORTED_AT = schema.CALLS.names.index("exported_at")
+_INDEX = {name: index for index, name in enumerate(schema.CALLS.names)}
+_OF_METRICS = {each.columns[0].name: each for each in FIELDS[schema.CALLS.name] if each.path[0] != "call_results"}
+"""The fields that a call's own metrics alone give for sure, by column."""
+_NO_VALUES = {"extra", "chat_metrics_turn_count"}  # the detail makes up a number of turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +84,16 @@ class Settling:
         self._page_limit = page_limit
         self._failures_in_a_row = 0
 
-    async def kept(self, item: Planned, listed: Mapping[str, ListedCall], *, may_compare: bool) -> frozenset[str]:
-        """The listed calls whose stored rows can stay. Never one that a dead letter tells of: its row is older."""
+    async def compare(self, execution: OpenExecution, *, may_compare: bool) -> None:
+        """Let the execution keep the listed calls whose stored rows can stay.
+
+        Never one that a dead letter tells of: its row is older. Where rows lack what the detail or their ``extra`` has, one call is
+        fetched first: what the API does not give of it, it need not be asked for of the others.
+        """
+        item, listed = execution.planned, execution.listed
         is_compared = item.is_compared and may_compare
         if not listed or not (item.is_resumed or is_compared):
-            return frozenset()
+            return
         candidates = {key for key, call in listed.items() if isinstance(call.payload.get("status"), str)}
         candidates -= await self.stored.failed(item)
         rows, kept = dict[str, Sequence[Any]](), set[str]()
@@ -93,19 +104,41 @@ class Settling:
         details = await self._details(item, listed) if is_compared and candidates > kept else {}
         if details and not rows:
             rows = dict(await self.stored.rows(item))
-        kept |= {
-            key
-            for key in candidates & details.keys() & rows.keys()
-            if vouches_for(
-                listed[key],
-                details[key],
-                rows[key],
-                run_test_name=item.run_test_name,
-                started_at=item.started_at,
-            )
+        of_execution: dict[str, Any] = {"run_test_name": item.run_test_name, "started_at": item.started_at}
+        differing = {
+            key: differences(listed[key], details[key], rows[key], **of_execution)
+            for key in sorted(candidates & details.keys() & rows.keys() - kept)
         }
+        lacking = {
+            key: {name for name in found - _NO_VALUES if rows[key][_INDEX[name]] is None}
+            for key, found in differing.items()
+        }
+        completed = [key for key in differing if rows[key][_INDEX["status"]] == "completed"]
+        moved = set.intersection(*(_moved(rows[key]) for key in completed)) if completed else set()
+        first = max(completed if moved else lacking, key=lambda key: len(lacking[key]), default="")
+        still, tolerated = set[str](), set[str]()
+        if (moved or lacking.get(first)) and (metrics := await self._metrics(item, first)):
+            execution.fetched[first] = metrics
+            row, _ = call_row(FetchedCall(listed=listed[first], metrics=metrics), **of_execution)
+            still = {name for name in lacking[first] | moved if row[_INDEX[name]] is None}
+            execution.lacking = Counter(name for each in lacking.values() for name in each & still)
+            if row[_INDEX["row_hash"]] == rows[first][_INDEX["row_hash"]]:
+                tolerated = still | {"extra"}
+        if moved <= still:
+            kept |= {key for key, found in differing.items() if found <= tolerated}
         self.counts.saved_requests += len(kept)
-        return frozenset(kept)
+        execution.kept = frozenset(kept - execution.fetched.keys())
+
+    async def _metrics(self, item: Planned, call_execution_id: str) -> CallMetrics | None:
+        """The call's own metrics; None when they cannot be had: then they are requested again, with what is to be fetched."""
+        request = get_call_metrics(call_execution_id, item.execution.execution_id)
+        try:
+            metrics = await self._client.get(request.sent_for(item.purpose))
+        except SourceError:
+            return None
+        is_own = metrics.execution_id == item.execution.execution_id
+        self.counts.calls_fetched += is_own
+        return metrics if is_own else None
 
     async def _details(self, item: Planned, listed: Mapping[str, ListedCall]) -> dict[str, DetailedCall]:
         """The calls in the execution's detail; none when it cannot be had."""
@@ -128,7 +161,13 @@ class Settling:
         return {call.call_execution_id: call for call in page.results if times[call.call_execution_id] == 1}
 
 
+def _moved(row: Sequence[Any]) -> set[str]:
+    """The columns that are null although ``extra`` may have their values."""
+    extra = parsed(row[_INDEX["extra"]])
+    return {name for name, each in _OF_METRICS.items() if row[_INDEX[name]] is None and each.places_in(extra)}
+
+
 def _is_fetched_since(item: Planned, row: Sequence[Any]) -> bool:
     """Whether the row of a call was fetched since its execution was found as it is listed now."""
-    begun_at, exported_at = item.stored.verified_at if item.stored else None, row[_EXPORTED_AT]
+    begun_at, exported_at = item.stored.verified_at if item.stored else None, row[_INDEX["exported_at"]]
     return begun_at is not None and exported_at is not None and exported_at >= begun_at

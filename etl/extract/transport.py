@@ -144,7 +144,7 @@ class Transport:
             body += chunk
             if len(body) > self._max_response_mb << 20:
                 raise NoAnswerError(
-                    f"the answer exceeds {self._max_response_mb} MiB; see [api] max_response_mb",
+                    f"the answer is larger than {self._max_response_mb} MiB; see [api] max_response_mb",
                     status=response.status,
                     is_final=True,
                 )
@@ -185,7 +185,8 @@ class Transport:
             return NoAnswerError(f"cannot connect to [api] proxy {self._proxy}: {_reason(exc)}")
         is_unreachable = isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
         hint = "; check [api] base_url or FI_BASE_URL" if is_unreachable and not self._proxy else ""
-        return NoAnswerError(f"no complete answer from {self._server}: {_reason(exc)}{hint}")
+        what = "cannot connect to" if is_unreachable else "no complete answer from"
+        return NoAnswerError(f"{what} {self._server}: {_reason(exc)}{hint}")
 
 
 def _trusting(settings: Settings) -> ssl.SSLContext | None:

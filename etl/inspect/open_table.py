@@ -16,7 +16,7 @@ def open_table(path: str | os.PathLike[str], table: str, *, options: Options | N
     DuckDB and Polars take it as it is, others its fragments. A filter on ``run_test`` or ``month`` opens only the files that match.
     Rows that the source no longer has are there: those with a ``deleted_at``, in any table, without a join.
 
-    It is what the table has now: open it again after an export. It can be pickled, for workers to whom the path means the same; the
+    A snapshot: reopen it after an export. It can be pickled, for workers to whom the path means the same; the
     options of a bucket go with it, and so do the keys of an AWS profile.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any
 from etl.errors import NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.client import Client
 from etl.extract.executions import is_before, read_executions_once
-from etl.extract.run_tests import discover
+from etl.extract.run_tests import discover, why_unknown
 from etl.load.layout import Part, days_of
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExecutionList, ExportState, ListedExecution
@@ -36,13 +36,13 @@ class Skipped(StrEnum):
 
 
 SKIPPED_MEANINGS: dict[Skipped, str] = {
-    Skipped.IN_FLIGHT: "still running: its calls are in flight",
-    Skipped.CHANGED: "the API lists it differently since its export: metrics-etl run fetches it again",
+    Skipped.IN_FLIGHT: "still running: its calls may still change",
+    Skipped.CHANGED: "it changed at the API since its export: metrics-etl run fetches it again",
     Skipped.NEW: "not in the dataset yet: metrics-etl run fetches it",
     Skipped.DELETED: "deleted at the source; its rows are kept",
     Skipped.NOT_LISTED: "not in the list: deleted since the last run, or the list changed while it was read",
     Skipped.UNREADABLE: "the API cannot give its aggregates",
-    Skipped.UNSOUND: "the files that hold it have findings",
+    Skipped.UNSOUND: "its files have findings of their own",
 }
 
 
@@ -151,10 +151,13 @@ async def _read_lists(client: Client, settings: Settings, result: Reconciliation
     for run_test in settings.run_tests:
         try:
             found = await read_executions_once(client, run_test.name, page_limit=page_limit, since=run_test.since)
+        except NotFoundError:
+            text = await why_unknown(client, run_test.name, page_limit=page_limit)
+            result.findings.append(Finding(Kind.NO_SUCH_RUN_TEST, run_test.name, text))
+            continue
         except SourceError as error:
-            kind = Kind.NO_SUCH_RUN_TEST if isinstance(error, NotFoundError) else Kind.LIST_FAILED
-            result.findings.append(Finding(kind, run_test.name, str(error)))
-            if not isinstance(error, NotFoundError | UnexpectedAnswerError):
+            result.findings.append(Finding(Kind.LIST_FAILED, run_test.name, str(error)))
+            if not isinstance(error, UnexpectedAnswerError):
                 unreachable.append(str(error))
             continue
         lists[run_test.name] = found
@@ -162,7 +165,7 @@ async def _read_lists(client: Client, settings: Settings, result: Reconciliation
             text = f"{counted(len(rows), 'row')} of its list cannot be read: {rows[-1]}"
             result.findings.append(Finding(Kind.ROW_UNREADABLE, run_test.name, text))
     if len(unreachable) == len(settings.run_tests):
-        raise SourceUnavailableError(f"no run test could be listed: {unreachable[0]}")
+        raise SourceUnavailableError(f"no list of executions could be read: {unreachable[0]}")
     return lists
 
 

@@ -31,14 +31,14 @@ def altered_rows(table: schema.Table, path: str, rows: pa.Table) -> Iterator[Fin
         marks = zip(rows["deleted_at"].is_valid().to_pylist(), rows["execution_id"].to_pylist(), strict=True)
         unique = [(*key, of) if is_deleted else key for key, (is_deleted, of) in zip(keys, marks, strict=True)]
     if twice := [key for key, count in Counter(unique).items() if count > 1]:
-        yield Finding(Kind.ALTERED, path, f"{counted(len(twice), 'key')} more than once: {_key(table, twice[0])}")
+        yield Finding(Kind.ALTERED, path, f"{counted(len(twice), 'duplicate key')}: {_key(table, twice[0])}")
     if "row_hash" in table.names:
         starts = range(0, len(rows), _BATCH_ROWS)  # the values of all rows at once would take much memory
         made = (each for start in starts for each in hash_rows(table, rows.slice(start, _BATCH_ROWS)))
         hashes = zip(keys, rows["row_hash"].to_pylist(), made, strict=True)
         # A row without a hash is left to the digest.
         if altered := [key for key, stored, computed in hashes if stored not in (None, computed)]:
-            text = f"{counted(len(altered), 'row')} with other values than were exported: {_key(table, altered[0])}"
+            text = f"{counted(len(altered), 'row')} with values that differ from what was exported: {_key(table, altered[0])}"
             yield Finding(Kind.ALTERED, path, text)
 
 
@@ -47,7 +47,7 @@ def damage(row: Mapping[str, Any], held: HeldRows) -> str | None:
     if held.exported_calls != row["exported_calls"]:
         return f"{held.exported_calls} of {row['exported_calls']} exported calls are there"
     if held.calls_digest != row["calls_digest"]:
-        return "its calls or evals are not those that were exported"
+        return "its calls or evals differ from what was exported"
     is_whole = row["export_state"] in (ExportState.EXPORTED, ExportState.SETTLING) and row["deleted_at"] is None
     if is_whole and row["listed_calls"] != held.exported_calls:
         return f"{row['export_state']}, but {row['listed_calls']} calls were listed and {held.exported_calls} exported"

@@ -105,7 +105,7 @@ def missing_of(rows: pa.Table, letters: Sequence[dict[str, Any]], configured: Ma
             messages[row["run_test_name"]].append(letter["message"] or "")
     incomplete = Counter(row["run_test_name"] for each, row in states.items() if each not in lettered)
     findings = [
-        Finding(Kind.DEAD_LETTER, name, f"{counted(len(told), 'request')} given up: {min(told)}")
+        Finding(Kind.DEAD_LETTER, name, f"{counted(len(told), 'request')} failed: {min(told)}")
         for name, told in messages.items()
     ]
     findings += [

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from difflib import get_close_matches
 from typing import Literal, get_args
 
 import pandas as pd
@@ -27,7 +26,7 @@ from etl.load.parquet import read_columns
 from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.locations import Options
-from etl.model.wording import quoted
+from etl.model.wording import nearest, quoted
 from etl.transform.frames import to_pandas
 
 Deleted = Literal["exclude", "include"]
@@ -74,9 +73,9 @@ def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
     names = chosen_columns(columns, [column.name for column in (*declared.columns, *declared.added_columns)], table)
     files = open_dataset(path, options)
     if run_tests is not None and declared is schema.RUNS_TABLE:
-        raise ConfigurationError("runs: an export run is not of one run test: leave run_tests out")
+        raise ConfigurationError("the table runs has no run tests: leave run_tests out")
     if changed_since is not None and EXPORTED_AT not in declared.names:
-        raise ConfigurationError(f"{table} has no {EXPORTED_AT}: leave changed_since out, and read it whole")
+        raise ConfigurationError(f"{table} has no {EXPORTED_AT}: leave changed_since out")
     after = moment("changed_since", changed_since)
     is_living = not includes_deleted(deleted)
     scope = find_scope(files, declared, run_tests, since, until)
@@ -108,7 +107,7 @@ def declared_table(name: str) -> schema.Table:
         ConfigurationError: there is no such table.
     """
     if name not in schema.TABLES:
-        raise ConfigurationError(f"no table {name!r}: there are {', '.join(schema.TABLES)}")
+        raise ConfigurationError(f"no table {name!r}: {nearest(name, schema.TABLES)}")
     return schema.TABLES[name]
 
 
@@ -121,8 +120,7 @@ def chosen_columns(columns: str | Iterable[str] | None, known: Collection[str], 
     names = list(dict.fromkeys(known if columns is None else _texts(columns)))
     for name in names:
         if name not in known:
-            meant = [each for each in known if each.endswith(f"_{name}")] or get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {' or '.join(meant)}?" if meant else f"etl.describe({of!r}) lists its columns"
+            hint = nearest(str(name), known, otherwise=f"etl.describe({of!r}) lists its columns")
             raise ConfigurationError(f"{of} has no column {name!r}: {hint}")
     if not names:
         raise ConfigurationError("columns is empty: name at least one, or leave it out")
@@ -228,10 +226,10 @@ def _only(scope: Scope, files: Files, table: schema.Table, wanted: list[str]) ->
     for word in sorted({*wanted} - keys):
         mine = {key for key, there in held.items() if word in there}
         if not mine:
-            there = ", ".join(
-                f"{' or '.join(sorted(map(quoted, held.get(key, ()))))} ({key})" for key in sorted(present)
+            names_there = set().union(*held.values())
+            raise ConfigurationError(
+                f"{files.where()} has no run test {quoted(word)}: {nearest(word, names_there or present)}"
             )
-            raise ConfigurationError(f"{files.where()} has no run test {quoted(word)}: there are {there or 'none yet'}")
         for key in mine - keys:
             names[key] |= {word}
     return replace(scope, run_test_keys=frozenset(keys | names.keys()), names=names)

@@ -60,7 +60,7 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
     if status.complete_at is None and status.future_run_at:
         yield f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M}, which is in the future: a clock is wrong", _RUN
     if status.complete_at is None:
-        yield "no run over everything that is configured was ever complete", _RUN
+        yield "no run has completed all configured run tests yet", _RUN
     elif (status.read_at - status.complete_at).total_seconds() > max_age_hours * 3600:
         yield f"everything was complete {_complete(status)}, and not since", _RUN
 

@@ -30,9 +30,10 @@ _MOST_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class Written:
-    """How much a run has written; ``rows`` and ``marked`` rows by table."""
+    """How much a run has written; ``rows`` and ``marked`` rows by table. An execution that is saved in pieces counts once."""
 
     rows: Counter[str] = field(default_factory=Counter)
+    executions: set[str] = field(default_factory=set)
     marked: Counter[str] = field(default_factory=Counter)
     files: int = 0
     size_bytes: int = 0
@@ -56,7 +57,10 @@ class Dataset:
         """
         merged = merge(table, self.rows(table, part), rows, replacement)
         self.write_if_changed(table, part, merged)
-        if merged.arrived:
+        if table is schema.EXECUTIONS and merged.changed:
+            self.written.executions |= merged.changed
+            self.written.rows[table.name] = len(self.written.executions)
+        elif merged.arrived:
             self.written.rows[table.name] += merged.arrived
         return merged
 
@@ -80,7 +84,7 @@ class Dataset:
         except UnreadableError as exc:
             # Its other executions are not at hand: the next run misses their rows and fetches them again.
             aside = self.set_aside(path)
-            raise DestinationError(f"{exc}; moved to {aside}: run again to fetch what it held") from exc
+            raise DestinationError(f"{exc}; moved to {aside}: run again to fetch its rows again") from exc
 
     def read(self, table: schema.Table, path: str, names: Sequence[str]) -> pa.Table:
         """Columns of one file, null where an older version of the exporter did not have one yet; ``complete`` then adds them.
@@ -163,7 +167,7 @@ def read_document(
     except ForeignFileError as exc:
         fault = str(exc)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        fault = f"{files.where(path)}: not written by the exporter: {exc}"
+        fault = f"{files.where(path)}: not written by metrics-etl: {exc}"
     note(f"{fault}; moved to {files.set_aside(path)}" if set_aside else f"{fault}; ignored")
     return None
 

@@ -122,7 +122,8 @@ def update_last_run(files: Files, fields: Mapping[str, Any]) -> None:
 
 def note_failure(files: Files, error: ExporterError, started_at: datetime, scope: str) -> None:
     """Note a run that could not begin; that it cannot be noted must not hide the error."""
-    attempt = Attempt(started_at=started_at, exit_code=error.exit_code, message=str(error))
+    message = str(error).replace("\n", "; ")
+    attempt = Attempt(started_at=started_at, exit_code=error.exit_code, message=message)
     with suppress(DestinationError):
         if files.lock_holder():  # it replaces the record itself
             return
@@ -158,6 +159,6 @@ def lacks_of_warehouse(load: LastLoad | None, place: str, *export_runs: Collecti
     if load.warehouse != place:
         return f"{place} was never loaded; the last load was into {load.warehouse}"
     if load.problem:
-        return f"the last load left the warehouse behind: {load.problem}"
+        return f"the last load failed: {load.problem}"
     is_there = load.runs_digest in map(rows_digest, export_runs)
     return None if is_there else "the last run was not loaded into the warehouse"

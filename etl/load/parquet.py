@@ -117,7 +117,7 @@ def open_part(files: Files, table: schema.Table, path: str) -> OpenPart:
     try:
         return OpenPart(table, where, files.read(path))
     except ForeignFileError as exc:
-        raise UnreadableError(where, "no file of the exporter's, or too large for one") from exc
+        raise UnreadableError(where, "not written by metrics-etl, or too large") from exc
 
 
 def read_footer(files: Files, path: str) -> Footer:

@@ -55,10 +55,10 @@ def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: Export
     ids, digests = (executions[name].to_pylist() for name in ("execution_id", "calls_digest"))
     old_names = dict(zip(ids, executions["run_test_name"].to_pylist(), strict=True))
     stamped = {name: dict.fromkeys(names, value) for name, value in stamp.columns.items()}
-    before, after = {}, {}
+    found, before, after = {}, {}, {}
     for table in (schema.CALLS, schema.EVALS):
-        rows = dataset.rows(table, part)
-        # A run that was killed here left the new name beside execution rows of the old one.
+        rows = found[table] = dataset.rows(table, part)
+        # A run that was killed here left another name beside execution rows of the old one, which may be marked so since.
         before[table] = _named(table, rows, {each: old_names[each] for each in names})
         after[table] = _named(table, rows, names)
         if not after[table].equals(rows):
@@ -67,11 +67,11 @@ def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: Export
     if len(errors):
         dataset.write(schema.ERRORS, part, _named(schema.ERRORS, errors, names))
     counts = dict.fromkeys(names)
-    held_before, held_after = (held_rows(counts, of[schema.CALLS], of[schema.EVALS]) for of in (before, after))
+    held = [held_rows(counts, of[schema.CALLS], of[schema.EVALS]) for of in (found, before, after)]
     told = {
-        each: held_after[each].calls_digest
+        each: held[-1][each].calls_digest
         for each, digest in zip(ids, digests, strict=True)
-        if each in names and digest == held_before[each].calls_digest
+        if each in names and digest in [of[each].calls_digest for of in held[:-1]]
     }
     # All their calls are stamped, so that nothing tells any more which of them were fetched since.
     states = zip(ids, executions["export_state"].to_pylist(), strict=True)

@@ -58,12 +58,12 @@ class Kind(StrEnum):
     LIST_WRONG = (
         "list_wrong",
         _UNKNOWN,
-        "a list lacks executions that exist, as the API says of their ids: nothing was marked",
+        "a list is missing executions that still exist, as the API says by id: nothing was marked as deleted",
     )
     LOOK_UP_FAILED = (
         "look_up_failed",
         _UNKNOWN,
-        "the API did not say whether executions that are no longer listed still exist",
+        "the API did not say whether executions that are missing from a list still exist",
     )
     ROW_UNREADABLE = (
         "row_unreadable",
@@ -71,19 +71,25 @@ class Kind(StrEnum):
         "the API cannot give a row of a list; all others were exported",
         f"{_RUN}; if it stays for days, report it to the API's operators",
     )
-    RUN_TESTS_UNKNOWN = ("run_tests_unknown", _UNKNOWN, 'with run_tests = "all": the list of run tests is not complete')
+    RUN_TESTS_UNKNOWN = ("run_tests_unknown", _UNKNOWN, 'the list of run tests is not complete (run_tests = "all")')
     NOT_FETCHED = (
         "not_fetched",
         _MISSING,
-        "executions that were not fetched, or not all of them",
-        "metrics-etl run goes on where the last one ended",
+        "executions that were not fetched, or only in part",
+        "metrics-etl run continues where the last one stopped",
     )
-    DEAD_LETTER = ("dead_letter", _MISSING, "requests failed and were given up; the table errors has one row for each")
+    DEAD_LETTER = ("dead_letter", _MISSING, "requests failed after all retries; the errors table has a row for each")
     NEW_STATUS_ENDED = (
         "new_status_ended",
         _MISSING,
-        "executions have stopped changing in a status that this version does not know: their calls are not fetched",
+        "executions stopped changing in a status that this version does not know, so their calls are not fetched",
         'upgrade, or set [export] calls = "all"',
+    )
+    ANSWERS_CHANGED = (
+        "answers_changed",
+        _MISSING,
+        "the API's answers changed: columns that used to have values are null",
+        "upgrade the exporter, or tell the API's operators; once the values are back, metrics-etl run fetches them again",
     )
     RUN_LOST = (
         "run_lost",
@@ -95,31 +101,31 @@ class Kind(StrEnum):
     QUARANTINED = (
         "quarantined",
         _UNKNOWN,
-        "a damaged file was moved to _state/quarantine; what the API lists of its rows was fetched again",
-        "look at it, then remove it from _state/quarantine; metrics-etl run goes on without it",
+        "a damaged file was moved to _state/quarantine; the rows that the API still lists were fetched again",
+        "look at the file, then remove it from _state/quarantine; runs do not need it",
     )
     LOST_ROWS = (
         "lost_rows",
         _MISSING,
-        "rows that the last run left are gone from their files, and were not fetched again",
-        "metrics-etl run, without --run-test and --since; what the API no longer lists is only in your backups",
+        "rows that were there after the last run are gone from their files, and were not fetched again",
+        "metrics-etl run, without --run-test and --since; rows that the API no longer lists are only in your backups",
     )
     DAMAGED = (
         "damaged",
         _MISSING,
-        "an execution whose stored calls or evals are not those that were exported, or whose own row is missing",
+        "an execution whose stored calls or evals differ from what was exported, or whose own row is missing",
         "metrics-etl run fetches it again, if the API still has it",
     )
     MISPLACED = (
         "misplaced",
         _MISSING,
-        "rows in another part than their execution, or there twice: files were moved or copied by hand",
+        "rows outside their execution's part, or stored twice: files were moved or copied by hand",
         "move the file back to where it was, or a copy out of the dataset; then metrics-etl run",
     )
     ALTERED = (
         "altered",
         _MISSING,
-        "rows that were not written so: with other values, or with the key of another row",
+        "rows that changed after they were written: other values, or the key of another row",
         _MOVE_ASIDE,
     )
     SCHEMA = (
@@ -132,40 +138,40 @@ class Kind(StrEnum):
     NOT_READ = (
         "not_read",
         _UNKNOWN,
-        "a file that this user may not read, or that does not fit into memory",
-        "leave the file where it is, since its rows may be intact; try as another user, or with more memory",
+        "a file that this user may not read, or that does not fit in memory",
+        "leave the file in place, since its rows may be intact; try as another user, or with more memory",
     )
     FOREIGN_FILE = (
         "foreign_file",
         _UNKNOWN,
-        "something in the folder of a table that metrics-etl did not write: a file, a link, a pipe or a device",
+        "something in a table's folder that metrics-etl did not write: a file, a link, a pipe or a device",
         "move it out of the dataset, where readers may take it for data",
     )
     DIFFERENCE = (
         "difference",
         _UNKNOWN,
-        "an aggregate of the API that differs from the stored calls without a known cause",
+        "an aggregate from the API that differs from the stored calls for no known reason",
         "metrics-etl run --full-refresh fetches it again; if the difference stays, please report it",
     )
     # the warehouse
-    NOT_LOADED = ("not_loaded", _MISSING, "the warehouse lacks rows of the dataset, or has others", "metrics-etl load")
+    NOT_LOADED = ("not_loaded", _MISSING, "the warehouse and the dataset differ", "metrics-etl load")
     # worth knowing
-    DELETED = ("deleted", _NOTICE, "rows got a deleted_at, because the source no longer has what they describe")
-    RENAMED = ("renamed", _NOTICE, "a run test has another name now; its rows took it over")
+    DELETED = ("deleted", _NOTICE, "rows got a deleted_at, because the source no longer has them")
+    RENAMED = ("renamed", _NOTICE, "a run test has a new name; its rows have it now, too")
     FETCHED_AGAIN = ("fetched_again", _NOTICE, "rows were gone or damaged, and were fetched again")
     RUN_TEST_GONE = (
         "run_test_gone",
         _NOTICE,
-        "the API has no run test of this name any more; its rows stay as they are",
+        "the API no longer has a run test of this name; its rows stay as they are",
     )
-    NAMESAKES = ("namesakes", _NOTICE, "several run tests share a name, and the API lists their executions as one")
+    NAMESAKES = ("namesakes", _NOTICE, "run tests have the same name, and the API lists their executions together")
     NEW_STATUS = ("new_status", _NOTICE, "a status that this version does not know; it counts as not finished")
     DOCUMENT_SET_ASIDE = (
         "document_set_aside",
         _NOTICE,
         "a file in _state or runs could not be read: a run moves it to _state/quarantine, other commands ignore it",
     )
-    CLOCK = ("clock", _NOTICE, "this machine's clock and that of the source differ", "set the clock that is wrong")
+    CLOCK = ("clock", _NOTICE, "this machine's clock and the source's differ", "set the clock that is wrong")
     NO_DETAIL = (
         "no_detail",
         _NOTICE,
@@ -174,13 +180,13 @@ class Kind(StrEnum):
     KEY_REMOVED = (
         "key_removed",
         _NOTICE,
-        "answers contained one of the keys; the dataset has [key] in its place",
+        "answers from the API contained one of the keys; the dataset has [key] in its place",
         "rotate that key",
     )
     COLUMNS_ADDED = (
         "columns_added",
         _NOTICE,
-        "files of an older version got the columns of this one, null until their rows are fetched again",
+        "files from an older version got this version's columns, null until their rows are fetched again",
         "nothing, or metrics-etl run --full-refresh to fill them",
     )
 

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import Self
+
+from etl.model.wording import nearest, quoted
 
 SHARE = "share"
 """The unit of a rate: 0.05 is 5%."""
@@ -96,13 +97,10 @@ class Limit:
         Raises:
             ValueError: it is no limit, or not one for this metric.
         """
-        found = LIMIT.fullmatch(text.strip())
-        if found is None:
-            raise ValueError(
-                f"must give {metric} a limit such as 10%, or for a rate 2pp (percentage points), got {text!r}"
-            )
-        if found[2] == "pp" and not metric.endswith("_rate"):
-            raise ValueError(f"must give {metric}, which is not a rate, a limit such as 10%, got {text!r}")
+        found, is_rate = LIMIT.fullmatch(text.strip()), metric.endswith("_rate")
+        if found is None or (found[2] == "pp" and not is_rate):
+            examples = '"10%" or "2pp" (percentage points)' if is_rate else '"10%"'
+            raise ValueError(f"needs a limit such as {examples} for {metric}, got {quoted(text)}")
         return cls(float(found[1]) / 100, is_relative=found[2] == "%")
 
     def __str__(self) -> str:
@@ -117,12 +115,5 @@ def limits_of(texts: Mapping[str, str]) -> dict[str, Limit]:
     """
     for name in texts:
         if name not in METRICS and not EVAL.fullmatch(name):
-            raise ValueError(f"must name a metric ({nearest(name, METRICS)}), got {name!r}")
+            raise ValueError(f"names {quoted(name)}, which is not a metric: {nearest(name, METRICS)}")
     return {name: Limit.parse(name, text) for name, text in texts.items()}
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What a message about an unknown metric says: the one that is most like it, else all that are known."""
-    names = list(known)
-    match = get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"did you mean {match[0]}?" if match else f"there are {', '.join(names)}"

@@ -27,7 +27,7 @@ def _number(name: str, meaning: str, unit: str, null: str = "") -> Column:
 
 
 _PARTITIONS = (
-    _text("run_test", "Key of the run test."),
+    _text("run_test", "Folder of the run test."),
     _text(
         "month", "UTC month, as 2026-11, in which the execution was created, or first seen when the API does not say."
     ),
@@ -51,7 +51,7 @@ RAW = Column(
 ROW_HASH = _text("row_hash", "BLAKE2b-128 of the row's values that came from the API, hexadecimal.")
 DELETED_AT = _time(
     "deleted_at",
-    "When the source was found to have it no more; the row is kept, and the mark goes if the source has it again.",
+    "When a run found that the source no longer has it; the row is kept, and this is cleared if the source has it again.",
     "null while the source has it",
 )
 EXPORT = (
@@ -255,9 +255,9 @@ EVALS = Table(
         EXECUTION_STARTED_AT,
         Column("eval_name", STRING, "Name of the eval.", source="name"),
         _field("output_type", STRING, "Pass/Fail, score, choices or another type that the API names."),
-        _output("passed", BOOL, "a verdict: true or Passed, false or Failed", "null when it is none"),
-        _output("score", FLOAT, "a number", "null when it is none", "score"),
-        _output("text", STRING, "a string", "null when it is none"),
+        _output("passed", BOOL, "a verdict: true or Passed, false or Failed", "null when it is not one"),
+        _output("score", FLOAT, "a number", "null when it is not one", "score"),
+        _output("text", STRING, "a string", "null when it is not one"),
         _output("json", STRING, "a list or an object", "null when it is neither"),
         _field("reason", STRING, "Why the eval gave this output."),
         _field("status", STRING, "Completed, Failed, skipped or another word that the API uses."),
@@ -308,7 +308,7 @@ RUNS_TABLE = Table(
         _number("executions", "New or changed executions.", "rows"),
         _number("calls", "New or changed calls.", "rows"),
         _number("evals", "New or changed evals.", "rows"),
-        _number("dead_letters", "Requests given up.", "requests"),
+        _number("dead_letters", "Requests that failed for good.", "requests"),
         _number("misfits", "Values that did not fit their column and are kept in extra.", "values"),
         _number("files", "Parquet files written.", "files"),
         _number("bytes", "Bytes of Parquet written.", "bytes"),
@@ -320,4 +320,4 @@ RUNS_TABLE = Table(
 
 TABLES: dict[str, Table] = {table.name: table for table in (EXECUTIONS, CALLS, EVALS, ERRORS, RUNS_TABLE)}
 OF_EXECUTIONS = (CALLS, EVALS, ERRORS, EXECUTIONS)
-"""In the order in which their rows are written: execution rows vouch for the others."""
+"""In the order in which their rows are written: execution rows come last and mark the others complete."""

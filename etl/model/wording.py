@@ -1,7 +1,8 @@
 """How messages count, list and quote things. Pure."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 # What moves a cursor, ends a line, or reorders it: C0, DEL and C1, separators, overrides of the direction of writing; what is no
 # character, and the halves of characters that stand for bytes of a file name. What joins emoji does none of that.
@@ -16,6 +17,17 @@ def shown(text: str) -> str:
 def quoted(name: str) -> str:
     """A name from outside in a message, in quotation marks."""
     return f"'{shown(name)}'"
+
+
+def nearest(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
+    """What a message says of an unknown name: which known ones are most like it, else ``otherwise``, else all that are known."""
+    folded = {each.casefold(): each for each in known}
+    name = name.casefold()
+    meant = [each for each in folded if each.endswith(f"_{name}")] or get_close_matches(name, folded, n=1)
+    if meant:
+        return f"did you mean {' or '.join(quoted(folded[each]) for each in meant)}?"
+    names = [quoted(each) for each in sorted(folded.values())]
+    return otherwise or (f"choose from {first_few(names, shown=12)}" if names else "there are none yet")
 
 
 def first_few(things: Sequence[str], *, shown: int = 2) -> str:

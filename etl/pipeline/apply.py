@@ -71,7 +71,7 @@ async def _rename(run: Run, record: Record, state: StoredState, run_tests: Colle
         await to_the_end(partial(rename, run.dataset, part, names, run.stamp()))
         pairs |= {(state.executions[each].run_test_name, name) for each, name in names.items()}
     for old, new in sorted(pairs):
-        record.find(Kind.RENAMED, new, f"was called {quoted(old)}; its rows took the new name")
+        record.find(Kind.RENAMED, new, f"was called {quoted(old)}; its rows have the new name now")
         run.notify("renamed", run_test=new, before=old)
     state.index = await to_the_end(partial(update_index, run.dataset, state.index, []))
     load_parts(state)
@@ -93,12 +93,12 @@ async def _mark_absent(run: Run, record: Record, state: StoredState, name: str, 
     """Request each stored execution that the run test's proved list does not have by its id, and mark those that do not exist."""
     answers = await look_up(run, record, absent)
     if answers.alive and not run.settings.is_part:  # else it may be in a list that was not read
-        text = f"its list does not have execution {min(answers.alive)}, which exists: nothing was marked as deleted"
+        text = f"its list is missing execution {min(answers.alive)}, which still exists: nothing was marked as deleted"
         record.find(Kind.LIST_WRONG, name, text)
     if answers.unknown:
         executions = counted(len(answers.unknown), "stored execution")
         reason = first_few([str(error) for error in answers.unknown.values()], shown=1)
-        record.find(Kind.LOOK_UP_FAILED, name, f"{executions} not listed, and not looked up: {reason}")
+        record.find(Kind.LOOK_UP_FAILED, name, f"{executions} missing from its list could not be looked up: {reason}")
     await _mark(run, record, state, name, decide(answers))
 
 

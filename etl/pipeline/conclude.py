@@ -91,7 +91,7 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
         (
             record.completed_files,
             Kind.COLUMNS_ADDED,
-            f"{counted(record.completed_files, 'file')} of an older version got the columns of this one",
+            f"{counted(record.completed_files, 'file')} from an older version got this version's columns",
         ),
         (
             fetched.fetched_whole,
@@ -134,7 +134,7 @@ def _of_the_clocks(traffic: Traffic) -> str:
     if offset is None or abs(offset) <= CLOCKS_DIFFER:
         return ""
     minutes, way = abs(offset) // timedelta(minutes=1), "behind" if offset > timedelta(0) else "ahead of"
-    return f"this machine's clock is {minutes:,} min {way} that of the source: set the one that is wrong"
+    return f"this machine's clock is {minutes:,} min {way} the source's: set the one that is wrong"
 
 
 def _save_row(run: Run, summary: Summary) -> None:

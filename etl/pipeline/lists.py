@@ -9,7 +9,7 @@ from etl.extract.client import Client
 from etl.extract.endpoints import NO_SUCH_EXECUTION, Slice, get_execution, list_call_details, list_executions
 from etl.extract.executions import list_executions_completely
 from etl.extract.plan import pages, says_nothing_new
-from etl.extract.run_tests import discover
+from etl.extract.run_tests import discover, why_unknown
 from etl.load.state import StoredState
 from etl.model.findings import Kind
 from etl.model.lifecycle import CLOCKS_DIFFER, ListedExecution
@@ -39,7 +39,7 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
         record.find(Kind.RUN_TESTS_UNKNOWN, "", problem)
     for name, run_tests in found.run_tests.items():
         if len(run_tests) > 1:
-            text = f"{len(run_tests)} run tests have this name; the API lists their executions as one"
+            text = f"{len(run_tests)} run tests have this name; the API lists their executions together"
             record.find(Kind.NAMESAKES, name, text)
     names = [*found.run_tests]
     for name in _missing(record, state, names):
@@ -47,7 +47,9 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
         try:
             names += [name] if await is_run_test(run.client, name) else []
         except SourceError as error:
-            record.find(Kind.RUN_TESTS_UNKNOWN, name, f"missing from the list of run tests, and: {error}")
+            record.find(
+                Kind.RUN_TESTS_UNKNOWN, name, f"not in the list of run tests, and asking by name failed: {error}"
+            )
     record.run_tests = run.settings.with_run_tests(names).run_tests
     run.notify("discovered", run_tests=len(names))
 
@@ -67,7 +69,7 @@ async def is_run_test(client: Client, name: str) -> bool:
 
 def note_gone(record: Record, state: StoredState) -> None:
     """Note the run tests that the last run exported, and of which rows are left under a name that no run test has any more."""
-    text = "the API has no run test of this name any more; its rows stay as they are"
+    text = "the API no longer has a run test of this name; its rows stay as they are"
     for name in _missing(record, state, [each.name for each in record.run_tests]):
         record.find(Kind.RUN_TEST_GONE, name, text)
 
@@ -100,7 +102,7 @@ async def read_lists(
             continue
         if not pending:
             if len(record.unreachable) == len(record.run_tests):
-                raise SourceUnavailableError(f"no run test could be listed: {record.unreachable[0]}")
+                raise SourceUnavailableError(f"no list of executions could be read: {record.unreachable[0]}")
             await _refuse_another_workspace(run, record, state)
         if read:
             yield read, not pending
@@ -120,7 +122,8 @@ async def _read_list(run: Run, record: Record, state: StoredState, run_test: Run
         )
     except NotFoundError:
         record.not_found.add(run_test.name)
-        _fail(run, record, run_test, Kind.NO_SUCH_RUN_TEST, "the API knows no run test of this name")
+        text = await why_unknown(run.client, run_test.name, page_limit=page_limit)
+        _fail(run, record, run_test, Kind.NO_SUCH_RUN_TEST, text)
     except SourceError as error:
         _fail(run, record, run_test, Kind.LIST_FAILED, str(error))
         if not isinstance(error, UnexpectedAnswerError):
@@ -149,12 +152,6 @@ def _gives_nothing_to_do(run: Run, row: ListedExecution, state: StoredState) -> 
     return not is_scrubbed and says_nothing_new(row, state.executions.get(row.execution_id), run.policy)
 
 
-def _living(state: StoredState, names: Collection[str]) -> set[str]:
-    """The stored executions of these run tests that are not marked."""
-    stored = state.executions.items()
-    return {each for each, known in stored if known.deleted_at is None and known.run_test_name in names}
-
-
 def _shows_stored(record: Record, state: StoredState) -> bool:
     return not state.executions or not record.listed_ids().isdisjoint(state.executions)
 
@@ -162,32 +159,28 @@ def _shows_stored(record: Record, state: StoredState) -> bool:
 async def _refuse_another_workspace(run: Run, record: Record, state: StoredState) -> None:
     """Refuse to export where the lists have none of the stored executions: the key may see another workspace.
 
-    That is so where all of them were read and have others in their place, or where none of the stored ones exists by its id.
+    That is so where all of them were read and have others in their place, or where none of the stored ones exists by its id. Where
+    the API does not say, the run goes on: nothing is marked that it does not confirm.
 
     Raises:
         ConfigurationError: nothing was written, and nothing is.
-        SourceUnavailableError: the API did not say whether any of them exists.
     """
     names = {each.name for each in (*record.run_tests, *run.settings.configured)}
-    known = {*record.before.run_test_names}
-    # With "all" run tests, those that the last run exported count, too: a key of another workspace sees none of them.
-    living = _living(state, names if run.settings.run_tests else names | known)
-    if run.accept_deletions or not living or _shows_stored(record, state) or names <= record.not_found:
+    if not run.settings.run_tests:  # those that the last run exported: a key of another workspace sees none of them
+        names |= {*record.before.run_test_names}
+    living = [each for each, known in state.executions.items() if known.deleted_at is None]
+    mine = [each for each in living if state.executions[each].run_test_name in names]
+    if run.accept_deletions or not mine or _shows_stored(record, state) or names <= record.not_found:
         return
-    living |= _living(state, known)  # where a run is narrowed to some of all
     has_failed = not record.not_found.issuperset(record.failures)
     has_others = not run.settings.is_part and any(found.executions for found in record.lists.values())
     if has_failed or not has_others:
-        ids = sorted(living)
-        answers = await look_up(run, record, ids[:: max(1, -(-len(ids) // _SAMPLE))])
-        if answers.alive:
+        answers = await look_up(run, record, sorted(living)[:: max(1, -(-len(living) // _SAMPLE))])
+        if answers.alive or not answers.gone:
             return
-        if not answers.gone:
-            failure = next(iter(answers.unknown.values()))
-            raise SourceUnavailableError(f"no stored execution could be looked up: {failure}")
     raise ConfigurationError(
-        f"the key sees none of the {counted(len(living), 'execution')} that the dataset holds: nothing was changed: check the "
-        "key's workspace, or run with --accept-deletions if they are all gone"
+        f"the key sees none of the {counted(len(mine), 'execution')} of the dataset, so nothing was changed: check the key's "
+        "workspace, or run with --accept-deletions if they are really all gone"
     )
 
 

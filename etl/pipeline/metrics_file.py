@@ -22,11 +22,11 @@ def check_metrics_file(path: Path, dataset: str) -> None:
             "--metrics-file needs prometheus-client: pip install 'simulation-metrics-etl[prometheus]'"
         ) from None
     if path.suffix != ".prom":
-        raise ConfigurationError(f"--metrics-file {path}: the collector reads files that end with .prom: rename it")
+        raise ConfigurationError(f"--metrics-file {path}: the collector reads only files named *.prom: rename it")
     if not path.parent.is_dir():
         raise ConfigurationError(f"--metrics-file {path}: the folder does not exist: create it")
     if is_in_dataset(path, dataset):
-        raise ConfigurationError(f"--metrics-file {path}: it must be outside the dataset: use another folder")
+        raise ConfigurationError(f"--metrics-file {path}: is inside the dataset: use another folder")
 
 
 def write_metrics_file(summary: Summary, path: Path) -> None:
@@ -68,7 +68,7 @@ def _samples(summary: Summary) -> Iterator[tuple[str, str, float, dict[str, str]
     meaning = "When everything configured was last exported; 0 for never."
     yield "dataset_complete_timestamp_seconds", meaning, _timestamp(complete.complete_at), {}
     if (loaded_at := summary.warehouse_loaded_at) is not None:
-        meaning = "When a load last left nothing out of the warehouse; 0 for never. Only with a warehouse."
+        meaning = "When the warehouse last had everything; 0 for never. Only with a warehouse."
         yield "warehouse_loaded_timestamp_seconds", meaning, _timestamp(loaded_at), {}
     for key, at in complete.last_complete_at.items():
         meaning = "When everything in the run test was last exported; 0 for never."
@@ -76,7 +76,7 @@ def _samples(summary: Summary) -> Iterator[tuple[str, str, float, dict[str, str]
         meaning = "1 when the last run that included the run test exported everything."
         yield "complete", meaning, key not in complete.incomplete, {"run_test": key}
     for each in summary.run_tests:
-        yield "dead_letters", "Requests that the last run gave up.", each.dead_letters, {"run_test": each.key}
+        yield "dead_letters", "Requests of the last run that failed.", each.dead_letters, {"run_test": each.key}
         for reason, count in each.reasons.items():
             yield "executions", "Listed executions, by reason.", count, {"run_test": each.key, "reason": reason}
 

@@ -24,7 +24,9 @@ def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
         if parse_run_path(path):
             record.find(Kind.DOCUMENT_SET_ASIDE, path, "damaged, set aside; it held no rows from the source")
         else:
-            record.find(Kind.QUARANTINED, path, "damaged, set aside; what the API lists of its rows is fetched again")
+            record.find(
+                Kind.QUARANTINED, path, "damaged, set aside; the rows that the API still lists are fetched again"
+            )
     return state
 
 

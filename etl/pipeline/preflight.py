@@ -1,10 +1,9 @@
 """Check whether an export would work now, with as few requests as possible. Leaves nothing changed, here or at the source."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from etl.errors import (
 )
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_run_tests
+from etl.extract.run_tests import no_such_run_test
 from etl.load.dataset import Dataset, read_identity
 from etl.load.files.contract import Files
 from etl.load.files.open import open_files
@@ -87,13 +87,13 @@ async def check(config: Path | None, *, on_hold: Callable[[float], None], is_rea
     try:
         settings = Settings.load(config, needs_keys=False)
     except ConfigurationError as error:
-        return [_problem(Subject.SETTINGS, error), *map(_skipped, (*_SOURCE, Subject.DESTINATION, Subject.LOCK))]
+        return [*_problems(Subject.SETTINGS, error), *map(_skipped, (*_SOURCE, Subject.DESTINATION, Subject.LOCK))]
     count = len(settings.run_tests)
     names = f"names {counted(count, 'run test')}" if count else "for all run tests"
     found = [Check(Subject.SETTINGS, f"valid, {names}"), *await _check_source(config, on_hold)]
     found += await asyncio.to_thread(_check_dataset, settings, is_read_only=is_read_only)
     if settings.warehouse.url:
-        found.append(await asyncio.to_thread(_check_warehouse, settings))
+        found += await asyncio.to_thread(_check_warehouse, settings)
     return found
 
 
@@ -103,7 +103,7 @@ def problems_here(config: Path | None) -> list[str]:
         settings = Settings.load(config, needs_keys=False)
         open_files(settings.destination.path, settings.destination.options).examine()
     except (ConfigurationError, DestinationError) as error:
-        return [str(error)]
+        return str(error).split("\n")
     return []
 
 
@@ -111,7 +111,7 @@ async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -
     try:
         settings = Settings.load(config)
     except ConfigurationError as error:
-        return [_problem(Subject.KEY, error) if each is Subject.KEY else _skipped(each) for each in _SOURCE]
+        return [_skipped(Subject.SERVER), *_problems(Subject.KEY, error), *map(_skipped, _SOURCE[2:])]
     # A check says how it is now; retries would hide that for minutes.
     once = settings.model_copy(update={"api": settings.api.model_copy(update={"max_tries": 1})})
     base_url = settings.api.base_url
@@ -119,7 +119,11 @@ async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -
         async with Client(once, on_hold=on_hold) as client:
             run_tests = await _check_run_tests(client, once)
     except KeyRefusedError as error:
-        return [Check(Subject.SERVER, f"{base_url} answers"), _problem(Subject.KEY, error), *map(_skipped, _SOURCE[2:])]
+        return [
+            Check(Subject.SERVER, f"{base_url} answers"),
+            *_problems(Subject.KEY, error),
+            *map(_skipped, _SOURCE[2:]),
+        ]
     except (SourceError, SourceUnavailableError, ConfigurationError) as error:
         code = error.exit_code if isinstance(error, ConfigurationError) else ExitCode.SOURCE_UNAVAILABLE
         return [Check(Subject.SERVER, f"{base_url}: {error}", code), *map(_skipped, _SOURCE[1:])]
@@ -146,22 +150,18 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
         if not wanted or not error.status:  # an export of named run tests does not read it
             raise
     problems = [
-        _unknown_name(name, listed) for name in wanted if name not in listed and not await is_run_test(client, name)
+        f"{quoted(name)}: {no_such_run_test(name, listed)}"
+        for name in wanted
+        if name not in listed and not await is_run_test(client, name)
     ]
     if not wanted and not listed:
-        problems = ["the key sees none: check that it belongs to the right workspace"]
+        problems = ["the key sees none: check its workspace"]
     if problems:
         return [Check(Subject.RUN_TESTS, problem, ExitCode.CONFIGURATION) for problem in problems]
     if wanted:
         return [Check(Subject.RUN_TESTS, f"{len(wanted)} of {len(wanted)} exist")]
     names = first_few([quoted(name) for name in sorted(listed)])
     return [Check(Subject.RUN_TESTS, f"all {count} that the key sees: {names}")]
-
-
-def _unknown_name(name: str, listed: Collection[str]) -> str:
-    nearest = get_close_matches(name, listed, n=3)
-    hint = f"did you mean {' or '.join(map(quoted, nearest))}?" if nearest else "metrics-etl discover lists them"
-    return f"{quoted(name)}: the API knows no run test of this name: {hint}"
 
 
 def _rate_limit(requests_per_minute: int | None) -> str:
@@ -182,7 +182,7 @@ def _check_dataset(settings: Settings, *, is_read_only: bool) -> list[Check]:
         if is_read_only:
             words = "can be read" if probe.is_there else "does not exist yet"
     except DestinationError as error:
-        return [_problem(Subject.DESTINATION, error), _skipped(Subject.LOCK)]
+        return [*_problems(Subject.DESTINATION, error), _skipped(Subject.LOCK)]
     free = "" if probe.free_bytes is None else f", {probe.free_bytes / 2**30:,.1f} GiB free"
     lock = Check(Subject.LOCK, "free")
     if holder:
@@ -190,7 +190,7 @@ def _check_dataset(settings: Settings, *, is_read_only: bool) -> list[Check]:
     return [Check(Subject.DESTINATION, f"{files.where()} {words}{free}"), lock]
 
 
-def _check_warehouse(settings: Settings) -> Check:
+def _check_warehouse(settings: Settings) -> list[Check]:
     """Whether it can be reached and read, and holds no other dataset; whether a load may write, only a load tells."""
     try:
         identity = read_identity(open_files(settings.destination.path, settings.destination.options))
@@ -200,8 +200,8 @@ def _check_warehouse(settings: Settings) -> Check:
             refuse_another(warehouse, loaded, identity.dataset_id if identity else "a new one")
             executions = len(loaded.digests.get("execution", {}))
     except ExporterError as error:
-        return _problem(Subject.WAREHOUSE, error)
-    return Check(Subject.WAREHOUSE, f"{warehouse.where} can be read: {counted(executions, 'execution')}")
+        return _problems(Subject.WAREHOUSE, error)
+    return [Check(Subject.WAREHOUSE, f"{warehouse.where} can be read: {counted(executions, 'execution')}")]
 
 
 def _has_dataset(files: Files) -> bool:
@@ -210,8 +210,8 @@ def _has_dataset(files: Files) -> bool:
     return read_identity(files) is not None or bool(state.executions)
 
 
-def _problem(subject: Subject, error: ExporterError) -> Check:
-    return Check(subject, str(error), error.exit_code)
+def _problems(subject: Subject, error: ExporterError) -> list[Check]:
+    return [Check(subject, line, error.exit_code) for line in str(error).split("\n")]
 
 
 def _skipped(subject: Subject) -> Check:

@@ -16,6 +16,7 @@ from etl.model.records import DeadLetter
 from etl.model.wording import counted, quoted
 from etl.pipeline.summary import RunTestSummary
 from etl.settings import RunTest
+from etl.transform.drift import drift_text
 
 
 @dataclass(slots=True)
@@ -68,6 +69,7 @@ class Record:
             total.dead_letters |= each.dead_letters
             total.without_rows |= each.without_rows
             total.unknown_statuses += each.unknown_statuses
+            total.drift |= each.drift
 
     def run_test_summaries(self, *, is_cut_short: bool, settled_before: datetime) -> list[RunTestSummary]:
         """Each run test's share of the run, whose findings are noted, too.
@@ -109,23 +111,25 @@ class Record:
         name, arrived = summary.name, self.arrived.get(summary.name, Arrived())
         if letters := _letters(arrived):
             first = min(letter.message for letter in letters.values())
-            self.find(Kind.DEAD_LETTER, name, f"{counted(len(letters), 'request')} given up: {first}")
+            self.find(Kind.DEAD_LETTER, name, f"{counted(len(letters), 'request')} failed: {first}")
         for count, kind, text in (
             (len(arrived.without_rows), Kind.NOT_FETCHED, "incomplete, because stored rows are gone"),
             (summary.missed, Kind.NOT_FETCHED, "not fetched yet, because the run ended early"),
-            (summary.deleted, Kind.DELETED, "deleted at the source; the rows are kept, see deleted_at"),
+            (summary.deleted, Kind.DELETED, "deleted at the source; the rows stay, with a deleted_at"),
         ):
             if count:
                 self.find(kind, name, f"{counted(count, 'execution')} {text}")
+        if drift := [*chain.from_iterable(arrived.drift.values())]:
+            self.find(Kind.ANSWERS_CHANGED, name, drift_text(drift))
         odd = [item for item in self.planned.get(name, ()) if item.execution.status not in KNOWN_EXECUTION]
         ended = Counter(item.execution.status for item in odd if _has_waited(item, settled_before))
         for status, count in sorted(ended.items()):
             executions = counted(count, "execution")
-            text = f"{executions} ended in the status {quoted(status)}, which this version does not know: no calls are fetched"
+            text = f"{executions} ended in status {quoted(status)}, which this version does not know, so no calls are fetched"
             self.find(Kind.NEW_STATUS_ENDED, name, text)
         unknown = Counter(item.execution.status for item in odd) + arrived.unknown_statuses
         for status, count in sorted((unknown - ended).items()):
-            text = f"the status {quoted(status)}, which counts as not finished, is new to this version: {counted(count, 'time')}"
+            text = f"status {quoted(status)}, seen {counted(count, 'time')}, is new to this version and counts as not finished"
             self.find(Kind.NEW_STATUS, name, text)
 
 

@@ -56,8 +56,8 @@ class RunTestSummary:
 class Summary:
     """One export run. Times are aware UTC, by the source's clock; ``rows`` are those written, by table.
 
-    ``finished_here_at`` is by this machine's clock. ``failure`` ended the run early. ``completeness`` is what the next run and
-    ``status`` are told, this run included. ``receipt`` grows until the run's record is written. ``is_first``: no run was here
+    ``finished_here_at`` is by this machine's clock. ``failure`` ended the run early. ``completeness`` is for the next run and
+    for ``status``, this run included. ``receipt`` grows until the run's record is written. ``is_first``: no run was here
     before. ``load``: what was loaded, or ``load_failure``: why nothing was. ``warehouse_loaded_at``: when a load last left nothing
     out, 1970 for never.
     """

@@ -138,7 +138,7 @@ def span_words(first: date, last: date) -> str:
 def sections(figures: Figures) -> list[Section]:
     """What there is of latencies, calls, cost and interruptions. None without details."""
     step = "week" if figures.details and figures.details.step.days == 7 else "day"
-    weekly = "of each week the median call and the 95th percentile, in ms."
+    weekly = "the median call and the 95th percentile of each week, in ms."
     agent, user = map(_meaning, INTERRUPTIONS)
     words = {
         LATENCIES[0]: ("Agent latency", f"{_meaning(LATENCIES[0])}: {weekly}"),

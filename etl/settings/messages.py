@@ -1,80 +1,117 @@
-"""Turn a mistake in the settings into one line that names the place and the fix. Reads no file."""
+"""Turn each mistake in the settings into one line that names the place and the fix. Reads no file."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from etl.model.wording import nearest, quoted
+
 ENV_PREFIX = "METRICS_ETL_"
 BASE_URL = "FI_BASE_URL"
+IS_SECTION = "is a section: set its keys instead"
 _LONGEST_SHOWN = 200
+_TEXTS = {
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "string_too_short": "must not be empty",
+    "path_not_file": "must be an existing file",
+    "literal": "must be {expected}",
+    "string": "must be text in quotes",
+    "path": "must be text in quotes",
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "finite": "must be a number",
+    "bool": "must be true or false",
+    "date": "must be a day such as 2026-01-31, without quotes",
+    "dict": 'must be a table such as {{ latency_p95 = "10%" }}',
+    "tuple": 'must be "all" or a list, e.g. ["My Agent Test"]',
+}
+"""By pydantic's type of error, or the first word of it; a test tries every key with every kind of value."""
+_Place = tuple[str | int, ...]
 
 
-def first_error(model: type[BaseModel], exc: ValidationError, file: Path, from_environment: Mapping[str, Any]) -> str:
-    """The first error of the validation, as one line that names the file or variable, the key and the fix."""
-    errors = exc.errors(include_url=False)
-    # A key with a typing error is also missing under its right name: the typing error is the one to fix.
-    error = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
-    place = list(error["loc"])
-    where = _where(place, file, from_environment)
-    if error["type"] == "extra_forbidden":
-        name, known = str(place[-1]), _known_keys(model, place[:-1])
-        if where == f"environment: {variable_of(*place)}":  # as they are written there
-            name, known = variable_of(*place), {variable_of(*place[:-1], key) for key in known}
-        return f"{where} is unknown{suggestion(name, known)}"
-    if error["type"] == "missing":
-        example = ': name what to export, e.g. run_tests = ["My Agent Test"]' if place == ["run_tests"] else ""
-        return f"{where} is missing{example}"
-    context = error.get("ctx", {})
-    text = {
-        "greater_than_equal": "must be at least {ge}",
-        "greater_than": "must be more than {gt}",
-        "less_than_equal": "must be at most {le}",
-        "less_than": "must be less than {lt}",
-        "literal_error": "must be {expected}",
-        "value_error": "{error}",
-        "string_too_short": "must not be empty",
-        "tuple_type": 'must be "all" or a list, e.g. ["My Agent Test"]',
-        "model_type": "must be a section",
-        "path_not_file": "must be a file",
-    }.get(error["type"])
-    if text is None:
-        text = "must be " + error["msg"].removeprefix("Input should be ").split(",")[0].replace("{", "").replace(
-            "}", ""
-        )
-    message = text.format(**context)
-    return (
-        f"{where} {message}" if ", got " in message or not place else f"{where} {message}, got {_shown(error['input'])}"
-    )
+def mistakes_of(
+    model: type[BaseModel], exc: ValidationError, file: Path, from_environment: Mapping[str, Any]
+) -> Iterator[str]:
+    """A line for each mistake."""
+    hints: list[str] = []
+    for error in sorted(exc.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden"):
+        place, kind = error["loc"], error["type"]
+        where = _where(place, file, from_environment)
+        if kind == "extra_forbidden":
+            hint = _hint(model, place, is_variable=where.startswith("environment: "))
+            hints.append(f"{place[-1]} {hint}")
+            yield f"{where} {hint}"
+        elif kind == "missing":
+            # Where the key is misspelled or in another section, that is told.
+            if not any(str(place[-1]) in hint for hint in hints):
+                example = ': name what to export, e.g. run_tests = ["My Agent Test"]' if len(place) == 1 else ""
+                yield f"{where} is missing{example}"
+        elif kind == "value_error":  # of our own validators, which repeat no secret
+            yield f"{where} {error['ctx']['error']}"
+        elif kind == "model_type":
+            table = 'must be a name in quotes, or a table such as { name = "My Agent Test" }'
+            yield f"{where} {table if len(place) > 1 else IS_SECTION}"
+        else:
+            text = _TEXTS.get(kind) or _TEXTS.get(kind.partition("_")[0], "cannot be used")
+            message = text.format(**error.get("ctx", {})).replace("'", '"')
+            yield f"{where} {message}, got {_shown(error['input'])}"
+
+
+def places_of(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+    """The sections and keys of the settings, without the API's keys."""
+    for name, field in model.model_fields.items():
+        if SecretStr not in get_args(field.annotation):
+            yield (name,)
+            section = next(iter(get_args(field.annotation)), field.annotation)
+            for key, each in getattr(section, "model_fields", {}).items():
+                yield (name, each.alias or key)
+
+
+def variable_of(*place: str | int) -> str:
+    """The environment variable of the setting at this place."""
+    return ENV_PREFIX + "__".join(str(part).upper() for part in place)
+
+
+def _hint(model: type[BaseModel], place: _Place, *, is_variable: bool) -> str:
+    """What is said of an unknown key: where it belongs, or which one may be meant."""
+    *section, name = (part for part in place if isinstance(part, str))
+    places = list(places_of(model))
+    homes = [each for each in places if each[-1] == name]
+    if is_variable:
+        return f"is unknown: {nearest(variable_of(*place), [variable_of(*each) for each in homes or places])}"
+    if homes:
+        return f"belongs {' or '.join(map(_home, homes))}"
+    own = [each[-1] for each in places if list(each[:-1]) == section]
+    return f"is unknown: {nearest(name, [each[-1] for each in places], otherwise=nearest(name, own))}"
+
+
+def _home(place: tuple[str, ...]) -> str:
+    if place[0] == "run_tests" and len(place) > 1:
+        return f'to a run test: run_tests = [{{ name = "My Agent Test", {place[1]} = … }}]'
+    return f"in [{place[0]}]" if len(place) > 1 else "above the first section"
 
 
 def _shown(value: Any) -> str:
-    """The value as it would be written in Python, or its beginning if it is long."""
-    text = repr(value)
+    """The value as the file has it, or its beginning if it is long; never what is in a list or a table: it may be secret."""
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "a list"
+    text = quoted(value) if isinstance(value, str) else str(value).lower()
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
-def _known_keys(model: type[BaseModel], place: Sequence[str | int]) -> set[str]:
-    """The keys that the section at this place may have."""
-    for part in place:
-        if isinstance(part, str):
-            annotation: Any = model.model_fields[part].annotation
-            model = next(iter(get_args(annotation)), annotation)
-    return {
-        field.alias or name for name, field in model.model_fields.items() if SecretStr not in get_args(field.annotation)
-    }
-
-
-def _where(place: list[str | int], file: Path, from_environment: Mapping[str, Any]) -> str:
+def _where(place: _Place, file: Path, from_environment: Mapping[str, Any]) -> str:
     """``config/prod.toml: [api] concurrency`` or ``environment: METRICS_ETL_API__CONCURRENCY``."""
     value: Any = from_environment
-    for part in place[:1] if place[:1] == ["run_tests"] else place:  # no variable names one of the run tests
+    for part in place[:1] if place[:1] == ("run_tests",) else place:  # no variable names one of the run tests
         value = value.get(part) if isinstance(value, dict) else None
     is_variable = bool(place) and value is not None
-    if is_variable and place == ["api", "base_url"] and os.environ.get(BASE_URL) == value:
+    if is_variable and place == ("api", "base_url") and os.environ.get(BASE_URL) == value:
         return f"environment: {BASE_URL}"
     match place:
         case ["run_tests", int(index), *rest]:
@@ -89,14 +126,3 @@ def _where(place: list[str | int], file: Path, from_environment: Mapping[str, An
         case _:
             section, *rest = place
             return f"{file}: [{section}] {'.'.join(map(str, rest))}"
-
-
-def suggestion(name: str, known: set[str], *, others: Collection[str] = ()) -> str:
-    """The end of a message about an unknown name: the one of all that is most like it, else the known ones."""
-    match = get_close_matches(name, {*known, *others}, n=1, cutoff=0.6)
-    return f": did you mean {match[0]}?" if match else f": known are {', '.join(sorted(known))}"
-
-
-def variable_of(*place: str | int) -> str:
-    """The environment variable of the setting at this place."""
-    return ENV_PREFIX + "__".join(str(part).upper() for part in place)

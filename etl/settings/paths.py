@@ -19,20 +19,25 @@ _VARIABLE = re.compile(r"\$(?:\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
 def whole_paths(
-    from_file: Mapping[str, Any], from_environment: Mapping[str, Any], file: Path
+    from_file: Mapping[str, Any], from_environment: Mapping[str, Any], file: Path, mistakes: list[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The same sections, from the file and from the environment, with whole paths, and with a default place for the dataset.
 
-    The default is ``data`` beside the settings file, or beside the folder ``config`` that holds it.
-
-    Raises:
-        ConfigurationError: a path names a user or a variable that does not exist.
+    The default is ``data`` beside the settings file, or beside the folder ``config`` that holds it. A path that
+    names a user or a variable that does not exist is left out, with a line in ``mistakes``.
     """
     folder = Path(os.path.normpath(file.absolute().parent))
     above, below = dict(from_environment), dict(from_file)
     for section, key in _PATHS:
-        _make_whole(above, section, key, Path.cwd(), f"environment: {variable_of(section, key)}")
-        _make_whole(below, section, key, folder, f"{file}: [{section}] {key}")
+        for sections, base, where in (
+            (above, Path.cwd(), f"environment: {variable_of(section, key)}"),
+            (below, folder, f"{file}: [{section}] {key}"),
+        ):
+            try:
+                _make_whole(sections, section, key, base, where)
+            except ConfigurationError as error:
+                mistakes.append(str(error))
+                sections[section] = {name: value for name, value in sections[section].items() if name != key}
     given, overriding = below.get("destination", {}), above.get("destination")
     if isinstance(given, dict) and not (isinstance(overriding, dict) and "path" in overriding):
         default = (folder.parent if folder.name == "config" else folder) / "data"
@@ -68,6 +73,6 @@ def _whole(path: str, folder: Path, where: str) -> str:
             whole = str(Path(whole).expanduser())
         except RuntimeError:
             user = path.partition("/")[0]
-            raise ConfigurationError(f"{where}: {user} has no home here: write the path in full") from None
+            raise ConfigurationError(f"{where}: there is no user {user} here: write the path in full") from None
     is_url = "://" in whole or has_few_slashes(whole)
     return whole if is_url or Path(whole).is_absolute() else os.path.normpath(folder / whole)

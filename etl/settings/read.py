@@ -1,14 +1,15 @@
 """Read the settings from a TOML file and the environment, which overrides the file; the keys never come from the TOML file.
 
-Every mistake becomes one line that names the place and the fix. Keys are ``SecretStr``: no message, log or repr shows them.
+Each mistake becomes a line that names the place and the fix; all are told at once. Keys are ``SecretStr``: no message, log or
+repr shows them.
 """
 
 import json
 import os
 import tomllib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -19,11 +20,11 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from etl.errors import ConfigurationError
 from etl.model import schema
 from etl.model.locations import IN_FILES, scheme_of
-from etl.model.wording import quoted
+from etl.model.wording import nearest, quoted
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
-from etl.settings.messages import BASE_URL, ENV_PREFIX, first_error, suggestion, variable_of
+from etl.settings.messages import BASE_URL, ENV_PREFIX, IS_SECTION, mistakes_of, places_of, variable_of
 from etl.settings.paths import whole_paths
-from etl.settings.sections import Api, Compare, Destination, Engine, Export, Log, RunTest, Warehouse
+from etl.settings.sections import Api, Compare, Destination, Engine, Export, Log, RunTest, Warehouse, refuse_day_to_come
 
 _DEFAULT_PATH = "config/metrics-etl.toml"
 _KEYS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
@@ -34,7 +35,7 @@ def _run_tests(value: Any) -> Any:
     if value == "all":
         return ()
     if value in ([], ()):
-        raise ValueError('must be "all", or name at least one run test')
+        raise ValueError('must be "all" or name at least one run test')
     return value
 
 
@@ -48,9 +49,9 @@ class Environment(EnvSettingsSource):
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
-            names = 'a name, names joined by commas, or a list such as ["Checkout flow", "Refunds, late"]'
-            hint = names if field_name == "run_tests" else f"single values as {variable_of(field_name, '<KEY>')}"
-            raise ConfigurationError(f"environment: {variable_of(field_name)} is not valid JSON: give {hint}") from None
+            names = 'is not valid JSON: give a name, names joined by commas, or a list such as ["Checkout flow", "Refunds, late"]'
+            hint = names if field_name == "run_tests" else IS_SECTION
+            raise ConfigurationError(f"environment: {variable_of(field_name)} {hint}") from None
 
 
 class Settings(BaseSettings):
@@ -127,10 +128,13 @@ class Settings(BaseSettings):
             known = {label for run_test in self.run_tests for label in (run_test.name, run_test.key)}
             for name in names:
                 if name not in known:
-                    raise ConfigurationError(f"--run-test {name!r} is not in run_tests{suggestion(name, known)}")
+                    raise ConfigurationError(f"--run-test {quoted(name)} is not in run_tests: {nearest(name, known)}")
             chosen = [test for test in self.run_tests if not names or test.name in names or test.key in names]
         if since is not None:
-            _refuse_day_to_come(since, "--since")
+            try:
+                refuse_day_to_come(since)
+            except ValueError as exc:
+                raise ConfigurationError(f"--since {exc}") from None
             chosen = [test.model_copy(update={"since": since}) for test in chosen]
         result = self.model_copy(update={"run_tests": tuple(chosen)})
         if len(chosen) != len(self.run_tests) or since is not None:
@@ -164,30 +168,36 @@ class Settings(BaseSettings):
         they default to "all".
 
         Raises:
-            ConfigurationError: one line that names the file or variable, the key and the fix.
+            ConfigurationError: a line for each mistake, with the file or variable, the key and the fix.
         """
         file = Path(path or os.environ.get(f"{ENV_PREFIX}CONFIG") or _DEFAULT_PATH)
-        _refuse_unknown_variables(cls)
         may_be_missing = path is None and (f"{ENV_PREFIX}RUN_TESTS" in os.environ or not needs_run_tests)
         from_file = _read_file(file, may_be_missing=may_be_missing)
         from_environment = {name: value for name, value in Environment(cls)().items() if name not in _SECRETS}
         if base_url := os.environ.get(BASE_URL):
             from_environment = _merged({"api": {"base_url": base_url}}, from_environment)
-        for name, value in from_environment.items():
-            if isinstance(value, dict) and not isinstance(from_file.get(name, {}), dict):
-                raise ConfigurationError(f"{file}: {name} must be a section, got {from_file[name]!r}")
-        from_file, from_environment = whole_paths(from_file, from_environment, file)
-        secrets = {name: read_api_key(variable) for name, variable in _KEYS.items()} if needs_keys else {}
+        mistakes = [*_unknown_variables(cls), *_without_secrets(from_file, file)]
+        mistakes += (
+            f"{file}: {name} {IS_SECTION}"
+            for name, value in from_environment.items()
+            if isinstance(value, dict) and not isinstance(from_file.get(name, {}), dict)
+        )
+        from_file, from_environment = whole_paths(from_file, from_environment, file, mistakes)
+        secrets: dict[str, SecretStr] = {}
+        for name, variable in _KEYS.items() if needs_keys else ():
+            try:
+                secrets[name] = read_api_key(variable)
+            except ConfigurationError as error:
+                mistakes.append(str(error))
         values = ({} if needs_run_tests else {"run_tests": "all"}) | _merged(from_file, from_environment) | secrets
         try:
             settings = cls.model_validate(values)
-            where = f"environment: {variable_of('run_tests')}" if "run_tests" in from_environment else str(file)
-            for each in settings.run_tests:
-                _refuse_day_to_come(each.since, f"{where}: run_tests: since of {quoted(each.name)}")
-            has_proxy = needs_keys and settings.api.proxy is not None
-            return settings.model_copy(update=read_proxy_credentials()) if has_proxy else settings
         except ValidationError as exc:
-            raise ConfigurationError(first_error(cls, exc, file, from_environment)) from None
+            mistakes += mistakes_of(cls, exc, file, from_environment)
+        if mistakes:
+            raise ConfigurationError("\n".join(mistakes))
+        has_proxy = needs_keys and settings.api.proxy is not None
+        return settings.model_copy(update=read_proxy_credentials()) if has_proxy else settings
 
 
 def scope_of(run_tests: Iterable[RunTest]) -> str:
@@ -218,17 +228,9 @@ def _refuse_warehouse_in_tables(url: str, dataset: str) -> None:
         raise ValueError(f"[warehouse] url lies in the dataset's own folder {folder}: name a place outside the dataset")
 
 
-def _refuse_day_to_come(since: date | None, where: str) -> None:
-    """A mistyped year would export nothing, and call that complete. Two clocks may be a day apart."""
-    if since and since > datetime.now(UTC).date() + timedelta(days=1):
-        raise ConfigurationError(
-            f"{where}: {since} is in the future by this machine's clock: nothing would be exported"
-        )
-
-
 def _read_file(file: Path, *, may_be_missing: bool) -> dict[str, Any]:
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if may_be_missing:
             return {}
@@ -240,32 +242,29 @@ def _read_file(file: Path, *, may_be_missing: bool) -> dict[str, Any]:
         raise ConfigurationError(f"{file}: not valid TOML: {exc}") from None
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigurationError(f"{file}: cannot be read: {getattr(exc, 'strerror', exc)}") from None
+
+
+def _without_secrets(values: dict[str, Any], file: Path) -> Iterator[str]:
+    """Remove keys and credentials from the values of the file; gives a line for each."""
     sections = [(f"[{name}] ", keys) for name, keys in values.items() if isinstance(keys, dict)]
     for section, keys in [("", values), *sections]:
-        for name in keys:
+        for name in [*keys]:
             if variable := _SECRETS.get(name.lower().removeprefix("fi_")):
-                raise ConfigurationError(
+                del keys[name]
+                yield (
                     f"{file}: {section}{name}: keys and credentials must not be in a file that is copied and committed: "
                     f"set {variable} or {variable}_FILE"
                 )
-    return values
 
 
-def _refuse_unknown_variables(cls: type[BaseSettings]) -> None:
-    sections = {name: field for name, field in cls.model_fields.items() if name not in _SECRETS}
-    known = {variable_of(name) for name in sections} | {f"{ENV_PREFIX}CONFIG"}
-    keys = {
-        variable_of(name, key)
-        for name, field in sections.items()
-        for key in getattr(field.annotation, "model_fields", ())
-    }
+def _unknown_variables(cls: type[BaseSettings]) -> Iterator[str]:
+    known = {variable_of(*place) for place in (*places_of(cls), ("config",))}
     for variable in os.environ:
         name = variable.upper()
-        if not name.startswith(ENV_PREFIX) or name.split("__")[0] in known:
-            continue
-        secret = _SECRETS.get(name.removeprefix(ENV_PREFIX).lower())
-        hint = f": did you mean {secret}?" if secret else suggestion(name, known, others=keys)
-        raise ConfigurationError(f"environment: unknown variable {variable}{hint}")
+        if name.startswith(ENV_PREFIX) and name.split("__")[0] not in known:
+            secret = _SECRETS.get(name.removeprefix(ENV_PREFIX).lower())
+            hint = f"did you mean {quoted(secret)}?" if secret else nearest(name, known)
+            yield f"environment: {variable} is unknown: {hint}"
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

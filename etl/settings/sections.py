@@ -4,11 +4,12 @@ The meanings are those in ``config/example.toml``; an editor shows them, see ``j
 """
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -26,6 +27,7 @@ from etl.errors import ConfigurationError
 from etl.model.keys import default_key, is_key, is_listable
 from etl.model.locations import BUCKETS, DEFAULT_NAMESPACE, WAREHOUSES, has_few_slashes, scheme_of, without_secrets
 from etl.model.metrics import Limit, limits_of
+from etl.model.wording import nearest
 
 _BUCKET_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[^/?#]+)*")
 _NAMESPACE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -38,8 +40,15 @@ class _Section(BaseModel):
     @classmethod
     def _refuse_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
-            raise ValueError("must be a number or a text")
+            raise ValueError(f"must be a number or text in quotes, got {str(value).lower()}")
         return value
+
+
+def refuse_day_to_come(since: date | None) -> date | None:
+    """A mistyped year would export nothing, and call that complete. Two clocks may be a day apart."""
+    if since and since > datetime.now(UTC).date() + timedelta(days=1):
+        raise ValueError(f"must not be in the future by this machine's clock, got {since}")
+    return since
 
 
 class RunTest(_Section):
@@ -49,10 +58,10 @@ class RunTest(_Section):
     """name at the API"""
     key: str = Field(
         "",
-        description="names the partition, run_test=KEY: lower-case letters and digits, joined by - or _, starting with a letter; "
+        description="names the folder, run_test=KEY: lower-case letters and digits, joined by - or _, starting with a letter; "
         "by default made from the name",
     )
-    since: date | None = None
+    since: Annotated[date | None, AfterValidator(refuse_day_to_come)] = None
     """skip executions created before this day (UTC)"""
 
     @model_validator(mode="before")
@@ -126,7 +135,7 @@ class Api(_Section):
         if url is None:
             raise ValueError(f"must be an https:// address, got {without_secrets(value)}")
         if {url.username, url.password, url.query, url.fragment} != {None}:
-            raise ValueError("must be only scheme, host and path, got more than that")
+            raise ValueError("must hold nothing but scheme, host and path")
         if url.scheme == "http" and not _is_loopback(url.host or ""):
             raise ValueError(f"must be https:// (plain http:// is allowed for this machine only), got {value!r}")
         return str(url).rstrip("/")
@@ -138,14 +147,14 @@ class Api(_Section):
             return None
         # The value is never repeated: it may hold a password.
         if "@" in value:
-            raise ValueError("must hold no credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD, got some")
+            raise ValueError("must not hold credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD")
         url = _http_url(value)
         if url is None or url.scheme != "http" or url.path != "/" or {url.query, url.fragment} != {None}:
             raise ValueError(
-                "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS), got another value"
+                "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS)"
             )
         if not others.data.get("base_url", "https:").startswith("https:"):
-            raise ValueError("cannot be used with an http:// base_url: the proxy would see the keys, got both")
+            raise ValueError("cannot be used with an http:// base_url: the proxy would see the keys")
         return str(url).rstrip("/")
 
     @field_validator("page_limit")
@@ -208,11 +217,11 @@ class Destination(_Section):
     def _options(cls, value: Any, others: ValidationInfo) -> Any:
         if not isinstance(value, dict) or not all(isinstance(each, str | bool) for each in value.values()):
             # No value is ever repeated: it may be a key.
-            raise ValueError("must be a table of text, true and false, got something else")
+            raise ValueError("must be a table whose values are text, true or false")
         known = BUCKETS.get(scheme_of(others.data.get("path", "")) or "", frozenset())
         for name in value.keys() - known:
-            words = f"be of {', '.join(sorted(known))}" if known else "be left out here"
-            raise ValueError(f"must {words}, while credentials stay in their usual places, got {name}")
+            hint = nearest(name, known) if known else "only a bucket has options"
+            raise ValueError(f"must not hold {name}: {hint}; credentials stay in their usual places")
         return value
 
 
@@ -228,7 +237,7 @@ class Engine(_Section):
     def _complete(self) -> Self:
         if (self.kind == "dask") != bool(self.address):
             raise ValueError(
-                'kind "dask" needs the address of its scheduler, such as "tcp://scheduler:8786", and no other does'
+                'kind = "dask" and an address such as "tcp://scheduler:8786" go together: set both or neither'
             )
         return self
 
@@ -249,7 +258,7 @@ class Warehouse(_Section):
             ConfigurationError: there is none.
         """
         if self.url is None:
-            raise ConfigurationError('no warehouse: name one, e.g. [warehouse] url = "duckdb://metrics.duckdb"')
+            raise ConfigurationError('no warehouse is set: name one, e.g. [warehouse] url = "duckdb://metrics.duckdb"')
         return self.url
 
     @property
@@ -274,7 +283,7 @@ class Warehouse(_Section):
         # The value is never repeated: it may hold a password.
         user, at, _ = rest.rpartition("@")  # whatever a password holds
         if (at and ":" in user) or "password" in rest.partition("?")[2].lower():
-            raise ValueError("must hold no password: it comes from PGPASSWORD or the driver's usual places, got one")
+            raise ValueError("must not hold a password: set PGPASSWORD, or use the driver's usual places")
         return value
 
     @field_validator("namespace")
@@ -296,10 +305,11 @@ class Compare(_Section):
         """The limits by the name of their metric."""
         return limits_of(self.max_regression)
 
-    @field_validator("max_regression")
+    @field_validator("max_regression", mode="before")
     @classmethod
-    def _max_regression(cls, value: dict[str, str]) -> dict[str, str]:
-        limits_of(value)
+    def _max_regression(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            limits_of({name: str(limit) for name, limit in value.items()})
         return value
 
 

@@ -41,7 +41,7 @@ CAUSE_MEANINGS: dict[Cause, str] = {
     Cause.DELETED_CALLS: "the API still counts calls that were deleted",
     Cause.DEAD_LETTER: "a call could not be exported, or has its old values: see the errors table",
     Cause.MISFIT: "a value that does not fit its column is kept in extra",
-    Cause.BOT_MESSAGES: "a call has no turn count: the API takes the number of its bot's messages, which it does not export",
+    Cause.BOT_MESSAGES: "a call has no turn count: the API then uses the number of the bot's messages, which it does not give",
     Cause.LEFT_OUT: "the API leaves the aggregate out",
 }
 

@@ -17,7 +17,7 @@ from etl.pipeline.summary import RunTestSummary, Summary
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
 WHOLE = RunTestSummary("Checkout flow", "checkout", is_complete=True)
 LIST = Finding(Kind.LIST_FAILED, "Checkout flow", "HTTP 500")
-LETTER = Finding(Kind.DEAD_LETTER, "Refund chat", "1 request given up: HTTP 502")
+LETTER = Finding(Kind.DEAD_LETTER, "Refund chat", "1 request failed: HTTP 502")
 LOAD = Finding(Kind.NOT_LOADED, "", "2 executions left out")
 
 
@@ -28,7 +28,7 @@ def printed(capsys: pytest.CaptureFixture[str], *run_tests: RunTestSummary, **ch
 
 def test_only_a_complete_run_that_wrote_nothing_was_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
     shown = printed(capsys, WHOLE)
-    assert "written    nothing: everything that was asked for is up to date\n" in shown
+    assert "written    nothing: everything is up to date\n" in shown
     assert "written    2 files, with no new or changed rows\n" in printed(capsys, WHOLE, files=2)
     for failure in (
         KeyRefusedError("refused"),

@@ -59,10 +59,10 @@ def test_comments_tell_key_days_and_namesakes() -> None:
 
     _, nightly, new, _ = run_tests_as_toml(both)
     assert nightly.startswith(
-        f'    "Nightly", # key {default_key("Nightly")}, created 2026-03-01, last run 2026-10-02, '
+        f'    "Nightly", # folder {default_key("Nightly")}, created 2026-03-01, last run 2026-10-02, '
     )
     assert nightly.endswith(", 2 run tests of this name, exported as one")
-    assert new == f'    "New",     # key {default_key("New")}'
+    assert new == f'    "New",     # folder {default_key("New")}'
     assert run_tests_as_json(both)["run_tests"] == [
         {
             "name": "Nightly",

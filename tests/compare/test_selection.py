@@ -80,7 +80,7 @@ def test_words_mean_the_run_test_of_the_execution_beside_them():
     executions = [execution("e1"), execution("e2", day=1), execution("b1", day=2, run_test="b")]
     assert ids(executions, "e1", "last") == (["e1"], ["e2"])
     assert refusal(executions, "b1", "last") == (
-        "baseline and candidate have 1 execution in common (b1): choose sides that have none"
+        "baseline and candidate have 1 execution in common (b1): choose sides that do not overlap"
     )
 
 

@@ -95,5 +95,6 @@ async def test_one_problem_is_named_with_the_exit_code_of_an_export(
     assert (result.exit_code, run.exit_code) == (code, code)
     assert outcomes(result)[subject] == "problem"
     assert words in problem(result)
+    assert words in run.stderr, "a quiet run that failed ends with a line"
     assert "canary" not in result.stdout + result.stderr
     assert list(outcomes(result)) == SUBJECTS

@@ -53,7 +53,7 @@ def test_demo_writes_nothing_where_something_is(tmp_path: Path, there: str) -> N
     refused = asyncio.run(metrics_etl("demo", "--path", "mine", cwd=tmp_path, env=environment()))
 
     assert (refused.exit_code, refused.stdout) == (2, "")
-    assert refused.stderr == f"error: --path: {there} is there already: name a folder for the demo alone\n"
+    assert refused.stderr == f"error: --path: {there} already exists: name a new folder\n"
     assert [path.name for path in tmp_path.iterdir()] == [there]
 
 

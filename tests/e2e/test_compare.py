@@ -117,10 +117,10 @@ async def test_markdown_is_a_table_for_a_comment(folder: Path) -> None:
     ("arguments", "message"),
     [
         (WEEKS, "which run test? "),
-        ((*CHECKOUT, "--metric", "latency_95"), "no metric 'latency_95': did you mean latency_p95?"),
-        ((*CHECKOUT, "--max-regression", "latncy_p95=10%"), "did you mean latency_p95?"),
+        ((*CHECKOUT, "--metric", "latency_95"), "no metric 'latency_95': did you mean 'latency_p95'?"),
+        ((*CHECKOUT, "--max-regression", "latncy_p95=10%"), "did you mean 'latency_p95'?"),
         ((*CHECKOUT, "--max-regression", "latency_p95"), "has no limit: give one such as latency_p95=10%"),
-        ((*CHECKOUT, "--max-regression", "latency_p95=2pp"), "which is not a rate, a limit such as 10%"),
+        ((*CHECKOUT, "--max-regression", "latency_p95=2pp"), "for latency_p95, got '2pp'"),
     ],
 )  # fmt: skip
 async def test_what_cannot_be_compared_is_told_in_a_line(
@@ -138,7 +138,7 @@ async def test_run_that_failed_since_is_a_notice(folder: Path, tmp_path: Path) -
     write_settings(tmp_path, ["Checkout flow"], '[api]\nbase_url = "http://127.0.0.1:9"\nmax_tries = 1')
     failed = await metrics_etl("run", cwd=tmp_path, env=environment())
     since = await compare(tmp_path, *CHECKOUT, "--json")
-    text = "the last run did not export everything of 'Checkout flow': metrics-etl status says more"
+    text = "the last run did not export everything of 'Checkout flow': see metrics-etl status"
     assert (failed.exit_code, text in whole.document["notices"], text in since.document["notices"]) == (5, False, True)
 
 

@@ -48,7 +48,7 @@ async def status(folder: Path) -> Ended:
         (
             {"FI_BASE_URL": "https://host.invalid", "METRICS_ETL_API__MAX_TRIES": "1"},
             [],
-            "no run test could be listed: ",
+            "no list of executions could be read: ",
             True,
         ),
     ],

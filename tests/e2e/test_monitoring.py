@@ -57,7 +57,7 @@ async def test_complete_run_is_told(server: Sandbox, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("path", "words"),
-    [("nowhere/metrics.prom", "the folder does not exist: create it"), ("metrics.txt", "end with .prom")],
+    [("nowhere/metrics.prom", "the folder does not exist: create it"), ("metrics.txt", "only files named *.prom")],
 )
 async def test_place_that_cannot_be_written_is_refused_before_the_run(
     server: Sandbox, folder: Path, path: str, words: str

@@ -49,7 +49,7 @@ async def test_run_test_of_which_there_is_nothing_is_no_green_light(server: Sand
         for arguments in (["--run-test", "Nope"], ["--run-test", name, "--run-test", "Nope"]):
             ended = await metrics_etl("verify", *arguments, cwd=folder, env=BARE)
             assert (ended.exit_code, ended.stdout) == (2, "")
-            assert "has no run test 'Nope': there are " in ended.stderr
+            assert "has no run test 'Nope': choose from " in ended.stderr
         assert (await metrics_etl("verify", "--run-test", name, cwd=folder, env=BARE)).exit_code == 0
 
 

@@ -85,7 +85,7 @@ async def test_load_shows_what_differed_and_asks_the_api_nothing(server: Sandbox
     full = await metrics_etl("load", "--full", "--json", cwd=folder, env=env)
     quiet = await metrics_etl("load", "--quiet", cwd=folder, env=env)
 
-    assert "differed   executions: 6 altered there\noutcome    nothing was changed\n" in dry.stdout
+    assert "differed   executions: 6 changed in the warehouse\noutcome    nothing was changed\n" in dry.stdout
     assert "loaded     18 calls" in done.stdout
     assert "differed   nothing: it is up to date" in again.stdout
     assert full.document["executions"]["changed"] == 6
@@ -111,7 +111,7 @@ async def test_warehouse_that_fails_harms_nothing_and_is_told_until_a_load_made_
     assert (failed.exit_code, failed.document["outcome"]) == (6, "destination")
     assert failed.document["problems"][0].startswith("not loaded: ")
     assert json.loads((folder / "data" / "_state" / "last_run.json").read_text())["exit_code"] == 0
-    assert status.stdout.startswith("Not good: the last load left the warehouse behind: ")
+    assert status.stdout.startswith("Not good: the last load failed: ")
     assert status.stdout.splitlines()[-1] == "next       metrics-etl load"
     assert load.exit_code == 6
     assert load.stderr.count("\n") == 1

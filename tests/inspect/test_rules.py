@@ -32,7 +32,7 @@ def test_a_call_stands_twice_only_if_all_but_one_of_its_rows_are_marked_in_other
     first = calls.slice(0, 1)
     marked = with_column(with_column(first, "deleted_at", [EXPORT.exported_at]), "execution_id", ["other"])
     marked = with_column(marked, "row_hash", hash_rows(schema.CALLS, marked))
-    twice = "1 key more than once: call_execution_id c1"
+    twice = "1 duplicate key: call_execution_id c1"
     assert faults(pa.concat_tables([calls, marked])) == []
     assert faults(pa.concat_tables([calls, marked, marked])) == [twice]
     assert faults(pa.concat_tables([calls, first])) == [twice]
@@ -50,7 +50,7 @@ def test_an_altered_row_is_found_wherever_it_stands(calls, position):
     names = many["scenario_name"].to_pylist()
     names[position] = "another"
     assert faults(with_column(many, "scenario_name", names)) == [
-        f"1 row with other values than were exported: call_execution_id c{position}"
+        f"1 row with values that differ from what was exported: call_execution_id c{position}"
     ]
 
 
@@ -68,7 +68,7 @@ def test_calls_and_evals_are_those_that_the_execution_vouches_for_with_their_mar
     row = {"listed_calls": 1, "exported_calls": 1, "export_state": "exported", "deleted_at": None}
     assert damage(row | {"calls_digest": held.calls_digest}, held) is None
     other = HeldRows.of(1, ["a"], ["e-"]).calls_digest
-    assert damage(row | {"calls_digest": other}, held) == "its calls or evals are not those that were exported"
+    assert damage(row | {"calls_digest": other}, held) == "its calls or evals differ from what was exported"
     assert damage(row | {"exported_calls": 2}, held) == "1 of 2 exported calls are there"
 
 

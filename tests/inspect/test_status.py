@@ -81,7 +81,7 @@ async def test_counts_are_those_of_the_tables(server: Sandbox, tmp_path: Path) -
     assert by_key[default_key(second.name)].complete_at == NIGHT
     (letters_given_up,) = found.findings
     assert (letters_given_up.kind, letters_given_up.subject) == (Kind.DEAD_LETTER, second.name)
-    assert letters_given_up.text.startswith("2 requests given up: ")
+    assert letters_given_up.text.startswith("2 requests failed: ")
     assert [run.exit_code for run in found.runs] == [3, 0]
     assert found.runs[0].message == str(letters_given_up)
     assert (found.complete_at, found.at_work) == (NIGHT, None)

@@ -66,7 +66,7 @@ def test_what_a_key_is_called_last_is_what_its_newest_row_says():
 def test_what_is_missing_of_configured_run_tests_is_told_by_its_dead_letters_or_counted():
     letters = [letter("4", message="b"), letter("4", message="a"), letter("6", "C"), letter("unknown", message="c")]
     (found,) = missing_of(ROWS, letters, {"A": "a"})
-    assert (found.kind, found.subject, found.text) == (Kind.DEAD_LETTER, "A", "3 requests given up: a")
+    assert (found.kind, found.subject, found.text) == (Kind.DEAD_LETTER, "A", "3 requests failed: a")
     (found,) = missing_of(ROWS, [], {"A": "a"})
     assert (found.kind, found.text) == (Kind.NOT_FETCHED, "1 execution incomplete")
 

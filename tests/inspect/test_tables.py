@@ -173,19 +173,21 @@ def test_columns_are_those_asked_for_in_their_order(data):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"table": "call"}, "no table 'call': there are executions, calls, evals, errors, runs"),
-        ({"columns": ["statu"]}, "calls has no column 'statu': did you mean status?"),
+        ({"table": "call"}, "no table 'call': did you mean 'calls'?"),
+        ({"columns": ["statu"]}, "calls has no column 'statu': did you mean 'status'?"),
         (
             {"columns": ["talk_ratio"]},
-            ("calls has no column 'talk_ratio': did you mean latency_customer_talk_ratio or conversation_talk_ratio?"),
+            (
+                "calls has no column 'talk_ratio': did you mean 'latency_customer_talk_ratio' or 'conversation_talk_ratio'?"
+            ),
         ),
         ({"columns": ["mood"]}, "calls has no column 'mood': etl.describe('calls') lists its columns"),
         ({"columns": []}, "columns is empty: name at least one, or leave it out"),
         (
             {"run_tests": ["checkout", "Nope"]},
-            "{data} has no run test 'Nope': there are 'Checkout' (checkout), 'Refund' (refund)",
+            "{data} has no run test 'Nope': choose from 'Checkout', 'Refund'",
         ),
-        ({"table": "runs", "run_tests": "checkout"}, "runs: an export run is not of one run test: leave run_tests out"),
+        ({"table": "runs", "run_tests": "checkout"}, "the table runs has no run tests: leave run_tests out"),
         ({"since": "yesterday"}, "since must be a day such as 2026-11-01, got 'yesterday'"),
         (
             {"changed_since": "yesterday"},
@@ -195,7 +197,7 @@ def test_columns_are_those_asked_for_in_their_order(data):
         ({"changed_since": pd.NaT}, "changed_since must be a moment such as 2026-11-01T02:00:00Z, got NaT"),
         (
             {"table": "errors", "changed_since": "2026-11-01"},
-            "errors has no exported_at: leave changed_since out, and read it whole",
+            "errors has no exported_at: leave changed_since out",
         ),
         ({"until": 20261101}, "until must be a day such as 2026-11-01, got 20261101"),
         ({"since": ""}, "since must be a day such as 2026-11-01, got ''"),

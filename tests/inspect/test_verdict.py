@@ -105,7 +105,7 @@ FUTURE = NOW + timedelta(days=400)
         ),
         ({"lost_run": REFUSED_RUN}, "the last run could not start: no key", "check"),
         ({"runs": (ended(3),)}, "the last run ended with exit 3 (word)", "run"),
-        ({"runs": (), "complete_at": None}, "no run over everything that is configured was ever complete", "run"),
+        ({"runs": (), "complete_at": None}, "no run has completed all configured run tests yet", "run"),
         ({"complete_at": MONDAY}, "everything was complete 2 days ago, and not since", "run"),
         (
             {"complete_at": None, "future_run_at": FUTURE},

@@ -187,18 +187,18 @@ def copy_a_run_to_another_month(place: Place) -> Path:
 DAMAGED, MISPLACED, ALTERED, SCHEMA = Kind.DAMAGED, Kind.MISPLACED, Kind.ALTERED, Kind.SCHEMA
 BREAKS: dict[Callable[[Place], Path], tuple[Kind, str, set[Kind]]] = {
     lose_a_call: (DAMAGED, "3 of 4 exported calls are there", {Kind.LOST_ROWS}),
-    lose_an_eval: (DAMAGED, "its calls or evals are not those that were exported", {Kind.LOST_ROWS}),
+    lose_an_eval: (DAMAGED, "its calls or evals differ from what was exported", {Kind.LOST_ROWS}),
     lose_a_file: (DAMAGED, "0 of 4 exported calls are there", {Kind.LOST_ROWS}),
-    double_a_call: (ALTERED, "1 key more than once: call_execution_id ", {DAMAGED}),
+    double_a_call: (ALTERED, "1 duplicate key: call_execution_id ", {DAMAGED}),
     move_to_another_month: (MISPLACED, "whose own rows are in executions/run_test=", {DAMAGED, Kind.LOST_ROWS}),
     copy_to_another_run_test: (MISPLACED, "whose own rows are in executions/run_test=", set()),
     copy_all_to_another_month: (MISPLACED, "month=", {MISPLACED}),
-    change_a_value: (ALTERED, "1 row with other values than were exported: call_execution_id ", set()),
+    change_a_value: (ALTERED, "1 row with values that differ from what was exported: call_execution_id ", set()),
     add_a_column: (SCHEMA, "has unknown columns: mood", set()),
     damage_a_page: (Kind.UNREADABLE, "cannot be read: ", set()),
     link_a_file: (Kind.FOREIGN_FILE, "is a symbolic link", {DAMAGED, Kind.LOST_ROWS}),
     put_a_file_of_another_name: (Kind.FOREIGN_FILE, "is not a file of this dataset", set()),
-    copy_a_run_to_another_month: (MISPLACED, "does not hold the one run that it is named after", set()),
+    copy_a_run_to_another_month: (MISPLACED, "should hold exactly one run, that of its name", set()),
 }
 """What is found where it was broken, and what else follows from it elsewhere."""
 
@@ -276,7 +276,7 @@ def test_what_changes_while_it_is_read_is_said_to_do_so(place: Place, monkeypatc
     report = place.verify()
 
     assert {each.kind for each in report.findings} == {DAMAGED, Kind.LOST_ROWS}
-    assert report.notices == ["files changed while they were read: verify again once the export has ended"]
+    assert report.notices == ["files changed while they were read: verify again when the export has ended"]
 
 
 def test_export_at_work_is_named(place: Place) -> None:

@@ -133,7 +133,7 @@ def test_dataset_holds_what_a_dictionary_says_after_any_nights_and_kills(tmp_pat
 
 
 def assert_is(model, dataset, now):
-    """The rows are those of the model, and their executions vouch for them."""
+    """The rows are those of the model, and their execution rows mark them complete."""
     for table, value, expected in (("calls", "duration_seconds", model.calls), ("evals", "output_score", model.evals)):
         found = {
             (row["execution_id"], row["call_execution_id"]): (row[value], row["deleted_at"] is not None)

@@ -20,7 +20,7 @@ LOAD = LastLoad(warehouse=PLACE, tried_at=datetime(2026, 11, 1, tzinfo=UTC), run
         (LOAD, [["2", "3"]], "the last run was not loaded into the warehouse"),
         (None, [RUNS], "the warehouse was never loaded"),
         (replace(LOAD, warehouse="other"), [RUNS], f"{PLACE} was never loaded; the last load was into other"),
-        (replace(LOAD, problem="no"), [RUNS], "the last load left the warehouse behind: no"),
+        (replace(LOAD, problem="no"), [RUNS], "the last load failed: no"),
     ],
 )
 def test_runs_tell_what_is_missing(load, there, missing):

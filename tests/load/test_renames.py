@@ -12,7 +12,7 @@ from etl.model import schema
 from etl.transform.frames import ExportStamp, hash_rows
 from tests.bundles import KEY, a_bundle
 from tests.datasets import FETCHED_AT, a_dataset, assert_sound, export_to, part, place, published, stored_in
-from tests.load.killed import finished_after_each_kill
+from tests.load.killed import finished_after_each_kill, killed_before
 
 OLDER, LATER = "2026-07-30", "2026-09-02"
 OLD, NEW = KEY.title(), "Till"
@@ -111,4 +111,14 @@ def test_execution_without_calls_is_renamed_too(dataset):
     export_to(dataset, a_bundle("e5", [], version=0, key="till"))
     rename(dataset, Part("till", place()), {"e5": NEW}, STAMP)
     assert names_in(dataset)["e5"] == NEW
+    assert_vouched(dataset)
+
+
+@pytest.mark.parametrize("write", range(4))
+def test_execution_that_was_marked_after_its_rename_was_killed_is_renamed_as_a_whole(dataset, write):
+    with killed_before(write):
+        rename(dataset, HERE, {"e1": NEW}, STAMP)
+    mark_deleted(dataset, {"e1": HERE}, STAMP)
+    rename(dataset, HERE, {"e1": "Desk"}, STAMP)
+    assert names_in(dataset)["e1"] == "Desk"
     assert_vouched(dataset)

@@ -157,7 +157,7 @@ def test_execution_whose_calls_were_not_asked_for_waits_and_one_whose_calls_coul
 @pytest.mark.parametrize(("hours_since", "expected"), [(21.5, ExportState.SETTLING), (21.6, ExportState.EXPORTED)])
 @pytest.mark.parametrize("of", [finished(240), execution(), execution(completed_at="soon"), finished(-1_000_000)])
 def test_execution_is_final_once_it_was_compared_late_enough_after_it_was_first_seen_so(of, hours_since, expected):
-    """A night may begin a little earlier than the one before. An end that cannot be read, or has not come yet, says nothing."""
+    """Nightly runs may start a little early. An end that cannot be read, or has not come yet, says nothing."""
     known = stored_of(of, export_state="settling", verified_at=ago(hours_since))
     assert state(bundle_of(of=of), known=known) is expected
     assert state(bundle_of(of=of), known=replace(known, verified_at=None)) is ExportState.SETTLING

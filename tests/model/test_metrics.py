@@ -42,19 +42,16 @@ def test_limit_is_a_share_of_the_baseline_or_of_the_calls(metric, text, limit, s
 
 @pytest.mark.parametrize("text", ["10", "-1%", "%", "", "10 percent", "1e3%", "9999999%", "10%%", "٣%", "nan%"])
 def test_what_is_no_limit_is_refused(text):
-    with pytest.raises(ValueError, match=re.escape("must give latency_p95 a limit such as 10%")):
+    with pytest.raises(ValueError, match=re.escape('needs a limit such as "10%" for latency_p95')):
         limits_of({"latency_p95": text})
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [("latency_95", "did you mean latency_p95?"), ("x", "there are latency_p50, "), ("", "there are ")],
-)
-def test_unknown_metric_is_refused_with_the_nearest(name, hint):
-    with pytest.raises(ValueError, match=re.escape(f"must name a metric ({hint}")):
+@pytest.mark.parametrize("name", ["latency_95", "x", ""])
+def test_unknown_metric_is_refused(name):
+    with pytest.raises(ValueError, match=f"names '{name}', which is not a metric: "):
         limits_of({name: "10%"})
 
 
 def test_percentage_points_are_for_rates():
-    with pytest.raises(ValueError, match="which is not a rate"):
+    with pytest.raises(ValueError, match='such as "10%" for csat_mean'):
         limits_of({"csat_mean": "2pp"})

@@ -2,12 +2,25 @@
 
 import pytest
 
-from etl.model.wording import first_few, quoted, shown
+from etl.model.wording import first_few, nearest, quoted, shown
 
 
 @pytest.mark.parametrize(("things", "text"), [(["a"], "a"), (["a", "b"], "a, b"), (["a", "b", "c"], "a, b and 1 more")])
 def test_of_many_things_the_first_are_named(things, text):
     assert first_few(things) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("CHECKOUT FLO", "did you mean 'Checkout flow'?"),
+        ("ratio", "did you mean 'talk_ratio' or 'user_ratio'?"),
+        ("zzz", "choose from 'Checkout flow', 'talk_ratio', 'user_ratio'"),
+    ],
+)
+def test_unknown_name_is_answered_with_what_may_be_meant(name, hint):
+    assert nearest(name, ["user_ratio", "talk_ratio", "Checkout flow"][::-1]) == hint
+    assert nearest(name, []) == "there are none yet"
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ async def test_run_tests_of_one_name_are_exported_as_one_and_told(
     summary = await export()
 
     assert (summary.exit_code, len(summary.run_tests)) == (0, 3)
-    assert summary.notices == [f"{name!r}: 2 run tests have this name; the API lists their executions as one"]
+    assert summary.notices == [f"{name!r}: 2 run tests have this name; the API lists their executions together"]
     assert_equals_world(tmp_path, server.world)
 
 
@@ -139,8 +139,8 @@ async def test_name_by_which_nothing_can_be_asked_for_is_a_problem(
 
     assert summary.exit_code == 3
     (problem,) = summary.problems
-    assert problem.startswith(f"run test {nameless.run_test_id}: left out: executions are listed by name")
-    assert f"the API cannot list {name!r}: rename it" in problem
+    assert problem.startswith(f"run test {nameless.run_test_id} left out: the API cannot list executions")
+    assert f"the API cannot list executions of {name!r}: rename it" in problem
     assert len(rows_of(tmp_path, "executions")) == 12
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from etl.errors import ExitCode
+from etl import read_table
+from etl.errors import ConfigurationError, ExitCode
+from etl.inspect.reconcile import reconcile
 from etl.load.files.open import open_files
 from etl.model.records import METRICS, RUN_TESTS
 from etl.pipeline import job
@@ -71,6 +73,36 @@ async def test_rate_limit_is_told_where_it_is_known() -> None:
 async def test_unknown_run_test_is_named_with_what_may_be_meant(server: Sandbox, name: str, hint: str) -> None:
     found = (await checked(server, [names(server)[0], name]))[Subject.RUN_TESTS]
     assert (found.exit_code, found.detail) == (2, f"{name!r}: the API knows no run test of this name: {hint}")
+
+
+async def test_mistyped_run_test_gets_the_same_hint_from_every_command(server: Sandbox) -> None:
+    """Law 9: what is found has one text, whoever finds it."""
+    right, *others = names(server)
+    wrong = right.lower().replace("o", "")
+    told = [(await checked(server, [wrong, *others]))[Subject.RUN_TESTS].detail]
+    settings = Settings.load()
+    told += (await job.export(settings)).problems
+    exported = read_table(settings.destination.path, "executions")
+    report = await reconcile(settings, {}, unsound=(), on_hold=lambda _seconds: None)
+    told += map(str, report.findings)
+    assert told == [f"'{wrong}': the API knows no run test of this name: did you mean '{right}'?"] * 3
+
+    write_settings(Path(), [right, *others], "[api]", f'base_url = "{server.base_url}"')
+    with pytest.raises(ConfigurationError, match=f"did you mean '{right}'"):
+        Settings.load().only([wrong])
+    stored = exported["run_test_name"][0]
+    with pytest.raises(ConfigurationError, match=f"did you mean '{stored}'"):
+        read_table(settings.destination.path, "executions", run_tests=stored.lower().replace("r", ""))
+
+
+@pytest.mark.parametrize("status", [403, 503])
+async def test_hint_that_cannot_be_had_costs_the_run_nothing(server: Sandbox, status: int) -> None:
+    server.fault = lambda request, _nth: Fault(status=status) if request.path == RUN_TESTS else None
+    wrong = [f"Nobody {number}" for number in range(9)]
+    write_settings(Path(), [*names(server), *wrong], "[api]", f'base_url = "{server.base_url}"', "max_tries = 1")
+    summary = await job.export(Settings.load())
+    assert (summary.exit_code, summary.rows["executions"]) == (3, 3)
+    assert sorted(summary.problems) == [f"'{name}': the API knows no run test of this name" for name in wrong]
 
 
 async def test_run_test_beyond_the_first_page_is_asked_for_by_name() -> None:

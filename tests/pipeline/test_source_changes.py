@@ -107,7 +107,7 @@ class TestAbsenceIsConfirmedById:
         healed = await nights.export()
 
         assert (told.exit_code, kinds(told)) == (3, [Kind.DEAD_LETTER])
-        assert "exists, but its execution's list does not have it" in told.problems[0]
+        assert "exists, but is missing from its execution's list" in told.problems[0]
         assert (healed.exit_code, nights.marked("calls")) == (0, 0)
         assert_equals_world(tmp_path, nights.world)
 
@@ -214,6 +214,28 @@ class TestTheWorkspace:
 
         assert (failed.exit_code, refused.exit_code) == (5, 2)
         assert nights.files() == files
+
+    async def test_what_exists_of_other_run_tests_speaks_for_the_key_also_without_a_note_of_the_last_run(
+        self, nights: Nights
+    ) -> None:
+        await nights.export(names="all")
+        (nights.folder / "data" / "_state" / "last_run.json").unlink()
+        emptied = nights.world.run_tests[0]
+        for execution in emptied.executions:
+            sandbox.delete_execution(execution)
+        assert (await nights.export(names="all", only=[emptied.name])).exit_code == 0
+
+    async def test_night_goes_on_where_the_api_does_not_say_whether_any_stored_execution_exists(
+        self, nights: Nights
+    ) -> None:
+        await nights.export()
+        for run_test in nights.world.run_tests:
+            for execution in run_test.executions:
+                sandbox.delete_execution(execution)
+        nights.server.fault = lambda request, _nth: Fault(status=500) if "execution_id" in request.query else None
+        unsure = await nights.export(api={"max_tries": 1})
+        assert (unsure.exit_code, {*kinds(unsure)}) == (3, {Kind.LOOK_UP_FAILED})
+        assert not nights.marked("executions")
 
 
 class TestNothingMoves:

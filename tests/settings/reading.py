@@ -14,11 +14,16 @@ def read_settings(file: Path, text: str) -> Settings:
 
 
 def mistake(file: Path, text: str) -> str:
-    """The message, without the folder; always one line and never with a key in it."""
+    """The only mistake."""
+    (only,) = mistakes(file, text)
+    return only
+
+
+def mistakes(file: Path, text: str) -> list[str]:
+    """The lines of the message, without the folder; never with a key in them."""
     with pytest.raises(ConfigurationError) as raised:
         read_settings(file, text)
     message = str(raised.value)
-    assert "\n" not in message
     assert "canary" not in message
     assert raised.value.exit_code == 2
-    return message.replace(f"{file.parent}/", "")
+    return message.replace(f"{file.parent}/", "").split("\n")

@@ -23,15 +23,15 @@ NOT_TOLD = (
     "names 'A' twice",  # in two forms, or with two keys
     "have the same key",
     "lies in the dataset",
-    "must be a finite number",  # JSON has no nan
+    "must be a number, got nan",  # JSON has no nan
     *(
-        "[api] base_url must be",
+        "[api] base_url must",
         "[api] proxy must",
         "cannot be used with an http:// base_url",
         "must be a power of two",
     ),
-    *("[destination] path must be", "options must be of", "options must be left out here"),
-    *("[warehouse] url must", "[warehouse] schema must", "max_regression must"),
+    *("[destination] path must be", "options must not hold"),
+    *("[warehouse] url must", "[warehouse] schema must", "max_regression n"),
 )
 """What the schema leaves to ``check``."""
 

@@ -1,72 +1,83 @@
 """Each mistake in the settings is told in one line that names the place and the fix."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from etl.errors import ConfigurationError
 from etl.model.locations import BUCKETS, WAREHOUSES
-from tests.settings.reading import mistake
+from etl.settings import Settings
+from etl.settings.messages import places_of
+from tests.settings.reading import mistake, mistakes, read_settings
 
 NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS)"
 WAREHOUSE_URLS = ", ".join(f"{each}://…" for each in WAREHOUSES)
 DESTINATIONS = "a folder, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://BUCKET/FOLDER"
-NO_PASSWORD = "it comes from PGPASSWORD or the driver's usual places, got one"
-ELSEWHERE = "while credentials stay in their usual places"
+NO_PASSWORD = "set PGPASSWORD, or use the driver's usual places"
+ELSEWHERE = "credentials stay in their usual places"
 KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and committed: set"
 
 
 MISTAKES = {
     "": [
         ("", 'run_tests is missing: name what to export, e.g. run_tests = ["My Agent Test"]'),
-        ('run_test = ["A"]', "run_test is unknown: did you mean run_tests?"),
-        ("run_tests = []", """run_tests must be "all", or name at least one run test, got []"""),
+        ('run_test = ["A"]', "run_test is unknown: did you mean 'run_tests'?"),
+        ("run_tests = []", """run_tests must be "all" or name at least one run test"""),
         ('run_tests = "A"', """run_tests must be "all" or a list, e.g. ["My Agent Test"], got 'A'"""),
         ('run_tests = ["A", "A"]', "run_tests names 'A' twice: name it once"),
         (
-            'run_tests = [{name = "A", key = "k", since = 2027-01-01}, {name = "A", key = "j"}]',
+            'run_tests = [{name = "A", key = "k", since = 2026-01-01}, {name = "A", key = "j"}]',
             "run_tests names 'A' twice: name it once",
         ),
-        ("run_tests = [3]", "run_tests[0] must be a section, got 3"),
+        ("run_tests = [3]", 'run_tests[0] must be a name in quotes, or a table such as { name = "My Agent Test" }'),
         ('run_tests = [{key = "a"}]', "run_tests[0] name is missing"),
-        ('run_tests = [{name = "A", nam = 1}]', "run_tests[0] nam is unknown: did you mean name?"),
+        ('run_tests = [{name = "A", nam = 1}]', "run_tests[0] nam is unknown: did you mean 'name'?"),
         (
             'run_tests = [{name = "A", key = "k"}, {name = "B", key = "k"}]',
             "run_tests 'A' and 'B' have the same key 'k': give one of them another key",
         ),
-        ("[apy]\nconcurrency = 5", "apy is unknown: did you mean api?"),
+        ("[apy]\nconcurrency = 5", "apy is unknown: did you mean 'api'?"),
         (
             '[destination]\npath = "/d"\n[warehouse]\nurl = "delta:///d/calls/w"',
             "[warehouse] url lies in the dataset's own folder calls: name a place outside the dataset",
         ),
-        ("api = 3", "api must be a section, got 3"),
+        ("api = 3", "api is a section: set its keys instead"),
+        ("concurrency = 8", "concurrency belongs in [api]"),
+        (
+            'run_tests = ["A"]\nsince = 2026-01-01',
+            'since belongs to a run test: run_tests = [{ name = "My Agent Test", since = … }]',
+        ),
+        ('[destination]\nrun_tests = ["A"]', "[destination] run_tests belongs above the first section"),
+        ("basis_url = 'x'", "basis_url is unknown: did you mean 'base_url'?"),
         ('FI_SECRET_KEY = "canary"', f"FI_SECRET_KEY{KEY_IN_FILE} FI_SECRET_KEY or FI_SECRET_KEY_FILE"),
     ],
     "api": [
         ("concurrency = 5000", "concurrency must be at most 256, got 5000"),
-        ("concurency = 5", "concurency is unknown: did you mean concurrency?"),
-        ("concurrency = 'x'", "concurrency must be a valid integer, got 'x'"),
-        ("quota_share = nan", "quota_share must be a finite number, got nan"),
+        ("concurency = 5", "concurency is unknown: did you mean 'concurrency'?"),
+        ("concurrency = 'x'", "concurrency must be a whole number, got 'x'"),
+        ("quota_share = nan", "quota_share must be a number, got nan"),
         ("page_limit = 1000", "page_limit must be a power of two, got 1000"),
         ("requests_per_minute = 0", "requests_per_minute must be at least 1, got 0"),
         (f"requests_per_minute = {'9' * 400}", f"requests_per_minute must be at most 10000000, got {'9' * 200}…"),
-        ("requests_per_minute = true", "requests_per_minute must be a number or a text, got True"),
+        ("requests_per_minute = true", "requests_per_minute must be a number or text in quotes, got true"),
         ('requests_per_minute = "-1"', "requests_per_minute must be at least 1, got '-1'"),
-        ('requests_per_minute = "fast"', "requests_per_minute must be a valid integer, got 'fast'"),
+        ('requests_per_minute = "fast"', "requests_per_minute must be a whole number, got 'fast'"),
         (
             'base_url = "http://10.0.0.1/"',
             "base_url must be https:// (plain http:// is allowed for this machine only), got 'http://10.0.0.1/'",
         ),
-        ('base_url = "https://user:canary@host"', "base_url must be only scheme, host and path, got more than that"),
+        ('base_url = "https://user:canary@host"', "base_url must hold nothing but scheme, host and path"),
         ('base_url = "https://api example"', "base_url must be an https:// address, got 'https://api example'"),
         ('base_url = "ftp://host"', "base_url must be an https:// address, got 'ftp://host'"),
         ('api_key = "canary"', f"api_key{KEY_IN_FILE} FI_API_KEY or FI_API_KEY_FILE"),
         ('proxy_password = "canary"', f"proxy_password{KEY_IN_FILE} FI_PROXY_PASSWORD or FI_PROXY_PASSWORD_FILE"),
         (
             'proxy = "http://user:canary@proxy:3128"',
-            "proxy must hold no credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD, got some",
+            "proxy must not hold credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD",
         ),
         *(
-            (f'proxy = "{value}"', f"proxy {NO_PROXY}, got another value")
+            (f'proxy = "{value}"', f"proxy {NO_PROXY}")
             for value in (
                 *("", "proxy:3128", "https://proxy:3128", "socks5://proxy", "http://", "http://proxy/canary"),
                 *("http://proxy:port", "http://proxy?canary", "http://[proxy"),
@@ -74,7 +85,7 @@ MISTAKES = {
         ),
         (
             'proxy = "http://proxy:3128"\nbase_url = "http://localhost:8080"',
-            "proxy cannot be used with an http:// base_url: the proxy would see the keys, got both",
+            "proxy cannot be used with an http:// base_url: the proxy would see the keys",
         ),
     ],
     "warehouse": [
@@ -86,28 +97,31 @@ MISTAKES = {
             )
         ),
         *(
-            (f'url = "postgresql://{rest}"', f"url must hold no password: {NO_PASSWORD}")
+            (f'url = "postgresql://{rest}"', f"url must not hold a password: {NO_PASSWORD}")
             for rest in (
                 *("user:canary@h/d", "user:can/ary@h/d", "user:can?ary@h/d"),
                 *("h/d?password=canary", "h/d?PASSWORD=canary"),
             )
         ),
         ('schema = "Metrics"', "schema must be lower-case letters, digits and _, at most 63, got 'Metrics'"),
-        ('schem = "a"', "schem is unknown: did you mean schema?"),
+        ('schem = "a"', "schem is unknown: did you mean 'schema'?"),
     ],
     "compare": [
         (
             'max_regression = { latency_p95 = "ten" }',
-            "max_regression must give latency_p95 a limit such as 10%, or for a rate 2pp (percentage points), got 'ten'",
+            "max_regression needs a limit such as \"10%\" for latency_p95, got 'ten'",
         ),
         (
             'max_regression = { latency_95 = "10%" }',
-            "max_regression must name a metric (did you mean latency_p95?), got 'latency_95'",
+            "max_regression names 'latency_95', which is not a metric: did you mean 'latency_p95'?",
         ),
-        ("max_regression = { latency_p95 = 10 }", "max_regression.latency_p95 must be a valid string, got 10"),
+        (
+            "max_regression = { latency_p95 = 10 }",
+            "max_regression needs a limit such as \"10%\" for latency_p95, got '10'",
+        ),
     ],
     "destination": [
-        ('compression = "lz4"', "compression must be 'zstd', 'snappy', 'gzip' or 'none', got 'lz4'"),
+        ('compression = "lz4"', 'compression must be "zstd", "snappy", "gzip" or "none", got \'lz4\''),
         *(
             (f'path = "{value}"', f"path must be {DESTINATIONS}, got {shown}")
             for value, shown in (
@@ -119,13 +133,13 @@ MISTAKES = {
         ('path = "s3://KEY:canary@b/x"', "path must be s3://BUCKET/FOLDER, got s3://…"),
         (
             'path = "s3://b"\n[destination.options]\nsecret_access_key = "canary"',
-            f"options must be of {', '.join(sorted(BUCKETS['s3']))}, {ELSEWHERE}, got secret_access_key",
+            f"options must not hold secret_access_key: choose from {', '.join(map(repr, sorted(BUCKETS['s3'])))}; {ELSEWHERE}",
         ),
         (
             'path = "s3://b"\noptions = "canary"',
-            "options must be a table of text, true and false, got something else",
+            "options must be a table whose values are text, true or false",
         ),
-        ('options = { region = "x" }', f"options must be left out here, {ELSEWHERE}, got region"),
+        ('options = { region = "x" }', f"options must not hold region: only a bucket has options; {ELSEWHERE}"),
     ],
 }
 """By section, what is written in it, and what is said."""
@@ -145,7 +159,7 @@ def test_each_mistake_names_file_key_and_fix(file: Path, text: str, message: str
     assert mistake(file, text) == f"prod.toml: {message}"
 
 
-UNKNOWN = "environment: unknown variable METRICS_ETL"
+UNKNOWN = "environment: METRICS_ETL"
 
 
 @pytest.mark.parametrize(
@@ -155,10 +169,10 @@ UNKNOWN = "environment: unknown variable METRICS_ETL"
         (
             "METRICS_ETL_API__CONCURENCY",
             "1",
-            "environment: METRICS_ETL_API__CONCURENCY is unknown: did you mean METRICS_ETL_API__CONCURRENCY?",
+            "environment: METRICS_ETL_API__CONCURENCY is unknown: did you mean 'METRICS_ETL_API__CONCURRENCY'?",
         ),
         *(
-            (f"METRICS_ETL{name}", value, f"{UNKNOWN}{name}: did you mean {meant}?")
+            (f"METRICS_ETL{name}", value, f"{UNKNOWN}{name} is unknown: did you mean '{meant}'?")
             for name, value, meant in (
                 ("_APY__CONCURRENCY", "1", "METRICS_ETL_API__CONCURRENCY"),
                 ("_API_KEY", "canary", "FI_API_KEY"),
@@ -174,11 +188,15 @@ UNKNOWN = "environment: unknown variable METRICS_ETL"
                 '["Checkout flow", "Refunds, late"]'
             ),
         ),
-        ("METRICS_ETL_API", "100", "environment: METRICS_ETL_API must be a section, got 100"),
+        (
+            "METRICS_ETL_API",
+            "100",
+            "environment: METRICS_ETL_API is a section: set its keys instead",
+        ),
         (
             "METRICS_ETL_API",
             "fast",
-            "environment: METRICS_ETL_API is not valid JSON: give single values as METRICS_ETL_API__<KEY>",
+            "environment: METRICS_ETL_API is a section: set its keys instead",
         ),
         ("FI_BASE_URL", "nonsense", "environment: FI_BASE_URL must be an https:// address, got 'nonsense'"),
         ("FI_API_KEY", "", "no key: set FI_API_KEY, or FI_API_KEY_FILE to the path of a file with the key"),
@@ -205,3 +223,46 @@ def test_empty_name_in_the_environment_names_the_variable_that_was_set(
 
 def test_empty_name_in_the_file_is_told_as_in_the_environment(file: Path) -> None:
     assert mistake(file, 'run_tests = [""]') == "prod.toml: run_tests[0] name must not be empty, got ''"
+
+
+def test_all_mistakes_are_told_at_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METRICS_ETL_APY__CONCURRENCY", "1")
+    monkeypatch.delenv("FI_API_KEY")
+    text = """
+        run_test = ["A"]
+        api_key = "canary"
+        [api]
+        concurrency = 0
+        proxy = { password = "canary" }
+        [destination]
+        path = "$NOT_SET/data"
+        [warehouse]
+        path = "x"
+        """
+    assert mistakes(file, text) == [
+        "environment: METRICS_ETL_APY__CONCURRENCY is unknown: did you mean 'METRICS_ETL_API__CONCURRENCY'?",
+        f"prod.toml: api_key{KEY_IN_FILE} FI_API_KEY or FI_API_KEY_FILE",
+        "prod.toml: [destination] path: the variable $NOT_SET is not set: set it, or write the path in full",
+        "no key: set FI_API_KEY, or FI_API_KEY_FILE to the path of a file with the key",
+        "prod.toml: [warehouse] path belongs in [destination]",
+        "prod.toml: run_test is unknown: did you mean 'run_tests'?",
+        "prod.toml: [api] concurrency must be at least 1, got 0",
+        "prod.toml: [api] proxy must be text in quotes, got a table",
+    ]
+
+
+ODD_VALUES = ("3", "-1.5", "nan", "true", '"canary"', "2026-01-31", "2026-01-31T02:00:00Z", "[3]", "[{}]", "{ a = 3 }")
+
+
+@pytest.mark.parametrize("place", [*places_of(Settings)], ids=".".join)
+def test_no_value_of_any_key_is_answered_in_the_words_of_a_library(file: Path, place: tuple[str, ...]) -> None:
+    *section, key = place
+    for value in ODD_VALUES:
+        text = f"{key} = {value}" if not section else f'run_tests = ["A"]\n[{section[0]}]\n{key} = {value}'
+        text = f"run_tests = [{{ {key} = {value} }}]" if section == ["run_tests"] else text
+        told = ""
+        try:
+            read_settings(file, text)
+        except ConfigurationError as error:
+            told = str(error)
+        assert not re.search("Input|valid|instance|datetime|True|None", told)

@@ -60,7 +60,7 @@ def test_home_and_variables_are_expanded(file: Path, elsewhere: Path, monkeypatc
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("~nosuchuser/x", "~nosuchuser has no home here: write the path in full"),
+        ("~nosuchuser/x", "there is no user ~nosuchuser here: write the path in full"),
         ("/x/$NOT_SET/y", "the variable $NOT_SET is not set: set it, or write the path in full"),
         ("$EMPTY", "the variable $EMPTY is not set: set it, or write the path in full"),
         ("${}/y", "the variable ${} is not set: set it, or write the path in full"),

@@ -53,7 +53,7 @@ class Lease:
             if holder(self._objects):
                 raise LockHeldError(f"another export has just taken {self._where}; nothing was changed") from None
             raise DestinationError(
-                f"{self._where}: cannot be replaced, although nobody holds it: does a proxy change ETags or answers?"
+                f"{self._where}: cannot be replaced, although nobody holds it: check whether a proxy changes ETags or answers"
             ) from None
         try:
             # Only this process writes the object now, so what must fail can be tried on it.

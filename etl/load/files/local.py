@@ -125,7 +125,7 @@ class LocalFiles:
             if (size_bytes := os.fstat(file.fileno()).st_size) > most_bytes:
                 raise ForeignFileError(f"{self.root / path}: {size_bytes:,} bytes, expected at most {most_bytes:,}")
             if len(data := file.read()) != size_bytes:
-                raise DestinationError(f"{self.where(path)}: {len(data):,} of {size_bytes:,} bytes came: run again")
+                raise DestinationError(f"{self.where(path)}: {len(data):,} of {size_bytes:,} bytes arrived: run again")
             return data
 
     def open(self, path: str) -> BinaryIO:

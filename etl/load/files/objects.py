@@ -126,7 +126,7 @@ class Objects:
                 return found, b""
             data = self._answer(lambda: answer.bytes().to_bytes(), is_content=True)
         if len(data) != found.size_bytes:  # as it came in chunks, with the header of the whole
-            raise StoreFailedError(f"{self.url}/{path}: {len(data):,} of {found.size_bytes:,} bytes came: run again")
+            raise StoreFailedError(f"{self.url}/{path}: {len(data):,} of {found.size_bytes:,} bytes arrived: run again")
         return found, data
 
     def head(self, path: str) -> Found:
@@ -221,8 +221,8 @@ def _found(meta: Any) -> Found:
 
 def _version(told: Any) -> Version:
     if not told["e_tag"]:
-        raise StoreFailedError(
-            "the store returns no ETag, without which two writers would overwrite each other: choose another destination"
-        )
+        from obstore.exceptions import GenericError  # noqa: PLC0415
+
+        raise GenericError("ETag Header missing")  # as obstore itself says after a put
     # Some stores list it without the quotes that it has everywhere else, and some proxies call it weak.
     return Version(f'"{told["e_tag"].removeprefix("W/").strip(_QUOTE)}"', told["version"])

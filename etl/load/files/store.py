@@ -47,6 +47,7 @@ _NO_CREDENTIALS = {
 }
 _METADATA_ADDRESSES = ("169.254.169.254", "metadata.google.internal")
 _QUERY = r"\?\S*"  # of an address: it may hold a signature
+_NO_STORE = re.compile("<html|ETag Header missing", re.IGNORECASE)
 _REFUSED = r"403 Forbidden|401 Unauthorized|AccessDenied"
 
 
@@ -105,9 +106,7 @@ def _arguments(url: str, options: Options, patience: Mapping[str, Any]) -> tuple
         raise ConfigurationError(f"{url.partition('://')[0]}://…: give SCHEME://BUCKET/FOLDER") from None
     endpoint = str(config.get("endpoint") or (os.environ.get("AWS_ENDPOINT_URL", "") if parts.scheme == "s3" else ""))
     if ("endpoint" in config or endpoint) and not _ADDRESS.fullmatch(endpoint):
-        raise ConfigurationError(
-            f"{url}: the endpoint must be http(s)://HOST or http(s)://HOST:PORT, got another value"
-        )
+        raise ConfigurationError(f"{url}: the endpoint must be http(s)://HOST or http(s)://HOST:PORT")
     if parts.scheme == "s3":
         config |= _shared_profile()
     return (
@@ -135,7 +134,7 @@ def _shared_profile() -> dict[str, str]:
     try:
         profiles.read(file, encoding="utf-8")
     except (ParserError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"{file}: no profiles can be read from it: {type(exc).__name__}") from None
+        raise ConfigurationError(f"{file}: cannot be read as AWS profiles: {type(exc).__name__}") from None
     profile = profiles[named or "default"] if profiles.has_section(named or "default") else {}
     if named and "aws_access_key_id" not in profile:
         raise ConfigurationError(
@@ -179,6 +178,8 @@ def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError
     code = found[1] if (found := re.search(r"<Code>([A-Za-z]+)</Code>", text)) else ""
     if code in _CODES:
         return DestinationError(f"{url}: {_CODES[code]}")
+    if _NO_STORE.search(text):
+        return StoreFailedError(f"{url}: what answers there is not an object store: check the endpoint")
     if isinstance(exc, FileNotFoundError):
         if kind == "put":
             return ConflictError(f"{where}: removed by another program since it was read; nothing was lost")

@@ -1,7 +1,7 @@
 """What a dataset holds for a warehouse: a digest of each item, and its rows, one part after the other.
 
-An execution's row vouches for its calls and evals. One of which the dataset holds other rows than were exported is held back: what
-the warehouse has of it stays as it is until a run has repaired the dataset.
+An execution whose rows in the dataset are damaged is left out: what the warehouse has of it stays as it is until a run has repaired
+the dataset.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -96,7 +96,7 @@ def read_contents(dataset: Dataset) -> Contents:
     files = dataset.files
     identity = read_identity(files)
     if identity is None:
-        raise DestinationError(f"{files.where()}: no dataset that can be loaded: run metrics-etl run first")
+        raise DestinationError(f"{files.where()}: no dataset to load: run metrics-etl run first")
     unreadable: list[str] = []
     index = update_index(dataset, read_index(files), unreadable)
     if unreadable:

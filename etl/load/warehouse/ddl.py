@@ -46,7 +46,7 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
     if engine_name == QueryEngineName.POSTGRESQL:
         if location is not None:
             raise ConfigurationError(
-                "--location does not go with postgresql, which reads no Parquet: see metrics-etl load"
+                "postgresql cannot read Parquet, so --location does not apply: use metrics-etl load"
             )
         return postgresql_tables(tables)
     engine = QUERY_ENGINES[engine_name]

@@ -181,8 +181,10 @@ class DeltaWarehouse:
         try:
             yield
         except CommitFailedError as exc:
-            text = "someone else wrote at the same time: load again"
-            raise DestinationError(f"{self.where}: {text} ({exc})") from exc
+            text = f"someone else wrote at the same time: load again ({exc})"
+            if "append-only" in str(exc):
+                text = "a table is append-only: set delta.appendOnly to false on the tables here, then metrics-etl load"
+            raise DestinationError(f"{self.where}: {text}") from exc
         except (DeltaError, OSError, pa.ArrowException) as exc:
             text = " ".join(_DECORATION.sub(" ", str(exc)).split())
             raise DestinationError(f"{self.where}: {text[:_MOST_CHARACTERS]}") from exc

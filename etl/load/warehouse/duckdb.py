@@ -38,7 +38,7 @@ class _Session:
             found = self._connection.sql("SELECT path FROM duckdb_databases() WHERE database_name = current_database()")
         if found.fetchall() == [(None,)] and file.is_file():  # of a CSV, JSON or Parquet file it makes views, in memory
             self._connection.close()
-            raise DestinationError(f"{file}: no DuckDB database, but another file: name another one in [warehouse] url")
+            raise DestinationError(f"{file}: not a DuckDB database: name another file in [warehouse] url")
 
     def query(self, sql: str) -> pa.Table:
         self._begin()
@@ -118,7 +118,7 @@ def _connected(url: str, file: Path, namespace: str, *, is_read_only: bool = Fal
     if namespace in {row["database_name"].lower() for row in names}:
         session.close()
         raise DestinationError(
-            f"{session.where}: DuckDB takes a schema {namespace} for the database of that name: "
+            f"{session.where}: DuckDB confuses the schema {namespace} with the database of that name: "
             "name another [warehouse] schema or file"
         )
     return SqlWarehouse(session, _DIALECT, namespace)

@@ -81,13 +81,13 @@ class Result:
         lines = []
         if self.damaged:
             lines.append(
-                f"{counted(self.damaged, 'execution')} not loaded, because their rows in the dataset are not those that "
-                "were exported: metrics-etl run exports them again"
+                f"{counted(self.damaged, 'execution')} not loaded, because rows in the dataset are damaged: "
+                "metrics-etl run exports them again"
             )
         if self.missing:
             lines.append(
-                f"{counted(len(self.missing), 'execution')} {'is' if len(self.missing) == 1 else 'are'} not in the dataset any "
-                f"more: {first_few(self.missing)}; metrics-etl load --full removes them"
+                f"{counted(len(self.missing), 'execution')} in the warehouse but not in the dataset: "
+                f"{first_few(self.missing)}; metrics-etl load --full removes them there"
             )
         return lines
 
@@ -150,8 +150,8 @@ def refuse_another_copy(warehouse: Warehouse, loaded: Loaded, export_runs: Abstr
     there = {item for item, digest in loaded.digests.get("run", {}).items() if digest is not None}
     if (others := there - export_runs) and rows_digest(there) != left:
         raise DestinationError(
-            f"{warehouse.where}: another copy of this dataset was loaded there since, with {counted(len(others), 'run')} such as "
-            f"{max(others)}: let only one copy load, and run metrics-etl load --full if it is this one"
+            f"{warehouse.where}: another copy of this dataset has been loaded there since ({counted(len(others), 'run')}, such as "
+            f"{max(others)}): load from one copy only, with metrics-etl load --full if it is this one"
         )
 
 

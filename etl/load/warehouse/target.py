@@ -79,9 +79,10 @@ class Warehouse(Protocol):
 
 def not_ours(where: str, name: str) -> DestinationError:
     """What to raise of a table with the name of one of ours where there is no table of what was loaded."""
+    thing = f"{'view' if name.endswith('_current') else 'table'} {name}"
     return DestinationError(
-        f"{where}: {name} was not made by metrics-etl, since there is no {STATE}: "
-        "name another [warehouse] schema or url, or drop it"
+        f"{where}: the {thing} exists, but {STATE} does not, so it may be someone else's: "
+        f"name another [warehouse] schema or url, or drop the {thing}"
     )
 
 

@@ -68,7 +68,7 @@ async def _require_fit_workers(client: Any, address: str) -> None:
             answers = await client.run(worker.require_fit, __version__, on_error="return")
     except (OSError, TimeoutError):
         raise SourceUnavailableError(
-            f"no Dask scheduler and workers answer at {address}: start them (dask scheduler, dask worker), or check [engine] "
+            f"no Dask scheduler with workers answers at {address}: start both (dask scheduler, dask worker), or check [engine] "
             "address"
         ) from None
     except Exception as error:  # noqa: BLE001 no address, TLS without a certificate, another server: any error of Dask's
@@ -233,7 +233,7 @@ async def _answer(future: Any) -> Answer:
     if isinstance(error, KilledWorker):
         last = error.last_worker.address
         raise SourceUnavailableError(
-            f"{error.allowed_failures + 1} workers died while they fetched one batch; see the log of the last, {last}"
+            f"{error.allowed_failures + 1} workers died while they fetched one batch; see the log of the last one, {last}"
         )
     if isinstance(error, ExporterError):
         raise ConfigurationError(f"a Dask worker cannot fetch: {_told(error)}")

@@ -121,7 +121,7 @@ def require_fit(version: str) -> None:
 def _refuse_another(version: str) -> None:
     if version != __version__:
         raise ConfigurationError(
-            f"it has version {__version__} of the exporter, and this is {version}: install the same"
+            f"it runs version {__version__} of metrics-etl, this machine {version}: install the same version"
         )
 
 

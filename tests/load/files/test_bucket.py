@@ -97,7 +97,7 @@ def test_content_that_is_cut_is_refused_and_not_taken_for_damage(files, proxy):
     files.publish(PART, b"12345")
     with files.lock(NOW):
         proxy.judge = lambda told: CUT if told.method == "GET" else None
-        with pytest.raises(DestinationError, match="bytes came"):
+        with pytest.raises(DestinationError, match="bytes arrived"):
             files.read(PART)
         proxy.judge = lambda _told: None
         assert files.read(PART) == b"12345"

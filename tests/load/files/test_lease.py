@@ -183,7 +183,9 @@ def test_proxy_that_weakens_etags_does_no_harm_and_one_that_changes_them_is_told
         with lease.hold(objects, NOW) as held:
             held.renew()
     proxy.judge = lambda told: Edited(other) if told.method == "GET" else None
-    with pytest.raises(DestinationError, match="although nobody holds it: does a proxy change ETags") as caught:
+    with pytest.raises(
+        DestinationError, match="although nobody holds it: check whether a proxy changes ETags"
+    ) as caught:
         lease.Lease(objects, NOW).take(never_stopped)
     assert not isinstance(caught.value, LockHeldError)
 

@@ -202,7 +202,7 @@ def test_an_open_file_is_read_in_parts_of_one_version(files):
 
 def test_a_file_that_ends_before_its_size_is_not_taken_for_whole():
     """Files of the kernel have a page's size and fewer bytes, as one of a mounted folder may that is cut."""
-    with pytest.raises(DestinationError, match=r"/sys/kernel/fscaps: \d+ of 4,096 bytes came: run again"):
+    with pytest.raises(DestinationError, match=r"/sys/kernel/fscaps: \d+ of 4,096 bytes arrived: run again"):
         LocalFiles(Path("/sys/kernel")).read("fscaps")
 
 

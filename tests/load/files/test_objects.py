@@ -21,7 +21,7 @@ from etl.load.files.contract import never_stopped
 from etl.load.files.objects import Objects, Version
 from etl.load.files.store import ConflictError, StoreFailedError
 from etl.load.parquet import pack
-from tests.stores import Cut, Refused, Told, proxied
+from tests.stores import Cut, Edited, Refused, Told, proxied
 
 PATH = "calls/run_test=a/month=2026-11/part-0 übung%2F.parquet"
 
@@ -207,6 +207,16 @@ def test_a_refusal_is_one_line_that_names_the_fix(objects, proxy, refused, words
     assert str(caught.value).startswith(objects.url)
 
 
+@pytest.mark.parametrize("status", [200, 404, 405])
+def test_an_endpoint_that_is_a_website_is_told_as_that(objects, proxy, status):
+    page = b"<!DOCTYPE html><html><body>Welcome</body></html>"
+    proxy.judge = lambda _told: Edited(lambda *_: (status, page, {"Content-Type": "text/html"}))
+    for work in (lambda: objects.put(PATH, b"one", None), lambda: objects.get(PATH)):
+        with pytest.raises(DestinationError, match="not an object store: check the endpoint") as caught:
+            work()
+        assert str(caught.value).startswith(objects.url)
+
+
 def test_a_store_that_cannot_be_reached_is_named(proxy, monkeypatch):
     monkeypatch.setitem(store._HASTY, "retry_config", {"max_retries": 1})
     objects = Objects("s3://bucket/folder", {"endpoint": "http://127.0.0.1:9", "region": "us-east-1"}).hasty()
@@ -257,7 +267,7 @@ def test_a_shared_profile_gives_the_keys(seaweed_store, tmp_path, monkeypatch, p
     ("text", "words"),
     [
         ("[sso]\nsso_session = mine\n", "the profile sso has no keys: eval"),
-        ("no section", "no profiles can be read from it"),
+        ("no section", "cannot be read as AWS profiles"),
     ],
 )
 def test_a_profile_without_keys_is_a_mistake_that_names_the_way(tmp_path, monkeypatch, text, words):

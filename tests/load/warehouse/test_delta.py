@@ -77,6 +77,15 @@ def test_commit_of_somebody_else_meanwhile_ends_the_load_and_the_next_heals(lake
     assert_settled(lake, data)
 
 
+def test_append_only_table_is_told_with_the_property_to_change(lake, data):
+    lake.table().alter.set_table_properties({"delta.appendOnly": "true"})
+    next_export(data)
+    with pytest.raises(
+        DestinationError, match=r"append-only: set delta\.appendOnly to false .*, then metrics-etl load"
+    ):
+        load_into(lake, data)
+
+
 def test_folder_that_holds_other_files_is_refused(lake, data):
     with pytest.raises(DestinationError, match="data/calls holds files that are not a Delta table"):
         load_into(Place(f"delta://{data}"), data)

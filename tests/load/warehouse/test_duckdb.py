@@ -21,7 +21,7 @@ def test_file_that_is_no_duckdb_database_is_refused(tmp_path: Path, name: str) -
     """DuckDB makes views of it in a database in memory, where everything that is loaded is gone afterwards."""
     file = tmp_path / name
     duckdb.sql(f"COPY (SELECT 1 AS a, 2 AS b) TO '{file}'")
-    with pytest.raises(DestinationError, match=f"{name}: no DuckDB database, but another file: name another one"):
+    with pytest.raises(DestinationError, match=f"{name}: not a DuckDB database: name another file"):
         connect(f"duckdb://{file}", NAMESPACE)
 
 

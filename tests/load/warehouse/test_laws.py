@@ -249,7 +249,7 @@ def test_tables_are_refused_where_nothing_tells_that_they_are_ours(target: Any, 
     target.remove(STATE)
     for is_dry_run in (True, False):
         with pytest.raises(
-            DestinationError, match=rf"\w+ was not made by metrics-etl, since there is no {STATE}: name another"
+            DestinationError, match=rf"table \w+ exists, but {STATE} does not.*: name another .*, or drop the table"
         ):
             load_into(target, data, is_dry_run=is_dry_run)
 
@@ -323,7 +323,7 @@ def test_what_is_missing_from_the_dataset_stays_and_is_told_until_a_full_load(
         kept = load_into(target, data)
         assert (kept.removed, kept.as_json()["executions"]["missing"]) == (0, 2)
         assert kept.problems == [
-            "2 executions are not in the dataset any more: e4, e7; metrics-etl load --full removes them"
+            "2 executions in the warehouse but not in the dataset: e4, e7; metrics-etl load --full removes them there"
         ]
         assert contents(target) == before
 
@@ -342,7 +342,7 @@ def test_damaged_executions_are_held_back(target: Any, data: Path, tmp_path: Pat
     for is_full in (False, True):
         result = load_into(target, data, is_full=is_full)
         assert (result.damaged, result.removed, result.missing) == (2, 0, ())
-        assert result.problems[0].startswith("2 executions not loaded, because their rows in the dataset are not those")
+        assert result.problems[0].startswith("2 executions not loaded, because rows in the dataset are damaged")
         assert target.rows(schema.CALLS) == before
     (tmp_path / "calls").rename(damaged)
     load_into(target, data)
@@ -386,7 +386,7 @@ def test_file_that_cannot_be_read_is_told_with_the_fix_and_nothing_is_changed(
 def test_dataset_that_lost_its_id_needs_a_run_first(target: Any, data: Path) -> None:
     (data / "_state" / "dataset.json").unlink()
 
-    with pytest.raises(DestinationError, match=r"no dataset that can be loaded: run metrics-etl run first$"):
+    with pytest.raises(DestinationError, match=r"no dataset to load: run metrics-etl run first$"):
         load_into(target, data)
 
 

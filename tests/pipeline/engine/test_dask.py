@@ -198,7 +198,7 @@ async def test_a_cluster_that_is_lost_ends_the_run_and_what_arrived_is_kept(
     ("env", "preload", "message"),
     [
         (WITHOUT_KEYS, "", "no key: set FI_API_KEY"),
-        (WITH_KEYS, ANOTHER_VERSION, "it has version 0.0.1 of the exporter"),
+        (WITH_KEYS, ANOTHER_VERSION, "it runs version 0.0.1 of metrics-etl"),
         (WITH_KEYS, WITHOUT_EXPORTER, "etl.pipeline.engine.worker"),
     ],
     ids=["without keys", "another version", "without the exporter"],
@@ -227,7 +227,7 @@ async def test_no_scheduler_and_no_worker_are_told_before_the_first_request(
         asked = len(server.requests)
     assert (without_workers.exit_code, nowhere.exit_code, asked) == (5, 5, 0)
     for summary, address in ((without_workers, running.address), (nowhere, "tcp://127.0.0.1:9")):
-        assert f"no Dask scheduler and workers answer at {address}: start them" in str(summary.problems)
+        assert f"no Dask scheduler with workers answers at {address}: start both" in str(summary.problems)
 
 
 @pytest.mark.parametrize("address", ["here://now", "tls://127.0.0.1:9", "another server"])

@@ -78,9 +78,9 @@ async def test_a_batch_comes_back_as_flat_bundles_with_what_it_took(server: Sand
 
 
 async def test_another_version_is_refused(server: Sandbox) -> None:
-    with pytest.raises(ConfigurationError, match=r"it has version .* of the exporter, and this is 0\.0\.1: install"):
+    with pytest.raises(ConfigurationError, match=r"it runs version .* of metrics-etl, this machine 0\.0\.1: install"):
         await fetch(batch_of(server), "0.0.1")
-    with pytest.raises(ConfigurationError, match=r"and this is 0\.0\.1"):
+    with pytest.raises(ConfigurationError, match=r"this machine 0\.0\.1"):
         worker.require_fit("0.0.1")
 
 

@@ -92,7 +92,7 @@ def _show_warehouse(dataset: Path, settings: Settings) -> None:
     import duckdb  # as above
 
     destination = Dataset(open_files(str(dataset)), compression=settings.destination.compression)
-    _print_step("A load makes a warehouse equal to the dataset, here a DuckDB file:")
+    _print_step("A load makes a warehouse, here a DuckDB file, match the dataset:")
     print_load(load_warehouse(Warehouse(url=url), destination, datetime.now(UTC)), is_dry_run=False)
     _print_step("A query on it, in SQL:")
     print_result(_QUESTION)

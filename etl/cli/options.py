@@ -50,7 +50,7 @@ RunTests = Annotated[
     selection(
         "--run-test",
         metavar="NAME",
-        help='Only this run test, by name or folder; by name if run_tests is "all". Repeat the option to name several.',
+        help='Only this run test, by name or folder (by name only, if run_tests is "all"). Repeat the option to name several.',
     ),
 ]
 Since = Annotated[

@@ -153,7 +153,7 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
         where = (
             traceback.format_exc().rstrip() if verbose else f"{type(error).__name__}: {error} (--verbose shows where)"
         )
-        message, exit_code = f"a bug: {where}", ExitCode.BUG
+        message, exit_code = f"this is a bug in metrics-etl, please report it: {where}", ExitCode.BUG
     else:
         return
 

@@ -45,7 +45,7 @@ def report(
     """Write an HTML page with charts, and what got worse.
 
     Shows latency, cost, failures, evals and the worst calls of each run test. The page is one file without scripts, for a browser
-    or an e-mail. Reads the dataset only: sends no request and needs no key. Needs the extra report.
+    or an e-mail. Reads the dataset only: sends no request and needs no key. Needs the "report" extra.
 
     Example: metrics-etl report --since 30d --output report.html
     """
@@ -88,7 +88,7 @@ def page_module() -> "ModuleType":
         from etl.report import page
     except ModuleNotFoundError as exc:
         raise ConfigurationError(
-            f"metrics-etl report needs the extra report ({exc.name} is not installed): "
+            f'metrics-etl report needs the "report" extra ({exc.name} is not installed): '
             "pip install 'simulation-metrics-etl[report]'"
         ) from None
     return page

@@ -47,14 +47,14 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         Path | None,
         output(
             metavar="FILE",
-            help="Write the figures of the run to this file (.prom) for Prometheus. Needs the extra prometheus.",
+            help='Write the figures of the run to this file (.prom) for Prometheus. Needs the "prometheus" extra.',
         ),
     ] = None,
     dask: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Fetch on the workers of the Dask cluster with this scheduler. Needs the extra dask.",
+            help='Fetch on the workers of the Dask cluster that has this scheduler. Needs the "dask" extra.',
         ),
     ] = None,
     as_json: AsJson = False,
@@ -161,7 +161,7 @@ def load(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make the warehouse equal to the dataset.
+    """Make the warehouse match the dataset.
 
     Every run does this at its end. Use it after an outage, a restored backup or a change by hand. Safe to repeat and to
     interrupt. Sends no request to the API and needs no key. Exits with 3 when the dataset itself is missing rows.

@@ -22,20 +22,20 @@ _SEED = "The same seed makes the same data."
 
 def sandbox(  # noqa: PLR0913 one parameter for each option of the command
     port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="N", help="Port on 127.0.0.1. With 0, a free one.")
+        int, typer.Option(min=0, max=65535, metavar="N", help="Port on 127.0.0.1; 0 picks a free one.")
     ] = 8765,
     seed: Annotated[int, _data(help=_SEED)] = 1,
     run_tests: Annotated[int, _data(min=1, max=1000, help="Number of run tests.")] = 3,
     executions: Annotated[int, _data(min=0, max=100_000, help="Executions per run test.")] = 20,
     calls: Annotated[int, _data(min=0, max=100_000, help="Calls per execution.")] = 25,
-    rate_limit: Annotated[int, _server(min=0, help="Requests per minute. With 0, no limit.")] = 0,
-    latency_ms: Annotated[float, _server(min=0, help="Delay of every answer.")] = 0,
+    rate_limit: Annotated[int, _server(min=0, help="Requests per minute; 0 means no limit.")] = 0,
+    latency_ms: Annotated[float, _server(min=0, help="Delay before each answer.")] = 0,
     faults: Annotated[float, _server(min=0, max=1, help="Share of requests that fail in some way.")] = 0,
 ) -> None:
     """Run a simulated API on this machine, to try things out.
 
     Serves made-up run tests until you press Ctrl-C. Prints the environment variables and the run_tests line that point an
-    export to it; config/sandbox.toml has them for the default port.
+    export at it; config/sandbox.toml has them for the default port.
 
     Example: metrics-etl sandbox --rate-limit 100 --faults 0.02
     """
@@ -65,7 +65,7 @@ def demo(
     """See it work in a minute, without a key or network.
 
     Exports made-up run tests from the sandbox, shows the dataset, changes the source and exports again. Then loads a warehouse
-    (extra duckdb) and writes a report (extra report).
+    (needs the "duckdb" extra) and writes a report (needs the "report" extra).
 
     Example: metrics-etl demo
     """

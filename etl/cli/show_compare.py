@@ -74,7 +74,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     if row.limit:
         verdict += {
             Outcome.EXCEEDED: f", beyond the limit of {row.limit}",
-            Outcome.IN_DOUBT: f", limit of {row.limit} in doubt",
+            Outcome.IN_DOUBT: f", possibly beyond the limit of {row.limit}",
             Outcome.KEPT: f", within {row.limit}",
             Outcome.NOT_JUDGED: f" for the limit of {row.limit}",
         }[found.against(row.limit)]

@@ -30,7 +30,7 @@ def print_status(status: Status, verdict: Verdict, problems_now: Sequence[str]) 
     print_line("dataset", status.dataset)
     print_line("export", f"running: {status.at_work}" if status.at_work else "not running")
     at = status.complete_at
-    print_line("freshness", f"everything was complete {ago(at, now)}" if at else "never complete")
+    print_line("freshness", f"everything was last exported {ago(at, now)}" if at else "never complete")
     if load:
         print_line("warehouse", f"{load.warehouse}, {'tried' if load.problem else 'loaded'} {ago(load.tried_at, now)}")
     print_result("")
@@ -42,7 +42,7 @@ def print_status(status: Status, verdict: Verdict, problems_now: Sequence[str]) 
     _print_problems(status, problems_now)
     print_notices(status.findings)
     if status.set_aside:
-        text = f"{counted(status.set_aside, 'damaged file')} in {status.dataset}/{QUARANTINE}: look at them, then remove them"
+        text = f"{counted(status.set_aside, 'damaged file')} in {status.dataset}/{QUARANTINE}: inspect, then delete"
         print_line("notice", text)
     print_line("next", verdict.next_step)
 
@@ -141,8 +141,8 @@ def _print_reconciliation(result: Reconciliation) -> None:
     print_line(
         "api",
         f"{counted(result.compared, 'execution')} compared in {counted(result.requests, 'request')}: "
-        f"{counted(result.values, 'value')}, "
-        f"{result.same:,} the same, {sum(result.explained.values()):,} explained, {result.unexplained:,} not",
+        f"{counted(result.values, 'value')}: {result.same:,} equal, "
+        f"{sum(result.explained.values()):,} different for a known reason, {result.unexplained:,} for no known reason",
     )
     for name, count in result.explained.most_common():
         print_line("explained", f"{count:,} {name}: {CAUSE_MEANINGS[Cause(name)]}")

@@ -29,7 +29,7 @@ def print_summary(summary: Summary) -> None:
     if summary.load:
         print_line("warehouse", f"{summary.load.warehouse}: {loaded(summary.load)}")
     if misfits := sum(run_test.misfits for run_test in summary.run_tests):
-        print_line("misfits", f"{counted(misfits, 'value')} did not fit their column: see the column extra")
+        print_line("misfits", f'{counted(misfits, "value")} that did not fit: see the column "extra"')
     print_notices(summary.findings)
     if summary.failure:
         print_line("problem", str(summary.failure))
@@ -98,7 +98,7 @@ def _requests(summary: Summary) -> str:
     if summary.requests:
         text += f": {by_purpose(summary.requests_by_purpose)}"
     if summary.saved_requests > 0:
-        text += f"; comparing saved {counted(summary.saved_requests, 'request')}"
+        text += f"; checking for changes first saved {counted(summary.saved_requests, 'request')}"
     return text
 
 

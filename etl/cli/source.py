@@ -26,8 +26,8 @@ def check(
 ) -> None:
     """Check that an export would work.
 
-    Tests the settings, the server, the key, the run tests, the destination, the lock and the warehouse, and leaves nothing
-    changed. It sends one request, and one more for each run test that is not on the first page of the list. The exit code
+    Tests the settings, the server, the key, the run tests, the destination, the lock and the warehouse, and leaves everything
+    as it was. It sends one request, and one more for each run test that is not on the first page of the list. The exit code
     is that of the problem to fix first.
 
     Example: metrics-etl check

@@ -161,7 +161,7 @@ def compare(
     behind = {each.label for each in both if keys.get(each.label, each.run_test) in last_run.incomplete}
     if behind:
         names = ", ".join(map(quoted, sorted(behind)))
-        notices.append(f"the last run did not export everything of {names}: see metrics-etl status")
+        notices.append(f"the last run did not export all of {names}: see metrics-etl status")
     if not can_tell_slow_days((before, after)):
         notices.append(
             f"a slow day would look like a worse agent here: compare date ranges with at least {FEWEST_EXECUTIONS} executions"

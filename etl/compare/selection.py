@@ -212,7 +212,8 @@ def _notices(executions: Sequence[ComparedExecution], selections: Sequence[Selec
     notices = []
     if selections[0].run_test != selections[1].run_test:
         notices.append(
-            f"the baseline is of {quoted(selections[0].run_test)}, the candidate of {quoted(selections[1].run_test)}"
+            f"the baseline belongs to run test {quoted(selections[0].run_test)}, the candidate to "
+            f"{quoted(selections[1].run_test)}: choose both from the same run test"
         )
     for name, selection in zip(("baseline", "candidate"), selections, strict=True):
         states = [each.export_state for each in selection.executions]

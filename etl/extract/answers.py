@@ -126,7 +126,7 @@ def _why_unexpected(exc: Exception, body: bytes) -> str:
         case json.JSONDecodeError():
             return f"JSON that is truncated or invalid at character {exc.pos}" if exc.pos else "not JSON"
         case UnicodeDecodeError():
-            return "not text in utf-8"
+            return "not UTF-8 text"
         case RecursionError():
             return "nested too deeply"
         case _:
@@ -135,7 +135,7 @@ def _why_unexpected(exc: Exception, body: bytes) -> str:
 
 def _result(document: Any) -> Any:
     if field_of(document, "status") is not True:
-        raise UnexpectedError("status is not true")
+        raise UnexpectedError('the field "status" is not true')
     return field_of(document, "result")
 
 

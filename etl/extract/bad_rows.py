@@ -133,7 +133,7 @@ class SkippingReader(Generic[T]):
         if self._is_beyond(position):
             return
         if len(self.unreadable) == MAX_UNREADABLE:
-            message = f"too many rows cannot be read: row {position} and all after it were left out"
+            message = f"too many unreadable rows: row {position} and everything after it were left out"
             self._stop(position, SourceError(message, status=error.status, excerpt=error.excerpt))
             return
         self.unreadable.append(Unreadable(position, error, head, tries=_TRIES))

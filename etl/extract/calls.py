@@ -215,7 +215,7 @@ class Crawl:
     async def _finish(self, execution: OpenExecution, *, is_proved: bool) -> None:
         if not is_proved:
             error = SourceError(
-                f"its calls kept changing in {execution.round} readings of the list; {execution.alive} of the last were fetched",
+                f"its list of calls changed in each of {execution.round} readings; {execution.alive} calls were fetched",
                 tries=execution.round,
             )
             execution.unproved = DeadLetter.of(RUNS, execution.execution_id, error)

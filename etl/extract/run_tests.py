@@ -82,7 +82,7 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
 def no_such_run_test(name: str, listed: Collection[str]) -> str:
     """What is said of a name that the API does not know; ``listed`` are names that it knows."""
     hint = nearest(name, listed, otherwise="metrics-etl discover lists them") if listed else "check the key's workspace"
-    return f"the API knows no run test of this name: {hint}"
+    return f"the API has no run test with this name: {hint}"
 
 
 async def why_unknown(client: Client, name: str, *, page_limit: int) -> str:
@@ -90,7 +90,7 @@ async def why_unknown(client: Client, name: str, *, page_limit: int) -> str:
     try:
         listed = [each.name for each in (await client.get(list_run_tests(Slice(1, page_limit)))).results]
     except (KeyRefusedError, SourceError, SourceUnavailableError):
-        return "the API knows no run test of this name"
+        return "the API has no run test with this name"
     return no_such_run_test(name, listed)
 
 
@@ -109,4 +109,4 @@ def _problems(listing: Listing[RunTest]) -> Iterator[str]:
 
 def left_out(run_test: RunTest) -> str:
     """Why an export leaves out a run test that is not listable."""
-    return f"run test {run_test.run_test_id} left out: the API cannot list executions of {quoted(run_test.name)}: rename it"
+    return f"run test {run_test.run_test_id} left out: the API cannot list executions of {quoted(run_test.name)}: rename that"

@@ -37,11 +37,11 @@ class Skipped(StrEnum):
 
 SKIPPED_MEANINGS: dict[Skipped, str] = {
     Skipped.IN_FLIGHT: "still running: its calls may still change",
-    Skipped.CHANGED: "it changed at the API since its export: metrics-etl run fetches it again",
+    Skipped.CHANGED: "it has changed in the API since it was exported: metrics-etl run fetches it again",
     Skipped.NEW: "not in the dataset yet: metrics-etl run fetches it",
     Skipped.DELETED: "deleted at the source; its rows are kept",
     Skipped.NOT_LISTED: "not in the list: deleted since the last run, or the list changed while it was read",
-    Skipped.UNREADABLE: "the API cannot give its aggregates",
+    Skipped.UNREADABLE: "the API cannot return its aggregates",
     Skipped.UNSOUND: "its files have findings of their own",
 }
 

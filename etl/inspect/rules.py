@@ -108,12 +108,11 @@ class Placement:
         )
         for path, strays in self._strays.items():
             if away := [each for each in strays if each in homes]:
-                text = f"holds rows of {_named('execution', away)}, whose own rows are in {homes[away[0]]}"
+                text = f"holds calls or evals of {_named('execution', away)}, stored in {homes[away[0]]}"
                 yield Finding(Kind.MISPLACED, path, text)
             if alone := [each for each, is_living in strays.items() if is_living and each not in homes]:
-                yield Finding(
-                    Kind.DAMAGED, path, f"holds rows of {_named('execution', alone)} without a row of their own"
-                )
+                text = f"holds calls or evals of {_named('execution', alone)}, missing from the executions table"
+                yield Finding(Kind.DAMAGED, path, text)
 
 
 def _in_two_files(thing: str, ids_in: Mapping[str, pa.Array]) -> Iterator[Finding]:

@@ -73,7 +73,7 @@ def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
     names = chosen_columns(columns, [column.name for column in (*declared.columns, *declared.added_columns)], table)
     files = open_dataset(path, options)
     if run_tests is not None and declared is schema.RUNS_TABLE:
-        raise ConfigurationError("the table runs has no run tests: leave run_tests out")
+        raise ConfigurationError('the table "runs" is not divided by run test: leave run_tests out')
     if changed_since is not None and EXPORTED_AT not in declared.names:
         raise ConfigurationError(f"{table} has no {EXPORTED_AT}: leave changed_since out")
     after = moment("changed_since", changed_since)

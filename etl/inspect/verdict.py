@@ -37,7 +37,7 @@ def judge(status: Status, *, max_age_hours: float | None = None, would_fail: boo
     hours = NIGHTLY_HOURS if max_age_hours is None else max_age_hours
     problem = next(_problems(status, hours, would_fail=would_fail), None)  # the gravest is told
     if problem is None:
-        return Verdict(is_good=True, text=f"Good: everything complete {_complete(status)}", next_step=_VERIFY)
+        return Verdict(is_good=True, text=f"Good: everything was last exported {_complete(status)}", next_step=_VERIFY)
     text, next_step = problem
     if status.at_work:
         text, next_step = f"{text}; an export is running", "metrics-etl status"
@@ -62,7 +62,7 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
     if status.complete_at is None:
         yield "no run has completed all configured run tests yet", _RUN
     elif (status.read_at - status.complete_at).total_seconds() > max_age_hours * 3600:
-        yield f"everything was complete {_complete(status)}, and not since", _RUN
+        yield f"everything was last exported {_complete(status)}", _RUN
 
 
 def _of_last_run(status: Status) -> Iterator[tuple[str, str]]:

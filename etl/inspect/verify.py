@@ -121,9 +121,7 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
     if report.export_at_work:
         report.notices.append(f"an export is running on this dataset ({report.export_at_work})")
     if damaged := files.entries(QUARANTINE):
-        report.notices.append(
-            f"{counted(len(damaged), 'damaged file')} in {QUARANTINE}: look at them, then remove them"
-        )
+        report.notices.append(f"{counted(len(damaged), 'damaged file')} in {QUARANTINE}: inspect, then delete")
     if report.findings and [each.version for each in entries] != [each.version for each in _entries(files)]:
         report.notices.append("files changed while they were read: verify again when the export has ended")
     return report
@@ -228,7 +226,7 @@ class _Reading:
     def _check_run(self, path: str, rows: pa.Table) -> None:
         started = [(row["started_at"], row["export_run_id"]) for row in rows.to_pylist()]
         if [run_path(folder_of(at.astimezone(UTC).date()), run_id) for at, run_id in started] != [path]:
-            self._find(Kind.MISPLACED, path, "should hold exactly one run, that of its name")
+            self._find(Kind.MISPLACED, path, "should hold exactly one run, the one it is named after")
 
 
 def _entries(files: Files) -> list[Entry]:

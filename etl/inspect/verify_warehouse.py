@@ -180,4 +180,4 @@ def _differences(ours: list[tuple[Key, dict[str, Any]]], theirs: list[tuple[Key,
         yield f"{counted(extra, 'row')} too many"
     if changed := [key for key in both if here[key] != there[key]]:
         columns = {name for key in changed for name, value in here[key].items() if there[key][name] != value}
-        yield f"{counted(len(changed), 'row')} with other values ({first_few(sorted(columns))})"
+        yield f"{counted(len(changed), 'row')} with different values ({first_few(sorted(columns))})"

@@ -101,7 +101,7 @@ class OpenPart:
             return pa.Table.from_arrays(arrays, schema=declared)
         except pa.ArrowException as exc:
             raise DestinationError(
-                f"{self._where}: its columns have other types than this version's: {_first_line(exc)}"
+                f"{self._where}: its column types differ from this version's: {_first_line(exc)}"
             ) from exc
 
 
@@ -147,9 +147,9 @@ def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
     if written.metadata.num_rows != len(rows) or not written.schema_arrow.equals(
         table.arrow_schema, check_metadata=True
     ):
-        raise SchemaError(f"{table.name}: an encoded file does not hold the rows that it was given")
+        raise SchemaError(f"{table.name}: the new file differs from its rows: this is a bug, please report it")
     if fault := _excess(written.metadata, len(data), _most_bytes(table)):
-        raise DestinationError(f"{table.name}: a part of one run test {fault}: this version cannot write that")
+        raise DestinationError(f"{table.name}: the file to write {fault}: please report this")
     return data
 
 
@@ -198,7 +198,7 @@ def _excess(footer: pq.FileMetaData, size_bytes: int, most_bytes: int) -> str | 
     unpacked += footer.num_rows * footer.num_columns * _BYTES_PER_VALUE
     if unpacked > most_bytes:
         return f"takes {unpacked / 2**30:,.1f} GiB of memory; at most {most_bytes / 2**30:g} are allowed"
-    return f"has {footer.num_rows:,} rows in {size_bytes:,} bytes" if footer.num_rows > size_bytes else None
+    return f"has {footer.num_rows:,} rows in only {size_bytes:,} bytes" if footer.num_rows > size_bytes else None
 
 
 @contextmanager

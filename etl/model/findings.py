@@ -24,8 +24,9 @@ class Severity(StrEnum):
 
 
 _MISSING, _UNKNOWN, _NOTICE = Severity.MISSING, Severity.UNKNOWN, Severity.NOTICE
-_RUN = "metrics-etl run tries again"
+_RUN = "the next run tries again"
 _MOVE_ASIDE = "move the file out of the dataset; metrics-etl run then fetches its rows again"
+_RUN_OR_MOVE = f"metrics-etl run; if that does not notice the damage, {_MOVE_ASIDE}"
 
 
 class Kind(StrEnum):
@@ -46,10 +47,10 @@ class Kind(StrEnum):
     NO_SUCH_RUN_TEST = (
         "no_such_run_test",
         _MISSING,
-        "the API knows no run test of this name",
-        "correct the name in run_tests, or check that the key is of the right workspace: metrics-etl discover lists the names",
+        "the API has no run test with this name",
+        "correct the name in run_tests, or check that the key belongs to the right workspace: metrics-etl discover lists the names",
     )
-    LIST_FAILED = ("list_failed", _UNKNOWN, "the list of a run test could not be read")
+    LIST_FAILED = ("list_failed", _UNKNOWN, "the list of a run test's executions could not be read")
     LIST_UNPROVED = (
         "list_unproved",
         _UNKNOWN,
@@ -58,7 +59,7 @@ class Kind(StrEnum):
     LIST_WRONG = (
         "list_wrong",
         _UNKNOWN,
-        "a list is missing executions that still exist, as the API says by id: nothing was marked as deleted",
+        "executions are missing from a list, although the API still returns them by id: nothing was marked as deleted",
     )
     LOOK_UP_FAILED = (
         "look_up_failed",
@@ -68,41 +69,41 @@ class Kind(StrEnum):
     ROW_UNREADABLE = (
         "row_unreadable",
         _MISSING,
-        "the API cannot give a row of a list; all others were exported",
-        f"{_RUN}; if it stays for days, report it to the API's operators",
+        "the API cannot return one row of a list; all others were exported",
+        f"{_RUN}; if this goes on for days, report it to the API's operators",
     )
     RUN_TESTS_UNKNOWN = ("run_tests_unknown", _UNKNOWN, 'the list of run tests is not complete (run_tests = "all")')
     NOT_FETCHED = (
         "not_fetched",
         _MISSING,
         "executions that were not fetched, or only in part",
-        "metrics-etl run continues where the last one stopped",
+        "the next run continues where the last one stopped",
     )
     DEAD_LETTER = ("dead_letter", _MISSING, "requests failed after all retries; the errors table has a row for each")
     NEW_STATUS_ENDED = (
         "new_status_ended",
         _MISSING,
-        "executions stopped changing in a status that this version does not know, so their calls are not fetched",
+        "executions seem to have ended in a status that this version does not know, so their calls are not fetched",
         'upgrade, or set [export] calls = "all"',
     )
     ANSWERS_CHANGED = (
         "answers_changed",
         _MISSING,
         "the API's answers changed: columns that used to have values are null",
-        "upgrade the exporter, or tell the API's operators; once the values are back, metrics-etl run fetches them again",
+        "upgrade the exporter, or tell the API's operators; once the values are back, the next run fetches them again",
     )
     RUN_LOST = (
         "run_lost",
         _UNKNOWN,
         "the last run was killed or could not start",
-        "correct what the message names, if anything; then metrics-etl run",
+        "if it left an error message, fix what that says; then run metrics-etl run",
     )
     # the dataset
     QUARANTINED = (
         "quarantined",
         _UNKNOWN,
         "a damaged file was moved to _state/quarantine; the rows that the API still lists were fetched again",
-        "look at the file, then remove it from _state/quarantine; runs do not need it",
+        "inspect the file, then delete it from _state/quarantine; runs do not need it",
     )
     LOST_ROWS = (
         "lost_rows",
@@ -114,18 +115,18 @@ class Kind(StrEnum):
         "damaged",
         _MISSING,
         "an execution whose stored calls or evals differ from what was exported, or whose own row is missing",
-        "metrics-etl run fetches it again, if the API still has it",
+        "the next run fetches it again, if the API still has it",
     )
     MISPLACED = (
         "misplaced",
         _MISSING,
-        "rows outside their execution's part, or stored twice: files were moved or copied by hand",
-        "move the file back to where it was, or a copy out of the dataset; then metrics-etl run",
+        "rows in the wrong file, or stored twice: files were moved or copied by hand",
+        "move a misplaced file back, and a copy out of the dataset; then run metrics-etl run",
     )
     ALTERED = (
         "altered",
         _MISSING,
-        "rows that changed after they were written: other values, or the key of another row",
+        "rows that changed after they were written: they have different values, or another row's key",
         _MOVE_ASIDE,
     )
     SCHEMA = (
@@ -134,7 +135,7 @@ class Kind(StrEnum):
         "a file with columns that this version does not know",
         f"upgrade the exporter if a newer one wrote it; otherwise {_MOVE_ASIDE}",
     )
-    UNREADABLE = ("unreadable", _UNKNOWN, "a damaged file: cut short, or with a wrong checksum", _MOVE_ASIDE)
+    UNREADABLE = ("unreadable", _UNKNOWN, "a damaged file: cut short, or with a wrong checksum", _RUN_OR_MOVE)
     NOT_READ = (
         "not_read",
         _UNKNOWN,
@@ -151,7 +152,7 @@ class Kind(StrEnum):
         "difference",
         _UNKNOWN,
         "an aggregate from the API that differs from the stored calls for no known reason",
-        "metrics-etl run --full-refresh fetches it again; if the difference stays, please report it",
+        "metrics-etl run --full-refresh; if the difference stays, please report it",
     )
     # the warehouse
     NOT_LOADED = ("not_loaded", _MISSING, "the warehouse is behind the dataset", "metrics-etl load")
@@ -163,7 +164,7 @@ class Kind(StrEnum):
     )
     # worth knowing
     DELETED = ("deleted", _NOTICE, "rows got a deleted_at, because the source no longer has them")
-    RENAMED = ("renamed", _NOTICE, "a run test has a new name; its rows have it now, too")
+    RENAMED = ("renamed", _NOTICE, "a run test was renamed; its rows now have the new name")
     FETCHED_AGAIN = ("fetched_again", _NOTICE, "rows were gone or damaged, and were fetched again")
     RUN_TEST_GONE = (
         "run_test_gone",
@@ -175,13 +176,14 @@ class Kind(StrEnum):
     DOCUMENT_SET_ASIDE = (
         "document_set_aside",
         _NOTICE,
-        "a file in _state or runs could not be read: a run moves it to _state/quarantine, other commands ignore it",
+        "a file in the folder _state or runs could not be read: a run moves it to _state/quarantine; other commands ignore it",
+        "nothing; once it is in _state/quarantine, it can be deleted",
     )
     CLOCK = ("clock", _NOTICE, "this machine's clock and the source's differ", "set the clock that is wrong")
     NO_DETAIL = (
         "no_detail",
         _NOTICE,
-        "settling executions were fetched in full, because their details could not be read",
+        "settling executions were fetched again in full, because what changed could not be read",
     )
     KEY_REMOVED = (
         "key_removed",

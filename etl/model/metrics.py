@@ -48,7 +48,7 @@ def _three(name: str, column: str, meaning: str) -> Iterable[Metric]:
 
 
 def _interruptions(who: str, column: str, whom: str) -> Metric:
-    meaning = f"mean of how often the {who} interrupts the {whom}"
+    meaning = f"mean number of times that the {who} interrupts the {whom}"
     return Metric(f"{who}_interruptions", f"conversation_{column}", "1/min", Statistic.MEAN, meaning)
 
 
@@ -68,7 +68,7 @@ METRICS: dict[str, Metric] = {
             "mean customer satisfaction",
             is_higher_worse=False,
         ),
-        Metric("failure_rate", "status", SHARE, Statistic.RATE, "share of the completed and failed calls that failed"),
+        Metric("failure_rate", "status", SHARE, Statistic.RATE, "share of failed among completed and failed calls"),
     )
 }
 

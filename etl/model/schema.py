@@ -39,9 +39,8 @@ EXECUTION_STARTED_AT = _time(
 EXTRA = Column(
     "extra",
     STRING,
-    "Payload fields that no column holds, and values that do not fit their column exactly, nested and to the digit as the API "
-    "sent them. NaN, which is not JSON, and numbers that readers of JSON refuse (1e400, thousands of "
-    "digits) are kept as strings.",
+    "Payload fields that have no column, and values that do not fit their column exactly, with the nesting and every digit as the "
+    "API sent them. NaN, which is not JSON, and numbers that JSON parsers reject (1e400, thousands of digits) are kept as strings.",
     null="null when there are none",
     is_json=True,
 )
@@ -94,7 +93,7 @@ def _reported(name: str, type_: pa.DataType, meaning: str, unit: str) -> Column:
 
 
 def _mean(path: str, meaning: str, unit: str) -> Column:
-    return _field(f"metrics.{path}", FLOAT, f"Mean {meaning}. 0.0 also when no call had data.", unit)
+    return _field(f"metrics.{path}", FLOAT, f"Mean {meaning}. Also 0.0 when no call had data.", unit)
 
 
 def _percentile(name: str, meaning: str) -> Column:
@@ -112,13 +111,13 @@ EXECUTIONS = Table(
         _field(
             "status",
             STRING,
-            "pending, running, completed, failed, cancelled, cancelling or evaluating; a status that is new here is kept as it is.",
+            "pending, running, completed, failed, cancelled, cancelling or evaluating; an unknown status is kept as it is.",
         ),
         _field("started_at", TIMESTAMP, "When the execution was created."),
         _field("completed_at", TIMESTAMP, "When it ended.", null="null while it runs"),
-        _field("total_calls", INT, "Stored counter of calls; may differ from the calls that can be listed.", "calls"),
-        _field("completed_calls", INT, "Stored counter of completed calls.", "calls"),
-        _field("failed_calls", INT, "Stored counter of failed calls.", "calls"),
+        _field("total_calls", INT, "The API's own count of calls; may differ from what it lists.", "calls"),
+        _field("completed_calls", INT, "The API's own count of completed calls.", "calls"),
+        _field("failed_calls", INT, "The API's own count of failed calls.", "calls"),
         _mean("latency.avg_agent_latency_ms", "agent latency over the calls", "ms"),
         _mean("latency.avg_response_time_ms", "response time over the calls", "ms"),
         _percentile("p50", "Median agent latency of the calls."),
@@ -187,7 +186,7 @@ CALLS = Table(
         _field(
             "status",
             STRING,
-            "pending, queued, ongoing, completed, failed, analyzing or cancelled; a status that is new here is kept as it is.",
+            "pending, queued, ongoing, completed, failed, analyzing or cancelled; an unknown status is kept as it is.",
         ),
         _field("duration_seconds", FLOAT, "Length of the call.", "s"),
         _field("latency.avg_agent_latency_ms", FLOAT, "Mean time that the agent took to answer.", "ms"),
@@ -276,15 +275,15 @@ ERRORS = Table(
     (
         Column("endpoint", STRING, "Path of the endpoint that failed.", is_key=True),
         Column("subject_id", STRING, "The call or execution that was asked for.", is_key=True),
-        Column("execution_id", STRING, "The execution that is incomplete because of it.", is_key=True),
+        Column("execution_id", STRING, "The execution that this failure leaves incomplete.", is_key=True),
         RUN_TEST_NAME,
         EXECUTION_STARTED_AT,
         Column("status", INT, "HTTP status of the last try; 0 when there was no answer."),
         _text("message", "What went wrong."),
         _text("excerpt", "The first 200 characters of the last answer."),
         _number("tries", "Requests spent on it by the last run.", "requests"),
-        _time("first_seen_at", "When it failed first."),
-        _time("last_seen_at", "When it failed last."),
+        _time("first_seen_at", "When it first failed."),
+        _time("last_seen_at", "When it last failed."),
         EXPORT[0],
     ),
     _PARTITIONS,

@@ -96,7 +96,7 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
         (
             fetched.fetched_whole,
             Kind.NO_DETAIL,
-            f"{counted(fetched.fetched_whole, 'settling execution')} fetched in full: {fetched.failure}",
+            f"{counted(fetched.fetched_whole, 'settling execution')} fetched again in full: {fetched.failure}",
         ),
     ):
         if count:

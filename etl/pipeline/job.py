@@ -187,7 +187,7 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
         failure = _reason_to_stop(group)
     except* Exception as group:  # noqa: BLE001 recorded here, raised below
         bug = next(leaves(group))
-        failure = ExporterError(f"a bug: {type(bug).__name__}: {bug}")
+        failure = ExporterError(f"this is a bug in metrics-etl, please report it: {type(bug).__name__}: {bug}")
     summary = await conclude(run, record, state, failure)
     if settings.warehouse.url and not isinstance(failure, InterruptedRunError | DestinationError) and bug is None:
         await _load(run, summary, stop)

@@ -55,13 +55,13 @@ def _samples(summary: Summary) -> Iterator[tuple[str, str, float, dict[str, str]
     yield "run_duration_seconds", "How long the last run took.", summary.seconds, {}
     for purpose, sent in summary.requests_by_purpose.items():
         yield "run_requests", "Requests that the last run sent, by purpose.", sent, {"purpose": purpose}
-    yield "run_saved_requests", "Requests that comparing saved in the last run.", summary.saved_requests, {}
+    yield "run_saved_requests", "Requests that the last run avoided by comparing first.", summary.saved_requests, {}
     yield "run_retries", "Requests that the last run sent again.", summary.retries, {}
     yield "run_rejections", "Requests of the last run that the rate limit refused.", summary.rejections, {}
     yield "run_written_bytes", "Bytes that the last run wrote.", summary.size_bytes, {}
     yield "run_problems", "How many things were missing or wrong after the last run.", len(summary.problems), {}
     if (limit := summary.requests_per_minute) is not None:
-        yield "rate_limit_requests_per_minute", "The rate limit that was kept.", limit, {}
+        yield "rate_limit_requests_per_minute", "The rate limit that the last run kept to.", limit, {}
     for table, rows in summary.rows.items():
         yield "run_rows", "Rows that the last run wrote, new or changed.", rows, {"table": table}
     complete = summary.completeness

@@ -22,11 +22,9 @@ def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
     state = load_state(run.dataset, set_aside=set_aside)
     for path in state.unreadable:
         if parse_run_path(path):
-            record.find(Kind.DOCUMENT_SET_ASIDE, path, "damaged, set aside; it held no rows from the source")
+            record.find(Kind.DOCUMENT_SET_ASIDE, path, "damaged; it held no rows from the source")
         else:
-            record.find(
-                Kind.QUARANTINED, path, "damaged, set aside; the rows that the API still lists are fetched again"
-            )
+            record.find(Kind.QUARANTINED, path, "damaged; the rows that the API still lists are fetched again")
     return state
 
 

@@ -160,7 +160,7 @@ def dask_module() -> Any:
         import etl.pipeline.engine.dask as module  # noqa: PLC0415 imported on use, where its package is installed
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"[engine] kind: dask needs the extra dask ({error.name} is not installed): "
+            f'[engine] kind: dask needs the "dask" extra ({error.name} is not installed): '
             "pip install 'simulation-metrics-etl[dask]'"
         ) from None
     return module

@@ -105,7 +105,7 @@ def change_words(change: Row) -> str:
 
 def comparison(baseline: Selection, candidate: Selection) -> str:
     """What is compared with what."""
-    doubt = "" if can_tell_slow_days((baseline, candidate)) else "; a slow day looks like a worse agent here"
+    doubt = "" if can_tell_slow_days((baseline, candidate)) else "; one slow day can look like a worse agent"
     return f"{selection_text(candidate)}, against {selection_text(baseline)}{doubt}"
 
 
@@ -144,7 +144,7 @@ def sections(figures: Figures) -> list[Section]:
         LATENCIES[0]: ("Agent latency", f"{_meaning(LATENCIES[0])}: {weekly}"),
         LATENCIES[1]: ("Chat latency", f"{_meaning(LATENCIES[1])}: {weekly}"),
         "calls": (f"Calls per {step}", "Calls by how they ended."),
-        "cost": (f"Cost per {step}", f"{_meaning(COST)}, summed up, in US dollars."),
+        "cost": (f"Cost per {step}", f"{_meaning(COST)}, added up, in US dollars."),
         "interruptions": ("Interruptions", f"{agent} and {user[0].lower()}{user[1:]}: means of each week's calls."),
     }
     return [Section(*words[name], chart) for name, chart in charts_of(figures).items()]

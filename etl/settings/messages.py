@@ -58,7 +58,7 @@ def mistakes_of(
             table = 'must be a name in quotes, or a table such as { name = "My Agent Test" }'
             yield f"{where} {table if len(place) > 1 else IS_SECTION}"
         else:
-            text = _TEXTS.get(kind) or _TEXTS.get(kind.partition("_")[0], "cannot be used")
+            text = _TEXTS.get(kind) or _TEXTS.get(kind.partition("_")[0], "is not a valid value")
             message = text.format(**error.get("ctx", {})).replace("'", '"')
             yield f"{where} {message}, got {_shown(error['input'])}"
 

@@ -225,7 +225,7 @@ def _refuse_warehouse_in_tables(url: str, dataset: str) -> None:
     root = f"{dataset.rstrip('/')}/"
     folder = place.removeprefix(root).partition("/")[0] if place.startswith(root) else ""
     if folder in (*schema.TABLES, "_state"):
-        raise ValueError(f"[warehouse] url lies in the dataset's own folder {folder}: name a place outside the dataset")
+        raise ValueError(f"[warehouse] url is inside the dataset's folder {folder}: choose a place outside it")
 
 
 def _read_file(file: Path, *, may_be_missing: bool) -> dict[str, Any]:

@@ -52,10 +52,10 @@ def refuse_day_to_come(since: date | None) -> date | None:
 
 
 class RunTest(_Section):
-    """One run test to export: its name at the API, the key that names its partition, and the first day to export."""
+    """One run test to export: its name in the API, the key that names its partition, and the first day to export."""
 
     name: str = Field(min_length=1)
-    """name at the API"""
+    """name in the API"""
     key: str = Field(
         "",
         description="names the folder, run_test=KEY: lower-case letters and digits, joined by - or _, starting with a letter; "
@@ -110,7 +110,7 @@ class Api(_Section):
         BeforeValidator(lambda value: None if value == "auto" else value),
         WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 10_000_000}]}),
     ] = Field(None, json_schema_extra={"default": "auto", "type": ["string", "integer"]})
-    """rate limit to keep: a number, or "auto" to learn it from the API's answers"""
+    """rate limit to stay within: a number, or "auto" to learn it from the API's answers"""
     quota_share: float = Field(1.0, gt=0, le=1)
     """share of the rate limit to use, above 0 up to 1; the rest is left for others"""
     page_limit: int = Field(1024, ge=1, le=16384)
@@ -135,7 +135,7 @@ class Api(_Section):
         if url is None:
             raise ValueError(f"must be an https:// address, got {without_secrets(value)}")
         if {url.username, url.password, url.query, url.fragment} != {None}:
-            raise ValueError("must hold nothing but scheme, host and path")
+            raise ValueError("must contain only scheme, host and path")
         if url.scheme == "http" and not _is_loopback(url.host or ""):
             raise ValueError(f"must be https:// (plain http:// is allowed for this machine only), got {value!r}")
         return str(url).rstrip("/")
@@ -147,7 +147,7 @@ class Api(_Section):
             return None
         # The value is never repeated: it may hold a password.
         if "@" in value:
-            raise ValueError("must not hold credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD")
+            raise ValueError("must not contain credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD")
         url = _http_url(value)
         if url is None or url.scheme != "http" or url.path != "/" or {url.query, url.fragment} != {None}:
             raise ValueError(
@@ -190,8 +190,8 @@ class Destination(_Section):
     path: str = Field(
         "data",
         min_length=1,
-        description="folder of the dataset; default: data, next to this file or to its folder config; "
-        'or a bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER" (needs the extra bucket)',
+        description="folder of the dataset; default: data, next to this file, or next to the folder config if it is in that; "
+        'or a bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER" (needs the "bucket" extra)',
     )
     compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
         "zstd", description='"zstd", "snappy", "gzip" or "none"'
@@ -221,7 +221,7 @@ class Destination(_Section):
         known = BUCKETS.get(scheme_of(others.data.get("path", "")) or "", frozenset())
         for name in value.keys() - known:
             hint = nearest(name, known) if known else "only a bucket has options"
-            raise ValueError(f"must not hold {name}: {hint}; credentials stay in their usual places")
+            raise ValueError(f"must not contain {name}: {hint}; credentials do not belong here")
         return value
 
 
@@ -229,7 +229,7 @@ class Engine(_Section):
     """Who fetches."""
 
     kind: Literal["asyncio", "dask"] = "asyncio"
-    """"asyncio": this process fetches; "dask": the workers of a Dask cluster do (needs the extra dask)"""
+    """"asyncio": this process fetches; "dask": the workers of a Dask cluster do (needs the "dask" extra)"""
     address: str | None = None
     """address of the Dask scheduler"""
 
@@ -246,7 +246,7 @@ class Warehouse(_Section):
     """Which warehouse the dataset is loaded into, and the schema of its tables there."""
 
     url: str | None = None
-    """warehouse to keep equal to the dataset, see docs/warehouses.md"""
+    """warehouse to keep in sync with the dataset, see docs/warehouses.md"""
     namespace: str = Field(DEFAULT_NAMESPACE, alias="schema")
     """schema of its tables; created if missing"""
 
@@ -284,7 +284,7 @@ class Warehouse(_Section):
         # The value is never repeated: it may hold a password.
         user, at, _ = rest.rpartition("@")  # whatever a password holds
         if (at and ":" in user) or "password" in rest.partition("?")[2].lower():
-            raise ValueError("must not hold a password: set PGPASSWORD, or use the driver's usual places")
+            raise ValueError("must not contain a password: set PGPASSWORD, or put it where the driver looks for it")
         server, _, options = rest.partition("?")
         if scheme == "postgresql" and not server.partition("/")[2] and "dbname=" not in options:
             raise ValueError("must name a database, as in postgresql://user@host/database, got none")
@@ -303,7 +303,7 @@ class Warehouse(_Section):
 
 
 class Compare(_Section):
-    """How much worse a metric may get before ``metrics-etl compare`` says so by its exit code."""
+    """How much worse a metric may get before ``metrics-etl compare`` signals it with its exit code."""
 
     max_regression: dict[str, str] = {}
     """limits for compare, by metric: "10%" of the baseline, or "2pp" (percentage points) for a rate"""

@@ -37,11 +37,11 @@ class Cause(StrEnum):
 
 CAUSE_MEANINGS: dict[Cause, str] = {
     Cause.ZERO_FOR_NULL: "no call has a value: the API says 0, the dataset null",
-    Cause.ROUNDING: "the API rounds: less than half of its last digit",
+    Cause.ROUNDING: "the API rounds: the difference is less than half a unit in its last digit",
     Cause.DELETED_CALLS: "the API still counts calls that were deleted",
     Cause.DEAD_LETTER: "a call could not be exported, or has its old values: see the errors table",
     Cause.MISFIT: "a value that does not fit its column is kept in extra",
-    Cause.BOT_MESSAGES: "a call has no turn count: the API then uses the number of the bot's messages, which it does not give",
+    Cause.BOT_MESSAGES: "a call has no turn count: the API then uses the number of the bot's messages, which it does not return",
     Cause.LEFT_OUT: "the API leaves the aggregate out",
 }
 
@@ -135,7 +135,7 @@ class Mismatch:
     def __str__(self) -> str:
         """Both values, for a message."""
         ours = "null" if self.of_calls is None else f"{self.of_calls:g}"
-        return f"{self.name} is {self.of_api} at the API, {ours} computed from the exported calls"
+        return f"{self.name} is {self.of_api} according to the API, {ours} computed from the exported calls"
 
 
 NO_CALLS = Recomputed(

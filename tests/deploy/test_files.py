@@ -100,7 +100,7 @@ async def test_cron_line_runs_in_crons_bare_environment_and_prints_problems_alon
 
     assert nights == [Ended(0, "", "")] * 2
     assert (partial.exit_code, partial.stdout) == (3, "")
-    assert "'Nobody': the API knows no run test of this name" in partial.stderr
+    assert "'Nobody': the API has no run test with this name" in partial.stderr
     assert held.exit_code == 75
     assert held.stderr.startswith("error: another export holds ")
 

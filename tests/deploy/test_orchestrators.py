@@ -115,6 +115,6 @@ async def test_each_tool_does_what_the_exit_code_asks_for(tool: str, server: San
 
     found = json.loads(answer.splitlines()[-1])
     assert {case: outcome for case, (outcome, _) in found.items()} == EXPECTED
-    assert "knows no run test of this name" in found["partial"][1], "the alert tells what is missing"
+    assert "has no run test with this name" in found["partial"][1], "the alert tells what is missing"
     if tool != "airflow":
         assert found["unavailable"][1] == "4 times"

@@ -171,14 +171,14 @@ async def test_whoever_may_only_read_can_tell_whether_the_dataset_is_complete(
     methods = {told.method for told in proxy.requests}
     checked = await metrics_etl("check", "--json", cwd=tmp_path, env=env)
 
-    assert found["status"].stdout.startswith("Good: everything complete 0 min ago")
+    assert found["status"].stdout.startswith("Good: everything was last exported 0 min ago")
     assert (found["verify"].exit_code, methods) == (0, {"GET"})
     problems = [
         {each["subject"]: each["detail"] for each in told.document["checks"] if each["outcome"] == "problem"}
         for told in (found["check --read-only --json"], checked)
     ]
     assert "destination" not in problems[0]
-    assert "the credentials may not put it" in problems[1]["destination"]
+    assert "no permission to put it" in problems[1]["destination"]
 
 
 async def test_what_is_wrong_with_a_bucket_is_one_line(seaweed_store: Store, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ async def test_run_that_failed_since_is_a_notice(folder: Path, tmp_path: Path) -
     write_settings(tmp_path, ["Checkout flow"], '[api]\nbase_url = "http://127.0.0.1:9"\nmax_tries = 1')
     failed = await metrics_etl("run", cwd=tmp_path, env=environment())
     since = await compare(tmp_path, *CHECKOUT, "--json")
-    text = "the last run did not export everything of 'Checkout flow': see metrics-etl status"
+    text = "the last run did not export all of 'Checkout flow': see metrics-etl status"
     assert (failed.exit_code, text in whole.document["notices"], text in since.document["notices"]) == (5, False, True)
 
 

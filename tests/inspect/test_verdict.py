@@ -57,7 +57,7 @@ def ended(exit_code: int, message: str | None = None) -> RunStatus:
 
 
 def test_everything_complete_this_night_is_good() -> None:
-    expected = ("Good: everything complete 5 h ago", "metrics-etl verify")
+    expected = ("Good: everything was last exported 5 h ago", "metrics-etl verify")
     left_out = replace(WHOLE, is_configured=False, is_complete=False, complete_at=None, incomplete=2)
     for changes in ({}, {"run_tests": (WHOLE, left_out)}, {"findings": (DELETED,)}):
         assert told(**changes) == expected
@@ -106,7 +106,7 @@ FUTURE = NOW + timedelta(days=400)
         ({"lost_run": REFUSED_RUN}, "the last run could not start: no key", "check"),
         ({"runs": (ended(3),)}, "the last run ended with exit 3 (word)", "run"),
         ({"runs": (), "complete_at": None}, "no run has completed all configured run tests yet", "run"),
-        ({"complete_at": MONDAY}, "everything was complete 2 days ago, and not since", "run"),
+        ({"complete_at": MONDAY}, "everything was last exported 2 days ago", "run"),
         (
             {"complete_at": None, "future_run_at": FUTURE},
             "a run ended at 2027-12-30 07:00, which is in the future: a clock is wrong",
@@ -114,7 +114,7 @@ FUTURE = NOW + timedelta(days=400)
         ),
         (
             {"complete_at": MONDAY, "at_work": "pid 1"},
-            "everything was complete 2 days ago, and not since; an export is running",
+            "everything was last exported 2 days ago; an export is running",
             "status",
         ),
     ],

@@ -198,7 +198,7 @@ BREAKS: dict[Callable[[Place], Path], tuple[Kind, str, set[Kind]]] = {
     damage_a_page: (Kind.UNREADABLE, "cannot be read: ", set()),
     link_a_file: (Kind.FOREIGN_FILE, "is a symbolic link", {DAMAGED, Kind.LOST_ROWS}),
     put_a_file_of_another_name: (Kind.FOREIGN_FILE, "is not a file of this dataset", set()),
-    copy_a_run_to_another_month: (MISPLACED, "should hold exactly one run, that of its name", set()),
+    copy_a_run_to_another_month: (MISPLACED, "should hold exactly one run, the one it is named after", set()),
 }
 """What is found where it was broken, and what else follows from it elsewhere."""
 
@@ -257,7 +257,7 @@ def test_files_in_the_quarantine_are_a_notice_and_columns_that_an_older_version_
     pq.write_table(rows.drop_columns(["extra", "raw"]).replace_schema_metadata(), path)
     report = place.verify()
     assert report.findings == []
-    assert report.notices == ["1 damaged file in _state/quarantine: look at them, then remove them"]
+    assert report.notices == ["1 damaged file in _state/quarantine: inspect, then delete"]
 
     pq.write_table(rows.drop_columns(["scenario_name"]), path)  # which had values
     assert [each.kind for each in place.verify().findings] == [ALTERED]

@@ -159,7 +159,7 @@ def test_another_type_is_converted_where_nothing_is_lost_and_else_refused(files,
     assert part.is_outdated
     if is_refused:
         with pytest.raises(
-            DestinationError, match=r"part-0\.parquet: its columns have other types than this version's: "
+            DestinationError, match=r"part-0\.parquet: its column types differ from this version's: "
         ) as e:
             part.read(["duration_seconds"])
         assert not isinstance(e.value, UnreadableError)

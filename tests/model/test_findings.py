@@ -9,7 +9,7 @@ from etl.cli.commands import app
 from etl.model.findings import Finding, Kind, Severity, alarms
 
 COMMANDS = get_command(app).commands.keys()  # type: ignore[attr-defined]
-ACTIONS = ("correct", "set", "upgrade", "look at", "rotate", "report", "move", "leave")
+ACTIONS = ("correct", "set", "upgrade", "inspect", "rotate", "report", "move", "leave", "if", "the next run")
 """What a person does who is told to do something else than to type a command."""
 
 
@@ -47,5 +47,5 @@ def test_finding_shows_its_subject_and_all_that_a_script_needs():
         "severity": "unknown",
         "subject": "Check\nout",
         "text": "3 of its executions exist",
-        "next_step": "metrics-etl run tries again",
+        "next_step": "the next run tries again",
     }

@@ -199,7 +199,7 @@ async def test_some_of_all_and_a_later_day(server: Sandbox, export: Export, tmp_
     assert recent.exit_code == 0
     assert min(each.started_at.date() for each in fetched(server, recent)) == days[-1]
     unknown = await export(only=["No such test"])
-    assert "the API knows no run test of this name" in unknown.problems[0]
+    assert "the API has no run test with this name" in unknown.problems[0]
 
 
 def fetched(server: Sandbox, summary: Summary) -> list[Execution]:

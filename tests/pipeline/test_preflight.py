@@ -72,7 +72,7 @@ async def test_rate_limit_is_told_where_it_is_known() -> None:
 )
 async def test_unknown_run_test_is_named_with_what_may_be_meant(server: Sandbox, name: str, hint: str) -> None:
     found = (await checked(server, [names(server)[0], name]))[Subject.RUN_TESTS]
-    assert (found.exit_code, found.detail) == (2, f"{name!r}: the API knows no run test of this name: {hint}")
+    assert (found.exit_code, found.detail) == (2, f"{name!r}: the API has no run test with this name: {hint}")
 
 
 async def test_mistyped_run_test_gets_the_same_hint_from_every_command(server: Sandbox) -> None:
@@ -85,7 +85,7 @@ async def test_mistyped_run_test_gets_the_same_hint_from_every_command(server: S
     exported = read_table(settings.destination.path, "executions")
     report = await reconcile(settings, {}, unsound=(), on_hold=lambda _seconds: None)
     told += map(str, report.findings)
-    assert told == [f"'{wrong}': the API knows no run test of this name: did you mean '{right}'?"] * 3
+    assert told == [f"'{wrong}': the API has no run test with this name: did you mean '{right}'?"] * 3
 
     write_settings(Path(), [right, *others], "[api]", f'base_url = "{server.base_url}"')
     with pytest.raises(ConfigurationError, match=f"did you mean '{right}'"):
@@ -102,7 +102,7 @@ async def test_hint_that_cannot_be_had_costs_the_run_nothing(server: Sandbox, st
     write_settings(Path(), [*names(server), *wrong], "[api]", f'base_url = "{server.base_url}"', "max_tries = 1")
     summary = await job.export(Settings.load())
     assert (summary.exit_code, summary.rows["executions"]) == (3, 3)
-    assert sorted(summary.problems) == [f"'{name}': the API knows no run test of this name" for name in wrong]
+    assert sorted(summary.problems) == [f"'{name}': the API has no run test with this name" for name in wrong]
 
 
 async def test_run_test_beyond_the_first_page_is_asked_for_by_name() -> None:

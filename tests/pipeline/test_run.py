@@ -15,7 +15,7 @@ def test_without_dask_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ConfigurationError) as caught:
         dask_module()
     assert str(caught.value) == (
-        "[engine] kind: dask needs the extra dask (distributed is not installed): "
+        '[engine] kind: dask needs the "dask" extra (distributed is not installed): '
         "pip install 'simulation-metrics-etl[dask]'"
     )
 

@@ -142,7 +142,7 @@ async def test_detail_that_is_never_to_be_had_is_soon_asked_for_no_more(tmp_path
         )
         second = await job.export(settings_for(server, tmp_path / "data", api={"concurrency": 1}), clock=lambda: LATER)
     assert sum(request.path.startswith(DETAIL) for request in server.requests) == 5
-    assert "executions fetched in full" in "\n".join(second.notices)
+    assert "executions fetched again in full" in "\n".join(second.notices)
 
 
 async def test_settling_by_refetch_fetches_everything(world: World, tmp_path: Path) -> None:

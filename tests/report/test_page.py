@@ -12,7 +12,7 @@ from etl.report.page import comparison, headline, page, pictures
 from tests.report.rows import LATENCY, call, execution, figures, output
 
 AT = datetime(2026, 11, 26, 7, tzinfo=UTC)
-GOOD = Verdict(is_good=True, text="Good: everything complete 5 h ago", next_step="metrics-etl verify")
+GOOD = Verdict(is_good=True, text="Good: everything was last exported 5 h ago", next_step="metrics-etl verify")
 VOID = {"meta", "link", "br", "line", "path", "rect"}
 
 
@@ -94,7 +94,7 @@ def test_doubt_about_slow_days_is_told_where_executions_are_few():
     many = [execution(f"e{n}", day=n) for n in range(15)]
     calls = [call(n, of=f"e{n % 15}", day=n % 15, **{LATENCY: 100 + n % 7}) for n in range(600)]
     few, enough = of_two_weeks(), figures(calls, executions=many, key="many")
-    doubt = "; a slow day looks like a worse agent here"
+    doubt = "; one slow day can look like a worse agent"
     assert [comparison(*each.selections).endswith(doubt) for each in (few, enough)] == [True, False]
     for shown, words in (([few], "1 run test has"), ([few, few, enough], "2 run tests have"), ([enough], None)):
         (note,) = [each for each in Elements(page(contents(*shown))).texts("p") if each.startswith("For each run test")]

@@ -22,7 +22,7 @@ EXAMPLE = (ROOT / "config" / "example.toml").read_text(encoding="utf-8")
 NOT_TOLD = (
     "names 'A' twice",  # in two forms, or with two keys
     "have the same key",
-    "lies in the dataset",
+    "is inside the dataset",
     "must be a number, got nan",  # JSON has no nan
     *(
         "[api] base_url must",
@@ -30,7 +30,7 @@ NOT_TOLD = (
         "cannot be used with an http:// base_url",
         "must be a power of two",
     ),
-    *("[destination] path must be", "options must not hold"),
+    *("[destination] path must be", "options must not contain"),
     *("[warehouse] url must", "[warehouse] schema must", "max_regression n"),
 )
 """What the schema leaves to ``check``."""

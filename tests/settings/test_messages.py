@@ -14,8 +14,8 @@ from tests.settings.reading import mistake, mistakes, read_settings
 NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS)"
 WAREHOUSE_URLS = ", ".join(f"{each}://…" for each in WAREHOUSES)
 DESTINATIONS = "a folder, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://BUCKET/FOLDER"
-NO_PASSWORD = "set PGPASSWORD, or use the driver's usual places"
-ELSEWHERE = "credentials stay in their usual places"
+NO_PASSWORD = "set PGPASSWORD, or put it where the driver looks for it"
+ELSEWHERE = "credentials do not belong here"
 KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and committed: set"
 
 
@@ -40,7 +40,7 @@ MISTAKES = {
         ("[apy]\nconcurrency = 5", "apy is unknown: did you mean 'api'?"),
         (
             '[destination]\npath = "/d"\n[warehouse]\nurl = "delta:///d/calls/w"',
-            "[warehouse] url lies in the dataset's own folder calls: name a place outside the dataset",
+            "[warehouse] url is inside the dataset's folder calls: choose a place outside it",
         ),
         ("api = 3", "api is a section: set its keys instead"),
         ("concurrency = 8", "concurrency belongs in [api]"),
@@ -67,14 +67,14 @@ MISTAKES = {
             'base_url = "http://10.0.0.1/"',
             "base_url must be https:// (plain http:// is allowed for this machine only), got 'http://10.0.0.1/'",
         ),
-        ('base_url = "https://user:canary@host"', "base_url must hold nothing but scheme, host and path"),
+        ('base_url = "https://user:canary@host"', "base_url must contain only scheme, host and path"),
         ('base_url = "https://api example"', "base_url must be an https:// address, got 'https://api example'"),
         ('base_url = "ftp://host"', "base_url must be an https:// address, got 'ftp://host'"),
         ('api_key = "canary"', f"api_key{KEY_IN_FILE} FI_API_KEY or FI_API_KEY_FILE"),
         ('proxy_password = "canary"', f"proxy_password{KEY_IN_FILE} FI_PROXY_PASSWORD or FI_PROXY_PASSWORD_FILE"),
         (
             'proxy = "http://user:canary@proxy:3128"',
-            "proxy must not hold credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD",
+            "proxy must not contain credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD",
         ),
         *(
             (f'proxy = "{value}"', f"proxy {NO_PROXY}")
@@ -97,7 +97,7 @@ MISTAKES = {
             )
         ),
         *(
-            (f'url = "postgresql://{rest}"', f"url must not hold a password: {NO_PASSWORD}")
+            (f'url = "postgresql://{rest}"', f"url must not contain a password: {NO_PASSWORD}")
             for rest in (
                 *("user:canary@h/d", "user:can/ary@h/d", "user:can?ary@h/d"),
                 *("h/d?password=canary", "h/d?PASSWORD=canary"),
@@ -141,13 +141,13 @@ MISTAKES = {
         ('path = "s3://KEY:canary@b/x"', "path must be s3://BUCKET/FOLDER, got s3://…"),
         (
             'path = "s3://b"\n[destination.options]\nsecret_access_key = "canary"',
-            f"options must not hold secret_access_key: choose from {', '.join(map(repr, sorted(BUCKETS['s3'])))}; {ELSEWHERE}",
+            f"options must not contain secret_access_key: choose from {', '.join(map(repr, sorted(BUCKETS['s3'])))}; {ELSEWHERE}",
         ),
         (
             'path = "s3://b"\noptions = "canary"',
             "options must be a table whose values are text, true or false",
         ),
-        ('options = { region = "x" }', f"options must not hold region: only a bucket has options; {ELSEWHERE}"),
+        ('options = { region = "x" }', f"options must not contain region: only a bucket has options; {ELSEWHERE}"),
     ],
 }
 """By section, what is written in it, and what is said."""

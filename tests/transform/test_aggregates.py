@@ -135,5 +135,5 @@ def test_aggregates_that_are_left_out_are_explained(payload: Metrics) -> None:
 
 def test_both_values_are_told() -> None:
     assert str(Mismatch("chat.avg_csat_score", 4.25, None, None)) == (
-        "chat.avg_csat_score is 4.25 at the API, null computed from the exported calls"
+        "chat.avg_csat_score is 4.25 according to the API, null computed from the exported calls"
     )

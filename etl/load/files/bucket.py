@@ -112,7 +112,7 @@ class BucketFiles:
                 "wrongly; run again"
             ) from exc
         if found.size_bytes > most_bytes:
-            raise ForeignFileError(f"{self.where(path)}: {found.size_bytes:,} bytes, expected at most {most_bytes:,}")
+            raise ForeignFileError(f"{self.where(path)}: {found.size_bytes:,} bytes: the limit is {most_bytes:,}")
         self._note(found, data)
         return data
 
@@ -150,7 +150,7 @@ class BucketFiles:
         self._require_lease()
         seen = self._seen(path)
         if seen is None or self._objects.head(path).version.e_tag != seen.version.e_tag:
-            raise DestinationError(f"{self.where(path)}: changed by another program since it was read")
+            raise DestinationError(f"{self.where(path)}: changed by another program since it was read: run again")
         self._objects.delete(path)
         self._kept.pop(path, None)
         if self._listed is not None:

@@ -127,7 +127,7 @@ def refuse_other_things(where: str, names: Iterable[str]) -> None:
     found = sorted(name for name in names if not name.startswith(".") and name != "lost+found")
     if found and not {STATE, *schema.TABLES}.intersection(found):
         raise DestinationError(
-            f"{where}: no dataset, and not empty ({found[0]}): name another folder in [destination] path, or a new one in it"
+            f"{where} is not empty ({found[0]}) and holds no dataset: set [destination] path to a new or empty folder"
         )
 
 

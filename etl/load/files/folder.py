@@ -16,8 +16,8 @@ _FIXES = {
     errno.EPERM: "let this user read and write it",
     errno.EROFS: "mount it for writing",
     errno.EISDIR: "remove it",
-    errno.ENOTDIR: "a file lies in its way: move it, or give another [destination] path",
-    errno.ELOOP: "put the file or folder itself there",
+    errno.ENOTDIR: "a file is in the way: move it, or choose another [destination] path",
+    errno.ELOOP: "replace the link with the file or folder itself",
     errno.EXDEV: "keep the dataset on one file system",
 }
 

@@ -123,7 +123,7 @@ class LocalFiles:
         """The file's bytes; ForeignFileError when it is not a regular file, or has more bytes than ``most_bytes``."""
         with self._naming(path), os.fdopen(open_regular(self.root / path), "rb") as file:
             if (size_bytes := os.fstat(file.fileno()).st_size) > most_bytes:
-                raise ForeignFileError(f"{self.root / path}: {size_bytes:,} bytes, expected at most {most_bytes:,}")
+                raise ForeignFileError(f"{self.root / path}: {size_bytes:,} bytes: the limit is {most_bytes:,}")
             if len(data := file.read()) != size_bytes:
                 raise DestinationError(f"{self.where(path)}: {len(data):,} of {size_bytes:,} bytes arrived: run again")
             return data
@@ -204,7 +204,7 @@ class LocalFiles:
             if each.is_symlink():
                 yield Entry(path, oddity=_LINK)
             elif each.is_dir() and each.name.endswith(".parquet"):
-                yield Entry(path, oddity="is a folder, where a file should be: remove it")
+                yield Entry(path, oddity="is a folder, where a file should be: move it out of the dataset")
             elif each.is_dir():
                 yield from self._walk(path)
             elif not each.is_file():

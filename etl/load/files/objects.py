@@ -111,7 +111,7 @@ class Objects:
         if seen.generation is None:  # lists do not tell it
             found = self.head(path)
             if found.version.e_tag != seen.e_tag:
-                raise ConflictError(f"{self.url}/{path}: changed by another program since it was listed")
+                raise ConflictError(f"{self.url}/{path}: changed by another program since it was listed: run again")
             seen = found.version
         return {"e_tag": seen.e_tag, "version": seen.generation or ""}
 

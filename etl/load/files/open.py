@@ -30,7 +30,7 @@ def open_files(location: str, options: Options | None = None) -> Files:
             raise ConfigurationError(f"{location}: this machine has no such user: write the path in full") from None
     if scheme not in BUCKETS:
         raise ConfigurationError(
-            f"{scheme}://…: give a folder, or a URL of {', '.join(f'{each}://' for each in BUCKETS)}"
+            f"{scheme}://… is not supported: use a folder, or a URL that starts with {', '.join(f'{each}://' for each in BUCKETS)}"
         )
     from etl.load.files.bucket import BucketFiles  # noqa: PLC0415 as above
 

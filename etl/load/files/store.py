@@ -170,7 +170,7 @@ def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError
     where = f"{url}/{path}" if path else url
     text = str(exc).split("\n\nDebug source")[0]
     if isinstance(exc, exceptions.AlreadyExistsError | exceptions.PreconditionError):
-        return ConflictError(f"{where}: changed by another program since it was read; nothing was lost")
+        return ConflictError(f"{where}: changed by another program since it was read; nothing was lost: run again")
     if any(address in text for address in _METADATA_ADDRESSES):
         return DestinationError(f"{url}: no credentials found: {_NO_CREDENTIALS[urlsplit(url).scheme]}")
     if _NO_ANSWER in text:
@@ -182,10 +182,10 @@ def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError
         return StoreFailedError(f"{url}: what answers there is not an object store: check the endpoint")
     if isinstance(exc, FileNotFoundError):
         if kind == "put":
-            return ConflictError(f"{where}: removed by another program since it was read; nothing was lost")
+            return ConflictError(f"{where}: removed by another program since it was read; nothing was lost: run again")
         return FileMissingError(f"{where}: no such object")
     if re.search(_REFUSED, text):
-        return DestinationError(f"{where}: the credentials may not {kind} it: allow that for all objects below {url}")
+        return DestinationError(f"{where}: no permission to {kind} it: grant it for all objects below {url}")
     if code:
         message = re.search(r"<Message>([^<]*)</Message>", text)
         text = f"the store answers {code}" + (f": {message[1]}" if message else "")

@@ -32,7 +32,7 @@ _IN_EXECUTIONS = {(schema.CALLS.name, "execution_id"), (schema.EVALS.name, "exec
 _DESCRIPTION = {
     "purpose": "Metrics of Future AGI simulations: every execution, call and eval output of the exported run tests, and the "
     "export runs.",
-    "usage": "Read each table as a whole folder of Parquet files, partitioned as in Hive. Leave out rows with a deleted_at unless "
+    "usage": "Read each table as one Hive-partitioned folder of Parquet files. Leave out rows that have a deleted_at, unless "
     "you look for what was deleted at the source.",
     "limitations": "Null means that the API gave no value that fits: a missing metric is never zero. In rows that an older version "
     "of the exporter wrote, columns that it did not have are null. The averages in executions are the API's, which gives 0.0 where "

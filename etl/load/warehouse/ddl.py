@@ -71,7 +71,7 @@ def dataset_root(location: str, reader: str, schemes: Sequence[str]) -> str:
         raise ConfigurationError(f"{where} does not name a folder")
     if not location.isprintable() or re.search(r"[*?\[\]{}\\]", location):
         raise ConfigurationError(
-            f"{where} must not hold * ? [ ] {{ }} \\ or control characters: engines read them as patterns"
+            f"{where} must not contain * ? [ ] {{ }} \\ or control characters: engines read them as patterns"
         )
     if scheme not in schemes or bool(separator) != bool(scheme):
         known = ", ".join(f"{known}://" if known else "paths" for known in schemes)
@@ -113,7 +113,7 @@ def _polars(table: Table, folder: str, types: Types) -> str:
 def _duckdb(table: Table, folder: str, types: Types) -> str:
     """A view. Its empty first half types each column even if no file has it."""
     partitions = ", ".join(f"'{column.name}': {types[column.type]}" for column in table.partitions)
-    note = _note(table, "-- There are no files before the first dead letter: until then end after WHERE false.")
+    note = _note(table, "-- No files until a request fails for good: until then, end after WHERE false.")
     return f"""\
 {note}CREATE OR REPLACE VIEW {table.name} AS
 SELECT

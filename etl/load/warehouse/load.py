@@ -151,7 +151,7 @@ def refuse_another_copy(warehouse: Warehouse, loaded: Loaded, export_runs: Abstr
     if (others := there - export_runs) and rows_digest(there) != left:
         raise DestinationError(
             f"{warehouse.where}: another copy of this dataset has been loaded there since ({counted(len(others), 'run')}, such as "
-            f"{max(others)}): load from one copy only, with metrics-etl load --full if it is this one"
+            f"{max(others)}): load from one copy only; if that is this one, run metrics-etl load --full"
         )
 
 

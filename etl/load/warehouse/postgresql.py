@@ -153,7 +153,7 @@ class _Session:
     def _answer(self, work: Callable[[], T], sql: str = "") -> T:
         """The result of the work, during which ``on_wait`` may raise: then the statement is cancelled."""
         if self._is_lost:
-            raise DestinationError(f"{self.where}: the connection was given up")
+            raise DestinationError(f"{self.where}: the connection was lost: load again")
         answer = in_background(work)
         try:
             while not wait([answer], timeout=_LOOK_SECONDS).done:

@@ -92,7 +92,7 @@ class _Session:
                     "MATCH_BY_COLUMN_NAME = CASE_INSENSITIVE FORCE = TRUE"
                 ).fetchall()
             if (loaded := sum(each[_ROWS_LOADED] for each in copied)) != file.rows:
-                raise DestinationError(f"{self.where}: {target} took {loaded} of {file.rows} rows")
+                raise DestinationError(f"{self.where}: {target} accepted {loaded} of {file.rows} rows: load again")
 
     def commit(self) -> None:
         self.execute("COMMIT")

@@ -38,7 +38,7 @@ def spooled(pieces: Iterable[pa.Table]) -> Iterator[Spooled | None]:
             folder = opened.enter_context(TemporaryDirectory(prefix="metrics-etl-", ignore_cleanup_errors=True))
             file = Spooled(f"{folder}/rows.parquet", first.schema, _written(f"{folder}/rows.parquet", first, left))
         except OSError as exc:
-            text = f"{exc}: a load stores rows in a temporary folder for a while: set TMPDIR to a folder that can be written"
+            text = f"{exc}: a load keeps rows in a temporary folder while it runs: set TMPDIR to a writable folder"
             raise DestinationError(text) from exc
         yield file
 

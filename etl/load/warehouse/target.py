@@ -143,6 +143,6 @@ def module_for(url: str) -> ModuleType:
         return import_module(f"etl.load.warehouse.{kind}")
     except ModuleNotFoundError as exc:
         raise ConfigurationError(
-            f"[warehouse] url: {scheme}:// needs the extra {kind} ({exc.name} is not installed): "
+            f'[warehouse] url: {scheme}:// needs the "{kind}" extra ({exc.name} is not installed): '
             f"pip install 'simulation-metrics-etl[{kind}]'"
         ) from None

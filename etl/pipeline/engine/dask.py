@@ -238,7 +238,7 @@ async def _answer(future: Any) -> Answer:
     if isinstance(error, ExporterError):
         raise ConfigurationError(f"a Dask worker cannot fetch: {_told(error)}")
     if error is not None:
-        raise ExporterError(f"a bug on a Dask worker: {_told(error)}")
+        raise ExporterError(f"this is a bug in metrics-etl on a Dask worker, please report it: {_told(error)}")
     answer: Answer = pickle.loads(await future.result())  # noqa: S301 Dask's own messages are pickles
     future.release()
     return answer

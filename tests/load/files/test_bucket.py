@@ -54,7 +54,7 @@ def test_a_missing_object_and_a_large_one_are_told_apart(files):
     with files.lock(NOW), pytest.raises(FileMissingError):
         files.open(PART)
     files.publish(PART, b"12345")
-    with pytest.raises(ForeignFileError, match="5 bytes, expected at most 4"):
+    with pytest.raises(ForeignFileError, match="5 bytes: the limit is 4"):
         files.read(PART, most_bytes=4)
 
 
@@ -140,7 +140,7 @@ def test_a_place_of_other_things_is_refused_before_anything_is_written(files, pr
     assert not files.probe().is_there
     files.publish("backups/monday.tar", b"1")
     for use in (lambda: files.lock(NOW).__enter__(), files.probe, files.examine):
-        with pytest.raises(DestinationError, match=r"no dataset, and not empty \(backups\): name another folder"):
+        with pytest.raises(DestinationError, match=r"is not empty \(backups\) and holds no dataset: set"):
             use()
     note_failure(files, ConfigurationError("no key"), NOW, "all")
     assert files.list("") == ["backups/monday.tar"]
@@ -153,7 +153,7 @@ def test_a_place_of_other_things_is_refused_before_anything_is_written(files, pr
 @pytest.mark.parametrize(("method", "kind"), [("GET", "get"), ("PUT", "put"), ("DELETE", "delete")])
 def test_a_probe_finds_what_the_credentials_may_not_do(files, proxy, method, kind):
     proxy.judge = lambda told: Refused(403, "AccessDenied") if told.method == method else None
-    with pytest.raises(DestinationError, match=f"the credentials may not {kind} it"):
+    with pytest.raises(DestinationError, match=f"no permission to {kind} it"):
         files.probe()
 
 

@@ -57,9 +57,7 @@ def test_probe_leaves_no_trace(files, tmp_path):
 def test_folder_that_has_other_things_and_no_dataset_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "pyproject.toml").touch()
     for use in (LocalFiles.probe, LocalFiles.prepare):
-        with pytest.raises(
-            DestinationError, match=r"no dataset, and not empty \(pyproject.toml\): name another folder"
-        ):
+        with pytest.raises(DestinationError, match=r"is not empty \(pyproject.toml\) and holds no dataset: set"):
             use(LocalFiles(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["pyproject.toml"]
     (tmp_path / "pyproject.toml").rename(tmp_path / ".DS_Store")
@@ -78,7 +76,7 @@ def test_probe_refuses_a_full_disk_and_a_file(tmp_path):
     with small_disk(tmp_path / "disk", 4 << 20), pytest.raises(DestinationError, match="make room"):
         LocalFiles(tmp_path / "disk" / "data").probe()
     (tmp_path / "file").touch()
-    with pytest.raises(DestinationError, match="Not a directory: a file lies in its way: move it"):
+    with pytest.raises(DestinationError, match="Not a directory: a file is in the way: move it"):
         LocalFiles(tmp_path / "file" / "data").probe()
 
 
@@ -144,8 +142,8 @@ def test_probe_does_what_every_export_does(files, name):
     ("path", "fault"),
     [
         (LOCK, "Is a directory: remove it"),
-        ("calls/run_test=a", "Not a directory: a file lies in its way"),
-        ("calls/run_test=a/month=2026-01", "Not a directory: a file lies in its way"),
+        ("calls/run_test=a", "Not a directory: a file is in the way"),
+        ("calls/run_test=a/month=2026-01", "Not a directory: a file is in the way"),
     ],
 )
 def test_probe_finds_a_file_in_the_place_of_a_folder_and_a_folder_in_that_of_a_file(files, path, fault):

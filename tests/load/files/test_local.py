@@ -45,7 +45,7 @@ def publishing(files, data, failing=None):
 MONTH = "calls/run_test=a/month=2026-01"
 STAGED = [("create", "staged"), *[("write", "staged")] * 2, ("fsync", "staged")]
 RENAMED = [("rename", PART), ("fsync", MONTH)]
-IS_A_FILE = "Not a directory: a file lies in its way: move it, or give another [destination] path"
+IS_A_FILE = "Not a directory: a file is in the way: move it, or choose another [destination] path"
 
 
 def test_published_bytes_are_read_back(files):
@@ -240,7 +240,7 @@ def test_a_file_that_is_not_there_cannot_be_read(files):
     [
         ("file/data", IS_A_FILE),
         ("x" * 256, "File name too long"),
-        ("loop/data", "Too many levels of symbolic links: put the file or folder itself there"),
+        ("loop/data", "Too many levels of symbolic links: replace the link with the file or folder itself"),
     ],
 )
 def test_a_root_that_cannot_be_is_one_line_that_names_it(tmp_path, spelling, reason):

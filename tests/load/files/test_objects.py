@@ -191,11 +191,11 @@ def test_what_fails_once_is_tried_again(objects, proxy, verdict):
 @pytest.mark.parametrize(
     ("refused", "words"),
     [
-        (Refused(403, "AccessDenied"), "the credentials may not put it: allow that for all objects below s3://"),
+        (Refused(403, "AccessDenied"), "no permission to put it: grant it for all objects below s3://"),
         (Refused(400, "ExpiredToken"), "the credentials have expired: renew them"),
         (Refused(404, "NoSuchBucket"), "no such bucket: create it"),
         (Refused(400, "EntityTooLarge"), "the store answers EntityTooLarge"),
-        (Refused(401), "the credentials may not put it"),
+        (Refused(401), "no permission to put it"),
     ],
 )
 def test_a_refusal_is_one_line_that_names_the_fix(objects, proxy, refused, words):

@@ -179,7 +179,7 @@ def test_load_job_that_brings_too_few_rows_ends_the_load(loaded, data, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(bigquery, "spooled", spooled_with_one_more)
-        with pytest.raises(DestinationError, match="metrics_etl_gone took 5 of 6 rows"):
+        with pytest.raises(DestinationError, match="metrics_etl_gone accepted 5 of 6 rows"):
             load_into(loaded, data)
     load_into(loaded, data)
     assert_settled(loaded, data)

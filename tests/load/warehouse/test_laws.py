@@ -226,7 +226,7 @@ def test_verify_names_each_difference_and_nothing_else(target: Any, data: Path) 
     report = compared(target, data)
 
     assert {each.subject: each.text for each in report.findings} == {
-        "execution e2": "evals: 1 row too many; calls: 1 row with other values (duration_seconds)",
+        "execution e2": "evals: 1 row too many; calls: 1 row with different values (duration_seconds)",
         "execution e4": "evals: 1 row missing",
         "execution nobody": "calls: 1 row too many",
         "run another": "runs: 1 row too many",
@@ -386,7 +386,10 @@ def test_altered_rows_that_are_held_back_are_not_believed_when_a_column_is_added
 
 @pytest.mark.parametrize(
     ("name", "fix"),
-    [("executions", "metrics-etl run sets it aside"), ("runs", "restore it, or move it out of the dataset")],
+    [
+        ("executions", "metrics-etl run moves it to _state/quarantine"),
+        ("runs", "restore it, or move it out of the dataset"),
+    ],
 )
 def test_file_that_cannot_be_read_is_told_with_the_fix_and_nothing_is_changed(
     target: Any, data: Path, name: str, fix: str

@@ -119,7 +119,7 @@ def test_copy_that_brings_too_few_rows_ends_the_load_and_changes_nothing(loaded,
 
     with monkeypatch.context() as patch:
         patch.setattr(snowflake, "spooled", spooled_with_one_more)
-        with pytest.raises(DestinationError, match=r"metrics_etl_gone took 5 of 6 rows"):
+        with pytest.raises(DestinationError, match=r"metrics_etl_gone accepted 5 of 6 rows"):
             load_into(loaded, data)
     load_into(loaded, data)
     assert_settled(loaded, data)

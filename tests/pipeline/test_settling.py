@@ -141,7 +141,7 @@ async def test_detail_that_is_never_to_be_had_is_soon_asked_for_no_more(tmp_path
             Fault(status=404, body=b"<html>") if request.path.startswith(DETAIL) else None
         )
         second = await job.export(settings_for(server, tmp_path / "data", api={"concurrency": 1}), clock=lambda: LATER)
-    assert sum(request.path.startswith(DETAIL) for request in server.requests) == 5
+    assert sum(request.path.startswith(DETAIL) for request in server.requests) == 5 * 2
     assert "executions fetched in full" in "\n".join(second.notices)
 
 

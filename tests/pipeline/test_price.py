@@ -97,7 +97,7 @@ async def test_each_request_has_its_purpose_and_plan_says_so_before(server: Sand
     refetching = await refetched(server, tmp_path)
     planned, settled = await night(server, tmp_path, {"settle": [lately]})
     assert settled.requests_by_purpose == NOTHING | {"list": 2, "settle": 4}, "each looked up that is gone"
-    assert planned.requests_by_purpose == NOTHING | {"list": 2, "settle": 2}, "no list tells which calls differ"
+    assert planned.requests_by_purpose == NOTHING | {"list": 3, "settle": 2}, "no list tells which calls differ"
     assert settled.saved_requests == refetching - settled.requests == CALLS - 3
 
     _planned, scrubbed = await night(
@@ -166,3 +166,16 @@ async def test_lists_of_all_run_tests_and_of_what_moved_are_lists(server: Sandbo
     planned, renamed = await night(server, tmp_path, {}, run_tests="all")
     assert renamed.requests_by_purpose == NOTHING | {"list": 5}, "the old name, and the execution"
     assert planned.requests_by_purpose == NOTHING | {"list": 4}, "the rows have the old name then"
+
+
+async def test_look_up_takes_as_many_requests_as_the_plan_allows_for(tmp_path: Path) -> None:
+    """An execution of a deleted run test answers by its id; only its detail tells that it is gone."""
+    async with Sandbox(settled_world(run_tests=2, executions=2, calls=CALLS)) as server:
+        await night(server, tmp_path, {"first_fetch": [each for run in server.world.run_tests for each in run.executions]})
+        gone = server.world.run_tests.pop(0)
+        sandbox.rename_run_test(server.world.run_tests[0], gone.name)
+        planned, marked = await night(server, tmp_path, {}, run_tests=[gone.name])
+    lookups = 2 * len(gone.executions)
+    assert planned.requests_by_purpose == NOTHING | {"list": 1 + lookups}
+    assert marked.requests_by_purpose == NOTHING | {"list": 1 + lookups + 1}, "and the old name of the other one"
+    assert marked.necessary_requests == marked.requests

@@ -65,9 +65,7 @@ def _most(history: History, night: Night, execution: Execution) -> tuple[int, st
     if execution.status not in FINISHED and night.options.get("calls") == "all":
         return 3 + len(calls), "it runs, and its calls are wanted all the same"
     if held.row["export_state"] == "settling":
-        # The detail shows a number of turns where a call has none: such a call is fetched again.
-        fetched = sum((each.chat_metrics or {}).get("turn_count") is None for each in execution.calls)
-        return 2 + (len(calls) if night.options.get("settle_by") == "refetch" else fetched), "it settles"
+        return 2 + (len(calls) if night.options.get("settle_by") == "refetch" else 0), "it settles"
     return 0, f"it is {held.row['export_state']}"
 
 

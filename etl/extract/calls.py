@@ -121,14 +121,14 @@ class Crawl:
         self.counts.listings += is_first
         if is_first:
             execution.stored = await self._settling.stored.calls(execution.planned)
-            if not execution.lacks_evals:
-                is_one_page = execution.count is None
-                execution.kept = await self._settling.kept(execution.planned, execution.listed, may_compare=is_one_page)
-                if execution.kept and not is_one_page and not await self._is_listed_again(execution):
-                    execution.kept = frozenset()
-                    self._list_again(execution)
-                    return
-                pending = [key for key in pending if key not in execution.kept]
+            is_one_page = execution.count is None
+            found = await self._settling.kept(execution.planned, latest, may_compare=is_one_page)
+            execution.kept, execution.is_verified = found.calls, found.is_verified
+            if execution.kept and not is_one_page and not await self._is_listed_again(execution):
+                execution.kept = frozenset()
+                self._list_again(execution)
+                return
+            pending = [key for key in pending if key not in execution.kept]
         if len(execution.listed) < (execution.count or 0) and execution.round < MAX_ROUNDS:
             self._list_again(execution)
             return

@@ -123,7 +123,8 @@ def _named(
 def list_calls(execution_id: str, part: Slice, *, without_evals: bool = False) -> Request[Page[ListedCall]]:
     """One page of an execution's calls, last updated first.
 
-    Without evals the server sums up none, which it may be unable to do, and each call's ``eval_outputs`` is empty.
+    Without evals the server sums up none, which it may be unable to do for as long as it has one, and each call's ``eval_outputs`` is
+    empty.
     """
 
     def decode(result: Any) -> Page[ListedCall]:
@@ -138,7 +139,7 @@ def list_calls(execution_id: str, part: Slice, *, without_evals: bool = False) -
         query=(("execution_id", execution_id), *part.query, *((("eval_name", _NO_EVAL),) if without_evals else ())),
         subject=f"execution {execution_id}, page {part.page}",
         decode=decode,
-        retries_500=part.retries_500 and not without_evals,
+        retries_500=part.retries_500 and without_evals,
         is_optional=part.is_trial,
     )
 

@@ -18,7 +18,8 @@ class OpenExecution:
     often the list was read. ``count`` is what the list counted after it was read, None when one page showed it whole. ``gone`` are
     calls that were listed and then not found, ``deleted`` those that are to be marked. ``kept`` are those whose stored rows stay.
     ``elsewhere`` are listed, but their metrics name another execution, which has them. ``left_out`` are listed, but their entries
-    cannot be had; ``lacks_evals``: each call's entry has to be requested by itself. ``unproved`` says why the list does not count.
+    cannot be had; ``lacks_evals``: each call's entry has to be requested by itself. Unless ``is_verified``, only the list
+    says that the kept ones are unchanged. ``unproved`` says why the list does not count.
     ``outstanding`` calls are queued or under way. ``listed_at`` is when the list was read, by the event loop. ``is_in_parts``: what
     had arrived of it was taken.
     """
@@ -36,6 +37,7 @@ class OpenExecution:
     left_out: set[str] = field(default_factory=set)
     kept: frozenset[str] = frozenset()
     lacks_evals: bool = False
+    is_verified: bool = True
     unproved: DeadLetter | None = None
     is_in_parts: bool = False
     outstanding: int = 0
@@ -123,6 +125,8 @@ class OpenExecution:
             calls=self._fetched_calls(),
             kept=self.kept & self.listed.keys(),
             deleted=self.deleted,
+            lacks_evals=self.lacks_evals,
+            is_verified=self.is_verified,
         )
 
     def _fetched_calls(self) -> tuple[FetchedCall, ...]:

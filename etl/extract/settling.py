@@ -1,23 +1,22 @@
 """Which calls of an execution need not be fetched again: those that two lists show unchanged, or that are stored already.
 
-The list of calls was read already; the execution's detail costs one request more. Where the server, the key or the execution has
-none, everything is fetched as if it were new.
+The list of calls was read already; the execution's detail costs one request more. Where it cannot be had tonight, the execution
+settles on and is compared by the next run. Once it has settled for long, everything is fetched as if it were new.
 """
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
 from etl.errors import SourceError
-from etl.extract.bad_rows import power_of_two_above
+from etl.extract.call_list import CallList, by_id, read_details
 from etl.extract.client import Client
-from etl.extract.endpoints import list_call_details
 from etl.extract.plan import Planned
 from etl.model import schema
-from etl.model.records import DetailedCall, ListedCall
-from etl.transform.detail import vouches_for
+from etl.model.records import DetailedCall
+from etl.transform.detail import is_as_listed, vouches_for
+from etl.transform.detail_evals import vouches_for_evals
 
 _MOST_FAILURES = 5
 _EXPORTED_AT = schema.CALLS.names.index("exported_at")
@@ -27,12 +26,13 @@ _EXPORTED_AT = schema.CALLS.names.index("exported_at")
 class Stored:
     """Reads what the dataset holds of an execution.
 
-    That is: the ids of its calls, each with whether it is marked as deleted; the rows of those that are not, by id; and the calls
-    of which a dead letter tells.
+    That is: the ids of its calls, each with whether it is marked as deleted; the rows of those that are not, by id; the rows of
+    their evals by call; and the calls of which a dead letter tells.
     """
 
     calls: Callable[[Planned], Awaitable[Mapping[str, bool]]]
     rows: Callable[[Planned], Awaitable[Mapping[str, Sequence[Any]]]]
+    evals: Callable[[Planned], Awaitable[Mapping[str, Sequence[Sequence[Any]]]]]
     failed: Callable[[Planned], Awaitable[AbstractSet[str]]]
 
 
@@ -42,7 +42,7 @@ class Counts:
 
     ``listings`` are executions whose calls are listed. ``necessary_requests``: one for each page of calls, each call, each look-up
     and each detail. ``deleted_executions`` are planned ones that the API no longer has. ``saved_requests`` are the calls that were
-    not fetched, less one for each detail that was read. ``fetched_whole`` is how many executions could not be compared, and
+    not fetched, less one for each detail that was read. ``not_compared`` is how many executions could not be compared, and
     ``failure`` says why the last of them could not.
     """
 
@@ -51,7 +51,7 @@ class Counts:
     necessary_requests: int = 0
     deleted_executions: set[str] = field(default_factory=set)
     saved_requests: int = 0
-    fetched_whole: int = 0
+    not_compared: int = 0
     failure: str | None = None
 
     def add(self, other: "Counts") -> None:
@@ -61,8 +61,16 @@ class Counts:
         self.necessary_requests += other.necessary_requests
         self.deleted_executions |= other.deleted_executions
         self.saved_requests += other.saved_requests
-        self.fetched_whole += other.fetched_whole
+        self.not_compared += other.not_compared
         self.failure = other.failure or self.failure
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The calls whose stored rows stay; unless ``is_verified``, nothing but their list says that these are still right."""
+
+    calls: frozenset[str] = frozenset()
+    is_verified: bool = True
 
 
 class Settling:
@@ -78,54 +86,50 @@ class Settling:
         self._page_limit = page_limit
         self._failures_in_a_row = 0
 
-    async def kept(self, item: Planned, listed: Mapping[str, ListedCall], *, may_compare: bool) -> frozenset[str]:
+    async def kept(self, item: Planned, found: CallList, *, may_compare: bool) -> Kept:
         """The listed calls whose stored rows can stay. Never one that a dead letter tells of: its row is older."""
         is_compared = item.is_compared and may_compare
-        if not listed or not (item.is_resumed or is_compared):
-            return frozenset()
-        candidates = {key for key, call in listed.items() if isinstance(call.payload.get("status"), str)}
+        if not found.calls or not (item.is_resumed or is_compared):
+            return Kept()
+        candidates = {key for key, call in found.calls.items() if isinstance(call.payload.get("status"), str)}
         candidates -= await self.stored.failed(item)
-        rows, kept = dict[str, Sequence[Any]](), set[str]()
-        if item.is_resumed:
-            rows = dict(await self.stored.rows(item))
-            candidates &= rows.keys()
-            kept = {key for key in candidates if _is_fetched_since(item, rows[key])}
-        details = await self._details(item, listed) if is_compared and candidates > kept else {}
-        if details and not rows:
-            rows = dict(await self.stored.rows(item))
-        kept |= {
-            key
-            for key in candidates & details.keys() & rows.keys()
-            if vouches_for(
-                listed[key],
-                details[key],
-                rows[key],
-                run_test_name=item.run_test_name,
-                started_at=item.started_at,
-            )
-        }
+        rows = await self.stored.rows(item)
+        candidates &= rows.keys()
+        kept = {key for key in candidates if item.is_resumed and _is_fetched_since(item, rows[key])}
+        is_verified = True
+        if is_compared and candidates > kept:
+            details = found.details if found.lacks_evals else await self._details(item, rows=len(found.calls))
+            evals = await self.stored.evals(item) if found.lacks_evals else {}
+            is_verified = details is not None or not item.may_wait
+            name, at = item.run_test_name, item.started_at
+            for key in candidates:
+                call, row, detail = found.calls[key], rows[key], (details or {}).get(key)
+                if detail is None:
+                    stays = not is_verified and is_as_listed(call, row, run_test_name=name, started_at=at)
+                else:
+                    stays = vouches_for(call, detail, row, run_test_name=name, started_at=at)
+                    stays = stays and (not found.lacks_evals or vouches_for_evals(detail, evals.get(key, ())))
+                if stays:
+                    kept.add(key)
         self.counts.saved_requests += len(kept)
-        return frozenset(kept)
+        return Kept(frozenset(kept), is_verified=is_verified)
 
-    async def _details(self, item: Planned, listed: Mapping[str, ListedCall]) -> dict[str, DetailedCall]:
-        """The calls in the execution's detail; none when it cannot be had."""
+    async def _details(self, item: Planned, *, rows: int) -> dict[str, DetailedCall] | None:
+        """The calls in the execution's detail; None when it cannot be had."""
         if self._failures_in_a_row >= _MOST_FAILURES:
-            self.counts.fetched_whole += 1
-            return {}
+            self.counts.not_compared += 1
+            return None
         self.counts.saved_requests -= 1
-        limit = max(self._page_limit, power_of_two_above(len(listed)))
-        request = list_call_details(item.execution.execution_id, limit=limit)
         try:
-            page = await self._client.get(request.sent_for(item.purpose))
+            page = await read_details(self._client, item, rows=rows, page_limit=self._page_limit)
         except SourceError as error:
-            self.counts.fetched_whole += 1
+            self.counts.not_compared += 1
             self._failures_in_a_row += 1
             self.counts.failure = str(error)
-            return {}
+            return None
         self._failures_in_a_row = 0
         self.counts.necessary_requests += 1
-        times = Counter(call.call_execution_id for call in page.results)
-        return {call.call_execution_id: call for call in page.results if times[call.call_execution_id] == 1}
+        return by_id(page)
 
 
 def _is_fetched_since(item: Planned, row: Sequence[Any]) -> bool:

@@ -177,7 +177,9 @@ def _replacement(
         bundles.keys(),
         without_calls=unlisted,
         listed_calls={
-            (execution_id, call_id) for execution_id, bundle in listed.items() for call_id in bundle.listed or ()
+            (execution_id, call_id)
+            for execution_id, bundle in listed.items()
+            for call_id in (bundle.listed or frozenset()) - (bundle.kept if bundle.lacks_evals else frozenset())
         },
         deleted_calls={
             (execution_id, call_id) for execution_id, bundle in listed.items() for call_id in bundle.deleted
@@ -213,6 +215,7 @@ def _state(bundle: FlatBundle, before: StoredExecution | None, held: HeldRows, s
         and bundle.part_of is None
         and (bundle.listed is None or held.exported_calls == len(bundle.listed)),
         is_late=bundle.run_test_name in settlement.complete_before,
+        is_verified=bundle.is_verified,
     )
     return export_state(bundle.execution, before, arrival, settlement)
 

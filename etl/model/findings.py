@@ -163,7 +163,8 @@ class Kind(StrEnum):
     NO_DETAIL = (
         "no_detail",
         _NOTICE,
-        "settling executions were fetched in full, because their details could not be read",
+        "settling executions were not compared, because their details could not be read; the next run compares them, or fetches what "
+        "has settled for long",
     )
     KEY_REMOVED = (
         "key_removed",

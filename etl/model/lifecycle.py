@@ -23,6 +23,8 @@ LONG_AGO = datetime.min.replace(tzinfo=UTC)
 KNOWN_CALL = TERMINAL_CALL | {"pending", "queued", "ongoing", "analyzing"}
 _NEXT_NIGHT = 0.9
 """Of ``settle_hours``, after which the next run may compare: nightly runs may start a little early."""
+OVERDUE = 2 * _NEXT_NIGHT
+"""So many ``settle_hours`` after its last change, an execution that cannot be compared is fetched."""
 
 
 class ExportState(StrEnum):
@@ -146,6 +148,11 @@ class StoredExecution:
     has_newer_rows: bool = False
 
     @property
+    def changed_at(self) -> datetime:
+        """When a run last saw a change in it, as far as is known."""
+        return self.verified_at or self.exported_at or LONG_AGO
+
+    @property
     def is_damaged(self) -> bool:
         """Whether the dataset holds other calls or evals than were exported, or newer ones."""
         return self.has_newer_rows or self.held.calls_digest != self.calls_digest
@@ -156,13 +163,14 @@ class Arrival:
     """What a run brought of an execution: ``held`` is what the dataset holds of it now.
 
     ``call_statuses`` is None when the calls were not listed. ``is_whole``: each listed call has its row, and there is no dead
-    letter. ``is_late``: its run test was complete before, so this is no first export.
+    letter. ``is_late``: its run test was complete before, so this is no first export. Unless ``is_verified``, late data may be missing.
     """
 
     held: HeldRows
     call_statuses: Collection[str] | None
     is_whole: bool
     is_late: bool = False
+    is_verified: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +203,8 @@ def export_state(
     is_first = (known is None or not known.has_row) and not arrival.is_late
     unchanged = known if known is not None and _is_as_before(execution, known, arrival.held) else None
     is_final = (
-        execution.status in TERMINAL_EXECUTION
+        arrival.is_verified
+        and execution.status in TERMINAL_EXECUTION
         and (TERMINAL_CALL.issuperset(arrival.call_statuses) or _has_ended(unchanged, settlement))
         and _is_settled(execution, unchanged, arrival.held, settlement, is_first=is_first)
     )

@@ -158,6 +158,7 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
         Stored(
             calls=partial(read, StoredCalls.calls, {}),
             rows=partial(read, StoredCalls.rows, {}),
+            evals=partial(read, StoredCalls.evals, {}),
             failed=partial(read, StoredCalls.failed, frozenset()),
         ),
     )

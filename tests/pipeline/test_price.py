@@ -121,6 +121,46 @@ async def test_chats_without_a_turn_count_settle_in_two_requests_and_a_change_in
     assert_equals_world(tmp_path, server.world)
 
 
+async def test_execution_with_a_numeric_eval_settles_in_two_requests_and_a_change_in_two_more(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    """Its list of calls stays 500: each call costs two requests once, and then the detail tells which of them changed."""
+    lately, config = ended_lately(server), server.world.run_tests[0].eval_configs[0]
+    for call in lately.calls:
+        call.status = "completed"
+        output = {"name": config.name, "output": 0.5, "output_type": "numeric", "reason": "r"}
+        call.eval_outputs = call.eval_outputs | {config.config_id: output}
+    first = await job.export(settings_for(server, tmp_path / "data"))
+    assert first.requests == 1 + 4 * (1 + CALLS) + (3 + 2 * CALLS), "its list twice, and its detail"
+    assert_equals_world(tmp_path, server.world)
+    _planned, quiet = await night(server, tmp_path, {"settle": [lately]})
+    lately.calls[0].total_cost_cents = 4321
+    lately.calls[1].eval_outputs = lately.calls[1].eval_outputs | {
+        config.config_id: output | {"output": 0.75}
+    }
+    _planned, changed = await night(server, tmp_path, {"settle": [lately]})
+    assert (quiet.requests, changed.requests) == (1 + 2, 1 + 2 + 2 * 2)
+    assert quiet.rows.get("evals", 0) == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize(("path", "requests"), [("/runs/", 1 + 2), ("/test-executions/", 1 + 3)])
+async def test_one_500_costs_a_settling_execution_a_request(
+    server: Sandbox, tmp_path: Path, path: str, requests: int
+) -> None:
+    lately = ended_lately(server)
+    await job.export(settings_for(server, tmp_path / "data"))
+    server.fault = lambda request, nth: Fault(status=500) if path in request.target and nth == 1 else None
+    _planned, settled = await night(server, tmp_path, {"settle": [lately]})
+    assert (settled.exit_code, settled.requests) == (0, requests)
+
+
+async def test_one_500_costs_a_new_execution_three_requests(server: Sandbox, tmp_path: Path) -> None:
+    server.fault = lambda request, nth: Fault(status=500) if "/runs/" in request.path and nth == 1 else None
+    _planned, first = await night(server, tmp_path, {"first_fetch": server.world.run_tests[0].executions})
+    assert first.requests_by_purpose[Purpose.FIRST_FETCH] == 4 * (3 + CALLS), "its detail, and its list again"
+
+
 async def test_dead_letters_have_their_price_and_retries_are_in_it(server: Sandbox, tmp_path: Path) -> None:
     execution = server.world.run_tests[0].executions[1]
     broken = execution.calls[3].call_execution_id
@@ -146,7 +186,7 @@ async def test_dead_letters_have_their_price_and_retries_are_in_it(server: Sandb
 @pytest.mark.parametrize(
     ("path", "requests", "saved"),
     [
-        pytest.param("/test-executions/", 1 + 1 + CALLS, -1, id="detail"),
+        pytest.param("/test-executions/", 1 + 1, CALLS - 1, id="detail"),
         pytest.param("/runs/", 1 + 1, 0, id="list, and whether its execution exists"),
     ],
 )

@@ -15,8 +15,9 @@ class OpenExecution:
     """An execution whose calls are being fetched; calls are by call_execution_id.
 
     ``stored`` are the calls of which the dataset holds anything, each with whether it is marked as deleted there. ``round`` is how
-    often the list was read. ``count`` is what the list counted after it was read, None when one page showed it whole. ``gone`` are
-    calls that were listed and then not found, ``deleted`` those that are to be marked. ``kept`` are those whose stored rows stay.
+    often the list was read. ``count`` is what the list counted after it was read, None when one page showed it whole. ``not_found``
+    are calls that the list has, and of whose ids the API knows nothing; ``lagging`` those of which that was so before the list was
+    read again; ``gone`` those that it did not have any more then. ``deleted`` are those that are to be marked. ``kept`` are those whose stored rows stay.
     ``elsewhere`` are listed, but their metrics name another execution, which has them. ``left_out`` are listed, but their entries
     cannot be had; ``lacks_evals``: each call's entry has to be requested by itself. Unless ``is_verified``, only the list
     says that the kept ones are unchanged. ``unproved`` says why the list does not count.
@@ -31,6 +32,8 @@ class OpenExecution:
     count: int | None = None
     fetched: dict[str, CallMetrics] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    not_found: set[str] = field(default_factory=set)
+    lagging: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
     deleted: frozenset[str] = frozenset()
     elsewhere: set[str] = field(default_factory=set)
@@ -61,7 +64,12 @@ class OpenExecution:
     def is_repeated_by(self, latest: CallList) -> bool:
         """Whether a list of many pages says the same again, although the calls that it names were fetched since."""
         is_same = latest.count == self.count and latest.calls.keys() == self.listed.keys() | self.gone
-        return is_same and self.count is not None and 0 < len(self.listed) <= self.alive
+        return is_same and not self.not_found and self.count is not None and 0 < len(self.listed) <= self.alive
+
+    @property
+    def lags(self) -> bool:
+        """Whether the list has calls that were not found, was read again, and has them still: then it may be right, or their ids."""
+        return not self.not_found.isdisjoint(self.lagging)
 
     def take_list(self, latest: CallList) -> list[str]:
         """Take in a list that was just read; returns the calls that are still to be fetched."""
@@ -71,6 +79,9 @@ class OpenExecution:
         if latest.unreadable:
             self.unproved = DeadLetter.of(RUNS, self.execution_id, latest.unreadable)
         calls = dict(latest.calls)
+        self.lagging = self.not_found & calls.keys()
+        self.gone |= self.not_found - calls.keys()
+        self.not_found.clear()
         if latest.lacks_evals:
             # What is not fetched again must keep the entry that has its evals.
             calls |= {key: self.listed[key] for key in (self.fetched.keys() | self.kept) & calls.keys()}

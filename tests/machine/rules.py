@@ -194,6 +194,12 @@ def one_subject_fails(history: History, rng: random.Random) -> None:
         history.source.fault = fail
 
 
+@rule(0.5)
+def replica_lags(history: History, rng: random.Random) -> None:
+    """Lists have some calls whose ids the API does not know yet."""
+    history.source.lag({call.call_execution_id for _, call in some(rng, history.source.calls())})
+
+
 @rule(3)
 def something_is_fixed(history: History, rng: random.Random) -> None:
     history.source.fault = None

@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from etl.errors import NotFoundError, SourceError
 from etl.extract.absence import ask, decide
-from etl.extract.call_list import read_call_list
+from etl.extract.call_list import CallList, read_call_list
 from etl.extract.client import Client
 from etl.extract.endpoints import get_call_metrics, get_execution, get_listed_call
 from etl.extract.listing import MAX_ROUNDS
@@ -124,13 +124,7 @@ class Crawl:
         execution.listed_at = asyncio.get_running_loop().time()
         self.counts.listings += is_first
         if is_first:
-            execution.stored = await self._settling.stored.calls(execution.planned)
-            is_one_page = execution.count is None
-            found = await self._settling.kept(execution.planned, latest, may_compare=is_one_page)
-            execution.kept, execution.is_verified = found.calls, found.is_verified
-            if execution.kept and not is_one_page and not await self._is_listed_again(execution):
-                execution.kept = frozenset()
-                self._list_again(execution)
+            if not await self._compare(execution, latest):
                 return
             pending = [key for key in pending if key not in execution.kept]
         if len(execution.listed) < (execution.count or 0) and execution.round < MAX_ROUNDS:
@@ -142,6 +136,20 @@ class Crawl:
             return
         self._calls.extend((execution, key) for key in pending)
         self._has_more_work.set()
+
+    async def _compare(self, execution: OpenExecution, latest: CallList) -> bool:
+        """Find out which stored calls stay; False where that is left to the next run, or to the list when it is read again."""
+        execution.stored = await self._settling.stored.calls(execution.planned)
+        is_one_page = execution.count is None
+        kept = await self._settling.kept(execution.planned, latest, may_compare=is_one_page)
+        if kept is None:
+            await self._close(execution, None)
+        elif kept and not is_one_page and not await self._is_listed_again(execution):
+            self._list_again(execution)
+        else:
+            execution.kept = kept
+            return True
+        return False
 
     async def _is_listed_again(self, execution: OpenExecution) -> bool:
         """Whether a second reading of many pages says the same: then no row moved to a page that was read, and none is missing.

@@ -123,8 +123,8 @@ def _named(
 def list_calls(execution_id: str, part: Slice, *, without_evals: bool = False) -> Request[Page[ListedCall]]:
     """One page of an execution's calls, last updated first.
 
-    Without evals the server sums up none, which it may be unable to do for as long as it has one, and each call's ``eval_outputs`` is
-    empty.
+    A 500 is believed at once: the server may be unable to sum up an eval. Without evals it sums up none, and each call's
+    ``eval_outputs`` is empty.
     """
 
     def decode(result: Any) -> Page[ListedCall]:

@@ -16,13 +16,12 @@ class OpenExecution:
 
     ``stored`` are the calls of which the dataset holds anything, each with whether it is marked as deleted there. ``round`` is how
     often the list was read. ``count`` is what the list counted after it was read, None when one page showed it whole. ``not_found``
-    are calls that the list has, and of whose ids the API knows nothing; ``lagging`` those of which that was so before the list was
-    read again; ``gone`` those that it did not have any more then. ``deleted`` are those that are to be marked. ``kept`` are those whose stored rows stay.
-    ``elsewhere`` are listed, but their metrics name another execution, which has them. ``left_out`` are listed, but their entries
-    cannot be had; ``lacks_evals``: each call's entry has to be requested by itself. Unless ``is_verified``, only the list
-    says that the kept ones are unchanged. ``unproved`` says why the list does not count.
-    ``outstanding`` calls are queued or under way. ``listed_at`` is when the list was read, by the event loop. ``is_in_parts``: what
-    had arrived of it was taken.
+    are listed calls that the API does not know by their ids. Once the list was read again, those of before are ``lagging`` if it
+    still had them, else ``gone``. ``deleted`` calls are to be marked, the stored rows of ``kept`` ones stay. ``elsewhere`` calls are
+    listed, but their metrics name another execution, which has them. ``left_out`` are listed, but their entries cannot be had;
+    ``lacks_evals``: each call's entry has to be requested by itself. ``unproved`` says why the list does not count. ``outstanding``
+    calls are queued or under way. ``listed_at`` is when the list was read, by the event loop. ``is_in_parts``: what had arrived of
+    it was taken.
     """
 
     planned: Planned
@@ -40,7 +39,6 @@ class OpenExecution:
     left_out: set[str] = field(default_factory=set)
     kept: frozenset[str] = frozenset()
     lacks_evals: bool = False
-    is_verified: bool = True
     unproved: DeadLetter | None = None
     is_in_parts: bool = False
     outstanding: int = 0
@@ -68,7 +66,7 @@ class OpenExecution:
 
     @property
     def lags(self) -> bool:
-        """Whether the list has calls that were not found, was read again, and has them still: then it may be right, or their ids."""
+        """Whether calls were not found twice, although the list still had them when it was read in between."""
         return not self.not_found.isdisjoint(self.lagging)
 
     def take_list(self, latest: CallList) -> list[str]:
@@ -137,7 +135,6 @@ class OpenExecution:
             kept=self.kept & self.listed.keys(),
             deleted=self.deleted,
             lacks_evals=self.lacks_evals,
-            is_verified=self.is_verified,
         )
 
     def _fetched_calls(self) -> tuple[FetchedCall, ...]:

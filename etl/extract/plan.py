@@ -186,7 +186,7 @@ def plan_run_test(
                 unreadable=letter,
                 is_compared=policy.settle_by_detail and known is not None and _is_compared(known, reason),
                 is_resumed=known is not None and _is_resumed(execution, known, reason),
-                may_wait=reason is Reason.SETTLING and known is not None and known.changed_at > policy.overdue_since,
+                may_wait=reason is Reason.SETTLING and _verified_at(known) > policy.overdue_since,
             )
         )
     return plan
@@ -208,15 +208,15 @@ def scrub(plan: Iterable[Planned], *, requests: int, page_limit: int) -> list[Pl
     """
     result = list(plan)
     final = [index for index, item in enumerate(result) if item.reason is Reason.FINAL]
-    for index in sorted(final, key=lambda index: (_verified_at(result[index]) or LONG_AGO, index)):
+    for index in sorted(final, key=lambda index: (_verified_at(result[index].stored), index)):
         if (cost := result[index].requests(page_limit)) <= requests:
             requests -= cost
             result[index] = replace(result[index], reason=Reason.SCRUB)
     return result
 
 
-def _verified_at(item: Planned) -> datetime | None:
-    return item.stored.verified_at if item.stored else None
+def _verified_at(known: StoredExecution | None) -> datetime:
+    return (known and known.verified_at) or LONG_AGO
 
 
 def _reason(execution: ListedExecution, known: StoredExecution | None, policy: Policy) -> Reason:

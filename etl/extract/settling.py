@@ -7,6 +7,7 @@ settles on and is compared by the next run. Once it has settled for long, everyt
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from etl.errors import SourceError
@@ -15,7 +16,7 @@ from etl.extract.client import Client
 from etl.extract.plan import Planned
 from etl.model import schema
 from etl.model.records import DetailedCall
-from etl.transform.detail import is_as_listed, vouches_for
+from etl.transform.detail import vouches_for
 from etl.transform.detail_evals import vouches_for_evals
 
 _MOST_FAILURES = 5
@@ -65,14 +66,6 @@ class Counts:
         self.failure = other.failure or self.failure
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """The calls whose stored rows stay; unless ``is_verified``, nothing but their list says that these are still right."""
-
-    calls: frozenset[str] = frozenset()
-    is_verified: bool = True
-
-
 class Settling:
     """Compares executions with what is ``stored`` of them; ``counts`` grow with each.
 
@@ -86,33 +79,34 @@ class Settling:
         self._page_limit = page_limit
         self._failures_in_a_row = 0
 
-    async def kept(self, item: Planned, found: CallList, *, may_compare: bool) -> Kept:
-        """The listed calls whose stored rows can stay. Never one that a dead letter tells of: its row is older."""
+    async def kept(self, item: Planned, found: CallList, *, may_compare: bool) -> frozenset[str] | None:
+        """The listed calls whose stored rows can stay; None where the next run may find out.
+
+        Never one that a dead letter tells of: its row is older.
+        """
         is_compared = item.is_compared and may_compare
         if not found.calls or not (item.is_resumed or is_compared):
-            return Kept()
+            return frozenset()
         candidates = {key for key, call in found.calls.items() if isinstance(call.payload.get("status"), str)}
         candidates -= await self.stored.failed(item)
         rows = await self.stored.rows(item)
         candidates &= rows.keys()
         kept = {key for key in candidates if item.is_resumed and _is_fetched_since(item, rows[key])}
-        is_verified = True
         if is_compared and candidates > kept:
             details = found.details if found.lacks_evals else await self._details(item, rows=len(found.calls))
-            evals = await self.stored.evals(item) if found.lacks_evals else {}
-            is_verified = details is not None or not item.may_wait
-            name, at = item.run_test_name, item.started_at
-            for key in candidates:
-                call, row, detail = found.calls[key], rows[key], (details or {}).get(key)
-                if detail is None:
-                    stays = not is_verified and is_as_listed(call, row, run_test_name=name, started_at=at)
-                else:
-                    stays = vouches_for(call, detail, row, run_test_name=name, started_at=at)
-                    stays = stays and (not found.lacks_evals or vouches_for_evals(detail, evals.get(key, ())))
-                if stays:
-                    kept.add(key)
+            if details is None and item.may_wait:
+                return None
+            evals = await self.stored.evals(item) if found.lacks_evals else None
+            is_same = partial(vouches_for, run_test_name=item.run_test_name, started_at=item.started_at)
+            kept |= {
+                key
+                for key, detail in (details or {}).items()
+                if key in candidates
+                and is_same(found.calls[key], detail, rows[key])
+                and (evals is None or vouches_for_evals(detail, evals.get(key, ())))
+            }
         self.counts.saved_requests += len(kept)
-        return Kept(frozenset(kept), is_verified=is_verified)
+        return frozenset(kept)
 
     async def _details(self, item: Planned, *, rows: int) -> dict[str, DetailedCall] | None:
         """The calls in the execution's detail; None when it cannot be had."""

@@ -230,7 +230,6 @@ def _state(bundle: FlatBundle, before: StoredExecution | None, held: HeldRows, s
         and (bundle.listed is None or held.exported_calls == len(bundle.listed)),
         is_part=bundle.part_of is not None,
         is_late=bundle.run_test_name in settlement.complete_before,
-        is_verified=bundle.is_verified,
     )
     return export_state(bundle.execution, before, arrival, settlement)
 

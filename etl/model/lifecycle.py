@@ -148,11 +148,6 @@ class StoredExecution:
     has_newer_rows: bool = False
 
     @property
-    def changed_at(self) -> datetime:
-        """When a run last saw a change in it, as far as is known."""
-        return self.verified_at or self.exported_at or LONG_AGO
-
-    @property
     def is_damaged(self) -> bool:
         """Whether the dataset holds other calls or evals than were exported, or newer ones."""
         return self.has_newer_rows or self.held.calls_digest != self.calls_digest
@@ -163,7 +158,8 @@ class Arrival:
     """What a run brought of an execution: ``held`` is what the dataset holds of it now.
 
     ``call_statuses`` is None when the calls were not listed. ``is_whole``: each listed call has its row, and there is no dead
-    letter. ``is_part``: more is to come, unless something stops the run. ``is_late``: its run test was complete before, so this is no first export. Unless ``is_verified``, late data may be missing.
+    letter. ``is_part``: more is to come, unless something stops the run. ``is_late``: its run test was complete before, so this is
+    no first export.
     """
 
     held: HeldRows
@@ -171,7 +167,6 @@ class Arrival:
     is_whole: bool
     is_part: bool = False
     is_late: bool = False
-    is_verified: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,8 +201,7 @@ def export_state(
         return ExportState.WAITING
     is_first = (known is None or not known.has_row) and not arrival.is_late
     is_final = (
-        arrival.is_verified
-        and execution.status in TERMINAL_EXECUTION
+        execution.status in TERMINAL_EXECUTION
         and (TERMINAL_CALL.issuperset(arrival.call_statuses) or _has_ended(unchanged, settlement))
         and _is_settled(execution, unchanged, arrival.held, settlement, is_first=is_first)
     )

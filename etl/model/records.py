@@ -107,7 +107,7 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     in ``calls``, with its metrics, in ``dead_letters``, or in ``kept``: its stored row is as the API has it, and stays. ``deleted``
     are stored calls that the source no longer has. ``part_of`` is how many calls its list has when only some have arrived, which
     are the ``listed`` ones then: more is to come. ``lacks_evals``: the entries of ``kept`` calls have no evals, and the stored ones
-    stay, too. Unless ``is_verified``, kept calls may differ in what their lists do not show.
+    stay, too.
     """
 
     run_test_name: str
@@ -120,4 +120,3 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     deleted: frozenset[str] = frozenset()
     part_of: int | None = None
     lacks_evals: bool = False
-    is_verified: bool = True

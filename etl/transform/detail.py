@@ -58,10 +58,7 @@ def _is_covered(path: _Path) -> bool:
 COVERED_COLUMNS = tuple(column.name for column in schema.CALLS.columns if any(map(_is_covered, column.paths)))
 """Columns of ``calls`` that the two lists prove, and which of ``extra`` lies under the same paths."""
 
-_OF_EXECUTION = ("run_test_name", "execution_started_at")
-_hash = row_hasher(schema.CALLS.names, [*COVERED_COLUMNS, *_OF_EXECUTION, "extra"])
-_LISTED = ("scenario_id", "scenario_name", "status", "duration_seconds")
-_hash_listed = row_hasher(schema.CALLS.names, [*_LISTED, *_OF_EXECUTION])
+_hash = row_hasher(schema.CALLS.names, [*COVERED_COLUMNS, "run_test_name", "execution_started_at", "extra"])
 
 
 def vouches_for(
@@ -75,7 +72,7 @@ def vouches_for(
     """Whether fetching the call's metrics now would give the same row, as far as ``COVERED_COLUMNS`` go.
 
     ``stored`` is the call's row in the order of ``schema.CALLS``; the name and the start are those of the call's execution. A field
-    that the detail lacks vouches for nothing. Where metrics have no ``turn_count``, the detail makes one up: then it is not compared.
+    that the detail lacks vouches for nothing. Where metrics have no ``turn_count``, the detail makes one up, which is not compared.
     """
     if any(name not in detail.payload for name in (*SAME, *(path[0] for path in _OBJECTS))):
         return False
@@ -85,16 +82,6 @@ def vouches_for(
         del fetched.metrics.payload["chat_metrics"]["turn_count"]
     row, _ = call_row(fetched, run_test_name=run_test_name, started_at=started_at)
     return _hash(_covered(row, _parsed(row[_EXTRA]))) == _hash(_covered(stored, extra))
-
-
-def is_as_listed(
-    listed: ListedCall, stored: Sequence[Any], *, run_test_name: str, started_at: datetime | None
-) -> bool:
-    """Whether the stored row says what the list alone shows of the call."""
-    told = {name: listed.payload.get(name) for name in ("status", "duration_seconds")}
-    metrics = CallMetrics(call_execution_id=listed.call_execution_id, execution_id="", status="", payload=told)
-    row, _ = call_row(FetchedCall(listed=listed, metrics=metrics), run_test_name=run_test_name, started_at=started_at)
-    return _hash_listed(row) == _hash_listed(stored)
 
 
 def _metrics(detail: DetailedCall, extra: Mapping[str, Any]) -> CallMetrics:

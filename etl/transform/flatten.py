@@ -58,7 +58,6 @@ class FlatBundle:
     deleted: frozenset[str] = frozenset()
     part_of: int | None = None
     lacks_evals: bool = False
-    is_verified: bool = True
 
     @property
     def started_at(self) -> datetime | None:
@@ -98,9 +97,7 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
             call_row(call, run_test_name=name, started_at=started_at, include_raw=include_raw) for call in bundle.calls
         ),
         evals=Rows.of(
-            eval_row(
-                output, {"call_execution_id": call.call_execution_id, "eval_config_id": config_id, **of_execution}
-            )
+            eval_row(output, {"call_execution_id": call.call_execution_id, "eval_config_id": config_id, **of_execution})
             for call in listed
             for config_id, output in eval_outputs(call).items()
         ),
@@ -112,7 +109,6 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
         deleted=bundle.deleted,
         part_of=bundle.part_of,
         lacks_evals=bundle.lacks_evals,
-        is_verified=bundle.is_verified,
     )
 
 

@@ -141,7 +141,11 @@ async def test_run_that_takes_too_long_stops_in_order_and_the_next_goes_on(
 
 @pytest.mark.parametrize(
     ("again", "is_changed"),
-    [({"settings": {"export": {"scrub_requests": 999}}}, False), ({"full_refresh": True}, False), ({"full_refresh": True}, True)],
+    [
+        ({"settings": {"export": {"scrub_requests": 999}}}, False),
+        ({"full_refresh": True}, False),
+        ({"full_refresh": True}, True),
+    ],
 )
 async def test_run_that_is_stopped_leaves_the_state_of_what_it_did_not_verify(
     server: Sandbox, export: Export, tmp_path: Path, again: dict[str, Any], *, is_changed: bool

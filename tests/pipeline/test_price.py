@@ -135,9 +135,7 @@ async def test_execution_with_a_numeric_eval_settles_in_two_requests_and_a_chang
     assert_equals_world(tmp_path, server.world)
     _planned, quiet = await night(server, tmp_path, {"settle": [lately]})
     lately.calls[0].total_cost_cents = 4321
-    lately.calls[1].eval_outputs = lately.calls[1].eval_outputs | {
-        config.config_id: output | {"output": 0.75}
-    }
+    lately.calls[1].eval_outputs = lately.calls[1].eval_outputs | {config.config_id: output | {"output": 0.75}}
     _planned, changed = await night(server, tmp_path, {"settle": [lately]})
     assert (quiet.requests, changed.requests) == (1 + 2, 1 + 2 + 2 * 2)
     assert quiet.rows.get("evals", 0) == 0
@@ -186,7 +184,7 @@ async def test_dead_letters_have_their_price_and_retries_are_in_it(server: Sandb
 @pytest.mark.parametrize(
     ("path", "requests", "saved"),
     [
-        pytest.param("/test-executions/", 1 + 1, CALLS - 1, id="detail"),
+        pytest.param("/test-executions/", 1 + 1, -1, id="detail"),
         pytest.param("/runs/", 1 + 1, 0, id="list, and whether its execution exists"),
     ],
 )
@@ -226,7 +224,9 @@ async def test_lists_of_all_run_tests_and_of_what_moved_are_lists(server: Sandbo
 async def test_look_up_takes_as_many_requests_as_the_plan_allows_for(tmp_path: Path) -> None:
     """An execution of a deleted run test answers by its id; only its detail tells that it is gone."""
     async with Sandbox(settled_world(run_tests=2, executions=2, calls=CALLS)) as server:
-        await night(server, tmp_path, {"first_fetch": [each for run in server.world.run_tests for each in run.executions]})
+        await night(
+            server, tmp_path, {"first_fetch": [each for run in server.world.run_tests for each in run.executions]}
+        )
         gone = server.world.run_tests.pop(0)
         sandbox.rename_run_test(server.world.run_tests[0], gone.name)
         planned, marked = await night(server, tmp_path, {}, run_tests=[gone.name])

@@ -16,7 +16,11 @@ def pairs() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """The evals of each call in the list, or in its own entry, and in the detail."""
     found = {}
     for case in ("detail_voice", "detail_chat", "detail_evals", "detail_numeric"):
-        entries = [recorded(name)["result"] for name in SAMPLES if name.startswith((f"runs_{case}_call_", "runs_numeric_call_"))]
+        entries = [
+            recorded(name)["result"]
+            for name in SAMPLES
+            if name.startswith((f"runs_{case}_call_", "runs_numeric_call_"))
+        ]
         if f"runs_{case}" in SAMPLES and isinstance(recorded(f"runs_{case}")["result"], dict):
             entries += recorded(f"runs_{case}")["result"]["call_results"]["results"]
         listed = {each["call_execution_id"]: each["eval_outputs"] for each in entries}

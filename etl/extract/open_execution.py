@@ -17,8 +17,8 @@ class OpenExecution:
     ``stored`` are the calls of which the dataset holds anything, each with whether it is marked as deleted there. ``round`` is how
     often the list was read. ``count`` is what the list counted after it was read, None when one page showed it whole. ``not_found``
     are listed calls that the API does not know by their ids. Once the list was read again, those of before are ``lagging`` if it
-    still had them, else ``gone``. ``deleted`` calls are to be marked, the stored rows of ``kept`` ones stay. ``elsewhere`` calls are
-    listed, but their metrics name another execution, which has them. ``left_out`` are listed, but their entries cannot be had;
+    still had them, else ``gone``. ``deleted`` calls are to be marked, the stored rows of ``kept`` ones stay. ``elsewhere`` calls
+    are listed, but their metrics name another execution, which has them. ``left_out`` are listed, but their entries cannot be had;
     ``lacks_evals``: each call's entry has to be requested by itself. ``unproved`` says why the list does not count. ``outstanding``
     calls are queued or under way. ``listed_at`` is when the list was read, by the event loop. ``is_in_parts``: what had arrived of
     it was taken.

@@ -115,6 +115,7 @@ class Crawl:
             await self._close(execution, execution.cut_short())
             return
         if execution.is_repeated_by(latest):
+            execution.lagging = execution.not_found
             await self._finish(execution, is_proved=False)
             return
         fetched_before = len(execution.fetched)

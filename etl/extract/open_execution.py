@@ -61,12 +61,13 @@ class OpenExecution:
 
     def is_repeated_by(self, latest: CallList) -> bool:
         """Whether a list of many pages says the same again, although the calls that it names were fetched since."""
-        is_same = latest.count == self.count and latest.calls.keys() == self.listed.keys() | self.gone
-        return is_same and not self.not_found and self.count is not None and 0 < len(self.listed) <= self.alive
+        known = self.listed.keys() | self.gone | self.not_found
+        is_same = latest.count == self.count and latest.calls.keys() == known
+        return is_same and self.count is not None and 0 < len(self.listed) <= self.alive
 
     @property
     def lags(self) -> bool:
-        """Whether calls were not found twice, although the list still had them when it was read in between."""
+        """Whether calls are not found although the list, read again since, still has them."""
         return not self.not_found.isdisjoint(self.lagging)
 
     def take_list(self, latest: CallList) -> list[str]:

@@ -326,9 +326,23 @@ MUTANTS = [
     Mutant(
         "call is kept only if its lists vouch for it",
         "etl/extract/settling.py",
-        "            if vouches_for(",
-        "            if True or vouches_for(",
+        "                and is_same(found.calls[key], detail, rows[key])\n",
+        "",
         (MACHINE,),
+    ),
+    Mutant(
+        "evals of a list that is refused are compared",
+        "etl/extract/settling.py",
+        "                and (evals is None or vouches_for_evals(detail, evals.get(key, ())))\n",
+        "",
+        ("tests/pipeline/test_price.py",),
+    ),
+    Mutant(
+        "call that its list still has is not marked",
+        "etl/extract/open_execution.py",
+        "self.gone |= self.not_found - calls.keys()",
+        "self.gone |= self.not_found",
+        ("tests/extract/test_calls.py",),
     ),
     Mutant(
         "digest of the stored calls is compared",
@@ -410,8 +424,8 @@ MUTANTS = [
     Mutant(
         "calls of many pages are counted after their metrics arrived",
         "etl/extract/calls.py",
-        "execution.count is None or execution.alive == execution.count\n",
-        "True\n",
+        "execution.count is None else execution.alive == execution.count\n",
+        "execution.count is None else True\n",
         ("tests/extract/test_calls.py", "tests/extract/test_listing_laws.py"),
     ),
     Mutant(

@@ -331,6 +331,7 @@ def slow_night(history: History, rng: random.Random) -> None:
         "commit_interval_seconds": rng.choice((1e-6, 30)),
         "minutes": rng.choice((None, 1, 3)),
     }
+    options |= rng.choice(({}, {"full_refresh": True}, {"scrub_requests": EVERYTHING}))
     history.night(**{name: value for name, value in options.items() if value})
     history.source.delays = None
 

@@ -30,6 +30,7 @@ TESTED_ELSEWHERE = {
     "etl/extract/settling.py": "tests/pipeline/test_settling.py",
     "etl/inspect/verify_warehouse.py": "tests/load/warehouse/test_laws.py",
     "etl/load/background.py": "tests/load/files/test_objects.py",
+    "etl/load/drift.py": "tests/pipeline/test_drift.py",
     "etl/load/files/contract.py": "tests/load/files/test_local.py",
     "etl/load/files/store.py": "tests/load/files/test_objects.py",
     "etl/load/part_index.py": "tests/load/test_index.py",
@@ -49,6 +50,7 @@ TESTED_ELSEWHERE = {
     "etl/pipeline/plan.py": "tests/pipeline/test_job.py",
     "etl/sandbox/dispatch.py": "tests/sandbox/test_server.py",
     "etl/sandbox/measures.py": "tests/sandbox/test_generate.py",
+    "etl/transform/drift.py": "tests/pipeline/test_drift.py",
     "etl/version.py": "tests/e2e/test_commands.py",
 }
 """Modules that no test file is named after, and where they are tested: mostly end to end."""

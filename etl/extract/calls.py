@@ -127,7 +127,7 @@ class Crawl:
         if is_first:
             if not await self._compare(execution, latest):
                 return
-            pending = [key for key in pending if key not in execution.kept]
+            pending = [key for key in pending if key not in execution.kept | execution.fetched.keys()]
         if len(execution.listed) < (execution.count or 0) and execution.round < MAX_ROUNDS:
             self._list_again(execution)
             return
@@ -142,15 +142,14 @@ class Crawl:
         """Find out which stored calls stay; False where that is left to the next run, or to the list when it is read again."""
         execution.stored = await self._settling.stored.calls(execution.planned)
         is_one_page = execution.count is None
-        kept = await self._settling.kept(execution.planned, latest, may_compare=is_one_page)
-        if kept is None:
+        if not await self._settling.compare(execution, latest, may_compare=is_one_page):
             await self._close(execution, None)
-        elif kept and not is_one_page and not await self._is_listed_again(execution):
+            return False
+        if execution.kept and not is_one_page and not await self._is_listed_again(execution):
+            execution.kept = frozenset()
             self._list_again(execution)
-        else:
-            execution.kept = kept
-            return True
-        return False
+            return False
+        return True
 
     async def _is_listed_again(self, execution: OpenExecution) -> bool:
         """Whether a second reading of many pages says the same: then no row moved to a page that was read, and none is missing.

@@ -21,7 +21,7 @@ class OpenExecution:
     are listed, but their metrics name another execution, which has them. ``left_out`` are listed, but their entries cannot be had;
     ``lacks_evals``: each call's entry has to be requested by itself. ``unproved`` says why the list does not count. ``outstanding``
     calls are queued or under way. ``listed_at`` is when the list was read, by the event loop. ``is_in_parts``: what had arrived of
-    it was taken.
+    it was taken. ``lacking`` as in the bundle.
     """
 
     planned: Planned
@@ -38,6 +38,7 @@ class OpenExecution:
     elsewhere: set[str] = field(default_factory=set)
     left_out: set[str] = field(default_factory=set)
     kept: frozenset[str] = frozenset()
+    lacking: Mapping[str, int] = field(default_factory=dict)
     lacks_evals: bool = False
     unproved: DeadLetter | None = None
     is_in_parts: bool = False
@@ -134,6 +135,7 @@ class OpenExecution:
             listed=tuple(call for key, call in self.listed.items() if key not in self.left_out | self.elsewhere),
             calls=self._fetched_calls(),
             kept=self.kept & self.listed.keys(),
+            lacking=self.lacking,
             deleted=self.deleted,
             lacks_evals=self.lacks_evals,
         )

@@ -4,23 +4,30 @@ The list of calls was read already; the execution's detail costs one request mor
 settles on and is compared by the next run. Once it has settled for long, everything is fetched as if it were new.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from etl.errors import SourceError
 from etl.extract.call_list import CallList, by_id, read_details
 from etl.extract.client import Client
+from etl.extract.endpoints import get_call_metrics
+from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned
 from etl.model import schema
-from etl.model.records import DetailedCall
-from etl.transform.detail import vouches_for
+from etl.model.records import CallMetrics, DetailedCall, FetchedCall
+from etl.transform.detail import differences
 from etl.transform.detail_evals import vouches_for_evals
+from etl.transform.drift import FIELDS, parsed
+from etl.transform.flatten import call_row
 
 _MOST_FAILURES = 5
-_EXPORTED_AT = schema.CALLS.names.index("exported_at")
+_INDEX = {name: index for index, name in enumerate(schema.CALLS.names)}
+_OF_METRICS = {each.columns[0].name: each for each in FIELDS[schema.CALLS.name] if each.path[0] != "call_results"}
+"""The fields that a call's own metrics alone give for sure, by column."""
+_NO_VALUES = {"extra", "chat_metrics_turn_count"}  # the detail makes up a number of turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,34 +86,75 @@ class Settling:
         self._page_limit = page_limit
         self._failures_in_a_row = 0
 
-    async def kept(self, item: Planned, found: CallList, *, may_compare: bool) -> frozenset[str] | None:
-        """The listed calls whose stored rows can stay; None where the next run may find out.
+    async def compare(self, execution: OpenExecution, latest: CallList, *, may_compare: bool) -> bool:
+        """Let the execution keep the listed calls whose stored rows can stay; False where the next run may find out.
 
-        Never one that a dead letter tells of: its row is older.
+        Never one that a dead letter tells of: its row is older. Where rows lack what the detail or their ``extra`` has, one call is
+        fetched first: what the API does not give of it, it need not be asked for of the others.
         """
+        item, listed = execution.planned, execution.listed
         is_compared = item.is_compared and may_compare
-        if not found.calls or not (item.is_resumed or is_compared):
-            return frozenset()
-        candidates = {key for key, call in found.calls.items() if isinstance(call.payload.get("status"), str)}
+        if not listed or not (item.is_resumed or is_compared):
+            return True
+        candidates = {key for key, call in listed.items() if isinstance(call.payload.get("status"), str)}
         candidates -= await self.stored.failed(item)
         rows = await self.stored.rows(item)
         candidates &= rows.keys()
         kept = {key for key in candidates if item.is_resumed and _is_fetched_since(item, rows[key])}
+        details: Mapping[str, DetailedCall] = {}
         if is_compared and candidates > kept:
-            details = found.details if found.lacks_evals else await self._details(item, rows=len(found.calls))
-            if details is None and item.may_wait:
-                return None
-            evals = await self.stored.evals(item) if found.lacks_evals else None
-            is_same = partial(vouches_for, run_test_name=item.run_test_name, started_at=item.started_at)
-            kept |= {
-                key
-                for key, detail in (details or {}).items()
-                if key in candidates
-                and is_same(found.calls[key], detail, rows[key])
-                and (evals is None or vouches_for_evals(detail, evals.get(key, ())))
-            }
+            found = latest.details if latest.lacks_evals else await self._details(item, rows=len(listed))
+            if found is None and item.may_wait:
+                return False
+            details = found or {}
+        of_execution: dict[str, Any] = {"run_test_name": item.run_test_name, "started_at": item.started_at}
+        differing = {
+            key: differences(listed[key], details[key], rows[key], **of_execution)
+            for key in sorted(candidates & details.keys() - kept)
+        }
+        if latest.lacks_evals:
+            evals = await self.stored.evals(item)
+            same = {key for key, names in differing.items() if not names}
+            kept |= {key for key in same if vouches_for_evals(details[key], evals.get(key, ()))}
+        else:
+            kept |= await self._unchanged(execution, rows, differing)
         self.counts.saved_requests += len(kept)
-        return frozenset(kept)
+        execution.kept = frozenset(kept - execution.fetched.keys())
+        return True
+
+    async def _unchanged(
+        self, execution: OpenExecution, rows: Mapping[str, Sequence[Any]], differing: Mapping[str, set[str]]
+    ) -> set[str]:
+        """The calls whose rows differ from their details in nothing but what their own metrics do not give."""
+        item, listed = execution.planned, execution.listed
+        of_execution: dict[str, Any] = {"run_test_name": item.run_test_name, "started_at": item.started_at}
+        lacking = {
+            key: {name for name in found - _NO_VALUES if rows[key][_INDEX[name]] is None}
+            for key, found in differing.items()
+        }
+        completed = [key for key in differing if rows[key][_INDEX["status"]] == "completed"]
+        moved = set.intersection(*(_moved(rows[key]) for key in completed)) if completed else set()
+        first = max(completed if moved else lacking, key=lambda key: len(lacking[key]), default="")
+        still, tolerated = set[str](), set[str]()
+        if (moved or lacking.get(first)) and (metrics := await self._metrics(item, first)):
+            execution.fetched[first] = metrics
+            row, _ = call_row(FetchedCall(listed=listed[first], metrics=metrics), **of_execution)
+            still = {name for name in lacking[first] | moved if row[_INDEX[name]] is None}
+            execution.lacking = Counter(name for each in lacking.values() for name in each & still)
+            if row[_INDEX["row_hash"]] == rows[first][_INDEX["row_hash"]]:
+                tolerated = still | {"extra"}
+        return {key for key, found in differing.items() if found <= tolerated} if moved <= still else set()
+
+    async def _metrics(self, item: Planned, call_execution_id: str) -> CallMetrics | None:
+        """The call's own metrics; None when they cannot be had: then they are requested again, with what is to be fetched."""
+        request = get_call_metrics(call_execution_id, item.execution.execution_id)
+        try:
+            metrics = await self._client.get(request.sent_for(item.purpose))
+        except SourceError:
+            return None
+        is_own = metrics.execution_id == item.execution.execution_id
+        self.counts.calls_fetched += is_own
+        return metrics if is_own else None
 
     async def _details(self, item: Planned, *, rows: int) -> dict[str, DetailedCall] | None:
         """The calls in the execution's detail; None when it cannot be had."""
@@ -126,7 +174,13 @@ class Settling:
         return by_id(page)
 
 
+def _moved(row: Sequence[Any]) -> set[str]:
+    """The columns that are null although ``extra`` may have their values."""
+    extra = parsed(row[_INDEX["extra"]])
+    return {name for name, each in _OF_METRICS.items() if row[_INDEX[name]] is None and each.places_in(extra)}
+
+
 def _is_fetched_since(item: Planned, row: Sequence[Any]) -> bool:
     """Whether the row of a call was fetched since its execution was found as it is listed now."""
-    begun_at, exported_at = item.stored.verified_at if item.stored else None, row[_EXPORTED_AT]
+    begun_at, exported_at = item.stored.verified_at if item.stored else None, row[_INDEX["exported_at"]]
     return begun_at is not None and exported_at is not None and exported_at >= begun_at

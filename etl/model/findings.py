@@ -85,6 +85,12 @@ class Kind(StrEnum):
         "executions stopped changing in a status that this version does not know, so their calls are not fetched",
         'upgrade, or set [export] calls = "all"',
     )
+    ANSWERS_CHANGED = (
+        "answers_changed",
+        _MISSING,
+        "the API's answers changed: columns that used to have values are null",
+        "upgrade the exporter, or tell the API's operators; once the values are back, metrics-etl run fetches them again",
+    )
     # the dataset
     QUARANTINED = (
         "quarantined",

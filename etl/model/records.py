@@ -1,5 +1,6 @@
 """What the API returns, as frozen values: ids and statuses have fields of their own, ``payload`` is the JSON object as received."""
 
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -105,9 +106,9 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
 
     ``listed`` is None if its calls were not requested (the execution is still running) or could not be listed. Each listed call is
     in ``calls``, with its metrics, in ``dead_letters``, or in ``kept``: its stored row is as the API has it, and stays. ``deleted``
-    are stored calls that the source no longer has. ``part_of`` is how many calls its list has when only some have arrived, which
-    are the ``listed`` ones then: more is to come. ``lacks_evals``: the entries of ``kept`` calls have no evals, and the stored ones
-    stay, too.
+    are stored calls that the source no longer has. ``lacking``: in how many calls each column is null, though the execution's
+    detail has its value. ``part_of`` is how many calls its list has when only some have arrived, which are the ``listed`` ones
+    then: more is to come. ``lacks_evals``: the entries of ``kept`` calls have no evals, and the stored ones stay, too.
     """
 
     run_test_name: str
@@ -118,5 +119,6 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: tuple[DeadLetter, ...] = ()
     kept: frozenset[str] = frozenset()
     deleted: frozenset[str] = frozenset()
+    lacking: Mapping[str, int] = {}
     part_of: int | None = None
     lacks_evals: bool = False

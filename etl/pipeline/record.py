@@ -16,6 +16,7 @@ from etl.model.records import DeadLetter
 from etl.model.wording import counted, quoted
 from etl.pipeline.summary import RunTestSummary
 from etl.settings import RunTest
+from etl.transform.drift import drift_text
 
 
 @dataclass(slots=True)
@@ -68,6 +69,7 @@ class Record:
             total.dead_letters |= each.dead_letters
             total.without_rows |= each.without_rows
             total.unknown_statuses += each.unknown_statuses
+            total.drift |= each.drift
 
     def run_test_summaries(self, *, is_cut_short: bool, settled_before: datetime) -> list[RunTestSummary]:
         """Each run test's share of the run, whose findings are noted, too.
@@ -117,6 +119,8 @@ class Record:
         ):
             if count:
                 self.find(kind, name, f"{counted(count, 'execution')} {text}")
+        if drift := [*chain.from_iterable(arrived.drift.values())]:
+            self.find(Kind.ANSWERS_CHANGED, name, drift_text(drift))
         odd = [item for item in self.planned.get(name, ()) if item.execution.status not in KNOWN_EXECUTION]
         ended = Counter(item.execution.status for item in odd if _has_waited(item, settled_before))
         for status, count in sorted(ended.items()):

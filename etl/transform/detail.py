@@ -4,15 +4,14 @@ The list of calls has their scenarios and evals; the execution's detail has near
 brought into the shape of a call's own metrics, made into a row as always, and compared with the stored row.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from etl.model import schema
-from etl.model.digest import row_hasher
-from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall, NumberLiteral
+from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall
 from etl.model.values import json_text
+from etl.transform.drift import parsed
 from etl.transform.flatten import call_row
 from etl.transform.rows import value_at
 
@@ -58,30 +57,32 @@ def _is_covered(path: _Path) -> bool:
 COVERED_COLUMNS = tuple(column.name for column in schema.CALLS.columns if any(map(_is_covered, column.paths)))
 """Columns of ``calls`` that the two lists prove, and which of ``extra`` lies under the same paths."""
 
-_hash = row_hasher(schema.CALLS.names, [*COVERED_COLUMNS, "run_test_name", "execution_started_at", "extra"])
+_COMPARED = {*COVERED_COLUMNS, "run_test_name", "execution_started_at", "extra"}
 
 
-def vouches_for(
+def differences(
     listed: ListedCall,
     detail: DetailedCall,
     stored: Sequence[Any],
     *,
     run_test_name: str,
     started_at: datetime | None,
-) -> bool:
-    """Whether fetching the call's metrics now would give the same row, as far as ``COVERED_COLUMNS`` go.
+) -> set[str]:
+    """The columns in which fetching the call's metrics now would give another row, as far as ``COVERED_COLUMNS`` go.
 
-    ``stored`` is the call's row in the order of ``schema.CALLS``; the name and the start are those of the call's execution. A field
-    that the detail lacks vouches for nothing. Where metrics have no ``turn_count``, the detail makes one up, which is not compared.
+    ``stored`` is the call's row in the order of ``schema.CALLS``; the name and the start are those of the call's execution. A
+    detail that lacks a field tells nothing, as if ``extra`` differed. Where metrics have no ``turn_count``, the detail makes one
+    up, which is not compared.
     """
     if any(name not in detail.payload for name in (*SAME, *(path[0] for path in _OBJECTS))):
-        return False
-    extra = _parsed(stored[_EXTRA])
+        return {"extra"}
+    extra = parsed(stored[_EXTRA])
     fetched = FetchedCall(listed=listed, metrics=_metrics(detail, extra))
     if stored[_TURN_COUNT] is None and value_at(extra, SAME["turn_count"]) is None:
         del fetched.metrics.payload["chat_metrics"]["turn_count"]
     row, _ = call_row(fetched, run_test_name=run_test_name, started_at=started_at)
-    return _hash(_covered(row, _parsed(row[_EXTRA]))) == _hash(_covered(stored, extra))
+    pairs = zip(schema.CALLS.names, _covered(row, parsed(row[_EXTRA])), _covered(stored, extra), strict=True)
+    return {name for name, new, old in pairs if name in _COMPARED and json_text(new) != json_text(old)}
 
 
 def _metrics(detail: DetailedCall, extra: Mapping[str, Any]) -> CallMetrics:
@@ -117,13 +118,6 @@ def _below(fields: Mapping[str, Any], at: _Path) -> dict[str, Any]:
         elif isinstance(value, dict) and (nested := _below(value, path)):
             found[name] = nested
     return found
-
-
-def _parsed(extra: str | None) -> dict[str, Any]:
-    if extra is None:
-        return {}
-    document: dict[str, Any] = json.loads(extra, parse_float=NumberLiteral, parse_int=NumberLiteral)
-    return document
 
 
 def _put(payload: dict[str, Any], path: _Path, value: Any) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from etl.model import schema
 from etl.model.records import DeadLetter, Execution, ExecutionBundle, FetchedCall, ListedCall
 from etl.model.values import MISFIT, json_text, timestamp_or_none, to_float, to_string
+from etl.transform.drift import Drift
 from etl.transform.rows import MAKERS
 
 _WAITS = "pending"
@@ -42,7 +43,7 @@ class Rows:
 class FlatBundle:
     """A bundle with rows in place of its payloads. Fields as in ``ExecutionBundle``, but ``listed`` holds the ids of the calls.
 
-    ``call_statuses`` counts an eval that waits like a call that does.
+    ``call_statuses`` counts an eval that waits like a call that does. ``drift`` is what the calls' own metrics lack.
     """
 
     run_test_name: str
@@ -56,6 +57,7 @@ class FlatBundle:
     errors: Rows
     kept: frozenset[str] = frozenset()
     deleted: frozenset[str] = frozenset()
+    drift: Drift | None = None
     part_of: int | None = None
     lacks_evals: bool = False
 
@@ -107,9 +109,17 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
         ),
         kept=bundle.kept,
         deleted=bundle.deleted,
+        drift=_drift(bundle),
         part_of=bundle.part_of,
         lacks_evals=bundle.lacks_evals,
     )
+
+
+def _drift(bundle: ExecutionBundle) -> Drift | None:
+    if not bundle.lacking:
+        return None
+    columns = tuple(f"{schema.CALLS.name}.{name}" for name in bundle.lacking)
+    return Drift(columns, {bundle.execution.execution_id: max(bundle.lacking.values())}, "the detail has it")
 
 
 def call_row(

@@ -311,8 +311,8 @@ def _all_rows_have_the_name(history: History, night: Night, executions: dict[Key
 
 
 def _hidden(history: History, night: Night) -> set[str]:
-    """Executions of which the lists of this night did not show all."""
-    return {*night.lie.executions} | {
+    """Executions of which the answers of this night did not show all."""
+    return {*night.lie.executions, *(history.source.misread if history.source.renamed else ())} | {
         each.execution_id
         for each in history.source.all_executions()
         if any(call.call_execution_id in night.lie.calls for call in each.calls)

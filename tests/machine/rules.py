@@ -13,7 +13,7 @@ from etl.load.layout import INDEX
 from etl.sandbox import Call, Execution, Fault, SandboxRequest
 from tests.machine.driver import EVERYTHING, History
 from tests.machine.in_process import Death
-from tests.machine.source import FINISHED, NAMES, Entry, Lie
+from tests.machine.source import FIELDS, FINISHED, NAMES, Entry, Lie
 from tests.support import cap_pages
 
 T = TypeVar("T")
@@ -369,6 +369,19 @@ def night_of_an_empty_source(history: History, rng: random.Random) -> None:
     history.night(**options)
     for each in gone:
         each.is_deleted = False
+
+
+@rule(2)
+def nights_of_changed_answers(history: History, rng: random.Random) -> None:
+    """The API calls fields otherwise for some nights."""
+    history.source.fault = None
+    cap_pages(history.source.server, None)
+    history.source.renamed = rng.sample(FIELDS, rng.randint(1, 3))
+    for _ in range(rng.randint(1, 3)):
+        history.source.begin(rng.choice(history.source.world.run_tests), rng.randint(1, 4), is_finished=True)
+        history.night()
+        history.source.now += timedelta(hours=rng.choice((12, 25)))
+    history.source.renamed, history.source.misread = [], set()
 
 
 @rule(4)

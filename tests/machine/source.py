@@ -33,6 +33,9 @@ _of_call = attrgetter(*(each.name for each in fields(Call) if each.name != "upda
 
 _KEYS = {"X-Api-Key": "sandbox-key", "X-Secret-Key": "sandbox-secret"}
 
+FIELDS = ("avg_agent_latency_ms", "total_cost_cents", "bot_wpm", "total_tokens", "response_time_ms")
+"""Of a call's own metrics, and of its execution's detail."""
+
 NOT_A_DETAIL = (
     Fault(status=404, body=HTML_404),
     Fault(status=403, body=b'{"status": false, "message": "Forbidden"}'),
@@ -72,7 +75,8 @@ class Source:
     ``unseen`` are executions of which something changed that no list shows, and that may have been final then: only a scrub finds
     it. ``deleted`` are run tests that are gone from the list of them; the API still has their executions by their ids.
     ``fault`` is what the server does wrong until further notice, ``lie`` what its lists do not show. ``struck`` counts the answers
-    that were not as they should be.
+    that were not as they should be. ``renamed`` are fields that calls have under other names, ``misread`` the executions that were
+    fetched meanwhile.
     """
 
     def __init__(self, rng: random.Random, *, is_all: bool) -> None:
@@ -97,6 +101,8 @@ class Source:
         self.deleted: list[sandbox.RunTest] = []
         self.unseen: set[str] = set()
         self.poisoned: dict[str, dict[str, Any] | None] = {}
+        self.renamed: list[str] = []
+        self.misread: set[str] = set()
 
     # what it has
 
@@ -139,7 +145,7 @@ class Source:
     # what it answers
 
     def _answer(self, request: SandboxRequest, nth: int) -> Fault | None:
-        found = (self.fault and self.fault(request, nth)) or self._lying(request)
+        found = (self.fault and self.fault(request, nth)) or self._lying(request) or self._renaming(request)
         self.struck += found is not None
         if self.ahead:
             date = format_datetime(datetime.now(UTC) - self.ahead, usegmt=True)
@@ -167,6 +173,22 @@ class Source:
             return None
         answer = answer_to(World("", tests), request, _KEYS, BASE_URL, self.server._rules)
         return Fault(status=answer.status, body=answer.body)
+
+    def _renaming(self, request: SandboxRequest) -> Fault | None:
+        call_id = request.query.get("call_execution_id")
+        if not self.renamed or request.path != METRICS or call_id is None:
+            return None
+        for execution, call in self.calls():
+            if call.call_execution_id == call_id and execution.execution_id not in self.misread:
+                self.change_unseen(execution)  # what is final at once is final without them
+                self.misread.add(execution.execution_id)
+
+        def rename(body: bytes) -> bytes:
+            for name in self.renamed:
+                body = body.replace(f'"{name}"'.encode(), f'"new_{name}"'.encode())
+            return body
+
+        return Fault(edit=rename)
 
     # what happens to it
 

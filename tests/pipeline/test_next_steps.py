@@ -126,6 +126,13 @@ def a_status_of_another_version(nights: Nights) -> dict[str, Any]:
     return {"times": 3}
 
 
+@cause(Kind.ANSWERS_CHANGED)
+def a_field_that_was_renamed(nights: Nights) -> None:
+    sandbox.add_execution(nights.world, nights.world.run_tests[0], random.Random(1), NIGHT, 40, status="completed")
+    renamed = Fault(edit=lambda body: body.replace(b'"total_cost_cents"', b'"total_cents"'))
+    nights.server.fault = lambda request, _nth: renamed if "call_execution_id" in request.query else None
+
+
 @cause(Kind.QUARANTINED)
 def a_damaged_file(nights: Nights) -> None:
     next((nights.folder / "data" / "calls").rglob("*.parquet")).write_bytes(b"PAR1")

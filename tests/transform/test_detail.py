@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from etl.extract.parse import parse_json
 from etl.model import schema
 from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall
-from etl.transform.detail import COVERED_COLUMNS, SAME, vouches_for
+from etl.transform.detail import COVERED_COLUMNS, SAME, differences
 from etl.transform.flatten import call_row
 
 SAMPLES = {path.stem: json.loads(path.read_bytes()) for path in Path(__file__).parents[1].glob("samples/detail/*.json")}
@@ -63,7 +63,7 @@ def is_vouched(
     name: str = "Checkout",
     at: datetime | None = STARTED_AT,
 ) -> bool:
-    return vouches_for(
+    return not differences(
         ListedCall(call_execution_id=listed["call_execution_id"], payload=listed),
         DetailedCall(call_execution_id=detail["id"], payload=detail),
         row,

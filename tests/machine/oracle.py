@@ -47,7 +47,7 @@ def judge(history: History, night: Night) -> None:
         marks_are_true,
         marked_rows_stay,
         vouchers_came_last,
-        final_stays_final,
+        final_stays_whole,
         *(() if night.is_killed else (codes_are_true,)),
         feed_tells_everything,
         *((dataset_is_the_source, everything_is_vouched_for, requests_are_few) if is_complete else ()),
@@ -139,8 +139,8 @@ def everything_is_vouched_for(history: History, night: Night) -> None:
 # L8
 
 
-def final_stays_final(history: History, night: Night) -> None:
-    """What is as the last good run found it is final still, however a night without faults ends."""
+def final_stays_whole(history: History, night: Night) -> None:
+    """What was final and is as the last good run found it is not incomplete, however a night without faults ends."""
     if night.struck or night.was_changing or history.is_struck:
         return
     for execution_id, state in history.last_good_state.items():
@@ -148,7 +148,7 @@ def final_stays_final(history: History, night: Night) -> None:
             continue
         before, after = (rows.executions.get(execution_id) for rows in (night.before, night.after))
         if before and after and before.row["export_state"] == "exported":
-            assert after.row["export_state"] == "exported", f"L8: {execution_id} is {after.row['export_state']}"
+            assert after.row["export_state"] != "incomplete", f"L8: {execution_id}, which was final, is incomplete"
 
 
 # L9

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from etl.load import places
 from etl.load.commit import commit
-from etl.load.dataset import Dataset, Written
+from etl.load.dataset import Dataset, Written, identify
 from etl.load.files.local import LocalFiles
 from etl.load.layout import Part
 from etl.load.places import Places
@@ -47,6 +47,7 @@ def a_dataset(root, *, compression="zstd"):
     """The dataset in the folder, which is made ready if it is not."""
     files = LocalFiles(root)
     files.prepare()
+    identify(files, FETCHED_AT)
     return Dataset(files, compression=compression)
 
 
@@ -130,7 +131,7 @@ def published(monkeypatch, failing=None):
     def record(files, path, data):
         paths.append(path)
         if failing and path.startswith(f"{failing}/"):
-            path = f"{path}/below-a-file" if files.has(path) else f"{'x' * 256}/{path}"
+            path = f"{path}/below-a-file" if path in files.list(failing) else f"{'x' * 256}/{path}"
         publish(files, path, data)
 
     monkeypatch.setattr(LocalFiles, "publish", record)

@@ -123,7 +123,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "run_tests[].is_configured": "whether the settings name it",
         "run_tests[].is_complete": "whether the last run that included it exported everything",
         "tables": "each table: its `name`, `rows`, `files` and their `size_bytes`",
-        "runs[].export_run_id": "one of the last seven runs, newest first",
+        "runs[].export_run_id": "one of the last seven runs, of any settings file: first the last one of this, then newest first",
         "runs[].started_at": "when it started",
         "runs[].finished_at": "when it ended",
         "runs[].outcome": "how it ended",

@@ -202,7 +202,8 @@ def _leave_note(error: ConfigurationError, settings: "Settings") -> None:
     from etl.load.last_run import note_failure
 
     with suppress(ConfigurationError):  # it is this one
-        note_failure(open_files(settings.destination.path, settings.destination.options), error, datetime.now(UTC))
+        files = open_files(settings.destination.path, settings.destination.options)
+        note_failure(files, error, datetime.now(UTC), settings.scope)
 
 
 def _print_plan_and_exit(

@@ -13,7 +13,6 @@ from etl.inspect.status_run_tests import RunTestStatus
 from etl.inspect.verdict import Verdict, ago
 from etl.inspect.verify import Report
 from etl.inspect.verify_warehouse import WarehouseReport
-from etl.load.last_run import Attempt
 from etl.load.layout import QUARANTINE
 from etl.model.findings import Finding
 from etl.model.wording import counted, first_few, shown
@@ -49,10 +48,9 @@ def print_status(status: Status, verdict: Verdict, problems_now: Sequence[str]) 
 
 
 def _print_problems(status: Status, problems_now: Sequence[str]) -> None:
-    lines = [_lost(status.lost_run)] if status.lost_run else []
     told = {*map(str, status.findings)}
     message = status.runs[0].message if status.runs else None
-    lines += [f"in the last run: {line}" for line in (message or "").splitlines() if line not in told]
+    lines = [f"in the last run: {line}" for line in (message or "").splitlines() if line not in told]
     if status.future_run_at:
         lines.append(
             f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M} UTC, which is in the future, and does not count; check the "
@@ -62,16 +60,6 @@ def _print_problems(status: Status, problems_now: Sequence[str]) -> None:
     for line in lines:
         print_line("problem", line)
     print_alarms(status.findings, has_next_step=False)
-
-
-def _lost(attempt: Attempt) -> str:
-    when = f"the run of {attempt.started_at:%Y-%m-%d %H:%M:%S} (UTC)"
-    if attempt.exit_code is None:
-        return (
-            f"{when} ended without a summary: it was killed or crashed, the machine stopped, or the disk was full; what it had "
-            "saved is kept"
-        )
-    return f"{when} could not start (exit {attempt.exit_code}): {attempt.message}"
 
 
 def _print_run_tests(run_tests: Sequence[RunTestStatus], now: datetime) -> None:

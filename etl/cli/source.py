@@ -1,6 +1,8 @@
 """``check`` and ``discover``: test the settings and list the run tests, before an export."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from etl.cli.console import print_json, print_message, print_rate_limit_wait, print_result
 from etl.cli.options import AsJson, Config, Verbose
@@ -12,12 +14,21 @@ if TYPE_CHECKING:
     from etl.settings import Settings
 
 
-def check(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
+def check(
+    config: Config = None,
+    *,
+    read_only: Annotated[
+        bool,
+        typer.Option("--read-only", help="Do not write test files to the destination: check only that it can be read."),
+    ] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
     """Check that an export would work.
 
-    Tests the settings, the server, the key, the run tests, the destination, the lock and the warehouse, and changes nothing.
-    It sends one request, and one more for each run test that is not on the first page of the list. The exit code is that of
-    the problem to fix first.
+    Tests the settings, the server, the key, the run tests, the destination, the lock and the warehouse, and leaves nothing
+    changed. It sends one request, and one more for each run test that is not on the first page of the list. The exit code
+    is that of the problem to fix first.
 
     Example: metrics-etl check
     """
@@ -25,7 +36,7 @@ def check(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = 
         from etl.cli.show_source import print_checks
         from etl.pipeline import preflight
 
-        checks = run_async(preflight.check(config, on_hold=print_rate_limit_wait))
+        checks = run_async(preflight.check(config, on_hold=print_rate_limit_wait, is_read_only=read_only))
         if as_json:
             print_json(preflight.as_json(checks))
         else:

@@ -77,8 +77,8 @@ class Status:
     ``at_work`` names the holder of the lock. ``complete_at``: when a run over all that is configured last left nothing out; None
     when none did, or a configured run test was never complete. ``future_run_at``: the latest time at which a run ended that has
     not come yet, by this machine's clock. ``lost_run``: the last run, if it left no row in ``runs``, since it could not begin (it
-    has an exit code) or was killed. ``runs``: the newest, whatever its times, and the last that have come, up to 7. ``set_aside``:
-    how many files are in the quarantine. ``last_load``: how the last load into a warehouse went.
+    has an exit code) or was killed. ``runs``: the last one of these settings, whatever its times, and the last of any that have
+    come, up to 7. ``set_aside``: how many files are in the quarantine. ``last_load``: how the last load into a warehouse went.
     """
 
     dataset: str
@@ -115,7 +115,8 @@ def read_status(
     read_identity(files, note=ignored.append)
     latest = now + CLOCKS_DIFFER
     # The record is read before the lock: a run takes the lock before it notes its attempt, and gives it back when all is done.
-    last_run = _up_to(latest, read_last_run(files, note=ignored.append))
+    record = read_last_run(files, note=ignored.append)
+    last_run = _up_to(latest, record if configured is None else record.of(scope_of(configured)))
     attempt, at_work = last_run.attempt, files.lock_holder()
     index = index_if_readable(files, ignored)  # before the files: a run may replace it meanwhile
     found = list[Finding]()
@@ -126,10 +127,8 @@ def read_status(
         raise DestinationError(
             f"{files.where()}: no dataset there yet: create it with metrics-etl run, or fix [destination] path"
         )
-    if configured is not None:
-        last_run = last_run.of(scope_of(configured))
     runs = _runs(tables["runs"], last_run)
-    is_over = at_work is None or (attempt is not None and attempt.exit_code is not None)
+    is_over = at_work is None or (attempt is not None and attempt.exit_code is not None) or attempt != record.attempt
     is_told = attempt is not None and attempt.export_run_id in {run.export_run_id for run in runs}
     lost_run = attempt if is_over and not is_told else None
     last_run = last_run.after(lost_run)
@@ -139,13 +138,13 @@ def read_status(
     letters = [row for file in tables["errors"] for row in file.columns.to_pylist()]
     counts: dict[str, int | None] = {each.subject: None for each in found}
     counts |= {file.path: file.rows for of_table in tables.values() for file in of_table}
-    findings = [*find_lost(index, counts, Scope()), *found, *_of_last_run(last_run)]
+    findings = [*_of_lost_run(lost_run), *find_lost(index, counts, Scope()), *found, *_of_last_run(last_run)]
     told = {(each.kind, each.subject) for each in findings}
     findings += [each for each in missing_of(executions, letters, known) if (each.kind, each.subject) not in told]
     if warehouse:
         export_runs = {file.path.rpartition("/")[2].removesuffix(".parquet") for file in tables["runs"]}
         # The row of a run at work is there before its load.
-        loading = {runs[0].export_run_id} if at_work and runs else set[str]()
+        loading = {record.attempt.export_run_id} if at_work and record.attempt else set[str | None]()
         if lack := lacks_of_warehouse(last_run.load, warehouse, export_runs, export_runs - loading):
             findings.append(Finding(Kind.NOT_LOADED, "", lack))
     findings += [Finding(Kind.DOCUMENT_SET_ASIDE, "", text) for text in ignored]
@@ -206,9 +205,23 @@ def _up_to(latest: datetime, last_run: LastRun) -> LastRun:
 
 
 def _known_run_tests(last_run: LastRun, executions: pa.Table) -> dict[str, str]:
-    """The keys of the run tests that the last run knew, by name: as it says, or as the rows under the key do."""
+    """The keys of the run tests that the last run knew, by name: as it says, or as the rows under the key do.
+
+    All that there are where it does not say, as after a first run that was killed.
+    """
     names = {key: name for _, key, name in places_of(executions)} | {each.key: each.name for each in last_run.run_tests}
-    return {names.get(key, key): key for key in last_run.last_complete_at}
+    return {names.get(key, key): key for key in last_run.last_complete_at or names}
+
+
+def _of_lost_run(lost_run: Attempt | None) -> Iterator[Finding]:
+    if lost_run:
+        text = f"could not start (exit {lost_run.exit_code}): {lost_run.message}"
+        if lost_run.exit_code is None:
+            text = (
+                "ended without a summary: it was killed or crashed, the machine stopped, or the disk was full; what it had "
+                "saved is kept"
+            )
+        yield Finding(Kind.RUN_LOST, "", f"the run of {lost_run.started_at:%Y-%m-%d %H:%M:%S} (UTC) {text}")
 
 
 def _of_last_run(last_run: LastRun) -> Iterator[Finding]:

@@ -65,7 +65,9 @@ def stored_files(
         except FileMissingError:  # by now
             return None
         except UnreadableError as exc:
-            return Finding(Kind.UNREADABLE, entry.path, f"cannot be read: {exc.reason}")
+            # No row of the source is in the record of a run.
+            kind = Kind.UNREADABLE if part else Kind.DOCUMENT_SET_ASIDE
+            return Finding(kind, entry.path, f"cannot be read: {exc.reason}")
 
     found = [*read_each(files, read, ours[len(older) :])]
     findings += (each for each in found if isinstance(each, Finding))

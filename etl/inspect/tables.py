@@ -135,7 +135,7 @@ def open_dataset(path: str | os.PathLike[str], options: Options | None = None) -
         DestinationError: there is no dataset, or one of a newer version.
     """
     files = open_files(os.fspath(path), options)
-    if not any(files.has(name) for name in (STATE, *schema.TABLES)):
+    if not any(files.entries(name) for name in (STATE, *schema.TABLES)):
         raise DestinationError(
             f"{files.where()}: no dataset there: give the path that [destination] names, or run metrics-etl run"
         )

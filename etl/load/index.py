@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.dataset import Dataset, read_identity
 from etl.load.files.contract import Entry, Files, data_files, read_each
-from etl.load.layout import INDEX, Part, parse_part_path
-from etl.load.parquet import UnreadableError, pack, unpack
+from etl.load.layout import INDEX, Part, parse_part_path, parse_run_path
+from etl.load.parquet import UnreadableError, open_part, pack, unpack
 from etl.load.part_index import ROWS, PartIndex, index_part, versions_of
 from etl.model import schema
 from etl.model.digest import fingerprint
@@ -35,10 +35,14 @@ _MEANING = meaning_of(schema.OF_EXECUTIONS)
 
 @dataclass(slots=True)
 class Index:
-    """The parts, in order, and the tables that have a file; ``is_saved``: the saved index says the same."""
+    """The parts, in order, and the tables that have a file; ``is_saved``: the saved index says the same.
+
+    ``runs``: the versions, by path, of the files of export runs that were found whole.
+    """
 
     parts: dict[Part, PartIndex] = field(default_factory=dict)
     tables: set[str] = field(default_factory=set)
+    runs: dict[str, str] = field(default_factory=dict)
     is_saved: bool = False
 
     def count(self, table: schema.Table, entry: Entry) -> int | None:
@@ -65,6 +69,7 @@ class _Head(msgspec.Struct):
     dataset_id: str | None
     meaning: str
     parts: list[tuple[str, str, tuple[str, ...] | None, tuple[int, ...], int]]
+    runs: dict[str, str]
 
 
 def read_index(files: Files) -> Index:
@@ -81,7 +86,7 @@ def read_index(files: Files) -> Index:
     is_ours = head.meaning == _MEANING and head.dataset_id == _dataset_id(files) and rows.schema.equals(ROWS)
     if not is_ours or sum(count for *_, count in head.parts) != len(rows):
         return Index()
-    index, first = Index(is_saved=True), 0
+    index, first = Index(runs=head.runs, is_saved=True), 0
     for key, place, versions, counts, count in head.parts:
         index.parts[Part(key, place)] = PartIndex(versions, counts, rows.slice(first, count))
         first += count
@@ -98,7 +103,7 @@ def index_if_readable(files: Files, ignored: list[str]) -> Index:
 
 
 def update_index(dataset: Dataset, known: Index, unreadable: list[str]) -> Index:
-    """The index as the files are now: parts that the known one does not know, or not in these versions, are read.
+    """The index as the files are now: parts and runs that the known one does not know, or not in these versions, are read.
 
     A damaged file holds nothing, and is added to ``unreadable``.
 
@@ -114,8 +119,22 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str]) -> Index
         unreadable += damaged
     tables = {name for _, entries in parts for name in entries}
     index = Index({part: new.get(part) or known.parts[part] for part, _ in parts}, tables)
-    index.is_saved = known.is_saved and not new and len(parts) == len(known.parts)
+    for entry in data_files(dataset.files, schema.RUNS_TABLE.name):
+        is_known = known.runs.get(entry.path) == entry.version
+        if parse_run_path(entry.path) and not is_known and _is_damaged_run(dataset.files, entry.path):
+            unreadable.append(entry.path)
+        elif not entry.is_fresh:
+            index.runs[entry.path] = entry.version
+    index.is_saved = known.is_saved and not new and len(parts) == len(known.parts) and index.runs == known.runs
     return index
+
+
+def _is_damaged_run(files: Files, path: str) -> bool:
+    try:
+        open_part(files, schema.RUNS_TABLE, path).read(schema.RUNS_TABLE.names, may_be_newer=True)
+    except DestinationError as error:  # one that may not be read need not be: no night needs it
+        return isinstance(error, UnreadableError)
+    return False
 
 
 def write_index(files: Files, index: Index) -> None:
@@ -124,7 +143,7 @@ def write_index(files: Files, index: Index) -> None:
         (part.run_test_key, part.place, each.versions, each.counts, len(each.rows))
         for part, each in index.parts.items()
     ]
-    head = _Head(_dataset_id(files), _MEANING, parts)
+    head = _Head(_dataset_id(files), _MEANING, parts, index.runs)
     rows = pa.concat_tables([ROWS.empty_table(), *(each.rows for each in index.parts.values())])
     files.publish(INDEX, pack(rows.replace_schema_metadata({"head": msgspec.json.encode(head)}), "zstd"))
 

@@ -11,16 +11,17 @@ from typing import Annotated, Any, Self
 import msgspec
 from msgspec.structs import replace
 
-from etl.errors import DestinationError, ExporterError, FileMissingError
+from etl.errors import DestinationError, ExporterError
 from etl.load.dataset import read_document
 from etl.load.files.contract import Files
-from etl.load.layout import LAST_RUN
+from etl.load.layout import LAST_RUN, STATE
 from etl.model.digest import rows_digest
 from etl.model.findings import Finding
 from etl.model.lifecycle import CLOCKS_DIFFER
 
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 _MOST_BYTES = 64 << 20  # a run test takes about a kilobyte, and a finding of it another
+_MOST_OTHERS = 10  # settings are edited, and then nobody reads the record of the older ones
 RUN_TESTS = "all"
 """Stands in ``incomplete`` for the list of run tests."""
 
@@ -65,7 +66,7 @@ class LastRun(msgspec.Struct, frozen=True):
     ``scope`` tells which run tests are configured, and from which days on, see ``Settings.scope``. ``complete_at``: when a run over
     all of them last left nothing out. ``last_complete_at``: the same for each of them, by its key; None when that never
     happened. ``incomplete``: keys of those of which the last run over them left something out. ``run_test_names``: those that the
-    last run knew which listed any.
+    last run knew which listed any. ``others`` are the records of other scopes, which other settings files export, without ``load``.
     """
 
     scope: str = ""
@@ -86,10 +87,13 @@ class LastRun(msgspec.Struct, frozen=True):
     run_tests: tuple[RunTestResult, ...] = ()
     attempt: Attempt | None = None
     load: LastLoad | None = None
+    others: dict[str, "LastRun"] = {}
 
-    def of(self, scope: str) -> Self:
-        """What of it holds for the settings: where they say something else now, no run has completed all of that yet."""
-        return self if scope == self.scope else replace(self, complete_at=None)
+    def of(self, scope: str) -> "LastRun":
+        """The record of this scope. The first run over it goes on from the last run over another one, which completed less."""
+        if scope == self.scope:
+            return self
+        return replace(self.others.get(scope) or replace(self, complete_at=None), load=self.load)
 
     def after(self, attempt: Attempt | None) -> Self:
         """What of it holds when this was the last attempt: one that it does not tell of left something out of every run test."""
@@ -105,23 +109,28 @@ def read_last_run(files: Files, *, note: Callable[[str], object], set_aside: boo
 
 
 def update_last_run(files: Files, fields: Mapping[str, Any]) -> None:
-    """Replace these fields of the document; all others stay as they are."""
+    """Replace these fields of the document; all others stay as they are, or as the last run over the same ``scope`` left them."""
     kind = dict[str, msgspec.Raw]
     before = read_document(files, LAST_RUN, kind, most_bytes=_MOST_BYTES, note=lambda _: None, set_aside=True) or {}
+    if "scope" in fields and (record := read_last_run(files, note=lambda _: None)).scope not in ("", fields["scope"]):
+        others = {record.scope: replace(record, load=None, others={})} | record.others
+        kept = [(scope, each) for scope, each in others.items() if scope != fields["scope"]][:_MOST_OTHERS]
+        before = msgspec.to_builtins(replace(record.of(fields["scope"]), others=dict(kept)))
     document = {**fields, **{name: value for name, value in before.items() if name not in fields}}
     files.publish(LAST_RUN, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
 
-def note_failure(files: Files, error: ExporterError, started_at: datetime) -> None:
+def note_failure(files: Files, error: ExporterError, started_at: datetime, scope: str) -> None:
     """Note a run that could not begin; that it cannot be noted must not hide the error."""
     message = str(error).replace("\n", "; ")
-    note = {"attempt": Attempt(started_at=started_at, exit_code=error.exit_code, message=message)}
+    attempt = Attempt(started_at=started_at, exit_code=error.exit_code, message=message)
     with suppress(DestinationError):
-        try:
-            update_last_run(files, note)
-        except FileMissingError:  # no run ever made the folder
+        if files.lock_holder():  # it replaces the record itself
+            return
+        if not files.entries(STATE):
+            files.examine()
             files.prepare()
-            update_last_run(files, note)
+        update_last_run(files, {"scope": scope, "attempt": attempt})
 
 
 def last_load_into(files: Files, place: str, now: datetime) -> LastLoad:

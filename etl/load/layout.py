@@ -101,7 +101,7 @@ def parse_part_path(path: str) -> tuple[str, Part] | None:
 
 def is_data(path: str) -> bool:
     """Whether readers of ``*.parquet`` take the file for data; any other one, such as a file manager's own, is nobody's."""
-    return path.lower().endswith(".parquet") and not path.rpartition("/")[2].startswith(".")
+    return path.lower().endswith(".parquet")
 
 
 def run_path(folder: str, export_run_id: str) -> str:

@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 
 from etl.errors import FileMissingError
 from etl.load.dataset import Dataset
-from etl.load.files.contract import data_files
 from etl.load.index import Index, is_damaged, read_index, update_index
 from etl.load.layout import Part, part_path
 from etl.load.merge import is_of
@@ -120,11 +119,10 @@ def load_state(dataset: Dataset, *, set_aside: bool) -> StoredState:
         DestinationError: a file is not one of this dataset, or was written by a newer version.
     """
     state = StoredState()
-    data_files(dataset.files, schema.RUNS_TABLE.name)  # no row there counts, but no pipe or link may lie there either
     known = read_index(dataset.files)
     state.index = update_index(dataset, known, state.unreadable)
-    if set_aside:
-        state.unreadable = [dataset.set_aside(path) for path in state.unreadable]
+    for path in state.unreadable if set_aside else ():
+        dataset.set_aside(path)
     load_parts(state)
     state.lost = _lost(known, state)
     return state

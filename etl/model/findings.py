@@ -91,6 +91,12 @@ class Kind(StrEnum):
         "the API's answers changed: columns that used to have values are null",
         "upgrade the exporter, or tell the API's operators; once the values are back, metrics-etl run fetches them again",
     )
+    RUN_LOST = (
+        "run_lost",
+        _UNKNOWN,
+        "the last run was killed or could not start",
+        "correct what the message names, if anything; then metrics-etl run",
+    )
     # the dataset
     QUARANTINED = (
         "quarantined",
@@ -163,7 +169,7 @@ class Kind(StrEnum):
     DOCUMENT_SET_ASIDE = (
         "document_set_aside",
         _NOTICE,
-        "a file in _state could not be read, and was moved to _state/quarantine or ignored",
+        "a file in _state or runs could not be read: a run moves it to _state/quarantine, other commands ignore it",
     )
     CLOCK = ("clock", _NOTICE, "this machine's clock and the source's differ", "set the clock that is wrong")
     NO_DETAIL = (

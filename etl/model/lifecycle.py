@@ -40,7 +40,7 @@ class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One listed execution; ``fingerprint`` is that of its payload.
 
     ``calls`` is the number of its calls according to the list, None if the list does not say. ``packed`` is the payload, pickled,
-    which takes a tenth of the memory; None if it was dropped.
+    which takes a tenth of the memory; as it is if it is nested too deeply for that; None if it was dropped.
     """
 
     execution_id: str
@@ -48,7 +48,7 @@ class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     fingerprint: str
     started_at: datetime | None
     calls: int | None
-    packed: bytes | None
+    packed: bytes | dict[str, Any] | None
 
     @classmethod
     def of(cls, execution: Execution) -> "ListedExecution":
@@ -64,7 +64,10 @@ class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     def with_payload(self, payload: dict[str, Any]) -> "ListedExecution":
         """The same execution with its payload."""
-        return msgspec.structs.replace(self, packed=pickle.dumps(payload))
+        try:
+            return msgspec.structs.replace(self, packed=pickle.dumps(payload))
+        except RecursionError:
+            return msgspec.structs.replace(self, packed=payload)
 
     def unpack(self) -> Execution:
         """The execution as it was listed.
@@ -74,7 +77,7 @@ class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """
         if self.packed is None:
             raise ValueError(f"execution {self.execution_id}: its payload was dropped")
-        payload = pickle.loads(self.packed)  # noqa: S301 this process has made it
+        payload = pickle.loads(self.packed) if isinstance(self.packed, bytes) else self.packed  # noqa: S301 made here
         return Execution(execution_id=self.execution_id, status=self.status, payload=payload)
 
 

@@ -142,14 +142,14 @@ async def export(
             await to_the_end(files.sweep_staging)
             record = await to_the_end(partial(_begin_record, run, is_export=True))
             begun = Attempt(started_at=run.started_at, export_run_id=run.export_run_id)
-            await to_the_end(partial(update_last_run, files, {"attempt": begun}))
+            await to_the_end(partial(update_last_run, files, {"scope": settings.scope, "attempt": begun}))
             return await _export_alone(run, record, stop)
     except (LockHeldError, DestinationError) as error:  # one that comes later is told by the summary
         if stop.done():
             raise stop.result() from None
         if isinstance(error, LockHeldError):
             raise
-        await to_the_end(partial(note_failure, files, error, run.started_at))
+        await to_the_end(partial(note_failure, files, error, run.started_at, settings.scope))
         raise
 
 
@@ -161,7 +161,7 @@ def _begin_record(run: Run, *, is_export: bool = False) -> Record:
         identify(files, run.started_at, note=note)
     else:
         read_identity(files, note=note)
-    before = read_last_run(files, note=note, set_aside=is_export)
+    before = read_last_run(files, note=note, set_aside=is_export).of(run.settings.scope)
     record.before = before.after(before.attempt)
     return record
 

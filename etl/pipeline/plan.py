@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from etl.extract.plan import Planned, order_by_worth, plan_run_test, requests_to_fetch, scrub
+from etl.load.layout import parse_run_path
 from etl.load.state import StoredState, load_state
 from etl.model.findings import Kind
 from etl.model.keys import default_key
@@ -22,9 +23,13 @@ def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
         DestinationError: a file is not one of this dataset, or was written by a newer version.
     """
     state = load_state(run.dataset, set_aside=set_aside)
-    text = "a damaged file, set aside; the rows that the API still lists are fetched again"
     for path in state.unreadable:
-        record.find(Kind.QUARANTINED, path, text)
+        if parse_run_path(path):
+            record.find(Kind.DOCUMENT_SET_ASIDE, path, "damaged, set aside; it held no rows from the source")
+        else:
+            record.find(
+                Kind.QUARANTINED, path, "damaged, set aside; the rows that the API still lists are fetched again"
+            )
     return state
 
 

@@ -1,4 +1,4 @@
-"""Check whether an export would work now, with as few requests as possible. Changes nothing, here or at the source."""
+"""Check whether an export would work now, with as few requests as possible. Leaves nothing changed, here or at the source."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -79,10 +79,10 @@ def as_json(checks: Sequence[Check]) -> dict[str, Any]:
     }
 
 
-async def check(config: Path | None, *, on_hold: Callable[[float], None]) -> list[Check]:
+async def check(config: Path | None, *, on_hold: Callable[[float], None], is_read_only: bool = False) -> list[Check]:
     """Check everything that an export with these settings needs, in order; goes on after a problem where it can.
 
-    ``on_hold`` is told for how many seconds the rate limit holds the check up.
+    ``on_hold`` is told for how many seconds the rate limit holds the check up. ``is_read_only``: not whether files can be written.
     """
     try:
         settings = Settings.load(config, needs_keys=False)
@@ -91,22 +91,19 @@ async def check(config: Path | None, *, on_hold: Callable[[float], None]) -> lis
     count = len(settings.run_tests)
     names = f"names {counted(count, 'run test')}" if count else "for all run tests"
     found = [Check(Subject.SETTINGS, f"valid, {names}"), *await _check_source(config, on_hold)]
-    found += await asyncio.to_thread(_check_dataset, settings)
+    found += await asyncio.to_thread(_check_dataset, settings, is_read_only=is_read_only)
     if settings.warehouse.url:
         found += await asyncio.to_thread(_check_warehouse, settings)
     return found
 
 
 def problems_here(config: Path | None) -> list[str]:
-    """What would end an export that began now, as far as can be told at once: without a request, the keys or the stored rows."""
+    """What would end anybody's export that began now, as far as reading tells at once: without the API, the keys or the rows."""
     try:
         settings = Settings.load(config, needs_keys=False)
-    except ConfigurationError as error:
+        open_files(settings.destination.path, settings.destination.options).examine()
+    except (ConfigurationError, DestinationError) as error:
         return str(error).split("\n")
-    try:
-        open_files(settings.destination.path, settings.destination.options).probe()
-    except DestinationError as error:
-        return [str(error)]
     return []
 
 
@@ -173,13 +170,17 @@ def _rate_limit(requests_per_minute: int | None) -> str:
     return "unknown: the API does not announce it; a run learns it from the first refusal"
 
 
-def _check_dataset(settings: Settings) -> list[Check]:
+def _check_dataset(settings: Settings, *, is_read_only: bool) -> list[Check]:
     files = open_files(settings.destination.path, settings.destination.options)
     try:
-        holder, probe = files.lock_holder(), files.probe()
+        holder = files.lock_holder()
+        # What an export at work writes shows that one can write.
+        probe = files.examine() if is_read_only or holder else files.probe()
         words = "can be written" if probe.is_there else "does not exist yet, but can be created"
         if probe.is_there and not holder and not _has_dataset(files):
             words = "has no dataset yet, but can be written"
+        if is_read_only:
+            words = "can be read" if probe.is_there else "does not exist yet"
     except DestinationError as error:
         return [*_problems(Subject.DESTINATION, error), _skipped(Subject.LOCK)]
     free = "" if probe.free_bytes is None else f", {probe.free_bytes / 2**30:,.1f} GiB free"

@@ -113,12 +113,11 @@ class Summary:
         return min(self.finished_at, self.finished_here_at or self.finished_at)
 
     def carry_on(self, before: LastRun, settings: Settings) -> None:
-        """Say what is complete after this run, given what was before it.
+        """Say what is complete after this run, given what was before it in the same scope.
 
         A run test is complete when a run left nothing of it out, ``--since`` being no such run; the dataset, when one run left
         nothing out of all that is configured. Run tests that are no longer configured are dropped.
         """
-        before = before.of(settings.scope)
         tried = {run_test.key for run_test in self.run_tests}
         whole = {run_test.key for run_test in self.run_tests if run_test.is_complete and self.failure is None}
         completed = whole if settings.since is None else set[str]()

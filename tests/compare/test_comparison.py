@@ -16,9 +16,9 @@ from etl.compare.selection import ComparedExecution, Selection, Span
 from etl.compare.statistics import Sample, difference
 from etl.errors import ConfigurationError
 from etl.inspect.tables import open_dataset
-from etl.load.files.local import LocalFiles
 from etl.model.findings import Kind
 from etl.model.metrics import METRICS, limits_of
+from tests import datasets
 from tests.datasets import write
 from tests.e2e.demo_dataset import FRIDAY, make_demo
 
@@ -83,7 +83,7 @@ def calls_of(execution_id: str, latency: float) -> list[dict[str, object]]:
 
 def a_dataset(folder: Path, *executions: dict[str, object]) -> Path:
     """One run test with these executions, in the month of ``AT``."""
-    LocalFiles(folder / "data").prepare()
+    datasets.a_dataset(folder / "data")
     write(folder / "data", "executions", *executions, key="a", date="2026-11-10")
     return folder / "data"
 

@@ -10,7 +10,7 @@ from etl.compare.selection import ComparedExecution
 from etl.compare.statistics import Sample
 from etl.load.files.local import LocalFiles
 from etl.model.metrics import METRICS, Statistic, eval_metric
-from tests.datasets import write
+from tests.datasets import a_dataset, write
 
 AT = datetime(2026, 8, 1, 8, tzinfo=UTC)
 ONE = ComparedExecution(
@@ -27,7 +27,7 @@ ONE = ComparedExecution(
 
 @pytest.fixture
 def data(tmp_path):
-    LocalFiles(tmp_path).prepare()
+    a_dataset(tmp_path)
     return tmp_path
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -94,7 +95,9 @@ async def test_azure_holds_a_dataset_as_well(tmp_path: Path, monkeypatch: pytest
             for command in ("check", "run", "verify", "status"):
                 assert (await metrics_etl(command, cwd=tmp_path, env=env)).exit_code == 0
             quiet = await metrics_etl("run", "--json", cwd=tmp_path, env=env)
-            assert quiet.document["store_requests"] == {"get": 8, "list": 1, "put": 4}, "none for a file of a table"
+            assert quiet.document["store_requests"] == {"get": 8, "list": 1, "put": 5}, (
+                "none for a file of the source's"
+            )
             mirror(url, options, tmp_path / "data")
             assert_equals_world(tmp_path, server.world)
 
@@ -131,6 +134,51 @@ async def exported(proxy: StoreProxy, folder: Path) -> dict[str, str]:
         env = environment(server, **KEYS)
         assert (await metrics_etl("run", "--quiet", cwd=folder, env=env)).exit_code == 0
     return env
+
+
+async def test_a_changed_part_is_read_once_and_written_once(proxy: StoreProxy, tmp_path: Path) -> None:
+    """Whatever the run needs of it: to compare, to merge, to index."""
+    async with Sandbox(settled_world(run_tests=2, executions=3, calls=20)) as server:
+        env = environment(server, **KEYS)
+        lines = bucket_settings(proxy.store.url(), proxy.endpoint)
+        write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests], *lines)
+        assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)).exit_code == 0
+        assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)).exit_code == 0
+        run_again(server.world.run_tests[0].executions[1], random.Random(1), datetime.now(UTC))
+        proxy.requests.clear()
+        night = await metrics_etl("run", "--json", cwd=tmp_path, env=env)
+
+    sent = Counter(
+        (told.path.partition("data%20set/")[2].partition("/")[0], told.method)
+        for told in proxy.requests
+        if "run_test" in told.path
+    )
+    assert sent == {(table, method): 1 for table in ("executions", "calls", "evals") for method in ("GET", "PUT")}
+    assert night.document["store_requests"]["get"] == 3 + 1 + 4 + 3, "of parts, the new run, documents, the lock"
+
+
+async def test_whoever_may_only_read_can_tell_whether_the_dataset_is_complete(
+    proxy: StoreProxy, tmp_path: Path
+) -> None:
+    """Law 10: one writer. Whether these credentials could export is another question, which check answers."""
+    env = await exported(proxy, tmp_path)
+    proxy.judge = lambda told: None if told.method in ("GET", "HEAD") else Refused(403, "AccessDenied")
+    proxy.requests.clear()
+    found = {
+        " ".join(words): await metrics_etl(*words, cwd=tmp_path, env=env)
+        for words in (["status"], ["verify"], ["check", "--read-only", "--json"])
+    }
+    methods = {told.method for told in proxy.requests}
+    checked = await metrics_etl("check", "--json", cwd=tmp_path, env=env)
+
+    assert found["status"].stdout.startswith("Good: everything complete 0 min ago")
+    assert (found["verify"].exit_code, methods) == (0, {"GET"})
+    problems = [
+        {each["subject"]: each["detail"] for each in told.document["checks"] if each["outcome"] == "problem"}
+        for told in (found["check --read-only --json"], checked)
+    ]
+    assert "destination" not in problems[0]
+    assert "the credentials may not put it" in problems[1]["destination"]
 
 
 async def test_what_is_wrong_with_a_bucket_is_one_line(seaweed_store: Store, tmp_path: Path) -> None:

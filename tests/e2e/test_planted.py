@@ -142,18 +142,29 @@ async def test_folder_in_place_of_a_part_is_refused_before_anything_is_requested
 
 
 async def test_what_no_reader_takes_for_data_stops_nobody_and_verify_names_it(server: Sandbox, exported: Path) -> None:
-    """A file manager's or an editor's own file. Readers that take a whole folder, whatever its files are called, do exist."""
+    """A file manager's or an editor's own file. Readers that take a whole folder, whatever its files are called, do exist.
+
+    What begins with a dot does not matter, wherever it lies and whatever it is: no tool takes it for data on purpose.
+    """
     part = next((exported / "data" / "calls").rglob("*.parquet"))
     run = next((exported / "data" / "runs").rglob("*.parquet"))
-    for path in (part.with_name("Thumbs.db"), part.with_name("part-0.parquet~"), run.with_name(".DS_Store")):
+    others = (part.with_name("Thumbs.db"), part.with_name("part-0.parquet~"))
+    for path in (
+        *others,
+        run.with_name("._run.parquet"),
+        part.with_name("._part-0.parquet"),
+        part.parents[2] / "._calls",
+    ):
         path.write_bytes(b"theirs")
+    part.with_name(".Trash").mkdir()
+    os.mkfifo(part.with_name(".Trash") / "part-0.parquet")
 
     results = await each_command(server, exported)
     rows = await metrics_etl("verify", "--json", cwd=exported, env=environment())
 
     assert exit_codes(results) == {"status": 0, "verify": 3, "check": 0, "run": 0}
     assert results["status"].stdout.startswith("Good: ")
-    assert [each["kind"] for each in rows.document["findings"]] == ["foreign_file"] * 3
+    assert [each["kind"] for each in rows.document["findings"]] == ["foreign_file"] * len(others)
     assert (len(etl.read_calls(exported / "data")), len(etl.read_table(exported / "data", "runs"))) == (6, 2)
 
 

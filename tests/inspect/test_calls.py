@@ -10,11 +10,10 @@ import pytest
 
 import etl
 from etl.inspect.calls import CALL_COLUMNS, EXECUTION_COLUMNS
-from etl.load.files.local import LocalFiles
 from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Sandbox
-from tests.datasets import write
+from tests.datasets import a_dataset, write
 from tests.support import settings_for
 from tests.worlds import settled_world
 
@@ -23,7 +22,7 @@ AT = datetime(2026, 10, 1, 8, tzinfo=UTC)
 
 @pytest.fixture
 def data(tmp_path):
-    LocalFiles(tmp_path).prepare()
+    a_dataset(tmp_path)
     return tmp_path
 
 

@@ -19,12 +19,13 @@ from etl.inspect.verdict import judge
 from etl.load.files import local
 from etl.load.files.local import LocalFiles
 from etl.load.last_run import Attempt, update_last_run
-from etl.load.layout import INDEX
+from etl.load.layout import INDEX, LAST_RUN
 from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, add_run_test
 from tests.support import settings_for
+from tests.warehouses import Place
 from tests.worlds import settled_world
 
 NIGHT = datetime(2026, 11, 1, 2, tzinfo=UTC)
@@ -202,6 +203,31 @@ async def test_damaged_and_foreign_files_are_named_and_the_rest_is_counted(serve
     assert judge(found).text.startswith(f"Not good: '{path}': cannot be read: ")
 
 
+async def test_damaged_record_of_a_run_is_set_aside_by_the_next_one_and_is_no_alarm(
+    server: Sandbox, tmp_path: Path, in_duckdb: Place
+) -> None:
+    """Laws 3 and 9: no row of the source is in it, and no night needs it."""
+    to_warehouse: dict[str, Any] = {"warehouse": in_duckdb.settings}
+    await export(server, tmp_path, **to_warehouse)
+    await export(server, tmp_path, night=1, **to_warehouse)
+    first, second = sorted((tmp_path / "data" / "runs").rglob("*.parquet"))
+    first.write_bytes(first.read_bytes()[:-8])
+    now = NIGHT + timedelta(days=2, hours=5)
+    damaged = status_of(tmp_path, now=now)
+    settings = settings_for(server, tmp_path / "data", **to_warehouse)
+    summary = await job.export(settings, clock=lambda: NIGHT + timedelta(days=2))
+    healed = status_of(tmp_path, now=now)
+
+    path = first.relative_to(tmp_path / "data").as_posix()
+    assert [(each.kind, each.is_alarm) for each in damaged.findings] == [(Kind.DOCUMENT_SET_ASIDE, False)]
+    assert damaged.findings[0].subject == path
+    assert (summary.exit_code, summary.load_failure) == (0, None)
+    assert [each.kind for each in summary.findings] == [Kind.DOCUMENT_SET_ASIDE]
+    assert (healed.findings, healed.set_aside, first.exists(), second.exists()) == ((), 1, False, True)
+    assert judge(healed).is_good
+    assert len(all_rows(tmp_path, "runs")) == 2
+
+
 async def test_file_of_a_newer_version_is_counted_all_the_same(server: Sandbox, tmp_path: Path) -> None:
     await export(server, tmp_path)
     before = status_of(tmp_path)
@@ -234,6 +260,60 @@ async def test_run_that_begins_while_status_reads_is_not_a_lost_one(server: Sand
         found = read_status(BeginsLate(tmp_path / "data"), now=now)
 
     assert judge(found).text.startswith("Good")
+
+
+async def test_other_settings_files_of_the_dataset_make_a_status_neither_fresh_nor_stale(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    """Law 9: a scope has its own alarms. Whatever becomes of the runs over another one, also of one that was killed."""
+    mine, theirs = ([each.name] for each in server.world.run_tests)
+
+    def told(names: list[str], *, day: int) -> Status:
+        settings = settings_for(server, tmp_path / "data", run_tests=names)
+        now = NIGHT + timedelta(days=day, hours=5)
+        return read_status(LocalFiles(tmp_path / "data"), now=now, configured=settings.configured)
+
+    await export(server, tmp_path, run_tests=mine)
+    for night, status in ((0, None), (1, 500), (1, 401), (1, None)):
+        server.fault = lambda _request, _nth, status=status: Fault(status=status) if status else None
+        await export(server, tmp_path, run_tests=theirs, night=night)
+        verdict = judge(told(mine, day=0))
+        assert verdict.text == "Good: everything complete 5 h ago"
+        other = judge(told(theirs, day=night))
+        assert other.is_good is (status is None)
+        assert status != 401 or other.text.startswith("Not good: the API refused the key (401 on ")
+    killed = Attempt(started_at=NIGHT, export_run_id="killed")
+    scope = settings_for(server, tmp_path / "data", run_tests=theirs).scope
+    update_last_run(LocalFiles(tmp_path / "data"), {"scope": scope, "attempt": killed})
+
+    assert judge(told(mine, day=0)).is_good
+    assert told(theirs, day=1).lost_run == killed
+    assert [each.kind for each in told(theirs, day=1).findings] == [Kind.RUN_LOST]
+    stale = judge(told(mine, day=2))
+    assert stale.text == "Not good: everything was complete 2 days ago, and not since"
+    await export(server, tmp_path, run_tests=[*mine, *theirs], night=2)
+    assert told([*mine, *theirs], day=2).complete_at == NIGHT + timedelta(days=2)
+    assert judge(told(mine, day=2)) == stale
+
+
+async def test_first_run_that_was_killed_leaves_run_tests_that_were_never_complete(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    """None of them is left out: it exported all that there is."""
+    await export(server, tmp_path, run_tests="all")
+    attempt = Attempt(started_at=NIGHT, export_run_id="killed")
+    (tmp_path / "data" / LAST_RUN).unlink()
+    shutil.rmtree(tmp_path / "data" / "runs")
+    update_last_run(LocalFiles(tmp_path / "data"), {"scope": "all", "attempt": attempt})
+
+    found = status_of(tmp_path)
+
+    assert [(each.is_configured, each.is_complete, each.complete_at) for each in found.run_tests] == [
+        (True, False, None)
+    ] * 2
+    assert judge(found).text == "Not good: the last run was killed or crashed, and nothing was complete before"
+    assert [each.kind for each in found.findings] == [Kind.RUN_LOST]
+    assert "it was killed or crashed" in found.findings[0].text
 
 
 async def test_narrowed_run_does_not_hide_what_is_wrong_with_the_list_of_run_tests(

@@ -75,7 +75,7 @@ def types(frame):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_without_rows_has_all_columns(tmp_path, name):
-    LocalFiles(tmp_path / "data").prepare()
+    a_dataset(tmp_path / "data")
     frame = etl.read_table(tmp_path / "data", name)
     assert len(frame) == 0
     assert types(frame) == declared_types(schema.TABLES[name])

@@ -89,6 +89,5 @@ def test_a_scope_is_of_run_tests_and_of_days_both_included(scope, has):
     assert [scope.has(each) for each in parts] == has
 
 
-def test_what_begins_with_a_dot_is_no_data():
-    """As macOS and rsync leave it beside a part."""
-    assert [is_data(f"calls/{name}") for name in ("._part-0.parquet", "part-0.parquet")] == [False, True]
+def test_what_readers_take_for_data_has_the_ending_in_any_case():
+    assert [is_data(f"calls/{name}") for name in ("Thumbs.db", "Copy of part-0.PARQUET")] == [False, True]

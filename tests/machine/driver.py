@@ -17,8 +17,10 @@ import pytest
 from etl.errors import ExporterError, LockHeldError, leaves
 from etl.extract import calls as crawl_module
 from etl.extract import client
+from etl.inspect.status import read_status
 from etl.load import parquet as load_parquet
 from etl.load.files import local
+from etl.load.last_run import read_last_run
 from etl.load.layout import INDEX
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
@@ -267,6 +269,22 @@ class History:
         second = self.night(**options)
         assert second is not None
         return first, second
+
+    def scope(self) -> str | None:
+        """That of the settings as they are; None when they name nothing."""
+        configured = self.source.configured()
+        return self._settings(configured, None, {}).scope if configured else None
+
+    def freshness(self) -> Any:
+        """The scope, and what status says of it, apart from rows; None where no run was over all of that."""
+        scope, record = self.scope(), read_last_run(MemoryFiles(ROOT), note=lambda _: None)
+        if scope not in {record.scope, *record.others} or not self.rows.tables["executions"]:
+            return None
+        configured = self._settings(self.source.configured(), None, {}).configured
+        now = self.source.now + timedelta(days=3653)
+        found = read_status(MemoryFiles(ROOT), now=now, configured=configured)
+        complete = {each.key: (each.complete_at, each.is_complete) for each in found.run_tests if each.is_configured}
+        return scope, found.complete_at, found.lost_run, complete
 
     # damage
 

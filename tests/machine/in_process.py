@@ -177,8 +177,10 @@ class MemoryFiles:
     def prepare(self) -> None:
         pass
 
-    def probe(self) -> Probe:
+    def examine(self) -> Probe:
         return Probe(is_there=True, free_bytes=None)
+
+    probe = examine
 
     @contextmanager
     def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = bool) -> Iterator[None]:  # noqa: ARG002
@@ -192,9 +194,6 @@ class MemoryFiles:
 
     def lock_holder(self) -> str | None:
         return "a run" if self.store.is_locked else None
-
-    def has(self, path: str) -> bool:
-        return path in self.store.content or any(each.startswith(f"{path}/") for each in self.store.content)
 
     def list(self, folder: str) -> list[str]:
         return [entry.path for entry in self.entries(folder)]

@@ -234,7 +234,7 @@ def leave_out_or_take_in(history: History, rng: random.Random) -> None:
 
 @rule(0.8)
 def damage_a_file(history: History, rng: random.Random) -> None:
-    table = rng.choice(("calls", "calls", "evals", "executions", "errors"))
+    table = rng.choice(("calls", "calls", "evals", "executions", "errors", "runs"))
     if not (found := [path for path in sorted(history.store.content) if path.startswith(f"{table}/")]):
         return
     path = rng.choice(found)
@@ -310,6 +310,21 @@ def night_with_a_wrong_clock(history: History, rng: random.Random) -> None:
 def night_of_one_run_test(history: History, rng: random.Random) -> None:
     if configured := history.source.configured():
         history.night(only=rng.choice(configured), **_options(rng))
+
+
+@rule(1)
+def night_of_other_settings(history: History, rng: random.Random) -> None:
+    """Another settings file exports into the dataset: that makes a status neither fresh nor stale (L9)."""
+    entries, before = history.source.entries, history.freshness()
+    if history.source.is_all or before is None:
+        return
+    others = rng.sample(entries, rng.randint(1, len(entries)))
+    for _ in range(2):
+        for each in others:
+            each.is_exported = not each.is_exported
+        if history.scope() not in (None, before[0]):
+            history.night(death=rng.choice((None, Death(rng.randrange(20)))), **_options(rng))
+    assert history.freshness() == before, "L9: what others export makes a status fresh or stale"
 
 
 @rule(5)

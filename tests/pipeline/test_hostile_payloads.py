@@ -5,18 +5,23 @@ from the same bytes by ``tests/transform/exactness.py``, which shares no code wi
 """
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from etl import read_table
 from etl.errors import TransientError
 from etl.extract import answers, endpoints
 from etl.model import schema
 from etl.model.records import CallMetrics, Execution, FetchedCall, ListedCall
+from etl.pipeline import job
+from etl.sandbox import Fault, Sandbox
 from etl.transform.frames import Frame
 from tests.bundles import EXPORT, bundle_of, calls_frame, evals_frame, frame_of_executions, through_parquet
-from tests.support import IS_FULL
+from tests.support import IS_FULL, settings_for
 from tests.transform.exactness import Places, assert_same, read
+from tests.worlds import settled_world
 
 # What is sent, and the types of column that hold it. Every other one is null, and extra has it.
 HOSTILE: dict[str, str] = {
@@ -250,3 +255,18 @@ def test_eval_outputs_of_another_shape_are_a_misfit_of_their_call(outputs: str) 
     else:
         assert_same(read(extra), read(f'{{"call_results": {{"eval_outputs": {outputs}}}}}'))
         assert frame.misfits == 1
+
+
+@pytest.mark.parametrize(("depth", "code"), [(800, 0), (2000, 5)])
+async def test_list_that_is_nested_deeply_is_exported_or_refused(tmp_path: Path, depth: int, code: int) -> None:
+    deep = b'{"a":' * depth + b"1" + b"}" * depth
+    async with Sandbox(settled_world(run_tests=1, executions=2, calls=1)) as server:
+        server.fault = lambda request, _nth: (
+            Fault(edit=lambda body: body.replace(b'"status":"', b'"deep":%b,"status":"' % deep))
+            if "run_test_name" in request.query
+            else None
+        )
+        summary = await job.export(settings_for(server, tmp_path, api={"max_tries": 1}))
+    assert summary.exit_code == code
+    if code == 0:
+        assert [deep.decode() in extra for extra in read_table(tmp_path, "executions")["extra"]] == [True, True]

@@ -181,4 +181,4 @@ async def test_a_load_that_failed_is_told_until_it_is_done(nights: Nights, tmp_p
 
 def test_each_alarm_is_tried() -> None:
     alarms = {kind for kind in Kind if kind.severity is not Severity.NOTICE}
-    assert alarms == CAUSES.keys() | OF_VERIFY | {Kind.NOT_LOADED}
+    assert alarms == CAUSES.keys() | OF_VERIFY | {Kind.NOT_LOADED, Kind.RUN_LOST}

@@ -5,17 +5,18 @@ While the lock is held, the bucket is listed once; what this run writes is kept 
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import BytesIO
+from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lease
-from etl.load.files.contract import MOST_BYTES, Entry, Probe, never_stopped, next_aside
+from etl.load.files.contract import MOST_BYTES, Entry, Probe, never_stopped, next_aside, refuse_other_things
 from etl.load.files.objects import Found, Objects
 from etl.load.files.store import open_filesystem
-from etl.load.layout import QUARANTINE, STAGING
+from etl.load.layout import IDENTITY, QUARANTINE, STAGING
 from etl.model.locations import Options
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _READERS = 8
 """An answer takes 20 to 50 ms, and a part up to 16 MiB of memory for as long as it is read."""
+_KEPT_BYTES = 64 << 20
+"""Of what a run read or wrote last. A changed part is needed to compare, to merge and to index, and each request is paid for."""
 
 
 class BucketFiles:
@@ -35,6 +38,8 @@ class BucketFiles:
         self.readers = _READERS
         self._lease: lease.Lease | None = None
         self._listed: dict[str, Found] | None = None
+        self._kept: dict[str, bytes] = {}
+        self._noting = Lock()
 
     def where(self, path: str = "") -> str:
         """The whole URL, for messages."""
@@ -48,31 +53,39 @@ class BucketFiles:
         return PyFileSystem(FSSpecHandler(filesystem)), root
 
     def prepare(self) -> None:
-        """Nothing: a bucket has no folders, and the lock proves that objects can be replaced."""
+        """Nothing: a bucket has no folders. The lock refuses a place of other things, and proves that objects can be replaced."""
+
+    def examine(self) -> Probe:
+        """Find out whether a dataset is there, or else that nothing is."""
+        with suppress(FileMissingError):
+            self._objects.get(IDENTITY, most_bytes=0)  # unlike a HEAD, one that is refused says why
+            return Probe(is_there=True, free_bytes=None)
+        names = {each.path.partition("/")[0] for each in self._below("")}
+        refuse_other_things(self.where(), names)
+        return Probe(is_there=bool(names), free_bytes=None)
 
     def probe(self) -> Probe:
         """Write, read, replace and remove an object of its own, and fail to replace what it has not seen."""
+        found = self.examine()
         lease.prove(self._objects, f"{STAGING}/{secrets.token_hex(16)}")
-        return Probe(self.has(""), None)
+        return found
 
     @contextmanager
     def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped) -> Iterator[None]:
         """Hold the dataset's lease; see ``lease.hold``."""
         self._objects.be_patient(is_stopped)
+        self.examine()
         with lease.hold(self._objects, now, is_stopped) as held:
             self._lease, self._listed = held, {each.path: each for each in self._objects.list("")}
             try:
                 yield
             finally:
                 self._lease = self._listed = None
+                self._kept.clear()
 
     def lock_holder(self) -> str | None:
         """Who holds the lease; see ``lease.holder``."""
         return lease.holder(self._objects)
-
-    def has(self, path: str) -> bool:
-        """Whether there is an object of this path, or any below it."""
-        return bool(path and self._seen(path)) or any(True for _ in self._below(path))
 
     def list(self, folder: str) -> list[str]:
         """Paths of all objects below the folder, sorted."""
@@ -87,6 +100,8 @@ class BucketFiles:
         """The whole object; one that is missing although this run has seen it is a DestinationError, and no FileMissingError."""
         if self._listed is not None and path not in self._listed:
             raise FileMissingError(f"{self.where(path)}: no such object")
+        if (kept := self._kept.get(path)) and len(kept) <= most_bytes:
+            return kept
         try:
             found, data = self._objects.get(path, most_bytes=most_bytes)
         except FileMissingError as exc:
@@ -98,7 +113,7 @@ class BucketFiles:
             ) from exc
         if found.size_bytes > most_bytes:
             raise ForeignFileError(f"{self.where(path)}: {found.size_bytes:,} bytes, expected at most {most_bytes:,}")
-        self._note(found)
+        self._note(found, data)
         return data
 
     def open(self, path: str) -> BinaryIO:
@@ -113,15 +128,16 @@ class BucketFiles:
         """
         self._require_lease()
         seen = self._seen(path)
+        self._kept.pop(path, None)
         version = self._objects.put(path, data, seen.version if seen else None)
-        self._note(Found(path, len(data), version, datetime.now(UTC)))
+        self._note(Found(path, len(data), version, datetime.now(UTC)), bytes(data))
 
     def set_aside(self, path: str) -> str:
         """Move an unreadable object to the quarantine; returns its new path."""
         aside = next_aside(self.list(QUARANTINE), path)
         self._require_lease()
         self._objects.copy(path, aside)
-        self._note(self._objects.head(aside))
+        self._note(self._objects.head(aside), b"")
         self._remove(path)
         return aside
 
@@ -136,6 +152,7 @@ class BucketFiles:
         if seen is None or self._objects.head(path).version.e_tag != seen.version.e_tag:
             raise DestinationError(f"{self.where(path)}: changed by another program since it was read")
         self._objects.delete(path)
+        self._kept.pop(path, None)
         if self._listed is not None:
             del self._listed[path]
 
@@ -152,9 +169,15 @@ class BucketFiles:
         except FileMissingError:
             return None
 
-    def _note(self, found: Found) -> None:
-        if self._listed is not None:
+    def _note(self, found: Found, data: bytes) -> None:
+        if self._listed is None:
+            return
+        with self._noting:
             self._listed[found.path] = found
+            self._kept.pop(found.path, None)
+            self._kept[found.path] = data
+            while sum(map(len, self._kept.values())) > _KEPT_BYTES:
+                del self._kept[next(iter(self._kept))]
 
     def _below(self, folder: str) -> Iterator[Found]:
         if self._listed is None:

@@ -9,7 +9,8 @@ from itertools import count
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
 from etl.errors import DestinationError
-from etl.load.layout import QUARANTINE, is_data
+from etl.load.layout import QUARANTINE, STATE, is_data
+from etl.model import schema
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -38,7 +39,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A storage to which an export could write; ``is_there``: the dataset's root exists already.
+    """A storage that would take an export; ``is_there``: the dataset's root exists already.
 
     ``free_bytes`` is None where the storage does not say.
     """
@@ -71,8 +72,11 @@ class Files(Protocol):
     def prepare(self) -> None:
         """Make the dataset's root if needed, and prove that files can be published there."""
 
+    def examine(self) -> Probe:
+        """Find what would stop anybody's export here, as far as reading tells. Writes nothing."""
+
     def probe(self) -> Probe:
-        """Prove that an export could write here, and leave no trace."""
+        """Do here what every export does, and leave no trace: what would stop one is an error."""
 
     def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped) -> AbstractContextManager[None]:
         """Be the only writer inside the ``with`` block; LockHeldError when there is another one. ``prepare`` comes first.
@@ -83,14 +87,14 @@ class Files(Protocol):
     def lock_holder(self) -> str | None:
         """Who holds the lock, in words; None when nobody does, as far as can be told. Takes no lock itself."""
 
-    def has(self, path: str) -> bool:
-        """Whether there is a file or folder of this path."""
-
     def list(self, folder: str) -> list[str]:
         """Paths of all files below the folder, sorted; an error when anything else lies there."""
 
     def entries(self, folder: str) -> tuple[Entry, ...]:
-        """Everything below the folder that is not a folder, sorted by path; nothing when it does not exist."""
+        """Everything below the folder that is not a folder, sorted by path; nothing when it does not exist.
+
+        Names that begin with a dot do not matter, whatever they are: file managers and file systems leave them.
+        """
 
     def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
         """The whole file; FileMissingError when there is none, ForeignFileError when it is no file or has more bytes."""
@@ -109,6 +113,19 @@ class Files(Protocol):
 
     def sweep_staging(self) -> int:
         """Remove what killed runs left unfinished; returns how many files. Only for the holder of the lock."""
+
+
+def refuse_other_things(where: str, names: Iterable[str]) -> None:
+    """Refuse a place that has something in it and no dataset: tables do not belong into a checkout or a home.
+
+    Raises:
+        DestinationError: these are the ``names`` of such a place.
+    """
+    found = sorted(name for name in names if not name.startswith(".") and name != "lost+found")
+    if found and not {STATE, *schema.TABLES}.intersection(found):
+        raise DestinationError(
+            f"{where}: no dataset, and not empty ({found[0]}): name another folder in [destination] path, or a new one in it"
+        )
 
 
 def listed(files: Files, folder: str) -> tuple[Entry, ...]:

@@ -1,15 +1,12 @@
 """What the local storage asks of the operating system: regular files, folders on the disk, and a folder that can be written."""
 
 import errno
-import fcntl
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 from etl.errors import DestinationError
-from etl.load.files.contract import Probe
-from etl.load.layout import LOCK, STAGING, STATE
+from etl.load.layout import LOCK, QUARANTINE, STAGING, STATE
 from etl.model import schema
 
 _LEAST_FREE_BYTES = 64 << 20
@@ -66,21 +63,6 @@ def why(error: OSError) -> str:
     return f"{text}: {_FIXES[error.errno]}" if error.errno in _FIXES else text
 
 
-def refuse_other_things(folder: Path) -> None:
-    """Refuse a folder that has something in it and no dataset: tables do not belong into a checkout or a home.
-
-    Raises:
-        DestinationError: it is such a folder.
-        OSError: it cannot be listed.
-    """
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.name != "lost+found")
-    if names and not {STATE, *schema.TABLES}.intersection(names):
-        raise DestinationError(
-            f"{folder}: no dataset, and not empty ({names[0]}): name another folder in [destination] path, or a new one in it"
-        )
-
-
 def require_space(folder: Path) -> int | None:
     """The free bytes there; None on file systems that do not tell their size, as some network file systems.
 
@@ -99,43 +81,35 @@ def require_space(folder: Path) -> int | None:
     return free
 
 
-def probe(root: Path) -> Probe:
-    """Whether an export could write into this folder. Before it exists, the nearest folder above it is tried. Leaves no trace.
+def nearest(path: Path) -> Path:
+    """The folder, or the nearest one above it that exists.
 
     Raises:
-        DestinationError, OSError: it could not.
+        NotADirectoryError: that is none.
     """
-    folder = root
-    while not os.path.lexists(folder):
-        folder = folder.parent
-    is_there = folder == root
-    if not folder.is_dir():
+    while not os.path.lexists(path):
+        path = path.parent
+    if not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    free_bytes = require_space(folder)
-    if is_there:
-        refuse_other_things(root)
-    if (root / STAGING).is_dir():
-        folder = root / STAGING
-    try:
-        # A file without a name: killed in the middle, nothing of it stays.
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"probe")
-            file.flush()
-            os.fsync(file.fileno())
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        raise DestinationError(f"{folder}: files cannot be written and locked there: {why(exc)}") from exc
-    if is_there:
-        _check_access(root)
-    return Probe(is_there=is_there, free_bytes=free_bytes)
+    return path
 
 
-def _check_access(root: Path) -> None:
-    """Check that this user may use the dataset's folders, and what each run opens: another one may have made them."""
-    of_dataset = [root / name for name in (STATE, *schema.TABLES)]
-    folders = [root, *(each for top in of_dataset for each in (top, *top.rglob("*/")))]
+def check_access(root: Path) -> None:
+    """Check that this user may use what each run opens, and that folders are folders: somebody else may have made them.
+
+    Raises:
+        DestinationError: one of them is something else, or may not be used.
+    """
+    tables = [root / name for name in schema.TABLES]
+    partitions = (each for table in tables for name in ("run_test=*", "month=*") for each in table.rglob(name))
+    folders = [root, *(root / name for name in (STATE, STAGING, QUARANTINE)), *tables, *partitions]
     needed = dict.fromkeys(folders, os.R_OK | os.W_OK | os.X_OK)
     needed |= dict.fromkeys((root / STATE).glob("*.*"), os.R_OK) | {root / LOCK: os.R_OK | os.W_OK}
     for path, mode in needed.items():
-        if path.exists() and not os.access(path, mode, effective_ids=os.access in os.supports_effective_ids):
-            raise DestinationError(f"{path}: {why(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))}")
+        number = 0
+        if path.is_dir() != bool(mode & os.X_OK):
+            number = errno.ENOTDIR if mode & os.X_OK else errno.EISDIR
+        elif not os.access(path, mode, effective_ids=os.access in os.supports_effective_ids):
+            number = errno.EACCES
+        if number and path.exists():
+            raise DestinationError(f"{path}: {why(OSError(number, os.strerror(number)))}")

@@ -98,22 +98,23 @@ class Lease:
                 raise DestinationError(self._lost) from None
 
     def require(self) -> None:
-        """Be the holder still, as far as can be known; an outage of the store is waited for.
+        """Be the holder still, as far as can be known; an outage of the store is waited for, from the last renewal on.
 
         Raises:
             DestinationError: as ``renew``.
         """
-        passed = max(now - then for now, then in zip(_clocks(), self._renewed_at, strict=True))
-        outage_ends_at = time.monotonic() + _OUTAGE_SECONDS
-        while self._lost or passed > LIFE_SECONDS / 2:
+        while self._lost or self._passed_seconds() > LIFE_SECONDS / 2:
             try:
                 self.renew()
             except StoreFailedError:
-                if time.monotonic() > outage_ends_at:
+                if self._passed_seconds() > _OUTAGE_SECONDS:
                     raise
                 time.sleep(1)  # a renewal gives up after seconds, an outage may last for minutes
             else:
                 return
+
+    def _passed_seconds(self) -> float:
+        return max(now - then for now, then in zip(_clocks(), self._renewed_at, strict=True))
 
     def release(self) -> None:
         """Let the next export begin at once; if that fails, it waits until the lease has died."""

@@ -9,22 +9,15 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lock
-from etl.load.files.contract import MOST_BYTES, Entry, Probe, listed, never_stopped, next_aside
-from etl.load.files.folder import (
-    NotRegularError,
-    fsync_folder,
-    open_regular,
-    probe,
-    refuse_other_things,
-    require_space,
-    why,
-)
+from etl.load.files.contract import MOST_BYTES, Entry, Probe, listed, never_stopped, next_aside, refuse_other_things
+from etl.load.files.folder import NotRegularError, check_access, fsync_folder, nearest, open_regular, require_space, why
 from etl.load.layout import QUARANTINE, STAGING, STATE
 
 if TYPE_CHECKING:
@@ -67,17 +60,11 @@ class LocalFiles:
         """Who holds the lock; see ``lock.holder``."""
         return lock.holder(self.root)
 
-    def has(self, path: str) -> bool:
-        """Whether there is a file or folder of this path."""
-        with self._naming(path):
-            return (self.root / path).exists()
-
     def prepare(self) -> None:
         """Make the root and the state folder, and prove that files can be published there."""
         with self._naming(""):
             self._make_folder(self.root)
-            require_space(self.root)
-            refuse_other_things(self.root)  # a file, or closed: what follows would be blamed for it
+        self.examine()
         with self._naming(STAGING):
             for folder in (STATE, STAGING, QUARANTINE):
                 if (self.root / folder).is_symlink():
@@ -85,11 +72,33 @@ class LocalFiles:
             self._make_folder(self.root / STAGING)
             self._stage(b"probe").unlink()
 
-    def probe(self) -> Probe:
-        """Prove that an export could write here, and leave no trace; see ``folder.probe``."""
+    def examine(self) -> Probe:
+        """Find what would stop anybody's export here; before the folder exists, in the nearest one above it."""
         with self._naming(""):
-            found = probe(self.root)
+            folder = nearest(self.root)
+            free_bytes = require_space(folder)
+            if folder == self.root:
+                refuse_other_things(self.where(), os.listdir(folder))  # noqa: PTH208 names
         self.list(STAGING)  # as the sweep of every export does
+        return Probe(is_there=folder == self.root, free_bytes=free_bytes)
+
+    def probe(self) -> Probe:
+        """Do what every export does, in a folder that is removed again: lock it, and write and replace a file."""
+        found = self.examine()
+        with self._naming(""):
+            above = nearest(self.root / STAGING)
+            try:
+                with TemporaryDirectory(prefix=".check-", dir=above) as name:
+                    trial = LocalFiles(Path(name))
+                    trial.prepare()
+                    with trial.lock(datetime.now(UTC)):
+                        for data in (b"first", b"second"):
+                            trial.publish("probe", data)
+            except (DestinationError, OSError) as exc:
+                reason = why(exc) if isinstance(exc, OSError) else str(exc).partition(": ")[2]
+                raise DestinationError(f"{above}: {reason}") from exc
+            if found.is_there:
+                check_access(self.root)
         return found
 
     def publish(self, path: str, data: bytes | memoryview) -> None:
@@ -190,6 +199,8 @@ class LocalFiles:
             return
         for each in found:
             path = f"{folder}/{each.name}" if folder else each.name
+            if each.name.startswith("."):
+                continue
             if each.is_symlink():
                 yield Entry(path, oddity=_LINK)
             elif each.is_dir() and each.name.endswith(".parquet"):

@@ -62,7 +62,7 @@ class Objects:
     Whatever fails is a DestinationError: ConflictError where an object is not what was seen, FileMissingError where there is none.
 
     ``requests`` counts what was asked of the store, by kind; what obstore sends again is not in it. A run waits for minutes for a
-    store that fails, a reader does not.
+    store that fails, once: what it still has to say after that may rather fail than take long. A reader does not wait so long.
     """
 
     def __init__(self, url: str, options: Options) -> None:
@@ -137,7 +137,7 @@ class Objects:
             return _found(self._answer(lambda: obstore.head(self._store, path)))
 
     def list(self, folder: str) -> list[Found]:
-        """All objects below the folder, a thousand in each request. Placeholders that consoles make for folders are none."""
+        """All objects below the folder, a thousand in each request. Neither placeholders of consoles for folders nor dot files."""
         import obstore  # noqa: PLC0415
 
         found: list[Found] = []
@@ -147,7 +147,8 @@ class Objects:
                 found += map(_found, page)
         self._count("list", max(0, len(found) - 1) // _PAGE)
         # No file of a dataset is empty, and all that readers take for data have an ending.
-        return [each for each in found if each.size_bytes or "." in each.path.rpartition("/")[2]]
+        found = [each for each in found if each.size_bytes or "." in each.path.rpartition("/")[2]]
+        return [each for each in found if "/." not in f"/{each.path}"]
 
     def delete(self, path: str) -> None:
         """Remove the object, if there is one."""
@@ -205,9 +206,13 @@ class Objects:
 
         self._count(kind)
         try:
-            yield
-        except (FileNotFoundError, BaseError) as exc:
-            raise error_of(exc, self.url, path, kind) from exc
+            try:
+                yield
+            except (FileNotFoundError, BaseError) as exc:
+                raise error_of(exc, self.url, path, kind) from exc
+        except StoreFailedError:
+            self._store = self._hasty_store
+            raise
 
 
 def _found(meta: Any) -> Found:

@@ -4,9 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from etl.errors import DestinationError, FileMissingError, ForeignFileError
+from etl.errors import ConfigurationError, DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lease
 from etl.load.files.bucket import BucketFiles
+from etl.load.last_run import note_failure, read_last_run
+from etl.load.layout import IDENTITY, LAST_RUN
 from tests.stores import IN_CHUNKS, Edited, Refused
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
@@ -24,7 +26,7 @@ def another(files, proxy):
 
 
 def test_what_is_published_is_what_is_read_and_listed(files):
-    assert not files.has("")
+    assert files.list("") == []
     with files.lock(NOW):
         files.publish(PART, b"one")
         files.publish(PART, b"two")
@@ -35,7 +37,7 @@ def test_what_is_published_is_what_is_read_and_listed(files):
     assert inside == outside
     assert (outside.path, outside.size_bytes, outside.oddity, outside.is_fresh) == (PART, 3, "", False)
     assert files.list("") == ["_state/lock", PART, "evals/x"]
-    assert [files.has(path) for path in ("", "calls", PART, "cal", f"{PART}/x")] == [True, True, True, False, False]
+    assert [files.list(path) for path in ("calls", "cal", f"{PART}/x")] == [[PART], [], []]
 
 
 def test_a_version_changes_with_what_is_written(files):
@@ -80,8 +82,10 @@ def test_what_this_run_has_seen_is_not_missing_because_an_answer_says_so(files, 
             files.read(PART)
         assert not isinstance(caught.value, FileMissingError)
         proxy.judge = lambda _told: None
-        assert (files.has(PART), files.read(PART)) == (True, b"one")
+        assert (files.list("calls"), files.read(PART)) == ([PART], b"one")
         files._objects.delete(PART)
+        with pytest.raises(DestinationError, match="by another program"):
+            files.publish(PART, b"two")
         with pytest.raises(DestinationError, match="another program removed it"):
             files.read(PART)
 
@@ -110,8 +114,7 @@ def test_one_that_lost_the_lease_writes_and_removes_nothing(files, proxy, monkey
             for attempt in (lambda: files.publish("new", b"1"), lambda: files.set_aside(PART)):
                 with pytest.raises(DestinationError, match="replaced or removed the lock"):
                     attempt()
-    assert files.list("calls") == [PART]
-    assert not files.has("new")
+    assert files.list("") == ["_state/lock", PART]
 
 
 def test_what_is_set_aside_keeps_its_bytes_beside_what_was_before(files):
@@ -119,7 +122,7 @@ def test_what_is_set_aside_keeps_its_bytes_beside_what_was_before(files):
         for number in (1, 2):
             files.publish(PART, b"%d" % number)
             aside = files.set_aside(PART)
-            assert not files.has(PART)
+            assert files.list("calls") == []
             assert (files.read(aside), aside.split("/")[-1][:4]) == (b"%d" % number, f"000{number}")
 
 
@@ -130,13 +133,48 @@ def test_a_probe_says_whether_a_dataset_is_there_and_leaves_nothing(files):
     assert files.probe().is_there is True
 
 
+def test_a_place_of_other_things_is_refused_before_anything_is_written(files, proxy):
+    """Tables do not belong into it; what a file manager left there does not matter."""
+    for path in (".DS_Store", "calls/._part-0.parquet", "calls/.Trash/part-0.parquet"):
+        files.publish(path, b"1")
+    assert not files.probe().is_there
+    files.publish("backups/monday.tar", b"1")
+    for use in (lambda: files.lock(NOW).__enter__(), files.probe, files.examine):
+        with pytest.raises(DestinationError, match=r"no dataset, and not empty \(backups\): name another folder"):
+            use()
+    note_failure(files, ConfigurationError("no key"), NOW, "all")
+    assert files.list("") == ["backups/monday.tar"]
+    files.publish(PART, b"one")
+    proxy.requests.clear()
+    assert files.examine().is_there
+    assert {told.method for told in proxy.requests} <= {"GET", "HEAD"}
+
+
+@pytest.mark.parametrize(("method", "kind"), [("GET", "get"), ("PUT", "put"), ("DELETE", "delete")])
+def test_a_probe_finds_what_the_credentials_may_not_do(files, proxy, method, kind):
+    proxy.judge = lambda told: Refused(403, "AccessDenied") if told.method == method else None
+    with pytest.raises(DestinationError, match=f"the credentials may not {kind} it"):
+        files.probe()
+
+
+def test_a_run_that_cannot_start_leaves_the_record_to_the_one_at_work(files, proxy):
+    with files.lock(NOW):
+        note_failure(another(files, proxy), ConfigurationError("no key"), NOW, "all")
+        files.publish(LAST_RUN, b"{}")
+    note_failure(files, ConfigurationError("no key"), NOW, "all")
+    attempt = read_last_run(files, note=list[str]().append).attempt
+    assert attempt is not None
+    assert attempt.message == "no key"
+
+
 def test_the_lock_lists_once_and_what_is_known_is_asked_no_more(files, proxy):
+    files.publish(IDENTITY, b"{}")
     for number in range(3):
         files.publish(f"calls/{number}", b"1")
     with files.lock(NOW):
         sent = len(proxy.requests)
         assert len(files.list("calls")) == 3
-        assert not files.has("evals")
+        assert files.list("evals") == []
         with pytest.raises(FileMissingError):
             files.read(PART)
         assert len(proxy.requests) == sent

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -17,6 +18,7 @@ from etl.load.files.local import LocalFiles
 from etl.load.layout import IDENTITY, INDEX, LAST_RUN, LOCK, STAGING
 from tests.damages import NOBODY
 from tests.load.files.kernel import small_disk
+from tests.load.files.watched import Step, watched
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def export_into(files):
         files.sweep_staging()
         files.publish("calls/run_test=a/month=2026-01/part-0.parquet", b"rows")
         for name in (LAST_RUN, INDEX, IDENTITY):
-            if files.has(name):
+            if name in files.list("_state"):
                 files.read(name)
             files.publish(name, b"{}")
 
@@ -118,6 +120,54 @@ def test_probe_finds_what_somebody_else_may_not_use(closed, mode):
         for attempt in (export_into, LocalFiles.probe):
             with as_somebody_else(), pytest.raises(DestinationError, match=f"{closed}.*: Permission denied"):
                 attempt(LocalFiles(root))
+        with as_somebody_else():
+            assert LocalFiles(root).examine().is_there, "who reads need not export"
+
+
+@pytest.mark.parametrize("name", ["create", "write", "fsync", "rename", "unlink", "mkdir", "flock", "pwrite"])
+def test_probe_does_what_every_export_does(files, name):
+    """A system call that fails here ends both: as where folders cannot be made durable, or files not replaced."""
+    export_into(files)
+
+    def fail(step):
+        if step.name == name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    for attempt in (export_into, LocalFiles.probe):
+        with watched(files.root, before=fail), pytest.raises(DestinationError, match="Input/output error"):
+            attempt(LocalFiles(files.root))
+    shutil.rmtree(files.root / STAGING)
+    assert LocalFiles(files.root).probe().is_there
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        (LOCK, "Is a directory: remove it"),
+        ("calls/run_test=a", "Not a directory: a file lies in its way"),
+        ("calls/run_test=a/month=2026-01", "Not a directory: a file lies in its way"),
+    ],
+)
+def test_probe_finds_a_file_in_the_place_of_a_folder_and_a_folder_in_that_of_a_file(files, path, fault):
+    export_into(files)
+    (files.root / "calls" / "._run_test=a").touch()  # as a Mac leaves it
+    files.probe()
+    (files.root / path).rename(files.root / "aside")
+    if path == LOCK:
+        (files.root / path).mkdir()
+    else:
+        (files.root / path).touch()
+    for attempt in (export_into, LocalFiles.probe):
+        with pytest.raises(DestinationError, match=fault):
+            attempt(LocalFiles(files.root))
+
+
+def test_to_examine_a_folder_writes_nothing(files):
+    export_into(files)
+    seen = list[Step]()
+    with watched(files.root, after=seen.append):
+        files.examine()
+    assert {step.name for step in seen} <= {"scandir", "statvfs", "open"}
 
 
 def test_probe_finds_that_files_cannot_be_locked(files, monkeypatch):
@@ -125,7 +175,9 @@ def test_probe_finds_that_files_cannot_be_locked(files, monkeypatch):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", fail)
-    with pytest.raises(DestinationError, match="cannot be written and locked there: No locks available"):
+    with pytest.raises(
+        DestinationError, match="cannot be locked: No locks available: keep the dataset where files can be locked"
+    ):
         files.probe()
 
 

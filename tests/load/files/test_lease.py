@@ -12,7 +12,11 @@ from etl.load.files import lease, store
 from etl.load.files.contract import never_stopped
 from etl.load.files.objects import Objects
 from etl.load.layout import LOCK
+from etl.pipeline import job
+from etl.sandbox import Sandbox
 from tests.stores import Edited, Refused
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
 
@@ -218,3 +222,30 @@ def test_an_outage_is_waited_for_by_who_must_renew_first(objects, proxy, monkeyp
     with pytest.raises(DestinationError):
         mine.require()
     assert len(waited) == 5
+
+
+async def test_a_store_that_stays_busy_is_waited_for_once_and_not_by_each_request(proxy, tmp_path, monkeypatch):
+    """After minutes of 503 a run has its index, its row and its record to write, and a lease to renew before each."""
+    seconds = 3.0
+    for patience, share in ((store._PATIENT, 1.0), (store._HASTY, 0.05)):
+        bounds = {"max_retries": 100, "retry_timeout": timedelta(seconds=share * seconds)}
+        wait = {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(milliseconds=200), "base": 2}
+        monkeypatch.setitem(patience, "retry_config", bounds | {"backoff": wait})
+    monkeypatch.setattr(lease, "_OUTAGE_SECONDS", seconds)
+    monkeypatch.setattr(lease, "LIFE_SECONDS", seconds / 4)
+    began = list[float]()
+
+    def judge(told):
+        if began or (told.method == "PUT" and "run_test" in told.path):
+            began.append(time.monotonic())
+            return Refused(503, "SlowDown")
+        return None
+
+    proxy.judge = judge
+    async with Sandbox(settled_world(run_tests=1, executions=1, calls=1)) as server:
+        settings = settings_for(server, tmp_path)
+        destination = {"path": proxy.store.url(), "options": proxy.options}
+        to_bucket = settings.model_copy(update={"destination": settings.destination.model_copy(update=destination)})
+        summary = await job.export(to_bucket)
+
+    assert (summary.exit_code, time.monotonic() - began[0] < 2 * seconds) == (6, True)

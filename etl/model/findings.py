@@ -181,7 +181,8 @@ class Kind(StrEnum):
     NO_DETAIL = (
         "no_detail",
         _NOTICE,
-        "settling executions were fetched in full, because their details could not be read",
+        "settling executions were not compared, because their details could not be read",
+        "nothing: the next run compares them, and fetches what cannot be compared for two nights",
     )
     KEY_REMOVED = (
         "key_removed",

@@ -73,7 +73,7 @@ class SourceError(ExporterError):
 
 
 class NotFoundError(SourceError):
-    """The API answered 404 with JSON: the run test, execution or call does not exist (any more)."""
+    """The API answered 404 with JSON, or in its words: the run test, execution or call does not exist (any more)."""
 
 
 class RequestRefusedError(SourceError):

@@ -71,7 +71,7 @@ def plan_of(
     since: date | None = None,
     heads: Mapping[str, DeadLetter] = MappingProxyType({}),
     key: str = KEY,
-    **policy: bool,
+    **policy: Any,
 ) -> list[Planned]:
     """The plan of a run test that lists the executions."""
     listed = {each.execution_id: as_listed(each) for each in executions}

@@ -73,8 +73,8 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
         bool,
         typer.Option(
             "--against-api",
-            help="Also recompute the API's averages, percentiles and counts from the exported calls. Needs the keys, and one "
-            "request per page of each list.",
+            help="Also recompute the API's averages, percentiles and counts from the exported calls; names are not compared. "
+            "Needs the keys, and one request per page of each list.",
         ),
     ] = False,
     warehouse: Annotated[

@@ -20,12 +20,13 @@ from etl.errors import (
     TransientError,
     UnexpectedAnswerError,
 )
-from etl.extract.endpoints import Request, UnexpectedError, field_of
+from etl.extract.endpoints import NO_SUCH_EXECUTION, Request, UnexpectedError, field_of
 from etl.extract.parse import parse_json
 
 T = TypeVar("T")
 
 _EXCERPT_CHARACTERS = 200
+_ASK_TO_RETRY = (408, 421, 425, 429)
 _LONGEST_HOLD_SECONDS = 86_400
 _TOLERANCE = timedelta(minutes=1)  # Date has whole seconds, and an answer takes its time
 _FARTHEST = timedelta(days=3653)  # no clock of a server is ten years off, and times near the year 9999 overflow
@@ -65,9 +66,11 @@ def error_of(request: Request[Any], status: int, body: bytes, *, tries: int = 1)
     excerpt = _excerpt(body)
     message = _one_line(_words(fields)) or excerpt or "empty body"
     where = f"{request.subject}: {status} on {request.path}"
+    if status == 500 and NO_SUCH_EXECUTION in message:
+        return NotFoundError(f"{request.subject}: not found ({message})", status=status, excerpt=excerpt, tries=tries)
     if status == 500:
         return ServerFaultError(f"{where}: {message}", excerpt=excerpt, tries=tries, is_final=not request.retries_500)
-    if status == 429 or status > 500 or status == 408:
+    if status > 500 or status in _ASK_TO_RETRY:
         return TransientError(f"{where}: {message}", status=status, excerpt=excerpt, tries=tries)
     # Only the API itself says that something does not exist: not a proxy between it and us.
     if status == 404 and (fields.get("status") is False or isinstance(fields.get("error"), dict)):

@@ -1,15 +1,17 @@
 """One execution's list of calls, in whichever way the server can give it.
 
-The list stays 500 for as long as the server cannot sum up one eval of the execution, though each call can be had. Only then, in
-this order:
+The list stays 500 for as long as the server cannot sum up one eval of the execution, though each call can be had. So the first 500
+leads, in this order, to:
 
-1. The list with the name of an eval that does not exist: nothing is summed up, and every call comes without its evals.
-2. The execution's detail, for its ids alone.
-3. The first again, without the rows that make its pages fail.
+1. The execution's detail, which tells whether stored calls and evals are unchanged.
+2. The list with the name of an eval that does not exist: nothing is summed up, and every call comes without its evals.
+3. The same without the rows that make its pages fail.
 
-``lacks_evals`` says that the rows have no evals: then each call's own entry has them.
+``lacks_evals`` says that the rows have no evals: then each call's own entry has them. Before those are requested, the list gets a
+second chance.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from etl.errors import ServerFaultError, SourceError
 from etl.extract.bad_rows import HeadReader, power_of_two_above
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_call_details, list_calls
-from etl.extract.listing import MOST_ROWS_OF_A_PAGE, read_pass
+from etl.extract.listing import read_pass
 from etl.extract.plan import Planned
 from etl.model.records import DetailedCall, ListedCall, Page
 
@@ -28,13 +30,15 @@ class CallList:
     """What one reading of the list showed, by call_execution_id.
 
     ``count`` is how many calls the list had after all of its pages were read; None when one page showed it whole.
-    ``unreadable`` says how many calls it could not give: then nothing is proved.
+    ``unreadable`` says how many calls it could not give: then nothing is proved. ``details`` are those of all calls, where the list
+    was made of them.
     """
 
     calls: Mapping[str, ListedCall]
     count: int | None = None
     unreadable: SourceError | None = None
     lacks_evals: bool = False
+    details: Mapping[str, DetailedCall] | None = None
 
 
 async def read_call_list(client: Client, item: Planned, *, page_limit: int) -> CallList:
@@ -48,10 +52,22 @@ async def read_call_list(client: Client, item: Planned, *, page_limit: int) -> C
         return await _read(client, item, page_limit)
     except ServerFaultError as error:
         failure = error
+    found = await _read_otherwise(client, item, page_limit, failure)
+    if item.is_compared and found.details is not None:
+        return found
+    with suppress(SourceError):
+        return await _read(client, item, page_limit)
+    return found
+
+
+async def _read_otherwise(client: Client, item: Planned, page_limit: int, failure: ServerFaultError) -> CallList:
+    with suppress(SourceError):
+        page = await read_details(client, item, rows=item.estimated_calls, page_limit=page_limit)
+        details = by_id(page)
+        if len(details) == page.count:
+            return CallList({key: _listed(each) for key, each in details.items()}, lacks_evals=True, details=details)
     with suppress(ServerFaultError):
         return await _read(client, item, page_limit, without_evals=True)
-    if found := await _read_ids(client, item, page_limit):
-        return found
     try:
         return await _read(client, item, page_limit, without_evals=True, head_at=_no_head)
     except ServerFaultError:
@@ -86,20 +102,24 @@ async def _read(
     return CallList(found.rows, count, lacks_evals=without_evals)
 
 
-async def _read_ids(client: Client, item: Planned, page_limit: int) -> CallList | None:
-    """The ids in the execution's detail; None when it cannot give all of them in one page."""
+async def read_details(client: Client, item: Planned, *, rows: int, page_limit: int) -> Page[DetailedCall]:
+    """The execution's detail, in one page where it has about so many ``rows``.
 
-    async def read(limit: int) -> Page[DetailedCall]:
-        return await client.get(list_call_details(item.execution.execution_id, limit=limit).sent_for(item.purpose))
+    Raises:
+        SourceError: it cannot be had.
+    """
+    limit = max(page_limit, power_of_two_above(rows))
+    return await client.get(list_call_details(item.execution.execution_id, limit=limit).sent_for(item.purpose))
 
-    try:
-        page = await read(page_limit)
-        if page_limit <= page.count < MOST_ROWS_OF_A_PAGE:
-            page = await read(power_of_two_above(page.count))
-    except SourceError:
-        return None
-    ids = {call.call_execution_id for call in page.results}
-    if len(ids) != page.count:
-        return None
-    calls = {each: ListedCall(call_execution_id=each, payload={"call_execution_id": each}) for each in ids}
-    return CallList(calls, lacks_evals=True)
+
+def by_id(page: Page[DetailedCall]) -> dict[str, DetailedCall]:
+    """The calls of a detail, without those that it has twice."""
+    times = Counter(call.call_execution_id for call in page.results)
+    return {call.call_execution_id: call for call in page.results if times[call.call_execution_id] == 1}
+
+
+def _listed(detail: DetailedCall) -> ListedCall:
+    """The call as a list without evals has it."""
+    told = {name: detail.payload.get(name) for name in ("scenario_id", "status", "duration_seconds")}
+    payload = {"call_execution_id": detail.call_execution_id, "scenario_name": detail.payload.get("scenario"), **told}
+    return ListedCall(call_execution_id=detail.call_execution_id, payload=payload)

@@ -5,7 +5,8 @@ executions are queued before those of the present ones run out. Executions are t
 
 How an execution's calls are proved complete (see ``extract/listing.py``):
 
-- The list fits one page: that read is the list. A call that is not found when its metrics are fetched was deleted since.
+- The list fits one page: that read is the list. Where a call is not found when its metrics are fetched, the list is read again: the
+  call was deleted since, or the API's servers are out of step.
 - Many pages: the count is read once more after the pages, which are read again until they have shown so many calls. Then each
   call's metrics are fetched. If as many calls are alive as were counted, the list is proved; otherwise it is read again.
 - The server cannot give the list: ``call_list.py`` has other ways.
@@ -25,7 +26,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from etl.errors import NotFoundError, SourceError
 from etl.extract.absence import ask, decide
-from etl.extract.call_list import read_call_list
+from etl.extract.call_list import CallList, read_call_list
 from etl.extract.client import Client
 from etl.extract.endpoints import get_call_metrics, get_execution, get_listed_call
 from etl.extract.listing import MAX_ROUNDS
@@ -33,11 +34,14 @@ from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned, pages
 from etl.extract.settling import Settling
 from etl.model.records import METRICS, RUNS, DeadLetter, ExecutionBundle
+from etl.model.wording import counted
 
 Emit = Callable[[ExecutionBundle], Awaitable[None]]
 
 _MOST_IN_HAND = 2_000
 """So many calls of one execution are handed over before the others have arrived, so that memory is bounded."""
+LAG = "a replica of the API probably lags behind"
+"""Why something is listed and not found by its id, although the list still has it."""
 _WORKERS_PER_SLOT = 2  # a worker whose request waits for its next try leaves its place in the client to another
 
 
@@ -111,6 +115,7 @@ class Crawl:
             await self._close(execution, execution.cut_short())
             return
         if execution.is_repeated_by(latest):
+            execution.lagging = execution.not_found
             await self._finish(execution, is_proved=False)
             return
         fetched_before = len(execution.fetched)
@@ -120,15 +125,9 @@ class Crawl:
         execution.listed_at = asyncio.get_running_loop().time()
         self.counts.listings += is_first
         if is_first:
-            execution.stored = await self._settling.stored.calls(execution.planned)
-            if not execution.lacks_evals:
-                is_one_page = execution.count is None
-                await self._settling.compare(execution, may_compare=is_one_page)
-                if execution.kept and not is_one_page and not await self._is_listed_again(execution):
-                    execution.kept = frozenset()
-                    self._list_again(execution)
-                    return
-                pending = [key for key in pending if key not in execution.kept | execution.fetched.keys()]
+            if not await self._compare(execution, latest):
+                return
+            pending = [key for key in pending if key not in execution.kept | execution.fetched.keys()]
         if len(execution.listed) < (execution.count or 0) and execution.round < MAX_ROUNDS:
             self._list_again(execution)
             return
@@ -138,6 +137,19 @@ class Crawl:
             return
         self._calls.extend((execution, key) for key in pending)
         self._has_more_work.set()
+
+    async def _compare(self, execution: OpenExecution, latest: CallList) -> bool:
+        """Find out which stored calls stay; False where that is left to the next run, or to the list when it is read again."""
+        execution.stored = await self._settling.stored.calls(execution.planned)
+        is_one_page = execution.count is None
+        if not await self._settling.compare(execution, latest, may_compare=is_one_page):
+            await self._close(execution, None)
+            return False
+        if execution.kept and not is_one_page and not await self._is_listed_again(execution):
+            execution.kept = frozenset()
+            self._list_again(execution)
+            return False
+        return True
 
     async def _is_listed_again(self, execution: OpenExecution) -> bool:
         """Whether a second reading of many pages says the same: then no row moved to a page that was read, and none is missing.
@@ -172,7 +184,7 @@ class Crawl:
                 await self._read_metrics(execution, call_execution_id)
         except NotFoundError:
             del execution.listed[call_execution_id]
-            execution.gone.add(call_execution_id)
+            execution.not_found.add(call_execution_id)
         except SourceError as error:
             execution.dead_letters.append(DeadLetter.of(METRICS, call_execution_id, error))
         execution.outstanding -= 1
@@ -206,14 +218,18 @@ class Crawl:
 
     async def _finish_or_relist(self, execution: OpenExecution) -> None:
         """Everything listed is fetched: emit the execution if its list is proved, else read the list again."""
-        is_proved = execution.count is None or execution.alive == execution.count
-        if is_proved or execution.round >= MAX_ROUNDS:
+        is_proved = not execution.not_found if execution.count is None else execution.alive == execution.count
+        if is_proved or execution.lags or execution.round >= MAX_ROUNDS:
             await self._finish(execution, is_proved=is_proved)
         else:
             self._list_again(execution)
 
     async def _finish(self, execution: OpenExecution, *, is_proved: bool) -> None:
-        if not is_proved:
+        if execution.lags:
+            calls = counted(len(execution.not_found), "listed call")
+            error = SourceError(f"404 for {calls}: {LAG}", status=404, tries=execution.round)
+            execution.unproved = DeadLetter.of(RUNS, execution.execution_id, error)
+        elif not is_proved:
             error = SourceError(
                 f"its list of calls changed in each of {execution.round} readings; {execution.alive} calls were fetched",
                 tries=execution.round,
@@ -231,6 +247,7 @@ class Crawl:
             request = get_call_metrics(call_execution_id, execution.execution_id)
             return (await self._client.get(request.sent_for(purpose))).execution_id == execution.execution_id
 
+        execution.gone |= execution.not_found
         unlisted = execution.living - execution.listed.keys() - execution.gone
         answers = await ask(exists, unlisted, workers=1)
         self.counts.necessary_requests += answers.requests

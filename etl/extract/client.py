@@ -39,6 +39,8 @@ T = TypeVar("T")
 
 _BACKOFF_MAX_SECONDS = 30.0
 _REFUSALS_OF_A_TRY = 5
+_OPTIONAL_TRIES = 2
+_BUSY = (429, 503)
 _GIVEN_UP_LIMIT = 25
 _NEVER_ANSWERED_LIMIT = 100
 _FEWEST_GROUPS = 3
@@ -132,7 +134,8 @@ class Client:
         self.gate.let_through()
         record.given_up_in_a_row = 0
         record.given_up_groups.clear()
-        if request.retries_500:  # else it may be a page that has vanished when it is asked for again
+        # A page may have vanished when it is asked for again, and what is optional may fail for reasons of its own.
+        if request.retries_500 and not request.is_optional:
             record.answered_last = self._answered_last = request
 
     async def _is_down(self, record: _Record) -> bool:
@@ -161,17 +164,20 @@ class Client:
         waits = islice(backoff.expo(max_value=_BACKOFF_MAX_SECONDS), 1, None)  # its first value is no wait
         failure: SourceError | KeyRefusedError
         number, refusals = 0, 0
+        most = self._settings.api.max_tries
+        most = min(most, _OPTIONAL_TRIES) if request.is_optional else most
         while True:
             number += 1
             try:
                 return await self._send_and_read(request, number)
             except TransientError as error:
-                failure, may_pass = error, not _is_final(error)
+                is_spared = request.is_optional and error.status in _BUSY
+                failure, may_pass = error, not (is_spared or _is_final(error))
             except (KeyRefusedError, RequestRefusedError) as error:
                 # One refusal among many answers may be a mishap, or another's: what is on the way to the API.
                 refusals += 1
                 failure, may_pass = error, refusals == 1 and self._answered_last is not None
-            if request.is_optional or number >= self._settings.api.max_tries or not may_pass:
+            if number >= most or not may_pass:
                 raise failure
             self.traffic.retries += 1
             await asyncio.sleep(backoff.full_jitter(next(waits)))

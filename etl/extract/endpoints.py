@@ -28,7 +28,7 @@ from etl.model.wording import quoted
 T = TypeVar("T")
 
 NO_SUCH_EXECUTION = "No TestExecution matches"
-"""What a 500 of the detail says of an execution that the key's workspace does not have."""
+"""What the detail's 500 says of an execution that the key's workspace does not have; other endpoints answer 404."""
 _NO_EVAL = "metrics-etl: no eval has this name"
 _LISTED_CALL = ("call_execution_id", "scenario_id", "scenario_name", "status", "duration_seconds", "eval_outputs")
 _HEAD = ("execution_id", "status", "started_at", "completed_at", "total_calls", "completed_calls", "failed_calls")
@@ -54,7 +54,7 @@ class Request(msgspec.Struct, Generic[T], frozen=True):
 
     ``retries_500`` is off where a 500 tells something by itself. ``group`` is what may well fail together, by no fault of the
     endpoint: the calls of one execution. ``is_wrapped``: the answer stands in an object with a status. ``is_optional``: a refusal
-    does not stop the run. ``purpose`` is what it is counted for.
+    does not stop the run, and a second failure is believed. ``purpose`` is what it is counted for.
     """
 
     path: str
@@ -123,7 +123,8 @@ def _named(
 def list_calls(execution_id: str, part: Slice, *, without_evals: bool = False) -> Request[Page[ListedCall]]:
     """One page of an execution's calls, last updated first.
 
-    Without evals the server sums up none, which it may be unable to do, and each call's ``eval_outputs`` is empty.
+    A 500 is believed at once: the server may be unable to sum up an eval. Without evals it sums up none, and each call's
+    ``eval_outputs`` is empty.
     """
 
     def decode(result: Any) -> Page[ListedCall]:
@@ -138,7 +139,7 @@ def list_calls(execution_id: str, part: Slice, *, without_evals: bool = False) -
         query=(("execution_id", execution_id), *part.query, *((("eval_name", _NO_EVAL),) if without_evals else ())),
         subject=f"execution {execution_id}, page {part.page}",
         decode=decode,
-        retries_500=part.retries_500 and not without_evals,
+        retries_500=part.retries_500 and without_evals,
         is_optional=part.is_trial,
     )
 
@@ -171,7 +172,6 @@ def list_call_details(execution_id: str, *, limit: int) -> Request[Page[Detailed
         query=Slice(1, limit).query,
         subject=f"detail of execution {execution_id}",
         decode=decode,
-        retries_500=False,
         is_wrapped=False,
         is_optional=True,
     )

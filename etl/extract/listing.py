@@ -35,7 +35,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from etl.errors import NotFoundError, ServerFaultError, SourceError, TransientError
+from etl.errors import NotFoundError, ServerFaultError, SourceError
 from etl.extract.bad_rows import (
     MAX_PAGES_WITHOUT_NEWS,
     HeadReader,
@@ -104,17 +104,13 @@ class LargestPage:
         size = max(2 * limit, power_of_two_above(first.count))
         if size > self.rows:
             return None
-        for may_pass in (True, False):
-            try:
-                page = await read(Slice(1, size, is_trial=True))
-            except ServerFaultError:
-                return None  # a bad row may be the reason: other lists can still be had so
-            except SourceError as error:
-                if may_pass and isinstance(error, TransientError):
-                    continue
-                self.rows = size // 2
-                return None
-            break
+        try:
+            page = await read(Slice(1, size, is_trial=True))
+        except ServerFaultError:
+            return None  # a bad row may be the reason: other lists can still be had so
+        except SourceError:
+            self.rows = size // 2
+            return None
         if len(page.results) < min(page.count, size):
             self._is_cut_to(len(page.results))
             return None

@@ -15,13 +15,13 @@ class OpenExecution:
     """An execution whose calls are being fetched; calls are by call_execution_id.
 
     ``stored`` are the calls of which the dataset holds anything, each with whether it is marked as deleted there. ``round`` is how
-    often the list was read. ``count`` is what the list counted after it was read, None when one page showed it whole. ``gone`` are
-    calls that were listed and then not found, ``deleted`` those that are to be marked. ``kept`` are those whose stored rows stay.
-    ``lacking`` as in the bundle.
-    ``elsewhere`` are listed, but their metrics name another execution, which has them. ``left_out`` are listed, but their entries
-    cannot be had; ``lacks_evals``: each call's entry has to be requested by itself. ``unproved`` says why the list does not count.
-    ``outstanding`` calls are queued or under way. ``listed_at`` is when the list was read, by the event loop. ``is_in_parts``: what
-    had arrived of it was taken.
+    often the list was read. ``count`` is what the list counted after it was read, None when one page showed it whole. ``not_found``
+    are listed calls that the API does not know by their ids. Once the list was read again, those of before are ``lagging`` if it
+    still had them, else ``gone``. ``deleted`` calls are to be marked, the stored rows of ``kept`` ones stay. ``elsewhere`` calls
+    are listed, but their metrics name another execution, which has them. ``left_out`` are listed, but their entries cannot be had;
+    ``lacks_evals``: each call's entry has to be requested by itself. ``unproved`` says why the list does not count. ``outstanding``
+    calls are queued or under way. ``listed_at`` is when the list was read, by the event loop. ``is_in_parts``: what had arrived of
+    it was taken. ``lacking`` as in the bundle.
     """
 
     planned: Planned
@@ -31,6 +31,8 @@ class OpenExecution:
     count: int | None = None
     fetched: dict[str, CallMetrics] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    not_found: set[str] = field(default_factory=set)
+    lagging: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
     deleted: frozenset[str] = frozenset()
     elsewhere: set[str] = field(default_factory=set)
@@ -60,8 +62,14 @@ class OpenExecution:
 
     def is_repeated_by(self, latest: CallList) -> bool:
         """Whether a list of many pages says the same again, although the calls that it names were fetched since."""
-        is_same = latest.count == self.count and latest.calls.keys() == self.listed.keys() | self.gone
+        known = self.listed.keys() | self.gone | self.not_found
+        is_same = latest.count == self.count and latest.calls.keys() == known
         return is_same and self.count is not None and 0 < len(self.listed) <= self.alive
+
+    @property
+    def lags(self) -> bool:
+        """Whether calls are not found although the list, read again since, still has them."""
+        return not self.not_found.isdisjoint(self.lagging)
 
     def take_list(self, latest: CallList) -> list[str]:
         """Take in a list that was just read; returns the calls that are still to be fetched."""
@@ -71,6 +79,9 @@ class OpenExecution:
         if latest.unreadable:
             self.unproved = DeadLetter.of(RUNS, self.execution_id, latest.unreadable)
         calls = dict(latest.calls)
+        self.lagging = self.not_found & calls.keys()
+        self.gone |= self.not_found - calls.keys()
+        self.not_found.clear()
         if latest.lacks_evals:
             # What is not fetched again must keep the entry that has its evals.
             calls |= {key: self.listed[key] for key in (self.fetched.keys() | self.kept) & calls.keys()}
@@ -126,6 +137,7 @@ class OpenExecution:
             kept=self.kept & self.listed.keys(),
             lacking=self.lacking,
             deleted=self.deleted,
+            lacks_evals=self.lacks_evals,
         )
 
     def _fetched_calls(self) -> tuple[FetchedCall, ...]:

@@ -68,11 +68,15 @@ _ORDER = {
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a run fetches besides what is new, changed, damaged, incomplete or settling, and whether it compares before."""
+    """What a run fetches besides what is new, changed, damaged, incomplete or settling, and whether it compares before.
+
+    What has settled since before ``overdue_since`` is fetched if it cannot be compared.
+    """
 
     fetch_unfinished: bool = False
     full_refresh: bool = False
     settle_by_detail: bool = False
+    overdue_since: datetime = LONG_AGO
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,8 @@ class Planned:
 
     ``run_test_key`` is that of the partition where it lies, or will lie. ``unreadable`` says why the list could not give it: then
     only its head is known. ``is_compared``: the calls that its lists show unchanged are not fetched again. ``is_resumed``: nor are
-    those that were fetched since it was found as it is listed now, and left incomplete.
+    those that were fetched since it was found as it is listed now, and left incomplete. ``may_wait``: it only settles, and the next
+    run may compare it.
     """
 
     run_test_name: str
@@ -94,6 +99,7 @@ class Planned:
     unreadable: DeadLetter | None = None
     is_compared: bool = False
     is_resumed: bool = False
+    may_wait: bool = False
 
     @property
     def is_fetched(self) -> bool:
@@ -180,6 +186,7 @@ def plan_run_test(
                 unreadable=letter,
                 is_compared=policy.settle_by_detail and known is not None and _is_compared(known, reason),
                 is_resumed=known is not None and _is_resumed(execution, known, reason),
+                may_wait=reason is Reason.SETTLING and _verified_at(known) > policy.overdue_since,
             )
         )
     return plan
@@ -201,15 +208,15 @@ def scrub(plan: Iterable[Planned], *, requests: int, page_limit: int) -> list[Pl
     """
     result = list(plan)
     final = [index for index, item in enumerate(result) if item.reason is Reason.FINAL]
-    for index in sorted(final, key=lambda index: (_verified_at(result[index]) or LONG_AGO, index)):
+    for index in sorted(final, key=lambda index: (_verified_at(result[index].stored), index)):
         if (cost := result[index].requests(page_limit)) <= requests:
             requests -= cost
             result[index] = replace(result[index], reason=Reason.SCRUB)
     return result
 
 
-def _verified_at(item: Planned) -> datetime | None:
-    return item.stored.verified_at if item.stored else None
+def _verified_at(known: StoredExecution | None) -> datetime:
+    return (known and known.verified_at) or LONG_AGO
 
 
 def _reason(execution: ListedExecution, known: StoredExecution | None, policy: Policy) -> Reason:

@@ -260,9 +260,10 @@ def _window_of(headers: Mapping[str, str]) -> Window | None:
         )
     except (KeyError, ValueError):
         return None
-    # A reset in milliseconds, or counted from now, would end the window years from now or at once.
+    # A reset in milliseconds, or counted from now, would end the window years from now or at once; after inf none would come.
     is_near = -WINDOW_SECONDS <= _seconds_until_reset(window.reset_unix_seconds, headers) <= _LONGEST_WINDOW_SECONDS
-    return window if 0 < window.limit <= _LARGEST_LIMIT and is_near else None
+    is_time = math.isfinite(window.reset_unix_seconds)
+    return window if 0 < window.limit <= _LARGEST_LIMIT and is_time and is_near else None
 
 
 def _seconds_until_reset(reset_unix_seconds: float, headers: Mapping[str, str]) -> float:

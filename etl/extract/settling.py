@@ -1,7 +1,7 @@
 """Which calls of an execution need not be fetched again: those that two lists show unchanged, or that are stored already.
 
-The list of calls was read already; the execution's detail costs one request more. Where the server, the key or the execution has
-none, everything is fetched as if it were new.
+The list of calls was read already; the execution's detail costs one request more. Where it cannot be had tonight, the execution
+settles on and is compared by the next run. Once it has settled for long, everything is fetched as if it were new.
 """
 
 from collections import Counter
@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from etl.errors import SourceError
-from etl.extract.bad_rows import power_of_two_above
+from etl.extract.call_list import CallList, by_id, read_details
 from etl.extract.client import Client
-from etl.extract.endpoints import get_call_metrics, list_call_details
+from etl.extract.endpoints import get_call_metrics
 from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned
 from etl.model import schema
-from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall
+from etl.model.records import CallMetrics, DetailedCall, FetchedCall
 from etl.transform.detail import differences
+from etl.transform.detail_evals import vouches_for_evals
 from etl.transform.drift import FIELDS, parsed
 from etl.transform.flatten import call_row
 
@@ -33,12 +34,13 @@ _NO_VALUES = {"extra", "chat_metrics_turn_count"}  # the detail makes up a numbe
 class Stored:
     """Reads what the dataset holds of an execution.
 
-    That is: the ids of its calls, each with whether it is marked as deleted; the rows of those that are not, by id; and the calls
-    of which a dead letter tells.
+    That is: the ids of its calls, each with whether it is marked as deleted; the rows of those that are not, by id; the rows of
+    their evals by call; and the calls of which a dead letter tells.
     """
 
     calls: Callable[[Planned], Awaitable[Mapping[str, bool]]]
     rows: Callable[[Planned], Awaitable[Mapping[str, Sequence[Any]]]]
+    evals: Callable[[Planned], Awaitable[Mapping[str, Sequence[Sequence[Any]]]]]
     failed: Callable[[Planned], Awaitable[AbstractSet[str]]]
 
 
@@ -48,7 +50,7 @@ class Counts:
 
     ``listings`` are executions whose calls are listed. ``necessary_requests``: one for each page of calls, each call, each look-up
     and each detail. ``deleted_executions`` are planned ones that the API no longer has. ``saved_requests`` are the calls that were
-    not fetched, less one for each detail that was read. ``fetched_whole`` is how many executions could not be compared, and
+    not fetched, less one for each detail that was read. ``not_compared`` is how many executions could not be compared, and
     ``failure`` says why the last of them could not.
     """
 
@@ -57,7 +59,7 @@ class Counts:
     necessary_requests: int = 0
     deleted_executions: set[str] = field(default_factory=set)
     saved_requests: int = 0
-    fetched_whole: int = 0
+    not_compared: int = 0
     failure: str | None = None
 
     def add(self, other: "Counts") -> None:
@@ -67,7 +69,7 @@ class Counts:
         self.necessary_requests += other.necessary_requests
         self.deleted_executions |= other.deleted_executions
         self.saved_requests += other.saved_requests
-        self.fetched_whole += other.fetched_whole
+        self.not_compared += other.not_compared
         self.failure = other.failure or self.failure
 
 
@@ -84,8 +86,8 @@ class Settling:
         self._page_limit = page_limit
         self._failures_in_a_row = 0
 
-    async def compare(self, execution: OpenExecution, *, may_compare: bool) -> None:
-        """Let the execution keep the listed calls whose stored rows can stay.
+    async def compare(self, execution: OpenExecution, latest: CallList, *, may_compare: bool) -> bool:
+        """Let the execution keep the listed calls whose stored rows can stay; False where the next run may find out.
 
         Never one that a dead letter tells of: its row is older. Where rows lack what the detail or their ``extra`` has, one call is
         fetched first: what the API does not give of it, it need not be asked for of the others.
@@ -93,22 +95,39 @@ class Settling:
         item, listed = execution.planned, execution.listed
         is_compared = item.is_compared and may_compare
         if not listed or not (item.is_resumed or is_compared):
-            return
+            return True
         candidates = {key for key, call in listed.items() if isinstance(call.payload.get("status"), str)}
         candidates -= await self.stored.failed(item)
-        rows, kept = dict[str, Sequence[Any]](), set[str]()
-        if item.is_resumed:
-            rows = dict(await self.stored.rows(item))
-            candidates &= rows.keys()
-            kept = {key for key in candidates if _is_fetched_since(item, rows[key])}
-        details = await self._details(item, listed) if is_compared and candidates > kept else {}
-        if details and not rows:
-            rows = dict(await self.stored.rows(item))
+        rows = await self.stored.rows(item)
+        candidates &= rows.keys()
+        kept = {key for key in candidates if item.is_resumed and _is_fetched_since(item, rows[key])}
+        details: Mapping[str, DetailedCall] = {}
+        if is_compared and candidates > kept:
+            found = latest.details if latest.lacks_evals else await self._details(item, rows=len(listed))
+            if found is None and item.may_wait:
+                return False
+            details = found or {}
         of_execution: dict[str, Any] = {"run_test_name": item.run_test_name, "started_at": item.started_at}
         differing = {
             key: differences(listed[key], details[key], rows[key], **of_execution)
-            for key in sorted(candidates & details.keys() & rows.keys() - kept)
+            for key in sorted(candidates & details.keys() - kept)
         }
+        if latest.lacks_evals:
+            evals = await self.stored.evals(item)
+            same = {key for key, names in differing.items() if not names}
+            kept |= {key for key in same if vouches_for_evals(details[key], evals.get(key, ()))}
+        else:
+            kept |= await self._unchanged(execution, rows, differing)
+        self.counts.saved_requests += len(kept)
+        execution.kept = frozenset(kept - execution.fetched.keys())
+        return True
+
+    async def _unchanged(
+        self, execution: OpenExecution, rows: Mapping[str, Sequence[Any]], differing: Mapping[str, set[str]]
+    ) -> set[str]:
+        """The calls whose rows differ from their details in nothing but what their own metrics do not give."""
+        item, listed = execution.planned, execution.listed
+        of_execution: dict[str, Any] = {"run_test_name": item.run_test_name, "started_at": item.started_at}
         lacking = {
             key: {name for name in found - _NO_VALUES if rows[key][_INDEX[name]] is None}
             for key, found in differing.items()
@@ -124,10 +143,7 @@ class Settling:
             execution.lacking = Counter(name for each in lacking.values() for name in each & still)
             if row[_INDEX["row_hash"]] == rows[first][_INDEX["row_hash"]]:
                 tolerated = still | {"extra"}
-        if moved <= still:
-            kept |= {key for key, found in differing.items() if found <= tolerated}
-        self.counts.saved_requests += len(kept)
-        execution.kept = frozenset(kept - execution.fetched.keys())
+        return {key for key, found in differing.items() if found <= tolerated} if moved <= still else set()
 
     async def _metrics(self, item: Planned, call_execution_id: str) -> CallMetrics | None:
         """The call's own metrics; None when they cannot be had: then they are requested again, with what is to be fetched."""
@@ -140,25 +156,22 @@ class Settling:
         self.counts.calls_fetched += is_own
         return metrics if is_own else None
 
-    async def _details(self, item: Planned, listed: Mapping[str, ListedCall]) -> dict[str, DetailedCall]:
-        """The calls in the execution's detail; none when it cannot be had."""
+    async def _details(self, item: Planned, *, rows: int) -> dict[str, DetailedCall] | None:
+        """The calls in the execution's detail; None when it cannot be had."""
         if self._failures_in_a_row >= _MOST_FAILURES:
-            self.counts.fetched_whole += 1
-            return {}
+            self.counts.not_compared += 1
+            return None
         self.counts.saved_requests -= 1
-        limit = max(self._page_limit, power_of_two_above(len(listed)))
-        request = list_call_details(item.execution.execution_id, limit=limit)
         try:
-            page = await self._client.get(request.sent_for(item.purpose))
+            page = await read_details(self._client, item, rows=rows, page_limit=self._page_limit)
         except SourceError as error:
-            self.counts.fetched_whole += 1
+            self.counts.not_compared += 1
             self._failures_in_a_row += 1
             self.counts.failure = str(error)
-            return {}
+            return None
         self._failures_in_a_row = 0
         self.counts.necessary_requests += 1
-        times = Counter(call.call_execution_id for call in page.results)
-        return {call.call_execution_id: call for call in page.results if times[call.call_execution_id] == 1}
+        return by_id(page)
 
 
 def _moved(row: Sequence[Any]) -> set[str]:

@@ -182,13 +182,16 @@ def _replacement(
 ) -> Replacement:
     """What the bundles replace of a part; ``known`` is what it held of their executions."""
     listed = {execution_id: bundle for execution_id, bundle in bundles.items() if bundle.is_fetched}
-    unproved = {each for each, bundle in listed.items() if bundle.part_of is not None or _has_letter(bundle, RUNS)}
+    parts = {each for each, bundle in listed.items() if bundle.part_of is not None}
+    unproved = parts | {each for each, bundle in listed.items() if _has_letter(bundle, RUNS)}
     unlisted = bundles.keys() - listed.keys()
     return Replacement(
         bundles.keys(),
         without_calls=unlisted,
         listed_calls={
-            (execution_id, call_id) for execution_id, bundle in listed.items() for call_id in bundle.listed or ()
+            (execution_id, call_id)
+            for execution_id, bundle in listed.items()
+            for call_id in (bundle.listed or frozenset()) - (bundle.kept if bundle.lacks_evals else frozenset())
         },
         deleted_calls={
             (execution_id, call_id) for execution_id, bundle in listed.items() for call_id in bundle.deleted
@@ -202,10 +205,23 @@ def _replacement(
         verified={
             execution_id
             for execution_id, before in known.items()
-            if before and before.export_state == ExportState.EXPORTED and execution_id in listed
+            if before and before.export_state == ExportState.EXPORTED and execution_id in listed.keys() - parts
         },
-        restamped={each for each, bundle in listed.items() if bundle.dead_letters or bundle.part_of is not None},
+        restamped={
+            each
+            for each, bundle in listed.items()
+            if bundle.dead_letters or (each in parts and not _is_as_listed(bundle, known[each]))
+        },
         stamp=stamp.columns,
+    )
+
+
+def _is_as_listed(bundle: FlatBundle, before: StoredExecution | None) -> bool:
+    """Whether the whole execution was stored as it is listed: then what arrives of it verifies that, and need not be told apart."""
+    return (
+        before is not None
+        and before.export_state in (ExportState.EXPORTED, ExportState.SETTLING)
+        and before.fingerprint == fingerprint(bundle.execution.payload)
     )
 
 
@@ -223,6 +239,7 @@ def _state(bundle: FlatBundle, before: StoredExecution | None, held: HeldRows, s
         is_whole=not bundle.dead_letters
         and bundle.part_of is None
         and (bundle.listed is None or held.exported_calls == len(bundle.listed)),
+        is_part=bundle.part_of is not None,
         is_late=bundle.run_test_name in settlement.complete_before,
     )
     return export_state(bundle.execution, before, arrival, settlement)
@@ -241,7 +258,7 @@ def _verified_at(
         and before.export_state == state == ExportState.INCOMPLETE
         and before.fingerprint == fingerprint(bundle.execution.payload)
     )
-    is_fetched = bundle.is_fetched or state == ExportState.INCOMPLETE
+    is_fetched = (bundle.is_fetched and bundle.part_of is None) or state == ExportState.INCOMPLETE
     return (is_unfinished and begun_at) or (settlement.fetched_at if is_fetched else begun_at)
 
 

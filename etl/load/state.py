@@ -84,6 +84,14 @@ class StoredCalls:
         ids = rows["call_execution_id"].to_pylist()
         return {key: list(row) for key, row in zip(ids, zip(*columns, strict=True), strict=True)}
 
+    def evals(self, part: Part, execution_id: str) -> dict[str, list[list[Any]]]:
+        """The rows of an execution's evals that are not marked, by call, in the order of the columns."""
+        rows = self._of(schema.EVALS, tuple(schema.EVALS.names), part, execution_id)
+        found: dict[str, list[list[Any]]] = {}
+        for row in rows.filter(rows["deleted_at"].is_null()).to_pylist():
+            found.setdefault(row["call_execution_id"], []).append([*row.values()])
+        return found
+
     def failed(self, part: Part, execution_id: str) -> frozenset[str]:
         """What the dead letters of an execution are about: it, or its calls."""
         return frozenset(self._of(schema.ERRORS, _LETTERS, part, execution_id)["subject_id"].to_pylist())

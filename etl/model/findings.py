@@ -183,7 +183,8 @@ class Kind(StrEnum):
     NO_DETAIL = (
         "no_detail",
         _NOTICE,
-        "settling executions were fetched again in full, because what changed could not be read",
+        "settling executions were not compared, because their details could not be read",
+        "nothing: the next run compares them, and fetches what cannot be compared for two nights",
     )
     KEY_REMOVED = (
         "key_removed",

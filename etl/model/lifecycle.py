@@ -23,6 +23,8 @@ LONG_AGO = datetime.min.replace(tzinfo=UTC)
 KNOWN_CALL = TERMINAL_CALL | {"pending", "queued", "ongoing", "analyzing"}
 _NEXT_NIGHT = 0.9
 """Of ``settle_hours``, after which the next run may compare: nightly runs may start a little early."""
+OVERDUE = 2 * _NEXT_NIGHT
+"""So many ``settle_hours`` after its last change, an execution that cannot be compared is fetched."""
 
 
 class ExportState(StrEnum):
@@ -159,12 +161,14 @@ class Arrival:
     """What a run brought of an execution: ``held`` is what the dataset holds of it now.
 
     ``call_statuses`` is None when the calls were not listed. ``is_whole``: each listed call has its row, and there is no dead
-    letter. ``is_late``: its run test was complete before, so this is no first export.
+    letter. ``is_part``: more is to come, unless something stops the run. ``is_late``: its run test was complete before, so this is
+    no first export.
     """
 
     held: HeldRows
     call_statuses: Collection[str] | None
     is_whole: bool
+    is_part: bool = False
     is_late: bool = False
 
 
@@ -191,12 +195,14 @@ def export_state(
     execution: Execution, known: StoredExecution | None, arrival: Arrival, settlement: Settlement
 ) -> ExportState:
     """The state of a fetched execution, to be committed with it; ``known`` is what the dataset held before."""
+    unchanged = known if known is not None and _is_as_before(execution, known, arrival.held) else None
+    if unchanged is not None and arrival.is_part:
+        return ExportState(unchanged.export_state)
     if not arrival.is_whole:
         return ExportState.INCOMPLETE
     if arrival.call_statuses is None:
         return ExportState.WAITING
     is_first = (known is None or not known.has_row) and not arrival.is_late
-    unchanged = known if known is not None and _is_as_before(execution, known, arrival.held) else None
     is_final = (
         execution.status in TERMINAL_EXECUTION
         and (TERMINAL_CALL.issuperset(arrival.call_statuses) or _has_ended(unchanged, settlement))

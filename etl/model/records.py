@@ -106,9 +106,9 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
 
     ``listed`` is None if its calls were not requested (the execution is still running) or could not be listed. Each listed call is
     in ``calls``, with its metrics, in ``dead_letters``, or in ``kept``: its stored row is as the API has it, and stays. ``deleted``
-    are stored calls that the source no longer has. ``lacking``: in how many calls each column is null, though the
-    execution's detail has its value. ``part_of`` is how many calls its list has when only some have arrived, which
-    are the ``listed`` ones then: more is to come.
+    are stored calls that the source no longer has. ``lacking``: in how many calls each column is null, though the execution's
+    detail has its value. ``part_of`` is how many calls its list has when only some have arrived, which are the ``listed`` ones
+    then: more is to come. ``lacks_evals``: the entries of ``kept`` calls have no evals, and the stored ones stay, too.
     """
 
     run_test_name: str
@@ -121,3 +121,4 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     deleted: frozenset[str] = frozenset()
     lacking: Mapping[str, int] = {}
     part_of: int | None = None
+    lacks_evals: bool = False

@@ -182,7 +182,7 @@ CALLS = Table(
         RUN_TEST_NAME,
         EXECUTION_STARTED_AT,
         _field("call_results.scenario_id", STRING, "The scenario that was played."),
-        _field("call_results.scenario_name", STRING, "Name of the scenario."),
+        _field("call_results.scenario_name", STRING, "Name of the scenario when the call was exported."),
         _field(
             "status",
             STRING,
@@ -252,7 +252,7 @@ EVALS = Table(
         RUN_TEST_NAME,
         Column("execution_id", STRING, "The execution that the call belongs to."),
         EXECUTION_STARTED_AT,
-        Column("eval_name", STRING, "Name of the eval.", source="name"),
+        Column("eval_name", STRING, "Name of the eval when the call was exported.", source="name"),
         _field("output_type", STRING, "Pass/Fail, score, choices or another type that the API names."),
         _output("passed", BOOL, "a verdict: true or Passed, false or Failed", "null when it is not one"),
         _output("score", FLOAT, "a number", "null when it is not one", "score"),

@@ -9,6 +9,8 @@ from typing import Any
 
 from etl.errors import SourceError
 from etl.extract.absence import decide
+from etl.extract.calls import LAG
+from etl.extract.executions import read_executions_once
 from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned
 from etl.extract.settling import Stored
@@ -158,6 +160,7 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
         Stored(
             calls=partial(read, StoredCalls.calls, {}),
             rows=partial(read, StoredCalls.rows, {}),
+            evals=partial(read, StoredCalls.evals, {}),
             failed=partial(read, StoredCalls.failed, frozenset()),
         ),
     )
@@ -172,9 +175,22 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
     finally:
         record.fetched.add(crawl.counts)
         await buffer.flush()
-    names = {item.execution.execution_id: item.run_test_name for item in planned}
-    for execution_id in sorted(crawl.counts.deleted_executions):
-        await _mark(run, record, state, names[execution_id], [execution_id], places)
+    unknown = [item for item in planned if item.execution.execution_id in crawl.counts.deleted_executions]
+    for name in sorted({item.run_test_name for item in unknown}):
+        ids = {item.execution.execution_id for item in unknown if item.run_test_name == name}
+        listed = await _listed_now(run, record, name, ids)
+        if listed:
+            record.find(Kind.NOT_FETCHED, name, f"404 for {counted(len(listed), 'listed execution')}: {LAG}")
+        await _mark(run, record, state, name, ids - listed, places)
+
+
+async def _listed_now(run: Run, record: Record, name: str, unknown: set[str]) -> set[str]:
+    """Which executions the run test's list still has, of those that were listed and that the API does not know by their ids."""
+    record.necessary_requests += 1
+    with suppress(SourceError):
+        found = await read_executions_once(run.client, name, page_limit=run.settings.api.page_limit)
+        return unknown & found.executions.keys()
+    return unknown
 
 
 def _reader_of_stored_calls(run: Run, state: StoredState) -> Callable[..., Awaitable[Any]]:

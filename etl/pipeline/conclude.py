@@ -94,9 +94,9 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
             f"{counted(record.completed_files, 'file')} from an older version got this version's columns",
         ),
         (
-            fetched.fetched_whole,
+            fetched.not_compared,
             Kind.NO_DETAIL,
-            f"{counted(fetched.fetched_whole, 'settling execution')} fetched again in full: {fetched.failure}",
+            f"{counted(fetched.not_compared, 'settling execution')} not compared: {fetched.failure}",
         ),
     ):
         if count:

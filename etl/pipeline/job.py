@@ -88,8 +88,8 @@ async def plan(
     except* ExporterError as group:
         raise _reason_to_stop(group) from None
     expected = requests_to_fetch(planned, page_limit=settings.api.page_limit)
-    # The export lists everything once more, and asks for each execution that is in no list any more.
-    expected[Purpose.LIST] = run.client.traffic.requests + absent
+    # The export lists everything once more. An execution that is in no list any more takes a request or two.
+    expected[Purpose.LIST] = run.client.traffic.requests + 2 * absent
     quota = run.client.quota
     seconds = quota.seconds_for(sum(expected.values()), asyncio.get_running_loop().time())
     return Plan(

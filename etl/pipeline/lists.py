@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Collection
 from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.absence import Answers, ask
 from etl.extract.client import Client
-from etl.extract.endpoints import NO_SUCH_EXECUTION, Slice, get_execution, list_call_details, list_executions
+from etl.extract.endpoints import Slice, get_execution, list_call_details, list_executions
 from etl.extract.executions import list_executions_completely
 from etl.extract.plan import pages, says_nothing_new
 from etl.extract.run_tests import discover, why_unknown
@@ -191,15 +191,15 @@ async def look_up(run: Run, record: Record, execution_ids: Collection[str]) -> A
     """
 
     async def exists(execution_id: str) -> bool:
+        record.necessary_requests += 1
         await run.client.get(get_execution(execution_id))
+        record.necessary_requests += 1
         try:
             await run.client.get(list_call_details(execution_id, limit=1))
         except NotFoundError:
             raise
-        except SourceError as error:
-            return NO_SUCH_EXECUTION not in error.excerpt
+        except SourceError:
+            pass  # it does not say
         return True
 
-    answers = await ask(exists, execution_ids, workers=run.settings.api.concurrency)
-    record.necessary_requests += answers.requests + len(answers.alive)
-    return answers
+    return await ask(exists, execution_ids, workers=run.settings.api.concurrency)

@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
 
 from etl.extract.plan import Planned, order_by_worth, plan_run_test, requests_to_fetch, scrub
 from etl.load.layout import parse_run_path
 from etl.load.state import StoredState, load_state
 from etl.model.findings import Kind
 from etl.model.keys import default_key
+from etl.model.lifecycle import OVERDUE
 from etl.pipeline.record import Record, count_reasons
 from etl.pipeline.run import Run
 from etl.settings import RunTest
@@ -70,13 +73,15 @@ def make_plan(
     An execution that two lists have is planned once. Final executions are verified again where this is the last round.
     """
     page_limit = run.settings.api.page_limit
+    settle = timedelta(hours=run.settings.export.settle_hours)
+    policy = replace(run.policy, overdue_since=run.by_source(run.started_at) - OVERDUE * settle)
     planned: list[Planned] = []
     seen = {item.execution.execution_id for item in record.all_planned()}
     for run_test in run_tests:
         if (found := record.lists.get(run_test.name)) is None:
             continue
         home = home_of(record, state, run_test)
-        items = plan_run_test(run_test, found, state.executions, home=home, policy=run.policy)
+        items = plan_run_test(run_test, found, state.executions, home=home, policy=policy)
         planned += [item for item in items if item.execution.execution_id not in seen]
         seen |= found.executions.keys()
         record.planned[run_test.name] = []

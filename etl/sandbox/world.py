@@ -151,9 +151,9 @@ class World:
         return None if execution is None or execution.is_deleted else execution
 
     def call(self, call_execution_id: str) -> tuple[Execution, Call] | None:
-        """The call with this id and its execution, or None if there is none or either was deleted."""
+        """The call with this id and its execution, or None if there is none or it was deleted; its execution may be."""
         execution, call = self._calls.get(call_execution_id, (None, None))
-        if execution is None or call is None or execution.is_deleted or call.is_deleted:
+        if execution is None or call is None or call.is_deleted:
             return None
         return execution, call
 
@@ -215,7 +215,7 @@ def touch_call(call: Call, now: datetime) -> None:
 
 
 def delete_execution(execution: Execution) -> None:
-    """Delete an execution: it is no longer listed, and it and its calls answer 404."""
+    """Delete an execution: it is no longer listed and answers 404; its calls still answer, as on the real server."""
     execution.is_deleted = True
 
 

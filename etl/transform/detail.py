@@ -47,6 +47,7 @@ _COVERED: frozenset[_Path] = frozenset(
     {*SAME.values(), ("call_results",), *(path for paths in _OBJECTS.values() for path in paths)}
 )
 _EXTRA = schema.CALLS.names.index("extra")
+_TURN_COUNT = schema.CALLS.names.index("chat_metrics_turn_count")
 
 
 def _is_covered(path: _Path) -> bool:
@@ -70,13 +71,15 @@ def differences(
     """The columns in which fetching the call's metrics now would give another row, as far as ``COVERED_COLUMNS`` go.
 
     ``stored`` is the call's row in the order of ``schema.CALLS``; the name and the start are those of the call's execution. A
-    detail that lacks a field tells nothing, as if ``extra`` differed. Where metrics have no ``turn_count``, the detail shows the
-    number of messages in its place, which differs from a stored null.
+    detail that lacks a field tells nothing, as if ``extra`` differed. Where metrics have no ``turn_count``, the detail makes one
+    up, which is not compared.
     """
     if any(name not in detail.payload for name in (*SAME, *(path[0] for path in _OBJECTS))):
         return {"extra"}
     extra = parsed(stored[_EXTRA])
     fetched = FetchedCall(listed=listed, metrics=_metrics(detail, extra))
+    if stored[_TURN_COUNT] is None and value_at(extra, SAME["turn_count"]) is None:
+        del fetched.metrics.payload["chat_metrics"]["turn_count"]
     row, _ = call_row(fetched, run_test_name=run_test_name, started_at=started_at)
     pairs = zip(schema.CALLS.names, _covered(row, parsed(row[_EXTRA])), _covered(stored, extra), strict=True)
     return {name for name, new, old in pairs if name in _COMPARED and json_text(new) != json_text(old)}

@@ -59,6 +59,7 @@ class FlatBundle:
     deleted: frozenset[str] = frozenset()
     drift: Drift | None = None
     part_of: int | None = None
+    lacks_evals: bool = False
 
     @property
     def started_at(self) -> datetime | None:
@@ -98,9 +99,7 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
             call_row(call, run_test_name=name, started_at=started_at, include_raw=include_raw) for call in bundle.calls
         ),
         evals=Rows.of(
-            _eval_row(
-                output, {"call_execution_id": call.call_execution_id, "eval_config_id": config_id, **of_execution}
-            )
+            eval_row(output, {"call_execution_id": call.call_execution_id, "eval_config_id": config_id, **of_execution})
             for call in listed
             for config_id, output in eval_outputs(call).items()
         ),
@@ -112,6 +111,7 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
         deleted=bundle.deleted,
         drift=_drift(bundle),
         part_of=bundle.part_of,
+        lacks_evals=bundle.lacks_evals,
     )
 
 
@@ -135,7 +135,8 @@ def call_row(
     return MAKERS[schema.CALLS.name].make(_call_payload(call), given)
 
 
-def _eval_row(value: Any, given: Mapping[str, Any]) -> tuple[list[Any], int]:
+def eval_row(value: Any, given: Mapping[str, Any]) -> tuple[list[Any], int]:
+    """A row of the ``evals`` table and its misfits."""
     output = value if isinstance(value, dict) else {"output": value}
     return MAKERS[schema.EVALS.name].make(output, {**given, "output_passed": _passed(output)})
 

@@ -44,7 +44,10 @@ def settling_of(
     async def rows(_item: Planned) -> Mapping[str, list[Any]]:
         return {key: row(key) for key, is_deleted in held.items() if not (is_deleted or key in without_row)}
 
+    async def evals(_item: Planned) -> Mapping[str, list[list[Any]]]:
+        return {}
+
     async def letters(_item: Planned) -> frozenset[str]:
         return frozenset(failed)
 
-    return Settling(client, Stored(calls, rows, letters), page_limit=page_limit)
+    return Settling(client, Stored(calls, rows, evals, letters), page_limit=page_limit)

@@ -7,7 +7,7 @@ import pytest
 from etl.errors import NotFoundError
 from etl.extract.call_list import CallList, read_call_list
 from etl.model.records import RUNS
-from etl.sandbox import Execution, Sandbox
+from etl.sandbox import Execution, Fault, Sandbox
 from tests.bundles import planned
 from tests.support import cap_pages, client_of
 from tests.worlds import settled_world
@@ -41,6 +41,12 @@ async def test_list_is_read_in_one_page(server, page_limit, expected):
     assert found.calls.keys() == {call.call_execution_id for call in execution(server).calls}
     assert found.count is None
     assert limits(server) == expected
+
+
+async def test_larger_page_that_failed_once_is_tried_again(server):
+    server.fault = lambda request, nth: Fault(status=502) if (request.query["limit"], nth) == ("16", 1) else None
+    assert (await read(server, page_limit=4)).count is None
+    assert limits(server) == ["4", "16", "16"]
 
 
 async def test_list_whose_pages_are_cut_is_counted_after_them(server):

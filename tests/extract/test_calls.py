@@ -115,7 +115,7 @@ async def test_executions_are_begun_in_the_order_of_the_plan(server):
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
-async def test_call_deleted_between_listing_and_fetching_is_deleted_without_a_second_list(server, is_stored):
+async def test_call_deleted_between_listing_and_fetching_is_deleted_once_the_list_lacks_it(server, is_stored):
     execution = executions(server)[0]
     gone = execution.calls[2]
 
@@ -132,8 +132,47 @@ async def test_call_deleted_between_listing_and_fetching_is_deleted_without_a_se
     bundle = bundles[execution.execution_id]
     assert fetched_ids(bundle) == listed_ids(bundle) == call_ids(execution)
     assert (set(bundle.deleted), bundle.dead_letters) == ({gone.call_execution_id}, ())
-    assert server.count(RUNS) == 1
+    assert server.count(RUNS) == 2
     assert server.count(METRICS, call_execution_id=gone.call_execution_id) == 1
+
+
+def unknown_by_id(calls: Collection[str], times: int = 99) -> Any:
+    """A replica that does not have these calls yet, for the first requests of each."""
+    body = b'{"status": false, "result": "Call execution not found."}'
+
+    def answer(request: Any, nth: int) -> Fault | None:
+        is_lagging = request.query.get("call_execution_id") in calls and nth <= times
+        return Fault(status=404, body=body) if is_lagging else None
+
+    return answer
+
+
+@pytest.mark.parametrize("max_limit", [None, 2])
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_calls_that_are_listed_and_unknown_by_id_are_one_dead_letter_and_marked_by_none(
+    server, max_limit, is_stored
+):
+    cap_pages(server, max_limit)
+    execution = executions(server)[0]
+    lagging = call_ids(execution)[:3]
+    server.fault = unknown_by_id(lagging)
+    stored = dict.fromkeys(lagging, False) if is_stored else {}
+    bundles, _ = await crawl(server, [execution.execution_id], stored=stored)
+    bundle = bundles[execution.execution_id]
+    assert fetched_ids(bundle) == listed_ids(bundle) == call_ids(execution)[3:]
+    tries = 1 if max_limit else 2
+    assert (letters(bundle), bundle.deleted) == ([(RUNS, execution.execution_id, 404, tries)], frozenset())
+    assert bundle.dead_letters[0].message == "404 for 3 listed calls: a replica of the API probably lags behind"
+    assert server.count(METRICS, call_execution_id=lagging[0]) == tries
+
+
+async def test_call_that_is_unknown_once_is_fetched(server):
+    execution = executions(server)[0]
+    server.fault = unknown_by_id(call_ids(execution)[1:3], times=1)
+    bundles, _ = await crawl(server, [execution.execution_id])
+    bundle = bundles[execution.execution_id]
+    assert fetched_ids(bundle) == call_ids(execution)
+    assert (bundle.dead_letters, bundle.deleted) == ((), frozenset())
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])

@@ -150,6 +150,8 @@ async def test_answer_comes_through_after_any_mixture_of_faults(server):
         Fault(status=500, body=b"{}"),
         Fault(status=502, body=b"<html>", headers=HTML),
         Fault(status=503),
+        Fault(status=421),
+        Fault(status=425),
         Fault(status=429, headers={"Retry-After": "0"}),
         Fault(body=b""),
         Fault(body=b"<html>", headers=HTML),
@@ -178,14 +180,39 @@ async def test_request_that_the_limit_refuses_again_and_again_is_no_failed_try(s
     assert (client.traffic.requests, client.traffic.rejections, client.traffic.retries) == (6, 5, 5)
 
 
-@pytest.mark.parametrize("fault", [Fault(status=502), Fault(body=b""), Fault(cut_after_bytes=0), Fault(status=401)])
-async def test_what_a_run_can_do_without_is_tried_once(server, fault):
-    server.fault = lambda _request, _nth: fault
+@pytest.mark.parametrize(
+    "fault", [*(Fault(status=status) for status in (401, 404, 500, 502)), Fault(body=b""), Fault(cut_after_bytes=0)]
+)
+async def test_what_a_run_can_do_without_is_tried_twice(server, fault):
+    """One answer may be a mishap; a second one is believed."""
+    execution_id = server.world.run_tests[0].executions[0].execution_id
     async with client_of(server.base_url, max_tries=6) as client:
-        for _ in range(3):
+        await client.get(first_execution(server))
+        server.fault = lambda _request, nth: fault if nth == 1 else None
+        assert (await client.get(list_call_details(execution_id, limit=9))).count == 3
+        server.requests.clear()
+        server.fault = lambda _request, _nth: fault
+        for limit in (10, 11):
             with pytest.raises(SourceError):
-                await client.get(list_call_details("2c1b8a60-0000-4000-8000-000000000000", limit=10))
-    assert len(server.requests) <= 3 + 1
+                await client.get(list_call_details(execution_id, limit=limit))
+    assert len(server.requests) == 2 * 2
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_what_a_run_can_do_without_is_not_sent_again_to_a_server_that_is_busy(server, status):
+    server.fault = lambda _request, _nth: Fault(status=status, headers={"Retry-After": "80000"})
+    async with client_of(server.base_url) as client:
+        with pytest.raises(TransientError):
+            await client.get(list_call_details("2c1b8a60-0000-4000-8000-000000000000", limit=10))
+    assert len(server.requests) == 1
+
+
+async def test_detail_of_an_execution_that_its_workspace_does_not_have_is_not_found(server):
+    """It answers 500 where the other endpoints answer 404."""
+    async with client_of(server.base_url) as client:
+        with pytest.raises(NotFoundError, match="No TestExecution matches"):
+            await client.get(list_call_details("2c1b8a60-0000-4000-8000-000000000000", limit=10))
+    assert len(server.requests) == 1
 
 
 async def test_what_a_run_can_do_without_holds_nothing_for_hours(server):
@@ -249,20 +276,27 @@ async def test_refusal_is_asked_once(server, fault, kind):
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("status", [302, 401, 403])
-async def test_refusal_among_answers_is_believed_when_it_is_repeated(server, status):
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(Fault(status=status) for status in (301, 302, 303, 307, 308, 401, 403)),
+        *(Fault(status=status, body=b"<html>", headers=HTML) for status in (401, 403, 404)),
+    ],
+)
+async def test_refusal_among_answers_is_believed_when_it_is_repeated(server, fault):
     """One may be a mishap, or come from what is on the way to the API."""
     async with client_of(server.base_url) as client:
         await client.get(first_execution(server))
-        server.fault = lambda _request, nth: Fault(status=status) if nth == 2 else None
+        server.fault = lambda _request, nth: fault if nth == 2 else None
         assert (await client.get(first_execution(server))).status == "completed"
-        faults = [Fault(status=502), Fault(status=status)]
+        faults = [Fault(status=502), fault]
         server.fault = lambda _request, _nth: faults.pop(0) if faults else None
         assert (await client.get(first_execution(server))).status == "completed"
-        server.fault = lambda _request, _nth: Fault(status=status)
+        server.fault = lambda _request, _nth: fault
         with pytest.raises((KeyRefusedError, RequestRefusedError)):
             await client.get(first_execution(server))
-    assert len(server.requests) == 1 + 2 + 3 + 2
+    assert len(server.requests) == client.traffic.requests == 1 + 2 + 3 + 2
+    assert client.traffic.retries == 1 + 2 + 1
 
 
 async def test_500_on_a_later_page_is_for_the_one_who_pages(server):

@@ -323,20 +323,14 @@ def test_page_that_is_cut_or_refused_is_not_asked_for_as_large_again():
     for _ in range(3):
         assert list_rows(cut, largest=largest).is_complete
     assert (cut.trials, largest.rows) == ([512], 64)
-    refused = Server(rows(300), failing_trials=0b11)
+    refused = Server(rows(300), failing_trials=1)
     largest = LargestPage()
     for _ in range(3):
         assert list_rows(refused, largest=largest).is_complete
-    assert (refused.trials, largest.rows) == ([512, 512], 256)
+    assert (refused.trials, largest.rows) == ([512], 256)
     refused.rows = rows(200)
     assert list_rows(refused, largest=largest).is_complete
-    assert refused.trials == [512, 512, 256]
-
-
-def test_larger_page_that_failed_once_is_tried_again():
-    server = Server(rows(300, ties=300), failing_trials=1, has_times=True)
-    assert list_rows(server).rows.keys() == server.alive
-    assert server.trials == [512, 512]
+    assert refused.trials == [512, 256]
 
 
 @pytest.mark.parametrize("gives", [0, LIMIT, 100])

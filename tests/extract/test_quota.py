@@ -124,6 +124,8 @@ def test_headers_that_cease_leave_their_limit_behind():
         headers("9" * 400, "9" * 400, UNIX + 40),
         headers(10, 0, (UNIX + 40) * 1000, UNIX),  # milliseconds
         headers(10, 0, 40, UNIX),  # counted from now
+        headers(10, 0, "inf"),
+        headers(10, 0, "nan"),
         {"X-RateLimit-Limit": "10"},
     ],
 )

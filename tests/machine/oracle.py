@@ -47,6 +47,7 @@ def judge(history: History, night: Night) -> None:
         marks_are_true,
         marked_rows_stay,
         vouchers_came_last,
+        final_stays_whole,
         *(() if night.is_killed else (codes_are_true,)),
         feed_tells_everything,
         *((dataset_is_the_source, everything_is_vouched_for, requests_are_few) if is_complete else ()),
@@ -133,6 +134,21 @@ def everything_is_vouched_for(history: History, night: Night) -> None:
     ids = _in_scope(history, night)
     broken = [each for each in ids & night.after.of.keys() if not is_vouched_for(night.after.of[each])]
     assert not broken, f"L2: {broken[0]} vouches for calls that are not there"
+
+
+# L8
+
+
+def final_stays_whole(history: History, night: Night) -> None:
+    """What was final and is as the last good run found it is not incomplete, however a night without faults ends."""
+    if night.struck or night.was_changing or history.is_struck:
+        return
+    for execution_id, state in history.last_good_state.items():
+        if state != night.source_before[execution_id] or execution_id in history.source.unseen:
+            continue
+        before, after = (rows.executions.get(execution_id) for rows in (night.before, night.after))
+        if before and after and before.row["export_state"] == "exported":
+            assert after.row["export_state"] != "incomplete", f"L8: {execution_id}, which was final, is incomplete"
 
 
 # L9
@@ -255,6 +271,9 @@ def dataset_is_the_source(history: History, night: Night) -> None:
     executions = execution_rows(world)
     finished = {execution_id for (execution_id,), row in executions.items() if row["status"] in FINISHED}
     finished -= history.source.unseen
+    if night.struck:  # what could not be compared settles on, with the values of the night before
+        before = night.before.executions.items()
+        finished -= {each for each, held in before if held.row["export_state"] == "settling"}
     for table, truth, wanted in (
         ("executions", executions, {execution_id for (execution_id,) in executions}),
         ("calls", call_rows(world), finished),

@@ -55,19 +55,17 @@ def _most(history: History, night: Night, execution: Execution) -> tuple[int, st
     calls = {each.call_execution_id for each in execution.calls}
     calls |= {key[0] for table, key in night.before.of.get(execution.execution_id, {}) if table == "calls"}
     outputs = [output for call in execution.calls for output in call.eval_outputs.values()]
-    if any(output.get("output_type") == "numeric" for output in outputs):
-        return _MANY, "its list is refused, and each of its calls has to be asked for"
+    is_refused = any(output.get("output_type") == "numeric" for output in outputs)
     if execution.is_deleted or night.listed_before.get(execution.execution_id) not in night.names:
         return 2, "it is missing from its list"
     held = night.before.executions.get(execution.execution_id)
     if held is None or is_marked(held.row) or not _is_as_it_was(history, night, execution.execution_id):
-        return 3 + len(calls), "it is new or changed"
+        entries = 2 + len(calls) if is_refused else 0
+        return 3 + len(calls) + entries, "it is new or changed"
     if execution.status not in FINISHED and night.options.get("calls") == "all":
         return 3 + len(calls), "it runs, and its calls are wanted all the same"
     if held.row["export_state"] == "settling":
-        # The detail shows a number of turns where a call has none: such a call is fetched again.
-        fetched = sum((each.chat_metrics or {}).get("turn_count") is None for each in execution.calls)
-        return 2 + (len(calls) if night.options.get("settle_by") == "refetch" else fetched), "it settles"
+        return 2 + (len(calls) if night.options.get("settle_by") == "refetch" else 0), "it settles"
     return 0, f"it is {held.row['export_state']}"
 
 

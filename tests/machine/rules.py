@@ -194,6 +194,12 @@ def one_subject_fails(history: History, rng: random.Random) -> None:
         history.source.fault = fail
 
 
+@rule(0.5)
+def replica_lags(history: History, rng: random.Random) -> None:
+    """Lists have some calls whose ids the API does not know yet."""
+    history.source.lag({call.call_execution_id for _, call in some(rng, history.source.calls())})
+
+
 @rule(3)
 def something_is_fixed(history: History, rng: random.Random) -> None:
     history.source.fault = None
@@ -340,6 +346,7 @@ def slow_night(history: History, rng: random.Random) -> None:
         "commit_interval_seconds": rng.choice((1e-6, 30)),
         "minutes": rng.choice((None, 1, 3)),
     }
+    options |= rng.choice(({}, {"full_refresh": True}, {"scrub_requests": EVERYTHING}))
     history.night(**{name: value for name, value in options.items() if value})
     history.source.delays = None
 

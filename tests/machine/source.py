@@ -1,18 +1,20 @@
 """The source of a history: what it has, what happens to it, what it shows wrongly, and what the settings say of it."""
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from operator import attrgetter
 from typing import Any
 
+import msgspec
+
 from etl import sandbox
 from etl.model.keys import default_key
 from etl.model.records import DETAIL, METRICS, RUNS
 from etl.sandbox import Call, Execution, Fault, Sandbox, SandboxRequest, World
-from etl.sandbox.dispatch import HTML_404, answer_to
+from etl.sandbox.dispatch import HTML_404, answer_to, not_found
 from etl.sandbox.world import CALL_STATUSES, EXECUTION_STATUSES
 from tests.machine.in_process import BASE_URL
 
@@ -256,6 +258,16 @@ class Source:
         def fail(request: SandboxRequest, _nth: int) -> Fault | None:
             rng = random.Random(f"{seed} {request.path}")
             return rng.choice(NOT_A_DETAIL) if request.path.startswith(DETAIL) and rng.random() < share else None
+
+        self.fault = fail
+
+    def lag(self, ids: Collection[str]) -> None:
+        """The metrics of these calls are not found, unless lists lie, too: who is told twice that a call is gone believes it."""
+        body = msgspec.json.encode(not_found("Call execution"))
+
+        def fail(request: SandboxRequest, _nth: int) -> Fault | None:
+            is_lagging = request.path == METRICS and request.query.get("call_execution_id") in ids
+            return Fault(status=404, body=body) if is_lagging and self.lie == Lie() else None
 
         self.fault = fail
 

@@ -351,6 +351,20 @@ MUTANTS = [
         ("tests/pipeline/test_drift.py",),
     ),
     Mutant(
+        "evals of a list that is refused are compared",
+        "etl/extract/settling.py",
+        " if vouches_for_evals(details[key], evals.get(key, ()))",
+        "",
+        ("tests/pipeline/test_price.py",),
+    ),
+    Mutant(
+        "call that its list still has is not marked",
+        "etl/extract/open_execution.py",
+        "self.gone |= self.not_found - calls.keys()",
+        "self.gone |= self.not_found",
+        ("tests/extract/test_calls.py",),
+    ),
+    Mutant(
         "digest of the stored calls is compared",
         "etl/model/lifecycle.py",
         "        and held.calls_digest == known.calls_digest\n",
@@ -430,8 +444,8 @@ MUTANTS = [
     Mutant(
         "calls of many pages are counted after their metrics arrived",
         "etl/extract/calls.py",
-        "execution.count is None or execution.alive == execution.count\n",
-        "True\n",
+        "execution.count is None else execution.alive == execution.count\n",
+        "execution.count is None else True\n",
         ("tests/extract/test_calls.py", "tests/extract/test_listing_laws.py"),
     ),
     Mutant(

@@ -291,7 +291,7 @@ async def test_odd_answer_is_believed(
 async def test_settling_execution_whose_detail_fails_is_fetched_whole(
     name: str, endpoint: Endpoint, position: str, tmp_path: Path
 ) -> None:
-    """Whatever the fault is: the detail is asked for once, the run goes on, and late data is found all the same."""
+    """Whatever the fault is: the detail is tried twice at most, the run goes on, and late data is found days later all the same."""
     kind = KINDS[name]
     async with Source(days=1) as source:
         source.heal()
@@ -312,7 +312,7 @@ async def test_settling_execution_whose_detail_fails_is_fetched_whole(
     is_read = kind.cure is Cure.UNDERSTAND or name in ("status false", "NaN")
     assert (Kind.NO_DETAIL in {each.kind for each in settled.findings}) == (not is_read)
     assert asked[Endpoint.CALL] == len(executions) + 2 * (not is_read)
-    assert asked[Endpoint.DETAIL] == len(executions) or "429" in name
+    assert 0 <= asked[Endpoint.DETAIL] - len(executions) <= (not is_read) or "429" in name
     assert seen == asked[Endpoint.DETAIL]
     assert {row["export_state"] for row in truth.rows_of(tmp_path, "executions")} == {"exported"}
     truth.assert_equals_world(tmp_path, source.world)

@@ -82,7 +82,7 @@ async def test_execution_whose_evals_cannot_be_summed_up_is_exported_with_them(
     first = await export()
     assert (first.exit_code, first.problems) == (0, [])
     assert_equals_world(tmp_path, server.world)
-    sent = {"list": MAX_TRIES, "without evals": 1, "detail": 0, "entries": CALLS, "metrics": CALLS}
+    sent = {"list": 2, "without evals": 0, "detail": 1, "entries": CALLS, "metrics": CALLS}
     assert requests_of(server, odd_execution(server)) == sent
     numbers = [row for row in rows_of(tmp_path, "evals") if row["output_type"] == "numeric"]
     assert len(numbers) == CALLS
@@ -91,6 +91,24 @@ async def test_execution_whose_evals_cannot_be_summed_up_is_exported_with_them(
     server.requests.clear()
     quiet = await export()
     assert (quiet.exit_code, quiet.requests) == (0, 1), "once final, it costs nothing"
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize("has_detail", [True, False])
+async def test_list_that_is_500_first_and_does_not_answer_then_hides_no_call(
+    server: Sandbox, export: Export, tmp_path: Path, *, has_detail: bool
+) -> None:
+    lists = iter([Fault(status=500)])
+
+    def fail(request: SandboxRequest, _nth: int) -> Fault | None:
+        if request.path.startswith(DETAIL):
+            return None if has_detail else Fault(status=500)
+        is_list = request.query.get("execution_id") == odd_execution(server).execution_id
+        return next(lists, Fault(is_reset=True)) if is_list and "eval_name" not in request.query else None
+
+    server.fault = fail
+    summary = await export()
+    assert (summary.exit_code, summary.problems) == (0, [])
     assert_equals_world(tmp_path, server.world)
 
 
@@ -103,7 +121,7 @@ async def test_execution_with_a_list_for_evals_is_found_by_its_detail(
     assert_equals_world(tmp_path, server.world)
     [extra] = [row["extra"] for row in rows_of(tmp_path, "calls") if row["extra"]]
     assert json.loads(extra)["call_results"]["eval_outputs"] == ["x"], "what is no eval output is kept as it came"
-    sent = {"list": MAX_TRIES, "without evals": 1, "detail": 1, "entries": CALLS, "metrics": CALLS}
+    sent = {"list": 2, "without evals": 0, "detail": 1, "entries": CALLS, "metrics": CALLS}
     assert requests_of(server, odd_execution(server)) == sent
 
 

@@ -97,13 +97,66 @@ async def test_each_request_has_its_purpose_and_plan_says_so_before(server: Sand
     refetching = await refetched(server, tmp_path)
     planned, settled = await night(server, tmp_path, {"settle": [lately]})
     assert settled.requests_by_purpose == NOTHING | {"list": 2, "settle": 4}, "each looked up that is gone"
-    assert planned.requests_by_purpose == NOTHING | {"list": 2, "settle": 2}, "no list tells which calls differ"
+    assert planned.requests_by_purpose == NOTHING | {"list": 3, "settle": 2}, "no list tells which calls differ"
     assert settled.saved_requests == refetching - settled.requests == CALLS - 3
 
     _planned, scrubbed = await night(
         server, tmp_path, {"settle": [lately], "scrub": old}, export={"scrub_requests": 15}
     )
     assert scrubbed.requests_by_purpose == NOTHING | {"list": 1, "settle": 2, "scrub": 2 * (1 + CALLS)}
+
+
+async def test_chats_without_a_turn_count_settle_in_two_requests_and_a_change_in_one_more(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    """The detail shows the number of their messages in its place."""
+    lately = ended_lately(server)
+    for number, call in enumerate(lately.calls):
+        call.chat_metrics = {"total_tokens": 900, "message_count": number} if number else {"message_count": 8}
+    await job.export(settings_for(server, tmp_path / "data"))
+    _planned, quiet = await night(server, tmp_path, {"settle": [lately]})
+    lately.calls[0].chat_metrics = {"total_tokens": 700, "message_count": 8, "turn_count": 4}
+    _planned, changed = await night(server, tmp_path, {"first_fetch": [lately]})
+    assert (quiet.requests, changed.requests) == (1 + 2, 1 + 3)
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_execution_with_a_numeric_eval_settles_in_two_requests_and_a_change_in_two_more(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    """Its list of calls stays 500: each call costs two requests once, and then the detail tells which of them changed."""
+    lately, config = ended_lately(server), server.world.run_tests[0].eval_configs[0]
+    for call in lately.calls:
+        call.status = "completed"
+        output = {"name": config.name, "output": 0.5, "output_type": "numeric", "reason": "r"}
+        call.eval_outputs = call.eval_outputs | {config.config_id: output}
+    first = await job.export(settings_for(server, tmp_path / "data"))
+    assert first.requests == 1 + 4 * (1 + CALLS) + (3 + 2 * CALLS), "its list twice, and its detail"
+    assert_equals_world(tmp_path, server.world)
+    _planned, quiet = await night(server, tmp_path, {"settle": [lately]})
+    lately.calls[0].total_cost_cents = 4321
+    lately.calls[1].eval_outputs = lately.calls[1].eval_outputs | {config.config_id: output | {"output": 0.75}}
+    _planned, changed = await night(server, tmp_path, {"settle": [lately]})
+    assert (quiet.requests, changed.requests) == (1 + 2, 1 + 2 + 2 * 2)
+    assert quiet.rows.get("evals", 0) == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize(("path", "requests"), [("/runs/", 1 + 2), ("/test-executions/", 1 + 3)])
+async def test_one_500_costs_a_settling_execution_a_request(
+    server: Sandbox, tmp_path: Path, path: str, requests: int
+) -> None:
+    lately = ended_lately(server)
+    await job.export(settings_for(server, tmp_path / "data"))
+    server.fault = lambda request, nth: Fault(status=500) if path in request.target and nth == 1 else None
+    _planned, settled = await night(server, tmp_path, {"settle": [lately]})
+    assert (settled.exit_code, settled.requests) == (0, requests)
+
+
+async def test_one_500_costs_a_new_execution_three_requests(server: Sandbox, tmp_path: Path) -> None:
+    server.fault = lambda request, nth: Fault(status=500) if "/runs/" in request.path and nth == 1 else None
+    _planned, first = await night(server, tmp_path, {"first_fetch": server.world.run_tests[0].executions})
+    assert first.requests_by_purpose[Purpose.FIRST_FETCH] == 4 * (3 + CALLS), "its detail, and its list again"
 
 
 async def test_dead_letters_have_their_price_and_retries_are_in_it(server: Sandbox, tmp_path: Path) -> None:
@@ -131,7 +184,7 @@ async def test_dead_letters_have_their_price_and_retries_are_in_it(server: Sandb
 @pytest.mark.parametrize(
     ("path", "requests", "saved"),
     [
-        pytest.param("/test-executions/", 1 + 1 + CALLS, -1, id="detail"),
+        pytest.param("/test-executions/", 1 + 1, -1, id="detail"),
         pytest.param("/runs/", 1 + 1, 0, id="list, and whether its execution exists"),
     ],
 )
@@ -166,3 +219,18 @@ async def test_lists_of_all_run_tests_and_of_what_moved_are_lists(server: Sandbo
     planned, renamed = await night(server, tmp_path, {}, run_tests="all")
     assert renamed.requests_by_purpose == NOTHING | {"list": 5}, "the old name, and the execution"
     assert planned.requests_by_purpose == NOTHING | {"list": 4}, "the rows have the old name then"
+
+
+async def test_look_up_takes_as_many_requests_as_the_plan_allows_for(tmp_path: Path) -> None:
+    """An execution of a deleted run test answers by its id; only its detail tells that it is gone."""
+    async with Sandbox(settled_world(run_tests=2, executions=2, calls=CALLS)) as server:
+        await night(
+            server, tmp_path, {"first_fetch": [each for run in server.world.run_tests for each in run.executions]}
+        )
+        gone = server.world.run_tests.pop(0)
+        sandbox.rename_run_test(server.world.run_tests[0], gone.name)
+        planned, marked = await night(server, tmp_path, {}, run_tests=[gone.name])
+    lookups = 2 * len(gone.executions)
+    assert planned.requests_by_purpose == NOTHING | {"list": 1 + lookups}
+    assert marked.requests_by_purpose == NOTHING | {"list": 1 + lookups + 1}, "and the old name of the other one"
+    assert marked.necessary_requests == marked.requests

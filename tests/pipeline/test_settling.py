@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from etl.extract.settling import Counts
+from etl.model.findings import Kind
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Sandbox
 from etl.sandbox.server import Fault
-from etl.sandbox.world import Call, Execution, World
+from etl.sandbox.world import Call, Execution, Scenario, World
 from tests.datasets import contents
-from tests.e2e.truth import assert_equals_world
+from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
 from tests.worlds import settled_world
 
@@ -141,8 +142,47 @@ async def test_detail_that_is_never_to_be_had_is_soon_asked_for_no_more(tmp_path
             Fault(status=404, body=b"<html>") if request.path.startswith(DETAIL) else None
         )
         second = await job.export(settings_for(server, tmp_path / "data", api={"concurrency": 1}), clock=lambda: LATER)
-    assert sum(request.path.startswith(DETAIL) for request in server.requests) == 5
-    assert "executions fetched again in full" in "\n".join(second.notices)
+    assert sum(request.path.startswith(DETAIL) for request in server.requests) == 5 * 2
+    assert "settling executions not compared" in "\n".join(second.notices)
+
+
+async def test_execution_whose_detail_fails_settles_on_and_is_fetched_once_it_has_settled_for_long(
+    world: World, tmp_path: Path
+) -> None:
+    first, second, _ = world.run_tests[0].executions
+    async with Sandbox(world) as server:
+        await night(server, tmp_path, FIRST_NIGHT)
+        server.fault = lambda request, _nth: Fault(status=502) if request.path.startswith(DETAIL) else None
+        first.calls[0].total_cost_cents = 4321  # only the detail shows it
+        second.calls[1].scenario = Scenario("another", "Another")
+        waiting = await night(server, tmp_path, FIRST_NIGHT + DAY)
+        asked_while_waiting = asked(server)
+        overdue = await night(server, tmp_path, FIRST_NIGHT + 2 * DAY)
+
+    assert asked_while_waiting == {"detail": 3 * 2, "list": 3, "call": 0}
+    assert [each.kind for each in waiting.findings] == [Kind.NO_DETAIL]
+    assert sorted(row["export_state"] for row in rows_of(tmp_path, "executions")) == [
+        "exported",
+        "settling",
+        "settling",
+    ]
+    assert asked(server)["call"] == 3 * CALLS
+    assert (waiting.exit_code, overdue.exit_code) == (0, 0)
+    assert_equals_world(tmp_path, world)
+
+
+async def test_detail_that_fails_for_a_night_costs_no_call(world: World, tmp_path: Path) -> None:
+    async with Sandbox(world) as server:
+        await night(server, tmp_path, FIRST_NIGHT)
+        server.fault = lambda request, _nth: Fault(status=502) if request.path.startswith(DETAIL) else None
+        await night(server, tmp_path, FIRST_NIGHT + DAY)
+        server.fault = None
+        world.run_tests[0].executions[0].calls[0].total_cost_cents = 4321
+        healed = await night(server, tmp_path, FIRST_NIGHT + 2 * DAY)
+
+    assert asked(server) == {"detail": 3, "list": 3, "call": 1}
+    assert healed.findings == []
+    assert_equals_world(tmp_path, world)
 
 
 async def test_settling_by_refetch_fetches_everything(world: World, tmp_path: Path) -> None:

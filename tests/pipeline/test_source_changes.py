@@ -363,6 +363,7 @@ class TestRunTestsThatAreGone:
 
         assert (summary.exit_code, kinds(summary)[:2]) == (0, [Kind.RENAMED, Kind.DELETED])
         assert nights.marked("executions") == len(gone.executions)
+        assert nights.marked("calls") == sum(len(execution.calls) for execution in gone.executions)
         assert_equals_world(tmp_path, nights.world)
 
     async def test_run_test_that_exists_and_is_missing_from_the_list_of_run_tests_is_exported_as_ever(

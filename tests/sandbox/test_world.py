@@ -81,6 +81,6 @@ def test_index_is_right_after_any_history(history, seed):
     everything = [each for run_test in world.run_tests for each in run_test.executions]
     for execution in everything:
         assert (world.execution(execution.execution_id) is execution) == (execution in listed)
-        calls = listable_calls(execution) if execution in listed else []
+        calls = listable_calls(execution)
         for call in execution.calls:
             assert world.call(call.call_execution_id) == ((execution, call) if call in calls else None)

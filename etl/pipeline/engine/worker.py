@@ -33,6 +33,7 @@ class StoredExecution:
 
     calls: Mapping[str, bool] = field(default_factory=dict)
     rows: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    evals: Mapping[str, Sequence[Sequence[Any]]] = field(default_factory=dict)
     failed: AbstractSet[str] = frozenset()
 
 
@@ -74,7 +75,10 @@ def next_items(plan: Iterable[Planned], calls: int) -> list[Planned]:
 async def read_stored(stored: Stored, item: Planned) -> StoredExecution:
     """What the dataset holds of the execution."""
     return StoredExecution(
-        calls=await stored.calls(item), rows=await stored.rows(item), failed=await stored.failed(item)
+        calls=await stored.calls(item),
+        rows=await stored.rows(item),
+        evals=await stored.evals(item),
+        failed=await stored.failed(item),
     )
 
 
@@ -87,10 +91,13 @@ def reader_of(stored: Mapping[str, StoredExecution]) -> Stored:
     async def rows(item: Planned) -> Mapping[str, Sequence[Any]]:
         return stored[item.execution.execution_id].rows
 
+    async def evals(item: Planned) -> Mapping[str, Sequence[Sequence[Any]]]:
+        return stored[item.execution.execution_id].evals
+
     async def failed(item: Planned) -> AbstractSet[str]:
         return stored[item.execution.execution_id].failed
 
-    return Stored(calls=calls, rows=rows, failed=failed)
+    return Stored(calls=calls, rows=rows, evals=evals, failed=failed)
 
 
 def fetch_batch(version: str, packed: bytes) -> bytes:

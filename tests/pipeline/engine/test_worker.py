@@ -170,6 +170,7 @@ async def test_a_worker_reads_what_the_driver_has_read() -> None:
     values: dict[str, Any] = {
         "calls": {"c1": False, "c0": True},
         "rows": {"c1": ["c1", None, 1.5]},
+        "evals": {"c1": [["c1", None, 1.5]]},
         "failed": frozenset({"c2"}),
     }
 

@@ -12,7 +12,9 @@ from etl.model.findings import Kind
 ROOT = Path(__file__).parents[1]
 ERRORS = {name for name, each in vars(errors).items() if isinstance(each, type) and issubclass(each, Exception)}
 _NOT_SHOWN = ("sandbox", "model/findings.py", "load/warehouse/external_tables.py", "load/warehouse/statements.py")
-_CODE = re.compile(r"^[A-Z]{2,} ?[A-Z(]|\n|\{\w+\}|^[\w.]+ \| None$|^bold |^\w+\[.*\]$")
+_CODE = re.compile(
+    r"^[A-Z]{2,} ?[A-Z(]|\n|\{\w+\}|^\w[\w.]+(\[.*\]| \| None)+$|^(bold|import|Basic) |^(set_config|pa|pl)\b|\|4"
+)
 
 
 def messages() -> Iterator[tuple[str, str]]:
@@ -48,7 +50,7 @@ def texts(node: ast.AST, *, has_meanings: bool = False) -> Iterator[str]:
         return
     for each in ast.iter_child_nodes(node):
         if has_meanings or not (isinstance(each, ast.Expr) and _is_text(each.value)):
-            yield from texts(each, has_meanings=has_meanings)
+            yield from texts(each, has_meanings=has_meanings and not isinstance(each, ast.FunctionDef))
 
 
 def as_read(node: ast.AST) -> str:
@@ -57,7 +59,7 @@ def as_read(node: ast.AST) -> str:
         return "".join(map(as_read, node.values))
     if isinstance(node, ast.FormattedValue):
         return f"<{re.findall('[A-Za-z]+', ast.unparse(node.value))[-1]}>"
-    return str(getattr(node, "value", ""))
+    return str(getattr(node, "value", "")).replace("{{", "{").replace("}}", "}")
 
 
 def raised() -> Iterator[tuple[str, list[str]]]:

@@ -26,7 +26,7 @@ class Severity(StrEnum):
 _MISSING, _UNKNOWN, _NOTICE = Severity.MISSING, Severity.UNKNOWN, Severity.NOTICE
 _RUN = "the next run tries again"
 _MOVE_ASIDE = "move the file out of the dataset; metrics-etl run then fetches its rows again"
-_RUN_OR_MOVE = f"metrics-etl run; if that does not notice the damage, {_MOVE_ASIDE}"
+_RUN_OR_MOVE = f"metrics-etl run; if verify still finds it, {_MOVE_ASIDE}"
 
 
 class Kind(StrEnum):

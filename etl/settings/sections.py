@@ -45,7 +45,7 @@ class _Section(BaseModel):
 
 
 def refuse_day_to_come(since: date | None) -> date | None:
-    """A mistyped year would export nothing, and call that complete. Two clocks may be a day apart."""
+    """A mistyped year would export nothing and still count as complete. Two clocks may differ by a day."""
     if since and since > datetime.now(UTC).date() + timedelta(days=1):
         raise ValueError(f"must not be in the future by this machine's clock, got {since}")
     return since
@@ -263,7 +263,7 @@ class Warehouse(_Section):
 
     @property
     def place(self) -> str | None:
-        """Where its tables lie, in words; two that differ may hold other rows."""
+        """Where its tables are, in words; two different places may hold different rows."""
         return f"{self.url}, schema {self.namespace}" if self.url and not self.is_delta else self.url
 
     @property
@@ -310,7 +310,7 @@ class Compare(_Section):
 
     @property
     def limits(self) -> dict[str, Limit]:
-        """The limits by the name of their metric."""
+        """The limits, by metric name."""
         return limits_of(self.max_regression)
 
     @field_validator("max_regression", mode="before")

@@ -87,10 +87,8 @@ def test_any_other_exception_is_reported_as_a_bug_in_one_line(capsys: pytest.Cap
     with pytest.raises(typer.Exit) as raised, report_errors(verbose=False):
         raise ZeroDivisionError("division by zero")
     assert raised.value.exit_code == 1
-    assert (
-        capsys.readouterr().err
-        == "error: this is a bug in metrics-etl, please report it: ZeroDivisionError: division by zero (--verbose shows where)\n"
-    )
+    told = "error: this is a bug in metrics-etl, please report it: ZeroDivisionError: division by zero (--verbose shows where)\n"
+    assert capsys.readouterr().err == told
 
 
 def test_error_raised_on_purpose_ends_with_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:

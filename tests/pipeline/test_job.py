@@ -74,9 +74,7 @@ async def test_a_bug_is_recorded_and_raised(tmp_path: Path, monkeypatch: pytest.
 
     (row,) = ds.dataset(tmp_path / "data" / "runs").to_table().to_pylist()
     assert (row["outcome"], row["exit_code"]) == ("error", 1)
-    assert row["message"].startswith(
-        "this is a bug in metrics-etl, please report it: ZeroDivisionError: division by zero"
-    )
+    assert "please report it: ZeroDivisionError: division by zero" in row["message"]
 
 
 async def test_nothing_of_a_commit_is_done_in_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ class Contents:
             rows = open_part(self.dataset.files, table, path).read(table.names)
         except FileMissingError:  # the part has no rows of the table; where some are missing, the execution is damaged
             rows = table.no_rows
-        except UnreadableError as exc:  # of an export run: a run sets aside what holds other rows
+        except UnreadableError as exc:  # in a column that no run reads, so that none sets it aside
             raise DestinationError(f"{exc}: restore it, or move it out of the dataset; then metrics-etl run") from exc
         return with_places(rows if executions is None else rows.filter(is_of(rows, executions)), table, _places(path))
 
@@ -101,7 +101,7 @@ def read_contents(dataset: Dataset) -> Contents:
     index = update_index(dataset, read_index(files), unreadable)
     if unreadable:
         raise DestinationError(
-            f"{files.where(unreadable[0])} cannot be read: metrics-etl run moves it to _state/quarantine and fetches its rows again"
+            f"{files.where(unreadable[0])} cannot be read: metrics-etl run moves it to _state/quarantine and repairs what it can"
         )
     contents = Contents(dataset, identity.dataset_id)
     contents.damaged = index.damaged()

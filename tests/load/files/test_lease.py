@@ -164,7 +164,7 @@ def test_a_lock_that_is_removed_or_replaced_meanwhile_ends_the_run_in_one_line(o
 
 def test_a_take_that_fails_gives_the_lease_back(objects, proxy):
     proxy.judge = lambda told: Refused(403, "AccessDenied") if told.method == "PUT" and told.nth == 2 else None
-    with pytest.raises(DestinationError, match="may not put"), lease.hold(objects, NOW):
+    with pytest.raises(DestinationError, match="no permission to put"), lease.hold(objects, NOW):
         pass
     assert lease.holder(objects) is None
 

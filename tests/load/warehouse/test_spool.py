@@ -29,7 +29,7 @@ def test_where_there_are_no_rows_there_is_no_file():
 def test_without_a_place_for_temporary_files_the_fix_is_named(monkeypatch, tmp_path):
     """As in a container whose own disk is read-only. A look at a DuckDB file that is not there yet does without."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    with pytest.raises(DestinationError, match="set TMPDIR to a folder that can be written"), spooled([SOME]):
+    with pytest.raises(DestinationError, match="set TMPDIR to a writable folder"), spooled([SOME]):
         pass
     warehouse = connect_to_read(f"duckdb://{tmp_path}/new.duckdb", "metrics")
     assert warehouse.loaded().dataset_id is None

@@ -187,7 +187,7 @@ def test_columns_are_those_asked_for_in_their_order(data):
             {"run_tests": ["checkout", "Nope"]},
             "{data} has no run test 'Nope': choose from 'Checkout', 'Refund'",
         ),
-        ({"table": "runs", "run_tests": "checkout"}, "is not divided by run test: leave run_tests out"),
+        ({"table": "runs", "run_tests": "a"}, 'the table "runs" is not divided by run test: leave run_tests out'),
         ({"since": "yesterday"}, "since must be a day such as 2026-11-01, got 'yesterday'"),
         (
             {"changed_since": "yesterday"},

@@ -25,9 +25,11 @@ def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
     state = load_state(run.dataset, set_aside=set_aside)
     for path in state.unreadable:
         if parse_run_path(path):
-            record.find(Kind.DOCUMENT_SET_ASIDE, path, "damaged; it held no rows from the source")
+            record.find(Kind.DOCUMENT_SET_ASIDE, path, "damaged: a run moves it to _state/quarantine; it held no rows")
         else:
-            record.find(Kind.QUARANTINED, path, "damaged; the rows that the API still lists are fetched again")
+            record.find(
+                Kind.QUARANTINED, path, "damaged: a run moves it to _state/quarantine and fetches its rows again"
+            )
     return state
 
 

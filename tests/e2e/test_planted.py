@@ -133,10 +133,10 @@ async def test_folder_in_place_of_a_part_is_refused_before_anything_is_requested
     server.on_request = asked.append
     refused = [await metrics_etl(name, cwd=exported, env=environment(server)) for name in ("run", "plan")]
 
-    words = f"{part} is a folder, where a file should be: remove it"
+    words = f"{part} is a folder, where a file should be: move it out of the dataset"
     assert words in results["check"].stdout
     assert (results["check"].exit_code, results["verify"].exit_code) == (6, 3)
-    assert "is a folder, where a file should be: remove it" in results["verify"].stdout
+    assert "is a folder, where a file should be: move it out of the dataset" in results["verify"].stdout
     assert ([result.exit_code for result in refused], asked) == ([6, 6], [])
     assert all(words in result.stderr for result in refused)
 

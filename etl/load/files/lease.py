@@ -192,9 +192,7 @@ def prove(objects: Objects, path: str) -> None:
         objects.put(path, b"3", first)
         _must_refuse(objects, path, b"4", first)
         if objects.get(path)[1] != b"3":
-            raise DestinationError(
-                f"{objects.url}/{path}: the store returned different bytes: check for a proxy or cache"
-            )
+            raise DestinationError(f"{objects.url}/{path}: the store returned other bytes: check for a proxy or cache")
     finally:
         objects.delete(path)
 

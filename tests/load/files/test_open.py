@@ -49,9 +49,7 @@ def test_a_folder_needs_nothing_that_a_bucket_needs():
 def test_another_scheme_is_refused_in_one_line(location):
     with pytest.raises(ConfigurationError) as caught:
         open_files(location)
-    assert f"{location.partition('://')[0]}://… is not supported: use a folder, or a URL that starts with s3" in str(
-        caught.value
-    )
+    assert str(caught.value).startswith(f"{location.partition('://')[0]}://… is not supported: use a folder, or a URL")
 
 
 @pytest.mark.parametrize("location", ["~nosuchuser/data", "~nosuchuser"])

@@ -386,7 +386,7 @@ def test_altered_rows_that_are_held_back_are_not_believed_when_a_column_is_added
 
 @pytest.mark.parametrize(
     ("name", "fix"),
-    [("executions", "metrics-etl run sets it aside"), ("runs", "restore it, or move it out of the dataset")],
+    [("executions", "metrics-etl run sets it aside"), ("runs", "metrics-etl run sets it aside")],
 )
 def test_file_that_cannot_be_read_is_told_with_the_fix_and_nothing_is_changed(
     target: Any, data: Path, name: str, fix: str

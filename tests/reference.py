@@ -17,7 +17,7 @@ from etl.extract.plan import REASON_MEANINGS, Reason
 from etl.inspect.reconcile import SKIPPED_MEANINGS
 from etl.load.last_run import LastRun
 from etl.model.findings import Kind
-from etl.model.locations import BUCKETS, WAREHOUSES
+from etl.model.locations import BUCKETS, EXPERIMENTAL, WAREHOUSES
 from etl.model.metrics import METRICS
 from etl.pipeline.metrics_file import write_metrics_file
 from etl.pipeline.summary import OUTCOMES, RunTestSummary, Summary
@@ -227,9 +227,9 @@ def _settings_page() -> Iterator[str]:
                 ("bucket", "options"), _coded({f"{name}://": each or "none" for name, each in options.items()})
             )
         if name == "warehouse":
-            yield from _table(
-                ("url", "extra"), _coded({f"{name}://": f"`{extra}`" for name, extra in WAREHOUSES.items()})
-            )
+            notes = {name: " (experimental)" if name in EXPERIMENTAL else "" for name in WAREHOUSES}
+            extras = {f"{name}://": f"`{extra}`{notes[name]}" for name, extra in WAREHOUSES.items()}
+            yield from _table(("url", "extra"), _coded(extras))
 
 
 def _keys(keys: Mapping[str, Any], prefix: str | None = None) -> Iterator[str]:

@@ -33,7 +33,7 @@ from etl.load.warehouse.ddl import QUERY_ENGINES, ddl
 from etl.load.warehouse.load import Result
 from etl.load.warehouse.tables import KINDS
 from etl.model.findings import Finding, Kind
-from etl.model.locations import BUCKETS, WAREHOUSES, QueryEngineName
+from etl.model.locations import BUCKETS, EXPERIMENTAL, WAREHOUSES, QueryEngineName
 from etl.model.records import RunTest as ListedRunTest
 from etl.model.schema import EXECUTIONS, TABLES, TIMESTAMP
 from etl.pipeline.preflight import Check, Subject, as_json
@@ -242,6 +242,7 @@ def test_every_warehouse_is_documented_with_its_extra() -> None:
     rows = re.findall(r"^\| (.+://.+) \| `([a-z]+)` \| .+ \|$", text("docs/warehouses.md"), re.MULTILINE)
     told = {scheme: extra for urls, extra in rows for scheme in re.findall(r"`([a-z0-9+]+)://", urls)}
     assert told == WAREHOUSES
+    assert {extra for urls, extra in rows if "(experimental)" in urls} == EXPERIMENTAL
 
 
 def test_every_field_of_the_receipt_is_documented() -> None:

@@ -28,6 +28,8 @@ def print_summary(summary: Summary) -> None:
     print_line("dataset", f"{summary.dataset} (new)" if summary.is_first else summary.dataset)
     if summary.load:
         print_line("warehouse", f"{summary.load.warehouse}: {loaded(summary.load)}")
+        for notice in summary.load.notices:
+            print_line("notice", notice)
     if misfits := sum(run_test.misfits for run_test in summary.run_tests):
         print_line("misfits", f'{counted(misfits, "value")} that did not fit: see the column "extra"')
     print_notices(summary.findings)

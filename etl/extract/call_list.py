@@ -103,12 +103,16 @@ async def _read(
 
 
 async def read_details(client: Client, item: Planned, *, rows: int, page_limit: int) -> Page[DetailedCall]:
-    """The execution's detail, in one page where it has about so many ``rows``.
+    """The execution's detail in one page, which it takes one request to find the size of where it has more than ``rows``.
 
     Raises:
         SourceError: it cannot be had.
     """
     limit = max(page_limit, power_of_two_above(rows))
+    page = await client.get(list_call_details(item.execution.execution_id, limit=limit).sent_for(item.purpose))
+    if page.count <= limit:
+        return page
+    limit = power_of_two_above(page.count)
     return await client.get(list_call_details(item.execution.execution_id, limit=limit).sent_for(item.purpose))
 
 

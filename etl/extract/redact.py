@@ -43,12 +43,13 @@ def _spellings(character: str, before_backslash: str = "") -> str:
     """A pattern of all ways to write the character. Nearly each begins with a literal, by which ``re`` searches fast."""
     verbatim, code = re.escape(character), f"{ord(character):02x}"
     entity = codepoint2name.get(ord(character), "apos" if character == "'" else code)
-    return "|".join(
-        (
-            f"(?:{verbatim}",
-            rf"{before_backslash}\\\\*(?:{verbatim}|(?i:u00{code}))",
-            f"%(?:25)*(?i:{code})",
-            f"&(?:amp;)*(?:#0*{ord(character)}|(?i:#x0*{code})|{entity});",
-            r"\+)" if character == " " else f"{verbatim})",
-        )
-    )
+    ways = [
+        rf"{before_backslash}\\\\*(?:{verbatim}|(?i:u00{code}))",
+        f"%(?:25)*(?i:{code})",
+        f"&(?:amp;)*(?:#0*{ord(character)}|(?i:#x0*{code})|{entity});",
+    ]
+    # What begins an escape would be taken for the whole of its own.
+    ways.insert(3 if character in "%&" else 0, verbatim)
+    if character == " ":
+        ways.append(r"\+")
+    return f"(?:{'|'.join(ways)})"

@@ -135,15 +135,19 @@ class Settling:
         completed = [key for key in differing if rows[key][_INDEX["status"]] == "completed"]
         moved = set.intersection(*(_moved(rows[key]) for key in completed)) if completed else set()
         first = max(completed if moved else lacking, key=lambda key: len(lacking[key]), default="")
-        still, tolerated = set[str](), set[str]()
-        if (moved or lacking.get(first)) and (metrics := await self._metrics(item, first)):
+        sought, tolerated = lacking.get(first, set()) | moved, set[str]()
+        if sought:
+            metrics = await self._metrics(item, first)
+            if metrics is None:
+                return set()
             execution.fetched[first] = metrics
             row, _ = call_row(FetchedCall(listed=listed[first], metrics=metrics), **of_execution)
-            still = {name for name in lacking[first] | moved if row[_INDEX[name]] is None}
-            execution.lacking = Counter(name for each in lacking.values() for name in each & still)
+            if any(row[_INDEX[name]] is not None for name in sought):
+                return set()  # the API gives them again: all that differ are fetched
+            execution.lacking = Counter(name for each in lacking.values() for name in each & sought)
             if row[_INDEX["row_hash"]] == rows[first][_INDEX["row_hash"]]:
-                tolerated = still | {"extra"}
-        return {key for key, found in differing.items() if found <= tolerated} if moved <= still else set()
+                tolerated = sought | {"extra"}
+        return {key for key, found in differing.items() if found <= tolerated}
 
     async def _metrics(self, item: Planned, call_execution_id: str) -> CallMetrics | None:
         """The call's own metrics; None when they cannot be had: then they are requested again, with what is to be fetched."""

@@ -27,6 +27,8 @@ WAREHOUSES: Mapping[str, str] = {
     "bigquery": "bigquery",
 }
 """By URL scheme, the extra and the module of a warehouse."""
+EXPERIMENTAL = frozenset({"snowflake", "bigquery"})
+"""Schemes of warehouses that were tested with an emulator only."""
 IN_FILES = frozenset({"duckdb", "delta"})
 """Schemes of warehouses whose URL holds a path on this machine."""
 DEFAULT_NAMESPACE = "simulation_metrics"

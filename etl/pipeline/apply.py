@@ -25,7 +25,7 @@ from etl.model.lifecycle import Settlement
 from etl.model.wording import counted, first_few, quoted
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.lists import is_run_test, look_up
-from etl.pipeline.plan import absent_executions, make_plan, without_row
+from etl.pipeline.plan import absent_executions, half_written, make_plan
 from etl.pipeline.record import Record, is_waiting_row_due
 from etl.pipeline.run import Run
 from etl.pipeline.tasks import to_the_end
@@ -46,7 +46,7 @@ async def bring_up_to_date(
     if is_last:
         for name, absent in absent_executions(record, state).items():  # now, since another list may have what one lacks
             await _mark_absent(run, record, state, name, absent)
-        if left := without_row(record, state):
+        if left := half_written(record, state):
             answers = await look_up(run, record, left)
             await _mark(run, record, state, record.run_tests[-1].name, answers.gone)
     await _fetch(run, record, state, make_plan(run, record, state, run_tests, is_last=is_last))

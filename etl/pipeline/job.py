@@ -23,7 +23,7 @@ from etl.model.findings import Finding, Kind, alarms
 from etl.pipeline.apply import bring_up_to_date, finish_deletions
 from etl.pipeline.conclude import conclude
 from etl.pipeline.lists import discover_all, note_gone, read_lists
-from etl.pipeline.plan import absent_executions, load, make_plan, without_row
+from etl.pipeline.plan import absent_executions, half_written, load, make_plan
 from etl.pipeline.record import Record
 from etl.pipeline.run import Notify, Progress, Run, begin
 from etl.pipeline.summary import RunTestSummary, Summary
@@ -83,7 +83,7 @@ async def plan(
                 async for run_tests, is_last in rounds:
                     if is_last:
                         absent = sum(map(len, absent_executions(record, state).values()))
-                        absent += len(without_row(record, state))
+                        absent += len(half_written(record, state))
                     planned += make_plan(run, record, state, run_tests, is_last=is_last)
     except* ExporterError as group:
         raise _reason_to_stop(group) from None

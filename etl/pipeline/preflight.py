@@ -25,7 +25,7 @@ from etl.load.files.contract import Files
 from etl.load.files.open import open_files
 from etl.load.layout import LOCK
 from etl.load.state import load_state
-from etl.load.warehouse.load import refuse_another
+from etl.load.warehouse.load import EXPERIMENTAL, refuse_another
 from etl.load.warehouse.target import open_warehouse
 from etl.model.wording import counted, first_few, quoted
 from etl.pipeline.lists import is_run_test
@@ -201,7 +201,8 @@ def _check_warehouse(settings: Settings) -> list[Check]:
             executions = len(loaded.digests.get("execution", {}))
     except ExporterError as error:
         return _problems(Subject.WAREHOUSE, error)
-    return [Check(Subject.WAREHOUSE, f"{warehouse.where} can be read: {counted(executions, 'execution')}")]
+    words = f"; {EXPERIMENTAL}" if section.is_experimental else ""
+    return [Check(Subject.WAREHOUSE, f"{warehouse.where} can be read: {counted(executions, 'execution')}{words}")]
 
 
 def _has_dataset(files: Files) -> bool:

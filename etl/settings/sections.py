@@ -25,7 +25,15 @@ from pydantic import (
 
 from etl.errors import ConfigurationError
 from etl.model.keys import default_key, is_key, is_listable
-from etl.model.locations import BUCKETS, DEFAULT_NAMESPACE, WAREHOUSES, has_few_slashes, scheme_of, without_secrets
+from etl.model.locations import (
+    BUCKETS,
+    DEFAULT_NAMESPACE,
+    EXPERIMENTAL,
+    WAREHOUSES,
+    has_few_slashes,
+    scheme_of,
+    without_secrets,
+)
 from etl.model.metrics import Limit, limits_of
 from etl.model.wording import nearest
 
@@ -270,6 +278,11 @@ class Warehouse(_Section):
     def is_delta(self) -> bool:
         """Whether its tables are Delta tables."""
         return WAREHOUSES.get(scheme_of(self.url or "") or "") == "delta"
+
+    @property
+    def is_experimental(self) -> bool:
+        """Whether nobody has tried its kind on the real service yet."""
+        return scheme_of(self.url or "") in EXPERIMENTAL
 
     @field_validator("url")
     @classmethod

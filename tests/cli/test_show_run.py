@@ -10,6 +10,7 @@ import pytest
 from etl.cli.show_run import print_plan, print_summary
 from etl.errors import DestinationError, ExitCode, InterruptedRunError, KeyRefusedError, SourceUnavailableError
 from etl.extract.endpoints import Purpose, no_requests
+from etl.load.warehouse.load import Result
 from etl.model.findings import Finding, Kind
 from etl.pipeline.job import Plan
 from etl.pipeline.summary import RunTestSummary, Summary
@@ -97,3 +98,8 @@ def test_plan_tells_its_price(
     shown = capsys.readouterr().out
     assert f"requests   {requests}" in shown
     assert f"duration   {duration}" in shown
+
+
+def test_what_a_load_has_to_say_is_said_at_the_end_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = printed(capsys, WHOLE, load=Result("warehouse", notices=["1 value contained U+0000"]))
+    assert "notice     1 value contained U+0000\n" in shown

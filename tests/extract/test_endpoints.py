@@ -115,7 +115,7 @@ def test_any_name_comes_back_from_the_query_unchanged(name):
     "page_of",
     [
         partial(list_executions, "A"),
-        partial(list_calls, EXECUTION_ID),
+        partial(list_calls, EXECUTION_ID, without_evals=True),
         partial(list_execution_heads, "A"),
         list_run_tests,
     ],
@@ -125,6 +125,10 @@ def test_500_is_asked_again_except_on_pages_that_may_have_vanished(page_of: Call
     assert not page_of(Slice(2, 1)).retries_500
     assert not page_of(Slice(1, 1, is_probe=True)).retries_500, "a probe takes it for an answer"
     assert page_of(Slice(1, 1, is_trial=True)).is_optional
+
+
+def test_500_of_a_list_of_calls_with_their_evals_is_believed_at_once():
+    assert not list_calls(EXECUTION_ID, Slice(1, 1)).retries_500
 
 
 # Recorded answers

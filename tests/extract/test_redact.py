@@ -28,7 +28,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 
 
 @given(
-    st.sampled_from([PLAIN, ODD])
+    st.sampled_from([PLAIN, ODD, "at 100%", "this&"])
     | st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="\\"), min_size=8),
     st.sampled_from(list(SPELLINGS)),
     st.integers(0, 2),

@@ -58,14 +58,14 @@ def _most(history: History, night: Night, execution: Execution) -> tuple[int, st
     is_refused = any(output.get("output_type") == "numeric" for output in outputs)
     if execution.is_deleted or night.listed_before.get(execution.execution_id) not in night.names:
         return 2, "it is missing from its list"
+    entries = 2 + len(calls) if is_refused else 0
     held = night.before.executions.get(execution.execution_id)
     if held is None or is_marked(held.row) or not _is_as_it_was(history, night, execution.execution_id):
-        entries = 2 + len(calls) if is_refused else 0
         return 3 + len(calls) + entries, "it is new or changed"
     if execution.status not in FINISHED and night.options.get("calls") == "all":
         return 3 + len(calls), "it runs, and its calls are wanted all the same"
     if held.row["export_state"] == "settling":
-        return 2 + (len(calls) if night.options.get("settle_by") == "refetch" else 0), "it settles"
+        return 2 + (len(calls) + entries if night.options.get("settle_by") == "refetch" else 0), "it settles"
     return 0, f"it is {held.row['export_state']}"
 
 

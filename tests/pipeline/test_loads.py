@@ -13,12 +13,12 @@ from etl.errors import DestinationError
 from etl.inspect.status import read_status
 from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
-from etl.load.warehouse.load import load_warehouse, preview_load
+from etl.load.warehouse.load import EXPERIMENTAL, load_warehouse, preview_load
 from etl.model.findings import Kind
-from etl.pipeline import job
+from etl.pipeline import job, preflight
 from etl.pipeline.summary import Summary
 from etl.sandbox import Sandbox
-from etl.settings import Settings
+from etl.settings import Settings, sections
 from tests.loads import first_export
 from tests.support import settings_for
 from tests.warehouses import Place, assert_equals_dataset, load_into, new_duckdb
@@ -51,6 +51,21 @@ async def test_status_waits_for_the_load_of_a_run_at_work(server: Sandbox, tmp_p
     with files.lock(now):
         assert not is_told()
     assert is_told()
+
+
+async def test_warehouse_never_tried_on_the_real_service_is_called_experimental_by_check_and_the_first_load(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if no test had a real DuckDB."""
+    place = new_duckdb(tmp_path)
+    settings = settings_for(server, tmp_path / "data", warehouse=place.settings)
+    assert not settings.warehouse.is_experimental
+    monkeypatch.setattr(sections, "EXPERIMENTAL", {"duckdb"})
+    [check] = preflight._check_warehouse(settings)
+    assert "0 executions; experimental: tested with an emulator only" in check.detail
+    loads = [(await night(settings, number)).load for number in range(2)]
+
+    assert [load and load.notices for load in loads] == [[EXPERIMENTAL], []]
 
 
 async def test_older_copy_of_the_dataset_replaces_nothing_that_was_loaded_since(

@@ -1,6 +1,7 @@
 """What happens at the source between two nights, or during one: one example a law, the rest is told by the histories."""
 
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from etl.pipeline import lists
 from etl.sandbox import Call, Fault, Sandbox, SandboxRequest
 from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_equals_world
+from tests.load.killed import killed_before
 from tests.pipeline.nights import FOLLOWED, NIGHT, Nights, kinds, short_list
 from tests.worlds import settled_world
 
@@ -171,6 +173,21 @@ class TestAbsenceIsConfirmedById:
 
         assert (first.exit_code, quiet.exit_code, quiet.requests) == (0, 0, 2)
         assert nights.marked("calls", gone) == 3 == nights.marked("calls")
+
+    async def test_execution_that_a_killed_run_marked_by_half_is_marked_whole_though_its_run_test_is_gone(
+        self, nights: Nights
+    ) -> None:
+        await nights.export(names="all")
+        run_test = nights.world.run_tests[0]
+        gone = run_test.executions[0]
+        sandbox.delete_execution(gone)
+        with suppress(BaseExceptionGroup), killed_before(2):  # after the note of its start and the marks of calls
+            await nights.export(names="all")
+        assert (nights.marked("calls", gone), nights.marked("executions", gone)) == (3, 0)
+        nights.world.run_tests.remove(run_test)
+
+        assert (await nights.export(names="all")).exit_code == 0
+        assert (nights.marked("evals", gone) > 0, nights.marked("executions")) == (True, 1)
 
 
 class TestTheWorkspace:

@@ -245,10 +245,11 @@ class _Table:
 
         Places where rows come or go are written anew, as one file each.
         """
+        held = self._handle.to_pyarrow_dataset()  # not kept afterwards: it remembers the footer of each file
         values = pa.array(sorted(gone), pa.string())
         touched = {*places}
         if gone:
-            there = self._dataset.to_table(columns=[*{item, *self._partitions}])
+            there = held.to_table(columns=[*{item, *self._partitions}])
             left = there.filter(pc.is_in(there[item], values)).group_by(self._partitions).aggregate([])
             touched |= {tuple(row[name] for name in self._partitions) for row in left.to_pylist()}
         if touched:
@@ -258,7 +259,7 @@ class _Table:
                 else [*zip(self._partitions, map(set, zip(*touched, strict=True)), strict=True)]
             )
             # Filters name partitions alone: Arrow compares no statistics of texts that other writers have stored as views.
-            batches = self._dataset.scanner(
+            batches = held.scanner(
                 filter=_is_at(at), batch_size=_BATCH_ROWS, batch_readahead=1, fragment_readahead=1
             ).to_batches()
             stored = (pa.Table.from_batches([batch]) for batch in batches)

@@ -31,6 +31,9 @@ from etl.model.schema import Table
 from etl.model.wording import counted, first_few
 from etl.settings.sections import Warehouse as Section
 
+EXPERIMENTAL = "experimental: tested with an emulator only; after the first load, run metrics-etl verify --warehouse"
+"""What ``check`` and the first load say of a warehouse whose kind was never tried on the real service."""
+
 
 @dataclass(frozen=True, slots=True)
 class PendingItems:
@@ -248,6 +251,8 @@ def load_warehouse(
     except ExporterError as error:
         update_last_run(dataset.files, {"load": replace(last, tried_at=now, problem=str(error))})
         raise
+    if settings.is_experimental and last.loaded_at is None:
+        result.notices = [*result.notices, EXPERIMENTAL]
     done = LastLoad(
         warehouse=place,
         tried_at=now,

@@ -102,6 +102,12 @@ class Project(Place):
                 return True
         return False
 
+    def drop_column(self, table: str, name: str) -> None:
+        """With its views, as in PostgreSQL: the emulator cannot list the columns of one that reads what is gone."""
+        views = [view.name for view in VIEWS if table in {name for name, _ in view.columns.values()}]
+        self.edit(*(f"DROP VIEW IF EXISTS {{s}}.{name}" for name in views))
+        super().drop_column(table, name)
+
     def staged(self) -> list[Any]:
         tables = self.client.list_tables(f"project.{self.namespace}")
         return [self.client.get_table(table) for table in tables if "staged" in table.table_id]

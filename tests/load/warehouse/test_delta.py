@@ -1,7 +1,11 @@
 """What is particular to Delta: commits, files, maintenance, other writers, folders and buckets."""
 
 import shutil
+import subprocess
+import sys
 from contextlib import closing
+from itertools import count
+from pathlib import Path
 
 import duckdb
 import polars as pl
@@ -86,6 +90,26 @@ def test_append_only_table_is_told_with_the_property_to_change(lake, data):
         load_into(lake, data)
 
 
+@pytest.mark.slow
+def test_load_that_is_killed_inside_a_write_is_made_up_for(lake, data):
+    """When it has written so many files more, of which no commit may tell yet."""
+    next_export(data)
+    backup = lake.dump()
+    code = "import sys, pathlib, tests.warehouses as w; w.load_into(w.Place(sys.argv[1]), pathlib.Path(sys.argv[2]))"
+    for more in count(1, 3):
+        lake.restore(backup)
+        enough = lake.files() + more
+        process = subprocess.Popen([sys.executable, "-c", code, lake.url, str(data)], cwd=Path(__file__).parents[3])
+        while process.poll() is None and lake.files() < enough:
+            pass
+        process.kill()
+        if process.wait() == 0:
+            break
+        load_into(lake, data)
+        assert_settled(lake, data)
+    assert more > len(ALL_TABLES)
+
+
 def test_folder_that_holds_other_files_is_refused(lake, data):
     with pytest.raises(DestinationError, match="data/calls holds files that are not a Delta table"):
         load_into(Place(f"delta://{data}"), data)
@@ -141,10 +165,12 @@ def test_bucket_is_loaded_changed_and_healed(data, bucket):
     assert not load_into(bucket, data).is_changed
 
 
-def test_of_loads_that_begin_at_once_in_a_bucket_one_wins(data, bucket):
-    load_into(bucket, data)
+@pytest.mark.parametrize("where", ["in_delta", "bucket"])
+def test_of_loads_that_begin_at_once_one_wins(request, data, where):
+    place = request.getfixturevalue(where)
+    load_into(place, data)
     next_export(data)
-    racers = [bucket.open() for _ in range(2)]
+    racers = [place.open() for _ in range(2)]
     for racer in racers:
         loaded = racer.loaded()
         racer.loaded = lambda loaded=loaded: loaded
@@ -152,8 +178,8 @@ def test_of_loads_that_begin_at_once_in_a_bucket_one_wins(data, bucket):
     with pytest.raises(DestinationError, match="someone else wrote at the same time: load again"):
         load(contents_of(data), racers[1])
 
-    assert compared(bucket, data).findings == []
-    assert not load_into(bucket, data).is_changed
+    assert compared(place, data).findings == []
+    assert not load_into(place, data).is_changed
 
 
 def test_bucket_that_refuses_the_key_is_one_line(bucket, monkeypatch):

@@ -6,7 +6,6 @@ import random
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 OTHER_KEYS = {"FI_API_KEY": "canary-of-the-api-key", "FI_SECRET_KEY": "canary-of-the-secret-key"}
 ANOTHER_VERSION = "import etl.version; etl.version.__version__ = '0.0.1'"
 WITHOUT_EXPORTER = "import sys; sys.modules['etl.pipeline.engine.worker'] = None"
+WHEN_ONE_HAS_ARRIVED = 300
+"""Requests: no more than four batches of two executions of 30 calls each are under way, which take 248, and two lists."""
 DEBUGGING = "import logging; logging.basicConfig(level=1); logging.getLogger('distributed').setLevel(1)"
 
 
@@ -181,10 +182,14 @@ async def test_an_exception_on_a_worker_is_told_and_nothing_is_called_complete(w
 async def test_a_cluster_that_is_lost_ends_the_run_and_what_arrived_is_kept(
     world: World, tmp_path: Path, workers: Cluster, monkeypatch: pytest.MonkeyPatch, is_lost: str
 ) -> None:
-    monkeypatch.setattr(dask, "_WITHOUT_WORKERS_SECONDS", 2.0)
     lost = [workers.scheduler] if is_lost == "scheduler" else workers.processes
+
+    def lose() -> None:
+        monkeypatch.setattr(dask, "_WITHOUT_WORKERS_SECONDS", 2.0)
+        kill(lost)
+
     async with Sandbox(world, latency_seconds=0.005) as server:
-        server.on_request = at_request(250, partial(kill, lost))
+        server.on_request = at_request(WHEN_ONE_HAS_ARRIVED, lose)
         summary = await export(server, tmp_path, workers.address)
         assert summary.exit_code == 3
         assert f"the Dask scheduler at {workers.address}" in str(summary.problems)
@@ -332,10 +337,10 @@ async def test_nothing_of_dask_is_on_stderr(world: World, tmp_path: Path, worker
     names = [each.name for each in world.run_tests]
     write_settings(tmp_path, names, "[api]", "concurrency = 2", "[log]", 'format = "json"')
     async with Sandbox(world, latency_seconds=0.03, api_key=API_KEY, secret_key=SECRET_KEY) as server:
-        server.on_request = at_request(200, workers.scheduler.kill)
+        server.on_request = at_request(200, workers.scheduler.kill)  # in the middle of its only batch
         warned = environment(server, DASK_DISTRIBUTED__ADMIN__LARGE_GRAPH_WARNING_THRESHOLD="1 B")
         result = await ended(await start_cold("run", "--dask", workers.address, cwd=tmp_path, env=warned))
-    assert result.exit_code == 3
+    assert result.exit_code == 5
     assert [json.loads(line)["event"] for line in result.stderr.splitlines()][-1] == "run_finished"
 
 

@@ -30,7 +30,6 @@ TESTED_ELSEWHERE = {
     "etl/extract/settling.py": "tests/pipeline/test_settling.py",
     "etl/inspect/verify_warehouse.py": "tests/load/warehouse/test_laws.py",
     "etl/load/background.py": "tests/load/files/test_objects.py",
-    "etl/load/drift.py": "tests/pipeline/test_drift.py",
     "etl/load/files/contract.py": "tests/load/files/test_local.py",
     "etl/load/files/store.py": "tests/load/files/test_objects.py",
     "etl/load/part_index.py": "tests/load/test_index.py",

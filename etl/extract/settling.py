@@ -20,14 +20,12 @@ from etl.model import schema
 from etl.model.records import CallMetrics, DetailedCall, FetchedCall
 from etl.transform.detail import differences
 from etl.transform.detail_evals import vouches_for_evals
-from etl.transform.drift import FIELDS, parsed
+from etl.transform.drift import lost_columns, parsed, unknown_fields
 from etl.transform.flatten import call_row
 
 _MOST_FAILURES = 5
 _INDEX = {name: index for index, name in enumerate(schema.CALLS.names)}
-_OF_METRICS = {each.columns[0].name: each for each in FIELDS[schema.CALLS.name] if each.path[0] != "call_results"}
-"""The fields that a call's own metrics alone give for sure, by column."""
-_NO_VALUES = {"extra", "chat_metrics_turn_count"}  # the detail makes up a number of turns
+_NO_VALUES = {"extra", "detail", "chat_metrics_turn_count"}  # the detail makes up a number of turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,22 +130,32 @@ class Settling:
             key: {name for name in found - _NO_VALUES if rows[key][_INDEX[name]] is None}
             for key, found in differing.items()
         }
-        completed = [key for key in differing if rows[key][_INDEX["status"]] == "completed"]
-        moved = set.intersection(*(_moved(rows[key]) for key in completed)) if completed else set()
-        first = max(completed if moved else lacking, key=lambda key: len(lacking[key]), default="")
-        sought, tolerated = lacking.get(first, set()) | moved, set[str]()
-        if sought:
-            metrics = await self._metrics(item, first)
-            if metrics is None:
-                return set()
-            execution.fetched[first] = metrics
-            row, _ = call_row(FetchedCall(listed=listed[first], metrics=metrics), **of_execution)
-            if any(row[_INDEX[name]] is not None for name in sought):
-                return set()  # the API gives them again: all that differ are fetched
-            execution.lacking = Counter(name for each in lacking.values() for name in each & sought)
-            if row[_INDEX["row_hash"]] == rows[first][_INDEX["row_hash"]]:
-                tolerated = sought | {"extra"}
-        return {key for key, found in differing.items() if found <= tolerated}
+        same = {key for key, found in differing.items() if not found}
+        odd = [key for key in differing if _is_odd(rows[key])]
+        first = max(odd or lacking, key=lambda key: len(lacking[key]), default="")
+        if not (odd or lacking.get(first)):
+            return same
+        metrics = await self._metrics(item, first)
+        if metrics is None:
+            return same - {first}
+        execution.fetched[first] = metrics
+        row, _ = call_row(FetchedCall(listed=listed[first], metrics=metrics), **of_execution)
+        lost, is_other = (
+            lost_columns(schema.CALLS, metrics.payload),
+            row[_INDEX["extra"]] != rows[first][_INDEX["extra"]],
+        )
+        if odd and is_other and not lost:
+            return set()  # the answers have their old form again, or this version knows the new one
+        if row[_INDEX["row_hash"]] != rows[first][_INDEX["row_hash"]]:
+            return same
+        execution.lacking = Counter(name for each in lacking.values() for name in each & lacking[first])
+        return {
+            key
+            for key, found in differing.items()
+            if not found
+            or (lost and found == {"detail"})
+            or (found - {"extra"} and found - {"extra"} <= lacking[key] & lacking[first])
+        }
 
     async def _metrics(self, item: Planned, call_execution_id: str) -> CallMetrics | None:
         """The call's own metrics; None when they cannot be had: then they are requested again, with what is to be fetched."""
@@ -178,10 +186,9 @@ class Settling:
         return by_id(page)
 
 
-def _moved(row: Sequence[Any]) -> set[str]:
-    """The columns that are null although ``extra`` may have their values."""
-    extra = parsed(row[_INDEX["extra"]])
-    return {name for name, each in _OF_METRICS.items() if row[_INDEX[name]] is None and each.places_in(extra)}
+def _is_odd(row: Sequence[Any]) -> bool:
+    """Whether a completed call has fields that the schema does not know, where others may be gone."""
+    return row[_INDEX["status"]] == "completed" and bool(unknown_fields(parsed(row[_INDEX["extra"]])))
 
 
 def _is_fetched_since(item: Planned, row: Sequence[Any]) -> bool:

@@ -9,14 +9,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import chain, groupby
+from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
 
 from etl.load.dataset import Dataset
-from etl.load.drift import drift_in
 from etl.load.layout import Part
 from etl.load.merge import Replacement, is_of, mark, with_values
 from etl.load.part_index import held_rows
@@ -34,7 +33,7 @@ from etl.model.lifecycle import (
     export_state,
 )
 from etl.model.records import METRICS, RUNS, DeadLetter
-from etl.transform.drift import Drift, find_misfits
+from etl.transform.drift import Drift
 from etl.transform.flatten import FlatBundle
 from etl.transform.frames import ExportStamp, calls_frame, errors_frame, evals_frame, executions_frame
 
@@ -46,8 +45,7 @@ class Arrived:
     """Rows that one commit received of one run test, changed or not.
 
     ``dead_letters`` are those of each execution: one that arrives in pieces tells of all of them each time. ``without_rows``
-    executions are incomplete since rows that were to stay are gone. ``drift`` is by part and what was judged: of two judgements the
-    later one counts.
+    executions are incomplete since rows that were to stay are gone. ``drift`` is by execution.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -55,7 +53,7 @@ class Arrived:
     dead_letters: dict[str, tuple[DeadLetter, ...]] = field(default_factory=dict)
     without_rows: set[str] = field(default_factory=set)
     unknown_statuses: Counter[str] = field(default_factory=Counter)
-    drift: dict[tuple[Part, str], list[Drift]] = field(default_factory=dict)
+    drift: dict[str, tuple[Drift, ...]] = field(default_factory=dict)
 
 
 def commit(
@@ -94,7 +92,7 @@ def commit(
                 for name, of_all in rows.items()
             }
             held = {each: before.held if before else _NOTHING_HELD for each, before in known.items()}
-            held_now, touched, tables = _commit_calls(dataset, part, mine, own_rows, replacement)
+            held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement)
             held |= held_now
             states = {each: _state(bundle, known[each], held[each], settlement) for each, bundle in mine.items()}
             verified_at = {
@@ -102,18 +100,12 @@ def commit(
             }
             dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
-            drift = drift_in(dataset, part, tables, own_rows, stored, mine)
-            drift |= {each: [bundle.drift] for each, bundle in mine.items() if bundle.drift}
-            drift[str(stamp.exported_at)] = [*find_misfits(executions.rows)]
-            # None is final before its rows have the values that the API shows elsewhere.
-            shown = {each for found in chain.from_iterable(drift.values()) if found.place for each in found.calls}
-            unsettled = {each for each in shown if states.get(each) == ExportState.EXPORTED}
-            own = with_values(executions.rows, {"export_state": dict.fromkeys(unsettled, ExportState.SETTLING)})
+            own = executions.rows
             # A reader that follows these rows sees that calls or evals of an execution changed.
             renewing = replace(replacement, renewed={*replacement.renewed, *touched})
             changed = dataset.commit_rows(schema.EXECUTIONS, part, own, renewing).changed
             _note_changes(dataset, part.run_test_key, known, held, changed, replacement)
-            arrived[name].drift |= {(part, of): found for of, found in drift.items()}
+            arrived[name].drift |= {each: bundle.drift for each, bundle in mine.items() if bundle.drift}
             arrived[name].misfits += executions.misfits
             arrived[name].without_rows |= {
                 execution_id
@@ -242,7 +234,10 @@ def _state(bundle: FlatBundle, before: StoredExecution | None, held: HeldRows, s
         is_part=bundle.part_of is not None,
         is_late=bundle.run_test_name in settlement.complete_before,
     )
-    return export_state(bundle.execution, before, arrival, settlement)
+    state = export_state(bundle.execution, before, arrival, settlement)
+    # None is final before its rows have what the API shows elsewhere; a list that shows it again changes the execution anyway.
+    is_held = any(each.table != schema.EXECUTIONS.name for each in bundle.drift)
+    return ExportState.SETTLING if is_held and state is ExportState.EXPORTED else state
 
 
 def _verified_at(
@@ -268,22 +263,18 @@ def _commit_calls(
     bundles: Mapping[str, FlatBundle],
     rows: Mapping[str, pa.Table],
     replacement: Replacement,
-) -> tuple[dict[str, HeldRows], AbstractSet[str], dict[schema.Table, pa.Table]]:
-    """Write calls and evals.
-
-    Returns what the dataset now holds of the executions whose calls were listed, which changed, and all rows of the part.
-    """
+) -> tuple[dict[str, HeldRows], AbstractSet[str]]:
+    """Write calls and evals; returns what the dataset now holds of the executions whose calls were listed, and which changed."""
     listed_calls = {
         execution_id: bundle.part_of or len(bundle.listed) or (None if _has_letter(bundle, RUNS) else 0)
         for execution_id, bundle in bundles.items()
         if bundle.listed is not None
     }
     if not listed_calls:
-        return {}, frozenset(), {}  # so that the part's largest files are not read
+        return {}, frozenset()  # so that the part's largest files are not read
     calls = dataset.commit_rows(schema.CALLS, part, rows[schema.CALLS.name], replacement)
     evals = dataset.commit_rows(schema.EVALS, part, rows[schema.EVALS.name], replacement)
-    tables = {schema.CALLS: calls.table, schema.EVALS: evals.table}
-    return held_rows(listed_calls, calls.table, evals.table), calls.changed | evals.changed, tables
+    return held_rows(listed_calls, calls.table, evals.table), calls.changed | evals.changed
 
 
 def _note_changes(

@@ -89,7 +89,7 @@ class Kind(StrEnum):
     ANSWERS_CHANGED = (
         "answers_changed",
         _MISSING,
-        "the API's answers changed: columns that used to have values are null",
+        "the API's answers have another form: columns are null although the API has their values",
         "upgrade the exporter, or tell the API's operators; once the values are back, the next run fetches them again",
     )
     RUN_LOST = (

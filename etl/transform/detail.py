@@ -71,11 +71,11 @@ def differences(
     """The columns in which fetching the call's metrics now would give another row, as far as ``COVERED_COLUMNS`` go.
 
     ``stored`` is the call's row in the order of ``schema.CALLS``; the name and the start are those of the call's execution. A
-    detail that lacks a field tells nothing, as if ``extra`` differed. Where metrics have no ``turn_count``, the detail makes one
-    up, which is not compared.
+    detail that lacks a field tells nothing, as if a column ``detail`` differed. Where metrics have no ``turn_count``, the detail
+    makes one up, which is not compared.
     """
     if any(name not in detail.payload for name in (*SAME, *(path[0] for path in _OBJECTS))):
-        return {"extra"}
+        return {"detail"}
     extra = parsed(stored[_EXTRA])
     fetched = FetchedCall(listed=listed, metrics=_metrics(detail, extra))
     if stored[_TURN_COUNT] is None and value_at(extra, SAME["turn_count"]) is None:

@@ -1,141 +1,82 @@
-"""Whether the API still answers as it did: values that a run test's calls used to have, and that its latest ones lack. Pure.
+"""Whether the API still answers in the form that it had: fields that are gone or do not fit, while others came. Pure.
 
-The calls that settled last are the measure. So a lack is believed once it has settled as any value does (law 8), unless ``extra``
-shows that the value is there in another place or form. What was not seen before may still come late, and is no lack yet.
+The API writes null for a value that it does not have. So a field that is missing, or whose value does not fit, beside one that the
+schema does not know, was moved, renamed or written otherwise: the value exists, and its column is null. What is gone and has
+nothing in its place is the source's word.
 """
 
 import json
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from etl.model import schema
 from etl.model.records import NumberLiteral
 from etl.model.values import MISFIT, coercer_of
 from etl.model.wording import counted, first_few
+from etl.transform.rows import MAKERS
 
 Path = tuple[str, ...]
-ENOUGH = 20
-"""So many calls on either side make a judgement."""
-_MEASURE = 100
-"""So many of the calls that settled last are the measure, as far as there are any: what one execution has, not all need have."""
-_NEARLY_ALL = 0.9
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A value of the payload, and the columns of which one takes it."""
-
-    path: Path
-    columns: tuple[schema.Column, ...]
-
-    def places_in(self, extra: Mapping[str, Any]) -> set[Path]:
-        """Where ``extra`` may have the value: at its own path, if it did not fit, by its name elsewhere, or beside its place."""
-        return {
-            path
-            for path, value in _leaves(extra)
-            if self.is_misfit(path) or path[-1].endswith(self.path[-1]) or self._fits_beside(path, value)
-        }
-
-    def is_misfit(self, path: Path) -> bool:
-        """Whether a value at this path of ``extra`` should be in a column."""
-        return path == self.path[: len(path)]
-
-    def share(self, rows: pa.Table) -> float:
-        """In how much of the rows a column has the value."""
-        nulls = min(rows[each.name].null_count for each in self.columns)
-        return float(1 - nulls / len(rows))
-
-    def _fits_beside(self, path: Path, value: Any) -> bool:
-        # What the platform of a chat agent measures is passed on by the API as it is.
-        is_beside = path[:-1] == self.path[:-1] and path[0] != "chat_metrics"
-        return is_beside and any(coercer_of(column)(value) is not MISFIT for column in self.columns)
-
-
-def _fields(table: schema.Table) -> list[Field]:
-    """What the API gives of every call: not what has two spellings, which is a provider's own."""
-    columns: dict[Path, tuple[schema.Column, ...]] = {}
-    for column in table.columns:
-        if len(column.paths) == 1 and not column.is_key and column.name != "status":
-            columns[column.paths[0]] = (*columns.get(column.paths[0], ()), column)
-    return [Field(*each) for each in columns.items()]
-
-
-FIELDS = {table.name: _fields(table) for table in (schema.EXECUTIONS, schema.CALLS, schema.EVALS)}
-"""By table name."""
+_BLOCKS = {"duration_seconds", "latency", "cost", "conversation"}
+"""What the metrics of each call have; ``chat_metrics`` may be any part of itself."""
+_FREE = {
+    ("latency", "system_metrics"),
+    ("latency", "customer_latency_metrics"),
+    ("cost", "breakdown"),
+    ("cost", "customer_cost_breakdown"),
+}
+"""Objects of a provider, which hold anything."""
+_EXTRA = {table.name: table.names.index("extra") for table in (schema.EXECUTIONS, schema.CALLS, schema.EVALS)}
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Columns that are null although the calls before these have values, or the API shows them elsewhere.
+    """Columns of one table that are null although the API has their values. ``place`` is where these are.
 
-    ``calls`` is how many are concerned, by execution. ``place`` is where the values are; empty where nothing shows them.
+    ``calls`` is how many are concerned, by execution.
     """
 
+    table: str
     columns: tuple[str, ...]
+    place: str
     calls: Mapping[str, int]
-    place: str = ""
 
 
-def find_drift(
-    table: schema.Table, latest: pa.Table, settled: pa.Table, *, fetched: Collection[str], seen: Container[str]
-) -> Iterator[Drift]:
-    """What whole executions of ``latest`` lack, and nearly all calls that ``settled`` last have.
-
-    Rows come by execution, oldest first. What one of the executions that were ``fetched`` now has, the API still gives; an earlier
-    run has ``seen`` those that are stored. Only completed calls count, and evals are compared with those of their config.
-    """
-    groups, before = _groups(table, latest), _groups(table, settled)
-    for group in sorted(groups.keys() & before.keys()):
-        measure = before[group].slice(max(0, len(before[group]) - _MEASURE))
-        if min(len(groups[group]), len(measure)) < ENOUGH:
-            continue
-        executions = _by_execution(groups[group])
-        for field in FIELDS[table.name]:
-            lacking = {each: rows for each, rows in executions.items() if not field.share(rows)}
-            if sum(map(len, lacking.values())) < ENOUGH or field.share(measure) < _NEARLY_ALL:
-                continue
-            columns = tuple(f"{table.name}.{each.name}" for each in field.columns if field.share(measure))
-            known = set.union(*_places(field, measure))
-            common = {each: set.intersection(*_places(field, rows)) - known for each, rows in lacking.items()}
-            moved = {each: places for each, places in common.items() if places}
-            gone = {each: len(rows) for each, rows in lacking.items() if each in seen}
-            shown = {each: len(lacking[each]) for each in moved}
-            if sum(shown.values()) >= ENOUGH:
-                yield Drift(columns, shown, _in_extra(*moved.values()))
-            elif sum(gone.values()) >= ENOUGH and not (
-                any(field.share(executions[each]) for each in executions.keys() & fetched)
-                or _is_other_kind(table, pa.concat_tables(lacking.values()), measure)
-            ):
-                yield Drift(columns, gone)
+def find_drift(table: schema.Table, payloads: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, ...], str]:
+    """The columns that no payload fills, since its form is another one, and where ``extra`` may have their values."""
+    columns, place = dict[str, None](), ""
+    for number, payload in enumerate(payloads):
+        here = lost_columns(table, payload)
+        columns = {name: None for name in here if not number or name in columns}
+        if not columns:
+            return (), ""
+        row, _ = MAKERS[table.name].make(dict(payload), {})
+        unknown = unknown_fields(parsed(row[_EXTRA[table.name]]))
+        if not unknown:
+            return (), ""
+        place = place or f"extra has {unknown[0]}"
+    return tuple(columns), place
 
 
-def find_misfits(executions: pa.Table) -> Iterator[Drift]:
-    """What executions lack since it did not fit. A list that changes renews all of its rows: then there is no measure."""
-    ids, calls = executions["execution_id"].to_pylist(), executions["exported_calls"].to_pylist()
-    for field in FIELDS[schema.EXECUTIONS.name]:
-        values = executions[field.columns[0].name].to_pylist()
-        rows = zip(ids, calls, values, executions["extra"].to_pylist(), strict=True)
-        places = {
-            (execution_id, number): found
-            for execution_id, number, value, extra in rows
-            if value is None and extra and (found := {*filter(field.is_misfit, dict(_leaves(parsed(extra))))})
-        }
-        if sum(number for _, number in places) >= ENOUGH:
-            yield Drift((f"executions.{field.columns[0].name}",), dict(places.keys()), _in_extra(*places.values()))
+def lost_columns(table: schema.Table, payload: Mapping[str, Any]) -> list[str]:
+    """The columns for which the payload has neither a value that fits nor a null."""
+    return [name for name, fields in _FIELDS[table.name].items() if not any(_has(payload, *field) for field in fields)]
+
+
+def unknown_fields(extra: Mapping[str, Any]) -> list[str]:
+    """The paths in ``extra`` of what the schema does not know, or what did not fit, in an object whose form it knows."""
+    paths = (path for path in _leaves(extra) if path[:2] not in _FREE)
+    return sorted(".".join(path) for path in paths if path[0] not in ("call_results", "chat_metrics"))
 
 
 def drift_text(found: Sequence[Drift]) -> str:
     """What was found of a run test, in one line."""
-    columns = [*dict.fromkeys(name for each in found for name in each.columns)]
-    places = [*dict.fromkeys(each.place for each in found if each.place)]
+    columns = [*dict.fromkeys(f"{each.table}.{name}" for each in found for name in each.columns)]
     calls = dict(item for each in found for item in each.calls.items())
-    lacking = f"{first_few(columns)} {'is' if len(columns) == 1 else 'are'} null"
     number = f"{counted(sum(calls.values()), 'call')} of {counted(len(calls), 'execution')}"
-    return f"the API's answers changed: {lacking} in {number}; {first_few(places) or 'the API shows no such value any more'}"
+    verb = "is" if len(columns) == 1 else "are"
+    places = first_few([*dict.fromkeys(each.place for each in found)])
+    return f"the API's answers changed: {first_few(columns)} {verb} null in {number}; {places}"
 
 
 def parsed(extra: str | None) -> dict[str, Any]:
@@ -146,40 +87,38 @@ def parsed(extra: str | None) -> dict[str, Any]:
     return document
 
 
-def _places(field: Field, rows: pa.Table) -> list[set[Path]]:
-    """Where each of the rows may have the value."""
-    return [field.places_in(parsed(extra)) for extra in rows["extra"].to_pylist()]
+def _has(payload: Any, path: Path, coercer: Callable[[Any], Any]) -> bool:
+    for step in path:
+        if not isinstance(payload, Mapping) or step not in payload:
+            return False
+        payload = payload[step]
+        if payload is None:
+            return True
+    return coercer(payload) is not MISFIT
 
 
-def _in_extra(places: set[Path], *_: set[Path]) -> str:
-    return f"extra has {'.'.join(min(places))}"
-
-
-def _is_other_kind(table: schema.Table, rows: pa.Table, measure: pa.Table) -> bool:
-    """Whether most rows have something that the measure never has: chats are not expected to have what voice calls have."""
-    return any(field.share(rows) >= 0.5 and not field.share(measure) for field in FIELDS[table.name])
-
-
-def _leaves(fields: Mapping[str, Any], at: Path = ()) -> Iterator[tuple[Path, Any]]:
+def _leaves(fields: Mapping[str, Any], at: Path = ()) -> Iterator[Path]:
     for name, value in fields.items():
         if isinstance(value, dict):
             yield from _leaves(value, (*at, name))
         elif value is not None:
-            yield (*at, name), value
+            yield (*at, name)
 
 
-def _groups(table: schema.Table, rows: pa.Table) -> dict[str, pa.Table]:
-    """The completed rows; those of evals by config."""
-    is_completed = pc.equal(pc.fill_null(pc.utf8_lower(rows["status"]), "completed"), "completed")
-    rows = rows.filter(pc.and_(is_completed, rows["deleted_at"].is_null()))
-    if table is not schema.EVALS:
-        return {"": rows}
-    configs = rows["eval_config_id"].unique().to_pylist()
-    return {each: rows.filter(pc.equal(rows["eval_config_id"], each)) for each in configs}
+def _is_always_there(table: schema.Table, path: Path) -> bool:
+    if table is schema.CALLS:
+        return path[0] in _BLOCKS and path[:2] not in _FREE
+    return path == ("output",) if table is schema.EVALS else len(path) == 1
 
 
-def _by_execution(rows: pa.Table) -> dict[str, pa.Table]:
-    runs = pc.run_end_encode(rows["execution_id"].combine_chunks())
-    ends = runs.run_ends.to_pylist()
-    starts = zip(runs.values.to_pylist(), [0, *ends], ends, strict=False)
-    return {execution_id: rows.slice(start, end - start) for execution_id, start, end in starts}
+def _fields_of(table: schema.Table) -> dict[str, list[tuple[Path, Callable[[Any], Any]]]]:
+    """By column, where its value may be, and what fits; columns that share their paths are one."""
+    found: dict[tuple[Path, ...], tuple[str, list[tuple[Path, Callable[[Any], Any]]]]] = {}
+    for column in table.columns:
+        if column.paths and all(_is_always_there(table, path) for path in column.paths):
+            _, fields = found.setdefault(column.paths, (column.name, []))
+            fields += [(path, coercer_of(column)) for path in column.paths]
+    return dict(found.values())
+
+
+_FIELDS = {table.name: _fields_of(table) for table in (schema.EXECUTIONS, schema.CALLS, schema.EVALS)}

@@ -15,10 +15,11 @@ import msgspec
 from etl.model import schema
 from etl.model.records import DeadLetter, Execution, ExecutionBundle, FetchedCall, ListedCall
 from etl.model.values import MISFIT, json_text, timestamp_or_none, to_float, to_string
-from etl.transform.drift import Drift
+from etl.transform.drift import Drift, find_drift
 from etl.transform.rows import MAKERS
 
 _WAITS = "pending"
+_COMPLETED = "completed"
 _TEXTS = [schema.CALLS.names.index(name) for name in ("extra", "raw")]
 
 
@@ -43,7 +44,7 @@ class Rows:
 class FlatBundle:
     """A bundle with rows in place of its payloads. Fields as in ``ExecutionBundle``, but ``listed`` holds the ids of the calls.
 
-    ``call_statuses`` counts an eval that waits like a call that does. ``drift`` is what the calls' own metrics lack.
+    ``call_statuses`` counts an eval that waits like a call that does. ``drift`` is what its answers have in another form.
     """
 
     run_test_name: str
@@ -57,7 +58,7 @@ class FlatBundle:
     errors: Rows
     kept: frozenset[str] = frozenset()
     deleted: frozenset[str] = frozenset()
-    drift: Drift | None = None
+    drift: tuple[Drift, ...] = ()
     part_of: int | None = None
     lacks_evals: bool = False
 
@@ -115,11 +116,25 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
     )
 
 
-def _drift(bundle: ExecutionBundle) -> Drift | None:
-    if not bundle.lacking:
-        return None
-    columns = tuple(f"{schema.CALLS.name}.{name}" for name in bundle.lacking)
-    return Drift(columns, {bundle.execution.execution_id: max(bundle.lacking.values())}, "the detail has it")
+def _drift(bundle: ExecutionBundle) -> tuple[Drift, ...]:
+    """Of completed calls: those that failed have no values to tell."""
+    listed = [call for call in bundle.listed or () if _status(call) == _COMPLETED]
+    outputs = (
+        each for call in listed for each in eval_outputs(call).values() if isinstance(each, dict) and not _waits(each)
+    )
+    calls = {bundle.execution.execution_id: len(listed)}
+    found = [
+        Drift(table.name, *find_drift(table, payloads), calls)
+        for table, payloads in (
+            (schema.EXECUTIONS, [bundle.execution.payload]),
+            (schema.CALLS, [call.metrics.payload for call in bundle.calls if call.metrics.status == _COMPLETED]),
+            (schema.EVALS, outputs),
+        )
+    ]
+    if bundle.lacking:
+        calls = {bundle.execution.execution_id: max(bundle.lacking.values())}
+        found.append(Drift(schema.CALLS.name, tuple(bundle.lacking), "the detail has it", calls))
+    return tuple(each for each in found if each.columns)
 
 
 def call_row(

@@ -11,13 +11,15 @@ import pytest
 from etl import sandbox
 from etl.model.findings import Kind
 from etl.model.records import DETAIL, METRICS, RUNS
+from etl.model.values import to_int
 from etl.pipeline.summary import Summary
 from etl.sandbox import Call, Fault, RunTest, SandboxRequest
 from etl.sandbox.fields import COST, LATENCY
 from etl.sandbox.world import CONVERSATION
+from etl.transform.drift import _FIELDS
 from etl.transform.rows import MAKERS
 from tests.e2e.truth import assert_equals_world
-from tests.pipeline.nights import Nights, kinds
+from tests.pipeline.nights import Nights
 
 Edit = Callable[[Any], None]
 CALLS = 24
@@ -118,8 +120,8 @@ def told(summary: Summary) -> str:
     ("edit", "concerns", "column", "place"),
     [
         (rename_latency, of_call, "calls.latency_avg_agent_latency_ms", "latencies.avg_agent_latency_ms"),
-        (move_cost, of_call, "calls.cost_total_cost_cents", "usage.cost.total_cost_cents"),
-        (flatten_call, of_call, "calls.latency_avg_agent_latency_ms", "extra has avg_agent_latency_ms"),
+        (move_cost, of_call, "calls.cost_total_cost_cents", "extra has usage.cost."),
+        (flatten_call, of_call, "calls.latency_avg_agent_latency_ms", "extra has ai_interruption_count"),
         (write_dollars, of_call, "calls.cost_total_cost_cents", "cost.total_cost_cents"),
         (rename_a_cost_that_the_detail_lacks, of_call, "calls.cost_stt_cost_cents", "cost.stt_cents"),
         (rename_output, of_calls, "evals.output_passed", "extra has result"),
@@ -127,7 +129,7 @@ def told(summary: Summary) -> str:
             write_times_without_z,
             lambda request: "run_test_name" in request.query,
             "executions.started_at",
-            "extra has started_at",
+            "extra has completed_at",
         ),
     ],
 )
@@ -141,7 +143,12 @@ async def test_values_that_the_api_gives_otherwise_are_an_alarm_until_they_are_b
     begin(settled)
     newer = await settled.export()
 
-    assert [each.exit_code for each in (first, *later, newer)] == [3] * 6, [each.problems for each in later]
+    codes = [each.exit_code for each in (first, newer, *later)]
+    if column.startswith(
+        "executions."
+    ):  # an entry that is right again changes its execution, which is not held open for it
+        del codes[2:]
+    assert {*codes} == {3}, [each.problems for each in later]
     assert first.run_tests[0].name in told(first)
     assert column in told(first), told(first)
     assert place in told(first), told(first)
@@ -150,19 +157,6 @@ async def test_values_that_the_api_gives_otherwise_are_an_alarm_until_they_are_b
     settled.server.fault = None
     after = [await settled.export() for _ in range(3)]
     assert [each.exit_code for each in after] == [0, 0, 0], [each.problems for each in after]
-    assert_equals_world(settled.folder, settled.world)
-
-
-async def test_a_value_that_nothing_shows_any_more_is_an_alarm_once(settled: Nights) -> None:
-    def stop_counting() -> None:
-        for call in begin(settled):
-            call.stt_cost_cents = None
-
-    codes = []
-    for _ in range(4):
-        stop_counting()
-        codes.append((await settled.export()).exit_code)
-    assert codes == [0, 3, 0, 0]
     assert_equals_world(settled.folder, settled.world)
 
 
@@ -254,13 +248,6 @@ async def test_a_late_value_beside_drift_is_fetched(settled: Nights) -> None:
     assert rows[calls[2].call_execution_id]["cost_total_cost_cents"] is None
 
 
-async def test_the_measure_of_the_first_calls_of_a_month_is_that_of_the_month_before(settled: Nights) -> None:
-    settled.now += timedelta(days=32)
-    begin(settled)
-    answer(settled, of_call, rename_latency)
-    assert kinds(await settled.export()) == [Kind.ANSWERS_CHANGED]
-
-
 async def test_a_version_that_knows_the_new_name_fetches_what_the_old_one_did_not_understand(
     settled: Nights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,26 +256,32 @@ async def test_a_version_that_knows_the_new_name_fetches_what_the_old_one_did_no
     assert [(await settled.export()).exit_code for _ in range(3)] == [3, 3, 3]
     costs = MAKERS["calls"]._tree.fields["cost"].fields  # type: ignore[union-attr]
     monkeypatch.setitem(costs, "stt_cents", costs["stt_cost_cents"])
+    monkeypatch.setitem(_FIELDS["calls"], "cost_stt_cost_cents", [(("cost", "stt_cents"), to_int)])
     assert [(await settled.export()).exit_code for _ in range(3)] == [0, 0, 0]
     assert_equals_world(settled.folder, settled.world)
 
 
-async def test_a_cost_that_always_comes_a_night_late_is_no_alarm(settled: Nights) -> None:
-    codes, late = [], list[Call]()
-    for _ in range(4):
-        for call in late:
-            call.total_cost_cents = 12
-        late = begin(settled)
-        for call in late:
-            call.total_cost_cents = None
-        codes.append((await settled.export()).exit_code)
-    assert codes == [0, 0, 0, 0]
+async def test_a_late_value_that_only_extra_has_is_fetched_beside_a_field_that_is_new(settled: Nights) -> None:
+    answer(settled, of_call, lambda call: call["latency"].update(queue_ms=5))
+    calls = begin(settled)
+    for call in calls:
+        call.response_time_ms, call.system_metrics = None, {"provider_score": 1}
+    assert (await settled.export()).exit_code == 0
+    calls[5].system_metrics = {"provider_score": 2}
+    assert [(await settled.export()).exit_code for _ in range(2)] == [0, 0]
+    rows = {row["call_execution_id"]: row["extra"] for row in settled.rows("calls")}
+    assert '"provider_score":2' in rows[calls[5].call_execution_id]
 
 
-async def test_a_column_that_every_other_execution_has_is_no_alarm(settled: Nights) -> None:
-    codes = []
-    for number in range(8):
-        for call in begin(settled):
-            call.stt_cost_cents = 3 if number % 2 else None
-        codes.append((await settled.export()).exit_code)
-    assert codes[2:] == [0] * 6
+async def test_a_late_value_of_one_call_is_fetched_beside_what_the_metrics_of_another_lack(settled: Nights) -> None:
+    calls = begin(settled)
+    answer(
+        settled,
+        lambda request: of_call(request) and request.query["call_execution_id"] == calls[3].call_execution_id,
+        lambda call: call["cost"].update(total_cost_cents=None),
+    )
+    await settled.export()
+    calls[7].total_cost_cents = 99
+    assert "is null in 1 call of 1 execution; the detail has it" in told(await settled.export())
+    costs = {row["call_execution_id"]: row["cost_total_cost_cents"] for row in settled.rows("calls")}
+    assert (costs[calls[3].call_execution_id], costs[calls[7].call_execution_id]) == (None, 99)

@@ -91,6 +91,8 @@ async def why_unknown(client: Client, name: str, *, page_limit: int) -> str:
         listed = [each.name for each in (await client.get(list_run_tests(Slice(1, page_limit)))).results]
     except (KeyRefusedError, SourceError, SourceUnavailableError):
         return "the API has no run test with this name"
+    if name in listed:
+        return "the API answered 404 for this run test, although its list of run tests has it"
     return no_such_run_test(name, listed)
 
 

@@ -16,6 +16,7 @@ from etl.model.keys import default_key
 from etl.model.records import METRICS, RUN_TESTS, RUNS
 from etl.pipeline import lists
 from etl.sandbox import Call, Fault, Sandbox, SandboxRequest
+from etl.sandbox.dispatch import not_found
 from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_equals_world
 from tests.load.killed import killed_before
@@ -531,3 +532,13 @@ async def test_list_that_comes_late_shows_what_another_one_lacks(
     )
     swapped = await nights.export(names=names)
     assert (swapped.exit_code, nights.marked("executions")) == (0, 0)
+
+
+async def test_404_of_a_run_test_that_is_listed_suggests_no_other_name(nights: Nights) -> None:
+    body = msgspec.json.encode(not_found("Run test"))
+    nights.server.fault = lambda request, _nth: (
+        Fault(status=404, body=body) if "run_test_name" in request.query else None
+    )
+    problems = (await nights.export()).problems
+    assert len(problems) == 2
+    assert all("although its list of run tests has it" in each for each in problems)

@@ -196,7 +196,7 @@ def export_state(
 ) -> ExportState:
     """The state of a fetched execution, to be committed with it; ``known`` is what the dataset held before."""
     unchanged = known if known is not None and _is_as_before(execution, known, arrival.held) else None
-    if unchanged is not None and arrival.is_part:
+    if unchanged is not None and arrival.is_part and arrival.held.listed_calls == arrival.held.exported_calls:
         return ExportState(unchanged.export_state)
     if not arrival.is_whole:
         return ExportState.INCOMPLETE

@@ -59,7 +59,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Tell whether an agent got worse, and how sure that is.
+    """Show whether an agent got worse, and how certain that is.
 
     Compares two executions, or two date ranges. Reads the dataset only: sends no request and needs no key. Exits with 10 when
     a metric is worse than --max-regression allows, with 3 when there are too few calls for that, or some are missing.

@@ -73,7 +73,7 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
         bool,
         typer.Option(
             "--against-api",
-            help="Also recompute the API's averages, percentiles and counts from the exported calls; names are not compared. "
+            help="Also recompute the API's averages, percentiles and counts from the exported calls, and compare these numbers. "
             "Needs the keys, and one request per page of each list.",
         ),
     ] = False,

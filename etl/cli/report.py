@@ -42,7 +42,7 @@ def report(
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Write an HTML page with charts, and what got worse.
+    """Write an HTML page with charts and a summary of what got worse.
 
     Shows latency, cost, failures, evals and the worst calls of each run test. The page is one file without scripts, for a browser
     or an e-mail. Reads the dataset only: sends no request and needs no key. Needs the "report" extra.

@@ -100,7 +100,7 @@ def _requests(summary: Summary) -> str:
     if summary.requests:
         text += f": {by_purpose(summary.requests_by_purpose)}"
     if summary.saved_requests > 0:
-        text += f"; checking for changes first saved {counted(summary.saved_requests, 'request')}"
+        text += f"; {counted(summary.saved_requests, 'request')} avoided by checking for changes first"
     return text
 
 

@@ -231,7 +231,7 @@ class Crawl:
             execution.unproved = DeadLetter.of(RUNS, execution.execution_id, error)
         elif not is_proved:
             error = SourceError(
-                f"its list of calls changed in each of {execution.round} readings; {execution.alive} calls were fetched",
+                f"its list of calls changed each of the {execution.round} times it was read; {execution.alive} calls were fetched",
                 tries=execution.round,
             )
             execution.unproved = DeadLetter.of(RUNS, execution.execution_id, error)

@@ -112,4 +112,4 @@ def _problems(listing: Listing[RunTest]) -> Iterator[str]:
 def left_out(run_test: RunTest) -> str:
     """Why an export leaves out a run test that is not listable."""
     name = quoted(run_test.name)
-    return f"run test {run_test.run_test_id} was left out: the API cannot list executions of {name}: rename it at the source"
+    return f"run test {run_test.run_test_id} was left out: the API cannot find it by the name {name}: rename it at the source"

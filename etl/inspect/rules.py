@@ -45,7 +45,7 @@ def altered_rows(table: schema.Table, path: str, rows: pa.Table) -> Iterator[Fin
 def damage(row: Mapping[str, Any], held: HeldRows) -> str | None:
     """What an execution's row says of its calls and evals that is not true of the rows that are ``held``."""
     if held.exported_calls != row["exported_calls"]:
-        return f"{held.exported_calls} of {row['exported_calls']} exported calls are there"
+        return f"{held.exported_calls} of {row['exported_calls']} exported calls are stored"
     if held.calls_digest != row["calls_digest"]:
         return "its calls or evals differ from what was exported"
     is_whole = row["export_state"] in (ExportState.EXPORTED, ExportState.SETTLING) and row["deleted_at"] is None
@@ -108,7 +108,7 @@ class Placement:
         )
         for path, strays in self._strays.items():
             if away := [each for each in strays if each in homes]:
-                text = f"holds calls or evals of {_named('execution', away)}, stored in {homes[away[0]]}"
+                text = f"holds calls or evals of {_named('execution', away)}, whose row is in {homes[away[0]]}"
                 yield Finding(Kind.MISPLACED, path, text)
             if alone := [each for each, is_living in strays.items() if is_living and each not in homes]:
                 text = f"holds calls or evals of {_named('execution', alone)}, missing from the executions table"

@@ -96,7 +96,7 @@ class Kind(StrEnum):
         "run_lost",
         _UNKNOWN,
         "the last run was killed or could not start",
-        "if it left an error message, fix what that says; then run metrics-etl run",
+        "if it left an error message, fix the problem it names; then run metrics-etl run",
     )
     # the dataset
     QUARANTINED = (
@@ -146,7 +146,7 @@ class Kind(StrEnum):
         "foreign_file",
         _UNKNOWN,
         "something in a table's folder that metrics-etl did not write: a file, a link, a pipe or a device",
-        "move it out of the dataset, where readers may take it for data",
+        "move it out of the dataset: readers may take it for data",
     )
     DIFFERENCE = (
         "difference",
@@ -183,8 +183,8 @@ class Kind(StrEnum):
     NO_DETAIL = (
         "no_detail",
         _NOTICE,
-        "settling executions were not compared, because their details could not be read",
-        "nothing: the next run compares them, and fetches what cannot be compared for two nights",
+        "settling executions were not compared with the source, because their details could not be read",
+        "nothing: the next run tries again; what cannot be compared for two nights is fetched in full",
     )
     KEY_REMOVED = (
         "key_removed",

@@ -68,7 +68,7 @@ METRICS: dict[str, Metric] = {
             "mean customer satisfaction",
             is_higher_worse=False,
         ),
-        Metric("failure_rate", "status", SHARE, Statistic.RATE, "share of failed among completed and failed calls"),
+        Metric("failure_rate", "status", SHARE, Statistic.RATE, "failed calls as a share of completed and failed ones"),
     )
 }
 

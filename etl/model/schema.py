@@ -50,7 +50,7 @@ RAW = Column(
 ROW_HASH = _text("row_hash", "BLAKE2b-128 of the row's values that came from the API, hexadecimal.")
 DELETED_AT = _time(
     "deleted_at",
-    "When a run found that the source no longer has it; the row is kept, and this is cleared if the source has it again.",
+    "When a run found that the source no longer has this row. The row is kept; the time is cleared if the source has it again.",
     "null while the source has it",
 )
 EXPORT = (
@@ -222,9 +222,9 @@ CALLS = Table(
         ),
         _field("chat_metrics.input_tokens", INT, "Tokens that the model read.", "tokens"),
         _field("chat_metrics.output_tokens", INT, "Tokens that the model wrote.", "tokens"),
-        _field("chat_metrics.total_tokens", INT, "Tokens in all.", "tokens"),
-        _field("chat_metrics.message_count", INT, "Messages of the chat.", "messages"),
-        _field("chat_metrics.turn_count", INT, "Turns of the chat.", "turns"),
+        _field("chat_metrics.total_tokens", INT, "Total number of tokens.", "tokens"),
+        _field("chat_metrics.message_count", INT, "Number of messages in the chat.", "messages"),
+        _field("chat_metrics.turn_count", INT, "Number of turns in the chat.", "turns"),
         _field("chat_metrics.avg_latency_ms", FLOAT, "Mean latency of the chat's answers.", "ms"),
         _field("chat_metrics.csat_score", FLOAT, "Customer satisfaction score.", "score"),
         EXTRA,

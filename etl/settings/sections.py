@@ -179,13 +179,13 @@ class Export(_Section):
     settle_hours: float = Field(24, ge=0, le=24 * 365)
     """check a finished execution again until it is this old: costs and evals may arrive late"""
     settle_by: Literal["detail", "refetch"] = "detail"
-    """"detail": compare with two requests, fetch what differs; "refetch": fetch every call again"""
+    """"detail": check for changes with two requests, fetch changed calls; "refetch": fetch every call again"""
     scrub_requests: int = Field(0, ge=0, le=1_000_000)
     """requests per run for verifying final executions again, longest unverified first"""
     max_runtime_minutes: float | None = Field(None, gt=0, le=60 * 24 * 7)
     """stop cleanly after this time; the next run continues"""
     calls: Literal["finished", "all"] = "finished"
-    """"finished": calls of finished executions; "all": also of running ones"""
+    """"finished": only calls of finished executions; "all": those of running ones, too"""
     commit_interval_seconds: float = Field(30, gt=0, le=3600)
     """how often to save; a crash loses at most about this much work"""
     include_raw: bool = False
@@ -198,7 +198,7 @@ class Destination(_Section):
     path: str = Field(
         "data",
         min_length=1,
-        description="folder of the dataset; default: data, next to this file, or next to the folder config if it is in that; "
+        description="folder of the dataset; default: data, next to this file, or next to its folder if that is named config; "
         'or a bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER" (needs the "bucket" extra)',
     )
     compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
@@ -234,7 +234,7 @@ class Destination(_Section):
 
 
 class Engine(_Section):
-    """Who fetches."""
+    """What fetches: this process or a Dask cluster."""
 
     kind: Literal["asyncio", "dask"] = "asyncio"
     """"asyncio": this process fetches; "dask": the workers of a Dask cluster do (needs the "dask" extra)"""

@@ -143,7 +143,7 @@ def test_a_column_of_a_newer_version_is_refused_unless_it_may_be_there(files):
         part.read(["duration_seconds"])
     assert not isinstance(caught.value, UnreadableError)
     assert str(caught.value) == (
-        f"{files.where(PATH)}: unknown columns ['mood']: written by a newer version; upgrade the exporter"
+        f"{files.where(PATH)}: unknown columns ['mood']: upgrade if a newer version wrote it; else move the file out"
     )
     assert part.read(["duration_seconds"], may_be_newer=True).column_names == ["duration_seconds"]
 
@@ -214,7 +214,7 @@ def test_writer_refuses_what_the_reader_would(files, monkeypatch):
     for read in (open_part, lambda files, _table, path: read_footer(files, path)):
         with pytest.raises(UnreadableError, match=r"takes 0.0 GiB of memory; at most"):
             read(files, schema.CALLS, PATH)
-    with pytest.raises(DestinationError, match=r"^calls: the file to write takes 0.0 GiB of memory"):
+    with pytest.raises(DestinationError, match=r"^calls: the new file takes 0.0 GiB of memory"):
         encode(schema.CALLS, some_calls(), "zstd")
 
 

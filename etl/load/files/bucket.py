@@ -112,7 +112,7 @@ class BucketFiles:
                 "wrongly; run again"
             ) from exc
         if found.size_bytes > most_bytes:
-            raise ForeignFileError(f"{self.where(path)}: {found.size_bytes:,} bytes: the limit is {most_bytes:,}")
+            raise ForeignFileError(f"{self.where(path)}: {found.size_bytes:,} bytes, over the limit of {most_bytes:,}")
         self._note(found, data)
         return data
 

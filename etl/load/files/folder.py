@@ -14,7 +14,7 @@ _NOT_REGULAR = "is not a regular file: remove it"
 _FIXES = {
     errno.EACCES: "let this user read and write it",
     errno.EPERM: "let this user read and write it",
-    errno.EROFS: "mount it for writing",
+    errno.EROFS: "remount it read-write",
     errno.EISDIR: "remove it",
     errno.ENOTDIR: "a file is in the way: move it, or choose another [destination] path",
     errno.ELOOP: "replace the link with the file or folder itself",

@@ -54,7 +54,7 @@ class Lease:
             if holder(self._objects):
                 raise LockHeldError(f"another export has just taken {self._where}; nothing was changed") from None
             raise DestinationError(
-                f"{self._where}: cannot be replaced, although nobody holds it: check whether a proxy changes ETags or answers"
+                f"{self._where}: the lock is free, but cannot be replaced: check whether a proxy changes ETags or answers"
             ) from None
         try:
             # Only this process writes the object now, so what must fail can be tried on it.
@@ -192,7 +192,7 @@ def prove(objects: Objects, path: str) -> None:
         objects.put(path, b"3", first)
         _must_refuse(objects, path, b"4", first)
         if objects.get(path)[1] != b"3":
-            raise DestinationError(f"{objects.url}/{path}: the store returned other bytes: check for a proxy or cache")
+            raise DestinationError(f"{objects.url}/{path}: changed between write and read: check for a proxy or cache")
     finally:
         objects.delete(path)
 

@@ -123,7 +123,7 @@ class LocalFiles:
         """The file's bytes; ForeignFileError when it is not a regular file, or has more bytes than ``most_bytes``."""
         with self._naming(path), os.fdopen(open_regular(self.root / path), "rb") as file:
             if (size_bytes := os.fstat(file.fileno()).st_size) > most_bytes:
-                raise ForeignFileError(f"{self.root / path}: {size_bytes:,} bytes: the limit is {most_bytes:,}")
+                raise ForeignFileError(f"{self.root / path}: {size_bytes:,} bytes, over the limit of {most_bytes:,}")
             if len(data := file.read()) != size_bytes:
                 raise DestinationError(f"{self.where(path)}: {len(data):,} of {size_bytes:,} bytes arrived: run again")
             return data

@@ -182,10 +182,10 @@ def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError
         return StoreFailedError(f"{url}: what answers there is not an object store: check the endpoint")
     if isinstance(exc, FileNotFoundError):
         if kind == "put":
-            return ConflictError(f"{where}: removed by another program since it was read; nothing was lost: run again")
+            return ConflictError(f"{where}: removed by another program after it was read; not written: run again")
         return FileMissingError(f"{where}: no such object")
     if re.search(_REFUSED, text):
-        return DestinationError(f"{where}: no permission to {kind} it: grant it for all objects below {url}")
+        return DestinationError(f"{where}: no permission to {kind} it: allow this for all objects below {url}")
     if code:
         message = re.search(r"<Message>([^<]*)</Message>", text)
         text = f"the store answers {code}" + (f": {message[1]}" if message else "")

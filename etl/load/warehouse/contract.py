@@ -33,7 +33,7 @@ _DESCRIPTION = {
     "purpose": "Metrics of Future AGI simulations: every execution, call and eval output of the exported run tests, and the "
     "export runs.",
     "usage": "Read each table as one Hive-partitioned folder of Parquet files. Leave out rows that have a deleted_at, unless "
-    "you look for what was deleted at the source.",
+    "you are looking for what was deleted at the source.",
     "limitations": "Null means that the API gave no value that fits: a missing metric is never zero. In rows that an older version "
     "of the exporter wrote, columns that it did not have are null. The averages in executions are the API's, which gives 0.0 where "
     "no call had data. While an export runs, calls and evals appear before their execution.",

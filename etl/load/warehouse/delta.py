@@ -183,7 +183,7 @@ class DeltaWarehouse:
         except CommitFailedError as exc:
             text = f"someone else wrote at the same time: load again ({exc})"
             if "append-only" in str(exc):
-                text = "a table is append-only: set delta.appendOnly to false on the tables here, then metrics-etl load"
+                text = "a table is append-only: set delta.appendOnly to false on the tables there, then run metrics-etl load"
             raise DestinationError(f"{self.where}: {text}") from exc
         except (DeltaError, OSError, pa.ArrowException) as exc:
             text = " ".join(_DECORATION.sub(" ", str(exc)).split())

@@ -153,8 +153,8 @@ def refuse_another_copy(warehouse: Warehouse, loaded: Loaded, export_runs: Abstr
     there = {item for item, digest in loaded.digests.get("run", {}).items() if digest is not None}
     if (others := there - export_runs) and rows_digest(there) != left:
         raise DestinationError(
-            f"{warehouse.where}: another copy of this dataset has been loaded there since ({counted(len(others), 'run')}, such as "
-            f"{max(others)}): load from one copy only; if that is this one, run metrics-etl load --full"
+            f"{warehouse.where}: another copy of this dataset has been loaded there since this one ({counted(len(others), 'run')}, "
+            f"such as {max(others)}): load from one copy only; to keep using this one, run metrics-etl load --full"
         )
 
 

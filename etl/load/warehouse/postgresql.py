@@ -86,7 +86,7 @@ class _Session:
     def notices(self) -> list[str]:
         if not self._replaced:
             return []
-        what = "contained U+0000, or half a character in JSON, which PostgreSQL cannot store: it was replaced by U+FFFD"
+        what = "contained U+0000, or an unpaired surrogate in JSON, which PostgreSQL cannot store: it was replaced by U+FFFD"
         return [f"{counted(self._replaced, 'value')} {what}"]
 
     def query(self, sql: str) -> pa.Table:

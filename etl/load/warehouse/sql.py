@@ -117,8 +117,8 @@ class SqlWarehouse:
             self._execute([self._sql.note(_ARRIVED)])
             if partly := [f"{row['kind']} {row['item']}" for row in session.query(self._sql.not_noted()).to_pylist()]:
                 raise DestinationError(
-                    f"{self.where}: not as many rows arrived as were sent, of {first_few(partly)}: "
-                    "drop the trigger or rule on the tables that takes or adds rows, and load again"
+                    f"{self.where}: more or fewer rows arrived than were sent, for {first_few(partly)}: "
+                    "drop the trigger or rule that adds or removes rows in these tables, and load again"
                 )
         return session.notices
 
@@ -211,7 +211,7 @@ class SqlWarehouse:
         try:
             self._execute(statements)
         except DestinationError as failure:
-            raise DestinationError(f"{failure}: {what} cannot be made") from failure
+            raise DestinationError(f"{failure}: cannot create {what}") from failure
 
     def _has_schema(self) -> bool:
         """Who owns a schema may not be allowed to make one, not even if it is there."""

@@ -38,7 +38,7 @@ GROUPS = (
 )
 STATE_TABLE = Table(
     STATE,
-    "item that was loaded, for the next load; of no use to readers",
+    "item that was loaded, kept for the next load; readers do not need it",
     "",
     (
         Column("kind", STRING, "dataset, execution, errors, run, view, or table (Delta only).", is_key=True),

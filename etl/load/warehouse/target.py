@@ -83,7 +83,7 @@ def not_ours(where: str, name: str) -> DestinationError:
     thing = f"{'view' if name.endswith('_current') else 'table'} {name}"
     return DestinationError(
         f"{where}: the {thing} exists, but {STATE} does not, so it may be someone else's: "
-        f"name another [warehouse] schema or url, or drop the {thing}"
+        f"name another [warehouse] schema or url, or drop the {thing} if nobody needs it"
     )
 
 

@@ -54,7 +54,7 @@ def test_a_missing_object_and_a_large_one_are_told_apart(files):
     with files.lock(NOW), pytest.raises(FileMissingError):
         files.open(PART)
     files.publish(PART, b"12345")
-    with pytest.raises(ForeignFileError, match="5 bytes: the limit is 4"):
+    with pytest.raises(ForeignFileError, match="5 bytes, over the limit of 4"):
         files.read(PART, most_bytes=4)
 
 

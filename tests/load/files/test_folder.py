@@ -185,5 +185,5 @@ def test_probe_says_that_the_file_system_is_mounted_for_reading_alone(tmp_path):
         export_into(files)
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         for attempt in (files.probe, lambda: export_into(files)):
-            with pytest.raises(DestinationError, match="Read-only file system: mount it for writing"):
+            with pytest.raises(DestinationError, match="Read-only file system: remount it read-write"):
                 attempt()

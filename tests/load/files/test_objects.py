@@ -191,7 +191,7 @@ def test_what_fails_once_is_tried_again(objects, proxy, verdict):
 @pytest.mark.parametrize(
     ("refused", "words"),
     [
-        (Refused(403, "AccessDenied"), "no permission to put it: grant it for all objects below s3://"),
+        (Refused(403, "AccessDenied"), "no permission to put it: allow this for all objects below s3://"),
         (Refused(400, "ExpiredToken"), "the credentials have expired: renew them"),
         (Refused(404, "NoSuchBucket"), "no such bucket: create it"),
         (Refused(400, "EntityTooLarge"), "the store answers EntityTooLarge"),

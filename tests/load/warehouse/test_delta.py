@@ -85,7 +85,7 @@ def test_append_only_table_is_told_with_the_property_to_change(lake, data):
     lake.table().alter.set_table_properties({"delta.appendOnly": "true"})
     next_export(data)
     with pytest.raises(
-        DestinationError, match=r"append-only: set delta\.appendOnly to false .*, then metrics-etl load"
+        DestinationError, match=r"append-only: set delta\.appendOnly to false .*, then run metrics-etl load"
     ):
         load_into(lake, data)
 

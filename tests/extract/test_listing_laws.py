@@ -519,7 +519,7 @@ def test_too_many_bad_rows_end_the_reading_with_a_message():
     server.bad = frozenset(server.ordered()[1::2])
     found = read_around(server)
     assert len(found.unreadable) == MAX_UNREADABLE + 1
-    assert "row 201 and all after it" in str(found.unreadable[-1].error)
+    assert "row 201 and everything after it" in str(found.unreadable[-1].error)
     assert found.rows.keys() == set(server.ordered()[:201:2])
     assert len(server.requests) <= most_requests(201, MAX_UNREADABLE + 1, LIMIT, None)
 
@@ -778,4 +778,4 @@ def test_calls_that_never_settle_are_exported_with_a_dead_letter_for_their_list(
     assert [(letter.endpoint, letter.subject_id, letter.tries) for letter in bundle.dead_letters] == [
         (RUNS, "e", MAX_ROUNDS)
     ]
-    assert "its calls kept changing" in bundle.dead_letters[0].message
+    assert "its list of calls changed" in bundle.dead_letters[0].message

@@ -60,9 +60,9 @@ class BucketFiles:
         with suppress(FileMissingError):
             self._objects.get(IDENTITY, most_bytes=0)  # unlike a HEAD, one that is refused says why
             return Probe(is_there=True, free_bytes=None)
-        names = {each.path.partition("/")[0] for each in self._below("")}
-        refuse_other_things(self.where(), names)
-        return Probe(is_there=bool(names), free_bytes=None)
+        paths = [each.path for each in self._below("")]
+        refuse_other_things(self.where(), paths)
+        return Probe(is_there=bool(paths), free_bytes=None)
 
     def probe(self) -> Probe:
         """Write, read, replace and remove an object of its own, and fail to replace what it has not seen."""

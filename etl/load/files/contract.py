@@ -1,5 +1,6 @@
 """What every storage of a dataset does. ``Files`` is all that the rest of the exporter knows of one; it names no implementation."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -118,16 +119,22 @@ class Files(Protocol):
         """Remove what killed runs left unfinished; returns how many files. Only for the holder of the lock."""
 
 
-def refuse_other_things(where: str, names: Iterable[str]) -> None:
+_OURS = re.compile(rf"{STATE}(/|$)|({'|'.join(schema.TABLES)})/(run_test|month)=")
+
+
+def refuse_other_things(where: str, paths: Iterable[str]) -> None:
     """Refuse a place that has something in it and no dataset: tables do not belong into a checkout or a home.
 
+    A project may have a folder ``runs`` or ``evals``, too: only the partitions in it make it a table.
+
     Raises:
-        DestinationError: these are the ``names`` of such a place.
+        DestinationError: these are the ``paths`` in such a place, of which at most two levels count.
     """
-    found = sorted(name for name in names if not name.startswith(".") and name != "lost+found")
-    if found and not {STATE, *schema.TABLES}.intersection(found):
+    found = sorted(path for path in paths if not path.startswith(".") and path != "lost+found")
+    if found and not any(_OURS.match(path) for path in found):
+        name = found[0].partition("/")[0]
         raise DestinationError(
-            f"{where} is not empty ({found[0]}) and holds no dataset: set [destination] path to a new or empty folder"
+            f"{where} is not empty ({name}) and holds no dataset: set [destination] path to a new or empty folder"
         )
 
 

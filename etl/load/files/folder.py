@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from etl.errors import DestinationError
-from etl.load.layout import LOCK, QUARANTINE, STAGING, STATE
+from etl.load.layout import IDENTITY, INDEX, LAST_RUN, LOCK, QUARANTINE, STAGING, STATE
 from etl.model import schema
 
 _LEAST_FREE_BYTES = 64 << 20
@@ -101,10 +101,12 @@ def check_access(root: Path) -> None:
         DestinationError: one of them is something else, or may not be used.
     """
     tables = [root / name for name in schema.TABLES]
-    partitions = (each for table in tables for name in ("run_test=*", "month=*") for each in table.rglob(name))
+    patterns = ("run_test=*", "run_test=*/month=*", "month=*")
+    partitions = (each for table in tables for pattern in patterns for each in table.glob(pattern))
     folders = [root, *(root / name for name in (STATE, STAGING, QUARANTINE)), *tables, *partitions]
     needed = dict.fromkeys(folders, os.R_OK | os.W_OK | os.X_OK)
-    needed |= dict.fromkeys((root / STATE).glob("*.*"), os.R_OK) | {root / LOCK: os.R_OK | os.W_OK}
+    needed |= dict.fromkeys((root / name for name in (IDENTITY, LAST_RUN, INDEX)), os.R_OK)
+    needed |= {root / LOCK: os.R_OK | os.W_OK}
     for path, mode in needed.items():
         number = 0
         if path.is_dir() != bool(mode & os.X_OK):

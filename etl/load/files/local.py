@@ -19,6 +19,7 @@ from etl.load.files import lock
 from etl.load.files.contract import MOST_BYTES, Entry, Probe, listed, never_stopped, next_aside, refuse_other_things
 from etl.load.files.folder import NotRegularError, check_access, fsync_folder, nearest, open_regular, require_space, why
 from etl.load.layout import QUARANTINE, STAGING, STATE
+from etl.model import schema
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -78,7 +79,9 @@ class LocalFiles:
             folder = nearest(self.root)
             free_bytes = require_space(folder)
             if folder == self.root:
-                refuse_other_things(self.where(), os.listdir(folder))  # noqa: PTH208 names
+                tables = [folder / name for name in schema.TABLES if (folder / name).is_dir()]
+                found = [*folder.iterdir(), *(each for table in tables for each in table.iterdir())]
+                refuse_other_things(self.where(), [path.relative_to(folder).as_posix() for path in found])
         self.list(STAGING)  # as the sweep of every export does
         return Probe(is_there=folder == self.root, free_bytes=free_bytes)
 

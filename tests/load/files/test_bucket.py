@@ -138,12 +138,12 @@ def test_a_place_of_other_things_is_refused_before_anything_is_written(files, pr
     for path in (".DS_Store", "calls/._part-0.parquet", "calls/.Trash/part-0.parquet"):
         files.publish(path, b"1")
     assert not files.probe().is_there
-    files.publish("backups/monday.tar", b"1")
+    files.publish("evals/gold/monday.csv", b"1")
     for use in (lambda: files.lock(NOW).__enter__(), files.probe, files.examine):
-        with pytest.raises(DestinationError, match=r"is not empty \(backups\) and holds no dataset: set"):
+        with pytest.raises(DestinationError, match=r"is not empty \(evals\) and holds no dataset: set"):
             use()
     note_failure(files, ConfigurationError("no key"), NOW, "all")
-    assert files.list("") == ["backups/monday.tar"]
+    assert files.list("") == ["evals/gold/monday.csv"]
     files.publish(PART, b"one")
     proxy.requests.clear()
     assert files.examine().is_there

@@ -55,12 +55,15 @@ def test_probe_leaves_no_trace(files, tmp_path):
 
 
 def test_folder_that_has_other_things_and_no_dataset_is_refused_before_anything_is_written(tmp_path):
-    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "evals" / "gold").mkdir(parents=True)
     for use in (LocalFiles.probe, LocalFiles.prepare):
-        with pytest.raises(DestinationError, match=r"is not empty \(pyproject.toml\) and holds no dataset: set"):
+        with pytest.raises(DestinationError, match=r"is not empty \(evals\) and holds no dataset: set"):
             use(LocalFiles(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["pyproject.toml"]
-    (tmp_path / "pyproject.toml").rename(tmp_path / ".DS_Store")
+    assert [path.name for path in tmp_path.rglob("*")] == ["evals", "gold"]
+    (tmp_path / "evals" / "gold").rename(tmp_path / "evals" / "run_test=checkout")
+    LocalFiles(tmp_path).probe()
+    (tmp_path / "evals" / "run_test=checkout").rmdir()
+    (tmp_path / "evals").rename(tmp_path / ".DS_Store")
     (tmp_path / "lost+found").mkdir()
     LocalFiles(tmp_path).prepare()
     (tmp_path / "README").touch()

@@ -86,8 +86,8 @@ async def test_calls_and_evals_are_on_the_disk_before_the_executions_and_the_acc
 
 async def test_a_folder_that_a_killed_run_made_is_forced_to_the_disk_too(server: Sandbox, tmp_path: Path) -> None:
     """The run that made it did not live to do so."""
-    made = tmp_path / "new" / "data" / "calls"
-    made.mkdir(parents=True)
+    for name in ("_state", "calls"):
+        (tmp_path / "new" / "data" / name).mkdir(parents=True)
     steps: list[Step] = []
     await export(server, tmp_path / "new", steps.append)
 

@@ -78,7 +78,7 @@ class Status:
     when none did, or a configured run test was never complete. ``future_run_at``: the latest time at which a run ended that has
     not come yet, by this machine's clock. ``lost_run``: the last run, if it left no row in ``runs``, since it could not begin (it
     has an exit code) or was killed. ``runs``: the last one of these settings, whatever its times, and the last of any that have
-    come, up to 7. ``set_aside``: how many files are in the quarantine. ``last_load``: how the last load into a warehouse went.
+    come, up to 7. ``set_aside``: how many files are in the quarantine. ``last_load``: how the last one into the warehouse went.
     """
 
     dataset: str
@@ -141,11 +141,12 @@ def read_status(
     findings = [*_of_lost_run(lost_run), *find_lost(index, counts, Scope()), *found, *_of_last_run(last_run)]
     told = {(each.kind, each.subject) for each in findings}
     findings += [each for each in missing_of(executions, letters, known) if (each.kind, each.subject) not in told]
+    last_load = last_run.loads.get(warehouse) if warehouse else None
     if warehouse:
         export_runs = {file.path.rpartition("/")[2].removesuffix(".parquet") for file in tables["runs"]}
         # The row of a run at work is there before its load.
         loading = {record.attempt.export_run_id} if at_work and record.attempt else set[str | None]()
-        if lack := lacks_of_warehouse(last_run.load, warehouse, export_runs, export_runs - loading):
+        if lack := lacks_of_warehouse(last_load, export_runs, export_runs - loading):
             findings.append(Finding(Kind.NOT_LOADED, "", lack))
     findings += [Finding(Kind.DOCUMENT_SET_ASIDE, "", text) for text in ignored]
     return Status(
@@ -163,7 +164,7 @@ def read_status(
         runs=tuple(run for run in runs if run is runs[0] or run.finished_at <= latest)[:_LAST_RUNS],
         findings=tuple(findings),
         set_aside=len(files.entries(QUARANTINE)),
-        last_load=last_run.load if warehouse else None,
+        last_load=last_load,
     )
 
 

@@ -1,6 +1,6 @@
 """The record of the last run, one JSON document: for the next run, for monitors and for people.
 
-It also tells of the last attempt, which a run notes when it begins, or when it cannot begin, and of the last load into a warehouse.
+It also tells of the last attempt, which a run notes when it begins, or when it cannot begin, and of the last load by warehouse.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -66,7 +66,8 @@ class LastRun(msgspec.Struct, frozen=True):
     ``scope`` tells which run tests are configured, and from which days on, see ``Settings.scope``. ``complete_at``: when a run over
     all of them last left nothing out. ``last_complete_at``: the same for each of them, by its key; None when that never
     happened. ``incomplete``: keys of those of which the last run over them left something out. ``run_test_names``: those that the
-    last run knew which listed any. ``others`` are the records of other scopes, which other settings files export, without ``load``.
+    last run knew which listed any. ``loads``: the last load into each warehouse, by its place; ``load``: the only one that earlier
+    versions kept. ``others`` are the records of other scopes, which other settings files export, without ``loads``.
     """
 
     scope: str = ""
@@ -86,14 +87,15 @@ class LastRun(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...] = ()
     run_tests: tuple[RunTestResult, ...] = ()
     attempt: Attempt | None = None
-    load: LastLoad | None = None
+    load: LastLoad | msgspec.UnsetType | None = msgspec.UNSET
+    loads: dict[str, LastLoad] = {}
     others: dict[str, "LastRun"] = {}
 
     def of(self, scope: str) -> "LastRun":
         """The record of this scope. The first run over it goes on from the last run over another one, which completed less."""
         if scope == self.scope:
             return self
-        return replace(self.others.get(scope) or replace(self, complete_at=None), load=self.load)
+        return replace(self.others.get(scope) or replace(self, complete_at=None), loads=self.loads)
 
     def after(self, attempt: Attempt | None) -> Self:
         """What of it holds when this was the last attempt: one that it does not tell of left something out of every run test."""
@@ -104,19 +106,25 @@ class LastRun(msgspec.Struct, frozen=True):
 
 def read_last_run(files: Files, *, note: Callable[[str], object], set_aside: bool = False) -> LastRun:
     """The record; an empty one when there is none, or it cannot be read: see ``read_document``."""
-    found = read_document(files, LAST_RUN, LastRun, most_bytes=_MOST_BYTES, note=note, set_aside=set_aside)
-    return found or LastRun()
+    found = read_document(files, LAST_RUN, LastRun, most_bytes=_MOST_BYTES, note=note, set_aside=set_aside) or LastRun()
+    only = {found.load.warehouse: found.load} if found.load else {}
+    return replace(found, load=msgspec.UNSET, loads=only | found.loads)
 
 
 def update_last_run(files: Files, fields: Mapping[str, Any]) -> None:
-    """Replace these fields of the document; all others stay as they are, or as the last run over the same ``scope`` left them."""
+    """Replace these fields of the document, and of ``loads`` these places.
+
+    All others stay as they are, or as the last run over the same ``scope`` left them.
+    """
     kind = dict[str, msgspec.Raw]
     before = read_document(files, LAST_RUN, kind, most_bytes=_MOST_BYTES, note=lambda _: None, set_aside=True) or {}
-    if "scope" in fields and (record := read_last_run(files, note=lambda _: None)).scope not in ("", fields["scope"]):
-        others = {record.scope: replace(record, load=None, others={})} | record.others
-        kept = [(scope, each) for scope, each in others.items() if scope != fields["scope"]][:_MOST_OTHERS]
-        before = msgspec.to_builtins(replace(record.of(fields["scope"]), others=dict(kept)))
-    document = {**fields, **{name: value for name, value in before.items() if name not in fields}}
+    record = read_last_run(files, note=lambda _: None)
+    if "scope" in fields and record.scope not in ("", fields["scope"]):
+        others = {record.scope: replace(record, loads={}, others={})} | record.others
+        newest = [(scope, each) for scope, each in others.items() if scope != fields["scope"]][:_MOST_OTHERS]
+        before = msgspec.to_builtins(replace(record.of(fields["scope"]), others=dict(newest)))
+    kept = {name: value for name, value in before.items() if name not in fields and name != "load"}
+    document = {**fields, **kept, "loads": record.loads | fields.get("loads", {})}
     files.publish(LAST_RUN, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
 
@@ -140,24 +148,20 @@ def last_load_into(files: Files, place: str, now: datetime) -> LastLoad:
     """
     no_load = LastLoad(warehouse=place, tried_at=now)
     try:
-        load = read_last_run(files, note=lambda _: None).load
+        load = read_last_run(files, note=lambda _: None).loads.get(place, no_load)
     except DestinationError:
-        return no_load
-    if load is None or load.warehouse != place:
         return no_load
     is_future = load.loaded_at is not None and load.loaded_at > now + CLOCKS_DIFFER
     return replace(load, loaded_at=None) if is_future else load
 
 
-def lacks_of_warehouse(load: LastLoad | None, place: str, *export_runs: Collection[str]) -> str | None:
-    """What is missing from the warehouse at ``place`` after this load, in words.
+def lacks_of_warehouse(load: LastLoad | None, *export_runs: Collection[str]) -> str | None:
+    """What is missing from the warehouse after this load, in words.
 
     ``export_runs`` are the ids of those that it should have: of all, or of all but one that is loading.
     """
     if load is None:
         return "the warehouse was never loaded"
-    if load.warehouse != place:
-        return f"{place} was never loaded; the last load was into {load.warehouse}"
     if load.problem:
         return f"the last load failed: {load.problem}"
     is_there = load.runs_digest in map(rows_digest, export_runs)

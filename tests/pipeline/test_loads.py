@@ -53,6 +53,29 @@ async def test_status_waits_for_the_load_of_a_run_at_work(server: Sandbox, tmp_p
     assert is_told()
 
 
+async def test_each_of_two_warehouses_has_its_own_last_load(server: Sandbox, tmp_path: Path) -> None:
+    """Else status is red for one of them each night, and after a damaged row of ``runs`` both look like another copy's."""
+    files = LocalFiles(tmp_path / "data")
+    places = [Place(f"duckdb://{tmp_path}/{name}.duckdb") for name in ("one", "two")]
+    one, two = (settings_for(server, tmp_path / "data", warehouse=place.settings) for place in places)
+
+    def load_second_and_look() -> list[bool]:
+        load_warehouse(two.warehouse, Dataset(files), NOW)
+        found = [read_status(files, now=datetime.now(UTC), warehouse=each.warehouse.place) for each in (one, two)]
+        return [Kind.NOT_LOADED in {each.kind for each in status.findings} for status in found]
+
+    await night(one, 0)
+    assert load_second_and_look() == [False, False]
+    [row] = (tmp_path / "data" / "runs").rglob("*.parquet")
+    row.write_bytes(b"damaged")
+    summary = await night(one, 1)
+    assert summary.load_failure is None
+    assert load_second_and_look() == [False, False]
+    for place in places:
+        assert_equals_dataset(place, tmp_path / "data")
+        place.close()
+
+
 async def test_warehouse_never_tried_on_the_real_service_is_called_experimental_by_check_and_the_first_load(
     server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,7 +163,7 @@ async def test_load_of_the_future_does_not_count(server: Sandbox, tmp_path: Path
     database.write_bytes(b"something else")
     second = await job.export(settings, clock=lambda: here + DAY)
     load = LastLoad(warehouse=settings.warehouse.place or "", tried_at=here, loaded_at=here)
-    update_last_run(LocalFiles(tmp_path / "data"), {"load": load})
+    update_last_run(LocalFiles(tmp_path / "data"), {"loads": {load.warehouse: load}})
     third = await job.export(settings, clock=lambda: here + 2 * DAY)
 
     loaded_at = first.warehouse_loaded_at

@@ -249,7 +249,7 @@ def load_warehouse(
         with closing(open_warehouse(settings.named_url, settings.namespace, on_wait=on_wait)) as warehouse:
             result = load(contents, warehouse, runs_left=last.runs_digest, is_full=is_full, on_progress=on_progress)
     except ExporterError as error:
-        update_last_run(dataset.files, {"load": replace(last, tried_at=now, problem=str(error))})
+        update_last_run(dataset.files, {"loads": {place: replace(last, tried_at=now, problem=str(error))}})
         raise
     if settings.is_experimental and last.loaded_at is None:
         result.notices = [*result.notices, EXPERIMENTAL]
@@ -261,7 +261,7 @@ def load_warehouse(
         problem="; ".join(result.problems) or None,
         loaded_at=last.loaded_at if result.problems else now,
     )
-    update_last_run(dataset.files, {"load": done})
+    update_last_run(dataset.files, {"loads": {place: done}})
     return result
 
 

@@ -263,9 +263,9 @@ def _digests(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str | Non
 
 
 def _altered_views(digests: dict[str, dict[str, str | None]]) -> tuple[str, ...]:
-    """Those that are not defined as was noted, which is taken out of the digests."""
+    """Those that are not defined as was noted, if anything was; takes both out of the digests."""
     noted, defined = digests.pop("view", {}), digests.pop("defined", {})
-    return tuple(view.name for view in VIEWS if noted.get(view.name) != defined.get(view.name))
+    return tuple(view.name for view in VIEWS if view.name in noted and noted[view.name] != defined.get(view.name))
 
 
 def _counted(pieces: Iterable[pa.Table], group: Group, sent: Counter[tuple[str, str]]) -> Iterator[pa.Table]:

@@ -6,9 +6,9 @@ brings everything in that table anew.
 """
 
 import re
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property, reduce
 from itertools import chain
 from operator import and_
@@ -160,6 +160,11 @@ class DeltaWarehouse:
         for table in ALL_TABLES:
             if (opened := tables.get(table.name)) is None:
                 self._create(table)
+            elif opened.is_append_only:
+                raise DestinationError(
+                    f"{self.where}: {table.name} is append-only: set delta.appendOnly to false on the tables there, "
+                    "then run metrics-etl load"
+                )
             elif opened.lacking:
                 opened.add_columns(load_id)
             else:
@@ -181,10 +186,7 @@ class DeltaWarehouse:
         try:
             yield
         except CommitFailedError as exc:
-            text = f"someone else wrote at the same time: load again ({exc})"
-            if "append-only" in str(exc):
-                text = "a table is append-only: set delta.appendOnly to false on the tables there, then run metrics-etl load"
-            raise DestinationError(f"{self.where}: {text}") from exc
+            raise DestinationError(f"{self.where}: someone else wrote at the same time: load again ({exc})") from exc
         except (DeltaError, OSError, pa.ArrowException) as exc:
             text = " ".join(_DECORATION.sub(" ", str(exc)).split())
             raise DestinationError(f"{self.where}: {text[:_MOST_CHARACTERS]}") from exc
@@ -210,6 +212,11 @@ class _Table:
                     "give it that type, or remove the tables and load again"
                 )
         self.lacking = [column for column in columns_of(table) if column.name not in found]
+
+    @property
+    def is_append_only(self) -> bool:
+        """Whether it refuses every load, which replaces rows."""
+        return self._handle.metadata().configuration.get("delta.appendOnly") == "true"
 
     @cached_property
     def last_change(self) -> str:
@@ -260,12 +267,16 @@ class _Table:
             )
             # Filters name partitions alone: Arrow compares no statistics of texts that other writers have stored as views.
             batches = held.scanner(
-                filter=_is_at(at), batch_size=_BATCH_ROWS, batch_readahead=1, fragment_readahead=1
+                filter=_is_at(at), batch_size=_BATCH_ROWS, batch_readahead=1, fragment_readahead=1, use_threads=False
             ).to_batches()
             stored = (pa.Table.from_batches([batch]) for batch in batches)
             kept = (rows.filter(pc.invert(pc.is_in(rows[item], values))) for rows in stored)
             predicate = " AND ".join(f"{name} IN ({', '.join(map(sql_quoted, sorted(each)))})" for name, each in at)
-            self.overwrite(chain(kept, arriving), load_id, predicate or None)
+            try:
+                self.overwrite(chain(kept, arriving), load_id, predicate or None)
+            finally:
+                with suppress(OSError, pa.ArrowException):
+                    deque(batches, maxlen=0)  # else Arrow still reads ahead, where a process may hang at its end
         return bool(touched)
 
     def overwrite(self, rows: Iterable[pa.Table], load_id: str, predicate: str | None = None) -> None:

@@ -39,7 +39,12 @@ _NOT_IN_JSONB = r"\\u(?:0000|[dD][89a-fA-F])"
 _ESCAPE = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u(?:0000|[dD][89a-fA-F]..))|\\.")
 """Of a JSON text: a pair that is one character; a NUL or half a pair, which jsonb refuses; any other."""
 _JSON_NAMES = {column.name for _, table in DATA for column in table.columns if column.is_json}
-_NOT_ALLOWED, _CHANGED_MEANWHILE = "42501", "40001"
+_HINTS = {
+    "25006": "name the primary in [warehouse] url",
+    "40001": "someone else changed these rows at the same time: load again",
+    "42501": 'see "Permissions" in docs/warehouses.md',
+}
+"""What to do, by sqlstate."""
 
 
 class _Session:
@@ -176,10 +181,7 @@ class _Session:
         except Error as exc:
             text, *more = str(exc).replace(f" '{sql}'", "").splitlines() or [""]
             hints = [line.removeprefix("HINT:").strip().rstrip(".") for line in more if line.startswith("HINT:")]
-            if exc.sqlstate == _NOT_ALLOWED:
-                hints.append('see "Permissions" in docs/warehouses.md')
-            if exc.sqlstate == _CHANGED_MEANWHILE:
-                hints.append("someone else changed these rows at the same time: load again")
+            hints += [hint for state, hint in _HINTS.items() if state == exc.sqlstate]
             raise DestinationError(": ".join([f"{self.where}: {text}", *hints])) from exc
 
 

@@ -205,13 +205,14 @@ class SqlWarehouse:
         for view in VIEWS:
             shown = existing.get(view.name, {})
             if view.columns.keys() - shown.keys() or view.name in altered or is_made:
-                self._make(view.name, self._sql.create_view(view, shown))
+                fix = f": if someone replaced it, drop {self._namespace}.{view.name}, then run metrics-etl load"
+                self._make(view.name, self._sql.create_view(view, shown), fix)
 
-    def _make(self, what: str, statements: Iterable[str]) -> None:
+    def _make(self, what: str, statements: Iterable[str], fix: str = "") -> None:
         try:
             self._execute(statements)
         except DestinationError as failure:
-            raise DestinationError(f"{failure}: cannot create {what}") from failure
+            raise DestinationError(f"{failure}: cannot create {what}{fix}") from failure
 
     def _has_schema(self) -> bool:
         """Who owns a schema may not be allowed to make one, not even if it is there."""
@@ -263,9 +264,9 @@ def _digests(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str | Non
 
 
 def _altered_views(digests: dict[str, dict[str, str | None]]) -> tuple[str, ...]:
-    """Those that are not defined as was noted, which is taken out of the digests."""
+    """Those that are not defined as was noted, if anything was; takes both out of the digests."""
     noted, defined = digests.pop("view", {}), digests.pop("defined", {})
-    return tuple(view.name for view in VIEWS if noted.get(view.name) != defined.get(view.name))
+    return tuple(view.name for view in VIEWS if view.name in noted and noted[view.name] != defined.get(view.name))
 
 
 def _counted(pieces: Iterable[pa.Table], group: Group, sent: Counter[tuple[str, str]]) -> Iterator[pa.Table]:

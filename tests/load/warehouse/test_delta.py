@@ -6,6 +6,7 @@ import sys
 from contextlib import closing
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import polars as pl
@@ -13,6 +14,7 @@ import pytest
 from deltalake import DeltaTable
 
 from etl.errors import DestinationError
+from etl.load.warehouse import delta
 from etl.load.warehouse.delta import connect
 from etl.load.warehouse.load import load
 from etl.load.warehouse.tables import ALL_TABLES, arrow_schema_of
@@ -84,10 +86,36 @@ def test_commit_of_somebody_else_meanwhile_ends_the_load_and_the_next_heals(lake
 def test_append_only_table_is_told_with_the_property_to_change(lake, data):
     lake.table().alter.set_table_properties({"delta.appendOnly": "true"})
     next_export(data)
+    before = lake.versions()
     with pytest.raises(
-        DestinationError, match=r"append-only: set delta\.appendOnly to false .*, then run metrics-etl load"
+        DestinationError, match=r"calls is append-only: set delta\.appendOnly to false .*, then run metrics-etl load"
     ):
         load_into(lake, data)
+    assert lake.versions() == before
+
+
+def test_rows_that_are_being_read_are_read_to_the_end_if_a_write_fails(lake, data, monkeypatch):
+    """A process that ends while Arrow reads ahead may hang."""
+    open_dataset, is_read = DeltaTable.to_pyarrow_dataset, []
+
+    def opened(handle):
+        dataset = open_dataset(handle)
+
+        def batches(**options):
+            yield from dataset.scanner(**options).to_batches()
+            is_read.append(True)
+
+        scanner = lambda **options: SimpleNamespace(to_batches=lambda: batches(**options))  # noqa: E731 as it is called
+        return SimpleNamespace(to_table=dataset.to_table, scanner=scanner)
+
+    def fail(*_arguments, **_options):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(DeltaTable, "to_pyarrow_dataset", opened)
+    monkeypatch.setattr(delta, "write_deltalake", fail)
+    with pytest.raises(DestinationError, match="no space left"):
+        load_into(lake, data, is_full=True)
+    assert is_read == [True]
 
 
 @pytest.mark.slow

@@ -465,6 +465,16 @@ def test_view_that_somebody_changed_is_found_and_made_again(viewed: Any, data: P
         assert_settled(viewed, data)
 
 
+def test_view_of_which_nothing_was_noted_is_not_called_changed(viewed: Any, data: Path) -> None:
+    """As after an upgrade from a version that noted no definitions."""
+    viewed.make_older(STATE, "row_count")
+    viewed.delete(STATE, "kind = 'view'")
+
+    assert compared(viewed, data).findings == []
+    assert load_into(viewed, data).is_changed
+    assert_settled(viewed, data)
+
+
 def test_columns_of_a_view_keep_their_order_when_new_ones_come(viewed: Any, data: Path) -> None:
     """So that grants stay."""
     viewed.make_older("calls", "deleted_at")

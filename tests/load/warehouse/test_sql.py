@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from etl.errors import DestinationError
 from etl.load.warehouse.load import load
 from etl.load.warehouse.sql import SqlWarehouse
 from etl.load.warehouse.tables import VIEWS
 from etl.model import schema
-from tests.loads import compared, next_export
+from tests.loads import assert_settled, compared, next_export
 from tests.warehouses import Place, assert_equals_dataset, contents_of, load_into
 
 
@@ -34,6 +35,30 @@ def test_views_show_what_came_in_the_place_of_what_was_renamed(
     warehouse.edit(f"ALTER TABLE {{s}}.{table} DROP COLUMN IF EXISTS of_before")  # which nothing shows any more
 
     assert_equals_dataset(warehouse, data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "query"),
+    [
+        ("VIEW", "SELECT *, 1 AS ours FROM {s}.executions"),
+        ("VIEW", "SELECT 1 AS execution_id"),
+        ("TABLE", "SELECT * FROM {s}.executions"),
+        ("MATERIALIZED VIEW", "SELECT * FROM {s}.executions"),
+    ],
+)
+def test_what_took_the_place_of_a_view_is_told_with_the_fix(
+    data: Path, in_postgresql: Place, kind: str, query: str
+) -> None:
+    load_into(in_postgresql, data)
+    in_postgresql.edit("DROP VIEW {s}.executions_current", f"CREATE {kind} {{s}}.executions_current AS {query}")
+    fix = rf"drop {in_postgresql.namespace}\.executions_current, then run metrics-etl load"
+    for is_full in (False, True):
+        with pytest.raises(DestinationError, match=f"cannot create executions_current: if someone replaced it, {fix}$"):
+            load_into(in_postgresql, data, is_full=is_full)
+    in_postgresql.edit(f"DROP {kind} {{s}}.executions_current")
+    load_into(in_postgresql, data)
+
+    assert_settled(in_postgresql, data)
 
 
 def test_places_are_columns_and_everything_has_a_comment(data: Path, warehouse: Place) -> None:

@@ -26,7 +26,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         str,
         _what(
             metavar="X",
-            help="What to compare with: an execution_id, last, previous, or days (2026-11-01..2026-11-07, 14d..8d).",
+            help="What to compare with: an execution_id, last, previous, or a date range (2026-11-01..2026-11-07, 14d..8d).",
         ),
     ],
     candidate: Annotated[str, _what(metavar="Y", help="What to judge, in the same form as --baseline.")],
@@ -62,7 +62,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     """Show whether an agent got worse, and how certain that is.
 
     Compares two executions, or two date ranges. Reads the dataset only: sends no request and needs no key. Exits with 10 when
-    a metric is worse than --max-regression allows, with 3 when there are too few calls for that, or some are missing.
+    a metric is worse than --max-regression allows, with 3 when there are too few calls to tell, or some are missing.
 
     Example: metrics-etl compare --baseline previous --candidate last --max-regression latency_p95=10%
     """

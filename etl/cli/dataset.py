@@ -137,8 +137,8 @@ def schema(
         str | None,
         typer.Option(
             metavar="LOCATION",
-            help="With --ddl and odcs: path or URL of the dataset.",
-            show_default="data, or a bucket to fill in",
+            help="For --ddl or --format odcs: path or URL of the dataset.",
+            show_default="data, or a placeholder for your bucket",
         ),
     ] = None,
 ) -> None:
@@ -152,7 +152,7 @@ def schema(
     from etl.model.schema import TABLES
 
     if table is not None and table not in TABLES:
-        raise typer.BadParameter(f"no table {table!r}: {nearest(table, TABLES)}")
+        raise typer.BadParameter(f"there is no table {table!r}: {nearest(table, TABLES)}")
     tables = [TABLES[table]] if table else list(TABLES.values())
     with report_errors(verbose=False):
         if engine:

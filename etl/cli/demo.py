@@ -58,7 +58,7 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
                 "secret_key": sandbox.SECRET_KEY,
             }
         )
-        _print_step(f"A sandbox with {_RUN_TESTS} run tests answers at {server.base_url}. First export:")
+        _print_step(f"A sandbox with {_RUN_TESTS} run tests is running at {server.base_url}. First export:")
         _raise_failure(await job.export(settings))
         _print_files(dataset)
         _change_world(world, rng, sandbox.latest_friday(now))
@@ -94,7 +94,7 @@ def _show_warehouse(dataset: Path, settings: Settings) -> None:
     destination = Dataset(open_files(str(dataset)), compression=settings.destination.compression)
     _print_step("A load makes a warehouse, here a DuckDB file, match the dataset:")
     print_load(load_warehouse(Warehouse(url=url), destination, datetime.now(UTC)), is_dry_run=False)
-    _print_step("A query on it, in SQL:")
+    _print_step("Query it with SQL:")
     print_result(_QUESTION)
     with duckdb.connect(f"{dataset}.duckdb", read_only=True) as warehouse:
         print_result(warehouse.sql(_QUESTION).df().to_string(index=False))

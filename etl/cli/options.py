@@ -25,7 +25,7 @@ def parse_day(text: str, *, today: date | None = None) -> date:
             return date.fromisoformat(text)
     except (ValueError, OverflowError):
         pass
-    raise typer.BadParameter(f"{text!r} is not a day: use one such as 2026-11-01, yesterday, or 7d for seven days ago")
+    raise typer.BadParameter(f"{text!r} is not a date: use one such as 2026-11-01, yesterday, or 7d for seven days ago")
 
 
 output = partial(typer.Option, rich_help_panel="Output")
@@ -43,7 +43,7 @@ Config = Annotated[
     ),
 ]
 Quiet = Annotated[bool, output("--quiet", "-q", help="Print only what went wrong.")]
-Verbose = Annotated[bool, output("--verbose", "-v", help="Print the traceback of a bug.")]
+Verbose = Annotated[bool, output("--verbose", "-v", help="Print a traceback if metrics-etl crashes.")]
 AsJson = Annotated[bool, output("--json", help="Print the result as JSON.")]
 RunTests = Annotated[
     list[str] | None,

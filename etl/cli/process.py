@@ -115,7 +115,7 @@ def stop_on_signals() -> Iterator["asyncio.Future[InterruptedRunError]"]:
             os._exit(128 + number)
         stop.set_result(
             InterruptedRunError(
-                f"interrupted by {number.name}; what had arrived is saved", exit_code=ExitCode(128 + number)
+                f"interrupted by {number.name}; everything received is saved", exit_code=ExitCode(128 + number)
             )
         )
 

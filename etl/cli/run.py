@@ -47,20 +47,20 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         Path | None,
         output(
             metavar="FILE",
-            help='Write the figures of the run to this file (.prom) for Prometheus. Needs the "prometheus" extra.',
+            help='Write the metrics of the run to this file (.prom) for Prometheus. Needs the "prometheus" extra.',
         ),
     ] = None,
     dask: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help='Fetch on the workers of the Dask cluster that has this scheduler. Needs the "dask" extra.',
+            help='Fetch on the workers of the Dask cluster whose scheduler has this address. Needs the "dask" extra.',
         ),
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Annotated[
-        bool, output("--verbose", "-v", help="Print every event as it happens, and the traceback of a bug.")
+        bool, output("--verbose", "-v", help="Print every event as it happens, and a traceback if metrics-etl crashes.")
     ] = False,
 ) -> None:
     """Export what is new or changed since the last run.

@@ -30,7 +30,7 @@ def print_status(status: Status, verdict: Verdict, problems_now: Sequence[str]) 
     print_line("dataset", status.dataset)
     print_line("export", f"running: {status.at_work}" if status.at_work else "not running")
     at = status.complete_at
-    print_line("freshness", f"everything was last exported {ago(at, now)}" if at else "never complete")
+    print_line("freshness", f"last complete export {ago(at, now)}" if at else "no complete export yet")
     if load:
         print_line("warehouse", f"{load.warehouse}, {'tried' if load.problem else 'loaded'} {ago(load.tried_at, now)}")
     print_result("")
@@ -103,7 +103,7 @@ def print_report(report: Report) -> None:
     _print_tables((name, each.rows, each.files, each.size_bytes) for name, each in report.tables.items())
     print_line("dataset", report.dataset)
     print_line(
-        "checked", "page checksums, columns, keys, row hashes, places, and the calls and evals of each execution"
+        "checked", "page checksums, columns, keys, row hashes, each row's file, and each execution's calls and evals"
     )
     if report.reconciliation:
         _print_reconciliation(report.reconciliation)
@@ -125,7 +125,7 @@ def finding_text(finding: Finding) -> str:
 def _print_warehouse(report: WarehouseReport) -> None:
     rows = ", ".join(
         f"{counted(count, 'row')} of {name}"
-        + (f" ({there:,} there)" if (there := report.loaded_rows[name]) != count else "")
+        + (f" (the warehouse has {there:,})" if (there := report.loaded_rows[name]) != count else "")
         for name, count in report.rows.items()
     )
     print_line("warehouse", f"{report.warehouse}: compared {rows}")

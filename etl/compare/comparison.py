@@ -164,7 +164,7 @@ def compare(
         notices.append(f"the last run did not export all of {names}: see metrics-etl status")
     if not can_tell_slow_days((before, after)):
         notices.append(
-            f"a slow day would look like a worse agent here: compare date ranges with at least {FEWEST_EXECUTIONS} executions"
+            f"one slow day can look like a worse agent: compare date ranges with at least {FEWEST_EXECUTIONS} executions"
         )
     rows = []
     for name, metric in known.items():

@@ -153,7 +153,7 @@ class SkippingReader(Generic[T]):
 def endless_list(count: float, position: int) -> SourceError:
     """The error for a list whose pages never end."""
     return SourceError(
-        f"the list claims {count:,} rows, but {MAX_PAGES_WITHOUT_NEWS} pages in a row had nothing new: "
+        f"the list claims {count:,} rows, but {MAX_PAGES_WITHOUT_NEWS} consecutive pages had nothing new: "
         f"anything after row {position:,} was left out",
         status=200,
     )

@@ -131,7 +131,7 @@ def list_calls(execution_id: str, part: Slice, *, without_evals: bool = False) -
         calls = field_of(result, "call_results")
         # Every known server names the execution beside its calls. One that leaves it out is not refused for that.
         if result.get("execution_id", execution_id) != execution_id:
-            raise UnexpectedError("answered for another execution_id")
+            raise UnexpectedError("the answer is for another execution_id")
         return _page(calls, part.page, _listed_call)
 
     return Request(
@@ -164,7 +164,7 @@ def list_call_details(execution_id: str, *, limit: int) -> Request[Page[Detailed
         page = _page(document, 1, _detailed_call)
         for call in page.results:
             if call.payload.get("test_execution_id") != execution_id:
-                raise UnexpectedError("answered for another execution")
+                raise UnexpectedError("the answer is for another execution")
         return page
 
     return Request(
@@ -239,13 +239,13 @@ def _kind(value: Any) -> str:
 def _id(document: Any, name: str) -> str:
     value = _typed(document, name, str)
     if not value or not value.isprintable():
-        raise UnexpectedError(f"not an id at {name}")
+        raise UnexpectedError(f"expected an id at {name}")
     return value
 
 
 def _same_id(value: T, name: str, wanted: str) -> T:
     if getattr(value, name) != wanted:
-        raise UnexpectedError(f"answered for another {name}")
+        raise UnexpectedError(f"the answer is for another {name}")
     return value
 
 

@@ -39,7 +39,7 @@ class Reason(StrEnum):
 
 REASON_MEANINGS: dict[Reason, str] = {
     Reason.NEW: "not in the dataset yet",
-    Reason.CHANGED: "the API lists it differently than last time",
+    Reason.CHANGED: "its row in the API's list has changed since last time",
     Reason.DAMAGED: "the stored calls or evals differ from what was exported",
     Reason.INCOMPLETE: "part of it could not be exported last time",
     Reason.REQUESTED: "requested by --full-refresh",

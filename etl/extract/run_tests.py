@@ -92,7 +92,7 @@ async def why_unknown(client: Client, name: str, *, page_limit: int) -> str:
     except (KeyRefusedError, SourceError, SourceUnavailableError):
         return "the API has no run test with this name"
     if name in listed:
-        return "the API answered 404 for this run test, although its list of run tests has it"
+        return "the API answered 404 for this run test, although it is in the API's list of run tests"
     return no_such_run_test(name, listed)
 
 

@@ -42,7 +42,7 @@ SKIPPED_MEANINGS: dict[Skipped, str] = {
     Skipped.DELETED: "deleted at the source; its rows are kept",
     Skipped.NOT_LISTED: "not in the list: deleted since the last run, or the list changed while it was read",
     Skipped.UNREADABLE: "the API cannot return its aggregates",
-    Skipped.UNSOUND: "its files have findings of their own",
+    Skipped.UNSOUND: "verify found problems in its files",
 }
 
 

@@ -73,7 +73,7 @@ def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
     names = chosen_columns(columns, [column.name for column in (*declared.columns, *declared.added_columns)], table)
     files = open_dataset(path, options)
     if run_tests is not None and declared is schema.RUNS_TABLE:
-        raise ConfigurationError('the table "runs" is not divided by run test: leave run_tests out')
+        raise ConfigurationError('the table "runs" is not partitioned by run test: leave run_tests out')
     if changed_since is not None and EXPORTED_AT not in declared.names:
         raise ConfigurationError(f"{table} has no {EXPORTED_AT}: leave changed_since out")
     after = moment("changed_since", changed_since)
@@ -107,7 +107,7 @@ def declared_table(name: str) -> schema.Table:
         ConfigurationError: there is no such table.
     """
     if name not in schema.TABLES:
-        raise ConfigurationError(f"no table {name!r}: {nearest(name, schema.TABLES)}")
+        raise ConfigurationError(f"there is no table {name!r}: {nearest(name, schema.TABLES)}")
     return schema.TABLES[name]
 
 
@@ -272,7 +272,7 @@ def _texts(value: str | Iterable[str]) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def moment(option: str, value: object, *, wanted: str = "moment such as 2026-11-01T02:00:00Z") -> datetime | None:
+def moment(option: str, value: object, *, wanted: str = "timestamp such as 2026-11-01T02:00:00Z") -> datetime | None:
     """A moment in UTC; one without a zone is in UTC, and a day means its first moment.
 
     Raises:
@@ -291,5 +291,5 @@ def moment(option: str, value: object, *, wanted: str = "moment such as 2026-11-
 
 
 def _day(option: str, value: object) -> date | None:
-    found = moment(option, value, wanted="day such as 2026-11-01")
+    found = moment(option, value, wanted="date such as 2026-11-01")
     return found.date() if found else None

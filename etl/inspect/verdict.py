@@ -37,7 +37,7 @@ def judge(status: Status, *, max_age_hours: float | None = None, would_fail: boo
     hours = NIGHTLY_HOURS if max_age_hours is None else max_age_hours
     problem = next(_problems(status, hours, would_fail=would_fail), None)  # the gravest is told
     if problem is None:
-        return Verdict(is_good=True, text=f"Good: everything was last exported {_complete(status)}", next_step=_VERIFY)
+        return Verdict(is_good=True, text=f"Good: the last complete export was {_complete(status)}", next_step=_VERIFY)
     text, next_step = problem
     if status.at_work:
         text, next_step = f"{text}; an export is running", "metrics-etl status"
@@ -51,7 +51,7 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
         others = sum(1 for _ in alarms(status.findings)) - 1
         yield f"{finding}{f' (and {others:,} more)' if others else ''}", finding.next_step
     if status.runs and (last := status.runs[0]).exit_code:
-        yield f"the last run ended with exit {last.exit_code} ({last.outcome})", _RUN
+        yield f"the last run ended with code {last.exit_code} ({last.outcome})", _RUN
     configured = [each for each in status.run_tests if each.is_configured]
     if incomplete := [each for each in configured if not each.is_complete]:
         yield f"{len(incomplete)} of {counted(len(configured), 'run test')} {_since(incomplete)}", _RUN
@@ -62,27 +62,27 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
     if status.complete_at is None:
         yield "no run has completed all configured run tests yet", _RUN
     elif (status.read_at - status.complete_at).total_seconds() > max_age_hours * 3600:
-        yield f"everything was last exported {_complete(status)}", _RUN
+        yield f"the last complete export was {_complete(status)}", _RUN
 
 
 def _of_last_run(status: Status) -> Iterator[tuple[str, str]]:
     """Why the last run did not get to its end; one that did, and left something out, is told by what it found."""
     if lost := status.lost_run:
-        before = "" if status.complete_at else ", and nothing was complete before"
+        before = "" if status.complete_at else ", and no earlier run was complete"
         is_killed = lost.exit_code is None
         text = f"killed or crashed{before}" if is_killed else f"could not start: {lost.message}"
         yield f"the last run {'was ' if is_killed else ''}{text}", _RUN if is_killed else _CHECK
     elif status.runs and (last := status.runs[0]).exit_code not in (ExitCode.COMPLETE, ExitCode.PARTIAL):
         cause = (last.message or "").partition("\n")[0]
         is_checked = last.exit_code in _CHECKED_FIRST
-        yield cause or f"the last run ended with exit {last.exit_code} ({last.outcome})", _CHECK if is_checked else _RUN
+        yield cause or f"the last run ended with code {last.exit_code} ({last.outcome})", _CHECK if is_checked else _RUN
 
 
 def _since(incomplete: Sequence[RunTestStatus]) -> str:
-    """``never complete``, or since which day."""
+    """``never fully exported``, or since which day."""
     times = [each.complete_at for each in incomplete if each.complete_at]
     if never_complete := len(incomplete) - len(times):
-        return f"incomplete, {never_complete} of them never complete" if times else "never complete"
+        return f"incomplete, {never_complete} of them never fully exported" if times else "never fully exported"
     return f"incomplete since {min(times):%Y-%m-%d}"
 
 

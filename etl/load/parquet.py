@@ -78,7 +78,7 @@ class OpenPart:
         """
         if (unknown := self._stored.difference(self._table.names, _DROPPED)) and not may_be_newer:
             raise DestinationError(
-                f"{self._where}: unknown columns {sorted(unknown)}: upgrade if a newer version wrote it; else move the file out"
+                f"{self._where}: unknown columns {sorted(unknown)}: upgrade if a newer one made it; else move it out of the dataset"
             )
         with _readable(self._where):
             # In this thread: handing a few small columns to others costs more than reading them, and at the end of the process one
@@ -147,7 +147,7 @@ def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
     if written.metadata.num_rows != len(rows) or not written.schema_arrow.equals(
         table.arrow_schema, check_metadata=True
     ):
-        raise SchemaError(f"{table.name}: the new file differs from its rows: this is a bug, please report it")
+        raise SchemaError(f"{table.name}: the new file does not hold its rows: this is a bug, please report it")
     if fault := _excess(written.metadata, len(data), _most_bytes(table)):
         raise DestinationError(f"{table.name}: the new file {fault}: please report this")
     return data

@@ -25,7 +25,7 @@ class Severity(StrEnum):
 
 _MISSING, _UNKNOWN, _NOTICE = Severity.MISSING, Severity.UNKNOWN, Severity.NOTICE
 _RUN = "the next run tries again"
-_MOVE_ASIDE = "move the file out of the dataset; metrics-etl run then fetches its rows again"
+_MOVE_ASIDE = "move the file out of the dataset and keep it; metrics-etl run then fetches the rows the API still lists"
 _RUN_OR_MOVE = f"metrics-etl run; if verify still finds it, {_MOVE_ASIDE}"
 
 
@@ -72,11 +72,11 @@ class Kind(StrEnum):
         "the API cannot return one row of a list; all others were exported",
         f"{_RUN}; if this goes on for days, report it to the API's operators",
     )
-    RUN_TESTS_UNKNOWN = ("run_tests_unknown", _UNKNOWN, 'the list of run tests is not complete (run_tests = "all")')
+    RUN_TESTS_UNKNOWN = ("run_tests_unknown", _UNKNOWN, 'run tests may be missing from the list (run_tests = "all")')
     NOT_FETCHED = (
         "not_fetched",
         _MISSING,
-        "executions that were not fetched, or only in part",
+        "executions that were not fetched, or were fetched only in part",
         "the next run continues where the last one stopped",
     )
     DEAD_LETTER = ("dead_letter", _MISSING, "requests failed after all retries; the errors table has a row for each")
@@ -89,8 +89,8 @@ class Kind(StrEnum):
     ANSWERS_CHANGED = (
         "answers_changed",
         _MISSING,
-        "the API's answers have another form: columns are null although the API has their values",
-        "upgrade the exporter, or tell the API's operators; once the values are back, the next run fetches them again",
+        "the format of the API's answers has changed: columns are null although the API has values for them",
+        "upgrade the exporter, or tell the API's operators; once the values can be read, the next run fetches them",
     )
     RUN_LOST = (
         "run_lost",
@@ -121,7 +121,7 @@ class Kind(StrEnum):
         "misplaced",
         _MISSING,
         "rows in the wrong file, or stored twice: files were moved or copied by hand",
-        "move a misplaced file back, and a copy out of the dataset; then run metrics-etl run",
+        "move a misplaced file back to its place, or a duplicate out of the dataset; then run metrics-etl run",
     )
     ALTERED = (
         "altered",
@@ -163,7 +163,7 @@ class Kind(StrEnum):
         "metrics-etl load --full",
     )
     # worth knowing
-    DELETED = ("deleted", _NOTICE, "rows got a deleted_at, because the source no longer has them")
+    DELETED = ("deleted", _NOTICE, "rows were marked as deleted (deleted_at), because the source no longer has them")
     RENAMED = ("renamed", _NOTICE, "a run test was renamed; its rows now have the new name")
     FETCHED_AGAIN = ("fetched_again", _NOTICE, "rows were gone or damaged, and were fetched again")
     RUN_TEST_GONE = (
@@ -179,7 +179,7 @@ class Kind(StrEnum):
         "a file in the folder _state or runs could not be read: a run moves it to _state/quarantine; other commands ignore it",
         "nothing; once it is in _state/quarantine, it can be deleted",
     )
-    CLOCK = ("clock", _NOTICE, "this machine's clock and the source's differ", "set the clock that is wrong")
+    CLOCK = ("clock", _NOTICE, "this machine's clock and the source's differ", "check this machine's clock (NTP)")
     NO_DETAIL = (
         "no_detail",
         _NOTICE,

@@ -86,7 +86,7 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
     )
     marked = [counted(written.marked[f"{what}s"], what) for what in ("call", "eval") if written.marked[f"{what}s"]]
     for count, kind, text in (
-        (len(marked), Kind.DELETED, f"{' and '.join(marked)} got a deleted_at: the source no longer has them"),
+        (len(marked), Kind.DELETED, f"{' and '.join(marked)} marked as deleted: the source no longer has them"),
         (traffic.redactions, Kind.KEY_REMOVED, f"{counted(traffic.redactions, 'answer')} contained a key"),
         (
             record.completed_files,
@@ -134,7 +134,7 @@ def _of_the_clocks(traffic: Traffic) -> str:
     if offset is None or abs(offset) <= CLOCKS_DIFFER:
         return ""
     minutes, way = abs(offset) // timedelta(minutes=1), "behind" if offset > timedelta(0) else "ahead of"
-    return f"this machine's clock is {minutes:,} min {way} the source's: set the one that is wrong"
+    return f"this machine's clock is {minutes:,} min {way} the source's: check it (NTP); if it is right, tell the API's operators"
 
 
 def _save_row(run: Run, summary: Summary) -> None:

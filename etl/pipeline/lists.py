@@ -48,7 +48,7 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
             names += [name] if await is_run_test(run.client, name) else []
         except SourceError as error:
             record.find(
-                Kind.RUN_TESTS_UNKNOWN, name, f"not in the list of run tests, and asking by name failed: {error}"
+                Kind.RUN_TESTS_UNKNOWN, name, f"not in the list of run tests, and looking it up by name failed: {error}"
             )
     record.run_tests = run.settings.with_run_tests(names).run_tests
     run.notify("discovered", run_tests=len(names))

@@ -28,7 +28,7 @@ def read_api_key(variable: str, *, kind: str = "key") -> SecretStr:
     if not key:
         raise ConfigurationError(f"no {kind}: set {variable}, or {variable}_FILE to the path of a file with the {kind}")
     if not (key.isascii() and key.isprintable()):
-        raise ConfigurationError(f"{where}: contains a character that no {kind} has: copy the {kind} again")
+        raise ConfigurationError(f"{where}: contains a character that cannot be in a {kind}: copy the {kind} again")
     return SecretStr(key)
 
 

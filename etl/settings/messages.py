@@ -27,7 +27,7 @@ _TEXTS = {
     "float": "must be a number",
     "finite": "must be a number",
     "bool": "must be true or false",
-    "date": "must be a day such as 2026-01-31, without quotes",
+    "date": "must be a date such as 2026-01-31, without quotes",
     "dict": 'must be a table such as {{ latency_p95 = "10%" }}',
     "tuple": 'must be "all" or a list, e.g. ["My Agent Test"]',
 }

@@ -67,7 +67,7 @@ class RunTest(_Section):
     key: str = Field(
         "",
         description="names the folder, run_test=KEY: lower-case letters and digits, joined by - or _, starting with a letter; "
-        "by default made from the name",
+        "derived from the name by default",
     )
     since: Annotated[date | None, AfterValidator(refuse_day_to_come)] = None
     """skip executions created before this day (UTC)"""
@@ -112,7 +112,7 @@ class Api(_Section):
     base_url: str = "https://api.futureagi.com"
     """address of the API; FI_BASE_URL overrides it; plain http:// only to this machine"""
     concurrency: int = Field(32, ge=1, le=256)
-    """requests at the same time, 1 to 256"""
+    """concurrent requests, 1 to 256"""
     requests_per_minute: Annotated[
         Annotated[int, Field(ge=1, le=10_000_000)] | None,
         BeforeValidator(lambda value: None if value == "auto" else value),
@@ -126,11 +126,11 @@ class Api(_Section):
     connect_timeout_seconds: float = Field(10, gt=0, le=600)
     """longest wait for a connection"""
     read_timeout_seconds: float = Field(60, gt=0, le=3600)
-    """longest wait for an answer or for more of it; a whole request may take 5 times as long"""
+    """longest wait for an answer, or for its next bytes; a whole request may take 5 times as long"""
     max_tries: int = Field(6, ge=1, le=20)
     """attempts per request"""
     max_response_mb: int = Field(64, ge=1, le=4096)
-    """largest answer to accept, in MiB"""
+    """largest response to accept, in MiB"""
     ca_file: FilePath | None = None
     """certificates to trust instead of the system's"""
     proxy: str | None = None
@@ -181,7 +181,7 @@ class Export(_Section):
     settle_by: Literal["detail", "refetch"] = "detail"
     """"detail": check for changes with two requests, fetch changed calls; "refetch": fetch every call again"""
     scrub_requests: int = Field(0, ge=0, le=1_000_000)
-    """requests per run for verifying final executions again, longest unverified first"""
+    """requests per run to spend on re-verifying final executions, least recently verified first"""
     max_runtime_minutes: float | None = Field(None, gt=0, le=60 * 24 * 7)
     """stop cleanly after this time; the next run continues"""
     calls: Literal["finished", "all"] = "finished"
@@ -234,7 +234,7 @@ class Destination(_Section):
 
 
 class Engine(_Section):
-    """What fetches: this process or a Dask cluster."""
+    """Where fetching happens: in this process, or on a Dask cluster."""
 
     kind: Literal["asyncio", "dask"] = "asyncio"
     """"asyncio": this process fetches; "dask": the workers of a Dask cluster do (needs the "dask" extra)"""
@@ -297,7 +297,7 @@ class Warehouse(_Section):
         # The value is never repeated: it may hold a password.
         user, at, _ = rest.rpartition("@")  # whatever a password holds
         if (at and ":" in user) or "password" in rest.partition("?")[2].lower():
-            raise ValueError("must not contain a password: set PGPASSWORD, or put it where the driver looks for it")
+            raise ValueError("must not contain a password: set PGPASSWORD, or use the driver's file, such as ~/.pgpass")
         server, _, options = rest.partition("?")
         if scheme == "postgresql" and not server.partition("/")[2] and "dbname=" not in options:
             raise ValueError("must name a database, as in postgresql://user@host/database, got none")

@@ -133,7 +133,7 @@ def _drift(bundle: ExecutionBundle) -> tuple[Drift, ...]:
     ]
     if bundle.lacking:
         calls = {bundle.execution.execution_id: max(bundle.lacking.values())}
-        found.append(Drift(schema.CALLS.name, tuple(bundle.lacking), "the detail has it", calls))
+        found.append(Drift(schema.CALLS.name, tuple(bundle.lacking), "the execution's detail has it", calls))
     return tuple(each for each in found if each.columns)
 
 

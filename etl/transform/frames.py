@@ -165,4 +165,4 @@ def _refuse_duplicate_keys(table: schema.Table, rows: Sequence[Sequence[Any]]) -
     key_of = itemgetter(*(table.names.index(name) for name in table.key))
     for key, count in Counter(map(key_of, rows)).most_common(1):
         if count > 1:
-            raise SchemaError(f"{table.name}: two rows with the key {key}")
+            raise SchemaError(f"{table.name}: two rows with the key {key}: this is a bug, please report it")

@@ -39,5 +39,5 @@ def test_days_ago_are_counted_in_utc() -> None:
     ],
 )
 def test_anything_else_is_refused_with_examples(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="is not a day: use one such as 2026-11-01, yesterday, or 7d"):
+    with pytest.raises(typer.BadParameter, match="is not a date: use one such as 2026-11-01, yesterday, or 7d"):
         parse_day(text, today=date(1, 1, 2))

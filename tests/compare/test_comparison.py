@@ -88,7 +88,7 @@ def a_dataset(folder: Path, *executions: dict[str, object]) -> Path:
     return folder / "data"
 
 
-FEW = "a slow day would look like a worse agent here: compare date ranges with at least 10 executions"
+FEW = "one slow day can look like a worse agent: compare date ranges with at least 10 executions"
 
 
 EARLY = {"started_at": datetime(2026, 11, 3, tzinfo=UTC)}

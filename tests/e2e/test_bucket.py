@@ -171,7 +171,7 @@ async def test_whoever_may_only_read_can_tell_whether_the_dataset_is_complete(
     methods = {told.method for told in proxy.requests}
     checked = await metrics_etl("check", "--json", cwd=tmp_path, env=env)
 
-    assert found["status"].stdout.startswith("Good: everything was last exported 0 min ago")
+    assert found["status"].stdout.startswith("Good: the last complete export was 0 min ago")
     assert (found["verify"].exit_code, methods) == (0, {"GET"})
     problems = [
         {each["subject"]: each["detail"] for each in told.document["checks"] if each["outcome"] == "problem"}
@@ -189,7 +189,7 @@ async def test_what_is_wrong_with_a_bucket_is_one_line(seaweed_store: Store, tmp
         assert server.requests == []
         checked = await metrics_etl("check", "--json", cwd=tmp_path, env=env)
     assert result.exit_code == 6
-    assert "the secret does not belong to the access key" in result.stderr
+    assert "the secret key does not match the access key" in result.stderr
     assert result.stderr.count("\n") == 1
     told = {each["subject"]: each for each in checked.document["checks"]}
     assert told["lock"]["outcome"] == "skipped"

@@ -51,7 +51,7 @@ async def test_regression_of_the_demo_is_what_the_command_and_the_page_say_first
     assert (result.exit_code, result.stderr) == (0, "")
     label, status, worse = result.stdout.splitlines()
     assert (label, worse) == ("report     report.html", f"worse      {WORSE}")
-    assert re.fullmatch(r"dataset    Good: everything was last exported \d+ min ago", status)
+    assert re.fullmatch(r"dataset    Good: the last complete export was \d+ min ago", status)
     page = (folder / "report.html").read_text()
     first = page.index("What got worse")
     assert page.index("Checkout flow", first) < page.index("Support triage", first)

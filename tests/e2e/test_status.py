@@ -80,7 +80,7 @@ async def test_verdict_comes_first_and_what_to_type_next_last(server: Sandbox, t
     bad = await metrics_etl("status", cwd=tmp_path, env=BARE)
     as_json = await metrics_etl("status", "--json", cwd=tmp_path, env=BARE)
 
-    assert good.stdout.splitlines()[0] == "Good: everything was last exported 0 min ago"
+    assert good.stdout.splitlines()[0] == "Good: the last complete export was 0 min ago"
     assert good.stdout.splitlines()[-1] == "next       metrics-etl verify"
     first, *_, last = bad.stdout.splitlines()
     assert first.startswith("Not good: the API refused the key")

@@ -119,7 +119,7 @@ async def test_warehouse_that_fails_harms_nothing_and_is_told_until_a_load_made_
     assert load.exit_code == 6
     assert load.stderr.count("\n") == 1
     assert mended.exit_code == 0
-    assert good.stdout.startswith("Good: everything was last exported")
+    assert good.stdout.startswith("Good: the last complete export was")
     assert "simulation_metrics, loaded 0 min ago" in good.stdout
 
 

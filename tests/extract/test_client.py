@@ -324,7 +324,7 @@ async def test_redirect_is_not_followed_and_its_target_sees_nothing(server):
                 status=status, headers={"Location": f"{elsewhere}/x"}
             )
             async with client_of(server.base_url) as client:
-                with pytest.raises(RequestRefusedError, match="never followed"):
+                with pytest.raises(RequestRefusedError, match="a redirect, which metrics-etl does not follow"):
                     await client.get(first_execution(server))
     assert not reached
     assert len(server.requests) == 5

@@ -192,7 +192,7 @@ def test_recorded_refusal_is_the_right_error_in_one_line(case):
         ("metrics_name_not_found", "run test 'No Such Test', page 1: not found (Run test not found.)"),
         ("metrics_unknown_param", 'Validation failed: {"foo": ["Unknown field."]}'),
         ("metrics_wrong_secret", f"the API refused the key (401 on {METRICS}): check FI_API_KEY and FI_SECRET_KEY"),
-        ("metrics_no_trailing_slash", "a redirect, never followed: check FI_BASE_URL"),
+        ("metrics_no_trailing_slash", "a redirect, which metrics-etl does not follow: check FI_BASE_URL"),
         ("metrics_page_999", f"page 999: 500 on {METRICS}: Unable to fetch simulation metrics."),
         ("ratelimit_429", "Rate limit exceeded: 5 api requests per minute"),
     ],
@@ -315,9 +315,9 @@ def test_newline_in_a_name_does_not_break_the_message():
         (b'{"status": true}', "no field result"),
         (b'{"status": true, "result": null}', "expected an object with call_execution_id, got null"),
         (msgspec.json.encode(call_answer(call_execution_id=None)), "expected str, got null at call_execution_id"),
-        (msgspec.json.encode(call_answer(call_execution_id="a\nb")), "not an id at call_execution_id"),
-        (b'{"status": true, "result": {"call_execution_id": "\\ud800", "execution_id": "x"}}', "not an id"),
-        (msgspec.json.encode(call_answer(call_execution_id="other")), "answered for another call_execution_id"),
+        (msgspec.json.encode(call_answer(call_execution_id="a\nb")), "expected an id at call_execution_id"),
+        (b'{"status": true, "result": {"call_execution_id": "\\ud800", "execution_id": "x"}}', "expected an id"),
+        (msgspec.json.encode(call_answer(call_execution_id="other")), "the answer is for another call_execution_id"),
         (msgspec.json.encode(call_answer(status=None)), "expected str, got null at status"),
     ],
 )
@@ -372,7 +372,7 @@ def test_head_is_what_the_list_of_executions_tells_of_a_row_but_its_aggregates()
     ("request_", "result", "reason"),
     [
         (get_execution(EXECUTION_ID), {"execution_id": "other", "status": "completed"}, "for another execution_id"),
-        (LIST_CALLS, {"execution_id": "other", "call_results": CALLS_PAGE}, "answered for another execution_id"),
+        (LIST_CALLS, {"execution_id": "other", "call_results": CALLS_PAGE}, "the answer is for another execution_id"),
         (LIST_CALLS, {"execution_id": EXECUTION_ID}, "no field call_results"),
         # A server that calls them otherwise would empty the evals of every new execution.
         (LIST_CALLS, {"execution_id": EXECUTION_ID, "call_results": WITHOUT_EVALS}, "no field eval_outputs"),

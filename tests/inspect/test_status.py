@@ -278,7 +278,7 @@ async def test_other_settings_files_of_the_dataset_make_a_status_neither_fresh_n
         server.fault = lambda _request, _nth, status=status: Fault(status=status) if status else None
         await export(server, tmp_path, run_tests=theirs, night=night)
         verdict = judge(told(mine, day=0))
-        assert verdict.text == "Good: everything was last exported 5 h ago"
+        assert verdict.text == "Good: the last complete export was 5 h ago"
         other = judge(told(theirs, day=night))
         assert other.is_good is (status is None)
         assert status != 401 or other.text.startswith("Not good: the API refused the key (401 on ")
@@ -290,7 +290,7 @@ async def test_other_settings_files_of_the_dataset_make_a_status_neither_fresh_n
     assert told(theirs, day=1).lost_run == killed
     assert [each.kind for each in told(theirs, day=1).findings] == [Kind.RUN_LOST]
     stale = judge(told(mine, day=2))
-    assert stale.text == "Not good: everything was last exported 2 days ago"
+    assert stale.text == "Not good: the last complete export was 2 days ago"
     await export(server, tmp_path, run_tests=[*mine, *theirs], night=2)
     assert told([*mine, *theirs], day=2).complete_at == NIGHT + timedelta(days=2)
     assert judge(told(mine, day=2)) == stale
@@ -311,7 +311,7 @@ async def test_first_run_that_was_killed_leaves_run_tests_that_were_never_comple
     assert [(each.is_configured, each.is_complete, each.complete_at) for each in found.run_tests] == [
         (True, False, None)
     ] * 2
-    assert judge(found).text == "Not good: the last run was killed or crashed, and nothing was complete before"
+    assert judge(found).text == "Not good: the last run was killed or crashed, and no earlier run was complete"
     assert [each.kind for each in found.findings] == [Kind.RUN_LOST]
     assert "it was killed or crashed" in found.findings[0].text
 

@@ -173,7 +173,7 @@ def test_columns_are_those_asked_for_in_their_order(data):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"table": "call"}, "no table 'call': did you mean 'calls'?"),
+        ({"table": "call"}, "there is no table 'call': did you mean 'calls'?"),
         ({"columns": ["statu"]}, "calls has no column 'statu': did you mean 'status'?"),
         (
             {"columns": ["talk_ratio"]},
@@ -187,20 +187,20 @@ def test_columns_are_those_asked_for_in_their_order(data):
             {"run_tests": ["checkout", "Nope"]},
             "{data} has no run test 'Nope': choose from 'Checkout', 'Refund'",
         ),
-        ({"table": "runs", "run_tests": "a"}, 'the table "runs" is not divided by run test: leave run_tests out'),
-        ({"since": "yesterday"}, "since must be a day such as 2026-11-01, got 'yesterday'"),
+        ({"table": "runs", "run_tests": "a"}, 'the table "runs" is not partitioned by run test: leave run_tests out'),
+        ({"since": "yesterday"}, "since must be a date such as 2026-11-01, got 'yesterday'"),
         (
             {"changed_since": "yesterday"},
-            "changed_since must be a moment such as 2026-11-01T02:00:00Z, got 'yesterday'",
+            "changed_since must be a timestamp such as 2026-11-01T02:00:00Z, got 'yesterday'",
         ),
         ({"deleted": "yes"}, 'deleted must be "exclude" or "include", got \'yes\''),
-        ({"changed_since": pd.NaT}, "changed_since must be a moment such as 2026-11-01T02:00:00Z, got NaT"),
+        ({"changed_since": pd.NaT}, "changed_since must be a timestamp such as 2026-11-01T02:00:00Z, got NaT"),
         (
             {"table": "errors", "changed_since": "2026-11-01"},
             "errors has no exported_at: leave changed_since out",
         ),
-        ({"until": 20261101}, "until must be a day such as 2026-11-01, got 20261101"),
-        ({"since": ""}, "since must be a day such as 2026-11-01, got ''"),
+        ({"until": 20261101}, "until must be a date such as 2026-11-01, got 20261101"),
+        ({"since": ""}, "since must be a date such as 2026-11-01, got ''"),
         ({"since": "2026-11-02", "until": "2026-11-01"}, "since 2026-11-02 is later than until 2026-11-01"),
     ],
 )

@@ -57,7 +57,7 @@ def ended(exit_code: int, message: str | None = None) -> RunStatus:
 
 
 def test_everything_complete_this_night_is_good() -> None:
-    expected = ("Good: everything was last exported 5 h ago", "metrics-etl verify")
+    expected = ("Good: the last complete export was 5 h ago", "metrics-etl verify")
     left_out = replace(WHOLE, is_configured=False, is_complete=False, complete_at=None, incomplete=2)
     for changes in ({}, {"run_tests": (WHOLE, left_out)}, {"findings": (DELETED,)}):
         assert told(**changes) == expected
@@ -83,7 +83,7 @@ def test_what_ended_the_last_run_is_named_and_not_what_is_incomplete_for_it() ->
         assert told(run_tests=(behind,), runs=runs, findings=(LIST,)) == expected
 
 
-@pytest.mark.parametrize(("since", "words"), [(MONDAY, "incomplete since 2026-11-23"), (None, "never complete")])
+@pytest.mark.parametrize(("since", "words"), [(MONDAY, "incomplete since 2026-11-23"), (None, "never fully exported")])
 def test_incomplete_run_tests_are_counted_with_since_when(since: datetime | None, words: str) -> None:
     behind = replace(WHOLE, is_complete=False, complete_at=since)
     found = told(run_tests=(behind, WHOLE, WHOLE), complete_at=since)
@@ -100,13 +100,13 @@ FUTURE = NOW + timedelta(days=400)
         ({"lost_run": KILLED}, "the last run was killed or crashed", "run"),
         (
             {"lost_run": KILLED, "complete_at": None},
-            "the last run was killed or crashed, and nothing was complete before",
+            "the last run was killed or crashed, and no earlier run was complete",
             "run",
         ),
         ({"lost_run": REFUSED_RUN}, "the last run could not start: no key", "check"),
-        ({"runs": (ended(3),)}, "the last run ended with exit 3 (word)", "run"),
+        ({"runs": (ended(3),)}, "the last run ended with code 3 (word)", "run"),
         ({"runs": (), "complete_at": None}, "no run has completed all configured run tests yet", "run"),
-        ({"complete_at": MONDAY}, "everything was last exported 2 days ago", "run"),
+        ({"complete_at": MONDAY}, "the last complete export was 2 days ago", "run"),
         (
             {"complete_at": None, "future_run_at": FUTURE},
             "a run ended at 2027-12-30 07:00, which is in the future: a clock is wrong",
@@ -114,7 +114,7 @@ FUTURE = NOW + timedelta(days=400)
         ),
         (
             {"complete_at": MONDAY, "at_work": "pid 1"},
-            "everything was last exported 2 days ago; an export is running",
+            "the last complete export was 2 days ago; an export is running",
             "status",
         ),
     ],

@@ -143,7 +143,7 @@ def test_a_column_of_a_newer_version_is_refused_unless_it_may_be_there(files):
         part.read(["duration_seconds"])
     assert not isinstance(caught.value, UnreadableError)
     assert str(caught.value) == (
-        f"{files.where(PATH)}: unknown columns ['mood']: upgrade if a newer version wrote it; else move the file out"
+        f"{files.where(PATH)}: unknown columns ['mood']: upgrade if a newer one made it; else move it out of the dataset"
     )
     assert part.read(["duration_seconds"], may_be_newer=True).column_names == ["duration_seconds"]
 
@@ -203,7 +203,7 @@ def test_encoded_file_that_lacks_a_row_is_noticed(monkeypatch):
     write = pq.write_table
     monkeypatch.setattr(pq, "write_table", lambda rows, *others, **options: write(rows.slice(1), *others, **options))
     rows = pa.Table.from_pylist([dict.fromkeys(schema.CALLS.key, key) for key in "ab"], schema.CALLS.arrow_schema)
-    with pytest.raises(SchemaError, match="differs from its rows"):
+    with pytest.raises(SchemaError, match="the new file does not hold its rows: this is a bug, please report it"):
         encode(schema.CALLS, rows, "zstd")
 
 

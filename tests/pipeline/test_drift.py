@@ -215,7 +215,7 @@ async def test_what_the_detail_has_and_the_metrics_lack_is_an_alarm_that_costs_o
     third = await settled.export()
 
     assert (first.exit_code, second.exit_code, third.exit_code) == (0, 3, 3)
-    assert "calls.cost_total_cost_cents is null in 3 calls of 1 execution; the detail has it" in told(second)
+    assert "calls.cost_total_cost_cents is null in 3 calls of 1 execution; the execution's detail" in told(second)
     assert len(sent) == 2  # the detail, and one call
     settled.server.fault = None
     assert [(await settled.export()).exit_code for _ in range(2)] == [0, 0]
@@ -282,6 +282,6 @@ async def test_a_late_value_of_one_call_is_fetched_beside_what_the_metrics_of_an
     )
     await settled.export()
     calls[7].total_cost_cents = 99
-    assert "is null in 1 call of 1 execution; the detail has it" in told(await settled.export())
+    assert "is null in 1 call of 1 execution; the execution's detail" in told(await settled.export())
     costs = {row["call_execution_id"]: row["cost_total_cost_cents"] for row in settled.rows("calls")}
     assert (costs[calls[3].call_execution_id], costs[calls[7].call_execution_id]) == (None, 99)

@@ -93,7 +93,7 @@ async def test_list_that_never_ends_is_left_and_what_it_holds_of_executions_is_e
         if kind == RUNS
         else " ".join(odd.problems)
     )
-    assert "the list claims 1,000,000,000 rows, but 50 pages in a row had nothing new" in text
+    assert "the list claims 1,000,000,000 rows, but 50 consecutive pages had nothing new" in text
     assert kind == RUNS or len(rows_of(tmp_path, "calls")) == 2 * 4 * 3
     server.fault = None
     assert (await export(server, tmp_path)).exit_code == 0

@@ -81,7 +81,7 @@ async def test_first_run_marks_calls_and_evals_of_executions_that_an_older_versi
 
     result = await job.export(settings)
 
-    assert result.notices[0] == "3 calls and 9 evals got a deleted_at: the source no longer has them"
+    assert result.notices[0] == "3 calls and 9 evals marked as deleted: the source no longer has them"
     for table in TABLES:
         assert rows(tmp_path, table)["deleted_at"].null_count == len(rows(tmp_path, table))
     assert verify(settings, Scope()).findings == []

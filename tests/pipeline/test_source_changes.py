@@ -541,4 +541,4 @@ async def test_404_of_a_run_test_that_is_listed_suggests_no_other_name(nights: N
     )
     problems = (await nights.export()).problems
     assert len(problems) == 2
-    assert all("although its list of run tests has it" in each for each in problems)
+    assert all("although it is in the API's list of run tests" in each for each in problems)

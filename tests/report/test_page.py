@@ -12,7 +12,7 @@ from etl.report.page import comparison, headline, page, pictures
 from tests.report.rows import LATENCY, call, execution, figures, output
 
 AT = datetime(2026, 11, 26, 7, tzinfo=UTC)
-GOOD = Verdict(is_good=True, text="Good: everything was last exported 5 h ago", next_step="metrics-etl verify")
+GOOD = Verdict(is_good=True, text="Good: the last complete export was 5 h ago", next_step="metrics-etl verify")
 VOID = {"meta", "link", "br", "line", "path", "rect"}
 
 

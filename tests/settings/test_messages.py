@@ -14,7 +14,7 @@ from tests.settings.reading import mistake, mistakes, read_settings
 NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS)"
 WAREHOUSE_URLS = ", ".join(f"{each}://…" for each in WAREHOUSES)
 DESTINATIONS = "a folder, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://BUCKET/FOLDER"
-NO_PASSWORD = "set PGPASSWORD, or put it where the driver looks for it"
+NO_PASSWORD = "set PGPASSWORD, or use the driver's file, such as ~/.pgpass"
 ELSEWHERE = "credentials do not belong here"
 KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and committed: set"
 
@@ -209,7 +209,7 @@ UNKNOWN = "environment: METRICS_ETL"
         ("FI_BASE_URL", "nonsense", "environment: FI_BASE_URL must be an https:// address, got 'nonsense'"),
         ("FI_API_KEY", "", "no key: set FI_API_KEY, or FI_API_KEY_FILE to the path of a file with the key"),
         *(
-            (name, value, f"{name}: contains a character that no key has: copy the key again")
+            (name, value, f"{name}: contains a character that cannot be in a key: copy the key again")
             for name, value in (("FI_API_KEY", "canary\x1b[1m"), ("FI_SECRET_KEY", "canary\r\nX-Evil: 1"))
         ),
     ],

@@ -108,11 +108,11 @@ class BucketFiles:
             if self._listed is None:
                 raise
             raise DestinationError(  # else the rows that are there would be written over
-                f"{self.where(path)}: missing, although this run has seen it: another program removed it, or the store answered "
-                "wrongly; run again"
+                f"{self.where(path)}: missing, although this run has seen it: another program removed it, or the store gave "
+                "a wrong answer; run again"
             ) from exc
         if found.size_bytes > most_bytes:
-            raise ForeignFileError(f"{self.where(path)}: {found.size_bytes:,} bytes, over the limit of {most_bytes:,}")
+            raise ForeignFileError(f"{self.where(path)}: too large ({found.size_bytes:,} bytes, limit {most_bytes:,})")
         self._note(found, data)
         return data
 

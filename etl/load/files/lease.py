@@ -52,9 +52,9 @@ class Lease:
             self._write()
         except (ConflictError, FileMissingError):
             if holder(self._objects):
-                raise LockHeldError(f"another export has just taken {self._where}; nothing was changed") from None
+                raise LockHeldError(f"another export has just locked {self._where}; nothing was changed") from None
             raise DestinationError(
-                f"{self._where}: the lock is free, but cannot be replaced: check whether a proxy changes ETags or answers"
+                f"{self._where}: the lock is free, but cannot be replaced: check for a proxy that alters ETags or answers"
             ) from None
         try:
             # Only this process writes the object now, so what must fail can be tried on it.
@@ -93,8 +93,8 @@ class Lease:
                 self._write()
             except (ConflictError, FileMissingError):
                 self._lost = (
-                    f"{self._where}: another program replaced or removed the lock, as an export does after {LIFE_SECONDS:g} "
-                    "seconds without a renewal; nothing was lost, and the next run continues"
+                    f"{self._where}: this export lost its lock: another program replaced or removed it (an export may, "
+                    f"{LIFE_SECONDS:g} seconds after the last renewal); nothing was lost, and the next run continues"
                 )
                 raise DestinationError(self._lost) from None
 

@@ -126,7 +126,7 @@ class LocalFiles:
         """The file's bytes; ForeignFileError when it is not a regular file, or has more bytes than ``most_bytes``."""
         with self._naming(path), os.fdopen(open_regular(self.root / path), "rb") as file:
             if (size_bytes := os.fstat(file.fileno()).st_size) > most_bytes:
-                raise ForeignFileError(f"{self.root / path}: {size_bytes:,} bytes, over the limit of {most_bytes:,}")
+                raise ForeignFileError(f"{self.root / path}: too large ({size_bytes:,} bytes, limit {most_bytes:,})")
             if len(data := file.read()) != size_bytes:
                 raise DestinationError(f"{self.where(path)}: {len(data):,} of {size_bytes:,} bytes arrived: run again")
             return data
@@ -211,7 +211,7 @@ class LocalFiles:
             elif each.is_dir():
                 yield from self._walk(path)
             elif not each.is_file():
-                yield Entry(path, oddity="is neither file nor folder: remove it")
+                yield Entry(path, oddity="is neither a file nor a folder: move it out of the dataset")
             else:
                 with suppress(FileNotFoundError):  # it is gone by now
                     told = each.stat(follow_symlinks=False)

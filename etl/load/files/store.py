@@ -35,7 +35,7 @@ _ADDRESS = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9
 _CODES = {
     "NoSuchBucket": "no such bucket: create it, or fix [destination] path",
     "InvalidAccessKeyId": "the store does not know this access key: check the credentials",
-    "SignatureDoesNotMatch": "the secret does not belong to the access key: check the credentials",
+    "SignatureDoesNotMatch": "the secret key does not match the access key: check the credentials",
     "ExpiredToken": "the credentials have expired: renew them, and run again",
 }
 _OUTAGES = ("SlowDown", "InternalError", "ServiceUnavailable", "ServerBusy", "OperationTimedOut")
@@ -134,7 +134,7 @@ def _shared_profile() -> dict[str, str]:
     try:
         profiles.read(file, encoding="utf-8")
     except (ParserError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"{file}: cannot be read as AWS profiles: {type(exc).__name__}") from None
+        raise ConfigurationError(f"{file}: not a valid AWS credentials file: {type(exc).__name__}") from None
     profile = profiles[named or "default"] if profiles.has_section(named or "default") else {}
     if named and "aws_access_key_id" not in profile:
         raise ConfigurationError(
@@ -179,7 +179,7 @@ def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError
     if code in _CODES:
         return DestinationError(f"{url}: {_CODES[code]}")
     if _NO_STORE.search(text):
-        return StoreFailedError(f"{url}: what answers there is not an object store: check the endpoint")
+        return StoreFailedError(f"{url}: the server there is not an object store: check the endpoint")
     if isinstance(exc, FileNotFoundError):
         if kind == "put":
             return ConflictError(f"{where}: removed by another program after it was read; not written: run again")
@@ -188,6 +188,6 @@ def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError
         return DestinationError(f"{where}: no permission to {kind} it: allow this for all objects below {url}")
     if code:
         message = re.search(r"<Message>([^<]*)</Message>", text)
-        text = f"the store answers {code}" + (f": {message[1]}" if message else "")
+        text = f"the store returned {code}" + (f": {message[1]}" if message else "")
     kind_of_error = DestinationError if code and code not in _OUTAGES else StoreFailedError
     return kind_of_error(f"{where}: {re.sub(_QUERY, '', ' '.join(text.split()))[:300]}")

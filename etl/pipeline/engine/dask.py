@@ -233,7 +233,7 @@ async def _answer(future: Any) -> Answer:
     if isinstance(error, KilledWorker):
         last = error.last_worker.address
         raise SourceUnavailableError(
-            f"{error.allowed_failures + 1} workers died while they fetched one batch; see the log of the last one, {last}"
+            f"{error.allowed_failures + 1} workers died while fetching the same batch; see the log of the last one, {last}"
         )
     if isinstance(error, ExporterError):
         raise ConfigurationError(f"a Dask worker cannot fetch: {_told(error)}")

@@ -194,7 +194,7 @@ def test_what_fails_once_is_tried_again(objects, proxy, verdict):
         (Refused(403, "AccessDenied"), "no permission to put it: allow this for all objects below s3://"),
         (Refused(400, "ExpiredToken"), "the credentials have expired: renew them"),
         (Refused(404, "NoSuchBucket"), "no such bucket: create it"),
-        (Refused(400, "EntityTooLarge"), "the store answers EntityTooLarge"),
+        (Refused(400, "EntityTooLarge"), "the store returned EntityTooLarge"),
         (Refused(401), "no permission to put it"),
     ],
 )
@@ -267,7 +267,7 @@ def test_a_shared_profile_gives_the_keys(seaweed_store, tmp_path, monkeypatch, p
     ("text", "words"),
     [
         ("[sso]\nsso_session = mine\n", "the profile sso has no keys: eval"),
-        ("no section", "cannot be read as AWS profiles"),
+        ("no section", "not a valid AWS credentials file"),
     ],
 )
 def test_a_profile_without_keys_is_a_mistake_that_names_the_way(tmp_path, monkeypatch, text, words):

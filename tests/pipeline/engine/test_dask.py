@@ -154,7 +154,7 @@ async def test_a_batch_whose_workers_all_die_ends_the_run_and_what_arrived_is_ke
     async with local as running, Sandbox(world) as server:
         summary = await export(server, tmp_path, running.scheduler_address)
     assert summary.exit_code in (3, 5)
-    assert "workers died while they fetched one batch" in str(summary.problems)
+    assert "workers died while fetching the same batch" in str(summary.problems)
     assert_sound(tmp_path / "data")
     async with Sandbox(world) as server:
         assert (await job.export(settings_for(server, tmp_path / "data"))).exit_code == 0

@@ -9,7 +9,7 @@ from etl.cli.commands import app
 from etl.model.findings import Finding, Kind, Severity, alarms
 
 COMMANDS = get_command(app).commands.keys()  # type: ignore[attr-defined]
-ACTIONS = ("correct", "set", "upgrade", "inspect", "rotate", "report", "move", "leave", "if", "the next run")
+ACTIONS = ("check", "correct", "set", "upgrade", "inspect", "rotate", "report", "move", "leave", "if", "the next run")
 """What a person does who is told to do something else than to type a command."""
 
 

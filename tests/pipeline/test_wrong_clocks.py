@@ -104,7 +104,7 @@ async def test_clock_that_is_behind_makes_final_what_has_settled(export: Export,
         summary = await export(ENDED + night * DAY, ahead=-DAY)
     assert set(column(tmp_path, "export_state")) == {"exported"}
     (notice,) = summary.notices
-    assert re.fullmatch(r"this machine's clock is 1,4[0-9]{2} min behind the source's: set the one .*", notice)
+    assert re.fullmatch(r"this machine's clock is 1,4[0-9]{2} min behind the source's: check it .*", notice)
 
 
 @pytest.mark.parametrize("ahead", [timedelta(hours=-20), timedelta(hours=20)], ids=["source ahead", "source behind"])

@@ -144,7 +144,7 @@ def test_what_is_no_file_is_told_where_it_is_listed_and_never_opened_or_written_
     (files.root / "evals").symlink_to(tmp_path)
     assert [(Path(entry.path).name, entry.oddity.partition(":")[0]) for entry in files.entries("calls")] == [
         (Path(PART).name, "is a symbolic link"),
-        ("pipe", "is neither a file nor a folder: move it out of the dataset"),
+        ("pipe", "is neither a file nor a folder"),
     ]
     assert [(entry.path, bool(entry.oddity)) for entry in files.entries("evals")] == [("evals", True)]
     for path in (PART, f"{MONTH}/pipe"):

@@ -63,7 +63,7 @@ def _most(history: History, night: Night, execution: Execution) -> tuple[int, st
     if held is None or is_marked(held.row) or not _is_as_it_was(history, night, execution.execution_id):
         return 3 + len(calls) + entries, "it is new or changed"
     if execution.status not in FINISHED and night.options.get("calls") == "all":
-        return 3 + len(calls), "it runs, and its calls are wanted all the same"
+        return 3 + len(calls) + entries, "it runs, and its calls are wanted all the same"
     if held.row["export_state"] == "settling":
         return 2 + (len(calls) + entries if night.options.get("settle_by") == "refetch" else 0), "it settles"
     return 0, f"it is {held.row['export_state']}"

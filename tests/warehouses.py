@@ -278,34 +278,37 @@ def postgresql_folder() -> Path | None:
 
 
 @contextmanager
-def postgresql() -> Iterator[str]:
-    """A server of the tests' own, as another user where this one is root, whom it refuses; gives its URL."""
+def _place_of_a_server(prefix: str) -> Iterator[tuple[Path, Path, int, dict[str, Any]]]:
+    """Where its programs and its data are, its port, and how its processes start: as another user, in a folder of theirs."""
     programs = postgresql_folder()
     assert programs is not None
-    with _folder_of_another_user("postgresql-") as (folder, user):
-        (port,), data = free_ports(1), folder / "data"
+    with _folder_of_another_user(prefix) as (folder, user):
+        yield programs, folder / "data", free_ports(1)[0], {"cwd": folder, **user}
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """A server of the tests' own, as another user where this one is root, whom it refuses; gives its URL."""
+    with _place_of_a_server("postgresql-") as (programs, data, port, user):
         made = f"--pgdata={data} --auth=trust --username=tests --no-sync --encoding=UTF8".split()
-        subprocess.run([programs / "initdb", *made], check=True, capture_output=True, cwd=folder, **user)
+        subprocess.run([programs / "initdb", *made], check=True, capture_output=True, **user)
         options = {
             "listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off",
             "full_page_writes": "off", "synchronous_commit": "off", "shared_buffers": "32MB",
         }  # fmt: skip
         command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in options.items())]
-        with _running(command, "ready to accept connections", cwd=folder, **user):
+        with _running(command, "ready to accept connections", **user):
             yield f"postgresql://tests@127.0.0.1:{port}/postgres"
 
 
 @contextmanager
 def replica(primary: str) -> Iterator[str]:
     """A server that follows the one at this URL, and takes no changes; gives its URL."""
-    programs = postgresql_folder()
-    assert programs is not None
-    with _folder_of_another_user("replica-") as (folder, user):
-        (port,), data = free_ports(1), folder / "data"
+    with _place_of_a_server("replica-") as (programs, data, port, user):
         copied = f"--pgdata={data} --write-recovery-conf --no-sync --checkpoint=fast --dbname={primary}".split()
-        subprocess.run([programs / "pg_basebackup", *copied], check=True, capture_output=True, cwd=folder, **user)
+        subprocess.run([programs / "pg_basebackup", *copied], check=True, capture_output=True, **user)
         options = f"--listen_addresses=127.0.0.1 --port={port} --unix_socket_directories= --shared_buffers=32MB".split()
-        with _running([programs / "postgres", "-D", data, *options], "read-only connections", cwd=folder, **user):
+        with _running([programs / "postgres", "-D", data, *options], "read-only connections", **user):
             yield primary.replace(primary.partition("127.0.0.1:")[2].partition("/")[0], str(port))
 
 

@@ -18,9 +18,10 @@ from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned
 from etl.model import schema
 from etl.model.records import CallMetrics, DetailedCall, FetchedCall
+from etl.model.values import parsed
 from etl.transform.detail import differences
 from etl.transform.detail_evals import vouches_for_evals
-from etl.transform.drift import lost_columns, parsed, unknown_fields
+from etl.transform.drift import lost_columns, unknown_fields
 from etl.transform.flatten import call_row
 
 _MOST_FAILURES = 5
@@ -124,8 +125,7 @@ class Settling:
         self, execution: OpenExecution, rows: Mapping[str, Sequence[Any]], differing: Mapping[str, set[str]]
     ) -> set[str]:
         """The calls whose rows differ from their details in nothing but what their own metrics do not give."""
-        item, listed = execution.planned, execution.listed
-        of_execution: dict[str, Any] = {"run_test_name": item.run_test_name, "started_at": item.started_at}
+        item = execution.planned
         lacking = {
             key: {name for name in found - _NO_VALUES if rows[key][_INDEX[name]] is None}
             for key, found in differing.items()
@@ -139,12 +139,10 @@ class Settling:
         if metrics is None:
             return same - {first}
         execution.fetched[first] = metrics
-        row, _ = call_row(FetchedCall(listed=listed[first], metrics=metrics), **of_execution)
-        lost, is_other = (
-            lost_columns(schema.CALLS, metrics.payload),
-            row[_INDEX["extra"]] != rows[first][_INDEX["extra"]],
-        )
-        if odd and is_other and not lost:
+        fetched = FetchedCall(listed=execution.listed[first], metrics=metrics)
+        row, _ = call_row(fetched, run_test_name=item.run_test_name, started_at=item.started_at)
+        lost = lost_columns(schema.CALLS, metrics.payload)
+        if odd and not lost and row[_INDEX["extra"]] != rows[first][_INDEX["extra"]]:
             return set()  # the answers have their old form again, or this version knows the new one
         if row[_INDEX["row_hash"]] != rows[first][_INDEX["row_hash"]]:
             return same

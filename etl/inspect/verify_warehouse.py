@@ -157,9 +157,8 @@ def _canonical(text: str) -> str:
         said = json.loads(text, parse_int=Decimal, parse_float=Decimal)
     except ValueError:
         return text
-    return json.dumps(
-        said, sort_keys=True, default=lambda number: [str(number.normalize() + 0)]
-    )  # 1E+2 is 100, -0.0 is 0
+    # 1E+2 is 100, and -0.0 is 0.
+    return json.dumps(said, sort_keys=True, default=lambda number: [str(number.normalize() + 0)])
 
 
 def _by_item(group: Group, table: Table, rows: pa.Table) -> Mapping[str, list[tuple[Key, dict[str, Any]]]]:

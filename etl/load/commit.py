@@ -31,6 +31,7 @@ from etl.model.lifecycle import (
     Settlement,
     StoredExecution,
     export_state,
+    is_whole_as_listed,
 )
 from etl.model.records import METRICS, RUNS, DeadLetter
 from etl.transform.drift import Drift
@@ -119,8 +120,8 @@ def commit(
 def mark_deleted(dataset: Dataset, parts: Mapping[str, Part], stamp: ExportStamp) -> int:
     """Mark the rows of these executions, which lie in these parts; returns how many executions were marked.
 
-    Their dead letters go, which no run can resolve. Execution rows are written last. A run that is
-    killed between is completed by the next.
+    Their dead letters go, which no run can resolve. Execution rows are written last. A run that is killed between is completed by
+    the next.
 
     Raises:
         DestinationError: something could not be written.
@@ -199,21 +200,14 @@ def _replacement(
             for execution_id, before in known.items()
             if before and before.export_state == ExportState.EXPORTED and execution_id in listed.keys() - parts
         },
+        # A part of what was whole as it is listed verifies that, and need not be told apart.
         restamped={
             each
             for each, bundle in listed.items()
-            if bundle.dead_letters or (each in parts and not _is_as_listed(bundle, known[each]))
+            if bundle.dead_letters
+            or (each in parts and not ((before := known[each]) and is_whole_as_listed(bundle.execution, before)))
         },
         stamp=stamp.columns,
-    )
-
-
-def _is_as_listed(bundle: FlatBundle, before: StoredExecution | None) -> bool:
-    """Whether the whole execution was stored as it is listed: then what arrives of it verifies that, and need not be told apart."""
-    return (
-        before is not None
-        and before.export_state in (ExportState.EXPORTED, ExportState.SETTLING)
-        and before.fingerprint == fingerprint(bundle.execution.payload)
     )
 
 

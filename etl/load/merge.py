@@ -75,7 +75,7 @@ class Replacement:
         return subject_id != execution_id and execution_id in self.unproved and is_unlisted
 
     def is_deleted(self, table: schema.Table, call: _Pair, *, was_deleted: bool) -> bool:
-        """Whether an old row of the call that has no new one is marked: an eval that its call's entry lacks is, too."""
+        """Whether an old row of the call is marked that has no new one. So is an eval that is missing from its call's entry."""
         if call in self.deleted_calls:
             return True
         return table is schema.EVALS if call in self.listed_calls else was_deleted

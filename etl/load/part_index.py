@@ -44,7 +44,7 @@ class PartIndex:
     """One row for each execution of which the part holds anything; ``is_here``: its own row.
 
     ``held_digest`` and ``held_calls`` are what the calls and evals in the part say, ``held_at`` is when the newest of them was
-    exported, ``is_deleted`` whether none of them lacks a mark. ``versions`` are those of the part's files by table, None when they
+    exported, ``is_deleted`` whether each of them is marked. ``versions`` are those of the part's files by table, None when they
     cannot be told; ``counts`` their numbers of rows.
     """
 

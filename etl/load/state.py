@@ -159,9 +159,8 @@ def _load(part: Part, row: Mapping[str, Any], state: StoredState) -> None:
         has_newer_rows=bool(has_row and held_at and exported_at and held_at > exported_at),
         **told,
     )
-    if (
-        has_row or row["execution_id"] not in state.executions
-    ):  # a file may have been copied by hand, without its executions
+    # A file may have been copied by hand, without its executions.
+    if has_row or row["execution_id"] not in state.executions:
         state.executions[row["execution_id"]] = stored
     if row["deleted_at"] and not row["is_deleted"] and not stored.is_damaged:
         state.half_deleted.add(row["execution_id"])

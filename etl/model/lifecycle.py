@@ -250,11 +250,13 @@ def _is_settled(
     return has_all and ((is_first and completed_at is not None) or settle <= timedelta(0))
 
 
+def is_whole_as_listed(execution: Execution, known: StoredExecution) -> bool:
+    """Whether the whole execution was stored as it is listed."""
+    is_whole = known.export_state in (ExportState.EXPORTED, ExportState.SETTLING)
+    return is_whole and known.fingerprint == fingerprint(execution.payload)
+
+
 def _is_as_before(execution: Execution, known: StoredExecution, held: HeldRows) -> bool:
     """Whether neither the execution nor its calls and evals say anything new."""
-    return (
-        known.export_state in (ExportState.EXPORTED, ExportState.SETTLING)
-        and known.deleted_at is None
-        and known.fingerprint == fingerprint(execution.payload)
-        and held.calls_digest == known.calls_digest
-    )
+    is_same = known.deleted_at is None and held.calls_digest == known.calls_digest
+    return is_same and is_whole_as_listed(execution, known)

@@ -130,6 +130,14 @@ def json_text(value: Any, *, is_sorted: bool = False) -> str:
         return _escaped(value, is_sorted=is_sorted)
 
 
+def parsed(extra: str | None) -> dict[str, Any]:
+    """The object in a column ``extra``; numbers as they were written."""
+    if extra is None:
+        return {}
+    document: dict[str, Any] = json.loads(extra, parse_float=NumberLiteral, parse_int=NumberLiteral)
+    return document
+
+
 def _digits(literal: str) -> str | msgspec.Raw:
     return msgspec.Raw(literal.encode()) if math.isfinite(float(literal)) else str(literal)
 

@@ -44,7 +44,9 @@ async def bring_up_to_date(
     """
     await _rename(run, record, state, run_tests)
     if is_last:
-        for name, absent in absent_executions(record, state).items():  # now, since another list may have what one lacks
+        for name, absent in absent_executions(
+            record, state
+        ).items():  # now, since another list may have what is missing from one
             await _mark_absent(run, record, state, name, absent)
         if left := half_written(record, state):
             answers = await look_up(run, record, left)

@@ -10,8 +10,7 @@ from typing import Any
 
 from etl.model import schema
 from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall
-from etl.model.values import json_text
-from etl.transform.drift import parsed
+from etl.model.values import json_text, parsed
 from etl.transform.flatten import call_row
 from etl.transform.rows import value_at
 
@@ -71,7 +70,7 @@ def differences(
     """The columns in which fetching the call's metrics now would give another row, as far as ``COVERED_COLUMNS`` go.
 
     ``stored`` is the call's row in the order of ``schema.CALLS``; the name and the start are those of the call's execution. A
-    detail that lacks a field tells nothing, as if a column ``detail`` differed. Where metrics have no ``turn_count``, the detail
+    detail without a field tells nothing, as if a column ``detail`` differed. Where metrics have no ``turn_count``, the detail
     makes one up, which is not compared.
     """
     if any(name not in detail.payload for name in (*SAME, *(path[0] for path in _OBJECTS))):

@@ -5,14 +5,12 @@ schema does not know, was moved, renamed or written otherwise: the value exists,
 nothing in its place is the source's word.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from etl.model import schema
-from etl.model.records import NumberLiteral
-from etl.model.values import MISFIT, coercer_of
+from etl.model.values import MISFIT, coercer_of, parsed
 from etl.model.wording import counted, first_few
 from etl.transform.rows import MAKERS
 
@@ -44,10 +42,10 @@ class Drift:
 
 def find_drift(table: schema.Table, payloads: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, ...], str]:
     """The columns that no payload fills, since its form is another one, and where ``extra`` may have their values."""
-    columns, place = dict[str, None](), ""
-    for number, payload in enumerate(payloads):
+    columns, place = list[str](), ""
+    for payload in payloads:
         here = lost_columns(table, payload)
-        columns = {name: None for name in here if not number or name in columns}
+        columns = [name for name in columns or here if name in here]
         if not columns:
             return (), ""
         row, _ = MAKERS[table.name].make(dict(payload), {})
@@ -77,14 +75,6 @@ def drift_text(found: Sequence[Drift]) -> str:
     verb = "is" if len(columns) == 1 else "are"
     places = first_few([*dict.fromkeys(each.place for each in found)])
     return f"the API's answers changed: {first_few(columns)} {verb} null in {number}; {places}"
-
-
-def parsed(extra: str | None) -> dict[str, Any]:
-    """The object in the column ``extra``; numbers as they were written."""
-    if extra is None:
-        return {}
-    document: dict[str, Any] = json.loads(extra, parse_float=NumberLiteral, parse_int=NumberLiteral)
-    return document
 
 
 def _has(payload: Any, path: Path, coercer: Callable[[Any], Any]) -> bool:

@@ -360,7 +360,7 @@ MUTANTS = [
     Mutant(
         "digest of the stored calls is compared",
         "etl/model/lifecycle.py",
-        "        and held.calls_digest == known.calls_digest\n",
+        " and held.calls_digest == known.calls_digest",
         "",
         (MACHINE,),
     ),

@@ -1,4 +1,4 @@
-"""Make a warehouse equal to the dataset: compare digests, replace what differs as a whole, remove what the dataset lacks.
+"""Make a warehouse equal to the dataset: compare digests, replace what differs as a whole, remove what is not in the dataset.
 
 How a load went stands in the record of the last run.
 """

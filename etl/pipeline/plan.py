@@ -51,14 +51,15 @@ def absent_executions(record: Record, state: StoredState) -> dict[str, set[str]]
 def half_written(record: Record, state: StoredState) -> set[str]:
     """The executions that a killed run left between two files, and that no list has, nor should have.
 
-    That is: without the row that names their run test, or with one that names a run test of which no list is read.
+    That is: without the row that names their run test, or with one that names a run test of which no list is read, or that is marked
+    already.
     """
     names = {each.name for each in record.run_tests}
     left = {
         each
         for each, known in state.executions.items()
-        if known.deleted_at is None
-        and (not known.has_row or (known.has_newer_rows and known.run_test_name not in names))
+        if (known.has_newer_rows and (known.deleted_at or known.run_test_name not in names))
+        or not (known.has_row or known.deleted_at)
     }
     return left - record.listed_ids()
 

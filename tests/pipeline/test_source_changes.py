@@ -190,6 +190,21 @@ class TestAbsenceIsConfirmedById:
         assert (await nights.export(names="all")).exit_code == 0
         assert (nights.marked("evals", gone) > 0, nights.marked("executions")) == (True, 1)
 
+    async def test_execution_that_a_killed_run_unmarked_by_half_is_marked_whole_when_it_is_gone_again(
+        self, nights: Nights
+    ) -> None:
+        await nights.export()
+        gone = nights.world.run_tests[0].executions[0]
+        sandbox.delete_execution(gone)
+        await nights.export()
+        gone.is_deleted = False
+        with suppress(BaseExceptionGroup), killed_before(2):  # after the note of its start and its calls
+            await nights.export()
+        assert (nights.marked("calls", gone), nights.marked("executions", gone)) == (0, 1)
+        sandbox.delete_execution(gone)
+
+        assert ((await nights.export()).exit_code, nights.marked("calls", gone)) == (0, 3)
+
 
 class TestTheWorkspace:
     async def test_source_without_any_stored_execution_is_refused_until_that_is_said_to_be_right(

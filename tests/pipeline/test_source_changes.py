@@ -9,13 +9,11 @@ import msgspec
 import pytest
 
 from etl import sandbox
-from etl.errors import DestinationError
-from etl.load.files.local import LocalFiles
 from etl.model.findings import Kind
 from etl.model.keys import default_key
-from etl.model.records import METRICS, RUN_TESTS, RUNS
+from etl.model.records import METRICS, RUN_TESTS
 from etl.pipeline import lists
-from etl.sandbox import Call, Fault, Sandbox, SandboxRequest
+from etl.sandbox import Call, Fault, SandboxRequest
 from etl.sandbox.dispatch import not_found
 from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_equals_world
@@ -114,22 +112,6 @@ class TestAbsenceIsConfirmedById:
         assert (healed.exit_code, nights.marked("calls")) == (0, 0)
         assert_equals_world(tmp_path, nights.world)
 
-    async def test_execution_that_cannot_be_looked_up_stays_and_is_told_until_it_can(self, nights: Nights) -> None:
-        await nights.export()
-        gone, unknown = nights.world.run_tests[0].executions[:2]
-        for execution in (gone, unknown):
-            sandbox.delete_execution(execution)
-        nights.server.fault = lambda request, _nth: (
-            Fault(status=500) if request.query.get("execution_id") == unknown.execution_id else None
-        )
-
-        told = await nights.export(api={"max_tries": 1})
-        nights.server.fault = None
-        healed = await nights.export()
-
-        assert (told.exit_code, Kind.LOOK_UP_FAILED in kinds(told), told.run_tests[0].deleted) == (3, True, 1)
-        assert (healed.exit_code, nights.marked("executions")) == (0, 2)
-
     async def test_nothing_is_looked_up_for_a_list_that_is_not_proved(self, nights: Nights) -> None:
         await nights.export()
         first = nights.world.run_tests[0]
@@ -140,40 +122,6 @@ class TestAbsenceIsConfirmedById:
 
         assert (summary.exit_code, Kind.ROW_UNREADABLE in kinds(summary)) == (3, True)
         assert nights.marked("executions") == 0
-
-    async def test_dead_letters_of_a_deleted_execution_go(self, nights: Nights) -> None:
-        gone = nights.world.run_tests[0].executions[0]
-        bad = gone.calls[0].call_execution_id
-        nights.server.fault = lambda request, _nth: (
-            Fault(status=500) if request.query.get("call_execution_id") == bad else None
-        )
-        assert (await nights.export(api={"max_tries": 1})).exit_code == 3
-        sandbox.delete_execution(gone)
-
-        assert (await nights.export()).exit_code == 0
-        assert nights.rows("errors") == []
-
-    @pytest.mark.parametrize("table", ["evals", "executions"])
-    async def test_rows_that_a_failed_run_left_without_an_execution_are_marked_when_that_is_gone(
-        self, nights: Nights, monkeypatch: pytest.MonkeyPatch, table: str
-    ) -> None:
-        publish = LocalFiles.publish
-
-        def fail(files: LocalFiles, path: str, data: bytes) -> None:
-            if path.startswith(f"{table}/"):
-                raise DestinationError(f"{path}: No space left on device")
-            publish(files, path, data)
-
-        monkeypatch.setattr(LocalFiles, "publish", fail)
-        assert (await nights.export()).exit_code == 6
-        monkeypatch.undo()
-        gone = nights.world.run_tests[0].executions[0]
-        sandbox.delete_execution(gone)
-
-        first, quiet = await nights.export(), await nights.export()
-
-        assert (first.exit_code, quiet.exit_code, quiet.requests) == (0, 0, 2)
-        assert nights.marked("calls", gone) == 3 == nights.marked("calls")
 
     async def test_execution_that_a_killed_run_marked_by_half_is_marked_whole_though_its_run_test_is_gone(
         self, nights: Nights
@@ -282,26 +230,6 @@ class TestNothingMoves:
         assert_equals_world(tmp_path, nights.world)
         assert (await nights.export(names="all")).requests == 4 + 2
 
-    @pytest.mark.parametrize("is_narrowed", [True, False], ids=["narrowed run", "both names configured"])
-    async def test_execution_that_was_deleted_before_its_run_test_was_renamed_is_marked_under_the_new_name(
-        self, nights: Nights, is_narrowed: bool
-    ) -> None:
-        first, second = nights.world.run_tests
-        old = first.name
-        await nights.export(names="all")
-        sandbox.rename_run_test(first, "A new name")
-        sandbox.delete_execution(first.executions[0])
-        names = ["A new name", old, second.name]
-
-        if is_narrowed:
-            await nights.export(names="all", only=["A new name"])
-        else:
-            await nights.export(names=names)
-        await nights.export(names="all")
-
-        assert nights.marked("executions", first.executions[0]) == 1
-        assert {row["run_test_name"] for row in nights.rows("executions")} == {"A new name", second.name}
-
     async def test_configured_key_counts_for_what_is_new_alone(self, nights: Nights, tmp_path: Path) -> None:
         first, second = nights.world.run_tests
         await nights.export()
@@ -369,21 +297,6 @@ class TestRunTestsThatAreGone:
         await nights.export(names="all")
         assert nights.server.count(METRICS, run_test_name=gone.name) == 0
 
-    async def test_executions_of_a_deleted_run_test_are_marked_where_another_one_has_its_name_now(
-        self, nights: Nights, tmp_path: Path
-    ) -> None:
-        """By their ids the API still gives them; their details it does not."""
-        await nights.export(names="all")
-        gone = nights.world.run_tests.pop(0)
-        sandbox.rename_run_test(nights.world.run_tests[0], gone.name)
-
-        summary = await nights.export(names="all")
-
-        assert (summary.exit_code, kinds(summary)[:2]) == (0, [Kind.RENAMED, Kind.DELETED])
-        assert nights.marked("executions") == len(gone.executions)
-        assert nights.marked("calls") == sum(len(execution.calls) for execution in gone.executions)
-        assert_equals_world(tmp_path, nights.world)
-
     async def test_run_test_that_exists_and_is_missing_from_the_list_of_run_tests_is_exported_as_ever(
         self, nights: Nights, tmp_path: Path
     ) -> None:
@@ -433,30 +346,6 @@ class TestListsCountWithRespectToTheirStart:
 # what an incomplete execution may keep
 
 
-@pytest.mark.parametrize("is_renamed", [False, True])
-async def test_calls_of_before_a_rerun_are_not_kept_where_its_list_failed_or_its_run_test_was_renamed(
-    nights: Nights, *, is_renamed: bool
-) -> None:
-    run_test = nights.world.run_tests[0]
-    execution = run_test.executions[0]
-    await nights.export()
-    sandbox.rerun_execution(execution, nights.now)
-    sandbox.finish_execution(execution, random.Random(5), nights.now)
-    nights.server.fault = lambda request, _nth: (
-        Fault(status=400)
-        if request.path == RUNS and request.query.get("execution_id") == execution.execution_id
-        else None
-    )
-    failed = await nights.export()
-    nights.server.fault = None
-    if is_renamed:
-        sandbox.rename_run_test(run_test, "Another name")
-    healed = await nights.export(export={"settle_hours": 0})
-
-    assert (failed.exit_code, healed.exit_code) == (3, 0)
-    assert_equals_world(nights.folder, nights.world)
-
-
 async def test_rename_passes_off_no_call_as_fetched(nights: Nights) -> None:
     """It gives all rows a new time; the execution that was rerun could not be fetched that night."""
     run_test = nights.world.run_tests[0]
@@ -476,31 +365,6 @@ async def test_rename_passes_off_no_call_as_fetched(nights: Nights) -> None:
 
     assert (failed.exit_code, healed.exit_code) == (3, 0)
     assert_equals_world(nights.folder, nights.world)
-
-
-async def test_resumed_execution_of_many_pages_misses_no_call_where_another_is_deleted_while_they_are_read(
-    tmp_path: Path,
-) -> None:
-    world = settled_world(run_tests=1, executions=1, calls=12, calls_spread=0)
-    (execution,) = world.run_tests[0].executions
-    calls = sandbox.listable_calls(execution)
-    async with Sandbox(world, max_limit=4) as server:
-        nights = Nights(server, tmp_path)
-        later = {call.call_execution_id for call in calls[5:]}
-        server.fault = lambda request, _nth: (
-            Fault(status=400) if request.query.get("call_execution_id") in later else None
-        )
-        assert (await nights.export()).exit_code == 3
-        server.fault = None
-
-        def delete(request: SandboxRequest) -> None:
-            if request.query.get("page") == "3" and request.path == RUNS:
-                calls[0].is_deleted = True
-
-        server.on_request = delete
-        assert (await nights.export()).exit_code == 0
-    living = {row["call_execution_id"] for row in nights.rows("calls") if row["deleted_at"] is None}
-    assert living == {call.call_execution_id for call in calls[1:]}
 
 
 async def test_key_of_another_workspace_is_refused_where_one_of_its_lists_fails(nights: Nights) -> None:

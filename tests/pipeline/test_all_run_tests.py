@@ -11,7 +11,6 @@ import pytest
 
 from etl import sandbox
 from etl.errors import ExporterError
-from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.model.records import RUN_TESTS
 from etl.pipeline import job
@@ -115,16 +114,6 @@ async def test_run_tests_of_one_name_are_exported_as_one_and_told(
     assert_equals_world(tmp_path, server.world)
 
 
-@pytest.mark.parametrize("name", ["a/b?c=d&e", 'quo"te\nd', "ナイトリー", "\x07", "x" * 255])
-async def test_any_name_is_exported(server: Sandbox, export: Export, tmp_path: Path, name: str) -> None:
-    add_run_test(server, name)
-
-    summary = await export()
-
-    assert (summary.exit_code, summary.problems) == (0, [])
-    assert name in {row["run_test_name"] for row in rows_of(tmp_path, "calls")}
-
-
 @pytest.mark.parametrize("name", ["", "  ", " Checkout flow", "Refund chat\n", "\ud800"])
 async def test_name_by_which_nothing_can_be_asked_for_is_a_problem(
     server: Sandbox, export: Export, tmp_path: Path, name: str
@@ -142,32 +131,6 @@ async def test_name_by_which_nothing_can_be_asked_for_is_a_problem(
     assert problem.startswith(f"run test {nameless.run_test_id} was left out: the API cannot find it")
     assert f"the API cannot find it by the name {name!r}: rename it at the source" in problem
     assert len(rows_of(tmp_path, "executions")) == 12
-
-
-def add_one_at(server: Sandbox, *requests: int) -> Callable[[SandboxRequest], None]:
-    """A new run test just before each of these requests for run tests is answered; before every one when none is named."""
-
-    def add(request: SandboxRequest) -> None:
-        nth = server.count(RUN_TESTS)
-        if request.path == RUN_TESTS and (nth in requests or not requests):
-            add_run_test(server, f"New at {nth}", seed=100 + nth)
-
-    return add
-
-
-async def test_list_that_is_never_proved_is_a_problem_and_what_it_showed_is_exported(
-    server: Sandbox, export: Export, tmp_path: Path
-) -> None:
-    server.on_request = add_one_at(server)
-
-    summary = await export()
-
-    assert summary.exit_code == 3
-    assert [each.kind for each in summary.findings] == [Kind.RUN_TESTS_UNKNOWN]
-    assert all(each.is_complete for each in summary.run_tests)
-    server.on_request = None
-    assert (await export()).exit_code == 0
-    assert_equals_world(tmp_path, server.world)
 
 
 async def test_row_that_the_list_of_run_tests_cannot_give_is_a_problem(

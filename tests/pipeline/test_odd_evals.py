@@ -75,25 +75,6 @@ def requests_of(server: Sandbox, execution: Execution) -> dict[str, int]:
     }
 
 
-async def test_execution_whose_evals_cannot_be_summed_up_is_exported_with_them(
-    server: Sandbox, export: Export, tmp_path: Path
-) -> None:
-    spoil_with_a_number(server)
-    first = await export()
-    assert (first.exit_code, first.problems) == (0, [])
-    assert_equals_world(tmp_path, server.world)
-    sent = {"list": 2, "without evals": 0, "detail": 1, "entries": CALLS, "metrics": CALLS}
-    assert requests_of(server, odd_execution(server)) == sent
-    numbers = [row for row in rows_of(tmp_path, "evals") if row["output_type"] == "numeric"]
-    assert len(numbers) == CALLS
-
-    await export()
-    server.requests.clear()
-    quiet = await export()
-    assert (quiet.exit_code, quiet.requests) == (0, 1), "once final, it costs nothing"
-    assert_equals_world(tmp_path, server.world)
-
-
 @pytest.mark.parametrize("has_detail", [True, False])
 async def test_list_that_is_500_first_and_does_not_answer_then_hides_no_call(
     server: Sandbox, export: Export, tmp_path: Path, *, has_detail: bool

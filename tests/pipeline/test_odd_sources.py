@@ -139,40 +139,6 @@ async def test_run_that_takes_too_long_stops_in_order_and_the_next_goes_on(
     assert_equals_world(tmp_path, server.world)
 
 
-@pytest.mark.parametrize(
-    ("again", "is_changed"),
-    [
-        ({"settings": {"export": {"scrub_requests": 999}}}, False),
-        ({"full_refresh": True}, False),
-        ({"full_refresh": True}, True),
-    ],
-)
-async def test_run_that_is_stopped_leaves_the_state_of_what_it_did_not_verify(
-    server: Sandbox, export: Export, tmp_path: Path, again: dict[str, Any], *, is_changed: bool
-) -> None:
-    """Some calls of an execution have arrived by then, and say what is stored, unless one has changed."""
-    await export()
-    before = {row["execution_id"]: (row["export_state"], row["verified_at"]) for row in rows_of(tmp_path, "executions")}
-    execution = server.world.run_tests[0].executions[0]
-    slow = execution.calls[0].call_execution_id
-    execution.calls[1].total_cost_cents = 4321 if is_changed else execution.calls[1].total_cost_cents
-    server.fault = lambda request, _nth: (
-        Fault(is_hanging=True) if request.query.get("call_execution_id") == slow else None
-    )
-    limited = {"export": {**again.get("settings", {}).get("export", {}), "max_runtime_minutes": 0.02}}
-    stopped = await export(**again | {"settings": limited})
-    after = {row["execution_id"]: (row["export_state"], row["verified_at"]) for row in rows_of(tmp_path, "executions")}
-    server.fault = None
-    quiet = await export()
-
-    assert stopped.exit_code == 3
-    assert (after[execution.execution_id] == before[execution.execution_id]) == (not is_changed)
-    states = {state for state, _ in after.values()}
-    assert states == ({"exported", "incomplete"} if is_changed else {"exported"})
-    assert (quiet.exit_code, quiet.requests == 2) == (0, not is_changed)
-    assert_equals_world(tmp_path, server.world)
-
-
 async def test_documented_spelling_gives_the_same_dataset(tmp_path: Path) -> None:
     world = settled_world(run_tests=2, executions=4, calls=10)
     documented = Fault(

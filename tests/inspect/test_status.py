@@ -19,7 +19,7 @@ from etl.inspect.verdict import judge
 from etl.load.files import local
 from etl.load.files.local import LocalFiles
 from etl.load.last_run import Attempt, update_last_run
-from etl.load.layout import INDEX, LAST_RUN
+from etl.load.layout import INDEX
 from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.pipeline import job
@@ -129,24 +129,6 @@ async def test_what_the_index_knows_needs_no_file_and_without_it_nothing_else_is
     assert not {path.partition("/")[0] for path in opened} & {"executions", "calls", "evals"}
     (tmp_path / "data" / INDEX).unlink()
     assert status_of(tmp_path, now=now) == from_index
-
-
-async def test_what_no_row_shows_is_told_until_a_run_has_found_it_out(server: Sandbox, tmp_path: Path) -> None:
-    await export(server, tmp_path)
-    name = server.world.run_tests[0].name
-    server.fault = lambda request, _nth: Fault(status=500) if request.query.get("run_test_name") == name else None
-    summary = await job.export(
-        settings_for(server, tmp_path / "data", api={"max_tries": 1}), clock=lambda: NIGHT + timedelta(days=1)
-    )
-    found = status_of(tmp_path, now=NIGHT + timedelta(days=1, hours=5))
-    server.fault = None
-    await export(server, tmp_path, night=2)
-
-    assert summary.exit_code == 3
-    (finding,) = found.findings
-    assert (finding.kind, finding.subject) == (Kind.LIST_FAILED, name)
-    assert judge(found).text == f"Not good: {finding}"
-    assert judge(status_of(tmp_path, now=NIGHT + timedelta(days=2, hours=5))).is_good
 
 
 async def test_runs_within_a_second_are_told_newest_first(server: Sandbox, tmp_path: Path) -> None:
@@ -294,26 +276,6 @@ async def test_other_settings_files_of_the_dataset_make_a_status_neither_fresh_n
     await export(server, tmp_path, run_tests=[*mine, *theirs], night=2)
     assert told([*mine, *theirs], day=2).complete_at == NIGHT + timedelta(days=2)
     assert judge(told(mine, day=2)) == stale
-
-
-async def test_first_run_that_was_killed_leaves_run_tests_that_were_never_complete(
-    server: Sandbox, tmp_path: Path
-) -> None:
-    """None of them is left out: it exported all that there is."""
-    await export(server, tmp_path, run_tests="all")
-    attempt = Attempt(started_at=NIGHT, export_run_id="killed")
-    (tmp_path / "data" / LAST_RUN).unlink()
-    shutil.rmtree(tmp_path / "data" / "runs")
-    update_last_run(LocalFiles(tmp_path / "data"), {"scope": "all", "attempt": attempt})
-
-    found = status_of(tmp_path)
-
-    assert [(each.is_configured, each.is_complete, each.complete_at) for each in found.run_tests] == [
-        (True, False, None)
-    ] * 2
-    assert judge(found).text == "Not good: the last run was killed or crashed, and no earlier run was complete"
-    assert [each.kind for each in found.findings] == [Kind.RUN_LOST]
-    assert "it was killed or crashed" in found.findings[0].text
 
 
 async def test_narrowed_run_does_not_hide_what_is_wrong_with_the_list_of_run_tests(

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -24,19 +24,14 @@ from etl.sandbox import Sandbox, add_execution
 from etl.settings import Settings
 from tests.e2e.command import COMMAND, Ended
 from tests.support import API_KEY, SECRET_KEY
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox, settled_world
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "docs" / "deploy"
 KUBERNETES = "1.31"
 IN_VAIN = {ExitCode.BUG, ExitCode.CONFIGURATION, ExitCode.PARTIAL, ExitCode.KEY_REFUSED, ExitCode.DESTINATION_FAILED}
 """Exit codes after which trying again at once cannot help."""
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=1, executions=1, calls=2)) as running:
-        yield running
+server = a_sandbox(run_tests=1, executions=1, calls=2)
 
 
 def here(text: str, folder: Path) -> str:

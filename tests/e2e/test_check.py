@@ -1,6 +1,5 @@
 """``metrics-etl check``: one line for each thing that an export needs, and the exit code that it would end with."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -8,15 +7,10 @@ import pytest
 from etl.pipeline.preflight import Subject
 from etl.sandbox import Sandbox
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 SUBJECTS = [each.value for each in Subject if each is not Subject.WAREHOUSE]  # none is named here
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=3, executions=1, calls=1)) as running:
-        yield running
+server = a_sandbox(run_tests=3, executions=1, calls=1)
 
 
 def outcomes(result: Ended) -> dict[str, str]:

@@ -2,26 +2,19 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pytest
 
 from etl.load import layout
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import COMMAND, Ended, environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox, settled_world
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=3, calls=4)) as running:
-        yield running
+server = a_sandbox(run_tests=2, executions=3, calls=4)
 
 
 async def export(server: Sandbox, folder: Path, *arguments: str) -> Ended:

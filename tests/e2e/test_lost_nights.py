@@ -3,22 +3,16 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 BARE = {"PATH": os.environ["PATH"]}
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=2, calls=2)) as running:
-        yield running
+server = a_sandbox(run_tests=2, executions=2, calls=2)
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from etl.load.layout import IDENTITY, LAST_RUN, LOCK
 from etl.model.schema import CALLS
 from etl.sandbox import Sandbox
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings
-from tests.support import API_KEY, SECRET_KEY
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 COMMANDS = ("status", "verify", "check", "run")
 
@@ -44,11 +43,7 @@ def bomb(path: Path) -> None:
     pq.write_table(pa.table(columns, schema=CALLS.arrow_schema), path)
 
 
-@pytest.fixture
-async def server():
-    world = settled_world(run_tests=1, executions=2, calls=3)
-    async with Sandbox(world, api_key=API_KEY, secret_key=SECRET_KEY) as running:
-        yield running
+server = a_sandbox(run_tests=1, executions=2, calls=3)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -10,13 +9,9 @@ import pytest
 
 from etl.sandbox import Fault, Sandbox, SandboxRequest
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, without_uvloop, write_settings
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=3, calls=5)) as running:
-        yield running
+server = a_sandbox(run_tests=2, executions=3, calls=5)
 
 
 def names(server: Sandbox) -> list[str]:

@@ -1,12 +1,9 @@
 """``metrics-etl status`` as a command: without keys or network, in one screen. What it finds: ``tests/inspect/test_status.py``."""
 
 import os
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from etl import sandbox
 from etl.pipeline import job
@@ -14,17 +11,12 @@ from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import assert_documented, environment, metrics_etl, write_settings
 from tests.e2e.terminal import Terminal
 from tests.support import settings_for
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 NIGHT = datetime(2026, 11, 1, 2, tzinfo=UTC)
 BARE = {"PATH": os.environ["PATH"]}
 """No key, no settings file, no server."""
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=6, calls=3, include_unfinished=True)) as running:
-        yield running
+server = a_sandbox(run_tests=2, executions=6, calls=3, include_unfinished=True)
 
 
 async def export(server: Sandbox, tmp_path: Path, *, night: int = 0, **options: Any) -> None:

@@ -8,7 +8,6 @@ import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -26,17 +25,11 @@ from etl.model import schema
 from etl.sandbox import Sandbox
 from tests.e2e.command import COMMAND, assert_documented, ended, environment, metrics_etl, start, write_settings
 from tests.e2e.warm import fork_server
-from tests.support import API_KEY, SECRET_KEY
 from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into, of_the_page
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 NOT_LOADED = "the last run was not loaded into the warehouse"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=3, calls=3), api_key=API_KEY, secret_key=SECRET_KEY) as it:
-        yield it
+server = a_sandbox(run_tests=2, executions=3, calls=3)
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """One execution's list of calls, over loopback: whole in one page where that can be had, and proved by a count where not."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from etl.errors import NotFoundError
@@ -10,15 +8,10 @@ from etl.model.records import RUNS
 from etl.sandbox import Execution, Fault, Sandbox
 from tests.bundles import planned
 from tests.support import cap_pages, client_of
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 CALLS = 10
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=1, executions=1, calls=CALLS)) as running:
-        yield running
+server = a_sandbox(run_tests=1, executions=1, calls=CALLS)
 
 
 def execution(server: Sandbox) -> Execution:

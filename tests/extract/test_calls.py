@@ -1,7 +1,7 @@
 """The crawl over loopback: every planned execution comes out once and whole, or says what is missing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -14,17 +14,12 @@ from etl.sandbox import Fault, Sandbox, delete_call, delete_execution, touch_cal
 from tests.bundles import planned
 from tests.extract.held import resumed, settling_of
 from tests.support import cap_pages, client_of
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 NO_CALLS = "00000000-0000-4000-8000-000000000000"
 GONE, SILENT, MARKED = (f"00000000-0000-4000-8000-00000000000{number}" for number in (1, 2, 3))
 LAST = "ffffffff-ffff-4fff-bfff-ffffffffffff"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=1, executions=6, calls=5)) as sandbox:
-        yield sandbox
+server = a_sandbox(run_tests=1, executions=6, calls=5)
 
 
 def executions(server: Sandbox) -> list[SandboxExecution]:

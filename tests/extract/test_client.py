@@ -43,18 +43,13 @@ from etl.model.records import METRICS
 from etl.sandbox import Fault, Sandbox
 from etl.version import __version__
 from tests.support import API_KEY, SECRET_KEY, client_of
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 CANARIES = {"api_key": "canary-key-7f3a", "secret_key": "canary-secret-91bc"}
 OK = b'{"status": true, "result": {"execution_id": "x", "status": "completed"}}'
 ANY = get_execution("x")
 HTML = {"Content-Type": "text/html"}
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(executions=2, calls=3)) as sandbox:
-        yield sandbox
+server = a_sandbox(executions=2, calls=3)
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,15 +25,10 @@ from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, add_run_test
 from tests.support import settings_for
 from tests.warehouses import Place
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox, settled_world
 
 NIGHT = datetime(2026, 11, 1, 2, tzinfo=UTC)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=6, calls=3, include_unfinished=True)) as running:
-        yield running
+server = a_sandbox(run_tests=2, executions=6, calls=3, include_unfinished=True)
 
 
 async def export(server: Sandbox, tmp_path: Path, *, night: int = 0, **options: Any) -> None:

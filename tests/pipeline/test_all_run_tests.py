@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,11 @@ from etl.sandbox import Execution, Fault, RunTest, Sandbox, SandboxRequest
 from etl.sandbox.generate import new_id
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox, settled_world
 
 NIGHT = datetime.now(UTC)
 Export = Callable[..., Any]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=3, executions=4, calls=3)) as running:
-        yield running
+server = a_sandbox(run_tests=3, executions=4, calls=3)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import shutil
 import threading
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,15 +21,10 @@ from etl.settings import Settings, sections
 from tests.loads import first_export
 from tests.support import settings_for
 from tests.warehouses import Place, assert_equals_dataset, load_into, new_duckdb
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=3, calls=3)) as running:
-        yield running
+server = a_sandbox(run_tests=2, executions=3, calls=3)
 
 
 async def night(settings: Settings, number: int) -> Summary:

@@ -1,6 +1,6 @@
 """Lists that lie: those that never end are left after a bounded number of pages, and those that are malformed say how."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,10 @@ from etl.sandbox.sdk import execution_page, run_execution
 from etl.sandbox.simulate import run_tests_page
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import cap_pages, settings_for
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox, settled_world
 
 Edit = Callable[[dict[str, Any], int], dict[str, Any]]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=4, calls=3)) as running:
-        yield running
+server = a_sandbox(run_tests=2, executions=4, calls=3)
 
 
 def page_of(server: Sandbox, request: SandboxRequest, kind: str, edit: Edit) -> Fault | None:

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import textwrap
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,11 @@ from etl.sandbox import Fault, Sandbox
 from etl.settings import Settings
 from tests.metric_samples import samples
 from tests.support import settings_for
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 MONITORING = Path(__file__).parents[2] / "docs" / "monitoring.md"
 EPOCH, DAY, HOUR = datetime(1970, 1, 1, tzinfo=UTC), timedelta(days=1), timedelta(hours=1)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=2, calls=3)) as running:
-        yield running
+server = a_sandbox(run_tests=2, executions=2, calls=3)
 
 
 def configured(server: Sandbox, folder: Path, *, run_tests: Any = None, **sections: Any) -> Settings:

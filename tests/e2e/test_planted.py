@@ -161,17 +161,3 @@ async def test_what_no_reader_takes_for_data_stops_nobody_and_verify_names_it(se
     assert results["status"].stdout.startswith("Good: ")
     assert [each["kind"] for each in rows.document["findings"]] == ["foreign_file"] * len(others)
     assert (len(etl.read_calls(exported / "data")), len(etl.read_table(exported / "data", "runs"))) == (6, 2)
-
-
-async def test_foreign_parquet_beside_a_part_is_refused_by_name(server: Sandbox, exported: Path) -> None:
-    part = next((exported / "data" / "calls").rglob("*.parquet"))
-    copy = part.with_name("Copy of part-0.PARQUET")
-    copy.write_bytes(part.read_bytes())
-
-    results = await each_command(server, exported)
-
-    assert exit_codes(results) == {"status": 0, "verify": 3, "check": 6, "run": 6}
-    assert f"{copy}: not a file of this dataset; move it elsewhere" in results["run"].stderr
-    assert results["status"].stdout.startswith(
-        f"Not good: {str(copy.relative_to(exported / 'data'))!r}: is not a file of this dataset"
-    )

@@ -257,25 +257,6 @@ async def test_first_signal_ends_what_waits_for_the_warehouse_and_an_export_is_k
     assert_equals_dataset(in_postgresql, tmp_path / "data")
 
 
-async def test_killed_load_that_waits_for_a_lock_is_ended_by_the_server(
-    server: Sandbox, tmp_path: Path, in_postgresql: Place
-) -> None:
-    """Else it would take its locks once it gets them, and keep them."""
-    write_warehouse(tmp_path, server, in_postgresql)
-    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
-    waits = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    with closing(in_postgresql.open()) as other:
-        other._session.execute(f"LOCK TABLE {in_postgresql.namespace}.calls")
-        process = await start("load", "--full", cwd=tmp_path, env=environment(server))
-        while not await asyncio.to_thread(in_postgresql.query, waits):
-            pass
-        process.kill()
-        await ended(process)
-        async with asyncio.timeout(30):
-            while await asyncio.to_thread(in_postgresql.query, waits):
-                pass
-
-
 async def test_the_page_s_sql_answers_in_postgresql(server: Sandbox, tmp_path: Path, in_postgresql: Place) -> None:
     write_warehouse(tmp_path, server, in_postgresql)
     await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))

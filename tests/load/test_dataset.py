@@ -180,22 +180,6 @@ def test_a_partition_that_may_not_be_looked_at_is_not_taken_for_empty(dataset, t
         dataset.commit_rows(schema.CALLS, Part(KEY, place()), arriving, Replacement(["e9"]))
 
 
-def test_each_run_is_recorded_in_a_file_of_its_own(dataset, tmp_path):
-    started_at = datetime(2026, 11, 1, 2, tzinfo=UTC)
-    for run in ("run-1", "run-2"):
-        row = {"export_run_id": run, "started_at": started_at, "exit_code": 0}
-        dataset.record_run(started_at.date(), run, table_of(schema.RUNS_TABLE, [row]))
-    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.parquet")) == [
-        "runs/month=2026-11/run-1.parquet",
-        "runs/month=2026-11/run-2.parquet",
-    ]
-    assert rows(tmp_path, "runs", "export_run_id", "started_at", "exit_code", "message") == [
-        ("run-1", started_at, 0, None),
-        ("run-2", started_at, 0, None),
-    ]
-    assert wrong_schemas(tmp_path) == []
-
-
 def test_new_dataset_is_given_an_id_once(dataset, tmp_path):
     (tmp_path / IDENTITY).unlink()
     assert read_identity(dataset.files) is None

@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,13 @@ from etl.errors import ExporterError
 from etl.model.keys import default_key
 from etl.model.records import RUN_TESTS
 from etl.pipeline import job
-from etl.pipeline.summary import Summary
-from etl.sandbox import Execution, Fault, RunTest, Sandbox, SandboxRequest
+from etl.sandbox import Fault, RunTest, Sandbox, SandboxRequest
 from etl.sandbox.generate import new_id
 from tests.e2e.truth import assert_equals_world, rows_of
+from tests.pipeline.nights import NIGHT, Nights
 from tests.support import settings_for
 from tests.worlds import a_sandbox, settled_world
 
-NIGHT = datetime.now(UTC)
 Export = Callable[..., Any]
 server = a_sandbox(run_tests=3, executions=4, calls=3)
 
@@ -29,20 +28,7 @@ server = a_sandbox(run_tests=3, executions=4, calls=3)
 @pytest.fixture
 def export(server: Sandbox, tmp_path: Path) -> Export:
     """One night's export of everything; each one is a day later than the one before."""
-    nights = iter(range(1, 99))
-
-    async def run(
-        *,
-        only: list[str] = [],  # noqa: B006
-        since: date | None = None,
-        api: dict[str, Any] | None = None,
-        **options: Any,
-    ) -> Summary:
-        night = NIGHT + timedelta(days=next(nights))
-        settings = settings_for(server, tmp_path / "data", run_tests="all", api=api or {})
-        return await job.export(settings.only(only, since=since), clock=lambda: night, **options)
-
-    return run
+    return partial(Nights(server, tmp_path).export, names="all")
 
 
 def add_run_test(server: Sandbox, name: str, seed: int = 7) -> RunTest:
@@ -144,28 +130,16 @@ async def test_row_that_the_list_of_run_tests_cannot_give_is_a_problem(
     assert len(rows_of(tmp_path, "executions")) == 13
 
 
-async def test_some_of_all_and_a_later_day(server: Sandbox, export: Export, tmp_path: Path) -> None:
+async def test_some_of_all_are_exported_by_their_names(server: Sandbox, export: Export) -> None:
     """A name is taken as it is: nothing has to be discovered for it."""
-    days = sorted(each.started_at.date() for run_test in server.world.run_tests for each in run_test.executions)
     name = server.world.run_tests[1].name
 
     some = await export(only=[name])
     assert (some.exit_code, [each.name for each in some.run_tests], server.count(RUN_TESTS)) == (0, [name], 0)
     assert some.notices == []
 
-    recent = await export(since=days[-1])
-    assert recent.exit_code == 0
-    assert min(each.started_at.date() for each in fetched(server, recent)) == days[-1]
     unknown = await export(only=["No such test"])
     assert "the API has no run test with this name" in unknown.problems[0]
-
-
-def fetched(server: Sandbox, summary: Summary) -> list[Execution]:
-    """The executions whose calls were asked for since the list of run tests was."""
-    first = next(number for number, request in enumerate(server.requests) if request.path == RUN_TESTS)
-    asked = {request.query.get("execution_id") for request in server.requests[first:]}
-    assert summary.requests > 5
-    return [each for run_test in server.world.run_tests for each in run_test.executions if each.execution_id in asked]
 
 
 async def test_plan_discovers_too_and_says_what_it_could_not(server: Sandbox, tmp_path: Path) -> None:

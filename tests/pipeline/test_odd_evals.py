@@ -2,23 +2,19 @@
 
 import json
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from etl.model.records import DETAIL, METRICS, RUNS
-from etl.pipeline import job
-from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, Sandbox, SandboxRequest
 from tests.e2e.truth import assert_equals_world, rows_of
-from tests.support import settings_for
+from tests.pipeline.nights import Nights
 from tests.worlds import settled_world
 
-FIRST_NIGHT = datetime(2026, 10, 30, 20, tzinfo=UTC)
 CALLS = 6
-MAX_TRIES = 2
 Export = Callable[..., Any]
 
 
@@ -34,14 +30,7 @@ async def server() -> AsyncIterator[Sandbox]:
 @pytest.fixture
 def export(server: Sandbox, tmp_path: Path) -> Export:
     """One night's export."""
-    nights = iter(range(99))
-
-    async def run(**sections: Any) -> Summary:
-        night = FIRST_NIGHT + timedelta(days=next(nights))
-        settings = settings_for(server, tmp_path / "data", api={"max_tries": MAX_TRIES}, **sections)
-        return await job.export(settings, clock=lambda: night)
-
-    return run
+    return partial(Nights(server, tmp_path).export, api={"max_tries": 2})
 
 
 def odd_execution(server: Sandbox) -> Execution:

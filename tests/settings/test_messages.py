@@ -201,11 +201,6 @@ UNKNOWN = "environment: METRICS_ETL"
             "100",
             "environment: METRICS_ETL_API is a section: set its keys instead",
         ),
-        (
-            "METRICS_ETL_API",
-            "fast",
-            "environment: METRICS_ETL_API is a section: set its keys instead",
-        ),
         ("FI_BASE_URL", "nonsense", "environment: FI_BASE_URL must be an https:// address, got 'nonsense'"),
         ("FI_API_KEY", "", "no key: set FI_API_KEY, or FI_API_KEY_FILE to the path of a file with the key"),
         *(

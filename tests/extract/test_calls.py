@@ -103,6 +103,14 @@ async def test_each_planned_execution_comes_out_once_with_all_its_calls(
     assert work.counts.listings == 6
 
 
+async def test_larger_page_that_failed_once_is_tried_again(server):
+    server.fault = lambda request, nth: Fault(status=502) if (request.query.get("limit"), nth) == ("8", 1) else None
+    execution = executions(server)[0]
+    bundles, _ = await crawl(server, [execution.execution_id], page_limit=4)
+    assert fetched_ids(bundles[execution.execution_id]) == call_ids(execution)
+    assert [request.query["limit"] for request in server.requests if request.path == RUNS] == ["4", "8", "8"]
+
+
 async def test_executions_are_begun_in_the_order_of_the_plan(server):
     await crawl(server, concurrency=1)
     listed = [request.query["execution_id"] for request in server.requests if request.path == RUNS]

@@ -140,32 +140,6 @@ async def test_environment_and_home_change_nothing(server, monkeypatch, tmp_path
 # What is asked again
 
 
-async def test_answer_comes_through_after_any_mixture_of_faults(server):
-    faults = [
-        Fault(status=500, body=b"{}"),
-        Fault(status=502, body=b"<html>", headers=HTML),
-        Fault(status=503),
-        Fault(status=421),
-        Fault(status=425),
-        Fault(status=429, headers={"Retry-After": "0"}),
-        Fault(body=b""),
-        Fault(body=b"<html>", headers=HTML),
-        Fault(body=b'{"status": false}'),
-        Fault(cut_after_bytes=20),
-        Fault(cut_after_bytes=0),
-        Fault(is_reset=True),
-        Fault(headers={"Content-Encoding": "gzip"}),
-    ]
-    server.fault = lambda _request, nth: faults[nth - 1] if nth <= len(faults) else None
-    quota = Quota(requests_per_minute=1000)  # known, so that nothing is learned from the one refusal
-    async with client_of(server.base_url, max_tries=len(faults) + 1, quota=quota) as client:
-        execution = await client.get(first_execution(server))
-    assert execution.status == "completed"
-    assert len(server.requests) == client.traffic.requests == len(faults) + 1
-    assert client.traffic.retries == len(faults)
-    assert client.traffic.rejections == 1
-
-
 async def test_request_that_the_limit_refuses_again_and_again_is_no_failed_try(server):
     """A limit by the second lets some of each burst through: chance must not refuse the same request until it is given up."""
     server.fault = lambda _request, nth: Fault(status=429, headers={"Retry-After": "0.05"}) if nth <= 5 else None
@@ -203,14 +177,6 @@ async def test_server_that_fails_between_two_refusals_lets_nothing_through(serve
     async with client_of(server.base_url, max_tries=12) as client:
         with pytest.raises(SourceUnavailableError, match="accepts no requests until"):
             await client.get(first_execution(server))
-
-
-async def test_request_that_is_refused_for_ever_is_given_up(server):
-    server.fault = lambda _request, _nth: Fault(status=429, headers={"Retry-After": "0.01"})
-    async with client_of(server.base_url, max_tries=2) as client:
-        with pytest.raises(TransientError):
-            await client.get(first_execution(server))
-    assert client.traffic.rejections == len(server.requests) == 12
 
 
 @pytest.mark.parametrize(

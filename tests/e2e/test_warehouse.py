@@ -23,12 +23,11 @@ from etl.load.files.open import open_files
 from etl.load.warehouse import sql
 from etl.model import schema
 from etl.sandbox import Sandbox
-from tests.e2e.command import COMMAND, assert_documented, ended, environment, metrics_etl, start, write_settings
+from tests.e2e.command import assert_documented, ended, environment, metrics_etl, start, type_in, write_settings
 from tests.e2e.warm import fork_server
 from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into, of_the_page
 from tests.worlds import a_sandbox
 
-NOT_LOADED = "the last run was not loaded into the warehouse"
 server = a_sandbox(run_tests=2, executions=3, calls=3)
 
 
@@ -116,29 +115,6 @@ async def test_warehouse_that_fails_harms_nothing_and_is_told_until_a_load_made_
     assert "simulation_metrics, loaded 0 min ago" in good.stdout
 
 
-async def test_status_misses_a_load_that_never_was_and_one_of_the_last_run(server: Sandbox, folder: Path) -> None:
-    env = environment(server)
-    without = write_settings(folder, "all").read_text()
-    await metrics_etl("run", "--quiet", cwd=folder, env=env)
-    write_warehouse(folder, server, Place("duckdb://metrics.duckdb"))
-    never = await metrics_etl("status", cwd=folder, env=env)
-    await metrics_etl("load", cwd=folder, env=env)
-    with_warehouse = (folder / "config" / "metrics-etl.toml").read_text()
-    (folder / "config" / "metrics-etl.toml").write_text(without)
-    await metrics_etl("run", "--quiet", cwd=folder, env=env)
-    (folder / "config" / "metrics-etl.toml").write_text(with_warehouse)
-    behind = await metrics_etl("status", "--json", cwd=folder, env=env)
-
-    write_warehouse(folder, server, Place("duckdb://metrics.duckdb", "other"))
-    elsewhere = await metrics_etl("status", cwd=folder, env=env)
-
-    assert never.stdout.startswith("Not good: the warehouse was never loaded")
-    assert elsewhere.stdout.startswith("Not good: the warehouse was never loaded")
-    assert elsewhere.stdout.splitlines()[-1] == "next       metrics-etl load"
-    assert [each["text"] for each in behind.document["findings"] if each["kind"] == "not_loaded"] == [NOT_LOADED]
-    assert behind.document["next"] == "metrics-etl load"
-
-
 LOOKS = (["load", "--dry-run"], ["check"], ["verify", "--warehouse"])
 
 
@@ -204,16 +180,12 @@ async def test_readme_leads_from_the_keys_to_an_answer(server: Sandbox, tmp_path
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     block = readme.partition("\n## Into a warehouse\n")[2].partition("```sh\n")[2].partition("```")[0]
     install, keys, script = block.split("\n", 2)
-    env = environment(server, PATH=f"{COMMAND.parent}:{os.environ['PATH']}")
-    shell = await asyncio.create_subprocess_exec(
-        *("sh", "-ec", script), cwd=tmp_path, env=env, stdout=asyncio.subprocess.PIPE
-    )
-    stdout, _ = await shell.communicate()
+    shown = await type_in(script, tmp_path, server)
 
     assert (install, keys) == ("pip install '.[duckdb]'", "export FI_API_KEY=... FI_SECRET_KEY=...")
-    assert shell.returncode == 0
+    assert shown.exit_code == 0
     for run_test in server.world.run_tests:
-        assert re.search(rf"{run_test.name} +│ +9 │", stdout.decode())
+        assert re.search(rf"{run_test.name} +│ +9 │", shown.stdout)
 
 
 @pytest.mark.parametrize(

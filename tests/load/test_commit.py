@@ -167,16 +167,6 @@ def test_execution_row_is_of_the_run_that_wrote_a_row_of_its_calls_though_it_say
     assert {*rows(tmp_path, other, "export_run_id")} == {("run-1",)}
 
 
-def test_receipt_counts_what_became_of_executions(dataset):
-    whole = [a_bundle("e2", ["c3"]), a_bundle("e3", ["c4"]), a_bundle("e9", [], key="booking")]
-    export_to(dataset, a_bundle("e1"), *whole)
-    assert dataset.receipt.as_json()["executions"] == {KEY: counts(inserted=3), "booking": counts(inserted=1)}
-    emptied = changed(a_bundle("e1", [], version=2), deleted=frozenset(["c1", "c2"]))
-    again = [emptied, a_bundle("e2", ["c3"], seconds=2.0), a_bundle("e3", ["c4"])]
-    export_to(dataset, *again, fetched_at=FETCHED_AT + timedelta(days=1))
-    assert dataset.receipt.as_json()["executions"] == {KEY: counts(replaced=2, emptied=1, verified=1)}
-
-
 LATER = "2026-09-02"
 DELETED = {"e1": Part(KEY, place()), "e3": Part(KEY, place(LATER))}
 STAMP = ExportStamp("run-2", FETCHED_AT + timedelta(days=1))

@@ -40,14 +40,6 @@ def test_what_is_published_is_what_is_read_and_listed(files):
     assert [files.list(path) for path in ("calls", "cal", f"{PART}/x")] == [[PART], [], []]
 
 
-def test_a_version_changes_with_what_is_written(files):
-    versions = set()
-    for data in (b"one", b"two", b"one!"):
-        files.publish(PART, data)
-        versions.add(files.entries("")[0].version)
-    assert len(versions) == 3
-
-
 def test_a_missing_object_and_a_large_one_are_told_apart(files):
     with pytest.raises(FileMissingError):
         files.read(PART)

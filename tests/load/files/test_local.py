@@ -48,14 +48,6 @@ RENAMED = [("rename", PART), ("fsync", MONTH)]
 IS_A_FILE = "Not a directory: a file is in the way: move it, or choose another [destination] path"
 
 
-def test_published_bytes_are_read_back(files):
-    files.publish(PART, memoryview(b"one"))
-    assert files.read(PART) == b"one"
-    files.publish(PART, b"")
-    assert files.read(PART) == b""
-    assert files.list(STAGING) == []
-
-
 def test_a_file_is_durable_before_its_name_and_its_name_before_publish_returns(files):
     made = publishing(files, b"new")
     folders = [step for step in made if step not in (*STAGED, *RENAMED)]

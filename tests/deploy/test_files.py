@@ -1,6 +1,5 @@
 """The files of docs/deploy, as far as they can be tried without the servers that they are for."""
 
-import asyncio
 import fcntl
 import json
 import os
@@ -22,7 +21,7 @@ import yaml
 from etl.errors import ExitCode, LockHeldError
 from etl.sandbox import Sandbox, add_execution
 from etl.settings import Settings
-from tests.e2e.command import COMMAND, Ended
+from tests.e2e.command import COMMAND, Ended, shell
 from tests.support import API_KEY, SECRET_KEY
 from tests.worlds import a_sandbox, settled_world
 
@@ -59,15 +58,6 @@ def locked(dataset: Path) -> Iterator[None]:
     with (dataset / "_state" / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-async def shell(*command: str | Path, env: dict[str, str], cwd: Path) -> Ended:
-    process = await asyncio.create_subprocess_exec(
-        *command, env=env, cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    stdout, stderr = await process.communicate()
-    assert process.returncode is not None
-    return Ended(process.returncode, stdout.decode(), stderr.decode())
 
 
 def cron_jobs(text: str) -> tuple[dict[str, str], list[str]]:

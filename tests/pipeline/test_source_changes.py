@@ -9,13 +9,14 @@ import msgspec
 import pytest
 
 from etl import sandbox
+from etl.errors import DestinationError
+from etl.load.files.local import LocalFiles
 from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.model.records import METRICS, RUN_TESTS
 from etl.pipeline import lists
 from etl.sandbox import Call, Fault, SandboxRequest
 from etl.sandbox.dispatch import not_found
-from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_equals_world
 from tests.load.killed import killed_before
 from tests.pipeline.nights import FOLLOWED, NIGHT, Nights, kinds, short_list
@@ -25,35 +26,6 @@ EVERYTHING = 1_000_000
 
 
 class TestAbsenceIsConfirmedById:
-    async def test_deleted_executions_are_marked_with_their_calls_and_evals_and_new_ones_exported(
-        self, nights: Nights, tmp_path: Path
-    ) -> None:
-        """Three of ten: an ordinary clean-up."""
-        await nights.export()
-        first = nights.world.run_tests[0]
-        before = {row["call_execution_id"]: row for row in nights.rows("calls")}
-        for gone in first.executions[:3]:
-            sandbox.delete_execution(gone)
-        sandbox.add_execution(nights.world, first, random.Random(1), NIGHT, 2, status="completed")
-
-        summary, again = await nights.export(), await nights.export()
-
-        assert (summary.exit_code, again.exit_code) == (0, 0)
-        assert summary.run_tests[0].deleted == 3
-        assert again.findings == []
-        assert_equals_world(tmp_path, nights.world)
-        assert (nights.marked("executions"), nights.marked("calls")) == (3, 9)
-        now = {row["call_execution_id"]: row for row in nights.rows("calls")}
-        version = ("deleted_at", "export_run_id", "exported_at")
-        for call in first.executions[0].calls:
-            old, new = before[call.call_execution_id], now[call.call_execution_id]
-            assert {k: v for k, v in old.items() if k not in version} == {
-                k: v for k, v in new.items() if k not in version
-            }
-        assert not nights.server.count(METRICS, execution_id=first.executions[0].execution_id), (
-            "it is not asked for again"
-        )
-
     async def test_deleted_calls_and_evals_are_marked_and_marked_no_longer_when_they_are_back(
         self, nights: Nights, tmp_path: Path
     ) -> None:
@@ -92,26 +64,6 @@ class TestAbsenceIsConfirmedById:
         assert (healed.exit_code, nights.marked("executions")) == (0, 1)
         assert_equals_world(tmp_path, nights.world)
 
-    async def test_list_of_calls_that_lacks_one_that_exists_marks_nothing_and_is_told(
-        self, nights: Nights, tmp_path: Path
-    ) -> None:
-        await nights.export()
-        execution = nights.world.run_tests[0].executions[0]
-        nights.server.fault = lambda request, _nth: (
-            edited_calls(nights.world, request, lambda calls: calls[:1])
-            if request.query.get("execution_id") == execution.execution_id
-            else None
-        )
-
-        told = await nights.export(export={"scrub_requests": EVERYTHING})
-        nights.server.fault = None
-        healed = await nights.export()
-
-        assert (told.exit_code, kinds(told)) == (3, [Kind.DEAD_LETTER])
-        assert "exists, but is missing from its execution's list" in told.problems[0]
-        assert (healed.exit_code, nights.marked("calls")) == (0, 0)
-        assert_equals_world(tmp_path, nights.world)
-
     async def test_nothing_is_looked_up_for_a_list_that_is_not_proved(self, nights: Nights) -> None:
         await nights.export()
         first = nights.world.run_tests[0]
@@ -122,6 +74,28 @@ class TestAbsenceIsConfirmedById:
 
         assert (summary.exit_code, Kind.ROW_UNREADABLE in kinds(summary)) == (3, True)
         assert nights.marked("executions") == 0
+
+    @pytest.mark.parametrize("table", ["evals", "executions"])
+    async def test_rows_that_a_failed_run_left_without_an_execution_are_marked_when_that_is_gone(
+        self, nights: Nights, monkeypatch: pytest.MonkeyPatch, table: str
+    ) -> None:
+        publish = LocalFiles.publish
+
+        def fail(files: LocalFiles, path: str, data: bytes) -> None:
+            if path.startswith(f"{table}/"):
+                raise DestinationError(f"{path}: No space left on device")
+            publish(files, path, data)
+
+        monkeypatch.setattr(LocalFiles, "publish", fail)
+        assert (await nights.export()).exit_code == 6
+        monkeypatch.undo()
+        gone = nights.world.run_tests[0].executions[0]
+        sandbox.delete_execution(gone)
+
+        first, quiet = await nights.export(), await nights.export()
+
+        assert (first.exit_code, quiet.exit_code, quiet.requests) == (0, 0, 2)
+        assert nights.marked("calls", gone) == 3 == nights.marked("calls")
 
     async def test_execution_that_a_killed_run_marked_by_half_is_marked_whole_though_its_run_test_is_gone(
         self, nights: Nights
@@ -261,23 +235,6 @@ class TestNothingMoves:
             assert (summary.exit_code, kinds(summary)) == (0, [])
         ids = [row["call_execution_id"] for row in nights.rows("calls")]
         assert len(ids) == len({*ids}) == 14 * 3
-
-    async def test_stored_call_that_names_another_execution_by_now_goes_there_though_its_own_still_lists_it(
-        self, nights: Nights
-    ) -> None:
-        first, second = nights.world.run_tests[0].executions[0], nights.world.run_tests[1].executions[0]
-        await nights.export()
-        first.calls.append(second.calls[0])
-        nights.world.index_execution(first)
-
-        summary = await nights.export(full_refresh=True)
-
-        assert (summary.exit_code, kinds(summary)) == (0, [Kind.DELETED])
-        moved = [row for row in nights.rows("calls") if row["call_execution_id"] == second.calls[0].call_execution_id]
-        assert {row["execution_id"]: row["deleted_at"] is None for row in moved} == {
-            first.execution_id: True,
-            second.execution_id: False,
-        }
 
 
 class TestRunTestsThatAreGone:

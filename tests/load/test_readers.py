@@ -5,7 +5,6 @@ from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -85,13 +84,3 @@ def test_every_file_has_the_same_types_says_what_its_columns_mean_and_keeps_the_
             assert [field.nullable for field in found] == [not column.is_key for column in table.columns]
         nulls = {name for row in rows_of_dataset(exported.root, table) for name, value in row.items() if value is None}
         assert nulls.isdisjoint(column.name for column in table.columns if column.null_rule == schema.NEVER)
-
-
-def test_plain_pandas_makes_no_float_of_a_whole_number_and_no_object_of_a_verdict(exported):
-    nullable = {schema.INT: "Int64", schema.BOOL: "boolean"}
-    for table in TABLES:
-        path = exported.root / table.name
-        for each in (path, next(path.rglob("*.parquet"))):
-            frame = pd.read_parquet(each)
-            for column in table.columns:
-                assert column.type not in nullable or frame[column.name].dtype == nullable[column.type], column.name

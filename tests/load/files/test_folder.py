@@ -21,13 +21,6 @@ from tests.load.files.kernel import small_disk
 from tests.load.files.watched import Step, watched
 
 
-@pytest.fixture
-def files(tmp_path):
-    files = LocalFiles(tmp_path / "data")
-    files.prepare()
-    return files
-
-
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR | os.O_CREAT])
 def test_whatever_is_no_file_is_an_error_at_once(tmp_path, flags):
     (tmp_path / "folder").mkdir()

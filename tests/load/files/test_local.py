@@ -19,13 +19,6 @@ PART = "calls/run_test=a/month=2026-01/part-0.parquet"
 STAGING = "_state/staging"
 
 
-@pytest.fixture
-def files(tmp_path):
-    files = LocalFiles(tmp_path / "data")
-    files.prepare()
-    return files
-
-
 def publishing(files, data, failing=None):
     """Publish while each system call is noted, as name and path, and the one of this number fails."""
     made: list[Any] = []

@@ -64,23 +64,6 @@ async def test_verdict_is_an_exit_code_on_demand(server: Sandbox, tmp_path: Path
     assert await codes() == [0, 3, 3]
 
 
-async def test_verdict_comes_first_and_what_to_type_next_last(server: Sandbox, tmp_path: Path) -> None:
-    await job.export(settings_for(server, tmp_path / "data"))
-    good = await metrics_etl("status", cwd=tmp_path, env=BARE)
-    server.fault = lambda _request, _nth: Fault(status=401)
-    await job.export(settings_for(server, tmp_path / "data"))
-    bad = await metrics_etl("status", cwd=tmp_path, env=BARE)
-    as_json = await metrics_etl("status", "--json", cwd=tmp_path, env=BARE)
-
-    assert good.stdout.splitlines()[0] == "Good: the last complete export was 0 min ago"
-    assert good.stdout.splitlines()[-1] == "next       metrics-etl verify"
-    first, *_, last = bad.stdout.splitlines()
-    assert first.startswith("Not good: the API refused the key")
-    assert last == "next       metrics-etl check"
-    document = as_json.document
-    assert (document["is_good"], document["verdict"], document["next"]) == (False, first, "metrics-etl check")
-
-
 async def test_destination_that_would_end_an_export_now_is_not_good_on_the_machine_that_exports(
     server: Sandbox, tmp_path: Path
 ) -> None:

@@ -142,17 +142,6 @@ async def test_some_of_all_are_exported_by_their_names(server: Sandbox, export: 
     assert "the API has no run test with this name" in unknown.problems[0]
 
 
-async def test_plan_discovers_too_and_says_what_it_could_not(server: Sandbox, tmp_path: Path) -> None:
-    settings = settings_for(server, tmp_path / "data", run_tests="all", api={"max_tries": 1})
-    whole = await job.plan(settings)
-    server.fault = refuse_row(0)
-    lacking = await job.plan(settings)
-
-    assert (len(whole.run_tests), len(whole.planned), whole.problems) == (3, 12, [])
-    assert "of the list of run tests cannot be read" in lacking.problems[0]
-    assert not (tmp_path / "data").exists()
-
-
 @pytest.mark.parametrize(
     ("fault", "exit_code", "words"),
     [

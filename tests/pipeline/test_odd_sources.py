@@ -79,6 +79,24 @@ async def test_run_that_takes_too_long_stops_in_order_and_the_next_goes_on(night
     assert_equals_world(tmp_path, nights.world)
 
 
+async def test_run_that_is_stopped_leaves_the_state_of_what_it_did_not_verify(nights: Nights) -> None:
+    """Some calls of an execution have arrived by then, and say what is stored."""
+    await nights.export()
+    before = {row["execution_id"]: (row["export_state"], row["verified_at"]) for row in nights.rows("executions")}
+    execution = nights.world.run_tests[0].executions[0]
+    slow = execution.calls[0].call_execution_id
+    nights.server.fault = lambda request, _nth: (
+        Fault(is_hanging=True) if request.query.get("call_execution_id") == slow else None
+    )
+    stopped = await nights.export(export={"scrub_requests": 999, "max_runtime_minutes": 0.02})
+    after = {row["execution_id"]: (row["export_state"], row["verified_at"]) for row in nights.rows("executions")}
+    nights.server.fault = None
+
+    assert (stopped.exit_code, (await nights.export()).requests) == (3, 2)
+    assert after[execution.execution_id] == before[execution.execution_id]
+    assert {state for state, _ in after.values()} == {"exported"}
+
+
 async def test_documented_spelling_gives_the_same_dataset(tmp_path: Path) -> None:
     world = settled_world(run_tests=2, executions=4, calls=10)
     documented = Fault(

@@ -51,16 +51,20 @@ def copied(folder: Path, to: Path, *, without_data: bool = False) -> Path:
     return to
 
 
-@pytest.mark.parametrize(
-    ("is_new", "is_every_step"),
+at_any_moment = pytest.mark.parametrize(
+    ("is_new", "is_every"),
     [
         (False, False),
         pytest.param(False, True, marks=pytest.mark.slow),
         pytest.param(True, True, marks=pytest.mark.slow),
     ],
 )
+"""Over an older dataset at some moment; in full at every one, and where there is no dataset yet."""
+
+
+@at_any_moment
 async def test_a_command_that_is_killed_before_any_step_on_its_files_is_completed_by_the_next(
-    server: Sandbox, tmp_path: Path, is_new: bool, is_every_step: bool
+    server: Sandbox, tmp_path: Path, is_new: bool, is_every: bool
 ) -> None:
     """Before one step is after the other: between the two nothing happens to the files."""
     env = environment(server)
@@ -71,7 +75,7 @@ async def test_a_command_that_is_killed_before_any_step_on_its_files_is_complete
     before = assert_sound(tmp_path / "old" / "data")
     changed = {server.world.run_tests[0].executions[1].execution_id}
 
-    for step in range(len(kinds)) if is_every_step else first_of_each_kind:
+    for step in range(len(kinds)) if is_every else first_of_each_kind:
         folder = copied(tmp_path / "old", tmp_path / "killed", without_data=is_new)
         assert await run_dying(folder, env, at=step) == -9
         assert kinds_of_steps(folder)[-1] == kinds[step]

@@ -11,13 +11,14 @@ import pytest
 
 from etl import sandbox
 from etl.errors import ExporterError
+from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.model.records import RUN_TESTS
 from etl.pipeline import job
 from etl.sandbox import Fault, RunTest, Sandbox, SandboxRequest
 from etl.sandbox.generate import new_id
 from tests.e2e.truth import assert_equals_world, rows_of
-from tests.pipeline.nights import NIGHT, Nights
+from tests.pipeline.nights import NIGHT, Nights, kinds
 from tests.support import settings_for
 from tests.worlds import a_sandbox, settled_world
 
@@ -114,6 +115,27 @@ async def test_name_by_which_nothing_can_be_asked_for_is_a_problem(
     assert len(rows_of(tmp_path, "executions")) == 12
 
 
+async def test_list_that_is_never_proved_is_a_problem_and_what_it_showed_is_exported(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """A new run test comes before each answer."""
+
+    def add(request: SandboxRequest) -> None:
+        if request.path == RUN_TESTS:
+            nth = server.count(RUN_TESTS)
+            add_run_test(server, f"New at {nth}", seed=100 + nth)
+
+    server.on_request = add
+
+    summary = await export()
+
+    assert (summary.exit_code, kinds(summary)) == (3, [Kind.RUN_TESTS_UNKNOWN])
+    assert all(each.is_complete for each in summary.run_tests)
+    server.on_request = None
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
 async def test_row_that_the_list_of_run_tests_cannot_give_is_a_problem(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:
@@ -140,6 +162,17 @@ async def test_some_of_all_are_exported_by_their_names(server: Sandbox, export: 
 
     unknown = await export(only=["No such test"])
     assert "the API has no run test with this name" in unknown.problems[0]
+
+
+async def test_plan_discovers_too_and_says_what_it_could_not(server: Sandbox, tmp_path: Path) -> None:
+    settings = settings_for(server, tmp_path / "data", run_tests="all", api={"max_tries": 1})
+    whole = await job.plan(settings)
+    server.fault = refuse_row(0)
+    lacking = await job.plan(settings)
+
+    assert (len(whole.run_tests), len(whole.planned), whole.problems) == (3, 12, [])
+    assert "of the list of run tests cannot be read" in lacking.problems[0]
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize(

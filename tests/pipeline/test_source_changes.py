@@ -204,6 +204,21 @@ class TestNothingMoves:
         assert_equals_world(tmp_path, nights.world)
         assert (await nights.export(names="all")).requests == 4 + 2
 
+    async def test_execution_that_was_deleted_before_its_run_test_was_renamed_is_marked_under_the_new_name(
+        self, nights: Nights
+    ) -> None:
+        """Both names are configured."""
+        first, second = nights.world.run_tests
+        old = first.name
+        await nights.export()
+        sandbox.rename_run_test(first, "A new name")
+        sandbox.delete_execution(first.executions[0])
+
+        await nights.export(names=["A new name", old, second.name])
+
+        assert nights.marked("executions", first.executions[0]) == 1
+        assert {row["run_test_name"] for row in nights.rows("executions")} == {"A new name", second.name}
+
     async def test_configured_key_counts_for_what_is_new_alone(self, nights: Nights, tmp_path: Path) -> None:
         first, second = nights.world.run_tests
         await nights.export()
@@ -253,6 +268,21 @@ class TestRunTestsThatAreGone:
         assert nights.server.count(METRICS, run_test_name=gone.name) == 1, "its name is asked for once"
         await nights.export(names="all")
         assert nights.server.count(METRICS, run_test_name=gone.name) == 0
+
+    async def test_executions_of_a_deleted_run_test_are_marked_where_another_one_has_its_name_now(
+        self, nights: Nights, tmp_path: Path
+    ) -> None:
+        """By their ids the API still gives them; their details it does not."""
+        await nights.export(names="all")
+        gone = nights.world.run_tests.pop(0)
+        sandbox.rename_run_test(nights.world.run_tests[0], gone.name)
+
+        summary = await nights.export(names="all")
+
+        assert (summary.exit_code, kinds(summary)[:2]) == (0, [Kind.RENAMED, Kind.DELETED])
+        assert nights.marked("executions") == len(gone.executions)
+        assert nights.marked("calls") == sum(len(execution.calls) for execution in gone.executions)
+        assert_equals_world(tmp_path, nights.world)
 
     async def test_run_test_that_exists_and_is_missing_from_the_list_of_run_tests_is_exported_as_ever(
         self, nights: Nights, tmp_path: Path

@@ -135,6 +135,19 @@ async def test_deletion_is_dated_by_the_source(server: Sandbox, export: Export, 
     assert all(abs(deleted_at - (ENDED + 3 * DAY)) < timedelta(minutes=1) for deleted_at in times)
 
 
+async def test_status_names_what_went_wrong_after_a_run_of_the_future(server: Sandbox, tmp_path: Path) -> None:
+    settings, now = settings_for(server, tmp_path / "data"), datetime.now(UTC)
+    await job.export(settings, clock=lambda: now + YEAR)
+    await job.export(settings)
+    assert judge(read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC))).is_good
+
+    server.fault = lambda _request, _nth: Fault(status=401)
+    await job.export(settings)
+    found = read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC))
+    assert ([run.exit_code for run in found.runs], found.lost_run) == ([4, 0], None)
+    assert judge(found).text.startswith("Not good: the API refused the key")
+
+
 async def test_load_of_the_future_does_not_count(server: Sandbox, tmp_path: Path) -> None:
     """Else nothing would alert for a warehouse that is never loaded."""
     database, here = tmp_path / "metrics.duckdb", datetime.now(UTC)

@@ -102,15 +102,3 @@ async def test_narrowed_run_does_not_hide_a_lost_night(server: Sandbox, tmp_path
         assert (await status(tmp_path)).stdout.startswith("Not good: 1 of 2 run tests incomplete since ")
     assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)).exit_code == 0
     assert (await status(tmp_path)).stdout.startswith("Good: ")
-
-
-async def test_second_run_that_finds_the_first_at_work_is_no_lost_night(server: Sandbox, folder: Path) -> None:
-    asked = asyncio.Event()
-    server.on_request = lambda _request: asked.set()
-    server.fault = lambda _request, _nth: Fault(is_hanging=True)
-    process = await start("run", "--quiet", cwd=folder, env=environment(server))
-    await asked.wait()
-    assert (await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))).exit_code == 75
-    process.terminate()
-    assert (await ended(process)).exit_code == 143
-    assert "could not start" not in (await status(folder)).stdout

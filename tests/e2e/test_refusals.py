@@ -27,15 +27,6 @@ def assert_refused(result: Ended, exit_code: int, *words: str) -> None:
         assert word in result.stderr
 
 
-async def test_wrong_key_exits_4_and_names_the_variables(server: Sandbox, tmp_path: Path) -> None:
-    write_settings(tmp_path, names(server))
-
-    result = await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server, FI_SECRET_KEY="wrong-canary"))
-
-    assert_refused(result, 4, "FI_API_KEY", "FI_SECRET_KEY")
-    assert "canary" not in result.stderr
-
-
 async def test_bad_settings_exit_2_with_file_key_and_mend(tmp_path: Path) -> None:
     write_settings(tmp_path, ["Any"], "[api]", 'secret_key = "canary"')
 

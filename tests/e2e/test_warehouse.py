@@ -25,7 +25,7 @@ from etl.model import schema
 from etl.sandbox import Sandbox
 from tests.e2e.command import assert_documented, ended, environment, metrics_etl, start, type_in, write_settings
 from tests.e2e.warm import fork_server
-from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into, of_the_page
+from tests.warehouses import DyingSession, Place, assert_equals_dataset, of_the_page
 from tests.worlds import a_sandbox
 
 server = a_sandbox(run_tests=2, executions=3, calls=3)
@@ -313,29 +313,6 @@ def _load_and_be_killed(folder: Path, at: int) -> None:
     os.chdir(folder)
     sys.argv = ["metrics-etl", "load", "--quiet"]
     main()
-
-
-@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
-async def test_load_that_is_killed_left_nothing_or_all_and_the_next_one_heals(
-    server: Sandbox, tmp_path: Path, warehouse: Place, kills: int
-) -> None:
-    write_warehouse(tmp_path, server, warehouse)
-    env = environment(server)
-    await metrics_etl("run", "--quiet", "--run-test", server.world.run_tests[0].name, cwd=tmp_path, env=env)
-    context, chance = fork_server(), random.Random(kills)
-    for number in range(kills):
-        if number % 2:
-            warehouse.edit("DELETE FROM {s}.executions", "DELETE FROM {s}.calls", "DELETE FROM {s}.evals")
-        before = warehouse.rows(schema.CALLS)
-        warehouse.close()
-        process = context.Process(target=_load_and_be_killed, args=(tmp_path, chance.randrange(30)))
-        process.start()
-        await asyncio.to_thread(process.join)
-        if warehouse.rows(schema.CALLS) != before:
-            assert_equals_dataset(warehouse, tmp_path / "data")
-        warehouse.close()
-        load_into(warehouse, tmp_path / "data")
-        assert_equals_dataset(warehouse, tmp_path / "data")
 
 
 ROWS_READ = "SELECT " + ", ".join(

@@ -65,12 +65,6 @@ def test_what_should_be_a_section_is_a_mistake_whatever_the_environment_adds(
         Settings.load(file, needs_keys=False)
 
 
-def test_environment_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("METRICS_ETL_RUN_TESTS", '["A"]')
-    assert Settings.load().run_tests[0].name == "A"
-
-
 @pytest.mark.parametrize(
     ("value", "names"),
     [

@@ -118,13 +118,6 @@ def test_what_is_set_aside_keeps_its_bytes_beside_what_was_before(files):
             assert (files.read(aside), aside.split("/")[-1][:4]) == (b"%d" % number, f"000{number}")
 
 
-def test_a_probe_says_whether_a_dataset_is_there_and_leaves_nothing(files):
-    assert files.probe().is_there is False
-    assert files.list("") == []
-    files.publish(PART, b"one")
-    assert files.probe().is_there is True
-
-
 def test_a_place_of_other_things_is_refused_before_anything_is_written(files, proxy):
     """Tables do not belong into it; what a file manager left there does not matter."""
     for path in (".DS_Store", "calls/._part-0.parquet", "calls/.Trash/part-0.parquet"):

@@ -63,11 +63,6 @@ def test_folder_that_has_other_things_and_no_dataset_is_refused_before_anything_
     LocalFiles(tmp_path).prepare()
 
 
-def test_probe_of_what_is_not_there_yet_tries_the_folder_above_and_makes_nothing(tmp_path):
-    assert not LocalFiles(tmp_path / "not" / "yet").probe().is_there
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_probe_refuses_a_full_disk_and_a_file(tmp_path):
     with small_disk(tmp_path / "disk", 4 << 20), pytest.raises(DestinationError, match="make room"):
         LocalFiles(tmp_path / "disk" / "data").probe()

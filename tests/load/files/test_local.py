@@ -99,15 +99,6 @@ def test_a_new_root_is_durable_in_the_folder_above_it(tmp_path):
         assert made[at : at + 2] == [("open", above), ("fsync", above)]
 
 
-def test_a_root_that_is_itself_a_link_is_used(tmp_path):
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to("real")
-    files = LocalFiles(tmp_path / "link")
-    files.prepare()
-    files.publish(PART, b"data")
-    assert (tmp_path / "real" / PART).read_bytes() == b"data"
-
-
 @pytest.mark.parametrize("place", ["_state", STAGING, "_state/quarantine"])
 def test_staging_that_is_a_link_is_refused_before_anything_is_written(tmp_path, place):
     root, outside = tmp_path / "data", tmp_path / "outside"

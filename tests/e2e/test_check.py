@@ -23,8 +23,8 @@ def problem(result: Ended) -> str:
 
 
 def times(folder: Path) -> dict[Path, int]:
-    """When each file was changed last."""
-    return {path: path.lstat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    """When each file was changed last; of a folder, only that it is there."""
+    return {path: path.lstat().st_mtime_ns if path.is_file() else 0 for path in folder.rglob("*")}
 
 
 def names(server: Sandbox) -> list[str]:
@@ -45,7 +45,7 @@ async def test_all_is_well_for_one_request_and_without_a_trace(server: Sandbox, 
     assert "3 of 3 exist" in lines[4]
     assert "does not exist yet, but can be created" in lines[5]
     assert len(server.requests) == 1
-    assert list(times(tmp_path)) == [tmp_path / "config" / "metrics-etl.toml"]
+    assert list(times(tmp_path)) == [tmp_path / "config", tmp_path / "config" / "metrics-etl.toml"]
 
 
 async def test_dataset_that_is_there_stays_as_it_is(server: Sandbox, tmp_path: Path) -> None:

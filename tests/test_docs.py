@@ -3,7 +3,6 @@
 import ast
 import os
 import re
-import tomllib
 from collections import Counter
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -12,7 +11,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from pydantic import BaseModel
 
 import etl
 from etl.cli.show_schema import schema_markdown
@@ -39,7 +37,7 @@ from etl.model.schema import EXECUTIONS, TABLES, TIMESTAMP
 from etl.pipeline.preflight import Check, Subject, as_json
 from etl.pipeline.run import Progress
 from etl.pipeline.summary import RunTestSummary, Summary
-from etl.settings import RunTest, Settings
+from etl.settings import Settings
 from etl.transform.aggregates import CAUSE_MEANINGS, Cause
 from tests.bundles import execution, plan_of
 from tests.meanings import EVENTS, FIELDS, PURPOSE_MEANINGS, SUBJECT_MEANINGS
@@ -47,7 +45,6 @@ from tests.reference import commands_page, json_paths, settings_page
 
 ROOT = Path(__file__).parents[1]
 GENERATED = {"commands.md", "data-dictionary.md", "settings.md"}
-SECRETS = {"api_key", "secret_key", "proxy_user", "proxy_password"}
 
 
 def text(path: str) -> str:
@@ -170,39 +167,6 @@ def test_every_exit_code_is_documented(path: str, title: str) -> None:
     table = text(path).partition(title)[2].partition("\n## ")[0]
     found = {int(code) for cell in re.findall(r"^\| ([0-9, ]+) \|", table, re.MULTILINE) for code in cell.split(",")}
     assert found == set(ExitCode)
-
-
-def settings_with_defaults(model: type[BaseModel]) -> dict[str, Any]:
-    """Every key with its default, sections nested."""
-    return {
-        field.alias or name: settings_with_defaults(field.annotation)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        else field.default
-        for name, field in model.model_fields.items()
-        if name not in SECRETS
-    }
-
-
-def test_example_settings_hold_every_key_with_its_default() -> None:
-    example = text("config/example.toml")
-    uncommented = re.sub(
-        r"^# ((ca_file|proxy|max_runtime_minutes|address|path|options|url) = )", r"\1", example, flags=re.MULTILINE
-    )
-    found = tomllib.loads(uncommented)
-    expected = settings_with_defaults(Settings)
-    assert found.pop("run_tests") == ["My Agent Test"]
-    del expected["run_tests"]
-    assert {section: set(keys) for section, keys in found.items()} == {
-        section: set(keys) for section, keys in expected.items()
-    }
-    assert found["api"].pop("requests_per_minute") == "auto"
-    without_default = {"api": ("ca_file", "proxy"), "export": ("max_runtime_minutes",), "engine": ("address",)}
-    without_default |= {"destination": ("path", "options"), "warehouse": ("url",)}
-    assert all(found[section].pop(name) for section, names in without_default.items() for name in names)
-    for section, keys in found.items():
-        assert keys == {name: expected[section][name] for name in keys}, section
-    for name in RunTest.model_fields:
-        assert f"{name} = " in example
 
 
 def test_every_option_of_a_bucket_is_in_the_example() -> None:

@@ -24,6 +24,7 @@ TESTED_ELSEWHERE = {
     "etl/cli/source.py": "tests/e2e/test_discover.py",
     "etl/extract/answers.py": "tests/extract/test_endpoints.py",
     "etl/extract/bad_rows.py": "tests/extract/test_executions.py",
+    "etl/extract/call_list.py": "tests/extract/test_calls.py",
     "etl/extract/listing.py": "tests/extract/test_listing_laws.py",
     "etl/extract/open_execution.py": "tests/extract/test_calls.py",
     "etl/extract/run_tests.py": "tests/pipeline/test_all_run_tests.py",

@@ -1,10 +1,13 @@
 """Worlds for the sandbox, each the same at any hour of any day."""
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
-from etl.sandbox import Call, World, make_world
+import pytest
+
+from etl.sandbox import Call, Sandbox, World, make_world
 from etl.sandbox.world import executions_of
 
 END = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -42,3 +45,14 @@ def settled_world(seed: int = 1, **options: Any) -> World:
 def small_world(**options: Any) -> World:
     """A world of two run tests, six executions each, five calls each, unless the options say otherwise."""
     return world_of(4, **({"run_tests": 2, "executions": 6, "calls": 5} | options))
+
+
+def a_sandbox(**options: Any) -> Any:
+    """A fixture, as a module of tests names it: a running sandbox whose world is settled, with these options."""
+
+    @pytest.fixture
+    async def running() -> AsyncIterator[Sandbox]:
+        async with Sandbox(settled_world(**options)) as sandbox:
+            yield sandbox
+
+    return running

@@ -14,7 +14,6 @@ import uvloop
 
 from etl.cli import process
 from etl.cli.process import report_errors, stop_on_signals
-from etl.errors import DestinationError
 
 NAMES = ("ARROW_DEFAULT_MEMORY_POOL", "OPENBLAS_NUM_THREADS")
 
@@ -89,13 +88,6 @@ def test_any_other_exception_is_reported_as_a_bug_in_one_line(capsys: pytest.Cap
     assert raised.value.exit_code == 1
     told = "error: this is a bug in metrics-etl, please report it: ZeroDivisionError: division by zero (--verbose shows where)\n"
     assert capsys.readouterr().err == told
-
-
-def test_error_raised_on_purpose_ends_with_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit) as raised, report_errors(verbose=False):
-        raise DestinationError("data: No space left on device")
-    assert raised.value.exit_code == 6
-    assert capsys.readouterr().err == "error: data: No space left on device\n"
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

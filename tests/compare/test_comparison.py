@@ -12,15 +12,16 @@ import pytest
 import etl
 from etl.cli.show_compare import markdown
 from etl.compare.comparison import ComparisonReport, Row, compare, value_text
-from etl.compare.selection import ComparedExecution, Selection, Span
+from etl.compare.selection import Selection, Span
 from etl.compare.statistics import Sample, difference
 from etl.errors import ConfigurationError
 from etl.inspect.tables import open_dataset
 from etl.model.findings import Kind
 from etl.model.metrics import METRICS, limits_of
 from tests import datasets
+from tests.compare.executions import execution
 from tests.datasets import write
-from tests.e2e.demo_dataset import FRIDAY, make_demo
+from tests.e2e.demo_dataset import make_demo
 
 WEEKS = (Span(date(2026, 10, 26), date(2026, 11, 8)), Span(date(2026, 11, 9), date(2026, 11, 20)))
 
@@ -45,17 +46,7 @@ def compared(
     )
 
 
-ONE = ComparedExecution(
-    execution_id="e",
-    run_test="a",
-    run_test_name="`a``@team <img src=x>\n| b",
-    status="completed",
-    started_at=FRIDAY,
-    export_state="exported",
-    deleted_at=None,
-    exported_calls=0,
-)
-SIDE = Selection("e", (ONE,))
+SIDE = Selection("e", (execution("e", run_test_name="`a``@team <img src=x>\n| b"),))
 
 
 def test_name_from_outside_is_neither_a_mention_nor_html_in_a_comment() -> None:

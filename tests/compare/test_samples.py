@@ -6,23 +6,13 @@ import numpy as np
 import pytest
 
 from etl.compare.samples import Samples, eval_metrics, read_samples
-from etl.compare.selection import ComparedExecution
 from etl.compare.statistics import Sample
 from etl.load.files.local import LocalFiles
 from etl.model.metrics import METRICS, Statistic, eval_metric
+from tests.compare.executions import execution
 from tests.datasets import a_dataset, write
 
 AT = datetime(2026, 8, 1, 8, tzinfo=UTC)
-ONE = ComparedExecution(
-    execution_id="e1",
-    run_test="checkout",
-    run_test_name="Checkout",
-    status="completed",
-    started_at=AT,
-    export_state="exported",
-    deleted_at=None,
-    exported_calls=0,
-)
 
 
 @pytest.fixture
@@ -40,7 +30,7 @@ def judged(call_id, name, config_id="c", **output):
 
 
 def read(data):
-    return read_samples(LocalFiles(data), [ONE])
+    return read_samples(LocalFiles(data), [execution("e1", run_test="checkout", started_at=AT)])
 
 
 def test_null_is_no_value_and_other_executions_do_not_count(data):

@@ -1,24 +1,12 @@
 """Which executions are compared: finished ones that the source still has, of one run test, never the same on both sides."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 
 import pytest
 
-from etl.compare.selection import ComparedExecution, Span, select, select_latest
+from etl.compare.selection import Span, select, select_latest
 from etl.errors import ConfigurationError
-
-AT = datetime(2026, 11, 1, 9, tzinfo=UTC)
-
-
-def execution(execution_id, *, day=0, run_test="a", status="completed", state="exported", **changes):
-    values = {
-        "run_test_name": run_test.upper(),
-        "started_at": AT + timedelta(days=day),
-        "deleted_at": None,
-        "exported_calls": 5,
-    }
-    known = {"execution_id": execution_id, "run_test": run_test, "status": status, "export_state": state}
-    return ComparedExecution(**(values | known | changes))
+from tests.compare.executions import AT, execution
 
 
 def ids(executions, baseline, candidate):
@@ -43,10 +31,10 @@ def span(first, last):
 MANY = [
     execution("e1"),
     execution("e2", day=1, status="failed"),
-    execution("e3", day=2, status="cancelled", state="settling"),
+    execution("e3", day=2, status="cancelled", export_state="settling"),
     execution("gone", day=3, deleted_at=AT),
-    execution("e4", day=4, state="incomplete"),
-    execution("runs", day=5, status="running", state="waiting"),
+    execution("e4", day=4, export_state="incomplete"),
+    execution("runs", day=5, status="running", export_state="waiting"),
 ]
 
 
@@ -131,6 +119,6 @@ def test_last_two_executions_are_compared_where_the_weeks_before_have_none():
 
 
 def test_nothing_is_compared_before_two_executions_have_finished():
-    running = execution("runs", day=5, status="running", state="waiting")
+    running = execution("runs", day=5, status="running", export_state="waiting")
     assert latest() is None
     assert latest(execution("e1"), running, execution("gone", day=3, deleted_at=AT)) is None

@@ -1,6 +1,5 @@
 """The files of docs/deploy, as far as they can be tried without the servers that they are for."""
 
-import asyncio
 import fcntl
 import json
 import os
@@ -8,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -22,21 +21,16 @@ import yaml
 from etl.errors import ExitCode, LockHeldError
 from etl.sandbox import Sandbox, add_execution
 from etl.settings import Settings
-from tests.e2e.command import COMMAND, Ended
+from tests.e2e.command import COMMAND, Ended, shell
 from tests.support import API_KEY, SECRET_KEY
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox, settled_world
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "docs" / "deploy"
 KUBERNETES = "1.31"
 IN_VAIN = {ExitCode.BUG, ExitCode.CONFIGURATION, ExitCode.PARTIAL, ExitCode.KEY_REFUSED, ExitCode.DESTINATION_FAILED}
 """Exit codes after which trying again at once cannot help."""
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=1, executions=1, calls=2)) as running:
-        yield running
+server = a_sandbox(run_tests=1, executions=1, calls=2)
 
 
 def here(text: str, folder: Path) -> str:
@@ -64,15 +58,6 @@ def locked(dataset: Path) -> Iterator[None]:
     with (dataset / "_state" / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-async def shell(*command: str | Path, env: dict[str, str], cwd: Path) -> Ended:
-    process = await asyncio.create_subprocess_exec(
-        *command, env=env, cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    stdout, stderr = await process.communicate()
-    assert process.returncode is not None
-    return Ended(process.returncode, stdout.decode(), stderr.decode())
 
 
 def cron_jobs(text: str) -> tuple[dict[str, str], list[str]]:

@@ -9,14 +9,13 @@ import os
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from etl.sandbox import Sandbox
 from tests.deploy.test_files import here, install, locked
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -58,10 +57,7 @@ async def install_tool(tool: str, folder: Path) -> Path:
     return folder / "venv" / "bin"
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=1, executions=2, calls=3)) as running:
-        yield running
+server = a_sandbox(run_tests=1, executions=2, calls=3)
 
 
 def as_a_user_edits_it(tool: str, folder: Path) -> Path:

@@ -88,6 +88,23 @@ async def metrics_etl(*arguments: str, cwd: Path, env: dict[str, str], under: Se
     return await ended(await start(*arguments, cwd=cwd, env=env))
 
 
+async def shell(*command: str | Path, cwd: Path, env: dict[str, str]) -> Ended:
+    """Any other command, with its output as it comes."""
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=cwd, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    stdout, stderr = await process.communicate()
+    assert process.returncode is not None
+    return Ended(process.returncode, stdout.decode(), stderr.decode())
+
+
+async def type_in(script: str, cwd: Path, server: Sandbox) -> Ended:
+    """What a shell makes of a script that a page shows."""
+    return await shell(
+        "sh", "-ec", script, cwd=cwd, env=environment(server, PATH=f"{COMMAND.parent}:{os.environ['PATH']}")
+    )
+
+
 def assert_documented(command: str, document: Any) -> None:
     """Every field of the command's ``--json`` is in the reference, and at its top none is missing."""
     fields = FIELDS[command]

@@ -1,18 +1,14 @@
 """Every kind of fault that an HTTP source can have, and where in an export it strikes."""
 
 import gzip
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Any
 
 import msgspec
 
 from etl.model.records import DETAIL, METRICS, RUNS
-from etl.sandbox import Fault, SandboxRequest, World
+from etl.sandbox import Fault, SandboxRequest
 from etl.sandbox.dispatch import not_found, rate_limited, server_error
-from etl.sandbox.fields import AnswerError, page_of
-from etl.sandbox.sdk import run_execution
 from etl.sandbox.server import HTML_502
 
 ELSEWHERE = "http://127.0.0.1:9/"
@@ -160,20 +156,6 @@ def endpoint_of(request: SandboxRequest) -> Endpoint | None:
         return Endpoint.DETAIL
     asked = request.target.partition("=")[0]
     return Endpoint(asked) if asked in set(Endpoint) else None
-
-
-def edited_calls(world: World, request: SandboxRequest, edit: Callable[[list[Any]], list[Any]]) -> Fault | None:
-    """Answers a request for an execution's calls with what ``edit`` makes of them all; None for another request."""
-    execution = world.execution(request.query.get("execution_id", ""))
-    if request.path != RUNS or execution is None:
-        return None
-    result = run_execution(execution, {"limit": "100000"})
-    calls = edit(result["call_results"]["results"])
-    try:
-        result["call_results"] = page_of(calls, request.query)
-    except AnswerError:
-        return Fault(status=500, body=msgspec.json.encode(server_error("Unable to fetch simulation runs.")))
-    return _answer(msgspec.json.encode({"status": True, "result": result}))
 
 
 @dataclass

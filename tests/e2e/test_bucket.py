@@ -24,7 +24,7 @@ from etl.pipeline import buffer
 from etl.sandbox import Fault, Sandbox
 from tests.datasets import assert_kept, assert_sound, contents, fill_parts_early
 from tests.e2e.command import ended, environment, metrics_etl, start, write_settings
-from tests.e2e.test_killed import run_again
+from tests.e2e.test_killed import at_any_moment, run_again
 from tests.e2e.truth import assert_equals_world
 from tests.e2e.warm import fork_server
 from tests.stores import (
@@ -298,14 +298,7 @@ async def disturbed(seaweed_store: Store, tmp_path: Path, keys: None) -> AsyncIt
             yield trial
 
 
-@pytest.mark.parametrize(
-    ("is_new", "is_every"),
-    [
-        (False, False),
-        pytest.param(False, True, marks=pytest.mark.slow),
-        pytest.param(True, True, marks=pytest.mark.slow),
-    ],
-)
+@at_any_moment
 async def test_a_run_that_is_killed_at_any_request_to_the_store_is_completed_by_the_next(
     disturbed: Disturbed, is_new: bool, is_every: bool
 ) -> None:

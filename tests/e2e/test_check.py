@@ -1,6 +1,5 @@
 """``metrics-etl check``: one line for each thing that an export needs, and the exit code that it would end with."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -8,15 +7,10 @@ import pytest
 from etl.pipeline.preflight import Subject
 from etl.sandbox import Sandbox
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 SUBJECTS = [each.value for each in Subject if each is not Subject.WAREHOUSE]  # none is named here
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=3, executions=1, calls=1)) as running:
-        yield running
+server = a_sandbox(run_tests=3, executions=1, calls=1)
 
 
 def outcomes(result: Ended) -> dict[str, str]:
@@ -29,8 +23,8 @@ def problem(result: Ended) -> str:
 
 
 def times(folder: Path) -> dict[Path, int]:
-    """When each file was changed last."""
-    return {path: path.lstat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    """When each file was changed last; of a folder, only that it is there."""
+    return {path: path.lstat().st_mtime_ns if path.is_file() else 0 for path in folder.rglob("*")}
 
 
 def names(server: Sandbox) -> list[str]:
@@ -51,7 +45,7 @@ async def test_all_is_well_for_one_request_and_without_a_trace(server: Sandbox, 
     assert "3 of 3 exist" in lines[4]
     assert "does not exist yet, but can be created" in lines[5]
     assert len(server.requests) == 1
-    assert list(times(tmp_path)) == [tmp_path / "config" / "metrics-etl.toml"]
+    assert list(times(tmp_path)) == [tmp_path / "config", tmp_path / "config" / "metrics-etl.toml"]
 
 
 async def test_dataset_that_is_there_stays_as_it_is(server: Sandbox, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -140,14 +138,3 @@ async def test_run_that_failed_since_is_a_notice(folder: Path, tmp_path: Path) -
     since = await compare(tmp_path, *CHECKOUT, "--json")
     text = "the last run did not export all of 'Checkout flow': see metrics-etl status"
     assert (failed.exit_code, text in whole.document["notices"], text in since.document["notices"]) == (5, False, True)
-
-
-def test_help_and_a_quiet_night_import_no_statistics() -> None:
-    code = """
-import sys
-import etl.cli.commands, etl.cli.compare
-assert not {"numpy", "pandas", "pyarrow"} & {*sys.modules}, "help"
-import etl.pipeline.job, etl.settings
-assert not {"etl.compare.statistics", "etl.compare.samples"} & {*sys.modules}, "a night"
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)

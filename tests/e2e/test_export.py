@@ -2,11 +2,9 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import pytest
 
 from etl.model import schema
 from etl.sandbox import Sandbox
@@ -14,13 +12,9 @@ from tests.e2e.command import Ended, environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.meanings import FIELDS
 from tests.reference import json_paths
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox, settled_world
 
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=3, executions=6, calls=10, days=90)) as running:
-        yield running
+server = a_sandbox(run_tests=3, executions=6, calls=10, days=90)
 
 
 async def export(server: Sandbox, folder: Path, *arguments: str) -> Ended:

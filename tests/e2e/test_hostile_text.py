@@ -12,7 +12,6 @@ from etl.load.layout import LOCK
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.terminal import Terminal
-from tests.support import API_KEY, SECRET_KEY
 from tests.worlds import settled_world
 
 FAMILY = "\N{MAN}\N{ZERO WIDTH JOINER}\N{WOMAN}\N{ZERO WIDTH JOINER}\N{GIRL}"
@@ -30,7 +29,7 @@ async def server():
     world.run_tests[0].name = HOSTILE
     for call in world.run_tests[0].executions[0].calls:
         call.status = HOSTILE
-    async with Sandbox(world, api_key=API_KEY, secret_key=SECRET_KEY) as running:
+    async with Sandbox(world) as running:
         yield running
 
 

@@ -1,27 +1,19 @@
 """What docs/housekeeping.md and docs/first-export.md promise of a dataset that is copied, lost in part, or exported again."""
 
-import asyncio
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pytest
 
 from etl.load import layout
 from etl.sandbox import Fault, Sandbox
-from tests.e2e.command import COMMAND, Ended, environment, metrics_etl, write_settings
+from tests.e2e.command import Ended, environment, metrics_etl, type_in, write_settings
 from tests.e2e.truth import assert_equals_world
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox, settled_world
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=3, calls=4)) as running:
-        yield running
+server = a_sandbox(run_tests=2, executions=3, calls=4)
 
 
 async def export(server: Sandbox, folder: Path, *arguments: str) -> Ended:
@@ -33,21 +25,6 @@ def blocks(page: str, title: str, language: str = "sh") -> list[str]:
     """The blocks below a title of the page."""
     section = (DOCS / page).read_text(encoding="utf-8").partition(f"\n## {title}\n")[2].partition("\n## ")[0]
     return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
-
-
-async def type_in(script: str, folder: Path, server: Sandbox) -> Ended:
-    """What a shell makes of the block, in the folder."""
-    env = environment(server)
-    process = await asyncio.create_subprocess_exec(
-        *("sh", "-ec", script),
-        cwd=folder,
-        env=env | {"PATH": f"{COMMAND.parent}:{env['PATH']}"},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    stdout, stderr = await process.communicate()
-    assert process.returncode is not None
-    return Ended(process.returncode, stdout.decode(), stderr.decode())
 
 
 async def test_commands_of_housekeeping_do_what_the_page_says(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import COMMAND, environment, metrics_etl, write_settings
-from tests.support import API_KEY, SECRET_KEY
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 AT_THE_END = {
     "when its last functions are called": "import atexit; atexit.register(strike)",
@@ -39,11 +38,7 @@ def environment_that_strikes(
     return environment(server, PYTHONPATH=str(tmp_path / "hook"))
 
 
-@pytest.fixture
-async def server():
-    world = settled_world(run_tests=1, executions=2, calls=3)
-    async with Sandbox(world, api_key=API_KEY, secret_key=SECRET_KEY) as running:
-        yield running
+server = a_sandbox(run_tests=1, executions=2, calls=3)
 
 
 @pytest.mark.parametrize(

@@ -12,76 +12,20 @@ from pathlib import Path
 import pytest
 
 from etl import sandbox
-from etl.sandbox import Execution, Fault, Sandbox, World
-from tests.datasets import Rows, assert_kept, assert_sound, staged
+from etl.sandbox import Execution, Fault, Sandbox
+from tests.datasets import assert_kept, assert_sound, staged
 from tests.e2e.command import environment, metrics_etl, start, write_settings
 from tests.e2e.dying import kinds_of_steps, run_dying
 from tests.e2e.truth import assert_equals_world
 from tests.worlds import settled_world
 
-# A commit for every execution that arrives, so that a kill often strikes one.
-SETTINGS = ["[export]", "commit_interval_seconds = 0.001"]
 # One execution after the other, committed when it is whole and at no time of the clock.
 IN_ORDER = ["[export]", "commit_interval_seconds = 3600", "[api]", "concurrency = 1"]
-
-
-def change(world: World, rng: random.Random) -> set[str]:
-    """Rerun some executions, and now and then add one; returns the ids of those that were rerun."""
-    now = datetime.now(UTC)
-    rerun = rng.sample(list(sandbox.world.executions_of(world)), 3)
-    for execution in rerun:
-        run_again(execution, rng, now)
-    if rng.random() < 0.3:
-        sandbox.add_execution(world, rng.choice(world.run_tests), rng, now - timedelta(hours=rng.uniform(30, 90)), 4)
-    return {execution.execution_id for execution in rerun}
 
 
 def run_again(execution: Execution, rng: random.Random, now: datetime) -> None:
     sandbox.rerun_execution(execution, now - timedelta(hours=29))
     sandbox.finish_execution(execution, rng, now - timedelta(hours=28))
-
-
-async def killed_at(event: int, server: Sandbox, folder: Path) -> bool:
-    """Run the command, killed when it sends this request or prints this line, counted together; False when it ended first."""
-    process = await start("run", cwd=folder, env=environment(server))
-    assert process.stderr
-    events = 0
-
-    def happened(*_: object) -> None:
-        nonlocal events
-        events += 1
-        if events == event and process.returncode is None:
-            process.kill()
-
-    server.on_request = happened
-    async for _line in process.stderr:
-        happened()
-    server.on_request = None
-    code = await process.wait()
-    assert code in (0, -9)
-    return code == -9
-
-
-@pytest.mark.parametrize("kills", [6, pytest.param(300, marks=pytest.mark.slow)])
-async def test_a_command_that_is_killed_at_random_moments_loses_doubles_and_breaks_nothing(
-    tmp_path: Path, kills: int
-) -> None:
-    rng, killed, changed = random.Random(kills), 0, set[str]()
-    async with Sandbox(settled_world(run_tests=2, executions=3, calls=4, days=60)) as server:
-        write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests], *SETTINGS)
-        finished: dict[str, Rows] | None = None
-        while killed < kills:
-            killed += await killed_at(rng.randint(1, 30), server, tmp_path)
-            now = assert_sound(tmp_path / "data")
-            if finished is not None:
-                assert_kept(finished, now, changed=changed)
-            if killed % 3 == 0:
-                result = await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
-                assert result.exit_code == 0, result
-                assert_equals_world(tmp_path, server.world)
-                assert staged(tmp_path / "data") == []
-                finished, changed = assert_sound(tmp_path / "data"), set()
-            changed |= change(server.world, rng)
 
 
 @pytest.fixture
@@ -107,16 +51,20 @@ def copied(folder: Path, to: Path, *, without_data: bool = False) -> Path:
     return to
 
 
-@pytest.mark.parametrize(
-    ("is_new", "is_every_step"),
+at_any_moment = pytest.mark.parametrize(
+    ("is_new", "is_every"),
     [
         (False, False),
         pytest.param(False, True, marks=pytest.mark.slow),
         pytest.param(True, True, marks=pytest.mark.slow),
     ],
 )
+"""Over an older dataset at some moment; in full at every one, and where there is no dataset yet."""
+
+
+@at_any_moment
 async def test_a_command_that_is_killed_before_any_step_on_its_files_is_completed_by_the_next(
-    server: Sandbox, tmp_path: Path, is_new: bool, is_every_step: bool
+    server: Sandbox, tmp_path: Path, is_new: bool, is_every: bool
 ) -> None:
     """Before one step is after the other: between the two nothing happens to the files."""
     env = environment(server)
@@ -127,7 +75,7 @@ async def test_a_command_that_is_killed_before_any_step_on_its_files_is_complete
     before = assert_sound(tmp_path / "old" / "data")
     changed = {server.world.run_tests[0].executions[1].execution_id}
 
-    for step in range(len(kinds)) if is_every_step else first_of_each_kind:
+    for step in range(len(kinds)) if is_every else first_of_each_kind:
         folder = copied(tmp_path / "old", tmp_path / "killed", without_data=is_new)
         assert await run_dying(folder, env, at=step) == -9
         assert kinds_of_steps(folder)[-1] == kinds[step]

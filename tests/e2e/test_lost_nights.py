@@ -3,22 +3,16 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 BARE = {"PATH": os.environ["PATH"]}
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=2, calls=2)) as running:
-        yield running
+server = a_sandbox(run_tests=2, executions=2, calls=2)
 
 
 @pytest.fixture
@@ -108,15 +102,3 @@ async def test_narrowed_run_does_not_hide_a_lost_night(server: Sandbox, tmp_path
         assert (await status(tmp_path)).stdout.startswith("Not good: 1 of 2 run tests incomplete since ")
     assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)).exit_code == 0
     assert (await status(tmp_path)).stdout.startswith("Good: ")
-
-
-async def test_second_run_that_finds_the_first_at_work_is_no_lost_night(server: Sandbox, folder: Path) -> None:
-    asked = asyncio.Event()
-    server.on_request = lambda _request: asked.set()
-    server.fault = lambda _request, _nth: Fault(is_hanging=True)
-    process = await start("run", "--quiet", cwd=folder, env=environment(server))
-    await asked.wait()
-    assert (await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))).exit_code == 75
-    process.terminate()
-    assert (await ended(process)).exit_code == 143
-    assert "could not start" not in (await status(folder)).stdout

@@ -11,17 +11,10 @@ from etl.extract.endpoints import Purpose
 from etl.sandbox import Sandbox
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.metric_samples import samples
-from tests.support import API_KEY, SECRET_KEY
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 METRICS = ("run", "--metrics-file", "metrics.prom")
-
-
-@pytest.fixture
-async def server():
-    world = settled_world(run_tests=2, executions=2, calls=3)
-    async with Sandbox(world, api_key=API_KEY, secret_key=SECRET_KEY) as sandbox:
-        yield sandbox
+server = a_sandbox(run_tests=2, executions=2, calls=3)
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from etl.load.layout import IDENTITY, LAST_RUN, LOCK
 from etl.model.schema import CALLS
 from etl.sandbox import Sandbox
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings
-from tests.support import API_KEY, SECRET_KEY
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 COMMANDS = ("status", "verify", "check", "run")
 
@@ -44,11 +43,7 @@ def bomb(path: Path) -> None:
     pq.write_table(pa.table(columns, schema=CALLS.arrow_schema), path)
 
 
-@pytest.fixture
-async def server():
-    world = settled_world(run_tests=1, executions=2, calls=3)
-    async with Sandbox(world, api_key=API_KEY, secret_key=SECRET_KEY) as running:
-        yield running
+server = a_sandbox(run_tests=1, executions=2, calls=3)
 
 
 @pytest.fixture
@@ -166,17 +161,3 @@ async def test_what_no_reader_takes_for_data_stops_nobody_and_verify_names_it(se
     assert results["status"].stdout.startswith("Good: ")
     assert [each["kind"] for each in rows.document["findings"]] == ["foreign_file"] * len(others)
     assert (len(etl.read_calls(exported / "data")), len(etl.read_table(exported / "data", "runs"))) == (6, 2)
-
-
-async def test_foreign_parquet_beside_a_part_is_refused_by_name(server: Sandbox, exported: Path) -> None:
-    part = next((exported / "data" / "calls").rglob("*.parquet"))
-    copy = part.with_name("Copy of part-0.PARQUET")
-    copy.write_bytes(part.read_bytes())
-
-    results = await each_command(server, exported)
-
-    assert exit_codes(results) == {"status": 0, "verify": 3, "check": 6, "run": 6}
-    assert f"{copy}: not a file of this dataset; move it elsewhere" in results["run"].stderr
-    assert results["status"].stdout.startswith(
-        f"Not good: {str(copy.relative_to(exported / 'data'))!r}: is not a file of this dataset"
-    )

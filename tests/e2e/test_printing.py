@@ -7,7 +7,6 @@ import pytest
 
 from etl.sandbox import Sandbox
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings
-from tests.support import API_KEY, SECRET_KEY
 from tests.worlds import settled_world
 
 NAME = "Zahlung \N{EURO SIGN} \N{SNOWMAN}"
@@ -29,7 +28,7 @@ NO_SPACE = "error: cannot write to stdout: No space left on device: the output i
 async def server():
     world = settled_world(run_tests=1, executions=2, calls=3)
     world.run_tests[0].name = NAME
-    async with Sandbox(world, api_key=API_KEY, secret_key=SECRET_KEY) as running:
+    async with Sandbox(world) as running:
         yield running
 
 

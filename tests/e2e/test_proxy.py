@@ -50,11 +50,3 @@ async def test_proxy_that_refuses_the_credentials_is_a_mistake_of_the_settings(t
     assert "the proxy refused to connect to 127.0.0.1 (407): check FI_PROXY_USER and FI_PROXY_PASSWORD" in said
     assert "canary" not in said
     assert source.requests == []
-
-
-@pytest.mark.parametrize("command", ["run", "check"])
-async def test_proxy_that_is_not_there_is_named(tmp_path: Path, command: str) -> None:
-    async with behind_a_proxy(tmp_path, proxy_url="http://127.0.0.1:9") as (source, _):
-        ended = await metrics_etl(command, cwd=tmp_path, env=environment(source, **CREDENTIALS))
-    assert ended.exit_code == 5
-    assert "cannot connect to [api] proxy http://127.0.0.1:9: " in ended.stdout + ended.stderr

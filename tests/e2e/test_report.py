@@ -2,8 +2,6 @@
 
 import asyncio
 import re
-import subprocess
-import sys
 import tempfile
 from itertools import product
 from pathlib import Path
@@ -97,16 +95,6 @@ async def test_mistake_is_told_in_one_line_and_nothing_is_written(
     assert (result.exit_code, result.stdout) == (exit_code, "")
     assert words in " ".join(result.stderr.replace("│", " ").split())
     assert names(folder) == before
-
-
-def test_help_and_a_quiet_night_import_nothing_of_the_report() -> None:
-    code = """
-import sys
-import etl.cli.commands, etl.pipeline.job, etl.settings
-assert not [name for name in sys.modules if name.split(".")[0] in ("altair", "vl_convert", "jinja2")]
-assert not [name for name in sys.modules if name.startswith("etl.report")]
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def drawn(svg: str) -> list[str]:

@@ -1,12 +1,9 @@
 """``metrics-etl status`` as a command: without keys or network, in one screen. What it finds: ``tests/inspect/test_status.py``."""
 
 import os
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from etl import sandbox
 from etl.pipeline import job
@@ -14,17 +11,12 @@ from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import assert_documented, environment, metrics_etl, write_settings
 from tests.e2e.terminal import Terminal
 from tests.support import settings_for
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 NIGHT = datetime(2026, 11, 1, 2, tzinfo=UTC)
 BARE = {"PATH": os.environ["PATH"]}
 """No key, no settings file, no server."""
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=6, calls=3, include_unfinished=True)) as running:
-        yield running
+server = a_sandbox(run_tests=2, executions=6, calls=3, include_unfinished=True)
 
 
 async def export(server: Sandbox, tmp_path: Path, *, night: int = 0, **options: Any) -> None:
@@ -70,23 +62,6 @@ async def test_verdict_is_an_exit_code_on_demand(server: Sandbox, tmp_path: Path
     server.fault = lambda _request, _nth: Fault(status=401)
     await job.export(settings_for(server, tmp_path / "data"))
     assert await codes() == [0, 3, 3]
-
-
-async def test_verdict_comes_first_and_what_to_type_next_last(server: Sandbox, tmp_path: Path) -> None:
-    await job.export(settings_for(server, tmp_path / "data"))
-    good = await metrics_etl("status", cwd=tmp_path, env=BARE)
-    server.fault = lambda _request, _nth: Fault(status=401)
-    await job.export(settings_for(server, tmp_path / "data"))
-    bad = await metrics_etl("status", cwd=tmp_path, env=BARE)
-    as_json = await metrics_etl("status", "--json", cwd=tmp_path, env=BARE)
-
-    assert good.stdout.splitlines()[0] == "Good: the last complete export was 0 min ago"
-    assert good.stdout.splitlines()[-1] == "next       metrics-etl verify"
-    first, *_, last = bad.stdout.splitlines()
-    assert first.startswith("Not good: the API refused the key")
-    assert last == "next       metrics-etl check"
-    document = as_json.document
-    assert (document["is_good"], document["verdict"], document["next"]) == (False, first, "metrics-etl check")
 
 
 async def test_destination_that_would_end_an_export_now_is_not_good_on_the_machine_that_exports(

@@ -10,24 +10,15 @@ import pytest
 from etl.sandbox import Sandbox
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.terminal import COLOR, Terminal
-from tests.support import API_KEY, SECRET_KEY
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox, settled_world
 
-
-def sandbox(*, rate_limit: int | None = None) -> Sandbox:
-    world = settled_world(run_tests=1, executions=3, calls=30)
-    return Sandbox(world, api_key=API_KEY, secret_key=SECRET_KEY, rate_limit=rate_limit)
+WORLD = {"run_tests": 1, "executions": 3, "calls": 30}
+unlimited = a_sandbox(**WORLD)
 
 
 @pytest.fixture
 async def limited():
-    async with sandbox(rate_limit=40) as server:
-        yield server
-
-
-@pytest.fixture
-async def unlimited():
-    async with sandbox() as server:
+    async with Sandbox(settled_world(**WORLD), rate_limit=40) as server:
         yield server
 
 

@@ -1,6 +1,5 @@
 """``metrics-etl verify``: as a command, without keys, and against the API. What it finds: ``tests/inspect/test_verify.py``."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -8,15 +7,10 @@ import pytest
 from etl.model.keys import default_key
 from etl.sandbox import Sandbox
 from tests.e2e.command import environment, metrics_etl, write_settings
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 BARE = environment(FI_API_KEY=None, FI_SECRET_KEY=None)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=3, calls=2)) as running:
-        yield running
+server = a_sandbox(run_tests=2, executions=3, calls=2)
 
 
 @pytest.fixture

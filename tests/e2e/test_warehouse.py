@@ -8,7 +8,6 @@ import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -24,19 +23,12 @@ from etl.load.files.open import open_files
 from etl.load.warehouse import sql
 from etl.model import schema
 from etl.sandbox import Sandbox
-from tests.e2e.command import COMMAND, assert_documented, ended, environment, metrics_etl, start, write_settings
+from tests.e2e.command import assert_documented, ended, environment, metrics_etl, start, type_in, write_settings
 from tests.e2e.warm import fork_server
-from tests.support import API_KEY, SECRET_KEY
-from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into, of_the_page
-from tests.worlds import settled_world
+from tests.warehouses import DyingSession, Place, assert_equals_dataset, of_the_page
+from tests.worlds import a_sandbox
 
-NOT_LOADED = "the last run was not loaded into the warehouse"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=3, calls=3), api_key=API_KEY, secret_key=SECRET_KEY) as it:
-        yield it
+server = a_sandbox(run_tests=2, executions=3, calls=3)
 
 
 @pytest.fixture
@@ -123,29 +115,6 @@ async def test_warehouse_that_fails_harms_nothing_and_is_told_until_a_load_made_
     assert "simulation_metrics, loaded 0 min ago" in good.stdout
 
 
-async def test_status_misses_a_load_that_never_was_and_one_of_the_last_run(server: Sandbox, folder: Path) -> None:
-    env = environment(server)
-    without = write_settings(folder, "all").read_text()
-    await metrics_etl("run", "--quiet", cwd=folder, env=env)
-    write_warehouse(folder, server, Place("duckdb://metrics.duckdb"))
-    never = await metrics_etl("status", cwd=folder, env=env)
-    await metrics_etl("load", cwd=folder, env=env)
-    with_warehouse = (folder / "config" / "metrics-etl.toml").read_text()
-    (folder / "config" / "metrics-etl.toml").write_text(without)
-    await metrics_etl("run", "--quiet", cwd=folder, env=env)
-    (folder / "config" / "metrics-etl.toml").write_text(with_warehouse)
-    behind = await metrics_etl("status", "--json", cwd=folder, env=env)
-
-    write_warehouse(folder, server, Place("duckdb://metrics.duckdb", "other"))
-    elsewhere = await metrics_etl("status", cwd=folder, env=env)
-
-    assert never.stdout.startswith("Not good: the warehouse was never loaded")
-    assert elsewhere.stdout.startswith("Not good: the warehouse was never loaded")
-    assert elsewhere.stdout.splitlines()[-1] == "next       metrics-etl load"
-    assert [each["text"] for each in behind.document["findings"] if each["kind"] == "not_loaded"] == [NOT_LOADED]
-    assert behind.document["next"] == "metrics-etl load"
-
-
 LOOKS = (["load", "--dry-run"], ["check"], ["verify", "--warehouse"])
 
 
@@ -211,16 +180,12 @@ async def test_readme_leads_from_the_keys_to_an_answer(server: Sandbox, tmp_path
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     block = readme.partition("\n## Into a warehouse\n")[2].partition("```sh\n")[2].partition("```")[0]
     install, keys, script = block.split("\n", 2)
-    env = environment(server, PATH=f"{COMMAND.parent}:{os.environ['PATH']}")
-    shell = await asyncio.create_subprocess_exec(
-        *("sh", "-ec", script), cwd=tmp_path, env=env, stdout=asyncio.subprocess.PIPE
-    )
-    stdout, _ = await shell.communicate()
+    shown = await type_in(script, tmp_path, server)
 
     assert (install, keys) == ("pip install '.[duckdb]'", "export FI_API_KEY=... FI_SECRET_KEY=...")
-    assert shell.returncode == 0
+    assert shown.exit_code == 0
     for run_test in server.world.run_tests:
-        assert re.search(rf"{run_test.name} +│ +9 │", stdout.decode())
+        assert re.search(rf"{run_test.name} +│ +9 │", shown.stdout)
 
 
 @pytest.mark.parametrize(
@@ -262,25 +227,6 @@ async def test_first_signal_ends_what_waits_for_the_warehouse_and_an_export_is_k
         assert stopped.stderr == f"error: interrupted by {number.name}\n"
     assert (await metrics_etl("load", "--quiet", cwd=tmp_path, env=env)).exit_code == 0
     assert_equals_dataset(in_postgresql, tmp_path / "data")
-
-
-async def test_killed_load_that_waits_for_a_lock_is_ended_by_the_server(
-    server: Sandbox, tmp_path: Path, in_postgresql: Place
-) -> None:
-    """Else it would take its locks once it gets them, and keep them."""
-    write_warehouse(tmp_path, server, in_postgresql)
-    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
-    waits = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    with closing(in_postgresql.open()) as other:
-        other._session.execute(f"LOCK TABLE {in_postgresql.namespace}.calls")
-        process = await start("load", "--full", cwd=tmp_path, env=environment(server))
-        while not await asyncio.to_thread(in_postgresql.query, waits):
-            pass
-        process.kill()
-        await ended(process)
-        async with asyncio.timeout(30):
-            while await asyncio.to_thread(in_postgresql.query, waits):
-                pass
 
 
 async def test_the_page_s_sql_answers_in_postgresql(server: Sandbox, tmp_path: Path, in_postgresql: Place) -> None:
@@ -367,29 +313,6 @@ def _load_and_be_killed(folder: Path, at: int) -> None:
     os.chdir(folder)
     sys.argv = ["metrics-etl", "load", "--quiet"]
     main()
-
-
-@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
-async def test_load_that_is_killed_left_nothing_or_all_and_the_next_one_heals(
-    server: Sandbox, tmp_path: Path, warehouse: Place, kills: int
-) -> None:
-    write_warehouse(tmp_path, server, warehouse)
-    env = environment(server)
-    await metrics_etl("run", "--quiet", "--run-test", server.world.run_tests[0].name, cwd=tmp_path, env=env)
-    context, chance = fork_server(), random.Random(kills)
-    for number in range(kills):
-        if number % 2:
-            warehouse.edit("DELETE FROM {s}.executions", "DELETE FROM {s}.calls", "DELETE FROM {s}.evals")
-        before = warehouse.rows(schema.CALLS)
-        warehouse.close()
-        process = context.Process(target=_load_and_be_killed, args=(tmp_path, chance.randrange(30)))
-        process.start()
-        await asyncio.to_thread(process.join)
-        if warehouse.rows(schema.CALLS) != before:
-            assert_equals_dataset(warehouse, tmp_path / "data")
-        warehouse.close()
-        load_into(warehouse, tmp_path / "data")
-        assert_equals_dataset(warehouse, tmp_path / "data")
 
 
 ROWS_READ = "SELECT " + ", ".join(

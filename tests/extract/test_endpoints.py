@@ -240,7 +240,7 @@ def test_404_that_is_not_this_api_is_no_deletion(body):
     ("status", "kind"),
     [
         (500, ServerFaultError),
-        *((status, TransientError) for status in (408, 429, 502, 503, 504, 520)),
+        *((status, TransientError) for status in (408, 421, 425, 429, 502, 503, 504, 520)),
         *((status, RequestRefusedError) for status in (204, 302, 307, 308, 410, 413, 414, 418)),
     ],
 )

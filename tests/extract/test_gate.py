@@ -57,13 +57,6 @@ async def test_nobody_waits_for_more_than_an_hour_or_beyond_the_end_of_the_run(
     assert -timedelta(minutes=1) < late <= timedelta(minutes=1)
 
 
-async def test_hold_that_ends_before_the_run_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Held(50, monkeypatch)
-    held.gate.run_ends_at = held.now() + 60
-    await held.gate.wait()
-    assert held.slept == pytest.approx(50, abs=1)
-
-
 @pytest.mark.parametrize("is_answered", [True, False])
 async def test_refusals_in_a_row_are_borne_for_an_hour_in_all(
     monkeypatch: pytest.MonkeyPatch, *, is_answered: bool

@@ -313,18 +313,6 @@ def test_refusal_that_is_of_no_minute_teaches_nothing(answered, hint, holds):
     assert (quota.wait_seconds(31.0 + holds), quota.requests_per_minute) == (0, None)
 
 
-def test_learned_limit_is_replaced_by_the_next_refusal():
-    quota = Quota()
-    refuse_after(quota, 10)
-    assert quota.wait_seconds(60.0) == 0
-    for _ in range(4):
-        ask(quota, 61.0)
-    ask(quota, 62.0)
-    quota.refused(62.0, 58.0)
-    assert quota.wait_seconds(120.0) == 0
-    assert quota.requests_per_minute == 4
-
-
 def test_learned_limit_of_which_a_share_is_ours_is_forgotten_after_a_while():
     """What goes beyond it may be the share of the others: it is not tested."""
     quota = Quota(share=0.5)

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,15 +25,10 @@ from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, add_run_test
 from tests.support import settings_for
 from tests.warehouses import Place
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox, settled_world
 
 NIGHT = datetime(2026, 11, 1, 2, tzinfo=UTC)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=6, calls=3, include_unfinished=True)) as running:
-        yield running
+server = a_sandbox(run_tests=2, executions=6, calls=3, include_unfinished=True)
 
 
 async def export(server: Sandbox, tmp_path: Path, *, night: int = 0, **options: Any) -> None:
@@ -129,24 +123,6 @@ async def test_what_the_index_knows_needs_no_file_and_without_it_nothing_else_is
     assert not {path.partition("/")[0] for path in opened} & {"executions", "calls", "evals"}
     (tmp_path / "data" / INDEX).unlink()
     assert status_of(tmp_path, now=now) == from_index
-
-
-async def test_what_no_row_shows_is_told_until_a_run_has_found_it_out(server: Sandbox, tmp_path: Path) -> None:
-    await export(server, tmp_path)
-    name = server.world.run_tests[0].name
-    server.fault = lambda request, _nth: Fault(status=500) if request.query.get("run_test_name") == name else None
-    summary = await job.export(
-        settings_for(server, tmp_path / "data", api={"max_tries": 1}), clock=lambda: NIGHT + timedelta(days=1)
-    )
-    found = status_of(tmp_path, now=NIGHT + timedelta(days=1, hours=5))
-    server.fault = None
-    await export(server, tmp_path, night=2)
-
-    assert summary.exit_code == 3
-    (finding,) = found.findings
-    assert (finding.kind, finding.subject) == (Kind.LIST_FAILED, name)
-    assert judge(found).text == f"Not good: {finding}"
-    assert judge(status_of(tmp_path, now=NIGHT + timedelta(days=2, hours=5))).is_good
 
 
 async def test_runs_within_a_second_are_told_newest_first(server: Sandbox, tmp_path: Path) -> None:

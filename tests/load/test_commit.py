@@ -118,32 +118,6 @@ def test_calls_without_their_execution_row_are_noticed_and_settle_once_more(data
     assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
 
 
-def test_failed_part_leaves_those_before_it_and_does_not_begin_those_after_it(dataset, tmp_path, monkeypatch):
-    publish = dataset.files.publish
-
-    def publish_but_one(path, data):
-        if path == part("calls", date="2026-09-02"):
-            raise DestinationError(f"{path}: no space left")
-        publish(path, data)
-
-    monkeypatch.setattr(dataset.files, "publish", publish_but_one)
-    with pytest.raises(DestinationError, match="month=2026-09"):
-        export_to(dataset, *(a_bundle(f"e{day}", [f"c{day}"], date=f"2026-{day + 7:02}-0{day}") for day in (1, 2, 3)))
-    assert {path.parent.name for path in tmp_path.rglob("*.parquet")} == {"month=2026-08"}
-    assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
-
-
-def test_execution_that_was_deleted_and_is_listed_again_is_whole_again(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1"))
-    before = {table: rows(tmp_path, table) for table in ("calls", "evals")}
-    stamp = ExportStamp("run-2", FETCHED_AT)
-    mark_deleted(dataset, {"e1": Part(KEY, place())}, stamp)
-    assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.CHANGED}
-    export_to(dataset, a_bundle("e1"), run="run-3")
-    assert {table: rows(tmp_path, table) for table in ("calls", "evals")} == before
-    assert rows(tmp_path, "executions", "deleted_at", "export_state", "exported_calls") == [(None, "settling", 2)]
-
-
 def test_execution_of_which_a_kept_row_is_gone_is_incomplete(dataset):
     bundle = a_bundle()
     _, arrived = export_to(dataset, changed(bundle, calls=bundle.calls[1:], kept=frozenset(["c1"])))
@@ -191,16 +165,6 @@ def test_execution_row_is_of_the_run_that_wrote_a_row_of_its_calls_though_it_say
     assert {*rows(tmp_path, table, "export_run_id")[:2]} == {("run-2",)}
     other = ({"calls", "evals"} - {table}).pop()
     assert {*rows(tmp_path, other, "export_run_id")} == {("run-1",)}
-
-
-def test_receipt_counts_what_became_of_executions(dataset):
-    whole = [a_bundle("e2", ["c3"]), a_bundle("e3", ["c4"]), a_bundle("e9", [], key="booking")]
-    export_to(dataset, a_bundle("e1"), *whole)
-    assert dataset.receipt.as_json()["executions"] == {KEY: counts(inserted=3), "booking": counts(inserted=1)}
-    emptied = changed(a_bundle("e1", [], version=2), deleted=frozenset(["c1", "c2"]))
-    again = [emptied, a_bundle("e2", ["c3"], seconds=2.0), a_bundle("e3", ["c4"])]
-    export_to(dataset, *again, fetched_at=FETCHED_AT + timedelta(days=1))
-    assert dataset.receipt.as_json()["executions"] == {KEY: counts(replaced=2, emptied=1, verified=1)}
 
 
 LATER = "2026-09-02"

@@ -1,7 +1,6 @@
 """The dataset knows what it holds, notices what is lost or damaged, and reads what other versions wrote."""
 
 import json
-import re
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -66,21 +65,6 @@ def test_the_state_is_what_was_committed(dataset):
     assert stored["e1"].calls_digest != stored["e3"].calls_digest
 
 
-def test_no_flipped_bit_changes_what_is_read(tmp_path):
-    """Without compression nothing else than the pages' checksums could tell."""
-    dataset = a_dataset(tmp_path, compression="none")
-    export_to(dataset, a_bundle("e1"))
-    path, before = tmp_path / part("calls"), load_state(dataset, set_aside=False)
-    content, value = path.read_bytes(), rows(tmp_path, "calls", "row_hash")[0][0].encode()
-    noticed = 0
-    for found in re.finditer(value, content):
-        path.write_bytes(content[: found.start()] + bytes([value[0] ^ 1]) + content[found.start() + 1 :])
-        state = load_state(dataset, set_aside=False)
-        noticed += state.unreadable == [part("calls")]
-        assert state.unreadable or state == before
-    assert noticed
-
-
 def test_a_state_without_a_dataset_is_empty_and_makes_nothing(tmp_path):
     state = load_state(Dataset(LocalFiles(tmp_path / "data")), set_aside=False)
     assert (state.executions, state.unreadable) == ({}, [])
@@ -114,14 +98,6 @@ def test_a_damaged_file_is_left_alone_or_set_aside_and_made_again(dataset, tmp_p
     }
     export_to(dataset, *bundles)
     assert contents(tmp_path) == before
-
-
-def test_an_older_copy_of_a_file_is_noticed(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1"))
-    older = (tmp_path / part("calls")).read_bytes()
-    export_to(dataset, a_bundle("e1", seconds=2.0), run="run-2")
-    (tmp_path / part("calls")).write_bytes(older)
-    assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.DAMAGED}
 
 
 def test_damage_that_only_a_whole_read_shows_ends_one_run_and_the_next_one_repairs_it(dataset, tmp_path):
@@ -202,22 +178,6 @@ def test_a_partition_that_may_not_be_looked_at_is_not_taken_for_empty(dataset, t
     arriving = table_of(schema.CALLS, [{"call_execution_id": "c9", "execution_id": "e9"}])
     with closed(tmp_path / "calls"), pytest.raises(DestinationError, match=r"part-0\.parquet: Permission denied"):
         dataset.commit_rows(schema.CALLS, Part(KEY, place()), arriving, Replacement(["e9"]))
-
-
-def test_each_run_is_recorded_in_a_file_of_its_own(dataset, tmp_path):
-    started_at = datetime(2026, 11, 1, 2, tzinfo=UTC)
-    for run in ("run-1", "run-2"):
-        row = {"export_run_id": run, "started_at": started_at, "exit_code": 0}
-        dataset.record_run(started_at.date(), run, table_of(schema.RUNS_TABLE, [row]))
-    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.parquet")) == [
-        "runs/month=2026-11/run-1.parquet",
-        "runs/month=2026-11/run-2.parquet",
-    ]
-    assert rows(tmp_path, "runs", "export_run_id", "started_at", "exit_code", "message") == [
-        ("run-1", started_at, 0, None),
-        ("run-2", started_at, 0, None),
-    ]
-    assert wrong_schemas(tmp_path) == []
 
 
 def test_new_dataset_is_given_an_id_once(dataset, tmp_path):

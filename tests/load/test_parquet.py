@@ -13,7 +13,6 @@ import pytest
 import etl
 from etl.errors import DestinationError, FileMissingError, SchemaError
 from etl.load import parquet
-from etl.load.files.local import LocalFiles
 from etl.load.layout import run_path
 from etl.load.parquet import UnreadableError, encode, open_part, read_columns, read_footer
 from etl.model import schema
@@ -22,13 +21,6 @@ from tests.damages import DAMAGES
 from tests.datasets import FETCHED_AT, part
 
 PATH = part("calls")
-
-
-@pytest.fixture
-def files(tmp_path):
-    files = LocalFiles(tmp_path / "data")
-    files.prepare()
-    return files
 
 
 def some_calls(count=3, **columns):

@@ -5,11 +5,6 @@ from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
-import duckdb
-import pandas as pd
-import polars as pl
-import pyarrow as pa
-import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
@@ -39,20 +34,6 @@ NAMES = [
     "true",
 ]
 TABLES = list(schema.TABLES.values())
-IN_DUCKDB = {
-    schema.STRING: "VARCHAR",
-    schema.INT: "BIGINT",
-    schema.FLOAT: "DOUBLE",
-    schema.BOOL: "BOOLEAN",
-    schema.TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
-}
-IN_POLARS = {
-    schema.STRING: pl.String(),
-    schema.INT: pl.Int64(),
-    schema.FLOAT: pl.Float64(),
-    schema.BOOL: pl.Boolean(),
-    schema.TIMESTAMP: pl.Datetime("us", "UTC"),
-}
 
 
 @pytest.fixture(scope="module")
@@ -103,30 +84,3 @@ def test_every_file_has_the_same_types_says_what_its_columns_mean_and_keeps_the_
             assert [field.nullable for field in found] == [not column.is_key for column in table.columns]
         nulls = {name for row in rows_of_dataset(exported.root, table) for name, value in row.items() if value is None}
         assert nulls.isdisjoint(column.name for column in table.columns if column.null_rule == schema.NEVER)
-
-
-def test_every_reader_sees_the_declared_types(exported):
-    for table in TABLES:
-        path = exported.root / table.name
-        declared = {column.name: column.type for column in table.columns}
-        dataset = pa.dataset.dataset(path, partitioning="hive").schema
-        assert {column: dataset.field(column).type for column in declared} == declared
-        pandas = pd.read_parquet(path, dtype_backend="pyarrow").dtypes
-        assert {column: pandas[column].pyarrow_dtype for column in declared} == declared
-        polars = pl.scan_parquet(path, hive_partitioning=True).collect_schema()
-        assert {column: polars[column] for column in declared} == {name: IN_POLARS[declared[name]] for name in declared}
-        with duckdb.connect() as connection:
-            query = "describe select * from read_parquet(?, hive_partitioning = true)"
-            described = connection.execute(query, [f"{path}/**/*.parquet"]).fetchall()
-        found = {column: type_name for column, type_name, *_ in described}
-        assert {column: found[column] for column in declared} == {name: IN_DUCKDB[declared[name]] for name in declared}
-
-
-def test_plain_pandas_makes_no_float_of_a_whole_number_and_no_object_of_a_verdict(exported):
-    nullable = {schema.INT: "Int64", schema.BOOL: "boolean"}
-    for table in TABLES:
-        path = exported.root / table.name
-        for each in (path, next(path.rglob("*.parquet"))):
-            frame = pd.read_parquet(each)
-            for column in table.columns:
-                assert column.type not in nullable or frame[column.name].dtype == nullable[column.type], column.name

@@ -21,7 +21,7 @@ from tests.bundles import KEY, a_bundle
 from tests.datasets import FETCHED_AT, export_to, part, place
 from tests.load.killed import killed_before
 
-EARLIER, LATER = "2026-07-30", "2026-09-02"
+LATER = "2026-09-02"
 HERE, THERE = Part(KEY, place()), Part(KEY, place(LATER))
 TABLES = ("calls", "evals", "errors", "executions")
 STAMP = ExportStamp("run-2", FETCHED_AT + timedelta(days=1))

@@ -2,8 +2,8 @@
 
 import json
 import random
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +15,21 @@ from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.model.records import RUN_TESTS
 from etl.pipeline import job
-from etl.pipeline.summary import Summary
-from etl.sandbox import Execution, Fault, RunTest, Sandbox, SandboxRequest
+from etl.sandbox import Fault, RunTest, Sandbox, SandboxRequest
 from etl.sandbox.generate import new_id
 from tests.e2e.truth import assert_equals_world, rows_of
+from tests.pipeline.nights import NIGHT, Nights, kinds
 from tests.support import settings_for
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox, settled_world
 
-NIGHT = datetime.now(UTC)
 Export = Callable[..., Any]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=3, executions=4, calls=3)) as running:
-        yield running
+server = a_sandbox(run_tests=3, executions=4, calls=3)
 
 
 @pytest.fixture
 def export(server: Sandbox, tmp_path: Path) -> Export:
     """One night's export of everything; each one is a day later than the one before."""
-    nights = iter(range(1, 99))
-
-    async def run(
-        *,
-        only: list[str] = [],  # noqa: B006
-        since: date | None = None,
-        api: dict[str, Any] | None = None,
-        **options: Any,
-    ) -> Summary:
-        night = NIGHT + timedelta(days=next(nights))
-        settings = settings_for(server, tmp_path / "data", run_tests="all", api=api or {})
-        return await job.export(settings.only(only, since=since), clock=lambda: night, **options)
-
-    return run
+    return partial(Nights(server, tmp_path).export, names="all")
 
 
 def add_run_test(server: Sandbox, name: str, seed: int = 7) -> RunTest:
@@ -115,16 +96,6 @@ async def test_run_tests_of_one_name_are_exported_as_one_and_told(
     assert_equals_world(tmp_path, server.world)
 
 
-@pytest.mark.parametrize("name", ["a/b?c=d&e", 'quo"te\nd', "ナイトリー", "\x07", "x" * 255])
-async def test_any_name_is_exported(server: Sandbox, export: Export, tmp_path: Path, name: str) -> None:
-    add_run_test(server, name)
-
-    summary = await export()
-
-    assert (summary.exit_code, summary.problems) == (0, [])
-    assert name in {row["run_test_name"] for row in rows_of(tmp_path, "calls")}
-
-
 @pytest.mark.parametrize("name", ["", "  ", " Checkout flow", "Refund chat\n", "\ud800"])
 async def test_name_by_which_nothing_can_be_asked_for_is_a_problem(
     server: Sandbox, export: Export, tmp_path: Path, name: str
@@ -144,26 +115,21 @@ async def test_name_by_which_nothing_can_be_asked_for_is_a_problem(
     assert len(rows_of(tmp_path, "executions")) == 12
 
 
-def add_one_at(server: Sandbox, *requests: int) -> Callable[[SandboxRequest], None]:
-    """A new run test just before each of these requests for run tests is answered; before every one when none is named."""
-
-    def add(request: SandboxRequest) -> None:
-        nth = server.count(RUN_TESTS)
-        if request.path == RUN_TESTS and (nth in requests or not requests):
-            add_run_test(server, f"New at {nth}", seed=100 + nth)
-
-    return add
-
-
 async def test_list_that_is_never_proved_is_a_problem_and_what_it_showed_is_exported(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:
-    server.on_request = add_one_at(server)
+    """A new run test comes before each answer."""
+
+    def add(request: SandboxRequest) -> None:
+        if request.path == RUN_TESTS:
+            nth = server.count(RUN_TESTS)
+            add_run_test(server, f"New at {nth}", seed=100 + nth)
+
+    server.on_request = add
 
     summary = await export()
 
-    assert summary.exit_code == 3
-    assert [each.kind for each in summary.findings] == [Kind.RUN_TESTS_UNKNOWN]
+    assert (summary.exit_code, kinds(summary)) == (3, [Kind.RUN_TESTS_UNKNOWN])
     assert all(each.is_complete for each in summary.run_tests)
     server.on_request = None
     assert (await export()).exit_code == 0
@@ -186,28 +152,16 @@ async def test_row_that_the_list_of_run_tests_cannot_give_is_a_problem(
     assert len(rows_of(tmp_path, "executions")) == 13
 
 
-async def test_some_of_all_and_a_later_day(server: Sandbox, export: Export, tmp_path: Path) -> None:
+async def test_some_of_all_are_exported_by_their_names(server: Sandbox, export: Export) -> None:
     """A name is taken as it is: nothing has to be discovered for it."""
-    days = sorted(each.started_at.date() for run_test in server.world.run_tests for each in run_test.executions)
     name = server.world.run_tests[1].name
 
     some = await export(only=[name])
     assert (some.exit_code, [each.name for each in some.run_tests], server.count(RUN_TESTS)) == (0, [name], 0)
     assert some.notices == []
 
-    recent = await export(since=days[-1])
-    assert recent.exit_code == 0
-    assert min(each.started_at.date() for each in fetched(server, recent)) == days[-1]
     unknown = await export(only=["No such test"])
     assert "the API has no run test with this name" in unknown.problems[0]
-
-
-def fetched(server: Sandbox, summary: Summary) -> list[Execution]:
-    """The executions whose calls were asked for since the list of run tests was."""
-    first = next(number for number, request in enumerate(server.requests) if request.path == RUN_TESTS)
-    asked = {request.query.get("execution_id") for request in server.requests[first:]}
-    assert summary.requests > 5
-    return [each for run_test in server.world.run_tests for each in run_test.executions if each.execution_id in asked]
 
 
 async def test_plan_discovers_too_and_says_what_it_could_not(server: Sandbox, tmp_path: Path) -> None:

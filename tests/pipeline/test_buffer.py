@@ -101,12 +101,21 @@ async def test_much_text_is_committed_however_few_calls_have_it(monkeypatch: pyt
     assert flatten(with_payload, include_raw=True).text > 2 * 400
 
 
-async def test_cancelled_crawl_waits_for_the_commit_in_hand_and_for_what_it_notes_after_its_thread() -> None:
+@pytest.mark.parametrize("is_everything", [False, True])
+async def test_commit_in_hand_is_waited_for_when_the_crawl_or_even_every_task_is_cancelled(
+    *, is_everything: bool
+) -> None:
+    """As a second Ctrl-C does in a program that embeds an export: the dataset's lock must not be given up before.
+
+    What a commit notes after its thread is noted, too, when the crawl alone is cancelled.
+    """
     began, may_end, ended = threading.Event(), threading.Event(), threading.Event()
 
     def write() -> None:
         began.set()
         may_end.wait()
+        if is_everything:
+            ended.set()
 
     async def commit(_bundles: list[FlatBundle]) -> None:
         await to_the_end(write)
@@ -114,10 +123,11 @@ async def test_cancelled_crawl_waits_for_the_commit_in_hand_and_for_what_it_note
 
     adding = asyncio.ensure_future(CommitBuffer(commit, interval_seconds=0).add(bundle(1)))
     await asyncio.to_thread(began.wait)
-    adding.cancel()
+    for task in asyncio.all_tasks() - {asyncio.current_task()} if is_everything else {adding}:
+        task.cancel()
     done, _ = await asyncio.wait([adding], timeout=0.05)
-    assert not done, "the commit was left alone"
     may_end.set()
+    assert not done, "the commit was left alone"
     with pytest.raises(asyncio.CancelledError):
         await adding
     assert ended.is_set()
@@ -136,27 +146,3 @@ async def test_commits_never_overlap_and_lose_no_bundle() -> None:
         for number in range(200):
             group.create_task(buffer.add(bundle(number)))
     assert sorted(each.execution.execution_id for each in commits) == sorted(f"e{number}" for number in range(200))
-
-
-async def test_write_in_hand_is_waited_for_even_when_every_task_is_cancelled() -> None:
-    """As a second Ctrl-C does in a program that embeds an export: the dataset's lock must not be given up before."""
-    began, may_end, ended = threading.Event(), threading.Event(), threading.Event()
-
-    def write() -> None:
-        began.set()
-        may_end.wait()
-        ended.set()
-
-    async def commit(_bundles: list[FlatBundle]) -> None:
-        await to_the_end(write)
-
-    adding = asyncio.ensure_future(CommitBuffer(commit, interval_seconds=0).add(bundle(1)))
-    await asyncio.to_thread(began.wait)
-    for task in asyncio.all_tasks() - {asyncio.current_task()}:
-        task.cancel()
-    done, _ = await asyncio.wait([adding], timeout=0.05)
-    may_end.set()
-    assert not done, "the write was left alone"
-    with pytest.raises(asyncio.CancelledError):
-        await adding
-    assert ended.is_set()

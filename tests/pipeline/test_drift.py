@@ -237,17 +237,6 @@ async def test_a_detail_that_changes_with_the_metrics_costs_no_more(settled: Nig
     assert_equals_world(settled.folder, settled.world)
 
 
-async def test_a_late_value_beside_drift_is_fetched(settled: Nights) -> None:
-    answer(settled, of_call, lambda call: call["cost"].update(total_cost_cents=None))
-    calls = begin(settled, 5)
-    await settled.export()
-    calls[2].avg_agent_latency_ms = 1234
-    await settled.export()
-    rows = {row["call_execution_id"]: row for row in settled.rows("calls")}
-    assert rows[calls[2].call_execution_id]["latency_avg_agent_latency_ms"] == 1234
-    assert rows[calls[2].call_execution_id]["cost_total_cost_cents"] is None
-
-
 async def test_a_version_that_knows_the_new_name_fetches_what_the_old_one_did_not_understand(
     settled: Nights, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +20,7 @@ from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Call, Execution, Sandbox
 from tests.support import settings_for
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 TEXT = (Path(__file__).parents[2] / "docs" / "feed.md").read_text(encoding="utf-8")
 ONCE, NIGHTLY = re.findall(r"^```sql\n(.*?)^```\n", TEXT, re.MULTILINE | re.DOTALL)
@@ -28,12 +28,7 @@ ONCE, NIGHTLY = re.findall(r"^```sql\n(.*?)^```\n", TEXT, re.MULTILINE | re.DOTA
 FIRST_NIGHT = datetime(2026, 11, 5, 2, tzinfo=UTC)
 FOLLOWED = ("executions", "calls", "evals")
 NO_DIFFERENCES = dict.fromkeys(FOLLOWED, 0)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=5, calls=4)) as running:
-        yield running
+server = a_sandbox(run_tests=2, executions=5, calls=4)
 
 
 class Nights:

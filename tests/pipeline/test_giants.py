@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,11 @@ from etl.sandbox import Fault, Sandbox, SandboxRequest
 from tests.datasets import assert_sound
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import cap_pages, settings_for
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 CALLS = 40
 NIGHT = datetime(2026, 11, 2, tzinfo=UTC)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=1, executions=1, calls=CALLS, calls_spread=0)) as running:
-        yield running
+server = a_sandbox(run_tests=1, executions=1, calls=CALLS, calls_spread=0)
 
 
 def calls_in(requests: list[SandboxRequest]) -> Counter[str]:

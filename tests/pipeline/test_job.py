@@ -170,18 +170,6 @@ async def test_files_of_an_older_version_are_completed_before_the_api_is_asked(t
     assert (refused.exit_code, [each.kind for each in refused.findings]) == (4, [Kind.COLUMNS_ADDED])
 
 
-async def test_rows_count_what_is_new_or_changed_not_what_was_fetched(tmp_path: Path) -> None:
-    world = settled_world(run_tests=1, executions=3, calls=4)
-    async with Sandbox(world) as server:
-        settings = settings_for(server, tmp_path / "data")
-        await job.export(settings)
-        world.run_tests[0].executions[1].calls[2].total_cost_cents = 77
-        summary = await job.export(settings, full_refresh=True)
-
-    assert summary.run_tests[0].calls == 12
-    assert summary.rows == {"calls": 1, "executions": 1}
-
-
 async def test_a_night_in_which_nothing_changed_reads_no_part_and_one_without_its_index_each_part_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

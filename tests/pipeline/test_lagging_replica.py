@@ -1,7 +1,6 @@
 """A replica that lags: lists say that something has finished, and its id is not known yet. One finding, which goes by itself."""
 
 import random
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,19 +10,12 @@ import pytest
 from etl import sandbox
 from etl.model.findings import Kind
 from etl.model.records import DETAIL, METRICS
-from etl.sandbox import Execution, Fault, Sandbox, SandboxRequest
+from etl.sandbox import Execution, Fault, SandboxRequest
 from etl.sandbox.dispatch import not_found
 from tests.e2e.truth import assert_equals_world
 from tests.pipeline.nights import NIGHT, Nights, kinds
-from tests.worlds import settled_world
 
 NOT_FOUND = Fault(status=404, body=msgspec.json.encode(not_found("Call execution")))
-
-
-@pytest.fixture
-async def nights(tmp_path: Path) -> AsyncIterator[Nights]:
-    async with Sandbox(settled_world(run_tests=1, executions=3, calls=4)) as server:
-        yield Nights(server, tmp_path)
 
 
 def lag(nights: Nights, execution: Execution, *, has_list: bool) -> None:

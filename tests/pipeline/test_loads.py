@@ -1,8 +1,6 @@
 """Loads at the end of runs: whose copy of the dataset may be loaded, and what status waits for."""
 
 import shutil
-import threading
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,18 +17,12 @@ from etl.pipeline import job, preflight
 from etl.pipeline.summary import Summary
 from etl.sandbox import Sandbox
 from etl.settings import Settings, sections
-from tests.loads import first_export
 from tests.support import settings_for
-from tests.warehouses import Place, assert_equals_dataset, load_into, new_duckdb
-from tests.worlds import settled_world
+from tests.warehouses import Place, assert_equals_dataset, new_duckdb
+from tests.worlds import a_sandbox
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=3, calls=3)) as running:
-        yield running
+server = a_sandbox(run_tests=2, executions=3, calls=3)
 
 
 async def night(settings: Settings, number: int) -> Summary:
@@ -139,30 +131,3 @@ async def test_what_is_missing_from_the_dataset_is_told_by_a_run_until_a_full_lo
     assert (await night(settings, 2)).exit_code == 0
     assert_equals_dataset(place, tmp_path / "data")
     place.close()
-
-
-@pytest.mark.parametrize("reads", [60, pytest.param(1_000, marks=pytest.mark.slow)])
-def test_reader_never_sees_an_execution_with_half_of_its_calls(tmp_path: Path, warehouse: Place, reads: int) -> None:
-    data = first_export(tmp_path / "data")
-    load_into(warehouse, data)
-    seen: list[tuple[object, ...]] = []
-    loads = 0
-
-    def read() -> None:
-        reader = Place(warehouse.url, warehouse.namespace)
-        while len(seen) < reads or loads < 3:
-            rows = reader.query(
-                "SELECT e.execution_id, count(c.call_execution_id) AS calls FROM {s}.executions AS e "
-                "LEFT JOIN {s}.calls AS c ON c.execution_id = e.execution_id GROUP BY 1 ORDER BY 1"
-            )
-            seen.append(tuple(row["calls"] for row in rows))
-        reader.close()
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    while thread.is_alive():
-        load_into(warehouse, data, is_full=True)
-        loads += 1
-    thread.join()
-
-    assert {*seen} == {(2, 1, 1, 1, 0, 1)}

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import textwrap
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,11 @@ from etl.sandbox import Fault, Sandbox
 from etl.settings import Settings
 from tests.metric_samples import samples
 from tests.support import settings_for
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 MONITORING = Path(__file__).parents[2] / "docs" / "monitoring.md"
 EPOCH, DAY, HOUR = datetime(1970, 1, 1, tzinfo=UTC), timedelta(days=1), timedelta(hours=1)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=2, executions=2, calls=3)) as running:
-        yield running
+server = a_sandbox(run_tests=2, executions=2, calls=3)
 
 
 def configured(server: Sandbox, folder: Path, *, run_tests: Any = None, **sections: Any) -> Settings:
@@ -138,29 +133,15 @@ async def test_documented_alert_fires_before_seven_unless_the_night_was_complete
     seven = f"{11 * 24 + 7}h"
     (total,) = re.findall(r"`(sum .*\(metrics_etl_run_requests\))`", MONITORING.read_text(encoding="utf-8"))
     sent = {} if night == "never began" else {f'{{dataset="{tmp_path / "data"}"}}': last_run(tmp_path)["requests"]}
-    expected = 0 if night == "complete" else 1
-    document = {
-        "rule_files": ["rules.yml"],
-        "evaluation_interval": "1h",
-        "tests": [
-            {
-                "interval": "1h",
-                "input_series": values,
-                "promql_expr_test": [
-                    {
-                        "expr": f'count(ALERTS{{alertname="{alert}"}}) or vector(0)',
-                        "eval_time": seven,
-                        "exp_samples": [{"labels": "{}", "value": expected}],
-                    },
-                    {
-                        "expr": total,
-                        "eval_time": seven,
-                        "exp_samples": [{"labels": labels, "value": value} for labels, value in sent.items()],
-                    },
-                ],
-            }
-        ],
-    }
+
+    def expects(expression: str, samples: dict[str, float]) -> dict[str, Any]:
+        found = [{"labels": labels, "value": value} for labels, value in samples.items()]
+        return {"expr": expression, "eval_time": seven, "exp_samples": found}
+
+    firing = f'count(ALERTS{{alertname="{alert}"}}) or vector(0)'
+    checks = [expects(firing, {"{}": 0 if night == "complete" else 1}), expects(total, sent)]
+    tests = [{"interval": "1h", "input_series": values, "promql_expr_test": checks}]
+    document = {"rule_files": ["rules.yml"], "evaluation_interval": "1h", "tests": tests}
     (tmp_path / "test.yml").write_text(json.dumps(document))
     words = ["promtool", "test", "rules", "test.yml"]
     result = await asyncio.to_thread(subprocess.run, words, cwd=tmp_path, capture_output=True, text=True, check=False)

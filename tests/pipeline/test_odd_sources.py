@@ -1,7 +1,6 @@
 """What a source answers that is odd but not a change: unknown statuses, poisoned rows, calls that never answer, no times."""
 
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,42 +9,12 @@ import pytest
 from etl import sandbox
 from etl.model.findings import Kind
 from etl.pipeline import job
-from etl.pipeline.summary import Summary
-from etl.sandbox import Execution, Fault, RunTest, Sandbox
+from etl.sandbox import Execution, Fault, Sandbox
 from tests.datasets import fill_parts_early
 from tests.e2e.truth import assert_equals_world, rows_of
+from tests.pipeline.nights import NIGHT, Nights, kinds
 from tests.support import settings_for
 from tests.worlds import settled_world
-
-NIGHT = datetime.now(UTC)
-Export = Callable[..., Any]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    world = settled_world(run_tests=2, executions=12, calls=3)
-    del world.run_tests[1].executions[:-4]
-    async with Sandbox(world) as running:
-        yield running
-
-
-@pytest.fixture
-def export(server: Sandbox, tmp_path: Path) -> Export:
-    """One night's export; each one is a day later than the one before."""
-    nights = iter(range(1, 99))
-
-    async def run(
-        *,
-        names: list[Any] | None = None,
-        settings: dict[str, Any] | None = None,
-        at: datetime | None = None,
-        **options: Any,
-    ) -> Summary:
-        night = at or NIGHT + timedelta(days=next(nights))
-        configured = settings_for(server, tmp_path / "data", run_tests=names, **(settings or {}))
-        return await job.export(configured, clock=lambda: night, **options)
-
-    return run
 
 
 @pytest.fixture(autouse=True)
@@ -53,124 +22,79 @@ def _a_part_for_each_execution(monkeypatch: pytest.MonkeyPatch) -> None:
     fill_parts_early(monkeypatch, rows=1)
 
 
-def newest(run_test: RunTest) -> Execution:
-    return run_test.executions[-1]
+def state_of(nights: Nights, execution: Execution) -> Any:
+    (row,) = (row for row in nights.rows("executions") if row["execution_id"] == execution.execution_id)
+    return row["export_state"]
 
 
-def state_of(folder: Path, execution: Execution) -> dict[str, Any]:
-    (row,) = (row for row in rows_of(folder, "executions") if row["execution_id"] == execution.execution_id)
-    return row
-
-
-def ids(run_test: RunTest) -> set[str]:
-    return {execution.execution_id for execution in run_test.executions}
-
-
-async def test_scrub_finds_what_the_listing_does_not_show(server: Sandbox, export: Export, tmp_path: Path) -> None:
+async def test_scrub_finds_what_the_listing_does_not_show(nights: Nights, tmp_path: Path) -> None:
     """A call that was deleted and a cost that came long after the end leave the execution's own listing as it was."""
-    await export()
-    first, _ = server.world.run_tests
+    await nights.export()
+    first, _ = nights.world.run_tests
     sandbox.delete_call(first.executions[3].calls[1])
     first.executions[7].calls[0].total_cost_cents = 77
-    unseen = await export()
-    assert unseen.run_tests[0].reasons == {"final": 12}
+    unseen = await nights.export()
+    assert unseen.run_tests[0].reasons == {"final": 10}
 
     for _ in range(4):
-        summary = await export(settings={"export": {"scrub_requests": 4 * 4}})
+        summary = await nights.export(export={"scrub_requests": 4 * 4})
         assert sum(run_test.reasons["scrub"] for run_test in summary.run_tests) == 4
         assert summary.requests <= 2 + 4 * 4 + 2 * 2, "what has changed is compared once more"
-    assert (await export()).run_tests[0].reasons == {"final": 12}
+    assert (await nights.export()).run_tests[0].reasons == {"final": 10}
 
-    assert_equals_world(tmp_path, server.world)
-    nights = {row["verified_at"] for row in rows_of(tmp_path, "executions")}
-    assert nights == {NIGHT + timedelta(days=day) for day in (3, 4, 5, 6)}, "the longest unverified came first"
+    assert_equals_world(tmp_path, nights.world)
+    verified = {row["verified_at"] for row in nights.rows("executions")}
+    assert verified == {NIGHT + timedelta(days=day) for day in (3, 4, 5, 6)}, "the longest unverified came first"
 
 
-async def test_status_never_seen_before_counts_as_running_and_is_told(
-    server: Sandbox, export: Export, tmp_path: Path
-) -> None:
-    newest(server.world.run_tests[0]).status = "archived"
-    server.world.run_tests[1].executions[0].calls[0].status = "on_hold"
+async def test_status_never_seen_before_counts_as_running_and_is_told(nights: Nights) -> None:
+    first, second = nights.world.run_tests
+    first.executions[-1].status = "archived"
+    second.executions[0].calls[0].status = "on_hold"
 
-    summary = await export()
+    summary = await nights.export()
 
-    assert summary.exit_code == 0
-    assert [each.kind for each in summary.findings] == [Kind.NEW_STATUS] * 2
+    assert (summary.exit_code, kinds(summary)) == (0, [Kind.NEW_STATUS] * 2)
     assert all(word in notice for word, notice in zip(("'archived'", "'on_hold'"), summary.notices, strict=True))
-    assert state_of(tmp_path, newest(server.world.run_tests[0]))["export_state"] == "waiting"
-    assert state_of(tmp_path, server.world.run_tests[1].executions[0])["export_state"] == "settling"
+    assert (state_of(nights, first.executions[-1]), state_of(nights, second.executions[0])) == ("waiting", "settling")
 
 
-async def test_execution_that_settles_in_a_status_never_seen_before_is_a_problem_until_its_calls_are_exported(
-    server: Sandbox, export: Export, tmp_path: Path
-) -> None:
-    """An API of a newer version may end executions in other words."""
-    execution = newest(server.world.run_tests[0])
-    execution.status = "archived"
-    first, second, third = [await export(at=NIGHT + timedelta(hours=hours)) for hours in (0, 23, 25)]
-    everything = await export(at=NIGHT + timedelta(hours=26), settings={"export": {"calls": "all"}})
-
-    assert [each.exit_code for each in (first, second, third, everything)] == [0, 0, 3, 0]
-    assert [each.kind for each in third.findings] == [Kind.NEW_STATUS_ENDED]
-    assert not third.run_tests[0].is_complete
-    ids = [row["execution_id"] for row in rows_of(tmp_path, "calls")]
-    assert ids.count(execution.execution_id) == len(execution.calls)
-
-
-async def test_run_that_takes_too_long_stops_in_order_and_the_next_goes_on(
-    server: Sandbox, export: Export, tmp_path: Path
-) -> None:
+async def test_run_that_takes_too_long_stops_in_order_and_the_next_goes_on(nights: Nights, tmp_path: Path) -> None:
     """One call never answers: the run would wait for it for a minute and more."""
-    slow = server.world.run_tests[0].executions[0].calls[0].call_execution_id
-    server.fault = lambda request, _nth: (
-        sandbox.Fault(is_hanging=True) if request.query.get("call_execution_id") == slow else None
+    slow = nights.world.run_tests[0].executions[0].calls[0].call_execution_id
+    nights.server.fault = lambda request, _nth: (
+        Fault(is_hanging=True) if request.query.get("call_execution_id") == slow else None
     )
 
-    stopped = await export(settings={"export": {"max_runtime_minutes": 0.02}})
+    stopped = await nights.export(export={"max_runtime_minutes": 0.02})
 
     assert (stopped.exit_code, stopped.outcome) == (3, "partial")
     assert "max_runtime_minutes" in stopped.problems[0]
-    assert stopped.rows["calls"] == 16 * 3 - 1, "all but the call that never came"
+    assert stopped.rows["calls"] == 14 * 3 - 1, "all but the call that never came"
     states = [row["export_state"] for row in rows_of(tmp_path, "executions")]
-    assert sorted(states) == ["exported"] * 15 + ["incomplete"]
+    assert sorted(states) == ["exported"] * 13 + ["incomplete"]
 
-    server.fault = None
-    assert (await export()).exit_code == 0
-    assert_equals_world(tmp_path, server.world)
+    nights.server.fault = None
+    assert (await nights.export()).exit_code == 0
+    assert_equals_world(tmp_path, nights.world)
 
 
-@pytest.mark.parametrize(
-    ("again", "is_changed"),
-    [
-        ({"settings": {"export": {"scrub_requests": 999}}}, False),
-        ({"full_refresh": True}, False),
-        ({"full_refresh": True}, True),
-    ],
-)
-async def test_run_that_is_stopped_leaves_the_state_of_what_it_did_not_verify(
-    server: Sandbox, export: Export, tmp_path: Path, again: dict[str, Any], *, is_changed: bool
-) -> None:
-    """Some calls of an execution have arrived by then, and say what is stored, unless one has changed."""
-    await export()
-    before = {row["execution_id"]: (row["export_state"], row["verified_at"]) for row in rows_of(tmp_path, "executions")}
-    execution = server.world.run_tests[0].executions[0]
+async def test_run_that_is_stopped_leaves_the_state_of_what_it_did_not_verify(nights: Nights) -> None:
+    """Some calls of an execution have arrived by then, and say what is stored."""
+    await nights.export()
+    before = {row["execution_id"]: (row["export_state"], row["verified_at"]) for row in nights.rows("executions")}
+    execution = nights.world.run_tests[0].executions[0]
     slow = execution.calls[0].call_execution_id
-    execution.calls[1].total_cost_cents = 4321 if is_changed else execution.calls[1].total_cost_cents
-    server.fault = lambda request, _nth: (
+    nights.server.fault = lambda request, _nth: (
         Fault(is_hanging=True) if request.query.get("call_execution_id") == slow else None
     )
-    limited = {"export": {**again.get("settings", {}).get("export", {}), "max_runtime_minutes": 0.02}}
-    stopped = await export(**again | {"settings": limited})
-    after = {row["execution_id"]: (row["export_state"], row["verified_at"]) for row in rows_of(tmp_path, "executions")}
-    server.fault = None
-    quiet = await export()
+    stopped = await nights.export(export={"scrub_requests": 999, "max_runtime_minutes": 0.02})
+    after = {row["execution_id"]: (row["export_state"], row["verified_at"]) for row in nights.rows("executions")}
+    nights.server.fault = None
 
-    assert stopped.exit_code == 3
-    assert (after[execution.execution_id] == before[execution.execution_id]) == (not is_changed)
-    states = {state for state, _ in after.values()}
-    assert states == ({"exported", "incomplete"} if is_changed else {"exported"})
-    assert (quiet.exit_code, quiet.requests == 2) == (0, not is_changed)
-    assert_equals_world(tmp_path, server.world)
+    assert (stopped.exit_code, (await nights.export()).requests) == (3, 2)
+    assert after[execution.execution_id] == before[execution.execution_id]
+    assert {state for state, _ in after.values()} == {"exported"}
 
 
 async def test_documented_spelling_gives_the_same_dataset(tmp_path: Path) -> None:

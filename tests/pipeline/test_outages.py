@@ -31,17 +31,6 @@ def two_executions() -> World:
 # Not there from the start
 
 
-@pytest.mark.parametrize("is_refused", [True, False])
-async def test_host_that_cannot_be_reached_is_unavailable(tmp_path: Path, *, is_refused: bool) -> None:
-    """It refuses connections, or has no address."""
-    async with Sandbox(two_executions()) as source:
-        pass
-    summary = await export(source, tmp_path, **({} if is_refused else {"base_url": "https://metrics.invalid"}))
-
-    assert (summary.exit_code, summary.requests) == (5, MAX_TRIES)
-    assert is_refused or "cannot connect to metrics.invalid" in summary.problems[0]
-
-
 @pytest.mark.parametrize(("name", "is_named"), [("IP:127.0.0.1", False), ("DNS:api.example.com", True)])
 async def test_certificate_that_is_not_trusted_or_of_another_host_is_refused_before_a_key_is_sent(
     tmp_path: Path, name: str, *, is_named: bool
@@ -53,15 +42,6 @@ async def test_certificate_that_is_not_trusted_or_of_another_host_is_refused_bef
     assert (summary.exit_code, source.requests, summary.requests) == (5, [], 1)
     assert "TLS failed at 127.0.0.1" in summary.problems[0]
     assert is_named or "[api] ca_file" in summary.problems[0]
-
-
-async def test_certificate_that_ca_file_signs_is_accepted(tmp_path: Path) -> None:
-    ca_file, tls = certificate(tmp_path, "IP:127.0.0.1")
-    async with Sandbox(two_executions(), tls=tls) as source:
-        summary = await export(source, tmp_path, ca_file=ca_file)
-
-    assert (summary.exit_code, summary.problems) == (0, [])
-    truth.assert_equals_world(tmp_path, source.world)
 
 
 # Gone in the middle

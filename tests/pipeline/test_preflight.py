@@ -1,6 +1,5 @@
 """What a check finds, in which order it is to be fixed, and what it requests. As a command: tests/e2e/test_check.py."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from etl.pipeline.preflight import Check, Subject, check, exit_code
 from etl.sandbox import Fault, Sandbox
 from etl.settings import Settings
 from tests.e2e.command import environment, write_settings
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox, settled_world
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +26,7 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=3, executions=1, calls=1)) as running:
-        yield running
+server = a_sandbox(run_tests=3, executions=1, calls=1)
 
 
 def names(server: Sandbox) -> list[str]:

@@ -3,7 +3,7 @@
 import random
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,12 @@ from etl.sandbox import Execution, Fault, Sandbox
 from etl.sandbox.dispatch import not_found
 from tests.e2e.truth import assert_equals_world
 from tests.support import settings_for
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox, settled_world
 
 CALLS = 5
 NOTHING = {"list": 0, "first_fetch": 0, "settle": 0, "dead_letters": 0, "scrub": 0}
 NOT_FOUND = Fault(status=404, body=msgspec.json.encode(not_found("Test execution")))
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=1, executions=4, calls=CALLS)) as running:
-        yield running
+server = a_sandbox(run_tests=1, executions=4, calls=CALLS)
 
 
 def ended_lately(server: Sandbox) -> Execution:

@@ -13,11 +13,10 @@ from etl.errors import DestinationError
 from etl.load.files.local import LocalFiles
 from etl.model.findings import Kind
 from etl.model.keys import default_key
-from etl.model.records import METRICS, RUN_TESTS, RUNS
+from etl.model.records import METRICS, RUN_TESTS
 from etl.pipeline import lists
-from etl.sandbox import Call, Fault, Sandbox, SandboxRequest
+from etl.sandbox import Call, Fault, SandboxRequest
 from etl.sandbox.dispatch import not_found
-from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_equals_world
 from tests.load.killed import killed_before
 from tests.pipeline.nights import FOLLOWED, NIGHT, Nights, kinds, short_list
@@ -27,35 +26,6 @@ EVERYTHING = 1_000_000
 
 
 class TestAbsenceIsConfirmedById:
-    async def test_deleted_executions_are_marked_with_their_calls_and_evals_and_new_ones_exported(
-        self, nights: Nights, tmp_path: Path
-    ) -> None:
-        """Three of ten: an ordinary clean-up."""
-        await nights.export()
-        first = nights.world.run_tests[0]
-        before = {row["call_execution_id"]: row for row in nights.rows("calls")}
-        for gone in first.executions[:3]:
-            sandbox.delete_execution(gone)
-        sandbox.add_execution(nights.world, first, random.Random(1), NIGHT, 2, status="completed")
-
-        summary, again = await nights.export(), await nights.export()
-
-        assert (summary.exit_code, again.exit_code) == (0, 0)
-        assert summary.run_tests[0].deleted == 3
-        assert again.findings == []
-        assert_equals_world(tmp_path, nights.world)
-        assert (nights.marked("executions"), nights.marked("calls")) == (3, 9)
-        now = {row["call_execution_id"]: row for row in nights.rows("calls")}
-        version = ("deleted_at", "export_run_id", "exported_at")
-        for call in first.executions[0].calls:
-            old, new = before[call.call_execution_id], now[call.call_execution_id]
-            assert {k: v for k, v in old.items() if k not in version} == {
-                k: v for k, v in new.items() if k not in version
-            }
-        assert not nights.server.count(METRICS, execution_id=first.executions[0].execution_id), (
-            "it is not asked for again"
-        )
-
     async def test_deleted_calls_and_evals_are_marked_and_marked_no_longer_when_they_are_back(
         self, nights: Nights, tmp_path: Path
     ) -> None:
@@ -94,42 +64,6 @@ class TestAbsenceIsConfirmedById:
         assert (healed.exit_code, nights.marked("executions")) == (0, 1)
         assert_equals_world(tmp_path, nights.world)
 
-    async def test_list_of_calls_that_lacks_one_that_exists_marks_nothing_and_is_told(
-        self, nights: Nights, tmp_path: Path
-    ) -> None:
-        await nights.export()
-        execution = nights.world.run_tests[0].executions[0]
-        nights.server.fault = lambda request, _nth: (
-            edited_calls(nights.world, request, lambda calls: calls[:1])
-            if request.query.get("execution_id") == execution.execution_id
-            else None
-        )
-
-        told = await nights.export(export={"scrub_requests": EVERYTHING})
-        nights.server.fault = None
-        healed = await nights.export()
-
-        assert (told.exit_code, kinds(told)) == (3, [Kind.DEAD_LETTER])
-        assert "exists, but is missing from its execution's list" in told.problems[0]
-        assert (healed.exit_code, nights.marked("calls")) == (0, 0)
-        assert_equals_world(tmp_path, nights.world)
-
-    async def test_execution_that_cannot_be_looked_up_stays_and_is_told_until_it_can(self, nights: Nights) -> None:
-        await nights.export()
-        gone, unknown = nights.world.run_tests[0].executions[:2]
-        for execution in (gone, unknown):
-            sandbox.delete_execution(execution)
-        nights.server.fault = lambda request, _nth: (
-            Fault(status=500) if request.query.get("execution_id") == unknown.execution_id else None
-        )
-
-        told = await nights.export(api={"max_tries": 1})
-        nights.server.fault = None
-        healed = await nights.export()
-
-        assert (told.exit_code, Kind.LOOK_UP_FAILED in kinds(told), told.run_tests[0].deleted) == (3, True, 1)
-        assert (healed.exit_code, nights.marked("executions")) == (0, 2)
-
     async def test_nothing_is_looked_up_for_a_list_that_is_not_proved(self, nights: Nights) -> None:
         await nights.export()
         first = nights.world.run_tests[0]
@@ -140,18 +74,6 @@ class TestAbsenceIsConfirmedById:
 
         assert (summary.exit_code, Kind.ROW_UNREADABLE in kinds(summary)) == (3, True)
         assert nights.marked("executions") == 0
-
-    async def test_dead_letters_of_a_deleted_execution_go(self, nights: Nights) -> None:
-        gone = nights.world.run_tests[0].executions[0]
-        bad = gone.calls[0].call_execution_id
-        nights.server.fault = lambda request, _nth: (
-            Fault(status=500) if request.query.get("call_execution_id") == bad else None
-        )
-        assert (await nights.export(api={"max_tries": 1})).exit_code == 3
-        sandbox.delete_execution(gone)
-
-        assert (await nights.export()).exit_code == 0
-        assert nights.rows("errors") == []
 
     @pytest.mark.parametrize("table", ["evals", "executions"])
     async def test_rows_that_a_failed_run_left_without_an_execution_are_marked_when_that_is_gone(
@@ -297,22 +219,17 @@ class TestNothingMoves:
         assert_equals_world(tmp_path, nights.world)
         assert (await nights.export(names="all")).requests == 4 + 2
 
-    @pytest.mark.parametrize("is_narrowed", [True, False], ids=["narrowed run", "both names configured"])
     async def test_execution_that_was_deleted_before_its_run_test_was_renamed_is_marked_under_the_new_name(
-        self, nights: Nights, is_narrowed: bool
+        self, nights: Nights
     ) -> None:
+        """Both names are configured."""
         first, second = nights.world.run_tests
         old = first.name
-        await nights.export(names="all")
+        await nights.export()
         sandbox.rename_run_test(first, "A new name")
         sandbox.delete_execution(first.executions[0])
-        names = ["A new name", old, second.name]
 
-        if is_narrowed:
-            await nights.export(names="all", only=["A new name"])
-        else:
-            await nights.export(names=names)
-        await nights.export(names="all")
+        await nights.export(names=["A new name", old, second.name])
 
         assert nights.marked("executions", first.executions[0]) == 1
         assert {row["run_test_name"] for row in nights.rows("executions")} == {"A new name", second.name}
@@ -348,23 +265,6 @@ class TestNothingMoves:
             assert (summary.exit_code, kinds(summary)) == (0, [])
         ids = [row["call_execution_id"] for row in nights.rows("calls")]
         assert len(ids) == len({*ids}) == 14 * 3
-
-    async def test_stored_call_that_names_another_execution_by_now_goes_there_though_its_own_still_lists_it(
-        self, nights: Nights
-    ) -> None:
-        first, second = nights.world.run_tests[0].executions[0], nights.world.run_tests[1].executions[0]
-        await nights.export()
-        first.calls.append(second.calls[0])
-        nights.world.index_execution(first)
-
-        summary = await nights.export(full_refresh=True)
-
-        assert (summary.exit_code, kinds(summary)) == (0, [Kind.DELETED])
-        moved = [row for row in nights.rows("calls") if row["call_execution_id"] == second.calls[0].call_execution_id]
-        assert {row["execution_id"]: row["deleted_at"] is None for row in moved} == {
-            first.execution_id: True,
-            second.execution_id: False,
-        }
 
 
 class TestRunTestsThatAreGone:
@@ -448,30 +348,6 @@ class TestListsCountWithRespectToTheirStart:
 # what an incomplete execution may keep
 
 
-@pytest.mark.parametrize("is_renamed", [False, True])
-async def test_calls_of_before_a_rerun_are_not_kept_where_its_list_failed_or_its_run_test_was_renamed(
-    nights: Nights, *, is_renamed: bool
-) -> None:
-    run_test = nights.world.run_tests[0]
-    execution = run_test.executions[0]
-    await nights.export()
-    sandbox.rerun_execution(execution, nights.now)
-    sandbox.finish_execution(execution, random.Random(5), nights.now)
-    nights.server.fault = lambda request, _nth: (
-        Fault(status=400)
-        if request.path == RUNS and request.query.get("execution_id") == execution.execution_id
-        else None
-    )
-    failed = await nights.export()
-    nights.server.fault = None
-    if is_renamed:
-        sandbox.rename_run_test(run_test, "Another name")
-    healed = await nights.export(export={"settle_hours": 0})
-
-    assert (failed.exit_code, healed.exit_code) == (3, 0)
-    assert_equals_world(nights.folder, nights.world)
-
-
 async def test_rename_passes_off_no_call_as_fetched(nights: Nights) -> None:
     """It gives all rows a new time; the execution that was rerun could not be fetched that night."""
     run_test = nights.world.run_tests[0]
@@ -491,31 +367,6 @@ async def test_rename_passes_off_no_call_as_fetched(nights: Nights) -> None:
 
     assert (failed.exit_code, healed.exit_code) == (3, 0)
     assert_equals_world(nights.folder, nights.world)
-
-
-async def test_resumed_execution_of_many_pages_misses_no_call_where_another_is_deleted_while_they_are_read(
-    tmp_path: Path,
-) -> None:
-    world = settled_world(run_tests=1, executions=1, calls=12, calls_spread=0)
-    (execution,) = world.run_tests[0].executions
-    calls = sandbox.listable_calls(execution)
-    async with Sandbox(world, max_limit=4) as server:
-        nights = Nights(server, tmp_path)
-        later = {call.call_execution_id for call in calls[5:]}
-        server.fault = lambda request, _nth: (
-            Fault(status=400) if request.query.get("call_execution_id") in later else None
-        )
-        assert (await nights.export()).exit_code == 3
-        server.fault = None
-
-        def delete(request: SandboxRequest) -> None:
-            if request.query.get("page") == "3" and request.path == RUNS:
-                calls[0].is_deleted = True
-
-        server.on_request = delete
-        assert (await nights.export()).exit_code == 0
-    living = {row["call_execution_id"] for row in nights.rows("calls") if row["deleted_at"] is None}
-    assert living == {call.call_execution_id for call in calls[1:]}
 
 
 async def test_key_of_another_workspace_is_refused_where_one_of_its_lists_fails(nights: Nights) -> None:

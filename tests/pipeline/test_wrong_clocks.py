@@ -1,7 +1,7 @@
 """A client whose clock is wrong: times of the source are compared with the source's clock, and the future is unknown."""
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import format_datetime
 from pathlib import Path
@@ -21,16 +21,11 @@ from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 ENDED = datetime(2026, 10, 30, 15, tzinfo=UTC)
 Export = Callable[..., Any]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=1, executions=6, calls=3, days=1)) as running:
-        yield running
+server = a_sandbox(run_tests=1, executions=6, calls=3, days=1)
 
 
 @pytest.fixture

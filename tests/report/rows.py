@@ -6,25 +6,16 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from etl.compare.samples import EVAL_COLUMNS
-from etl.compare.selection import ComparedExecution
 from etl.model import schema
 from etl.report.figures import CALLS_READ, figures_of
+from tests.compare.executions import execution as compared_execution
 
 MONDAY = datetime(2026, 11, 2, 9, tzinfo=UTC)
 LATENCY, CHAT_LATENCY = "latency_avg_agent_latency_ms", "chat_metrics_avg_latency_ms"
 
 
 def execution(execution_id, *, day=0):
-    return ComparedExecution(
-        execution_id=execution_id,
-        run_test="key",
-        run_test_name="Name",
-        status="completed",
-        started_at=MONDAY + timedelta(days=day),
-        export_state="exported",
-        deleted_at=None,
-        exported_calls=1,
-    )
+    return compared_execution(execution_id, started_at=MONDAY + timedelta(days=day))
 
 
 def call(number, *, day=0, of="e1", status="completed", **values):

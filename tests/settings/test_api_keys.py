@@ -110,13 +110,3 @@ def test_half_the_credentials_of_a_proxy_are_a_mistake(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert message in mistake(file, WITH_PROXY)
-
-
-def test_proxy_and_its_credentials_are_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FI_PROXY_USER", "me")
-    monkeypatch.setenv("FI_PROXY_PASSWORD", "canary")
-    settings = read_settings(file, WITH_PROXY)
-    assert settings.api.proxy == "http://proxy.example:3128"
-    assert settings.proxy_user
-    assert settings.proxy_password
-    assert (settings.proxy_user.get_secret_value(), settings.proxy_password.get_secret_value()) == ("me", "canary")

@@ -65,12 +65,6 @@ def test_what_should_be_a_section_is_a_mistake_whatever_the_environment_adds(
         Settings.load(file, needs_keys=False)
 
 
-def test_environment_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("METRICS_ETL_RUN_TESTS", '["A"]')
-    assert Settings.load().run_tests[0].name == "A"
-
-
 @pytest.mark.parametrize(
     ("value", "names"),
     [
@@ -122,15 +116,12 @@ def test_discovered_names_with_one_key_are_refused(file: Path, monkeypatch: pyte
         read_settings(file, 'run_tests = "all"').with_run_tests(["A", "B"])
 
 
-def test_what_is_not_needed_may_be_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+def test_what_is_not_needed_may_be_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert Settings.load(needs_run_tests=False).run_tests == ()
     monkeypatch.delenv("FI_API_KEY")
     without = Settings.load(needs_keys=False, needs_run_tests=False)
     assert (without.api_key, without.secret_key, without.destination.path) == (None, None, str(tmp_path / "data"))
-
-    file.write_text('run_tests = ["A"]', encoding="utf-8")
-    assert Settings.load(file, needs_keys=False, needs_run_tests=False).run_tests[0].name == "A"
     with pytest.raises(ConfigurationError, match=r"absent\.toml: not found"):
         Settings.load("absent.toml", needs_keys=False, needs_run_tests=False)
 

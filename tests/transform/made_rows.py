@@ -1,17 +1,10 @@
 """The rows that are made of payloads."""
 
-import json
-
 from tests.bundles import EXPORT, bundle_of, calls_frame, evals_frame, execution, fetched_call, frame_of_executions
 
 
 def row_of_call(metrics=None, listed=None):
     return calls_frame([bundle_of(fetched_call("call", metrics, listed))], EXPORT).rows.to_pylist()[0]
-
-
-def extra_of_call(metrics=None, listed=None):
-    extra = row_of_call(metrics, listed)["extra"]
-    return None if extra is None else json.loads(extra)
 
 
 def misfits_of_call(metrics):

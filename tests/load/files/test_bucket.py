@@ -40,14 +40,6 @@ def test_what_is_published_is_what_is_read_and_listed(files):
     assert [files.list(path) for path in ("calls", "cal", f"{PART}/x")] == [[PART], [], []]
 
 
-def test_a_version_changes_with_what_is_written(files):
-    versions = set()
-    for data in (b"one", b"two", b"one!"):
-        files.publish(PART, data)
-        versions.add(files.entries("")[0].version)
-    assert len(versions) == 3
-
-
 def test_a_missing_object_and_a_large_one_are_told_apart(files):
     with pytest.raises(FileMissingError):
         files.read(PART)
@@ -124,13 +116,6 @@ def test_what_is_set_aside_keeps_its_bytes_beside_what_was_before(files):
             aside = files.set_aside(PART)
             assert files.list("calls") == []
             assert (files.read(aside), aside.split("/")[-1][:4]) == (b"%d" % number, f"000{number}")
-
-
-def test_a_probe_says_whether_a_dataset_is_there_and_leaves_nothing(files):
-    assert files.probe().is_there is False
-    assert files.list("") == []
-    files.publish(PART, b"one")
-    assert files.probe().is_there is True
 
 
 def test_a_place_of_other_things_is_refused_before_anything_is_written(files, proxy):

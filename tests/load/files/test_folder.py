@@ -21,13 +21,6 @@ from tests.load.files.kernel import small_disk
 from tests.load.files.watched import Step, watched
 
 
-@pytest.fixture
-def files(tmp_path):
-    files = LocalFiles(tmp_path / "data")
-    files.prepare()
-    return files
-
-
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR | os.O_CREAT])
 def test_whatever_is_no_file_is_an_error_at_once(tmp_path, flags):
     (tmp_path / "folder").mkdir()
@@ -68,11 +61,6 @@ def test_folder_that_has_other_things_and_no_dataset_is_refused_before_anything_
     LocalFiles(tmp_path).prepare()
     (tmp_path / "README").touch()
     LocalFiles(tmp_path).prepare()
-
-
-def test_probe_of_what_is_not_there_yet_tries_the_folder_above_and_makes_nothing(tmp_path):
-    assert not LocalFiles(tmp_path / "not" / "yet").probe().is_there
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_probe_refuses_a_full_disk_and_a_file(tmp_path):

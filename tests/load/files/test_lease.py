@@ -140,11 +140,6 @@ def test_a_store_that_ignores_conditions_is_refused(blind_store):
             attempt()
 
 
-def test_proving_a_store_leaves_nothing(objects):
-    lease.prove(objects, "_state/staging/1")
-    assert list(objects.list("")) == []
-
-
 @pytest.mark.parametrize("text", [b"[]", b"[" * 9999, b'{"pid": 1, "host": "h", "since": "s"}'])
 def test_what_is_no_lease_is_taken_at_once(objects, text):
     """As the lock of a folder that was copied into the bucket."""

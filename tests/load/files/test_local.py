@@ -19,13 +19,6 @@ PART = "calls/run_test=a/month=2026-01/part-0.parquet"
 STAGING = "_state/staging"
 
 
-@pytest.fixture
-def files(tmp_path):
-    files = LocalFiles(tmp_path / "data")
-    files.prepare()
-    return files
-
-
 def publishing(files, data, failing=None):
     """Publish while each system call is noted, as name and path, and the one of this number fails."""
     made: list[Any] = []
@@ -46,14 +39,6 @@ MONTH = "calls/run_test=a/month=2026-01"
 STAGED = [("create", "staged"), *[("write", "staged")] * 2, ("fsync", "staged")]
 RENAMED = [("rename", PART), ("fsync", MONTH)]
 IS_A_FILE = "Not a directory: a file is in the way: move it, or choose another [destination] path"
-
-
-def test_published_bytes_are_read_back(files):
-    files.publish(PART, memoryview(b"one"))
-    assert files.read(PART) == b"one"
-    files.publish(PART, b"")
-    assert files.read(PART) == b""
-    assert files.list(STAGING) == []
 
 
 def test_a_file_is_durable_before_its_name_and_its_name_before_publish_returns(files):
@@ -112,15 +97,6 @@ def test_a_new_root_is_durable_in_the_folder_above_it(tmp_path):
         above = Path(folder).parent.as_posix()
         at = len(made) - made[::-1].index(("mkdir", folder))
         assert made[at : at + 2] == [("open", above), ("fsync", above)]
-
-
-def test_a_root_that_is_itself_a_link_is_used(tmp_path):
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to("real")
-    files = LocalFiles(tmp_path / "link")
-    files.prepare()
-    files.publish(PART, b"data")
-    assert (tmp_path / "real" / PART).read_bytes() == b"data"
 
 
 @pytest.mark.parametrize("place", ["_state", STAGING, "_state/quarantine"])

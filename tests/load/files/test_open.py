@@ -1,7 +1,5 @@
 """A location says which storage the dataset has; nothing else in the exporter knows."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -34,15 +32,6 @@ def test_a_url_of_a_bucket_is_one_and_is_not_asked(location, options):
     assert isinstance(files, BucketFiles)
     assert files.where("x") == f"{location}/x"
     assert not files.requests
-
-
-def test_a_folder_needs_nothing_that_a_bucket_needs():
-    """Each storage is imported on use: a folder starts as fast as before there were buckets."""
-    lines = "import sys, etl.cli.run, etl.pipeline.job, etl.load.files.open; etl.load.files.open.open_files('data')"
-    found = "print([name for name in sys.modules if name.startswith(('obstore', 'etl.load.files.'))])"
-    told = subprocess.run([sys.executable, "-c", f"{lines}; {found}"], capture_output=True, text=True, check=True)
-    assert "obstore" not in told.stdout
-    assert "bucket" not in told.stdout
 
 
 @pytest.mark.parametrize("location", ["abfs://b", "https://host/x", "file:///data"])

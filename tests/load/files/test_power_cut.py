@@ -2,8 +2,6 @@
 
 import random
 import shutil
-import threading
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,29 +40,6 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
             sandbox.finish_execution(execution, rng, now - timedelta(hours=28))
         sandbox.add_execution(running.world, running.world.run_tests[0], rng, now - timedelta(days=9), 2)
         yield running
-
-
-@pytest.mark.parametrize("folder", ["old", "new"])
-async def test_each_file_is_forced_to_the_disk_before_its_name_and_each_folder_before_what_it_holds(
-    server: Sandbox, tmp_path: Path, folder: str
-) -> None:
-    threads: defaultdict[int, list[Step]] = defaultdict(list)
-
-    def note(step: Step) -> None:
-        threads[threading.get_ident()].append(step)  # stored rows may be read in another thread during a commit
-
-    await export(server, tmp_path / folder, note)
-    for steps in threads.values():
-        made = [(step.name, step.path) for step in steps]
-        for number, step in enumerate(steps):
-            if step.name == "rename":
-                written = max(at for at in range(number) if made[at] == ("write", step.path))
-                assert ("fsync", step.path) in made[written:number], step
-                assert made[number + 1 : number + 3] == [("open", above(step.target)), ("fsync", above(step.target))], (
-                    step
-                )
-            if step.name == "mkdir":
-                assert made[number + 1 : number + 3] == [("open", above(step.path)), ("fsync", above(step.path))], step
 
 
 async def test_calls_and_evals_are_on_the_disk_before_the_executions_and_the_account_of_the_run_comes_last(

@@ -66,15 +66,6 @@ def dataset(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def without_errors(dataset, tmp_path_factory):
-    """As an older version left a dataset without a dead letter: the folder is not there."""
-    root = tmp_path_factory.mktemp("without") / "data"
-    assert export(dataset.world, root).exit_code == 0
-    shutil.rmtree(root / "errors")
-    return root
-
-
-@pytest.fixture(scope="module")
 def healed(dataset, tmp_path_factory):
     """As after a night in which the last dead letter succeeded."""
     root = tmp_path_factory.mktemp("healed") / "data"
@@ -188,28 +179,10 @@ def test_an_older_file_has_null_in_a_column_that_came_later(dataset, tmp_path, r
     assert {row["requests"] for row in found} == expected
 
 
-def test_without_a_dead_letter_every_other_table_opens_first(without_errors):
-    """The command prints errors last, with what to do."""
-    found: dict[str, Any] = {}
-    with pytest.raises(FileNotFoundError):
-        exec(ddl(TABLES, "pandas", str(without_errors)), found)
-    assert {"executions", "calls", "evals", "runs"} <= set(found)
-    with duckdb.connect() as connection:
-        statement = ddl(TABLES, "duckdb", str(without_errors))
-        with pytest.raises(duckdb.IOException, match="No files found"):
-            connection.execute(statement)
-        views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
-        assert {name for (name,) in views} == {"executions", "calls", "evals", "runs"}
-        until = ddl([schema.ERRORS], "duckdb", str(without_errors)).partition("\nUNION")[0]
-        connection.execute(until)
-        assert len(connection.execute("DESCRIBE errors").fetchall()) == len(columns_of(schema.ERRORS))
-        assert connection.sql("FROM errors").fetchall() == []
-
-
-def test_errors_are_empty_before_the_first_one_and_once_all_succeeded(without_errors, healed):
-    """Only Polars needs no folder."""
-    found = [in_polars(schema.ERRORS, without_errors), *(read(schema.ERRORS, healed) for read in READERS)]
-    assert [(len(described), rows) for described, rows in found] == [(len(columns_of(schema.ERRORS)), [])] * 4
+@every_reader
+def test_errors_are_empty_once_all_succeeded(healed, read):
+    described, rows = read(schema.ERRORS, healed)
+    assert (len(described), rows) == (len(columns_of(schema.ERRORS)), [])
 
 
 @pytest.mark.parametrize("tables", [TABLES, [schema.ERRORS]], ids=["tables", "errors"])

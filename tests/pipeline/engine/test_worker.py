@@ -2,7 +2,7 @@
 
 import asyncio
 import pickle
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from etl.version import __version__
 from tests.bundles import execution, plan_of
 from tests.bundles import stored_of as stored
 from tests.support import API_KEY, SECRET_KEY
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 CALLS = 4
 
@@ -35,10 +35,7 @@ def in_a_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     worker._session.cache_clear()
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=1, days=1, executions=3, calls=CALLS)) as running:
-        yield running
+server = a_sandbox(run_tests=1, days=1, executions=3, calls=CALLS)
 
 
 def batch_of(server: Sandbox, **changes: Any) -> Batch:

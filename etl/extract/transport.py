@@ -144,7 +144,7 @@ class Transport:
             body += chunk
             if len(body) > self._max_response_mb << 20:
                 raise NoAnswerError(
-                    f"the answer is larger than {self._max_response_mb} MiB; see [api] max_response_mb",
+                    f"the answer is larger than {self._max_response_mb} MiB: raise [api] max_response_mb",
                     status=response.status,
                     is_final=True,
                 )

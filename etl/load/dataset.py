@@ -167,7 +167,7 @@ def read_document(
     except ForeignFileError as exc:
         fault = str(exc)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        fault = f"{files.where(path)}: not written by metrics-etl: {exc}"
+        fault = f"{files.where(path)}: damaged, or not written by metrics-etl: {exc}"
     note(f"{fault}; moved to {files.set_aside(path)}" if set_aside else f"{fault}; ignored")
     return None
 

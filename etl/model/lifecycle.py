@@ -76,7 +76,9 @@ class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             ValueError: its payload was dropped.
         """
         if self.packed is None:
-            raise ValueError(f"execution {self.execution_id}: its payload is no longer in memory")
+            raise ValueError(
+                f"execution {self.execution_id}: its payload is no longer in memory: this is a bug, please report it"
+            )
         payload = pickle.loads(self.packed) if isinstance(self.packed, bytes) else self.packed  # noqa: S301 made here
         return Execution(execution_id=self.execution_id, status=self.status, payload=payload)
 

@@ -51,8 +51,8 @@ def absent_executions(record: Record, state: StoredState) -> dict[str, set[str]]
 def half_written(record: Record, state: StoredState) -> set[str]:
     """The executions that a killed run left between two files, and that no list has, nor should have.
 
-    That is: without the row that names their run test, or with one that names a run test of which no list is read, or that is marked
-    already.
+    That is: without the row that names their run test, or with one that is marked already, or names a run test of which no list is
+    read.
     """
     names = {each.name for each in record.run_tests}
     left = {

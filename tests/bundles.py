@@ -90,6 +90,7 @@ def fetched_call(
     listed: Mapping[str, Any] | None = None,
     execution_id: str = "execution",
     status: str = "completed",
+    shown: Mapping[str, Any] = MappingProxyType({}),
 ) -> FetchedCall:
     """A call whose two payloads have its identity and the given fields."""
     identity = {"call_execution_id": call_execution_id, "status": status}
@@ -101,6 +102,7 @@ def fetched_call(
             status=status,
             payload={**identity, "execution_id": execution_id, **(metrics or {})},
         ),
+        shown=dict(shown),
     )
 
 

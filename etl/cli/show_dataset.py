@@ -41,6 +41,8 @@ def print_status(status: Status, verdict: Verdict, problems_now: Sequence[str]) 
         _print_runs(status.runs)
     _print_problems(status, problems_now)
     print_notices(status.findings)
+    if verified := min((each.verified_at for each in status.run_tests if each.verified_at), default=None):
+        print_line("final", f"last verified up to {ago(verified, now)}; evals added since: --full-refresh")
     if status.set_aside:
         text = f"{counted(status.set_aside, 'damaged file')} in {status.dataset}/{QUARANTINE}: inspect, then delete"
         print_line("notice", text)
@@ -66,12 +68,12 @@ def _print_run_tests(run_tests: Sequence[RunTestStatus], now: datetime) -> None:
     titles = ("run test", "executions", "calls", "newest", "complete", "state")
     rows = []
     for each in run_tests:
-        counts = {"waiting": each.waiting, "settling": each.settling, "incomplete": each.incomplete}
-        counts["deleted"] = each.deleted
+        states = ("waiting", "listed", "settling", "incomplete", "deleted")
+        counts = {state: getattr(each, state) for state in states}
         newest = f"{each.newest_started_at:%Y-%m-%d}" if each.newest_started_at else ""
         complete = ago(each.complete_at, now) if each.complete_at else "never" if each.is_configured else "left out"
-        states = "\n".join(f"{count:,} {state}" for state, count in counts.items() if count)
-        rows.append((each.name, each.executions, each.calls, newest, complete, states))
+        lines = "\n".join(f"{count:,} {state}" for state, count in counts.items() if count)
+        rows.append((each.name, each.executions, each.calls, newest, complete, lines))
     print_table(titles, rows, words=titles[3:])
 
 

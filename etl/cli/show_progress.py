@@ -81,6 +81,8 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
         yield f"rate limit: waiting {held} s"
     elif (left := progress.quota.left(now)) is not None:
         yield f"rate limit: {left:,} of {progress.quota.requests_per_minute:,} left"
+    if progress.previews:
+        yield f"{progress.previewed:,}/{len(progress.previews):,} from lists"
     if progress.crawls:
         yield f"{progress.committed_executions:,}/{progress.planned_executions:,} saved"
 

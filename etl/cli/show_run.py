@@ -32,6 +32,9 @@ def print_summary(summary: Summary) -> None:
             print_line("notice", notice)
     if misfits := sum(run_test.misfits for run_test in summary.run_tests):
         print_line("misfits", f'{counted(misfits, "value")} that did not fit: see the column "extra"')
+    if previewed := sum(run_test.previewed for run_test in summary.run_tests):
+        executions = counted(previewed, "execution")
+        print_line("from lists", f"{executions} so far: readable, and fetched exactly by the next run")
     print_notices(summary.findings)
     if summary.failure:
         print_line("problem", str(summary.failure))
@@ -146,6 +149,11 @@ def print_plan(plan: Plan) -> None:
         print_line("problem", problem)
     print_line("requests", _planned_requests(plan))
     print_line("duration", _duration(plan))
+    if plan.previews and plan.seconds_to_use is not None:
+        executions, requests = counted(len(plan.previews), "new execution"), counted(plan.requests_to_use, "request")
+        print_line(
+            "readable", f"{executions} after about {duration(plan.seconds_to_use)}, {requests}: from their lists"
+        )
 
 
 def plan_as_json(plan: Plan) -> dict[str, Any]:
@@ -154,7 +162,9 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
         "requests": plan.requests,
         "requests_by_purpose": {purpose.value: count for purpose, count in plan.requests_by_purpose.items()},
         "requests_per_minute": plan.requests_per_minute,
-        "minutes": _minutes(plan),
+        "minutes": _minutes(plan.seconds),
+        "minutes_to_use": _minutes(plan.seconds_to_use),
+        "requests_to_use": plan.requests_to_use,
         "problems": plan.problems,
         "run_tests": [
             {
@@ -187,8 +197,8 @@ def _planned_requests(plan: Plan) -> str:
     return f"{text}; the lists take {lists:,} more"
 
 
-def _minutes(plan: Plan) -> float | None:
-    return None if plan.seconds is None else round(plan.seconds / 60, 2)
+def _minutes(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds / 60, 2)
 
 
 def _duration(plan: Plan) -> str:

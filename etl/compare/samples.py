@@ -1,6 +1,6 @@
 """The values of the metrics of some executions' calls, read from the dataset: what ``statistics`` compares."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
@@ -21,6 +21,7 @@ from etl.model.metrics import METRICS, Metric, Statistic, eval_metric
 _NONE = Sample.of_one_execution(np.empty(0))
 _NUMBER = "number of the execution"
 CALL_COLUMNS = sorted({metric.column for metric in METRICS.values()})
+_SCORE, _SHOWN_SCORE = METRICS["csat_mean"].column, "overall_score"
 _OUTPUTS = {Statistic.RATE: "output_passed", Statistic.MEAN: "output_score"}
 EVAL_COLUMNS = ["eval_name", "eval_config_id", *_OUTPUTS.values()]
 
@@ -85,15 +86,21 @@ def difference_of(metric: Metric, both: Sequence[Samples]) -> Difference:
 
 
 def living_rows(
-    files: Files, table: schema.Table, scope: Scope, names: Iterable[str], *, is_of_days: bool = True
+    files: Files, table: schema.Table, scope: Scope, names: Collection[str], *, is_of_days: bool = True
 ) -> pa.Table:
     """The columns of the rows that the source still has, with those of the key.
+
+    Where a call has no score of its own for satisfaction, it has the one that the platform shows as such.
 
     Raises:
         DestinationError: a file of the dataset cannot be read.
     """
-    wanted = list(dict.fromkeys([*table.key, "execution_id", *names]))
-    return read_rows(files, table, scope, wanted, is_living=True, is_of_days=is_of_days)
+    wanted = dict.fromkeys([*table.key, "execution_id", *names, *([_SHOWN_SCORE] if _SCORE in names else [])])
+    rows = read_rows(files, table, scope, list(wanted), is_living=True, is_of_days=is_of_days)
+    if _SCORE not in wanted:
+        return rows
+    score = pc.coalesce(rows[_SCORE], rows[_SHOWN_SCORE])
+    return rows.set_column(rows.column_names.index(_SCORE), _SCORE, score)
 
 
 def _numbered(rows: pa.Table, executions: Sequence[str]) -> pa.Table:

@@ -14,7 +14,7 @@ second chance.
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from etl.errors import ServerFaultError, SourceError
 from etl.extract.bad_rows import HeadReader, power_of_two_above
@@ -30,8 +30,8 @@ class CallList:
     """What one reading of the list showed, by call_execution_id.
 
     ``count`` is how many calls the list had after all of its pages were read; None when one page showed it whole.
-    ``unreadable`` says how many calls it could not give: then nothing is proved. ``details`` are those of all calls, where the list
-    was made of them.
+    ``unreadable`` says how many calls it could not give: then nothing is proved. ``details`` are those of all calls, where they
+    were read.
     """
 
     calls: Mapping[str, ListedCall]
@@ -41,31 +41,41 @@ class CallList:
     details: Mapping[str, DetailedCall] | None = None
 
 
-async def read_call_list(client: Client, item: Planned, *, page_limit: int) -> CallList:
-    """Read the list once.
+async def read_call_list(client: Client, item: Planned, *, page_limit: int, found: CallList | None = None) -> CallList:
+    """Read the list once; ``found`` is one that was made of details.
 
     Raises:
         NotFoundError: there is no such execution.
         SourceError: nothing of it could be read.
     """
     try:
-        return await _read(client, item, page_limit)
+        latest = await _read(client, item, page_limit)
+        return replace(latest, details=found.details) if found else latest
     except ServerFaultError as error:
+        if item.is_preview:
+            raise
         failure = error
-    found = await _read_otherwise(client, item, page_limit, failure)
+    found = found or await _read_otherwise(client, item, page_limit, failure)
     if item.is_compared and found.details is not None:
         return found
     with suppress(SourceError):
-        return await _read(client, item, page_limit)
+        return replace(await _read(client, item, page_limit), details=found.details)
     return found
 
 
-async def _read_otherwise(client: Client, item: Planned, page_limit: int, failure: ServerFaultError) -> CallList:
+async def list_of_details(client: Client, item: Planned, *, page_limit: int) -> CallList | None:
+    """A list without evals, made of the execution's detail; None where that does not have each call."""
     with suppress(SourceError):
         page = await read_details(client, item, rows=item.estimated_calls, page_limit=page_limit)
         details = by_id(page)
         if len(details) == page.count:
             return CallList({key: _listed(each) for key, each in details.items()}, lacks_evals=True, details=details)
+    return None
+
+
+async def _read_otherwise(client: Client, item: Planned, page_limit: int, failure: ServerFaultError) -> CallList:
+    if found := await list_of_details(client, item, page_limit=page_limit):
+        return found
     with suppress(ServerFaultError):
         return await _read(client, item, page_limit, without_evals=True)
     try:

@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from etl.errors import NotFoundError, SourceError
 from etl.extract.absence import ask, decide
-from etl.extract.call_list import CallList, read_call_list
+from etl.extract.call_list import CallList, list_of_details, read_call_list
 from etl.extract.client import Client
 from etl.extract.endpoints import get_call_metrics, get_execution, get_listed_call
 from etl.extract.listing import MAX_ROUNDS
@@ -106,13 +106,9 @@ class Crawl:
 
     async def _list(self, execution: OpenExecution) -> None:
         try:
-            latest = await read_call_list(self._client, execution.planned, page_limit=self._page_limit)
-        except NotFoundError as error:
-            await self._close(execution, await self._without_list(execution, error))
-            return
+            latest = await self._read_list(execution)
         except SourceError as error:
-            execution.dead_letters.append(DeadLetter.of(RUNS, execution.execution_id, error))
-            await self._close(execution, execution.cut_short())
+            await self._close(execution, await self._without_list(execution, error))
             return
         if execution.is_repeated_by(latest):
             execution.lagging = execution.not_found
@@ -123,9 +119,13 @@ class Crawl:
         self.counts.calls_fetched -= fetched_before - len(execution.fetched)
         is_first = execution.round == 1
         execution.listed_at = asyncio.get_running_loop().time()
-        self.counts.listings += is_first
+        self.counts.lists += is_first
         if is_first:
             if not await self._compare(execution, latest):
+                return
+            if execution.planned.is_preview:
+                is_whole = execution.fetched.keys() == execution.listed.keys() and execution.listed
+                await self._close(execution, execution.take_arrived() if is_whole else None)
                 return
             pending = [key for key in pending if key not in execution.kept | execution.fetched.keys()]
         if len(execution.listed) < (execution.count or 0) and execution.round < MAX_ROUNDS:
@@ -138,14 +138,27 @@ class Crawl:
         self._calls.extend((execution, key) for key in pending)
         self._has_more_work.set()
 
+    async def _read_list(self, execution: OpenExecution) -> CallList:
+        """The list; where the detail alone can tell that nothing has changed, a list that is made of it."""
+        item, found = execution.planned, None
+        if item.is_preview and self._settling.has_given_up:
+            raise SourceError("its detail is not asked for")
+        if item.is_by_detail and item.is_compared and not execution.round:
+            found = await list_of_details(self._client, item, page_limit=self._page_limit)
+            if found is not None and await self._settling.is_as_stored(item, found):
+                return found
+        return await read_call_list(self._client, item, page_limit=self._page_limit, found=found)
+
     async def _compare(self, execution: OpenExecution, latest: CallList) -> bool:
         """Find out which stored calls stay; False where that is left to the next run, or to the list when it is read again."""
         execution.stored = await self._settling.stored.calls(execution.planned)
-        is_one_page = execution.count is None
-        if not await self._settling.compare(execution, latest, may_compare=is_one_page):
+        is_compared = await self._settling.compare(execution, latest)
+        has_pages = execution.count is not None and (execution.kept or execution.fetched)
+        is_proved = is_compared and not (has_pages and not await self._is_listed_again(execution))
+        if not is_compared or (execution.planned.is_preview and not is_proved):
             await self._close(execution, None)
             return False
-        if execution.kept and not is_one_page and not await self._is_listed_again(execution):
+        if not is_proved:
             execution.kept = frozenset()
             self._list_again(execution)
             return False
@@ -163,18 +176,20 @@ class Crawl:
         is_same = latest.count == execution.count and latest.calls.keys() == execution.listed.keys()
         return is_same and not latest.lacks_evals
 
-    async def _without_list(self, execution: OpenExecution, error: NotFoundError) -> ExecutionBundle | None:
-        """What is known of an execution whose calls are not found: nothing when it was deleted since, else a dead letter."""
+    async def _without_list(self, execution: OpenExecution, failure: SourceError) -> ExecutionBundle | None:
+        """What is known of an execution whose calls cannot be listed: nothing when it was deleted since, else a dead letter."""
         execution_id = execution.execution_id
-        failure: SourceError = error
-        try:
-            await self._client.get(get_execution(execution_id).sent_for(execution.planned.purpose))
-        except NotFoundError:
-            self.counts.deleted_executions.add(execution_id)
-            return None
-        except SourceError as unknown:
-            if execution.planned.unreadable is None:
-                failure = unknown
+        if execution.planned.is_preview:
+            return None  # it is asked for again, and that tells
+        if isinstance(failure, NotFoundError):
+            try:
+                await self._client.get(get_execution(execution_id).sent_for(execution.planned.purpose))
+            except NotFoundError:
+                self.counts.deleted_executions.add(execution_id)
+                return None
+            except SourceError as unknown:
+                if execution.planned.unreadable is None:
+                    failure = unknown
         execution.dead_letters.append(DeadLetter.of(RUNS, execution_id, failure))
         return execution.cut_short()
 
@@ -206,8 +221,10 @@ class Crawl:
         return True
 
     async def _read_metrics(self, execution: OpenExecution, call_execution_id: str) -> None:
-        request = get_call_metrics(call_execution_id, execution.execution_id)
-        metrics = await self._client.get(request.sent_for(execution.planned.purpose))
+        metrics = execution.at_hand.get(call_execution_id)
+        if metrics is None:
+            request = get_call_metrics(call_execution_id, execution.execution_id)
+            metrics = await self._client.get(request.sent_for(execution.planned.purpose))
         if metrics.execution_id == execution.execution_id:
             execution.fetched[call_execution_id] = metrics
             self.counts.calls_fetched += 1
@@ -273,13 +290,19 @@ class Crawl:
 
     def _arrived_of(self, execution: OpenExecution) -> ExecutionBundle:
         arrived = execution.take_arrived()
-        self.counts.necessary_requests += len(arrived.calls)
+        self.counts.necessary_requests += len(arrived.calls) - _of_detail(arrived)
         return arrived
 
     async def _close(self, execution: OpenExecution, bundle: ExecutionBundle | None) -> None:
         if bundle is not None:
             calls = len(bundle.listed or ())
-            self.counts.necessary_requests += calls - len(bundle.kept) + pages(calls, self._page_limit)
+            own = calls - len(bundle.kept) - _of_detail(bundle)
+            self.counts.necessary_requests += own + pages(calls, self._page_limit)
             await self._emit(bundle)
         self._open.remove(execution)
         self._has_more_work.set()
+
+
+def _of_detail(bundle: ExecutionBundle) -> int:
+    """How many calls took no request of their own."""
+    return sum(call.metrics.is_from_detail for call in bundle.calls)

@@ -1,7 +1,8 @@
 """An execution whose calls are being fetched: what its lists showed, what was fetched, what is missing. Requests nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from msgspec import structs
 
@@ -21,7 +22,8 @@ class OpenExecution:
     are listed, but their metrics name another execution, which has them. ``left_out`` are listed, but their entries cannot be had;
     ``lacks_evals``: each call's entry has to be requested by itself. ``unproved`` says why the list does not count. ``outstanding``
     calls are queued or under way. ``listed_at`` is when the list was read, by the event loop. ``is_in_parts``: what had arrived of
-    it was taken. ``lacking`` as in the bundle.
+    it was taken. ``shown`` is what the detail alone has of calls, ``at_hand`` are metrics that it has of calls whose entries are
+    still to come. ``lacking`` and ``amended`` as in the bundle, by call.
     """
 
     planned: Planned
@@ -38,6 +40,9 @@ class OpenExecution:
     elsewhere: set[str] = field(default_factory=set)
     left_out: set[str] = field(default_factory=set)
     kept: frozenset[str] = frozenset()
+    at_hand: Mapping[str, CallMetrics] = field(default_factory=dict)
+    amended: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    shown: dict[str, dict[str, Any]] = field(default_factory=dict)
     lacking: Mapping[str, int] = field(default_factory=dict)
     lacks_evals: bool = False
     unproved: DeadLetter | None = None
@@ -135,10 +140,14 @@ class OpenExecution:
             listed=tuple(call for key, call in self.listed.items() if key not in self.left_out | self.elsewhere),
             calls=self._fetched_calls(),
             kept=self.kept & self.listed.keys(),
+            amended=tuple(row for key, row in self.amended.items() if key in self.kept & self.listed.keys()),
             lacking=self.lacking,
             deleted=self.deleted,
             lacks_evals=self.lacks_evals,
         )
 
     def _fetched_calls(self) -> tuple[FetchedCall, ...]:
-        return tuple(FetchedCall(listed=self.listed[key], metrics=metrics) for key, metrics in self.fetched.items())
+        return tuple(
+            FetchedCall(listed=self.listed[key], metrics=metrics, shown=self.shown.get(key, {}))
+            for key, metrics in self.fetched.items()
+        )

@@ -27,6 +27,7 @@ class Reason(StrEnum):
 
     NEW = "new"
     CHANGED = "changed"
+    LISTED = "listed"
     DAMAGED = "damaged"
     INCOMPLETE = "incomplete"
     REQUESTED = "requested"
@@ -40,6 +41,7 @@ class Reason(StrEnum):
 REASON_MEANINGS: dict[Reason, str] = {
     Reason.NEW: "not in the dataset yet",
     Reason.CHANGED: "its row in the API's list has changed since last time",
+    Reason.LISTED: "stored from its lists; the calls' own metrics are still to come",
     Reason.DAMAGED: "the stored calls or evals differ from what was exported",
     Reason.INCOMPLETE: "part of it could not be exported last time",
     Reason.REQUESTED: "requested by --full-refresh",
@@ -56,6 +58,9 @@ _PURPOSES = {
     Reason.SCRUB: Purpose.SCRUB,
 }
 
+_WITHOUT_DETAIL = {Reason.LISTED, Reason.FINAL, Reason.UNFINISHED}
+"""Executions that need no detail, also when they are scrubbed: it is in the dataset, or is not read of what still runs."""
+
 _ORDER = {
     Reason.INCOMPLETE: 1,
     Reason.SETTLING: 2,
@@ -70,12 +75,14 @@ _ORDER = {
 class Policy:
     """What a run fetches besides what is new, changed, damaged, incomplete or settling, and whether it compares before.
 
-    What has settled since before ``overdue_since`` is fetched if it cannot be compared.
+    What has settled since before ``overdue_since`` is fetched if it cannot be compared. ``detail_suffices``: rows are made of the
+    lists, and calls have no metrics of their own.
     """
 
     fetch_unfinished: bool = False
     full_refresh: bool = False
     settle_by_detail: bool = False
+    detail_suffices: bool = False
     overdue_since: datetime = LONG_AGO
 
 
@@ -86,7 +93,8 @@ class Planned:
     ``run_test_key`` is that of the partition where it lies, or will lie. ``unreadable`` says why the list could not give it: then
     only its head is known. ``is_compared``: the calls that its lists show unchanged are not fetched again. ``is_resumed``: nor are
     those that were fetched since it was found as it is listed now, and left incomplete. ``may_wait``: it only settles, and the next
-    run may compare it.
+    run may compare it. ``reads_detail``: for what its calls' own metrics do not have. ``is_by_detail``: rows are made of its lists,
+    and only calls that these tell too little of are fetched; or, if it ``is_preview``, none: its metrics are to follow.
     """
 
     run_test_name: str
@@ -100,6 +108,9 @@ class Planned:
     is_compared: bool = False
     is_resumed: bool = False
     may_wait: bool = False
+    reads_detail: bool = False
+    is_by_detail: bool = False
+    is_preview: bool = False
 
     @property
     def is_fetched(self) -> bool:
@@ -121,12 +132,16 @@ class Planned:
     def requests(self, page_limit: int) -> int:
         """An estimate of the requests that fetching it takes."""
         listing = pages(self.estimated_calls, page_limit)
-        is_compared = self.is_compared and listing <= 2
-        if self.stored is None or not (self.is_resumed or is_compared):
-            return listing + self.estimated_calls
+        is_one_page = listing <= 2
+        lists = listing + (self.reads_detail and is_one_page and not self.is_resumed)
+        if self.is_by_detail:
+            return lists - (self.is_compared and self.reason is Reason.SETTLING)
+        if self.stored is None or not (self.is_resumed or (self.is_compared and is_one_page)):
+            return lists + self.estimated_calls
+        held = self.stored.held
         # An execution that changed has probably run again, and all its calls with it.
-        missing = self.estimated_calls - (0 if self.reason is Reason.CHANGED else self.stored.held.exported_calls)
-        return listing + (not self.is_resumed) + max(0, missing)
+        exact = 0 if self.reason is Reason.CHANGED else held.exported_calls - held.detail_calls
+        return lists + max(0, self.estimated_calls - exact)
 
 
 def requests_to_fetch(plan: Iterable[Planned], *, page_limit: int) -> dict[Purpose, int]:
@@ -136,6 +151,16 @@ def requests_to_fetch(plan: Iterable[Planned], *, page_limit: int) -> dict[Purpo
         if item.is_fetched:
             expected[item.purpose] += item.requests(page_limit)
     return expected
+
+
+def previews(plan: Iterable[Planned]) -> list[Planned]:
+    """What is new of the plan, to be stored from its lists alone, two requests an execution, before the rest of it is fetched."""
+    new = (item for item in plan if item.reason in (Reason.NEW, Reason.CHANGED) and not item.is_by_detail)
+    return [
+        replace(item, reads_detail=True, is_by_detail=True, is_preview=True)
+        for item in new
+        if item.unreadable is None and (item.stored is None or not item.stored.held.exported_calls)
+    ]
 
 
 def pages(rows: int, limit: int) -> int:
@@ -164,7 +189,7 @@ def plan_run_test(
     An older one is let in, too, when the dataset holds a part of it, or says that it was deleted. ``stored`` is by execution_id.
     ``home`` is the key for what is new.
     """
-    plan = []
+    plan, has_detail = [], policy.settle_by_detail or policy.detail_suffices
     for execution in listed.executions.values():
         started_at, known = execution.started_at, stored.get(execution.execution_id)
         is_old = run_test.since and started_at and started_at.date() < run_test.since
@@ -184,9 +209,11 @@ def plan_run_test(
                 stored=known,
                 estimated_calls=_estimated_calls(execution, known),
                 unreadable=letter,
-                is_compared=policy.settle_by_detail and known is not None and _is_compared(known, reason),
-                is_resumed=known is not None and _is_resumed(execution, known, reason),
+                is_compared=has_detail and known is not None and _is_compared(known, reason),
+                is_resumed=known is not None and not policy.detail_suffices and _is_resumed(execution, known, reason),
                 may_wait=reason is Reason.SETTLING and _verified_at(known) > policy.overdue_since,
+                reads_detail=policy.detail_suffices or (has_detail and reason not in _WITHOUT_DETAIL),
+                is_by_detail=policy.detail_suffices and reason is not Reason.REQUESTED,
             )
         )
     return plan
@@ -226,7 +253,7 @@ def _reason(execution: ListedExecution, known: StoredExecution | None, policy: P
         return Reason.REQUESTED
     if known is None:
         return Reason.NEW
-    return _reason_to_refetch(execution, known)
+    return _reason_to_refetch(execution, known, policy)
 
 
 def _is_waiting_row_current(execution: ListedExecution, known: StoredExecution) -> bool:
@@ -248,13 +275,15 @@ def _is_incomplete(known: StoredExecution) -> bool:
     return known.export_state == ExportState.INCOMPLETE or known.has_letters
 
 
-def _reason_to_refetch(execution: ListedExecution, known: StoredExecution) -> Reason:
+def _reason_to_refetch(execution: ListedExecution, known: StoredExecution, policy: Policy) -> Reason:
     if _is_incomplete(known):
         return Reason.INCOMPLETE
     if known.export_state == ExportState.WAITING or known.deleted_at or known.fingerprint != execution.fingerprint:
         return Reason.CHANGED
     if known.is_damaged:
         return Reason.DAMAGED
+    if (known.held.detail_calls or known.export_state == ExportState.LISTED) and not policy.detail_suffices:
+        return Reason.LISTED
     return Reason.FINAL if known.export_state == ExportState.EXPORTED else Reason.SETTLING
 
 
@@ -263,8 +292,9 @@ def _is_compared(known: StoredExecution, reason: Reason) -> bool:
 
 
 def _is_resumed(execution: ListedExecution, known: StoredExecution, reason: Reason) -> bool:
-    is_as_listed = known.export_state == ExportState.INCOMPLETE and known.fingerprint == execution.fingerprint
-    return _is_held(known) and is_as_listed and reason is Reason.INCOMPLETE
+    is_incomplete = known.export_state == ExportState.INCOMPLETE and reason is Reason.INCOMPLETE
+    is_as_listed = known.fingerprint == execution.fingerprint
+    return _is_held(known) and is_as_listed and (is_incomplete or reason is Reason.LISTED)
 
 
 def _is_held(known: StoredExecution) -> bool:

@@ -15,11 +15,11 @@ from etl.extract.call_list import CallList, by_id, read_details
 from etl.extract.client import Client
 from etl.extract.endpoints import get_call_metrics
 from etl.extract.open_execution import OpenExecution
-from etl.extract.plan import Planned
+from etl.extract.plan import Planned, Reason
 from etl.model import schema
-from etl.model.records import CallMetrics, DetailedCall, FetchedCall
+from etl.model.records import FROM_DETAIL, CallMetrics, DetailedCall, FetchedCall
 from etl.model.values import parsed
-from etl.transform.detail import differences
+from etl.transform.detail import SHOWN_COLUMNS, amended, differences, metrics_in, shown_in, shown_in_row
 from etl.transform.detail_evals import vouches_for_evals
 from etl.transform.drift import lost_columns, unknown_fields
 from etl.transform.flatten import call_row
@@ -47,28 +47,28 @@ class Stored:
 class Counts:
     """What a crawl did.
 
-    ``listings`` are executions whose calls are listed. ``necessary_requests``: one for each page of calls, each call, each look-up
-    and each detail. ``deleted_executions`` are planned ones that the API no longer has. ``saved_requests`` are the calls that were
-    not fetched, less one for each detail that was read. ``not_compared`` is how many executions could not be compared, and
-    ``failure`` says why the last of them could not.
+    ``lists`` are executions whose calls are listed, and details that were read. ``necessary_requests``: one for each page of calls,
+    each call, each look-up and each detail. ``deleted_executions`` are planned ones that the API no longer has. ``saved_requests``
+    are the calls that were not fetched, less one for each detail that was read. ``without_detail`` is how many executions could not
+    be compared, and ``failure`` says why the last of them could not.
     """
 
     calls_fetched: int = 0
-    listings: int = 0
+    lists: int = 0
     necessary_requests: int = 0
     deleted_executions: set[str] = field(default_factory=set)
     saved_requests: int = 0
-    not_compared: int = 0
+    without_detail: int = 0
     failure: str | None = None
 
     def add(self, other: "Counts") -> None:
         """Add those of another crawl, which ended later."""
         self.calls_fetched += other.calls_fetched
-        self.listings += other.listings
+        self.lists += other.lists
         self.necessary_requests += other.necessary_requests
         self.deleted_executions |= other.deleted_executions
         self.saved_requests += other.saved_requests
-        self.not_compared += other.not_compared
+        self.without_detail += other.without_detail
         self.failure = other.failure or self.failure
 
 
@@ -85,46 +85,88 @@ class Settling:
         self._page_limit = page_limit
         self._failures_in_a_row = 0
 
-    async def compare(self, execution: OpenExecution, latest: CallList, *, may_compare: bool) -> bool:
+    async def compare(self, execution: OpenExecution, latest: CallList) -> bool:
         """Let the execution keep the listed calls whose stored rows can stay; False where the next run may find out.
 
-        Never one that a dead letter tells of: its row is older. Where rows lack what the detail or their ``extra`` has, one call is
-        fetched first: what the API does not give of it, it need not be asked for of the others.
+        What the detail alone has comes along, and where no more is wanted, the calls' metrics, too.
         """
         item, listed = execution.planned, execution.listed
-        is_compared = item.is_compared and may_compare
-        if not listed or not (item.is_resumed or is_compared):
-            return True
-        candidates = {key for key, call in listed.items() if isinstance(call.payload.get("status"), str)}
-        candidates -= await self.stored.failed(item)
-        rows = await self.stored.rows(item)
-        candidates &= rows.keys()
+        rows = {**await self.stored.rows(item)}
+        if item.reason is not Reason.CHANGED:  # else it tells of values that are gone
+            execution.shown = {key: shown_in_row(row) for key, row in rows.items()}
+        candidates = await self._candidates(execution, rows)
         kept = {key for key in candidates if item.is_resumed and _is_fetched_since(item, rows[key])}
         details: Mapping[str, DetailedCall] = {}
-        if is_compared and candidates > kept:
-            found = latest.details if latest.lacks_evals else await self._details(item, rows=len(listed))
-            if found is None and item.may_wait:
+        due = candidates if item.is_resumed else {*listed}
+        if item.reads_detail and due > kept:
+            found = latest.details
+            if found is None and not latest.lacks_evals:
+                found = await self._details(item, rows=len(listed))
+            if found is None and (item.may_wait or item.is_preview):
                 return False
             details = found or {}
-        of_execution: dict[str, Any] = {"run_test_name": item.run_test_name, "started_at": item.started_at}
-        differing = {
-            key: differences(listed[key], details[key], rows[key], **of_execution)
-            for key in sorted(candidates & details.keys() - kept)
-        }
-        if latest.lacks_evals:
-            evals = await self.stored.evals(item)
-            same = {key for key, names in differing.items() if not names}
-            kept |= {key for key in same if vouches_for_evals(details[key], evals.get(key, ()))}
-        else:
-            kept |= await self._unchanged(execution, rows, differing)
+        execution.shown |= {key: execution.shown.get(key, {}) | shown_in(each) for key, each in details.items()}
+        if item.is_compared or item.is_by_detail:
+            there = sorted(candidates & details.keys() - kept)
+            kept |= await self._same(execution, latest, rows, {key: details[key] for key in there})
         self.counts.saved_requests += len(kept)
         execution.kept = frozenset(kept - execution.fetched.keys())
+        if item.is_by_detail:
+            metrics = {key: metrics_in(details[key]) for key in listed.keys() & details.keys() - execution.kept}
+            told = {key: each for key, each in metrics.items() if each is not None}
+            if latest.lacks_evals:
+                execution.at_hand = told
+            else:
+                execution.fetched |= told
         return True
+
+    async def is_as_stored(self, item: Planned, found: CallList) -> bool:
+        """Whether the detail, of which the list was made, shows each stored call and its evals as they are, and no others."""
+        rows, evals, details = await self.stored.rows(item), await self.stored.evals(item), found.details or {}
+        of_execution: dict[str, Any] = {"run_test_name": item.run_test_name, "started_at": item.started_at}
+        return rows.keys() == details.keys() and all(
+            differences(found.calls[key], each, rows[key], **of_execution) <= SHOWN_COLUMNS
+            and vouches_for_evals(each, evals.get(key, ()))
+            for key, each in details.items()
+        )
+
+    async def _candidates(self, execution: OpenExecution, rows: Mapping[str, Sequence[Any]]) -> set[str]:
+        """The listed calls whose rows may stay: not one that a dead letter tells of, which is older, or that has other metrics."""
+        item = execution.planned
+        listed = {key for key, call in execution.listed.items() if isinstance(call.payload.get("status"), str)}
+        here = {key for key, row in rows.items() if item.is_by_detail or row[_INDEX["metrics_from"]] != FROM_DETAIL}
+        return (listed & here) - await self.stored.failed(item)
+
+    async def _same(
+        self,
+        execution: OpenExecution,
+        latest: CallList,
+        rows: Mapping[str, Sequence[Any]],
+        details: Mapping[str, DetailedCall],
+    ) -> set[str]:
+        """The calls whose rows can stay by their details, but for what these alone have, which is amended."""
+        item, listed = execution.planned, execution.listed
+        of_execution: dict[str, Any] = {"run_test_name": item.run_test_name, "started_at": item.started_at}
+        found = {key: differences(listed[key], each, rows[key], **of_execution) for key, each in details.items()}
+        new = {key: amended(rows[key], details[key]) for key, names in found.items() if names & SHOWN_COLUMNS}
+        differing = {key: names - SHOWN_COLUMNS for key, names in found.items()}
+        same = {key for key, names in differing.items() if not names}
+        if latest.lacks_evals:
+            evals = await self.stored.evals(item)
+            same = {key for key in same if vouches_for_evals(details[key], evals.get(key, ()))}
+        elif not item.is_by_detail:
+            same = await self._unchanged(execution, {**rows, **new}, differing)
+        execution.amended = {key: new[key] for key in same & new.keys()}
+        return same
 
     async def _unchanged(
         self, execution: OpenExecution, rows: Mapping[str, Sequence[Any]], differing: Mapping[str, set[str]]
     ) -> set[str]:
-        """The calls whose rows differ from their details in nothing but what their own metrics do not give."""
+        """The calls whose rows differ from their details in nothing but what their own metrics do not give.
+
+        Where rows lack what the detail or their ``extra`` has, one call is fetched first: what the API does not give of it, it need
+        not be asked for of the others.
+        """
         item = execution.planned
         lacking = {
             key: {name for name in found - _NO_VALUES if rows[key][_INDEX[name]] is None}
@@ -139,7 +181,7 @@ class Settling:
         if metrics is None:
             return same - {first}
         execution.fetched[first] = metrics
-        fetched = FetchedCall(listed=execution.listed[first], metrics=metrics)
+        fetched = FetchedCall(listed=execution.listed[first], metrics=metrics, shown=shown_in_row(rows[first]))
         row, _ = call_row(fetched, run_test_name=item.run_test_name, started_at=item.started_at)
         lost = lost_columns(schema.CALLS, metrics.payload)
         if odd and not lost and row[_INDEX["extra"]] != rows[first][_INDEX["extra"]]:
@@ -166,20 +208,26 @@ class Settling:
         self.counts.calls_fetched += is_own
         return metrics if is_own else None
 
+    @property
+    def has_given_up(self) -> bool:
+        """Whether no detail is read any more."""
+        return self._failures_in_a_row >= _MOST_FAILURES
+
     async def _details(self, item: Planned, *, rows: int) -> dict[str, DetailedCall] | None:
         """The calls in the execution's detail; None when it cannot be had."""
-        if self._failures_in_a_row >= _MOST_FAILURES:
-            self.counts.not_compared += 1
+        if self.has_given_up:
+            self.counts.without_detail += not item.is_preview
             return None
-        self.counts.saved_requests -= 1
+        self.counts.saved_requests -= item.is_compared
         try:
             page = await read_details(self._client, item, rows=rows, page_limit=self._page_limit)
         except SourceError as error:
-            self.counts.not_compared += 1
+            self.counts.without_detail += not item.is_preview
             self._failures_in_a_row += 1
             self.counts.failure = str(error)
             return None
         self._failures_in_a_row = 0
+        self.counts.lists += 1
         self.counts.necessary_requests += 1
         return by_id(page)
 

@@ -57,7 +57,8 @@ def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
     """One row per call, exactly those of ``read_table(path, "calls", …)``, with its execution and its evals beside it.
 
     The columns of ``calls`` come first, then each column of ``executions`` that calls does not have, as ``execution_status``,
-    ``execution_completed_at`` and so on; null when there is no row of the execution.
+    ``execution_completed_at`` and so on; null when there is no row of the execution. Columns to group by are ``scenario_name``,
+    ``agent_definition_used_name`` and ``provider``; ``overall_score`` is what the platform shows as CSAT.
 
     With ``evals="wide"`` each eval adds a column, called ``eval_``, its name in lower case and underscores, and what it holds:
     ``_passed`` (bool), ``_score`` (double) or ``_text`` (a string as it is, a list as JSON), as ``eval_task_completion_passed``.

@@ -228,6 +228,7 @@ def _of_lost_run(lost_run: Attempt | None) -> Iterator[Finding]:
 def _of_last_run(last_run: LastRun) -> Iterator[Finding]:
     """What the last run found missing or unknown, as far as no row shows it."""
     found = [each for each in alarms(last_run.findings) if each.kind not in _SHOWN_BY_ROWS]
+    yield from (each for each in last_run.findings if each.kind is Kind.LISTS_ALONE)
     yield from found
     if RUN_TESTS in last_run.incomplete and not any(each.kind is Kind.RUN_TESTS_UNKNOWN for each in found):
         yield Finding(Kind.RUN_TESTS_UNKNOWN, "", "the list of run tests was not complete when it was last read")

@@ -18,6 +18,7 @@ from etl.model.wording import counted
 
 EXECUTION_COLUMNS = (
     "execution_id", "run_test_name", "started_at", "export_state", "deleted_at", "exported_at", "exported_calls",
+    "verified_at",
 )  # fmt: skip
 _DELETED = "deleted"
 _NOT_FETCHED = {_DELETED, ExportState.WAITING.value}
@@ -31,7 +32,8 @@ class RunTestStatus:
     ``key``: the configured one, or where the row that changed last lies. ``calls``: as its executions count them.
     ``newest_started_at``: when its newest execution was created. ``exported_at``: the last time that a row of its executions
     changed. ``complete_at``: the last time that everything in it was exported; None when it never was, or when it is not
-    configured. ``is_complete``: the last run over it left nothing out.
+    configured. ``is_complete``: the last run over it left nothing out. ``verified_at``: when the calls were fetched of the
+    execution that was verified longest ago, of those that are final.
     """
 
     name: str
@@ -39,12 +41,14 @@ class RunTestStatus:
     executions: int
     exported: int
     settling: int
+    listed: int
     waiting: int
     incomplete: int
     deleted: int
     calls: int
     newest_started_at: datetime | None
     exported_at: datetime | None
+    verified_at: datetime | None
     complete_at: datetime | None
     is_configured: bool
     is_complete: bool
@@ -65,7 +69,12 @@ def execution_rows(found: Iterable[StoredFile]) -> pa.Table:
 def run_tests_of(rows: pa.Table, configured: Mapping[str, str], last_run: LastRun) -> Iterator[RunTestStatus]:
     """The run tests that are ``configured``, keys by name, and those of which there are rows beside them."""
     counts = rows.group_by(["run_test_name", "state"]).aggregate(
-        [("execution_id", "count"), ("exported_calls", "sum"), ("started_at", "max"), ("exported_at", "max")]
+        [
+            ("execution_id", "count"),
+            ("exported_calls", "sum"),
+            *((name, "max") for name in ("started_at", "exported_at")),
+            ("verified_at", "min"),
+        ]
     )
     groups: dict[str, list[dict[str, Any]]] = {name: [] for name in configured}
     for group in counts.to_pylist():
@@ -83,6 +92,7 @@ def run_tests_of(rows: pa.Table, configured: Mapping[str, str], last_run: LastRu
             calls=sum(group["exported_calls_sum"] or 0 for group in mine),
             newest_started_at=_latest(group["started_at_max"] for group in mine),
             exported_at=_latest(group["exported_at_max"] for group in mine),
+            verified_at=next((each["verified_at_min"] for each in mine if each["state"] == ExportState.EXPORTED), None),
             complete_at=complete_at,
             is_configured=name in configured,
             is_complete=complete_at is not None and key not in last_run.incomplete,

@@ -23,6 +23,7 @@ from etl.load.receipt import Change
 from etl.model import schema
 from etl.model.digest import fingerprint, rows_digest
 from etl.model.lifecycle import (
+    BEGUN,
     KNOWN_CALL,
     LONG_AGO,
     Arrival,
@@ -237,17 +238,17 @@ def _state(bundle: FlatBundle, before: StoredExecution | None, held: HeldRows, s
 def _verified_at(
     bundle: FlatBundle, before: StoredExecution | None, state: ExportState, settlement: Settlement
 ) -> datetime | None:
-    """When the calls of the execution were fetched or compared last; of one that is incomplete, when that began.
+    """When the calls of the execution were fetched or compared last; of one that is begun, when that was.
 
     What was stored before then may be older than what is listed now, so a list that failed begins it, too.
     """
     begun_at = before.verified_at if before else None
     is_unfinished = (
         before is not None
-        and before.export_state == state == ExportState.INCOMPLETE
+        and {before.export_state, state} <= BEGUN
         and before.fingerprint == fingerprint(bundle.execution.payload)
     )
-    is_fetched = (bundle.is_fetched and bundle.part_of is None) or state == ExportState.INCOMPLETE
+    is_fetched = (bundle.is_fetched and bundle.part_of is None) or state in BEGUN
     return (is_unfinished and begun_at) or (settlement.fetched_at if is_fetched else begun_at)
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.model import schema
+from etl.model.records import FROM_DETAIL
 
 _VERSION_COLUMNS = {"export_run_id", "exported_at", "verified_at"}
 
@@ -238,7 +239,10 @@ def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, 
     names = [name for name in table.names if name not in _VERSION_COLUMNS]
     if "row_hash" in names:  # which covers all but these
         names = [name for name in ("row_hash", "deleted_at", "raw") if name in names]
-    contents = zip(*(rows[name].to_pylist() for name in names), strict=True)
+    columns = [rows[name].to_pylist() for name in names]
+    if "metrics_from" in table.names:
+        columns.append(pc.fill_null(pc.equal(rows["metrics_from"], FROM_DETAIL), fill_value=False).to_pylist())
+    contents = zip(*columns, strict=True)
     return zip(_keys(table, rows), contents, strict=True)
 
 

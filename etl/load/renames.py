@@ -11,7 +11,7 @@ from etl.load.part_index import held_rows
 from etl.load.receipt import Change
 from etl.load.state import StoredState
 from etl.model import schema
-from etl.model.lifecycle import ExportState
+from etl.model.lifecycle import BEGUN
 from etl.transform.frames import ExportStamp, hash_rows
 
 
@@ -75,7 +75,7 @@ def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: Export
     }
     # All their calls are stamped, so that nothing tells any more which of them were fetched since.
     states = zip(ids, executions["export_state"].to_pylist(), strict=True)
-    begun_at = {each: None for each, state in states if state == ExportState.INCOMPLETE and each in names}
+    begun_at = {each: None for each, state in states if state in BEGUN and each in names}
     executions = _named(schema.EXECUTIONS, executions, names)
     dataset.write(
         schema.EXECUTIONS, part, with_values(executions, {"calls_digest": told, "verified_at": begun_at, **stamped})

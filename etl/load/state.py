@@ -28,7 +28,6 @@ _UNIQUE = {
 _NOT_PLANNED = {"started_at", "export_run_id"}
 _IDS = ("execution_id", "call_execution_id", "deleted_at")
 _LETTERS = ("execution_id", "subject_id")
-_VALUES = tuple(name for name in schema.CALLS.names if name != "raw")
 
 
 @dataclass(slots=True)
@@ -77,16 +76,14 @@ class StoredCalls:
         return found
 
     def rows(self, part: Part, execution_id: str) -> dict[str, list[Any]]:
-        """The rows of an execution's calls that are not marked, by id, in the order of the columns and without ``raw``."""
-        rows = self._of(schema.CALLS, _VALUES, part, execution_id)
+        """The rows of an execution's calls that are not marked, by id, in the order of the columns."""
+        rows = self._of(schema.CALLS, schema.CALLS.names, part, execution_id)
         rows = rows.filter(rows["deleted_at"].is_null())
-        columns = [[None] * len(rows) if name == "raw" else rows[name].to_pylist() for name in schema.CALLS.names]
-        ids = rows["call_execution_id"].to_pylist()
-        return {key: list(row) for key, row in zip(ids, zip(*columns, strict=True), strict=True)}
+        return {row["call_execution_id"]: [*row.values()] for row in rows.to_pylist()}
 
     def evals(self, part: Part, execution_id: str) -> dict[str, list[list[Any]]]:
         """The rows of an execution's evals that are not marked, by call, in the order of the columns."""
-        rows = self._of(schema.EVALS, tuple(schema.EVALS.names), part, execution_id)
+        rows = self._of(schema.EVALS, schema.EVALS.names, part, execution_id)
         found: dict[str, list[list[Any]]] = {}
         for row in rows.filter(rows["deleted_at"].is_null()).to_pylist():
             found.setdefault(row["call_execution_id"], []).append([*row.values()])
@@ -138,7 +135,7 @@ def load_parts(state: StoredState) -> None:
 
 def _load(part: Part, row: Mapping[str, Any], state: StoredState) -> None:
     has_row, held_at, exported_at = row["is_here"], row["held_at"], row["exported_at"]
-    held = HeldRows(row["listed_calls"], row["held_calls"], row["held_digest"])
+    held = HeldRows(row["listed_calls"], row["held_calls"], row["held_digest"], row["detail_calls"])
     told = {name: row[name] for name in ("export_state", "fingerprint", "exported_calls", "verified_at", "deleted_at")}
     if not has_row:
         # All that is there of it may be marked.

@@ -183,8 +183,14 @@ class Kind(StrEnum):
     NO_DETAIL = (
         "no_detail",
         _NOTICE,
-        "settling executions were not compared with the source, because their details could not be read",
-        "nothing: the next run tries again; what cannot be compared for two nights is fetched in full",
+        "the details of some executions could not be read: those that settle were not compared, and new ones lack a few columns",
+        "nothing for those that settle: the next run tries again; metrics-etl run --full-refresh gives new ones these columns",
+    )
+    LISTS_ALONE = (
+        "lists_alone",
+        _NOTICE,
+        "calls have no metrics of their own, so that five columns are empty",
+        'nothing; or set [export] metrics = "exact", and the next run fetches them',
     )
     KEY_REMOVED = (
         "key_removed",

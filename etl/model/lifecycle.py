@@ -32,8 +32,13 @@ class ExportState(StrEnum):
 
     EXPORTED = "exported"
     SETTLING = "settling"
+    LISTED = "listed"
     WAITING = "waiting"
     INCOMPLETE = "incomplete"
+
+
+BEGUN = frozenset({ExportState.INCOMPLETE, ExportState.LISTED})
+"""Of an execution in one of these, what was fetched since it was found as it is listed now is not fetched again."""
 
 
 class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -110,20 +115,24 @@ def call_counts(payload: Mapping[str, Any]) -> list[int]:
 class HeldRows:
     """What the dataset holds of one execution.
 
-    ``listed_calls`` is how many calls the API listed, ``exported_calls`` how many are there and not marked as deleted.
-    ``calls_digest`` is over the rows of its calls and evals, with their marks.
+    ``listed_calls`` is how many calls the API listed, ``exported_calls`` how many are there and not marked as deleted, of which
+    ``detail_calls`` have no metrics but those of the detail. ``calls_digest`` is over the rows of its calls and evals, with their
+    marks.
     """
 
     listed_calls: int | None
     exported_calls: int
     calls_digest: str
+    detail_calls: int = 0
 
     @classmethod
-    def of(cls, listed_calls: int | None, calls: Collection[str], evals: Collection[str]) -> Self:
+    def of(
+        cls, listed_calls: int | None, calls: Collection[str], evals: Collection[str], detail_calls: int = 0
+    ) -> Self:
         """What the vouchers of its calls and evals say, see ``digest.voucher``."""
         digest = rows_digest((*calls, *evals))
         living = sum(not is_deleted_voucher(each) for each in calls)
-        return cls(listed_calls=listed_calls, exported_calls=living, calls_digest=digest)
+        return cls(listed_calls=listed_calls, exported_calls=living, calls_digest=digest, detail_calls=detail_calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +188,15 @@ class Settlement:
     """What tells whether late data may still come: ``fetched_at`` is a time before any execution was fetched.
 
     It is by the source's clock; ``now`` is the same time by that of the two clocks which is behind, since one may be ahead.
-    ``complete_before`` are the names of run tests of which an earlier run left nothing out.
+    ``complete_before`` are the names of run tests of which an earlier run left nothing out. ``detail_suffices``: no call needs
+    other metrics than those of its execution's detail.
     """
 
     fetched_at: datetime
     now: datetime
     settle_hours: float
     complete_before: Container[str] = ()
+    detail_suffices: bool = False
 
     @property
     def settle(self) -> timedelta:
@@ -201,16 +212,39 @@ def export_state(
     if unchanged is not None and arrival.is_part and arrival.held.listed_calls == arrival.held.exported_calls:
         return ExportState(unchanged.export_state)
     if not arrival.is_whole:
-        return ExportState.INCOMPLETE
+        return ExportState.LISTED if _is_as_listed(execution, known, arrival) else ExportState.INCOMPLETE
     if arrival.call_statuses is None:
         return ExportState.WAITING
-    is_first = (known is None or not known.has_row) and not arrival.is_late
+    is_new = known is None or not known.has_row or _was_listed_settled(execution, known, settlement)
+    is_first = is_new and not arrival.is_late
     is_final = (
         execution.status in TERMINAL_EXECUTION
         and (TERMINAL_CALL.issuperset(arrival.call_statuses) or _has_ended(unchanged, settlement))
+        and (settlement.detail_suffices or not arrival.held.detail_calls)
         and _is_settled(execution, unchanged, arrival.held, settlement, is_first=is_first)
     )
     return ExportState.EXPORTED if is_final else ExportState.SETTLING
+
+
+def _is_listed(execution: Execution, known: StoredExecution) -> bool:
+    """Whether it was stored from its lists alone, as it is listed now."""
+    return known.held.detail_calls > 0 and known.fingerprint == fingerprint(execution.payload)
+
+
+def _was_listed_settled(execution: Execution, known: StoredExecution, settlement: Settlement) -> bool:
+    """Whether it was stored so when no late data was expected any more, and nothing of it was fetched since, which may be older."""
+    completed_at = timestamp_or_none(execution.payload.get("completed_at"))
+    is_alone = _is_listed(execution, known) and known.held.detail_calls == known.held.exported_calls
+    since = known.verified_at
+    return is_alone and since is not None and completed_at is not None and since - completed_at >= settlement.settle
+
+
+def _is_as_listed(execution: Execution, known: StoredExecution | None, arrival: Arrival) -> bool:
+    """Whether each of its calls has a row as its lists show it now, or an exact one in place of that."""
+    is_each_here = arrival.is_part and arrival.held.listed_calls == arrival.held.exported_calls
+    if known is not None and known.export_state != ExportState.WAITING:
+        return is_each_here and _is_listed(execution, known)
+    return is_each_here and arrival.held.detail_calls > 0
 
 
 def _has_ended(unchanged: StoredExecution | None, settlement: Settlement) -> bool:

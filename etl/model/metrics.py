@@ -65,7 +65,7 @@ METRICS: dict[str, Metric] = {
             "chat_metrics_csat_score",
             "score",
             Statistic.MEAN,
-            "mean customer satisfaction",
+            "mean customer satisfaction, or what the platform shows as such",
             is_higher_worse=False,
         ),
         Metric("failure_rate", "status", SHARE, Statistic.RATE, "failed calls as a share of completed and failed ones"),

@@ -1,6 +1,6 @@
 """What the API returns, as frozen values: ids and statuses have fields of their own, ``payload`` is the JSON object as received."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -13,6 +13,8 @@ METRICS = "/sdk/api/v1/simulation/metrics/"
 RUNS = "/sdk/api/v1/simulation/runs/"
 RUN_TESTS = "/simulate/run-tests/"
 DETAIL = "/simulate/test-executions/"
+FROM_METRICS, FROM_DETAIL = "metrics", "detail"
+"""Where the row of a call has its metrics from: the values of ``calls.metrics_from``."""
 
 
 class NumberLiteral(str):
@@ -45,12 +47,13 @@ class ListedCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """One call's raw metrics. Source: GET …/metrics/?call_execution_id=."""
+    """One call's raw metrics. Source: GET …/metrics/?call_execution_id=; or, with ``is_from_detail``, its execution's detail."""
 
     call_execution_id: str
     execution_id: str
     status: str
     payload: dict[str, Any]
+    is_from_detail: bool = False
 
 
 class DetailedCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,20 +98,22 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FetchedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """One call: its entry in the list and its raw metrics."""
+    """One call: its entry in the list, its raw metrics, and what only the execution's detail shows of it."""
 
     listed: ListedCall
     metrics: CallMetrics
+    shown: Mapping[str, Any] = {}
 
 
 class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     """One execution and everything that was fetched of it.
 
     ``listed`` is None if its calls were not requested (the execution is still running) or could not be listed. Each listed call is
-    in ``calls``, with its metrics, in ``dead_letters``, or in ``kept``: its stored row is as the API has it, and stays. ``deleted``
-    are stored calls that the source no longer has. ``lacking``: in how many calls each column is null, though the execution's
-    detail has its value. ``part_of`` is how many calls its list has when only some have arrived, which are the ``listed`` ones
-    then: more is to come. ``lacks_evals``: the entries of ``kept`` calls have no evals, and the stored ones stay, too.
+    in ``calls``, with its metrics, in ``dead_letters``, or in ``kept``: its stored row is as the API has it, and stays, or one of
+    ``amended`` takes its place. ``deleted`` are stored calls that the source no longer has. ``lacking``: in how many calls each
+    column is null, though the execution's detail has its value. ``part_of`` is how many calls its list has when only some have
+    arrived, which are the ``listed`` ones then: more is to come. ``lacks_evals``: the entries of ``kept`` calls have no evals, and
+    the stored ones stay, too.
     """
 
     run_test_name: str
@@ -118,6 +123,7 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     calls: tuple[FetchedCall, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
     kept: frozenset[str] = frozenset()
+    amended: tuple[Sequence[Any], ...] = ()
     deleted: frozenset[str] = frozenset()
     lacking: Mapping[str, int] = {}
     part_of: int | None = None

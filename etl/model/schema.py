@@ -59,6 +59,7 @@ EXPORT = (
 )
 
 
+_NOT_SHOWN = "null when the execution's detail gave no value that fits, or was not read"
 _VOICE = {
     "bot_wpm": (FLOAT, "Speaking rate of the agent", "words/min"),
     "user_wpm": (FLOAT, "Speaking rate of the simulated user", "words/min"),
@@ -69,12 +70,24 @@ _VOICE = {
     "user_interruption_count": (INT, "Interruptions by the user", "interruptions"),
 }
 """What the API gives of a voice call twice: as it measured it, and as the voice provider reported it."""
+NOT_IN_LISTS = (
+    "cost_stt_cost_cents", "cost_llm_cost_cents", "cost_tts_cost_cents", "chat_metrics_message_count",
+    "chat_metrics_turn_count",
+)  # fmt: skip
+"""Columns of calls that are null until a call's own metrics were fetched."""
 
 
-def _field(path: str, type_: pa.DataType, meaning: str, unit: str = "", null: str = "") -> Column:
+def _field(
+    path: str, type_: pa.DataType, meaning: str, unit: str = "", null: str = "", *, is_json: bool = False
+) -> Column:
     """A column that is called like the path of its field."""
-    name = path.removeprefix("metrics.").removeprefix("call_results.").replace(".", "_")
-    return Column(name, type_, meaning, unit, path, null)
+    name = path.removeprefix("metrics.").removeprefix("call_results.").removeprefix("detail.").replace(".", "_")
+    return Column(name, type_, meaning, unit, path, null, is_json=is_json)
+
+
+def _shown(name: str, type_: pa.DataType, meaning: str, unit: str = "", *, is_json: bool = False) -> Column:
+    """A column that only the execution's detail has, as the platform's screen shows it."""
+    return _field(f"detail.{name}", type_, meaning, unit, _NOT_SHOWN, is_json=is_json)
 
 
 def _measured(name: str) -> Column:
@@ -227,8 +240,31 @@ CALLS = Table(
         _field("chat_metrics.turn_count", INT, "Number of turns in the chat.", "turns"),
         _field("chat_metrics.avg_latency_ms", FLOAT, "Mean latency of the chat's answers.", "ms"),
         _field("chat_metrics.csat_score", FLOAT, "Customer satisfaction score.", "score"),
+        _shown(
+            "overall_score", FLOAT, "The score that the platform shows as CSAT; the only one of voice calls.", "score"
+        ),
+        _shown("customer_cost_cents", INT, "What the call cost on the customer's side.", "US cents"),
+        _shown("provider", STRING, "The voice provider that carried the call."),
+        _shown("agent_definition_used_id", STRING, "Identifies the agent that was tested."),
+        _shown("agent_definition_used_name", STRING, "Name of the agent that was tested, when the call was exported."),
+        _shown("simulator_agent_id", STRING, "Identifies the simulated user."),
+        _shown("simulator_agent_name", STRING, "Name of the simulated user when the call was exported."),
+        _shown("scenario_columns", STRING, "The scenario's row of data that was played, by column.", is_json=True),
+        _shown("tool_outputs", STRING, "What the evaluations of tools gave, by tool.", is_json=True),
+        _shown(
+            "rerun_snapshots",
+            STRING,
+            "The call's metrics and evals before each rerun, newest first, without texts and recordings.",
+            is_json=True,
+        ),
         EXTRA,
         RAW,
+        _text(
+            "metrics_from",
+            "metrics: the row has the call's own metrics. detail: it has what the execution's lists tell, and is null in "
+            f"{', '.join(NOT_IN_LISTS)}.",
+            "null when a version without this column wrote the row, which means metrics",
+        ),
         DELETED_AT,
         ROW_HASH,
         *EXPORT,

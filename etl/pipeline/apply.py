@@ -20,12 +20,13 @@ from etl.load.layout import Part
 from etl.load.places import Places
 from etl.load.renames import find_renames, rename
 from etl.load.state import StoredCalls, StoredState, load_parts
+from etl.model import schema
 from etl.model.findings import Kind
 from etl.model.lifecycle import Settlement
 from etl.model.wording import counted, first_few, quoted
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.lists import is_run_test, look_up
-from etl.pipeline.plan import absent_executions, half_written, make_plan
+from etl.pipeline.plan import absent_executions, choose_previews, half_written, make_plan
 from etl.pipeline.record import Record, is_waiting_row_due
 from etl.pipeline.run import Run
 from etl.pipeline.tasks import to_the_end
@@ -51,7 +52,20 @@ async def bring_up_to_date(
         if left := half_written(record, state):
             answers = await look_up(run, record, left)
             await _mark(run, record, state, record.run_tests[-1].name, answers.gone)
-    await _fetch(run, record, state, make_plan(run, record, state, run_tests, is_last=is_last))
+    planned = make_plan(run, record, state, run_tests, is_last=is_last)
+    if first := choose_previews(run, planned):
+        run.progress.previews += first
+        run.notify("lists_first", executions=len(first))
+        await _fetch(run, record, state, first)
+        await _reload(run, state)
+        planned = make_plan(run, record, state, run_tests, is_last=is_last)
+    await _fetch(run, record, state, planned)
+
+
+async def _reload(run: Run, state: StoredState) -> None:
+    """Let the state say what this run has written."""
+    state.index = await to_the_end(partial(update_index, run.dataset, state.index, []))
+    load_parts(state)
 
 
 async def finish_deletions(run: Run, state: StoredState) -> None:
@@ -77,8 +91,7 @@ async def _rename(run: Run, record: Record, state: StoredState, run_tests: Colle
     for old, new in sorted(pairs):
         record.find(Kind.RENAMED, new, f"was called {quoted(old)}; its rows have the new name now")
         run.notify("renamed", run_test=new, before=old)
-    state.index = await to_the_end(partial(update_index, run.dataset, state.index, []))
-    load_parts(state)
+    await _reload(run, state)
 
 
 async def _is_gone(run: Run, record: Record, name: str) -> bool:
@@ -125,10 +138,12 @@ async def _mark(
 
 async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Planned]) -> None:
     """Fetch what is planned and commit it as it arrives; what has arrived whole is committed even when the crawl fails."""
+    is_preview = any(item.is_preview for item in planned)
     places = Places(run.dataset, state, now=run.by_source(run.started_at))
     fetched_at = run.after_stamps()  # what a rename stamped was not fetched by this run
 
     async def save(bundles: list[FlatBundle]) -> None:
+        twice = sum(len(each.calls.values) for each in bundles if each.execution.execution_id in record.previewed)
         arrived = await to_the_end(
             partial(
                 commit,
@@ -142,12 +157,18 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
                     now=min(run.by_source(run.started_at), run.started_at),
                     settle_hours=run.settings.export.settle_hours,
                     complete_before=record.complete_before(),
+                    detail_suffices=run.policy.detail_suffices,
                 ),
             )
         )
+        if is_preview:
+            record.previewed |= {bundle.execution.execution_id for bundle in bundles}
+            run.progress.previewed = len(record.previewed)
+            return
         record.note_arrival(arrived)
         whole = {bundle.execution.execution_id for bundle in bundles if bundle.part_of is None}
         record.committed |= whole
+        run.dataset.written.rows[schema.CALLS.name] -= twice  # a row that comes twice in a run is new or changed once
         _notify_committed(run, len(whole))
 
     buffer = CommitBuffer(

@@ -87,6 +87,11 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
     marked = [counted(written.marked[f"{what}s"], what) for what in ("call", "eval") if written.marked[f"{what}s"]]
     for count, kind, text in (
         (len(marked), Kind.DELETED, f"{' and '.join(marked)} marked as deleted: the source no longer has them"),
+        (
+            run.policy.detail_suffices,
+            Kind.LISTS_ALONE,
+            f'[export] metrics is "listed", so these are empty: {", ".join(schema.NOT_IN_LISTS)}',
+        ),
         (traffic.redactions, Kind.KEY_REMOVED, f"{counted(traffic.redactions, 'answer')} contained a key"),
         (
             record.completed_files,
@@ -94,9 +99,9 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
             f"{counted(record.completed_files, 'file')} from an older version got this version's columns",
         ),
         (
-            fetched.not_compared,
+            fetched.without_detail,
             Kind.NO_DETAIL,
-            f"{counted(fetched.not_compared, 'settling execution')} not compared: {fetched.failure}",
+            f"the details of {counted(fetched.without_detail, 'execution')} could not be read: {fetched.failure}",
         ),
     ):
         if count:

@@ -5,6 +5,7 @@ marks, fetches and commits, round by round as lists arrive, and always leaves a 
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from etl.model.findings import Finding, Kind, alarms
 from etl.pipeline.apply import bring_up_to_date, finish_deletions
 from etl.pipeline.conclude import conclude
 from etl.pipeline.lists import discover_all, note_gone, read_lists
-from etl.pipeline.plan import absent_executions, half_written, load, make_plan
+from etl.pipeline.plan import absent_executions, choose_previews, half_written, load, make_plan
 from etl.pipeline.record import Record
 from etl.pipeline.run import Notify, Progress, Run, begin
 from etl.pipeline.summary import RunTestSummary, Summary
@@ -36,7 +37,8 @@ class Plan:
     """What an export would do: everything listed, most valuable first, and what could not be listed.
 
     ``requests_by_purpose`` are those of the lists, too; ``requests`` are all others. ``seconds`` is how long the rate limit makes
-    it take if it begins now; None when no limit is known.
+    it take from the beginning of a minute; None when no limit is known. ``previews`` are stored from their lists first, by so many
+    ``requests_to_use`` and ``seconds_to_use`` after it began, those of the lists of executions included.
     """
 
     planned: Sequence[Planned] = field(repr=False)  # asyncio.Runner formats its result, whatever its size
@@ -44,6 +46,9 @@ class Plan:
     requests_by_purpose: Mapping[Purpose, int]
     requests_per_minute: int | None
     seconds: float | None = None
+    previews: Sequence[Planned] = field(default=(), repr=False)
+    requests_to_use: int = 0
+    seconds_to_use: float | None = None
     findings: Sequence[Finding] = ()
 
     @property
@@ -74,6 +79,7 @@ async def plan(
     record = await asyncio.to_thread(_begin_record, run)
     state = await asyncio.to_thread(load, run, record, set_aside=False)
     planned: list[Planned] = []
+    first: list[Planned] = []
     absent = 0
     try:
         async with run.client:
@@ -84,20 +90,26 @@ async def plan(
                     if is_last:
                         absent = sum(map(len, absent_executions(record, state).values()))
                         absent += len(half_written(record, state))
-                    planned += make_plan(run, record, state, run_tests, is_last=is_last)
+                    due = make_plan(run, record, state, run_tests, is_last=is_last)
+                    planned += due
+                    first += choose_previews(run, due)
     except* ExporterError as group:
         raise _reason_to_stop(group) from None
-    expected = requests_to_fetch(planned, page_limit=settings.api.page_limit)
+    expected = requests_to_fetch([*planned, *first], page_limit=settings.api.page_limit)
+    expected[Purpose.FIRST_FETCH] -= len(first)  # each detail is read once
     # The export lists everything once more. An execution that is in no list any more takes a request or two.
     expected[Purpose.LIST] = run.client.traffic.requests + 2 * absent
     quota = run.client.quota
-    seconds = quota.seconds_for(sum(expected.values()), asyncio.get_running_loop().time())
+    to_use = expected[Purpose.LIST] + sum(requests_to_fetch(first, page_limit=settings.api.page_limit).values())
     return Plan(
         planned=planned,
         run_tests=record.run_test_summaries(is_cut_short=False, settled_before=run.settled_before(run.clock())),
         requests_by_purpose=expected,
         requests_per_minute=quota.requests_per_minute,
-        seconds=seconds,
+        seconds=quota.seconds_for(sum(expected.values()), math.inf),
+        previews=first,
+        requests_to_use=to_use if first else 0,
+        seconds_to_use=quota.seconds_for(to_use, math.inf) if first else None,
         findings=record.findings,
     )
 

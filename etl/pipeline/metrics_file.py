@@ -77,6 +77,8 @@ def _samples(summary: Summary) -> Iterator[tuple[str, str, float, dict[str, str]
         yield "complete", meaning, key not in complete.incomplete, {"run_test": key}
     for each in summary.run_tests:
         yield "dead_letters", "Requests of the last run that failed.", each.dead_letters, {"run_test": each.key}
+        meaning = "Executions that the last run stored from their lists only."
+        yield "from_lists", meaning, each.previewed, {"run_test": each.key}
         for reason, count in each.reasons.items():
             yield "executions", "Listed executions, by reason.", count, {"run_test": each.key, "reason": reason}
 

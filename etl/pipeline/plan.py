@@ -1,11 +1,12 @@
 """The steps that ``plan`` and ``export`` share: load the state, and plan what a round of lists brings. Writes nothing."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 
-from etl.extract.plan import Planned, order_by_worth, plan_run_test, requests_to_fetch, scrub
+from etl.extract.plan import Planned, order_by_worth, plan_run_test, previews, requests_to_fetch, scrub
 from etl.load.layout import parse_run_path
 from etl.load.state import StoredState, load_state
 from etl.model.findings import Kind
@@ -14,6 +15,9 @@ from etl.model.lifecycle import OVERDUE
 from etl.pipeline.record import Record, count_reasons
 from etl.pipeline.run import Run
 from etl.settings import RunTest
+
+PATIENCE_SECONDS = 5 * 60.0
+"""What is new may take so long to fetch exactly. Longer, its lists come first: two requests more an execution, and rows at once."""
 
 
 def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
@@ -77,6 +81,13 @@ def home_of(record: Record, state: StoredState, run_test: RunTest) -> str:
     return max(keys, key=lambda key: (keys[key], key), default=run_test.key)
 
 
+def choose_previews(run: Run, planned: Iterable[Planned]) -> list[Planned]:
+    """What is to be stored from its lists first: all that is new, where the rate limit would hold its metrics back for long."""
+    first = previews(planned)
+    seconds = run.client.quota.seconds_for(sum(item.estimated_calls for item in first), math.inf)
+    return first if seconds is not None and seconds >= PATIENCE_SECONDS else []
+
+
 def make_plan(
     run: Run, record: Record, state: StoredState, run_tests: Iterable[RunTest], *, is_last: bool
 ) -> list[Planned]:
@@ -88,6 +99,8 @@ def make_plan(
     settle = timedelta(hours=run.settings.export.settle_hours)
     policy = replace(run.policy, overdue_since=run.by_source(run.started_at) - OVERDUE * settle)
     planned: list[Planned] = []
+    for run_test in run_tests:
+        record.planned.pop(run_test.name, None)
     seen = {item.execution.execution_id for item in record.all_planned()}
     for run_test in run_tests:
         if (found := record.lists.get(run_test.name)) is None:
@@ -108,6 +121,7 @@ def make_plan(
             executions = len(record.lists[run_test.name].executions)
             run.notify("listed", run_test=run_test.name, executions=executions, reasons=reasons)
     run.progress.planned_executions = sum(item.is_fetched for item in record.all_planned())
-    run.progress.planned_requests = sum(requests_to_fetch(record.all_planned(), page_limit=page_limit).values())
+    expected = requests_to_fetch([*record.all_planned(), *run.progress.previews], page_limit=page_limit)
+    run.progress.planned_requests = sum(expected.values())
     run.notify("planned", executions=run.progress.planned_executions, requests=run.progress.planned_requests)
     return planned

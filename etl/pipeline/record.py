@@ -25,7 +25,8 @@ class Record:
 
     ``before`` is what the run before left. ``lists`` are those that were read, ``failures`` say why another one could not be,
     ``not_found`` are run tests that the API does not know, ``unreachable`` the errors for which the source is to blame.
-    ``deleted`` is how many executions were marked. ``committed`` are execution_ids. ``fetched`` is what all crawls did, ``arrived``
+    ``deleted`` is how many executions were marked. ``committed`` are execution_ids, ``previewed`` those that were stored from their
+    lists before. ``fetched`` is what all crawls did, ``arrived``
     what all commits received.
     """
 
@@ -41,6 +42,7 @@ class Record:
     deleted: Counter[str] = field(default_factory=Counter)
     fetched: Counts = field(default_factory=Counts)
     committed: set[str] = field(default_factory=set)
+    previewed: set[str] = field(default_factory=set)
     arrived: dict[str, Arrived] = field(default_factory=dict)
     necessary_requests: int = 0
 
@@ -97,6 +99,7 @@ class Record:
             reasons=count_reasons(planned),
             # Where nothing cut the run short, what was planned and never arrived has been deleted since.
             missed=sum(item.execution.execution_id not in self.committed for item in due) if is_cut_short else 0,
+            previewed=sum(item.execution.execution_id in self.previewed - self.committed for item in due),
             deleted=self.deleted[name],
             executions=arrived.rows["executions"],
             calls=arrived.rows["calls"],

@@ -9,7 +9,7 @@ from typing import Any
 
 from etl.errors import ConfigurationError
 from etl.extract.client import Client
-from etl.extract.plan import Policy
+from etl.extract.plan import Planned, Policy
 from etl.extract.quota import Quota
 from etl.extract.transport import Traffic
 from etl.load.dataset import Dataset
@@ -27,13 +27,16 @@ Notify = Callable[..., None]
 class Progress:
     """How far a run is; updated while it runs. Times are those of ``monotonic``, as the event loop's are.
 
-    ``planned_requests`` is an estimate: deleted calls and retries may change it a little.
+    ``planned_requests`` is an estimate: deleted calls and retries may change it a little. ``previews`` are executions that are
+    stored from their lists first, ``previewed`` how many were.
     """
 
     listed_executions: int = 0
     planned_executions: int = 0
     planned_requests: int = 0
     committed_executions: int = 0
+    previews: list[Planned] = field(default_factory=list)
+    previewed: int = 0
     traffic: Traffic = field(default_factory=Traffic)
     quota: Quota = field(default_factory=Quota)
     crawls: list[Fetching] = field(default_factory=list)
@@ -48,7 +51,7 @@ class Progress:
     def done_requests(self) -> int:
         """Planned requests that were answered."""
         counts = [crawl.counts for crawl in self.crawls]
-        done = sum(each.calls_fetched + each.listings for each in counts)
+        done = sum(each.calls_fetched + each.lists for each in counts)
         return min(self.planned_requests, done)
 
     def seconds_left(self, now: float) -> float | None:
@@ -130,6 +133,7 @@ def begin(
             fetch_unfinished=settings.export.calls == "all",
             full_refresh=full_refresh,
             settle_by_detail=settings.export.settle_by == "detail",
+            detail_suffices=settings.export.metrics == "listed",
         ),
         accept_deletions=accept_deletions,
         export_run_id=run_id,

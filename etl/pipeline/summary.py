@@ -34,7 +34,8 @@ OUTCOMES = {
 class RunTestSummary:
     """One run test's share: executions by reason, rows that arrived, and whether everything did.
 
-    ``missed`` executions are left to the next run. ``error``: why nothing of it could be exported.
+    ``missed`` executions are left to the next run; ``previewed`` ones have the rows of their lists until then. ``error``: why
+    nothing of it could be exported.
     """
 
     name: str
@@ -43,6 +44,7 @@ class RunTestSummary:
     listed: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     missed: int = 0
+    previewed: int = 0
     deleted: int = 0
     executions: int = 0
     calls: int = 0

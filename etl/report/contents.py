@@ -11,7 +11,7 @@ from etl.inspect.tables import find_scope
 from etl.inspect.verdict import Verdict, judge
 from etl.load.files.contract import Files
 from etl.model import schema
-from etl.model.findings import alarms
+from etl.model.findings import Kind, alarms
 from etl.model.wording import counted
 from etl.report.figures import CALLS_READ, Figures, figures_of
 
@@ -52,6 +52,7 @@ def read_contents(
         verdict=judge(status),
         missing=[
             *map(str, alarms(status.findings)),
+            *(str(each) for each in status.findings if each.kind is Kind.LISTS_ALONE),
             *([f"{counted(unfinished, 'execution')} not finished yet"] if unfinished else []),
         ],
         run_tests=figures,

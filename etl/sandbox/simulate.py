@@ -6,7 +6,7 @@ from typing import Any
 from etl.sandbox.fields import DEFAULT_LIMIT, LATENCY, cut, fields_of, links, page_of, timestamp
 from etl.sandbox.world import CONVERSATION, Call, Execution, RunTest, World, listable_calls
 
-SAME_NAME = (*CONVERSATION[:-1], *LATENCY, "status", "duration_seconds", "overall_score")
+SAME_NAME = (*CONVERSATION[:-1], *LATENCY, "status", "duration_seconds", "tool_outputs", "rerun_snapshots")
 FROM_CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "csat_score")
 NULL_IN_RUN_TESTS = (
     "agent_definition",
@@ -38,7 +38,7 @@ def execution_detail(execution: Execution, url: str, query: Mapping[str, str]) -
 
 
 def _call(call: Call, execution: Execution) -> dict[str, Any]:
-    chat = call.chat_metrics or {}
+    chat, is_chat = call.chat_metrics or {}, execution.run_test.profile.is_chat
     turn_count = chat.get("turn_count")
     return {
         "id": call.call_execution_id,
@@ -57,9 +57,15 @@ def _call(call: Call, execution: Execution) -> dict[str, Any]:
         **{name: chat.get(name) for name in FROM_CHAT},
         "turn_count": chat.get("message_count") if turn_count is None else turn_count,
         "eval_outputs": _evals(call, execution),
+        "overall_score": chat.get("csat_score") if call.overall_score is None else call.overall_score,
+        "customer_cost_cents": call.total_cost_cents,
+        "provider": None if is_chat else "vapi",
+        "agent_definition_used_id": execution.run_test.run_test_id,
+        "agent_definition_used_name": "Chat agent" if is_chat else "Voice agent",
+        "scenario_columns": {},
         "transcript": [],
         "recordings": {},
-        "rerun_snapshots": [],
+        "phone_number": None if is_chat else "+15550100",
     }
 
 

@@ -75,7 +75,9 @@ class Call:
     ai_interruption_rate: float | None = None
     avg_stop_time_after_interruption_ms: float | None = None
     chat_metrics: dict[str, Any] | None = None
+    tool_outputs: dict[str, Any] | None = None
     eval_outputs: dict[str, Any] = field(default_factory=dict)
+    rerun_snapshots: list[dict[str, Any]] = field(default_factory=list)
     is_deleted: bool = False
 
 
@@ -197,11 +199,14 @@ def rename_run_test(run_test: RunTest, name: str) -> None:
 
 
 def rerun_execution(execution: Execution, now: datetime) -> None:
-    """Run a finished execution again: its calls keep their ids and lose their values."""
+    """Run a finished execution again: its calls keep their ids and lose their values, of which a snapshot stays."""
     execution.status = "running"
     execution.completed_at = None
     execution.completed_calls = execution.failed_calls = 0
     for number, call in enumerate(execution.calls):
+        snapshot = {name: getattr(call, name) for name in ("status", *MEASURES, "eval_outputs")}
+        snapshot["conversation_metrics_data"] = snapshot.pop("chat_metrics")
+        call.rerun_snapshots = [{"snapshot_timestamp": now.isoformat(), **snapshot}, *call.rerun_snapshots]
         for measure in MEASURES:
             setattr(call, measure, None)
         call.eval_outputs = {}

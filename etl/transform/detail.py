@@ -1,7 +1,7 @@
-"""Whether a stored call is still what the API says, by two lists that cost two requests an execution. Pure.
+"""A call by two lists that cost two requests an execution: its row, and whether the stored one is still what the API says. Pure.
 
-The list of calls has their scenarios and evals; the execution's detail has nearly all of their metrics in another shape. Both are
-brought into the shape of a call's own metrics, made into a row as always, and compared with the stored row.
+The list of calls has their scenarios and evals; the execution's detail has nearly all of their metrics in another shape, and some
+fields that nothing else has. Both are brought into the shape of a call's own metrics, and made into a row as always.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import Any
 
 from etl.model import schema
-from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall
+from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall, NumberLiteral
 from etl.model.values import json_text, parsed
 from etl.transform.flatten import call_row
-from etl.transform.rows import value_at
+from etl.transform.rows import MAKERS, value_at
 
 _Path = tuple[str, ...]
 
@@ -42,10 +42,24 @@ _OBJECTS: Mapping[_Path, tuple[_Path, _Path]] = {
 }
 """Open-ended objects of the detail, and where metrics have the same one, in two spellings. Metrics omit one that is no object."""
 
+SHOWN: Mapping[str, schema.Column] = {
+    path[1]: column for column in schema.CALLS.columns for path in column.paths if path[0] == "detail"
+}
+"""Fields that the detail alone has and that are exported, with their columns. Any other one stays out: many are personal data."""
+
+SHOWN_COLUMNS = frozenset(column.name for column in SHOWN.values())
+_SHOWN_AT = [schema.CALLS.names.index(column.name) for column in SHOWN.values()]
+_OF_A_SNAPSHOT = {
+    *("snapshot_timestamp", "rerun_type", "status", "started_at", "completed_at", "duration_seconds", "message_count"),
+    *("cost_cents", "stt_cost_cents", "llm_cost_cents", "tts_cost_cents", "overall_score", "response_time_ms"),
+    *("avg_agent_latency_ms", "avg_stop_time_after_interruption_ms", "eval_outputs"),
+    *(path[1] for path in SAME.values() if path[0] == "conversation"),
+}
+
 _COVERED: frozenset[_Path] = frozenset(
-    {*SAME.values(), ("call_results",), *(path for paths in _OBJECTS.values() for path in paths)}
+    {*SAME.values(), ("call_results",), ("detail",), *(path for paths in _OBJECTS.values() for path in paths)}
 )
-_EXTRA = schema.CALLS.names.index("extra")
+_EXTRA, _HASH = schema.CALLS.names.index("extra"), schema.CALLS.names.index("row_hash")
 _TURN_COUNT = schema.CALLS.names.index("chat_metrics_turn_count")
 
 
@@ -73,15 +87,74 @@ def differences(
     detail without a field tells nothing, as if a column ``detail`` differed. Where metrics have no ``turn_count``, the detail
     makes one up, which is not compared.
     """
-    if any(name not in detail.payload for name in (*SAME, *(path[0] for path in _OBJECTS))):
+    if not _has_all(detail):
         return {"detail"}
     extra = parsed(stored[_EXTRA])
-    fetched = FetchedCall(listed=listed, metrics=_metrics(detail, extra))
+    shown = shown_in_row(stored) | shown_in(detail)
+    fetched = FetchedCall(listed=listed, metrics=_metrics(detail, extra), shown=shown)
     if stored[_TURN_COUNT] is None and value_at(extra, SAME["turn_count"]) is None:
         del fetched.metrics.payload["chat_metrics"]["turn_count"]
     row, _ = call_row(fetched, run_test_name=run_test_name, started_at=started_at)
     pairs = zip(schema.CALLS.names, _covered(row, parsed(row[_EXTRA])), _covered(stored, extra), strict=True)
     return {name for name, new, old in pairs if name in _COMPARED and json_text(new) != json_text(old)}
+
+
+def metrics_in(detail: DetailedCall) -> CallMetrics | None:
+    """The call's metrics as far as the execution's detail has them; None where it tells too little of the call.
+
+    Costs by kind and ``message_count`` are not in it, and a ``turn_count`` may be made up there.
+    """
+    if not (_has_all(detail) and isinstance(detail.payload["status"], str)):
+        return None
+    metrics = _metrics(detail, {})
+    del metrics.payload["chat_metrics"]["turn_count"]
+    return metrics
+
+
+def shown_in(detail: DetailedCall) -> dict[str, Any]:
+    """What the detail alone has of the call, of that which is exported."""
+    shown = {name: detail.payload[name] for name in SHOWN if name in detail.payload}
+    if "rerun_snapshots" in shown:
+        snapshots = shown["rerun_snapshots"] if isinstance(shown["rerun_snapshots"], list) else ()
+        shown["rerun_snapshots"] = [_without_texts(each) for each in snapshots if isinstance(each, dict)]
+    return shown
+
+
+def _without_texts(snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    """What is exported of a snapshot, which may also have numbers of phones, texts and recordings."""
+    kept = {name: value for name, value in snapshot.items() if name in _OF_A_SNAPSHOT}
+    if isinstance(chat := snapshot.get("conversation_metrics_data"), dict):
+        is_number = {name: isinstance(value, int | float | NumberLiteral) for name, value in chat.items()}
+        kept["chat_metrics"] = {name: value for name, value in chat.items() if is_number[name]}
+    return kept
+
+
+def shown_in_row(stored: Sequence[Any]) -> dict[str, Any]:
+    """What the stored row of a call has of the fields that the detail alone has."""
+    shown = {
+        name: parsed(value) if column.is_json else value
+        for (name, column), index in zip(SHOWN.items(), _SHOWN_AT, strict=True)
+        if (value := stored[index]) is not None
+    }
+    shown |= parsed(stored[_EXTRA]).get("detail", {})
+    return shown
+
+
+def amended(stored: Sequence[Any], detail: DetailedCall) -> list[Any]:
+    """The stored row of a call with what the detail alone has, as it is now."""
+    shown, _ = MAKERS[schema.CALLS.name].make({"detail": shown_in_row(stored) | shown_in(detail)}, {})
+    row, extra = list(stored), parsed(stored[_EXTRA])
+    for index in _SHOWN_AT:
+        row[index] = shown[index]
+    if shown[_EXTRA] or extra.pop("detail", None):
+        extra |= parsed(shown[_EXTRA])
+        row[_EXTRA] = json_text(extra) if extra else None
+    row[_HASH] = MAKERS[schema.CALLS.name].hash(row)
+    return row
+
+
+def _has_all(detail: DetailedCall) -> bool:
+    return all(name in detail.payload for name in (*SAME, *(path[0] for path in _OBJECTS)))
 
 
 def _metrics(detail: DetailedCall, extra: Mapping[str, Any]) -> CallMetrics:
@@ -99,6 +172,7 @@ def _metrics(detail: DetailedCall, extra: Mapping[str, Any]) -> CallMetrics:
         execution_id=detail.payload["test_execution_id"],
         status=detail.payload["status"],
         payload=payload,
+        is_from_detail=True,
     )
 
 

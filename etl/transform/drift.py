@@ -64,7 +64,7 @@ def lost_columns(table: schema.Table, payload: Mapping[str, Any]) -> list[str]:
 def unknown_fields(extra: Mapping[str, Any]) -> list[str]:
     """The paths in ``extra`` of what the schema does not know, or what did not fit, in an object whose form it knows."""
     paths = (path for path in _leaves(extra) if path[:2] not in _FREE)
-    return sorted(".".join(path) for path in paths if path[0] not in ("call_results", "chat_metrics"))
+    return sorted(".".join(path) for path in paths if path[0] not in ("call_results", "chat_metrics", "detail"))
 
 
 def drift_text(found: Sequence[Drift]) -> str:

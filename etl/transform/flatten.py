@@ -13,7 +13,15 @@ from typing import Any, Self
 import msgspec
 
 from etl.model import schema
-from etl.model.records import DeadLetter, Execution, ExecutionBundle, FetchedCall, ListedCall
+from etl.model.records import (
+    FROM_DETAIL,
+    FROM_METRICS,
+    DeadLetter,
+    Execution,
+    ExecutionBundle,
+    FetchedCall,
+    ListedCall,
+)
 from etl.model.values import MISFIT, json_text, timestamp_or_none, to_float, to_string
 from etl.transform.drift import Drift, find_drift
 from etl.transform.rows import MAKERS
@@ -97,7 +105,13 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
         + Counter(_WAITS for call in listed for each in eval_outputs(call).values() if _waits(each)),
         dead_letters=bundle.dead_letters,
         calls=Rows.of(
-            call_row(call, run_test_name=name, started_at=started_at, include_raw=include_raw) for call in bundle.calls
+            [
+                *(
+                    call_row(each, run_test_name=name, started_at=started_at, include_raw=include_raw)
+                    for each in bundle.calls
+                ),
+                *(([*row], 0) for row in bundle.amended),
+            ]
         ),
         evals=Rows.of(
             eval_row(output, {"call_execution_id": call.call_execution_id, "eval_config_id": config_id, **of_execution})
@@ -123,11 +137,12 @@ def _drift(bundle: ExecutionBundle) -> tuple[Drift, ...]:
         each for call in listed for each in eval_outputs(call).values() if isinstance(each, dict) and not _waits(each)
     )
     calls = {bundle.execution.execution_id: len(listed)}
+    metrics = [call.metrics for call in bundle.calls]
     found = [
         Drift(table.name, *find_drift(table, payloads), calls)
         for table, payloads in (
             (schema.EXECUTIONS, [bundle.execution.payload]),
-            (schema.CALLS, [call.metrics.payload for call in bundle.calls if call.metrics.status == _COMPLETED]),
+            (schema.CALLS, [own.payload for own in metrics if own.status == _COMPLETED and not own.is_from_detail]),
             (schema.EVALS, outputs),
         )
     ]
@@ -145,7 +160,8 @@ def call_row(
         "call_execution_id": call.metrics.call_execution_id,
         "run_test_name": run_test_name,
         "execution_started_at": started_at,
-        "raw": json_text(call.metrics.payload) if include_raw else None,
+        "raw": json_text(call.metrics.payload) if include_raw and not call.metrics.is_from_detail else None,
+        "metrics_from": FROM_DETAIL if call.metrics.is_from_detail else FROM_METRICS,
     }
     return MAKERS[schema.CALLS.name].make(_call_payload(call), given)
 
@@ -203,7 +219,7 @@ def _is_same(coercer: Callable[[Any], Any], value: Any, other: Any) -> bool:
 
 
 def _call_payload(call: FetchedCall) -> dict[str, Any]:
-    """The call's metrics, with the fields that only the list has under ``call_results``, but without evals that have rows."""
+    """The call's metrics, with what the list and the detail alone have under names of their own, but for evals that have rows."""
     payload = dict(call.metrics.payload)
     listed = dict(call.listed.payload)
     for name, coercer in _IN_BOTH.items():
@@ -214,7 +230,8 @@ def _call_payload(call: FetchedCall) -> dict[str, Any]:
         outputs = {config_id: output for config_id, output in outputs.items() if not _fits_key(config_id)} or None
     if outputs is not None:
         listed["eval_outputs"] = outputs
-    if "call_results" in payload:  # keep a field of that name that the metrics may have one day
-        payload["metrics.call_results"] = payload.pop("call_results")
-    payload["call_results"] = listed
+    for name, fields in (("call_results", listed), ("detail", call.shown)):
+        if name in payload:  # keep a field of that name that the metrics may have one day
+            payload[f"metrics.{name}"] = payload.pop(name)
+        payload[name] = fields
     return payload

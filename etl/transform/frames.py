@@ -5,7 +5,7 @@ One frame holds the rows of many bundles: a frame has a price of its own, howeve
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from operator import itemgetter
@@ -21,6 +21,8 @@ from etl.model.lifecycle import HeldRows
 from etl.model.values import json_text
 from etl.transform.flatten import FlatBundle, Rows
 from etl.transform.rows import MAKERS
+
+_OF_HELD = ("listed_calls", "exported_calls", "calls_digest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def executions_frame(
             "export_state": states[execution_id],
             "fingerprint": fingerprint(payload),
             "verified_at": verified_at[execution_id],
-            **asdict(held[execution_id]),
+            **{name: getattr(held[execution_id], name) for name in _OF_HELD},
         }
         return maker.make(payload, given)
 

@@ -13,7 +13,7 @@ from etl.model import schema
 from etl.model.digest import row_hasher
 from etl.model.values import MISFIT, coercer_of, json_text, to_float
 
-_NOT_HASHED = {"raw", "row_hash", "deleted_at", "export_run_id", "exported_at"}
+_NOT_HASHED = {"raw", "metrics_from", "row_hash", "deleted_at", "export_run_id", "exported_at"}
 """A row's hash covers what the source says, not which export wrote it."""
 _HASHED_AS = ("latency_customer_", "latency_customer_latency_metrics_")
 """Nine columns of ``calls`` are hashed under a longer name than their own, as in every dataset so far: under another one, each such

@@ -1,5 +1,7 @@
 """What the line of progress says, in made-up time."""
 
+from types import SimpleNamespace
+
 from etl.cli.show_progress import progress_parts
 from etl.extract.endpoints import Purpose
 from etl.pipeline.run import Progress
@@ -35,3 +37,9 @@ def test_spent_limit_says_that_nothing_is_left():
     limited = progress(done=100, planned=1000, limit=100)
     spend(limited.quota, 100, 1.0)
     assert "rate limit: 0 of 100 left" in progress_parts(limited, 1.0)
+
+
+def test_rows_from_lists_are_told_beside_what_is_fetched():
+    early = progress(planned=400)
+    early.previews, early.previewed = [SimpleNamespace()] * 3, 2  # type: ignore[list-item]
+    assert list(progress_parts(early, 20.0)) == ["0/400 requests", "2/3 from lists", "12/40 saved"]

@@ -100,6 +100,16 @@ def test_plan_tells_its_price(
     assert f"duration   {duration}" in shown
 
 
+def test_rows_from_lists_are_told_before_the_run_and_after_one_that_ended_early(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first: Any = [object()] * 60
+    print_plan(Plan([], [], no_requests(), 100, seconds=960, previews=first, requests_to_use=123, seconds_to_use=60))
+    assert "readable   60 new executions after about 60 s, 123 requests: from their lists\n" in capsys.readouterr().out
+    shown = printed(capsys, replace(WHOLE, is_complete=False, missed=5, previewed=3))
+    assert "from lists 3 executions so far: readable, and fetched exactly by the next run\n" in shown
+
+
 def test_what_a_load_has_to_say_is_said_at_the_end_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     shown = printed(capsys, WHOLE, load=Result("warehouse", notices=["1 value contained U+0000"]))
     assert "notice     1 value contained U+0000\n" in shown

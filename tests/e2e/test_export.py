@@ -48,8 +48,10 @@ async def test_first_run_sends_no_request_too_many_and_the_second_lists_only_and
     server: Sandbox, tmp_path: Path
 ) -> None:
     first = await export(server, tmp_path)
-    lists = server.count("/metrics/", page=1) + server.count("/runs/", page=1)
-    assert lists == 3 + 18, "one list per run test, one per execution"
+    lists = (
+        server.count("/metrics/", page=1) + server.count("/runs/", page=1) + server.count("/test-executions/", page=1)
+    )
+    assert lists == 3 + 18 + 18, "one list per run test, one per execution, and its detail"
     assert first.document["necessary_requests"] == len(server.requests) == lists + 180
     before, sent = data_files(tmp_path), len(server.requests)
 
@@ -127,8 +129,8 @@ async def test_full_refresh_fetches_final_executions_and_dry_run_only_says_so(se
     assert len(server.requests) - sent == 3
     result = await export(server, tmp_path, "--full-refresh")
 
-    assert planned.document["requests"] == 18 * 11
-    assert result.document["requests"] == 3 + 18 * 11
+    assert planned.document["requests"] == 18 * 12
+    assert result.document["requests"] == 3 + 18 * 12
     assert result.document["run_tests"][0]["reasons"] == {"requested": 6}
     changed = {path for path, content in data_files(tmp_path).items() if before[path] != content}
     assert {path.split("/")[1] for path in changed} == {"executions"}, "they say when they were verified"

@@ -32,7 +32,7 @@ async def test_progress_under_a_rate_limit_tells_the_truth_in_one_line(limited, 
     exit_code = await terminal.ended()
 
     assert exit_code == 130
-    progress = [line for line in terminal.lines if "/93 requests" in line]
+    progress = [line for line in terminal.lines if "/96 requests" in line]
     assert progress
     assert all(len(line) <= columns for line in progress)
     if columns > 40:

@@ -100,7 +100,7 @@ async def test_each_planned_execution_comes_out_once_with_all_its_calls(
     assert 0 < trials <= 6 if page_limit == 2 else trials == 0
     assert server.count(RUNS) - trials == 6 * (reads - (reads == 2))
     assert server.count(METRICS) == work.counts.calls_fetched == 30
-    assert work.counts.listings == 6
+    assert work.counts.lists == 6
 
 
 async def test_larger_page_that_failed_once_is_tried_again(server):

@@ -79,7 +79,7 @@ def test_rerun_of_a_final_execution_is_fetched_once_it_has_finished_again():
 
 def test_every_reason_has_a_meaning_and_every_state_is_documented():
     assert set(REASON_MEANINGS) == set(Reason)
-    assert set(ExportState) == {"exported", "settling", "waiting", "incomplete"}
+    assert set(ExportState) == {"exported", "settling", "listed", "waiting", "incomplete"}
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,11 @@ MONDAY = NIGHT - timedelta(days=2)
 WHOLE = RunTestStatus(
     name="Checkout flow",
     key="checkout",
-    **dict.fromkeys(["executions", "exported", "settling", "waiting", "deleted", "calls"], 1),
+    **dict.fromkeys(["executions", "exported", "settling", "listed", "waiting", "deleted", "calls"], 1),
     incomplete=0,
     newest_started_at=NIGHT,
     exported_at=NIGHT,
+    verified_at=NIGHT,
     complete_at=NIGHT,
     is_configured=True,
     is_complete=True,

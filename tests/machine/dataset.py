@@ -55,6 +55,15 @@ def is_marked(row: Row) -> bool:
     return row["deleted_at"] is not None
 
 
+def is_from_lists(rows: "Rows", execution_id: str) -> bool:
+    """Whether a living call of the execution has no metrics but those of its lists."""
+    return any(
+        held.row["metrics_from"] == "detail" and not is_marked(held.row)
+        for (table, _), held in rows.of.get(execution_id, {}).items()
+        if table == "calls"
+    )
+
+
 def is_vouched_for(mine: dict[tuple[str, Key], Held]) -> bool:
     """Whether the digest in the execution's row is that of its calls and evals; rows that are all marked need no execution."""
     own = next((held.row for (table, _), held in mine.items() if table == "executions"), None)

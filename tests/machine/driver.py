@@ -115,6 +115,8 @@ class History:
         """Rows that damage took, until a run has ended."""
         self.hurt: set[str] = set()
         """Executions of which damage took a row, ever."""
+        self.unnamed: set[str] = set()
+        """Executions of which a killed run left rows without their own, ever."""
         self.last_good_state: dict[str, State] = {}
         """The source as the last run over everything that ended with 0 found it, as long as nothing came between."""
         self.healing: dict[str, int] = {}
@@ -214,7 +216,7 @@ class History:
     def _settings(self, configured: list[Entry], minutes: float | None, options: dict[str, Any]) -> Settings:
         export = {
             name: options[name]
-            for name in ("calls", "scrub_requests", "commit_interval_seconds", "settle_by")
+            for name in ("calls", "scrub_requests", "commit_interval_seconds", "settle_by", "metrics")
             if name in options
         }
         names = "all" if self.source.is_all else [{"name": each.name, "key": each.partition} for each in configured]
@@ -225,6 +227,7 @@ class History:
                     "api": {
                         "base_url": BASE_URL,
                         "page_limit": options.get("page_limit", 1024),
+                        "requests_per_minute": options.get("requests_per_minute", "auto"),
                         "max_tries": 3,
                         "concurrency": 4,
                     },

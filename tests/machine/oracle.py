@@ -17,7 +17,7 @@ from etl.load.layout import Scope
 from etl.model.records import METRICS
 from etl.sandbox import Execution, World
 from tests.e2e.truth import assert_same_rows, call_rows, eval_rows, execution_rows, outputs_of
-from tests.machine.dataset import DATA, Key, Row, Rows, is_marked, is_vouched_for
+from tests.machine.dataset import DATA, Key, Row, Rows, is_from_lists, is_marked, is_vouched_for
 from tests.machine.driver import EVERYTHING, ROOT, History, Night, alarms
 from tests.machine.in_process import MemoryFiles
 from tests.machine.requests import requests_are_few
@@ -144,10 +144,18 @@ def final_stays_whole(history: History, night: Night) -> None:
     if night.struck or night.was_changing or history.is_struck:
         return
     for execution_id, state in history.last_good_state.items():
-        if state != night.source_before[execution_id] or execution_id in history.source.unseen:
+        if (
+            state != night.source_before[execution_id]
+            or execution_id in history.source.unseen | history.source.nameless
+        ):
             continue
         before, after = (rows.executions.get(execution_id) for rows in (night.before, night.after))
-        if before and after and before.row["export_state"] == "exported":
+        has_detail = all(
+            held.row["rerun_snapshots"] is not None
+            for (table, _), held in night.before.of.get(execution_id, {}).items()
+            if table == "calls"
+        )
+        if before and after and before.row["export_state"] == "exported" and has_detail:
             assert after.row["export_state"] != "incomplete", f"L8: {execution_id}, which was final, is incomplete"
 
 
@@ -272,7 +280,8 @@ def dataset_is_the_source(history: History, night: Night) -> None:
     finished = {execution_id for (execution_id,), row in executions.items() if row["status"] in FINISHED}
     finished -= history.source.unseen
     # What was incomplete goes on with the calls that were fetched, and is compared in the next night.
-    finished -= {each for each, held in night.before.executions.items() if held.row["export_state"] == "incomplete"} & {
+    begun = {"incomplete", "listed"}
+    finished -= {each for each, held in night.before.executions.items() if held.row["export_state"] in begun} & {
         each for each, held in night.after.executions.items() if held.row["export_state"] == "settling"
     }
     if night.struck:  # what could not be compared settles on, with the values of the night before
@@ -288,6 +297,9 @@ def dataset_is_the_source(history: History, night: Night) -> None:
             assert_same_rows(table, held, {key: row for key, row in truth.items() if row["execution_id"] in wanted})
         except AssertionError as error:
             raise AssertionError(f"L4: {table} are not those of the source: {error}") from error
+    if night.options.get("metrics") != "listed":
+        inexact = [each for each in finished if is_from_lists(night.after, each)]
+        assert not inexact, f"L4: exit 0, and calls of {inexact[0]} have no metrics of their own"
     living = _living(night.after, night.names) - unsure
     if night.is_narrowed:  # it does not see which of two run tests of a name has one now
         living = {each for each in living if night.listed_before.get(each) in night.names}
@@ -311,8 +323,12 @@ def _unmarked(rows: Rows, table: str) -> list[Row]:
 
 
 def _all_rows_have_the_name(history: History, night: Night, executions: dict[Key, Row]) -> None:
+    history.unnamed |= night.before.of.keys() - night.before.executions.keys()
     for (execution_id,), row in executions.items():
         if execution_id in history.hurt:  # what is marked keeps the name that only a row that is gone knew
+            continue
+        # What a killed run left of one that runs again keeps its name until it has finished, and is fetched.
+        if execution_id in history.unnamed and night.after.executions[execution_id].row["export_state"] == "waiting":
             continue
         names = {held.row["run_test_name"] for held in night.after.of[execution_id].values()}
         assert names == {row["run_test_name"]}, f"L7: rows of {execution_id} are called {names}"

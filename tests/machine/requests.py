@@ -4,7 +4,7 @@ from collections import Counter
 
 from etl.model.records import DETAIL, RUN_TESTS
 from etl.sandbox import Execution, SandboxRequest
-from tests.machine.dataset import is_marked
+from tests.machine.dataset import is_from_lists, is_marked
 from tests.machine.driver import History, Night
 from tests.machine.source import FINISHED
 
@@ -61,7 +61,10 @@ def _most(history: History, night: Night, execution: Execution) -> tuple[int, st
     entries = 2 + len(calls) if is_refused else 0
     held = night.before.executions.get(execution.execution_id)
     if held is None or is_marked(held.row) or not _is_as_it_was(history, night, execution.execution_id):
-        return 3 + len(calls) + entries, "it is new or changed"
+        first = 2 if "requests_per_minute" in night.options else 0
+        return 3 + len(calls) + entries + first, "it is new or changed"
+    if is_from_lists(night.before, execution.execution_id) and night.options.get("metrics") != "listed":
+        return 3 + len(calls) + entries, "its calls' own metrics are wanted"
     if execution.status not in FINISHED and night.options.get("calls") == "all":
         return 3 + len(calls) + entries, "it runs, and its calls are wanted all the same"
     if held.row["export_state"] == "settling":

@@ -290,6 +290,8 @@ def _options(rng: random.Random) -> dict[str, Any]:
         "calls": "all",
         "commit_interval_seconds": 1e-6,
         "settle_by": "refetch",
+        "metrics": "listed",
+        "requests_per_minute": 1,  # so that lists come first
     }
     return {name: every[name] for name in sorted(every) if rng.random() < 0.2}
 
@@ -396,6 +398,7 @@ def nights_of_changed_answers(history: History, rng: random.Random) -> None:
         history.source.begin(rng.choice(history.source.world.run_tests), rng.randint(1, 4), is_finished=True)
         history.night()
         history.source.now += timedelta(hours=rng.choice((12, 25)))
+    history.source.nameless |= history.source.misread
     history.source.renamed, history.source.misread = [], set()
 
 

@@ -103,6 +103,8 @@ class Source:
         self.poisoned: dict[str, dict[str, Any] | None] = {}
         self.renamed: list[str] = []
         self.misread: set[str] = set()
+        self.nameless: set[str] = set()
+        """Executions that were misread once: a null may stand under another name, which only a scrub removes."""
 
     # what it has
 

@@ -3,6 +3,7 @@
 A history that fails prints how to tell it again: ``python -m tests.machine --seed … --keep …``; see ``tests/machine/play``.
 """
 
+import asyncio
 import random
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from etl import sandbox
+from etl.pipeline import job
 from etl.sandbox import Execution, RunTest
 from tests.machine.driver import History, told
 from tests.machine.oracle import judge
@@ -186,3 +188,19 @@ def test_a_warehouse_is_the_dataset_after_any_history(seed: int, tmp_path: Path)
                 (data / path).write_bytes(file)
             load_into(place, data)
             assert_equals_dataset(place, data)
+
+
+@pytest.mark.parametrize("limit", [3, 20, 1_000])
+def test_plan_says_how_long_the_run_takes_by_the_rate_limit(limit: int) -> None:
+    """By a clock that jumps to the next thing to do, so that nothing else takes time; what the plan took is over by then."""
+    with told(1, lambda *_: None) as history:
+        for test in history.source.world.run_tests:
+            history.source.begin(test, 12, is_finished=True)
+        settings = history._settings(history.source.configured(), None, {"requests_per_minute": limit})
+        loop, now = history._loop, history.source.now
+        planned = loop.run_until_complete(job.plan(settings, clock=lambda: now))
+        loop.run_until_complete(asyncio.sleep(60))
+        began_at = loop.time()
+        summary = loop.run_until_complete(job.export(settings, clock=lambda: now))
+        assert summary.requests_by_purpose == planned.requests_by_purpose
+        assert loop.time() - began_at == pytest.approx(planned.seconds, abs=1)

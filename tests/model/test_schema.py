@@ -104,7 +104,7 @@ def test_name_is_the_payload_path_with_the_first_spelling(table, column):
         "output_text",
         "output_json",
     }:
-        name = "_".join(column.paths[0]).removeprefix("metrics_").removeprefix("call_results_")
+        name = "_".join(column.paths[0]).removeprefix("metrics_").removeprefix("call_results_").removeprefix("detail_")
         assert column.name == name.replace("customer_latency_metrics", "customer")
 
 

@@ -305,6 +305,7 @@ async def test_settling_execution_whose_detail_fails_is_fetched_whole(
         asked, seen = Counter(map(endpoint_of, source.requests)), strike.seen
         source.heal()
         quiet = await job.export(settings(source, tmp_path), clock=lambda: LATER + timedelta(days=1))
+        await job.export(settings(source, tmp_path), clock=lambda: LATER + timedelta(days=3))
 
     assert strike.struck
     assert (settled.exit_code, settled.problems) == (quiet.exit_code, quiet.problems) == (0, [])

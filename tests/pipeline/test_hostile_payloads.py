@@ -13,6 +13,7 @@ import pytest
 from etl import read_table
 from etl.errors import TransientError
 from etl.extract import answers, endpoints
+from etl.extract.parse import parse_json
 from etl.model import schema
 from etl.model.records import CallMetrics, Execution, FetchedCall, ListedCall
 from etl.pipeline import job
@@ -127,9 +128,12 @@ def at(path: tuple[str, ...], text: str) -> str:
 
 
 def a_call(key: str, path: tuple[str, ...], text: str) -> FetchedCall:
-    is_listed = path[0] == "call_results"
-    metrics, listed = (None, at(path[1:], text)) if is_listed else (at(path, text), None)
-    return FetchedCall(listed=decode_listed(key, listed), metrics=decode_metrics(key, metrics))
+    block, value = path[0], at(path[1:], text) if len(path) > 1 else ""
+    return FetchedCall(
+        listed=decode_listed(key, value if block == "call_results" else None),
+        metrics=decode_metrics(key, None if block in ("call_results", "detail") else at(path, text)),
+        shown=parse_json(encoded(f"{{{value}}}")) if block == "detail" else {},
+    )
 
 
 def decode_metrics(key: str, fields: str | None) -> CallMetrics:

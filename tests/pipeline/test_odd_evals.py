@@ -50,7 +50,7 @@ def requests_of(server: Sandbox, execution: Execution) -> dict[str, int]:
     return {
         "list": sum("eval_name" not in each for each in lists),
         "without evals": sum("eval_name" in each for each in lists),
-        "detail": sum(each.path.startswith(DETAIL) for each in server.requests),
+        "detail": sum(each.path == f"{DETAIL}{execution.execution_id}/" for each in server.requests),
         "entries": by_call.count(RUNS),
         "metrics": by_call.count(METRICS),
     }

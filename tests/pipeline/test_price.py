@@ -73,13 +73,13 @@ async def test_each_request_has_its_purpose_and_plan_says_so_before(server: Sand
     old = list(server.world.run_tests[0].executions)
 
     planned, first = await night(server, tmp_path, {"first_fetch": old})
-    assert planned.requests_by_purpose == NOTHING | {"list": 1, "first_fetch": 4 * (1 + CALLS)}
+    assert planned.requests_by_purpose == NOTHING | {"list": 1, "first_fetch": 4 * (2 + CALLS)}
     assert first.requests_by_purpose == planned.requests_by_purpose
     assert first.saved_requests == 0
 
     lately = ended_lately(server)
     planned, second = await night(server, tmp_path, {"first_fetch": [lately]})
-    assert second.requests_by_purpose == NOTHING | {"list": 1, "first_fetch": 1 + CALLS}
+    assert second.requests_by_purpose == NOTHING | {"list": 1, "first_fetch": 2 + CALLS}
     assert planned.requests_by_purpose == second.requests_by_purpose
 
     planned, quiet = await night(server, tmp_path, {"settle": [lately]})
@@ -126,7 +126,7 @@ async def test_execution_with_a_numeric_eval_settles_in_two_requests_and_a_chang
         output = {"name": config.name, "output": 0.5, "output_type": "numeric", "reason": "r"}
         call.eval_outputs = call.eval_outputs | {config.config_id: output}
     first = await job.export(settings_for(server, tmp_path / "data"))
-    assert first.requests == 1 + 4 * (1 + CALLS) + (3 + 2 * CALLS), "its list twice, and its detail"
+    assert first.requests == 1 + 4 * (2 + CALLS) + (3 + 2 * CALLS), "its list twice, and its detail"
     assert_equals_world(tmp_path, server.world)
     _planned, quiet = await night(server, tmp_path, {"settle": [lately]})
     lately.calls[0].total_cost_cents = 4321
@@ -143,7 +143,8 @@ async def test_one_500_costs_a_settling_execution_a_request(
 ) -> None:
     lately = ended_lately(server)
     await job.export(settings_for(server, tmp_path / "data"))
-    server.fault = lambda request, nth: Fault(status=500) if path in request.target and nth == 1 else None
+    fails = [Fault(status=500)]
+    server.fault = lambda request, _nth: fails.pop() if path in request.target and fails else None
     _planned, settled = await night(server, tmp_path, {"settle": [lately]})
     assert (settled.exit_code, settled.requests) == (0, requests)
 
@@ -161,7 +162,7 @@ async def test_dead_letters_have_their_price_and_retries_are_in_it(server: Sandb
     fault = Fault(status=503, headers={"Retry-After": "0"})
     server.fault = lambda request, _nth: fault if broken in request.target else None
     _planned, first = await night(server, tmp_path, {"first_fetch": server.world.run_tests[0].executions}, **two_tries)
-    assert (first.requests_by_purpose[Purpose.FIRST_FETCH], first.retries) == (4 * (1 + CALLS) + 1, 1)
+    assert (first.requests_by_purpose[Purpose.FIRST_FETCH], first.retries) == (4 * (2 + CALLS) + 1, 1)
 
     planned, sick = await night(server, tmp_path, {"dead_letters": [execution]}, **two_tries)
     assert planned.requests_by_purpose == NOTHING | {"list": 1, "dead_letters": 2}
@@ -205,7 +206,7 @@ async def test_lists_of_all_run_tests_and_of_what_moved_are_lists(server: Sandbo
         == NOTHING
         | {
             "list": 3,
-            "first_fetch": 4 * (1 + CALLS),
+            "first_fetch": 4 * (2 + CALLS),
         }
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -182,8 +183,13 @@ def _at(payload: Any, path: tuple[str, ...]) -> Any:
     return payload
 
 
-def call_as_sent(metrics: dict[str, Any], listed: dict[str, Any], row: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """A call's two payloads as one: under ``call_results`` what only the listing says of it and no other row holds.
+def call_as_sent(
+    metrics: dict[str, Any],
+    listed: dict[str, Any],
+    row: Mapping[str, Any],
+    shown: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[dict[str, Any], int]:
+    """A call's payloads as one: under ``call_results`` what only the listing says and no other row holds, and the ``detail``.
 
     Returns:
         The payload, and 1 when some of its eval outputs can be no rows of their own.
@@ -201,9 +207,10 @@ def call_as_sent(metrics: dict[str, Any], listed: dict[str, Any], row: Mapping[s
         outputs = {key: output for key, output in outputs.items() if not is_utf8(key)} or None
     if outputs is not None:
         only_listed["eval_outputs"] = outputs
-    if "call_results" in sent:
-        sent["metrics.call_results"] = sent.pop("call_results")
-    sent["call_results"] = only_listed
+    for name, fields in (("call_results", only_listed), ("detail", shown)):
+        if name in sent:
+            sent[f"metrics.{name}"] = sent.pop(name)
+        sent[name] = dict(fields)
     return sent, int(outputs is not None)
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from etl.extract.parse import parse_json
 from etl.model import schema
 from etl.model.digest import row_hasher
+from etl.transform.detail import SHOWN
 from tests.bundles import (
     EXPORT,
     bundle_of,
@@ -24,10 +25,11 @@ from tests.support import examples
 from tests.transform.exactness import Places, as_eval, call_as_sent, read
 
 IDENTITY = ("call_execution_id", "execution_id", "status")
-OWN_CALL_RESULTS = st.dictionaries(st.just("call_results"), json_values, max_size=1)
+OWN_NAMES = st.dictionaries(st.sampled_from(["call_results", "detail"]), json_values, max_size=2)
+shown_fields = st.fixed_dictionaries({}, optional=dict.fromkeys(SHOWN, json_values))
 
 call_metrics = st.builds(
-    lambda metrics, odd: metrics | odd, payloads(schema.CALLS, without=(*IDENTITY, "call_results")), OWN_CALL_RESULTS
+    lambda metrics, odd: metrics | odd, payloads(schema.CALLS, without=(*IDENTITY, "call_results", "detail")), OWN_NAMES
 )
 free_block = st.fixed_dictionaries(
     {"bot_wpm": st.integers(0, 3), "user_wpm": st.none() | st.just("fast") | st.integers(0, 3)}
@@ -66,13 +68,14 @@ def sent(payload):
 
 
 @settings(max_examples=examples(150))
-@given(metrics=call_metrics, listed=listings)
-def test_every_value_of_a_call_is_in_its_column_or_in_extra(metrics, listed):
-    call = fetched_call("call", parsed(metrics), parsed(listed))
+@given(metrics=call_metrics, listed=listings, shown=shown_fields)
+def test_every_value_of_a_call_is_in_its_column_or_in_extra(metrics, listed, shown):
+    call = fetched_call("call", parsed(metrics), parsed(listed), shown=parsed(shown))
     frame = calls_frame([bundle_of(call)], EXPORT)
     row = frame.rows.to_pylist()[0]
     plain = fetched_call()
-    payload, unplaced = call_as_sent(plain.metrics.payload | sent(metrics), plain.listed.payload | sent(listed), row)
+    own, listing = plain.metrics.payload | sent(metrics), plain.listed.payload | sent(listed)
+    payload, unplaced = call_as_sent(own, listing, row, sent(shown))
     assert Places(schema.CALLS).assert_holds(row, payload) + unplaced == frame.misfits
 
 
@@ -117,7 +120,8 @@ def test_every_frame_comes_back_from_parquet_and_its_row_hashes_can_be_computed_
 
 
 def assert_row_hashes_hold(rows: pa.Table, table):
-    hashed = [name for name in table.names if name not in {"raw", "row_hash", "export_run_id", "exported_at"}]
+    not_hashed = {"raw", "metrics_from", "row_hash", "export_run_id", "exported_at"}
+    hashed = [name for name in table.names if name not in not_hashed]
     hashed_as = [name.replace("latency_customer_", "latency_customer_latency_metrics_") for name in hashed]
     row_hash = row_hasher(hashed_as, hashed_as)
     for row in rows.to_pylist():

@@ -1,0 +1,260 @@
+"""Rows from lists first: what is new can be read long before its calls have been fetched, and is exact at the end."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl.model import schema
+from etl.model.findings import Kind
+from etl.model.schema import NOT_IN_LISTS
+from etl.pipeline import job
+from etl.pipeline.summary import Summary
+from etl.sandbox import Fault, Sandbox, SandboxRequest
+from tests.e2e.truth import assert_equals_world, rows_of
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+EXECUTIONS, CALLS = 8, 5
+VERSION = {"export_run_id", "exported_at", "verified_at"}
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=1, days=4, executions=EXECUTIONS, calls=CALLS)) as running:
+        yield running
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists come first, however little is new."""
+    monkeypatch.setattr("etl.pipeline.plan.PATIENCE_SECONDS", 0.0)
+
+
+def settings(server: Sandbox, folder: Path, **export: Any) -> Any:
+    return settings_for(server, folder / "data", api={"requests_per_minute": 1_000_000}, export=export)
+
+
+async def export(server: Sandbox, folder: Path, **options: Any) -> Summary:
+    server.requests.clear()
+    return await job.export(settings(server, folder, **options))
+
+
+def asked(server: Sandbox) -> Counter[str]:
+    """How many requests of each kind: lists of calls, details and calls' metrics."""
+
+    def kind(request: SandboxRequest) -> str:
+        if request.path.startswith("/simulate/"):
+            return "detail"
+        return "list" if "execution_id" in request.query else "call" if "call_execution_id" in request.query else ""
+
+    return Counter(filter(None, map(kind, server.requests)))
+
+
+def without_versions(folder: Path, table: str) -> dict[tuple[Any, ...], dict[str, Any]]:
+    key = schema.TABLES[table].key
+    rows = rows_of(folder, table)
+    return {tuple(row[name] for name in key): {k: v for k, v in row.items() if k not in VERSION} for row in rows}
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_all_rows_can_be_read_before_a_call_is_fetched_and_are_exact_at_the_end(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    early: list[dict[str, Any]] = []
+    states: set[str] = set()
+
+    def look(request: SandboxRequest) -> None:
+        if not early and "call_execution_id" in request.query:
+            early.extend(rows_of(tmp_path, "calls"))
+            states.update(row["export_state"] for row in rows_of(tmp_path, "executions"))
+
+    planned = await job.plan(settings(server, tmp_path))
+    server.on_request = look
+    summary = await export(server, tmp_path)
+
+    assert (summary.exit_code, states, asked(server)["detail"]) == (0, {"listed"}, EXECUTIONS)
+    assert_equals_world(tmp_path, server.world)
+    assert len({row["call_execution_id"] for row in early}) == len(early) == EXECUTIONS * CALLS
+    exact = {row["call_execution_id"]: row for row in rows_of(tmp_path, "calls")}
+    for row in early:
+        differs = {name for name, value in exact[row["call_execution_id"]].items() if value != row[name]} - VERSION
+        assert differs <= {*NOT_IN_LISTS, "metrics_from", "row_hash"}
+        assert all(row[name] is None for name in NOT_IN_LISTS)
+    assert {row["metrics_from"] for row in early} == {"detail"}
+    assert {row["metrics_from"] for row in exact.values()} == {"metrics"}
+    assert summary.requests_by_purpose == planned.requests_by_purpose
+    assert planned.requests_to_use == 1 + 2 * EXECUTIONS
+    assert (summary.rows["executions"], summary.rows["calls"]) == (EXECUTIONS, EXECUTIONS * CALLS), "each counts once"
+
+    await job.export(settings_for(server, tmp_path / "plain" / "data"))
+    for table in ("executions", "calls", "evals"):
+        assert without_versions(tmp_path, table) == without_versions(tmp_path / "plain", table)
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_run_that_ends_in_between_is_continued_where_it_stood(server: Sandbox, tmp_path: Path) -> None:
+    sent = iter(range(100))
+    server.fault = lambda request, _nth: (
+        Fault(status=401) if "call_execution_id" in request.query and next(sent) >= 12 else None
+    )
+    first = await export(server, tmp_path)
+    states = Counter(row["export_state"] for row in rows_of(tmp_path, "executions"))
+    calls = [row for row in rows_of(tmp_path, "calls") if row["metrics_from"] == "metrics"]
+    begun = {row["execution_id"] for row in calls} - {
+        row["execution_id"] for row in rows_of(tmp_path, "executions") if row["export_state"] == "exported"
+    }
+    assert (first.exit_code, first.run_tests[0].previewed, states["listed"] > 0) == (4, first.run_tests[0].missed, True)
+    assert states["listed"] + states["exported"] == EXECUTIONS
+    assert len(rows_of(tmp_path, "calls")) == EXECUTIONS * CALLS
+
+    server.fault = None
+    second = await export(server, tmp_path)
+    assert second.exit_code == 0
+    assert asked(server) == {"list": states["listed"], "call": EXECUTIONS * CALLS - len(calls)}
+    assert second.run_tests[0].reasons["listed"] == states["listed"]
+    assert_equals_world(tmp_path, server.world)
+    third = await export(server, tmp_path)
+    assert third.requests == 1 + 2 * len(begun), "what is old is final at once; what was begun before is compared"
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_execution_whose_lists_cannot_be_had_waits_for_its_calls(server: Sandbox, tmp_path: Path) -> None:
+    one, other = server.world.run_tests[0].executions[:2]
+
+    def fail(request: SandboxRequest, nth: int) -> Fault | None:
+        is_of_one = one.execution_id in request.target and request.path.startswith("/simulate/")
+        return Fault(status=500) if is_of_one or (other.execution_id in request.target and nth < 3) else None
+
+    server.fault = fail
+    summary = await export(server, tmp_path)
+    assert summary.exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_score_that_came_between_the_lists_and_the_calls_arrives(server: Sandbox, tmp_path: Path) -> None:
+    """The execution ended an hour before it was stored from its lists, and settles like any other."""
+    execution = server.world.run_tests[0].executions[0]
+    call, ended = execution.calls[0], execution.completed_at
+    assert ended
+    call.overall_score = None
+    server.fault = lambda request, _nth: Fault(status=401) if "call_execution_id" in request.query else None
+    for hours in (1, 25, 50):
+        await job.export(settings(server, tmp_path), clock=lambda now=ended + timedelta(hours=hours): now)  # type: ignore[misc]
+        server.fault, call.overall_score = None, 7.5
+    (row,) = [row for row in rows_of(tmp_path, "calls") if row["call_execution_id"] == call.call_execution_id]
+    assert (row["overall_score"], row["metrics_from"]) == (7.5, "metrics")
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_score_of_a_call_that_ran_again_since_is_not_that_of_before(server: Sandbox, tmp_path: Path) -> None:
+    execution = server.world.run_tests[0].executions[0]
+    server.fault = lambda request, _nth: Fault(status=401) if "call_execution_id" in request.query else None
+    await export(server, tmp_path)
+    server.fault = None
+    execution.total_calls += 1  # so that the list shows that something changed
+    for call in execution.calls:
+        call.overall_score = call.total_cost_cents = 5
+    await export(server, tmp_path, settle_by="refetch")
+    mine = [row for row in rows_of(tmp_path, "calls") if row["execution_id"] == execution.execution_id]
+    assert {(row["cost_total_cost_cents"], row["overall_score"]) for row in mine} == {(5, None)}, "no detail is read"
+
+
+@pytest.mark.parametrize("limit", [None, EXECUTIONS * CALLS])
+async def test_what_takes_little_of_the_quota_is_fetched_at_once(
+    server: Sandbox, tmp_path: Path, limit: int | None
+) -> None:
+    api = {"requests_per_minute": limit} if limit else {}
+    planned = await job.plan(settings_for(server, tmp_path / "data", api=api))
+    assert (planned.previews, planned.requests_to_use) == ((), 0) or not planned.previews
+    assert planned.requests == EXECUTIONS * (2 + CALLS)
+
+
+class TestListsAlone:
+    async def test_rows_come_from_two_requests_an_execution_and_settle_with_one_more(
+        self, server: Sandbox, tmp_path: Path
+    ) -> None:
+        summary = await export(server, tmp_path, metrics="listed")
+        assert (summary.exit_code, asked(server)) == (0, {"list": EXECUTIONS, "detail": EXECUTIONS})
+        assert {row["export_state"] for row in rows_of(tmp_path, "executions")} == {"exported"}
+        assert_equals_world(tmp_path, server.world)
+        assert (await export(server, tmp_path, metrics="listed")).requests == 1
+
+        call = server.world.run_tests[0].executions[0].calls[0]
+        call.total_cost_cents = 4321
+        server.world.run_tests[0].executions[0].total_calls += 1  # so that the list shows that something changed
+        changed = await export(server, tmp_path, metrics="listed")
+        assert (changed.rows["calls"], asked(server)) == (1, {"list": 1, "detail": 1})
+        assert_equals_world(tmp_path, server.world)
+        assert (await export(server, tmp_path, metrics="listed")).exit_code == 0
+        assert asked(server) == {"detail": 1}, "it shows that nothing has changed since"
+
+    async def test_exact_metrics_are_fetched_once_they_are_wanted(self, server: Sandbox, tmp_path: Path) -> None:
+        await export(server, tmp_path, metrics="listed")
+        exact = await export(server, tmp_path)
+        assert (exact.exit_code, asked(server)) == (0, {"list": EXECUTIONS, "call": EXECUTIONS * CALLS})
+        assert_equals_world(tmp_path, server.world)
+        assert (await export(server, tmp_path, metrics="listed")).requests <= 1 + 2 * EXECUTIONS
+        assert_equals_world(tmp_path, server.world)
+
+    async def test_exact_values_stay_where_nothing_has_changed(self, server: Sandbox, tmp_path: Path) -> None:
+        await export(server, tmp_path)
+        scrubbed = await export(server, tmp_path, metrics="listed", scrub_requests=1_000)
+        assert scrubbed.run_tests[0].reasons == {"scrub": EXECUTIONS}
+        assert {row["metrics_from"] for row in rows_of(tmp_path, "calls")} == {"metrics"}
+        assert_equals_world(tmp_path, server.world)
+
+    async def test_late_cost_of_what_settles_takes_no_request_for_a_call(self, server: Sandbox, tmp_path: Path) -> None:
+        execution = server.world.run_tests[0].executions[0]
+        assert execution.completed_at
+        execution.calls[0].total_cost_cents = None
+        for hours in (1, 25):
+            now = execution.completed_at + timedelta(hours=hours)
+            server.requests.clear()
+            told = await job.export(settings(server, tmp_path, metrics="listed"), clock=lambda now=now: now)  # type: ignore[misc]
+            execution.calls[0].total_cost_cents = 4321
+        assert (told.exit_code, asked(server)["call"]) == (0, 0)
+        assert [each.kind for each in told.findings] == [Kind.LISTS_ALONE]
+        assert_equals_world(tmp_path, server.world)
+
+    async def test_full_refresh_is_exact(self, server: Sandbox, tmp_path: Path) -> None:
+        await job.export(settings(server, tmp_path, metrics="listed"), full_refresh=True)
+        assert_equals_world(tmp_path, server.world)
+
+    async def test_call_that_the_detail_does_not_give_is_fetched_by_itself(
+        self, server: Sandbox, tmp_path: Path
+    ) -> None:
+        first = server.world.run_tests[0].executions[0].execution_id
+        server.fault = lambda request, _nth: (
+            Fault(status=500) if request.path.startswith("/simulate/") and first in request.path else None
+        )
+        summary = await export(server, tmp_path, metrics="listed")
+        assert (summary.exit_code, asked(server)["call"]) == (0, CALLS)
+        detail = {row["execution_id"] for row in rows_of(tmp_path, "calls") if row["metrics_from"] == "metrics"}
+        assert detail == {first}
+
+    async def test_evals_that_the_list_cannot_give_come_with_each_call(self, server: Sandbox, tmp_path: Path) -> None:
+        """A numeric eval makes the list a 500; what is saved early is nothing without its evals."""
+        execution, config = server.world.run_tests[0].executions[0], server.world.run_tests[0].eval_configs[0]
+        for call in execution.calls:
+            call.status = "completed"
+            output = {"name": config.name, "output": 0.5, "output_type": "numeric", "reason": "r"}
+            call.eval_outputs = call.eval_outputs | {config.config_id: output}
+        await export(server, tmp_path)
+        execution.total_calls += 1  # so that the list shows that something changed
+        for call in execution.calls:
+            call.total_cost_cents = 4321
+        server.fault = lambda request, _nth: (
+            Fault(status=500) if request.path.endswith("/runs/") and "call_execution_id" in request.query else None
+        )
+        assert (await export(server, tmp_path, metrics="listed", commit_interval_seconds=1e-6)).exit_code == 3
+        assert len(rows_of(tmp_path, "evals")) == sum(
+            len(call.eval_outputs) for each in server.world.run_tests[0].executions for call in each.calls
+        )
+        server.fault = None
+        assert (await export(server, tmp_path, metrics="listed")).exit_code == 0
+        assert_equals_world(tmp_path, server.world)

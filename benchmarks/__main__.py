@@ -22,6 +22,7 @@ MEASUREMENTS = (
     "quota",
     "year",
     "dask",
+    "lists",
     "settling",
 )
 """In this order: the last one runs in this process, and each process that is started counts what this one takes as its own peak."""

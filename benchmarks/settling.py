@@ -24,7 +24,7 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     rows = [
         asyncio.run(_row(folder / f"{calls}-{way}", executions, calls, way))
         for calls in SIZES
-        for way in ("detail", "refetch")
+        for way in ("detail", "refetch", "listed")
     ]
     header = ["calls an execution", "settle_by", "first export", "settling", "requests a call"]
     return {"settling": table([*header, "calls and evals files written"], rows)}
@@ -45,7 +45,7 @@ async def _row(folder: Path, executions: int, calls: int, way: str) -> list[str]
             {
                 "run_tests": [run_test.name for run_test in world.run_tests],
                 "api": {"base_url": server.base_url},
-                "export": {"settle_by": way},
+                "export": {"metrics": way} if way == "listed" else {"settle_by": way},
                 "destination": {"path": str(folder)},
                 "api_key": "key",
                 "secret_key": "secret",

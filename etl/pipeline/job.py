@@ -96,7 +96,8 @@ async def plan(
     except* ExporterError as group:
         raise _reason_to_stop(group) from None
     expected = requests_to_fetch([*planned, *first], page_limit=settings.api.page_limit)
-    expected[Purpose.FIRST_FETCH] -= len(first)  # each detail is read once
+    ids = {each.execution.execution_id for each in first}  # whose details are read once
+    expected[Purpose.FIRST_FETCH] -= sum(each.reads_detail for each in planned if each.execution.execution_id in ids)
     # The export lists everything once more. An execution that is in no list any more takes a request or two.
     expected[Purpose.LIST] = run.client.traffic.requests + 2 * absent
     quota = run.client.quota

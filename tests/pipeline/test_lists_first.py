@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from etl.load.files.local import LocalFiles
 from etl.model import schema
 from etl.model.findings import Kind
 from etl.model.schema import NOT_IN_LISTS
@@ -93,6 +94,25 @@ async def test_all_rows_can_be_read_before_a_call_is_fetched_and_are_exact_at_th
     await job.export(settings_for(server, tmp_path / "plain" / "data"))
     for table in ("executions", "calls", "evals"):
         assert without_versions(tmp_path, table) == without_versions(tmp_path / "plain", table)
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_reader_sees_each_call_once_at_any_moment(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, seen = LocalFiles.publish, list[int]()
+
+    def publish_and_look(files: LocalFiles, path: str, data: bytes) -> None:
+        publish(files, path, data)
+        if path.startswith("calls/"):
+            ids = [row["call_execution_id"] for row in rows_of(tmp_path, "calls")]
+            assert len({*ids}) == len(ids)
+            seen.append(len(ids))
+
+    monkeypatch.setattr(LocalFiles, "publish", publish_and_look)
+    assert (await export(server, tmp_path, commit_interval_seconds=1e-6)).exit_code == 0
+    assert seen == sorted(seen)
+    assert (seen[-1], len(seen) > 2) == (EXECUTIONS * CALLS, True)
 
 
 @pytest.mark.usefixtures("at_once")

@@ -19,7 +19,7 @@ from etl.pipeline import plan as pipeline_plan
 from etl.sandbox import Sandbox, World, make_world
 from etl.settings import Settings
 
-LIMITS: dict[int | None, float] = {100: 1.0, 1_000: 5.0, None: 60.0}
+LIMITS: dict[int | None, float] = {100: 1.0, 1_000: 12.0, None: 60.0}
 """Requests a minute, and how many seconds that lasts."""
 WAYS: dict[str, dict[str, Any]] = {"calls alone": {"settle_by": "refetch"}, "lists first": {}}
 """Without details, and with as much patience as it takes: what was done before lists came first."""

@@ -34,13 +34,14 @@ _LETTERS = ("execution_id", "subject_id")
 class StoredState:
     """What the dataset holds: ``executions`` by id, also those that have no row of their own, since a run was killed before.
 
-    ``half_deleted`` are executions that an older version marked without their calls and evals. ``lost`` are executions of which the
-    last run left rows that are gone since, by the part where they were. ``unreadable`` are files. ``index`` is what each part held
-    when the state was loaded.
+    ``half_deleted`` are executions that an older version marked without their calls and evals, ``half_unmarked`` those whose mark a
+    killed run took from these alone. ``lost`` are executions of which the last run left rows that are gone since, by the part where
+    they were. ``unreadable`` are files. ``index`` is what each part held when the state was loaded.
     """
 
     executions: dict[str, StoredExecution] = field(default_factory=dict)
     half_deleted: set[str] = field(default_factory=set)
+    half_unmarked: set[str] = field(default_factory=set)
     lost: dict[Part, set[str]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     index: Index = field(default_factory=Index)
@@ -127,7 +128,7 @@ def load_state(dataset: Dataset, *, set_aside: bool) -> StoredState:
 
 def load_parts(state: StoredState) -> None:
     """Let the state say what its index says."""
-    state.executions, state.half_deleted = {}, set()
+    state.executions, state.half_deleted, state.half_unmarked = {}, set(), set()
     for part, each in state.index.parts.items():
         for row in _values(each.rows):
             _load(part, row, state)
@@ -159,8 +160,8 @@ def _load(part: Part, row: Mapping[str, Any], state: StoredState) -> None:
     # A file may have been copied by hand, without its executions.
     if has_row or row["execution_id"] not in state.executions:
         state.executions[row["execution_id"]] = stored
-    if row["deleted_at"] and not row["is_deleted"] and not stored.is_damaged:
-        state.half_deleted.add(row["execution_id"])
+    if row["deleted_at"] and not row["is_deleted"]:
+        (state.half_unmarked if stored.is_damaged else state.half_deleted).add(row["execution_id"])
 
 
 def _lost(known: Index, state: StoredState) -> dict[Part, set[str]]:

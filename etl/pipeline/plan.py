@@ -62,10 +62,10 @@ def half_written(record: Record, state: StoredState) -> set[str]:
     left = {
         each
         for each, known in state.executions.items()
-        if (known.has_newer_rows and (known.deleted_at or known.run_test_name not in names))
-        or not (known.has_row or known.deleted_at)
+        if known.deleted_at is None
+        and (not known.has_row or (known.has_newer_rows and known.run_test_name not in names))
     }
-    return left - record.listed_ids()
+    return (left | state.half_unmarked) - record.listed_ids()
 
 
 def home_of(record: Record, state: StoredState, run_test: RunTest) -> str:

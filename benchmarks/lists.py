@@ -7,17 +7,15 @@ import asyncio
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from random import Random
 from typing import Any
 from unittest import mock
 
 import etl
 from benchmarks.measure import table
-from benchmarks.settling import ENDED
+from benchmarks.settling import ENDED, same, settings_of, world_of
 from etl.pipeline import job
 from etl.pipeline import plan as pipeline_plan
-from etl.sandbox import Sandbox, World, make_world
-from etl.settings import Settings
+from etl.sandbox import Sandbox, World
 
 LIMITS: dict[int | None, float] = {100: 1.0, 1_000: 12.0, None: 60.0}
 """Requests a minute, and how many seconds that lasts."""
@@ -28,15 +26,7 @@ WAYS: dict[str, dict[str, Any]] = {"calls alone": {"settle_by": "refetch"}, "lis
 def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     """Tables by name."""
     executions, calls = (50, 8) if is_quick else (500, 40)
-    world = make_world(
-        Random(1),  # noqa: S311 no secret
-        end=ENDED,
-        run_tests=1,
-        executions=executions,
-        calls=calls,
-        days=50,
-        include_unfinished=False,
-    )
+    world = world_of(executions, calls, days=50)
     rows = []
     for limit in [1_000, None] if is_quick else LIMITS:
         for way, export in WAYS.items():
@@ -60,16 +50,7 @@ async def _row(folder: Path, world: World, limit: int | None, way: str, export: 
     loop, readable = asyncio.get_running_loop(), dict[int, tuple[float, int]]()
     limited: dict[str, Any] = {"rate_limit": limit, "rate_window_seconds": LIMITS[limit]}
     async with Sandbox(world, api_key="key", secret_key="secret", **limited) as server:  # noqa: S106 of the sandbox alone
-        settings = Settings.model_validate(
-            {
-                "run_tests": [test.name for test in world.run_tests],
-                "api": {"base_url": server.base_url},
-                "export": {"commit_interval_seconds": 0.5, **export},
-                "destination": {"path": str(folder)},
-                "api_key": "key",
-                "secret_key": "secret",
-            }
-        )
+        settings = settings_of(server, folder, {"commit_interval_seconds": 0.5, **export})
         began_at = loop.time()
 
         async def look() -> None:
@@ -81,7 +62,7 @@ async def _row(folder: Path, world: World, limit: int | None, way: str, export: 
         looking = loop.create_task(look())
         patience = float("inf") if way == "calls alone" else pipeline_plan.PATIENCE_SECONDS
         with mock.patch.object(pipeline_plan, "PATIENCE_SECONDS", patience):
-            summary = await job.export(settings, clock=partial(lambda at: at, ENDED))
+            summary = await job.export(settings, clock=partial(same, ENDED))
         ended_at = loop.time() - began_at
         await asyncio.sleep(0.5)
         looking.cancel()

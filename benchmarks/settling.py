@@ -1,16 +1,18 @@
 """Requests over the life of a call: first export, and the night in which its execution settles, on the sandbox."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import etl
 from benchmarks.measure import table
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Sandbox, make_world
+from etl.sandbox import Sandbox, World, make_world
 from etl.settings import Settings
 
 ENDED = datetime(2026, 10, 30, 15, tzinfo=UTC)
@@ -31,32 +33,43 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
 
 
 async def _row(folder: Path, executions: int, calls: int, way: str) -> list[str]:
-    world = make_world(
-        Random(1),  # noqa: S311 no secret
-        end=ENDED,
-        run_tests=1,
-        executions=executions,
-        calls=calls,
-        days=1,
-        include_unfinished=False,
-    )
+    world = world_of(executions, calls, days=1)
     async with Sandbox(world, api_key="key", secret_key="secret") as server:  # noqa: S106 of the sandbox alone
-        settings = Settings.model_validate(
-            {
-                "run_tests": [run_test.name for run_test in world.run_tests],
-                "api": {"base_url": server.base_url},
-                "export": {"metrics": way} if way == "listed" else {"settle_by": way},
-                "destination": {"path": str(folder)},
-                "api_key": "key",
-                "secret_key": "secret",
-            }
-        )
-        nights: list[Summary] = [await job.export(settings, clock=partial(_same, at)) for at in NIGHTS]
+        settings = settings_of(server, folder, {"metrics": way} if way == "listed" else {"settle_by": way})
+        nights: list[Summary] = [await job.export(settings, clock=partial(same, at)) for at in NIGHTS]
     written = sum(nights[1].rows.get(name, 0) > 0 for name in ("calls", "evals"))
     total = len(etl.read_table(folder, "calls"))
     requests = [night.requests for night in nights]
     return [str(calls), way, *(f"{each:,}" for each in requests), f"{sum(requests) / total:.3f}", str(written)]
 
 
-def _same(moment: datetime) -> datetime:
+def world_of(executions: int, calls: int, *, days: int) -> World:
+    """One run test whose executions have all finished by ``ENDED``."""
+    return make_world(
+        Random(1),  # noqa: S311 no secret
+        end=ENDED,
+        run_tests=1,
+        executions=executions,
+        calls=calls,
+        days=days,
+        include_unfinished=False,
+    )
+
+
+def settings_of(server: Sandbox, folder: Path, export: Mapping[str, Any]) -> Settings:
+    """Of an export of all that the sandbox has."""
+    return Settings.model_validate(
+        {
+            "run_tests": [run_test.name for run_test in server.world.run_tests],
+            "api": {"base_url": server.base_url},
+            "export": export,
+            "destination": {"path": str(folder)},
+            "api_key": "key",
+            "secret_key": "secret",
+        }
+    )
+
+
+def same(moment: datetime) -> datetime:
+    """A clock that stands, once its moment is given."""
     return moment

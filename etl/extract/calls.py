@@ -14,9 +14,8 @@ How an execution's calls are proved complete (see ``extract/listing.py``):
 Stored calls that a proved list does not have are requested by their ids, see ``absence.py``. If one exists, the list was wrong:
 what it has is exported, nothing is marked, and a dead letter lets the next run read it again.
 
-Stored calls of an execution that only settles are compared and not fetched again, see ``settling.py``. That is done where the list
-fits one page (see ``LargestPage``): the count check needs each call's metrics. What an incomplete execution has stored is not
-fetched again either.
+Stored calls of an execution that only settles are compared and not fetched again, see ``settling.py``, nor is what an incomplete
+execution has stored. Where the list takes many pages, a second reading that says the same proves it then.
 """
 
 import asyncio
@@ -152,17 +151,16 @@ class Crawl:
     async def _compare(self, execution: OpenExecution, latest: CallList) -> bool:
         """Find out which stored calls stay; False where that is left to the next run, or to the list when it is read again."""
         execution.stored = await self._settling.stored.calls(execution.planned)
-        is_compared = await self._settling.compare(execution, latest)
+        is_done = await self._settling.compare(execution, latest)
         has_pages = execution.count is not None and (execution.kept or execution.fetched)
-        is_proved = is_compared and not (has_pages and not await self._is_listed_again(execution))
-        if not is_compared or (execution.planned.is_preview and not is_proved):
+        if is_done and (not has_pages or await self._is_listed_again(execution)):
+            return True
+        if not is_done or execution.planned.is_preview:
             await self._close(execution, None)
-            return False
-        if not is_proved:
+        else:
             execution.kept = frozenset()
             self._list_again(execution)
-            return False
-        return True
+        return False
 
     async def _is_listed_again(self, execution: OpenExecution) -> bool:
         """Whether a second reading of many pages says the same: then no row moved to a page that was read, and none is missing.

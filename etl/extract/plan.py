@@ -131,12 +131,10 @@ class Planned:
 
     def requests(self, page_limit: int) -> int:
         """An estimate of the requests that fetching it takes."""
-        listing = pages(self.estimated_calls, page_limit)
-        is_one_page = listing <= 2
-        lists = listing + (self.reads_detail and is_one_page and not self.is_resumed)
+        lists = pages(self.estimated_calls, page_limit) + (self.reads_detail and not self.is_resumed)
         if self.is_by_detail:
             return lists - (self.is_compared and self.reason is Reason.SETTLING)
-        if self.stored is None or not (self.is_resumed or (self.is_compared and is_one_page)):
+        if self.stored is None or not (self.is_resumed or self.is_compared):
             return lists + self.estimated_calls
         held = self.stored.held
         # An execution that changed has probably run again, and all its calls with it.

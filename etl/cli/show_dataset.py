@@ -18,6 +18,8 @@ from etl.model.findings import Finding
 from etl.model.wording import counted, first_few, shown
 from etl.transform.aggregates import CAUSE_MEANINGS, Cause
 
+_SHOWN_STATES = ("waiting", "listed", "settling", "incomplete", "deleted")
+
 
 def print_status(status: Status, verdict: Verdict, problems_now: Sequence[str]) -> None:
     """One screen of 80 columns: the verdict, what is missing, tables, last runs, what to type next; to stdout.
@@ -68,11 +70,9 @@ def _print_run_tests(run_tests: Sequence[RunTestStatus], now: datetime) -> None:
     titles = ("run test", "executions", "calls", "newest", "complete", "state")
     rows = []
     for each in run_tests:
-        states = ("waiting", "listed", "settling", "incomplete", "deleted")
-        counts = {state: getattr(each, state) for state in states}
         newest = f"{each.newest_started_at:%Y-%m-%d}" if each.newest_started_at else ""
         complete = ago(each.complete_at, now) if each.complete_at else "never" if each.is_configured else "left out"
-        lines = "\n".join(f"{count:,} {state}" for state, count in counts.items() if count)
+        lines = "\n".join(f"{count:,} {state}" for state in _SHOWN_STATES if (count := getattr(each, state)))
         rows.append((each.name, each.executions, each.calls, newest, complete, lines))
     print_table(titles, rows, words=titles[3:])
 

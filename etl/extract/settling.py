@@ -17,7 +17,7 @@ from etl.extract.endpoints import get_call_metrics
 from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned, Reason
 from etl.model import schema
-from etl.model.records import FROM_DETAIL, CallMetrics, DetailedCall, FetchedCall
+from etl.model.records import FROM_DETAIL, CallMetrics, DetailedCall, FetchedCall, ListedCall
 from etl.model.values import parsed
 from etl.transform.detail import SHOWN_COLUMNS, amended, differences, metrics_in, shown_in, shown_in_row
 from etl.transform.detail_evals import vouches_for_evals
@@ -123,9 +123,8 @@ class Settling:
     async def is_as_stored(self, item: Planned, found: CallList) -> bool:
         """Whether the detail, of which the list was made, shows each stored call and its evals as they are, and no others."""
         rows, evals, details = await self.stored.rows(item), await self.stored.evals(item), found.details or {}
-        of_execution: dict[str, Any] = {"run_test_name": item.run_test_name, "started_at": item.started_at}
         return rows.keys() == details.keys() and all(
-            differences(found.calls[key], each, rows[key], **of_execution) <= SHOWN_COLUMNS
+            _differences(item, found.calls[key], each, rows[key]) <= SHOWN_COLUMNS
             and vouches_for_evals(each, evals.get(key, ()))
             for key, each in details.items()
         )
@@ -146,8 +145,7 @@ class Settling:
     ) -> set[str]:
         """The calls whose rows can stay by their details, but for what these alone have, which is amended."""
         item, listed = execution.planned, execution.listed
-        of_execution: dict[str, Any] = {"run_test_name": item.run_test_name, "started_at": item.started_at}
-        found = {key: differences(listed[key], each, rows[key], **of_execution) for key, each in details.items()}
+        found = {key: _differences(item, listed[key], each, rows[key]) for key, each in details.items()}
         new = {key: amended(rows[key], details[key]) for key, names in found.items() if names & SHOWN_COLUMNS}
         differing = {key: names - SHOWN_COLUMNS for key, names in found.items()}
         same = {key for key, names in differing.items() if not names}
@@ -230,6 +228,10 @@ class Settling:
         self.counts.lists += 1
         self.counts.necessary_requests += 1
         return by_id(page)
+
+
+def _differences(item: Planned, listed: ListedCall, detail: DetailedCall, stored: Sequence[Any]) -> set[str]:
+    return differences(listed, detail, stored, run_test_name=item.run_test_name, started_at=item.started_at)
 
 
 def _is_odd(row: Sequence[Any]) -> bool:

@@ -77,17 +77,15 @@ NOT_IN_LISTS = (
 """Columns of calls that are null until a call's own metrics were fetched."""
 
 
-def _field(
-    path: str, type_: pa.DataType, meaning: str, unit: str = "", null: str = "", *, is_json: bool = False
-) -> Column:
+def _field(path: str, type_: pa.DataType, meaning: str, unit: str = "", null: str = "") -> Column:
     """A column that is called like the path of its field."""
-    name = path.removeprefix("metrics.").removeprefix("call_results.").removeprefix("detail.").replace(".", "_")
-    return Column(name, type_, meaning, unit, path, null, is_json=is_json)
+    name = path.removeprefix("metrics.").removeprefix("call_results.").replace(".", "_")
+    return Column(name, type_, meaning, unit, path, null)
 
 
 def _shown(name: str, type_: pa.DataType, meaning: str, unit: str = "", *, is_json: bool = False) -> Column:
     """A column that only the execution's detail has, as the platform's screen shows it."""
-    return _field(f"detail.{name}", type_, meaning, unit, _NOT_SHOWN, is_json=is_json)
+    return Column(name, type_, meaning, unit, f"detail.{name}", _NOT_SHOWN, is_json=is_json)
 
 
 def _measured(name: str) -> Column:

@@ -92,6 +92,7 @@ class Record:
         name = run_test.name
         planned, arrived = self.planned.get(name, []), self.arrived.get(name, Arrived())
         due = [item for item in planned if item.is_fetched or is_waiting_row_due(item)]
+        previewed = self.previewed - self.committed
         return RunTestSummary(
             name,
             run_test.key,
@@ -99,7 +100,7 @@ class Record:
             reasons=count_reasons(planned),
             # Where nothing cut the run short, what was planned and never arrived has been deleted since.
             missed=sum(item.execution.execution_id not in self.committed for item in due) if is_cut_short else 0,
-            previewed=sum(item.execution.execution_id in self.previewed - self.committed for item in due),
+            previewed=sum(item.execution.execution_id in previewed for item in due),
             deleted=self.deleted[name],
             executions=arrived.rows["executions"],
             calls=arrived.rows["calls"],

@@ -56,6 +56,7 @@ _OF_A_SNAPSHOT = {
     *(path[1] for path in SAME.values() if path[0] == "conversation"),
 }
 
+_NEEDED = {*SAME, *(path[0] for path in _OBJECTS)}
 _COVERED: frozenset[_Path] = frozenset(
     {*SAME.values(), ("call_results",), ("detail",), *(path for paths in _OBJECTS.values() for path in paths)}
 )
@@ -154,7 +155,7 @@ def amended(stored: Sequence[Any], detail: DetailedCall) -> list[Any]:
 
 
 def _has_all(detail: DetailedCall) -> bool:
-    return all(name in detail.payload for name in (*SAME, *(path[0] for path in _OBJECTS)))
+    return detail.payload.keys() >= _NEEDED
 
 
 def _metrics(detail: DetailedCall, extra: Mapping[str, Any]) -> CallMetrics:

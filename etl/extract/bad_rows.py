@@ -51,15 +51,16 @@ class Unreadable(Generic[T]):
 class SkippingReader(Generic[T]):
     """Reads a list to its end, after a page of it failed with ``error``.
 
-    ``limit`` is the largest page to request, a power of two. ``count`` is what the last good answer said of the whole list,
-    ``good_row`` a position that could be read.
+    ``limit`` is the usual page to request, a power of two; pages may grow to ``most`` rows. ``count`` is what the last good answer
+    said of the whole list, ``good_row`` a position that could be read.
     """
 
     read: PageReader[T]
     id_of: Callable[[T], str]
     head_at: HeadReader[T]
     limit: int
-    error: ServerFaultError
+    error: SourceError
+    most: int = 0
     count: float = math.inf
     good_row: int | None = None
     rows: dict[str, T] = field(default_factory=dict)
@@ -77,7 +78,7 @@ class SkippingReader(Generic[T]):
         """
         first_error = self.error
         while not self._is_beyond(position):
-            size = self.limit
+            size = max(self.limit, min(self.most, position & -position))  # as large as pages at this position can be
             await self._read(position, size)
             position += size
         if math.isinf(self.count) and not self.unreadable:
@@ -87,24 +88,28 @@ class SkippingReader(Generic[T]):
         """Read so many rows from the position on; where they cannot be had in one page, in smaller ones."""
         if self._is_beyond(position):
             return
-        page = await self._page(position, size)
+        page, bad = await self._page(position, size), len(self.unreadable)
         if page is None and size == 1:
             await self._skip(position)
             return
         if page is None:
             size_of_part = size // 2
         elif self._is_cut(page, position, size):
-            size_of_part = self.limit = power_of_two(len(page.results))
+            size_of_part = self.limit = self.most = power_of_two(len(page.results))
         else:
             return
         for start in range(position, position + size, size_of_part):
             await self._read(start, size_of_part)
+        if len(self.unreadable) == bad:  # it was too large
+            self.most = min(self.most, size_of_part)
 
     async def _page(self, position: int, size: int) -> Page[T] | None:
         """The page that begins at the position, a multiple of its size; None when it is a 500."""
         try:
-            page = await self.read(Slice(position // size + 1, size, is_probe=True))
-        except ServerFaultError as error:
+            page = await self.read(Slice(position // size + 1, size, is_probe=True, is_trial=size > self.limit))
+        except SourceError as error:
+            if size <= self.limit and not isinstance(error, ServerFaultError):
+                raise
             self.error = error
             return None
         known = len(self.rows)

@@ -1,13 +1,13 @@
 """The executions of a run test as the API lists them."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date, datetime
 
 from msgspec import structs
 
 from etl.extract.bad_rows import HeadReader, PageReader, Unreadable
 from etl.extract.client import Client
-from etl.extract.endpoints import Slice, get_execution, list_execution_heads, list_executions
+from etl.extract.endpoints import Slice, list_execution_heads, list_executions
 from etl.extract.listing import list_completely, read_pass
 from etl.model.lifecycle import ExecutionList, ListedExecution
 from etl.model.records import METRICS, DeadLetter, Execution, Page
@@ -36,17 +36,17 @@ async def list_executions_completely(
         row = ListedExecution.of(execution)
         return row if says_nothing_new(row) else row.with_payload(execution.payload)
 
-    async def get(execution_id: str) -> ListedExecution:
-        return take(await client.get(get_execution(execution_id)))
+    def newer_in(rows: Iterable[ListedExecution]) -> set[str]:
+        since = begun_at()
+        return {row.execution_id for row in rows if row.started_at is not None and row.started_at >= since}
 
     listing = await list_completely(
         _page_reader(client, name, take),
         _id,
-        get,
         limit=page_limit,
         head_at=_head_reader(client, name),
         largest=client.largest_page,
-        is_newer=lambda row: row.started_at is not None and row.started_at >= begun_at(),
+        newer_in=newer_in,
     )
     return _listed(listing.rows, listing.unreadable, is_complete=listing.is_complete)
 
@@ -70,7 +70,9 @@ async def read_executions_once(
         is_last = since is not None and found.results and is_before(found.results[-1], since)
         return structs.replace(found, total_pages=part.page) if is_last else found
 
-    found = await read_pass(read, _id, limit=page_limit, head_at=_head_reader(client, name))
+    found = await read_pass(
+        read, _id, limit=page_limit, head_at=_head_reader(client, name), largest=client.largest_page
+    )
     return _listed(found.rows, found.unreadable, is_complete=False)
 
 

@@ -5,25 +5,24 @@ vanish. Neither the number of rows read nor the number of distinct ids proves th
 was deleted meanwhile cancel each other out. Two procedures do prove it.
 
 **A, the list fits one page**, of the usual size or, after the first page has told its ``count``, of the next power of two above
-that (see ``LargestPage``). A page is cut to the ``count`` that the server took just before reading it, so a row can be
-missing from it only if a newer one pushed it out, and that newer row is in the page. It was created while the page was read. Hence:
-a page in which every row is older than the reading, or known from an earlier read, is whole. Read
-until one is, or until two in a row have the same older rows: what came during the reading is the next run's. (A page with fewer
-rows than it counted is read again, too: a server that cuts pages without saying so is never believed.)
+that (see ``LargestPage``). A page is cut to the ``count`` that the server took just before reading it, so a row can be missing from
+it only if a newer one pushed it out, and that newer row is in the page. It was created while the page was read. Hence: a page in
+which every row is older than the reading, or known from an earlier read, is whole. Read until one is, or until two in a row have
+the same older rows: what came during the reading is the next run's. (A page with fewer rows than it counted is read again, too: a
+server that cuts pages without saying so is never believed.)
 
-**B, many pages**, where the list is too long for one, or the server cuts large pages or cannot give them. Read all pages; let L
-be the ids seen that are older than the reading. Then read the first rows and ``count`` once more: n is the count without the newer
-ones among them. Then find out which ids of L are still alive: A ⊆ L. Every id in A existed before the count was taken (it had been
-listed) and after it (it is alive), ids never come back, and executions keep their run test: so it existed in this list when it was
-counted, and A is a subset of those n rows. If A has n members, A is the list, whatever moved in between. If not, repeat with what
-is known by now.
+**B, many pages**, where the list is too long for one, or the server cuts large pages or cannot give them. A row joins a list when
+it is created: ids never come back, executions keep their run test. So of those older than the reading there are n when it begins:
+the ``count`` without the newer ones at the head. No other joins them. Once n of them were seen, none is missing, whatever moved or
+was deleted in between. (A row that comes between the count and the rows of a page would make n too small: so the first page is read
+twice, at first to see how long the list is, and both must tell the same n.) If fewer were seen, the pages are read again: they may
+show n now, or the rest.
 
-For executions a second pass over the pages tells which are alive, and a request by id for those that it does not show. For calls
-the request for their metrics tells it, which is needed anyway (see ``calls.py``).
+Calls tell no time, and one that is saved jumps to the head. Of these the pages are read once here, and ``calls.py`` has the proof.
 
 After ``MAX_ROUNDS`` rounds without proof the listing says that it is incomplete; its rows are still used.
 
-**Bad rows.** A page that stays 500 holds a row that the server cannot give. ``bad_rows.py`` skips it, in small pages, so these
+**Bad rows.** A page that stays 500 holds a row that the server cannot give. ``bad_rows.py`` skips it, in smaller pages, so these
 pages prove nothing by A; B does not depend on how rows were read. With a bad row there is no proof at all: the listing is
 incomplete, without further rounds, and ``unreadable`` has the row, with what another endpoint tells of it.
 
@@ -31,11 +30,12 @@ incomplete, without further rounds, and ``unreadable`` has the row, with what an
 further, and counts as one with a bad row.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from etl.errors import NotFoundError, ServerFaultError, SourceError
+from etl.errors import ServerFaultError, SourceError
 from etl.extract.bad_rows import (
     MAX_PAGES_WITHOUT_NEWS,
     HeadReader,
@@ -54,8 +54,10 @@ T = TypeVar("T")
 MAX_ROUNDS = 6
 MOST_ROWS_OF_A_PAGE = 16_384
 """The largest page: a server takes about 20 s for so many executions, and sends about 16 MB."""
+_SHRINK = 4
+"""What the size of a page that failed is divided by."""
 _HEAD_ROWS = 16
-"""Rows in which those are sought first that were created since the reading began."""
+"""Rows of the head that are read to learn the count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +73,15 @@ class Listing(Generic[T]):
 class Pass(Generic[T]):
     """All pages, read once; ``count`` is what the last of them said of the whole list.
 
-    ``total_pages`` is how many there were of ``limit`` rows, more than one where a bad row was skipped.
+    ``total_pages`` is how many there were, more than one where a bad row was skipped. ``firsts`` are the first one, and the one
+    from which the reading went on.
     """
 
     rows: dict[str, T]
     total_pages: int
     count: int
-    limit: int
     unreadable: tuple[Unreadable[T], ...] = ()
+    firsts: Sequence[Page[T]] = ()
 
     @property
     def is_whole_page(self) -> bool:
@@ -92,32 +95,37 @@ class LargestPage:
 
     rows: int = MOST_ROWS_OF_A_PAGE
 
-    async def whole(
-        self, read: PageReader[T], id_of: Callable[[T], str], first: Page[T], limit: int
-    ) -> tuple[Page[T], int] | None:
-        """The whole list in one page and the size of that, after a ``first`` page of ``limit`` rows; None when it cannot be had.
+    async def first_pages(
+        self, read: PageReader[T], id_of: Callable[[T], str], limit: int, *, is_read_twice: bool
+    ) -> tuple[Sequence[Page[T]], int]:
+        """The first page of ``limit`` rows; of a longer list, too, the one to go on from, as large as it can be had; its size.
 
-        A page without what the first one had, or with fewer rows than it counts, is not believed.
+        A larger one without what the first one had, or with other rows than it counts, is not believed.
         """
+        first = await read(Slice(1, limit))
+        if first.total_pages <= 1:
+            return (first,), limit
         if len(first.results) < min(first.count, limit):
-            self._is_cut_to(len(first.results))
-        size = max(2 * limit, power_of_two_above(first.count))
-        if size > self.rows:
-            return None
-        try:
-            page = await read(Slice(1, size, is_trial=True))
-        except ServerFaultError:
-            return None  # a bad row may be the reason: other lists can still be had so
-        except SourceError:
-            self.rows = size // 2
-            return None
-        if len(page.results) < min(page.count, size):
-            self._is_cut_to(len(page.results))
-            return None
-        lost = set(map(id_of, first.results)) - set(map(id_of, page.results))
-        return None if lost or page.total_pages > 1 else (page, size)
+            self.shrink(len(first.results))
+        while (size := min(self.rows, max(2 * limit, power_of_two_above(first.count)))) > limit:
+            try:
+                page = await read(Slice(1, size, is_trial=True))
+            except ServerFaultError:
+                break  # a bad row may be the reason: other lists can still be had so
+            except SourceError:
+                self.shrink(size // _SHRINK)
+                continue
+            rows = len(page.results)
+            if rows < min(page.count, size) and (rows <= limit or page.total_pages != -(-page.count // rows)):
+                self.shrink(rows)
+                break
+            if page.total_pages == 1 and not {*map(id_of, first.results)} <= {*map(id_of, page.results)}:
+                break
+            return (first, page), size
+        return ((first, await read(Slice(1, limit))) if is_read_twice else (first,)), limit
 
-    def _is_cut_to(self, rows: int) -> None:
+    def shrink(self, rows: int) -> None:
+        """The server gives no more rows than so many."""
         self.rows = min(self.rows, power_of_two(rows))
 
 
@@ -128,68 +136,71 @@ async def read_pass(
     limit: int,
     head_at: HeadReader[T] | None = None,
     largest: LargestPage | None = None,
+    is_read_twice: bool = False,
 ) -> Pass[T]:
     """Read all pages once, never beyond the last one that the server admits to.
 
     With ``head_at``, rows that make a page stay 500 are skipped. With ``largest``, a list that does not fit ``limit`` rows is read
-    in one larger page, where the server gives that.
+    in larger pages, where the server gives them. ``is_read_twice``: the first page of such a list is, at any rate.
 
     Raises:
         ServerFaultError: a page stays 500, without ``head_at``.
         SourceError: a page that exists cannot be read, for another reason than bad rows, or no row can.
     """
     rows: dict[str, T] = {}
-    number, total_pages, count, size = 1, 1, 0, limit
-    without_news = 0
-    while number <= total_pages:
-        if without_news == MAX_PAGES_WITHOUT_NEWS:
-            lie: Unreadable[T] = Unreadable(len(rows), endless_list(count, len(rows)))
-            return Pass(rows, total_pages, count, limit, (lie,))
-        try:
-            page = await _read_page(read, number, limit)
-        except ServerFaultError as error:
-            if head_at is None:
-                raise
-            rest = SkippingReader(read, id_of, head_at, power_of_two(size), error, rows=rows)
-            if number > 1:
-                rest.count, rest.good_row = count, 0
-            # From the page of this number and size on; rows that are read twice do no harm.
-            await rest.read_rest((number - 1) * size // rest.limit * rest.limit)
-            return Pass(
-                rows=rest.rows,
-                total_pages=max(2, number),
-                count=int(rest.count) if rest.good_row is not None else 0,
-                limit=limit,
-                unreadable=tuple(rest.unreadable),
-            )
-        if page is None:
-            break
-        if largest and page.total_pages > number == 1 and (whole := await largest.whole(read, id_of, page, limit)):
-            page, limit = whole
-        known = len(rows)
-        rows.update((id_of(row), row) for row in page.results)
-        without_news = 0 if len(rows) > known else without_news + 1
-        total_pages, count = page.total_pages, page.count
-        if number < total_pages:
+    firsts: Sequence[Page[T]] = ()
+    unreadable: Sequence[Unreadable[T]] = ()
+    usual, size, largest = limit, limit, largest or LargestPage(limit)
+    number = count = total_pages = without_news = 0
+    try:
+        firsts, limit = await largest.first_pages(read, id_of, limit, is_read_twice=is_read_twice)
+        size = limit
+        page: Page[T] | None = firsts[-1]
+        while page is not None:
+            known = len(rows)
+            rows.update((id_of(row), row) for row in page.results)
+            without_news = 0 if len(rows) > known else without_news + 1
+            number, count, total_pages = number + 1, page.count, page.total_pages
+            if number >= total_pages:
+                break
+            if without_news == MAX_PAGES_WITHOUT_NEWS:
+                unreadable = (Unreadable(len(rows), endless_list(count, len(rows))),)
+                break
             # Servers may cut pages smaller than requested.
             size = max(1, min(size, len(page.results)))
-        number += 1
-    return Pass(rows=rows, total_pages=max(total_pages, number - 1), count=count, limit=limit)
+            page = await _read_page(read, number + 1, limit, size, is_trial=limit > usual)
+    except ServerFaultError as error:
+        if head_at is None:
+            raise
+        most = largest.rows if size == limit else 0
+        rest = SkippingReader(read, id_of, head_at, power_of_two(min(size, usual)), error, most, rows=rows)
+        if number:
+            rest.count, rest.good_row = count, 0
+        # From the page that failed on; rows that are read twice do no harm.
+        await rest.read_rest(number * size // rest.limit * rest.limit)
+        count = int(rest.count) if rest.good_row is not None else 0
+        total_pages, unreadable = max(2, number + 1), rest.unreadable
+    except SourceError:
+        if limit == usual:
+            raise
+        largest.shrink(limit // _SHRINK)
+        return await read_pass(read, id_of, limit=usual, head_at=head_at, largest=largest, is_read_twice=is_read_twice)
+    return Pass(rows, max(total_pages, number), count, tuple(unreadable), firsts)
 
 
-async def _read_page(read: PageReader[T], number: int, limit: int) -> Page[T] | None:
-    """The page; None when it is gone by now.
+async def _read_page(read: PageReader[T], number: int, limit: int, size: int, *, is_trial: bool) -> Page[T] | None:
+    """The page, of which those before held ``size`` rows each; None when it is gone by now.
 
-    A page past the last one is a 500, as a fault is: the first one says how many pages there are before each retry.
+    A page past the last one is a 500, as a fault is: the first rows say how many there are before each retry.
     """
-    for tries in range(1, MAX_ROUNDS + 2):
+    for tries in range(1, 2 if is_trial else MAX_ROUNDS + 2):
         try:
-            return await read(Slice(number, limit))
+            return await read(Slice(number, limit, is_trial=is_trial))
         except ServerFaultError as error:
             if not error.is_final or number == 1:
                 raise
             failure = ServerFaultError(str(error), excerpt=error.excerpt, tries=tries)
-        if tries <= MAX_ROUNDS and number > (await read(Slice(1, limit))).total_pages:
+        if tries <= MAX_ROUNDS and (number - 1) * size >= (await read(Slice(1, min(limit, _HEAD_ROWS)))).count:
             return None
     raise failure
 
@@ -197,90 +208,44 @@ async def _read_page(read: PageReader[T], number: int, limit: int) -> Page[T] | 
 async def list_completely(
     read: PageReader[T],
     id_of: Callable[[T], str],
-    get: Callable[[str], Awaitable[T]],
     *,
     limit: int,
     head_at: HeadReader[T],
-    largest: LargestPage | None = None,
-    is_newer: Callable[[T], bool] | None = None,
+    largest: LargestPage,
+    newer_in: Callable[[Iterable[T]], AbstractSet[str]],
 ) -> Listing[T]:
     """The whole list, as it was when the reading began.
 
-    ``get`` reads one row, or raises NotFoundError. ``head_at`` finds out in another way which row is at a position of the list, for
-    rows that the list cannot give. Without ``largest`` no page is larger than ``limit``. ``is_newer`` says whether a row may have
-    been created since the reading began; without it, nobody can tell.
+    ``head_at`` finds out in another way which row is at a position of the list, for rows that the list cannot give. ``newer_in``
+    gives the ids of those rows that may have been created since the reading began.
 
     Raises:
         SourceError: a page or a row that exists cannot be read, for another reason than bad rows, or no row can.
     """
     listed: dict[str, T] = {}
-    size, older_before = limit, None
+    firsts: Sequence[Page[T]] = ()
+    older_before: AbstractSet[str] | None = None
+
+    def has_all(firsts: Sequence[Page[T]], rows: Mapping[str, T]) -> bool:
+        """Whether there are as many older rows as each of the two first pages counted."""
+        older = len(rows) - len(newer_in(rows.values()))
+        return len(firsts) > 1 and all(page.count - len(newer_in(page.results)) == older for page in firsts)
+
     for _ in range(MAX_ROUNDS):
-        latest = await read_pass(read, id_of, limit=size, head_at=head_at, largest=largest)
+        latest = await read_pass(read, id_of, limit=limit, head_at=head_at, largest=largest, is_read_twice=True)
         if latest.unreadable:
             return _without_proof(latest, listed, id_of)
-        size = latest.limit
-        if latest.total_pages > 1:
-            rows = listed | latest.rows
-            return await _list_many_pages(read, id_of, get, rows, limit=limit, head_at=head_at, is_newer=is_newer)
-        newer = {key for key, row in latest.rows.items() if is_newer is None or is_newer(row)}
+        newer = newer_in(latest.rows.values())
         older = latest.rows.keys() - newer
-        is_same = is_newer is not None and older == older_before
-        if latest.is_whole_page and (is_same or newer <= listed.keys()):
+        is_whole = latest.is_whole_page and (older == older_before or newer <= listed.keys())
+        if is_whole or has_all(latest.firsts, latest.rows):
             return Listing(rows=latest.rows, is_complete=True)
         listed |= latest.rows
+        firsts = firsts or latest.firsts
+        if has_all(firsts, listed):
+            return Listing(rows=listed, is_complete=True)
         older_before = older if latest.is_whole_page else None
     return Listing(rows=listed, is_complete=False)
-
-
-async def _list_many_pages(
-    read: PageReader[T],
-    id_of: Callable[[T], str],
-    get: Callable[[str], Awaitable[T]],
-    listed: dict[str, T],
-    *,
-    limit: int,
-    head_at: HeadReader[T],
-    is_newer: Callable[[T], bool] | None,
-) -> Listing[T]:
-    for _ in range(MAX_ROUNDS):
-        count, newer = await _count_older(read, id_of, limit, is_newer)
-        latest = await read_pass(read, id_of, limit=limit, head_at=head_at)
-        if latest.unreadable:
-            return _without_proof(latest, listed, id_of)
-        counted = listed.keys() - newer
-        if len(counted) >= count:
-            alive = await _alive(get, [key for key in listed if key not in latest.rows])
-            if len(counted & (latest.rows.keys() | alive.keys())) == count:
-                return Listing(rows=latest.rows | alive, is_complete=True)
-            listed = latest.rows | alive
-        else:
-            listed |= latest.rows
-    return Listing(rows=listed, is_complete=False)
-
-
-async def _count_older(
-    read: PageReader[T], id_of: Callable[[T], str], limit: int, is_newer: Callable[[T], bool] | None
-) -> tuple[int, set[str]]:
-    """How many rows the list counts without the newer ones at its head, and the ids of these."""
-    if is_newer is None:
-        return (await read(Slice(1, 1))).count, set()
-    for rows in (min(limit, _HEAD_ROWS), limit):
-        head = await read(Slice(1, rows))
-        newer = {id_of(row) for row in head.results if is_newer(row)}
-        if len(newer) < len(head.results) or len(newer) >= head.count:
-            break
-    return head.count - len(newer), newer
-
-
-async def _alive(get: Callable[[str], Awaitable[T]], ids: Collection[str]) -> dict[str, T]:
-    alive = {}
-    for key in ids:
-        try:
-            alive[key] = await get(key)
-        except NotFoundError:
-            continue
-    return alive
 
 
 def _without_proof(latest: Pass[T], listed: Mapping[str, T], id_of: Callable[[T], str]) -> Listing[T]:

@@ -162,8 +162,8 @@ def previews(plan: Iterable[Planned]) -> list[Planned]:
 
 
 def pages(rows: int, limit: int) -> int:
-    """How many pages are read of a list of so many rows: one of ``limit`` rows, that and one that holds all, or all of them."""
-    return min(max(1, -(-rows // limit)), 2 if rows < MOST_ROWS_OF_A_PAGE else rows)
+    """How many pages are read of a list of so many rows: those of ``limit`` rows, or one and then the largest that there are."""
+    return min(max(1, -(-rows // limit)), 1 + -(-rows // MOST_ROWS_OF_A_PAGE))
 
 
 def says_nothing_new(listed: ListedExecution, known: StoredExecution | None, policy: Policy) -> bool:

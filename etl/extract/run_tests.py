@@ -1,12 +1,12 @@
 """The run tests that the key sees, for an export of all of them."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from etl.errors import (
     ConfigurationError,
     KeyRefusedError,
-    NotFoundError,
     SourceError,
     SourceUnavailableError,
     UnexpectedAnswerError,
@@ -16,7 +16,9 @@ from etl.extract.endpoints import Slice, list_run_tests
 from etl.extract.listing import Listing, list_completely
 from etl.extract.plan import pages
 from etl.model.keys import is_listable
+from etl.model.lifecycle import CLOCKS_DIFFER
 from etl.model.records import Page, RunTest
+from etl.model.values import timestamp_or_none
 from etl.model.wording import counted, nearest, quoted
 
 
@@ -47,9 +49,12 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
     async def read(part: Slice) -> Page[RunTest]:
         return await client.get(list_run_tests(part))
 
-    async def get(run_test_id: str) -> RunTest:
-        # No endpoint gives one run test: what the second pass does not show counts as gone, and another round looks for it.
-        raise NotFoundError(f"run test {run_test_id}: no longer listed")
+    begun_at = datetime.now(UTC) - CLOCKS_DIFFER
+
+    def newer_in(run_tests: Iterable[RunTest]) -> set[str]:
+        since = begun_at + (client.traffic.clock_offset or timedelta(0))
+        created = {each.run_test_id: timestamp_or_none(each.payload.get("created_at")) for each in run_tests}
+        return {run_test_id for run_test_id, created_at in created.items() if created_at and created_at >= since}
 
     async def head_at(_position: int) -> RunTest | None:
         return None
@@ -58,10 +63,10 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
         listing = await list_completely(
             read,
             lambda each: each.run_test_id,
-            get,
             limit=page_limit,
             head_at=head_at,
             largest=client.largest_page,
+            newer_in=newer_in,
         )
     except UnexpectedAnswerError:
         raise
@@ -76,7 +81,7 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
         raise SourceUnavailableError(f"no run test could be listed: {problems[0]}")
     if not by_name:
         raise ConfigurationError("the key sees no run test: check its workspace")
-    return Discovered(by_name, problems, listing.is_complete, pages(len(listing.rows), page_limit) + 1)
+    return Discovered(by_name, problems, listing.is_complete, pages(len(listing.rows), page_limit))
 
 
 def no_such_run_test(name: str, listed: Collection[str]) -> str:

@@ -122,7 +122,7 @@ class Api(_Section):
     quota_share: float = Field(1.0, gt=0, le=1)
     """share of the rate limit to use, above 0 up to 1; the rest is left for others"""
     page_limit: int = Field(1024, ge=1, le=16384)
-    """rows to request per page, a power of two up to 16384"""
+    """rows of a list's first page, a power of two up to 16384; later pages may be larger"""
     connect_timeout_seconds: float = Field(10, gt=0, le=600)
     """longest wait for a connection"""
     read_timeout_seconds: float = Field(60, gt=0, le=3600)

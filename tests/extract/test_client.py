@@ -149,6 +149,13 @@ async def test_request_that_the_limit_refuses_again_and_again_is_no_failed_try(s
     assert (client.traffic.requests, client.traffic.rejections, client.traffic.retries) == (6, 5, 5)
 
 
+@pytest.mark.parametrize(("seconds", "rows"), [(60, 16_384), (30, 8192), (1, 256), (0.001, 1)])
+async def test_largest_page_is_one_that_a_busy_server_gives_in_the_time_that_is_allowed(server, seconds, rows):
+    """A row of a page takes 1.2 ms, or twice as long."""
+    async with client_of(server.base_url, read_timeout_seconds=seconds) as client:
+        assert client.largest_page.rows == rows
+
+
 async def test_detail_of_an_execution_that_its_workspace_does_not_have_is_not_found(server):
     """It answers 500 where the other endpoints answer 404."""
     async with client_of(server.base_url) as client:

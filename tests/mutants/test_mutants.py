@@ -472,15 +472,15 @@ MUTANTS = [
     Mutant(
         "list of one page is read until nothing in it is news",
         "etl/extract/listing.py",
-        "latest.is_whole_page and (is_same or newer <= listed.keys())",
+        "latest.is_whole_page and (older == older_before or newer <= listed.keys())",
         "latest.is_whole_page",
         ("tests/extract/test_listing_laws.py",),
     ),
     Mutant(
-        "list is proved only when as many are alive as were counted",
+        "pages are proved only when as many were seen as the first one counted each time",
         "etl/extract/listing.py",
-        "if len(counted & (latest.rows.keys() | alive.keys())) == count:",
-        "if True:",
+        "== older for page in firsts)",
+        "== older for page in firsts[:1])",
         ("tests/extract/test_listing_laws.py",),
     ),
     Mutant(

@@ -205,7 +205,7 @@ async def test_lists_of_all_run_tests_and_of_what_moved_are_lists(server: Sandbo
         == planned.requests_by_purpose
         == NOTHING
         | {
-            "list": 3,
+            "list": 2,
             "first_fetch": 4 * (2 + CALLS),
         }
     )
@@ -213,8 +213,8 @@ async def test_lists_of_all_run_tests_and_of_what_moved_are_lists(server: Sandbo
     sandbox.rename_run_test(server.world.run_tests[0], "Another name")
     sandbox.delete_execution(executions[0])
     planned, renamed = await night(server, tmp_path, {}, run_tests="all")
-    assert renamed.requests_by_purpose == NOTHING | {"list": 5}, "the old name, and the execution"
-    assert planned.requests_by_purpose == NOTHING | {"list": 4}, "the rows have the old name then"
+    assert renamed.requests_by_purpose == NOTHING | {"list": 4}, "the old name, and the execution"
+    assert planned.requests_by_purpose == NOTHING | {"list": 3}, "the rows have the old name then"
 
 
 async def test_look_up_takes_as_many_requests_as_the_plan_allows_for(tmp_path: Path) -> None:

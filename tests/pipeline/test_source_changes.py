@@ -217,7 +217,7 @@ class TestNothingMoves:
 
         assert (renamed.exit_code, kinds(renamed)) == (0, [Kind.RENAMED])
         assert not nights.server.count(METRICS, call_execution_id="")
-        assert renamed.requests == 5, "the old name is asked for once"
+        assert renamed.requests == 4, "the old name is asked for once"
         sandbox.add_execution(nights.world, first, random.Random(1), NIGHT, 2, status="completed")
         assert (await nights.export(names="all")).exit_code == 0
         for table in FOLLOWED:
@@ -225,7 +225,7 @@ class TestNothingMoves:
             assert names["A new name"] == default_key(old)
             assert old not in names
         assert_equals_world(tmp_path, nights.world)
-        assert (await nights.export(names="all")).requests == 4 + 2
+        assert (await nights.export(names="all")).requests == 3 + 2
 
     async def test_execution_that_was_deleted_before_its_run_test_was_renamed_is_marked_under_the_new_name(
         self, nights: Nights

@@ -139,7 +139,7 @@ def _print_end(summary: "Summary", settings: "Settings", *, as_json: bool, quiet
 def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Show what a run would fetch now, why, and at what cost.
 
-    Reads the lists of executions from the API and changes nothing. Exits with 3 when a list could not be read completely.
+    Reads the lists of executions and one detail, and changes nothing. Exits with 3 when a list could not be read completely.
 
     Example: metrics-etl plan
     """

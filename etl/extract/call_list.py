@@ -119,11 +119,11 @@ async def read_details(client: Client, item: Planned, *, rows: int, page_limit: 
         SourceError: it cannot be had.
     """
     limit = max(page_limit, power_of_two_above(rows))
-    page = await client.get(list_call_details(item.execution.execution_id, limit=limit).sent_for(item.purpose))
+    page = await client.get_detail(list_call_details(item.execution.execution_id, limit=limit).sent_for(item.purpose))
     if page.count <= limit:
         return page
     limit = power_of_two_above(page.count)
-    return await client.get(list_call_details(item.execution.execution_id, limit=limit).sent_for(item.purpose))
+    return await client.get_detail(list_call_details(item.execution.execution_id, limit=limit).sent_for(item.purpose))
 
 
 def by_id(page: Page[DetailedCall]) -> dict[str, DetailedCall]:

@@ -22,6 +22,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 
 from etl.errors import NotFoundError, SourceError
 from etl.extract.absence import ask, decide
@@ -140,8 +141,11 @@ class Crawl:
     async def _read_list(self, execution: OpenExecution) -> CallList:
         """The list; where the detail alone can tell that nothing has changed, a list that is made of it."""
         item, found = execution.planned, None
-        if item.is_preview and self._settling.has_given_up:
-            raise SourceError("its detail is not asked for")
+        if item.is_preview:  # it is nothing without its detail
+            details = await self._settling.details(item, rows=item.estimated_calls)
+            if details is None:
+                raise SourceError("its detail cannot be had")
+            return replace(await read_call_list(self._client, item, page_limit=self._page_limit), details=details)
         if item.is_by_detail and item.is_compared and not execution.round:
             found = await list_of_details(self._client, item, page_limit=self._page_limit)
             if found is not None and await self._settling.is_as_stored(item, found):

@@ -77,6 +77,8 @@ class Client:
         self.gate = Gate(self.quota, self.traffic, on_hold)
         self.largest_page = LargestPage()
         self.largest_page.shrink(int(api.read_timeout_seconds / _SECONDS_A_ROW))
+        self.lacks_details = self._knows_details = False
+        self._first_detail = asyncio.Lock()
         self._settings = settings
         self._without_keys = eraser(keys)
         self._without_secrets = eraser(key for key in keys if len(key) >= _SHORTEST_SECRET)
@@ -131,6 +133,27 @@ class Client:
             raise
         self._note_answered(request, record)
         return value
+
+    async def get_detail(self, request: Request[T]) -> T:
+        """As ``get``, for a list that not every API has: the others wait for the answer to the first request.
+
+        Raises:
+            RequestRefusedError: there is no such list. Once that is known, nothing is sent.
+        """
+        if not self._knows_details:
+            async with self._first_detail:
+                if not self._knows_details:
+                    try:
+                        return await self.get(request)
+                    except RequestRefusedError as error:
+                        if error.status != 404:
+                            raise
+                        self.lacks_details = True
+                    finally:
+                        self._knows_details = True
+        if self.lacks_details:
+            raise RequestRefusedError("the API has no details of executions (404)", status=404)
+        return await self.get(request)
 
     def _note_answered(self, request: Request[Any], record: _Record) -> None:
         self.gate.let_through()

@@ -101,7 +101,7 @@ class Settling:
         if item.reads_detail and due > kept:
             found = latest.details
             if found is None and not latest.lacks_evals:
-                found = await self._details(item, rows=len(listed))
+                found = await self.details(item, rows=len(listed))
             if found is None and (item.may_wait or item.is_preview):
                 return False
             details = found or {}
@@ -206,14 +206,9 @@ class Settling:
         self.counts.calls_fetched += is_own
         return metrics if is_own else None
 
-    @property
-    def has_given_up(self) -> bool:
-        """Whether no detail is read any more."""
-        return self._failures_in_a_row >= _MOST_FAILURES
-
-    async def _details(self, item: Planned, *, rows: int) -> dict[str, DetailedCall] | None:
+    async def details(self, item: Planned, *, rows: int) -> dict[str, DetailedCall] | None:
         """The calls in the execution's detail; None when it cannot be had."""
-        if self.has_given_up:
+        if self._client.lacks_details or self._failures_in_a_row >= _MOST_FAILURES:
             self.counts.without_detail += not item.is_preview
             return None
         self.counts.saved_requests -= item.is_compared

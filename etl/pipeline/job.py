@@ -24,7 +24,7 @@ from etl.model.findings import Finding, Kind, alarms
 from etl.pipeline.apply import bring_up_to_date, finish_deletions
 from etl.pipeline.conclude import conclude
 from etl.pipeline.lists import discover_all, note_gone, read_lists
-from etl.pipeline.plan import absent_executions, choose_previews, half_written, load, make_plan
+from etl.pipeline.plan import absent_executions, choose_previews, half_written, load, make_plan, without_details
 from etl.pipeline.record import Record
 from etl.pipeline.run import Notify, Progress, Run, begin
 from etl.pipeline.summary import RunTestSummary, Summary
@@ -70,7 +70,7 @@ async def plan(
     notify: Notify | None = None,
     clock: Callable[[], datetime] | None = None,
 ) -> Plan:
-    """What ``export`` would fetch now, and why. Lists the executions; changes nothing.
+    """What ``export`` would fetch now, and why. Lists the executions and reads one detail; changes nothing.
 
     Raises:
         ConfigurationError, KeyRefusedError, SourceUnavailableError, DestinationError: as ``export`` would end.
@@ -93,13 +93,19 @@ async def plan(
                     due = make_plan(run, record, state, run_tests, is_last=is_last)
                     planned += due
                     first += choose_previews(run, due)
+            listed = run.client.traffic.requests
+            bare = await without_details(run, planned)
     except* ExporterError as group:
         raise _reason_to_stop(group) from None
-    expected = requests_to_fetch([*planned, *first], page_limit=settings.api.page_limit)
+    first = first if bare is None else []
+    expected = requests_to_fetch([*(bare or planned), *first], page_limit=settings.api.page_limit)
+    if bare is not None:  # the run finds out, too
+        for purpose, requests in run.client.traffic.requests_by_purpose.items():
+            expected[purpose] += requests
     ids = {each.execution.execution_id for each in first}  # whose details are read once
     expected[Purpose.FIRST_FETCH] -= sum(each.reads_detail for each in planned if each.execution.execution_id in ids)
     # The export lists everything once more. An execution that is in no list any more takes a request or two.
-    expected[Purpose.LIST] = run.client.traffic.requests + 2 * absent
+    expected[Purpose.LIST] = listed + 2 * absent
     quota = run.client.quota
     to_use = expected[Purpose.LIST] + sum(requests_to_fetch(first, page_limit=settings.api.page_limit).values())
     return Plan(

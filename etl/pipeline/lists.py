@@ -195,7 +195,7 @@ async def look_up(run: Run, record: Record, execution_ids: Collection[str]) -> A
         await run.client.get(get_execution(execution_id))
         record.necessary_requests += 1
         try:
-            await run.client.get(list_call_details(execution_id, limit=1))
+            await run.client.get_detail(list_call_details(execution_id, limit=1))
         except NotFoundError:
             raise
         except SourceError:

@@ -2,10 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
+from etl.errors import SourceError
+from etl.extract.endpoints import list_call_details
 from etl.extract.plan import Planned, order_by_worth, plan_run_test, previews, requests_to_fetch, scrub
 from etl.load.layout import parse_run_path
 from etl.load.state import StoredState, load_state
@@ -86,6 +89,21 @@ def choose_previews(run: Run, planned: Iterable[Planned]) -> list[Planned]:
     first = previews(planned)
     seconds = run.client.quota.seconds_for(sum(item.estimated_calls for item in first), math.inf)
     return first if seconds is not None and seconds >= PATIENCE_SECONDS else []
+
+
+async def without_details(run: Run, planned: Sequence[Planned]) -> list[Planned] | None:
+    """What is planned, as it is fetched where the API has no details of executions; None where it has.
+
+    To find out, the first one that a run would read is requested.
+    """
+    first = next((item for item in planned if item.is_fetched and item.reads_detail), None)
+    if first:
+        with suppress(SourceError):
+            request = list_call_details(first.execution.execution_id, limit=1)
+            await run.client.get_detail(request.sent_for(first.purpose))
+    if not run.client.lacks_details:
+        return None
+    return [replace(item, reads_detail=False, is_compared=False, is_by_detail=item.may_wait) for item in planned]
 
 
 def make_plan(

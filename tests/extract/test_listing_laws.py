@@ -29,7 +29,7 @@ from etl.extract.calls import Crawl
 from etl.extract.client import Client
 from etl.extract.endpoints import Request, Slice
 from etl.extract.listing import MAX_ROUNDS, LargestPage, Listing, Pass, list_completely, read_pass
-from etl.model.records import DETAIL, RUNS, CallMetrics, DetailedCall, ExecutionBundle, ListedCall, Page
+from etl.model.records import RUNS, CallMetrics, DetailedCall, ExecutionBundle, ListedCall, Page
 from tests.bundles import planned
 from tests.extract.held import resumed, settling_of
 from tests.support import examples
@@ -624,12 +624,14 @@ class CallsClient:
         self.has_detail = has_detail
         self.has_entries = has_entries
         self.largest_page = LargestPage()
+        self.lacks_details = False
         self.asked: Counter[str] = Counter()
+
+    async def get_detail(self, _request: Request[Any]) -> Page[DetailedCall]:
+        return self.detail()
 
     async def get(self, request: Request[Any]) -> Any:
         query = dict(request.query)
-        if request.path.startswith(DETAIL):
-            return self.detail()
         if request.path == RUNS and "call_execution_id" in query:
             return self.entry(query["call_execution_id"])
         if request.path == RUNS:

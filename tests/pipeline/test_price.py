@@ -141,11 +141,11 @@ async def test_execution_with_a_numeric_eval_settles_in_two_requests_and_a_chang
 async def test_one_500_costs_a_settling_execution_a_request(
     server: Sandbox, tmp_path: Path, path: str, requests: int
 ) -> None:
-    lately = ended_lately(server)
+    ended_lately(server)
     await job.export(settings_for(server, tmp_path / "data"))
     fails = [Fault(status=500)]
     server.fault = lambda request, _nth: fails.pop() if path in request.target and fails else None
-    _planned, settled = await night(server, tmp_path, {"settle": [lately]})
+    settled = await job.export(settings_for(server, tmp_path / "data"))
     assert (settled.exit_code, settled.requests) == (0, requests)
 
 

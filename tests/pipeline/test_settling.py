@@ -138,9 +138,7 @@ async def test_detail_that_is_never_to_be_had_is_soon_asked_for_no_more(tmp_path
     world = settled_world(run_tests=1, days=1, executions=12, calls=1)
     async with Sandbox(world) as server:
         await night(server, tmp_path, FIRST_NIGHT)
-        server.fault = lambda request, _nth: (
-            Fault(status=404, body=b"<html>") if request.path.startswith(DETAIL) else None
-        )
+        server.fault = lambda request, _nth: Fault(status=502) if request.path.startswith(DETAIL) else None
         second = await job.export(settings_for(server, tmp_path / "data", api={"concurrency": 1}), clock=lambda: LATER)
     assert sum(request.path.startswith(DETAIL) for request in server.requests) == 12 + 5 * 2
     assert "the details of 10 executions could not be read" in "\n".join(second.notices)

@@ -4,7 +4,7 @@ One bad row on the server turns every page that holds it into a 500, for as long
 the bad row stands alone; that row is noted, and all others are read. Pure: every request goes through a function that it is given.
 
 Pages are powers of two that begin at a multiple of their size, so one bad row spoils one page of each size, even where the
-server cuts pages smaller than requested. A bad row costs at most ``2 * log2(limit) + 4`` requests: the spoiled pages and their
+server cuts pages smaller than requested. A bad row costs at most ``2 * log2(most) + 4`` requests: the spoiled pages and their
 other halves, one retry, its head, and where there is no head one request to see whether the list has become so short that the row
 is gone.
 

@@ -62,7 +62,7 @@ _HEAD_ROWS = 16
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[T]):
-    """What a list holds, by id. ``is_complete`` is a proof: no row that existed when the list was counted is missing."""
+    """What a list holds, by id. ``is_complete`` is a proof: no row that existed when the reading began is missing."""
 
     rows: Mapping[str, T]
     is_complete: bool

@@ -36,7 +36,7 @@ class Discovered:
     necessary_requests: int
 
 
-async def discover(client: Client, *, page_limit: int) -> Discovered:
+async def discover(client: Client, *, page_limit: int, now: datetime | None = None) -> Discovered:
     """List all run tests of the key's workspace. If the list was not proved to be complete, ``problems`` says so.
 
     Raises:
@@ -49,7 +49,7 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
     async def read(part: Slice) -> Page[RunTest]:
         return await client.get(list_run_tests(part))
 
-    begun_at = datetime.now(UTC) - CLOCKS_DIFFER
+    begun_at = (now or datetime.now(UTC)) - CLOCKS_DIFFER
 
     def newer_in(run_tests: Iterable[RunTest]) -> set[str]:
         since = begun_at + (client.traffic.clock_offset or timedelta(0))

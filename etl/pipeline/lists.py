@@ -33,7 +33,7 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
         ConfigurationError: the key sees none.
         KeyRefusedError, SourceUnavailableError: the run cannot go on.
     """
-    found = await discover(run.client, page_limit=run.settings.api.page_limit)
+    found = await discover(run.client, page_limit=run.settings.api.page_limit, now=run.clock())
     record.necessary_requests += found.necessary_requests
     for problem in found.problems:
         record.find(Kind.RUN_TESTS_UNKNOWN, "", problem)

@@ -8,8 +8,6 @@ from tests.machine.dataset import is_from_lists, is_marked
 from tests.machine.driver import History, Night
 from tests.machine.source import FINISHED
 
-READS_OF_RUN_TESTS = 2
-"""That list is read twice although it is one page; 1 as soon as it is believed at once, as the other lists are."""
 _MANY = 100
 """No list of a history has more rows."""
 
@@ -79,8 +77,7 @@ def _is_as_it_was(history: History, night: Night, execution_id: str) -> bool:
 
 def _lists_are_read_once(history: History, night: Night, lists: Counter[str]) -> None:
     for target, times in lists.items():
-        most = READS_OF_RUN_TESTS if target.startswith(RUN_TESTS) else 1
-        assert times <= most, f"L10: {times} times {target}"
+        assert times == 1, f"L10: {times} times {target}"
     names = {target for target in lists if not target.startswith(RUN_TESTS)}
     # Those that are gone, or have another name, are asked for once more.
     names = {target for target in names if not target.endswith("&page=1&limit=1")}
@@ -91,7 +88,7 @@ def assert_quiet(history: History, night: Night) -> None:
     """A night in which nothing happened: one request for each run test, and no file but its own row and notes (L10)."""
     targets = [request.target for request in night.requests]
     is_of_names = ["run_test_name" in request.query for request in night.requests]
-    most = len(night.names) + READS_OF_RUN_TESTS * night.is_all
+    most = len(night.names) + night.is_all
     assert len(targets) <= most, f"L10: a quiet night asked for {targets}"
     assert sum(is_of_names) == len(night.names)
     changed = {path for path, version in night.versions_after.items() if night.versions_before.get(path) != version}

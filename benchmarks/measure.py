@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -76,21 +77,36 @@ def configure(folder: Path, url: str, dataset: Path, *, run_tests: Sequence[str]
 @contextmanager
 def bench_server(**options: object) -> Iterator[str]:
     """A load server in its own process; gives its address."""
+    with _serving([sys.executable, "-m", "benchmarks.bench_server"], options) as url:
+        yield url
+
+
+@contextmanager
+def c_server(folder: Path, **options: object) -> Iterator[str]:
+    """The load server written in C, compiled into the folder; gives its address.
+
+    Raises:
+        SystemExit: there is no C compiler.
+    """
+    if not (compiler := shutil.which("cc")):
+        raise SystemExit("this benchmark needs a C compiler, called cc: apt install gcc")
+    program = folder / "c_server"
+    subprocess.run([compiler, "-O2", "-o", program, ROOT / "benchmarks" / "c_server.c"], check=True)
+    with _serving([str(program)], options) as url:
+        yield url
+
+
+@contextmanager
+def _serving(command: Sequence[str], options: Mapping[str, object]) -> Iterator[str]:
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not True]
     flags = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is True]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.bench_server", *arguments, *flags],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    try:
-        if process.stdout is None or not (url := process.stdout.readline().strip()):
-            raise SystemExit("the load server did not start")
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
+    with subprocess.Popen([*command, *arguments, *flags], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            if process.stdout is None or not (url := process.stdout.readline().strip()):
+                raise SystemExit("the load server did not start")
+            yield url
+        finally:
+            process.terminate()
 
 
 def stats(url: str) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""What the benchmarks measure against: the load server in C serves what the other one does, and can be exported."""
+
+import json
+import re
+import shutil
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+import etl
+from benchmarks.bench_world import World, call_id, execution_id
+from benchmarks.measure import KEYS, c_server
+from etl.settings import Settings
+
+METRICS, RUNS = "/sdk/api/v1/simulation/metrics/", "/sdk/api/v1/simulation/runs/"
+WORLD = World(executions=5, calls=3, evals=3)
+
+pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with c_server(tmp_path_factory.mktemp("server"), executions=5, calls=3, evals=3) as url:
+        yield url
+
+
+def get(url: str) -> bytes:
+    with urlopen(url) as answer:
+        return answer.read()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        f"{METRICS}?run_test_name=Load&page=1&limit=1024",
+        f"{METRICS}?run_test_name=Load&page=2&limit=2",
+        f"{RUNS}?execution_id={execution_id(4)}&page=1&limit=1024",
+        f"{RUNS}?execution_id={execution_id(4)}&page=2&limit=2",
+    ],
+)
+def test_lists_are_those_of_the_other_server(server, target):
+    assert json.loads(get(server + target)) == json.loads(WORLD.body(target))
+
+
+def test_floats_have_two_decimals(server):
+    body = get(f"{server}{METRICS}?call_execution_id={call_id(4, 2)}").decode()
+    assert {len(decimals) for decimals in re.findall(r"\.(\d+)", body)} == {2}
+
+
+def test_there_is_no_detail_of_an_execution(server):
+    with pytest.raises(HTTPError, match="404"):
+        get(f"{server}/simulate/test-executions/{execution_id(4)}/?page=1&limit=10")
+
+
+async def test_export_has_every_row(server, tmp_path):
+    keys = {"api_key": KEYS["FI_API_KEY"], "secret_key": KEYS["FI_SECRET_KEY"]}
+    values = {"run_tests": ["Load"], "api": {"base_url": server}, "destination": {"path": str(tmp_path / "data")}}
+    summary = await etl.export(Settings.model_validate(values | keys))
+    assert (summary.exit_code, summary.rows) == (0, {"executions": 5, "calls": 15, "evals": 45})
+    calls = etl.read_table(tmp_path / "data", "calls")
+    assert {*calls["call_execution_id"]} == {call_id(number, call) for number in range(5) for call in range(3)}
+    assert {*calls["execution_id"]} == {execution_id(number) for number in range(5)}

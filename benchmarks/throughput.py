@@ -1,54 +1,64 @@
-"""First exports without a limit, beside a bare client loop, a general tool and two scripts: requests, time, memory."""
+"""First exports without a limit, beside a bare client loop, a general tool and two scripts: processor time, memory, and wall time.
+
+On two servers: the product's own load server, and one in C whose answers look otherwise.
+"""
 
 import json
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
-from benchmarks.measure import Sample, bench_server, configure, exporter, middle, python, ratio, run, stats, table
+from benchmarks.measure import Sample, bench_server, c_server, configure, exporter, middle, python, ratio, run, table
 
 CONCURRENCY = 50
 CALLS_OF_AN_EXECUTION = 100
+LATENCY_MS = 20
+EXPORTER = "metrics-etl"
+FAST = "metrics-etl, uvloop"
 BARE = "bare aiohttp loop"
-OURS = {"metrics-etl": "plain", "metrics-etl, uvloop": "fast"}
-DLT = "dlt rest_api"
+GATHERED = "aiohttp gather + json_normalize"
 SEQUENTIAL = "requests + json_normalize"
-BASELINES = {
-    DLT: "baselines.dlt_rest_api",
-    SEQUENTIAL: "baselines.sequential",
-    "aiohttp gather + json_normalize": "baselines.gathered",
-}
+DLT = "dlt rest_api"
+EACH_SIZE = (BARE, GATHERED, EXPORTER)
+ONLY_SMALL = (FAST, SEQUENTIAL, DLT)
+SCRIPTS = {GATHERED: "gathered", SEQUENTIAL: "sequential", DLT: "dlt_rest_api"}
+ROUNDS = 5
+
+Server = Callable[..., AbstractContextManager[str]]
 
 
 def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     """Tables by name."""
-    few, many = (1_000, 2_000) if is_quick else (10_000, 100_000)
-    rounds = 1 if is_quick else 3
-    tables = {}
-    for calls, latency_ms in ((few, 0), (many, 0), (few, 20), (many, 20)):
-        with bench_server(
-            executions=calls // CALLS_OF_AN_EXECUTION, calls=CALLS_OF_AN_EXECUTION, latency_ms=latency_ms
-        ) as url:
-            # One call after the other would take an hour; dlt's many calls are enough to be seen once, without latency.
-            left_out = {SEQUENTIAL} if calls == many or latency_ms else set()
-            left_out |= {DLT} if calls == many and latency_ms else set()
-            samples = _rounds(folder, url, calls, rounds, left_out)
-            server_cpu = stats(url)["cpu_seconds"]
-        tables[f"throughput of {calls:,} calls at {latency_ms} ms"] = _table(samples, calls, latency_ms)
-        print(f"{calls} calls at {latency_ms} ms: the server used {server_cpu:.1f} s for all of them")
-    return tables
+    sizes, rounds = ((1_000, 2_000), 1) if is_quick else ((10_000, 50_000, 100_000), ROUNDS)
+    with_latency = sizes[1]
+    servers: dict[str, Server] = {"Python": bench_server, "C": partial(c_server, folder)}
+    rows: list[list[str]] = []
+    waits: list[list[str]] = []
+    for server, start in servers.items():
+        for calls in sizes:
+            names = (*EACH_SIZE, *ONLY_SMALL) if calls == sizes[0] else EACH_SIZE
+            rows += _rows([server, f"{calls:,}"], _rounds(folder, start, names, calls, rounds))
+        samples = _rounds(folder, start, (EXPORTER,), with_latency, rounds, latency_ms=LATENCY_MS)
+        waits.append(_wait(server, with_latency, samples[EXPORTER]))
+    header = ["server", "calls", "", "CPU s", "CPU / bare loop", "CPU / metrics-etl", "wall s", "peak MB"]
+    of_waits = ["server", "calls", "requests sent", "wall s", "least s", "wall / least"]
+    return {"throughput": table(header, rows), f"throughput at {LATENCY_MS} ms": table(of_waits, waits)}
 
 
-def _rounds(folder: Path, url: str, calls: int, rounds: int, left_out: set[str]) -> dict[str, list[Sample]]:
-    names = [BARE, *OURS, *(name for name in BASELINES if name not in left_out)]
+def _rounds(
+    folder: Path, start: Server, names: tuple[str, ...], calls: int, rounds: int, **options: int
+) -> dict[str, list[Sample]]:
+    """One process after the other, so often; all against the same server."""
     samples: dict[str, list[Sample]] = {name: [] for name in names}
-    for number in range(rounds):
-        for name in names:
-            if name == DLT and number and calls >= 100_000:
-                continue
-            sample = _run(folder, url, name)
-            if _calls(name, sample) != calls:
-                raise SystemExit(f"{name}: {_calls(name, sample)} of {calls} calls")
-            samples[name].append(sample)
+    with start(executions=calls // CALLS_OF_AN_EXECUTION, calls=CALLS_OF_AN_EXECUTION, **options) as url:
+        for _ in range(rounds):
+            for name in names:
+                sample = _run(folder, url, name)
+                if (found := _calls(name, sample)) != calls:
+                    raise SystemExit(f"{name}: {found} of {calls} calls")
+                samples[name].append(sample)
     return samples
 
 
@@ -57,49 +67,36 @@ def _run(folder: Path, url: str, name: str) -> Sample:
     shutil.rmtree(target, ignore_errors=True)
     if name == BARE:
         return run(python("plain", "baselines.bare", url, "Load"))
-    if name in BASELINES:
-        return run(python("baselines", BASELINES[name], url, "Load", target))
+    if name in SCRIPTS:
+        return run(python("baselines", f"baselines.{SCRIPTS[name]}", url, "Load", target))
     configuration = configure(folder, url, target, concurrency=CONCURRENCY)
-    return run(exporter(OURS[name], "run", "--config", configuration, "--json"))
+    return run(exporter("fast" if name == FAST else "plain", "run", "--config", configuration, "--json"))
 
 
 def _calls(name: str, sample: Sample) -> int:
-    if name in OURS:
-        summary = json.loads(sample.output)
-        if summary["requests"] != summary["necessary_requests"]:
-            raise SystemExit(f"{summary['requests']} requests, {summary['necessary_requests']} were necessary")
-        return int(summary["rows"]["calls"])
-    return int(sample.output.split()[-1])
+    is_ours = name in (EXPORTER, FAST)
+    return int(json.loads(sample.output)["rows"]["calls"] if is_ours else sample.output.split()[-1])
 
 
-def _table(samples: dict[str, list[Sample]], calls: int, latency_ms: float) -> str:
-    bare, ours = samples[BARE], samples["metrics-etl"]
-    rows = []
-    for name, own in samples.items():
-        rows.append(
-            [
-                name,
-                f"{middle(own, 'cpu_seconds'):.2f}",
-                f"{ratio(own, bare[: len(own)], 'cpu_seconds'):.2f}",
-                f"{middle(own, 'wall_seconds'):.2f}",
-                f"{ratio(own, ours[: len(own)], 'wall_seconds'):.2f}",
-                f"{middle(own, 'peak_mb'):.0f}",
-            ]
-        )
-    if latency_ms:
-        executions = calls / CALLS_OF_AN_EXECUTION
-        best = (calls + executions) * latency_ms / 1000 / CONCURRENCY
-        rows.append(
-            [
-                "requests x latency / concurrency",
-                "",
-                "",
-                f"{best:.2f}",
-                f"{best / middle(ours, 'wall_seconds'):.2f}",
-                "",
-            ]
-        )
-    return table(
-        ["", "CPU s", "CPU / bare loop", "wall s", "wall / metrics-etl", "peak MB"],
-        rows,
-    )
+def _rows(start: list[str], samples: dict[str, list[Sample]]) -> list[list[str]]:
+    return [
+        [
+            *start,
+            name,
+            f"{middle(own, 'cpu_seconds'):.2f}",
+            f"{ratio(own, samples[BARE], 'cpu_seconds'):.2f}",
+            f"{ratio(own, samples[EXPORTER], 'cpu_seconds'):.2f}",
+            f"{middle(own, 'wall_seconds'):.2f}",
+            f"{middle(own, 'peak_mb'):.0f}",
+        ]
+        for name, own in samples.items()
+    ]
+
+
+def _wait(server: str, calls: int, samples: list[Sample]) -> list[str]:
+    """Beside the least that an export can take: a request for each call and each execution, so many at a time."""
+    requests = json.loads(samples[0].output)["requests"]
+    wall_seconds = middle(samples, "wall_seconds")
+    least_seconds = (calls + calls // CALLS_OF_AN_EXECUTION) * LATENCY_MS / 1000 / CONCURRENCY
+    times = f"{wall_seconds / least_seconds:.2f}"
+    return [server, f"{calls:,}", f"{requests:,}", f"{wall_seconds:.1f}", f"{least_seconds:.1f}", times]

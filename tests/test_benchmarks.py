@@ -27,7 +27,7 @@ def server(tmp_path_factory):
 
 def get(url: str) -> bytes:
     with urlopen(url) as answer:
-        return answer.read()
+        return bytes(answer.read())
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,14 @@
-"""All measurements: ``python -m benchmarks [--quick] [NAME …]``. Prints tables; the full form also writes docs/performance.md."""
+"""All measurements: ``python -m benchmarks [--quick] [NAME …]``. Prints tables; all of them together are docs/performance.md."""
 
 import argparse
-import os
-import platform
 import sys
 import tempfile
+import time
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.measure import ROOT, publish
+from benchmarks.document import check_places, load, machine, publish
+from benchmarks.measure import ROOT
 
 MEASUREMENTS = (
     "throughput",
@@ -26,26 +26,38 @@ MEASUREMENTS = (
     "settling",
 )
 """In this order: the last one runs in this process, and each process that is started counts what this one takes as its own peak."""
+DOCUMENT = ROOT / "docs" / "performance.md"
 
 
 def main() -> None:
-    """Measure what is asked for, one thing after the other."""
+    """Measure what is asked for, one thing after the other. The document is of one commit: only all of them together write it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASUREMENTS)}; without any, all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASUREMENTS)}; writes nothing")
     parser.add_argument("--quick", action="store_true", help="small sizes, one round, scaled windows; writes nothing")
     arguments = parser.parse_args()
     if unknown := set(arguments.names).difference(MEASUREMENTS):
         parser.error(f"no measurement {', '.join(sorted(unknown))}")
-    print(f"{os.cpu_count()} processors, {platform.platform()}, Python {platform.python_version()}", file=sys.stderr)
-    for name in MEASUREMENTS:
-        if arguments.names and name not in arguments.names:
-            continue
-        with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
-            tables = import_module(f"benchmarks.{name}").measure(Path(folder), is_quick=arguments.quick)
-        for title, table in tables.items():
-            print(f"\n{title}\n\n{table}")
+    where, load_before = machine(), load()
+    tables: dict[str, str] = {}
+    for name in arguments.names or MEASUREMENTS:
+        tables |= _measure(name, is_quick=arguments.quick)
+    tables["machine"] = f"{where}; load average {load_before} before and {load()} after."
+    print(f"\n{tables['machine']}")
+    if not arguments.names:
+        check_places(DOCUMENT, tables)
         if not arguments.quick:
-            publish(ROOT / "docs" / "performance.md", tables)
+            publish(DOCUMENT, tables)
+
+
+def _measure(name: str, *, is_quick: bool) -> dict[str, str]:
+    """Tables by name, printed."""
+    begun_at = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
+        tables: dict[str, str] = import_module(f"benchmarks.{name}").measure(Path(folder), is_quick=is_quick)
+    for title, table in tables.items():
+        print(f"\n{title}\n\n{table}", flush=True)
+    print(f"{name}: {time.monotonic() - begun_at:.0f} s", file=sys.stderr)
+    return tables
 
 
 if __name__ == "__main__":

@@ -130,18 +130,3 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table; numbers to the right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
-
-
-def publish(document: Path, tables: Mapping[str, str]) -> None:
-    """Put each table between its two markers in the document.
-
-    Raises:
-        SystemExit: the document has no such markers.
-    """
-    text = document.read_text()
-    for name, content in tables.items():
-        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
-        if begin not in text or end not in text:
-            raise SystemExit(f"{document}: no place for {name}")
-        text = f"{text[: text.index(begin)]}{begin}{content}\n{text[text.index(end) :]}"
-    document.write_text(text)

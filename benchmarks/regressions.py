@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.measure import ROOT, publish, table
+from benchmarks.document import publish
+from benchmarks.measure import ROOT, table
 from etl.compare.statistics import FEWEST, Outcome, Sample, Verdict, difference
 from etl.model.metrics import Limit, Statistic
 

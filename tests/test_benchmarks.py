@@ -1,4 +1,4 @@
-"""What the benchmarks measure against: the load server in C serves what the other one does, and can be exported."""
+"""What the benchmarks measure against, and where they write: the load server in C, and the places in a document."""
 
 import json
 import re
@@ -10,17 +10,18 @@ import pytest
 
 import etl
 from benchmarks.bench_world import World, call_id, execution_id
-from benchmarks.measure import KEYS, c_server
+from benchmarks.document import check_places, publish
+from benchmarks.measure import KEYS, c_server, table
 from etl.settings import Settings
 
 METRICS, RUNS = "/sdk/api/v1/simulation/metrics/", "/sdk/api/v1/simulation/runs/"
 WORLD = World(executions=5, calls=3, evals=3)
 
-pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler")
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
+    if not shutil.which("cc"):
+        pytest.skip("there is no C compiler")
     with c_server(tmp_path_factory.mktemp("server"), executions=5, calls=3, evals=3) as url:
         yield url
 
@@ -61,3 +62,33 @@ async def test_export_has_every_row(server, tmp_path):
     calls = etl.read_table(tmp_path / "data", "calls")
     assert {*calls["call_execution_id"]} == {call_id(number, call) for number in range(5) for call in range(3)}
     assert {*calls["execution_id"]} == {execution_id(number) for number in range(5)}
+
+
+@pytest.fixture
+def document(tmp_path):
+    path = tmp_path / "figures.md"
+    path.write_text(
+        "# Figures\n\n<!-- start-up -->\nold\n<!-- end of start-up -->\n\n<!-- year -->\n<!-- end of year -->\n"
+    )
+    return path
+
+
+def test_tables_are_written_between_their_markers(document):
+    publish(document, {"year": table(["", "s"], [["quiet night", 4]])})
+    assert document.read_text() == (
+        "# Figures\n\n<!-- start-up -->\nold\n<!-- end of start-up -->\n\n"
+        "<!-- year -->\n|  | s |\n| --- | ---: |\n| quiet night | 4 |\n<!-- end of year -->\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "complaint"),
+    [
+        ({"start-up", "year", "bucket"}, "no place for bucket"),
+        ({"start-up"}, "nothing measures year"),
+    ],
+)
+def test_document_and_measurements_have_the_same_tables(document, names, complaint):
+    check_places(document, {"start-up", "year"})
+    with pytest.raises(SystemExit, match=complaint):
+        check_places(document, names)

@@ -1,5 +1,6 @@
 """What a night costs as the history grows, and what a commit costs as its part grows."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     by_part = [
         [f"{executions:,}", *_nights(folder, executions, rounds, per_day=executions, changed=1)] for executions in parts
     ]
-    header = ["plan, CPU s", "MB", "nothing new, CPU s", "MB", "changed, CPU s", "MB"]
+    header = ["plan, CPU s", "MB", "nothing new, CPU s", "MB", "requests", "changed, CPU s", "MB"]
     return {
         "growth of the history": table(["executions stored", *header], by_history),
         "growth of a part": table(["executions in it", *header], by_part),
@@ -37,14 +38,15 @@ def _nights(folder: Path, executions: int, rounds: int, *, per_day: int, changed
         run(exporter("plain", "run", "--config", configuration, "--quiet"))
         for _ in range(rounds):
             plans.append(run(exporter("plain", "plan", "--config", configuration, "--json")))
-            unchanged.append(run(exporter("plain", "run", "--config", configuration, "--quiet")))
+            unchanged.append(run(exporter("plain", "run", "--config", configuration, "--json")))
     nights: list[Sample] = []
     for number in range(rounds):
         with bench_server(**options, changed=changed, generation=number + 1) as url:
             configuration = configure(folder, url, data, concurrency=50)
             nights.append(run(exporter("plain", "run", "--config", configuration, "--quiet")))
-    return [
-        cell
-        for samples in (plans, unchanged, nights)
-        for cell in (f"{middle(samples, 'cpu_seconds'):.2f}", f"{middle(samples, 'peak_mb'):.0f}")
-    ]
+    requests = json.loads(unchanged[0].output)["requests"]
+    return [*_cells(plans), *_cells(unchanged), f"{requests:,}", *_cells(nights)]
+
+
+def _cells(samples: list[Sample]) -> list[str]:
+    return [f"{middle(samples, 'cpu_seconds'):.2f}", f"{middle(samples, 'peak_mb'):.0f}"]

@@ -18,7 +18,7 @@ MORE_WORKERS = (2, 4, 16, 64)
 
 def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     """Tables by name."""
-    executions, calls = (4, 50) if is_quick else (40, 100)
+    executions, calls = (4, 50) if is_quick else (20, 100)
     rounds = 1 if is_quick else ROUNDS
     kinds = {
         f"one process, {CONCURRENCY} requests at a time": (1, CONCURRENCY),

@@ -14,8 +14,6 @@ from typing import Any
 LATENCY, COST, START = "latency_avg_agent_latency_ms", "cost_total_cost_cents", "execution_started_at"
 PERCENTILE, PASS_RATE, MEAN_COST = "weekly p95 of latency", "pass rate by scenario", "mean cost by run test and week"
 QUERIES = (PERCENTILE, PASS_RATE, MEAN_COST)
-FLEETS = ("pandas", "dask", "spark")
-"""The first is what the others are held against; they answer the last question."""
 ENGINES = ("duckdb", "polars", "pandas", "pyarrow")
 MONTH, YEAR = "2023-02", ""
 
@@ -116,36 +114,6 @@ def in_pyarrow(query: str, path: Path) -> int:
     return len(found.group_by("scenario_name").aggregate([("passed", "mean")]))
 
 
-def in_dask(_query: str, path: Path) -> int:
-    """Its dataframes over the files of ``etl.open_table``, as in docs/engines.md; on threads of this process."""
-    import dask.dataframe as dd  # noqa: PLC0415
-    import pandas as pd  # noqa: PLC0415
-
-    import etl  # noqa: PLC0415
-
-    table, columns = etl.open_table(path, "calls"), [START, COST, "run_test"]
-    meta = table.schema.empty_table().select(columns).to_pandas(types_mapper=pd.ArrowDtype)
-    calls = dd.from_map(_frame_of, [*table.get_fragments()], columns=columns, schema=table.schema, meta=meta)
-    week = calls[START].dt.floor("D") - dd.to_timedelta(calls[START].dt.dayofweek.astype("int64"), unit="D")
-    return len(calls.assign(week=week).groupby(["run_test", "week"])[COST].mean().compute())
-
-
-def _frame_of(fragment: Any, columns: list[str], schema: Any) -> Any:
-    import pandas as pd  # noqa: PLC0415
-
-    return fragment.to_table(columns=columns, schema=schema).to_pandas(types_mapper=pd.ArrowDtype)
-
-
-def in_spark(_query: str, path: Path) -> int:
-    """SQL over the folders, in local mode."""
-    from pyspark.sql import SparkSession  # noqa: PLC0415
-
-    spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
-    spark.read.parquet(table_at(path, "calls")).createOrReplaceTempView("calls")
-    week = f"date_trunc('week', {START})"
-    return len(spark.sql(f"select run_test, {week}, avg({COST}) from calls group by run_test, {week}").collect())
-
-
 def wide(month: str, path: Path) -> int:
     """``etl.read_calls`` with a column for each eval, of a month or of everything."""
     import etl  # noqa: PLC0415
@@ -174,14 +142,11 @@ ANSWERS: dict[str, Callable[[str, Path], int]] = {
     "polars": in_polars,
     "pandas": in_pandas,
     "pyarrow": in_pyarrow,
-    "dask": in_dask,
-    "spark": in_spark,
     "etl": wide,
     "wide in pandas": wide_in_pandas,
 }
 IMPORTS = {"duckdb": ["duckdb"], "polars": ["polars"], "pandas": ["pandas", "pyarrow.parquet", "pyarrow.dataset"]}
 IMPORTS |= {"pyarrow": ["pyarrow.dataset", "pyarrow.compute"], "etl": ["etl.inspect.calls"]}
-IMPORTS |= {"dask": ["dask.dataframe", "etl.inspect.open_table"], "spark": ["pyspark.sql"]}
 IMPORTS |= {"wide in pandas": IMPORTS["pandas"]}
 
 

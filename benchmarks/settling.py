@@ -22,7 +22,7 @@ SIZES = (5, 30)
 
 def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     """Tables by name."""
-    executions = 10 if is_quick else 1_000
+    executions = 10 if is_quick else 200
     rows = [
         asyncio.run(_row(folder / f"{calls}-{way}", executions, calls, way))
         for calls in SIZES

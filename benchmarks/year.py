@@ -1,37 +1,37 @@
-"""A dataset of a year, made once: nights over it, what it takes on disk, and questions to it beside one compact file a table.
+"""A dataset of a year: nights over it, what it takes on disk, and questions to it beside one compact file a table.
 
-It is kept in the folder that ``BENCHMARKS_YEAR`` names, by default among the benchmarks' environments; remove it to make it anew.
+Made anew each time, in over two minutes; kept only if ``BENCHMARKS_YEAR`` names a folder for it.
 """
 
 import json
 import os
 import shutil
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.bench_world import World, a_year
-from benchmarks.engines import ENGINES, FLEETS, MEAN_COST, MONTH, QUERIES, YEAR
-from benchmarks.measure import ENVIRONMENTS, ROOT, Sample, bench_server, configure, exporter, middle, python, run, table
+from benchmarks.engines import ENGINES, MONTH, QUERIES, YEAR
+from benchmarks.measure import Sample, bench_server, configure, exporter, middle, python, run, table
 
 ONE_IN = 100
-READERS = ROOT / ".venv-readers" / "bin" / "python"
 FIGURES = (("cpu_seconds", 2), ("wall_seconds", 2), ("peak_mb", 0))
 
 
 def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     """Tables by name."""
-    run_tests, days, rounds = (3, 60, 1) if is_quick else (50, 365, 3)
-    kept = Path(os.environ.get("BENCHMARKS_YEAR") or ENVIRONMENTS / "year") / f"{run_tests}x{days}"
+    run_tests, days = (3, 60) if is_quick else (50, 365)
+    rounds, fewer = (1, 1) if is_quick else (5, 3)
+    kept = Path(os.environ.get("BENCHMARKS_YEAR") or folder) / f"{run_tests}x{days}"
     run(python("plain", "year_data", kept, str(run_tests), str(days)))
     return {
         "a year on disk": _sizes(kept),
         "nights of a year": _nights(folder, kept / "dataset", a_year(run_tests, days), rounds),
-        "questions to a year": _questions(kept, rounds),
-        "a year in fleets": _fleets(kept / "dataset", rounds),
-        "wide calls of a year": _wide(kept / "dataset", rounds),
+        "questions to a year": _questions(kept, fewer),
+        "wide calls of a year": _wide(kept / "dataset", fewer),
     }
 
 
@@ -90,22 +90,12 @@ def _nights(folder: Path, dataset: Path, world: World, rounds: int) -> str:
         nights.run("the lists alone: `metrics-etl plan` for an empty dataset", nights.empty, verb="plan")
         nights.note("`metrics-etl status`", "status", "--config", folder / "dataset.toml", "--json")
     nights.note("`metrics-etl verify`", "verify", "--config", folder / "dataset.toml")
-    changed: dict[str, dict[str, Any]] = {
-        "across the year": {"changed_every": ONE_IN},
-        "of the same days": {"changed": world.executions // ONE_IN},
-    }
-    for what, changes in changed.items():
-        for generation in range(1, rounds + 1):
-            nights.run(f"1% changed, {what}", dataset, **changes, generation=generation)
-            nights.run(
-                f"these calls into an empty dataset, {what}",
-                nights.empty,
-                **changes,
-                generation=generation,
-                only_changed=True,
-            )
-            shutil.rmtree(nights.empty)
-        nights.run("", dataset)
+    for generation in range(1, rounds + 1):
+        changes: dict[str, Any] = {"changed_every": ONE_IN, "generation": generation}
+        nights.run("1% changed, in every file", dataset, **changes)
+        nights.run("these calls into an empty dataset", nights.empty, **changes, only_changed=True)
+        shutil.rmtree(nights.empty)
+    nights.run("", dataset)
     return nights.table()
 
 
@@ -113,41 +103,49 @@ def _questions(kept: Path, rounds: int) -> str:
     rows = []
     for query in QUERIES:
         for engine in ENGINES:
-            (seconds, cpu, peak, count), beside = (
-                _answer(engine, query, kept / layout, rounds) for layout in ("dataset", "compact")
-            )
-            if count != beside[3]:
-                raise SystemExit(f"{engine}, {query}: {count} rows, and {beside[3]} of one file")
-            times = [f"{cpu:.2f}", f"{beside[1]:.2f}", f"{cpu / beside[1]:.1f}", f"{seconds:.2f}", f"{beside[0]:.2f}"]
-            rows.append([f"{query}, {engine}", *times, f"{seconds / beside[0]:.1f}", f"{peak:.0f}", f"{beside[2]:.0f}"])
+            ours, beside = _answers([(engine, query, kept / layout) for layout in ("dataset", "compact")], rounds)
+            if ours.rows != beside.rows:
+                raise SystemExit(f"{engine}, {query}: {ours.rows} rows, and {beside.rows} of one file")
+            cells = [
+                f"{ours.cpu_seconds:.2f}",
+                f"{beside.cpu_seconds:.2f}",
+                f"{ours.cpu_seconds / beside.cpu_seconds:.1f}",
+            ]
+            cells += [f"{ours.seconds:.2f}", f"{beside.seconds:.2f}", f"{ours.seconds / beside.seconds:.1f}"]
+            rows.append([f"{query}, {engine}", *cells, f"{ours.peak_mb:.0f}", f"{beside.peak_mb:.0f}"])
     header = ["", "CPU s", "one file", "ratio", "wall s", "one file", "ratio", "peak MB", "one file"]
     return table(header, rows)
-
-
-def _fleets(dataset: Path, rounds: int) -> str:
-    answers = {engine: _answer(engine, MEAN_COST, dataset, rounds, READERS) for engine in FLEETS}
-    if len({count for *_, count in answers.values()}) > 1:
-        raise SystemExit(f"{answers}")
-    alone = answers["pandas"][0]
-    rows = [[f"{MEAN_COST}, {name}", f"{each[0]:.1f}", f"{each[0] / alone:.1f}"] for name, each in answers.items()]
-    return table(["", "wall s", "times pandas"], rows)
 
 
 def _wide(dataset: Path, rounds: int) -> str:
     ways = {'`etl.read_calls(evals="wide")`': "etl", "pandas alone: `read_parquet`, `pivot`, `merge`": "wide in pandas"}
     rows = []
-    for scope, month in (("a month", MONTH), ("the year", YEAR)):
-        for name, engine in ways.items():
-            seconds, cpu, peak, count = _answer(engine, month, dataset, rounds)
-            rows.append([f"{name}, {scope}", f"{count:,}", f"{cpu:.2f}", f"{seconds:.2f}", f"{peak:.0f}"])
+    for scope, month, often in (("a month", MONTH, rounds), ("the year", YEAR, 1)):
+        answers = _answers([(engine, month, dataset) for engine in ways.values()], often)
+        for name, each in zip(ways, answers, strict=True):
+            cells = [f"{each.rows:,}", f"{each.cpu_seconds:.2f}", f"{each.seconds:.2f}", f"{each.peak_mb:.0f}"]
+            rows.append([f"{name}, {scope}", *cells])
     return table(["", "rows", "CPU s", "wall s", "peak MB"], rows)
 
 
-def _answer(
-    engine: str, query: str, path: Path, rounds: int, interpreter: Path = Path(sys.executable)
-) -> tuple[float, float, float, int]:
-    """Wall seconds and processor seconds of the answer alone, the peak of its process, and its rows."""
-    samples = [run([interpreter, "-m", "benchmarks.engines", engine, query, path]) for _ in range(rounds)]
+@dataclass(frozen=True)
+class _Answer:
+    """Medians of what the answer alone took, of the peak of its process, and how many rows it has."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+    rows: int
+
+
+def _answers(questions: Sequence[tuple[str, str, Path]], rounds: int) -> list[_Answer]:
+    """Each question is an engine, a query and the dataset; they are asked in turns."""
+    command = (sys.executable, "-m", "benchmarks.engines")
+    samples = [[run([*command, *question]) for question in questions] for _ in range(rounds)]
+    return [_answer(own) for own in zip(*samples, strict=True)]
+
+
+def _answer(samples: Sequence[Sample]) -> _Answer:
     told = [json.loads(sample.output) for sample in samples]
-    seconds, cpu = (median(each[name] for each in told) for name in ("seconds", "cpu_seconds"))
-    return seconds, cpu, middle(samples, "peak_mb"), told[0]["rows"]
+    seconds, cpu_seconds = (median(each[name] for each in told) for name in ("seconds", "cpu_seconds"))
+    return _Answer(seconds, cpu_seconds, middle(samples, "peak_mb"), told[0]["rows"])

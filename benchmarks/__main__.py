@@ -25,7 +25,6 @@ MEASUREMENTS = (
     "lists",
     "settling",
 )
-"""In this order: the last one runs in this process, and each process that is started counts what this one takes as its own peak."""
 DOCUMENT = ROOT / "docs" / "performance.md"
 
 

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,21 +35,13 @@ def run(command: Sequence[str | Path]) -> Sample:
     Raises:
         SystemExit: it failed; with its last words.
     """
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        started_at = time.monotonic()
-        process = subprocess.Popen(
-            [str(part) for part in command], stdout=output, stderr=errors, env={**os.environ, **KEYS}, cwd=ROOT
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        wall_seconds = time.monotonic() - started_at
-        process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        errors.seek(0)
-        if process.returncode:
-            raise SystemExit(f"{command}: exit {process.returncode}\n{errors.read().decode()[-2000:]}")
-        return Sample(
-            usage.ru_utime + usage.ru_stime, wall_seconds, usage.ru_maxrss * 1024 / 1e6, output.read().decode()
-        )
+    with tempfile.NamedTemporaryFile() as figures:
+        launched = [sys.executable, "-m", "benchmarks.launch", figures.name, *map(str, command)]
+        environment = {**os.environ, **KEYS}
+        finished = subprocess.run(launched, check=False, capture_output=True, text=True, env=environment, cwd=ROOT)
+        if finished.returncode:
+            raise SystemExit(f"{command}: exit {finished.returncode}\n{finished.stderr[-2000:]}")
+        return Sample(**json.load(figures), output=finished.stdout)
 
 
 def exporter(environment: str, *arguments: str | Path) -> list[str | Path]:

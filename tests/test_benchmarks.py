@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -11,7 +12,7 @@ import pytest
 import etl
 from benchmarks.bench_world import World, call_id, execution_id
 from benchmarks.document import check_places, publish
-from benchmarks.measure import KEYS, c_server, table
+from benchmarks.measure import KEYS, c_server, run, table
 from etl.settings import Settings
 
 METRICS, RUNS = "/sdk/api/v1/simulation/metrics/", "/sdk/api/v1/simulation/runs/"
@@ -62,6 +63,18 @@ async def test_export_has_every_row(server, tmp_path):
     calls = etl.read_table(tmp_path / "data", "calls")
     assert {*calls["call_execution_id"]} == {call_id(number, call) for number in range(5) for call in range(3)}
     assert {*calls["execution_id"]} == {execution_id(number) for number in range(5)}
+
+
+def test_peak_is_that_of_the_process_alone():
+    memory = bytearray(b"1") * 200_000_000
+    sample = run([sys.executable, "-c", "print('done')"])
+    assert (sample.output, len(memory)) == ("done\n", 200_000_000)
+    assert 0 < sample.peak_mb < 60
+
+
+def test_process_that_fails_ends_the_measurement():
+    with pytest.raises(SystemExit, match="exit 1\nno such day"):
+        run([sys.executable, "-c", "raise SystemExit('no such day')"])
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A first export by the workers of a Dask cluster, against one process: throughput, overhead, and what more workers would bring."""
+"""A first export by the workers of a Dask cluster, against one process."""
 
 import re
 import subprocess
@@ -13,7 +13,6 @@ from benchmarks.measure import ENVIRONMENTS, KEYS, ROOT, Sample, bench_server, c
 ROUNDS = 3
 LATENCY_MS = 50
 CONCURRENCY = 4
-MORE_WORKERS = (2, 4, 16, 64)
 
 
 def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
@@ -26,15 +25,12 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
         f"one process, {2 * CONCURRENCY} at a time": (1, 2 * CONCURRENCY),
     }
     samples: dict[str, list[Sample]] = {name: [] for name in kinds}
-    costs = []
     with cluster(folder, 2) as address:
         for round_ in range(rounds):
             with bench_server(executions=executions, calls=calls, latency_ms=LATENCY_MS) as url:
                 for name, (workers, concurrency) in kinds.items():
                     data = folder / f"{round_}-{name}"
                     samples[name].append(_export(folder, url, data, concurrency, address if workers > 1 else None))
-            with bench_server(executions=5 * executions, calls=calls) as url:  # as fast as it goes
-                costs.append(_export(folder, url, folder / f"{round_}-fast", 32, address).cpu_seconds)
     seconds = {name: median(each.wall_seconds for each in found) for name, found in samples.items()}
     one, two, wide = seconds.values()
     rows = [
@@ -42,24 +38,7 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
         for name in kinds
     ]
     rows[1][-1] += f" ({two / wide:.2f} times the time of as many requests in one process)"
-    start = median(each.cpu_seconds for each in samples[list(kinds)[1]])
-    per_call = (median(costs) - start) / (4 * executions * calls)
-    return {
-        "dask": table(["", "wall s", "calls / s", "times the first"], rows),
-        "more-workers": _more_workers(CONCURRENCY / LATENCY_MS * 1000, per_call),
-    }
-
-
-def _more_workers(of_a_worker: float, driver_seconds_per_call: float) -> str:
-    """What more workers would bring: each waits for its answers, until the driver cannot commit what they bring."""
-    most = 1 / driver_seconds_per_call
-    rows = []
-    for workers in MORE_WORKERS:
-        for times in (1, 8):
-            asked = workers * times * of_a_worker
-            limit = "the driver" if asked > most else "the latency"
-            rows.append([f"{workers}", f"{times * CONCURRENCY}", f"{min(asked, most):,.0f}", limit])
-    return table(["workers", "requests at a time, each", "calls / s", "bound by"], rows)
+    return {"dask": table(["", "wall s", "calls / s", "times the first"], rows)}
 
 
 def _export(folder: Path, url: str, data: Path, concurrency: int, address: str | None) -> Sample:

@@ -25,7 +25,7 @@ WAYS: dict[str, dict[str, Any]] = {"calls alone": {"settle_by": "refetch"}, "lis
 
 def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     """Tables by name."""
-    executions, calls = (50, 8) if is_quick else (150, 40)
+    executions, calls = (50, 8) if is_quick else (130, 40)
     world = world_of(executions, calls, days=50)
     rows = []
     for limit in [1_000, None] if is_quick else LIMITS:

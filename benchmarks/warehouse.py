@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from benchmarks.bench_world import World
 from benchmarks.measure import Sample, bench_server, configure, middle, python, ratio, run, table
+from benchmarks.year_data import make_dataset
 from tests.warehouses import postgresql
 
 COMMAND = Path(sys.executable).with_name("metrics-etl")
@@ -26,7 +28,8 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     with postgresql() as url:
         samples: dict[tuple[str, str, str], list[Sample]] = {}
         before, after, changed = _datasets(folder, executions)
-        large = _export(folder, "large", executions * 10)
+        large = folder / "large"
+        make_dataset(large, World(executions=executions * 10, calls=CALLS, evals=EVALS))
         for number in range(rounds):
             for engine in ("DuckDB", "PostgreSQL"):
                 place = (

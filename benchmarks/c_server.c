@@ -3,8 +3,8 @@
  *     c_server [--port=0] [--executions=100] [--calls=100] [--evals=1] [--per-day=10] [--latency-ms=0]
  *
  * Listens on loopback, prints its address, and serves until it is killed. Ids, lists and envelopes are those of
- * bench_world.py, with one run test, "Load". Two things differ: every number that is not an integer has two decimals
- * (8.50), and there is no detail of an execution: that path gets an HTML 404, as one that the server does not know.
+ * bench_world.py, with one run test, "Load". Every number that is not an integer has two decimals (8.50). What it does
+ * not have, such as the detail of an execution, gets an HTML 404, as from a server that does not know the path.
  * It checks no key, and expects GET requests without bodies, one at a time on each connection.
  */
 #define _GNU_SOURCE
@@ -168,7 +168,7 @@ static int add_result(const char *target)
     const char *name = parameter(target, "run_test_name");
     const char *page = parameter(target, "page"), *limit = parameter(target, "limit");
     long number = execution ? (long)number_of(execution) : -1;
-    long which = page ? atol(page) : 1, rows = limit && atol(limit) > 0 ? atol(limit) : 10;
+    long which = page && atol(page) > 0 ? atol(page) : 1, rows = limit && atol(limit) > 0 ? atol(limit) : 10;
     if (STARTS_WITH(target, METRICS) && call) {
         long of = (long)(number_of(call) >> CALL_BITS) - 1, index = (long)(number_of(call) & LOW(CALL_BITS));
         if (of < 0 || of >= executions || index >= calls) return 0;

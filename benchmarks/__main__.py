@@ -1,9 +1,9 @@
 """All measurements: ``python -m benchmarks [--quick] [NAME …]``. Prints tables; all of them together are docs/performance.md."""
 
 import argparse
+import os
 import sys
 import tempfile
-import time
 from importlib import import_module
 from pathlib import Path
 
@@ -50,12 +50,13 @@ def main() -> None:
 
 def _measure(name: str, *, is_quick: bool) -> dict[str, str]:
     """Tables by name, printed."""
-    begun_at = time.monotonic()
+    begun = os.times()
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
         tables: dict[str, str] = import_module(f"benchmarks.{name}").measure(Path(folder), is_quick=is_quick)
     for title, table in tables.items():
         print(f"\n{title}\n\n{table}", flush=True)
-    print(f"{name}: {time.monotonic() - begun_at:.0f} s", file=sys.stderr)
+    *busy, elapsed = (now - before for now, before in zip(os.times(), begun, strict=True))
+    print(f"{name}: {elapsed:.0f} s, {sum(busy):.0f} s of processors", file=sys.stderr)
     return tables
 
 

@@ -17,22 +17,26 @@ from etl.errors import EXIT_MEANINGS, ExitCode
 from etl.version import __version__
 
 
-class _PlainFlags:
-    """Help shows no type beside an option that takes no value."""
+class _Panels:
+    """Help as plain text, options and commands under the headings that they name."""
 
-    def get_params(self, ctx: Any) -> Any:
-        parameters: Any = super().get_params(ctx)  # type: ignore[misc]
-        for parameter in parameters:
-            if getattr(parameter, "is_flag", False):
-                parameter.metavar = ""
-        return parameters
+    def format_options(self: Any, ctx: Any, formatter: Any) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for each in self.get_params(ctx):
+            default = "Arguments" if each.param_type_name == "argument" else "Options"
+            panels.setdefault(getattr(each, "rich_help_panel", None) or default, []).append(each.get_help_record(ctx))
+        for name, command in getattr(self, "commands", {}).items():
+            panels.setdefault(command.rich_help_panel, []).append((name, command.help.partition("\n\n")[0]))
+        for panel, records in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(records)
 
 
-class _Command(_PlainFlags, TyperCommand):
+class _Command(_Panels, TyperCommand):
     pass
 
 
-class _Group(_PlainFlags, TyperGroup):
+class _Group(_Panels, TyperGroup):
     pass
 
 
@@ -46,9 +50,9 @@ app = typer.Typer(
     name="metrics-etl",
     help="Export Future AGI simulation metrics to a partitioned Parquet dataset.",
     epilog=f"Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in EXIT_MEANINGS.items())}.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 for panel, commands in {
@@ -61,8 +65,20 @@ for panel, commands in {
         app.command(cls=_Command, rich_help_panel=panel, help=_help(command))(command)
 
 
-@app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:  # noqa: D103, FBT002
-    if version:
+def _print_version(is_given: bool) -> None:  # noqa: FBT001 as typer calls it
+    if is_given:
         print_result(__version__)
         end(ExitCode.COMPLETE)
+
+
+# Eager: before any other option is read, for which typer imports pydantic.
+_Version = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def root(context: typer.Context, *, version: _Version = False) -> None:  # noqa: D103, ARG001 its callback has printed it
+    if context.invoked_subcommand is None:
+        print_result(context.get_help())
+        end(ExitCode.CONFIGURATION)

@@ -3,21 +3,17 @@
 Whatever came from outside (names, paths, texts of the API, of files) is printed with its control characters escaped.
 """
 
-import json
 import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
-
 from etl.model.wording import CONTROL, shown
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
     from etl.extract.endpoints import Purpose
 
 _LABEL_WIDTH = 11
@@ -26,8 +22,10 @@ _STYLES = dict.fromkeys(("problem", "finding"), "bold red")
 _NOT_IN_JSON = re.compile(f"(?!\n){CONTROL.pattern}")  # as JSON escapes it: the value stays the same
 
 
-def stdout_console() -> Console:
+def stdout_console() -> "Console":
     """Standard output. When it is not a terminal, lines may be longer, for files and other programs."""
+    from rich.console import Console
+
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE)
 
 
@@ -43,6 +41,8 @@ def print_result(text: str) -> None:
 
 def print_line(label: str, text: str, *, style: str = "") -> None:
     """One line: a label, in a ``style``, and a text; to stdout."""
+    from rich.markup import escape
+
     style = style or _STYLES.get(label, "")
     styled = f"[{style}]{label}[/]" if style else label
     padding = " " * (_LABEL_WIDTH - len(label))
@@ -56,6 +56,10 @@ def by_purpose(requests: "Mapping[Purpose, int]") -> str:
 
 def as_json(document: object, *, indent: int | None = None, is_ascii: bool = False) -> str:
     """The document as JSON, with every control character escaped."""
+    import json
+
+    import msgspec
+
     text = json.dumps(msgspec.to_builtins(document), indent=indent, ensure_ascii=is_ascii)
     return _NOT_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
@@ -71,12 +75,15 @@ def print_rate_limit_wait(seconds: float) -> None:
 
 
 def print_table(
-    titles: Sequence[str], rows: Iterable[Sequence[str | int | Text]], *, words: Collection[str] = ()
+    titles: Sequence[str], rows: Iterable[Sequence["str | int | Text"]], *, words: Collection[str] = ()
 ) -> None:
     """A table: first a column of names, one line each, then columns at the right, but those of ``words`` are folded; to stdout.
 
     A name too long to leave room for the others is cut here, and whole in the JSON.
     """
+    from rich.table import Table
+    from rich.text import Text
+
     console = stdout_console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:

@@ -3,7 +3,6 @@
 A program that imports the library keeps its own.
 """
 
-import asyncio
 import errno
 import gc
 import io
@@ -11,9 +10,7 @@ import os
 import resource
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
@@ -23,6 +20,8 @@ from etl.cli.console import print_message
 from etl.errors import ExitCode, ExporterError, InterruptedRunError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from _typeshed import ReadableBuffer
 
 T = TypeVar("T")
@@ -96,6 +95,8 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
     Objects from the imports live as long as the process, so the garbage collector no longer scans them, not even at exit.
     """
+    import asyncio
+
     gc.freeze()
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with suppress(ImportError):
@@ -107,6 +108,8 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 @contextmanager
 def stop_on_signals() -> Iterator["asyncio.Future[InterruptedRunError]"]:
     """A future that SIGINT or SIGTERM sets; a second signal ends the process at once, as a crash would."""
+    import asyncio
+
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[InterruptedRunError] = loop.create_future()
 
@@ -133,6 +136,8 @@ def stop_on_signals() -> Iterator["asyncio.Future[InterruptedRunError]"]:
 
 def hearing_signals(work: Callable[[], T]) -> T:
     """Do blocking work in a thread, so that Ctrl-C works at once, whatever a driver waits for."""
+    from concurrent.futures import ThreadPoolExecutor, wait
+
     with ThreadPoolExecutor(1) as executor:
         future = executor.submit(work)
         while not future.done():
@@ -150,6 +155,8 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
     except ExporterError as error:
         message, exit_code = str(error), error.exit_code
     except Exception as error:  # noqa: BLE001 the last line of defence: users get one line, not a traceback
+        import traceback
+
         where = (
             traceback.format_exc().rstrip() if verbose else f"{type(error).__name__}: {error} (--verbose shows where)"
         )

@@ -1,6 +1,5 @@
 """``sandbox`` and ``demo``: try the exporter without a key."""
 
-import asyncio
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -40,6 +39,7 @@ def sandbox(  # noqa: PLR0913 one parameter for each option of the command
     Example: metrics-etl sandbox --rate-limit 100 --faults 0.02
     """
     with report_errors(verbose=False):
+        import asyncio
         import random
 
         from etl.sandbox import Sandbox, random_faults, settled_world
@@ -77,6 +77,8 @@ def demo(
 
 async def _serve(server: "Sandbox", *, port: int) -> None:
     """Print the settings for an export to stdout, and what runs to stderr; serve until a signal or a cancellation."""
+    import asyncio
+
     from etl.sandbox import API_KEY, SECRET_KEY
 
     try:

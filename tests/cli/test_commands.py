@@ -53,3 +53,9 @@ def test_help_explains_each_option_and_shows_what_it_takes(name: str) -> None:
     for option in shown_options(name):
         assert option.help.endswith("."), option.name
         assert option.metavar or option.is_flag, option.name
+
+
+def test_without_a_command_its_help_is_the_result_and_the_exit_code_says_that_something_is_missing() -> None:
+    ended = CliRunner().invoke(app, [])
+    assert (ended.exit_code, ended.stderr) == (2, "")
+    assert ended.stdout == CliRunner().invoke(app, ["--help"]).stdout

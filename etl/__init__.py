@@ -5,6 +5,7 @@
 >>> calls = etl.read_calls("data", run_tests=["My Agent Test"], since="2026-11-01", evals="wide")
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from etl.errors import (
@@ -26,16 +27,12 @@ if TYPE_CHECKING:
     from etl.settings import Settings
 
 _LAZY = {
-    "Plan": "etl.pipeline.job",
-    "RunTestSummary": "etl.pipeline.summary",
-    "Settings": "etl.settings",
-    "Summary": "etl.pipeline.summary",
-    "describe": "etl.inspect.tables",
-    "export": "etl.pipeline.job",
-    "open_table": "etl.inspect.open_table",
-    "plan": "etl.pipeline.job",
-    "read_calls": "etl.inspect.calls",
-    "read_table": "etl.inspect.tables",
+    "etl.inspect.calls": ("read_calls",),
+    "etl.inspect.open_table": ("open_table",),
+    "etl.inspect.tables": ("describe", "read_table"),
+    "etl.pipeline.job": ("Plan", "export", "plan"),
+    "etl.pipeline.summary": ("RunTestSummary", "Summary"),
+    "etl.settings": ("Settings",),
 }
 
 __all__ = [
@@ -61,10 +58,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # pandas and pyarrow take half a second to import: a command that prints help or a version should not wait for them.
-    if name in _LAZY:
-        from importlib import import_module  # noqa: PLC0415
-
-        return getattr(import_module(_LAZY[name]), name)
+    for module, names in _LAZY.items():
+        if name in names:
+            return getattr(import_module(module), name)
     raise AttributeError(f"module 'etl' has no attribute {name!r}")
 
 

@@ -54,7 +54,7 @@ def a_dataset(root, *, compression="zstd"):
 def write(root, table, *rows, key=KEY, date=DAY):
     """Make these the rows of one partition."""
     declared = schema.TABLES[table]
-    a_dataset(root).write(declared, Part(key, place(date)), table_of(declared, rows))
+    a_dataset(root).write(declared, Part(key, place(date)), table_of(declared, rows) if rows else declared.no_rows)
 
 
 def stored_in(dataset, *, set_aside=False):

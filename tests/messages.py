@@ -22,7 +22,7 @@ def messages() -> Iterator[tuple[str, str]]:
     for kind in Kind:
         yield f"{kind} ({kind.severity})", f"{kind.meaning}. next: {kind.next_step}"
     for command in app.registered_commands:
-        yield f"{command.callback.__name__} --help", str(command.help)  # type: ignore[union-attr]
+        yield f"{command.callback.__name__} --help", str(command.callback.__doc__)  # type: ignore[union-attr]
     for path in modules():
         name = path.relative_to(ROOT / "etl").as_posix()
         if not name.startswith(_NOT_SHOWN):

@@ -156,7 +156,7 @@ def _command(name: str, command: Any) -> Iterator[str]:
     *paragraphs, example = command.help.split("\n\n")
     yield from (f"## {name}", "")
     for paragraph in paragraphs:
-        yield from (paragraph, "")
+        yield from (" ".join(paragraph.split()), "")
     yield from ("```sh", example.removeprefix("Example: "), "```", "")
     shown = [parameter for parameter in command.params if not parameter.hidden]
     for group in sorted({parameter.rich_help_panel or "" for parameter in shown}, key=_GROUPS.index):

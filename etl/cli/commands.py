@@ -4,7 +4,6 @@ Results go to stdout, messages and progress to stderr. Commands import heavy mod
 quick.
 """
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -40,11 +39,6 @@ class _Group(_Panels, TyperGroup):
     pass
 
 
-def _help(command: Callable[..., None]) -> str:
-    """Its docstring, each paragraph in one line: a terminal wraps it where it ends."""
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (command.__doc__ or "").strip().split("\n\n"))
-
-
 app = typer.Typer(
     cls=_Group,
     name="metrics-etl",
@@ -62,7 +56,7 @@ for panel, commands in {
     "Try it": (sandbox.demo, sandbox.sandbox),
 }.items():
     for command in commands:
-        app.command(cls=_Command, rich_help_panel=panel, help=_help(command))(command)
+        app.command(cls=_Command, rich_help_panel=panel)(command)
 
 
 def _print_version(is_given: bool) -> None:  # noqa: FBT001 as typer calls it

@@ -1,10 +1,12 @@
-"""The one place that prints: messages, results, labelled lines, JSON, and names, durations and prices as text.
+"""The one place that prints: messages, results, labelled lines, findings, JSON, and names, durations and prices as text.
 
 Whatever came from outside (names, paths, texts of the API, of files) is printed with its control characters escaped.
 """
 
+import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from etl.extract.endpoints import Purpose
+    from etl.model.findings import Finding
 
 _LABEL_WIDTH = 11
 _WIDE = 160
@@ -56,8 +59,6 @@ def by_purpose(requests: "Mapping[Purpose, int]") -> str:
 
 def as_json(document: object, *, indent: int | None = None, is_ascii: bool = False) -> str:
     """The document as JSON, with every control character escaped."""
-    import json
-
     import msgspec
 
     text = json.dumps(msgspec.to_builtins(document), indent=indent, ensure_ascii=is_ascii)
@@ -98,6 +99,25 @@ def print_table(
         texts = (f"{cell:,}" if isinstance(cell, int) else cell for cell in cells)
         table.add_row(Text(shown(str(name))), *(Text(text) if isinstance(text, str) else text for text in texts))
     console.print(table)
+
+
+def print_alarms(findings: Sequence["Finding"], *, has_next_step: bool = True) -> None:
+    """The first alarm of each kind with how many there are, and the next step of the gravest."""
+    from etl.model.findings import alarms, gravest
+
+    counts = Counter(finding.kind for finding in alarms(findings))
+    for kind, count in counts.items():
+        finding = next(each for each in findings if each.kind is kind)
+        print_line("problem", f"{finding} (and {count - 1:,} more)" if count > 1 else str(finding))
+    if has_next_step and (first := gravest(findings)):
+        print_line("next", first.next_step)
+
+
+def print_notices(findings: Sequence["Finding"]) -> None:
+    """What is worth knowing."""
+    for finding in findings:
+        if not finding.is_alarm:
+            print_line("notice", str(finding))
 
 
 def duration(seconds: float) -> str:

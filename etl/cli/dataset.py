@@ -9,7 +9,7 @@ import typer
 from etl.cli.console import print_json, print_message, print_rate_limit_wait, print_result
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
 from etl.cli.process import end, hearing_signals, report_errors, run_async
-from etl.errors import ConfigurationError, ExitCode
+from etl.errors import ConfigurationError, DestinationError, ExitCode
 from etl.model.locations import QueryEngineName
 from etl.model.wording import nearest
 
@@ -48,11 +48,16 @@ def status(
     with report_errors(verbose=verbose):
         from etl.cli.show_dataset import print_status
         from etl.inspect.verdict import judge
-        from etl.pipeline.preflight import problems_here
+        from etl.settings import Settings
 
         settings, configured = open_settings(config)
-        _, dataset_status = read_dataset(settings, configured)
-        problems_now = problems_here(config)
+        files, dataset_status = read_dataset(settings, configured)
+        problems_now: list[str] = []  # as far as reading tells at once: without the API, the keys or the rows
+        try:
+            Settings.load(config, needs_keys=False)
+            files.examine()
+        except (ConfigurationError, DestinationError) as error:
+            problems_now = str(error).split("\n")
         would_fail = configured is not None and bool(problems_now)
         verdict = judge(dataset_status, max_age_hours=max_age_hours, would_fail=would_fail)
         if as_json:

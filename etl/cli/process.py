@@ -10,11 +10,10 @@ import os
 import resource
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
-
-import typer
 
 from etl.cli.console import print_message
 from etl.errors import ExitCode, ExporterError, InterruptedRunError
@@ -76,13 +75,15 @@ def _stdout_failure() -> str | None:
 def prepare() -> None:
     """Tune what must be set before heavy imports."""
     # Less often than by default: imports make hardly any garbage, and what a run creates lives until its commit.
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(200_000, 20, 20)
     # The system's allocator returns freed memory, Arrow's own keeps it. pyarrow reads the variable when it is imported.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     # numpy would start a thread per processor for matrix products, which nothing here computes.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # deltalake and obstore start several for each processor, and stand still where a container has not so many.
     os.environ.setdefault("TOKIO_WORKER_THREADS", "2")
+    # pydantic would look for plugins in the metadata of every package that is installed.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
     # Shells and launchd begin with few, and let every process have more.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < _OPEN_FILES:
@@ -150,13 +151,9 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
     """End the command with a line for each mistake on stderr and the documented exit code, whatever is raised in the block."""
     try:
         yield
-    except (typer.Exit, typer.Abort):
-        raise
     except ExporterError as error:
         message, exit_code = str(error), error.exit_code
     except Exception as error:  # noqa: BLE001 the last line of defence: users get one line, not a traceback
-        import traceback
-
         where = (
             traceback.format_exc().rstrip() if verbose else f"{type(error).__name__}: {error} (--verbose shows where)"
         )
@@ -166,12 +163,13 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
 
     for line in [message] if exit_code is ExitCode.BUG else message.split("\n"):
         print_message(f"error: {line}")
-    raise typer.Exit(exit_code)
+    raise SystemExit(exit_code)
 
 
 def end(exit_code: ExitCode, *, is_all_printed: bool = True) -> NoReturn:
     """End the command. ``is_all_printed``: its whole result is what it printed, so without that it has failed."""
+    gc.freeze()  # else the interpreter, as it ends, looks for garbage in all that was imported
     if failure := _stdout_failure():
         print_message(f"error: cannot write to stdout: {failure}: the output is incomplete")
         exit_code = exit_code or (ExitCode.DESTINATION_FAILED if is_all_printed else ExitCode.COMPLETE)
-    raise typer.Exit(exit_code)
+    raise SystemExit(exit_code)

@@ -127,7 +127,7 @@ def _print_end(summary: "Summary", settings: "Settings", *, as_json: bool, quiet
         if summary.exit_code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
             print_result("")
             print_how_to_open(summary.dataset, settings.destination.options)
-    if quiet:
+    if quiet and summary.problems:
         notify = make_notify(settings.log, verbose=False)
         for problem in summary.problems:
             if is_json_log:

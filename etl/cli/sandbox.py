@@ -39,7 +39,6 @@ def sandbox(  # noqa: PLR0913 one parameter for each option of the command
     Example: metrics-etl sandbox --rate-limit 100 --faults 0.02
     """
     with report_errors(verbose=False):
-        import asyncio
         import random
 
         from etl.sandbox import Sandbox, random_faults, settled_world
@@ -52,7 +51,7 @@ def sandbox(  # noqa: PLR0913 one parameter for each option of the command
             latency_seconds=latency_ms / 1000,
             fault=random_faults(rng, faults) if faults else None,
         )
-        asyncio.run(_serve(server, port=port))
+        run_async(_serve(server, port=port))
 
 
 def demo(
@@ -77,8 +76,6 @@ def demo(
 
 async def _serve(server: "Sandbox", *, port: int) -> None:
     """Print the settings for an export to stdout, and what runs to stderr; serve until a signal or a cancellation."""
-    import asyncio
-
     from etl.sandbox import API_KEY, SECRET_KEY
 
     try:
@@ -90,6 +87,6 @@ async def _serve(server: "Sandbox", *, port: int) -> None:
                 print_message(
                     f"a simulated API runs at {server.base_url} until you press Ctrl-C; use the lines above in another terminal"
                 )
-                await asyncio.wait([stop])
+                await stop
     except OSError as exc:
         raise ConfigurationError(f"--port {port}: {exc.strerror}: choose another, or 0 for a free one") from None

@@ -4,8 +4,7 @@ import re
 
 from rich.text import Text
 
-from etl.cli.console import print_line, print_table, stdout_console
-from etl.cli.show_run import print_alarms
+from etl.cli.console import print_alarms, print_line, print_table, stdout_console
 from etl.compare.comparison import ComparisonReport, Row, change_texts, value_text
 from etl.compare.selection import Selection
 from etl.compare.statistics import Outcome, Verdict

@@ -2,26 +2,27 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from etl.cli.console import duration, print_line, print_result, print_table, stdout_console
-from etl.cli.show_run import print_alarms, print_notices
-from etl.inspect.reconcile import SKIPPED_MEANINGS, Reconciliation
-from etl.inspect.status import RunStatus, Status
-from etl.inspect.status_run_tests import RunTestStatus
+from etl.cli.console import duration, print_alarms, print_line, print_notices, print_result, print_table, stdout_console
 from etl.inspect.verdict import Verdict, ago
-from etl.inspect.verify import Report
-from etl.inspect.verify_warehouse import WarehouseReport
 from etl.load.layout import QUARANTINE
 from etl.model.findings import Finding
 from etl.model.wording import counted, first_few, shown
-from etl.transform.aggregates import CAUSE_MEANINGS, Cause
+
+if TYPE_CHECKING:
+    from etl.inspect.reconcile import Reconciliation
+    from etl.inspect.status import RunStatus, Status
+    from etl.inspect.status_run_tests import RunTestStatus
+    from etl.inspect.verify import Report
+    from etl.inspect.verify_warehouse import WarehouseReport
 
 _SHOWN_STATES = ("waiting", "listed", "settling", "incomplete", "deleted")
 
 
-def print_status(status: Status, verdict: Verdict, problems_now: Sequence[str]) -> None:
+def print_status(status: "Status", verdict: Verdict, problems_now: Sequence[str]) -> None:
     """One screen of 80 columns: the verdict, what is missing, tables, last runs, what to type next; to stdout.
 
     ``problems_now`` would end an export that began now.
@@ -51,7 +52,7 @@ def print_status(status: Status, verdict: Verdict, problems_now: Sequence[str]) 
     print_line("next", verdict.next_step)
 
 
-def _print_problems(status: Status, problems_now: Sequence[str]) -> None:
+def _print_problems(status: "Status", problems_now: Sequence[str]) -> None:
     told = {*map(str, status.findings)}
     message = status.runs[0].message if status.runs else None
     lines = [f"in the last run: {line}" for line in (message or "").splitlines() if line not in told]
@@ -66,7 +67,7 @@ def _print_problems(status: Status, problems_now: Sequence[str]) -> None:
     print_alarms(status.findings, has_next_step=False)
 
 
-def _print_run_tests(run_tests: Sequence[RunTestStatus], now: datetime) -> None:
+def _print_run_tests(run_tests: Sequence["RunTestStatus"], now: datetime) -> None:
     titles = ("run test", "executions", "calls", "newest", "complete", "state")
     rows = []
     for each in run_tests:
@@ -83,7 +84,7 @@ def _print_tables(tables: Iterable[tuple[str, int, int, int]]) -> None:
     print_table(("table", "rows", "files", "size"), rows)
 
 
-def _print_runs(runs: Sequence[RunStatus]) -> None:
+def _print_runs(runs: Sequence["RunStatus"]) -> None:
     titles = ("last runs (UTC)", "exit", "outcome", "executions", "calls", "requests", "time")
     rows = (
         (
@@ -100,7 +101,7 @@ def _size(size_bytes: int) -> str:
     return f"{size_bytes / 2**10:,.1f} KiB" if size_bytes < 2**20 else f"{size_bytes / 2**20:,.1f} MiB"
 
 
-def print_report(report: Report) -> None:
+def print_report(report: "Report") -> None:
     """The whole report; to stdout."""
     _print_tables((name, each.rows, each.files, each.size_bytes) for name, each in report.tables.items())
     print_line("dataset", report.dataset)
@@ -124,7 +125,7 @@ def finding_text(finding: Finding) -> str:
     return shown(f"{finding.kind.value}: {finding}: {finding.next_step}")
 
 
-def _print_warehouse(report: WarehouseReport) -> None:
+def _print_warehouse(report: "WarehouseReport") -> None:
     rows = ", ".join(
         f"{counted(count, 'row')} of {name}"
         + (f" (the warehouse has {there:,})" if (there := report.loaded_rows[name]) != count else "")
@@ -139,7 +140,10 @@ def _print_warehouse(report: WarehouseReport) -> None:
         print_line("left out", f"{executions} with rows missing from the dataset: metrics-etl run exports them again")
 
 
-def _print_reconciliation(result: Reconciliation) -> None:
+def _print_reconciliation(result: "Reconciliation") -> None:
+    from etl.inspect.reconcile import SKIPPED_MEANINGS
+    from etl.transform.aggregates import CAUSE_MEANINGS, Cause
+
     print_line(
         "api",
         f"{counted(result.compared, 'execution')} compared in {counted(result.requests, 'request')}: "

@@ -7,14 +7,9 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
-
-import structlog
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from etl.cli.console import duration
 from etl.model.wording import counted, shown
@@ -28,6 +23,8 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 def can_show_progress() -> bool:
     """Whether stderr is a terminal on which a line can be redrawn."""
+    from rich.console import Console
+
     console = Console(stderr=True)
     return console.is_terminal and not console.is_dumb_terminal
 
@@ -55,15 +52,22 @@ def load_progress(*, is_shown: bool) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def _live_line(text: Callable[[], str], *, is_shown: bool) -> Iterator[None]:
     """One line that is cut at the width of the terminal, so what matters most comes first."""
-    live = Live(
+    if not is_shown:
+        yield
+        return
+
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(
         get_renderable=lambda: Text(text(), no_wrap=True, overflow="ellipsis"),
         console=Console(stderr=True),
         refresh_per_second=4,
         transient=True,
         redirect_stdout=False,
         redirect_stderr=False,
-    )
-    with live if is_shown else nullcontext():
+    ):
         yield
 
 
@@ -89,6 +93,8 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
 
 def make_notify(log: Log, *, verbose: bool) -> Callable[..., None]:
     """A function that writes an event with its fields as one line."""
+    import structlog
+
     level = 10 if verbose else _LEVELS[log.level]
     is_console = log.format == "console" or (log.format == "auto" and sys.stderr.isatty())
     is_colored = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

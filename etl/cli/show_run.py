@@ -1,18 +1,17 @@
-"""What ``plan``, ``run`` and ``load`` print, how to open the dataset, and, for all commands, findings. Decides nothing."""
+"""What ``plan``, ``run`` and ``load`` print, and how to open the dataset. Decides nothing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etl.cli.console import by_purpose, duration, print_line, print_table
+from etl.cli.console import by_purpose, duration, print_alarms, print_line, print_notices, print_table
 from etl.extract.endpoints import Purpose
 from etl.extract.plan import REASON_MEANINGS, Reason
 from etl.load.warehouse.load import Result
 from etl.model import schema
-from etl.model.findings import Finding, alarms, gravest
 from etl.model.locations import Options, scheme_of
 from etl.model.wording import counted
 from etl.pipeline.job import Plan
-from etl.pipeline.summary import RunTestSummary, Summary, first_of_each_kind
+from etl.pipeline.summary import RunTestSummary, Summary
 
 _STANDARD_REQUESTS_PER_MINUTE = 100
 
@@ -118,22 +117,6 @@ def _run_test_row(run_test: RunTestSummary) -> Sequence[str | int]:
     state = "complete" if run_test.is_complete else "failed" if run_test.error else "incomplete"
     state = f"{run_test.missed:,} left" if run_test.missed else state
     return run_test.name, run_test.listed, fetched, waiting, run_test.calls, run_test.evals, state
-
-
-def print_alarms(findings: Sequence[Finding], *, has_next_step: bool = True) -> None:
-    """The first alarm of each kind with how many there are, and the next step of the gravest."""
-    for finding, count in first_of_each_kind([*alarms(findings)]):
-        text = f"{finding} (and {count - 1:,} more)" if count > 1 else str(finding)
-        print_line("problem", text)
-    if has_next_step and (first := gravest(findings)):
-        print_line("next", first.next_step)
-
-
-def print_notices(findings: Sequence[Finding]) -> None:
-    """What is worth knowing."""
-    for finding in findings:
-        if not finding.is_alarm:
-            print_line("notice", str(finding))
 
 
 def print_plan(plan: Plan) -> None:

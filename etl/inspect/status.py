@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
 from etl.errors import DestinationError
 from etl.inspect.status_run_tests import (
@@ -29,6 +28,7 @@ from etl.load.layout import QUARANTINE, Scope
 from etl.model import schema
 from etl.model.findings import Finding, Kind, alarms
 from etl.model.lifecycle import CLOCKS_DIFFER
+from etl.model.values import python_values
 from etl.settings import RunTest
 from etl.settings.read import scope_of
 
@@ -173,7 +173,8 @@ def _runs(found: Sequence[StoredFile], last_run: LastRun) -> list[RunStatus]:
 
     Each run replaces the note of an attempt, and the record of the last run; one at work, or that was killed, the note alone.
     """
-    runs = [RunStatus(**row) for file in found for row in file.columns.to_pylist()]
+    rows = (row for file in found for row in zip(*map(python_values, file.columns.columns), strict=True))
+    runs = [RunStatus(**dict(zip(_COLUMNS["runs"], row, strict=True))) for row in rows]
     if last_run.export_run_id not in {run.export_run_id for run in runs}:
         runs += _run_without_row(last_run)
     ids = (last_run.attempt and last_run.attempt.export_run_id, last_run.export_run_id)
@@ -205,7 +206,7 @@ def _up_to(latest: datetime, last_run: LastRun) -> LastRun:
     return msgspec.structs.replace(last_run, complete_at=come(last_run.complete_at), last_complete_at=times)
 
 
-def _known_run_tests(last_run: LastRun, executions: pa.Table) -> dict[str, str]:
+def _known_run_tests(last_run: LastRun, executions: Sequence[dict[str, Any]]) -> dict[str, str]:
     """The keys of the run tests that the last run knew, by name: as it says, or as the rows under the key do.
 
     All that there are where it does not say, as after a first run that was killed.

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from etl.inspect.stored import StoredFile
 from etl.load.last_run import LastRun
-from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import LONG_AGO, ExportState
+from etl.model.values import python_values
 from etl.model.wording import counted
 
 EXECUTION_COLUMNS = (
@@ -54,60 +51,54 @@ class RunTestStatus:
     is_complete: bool
 
 
-def execution_rows(found: Iterable[StoredFile]) -> pa.Table:
+def execution_rows(found: Iterable[StoredFile]) -> list[dict[str, Any]]:
     """The rows of these files of executions: ``EXECUTION_COLUMNS``, the ``key`` where each lies, and its ``state``."""
-    tables = [schema.EXECUTIONS.no_rows.select(EXECUTION_COLUMNS).append_column("key", pa.array([], pa.string()))]
+    rows = []
     for file in found:
-        if file.part:
-            keys = pa.repeat(pa.scalar(file.part.run_test_key), file.columns.num_rows)
-            tables.append(file.columns.append_column("key", keys))
-    rows = pa.concat_tables(tables)
-    states = pc.if_else(pc.is_valid(rows["deleted_at"]), _DELETED, pc.fill_null(rows["export_state"], ""))
-    return rows.append_column("state", states)
+        key = file.part.run_test_key if file.part else ""
+        for values in zip(*(python_values(file.columns[name]) for name in EXECUTION_COLUMNS), strict=True):
+            row = dict(zip(EXECUTION_COLUMNS, values, strict=True), key=key)
+            rows.append(row | {"state": _DELETED if row["deleted_at"] else row["export_state"] or ""})
+    return rows
 
 
-def run_tests_of(rows: pa.Table, configured: Mapping[str, str], last_run: LastRun) -> Iterator[RunTestStatus]:
+def run_tests_of(
+    rows: Iterable[dict[str, Any]], configured: Mapping[str, str], last_run: LastRun
+) -> Iterator[RunTestStatus]:
     """The run tests that are ``configured``, keys by name, and those of which there are rows beside them."""
-    counts = rows.group_by(["run_test_name", "state"]).aggregate(
-        [
-            ("execution_id", "count"),
-            ("exported_calls", "sum"),
-            *((name, "max") for name in ("started_at", "exported_at")),
-            ("verified_at", "min"),
-        ]
-    )
     groups: dict[str, list[dict[str, Any]]] = {name: [] for name in configured}
-    for group in counts.to_pylist():
-        groups.setdefault(group["run_test_name"] or "", []).append(group)
-    keys = {name: key for _, key, name in places_of(rows)}
+    for row in rows:
+        groups.setdefault(row["run_test_name"] or "", []).append(row)
     for name, mine in sorted(groups.items()):
-        key = configured.get(name) or keys.get(name, "")
-        by_state = {group["state"]: group["execution_id_count"] for group in mine}
+        key = configured.get(name) or places_of(mine)[-1][1]
+        states = Counter(row["state"] for row in mine)
+        verified = [row["verified_at"] for row in mine if row["verified_at"] and row["state"] == ExportState.EXPORTED]
         complete_at = last_run.last_complete_at.get(key) if name in configured else None
         yield RunTestStatus(
             name=name,
             key=key,
-            executions=sum(by_state.values()),
-            **{state: by_state.get(state, 0) for state in (*map(str, ExportState), _DELETED)},
-            calls=sum(group["exported_calls_sum"] or 0 for group in mine),
-            newest_started_at=_latest(group["started_at_max"] for group in mine),
-            exported_at=_latest(group["exported_at_max"] for group in mine),
-            verified_at=next((each["verified_at_min"] for each in mine if each["state"] == ExportState.EXPORTED), None),
+            executions=len(mine),
+            **{state: states[state] for state in (*map(str, ExportState), _DELETED)},
+            calls=sum(row["exported_calls"] or 0 for row in mine),
+            newest_started_at=_latest(row["started_at"] for row in mine),
+            exported_at=_latest(row["exported_at"] for row in mine),
+            verified_at=min(verified, default=None),
             complete_at=complete_at,
             is_configured=name in configured,
             is_complete=complete_at is not None and key not in last_run.incomplete,
         )
 
 
-def missing_of(rows: pa.Table, letters: Sequence[dict[str, Any]], configured: Mapping[str, str]) -> list[Finding]:
+def missing_of(
+    rows: Iterable[dict[str, Any]], letters: Sequence[dict[str, Any]], configured: Mapping[str, str]
+) -> list[Finding]:
     """What was not fetched of the configured run tests, as their rows say and the ``letters``, which are rows of ``errors``.
 
     An execution that is incomplete for its dead letters is told by these.
     """
     lettered = {letter["execution_id"] for letter in letters}
-    is_lettered = pc.is_in(rows["execution_id"], value_set=pa.array(lettered, pa.string()))
-    wanted = rows.filter(pc.or_(is_lettered, pc.equal(rows["state"], ExportState.INCOMPLETE.value)))
-    states = {row["execution_id"]: row for row in wanted.select(["execution_id", "run_test_name", "state"]).to_pylist()}
+    wanted = (row for row in rows if row["state"] == ExportState.INCOMPLETE or row["execution_id"] in lettered)
+    states = {row["execution_id"]: row for row in wanted}
     messages = defaultdict[str, list[str]](list)
     for letter in letters:
         row = states.get(letter["execution_id"], letter | {"state": ""})
@@ -125,10 +116,13 @@ def missing_of(rows: pa.Table, letters: Sequence[dict[str, Any]], configured: Ma
     return sorted((each for each in findings if each.subject in configured), key=lambda each: (each.kind, each.subject))
 
 
-def places_of(rows: pa.Table) -> list[tuple[datetime, str, str]]:
+def places_of(rows: Iterable[dict[str, Any]]) -> list[tuple[datetime, str, str]]:
     """When a row of each pair of key and name last changed, in order."""
-    found = rows.group_by(["key", "run_test_name"]).aggregate([("exported_at", "max")]).to_pylist()
-    return sorted((each["exported_at_max"] or LONG_AGO, each["key"], each["run_test_name"] or "") for each in found)
+    found: dict[tuple[str, str], datetime] = {}
+    for row in rows:
+        place = row["key"], row["run_test_name"] or ""
+        found[place] = max(found.get(place, LONG_AGO), row["exported_at"] or LONG_AGO)
+    return sorted((at, key, name) for (key, name), at in found.items())
 
 
 def _latest(times: Iterable[datetime | None]) -> datetime | None:

@@ -144,7 +144,7 @@ def write_index(files: Files, index: Index) -> None:
         for part, each in index.parts.items()
     ]
     head = _Head(_dataset_id(files), _MEANING, parts, index.runs)
-    rows = pa.concat_tables([ROWS.empty_table(), *(each.rows for each in index.parts.values())])
+    rows = pa.concat_tables([each.rows for each in index.parts.values()] or [ROWS.empty_table()])
     files.publish(INDEX, pack(rows.replace_schema_metadata({"head": msgspec.json.encode(head)}), "zstd"))
 
 

@@ -97,16 +97,6 @@ async def check(config: Path | None, *, on_hold: Callable[[float], None], is_rea
     return found
 
 
-def problems_here(config: Path | None) -> list[str]:
-    """What would end anybody's export that began now, as far as reading tells at once: without the API, the keys or the rows."""
-    try:
-        settings = Settings.load(config, needs_keys=False)
-        open_files(settings.destination.path, settings.destination.options).examine()
-    except (ConfigurationError, DestinationError) as error:
-        return str(error).split("\n")
-    return []
-
-
 async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -> list[Check]:
     try:
         settings = Settings.load(config)

@@ -1,7 +1,6 @@
 """What an export run did, as one value: the exit code, the row of the runs table, the JSON summary, the findings."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -215,13 +214,6 @@ class Summary:
             "run_tests": msgspec.json.encode(told["run_tests"]).decode(),
         }
         return {name: row[name] for name in RUNS_TABLE.names}
-
-
-def first_of_each_kind(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
-    """The first finding of each kind, with how many there are of it."""
-    counts = Counter(finding.kind for finding in findings)
-    first = {finding.kind: finding for finding in reversed(findings)}
-    return [(first[kind], count) for kind, count in counts.items()]
 
 
 def _iso(at: datetime | None) -> str | None:

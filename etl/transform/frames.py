@@ -9,18 +9,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import msgspec
 import pyarrow as pa
+from pyarrow.json import ParseOptions, ReadOptions, read_json
 
 from etl.errors import SchemaError
 from etl.model import schema
 from etl.model.digest import fingerprint
 from etl.model.lifecycle import HeldRows
-from etl.model.values import json_text
+from etl.model.values import json_text, python_values
 from etl.transform.flatten import FlatBundle, Rows
 from etl.transform.rows import MAKERS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _OF_HELD = ("listed_calls", "exported_calls", "calls_digest")
 
@@ -44,7 +48,7 @@ class Frame:
     """Rows of one table, and how many values did not fit their column."""
 
     table: schema.Table
-    data: pd.DataFrame
+    data: "pd.DataFrame"
     misfits: int
 
     @property
@@ -121,9 +125,15 @@ def errors_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
 
 
 def table_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Rows without a payload, given by column name, with the table's declared columns."""
-    made = Rows.of(MAKERS[table.name].make({}, row) for row in rows)
-    return _frame(table, [made], {}).rows
+    """Rows without a payload, given by column name, with the table's declared columns.
+
+    At least one, and few. They are made from JSON: ``pa.array`` would import pandas, and a night with nothing new does without.
+    """
+    made = (MAKERS[table.name].make({}, row)[0] for row in rows)
+    lines = b"\n".join(msgspec.json.encode(dict(zip(table.names, row, strict=True))) for row in made)
+    options = ReadOptions(block_size=len(lines) + 1)
+    read = read_json(pa.BufferReader(lines), options, ParseOptions(explicit_schema=table.arrow_schema))
+    return pa.Table.from_arrays(read.columns, schema=table.arrow_schema)
 
 
 def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:
@@ -139,12 +149,14 @@ def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:
 def shared_values(column: pa.ChunkedArray) -> list[Any]:
     """The values of a column; equal ones are one object, made once."""
     encoded = column.combine_chunks().dictionary_encode()
-    values = encoded.dictionary.to_pylist()
+    values = python_values(encoded.dictionary)
     return [None if index is None else values[index] for index in encoded.indices.to_pylist()]
 
 
-def to_pandas(table: pa.Table) -> pd.DataFrame:
+def to_pandas(table: pa.Table) -> "pd.DataFrame":
     """The table as a frame with pyarrow-backed dtypes: null stays null, and whole numbers stay whole."""
+    import pandas as pd  # noqa: PLC0415 most nights have no new rows, and do without its import
+
     frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
     return frame
 

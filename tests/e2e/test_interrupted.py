@@ -50,8 +50,8 @@ server = a_sandbox(run_tests=1, executions=2, calls=3)
         *(
             pytest.param(module, marks=pytest.mark.slow)
             for module in (
-                *("typing_extensions", "asyncio", "etl.cli.run", "msgspec", "rich.console"),
-                *("numpy", "pandas", "pyarrow"),
+                *("typing_extensions", "asyncio", "etl.cli.run", "msgspec"),
+                *("numpy", "pyarrow", "aiohttp"),
             )
         ),
     ],

@@ -4,14 +4,17 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from etl.extract.parse import parse_json
+from etl.model import schema
 from etl.model.records import NumberLiteral
 from etl.model.values import (
     MISFIT,
     Coercer,
     json_text,
+    python_values,
     timestamp_or_none,
     to_bool,
     to_float,
@@ -161,3 +164,19 @@ def test_json_text_keeps_every_digit_of_a_number_as_it_was_written(literal):
     payload = parse_json(f'{{"a": [{literal}]}}'.encode())
     assert json_text(payload) == f'{{"a":[{literal}]}}'
     assert json_text({"\ud800": payload}) == f'{{"\\ud800":{{"a":[{literal}]}}}}'
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (
+            [datetime(1969, 12, 31, 23, 59, 59, 999_999, UTC), None, datetime(9999, 12, 31, tzinfo=UTC)],
+            schema.TIMESTAMP,
+        ),
+        (["a", None], schema.STRING),
+        ([0.1, None], schema.FLOAT),
+    ],
+)
+def test_values_of_a_column_are_those_that_pyarrow_gives(values: list[Any], kind: pa.DataType) -> None:
+    column = pa.chunked_array([pa.array(values, kind), pa.array(values, kind)])
+    assert python_values(column) == [*values, *values] == column.to_pylist()

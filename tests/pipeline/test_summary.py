@@ -15,7 +15,7 @@ from etl.errors import (
 )
 from etl.load.last_run import LastRun
 from etl.model.findings import Finding, Kind
-from etl.pipeline.summary import RunTestSummary, Summary, first_of_each_kind
+from etl.pipeline.summary import RunTestSummary, Summary
 from etl.settings import Settings
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
@@ -43,11 +43,6 @@ def test_alarm_is_partial_and_told_in_one_line_and_a_notice_changes_no_exit_code
         assert (told.problems, told.notices) == (
             (["'Checkout': why"], []) if finding.is_alarm else ([], ["'Checkout': why"])
         )
-
-
-def test_of_each_kind_the_first_is_told_with_how_many_there_are() -> None:
-    first, second = Finding(Kind.DEAD_LETTER, "a", "x"), Finding(Kind.LIST_FAILED, "b", "y")
-    assert first_of_each_kind([first, second, Finding(Kind.DEAD_LETTER, "c", "z")]) == [(first, 2), (second, 1)]
 
 
 @pytest.mark.parametrize(

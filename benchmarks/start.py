@@ -1,9 +1,9 @@
-"""What a command costs when there is nothing to do, and each stage of a call alone."""
+"""What a command costs when there is nothing to do, beside the interpreter alone, and each stage of a call alone."""
 
 import json
 from pathlib import Path
 
-from benchmarks.measure import Sample, bench_server, configure, exporter, middle, python, run, table
+from benchmarks.measure import ENVIRONMENTS, Sample, bench_server, configure, exporter, middle, python, run, table
 
 EXECUTIONS = 20
 FIGURES = (("cpu_seconds", 2), ("wall_seconds", 2), ("peak_mb", 0))
@@ -14,17 +14,19 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     rounds = 1 if is_quick else 5
     with bench_server(executions=EXECUTIONS, calls=10) as url:
         config = ("--config", configure(folder, url, folder / "data", concurrency=50))
-        run(exporter("plain", "run", *config, "--quiet"))
+        for _ in range(2):  # the first night indexes what had just been written
+            run(exporter("plain", "run", *config, "--quiet"))
         commands: dict[str, list[str | Path]] = {
-            "`metrics-etl --version`": ["--version"],
-            "`metrics-etl --help`": ["--help"],
-            f"`metrics-etl status`, {EXECUTIONS} executions": ["status", *config],
-            f"a night in which nothing changed, {EXECUTIONS} executions": ["run", *config, "--quiet"],
+            "the interpreter alone": [ENVIRONMENTS / "plain" / "bin" / "python", "-c", "pass"],
+            "`metrics-etl --version`": exporter("plain", "--version"),
+            "`metrics-etl --help`": exporter("plain", "--help"),
+            f"`metrics-etl status`, {EXECUTIONS} executions": exporter("plain", "status", *config),
+            f"a night in which nothing changed, {EXECUTIONS} executions": exporter("plain", "run", *config, "--quiet"),
         }
         samples: dict[str, list[Sample]] = {name: [] for name in commands}
         for _ in range(rounds):
             for name, command in commands.items():
-                samples[name].append(run(exporter("plain", *command)))
+                samples[name].append(run(command))
     rows = [
         [name, *(f"{middle(found, figure):.{digits}f}" for figure, digits in FIGURES)]
         for name, found in samples.items()

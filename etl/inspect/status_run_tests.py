@@ -57,8 +57,9 @@ def execution_rows(found: Iterable[StoredFile]) -> list[dict[str, Any]]:
     for file in found:
         key = file.part.run_test_key if file.part else ""
         for values in zip(*(python_values(file.columns[name]) for name in EXECUTION_COLUMNS), strict=True):
-            row = dict(zip(EXECUTION_COLUMNS, values, strict=True), key=key)
-            rows.append(row | {"state": _DELETED if row["deleted_at"] else row["export_state"] or ""})
+            row = dict(zip(EXECUTION_COLUMNS, values, strict=True))
+            row["key"], row["state"] = key, _DELETED if row["deleted_at"] else row["export_state"] or ""
+            rows.append(row)
     return rows
 
 

@@ -58,7 +58,7 @@ def test_version_imports_little_beside_typer() -> None:
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_help_imports_as_little(option: str) -> None:
     code, printed, modules = loaded_by(option)
-    assert (code, printed.partition("\n")[0]) == (0, "Usage: python -m etl [OPTIONS] COMMAND [ARGS]...")
+    assert (code, printed.startswith("Usage: python -m etl [OPTIONS]")) == (0, True)
     assert not modules & {*HEAVY, "asyncio", "logging", "msgspec", "pydantic", "rich"}
 
 

@@ -36,24 +36,10 @@ _LAZY = {
 }
 
 __all__ = [
-    "ConfigurationError",
-    "DestinationError",
-    "ExporterError",
-    "KeyRefusedError",
-    "LockHeldError",
-    "Plan",
-    "RunTestSummary",
-    "Settings",
-    "SourceUnavailableError",
-    "Summary",
-    "__version__",
-    "describe",
-    "export",
-    "open_table",
-    "plan",
-    "read_calls",
+    "ConfigurationError", "DestinationError", "ExporterError", "KeyRefusedError", "LockHeldError", "Plan", "RunTestSummary",
+    "Settings", "SourceUnavailableError", "Summary", "__version__", "describe", "export", "open_table", "plan", "read_calls",
     "read_table",
-]
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ EXECUTION_COLUMNS = (
     "execution_id", "run_test_name", "started_at", "export_state", "deleted_at", "exported_at", "exported_calls",
     "verified_at",
 )  # fmt: skip
+_Rows = Sequence[dict[str, Any]]
 _DELETED = "deleted"
 _NOT_FETCHED = {_DELETED, ExportState.WAITING.value}
 """What failed of these is of no account: they are fetched once they have finished, or never."""
@@ -63,9 +64,7 @@ def execution_rows(found: Iterable[StoredFile]) -> list[dict[str, Any]]:
     return rows
 
 
-def run_tests_of(
-    rows: Iterable[dict[str, Any]], configured: Mapping[str, str], last_run: LastRun
-) -> Iterator[RunTestStatus]:
+def run_tests_of(rows: _Rows, configured: Mapping[str, str], last_run: LastRun) -> Iterator[RunTestStatus]:
     """The run tests that are ``configured``, keys by name, and those of which there are rows beside them."""
     groups: dict[str, list[dict[str, Any]]] = {name: [] for name in configured}
     for row in rows:
@@ -90,9 +89,7 @@ def run_tests_of(
         )
 
 
-def missing_of(
-    rows: Iterable[dict[str, Any]], letters: Sequence[dict[str, Any]], configured: Mapping[str, str]
-) -> list[Finding]:
+def missing_of(rows: _Rows, letters: _Rows, configured: Mapping[str, str]) -> list[Finding]:
     """What was not fetched of the configured run tests, as their rows say and the ``letters``, which are rows of ``errors``.
 
     An execution that is incomplete for its dead letters is told by these.
@@ -117,7 +114,7 @@ def missing_of(
     return sorted((each for each in findings if each.subject in configured), key=lambda each: (each.kind, each.subject))
 
 
-def places_of(rows: Iterable[dict[str, Any]]) -> list[tuple[datetime, str, str]]:
+def places_of(rows: _Rows) -> list[tuple[datetime, str, str]]:
     """When a row of each pair of key and name last changed, in order."""
     found: dict[tuple[str, str], datetime] = {}
     for row in rows:

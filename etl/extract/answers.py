@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from etl.errors import (
@@ -98,8 +99,14 @@ def retry_after_seconds(headers: Mapping[str, str], body: bytes) -> float | None
 
 def unix_seconds(headers: Mapping[str, str]) -> float | None:
     """The source's time when it answered, by the header ``Date``; None when there is no date with a zone, whatever stands there."""
+    date = headers.get("Date")
+    return None if date is None else _unix_seconds_of(date)
+
+
+@lru_cache(maxsize=16)  # all answers of a second have the same, and reading it takes longer than decoding a call
+def _unix_seconds_of(date: str) -> float | None:
     try:
-        moment = parsedate_to_datetime(headers.get("Date", ""))
+        moment = parsedate_to_datetime(date)
         return moment.timestamp() if moment.tzinfo else None
     except (TypeError, ValueError, OverflowError, IndexError):
         return None

@@ -4,6 +4,7 @@ What comes out says exactly what was sent; a body of which that cannot be said i
 """
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from etl.model.records import NumberLiteral
 
 _SAFE_CHARACTERS = 16  # a fraction of at most 15 digits comes back from a double as it was written
 _WHOLE = 2**53  # from here on what a double prints need not be the whole number that it is
+_ZEROS = re.compile(rb"(\.[0-9]+?)0+(?![0-9])")
 _INT_DIGITS = 4000  # below the limit at which Python refuses to convert
 
 
@@ -27,8 +29,13 @@ def parse_json(body: bytes) -> Any:
         return _decode_slowly(body)
     # What reads the same when it is written again has no field twice, and no number of it lost a digit.
     text = _encode(document)
-    is_same = text == body or _without_spaces(text) == _without_spaces(body)
-    return document if is_same else _decode_slowly(body)
+    return document if text == body or _is_same(text, body) else _decode_slowly(body)
+
+
+def _is_same(text: bytes, body: bytes) -> bool:
+    """Whether the body is the text but for spaces and for zeros at the end of a fraction."""
+    text, body = (each.translate(None, b" \t\r\n") for each in (text, body))
+    return text == body or text == _ZEROS.sub(rb"\1", body)
 
 
 def _decode_slowly(body: bytes) -> Any:
@@ -58,10 +65,6 @@ def _parse_float(literal: str) -> float | NumberLiteral:
 
 def _parse_int(literal: str) -> int | NumberLiteral:
     return int(literal) if len(literal) <= _INT_DIGITS else NumberLiteral(literal)
-
-
-def _without_spaces(body: bytes) -> bytes:
-    return body.translate(None, b" \t\r\n")
 
 
 _decode = msgspec.json.Decoder().decode

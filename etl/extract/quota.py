@@ -252,9 +252,12 @@ class Quota:
 
 def _window_of(headers: Mapping[str, str]) -> Window | None:
     """The window that the headers tell; None when they tell none or one that cannot be true."""
+    limit = headers.get("X-RateLimit-Limit")
+    if limit is None:
+        return None
     try:
         window = Window(
-            limit=int(headers["X-RateLimit-Limit"]),
+            limit=int(limit),
             remaining=int(headers["X-RateLimit-Remaining"]),
             reset_unix_seconds=float(headers["X-RateLimit-Reset"]),
         )

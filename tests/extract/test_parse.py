@@ -51,6 +51,14 @@ def test_what_comes_out_is_what_was_sent(document):
         assert as_python(parse_json(body)) == document
 
 
+def test_fractions_with_a_fixed_number_of_digits_are_read_fast(monkeypatch):
+    monkeypatch.setattr("etl.extract.parse._decode_slowly", None)
+    body = b'{"cost": 8.50, "rates": [0.00, -12.340, 100.0], "reason": "0.50 is fine"}'
+    assert parse_json(body.replace(b"0.50 is fine", b"fine, I think")) == json.loads(body) | {"reason": "fine, I think"}
+    with pytest.raises(TypeError):  # where a text has such a number, too
+        parse_json(body)
+
+
 def as_python(value):
     if isinstance(value, dict):
         return {name: as_python(each) for name, each in value.items()}

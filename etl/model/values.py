@@ -24,7 +24,7 @@ MISFIT: Final = object()
 Coercer = Callable[[Any], Any]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_INT64 = range(-(2**63), 2**63)
+_LEAST_INT, _GREATEST_INT = -(2**63), 2**63 - 1
 _WHOLE = 2**53  # up to here a double holds every integer
 _SMALLEST = sys.float_info.min  # below it a double loses digits
 _TEXTS = (str, NumberLiteral)
@@ -39,17 +39,17 @@ def to_int(value: Any) -> Any:
     """An int64, from an integer in any notation (1e3, 5.0), also as a string."""
     kind = type(value)
     if kind is int:
-        return value if value in _INT64 else MISFIT
+        return value if _LEAST_INT <= value <= _GREATEST_INT else MISFIT
     if kind is float:
         if not value.is_integer():
             return MISFIT
         # Above that, the double may differ from the number that was sent, but its shortest repr is that number: where it is
         # not, the decoder gives a NumberLiteral.
         whole = int(value) if -_WHOLE <= value <= _WHOLE else int(Decimal(repr(value)))
-        return whole if whole in _INT64 else MISFIT
+        return whole if _LEAST_INT <= whole <= _GREATEST_INT else MISFIT
     if kind in _TEXTS and _NUMBER.fullmatch(value):
         number = Decimal(value)
-        return int(number) if number == number.to_integral_value() and int(number) in _INT64 else MISFIT
+        return int(number) if number == number.to_integral_value() and _LEAST_INT <= number <= _GREATEST_INT else MISFIT
     return MISFIT
 
 

@@ -95,6 +95,7 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
         "execution_started_at": started_at,
     }
     listed = bundle.listed or ()
+    outputs = {call.call_execution_id: eval_outputs(call) for call in listed}
     return FlatBundle(
         run_test_name=name,
         run_test_key=bundle.run_test_key,
@@ -102,7 +103,7 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
         listed=None if bundle.listed is None else frozenset(call.call_execution_id for call in bundle.listed),
         call_statuses=Counter(call.metrics.status for call in bundle.calls)
         + Counter(_status(call) for call in listed if call.call_execution_id in bundle.kept)
-        + Counter(_WAITS for call in listed for each in eval_outputs(call).values() if _waits(each)),
+        + Counter(_WAITS for evals in outputs.values() for each in evals.values() if _waits(each)),
         dead_letters=bundle.dead_letters,
         calls=Rows.of(
             [
@@ -114,9 +115,9 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
             ]
         ),
         evals=Rows.of(
-            eval_row(output, {"call_execution_id": call.call_execution_id, "eval_config_id": config_id, **of_execution})
-            for call in listed
-            for config_id, output in eval_outputs(call).items()
+            eval_row(output, {"call_execution_id": call_execution_id, "eval_config_id": config_id, **of_execution})
+            for call_execution_id, evals in outputs.items()
+            for config_id, output in evals.items()
         ),
         errors=Rows.of(
             MAKERS[schema.ERRORS.name].make({}, of_execution | msgspec.structs.asdict(letter))
@@ -124,17 +125,17 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
         ),
         kept=bundle.kept,
         deleted=bundle.deleted,
-        drift=_drift(bundle),
+        drift=_drift(bundle, outputs),
         part_of=bundle.part_of,
         lacks_evals=bundle.lacks_evals,
     )
 
 
-def _drift(bundle: ExecutionBundle) -> tuple[Drift, ...]:
-    """Of completed calls: those that failed have no values to tell."""
-    listed = [call for call in bundle.listed or () if _status(call) == _COMPLETED]
-    outputs = (
-        each for call in listed for each in eval_outputs(call).values() if isinstance(each, dict) and not _waits(each)
+def _drift(bundle: ExecutionBundle, outputs: Mapping[str, Mapping[str, Any]]) -> tuple[Drift, ...]:
+    """Of completed calls: those that failed have no values to tell. ``outputs`` are the evals of each listed call."""
+    listed = [call.call_execution_id for call in bundle.listed or () if _status(call) == _COMPLETED]
+    completed = (
+        each for call in listed for each in outputs[call].values() if isinstance(each, dict) and not _waits(each)
     )
     calls = {bundle.execution.execution_id: len(listed)}
     metrics = [call.metrics for call in bundle.calls]
@@ -143,7 +144,7 @@ def _drift(bundle: ExecutionBundle) -> tuple[Drift, ...]:
         for table, payloads in (
             (schema.EXECUTIONS, [bundle.execution.payload]),
             (schema.CALLS, [own.payload for own in metrics if own.status == _COMPLETED and not own.is_from_detail]),
-            (schema.EVALS, outputs),
+            (schema.EVALS, completed),
         )
     ]
     if bundle.lacking:

@@ -140,7 +140,7 @@ class Transport:
 
     async def _body_of(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
-        async for chunk in response.content.iter_any():
+        while chunk := await response.content.readany():
             body += chunk
             if len(body) > self._max_response_mb << 20:
                 raise NoAnswerError(

@@ -11,7 +11,7 @@ from typing import Any
 from etl.pipeline.tasks import to_the_end
 from etl.transform.flatten import FlatBundle
 
-_MANY_CALLS = 5_000
+_MANY_CALLS = 2_000
 _MUCH_TEXT = 16 << 20  # characters
 _LEAST_SECONDS = 0.05
 

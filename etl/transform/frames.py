@@ -54,6 +54,8 @@ class Frame:
     @property
     def rows(self) -> pa.Table:
         """The frame as it is written: an Arrow table of the declared schema."""
+        if self.data.empty:
+            return self.table.no_rows
         # Not by ``Table.from_pandas``, which takes five times as long, however few the rows.
         return pa.Table.from_arrays(
             [pa.array(values.array) for _, values in self.data.items()], schema=self.table.arrow_schema

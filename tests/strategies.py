@@ -59,7 +59,7 @@ def _objects(known: Mapping[str, Any], without: tuple[str, ...] = ()) -> st.Sear
         name: json_values if inner is None else _objects(inner) | json_values for name, inner in sorted(known.items())
     }
     dotted = st.sampled_from(sorted(known) or ["a"]).map(lambda name: f"{name}.a")
-    unknown = (any_text | dotted | st.sampled_from(["extra", "raw", "row_hash"])).filter(
+    unknown = (any_text | dotted | st.sampled_from(["extra", "raw", "metrics_from"])).filter(
         lambda name: name not in known and name not in without
     )
     return st.tuples(

@@ -1,6 +1,5 @@
 """What must hold for the rows of a file, for those of a part, and across parts. Pure: tables in, findings out."""
 
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -14,32 +13,23 @@ from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import ExportState, HeldRows
 from etl.model.wording import counted, first_few
-from etl.transform.frames import hash_rows
 
-_BATCH_ROWS = 5_000
+_BETWEEN_KEYS = "\0"
 _COUNTED = ("execution_id", "export_state", "calls_digest", "listed_calls", "exported_calls", "deleted_at")
 
 
-def altered_rows(table: schema.Table, path: str, rows: pa.Table) -> Iterator[Finding]:
-    """Keys that stand twice in the file, and rows whose values are not those that were hashed.
+def doubled_rows(table: schema.Table, path: str, rows: pa.Table) -> Iterator[Finding]:
+    """Keys that stand twice in the file.
 
     A call that went to another execution stands once more where it was, marked as deleted: only what lives is unique.
     """
-    keys = list(zip(*(rows[name].to_pylist() for name in table.key), strict=True))
-    unique = keys
-    if "call_execution_id" in table.key:
-        marks = zip(rows["deleted_at"].is_valid().to_pylist(), rows["execution_id"].to_pylist(), strict=True)
-        unique = [(*key, of) if is_deleted else key for key, (is_deleted, of) in zip(keys, marks, strict=True)]
-    if twice := [key for key, count in Counter(unique).items() if count > 1]:
-        yield Finding(Kind.ALTERED, path, f"{counted(len(twice), 'duplicate key')}: {_key(table, twice[0])}")
-    if "row_hash" in table.names:
-        starts = range(0, len(rows), _BATCH_ROWS)  # the values of all rows at once would take much memory
-        made = (each for start in starts for each in hash_rows(table, rows.slice(start, _BATCH_ROWS)))
-        hashes = zip(keys, rows["row_hash"].to_pylist(), made, strict=True)
-        # A row without a hash is left to the digest.
-        if altered := [key for key, stored, computed in hashes if stored not in (None, computed)]:
-            text = f"{counted(len(altered), 'row')} with values that differ from what was exported: {_key(table, altered[0])}"
-            yield Finding(Kind.ALTERED, path, text)
+    keys = [rows[name] for name in table.key]
+    if table in schema.OF_CALLS:
+        keys.append(pc.if_else(rows["deleted_at"].is_valid(), rows["execution_id"], ""))
+    counts = pc.value_counts(pc.binary_join_element_wise(*keys, _BETWEEN_KEYS))
+    if twice := counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist():
+        key = _key(table, twice[0].split(_BETWEEN_KEYS))
+        yield Finding(Kind.MISPLACED, path, f"{counted(len(twice), 'duplicate key')}: {key}")
 
 
 def damage(row: Mapping[str, Any], held: HeldRows) -> str | None:
@@ -125,7 +115,7 @@ def _in_two_files(thing: str, ids_in: Mapping[str, pa.Array]) -> Iterator[Findin
         yield Finding(Kind.MISPLACED, paths[0], text)
 
 
-def _key(table: schema.Table, key: tuple[Any, ...]) -> str:
+def _key(table: schema.Table, key: Collection[str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in zip(table.key, key, strict=False))
 
 

@@ -193,7 +193,7 @@ def read_rows(
         DestinationError: as ``read_table``.
     """
     columns = {column.name: column for column in (*table.columns, *table.added_columns)}
-    declared = pa.schema([pa.field(name, columns[name].type, metadata=columns[name].metadata) for name in names])
+    declared = pa.schema([pa.field(name, columns[name].type) for name in names])
     needed = {*names, *table.key, table.start, EXPORTED_AT, DELETED_AT, "run_test_name"}
     stored = [name for name in table.names if name in needed]
 

@@ -1,7 +1,7 @@
 """Check a dataset against what the exporter promises, from its files alone: no key, no network, no lock, nothing is changed.
 
-Each file is readable, has no unknown columns, unique keys, and the values that were hashed. Each row lies beside its execution,
-and each execution has exactly the calls and evals that were exported. What is wrong is a finding; the rest is read all the same.
+Each file is readable, with unique keys and no unknown columns. Each row lies beside its execution, and each execution has exactly
+the calls and evals that were exported. What is wrong is a finding; the rest is read all the same.
 """
 
 from collections import defaultdict
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from etl.errors import DestinationError, ExitCode
 from etl.inspect.reconcile import EXPORTED_COLUMNS, Exported, Reconciliation
-from etl.inspect.rules import Placement, altered_rows
+from etl.inspect.rules import Placement, doubled_rows
 from etl.inspect.stored import find_lost
 from etl.inspect.tables import find_scope, open_dataset
 from etl.inspect.verify_warehouse import WarehouseReport
@@ -181,8 +181,8 @@ class _Reading:
         self.rows[path] = None
         try:
             part = open_part(self.files, table, path)
-            if unknown := [name for name in part.footer.schema.names if name not in table.names]:
-                self._find(Kind.SCHEMA, path, f"has unknown columns: {', '.join(unknown)}")
+            if part.unknown:
+                self._find(Kind.SCHEMA, path, f"has unknown columns: {', '.join(part.unknown)}")
                 return None
             rows = part.read_thoroughly()
         except UnreadableError as exc:
@@ -194,7 +194,7 @@ class _Reading:
         self.rows[path] = len(rows)
         figures.rows += len(rows)
         figures.size_bytes += part.footer.size_bytes
-        self.report.findings += altered_rows(table, path, rows)
+        self.report.findings += doubled_rows(table, path, rows)
         return rows
 
     def _read_part(self, part: Part, rows: Mapping[str, pa.Table | None]) -> None:

@@ -138,12 +138,13 @@ def _mark_in(dataset: Dataset, part: Part, execution_ids: Collection[str], stamp
     rows = found[schema.EXECUTIONS].table
     changed = set[str]().union(*(each.changed for each in found.values())) & {*rows["execution_id"].to_pylist()}
     if changed:
-        held = held_rows(dict.fromkeys(changed), found[schema.CALLS].table, found[schema.EVALS].table)
+        held = held_rows(dict.fromkeys(changed), found[schema.CALLS].own, found[schema.EVALS].own)
         told: dict[str, dict[str, Any]] = {
             "calls_digest": {each: of.calls_digest for each, of in held.items()},
             "exported_calls": {each: of.exported_calls for each, of in held.items()},
             **{name: dict.fromkeys(changed, value) for name, value in stamp.columns.items()},
         }
+        dataset.note_held(part, held)
         dataset.write(schema.EXECUTIONS, part, with_values(rows, told))
         dataset.receipt.note(part.run_test_key, Change.MARKED, changed)
     return len(changed)
@@ -269,7 +270,9 @@ def _commit_calls(
         return {}, frozenset()  # so that the part's largest files are not read
     calls = dataset.commit_rows(schema.CALLS, part, rows[schema.CALLS.name], replacement)
     evals = dataset.commit_rows(schema.EVALS, part, rows[schema.EVALS.name], replacement)
-    return held_rows(listed_calls, calls.table, evals.table), calls.changed | evals.changed
+    held = held_rows(listed_calls, calls.own, evals.own)
+    dataset.note_held(part, held)
+    return held, calls.changed | evals.changed
 
 
 def _note_changes(

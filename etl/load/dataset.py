@@ -5,7 +5,7 @@ Never decides which parts are written, nor in which order: see ``commit`` and ``
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -15,12 +15,13 @@ import msgspec
 import pyarrow as pa
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
-from etl.load.files.contract import Files
+from etl.load.files.contract import Files, version_of
 from etl.load.layout import IDENTITY, Part, folder_of, parse_part_path, part_path, run_path
 from etl.load.merge import Merged, Replacement, merge
 from etl.load.parquet import UnreadableError, encode, open_part
 from etl.load.receipt import Receipt
 from etl.model import schema
+from etl.model.lifecycle import HeldRows
 
 T = TypeVar("T")
 
@@ -40,12 +41,18 @@ class Written:
 
 
 class Dataset:
-    """The Parquet files of one dataset; ``written`` and ``receipt`` say what was changed through this object."""
+    """The Parquet files of one dataset; ``written`` and ``receipt`` say what was changed through this object.
+
+    ``versions``: of each file of calls or evals that it wrote, by path, the one before and all since, as long as it knows what
+    changed. ``digests`` are those of the calls and evals that it wrote, by part and execution; empty while it does.
+    """
 
     def __init__(self, files: Files, *, compression: str = "zstd") -> None:
         self.files = files
         self.written = Written()
         self.receipt = Receipt()
+        self.versions: dict[str, list[str]] = {}
+        self.digests: dict[Part, dict[str, str]] = {}
         self._compression = compression
         self._outdated: set[str] = set()
 
@@ -67,7 +74,7 @@ class Dataset:
     def write_if_changed(self, table: schema.Table, part: Part, merged: Merged) -> None:
         """Make the merged rows those of the part, durably; errors as for ``write``."""
         if merged.is_changed:
-            self.write(table, part, merged.table)
+            self.write(table, part, merged.table, changed=merged.changed)
             self.written.marked[table.name] += merged.marked
 
     def rows(self, table: schema.Table, part: Part) -> pa.Table:
@@ -100,10 +107,24 @@ class Dataset:
             self._outdated.add(path)
         return rows
 
-    def write(self, table: schema.Table, part: Part, rows: pa.Table) -> None:
-        """Make these the rows of the part, durably, or leave it as it is."""
-        self.written.size_bytes += self._publish(table, part_path(table.name, part), rows)
+    def write(self, table: schema.Table, part: Part, rows: pa.Table, *, changed: Collection[str] | None = None) -> None:
+        """Make these the rows of the part, durably, or leave it as it is; ``changed`` are their executions, None: any may be."""
+        path = part_path(table.name, part)
+        if table in schema.OF_CALLS:
+            before = version_of(self.files, path)
+            versions = self.versions.setdefault(path, [before])
+            if changed is None or versions[-1:] != [before]:
+                versions.clear()
+                self.digests[part] = {}
+            self.digests.setdefault(part, {}).update(dict.fromkeys(changed or (), ""))
+        self.written.size_bytes += self._publish(table, path, rows)
         self.written.files += 1
+        if table in schema.OF_CALLS:
+            self.versions[path].append(version_of(self.files, path))
+
+    def note_held(self, part: Part, held: Mapping[str, HeldRows]) -> None:
+        """Remember the digests of what the part holds of these executions now."""
+        self.digests.setdefault(part, {}).update({each: of.calls_digest for each, of in held.items()})
 
     def set_aside(self, path: str) -> str:
         """Move a damaged file to the quarantine; returns where it is then."""
@@ -125,7 +146,7 @@ class Dataset:
             if parsed := parse_part_path(path):
                 table = schema.TABLES[parsed[0]]
                 with suppress(UnreadableError):
-                    self.write(table, parsed[1], self.read(table, path, table.names))
+                    self.write(table, parsed[1], self.read(table, path, table.names), changed=())
                     completed += 1
         self._outdated.clear()
         return completed

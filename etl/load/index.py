@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.dataset import Dataset, read_identity
 from etl.load.files.contract import Entry, Files, data_files, read_each
-from etl.load.layout import INDEX, Part, parse_part_path, parse_run_path
+from etl.load.layout import INDEX, Part, parse_part_path, parse_run_path, part_path
 from etl.load.parquet import UnreadableError, open_part, pack, unpack
 from etl.load.part_index import ROWS, PartIndex, index_part, versions_of
 from etl.model import schema
@@ -113,7 +113,7 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str]) -> Index
     parts = sorted(list_parts(dataset.files).items())
     unknown = [each for each in parts if not _is_known(known, *each)]
     new: dict[Part, PartIndex] = {}
-    read = read_each(dataset.files, lambda found: index_part(dataset, found[1]), unknown)
+    read = read_each(dataset.files, lambda each: index_part(dataset, each[1], _digests(dataset, known, *each)), unknown)
     for (part, _), (found, damaged) in zip(unknown, read, strict=True):
         new[part] = found
         unreadable += damaged
@@ -166,15 +166,30 @@ def list_parts(files: Files) -> dict[Part, dict[str, Entry]]:
 
 def is_damaged(rows: pa.Table) -> pa.ChunkedArray:
     """Which rows are of executions that are there, with other or newer calls and evals than were exported."""
-    is_other = pc.fill_null(pc.not_equal(rows["held_digest"], rows["calls_digest"]), fill_value=True)
     is_newer = pc.fill_null(pc.greater(rows["held_at"], rows["exported_at"]), fill_value=False)
-    return pc.and_(rows["is_here"], pc.or_(is_other, is_newer))
+    return pc.and_(rows["is_here"], pc.or_(rows["held_digest"].is_valid(), is_newer))
 
 
 def _is_known(known: Index, part: Part, entries: Mapping[str, Entry]) -> bool:
     """Whether the index knows the part in these versions of its files."""
     found = known.parts.get(part)
     return found is not None and found.versions is not None and found.versions == versions_of(entries)
+
+
+def _digests(dataset: Dataset, known: Index, part: Part, entries: Mapping[str, Entry]) -> dict[str, str] | None:
+    """The digests of the part's calls and evals: those that the index knows, and those of what this run has written since.
+
+    None if anybody else wrote: then this run did not begin with what the index knows, or what is there is not what it wrote.
+    """
+    before = known.parts.get(part)
+    known_versions = before.versions if before else ("",) * len(schema.OF_EXECUTIONS)
+    digests = (before.digests if before else {}) | dataset.digests.get(part, {})
+    for table, known_version in zip(schema.OF_EXECUTIONS, known_versions or (), strict=False):
+        version = (entries[table.name].version or None) if table.name in entries else ""
+        versions = dataset.versions.get(part_path(table.name, part), [version])
+        if table in schema.OF_CALLS and not (known_version in versions and version == versions[-1]):
+            return None
+    return digests if known_versions and all(digests.values()) else None
 
 
 def _dataset_id(files: Files) -> str | None:

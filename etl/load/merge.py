@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from etl.model import schema
 from etl.model.records import FROM_DETAIL
+from etl.transform.row_hash import ROW_HASH, hash_rows
 
 _VERSION_COLUMNS = {"export_run_id", "exported_at", "verified_at"}
 
@@ -68,7 +69,7 @@ class Replacement:
 
     def executions_of(self, table: schema.Table) -> Collection[str]:
         """The executions whose rows of this table are replaced."""
-        return {*self.executions} - {*self.without_calls} if _is_of_calls(table) else self.executions
+        return {*self.executions} - {*self.without_calls} if table in schema.OF_CALLS else self.executions
 
     def keeps_letter(self, execution_id: str, subject_id: str) -> bool:
         """Whether an old dead letter stays though no new one is the same."""
@@ -86,10 +87,12 @@ class Replacement:
 class Merged:
     """The part's rows after the merge, whether they differ from before, and how many of them are new or changed.
 
+    ``own`` are the rows of the executions that were replaced or marked, in any order; as merged with their hashes.
     ``marked`` rows got a ``deleted_at``. ``changed`` are the executions of which a row was replaced, added, marked or unmarked.
     """
 
     table: pa.Table
+    own: pa.Table
     is_changed: bool
     arrived: int = 0
     marked: int = 0
@@ -101,10 +104,12 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
 
     Rows come sorted by execution and key, unless they are very large. Keys are unique if they are in ``new``.
     """
-    if not len(old) and not len(new):
-        return Merged(old, is_changed=False)
-    is_replaced = is_of(old, replacement.executions_of(table)).to_pylist()
-    others, before = _where(old, [not each for each in is_replaced]), _where(old, is_replaced)
+    is_replaced = is_of(old, replacement.executions_of(table))
+    others, before = where(old, pc.invert(is_replaced)), where(old, is_replaced)
+    if table in schema.OF_CALLS:
+        before, new = (
+            each.append_column(ROW_HASH, pa.array(hash_rows(table, each), pa.string())) for each in (before, new)
+        )
     after, is_verified = before, False
     if table is schema.EXECUTIONS:
         new = with_values(new, _values(before, _AGGREGATES, replacement.heads))
@@ -117,33 +122,31 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
         own = zip(_keys(table, new), new["first_seen_at"].to_pylist(), strict=True)
         new = with_column(new, "first_seen_at", [seen_at.get(key, now) for key, now in own])
     is_kept, is_arriving = _compare(table, before, new, replacement)
-    marks = _marks(table, before, new, replacement) if _is_of_calls(table) else {}
+    marks = _marks(table, before, new, replacement) if table in schema.OF_CALLS else {}
     if all(is_kept) and not (any(is_arriving) or marks or is_verified):
-        return Merged(old, is_changed=False)
-    after = with_marks(after, marks, replacement.stamp)
-    merged = pa.concat_tables([others, _where(after, is_kept), _where(new, is_arriving)])
+        return Merged(old, before, is_changed=False)
+    own = pa.concat_tables([where(with_marks(after, marks, replacement.stamp), is_kept), where(new, is_arriving)])
+    merged = pa.concat_tables([others, own.select(table.names)])
     if merged.nbytes < _MOST_SORTED_BYTES:
         merged = merged.sort_by([(name, "ascending") for name in _SORT[table.name]])
     ids = before["execution_id"].to_pylist()
     gone = compress(ids, [not each for each in is_kept])
     changed = {*gone, *compress(new["execution_id"].to_pylist(), is_arriving), *(ids[index] for index in marks)}
     arrived = sum(is_arriving) + sum(not is_deleted for is_deleted in marks.values())
-    return Merged(merged, is_changed=True, arrived=arrived, marked=sum(marks.values()), changed=changed)
+    return Merged(merged, own, is_changed=True, arrived=arrived, marked=sum(marks.values()), changed=changed)
 
 
 def mark(table: schema.Table, rows: pa.Table, executions: Collection[str], stamp: Mapping[str, Any]) -> Merged:
     """The rows of a part, those of the executions marked as deleted; dead letters of theirs go."""
-    is_theirs = is_of(rows, executions).to_pylist()
+    is_theirs = is_of(rows, executions)
     if table is schema.ERRORS:
-        left = _where(rows, [not each for each in is_theirs])
-        return Merged(left, is_changed=len(left) < len(rows))
-    is_deleted = rows["deleted_at"].is_valid().to_pylist()
-    marks = {
-        index: True for index, (mine, done) in enumerate(zip(is_theirs, is_deleted, strict=True)) if mine and not done
-    }
-    ids = rows["execution_id"].to_pylist()
-    changed = {ids[index] for index in marks}
-    return Merged(with_marks(rows, marks, stamp), is_changed=bool(marks), marked=len(marks), changed=changed)
+        left = where(rows, pc.invert(is_theirs))
+        return Merged(left, left, is_changed=len(left) < len(rows))
+    is_new = pc.and_(is_theirs, rows["deleted_at"].is_null())
+    marks = {index: True for index, each in enumerate(is_new.to_pylist()) if each}
+    changed = {*rows.filter(is_new)["execution_id"].to_pylist()}
+    rows = with_marks(rows, marks, stamp)
+    return Merged(rows, where(rows, is_theirs), is_changed=bool(marks), marked=len(marks), changed=changed)
 
 
 def with_marks(rows: pa.Table, marks: Mapping[int, bool], stamp: Mapping[str, Any]) -> pa.Table:
@@ -180,7 +183,7 @@ def _compare(
 def _stays_if_missing(table: schema.Table, old: pa.Table, replacement: Replacement) -> list[bool]:
     """Which of the old rows stay if no new row has their key."""
     if table is not schema.ERRORS:
-        return [_is_of_calls(table)] * len(old)
+        return [table in schema.OF_CALLS] * len(old)
     ids = zip(old["execution_id"].to_pylist(), old["subject_id"].to_pylist(), strict=True)
     return [replacement.keeps_letter(*each) for each in ids]
 
@@ -207,9 +210,10 @@ def is_of(rows: pa.Table, executions: Collection[str]) -> pa.ChunkedArray:
     return pc.is_in(rows["execution_id"], value_set=pa.array(list(executions), pa.string()))
 
 
-def _where(rows: pa.Table, is_wanted: list[bool]) -> pa.Table:
+def where(rows: pa.Table, is_wanted: pa.ChunkedArray | list[bool]) -> pa.Table:
     """The rows that are wanted; all of them are no copy, since the text of a part is large."""
-    return rows if all(is_wanted) else rows.filter(pa.array(is_wanted, pa.bool_()))
+    mask = pa.array(is_wanted, pa.bool_()) if isinstance(is_wanted, list) else is_wanted
+    return rows if pc.all(mask, min_count=0).as_py() else rows.filter(mask)
 
 
 def with_column(rows: pa.Table, name: str, values: list[Any]) -> pa.Table:
@@ -237,8 +241,8 @@ def _values(rows: pa.Table, names: Iterable[str], executions: Collection[str]) -
 def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]:
     """Key and content of each row; two rows of equal content say the same of the source."""
     names = [name for name in table.names if name not in _VERSION_COLUMNS]
-    if "row_hash" in names:  # which covers all but these
-        names = [name for name in ("row_hash", "deleted_at", "raw") if name in names]
+    if table in schema.OF_CALLS:  # whose hash covers all but these
+        names = [ROW_HASH, *(name for name in ("deleted_at", "raw") if name in names)]
     columns = [rows[name].to_pylist() for name in names]
     if "metrics_from" in table.names:
         columns.append(pc.fill_null(pc.equal(rows["metrics_from"], FROM_DETAIL), fill_value=False).to_pylist())
@@ -248,7 +252,3 @@ def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, 
 
 def _keys(table: schema.Table, rows: pa.Table) -> Iterable[tuple[Any, ...]]:
     return zip(*(rows[name].to_pylist() for name in table.key), strict=True)
-
-
-def _is_of_calls(table: schema.Table) -> bool:
-    return "call_execution_id" in table.key

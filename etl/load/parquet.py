@@ -16,11 +16,7 @@ from etl.errors import DestinationError, ForeignFileError, SchemaError
 from etl.load.files.contract import MOST_BYTES, Files
 from etl.model import schema
 
-_DICTIONARY = {
-    "execution_id", "run_test_name", "status", "scenario_id", "scenario_name", "eval_config_id", "eval_name", "output_type",
-    "output_text", "output_json", "export_state", "export_run_id", "exported_at", "execution_started_at", "endpoint",
-}  # fmt: skip
-_DROPPED = {"unlisted_calls"}
+_DROPPED = {"unlisted_calls", "row_hash"}
 """Columns of earlier versions that this one does not need."""
 
 
@@ -61,6 +57,7 @@ class OpenPart:
             self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
             self.footer = _footer(self._file, where, len(data), _most_bytes(table))
             self._stored = {*self.footer.schema.names}
+            self.unknown = sorted(self._stored.difference(table.names, _DROPPED))
 
     @property
     def is_outdated(self) -> bool:
@@ -76,9 +73,9 @@ class OpenPart:
             UnreadableError: the file is damaged, as far as these columns tell.
             DestinationError: it was written by a newer version, or has other types than this one's.
         """
-        if (unknown := self._stored.difference(self._table.names, _DROPPED)) and not may_be_newer:
+        if self.unknown and not may_be_newer:
             raise DestinationError(
-                f"{self._where}: unknown columns {sorted(unknown)}: upgrade if a newer one made it; else move it out of the dataset"
+                f"{self._where}: unknown columns {self.unknown}: upgrade if a newer one made it; else move it out of the dataset"
             )
         with _readable(self._where):
             # In this thread: handing a few small columns to others costs more than reading them, and at the end of the process one
@@ -94,11 +91,10 @@ class OpenPart:
         return self._declared(rows, self._table.names)
 
     def _declared(self, rows: pa.Table, names: Sequence[str]) -> pa.Table:
-        declared = _declared_schema(self._table.name, tuple(names))
+        absent = pa.nulls(len(rows))
+        columns = {name: rows[name] if name in self._stored else absent for name in names}
         try:
-            columns = dict(zip(rows.column_names, rows.columns, strict=True))
-            arrays = [_declared_column(columns.get(field.name), field, len(rows)) for field in declared]
-            return pa.Table.from_arrays(arrays, schema=declared)
+            return pa.table(columns, _declared_schema(self._table.name, tuple(names)))
         except pa.ArrowException as exc:
             raise DestinationError(
                 f"{self._where}: its column types differ from this version's: {_first_line(exc)}"
@@ -161,7 +157,6 @@ def pack(rows: pa.Table, compression: str) -> memoryview:
         sink,
         compression=compression,
         compression_level=1 if compression == "zstd" else None,
-        use_dictionary=[name for name in rows.column_names if name in _DICTIONARY],
         write_page_checksum=True,
     )
     return memoryview(sink.getvalue())
@@ -215,12 +210,6 @@ def _readable(where: str) -> Iterator[None]:
 def _declared_schema(table_name: str, names: tuple[str, ...]) -> pa.Schema:
     table = schema.TABLES[table_name]
     return pa.schema([table.arrow_schema.field(name) for name in names], table.arrow_schema.metadata)
-
-
-def _declared_column(column: pa.ChunkedArray | None, declared: pa.Field, rows: int) -> pa.ChunkedArray | pa.Array:
-    if column is None:
-        return pa.nulls(rows, declared.type)
-    return column if column.type == declared.type else column.cast(declared.type)
 
 
 def _first_line(exc: Exception) -> str:

@@ -3,41 +3,42 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import FileMissingError
 from etl.load.dataset import Dataset
 from etl.load.files.contract import Entry
-from etl.load.merge import is_of
+from etl.load.merge import is_of, where
 from etl.load.parquet import UnreadableError
 from etl.model import schema
-from etl.model.digest import voucher
+from etl.model.digest import rows_digest, voucher
 from etl.model.lifecycle import HeldRows
 from etl.model.records import FROM_DETAIL
+from etl.transform.row_hash import hash_rows
 
 _READ = {
     "executions": (
         "execution_id", "listed_calls", "exported_calls", "run_test_name", "started_at", "export_state", "fingerprint",
         "calls_digest", "verified_at", "exported_at", "export_run_id", "deleted_at",
     ),
-    "calls": ("execution_id", "row_hash", "deleted_at", "exported_at", "metrics_from"),
-    "evals": ("execution_id", "row_hash", "deleted_at", "exported_at"),
+    "calls": ("execution_id", "deleted_at", "exported_at", "metrics_from"),
+    "evals": ("execution_id", "deleted_at", "exported_at"),
     "errors": ("execution_id",),
 }  # fmt: skip
+_DIGEST_OF_NOTHING = rows_digest(())
 ROWS = pa.schema(
     [
-        *(schema.EXECUTIONS.arrow_schema.field(name).remove_metadata() for name in _READ["executions"]),
+        *(schema.EXECUTIONS.arrow_schema.field(name) for name in _READ["executions"]),
         pa.field("is_here", pa.bool_()),
         pa.field("held_calls", pa.int64()),
         pa.field("detail_calls", pa.int64()),
         pa.field("held_digest", pa.string()),
         pa.field("held_at", schema.TIMESTAMP),
         pa.field("is_deleted", pa.bool_()),
-        *(pa.field(f"has_{name}", pa.bool_()) for name in ("calls", "evals", "errors")),
+        pa.field("has_errors", pa.bool_()),
     ]
 )
 
@@ -46,14 +47,20 @@ ROWS = pa.schema(
 class PartIndex:
     """One row for each execution of which the part holds anything; ``is_here``: its own row.
 
-    ``held_digest``, ``held_calls`` and ``detail_calls`` are what the calls and evals in the part say, ``held_at`` is when the
-    newest of them was exported, ``is_deleted`` whether each of them is marked. ``versions`` are those of the part's files by table,
-    None when they cannot be told; ``counts`` their numbers of rows.
+    ``held_digest``, ``held_calls`` and ``detail_calls`` are what the calls and evals in the part say, the digest only where it is
+    another than ``calls_digest``. ``held_at`` is when the newest of them was exported, ``is_deleted`` whether each of them is
+    marked. ``versions`` are those of the part's files by table, None when they cannot be told; ``counts`` their numbers of rows.
     """
 
     versions: tuple[str, ...] | None
     counts: tuple[int, ...]
     rows: pa.Table
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digest of the calls and evals of each execution, as they are in the part."""
+        held = pc.coalesce(self.rows["held_digest"], self.rows["calls_digest"])
+        return dict(zip(self.rows["execution_id"].to_pylist(), held.to_pylist(), strict=True))
 
 
 def versions_of(entries: Mapping[str, Entry]) -> tuple[str, ...] | None:
@@ -64,87 +71,115 @@ def versions_of(entries: Mapping[str, Entry]) -> tuple[str, ...] | None:
     return tuple(entries[table.name].version if table.name in entries else "" for table in schema.OF_EXECUTIONS)
 
 
-def index_part(dataset: Dataset, entries: Mapping[str, Entry]) -> tuple[PartIndex, list[str]]:
+def index_part(
+    dataset: Dataset, entries: Mapping[str, Entry], digests: Mapping[str, str] | None
+) -> tuple[PartIndex, list[str]]:
     """What the part holds, and the paths of its damaged files, which hold nothing.
+
+    ``digests`` are those of its calls and evals, by execution; where they are not known (None), the rows are read whole and hashed.
 
     Raises:
         DestinationError: a file may not be read, or was written by a newer version.
     """
-    rows = {table.name: table.no_rows.select(_READ[table.name]) for table in schema.OF_EXECUTIONS}
+    rows, vouchers = dict[str, pa.Table](), dict[str, list[str]]()
     damaged, here = [], dict(entries)
-    for name, entry in entries.items():
+    for table in schema.OF_EXECUTIONS:
+        name, is_hashed = table.name, digests is None and table in schema.OF_CALLS
+        rows[name] = table.no_rows.select(_READ[name])
         try:
-            rows[name] = dataset.read(schema.TABLES[name], entry.path, _READ[name])
+            if name in entries:
+                found = dataset.read(table, entries[name].path, table.names if is_hashed else _READ[name])
+                rows[name] = found.select(_READ[name])
+                if is_hashed:
+                    _add_vouchers(vouchers, table, found)
         except UnreadableError:
-            damaged.append(entry.path)
+            damaged.append(entries[name].path)
         except FileMissingError:
             del here[name]
+    if digests is None:
+        digests = {each: rows_digest(of_rows) for each, of_rows in vouchers.items()}
     counts = tuple(len(rows[table.name]) for table in schema.OF_EXECUTIONS)
-    return PartIndex(None if damaged else versions_of(here), counts, _rows_of(rows)), damaged
+    return PartIndex(None if damaged else versions_of(here), counts, _rows_of(rows, digests)), damaged
 
 
 def held_rows(listed_calls: Mapping[str, int | None], calls: pa.Table, evals: pa.Table) -> dict[str, HeldRows]:
     """What a part's calls and evals hold of the executions, each given with its number of listed calls."""
-    calls, evals = (rows.filter(is_of(rows, listed_calls)) for rows in (calls, evals))
-    of_calls, of_evals, of_detail = _vouchers(calls), _vouchers(evals), _from_detail(calls)
+    calls, evals = (where(rows, is_of(rows, listed_calls)) for rows in (calls, evals))
+    vouchers: dict[str, list[str]] = {}
+    for table, rows in zip(schema.OF_CALLS, (calls, evals), strict=True):
+        _add_vouchers(vouchers, table, rows)
+    living, of_detail = _living(calls), _from_detail(calls)
     return {
-        execution_id: HeldRows.of(
-            count, of_calls.get(execution_id, ()), of_evals.get(execution_id, ()), of_detail[execution_id]
+        each: HeldRows(
+            listed_calls=count,
+            exported_calls=living[each],
+            calls_digest=rows_digest(vouchers.get(each, ())),
+            detail_calls=of_detail[each],
         )
-        for execution_id, count in listed_calls.items()
+        for each, count in listed_calls.items()
     }
 
 
-def _rows_of(rows: Mapping[str, pa.Table]) -> pa.Table:
+def _rows_of(rows: Mapping[str, pa.Table], digests: Mapping[str, str]) -> pa.Table:
     """The rows of the index from those of the four tables."""
-    calls, evals = (_vouchers(rows[name]) for name in ("calls", "evals"))
-    of_detail = _from_detail(rows["calls"])
-    newest, living = _newest_and_living(rows["calls"], rows["evals"])
-    sick = set(rows["errors"]["execution_id"].to_pylist())
-    here: dict[str, dict[str, Any]] = {}
-    for row in rows["executions"].to_pylist():
-        # What somebody doubled vouches for nothing, so that it is fetched again, and comes to stand once.
-        here[row["execution_id"]] = row | {"calls_digest": None} if row["execution_id"] in here else row
-    ids = [*here, *sorted({*calls, *evals, *sick} - here.keys())]
-    held = [HeldRows.of(None, calls.get(each, ()), evals.get(each, ()), of_detail[each]) for each in ids]
-    columns = {name: [here.get(each, {}).get(name) for each in ids] for name in _READ["executions"]} | {
-        "execution_id": ids,
-        "is_here": [each in here for each in ids],
-        "held_calls": [each.exported_calls for each in held],
-        "held_digest": [each.calls_digest for each in held],
-        "detail_calls": [each.detail_calls for each in held],
+    here, own = rows["executions"], Counter(rows["executions"]["execution_id"].to_pylist())
+    if own.total() > len(own):  # what somebody doubled comes to stand once
+        here = here.take([*{each: index for index, each in enumerate(here["execution_id"].to_pylist())}.values()])
+    in_tables = {name: {*of_table["execution_id"].unique().to_pylist()} for name, of_table in rows.items()}
+    strays = sorted(set[str]().union(*in_tables.values()) - own.keys())
+    found = pa.concat_tables(
+        [here, pa.table({"execution_id": pa.array(strays, pa.string())})], promote_options="default"
+    )
+    ids = found["execution_id"].to_pylist()
+    # And vouches for nothing, so that it is fetched again.
+    told = [each if own[key] == 1 else None for key, each in zip(ids, found["calls_digest"].to_pylist(), strict=True)]
+    held = [digests.get(each, _DIGEST_OF_NOTHING) for each in ids]
+    living, of_detail = _living(rows["calls"]), _from_detail(rows["calls"])
+    alive, newest = living | _living(rows["evals"]), _newest(rows["calls"], rows["evals"])
+    columns = {name: found[name] for name in found.column_names} | {
+        "calls_digest": told,
+        "is_here": [each in own for each in ids],
+        "held_calls": [living[each] for each in ids],
+        "held_digest": [its if its != vouched else None for its, vouched in zip(held, told, strict=True)],
+        "detail_calls": [of_detail[each] for each in ids],
         "held_at": [newest.get(each) for each in ids],
-        "is_deleted": [each not in living for each in ids],
-        "has_calls": [each in calls for each in ids],
-        "has_evals": [each in evals for each in ids],
-        "has_errors": [each in sick for each in ids],
+        "is_deleted": [not alive[each] for each in ids],
+        "has_errors": [each in in_tables["errors"] for each in ids],
     }
-    return pa.table([pa.array(columns[field.name], field.type) for field in ROWS], schema=ROWS)
+    return pa.table(columns, ROWS)
 
 
-def _newest_and_living(*tables: pa.Table) -> tuple[dict[str, datetime], set[str]]:
-    """When the newest row of each execution was exported, and which executions have a row that is not marked as deleted."""
-    rows = pa.concat_tables([rows.select(["execution_id", "deleted_at", "exported_at"]) for rows in tables])
-    found = rows.group_by("execution_id").aggregate([("exported_at", "max")])
-    newest = dict(zip(found["execution_id"].to_pylist(), found["exported_at_max"].to_pylist(), strict=True))
-    return newest, {*rows.filter(rows["deleted_at"].is_null())["execution_id"].to_pylist()}
+def _newest(*tables: pa.Table) -> dict[str, int]:
+    """When the newest row of each execution was exported, in microseconds; its rows lie together, and are taken at once."""
+    rows = pa.concat_tables([each.select(["execution_id", "exported_at"]) for each in tables])
+    rows = rows.filter(rows["exported_at"].is_valid())
+    found: dict[str, int] = {}
+    if len(rows):
+        runs = pc.run_end_encode(rows["execution_id"].combine_chunks())
+        starts = [0, *runs.run_ends.to_pylist()[:-1]]
+        newest = np.maximum.reduceat(rows["exported_at"].cast(pa.int64()).to_numpy(), starts).tolist()
+        for execution_id, at in zip(runs.values.to_pylist(), newest, strict=True):
+            found[execution_id] = max(at, found.get(execution_id, at))
+    return found
+
+
+def _living(rows: pa.Table) -> Counter[str]:
+    """How many rows of each execution are not marked as deleted."""
+    counts = pc.value_counts(rows.filter(rows["deleted_at"].is_null())["execution_id"])
+    return Counter({each["values"]: each["counts"] for each in counts.to_pylist()})
 
 
 def _from_detail(calls: pa.Table) -> Counter[str]:
-    """How many calls of each execution, not marked as deleted, have no metrics but those of the detail."""
-    is_from_detail = pc.equal(calls["metrics_from"], FROM_DETAIL)
-    found = calls.filter(pc.and_(is_from_detail, calls["deleted_at"].is_null()))
-    return Counter(found["execution_id"].to_pylist())
+    """How many of these calls have no metrics but those of the detail."""
+    return _living(calls.filter(pc.equal(calls["metrics_from"], FROM_DETAIL)))
 
 
-def _vouchers(rows: pa.Table) -> dict[str, list[str]]:
-    """The vouchers of the rows of each execution; its rows lie together, and are taken at once."""
-    runs = pc.run_end_encode(rows["execution_id"].combine_chunks())
-    hashes, marks = rows["row_hash"].to_pylist(), rows["deleted_at"].is_valid().to_pylist()
-    column = [voucher(each or "", is_deleted=mark) for each, mark in zip(hashes, marks, strict=True)]
-    found: dict[str, list[str]] = {}
-    start = 0
+def _add_vouchers(found: dict[str, list[str]], table: schema.Table, rows: pa.Table) -> None:
+    """Add the vouchers of the rows of each execution; these lie together, and are taken at once."""
+    vouchers = hash_rows(table, rows)
+    for index in np.flatnonzero(rows["deleted_at"].is_valid()).tolist():
+        vouchers[index] = voucher(vouchers[index], is_deleted=True)
+    runs, start = pc.run_end_encode(rows["execution_id"].combine_chunks()), 0
     for execution_id, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-        found.setdefault(execution_id, []).extend(column[start:end])
+        found.setdefault(execution_id, []).extend(vouchers[start:end])
         start = end
-    return found

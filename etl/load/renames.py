@@ -6,13 +6,13 @@ import pyarrow as pa
 
 from etl.load.dataset import Dataset
 from etl.load.layout import Part
-from etl.load.merge import with_column, with_values
+from etl.load.merge import with_values
 from etl.load.part_index import held_rows
 from etl.load.receipt import Change
 from etl.load.state import StoredState
 from etl.model import schema
 from etl.model.lifecycle import BEGUN
-from etl.transform.frames import ExportStamp, hash_rows
+from etl.transform.frames import ExportStamp
 
 
 def find_renames(
@@ -45,7 +45,7 @@ def find_renames(
 def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: ExportStamp) -> None:
     """Give the executions of the part these names, by execution_id, in all tables; execution rows go last, as in a commit.
 
-    Row hashes cover the name, so they change, and with them the digest by which an execution row vouches for its calls and evals.
+    The digest by which an execution row vouches for its calls and evals covers the name, so it changes.
     One that did not match the rows before stays as it is: what was damaged is still known to be.
 
     Raises:
@@ -54,20 +54,23 @@ def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: Export
     executions = dataset.rows(schema.EXECUTIONS, part)
     ids, digests = (executions[name].to_pylist() for name in ("execution_id", "calls_digest"))
     old_names = dict(zip(ids, executions["run_test_name"].to_pylist(), strict=True))
+    named = {"run_test_name": names}
     stamped = {name: dict.fromkeys(names, value) for name, value in stamp.columns.items()}
-    found, before, after = {}, {}, {}
-    for table in (schema.CALLS, schema.EVALS):
-        rows = found[table] = dataset.rows(table, part)
+    found, before, after = list[pa.Table](), list[pa.Table](), list[pa.Table]()
+    for table in schema.OF_CALLS:
+        rows = dataset.rows(table, part)
+        found.append(rows)
         # A run that was killed here left another name beside execution rows of the old one, which may be marked so since.
-        before[table] = _named(table, rows, {each: old_names[each] for each in names})
-        after[table] = _named(table, rows, names)
-        if not after[table].equals(rows):
-            dataset.write(table, part, with_values(after[table], stamped))
+        before.append(with_values(rows, {"run_test_name": {each: old_names[each] for each in names}}))
+        after.append(with_values(rows, named))
+        if not after[-1].equals(rows):
+            dataset.write(table, part, with_values(after[-1], stamped), changed=names)
     errors = dataset.rows(schema.ERRORS, part)
     if len(errors):
-        dataset.write(schema.ERRORS, part, _named(schema.ERRORS, errors, names))
+        dataset.write(schema.ERRORS, part, with_values(errors, named))
     counts = dict.fromkeys(names)
-    held = [held_rows(counts, of[schema.CALLS], of[schema.EVALS]) for of in (found, before, after)]
+    held = [held_rows(counts, *tables) for tables in (found, before, after)]
+    dataset.note_held(part, held[-1])
     told = {
         each: held[-1][each].calls_digest
         for each, digest in zip(ids, digests, strict=True)
@@ -76,19 +79,9 @@ def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: Export
     # All their calls are stamped, so that nothing tells any more which of them were fetched since.
     states = zip(ids, executions["export_state"].to_pylist(), strict=True)
     begun_at = {each: None for each, state in states if state in BEGUN and each in names}
-    executions = _named(schema.EXECUTIONS, executions, names)
     dataset.write(
-        schema.EXECUTIONS, part, with_values(executions, {"calls_digest": told, "verified_at": begun_at, **stamped})
+        schema.EXECUTIONS,
+        part,
+        with_values(executions, {"calls_digest": told, "verified_at": begun_at, **named, **stamped}),
     )
     dataset.receipt.note(part.run_test_key, Change.REPLACED, names.keys())
-
-
-def _named(table: schema.Table, rows: pa.Table, names: Mapping[str, str]) -> pa.Table:
-    """The rows, those of these executions under these names, with the row hashes of that."""
-    own = rows["run_test_name"].to_pylist()
-    renamed = with_values(rows, {"run_test_name": names})
-    if "row_hash" not in table.names:
-        return renamed
-    changed = [new != old for new, old in zip(renamed["run_test_name"].to_pylist(), own, strict=True)]
-    hashes = zip(changed, hash_rows(table, renamed), rows["row_hash"].to_pylist(), strict=True)
-    return with_column(renamed, "row_hash", [new if is_changed else old for is_changed, new, old in hashes])

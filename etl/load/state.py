@@ -20,7 +20,7 @@ from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError
 from etl.model import schema
 from etl.model.lifecycle import ExportState, HeldRows, StoredExecution
-from etl.transform.frames import shared_values
+from etl.transform.row_hash import shared_values
 
 _UNIQUE = {
     "execution_id", "listed_calls", "exported_calls", "held_calls", "fingerprint", "calls_digest", "held_digest", "is_here",
@@ -136,20 +136,19 @@ def load_parts(state: StoredState) -> None:
 
 def _load(part: Part, row: Mapping[str, Any], state: StoredState) -> None:
     has_row, held_at, exported_at = row["is_here"], row["held_at"], row["exported_at"]
-    held = HeldRows(row["listed_calls"], row["held_calls"], row["held_digest"], row["detail_calls"])
+    digest = row["held_digest"] or row["calls_digest"]
+    held = HeldRows(row["listed_calls"], row["held_calls"], digest, row["detail_calls"])
     told = {name: row[name] for name in ("export_state", "fingerprint", "exported_calls", "verified_at", "deleted_at")}
     if not has_row:
         # All that is there of it may be marked.
         is_gone = row["is_deleted"] and not row["has_errors"]
         told |= {"export_state": ExportState.INCOMPLETE, "fingerprint": "", "exported_calls": held.exported_calls}
         told |= {"deleted_at": held_at if is_gone else None}
-    is_whole = not has_row or held.calls_digest == row["calls_digest"]
     stored = StoredExecution(
         run_test_key=part.run_test_key,
         place=part.place,
         held=held,
-        # One object for both: there may be a million of them.
-        calls_digest=held.calls_digest if is_whole else row["calls_digest"],
+        calls_digest=row["calls_digest"] if has_row else digest,
         exported_at=exported_at,
         run_test_name=row["run_test_name"] or "",
         has_letters=row["has_errors"],

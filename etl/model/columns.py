@@ -53,12 +53,6 @@ class Column:
         return self.null or (GIVEN if self.source and not self.is_key else NEVER)
 
     @property
-    def metadata(self) -> dict[str, str]:
-        """The metadata of the column's Arrow field: meaning, unit, source and null rule, without empty ones."""
-        texts = {"meaning": self.meaning, "unit": self.unit, "source": self.source, "null": self.null_rule}
-        return {name: text for name, text in texts.items() if text}
-
-    @property
     def type_name(self) -> str:
         """The name of the type in the documentation."""
         return TYPE_NAMES[self.type]
@@ -107,11 +101,8 @@ class Table:
 
     @cached_property
     def arrow_schema(self) -> pa.Schema:
-        """The exact schema of every file of the table. The metadata of a field says what the column means."""
-        fields = [
-            pa.field(column.name, column.type, nullable=not column.is_key, metadata=column.metadata)
-            for column in self.columns
-        ]
+        """The exact schema of every file of the table."""
+        fields = [pa.field(column.name, column.type, nullable=not column.is_key) for column in self.columns]
         return pa.schema(fields, metadata={"table": self.name, "pandas": self._pandas_metadata})
 
     @cached_property

@@ -123,12 +123,6 @@ class Kind(StrEnum):
         "rows in the wrong file, or stored twice: files were moved or copied by hand",
         "move a misplaced file back to its place, or a duplicate out of the dataset; then run metrics-etl run",
     )
-    ALTERED = (
-        "altered",
-        _MISSING,
-        "rows that changed after they were written: they have different values, or another row's key",
-        _MOVE_ASIDE,
-    )
     SCHEMA = (
         "schema",
         _UNKNOWN,

@@ -5,11 +5,11 @@ from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
-from etl.model.digest import fingerprint, is_deleted_voucher, rows_digest
+from etl.model.digest import fingerprint
 from etl.model.records import DeadLetter, Execution
 from etl.model.values import MISFIT, timestamp_or_none, to_int
 
@@ -124,15 +124,6 @@ class HeldRows:
     exported_calls: int
     calls_digest: str
     detail_calls: int = 0
-
-    @classmethod
-    def of(
-        cls, listed_calls: int | None, calls: Collection[str], evals: Collection[str], detail_calls: int = 0
-    ) -> Self:
-        """What the vouchers of its calls and evals say, see ``digest.voucher``."""
-        digest = rows_digest((*calls, *evals))
-        living = sum(not is_deleted_voucher(each) for each in calls)
-        return cls(listed_calls=listed_calls, exported_calls=living, calls_digest=digest, detail_calls=detail_calls)
 
 
 @dataclass(frozen=True, slots=True)

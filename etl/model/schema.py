@@ -9,33 +9,17 @@ from etl.model.columns import BOOL, DATE, DAY, FLOAT, GIVEN, INT, NEVER, STRING,
 from etl.model.records import METRICS, RUNS
 
 __all__ = [
-    "BOOL", "CALLS", "DATE", "DAY", "ERRORS", "EVALS", "EXECUTIONS", "FLOAT", "GIVEN", "INT", "NEVER", "OF_EXECUTIONS",
-    "RUNS_TABLE", "STRING", "TABLES", "TIMESTAMP", "TYPE_NAMES", "Column", "Table",
+    "BOOL", "CALLS", "DATE", "DAY", "ERRORS", "EVALS", "EXECUTIONS", "FLOAT", "GIVEN", "INT", "NEVER", "OF_CALLS",
+    "OF_EXECUTIONS", "RUNS_TABLE", "STRING", "TABLES", "TIMESTAMP", "TYPE_NAMES", "Column", "Table",
 ]  # fmt: skip
 
 
-def _text(name: str, meaning: str, null: str = "") -> Column:
-    return Column(name, STRING, meaning, null=null)
-
-
-def _time(name: str, meaning: str, null: str = "") -> Column:
-    return Column(name, TIMESTAMP, meaning, null=null)
-
-
-def _number(name: str, meaning: str, unit: str, null: str = "") -> Column:
-    return Column(name, INT, meaning, unit, null=null)
-
-
 _PARTITIONS = (
-    _text("run_test", "Folder of the run test."),
-    _text(
-        "month", "UTC month, as 2026-11, in which the execution was created, or first seen when the API does not say."
-    ),
+    Column("run_test", STRING, "Folder of the run test."),
+    Column("month", STRING, "UTC month, as 2026-11, in which the execution began, or else was first seen."),
 )
-RUN_TEST_NAME = _text("run_test_name", "Name of the run test, as configured when the row was exported.")
-EXECUTION_STARTED_AT = _time(
-    "execution_started_at", "When the row's execution was created at the source; see executions.started_at.", GIVEN
-)
+RUN_TEST_NAME = Column("run_test_name", STRING, "Name of the run test, as configured when the row was exported.")
+EXECUTION_STARTED_AT = Column("execution_started_at", TIMESTAMP, "When the row's execution was created.", null=GIVEN)
 EXTRA = Column(
     "extra",
     STRING,
@@ -44,20 +28,17 @@ EXTRA = Column(
     null="null when there are none",
     is_json=True,
 )
-RAW = Column(
-    "raw", STRING, "The whole payload as received.", null="null unless [export] include_raw is on", is_json=True
-)
-ROW_HASH = _text("row_hash", "BLAKE2b-128 of the row's values that came from the API, hexadecimal.")
-DELETED_AT = _time(
+RAW = Column("raw", STRING, "The payload as received.", null="null unless [export] include_raw is on", is_json=True)
+DELETED_AT = Column(
     "deleted_at",
+    TIMESTAMP,
     "When a run found that the source no longer has this row. The row is kept; the time is cleared if the source has it again.",
-    "null while the source has it",
+    null="null while the source has it",
 )
 EXPORT = (
-    _text("export_run_id", "The export run that wrote this version of the row; see runs.export_run_id."),
-    _time("exported_at", "When this version of the row was exported."),
+    Column("export_run_id", STRING, "The export run that wrote this version of the row; see runs.export_run_id."),
+    Column("exported_at", TIMESTAMP, "When this version of the row was exported."),
 )
-
 
 _NOT_SHOWN = "null when the execution's detail gave no value that fits, or was not read"
 _VOICE = {
@@ -140,11 +121,7 @@ EXECUTIONS = Table(
         _mean("conversation.avg_talk_ratio", "ratio of the agent's to the user's talking time", "ratio"),
         _mean("conversation.avg_user_interruption_rate", "interruptions by the user per minute", "1/min"),
         _mean("conversation.avg_ai_interruption_rate", "interruptions by the agent per minute", "1/min"),
-        _mean(
-            "conversation.avg_stop_time_after_interruption_ms",
-            "time until the agent stops talking once interrupted",
-            "ms",
-        ),
+        _mean("conversation.avg_stop_time_after_interruption_ms", "time until the agent stops once interrupted", "ms"),
         _mean("chat.avg_total_tokens", "tokens per chat call", "tokens"),
         _mean("chat.avg_input_tokens", "input tokens per chat call", "tokens"),
         _mean("chat.avg_output_tokens", "output tokens per chat call", "tokens"),
@@ -157,26 +134,22 @@ EXECUTIONS = Table(
         _field("metrics.calls.pending", INT, "Current number of pending calls.", "calls"),
         EXTRA,
         RAW,
-        _number("listed_calls", "Calls that the API listed for the execution.", "calls", "null until listed"),
-        _number(
-            "exported_calls",
-            "Calls of the execution that the calls table holds, without those that have a deleted_at.",
-            "calls",
-        ),
-        _text(
+        Column("listed_calls", INT, "Calls that the API listed for the execution.", "calls", null="null until listed"),
+        Column("exported_calls", INT, "Calls of the execution in the calls table that have no deleted_at.", "calls"),
+        Column(
             "export_state",
+            STRING,
             "exported: final. settling: exported, and checked again until it is final. waiting: not finished at the source, calls "
             "not fetched. incomplete: something is missing (see the errors table) or has not arrived yet.",
         ),
         DELETED_AT,
-        _text(
-            "fingerprint", "BLAKE2b-128 of the listed payload, read before the calls; a change means fetching again."
-        ),
-        _text("calls_digest", "BLAKE2b-128 over the row hashes of the execution's calls and evals, and their marks."),
-        _time(
+        Column("fingerprint", STRING, "BLAKE2b-128 of the listed payload; a change means fetching again."),
+        Column("calls_digest", STRING, "BLAKE2b-128 over the execution's calls, evals and marks."),
+        Column(
             "verified_at",
+            TIMESTAMP,
             "When the execution's calls were last fetched; checks that find no change while it is settling do not count.",
-            "null until fetched",
+            null="null until fetched",
         ),
         *EXPORT,
     ),
@@ -257,14 +230,14 @@ CALLS = Table(
         ),
         EXTRA,
         RAW,
-        _text(
+        Column(
             "metrics_from",
+            STRING,
             "metrics: the row has the call's own metrics. detail: it has what the execution's lists tell, and is null in "
             f"{', '.join(NOT_IN_LISTS)}.",
-            "null when a version without this column wrote the row, which means metrics",
+            null="null when a version without this column wrote the row, which means metrics",
         ),
         DELETED_AT,
-        ROW_HASH,
         *EXPORT,
     ),
     _PARTITIONS,
@@ -296,7 +269,6 @@ EVALS = Table(
         _field("status", STRING, "Completed, Failed, skipped or another word that the API uses."),
         EXTRA,
         DELETED_AT,
-        ROW_HASH,
         *EXPORT,
     ),
     _PARTITIONS,
@@ -313,11 +285,11 @@ ERRORS = Table(
         RUN_TEST_NAME,
         EXECUTION_STARTED_AT,
         Column("status", INT, "HTTP status of the last try; 0 when there was no answer."),
-        _text("message", "What went wrong."),
-        _text("excerpt", "The first 200 characters of the last answer."),
-        _number("tries", "Requests that the last run spent on this failure.", "requests"),
-        _time("first_seen_at", "When it first failed."),
-        _time("last_seen_at", "When it last failed."),
+        Column("message", STRING, "What went wrong."),
+        Column("excerpt", STRING, "The first 200 characters of the last answer."),
+        Column("tries", INT, "Requests that the last run spent on this failure.", "requests"),
+        Column("first_seen_at", TIMESTAMP, "When it first failed."),
+        Column("last_seen_at", TIMESTAMP, "When it last failed."),
         EXPORT[0],
     ),
     _PARTITIONS,
@@ -329,28 +301,29 @@ RUNS_TABLE = Table(
     "",
     (
         Column("export_run_id", STRING, "Identifies the export run; sorts by time.", is_key=True),
-        _time("started_at", "When the run began."),
-        _time("finished_at", "When the run ended."),
-        _text("outcome", "complete, partial, configuration, refused, unavailable, destination, interrupted or error."),
+        Column("started_at", TIMESTAMP, "When the run began."),
+        Column("finished_at", TIMESTAMP, "When the run ended."),
+        Column("outcome", STRING, "The exit code as a word: complete, partial, refused, unavailable and others."),
         Column("exit_code", INT, "Exit code of the command."),
-        _text("version", "Version of the exporter."),
+        Column("version", STRING, "Version of the exporter."),
         Column("seconds", FLOAT, "Duration of the run.", "s"),
-        _number("requests", "Requests sent, retries included.", "requests"),
-        _number("retries", "Requests sent again after a transient fault.", "requests"),
-        _number("rejections", "Requests that the rate limit refused.", "requests"),
-        _number("executions", "New or changed executions.", "rows"),
-        _number("calls", "New or changed calls.", "rows"),
-        _number("evals", "New or changed evals.", "rows"),
-        _number("dead_letters", "Requests that failed for good.", "requests"),
-        _number("misfits", "Values that did not fit their column and are kept in extra.", "values"),
-        _number("files", "Parquet files written.", "files"),
-        _number("bytes", "Bytes of Parquet written.", "bytes"),
+        Column("requests", INT, "Requests sent, retries included.", "requests"),
+        Column("retries", INT, "Requests sent again after a transient fault.", "requests"),
+        Column("rejections", INT, "Requests that the rate limit refused.", "requests"),
+        Column("executions", INT, "New or changed executions.", "rows"),
+        Column("calls", INT, "New or changed calls.", "rows"),
+        Column("evals", INT, "New or changed evals.", "rows"),
+        Column("dead_letters", INT, "Requests that failed for good.", "requests"),
+        Column("misfits", INT, "Values that did not fit their column and are kept in extra.", "values"),
+        Column("files", INT, "Parquet files written.", "files"),
+        Column("bytes", INT, "Bytes of Parquet written.", "bytes"),
         Column("message", STRING, "Why the run ended as it did.", null="null when nothing is missing"),
         Column("run_tests", STRING, "Counts for each run test.", is_json=True),
     ),
-    (_text("month", "UTC month, as 2026-11, in which the run began."),),
+    (Column("month", STRING, "UTC month, as 2026-11, in which the run began."),),
 )
 
 TABLES: dict[str, Table] = {table.name: table for table in (EXECUTIONS, CALLS, EVALS, ERRORS, RUNS_TABLE)}
-OF_EXECUTIONS = (CALLS, EVALS, ERRORS, EXECUTIONS)
+OF_CALLS = (CALLS, EVALS)
+OF_EXECUTIONS = (*OF_CALLS, ERRORS, EXECUTIONS)
 """In the order in which their rows are written: execution rows come last and mark the others complete."""

@@ -60,7 +60,7 @@ _NEEDED = {*SAME, *(path[0] for path in _OBJECTS)}
 _COVERED: frozenset[_Path] = frozenset(
     {*SAME.values(), ("call_results",), ("detail",), *(path for paths in _OBJECTS.values() for path in paths)}
 )
-_EXTRA, _HASH = schema.CALLS.names.index("extra"), schema.CALLS.names.index("row_hash")
+_EXTRA = schema.CALLS.names.index("extra")
 _TURN_COUNT = schema.CALLS.names.index("chat_metrics_turn_count")
 
 
@@ -150,7 +150,6 @@ def amended(stored: Sequence[Any], detail: DetailedCall) -> list[Any]:
     if shown[_EXTRA] or extra.pop("detail", None):
         extra |= parsed(shown[_EXTRA])
         row[_EXTRA] = json_text(extra) if extra else None
-    row[_HASH] = MAKERS[schema.CALLS.name].hash(row)
     return row
 
 

@@ -19,7 +19,7 @@ from etl.errors import SchemaError
 from etl.model import schema
 from etl.model.digest import fingerprint
 from etl.model.lifecycle import HeldRows
-from etl.model.values import json_text, python_values
+from etl.model.values import json_text
 from etl.transform.flatten import FlatBundle, Rows
 from etl.transform.rows import MAKERS
 
@@ -137,23 +137,6 @@ def table_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table
     options = ReadOptions(block_size=len(lines) + 1)
     read = read_json(pa.BufferReader(lines), options, ParseOptions(explicit_schema=table.arrow_schema))
     return pa.Table.from_arrays(read.columns, schema=table.arrow_schema)
-
-
-def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:
-    """The row hash of each row, recomputed from its values."""
-    # pyarrow takes microseconds to make a time, and the rows of an execution share theirs.
-    columns = (
-        shared_values(rows[column.name]) if column.type == schema.TIMESTAMP else rows[column.name].to_pylist()
-        for column in table.columns
-    )
-    return [MAKERS[table.name].hash(row) for row in zip(*columns, strict=True)]
-
-
-def shared_values(column: pa.ChunkedArray) -> list[Any]:
-    """The values of a column; equal ones are one object, made once."""
-    encoded = column.combine_chunks().dictionary_encode()
-    values = python_values(encoded.dictionary)
-    return [None if index is None else values[index] for index in encoded.indices.to_pylist()]
 
 
 def to_pandas(table: pa.Table) -> "pd.DataFrame":

@@ -10,28 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from etl.model import schema
-from etl.model.digest import row_hasher
 from etl.model.values import MISFIT, coercer_of, json_text, to_float
-
-_NOT_HASHED = {"raw", "metrics_from", "row_hash", "deleted_at", "export_run_id", "exported_at"}
-"""A row's hash covers what the source says, not which export wrote it."""
-_HASHED_AS = ("latency_customer_", "latency_customer_latency_metrics_")
-"""Nine columns of ``calls`` are hashed under a longer name than their own, as in every dataset so far: under another one, each such
-call would look altered."""
 
 
 class RowMaker:
-    """Makes rows of one table: lists of values in the order of its columns. ``hash`` hashes such a row."""
+    """Makes rows of one table: lists of values in the order of its columns."""
 
     def __init__(self, table: schema.Table) -> None:
         self._width = len(table.names)
         self._index = {name: index for index, name in enumerate(table.names)}
         self._extra = self._index.get("extra")
-        self._row_hash = self._index.get("row_hash")
-        self.hash = row_hasher(
-            [name.replace(*_HASHED_AS) for name in table.names],
-            [name.replace(*_HASHED_AS) for name in table.names if name not in _NOT_HASHED],
-        )
         self._tree = _build_tree(table)
 
     def make(self, payload: dict[str, Any], given: Mapping[str, Any]) -> tuple[list[Any], int]:
@@ -42,8 +30,6 @@ class RowMaker:
         extra, misfits = _fill(payload, self._tree, row)
         if extra and self._extra is not None:
             row[self._extra] = json_text(extra)
-        if self._row_hash is not None:
-            row[self._row_hash] = self.hash(row)
         return row, misfits
 
 

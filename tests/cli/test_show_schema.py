@@ -25,7 +25,7 @@ def test_json_says_null_where_a_column_has_no_unit_or_source(capsys: pytest.Capt
     columns = {column["name"]: column for column in table["columns"]}
     assert table["key"] == ["call_execution_id"]
     assert (columns["duration_seconds"]["unit"], columns["duration_seconds"]["source"]) == ("s", "duration_seconds")
-    assert (columns["row_hash"]["unit"], columns["row_hash"]["source"]) == (None, None)
+    assert (columns["metrics_from"]["unit"], columns["metrics_from"]["source"]) == (None, None)
 
 
 @pytest.mark.parametrize("width", [50, 80, 200])

@@ -145,7 +145,7 @@ def copy_all_to_another_month(place: Place) -> Path:
 
 def change_a_value(place: Place) -> Path:
     rewrite(place.part("calls"), lambda rows: with_value(rows, "duration_seconds", 12345.0))
-    return place.part("calls")
+    return place.part("executions")
 
 
 def add_a_column(place: Place) -> Path:
@@ -184,16 +184,16 @@ def copy_a_run_to_another_month(place: Place) -> Path:
     return Path(shutil.copy(path, target))
 
 
-DAMAGED, MISPLACED, ALTERED, SCHEMA = Kind.DAMAGED, Kind.MISPLACED, Kind.ALTERED, Kind.SCHEMA
+DAMAGED, MISPLACED, SCHEMA = Kind.DAMAGED, Kind.MISPLACED, Kind.SCHEMA
 BREAKS: dict[Callable[[Place], Path], tuple[Kind, str, set[Kind]]] = {
     lose_a_call: (DAMAGED, "3 of 4 exported calls are stored", {Kind.LOST_ROWS}),
     lose_an_eval: (DAMAGED, "its calls or evals differ from what was exported", {Kind.LOST_ROWS}),
     lose_a_file: (DAMAGED, "0 of 4 exported calls are stored", {Kind.LOST_ROWS}),
-    double_a_call: (ALTERED, "1 duplicate key: call_execution_id ", {DAMAGED}),
+    double_a_call: (MISPLACED, "1 duplicate key: call_execution_id ", {DAMAGED}),
     move_to_another_month: (MISPLACED, "whose row is in executions/run_test=", {DAMAGED, Kind.LOST_ROWS}),
     copy_to_another_run_test: (MISPLACED, "whose row is in executions/run_test=", set()),
     copy_all_to_another_month: (MISPLACED, "month=", {MISPLACED}),
-    change_a_value: (ALTERED, "1 row with values that differ from what was exported: call_execution_id ", set()),
+    change_a_value: (DAMAGED, "its calls or evals differ from what was exported", set()),
     add_a_column: (SCHEMA, "has unknown columns: mood", set()),
     damage_a_page: (Kind.UNREADABLE, "cannot be read: ", set()),
     link_a_file: (Kind.FOREIGN_FILE, "is a symbolic link", {DAMAGED, Kind.LOST_ROWS}),
@@ -260,7 +260,7 @@ def test_files_in_the_quarantine_are_a_notice_and_columns_that_an_older_version_
     assert report.notices == ["1 damaged file in _state/quarantine: inspect, then delete"]
 
     pq.write_table(rows.drop_columns(["scenario_name"]), path)  # which had values
-    assert [each.kind for each in place.verify().findings] == [ALTERED]
+    assert [each.kind for each in place.verify().findings] == [DAMAGED]
 
 
 def test_what_changes_while_it_is_read_is_said_to_do_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

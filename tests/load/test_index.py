@@ -4,19 +4,24 @@ import os
 import shutil
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from etl.errors import DestinationError
 from etl.load import index as module
-from etl.load.dataset import identify
+from etl.load import part_index
+from etl.load.commit import mark_deleted
+from etl.load.dataset import Dataset, identify
 from etl.load.files import local
 from etl.load.index import Index, index_if_readable, read_index, update_index, write_index
 from etl.load.layout import IDENTITY, INDEX, Part
+from etl.load.renames import rename
 from etl.load.state import load_state
 from etl.model import schema
+from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle
-from tests.datasets import FETCHED_AT, a_dataset, export_to, part, place
+from tests.datasets import FETCHED_AT, a_dataset, export_to, part, place, published
 
 TABLES = ("executions", "calls", "evals", "errors")
 HERE = Part(KEY, place())
@@ -86,6 +91,70 @@ def test_index_counts_rows_and_names_what_is_damaged(dataset):
     assert update_index(dataset, index, []).damaged() == {"e1"}
 
 
+def index_now(dataset):
+    """The index as it is saved at the end of the run that wrote with this dataset, by part."""
+    return {part: (each.counts, each.rows) for part, each in updated(dataset, read_index(dataset.files)).items()}
+
+
+def updated(dataset, known):
+    return update_index(dataset, known, []).parts
+
+
+def index_anew(dataset):
+    """The same as the files alone say."""
+    return {part: (each.counts, each.rows) for part, each in updated(Dataset(dataset.files), Index()).items()}
+
+
+def change(dataset, seconds=2.0):
+    """What a run brings: one call of a part that has others is another, and one execution is new."""
+    export_to(dataset, a_bundle("e1", given_up=["c2"], seconds=seconds), a_bundle("e4", ["c5"]))
+
+
+def test_what_a_run_wrote_is_indexed_without_hashing_it_again(dataset, monkeypatch):
+    change(dataset)
+    mark_deleted(dataset, {"e3": Part("booking", place())}, ExportStamp("run-2", FETCHED_AT))
+    rename(dataset, HERE, {"e1": "Till"}, ExportStamp("run-2", FETCHED_AT))
+    with monkeypatch.context() as patch:
+        patch.setattr(part_index, "hash_rows", None)
+        found = index_now(dataset)
+    assert found == index_anew(dataset)
+
+
+def _by_another_program(path):
+    rows = pq.ParquetFile(path).read()
+    altered = rows.set_column(
+        0, rows.schema.field(0), pa.array([f"{key}x" for key in rows["call_execution_id"].to_pylist()])
+    )
+    pq.write_table(altered, path)
+
+
+@pytest.mark.parametrize("table", ["calls", "evals"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_part_that_somebody_else_changes_while_a_run_writes_it_is_hashed(dataset, tmp_path, table, is_first):
+    if not is_first:
+        change(dataset)
+    _by_another_program(tmp_path / part(table))
+    change(dataset, seconds=3.0)
+    assert index_now(dataset) == index_anew(dataset)
+    _by_another_program(tmp_path / part(table))
+    assert index_now(dataset) == index_anew(dataset)
+
+
+@pytest.mark.parametrize("table", ["evals", "executions"])
+def test_part_of_which_a_run_could_not_write_all_is_indexed_as_it_is(dataset, monkeypatch, table):
+    with monkeypatch.context() as patch:
+        published(patch, failing=table)
+        with pytest.raises(DestinationError):
+            change(dataset)
+    assert index_now(dataset) == index_anew(dataset)
+
+
+def test_part_whose_calls_were_set_aside_is_hashed(dataset, tmp_path):
+    (tmp_path / part("calls")).write_bytes(b"garbage")
+    change(dataset)
+    assert index_now(dataset) == index_anew(dataset)
+
+
 def _pipe(path):
     path.unlink()
     os.mkfifo(path)
@@ -152,7 +221,7 @@ def test_part_that_changed_a_moment_ago_is_read_again_and_remembered(dataset, mo
     [
         lambda path: path.unlink(),
         lambda path: path.write_bytes(path.read_bytes()[:-20]),
-        lambda path: path.write_bytes(path.read_bytes()[:200] + b"X" + path.read_bytes()[201:]),
+        lambda path: path.write_bytes(path.read_bytes()[:30] + b"X" + path.read_bytes()[31:]),
         lambda path: pq.write_table(schema.CALLS.no_rows, path),
         lambda path: pq.write_table(pq.read_table(path).replace_schema_metadata({"head": "[]"}), path),
         _pipe,

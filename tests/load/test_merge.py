@@ -22,7 +22,7 @@ def call(name, execution="e1", value="same", run="old", **columns):
         "call_execution_id": name,
         "eval_config_id": "x",
         "execution_id": execution,
-        "row_hash": value,
+        "status": value,
         "export_run_id": run,
         **columns,
     }
@@ -42,7 +42,7 @@ def told(result, *names):
 
 def test_row_that_did_not_change_keeps_its_version_beside_one_that_did():
     result = merged(schema.CALLS, [call("a"), call("b")], [call("a", run="new"), call("b", value="x", run="new")], "e1")
-    assert told(result, "call_execution_id", "row_hash", "export_run_id") == [("a", "same", "old"), ("b", "x", "new")]
+    assert told(result, "call_execution_id", "status", "export_run_id") == [("a", "same", "old"), ("b", "x", "new")]
     assert (result.arrived, result.changed) == (1, {"e1"})
 
 
@@ -50,7 +50,7 @@ def test_row_that_stands_twice_stays_once():
     """As in a file that was edited by hand."""
     result = merged(schema.CALLS, [call("a"), call("a"), call("b")], [call("a"), call("b")], "e1")
     assert (told(result, "call_execution_id"), result.is_changed) == ([("a",), ("b",)], True)
-    assert told(merged(schema.CALLS, [call("a"), call("a", value="x")], [], "e1"), "row_hash") == [("same",)]
+    assert told(merged(schema.CALLS, [call("a"), call("a", value="x")], [], "e1"), "status") == [("same",)]
 
 
 def test_raw_that_was_turned_on_rewrites_the_row():
@@ -98,4 +98,4 @@ def test_more_text_than_can_be_sorted_is_merged_unsorted(monkeypatch):
     """As of one execution whose calls hold more than 2 GiB: Arrow would raise, and the run end."""
     monkeypatch.setattr(merge_module, "_MOST_SORTED_BYTES", 1)
     result = merged(schema.CALLS, [call("b"), call("c")], [call("c", value="new"), call("a")], "e1")
-    assert told(result, "call_execution_id", "row_hash") == [("b", "same"), ("c", "new"), ("a", "same")]
+    assert told(result, "call_execution_id", "status") == [("b", "same"), ("c", "new"), ("a", "same")]

@@ -33,7 +33,6 @@ def keyed_rows(table, run, *, may_be_deleted=False):
             "eval_config_id": config,
             "endpoint": config,
             "subject_id": f"c{number}" if number < 6 else execution_id,
-            "row_hash": value,
             "status": (value if table.name != "errors" else None),
             "message": value,
             "extra": value,

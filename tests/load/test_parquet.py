@@ -177,7 +177,7 @@ WRONG = {
         7, rows.schema.field(7).with_type(pa.float32()), rows[7].cast("float32")
     ),
     "a local time": lambda rows: rows.cast(rows.schema.set(3, rows.schema.field(3).with_type(pa.timestamp("us")))),
-    "no column metadata": lambda rows: rows.cast(rows.schema.set(7, rows.schema.field(7).remove_metadata())),
+    "metadata of a column": lambda rows: rows.cast(rows.schema.set(7, rows.schema.field(7).with_metadata({"a": "b"}))),
     "a key that is null": lambda rows: rows.set_column(0, rows.schema.field(0), pa.nulls(1, pa.string())),
 }
 

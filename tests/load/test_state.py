@@ -17,6 +17,7 @@ from etl.model import schema
 from etl.model.digest import rows_digest, voucher
 from etl.model.lifecycle import HeldRows
 from etl.transform.frames import ExportStamp
+from etl.transform.row_hash import hash_rows
 from tests.bundles import KEY, a_bundle
 from tests.datasets import FETCHED_AT, export_to, part, place
 from tests.load.killed import killed_before
@@ -71,16 +72,18 @@ def test_execution_that_is_marked_and_whose_calls_are_not_is_half_deleted(datase
 def test_held_rows_are_those_of_the_executions_asked_for_and_marks_count():
     def rows(table, *triples):
         values = [
-            dict.fromkeys(table.key, own) | {"execution_id": each, "row_hash": own, "deleted_at": deleted_at}
+            dict.fromkeys(table.key, own) | {"execution_id": each, "deleted_at": deleted_at}
             for each, own, deleted_at in triples
         ]
         return pa.Table.from_pylist(values, table.arrow_schema)
 
     calls = rows(schema.CALLS, ("e1", "h1", None), ("e2", "h2", None), ("e1", "h3", FETCHED_AT), ("e3", "h4", None))
     evals = rows(schema.EVALS, ("e2", "h5", FETCHED_AT), ("e3", "h6", None))
+    h1, h2, h3, _ = hash_rows(schema.CALLS, calls)
+    h5, _ = hash_rows(schema.EVALS, evals)
     assert held_rows({"e1": 2, "e2": None, "e9": 0}, calls, evals) == {
-        "e1": HeldRows(2, 1, rows_digest(["h1", voucher("h3", is_deleted=True)])),
-        "e2": HeldRows(None, 1, rows_digest(["h2", voucher("h5", is_deleted=True)])),
+        "e1": HeldRows(2, 1, rows_digest([h1, voucher(h3, is_deleted=True)])),
+        "e2": HeldRows(None, 1, rows_digest([h2, voucher(h5, is_deleted=True)])),
         "e9": HeldRows(0, 0, rows_digest([])),
     }
 

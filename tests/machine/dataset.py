@@ -9,6 +9,7 @@ import pyarrow as pa
 from etl.load.layout import Part, parse_part_path
 from etl.model import schema
 from etl.model.digest import rows_digest, voucher
+from tests.datasets import hash_of
 from tests.machine.in_process import Store
 from tests.machine.parquet import decode
 
@@ -70,13 +71,14 @@ def is_vouched_for(mine: dict[tuple[str, Key], Held]) -> bool:
     if own is None:
         return all(held.row["deleted_at"] is not None for held in mine.values())
     return bool(
-        own["calls_digest"] == digest_of([held.row for (table, _), held in mine.items() if table != "executions"])
+        own["calls_digest"]
+        == digest_of((table, held.row) for (table, _), held in mine.items() if table != "executions")
     )
 
 
-def digest_of(rows: Iterable[Row]) -> str:
-    """The product's own digest of calls and evals."""
-    return rows_digest(voucher(row["row_hash"], is_deleted=row["deleted_at"] is not None) for row in rows)
+def digest_of(rows: Iterable[tuple[str, Row]]) -> str:
+    """The product's own digest of calls and evals, each with its table."""
+    return rows_digest(voucher(hash_of(table, row), is_deleted=is_marked(row)) for table, row in rows)
 
 
 class Reader:

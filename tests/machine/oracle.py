@@ -13,7 +13,9 @@ from etl.errors import ExitCode
 from etl.inspect.status import read_status
 from etl.inspect.verdict import judge as verdict_of
 from etl.inspect.verify import verify
-from etl.load.layout import Scope
+from etl.load.dataset import Dataset
+from etl.load.index import Index, read_index, update_index
+from etl.load.layout import INDEX, Scope
 from etl.model.records import METRICS
 from etl.sandbox import Execution, World
 from tests.e2e.truth import assert_same_rows, call_rows, eval_rows, execution_rows, outputs_of
@@ -24,7 +26,7 @@ from tests.machine.requests import requests_are_few
 from tests.machine.source import FINISHED, has_unknown_status
 
 VERSION = {"export_run_id", "exported_at"}
-OF_A_NAME = {"run_test_name", "row_hash", "calls_digest"}
+OF_A_NAME = {"run_test_name", "calls_digest"}
 NIGHTS_TO_HEAL = 2
 SHOWN, VERIFIED = 3, 12
 """After one night of so many the status is read, and verify: they read everything."""
@@ -47,6 +49,7 @@ def judge(history: History, night: Night) -> None:
         marks_are_true,
         marked_rows_stay,
         vouchers_came_last,
+        index_is_a_cache,
         final_stays_whole,
         *(() if night.is_killed else (codes_are_true,)),
         feed_tells_everything,
@@ -355,6 +358,18 @@ def feed_tells_everything(history: History, night: Night) -> None:
     if night.summary is not None and night.summary.failure is None:
         differs = history.follower.differs(night.after, said=bool(history.hurt))
         assert not differs, f"feed: {differs[0]} is another one than the feed tells"
+
+
+def index_is_a_cache(history: History, night: Night) -> None:
+    """What the index says of files in these versions is what these files say, whoever wrote them (L3)."""
+    if history.nights % SHOWN or INDEX not in night.versions_after:
+        return
+    known, files = read_index(MemoryFiles(ROOT)), MemoryFiles(ROOT)
+    for part, found in update_index(Dataset(files), Index(), []).parts.items():
+        before = known.parts.get(part)
+        if before is not None and before.versions == found.versions:
+            assert before.counts == found.counts, f"L3: the index counts other rows of {part}"
+            assert before.rows.equals(found.rows), f"L3: the index says something else of {part}"
 
 
 # status

@@ -18,7 +18,7 @@ from tests.pipeline.nights import NIGHT, Nights, kinds, short_list
 from tests.support import cap_pages
 
 OF_VERIFY = {
-    *(Kind.DAMAGED, Kind.MISPLACED, Kind.ALTERED, Kind.SCHEMA, Kind.UNREADABLE),
+    *(Kind.DAMAGED, Kind.MISPLACED, Kind.SCHEMA, Kind.UNREADABLE),
     *(Kind.NOT_READ, Kind.FOREIGN_FILE, Kind.DIFFERENCE, Kind.LOADED_WRONG),
 }
 Cause = Callable[[Nights], dict[str, Any] | None]

@@ -2,14 +2,13 @@
 
 import json
 
-import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.extract.parse import parse_json
 from etl.model import schema
-from etl.model.digest import row_hasher
 from etl.transform.detail import SHOWN
+from etl.transform.row_hash import hash_rows
 from tests.bundles import (
     EXPORT,
     bundle_of,
@@ -20,6 +19,7 @@ from tests.bundles import (
     frame_of_executions,
     through_parquet,
 )
+from tests.datasets import hash_of
 from tests.strategies import any_text, json_values, payloads
 from tests.support import examples
 from tests.transform.exactness import Places, as_eval, call_as_sent, read
@@ -106,7 +106,7 @@ def test_every_value_of_an_eval_is_in_its_column_or_in_extra(outputs):
 
 @settings(max_examples=60)
 @given(metrics=call_metrics, listed=listings, payload=payloads(schema.EXECUTIONS, without=("execution_id", "status")))
-def test_every_frame_comes_back_from_parquet_and_its_row_hashes_can_be_computed_from_it(metrics, listed, payload):
+def test_every_frame_comes_back_from_parquet_and_hashes_of_its_rows_tell_what_they_say(metrics, listed, payload):
     bundle = bundle_of(fetched_call("call", metrics, listed), of=execution(**{"started_at": None} | payload))
     for table, frame in (
         (schema.CALLS, calls_frame([bundle], EXPORT)),
@@ -116,17 +116,8 @@ def test_every_frame_comes_back_from_parquet_and_its_row_hashes_can_be_computed_
         read = through_parquet(frame.rows)
         assert read.schema.equals(table.arrow_schema, check_metadata=True)
         assert read.equals(frame.rows)
-        assert_row_hashes_hold(read, table)
-
-
-def assert_row_hashes_hold(rows: pa.Table, table):
-    not_hashed = {"raw", "metrics_from", "row_hash", "export_run_id", "exported_at"}
-    hashed = [name for name in table.names if name not in not_hashed]
-    hashed_as = [name.replace("latency_customer_", "latency_customer_latency_metrics_") for name in hashed]
-    row_hash = row_hasher(hashed_as, hashed_as)
-    for row in rows.to_pylist():
-        assert row.get("row_hash") in (None, row_hash([row[name] for name in hashed]))
-        assert (row.get("row_hash") is None) is (table is schema.EXECUTIONS)
+        if table in schema.OF_CALLS:
+            assert hash_rows(table, read) == [hash_of(table.name, row) for row in read.to_pylist()]
 
 
 @settings(max_examples=60)
@@ -137,7 +128,7 @@ def test_the_order_of_a_payloads_fields_changes_no_column(metrics, shuffle):
             return value
         return {name: shuffled(value[name]) for name in shuffle.sample(list(value), len(value))}
 
-    columns = [column.name for column in schema.CALLS.columns if not column.is_json and column.name != "row_hash"]
+    columns = [column.name for column in schema.CALLS.columns if not column.is_json]
     one, other = (
         calls_frame([bundle_of(fetched_call("call", sent))], EXPORT).rows.to_pylist()[0]
         for sent in (metrics, shuffled(metrics))

@@ -69,13 +69,3 @@ class TestRaw:
         listed = execution(odd={"a": 2**70})
         assert json.loads(calls_frame([bundle_of(call)], export).rows.to_pylist()[0]["raw"]) == call.metrics.payload
         assert json.loads(frame_of_executions(listed, export=export).rows.to_pylist()[0]["raw"]) == listed.payload
-
-    def test_nine_columns_are_hashed_under_a_longer_name_than_their_own(self):
-        """A changed value here would take every call that has such a metric for damaged, and fetch its execution again."""
-        metrics = {"latency": {"system_metrics": {"bot_wpm": 149.53, "user_wpm": 5.0, "ai_interruption_count": 1}}}
-        assert row_of_call(metrics)["row_hash"] == "02160c7155f02af26d7060216c552691"
-
-    def test_raw_changes_no_row_hash(self):
-        export = ExportStamp(export_run_id="run-2", exported_at=STARTED_AT, include_raw=True)
-        with_raw = calls_frame([bundle_of(fetched_call())], export).rows.to_pylist()[0]
-        assert with_raw["row_hash"] == row_of_call()["row_hash"]

@@ -160,6 +160,11 @@ def data_files(files: Files, folder: str) -> tuple[Entry, ...]:
     return tuple(entry for entry in listed(files, folder) if is_data(entry.path))
 
 
+def version_of(files: Files, path: str) -> str:
+    """The version of the file; empty when there is none."""
+    return next((each.version for each in files.entries(path.rpartition("/")[0]) if each.path == path), "")
+
+
 def read_each(files: Files, read: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """What ``read`` makes of each item, in their order; as many at once as the storage is best read."""
     if files.readers == 1:

@@ -125,6 +125,7 @@ def _executions(index: Index, contents: Contents) -> dict[str, str]:
         for row in whole.select(["execution_id", *_DIGESTED]).to_pylist():
             if (execution_id := row["execution_id"]) not in contents.damaged:
                 contents.parts[execution_id] = part
+                row["held_digest"] = row["calls_digest"]  # as ever, so that no warehouse is loaded anew
                 digests[execution_id] = rows_digest([_encode([places, row]).decode()])
     return digests
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 
-import pyarrow as pa
-
 from etl.load.dataset import Dataset
 from etl.load.layout import Part
 from etl.load.merge import with_values
@@ -33,10 +31,10 @@ def find_renames(
             renamed.setdefault((stored.run_test_key, stored.run_test_name), set()).add(listed_as)
     heirs = {old: next(iter(new)) for old, new in renamed.items() if old[1] in gone and len(new) == 1}
     found: dict[Part, dict[str, str]] = {}
-    for execution_id, stored in state.executions.items() if renamed else ():
+    for execution_id, stored in state.executions.items():
         old = (stored.run_test_key, stored.run_test_name)
         name = names.get(execution_id) or heirs.get(old, "")
-        if stored.has_row and name and name != stored.run_test_name:
+        if stored.has_row and name and (name != stored.run_test_name or stored.is_damaged):
             found.setdefault(Part(stored.run_test_key, stored.place), {})[execution_id] = name
     # Parts without any that is listed come first: a run that is killed in between leaves listed ones for them to follow.
     return dict(sorted(found.items(), key=lambda each: (not names.keys().isdisjoint(each[1]), each[0])))
@@ -45,8 +43,8 @@ def find_renames(
 def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: ExportStamp) -> None:
     """Give the executions of the part these names, by execution_id, in all tables; execution rows go last, as in a commit.
 
-    The digest by which an execution row vouches for its calls and evals covers the name, so it changes.
-    One that did not match the rows before stays as it is: what was damaged is still known to be.
+    Where they have them, nothing is written. The digest by which an execution row vouches for its calls and evals covers the name,
+    so it changes. One that did not match the rows before stays as it is: what was damaged is still known to be.
 
     Raises:
         DestinationError: something could not be written; the next run completes it.
@@ -56,15 +54,15 @@ def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: Export
     old_names = dict(zip(ids, executions["run_test_name"].to_pylist(), strict=True))
     named = {"run_test_name": names}
     stamped = {name: dict.fromkeys(names, value) for name, value in stamp.columns.items()}
-    found, before, after = list[pa.Table](), list[pa.Table](), list[pa.Table]()
-    for table in schema.OF_CALLS:
-        rows = dataset.rows(table, part)
-        found.append(rows)
-        # A run that was killed here left another name beside execution rows of the old one, which may be marked so since.
-        before.append(with_values(rows, {"run_test_name": {each: old_names[each] for each in names}}))
-        after.append(with_values(rows, named))
-        if not after[-1].equals(rows):
-            dataset.write(table, part, with_values(after[-1], stamped), changed=names)
+    found = [dataset.rows(table, part) for table in schema.OF_CALLS]
+    # A run that was killed here left another name beside execution rows of the old one, which may be marked so since.
+    before = [with_values(rows, {"run_test_name": {each: old_names[each] for each in names}}) for rows in found]
+    after = [with_values(rows, named) for rows in found]
+    if after == found and names.items() <= old_names.items():
+        return
+    for table, rows, renamed in zip(schema.OF_CALLS, found, after, strict=True):
+        if not renamed.equals(rows):
+            dataset.write(table, part, with_values(renamed, stamped), changed=names)
     errors = dataset.rows(schema.ERRORS, part)
     if len(errors):
         dataset.write(schema.ERRORS, part, with_values(errors, named))

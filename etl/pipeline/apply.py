@@ -87,7 +87,7 @@ async def _rename(run: Run, record: Record, state: StoredState, run_tests: Colle
     pairs = set[tuple[str, str]]()
     for part, names in renames.items():
         await to_the_end(partial(rename, run.dataset, part, names, run.stamp()))
-        pairs |= {(state.executions[each].run_test_name, name) for each, name in names.items()}
+        pairs |= {(old, name) for each, name in names.items() if (old := state.executions[each].run_test_name) != name}
     for old, new in sorted(pairs):
         record.find(Kind.RENAMED, new, f"was called {quoted(old)}; its rows have the new name now")
         run.notify("renamed", run_test=new, before=old)

@@ -115,3 +115,12 @@ def test_execution_that_was_marked_after_its_rename_was_killed_is_renamed_as_a_w
     rename(dataset, HERE, {"e1": "Desk"}, STAMP)
     assert names_in(dataset)["e1"] == "Desk"
     assert_vouched(dataset)
+
+
+@pytest.mark.parametrize("write", range(4))
+def test_rename_that_was_killed_and_undone_at_the_source_is_undone(dataset, write):
+    with killed_before(write):
+        rename(dataset, HERE, {"e1": NEW}, STAMP)
+    rename_as_listed(dataset, {OLD: ["e1", "e2"]})
+    assert names_in(dataset)["e1"] == OLD
+    assert_vouched(dataset)

@@ -159,6 +159,7 @@ def new_run_test(history: History, rng: random.Random) -> None:
     if source.is_all and len(run_tests) < len(NAMES):
         name = rng.choice(NAMES)
         sandbox.add_run_test(source.world, sandbox.new_run_test(source.rng, name, source.now, run_tests[0].profile))
+        source.now += timedelta(minutes=30)  # as after a new execution: what is new costs a second look
 
 
 @rule(4)

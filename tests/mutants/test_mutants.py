@@ -505,6 +505,13 @@ MUTANTS = [
         ("tests/extract/test_listing_laws.py",),
     ),
     Mutant(
+        "no detail is requested where the API has none",
+        "etl/extract/client.py",
+        "self.lacks_details = True\n",
+        "self.lacks_details = False\n",
+        ("tests/extract/test_client.py",),
+    ),
+    Mutant(
         "calls of many pages are counted after their metrics arrived",
         "etl/extract/calls.py",
         "execution.count is None else execution.alive == execution.count\n",

@@ -126,7 +126,7 @@ async def test_full_refresh_fetches_final_executions_and_dry_run_only_says_so(se
     before, sent = data_files(tmp_path), len(server.requests)
 
     planned = await export(server, tmp_path, "--full-refresh", "--dry-run")
-    assert len(server.requests) - sent == 3
+    assert len(server.requests) - sent == 3 + 1, "the lists, and whether there are details"
     result = await export(server, tmp_path, "--full-refresh")
 
     assert planned.document["requests"] == 18 * 12

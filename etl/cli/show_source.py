@@ -68,10 +68,7 @@ def _times(run_tests: Sequence[RunTest]) -> dict[str, datetime | None]:
     def told(field: str) -> Iterator[datetime]:
         return filter(None, (timestamp_or_none(each.payload.get(field)) for each in run_tests))
 
-    return {
-        "created_at": min(told("created_at"), default=None),
-        "last_run_at": max(told("last_run_at"), default=None),
-    }
+    return {"created_at": min(told("created_at"), default=None), "last_run_at": max(told("last_run_at"), default=None)}
 
 
 def _iso(time: datetime | None) -> str | None:

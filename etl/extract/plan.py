@@ -52,11 +52,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.FINAL: "exported and unchanged: not fetched",
 }
 
-_PURPOSES = {
-    Reason.INCOMPLETE: Purpose.DEAD_LETTERS,
-    Reason.SETTLING: Purpose.SETTLE,
-    Reason.SCRUB: Purpose.SCRUB,
-}
+_PURPOSES = {Reason.INCOMPLETE: Purpose.DEAD_LETTERS, Reason.SETTLING: Purpose.SETTLE, Reason.SCRUB: Purpose.SCRUB}
 
 _WITHOUT_DETAIL = {Reason.LISTED, Reason.FINAL, Reason.UNFINISHED}
 """Executions that need no detail, also when they are scrubbed: it is in the dataset, or is not read of what still runs."""

@@ -4,13 +4,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from etl.errors import (
-    ConfigurationError,
-    KeyRefusedError,
-    SourceError,
-    SourceUnavailableError,
-    UnexpectedAnswerError,
-)
+from etl.errors import ConfigurationError, KeyRefusedError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_run_tests
 from etl.extract.listing import Listing, list_completely

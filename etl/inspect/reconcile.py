@@ -99,11 +99,7 @@ class Reconciliation:
 
 
 async def reconcile(
-    settings: Settings,
-    exported: Mapping[str, Exported],
-    *,
-    unsound: Collection[Part],
-    on_hold: Callable[[float], None],
+    settings: Settings, exported: Mapping[str, Exported], *, unsound: Collection[Part], on_hold: Callable[[float], None]
 ) -> Reconciliation:
     """Compare the ``exported`` executions (by execution_id) with the run tests' lists, but none of ``unsound`` parts.
 

@@ -20,16 +20,7 @@ from etl.inspect.tables import find_scope, open_dataset
 from etl.inspect.verify_warehouse import WarehouseReport
 from etl.load.files.contract import Entry, Files
 from etl.load.index import index_if_readable
-from etl.load.layout import (
-    QUARANTINE,
-    Part,
-    Scope,
-    folder_of,
-    parse_part_path,
-    parse_run_path,
-    part_path,
-    run_path,
-)
+from etl.load.layout import QUARANTINE, Part, Scope, folder_of, parse_part_path, parse_run_path, part_path, run_path
 from etl.load.parquet import UnreadableError, open_part
 from etl.model import schema
 from etl.model.findings import Finding, Kind

@@ -251,12 +251,7 @@ def _has_ended(unchanged: StoredExecution | None, settlement: Settlement) -> boo
 
 
 def _is_settled(
-    execution: Execution,
-    unchanged: StoredExecution | None,
-    held: HeldRows,
-    settlement: Settlement,
-    *,
-    is_first: bool,
+    execution: Execution, unchanged: StoredExecution | None, held: HeldRows, settlement: Settlement, *, is_first: bool
 ) -> bool:
     """Whether no late data is expected: ``settle_hours`` after its end, and after the last change that a run saw.
 

@@ -82,10 +82,7 @@ def links(found: Mapping[str, Any], url: str, query: Mapping[str, str]) -> dict[
         return f"{url}?{urlencode(pairs)}" if pairs else url
 
     page, last = found["current_page"], found["total_pages"]
-    return {
-        "next": link(page + 1) if page < last else None,
-        "previous": link(page - 1) if 1 < page <= last else None,
-    }
+    return {"next": link(page + 1) if page < last else None, "previous": link(page - 1) if 1 < page <= last else None}
 
 
 def _integer(text: str | None) -> int | None:

@@ -75,12 +75,7 @@ _COMPARED = {*COVERED_COLUMNS, "run_test_name", "execution_started_at", "extra"}
 
 
 def differences(
-    listed: ListedCall,
-    detail: DetailedCall,
-    stored: Sequence[Any],
-    *,
-    run_test_name: str,
-    started_at: datetime | None,
+    listed: ListedCall, detail: DetailedCall, stored: Sequence[Any], *, run_test_name: str, started_at: datetime | None
 ) -> set[str]:
     """The columns in which fetching the call's metrics now would give another row, as far as ``COVERED_COLUMNS`` go.
 

@@ -13,15 +13,7 @@ from typing import Any, Self
 import msgspec
 
 from etl.model import schema
-from etl.model.records import (
-    FROM_DETAIL,
-    FROM_METRICS,
-    DeadLetter,
-    Execution,
-    ExecutionBundle,
-    FetchedCall,
-    ListedCall,
-)
+from etl.model.records import FROM_DETAIL, FROM_METRICS, DeadLetter, Execution, ExecutionBundle, FetchedCall, ListedCall
 from etl.model.values import MISFIT, json_text, timestamp_or_none, to_float, to_string
 from etl.transform.drift import Drift, find_drift
 from etl.transform.rows import MAKERS

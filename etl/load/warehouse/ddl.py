@@ -163,10 +163,7 @@ QUERY_ENGINES: dict[str, QueryEngine] = {
         "import pandas as pd\nimport pyarrow as pa",
     ),
     QueryEngineName.DUCKDB: QueryEngine(
-        "data",
-        ("", "s3", "gs", "az", "abfss"),
-        ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMPTZ"),
-        _duckdb,
+        "data", ("", "s3", "gs", "az", "abfss"), ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMPTZ"), _duckdb
     ),
     QueryEngineName.POLARS: QueryEngine(
         "data",
@@ -196,10 +193,7 @@ QUERY_ENGINES: dict[str, QueryEngine] = {
         external_tables.SNOWFLAKE_STAGE,
     ),
     QueryEngineName.ATHENA: QueryEngine(
-        "s3://BUCKET/PREFIX",
-        ("s3",),
-        ("string", "bigint", "double", "boolean", "timestamp"),
-        external_tables.athena,
+        "s3://BUCKET/PREFIX", ("s3",), ("string", "bigint", "double", "boolean", "timestamp"), external_tables.athena
     ),
     QueryEngineName.REDSHIFT: QueryEngine(
         "s3://BUCKET/PREFIX",

@@ -19,13 +19,7 @@ from etl.load.dataset import Dataset
 from etl.load.last_run import LastLoad, last_load_into, update_last_run
 from etl.load.warehouse.contents import Contents, read_contents
 from etl.load.warehouse.tables import GROUPS
-from etl.load.warehouse.target import (
-    Loaded,
-    LoadStep,
-    Warehouse,
-    do_nothing,
-    open_warehouse,
-)
+from etl.load.warehouse.target import Loaded, LoadStep, Warehouse, do_nothing, open_warehouse
 from etl.model.digest import rows_digest
 from etl.model.schema import Table
 from etl.model.wording import counted, first_few

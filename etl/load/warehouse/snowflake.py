@@ -44,11 +44,7 @@ _DIALECT = Dialect(
         "WHERE table_schema = UPPER({schema})"
     ),
     quoted=_quoted,
-    inside=Inside(
-        column=" COMMENT {comment}",
-        table=" COMMENT = {comment}",
-        view=" COPY GRANTS COMMENT = {comment}",
-    ),
+    inside=Inside(column=" COMMENT {comment}", table=" COMMENT = {comment}", view=" COPY GRANTS COMMENT = {comment}"),
     temporary="CREATE OR REPLACE TEMPORARY TABLE",
     before=("USE SCHEMA {schema}", f"CREATE OR REPLACE TEMPORARY STAGE {_STAGE}"),
     begin=("BEGIN",),

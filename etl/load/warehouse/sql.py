@@ -203,8 +203,9 @@ class SqlWarehouse:
             self._execute(self._sql.describe(table))
         altered = _altered_views(_digests(self._session.query(self._sql.views()).to_pylist()))
         for view in VIEWS:
-            shown = existing.get(view.name, {})
-            if view.columns.keys() - shown.keys() or view.name in altered or is_made:
+            known = view.columns.keys() | existing.get(view.table.name, {}).keys()
+            shown = [name for name in existing.get(view.name, {}) if name in known]
+            if view.columns.keys() - {*shown} or view.name in altered or is_made:
                 fix = f": if someone replaced it, drop {self._namespace}.{view.name}, then run metrics-etl load"
                 self._make(view.name, self._sql.create_view(view, shown), fix)
 

@@ -234,13 +234,17 @@ class Statements:
             yield f"CREATE INDEX IF NOT EXISTS {name} ON {self.name(table.name)} ({columns})"
 
     def create_view(self, view: View, existing: Iterable[str]) -> Iterator[str]:
-        """Make or replace it. Existing columns keep their order, and new ones come last: else grants would have to go."""
+        """Make or replace it. Existing columns keep their order, and new ones come last: else grants would have to go.
+
+        So do those that only the table has, which were loaded by an older version.
+        """
         quoted, columns = self.dialect.quoted, view.columns
-        shown = ", ".join(
-            f"{self._alias(columns[name][0])}.{quoted(columns[name][1].name)} AS {quoted(name)}"
-            for name in dict.fromkeys([*(name for name in existing if name in columns), *columns])
-        )
         own, joined, is_living = self._alias(view.table.name), "", ""
+        sources = {name: f"{self._alias(table)}.{quoted(column.name)}" for name, (table, column) in columns.items()}
+        shown = ", ".join(
+            f"{sources.get(name, f'{own}.{quoted(name)}')} AS {quoted(name)}"
+            for name in dict.fromkeys([*existing, *columns])
+        )
         if view.of_execution:
             joined = f" JOIN {self._aliased(schema.EXECUTIONS.name)} ON {own}.execution_id = e.execution_id"
             is_living = " AND e.deleted_at IS NULL"

@@ -61,6 +61,22 @@ def test_what_took_the_place_of_a_view_is_told_with_the_fix(
     assert_settled(in_postgresql, data)
 
 
+def test_column_that_is_no_longer_loaded_stays_in_table_and_view(data: Path, warehouse: Place) -> None:
+    """A view cannot be replaced by one without it, and somebody may read it."""
+    load_into(warehouse, data)
+    warehouse.edit(
+        "ALTER TABLE {s}.evals ADD COLUMN row_hash VARCHAR",
+        "CREATE OR REPLACE VIEW {s}.evals_current AS "
+        f"SELECT {', '.join(f'v.{name}' for name in VIEWS[-1].columns)}, v.row_hash FROM {{s}}.evals v WHERE v.deleted_at IS NULL",
+    )
+    warehouse.make_older("errors", "message")
+    next_export(data)
+    load_into(warehouse, data)
+
+    assert compared(warehouse, data).findings == []
+    assert {row["row_hash"] for row in warehouse.query("SELECT row_hash FROM {s}.evals_current")} == {None}
+
+
 def test_places_are_columns_and_everything_has_a_comment(data: Path, warehouse: Place) -> None:
     load_into(warehouse, data)
     comments: list[str] = []

@@ -13,7 +13,7 @@ from etl.model.records import NumberLiteral
 
 _SAFE_CHARACTERS = 16  # a fraction of at most 15 digits comes back from a double as it was written
 _WHOLE = 2**53  # from here on what a double prints need not be the whole number that it is
-_ZEROS = re.compile(rb"(\.[0-9]+?)0+(?![0-9])")
+_ZEROS = re.compile(rb"(\.[0-9]+?)0+(?=[],}])")
 _INT_DIGITS = 4000  # below the limit at which Python refuses to convert
 
 

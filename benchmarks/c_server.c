@@ -251,7 +251,8 @@ static void wait_for_work(void)
     double due = now() + 3600;
     for (int place = 1; place < places; place++)
         if (connections[place].due && connections[place].due < due) due = connections[place].due;
-    double left = due > now() ? due - now() : 0;
+    double left = due - now();
+    if (left < 0) left = 0; /* else ppoll() fails, and what it told before would be believed again */
     struct timespec timeout = {(time_t)left, (long)((left - (double)(time_t)left) * 1e9)};
     ppoll(polled, (nfds_t)places, &timeout, NULL);
 }

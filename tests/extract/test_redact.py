@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import string
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
@@ -29,7 +30,10 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 
 @given(
     st.sampled_from([PLAIN, ODD, "at 100%", "this&"])
-    | st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="\\"), min_size=8),
+    # One that begins like the end of an escape may take that for its own beginning.
+    | st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="\\"), min_size=8).filter(
+        lambda key: key[0] not in string.hexdigits
+    ),
     st.sampled_from(list(SPELLINGS)),
     st.integers(0, 2),
     st.booleans(),

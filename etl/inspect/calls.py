@@ -30,8 +30,8 @@ from etl.load.layout import Scope
 from etl.load.merge import is_of
 from etl.model import schema
 from etl.model.locations import Options
+from etl.model.values import shared_values
 from etl.transform.frames import to_pandas
-from etl.transform.row_hash import shared_values
 
 _SHARED = {"execution_id", "run_test_name", "started_at"}  # calls has them itself, the last as execution_started_at
 EXECUTION_COLUMNS = {f"execution_{name}": name for name in schema.EXECUTIONS.names if name not in _SHARED}

@@ -184,10 +184,10 @@ def _digests(dataset: Dataset, known: Index, part: Part, entries: Mapping[str, E
     before = known.parts.get(part)
     known_versions = before.versions if before else ("",) * len(schema.OF_EXECUTIONS)
     digests = (before.digests if before else {}) | dataset.digests.get(part, {})
-    for table, known_version in zip(schema.OF_EXECUTIONS, known_versions or (), strict=False):
+    for table, known_version in zip(schema.OF_CALLS, known_versions or (), strict=False):
         version = (entries[table.name].version or None) if table.name in entries else ""
         versions = dataset.versions.get(part_path(table.name, part), [version])
-        if table in schema.OF_CALLS and not (known_version in versions and version == versions[-1]):
+        if not (known_version in versions and version == versions[-1]):
             return None
     return digests if known_versions and all(digests.values()) else None
 

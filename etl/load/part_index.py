@@ -155,10 +155,9 @@ def _newest(*tables: pa.Table) -> dict[str, int]:
     rows = rows.filter(rows["exported_at"].is_valid())
     found: dict[str, int] = {}
     if len(rows):
-        runs = pc.run_end_encode(rows["execution_id"].combine_chunks())
-        starts = [0, *runs.run_ends.to_pylist()[:-1]]
+        ids, starts, _ = _runs(rows)
         newest = np.maximum.reduceat(rows["exported_at"].cast(pa.int64()).to_numpy(), starts).tolist()
-        for execution_id, at in zip(runs.values.to_pylist(), newest, strict=True):
+        for execution_id, at in zip(ids, newest, strict=True):
             found[execution_id] = max(at, found.get(execution_id, at))
     return found
 
@@ -179,7 +178,12 @@ def _add_vouchers(found: dict[str, list[str]], table: schema.Table, rows: pa.Tab
     vouchers = hash_rows(table, rows)
     for index in np.flatnonzero(rows["deleted_at"].is_valid()).tolist():
         vouchers[index] = voucher(vouchers[index], is_deleted=True)
-    runs, start = pc.run_end_encode(rows["execution_id"].combine_chunks()), 0
-    for execution_id, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+    for execution_id, start, end in zip(*_runs(rows), strict=True):
         found.setdefault(execution_id, []).extend(vouchers[start:end])
-        start = end
+
+
+def _runs(rows: pa.Table) -> tuple[list[str], list[int], list[int]]:
+    """The executions of rows that lie together, and where each begins and ends."""
+    runs = pc.run_end_encode(rows["execution_id"].combine_chunks())
+    ends = runs.run_ends.to_pylist()
+    return runs.values.to_pylist(), [0, *ends][:-1], ends

@@ -20,7 +20,7 @@ from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError
 from etl.model import schema
 from etl.model.lifecycle import ExportState, HeldRows, StoredExecution
-from etl.transform.row_hash import shared_values
+from etl.model.values import shared_values
 
 _UNIQUE = {
     "execution_id", "listed_calls", "exported_calls", "held_calls", "fingerprint", "calls_digest", "held_digest", "is_here",

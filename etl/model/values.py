@@ -166,6 +166,13 @@ def python_values(column: pa.ChunkedArray | pa.Array) -> list[Any]:
     return [times.get(at) for at in values] if is_time else values
 
 
+def shared_values(column: pa.ChunkedArray) -> list[Any]:
+    """The values of a column, of whatever type; equal ones are one object, made once."""
+    encoded = column.combine_chunks().dictionary_encode()
+    values = python_values(encoded.dictionary)
+    return [None if index is None else values[index] for index in encoded.indices.to_pylist()]
+
+
 def timestamp_or_none(value: Any) -> datetime | None:
     """The timestamp, or None if the value is not a valid one."""
     result = to_timestamp(value)

@@ -1,6 +1,6 @@
 """The hash of a row of calls or evals, from the row as it is stored. Pure.
 
-No file has hashes: each execution has a digest over those of its rows, and whoever needs to know whether it holds computes them.
+Files store no row hashes. The digest in an execution's row covers those of its rows; to check it, they are computed again.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,14 +42,4 @@ def says_the_same(table: schema.Table, row: Sequence[Any], other: Sequence[Any])
 
 
 def _values(column: pa.ChunkedArray) -> Iterable[Any]:
-    if column.null_count == len(column):
-        return repeat(None, len(column))
-    # pyarrow takes microseconds to make a time, and the rows of an execution share theirs.
-    return shared_values(column) if column.type == schema.TIMESTAMP else column.to_pylist()
-
-
-def shared_values(column: pa.ChunkedArray) -> list[Any]:
-    """The values of a column; equal ones are one object, made once."""
-    encoded = column.combine_chunks().dictionary_encode()
-    values = python_values(encoded.dictionary)
-    return [None if index is None else values[index] for index in encoded.indices.to_pylist()]
+    return repeat(None, len(column)) if column.null_count == len(column) else python_values(column)

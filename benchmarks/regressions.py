@@ -1,8 +1,8 @@
 """How often ``metrics-etl compare`` is wrong: ``python -m benchmarks.regressions [--quick]``.
 
 Two samples of made-up calls are compared, thousands of times, with no difference between the agents and with a regression of 20%.
-The calls are like the sandbox's: log-normal latencies, costs in whole cents, an eval that nine calls of ten pass. Seeded; the full
-form writes the tables of docs/compare.md and of decision 19.
+The calls are like the sandbox's: log-normal latencies, costs in whole cents, an eval that nine calls of ten pass. Then with
+scenarios, of which some are slower; and with slow days. Seeded; the full form writes tables of docs/compare.md and decision 19.
 """
 
 import argparse
@@ -14,7 +14,8 @@ import numpy as np
 
 from benchmarks.document import publish
 from benchmarks.measure import ROOT, table
-from etl.compare.statistics import FEWEST, Outcome, Sample, Verdict, difference
+from etl.compare.estimate import difference
+from etl.compare.statistics import FEWEST, Outcome, Sample, Verdict
 from etl.model.metrics import Limit, Statistic
 
 SIZES = (25, 50, 100, 200, 400, 800)
@@ -22,6 +23,7 @@ COMPARISONS = 2000
 EXECUTIONS, CALLS = ((1, 1), (5, 5), (10, 1), (10, 10), (20, 1), (20, 20), (40, 40)), 25
 REGRESSION = 0.2
 LIMIT = Limit(0.1, is_relative=True)
+_SPREAD, _EXPLAINED = 0.45, 0.6
 ANY = "any of them"
 VERDICTS = "verdicts of compare"
 _METRICS = {
@@ -31,6 +33,7 @@ _METRICS = {
     "cost_mean": ("cost", Statistic.MEAN, True),
     "eval_…_pass_rate": ("passed", Statistic.RATE, False),
 }
+_OF_SCENARIOS = ("latency_mean", "latency_p50", "eval_…_pass_rate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,82 @@ def _calls(rng: np.random.Generator, size: int, regression: float) -> Mapping[st
         "cost": np.round(rng.lognormal(np.log(17), 0.5, size) * (1 + regression)),
         "passed": (rng.random(size) < 0.9 * (1 - regression)).astype(np.float64),
     }
-    return {name: Sample.of_one_execution(each) for name, each in values.items()}
+    return {name: Sample.of(each) for name, each in values.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioWorld:
+    """So many calls of each of some scenarios, which explain 60% of the variance of the logarithm of the latency."""
+
+    scenarios: int
+    calls: int
+
+    def sides(
+        self, rng: np.random.Generator, regression: float, *, is_mix_shifted: bool
+    ) -> dict[str, tuple[Sample, Sample]]:
+        """Baseline and candidate, by ``latency`` and ``passed``. A shifted mix has as many calls more, of a slow scenario."""
+        levels = rng.normal(0, _SPREAD * np.sqrt(_EXPLAINED), self.scenarios)
+        passing = 1 / (1 + np.exp(-rng.normal(np.log(9), 1, self.scenarios)))
+        levels[0] = np.log(1.5) if is_mix_shifted else levels[0]
+        played = np.repeat(np.arange(self.scenarios), self.calls)
+        more = np.zeros(len(played) * is_mix_shifted, dtype=np.int64)
+        made = []
+        for scenarios, by in ((played, 0.0), (np.concatenate([played, more]), regression)):
+            noise = rng.normal(0, _SPREAD * np.sqrt(1 - _EXPLAINED), len(scenarios))
+            latency = 1150 * (1 + by) * np.exp(levels[scenarios] + noise)
+            passed = (rng.random(len(scenarios)) < passing[scenarios] * (1 - by)).astype(np.float64)
+            made.append(
+                {"latency": Sample.of(latency, scenarios=scenarios), "passed": Sample.of(passed, scenarios=scenarios)}
+            )
+        return {column: (made[0][column], made[1][column]) for column in ("latency", "passed")}
+
+
+def scenario_alarms(
+    world: ScenarioWorld, regression: float, *, comparisons: int, is_paired: bool = True, is_mix_shifted: bool = False
+) -> dict[str, tuple[float, float]]:
+    """Shares of "worse" and of a limit of 10% exceeded, by metric."""
+    rng = np.random.default_rng(world.scenarios)
+    told = {name: [0, 0] for name in _OF_SCENARIOS}
+    for _ in range(comparisons):
+        sides = world.sides(rng, regression, is_mix_shifted=is_mix_shifted)
+        for name in _OF_SCENARIOS:
+            column, statistic, is_higher_worse = _METRICS[name]
+            before, after = sides[column] if is_paired else (Sample.of(each.values) for each in sides[column])
+            found = difference(before, after, statistic, is_higher_worse=is_higher_worse)
+            told[name][0] += found.verdict is Verdict.WORSE
+            told[name][1] += found.against(LIMIT) is Outcome.EXCEEDED
+    return {name: (worse / comparisons, beyond / comparisons) for name, (worse, beyond) in told.items()}
+
+
+def _scenario_table(*, comparisons: int) -> str:
+    rows = []
+    for world in WORLDS:
+        pooled, paired = (
+            scenario_alarms(world, REGRESSION, comparisons=comparisons, is_paired=each) for each in (False, True)
+        )
+        same = scenario_alarms(world, 0.0, comparisons=comparisons)
+        shifted, mixed = (
+            scenario_alarms(world, 0.0, comparisons=comparisons, is_paired=each, is_mix_shifted=True)
+            for each in (False, True)
+        )
+        rows += [
+            [
+                f"{world.scenarios} x {world.calls}",
+                name,
+                f"{_percent(1 - pooled[name][1])}, {_percent(1 - paired[name][1])}",
+                _percent(same[name][0]),
+                f"{_percent(shifted[name][1])}, {_percent(mixed[name][1])}",
+            ]
+            for name in _OF_SCENARIOS
+        ]
+    header = [
+        "scenarios x calls",
+        "metric",
+        "missed: pooled, paired",
+        'unchanged: "worse"',
+        "mix changed, limit fails: pooled, paired",
+    ]
+    return table(header, rows)
 
 
 def day_alarms(baseline: int, candidate: int, *, comparisons: int) -> tuple[float, float]:
@@ -96,7 +174,7 @@ def day_alarms(baseline: int, candidate: int, *, comparisons: int) -> tuple[floa
     worse = beyond = 0
     for _ in range(comparisons):
         before, after = (
-            Sample(
+            Sample.of(
                 (rng.lognormal(np.log(1150), 0.28, (count, CALLS)) * rng.lognormal(0, 0.1, (count, 1))).ravel(),
                 np.repeat(np.arange(count), CALLS),
             )
@@ -106,6 +184,9 @@ def day_alarms(baseline: int, candidate: int, *, comparisons: int) -> tuple[floa
         worse += found.verdict is Verdict.WORSE
         beyond += found.against(LIMIT) is Outcome.EXCEEDED
     return worse / comparisons, beyond / comparisons
+
+
+WORLDS = [ScenarioWorld(*each) for each in ((7, 20), (25, 4), (50, 4), (50, 1))]
 
 
 def tables(*, comparisons: int) -> dict[str, str]:
@@ -130,6 +211,7 @@ def tables(*, comparisons: int) -> dict[str, str]:
     return {
         VERDICTS: of("false_alarms", "misses"),
         "limits of compare": of("false_alarms_of_limit", "misses_of_limit"),
+        "scenarios of compare": _scenario_table(comparisons=comparisons),
         "days of compare": table(
             ["executions", '"worse"', "beyond a limit of 10%"],
             [

@@ -8,6 +8,7 @@ import typer
 from etl.cli.console import print_json, print_result
 from etl.cli.options import AsJson, Config, Verbose, output, parse_day
 from etl.cli.process import end, report_errors
+from etl.errors import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +48,12 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
             "Repeat the option for several metrics.",
         ),
     ] = None,
+    unpaired: Annotated[
+        bool, _what("--unpaired", help="Compare all calls together, even if both sides played the same scenarios.")
+    ] = False,
+    plan: Annotated[
+        bool, output("--plan", help="Print how many calls on each side a limit needs, in place of the comparison.")
+    ] = False,
     form: Annotated[
         Literal["table", "markdown", "json"] | None,
         output(
@@ -69,7 +76,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     selectors = [_selector(baseline), _selector(candidate)]
     limits = _limits(max_regression or ())
     with report_errors(verbose=verbose):
-        from etl.cli.show_compare import markdown, print_comparison
+        from etl.cli.show_compare import markdown, print_comparison, print_plan
         from etl.compare.comparison import compare as compare_executions
         from etl.inspect.tables import open_dataset
         from etl.settings import Settings
@@ -82,7 +89,11 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
             metrics=metrics or (),
             limits=limits,
             default_limits=settings.compare.limits,
+            is_paired=not unpaired,
         )
+        if plan:
+            print_plan(report)
+            end(ExitCode.COMPLETE)
         if as_json or form == "json":
             print_json(report.as_json())
         elif form == "markdown":

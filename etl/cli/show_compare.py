@@ -5,13 +5,13 @@ import re
 from rich.text import Text
 
 from etl.cli.console import print_alarms, print_line, print_table, stdout_console
-from etl.compare.comparison import ComparisonReport, Row, change_texts, value_text
+from etl.compare.comparison import ComparisonReport, Row, change_texts, detects_text, planned_limits, value_text
 from etl.compare.selection import Selection
 from etl.compare.statistics import Outcome, Verdict
 from etl.model.wording import counted, shown
 
-_HEADER = ("metric", "baseline", "candidate", "change", "95% interval", "calls", "verdict")
-_LEFT_OUT = ("95% interval", "calls")
+_HEADER = ("metric", "baseline", "candidate", "change", "95% interval", "detects", "calls", "verdict")
+_LEFT_OUT = ("95% interval", "detects", "calls")
 _WIDE = 120
 _STYLES = {Verdict.WORSE: "red", Verdict.BETTER: "green", Verdict.TOO_FEW: "dim", Verdict.UNCLEAR: ""}
 
@@ -29,6 +29,29 @@ def print_comparison(report: ComparisonReport) -> None:
         print_line("notice", notice)
     print_alarms(report.findings)
     print_line("outcome", f"{report.conclusion} (exit {report.exit_code})", style="bold red" if report.exceeded else "")
+
+
+def print_plan(report: ComparisonReport) -> None:
+    """How many calls on each side a limit needs, by the variance of these calls; to stdout."""
+    for label, text in _heads(report):
+        print_line(label, text)
+    rows = [
+        (
+            shown(row.metric.name),
+            f"{row.found.baseline_calls:,}, {row.found.candidate_calls:,}",
+            detects_text(row),
+            *(
+                f"{needed:,}" if (needed := row.found.calls_needed(limit)) else "-"
+                for limit in planned_limits(row.metric)
+            ),
+        )
+        for row in report.rows
+    ]
+    print_table(("metric", "calls", "detects", "limit 5%", "10%", "20%"), rows, words={"metric"})
+    print_line(
+        "outcome",
+        "calls on each side that find a change of twice the limit in 9 of 10 cases; rates in percentage points",
+    )
 
 
 def _styled(row: Row) -> tuple[str | Text, ...]:
@@ -59,6 +82,7 @@ def _heads(report: ComparisonReport) -> list[tuple[str, str]]:
         ("run test", report.candidate.run_test),
         ("baseline", _selection_text(report.baseline, report.calls[0])),
         ("candidate", _selection_text(report.candidate, report.calls[1])),
+        ("compared", report.pairing.text),
     ]
 
 
@@ -75,13 +99,16 @@ def _cells(row: Row) -> tuple[str, ...]:
             Outcome.EXCEEDED: f", beyond the limit of {row.limit}",
             Outcome.IN_DOUBT: f", possibly beyond the limit of {row.limit}",
             Outcome.KEPT: f", within {row.limit}",
-            Outcome.NOT_JUDGED: f" for the limit of {row.limit}",
+            Outcome.NOT_JUDGED: f"{' for' if found.difference is None else ', too few calls for'} the limit of {row.limit}",
         }[found.against(row.limit)]
+        if row.outcome is Outcome.NOT_JUDGED and (needed := found.calls_needed(row.limit)):
+            verdict += f": {needed:,} on each side would do"
     return (
         shown(row.metric.name),
         value_text(found.baseline, unit),
         value_text(found.candidate, unit),
         *change_texts(row.metric, found),
+        detects_text(row),
         f"{found.baseline_calls:,}, {found.candidate_calls:,}",
         verdict,
     )

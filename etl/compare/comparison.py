@@ -1,11 +1,13 @@
 """Compare the metrics of two sets of executions, and hold them to limits. Asks the dataset alone; never writes, takes no lock."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from etl.compare.pairing import Pairing
 from etl.compare.samples import difference_of, eval_metrics, read_samples
 from etl.compare.selection import Selection, Selector, can_tell_slow_days, read_executions, select
 from etl.compare.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome
@@ -40,6 +42,11 @@ class Row:
         return self.found.against(self.limit) if self.limit else None
 
     @property
+    def detects(self) -> float:
+        """The smallest change for the worse, beyond the limit if there is one, that such calls show in 9 of 10 cases."""
+        return self.found.detects(self.limit or Limit(0, is_relative=not self.metric.is_rate))
+
+    @property
     def surely_worse(self) -> float:
         """By how much it got worse at least: a share, of the calls for a rate, else of the value before.
 
@@ -60,6 +67,7 @@ class ComparisonReport:
     candidate: Selection
     calls: tuple[int, int]
     rows: Sequence[Row]
+    pairing: Pairing = field(default_factory=Pairing)
     findings: Sequence[Finding] = ()
     notices: Sequence[str] = field(default_factory=list)
 
@@ -113,12 +121,14 @@ class ComparisonReport:
             "findings": [finding.as_json() for finding in self.findings],
             "baseline": _selection_as_json(self.baseline, self.calls[0]),
             "candidate": _selection_as_json(self.candidate, self.calls[1]),
+            "scenarios": self.pairing.common if self.pairing.is_paired else None,
+            "are_rows": self.pairing.are_rows,
             "metrics": [_row_as_json(row) for row in self.rows],
             "notices": list(self.notices),
         }
 
 
-def compare(
+def compare(  # noqa: PLR0913 one parameter for each option of the command
     files: Files,
     baseline: Selector,
     candidate: Selector,
@@ -127,6 +137,7 @@ def compare(
     metrics: Sequence[str] = (),
     limits: Mapping[str, Limit] | None = None,
     default_limits: Mapping[str, Limit] | None = None,
+    is_paired: bool = True,
 ) -> ComparisonReport:
     """The metrics by name, by default all of which baseline or candidate has values, and each that has a limit.
 
@@ -139,7 +150,8 @@ def compare(
     limits, default_limits = limits or {}, default_limits or {}
     executions = read_executions(files, find_scope(files, schema.EXECUTIONS, run_test, None, None))
     before, after, notices = select(executions, baseline, candidate, where=files.where())
-    samples = [read_samples(files, selection.executions) for selection in (before, after)]
+    samples, pairing = read_samples(files, before.executions, after.executions, is_paired=is_paired)
+    notices += pairing.left_out
     known = METRICS | eval_metrics(samples)
     for name in (*metrics, *limits):
         if name not in known:
@@ -179,6 +191,7 @@ def compare(
         candidate=after,
         calls=(samples[0].calls, samples[1].calls),
         rows=rows,
+        pairing=pairing,
         findings=findings,
         notices=notices,
     )
@@ -210,9 +223,25 @@ def _row_as_json(row: Row) -> dict[str, Any]:
         "verdict": found.verdict.value,
         "limit": str(row.limit) if row.limit else None,
         "limit_outcome": row.outcome.value if row.outcome else None,
+        "detects": row.detects,
+        "calls_needed": found.calls_needed(row.limit) if row.limit else None,
+        "calls_for_limits": {str(limit): found.calls_needed(limit) for limit in planned_limits(row.metric)},
     }
     # JSON knows no infinity: that is null.
     return msgspec.json.decode(msgspec.json.encode(told), type=dict[str, Any])
+
+
+def planned_limits(metric: Metric) -> list[Limit]:
+    """Limits of which people ask how many calls they need."""
+    return [Limit(amount, is_relative=not metric.is_rate) for amount in (0.05, 0.1, 0.2)]
+
+
+def detects_text(row: Row) -> str:
+    """``20%``, or of a rate ``8.1 pp``."""
+    if not math.isfinite(row.detects):
+        return "-"
+    is_share = row.limit.is_relative if row.limit else not row.metric.is_rate
+    return f"{row.detects * 100:,.3g}{'%' if is_share else ' pp'}"
 
 
 def value_text(value: float | None, unit: str) -> str:

@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.compare.estimate import difference
+from etl.compare.pairing import NONE, SCENARIO_COLUMNS, Pairing, paired
 from etl.compare.selection import ComparedExecution
-from etl.compare.statistics import Difference, Sample, difference
+from etl.compare.statistics import Difference, Sample
 from etl.inspect.calls import eval_names, slug_of
 from etl.inspect.tables import read_rows
 from etl.load.files.contract import Files
@@ -18,9 +20,10 @@ from etl.load.merge import is_of
 from etl.model import schema
 from etl.model.metrics import METRICS, Metric, Statistic, eval_metric
 
-_NONE = Sample.of_one_execution(np.empty(0))
-_NUMBER = "number of the execution"
-CALL_COLUMNS = sorted({metric.column for metric in METRICS.values()})
+_NONE = Sample.of(np.empty(0))
+_NUMBER, _PLAYED = "number of the execution", "number of the scenario"
+_METRIC_COLUMNS = sorted({metric.column for metric in METRICS.values()})
+CALL_COLUMNS = [*_METRIC_COLUMNS, *SCENARIO_COLUMNS]
 _SCORE, _SHOWN_SCORE = METRICS["csat_mean"].column, "overall_score"
 _OUTPUTS = {Statistic.RATE: "output_passed", Statistic.MEAN: "output_score"}
 EVAL_COLUMNS = ["eval_name", "eval_config_id", *_OUTPUTS.values()]
@@ -38,32 +41,47 @@ class Samples:
         return self.values.get((metric.eval_name, metric.column), _NONE)
 
 
-def read_samples(files: Files, executions: Sequence[ComparedExecution]) -> Samples:
-    """The values of the calls of these executions.
+def read_samples(
+    files: Files, *sides: Sequence[ComparedExecution], is_paired: bool = True
+) -> tuple[list[Samples], Pairing]:
+    """The values of the calls of baseline and candidate, and how they are paired.
 
     Raises:
         DestinationError: a file of the dataset cannot be read.
     """
-    keys = frozenset(each.run_test for each in executions)
-    days = [each.started_at.date() for each in executions]
-    ids = [each.execution_id for each in executions]
+    both = [each for side in sides for each in side]
+    keys = frozenset(each.run_test for each in both)
+    days = [each.started_at.date() for each in both]
     scope = Scope(keys, min(days), max(days))
     calls = living_rows(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False)
-    if len(calls.filter(is_of(calls, ids))) < sum(each.exported_calls or 0 for each in executions):
+    exported = sum(each.exported_calls or 0 for each in both)
+    if len(calls.filter(is_of(calls, [each.execution_id for each in both]))) < exported:
         # An execution stays in the month in which it was first seen, whatever the API says later of its start.
         scope = Scope(keys)
         calls = living_rows(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False)
     evals = living_rows(files, schema.EVALS, scope, EVAL_COLUMNS, is_of_days=False)
-    return samples_of(calls, evals, executions)
+    return samples_of(calls, evals, *sides, is_paired=is_paired)
 
 
-def samples_of(calls: pa.Table, evals: pa.Table, executions: Sequence[ComparedExecution]) -> Samples:
+def samples_of(
+    calls: pa.Table, evals: pa.Table, *sides: Sequence[ComparedExecution], is_paired: bool = True
+) -> tuple[list[Samples], Pairing]:
     """Those of these executions among the calls and evals, which have ``CALL_COLUMNS`` and ``EVAL_COLUMNS`` besides their keys."""
-    ids = [each.execution_id for each in executions]
-    calls, evals = _numbered(calls, ids), _numbered(evals, ids)
-    calls = calls.set_column(calls.column_names.index("status"), "status", _has_failed(calls["status"]))
-    columns = {(None, name): _sample(calls[name], calls[_NUMBER]) for name in CALL_COLUMNS}
-    return Samples(len(calls), columns | _outputs(evals))
+    of_sides = [_numbered(calls, executions) for executions in sides]
+    pairing, played = paired(of_sides, is_wanted=is_paired)
+    made = []
+    for executions, found, numbers in zip(sides, of_sides, played, strict=True):
+        failed = found.set_column(found.column_names.index("status"), "status", _has_failed(found["status"]))
+        mine = failed.append_column(_PLAYED, pa.array(numbers))
+        outputs = _numbered(evals, executions)
+        calls_of = pc.index_in(outputs["call_execution_id"], value_set=mine["call_execution_id"].combine_chunks())
+        outputs = outputs.append_column(
+            _PLAYED, pc.fill_null(mine[_PLAYED].take(calls_of), NONE if pairing.names else 0)
+        )
+        made.append(
+            Samples(len(mine), {(None, name): _sample(mine, name) for name in _METRIC_COLUMNS} | _outputs(outputs))
+        )
+    return made, pairing
 
 
 def eval_metrics(both: Sequence[Samples]) -> dict[str, Metric]:
@@ -103,10 +121,11 @@ def living_rows(
     return rows.set_column(rows.column_names.index(_SCORE), _SCORE, score)
 
 
-def _numbered(rows: pa.Table, executions: Sequence[str]) -> pa.Table:
+def _numbered(rows: pa.Table, executions: Sequence[ComparedExecution]) -> pa.Table:
     """The rows of the executions, with the number of each one's."""
-    rows = rows.filter(is_of(rows, executions)).combine_chunks()
-    numbers = pc.index_in(rows["execution_id"], value_set=pa.array(executions, schema.STRING))
+    ids = [each.execution_id for each in executions]
+    rows = rows.filter(is_of(rows, ids)).combine_chunks()
+    numbers = pc.index_in(rows["execution_id"], value_set=pa.array(ids, schema.STRING))
     return rows.append_column(_NUMBER, numbers)
 
 
@@ -116,7 +135,7 @@ def _outputs(evals: pa.Table) -> dict[tuple[str | None, str], Sample]:
     for column in _OUTPUTS.values():
         for number, name in enumerate(names.dictionary.to_pylist()):
             of_eval = evals.filter(pc.equal(names.indices, number))
-            if len(sample := _sample(of_eval[column], of_eval[_NUMBER])):
+            if len(sample := _sample(of_eval, column)):
                 found[name, column] = sample
     return found
 
@@ -127,7 +146,7 @@ def _has_failed(statuses: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(has_ended, pc.equal(statuses, "failed"), pa.scalar(None, schema.BOOL))
 
 
-def _sample(column: pa.ChunkedArray, executions: pa.ChunkedArray) -> Sample:
-    is_given = pc.is_valid(column)
-    values = column.filter(is_given).cast(schema.FLOAT, safe=False).to_numpy()
-    return Sample(values, executions.filter(is_given).to_numpy().astype(np.int64))
+def _sample(rows: pa.Table, column: str) -> Sample:
+    rows = rows.filter(pc.is_valid(rows[column]))
+    numbers = (rows[each].to_numpy().astype(np.int64) for each in (_NUMBER, _PLAYED))
+    return Sample(rows[column].cast(schema.FLOAT, safe=False).to_numpy(), *numbers)

@@ -22,7 +22,7 @@ from etl.model.metrics import METRICS
 LATENCIES = ("latency_avg_agent_latency_ms", "chat_metrics_avg_latency_ms")
 INTERRUPTIONS = ("conversation_ai_interruption_rate", "conversation_user_interruption_rate")
 COST = "cost_total_cost_cents"
-CALLS_READ = [*CALL_COLUMNS, "scenario_name", "date"]
+CALLS_READ = [*CALL_COLUMNS, "date"]
 WORST_CALLS = 10
 _DAY, _WEEK = timedelta(days=1), timedelta(days=7)
 _LONG = timedelta(days=92)
@@ -201,6 +201,6 @@ def _worst_calls(calls: pd.DataFrame, outputs: pd.DataFrame) -> list[WorstCall]:
 
 def _changes(selections: tuple[Selection, Selection], calls: pa.Table, evals: pa.Table) -> list[Row]:
     """Of each metric of which baseline or candidate has values."""
-    samples = [samples_of(calls, evals, each.executions) for each in selections]
+    samples, _ = samples_of(calls, evals, *(each.executions for each in selections))
     found = [Row(metric, difference_of(metric, samples)) for metric in (*_COMPARED, *eval_metrics(samples).values())]
     return [each for each in found if each.found.baseline_calls or each.found.candidate_calls]

@@ -12,8 +12,9 @@ import pytest
 import etl
 from etl.cli.show_compare import markdown
 from etl.compare.comparison import ComparisonReport, Row, compare, value_text
+from etl.compare.estimate import difference
 from etl.compare.selection import Selection, Span
-from etl.compare.statistics import Sample, difference
+from etl.compare.statistics import Sample
 from etl.errors import ConfigurationError
 from etl.inspect.tables import open_dataset
 from etl.model.findings import Kind
@@ -34,7 +35,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compared(
-    data: Path, *sides: Any, run_test: str | None = None, metrics: tuple[str, ...] = (), **limits: str
+    data: Path,
+    *sides: Any,
+    run_test: str | None = None,
+    metrics: tuple[str, ...] = (),
+    is_paired: bool = True,
+    **limits: str,
 ) -> ComparisonReport:
     return compare(
         open_dataset(str(data), {}),
@@ -43,6 +49,7 @@ def compared(
         metrics=metrics,
         limits=limits_of(limits),
         default_limits={},
+        is_paired=is_paired,
     )
 
 
@@ -135,7 +142,7 @@ def test_limit_is_not_kept_by_what_is_there_while_calls_are_missing(tmp_path: Pa
 
 def test_mean_beyond_what_a_double_holds_is_null_in_json() -> None:
     """JSON knows no infinity, and few of its readers do."""
-    huge, metric = Sample.of_one_execution(np.full(50, 1.7e308)), METRICS["latency_mean"]
+    huge, metric = Sample.of(np.full(50, 1.7e308)), METRICS["latency_mean"]
     found = difference(huge, huge, metric.statistic, is_higher_worse=True)
     rows = [Row(metric, found)]
     report = ComparisonReport(dataset="data", baseline=SIDE, candidate=SIDE, calls=(0, 0), rows=rows).as_json()
@@ -144,7 +151,7 @@ def test_mean_beyond_what_a_double_holds_is_null_in_json() -> None:
 
 
 def test_figures_are_those_that_pandas_finds(demo: Path) -> None:
-    document = compared(demo, *WEEKS, run_test="Checkout flow").as_json()
+    document = compared(demo, *WEEKS, run_test="Checkout flow", is_paired=False).as_json()
     calls = etl.read_calls(demo, run_tests="Checkout flow", since="2026-10-26", evals="wide")
     calls = calls[calls["execution_status"].isin(["completed", "failed", "cancelled"])]
     is_old = calls["execution_started_at"].dt.date < datetime(2026, 11, 9, tzinfo=UTC).date()

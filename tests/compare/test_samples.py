@@ -30,7 +30,8 @@ def judged(call_id, name, config_id="c", **output):
 
 
 def read(data):
-    return read_samples(LocalFiles(data), [execution("e1", run_test="checkout", started_at=AT)])
+    one = [execution("e1", run_test="checkout", started_at=AT)]
+    return read_samples(LocalFiles(data), one, one)[0][0]
 
 
 def test_null_is_no_value_and_other_executions_do_not_count(data):
@@ -67,7 +68,7 @@ def test_eval_has_a_pass_rate_or_a_score_and_one_without_a_name_its_configuratio
 
 
 def test_evals_whose_names_look_alike_keep_apart_under_the_same_names_on_both_sides():
-    values = Sample.of_one_execution(np.ones(1))
+    values = Sample.of(np.ones(1))
     one = Samples(1, {("Tone", "output_score"): values})
     other = Samples(1, {("tone!", "output_score"): values, ("Tone", "output_score"): values})
     named = {name: metric.eval_name for name, metric in eval_metrics([one, other]).items()}

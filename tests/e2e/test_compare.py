@@ -82,7 +82,7 @@ async def test_limit_that_too_few_calls_cannot_answer_is_no_green_light(folder: 
 
 async def test_limits_of_the_settings_hold_unless_an_option_says_otherwise(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "data", tmp_path / "data")
-    write_settings(tmp_path, "all", "[compare.max_regression]", 'latency_p95 = "10%"', 'csat_mean = "10%"')
+    write_settings(tmp_path, "all", "[compare.max_regression]", 'latency_p95 = "10%"', 'csat_mean = "20%"')
     by_settings = await compare(tmp_path, *CHECKOUT)
     by_option = await compare(tmp_path, *CHECKOUT, "--max-regression", "latency_p95=90%")
     narrowed = await compare(tmp_path, *CHECKOUT, "--metric", "cost_mean")

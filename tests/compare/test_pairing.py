@@ -1,0 +1,47 @@
+"""Calls are compared by what they played, and what is not compared is told."""
+
+import pyarrow as pa
+
+from etl.compare.pairing import SCENARIO_COLUMNS, paired
+
+
+def calls(*played):
+    """Calls of a scenario by its id, and of a row of it."""
+    rows = [dict(zip(SCENARIO_COLUMNS, (one, one and one.upper(), row), strict=True)) for one, row in played]
+    return pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in SCENARIO_COLUMNS]))
+
+
+def test_scenarios_that_both_sides_have_are_compared_and_the_others_named():
+    before = calls(*[("a", None)] * 3, *[("b", None)] * 4, ("c", None), (None, None))
+    after = calls(*[("b", None)] * 2, ("a", None), ("d", None))
+    pairing, (old, new) = paired([before, after])
+    assert (pairing.is_paired, pairing.common, pairing.are_rows) == (True, 2, False)
+    assert pairing.left_out == [
+        "1 scenario only in the baseline: 1 call not compared",
+        "baseline: 1 call without a scenario: not compared",
+        "1 scenario only in the candidate: 1 call not compared",
+    ]
+    assert [pairing.names[number] for number in new] == ["B", "B", "A", "D"]
+    assert (old[:3] == new[2]).all()
+    assert old[-1] == -1
+
+
+def test_rows_are_compared_where_both_sides_have_them_and_else_their_scenarios():
+    rows = [("a", str(number % 5)) for number in range(20)]
+    pairing, _ = paired([calls(*rows), calls(*rows)])
+    assert (pairing.are_rows, pairing.common, pairing.text) == (
+        True,
+        5,
+        "row by row of the scenarios (5 that both have)",
+    )
+    edited = [("a", f"edited {number}") if number % 5 == 0 else (name, row) for number, (name, row) in enumerate(rows)]
+    pairing, _ = paired([calls(*rows), calls(*edited)])
+    assert (pairing.are_rows, pairing.common, pairing.text) == (False, 1, "scenario by scenario (1 that both have)")
+
+
+def test_without_scenarios_all_calls_are_compared_together():
+    known, unknown = calls(("a", None)), calls((None, None), (None, None))
+    for sides, is_wanted in (([known, unknown], True), ([known, known], False)):
+        pairing, numbers = paired(sides, is_wanted=is_wanted)
+        assert (pairing.is_paired, pairing.left_out) == (False, ())
+        assert [each.tolist() for each in numbers] == [[0] * len(side) for side in sides]

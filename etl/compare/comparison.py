@@ -271,6 +271,13 @@ def change_texts(metric: Metric, found: Difference) -> tuple[str, str]:
     return _signed(found.difference, 1, f" {_SHORT_UNITS.get(metric.unit, metric.unit)}".rstrip())
 
 
+def change_words(row: Row) -> str:
+    """``latency_p50 +44.1% (1,310 ms to 1,888 ms)``."""
+    found, unit = row.found, row.metric.unit
+    by, _ = change_texts(row.metric, found)
+    return f"{row.metric.name} {by} ({value_text(found.baseline, unit)} to {value_text(found.candidate, unit)})"
+
+
 def _signed(interval: Interval, factor: float, unit: str) -> tuple[str, str]:
     value, low, high = (
         f"{round(each * factor, 1) + 0.0:+.1f}"  # no -0.0

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
 from etl.compare.statistics import (
     FEWEST,
@@ -121,10 +120,10 @@ def _means(side: _Side, values: Values, count: int) -> Values:
     return means
 
 
-def _quantile(side: _Side, share: npt.ArrayLike) -> Values:
+def _quantile(side: _Side, share: float | Sequence[float]) -> Values:
     """Of the sorted values; between two of them only where all weigh the same."""
     if np.ptp(side.weights) <= _ROUNDING:
-        found: Values = np.quantile(side.values, share)
+        found: Values = np.asarray(np.quantile(side.values, share))
     else:
         places = np.searchsorted(np.cumsum(side.weights), np.asarray(share) - _ROUNDING)
         found = side.values[np.minimum(places, len(side.values) - 1)]

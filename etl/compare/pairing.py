@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
@@ -68,7 +69,7 @@ def paired(sides: Sequence[pa.Table], *, is_wanted: bool = True) -> tuple[Pairin
             are_rows=is_finer,
             left_out=[
                 text
-                for name, each in zip(("baseline", "candidate"), chosen, strict=True)
+                for name, each in zip(("baseline", "candidate"), chosen, strict=False)
                 for text in _left_out(name, each, common, "row of a scenario" if is_finer else "scenario")
             ],
         ),
@@ -85,12 +86,11 @@ def _numbers(sides: Sequence[pa.Table], *, are_rows: bool) -> list[Numbers]:
         keys.extend(key.chunks)
     encoded = pa.chunked_array(keys, pa.string()).combine_chunks().dictionary_encode()
     numbers = pc.fill_null(encoded.indices, NONE).to_numpy(zero_copy_only=False).astype(np.int64)
-    return np.split(numbers, [len(sides[0])])
+    return np.split(numbers, np.cumsum([len(calls) for calls in sides[:-1]]))
 
 
 def _common(sides: Sequence[Numbers]) -> Numbers:
-    before, after = (numbers[numbers != NONE] for numbers in sides)
-    return np.intersect1d(before, after)
+    return reduce(np.intersect1d, (numbers[numbers != NONE] for numbers in sides))
 
 
 def _left_out(side: str, numbers: Numbers, common: Numbers, what: str) -> list[str]:

@@ -1,0 +1,106 @@
+"""Whether a metric has got worse for some nights, with so few false alarms a year as are wanted. Pure.
+
+A night is a day on which executions began. Its figure is taken in relation to what its scenarios lead to expect, and is scored by the
+nights before. A one-sided CUSUM adds up the scores: bad nights raise it, usual ones bring it back to zero, and above a threshold
+it is an alarm, which one night alone cannot raise. Decision 20 has the sources, and how often the procedure is wrong.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from etl.compare.statistics import Sample, Values
+from etl.model.metrics import Statistic
+
+NIGHTS_BEFORE = 56
+"""With so many nights at most the figure of a night is compared, and with ``FEWEST_NIGHTS`` at least."""
+FEWEST_NIGHTS = 10
+LONGEST = 28
+"""After so many nights a change is what is usual."""
+_ALLOWANCE, _ALLOWANCE_FOR_DAYS = 1.0, 0.6
+_HIGHEST_SCORE = 3.5
+_NIGHTS_A_YEAR = 365
+_SAFETY = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Numbers of nights: since when a metric is worse, which one showed it, and before which it ended; None: it stands."""
+
+    since: int
+    told_at: int
+    ended_at: int | None = None
+
+
+def threshold(metrics: int, *, false_alarms_a_year: float) -> float:
+    """How high the sum has to be, where so many metrics are judged every night (Siegmund's formula)."""
+    nights = _SAFETY * _NIGHTS_A_YEAR * max(1, metrics) / false_alarms_a_year
+    low, high = 0.0, 50.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        reach = 2 * _ALLOWANCE * (middle + 1.166)
+        low, high = (middle, high) if (math.exp(reach) - reach - 1) / (2 * _ALLOWANCE**2) < nights else (low, middle)
+    return high
+
+
+def figures_of_nights(sample: Sample, statistic: Statistic) -> tuple[Values, Values]:
+    """Of each night a figure on a scale on which nights vary alike, and the variance that its number of calls explains.
+
+    ``executions`` of the sample are numbers of nights. The figure is observed over expected, by the means of the scenarios: its
+    logarithm or, of a rate, the arcsine (Anscombe); where values may be zero or less, observed minus expected. NaN without calls.
+    """
+    is_rate = statistic is Statistic.RATE
+    values, scenarios = sample.values, sample.scenarios + 1
+    is_turned = is_rate and values.mean() > 0.5  # the rarer of both outcomes tells
+    values = 1 - values if is_turned else values
+    levels = (np.bincount(scenarios, values) / np.maximum(np.bincount(scenarios), 1))[scenarios]
+    calls, observed, expected = (np.bincount(sample.executions, each) for each in (None, values, levels))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(expected > 0, observed / expected, np.where(calls > 0, 1.0, np.nan))
+        if is_rate:
+            hits = calls * np.minimum(values.mean() * ratio, 1.0)
+            figures = np.arcsin(np.sqrt((hits + 0.375) / (calls + 0.75))) * (-1 if is_turned else 1)
+            return figures, 1 / (4 * calls + 2)
+        if values.min() >= 0 and observed[calls > 0].min() > 0:
+            return np.log(ratio), np.mean((values / levels - 1) ** 2) / calls
+        return (observed - expected) / calls, np.mean((values - levels) ** 2) / calls
+
+
+def find_alarms(figures: Values, variances: Values, limit: float) -> list[Alarm]:
+    """Those of all nights, where higher figures are worse; only the last may still stand.
+
+    A change begins when the sum leaves zero; the nights before that are what is usual.
+    """
+    nights = np.flatnonzero(np.isfinite(figures))
+    figures, variances = figures[nights], variances[nights]
+    sums = np.cumsum(np.pad([figures, figures**2, variances], ((0, 0), (1, 0))), axis=1).tolist()
+    found: list[Alarm] = []
+    total, since, stands = 0.0, 0, False
+    for night, (figure, variance) in enumerate(zip(figures.tolist(), variances.tolist(), strict=True)):
+        if total == 0 or night - since > LONGEST:
+            if stands:
+                found[-1] = replace(found[-1], ended_at=int(nights[night]))
+            total, since, stands = 0.0, night, False
+        first = max(0, since - NIGHTS_BEFORE)
+        count = since - first
+        if count < FEWEST_NIGHTS:
+            continue
+        mean, square, explained = ((each[since] - each[first]) / count for each in sums)
+        spread = max(square - mean**2, 0.0) * count / (count - 1)
+        unexplained = max(0.0, 1 - explained / spread) if spread > 0 else 0.0
+        expected = max(spread, explained) + max(0.0, variance - explained)
+        score = _score((figure - mean) / math.sqrt(expected * (1 + 1 / count)), count - 1) if expected > 0 else 0.0
+        total += min(score, _HIGHEST_SCORE) - _ALLOWANCE - _ALLOWANCE_FOR_DAYS * unexplained
+        total = min(max(total, 0.0), 2 * limit)
+        if total > limit and not stands:
+            stands = True
+            found.append(Alarm(int(nights[since]), int(nights[night])))
+    if stands and total == 0:
+        found[-1] = replace(found[-1], ended_at=int(nights[-1]) + 1)
+    return found
+
+
+def _score(t: float, freedom: int) -> float:
+    """The quantile of the normal distribution that is as likely as this one of Student's (Wallace)."""
+    return math.copysign((8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom)), t)

@@ -1,7 +1,7 @@
 """How often the nightly verdict is wrong, and how soon it is right: ``python -m benchmarks.nights [--quick]``.
 
-Unchanged run tests are judged every night of a year, to count what is called worse; and changed ones, to count the nights until the
-first alarm. A night has 30 calls, of 10 scenarios that explain 60% of the variance of the logarithm of the latency. Nights differ by
+Unchanged run tests are judged every night of a year, to count what is called worse; changed ones, to count nights until the first
+alarm. A night has 30 calls, of 10 scenarios that explain 60% of the variance of the logarithm of the latency. Nights differ by
 more than their calls: by the day (autocorrelated), by the weekday, and by a slow drift. Seeded; the full form writes a table of
 docs/compare.md.
 """
@@ -94,7 +94,7 @@ def alarms(made: Sample, metric: str, limit: float) -> list[Alarm]:
 
 def limit_of(run_tests: int = RUN_TESTS) -> float:
     """The threshold for one false alarm a year over all run tests and metrics."""
-    return threshold(run_tests * len(METRICS), false_alarms_a_year=1.0)
+    return threshold(run_tests * len(METRICS), false_alarms_per_year=1.0)
 
 
 def false_alarms(world: World, *, years: int) -> dict[str, float]:

@@ -45,7 +45,7 @@ class Worse:
 
 
 def read_worse(
-    files: Files, *, false_alarms_a_year: float, run_tests: Sequence[str] | None = None, until: date | None = None
+    files: Files, *, false_alarms_per_year: float, run_tests: Sequence[str] | None = None, until: date | None = None
 ) -> list[Worse]:
     """What is worse after the last night of each run test, these in the order of their names.
 
@@ -68,7 +68,7 @@ def read_worse(
     )
     by_run_test = [list(executions) for _, executions in groupby(recent, key=lambda each: each.label)]
     figures = [_figures(executions, calls, evals) for executions in by_run_test]
-    limit = threshold(sum(map(len, figures)), false_alarms_a_year=false_alarms_a_year)
+    limit = threshold(sum(map(len, figures)), false_alarms_per_year=false_alarms_per_year)
     return [
         _worse(metric, executions, calls, evals, alarm)
         for executions, by_metric in zip(by_run_test, figures, strict=True)

@@ -1,6 +1,6 @@
 """Whether a metric has got worse for some nights, with so few false alarms a year as are wanted. Pure.
 
-A night is a day on which executions began. Its figure is taken in relation to what its scenarios lead to expect, and is scored by the
+A night is a day on which executions began. Its figure is taken in relation to what its scenarios lead to expect, and scored by the
 nights before. A one-sided CUSUM adds up the scores: bad nights raise it, usual ones bring it back to zero, and above a threshold
 it is an alarm, which one night alone cannot raise. Decision 20 has the sources, and how often the procedure is wrong.
 """
@@ -33,9 +33,9 @@ class Alarm:
     ended_at: int | None = None
 
 
-def threshold(metrics: int, *, false_alarms_a_year: float) -> float:
+def threshold(metrics: int, *, false_alarms_per_year: float) -> float:
     """How high the sum has to be, where so many metrics are judged every night (Siegmund's formula)."""
-    nights = _SAFETY * _NIGHTS_A_YEAR * max(1, metrics) / false_alarms_a_year
+    nights = _SAFETY * _NIGHTS_A_YEAR * max(1, metrics) / false_alarms_per_year
     low, high = 0.0, 50.0
     for _ in range(50):
         middle = (low + high) / 2

@@ -318,10 +318,12 @@ class Warehouse(_Section):
 
 
 class Compare(_Section):
-    """How much worse a metric may get before ``metrics-etl compare`` signals it with its exit code."""
+    """How much worse a metric may get before ``metrics-etl compare`` signals it, and how rarely ``report`` may be wrong."""
 
     max_regression: dict[str, str] = {}
     """limits for compare, by metric: "10%" of the baseline, or "2pp" (percentage points) for a rate"""
+    false_alarms_per_year: float = Field(1.0, gt=0, le=100)
+    """how many unchanged metrics the nightly verdict may call worse in a year, over all run tests: above 0 up to 100"""
 
     @property
     def limits(self) -> dict[str, Limit]:

@@ -1,0 +1,52 @@
+"""What got worse is told of run tests and metrics by name, from the dataset alone."""
+
+import shutil
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from etl.compare.nightly import Worse, read_worse
+from etl.inspect.tables import open_dataset
+from tests.e2e.demo_dataset import make_demo
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("nightly")
+    make_demo(folder / "data")
+    return folder / "data"
+
+
+def worse(data: Path, **options: object) -> list[Worse]:
+    return read_worse(open_dataset(str(data), {}), **({"false_alarms_per_year": 1.0} | options))  # type: ignore[arg-type]
+
+
+def test_regression_of_the_demo_is_found_since_the_day_on_which_it_began(demo: Path) -> None:
+    found = worse(demo)
+    assert {(each.run_test, each.since) for each in found} == {("Checkout flow", date(2026, 11, 9))}
+    assert {"latency_mean", "eval_task_completion_pass_rate"} <= {each.metric for each in found}
+    latency = found[0]
+    assert latency.text == "latency_mean +53.3% (1,260 ms to 1,932 ms) since 2026-11-09"
+    assert [len(side) for side in latency.sides] == [13, 8]
+
+
+def test_nothing_was_worse_before_and_nothing_is_of_other_run_tests(demo: Path) -> None:
+    assert worse(demo, until=date(2026, 11, 9)) == []
+    assert worse(demo, run_tests=["Refund chat"]) == []
+
+
+def test_executions_that_were_deleted_do_not_count(demo: Path, tmp_path: Path) -> None:
+    """With those of the bad nights goes what they showed."""
+    data = shutil.copytree(demo, tmp_path / "data")
+    for path in (data / "executions").rglob("*.parquet"):
+        rows = pq.read_table(path)
+        began = rows["started_at"].to_pylist()
+        gone = [each if each.date() >= date(2026, 11, 9) else None for each in began]
+        column = rows.column_names.index("deleted_at")
+        pq.write_table(
+            rows.set_column(column, rows.schema.field(column), [pa.array(gone, rows.schema.field(column).type)]), path
+        )
+    assert worse(data) == []

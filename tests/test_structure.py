@@ -14,6 +14,7 @@ MAX_LINES = 350
 
 TESTED_ELSEWHERE = {
     "etl/cli/compare.py": "tests/e2e/test_compare.py",
+    "etl/cli/export.py": "tests/e2e/test_compare_wait.py",
     "etl/cli/dataset.py": "tests/e2e/test_commands.py",
     "etl/cli/demo.py": "tests/e2e/test_commands.py",
     "etl/cli/report.py": "tests/e2e/test_report.py",

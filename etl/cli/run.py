@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from etl.cli.console import print_json, print_message, print_rate_limit_wait, print_result
+from etl.cli.export import export
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, output, selection
-from etl.cli.process import end, hearing_signals, report_errors, run_async, stop_on_signals
+from etl.cli.process import end, hearing_signals, report_errors, run_async
 from etl.errors import ConfigurationError, ExitCode, ExporterError, LockHeldError
 
 if TYPE_CHECKING:
     from etl.load.files.contract import Files
-    from etl.pipeline.run import Notify
     from etl.pipeline.summary import Summary
     from etl.settings import Settings
 
@@ -89,7 +89,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
                 settings, as_json=as_json, full_refresh=full_refresh, accept_deletions=accept_deletions
             )
         try:
-            summary = _export(
+            summary = export(
                 settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
             )
         except ExporterError as error:
@@ -248,30 +248,3 @@ def _print_plan_and_exit(
     else:
         print_plan(result)
     end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE)
-
-
-def _export(
-    settings: "Settings", *, quiet: bool, verbose: bool, full_refresh: bool, accept_deletions: bool
-) -> "Summary":
-    from etl.cli.show_progress import can_show_progress, live_progress, make_notify
-    from etl.pipeline import job
-    from etl.pipeline.run import Progress, dask_module
-
-    if settings.engine.kind == "dask":
-        dask_module().be_silent()
-    progress = Progress()
-    shows_progress = not quiet and not verbose and settings.log.format == "auto" and can_show_progress()
-    notify: Notify | None = None if shows_progress or quiet else make_notify(settings.log, verbose=verbose)
-
-    async def export() -> "Summary":
-        with stop_on_signals() as stop, live_progress(progress, is_shown=shows_progress):
-            return await job.export(
-                settings,
-                full_refresh=full_refresh,
-                accept_deletions=accept_deletions,
-                progress=progress,
-                notify=notify,
-                stop=stop,
-            )
-
-    return run_async(export())

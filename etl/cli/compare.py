@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from etl.cli.console import print_json, print_result
-from etl.cli.export import export_once_ended
 from etl.cli.options import AsJson, Config, Verbose, output, parse_day, parse_seconds
 from etl.cli.process import end, report_errors
+from etl.cli.run import export_once_ended
 from etl.errors import ConfigurationError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from etl.compare.selection import Selector
-    from etl.model.findings import Finding
     from etl.model.metrics import Limit
 
 
@@ -34,9 +33,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
             help="What to compare with: an execution_id, last, previous, or a date range (2026-11-01..2026-11-07, 14d..8d).",
         ),
     ],
-    candidate: Annotated[
-        str | None, _what(metavar="Y", help="What to judge, in the same form as --baseline. Required without --wait.")
-    ] = None,
+    candidate: Annotated[str | None, _what(metavar="Y", help="What to judge, in the same form; or --wait.")] = None,
     run_test: Annotated[
         str | None, _what(metavar="NAME", help="The run test, by name or folder, if the dataset has several.")
     ] = None,
@@ -48,10 +45,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     ] = None,
     wait: Annotated[
         str | None,
-        _gate(
-            metavar="EXECUTION",
-            help="Judge this execution_id: wait until it has ended at the source, then export its run test. Needs the keys.",
-        ),
+        _gate(metavar="EXECUTION", help="Judge this execution_id: wait for its end, and export its run test."),
     ] = None,
     timeout: Annotated[
         str, _gate(metavar="TIME", help="How long --wait waits, for the end or for another export: 90s, 30m or 2h.")
@@ -95,10 +89,8 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         from etl.settings import Settings
 
         settings = Settings.load(config, needs_keys=wait is not None, needs_run_tests=False)
-        left_out: list[Finding] = []
-        if wait:
-            chosen = settings.only([run_test] if run_test else ())
-            left_out = export_once_ended(chosen, wait, seconds=seconds)
+        chosen = settings.only([run_test] if wait and run_test else ())
+        left_out = export_once_ended(chosen, wait, seconds=seconds) if wait else []
         try:
             report = compare_executions(
                 open_dataset(settings.destination.path, settings.destination.options),
@@ -109,9 +101,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
                 default_limits=settings.compare.limits,
             )
         except ConfigurationError as error:
-            if left_out:
-                raise SourceError(f"not compared: {left_out[0]}; {error}") from None
-            raise
+            raise (SourceError(f"not compared: {left_out[0]}; {error}") if left_out else error) from None
         report = replace(report, findings=[*left_out, *report.findings])
         if as_json or form == "json":
             print_json(report.as_json())

@@ -29,11 +29,7 @@ def parse_day(text: str, *, today: date | None = None) -> date:
 
 
 def parse_seconds(text: str) -> float:
-    """``90s``, ``30m`` or ``2h`` in seconds.
-
-    Raises:
-        BadParameter: it is none of these.
-    """
+    """``90s``, ``30m`` or ``2h`` in seconds; BadParameter for what is none of these."""
     if not re.fullmatch(r"[0-9]{1,5}[smh]", text):
         raise typer.BadParameter(f"{text!r} is not a length of time: use one such as 90s, 30m or 2h")
     return float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]

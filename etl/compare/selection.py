@@ -121,9 +121,8 @@ def select(
         run_test = named[0].label if named else _only_run_test(executions, where)
         executions = [each for each in executions if each.label == run_test]
     after = _select_one(executions, candidate, where)
-    is_apart = isinstance(baseline, Span) and not isinstance(candidate, Span)
-    rest = [each for each in executions if each not in after.executions] if is_apart else executions
-    before = _select_one(rest, baseline, where)
+    judged = after.executions if isinstance(baseline, Span) and not isinstance(candidate, Span) else ()
+    before = _select_one([each for each in executions if each not in judged], baseline, where)
     if common := {each.execution_id for each in before.executions} & {each.execution_id for each in after.executions}:
         raise ConfigurationError(
             f"baseline and candidate have {counted(len(common), 'execution')} in common ({first_few(sorted(common), shown=1)}): "

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as examples_of
 from hypothesis import strategies as st
 
-from etl.errors import ConfigurationError, KeyRefusedError, SourceUnavailableError, TimeLimitError
+from etl.errors import ConfigurationError, SourceUnavailableError, TimeLimitError
 from etl.extract import client
 from etl.pipeline.await_end import await_end
 from etl.sandbox import Fault, Sandbox, SandboxRequest
@@ -18,32 +18,28 @@ from tests.support import API_KEY, SECRET_KEY, examples
 from tests.worlds import settled_world
 
 LIMIT_SECONDS = 1800
-NOWHERE = "00000000-0000-4000-8000-000000000000"
 
 
 def a_source(*, ends_at: float = 0, run_test: int = 0) -> tuple[Sandbox, str]:
-    """Three run tests of three executions; the newest of one of them ends at that second."""
+    """Three run tests; the newest execution of one of them ends at that second."""
     sandbox = Sandbox(settled_world(run_tests=3, executions=3, calls=1))
     execution = max(sandbox.world.run_tests[run_test].executions, key=lambda each: each.created_at)
-    execution.status = "running"
 
     def on_request(request: SandboxRequest) -> None:
-        if request.received_at >= ends_at:
-            execution.status = "failed"
+        execution.status = "failed" if request.received_at >= ends_at else "running"
 
     sandbox.on_request = on_request
     return sandbox, execution.execution_id
 
 
-def awaited(sandbox: Sandbox, execution_id: str, run_tests: Any = "all", **keys: str) -> tuple[str, list[str], float]:
-    """The run test, the statuses that were told, and when it ended."""
-    statuses: list[str] = []
-    credentials = {"api_key": API_KEY, "secret_key": SECRET_KEY} | keys
-    settings = Settings.model_validate({"run_tests": run_tests, "api": {"base_url": BASE_URL}} | credentials)
+def awaited(sandbox: Sandbox, execution_id: str, run_tests: Any = "all") -> tuple[str, float]:
+    """The run test, and when it ended."""
+    keys = {"api_key": API_KEY, "secret_key": SECRET_KEY}
+    settings = Settings.model_validate({"run_tests": run_tests, "api": {"base_url": BASE_URL}} | keys)
 
-    async def work() -> tuple[str, list[str], float]:
-        name = await await_end(settings, execution_id, seconds=LIMIT_SECONDS, on_status=statuses.append)
-        return name, statuses, asyncio.get_running_loop().time()
+    async def work() -> tuple[str, float]:
+        name = await await_end(settings, execution_id, seconds=LIMIT_SECONDS)
+        return name, asyncio.get_running_loop().time()
 
     with pytest.MonkeyPatch.context() as patch, asyncio.Runner(loop_factory=JumpingLoop) as runner:
         patch.setattr(client, "Transport", transport_of(sandbox))
@@ -54,40 +50,23 @@ def awaited(sandbox: Sandbox, execution_id: str, run_tests: Any = "all", **keys:
 @given(st.integers(0, LIMIT_SECONDS - 61), st.integers(0, 2))
 def test_end_is_noticed_within_a_minute_and_few_requests_look_for_it(ends_at: int, run_test: int) -> None:
     sandbox, execution_id = a_source(ends_at=ends_at, run_test=run_test)
-    name, statuses, noticed_at = awaited(sandbox, execution_id)
+    name, noticed_at = awaited(sandbox, execution_id)
     assert name == sandbox.world.run_tests[run_test].name
     assert ends_at <= noticed_at <= ends_at + 60
     assert sandbox.count(execution_id=execution_id) <= 7 + ends_at / 60
     assert len(sandbox.requests) - sandbox.count(execution_id=execution_id) <= 4, "the run tests, and a page of each"
-    assert statuses == (["running"] if ends_at else [])
 
 
-def test_execution_that_does_not_end_in_time_is_given_up() -> None:
-    sandbox, execution_id = a_source(ends_at=LIMIT_SECONDS + 1)
+def test_execution_that_cannot_be_waited_for_is_told_in_a_line() -> None:
+    sandbox, execution_id = a_source(ends_at=LIMIT_SECONDS + 1, run_test=2)
+    names = [each.name for each in sandbox.world.run_tests]
     with pytest.raises(TimeLimitError, match=r"had not ended after 0:30:00 \(--timeout\)"):
         awaited(sandbox, execution_id)
-    assert len(sandbox.requests) <= 36
-
-
-@pytest.mark.parametrize("execution_id", [NOWHERE, "latest"])
-def test_unknown_execution_is_a_mistake(execution_id: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"the API has no execution '{execution_id}': check the id"):
-        awaited(a_source()[0], execution_id)
-
-
-def test_execution_of_a_run_test_that_is_not_configured_is_a_mistake() -> None:
-    sandbox, execution_id = a_source(run_test=2)
-    names = [each.name for each in sandbox.world.run_tests]
+    for unknown in ("00000000-0000-4000-8000-000000000000", "latest"):
+        with pytest.raises(ConfigurationError, match=f"the API has no execution '{unknown}': check the id"):
+            awaited(sandbox, unknown)
     with pytest.raises(ConfigurationError, match="no configured run test lists execution"):
-        awaited(sandbox, execution_id, [*names[:2], "Nobody"])
-    assert awaited(sandbox, execution_id, names[2:])[0] == names[2]
-
-
-def test_refused_key_and_a_source_that_is_down_end_the_wait_at_once() -> None:
-    sandbox, execution_id = a_source(ends_at=600)
-    with pytest.raises(KeyRefusedError):
-        awaited(sandbox, execution_id, api_key="another")
+        awaited(a_source(run_test=2)[0], execution_id, [*names[:2], "Nobody"])
     sandbox.fault = lambda _request, _nth: Fault(status=502)
-    with pytest.raises(SourceUnavailableError):
+    with pytest.raises(SourceUnavailableError, match="cannot wait for the execution"):
         awaited(sandbox, execution_id)
-    assert len(sandbox.requests) < 10

@@ -44,11 +44,9 @@ def test_last_and_previous_are_the_newest_that_finished_and_were_not_deleted():
     assert ids(MANY, "e1", "last") == (["e1"], ["e4"])
 
 
-def test_span_holds_its_first_and_last_day():
+def test_span_holds_its_first_and_last_day_but_as_a_baseline_not_the_execution_that_is_judged():
     assert ids(MANY, span(1, 2), span(3, 5)) == (["e2", "e1"], ["e4", "e3"])
 
-
-def test_days_of_the_baseline_do_without_the_execution_that_is_judged():
     assert ids(MANY, span(1, 5), "last") == (["e3", "e2", "e1"], ["e4"])
     assert ids(MANY, span(1, 5), "e2") == (["e4", "e3", "e1"], ["e2"])
 

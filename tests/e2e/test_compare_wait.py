@@ -5,11 +5,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
-import pytest
-
 from etl.load.files.open import open_files
 from etl.sandbox import Execution, Fault, Sandbox, SandboxRequest, add_execution, finish_execution
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings
+from tests.support import API_KEY
 from tests.worlds import settled_world
 
 DAYS = ("--baseline", "2026-10-01..2026-10-31")
@@ -60,17 +59,16 @@ async def test_gate_waits_exports_and_judges_as_three_commands_would(tmp_path: P
     assert again == Ended(10, judged.stdout, "")
 
 
-@pytest.mark.parametrize(("days", "limit", "exit_code"), [(-0.5, (), 3), (1, LIMIT, 10)])
-async def test_what_the_export_could_not_get_is_no_pass_and_no_excuse(
-    tmp_path: Path, days: float, limit: tuple[str, ...], exit_code: int
-) -> None:
-    server, execution = a_source(days=days)
-    broken = execution.calls[0].call_execution_id
-    server.fault = lambda request, _nth: Fault(status=500) if broken in request.target else None
-    async with server:
-        judged = await gate(tmp_path, server, execution, *limit, "--json")
-    assert (judged.exit_code, judged.document["exit_code"]) == (exit_code, exit_code)
-    assert [each["kind"] for each in judged.document["findings"]] == ["dead_letter"]
+async def test_what_the_export_could_not_get_is_no_pass_and_no_excuse(tmp_path: Path) -> None:
+    for days, exit_code in ((-0.5, 3), (1, 10)):
+        server, execution = a_source(days=days)
+        broken = execution.calls[0].call_execution_id
+        server.fault = lambda request, _, broken=broken: Fault(status=500) if broken in request.target else None
+        (tmp_path / str(days)).mkdir()
+        async with server:
+            judged = await gate(tmp_path / str(days), server, execution, *LIMIT, "--json")
+        assert (judged.exit_code, judged.document["exit_code"]) == (exit_code, exit_code)
+        assert [each["kind"] for each in judged.document["findings"]] == ["dead_letter"]
 
 
 async def test_gate_waits_for_another_export_and_no_longer_than_it_may(tmp_path: Path) -> None:
@@ -88,21 +86,16 @@ async def test_gate_waits_for_another_export_and_no_longer_than_it_may(tmp_path:
     assert judged.stdout.startswith("### `Checkout flow`: compared, without limits; worse without a limit: ")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "keys", "exit_code", "message"),
-    [
-        (("--timeout", "1s"), {}, 3, "had not ended after 0:00:01 (--timeout)"),
-        ((), {"FI_API_KEY": "another"}, 4, "the API refused the key"),
-        (("--candidate", "last"), {}, 2, "give either --candidate or --wait"),
-        (("--timeout", "soon"), {}, 2, "'soon' is not a length of time: use one such as 90s, 30m or 2h"),
-    ],
-)
-async def test_gate_that_cannot_judge_says_why_in_a_line(
-    tmp_path: Path, arguments: tuple[str, ...], keys: dict[str, str], exit_code: int, message: str
-) -> None:
+async def test_gate_that_cannot_judge_says_why_in_a_line(tmp_path: Path) -> None:
     server, execution = a_source()
-    server.on_request = None if exit_code == 3 else server.on_request
+    server.on_request = None
     async with server:
-        refused = await gate(tmp_path, server, execution, *arguments, **keys)
-    assert (refused.exit_code, refused.stdout) == (exit_code, "")
-    assert message in refused.stderr.splitlines()[-1]
+        for arguments, key, exit_code, message in (
+            (("--timeout", "1s"), API_KEY, 3, "had not ended after 0:00:01 (--timeout)"),
+            ((), "another", 4, "the API refused the key"),
+            (("--candidate", "last"), API_KEY, 2, "give either --candidate or --wait"),
+            (("--timeout", "soon"), API_KEY, 2, "'soon' is not a length of time: use one such as 90s, 30m or 2h"),
+        ):
+            refused = await gate(tmp_path, server, execution, *arguments, FI_API_KEY=key)
+            assert (refused.exit_code, refused.stdout) == (exit_code, "")
+            assert message in refused.stderr.splitlines()[-1]

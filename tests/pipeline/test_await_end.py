@@ -58,15 +58,15 @@ def test_end_is_noticed_within_a_minute_and_few_requests_look_for_it(ends_at: in
 
 
 def test_execution_that_cannot_be_waited_for_is_told_in_a_line() -> None:
-    sandbox, execution_id = a_source(ends_at=LIMIT_SECONDS + 1, run_test=2)
-    names = [each.name for each in sandbox.world.run_tests]
-    with pytest.raises(TimeLimitError, match=r"had not ended after 0:30:00 \(--timeout\)"):
-        awaited(sandbox, execution_id)
-    for unknown in ("00000000-0000-4000-8000-000000000000", "latest"):
-        with pytest.raises(ConfigurationError, match=f"the API has no execution '{unknown}': check the id"):
-            awaited(sandbox, unknown)
-    with pytest.raises(ConfigurationError, match="no configured run test lists execution"):
-        awaited(a_source(run_test=2)[0], execution_id, [*names[:2], "Nobody"])
-    sandbox.fault = lambda _request, _nth: Fault(status=502)
-    with pytest.raises(SourceUnavailableError, match="cannot wait for the execution"):
-        awaited(sandbox, execution_id)
+    endless, execution_id = a_source(ends_at=LIMIT_SECONDS + 1, run_test=2)
+    others = [*(each.name for each in endless.world.run_tests[:2]), "Nobody"]
+    ended, down = a_source(run_test=2)[0], Sandbox(endless.world, fault=lambda _request, _nth: Fault(status=502))
+    for source, wanted, names, error, message in (
+        (endless, execution_id, "all", TimeLimitError, r"had not ended after 0:30:00 \(--timeout\)"),
+        (endless, "latest", "all", ConfigurationError, "the API has no execution 'latest': check the id"),
+        (endless, "00000000-0000-4000-8000-000000000000", "all", ConfigurationError, "the API has no execution"),
+        (ended, execution_id, others, ConfigurationError, "no configured run test lists execution"),
+        (down, execution_id, "all", SourceUnavailableError, "cannot wait for the execution"),
+    ):
+        with pytest.raises(error, match=message):
+            awaited(source, wanted, names)

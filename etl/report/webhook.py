@@ -29,7 +29,7 @@ _OWN_WORDS = {
     *(Kind.NO_SUCH_RUN_TEST, Kind.LIST_UNPROVED, Kind.LIST_WRONG, Kind.NOT_FETCHED, Kind.NEW_STATUS_ENDED),
     *(Kind.ANSWERS_CHANGED, Kind.QUARANTINED, Kind.LOST_ROWS),
 }
-_Notified = dict[str, frozenset[tuple[str, ...]]]
+_Keys = dict[str, frozenset[tuple[str, ...]]]
 _Items = dict[tuple[str, ...], Mapping[str, str]]
 
 
@@ -38,23 +38,24 @@ async def tell(
 ) -> str | None:
     """Tell what is new of a run that ended so; returns why that failed, if it did. Raises nothing.
 
-    After a run that failed or was narrowed, only failures count as gone: it cannot know more. While nothing arrives there, all
-    that people were told holds.
+    Only failures count as gone after a run that failed or was narrowed; and while nothing arrives there, nothing does.
     """
     failure = ended.failure if isinstance(ended, Summary) else ended
     code: ExitCode = getattr(ended, "exit_code", ExitCode.BUG)
     if code in (ExitCode.LOCK_HELD, ExitCode.SIGINT, ExitCode.SIGTERM):
         return None
     url, path, scope = settings.notify.url or "", settings.destination.path, settings.scope
+    problem: Exception | None = None
     try:
         files = open_files(path, settings.destination.options)
-        by_scope = (
-            await asyncio.to_thread(read_document, files, NOTIFIED, _Notified, most_bytes=8 << 20, note=str) or {}
-        )
+        by_scope = await asyncio.to_thread(read_document, files, NOTIFIED, _Keys, most_bytes=8 << 20, note=str) or {}
         now: _Items = {(each["kind"], each["subject"]): each for each in _findings(ended, failure, code)}
-        for each in () if failure else await asyncio.to_thread(read_worse, files):
-            now["worse", each.run_test, each.metric] = msgspec.to_builtins(each)
-        is_whole, before = failure is None and not settings.is_part, by_scope.get(scope, frozenset())
+        try:
+            for each in () if failure else await asyncio.to_thread(read_worse, files):
+                now["worse", each.run_test, each.metric] = msgspec.to_builtins(each)
+        except Exception as error:  # noqa: BLE001 alarms are sent all the same
+            problem = error
+        is_whole, before = not (failure or problem or settings.is_part), by_scope.get(scope, frozenset())
         kept = {key for key in before if key in now or not (is_whole or key[0] in OUTCOMES.values())}
         new = {key: each for key, each in now.items() if key not in before}
         if new or (is_whole and before and not now):
@@ -62,8 +63,9 @@ async def tell(
         if (after := frozenset(kept | new.keys())) != before:
             await asyncio.to_thread(files.publish, NOTIFIED, msgspec.json.encode(by_scope | {scope: after}))
     except Exception as error:  # noqa: BLE001 the run has ended, and nothing here changes how
-        return f"cannot notify {URL(url).host}: {error if isinstance(error, ExporterError) else reason_of(error)}"
-    return None
+        problem = error
+    why = problem if isinstance(problem, ExporterError) else reason_of(problem) if problem else ""
+    return f"cannot notify {URL(url).host}: {why}" if problem else None
 
 
 def _findings(ended: Summary | Exception, failure: Exception | None, code: ExitCode) -> Iterator[dict[str, str]]:
@@ -79,8 +81,8 @@ def _message(dataset: str, code: ExitCode, new: _Items) -> dict[str, Any]:
     """The text escaped as Slack wants it: else a name could be a link, or call everybody."""
     lines = [f"metrics-etl, {shown(dataset)}: {OUTCOMES[code]} (exit {code})" + ("" if new else ": all is well again")]
     for each in new.values():
-        parts = each.get("subject", each.get("run_test")), each["text"], each.get("next_step")
-        lines.append("• " + ": ".join(map(shown, filter(None, parts))))
+        about = filter(None, (each.get("subject", each.get("run_test")), each["text"]))
+        lines.append(" → ".join(filter(None, (shown(f"• {': '.join(about)}"), each.get("next_step")))))
     return {
         "text": html.escape("\n".join(lines), quote=False),
         "dataset": dataset,

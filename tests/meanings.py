@@ -241,6 +241,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     ),
     "run_failed": ("the run ended before its first request", "`error`, `exit_code`"),
     "metrics_file_failed": ("the export was saved, but not the file of `--metrics-file`", "`error`, `exit_code`"),
+    "not_notified": ("the webhook of `[notify]` did not get what is new", "`problem`"),
     "problem": ("with `--quiet`, which leaves out all other events: one of the `problems`", "`problem`"),
 }
 """Each event: what it means, and its fields."""

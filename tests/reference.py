@@ -82,7 +82,7 @@ _SECRETS = {
     "FI_PROXY_USER": "the user name for the proxy, if it asks for one",
     "FI_PROXY_PASSWORD": "the password for the proxy",
 }
-_GROUPS = ("", "Selection", "What to compare", "Made-up data", "Behavior of the server", "Output")
+_GROUPS = ("", "Selection", "What to compare", "Gate", "Made-up data", "Behavior of the server", "Output")
 """As ``--help`` groups options."""
 _EVAL_METRICS = (
     ("`eval_NAME_pass_rate`", "share", "lower", "share of the outputs of a Pass/Fail eval that passed"),

@@ -1,14 +1,16 @@
 """``compare``: whether one execution, or a date range, is worse than another, for people and for CI."""
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from etl.cli.console import print_json, print_result
-from etl.cli.options import AsJson, Config, Verbose, output, parse_day
+from etl.cli.options import AsJson, Config, Verbose, output, parse_day, parse_seconds
 from etl.cli.process import end, report_errors
-from etl.errors import ExitCode
+from etl.cli.run import export_once_ended
+from etl.errors import ConfigurationError, ExitCode, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 
 _what = partial(typer.Option, rich_help_panel="What to compare")
+_gate = partial(typer.Option, rich_help_panel="Gate")
 
 
 def compare(  # noqa: PLR0913 one parameter for each option of the command
@@ -30,7 +33,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
             help="What to compare with: an execution_id, last, previous, or a date range (2026-11-01..2026-11-07, 14d..8d).",
         ),
     ],
-    candidate: Annotated[str, _what(metavar="Y", help="What to judge, in the same form as --baseline.")],
+    candidate: Annotated[str | None, _what(metavar="Y", help="What to judge, in the same form; or --wait.")] = None,
     run_test: Annotated[
         str | None, _what(metavar="NAME", help="The run test, by name or folder, if the dataset has several.")
     ] = None,
@@ -40,9 +43,16 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
             "--metric", metavar="NAME", help="Only this metric, such as latency_p95. Repeat the option to name several."
         ),
     ] = None,
+    wait: Annotated[
+        str | None,
+        _gate(metavar="EXECUTION", help="Judge this execution_id: wait for its end, and export its run test."),
+    ] = None,
+    timeout: Annotated[
+        str, _gate(metavar="TIME", help="How long --wait waits, for the end or for another export: 90s, 30m or 2h.")
+    ] = "30m",
     max_regression: Annotated[
         list[str] | None,
-        _what(
+        _gate(
             metavar="METRIC=LIMIT",
             help="Exit with 10 if the metric is certainly worse by more than this: latency_p95=10%, failure_rate=2pp. "
             "Repeat the option for several metrics.",
@@ -68,29 +78,38 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
 ) -> None:
     """Show whether an agent got worse, and how certain that is.
 
-    Compares two executions, or two date ranges. Reads the dataset only: sends no request and needs no key. Exits with 10 when
-    a metric is worse than --max-regression allows, with 3 when there are too few calls to tell, or some are missing.
+    Compares executions or date ranges. Without --wait it reads the dataset only: it sends no request and needs no key. Exits
+    with 10 when a metric is worse than --max-regression allows, with 3 when there are too few calls to tell, some are missing,
+    or the execution did not end in time.
 
-    Example: metrics-etl compare --baseline previous --candidate last --max-regression latency_p95=10%
+    Example: metrics-etl compare --baseline 14d..1d --candidate last --max-regression latency_mean=10%
     """
-    selectors = [_selector(baseline), _selector(candidate)]
-    limits = _limits(max_regression or ())
+    if (wait is None) == (candidate is None):
+        raise typer.BadParameter("give either --candidate or --wait")
+    selectors = [_selector(baseline), wait or _selector(candidate or "")]
+    limits, seconds = _limits(max_regression or ()), parse_seconds(timeout)
     with report_errors(verbose=verbose):
         from etl.cli.show_compare import markdown, print_comparison, print_plan
         from etl.compare.comparison import compare as compare_executions
         from etl.inspect.tables import open_dataset
         from etl.settings import Settings
 
-        settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
-        report = compare_executions(
-            open_dataset(settings.destination.path, settings.destination.options),
-            *selectors,
-            run_test=run_test,
-            metrics=metrics or (),
-            limits=limits,
-            default_limits=settings.compare.limits,
-            is_paired=not unpaired,
-        )
+        settings = Settings.load(config, needs_keys=wait is not None, needs_run_tests=False)
+        chosen = settings.only([run_test] if wait and run_test else ())
+        left_out = export_once_ended(chosen, wait, seconds=seconds) if wait else []
+        try:
+            report = compare_executions(
+                open_dataset(settings.destination.path, settings.destination.options),
+                *selectors,
+                run_test=None if wait else run_test,
+                metrics=metrics or (),
+                limits=limits,
+                default_limits=settings.compare.limits,
+                is_paired=not unpaired,
+            )
+        except ConfigurationError as error:
+            raise (SourceError(f"not compared: {left_out[0]}; {error}") if left_out else error) from None
+        report = replace(report, findings=[*left_out, *report.findings])
         if plan:
             print_plan(report)
             end(ExitCode.COMPLETE)

@@ -28,6 +28,13 @@ def parse_day(text: str, *, today: date | None = None) -> date:
     raise typer.BadParameter(f"{text!r} is not a date: use one such as 2026-11-01, yesterday, or 7d for seven days ago")
 
 
+def parse_seconds(text: str) -> float:
+    """``90s``, ``30m`` or ``2h`` in seconds; BadParameter for what is none of these."""
+    if not re.fullmatch(r"[0-9]{1,5}[smh]", text):
+        raise typer.BadParameter(f"{text!r} is not a length of time: use one such as 90s, 30m or 2h")
+    return float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
+
+
 output = partial(typer.Option, rich_help_panel="Output")
 selection = partial(typer.Option, rich_help_panel="Selection")
 """Options under the headings by which ``--help`` groups them."""

@@ -1,8 +1,9 @@
 """``run``, ``plan`` and ``load``: bring dataset and warehouse up to date, or show what that would take."""
 
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from etl.errors import ConfigurationError, ExitCode, ExporterError, LockHeldErro
 
 if TYPE_CHECKING:
     from etl.load.files.contract import Files
+    from etl.model.findings import Finding
     from etl.pipeline.run import Notify
     from etl.pipeline.summary import Summary
     from etl.settings import Settings
@@ -82,7 +84,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         except ConfigurationError as error:
             if not dry_run:
                 with suppress(ConfigurationError):  # else status tells what is wrong in the settings
-                    _leave_note(error, Settings.load(config, needs_keys=False))
+                    _tell(error, Settings.load(config, needs_keys=False), is_private=bool(run_tests or since))
             raise
         if dry_run:
             _print_plan_and_exit(
@@ -92,11 +94,13 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
             summary = _export(
                 settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
             )
-        except ExporterError as error:
-            if isinstance(error, ConfigurationError):  # such as a package that is not installed
-                _leave_note(error, settings)
-            _end_and_notify("run_failed", error, settings)
+        except Exception as error:
+            _tell(error, settings)
+            if isinstance(error, ExporterError):
+                _end_and_notify("run_failed", error, settings)
+            raise
         _print_end(summary, settings, as_json=as_json, quiet=quiet)
+        _tell(summary, settings)
         if metrics_file:
             try:
                 write_metrics_file(summary, metrics_file)
@@ -113,6 +117,26 @@ def _end_and_notify(event: str, error: ExporterError, settings: "Settings") -> N
         raise error
     make_notify(settings.log, verbose=False)(event, error=str(error), exit_code=error.exit_code)
     end(error.exit_code, is_all_printed=False)
+
+
+def _tell(ended: "Summary | Exception", settings: "Settings", *, is_private: bool = False) -> None:
+    """Tell people how a run ended, unless that was mistyped just now; and ``status`` of an error that did not let it begin."""
+    if isinstance(ended, ConfigurationError):  # such as a package that is not installed
+        from etl.load.files.open import open_files
+        from etl.load.last_run import note_failure
+
+        with suppress(ConfigurationError):  # it is this one
+            files = open_files(settings.destination.path, settings.destination.options)
+            note_failure(files, ended, datetime.now(UTC), settings.scope)
+    if settings.notify.url and not is_private:
+        from etl.cli.show_progress import make_notify
+        from etl.compare.nightly import read_worse
+        from etl.report.webhook import tell
+
+        worse = partial(read_worse, false_alarms_per_year=settings.compare.false_alarms_per_year)
+        if problem := run_async(tell(settings, ended, worse)):
+            notify = make_notify(settings.log, verbose=False)
+            notify("not_notified", problem=problem)
 
 
 def _print_end(summary: "Summary", settings: "Settings", *, as_json: bool, quiet: bool) -> None:
@@ -222,16 +246,6 @@ def _lock_of_load(files: "Files", now: datetime, *, is_told: bool) -> Iterator[N
         time.sleep(_LOOK_SECONDS)
 
 
-def _leave_note(error: ConfigurationError, settings: "Settings") -> None:
-    """Let ``status`` know of the error that did not let a run begin."""
-    from etl.load.files.open import open_files
-    from etl.load.last_run import note_failure
-
-    with suppress(ConfigurationError):  # it is this one
-        files = open_files(settings.destination.path, settings.destination.options)
-        note_failure(files, error, datetime.now(UTC), settings.scope)
-
-
 def _print_plan_and_exit(
     settings: "Settings", *, as_json: bool, full_refresh: bool = False, accept_deletions: bool = False
 ) -> NoReturn:
@@ -248,6 +262,30 @@ def _print_plan_and_exit(
     else:
         print_plan(result)
     end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE)
+
+
+def export_once_ended(settings: "Settings", execution_id: str, *, seconds: float) -> "list[Finding]":
+    """Export the run test of the execution once that has ended and no other export is running; gives what that left out."""
+    from etl.cli.show_run import print_summary
+    from etl.load.files.open import open_files
+    from etl.model.findings import Finding, Kind, alarms
+    from etl.pipeline.await_end import await_end
+
+    gives_up_at = time.monotonic() + seconds
+    print_message(f"waiting for the end of execution {execution_id}")
+    run_test = run_async(await_end(settings, execution_id, seconds=seconds))
+    files = open_files(settings.destination.path, settings.destination.options)
+    if holder := files.lock_holder():
+        print_message(f"waiting for another export ({holder})")
+    while files.lock_holder() and time.monotonic() < gives_up_at:
+        time.sleep(_LOOK_SECONDS)
+    summary = _export(settings.only([run_test]), quiet=False, verbose=False, full_refresh=False, accept_deletions=False)
+    if summary.failure and summary.exit_code is not ExitCode.PARTIAL:
+        raise summary.failure
+    with redirect_stdout(sys.stderr):
+        print_summary(summary)
+    left_out = [each for each in alarms(summary.findings) if each.kind is not Kind.NOT_LOADED]
+    return left_out or [Finding(Kind.NOT_FETCHED, run_test, str(each)) for each in [summary.failure] if each]
 
 
 def _export(

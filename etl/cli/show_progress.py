@@ -16,7 +16,7 @@ from etl.model.wording import counted, shown
 from etl.pipeline.run import Progress
 from etl.settings import Log
 
-_WARNINGS = {"run_test_failed"}
+_WARNINGS = {"run_test_failed", "not_notified"}
 _ERRORS = {"problem", "run_failed", "metrics_file_failed"}
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 

@@ -10,7 +10,7 @@ import msgspec
 from etl.compare.pairing import Pairing
 from etl.compare.samples import difference_of, eval_metrics, read_samples
 from etl.compare.selection import Selection, Selector, can_tell_slow_days, read_executions, select
-from etl.compare.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome
+from etl.compare.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome, Verdict
 from etl.errors import ConfigurationError, ExitCode
 from etl.inspect.stored import read_lost
 from etl.inspect.tables import find_scope
@@ -60,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonReport:
-    """Baseline and candidate, a row for each metric, and what is worth knowing; ``findings``: rows that somebody took away."""
+    """Baseline and candidate, a row for each metric, and what is worth knowing; ``findings``: rows that are missing."""
 
     dataset: str
     baseline: Selection
@@ -105,10 +105,12 @@ class ComparisonReport:
             told.append("rows are missing from the dataset")
         if self.incomplete:
             told.append(f"calls are missing: {counted(self.incomplete, 'incomplete execution')}")
-        if told:
-            return "; ".join(told)
         limits = sum(row.outcome is not None and row.outcome is not Outcome.NOT_JUDGED for row in self.rows)
-        return f"{counted(limits, 'limit')} checked, not exceeded" if limits else "compared, without limits"
+        if not told:
+            told.append(f"{counted(limits, 'limit')} checked, not exceeded" if limits else "compared, without limits")
+        if free := [row.metric.name for row in self.rows if row.found.verdict is Verdict.WORSE and not row.limit]:
+            told.append(f"worse without a limit: {first_few(free, shown=5)}")
+        return "; ".join(told)
 
     def as_json(self) -> dict[str, Any]:
         """For scripts."""

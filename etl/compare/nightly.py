@@ -43,6 +43,10 @@ class Worse:
         """``latency_mean +47.6% (1,260 ms to 1,859 ms) since 2026-11-09``."""
         return f"{change_words(self.row)} since {self.since}"
 
+    def as_json(self) -> dict[str, str]:
+        """For a webhook."""
+        return {"run_test": self.run_test, "metric": self.metric, "since": f"{self.since}", "text": self.text}
+
 
 def read_worse(
     files: Files, *, false_alarms_per_year: float, run_tests: Sequence[str] | None = None, until: date | None = None

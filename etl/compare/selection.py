@@ -110,6 +110,8 @@ def select(
 ) -> tuple[Selection, Selection, list[str]]:
     """The executions of the baseline and of the candidate, and what is worth knowing about the choice.
 
+    A candidate that is one execution does not count among the days of the baseline.
+
     Raises:
         ConfigurationError: there is no such run test or execution, it has not finished or was deleted, it is not clear which run
             test is meant, or baseline and candidate have an execution in common.
@@ -118,7 +120,9 @@ def select(
     if len(named) < 2:
         run_test = named[0].label if named else _only_run_test(executions, where)
         executions = [each for each in executions if each.label == run_test]
-    before, after = (_select_one(executions, each, where) for each in (baseline, candidate))
+    after = _select_one(executions, candidate, where)
+    judged = after.executions if isinstance(baseline, Span) and not isinstance(candidate, Span) else ()
+    before = _select_one([each for each in executions if each not in judged], baseline, where)
     if common := {each.execution_id for each in before.executions} & {each.execution_id for each in after.executions}:
         raise ConfigurationError(
             f"baseline and candidate have {counted(len(common), 'execution')} in common ({first_few(sorted(common), shown=1)}): "

@@ -182,11 +182,11 @@ class Transport:
         if isinstance(exc, aiohttp.ClientProxyConnectionError) or (
             self._proxy and isinstance(exc, aiohttp.ClientConnectorDNSError)
         ):
-            return NoAnswerError(f"cannot connect to [api] proxy {self._proxy}: {_reason(exc)}")
+            return NoAnswerError(f"cannot connect to [api] proxy {self._proxy}: {reason_of(exc)}")
         is_unreachable = isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
         hint = "; check [api] base_url or FI_BASE_URL" if is_unreachable and not self._proxy else ""
         what = "cannot connect to" if is_unreachable else "no complete answer from"
-        return NoAnswerError(f"{what} {self._server}: {_reason(exc)}{hint}")
+        return NoAnswerError(f"{what} {self._server}: {reason_of(exc)}{hint}")
 
 
 def _trusting(settings: Settings) -> ssl.SSLContext | None:
@@ -207,7 +207,7 @@ def _proxy_headers(settings: Settings) -> dict[str, str]:
     return {"Proxy-Authorization": f"Basic {b64encode(credentials.encode()).decode()}"}
 
 
-def _reason(exc: Exception) -> str:
+def reason_of(exc: Exception) -> str:
     """What happened, in the library's class names: its messages may hold headers."""
     if isinstance(exc, TimeoutError):
         return "timeout"

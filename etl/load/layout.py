@@ -18,6 +18,7 @@ QUARANTINE = f"{STATE}/quarantine"
 LAST_RUN = f"{STATE}/last_run.json"
 IDENTITY = f"{STATE}/dataset.json"
 INDEX = f"{STATE}/index.parquet"
+NOTIFIED = f"{STATE}/notified.json"
 
 _FOLDER = r"(month=[0-9]{4}-[0-9]{2})"
 _PART_PATH = re.compile(rf"([a-z]+)/run_test=([^/]+)/({_FOLDER}/part-(0|[1-9][0-9]{{0,8}}))\.parquet", re.ASCII)

@@ -21,6 +21,7 @@ from etl.errors import ConfigurationError
 from etl.model import schema
 from etl.model.locations import IN_FILES, scheme_of
 from etl.model.wording import nearest, quoted
+from etl.settings import sections
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.settings.messages import BASE_URL, ENV_PREFIX, IS_SECTION, mistakes_of, places_of, variable_of
 from etl.settings.paths import whole_paths
@@ -69,6 +70,7 @@ class Settings(BaseSettings):
     destination: Destination = Destination()
     warehouse: Warehouse = Warehouse()
     compare: Compare = Compare()
+    notify: sections.Notification = sections.Notification()
     log: Log = Log()
     api_key: SecretStr | None = None
     secret_key: SecretStr | None = None

@@ -106,6 +106,13 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _webhook(value: str | None) -> str | None:
+    url = _http_url(value or "https://localhost")  # which is never repeated: who knows it may post there
+    if url is None or (url.scheme == "http" and not _is_loopback(url.host or "")):
+        raise ValueError("must be an https:// address (plain http:// is allowed for this machine only)")
+    return value
+
+
 class Api(_Section):
     """The source, and how many requests it gets."""
 
@@ -153,14 +160,11 @@ class Api(_Section):
     def _proxy(cls, value: str | None, others: ValidationInfo) -> str | None:
         if value is None:
             return None
-        # The value is never repeated: it may hold a password.
-        if "@" in value:
+        if "@" in value:  # never repeated: it may hold a password
             raise ValueError("must not contain credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD")
         url = _http_url(value)
         if url is None or url.scheme != "http" or url.path != "/" or {url.query, url.fragment} != {None}:
-            raise ValueError(
-                "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS)"
-            )
+            raise ValueError("must be an http:// address, e.g. http://proxy.example:3128 (no TLS to it, no SOCKS)")
         if not others.data.get("base_url", "https:").startswith("https:"):
             raise ValueError("cannot be used with an http:// base_url: the proxy would see the keys")
         return str(url).rstrip("/")
@@ -203,9 +207,8 @@ class Destination(_Section):
         description="folder of the dataset; default: data, next to this file, or next to its folder if that is named config; "
         'or a bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER" (needs the "bucket" extra)',
     )
-    compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
-        "zstd", description='"zstd", "snappy", "gzip" or "none"'
-    )
+    compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
+    """"zstd", "snappy", "gzip", or "none" for no compression"""
     options: dict[str, str | bool] = {}
     """options of the bucket, never credentials"""
 
@@ -246,9 +249,7 @@ class Engine(_Section):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if (self.kind == "dask") != bool(self.address):
-            raise ValueError(
-                'kind = "dask" and an address such as "tcp://scheduler:8786" go together: set both or neither'
-            )
+            raise ValueError('kind = "dask" and an address such as "tcp://host:8786" go together: set both or neither')
         return self
 
 
@@ -296,17 +297,14 @@ class Warehouse(_Section):
         if scheme not in WAREHOUSES or not rest.strip("/") or not value.isprintable():
             known = ", ".join(f"{each}://…" for each in WAREHOUSES)
             raise ValueError(f"must be one of {known}, got {without_secrets(value)}")
-        # The value is never repeated: it may hold a password.
-        user, at, _ = rest.rpartition("@")  # whatever a password holds
+        user, at, _ = rest.rpartition("@")  # whatever a password holds, which is never repeated
         if (at and ":" in user) or "password" in rest.partition("?")[2].lower():
             raise ValueError("must not contain a password: set PGPASSWORD, or use the driver's file, such as ~/.pgpass")
         server, _, options = rest.partition("?")
         if scheme == "postgresql" and not server.partition("/")[2] and "dbname=" not in options:
             raise ValueError("must name a database, as in postgresql://user@host/database, got none")
         if scheme == "duckdb" and rest.rpartition("/")[2].startswith(":memory:"):
-            raise ValueError(
-                "must name a file: what is loaded into memory is gone after the load, got duckdb://:memory:"
-            )
+            raise ValueError("must name a file: what is loaded into memory is gone afterwards, got duckdb://:memory:")
         return value
 
     @field_validator("namespace")
@@ -338,11 +336,17 @@ class Compare(_Section):
         return value
 
 
+class Notification(_Section):
+    """Whom a run tells what it found, each thing once."""
+
+    url: Annotated[str | None, AfterValidator(_webhook)] = Field(None, repr=False)
+    """webhook that gets new alarms as JSON, such as Slack's; plain http:// only to this machine"""
+
+
 class Log(_Section):
     """How messages are written."""
 
     format: Literal["auto", "console", "json"] = "auto"
     """"auto": progress on a terminal, JSON lines elsewhere; "console": readable lines; "json": JSON lines only"""
-    level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description='"debug", "info", "warning" or "error"'
-    )
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """"debug", "info", "warning", or "error" for errors alone"""

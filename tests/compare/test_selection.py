@@ -44,8 +44,11 @@ def test_last_and_previous_are_the_newest_that_finished_and_were_not_deleted():
     assert ids(MANY, "e1", "last") == (["e1"], ["e4"])
 
 
-def test_span_holds_its_first_and_last_day():
+def test_span_holds_its_first_and_last_day_but_as_a_baseline_not_the_execution_that_is_judged():
     assert ids(MANY, span(1, 2), span(3, 5)) == (["e2", "e1"], ["e4", "e3"])
+
+    assert ids(MANY, span(1, 5), "last") == (["e3", "e2", "e1"], ["e4"])
+    assert ids(MANY, span(1, 5), "e2") == (["e4", "e3", "e1"], ["e2"])
 
 
 def test_what_is_missing_settling_or_not_finished_is_told():
@@ -91,8 +94,9 @@ def test_run_test_must_be_named_where_there_are_several():
         (MANY, ("e1", "runs"), "execution 'runs' had not finished when it was exported (status running)"),
         (MANY[:1], ("previous", "last"), "there is no previous execution: data holds 1 finished execution of the run test"),
         (MANY[-1:], ("e1", "last"), "data has no execution 'e1'"),
-        (MANY, (span(20, 21), "last"), "created in 2026-11-20..2026-11-21; there are some from 2026-11-01 to 2026-11-05"),
-        (MANY, (span(1, 5), "last"), "baseline and candidate have 1 execution in common (e4)"),
+        (MANY, (span(20, 21), "last"), "created in 2026-11-20..2026-11-21; there are some from 2026-11-01 to 2026-11-03"),
+        (MANY, (span(5, 5), "last"), "no finished execution created in 2026-11-05..2026-11-05; there are some from 2026-11-01"),
+        (MANY, (span(1, 5), span(5, 6)), "baseline and candidate have 1 execution in common (e4)"),
         (MANY, ("last", "last"), "baseline and candidate have 1 execution in common (e4)"),
     ],
 )  # fmt: skip

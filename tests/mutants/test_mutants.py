@@ -393,6 +393,13 @@ MUTANTS = [
         ("tests/pipeline/test_drift.py",),
     ),
     Mutant(
+        "words of a server stay out of what people are sent",
+        "etl/report/webhook.py",
+        "each.text if each.kind in _OWN_WORDS else each.kind.meaning",
+        "each.text",
+        ("tests/report/test_webhook.py",),
+    ),
+    Mutant(
         "evals of a list that is refused are compared",
         "etl/extract/settling.py",
         " if vouches_for_evals(details[key], evals.get(key, ()))",

@@ -11,7 +11,7 @@ from etl.settings import Settings
 from etl.settings.messages import places_of
 from tests.settings.reading import mistake, mistakes, read_settings
 
-NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS)"
+NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to it, no SOCKS)"
 WAREHOUSE_URLS = ", ".join(f"{each}://…" for each in WAREHOUSES)
 DESTINATIONS = "a folder, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://BUCKET/FOLDER"
 NO_PASSWORD = "set PGPASSWORD, or use the driver's file, such as ~/.pgpass"
@@ -110,7 +110,7 @@ MISTAKES = {
         ),
         (
             'url = "duckdb://:memory:"',
-            "url must name a file: what is loaded into memory is gone after the load, got duckdb://:memory:",
+            "url must name a file: what is loaded into memory is gone afterwards, got duckdb://:memory:",
         ),
         ('schema = "Metrics"', "schema must be lower-case letters, digits and _, at most 63, got 'Metrics'"),
         ('schem = "a"', "schem is unknown: did you mean 'schema'?"),

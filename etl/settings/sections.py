@@ -34,14 +34,15 @@ from etl.model.locations import (
     scheme_of,
     without_secrets,
 )
-from etl.model.metrics import Limit, limits_of
 from etl.model.wording import nearest
 
 _BUCKET_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[^/?#]+)*")
 _NAMESPACE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """What all of them have in common."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
@@ -59,7 +60,7 @@ def refuse_day_to_come(since: date | None) -> date | None:
     return since
 
 
-class RunTest(_Section):
+class RunTest(Section):
     """One run test to export: its name in the API, the key that names its partition, and the first day to export."""
 
     name: str = Field(min_length=1)
@@ -106,7 +107,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Api(_Section):
+class Api(Section):
     """The source, and how many requests it gets."""
 
     base_url: str = "https://api.futureagi.com"
@@ -173,7 +174,7 @@ class Api(_Section):
         return value
 
 
-class Export(_Section):
+class Export(Section):
     """What to export, and when an execution counts as settled."""
 
     metrics: Literal["exact", "listed"] = "exact"
@@ -194,7 +195,7 @@ class Export(_Section):
     """true: keep each payload as JSON text in the column raw; --full-refresh fills it for older rows"""
 
 
-class Destination(_Section):
+class Destination(Section):
     """Where the dataset is; ``options`` are for a bucket."""
 
     path: str = Field(
@@ -235,7 +236,7 @@ class Destination(_Section):
         return value
 
 
-class Engine(_Section):
+class Engine(Section):
     """Where fetching happens: in this process, or on a Dask cluster."""
 
     kind: Literal["asyncio", "dask"] = "asyncio"
@@ -252,7 +253,7 @@ class Engine(_Section):
         return self
 
 
-class Warehouse(_Section):
+class Warehouse(Section):
     """Which warehouse the dataset is loaded into, and the schema of its tables there."""
 
     url: str | None = None
@@ -317,26 +318,7 @@ class Warehouse(_Section):
         return value
 
 
-class Compare(_Section):
-    """How much worse a metric may get before ``metrics-etl compare`` signals it with its exit code."""
-
-    max_regression: dict[str, str] = {}
-    """limits for compare, by metric: "10%" of the baseline, or "2pp" (percentage points) for a rate"""
-
-    @property
-    def limits(self) -> dict[str, Limit]:
-        """The limits, by metric name."""
-        return limits_of(self.max_regression)
-
-    @field_validator("max_regression", mode="before")
-    @classmethod
-    def _max_regression(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            limits_of({name: str(limit) for name, limit in value.items()})
-        return value
-
-
-class Log(_Section):
+class Log(Section):
     """How messages are written."""
 
     format: Literal["auto", "console", "json"] = "auto"

@@ -17,6 +17,9 @@ _CODE = re.compile(
 )
 
 
+_SECTIONS = ("settings/results.py", "settings/sections.py")
+
+
 def messages() -> Iterator[tuple[str, str]]:
     """Where each is, and how it reads; what is filled in stands in angle brackets."""
     for kind in Kind:
@@ -26,7 +29,7 @@ def messages() -> Iterator[tuple[str, str]]:
     for path in modules():
         name = path.relative_to(ROOT / "etl").as_posix()
         if not name.startswith(_NOT_SHOWN):
-            for text in texts(parsed(path), has_meanings=name == "settings/sections.py"):
+            for text in texts(parsed(path), has_meanings=name in _SECTIONS):
                 if is_sentence(text):
                     yield name, text
 

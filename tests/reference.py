@@ -85,8 +85,8 @@ _SECRETS = {
 _GROUPS = ("", "Selection", "What to compare", "Gate", "Made-up data", "Behavior of the server", "Output")
 """As ``--help`` groups options."""
 _EVAL_METRICS = (
-    ("`eval_NAME_pass_rate`", "share", "lower", "share of the outputs of a Pass/Fail eval that passed"),
-    ("`eval_NAME_mean`", "score", "lower", "mean score of an eval"),
+    ("`eval_NAME_pass_rate`", "NAME: passed", "share", "lower", "share of the outputs of a Pass/Fail eval that passed"),
+    ("`eval_NAME_mean`", "NAME: mean score", "score", "lower", "mean score of an eval"),
 )
 _TYPES = {"string": "text", "object": "table", "integer": "whole number", "boolean": "true or false"}
 
@@ -188,10 +188,10 @@ def _words(command: str) -> Iterator[tuple[tuple[str, ...], Iterable[tuple[str, 
         yield ("not compared", "meaning"), _coded(SKIPPED_MEANINGS)
     if command == "compare":
         metrics = (
-            (f"`{each.name}`", each.unit, "higher" if each.is_higher_worse else "lower", each.meaning)
+            (f"`{each.name}`", each.title, each.unit, "higher" if each.is_higher_worse else "lower", each.meaning)
             for each in METRICS.values()
         )
-        yield ("metric", "unit", "worse when", "meaning"), (*metrics, *_EVAL_METRICS)
+        yield ("metric", "in the report", "unit", "worse when", "meaning"), (*metrics, *_EVAL_METRICS)
         yield ("verdict", "meaning"), _coded(VERDICT_MEANINGS)
         yield ("limit", "meaning"), _coded(OUTCOME_MEANINGS)
 

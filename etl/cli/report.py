@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from etl.report.contents import Contents
+    from etl.settings.results import Report
 
 Until = Annotated[
     date | None,
@@ -57,7 +58,7 @@ def report(
         page = page_module()
         settings, configured = open_settings(config)
         contents = read_contents(*read_dataset(settings, configured), run_tests, since, until)
-        write_report(page, contents, page_file)
+        write_report(page, contents, page_file, settings.report)
         if png:
             for key, picture in page.pictures(contents):
                 _write(png / f"{key}.png", picture)
@@ -65,13 +66,13 @@ def report(
         end(ExitCode.COMPLETE, is_all_printed=False)
 
 
-def write_report(page: "ModuleType", contents: "Contents", page_file: Path) -> None:
+def write_report(page: "ModuleType", contents: "Contents", page_file: Path, links: "Report | None" = None) -> None:
     """Write the page, and print where it is, how the dataset is, and what got worse; to stdout.
 
     Raises:
         DestinationError: it cannot be written.
     """
-    _write(page_file, page.page(contents).encode())
+    _write(page_file, page.page(contents, links).encode())
     print_line("report", str(page_file))
     print_line("dataset", contents.verdict.text)
     for figures, words in page.headlines(contents.run_tests):

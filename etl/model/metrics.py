@@ -1,4 +1,4 @@
-"""What ``compare`` compares: each metric's name, unit, meaning and worse direction, and how far it may get worse. Pure."""
+"""What ``compare`` compares: each metric's names, unit, meaning and worse direction, and how far it may get worse. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -25,9 +25,13 @@ class Statistic(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One figure of a set of calls, made of their ``column``; of the outputs of one eval when there is an ``eval_name``."""
+    """One figure of a set of calls, made of their ``column``; of the outputs of one eval when there is an ``eval_name``.
+
+    ``name`` is what one types, ``title`` what one reads.
+    """
 
     name: str
+    title: str
     column: str
     unit: str
     statistic: Statistic
@@ -41,34 +45,38 @@ class Metric:
         return self.statistic is Statistic.RATE
 
 
-def _three(name: str, column: str, meaning: str) -> Iterable[Metric]:
+def _three(name: str, title: str, column: str, meaning: str) -> Iterable[Metric]:
     words = {Statistic.MEDIAN: "median", Statistic.P95: "95th percentile", Statistic.MEAN: "mean"}
     for statistic, word in words.items():
-        yield Metric(f"{name}_{statistic}", column, "ms", statistic, f"{word} of {meaning}")
+        yield Metric(f"{name}_{statistic}", f"{title}, {word}", column, "ms", statistic, f"{word} of {meaning}")
 
 
 def _interruptions(who: str, column: str, whom: str) -> Metric:
+    title = f"Interruptions by the {who}"
     meaning = f"mean number of times that the {who} interrupts the {whom}"
-    return Metric(f"{who}_interruptions", f"conversation_{column}", "1/min", Statistic.MEAN, meaning)
+    return Metric(f"{who}_interruptions", title, f"conversation_{column}", "1/min", Statistic.MEAN, meaning)
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        *_three("latency", "latency_avg_agent_latency_ms", "the time that the agent took to answer"),
-        *_three("chat_latency", "chat_metrics_avg_latency_ms", "the latency of a chat's answers"),
-        Metric("cost_mean", "cost_total_cost_cents", "US cents", Statistic.MEAN, "mean cost of a call"),
+        *_three("latency", "Agent latency", "latency_avg_agent_latency_ms", "the time that the agent took to answer"),
+        *_three("chat_latency", "Chat latency", "chat_metrics_avg_latency_ms", "the latency of a chat's answers"),
+        Metric("cost_mean", "Cost of a call", "cost_total_cost_cents", "US cents", Statistic.MEAN, "mean cost"),
         _interruptions("agent", "ai_interruption_rate", "user"),
         _interruptions("user", "user_interruption_rate", "agent"),
         Metric(
             "csat_mean",
+            "Customer satisfaction",
             "chat_metrics_csat_score",
             "score",
             Statistic.MEAN,
             "mean customer satisfaction, or what the platform shows as such",
             is_higher_worse=False,
         ),
-        Metric("failure_rate", "status", SHARE, Statistic.RATE, "failed calls as a share of completed and failed ones"),
+        Metric(
+            "failure_rate", "Failed calls", "status", SHARE, Statistic.RATE, "failed among completed and failed calls"
+        ),
     )
 }
 
@@ -77,10 +85,16 @@ def eval_metric(label: str, eval_name: str, statistic: Statistic) -> Metric:
     """The pass rate (``RATE``) or the mean score (``MEAN``) of an eval that is called ``label`` in names."""
     if statistic is Statistic.RATE:
         meaning = f"share of the outputs of {eval_name} that passed"
-        name, column, unit = f"eval_{label}_pass_rate", "output_passed", SHARE
+        name, title, column, unit = f"eval_{label}_pass_rate", passed_title(eval_name), "output_passed", SHARE
     else:
-        name, column, unit, meaning = f"eval_{label}_mean", "output_score", "score", f"mean score of {eval_name}"
-    return Metric(name, column, unit, statistic, meaning, is_higher_worse=False, eval_name=eval_name)
+        name, title, column, unit = f"eval_{label}_mean", f"{eval_name}: mean score", "output_score", "score"
+        meaning = f"mean score of {eval_name}"
+    return Metric(name, title, column, unit, statistic, meaning, is_higher_worse=False, eval_name=eval_name)
+
+
+def passed_title(eval_name: str) -> str:
+    """The title of the pass rate of an eval."""
+    return f"{eval_name}: passed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Weeks begin on Monday, and times are UTC. A color stands for one thing in all charts; ``page.css`` has those of dark mode.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -11,6 +11,7 @@ import altair as alt
 import pandas as pd
 import vl_convert as vlc
 
+from etl.model.metrics import passed_title
 from etl.model.wording import shown
 from etl.report.figures import INTERRUPTIONS, Figures
 
@@ -19,6 +20,7 @@ BLUE, ORANGE, GREEN, RED = "#2366b8", "#c2560c", "#2e8555", "#c42b2b"
 GREY, PURPLE, TEAL = "#7b8794", "#7d4aa5", "#0d7f8c"
 _WIDTH, _HEIGHT = 310, 130
 _TICKS = 6
+MOST_EVALS = 6
 _LONGEST_STATUS = 40
 _STATUS_COLORS = {"completed": GREEN, "failed": RED, "cancelled": GREY}
 _WEEK = timedelta(days=7)
@@ -31,42 +33,40 @@ _CONFIG: dict[str, Any] = {
     "view": {"stroke": None},
     "title": {"color": INK, "anchor": "start", "fontSize": 13, "limit": _WIDTH + 40},
     "axis": {
-        "labelColor": INK,
-        "titleColor": INK,
-        "gridColor": GRID,
-        "domainColor": GRID,
-        "tickColor": GRID,
+        **dict.fromkeys(("labelColor", "titleColor"), INK),
+        **dict.fromkeys(("gridColor", "domainColor", "tickColor"), GRID),
         "titleFontWeight": "normal",
     },
-    "axisY": {
-        "minExtent": 40,
-        "maxExtent": 40,
-        "titleAnchor": "end",
-        "titleAngle": 0,
-        "titleAlign": "left",
-        "titleX": -40,
-        "titleY": -8,
-    },
+    "axisY": dict.fromkeys(("minExtent", "maxExtent"), 40)
+    | {"titleAnchor": "end", "titleAngle": 0, "titleAlign": "left", "titleX": -40, "titleY": -8},
     "legend": {"orient": "top", "title": None, "labelColor": INK, "offset": 22},
 }
 
 
 def charts_of(figures: Figures) -> dict[str, Any]:
-    """The charts that have data: of each latency by its column, ``cost``, ``calls`` and ``interruptions``."""
+    """The charts that have data: of latencies by column, of evals by title, ``calls``, ``cost`` and ``interruptions``."""
     details = figures.details
     if figures.days is None or details is None:
         return {}
     axis = _time_axis(figures.days)
     charts = {
-        column: _lines(by_week, _PERCENTILES, [BLUE, ORANGE], axis, "ms")
+        column: _measures(by_week, _PERCENTILES, [BLUE, ORANGE], axis, "ms")
         for column, by_week in details.latencies.items()
     }
+    evals = {each.name: details.weekly_rates[each.name] for each, _ in details.pass_rates[:MOST_EVALS]}
+    lowest = min((by_week["rate"].min() for by_week in evals.values()), default=1.0)
+    # One for all, so that they can be compared; it begins at 0%, 25%, 50% or 75%.
+    scale = alt.Scale(domain=[min(int(lowest * 4), 3) / 4, 1])
+    y = alt.Y("value:Q", title="outputs that passed", axis=alt.Axis(tickCount=4, format=".0%"), scale=scale)
+    charts |= {passed_title(name): _passed(by_week, axis, y) for name, by_week in evals.items()}
     charts["calls"] = _statuses(details.statuses, details.step, axis)
     if len(details.cost):
         charts["cost"] = _cost(details.cost, details.step, axis)
     if len(details.interruptions):
         names = dict(zip(INTERRUPTIONS, ("by the agent", "by the user"), strict=True))
-        charts["interruptions"] = _lines(details.interruptions, names, [ORANGE, BLUE], axis, "interruptions per minute")
+        charts["interruptions"] = _measures(
+            details.interruptions, names, [ORANGE, BLUE], axis, "interruptions per minute"
+        )
     return charts
 
 
@@ -91,7 +91,7 @@ def panel(titles: Sequence[str], charts: Sequence[tuple[str, Any]]) -> Any:
 
 
 def _spec(chart: Any) -> dict[str, Any]:
-    spec: dict[str, Any] = chart.to_dict()
+    spec: dict[str, Any] = chart.to_dict(validate=False)  # Vega does that, too
     return spec | {"config": _CONFIG}
 
 
@@ -103,36 +103,40 @@ def _time_axis(days: tuple[date, date]) -> alt.X:
     mondays = [start + _WEEK * number for number in range((end - start) // _WEEK)]
     step = -(-len(mondays) // _TICKS)
     is_years = end - start > timedelta(days=365)
-    axis = alt.Axis(
-        values=[_utc(day) for day in mondays[::step]],
-        format="%b %Y" if is_years else "%-d %b",
-        grid=False,
-        labelFlush=False,
-        labelOverlap=True,
-        title=None,
-    )
+    ticks, style = [_utc(day) for day in mondays[::step]], "%b %Y" if is_years else "%-d %b"
+    axis = alt.Axis(values=ticks, format=style, grid=False, labelFlush=False, labelOverlap=True, title=None)
     return alt.X("start:T", scale=alt.Scale(type="utc", domain=[_utc(start), _utc(end)]), axis=axis)
 
 
-def _lines(by_week: pd.DataFrame, names: dict[str, str], colors: list[str], x: alt.X, unit: str) -> Any:
-    """A line for each column, broken in weeks without values; a point in the middle of each week."""
-    rows: Rows = [
-        {
-            "start": _utc(row["week"] + _WEEK / 2),
-            "line": name,
-            "value": None if pd.isna(row[column]) else row[column],
-            "text": f"{_words(row['week'], _WEEK)}, {name}: {row[column]:,.4g} {unit}",
-        }
+def _measures(by_week: pd.DataFrame, names: dict[str, str], colors: list[str], x: alt.X, unit: str) -> Any:
+    points = [
+        (row["week"], name, row[column], f", {name}: {row[column]:,.4g} {unit}")
         for row in by_week.to_dict("records")
         for column, name in names.items()
     ]
-    lines = list(names.values())
-    color = alt.Color("line:N", scale=alt.Scale(domain=lines, range=colors))
-    shape = alt.Shape("line:N", scale=alt.Scale(domain=lines, range=["circle", "triangle-up"]))
     y = alt.Y("value:Q", title=unit, axis=alt.Axis(tickCount=4, format=",~f"))
+    return _lines(points, dict(zip(names.values(), colors, strict=True)), x, y)
+
+
+def _passed(by_week: pd.DataFrame, x: alt.X, y: alt.Y) -> Any:
+    rows = by_week.itertuples(index=False)
+    points = [(week, "", rate, f": {rate:.1%} of {outputs:,.0f} passed") for week, rate, outputs in rows]
+    return _lines(points, {"": GREEN}, x, y)
+
+
+def _lines(points: Iterable[tuple[date, str, Any, str]], colors: dict[str, str], x: alt.X, y: alt.Y) -> Any:
+    """A line of each color, broken in weeks without values; a point in the middle of each week. One line needs no legend."""
+    rows: Rows = [
+        {"start": _utc(week + _WEEK / 2), "line": line, "text": f"{_words(week, _WEEK)}{text}"}
+        | {"value": None if pd.isna(value) else value}
+        for week, line, value, text in points
+    ]
+    lines, legend = list(colors), alt.Undefined if len(colors) > 1 else None
+    color = alt.Color("line:N", scale=alt.Scale(domain=lines, range=[*colors.values()]), legend=legend)
+    shape = alt.Shape("line:N", scale=alt.Scale(domain=lines, range=["circle", "triangle-up"]), legend=legend)
     chart = _chart(rows).encode(x=x, y=y, color=color)
-    points = chart.transform_filter("isValid(datum.value)").mark_point(filled=True, size=40, opacity=1)
-    return alt.LayerChart(layer=[chart.mark_line(aria=False), points.encode(shape=shape, description="text:N")])
+    drawn = chart.transform_filter("isValid(datum.value)").mark_point(filled=True, size=40, opacity=1)
+    return alt.LayerChart(layer=[chart.mark_line(aria=False), drawn.encode(shape=shape, description="text:N")])
 
 
 def _cost(by_step: pd.DataFrame, step: timedelta, x: alt.X) -> Any:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.compare.comparison import Row
+from etl.compare.repeats import Repeated, repeats_of
 from etl.compare.samples import CALL_COLUMNS, difference_of, eval_metrics, samples_of
 from etl.compare.selection import ComparedExecution, Selection, select_latest
 from etl.compare.statistics import Verdict
@@ -30,12 +31,19 @@ _COMPARED = [metric for name, metric in METRICS.items() if name not in ("latency
 
 
 @dataclass(frozen=True, slots=True)
-class PassRate:
-    """The share of the outputs of an eval that passed, and how many there are."""
+class PassRates:
+    """The outputs of an eval, or of one of its scenarios: in the baseline, in the candidate, whose ``k`` it is, in all calls."""
 
     name: str
-    rate: float
-    outputs: int
+    k: int
+    before: Repeated
+    now: Repeated
+    whole: Repeated
+
+    @property
+    def change(self) -> float:
+        """What the rate now differs from that before; 0 where one is missing."""
+        return self.now.rate - self.before.rate if self.now.calls and self.before.calls else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,7 @@ class WorstCall:
     """A completed call, and the names of the evals that it failed."""
 
     call_execution_id: str
+    execution_id: str
     scenario_name: str | None
     day: date
     latency_ms: float | None
@@ -54,9 +63,10 @@ class Details:
     """What is drawn of one run test.
 
     A bar stands for a ``step``: a day, or of a longer time a week. ``latencies``, by column: by ``week``, its Monday, ``p50`` and
-    ``p95`` in ms. ``interruptions``: by ``week`` the means of ``INTERRUPTIONS``. Both have a row without values for an empty week.
-    ``cost``: by ``start`` of a step the ``dollars``. ``statuses``: by ``start`` and ``status`` the number of ``calls``.
-    ``pass_rates``: of each eval the whole, and each scenario; the lowest first. ``worst_calls``: of the candidate.
+    ``p95`` in ms. ``interruptions``: by ``week`` the means of ``INTERRUPTIONS``. ``weekly_rates``, by eval: by ``week`` the
+    ``rate`` that passed of so many ``outputs``. All have a row without values for an empty week. ``cost``: by ``start`` of a step
+    the ``dollars``. ``statuses``: by ``start`` and ``status`` the number of ``calls``. ``pass_rates``: of each eval, the largest
+    change first, the whole, and each scenario, the lowest rate now first. ``worst_calls``: of the candidate.
     """
 
     step: timedelta
@@ -64,7 +74,8 @@ class Details:
     interruptions: pd.DataFrame
     cost: pd.DataFrame
     statuses: pd.DataFrame
-    pass_rates: Sequence[tuple[PassRate, Sequence[PassRate]]]
+    weekly_rates: Mapping[str, pd.DataFrame]
+    pass_rates: Sequence[tuple[PassRates, Sequence[PassRates]]]
     worst_calls: Sequence[WorstCall]
 
 
@@ -110,7 +121,7 @@ def figures_of(
     selections = select_latest(executions)
     frame = calls.to_pandas(date_as_object=False)
     days = (frame["date"].min().date(), frame["date"].max().date()) if len(frame) else None
-    newer = selections[1].executions if selections else executions
+    sides = [{each.execution_id for each in side.executions} for side in selections or ()]
     newest = max(executions, key=lambda each: each.age)
     return Figures(
         key=newest.run_test,
@@ -121,34 +132,43 @@ def figures_of(
         dollars=None if frame[COST].isna().all() else float(frame[COST].sum() / 100),
         selections=selections,
         changes=_changes(selections, calls, evals) if selections else [],
-        details=_details(frame, evals, days, {each.execution_id for each in newer}) if has_details else None,
+        details=_details(frame, evals, days, sides) if has_details else None,
     )
 
 
-def _details(frame: pd.DataFrame, evals: pa.Table, days: tuple[date, date] | None, newer: set[str]) -> Details:
+def _details(
+    frame: pd.DataFrame, evals: pa.Table, days: tuple[date, date] | None, sides: Sequence[set[str]]
+) -> Details:
     step = _WEEK if days and days[1] - days[0] > _LONG else _DAY
     frame["week"] = frame["date"] - pd.to_timedelta(frame["date"].dt.day_of_week, unit="D")
     frame["start"] = frame["week"] if step == _WEEK else frame["date"]
+    frame["scenario"] = frame["scenario_id"].fillna(frame["scenario_name"]).fillna("")
     outputs = _outputs(evals, frame)
+    names = dict(zip(frame["scenario"], frame["scenario_name"].fillna(frame["scenario"]), strict=True)) | {
+        "": "no scenario"
+    }
+    rates = [_pass_rates(str(name), of_eval, sides, names) for name, of_eval in outputs.groupby("eval")]
     return Details(
         step=step,
         latencies={each: found for each in LATENCIES if len(found := _latency(frame, each))},
         interruptions=_every_week(frame.groupby("week")[list(INTERRUPTIONS)].mean().dropna(how="all")),
         cost=(frame.groupby("start")[COST].sum(min_count=1).dropna() / 100).rename("dollars").reset_index(),
         statuses=_statuses(frame),
-        pass_rates=_pass_rates(outputs),
-        worst_calls=_worst_calls(frame[frame["execution_id"].isin(newer)], outputs),
+        weekly_rates={str(name): _weekly_rates(of_eval) for name, of_eval in outputs.groupby("eval")},
+        pass_rates=sorted(rates, key=lambda each: (-abs(each[0].change), each[0].whole.rate)),
+        worst_calls=_worst_calls(frame[frame["execution_id"].isin(sides[1])] if sides else frame, outputs),
     )
 
 
 def _outputs(evals: pa.Table, calls: pd.DataFrame) -> pd.DataFrame:
-    """The verdicts of evals, with the ``eval`` by its name, else its id, and the scenario of the call."""
+    """The verdicts of evals, with the ``eval`` by its name, else its id, and the week and scenario of the call."""
     judged = evals.filter(pc.is_valid(evals["output_passed"]))
     rows: pd.DataFrame = judged.to_pandas()
-    scenarios = calls.set_index("call_execution_id")["scenario_name"]
+    of_calls = calls.set_index("call_execution_id")[["week", "scenario"]].reindex(rows["call_execution_id"])
     return rows.assign(
         eval=eval_names(judged).to_pandas(),
-        scenario=rows["call_execution_id"].map(scenarios).fillna("no scenario"),
+        week=of_calls["week"].array,
+        scenario=of_calls["scenario"].fillna("").array,
         has_passed=rows["output_passed"].astype(bool),
     )
 
@@ -168,14 +188,24 @@ def _statuses(calls: pd.DataFrame) -> pd.DataFrame:
     return calls.groupby(["start", statuses]).size().rename("calls").reset_index()
 
 
-def _pass_rates(outputs: pd.DataFrame) -> list[tuple[PassRate, list[PassRate]]]:
-    found = []
-    for name, of_eval in outputs.groupby("eval"):
-        whole = PassRate(str(name), float(of_eval["has_passed"].mean()), len(of_eval))
-        by_scenario = of_eval.groupby("scenario")["has_passed"]
-        rates = [PassRate(str(each), float(passed.mean()), len(passed)) for each, passed in by_scenario]
-        found.append((whole, sorted(rates, key=lambda each: each.rate)))
-    return sorted(found, key=lambda each: each[0].rate)
+def _weekly_rates(outputs: pd.DataFrame) -> pd.DataFrame:
+    passed = outputs.groupby("week")["has_passed"]
+    return _every_week(pd.DataFrame({"rate": passed.mean(), "outputs": passed.size()}))
+
+
+def _pass_rates(
+    name: str, outputs: pd.DataFrame, sides: Sequence[set[str]], names: Mapping[str, str]
+) -> tuple[PassRates, list[PassRates]]:
+    compared = [outputs[outputs["execution_id"].isin(ids)] for ids in sides or (set(), set())]
+    before, now, whole = (repeats_of(each["scenario"].to_numpy(), each["has_passed"]) for each in (*compared, outputs))
+    earlier, latest = ({one.scenario: one for one in each.scenarios} for each in (before, now))
+    none = Repeated("")
+    scenarios = [
+        PassRates(names[one.scenario], now.k, earlier.get(one.scenario, none), latest.get(one.scenario, none), one)
+        for one in whole.scenarios
+    ]
+    scenarios.sort(key=lambda each: (not each.now.calls, (each.now if each.now.calls else each.whole).rate, each.name))
+    return PassRates(name, now.k, before.whole, now.whole, whole.whole), scenarios
 
 
 def _worst_calls(calls: pd.DataFrame, outputs: pd.DataFrame) -> list[WorstCall]:
@@ -190,6 +220,7 @@ def _worst_calls(calls: pd.DataFrame, outputs: pd.DataFrame) -> list[WorstCall]:
     return [
         WorstCall(
             call_execution_id=row["call_execution_id"],
+            execution_id=row["execution_id"],
             scenario_name=None if pd.isna(row["scenario_name"]) else row["scenario_name"],
             day=row["date"].date(),
             latency_ms=None if pd.isna(row["latency_ms"]) else row["latency_ms"],

@@ -12,14 +12,16 @@ import jinja2
 from markupsafe import Markup
 
 from etl.compare.comparison import Row, change_texts, value_text
+from etl.compare.repeats import K, Repeated
 from etl.compare.selection import Selection, Span, can_tell_slow_days
 from etl.compare.statistics import FEWEST_EXECUTIONS, Verdict
 from etl.model import schema
-from etl.model.metrics import SHARE
+from etl.model.metrics import SHARE, passed_title
 from etl.model.wording import counted, shown
-from etl.report.charts import charts_of, panel, png, svg
+from etl.report.charts import MOST_EVALS, charts_of, panel, png, svg
 from etl.report.contents import Contents
 from etl.report.figures import COST, INTERRUPTIONS, LATENCIES, Figures
+from etl.settings.results import Report
 
 _MOST_SCENARIOS = 20
 _MOST_HEADLINES = 3
@@ -39,7 +41,7 @@ class Section:
         return Markup(svg(self.chart))  # noqa: S704 made by Vega, which escapes all text
 
 
-def page(contents: Contents) -> str:
+def page(contents: Contents, links: Report | None = None) -> str:
     """The page: the head, an overview, and a section for each of the run tests that got worse most."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("etl.report", "."),
@@ -51,11 +53,12 @@ def page(contents: Contents) -> str:
     )
     words = (
         *(change_texts, change_words, comparison, counted, covered, headline),
-        *(sections, selection_text, span_words, unclear, value_text),
+        *(rate_text, sections, selection_text, span_words, unclear, value_text),
     )
     environment.globals.update({each.__name__: each for each in words})
     return environment.get_template("page.html").render(
         contents=contents,
+        links=links or Report(),
         details=[each for each in contents.run_tests if each.details],
         headlines=headlines(contents.run_tests),
         in_doubt=sum(
@@ -64,7 +67,9 @@ def page(contents: Contents) -> str:
         fewest_executions=FEWEST_EXECUTIONS,
         comparisons=sum(change.found.difference is not None for each in contents.run_tests for change in each.changes),
         most_scenarios=_MOST_SCENARIOS,
+        most_evals=MOST_EVALS,
         share=SHARE,
+        most_k=K,
     )
 
 
@@ -77,7 +82,7 @@ def pictures(contents: Contents) -> Iterator[tuple[str, bytes]]:
 
 def picture_of(figures: Figures) -> Any:
     """All charts of the run test as one, under its name and what got worse; None without any."""
-    drawn = [(each.title, each.chart) for each in sections(figures)]
+    drawn = [(shown(each.title), each.chart) for each in sections(figures)]
     return panel([shown(figures.name), headline(figures)], drawn) if drawn else None
 
 
@@ -97,10 +102,16 @@ def headline(figures: Figures) -> str:
 
 
 def change_words(change: Row) -> str:
-    """``latency_p50 +44.1% (1,310 ms to 1,888 ms)``."""
+    """``Agent latency, median +44.1% (1,310 ms to 1,888 ms)``."""
     found, unit = change.found, change.metric.unit
     by, _ = change_texts(change.metric, found)
-    return f"{change.metric.name} {by} ({value_text(found.baseline, unit)} to {value_text(found.candidate, unit)})"
+    values = f"{value_text(found.baseline, unit)} to {value_text(found.candidate, unit)}"
+    return f"{shown(change.metric.title)} {by} ({values})"
+
+
+def rate_text(judged: Repeated) -> str:
+    """``63.3% of 60``; ``-`` when nothing was judged."""
+    return f"{value_text(judged.rate, SHARE)} of {judged.calls:,}" if judged.calls else "-"
 
 
 def comparison(baseline: Selection, candidate: Selection) -> str:
@@ -147,6 +158,10 @@ def sections(figures: Figures) -> list[Section]:
         "cost": (f"Cost per {step}", f"{_meaning(COST)}, added up, in US dollars."),
         "interruptions": ("Interruptions", f"{agent} and {user[0].lower()}{user[1:]}: means of each week's calls."),
     }
+    for each, _ in figures.details.pass_rates if figures.details else ():
+        sides = f" Before: {rate_text(each.before)}; now: {rate_text(each.now)}." if figures.selections else ""
+        title = passed_title(each.name)
+        words[title] = (title, f"Share of its outputs that passed, by week.{sides}")
     return [Section(*words[name], chart) for name, chart in charts_of(figures).items()]
 
 

@@ -21,11 +21,11 @@ from etl.errors import ConfigurationError
 from etl.model import schema
 from etl.model.locations import IN_FILES, scheme_of
 from etl.model.wording import nearest, quoted
-from etl.settings import sections
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.settings.messages import BASE_URL, ENV_PREFIX, IS_SECTION, mistakes_of, places_of, variable_of
 from etl.settings.paths import whole_paths
-from etl.settings.sections import Api, Compare, Destination, Engine, Export, Log, RunTest, Warehouse, refuse_day_to_come
+from etl.settings.results import Compare, Notification, Report
+from etl.settings.sections import Api, Destination, Engine, Export, Log, RunTest, Warehouse, refuse_day_to_come
 
 _DEFAULT_PATH = "config/metrics-etl.toml"
 _KEYS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
@@ -44,7 +44,9 @@ class Environment(EnvSettingsSource):
     """The settings in environment variables."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """JSON; of run tests also their names, joined by commas, or the word "all"."""
+        """JSON; of run tests also their names, joined by commas, or the word "all"; of calls' address also that as it is."""
+        if field_name == "call_url" and not value.startswith("{"):
+            return value
         if field_name == "run_tests" and not value.startswith(("[", '"')):
             return "all" if value.strip() == "all" else [name.strip() for name in value.split(",")]
         try:
@@ -70,7 +72,8 @@ class Settings(BaseSettings):
     destination: Destination = Destination()
     warehouse: Warehouse = Warehouse()
     compare: Compare = Compare()
-    notify: sections.Notification = sections.Notification()
+    notify: Notification = Notification()
+    report: Report = Report()
     log: Log = Log()
     api_key: SecretStr | None = None
     secret_key: SecretStr | None = None

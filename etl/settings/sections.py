@@ -34,14 +34,15 @@ from etl.model.locations import (
     scheme_of,
     without_secrets,
 )
-from etl.model.metrics import Limit, limits_of
 from etl.model.wording import nearest
 
 _BUCKET_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[^/?#]+)*")
 _NAMESPACE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """What all of them have in common."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
@@ -59,7 +60,7 @@ def refuse_day_to_come(since: date | None) -> date | None:
     return since
 
 
-class RunTest(_Section):
+class RunTest(Section):
     """One run test to export: its name in the API, the key that names its partition, and the first day to export."""
 
     name: str = Field(min_length=1)
@@ -91,7 +92,7 @@ class RunTest(_Section):
         return self
 
 
-def _http_url(value: str) -> HttpUrl | None:
+def http_url(value: str) -> HttpUrl | None:
     """None when it is not the address of an HTTP server."""
     try:
         return HttpUrl(value)
@@ -99,21 +100,15 @@ def _http_url(value: str) -> HttpUrl | None:
         return None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether it is this machine."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def _webhook(value: str | None) -> str | None:
-    url = _http_url(value or "https://localhost")  # which is never repeated: who knows it may post there
-    if url is None or (url.scheme == "http" and not _is_loopback(url.host or "")):
-        raise ValueError("must be an https:// address (plain http:// is allowed for this machine only)")
-    return value
-
-
-class Api(_Section):
+class Api(Section):
     """The source, and how many requests it gets."""
 
     base_url: str = "https://api.futureagi.com"
@@ -146,12 +141,12 @@ class Api(_Section):
     @field_validator("base_url")
     @classmethod
     def _base_url(cls, value: str) -> str:
-        url = _http_url(value)
+        url = http_url(value)
         if url is None:
             raise ValueError(f"must be an https:// address, got {without_secrets(value)}")
         if {url.username, url.password, url.query, url.fragment} != {None}:
             raise ValueError("must contain only scheme, host and path")
-        if url.scheme == "http" and not _is_loopback(url.host or ""):
+        if url.scheme == "http" and not is_loopback(url.host or ""):
             raise ValueError(f"must be https:// (plain http:// is allowed for this machine only), got {value!r}")
         return str(url).rstrip("/")
 
@@ -162,7 +157,7 @@ class Api(_Section):
             return None
         if "@" in value:  # never repeated: it may hold a password
             raise ValueError("must not contain credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD")
-        url = _http_url(value)
+        url = http_url(value)
         if url is None or url.scheme != "http" or url.path != "/" or {url.query, url.fragment} != {None}:
             raise ValueError("must be an http:// address, e.g. http://proxy.example:3128 (no TLS to it, no SOCKS)")
         if not others.data.get("base_url", "https:").startswith("https:"):
@@ -177,7 +172,7 @@ class Api(_Section):
         return value
 
 
-class Export(_Section):
+class Export(Section):
     """What to export, and when an execution counts as settled."""
 
     metrics: Literal["exact", "listed"] = "exact"
@@ -198,7 +193,7 @@ class Export(_Section):
     """true: keep each payload as JSON text in the column raw; --full-refresh fills it for older rows"""
 
 
-class Destination(_Section):
+class Destination(Section):
     """Where the dataset is; ``options`` are for a bucket."""
 
     path: str = Field(
@@ -238,7 +233,7 @@ class Destination(_Section):
         return value
 
 
-class Engine(_Section):
+class Engine(Section):
     """Where fetching happens: in this process, or on a Dask cluster."""
 
     kind: Literal["asyncio", "dask"] = "asyncio"
@@ -253,7 +248,7 @@ class Engine(_Section):
         return self
 
 
-class Warehouse(_Section):
+class Warehouse(Section):
     """Which warehouse the dataset is loaded into, and the schema of its tables there."""
 
     url: str | None = None
@@ -315,35 +310,7 @@ class Warehouse(_Section):
         return value
 
 
-class Compare(_Section):
-    """How much worse a metric may get before ``metrics-etl compare`` signals it, and how rarely ``report`` may be wrong."""
-
-    max_regression: dict[str, str] = {}
-    """limits for compare, by metric: "10%" of the baseline, or "2pp" (percentage points) for a rate"""
-    false_alarms_per_year: float = Field(1.0, gt=0, le=100)
-    """how many unchanged metrics the nightly verdict may call worse in a year, over all run tests: above 0 up to 100"""
-
-    @property
-    def limits(self) -> dict[str, Limit]:
-        """The limits, by metric name."""
-        return limits_of(self.max_regression)
-
-    @field_validator("max_regression", mode="before")
-    @classmethod
-    def _max_regression(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            limits_of({name: str(limit) for name, limit in value.items()})
-        return value
-
-
-class Notification(_Section):
-    """Whom a run tells what it found, each thing once."""
-
-    url: Annotated[str | None, AfterValidator(_webhook)] = Field(None, repr=False)
-    """webhook that gets new alarms as JSON, such as Slack's; plain http:// only to this machine"""
-
-
-class Log(_Section):
+class Log(Section):
     """How messages are written."""
 
     format: Literal["auto", "console", "json"] = "auto"

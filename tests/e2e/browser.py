@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-# Of each piece of text its box: one that begins or ends outside of the window is cut, unless it can be scrolled to.
+# Of each piece of text its box: one that begins or ends outside of the window is cut, wherever one could scroll to it.
 FAULTS = """() => {
   const boxes = [], faults = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -21,10 +21,10 @@ FAULTS = """() => {
     range.selectNodeContents(node);
     for (const box of range.getClientRects())
       if (box.width > 1 && box.height > 1)
-        boxes.push({text: node.data.trim().slice(0, 60), box, scrolls: node.parentElement.closest(".wide") !== null});
+        boxes.push({text: node.data.trim().slice(0, 60), box});
   }
-  for (const {text, box, scrolls} of boxes)
-    if (!scrolls && (box.left < -0.5 || box.right > innerWidth + 0.5)) faults.push(`cut: ${text}`);
+  for (const {text, box} of boxes)
+    if (box.left < -0.5 || box.right > innerWidth + 0.5) faults.push(`cut: ${text}`);
   boxes.forEach((one, number) => {
     for (const other of boxes.slice(number + 1)) {
       const width = Math.min(one.box.right, other.box.right) - Math.max(one.box.left, other.box.left);
@@ -62,9 +62,13 @@ def chromium() -> Iterator[Browser]:
 
 
 def see(browser: Browser, path: Path, picture: Path, *, width: int, scheme: Any) -> Seen:
-    """Open the page in a window of so many pixels, in light or dark mode, and keep a picture of all of it."""
+    """Open the page in a window of so many pixels, ``light``, ``dark`` or as for ``print``, and keep a picture of all of it."""
     seen = Seen()
-    page: Page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    is_print = scheme == "print"
+    page: Page = browser.new_page(
+        viewport={"width": width, "height": 900}, color_scheme="light" if is_print else scheme
+    )
+    page.emulate_media(media="print" if is_print else "screen")
     page.on("request", lambda request: seen.requests.append(request.url))
     page.on("console", lambda message: seen.console.append(message.text))
     page.on("pageerror", lambda error: seen.console.append(str(error)))

@@ -42,7 +42,7 @@ async def test_regression_of_the_demo_is_found_as_the_documentation_shows(folder
 
 async def test_other_blocks_of_the_documentation_work_too(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "data", tmp_path / "data")
-    (settings,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    settings = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)[0]
     (command,) = re.findall(r"^metrics-etl report (.*)$", PAGE, re.MULTILINE)
     write_settings(tmp_path, "all", settings)
     compared = await compare(tmp_path, *CHECKOUT, "--json")

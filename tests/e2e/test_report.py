@@ -24,9 +24,7 @@ from tests.support import settings_for
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "docs" / "report.svg"
 BARE = environment(FI_API_KEY=None, FI_SECRET_KEY=None)
-WORSE = (
-    "Checkout flow: latency_p50 +40.8% (1,320 ms to 1,859 ms); eval_task_completion_pass_rate -27.6 pp (91.0% to 63.3%)"
-)
+WORSE = "Checkout flow: Agent latency, median +40.8% (1,320 ms to 1,859 ms); Task Completion: passed -27.6 pp (91.0% to 63.3%)"
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +51,19 @@ async def test_regression_of_the_demo_is_what_the_command_and_the_page_say_first
     page = (folder / "report.html").read_text()
     first = page.index("What got worse")
     assert page.index("Checkout flow", first) < page.index("Support triage", first)
-    assert re.search(r'<li><a href="#checkout-flow-\w+" dir="auto">Checkout flow</a>: latency_p50 \+40\.8%', page)
+    assert re.search(r'<li><a href="#checkout-flow-\w+" dir="auto">Checkout flow</a>: Agent latency, median \+40', page)
+    assert re.search(r">Task Completion</th>.*?>91\.0% of 365<.*?>63\.3% of 90<", page, re.DOTALL)
     assert "1 execution not finished yet" in page
+
+
+async def test_calls_link_to_where_the_settings_say(folder: Path, tmp_path: Path) -> None:
+    address = "https://app.example/{execution_id}/{call_execution_id}"
+    result = await report(folder, "-o", str(tmp_path / "r.html"), METRICS_ETL_REPORT__CALL_URL=address)
+    assert result.exit_code == 0
+    link = r'href="https://app\.example/[0-9a-f-]{36}/([0-9a-f-]{36})" rel="noreferrer"><code>([^<]+)'
+    links = re.findall(link, (tmp_path / "r.html").read_text())
+    assert len(links) == 30
+    assert all(in_link == shown for in_link, shown in links)
 
 
 async def test_report_is_narrowed_to_run_tests_and_days(folder: Path, tmp_path: Path) -> None:
@@ -116,6 +125,8 @@ def picture_of_demo(dataset: Path) -> str:
 # what only a browser can tell
 
 
+PRINTED = 680
+"""Pixels between the margins of A4."""
 NAMES = ["結帳流程與退款客服代理人測試" * 4, "x" * 255, "Ünïcødé 🧑‍🚀 " + "漢字" * 60, "ح" * 100, "<b>&amp; \x1b[31m"]
 WORLDS: dict[str, dict[str, Any]] = {
     "one call": {"run_tests": 1, "executions": 1, "calls": 1, "include_unfinished": False},
@@ -147,7 +158,7 @@ def test_browser_shows_the_page_at_any_width_and_in_the_dark(name: str, folder: 
     page = tmp_path / "page.html"
     asyncio.run(report(home, "--output", str(page)))
     with chromium() as browser:
-        for width, scheme in product((1280, 390), ("light", "dark")):
+        for width, scheme in (*product((1280, 390), ("light", "dark")), (821, "light"), (PRINTED, "print")):
             picture = tmp_path / f"{width}-{scheme}.png"
             assert see(browser, page, picture, width=width, scheme=scheme) == Seen(), (width, scheme)
 

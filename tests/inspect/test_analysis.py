@@ -8,9 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 import etl
+from etl.compare.repeats import repeats_of
 from etl.model import schema
 from tests.e2e.demo_dataset import make_demo
 
@@ -55,6 +57,24 @@ def test_column_that_describe_calls_never_null_has_no_nulls(folder, name):
     described = etl.describe(name)
     never = described["column"][described["null"] == schema.NEVER].to_list()
     assert not frame[never].isna().any(axis=None)
+
+
+def test_pass_power_k_of_the_page_is_that_of_the_function(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    calls = etl.read_calls("data", evals="wide")
+    mine = calls[calls["run_test_name"] == "Checkout flow"].dropna(subset=["eval_task_completion_passed"])
+    found = repeats_of(mine["scenario_name"], mine["eval_task_completion_passed"])
+    expected = [
+        (each.scenario, each.calls, each.passed, pytest.approx(each.pass_power_k), pytest.approx(each.pass_at_k))
+        for each in found.scenarios
+    ]
+    section = ANALYSIS.partition("\n## 12. ")[2]
+    (query,) = re.findall("```sql\n(.*?)```", section, re.DOTALL)
+    assert duckdb.connect().execute(query).fetchall() == expected
+    (block,) = BLOCK.finditer(section)
+    namespace: dict[str, Any] = {"calls": calls}
+    exec(compile(block["code"], "page", "exec"), namespace)
+    assert list(namespace["passes"].itertuples(name=None)) == expected
 
 
 def test_python_of_the_readme_reads_one_row_per_call(folder, monkeypatch):

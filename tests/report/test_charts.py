@@ -9,15 +9,15 @@ import pytest
 from etl.model.wording import shown
 from etl.report import charts
 from etl.report.charts import charts_of, panel, png, svg
-from tests.report.rows import CHAT_LATENCY, LATENCY, call, figures
+from tests.report.rows import CHAT_LATENCY, LATENCY, call, execution, figures, output
 
 RATES = {"conversation_ai_interruption_rate": 0.5, "conversation_user_interruption_rate": 1.25}
 WHOLE = {LATENCY: 1200, "cost_total_cost_cents": 30} | RATES
 
 
-def drawn(name, *calls):
+def drawn(name, *calls, evals=()):
     """The chart as XML."""
-    return ET.fromstring(svg(charts_of(figures(calls))[name]))
+    return ET.fromstring(svg(charts_of(figures(calls, evals))[name]))
 
 
 def words(image):
@@ -47,14 +47,35 @@ def test_each_point_and_bar_says_what_it_shows():
     ]
 
 
-def test_week_without_values_has_no_point_and_breaks_the_line():
+@pytest.mark.parametrize(("name", "color"), [(LATENCY, charts.BLUE), ("Task: passed", charts.GREEN)])
+def test_week_without_values_has_no_point_and_breaks_the_line(name, color):
     calls = [call(n, day=7 * n, **({} if n == 2 else {LATENCY: 500})) for n in range(5)]
-    image = drawn(LATENCY, *calls)
+    image = drawn(name, *calls, evals=[output(n, passed=True) for n in range(5) if n != 2])
     assert not [each for each in words(image) if "nan" in each or "2026-11-16" in each]
-    lines = [
-        each.get("d") for each in image.iter() if each.get("stroke") == charts.BLUE and each.get("fill") != charts.BLUE
-    ]
+    lines = [each.get("d") for each in image.iter() if each.get("stroke") == color and each.get("fill") != color]
     assert [each.count("M") for each in lines] == [2]
+
+
+def test_pass_rates_have_a_chart_each_with_one_axis_and_say_how_many_outputs_there_are():
+    calls = [call(n, day=n // 4) for n in range(56)]
+    evals = [output(n, passed=n % 4 > 0) for n in range(56)] + [output(9, name="Tone", passed=True)]
+    assert words(drawn("Task: passed", *calls, evals=evals)) == [
+        "week of 2026-11-02: 75.0% of 28 passed",
+        "week of 2026-11-09: 75.0% of 28 passed",
+    ]
+    tone = drawn("Tone: passed", *calls, evals=evals)
+    assert words(tone) == ["week of 2026-11-02: 100.0% of 1 passed"]
+    assert [each for each in texts(tone) if "%" in each] == ["75%", "80%", "85%", "90%", "95%", "100%"]
+    none = drawn("Task: passed", call(1), evals=[output(1, passed=False)])
+    assert [each for each in texts(none) if "%" in each][::5] == ["0%", "100%"]
+
+
+def test_so_many_evals_have_a_chart_those_that_changed_most():
+    executions = [execution("e1"), execution("e2", day=10)]
+    evals = [output(10 * of + n, of=f"e{of}", name=f"Eval {name}", passed=of == 1 or n >= name)
+             for name in range(9) for of in (1, 2) for n in range(9)]  # fmt: skip
+    found = figures([call(10 * of + n, of=f"e{of}") for of in (1, 2) for n in range(9)], evals, executions)
+    assert [each for each in charts_of(found) if "Eval" in each] == [f"Eval {n}: passed" for n in (8, 7, 6, 5, 4, 3)]
 
 
 def test_what_has_no_data_has_no_chart():
@@ -101,7 +122,8 @@ def test_each_status_of_a_call_has_a_color_of_its_own_and_is_escaped():
 def test_dark_mode_knows_every_color_of_the_charts():
     css = resources.files("etl.report").joinpath("page.css").read_text()
     statuses = ("completed", "failed", "cancelled", "a", "b", "c", "d")
-    found = figures([call(n, status=each, **WHOLE) for n, each in enumerate(statuses)])
+    calls = [call(n, status=each, **WHOLE) for n, each in enumerate(statuses)]
+    found = figures(calls, [output(1, passed=True)])
     used = {
         pair for chart in charts_of(found).values() for pair in re.findall(r'(fill|stroke)="(#[0-9a-f]+)"', svg(chart))
     }
@@ -111,8 +133,8 @@ def test_dark_mode_knows_every_color_of_the_charts():
 
 def test_picture_of_a_run_test_has_all_charts_under_its_name():
     drawn_charts = list(charts_of(figures([call(1, **WHOLE)])).items())
-    picture = panel(["漢字 <name>", "latency_p50 +40.8%"], drawn_charts)
-    assert {"漢字 <name>", "latency_p50 +40.8%", LATENCY, "calls", "cost", "interruptions"} <= set(
+    picture = panel(["漢字 <name>", "Agent latency +40.8%"], drawn_charts)
+    assert {"漢字 <name>", "Agent latency +40.8%", LATENCY, "calls", "cost", "interruptions"} <= set(
         texts(ET.fromstring(svg(picture)))
     )
     assert png(picture).startswith(b"\x89PNG")

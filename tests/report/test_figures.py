@@ -64,12 +64,35 @@ def test_pass_rates_are_those_of_each_eval_and_scenario_the_lowest_first():
         output(1, name="Tone", passed=None),
         output(0, name="", passed=True),
     ]
-    found = [(each.name, each.rate, each.outputs, [(one.name, one.rate) for one in rates])
-             for each, rates in figures(calls, evals).details.pass_rates]  # fmt: skip
+    found = [(each.name, each.whole.rate, each.whole.calls,
+              [(one.name, one.whole.rate) for one in scenarios])
+             for each, scenarios in figures(calls, evals).details.pass_rates]  # fmt: skip
     assert found == [
         ("Tone", 0, 1, [("angry", 0)]),
         ("Task", 0.75, 4, [("angry", 0.5), ("calm", 1), ("no scenario", 1)]),
         ("config of ", 1, 1, [("angry", 1)]),
+    ]
+
+
+def test_pass_rates_before_and_now_are_those_that_are_compared_and_all_calls_are_the_whole():
+    """A scenario is its id: two may have one name."""
+    passed = {0: 8, 20: 2, 40: 7}
+    executions = [execution(f"e{day}", day=day) for day in passed]
+    calls = [call(100 * day + n, of=f"e{day}", day=day, scenario_id=f"s{n % 2}", scenario_name="One")
+             for day in passed for n in range(8)]  # fmt: skip
+    evals = [output(100 * day + n, of=f"e{day}", passed=n < passed[day]) for day in passed for n in range(8)]
+    evals += [output(100 * day, of=f"e{day}", name="Same", passed=True) for day in passed]
+    found = figures(calls, evals, executions)
+    (task, scenarios), (same, _) = found.details.pass_rates
+    (row,) = (each.found for each in found.changes if each.metric.name == "eval_task_pass_rate")
+    assert (task.before.rate, task.now.rate, task.whole.rate) == (row.baseline, row.candidate, 17 / 24)
+    assert (task.before.calls, task.now.calls, task.whole.calls, task.change) == (8, 8, 24, 0.625)
+    told = [(each.name, each.now.rate, each.now.pass_power_k) for each in (task, *scenarios)]
+    assert told == [("Task", 7 / 8, 0.625), ("One", 0.75, 0.25), ("One", 1, 1)]
+    assert (task.k, same.name, same.k) == (3, "Same", 1)
+    weeks = [(0, 1, 8), (1, None, None), (2, 0.25, 8), (3, None, None), (4, None, None), (5, 0.875, 8)]
+    assert records(found.details.weekly_rates["Task"]) == [
+        {"week": week(2) + timedelta(weeks=number), "rate": rate, "outputs": outputs} for number, rate, outputs in weeks
     ]
 
 

@@ -6,9 +6,13 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
+
 from etl.inspect.verdict import Verdict
+from etl.report.charts import png
 from etl.report.contents import MOST_DETAILS, Contents
-from etl.report.page import comparison, headline, page, pictures
+from etl.report.page import comparison, headline, page, picture_of, pictures
+from etl.settings.results import Report
 from tests.report.rows import LATENCY, call, execution, figures, output
 
 AT = datetime(2026, 11, 26, 7, tzinfo=UTC)
@@ -64,13 +68,14 @@ def of_two_weeks(name="Name", key="key", before=100, after=200):
 
 
 def test_page_needs_no_script_and_sends_no_request():
-    elements = Elements(page(contents(of_two_weeks())))
+    elements = Elements(page(contents(of_two_weeks()), Report(call_url="https://h/{call_execution_id}")))
     assert not {"script", "img", "iframe", "object", "base", "form"} & {tag for tag, _, _ in elements.found}
     for tag, attributes, _ in elements.found:
         links = [
             value for name, value in attributes.items() if name in ("href", "src", "xlink:href", "action", "style")
         ]
-        assert all(re.match("#|data:,$|width: [0-9.]+%$", each) for each in links), (tag, links)
+        expected = r"https://h/c\d+$" if attributes.get("rel") == "noreferrer" else "#|data:,$|width: [0-9.]+%$"
+        assert all(re.match(expected, each) for each in links), (tag, links)
         assert not [name for name in attributes if name.startswith("on")]
     assert not re.search(r"@import|url\(", "".join(elements.texts("style")))
 
@@ -79,7 +84,8 @@ def test_what_got_worse_is_the_first_thing_after_the_head():
     elements = Elements(page(contents(of_two_weeks("Slow"), of_two_weeks("Same", "same", after=100))))
     assert elements.texts("h2")[:3] == ["What got worse", "Slow", "Same"]
     (worse,) = [text for tag, _, text in elements.found if tag == "li" and "latency" in text]
-    assert re.match(r"Slow: latency_p\d\d \+9\d.\d% \(10\d ms to 20\d ms\); latency_p", worse)
+    assert re.match(r"Slow: Agent latency, [\w ]+ \+9\d.\d% \(10\d ms to 20\d ms\); Agent latency, ", worse)
+    assert {"latency_p50", "latency_p95"} <= {*elements.texts("code")}, "to copy into a limit"
     assert elements.texts("a", href="#key") == ["Slow", "Slow"]
     assert headline(of_two_weeks(after=100)) == "nothing got clearly worse"
 
@@ -137,9 +143,35 @@ def test_text_from_outside_is_escaped_with_its_control_characters():
     evals = [output(n, passed=False, name=odd) for n in range(2)]
     found = figures([call(n, scenario_name=odd, status=odd) for n in range(2)], evals, name=odd)
     text = page(contents(found, dataset=odd, missing=[odd]))
+    assert png(picture_of(found))
     assert "script" not in {tag for tag, _, _ in Elements(text).found}
     assert not re.search("[\x1b\u202e]", text)
     assert r"&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;x&#34; &#39;y&#39; \x1b[31m\u202e" in text
+
+
+def test_every_cell_of_a_table_says_what_stands_above_it():
+    """A narrow screen shows no heads of columns."""
+    elements = Elements(page(contents(of_two_weeks(), figures([call(1)], [output(1, passed=True)], key="one"))))
+    cells = [attributes for tag, attributes, _ in elements.found if tag == "td" and attributes.get("class") != "bar"]
+    heads = {*elements.texts("th", scope="col")} - {"Run test", "Metric", "Eval and scenario", "Call"}
+    assert {each.get("data-label") for each in cells} == heads
+
+
+@pytest.mark.parametrize(
+    ("call_url", "link"),
+    [
+        (None, None),
+        ("https://h/{execution_id}?call={call_execution_id}", "https://h/e%2F1?call=c1"),
+        ({"Name": "http://h/{execution_id}"}, "http://h/e%2F1"),
+        ({"Another": "http://h/{execution_id}"}, None),
+    ],
+)
+def test_worst_call_links_to_the_platform_where_somebody_said_where_that_is(call_url, link):
+    elements = Elements(
+        page(contents(figures([call(1, of="e/1")], executions=[execution("e/1")])), Report(call_url=call_url))
+    )
+    links = [attributes["href"] for tag, attributes, _ in elements.found if tag == "a" and "rel" in attributes]
+    assert links == ([link] if link else [])
 
 
 def test_of_many_run_tests_the_worst_are_shown_and_all_are_listed():

@@ -31,7 +31,7 @@ NOT_TOLD = (
         "must be a power of two",
     ),
     *("[destination] path must be", "options must not contain"),
-    *("[warehouse] url must", "[warehouse] schema must", "max_regression n"),
+    *("[warehouse] url must", "[warehouse] schema must", "max_regression n", "call_url must"),
 )
 """What the schema leaves to ``check``."""
 
@@ -117,6 +117,8 @@ def test_every_key_of_the_schema_is_among_those_that_were_accepted() -> None:
         "[destination]\noptions = {}",
         "[export]\nmax_runtime_minutes = 10.5\nsettle_hours = 0",
         '[compare]\nmax_regression = { latency_p95 = "10%", failure_rate = "2.5 pp", eval_tone_mean = " 5 % " }',
+        '[report]\ncall_url = "https://h:1/a?b={execution_id}&c={call_execution_id}#d"',
+        '[report.call_url]\n"Checkout flow" = "http://h/{execution_id}"',
         *(
             f'[warehouse]\nurl = "{url}"\nschema = "a_1"'
             for url in (

@@ -15,6 +15,7 @@ NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS t
 WAREHOUSE_URLS = ", ".join(f"{each}://…" for each in WAREHOUSES)
 DESTINATIONS = "a folder, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://BUCKET/FOLDER"
 NO_PASSWORD = "set PGPASSWORD, or use the driver's file, such as ~/.pgpass"
+NO_CALL_URL = "must be like https://HOST/{call_execution_id}"
 ELSEWHERE = "credentials do not belong here"
 KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and committed: set"
 
@@ -127,6 +128,18 @@ MISTAKES = {
         (
             "max_regression = { latency_p95 = 10 }",
             "max_regression needs a limit such as \"10%\" for latency_p95, got '10'",
+        ),
+    ],
+    "report": [
+        *(
+            (f"call_url = {value}", f"call_url {NO_CALL_URL}, got {shown}")
+            for value, shown in (
+                ('"ftp://h/{execution_id}"', "'ftp://h/{execution_id}'"),
+                ('"javascript:{execution_id}"', "'javascript:{execution_id}'"),
+                ('"https://{execution_id}/x"', "'https://{execution_id}/x'"),
+                ('"https://h/{call_id}"', "'https://h/{call_id}'"),
+                ('{ A = "https://user:canary@h/{execution_id}" }', "https://…"),
+            )
         ),
     ],
     "destination": [

@@ -1,0 +1,69 @@
+"""The sections about what is made of a dataset: the limits of ``compare``, the links of ``report``. As ``sections``."""
+
+import re
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from pydantic import AfterValidator, Field, field_validator
+
+from etl.model.locations import without_secrets
+from etl.model.metrics import Limit, limits_of
+from etl.settings.sections import Section, http_url, is_loopback
+
+_CALL_URL = re.compile(r"https?://[\w.:\[\]-]+/([!-z|~]|\{(call_)?execution_id\})*", re.ASCII)
+
+
+class Compare(Section):
+    """How much worse a metric may get before ``metrics-etl compare`` signals it, and how rarely ``report`` may be wrong."""
+
+    max_regression: dict[str, str] = Field({})
+    """limits for compare, by metric: "10%" of the baseline, or "2pp" (percentage points) for a rate"""
+    false_alarms_per_year: float = Field(1.0, gt=0, le=100)
+    """how many unchanged metrics the nightly verdict may call worse in a year, over all run tests: above 0 up to 100"""
+
+    @property
+    def limits(self) -> dict[str, Limit]:
+        """The limits, by metric name."""
+        return limits_of(self.max_regression)
+
+    @field_validator("max_regression", mode="before")
+    @classmethod
+    def _max_regression(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            limits_of({name: str(limit) for name, limit in value.items()})
+        return value
+
+
+def _webhook(value: str | None) -> str | None:
+    url = http_url(value or "https://localhost")  # which is never repeated: who knows it may post there
+    if url is None or (url.scheme == "http" and not is_loopback(url.host or "")):
+        raise ValueError("must be an https:// address (plain http:// is allowed for this machine only)")
+    return value
+
+
+class Notification(Section):
+    """Whom a run tells what it found, each thing once."""
+
+    url: Annotated[str | None, AfterValidator(_webhook)] = Field(None, repr=False)
+    """webhook that gets new alarms as JSON, such as Slack's; plain http:// only to this machine"""
+
+
+class Report(Section):
+    """Where the platform shows a call: no address is known that fits every workspace."""
+
+    call_url: str | dict[str, str] | None = None
+    """address of a call on the platform, with {execution_id} or {call_execution_id}, or a table of one for each run test"""
+
+    def call_link(self, run_test: str, execution_id: str, call_execution_id: str) -> str | None:
+        """The address of this call; None where it is not known."""
+        url = self.call_url.get(run_test) if isinstance(self.call_url, dict) else self.call_url
+        ids = {"execution_id": quote(execution_id, safe=""), "call_execution_id": quote(call_execution_id, safe="")}
+        return url and url.format(**ids)
+
+    @field_validator("call_url")
+    @classmethod
+    def _call_url(cls, value: str | dict[str, str] | None) -> str | dict[str, str] | None:
+        for each in value.values() if isinstance(value, dict) else filter(None, [value]):
+            if not _CALL_URL.fullmatch(each):
+                raise ValueError(f"must be like https://HOST/{{call_execution_id}}, got {without_secrets(each)}")
+        return value

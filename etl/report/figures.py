@@ -142,11 +142,11 @@ def _details(
     step = _WEEK if days and days[1] - days[0] > _LONG else _DAY
     frame["week"] = frame["date"] - pd.to_timedelta(frame["date"].dt.day_of_week, unit="D")
     frame["start"] = frame["week"] if step == _WEEK else frame["date"]
-    frame["scenario"] = frame["scenario_id"].fillna(frame["scenario_name"]).fillna("")
+    ids = frame["scenario_id"].fillna(frame["scenario_name"]).fillna("")
+    frame["scenario"] = pd.Categorical(ids, sorted({"", *ids.unique()}))  # one text in memory for all of its calls
     outputs = _outputs(evals, frame)
-    names = dict(zip(frame["scenario"], frame["scenario_name"].fillna(frame["scenario"]), strict=True)) | {
-        "": "no scenario"
-    }
+    named = frame[["scenario", "scenario_name"]].dropna().drop_duplicates("scenario", keep="last")
+    names = {"": "no scenario"} | dict(named.itertuples(index=False, name=None))
     rates = [_pass_rates(str(name), of_eval, sides, names) for name, of_eval in outputs.groupby("eval")]
     return Details(
         step=step,
@@ -198,11 +198,11 @@ def _pass_rates(
 ) -> tuple[PassRates, list[PassRates]]:
     compared = [outputs[outputs["execution_id"].isin(ids)] for ids in sides or (set(), set())]
     before, now, whole = (repeats_of(each["scenario"].to_numpy(), each["has_passed"]) for each in (*compared, outputs))
-    earlier, latest = ({one.scenario: one for one in each.scenarios} for each in (before, now))
+    earlier, latest, all_calls = ({one.scenario: one for one in each.scenarios} for each in (before, now, whole))
     none = Repeated("")
     scenarios = [
-        PassRates(names[one.scenario], now.k, earlier.get(one.scenario, none), latest.get(one.scenario, none), one)
-        for one in whole.scenarios
+        PassRates(names.get(each, each), now.k, earlier.get(each, none), latest.get(each, none), one)
+        for each, one in all_calls.items()
     ]
     scenarios.sort(key=lambda each: (not each.now.calls, (each.now if each.now.calls else each.whole).rate, each.name))
     return PassRates(name, now.k, before.whole, now.whole, whole.whole), scenarios

@@ -64,11 +64,9 @@ def chromium() -> Iterator[Browser]:
 def see(browser: Browser, path: Path, picture: Path, *, width: int, scheme: Any) -> Seen:
     """Open the page in a window of so many pixels, ``light``, ``dark`` or as for ``print``, and keep a picture of all of it."""
     seen = Seen()
-    is_print = scheme == "print"
-    page: Page = browser.new_page(
-        viewport={"width": width, "height": 900}, color_scheme="light" if is_print else scheme
-    )
-    page.emulate_media(media="print" if is_print else "screen")
+    colors: Any = "light" if scheme == "print" else scheme
+    page: Page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=colors)
+    page.emulate_media(media="print" if scheme == "print" else "screen")
     page.on("request", lambda request: seen.requests.append(request.url))
     page.on("console", lambda message: seen.console.append(message.text))
     page.on("pageerror", lambda error: seen.console.append(str(error)))

@@ -58,12 +58,9 @@ async def test_regression_of_the_demo_is_what_the_command_and_the_page_say_first
 
 async def test_calls_link_to_where_the_settings_say(folder: Path, tmp_path: Path) -> None:
     address = "https://app.example/{execution_id}/{call_execution_id}"
-    result = await report(folder, "-o", str(tmp_path / "r.html"), METRICS_ETL_REPORT__CALL_URL=address)
-    assert result.exit_code == 0
-    link = r'href="https://app\.example/[0-9a-f-]{36}/([0-9a-f-]{36})" rel="noreferrer"><code>([^<]+)'
-    links = re.findall(link, (tmp_path / "r.html").read_text())
-    assert len(links) == 30
-    assert all(in_link == shown for in_link, shown in links)
+    assert (await report(folder, "-o", str(tmp_path / "r"), METRICS_ETL_REPORT__CALL_URL=address)).exit_code == 0
+    link = r'href="https://app\.example/[0-9a-f-]{36}/([0-9a-f-]{36})" rel="noreferrer"><code>\1<'
+    assert len(re.findall(link, (tmp_path / "r").read_text())) == 30
 
 
 async def test_report_is_narrowed_to_run_tests_and_days(folder: Path, tmp_path: Path) -> None:
@@ -125,8 +122,7 @@ def picture_of_demo(dataset: Path) -> str:
 # what only a browser can tell
 
 
-PRINTED = 680
-"""Pixels between the margins of A4."""
+PRINTED = 680  # pixels between the margins of A4
 NAMES = ["結帳流程與退款客服代理人測試" * 4, "x" * 255, "Ünïcødé 🧑‍🚀 " + "漢字" * 60, "ح" * 100, "<b>&amp; \x1b[31m"]
 WORLDS: dict[str, dict[str, Any]] = {
     "one call": {"run_tests": 1, "executions": 1, "calls": 1, "include_unfinished": False},

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+from dataclasses import astuple
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,10 +65,7 @@ def test_pass_power_k_of_the_page_is_that_of_the_function(folder, monkeypatch):
     calls = etl.read_calls("data", evals="wide")
     mine = calls[calls["run_test_name"] == "Checkout flow"].dropna(subset=["eval_task_completion_passed"])
     found = repeats_of(mine["scenario_name"], mine["eval_task_completion_passed"])
-    expected = [
-        (each.scenario, each.calls, each.passed, pytest.approx(each.pass_power_k), pytest.approx(each.pass_at_k))
-        for each in found.scenarios
-    ]
+    expected = [(*row[:3], *map(pytest.approx, row[3:])) for row in map(astuple, found.scenarios)]
     section = ANALYSIS.partition("\n## 12. ")[2]
     (query,) = re.findall("```sql\n(.*?)```", section, re.DOTALL)
     assert duckdb.connect().execute(query).fetchall() == expected

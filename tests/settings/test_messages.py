@@ -15,7 +15,6 @@ NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS t
 WAREHOUSE_URLS = ", ".join(f"{each}://…" for each in WAREHOUSES)
 DESTINATIONS = "a folder, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://BUCKET/FOLDER"
 NO_PASSWORD = "set PGPASSWORD, or use the driver's file, such as ~/.pgpass"
-NO_CALL_URL = "must be like https://HOST/{call_execution_id}"
 ELSEWHERE = "credentials do not belong here"
 KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and committed: set"
 
@@ -132,14 +131,12 @@ MISTAKES = {
     ],
     "report": [
         *(
-            (f"call_url = {value}", f"call_url {NO_CALL_URL}, got {shown}")
-            for value, shown in (
-                ('"ftp://h/{execution_id}"', "'ftp://h/{execution_id}'"),
-                ('"javascript:{execution_id}"', "'javascript:{execution_id}'"),
-                ('"https://{execution_id}/x"', "'https://{execution_id}/x'"),
-                ('"https://h/{call_id}"', "'https://h/{call_id}'"),
-                ('{ A = "https://user:canary@h/{execution_id}" }', "https://…"),
-            )
+            (f'call_url = "{url}"', f"call_url must be like https://HOST/{{call_execution_id}}, got {url!r}")
+            for url in ("ftp://h/{execution_id}", "javascript:x", "https://{execution_id}/x", "https://h/{call_id}")
+        ),
+        (
+            'call_url = { A = "https://user:canary@h/{execution_id}" }',
+            "call_url must be like https://HOST/{call_execution_id}, got https://…",
         ),
     ],
     "destination": [

@@ -22,7 +22,6 @@ TESTED_ELSEWHERE = {
     "etl/cli/show_compare.py": "tests/e2e/test_compare.py",
     "etl/cli/show_dataset.py": "tests/e2e/test_status.py",
     "etl/cli/source.py": "tests/e2e/test_discover.py",
-    "etl/compare/nightly.py": "tests/report/test_webhook.py",
     "etl/extract/answers.py": "tests/extract/test_endpoints.py",
     "etl/extract/bad_rows.py": "tests/extract/test_executions.py",
     "etl/extract/call_list.py": "tests/extract/test_calls.py",

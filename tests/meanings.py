@@ -203,6 +203,11 @@ FIELDS: dict[str, dict[str, str]] = {
         "10 cases: a share of the baseline, or of the calls for a rate; null with too few calls",
         "metrics[].calls_needed": "how many calls on each side its limit needs; null without one, or if these calls cannot tell",
         "metrics[].calls_for_limits": "how many calls on each side other limits would need",
+        "repetitions[].metric": "pass rate of an eval whose scenarios ran several times",
+        "repetitions[].k": "how many calls of a scenario are meant, 3 or fewer",
+        "repetitions[].baseline": "`whole` and each of the `scenarios`: `calls`, `passed`, `pass_power_k` (the chance that k calls all "
+        "pass), `pass_at_k` (that one does)",
+        "repetitions[].candidate": "the same fields for the candidate",
         "notices": "one line for each thing that limits the comparison, such as executions that are not finished",
     },
     "load": {

@@ -25,6 +25,8 @@ def print_comparison(report: ComparisonReport) -> None:
     rows = (dict(zip(_HEADER, _styled(row), strict=True)) for row in report.rows)
     cells = ([row[name] for name in columns] for row in rows)
     print_table(columns, cells, words={"metric", "verdict"})
+    for each in report.repetitions:
+        print_line("repeats", each.text)
     for notice in report.notices:
         print_line("notice", notice)
     print_alarms(report.findings)
@@ -70,6 +72,7 @@ def markdown(report: ComparisonReport) -> str:
             f"### {_code(report.candidate.run_test)}: {report.conclusion}",
             "",
             *(f"- {label}: {_code(text)}" for label, text in _heads(report)[1:]),
+            *(f"- repeats: {_code(each.text)}" for each in report.repetitions),
             *(f"- notice: {_code(notice)}" for notice in (*report.notices, *map(str, report.findings))),
             "",
             *(f"| {' | '.join(line)} |" for line in lines),

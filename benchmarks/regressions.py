@@ -158,9 +158,9 @@ def _scenario_table(*, comparisons: int) -> str:
     header = [
         "scenarios x calls",
         "metric",
-        "missed: pooled, paired",
-        'unchanged: "worse"',
-        "mix changed, limit fails: pooled, paired",
+        "missed by a limit of 10%: together, by scenario",
+        'unchanged, but "worse"',
+        "unchanged, more calls of a slow scenario, limit fails: together, by scenario",
     ]
     return table(header, rows)
 

@@ -141,16 +141,13 @@ def _print_warehouse(report: "WarehouseReport") -> None:
 
 
 def _print_reconciliation(result: "Reconciliation") -> None:
-    from etl.inspect.reconcile import SKIPPED_MEANINGS
-    from etl.transform.aggregates import CAUSE_MEANINGS, Cause
-
     print_line(
         "api",
         f"{counted(result.compared, 'execution')} compared in {counted(result.requests, 'request')}: "
         f"{counted(result.values, 'value')}: {result.same:,} equal, "
         f"{sum(result.explained.values()):,} different for a known reason, {result.unexplained:,} for no known reason",
     )
-    for name, count in result.explained.most_common():
-        print_line("explained", f"{count:,} {name}: {CAUSE_MEANINGS[Cause(name)]}")
+    for cause, count in result.explained.most_common():
+        print_line("explained", f"{count:,} {cause}: {cause.meaning}")
     for reason, ids in sorted(result.skipped.items()):
-        print_line("left out", f"{len(ids):,} {reason.value}: {SKIPPED_MEANINGS[reason]} ({first_few(ids)})")
+        print_line("left out", f"{len(ids):,} {reason.value}: {reason.meaning} ({first_few(ids)})")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from etl.sandbox.measures import LONGEST_CALL_SECONDS, eval_output, measure
+from etl.sandbox.measures import LONGEST_CALL_SECONDS, measure
 from etl.sandbox.world import (
     TERMINAL_STATUSES,
     Call,
@@ -22,7 +22,6 @@ from etl.sandbox.world import (
     Scenario,
     World,
     add_run_test,
-    listable_calls,
     touch_call,
 )
 
@@ -179,30 +178,6 @@ def add_execution(
 def finish_execution(execution: Execution, rng: Random, now: datetime) -> None:
     """An execution completes at ``now``: all its calls are terminal and have values."""
     _advance(execution, rng, now, "completed")
-
-
-def add_late_data(execution: Execution, rng: Random, now: datetime) -> Call | None:
-    """A cost or an eval output of a call changes after its end; the execution's own metrics do not show it.
-
-    Returns the changed call, or None if the execution lists no call.
-    """
-    calls = listable_calls(execution)
-    measured = [call for call in calls if call.status == "completed"] or calls
-    if not measured:
-        return None
-    call = rng.choice(measured)
-    configs = execution.run_test.eval_configs
-    if configs and rng.random() < 0.5:
-        config = rng.choice(configs)
-        output = eval_output(rng, config, now, passes=rng.random() < 0.5)
-        call.eval_outputs = {
-            **call.eval_outputs,
-            config.config_id: {**output, "reason": f"Evaluated again at {now.isoformat()}"},
-        }
-    else:
-        call.total_cost_cents = (call.total_cost_cents or 0) + rng.randint(1, 9)
-    touch_call(call, now)
-    return call
 
 
 def new_id(rng: Random) -> str:

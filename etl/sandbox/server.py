@@ -119,9 +119,8 @@ class Sandbox:
         secret_key: The only X-Secret-Key that is accepted.
         port: The port to listen on at 127.0.0.1; 0 takes a free one.
         max_limit: The largest number of rows on a page; None for no limit, as on the real server.
-        rate_limit: Requests per window; None for no limit.
+        rate_limit: Requests per window, told in X-RateLimit headers; None for no limit.
         rate_window_seconds: Length of the window, which is aligned to the epoch.
-        rate_headers: Whether to send X-RateLimit headers if there is a rate limit.
         latency_seconds: Delay of each answer.
         clock: Gives Unix seconds, for the rate limit.
         tls: The certificate, to serve https.
@@ -139,7 +138,6 @@ class Sandbox:
         max_limit: int | None = None,
         rate_limit: int | None = None,
         rate_window_seconds: float = 60.0,
-        rate_headers: bool = True,
         latency_seconds: float = 0.0,
         clock: Callable[[], float] = time.time,
         tls: ssl.SSLContext | None = None,
@@ -154,7 +152,6 @@ class Sandbox:
         self._rules = Rules(api_key, secret_key, max_limit)
         self._port = port
         self._window = None if rate_limit is None else FixedWindow(rate_limit, rate_window_seconds)
-        self._rate_headers = rate_headers
         self._latency_seconds = latency_seconds
         self._clock = clock
         self._tls = tls
@@ -236,7 +233,7 @@ class Sandbox:
                 self.on_request(received)
             answer = answer_to(self.world, received, headers, origin, self._rules)
         sent = CIMultiDict(answer.headers)
-        sent.update(self._window.headers() if self._window is not None and self._rate_headers else {})
+        sent.update(self._window.headers() if self._window is not None else {})
         sent.update(fault.headers)
         body = answer.body if fault.body is None else fault.body
         body = body if fault.edit is None else fault.edit(body)

@@ -9,17 +9,9 @@ from etl.sandbox.world import CONVERSATION, Call, Execution, RunTest, World, lis
 SAME_NAME = (*CONVERSATION[:-1], *LATENCY, "status", "duration_seconds", "tool_outputs", "rerun_snapshots")
 FROM_CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "csat_score")
 NULL_IN_RUN_TESTS = (
-    "agent_definition",
-    "agent_version",
-    "agent_definition_detail",
-    "prompt_template",
-    "prompt_template_detail",
-    "prompt_version",
-    "prompt_version_detail",
-    "simulator_agent",
-    "simulator_agent_detail",
-    "deleted_at",
-)
+    "agent_definition", "agent_version", "agent_definition_detail", "prompt_template", "prompt_template_detail",
+    "prompt_version", "prompt_version_detail", "simulator_agent", "simulator_agent_detail", "deleted_at",
+)  # fmt: skip
 
 
 def execution_detail(execution: Execution, url: str, query: Mapping[str, str]) -> dict[str, Any]:

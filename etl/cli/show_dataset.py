@@ -23,10 +23,7 @@ _SHOWN_STATES = ("waiting", "listed", "settling", "incomplete", "deleted")
 
 
 def print_status(status: "Status", verdict: Verdict, problems_now: Sequence[str]) -> None:
-    """One screen of 80 columns: the verdict, what is missing, tables, last runs, what to type next; to stdout.
-
-    ``problems_now`` would end an export that began now.
-    """
+    """One screen of 80 columns, to stdout; ``problems_now`` would end an export that began now."""
     now, load = status.read_at, status.last_load
     style = "bold green" if verdict.is_good else "bold red"
     stdout_console().print(Text(verdict.text, style=style), soft_wrap=True)

@@ -71,10 +71,8 @@ class SkippingReader(Generic[T]):
     async def read_rest(self, position: int) -> None:
         """Fill ``rows`` and ``unreadable``, from the position on, which is a multiple of ``limit``.
 
-        With too many bad rows, the last of these says that the rest was not read.
-
-        Raises:
-            SourceError: no row could be read, or a request failed for another reason than a bad row.
+        With too many bad rows, the last of these says that the rest was not read. Where no row could be read, the last error is
+        raised.
         """
         first_error = self.error
         while not self._is_beyond(position):

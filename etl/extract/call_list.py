@@ -113,11 +113,7 @@ async def _read(
 
 
 async def read_details(client: Client, item: Planned, *, rows: int, page_limit: int) -> Page[DetailedCall]:
-    """The execution's detail in one page, which it takes one request to find the size of where it has more than ``rows``.
-
-    Raises:
-        SourceError: it cannot be had.
-    """
+    """The execution's detail in one page, which it takes one request to find the size of where it has more than ``rows``."""
     limit = max(page_limit, power_of_two_above(rows))
     page = await client.get_detail(list_call_details(item.execution.execution_id, limit=limit).sent_for(item.purpose))
     if page.count <= limit:

@@ -35,9 +35,7 @@ async def discover(client: Client, *, page_limit: int, now: datetime | None = No
 
     Raises:
         ConfigurationError: there is none.
-        KeyRefusedError: 401 or 403.
         SourceUnavailableError: none could be listed.
-        UnexpectedAnswerError: the list is not what the API documents.
     """
 
     async def read(part: Slice) -> Page[RunTest]:

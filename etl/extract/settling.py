@@ -74,10 +74,7 @@ class Counts:
 
 
 class Settling:
-    """Compares executions with what is ``stored`` of them; ``counts`` grow with each.
-
-    After a few in a row whose detail failed, no detail is read any more.
-    """
+    """Compares executions with what is ``stored`` of them, until several in a row have no detail; ``counts`` grow with each."""
 
     def __init__(self, client: Client, stored: Stored, *, page_limit: int) -> None:
         self.counts = Counts()

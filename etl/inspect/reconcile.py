@@ -39,10 +39,7 @@ EXPORTED_COLUMNS = ("run_test_name", "started_at", "export_state", "fingerprint"
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An execution of the dataset: where it lies, the ``EXPORTED_COLUMNS`` of its row, and the aggregates of its calls, if any.
-
-    ``has_letters``: it has dead letters.
-    """
+    """An execution of the dataset: where it lies, the ``EXPORTED_COLUMNS`` of its row, and the aggregates of its calls, if any."""
 
     part: Part
     row: Mapping[str, Any]
@@ -91,12 +88,8 @@ async def reconcile(
 ) -> Reconciliation:
     """Compare the ``exported`` executions (by execution_id) with the run tests' lists, but none of ``unsound`` parts.
 
-    Executions that were created before the day that the settings name for their run test are left out.
-
-    Raises:
-        KeyRefusedError: the API refused the key.
-        SourceUnavailableError: no run test could be listed.
-        ConfigurationError: the key sees none.
+    Executions that were created before the day that the settings name for their run test are left out. Where no run test can be
+    listed at all, that is an error.
     """
     result = Reconciliation()
     async with Client(settings, on_hold=on_hold) as client:

@@ -19,10 +19,7 @@ _COUNTED = ("execution_id", "export_state", "calls_digest", "listed_calls", "exp
 
 
 def doubled_rows(table: schema.Table, path: str, rows: pa.Table) -> Iterator[Finding]:
-    """Keys that stand twice in the file.
-
-    A call that went to another execution stands once more where it was, marked as deleted: only what lives is unique.
-    """
+    """Keys that stand twice in the file among living rows: a call that went to another execution stays where it was, marked."""
     keys = [rows[name] for name in table.key]
     if table in schema.OF_CALLS:
         keys.append(pc.if_else(rows["deleted_at"].is_valid(), rows["execution_id"], ""))
@@ -45,10 +42,7 @@ def damage(row: Mapping[str, Any], held: HeldRows) -> str | None:
 
 
 class Placement:
-    """Where the rows of each execution lie: ``add`` each part, then read the ``findings``.
-
-    Of a part in which all is well, little is kept.
-    """
+    """Where the rows of each execution lie: ``add`` each part, then read the ``findings``; little is kept of what is well."""
 
     def __init__(self) -> None:
         self._damaged: list[Finding] = []

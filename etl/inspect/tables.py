@@ -101,22 +101,14 @@ def describe(table: str) -> pd.DataFrame:
 
 
 def declared_table(name: str) -> schema.Table:
-    """The table of this name.
-
-    Raises:
-        ConfigurationError: there is no such table.
-    """
+    """The table of this name; ConfigurationError when there is none."""
     if name not in schema.TABLES:
         raise ConfigurationError(f"there is no table {name!r}: {nearest(name, schema.TABLES)}")
     return schema.TABLES[name]
 
 
 def chosen_columns(columns: str | Iterable[str] | None, known: Collection[str], of: str) -> list[str]:
-    """The wanted columns, each once; all known ones by default.
-
-    Raises:
-        ConfigurationError: one of them is unknown, or there are none.
-    """
+    """The wanted columns, each once; all known ones by default. ConfigurationError for an unknown one, or for none."""
     names = list(dict.fromkeys(known if columns is None else _texts(columns)))
     for name in names:
         if name not in known:
@@ -128,12 +120,7 @@ def chosen_columns(columns: str | Iterable[str] | None, known: Collection[str], 
 
 
 def open_dataset(path: str | os.PathLike[str], options: Options | None = None) -> Files:
-    """The files of the dataset at this path.
-
-    Raises:
-        ConfigurationError: there is no storage for this kind of path.
-        DestinationError: there is no dataset, or one of a newer version.
-    """
+    """The files of the dataset at this path; DestinationError when there is none, or one of a newer version."""
     files = open_files(os.fspath(path), options)
     if not any(files.entries(name) for name in (STATE, *schema.TABLES)):
         raise DestinationError(
@@ -154,7 +141,6 @@ def find_scope(
 
     Raises:
         ConfigurationError: a run test has no rows, or a day is not one.
-        DestinationError: as ``read_table``.
     """
     first, last = _day("since", since) or date.min, _day("until", until) or date.max
     if first > last:
@@ -164,11 +150,7 @@ def find_scope(
 
 
 def includes_deleted(deleted: str) -> bool:
-    """Whether rows are wanted that the source no longer has.
-
-    Raises:
-        ConfigurationError: it is another word.
-    """
+    """Whether rows are wanted that the source no longer has; ConfigurationError for another word than the two."""
     if deleted not in get_args(Deleted):
         raise ConfigurationError(f'deleted must be "exclude" or "include", got {deleted!r}')
     return deleted == "include"
@@ -188,9 +170,6 @@ def read_rows(
 
     Rows whose ``exported_at`` is unknown may have changed since. With ``is_living``, rows that are marked as deleted are left out,
     where the table has such. Without ``is_of_days``, all rows of the parts count, whatever their day.
-
-    Raises:
-        DestinationError: as ``read_table``.
     """
     columns = {column.name: column for column in (*table.columns, *table.added_columns)}
     declared = pa.schema([pa.field(name, columns[name].type) for name in names])
@@ -236,11 +215,7 @@ def _only(scope: Scope, files: Files, table: schema.Table, wanted: list[str]) ->
 
 
 def names_in(files: Files) -> dict[str, set[str]]:
-    """The names of the run tests whose executions lie under each key.
-
-    Raises:
-        DestinationError: a file cannot be read.
-    """
+    """The names of the run tests whose executions lie under each key; DestinationError when a file cannot be read."""
     damaged = list[Finding]()
     names = defaultdict[str, set[str]](set)
     for file in stored_files(files, schema.EXECUTIONS, index_if_readable(files, []), damaged, ["run_test_name"]):
@@ -252,11 +227,7 @@ def names_in(files: Files) -> dict[str, set[str]]:
 
 
 def parts_of(files: Files, table: schema.Table) -> dict[str, Part]:
-    """The part of each of the table's files, in the order of paths; an export run's has no key.
-
-    Raises:
-        DestinationError: the folder cannot be listed, or a file there is none of the dataset's.
-    """
+    """The part of each of the table's files, by path, in order; an export run's has no key. DestinationError for other files."""
     parts: dict[str, Part] = {}
     for path in filter(is_data, files.list(table.name)):
         if parsed := parse_part_path(path):
@@ -273,11 +244,7 @@ def _texts(value: str | Iterable[str]) -> list[str]:
 
 
 def moment(option: str, value: object, *, wanted: str = "timestamp such as 2026-11-01T02:00:00Z") -> datetime | None:
-    """A moment in UTC; one without a zone is in UTC, and a day means its first moment.
-
-    Raises:
-        ConfigurationError: it is no moment.
-    """
+    """A moment in UTC; one without a zone is in UTC, and a day means its first moment. ConfigurationError for what is none."""
     if value is None:
         return None
     found: pd.Timestamp | None = None

@@ -94,11 +94,7 @@ class Report:
 
 
 def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) -> Report:
-    """Read the dataset, and say what is wrong with it, and whether files changed meanwhile.
-
-    Raises:
-        DestinationError: there is no dataset, or its folders cannot be read.
-    """
+    """Read the dataset, and say what is wrong with it, and whether files changed meanwhile."""
     files = open_dataset(settings.destination.path, settings.destination.options)
     at_work = files.lock_holder()
     index = index_if_readable(files, [])  # before the files: a run may replace it meanwhile
@@ -119,12 +115,7 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
 
 
 def stored_scope(settings: Settings, run_tests: Collection[str], since: date | None) -> Scope:
-    """Where rows of these run tests lie, each given by its name or key (none: of all), from the day on.
-
-    Raises:
-        ConfigurationError: there are no rows of one.
-        DestinationError: there is no dataset, or a file of it cannot be read.
-    """
+    """Where rows of these run tests lie, each given by its name or key (none: of all), from the day on."""
     files = open_dataset(settings.destination.path, settings.destination.options)
     names = [each.name for each in settings.only(run_tests).run_tests] if run_tests else None
     return replace(find_scope(files, schema.EXECUTIONS, names, since, None), names={})

@@ -68,12 +68,9 @@ def commit(
 ) -> dict[str, Arrived]:
     """Write the bundles into their parts, durably; returns what arrived by the run test's name.
 
-    Empties the bundles of their rows: each can be committed once only.
-
-    ``stored`` is what the dataset held when the executions were planned; ``parts_of`` tells the part of a bundle, see ``Places``.
-
-    Raises:
-        DestinationError: a part could not be written; its execution rows, and the parts after it, are unchanged.
+    Empties the bundles of their rows: each can be committed once only. ``stored`` is what the dataset held when the executions
+    were planned; ``parts_of`` tells the part of a bundle, see ``Places``. When a part cannot be written, its execution rows, and
+    the parts after it, are unchanged.
     """
     arrived: dict[str, Arrived] = {}
     # Executions that began together come to lie together.
@@ -123,9 +120,6 @@ def mark_deleted(dataset: Dataset, parts: Mapping[str, Part], stamp: ExportStamp
 
     Their dead letters go, which no run can resolve. Execution rows are written last. A run that is killed between is completed by
     the next.
-
-    Raises:
-        DestinationError: something could not be written.
     """
     in_order = sorted(parts, key=parts.__getitem__)
     return sum(_mark_in(dataset, part, {*ids}, stamp) for part, ids in groupby(in_order, key=parts.__getitem__))

@@ -96,10 +96,7 @@ class Dataset:
     def read(self, table: schema.Table, path: str, names: Sequence[str]) -> pa.Table:
         """Columns of one file, null where an older version of the exporter did not have one yet; ``complete`` then adds them.
 
-        Raises:
-            FileMissingError: there is no such file.
-            UnreadableError: it is damaged, as far as these columns tell.
-            DestinationError: it may not be read, or was written by a newer version.
+        UnreadableError when it is damaged, as far as these columns tell; another DestinationError when a newer version wrote it.
         """
         part = open_part(self.files, table, path)
         rows = part.read(names)
@@ -135,11 +132,8 @@ class Dataset:
     def complete(self) -> int:
         """Rewrite the files that an older version wrote, and that were read since, with this version's columns; returns how many.
 
-        Columns that the older version did not export are null until their executions are fetched again. A damaged file stays
-        where it is, until its rows are needed.
-
-        Raises:
-            DestinationError: one could not be written; the next run completes it.
+        Columns that the older version did not export are null until their executions are fetched again. A damaged file stays where
+        it is, until its rows are needed, and the next run completes one that could not be written.
         """
         completed = 0
         for path in sorted(self._outdated):
@@ -177,9 +171,6 @@ def read_document(
     """The document; None when there is none, or something else, of which ``note`` is told in one line.
 
     With ``set_aside`` that is moved to the quarantine, otherwise ignored.
-
-    Raises:
-        DestinationError: it cannot be opened, or not be moved.
     """
     try:
         return msgspec.json.decode(files.read(path, most_bytes=most_bytes), type=kind)
@@ -198,8 +189,7 @@ def read_identity(
 ) -> Identity | None:
     """The document; None when there is none, or it cannot be read: see ``read_document``.
 
-    Raises:
-        DestinationError: it cannot be opened, or tells of a layout that this version does not know.
+    A layout that this version does not know is a DestinationError.
     """
     identity = read_document(files, IDENTITY, Identity, most_bytes=_MOST_BYTES, note=note, set_aside=set_aside)
     if identity and identity.layout != _LAYOUT:

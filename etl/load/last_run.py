@@ -156,10 +156,7 @@ def last_load_into(files: Files, place: str, now: datetime) -> LastLoad:
 
 
 def lacks_of_warehouse(load: LastLoad | None, *export_runs: Collection[str]) -> str | None:
-    """What is missing from the warehouse after this load, in words.
-
-    ``export_runs`` are the ids of those that it should have: of all, or of all but one that is loading.
-    """
+    """What is missing from the warehouse after this load, in words; it should have the runs of one of these ``export_runs``."""
     if load is None:
         return "the warehouse was never loaded"
     if load.problem:

@@ -44,11 +44,7 @@ class Footer:
 
 
 class OpenPart:
-    """One file of a table, in memory; its columns are decoded when they are read.
-
-    Raises:
-        UnreadableError: it is not a Parquet file.
-    """
+    """One file of a table, in memory; its columns are decoded when they are read."""
 
     def __init__(self, table: schema.Table, where: str, data: bytes) -> None:
         self._table = table
@@ -67,11 +63,8 @@ class OpenPart:
     def read(self, names: Sequence[str], *, may_be_newer: bool = False) -> pa.Table:
         """These columns with their declared types; null where an older version of the exporter did not have one yet.
 
-        A file of a newer version is refused, since its values may mean something else, unless it ``may_be_newer``.
-
-        Raises:
-            UnreadableError: the file is damaged, as far as these columns tell.
-            DestinationError: it was written by a newer version, or has other types than this one's.
+        A file of a newer version is refused, since its values may mean something else, unless it ``may_be_newer``. What these
+        columns tell of damage is an UnreadableError.
         """
         if self.unknown and not may_be_newer:
             raise DestinationError(
@@ -102,13 +95,7 @@ class OpenPart:
 
 
 def open_part(files: Files, table: schema.Table, path: str) -> OpenPart:
-    """One file of the table, read whole.
-
-    Raises:
-        FileMissingError: there is no such file.
-        UnreadableError: it is damaged.
-        DestinationError: it cannot be read.
-    """
+    """One file of the table, read whole; UnreadableError when it is damaged."""
     where = files.where(path)
     try:
         return OpenPart(table, where, files.read(path))
@@ -163,11 +150,7 @@ def pack(rows: pa.Table, compression: str) -> memoryview:
 
 
 def unpack(where: str, data: bytes) -> pa.Table:
-    """All rows of a file that ``pack`` made.
-
-    Raises:
-        UnreadableError: it is damaged, or takes more memory than a file may.
-    """
+    """All rows of a file that ``pack`` made; UnreadableError when it is damaged, or takes more memory than a file may."""
     with _readable(where):
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         _footer(file, where, len(data), MOST_BYTES)

@@ -42,11 +42,7 @@ class Places:
         self._given: dict[str, Part] = {}
 
     def parts_of(self, bundles: Sequence[FlatBundle]) -> list[Part]:
-        """The part of each bundle; those that are new fill the last parts in the order of the bundles.
-
-        Raises:
-            DestinationError: the last part of a folder cannot be read.
-        """
+        """The part of each bundle; those that are new fill the last parts in the order of the bundles."""
         last: dict[tuple[str, str], _LastPart] = {}
         return [self.part_of(each.execution.execution_id) or self._give(each, last) for each in bundles]
 

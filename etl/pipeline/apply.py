@@ -37,12 +37,7 @@ from etl.transform.flatten import FlatBundle, flatten
 async def bring_up_to_date(
     run: Run, record: Record, state: StoredState, run_tests: Collection[RunTest], *, is_last: bool
 ) -> None:
-    """Let the dataset say what the lists of these run tests say, which were just read.
-
-    Raises:
-        DestinationError: something could not be written.
-        KeyRefusedError, SourceUnavailableError: the run cannot go on.
-    """
+    """Let the dataset say what the lists of these run tests say, which were just read."""
     await _rename(run, record, state, run_tests)
     if is_last:
         for name, absent in absent_executions(

@@ -25,13 +25,9 @@ _SAMPLE = 20
 
 
 async def discover_all(run: Run, record: Record, state: StoredState) -> None:
-    """Let the run be about all run tests that the key sees.
+    """Let the run be about all run tests that the key sees; errors as for ``discover``.
 
     One that the last run exported and that the list does not have is requested by its name: if it exists, it is exported as ever.
-
-    Raises:
-        ConfigurationError: the key sees none.
-        KeyRefusedError, SourceUnavailableError: the run cannot go on.
     """
     found = await discover(run.client, page_limit=run.settings.api.page_limit, now=run.clock())
     record.necessary_requests += found.necessary_requests
@@ -55,11 +51,7 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
 
 
 async def is_run_test(client: Client, name: str) -> bool:
-    """Whether the API knows a run test of this name.
-
-    Raises:
-        SourceError: it did not say.
-    """
+    """Whether the API knows a run test of this name; SourceError when it did not say."""
     try:
         await client.get(list_executions(name, Slice(1, 1)))
     except NotFoundError:
@@ -86,12 +78,7 @@ async def read_lists(
     """Read the list of each run test; gives those that were read since, and whether they are the last.
 
     Usually that is all of them at once. Where lists are slow, the others come first. None comes before the key is known to be of
-    the right workspace. A list that cannot be read is a finding.
-
-    Raises:
-        ConfigurationError: the key is of another workspace.
-        SourceUnavailableError: no list could be read.
-        KeyRefusedError: the run cannot go on.
+    the right workspace. A list that cannot be read is a finding; that none can is an error.
     """
     pending = {group.create_task(_read_list(run, record, state, each)): each for each in record.run_tests}
     read: list[RunTest] = []
@@ -161,9 +148,6 @@ async def _refuse_another_workspace(run: Run, record: Record, state: StoredState
 
     That is so where all of them were read and have others in their place, or where none of the stored ones exists by its id. Where
     the API does not say, the run goes on: nothing is marked that it does not confirm.
-
-    Raises:
-        ConfigurationError: nothing was written, and nothing is.
     """
     names = {each.name for each in (*record.run_tests, *run.settings.configured)}
     if not run.settings.run_tests:  # those that the last run exported: a key of another workspace sees none of them

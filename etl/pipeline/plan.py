@@ -24,11 +24,7 @@ PATIENCE_SECONDS = 5 * 60.0
 
 
 def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
-    """What the dataset holds; files that cannot be read are findings.
-
-    Raises:
-        DestinationError: a file is not one of this dataset, or was written by a newer version.
-    """
+    """What the dataset holds; files that cannot be read are findings. Errors as for ``load_state``."""
     state = load_state(run.dataset, set_aside=set_aside)
     for path in state.unreadable:
         if parse_run_path(path):
@@ -92,10 +88,7 @@ def choose_previews(run: Run, planned: Iterable[Planned]) -> list[Planned]:
 
 
 async def without_details(run: Run, planned: Sequence[Planned]) -> list[Planned] | None:
-    """What is planned, as it is fetched where the API has no details of executions; None where it has.
-
-    To find out, the first one that a run would read is requested.
-    """
+    """The plan as it is fetched where the API has no details of executions, which one request finds out; None where it has."""
     first = next((item for item in planned if item.is_fetched and item.reads_detail), None)
     if first:
         with suppress(SourceError):

@@ -126,11 +126,7 @@ async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -
 
 
 async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
-    """One request, and one more for each run test that is not on the first page of the list.
-
-    Raises:
-        KeyRefusedError, SourceError, SourceUnavailableError: the list cannot be read, and is needed, or nothing can.
-    """
+    """One request, and one more for each run test that is not on the first page of the list."""
     wanted = [run_test.name for run_test in settings.run_tests]
     listed, count = set[str](), 0
     try:

@@ -155,11 +155,7 @@ def begin(
 
 
 def dask_module() -> Any:
-    """The module of the engine on Dask, its package imported.
-
-    Raises:
-        ConfigurationError: the package is not installed.
-    """
+    """The module of the engine on Dask, its package imported; ConfigurationError when that is not installed."""
     try:
         import etl.pipeline.engine.dask as module  # noqa: PLC0415 imported on use, where its package is installed
     except ModuleNotFoundError as error:

@@ -73,18 +73,11 @@ def make_world(  # noqa: PLR0913 all but rng and end have defaults, and a user s
     names: Sequence[str] | None = None,
     include_unfinished: bool = True,
 ) -> World:
-    """A world of the ``days`` days before ``end``.
+    """A world of the ``days`` days before ``end``, with randomness from ``rng`` alone.
 
-    Args:
-        rng: The only source of randomness.
-        end: Nothing in the world is later.
-        run_tests: How many run tests; ``names`` overrides it.
-        executions: How many executions each run test has.
-        calls: How many calls each execution has, plus or minus ``calls_spread``.
-        calls_spread: The largest difference from ``calls``.
-        days: In how many days before ``end`` the executions started.
-        names: The names of the run tests, in place of invented ones; a name may occur twice.
-        include_unfinished: The two newest executions of each run test have not finished.
+    Each execution has ``calls`` calls, plus or minus ``calls_spread``. ``names`` are those of the run tests, in place of invented
+    ones for so many ``run_tests``; a name may occur twice. With ``include_unfinished`` the two newest executions of each have not
+    finished.
     """
     if names is None:
         names = [_agent_name(number) for number in range(run_tests)]

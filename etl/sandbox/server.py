@@ -108,22 +108,14 @@ class FixedWindow:
 
 
 class Sandbox:
-    """A server for one world.
+    """A server for one world, which is read anew for each request. ``requests`` holds all requests in order of arrival.
 
-    ``world``, ``fault`` and ``on_request`` may be changed while it runs. ``requests`` holds all requests in order of
-    arrival.
+    ``world``, ``fault`` and ``on_request`` may be changed while it runs.
 
     Args:
-        world: The data, read anew for each request.
-        api_key: The only X-Api-Key that is accepted.
-        secret_key: The only X-Secret-Key that is accepted.
-        port: The port to listen on at 127.0.0.1; 0 takes a free one.
-        max_limit: The largest number of rows on a page; None for no limit, as on the real server.
-        rate_limit: Requests per window, told in X-RateLimit headers; None for no limit.
-        rate_window_seconds: Length of the window, which is aligned to the epoch.
-        latency_seconds: Delay of each answer.
-        clock: Gives Unix seconds, for the rate limit.
-        tls: The certificate, to serve https.
+        port: At 127.0.0.1; 0 takes a free one.
+        max_limit: The largest page; None for no limit, as on the real server.
+        rate_limit: Requests per window, which is aligned to the epoch of ``clock`` (Unix seconds); None for no limit.
         fault: Called before each answer with the request and how many times its target was requested so far (from 1).
         on_request: Called before each answer is computed; it may change the world.
     """

@@ -91,11 +91,7 @@ def _value(output: Mapping[str, Any]) -> Any:
 
 
 def run_tests_page(world: World, url: str, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
-    """Run tests whose name contains ``search``, newest first, with links made from ``url``.
-
-    Raises:
-        AnswerError: there is no such page.
-    """
+    """Run tests whose name contains ``search``, newest first, with links made from ``url``; errors as for ``page_of``."""
     search = query.get("search", "").strip().lower()
     rows = [each for each in world.run_tests if search in each.name.lower()]
     found = page_of(sorted(rows, key=lambda each: each.created_at, reverse=True), query, max_limit)

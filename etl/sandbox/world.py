@@ -127,8 +127,8 @@ class World:
     """Everything that an organization has, indexed by id.
 
     Add run tests with ``add_run_test``, and index each execution that is added to one of them. Other changes are made to the
-    records directly: a new name, ``is_deleted``. What is deleted answers 404, but the calls of a deleted execution still answer, and the
-    aggregates of an execution still count its deleted calls, as on the real server.
+    records directly: a new name, ``is_deleted``. What is deleted answers 404, but the calls of a deleted execution still
+    answer, and the aggregates of an execution still count its deleted calls, as on the real server.
     """
 
     organization_id: str

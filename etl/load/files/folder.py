@@ -27,11 +27,9 @@ class NotRegularError(OSError):
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of the file, which a program that this one starts does not inherit. A pipe or device makes nobody wait.
+    """A descriptor of the file, which a program that this one starts does not inherit; NotRegularError when it is none.
 
-    Raises:
-        NotRegularError: it is no file.
-        OSError: it cannot be opened, or is a link or a folder.
+    A pipe or device makes nobody wait, and a link or a folder cannot be opened.
     """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
@@ -82,11 +80,7 @@ def require_space(folder: Path) -> int | None:
 
 
 def nearest(path: Path) -> Path:
-    """The folder, or the nearest one above it that exists.
-
-    Raises:
-        NotADirectoryError: that is none.
-    """
+    """The folder, or the nearest one above it that exists; NotADirectoryError when that is none."""
     while not os.path.lexists(path):
         path = path.parent
     if not path.is_dir():
@@ -95,11 +89,7 @@ def nearest(path: Path) -> Path:
 
 
 def check_access(root: Path) -> None:
-    """Check that this user may use what each run opens, and that folders are folders: somebody else may have made them.
-
-    Raises:
-        DestinationError: one of them is something else, or may not be used.
-    """
+    """Refuse what this user may not use of that which each run opens, and what is no folder: somebody else may have made them."""
     tables = [root / name for name in schema.TABLES]
     patterns = ("run_test=*", "run_test=*/month=*", "month=*")
     partitions = (each for table in tables for pattern in patterns for each in table.glob(pattern))

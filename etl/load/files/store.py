@@ -55,7 +55,7 @@ def open_store(url: str, options: Options, *, is_hasty: bool = False) -> "Object
     """The store of the URL; asks nothing of it yet. A hasty one gives a request up after some seconds, not minutes.
 
     Raises:
-        ConfigurationError: obstore is not installed, or the options, the profile or the endpoint are no good.
+        ConfigurationError: obstore is not installed, or the URL, the options, the profile or the endpoint are no good.
     """
     parts, settings, common = _arguments(url, options, _HASTY if is_hasty else _PATIENT)
     from obstore import store  # noqa: PLC0415
@@ -79,10 +79,7 @@ def open_store(url: str, options: Options, *, is_hasty: bool = False) -> "Object
 def open_filesystem(url: str, options: Options) -> tuple["FileSystem", str]:
     """The file system of the URL's store for fsspec, and the folder of the URL in it; for engines that read by themselves.
 
-    It can be pickled, with the options, and the keys of an AWS profile if they come from one.
-
-    Raises:
-        ConfigurationError: as ``open_store``.
+    It can be pickled, with the options, and the keys of an AWS profile if they come from one. Errors as for ``open_store``.
     """
     parts, settings, common = _arguments(url, options, _PATIENT)
     from obstore.fsspec import FsspecStore  # noqa: PLC0415
@@ -92,11 +89,7 @@ def open_filesystem(url: str, options: Options) -> tuple["FileSystem", str]:
 
 
 def _arguments(url: str, options: Options, patience: Mapping[str, Any]) -> tuple[SplitResult, Any, dict[str, Any]]:
-    """The parts of the URL, and of obstore's arguments the settings and the others.
-
-    Raises:
-        ConfigurationError: obstore is not installed, or the URL, the options, the profile or the endpoint are no good.
-    """
+    """The parts of the URL, and of obstore's arguments the settings and the others; errors as for ``open_store``."""
     if find_spec("obstore") is None:
         raise ConfigurationError(f"{url} needs obstore: pip install 'simulation-metrics-etl[bucket]'")
     config = dict[str, Any](options)
@@ -120,11 +113,7 @@ def _arguments(url: str, options: Options, patience: Mapping[str, Any]) -> tuple
 
 
 def _shared_profile() -> dict[str, str]:
-    """The keys of a shared profile, where the environment gives none; obstore itself knows all other places.
-
-    Raises:
-        ConfigurationError: the profile that AWS_PROFILE names has no keys: they may come from a login or another program.
-    """
+    """The keys of a shared profile, where the environment gives none; obstore itself knows all other places."""
     if "AWS_ACCESS_KEY_ID" in os.environ:
         return {}
     # Nobody's home, and a file that is missing, are no mistakes.

@@ -60,11 +60,7 @@ class Contents:
         return len(self._wanted(table, items))
 
     def rows(self, table: schema.Table, items: Collection[str]) -> Iterator[pa.Table]:
-        """The rows of these items of the table's group, with the columns of the warehouse, a file at a time.
-
-        Raises:
-            DestinationError: a file cannot be read.
-        """
+        """The rows of these items of the table's group, with the columns of the warehouse, a file at a time."""
         return read_each(self.dataset.files, partial(self._read, table), self._wanted(table, items))
 
     def _wanted(self, table: schema.Table, items: Collection[str]) -> list[tuple[str, set[str] | None]]:

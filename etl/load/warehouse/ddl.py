@@ -36,12 +36,9 @@ class QueryEngine:
 
 
 def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) -> str:
-    """The statements that open the tables in one of ``QUERY_ENGINES``; ``location`` is the path or URL of the dataset.
+    """The statements that open the tables in one of ``QUERY_ENGINES``; ``location`` is the path or URL, see ``dataset_root``.
 
     For PostgreSQL, those that make the tables that a load fills.
-
-    Raises:
-        ConfigurationError: the engine cannot read the location, or would misread it.
     """
     if engine_name == QueryEngineName.POSTGRESQL:
         if location is not None:

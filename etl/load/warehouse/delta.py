@@ -193,11 +193,7 @@ class DeltaWarehouse:
 
 
 class _Table:
-    """A table as it was when it was opened.
-
-    Raises:
-        DestinationError: a column has another type.
-    """
+    """A table as it was when it was opened; DestinationError when a column has another type."""
 
     def __init__(self, url: str, table: Table, options: dict[str, str]) -> None:
         self.name = table.name

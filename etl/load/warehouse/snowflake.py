@@ -112,8 +112,5 @@ class _Session:
 
 
 def connect(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
-    """The database of ``snowflake://account/database``.
-
-    User and key are those of the connection ``default`` in connections.toml, or of ``?connection=NAME``.
-    """
+    """The database of ``snowflake://account/database``; user and key by the connection ``default``, or ``?connection=NAME``."""
     return SqlWarehouse(_Session(url), _DIALECT, namespace)

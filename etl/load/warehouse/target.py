@@ -117,14 +117,10 @@ def do_nothing(*_: int) -> None:
 def open_warehouse(
     url: str, namespace: str, *, is_read_only: bool = False, on_wait: Callable[[], None] = do_nothing
 ) -> Warehouse:
-    """The warehouse that the URL means, connected; its tables lie in the schema ``namespace``.
+    """The warehouse that the URL means, connected; its tables lie in the schema ``namespace``. Errors as for ``module_for``.
 
     ``is_read_only``: nothing is made by that, not even an empty database. ``on_wait`` is called several times a second while
     a server is waited for, if its driver allows that; what it raises ends the wait, and the statement.
-
-    Raises:
-        ConfigurationError: it needs a package that is not installed.
-        DestinationError: it cannot be reached.
     """
     module = module_for(url)
     connect = getattr(module, "connect_to_read", module.connect) if is_read_only else module.connect
@@ -132,11 +128,7 @@ def open_warehouse(
 
 
 def module_for(url: str) -> ModuleType:
-    """The module for the URL's kind of warehouse, its driver imported.
-
-    Raises:
-        ConfigurationError: it needs a package that is not installed.
-    """
+    """The module for the URL's kind of warehouse, its driver imported; ConfigurationError when that is not installed."""
     scheme = scheme_of(url) or ""
     kind = WAREHOUSES[scheme]
     try:

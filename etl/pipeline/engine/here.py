@@ -32,10 +32,7 @@ class Engine(AbstractAsyncContextManager["Engine"], Protocol):
     """Open while a run lasts."""
 
     def crawl(self, plan: Iterable[Planned], take: Take, stored: Stored) -> Fetching:
-        """A crawl over the plan that hands each bundle over to ``take``.
-
-        What the dataset holds of the executions is ``stored``.
-        """
+        """A crawl over the plan that hands each bundle over to ``take``; ``stored`` tells what the dataset holds."""
 
 
 class Here:

@@ -39,10 +39,7 @@ class StoredExecution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Executions for one worker. ``stored`` is by execution_id.
-
-    ``requests_per_minute`` is the worker's share of the rate limit, None while no limit is known.
-    """
+    """Executions for one worker; ``requests_per_minute`` is its share of the rate limit, None while no limit is known."""
 
     run_id: str
     items: tuple[Planned, ...]
@@ -101,11 +98,7 @@ def reader_of(stored: Mapping[str, StoredExecution]) -> Stored:
 
 
 def fetch_batch(version: str, packed: bytes) -> bytes:
-    """Fetch a pickled ``Batch`` and return its pickled ``Answer``; a ``version`` other than this one cannot be understood.
-
-    Raises:
-        ConfigurationError: this worker has another version of the exporter, or no keys.
-    """
+    """Fetch a pickled ``Batch`` and return its pickled ``Answer``; errors as for ``require_fit``."""
     _refuse_another(version)
     return pickle.dumps(_session().fetch(pickle.loads(packed)))  # noqa: S301 Dask's own messages are pickles
 
@@ -116,11 +109,7 @@ def stop(run_id: str) -> None:
 
 
 def require_fit(version: str) -> None:
-    """Whether this worker could fetch a batch.
-
-    Raises:
-        ConfigurationError: it has another version of the exporter, or no keys.
-    """
+    """Refuse to fetch if this worker has another version of the exporter, which no batch could be read by, or no keys."""
     _refuse_another(version)
     _keys()
 

@@ -42,12 +42,7 @@ class CallList:
 
 
 async def read_call_list(client: Client, item: Planned, *, page_limit: int, found: CallList | None = None) -> CallList:
-    """Read the list once; ``found`` is one that was made of details.
-
-    Raises:
-        NotFoundError: there is no such execution.
-        SourceError: nothing of it could be read.
-    """
+    """Read the list once; ``found`` is one that was made of details. NotFoundError when there is no such execution."""
     try:
         latest = await _read(client, item, page_limit)
         return replace(latest, details=found.details) if found else latest

@@ -72,11 +72,7 @@ class Crawl:
         self._has_more_work = asyncio.Event()
 
     async def run(self) -> None:
-        """Fetch everything and emit each bundle as soon as it is whole.
-
-        Raises:
-            KeyRefusedError, SourceUnavailableError: the crawl cannot go on; what was emitted stands.
-        """
+        """Fetch everything, and emit each bundle as soon as it is whole; what was emitted stands where the crawl cannot go on."""
         async with asyncio.TaskGroup() as group:
             for _ in range(self._workers):
                 group.create_task(self._work())

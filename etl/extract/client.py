@@ -63,9 +63,6 @@ class Client:
     At most ``concurrency`` requests are under way; one that waits for a retry does not count. ``on_hold`` is told for how many
     seconds nothing will be sent, when that is long and something waits to be sent. A ``quota`` that was used before goes on, in
     place of one by the settings. Belongs to the event loop in which it is made.
-
-    Raises:
-        ConfigurationError: the settings were loaded without the keys.
     """
 
     def __init__(

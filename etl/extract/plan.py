@@ -200,19 +200,13 @@ def plan_run_test(
 
 
 def order_by_worth(plan: Iterable[Planned]) -> list[Planned]:
-    """New and changed executions first, newest first, then those that failed before, then those that settle.
-
-    What an interrupted night should have comes first. What failed before may well fail again.
-    """
+    """New and changed executions first, newest first, then those that failed before, and may again, then those that settle."""
     newest_first = sorted(plan, key=lambda planned: planned.started_at or LONG_AGO, reverse=True)
     return sorted(newest_first, key=lambda planned: _ORDER.get(planned.reason, 0))
 
 
 def scrub(plan: Iterable[Planned], *, requests: int, page_limit: int) -> list[Planned]:
-    """The plan, with final executions added to what is fetched, longest unverified first, as long as ``requests`` suffice.
-
-    One that takes more than what is left is skipped.
-    """
+    """The plan, with those final executions fetched, longest unverified first, for which what is left of ``requests`` suffices."""
     result = list(plan)
     final = [index for index, item in enumerate(result) if item.reason is Reason.FINAL]
     for index in sorted(final, key=lambda index: (_verified_at(result[index].stored), index)):

@@ -31,12 +31,7 @@ class Discovered:
 
 
 async def discover(client: Client, *, page_limit: int, now: datetime | None = None) -> Discovered:
-    """List all run tests of the key's workspace. If the list was not proved to be complete, ``problems`` says so.
-
-    Raises:
-        ConfigurationError: there is none.
-        SourceUnavailableError: none could be listed.
-    """
+    """List all run tests of the key's workspace; ConfigurationError when it has none, SourceUnavailableError when it shows none."""
 
     async def read(part: Slice) -> Page[RunTest]:
         return await client.get(list_run_tests(part))

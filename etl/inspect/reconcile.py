@@ -88,8 +88,7 @@ async def reconcile(
 ) -> Reconciliation:
     """Compare the ``exported`` executions (by execution_id) with the run tests' lists, but none of ``unsound`` parts.
 
-    Executions that were created before the day that the settings name for their run test are left out. Where no run test can be
-    listed at all, that is an error.
+    Executions that were created before the day that the settings name for their run test are left out.
     """
     result = Reconciliation()
     async with Client(settings, on_hold=on_hold) as client:

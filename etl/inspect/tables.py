@@ -137,11 +137,7 @@ def find_scope(
     since: str | date | None,
     until: str | date | None,
 ) -> Scope:
-    """What to read of the table, by the months in which executions were first stored.
-
-    Raises:
-        ConfigurationError: a run test has no rows, or a day is not one.
-    """
+    """What to read of the table, by the months in which executions were first stored; ConfigurationError where there is nothing."""
     first, last = _day("since", since) or date.min, _day("until", until) or date.max
     if first > last:
         raise ConfigurationError(f"since {first} is later than until {last}")

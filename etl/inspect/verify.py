@@ -43,10 +43,7 @@ class Figures:
 
 @dataclass(slots=True)
 class Report:
-    """What was read and what was found; ``export_at_work`` names the export that was running meanwhile.
-
-    ``executions`` are those of the dataset by id, with the aggregates of their calls if these were wanted.
-    """
+    """What was read and found, and which export ran meanwhile; ``executions`` have the aggregates of their calls if wanted."""
 
     dataset: str
     tables: dict[str, Figures] = field(default_factory=lambda: {name: Figures() for name in schema.TABLES})

@@ -145,10 +145,7 @@ def _mark_in(dataset: Dataset, part: Part, execution_ids: Collection[str], stamp
 
 
 def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[str, pa.Table], Arrived]:
-    """The rows of calls, evals and errors by table, and what arrived but the executions' own misfits.
-
-    Of all parts at once: a frame costs milliseconds, however few its rows.
-    """
+    """The rows of all parts at once by table, since a frame has its price; and what arrived but the executions' own misfits."""
     calls, evals, errors = calls_frame(bundles, stamp), evals_frame(bundles, stamp), errors_frame(bundles, stamp)
     arrived = Arrived(
         rows=Counter(

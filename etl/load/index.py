@@ -35,10 +35,7 @@ _MEANING = meaning_of(schema.OF_EXECUTIONS)
 
 @dataclass(slots=True)
 class Index:
-    """The parts, in order, and the tables that have a file; ``is_saved``: the saved index says the same.
-
-    ``runs``: the versions, by path, of the files of export runs that were found whole.
-    """
+    """The parts, in order, the tables that have files, and the versions of whole ``runs`` by path; ``is_saved``: all as saved."""
 
     parts: dict[Part, PartIndex] = field(default_factory=dict)
     tables: set[str] = field(default_factory=set)

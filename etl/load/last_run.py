@@ -27,10 +27,7 @@ RUN_TESTS = "all"
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that has begun, and has an ``export_run_id``, or one that could not, and has an ``exit_code`` and a ``message``.
-
-    One that has begun and of which neither the record nor a row of ``runs`` tells was killed.
-    """
+    """A run that has begun, and has an ``export_run_id``, or one that could not, and has an ``exit_code`` and a ``message``."""
 
     started_at: _Moment
     export_run_id: str | None = None
@@ -142,10 +139,7 @@ def note_failure(files: Files, error: ExporterError, started_at: datetime, scope
 
 
 def last_load_into(files: Files, place: str, now: datetime) -> LastLoad:
-    """The last load into the warehouse at ``place``; one that tells of nothing where there is none, or it cannot be read.
-
-    Nor does a ``loaded_at`` count that has not come yet: a clock was wrong.
-    """
+    """The last load into the warehouse at ``place``, empty where none can be read; a ``loaded_at`` in the future does not count."""
     no_load = LastLoad(warehouse=place, tried_at=now)
     try:
         load = read_last_run(files, note=lambda _: None).loads.get(place, no_load)

@@ -63,8 +63,7 @@ class OpenPart:
     def read(self, names: Sequence[str], *, may_be_newer: bool = False) -> pa.Table:
         """These columns with their declared types; null where an older version of the exporter did not have one yet.
 
-        A file of a newer version is refused, since its values may mean something else, unless it ``may_be_newer``. What these
-        columns tell of damage is an UnreadableError.
+        A file of a newer version is refused, since its values may mean something else, unless it ``may_be_newer``.
         """
         if self.unknown and not may_be_newer:
             raise DestinationError(
@@ -117,11 +116,7 @@ def read_columns(files: Files, table: schema.Table, path: str, names: Sequence[s
 
 
 def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
-    """The rows as one Parquet file, opened again to check that it has as many rows and exactly the declared schema.
-
-    Raises:
-        SchemaError: it does not, or a key is null.
-    """
+    """The rows as one Parquet file, opened again to check that it has as many rows and exactly the declared schema."""
     try:
         data = pack(rows, compression)
     except pa.ArrowInvalid as exc:

@@ -43,11 +43,7 @@ class CommitBuffer:
         self._committed_at = asyncio.get_running_loop().time()
 
     async def add(self, bundle: FlatBundle) -> None:
-        """Take a bundle, and commit when it is time.
-
-        Raises:
-            DestinationError: the commit failed; its bundles are not in the dataset.
-        """
+        """Take a bundle, and commit when it is time; a commit that fails leaves its bundles out of the dataset."""
         execution_id = bundle.execution.execution_id
         while execution_id in self._bundles:  # a part of it, on which this one builds
             await self._flush(-math.inf)
@@ -58,14 +54,14 @@ class CommitBuffer:
             await self._flush(self._committed_at)
 
     async def commit_on_time(self) -> None:
-        """Commit what has arrived whenever the interval is over, until cancelled; errors as for ``add``."""
+        """Commit what has arrived whenever the interval is over, until cancelled."""
         while True:
             await asyncio.sleep(max(self._seconds_until_due(), _LEAST_SECONDS))
             if self._seconds_until_due() <= 0:
                 await self._flush(self._committed_at)
 
     async def flush(self) -> None:
-        """Commit everything that has arrived, of executions that are not whole too; errors as for ``add``."""
+        """Commit everything that has arrived, of executions that are not whole too."""
         await self._flush(math.inf)
 
     async def _flush(self, listed_before: float) -> None:

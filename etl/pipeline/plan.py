@@ -37,10 +37,7 @@ def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
 
 
 def absent_executions(record: Record, state: StoredState) -> dict[str, set[str]]:
-    """The stored executions that should be in the list of their run test, by its name, and that no list has.
-
-    Only a proved list says that something is absent.
-    """
+    """By run test, the stored executions that its list should have and no list has; only a proved list says that."""
     proved = {name for name, found in record.lists.items() if found.is_complete}
     absent: dict[str, set[str]] = {each.name: set() for each in record.run_tests if each.name in proved}
     listed = record.listed_ids()

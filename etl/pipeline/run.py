@@ -117,11 +117,7 @@ def begin(
     notify: Notify | None = None,
     clock: Callable[[], datetime] | None = None,
 ) -> Run:
-    """A run that begins now. Asks nothing and writes nothing yet.
-
-    Raises:
-        ConfigurationError: the settings hold no keys, or the package for the engine is not installed.
-    """
+    """A run that begins now. Asks nothing and writes nothing yet."""
     progress, notify, clock = progress or Progress(), notify or _say_nothing, clock or (lambda: datetime.now(UTC))
     started_at = clock()
     client = Client(settings, on_hold=lambda seconds: notify("held", seconds=round(seconds, 1)))

@@ -34,11 +34,7 @@ HTML_404 = b"<!doctype html><html lang=en><head><title>Not Found</title></head><
 
 @dataclass(frozen=True, slots=True)
 class SandboxRequest:
-    """One request.
-
-    ``target`` is the path and query as sent, ``received_at`` a time in monotonic seconds. ``status`` is that of the answer, None
-    until then or if there was none.
-    """
+    """One request, its ``target`` as sent, at a monotonic time; ``status`` is that of the answer, None if there was none."""
 
     method: str
     path: str

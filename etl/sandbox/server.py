@@ -34,18 +34,11 @@ class Fault:
     """How one answer differs from the right one. By default nothing does.
 
     Attributes:
-        status: Sent in place of the right status.
-        body: Sent verbatim in place of the right body.
         edit: Applied to the body, the right one or ``body``, before it is sent.
-        headers: Added to the right headers, or replacing them.
-        delay_seconds: How long the server waits before it answers.
         drip_seconds: How long the server waits after each byte of the body.
         cut_after_bytes: How many bytes of the body are sent before the connection is reset, or closed in order if ``is_closed``;
             Content-Length is that of the whole body.
         raw: Makes of status and body the bytes of the whole answer, headers included; then the connection is closed in order.
-        is_reset: The connection is reset without an answer.
-        is_closed: The connection is closed in order without an answer.
-        is_hanging: No answer is sent, and the connection stays open.
     """
 
     status: int | None = None

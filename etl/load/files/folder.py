@@ -62,11 +62,7 @@ def why(error: OSError) -> str:
 
 
 def require_space(folder: Path) -> int | None:
-    """The free bytes there; None on file systems that do not tell their size, as some network file systems.
-
-    Raises:
-        DestinationError: an export needs more.
-    """
+    """The free bytes there, of which an export needs some; None on file systems that do not tell, as some network file systems."""
     found = os.statvfs(folder)
     free = found.f_bavail * found.f_frsize
     if not found.f_blocks:
@@ -89,7 +85,7 @@ def nearest(path: Path) -> Path:
 
 
 def check_access(root: Path) -> None:
-    """Refuse what this user may not use of that which each run opens, and what is no folder: somebody else may have made them."""
+    """Refuse a folder or file of each run that this user may not use, or that is none: somebody else may have made it."""
     tables = [root / name for name in schema.TABLES]
     patterns = ("run_test=*", "run_test=*/month=*", "month=*")
     partitions = (each for table in tables for pattern in patterns for each in table.glob(pattern))

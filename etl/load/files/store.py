@@ -54,8 +54,7 @@ _REFUSED = r"403 Forbidden|401 Unauthorized|AccessDenied"
 def open_store(url: str, options: Options, *, is_hasty: bool = False) -> "ObjectStore":
     """The store of the URL; asks nothing of it yet. A hasty one gives a request up after some seconds, not minutes.
 
-    Raises:
-        ConfigurationError: obstore is not installed, or the URL, the options, the profile or the endpoint are no good.
+    What is missing or no good in the URL, the options, the environment or the packages is a ConfigurationError.
     """
     parts, settings, common = _arguments(url, options, _HASTY if is_hasty else _PATIENT)
     from obstore import store  # noqa: PLC0415

@@ -244,10 +244,7 @@ class _Table:
     def replace(
         self, item: str, gone: Collection[str], places: Collection[Place], arriving: Iterable[pa.Table], load_id: str
     ) -> bool:
-        """Put the rows that arrive, in these places, where those of the items that are gone were; returns whether any did.
-
-        Places where rows come or go are written anew, as one file each.
-        """
+        """Put the rows that arrive where the items that are gone were, each place as one file; returns whether any did."""
         held = self._handle.to_pyarrow_dataset()  # not kept afterwards: it remembers the footer of each file
         values = pa.array(sorted(gone), pa.string())
         touched = {*places}

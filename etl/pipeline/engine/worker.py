@@ -109,7 +109,7 @@ def stop(run_id: str) -> None:
 
 
 def require_fit(version: str) -> None:
-    """Refuse to fetch if this worker has another version of the exporter, which no batch could be read by, or no keys."""
+    """Refuse to fetch where this worker has another version of the exporter, or no keys."""
     _refuse_another(version)
     _keys()
 

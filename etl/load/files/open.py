@@ -30,6 +30,9 @@ def open_files(location: str, options: Options | None = None) -> Files:
         raise ConfigurationError(
             f"{scheme}://… is not supported: use a folder, or a URL that starts with {', '.join(f'{each}://' for each in BUCKETS)}"
         )
-    from etl.load.files.bucket import BucketFiles  # noqa: PLC0415 as above
-
+    try:
+        from etl.load.files.bucket import BucketFiles  # noqa: PLC0415 as above
+    except ModuleNotFoundError:
+        url = location.rstrip("/")
+        raise ConfigurationError(f"{url} needs obstore: pip install 'simulation-metrics-etl[bucket]'") from None
     return BucketFiles(location, options or {})

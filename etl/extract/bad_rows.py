@@ -170,3 +170,7 @@ def power_of_two(number: int) -> int:
 def power_of_two_above(number: int) -> int:
     """The smallest one that is above the number: a page of that size holds a list of so many rows."""
     return 1 << number.bit_length()
+
+
+async def no_head(_position: int) -> None:
+    """A ``HeadReader`` where nothing else tells which row is at a position."""

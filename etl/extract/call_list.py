@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from etl.errors import ServerFaultError, SourceError
-from etl.extract.bad_rows import HeadReader, power_of_two_above
+from etl.extract.bad_rows import HeadReader, no_head, power_of_two_above
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_call_details, list_calls
 from etl.extract.listing import read_pass
@@ -74,13 +74,9 @@ async def _read_otherwise(client: Client, item: Planned, page_limit: int, failur
     with suppress(ServerFaultError):
         return await _read(client, item, page_limit, without_evals=True)
     try:
-        return await _read(client, item, page_limit, without_evals=True, head_at=_no_head)
+        return await _read(client, item, page_limit, without_evals=True, head_at=no_head)
     except ServerFaultError:
         raise failure from None
-
-
-async def _no_head(_position: int) -> None:
-    """Nothing else tells which call a row is."""
 
 
 async def _read(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from etl.errors import ConfigurationError, KeyRefusedError, SourceError, SourceUnavailableError, UnexpectedAnswerError
+from etl.extract.bad_rows import no_head
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_run_tests
 from etl.extract.listing import Listing, list_completely
@@ -43,15 +44,12 @@ async def discover(client: Client, *, page_limit: int, now: datetime | None = No
         created = {each.run_test_id: timestamp_or_none(each.payload.get("created_at")) for each in run_tests}
         return {run_test_id for run_test_id, created_at in created.items() if created_at and created_at >= since}
 
-    async def head_at(_position: int) -> RunTest | None:
-        return None
-
     try:
         listing = await list_completely(
             read,
             lambda each: each.run_test_id,
             limit=page_limit,
-            head_at=head_at,
+            head_at=no_head,
             largest=client.largest_page,
             newer_in=newer_in,
         )

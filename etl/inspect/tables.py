@@ -22,7 +22,7 @@ from etl.load.files.contract import Files, read_each
 from etl.load.files.open import open_files
 from etl.load.index import index_if_readable
 from etl.load.layout import STATE, Part, Scope, is_data, parse_part_path, parse_run_path, place_of
-from etl.load.parquet import read_columns
+from etl.load.parquet import open_part
 from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.locations import Options
@@ -174,7 +174,7 @@ def read_rows(
 
     def rows_of(found: tuple[str, Part]) -> pa.Table:
         path, part = found
-        rows = read_columns(files, table, path, stored)
+        rows = open_part(files, table, path).read(stored)
         rows = rows.append_column("run_test", pa.repeat(part.run_test_key, len(rows)))
         rows = rows.append_column(schema.DAY.name, rows[table.start].cast(schema.DATE))
         if is_of_days and scope.has_bounds:

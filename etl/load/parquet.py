@@ -110,11 +110,6 @@ def read_footer(files: Files, path: str) -> Footer:
         return _footer(pq.ParquetFile(file), where, size_bytes, MOST_BYTES)
 
 
-def read_columns(files: Files, table: schema.Table, path: str, names: Sequence[str]) -> pa.Table:
-    """Columns of one file; errors as for ``open_part`` and ``OpenPart.read``."""
-    return open_part(files, table, path).read(names)
-
-
 def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
     """The rows as one Parquet file, opened again to check that it has as many rows and exactly the declared schema."""
     try:

@@ -98,14 +98,18 @@ async def read_lists(
 
 async def _read_list(run: Run, record: Record, state: StoredState, run_test: RunTest) -> None:
     begun_at = run.clock()
-    page_limit = run.settings.api.page_limit
+    page_limit, is_scrubbed = run.settings.api.page_limit, run.settings.export.scrub_requests > 0
+
+    def gives_nothing_to_do(row: ListedExecution) -> bool:
+        return not is_scrubbed and says_nothing_new(row, state.executions.get(row.execution_id), run.policy)
+
     try:
         found = await list_executions_completely(
             run.client,
             run_test.name,
             page_limit=page_limit,
             begun_at=lambda: run.by_source(begun_at) - CLOCKS_DIFFER,
-            says_nothing_new=lambda row: _gives_nothing_to_do(run, row, state),
+            says_nothing_new=gives_nothing_to_do,
         )
     except NotFoundError:
         record.not_found.add(run_test.name)
@@ -131,12 +135,6 @@ def _fail(run: Run, record: Record, run_test: RunTest, kind: Kind, text: str) ->
     record.find(kind, run_test.name, text)
     record.failures[run_test.name] = text
     run.notify("run_test_failed", run_test=run_test.name, error=text)
-
-
-def _gives_nothing_to_do(run: Run, row: ListedExecution, state: StoredState) -> bool:
-    """Whether the execution needs neither a request nor a row."""
-    is_scrubbed = run.settings.export.scrub_requests > 0
-    return not is_scrubbed and says_nothing_new(row, state.executions.get(row.execution_id), run.policy)
 
 
 def _shows_stored(record: Record, state: StoredState) -> bool:

@@ -6,9 +6,9 @@ keys come from the worker's environment, and no batch or answer holds one.
 
 import asyncio
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from threading import Lock
 from typing import Any
@@ -82,19 +82,13 @@ async def read_stored(stored: Stored, item: Planned) -> StoredExecution:
 def reader_of(stored: Mapping[str, StoredExecution]) -> Stored:
     """What a crawl reads of the dataset, where there is none at hand."""
 
-    async def calls(item: Planned) -> Mapping[str, bool]:
-        return stored[item.execution.execution_id].calls
+    def reader(name: str) -> Callable[[Planned], Awaitable[Any]]:
+        async def read(item: Planned) -> Any:
+            return getattr(stored[item.execution.execution_id], name)
 
-    async def rows(item: Planned) -> Mapping[str, Sequence[Any]]:
-        return stored[item.execution.execution_id].rows
+        return read
 
-    async def evals(item: Planned) -> Mapping[str, Sequence[Sequence[Any]]]:
-        return stored[item.execution.execution_id].evals
-
-    async def failed(item: Planned) -> AbstractSet[str]:
-        return stored[item.execution.execution_id].failed
-
-    return Stored(calls=calls, rows=rows, evals=evals, failed=failed)
+    return Stored(**{each.name: reader(each.name) for each in fields(StoredExecution)})
 
 
 def fetch_batch(version: str, packed: bytes) -> bytes:

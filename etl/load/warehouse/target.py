@@ -19,6 +19,8 @@ from etl.load.warehouse.tables import STATE, Place
 from etl.model.locations import WAREHOUSES, scheme_of
 from etl.model.schema import Table
 
+_MOST_CHARACTERS = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -85,6 +87,15 @@ def not_ours(where: str, name: str) -> DestinationError:
         f"{where}: the {thing} exists, but {STATE} does not, so it may be someone else's: "
         f"name another [warehouse] schema or url, or drop the {thing} if nobody needs it"
     )
+
+
+@contextmanager
+def naming(where: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turn these errors of a driver into one line that names the warehouse."""
+    try:
+        yield
+    except errors as exc:
+        raise DestinationError(f"{where}: {' '.join(str(exc).split())[:_MOST_CHARACTERS]}") from exc
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Protocol, Self
 
 from etl.extract.calls import Crawl
@@ -41,7 +42,7 @@ class Here:
     def __init__(
         self, client: Client, plan: Iterable[Planned], take: Take, stored: Stored, api: Api, *, include_raw: bool
     ) -> None:
-        self._include_raw = include_raw
+        self._flat = partial(flatten, include_raw=include_raw)
         settling = Settling(client, stored, page_limit=api.page_limit)
 
         async def emit(bundle: ExecutionBundle) -> None:
@@ -55,9 +56,6 @@ class Here:
     def arrived(self, listed_before: float = math.inf) -> Iterable[FlatBundle]:
         """What has arrived of executions that are not whole yet, as ``Crawl.arrived``."""
         return map(self._flat, self._crawl.arrived(listed_before=listed_before))
-
-    def _flat(self, bundle: ExecutionBundle) -> FlatBundle:
-        return flatten(bundle, include_raw=self._include_raw)
 
 
 class ThisProcess:

@@ -1,8 +1,4 @@
-"""What is stored and missing from a proved list is requested by its own id: that decides, and nothing else.
-
-The one place that asks, and the one function that decides, for executions and calls alike. What is decided is marked in
-``load/merge.py``.
-"""
+"""What is stored and missing from a proved list is requested by its own id: that alone decides, for executions and calls alike."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping

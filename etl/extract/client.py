@@ -129,11 +129,7 @@ class Client:
         return value
 
     async def get_detail(self, request: Request[T]) -> T:
-        """As ``get``, for a list that not every API has: the others wait for the answer to the first request.
-
-        Raises:
-            RequestRefusedError: there is no such list. Once that is known, nothing is sent.
-        """
+        """As ``get``, for a list that not every API has: others wait for the first answer, and nothing is sent if it has none."""
         if not self._knows_details:
             async with self._first_detail:
                 if not self._knows_details:

@@ -1,7 +1,4 @@
-"""Choose which executions this run fetches, and say why.
-
-Pure: no clock, no network, no files. The same input gives the same plan.
-"""
+"""Choose which executions this run fetches, and say why. Pure: the same input gives the same plan."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,4 @@
-"""Compare a warehouse with the dataset, cell by cell: the rows themselves, not what a load noted of them. Changes nothing.
-
-One month of a run test is in hand at a time.
-"""
+"""Compare a warehouse with the dataset, cell by cell, a month of a run test at a time: not what a load noted. Changes nothing."""
 
 import json
 from collections import Counter, defaultdict

@@ -1,7 +1,4 @@
-"""The record of the last run, one JSON document: for the next run, for monitors and for people.
-
-It also tells of the last attempt, which a run notes when it begins, or when it cannot begin, and of the last load by warehouse.
-"""
+"""The record of the last run, the last attempt and the last loads, one JSON document: for the next run, monitors and people."""
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress

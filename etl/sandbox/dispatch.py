@@ -1,7 +1,4 @@
-"""The answer to each request: paths, keys and parameters, checked in the order of the real server.
-
-Pure: a world and a request in, status, headers and body out.
-"""
+"""The answer to each request: paths, keys and parameters, checked in the order of the real server. Pure."""
 
 import re
 import uuid

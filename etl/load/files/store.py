@@ -1,7 +1,4 @@
-"""The obstore store of a URL: options, credentials, patience, and what its errors mean, in one line that names the fix.
-
-Imported only if a dataset is in a bucket.
-"""
+"""The obstore store of a URL, for a dataset in a bucket: options, credentials, patience, and what its errors mean in one line."""
 
 import os
 import re

@@ -1,7 +1,4 @@
-"""Make a warehouse equal to the dataset: compare digests, replace what differs as a whole, remove what is not in the dataset.
-
-How a load went stands in the record of the last run.
-"""
+"""Make a warehouse equal to the dataset: compare digests, replace what differs as a whole, remove what is not in the dataset."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator

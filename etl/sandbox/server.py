@@ -11,7 +11,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from random import Random
 from typing import Self
 
@@ -99,6 +99,7 @@ class FixedWindow:
         }
 
 
+@dataclass(eq=False, repr=False)
 class Sandbox:
     """A server for one world, which is read anew for each request. ``requests`` holds all requests in order of arrival.
 
@@ -112,33 +113,25 @@ class Sandbox:
         on_request: Called before each answer is computed; it may change the world.
     """
 
-    def __init__(  # noqa: PLR0913 all but the world have defaults, and a user sets one or two
-        self,
-        world: World,
-        *,
-        api_key: str = API_KEY,
-        secret_key: str = SECRET_KEY,
-        port: int = 0,
-        max_limit: int | None = None,
-        rate_limit: int | None = None,
-        rate_window_seconds: float = 60.0,
-        latency_seconds: float = 0.0,
-        clock: Callable[[], float] = time.time,
-        tls: ssl.SSLContext | None = None,
-        fault: FaultHook | None = None,
-        on_request: Callable[[SandboxRequest], None] | None = None,
-    ) -> None:
-        self.world = world
-        self.fault = fault
-        self.on_request = on_request
+    world: World
+    _: KW_ONLY
+    api_key: str = API_KEY
+    secret_key: str = SECRET_KEY
+    port: int = 0
+    max_limit: int | None = None
+    rate_limit: int | None = None
+    rate_window_seconds: float = 60.0
+    latency_seconds: float = 0.0
+    clock: Callable[[], float] = time.time
+    tls: ssl.SSLContext | None = None
+    fault: FaultHook | None = None
+    on_request: Callable[[SandboxRequest], None] | None = None
+
+    def __post_init__(self) -> None:
         self.requests: list[SandboxRequest] = []
         self.base_url = ""
-        self._rules = Rules(api_key, secret_key, max_limit)
-        self._port = port
-        self._window = None if rate_limit is None else FixedWindow(rate_limit, rate_window_seconds)
-        self._latency_seconds = latency_seconds
-        self._clock = clock
-        self._tls = tls
+        self._rules = Rules(self.api_key, self.secret_key, self.max_limit)
+        self._window = None if self.rate_limit is None else FixedWindow(self.rate_limit, self.rate_window_seconds)
         self._requests_by_target: Counter[str] = Counter()
         self._runner: web.ServerRunner | None = None
 
@@ -154,8 +147,8 @@ class Sandbox:
         server = web.Server(self._handle, access_log=None, handler_cancellation=True)
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls).start()
-        scheme = "http" if self._tls is None else "https"
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self.tls).start()
+        scheme = "http" if self.tls is None else "https"
         self.base_url = f"{scheme}://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
@@ -174,7 +167,7 @@ class Sandbox:
             request.method, request.path, request.raw_path, dict(request.query), None, time.monotonic()
         )
         answer, fault = self.answer(received, request.headers, f"{request.scheme}://{request.host}")
-        delay_seconds = self._latency_seconds + fault.delay_seconds
+        delay_seconds = self.latency_seconds + fault.delay_seconds
         if delay_seconds:
             await asyncio.sleep(delay_seconds)
         if fault.is_hanging:
@@ -203,7 +196,7 @@ class Sandbox:
 
         Synchronous, so that no other request comes between. How the fault sends it is the caller's.
         """
-        now, fault = self._clock(), Fault()
+        now, fault = self.clock(), Fault()
         if self._window is not None and not self._window.take(now):
             retry_after = max(1, math.ceil(self._window.resets_at - now))
             refusal = rate_limited(self._window.limit, retry_after)

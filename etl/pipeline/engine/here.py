@@ -49,7 +49,7 @@ class Here:
             await take(self._flat(bundle))
 
         self._crawl = Crawl(
-            client, plan, emit, concurrency=api.concurrency, page_limit=api.page_limit, settling=settling
+            client, iter(plan), emit, concurrency=api.concurrency, page_limit=api.page_limit, settling=settling
         )
         self.run, self.counts = self._crawl.run, settling.counts
 

@@ -21,8 +21,9 @@ from etl.extract.endpoints import Purpose
 from etl.extract.plan import Reason
 from etl.extract.run_tests import Discovered
 from etl.inspect.reconcile import Reconciliation
-from etl.inspect.status import RunStatus, Status, TableStatus
+from etl.inspect.status import RunStatus, Status
 from etl.inspect.status_run_tests import RunTestStatus
+from etl.inspect.stored import TableStatus
 from etl.inspect.verify import Report
 from etl.inspect.verify_warehouse import Day, WarehouseReport
 from etl.load.last_run import Attempt, LastLoad

@@ -21,6 +21,16 @@ _RUNS_READ = 30
 _NO_COLUMNS = pa.table({})
 
 
+@dataclass(slots=True)
+class TableStatus:
+    """One table: its rows, and the files that hold them."""
+
+    name: str
+    rows: int = 0
+    files: int = 0
+    size_bytes: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class StoredFile:
     """One file: how many rows and bytes it has, and the wanted columns of the rows; ``part`` is None for an export run."""

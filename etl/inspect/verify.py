@@ -15,7 +15,7 @@ import pyarrow as pa
 from etl.errors import DestinationError, ExitCode
 from etl.inspect.reconcile import EXPORTED_COLUMNS, Exported, Reconciliation
 from etl.inspect.rules import Placement, doubled_rows
-from etl.inspect.stored import find_lost
+from etl.inspect.stored import TableStatus, find_lost
 from etl.inspect.tables import find_scope, open_dataset
 from etl.inspect.verify_warehouse import WarehouseReport
 from etl.load.files.contract import Entry, Files
@@ -33,20 +33,11 @@ _SHOWN = ("execution_id", *EXPORTED_COLUMNS)
 
 
 @dataclass(slots=True)
-class Figures:
-    """What was read of one table."""
-
-    files: int = 0
-    rows: int = 0
-    size_bytes: int = 0
-
-
-@dataclass(slots=True)
 class Report:
     """What was read and found, and which export ran meanwhile; ``executions`` have the aggregates of their calls if wanted."""
 
     dataset: str
-    tables: dict[str, Figures] = field(default_factory=lambda: {name: Figures() for name in schema.TABLES})
+    tables: dict[str, TableStatus] = field(default_factory=lambda: {name: TableStatus(name) for name in schema.TABLES})
     findings: list[Finding] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     export_at_work: str | None = None

@@ -200,6 +200,7 @@ class _Table:
         self._table = table
         self._handle = DeltaTable(url, storage_options=options)
         self._partitions = [column.name for column in table.partitions]
+        self.is_append_only = self._handle.metadata().configuration.get("delta.appendOnly") == "true"
         found = {field.name: field.type for field in self._handle.schema().fields}
         for wanted in _delta_schema(table, columns_of(table)).fields:
             if found.get(wanted.name, wanted.type) != wanted.type:
@@ -208,11 +209,6 @@ class _Table:
                     "give it that type, or remove the tables and load again"
                 )
         self.lacking = [column for column in columns_of(table) if column.name not in found]
-
-    @property
-    def is_append_only(self) -> bool:
-        """Whether it refuses every load, which replaces rows."""
-        return self._handle.metadata().configuration.get("delta.appendOnly") == "true"
 
     @cached_property
     def last_change(self) -> str:

@@ -156,10 +156,7 @@ class Crawl:
         return False
 
     async def _is_listed_again(self, execution: OpenExecution) -> bool:
-        """Whether a second reading of many pages says the same: then no row moved to a page that was read, and none is missing.
-
-        That proves a list of which some calls are not requested again.
-        """
+        """Whether a second reading of many pages says the same, which proves a list of which some calls are not requested again."""
         try:
             latest = await read_call_list(self.client, execution.planned, page_limit=self.page_limit)
         except SourceError:

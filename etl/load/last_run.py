@@ -106,10 +106,7 @@ def read_last_run(files: Files, *, note: Callable[[str], object], set_aside: boo
 
 
 def update_last_run(files: Files, fields: Mapping[str, Any]) -> None:
-    """Replace these fields of the document, and of ``loads`` these places.
-
-    All others stay as they are, or as the last run over the same ``scope`` left them.
-    """
+    """Replace these fields, and of ``loads`` these places; all others stay as the last run over the same ``scope`` left them."""
     kind = dict[str, msgspec.Raw]
     before = read_document(files, LAST_RUN, kind, most_bytes=_MOST_BYTES, note=lambda _: None, set_aside=True) or {}
     record = read_last_run(files, note=lambda _: None)

@@ -99,10 +99,7 @@ async def without_details(run: Run, planned: Sequence[Planned]) -> list[Planned]
 def make_plan(
     run: Run, record: Record, state: StoredState, run_tests: Iterable[RunTest], *, is_last: bool
 ) -> list[Planned]:
-    """What to do with each listed execution of these run tests, most valuable first; recorded, too.
-
-    An execution that two lists have is planned once. Final executions are verified again where this is the last round.
-    """
+    """What to do with each listed execution of these run tests, once, most valuable first; recorded, too. The last round scrubs."""
     page_limit = run.settings.api.page_limit
     settle = timedelta(hours=run.settings.export.settle_hours)
     policy = replace(run.policy, overdue_since=run.by_source(run.started_at) - OVERDUE * settle)

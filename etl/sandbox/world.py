@@ -89,11 +89,7 @@ CONVERSATION = (
 
 @dataclass(slots=True, kw_only=True)
 class Execution:
-    """One execution of a run test.
-
-    ``total_calls``, ``completed_calls`` and ``failed_calls`` are stored counters, as on the real server: deleting a
-    call does not change them.
-    """
+    """One execution of a run test; its counters are stored, as on the real server: deleting a call does not change them."""
 
     execution_id: str
     run_test: "RunTest" = field(repr=False, compare=False)

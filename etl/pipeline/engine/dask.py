@@ -76,10 +76,7 @@ async def _require_fit_workers(client: Any, address: str) -> None:
 
 
 class DaskCluster:
-    """The engine on a cluster: ``async with`` connects to its scheduler.
-
-    The workers share the rate limit that the ``source`` has seen, and what they send counts as sent by it.
-    """
+    """The engine on a cluster, whose workers share the rate limit of the ``source``; what they send counts as sent by it."""
 
     def __init__(self, settings: Settings, source: SourceClient, run_id: str) -> None:
         self.address = settings.engine.address or ""

@@ -5,37 +5,31 @@ Each message says what happened, where, and the fix. None ever holds a key, a he
 
 from collections.abc import Iterator
 from enum import IntEnum
+from typing import Self
 
 
 class ExitCode(IntEnum):
     """Every code that the command exits with; the README says what to do about each."""
 
-    COMPLETE = 0
-    BUG = 1
-    CONFIGURATION = 2
-    PARTIAL = 3
-    KEY_REFUSED = 4
-    SOURCE_UNAVAILABLE = 5
-    DESTINATION_FAILED = 6
-    REGRESSION = 10
-    LOCK_HELD = 75
-    SIGINT = 130
-    SIGTERM = 143
+    meaning: str
 
+    def __new__(cls, value: int, meaning: str) -> Self:
+        """A code and what it means."""
+        code = int.__new__(cls, value)
+        code._value_, code.meaning = value, meaning
+        return code
 
-EXIT_MEANINGS: dict[ExitCode, str] = {
-    ExitCode.COMPLETE: "complete",
-    ExitCode.BUG: "bug in metrics-etl",
-    ExitCode.CONFIGURATION: "wrong option or setting",
-    ExitCode.PARTIAL: "partial (something is missing or wrong)",
-    ExitCode.KEY_REFUSED: "key refused by the API",
-    ExitCode.SOURCE_UNAVAILABLE: "API unavailable",
-    ExitCode.DESTINATION_FAILED: "dataset or warehouse cannot be read or written",
-    ExitCode.REGRESSION: "compare found a regression",
-    ExitCode.LOCK_HELD: "another export is running",
-    ExitCode.SIGINT: "interrupted (Ctrl-C or SIGINT)",
-    ExitCode.SIGTERM: "interrupted (SIGTERM)",
-}
+    COMPLETE = 0, "complete"
+    BUG = 1, "bug in metrics-etl"
+    CONFIGURATION = 2, "wrong option or setting"
+    PARTIAL = 3, "partial (something is missing or wrong)"
+    KEY_REFUSED = 4, "key refused by the API"
+    SOURCE_UNAVAILABLE = 5, "API unavailable"
+    DESTINATION_FAILED = 6, "dataset or warehouse cannot be read or written"
+    REGRESSION = 10, "compare found a regression"
+    LOCK_HELD = 75, "another export is running"
+    SIGINT = 130, "interrupted (Ctrl-C or SIGINT)"
+    SIGTERM = 143, "interrupted (SIGTERM)"
 
 
 class ExporterError(Exception):

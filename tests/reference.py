@@ -12,9 +12,9 @@ import typer
 
 from etl.cli.commands import app
 from etl.compare.statistics import OUTCOME_MEANINGS, VERDICT_MEANINGS
-from etl.errors import EXIT_MEANINGS
-from etl.extract.plan import REASON_MEANINGS, Reason
-from etl.inspect.reconcile import SKIPPED_MEANINGS
+from etl.errors import ExitCode
+from etl.extract.plan import Reason
+from etl.inspect.reconcile import Skipped
 from etl.load.last_run import LastRun
 from etl.model.findings import Kind
 from etl.model.locations import BUCKETS, EXPERIMENTAL, WAREHOUSES
@@ -22,7 +22,7 @@ from etl.model.metrics import METRICS
 from etl.pipeline.metrics_file import write_metrics_file
 from etl.pipeline.summary import OUTCOMES, RunTestSummary, Summary
 from etl.settings.json_schema import settings_schema
-from etl.transform.aggregates import CAUSE_MEANINGS
+from etl.transform.aggregates import Cause
 from tests.meanings import EVENTS, FIELDS, PURPOSE_MEANINGS, SUBJECT_MEANINGS
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -131,7 +131,7 @@ def _coded(meanings: Mapping[Any, str]) -> Iterator[tuple[str, str]]:
 
 def _commands_page() -> Iterator[str]:
     yield _COMMANDS_HEAD
-    exits = ((f"{code}", OUTCOMES.get(code, ""), meaning) for code, meaning in EXIT_MEANINGS.items())
+    exits = ((f"{code}", OUTCOMES.get(code, ""), code.meaning) for code in ExitCode)
     yield from _table(("code", "outcome", "meaning"), exits)
     for name, command in COMMANDS.items():
         yield from _command(name, command)
@@ -179,13 +179,13 @@ def _words(command: str) -> Iterator[tuple[tuple[str, ...], Iterable[tuple[str, 
     if command in FIELDS:
         yield ("JSON field", "meaning"), _coded(FIELDS[command])
     if command == "plan":
-        yield ("reason", "meaning"), _coded(REASON_MEANINGS)
+        yield ("reason", "meaning"), _coded({each: each.meaning for each in Reason})
         yield ("purpose", "requests for"), _coded(PURPOSE_MEANINGS)
     if command == "check":
         yield ("subject", "fine when"), _coded(SUBJECT_MEANINGS)
     if command == "verify":
-        yield ("cause of a difference", "meaning"), _coded(CAUSE_MEANINGS)
-        yield ("not compared", "meaning"), _coded(SKIPPED_MEANINGS)
+        yield ("cause of a difference", "meaning"), _coded({each: each.meaning for each in Cause})
+        yield ("not compared", "meaning"), _coded({each: each.meaning for each in Skipped})
     if command == "compare":
         metrics = (
             (f"`{each.name}`", each.title, each.unit, "higher" if each.is_higher_worse else "lower", each.meaning)

@@ -1,14 +1,14 @@
 """Worlds for the sandbox, each the same at any hour of any day."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
 import pytest
 
-from etl.sandbox import Call, Sandbox, World, make_world
-from etl.sandbox.world import executions_of
+from etl.sandbox import Call, Execution, Sandbox, World, listable_calls, make_world, touch_call
+from etl.sandbox.measures import eval_output
 
 END = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -56,3 +56,32 @@ def a_sandbox(**options: Any) -> Any:
             yield sandbox
 
     return running
+
+
+def executions_of(world: World) -> Iterator[Execution]:
+    """Every execution that is not deleted, run test by run test."""
+    return (each for run_test in world.run_tests for each in run_test.executions if not each.is_deleted)
+
+
+def add_late_data(execution: Execution, rng: Random, now: datetime) -> Call | None:
+    """A cost or an eval output of a call changes after its end; the execution's own metrics do not show it.
+
+    Returns the changed call, or None if the execution lists no call.
+    """
+    calls = listable_calls(execution)
+    measured = [call for call in calls if call.status == "completed"] or calls
+    if not measured:
+        return None
+    call = rng.choice(measured)
+    configs = execution.run_test.eval_configs
+    if configs and rng.random() < 0.5:
+        config = rng.choice(configs)
+        output = eval_output(rng, config, now, passes=rng.random() < 0.5)
+        call.eval_outputs = {
+            **call.eval_outputs,
+            config.config_id: {**output, "reason": f"Evaluated again at {now.isoformat()}"},
+        }
+    else:
+        call.total_cost_cents = (call.total_cost_cents or 0) + rng.randint(1, 9)
+    touch_call(call, now)
+    return call

@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from etl.cli import compare, dataset, report, run, sandbox, source
 from etl.cli.console import print_result
 from etl.cli.process import end
-from etl.errors import EXIT_MEANINGS, ExitCode
+from etl.errors import ExitCode
 from etl.version import __version__
 
 
@@ -43,7 +43,7 @@ app = typer.Typer(
     cls=_Group,
     name="metrics-etl",
     help="Export Future AGI simulation metrics to a partitioned Parquet dataset.",
-    epilog=f"Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in EXIT_MEANINGS.items())}.",
+    epilog=f"Exit codes: {', '.join(f'{code} {code.meaning}' for code in ExitCode)}.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

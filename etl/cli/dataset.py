@@ -180,11 +180,7 @@ def schema(
 
 
 def open_settings(config: "Path | None") -> "tuple[Settings, Sequence[RunTest] | None]":
-    """The settings, and the run tests that they name; None where they name none: there the last run tells.
-
-    Raises:
-        ConfigurationError: something in them is wrong.
-    """
+    """The settings, and the run tests that they name; None where they name none: there the last run tells."""
     from etl.settings import Settings
 
     try:
@@ -195,11 +191,7 @@ def open_settings(config: "Path | None") -> "tuple[Settings, Sequence[RunTest] |
 
 
 def read_dataset(settings: "Settings", configured: "Sequence[RunTest] | None") -> "tuple[Files, Status]":
-    """The files of the dataset, and its status now.
-
-    Raises:
-        DestinationError: there is no dataset, or it cannot be read.
-    """
+    """The files of the dataset, and its status now; DestinationError when there is none, or it cannot be read."""
     from etl.inspect.status import read_status
     from etl.load.files.open import open_files
 

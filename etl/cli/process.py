@@ -119,7 +119,7 @@ def stop_on_signals() -> Iterator["asyncio.Future[InterruptedRunError]"]:
             os._exit(128 + number)
         stop.set_result(
             InterruptedRunError(
-                f"interrupted by {number.name}; everything received is saved", exit_code=ExitCode(128 + number)
+                f"interrupted by {number.name}; everything received is saved", exit_code=ExitCode[number.name]
             )
         )
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from etl.inspect.reconcile import Reconciliation
     from etl.inspect.status import RunStatus, Status
     from etl.inspect.status_run_tests import RunTestStatus
+    from etl.inspect.stored import TableStatus
     from etl.inspect.verify import Report
     from etl.inspect.verify_warehouse import WarehouseReport
 
@@ -23,10 +24,7 @@ _SHOWN_STATES = ("waiting", "listed", "settling", "incomplete", "deleted")
 
 
 def print_status(status: "Status", verdict: Verdict, problems_now: Sequence[str]) -> None:
-    """One screen of 80 columns: the verdict, what is missing, tables, last runs, what to type next; to stdout.
-
-    ``problems_now`` would end an export that began now.
-    """
+    """One screen of 80 columns, to stdout; ``problems_now`` would end an export that began now."""
     now, load = status.read_at, status.last_load
     style = "bold green" if verdict.is_good else "bold red"
     stdout_console().print(Text(verdict.text, style=style), soft_wrap=True)
@@ -39,7 +37,7 @@ def print_status(status: "Status", verdict: Verdict, problems_now: Sequence[str]
     print_result("")
     _print_run_tests(status.run_tests, now)
     print_result("")
-    _print_tables((each.name, each.rows, each.files, each.size_bytes) for each in status.tables)
+    _print_tables(status.tables)
     if status.runs:
         _print_runs(status.runs)
     _print_problems(status, problems_now)
@@ -78,9 +76,8 @@ def _print_run_tests(run_tests: Sequence["RunTestStatus"], now: datetime) -> Non
     print_table(titles, rows, words=titles[3:])
 
 
-def _print_tables(tables: Iterable[tuple[str, int, int, int]]) -> None:
-    """Each with its rows, files and bytes."""
-    rows = ((name, rows, files, _size(size_bytes)) for name, rows, files, size_bytes in tables)
+def _print_tables(tables: Iterable["TableStatus"]) -> None:
+    rows = ((each.name, each.rows, each.files, _size(each.size_bytes)) for each in tables)
     print_table(("table", "rows", "files", "size"), rows)
 
 
@@ -103,7 +100,7 @@ def _size(size_bytes: int) -> str:
 
 def print_report(report: "Report") -> None:
     """The whole report; to stdout."""
-    _print_tables((name, each.rows, each.files, each.size_bytes) for name, each in report.tables.items())
+    _print_tables(report.tables.values())
     print_line("dataset", report.dataset)
     print_line(
         "checked", "page checksums, columns, keys, row hashes, each row's file, and each execution's calls and evals"
@@ -141,16 +138,13 @@ def _print_warehouse(report: "WarehouseReport") -> None:
 
 
 def _print_reconciliation(result: "Reconciliation") -> None:
-    from etl.inspect.reconcile import SKIPPED_MEANINGS
-    from etl.transform.aggregates import CAUSE_MEANINGS, Cause
-
     print_line(
         "api",
         f"{counted(result.compared, 'execution')} compared in {counted(result.requests, 'request')}: "
         f"{counted(result.values, 'value')}: {result.same:,} equal, "
         f"{sum(result.explained.values()):,} different for a known reason, {result.unexplained:,} for no known reason",
     )
-    for name, count in result.explained.most_common():
-        print_line("explained", f"{count:,} {name}: {CAUSE_MEANINGS[Cause(name)]}")
+    for cause, count in result.explained.most_common():
+        print_line("explained", f"{count:,} {cause}: {cause.meaning}")
     for reason, ids in sorted(result.skipped.items()):
-        print_line("left out", f"{len(ids):,} {reason.value}: {SKIPPED_MEANINGS[reason]} ({first_few(ids)})")
+        print_line("left out", f"{len(ids):,} {reason.value}: {reason.meaning} ({first_few(ids)})")

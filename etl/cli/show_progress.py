@@ -81,7 +81,7 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
         yield f"{progress.done_requests:,}/{progress.planned_requests:,} requests"
         if (seconds := progress.seconds_left(now)) is not None:
             yield f"{duration(seconds)} left"
-    if (held := math.ceil(progress.held_seconds(now))) > 1:
+    if (held := math.ceil(progress.traffic.held_until - now)) > 1:
         yield f"rate limit: waiting {held} s"
     elif (left := progress.quota.left(now)) is not None:
         yield f"rate limit: {left:,} of {progress.quota.requests_per_minute:,} left"

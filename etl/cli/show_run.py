@@ -5,7 +5,7 @@ from typing import Any
 
 from etl.cli.console import by_purpose, duration, print_alarms, print_line, print_notices, print_table
 from etl.extract.endpoints import Purpose
-from etl.extract.plan import REASON_MEANINGS, Reason
+from etl.extract.plan import Reason
 from etl.load.warehouse.load import Result
 from etl.model import schema
 from etl.model.locations import Options, scheme_of
@@ -122,7 +122,7 @@ def _run_test_row(run_test: RunTestSummary) -> Sequence[str | int]:
 def print_plan(plan: Plan) -> None:
     """The plan by run test and reason, with requests and minutes; to stdout."""
     rows = (
-        (run_test.name, count, f"{reason.value}: {REASON_MEANINGS[reason]}")
+        (run_test.name, count, f"{reason.value}: {reason.meaning}")
         for run_test in plan.run_tests
         for reason in Reason
         if (count := run_test.reasons[reason])

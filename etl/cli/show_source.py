@@ -27,11 +27,8 @@ def print_checks(checks: Sequence[Check]) -> None:
 
 
 def run_tests_as_toml(discovered: Discovered) -> Iterator[str]:
-    """The lines of ``run_tests`` for a settings file, with a comment after each name: key, when created, when last run.
-
-    A string in JSON is one in TOML, too.
-    """
-    names = {name: f"{as_json(name)}," for name in discovered.run_tests}
+    """The lines of ``run_tests`` for a settings file, with a comment after each name: key, when created, when last run."""
+    names = {name: f"{as_json(name)}," for name in discovered.run_tests}  # a string in JSON is one in TOML, too
     width = min(_WIDEST_NAME, max(map(len, names.values())))
     yield "run_tests = ["
     for name, run_tests in discovered.run_tests.items():

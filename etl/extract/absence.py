@@ -1,8 +1,4 @@
-"""What is stored and missing from a proved list is requested by its own id: that decides, and nothing else.
-
-The one place that asks, and the one function that decides, for executions and calls alike. What is decided is marked in
-``load/merge.py``.
-"""
+"""What is stored and missing from a proved list is requested by its own id: that alone decides, for executions and calls alike."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -28,10 +24,8 @@ class Answers:
 async def ask(exists: Callable[[str], Awaitable[bool]], ids: Collection[str], *, workers: int) -> Answers:
     """Request the ids, ``workers`` at a time, until one exists: then the list was wrong, and the others do not matter.
 
-    ``exists`` says whether the subject belongs where it is stored; NotFoundError says that it does not exist at all.
-
-    Raises:
-        KeyRefusedError, SourceUnavailableError: the run cannot go on.
+    ``exists`` says whether the subject belongs where it is stored; NotFoundError says that it does not exist at all. Another
+    SourceError leaves it open, and whatever else is raised ends the run.
     """
     gone, alive, unknown = set[str](), set[str](), dict[str, SourceError]()
     pending = iter(sorted(ids))

@@ -71,10 +71,8 @@ class SkippingReader(Generic[T]):
     async def read_rest(self, position: int) -> None:
         """Fill ``rows`` and ``unreadable``, from the position on, which is a multiple of ``limit``.
 
-        With too many bad rows, the last of these says that the rest was not read.
-
-        Raises:
-            SourceError: no row could be read, or a request failed for another reason than a bad row.
+        With too many bad rows, the last of these says that the rest was not read. Where no row could be read, the last error is
+        raised.
         """
         first_error = self.error
         while not self._is_beyond(position):
@@ -172,3 +170,7 @@ def power_of_two(number: int) -> int:
 def power_of_two_above(number: int) -> int:
     """The smallest one that is above the number: a page of that size holds a list of so many rows."""
     return 1 << number.bit_length()
+
+
+async def no_head(_position: int) -> None:
+    """A ``HeadReader`` where nothing else tells which row is at a position."""

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from etl.errors import ServerFaultError, SourceError
-from etl.extract.bad_rows import HeadReader, power_of_two_above
+from etl.extract.bad_rows import HeadReader, no_head, power_of_two_above
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_call_details, list_calls
 from etl.extract.listing import read_pass
@@ -42,12 +42,7 @@ class CallList:
 
 
 async def read_call_list(client: Client, item: Planned, *, page_limit: int, found: CallList | None = None) -> CallList:
-    """Read the list once; ``found`` is one that was made of details.
-
-    Raises:
-        NotFoundError: there is no such execution.
-        SourceError: nothing of it could be read.
-    """
+    """Read the list once; ``found`` is one that was made of details. NotFoundError when there is no such execution."""
     try:
         latest = await _read(client, item, page_limit)
         return replace(latest, details=found.details) if found else latest
@@ -79,13 +74,9 @@ async def _read_otherwise(client: Client, item: Planned, page_limit: int, failur
     with suppress(ServerFaultError):
         return await _read(client, item, page_limit, without_evals=True)
     try:
-        return await _read(client, item, page_limit, without_evals=True, head_at=_no_head)
+        return await _read(client, item, page_limit, without_evals=True, head_at=no_head)
     except ServerFaultError:
         raise failure from None
-
-
-async def _no_head(_position: int) -> None:
-    """Nothing else tells which call a row is."""
 
 
 async def _read(
@@ -113,11 +104,7 @@ async def _read(
 
 
 async def read_details(client: Client, item: Planned, *, rows: int, page_limit: int) -> Page[DetailedCall]:
-    """The execution's detail in one page, which it takes one request to find the size of where it has more than ``rows``.
-
-    Raises:
-        SourceError: it cannot be had.
-    """
+    """The execution's detail in one page, which it takes one request to find the size of where it has more than ``rows``."""
     limit = max(page_limit, power_of_two_above(rows))
     page = await client.get_detail(list_call_details(item.execution.execution_id, limit=limit).sent_for(item.purpose))
     if page.count <= limit:

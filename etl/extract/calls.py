@@ -21,8 +21,8 @@ execution has stored. Where the list takes many pages, a second reading that say
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 from etl.errors import NotFoundError, SourceError
 from etl.extract.absence import ask, decide
@@ -32,7 +32,7 @@ from etl.extract.endpoints import get_call_metrics, get_execution, get_listed_ca
 from etl.extract.listing import MAX_ROUNDS
 from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned, pages
-from etl.extract.settling import Settling
+from etl.extract.settling import Counts, Settling
 from etl.model.records import METRICS, RUNS, DeadLetter, ExecutionBundle
 from etl.model.wording import counted
 
@@ -45,40 +45,29 @@ LAG = "a replica of the API probably lags behind"
 _WORKERS_PER_SLOT = 2  # a worker whose request waits for its next try leaves its place in the client to another
 
 
+@dataclass(slots=True, eq=False)
 class Crawl:
     """One crawl over a plan; its ``counts`` grow while it runs."""
 
-    def __init__(
-        self,
-        client: Client,
-        plan: Iterable[Planned],
-        emit: Emit,
-        *,
-        concurrency: int,
-        page_limit: int,
-        settling: Settling,
-    ) -> None:
-        self.counts = settling.counts
-        self._client = client
-        self._plan = iter(plan)
-        self._emit = emit
-        self._concurrency = concurrency
-        self._workers = concurrency * _WORKERS_PER_SLOT
-        self._page_limit = page_limit
-        self._settling = settling
-        self._calls: deque[tuple[OpenExecution, str]] = deque()
-        self._relist: deque[OpenExecution] = deque()
-        self._open: set[OpenExecution] = set()
-        self._has_more_work = asyncio.Event()
+    client: Client
+    plan: Iterator[Planned]
+    emit: Emit
+    concurrency: int
+    page_limit: int
+    settling: Settling
+    counts: Counts = field(init=False)
+    _calls: deque[tuple[OpenExecution, str]] = field(default_factory=deque)
+    _relist: deque[OpenExecution] = field(default_factory=deque)
+    _open: set[OpenExecution] = field(default_factory=set)
+    _has_more_work: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.counts = self.settling.counts
 
     async def run(self) -> None:
-        """Fetch everything and emit each bundle as soon as it is whole.
-
-        Raises:
-            KeyRefusedError, SourceUnavailableError: the crawl cannot go on; what was emitted stands.
-        """
+        """Fetch everything, and emit each bundle as soon as it is whole; what was emitted stands where the crawl cannot go on."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._workers):
+            for _ in range(self.concurrency * _WORKERS_PER_SLOT):
                 group.create_task(self._work())
 
     async def _work(self) -> None:
@@ -97,8 +86,8 @@ class Crawl:
         """The next piece of work; None when there is none now. As long as executions are open, more may come."""
         if self._relist:
             return self._relist.popleft(), None
-        has_room = len(self._calls) < self._workers and len(self._open) < self._concurrency
-        if has_room and (planned := next(self._plan, None)) is not None:
+        has_room = len(self._calls) < self.concurrency * _WORKERS_PER_SLOT and len(self._open) < self.concurrency
+        if has_room and (planned := next(self.plan, None)) is not None:
             execution = OpenExecution(planned)
             self._open.add(execution)
             return execution, None
@@ -142,20 +131,20 @@ class Crawl:
         """The list; where the detail alone can tell that nothing has changed, a list that is made of it."""
         item, found = execution.planned, None
         if item.is_preview:  # it is nothing without its detail
-            details = await self._settling.details(item, rows=item.estimated_calls)
+            details = await self.settling.details(item, rows=item.estimated_calls)
             if details is None:
                 raise SourceError("its detail cannot be had")
-            return replace(await read_call_list(self._client, item, page_limit=self._page_limit), details=details)
+            return replace(await read_call_list(self.client, item, page_limit=self.page_limit), details=details)
         if item.is_by_detail and item.is_compared and not execution.round:
-            found = await list_of_details(self._client, item, page_limit=self._page_limit)
-            if found is not None and await self._settling.is_as_stored(item, found):
+            found = await list_of_details(self.client, item, page_limit=self.page_limit)
+            if found is not None and await self.settling.is_as_stored(item, found):
                 return found
-        return await read_call_list(self._client, item, page_limit=self._page_limit, found=found)
+        return await read_call_list(self.client, item, page_limit=self.page_limit, found=found)
 
     async def _compare(self, execution: OpenExecution, latest: CallList) -> bool:
         """Find out which stored calls stay; False where that is left to the next run, or to the list when it is read again."""
-        execution.stored = await self._settling.stored.calls(execution.planned)
-        is_done = await self._settling.compare(execution, latest)
+        execution.stored = await self.settling.stored.calls(execution.planned)
+        is_done = await self.settling.compare(execution, latest)
         has_pages = execution.count is not None and (execution.kept or execution.fetched)
         if is_done and (not has_pages or await self._is_listed_again(execution)):
             return True
@@ -167,12 +156,9 @@ class Crawl:
         return False
 
     async def _is_listed_again(self, execution: OpenExecution) -> bool:
-        """Whether a second reading of many pages says the same: then no row moved to a page that was read, and none is missing.
-
-        That proves a list of which some calls are not requested again.
-        """
+        """Whether a second reading of many pages says the same, which proves a list of which some calls are not requested again."""
         try:
-            latest = await read_call_list(self._client, execution.planned, page_limit=self._page_limit)
+            latest = await read_call_list(self.client, execution.planned, page_limit=self.page_limit)
         except SourceError:
             return False
         is_same = latest.count == execution.count and latest.calls.keys() == execution.listed.keys()
@@ -185,7 +171,7 @@ class Crawl:
             return None  # it is asked for again, and that tells
         if isinstance(failure, NotFoundError):
             try:
-                await self._client.get(get_execution(execution_id).sent_for(execution.planned.purpose))
+                await self.client.get(get_execution(execution_id).sent_for(execution.planned.purpose))
             except NotFoundError:
                 self.counts.deleted_executions.add(execution_id)
                 return None
@@ -213,7 +199,7 @@ class Crawl:
         self.counts.necessary_requests += 1
         try:
             request = get_listed_call(call_execution_id, execution.execution_id)
-            execution.listed[call_execution_id] = await self._client.get(request.sent_for(execution.planned.purpose))
+            execution.listed[call_execution_id] = await self.client.get(request.sent_for(execution.planned.purpose))
         except NotFoundError:
             raise
         except SourceError as error:
@@ -226,12 +212,12 @@ class Crawl:
         metrics = execution.at_hand.get(call_execution_id)
         if metrics is None:
             request = get_call_metrics(call_execution_id, execution.execution_id)
-            metrics = await self._client.get(request.sent_for(execution.planned.purpose))
+            metrics = await self.client.get(request.sent_for(execution.planned.purpose))
         if metrics.execution_id == execution.execution_id:
             execution.fetched[call_execution_id] = metrics
             self.counts.calls_fetched += 1
             if len(execution.fetched) % _MOST_IN_HAND == 0:
-                await self._emit(self._arrived_of(execution))
+                await self.emit(self._arrived_of(execution))
         else:
             execution.elsewhere.add(call_execution_id)
 
@@ -264,7 +250,7 @@ class Crawl:
 
         async def exists(call_execution_id: str) -> bool:
             request = get_call_metrics(call_execution_id, execution.execution_id)
-            return (await self._client.get(request.sent_for(purpose))).execution_id == execution.execution_id
+            return (await self.client.get(request.sent_for(purpose))).execution_id == execution.execution_id
 
         execution.gone |= execution.not_found
         unlisted = execution.living - execution.listed.keys() - execution.gone
@@ -299,8 +285,8 @@ class Crawl:
         if bundle is not None:
             calls = len(bundle.listed or ())
             own = calls - len(bundle.kept) - _of_detail(bundle)
-            self.counts.necessary_requests += own + pages(calls, self._page_limit)
-            await self._emit(bundle)
+            self.counts.necessary_requests += own + pages(calls, self.page_limit)
+            await self.emit(bundle)
         self._open.remove(execution)
         self._has_more_work.set()
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import backoff
@@ -63,9 +62,6 @@ class Client:
     At most ``concurrency`` requests are under way; one that waits for a retry does not count. ``on_hold`` is told for how many
     seconds nothing will be sent, when that is long and something waits to be sent. A ``quota`` that was used before goes on, in
     place of one by the settings. Belongs to the event loop in which it is made.
-
-    Raises:
-        ConfigurationError: the settings were loaded without the keys.
     """
 
     def __init__(
@@ -99,9 +95,7 @@ class Client:
         self._transport = Transport(self._settings, headers)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._transport.close()
 
     async def get(self, request: Request[T]) -> T:
@@ -135,11 +129,7 @@ class Client:
         return value
 
     async def get_detail(self, request: Request[T]) -> T:
-        """As ``get``, for a list that not every API has: the others wait for the answer to the first request.
-
-        Raises:
-            RequestRefusedError: there is no such list. Once that is known, nothing is sent.
-        """
+        """As ``get``, for a list that not every API has: others wait for the first answer, and nothing is sent if it has none."""
         if not self._knows_details:
             async with self._first_detail:
                 if not self._knows_details:

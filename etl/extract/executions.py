@@ -21,15 +21,10 @@ async def list_executions_completely(
     begun_at: Callable[[], datetime],
     says_nothing_new: Callable[[ListedExecution], bool] = lambda _: False,
 ) -> ExecutionList:
-    """List the run test's executions.
+    """List the run test's executions; NotFoundError when there is no such run test.
 
-    ``begun_at`` is a time by the source's clock, before the reading began: what was created since may be missing.
-
-    An execution that ``says_nothing_new`` loses its payload as soon as its page is decoded.
-
-    Raises:
-        NotFoundError: there is no such run test.
-        SourceError: nothing could be listed.
+    ``begun_at`` is a time by the source's clock, before the reading began: what was created since may be missing. An execution that
+    ``says_nothing_new`` loses its payload as soon as its page is decoded.
     """
 
     def take(execution: Execution) -> ListedExecution:
@@ -54,13 +49,9 @@ async def list_executions_completely(
 async def read_executions_once(
     client: Client, name: str, *, page_limit: int, since: date | None = None
 ) -> ExecutionList:
-    """Read the run test's list once, one request a page, without a proof that nothing moved meanwhile.
+    """Read the run test's list once, one request a page, without a proof that nothing moved meanwhile; errors as above.
 
     With ``since``, stop after the page whose last execution was created before that day.
-
-    Raises:
-        NotFoundError: there is no such run test.
-        SourceError: nothing could be listed.
     """
     read_page = _page_reader(client, name, _whole)
 

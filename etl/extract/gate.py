@@ -40,9 +40,8 @@ class Gate:
     async def wait(self) -> None:
         """Return when a request may be sent, which it then must be at once.
 
-        Raises:
-            SourceUnavailableError: that takes more than an hour, counted from the first of the refusals since the last answer, or
-                longer than the run may last.
+        SourceUnavailableError when that takes more than an hour, counted from the first of the refusals since the last answer, or
+        longer than the run may last.
         """
         # Without the lock, which nearly no request needs, a twelfth of the client's processor time is saved.
         if not self._turn.locked() and self._quota.wait_seconds(self._now()) <= 0:

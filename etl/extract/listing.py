@@ -140,12 +140,9 @@ async def read_pass(
 ) -> Pass[T]:
     """Read all pages once, never beyond the last one that the server admits to.
 
-    With ``head_at``, rows that make a page stay 500 are skipped. With ``largest``, a list that does not fit ``limit`` rows is read
-    in larger pages, where the server gives them. ``is_read_twice``: the first page of such a list is, at any rate.
-
-    Raises:
-        ServerFaultError: a page stays 500, without ``head_at``.
-        SourceError: a page that exists cannot be read, for another reason than bad rows, or no row can.
+    With ``head_at``, rows that make a page stay 500 are skipped; without, that is a ServerFaultError. With ``largest``, a list
+    that does not fit ``limit`` rows is read in larger pages, where the server gives them. ``is_read_twice``: the first page of
+    such a list is, at any rate.
     """
     rows: dict[str, T] = {}
     firsts: Sequence[Page[T]] = ()
@@ -214,13 +211,10 @@ async def list_completely(
     largest: LargestPage,
     newer_in: Callable[[Iterable[T]], AbstractSet[str]],
 ) -> Listing[T]:
-    """The whole list, as it was when the reading began.
+    """The whole list, as it was when the reading began; errors as for ``read_pass`` with ``head_at``.
 
     ``head_at`` finds out in another way which row is at a position of the list, for rows that the list cannot give. ``newer_in``
     gives the ids of those rows that may have been created since the reading began.
-
-    Raises:
-        SourceError: a page or a row that exists cannot be read, for another reason than bad rows, or no row can.
     """
     listed: dict[str, T] = {}
     firsts: Sequence[Page[T]] = ()

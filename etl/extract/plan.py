@@ -1,12 +1,8 @@
-"""Choose which executions this run fetches, and say why.
-
-Pure: no clock, no network, no files. The same input gives the same plan.
-"""
+"""Choose which executions this run fetches, and say why. Pure: the same input gives the same plan."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from enum import StrEnum
 
 from etl.extract.endpoints import Purpose, no_requests
 from etl.extract.listing import MOST_ROWS_OF_A_PAGE
@@ -19,38 +15,25 @@ from etl.model.lifecycle import (
     StoredExecution,
 )
 from etl.model.records import DeadLetter
+from etl.model.wording import Word
 from etl.settings import RunTest
 
 
-class Reason(StrEnum):
+class Reason(Word):
     """Why an execution is fetched, or why it is not."""
 
-    NEW = "new"
-    CHANGED = "changed"
-    LISTED = "listed"
-    DAMAGED = "damaged"
-    INCOMPLETE = "incomplete"
-    REQUESTED = "requested"
-    SETTLING = "settling"
-    SCRUB = "scrub"
-    UNFINISHED = "unfinished"
-    WAITING = "waiting"
-    FINAL = "final"
+    NEW = "new", "not in the dataset yet"
+    CHANGED = "changed", "its row in the API's list has changed since last time"
+    LISTED = "listed", "stored from its lists; the calls' own metrics are still to come"
+    DAMAGED = "damaged", "the stored calls or evals differ from what was exported"
+    INCOMPLETE = "incomplete", "part of it could not be exported last time"
+    REQUESTED = "requested", "requested by --full-refresh"
+    SETTLING = "settling", "finished, but late data may still arrive"
+    SCRUB = "scrub", "final, and fetched again to verify it"
+    UNFINISHED = "unfinished", 'still running, and calls = "all"'
+    WAITING = "waiting", "still running; its calls are fetched once it has finished"
+    FINAL = "final", "exported and unchanged: not fetched"
 
-
-REASON_MEANINGS: dict[Reason, str] = {
-    Reason.NEW: "not in the dataset yet",
-    Reason.CHANGED: "its row in the API's list has changed since last time",
-    Reason.LISTED: "stored from its lists; the calls' own metrics are still to come",
-    Reason.DAMAGED: "the stored calls or evals differ from what was exported",
-    Reason.INCOMPLETE: "part of it could not be exported last time",
-    Reason.REQUESTED: "requested by --full-refresh",
-    Reason.SETTLING: "finished, but late data may still arrive",
-    Reason.SCRUB: "final, and fetched again to verify it",
-    Reason.UNFINISHED: 'still running, and calls = "all"',
-    Reason.WAITING: "still running; its calls are fetched once it has finished",
-    Reason.FINAL: "exported and unchanged: not fetched",
-}
 
 _PURPOSES = {Reason.INCOMPLETE: Purpose.DEAD_LETTERS, Reason.SETTLING: Purpose.SETTLE, Reason.SCRUB: Purpose.SCRUB}
 
@@ -214,19 +197,13 @@ def plan_run_test(
 
 
 def order_by_worth(plan: Iterable[Planned]) -> list[Planned]:
-    """New and changed executions first, newest first, then those that failed before, then those that settle.
-
-    What an interrupted night should have comes first. What failed before may well fail again.
-    """
+    """New and changed executions first, newest first, then those that failed before, and may again, then those that settle."""
     newest_first = sorted(plan, key=lambda planned: planned.started_at or LONG_AGO, reverse=True)
     return sorted(newest_first, key=lambda planned: _ORDER.get(planned.reason, 0))
 
 
 def scrub(plan: Iterable[Planned], *, requests: int, page_limit: int) -> list[Planned]:
-    """The plan, with final executions added to what is fetched, longest unverified first, as long as ``requests`` suffice.
-
-    One that takes more than what is left is skipped.
-    """
+    """The plan, with those final executions fetched, longest unverified first, for which what is left of ``requests`` suffices."""
     result = list(plan)
     final = [index for index, item in enumerate(result) if item.reason is Reason.FINAL]
     for index in sorted(final, key=lambda index: (_verified_at(result[index].stored), index)):

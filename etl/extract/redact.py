@@ -44,7 +44,7 @@ def _spellings(character: str, before_backslash: str = "") -> str:
     verbatim, code = re.escape(character), f"{ord(character):02x}"
     entity = codepoint2name.get(ord(character), "apos" if character == "'" else code)
     ways = [
-        rf"{before_backslash}\\\\*(?:{verbatim}|(?i:u00{code}))",
+        rf"{before_backslash}\\\\*(?:(?i:u00{code})|{verbatim})",
         f"%(?:25)*(?i:{code})",
         f"&(?:amp;)*(?:#0*{ord(character)}|(?i:#x0*{code})|{entity});",
     ]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from etl.errors import ConfigurationError, KeyRefusedError, SourceError, SourceUnavailableError, UnexpectedAnswerError
+from etl.extract.bad_rows import no_head
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_run_tests
 from etl.extract.listing import Listing, list_completely
@@ -31,14 +32,7 @@ class Discovered:
 
 
 async def discover(client: Client, *, page_limit: int, now: datetime | None = None) -> Discovered:
-    """List all run tests of the key's workspace. If the list was not proved to be complete, ``problems`` says so.
-
-    Raises:
-        ConfigurationError: there is none.
-        KeyRefusedError: 401 or 403.
-        SourceUnavailableError: none could be listed.
-        UnexpectedAnswerError: the list is not what the API documents.
-    """
+    """List all run tests of the key's workspace; ConfigurationError when it has none, SourceUnavailableError when it shows none."""
 
     async def read(part: Slice) -> Page[RunTest]:
         return await client.get(list_run_tests(part))
@@ -50,15 +44,12 @@ async def discover(client: Client, *, page_limit: int, now: datetime | None = No
         created = {each.run_test_id: timestamp_or_none(each.payload.get("created_at")) for each in run_tests}
         return {run_test_id for run_test_id, created_at in created.items() if created_at and created_at >= since}
 
-    async def head_at(_position: int) -> RunTest | None:
-        return None
-
     try:
         listing = await list_completely(
             read,
             lambda each: each.run_test_id,
             limit=page_limit,
-            head_at=head_at,
+            head_at=no_head,
             largest=client.largest_page,
             newer_in=newer_in,
         )

@@ -73,18 +73,15 @@ class Counts:
         self.failure = other.failure or self.failure
 
 
+@dataclass(slots=True, eq=False)
 class Settling:
-    """Compares executions with what is ``stored`` of them; ``counts`` grow with each.
+    """Compares executions with what is ``stored`` of them, until several in a row have no detail; ``counts`` grow with each."""
 
-    After a few in a row whose detail failed, no detail is read any more.
-    """
-
-    def __init__(self, client: Client, stored: Stored, *, page_limit: int) -> None:
-        self.counts = Counts()
-        self.stored = stored
-        self._client = client
-        self._page_limit = page_limit
-        self._failures_in_a_row = 0
+    client: Client
+    stored: Stored
+    page_limit: int
+    counts: Counts = field(default_factory=Counts)
+    _failures_in_a_row: int = 0
 
     async def compare(self, execution: OpenExecution, latest: CallList) -> bool:
         """Let the execution keep the listed calls whose stored rows can stay; False where the next run may find out.
@@ -200,7 +197,7 @@ class Settling:
         """The call's own metrics; None when they cannot be had: then they are requested again, with what is to be fetched."""
         request = get_call_metrics(call_execution_id, item.execution.execution_id)
         try:
-            metrics = await self._client.get(request.sent_for(item.purpose))
+            metrics = await self.client.get(request.sent_for(item.purpose))
         except SourceError:
             return None
         is_own = metrics.execution_id == item.execution.execution_id
@@ -209,12 +206,12 @@ class Settling:
 
     async def details(self, item: Planned, *, rows: int) -> dict[str, DetailedCall] | None:
         """The calls in the execution's detail; None when it cannot be had."""
-        if self._client.lacks_details or self._failures_in_a_row >= _MOST_FAILURES:
+        if self.client.lacks_details or self._failures_in_a_row >= _MOST_FAILURES:
             self.counts.without_detail += not item.is_preview
             return None
         self.counts.saved_requests -= item.is_compared
         try:
-            page = await read_details(self._client, item, rows=rows, page_limit=self._page_limit)
+            page = await read_details(self.client, item, rows=rows, page_limit=self.page_limit)
         except SourceError as error:
             self.counts.without_detail += not item.is_preview
             self._failures_in_a_row += 1

@@ -80,11 +80,7 @@ class NoAnswerError(Exception):
 
 
 class Transport:
-    """Connections to one server. Belongs to the event loop in which it is made; ``close`` it in the end.
-
-    Raises:
-        ConfigurationError: the file of certificates cannot be used.
-    """
+    """Connections to one server, of the event loop in which it is made; ``close`` it in the end."""
 
     def __init__(self, settings: Settings, headers: Mapping[str, str]) -> None:
         api = settings.api
@@ -111,9 +107,7 @@ class Transport:
     async def get(self, target: str) -> Answer:
         """The answer to a GET of ``target``: path and query, every special character escaped.
 
-        Raises:
-            NoAnswerError: no whole answer arrived.
-            ConfigurationError: the proxy refused to connect.
+        NoAnswerError when none arrived whole, ConfigurationError when the proxy refused to connect.
         """
         failure: Exception
         try:

@@ -15,16 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import ConfigurationError
-from etl.inspect.tables import (
-    EXPORTED_AT,
-    Deleted,
-    chosen_columns,
-    find_scope,
-    includes_deleted,
-    moment,
-    open_dataset,
-    read_rows,
-)
+from etl.inspect import tables
 from etl.load.files.contract import Files
 from etl.load.layout import Scope
 from etl.load.merge import is_of
@@ -52,7 +43,7 @@ def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
     columns: str | Iterable[str] | None = None,
     evals: Literal["wide"] | None = None,
     changed_since: str | date | None = None,
-    deleted: Deleted = "exclude",
+    deleted: tables.Deleted = "exclude",
     options: Options | None = None,
 ) -> pd.DataFrame:
     """One row per call, exactly those of ``read_table(path, "calls", …)``, with its execution and its evals beside it.
@@ -87,20 +78,20 @@ def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
     """
     if evals not in (None, "wide"):
         raise ConfigurationError(f'evals must be "wide" or None, got {evals!r}')
-    names = chosen_columns(columns, [*CALL_COLUMNS, *EXECUTION_COLUMNS], "calls")
-    files = open_dataset(path, options)
-    scope = find_scope(files, schema.CALLS, run_tests, since, until)
-    after = moment("changed_since", changed_since)
+    names = tables.chosen_columns(columns, [*CALL_COLUMNS, *EXECUTION_COLUMNS], "calls")
+    files = tables.open_dataset(path, options)
+    scope = tables.find_scope(files, schema.CALLS, run_tests, since, until)
+    after = tables.moment("changed_since", changed_since)
     needed = dict.fromkeys(["call_execution_id", "execution_id", *(name for name in names if name in CALL_COLUMNS)])
-    is_living = not includes_deleted(deleted)
-    calls = read_rows(files, schema.CALLS, scope, list(needed), is_living=is_living)
+    is_living = not tables.includes_deleted(deleted)
+    calls = tables.read_rows(files, schema.CALLS, scope, list(needed), is_living=is_living)
     beside = {name: EXECUTION_COLUMNS[name] for name in names if name in EXECUTION_COLUMNS}
     executions = schema.EXECUTIONS.no_rows
     if beside or after:
-        stored = dict.fromkeys(["execution_id", EXPORTED_AT, *beside.values()])
-        executions = read_rows(files, schema.EXECUTIONS, scope, list(stored), is_of_days=False)
+        stored = dict.fromkeys(["execution_id", tables.EXPORTED_AT, *beside.values()])
+        executions = tables.read_rows(files, schema.EXECUTIONS, scope, list(stored), is_of_days=False)
     if after:
-        is_older = pc.less_equal(executions[EXPORTED_AT], pa.scalar(after, schema.TIMESTAMP))
+        is_older = pc.less_equal(executions[tables.EXPORTED_AT], pa.scalar(after, schema.TIMESTAMP))
         calls = calls.filter(pc.invert(is_of(calls, executions.filter(is_older)["execution_id"].to_pylist())))
     places = _places(calls["execution_id"], executions["execution_id"])
     found = {name: executions[beside[name]].take(places) if name in beside else calls[name] for name in names}
@@ -110,7 +101,7 @@ def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
 
 def _of_evals(files: Files, scope: Scope, calls: pa.Table, *, is_living: bool) -> dict[str, pa.ChunkedArray]:
     """The columns of the evals of each call."""
-    rows = read_rows(files, schema.EVALS, scope, _EVALS_READ, is_living=is_living)
+    rows = tables.read_rows(files, schema.EVALS, scope, _EVALS_READ, is_living=is_living)
     rows = rows.filter(pc.is_in(rows["call_execution_id"], value_set=calls["call_execution_id"].combine_chunks()))
     is_word = pc.and_(pc.is_null(rows["output_passed"]), pc.is_null(rows["output_score"]))
     words = pc.if_else(is_word, pc.coalesce(rows["output_text"], rows["output_json"]), pa.scalar(None, schema.STRING))

@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date
-from enum import StrEnum
 from typing import Any
 
 from etl.errors import NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
@@ -18,32 +17,21 @@ from etl.extract.run_tests import discover, why_unknown
 from etl.load.layout import Part, days_of
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExecutionList, ExportState, ListedExecution
-from etl.model.wording import counted, first_few
+from etl.model.wording import Word, counted, first_few
 from etl.settings import Settings
-from etl.transform.aggregates import AGGREGATES, NO_CALLS, Recomputed, mismatches
+from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Recomputed, mismatches
 
 
-class Skipped(StrEnum):
+class Skipped(Word):
     """Why an execution is not compared."""
 
-    IN_FLIGHT = "in_flight"
-    CHANGED = "changed"
-    NEW = "new"
-    DELETED = "deleted"
-    NOT_LISTED = "not_listed"
-    UNREADABLE = "unreadable"
-    UNSOUND = "unsound"
-
-
-SKIPPED_MEANINGS: dict[Skipped, str] = {
-    Skipped.IN_FLIGHT: "still running: its calls may still change",
-    Skipped.CHANGED: "it has changed in the API since it was exported: metrics-etl run fetches it again",
-    Skipped.NEW: "not in the dataset yet: metrics-etl run fetches it",
-    Skipped.DELETED: "deleted at the source; its rows are kept",
-    Skipped.NOT_LISTED: "not in the list: deleted since the last run, or the list changed while it was read",
-    Skipped.UNREADABLE: "the API cannot return its aggregates",
-    Skipped.UNSOUND: "verify found problems in its files",
-}
+    IN_FLIGHT = "in_flight", "still running: its calls may still change"
+    CHANGED = "changed", "it has changed in the API since it was exported: metrics-etl run fetches it again"
+    NEW = "new", "not in the dataset yet: metrics-etl run fetches it"
+    DELETED = "deleted", "deleted at the source; its rows are kept"
+    NOT_LISTED = "not_listed", "not in the list: deleted since the last run, or the list changed while it was read"
+    UNREADABLE = "unreadable", "the API cannot return its aggregates"
+    UNSOUND = "unsound", "verify found problems in its files"
 
 
 EXPORTED_COLUMNS = ("run_test_name", "started_at", "export_state", "fingerprint", "deleted_at")
@@ -51,10 +39,7 @@ EXPORTED_COLUMNS = ("run_test_name", "started_at", "export_state", "fingerprint"
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An execution of the dataset: where it lies, the ``EXPORTED_COLUMNS`` of its row, and the aggregates of its calls, if any.
-
-    ``has_letters``: it has dead letters.
-    """
+    """An execution of the dataset: where it lies, the ``EXPORTED_COLUMNS`` of its row, and the aggregates of its calls, if any."""
 
     part: Part
     row: Mapping[str, Any]
@@ -75,7 +60,7 @@ class Reconciliation:
     compared: int = 0
     skipped: dict[Skipped, list[str]] = field(default_factory=lambda: defaultdict(list))
     values: int = 0
-    explained: Counter[str] = field(default_factory=Counter)
+    explained: Counter[Cause] = field(default_factory=Counter)
     unexplained: int = 0
     requests: int = 0
     findings: list[Finding] = field(default_factory=list)
@@ -104,11 +89,6 @@ async def reconcile(
     """Compare the ``exported`` executions (by execution_id) with the run tests' lists, but none of ``unsound`` parts.
 
     Executions that were created before the day that the settings name for their run test are left out.
-
-    Raises:
-        KeyRefusedError: the API refused the key.
-        SourceUnavailableError: no run test could be listed.
-        ConfigurationError: the key sees none.
     """
     result = Reconciliation()
     async with Client(settings, on_hold=on_hold) as client:
@@ -190,7 +170,7 @@ def _reconcile(result: Reconciliation, execution: ListedExecution, known: Export
     result.compared += 1
     result.values += len(AGGREGATES)
     result.unexplained += causes.pop(None, 0)
-    result.explained.update({cause.value: count for cause, count in causes.items() if cause})
+    result.explained.update({cause: count for cause, count in causes.items() if cause})
     if unexplained := [str(each) for each in found if each.cause is None]:
         text = first_few(unexplained, shown=3)
         result.findings.append(Finding(Kind.DIFFERENCE, execution.execution_id, text))

@@ -19,16 +19,14 @@ _COUNTED = ("execution_id", "export_state", "calls_digest", "listed_calls", "exp
 
 
 def doubled_rows(table: schema.Table, path: str, rows: pa.Table) -> Iterator[Finding]:
-    """Keys that stand twice in the file.
-
-    A call that went to another execution stands once more where it was, marked as deleted: only what lives is unique.
-    """
+    """Keys that stand twice in the file among living rows: a call that went to another execution stays where it was, marked."""
     keys = [rows[name] for name in table.key]
     if table in schema.OF_CALLS:
         keys.append(pc.if_else(rows["deleted_at"].is_valid(), rows["execution_id"], ""))
     counts = pc.value_counts(pc.binary_join_element_wise(*keys, _BETWEEN_KEYS))
     if twice := counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist():
-        key = _key(table, twice[0].split(_BETWEEN_KEYS))
+        first = zip(table.key, twice[0].split(_BETWEEN_KEYS), strict=False)
+        key = ", ".join(f"{name} {value}" for name, value in first)
         yield Finding(Kind.MISPLACED, path, f"{counted(len(twice), 'duplicate key')}: {key}")
 
 
@@ -45,10 +43,7 @@ def damage(row: Mapping[str, Any], held: HeldRows) -> str | None:
 
 
 class Placement:
-    """Where the rows of each execution lie: ``add`` each part, then read the ``findings``.
-
-    Of a part in which all is well, little is kept.
-    """
+    """Where the rows of each execution lie: ``add`` each part, then read the ``findings``; little is kept of what is well."""
 
     def __init__(self) -> None:
         self._damaged: list[Finding] = []
@@ -113,10 +108,6 @@ def _in_two_files(thing: str, ids_in: Mapping[str, pa.Array]) -> Iterator[Findin
     if paths := [path for path, ids in doubled.items() if len(ids)]:
         text = f"{_named(thing, doubled[paths[0]].to_pylist())} also in {first_few(paths[1:])}"
         yield Finding(Kind.MISPLACED, paths[0], text)
-
-
-def _key(table: schema.Table, key: Collection[str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in zip(table.key, key, strict=False))
 
 
 def _named(thing: str, ids: Collection[str]) -> str:

@@ -19,7 +19,7 @@ from etl.inspect.status_run_tests import (
     places_of,
     run_tests_of,
 )
-from etl.inspect.stored import StoredFile, find_lost, stored_files
+from etl.inspect.stored import StoredFile, TableStatus, find_lost, stored_files
 from etl.load.dataset import read_identity
 from etl.load.files.contract import Files
 from etl.load.index import index_if_readable
@@ -34,16 +34,6 @@ from etl.settings.read import scope_of
 
 _LAST_RUNS = 7
 _SHOWN_BY_ROWS = {Kind.DEAD_LETTER, Kind.NOT_LOADED}
-
-
-@dataclass(frozen=True, slots=True)
-class TableStatus:
-    """One table: its rows, and the files that hold them."""
-
-    name: str
-    rows: int
-    files: int
-    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,10 +90,7 @@ def run_tests_of(rows: _Rows, configured: Mapping[str, str], last_run: LastRun) 
 
 
 def missing_of(rows: _Rows, letters: _Rows, configured: Mapping[str, str]) -> list[Finding]:
-    """What was not fetched of the configured run tests, as their rows say and the ``letters``, which are rows of ``errors``.
-
-    An execution that is incomplete for its dead letters is told by these.
-    """
+    """What was not fetched of the configured run tests, as their rows say, or where an execution has them its dead ``letters``."""
     lettered = {letter["execution_id"] for letter in letters}
     wanted = (row for row in rows if row["state"] == ExportState.INCOMPLETE or row["execution_id"] in lettered)
     states = {row["execution_id"]: row for row in wanted}

@@ -21,6 +21,16 @@ _RUNS_READ = 30
 _NO_COLUMNS = pa.table({})
 
 
+@dataclass(slots=True)
+class TableStatus:
+    """One table: its rows, and the files that hold them."""
+
+    name: str
+    rows: int = 0
+    files: int = 0
+    size_bytes: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class StoredFile:
     """One file: how many rows and bytes it has, and the wanted columns of the rows; ``part`` is None for an export run."""
@@ -38,9 +48,6 @@ def stored_files(
     """The table's files with these columns; damaged ones, and foreign ones, are added to ``findings``.
 
     Of export runs the newest 30 are read: each has one row, and they are more every night.
-
-    Raises:
-        DestinationError: the table's folder cannot be listed, or a file there may not be read.
     """
     ours: list[tuple[Entry, Part | None]] = []
     for entry in data_files(files, table.name):
@@ -91,11 +98,7 @@ def find_lost(index: Index, rows: Mapping[str, int | None], scope: Scope) -> Ite
 
 
 def read_lost(files: Files, keys: Collection[str]) -> list[Finding]:
-    """What ``find_lost`` finds under these keys of run tests.
-
-    Raises:
-        DestinationError: a folder or a file cannot be read.
-    """
+    """What ``find_lost`` finds under these keys of run tests."""
     index, damaged = index_if_readable(files, []), list[Finding]()  # before the files: a run may replace it meanwhile
     tables = (schema.EXECUTIONS, schema.CALLS, schema.EVALS)
     found = [each for table in tables for each in stored_files(files, table, index, damaged)]

@@ -22,7 +22,7 @@ from etl.load.files.contract import Files, read_each
 from etl.load.files.open import open_files
 from etl.load.index import index_if_readable
 from etl.load.layout import STATE, Part, Scope, is_data, parse_part_path, parse_run_path, place_of
-from etl.load.parquet import read_columns
+from etl.load.parquet import open_part
 from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.locations import Options
@@ -101,22 +101,14 @@ def describe(table: str) -> pd.DataFrame:
 
 
 def declared_table(name: str) -> schema.Table:
-    """The table of this name.
-
-    Raises:
-        ConfigurationError: there is no such table.
-    """
+    """The table of this name; ConfigurationError when there is none."""
     if name not in schema.TABLES:
         raise ConfigurationError(f"there is no table {name!r}: {nearest(name, schema.TABLES)}")
     return schema.TABLES[name]
 
 
 def chosen_columns(columns: str | Iterable[str] | None, known: Collection[str], of: str) -> list[str]:
-    """The wanted columns, each once; all known ones by default.
-
-    Raises:
-        ConfigurationError: one of them is unknown, or there are none.
-    """
+    """The wanted columns, each once; all known ones by default. ConfigurationError for an unknown one, or for none."""
     names = list(dict.fromkeys(known if columns is None else _texts(columns)))
     for name in names:
         if name not in known:
@@ -128,12 +120,7 @@ def chosen_columns(columns: str | Iterable[str] | None, known: Collection[str], 
 
 
 def open_dataset(path: str | os.PathLike[str], options: Options | None = None) -> Files:
-    """The files of the dataset at this path.
-
-    Raises:
-        ConfigurationError: there is no storage for this kind of path.
-        DestinationError: there is no dataset, or one of a newer version.
-    """
+    """The files of the dataset at this path; DestinationError when there is none, or one of a newer version."""
     files = open_files(os.fspath(path), options)
     if not any(files.entries(name) for name in (STATE, *schema.TABLES)):
         raise DestinationError(
@@ -150,12 +137,7 @@ def find_scope(
     since: str | date | None,
     until: str | date | None,
 ) -> Scope:
-    """What to read of the table, by the months in which executions were first stored.
-
-    Raises:
-        ConfigurationError: a run test has no rows, or a day is not one.
-        DestinationError: as ``read_table``.
-    """
+    """What to read of the table, by the months in which executions were first stored; ConfigurationError where there is nothing."""
     first, last = _day("since", since) or date.min, _day("until", until) or date.max
     if first > last:
         raise ConfigurationError(f"since {first} is later than until {last}")
@@ -164,11 +146,7 @@ def find_scope(
 
 
 def includes_deleted(deleted: str) -> bool:
-    """Whether rows are wanted that the source no longer has.
-
-    Raises:
-        ConfigurationError: it is another word.
-    """
+    """Whether rows are wanted that the source no longer has; ConfigurationError for another word than the two."""
     if deleted not in get_args(Deleted):
         raise ConfigurationError(f'deleted must be "exclude" or "include", got {deleted!r}')
     return deleted == "include"
@@ -188,9 +166,6 @@ def read_rows(
 
     Rows whose ``exported_at`` is unknown may have changed since. With ``is_living``, rows that are marked as deleted are left out,
     where the table has such. Without ``is_of_days``, all rows of the parts count, whatever their day.
-
-    Raises:
-        DestinationError: as ``read_table``.
     """
     columns = {column.name: column for column in (*table.columns, *table.added_columns)}
     declared = pa.schema([pa.field(name, columns[name].type) for name in names])
@@ -199,7 +174,7 @@ def read_rows(
 
     def rows_of(found: tuple[str, Part]) -> pa.Table:
         path, part = found
-        rows = read_columns(files, table, path, stored)
+        rows = open_part(files, table, path).read(stored)
         rows = rows.append_column("run_test", pa.repeat(part.run_test_key, len(rows)))
         rows = rows.append_column(schema.DAY.name, rows[table.start].cast(schema.DATE))
         if is_of_days and scope.has_bounds:
@@ -236,11 +211,7 @@ def _only(scope: Scope, files: Files, table: schema.Table, wanted: list[str]) ->
 
 
 def names_in(files: Files) -> dict[str, set[str]]:
-    """The names of the run tests whose executions lie under each key.
-
-    Raises:
-        DestinationError: a file cannot be read.
-    """
+    """The names of the run tests whose executions lie under each key; DestinationError when a file cannot be read."""
     damaged = list[Finding]()
     names = defaultdict[str, set[str]](set)
     for file in stored_files(files, schema.EXECUTIONS, index_if_readable(files, []), damaged, ["run_test_name"]):
@@ -252,11 +223,7 @@ def names_in(files: Files) -> dict[str, set[str]]:
 
 
 def parts_of(files: Files, table: schema.Table) -> dict[str, Part]:
-    """The part of each of the table's files, in the order of paths; an export run's has no key.
-
-    Raises:
-        DestinationError: the folder cannot be listed, or a file there is none of the dataset's.
-    """
+    """The part of each of the table's files, by path, in order; an export run's has no key. DestinationError for other files."""
     parts: dict[str, Part] = {}
     for path in filter(is_data, files.list(table.name)):
         if parsed := parse_part_path(path):
@@ -273,11 +240,7 @@ def _texts(value: str | Iterable[str]) -> list[str]:
 
 
 def moment(option: str, value: object, *, wanted: str = "timestamp such as 2026-11-01T02:00:00Z") -> datetime | None:
-    """A moment in UTC; one without a zone is in UTC, and a day means its first moment.
-
-    Raises:
-        ConfigurationError: it is no moment.
-    """
+    """A moment in UTC; one without a zone is in UTC, and a day means its first moment. ConfigurationError for what is none."""
     if value is None:
         return None
     found: pd.Timestamp | None = None

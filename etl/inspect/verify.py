@@ -15,7 +15,7 @@ import pyarrow as pa
 from etl.errors import DestinationError, ExitCode
 from etl.inspect.reconcile import EXPORTED_COLUMNS, Exported, Reconciliation
 from etl.inspect.rules import Placement, doubled_rows
-from etl.inspect.stored import find_lost
+from etl.inspect.stored import TableStatus, find_lost
 from etl.inspect.tables import find_scope, open_dataset
 from etl.inspect.verify_warehouse import WarehouseReport
 from etl.load.files.contract import Entry, Files
@@ -33,23 +33,11 @@ _SHOWN = ("execution_id", *EXPORTED_COLUMNS)
 
 
 @dataclass(slots=True)
-class Figures:
-    """What was read of one table."""
-
-    files: int = 0
-    rows: int = 0
-    size_bytes: int = 0
-
-
-@dataclass(slots=True)
 class Report:
-    """What was read and what was found; ``export_at_work`` names the export that was running meanwhile.
-
-    ``executions`` are those of the dataset by id, with the aggregates of their calls if these were wanted.
-    """
+    """What was read and found, and which export ran meanwhile; ``executions`` have the aggregates of their calls if wanted."""
 
     dataset: str
-    tables: dict[str, Figures] = field(default_factory=lambda: {name: Figures() for name in schema.TABLES})
+    tables: dict[str, TableStatus] = field(default_factory=lambda: {name: TableStatus(name) for name in schema.TABLES})
     findings: list[Finding] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     export_at_work: str | None = None
@@ -94,11 +82,7 @@ class Report:
 
 
 def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) -> Report:
-    """Read the dataset, and say what is wrong with it, and whether files changed meanwhile.
-
-    Raises:
-        DestinationError: there is no dataset, or its folders cannot be read.
-    """
+    """Read the dataset, and say what is wrong with it, and whether files changed meanwhile."""
     files = open_dataset(settings.destination.path, settings.destination.options)
     at_work = files.lock_holder()
     index = index_if_readable(files, [])  # before the files: a run may replace it meanwhile
@@ -119,12 +103,7 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
 
 
 def stored_scope(settings: Settings, run_tests: Collection[str], since: date | None) -> Scope:
-    """Where rows of these run tests lie, each given by its name or key (none: of all), from the day on.
-
-    Raises:
-        ConfigurationError: there are no rows of one.
-        DestinationError: there is no dataset, or a file of it cannot be read.
-    """
+    """Where rows of these run tests lie, each given by its name or key (none: of all), from the day on."""
     files = open_dataset(settings.destination.path, settings.destination.options)
     names = [each.name for each in settings.only(run_tests).run_tests] if run_tests else None
     return replace(find_scope(files, schema.EXECUTIONS, names, since, None), names={})

@@ -1,7 +1,4 @@
-"""Compare a warehouse with the dataset, cell by cell: the rows themselves, not what a load noted of them. Changes nothing.
-
-One month of a run test is in hand at a time.
-"""
+"""Compare a warehouse with the dataset, cell by cell, a month of a run test at a time: not what a load noted. Changes nothing."""
 
 import json
 from collections import Counter, defaultdict
@@ -66,12 +63,7 @@ class WarehouseReport:
 
 
 def verify_warehouse(settings: Settings) -> WarehouseReport:
-    """Whether the warehouse of the settings holds the rows of the dataset.
-
-    Raises:
-        ConfigurationError: they name none, or its package is not installed.
-        DestinationError: one of the two cannot be read, or the warehouse holds another dataset.
-    """
+    """Whether the warehouse of the settings holds the rows of the dataset."""
     destination, section = settings.destination, settings.warehouse
     dataset = Dataset(open_dataset(destination.path, destination.options))
     with closing(open_warehouse(section.named_url, section.namespace, is_read_only=True)) as warehouse:
@@ -79,11 +71,7 @@ def verify_warehouse(settings: Settings) -> WarehouseReport:
 
 
 def verify_rows(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
-    """Compare every row of the one with every row of the other, and whether views are as a load made them.
-
-    Raises:
-        DestinationError: one of them cannot be read, or the warehouse holds another dataset.
-    """
+    """Compare every row of the one with every row of the other, and whether views are as a load made them."""
     loaded = warehouse.loaded()
     refuse_another(warehouse, loaded, contents.dataset_id)
     report = WarehouseReport(warehouse.where, held_back=len(contents.damaged))

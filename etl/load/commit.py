@@ -68,12 +68,9 @@ def commit(
 ) -> dict[str, Arrived]:
     """Write the bundles into their parts, durably; returns what arrived by the run test's name.
 
-    Empties the bundles of their rows: each can be committed once only.
-
-    ``stored`` is what the dataset held when the executions were planned; ``parts_of`` tells the part of a bundle, see ``Places``.
-
-    Raises:
-        DestinationError: a part could not be written; its execution rows, and the parts after it, are unchanged.
+    Empties the bundles of their rows: each can be committed once only. ``stored`` is what the dataset held when the executions
+    were planned; ``parts_of`` tells the part of a bundle, see ``Places``. When a part cannot be written, its execution rows, and
+    the parts after it, are unchanged.
     """
     arrived: dict[str, Arrived] = {}
     # Executions that began together come to lie together.
@@ -123,9 +120,6 @@ def mark_deleted(dataset: Dataset, parts: Mapping[str, Part], stamp: ExportStamp
 
     Their dead letters go, which no run can resolve. Execution rows are written last. A run that is killed between is completed by
     the next.
-
-    Raises:
-        DestinationError: something could not be written.
     """
     in_order = sorted(parts, key=parts.__getitem__)
     return sum(_mark_in(dataset, part, {*ids}, stamp) for part, ids in groupby(in_order, key=parts.__getitem__))
@@ -151,10 +145,7 @@ def _mark_in(dataset: Dataset, part: Part, execution_ids: Collection[str], stamp
 
 
 def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[str, pa.Table], Arrived]:
-    """The rows of calls, evals and errors by table, and what arrived but the executions' own misfits.
-
-    Of all parts at once: a frame costs milliseconds, however few its rows.
-    """
+    """The rows of all parts at once by table, since a frame has its price; and what arrived but the executions' own misfits."""
     calls, evals, errors = calls_frame(bundles, stamp), evals_frame(bundles, stamp), errors_frame(bundles, stamp)
     arrived = Arrived(
         rows=Counter(

@@ -57,11 +57,7 @@ class Dataset:
         self._outdated: set[str] = set()
 
     def commit_rows(self, table: schema.Table, part: Part, rows: pa.Table, replacement: Replacement) -> Merged:
-        """Merge the rows into the part, durably (see ``merge``).
-
-        Raises:
-            DestinationError: the file could not be written, and is unchanged; or it is damaged, and was moved to the quarantine.
-        """
+        """Merge the rows into the part, durably (see ``merge``); the file is unchanged if that fails."""
         merged = merge(table, self.rows(table, part), rows, replacement)
         self.write_if_changed(table, part, merged)
         if table is schema.EXECUTIONS and merged.changed:
@@ -78,11 +74,7 @@ class Dataset:
             self.written.marked[table.name] += merged.marked
 
     def rows(self, table: schema.Table, part: Part) -> pa.Table:
-        """All rows of the part, with exactly the declared columns; none when there is no file.
-
-        Raises:
-            DestinationError: the file is damaged (it is moved to the quarantine) or was written by a newer version.
-        """
+        """All rows of the part, with the declared columns; none without a file. A damaged file is moved to the quarantine."""
         path = part_path(table.name, part)
         try:
             return self.read(table, path, table.names)
@@ -96,10 +88,7 @@ class Dataset:
     def read(self, table: schema.Table, path: str, names: Sequence[str]) -> pa.Table:
         """Columns of one file, null where an older version of the exporter did not have one yet; ``complete`` then adds them.
 
-        Raises:
-            FileMissingError: there is no such file.
-            UnreadableError: it is damaged, as far as these columns tell.
-            DestinationError: it may not be read, or was written by a newer version.
+        UnreadableError when it is damaged, as far as these columns tell; another DestinationError when a newer version wrote it.
         """
         part = open_part(self.files, table, path)
         rows = part.read(names)
@@ -135,11 +124,8 @@ class Dataset:
     def complete(self) -> int:
         """Rewrite the files that an older version wrote, and that were read since, with this version's columns; returns how many.
 
-        Columns that the older version did not export are null until their executions are fetched again. A damaged file stays
-        where it is, until its rows are needed.
-
-        Raises:
-            DestinationError: one could not be written; the next run completes it.
+        Columns that the older version did not export are null until their executions are fetched again. A damaged file stays where
+        it is, until its rows are needed, and the next run completes one that could not be written.
         """
         completed = 0
         for path in sorted(self._outdated):
@@ -174,13 +160,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 def read_document(
     files: Files, path: str, kind: type[T], *, most_bytes: int, note: Callable[[str], object], set_aside: bool = False
 ) -> T | None:
-    """The document; None when there is none, or something else, of which ``note`` is told in one line.
-
-    With ``set_aside`` that is moved to the quarantine, otherwise ignored.
-
-    Raises:
-        DestinationError: it cannot be opened, or not be moved.
-    """
+    """The document; None when there is none, or something else, of which ``note`` is told, and that may be ``set_aside``."""
     try:
         return msgspec.json.decode(files.read(path, most_bytes=most_bytes), type=kind)
     except FileMissingError:
@@ -196,11 +176,7 @@ def read_document(
 def read_identity(
     files: Files, *, note: Callable[[str], object] = lambda _: None, set_aside: bool = False
 ) -> Identity | None:
-    """The document; None when there is none, or it cannot be read: see ``read_document``.
-
-    Raises:
-        DestinationError: it cannot be opened, or tells of a layout that this version does not know.
-    """
+    """The document, as ``read_document`` gives it; a layout that this version does not know is a DestinationError."""
     identity = read_document(files, IDENTITY, Identity, most_bytes=_MOST_BYTES, note=note, set_aside=set_aside)
     if identity and identity.layout != _LAYOUT:
         raise DestinationError(

@@ -35,10 +35,7 @@ _MEANING = meaning_of(schema.OF_EXECUTIONS)
 
 @dataclass(slots=True)
 class Index:
-    """The parts, in order, and the tables that have a file; ``is_saved``: the saved index says the same.
-
-    ``runs``: the versions, by path, of the files of export runs that were found whole.
-    """
+    """The parts, in order, the tables that have files, and the versions of whole ``runs`` by path; ``is_saved``: all as saved."""
 
     parts: dict[Part, PartIndex] = field(default_factory=dict)
     tables: set[str] = field(default_factory=set)
@@ -73,11 +70,7 @@ class _Head(msgspec.Struct):
 
 
 def read_index(files: Files) -> Index:
-    """The index; an empty one when there is none that can be used.
-
-    Raises:
-        DestinationError: it, or what the dataset is, cannot be read.
-    """
+    """The index; an empty one when there is none that can be used."""
     try:
         rows = unpack(files.where(INDEX), files.read(INDEX))
         head = msgspec.json.decode((rows.schema.metadata or {})[b"head"], type=_Head)
@@ -105,10 +98,7 @@ def index_if_readable(files: Files, ignored: list[str]) -> Index:
 def update_index(dataset: Dataset, known: Index, unreadable: list[str]) -> Index:
     """The index as the files are now: parts and runs that the known one does not know, or not in these versions, are read.
 
-    A damaged file holds nothing, and is added to ``unreadable``.
-
-    Raises:
-        DestinationError: as ``list_parts`` and ``index_part``.
+    A damaged file holds nothing, and is added to ``unreadable``; one that may not be read is a DestinationError.
     """
     parts = sorted(list_parts(dataset.files).items())
     unknown = [each for each in parts if not _is_known(known, *each)]
@@ -149,11 +139,7 @@ def write_index(files: Files, index: Index) -> None:
 
 
 def list_parts(files: Files) -> dict[Part, dict[str, Entry]]:
-    """The files of each part by table.
-
-    Raises:
-        DestinationError: a folder cannot be listed, or has data that is none of the dataset's.
-    """
+    """The files of each part by table; DestinationError for data that is none of the dataset's."""
     parts: dict[Part, dict[str, Entry]] = {}
     for table in schema.OF_EXECUTIONS:
         for entry in data_files(files, table.name):

@@ -1,7 +1,4 @@
-"""The record of the last run, one JSON document: for the next run, for monitors and for people.
-
-It also tells of the last attempt, which a run notes when it begins, or when it cannot begin, and of the last load by warehouse.
-"""
+"""The record of the last run, the last attempt and the last loads, one JSON document: for the next run, monitors and people."""
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -27,10 +24,7 @@ RUN_TESTS = "all"
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that has begun, and has an ``export_run_id``, or one that could not, and has an ``exit_code`` and a ``message``.
-
-    One that has begun and of which neither the record nor a row of ``runs`` tells was killed.
-    """
+    """A run that has begun, and has an ``export_run_id``, or one that could not, and has an ``exit_code`` and a ``message``."""
 
     started_at: _Moment
     export_run_id: str | None = None
@@ -112,10 +106,7 @@ def read_last_run(files: Files, *, note: Callable[[str], object], set_aside: boo
 
 
 def update_last_run(files: Files, fields: Mapping[str, Any]) -> None:
-    """Replace these fields of the document, and of ``loads`` these places.
-
-    All others stay as they are, or as the last run over the same ``scope`` left them.
-    """
+    """Replace these fields, and of ``loads`` these places; all others stay as the last run over the same ``scope`` left them."""
     kind = dict[str, msgspec.Raw]
     before = read_document(files, LAST_RUN, kind, most_bytes=_MOST_BYTES, note=lambda _: None, set_aside=True) or {}
     record = read_last_run(files, note=lambda _: None)
@@ -142,10 +133,7 @@ def note_failure(files: Files, error: ExporterError, started_at: datetime, scope
 
 
 def last_load_into(files: Files, place: str, now: datetime) -> LastLoad:
-    """The last load into the warehouse at ``place``; one that tells of nothing where there is none, or it cannot be read.
-
-    Nor does a ``loaded_at`` count that has not come yet: a clock was wrong.
-    """
+    """The last load into the warehouse at ``place``, empty where none can be read; a ``loaded_at`` in the future does not count."""
     no_load = LastLoad(warehouse=place, tried_at=now)
     try:
         load = read_last_run(files, note=lambda _: None).loads.get(place, no_load)
@@ -156,10 +144,7 @@ def last_load_into(files: Files, place: str, now: datetime) -> LastLoad:
 
 
 def lacks_of_warehouse(load: LastLoad | None, *export_runs: Collection[str]) -> str | None:
-    """What is missing from the warehouse after this load, in words.
-
-    ``export_runs`` are the ids of those that it should have: of all, or of all but one that is loading.
-    """
+    """What is missing from the warehouse after this load, in words; it should have the runs of one of these ``export_runs``."""
     if load is None:
         return "the warehouse was never loaded"
     if load.problem:

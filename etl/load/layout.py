@@ -27,10 +27,7 @@ _RUN_PATH = re.compile(rf"runs/{_FOLDER}/([0-9A-Za-z-]+)\.parquet", re.ASCII)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Part:
-    """One file of each table; all rows of an execution lie in the same part.
-
-    ``place`` is where in the folder of the run test: ``month=2026-11/part-0``.
-    """
+    """One file of each table, with the rows of the same executions; ``place`` is where below its run test."""
 
     run_test_key: str
     place: str

@@ -44,11 +44,7 @@ class Footer:
 
 
 class OpenPart:
-    """One file of a table, in memory; its columns are decoded when they are read.
-
-    Raises:
-        UnreadableError: it is not a Parquet file.
-    """
+    """One file of a table, in memory; its columns are decoded when they are read."""
 
     def __init__(self, table: schema.Table, where: str, data: bytes) -> None:
         self._table = table
@@ -68,10 +64,6 @@ class OpenPart:
         """These columns with their declared types; null where an older version of the exporter did not have one yet.
 
         A file of a newer version is refused, since its values may mean something else, unless it ``may_be_newer``.
-
-        Raises:
-            UnreadableError: the file is damaged, as far as these columns tell.
-            DestinationError: it was written by a newer version, or has other types than this one's.
         """
         if self.unknown and not may_be_newer:
             raise DestinationError(
@@ -102,13 +94,7 @@ class OpenPart:
 
 
 def open_part(files: Files, table: schema.Table, path: str) -> OpenPart:
-    """One file of the table, read whole.
-
-    Raises:
-        FileMissingError: there is no such file.
-        UnreadableError: it is damaged.
-        DestinationError: it cannot be read.
-    """
+    """One file of the table, read whole; UnreadableError when it is damaged."""
     where = files.where(path)
     try:
         return OpenPart(table, where, files.read(path))
@@ -124,17 +110,8 @@ def read_footer(files: Files, path: str) -> Footer:
         return _footer(pq.ParquetFile(file), where, size_bytes, MOST_BYTES)
 
 
-def read_columns(files: Files, table: schema.Table, path: str, names: Sequence[str]) -> pa.Table:
-    """Columns of one file; errors as for ``open_part`` and ``OpenPart.read``."""
-    return open_part(files, table, path).read(names)
-
-
 def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
-    """The rows as one Parquet file, opened again to check that it has as many rows and exactly the declared schema.
-
-    Raises:
-        SchemaError: it does not, or a key is null.
-    """
+    """The rows as one Parquet file, opened again to check that it has as many rows and exactly the declared schema."""
     try:
         data = pack(rows, compression)
     except pa.ArrowInvalid as exc:
@@ -163,11 +140,7 @@ def pack(rows: pa.Table, compression: str) -> memoryview:
 
 
 def unpack(where: str, data: bytes) -> pa.Table:
-    """All rows of a file that ``pack`` made.
-
-    Raises:
-        UnreadableError: it is damaged, or takes more memory than a file may.
-    """
+    """All rows of a file that ``pack`` made; UnreadableError when it is damaged, or takes more memory than a file may."""
     with _readable(where):
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         _footer(file, where, len(data), MOST_BYTES)

@@ -77,9 +77,6 @@ def index_part(
     """What the part holds, and the paths of its damaged files, which hold nothing.
 
     ``digests`` are those of its calls and evals, by execution; where they are not known (None), the rows are read whole and hashed.
-
-    Raises:
-        DestinationError: a file may not be read, or was written by a newer version.
     """
     rows, vouchers = dict[str, pa.Table](), dict[str, list[str]]()
     damaged, here = [], dict(entries)

@@ -1,7 +1,7 @@
 """Where executions lie: what is stored stays where it is, and what is new goes to the last part of its month that has room."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from etl.errors import FileMissingError
@@ -32,31 +32,27 @@ class _LastPart:
         return self.rows >= FULL_ROWS or self.size_bytes >= FULL_BYTES
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Places:
     """The parts of executions, stored or new, during one run. An execution that is given a part keeps it."""
 
-    def __init__(self, dataset: Dataset, state: StoredState, *, now: datetime) -> None:
-        self._dataset = dataset
-        self._state = state
-        self._now = now
-        self._given: dict[str, Part] = {}
+    dataset: Dataset
+    state: StoredState
+    now: datetime
+    _given: dict[str, Part] = field(default_factory=dict)
 
     def parts_of(self, bundles: Sequence[FlatBundle]) -> list[Part]:
-        """The part of each bundle; those that are new fill the last parts in the order of the bundles.
-
-        Raises:
-            DestinationError: the last part of a folder cannot be read.
-        """
+        """The part of each bundle; those that are new fill the last parts in the order of the bundles."""
         last: dict[tuple[str, str], _LastPart] = {}
         return [self.part_of(each.execution.execution_id) or self._give(each, last) for each in bundles]
 
     def part_of(self, execution_id: str) -> Part | None:
         """The part of an execution that is stored or was given one."""
-        return self._state.part_of(execution_id) or self._given.get(execution_id)
+        return self.state.part_of(execution_id) or self._given.get(execution_id)
 
     def _give(self, bundle: FlatBundle, last: dict[tuple[str, str], _LastPart]) -> Part:
         key = bundle.run_test_key
-        folder = folder_of((bundle.started_at or self._now).astimezone(UTC).date())
+        folder = folder_of((bundle.started_at or self.now).astimezone(UTC).date())
         found = last.get((key, folder)) or self._last_part(key, folder)
         if found.is_full:
             found = _LastPart(found.number + 1)
@@ -68,7 +64,7 @@ class Places:
         paths = [
             path
             for table in schema.OF_EXECUTIONS
-            for path in self._dataset.files.list(f"{table.name}/run_test={key}/{folder}")
+            for path in self.dataset.files.list(f"{table.name}/run_test={key}/{folder}")
         ]
         numbers = [parsed[1].number for path in paths if (parsed := parse_part_path(path))]
         part = Part(key, place_of(folder, max(numbers, default=0)))
@@ -80,10 +76,10 @@ class Places:
 
     def _size_of(self, path: str) -> tuple[int, int]:
         """Rows and bytes of the file, as this run wrote it or else as its footer says."""
-        if written := self._dataset.receipt.written.get(path):
+        if written := self.dataset.receipt.written.get(path):
             return written.rows, written.size_bytes
         try:
-            footer = read_footer(self._dataset.files, path)
+            footer = read_footer(self.dataset.files, path)
         except FileMissingError:
             return 0, 0
         return footer.rows, footer.size_bytes

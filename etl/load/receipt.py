@@ -30,10 +30,7 @@ class WrittenFile:
 
 @dataclass(slots=True)
 class Receipt:
-    """Files of the tables by path, and executions by the key of their run test.
-
-    ``removed`` are no longer where they were: they were damaged, and set aside.
-    """
+    """Files by path, and executions by the key of their run test; ``removed`` ones were damaged, and set aside."""
 
     written: dict[str, WrittenFile] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)

@@ -44,10 +44,8 @@ def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: Export
     """Give the executions of the part these names, by execution_id, in all tables; execution rows go last, as in a commit.
 
     Where they have them, nothing is written. The digest by which an execution row vouches for its calls and evals covers the name,
-    so it changes. One that did not match the rows before stays as it is: what was damaged is still known to be.
-
-    Raises:
-        DestinationError: something could not be written; the next run completes it.
+    so it changes. One that did not match the rows before stays as it is: what was damaged is still known to be. What could not be
+    written is completed by the next run.
     """
     executions = dataset.rows(schema.EXECUTIONS, part)
     ids, digests = (executions[name].to_pylist() for name in ("execution_id", "calls_digest"))

@@ -64,10 +64,7 @@ class StoredCalls:
         self._tables: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
 
     def calls(self, part: Part, execution_id: str) -> dict[str, bool]:
-        """The calls of an execution by id, each with whether all that is there of it is marked as deleted.
-
-        That may be evals alone, or a dead letter.
-        """
+        """The calls of an execution, each with whether all that is there (evals alone, or a dead letter) is marked as deleted."""
         found: dict[str, bool] = dict.fromkeys(self.failed(part, execution_id) - {execution_id}, False)
         for table in (schema.EVALS, schema.CALLS):
             rows = self._of(table, _IDS, part, execution_id)
@@ -111,10 +108,7 @@ def load_state(dataset: Dataset, *, set_aside: bool) -> StoredState:
     """The stored executions, with what their parts of calls and evals really hold.
 
     A file that cannot be read counts as missing, so that its executions are fetched again; with ``set_aside`` it is moved to the
-    quarantine.
-
-    Raises:
-        DestinationError: a file is not one of this dataset, or was written by a newer version.
+    quarantine. One that is not of this dataset, or of a newer version, is a DestinationError.
     """
     state = StoredState()
     known = read_index(dataset.files)

@@ -68,10 +68,7 @@ DAY = Column(
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the dataset: its columns in order, its key, and where its rows come from.
-
-    ``partitions`` are the columns that stand in the path of its files only.
-    """
+    """One table: its columns, its key, where its rows come from. ``partitions`` are columns in the path of its files only."""
 
     name: str
     one_row_per: str

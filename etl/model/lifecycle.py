@@ -75,11 +75,7 @@ class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             return msgspec.structs.replace(self, packed=payload)
 
     def unpack(self) -> Execution:
-        """The execution as it was listed.
-
-        Raises:
-            ValueError: its payload was dropped.
-        """
+        """The execution as it was listed; ValueError when its payload was dropped."""
         if self.packed is None:
             raise ValueError(
                 f"execution {self.execution_id}: its payload is no longer in memory: this is a bug, please report it"

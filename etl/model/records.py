@@ -83,10 +83,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, endpoint: str, subject_id: str, error: SourceError, *, tries: int | None = None) -> "DeadLetter":
-        """The dead letter of a request to the endpoint about the subject, which ended with the error.
-
-        ``tries`` is given where the request was tried more often than the error knows.
-        """
+        """The dead letter of a request about the subject; ``tries`` is given where it was tried more often than the error knows."""
         return cls(
             endpoint=endpoint,
             subject_id=subject_id,

@@ -3,10 +3,24 @@
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from enum import StrEnum
+from typing import Self
 
 # What moves a cursor, ends a line, or reorders it: C0, DEL and C1, separators, overrides of the direction of writing; what is no
 # character, and the halves of characters that stand for bytes of a file name. What joins emoji does none of that.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]")
+
+
+class Word(StrEnum):
+    """One of several words that stand in results; ``meaning`` is what a person is told of it."""
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> Self:
+        """A word and what it means."""
+        word = str.__new__(cls, value)
+        word._value_, word.meaning = value, meaning
+        return word
 
 
 def shown(text: str) -> str:

@@ -37,12 +37,7 @@ from etl.transform.flatten import FlatBundle, flatten
 async def bring_up_to_date(
     run: Run, record: Record, state: StoredState, run_tests: Collection[RunTest], *, is_last: bool
 ) -> None:
-    """Let the dataset say what the lists of these run tests say, which were just read.
-
-    Raises:
-        DestinationError: something could not be written.
-        KeyRefusedError, SourceUnavailableError: the run cannot go on.
-    """
+    """Let the dataset say what the lists of these run tests say, which were just read."""
     await _rename(run, record, state, run_tests)
     if is_last:
         for name, absent in absent_executions(
@@ -169,7 +164,16 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
         whole = {bundle.execution.execution_id for bundle in bundles if bundle.part_of is None}
         record.committed |= whole
         run.dataset.written.rows[schema.CALLS.name] -= twice  # a row that comes twice in a run is new or changed once
-        _notify_committed(run, len(whole))
+        run.progress.committed_executions += len(whole)
+        seconds = run.progress.seconds_left(monotonic())
+        run.notify(
+            "committed",
+            executions=len(whole),
+            files=run.dataset.written.files,
+            bytes=run.dataset.written.size_bytes,
+            requests_left=run.progress.planned_requests - run.progress.done_requests,
+            seconds_left=None if seconds is None else round(seconds),
+        )
 
     buffer = CommitBuffer(
         save,
@@ -228,17 +232,3 @@ def _reader_of_stored_calls(run: Run, state: StoredState) -> Callable[..., Await
             return await asyncio.to_thread(method, stored, part, execution_id)
 
     return read
-
-
-def _notify_committed(run: Run, executions: int) -> None:
-    progress = run.progress
-    progress.committed_executions += executions
-    seconds = progress.seconds_left(monotonic())
-    run.notify(
-        "committed",
-        executions=executions,
-        files=run.dataset.written.files,
-        bytes=run.dataset.written.size_bytes,
-        requests_left=progress.planned_requests - progress.done_requests,
-        seconds_left=None if seconds is None else round(seconds),
-    )

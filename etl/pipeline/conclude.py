@@ -41,11 +41,7 @@ async def conclude(run: Run, record: Record, state: StoredState, failure: Export
 
 
 def _add_missing_tables(run: Run, record: Record, state: StoredState) -> None:
-    """Let each table have a file, so that no reader fails where a table has no rows.
-
-    Raises:
-        DestinationError: one could not be written; the next run adds it.
-    """
+    """Let each table have a file, so that no reader fails where a table has no rows; else the next run adds it."""
     written = dict(filter(None, map(parse_part_path, run.dataset.receipt.written)))
     missing = [table for table in schema.OF_EXECUTIONS if table.name not in state.index.tables | written.keys()]
     if missing and record.run_tests:
@@ -56,11 +52,7 @@ def _add_missing_tables(run: Run, record: Record, state: StoredState) -> None:
 
 
 def _save_index(run: Run, record: Record, state: StoredState) -> None:
-    """Save what the dataset holds now, and tell what somebody else took away, as far as it was not fetched again.
-
-    Raises:
-        DestinationError: something could not be read or written.
-    """
+    """Save what the dataset holds now, and tell what somebody else took away, as far as it was not fetched again."""
     index = update_index(run.dataset, state.index, [])
     if not index.is_saved:
         write_index(run.dataset.files, index)

@@ -186,11 +186,7 @@ def _begin_record(run: Run, *, is_export: bool = False) -> Record:
 
 
 async def _export_alone(run: Run, record: Record, stop: asyncio.Future[InterruptedRunError]) -> Summary:
-    """Export as the holder of the lock.
-
-    Raises:
-        DestinationError: the dataset cannot be read, or was written by a newer version; nothing was asked of the API.
-    """
+    """Export as the holder of the lock; DestinationError, before anything was asked of the API, when the dataset cannot be read."""
     settings = run.settings
     state = await to_the_end(partial(load, run, record, set_aside=True))
     run.notify("run_started", export_run_id=run.export_run_id, dataset=settings.destination.path)

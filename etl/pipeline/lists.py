@@ -25,13 +25,9 @@ _SAMPLE = 20
 
 
 async def discover_all(run: Run, record: Record, state: StoredState) -> None:
-    """Let the run be about all run tests that the key sees.
+    """Let the run be about all run tests that the key sees; errors as for ``discover``.
 
     One that the last run exported and that the list does not have is requested by its name: if it exists, it is exported as ever.
-
-    Raises:
-        ConfigurationError: the key sees none.
-        KeyRefusedError, SourceUnavailableError: the run cannot go on.
     """
     found = await discover(run.client, page_limit=run.settings.api.page_limit, now=run.clock())
     record.necessary_requests += found.necessary_requests
@@ -55,11 +51,7 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
 
 
 async def is_run_test(client: Client, name: str) -> bool:
-    """Whether the API knows a run test of this name.
-
-    Raises:
-        SourceError: it did not say.
-    """
+    """Whether the API knows a run test of this name; SourceError when it did not say."""
     try:
         await client.get(list_executions(name, Slice(1, 1)))
     except NotFoundError:
@@ -86,12 +78,7 @@ async def read_lists(
     """Read the list of each run test; gives those that were read since, and whether they are the last.
 
     Usually that is all of them at once. Where lists are slow, the others come first. None comes before the key is known to be of
-    the right workspace. A list that cannot be read is a finding.
-
-    Raises:
-        ConfigurationError: the key is of another workspace.
-        SourceUnavailableError: no list could be read.
-        KeyRefusedError: the run cannot go on.
+    the right workspace. A list that cannot be read is a finding; that none can is an error.
     """
     pending = {group.create_task(_read_list(run, record, state, each)): each for each in record.run_tests}
     read: list[RunTest] = []
@@ -111,14 +98,18 @@ async def read_lists(
 
 async def _read_list(run: Run, record: Record, state: StoredState, run_test: RunTest) -> None:
     begun_at = run.clock()
-    page_limit = run.settings.api.page_limit
+    page_limit, is_scrubbed = run.settings.api.page_limit, run.settings.export.scrub_requests > 0
+
+    def gives_nothing_to_do(row: ListedExecution) -> bool:
+        return not is_scrubbed and says_nothing_new(row, state.executions.get(row.execution_id), run.policy)
+
     try:
         found = await list_executions_completely(
             run.client,
             run_test.name,
             page_limit=page_limit,
             begun_at=lambda: run.by_source(begun_at) - CLOCKS_DIFFER,
-            says_nothing_new=lambda row: _gives_nothing_to_do(run, row, state),
+            says_nothing_new=gives_nothing_to_do,
         )
     except NotFoundError:
         record.not_found.add(run_test.name)
@@ -146,12 +137,6 @@ def _fail(run: Run, record: Record, run_test: RunTest, kind: Kind, text: str) ->
     run.notify("run_test_failed", run_test=run_test.name, error=text)
 
 
-def _gives_nothing_to_do(run: Run, row: ListedExecution, state: StoredState) -> bool:
-    """Whether the execution needs neither a request nor a row."""
-    is_scrubbed = run.settings.export.scrub_requests > 0
-    return not is_scrubbed and says_nothing_new(row, state.executions.get(row.execution_id), run.policy)
-
-
 def _shows_stored(record: Record, state: StoredState) -> bool:
     return not state.executions or not record.listed_ids().isdisjoint(state.executions)
 
@@ -161,9 +146,6 @@ async def _refuse_another_workspace(run: Run, record: Record, state: StoredState
 
     That is so where all of them were read and have others in their place, or where none of the stored ones exists by its id. Where
     the API does not say, the run goes on: nothing is marked that it does not confirm.
-
-    Raises:
-        ConfigurationError: nothing was written, and nothing is.
     """
     names = {each.name for each in (*record.run_tests, *run.settings.configured)}
     if not run.settings.run_tests:  # those that the last run exported: a key of another workspace sees none of them

@@ -10,11 +10,7 @@ from etl.pipeline.summary import Summary
 
 
 def check_metrics_file(path: Path, dataset: str) -> None:
-    """Check before a run on the dataset there that its metrics can be written after it.
-
-    Raises:
-        ConfigurationError: prometheus-client is not installed, the folder does not exist, or it is the dataset's.
-    """
+    """Refuse, before a run on the dataset there, a file to which its metrics could not be written after it."""
     try:
         import prometheus_client  # noqa: F401, PLC0415
     except ImportError:
@@ -30,11 +26,7 @@ def check_metrics_file(path: Path, dataset: str) -> None:
 
 
 def write_metrics_file(summary: Summary, path: Path) -> None:
-    """Replace the file as a whole by the figures of this run. Every metric is a gauge with the label ``dataset``.
-
-    Raises:
-        DestinationError: it cannot be written; the old one is untouched.
-    """
+    """Replace the file as a whole, or leave it, by the figures of this run: gauges, all with the label ``dataset``."""
     from prometheus_client import CollectorRegistry, Gauge, write_to_textfile  # noqa: PLC0415
 
     registry, gauges = CollectorRegistry(), dict[str, Gauge]()

@@ -24,11 +24,7 @@ PATIENCE_SECONDS = 5 * 60.0
 
 
 def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
-    """What the dataset holds; files that cannot be read are findings.
-
-    Raises:
-        DestinationError: a file is not one of this dataset, or was written by a newer version.
-    """
+    """What the dataset holds; files that cannot be read are findings. Errors as for ``load_state``."""
     state = load_state(run.dataset, set_aside=set_aside)
     for path in state.unreadable:
         if parse_run_path(path):
@@ -41,10 +37,7 @@ def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
 
 
 def absent_executions(record: Record, state: StoredState) -> dict[str, set[str]]:
-    """The stored executions that should be in the list of their run test, by its name, and that no list has.
-
-    Only a proved list says that something is absent.
-    """
+    """By run test, the stored executions that its list should have and no list has; only a proved list says that."""
     proved = {name for name, found in record.lists.items() if found.is_complete}
     absent: dict[str, set[str]] = {each.name: set() for each in record.run_tests if each.name in proved}
     listed = record.listed_ids()
@@ -92,10 +85,7 @@ def choose_previews(run: Run, planned: Iterable[Planned]) -> list[Planned]:
 
 
 async def without_details(run: Run, planned: Sequence[Planned]) -> list[Planned] | None:
-    """What is planned, as it is fetched where the API has no details of executions; None where it has.
-
-    To find out, the first one that a run would read is requested.
-    """
+    """The plan as it is fetched where the API has no details of executions, which one request finds out; None where it has."""
     first = next((item for item in planned if item.is_fetched and item.reads_detail), None)
     if first:
         with suppress(SourceError):
@@ -109,10 +99,7 @@ async def without_details(run: Run, planned: Sequence[Planned]) -> list[Planned]
 def make_plan(
     run: Run, record: Record, state: StoredState, run_tests: Iterable[RunTest], *, is_last: bool
 ) -> list[Planned]:
-    """What to do with each listed execution of these run tests, most valuable first; recorded, too.
-
-    An execution that two lists have is planned once. Final executions are verified again where this is the last round.
-    """
+    """What to do with each listed execution of these run tests, once, most valuable first; recorded, too. The last round scrubs."""
     page_limit = run.settings.api.page_limit
     settle = timedelta(hours=run.settings.export.settle_hours)
     policy = replace(run.policy, overdue_since=run.by_source(run.started_at) - OVERDUE * settle)

@@ -117,20 +117,20 @@ async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -
     except (SourceError, SourceUnavailableError, ConfigurationError) as error:
         code = error.exit_code if isinstance(error, ConfigurationError) else ExitCode.SOURCE_UNAVAILABLE
         return [Check(Subject.SERVER, f"{base_url}: {error}", code), *map(_skipped, _SOURCE[1:])]
+    rate_limit = "unknown: the API does not announce it; a run learns it from the first refusal"
+    if client.quota.requests_per_minute:
+        limit = counted(client.quota.requests_per_minute, "request")
+        rate_limit = f"{limit} a minute, as the API and the settings allow"
     return [
         Check(Subject.SERVER, f"{base_url} answers: {counted(client.traffic.requests, 'request')}"),
         Check(Subject.KEY, "accepted"),
-        Check(Subject.RATE_LIMIT, _rate_limit(client.quota.requests_per_minute)),
+        Check(Subject.RATE_LIMIT, rate_limit),
         *run_tests,
     ]
 
 
 async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
-    """One request, and one more for each run test that is not on the first page of the list.
-
-    Raises:
-        KeyRefusedError, SourceError, SourceUnavailableError: the list cannot be read, and is needed, or nothing can.
-    """
+    """One request, and one more for each run test that is not on the first page of the list."""
     wanted = [run_test.name for run_test in settings.run_tests]
     listed, count = set[str](), 0
     try:
@@ -152,12 +152,6 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
         return [Check(Subject.RUN_TESTS, f"{len(wanted)} of {len(wanted)} exist")]
     names = first_few([quoted(name) for name in sorted(listed)])
     return [Check(Subject.RUN_TESTS, f"all {count} that the key sees: {names}")]
-
-
-def _rate_limit(requests_per_minute: int | None) -> str:
-    if requests_per_minute:
-        return f"{counted(requests_per_minute, 'request')} a minute, as the API and the settings allow"
-    return "unknown: the API does not announce it; a run learns it from the first refusal"
 
 
 def _check_dataset(settings: Settings, *, is_read_only: bool) -> list[Check]:

@@ -63,10 +63,6 @@ class Progress:
             estimates.append(allowed)
         return max(estimates, default=None)
 
-    def held_seconds(self, now: float) -> float:
-        """How long the rate limit still holds requests back; 0 when it does not."""
-        return max(0.0, self.traffic.held_until - now)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -104,10 +100,6 @@ class Run:
         return ExportStamp(self.export_run_id, self.stamped[-1], include_raw=self.settings.export.include_raw)
 
 
-def _say_nothing(_event: str, **_fields: Any) -> None:
-    pass
-
-
 def begin(
     settings: Settings,
     *,
@@ -117,12 +109,9 @@ def begin(
     notify: Notify | None = None,
     clock: Callable[[], datetime] | None = None,
 ) -> Run:
-    """A run that begins now. Asks nothing and writes nothing yet.
-
-    Raises:
-        ConfigurationError: the settings hold no keys, or the package for the engine is not installed.
-    """
-    progress, notify, clock = progress or Progress(), notify or _say_nothing, clock or (lambda: datetime.now(UTC))
+    """A run that begins now. Asks nothing and writes nothing yet."""
+    progress, clock = progress or Progress(), clock or (lambda: datetime.now(UTC))
+    notify = notify or (lambda _event, **_fields: None)
     started_at = clock()
     client = Client(settings, on_hold=lambda seconds: notify("held", seconds=round(seconds, 1)))
     progress.traffic, progress.quota = client.traffic, client.quota
@@ -155,11 +144,7 @@ def begin(
 
 
 def dask_module() -> Any:
-    """The module of the engine on Dask, its package imported.
-
-    Raises:
-        ConfigurationError: the package is not installed.
-    """
+    """The module of the engine on Dask, its package imported; ConfigurationError when that is not installed."""
     try:
         import etl.pipeline.engine.dask as module  # noqa: PLC0415 imported on use, where its package is installed
     except ModuleNotFoundError as error:

@@ -14,10 +14,7 @@ T = TypeVar("T")
 async def until_stopped(
     work: Coroutine[Any, Any, None], stop: asyncio.Future[Any], *, minutes: float | None = None
 ) -> None:
-    """Do the work. If ``stop`` is set first, cancel the work, let it clean up, and raise the error that was set (in a group).
-
-    After so many ``minutes`` do the same with an error of its own.
-    """
+    """Do the work. If ``stop`` is set first, or ``minutes`` are over, cancel it, let it clean up, and raise why (in a group)."""
 
     async def watch() -> None:
         try:
@@ -51,8 +48,7 @@ async def held(lock: AbstractContextManager[None]) -> AsyncIterator[None]:
 async def to_the_end(work: Callable[[], T] | Coroutine[Any, Any, T]) -> T:
     """Do the work, in a thread if it is a function, and wait for its end even if cancelled: it must not outlive the lock.
 
-    Raises:
-        CancelledError: the caller was cancelled and the work succeeded. If the work failed, its error is raised.
+    The cancellation is raised afterwards, unless the work failed: then its error is.
     """
     # A thread's future is not a task: cancelling all tasks does not cancel it.
     future = (

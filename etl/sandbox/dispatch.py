@@ -1,7 +1,4 @@
-"""The answer to each request: paths, keys and parameters, checked in the order of the real server.
-
-Pure: a world and a request in, status, headers and body out.
-"""
+"""The answer to each request: paths, keys and parameters, checked in the order of the real server. Pure."""
 
 import re
 import uuid
@@ -34,11 +31,7 @@ HTML_404 = b"<!doctype html><html lang=en><head><title>Not Found</title></head><
 
 @dataclass(frozen=True, slots=True)
 class SandboxRequest:
-    """One request.
-
-    ``target`` is the path and query as sent, ``received_at`` a time in monotonic seconds. ``status`` is that of the answer, None
-    until then or if there was none.
-    """
+    """One request, its ``target`` as sent, at a monotonic time; ``status`` is that of the answer, None if there was none."""
 
     method: str
     path: str

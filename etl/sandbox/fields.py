@@ -48,11 +48,7 @@ def percentile(ordered: Sequence[float], rank: float) -> float:
 
 
 def page_of(rows: Sequence[Any], query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
-    """The page of ``rows`` that the query names. A limit that is not a positive integer silently becomes 10.
-
-    Raises:
-        AnswerError: there is no such page; page 1 always exists.
-    """
+    """The page of ``rows`` that the query names; AnswerError when there is none. A limit that is no positive integer becomes 10."""
     limit = _integer(query.get("limit")) or 0
     limit = limit if limit > 0 else DEFAULT_LIMIT
     limit = limit if max_limit is None else min(limit, max_limit)

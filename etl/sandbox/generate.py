@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from etl.sandbox.measures import LONGEST_CALL_SECONDS, eval_output, measure
+from etl.sandbox.measures import LONGEST_CALL_SECONDS, measure
 from etl.sandbox.world import (
     TERMINAL_STATUSES,
     Call,
@@ -22,7 +22,6 @@ from etl.sandbox.world import (
     Scenario,
     World,
     add_run_test,
-    listable_calls,
     touch_call,
 )
 
@@ -74,18 +73,11 @@ def make_world(  # noqa: PLR0913 all but rng and end have defaults, and a user s
     names: Sequence[str] | None = None,
     include_unfinished: bool = True,
 ) -> World:
-    """A world of the ``days`` days before ``end``.
+    """A world of the ``days`` days before ``end``, with randomness from ``rng`` alone.
 
-    Args:
-        rng: The only source of randomness.
-        end: Nothing in the world is later.
-        run_tests: How many run tests; ``names`` overrides it.
-        executions: How many executions each run test has.
-        calls: How many calls each execution has, plus or minus ``calls_spread``.
-        calls_spread: The largest difference from ``calls``.
-        days: In how many days before ``end`` the executions started.
-        names: The names of the run tests, in place of invented ones; a name may occur twice.
-        include_unfinished: The two newest executions of each run test have not finished.
+    Each execution has ``calls`` calls, plus or minus ``calls_spread``. ``names`` are those of the run tests, in place of invented
+    ones for so many ``run_tests``; a name may occur twice. With ``include_unfinished`` the two newest executions of each have not
+    finished.
     """
     if names is None:
         names = [_agent_name(number) for number in range(run_tests)]
@@ -179,30 +171,6 @@ def add_execution(
 def finish_execution(execution: Execution, rng: Random, now: datetime) -> None:
     """An execution completes at ``now``: all its calls are terminal and have values."""
     _advance(execution, rng, now, "completed")
-
-
-def add_late_data(execution: Execution, rng: Random, now: datetime) -> Call | None:
-    """A cost or an eval output of a call changes after its end; the execution's own metrics do not show it.
-
-    Returns the changed call, or None if the execution lists no call.
-    """
-    calls = listable_calls(execution)
-    measured = [call for call in calls if call.status == "completed"] or calls
-    if not measured:
-        return None
-    call = rng.choice(measured)
-    configs = execution.run_test.eval_configs
-    if configs and rng.random() < 0.5:
-        config = rng.choice(configs)
-        output = eval_output(rng, config, now, passes=rng.random() < 0.5)
-        call.eval_outputs = {
-            **call.eval_outputs,
-            config.config_id: {**output, "reason": f"Evaluated again at {now.isoformat()}"},
-        }
-    else:
-        call.total_cost_cents = (call.total_cost_cents or 0) + rng.randint(1, 9)
-    touch_call(call, now)
-    return call
 
 
 def new_id(rng: Random) -> str:

@@ -1,7 +1,4 @@
-"""Draw realistic values for a call: latencies, costs, interruptions, chat metrics and evals. Pure.
-
-Owns every distribution, the slow Mondays, and the size of a regression.
-"""
+"""Draw realistic values for a call: every distribution, the slow Mondays, and the size of a regression. Pure."""
 
 from __future__ import annotations
 

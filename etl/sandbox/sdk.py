@@ -1,6 +1,7 @@
 """What /sdk/… answers: metrics/ with raw metrics and aggregates, runs/ with eval outputs and eval results. Pure.
 
-Aggregates are rounded like the API's. An average without data is 0.0, as on the real server. Deleted calls count in it.
+Aggregates are rounded like the API's. An average without data is 0.0, as on the real server. Deleted calls count in it. AnswerError
+is raised for a page that is not there, and for what the real server cannot sum up, filter or read as a number.
 """
 
 from collections import Counter
@@ -45,30 +46,18 @@ def call_metrics(call: Call, execution: Execution) -> dict[str, Any]:
 
 
 def execution_metrics(execution: Execution) -> dict[str, Any]:
-    """metrics/?execution_id=: the aggregates of an execution, over all its calls that have data, deleted ones included.
-
-    Raises:
-        AnswerError: a token count is not an integer.
-    """
+    """metrics/?execution_id=: the aggregates of an execution, over all its calls that have data, deleted ones included."""
     return {**execution_head(execution), "metrics": aggregates(execution.calls)}
 
 
 def execution_page(world: World, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
-    """metrics/?run_test_name=: the executions of all run tests of this name, newest first.
-
-    Raises:
-        AnswerError: there is no such page, or one of its executions cannot be aggregated.
-    """
+    """metrics/?run_test_name=: the executions of all run tests of this name, newest first."""
     found = page_of(listable_executions(world, query["run_test_name"]), query, max_limit)
     return {**found, "results": [execution_metrics(each) for each in found["results"]]}
 
 
 def aggregates(calls: Sequence[Call]) -> dict[str, Any]:
-    """The ``metrics`` of one execution.
-
-    Raises:
-        AnswerError: a token count is not an integer, or another chat value not a number.
-    """
+    """The ``metrics`` of one execution."""
     latencies = sorted(call.avg_agent_latency_ms for call in calls if call.avg_agent_latency_ms is not None)
 
     def chat(name: str, read: Callable[[object], float | None], digits: int) -> float:
@@ -128,11 +117,7 @@ def _number(value: object) -> float | None:
 
 
 def run_call(call: Call, execution: Execution, query: Mapping[str, str]) -> dict[str, Any]:
-    """runs/?call_execution_id=: a call with its times and eval outputs.
-
-    Raises:
-        AnswerError: the eval outputs cannot be filtered by name.
-    """
+    """runs/?call_execution_id=: a call with its times and eval outputs."""
     return {
         **_call_head(call, query),
         "execution_id": execution.execution_id,
@@ -146,32 +131,20 @@ def run_call(call: Call, execution: Execution, query: Mapping[str, str]) -> dict
 
 
 def run_execution(execution: Execution, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
-    """runs/?execution_id=: eval results, and a page of the calls, last updated first.
-
-    Raises:
-        AnswerError: there is no such page, or the eval outputs cannot be summed up or filtered by name.
-    """
+    """runs/?execution_id=: eval results, and a page of the calls, last updated first."""
     found = page_of(listable_calls(execution), query, max_limit)
     calls = [_call_head(call, query) for call in found["results"]]
     return {**_execution(execution, query), "call_results": {**found, "results": calls}}
 
 
 def runs_page(world: World, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
-    """runs/?run_test_name=: executions with eval results, newest first.
-
-    Raises:
-        AnswerError: there is no such page, or eval outputs cannot be summed up.
-    """
+    """runs/?run_test_name=: executions with eval results, newest first."""
     found = page_of(listable_executions(world, query["run_test_name"]), query, max_limit)
     return {**found, "results": [_execution(each, query) for each in found["results"]]}
 
 
 def eval_results(execution: Execution, eval_names: Collection[str] | None = None) -> list[dict[str, Any]]:
-    """One entry per eval of the run test, from the completed calls that are not deleted.
-
-    Raises:
-        AnswerError: an eval has no object as its output, or one of a type that cannot be summed up.
-    """
+    """One entry per eval of the run test, from the completed calls that are not deleted."""
     calls = [call for call in listable_calls(execution) if call.status == "completed" and call.eval_outputs]
     configs = [each for each in execution.run_test.eval_configs if eval_names is None or each.name in eval_names]
     return [_eval_result(config, calls) for config in configs]

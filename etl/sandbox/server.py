@@ -11,9 +11,8 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from random import Random
-from types import TracebackType
 from typing import Self
 
 from aiohttp import web
@@ -34,18 +33,11 @@ class Fault:
     """How one answer differs from the right one. By default nothing does.
 
     Attributes:
-        status: Sent in place of the right status.
-        body: Sent verbatim in place of the right body.
         edit: Applied to the body, the right one or ``body``, before it is sent.
-        headers: Added to the right headers, or replacing them.
-        delay_seconds: How long the server waits before it answers.
         drip_seconds: How long the server waits after each byte of the body.
         cut_after_bytes: How many bytes of the body are sent before the connection is reset, or closed in order if ``is_closed``;
             Content-Length is that of the whole body.
         raw: Makes of status and body the bytes of the whole answer, headers included; then the connection is closed in order.
-        is_reset: The connection is reset without an answer.
-        is_closed: The connection is closed in order without an answer.
-        is_hanging: No answer is sent, and the connection stays open.
     """
 
     status: int | None = None
@@ -107,57 +99,39 @@ class FixedWindow:
         }
 
 
+@dataclass(eq=False, repr=False)
 class Sandbox:
-    """A server for one world.
+    """A server for one world, which is read anew for each request. ``requests`` holds all requests in order of arrival.
 
-    ``world``, ``fault`` and ``on_request`` may be changed while it runs. ``requests`` holds all requests in order of
-    arrival.
+    ``world``, ``fault`` and ``on_request`` may be changed while it runs.
 
     Args:
-        world: The data, read anew for each request.
-        api_key: The only X-Api-Key that is accepted.
-        secret_key: The only X-Secret-Key that is accepted.
-        port: The port to listen on at 127.0.0.1; 0 takes a free one.
-        max_limit: The largest number of rows on a page; None for no limit, as on the real server.
-        rate_limit: Requests per window; None for no limit.
-        rate_window_seconds: Length of the window, which is aligned to the epoch.
-        rate_headers: Whether to send X-RateLimit headers if there is a rate limit.
-        latency_seconds: Delay of each answer.
-        clock: Gives Unix seconds, for the rate limit.
-        tls: The certificate, to serve https.
+        port: At 127.0.0.1; 0 takes a free one.
+        max_limit: The largest page; None for no limit, as on the real server.
+        rate_limit: Requests per window, which is aligned to the epoch of ``clock`` (Unix seconds); None for no limit.
         fault: Called before each answer with the request and how many times its target was requested so far (from 1).
         on_request: Called before each answer is computed; it may change the world.
     """
 
-    def __init__(  # noqa: PLR0913 all but the world have defaults, and a user sets one or two
-        self,
-        world: World,
-        *,
-        api_key: str = API_KEY,
-        secret_key: str = SECRET_KEY,
-        port: int = 0,
-        max_limit: int | None = None,
-        rate_limit: int | None = None,
-        rate_window_seconds: float = 60.0,
-        rate_headers: bool = True,
-        latency_seconds: float = 0.0,
-        clock: Callable[[], float] = time.time,
-        tls: ssl.SSLContext | None = None,
-        fault: FaultHook | None = None,
-        on_request: Callable[[SandboxRequest], None] | None = None,
-    ) -> None:
-        self.world = world
-        self.fault = fault
-        self.on_request = on_request
+    world: World
+    _: KW_ONLY
+    api_key: str = API_KEY
+    secret_key: str = SECRET_KEY
+    port: int = 0
+    max_limit: int | None = None
+    rate_limit: int | None = None
+    rate_window_seconds: float = 60.0
+    latency_seconds: float = 0.0
+    clock: Callable[[], float] = time.time
+    tls: ssl.SSLContext | None = None
+    fault: FaultHook | None = None
+    on_request: Callable[[SandboxRequest], None] | None = None
+
+    def __post_init__(self) -> None:
         self.requests: list[SandboxRequest] = []
         self.base_url = ""
-        self._rules = Rules(api_key, secret_key, max_limit)
-        self._port = port
-        self._window = None if rate_limit is None else FixedWindow(rate_limit, rate_window_seconds)
-        self._rate_headers = rate_headers
-        self._latency_seconds = latency_seconds
-        self._clock = clock
-        self._tls = tls
+        self._rules = Rules(self.api_key, self.secret_key, self.max_limit)
+        self._window = None if self.rate_limit is None else FixedWindow(self.rate_limit, self.rate_window_seconds)
         self._requests_by_target: Counter[str] = Counter()
         self._runner: web.ServerRunner | None = None
 
@@ -165,9 +139,7 @@ class Sandbox:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     async def start(self) -> None:
@@ -175,8 +147,8 @@ class Sandbox:
         server = web.Server(self._handle, access_log=None, handler_cancellation=True)
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls).start()
-        scheme = "http" if self._tls is None else "https"
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self.tls).start()
+        scheme = "http" if self.tls is None else "https"
         self.base_url = f"{scheme}://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
@@ -195,7 +167,7 @@ class Sandbox:
             request.method, request.path, request.raw_path, dict(request.query), None, time.monotonic()
         )
         answer, fault = self.answer(received, request.headers, f"{request.scheme}://{request.host}")
-        delay_seconds = self._latency_seconds + fault.delay_seconds
+        delay_seconds = self.latency_seconds + fault.delay_seconds
         if delay_seconds:
             await asyncio.sleep(delay_seconds)
         if fault.is_hanging:
@@ -224,7 +196,7 @@ class Sandbox:
 
         Synchronous, so that no other request comes between. How the fault sends it is the caller's.
         """
-        now, fault = self._clock(), Fault()
+        now, fault = self.clock(), Fault()
         if self._window is not None and not self._window.take(now):
             retry_after = max(1, math.ceil(self._window.resets_at - now))
             refusal = rate_limited(self._window.limit, retry_after)
@@ -236,7 +208,7 @@ class Sandbox:
                 self.on_request(received)
             answer = answer_to(self.world, received, headers, origin, self._rules)
         sent = CIMultiDict(answer.headers)
-        sent.update(self._window.headers() if self._window is not None and self._rate_headers else {})
+        sent.update(self._window.headers() if self._window is not None else {})
         sent.update(fault.headers)
         body = answer.body if fault.body is None else fault.body
         body = body if fault.edit is None else fault.edit(body)

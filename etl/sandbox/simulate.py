@@ -9,17 +9,9 @@ from etl.sandbox.world import CONVERSATION, Call, Execution, RunTest, World, lis
 SAME_NAME = (*CONVERSATION[:-1], *LATENCY, "status", "duration_seconds", "tool_outputs", "rerun_snapshots")
 FROM_CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "csat_score")
 NULL_IN_RUN_TESTS = (
-    "agent_definition",
-    "agent_version",
-    "agent_definition_detail",
-    "prompt_template",
-    "prompt_template_detail",
-    "prompt_version",
-    "prompt_version_detail",
-    "simulator_agent",
-    "simulator_agent_detail",
-    "deleted_at",
-)
+    "agent_definition", "agent_version", "agent_definition_detail", "prompt_template", "prompt_template_detail",
+    "prompt_version", "prompt_version_detail", "simulator_agent", "simulator_agent_detail", "deleted_at",
+)  # fmt: skip
 
 
 def execution_detail(execution: Execution, url: str, query: Mapping[str, str]) -> dict[str, Any]:
@@ -99,11 +91,7 @@ def _value(output: Mapping[str, Any]) -> Any:
 
 
 def run_tests_page(world: World, url: str, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
-    """Run tests whose name contains ``search``, newest first, with links made from ``url``.
-
-    Raises:
-        AnswerError: there is no such page.
-    """
+    """Run tests whose name contains ``search``, newest first, with links made from ``url``; errors as for ``page_of``."""
     search = query.get("search", "").strip().lower()
     rows = [each for each in world.run_tests if search in each.name.lower()]
     found = page_of(sorted(rows, key=lambda each: each.created_at, reverse=True), query, max_limit)

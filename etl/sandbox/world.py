@@ -4,7 +4,6 @@ Owns the records, the order in which the API lists them, and the changes that ne
 ``generate``. Pure: clocks, ids and randomness are parameters. Timestamps are aware UTC datetimes, ids are UUID strings.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -83,24 +82,14 @@ class Call:
 
 MEASURES = tuple(each.name for each in fields(Call) if each.default is None)
 CONVERSATION = (
-    "user_wpm",
-    "bot_wpm",
-    "talk_ratio",
-    "user_interruption_count",
-    "user_interruption_rate",
-    "ai_interruption_count",
-    "ai_interruption_rate",
-    "avg_stop_time_after_interruption_ms",
-)
+    "user_wpm", "bot_wpm", "talk_ratio", "user_interruption_count", "user_interruption_rate", "ai_interruption_count",
+    "ai_interruption_rate", "avg_stop_time_after_interruption_ms",
+)  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
 class Execution:
-    """One execution of a run test.
-
-    ``total_calls``, ``completed_calls`` and ``failed_calls`` are stored counters, as on the real server: deleting a
-    call does not change them.
-    """
+    """One execution of a run test; its counters are stored, as on the real server: deleting a call does not change them."""
 
     execution_id: str
     run_test: "RunTest" = field(repr=False, compare=False)
@@ -133,8 +122,9 @@ class RunTest:
 class World:
     """Everything that an organization has, indexed by id.
 
-    Add run tests with ``add_run_test``, and index each execution that is added to one of them. Other changes may be made to the
-    records directly.
+    Add run tests with ``add_run_test``, and index each execution that is added to one of them. Other changes are made to the
+    records directly: a new name, ``is_deleted``. What is deleted answers 404, but the calls of a deleted execution still
+    answer, and the aggregates of an execution still count its deleted calls, as on the real server.
     """
 
     organization_id: str
@@ -169,11 +159,6 @@ class World:
         self._calls.update((call.call_execution_id, (execution, call)) for call in execution.calls)
 
 
-def executions_of(world: World) -> Iterator[Execution]:
-    """Every execution that is not deleted, run test by run test."""
-    return (each for run_test in world.run_tests for each in run_test.executions if not each.is_deleted)
-
-
 def listable_executions(world: World, name: str) -> list[Execution]:
     """The executions of all run tests of this name, as the API lists them: newest created first."""
     found = (each for run_test in world.run_tests_named(name) for each in run_test.executions if not each.is_deleted)
@@ -191,11 +176,6 @@ def add_run_test(world: World, run_test: RunTest) -> None:
     world.run_tests.append(run_test)
     for execution in run_test.executions:
         world.index_execution(execution)
-
-
-def rename_run_test(run_test: RunTest, name: str) -> None:
-    """Rename a run test; its executions are then listed under ``name``."""
-    run_test.name = name
 
 
 def rerun_execution(execution: Execution, now: datetime) -> None:
@@ -217,13 +197,3 @@ def rerun_execution(execution: Execution, now: datetime) -> None:
 def touch_call(call: Call, now: datetime) -> None:
     """Save a call without another change: it is then listed first."""
     call.updated_at = now
-
-
-def delete_execution(execution: Execution) -> None:
-    """Delete an execution: it is no longer listed and answers 404; its calls still answer, as on the real server."""
-    execution.is_deleted = True
-
-
-def delete_call(call: Call) -> None:
-    """Delete a call: it is no longer listed and answers 404, but its execution's aggregates still count it."""
-    call.is_deleted = True

@@ -7,7 +7,6 @@ and percentiles are rounded, each to its own digit.
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import starmap
 from typing import Any
 
@@ -16,6 +15,7 @@ import pyarrow as pa
 
 from etl.model import schema
 from etl.model.values import MISFIT, to_float
+from etl.model.wording import Word
 from etl.transform.rows import value_at
 
 _TURNS = "chat_metrics_turn_count"
@@ -23,27 +23,19 @@ _LATENCY = "latency_avg_agent_latency_ms"
 _FLOAT_ERROR = 1e-9
 
 
-class Cause(StrEnum):
+class Cause(Word):
     """Why an aggregate of the API may differ from that of the exported calls though nothing is wrong."""
 
-    ZERO_FOR_NULL = "zero_for_null"
-    ROUNDING = "rounding"
-    DELETED_CALLS = "deleted_calls"
-    DEAD_LETTER = "dead_letter"
-    MISFIT = "misfit"
-    BOT_MESSAGES = "bot_messages"
-    LEFT_OUT = "left_out"
-
-
-CAUSE_MEANINGS: dict[Cause, str] = {
-    Cause.ZERO_FOR_NULL: "no call has a value: the API says 0, the dataset null",
-    Cause.ROUNDING: "the API rounds: the difference is less than half a unit in its last digit",
-    Cause.DELETED_CALLS: "the API still counts calls that were deleted",
-    Cause.DEAD_LETTER: "a call could not be exported, or has its old values: see the errors table",
-    Cause.MISFIT: "a value that does not fit its column is kept in extra",
-    Cause.BOT_MESSAGES: "a call has no turn count: the API then uses the number of the bot's messages, which it does not return",
-    Cause.LEFT_OUT: "the API leaves the aggregate out",
-}
+    ZERO_FOR_NULL = "zero_for_null", "no call has a value: the API says 0, the dataset null"
+    ROUNDING = "rounding", "the API rounds: the difference is less than half a unit in its last digit"
+    DELETED_CALLS = "deleted_calls", "the API still counts calls that were deleted"
+    DEAD_LETTER = "dead_letter", "a call could not be exported, or has its old values: see the errors table"
+    MISFIT = "misfit", "a value that does not fit its column is kept in extra"
+    BOT_MESSAGES = (
+        "bot_messages",
+        "a call has no turn count: the API then uses the number of the bot's messages, which it does not return",
+    )
+    LEFT_OUT = "left_out", "the API leaves the aggregate out"
 
 
 @dataclass(frozen=True, slots=True)

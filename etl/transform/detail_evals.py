@@ -1,7 +1,6 @@
-"""Whether a call's stored evals are still what its execution's detail shows, for lists that cannot be had with evals. Pure.
+"""Whether a call's stored evals are what its execution's detail shows, for lists that cannot be had with evals. Pure.
 
-The detail has choices as a list, an empty text for a missing one, nothing of an eval that waits, and no eval of a deleted
-configuration.
+The detail has choices as a list, an empty text for a missing one, nothing of an eval that waits or has no configuration.
 """
 
 import json

@@ -29,10 +29,7 @@ _EXTRA = {table.name: table.names.index("extra") for table in (schema.EXECUTIONS
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Columns of one table that are null although the API has their values. ``place`` is where these are.
-
-    ``calls`` is how many are concerned, by execution.
-    """
+    """Columns of one table that are null although a ``place`` has their values, and how many calls that concerns, by execution."""
 
     table: str
     columns: tuple[str, ...]

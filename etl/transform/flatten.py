@@ -1,8 +1,4 @@
-"""An execution bundle as rows: of its calls, its evals and its dead letters. Pure.
-
-A bundle is flattened as soon as it arrives: its payloads are several times as large as its rows, and need not be kept until
-the commit.
-"""
+"""An execution bundle as rows: of its calls, its evals and its dead letters. Pure."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,4 @@
-"""Rows → pandas frames with exactly the declared columns. Pure.
-
-One frame holds the rows of many bundles: a frame has a price of its own, however few rows it has.
-"""
+"""Rows → pandas frames with exactly the declared columns, of many bundles at once: a frame has a price of its own. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

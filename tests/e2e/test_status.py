@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from etl import sandbox
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import assert_documented, environment, metrics_etl, write_settings
@@ -105,7 +104,7 @@ async def test_one_screen_of_80_columns(server: Sandbox, tmp_path: Path) -> None
     first, second = server.world.run_tests
     first.name, second.name = "Ünïcode \x1b[2J ナイトリー" + " long" * 20, "x"
     await export(server, tmp_path)
-    sandbox.delete_execution(first.executions[0])
+    first.executions[0].is_deleted = True
     first.executions[2].completed_calls += 1
     for call in first.executions[2].calls:
         call.duration_seconds = 77.0

@@ -10,7 +10,7 @@ from etl.errors import DestinationError
 from etl.extract.calls import Crawl
 from etl.model.records import DETAIL, METRICS, RUNS, ExecutionBundle
 from etl.sandbox import Execution as SandboxExecution
-from etl.sandbox import Fault, Sandbox, delete_call, delete_execution, touch_call
+from etl.sandbox import Fault, Sandbox, touch_call
 from tests.bundles import planned
 from tests.extract.held import resumed, settling_of
 from tests.support import cap_pages, client_of
@@ -124,7 +124,7 @@ async def test_call_deleted_between_listing_and_fetching_is_deleted_once_the_lis
 
     def delete_when_listed(request: Any) -> None:
         if request.path == METRICS and not gone.is_deleted:
-            delete_call(gone)
+            gone.is_deleted = True
 
     server.on_request = delete_when_listed
     order = [gone, *(call for call in execution.calls if call is not gone)]
@@ -181,7 +181,7 @@ async def test_call_that_is_unknown_once_is_fetched(server):
 @pytest.mark.parametrize("concurrency", [1, 3])
 async def test_execution_deleted_since_it_was_planned_is_no_bundle(server, concurrency):
     gone = executions(server)[1]
-    delete_execution(gone)
+    gone.is_deleted = True
     bundles, work = await crawl(server, concurrency=concurrency)
     assert bundles.keys() == {each.execution_id for each in executions(server)} - {gone.execution_id}
     assert work.counts.deleted_executions == {gone.execution_id}
@@ -217,7 +217,7 @@ async def test_what_is_stored_of_an_incomplete_execution_is_not_fetched_again(se
 
     def disturb(request: Any) -> None:
         if request.path == METRICS and not last.is_deleted:
-            delete_call(last)
+            last.is_deleted = True
 
     server.on_request = disturb if is_disturbed else server.on_request
     stored = dict.fromkeys(ids[:4], False)

@@ -89,7 +89,9 @@ async def fetched(server: Sandbox, plan: Planned, page_limit: int) -> ExecutionB
         bundles.append(bundle)
 
     async with client_of(server.base_url, max_tries=3) as client:
-        await Crawl(client, [plan], emit, concurrency=2, page_limit=page_limit, settling=settling_of(client)).run()
+        await Crawl(
+            client, iter([plan]), emit, concurrency=2, page_limit=page_limit, settling=settling_of(client)
+        ).run()
     [bundle] = bundles
     return bundle
 

@@ -685,7 +685,7 @@ def fetch(
     source = cast("Client", client or CallsClient(server))
     settling = settling_of(source, {key: key.startswith("marked") for key in stored}, failed=failed)
     plan = [resumed("e") if stored else planned("e")]
-    asyncio.run(Crawl(source, plan, emit, concurrency=1, page_limit=LIMIT, settling=settling).run())
+    asyncio.run(Crawl(source, iter(plan), emit, concurrency=1, page_limit=LIMIT, settling=settling).run())
     *parts, bundle = bundles
     assert all(part.part_of is not None for part in parts)
     assert bundle.part_of is None

@@ -7,7 +7,7 @@ import string
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from etl.extract.redact import eraser
@@ -38,6 +38,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     st.integers(0, 2),
     st.booleans(),
 )
+@example(":000000u", "JSON in \\u", 0, False)
 def test_key_is_found_however_it_is_escaped(key, name, again, is_in_json):
     """Also where an escaped text is escaped again, but for a form, or stands in JSON."""
     text = SPELLINGS[name](key)

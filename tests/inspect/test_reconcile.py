@@ -40,7 +40,7 @@ def eventful_world(executions: int) -> World:
         calls = execution.calls
         match number % 8:
             case 0 if calls:
-                sandbox.delete_call(calls[0])
+                calls[0].is_deleted = True
             case 1:
                 for call in calls:
                     call.avg_agent_latency_ms = call.response_time_ms = None
@@ -54,7 +54,7 @@ def eventful_world(executions: int) -> World:
                 calls[0].chat_metrics = {"turn_count": 4.5, "avg_latency_ms": "1500", "total_tokens": "12"}
             case 5:
                 for call in calls:
-                    sandbox.delete_call(call)
+                    call.is_deleted = True
     return world
 
 
@@ -79,8 +79,8 @@ async def test_every_difference_of_hundreds_of_executions_is_explained(tmp_path:
         assert set(reconciliation.skipped) == {Skipped.IN_FLIGHT}
 
         first, second = world.run_tests[:2]
-        sandbox.delete_call(next(call for call in first.executions[1].calls if not call.is_deleted))
-        sandbox.delete_execution(first.executions[2])
+        next(call for call in first.executions[1].calls if not call.is_deleted).is_deleted = True
+        first.executions[2].is_deleted = True
         sandbox.rerun_execution(first.executions[3], END)
         changed = next(each for each in second.executions if each.status == "completed" and each.calls)
         changed.calls[0].duration_seconds = 10_000
@@ -154,7 +154,7 @@ async def test_run_test_that_cannot_be_listed_is_a_finding_unless_none_can(tmp_p
     async with Sandbox(settled_world(run_tests=2, executions=2, calls=1)) as server:
         settings = await exported(server, tmp_path)
         names = [run_test.name for run_test in server.world.run_tests]
-        sandbox.rename_run_test(server.world.run_tests[0], "Another name")
+        server.world.run_tests[0].name = "Another name"
         report, reconciliation = await against_api(settings)
         assert [(each.kind, each.subject) for each in report.findings] == [(Kind.NO_SUCH_RUN_TEST, names[0])]
         assert reconciliation.compared == 2

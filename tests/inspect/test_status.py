@@ -12,7 +12,6 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from etl import sandbox
 from etl.inspect.status import Status, read_status
 from etl.inspect.verdict import judge
 from etl.load.files import local
@@ -44,7 +43,7 @@ async def test_counts_are_those_of_the_tables(server: Sandbox, tmp_path: Path) -
     """With executions that wait, settle, lack a call, were deleted."""
     first, second = server.world.run_tests
     await export(server, tmp_path)
-    sandbox.delete_execution(next(each for each in first.executions if each.completed_at))
+    next(each for each in first.executions if each.completed_at).is_deleted = True
     poisoned = next(each for each in second.executions if each.completed_at)
     letters = {call.call_execution_id for call in poisoned.calls[:2]}
     for call in poisoned.calls[:3]:
@@ -152,7 +151,7 @@ async def test_status_while_an_export_rewrites_everything_finds_nothing_wrong(se
         while night < 5 or looks < 2:
             night += 1
             for number, run_test in enumerate(server.world.run_tests):
-                sandbox.rename_run_test(run_test, f"Name {night}-{number}")
+                run_test.name = f"Name {night}-{number}"
             await export(server, tmp_path, night=night)
         done.set()
 

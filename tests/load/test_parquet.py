@@ -14,7 +14,7 @@ import etl
 from etl.errors import DestinationError, FileMissingError, SchemaError
 from etl.load import parquet
 from etl.load.layout import run_path
-from etl.load.parquet import UnreadableError, encode, open_part, read_columns, read_footer
+from etl.load.parquet import UnreadableError, encode, open_part, read_footer
 from etl.model import schema
 from etl.transform.frames import table_of
 from tests.damages import DAMAGES
@@ -68,7 +68,7 @@ def test_no_other_module_knows_parquet():
 
 def test_the_columns_that_are_asked_for_are_read_in_their_order(files):
     files.publish(PATH, encode(schema.CALLS, some_calls(), "zstd"))
-    rows = read_columns(files, schema.CALLS, PATH, ["duration_seconds", "call_execution_id"])
+    rows = open_part(files, schema.CALLS, PATH).read(["duration_seconds", "call_execution_id"])
     assert rows.to_pydict() == {"duration_seconds": [0.0, 1.0, 2.0], "call_execution_id": ["c0", "c1", "c2"]}
     assert rows.schema.field(1).equals(schema.CALLS.arrow_schema.field("call_execution_id"), check_metadata=True)
 
@@ -219,7 +219,7 @@ def test_file_that_does_not_fit_into_memory_is_not_called_damaged(files, monkeyp
     files.publish(PATH, encode(schema.CALLS, some_calls(), "zstd"))
     monkeypatch.setattr(pq.ParquetFile, "read", read)
     with pytest.raises(DestinationError, match=r"not enough memory to read it$") as raised:
-        read_columns(files, schema.CALLS, PATH, ["status"])
+        open_part(files, schema.CALLS, PATH).read(["status"])
     assert not isinstance(raised.value, UnreadableError)
 
 

@@ -88,7 +88,7 @@ def delete_executions(history: History, rng: random.Random) -> None:
         run_test = rng.choice(among).run_test
         among = [each for each in among if each.run_test is run_test]
     for execution in some(rng, among):
-        sandbox.delete_execution(execution)
+        execution.is_deleted = True
 
 
 def _calls(history: History, rng: random.Random) -> list[tuple[Execution, Call]]:
@@ -141,7 +141,8 @@ def odd_eval(history: History, rng: random.Random) -> None:
 
 @rule(2)
 def rename(history: History, rng: random.Random) -> None:
-    sandbox.rename_run_test(rng.choice(history.source.world.run_tests), rng.choice(NAMES))
+    run_test = rng.choice(history.source.world.run_tests)
+    run_test.name = rng.choice(NAMES)
     if rng.random() < 0.5:
         history.source.follow()
 
@@ -435,9 +436,9 @@ def lists_shift_during_a_night(history: History, rng: random.Random) -> None:
         living = [each for each in new if not each.is_deleted]
         calls = [calls for each in living if (calls := sandbox.listable_calls(each))]
         if change == "delete" and living:
-            sandbox.delete_execution(living[-1])
+            living[-1].is_deleted = True
         elif change == "delete call" and calls:
-            sandbox.delete_call(rng.choice(calls)[0])
+            rng.choice(calls)[0].is_deleted = True
         elif change == "touch" and calls:
             sandbox.touch_call(rng.choice(calls)[-1], source.now)
 

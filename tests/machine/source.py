@@ -17,6 +17,7 @@ from etl.sandbox import Call, Execution, Fault, Sandbox, SandboxRequest, World
 from etl.sandbox.dispatch import HTML_404, answer_to, not_found
 from etl.sandbox.world import CALL_STATUSES, EXECUTION_STATUSES
 from tests.machine.in_process import BASE_URL
+from tests.worlds import add_late_data
 
 SETTLE = timedelta(hours=24)
 FINISHED = ("completed", "failed", "cancelled")
@@ -227,11 +228,11 @@ class Source:
 
     def come_late(self, execution: Execution) -> None:
         self.change_unseen(execution)
-        sandbox.add_late_data(execution, self.rng, self.now)
+        add_late_data(execution, self.rng, self.now)
 
     def delete_call(self, execution: Execution, call: Call) -> None:
         self.change_unseen(execution)
-        sandbox.delete_call(call)
+        call.is_deleted = True
 
     def delete_eval(self, execution: Execution, call: Call) -> None:
         self.change_unseen(execution)
@@ -302,7 +303,7 @@ class Source:
             entry.is_exported = True
         for test in self.deleted:
             for execution in test.executions:
-                sandbox.delete_execution(execution)
+                execution.is_deleted = True
         for execution in self.executions():
             for call in execution.calls:
                 if call.status not in CALL_STATUSES:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from etl import sandbox
 from etl.pipeline import job
 from etl.sandbox import Execution, RunTest
 from tests.machine.driver import History, told
@@ -75,7 +74,7 @@ def test_executions_that_somebody_deletes_are_marked_and_new_ones_are_exported(h
     old = begun(history, 10, calls=2)
     assert exit_code(history) == 0
     for execution in old[2:5]:
-        sandbox.delete_execution(execution)
+        execution.is_deleted = True
     begun(history, 2, calls=2)
     assert [exit_code(history) for _ in range(3)] == [0, 0, 0]
     marked = [each for each, held in history.rows.executions.items() if held.row["deleted_at"] is not None]
@@ -85,7 +84,7 @@ def test_executions_that_somebody_deletes_are_marked_and_new_ones_are_exported(h
 def test_calls_that_were_deleted_before_the_first_export_are_no_alarm(history: History) -> None:
     (execution,) = begun(history, 1, calls=10)
     for call in execution.calls[3:5]:
-        sandbox.delete_call(call)
+        call.is_deleted = True
     history.source.now += timedelta(days=30)
     assert [exit_code(history) for _ in range(3)] == [0, 0, 0]
 
@@ -97,7 +96,7 @@ def test_calls_that_are_deleted_while_a_run_reads_are_no_alarm(history: History,
 
     def delete_some() -> None:
         for call in execution.calls[10:14]:
-            sandbox.delete_call(call)
+            call.is_deleted = True
 
     codes = [exit_code(history, change=delete_some, nth_request=nth_request, page_limit=16), exit_code(history)]
     assert codes == [0, 0]
@@ -148,7 +147,7 @@ def a_day(history: History, rng: random.Random) -> None:  # noqa: C901 a case fo
                 _delete(rng, run_test, len(_living(run_test)) - 1)
             case "rename":
                 free = {*NAMES} - {each.name for each in source.world.run_tests}
-                sandbox.rename_run_test(run_test, rng.choice(sorted(free)))
+                run_test.name = rng.choice(sorted(free))
                 source.follow()
             case "backfill":
                 source.begin(run_test, 2, is_finished=True, age=timedelta(days=40))
@@ -167,7 +166,7 @@ def _delete(rng: random.Random, run_test: RunTest, number: int) -> None:
     """So many of them, but never the oldest: where a key sees none of the stored ones, it may be that of another workspace."""
     younger = sorted(_living(run_test), key=lambda each: each.created_at)[1:]
     for execution in rng.sample(younger, min(number, len(younger))):
-        sandbox.delete_execution(execution)
+        execution.is_deleted = True
 
 
 @pytest.mark.parametrize("seed", [1, 2, *(pytest.param(each, marks=pytest.mark.slow) for each in range(3, 20))])

@@ -19,7 +19,7 @@ from etl.extract import quota as quota_module
 from etl.model import schema
 from etl.model.findings import Kind
 from etl.pipeline import job
-from etl.sandbox import Fault, Sandbox, SandboxRequest, World, delete_execution, listable_executions
+from etl.sandbox import Fault, Sandbox, SandboxRequest, World, listable_executions
 from etl.settings import Settings
 from tests.datasets import fill_parts_early
 from tests.e2e import faults, truth
@@ -281,7 +281,7 @@ async def test_execution_is_marked_only_when_its_look_up_can_be_had(
     async with Source() as source:
         await etl.export(settings(source, tmp_path))
         for execution in listable_executions(source.world, RUN_TEST)[:gone]:
-            delete_execution(execution)
+            execution.is_deleted = True
         source.fault = strike = Strike(kind.fault, endpoint, POSITIONS[position](gone), for_ever=True)
         sick = await etl.export(settings(source, tmp_path, kind))
         unmarked = len(truth.rows_of(tmp_path, "executions")) - len(truth.execution_rows(source.world))

@@ -20,7 +20,7 @@ from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Call, Execution, Sandbox
 from tests.support import settings_for
-from tests.worlds import a_sandbox
+from tests.worlds import a_sandbox, add_late_data
 
 TEXT = (Path(__file__).parents[2] / "docs" / "feed.md").read_text(encoding="utf-8")
 ONCE, NIGHTLY = re.findall(r"^```sql\n(.*?)^```\n", TEXT, re.MULTILINE | re.DOTALL)
@@ -124,14 +124,14 @@ async def test_a_copy_that_follows_is_the_dataset_after_every_night(server: Sand
     sandbox.finish_execution(rerun, rng, nights.now)
     summary, replaced = await night()
     assert (replaced, counts(summary, one)) == (ids(rerun), {"replaced": 1}), "it has ended"
-    sandbox.add_late_data(rerun, rng, nights.now)
+    add_late_data(rerun, rng, nights.now)
     summary, replaced = await night()
     assert (replaced, counts(summary, one)) == (ids(rerun), {"replaced": 1}), "late data while it settles"
     for _ in range(3):
         _, replaced = await night()
         assert replaced <= ids(rerun), "it settles"
 
-    sandbox.delete_execution(deleted)
+    deleted.is_deleted = True
     summary, replaced = await night()
     assert (replaced, counts(summary, one)) == (ids(deleted), {"marked": 1})
     rows = nights.engine.execute("SELECT call_execution_id FROM calls WHERE deleted_at IS NULL").fetchall()
@@ -139,12 +139,12 @@ async def test_a_copy_that_follows_is_the_dataset_after_every_night(server: Sand
     assert living == {*etl.read_calls(nights.data)["call_execution_id"]}
     assert len(living) + len(deleted.calls) == len(etl.read_calls(nights.data, deleted="include"))
 
-    sandbox.rename_run_test(second, "Renamed")
+    second.name = "Renamed"
     summary, replaced = await night()
     assert (replaced, counts(summary, other)) == (ids(*second.executions), {"replaced": 5})
 
     for call in emptied.calls:
-        sandbox.delete_call(call)
+        call.is_deleted = True
     summary, replaced = await night(full_refresh=True)
     assert replaced == ids(rerun, emptied, *others, *second.executions), "what is verified says when"
     assert counts(summary, one) == {"replaced": 1, "emptied": 1, "verified": 3}

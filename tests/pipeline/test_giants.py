@@ -19,7 +19,7 @@ from etl.sandbox import Fault, Sandbox, SandboxRequest
 from tests.datasets import assert_sound
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import cap_pages, settings_for
-from tests.worlds import a_sandbox
+from tests.worlds import a_sandbox, executions_of
 
 CALLS = 40
 NIGHT = datetime(2026, 11, 2, tzinfo=UTC)
@@ -95,7 +95,7 @@ async def test_dead_letter_of_an_execution_that_is_saved_in_pieces_counts_once(
 ) -> None:
     """Each piece brings it, and in a night that ends early nothing but pieces comes."""
     monkeypatch.setattr(crawl_module, "_MOST_IN_HAND", 7)
-    (execution,) = sandbox.world.executions_of(server.world)
+    (execution,) = executions_of(server.world)
     first = sandbox.listable_calls(execution)[0].call_execution_id
     server.fault = lambda request, _nth: Fault(status=400) if request.query.get("call_execution_id") == first else None
     summary = await night_that_ends_after(calls, server, tmp_path, export={"commit_interval_seconds": 1e-6})

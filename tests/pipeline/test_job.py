@@ -20,7 +20,7 @@ from etl.load.layout import INDEX
 from etl.model import schema
 from etl.model.findings import Kind
 from etl.pipeline import apply, job
-from etl.sandbox import Fault, Sandbox, delete_execution, rerun_execution
+from etl.sandbox import Fault, Sandbox, rerun_execution
 from etl.transform import frames
 from tests.support import settings_for
 from tests.worlds import settled_world
@@ -37,7 +37,7 @@ async def test_run_that_ends_before_it_has_a_plan_calls_nothing_complete(tmp_pat
     async with Sandbox(world) as server:
         await job.export(settings_for(server, tmp_path / "data"))
         gone = world.run_tests[0].executions[0]
-        delete_execution(gone)
+        gone.is_deleted = True
         server.fault = lambda request, _nth: (
             Fault(status=401) if request.query.get("execution_id") == gone.execution_id else None
         )
@@ -149,7 +149,7 @@ async def test_run_that_is_stopped_while_it_marks_deletions_says_what_it_marked(
         settings = settings_for(server, tmp_path / "data")
         await job.export(settings)
         for execution in server.world.run_tests[0].executions[:2]:
-            delete_execution(execution)
+            execution.is_deleted = True
         monkeypatch.setattr(apply, "mark_deleted", stop.before(commit_module.mark_deleted))
         summary = await job.export(settings, stop=stop.signal, notify=lambda event, **_: events.append(event))
 

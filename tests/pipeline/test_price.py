@@ -87,8 +87,8 @@ async def test_each_request_has_its_purpose_and_plan_says_so_before(server: Sand
     assert planned.requests_by_purpose == quiet.requests_by_purpose
 
     lately.calls[2].total_cost_cents = 4321
-    sandbox.delete_call(lately.calls[4])
-    sandbox.delete_execution(old[0])
+    lately.calls[4].is_deleted = True
+    old[0].is_deleted = True
     refetching = await refetched(server, tmp_path)
     planned, settled = await night(server, tmp_path, {"settle": [lately]})
     assert settled.requests_by_purpose == NOTHING | {"list": 2, "settle": 4}, "each looked up that is gone"
@@ -210,8 +210,8 @@ async def test_lists_of_all_run_tests_and_of_what_moved_are_lists(server: Sandbo
         }
     )
 
-    sandbox.rename_run_test(server.world.run_tests[0], "Another name")
-    sandbox.delete_execution(executions[0])
+    server.world.run_tests[0].name = "Another name"
+    executions[0].is_deleted = True
     planned, renamed = await night(server, tmp_path, {}, run_tests="all")
     assert renamed.requests_by_purpose == NOTHING | {"list": 4}, "the old name, and the execution"
     assert planned.requests_by_purpose == NOTHING | {"list": 3}, "the rows have the old name then"
@@ -224,7 +224,7 @@ async def test_look_up_takes_as_many_requests_as_the_plan_allows_for(tmp_path: P
             server, tmp_path, {"first_fetch": [each for run in server.world.run_tests for each in run.executions]}
         )
         gone = server.world.run_tests.pop(0)
-        sandbox.rename_run_test(server.world.run_tests[0], gone.name)
+        server.world.run_tests[0].name = gone.name
         planned, marked = await night(server, tmp_path, {}, run_tests=[gone.name])
     lookups = 2 * len(gone.executions)
     assert planned.requests_by_purpose == NOTHING | {"list": 1 + lookups}

@@ -51,7 +51,7 @@ class TestAbsenceIsConfirmedById:
     ) -> None:
         await nights.export()
         first = nights.world.run_tests[0]
-        sandbox.delete_execution(first.executions[0])
+        first.executions[0].is_deleted = True
         new = sandbox.add_execution(nights.world, first, random.Random(1), NIGHT, 2, status="completed")
         nights.server.fault = short_list(2)
 
@@ -67,7 +67,7 @@ class TestAbsenceIsConfirmedById:
     async def test_nothing_is_looked_up_for_a_list_that_is_not_proved(self, nights: Nights) -> None:
         await nights.export()
         first = nights.world.run_tests[0]
-        sandbox.delete_execution(first.executions[0])
+        first.executions[0].is_deleted = True
         first.executions[5].calls[0].chat_metrics = {"total_tokens": 12.5}  # every page that holds it is a 500
 
         summary = await nights.export()
@@ -90,7 +90,7 @@ class TestAbsenceIsConfirmedById:
         assert (await nights.export()).exit_code == 6
         monkeypatch.undo()
         gone = nights.world.run_tests[0].executions[0]
-        sandbox.delete_execution(gone)
+        gone.is_deleted = True
 
         first, quiet = await nights.export(), await nights.export()
 
@@ -103,7 +103,7 @@ class TestAbsenceIsConfirmedById:
         await nights.export(names="all")
         run_test = nights.world.run_tests[0]
         gone = run_test.executions[0]
-        sandbox.delete_execution(gone)
+        gone.is_deleted = True
         with suppress(BaseExceptionGroup), killed_before(2):  # after the note of its start and the marks of calls
             await nights.export(names="all")
         assert (nights.marked("calls", gone), nights.marked("executions", gone)) == (3, 0)
@@ -117,13 +117,13 @@ class TestAbsenceIsConfirmedById:
     ) -> None:
         await nights.export()
         gone = nights.world.run_tests[0].executions[0]
-        sandbox.delete_execution(gone)
+        gone.is_deleted = True
         await nights.export()
         gone.is_deleted = False
         with suppress(BaseExceptionGroup), killed_before(2):  # after the note of its start and its calls
             await nights.export()
         assert (nights.marked("calls", gone), nights.marked("executions", gone)) == (0, 1)
-        sandbox.delete_execution(gone)
+        gone.is_deleted = True
 
         with suppress(BaseExceptionGroup), killed_before(2):  # and once more, after its calls were marked
             await nights.export()
@@ -185,7 +185,7 @@ class TestTheWorkspace:
         (nights.folder / "data" / "_state" / "last_run.json").unlink()
         emptied = nights.world.run_tests[0]
         for execution in emptied.executions:
-            sandbox.delete_execution(execution)
+            execution.is_deleted = True
         assert (await nights.export(names="all", only=[emptied.name])).exit_code == 0
 
     async def test_night_goes_on_where_the_api_does_not_say_whether_any_stored_execution_exists(
@@ -194,7 +194,7 @@ class TestTheWorkspace:
         await nights.export()
         for run_test in nights.world.run_tests:
             for execution in run_test.executions:
-                sandbox.delete_execution(execution)
+                execution.is_deleted = True
         nights.server.fault = lambda request, _nth: Fault(status=500) if "execution_id" in request.query else None
         unsure = await nights.export(api={"max_tries": 1})
         assert (unsure.exit_code, {*kinds(unsure)}) == (3, {Kind.LOOK_UP_FAILED})
@@ -209,9 +209,9 @@ class TestNothingMoves:
         await nights.export(names="all")
         first = nights.world.run_tests[0]
         old = first.name
-        sandbox.delete_execution(first.executions[0])
+        first.executions[0].is_deleted = True
         await nights.export(names="all")
-        sandbox.rename_run_test(first, "A new name")
+        first.name = "A new name"
 
         renamed = await nights.export(names="all")
 
@@ -234,8 +234,8 @@ class TestNothingMoves:
         first, second = nights.world.run_tests
         old = first.name
         await nights.export()
-        sandbox.rename_run_test(first, "A new name")
-        sandbox.delete_execution(first.executions[0])
+        first.name = "A new name"
+        first.executions[0].is_deleted = True
 
         await nights.export(names=["A new name", old, second.name])
 
@@ -298,7 +298,7 @@ class TestRunTestsThatAreGone:
         """By their ids the API still gives them; their details it does not."""
         await nights.export(names="all")
         gone = nights.world.run_tests.pop(0)
-        sandbox.rename_run_test(nights.world.run_tests[0], gone.name)
+        nights.world.run_tests[0].name = gone.name
 
         summary = await nights.export(names="all")
 
@@ -361,7 +361,7 @@ async def test_rename_passes_off_no_call_as_fetched(nights: Nights) -> None:
     run_test = nights.world.run_tests[0]
     execution = run_test.executions[0]
     await nights.export(names="all")
-    sandbox.rename_run_test(run_test, "Another name")
+    run_test.name = "Another name"
     for call in execution.calls:
         call.total_cost_cents = 77
     execution.completed_at = nights.now

@@ -127,7 +127,7 @@ async def test_age_counts_from_the_clock_that_is_behind(export: Export, tmp_path
 
 async def test_deletion_is_dated_by_the_source(server: Sandbox, export: Export, tmp_path: Path) -> None:
     await export(ENDED + 2 * DAY)
-    sandbox.delete_execution(server.world.run_tests[0].executions[0])
+    server.world.run_tests[0].executions[0].is_deleted = True
     await export(ENDED + 3 * DAY, ahead=YEAR)
     rows = ds.dataset(tmp_path / "data" / "calls").to_table(columns=["deleted_at"]).to_pylist()
     times = {row["deleted_at"] for row in rows if row["deleted_at"]}

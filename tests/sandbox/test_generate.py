@@ -6,7 +6,6 @@ from statistics import median
 
 from etl.sandbox.generate import (
     add_execution,
-    add_late_data,
     finish_execution,
     latest_friday,
 )
@@ -15,10 +14,9 @@ from etl.sandbox.world import (
     CALL_STATUSES,
     EXECUTION_STATUSES,
     TERMINAL_STATUSES,
-    executions_of,
     listable_calls,
 )
-from tests.worlds import END, small_world, world_of
+from tests.worlds import END, add_late_data, executions_of, small_world, world_of
 
 
 def test_same_seed_gives_the_same_world():

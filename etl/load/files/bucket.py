@@ -121,11 +121,7 @@ class BucketFiles:
         return BytesIO(self.read(path))
 
     def publish(self, path: str, data: bytes | memoryview) -> None:
-        """Make ``data`` the whole object, in one step, if it is what this run has read, listed or written last.
-
-        Raises:
-            DestinationError: it is not; or the lease is lost; or it failed: then the object is the older one or ``data``.
-        """
+        """Make ``data`` the whole object if it is what this run has seen; when that failed, it is the older one or ``data``."""
         self._require_lease()
         seen = self._seen(path)
         self._kept.pop(path, None)

@@ -40,10 +40,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A storage that would take an export; ``is_there``: the dataset's root exists already.
-
-    ``free_bytes`` is None where the storage does not say.
-    """
+    """A storage that would take an export: whether its root exists already, and its free bytes, None where it does not say."""
 
     is_there: bool
     free_bytes: int | None
@@ -55,10 +52,7 @@ def never_stopped() -> bool:
 
 
 class Files(Protocol):
-    """The files of one dataset. Paths are relative to its root, with ``/`` between parts.
-
-    Whatever fails is a DestinationError: one line that names the place.
-    """
+    """The files of one dataset, by paths from its root, with ``/``. Whatever fails is a DestinationError that names the place."""
 
     readers: int
     """How many files are best read at once."""
@@ -125,10 +119,8 @@ _OURS = re.compile(rf"{STATE}(/|$)|({'|'.join(schema.TABLES)})/(run_test|month)=
 def refuse_other_things(where: str, paths: Iterable[str]) -> None:
     """Refuse a place that has something in it and no dataset: tables do not belong into a checkout or a home.
 
-    A project may have a folder ``runs`` or ``evals``, too: only the partitions in it make it a table.
-
-    Raises:
-        DestinationError: these are the ``paths`` in such a place, of which at most two levels count.
+    These are the ``paths`` in it, of which at most two levels count. A project may have a folder ``runs`` or ``evals``, too: only
+    the partitions in it make it a table.
     """
     found = sorted(path for path in paths if not path.startswith(".") and path != "lost+found")
     if found and not any(_OURS.match(path) for path in found):
@@ -139,11 +131,7 @@ def refuse_other_things(where: str, paths: Iterable[str]) -> None:
 
 
 def listed(files: Files, folder: str) -> tuple[Entry, ...]:
-    """What ``files.entries`` gives, when all of it are files.
-
-    Raises:
-        DestinationError: something there is none, or a folder cannot be listed.
-    """
+    """What ``files.entries`` gives, when all of it are files; otherwise a DestinationError."""
     entries = files.entries(folder)
     for entry in entries:
         if entry.oddity:
@@ -152,11 +140,7 @@ def listed(files: Files, folder: str) -> tuple[Entry, ...]:
 
 
 def data_files(files: Files, folder: str) -> tuple[Entry, ...]:
-    """Those files below the folder that are data for readers.
-
-    Raises:
-        DestinationError: as ``listed``.
-    """
+    """Those files below the folder that are data for readers; errors as for ``listed``."""
     return tuple(entry for entry in listed(files, folder) if is_data(entry.path))
 
 

@@ -27,11 +27,9 @@ class NotRegularError(OSError):
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of the file, which a program that this one starts does not inherit. A pipe or device makes nobody wait.
+    """A descriptor of the file, which a program that this one starts does not inherit; NotRegularError when it is none.
 
-    Raises:
-        NotRegularError: it is no file.
-        OSError: it cannot be opened, or is a link or a folder.
+    A pipe or device makes nobody wait, and a link or a folder cannot be opened.
     """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
@@ -64,11 +62,7 @@ def why(error: OSError) -> str:
 
 
 def require_space(folder: Path) -> int | None:
-    """The free bytes there; None on file systems that do not tell their size, as some network file systems.
-
-    Raises:
-        DestinationError: an export needs more.
-    """
+    """The free bytes there, of which an export needs some; None on file systems that do not tell, as some network file systems."""
     found = os.statvfs(folder)
     free = found.f_bavail * found.f_frsize
     if not found.f_blocks:
@@ -82,11 +76,7 @@ def require_space(folder: Path) -> int | None:
 
 
 def nearest(path: Path) -> Path:
-    """The folder, or the nearest one above it that exists.
-
-    Raises:
-        NotADirectoryError: that is none.
-    """
+    """The folder, or the nearest one above it that exists; NotADirectoryError when that is none."""
     while not os.path.lexists(path):
         path = path.parent
     if not path.is_dir():
@@ -95,11 +85,7 @@ def nearest(path: Path) -> Path:
 
 
 def check_access(root: Path) -> None:
-    """Check that this user may use what each run opens, and that folders are folders: somebody else may have made them.
-
-    Raises:
-        DestinationError: one of them is something else, or may not be used.
-    """
+    """Refuse a folder or file of each run that this user may not use, or that is none: somebody else may have made it."""
     tables = [root / name for name in schema.TABLES]
     patterns = ("run_test=*", "run_test=*/month=*", "month=*")
     partitions = (each for table in tables for pattern in patterns for each in table.glob(pattern))

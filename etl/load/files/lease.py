@@ -27,7 +27,10 @@ _OUTAGE_SECONDS = 120
 
 
 class Lease:
-    """The lock object, while this process holds it."""
+    """The lock object, while this process holds it.
+
+    Whatever ends that, a store that fails or another holder, is a DestinationError; LockHeldError is for who cannot begin.
+    """
 
     def __init__(self, objects: Objects, now: datetime, note: str = "") -> None:
         self._objects = objects
@@ -41,12 +44,7 @@ class Lease:
         self._using = Lock()
 
     def take(self, is_stopped: Callable[[], bool]) -> None:
-        """Become the holder, after a look at whether the last one still lives, which ends early once ``is_stopped``.
-
-        Raises:
-            LockHeldError: there is one, or another process became it meanwhile.
-            DestinationError: the store fails, or ignores conditions.
-        """
+        """Become the holder, after a look at whether the last one still lives, which ends early once ``is_stopped``."""
         outdated = self._seen = self._look(is_stopped)
         try:
             self._write()
@@ -81,11 +79,7 @@ class Lease:
         return found.version
 
     def renew(self) -> None:
-        """Show that the holder is alive.
-
-        Raises:
-            DestinationError: another process is the holder now, or the store fails.
-        """
+        """Show that the holder is alive."""
         with self._using:
             if self._lost:
                 raise DestinationError(self._lost)
@@ -99,11 +93,7 @@ class Lease:
                 raise DestinationError(self._lost) from None
 
     def require(self) -> None:
-        """Be the holder still, as far as can be known; an outage of the store is waited for, from the last renewal on.
-
-        Raises:
-            DestinationError: as ``renew``.
-        """
+        """Be the holder still, as far as can be known; an outage of the store is waited for, from the last renewal on."""
         while self._lost or self._passed_seconds() > LIFE_SECONDS / 2:
             try:
                 self.renew()
@@ -156,12 +146,7 @@ def _clocks() -> tuple[float, float]:
 def hold(
     objects: Objects, now: datetime, is_stopped: Callable[[], bool] = never_stopped, note: str = ""
 ) -> Iterator[Lease]:
-    """Hold the lease of the dataset, and renew it at every third of its life; ``note`` is added to the words for the holder.
-
-    Raises:
-        LockHeldError: another process holds it; the message says who and since when.
-        DestinationError: the store fails, or ignores conditions.
-    """
+    """Hold the lease of the dataset, and renew it at every third of its life; ``note`` is added to the words for the holder."""
     lease, end = Lease(objects, now, note), Event()
 
     def renew_until_the_end() -> None:
@@ -181,11 +166,7 @@ def hold(
 
 
 def prove(objects: Objects, path: str) -> None:
-    """Write, read, replace and remove the object, and fail to write over what was not seen. Nothing may be at this path.
-
-    Raises:
-        DestinationError: one of them is not as it must be.
-    """
+    """Write, read, replace and remove the object, and fail to write over what was not seen. Nothing may be at this path."""
     first = objects.put(path, b"1", None)
     try:
         _must_refuse(objects, path, b"2", None)

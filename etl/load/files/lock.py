@@ -27,12 +27,7 @@ _HAVE_NONE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @contextmanager
 def exclusive(root: Path, *, now: datetime, note: str = "") -> Iterator[None]:
-    """Hold the lock of the dataset in this folder; ``note`` is added to the words that name the holder.
-
-    Raises:
-        LockHeldError: another process holds it; the message says who and since when.
-        DestinationError: the lock file cannot be opened, locked or written.
-    """
+    """Hold the lock of the dataset in this folder; ``note`` is added to the words that name the holder."""
     path = root / LOCK
     with ExitStack() as opened:
         try:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
+import obstore
+from obstore.exceptions import BaseError, GenericError
+
 from etl.errors import FileMissingError
 from etl.load.background import in_background
 from etl.load.files.contract import never_stopped
@@ -89,8 +92,6 @@ class Objects:
 
         One that failed may be there all the same, but for a ConflictError.
         """
-        import obstore  # noqa: PLC0415
-
         content = memoryview(data).cast("B")
         mode: Any = "create" if seen is None else self._condition(path, seen)
         try:
@@ -117,8 +118,6 @@ class Objects:
 
     def get(self, path: str, *, most_bytes: int | None = None) -> tuple[Found, bytes]:
         """The object; its content is empty if it has more bytes than ``most_bytes``."""
-        import obstore  # noqa: PLC0415
-
         with self._naming(path, "get"):
             answer = self._answer(lambda: obstore.get(self._store, path))
             found = _found(answer.meta)
@@ -131,15 +130,11 @@ class Objects:
 
     def head(self, path: str) -> Found:
         """The object without its content."""
-        import obstore  # noqa: PLC0415
-
         with self._naming(path, "head"):
             return _found(self._answer(lambda: obstore.head(self._store, path)))
 
     def list(self, folder: str) -> list[Found]:
         """All objects below the folder, a thousand in each request. Neither placeholders of consoles for folders nor dot files."""
-        import obstore  # noqa: PLC0415
-
         found: list[Found] = []
         with self._naming(folder, "list"):
             pages = iter(obstore.list(self._store, prefix=folder or None, chunk_size=_PAGE))
@@ -152,22 +147,16 @@ class Objects:
 
     def delete(self, path: str) -> None:
         """Remove the object, if there is one."""
-        import obstore  # noqa: PLC0415
-
         with suppress(FileMissingError), self._naming(path, "delete"):
             self._write(lambda: obstore.delete(self._store, path))
 
     def copy(self, path: str, to: str) -> None:
         """Make ``to`` the same as the object; whatever was there is gone."""
-        import obstore  # noqa: PLC0415
-
         with self._naming(path, "copy"):
             self._write(lambda: obstore.copy(self._store, path, to))
 
     def _write(self, work: Callable[[], T]) -> T:
         """The result of the work, which is done again while its connection is cut: obstore does not do so for each store."""
-        from obstore.exceptions import BaseError  # noqa: PLC0415
-
         ends_at = time.monotonic() + (HASTY_SECONDS if self._store is self._hasty_store else PATIENT_SECONDS)
 
         def persist() -> T:
@@ -202,8 +191,6 @@ class Objects:
     @contextmanager
     def _naming(self, path: str, kind: str) -> Iterator[None]:
         """Count the request, and turn what obstore raises into one line that names the object."""
-        from obstore.exceptions import BaseError  # noqa: PLC0415
-
         self._count(kind)
         try:
             try:
@@ -221,8 +208,6 @@ def _found(meta: Any) -> Found:
 
 def _version(told: Any) -> Version:
     if not told["e_tag"]:
-        from obstore.exceptions import GenericError  # noqa: PLC0415
-
         raise GenericError("ETag Header missing")  # as obstore itself says after a put
     # Some stores list it without the quotes that it has everywhere else, and some proxies call it weak.
     return Version(f'"{told["e_tag"].removeprefix("W/").strip(_QUOTE)}"', told["version"])

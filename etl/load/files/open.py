@@ -15,10 +15,8 @@ def is_in_dataset(path: Path, dataset: str) -> bool:
 def open_files(location: str, options: Options | None = None) -> Files:
     """The storage of the dataset at this location: a folder's path, or a bucket's URL. Reads and writes nothing yet.
 
-    ``~`` is the user's home; ``options`` are those of ``[destination.options]``, for a bucket.
-
-    Raises:
-        ConfigurationError: there is no storage for this kind of location, or it needs a package that is not installed.
+    ``~`` is the user's home; ``options`` are those of ``[destination.options]``, for a bucket. A location for which there is no
+    storage, or whose package is not installed, is a ConfigurationError.
     """
     scheme = scheme_of(location)
     if scheme is None:
@@ -32,6 +30,9 @@ def open_files(location: str, options: Options | None = None) -> Files:
         raise ConfigurationError(
             f"{scheme}://… is not supported: use a folder, or a URL that starts with {', '.join(f'{each}://' for each in BUCKETS)}"
         )
-    from etl.load.files.bucket import BucketFiles  # noqa: PLC0415 as above
-
+    try:
+        from etl.load.files.bucket import BucketFiles  # noqa: PLC0415 as above
+    except ModuleNotFoundError:
+        url = location.rstrip("/")
+        raise ConfigurationError(f"{url} needs obstore: pip install 'simulation-metrics-etl[bucket]'") from None
     return BucketFiles(location, options or {})

@@ -1,7 +1,4 @@
-"""The obstore store of a URL: options, credentials, patience, and what its errors mean, in one line that names the fix.
-
-Nothing here is called unless the dataset is in a bucket.
-"""
+"""The obstore store of a URL, for a dataset in a bucket: options, credentials, patience, and what its errors mean in one line."""
 
 import os
 import re
@@ -9,16 +6,17 @@ from collections.abc import Mapping
 from configparser import ConfigParser
 from configparser import Error as ParserError
 from datetime import timedelta
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
+
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 
 from etl.errors import ConfigurationError, DestinationError, FileMissingError
 from etl.model.locations import Options
 
 if TYPE_CHECKING:
     from obstore.fsspec import FsspecStore as FileSystem
-    from obstore.store import ObjectStore
 
 PATIENT_SECONDS, HASTY_SECONDS = 120, 6
 """How long a store that fails is asked again."""
@@ -51,26 +49,22 @@ _NO_STORE = re.compile("<html|ETag Header missing", re.IGNORECASE)
 _REFUSED = r"403 Forbidden|401 Unauthorized|AccessDenied"
 
 
-def open_store(url: str, options: Options, *, is_hasty: bool = False) -> "ObjectStore":
+def open_store(url: str, options: Options, *, is_hasty: bool = False) -> ObjectStore:
     """The store of the URL; asks nothing of it yet. A hasty one gives a request up after some seconds, not minutes.
 
-    Raises:
-        ConfigurationError: obstore is not installed, or the options, the profile or the endpoint are no good.
+    What is missing or no good in the URL, the options, the environment or the packages is a ConfigurationError.
     """
     parts, settings, common = _arguments(url, options, _HASTY if is_hasty else _PATIENT)
-    from obstore import store  # noqa: PLC0415
-    from obstore.exceptions import BaseError  # noqa: PLC0415
-
     common["prefix"] = parts.path.strip("/") or None
     try:
         match parts.scheme:
             case "s3":
                 # One object in each request: not every store knows the other way.
-                return store.S3Store(parts.netloc, config=settings | {"disable_bulk_delete": True}, **common)
+                return S3Store(parts.netloc, config=settings | {"disable_bulk_delete": True}, **common)
             case "gs":
-                return store.GCSStore(parts.netloc, config=settings, **common)
+                return GCSStore(parts.netloc, config=settings, **common)
             case _:
-                return store.AzureStore(parts.netloc, config=settings, **common)
+                return AzureStore(parts.netloc, config=settings, **common)
     except (BaseError, ValueError) as exc:
         reason = str(exc).split("\n\nDebug source")[0]
         raise ConfigurationError(f"{url}: {reason}: set it in [destination.options] or the environment") from exc
@@ -79,10 +73,7 @@ def open_store(url: str, options: Options, *, is_hasty: bool = False) -> "Object
 def open_filesystem(url: str, options: Options) -> tuple["FileSystem", str]:
     """The file system of the URL's store for fsspec, and the folder of the URL in it; for engines that read by themselves.
 
-    It can be pickled, with the options, and the keys of an AWS profile if they come from one.
-
-    Raises:
-        ConfigurationError: as ``open_store``.
+    It can be pickled, with the options, and the keys of an AWS profile if they come from one. Errors as for ``open_store``.
     """
     parts, settings, common = _arguments(url, options, _PATIENT)
     from obstore.fsspec import FsspecStore  # noqa: PLC0415
@@ -92,13 +83,7 @@ def open_filesystem(url: str, options: Options) -> tuple["FileSystem", str]:
 
 
 def _arguments(url: str, options: Options, patience: Mapping[str, Any]) -> tuple[SplitResult, Any, dict[str, Any]]:
-    """The parts of the URL, and of obstore's arguments the settings and the others.
-
-    Raises:
-        ConfigurationError: obstore is not installed, or the URL, the options, the profile or the endpoint are no good.
-    """
-    if find_spec("obstore") is None:
-        raise ConfigurationError(f"{url} needs obstore: pip install 'simulation-metrics-etl[bucket]'")
+    """The parts of the URL, and of obstore's arguments the settings and the others; errors as for ``open_store``."""
     config = dict[str, Any](options)
     try:
         parts = urlsplit(url)
@@ -109,22 +94,12 @@ def _arguments(url: str, options: Options, patience: Mapping[str, Any]) -> tuple
         raise ConfigurationError(f"{url}: the endpoint must be http(s)://HOST or http(s)://HOST:PORT")
     if parts.scheme == "s3":
         config |= _shared_profile()
-    return (
-        parts,
-        config,
-        {
-            "client_options": patience["client_options"] | {"allow_http": endpoint.startswith("http://")},
-            "retry_config": patience["retry_config"],
-        },
-    )
+    client = patience["client_options"] | {"allow_http": endpoint.startswith("http://")}
+    return parts, config, {**patience, "client_options": client}
 
 
 def _shared_profile() -> dict[str, str]:
-    """The keys of a shared profile, where the environment gives none; obstore itself knows all other places.
-
-    Raises:
-        ConfigurationError: the profile that AWS_PROFILE names has no keys: they may come from a login or another program.
-    """
+    """The keys of a shared profile, where the environment gives none; obstore itself knows all other places."""
     if "AWS_ACCESS_KEY_ID" in os.environ:
         return {}
     # Nobody's home, and a file that is missing, are no mistakes.
@@ -165,11 +140,9 @@ def is_cut_off(exc: Exception) -> bool:
 
 def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError:  # noqa: PLR0911 each is another cause
     """What to raise for what obstore raised, when it was to ``kind`` (get, put, …) the object below the URL."""
-    from obstore import exceptions  # noqa: PLC0415
-
     where = f"{url}/{path}" if path else url
     text = str(exc).split("\n\nDebug source")[0]
-    if isinstance(exc, exceptions.AlreadyExistsError | exceptions.PreconditionError):
+    if isinstance(exc, AlreadyExistsError | PreconditionError):
         return ConflictError(f"{where}: changed by another program since it was read; nothing was lost: run again")
     if any(address in text for address in _METADATA_ADDRESSES):
         return DestinationError(f"{url}: no credentials found: {_NO_CREDENTIALS[urlsplit(url).scheme]}")

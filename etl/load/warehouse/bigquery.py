@@ -3,9 +3,9 @@
 DDL cannot be part of it: tables are made and completed before. A load that was cut off leaves tables that expire within a day.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import uuid4
 
 import pyarrow as pa
@@ -18,12 +18,11 @@ from etl.load.warehouse.spool import Spooled, spooled
 from etl.load.warehouse.sql import SqlWarehouse
 from etl.load.warehouse.statements import Dialect, Inside
 from etl.load.warehouse.tables import KINDS, backslash_quoted
-from etl.load.warehouse.target import do_nothing
+from etl.load.warehouse.target import do_nothing, naming
 from etl.model.schema import Table
 
 _TYPES = ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP")
 _CLUSTERED = ("run_test", "execution_id")
-_MOST_CHARACTERS = 500
 _BEGIN, _COMMIT = "BEGIN TRANSACTION", "COMMIT TRANSACTION"
 _STAGED_FOR = timedelta(days=1)
 
@@ -68,6 +67,7 @@ class _Session:
 
     def __init__(self, project: str, dataset: str) -> None:
         self.where = f"bigquery://{project}/{dataset}"
+        self._naming = partial(naming, self.where, GoogleAPIError, GoogleAuthError, OSError)
         self._dataset = f"{project}.{dataset}"
         self._script: list[str] = []
         self._staged: list[str] = []
@@ -129,14 +129,6 @@ class _Session:
         while self._staged:
             with self._naming():
                 self._client.delete_table(f"{self._dataset}.{self._staged.pop()}", not_found_ok=True)
-
-    @contextmanager
-    def _naming(self) -> Iterator[None]:
-        try:
-            yield
-        except (GoogleAPIError, GoogleAuthError, OSError) as exc:
-            text = " ".join(str(exc).split())
-            raise DestinationError(f"{self.where}: {text[:_MOST_CHARACTERS]}") from exc
 
 
 def _fields(schema: pa.Schema) -> list[bigquery.SchemaField]:

@@ -32,10 +32,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(slots=True)
 class Contents:
-    """Digests by kind and item (see ``tables.GROUPS``), and where the rows of the items lie.
-
-    ``damaged`` executions are not in ``digests``; the warehouse keeps what it has of them.
-    """
+    """Digests by kind and item (see ``tables.GROUPS``), but of ``damaged`` executions, and where the rows of the items lie."""
 
     dataset: Dataset
     dataset_id: str
@@ -60,11 +57,7 @@ class Contents:
         return len(self._wanted(table, items))
 
     def rows(self, table: schema.Table, items: Collection[str]) -> Iterator[pa.Table]:
-        """The rows of these items of the table's group, with the columns of the warehouse, a file at a time.
-
-        Raises:
-            DestinationError: a file cannot be read.
-        """
+        """The rows of these items of the table's group, with the columns of the warehouse, a file at a time."""
         return read_each(self.dataset.files, partial(self._read, table), self._wanted(table, items))
 
     def _wanted(self, table: schema.Table, items: Collection[str]) -> list[tuple[str, set[str] | None]]:
@@ -88,11 +81,7 @@ class Contents:
 
 
 def read_contents(dataset: Dataset) -> Contents:
-    """What the dataset holds now. Only files that the index does not know are opened.
-
-    Raises:
-        DestinationError: there is no dataset, it has no id yet, or a file cannot be read.
-    """
+    """What the dataset holds now. Only files that the index does not know are opened."""
     files = dataset.files
     identity = read_identity(files)
     if identity is None:

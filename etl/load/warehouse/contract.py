@@ -41,12 +41,9 @@ _DESCRIPTION = {
 
 
 def contract(tables: Sequence[Table], location: str | None = None) -> dict[str, Any]:
-    """The contract for the tables; ``location`` is the path or URL of the dataset.
+    """The contract for the tables; ``location`` is the path or URL of the dataset, see ``dataset_root``.
 
     It leaves out ``errors`` beside other tables: without dead letters that table has no folder, which tools call a broken contract.
-
-    Raises:
-        ConfigurationError: tools cannot read the location, or would misread it.
     """
     root = PLACEHOLDER if location is None else dataset_root(location, "odcs", SCHEMES)
     promised = [table for table in tables if table.name != schema.ERRORS.name] or tables

@@ -36,12 +36,9 @@ class QueryEngine:
 
 
 def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) -> str:
-    """The statements that open the tables in one of ``QUERY_ENGINES``; ``location`` is the path or URL of the dataset.
+    """The statements that open the tables in one of ``QUERY_ENGINES``; ``location`` is the path or URL, see ``dataset_root``.
 
     For PostgreSQL, those that make the tables that a load fills.
-
-    Raises:
-        ConfigurationError: the engine cannot read the location, or would misread it.
     """
     if engine_name == QueryEngineName.POSTGRESQL:
         if location is not None:
@@ -60,11 +57,7 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
 
 
 def dataset_root(location: str, reader: str, schemes: Sequence[str]) -> str:
-    """The location of a dataset without a trailing slash. ``schemes`` are those that the reader knows; the empty one means a path.
-
-    Raises:
-        ConfigurationError: the reader cannot read the location, or would misread it.
-    """
+    """The location without a trailing slash; ConfigurationError unless a reader of these ``schemes`` (empty: paths) can read it."""
     where = f"--location {location!r}"
     scheme, separator, path = location.rpartition("://")
     if not path.strip("/ "):

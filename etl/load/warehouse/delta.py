@@ -193,17 +193,14 @@ class DeltaWarehouse:
 
 
 class _Table:
-    """A table as it was when it was opened.
-
-    Raises:
-        DestinationError: a column has another type.
-    """
+    """A table as it was when it was opened; DestinationError when a column has another type."""
 
     def __init__(self, url: str, table: Table, options: dict[str, str]) -> None:
         self.name = table.name
         self._table = table
         self._handle = DeltaTable(url, storage_options=options)
         self._partitions = [column.name for column in table.partitions]
+        self.is_append_only = self._handle.metadata().configuration.get("delta.appendOnly") == "true"
         found = {field.name: field.type for field in self._handle.schema().fields}
         for wanted in _delta_schema(table, columns_of(table)).fields:
             if found.get(wanted.name, wanted.type) != wanted.type:
@@ -212,11 +209,6 @@ class _Table:
                     "give it that type, or remove the tables and load again"
                 )
         self.lacking = [column for column in columns_of(table) if column.name not in found]
-
-    @property
-    def is_append_only(self) -> bool:
-        """Whether it refuses every load, which replaces rows."""
-        return self._handle.metadata().configuration.get("delta.appendOnly") == "true"
 
     @cached_property
     def last_change(self) -> str:
@@ -248,10 +240,7 @@ class _Table:
     def replace(
         self, item: str, gone: Collection[str], places: Collection[Place], arriving: Iterable[pa.Table], load_id: str
     ) -> bool:
-        """Put the rows that arrive, in these places, where those of the items that are gone were; returns whether any did.
-
-        Places where rows come or go are written anew, as one file each.
-        """
+        """Put the rows that arrive where the items that are gone were, each place as one file; returns whether any did."""
         held = self._handle.to_pyarrow_dataset()  # not kept afterwards: it remembers the footer of each file
         values = pa.array(sorted(gone), pa.string())
         touched = {*places}

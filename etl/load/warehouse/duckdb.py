@@ -91,11 +91,7 @@ class _Session:
 
 
 def connect(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
-    """The database in this file, which is made if it is not there.
-
-    Raises:
-        DestinationError: DuckDB would take the schema for the file, which is a database of the same name to it.
-    """
+    """The database in this file, which is made if it is not there."""
     return _connected(url, _file(url), namespace)
 
 

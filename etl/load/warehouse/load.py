@@ -1,7 +1,4 @@
-"""Make a warehouse equal to the dataset: compare digests, replace what differs as a whole, remove what is not in the dataset.
-
-How a load went stands in the record of the last run.
-"""
+"""Make a warehouse equal to the dataset: compare digests, replace what differs as a whole, remove what is not in the dataset."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -161,15 +158,11 @@ def load(
     is_dry_run: bool = False,
     on_progress: Callable[[int, int], None] = do_nothing,
 ) -> Result:
-    """Make the warehouse equal to the dataset, except for executions that are held back.
+    """Make the warehouse equal to the dataset, except for executions that are held back. The next load heals one that failed.
 
     Those that are missing from the dataset are held back, too, unless ``is_full``. ``runs_left``: the digest of the runs that the
     dataset's last load left there, empty where it left none; None where nobody is to know. ``on_progress`` is told how many files
     were read, of how many; what it raises ends the load.
-
-    Raises:
-        DestinationError: it failed; the warehouse is as it was, or the next load heals it. Or another copy of the dataset was
-            loaded since, and this is not to replace it.
     """
     loaded = warehouse.loaded()
     refuse_another(warehouse, loaded, contents.dataset_id)
@@ -230,12 +223,7 @@ def load_warehouse(
     on_progress: Callable[[int, int], None] = do_nothing,
     on_wait: Callable[[], None] = do_nothing,
 ) -> Result:
-    """Load what differs, as ``load`` says; ``on_wait`` as ``open_warehouse`` says. Only for the holder of the dataset's lock.
-
-    Raises:
-        ConfigurationError: no warehouse is configured, or its package is not installed.
-        DestinationError: the dataset cannot be read, or the warehouse failed; the next load makes up for it.
-    """
+    """Load what differs, as ``load`` says; only for the holder of the dataset's lock. ``on_wait`` as ``open_warehouse`` says."""
     place = settings.place or ""
     last = last_load_into(dataset.files, place, now)
     try:

@@ -3,8 +3,8 @@
 DDL ends a transaction there: tables are made and completed before it begins.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from functools import partial
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
@@ -17,11 +17,10 @@ from etl.load.warehouse.spool import spooled
 from etl.load.warehouse.sql import SqlWarehouse
 from etl.load.warehouse.statements import Dialect, Inside
 from etl.load.warehouse.tables import sql_quoted
-from etl.load.warehouse.target import do_nothing
+from etl.load.warehouse.target import do_nothing, naming
 
 _STAGE = "metrics_etl_stage"
 _ROWS_LOADED = 3  # in what COPY answers
-_MOST_CHARACTERS = 500
 _FORMAT = "TYPE = PARQUET USE_LOGICAL_TYPE = TRUE NULL_IF = ()"
 """Without the second the stored times are read as numbers, without the third the text \\N as null."""
 
@@ -60,6 +59,7 @@ class _Session:
         parts = urlsplit(url)
         account, database = parts.netloc, parts.path.strip("/")
         self.where = f"snowflake://{account}/{database}"
+        self._naming = partial(naming, self.where, Error)
         (name,) = parse_qs(parts.query).get("connection", ["default"])
         with self._naming():
             self._connection = driver.connect(connection_name=name, account=account, database=database)
@@ -102,18 +102,7 @@ class _Session:
     def as_stored(self, rows: pa.Table) -> pa.Table:
         return rows
 
-    @contextmanager
-    def _naming(self) -> Iterator[None]:
-        try:
-            yield
-        except Error as exc:
-            text = " ".join(str(exc).split())
-            raise DestinationError(f"{self.where}: {text[:_MOST_CHARACTERS]}") from exc
-
 
 def connect(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
-    """The database of ``snowflake://account/database``.
-
-    User and key are those of the connection ``default`` in connections.toml, or of ``?connection=NAME``.
-    """
+    """The database of ``snowflake://account/database``; user and key by the connection ``default``, or ``?connection=NAME``."""
     return SqlWarehouse(_Session(url), _DIALECT, namespace)

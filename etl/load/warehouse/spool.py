@@ -23,11 +23,7 @@ class Spooled:
 
 @contextmanager
 def spooled(pieces: Iterable[pa.Table]) -> Iterator[Spooled | None]:
-    """The pieces as one file, None where there are none; it is removed afterwards.
-
-    Raises:
-        DestinationError: the disk takes no file, as in a container whose own disk is read-only.
-    """
+    """The pieces as one file, None where there are none; it is removed afterwards."""
     left = iter(pieces)
     first = next(left, None)
     if first is None:

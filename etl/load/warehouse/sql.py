@@ -182,11 +182,7 @@ class SqlWarehouse:
             self._session.append("", name, [pa.table(columns, schema=arrow_schema_of(STATE_TABLE))])
 
     def _prepare(self) -> None:
-        """Make or complete the tables and views.
-
-        Raises:
-            DestinationError: a table is somebody else's, or has a column of another type; or something may not be made.
-        """
+        """Make or complete the tables and views."""
         existing = self._existing()
         lacking = self._lacking(existing)
         schema = [] if existing else self._sql.create_schema()

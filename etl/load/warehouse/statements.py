@@ -107,10 +107,7 @@ class Statements:
     # what is there
 
     def counted(self, existing: Collection[str] = TABLE_NAMES, *, wanted: str = "") -> str:
-        """A query for kind, item and number of rows, of the items in the table ``wanted`` if it is given.
-
-        Of the tables only ``existing`` ones are there.
-        """
+        """A query for kind, item and number of rows: of ``existing`` tables, and of the items in the table ``wanted`` if given."""
         counts = " UNION ALL ".join(
             f"SELECT {sql_quoted(group.kind)} AS kind, {self.dialect.quoted(group.item)} AS item, COUNT(*) AS row_count "
             f"FROM {self.name(table.name)}"

@@ -57,11 +57,7 @@ STATE_TABLE = Table(
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the source has of a table: its rows without a ``deleted_at``.
-
-    ``of_execution`` are columns of the row's execution, each as ``execution_<name>``; then rows of deleted executions are left out,
-    too.
-    """
+    """What the source has of a table; with columns ``of_execution``, as ``execution_<name>``, only of executions that it has."""
 
     name: str
     table: Table

@@ -19,6 +19,8 @@ from etl.load.warehouse.tables import STATE, Place
 from etl.model.locations import WAREHOUSES, scheme_of
 from etl.model.schema import Table
 
+_MOST_CHARACTERS = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -88,6 +90,15 @@ def not_ours(where: str, name: str) -> DestinationError:
 
 
 @contextmanager
+def naming(where: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turn these errors of a driver into one line that names the warehouse."""
+    try:
+        yield
+    except errors as exc:
+        raise DestinationError(f"{where}: {' '.join(str(exc).split())[:_MOST_CHARACTERS]}") from exc
+
+
+@contextmanager
 def streamed(pieces: Iterable[pa.Table]) -> Iterator[pa.RecordBatchReader | None]:
     """The pieces as a driver reads them one after the other, None where there are none; raises what it was that stopped them."""
     left = iter(pieces)
@@ -117,14 +128,10 @@ def do_nothing(*_: int) -> None:
 def open_warehouse(
     url: str, namespace: str, *, is_read_only: bool = False, on_wait: Callable[[], None] = do_nothing
 ) -> Warehouse:
-    """The warehouse that the URL means, connected; its tables lie in the schema ``namespace``.
+    """The warehouse that the URL means, connected; its tables lie in the schema ``namespace``. Errors as for ``module_for``.
 
     ``is_read_only``: nothing is made by that, not even an empty database. ``on_wait`` is called several times a second while
     a server is waited for, if its driver allows that; what it raises ends the wait, and the statement.
-
-    Raises:
-        ConfigurationError: it needs a package that is not installed.
-        DestinationError: it cannot be reached.
     """
     module = module_for(url)
     connect = getattr(module, "connect_to_read", module.connect) if is_read_only else module.connect
@@ -132,11 +139,7 @@ def open_warehouse(
 
 
 def module_for(url: str) -> ModuleType:
-    """The module for the URL's kind of warehouse, its driver imported.
-
-    Raises:
-        ConfigurationError: it needs a package that is not installed.
-    """
+    """The module for the URL's kind of warehouse, its driver imported; ConfigurationError when that is not installed."""
     scheme = scheme_of(url) or ""
     kind = WAREHOUSES[scheme]
     try:

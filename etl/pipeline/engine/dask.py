@@ -45,12 +45,7 @@ def be_silent() -> None:
 
 
 async def connect(address: str) -> Any:
-    """A client of the cluster whose scheduler is there, and whose workers can all fetch.
-
-    Raises:
-        ConfigurationError: the address cannot be a scheduler's, or a worker has another version of the exporter, or no keys.
-        SourceUnavailableError: no scheduler answers at the address, it has no workers, or one does not answer.
-    """
+    """A client of the cluster whose scheduler is there, and whose workers can all fetch; an error that says what is not so."""
     client = Client(address, asynchronous=True, set_as_default=False, timeout=_CONNECT_SECONDS, name="metrics-etl")
     try:
         await _require_fit_workers(client, address)
@@ -81,10 +76,7 @@ async def _require_fit_workers(client: Any, address: str) -> None:
 
 
 class DaskCluster:
-    """The engine on a cluster: ``async with`` connects to its scheduler.
-
-    The workers share the rate limit that the ``source`` has seen, and what they send counts as sent by it.
-    """
+    """The engine on a cluster, whose workers share the rate limit of the ``source``; what they send counts as sent by it."""
 
     def __init__(self, settings: Settings, source: SourceClient, run_id: str) -> None:
         self.address = settings.engine.address or ""
@@ -117,13 +109,7 @@ class _DaskCrawl:
     under_way: set[Any] = field(default_factory=set)
 
     async def run(self) -> None:
-        """Fetch everything.
-
-        Raises:
-            ConfigurationError: a worker has another version of the exporter, or no keys.
-            KeyRefusedError, SourceUnavailableError: the crawl cannot go on; what was emitted stands.
-            ExporterError: a bug on a worker.
-        """
+        """Fetch everything; errors as for ``Crawl.run`` and ``_answer``."""
         try:
             async with asyncio.TaskGroup() as group:
                 looking = group.create_task(self._look_after_the_cluster())
@@ -221,14 +207,7 @@ class _DaskCrawl:
 
 
 async def _answer(future: Any) -> Answer:
-    """What came of the batch.
-
-    Raises:
-        CancelledError: the scheduler has lost it.
-        ConfigurationError: its worker has another version of the exporter, or no keys.
-        SourceUnavailableError: one worker after the other died while it fetched the batch.
-        ExporterError: a bug on its worker.
-    """
+    """What came of the batch; an error where the scheduler has lost it, its workers died, or one has a bug or cannot fetch."""
     error = await future.exception()
     if isinstance(error, KilledWorker):
         last = error.last_worker.address

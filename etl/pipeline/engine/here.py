@@ -3,6 +3,7 @@
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Protocol, Self
 
 from etl.extract.calls import Crawl
@@ -32,10 +33,7 @@ class Engine(AbstractAsyncContextManager["Engine"], Protocol):
     """Open while a run lasts."""
 
     def crawl(self, plan: Iterable[Planned], take: Take, stored: Stored) -> Fetching:
-        """A crawl over the plan that hands each bundle over to ``take``.
-
-        What the dataset holds of the executions is ``stored``.
-        """
+        """A crawl over the plan that hands each bundle over to ``take``; ``stored`` tells what the dataset holds."""
 
 
 class Here:
@@ -44,23 +42,20 @@ class Here:
     def __init__(
         self, client: Client, plan: Iterable[Planned], take: Take, stored: Stored, api: Api, *, include_raw: bool
     ) -> None:
-        self._include_raw = include_raw
+        self._flat = partial(flatten, include_raw=include_raw)
         settling = Settling(client, stored, page_limit=api.page_limit)
 
         async def emit(bundle: ExecutionBundle) -> None:
             await take(self._flat(bundle))
 
         self._crawl = Crawl(
-            client, plan, emit, concurrency=api.concurrency, page_limit=api.page_limit, settling=settling
+            client, iter(plan), emit, concurrency=api.concurrency, page_limit=api.page_limit, settling=settling
         )
         self.run, self.counts = self._crawl.run, settling.counts
 
     def arrived(self, listed_before: float = math.inf) -> Iterable[FlatBundle]:
         """What has arrived of executions that are not whole yet, as ``Crawl.arrived``."""
         return map(self._flat, self._crawl.arrived(listed_before=listed_before))
-
-    def _flat(self, bundle: ExecutionBundle) -> FlatBundle:
-        return flatten(bundle, include_raw=self._include_raw)
 
 
 class ThisProcess:

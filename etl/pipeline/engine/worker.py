@@ -6,9 +6,9 @@ keys come from the worker's environment, and no batch or answer holds one.
 
 import asyncio
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from threading import Lock
 from typing import Any
@@ -39,10 +39,7 @@ class StoredExecution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Executions for one worker. ``stored`` is by execution_id.
-
-    ``requests_per_minute`` is the worker's share of the rate limit, None while no limit is known.
-    """
+    """Executions for one worker; ``requests_per_minute`` is its share of the rate limit, None while no limit is known."""
 
     run_id: str
     items: tuple[Planned, ...]
@@ -85,27 +82,17 @@ async def read_stored(stored: Stored, item: Planned) -> StoredExecution:
 def reader_of(stored: Mapping[str, StoredExecution]) -> Stored:
     """What a crawl reads of the dataset, where there is none at hand."""
 
-    async def calls(item: Planned) -> Mapping[str, bool]:
-        return stored[item.execution.execution_id].calls
+    def reader(name: str) -> Callable[[Planned], Awaitable[Any]]:
+        async def read(item: Planned) -> Any:
+            return getattr(stored[item.execution.execution_id], name)
 
-    async def rows(item: Planned) -> Mapping[str, Sequence[Any]]:
-        return stored[item.execution.execution_id].rows
+        return read
 
-    async def evals(item: Planned) -> Mapping[str, Sequence[Sequence[Any]]]:
-        return stored[item.execution.execution_id].evals
-
-    async def failed(item: Planned) -> AbstractSet[str]:
-        return stored[item.execution.execution_id].failed
-
-    return Stored(calls=calls, rows=rows, evals=evals, failed=failed)
+    return Stored(**{each.name: reader(each.name) for each in fields(StoredExecution)})
 
 
 def fetch_batch(version: str, packed: bytes) -> bytes:
-    """Fetch a pickled ``Batch`` and return its pickled ``Answer``; a ``version`` other than this one cannot be understood.
-
-    Raises:
-        ConfigurationError: this worker has another version of the exporter, or no keys.
-    """
+    """Fetch a pickled ``Batch`` and return its pickled ``Answer``; errors as for ``require_fit``."""
     _refuse_another(version)
     return pickle.dumps(_session().fetch(pickle.loads(packed)))  # noqa: S301 Dask's own messages are pickles
 
@@ -116,11 +103,7 @@ def stop(run_id: str) -> None:
 
 
 def require_fit(version: str) -> None:
-    """Whether this worker could fetch a batch.
-
-    Raises:
-        ConfigurationError: it has another version of the exporter, or no keys.
-    """
+    """Refuse to fetch where this worker has another version of the exporter, or no keys."""
     _refuse_another(version)
     _keys()
 

@@ -5,7 +5,6 @@ import itertools
 import os
 import signal
 import socket
-import sys
 import threading
 from contextlib import nullcontext
 from urllib.parse import quote
@@ -277,14 +276,6 @@ def test_a_profile_without_keys_is_a_mistake_that_names_the_way(tmp_path, monkey
     monkeypatch.setenv("AWS_PROFILE", "sso")
     with pytest.raises(ConfigurationError, match=words):
         Objects("s3://bucket", {})
-
-
-def test_a_missing_package_is_a_mistake_that_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "obstore", None)
-    with pytest.raises(
-        ConfigurationError, match=r"s3://b needs obstore: pip install 'simulation-metrics-etl\[bucket\]'"
-    ):
-        Objects("s3://b", {})
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A location says which storage the dataset has; nothing else in the exporter knows."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,16 @@ def test_a_url_of_a_bucket_is_one_and_is_not_asked(location, options):
     assert isinstance(files, BucketFiles)
     assert files.where("x") == f"{location}/x"
     assert not files.requests
+
+
+def test_a_missing_package_is_a_mistake_that_names_the_extra(monkeypatch):
+    for name in ("bucket", "objects"):
+        monkeypatch.delitem(sys.modules, f"etl.load.files.{name}")
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(
+        ConfigurationError, match=r"s3://b needs obstore: pip install 'simulation-metrics-etl\[bucket\]'"
+    ):
+        open_files("s3://b", {})
 
 
 @pytest.mark.parametrize("location", ["abfs://b", "https://host/x", "file:///data"])

@@ -205,8 +205,8 @@ FIELDS: dict[str, dict[str, str]] = {
         "metrics[].calls_for_limits": "how many calls on each side other limits would need",
         "repetitions[].metric": "pass rate of an eval whose scenarios ran several times",
         "repetitions[].k": "how many calls of a scenario are meant, 3 or fewer",
-        "repetitions[].baseline": "`whole` and each of the `scenarios`: `calls`, `passed`, `pass_power_k` (the chance that k calls all "
-        "pass), `pass_at_k` (that one does)",
+        "repetitions[].baseline": "`whole` and each of the `scenarios`: `calls`, `passed`, `pass_power_k` (the chance that k calls "
+        "all pass), `pass_at_k` (that one does)",
         "repetitions[].candidate": "the same fields for the candidate",
         "notices": "one line for each thing that limits the comparison, such as executions that are not finished",
     },

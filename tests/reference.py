@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from etl.cli.commands import app
-from etl.compare.statistics import OUTCOME_MEANINGS, VERDICT_MEANINGS
+from etl.compare.statistics import Outcome, Verdict
 from etl.errors import ExitCode
 from etl.extract.plan import Reason
 from etl.inspect.reconcile import Skipped
@@ -192,8 +192,8 @@ def _words(command: str) -> Iterator[tuple[tuple[str, ...], Iterable[tuple[str, 
             for each in METRICS.values()
         )
         yield ("metric", "in the report", "unit", "worse when", "meaning"), (*metrics, *_EVAL_METRICS)
-        yield ("verdict", "meaning"), _coded(VERDICT_MEANINGS)
-        yield ("limit", "meaning"), _coded(OUTCOME_MEANINGS)
+        yield ("verdict", "meaning"), _coded({each: each.meaning for each in Verdict})
+        yield ("limit", "meaning"), _coded({each: each.meaning for each in Outcome})
 
 
 def _prometheus_metrics() -> Iterator[tuple[str, str, str]]:

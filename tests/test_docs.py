@@ -15,7 +15,6 @@ import pytest
 import etl
 from etl.cli.show_schema import schema_markdown
 from etl.cli.show_source import run_tests_as_json
-from etl.compare.statistics import OUTCOME_MEANINGS, VERDICT_MEANINGS, Outcome, Verdict
 from etl.errors import ExitCode
 from etl.extract.endpoints import Purpose
 from etl.extract.plan import Reason
@@ -96,10 +95,8 @@ def test_reference_is_what_the_code_says(name: str) -> None:
 
 def test_every_word_has_a_meaning() -> None:
     for words, *tables in (
-        (Outcome, OUTCOME_MEANINGS),
         (Purpose, PURPOSE_MEANINGS),
         (Subject, SUBJECT_MEANINGS),
-        (Verdict, VERDICT_MEANINGS),
     ):
         assert all(list(table) == list(words) for table in tables), words
 

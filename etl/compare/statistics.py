@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from etl.model.metrics import Limit, Statistic
+from etl.model.wording import Word
 
 Values = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
@@ -48,36 +48,25 @@ class Sample:
         return Sample(self.values[chosen], self.executions[chosen], self.scenarios[chosen])
 
 
-class Verdict(StrEnum):
+class Verdict(Word):
     """What the calls say about a metric."""
 
-    BETTER = "better"
-    WORSE = "worse"
-    UNCLEAR = "no clear difference"
-    TOO_FEW = "too few calls"
+    BETTER = "better", "the whole 95% interval of the difference is on the better side"
+    WORSE = "worse", "the whole 95% interval of the difference is on the worse side"
+    UNCLEAR = "no clear difference", "this number of calls cannot show a difference; there may still be one"
+    TOO_FEW = (
+        "too few calls",
+        f"fewer than {FEWEST[Statistic.MEAN]} calls on a side, or {FEWEST[Statistic.P95]} for a 95th percentile",
+    )
 
 
-class Outcome(StrEnum):
+class Outcome(Word):
     """What the calls say about a limit."""
 
-    KEPT = "kept"
-    IN_DOUBT = "in doubt"
-    EXCEEDED = "exceeded"
-    NOT_JUDGED = "not judged"
-
-
-VERDICT_MEANINGS: dict[Verdict, str] = {
-    Verdict.BETTER: "the whole 95% interval of the difference is on the better side",
-    Verdict.WORSE: "the whole 95% interval of the difference is on the worse side",
-    Verdict.UNCLEAR: "this number of calls cannot show a difference; there may still be one",
-    Verdict.TOO_FEW: f"fewer than {FEWEST[Statistic.MEAN]} calls on a side, or {FEWEST[Statistic.P95]} for a 95th percentile",
-}
-OUTCOME_MEANINGS: dict[Outcome, str] = {
-    Outcome.KEPT: "the change is within the limit",
-    Outcome.IN_DOUBT: "the change exceeds the limit, but part of its interval does not",
-    Outcome.EXCEEDED: "the whole interval is beyond the limit: exit code 10",
-    Outcome.NOT_JUDGED: "too few calls to find a change of twice the limit in 9 of 10 cases: exit code 3",
-}
+    KEPT = "kept", "the change is within the limit"
+    IN_DOUBT = "in doubt", "the change exceeds the limit, but part of its interval does not"
+    EXCEEDED = "exceeded", "the whole interval is beyond the limit: exit code 10"
+    NOT_JUDGED = "not judged", "too few calls to find a change of twice the limit in 9 of 10 cases: exit code 3"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import msgspec
 from yarl import URL
 
 from etl.compare.nightly import Worse
-from etl.errors import EXIT_MEANINGS, ExitCode, ExporterError, SourceUnavailableError, TransientError
+from etl.errors import ExitCode, ExporterError, SourceUnavailableError, TransientError
 from etl.extract.transport import reason_of
 from etl.load.dataset import read_document
 from etl.load.files.contract import Files
@@ -70,7 +70,7 @@ async def tell(
 
 def _findings(ended: Summary | Exception, failure: Exception | None, code: ExitCode) -> Iterator[dict[str, str]]:
     if failure:
-        yield {"kind": OUTCOMES[code], "subject": "", "text": EXIT_MEANINGS[code], "next_step": "metrics-etl status"}
+        yield {"kind": OUTCOMES[code], "subject": "", "text": code.meaning, "next_step": "metrics-etl status"}
     if isinstance(ended, Summary) and not isinstance(failure, SourceUnavailableError):
         for each in alarms([*ended.findings, *([Finding(Kind.NOT_LOADED, "", "")] if ended.load_failure else [])]):
             text = each.text if each.kind in _OWN_WORDS else each.kind.meaning

@@ -19,11 +19,10 @@ from etl.model.findings import alarms
 from etl.model.metrics import METRICS, Statistic
 from etl.pipeline import job
 from etl.report import webhook
-from etl.sandbox import Fault, Sandbox, SandboxRequest, World, add_execution, rename_run_test
-from etl.sandbox.world import executions_of
+from etl.sandbox import Fault, Sandbox, SandboxRequest, World, add_execution
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.support import API_KEY, SECRET_KEY, settings_for
-from tests.worlds import settled_world
+from tests.worlds import executions_of, settled_world
 
 TOKEN = "/T0KEN-of-the-webhook"
 SIDES = (Sample.of(np.full(30, 1260.0)), Sample.of(np.full(30, 1670.0)))
@@ -89,7 +88,7 @@ async def test_each_alarm_of_thirty_nights_is_told_once_without_a_word_of_the_ro
             newest = add_execution(world, first, rng, now - timedelta(days=20), 1).calls[0].call_execution_id
             troubles = {each for each in ("call", "list", "gone", "worse") if rng.random() < 0.35}
             troubles |= {each for each in sorted(FAILURES) if rng.random() < 0.2}
-            rename_run_test(third, "Another" if "gone" in troubles else names[2])
+            third.name = "Another" if "gone" in troubles else names[2]
             hook.fails, hook.bodies[:] = rng.random() < 0.3, []
             options: Any = {
                 "api": {"max_tries": 1},

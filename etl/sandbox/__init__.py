@@ -1,14 +1,7 @@
 """A simulated API, for the demo, the tests, the benchmarks, and users' own pipelines."""
 
 from etl.sandbox.dispatch import SandboxRequest
-from etl.sandbox.generate import (
-    add_execution,
-    finish_execution,
-    latest_friday,
-    make_world,
-    new_run_test,
-    settled_world,
-)
+from etl.sandbox.generate import add_execution, finish_execution, latest_friday, make_world, new_run_test, settled_world
 from etl.sandbox.server import API_KEY, SECRET_KEY, Fault, Sandbox, random_faults
 from etl.sandbox.world import (
     Call,

@@ -306,14 +306,6 @@ def test_long_list_is_proved_by_one_reading_of_the_largest_pages_that_the_server
     assert (len(server.requests), listing.is_complete, len(listing.rows)) == (requests, True, size)
 
 
-def test_row_that_goes_while_a_long_list_is_read_costs_another_reading():
-    server = Server(rows(1600), [*[WAIT] * 8, DELETE + 8 * 1595])
-    listing = list_rows(server, 16, LargestPage(256))
-    assert listing.is_complete
-    assert server.alive <= listing.rows.keys()
-    assert len(server.requests) == 2 * (1 + 7)
-
-
 def test_pages_that_are_too_large_for_the_server_cost_a_few_requests_in_all():
     """They fail from the first one on, or later: then the reading begins again."""
     for fails_from in (1, 3):
@@ -365,19 +357,6 @@ def test_larger_page_that_lacks_rows_is_not_believed(gives):
     listing = list_rows(server, read=read)
     assert listing.is_complete
     assert listing.rows.keys() == server.alive
-
-
-def test_list_of_which_no_reading_shows_as_many_rows_as_it_counts_is_called_incomplete():
-    server = Server(rows(7), max_limit=3)
-
-    async def read(part: Slice) -> Page[str]:
-        found = server.page(part)
-        return structs.replace(found, results=tuple(name for name in found.results if name != "old-3"))
-
-    listing = list_rows(server, read=read)
-    assert not listing.is_complete
-    assert len(listing.rows) == 6
-    assert len(server.requests) == MAX_ROUNDS * (1 + 3)
 
 
 def test_one_page_that_holds_fewer_rows_than_it_counts_is_never_believed():
@@ -544,13 +523,6 @@ def test_heads_vouch_for_a_list_of_which_no_row_can_be_read():
     listing = list_rows(server)
     assert [row.position for row in listing.unreadable] == list(range(2 * MAX_LOST))
     assert [row.position for row in listing.unreadable if row.head] == [MAX_LOST - 1, 2 * MAX_LOST - 1]
-
-
-def test_list_of_which_only_pages_of_one_row_can_be_had_is_read_whole():
-    server = Server(rows(200))
-    found = read_around(server, fails=lambda part, _nth: is_500(part.page) if part.limit > 1 else None)
-    assert found.rows.keys() == server.alive
-    assert len(server.requests) <= 2 * (200 + LIMIT)
 
 
 @pytest.mark.parametrize("is_same", [True, False])

@@ -101,21 +101,6 @@ async def test_each_request_has_its_purpose_and_plan_says_so_before(server: Sand
     assert scrubbed.requests_by_purpose == NOTHING | {"list": 1, "settle": 2, "scrub": 2 * (1 + CALLS)}
 
 
-async def test_chats_without_a_turn_count_settle_in_two_requests_and_a_change_in_one_more(
-    server: Sandbox, tmp_path: Path
-) -> None:
-    """The detail shows the number of their messages in its place."""
-    lately = ended_lately(server)
-    for number, call in enumerate(lately.calls):
-        call.chat_metrics = {"total_tokens": 900, "message_count": number} if number else {"message_count": 8}
-    await job.export(settings_for(server, tmp_path / "data"))
-    _planned, quiet = await night(server, tmp_path, {"settle": [lately]})
-    lately.calls[0].chat_metrics = {"total_tokens": 700, "message_count": 8, "turn_count": 4}
-    _planned, changed = await night(server, tmp_path, {"first_fetch": [lately]})
-    assert (quiet.requests, changed.requests) == (1 + 2, 1 + 3)
-    assert_equals_world(tmp_path, server.world)
-
-
 async def test_execution_with_a_numeric_eval_settles_in_two_requests_and_a_change_in_two_more(
     server: Sandbox, tmp_path: Path
 ) -> None:

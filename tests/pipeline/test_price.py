@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from etl import sandbox
@@ -17,14 +16,12 @@ from etl.pipeline import job
 from etl.pipeline.job import Plan
 from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, Sandbox
-from etl.sandbox.dispatch import not_found
 from tests.e2e.truth import assert_equals_world
 from tests.support import settings_for
 from tests.worlds import a_sandbox, settled_world
 
 CALLS = 5
 NOTHING = {"list": 0, "first_fetch": 0, "settle": 0, "dead_letters": 0, "scrub": 0}
-NOT_FOUND = Fault(status=404, body=msgspec.json.encode(not_found("Test execution")))
 server = a_sandbox(run_tests=1, executions=4, calls=CALLS)
 
 
@@ -160,25 +157,6 @@ async def test_dead_letters_have_their_price_and_retries_are_in_it(server: Sandb
     assert healed.saved_requests == CALLS - 1
     assert refetching == healed.requests, "what is stored stays, however it settles"
     assert_equals_world(tmp_path, server.world)
-
-
-@pytest.mark.parametrize(
-    ("path", "requests", "saved"),
-    [
-        pytest.param("/test-executions/", 1 + 1, -1, id="detail"),
-        pytest.param("/runs/", 1 + 1, 0, id="list, and whether its execution exists"),
-    ],
-)
-async def test_settling_that_fails_has_its_price(
-    server: Sandbox, tmp_path: Path, path: str, requests: int, saved: int
-) -> None:
-    lately = ended_lately(server)
-    await job.export(settings_for(server, tmp_path / "data"))
-    server.fault = lambda request, _nth: NOT_FOUND if path in request.target else None
-    _planned, settled = await night(server, tmp_path, {"settle": [lately]})
-
-    assert settled.requests_by_purpose == NOTHING | {"list": 1, "settle": requests}
-    assert settled.saved_requests == saved
 
 
 async def test_lists_of_all_run_tests_and_of_what_moved_are_lists(server: Sandbox, tmp_path: Path) -> None:

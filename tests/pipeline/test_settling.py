@@ -157,6 +157,25 @@ async def test_dead_letter_costs_its_own_request_and_a_list_and_its_execution_se
     assert_equals_world(tmp_path, world)
 
 
+async def test_execution_with_evals_that_wait_is_not_final_at_once(world: World, tmp_path: Path) -> None:
+    """An eval may be run again long after its execution has ended."""
+    calls = world.run_tests[0].executions[0].calls
+    outputs = [call.eval_outputs for call in calls]
+    for call in calls:
+        call.eval_outputs = {config_id: {"status": "pending"} for config_id in call.eval_outputs}
+    async with Sandbox(world) as server:
+        first = await night(server, tmp_path, LATER)
+        for call, output in zip(calls, outputs, strict=True):
+            call.eval_outputs = output
+        second = await night(server, tmp_path, LATER + DAY)
+        third = await night(server, tmp_path, LATER + 2 * DAY)
+        fourth = await night(server, tmp_path, LATER + 3 * DAY)
+
+    assert [each.exit_code for each in (first, second, third, fourth)] == [0, 0, 0, 0]
+    assert_equals_world(tmp_path, world)
+    assert fourth.requests == 1
+
+
 def test_all_counts_add_up() -> None:
     numbers = [each.name for each in fields(Counts) if each.name not in ("deleted_executions", "failure")]
     some: dict[str, Any] = {name: index + 1 for index, name in enumerate(numbers)}

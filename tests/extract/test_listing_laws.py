@@ -724,12 +724,3 @@ def test_quiet_calls_cost_their_pages_and_one_request_each_and_many_pages_a_coun
     server = calls_server(size, 1, max_limit, [])
     assert len(fetch(server).calls) == size
     assert (len(server.requests), server.gets) == (reads, size)
-
-
-def test_calls_that_never_settle_are_exported_with_a_dead_letter_for_their_list():
-    bundle = fetch(calls_server(20, 1, 7, [2, WAIT] * 1000))
-    assert bundle.calls
-    assert [(letter.endpoint, letter.subject_id, letter.tries) for letter in bundle.dead_letters] == [
-        (RUNS, "e", MAX_ROUNDS)
-    ]
-    assert "its list of calls changed" in bundle.dead_letters[0].message

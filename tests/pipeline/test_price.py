@@ -131,12 +131,6 @@ async def test_one_500_costs_a_settling_execution_a_request(
     assert (settled.exit_code, settled.requests) == (0, requests)
 
 
-async def test_one_500_costs_a_new_execution_three_requests(server: Sandbox, tmp_path: Path) -> None:
-    server.fault = lambda request, nth: Fault(status=500) if "/runs/" in request.path and nth == 1 else None
-    _planned, first = await night(server, tmp_path, {"first_fetch": server.world.run_tests[0].executions})
-    assert first.requests_by_purpose[Purpose.FIRST_FETCH] == 4 * (3 + CALLS), "its detail, and its list again"
-
-
 async def test_dead_letters_have_their_price_and_retries_are_in_it(server: Sandbox, tmp_path: Path) -> None:
     execution = server.world.run_tests[0].executions[1]
     broken = execution.calls[3].call_execution_id

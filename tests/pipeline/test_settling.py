@@ -82,20 +82,6 @@ async def test_list_that_is_written_in_another_way_costs_two_requests_an_executi
     assert_equals_world(tmp_path, world)
 
 
-async def test_late_evals_are_taken_from_the_list(world: World, tmp_path: Path) -> None:
-    async with Sandbox(world) as server:
-        await night(server, tmp_path, FIRST_NIGHT)
-        calls = world.run_tests[0].executions[0].calls
-        calls[1].eval_outputs = {}
-        calls[2].eval_outputs = {
-            key: {**output, "reason": "judged anew"} for key, output in calls[2].eval_outputs.items()
-        }
-        await night(server, tmp_path, LATER)
-
-    assert asked(server)["call"] == 0
-    assert_equals_world(tmp_path, world)
-
-
 async def test_detail_that_is_never_to_be_had_is_soon_asked_for_no_more(tmp_path: Path) -> None:
     world = settled_world(run_tests=1, days=1, executions=12, calls=1)
     async with Sandbox(world) as server:

@@ -204,19 +204,6 @@ def test_a_root_that_may_not_be_made_is_one_line_that_names_it(tmp_path):
     assert str(caught.value) == f"{files.root}: Permission denied: let this user read and write it"
 
 
-def test_a_file_set_aside_keeps_its_bytes_and_says_where_it_came_from(files):
-    moved = []
-    for data in (b"damaged", b"damaged again"):
-        files.publish(PART, data)
-        moved.append(files.set_aside(PART))
-    assert [files.read(path) for path in moved] == [b"damaged", b"damaged again"]
-    assert all(path.startswith("_state/quarantine/") for path in moved)
-    assert all(path.endswith("-calls-run_test=a-month=2026-01-part-0.parquet") for path in moved)
-    assert files.list("calls") == []
-    with pytest.raises(DestinationError, match="No such file"):
-        files.set_aside(PART)
-
-
 def test_a_file_is_durable_in_the_quarantine_before_it_is_gone_from_its_table(files):
     files.publish(PART, b"damaged")
     steps: list[Any] = []

@@ -34,7 +34,6 @@ async def crawl(
     page_limit: int = 1024,
     max_tries: int = 2,
     stored: Mapping[str, bool] | None = None,
-    without_row: Collection[str] = (),
     failed: Collection[str] = (),
     stale: Collection[str] = (),
     is_resumed: bool = False,
@@ -54,9 +53,7 @@ async def crawl(
             emit or collect,
             concurrency=concurrency,
             page_limit=page_limit,
-            settling=settling_of(
-                client, stored, without_row=without_row, failed=failed, stale=stale, page_limit=page_limit
-            ),
+            settling=settling_of(client, stored, failed=failed, stale=stale, page_limit=page_limit),
         )
         await asyncio.wait_for(work.run(), 30)
     return bundles, work

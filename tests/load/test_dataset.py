@@ -19,15 +19,7 @@ from etl.model import schema
 from etl.transform.frames import ExportStamp, table_of
 from tests.bundles import KEY, a_bundle
 from tests.damages import DAMAGES, closed
-from tests.datasets import (
-    FETCHED_AT,
-    a_dataset,
-    contents,
-    export_to,
-    part,
-    place,
-    reasons,
-)
+from tests.datasets import FETCHED_AT, a_dataset, contents, export_to, part, place, reasons
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
 

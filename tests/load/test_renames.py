@@ -8,10 +8,11 @@ from etl.load.commit import mark_deleted
 from etl.load.layout import Part
 from etl.load.renames import find_renames, rename
 from etl.load.state import load_state
+from etl.model import schema
 from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle
 from tests.datasets import FETCHED_AT, a_dataset, assert_sound, export_to, part, place, published, stored_in
-from tests.load.killed import finished_after_each_kill
+from tests.load.killed import finished_after_each_kill, killed_before
 
 OLDER, LATER = "2026-07-30", "2026-09-02"
 OLD, NEW = KEY.title(), "Till"
@@ -90,3 +91,19 @@ def test_executions_are_renamed_that_a_list_shows_under_another_name_and_deleted
         assert names_in(each) == before | renamed
         assert_vouched(each)
         assert find_renames(load_state(each, set_aside=False), listed, gone) == {}
+
+
+def test_what_was_damaged_before_is_damaged_still(dataset):
+    calls = dataset.rows(schema.CALLS, HERE)
+    dataset.write(schema.CALLS, HERE, calls.slice(1))
+    rename_as_listed(dataset, {NEW: ["e1", "e2"]})
+    assert_vouched(dataset, "e1")
+
+
+@pytest.mark.parametrize("write", range(4))
+def test_rename_that_was_killed_and_undone_at_the_source_is_undone(dataset, write):
+    with killed_before(write):
+        rename(dataset, HERE, {"e1": NEW}, STAMP)
+    rename_as_listed(dataset, {OLD: ["e1", "e2"]})
+    assert names_in(dataset)["e1"] == OLD
+    assert_vouched(dataset)

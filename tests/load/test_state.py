@@ -119,3 +119,10 @@ def test_file_that_is_gone_or_damaged_holds_nothing(crawled, tmp_path):
     assert StoredCalls(crawled).rows(HERE, "e1") == {}
     (tmp_path / part("errors")).unlink()
     assert StoredCalls(crawled).calls(HERE, "e1") == {}
+
+
+def test_rows_are_those_without_a_mark_in_the_order_of_the_columns(crawled):
+    stored = StoredCalls(crawled)
+    assert (set(stored.rows(HERE, "e1")), stored.rows(HERE, "e4")) == ({"c1"}, {})
+    values = dict(zip(schema.CALLS.names, stored.rows(HERE, "e1")["c1"], strict=True))
+    assert (values["call_execution_id"], values["execution_id"], values["raw"]) == ("c1", "e1", None)

@@ -192,14 +192,6 @@ class TestListsAlone:
         assert (await export(server, tmp_path, metrics="listed")).exit_code == 0
         assert asked(server) == {"detail": 1}, "it shows that nothing has changed since"
 
-    async def test_exact_metrics_are_fetched_once_they_are_wanted(self, server: Sandbox, tmp_path: Path) -> None:
-        await export(server, tmp_path, metrics="listed")
-        exact = await export(server, tmp_path)
-        assert (exact.exit_code, asked(server)) == (0, {"list": EXECUTIONS, "call": EXECUTIONS * CALLS})
-        assert_equals_world(tmp_path, server.world)
-        assert (await export(server, tmp_path, metrics="listed")).requests <= 1 + 2 * EXECUTIONS
-        assert_equals_world(tmp_path, server.world)
-
     async def test_exact_values_stay_where_nothing_has_changed(self, server: Sandbox, tmp_path: Path) -> None:
         await export(server, tmp_path)
         scrubbed = await export(server, tmp_path, metrics="listed", scrub_requests=1_000)

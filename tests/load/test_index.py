@@ -73,6 +73,15 @@ def parts_in(paths):
     return {path.partition("/")[2] for path in paths if not path.startswith("_state/")}
 
 
+def test_state_from_the_index_is_that_from_the_files(dataset, reads):
+    from_index = state_of(dataset)
+    assert parts_in(reads) == set()
+    (dataset.files.root / INDEX).unlink()
+    assert state_of(dataset) == from_index
+    assert len([path for path in reads if not path.startswith("_state/")]) == 10
+    assert (from_index[0]["e1"].has_letters, from_index[0]["e1"].held.exported_calls) == (True, 1)
+
+
 def test_index_counts_rows_and_names_what_is_damaged(dataset):
     index = read_index(dataset.files)
     calls = {entry.path: index.count(schema.CALLS, entry) for entry in dataset.files.entries("calls")}
@@ -175,6 +184,19 @@ def test_part_of_which_a_file_changed_is_read_again_and_no_other(dataset, tmp_pa
     is_gone = table == "executions" and not (is_whole and (tmp_path / part(table)).exists())
     without_row = {each for each, stored in state.executions.items() if not stored.has_row}
     assert without_row == ({"e1"} if is_gone else set())
+
+
+def test_damaged_file_is_read_again_until_it_is_whole(dataset, tmp_path, reads):
+    whole = (tmp_path / part("calls")).read_bytes()
+    (tmp_path / part("calls")).write_bytes(b"garbage")
+    index = update_index(dataset, read_index(dataset.files), [])
+    assert index.parts[HERE].versions is None
+    write_index(dataset.files, index)
+    reads.clear()
+    assert load_state(dataset, set_aside=False).unreadable == [part("calls")]
+    assert part("calls") in reads
+    (tmp_path / part("calls")).write_bytes(whole)
+    assert not load_state(dataset, set_aside=False).executions["e1"].is_damaged
 
 
 def test_part_that_changed_a_moment_ago_is_read_again_and_remembered(dataset, monkeypatch, reads):

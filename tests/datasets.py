@@ -125,16 +125,6 @@ def contents(root):
     return {table: rows(root, table) for table in ("executions", "calls", "evals", "errors")}
 
 
-def wrong_schemas(root):
-    """Files of a table that have anything but exactly the declared schema, metadata included."""
-    return [
-        str(path)
-        for table in schema.TABLES.values()
-        for path in (root / table.name).rglob("*.parquet")
-        if not pq.read_schema(path).equals(table.arrow_schema, check_metadata=True)
-    ]
-
-
 def published(monkeypatch, failing=None):
     """Paths in the order in which they are published from now on; the first of the table ``failing`` fails."""
     paths = []

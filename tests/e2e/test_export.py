@@ -44,24 +44,6 @@ async def test_every_row_arrives_once_with_the_worlds_values(tmp_path: Path) -> 
             assert pq.read_schema(path).equals(table.arrow_schema, check_metadata=True), path
 
 
-async def test_first_run_sends_no_request_too_many_and_the_second_lists_only_and_writes_nothing(
-    server: Sandbox, tmp_path: Path
-) -> None:
-    first = await export(server, tmp_path)
-    lists = (
-        server.count("/metrics/", page=1) + server.count("/runs/", page=1) + server.count("/test-executions/", page=1)
-    )
-    assert lists == 3 + 18 + 18, "one list per run test, one per execution, and its detail"
-    assert first.document["necessary_requests"] == len(server.requests) == lists + 180
-    before, sent = data_files(tmp_path), len(server.requests)
-
-    result = await export(server, tmp_path)
-
-    assert (result.exit_code, len(server.requests) - sent) == (0, 3)
-    assert result.document["requests"] == result.document["necessary_requests"] == 3
-    assert data_files(tmp_path) == before
-
-
 async def test_run_is_recorded_and_nothing_but_final_files_lies_under_the_tables(
     server: Sandbox, tmp_path: Path
 ) -> None:

@@ -22,15 +22,13 @@ def settling_of(
     client: Client,
     stored: Mapping[str, bool] | None = None,
     *,
-    without_row: Collection[str] = (),
     failed: Collection[str] = (),
     stale: Collection[str] = (),
     page_limit: int = 1024,
 ) -> Settling:
     """The dataset holds the ``stored`` calls of every execution, each with whether it is marked as deleted.
 
-    Of those ``without_row`` it holds evals or a dead letter alone; of those that ``failed`` it holds a dead letter; those that are
-    ``stale`` were fetched before the execution was found as it is listed now.
+    Of those that ``failed`` it holds a dead letter; ``stale`` ones were fetched before the execution was found as it is listed now.
     """
     held = dict(stored or {})
 
@@ -42,7 +40,7 @@ def settling_of(
         return [exported_at if name == "exported_at" else None for name in schema.CALLS.names]
 
     async def rows(_item: Planned) -> Mapping[str, list[Any]]:
-        return {key: row(key) for key, is_deleted in held.items() if not (is_deleted or key in without_row)}
+        return {key: row(key) for key, is_deleted in held.items() if not is_deleted}
 
     async def evals(_item: Planned) -> Mapping[str, list[list[Any]]]:
         return {}

@@ -10,7 +10,7 @@ from etl.errors import DestinationError
 from etl.extract.calls import Crawl
 from etl.model.records import DETAIL, METRICS, RUNS, ExecutionBundle
 from etl.sandbox import Execution as SandboxExecution
-from etl.sandbox import Fault, Sandbox, touch_call
+from etl.sandbox import Fault, Sandbox
 from tests.bundles import planned
 from tests.extract.held import resumed, settling_of
 from tests.support import cap_pages, client_of
@@ -18,7 +18,6 @@ from tests.worlds import a_sandbox
 
 NO_CALLS = "00000000-0000-4000-8000-000000000000"
 GONE, MARKED = (f"00000000-0000-4000-8000-00000000000{number}" for number in (1, 2))
-LAST = "ffffffff-ffff-4fff-bfff-ffffffffffff"
 server = a_sandbox(run_tests=1, executions=6, calls=5)
 
 
@@ -35,7 +34,6 @@ async def crawl(
     page_limit: int = 1024,
     max_tries: int = 2,
     stored: Mapping[str, bool] | None = None,
-    without_row: Collection[str] = (),
     failed: Collection[str] = (),
     stale: Collection[str] = (),
     is_resumed: bool = False,
@@ -55,9 +53,7 @@ async def crawl(
             emit or collect,
             concurrency=concurrency,
             page_limit=page_limit,
-            settling=settling_of(
-                client, stored, without_row=without_row, failed=failed, stale=stale, page_limit=page_limit
-            ),
+            settling=settling_of(client, stored, failed=failed, stale=stale, page_limit=page_limit),
         )
         await asyncio.wait_for(work.run(), 30)
     return bundles, work
@@ -103,40 +99,10 @@ async def test_each_planned_execution_comes_out_once_with_all_its_calls(
     assert work.counts.lists == 6
 
 
-async def test_larger_page_that_failed_once_is_tried_again(server):
-    server.fault = lambda request, nth: Fault(status=502) if (request.query.get("limit"), nth) == ("8", 1) else None
-    execution = executions(server)[0]
-    bundles, _ = await crawl(server, [execution.execution_id], page_limit=4)
-    assert fetched_ids(bundles[execution.execution_id]) == call_ids(execution)
-    assert [request.query["limit"] for request in server.requests if request.path == RUNS] == ["4", "8", "8"]
-
-
 async def test_executions_are_begun_in_the_order_of_the_plan(server):
     await crawl(server, concurrency=1)
     listed = [request.query["execution_id"] for request in server.requests if request.path == RUNS]
     assert listed == [each.execution_id for each in executions(server)]
-
-
-@pytest.mark.parametrize("is_stored", [True, False])
-async def test_call_deleted_between_listing_and_fetching_is_deleted_once_the_list_lacks_it(server, is_stored):
-    execution = executions(server)[0]
-    gone = execution.calls[2]
-
-    def delete_when_listed(request: Any) -> None:
-        if request.path == METRICS and not gone.is_deleted:
-            gone.is_deleted = True
-
-    server.on_request = delete_when_listed
-    order = [gone, *(call for call in execution.calls if call is not gone)]
-    for number, call in enumerate(order):  # the one that goes is listed, and asked for, last
-        touch_call(call, execution.started_at.replace(microsecond=number))
-    stored = {gone.call_execution_id: False} if is_stored else {}
-    bundles, _ = await crawl(server, [execution.execution_id], concurrency=1, stored=stored)
-    bundle = bundles[execution.execution_id]
-    assert fetched_ids(bundle) == listed_ids(bundle) == call_ids(execution)
-    assert (set(bundle.deleted), bundle.dead_letters) == ({gone.call_execution_id}, ())
-    assert server.count(RUNS) == 2
-    assert server.count(METRICS, call_execution_id=gone.call_execution_id) == 1
 
 
 def unknown_by_id(calls: Collection[str], times: int = 99) -> Any:
@@ -191,21 +157,6 @@ async def test_execution_deleted_since_it_was_planned_is_no_bundle(server, concu
     assert len(server.requests) - before == 20 * 2, "the list, and the execution itself"
 
 
-# Stored calls
-
-
-async def test_stored_call_that_the_api_does_not_know_is_deleted(server):
-    """Also one of which only evals or a dead letter are stored; nothing is asked of one that is marked."""
-    execution = executions(server)[0]
-    stored = {GONE: False, LAST: False, MARKED: True, **dict.fromkeys(call_ids(execution), False)}
-    bundles, work = await crawl(server, [execution.execution_id], stored=stored, without_row=[LAST])
-    bundle = bundles[execution.execution_id]
-    assert (set(bundle.deleted), bundle.dead_letters) == ({GONE, LAST}, ())
-    assert fetched_ids(bundle) == call_ids(execution)
-    assert [server.count(METRICS, call_execution_id=each) for each in (GONE, MARKED)] == [1, 0]
-    assert work.counts.necessary_requests == 1 + 5 + 2
-
-
 @pytest.mark.parametrize("max_limit", [None, 2])
 @pytest.mark.parametrize("is_disturbed", [False, True])
 async def test_what_is_stored_of_an_incomplete_execution_is_not_fetched_again(server, max_limit, is_disturbed):
@@ -232,20 +183,7 @@ async def test_what_is_stored_of_an_incomplete_execution_is_not_fetched_again(se
     assert not [request for request in server.requests if request.path.startswith(DETAIL)]
 
 
-async def test_call_that_fails_for_ever_is_a_dead_letter_and_the_rest_is_exported(server):
-    execution = executions(server)[3]
-    poisoned = execution.calls[0].call_execution_id
-    server.fault = lambda request, _nth: (
-        Fault(status=500, body=b"<html>boom") if request.query.get("call_execution_id") == poisoned else None
-    )
-    bundles, work = await crawl(server, max_tries=3)
-    bundle = bundles[execution.execution_id]
-    assert letters(bundle) == [(METRICS, poisoned, 500, 3)]
-    assert bundle.dead_letters[0].excerpt == "<html>boom"
-    assert sorted([*fetched_ids(bundle), poisoned]) == call_ids(execution)
-    assert sorted(call.call_execution_id for call in bundle.listed or ()) == call_ids(execution)
-    assert not any(other.dead_letters for other in bundles.values() if other is not bundle)
-    assert work.counts.calls_fetched == 29
+# Stored calls
 
 
 async def test_emit_that_blocks_bounds_the_open_executions(server):

@@ -531,14 +531,6 @@ async def test_answer_in_between_shows_that_the_endpoint_is_there(server, is_fou
                 await client.get(known)
 
 
-async def test_vanished_pages_are_no_source_that_is_down(server):
-    name = server.world.run_tests[0].name
-    async with client_of(server.base_url) as client:
-        for _ in range(2 * client_module._GIVEN_UP_LIMIT):
-            with pytest.raises(TransientError, match="page 9"):
-                await client.get(list_executions(name, Slice(9, 10)))
-
-
 async def test_page_that_vanished_since_is_no_sign_of_a_source_that_is_down(server):
     _, *others = server.world.run_tests[0].executions
     name = server.world.run_tests[0].name

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from etl.errors import TransientError
 from etl.extract.calls import Crawl
 from etl.extract.executions import list_executions_completely
 from etl.extract.plan import Planned
@@ -56,17 +55,6 @@ async def test_one_bad_execution_is_identified_and_all_others_are_listed(size, p
     assert (found.heads[bad].endpoint, found.heads[bad].status) == (METRICS, 500)
     assert not found.is_complete
     assert not found.unreadable
-
-
-async def test_list_of_which_nothing_can_be_read_is_the_first_error():
-    def refuse(request: SandboxRequest, _nth: int) -> Fault | None:
-        return Fault(status=500, body=b"<html>boom") if request.path in (METRICS, RUNS) else None
-
-    async with Sandbox(one_run_test(12), fault=refuse) as server:
-        with pytest.raises(TransientError, match="page 1: 500") as caught:
-            await listed(server, 1024)
-        assert caught.value.tries == 3
-        assert len(server.requests) < 100
 
 
 async def test_bad_execution_whose_head_fails_as_well_is_told_by_the_error():
@@ -131,14 +119,6 @@ async def test_call_that_cannot_be_listed_is_a_dead_letter_and_the_others_are_fe
 
 
 UNREADABLE = DeadLetter(endpoint=METRICS, subject_id="e", status=500, message="500", excerpt="", tries=2)
-
-
-async def test_execution_that_the_list_could_not_give_has_that_among_its_dead_letters_once():
-    async with Sandbox(one_run_test(1, calls=3)) as server:
-        [execution] = in_order(server.world)
-        bundle = await fetched(server, replace(planned(execution.execution_id), unreadable=UNREADABLE), 2)
-    assert len(bundle.calls) == 3
-    assert bundle.dead_letters == (UNREADABLE,)
 
 
 async def test_bad_execution_whose_calls_are_not_found_tells_of_both():

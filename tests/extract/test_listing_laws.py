@@ -22,7 +22,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from etl.errors import NotFoundError, RequestRefusedError, ServerFaultError, SourceError, TransientError
+from etl.errors import NotFoundError, ServerFaultError, SourceError, TransientError
 from etl.extract import calls
 from etl.extract.bad_rows import MAX_LOST, MAX_UNREADABLE, PageReader, power_of_two
 from etl.extract.calls import Crawl
@@ -296,39 +296,6 @@ def test_quiet_pages_are_read_once_and_the_first_twice(size, max_limit, pages):
     assert len(server.requests) == 1 + pages
 
 
-@pytest.mark.parametrize(
-    ("size", "max_limit", "requests"),
-    [(1_000, None, 1), (100_000, None, 1 + 7), (20_000, 10_000, 1 + 2), (4_000, 500, 1 + 8)],
-)
-def test_long_list_is_proved_by_one_reading_of_the_largest_pages_that_the_server_gives(size, max_limit, requests):
-    server = Server(rows(size), max_limit=max_limit)
-    listing = list_rows(server, 1024)
-    assert (len(server.requests), listing.is_complete, len(listing.rows)) == (requests, True, size)
-
-
-def test_row_that_goes_while_a_long_list_is_read_costs_another_reading():
-    server = Server(rows(1600), [*[WAIT] * 8, DELETE + 8 * 1595])
-    listing = list_rows(server, 16, LargestPage(256))
-    assert listing.is_complete
-    assert server.alive <= listing.rows.keys()
-    assert len(server.requests) == 2 * (1 + 7)
-
-
-def test_pages_that_are_too_large_for_the_server_cost_a_few_requests_in_all():
-    """They fail from the first one on, or later: then the reading begins again."""
-    for fails_from in (1, 3):
-        server = Server(rows(1600))
-        largest = LargestPage(256)
-
-        def is_slow(part: Slice, _nth: int, first: int = fails_from) -> SourceError | None:
-            return TransientError("timeout") if part.limit > 64 and part.page >= first else None
-
-        for _ in range(2):
-            assert list_rows(server, 16, largest, reader(server, is_slow)).is_complete
-        assert largest.rows == 64
-        assert len(server.requests) == 2 * (1 + 25) + (1 if fails_from == 1 else 4)
-
-
 @pytest.mark.parametrize("number", [0, 800, 1590])
 def test_bad_row_of_a_long_list_costs_few_requests_more(number):
     """It is the oldest, in the middle, or near the head."""
@@ -365,19 +332,6 @@ def test_larger_page_that_lacks_rows_is_not_believed(gives):
     listing = list_rows(server, read=read)
     assert listing.is_complete
     assert listing.rows.keys() == server.alive
-
-
-def test_list_of_which_no_reading_shows_as_many_rows_as_it_counts_is_called_incomplete():
-    server = Server(rows(7), max_limit=3)
-
-    async def read(part: Slice) -> Page[str]:
-        found = server.page(part)
-        return structs.replace(found, results=tuple(name for name in found.results if name != "old-3"))
-
-    listing = list_rows(server, read=read)
-    assert not listing.is_complete
-    assert len(listing.rows) == 6
-    assert len(server.requests) == MAX_ROUNDS * (1 + 3)
 
 
 def test_one_page_that_holds_fewer_rows_than_it_counts_is_never_believed():
@@ -423,14 +377,6 @@ def test_page_that_vanishes_while_paging_is_no_error():
     server = Server(rows(7), [WAIT] * 4 + [DELETE], max_limit=3)
     assert read_around(server).total_pages == 3
     assert server.requests == [(1, LIMIT), (2, LIMIT), (3, LIMIT), (1, HEAD_ROWS)]
-
-
-@pytest.mark.parametrize("error", [TransientError("502", status=502), RequestRefusedError("410", status=410)])
-def test_any_error_but_a_500_ends_the_reading(error):
-    server = Server(rows(40), bad=frozenset({"old-9"}))
-    with pytest.raises(type(error)) as caught:
-        read_around(server, fails=lambda part, _nth: error if part.page > 1 else None)
-    assert caught.value is error
 
 
 # Bad rows
@@ -544,13 +490,6 @@ def test_heads_vouch_for_a_list_of_which_no_row_can_be_read():
     listing = list_rows(server)
     assert [row.position for row in listing.unreadable] == list(range(2 * MAX_LOST))
     assert [row.position for row in listing.unreadable if row.head] == [MAX_LOST - 1, 2 * MAX_LOST - 1]
-
-
-def test_list_of_which_only_pages_of_one_row_can_be_had_is_read_whole():
-    server = Server(rows(200))
-    found = read_around(server, fails=lambda part, _nth: is_500(part.page) if part.limit > 1 else None)
-    assert found.rows.keys() == server.alive
-    assert len(server.requests) <= 2 * (200 + LIMIT)
 
 
 @pytest.mark.parametrize("is_same", [True, False])
@@ -785,12 +724,3 @@ def test_quiet_calls_cost_their_pages_and_one_request_each_and_many_pages_a_coun
     server = calls_server(size, 1, max_limit, [])
     assert len(fetch(server).calls) == size
     assert (len(server.requests), server.gets) == (reads, size)
-
-
-def test_calls_that_never_settle_are_exported_with_a_dead_letter_for_their_list():
-    bundle = fetch(calls_server(20, 1, 7, [2, WAIT] * 1000))
-    assert bundle.calls
-    assert [(letter.endpoint, letter.subject_id, letter.tries) for letter in bundle.dead_letters] == [
-        (RUNS, "e", MAX_ROUNDS)
-    ]
-    assert "its list of calls changed" in bundle.dead_letters[0].message

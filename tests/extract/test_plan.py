@@ -1,7 +1,7 @@
 """Which executions a run fetches, and why: one rule, one reason."""
 
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -10,8 +10,6 @@ from etl.model.lifecycle import ExportState, HeldRows
 from tests.bundles import dead_letter, execution, plan_of, stored_of
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
-UNFINISHED = ["pending", "running", "cancelling", "evaluating", "paused", "Completed", ""]
-FINISHED = ["completed", "failed", "cancelled"]
 
 
 def plan(listed, stored=None, **options):
@@ -54,58 +52,8 @@ def test_finished_execution_is_fetched_unless_it_is_exported_and_unchanged(chang
     assert item.is_fetched is (expected is not Reason.FINAL)
 
 
-@pytest.mark.parametrize("status", UNFINISHED)
-def test_execution_that_has_not_finished_waits_unless_all_calls_are_wanted(status):
-    listed = execution(status=status)
-    for stored in (None, stored_of(listed), stored_of(listed, export_state="incomplete", held=DAMAGED)):
-        for full_refresh in (False, True):
-            [item] = plan(listed, stored, full_refresh=full_refresh)
-            assert (item.reason, item.is_fetched) == (Reason.WAITING, False)
-        [item] = plan(listed, stored, fetch_unfinished=True)
-        assert (item.reason, item.is_fetched) == (Reason.UNFINISHED, True)
-
-
-def test_full_refresh_fetches_every_finished_execution():
-    listed = execution()
-    for stored in (None, stored_of(listed), stored_of(listed, export_state="settling")):
-        assert reason(listed, stored, full_refresh=True) is Reason.REQUESTED
-
-
-def test_rerun_of_a_final_execution_is_fetched_once_it_has_finished_again():
-    before, rerunning, after = execution(), execution(status="running"), execution(completed_calls=1)
-    assert reason(rerunning, stored_of(before)) is Reason.WAITING
-    assert reason(after, stored_of(before)) is Reason.CHANGED
-
-
 def test_every_state_is_documented():
     assert set(ExportState) == {"exported", "settling", "listed", "waiting", "incomplete"}
-
-
-@pytest.mark.parametrize(
-    ("started_at", "is_planned"),
-    [
-        ("2026-03-01T00:00:00Z", True),
-        ("2026-02-28T23:59:59.999999Z", False),
-        ("2026-03-01T00:30:00+01:00", False),
-        ("2026-02-28T23:30:00-01:00", True),
-        (None, True),
-        ("yesterday", True),
-        (1_700_000_000, True),
-    ],
-)
-def test_since_leaves_out_only_what_is_known_to_have_started_before_that_utc_day(started_at, is_planned):
-    items = plan(execution(started_at=started_at), since=date(2026, 3, 1))
-    assert len(items) == is_planned
-
-
-def test_execution_stays_where_it_is_stored_and_what_is_new_goes_home():
-    """Calls without an execution of their own are completed where they lie, whatever ``since`` says."""
-    listed = execution(started_at="2026-02-01T00:00:00Z")
-    assert plan(listed)[0].run_test_key == "checkout"
-    assert plan(listed, stored_of(listed, run_test_key="elsewhere"))[0].run_test_key == "elsewhere"
-    calls_alone = stored_of(listed, run_test_key="elsewhere", export_state="incomplete", has_row=False)
-    [item] = plan(listed, calls_alone, since=date(2026, 3, 1))
-    assert (item.run_test_key, item.run_test_name, item.reason) == ("elsewhere", "Checkout", Reason.INCOMPLETE)
 
 
 @pytest.mark.parametrize(

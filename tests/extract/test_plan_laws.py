@@ -120,12 +120,6 @@ def test_every_listed_execution_since_the_date_is_planned_exactly_once(case, sin
 
 @settings(max_examples=60)
 @given(cases())
-def test_no_plan_expects_fewer_calls_than_none(case):
-    assert all(item.estimated_calls >= 0 for item in plan_of(*case))
-
-
-@settings(max_examples=60)
-@given(cases())
 def test_what_is_fetched_stands_before_what_is_not_and_what_settles_after_what_is_new_the_newest_first(case):
     last = [Reason.INCOMPLETE, Reason.SETTLING, Reason.UNFINISHED, Reason.SCRUB, Reason.WAITING, Reason.FINAL]
     ordered = [

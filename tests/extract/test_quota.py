@@ -190,27 +190,6 @@ def test_share_of_each_limit_is_left_to_others(share, ours):
 # A limit that is kept without the server's help
 
 
-def test_configured_limit_is_kept_beside_a_wider_window_and_a_narrower_one_counts():
-    quota = Quota(requests_per_minute=5)
-    ask(quota, 0.0, window(1000, 999, ends_at=40, now=0))
-    assert quota.requests_per_minute == 5
-    assert send_all(quota, 1.0) == 4
-    quota = Quota(requests_per_minute=500)
-    ask(quota, 0.0, window(10, 3, ends_at=40, now=0))
-    assert quota.requests_per_minute == 10
-    assert send_all(quota, 1.0) == 3
-
-
-def test_configured_limit_outlives_headers_that_cease_and_refusals():
-    quota = Quota(requests_per_minute=5)
-    ask(quota, 0.0, window(1000, 999, ends_at=40, now=0))
-    ask(quota, 41.0)
-    ask(quota, 41.0)
-    quota.refused(41.0, 1.0)
-    assert quota.requests_per_minute == 5
-    assert send_all(quota, 42.0) == 2  # three were answered less than a minute ago
-
-
 @given(
     limit=st.integers(1, 8),
     arrivals=st.lists(st.tuples(st.integers(0, 20_000), *[st.integers(0, 90_000)] * 2), min_size=1, max_size=60),
@@ -265,18 +244,6 @@ def test_told_window_is_never_overspent(limit, share, requests, told):
 # Refusals
 
 
-def test_refusal_holds_everybody_until_it_may_be_lifted():
-    quota = Quota()
-    ask(quota, 0.0)
-    quota.refused(0.0, 23.0)
-    assert quota.wait_seconds(1.0) == 22.0
-    quota.sent()
-    quota.answered(1.0, {})
-    quota.refused(1.0, 5.0)
-    assert quota.wait_seconds(6.0) == 17.0
-    assert quota.wait_seconds(23.0) == 0
-
-
 def refuse_after(quota: Quota, accepted: int, *, late: int = 0, refused: int = 3, now: float = 30.0) -> None:
     """So many are let through, and then some refused before the late ones of the accepted are answered."""
     for _ in range(accepted + refused):
@@ -289,15 +256,6 @@ def refuse_after(quota: Quota, accepted: int, *, late: int = 0, refused: int = 3
         quota.refused(now + 1, 29.0)
     for _ in range(late):
         quota.answered(now + 2, {})
-
-
-@pytest.mark.parametrize("late", [0, 7])
-def test_limit_is_learned_from_what_was_let_through(late):
-    """Refusals are quick: what was accepted before is often answered after, and would be lost for the whole night."""
-    quota = Quota()
-    refuse_after(quota, 10, late=late)
-    assert quota.wait_seconds(40.0) == 20.0
-    assert (send_all(quota, 60.0), quota.requests_per_minute) == (10, 10)
 
 
 @pytest.mark.parametrize(
@@ -358,26 +316,6 @@ def seconds_to_send(requests: int, take: Callable[[float], Answer], quota: Quota
     return server.now - 10.0
 
 
-def test_limit_that_others_left_in_one_minute_grows_again():
-    """They take 95% of the first minute, and nothing later."""
-    take, refused = fixed_minute(1000, lambda window: 950 if window == 0 else 0)
-    seconds = seconds_to_send(3500, take, quota := Quota())
-    assert seconds < 1.05 * (50 + 3 * 60 + 1)
-    assert quota.requests_per_minute == 1000
-    assert refused[0] <= 32
-    doublings = math.ceil(math.log2(1000 / 50))
-    assert sum(refused[window] for window in refused if window) <= doublings + 1
-
-
-def test_limit_that_was_confirmed_is_tested_ever_more_rarely():
-    take, refused = fixed_minute(300)
-    seconds = seconds_to_send(300 * 60, take, Quota())
-    assert seconds < 1.02 * 60 * 60
-    tests = [window for window in sorted(refused) if window]
-    assert len(tests) <= 8
-    assert all(refused[window] == 1 for window in tests[1:])
-
-
 def test_limit_by_the_second_paces_no_minute():
     take, _ = fixed_minute(20, window_seconds=1.0)
     assert seconds_to_send(441, take, Quota()) < 1.3 * 22
@@ -399,16 +337,6 @@ def test_headers_that_appear_later_replace_what_was_learned():
     ask(quota, 60.0, window(100, 99, ends_at=120, now=60))
     assert quota.requests_per_minute == 100
     assert send_all(quota, 61.0) == 99
-
-
-def test_refusal_in_a_told_window_teaches_no_other_limit():
-    quota = Quota()
-    ask(quota, 0.0, window(100, 50, ends_at=40, now=0))
-    ask(quota, 1.0, window(100, 0, ends_at=40, now=1))
-    quota.refused(1.0, 39.0)
-    assert quota.wait_seconds(40.0) == 0
-    assert quota.requests_per_minute == 100
-    assert send_all(quota, 40.0) == 100
 
 
 # How long it will take
@@ -466,12 +394,3 @@ def test_whoever_begins_now_ends_when_it_was_predicted(limit, share, begun_at, r
         server.send()
         server.wait()
     assert server.now - begun_at == pytest.approx(predicted, abs=0.01)
-
-
-def test_what_is_left_of_a_window_that_is_over_is_not_counted_on():
-    quota = Quota()
-    ask(quota, 50.0, window(10, 9, ends_at=60.0, now=50.0))
-    assert quota.seconds_for(9, 50.0) == 0
-    assert quota.seconds_for(10, 50.0) == 10
-    assert quota.seconds_for(10, 60.0) == 0
-    assert quota.seconds_for(21, 60.0) == 120

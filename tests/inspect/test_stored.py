@@ -5,12 +5,10 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from etl.inspect.stored import find_lost, read_lost, stored_files
-from etl.load.files import local
+from etl.inspect.stored import read_lost
 from etl.load.files.local import LocalFiles
-from etl.load.index import Index, read_index, update_index, write_index
-from etl.load.layout import INDEX, Scope
-from etl.model import schema
+from etl.load.index import read_index, update_index, write_index
+from etl.load.layout import INDEX
 from etl.model.findings import Kind
 from tests.bundles import KEY, a_bundle
 from tests.datasets import a_dataset, export_to, part
@@ -61,21 +59,3 @@ def test_without_its_index_nothing_is_known_to_be_missing(data, content):
     (data / INDEX).unlink() if content is None else (data / INDEX).write_bytes(content)
     shutil.rmtree(data / "calls")
     assert lost(data) == []
-
-
-def test_only_files_in_the_scope_count(data):
-    index = read_index(LocalFiles(data))
-    assert [each.subject for each in find_lost(index, {}, Scope(frozenset(["other"])))] == [
-        part(table, key="other") for table in ("calls", "evals", "executions")
-    ]
-
-
-def test_an_execution_whose_row_is_gone_is_none_that_the_file_has(data, monkeypatch):
-    monkeypatch.setattr(local, "_TICK_NS", 0)  # as if the file were old
-    path, dataset = data / part("executions"), a_dataset(data)
-    pq.write_table(pq.ParquetFile(path).read().slice(1), path)
-    index = update_index(dataset, Index(), [])
-    for known in (index, Index()):
-        found = stored_files(dataset.files, schema.EXECUTIONS, known, [], ["execution_id"])
-        (mine,) = [each for each in found if each.path == part("executions")]
-        assert (mine.rows, mine.columns["execution_id"].to_pylist()) == (1, ["e2"])

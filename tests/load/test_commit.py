@@ -1,6 +1,6 @@
 """What a commit leaves behind: whole executions, in an order that survives any end, and nothing touched without need."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -14,12 +14,11 @@ from etl.load.state import load_state
 from etl.model.lifecycle import ExportState
 from etl.model.records import METRICS
 from etl.transform.frames import ExportStamp
-from tests.bundles import DAY, KEY, a_bundle, an_unlisted_bundle, dead_letter
+from tests.bundles import DAY, KEY, a_bundle, dead_letter
 from tests.datasets import (
     FETCHED_AT,
     a_dataset,
     assert_sound,
-    contents,
     export_to,
     part,
     place,
@@ -30,7 +29,6 @@ from tests.datasets import (
 )
 from tests.load.killed import finished_after_each_kill, killed_before
 
-SETTLING_AT = datetime(2026, 9, 1, 6, tzinfo=UTC)
 TABLES = ["calls", "evals", "errors", "executions"]
 NAME = KEY.title()
 
@@ -65,20 +63,6 @@ def test_execution_rows_are_written_after_everything_that_they_vouch_for(dataset
         *(part(table) for table in TABLES),
         *(part(table, date="2026-09-02") for table in TABLES),
     ]
-
-
-def test_only_parts_that_change_are_written(dataset, tmp_path):
-    days = ("2026-08-31", "2026-09-01")
-    bundles = [a_bundle("e1", date=days[0]), a_bundle("e2", ["c3"], date=days[1]), a_bundle("e9", [], key="booking")]
-    export_to(dataset, *bundles, fetched_at=SETTLING_AT)
-    before = identities(tmp_path)
-    later = a_bundle("e1", seconds=2.0, date=days[0])
-    written, _ = export_to(dataset, later, *bundles[1:], run="run-2", fetched_at=SETTLING_AT + timedelta(hours=1))
-    after = identities(tmp_path)
-    paths = {path for path in after if after[path] != before[path]}
-    assert paths == {part(table) for table in ("calls", "evals", "executions")}
-    assert (written.files, written.size_bytes) == (3, sum(len(after[path][2]) for path in paths))
-    assert written.rows == {"calls": 2, "evals": 2, "executions": 1}
 
 
 def test_final_execution_that_is_fetched_again_unchanged_says_so_and_rewrites_no_data(dataset, tmp_path):
@@ -125,48 +109,6 @@ def test_execution_of_which_a_kept_row_is_gone_is_incomplete(dataset):
     assert stored_in(dataset)["e1"].export_state == ExportState.INCOMPLETE
 
 
-def test_execution_whose_calls_were_not_listed_keeps_all_its_old_rows(dataset, tmp_path):
-    """What is kept of an incomplete one was fetched since its list failed, so the rows of before it do not count."""
-    later = FETCHED_AT + timedelta(days=1)
-    for bundle, state, verified_at, letters in (
-        (an_unlisted_bundle("e1", is_given_up=True), "incomplete", later, [("/sdk/api/v1/simulation/runs/", "e1")]),
-        (an_unlisted_bundle("e1", status="running"), "waiting", FETCHED_AT, []),
-    ):
-        export_to(dataset, a_bundle("e1"))
-        before = contents(tmp_path)
-        export_to(dataset, bundle, run="run-2", fetched_at=later)
-        after = contents(tmp_path)
-        assert (after["calls"], after["evals"]) == (before["calls"], before["evals"])
-        assert rows(tmp_path, "executions", "export_state", "listed_calls", "exported_calls", "verified_at") == [
-            (state, 2, 2, verified_at)
-        ]
-        assert rows(tmp_path, "errors", "endpoint", "subject_id") == letters
-
-
-def test_what_arrived_is_told_by_run_test(dataset):
-    mine, other = a_bundle("e1", given_up=["c2"]), a_bundle("e9", ["c2", "c9"], given_up=["c2"], key="booking")
-    _, arrived = export_to(dataset, mine, a_bundle("e2", ["c3"], date="2026-09-02"), other)
-    assert {name: (share.rows, share.dead_letters, share.misfits) for name, share in arrived.items()} == {
-        NAME: ({"executions": 2, "calls": 2, "evals": 3}, {"e1": mine.dead_letters, "e2": ()}, 0),
-        "Booking": ({"executions": 1, "calls": 1, "evals": 2}, {"e9": other.dead_letters}, 0),
-    }
-
-
-@pytest.mark.parametrize("table", ["calls", "evals"])
-def test_execution_row_is_of_the_run_that_wrote_a_row_of_its_calls_though_it_says_the_same(dataset, tmp_path, table):
-    """Whoever follows the execution rows would not see otherwise that a file was lost and its rows were fetched again."""
-    bundles = [a_bundle("e1", date="2026-08-31"), a_bundle("e2", ["c3"], date="2026-09-01")]
-    export_to(dataset, *bundles, fetched_at=SETTLING_AT)
-    before = rows(tmp_path, "executions")
-    (tmp_path / part(table, date="2026-08-31")).unlink()
-    export_to(dataset, *bundles, run="run-2", fetched_at=SETTLING_AT + timedelta(hours=1))
-    assert rows(tmp_path, "executions") == before
-    assert rows(tmp_path, "executions", "export_run_id") == [("run-2",), ("run-1",)]
-    assert {*rows(tmp_path, table, "export_run_id")[:2]} == {("run-2",)}
-    other = ({"calls", "evals"} - {table}).pop()
-    assert {*rows(tmp_path, other, "export_run_id")} == {("run-1",)}
-
-
 LATER = "2026-09-02"
 DELETED = {"e1": Part(KEY, place()), "e3": Part(KEY, place(LATER))}
 STAMP = ExportStamp("run-2", FETCHED_AT + timedelta(days=1))
@@ -180,28 +122,6 @@ def two_months(tmp_path):
         calls = [f"c{number}", f"d{number}"]
         export_to(dataset, a_bundle(f"e{number}", calls, given_up=calls[1:], date=date))
     return dataset
-
-
-def test_deleted_executions_are_marked_with_calls_and_evals_and_vouch_for_that(two_months, monkeypatch):
-    before, paths = assert_sound(two_months.files.root), published(monkeypatch)
-    assert mark_deleted(two_months, DELETED, STAMP) == 2
-    assert paths == [part(table, date=date) for date in (DAY, LATER) for table in TABLES]
-    now = assert_sound(two_months.files.root)
-    for table in ("executions", "calls", "evals"):
-        for key, row in before[table].items():
-            mark = STAMP.columns | {"deleted_at": STAMP.exported_at} if row["execution_id"] in DELETED else {}
-            told = {"calls_digest", "exported_calls"} if mark else set()
-            assert {name: value for name, value in now[table][key].items() if name not in told} == {
-                name: value for name, value in (row | mark).items() if name not in told
-            }
-    assert now["errors"] == {key: row for key, row in before["errors"].items() if row["execution_id"] not in DELETED}
-    assert {row["exported_calls"] for (key,), row in now["executions"].items() if key in DELETED} == {0}
-    assert not any(each.is_damaged for each in stored_in(two_months).values())
-    assert +two_months.written.marked == {"calls": 2, "evals": 4}
-    assert two_months.receipt.as_json()["executions"][KEY]["marked"] == 2
-    paths.clear()
-    assert mark_deleted(two_months, DELETED, ExportStamp("run-3", FETCHED_AT + timedelta(days=2))) == 0
-    assert paths == []
 
 
 def test_whenever_marking_is_killed_the_next_run_completes_it(two_months, tmp_path):
@@ -222,12 +142,3 @@ def test_rows_without_an_execution_are_marked_until_no_look_up_is_due(two_months
     assert stored_in(two_months)["e5"].deleted_at is None
     assert mark_deleted(two_months, {"e5": Part(KEY, place())}, STAMP) == 0
     assert stored_in(two_months)["e5"].deleted_at == STAMP.exported_at
-
-
-def test_damaged_execution_vouches_for_what_is_left_of_it_once_it_is_marked(two_months):
-    """Nobody can fetch again what the source has no more."""
-    (two_months.files.root / part("calls")).unlink()
-    assert stored_in(two_months)["e1"].is_damaged
-    mark_deleted(two_months, DELETED, STAMP)
-    stored = stored_in(two_months)
-    assert (stored["e1"].is_damaged, stored["e2"].is_damaged) == (False, True)

@@ -16,22 +16,10 @@ from etl.load.layout import IDENTITY, Part
 from etl.load.merge import Replacement
 from etl.load.state import load_state
 from etl.model import schema
-from etl.model.digest import fingerprint
 from etl.transform.frames import ExportStamp, table_of
-from tests.bundles import KEY, a_bundle, an_unlisted_bundle
+from tests.bundles import KEY, a_bundle
 from tests.damages import DAMAGES, closed
-from tests.datasets import (
-    FETCHED_AT,
-    a_dataset,
-    contents,
-    export_to,
-    part,
-    place,
-    reasons,
-    rows,
-    stored_in,
-    wrong_schemas,
-)
+from tests.datasets import FETCHED_AT, a_dataset, contents, export_to, part, place, reasons
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
 
@@ -41,29 +29,6 @@ def rewrite_by_another_program(path, change):
     table = change(pq.ParquetFile(path).read())
     pq.write_table(table, path)
     return path.read_bytes()
-
-
-def test_the_state_is_what_was_committed(dataset):
-    bundle = a_bundle("e1", ["c1", "c2"], given_up=["c2"])
-    export_to(
-        dataset, bundle, an_unlisted_bundle("e2", status="running"), a_bundle("e3", [], date="2026-09-02", version=0)
-    )
-    state = load_state(dataset, set_aside=True)
-    assert state.unreadable == []
-    stored = state.executions
-    assert {key: (known.place, known.export_state, known.verified_at) for key, known in stored.items()} == {
-        "e1": (place(), "incomplete", FETCHED_AT),
-        "e2": (place(), "waiting", None),
-        "e3": (place("2026-09-02"), "exported", FETCHED_AT),
-    }
-    assert stored["e1"].fingerprint == fingerprint(bundle.execution.payload)
-    assert [(known.held.listed_calls, known.held.exported_calls) for known in stored.values()] == [
-        (2, 1),
-        (None, 0),
-        (0, 0),
-    ]
-    assert all(known.calls_digest == known.held.calls_digest for known in stored.values())
-    assert stored["e1"].calls_digest != stored["e3"].calls_digest
 
 
 def test_a_state_without_a_dataset_is_empty_and_makes_nothing(tmp_path):
@@ -136,29 +101,6 @@ def test_a_file_that_no_export_wrote_is_refused_by_name_and_left_alone(dataset, 
         load_state(dataset, set_aside=True)
     assert str(caught.value) == f"{path}: not a file of this dataset; move it elsewhere"
     assert path.read_bytes() == b"theirs"
-
-
-def test_a_file_of_an_older_version_is_read_with_nulls_and_completed_when_it_is_next_written(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]))
-    before = contents(tmp_path)
-    rewrite_by_another_program(tmp_path / part("calls"), lambda table: table.drop_columns(["overall_score", "extra"]))
-    rewrite_by_another_program(
-        tmp_path / part("executions"), lambda table: table.drop_columns(["verified_at", "deleted_at"])
-    )
-    rewrite_by_another_program(
-        tmp_path / part("evals"), lambda table: table.replace_schema_metadata({"table": "evals"})
-    )
-
-    assert [known.verified_at for known in stored_in(dataset).values()] == [None, None]
-    assert reasons(dataset, a_bundle("e1"), a_bundle("e2")) == {"e1": Reason.FINAL, "e2": Reason.FINAL}
-    export_to(dataset, a_bundle("e2", ["c3"], seconds=2.0), run="run-2")
-    assert wrong_schemas(tmp_path) == []
-    assert rows(tmp_path, "calls", "call_execution_id", "overall_score", "duration_seconds") == [
-        ("c1", None, 1.0),
-        ("c2", None, 1.0),
-        ("c3", None, 2.0),
-    ]
-    assert contents(tmp_path)["executions"][0] == before["executions"][0]
 
 
 @pytest.mark.parametrize("table", ["executions", "calls", "evals"])

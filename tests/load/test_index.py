@@ -149,12 +149,6 @@ def test_part_of_which_a_run_could_not_write_all_is_indexed_as_it_is(dataset, mo
     assert index_now(dataset) == index_anew(dataset)
 
 
-def test_part_whose_calls_were_set_aside_is_hashed(dataset, tmp_path):
-    (tmp_path / part("calls")).write_bytes(b"garbage")
-    change(dataset)
-    assert index_now(dataset) == index_anew(dataset)
-
-
 def _pipe(path):
     path.unlink()
     os.mkfifo(path)

@@ -10,7 +10,6 @@ from etl.model import schema
 
 OLD, NEW = datetime(2026, 3, 1, 2, tzinfo=UTC), datetime(2026, 3, 2, 2, tzinfo=UTC)
 STAMP = {"export_run_id": "new", "exported_at": NEW}
-TABLES = [schema.EXECUTIONS, schema.CALLS, schema.EVALS, schema.ERRORS]
 
 
 def rows(table, *given):
@@ -40,34 +39,9 @@ def told(result, *names):
     return [tuple(row[name] for name in names) for row in result.table.to_pylist()]
 
 
-def test_row_that_did_not_change_keeps_its_version_beside_one_that_did():
-    result = merged(schema.CALLS, [call("a"), call("b")], [call("a", run="new"), call("b", value="x", run="new")], "e1")
-    assert told(result, "call_execution_id", "status", "export_run_id") == [("a", "same", "old"), ("b", "x", "new")]
-    assert (result.arrived, result.changed) == (1, {"e1"})
-
-
-def test_row_that_stands_twice_stays_once():
-    """As in a file that was edited by hand."""
-    result = merged(schema.CALLS, [call("a"), call("a"), call("b")], [call("a"), call("b")], "e1")
-    assert (told(result, "call_execution_id"), result.is_changed) == ([("a",), ("b",)], True)
-    assert told(merged(schema.CALLS, [call("a"), call("a", value="x")], [], "e1"), "status") == [("same",)]
-
-
 def test_raw_that_was_turned_on_rewrites_the_row():
     assert told(merged(schema.CALLS, [call("a")], [call("a", run="new", raw="{}")], "e1"), "export_run_id") == [
         ("new",)
-    ]
-
-
-def test_execution_of_which_only_the_head_is_known_keeps_its_aggregates():
-    known = {"status": "completed", "completed_at": OLD, "calls_total": 7, "extra": '{"a":1}'}
-    old = [execution(name, **known) for name in ("e1", "e2")]
-    new = [execution(name, "new", status="failed") for name in ("e1", "e2", "e3")]
-    result = merged(schema.EXECUTIONS, old, new, "e1", "e2", "e3", heads=["e1", "e3"])
-    assert told(result, "status", "completed_at", "calls_total", "extra") == [
-        ("failed", None, 7, '{"a":1}'),
-        ("failed", None, None, None),
-        ("failed", None, None, None),
     ]
 
 

@@ -9,7 +9,7 @@ from etl.load.layout import Part
 from etl.load.places import Places
 from etl.load.state import load_state
 from tests.bundles import KEY, a_bundle, bundle_of, execution, fetched_call, flattened
-from tests.datasets import assert_sound, export_by_places, part, place
+from tests.datasets import assert_sound, export_by_places, part
 
 NOW = datetime(2026, 12, 31, 23, 30, tzinfo=UTC)
 
@@ -43,17 +43,6 @@ def export_to(dataset, *bundles):
 def test_new_execution_lies_in_the_utc_time_of_its_start_else_of_now(dataset, started_at, month):
     new = bundle_of(of=execution(started_at=started_at))
     assert place_names(places_in(dataset), new) == [f"month={month}/part-0"]
-
-
-def test_part_takes_what_is_new_until_it_is_full(dataset):
-    bundles = [a_bundle(f"e{number}", [f"c{number}", f"d{number}"]) for number in range(5)]
-    assert place_names(places_in(dataset), *bundles) == [
-        "month=2026-08/part-0",
-        "month=2026-08/part-0",
-        "month=2026-08/part-1",
-        "month=2026-08/part-1",
-        "month=2026-08/part-2",
-    ]
 
 
 def test_parts_are_counted_by_run_test_and_month(dataset):
@@ -90,22 +79,6 @@ def test_part_is_continued_by_the_next_run_and_by_the_next_commit(dataset, tmp_p
     export_to(dataset, a_bundle("e3", ["c5"]))
     assert (tmp_path / part("calls").replace("part-0", "part-1")).exists()
     assert len(assert_sound(tmp_path)["calls"]) == 5
-
-
-def test_stored_execution_stays_in_its_part_whatever_its_list_says_and_so_does_one_without_a_row(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3", "c4"]))
-    export_to(dataset, a_bundle("e3", ["c5"]))
-    changed = [a_bundle("e1", date="2026-09-02"), a_bundle("e3", key="booking")]
-    assert places_in(dataset).parts_of(flattened(changed)) == [Part(KEY, place()), Part(KEY, "month=2026-08/part-1")]
-    for path in (tmp_path / "executions").rglob("*.parquet"):
-        path.unlink()
-    assert places_in(dataset).parts_of(flattened(changed)) == [Part(KEY, place()), Part(KEY, "month=2026-08/part-1")]
-
-
-def test_new_execution_that_is_committed_again_stays_where_it_was_put(dataset):
-    places = places_in(dataset)
-    first, *_ = places.parts_of(flattened([a_bundle("e1", ["c1", "c2", "c3"]), a_bundle("e2", ["c4", "c5"])]))
-    assert places.parts_of(flattened([a_bundle("e3"), a_bundle("e1")]))[1] == first
 
 
 def test_large_part_is_full_whatever_the_number_of_its_rows(dataset, monkeypatch):

@@ -100,23 +100,6 @@ def test_what_was_damaged_before_is_damaged_still(dataset):
     assert_vouched(dataset, "e1")
 
 
-def test_execution_without_calls_is_renamed_too(dataset):
-    export_to(dataset, a_bundle("e5", [], version=0, key="till"))
-    rename(dataset, Part("till", place()), {"e5": NEW}, STAMP)
-    assert names_in(dataset)["e5"] == NEW
-    assert_vouched(dataset)
-
-
-@pytest.mark.parametrize("write", range(4))
-def test_execution_that_was_marked_after_its_rename_was_killed_is_renamed_as_a_whole(dataset, write):
-    with killed_before(write):
-        rename(dataset, HERE, {"e1": NEW}, STAMP)
-    mark_deleted(dataset, {"e1": HERE}, STAMP)
-    rename(dataset, HERE, {"e1": "Desk"}, STAMP)
-    assert names_in(dataset)["e1"] == "Desk"
-    assert_vouched(dataset)
-
-
 @pytest.mark.parametrize("write", range(4))
 def test_rename_that_was_killed_and_undone_at_the_source_is_undone(dataset, write):
     with killed_before(write):

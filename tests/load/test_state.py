@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 
-import pyarrow as pa
 import pytest
 from msgspec.structs import replace
 
@@ -10,14 +9,10 @@ from etl.load.commit import mark_deleted
 from etl.load.files import local
 from etl.load.index import Index, update_index, write_index
 from etl.load.layout import Part
-from etl.load.merge import mark, with_values
-from etl.load.part_index import held_rows
+from etl.load.merge import with_values
 from etl.load.state import StoredCalls, load_state
 from etl.model import schema
-from etl.model.digest import rows_digest, voucher
-from etl.model.lifecycle import HeldRows
 from etl.transform.frames import ExportStamp
-from etl.transform.row_hash import hash_rows
 from tests.bundles import KEY, a_bundle
 from tests.datasets import FETCHED_AT, export_to, part, place
 from tests.load.killed import killed_before
@@ -30,20 +25,6 @@ STAMP = ExportStamp("run-2", FETCHED_AT + timedelta(days=1))
 
 def state_of(dataset):
     return load_state(dataset, set_aside=False)
-
-
-@pytest.mark.parametrize("table", ["calls", "evals", "errors"])
-def test_execution_without_its_row_is_incomplete_until_it_has_one(dataset, tmp_path, table):
-    export_to(dataset, a_bundle("e1", given_up=["c2"]))
-    for other in {*TABLES} - {table}:
-        (tmp_path / part(other)).unlink()
-    state = state_of(dataset)
-    found = state.executions["e1"]
-    assert (found.has_row, found.export_state, found.is_damaged, found.deleted_at) == (False, "incomplete", False, None)
-    assert (state.part_of("e1"), state.part_of("e2")) == (HERE, None)
-    export_to(dataset, a_bundle("e1"))
-    state = state_of(dataset)
-    assert (state.executions.keys(), state.executions["e1"].has_row) == ({"e1"}, True)
 
 
 def test_calls_that_were_copied_elsewhere_without_their_executions_move_no_execution(dataset, tmp_path):
@@ -67,25 +48,6 @@ def test_execution_that_is_marked_and_whose_calls_are_not_is_half_deleted(datase
     dataset.write(schema.CALLS, HERE, calls)
     state = state_of(dataset)
     assert (state.half_deleted, state.executions["e1"].is_damaged) == (set(), True)
-
-
-def test_held_rows_are_those_of_the_executions_asked_for_and_marks_count():
-    def rows(table, *triples):
-        values = [
-            dict.fromkeys(table.key, own) | {"execution_id": each, "deleted_at": deleted_at}
-            for each, own, deleted_at in triples
-        ]
-        return pa.Table.from_pylist(values, table.arrow_schema)
-
-    calls = rows(schema.CALLS, ("e1", "h1", None), ("e2", "h2", None), ("e1", "h3", FETCHED_AT), ("e3", "h4", None))
-    evals = rows(schema.EVALS, ("e2", "h5", FETCHED_AT), ("e3", "h6", None))
-    h1, h2, h3, _ = hash_rows(schema.CALLS, calls)
-    h5, _ = hash_rows(schema.EVALS, evals)
-    assert held_rows({"e1": 2, "e2": None, "e9": 0}, calls, evals) == {
-        "e1": HeldRows(2, 1, rows_digest([h1, voucher(h3, is_deleted=True)])),
-        "e2": HeldRows(None, 1, rows_digest([h2, voucher(h5, is_deleted=True)])),
-        "e9": HeldRows(0, 0, rows_digest([])),
-    }
 
 
 @pytest.fixture
@@ -139,12 +101,6 @@ def test_what_a_killed_run_left_is_damaged_and_not_lost(known):
     assert (state.lost, state.executions["e3"].is_damaged) == ({}, True)
 
 
-def test_what_an_export_changed_is_not_lost(known):
-    export_to(known, a_bundle("e1", seconds=2.0), a_bundle("e2", ["c3", "c9"]), run="run-2")
-    mark_deleted(known, {"e3": THERE}, STAMP)
-    assert state_of(known).lost == {}
-
-
 @pytest.fixture
 def crawled(dataset):
     """Of e1 the call c2 failed and c3 is deleted, e3 lies in another month, and e4 is deleted."""
@@ -153,21 +109,6 @@ def crawled(dataset):
     export_to(dataset, replace(bundle, deleted=frozenset(["c3"])), a_bundle("e3", ["g1"], date=LATER))
     mark_deleted(dataset, {"e4": HERE}, ExportStamp("run-2", FETCHED_AT))
     return dataset
-
-
-def test_calls_are_those_of_which_anything_lies_in_the_part_and_whether_all_of_it_is_marked(crawled):
-    stored = StoredCalls(crawled)
-    found = [stored.calls(HERE, each) for each in ("e1", "e2", "e3", "e4")]
-    assert found == [{"c1": False, "c2": False, "c3": True}, {"d1": False}, {}, {"f1": True}]
-    assert stored.calls(THERE, "e3") == {"g1": False}
-    assert stored.calls(Part("booking", place()), "e1") == {}
-
-
-def test_call_of_which_anything_is_not_marked_is_not_deleted(crawled):
-    """As a run that was killed between the two tables leaves it."""
-    marked = mark(schema.CALLS, crawled.rows(schema.CALLS, HERE), ["e2"], {"exported_at": FETCHED_AT})
-    crawled.write(schema.CALLS, HERE, marked.table)
-    assert StoredCalls(crawled).calls(HERE, "e2") == {"d1": False}
 
 
 def test_file_that_is_gone_or_damaged_holds_nothing(crawled, tmp_path):
@@ -185,8 +126,3 @@ def test_rows_are_those_without_a_mark_in_the_order_of_the_columns(crawled):
     assert (set(stored.rows(HERE, "e1")), stored.rows(HERE, "e4")) == ({"c1"}, {})
     values = dict(zip(schema.CALLS.names, stored.rows(HERE, "e1")["c1"], strict=True))
     assert (values["call_execution_id"], values["execution_id"], values["raw"]) == ("c1", "e1", None)
-
-
-def test_dead_letters_name_the_execution_or_its_calls(crawled):
-    stored = StoredCalls(crawled)
-    assert [stored.failed(HERE, each) for each in ("e1", "e2")] == [{"e1", "c2"}, set()]

@@ -72,17 +72,6 @@ async def test_everything_that_the_key_sees_is_exported_under_the_keys_of_its_na
     assert_equals_world(tmp_path, server.world)
 
 
-async def test_a_quiet_night_costs_one_request_more_than_with_names(server: Sandbox, export: Export) -> None:
-    first = await export()
-    server.requests.clear()
-
-    quiet = await export()
-
-    assert server.count(RUN_TESTS) == 1
-    assert (quiet.requests, quiet.necessary_requests, quiet.files) == (4, 4, 0)
-    assert first.requests == first.necessary_requests
-
-
 async def test_run_tests_of_one_name_are_exported_as_one_and_told(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:
@@ -132,34 +121,6 @@ async def test_list_that_is_never_proved_is_a_problem_and_what_it_showed_is_expo
     server.fault = None
     assert (await export()).exit_code == 0
     assert_equals_world(tmp_path, server.world)
-
-
-async def test_row_that_the_list_of_run_tests_cannot_give_is_a_problem(
-    server: Sandbox, export: Export, tmp_path: Path
-) -> None:
-    await export()
-    add_run_test(server, "Brand new")
-    server.fault = refuse_row(1)
-
-    summary = await export(api={"max_tries": 1})
-
-    assert summary.exit_code == 3
-    assert "1 row of the list of run tests cannot be read: run tests, page 2: 500" in summary.problems[0]
-    assert summary.notices == []
-    assert len(summary.run_tests) == 4, "the one that is hidden is asked for by its name"
-    assert len(rows_of(tmp_path, "executions")) == 13
-
-
-async def test_some_of_all_are_exported_by_their_names(server: Sandbox, export: Export) -> None:
-    """A name is taken as it is: nothing has to be discovered for it."""
-    name = server.world.run_tests[1].name
-
-    some = await export(only=[name])
-    assert (some.exit_code, [each.name for each in some.run_tests], server.count(RUN_TESTS)) == (0, [name], 0)
-    assert some.notices == []
-
-    unknown = await export(only=["No such test"])
-    assert "the API has no run test with this name" in unknown.problems[0]
 
 
 async def test_plan_discovers_too_and_says_what_it_could_not(server: Sandbox, tmp_path: Path) -> None:

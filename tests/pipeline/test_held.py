@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 import etl
-from etl.extract import gate
 from etl.pipeline.summary import Summary
-from etl.sandbox import Fault, Sandbox
+from etl.sandbox import Sandbox
 from tests.support import settings_for
 from tests.worlds import settled_world
 
@@ -32,18 +31,6 @@ def assert_says_when_to_come_back(summary: Summary, seconds: float) -> None:
     (problem,) = [each for each in summary.problems if "UTC" in each]
     moment = datetime.strptime(problem.partition("until ")[2][:20], "%Y-%m-%d %H:%M UTC").replace(tzinfo=UTC)
     assert abs(moment - datetime.now(UTC) - timedelta(seconds=seconds)) < timedelta(minutes=2), problem
-
-
-@pytest.mark.parametrize("status", [429, 503])
-async def test_refusals_without_an_end_keep_the_run_no_longer_than_one_hold_may(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
-    monkeypatch.setattr(gate, "_LONGEST_WAIT_SECONDS", 0.5)
-    async with Sandbox(settled_world(run_tests=1, executions=2, calls=2)) as server:
-        server.fault = lambda _request, _nth: Fault(status=status, headers={"Retry-After": "0.3"})
-        summary = await export(server, tmp_path)
-    assert (summary.exit_code, len(server.requests)) == (5, 2)
-    assert_says_when_to_come_back(summary, 0)
 
 
 @pytest.mark.parametrize(("minutes", "is_ended"), [(5, True), (60, False)])

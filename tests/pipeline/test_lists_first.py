@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from etl.load.files.local import LocalFiles
 from etl.model import schema
-from etl.model.findings import Kind
 from etl.model.schema import NOT_IN_LISTS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
@@ -94,25 +92,6 @@ async def test_all_rows_can_be_read_before_a_call_is_fetched_and_are_exact_at_th
     await job.export(settings_for(server, tmp_path / "plain" / "data"))
     for table in ("executions", "calls", "evals"):
         assert without_versions(tmp_path, table) == without_versions(tmp_path / "plain", table)
-
-
-@pytest.mark.usefixtures("at_once")
-async def test_reader_sees_each_call_once_at_any_moment(
-    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish, seen = LocalFiles.publish, list[int]()
-
-    def publish_and_look(files: LocalFiles, path: str, data: bytes) -> None:
-        publish(files, path, data)
-        if path.startswith("calls/"):
-            ids = [row["call_execution_id"] for row in rows_of(tmp_path, "calls")]
-            assert len({*ids}) == len(ids)
-            seen.append(len(ids))
-
-    monkeypatch.setattr(LocalFiles, "publish", publish_and_look)
-    assert (await export(server, tmp_path, commit_interval_seconds=1e-6)).exit_code == 0
-    assert seen == sorted(seen)
-    assert (seen[-1], len(seen) > 2) == (EXECUTIONS * CALLS, True)
 
 
 @pytest.mark.usefixtures("at_once")
@@ -213,14 +192,6 @@ class TestListsAlone:
         assert (await export(server, tmp_path, metrics="listed")).exit_code == 0
         assert asked(server) == {"detail": 1}, "it shows that nothing has changed since"
 
-    async def test_exact_metrics_are_fetched_once_they_are_wanted(self, server: Sandbox, tmp_path: Path) -> None:
-        await export(server, tmp_path, metrics="listed")
-        exact = await export(server, tmp_path)
-        assert (exact.exit_code, asked(server)) == (0, {"list": EXECUTIONS, "call": EXECUTIONS * CALLS})
-        assert_equals_world(tmp_path, server.world)
-        assert (await export(server, tmp_path, metrics="listed")).requests <= 1 + 2 * EXECUTIONS
-        assert_equals_world(tmp_path, server.world)
-
     async def test_exact_values_stay_where_nothing_has_changed(self, server: Sandbox, tmp_path: Path) -> None:
         await export(server, tmp_path)
         scrubbed = await export(server, tmp_path, metrics="listed", scrub_requests=1_000)
@@ -228,34 +199,9 @@ class TestListsAlone:
         assert {row["metrics_from"] for row in rows_of(tmp_path, "calls")} == {"metrics"}
         assert_equals_world(tmp_path, server.world)
 
-    async def test_late_cost_of_what_settles_takes_no_request_for_a_call(self, server: Sandbox, tmp_path: Path) -> None:
-        execution = server.world.run_tests[0].executions[0]
-        assert execution.completed_at
-        execution.calls[0].total_cost_cents = None
-        for hours in (1, 25):
-            now = execution.completed_at + timedelta(hours=hours)
-            server.requests.clear()
-            told = await job.export(settings(server, tmp_path, metrics="listed"), clock=lambda now=now: now)  # type: ignore[misc]
-            execution.calls[0].total_cost_cents = 4321
-        assert (told.exit_code, asked(server)["call"]) == (0, 0)
-        assert [each.kind for each in told.findings] == [Kind.LISTS_ALONE]
-        assert_equals_world(tmp_path, server.world)
-
     async def test_full_refresh_is_exact(self, server: Sandbox, tmp_path: Path) -> None:
         await job.export(settings(server, tmp_path, metrics="listed"), full_refresh=True)
         assert_equals_world(tmp_path, server.world)
-
-    async def test_call_that_the_detail_does_not_give_is_fetched_by_itself(
-        self, server: Sandbox, tmp_path: Path
-    ) -> None:
-        first = server.world.run_tests[0].executions[0].execution_id
-        server.fault = lambda request, _nth: (
-            Fault(status=500) if request.path.startswith("/simulate/") and first in request.path else None
-        )
-        summary = await export(server, tmp_path, metrics="listed")
-        assert (summary.exit_code, asked(server)["call"]) == (0, CALLS)
-        detail = {row["execution_id"] for row in rows_of(tmp_path, "calls") if row["metrics_from"] == "metrics"}
-        assert detail == {first}
 
     async def test_evals_that_the_list_cannot_give_come_with_each_call(self, server: Sandbox, tmp_path: Path) -> None:
         """A numeric eval makes the list a 500; what is saved early is nothing without its evals."""

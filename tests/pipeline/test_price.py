@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from etl import sandbox
@@ -17,14 +16,12 @@ from etl.pipeline import job
 from etl.pipeline.job import Plan
 from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, Sandbox
-from etl.sandbox.dispatch import not_found
 from tests.e2e.truth import assert_equals_world
 from tests.support import settings_for
 from tests.worlds import a_sandbox, settled_world
 
 CALLS = 5
 NOTHING = {"list": 0, "first_fetch": 0, "settle": 0, "dead_letters": 0, "scrub": 0}
-NOT_FOUND = Fault(status=404, body=msgspec.json.encode(not_found("Test execution")))
 server = a_sandbox(run_tests=1, executions=4, calls=CALLS)
 
 
@@ -101,21 +98,6 @@ async def test_each_request_has_its_purpose_and_plan_says_so_before(server: Sand
     assert scrubbed.requests_by_purpose == NOTHING | {"list": 1, "settle": 2, "scrub": 2 * (1 + CALLS)}
 
 
-async def test_chats_without_a_turn_count_settle_in_two_requests_and_a_change_in_one_more(
-    server: Sandbox, tmp_path: Path
-) -> None:
-    """The detail shows the number of their messages in its place."""
-    lately = ended_lately(server)
-    for number, call in enumerate(lately.calls):
-        call.chat_metrics = {"total_tokens": 900, "message_count": number} if number else {"message_count": 8}
-    await job.export(settings_for(server, tmp_path / "data"))
-    _planned, quiet = await night(server, tmp_path, {"settle": [lately]})
-    lately.calls[0].chat_metrics = {"total_tokens": 700, "message_count": 8, "turn_count": 4}
-    _planned, changed = await night(server, tmp_path, {"first_fetch": [lately]})
-    assert (quiet.requests, changed.requests) == (1 + 2, 1 + 3)
-    assert_equals_world(tmp_path, server.world)
-
-
 async def test_execution_with_a_numeric_eval_settles_in_two_requests_and_a_change_in_two_more(
     server: Sandbox, tmp_path: Path
 ) -> None:
@@ -149,12 +131,6 @@ async def test_one_500_costs_a_settling_execution_a_request(
     assert (settled.exit_code, settled.requests) == (0, requests)
 
 
-async def test_one_500_costs_a_new_execution_three_requests(server: Sandbox, tmp_path: Path) -> None:
-    server.fault = lambda request, nth: Fault(status=500) if "/runs/" in request.path and nth == 1 else None
-    _planned, first = await night(server, tmp_path, {"first_fetch": server.world.run_tests[0].executions})
-    assert first.requests_by_purpose[Purpose.FIRST_FETCH] == 4 * (3 + CALLS), "its detail, and its list again"
-
-
 async def test_dead_letters_have_their_price_and_retries_are_in_it(server: Sandbox, tmp_path: Path) -> None:
     execution = server.world.run_tests[0].executions[1]
     broken = execution.calls[3].call_execution_id
@@ -175,25 +151,6 @@ async def test_dead_letters_have_their_price_and_retries_are_in_it(server: Sandb
     assert healed.saved_requests == CALLS - 1
     assert refetching == healed.requests, "what is stored stays, however it settles"
     assert_equals_world(tmp_path, server.world)
-
-
-@pytest.mark.parametrize(
-    ("path", "requests", "saved"),
-    [
-        pytest.param("/test-executions/", 1 + 1, -1, id="detail"),
-        pytest.param("/runs/", 1 + 1, 0, id="list, and whether its execution exists"),
-    ],
-)
-async def test_settling_that_fails_has_its_price(
-    server: Sandbox, tmp_path: Path, path: str, requests: int, saved: int
-) -> None:
-    lately = ended_lately(server)
-    await job.export(settings_for(server, tmp_path / "data"))
-    server.fault = lambda request, _nth: NOT_FOUND if path in request.target else None
-    _planned, settled = await night(server, tmp_path, {"settle": [lately]})
-
-    assert settled.requests_by_purpose == NOTHING | {"list": 1, "settle": requests}
-    assert settled.saved_requests == saved
 
 
 async def test_lists_of_all_run_tests_and_of_what_moved_are_lists(server: Sandbox, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Executions that only settle are compared by two lists, and what is dead is fetched alone."""
 
-from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +13,7 @@ from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Sandbox
 from etl.sandbox.server import Fault
-from etl.sandbox.world import Call, Execution, Scenario, World
+from etl.sandbox.world import Scenario, World
 from tests.datasets import contents
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
@@ -36,12 +35,6 @@ def asked(server: Sandbox) -> dict[str, int]:
     """How many requests of each kind."""
     kinds = {"detail": DETAIL, "list": "runs/", "call": "call_execution_id="}
     return {name: sum(mark in request.target for request in server.requests) for name, mark in kinds.items()}
-
-
-async def details_of_night(server: Sandbox, folder: Path, now: datetime) -> int:
-    """How many executions an export at that time compares."""
-    await night(server, folder, now)
-    return asked(server)["detail"]
 
 
 @pytest.fixture
@@ -67,25 +60,6 @@ async def test_execution_in_which_nothing_changed_settles_with_two_requests(worl
     assert_equals_world(tmp_path, world)
 
 
-def later_cost(call: Call) -> None:
-    call.total_cost_cents = 4321
-
-
-def later_metrics(call: Call) -> None:
-    call.system_metrics = {"bot_wpm": 1.0, "novel": {"deep": 1}}
-
-
-def later_status(call: Call) -> None:
-    call.status = "failed"
-
-
-def run_again(execution: Execution) -> None:
-    """Its calls are others, its end is the old one, and what they cost comes later."""
-    for call in execution.calls:
-        call.duration_seconds = (call.duration_seconds or 0) + 3
-        call.total_cost_cents = None
-
-
 def with_a_new_field(body: bytes) -> bytes:
     """The list of executions as a newer server may write it."""
     return body.replace(b'"total_calls":', b'"novel":1,"total_calls":')
@@ -105,32 +79,6 @@ async def test_list_that_is_written_in_another_way_costs_two_requests_an_executi
     assert (odd.exit_code, odd.problems) == (0, [])
     assert sent == {"detail": 3, "list": 3, "call": 0}
     assert (again.requests, after.requests) == (1 + 2 * 3, 1)
-    assert_equals_world(tmp_path, world)
-
-
-@pytest.mark.parametrize("change", [later_cost, later_metrics, later_status])
-async def test_call_that_changed_is_fetched_alone(world: World, tmp_path: Path, change: Callable[[Call], None]) -> None:
-    async with Sandbox(world) as server:
-        await night(server, tmp_path, FIRST_NIGHT)
-        change(world.run_tests[0].executions[0].calls[2])
-        second = await night(server, tmp_path, LATER)
-
-    assert asked(server) == {"detail": 3, "list": 3, "call": 1}
-    assert (second.exit_code, second.rows["calls"]) == (0, 1)
-    assert_equals_world(tmp_path, world)
-
-
-async def test_late_evals_are_taken_from_the_list(world: World, tmp_path: Path) -> None:
-    async with Sandbox(world) as server:
-        await night(server, tmp_path, FIRST_NIGHT)
-        calls = world.run_tests[0].executions[0].calls
-        calls[1].eval_outputs = {}
-        calls[2].eval_outputs = {
-            key: {**output, "reason": "judged anew"} for key, output in calls[2].eval_outputs.items()
-        }
-        await night(server, tmp_path, LATER)
-
-    assert asked(server)["call"] == 0
     assert_equals_world(tmp_path, world)
 
 
@@ -167,27 +115,6 @@ async def test_execution_whose_detail_fails_settles_on_and_is_fetched_once_it_ha
     assert asked(server)["call"] == 3 * CALLS
     assert (waiting.exit_code, overdue.exit_code) == (0, 0)
     assert_equals_world(tmp_path, world)
-
-
-async def test_detail_that_fails_for_a_night_costs_no_call(world: World, tmp_path: Path) -> None:
-    async with Sandbox(world) as server:
-        await night(server, tmp_path, FIRST_NIGHT)
-        server.fault = lambda request, _nth: Fault(status=502) if request.path.startswith(DETAIL) else None
-        await night(server, tmp_path, FIRST_NIGHT + DAY)
-        server.fault = None
-        world.run_tests[0].executions[0].calls[0].total_cost_cents = 4321
-        healed = await night(server, tmp_path, FIRST_NIGHT + 2 * DAY)
-
-    assert asked(server) == {"detail": 3, "list": 3, "call": 1}
-    assert healed.findings == []
-    assert_equals_world(tmp_path, world)
-
-
-async def test_settling_by_refetch_fetches_everything(world: World, tmp_path: Path) -> None:
-    async with Sandbox(world) as server:
-        await night(server, tmp_path, FIRST_NIGHT)
-        await night(server, tmp_path, LATER, settle_by="refetch")
-    assert asked(server) == {"detail": 0, "list": 3, "call": 3 * CALLS}
 
 
 async def test_dead_letter_costs_its_own_request_and_a_list_and_its_execution_settles(
@@ -233,46 +160,6 @@ async def test_execution_with_evals_that_wait_is_not_final_at_once(world: World,
     assert [each.exit_code for each in (first, second, third, fourth)] == [0, 0, 0, 0]
     assert_equals_world(tmp_path, world)
     assert fourth.requests == 1
-
-
-@pytest.mark.parametrize("waits", [False, True])
-async def test_rerun_that_keeps_its_old_end_settles_from_when_it_was_seen(
-    world: World, tmp_path: Path, *, waits: bool
-) -> None:
-    execution = world.run_tests[0].executions[0]
-    async with Sandbox(world) as server:
-        await night(server, tmp_path, LATER)
-        if waits:
-            execution.status = "running"
-            await night(server, tmp_path, LATER + DAY / 2)
-        execution.status = "completed"
-        run_again(execution)
-        await night(server, tmp_path, LATER + DAY)
-        for call in execution.calls:
-            call.total_cost_cents = 999
-        compared = [await details_of_night(server, tmp_path, LATER + days * DAY) for days in (2, 3, 4)]
-
-    assert compared == [1, 1, 0]
-    assert_equals_world(tmp_path, world)
-
-
-async def test_execution_that_appears_long_after_its_end_settles_from_when_it_was_seen(tmp_path: Path) -> None:
-    world = settled_world(run_tests=1, days=1, executions=3, calls=CALLS)
-    late = world.run_tests[0].executions[0]
-    late.is_deleted = True
-    async with Sandbox(world) as server:
-        await night(server, tmp_path, LATER)
-        late.is_deleted = False
-        costs = [call.total_cost_cents for call in late.calls]
-        for call in late.calls:
-            call.total_cost_cents = None
-        await night(server, tmp_path, LATER + DAY)
-        for call, cost in zip(late.calls, costs, strict=True):
-            call.total_cost_cents = cost
-        compared = [await details_of_night(server, tmp_path, LATER + days * DAY) for days in (2, 3, 4)]
-
-    assert compared == [1, 1, 0]
-    assert_equals_world(tmp_path, world)
 
 
 def test_all_counts_add_up() -> None:

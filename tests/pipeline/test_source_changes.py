@@ -19,7 +19,7 @@ from etl.sandbox import Call, Fault, SandboxRequest
 from etl.sandbox.dispatch import not_found
 from tests.e2e.truth import assert_equals_world
 from tests.load.killed import killed_before
-from tests.pipeline.nights import FOLLOWED, NIGHT, Nights, kinds, short_list
+from tests.pipeline.nights import FOLLOWED, NIGHT, Nights, kinds
 from tests.worlds import settled_world
 
 EVERYTHING = 1_000_000
@@ -44,24 +44,6 @@ class TestAbsenceIsConfirmedById:
         call.is_deleted, other.eval_outputs = False, outputs
         assert (await nights.export()).exit_code == 0, "it settles, so both are seen"
         assert (nights.marked("calls"), nights.marked("evals")) == (0, 0)
-        assert_equals_world(tmp_path, nights.world)
-
-    async def test_list_that_lacks_executions_that_exist_marks_nothing_and_is_told(
-        self, nights: Nights, tmp_path: Path
-    ) -> None:
-        await nights.export()
-        first = nights.world.run_tests[0]
-        first.executions[0].is_deleted = True
-        new = sandbox.add_execution(nights.world, first, random.Random(1), NIGHT, 2, status="completed")
-        nights.server.fault = short_list(2)
-
-        told = await nights.export()
-        nights.server.fault = None
-        healed = await nights.export()
-
-        assert (told.exit_code, [*dict.fromkeys(kinds(told))]) == (3, [Kind.LIST_WRONG])
-        assert new.execution_id in {row["execution_id"] for row in nights.rows("executions")}
-        assert (healed.exit_code, nights.marked("executions")) == (0, 1)
         assert_equals_world(tmp_path, nights.world)
 
     async def test_nothing_is_looked_up_for_a_list_that_is_not_proved(self, nights: Nights) -> None:
@@ -354,27 +336,6 @@ class TestListsCountWithRespectToTheirStart:
 
 
 # what an incomplete execution may keep
-
-
-async def test_rename_passes_off_no_call_as_fetched(nights: Nights) -> None:
-    """It gives all rows a new time; the execution that was rerun could not be fetched that night."""
-    run_test = nights.world.run_tests[0]
-    execution = run_test.executions[0]
-    await nights.export(names="all")
-    run_test.name = "Another name"
-    for call in execution.calls:
-        call.total_cost_cents = 77
-    execution.completed_at = nights.now
-    nights.server.fault = lambda request, _nth: (
-        Fault(status=400) if request.query.get("execution_id") == execution.execution_id else None
-    )
-    failed = await nights.export(names="all")
-    nights.server.fault = None
-
-    healed = await nights.export(names="all", export={"settle_hours": 0})
-
-    assert (failed.exit_code, healed.exit_code) == (3, 0)
-    assert_equals_world(nights.folder, nights.world)
 
 
 async def test_key_of_another_workspace_is_refused_where_one_of_its_lists_fails(nights: Nights) -> None:

@@ -18,7 +18,7 @@ from etl.load.files.local import LocalFiles
 from etl.load.layout import IDENTITY, INDEX, LAST_RUN, LOCK, STAGING
 from tests.damages import NOBODY
 from tests.load.files.kernel import small_disk
-from tests.load.files.watched import Step, watched
+from tests.load.files.watched import watched
 
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR | os.O_CREAT])
@@ -61,14 +61,6 @@ def test_folder_that_has_other_things_and_no_dataset_is_refused_before_anything_
     LocalFiles(tmp_path).prepare()
     (tmp_path / "README").touch()
     LocalFiles(tmp_path).prepare()
-
-
-def test_probe_refuses_a_full_disk_and_a_file(tmp_path):
-    with small_disk(tmp_path / "disk", 4 << 20), pytest.raises(DestinationError, match="make room"):
-        LocalFiles(tmp_path / "disk" / "data").probe()
-    (tmp_path / "file").touch()
-    with pytest.raises(DestinationError, match="Not a directory: a file is in the way: move it"):
-        LocalFiles(tmp_path / "file" / "data").probe()
 
 
 def export_into(files):
@@ -149,25 +141,6 @@ def test_probe_finds_a_file_in_the_place_of_a_folder_and_a_folder_in_that_of_a_f
     for attempt in (export_into, LocalFiles.probe):
         with pytest.raises(DestinationError, match=fault):
             attempt(LocalFiles(files.root))
-
-
-def test_to_examine_a_folder_writes_nothing(files):
-    export_into(files)
-    seen = list[Step]()
-    with watched(files.root, after=seen.append):
-        files.examine()
-    assert {step.name for step in seen} <= {"scandir", "statvfs", "open"}
-
-
-def test_probe_finds_that_files_cannot_be_locked(files, monkeypatch):
-    def fail(*_):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr("fcntl.flock", fail)
-    with pytest.raises(
-        DestinationError, match="cannot be locked: No locks available: keep the dataset where files can be locked"
-    ):
-        files.probe()
 
 
 def test_probe_says_that_the_file_system_is_mounted_for_reading_alone(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from etl.errors import DestinationError, FileMissingError
+from etl.errors import DestinationError
 from etl.load.files.local import LocalFiles
 from tests.damages import closed
 from tests.load.files.watched import watched
@@ -153,18 +153,6 @@ def test_list_sees_every_file_but_those_with_a_dot_and_sorts_them(files):
     assert files.list("calls/b") == sorted(f"calls/{name}" for name in names if name.startswith("b/"))
 
 
-def test_a_listed_file_has_a_size_and_another_version_when_it_is_published_again(files):
-    assert files.entries("calls") == ()
-    files.publish(PART, b"data")
-    (before,) = files.entries("calls")
-    assert (before.path, before.size_bytes, before.oddity) == (PART, 4, "")
-    assert before.version
-    assert files.entries("calls") == (before,)
-    files.publish(PART, b"data")
-    (after,) = files.entries("calls")
-    assert after.version != before.version
-
-
 def test_an_open_file_is_read_in_parts_of_one_version(files):
     files.publish(PART, b"old bytes")
     with files.open(PART) as file:
@@ -182,17 +170,6 @@ def test_a_file_that_ends_before_its_size_is_not_taken_for_whole():
         LocalFiles(Path("/sys/kernel")).read("fscaps")
 
 
-def test_a_file_where_a_folder_should_be_is_named(files):
-    (files.root / "calls").write_bytes(b"theirs")
-    with pytest.raises(DestinationError) as caught:
-        files.publish(PART, b"ours")
-    assert str(caught.value) == f"{files.root / PART}: {IS_A_FILE}"
-    with pytest.raises(DestinationError, match="calls: Not a directory"):
-        files.list("calls")
-    assert (files.root / "calls").read_bytes() == b"theirs"
-    assert files.list(STAGING) == []
-
-
 def test_a_folder_where_a_file_should_be_is_named(files):
     (files.root / PART).mkdir(parents=True)
     for attempt in (lambda: files.publish(PART, b"ours"), lambda: files.read(PART)):
@@ -200,15 +177,6 @@ def test_a_folder_where_a_file_should_be_is_named(files):
             attempt()
         assert str(caught.value) == f"{files.root / PART}: Is a directory: remove it"
     assert files.list(STAGING) == []
-
-
-def test_a_file_that_is_not_there_cannot_be_read(files):
-    for attempt in (files.read, files.open):
-        with pytest.raises(FileMissingError) as caught:
-            attempt(PART)
-        assert str(caught.value) == f"{files.root / PART}: No such file or directory"
-    files.publish(PART, b"data")
-    assert files.read(PART) == b"data"
 
 
 @pytest.mark.parametrize(
@@ -236,29 +204,6 @@ def test_a_root_that_may_not_be_made_is_one_line_that_names_it(tmp_path):
     assert str(caught.value) == f"{files.root}: Permission denied: let this user read and write it"
 
 
-def test_a_dataset_that_may_not_be_entered_is_not_taken_for_absent(files):
-    for attempt in (
-        files.prepare,
-        lambda: files.read(PART),
-        lambda: files.list("calls"),
-    ):
-        with closed(files.root.parent), pytest.raises(DestinationError, match="Permission denied"):
-            attempt()
-
-
-def test_a_file_set_aside_keeps_its_bytes_and_says_where_it_came_from(files):
-    moved = []
-    for data in (b"damaged", b"damaged again"):
-        files.publish(PART, data)
-        moved.append(files.set_aside(PART))
-    assert [files.read(path) for path in moved] == [b"damaged", b"damaged again"]
-    assert all(path.startswith("_state/quarantine/") for path in moved)
-    assert all(path.endswith("-calls-run_test=a-month=2026-01-part-0.parquet") for path in moved)
-    assert files.list("calls") == []
-    with pytest.raises(DestinationError, match="No such file"):
-        files.set_aside(PART)
-
-
 def test_a_file_is_durable_in_the_quarantine_before_it_is_gone_from_its_table(files):
     files.publish(PART, b"damaged")
     steps: list[Any] = []
@@ -266,17 +211,6 @@ def test_a_file_is_durable_in_the_quarantine_before_it_is_gone_from_its_table(fi
         aside = files.set_aside(PART)
     made = [(step.name, step.target or step.path) for step in steps if step.name in ("rename", "fsync")]
     assert made[-3:] == [("rename", aside), ("fsync", "_state/quarantine"), ("fsync", MONTH)]
-
-
-def test_sweeping_removes_what_dead_runs_staged_and_nothing_else(files):
-    files.publish(PART, b"data")
-    files.publish("_state/last_run.json", b"{}")
-    aside = files.set_aside(PART)
-    for name in ("one", "two"):
-        (files.root / STAGING / name).write_bytes(b"half")
-    assert files.sweep_staging() == 2
-    assert files.list("") == ["_state/last_run.json", aside]
-    assert files.sweep_staging() == 0
 
 
 @pytest.mark.parametrize(

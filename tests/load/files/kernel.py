@@ -1,11 +1,14 @@
-"""What the real kernel does for a test: a small file system that can be full."""
+"""What the real kernel does for a test: a small file system that can be full, and system calls that fail."""
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+STRACE = shutil.which("strace")
 
 
 @contextmanager
@@ -24,3 +27,20 @@ def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def failing_calls(call: str, error: str, nth: int) -> list[str]:
+    """Words before a command: each of its threads has its nth such system call fail. Skips the test without strace."""
+    if STRACE is None:
+        pytest.skip("strace is not installed")
+    return [
+        STRACE,
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        f"trace={call}",
+        "-e",
+        f"inject={call}:error={error}:when={nth}",
+    ]

@@ -20,7 +20,7 @@ from etl.sandbox import Sandbox
 from tests.datasets import assert_sound, fill_parts_early, staged
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world
-from tests.load.files.kernel import small_disk
+from tests.load.files.kernel import failing_calls, small_disk
 from tests.load.files.watched import Step, watched
 from tests.support import settings_for
 from tests.worlds import settled_world
@@ -137,6 +137,39 @@ async def assert_survives(server: Sandbox, folder: Path, failing: Failing, step:
     assert staged(data) == [], what
     assert_equals_world(broken, server.world)
     shutil.rmtree(broken)
+
+
+@pytest.mark.slow  # under strace, each takes seconds
+@pytest.mark.parametrize(
+    ("call", "nth"),
+    [
+        (call, nth)
+        for call, most in {
+            "fsync": 12,
+            "/^rename": 5,
+            "pwrite64": 1,
+            "/^mkdir": 6,
+            "ftruncate": 1,
+            "/^unlink": 1,
+        }.items()
+        for nth in range(1, most + 1)
+    ],
+)
+async def test_a_call_that_the_kernel_refuses_harms_nothing_and_the_next_run_completes(
+    server: Sandbox, tmp_path: Path, call: str, nth: int
+) -> None:
+    folder = tmp_path / "old"
+    write_settings(folder, [server.world.run_tests[0].name], "[export]", "commit_interval_seconds = 0.001")
+    env = environment(server)
+
+    broken = await metrics_etl("run", "--quiet", cwd=folder, env=env, under=failing_calls(call, "EIO", nth))
+    assert_sound(folder / "data")
+    mended = await metrics_etl("run", "--quiet", cwd=folder, env=env)
+
+    assert broken.exit_code == 6
+    assert "Input/output error" in broken.stderr
+    assert mended.exit_code == 0
+    assert_equals_world(folder, server.world)
 
 
 async def test_a_disk_that_runs_full_during_a_run_keeps_what_it_held_and_the_next_run_completes(

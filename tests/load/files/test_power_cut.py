@@ -42,6 +42,23 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         yield running
 
 
+async def test_calls_and_evals_are_on_the_disk_before_the_executions_and_the_account_of_the_run_comes_last(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    steps: list[Step] = []
+    await export(server, tmp_path / "new", steps.append)
+    targets = [step.target.split("/") for step in steps if step.name == "rename"]
+
+    assert [target[1] for target in targets[-3:]] == ["_state", "runs", "_state"]
+    assert targets[-3][2] == "index.parquet"
+    assert [target[1:] for target in targets[:2]] == [["_state", "dataset.json"], ["_state", "last_run.json"]]
+    assert targets[-4][1] == "errors", "which has no rows"
+    parts = [(target[1], tuple(target[2:])) for target in targets[2:-4]]
+    for calls, evals, executions in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        assert [table for table, _ in (calls, evals, executions)] == ["calls", "evals", "executions"]
+        assert calls[1] == evals[1] == executions[1]
+
+
 async def test_a_folder_that_a_killed_run_made_is_forced_to_the_disk_too(server: Sandbox, tmp_path: Path) -> None:
     """The run that made it did not live to do so."""
     for name in ("_state", "calls"):
@@ -93,3 +110,7 @@ async def steps_of_a_run(server: Sandbox, folder: Path) -> Sequence[Step]:
     steps: list[Step] = []
     await export(server, shutil.copytree(folder, folder.with_name(f"exported-{folder.name}")), steps.append)
     return steps
+
+
+def above(path: str) -> str:
+    return path.rpartition("/")[0] or "."

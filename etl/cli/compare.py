@@ -110,16 +110,15 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         except ConfigurationError as error:
             raise (SourceError(f"not compared: {left_out[0]}; {error}") if left_out else error) from None
         report = replace(report, findings=[*left_out, *report.findings])
-        if plan:
-            print_plan(report)
-            end(ExitCode.COMPLETE)
         if as_json or form == "json":
             print_json(report.as_json())
+        elif plan:
+            print_plan(report)
         elif form == "markdown":
             print_result(markdown(report))
         else:
             print_comparison(report)
-        end(report.exit_code)
+        end(ExitCode.COMPLETE if plan else report.exit_code)
 
 
 def _selector(text: str) -> "Selector":

@@ -91,6 +91,23 @@ async def test_limits_of_the_settings_hold_unless_an_option_says_otherwise(folde
     assert "latency_mean" not in narrowed.stdout
 
 
+async def test_plan_says_how_many_calls_limits_need_and_judges_nothing(folder: Path) -> None:
+    sides = (*CHECKOUT, "--max-regression", "latency_mean=10%")
+    plan, judged = await compare(folder, *sides, "--plan"), await compare(folder, *sides, "--json")
+    (row,) = (line.split() for line in plan.stdout.splitlines() if line.startswith("latency_mean"))
+    (metric,) = (each for each in judged.document["metrics"] if each["metric"] == "latency_mean")
+    assert (plan.exit_code, judged.exit_code) == (0, 10)
+    assert [int(each.replace(",", "")) for each in row[-3:]] == list(metric["calls_for_limits"].values())
+    assert metric["calls_needed"] == metric["calls_for_limits"]["10%"]
+
+
+async def test_calls_of_all_scenarios_are_compared_together_when_that_is_wanted(folder: Path) -> None:
+    paired, together = await compare(folder, *CHECKOUT), await compare(folder, *CHECKOUT, "--unpaired")
+    assert "compared   scenario by scenario (7 that both have)" in paired.stdout
+    assert "compared   all calls together, without regard to scenarios" in together.stdout
+    assert (" passes 3 of 3: " in paired.stdout, " passes 3 of 3: " in together.stdout) == (True, False)
+
+
 @pytest.mark.parametrize(("columns", "is_whole"), [(80, False), (130, True)])
 async def test_table_fits_the_terminal(folder: Path, columns: int, is_whole: bool) -> None:
     terminal = Terminal("compare", *CHECKOUT, cwd=folder, env=BARE | {"TERM": "xterm"}, columns=columns)

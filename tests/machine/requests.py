@@ -55,9 +55,9 @@ def _most(history: History, night: Night, execution: Execution) -> tuple[int, st
     outputs = [output for call in execution.calls for output in call.eval_outputs.values()]
     is_refused = any(output.get("output_type") == "numeric" for output in outputs)
     if execution.is_deleted or night.listed_before.get(execution.execution_id) not in night.names:
-        if any(night.listed_before.get(each) in night.names for each in night.before.executions):
-            return 2, "it is missing from its list"
-        return 4, "it is missing, and no list has what is stored: the key may be of another workspace"
+        shows_stored = any(night.listed_before.get(each) in night.names for each in night.before.executions)
+        # Else the key may be of another workspace: that is looked up, too.
+        return 2 if shows_stored else 4, "it is missing from its list"
     entries = 2 + len(calls) if is_refused else 0
     held = night.before.executions.get(execution.execution_id)
     if held is None or is_marked(held.row) or not _is_as_it_was(history, night, execution.execution_id):

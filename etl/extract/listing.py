@@ -217,6 +217,7 @@ async def list_completely(
     gives the ids of those rows that may have been created since the reading began.
     """
     listed: dict[str, T] = {}
+    since_counted: dict[str, T] = {}
     firsts: Sequence[Page[T]] = ()
     older_before: AbstractSet[str] | None = None
 
@@ -235,8 +236,10 @@ async def list_completely(
         if is_whole or has_all(latest.firsts, latest.rows):
             return Listing(rows=latest.rows, is_complete=True)
         listed |= latest.rows
-        firsts = firsts or latest.firsts
-        if has_all(firsts, listed):
+        if not firsts:  # a row that was deleted before the count stands for none of those that were counted
+            firsts, since_counted = latest.firsts, {}
+        since_counted |= latest.rows
+        if has_all(firsts, since_counted):
             return Listing(rows=listed, is_complete=True)
         older_before = older if latest.is_whole_page else None
     return Listing(rows=listed, is_complete=False)

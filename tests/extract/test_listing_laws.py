@@ -441,6 +441,8 @@ def test_bad_rows_are_identified_and_leave_the_listing_incomplete(size, bad, max
     history=HISTORY,
     limit=LIMITS,
 )
+# A row that was seen before the rows were counted, and deleted then, made up for the bad one.
+@example(size=22, ties=4, max_limit=7, bad=1 << 18, history=[*[3] * 6, DELETE + 8 * 14], limit=4)
 def test_listing_with_bad_rows_claims_nothing_that_is_not_so_while_the_list_moves(
     size, ties, max_limit, bad, history, limit
 ):

@@ -20,7 +20,7 @@ from etl.load.last_run import read_last_run
 from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.metrics import METRICS, SHARE, Limit, Metric
-from etl.model.wording import counted, first_few, nearest, quoted
+from etl.model.wording import counted, first_few, nearest, quoted, shown
 
 _SHORT_UNITS = {"US cents": "ct", "score": ""}
 
@@ -319,10 +319,11 @@ def change_texts(metric: Metric, found: Difference) -> tuple[str, str]:
 
 
 def change_words(row: Row) -> str:
-    """``latency_p50 +44.1% (1,310 ms to 1,888 ms)``."""
+    """``Agent latency, mean +44.1% (1,310 ms to 1,888 ms)``; without the change where there are too few calls."""
     found, unit = row.found, row.metric.unit
     by, _ = change_texts(row.metric, found)
-    return f"{row.metric.name} {by} ({value_text(found.baseline, unit)} to {value_text(found.candidate, unit)})"
+    values = f"({value_text(found.baseline, unit)} to {value_text(found.candidate, unit)})"
+    return f"{shown(row.metric.title)} {'' if by == '-' else f'{by} '}{values}"
 
 
 def _signed(interval: Interval, factor: float, unit: str) -> tuple[str, str]:

@@ -1,15 +1,17 @@
 """What got worse, judged after each night: of all run tests and metrics of a dataset. Asks the dataset alone."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from etl.compare.comparison import Row, change_words
-from etl.compare.nights import LONGEST, NIGHTS_BEFORE, Alarm, figures_of_nights, find_alarms, threshold
+from etl.compare.comparison import Row, change_texts, change_words
+from etl.compare.nights import FEWEST_NIGHTS, LONGEST, NIGHTS_BEFORE, Alarm, figures_of_nights, find_alarms, threshold
 from etl.compare.samples import CALL_COLUMNS, EVAL_COLUMNS, difference_of, eval_metrics, living_rows, samples_of
 from etl.compare.selection import ComparedExecution, read_executions
 from etl.compare.statistics import Sample, Values
@@ -17,6 +19,7 @@ from etl.inspect.tables import find_scope
 from etl.load.files.contract import Files
 from etl.model import schema
 from etl.model.metrics import METRICS, Metric, Statistic
+from etl.model.wording import counted
 
 _DAYS = timedelta(days=2 * (NIGHTS_BEFORE + LONGEST))
 _JUDGED = [metric for metric in METRICS.values() if metric.statistic not in (Statistic.MEDIAN, Statistic.P95)]
@@ -40,46 +43,106 @@ class Worse:
 
     @property
     def text(self) -> str:
-        """``latency_mean +47.6% (1,260 ms to 1,859 ms) since 2026-11-09``."""
-        return f"{change_words(self.row)} since {self.since}"
+        """``Agent latency, mean +47.6% (1,260 ms to 1,859 ms) since 2026-11-09, 6 nights, 95% interval +39.1 to +56.6%``."""
+        interval = change_texts(self.row.metric, self.row.found)[1]
+        sure = "too few calls for an interval" if interval == "-" else f"95% interval {interval}"
+        return f"{change_words(self.row)} since {self.since}, {counted(self.nights, 'night')}, {sure}"
 
     def as_json(self) -> dict[str, str]:
         """For a webhook."""
         return {"run_test": self.run_test, "metric": self.metric, "since": f"{self.since}", "text": self.text}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """How much was judged, how surely, in all run tests but those ``not_yet`` that had too few nights; and what is worse."""
+
+    worse: Sequence[Worse] = ()
+    run_tests: int = 0
+    metrics: int = 0
+    nights: int = 0
+    not_yet: Sequence[str] = ()
+    false_alarms_per_year: float = 1.0
+
+
 def read_worse(
     files: Files, *, false_alarms_per_year: float, run_tests: Sequence[str] | None = None, until: date | None = None
-) -> list[Worse]:
-    """What is worse after the last night of each run test, these in the order of their names.
+) -> Sequence[Worse]:
+    """What is worse after the last night of each run test, as ``judge``.
 
     Raises:
         ConfigurationError: the dataset has no such run test.
         DestinationError: a file of the dataset cannot be read.
     """
+    return judge(*read_nights(files, CALL_COLUMNS, run_tests, until), false_alarms_per_year=false_alarms_per_year).worse
+
+
+def read_nights(
+    files: Files, columns: Sequence[str], run_tests: Sequence[str] | None, until: date | None, since: date = date.max
+) -> tuple[Executions, pa.Table, pa.Table]:
+    """The executions that the source has, since the day or since the nights began that are judged; these columns of calls; evals.
+
+    Raises:
+        ConfigurationError, DestinationError: as ``read_worse``.
+    """
     scope = find_scope(files, schema.EXECUTIONS, run_tests, None, until)
-    finished = [each for each in read_executions(files, scope) if each.is_finished and each.deleted_at is None]
-    newest = max((each.started_at.date() for each in finished), default=date.min)
-    recent = sorted(
-        (each for each in finished if newest - each.started_at.date() <= _DAYS), key=lambda each: (each.label, each.age)
-    )
-    if not recent:
-        return []
-    scope = find_scope(files, schema.EXECUTIONS, run_tests, min(each.started_at.date() for each in recent), until)
+    living = [each for each in read_executions(files, scope) if each.deleted_at is None]
+    scope = replace(scope, since=min([since, *(each.started_at.date() for each in _judged(living))]))
     calls, evals = (
-        living_rows(files, table, scope, columns, is_of_days=False)
-        for table, columns in ((schema.CALLS, CALL_COLUMNS), (schema.EVALS, EVAL_COLUMNS))
+        living_rows(files, table, scope, wanted, is_of_days=False)
+        for table, wanted in ((schema.CALLS, columns), (schema.EVALS, EVAL_COLUMNS))
     )
-    by_run_test = [list(executions) for _, executions in groupby(recent, key=lambda each: each.label)]
-    figures = [_figures(executions, calls, evals) for executions in by_run_test]
-    limit = threshold(sum(map(len, figures)), false_alarms_per_year=false_alarms_per_year)
-    return [
-        _worse(metric, executions, calls, evals, alarm)
-        for executions, by_metric in zip(by_run_test, figures, strict=True)
-        for metric, (values, variances) in by_metric.items()
-        for alarm in find_alarms(values, variances, limit)
+    return [each for each in living if each.started_at.date() >= scope.since], calls, evals
+
+
+def _judged(executions: Executions) -> Executions:
+    """Those that finished, of the nights that count after the last one; by the names of run tests, and by age."""
+    finished = [each for each in executions if each.is_finished]
+    newest = max((each.started_at.date() for each in finished), default=date.min)
+    recent = (each for each in finished if newest - each.started_at.date() <= _DAYS)
+    return sorted(recent, key=lambda each: (each.label, each.age))
+
+
+def judge(executions: Executions, calls: pa.Table, evals: pa.Table, *, false_alarms_per_year: float) -> Judged:
+    """What is worse after the last night of each run test, these in the order of names, and of each what surely is so most first.
+
+    ``calls`` and ``evals`` have ``CALL_COLUMNS`` and ``EVAL_COLUMNS`` besides their keys.
+    """
+    groups = {name: list(each) for name, each in groupby(_judged(executions), key=lambda each: each.label)}
+    calls_of, evals_of = (by_run_test(executions, rows) for rows in (calls, evals))
+    figures = {name: _figures(each, calls_of[name], evals_of[name]) for name, each in groups.items()}
+    limit = threshold(sum(map(len, figures.values())), false_alarms_per_year=false_alarms_per_year)
+    worse = [
+        _worse(metric, groups[name], calls_of[name], evals_of[name], alarm)
+        for name, by_metric in figures.items()
+        for metric, nights in by_metric.items()
+        for alarm in find_alarms(*nights, limit)
         if alarm.ended_at is None
     ]
+    judged = {name: nights for name, each in groups.items() if len(nights := _nights(each)) > FEWEST_NIGHTS}
+    return Judged(
+        worse=sorted(worse, key=lambda each: (each.run_test, -each.row.surely_worse)),
+        run_tests=len(judged),
+        metrics=sum(len(figures[name]) for name in judged),
+        nights=len(set[date]().union(*judged.values())),
+        not_yet=[name for name in groups if name not in judged],
+        false_alarms_per_year=false_alarms_per_year,
+    )
+
+
+def by_run_test(executions: Executions, rows: pa.Table) -> Mapping[str, pa.Table]:
+    """The rows of the executions of each run test, by its name. They lie close together, so that few others are looked at."""
+    ids, names = (
+        pa.array([getattr(each, name) for each in executions], schema.STRING) for name in ("execution_id", "label")
+    )
+    labels = names.take(pc.index_in(rows["execution_id"], value_set=ids)).combine_chunks().dictionary_encode()
+    numbers = pc.fill_null(labels.indices, -1).to_numpy(zero_copy_only=False)
+    found = defaultdict[str, pa.Table](lambda: rows.slice(0, 0))
+    for number, name in enumerate(labels.dictionary.to_pylist()):
+        mine = numbers == number
+        first, last = np.flatnonzero(mine)[[0, -1]]
+        found[name] = rows.slice(first, last + 1 - first).filter(pa.array(mine[first : last + 1]))
+    return found
 
 
 def _nights(executions: Executions) -> list[date]:
@@ -108,7 +171,6 @@ def _worse(metric: Metric, executions: Executions, calls: pa.Table, evals: pa.Ta
     before = [each for each in executions if first <= each.started_at.date() < since]
     after = [each for each in executions if each.started_at.date() >= since]
     samples, _ = samples_of(calls, evals, before, after)
-
     return Worse(
         run_test=executions[0].label,
         since=since,

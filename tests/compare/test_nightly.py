@@ -1,6 +1,7 @@
 """What got worse is told of run tests and metrics by name, from the dataset alone."""
 
 import shutil
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-def worse(data: Path, **options: object) -> list[Worse]:
+def worse(data: Path, **options: object) -> Sequence[Worse]:
     return read_worse(open_dataset(str(data), {}), **({"false_alarms_per_year": 1.0} | options))  # type: ignore[arg-type]
 
 
@@ -29,7 +30,9 @@ def test_regression_of_the_demo_is_found_since_the_day_on_which_it_began(demo: P
     assert {(each.run_test, each.since) for each in found} == {("Checkout flow", date(2026, 11, 9))}
     assert {"latency_mean", "eval_task_completion_pass_rate"} <= {each.metric for each in found}
     latency = found[0]
-    assert latency.text == "latency_mean +53.3% (1,260 ms to 1,932 ms) since 2026-11-09"
+    assert latency.text == (
+        "Agent latency, mean +53.3% (1,260 ms to 1,932 ms) since 2026-11-09, 6 nights, 95% interval +38.4 to +69.8%"
+    )
     assert [len(side) for side in latency.sides] == [13, 8]
 
 

@@ -69,7 +69,7 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
         summary = _raise_failure(await job.export(settings))
         print_result(f"requests sent: {summary.requests}, files written: {summary.files}")
     _show_warehouse(dataset, settings)
-    _show_report(dataset)
+    _show_report(dataset, settings)
     _print_step(f"The dataset stays in {dataset}. Open it with")
     print_how_to_open(str(dataset))
 
@@ -100,7 +100,7 @@ def _show_warehouse(dataset: Path, settings: Settings) -> None:
         print_result(warehouse.sql(_QUESTION).df().to_string(index=False))
 
 
-def _show_report(dataset: Path) -> None:
+def _show_report(dataset: Path, settings: Settings) -> None:
     """Write a report beside the dataset, where what it needs is installed."""
     try:
         page = page_module()
@@ -109,7 +109,9 @@ def _show_report(dataset: Path) -> None:
         return
     files = open_files(str(dataset))
     _print_step("A report, for a browser or an e-mail:")
-    write_report(page, read_contents(files, read_status(files, now=datetime.now(UTC))), Path(f"{dataset}.html"))
+    rate = settings.compare.false_alarms_per_year
+    contents = read_contents(files, read_status(files, now=datetime.now(UTC)), false_alarms_per_year=rate)
+    write_report(page, contents, Path(f"{dataset}.html"))
 
 
 def _change_world(world: sandbox.World, rng: random.Random, now: datetime) -> None:

@@ -57,7 +57,8 @@ def report(
 
         page = page_module()
         settings, configured = open_settings(config)
-        contents = read_contents(*read_dataset(settings, configured), run_tests, since, until)
+        rate, dataset = settings.compare.false_alarms_per_year, read_dataset(settings, configured)
+        contents = read_contents(*dataset, run_tests, since, until, false_alarms_per_year=rate)
         write_report(page, contents, page_file, settings.report)
         if png:
             for key, picture in page.pictures(contents):
@@ -75,8 +76,8 @@ def write_report(page: "ModuleType", contents: "Contents", page_file: Path, link
     _write(page_file, page.page(contents, links).encode())
     print_line("report", str(page_file))
     print_line("dataset", contents.verdict.text)
-    for figures, words in page.headlines(contents.run_tests):
-        print_line("worse", f"{figures.name}: {words}")
+    for figures, worse in page.headlines(contents.run_tests):
+        print_line("worse", f"{figures.name}: {worse.text}")
 
 
 def page_module() -> "ModuleType":

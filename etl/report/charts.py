@@ -11,16 +11,26 @@ import altair as alt
 import pandas as pd
 import vl_convert as vlc
 
+from etl.compare.comparison import change_texts, value_text
 from etl.model.metrics import passed_title
-from etl.model.wording import shown
-from etl.report.figures import INTERRUPTIONS, Figures
+from etl.model.wording import counted, shown
+from etl.report.figures import INTERRUPTIONS, Figures, Forest, change_of
 
 INK, GRID, PAPER = "#1f2933", "#d9dee3", "#ffffff"
 BLUE, ORANGE, GREEN, RED = "#2366b8", "#c2560c", "#2e8555", "#c42b2b"
 GREY, PURPLE, TEAL = "#7b8794", "#7d4aa5", "#0d7f8c"
-_WIDTH, _HEIGHT = 310, 130
+_WIDTH, _HEIGHT, _NAMES = 310, 130, 140
 _TICKS = 6
 MOST_EVALS = 6
+MOST_SCENARIOS = 20
+_LONGEST_NAME = 60
+_NAMES_AXIS: dict[str, Any] = {
+    **dict.fromkeys(("minExtent", "maxExtent"), _NAMES),
+    **dict.fromkeys(("ticks", "domain"), False),
+    "title": None,
+    "labelLimit": 0.8 * _NAMES,  # the font of a browser may be wider
+    "labelExpr": "slice(split(datum.label, '\\n'), 1)",
+}
 _LONGEST_STATUS = 40
 _STATUS_COLORS = {"completed": GREEN, "failed": RED, "cancelled": GREY}
 _WEEK = timedelta(days=7)
@@ -68,6 +78,41 @@ def charts_of(figures: Figures) -> dict[str, Any]:
             details.interruptions, names, [ORANGE, BLUE], axis, "interruptions per minute"
         )
     return charts
+
+
+def forest_chart(forest: Forest) -> Any:
+    """How far the figure of each scenario, and at the bottom the whole, is from where it was: from the line at no change."""
+    worse, scenarios = forest
+    metric, lines = worse.row.metric, [*scenarios[:MOST_SCENARIOS], ("All together", worse.row.found)]
+    changes = [change_of(metric, found) or 0.0 for _, found in lines]
+    # An interval that is far wider than all changes would make these unreadable: its line is cut.
+    least, most = 2 * min(*changes, 0.0) - max(*changes, 0.0), 2 * max(*changes, 0.0) - min(*changes, 0.0)
+    rows: Rows = []
+    for (name, found), change in zip(lines, changes, strict=True):
+        interval = found.difference if metric.is_rate else found.change
+        before, since = (value_text(each, metric.unit) for each in (found.baseline, found.candidate))
+        by, ends = change_texts(metric, found)
+        calls = (
+            f"{counted(found.baseline_calls, 'call')} before, {since} of {counted(found.candidate_calls, 'call')} since"
+        )
+        sure = f"{by}, 95% interval {ends}" if interval else "too few calls for an interval"
+        label = shown(name)[:_LONGEST_NAME]
+        rows.append(
+            {"line": f"{len(rows)}\n{label}\n{before} to {since}", "text": f"{label}: {before} of {calls}, {sure}"}
+            | {"change": change, "before": 0, "shape": len(rows) + 1 < len(lines)}
+            | {"low": interval and max(interval.low, least), "high": interval and min(interval.high, most)}
+        )
+    axis = alt.Axis(tickCount=5, labelExpr="datum.value ? format(datum.value * 100, '+,~f') : '0'", labelOverlap=True)
+    unit = "percentage points" if metric.is_rate else "%"
+    x = alt.X("change:Q", title=f"change in {unit}", axis=axis, scale=alt.Scale(padding=12))
+    y = alt.Y("line:N", sort=[row["line"] for row in rows], axis=alt.Axis(**_NAMES_AXIS))
+    shape = alt.Shape("shape:N", scale=alt.Scale(domain=[True, False], range=["circle", "diamond"]), legend=None)
+    chart = alt.Chart(alt.InlineData(values=rows), width=_WIDTH + 40 - _NAMES, height=alt.Step(34)).encode(x=x, y=y)
+    now = chart.mark_point(filled=True, size=60, opacity=1, color=INK).encode(shape=shape, description="text:N")
+    no_change = alt.Chart(alt.InlineData(values=[{}])).mark_rule(color=GREY, aria=False).encode(x=alt.datum(0))
+    intervals = chart.mark_rule(color=GREY, strokeWidth=2, aria=False).encode(x="low:Q", x2="high:Q")
+    before = chart.mark_point(color=GREY, size=40, aria=False).encode(x="before:Q")
+    return alt.LayerChart(layer=[no_change, intervals, before, now])
 
 
 def svg(chart: Any) -> str:

@@ -1,16 +1,16 @@
 """What a report holds: how fresh and complete the dataset is, and the figures of each run test. Asks the dataset alone."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import Any
 
-from etl.compare.samples import EVAL_COLUMNS, living_rows
-from etl.compare.selection import ComparedExecution, read_executions
+from etl.compare.nightly import Judged, by_run_test, judge, read_nights
+from etl.inspect import verdict
 from etl.inspect.status import Status
-from etl.inspect.tables import find_scope
-from etl.inspect.verdict import Verdict, judge
+from etl.inspect.verdict import Verdict
 from etl.load.files.contract import Files
-from etl.model import schema
 from etl.model.findings import Kind, alarms
 from etl.model.wording import counted
 from etl.report.figures import CALLS_READ, Figures, figures_of
@@ -21,13 +21,14 @@ MOST_DETAILS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """``missing``: what the dataset does not hold, in words."""
+    """``missing``: what the dataset does not hold, in words. ``judged``: what the verdict on the nights rests on."""
 
     dataset: str
     read_at: datetime
     verdict: Verdict
     missing: Sequence[str]
     run_tests: Sequence[Figures]
+    judged: Judged = field(default_factory=Judged)
 
 
 def read_contents(
@@ -36,60 +37,44 @@ def read_contents(
     run_tests: Sequence[str] | None = None,
     since: date | None = None,
     until: date | None = None,
+    *,
+    false_alarms_per_year: float,
 ) -> Contents:
     """What the dataset holds of the run tests, by name or key, on these days; ``status`` is what it was just now.
+
+    Run tests that surely got worse most come first, and so many have details. Nights before ``since`` are judged, too. Deleted
+    executions are left out.
 
     Raises:
         ConfigurationError: the dataset has no such run test.
         DestinationError: a file of the dataset cannot be read.
     """
-    figures = read_figures(files, run_tests, since, until)
-    names = {each.name for each in figures}
-    unfinished = sum(each.waiting for each in status.run_tests if each.name in names)
+    first = since or date.min
+    executions, *tables = read_nights(files, CALLS_READ, run_tests, until, first)
+    judged = judge(executions, *tables, false_alarms_per_year=false_alarms_per_year)
+    worse, shown = (defaultdict[str, list[Any]](list) for _ in range(2))
+    for each in judged.worse:
+        worse[each.run_test].append(each)
+    for one in executions:
+        if one.started_at.date() >= first:
+            shown[one.label].append(one)
+    order = sorted(
+        shown, key=lambda name: (not worse[name], *(-each.row.surely_worse for each in worse[name][:1]), name)
+    )
+    calls, evals = (by_run_test(executions, rows) for rows in tables)
+    unfinished = sum(each.waiting for each in status.run_tests if each.name in shown)
     return Contents(
         dataset=status.dataset,
         read_at=status.read_at,
-        verdict=judge(status),
+        verdict=verdict.judge(status),
         missing=[
             *map(str, alarms(status.findings)),
             *(str(each) for each in status.findings if each.kind is Kind.LISTS_ALONE),
             *([f"{counted(unfinished, 'execution')} not finished yet"] if unfinished else []),
         ],
-        run_tests=figures,
+        run_tests=[
+            figures_of(shown[name], calls[name], evals[name], worse[name], has_details=number < MOST_DETAILS)
+            for number, name in enumerate(order)
+        ],
+        judged=judged,
     )
-
-
-def read_figures(
-    files: Files, run_tests: Sequence[str] | None = None, since: date | None = None, until: date | None = None
-) -> list[Figures]:
-    """The figures of the run tests, by name or key, those that surely got worse most first, and so many of these with details.
-
-    Deleted executions are left out.
-
-    Raises:
-        ConfigurationError: the dataset has no such run test.
-        DestinationError: a file of the dataset cannot be read.
-    """
-    scope = find_scope(files, schema.EXECUTIONS, run_tests, since, until)
-    executions: dict[str, list[ComparedExecution]] = {}
-    for each in read_executions(files, scope):
-        if each.deleted_at is None:
-            executions.setdefault(each.label, []).append(each)
-    mine = replace(scope, run_test_keys=frozenset(each.run_test for named in executions.values() for each in named))
-    calls, evals = (
-        living_rows(files, table, mine, columns)
-        for table, columns in ((schema.CALLS, CALLS_READ), (schema.EVALS, EVAL_COLUMNS))
-    )
-
-    def figures(names: Iterable[str], *, has_details: bool) -> list[Figures]:
-        return [figures_of(executions[each], calls, evals, has_details=has_details) for each in names]
-
-    if len(executions) <= MOST_DETAILS:
-        return sorted(figures(executions, has_details=True), key=_order)
-    found = sorted(figures(executions, has_details=False), key=_order)
-    worst = figures([each.name for each in found[:MOST_DETAILS]], has_details=True)
-    return sorted([*worst, *found[MOST_DETAILS:]], key=_order)
-
-
-def _order(figures: Figures) -> tuple[float, str, str]:
-    return -figures.worse[0].surely_worse if figures.worse else 0.0, figures.name, figures.key

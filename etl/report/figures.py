@@ -1,24 +1,27 @@
-"""What a report says of one run test: figures by week and day, rates, the worst calls, and what changed. Pure.
+"""What a report says of one run test: figures by week and day, rates, the worst calls, what changed and what got worse. Pure.
 
 A figure without data has no rows: nothing is shown as zero that nobody measured.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, timedelta
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.compare.comparison import Row
+from etl.compare.estimate import difference
+from etl.compare.nightly import Worse
 from etl.compare.repeats import Repeated, repeats_of
 from etl.compare.samples import CALL_COLUMNS, difference_of, eval_metrics, samples_of
 from etl.compare.selection import ComparedExecution, Selection, select_latest
-from etl.compare.statistics import Verdict
+from etl.compare.statistics import Difference
 from etl.inspect.calls import eval_names
 from etl.model import schema
-from etl.model.metrics import METRICS
+from etl.model.metrics import METRICS, Metric
 
 LATENCIES = ("latency_avg_agent_latency_ms", "chat_metrics_avg_latency_ms")
 INTERRUPTIONS = ("conversation_ai_interruption_rate", "conversation_user_interruption_rate")
@@ -27,7 +30,8 @@ CALLS_READ = [*CALL_COLUMNS, "date"]
 WORST_CALLS = 10
 _DAY, _WEEK = timedelta(days=1), timedelta(days=7)
 _LONG = timedelta(days=92)
-_COMPARED = [metric for name, metric in METRICS.items() if name not in ("latency_mean", "chat_latency_mean")]
+Forest = tuple[Worse, Sequence[tuple[str, Difference]]]
+"""What got worse, and each scenario that has calls before and since: by name, the largest change first, but few calls last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +52,14 @@ class PassRates:
 
 @dataclass(frozen=True, slots=True)
 class WorstCall:
-    """A completed call, and the names of the evals that it failed."""
+    """A call, its ``value`` of the metric that got worse most, and the names of the evals that it failed."""
 
     call_execution_id: str
     execution_id: str
     scenario_name: str | None
     day: date
     latency_ms: float | None
+    value: float | None
     failed_evals: Sequence[str]
 
 
@@ -66,7 +71,8 @@ class Details:
     ``p95`` in ms. ``interruptions``: by ``week`` the means of ``INTERRUPTIONS``. ``weekly_rates``, by eval: by ``week`` the
     ``rate`` that passed of so many ``outputs``. All have a row without values for an empty week. ``cost``: by ``start`` of a step
     the ``dollars``. ``statuses``: by ``start`` and ``status`` the number of ``calls``. ``pass_rates``: of each eval, the largest
-    change first, the whole, and each scenario, the lowest rate now first. ``worst_calls``: of the candidate.
+    change first, the whole, and each scenario, the lowest rate now first. ``forests``: of what got worse, where scenarios are
+    known. ``worst_calls``: since it got worse, or of the candidate.
     """
 
     step: timedelta
@@ -76,6 +82,7 @@ class Details:
     statuses: pd.DataFrame
     weekly_rates: Mapping[str, pd.DataFrame]
     pass_rates: Sequence[tuple[PassRates, Sequence[PassRates]]]
+    forests: Sequence[Forest]
     worst_calls: Sequence[WorstCall]
 
 
@@ -83,8 +90,8 @@ class Details:
 class Figures:
     """One run test; ``key`` is where its newest execution lies.
 
-    ``selections`` are baseline and candidate of the changes; None with fewer than two finished executions. ``details`` are None
-    where it is only listed.
+    ``selections`` are baseline and candidate of the changes; None with fewer than two finished executions. ``worse`` is what the
+    nights say, what surely got worse most first. ``details`` are None where it is only listed.
     """
 
     key: str
@@ -95,27 +102,24 @@ class Figures:
     dollars: float | None
     selections: tuple[Selection, Selection] | None
     changes: Sequence[Row]
+    worse: Sequence[Worse]
     details: Details | None
-
-    @property
-    def clear(self) -> list[Row]:
-        """What is better or worse beyond doubt: what surely got worse most first, and what got better most last."""
-        found = [each for each in self.changes if each.found.verdict in (Verdict.WORSE, Verdict.BETTER)]
-        return sorted(found, key=lambda each: each.surely_worse, reverse=True)
-
-    @property
-    def worse(self) -> list[Row]:
-        """What surely got worse, the most first."""
-        return [each for each in self.clear if each.found.verdict is Verdict.WORSE]
 
 
 def figures_of(
-    executions: Sequence[ComparedExecution], calls: pa.Table, evals: pa.Table, *, has_details: bool = True
+    executions: Sequence[ComparedExecution],
+    calls: pa.Table,
+    evals: pa.Table,
+    worse: Sequence[Worse] = (),
+    *,
+    has_details: bool = True,
 ) -> Figures:
     """The figures of one run test, from what the dataset holds of these executions.
 
-    ``calls`` and ``evals`` have ``CALLS_READ`` and ``EVAL_COLUMNS`` besides their keys. Rows of other executions are left out.
+    ``calls`` and ``evals`` have ``CALLS_READ`` and ``EVAL_COLUMNS`` besides their keys. Rows of other executions are left out, but
+    from what is said of the nights before something got ``worse``.
     """
+    forests = [found for each in worse if has_details and (found := _forest(each, calls, evals))[1]]
     ids = pa.array([each.execution_id for each in executions], schema.STRING)
     calls, evals = (rows.filter(pc.is_in(rows["execution_id"], value_set=ids)) for rows in (calls, evals))
     selections = select_latest(executions)
@@ -131,13 +135,41 @@ def figures_of(
         days=days,
         dollars=None if frame[COST].isna().all() else float(frame[COST].sum() / 100),
         selections=selections,
-        changes=_changes(selections, calls, evals) if selections else [],
-        details=_details(frame, evals, days, sides) if has_details else None,
+        changes=_changes(selections, calls, evals, [each.metric for each in worse]) if selections else [],
+        worse=worse,
+        details=_details(frame, evals, days, sides, forests, worse[0] if worse else None) if has_details else None,
     )
 
 
+def _forest(worse: Worse, calls: pa.Table, evals: pa.Table) -> Forest:
+    """Rows of data of a scenario are compared with each other, and shown together."""
+    both, pairing = samples_of(calls, evals, *worse.sides)
+    metric, names = worse.row.metric, np.array(pairing.names, dtype=object)
+    samples = [each.of(metric) for each in both]
+    found = []
+    for name in sorted(set(pairing.names)):
+        before, since = (each.only(np.isin(each.scenarios, np.flatnonzero(names == name))) for each in samples)
+        one = difference(before, since, metric.statistic, is_higher_worse=metric.is_higher_worse)
+        if change_of(metric, one) is not None:
+            found.append((name, one))
+    found.sort(key=lambda each: (each[1].difference is None, -abs(change_of(metric, each[1]) or 0.0)))
+    return worse, found
+
+
+def change_of(metric: Metric, found: Difference) -> float | None:
+    """By how much the figure changed, however few calls tell: of a rate the difference, else a share of that before."""
+    if found.baseline is None or found.candidate is None or not (metric.is_rate or found.baseline):
+        return None
+    return (found.candidate - found.baseline) / (1.0 if metric.is_rate else abs(found.baseline))
+
+
 def _details(
-    frame: pd.DataFrame, evals: pa.Table, days: tuple[date, date] | None, sides: Sequence[set[str]]
+    frame: pd.DataFrame,
+    evals: pa.Table,
+    days: tuple[date, date] | None,
+    sides: Sequence[set[str]],
+    forests: Sequence[Forest],
+    worse: Worse | None,
 ) -> Details:
     step = _WEEK if days and days[1] - days[0] > _LONG else _DAY
     frame["week"] = frame["date"] - pd.to_timedelta(frame["date"].dt.day_of_week, unit="D")
@@ -156,7 +188,8 @@ def _details(
         statuses=_statuses(frame),
         weekly_rates={str(name): _weekly_rates(of_eval) for name, of_eval in outputs.groupby("eval")},
         pass_rates=sorted(rates, key=lambda each: (-abs(each[0].change), each[0].whole.rate)),
-        worst_calls=_worst_calls(frame[frame["execution_id"].isin(sides[1])] if sides else frame, outputs),
+        forests=forests,
+        worst_calls=_worst_calls(frame, outputs, evals, worse, sides[1] if sides else set(frame["execution_id"])),
     )
 
 
@@ -208,30 +241,50 @@ def _pass_rates(
     return PassRates(name, now.k, before.whole, now.whole, whole.whole), scenarios
 
 
-def _worst_calls(calls: pd.DataFrame, outputs: pd.DataFrame) -> list[WorstCall]:
-    """Those with the most failed evals, and among equals the slowest."""
+def _worst_calls(
+    calls: pd.DataFrame, outputs: pd.DataFrame, evals: pa.Table, worse: Worse | None, candidate: set[str]
+) -> list[WorstCall]:
+    """Those that are worst by what got worse, then those with the most failed evals, and among equals the slowest."""
+    metric = worse.row.metric if worse else None
+    since = {each.execution_id for each in worse.sides[1]} if worse else candidate
+    calls = calls[calls["execution_id"].isin(since)]
+    if metric is None or metric.column != "status":
+        calls = calls[calls["status"].eq("completed")]
     failed = outputs[~outputs["has_passed"]].set_index("call_execution_id")["eval"]
-    calls = calls[calls["status"].eq("completed")]
+    values = _values(metric, calls, evals) if metric else pd.Series(dtype=float)
     calls = calls.assign(
+        day=calls["date"].dt.date,
+        value=values.reindex(calls["call_execution_id"]).to_numpy(float),
         latency_ms=calls[LATENCIES[0]].fillna(calls[LATENCIES[1]]),
         failures=calls["call_execution_id"].map(failed.index.value_counts()).fillna(0),
     )
-    by = ["failures", "latency_ms", "call_execution_id"]
-    return [
-        WorstCall(
-            call_execution_id=row["call_execution_id"],
-            execution_id=row["execution_id"],
-            scenario_name=None if pd.isna(row["scenario_name"]) else row["scenario_name"],
-            day=row["date"].date(),
-            latency_ms=None if pd.isna(row["latency_ms"]) else row["latency_ms"],
-            failed_evals=sorted(failed[failed.index == row["call_execution_id"]]),
-        )
-        for row in calls.sort_values(by, ascending=[False, False, True]).head(WORST_CALLS).to_dict("records")
-    ]
+    by = ["value", "failures", "latency_ms", "call_execution_id"]
+    ascending = [metric is not None and not metric.is_higher_worse, False, False, True]
+    worst = calls.sort_values(by, ascending=ascending).head(WORST_CALLS).astype(object)
+    worst["failed_evals"] = [sorted(failed[failed.index == each]) for each in worst["call_execution_id"]]
+    rows = worst.where(worst.notna(), None)[[each.name for each in fields(WorstCall)]]
+    return [WorstCall(*row) for row in rows.to_numpy().tolist()]
 
 
-def _changes(selections: tuple[Selection, Selection], calls: pa.Table, evals: pa.Table) -> list[Row]:
-    """Of each metric of which baseline or candidate has values."""
+def _values(metric: Metric, calls: pd.DataFrame, evals: pa.Table) -> pd.Series:
+    """Of the metric, by call."""
+    if metric.eval_name is None:
+        values = calls.set_index("call_execution_id")[metric.column]
+        return values.eq("failed") if metric.is_rate else values
+    mine = evals.filter(pc.equal(eval_names(evals), metric.eval_name)).select(["call_execution_id", metric.column])
+    found: pd.Series = (
+        mine.to_pandas().astype({metric.column: float}).groupby("call_execution_id")[metric.column].mean()
+    )
+    return found
+
+
+def _changes(
+    selections: tuple[Selection, Selection], calls: pa.Table, evals: pa.Table, worse: Sequence[str]
+) -> list[Row]:
+    """Of each metric of which baseline or candidate has values, first those that are worse."""
     samples, _ = samples_of(calls, evals, *(each.executions for each in selections))
-    found = [Row(metric, difference_of(metric, samples)) for metric in (*_COMPARED, *eval_metrics(samples).values())]
-    return [each for each in found if each.found.baseline_calls or each.found.candidate_calls]
+    found = [
+        Row(metric, difference_of(metric, samples)) for metric in (*METRICS.values(), *eval_metrics(samples).values())
+    ]
+    there = (each for each in found if each.found.baseline_calls or each.found.candidate_calls)
+    return sorted(there, key=lambda each: [*worse, each.metric.name].index(each.metric.name))

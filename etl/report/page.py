@@ -11,20 +11,21 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from etl.compare.comparison import Row, change_texts, value_text
+from etl.compare.comparison import change_texts, change_words, value_text
+from etl.compare.nightly import Judged, Worse
+from etl.compare.nights import FEWEST_NIGHTS
 from etl.compare.repeats import K, Repeated
-from etl.compare.selection import Selection, Span, can_tell_slow_days
-from etl.compare.statistics import FEWEST_EXECUTIONS, Verdict
+from etl.compare.selection import Selection, Span
 from etl.model import schema
 from etl.model.metrics import SHARE, passed_title
-from etl.model.wording import counted, shown
-from etl.report.charts import MOST_EVALS, charts_of, panel, png, svg
+from etl.model.wording import counted, first_few, shown
+from etl.report.charts import MOST_EVALS, MOST_SCENARIOS, charts_of, forest_chart, panel, png, svg
 from etl.report.contents import Contents
 from etl.report.figures import COST, INTERRUPTIONS, LATENCIES, Figures
 from etl.settings.results import Report
 
-_MOST_SCENARIOS = 20
-_MOST_HEADLINES = 3
+_MOST_HEADLINES = 10
+_MOST_IN_PICTURE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ def page(contents: Contents, links: Report | None = None) -> str:
         lstrip_blocks=True,
     )
     words = (
-        *(change_texts, change_words, comparison, counted, covered, headline),
-        *(rate_text, sections, selection_text, span_words, unclear, value_text),
+        *(change_texts, change_words, counted, covered, forests, judged_words, rate_text),
+        *(sections, selection_text, span_words, value_text),
     )
     environment.globals.update({each.__name__: each for each in words})
     return environment.get_template("page.html").render(
@@ -61,12 +62,9 @@ def page(contents: Contents, links: Report | None = None) -> str:
         links=links or Report(),
         details=[each for each in contents.run_tests if each.details],
         headlines=headlines(contents.run_tests),
-        in_doubt=sum(
-            each.selections is not None and not can_tell_slow_days(each.selections) for each in contents.run_tests
-        ),
-        fewest_executions=FEWEST_EXECUTIONS,
-        comparisons=sum(change.found.difference is not None for each in contents.run_tests for change in each.changes),
-        most_scenarios=_MOST_SCENARIOS,
+        more=sum(len(each.worse) for each in contents.run_tests) - _MOST_HEADLINES,
+        latencies=LATENCIES,
+        most_scenarios=MOST_SCENARIOS,
         most_evals=MOST_EVALS,
         share=SHARE,
         most_k=K,
@@ -83,41 +81,33 @@ def pictures(contents: Contents) -> Iterator[tuple[str, bytes]]:
 def picture_of(figures: Figures) -> Any:
     """All charts of the run test as one, under its name and what got worse; None without any."""
     drawn = [(shown(each.title), each.chart) for each in sections(figures)]
-    return panel([shown(figures.name), headline(figures)], drawn) if drawn else None
+    told = [each.text for each in figures.worse[:_MOST_IN_PICTURE]]
+    return panel([shown(figures.name), *told], drawn) if drawn else None
 
 
-def headlines(run_tests: Sequence[Figures]) -> list[tuple[Figures, str]]:
-    """The run tests that got worse most, each with what got worse in words."""
-    return [(each, headline(each)) for each in run_tests[:_MOST_HEADLINES] if each.worse]
+def headlines(run_tests: Sequence[Figures]) -> list[tuple[Figures, Worse]]:
+    """What got worse, of the run tests that surely did so most."""
+    return [(figures, each) for figures in run_tests for each in figures.worse][:_MOST_HEADLINES]
 
 
-def headline(figures: Figures) -> str:
-    """What got worse most, in at most two metrics; or why nothing can be said."""
-    if figures.selections is None:
-        return "nothing to compare with yet: fewer than two finished executions"
-    if not figures.worse:
-        few = all(each.found.verdict is Verdict.TOO_FEW for each in figures.changes)
-        return "too few calls to compare" if few else "nothing got clearly worse"
-    return "; ".join(map(change_words, figures.worse[:2]))
-
-
-def change_words(change: Row) -> str:
-    """``Agent latency, median +44.1% (1,310 ms to 1,888 ms)``."""
-    found, unit = change.found, change.metric.unit
-    by, _ = change_texts(change.metric, found)
-    values = f"{value_text(found.baseline, unit)} to {value_text(found.candidate, unit)}"
-    return f"{shown(change.metric.title)} {by} ({values})"
+def judged_words(judged: Judged) -> str:
+    """How much was judged, how often that is wrong, and what was not judged yet."""
+    rate = judged.false_alarms_per_year
+    metrics = f"{counted(judged.metrics, 'metric')} of {counted(judged.run_tests, 'run test')}"
+    wrong = f"expect {rate:g} false alarm{'' if rate == 1 else 's'} a year"
+    told = []
+    if judged.run_tests:
+        told.append(
+            f"Judged after each night: {metrics}, {counted(judged.nights, 'night')}. If nothing changes, {wrong}."
+        )
+    if names := judged.not_yet:
+        told.append(f"Not judged yet, with fewer than {FEWEST_NIGHTS} nights before: {first_few(names, shown=10)}.")
+    return " ".join(told)
 
 
 def rate_text(judged: Repeated) -> str:
     """``63.3% of 60``; ``-`` when nothing was judged."""
     return f"{value_text(judged.rate, SHARE)} of {judged.calls:,}" if judged.calls else "-"
-
-
-def comparison(baseline: Selection, candidate: Selection) -> str:
-    """What is compared with what."""
-    doubt = "" if can_tell_slow_days((baseline, candidate)) else "; one slow day can look like a worse agent"
-    return f"{selection_text(candidate)}, against {selection_text(baseline)}{doubt}"
 
 
 def selection_text(selection: Selection) -> str:
@@ -126,13 +116,6 @@ def selection_text(selection: Selection) -> str:
         return f"execution {selection.label}"
     days = [each.started_at.date() for each in selection.executions]
     return f"{span_words(min(days), max(days))} ({counted(len(days), 'execution')})"
-
-
-def unclear(figures: Figures) -> str:
-    """How many metrics are not in the list of changes, and why; empty when all are."""
-    verdicts = [each.found.verdict for each in figures.changes]
-    kinds = ((Verdict.UNCLEAR, "without a clear difference"), (Verdict.TOO_FEW, "with too few calls to tell"))
-    return ", ".join(f"{counted(count, 'metric')} {words}" for kind, words in kinds if (count := verdicts.count(kind)))
 
 
 def covered(contents: Contents) -> str:
@@ -163,6 +146,21 @@ def sections(figures: Figures) -> list[Section]:
         title = passed_title(each.name)
         words[title] = (title, f"Share of its outputs that passed, by week.{sides}")
     return [Section(*words[name], chart) for name, chart in charts_of(figures).items()]
+
+
+def forests(figures: Figures) -> list[Section]:
+    """What got worse, by scenario. None without details."""
+    made = []
+    for each in figures.details.forests if figures.details else ():
+        worse, scenarios = each
+        metric, more = worse.row.metric, len(scenarios) - MOST_SCENARIOS
+        caption = (
+            f"Each scenario since {worse.since}, with the 95% interval of its change if there are enough calls; "
+            f"the line is where it was before, further {'right' if metric.is_higher_worse else 'left'} is worse."
+        )
+        caption += f" {counted(more, 'more scenario')} changed less, or have too few calls." if more > 0 else ""
+        made.append(Section(f"{metric.title}, by scenario", caption, forest_chart(each)))
+    return made
 
 
 def _meaning(column: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import tempfile
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -12,10 +13,11 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from etl import sandbox
+from etl.inspect.status import read_status
 from etl.load.files.local import LocalFiles
 from etl.pipeline import job
 from etl.report import charts
-from etl.report.contents import read_figures
+from etl.report.contents import read_contents
 from etl.report.page import picture_of
 from tests.e2e.command import Ended, environment, metrics_etl
 from tests.e2e.demo_dataset import FRIDAY, make_demo
@@ -24,7 +26,11 @@ from tests.support import settings_for
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "docs" / "report.svg"
 BARE = environment(FI_API_KEY=None, FI_SECRET_KEY=None)
-WORSE = "Checkout flow: Agent latency, median +40.8% (1,320 ms to 1,859 ms); Task Completion: passed -27.6 pp (91.0% to 63.3%)"
+WORSE = """\
+Checkout flow: Agent latency, mean +53.3% (1,260 ms to 1,932 ms) since 2026-11-09, 6 nights, 95% interval +38.4 to +69.8%
+Checkout flow: Task Completion: passed -25.5 pp (94.9% to 69.3%) since 2026-11-09, 6 nights, 95% interval -35.1 to -16.0 pp
+Checkout flow: Tone Score: mean score -10.3% (0.78 to 0.70) since 2026-11-09, 6 nights, 95% interval -15.9 to -4.3%
+Checkout flow: Customer satisfaction -10.3% (7.79 to 6.98) since 2026-11-09, 6 nights, 95% interval -15.9 to -4.3%"""
 
 
 @pytest.fixture(scope="module")
@@ -45,22 +51,29 @@ async def report(folder: Path, *arguments: str, **variables: str) -> Ended:
 async def test_regression_of_the_demo_is_what_the_command_and_the_page_say_first(folder: Path) -> None:
     result = await report(folder)
     assert (result.exit_code, result.stderr) == (0, "")
-    label, status, worse = result.stdout.splitlines()
-    assert (label, worse) == ("report     report.html", f"worse      {WORSE}")
+    label, status, *worse = result.stdout.splitlines()
+    assert (label, worse) == ("report     report.html", [f"worse      {each}" for each in WORSE.splitlines()])
     assert re.fullmatch(r"dataset    Good: the last complete export was \d+ min ago", status)
     page = (folder / "report.html").read_text()
     first = page.index("What got worse")
     assert page.index("Checkout flow", first) < page.index("Support triage", first)
-    assert re.search(r'<li><a href="#checkout-flow-\w+" dir="auto">Checkout flow</a>: Agent latency, median \+40', page)
+    assert re.search(r'<li><a href="#checkout-flow-\w+" dir="auto">Checkout flow</a>: Agent latency, mean \+53', page)
+    assert page.count(", by scenario</h3>") == 4
     assert re.search(r">Task Completion</th>.*?>91\.0% of 365<.*?>63\.3% of 90<", page, re.DOTALL)
     assert "1 execution not finished yet" in page
+
+
+async def test_verdict_does_not_depend_on_the_days_that_are_shown(folder: Path, tmp_path: Path) -> None:
+    result = await report(folder, "--since", "2026-11-17", "-o", str(tmp_path / "r.html"))
+    assert result.stdout.splitlines()[2:] == [f"worse      {each}" for each in WORSE.splitlines()]
+    assert "<p>2026-11-17 to 2026-11-19" in (tmp_path / "r.html").read_text()
 
 
 async def test_calls_link_to_where_the_settings_say(folder: Path, tmp_path: Path) -> None:
     address = "https://app.example/{execution_id}/{call_execution_id}"
     assert (await report(folder, "-o", str(tmp_path / "r"), METRICS_ETL_REPORT__CALL_URL=address)).exit_code == 0
     link = r'href="https://app\.example/[0-9a-f-]{36}/([0-9a-f-]{36})" rel="noreferrer"><code>\1<'
-    assert len(re.findall(link, (tmp_path / "r").read_text())) == 30
+    assert len(re.findall(link, (tmp_path / "r").read_text())) == 31
 
 
 async def test_report_is_narrowed_to_run_tests_and_days(folder: Path, tmp_path: Path) -> None:
@@ -116,7 +129,9 @@ def test_picture_in_the_readme_is_what_the_demo_makes(folder: Path) -> None:
 
 
 def picture_of_demo(dataset: Path) -> str:
-    return charts.svg(picture_of(read_figures(LocalFiles(dataset))[0]))
+    files = LocalFiles(dataset)
+    contents = read_contents(files, read_status(files, now=datetime.now(UTC)), false_alarms_per_year=1)
+    return charts.svg(picture_of(contents.run_tests[0]))
 
 
 # what only a browser can tell

@@ -296,6 +296,13 @@ MUTANTS = [
         ("tests/load/files/test_objects.py",),
     ),
     Mutant(
+        "what got worse is judged by nights before those that are shown",
+        "etl/compare/nightly.py",
+        "since=min([since, *(each.started_at.date() for each in _judged(living))])",
+        "since=min([since, date.max])",
+        ("tests/e2e/test_report.py",),
+    ),
+    Mutant(
         "limit is exceeded only beyond doubt",
         "etl/compare/statistics.py",
         "if surely > limit.amount:",

@@ -5,8 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from etl.compare.samples import EVAL_COLUMNS
+from etl.compare.comparison import Row
+from etl.compare.nightly import Worse
+from etl.compare.samples import EVAL_COLUMNS, difference_of, eval_metrics, samples_of
 from etl.model import schema
+from etl.model.metrics import METRICS
 from etl.report.figures import CALLS_READ, figures_of
 from tests.compare.executions import execution as compared_execution
 
@@ -34,7 +37,17 @@ def table(declared, names, rows):
     return pa.Table.from_pylist(rows, pa.schema([(name, columns[name]) for name in wanted]))
 
 
-def figures(calls, evals=(), executions=None, key="key", name="Name", *, has_details=True):
+def figures(calls, evals=(), executions=None, key="key", name="Name", *, worse=(), has_details=True):
+    """``worse``: metrics by name, which are worse since the second execution."""
     tables = table(schema.CALLS, CALLS_READ, list(calls)), table(schema.EVALS, EVAL_COLUMNS, list(evals))
     named = [replace(each, run_test=key, run_test_name=name) for each in executions or [execution("e1")]]
-    return figures_of(named, *tables, has_details=has_details)
+    found = [worse_since(each, named, tables) for each in worse]
+    return figures_of(named, *tables, found, has_details=has_details)
+
+
+def worse_since(name, executions, tables):
+    sides = executions[:1], executions[1:]
+    samples, _ = samples_of(*tables, *sides)
+    metric = (METRICS | eval_metrics(samples))[name]
+    row, since = Row(metric, difference_of(metric, samples)), executions[1].started_at.date()
+    return Worse(run_test=executions[0].label, since=since, nights=len(sides[1]), row=row, sides=sides)

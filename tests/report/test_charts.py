@@ -8,7 +8,7 @@ import pytest
 
 from etl.model.wording import shown
 from etl.report import charts
-from etl.report.charts import charts_of, panel, png, svg
+from etl.report.charts import charts_of, forest_chart, panel, png, svg
 from tests.report.rows import CHAT_LATENCY, LATENCY, call, execution, figures, output
 
 RATES = {"conversation_ai_interruption_rate": 0.5, "conversation_user_interruption_rate": 1.25}
@@ -84,6 +84,33 @@ def test_what_has_no_data_has_no_chart():
     assert charts_of(figures([call(1, **{CHAT_LATENCY: 5})])).keys() == {CHAT_LATENCY, "calls"}
 
 
+def test_forest_has_each_scenario_that_both_sides_have_the_largest_change_first_and_the_whole_below():
+    """Where calls are few there are the points alone, after the others."""
+    calls = [call(100 * s + n, of=f"e{1 + n % 2}", day=10 * (n % 2), scenario_id=f"s{s}", scenario_name=f"S{s}\x1b",
+                  **{LATENCY: 100 + n % 5 + s * 10 * (n % 2)})
+             for s in range(23) for n in range(4 if s == 22 else 60)]  # fmt: skip
+    calls.append(call(9999, of="e2", day=10, scenario_id="new", scenario_name="New", **{LATENCY: 9000}))
+    found = figures(calls, [], [execution("e1"), execution("e2", day=10)], worse=["latency_mean"])
+    ((worse, scenarios),) = found.details.forests
+    assert [name for name, _ in scenarios] == [f"S{s}\x1b" for s in (*range(21, -1, -1), 22)]
+    assert len(points(forest_chart((worse, scenarios)))) == charts.MOST_SCENARIOS + 1
+    first, few, whole = points(forest_chart((worse, [scenarios[0], scenarios[-1]])))
+    assert re.fullmatch(
+        r"S21\\x1b: 102 ms of 30 calls before, 312 ms of 30 calls since, \+.+%, 95% interval .+%", first
+    )
+    assert few == "S22\\x1b: 101 ms of 2 calls before, 322 ms of 2 calls since, too few calls for an interval"
+    assert whole.startswith("All together: 102 ms of 662 calls before")
+
+
+def points(chart):
+    """What they say, from above."""
+    image = ET.fromstring(svg(chart))
+    found = [each for each in image.iter() if each.get("aria-roledescription") == "point" and each.get("aria-label")]
+    heights = [float(each.get("transform", "").partition(",")[2].rstrip(")")) for each in found]
+    assert len(set(heights)) == len(found)
+    return [each.get("aria-label") for _, each in sorted(zip(heights, found, strict=True), key=lambda each: each[0])]
+
+
 def test_few_calls_are_counted_in_whole_ones():
     assert "0.5" not in texts(drawn("calls", call(1)))
 
@@ -123,12 +150,13 @@ def test_dark_mode_knows_every_color_of_the_charts():
     css = resources.files("etl.report").joinpath("page.css").read_text()
     statuses = ("completed", "failed", "cancelled", "a", "b", "c", "d")
     calls = [call(n, status=each, **WHOLE) for n, each in enumerate(statuses)]
-    found = figures(calls, [output(1, passed=True)])
-    used = {
-        pair for chart in charts_of(found).values() for pair in re.findall(r'(fill|stroke)="(#[0-9a-f]+)"', svg(chart))
-    }
+    calls = [each | {"scenario_id": "s"} for each in (*calls, call(9, of="e2", day=9, **WHOLE))]
+    executions = [execution("e1"), execution("e2", day=9)]
+    found = figures(calls, [output(1, passed=True)], executions, worse=["latency_mean"])
+    drawn_charts = [*charts_of(found).values(), forest_chart(found.details.forests[0])]
+    used = {pair for chart in drawn_charts for pair in re.findall(r'(fill|stroke)="(#[0-9a-f]+)"', svg(chart))}
     unknown = {pair for pair in used if f'[{pair[0]}="{pair[1]}"]' not in css}
-    assert unknown == {("fill", charts.GREY)}, "which is to be seen on both"
+    assert unknown == {("fill", charts.GREY), ("stroke", charts.GREY)}, "which is to be seen on both"
 
 
 def test_picture_of_a_run_test_has_all_charts_under_its_name():

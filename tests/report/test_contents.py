@@ -1,7 +1,10 @@
 """The figures of many run tests: all are there, the worst in detail, and none depends on what was read beside it."""
 
+from datetime import UTC, datetime
+
+from etl.inspect.status import read_status
 from etl.load.files.local import LocalFiles
-from etl.report.contents import MOST_DETAILS, read_figures
+from etl.report.contents import MOST_DETAILS, read_contents
 from tests.bundles import a_bundle
 from tests.datasets import a_dataset, export_to
 
@@ -15,8 +18,14 @@ def a_dataset_of(path, run_tests):
     return LocalFiles(path)
 
 
+def read(files, run_tests=None):
+    return read_contents(files, read_status(files, now=datetime.now(UTC)), run_tests, false_alarms_per_year=1)
+
+
 def test_of_many_run_tests_so_many_have_details_and_all_have_figures(tmp_path):
-    found = read_figures(a_dataset_of(tmp_path, MOST_DETAILS + 2))
+    contents = read(a_dataset_of(tmp_path, MOST_DETAILS + 2))
+    found = contents.run_tests
+    assert (contents.judged.run_tests, len(contents.judged.not_yet)) == (0, MOST_DETAILS + 2)
     assert [each.key for each in found] == [f"run-test-{number:02}" for number in range(MOST_DETAILS + 2)]
     assert [each.details is not None for each in found] == [True] * MOST_DETAILS + [False] * 2
     assert {(each.executions, each.calls, len(each.changes) > 0) for each in found} == {(2, 2, True)}
@@ -24,4 +33,4 @@ def test_of_many_run_tests_so_many_have_details_and_all_have_figures(tmp_path):
 
 def test_only_the_run_tests_that_are_named_are_read(tmp_path):
     files = a_dataset_of(tmp_path, 3)
-    assert [each.key for each in read_figures(files, ["run-test-01"])] == ["run-test-01"]
+    assert [each.key for each in read(files, ["run-test-01"]).run_tests] == ["run-test-01"]

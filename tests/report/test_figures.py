@@ -126,29 +126,30 @@ def test_rows_of_other_executions_are_left_out():
     assert (found.calls, found.details.pass_rates) == (1, [])
 
 
-def two_weeks(before, after, **values):
-    """So many calls ms long before and after, in two executions."""
-    ms = [*((1, each) for each in before), *((2, each) for each in after)]
-    calls = [call(n, of=f"e{of}", day=10 * (of - 1), **{LATENCY: each}) for n, (of, each) in enumerate(ms)]
-    return figures([each | values for each in calls], executions=[execution("e1"), execution("e2", day=10)])
+def test_worst_calls_are_those_since_something_got_worse_worst_by_that_first():
+    """However late the week begins that is compared, and however many evals others failed."""
+    executions = [execution(f"e{n}", day=8 * n) for n in range(1, 4)]
+    calls = [call(10 * n + of, of=f"e{of}", day=8 * of, cost_total_cost_cents=10 * n + of, **{LATENCY: n})
+             for of in (1, 2, 3) for n in range(1, 4)]  # fmt: skip
+    calls += [call(99, of="e2", day=16, status="failed", cost_total_cost_cents=99)]
+    evals = [
+        output(number, of=f"e{number % 10}", passed=number != 12, output_score=number) for number in (12, 22, 33, 31)
+    ]
+    evals += [output(33, of="e3", name="Tone", passed=False)]
+    expected = {
+        "cost_mean": ["c33", "c32", "c23"],
+        "eval_task_pass_rate": ["c12", "c33", "c22"],
+        "eval_task_mean": ["c12", "c22", "c33"],
+        "failure_rate": ["c99", "c33", "c12"],
+    }
+    for metric, first in expected.items():
+        worst = figures(calls, evals, executions, worse=[metric]).details.worst_calls
+        assert [each.call_execution_id for each in worst[:3]] == first, metric
 
 
-def test_what_got_worse_comes_first_by_how_much_it_surely_did():
-    found = two_weeks([100 + n % 5 for n in range(60)], [200 + n % 5 for n in range(60)], cost_total_cost_cents=4)
-    assert {each.metric.name for each in found.worse} == {"latency_p50", "latency_p95"}
-    assert 1.1 > found.worse[0].surely_worse >= found.worse[1].surely_worse > 0.9
-    assert {each.metric.name: each.found.verdict for each in found.changes}["cost_mean"] == "no clear difference"
-
-
-def test_nothing_got_worse_where_it_got_better_or_calls_are_few():
-    assert two_weeks([200] * 60, [100] * 60).worse == []
-    few = two_weeks([100] * 3, [900] * 3)
-    assert few.worse == []
-    assert {each.found.verdict for each in few.changes} == {"too few calls"}
-    assert max(each.surely_worse for each in few.changes) == float("-inf")
-
-
-def test_median_and_tail_stand_for_a_latency_and_its_mean_is_left_out():
-    names = [each.metric.name for each in two_weeks([1], [2]).changes]
-    assert "latency_p95" in names
-    assert "latency_mean" not in names
+def test_what_got_worse_comes_first_among_all_that_has_values():
+    executions = [execution("e1"), execution("e2", day=10)]
+    calls = [call(n, of=f"e{1 + n % 2}", day=10 * (n % 2), cost_total_cost_cents=4, **{LATENCY: 5}) for n in range(4)]
+    found = figures(calls, [], executions, worse=["cost_mean"])
+    names = [each.metric.name for each in found.changes]
+    assert names == ["cost_mean", "latency_p50", "latency_p95", "latency_mean", "failure_rate"]

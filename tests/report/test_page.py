@@ -6,15 +6,17 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
 
+from etl.compare.nightly import Judged
 from etl.inspect.verdict import Verdict
 from etl.report.charts import png
 from etl.report.contents import MOST_DETAILS, Contents
-from etl.report.page import comparison, headline, page, picture_of, pictures
+from etl.report.page import page, picture_of, pictures
 from etl.settings.results import Report
 from tests.report.rows import LATENCY, call, execution, figures, output
 
 AT = datetime(2026, 11, 26, 7, tzinfo=UTC)
 GOOD = Verdict(is_good=True, text="Good: the last complete export was 5 h ago", next_step="metrics-etl verify")
+JUDGED = Judged(run_tests=2, metrics=7, nights=30)
 VOID = {"meta", "link", "br", "line", "path", "rect"}
 
 
@@ -58,11 +60,11 @@ class Elements(HTMLParser):
         ]
 
 
-def of_two_weeks(name="Name", key="key", before=100, after=200):
-    ms = [(n, 1 + n % 2, (before, after)[n % 2]) for n in range(120)]
+def of_two_weeks(name="Name", key="key", worse=("latency_mean", "eval_task_pass_rate")):
+    ms = [(n, 1 + n % 2, 100 + 100 * (n % 2)) for n in range(120)]
     calls = [call(n, of=f"e{of}", day=10 * (of - 1), **{LATENCY: each + n % 7}) for n, of, each in ms]
     evals = [output(n, passed=n % 3 > 0, of=f"e{of}") for n, of, _ in ms]
-    return figures(calls, evals, [execution("e1"), execution("e2", day=10)], key=key, name=name)
+    return figures(calls, evals, [execution("e1"), execution("e2", day=10)], key=key, name=name, worse=worse)
 
 
 def test_page_needs_no_script_and_sends_no_request():
@@ -78,32 +80,33 @@ def test_page_needs_no_script_and_sends_no_request():
     assert not re.search(r"@import|url\(", "".join(elements.texts("style")))
 
 
-def test_what_got_worse_is_the_first_thing_after_the_head():
-    elements = Elements(page(contents(of_two_weeks("Slow"), of_two_weeks("Same", "same", after=100))))
+def test_what_got_worse_is_the_first_thing_after_the_head_and_then_which_call_to_listen_to():
+    slow, same = of_two_weeks("Slow"), of_two_weeks("Same", "same", worse=())
+    elements = Elements(page(contents(slow, same, judged=JUDGED), Report(call_url="https://h/{call_execution_id}")))
     assert elements.texts("h2")[:3] == ["What got worse", "Slow", "Same"]
-    (worse,) = [text for tag, _, text in elements.found if tag == "li" and "latency" in text]
-    assert re.match(r"Slow: Agent latency, [\w ]+ \+9\d.\d% \(10\d ms to 20\d ms\); Agent latency, ", worse)
-    assert {"latency_p50", "latency_p95"} <= {*elements.texts("code")}, "to copy into a limit"
-    assert elements.texts("a", href="#key") == ["Slow", "Slow"]
-    assert headline(of_two_weeks(after=100)) == "nothing got clearly worse"
+    assert [text for tag, _, text in elements.found if tag == "li"] == [f"Slow: {each.text}" for each in slow.worse]
+    latency = r"Agent latency, mean \+9\d\.\d% \(10\d ms to 20\d ms\) since 2026-11-12, 1 night, 95% interval "
+    assert re.match(latency, slow.worse[0].text)
+    assert elements.texts("a", href="https://h/c111") == ["c111"] * 3, "the slowest, among those the one that failed"
+    assert elements.texts("p")[2].startswith("Listen first to c111: Slow, 2026-11-12, unknown scenario, 206 ms")
+    assert {"latency_mean", "latency_p95"} <= {*elements.texts("code")}, "to copy into a limit"
+    heads = [each for each in elements.texts("th", scope="row") if "since" in each]
+    assert [each.partition("mean of")[0] for each in heads] == [
+        "Agent latency, mean latency_mean worse since 2026-11-12",
+        "Task: passed eval_task_pass_rate worse since 2026-11-12",
+    ]
+    assert not {"worse", "better"} & {*elements.texts("td")}
 
 
-def test_days_of_both_sides_are_those_on_which_their_executions_began():
-    """Of the four weeks, ``--since`` may have cut three."""
-    notes = Elements(page(contents(of_two_weeks()))).texts("p", **{"class": "note"})
-    assert any(each.startswith("2026-11-12 (1 execution), against 2026-11-02 (1 execution)") for each in notes)
-
-
-def test_doubt_about_slow_days_is_told_where_executions_are_few():
-    many = [execution(f"e{n}", day=n) for n in range(15)]
-    calls = [call(n, of=f"e{n % 15}", day=n % 15, **{LATENCY: 100 + n % 7}) for n in range(600)]
-    few, enough = of_two_weeks(), figures(calls, executions=many, key="many")
-    doubt = "; one slow day can look like a worse agent"
-    assert [comparison(*each.selections).endswith(doubt) for each in (few, enough)] == [True, False]
-    for shown, words in (([few], "1 run test has"), ([few, few, enough], "2 run tests have"), ([enough], None)):
-        (note,) = [each for each in Elements(page(contents(*shown))).texts("p") if each.startswith("For each run test")]
-        assert ("fewer than 10 executions" in note) is (words is not None)
-        assert words is None or words in note
+def test_what_was_judged_how_often_that_is_wrong_and_what_was_not_is_told():
+    same = of_two_weeks(worse=())
+    told = Elements(page(contents(same, judged=replace(JUDGED, not_yet=["New", "Newer"])))).texts("p")
+    assert "Nothing, in 30 nights." in told
+    assert (
+        "Judged after each night: 7 metrics of 2 run tests, 30 nights. If nothing changes, expect 1 false alarm a year. "
+        "Not judged yet, with fewer than 10 nights before: New, Newer."
+    ) in told
+    assert "Nothing can be judged yet." in Elements(page(contents(same))).texts("p")
 
 
 def test_head_says_what_is_covered_how_fresh_it_is_and_what_is_missing():
@@ -125,7 +128,7 @@ def test_figures_without_data_are_said_and_not_drawn():
         "No eval passed or failed a call.",
         "No call was completed.",
         "Nothing to compare with yet: fewer than two finished executions.",
-        "Nothing can be compared yet.",
+        "Nothing can be judged yet.",
     } <= set(said)
     assert "unknown" in elements.texts("td")
 
@@ -175,15 +178,9 @@ def test_of_many_run_tests_the_worst_are_shown_and_all_are_listed():
     headers = [each for each in elements.texts("th", scope="row") if each.startswith("Run test")]
     assert headers == [f"Run test {number}" for number in range(25)]
     assert len([each for each in elements.texts("h2") if each.startswith("Run test")]) == MOST_DETAILS
-    assert any(each.startswith(f"Below are the {MOST_DETAILS} that got worse most.") for each in elements.texts("p"))
+    assert any(each.startswith(f"Below are the first {MOST_DETAILS}.") for each in elements.texts("p"))
     ids = {attributes.get("id") for _, attributes, _ in elements.found}
     assert all(attributes["href"][1:] in ids for tag, attributes, _ in elements.found if tag == "a")
-
-
-def test_chance_is_told_where_there_are_many_comparisons():
-    one = replace(of_two_weeks(), details=None)
-    assert "by chance" not in page(contents(*[one] * 2))
-    assert "Of 40 comparisons, about 1 would look worse by chance alone." in page(contents(*[one] * 10))
 
 
 def test_picture_is_made_of_each_run_test_that_has_a_chart():

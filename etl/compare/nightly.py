@@ -17,6 +17,7 @@ from etl.compare.selection import ComparedExecution, read_executions
 from etl.compare.statistics import Sample, Values
 from etl.inspect.tables import find_scope
 from etl.load.files.contract import Files
+from etl.load.merge import where
 from etl.model import schema
 from etl.model.metrics import METRICS, Metric, Statistic
 from etl.model.wording import counted
@@ -141,7 +142,7 @@ def by_run_test(executions: Executions, rows: pa.Table) -> Mapping[str, pa.Table
     for number, name in enumerate(labels.dictionary.to_pylist()):
         mine = numbers == number
         first, last = np.flatnonzero(mine)[[0, -1]]
-        found[name] = rows.slice(first, last + 1 - first).filter(pa.array(mine[first : last + 1]))
+        found[name] = where(rows.slice(first, last + 1 - first), pa.array(mine[first : last + 1]))
     return found
 
 

@@ -15,11 +15,13 @@ import pyarrow.compute as pc
 from etl.compare.comparison import Row
 from etl.compare.estimate import difference
 from etl.compare.nightly import Worse
+from etl.compare.pairing import NONE
 from etl.compare.repeats import Repeated, repeats_of
 from etl.compare.samples import CALL_COLUMNS, difference_of, eval_metrics, samples_of
 from etl.compare.selection import ComparedExecution, Selection, select_latest
 from etl.compare.statistics import Difference
 from etl.inspect.calls import eval_names
+from etl.load.merge import where
 from etl.model import schema
 from etl.model.metrics import METRICS, Metric
 
@@ -121,7 +123,7 @@ def figures_of(
     """
     forests = [found for each in worse if has_details and (found := _forest(each, calls, evals))[1]]
     ids = pa.array([each.execution_id for each in executions], schema.STRING)
-    calls, evals = (rows.filter(pc.is_in(rows["execution_id"], value_set=ids)) for rows in (calls, evals))
+    calls, evals = (where(rows, pc.is_in(rows["execution_id"], value_set=ids)) for rows in (calls, evals))
     selections = select_latest(executions)
     frame = calls.to_pandas(date_as_object=False)
     days = (frame["date"].min().date(), frame["date"].max().date()) if len(frame) else None
@@ -144,11 +146,12 @@ def figures_of(
 def _forest(worse: Worse, calls: pa.Table, evals: pa.Table) -> Forest:
     """Rows of data of a scenario are compared with each other, and shown together."""
     both, pairing = samples_of(calls, evals, *worse.sides)
-    metric, names = worse.row.metric, np.array(pairing.names, dtype=object)
+    names, groups = np.unique(np.array(pairing.names, dtype=object), return_inverse=True)
+    groups, metric = np.append(groups, NONE), worse.row.metric
     samples = [each.of(metric) for each in both]
     found = []
-    for name in sorted(set(pairing.names)):
-        before, since = (each.only(np.isin(each.scenarios, np.flatnonzero(names == name))) for each in samples)
+    for number, name in enumerate(names):
+        before, since = (each.only(groups[each.scenarios] == number) for each in samples)
         one = difference(before, since, metric.statistic, is_higher_worse=metric.is_higher_worse)
         if change_of(metric, one) is not None:
             found.append((name, one))

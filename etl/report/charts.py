@@ -19,7 +19,7 @@ from etl.report.figures import INTERRUPTIONS, Figures, Forest, change_of
 INK, GRID, PAPER = "#1f2933", "#d9dee3", "#ffffff"
 BLUE, ORANGE, GREEN, RED = "#2366b8", "#c2560c", "#2e8555", "#c42b2b"
 GREY, PURPLE, TEAL = "#7b8794", "#7d4aa5", "#0d7f8c"
-_WIDTH, _HEIGHT, _NAMES = 310, 130, 140
+_WIDTH, _HEIGHT, _NAMES = 310, 130, 165
 _TICKS = 6
 MOST_EVALS = 6
 MOST_SCENARIOS = 20
@@ -28,7 +28,7 @@ _NAMES_AXIS: dict[str, Any] = {
     **dict.fromkeys(("minExtent", "maxExtent"), _NAMES),
     **dict.fromkeys(("ticks", "domain"), False),
     "title": None,
-    "labelLimit": 0.8 * _NAMES,  # the font of a browser may be wider
+    "labelLimit": 0.85 * _NAMES,  # the font of a browser may be wider
     "labelExpr": "slice(split(datum.label, '\\n'), 1)",
 }
 _LONGEST_STATUS = 40

@@ -27,7 +27,7 @@ from etl.inspect.verify import Report
 from etl.inspect.verify_warehouse import Day, WarehouseReport
 from etl.load.last_run import Attempt, LastLoad
 from etl.load.receipt import _MOST_FILES, Change, Receipt
-from etl.load.warehouse.ddl import QUERY_ENGINES, ddl
+from etl.load.warehouse.ddl import QUERY_ENGINES, TYPES, ddl
 from etl.load.warehouse.load import Result
 from etl.load.warehouse.tables import KINDS
 from etl.model.findings import Finding, Kind
@@ -80,7 +80,7 @@ def test_every_engine_is_told_with_its_type_of_a_time_and_what_it_wants_after_an
     for title, anchor, engine, time, afterwards in rows:
         assert anchor == re.sub(r"[^a-z ]", "", title.lower()).replace(" ", "-")
         assert f"\n## {title}\n" in READING
-        types, printed = QUERY_ENGINES[engine].types, ddl([EXECUTIONS], engine)
+        types, printed = TYPES[engine], ddl([EXECUTIONS], engine)
         assert not types or re.findall("^`(.+?)`", time) == [types[KINDS.index(TIMESTAMP)]], engine
         statements = re.findall("^`(.+)`$", afterwards)
         assert bool(statements) == ("after every export" in printed.lower()), engine

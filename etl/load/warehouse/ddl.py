@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from etl.errors import ConfigurationError
-from etl.load.warehouse import external_tables
+from etl.load.warehouse import external_tables as external
 from etl.load.warehouse.external_tables import declared, indented, joined_names
 from etl.load.warehouse.statements import postgresql_tables
 from etl.load.warehouse.tables import KINDS, Types, backslash_quoted, columns_of, sql_quoted
@@ -24,13 +24,12 @@ class QueryEngine:
     """How one query engine opens the dataset.
 
     ``placeholder`` stands for the location if none is given. ``schemes`` are the URL schemes that the engine reads; the
-    empty one means a local path. ``types`` are its names of the types in the order of ``KINDS``. ``open_table`` makes the
-    statement for a table in a folder; ``begin`` precedes all of them, and may name the location as ``{url}``.
+    empty one means a local path. ``open_table`` makes the statement for a table in a folder; ``begin`` precedes all of them, and
+    may name the location as ``{url}``.
     """
 
     placeholder: str
     schemes: tuple[str, ...]
-    types: tuple[str, ...]
     open_table: Callable[[Table, str, Types], str]
     begin: str = ""
 
@@ -48,7 +47,7 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
         return postgresql_tables(tables)
     engine = QUERY_ENGINES[engine_name]
     root = engine.placeholder if location is None else dataset_root(location, engine_name, engine.schemes)
-    types = dict(zip(KINDS, engine.types, strict=True))
+    types = dict(zip(KINDS, TYPES[engine_name], strict=True))
     # Without dead letters the errors table has no folder, and an engine may refuse it: last, it stops no other table.
     errors_last = sorted(tables, key=lambda table: table.name == schema.ERRORS.name)
     statements = [engine.open_table(table, f"{root}/{table.name}", types) for table in errors_last]
@@ -147,65 +146,33 @@ def _note(table: Table, text: str) -> str:
     return f"{text}\n" if table.name == schema.ERRORS.name else ""
 
 
+TYPES: dict[str, tuple[str, ...]] = {
+    QueryEngineName.PANDAS: ("pa.string()", "pa.int64()", "pa.float64()", "pa.bool_()", 'pa.timestamp("us", tz="UTC")'),
+    QueryEngineName.DUCKDB: ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMPTZ"),
+    QueryEngineName.POLARS: ("pl.String()", "pl.Int64()", "pl.Float64()", "pl.Boolean()", 'pl.Datetime("us", "UTC")'),
+    QueryEngineName.SPARK: ("STRING", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP"),
+    QueryEngineName.BIGQUERY: ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP"),
+    QueryEngineName.SNOWFLAKE: ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP_NTZ"),
+    QueryEngineName.ATHENA: ("string", "bigint", "double", "boolean", "timestamp"),
+    QueryEngineName.REDSHIFT: ("VARCHAR(65535)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN", "TIMESTAMP"),
+    QueryEngineName.TRINO: ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP(6)"),
+    QueryEngineName.CLICKHOUSE: ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')"),
+}
+"""Each engine's names of the types, in the order of ``KINDS``."""
+_IN_BUCKETS, _IN_HADOOP = ("s3", "gs", "az", "abfs", "abfss"), ("s3", "s3a", "gs", "abfs", "abfss", "hdfs")
+_S3 = "s3://BUCKET/PREFIX"
+_IMPORT_PANDAS, _IMPORT_POLARS = "import pandas as pd\nimport pyarrow as pa", "import polars as pl"
 QUERY_ENGINES: dict[str, QueryEngine] = {
-    QueryEngineName.PANDAS: QueryEngine(
-        "data",
-        ("", "s3", "gs", "az", "abfs", "abfss"),
-        ("pa.string()", "pa.int64()", "pa.float64()", "pa.bool_()", 'pa.timestamp("us", tz="UTC")'),
-        _pandas,
-        "import pandas as pd\nimport pyarrow as pa",
-    ),
-    QueryEngineName.DUCKDB: QueryEngine(
-        "data", ("", "s3", "gs", "az", "abfss"), ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMPTZ"), _duckdb
-    ),
-    QueryEngineName.POLARS: QueryEngine(
-        "data",
-        ("", "s3", "gs", "az", "abfs", "abfss"),
-        ("pl.String()", "pl.Int64()", "pl.Float64()", "pl.Boolean()", 'pl.Datetime("us", "UTC")'),
-        _polars,
-        "import polars as pl",
-    ),
-    QueryEngineName.SPARK: QueryEngine(
-        "s3a://BUCKET/PREFIX",
-        ("", "file", "s3", "s3a", "gs", "abfs", "abfss", "hdfs"),
-        ("STRING", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP"),
-        external_tables.spark,
-    ),
-    QueryEngineName.BIGQUERY: QueryEngine(
-        "gs://BUCKET/PREFIX",
-        ("gs",),
-        ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP"),
-        external_tables.bigquery,
-        external_tables.BIGQUERY_DATASET,
-    ),
+    QueryEngineName.PANDAS: QueryEngine("data", ("", *_IN_BUCKETS), _pandas, _IMPORT_PANDAS),
+    QueryEngineName.DUCKDB: QueryEngine("data", ("", "s3", "gs", "az", "abfss"), _duckdb),
+    QueryEngineName.POLARS: QueryEngine("data", ("", *_IN_BUCKETS), _polars, _IMPORT_POLARS),
+    QueryEngineName.SPARK: QueryEngine("s3a://BUCKET/PREFIX", ("", "file", *_IN_HADOOP), external.spark),
+    QueryEngineName.BIGQUERY: QueryEngine("gs://BUCKET/PREFIX", ("gs",), external.bigquery, external.BIGQUERY_DATASET),
     QueryEngineName.SNOWFLAKE: QueryEngine(
-        "s3://BUCKET/PREFIX",
-        ("s3", "gs", "gcs", "azure"),
-        ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP_NTZ"),
-        external_tables.snowflake,
-        external_tables.SNOWFLAKE_STAGE,
+        _S3, ("s3", "gs", "gcs", "azure"), external.snowflake, external.SNOWFLAKE_STAGE
     ),
-    QueryEngineName.ATHENA: QueryEngine(
-        "s3://BUCKET/PREFIX", ("s3",), ("string", "bigint", "double", "boolean", "timestamp"), external_tables.athena
-    ),
-    QueryEngineName.REDSHIFT: QueryEngine(
-        "s3://BUCKET/PREFIX",
-        ("s3",),
-        ("VARCHAR(65535)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN", "TIMESTAMP"),
-        external_tables.redshift,
-        external_tables.REDSHIFT_SCHEMA,
-    ),
-    QueryEngineName.TRINO: QueryEngine(
-        "s3://BUCKET/PREFIX",
-        ("s3", "s3a", "gs", "abfs", "abfss", "hdfs"),
-        ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP(6)"),
-        external_tables.trino,
-        external_tables.TRINO_SCHEMA,
-    ),
-    QueryEngineName.CLICKHOUSE: QueryEngine(
-        "s3://BUCKET/PREFIX",
-        ("", "s3", "gs", "https"),
-        ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')"),
-        _clickhouse,
-    ),
+    QueryEngineName.ATHENA: QueryEngine(_S3, ("s3",), external.athena),
+    QueryEngineName.REDSHIFT: QueryEngine(_S3, ("s3",), external.redshift, external.REDSHIFT_SCHEMA),
+    QueryEngineName.TRINO: QueryEngine(_S3, _IN_HADOOP, external.trino, external.TRINO_SCHEMA),
+    QueryEngineName.CLICKHOUSE: QueryEngine(_S3, ("", "s3", "gs", "https"), _clickhouse),
 }

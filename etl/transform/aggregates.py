@@ -20,6 +20,7 @@ from etl.transform.rows import value_at
 
 _TURNS = "chat_metrics_turn_count"
 _LATENCY = "latency_avg_agent_latency_ms"
+_STOP_TIME = "conversation_avg_stop_time_after_interruption_ms"
 _FLOAT_ERROR = 1e-9
 
 
@@ -80,15 +81,11 @@ AGGREGATES: tuple[Aggregate, ...] = (
     Aggregate("conversation_avg_talk_ratio", "conversation_talk_ratio", "mean", 0.01),
     Aggregate("conversation_avg_user_interruption_rate", "conversation_user_interruption_rate", "mean", 0.01),
     Aggregate("conversation_avg_ai_interruption_rate", "conversation_ai_interruption_rate", "mean", 0.01),
-    Aggregate(
-        "conversation_avg_stop_time_after_interruption_ms",
-        "conversation_avg_stop_time_after_interruption_ms",
-        "mean",
-        1,
+    Aggregate(_STOP_TIME, _STOP_TIME, "mean", 1),
+    *(
+        Aggregate(f"chat_avg_{kind}_tokens", f"chat_metrics_{kind}_tokens", "mean", 1)
+        for kind in ("total", "input", "output")
     ),
-    Aggregate("chat_avg_total_tokens", "chat_metrics_total_tokens", "mean", 1),
-    Aggregate("chat_avg_input_tokens", "chat_metrics_input_tokens", "mean", 1),
-    Aggregate("chat_avg_output_tokens", "chat_metrics_output_tokens", "mean", 1),
     Aggregate("chat_avg_chat_latency_ms", "chat_metrics_avg_latency_ms", "mean", 0.1),
     Aggregate("chat_avg_turn_count", _TURNS, "mean", 1),
     Aggregate("chat_avg_csat_score", "chat_metrics_csat_score", "mean", 0.01),

@@ -15,7 +15,7 @@ from google.cloud import bigquery
 
 from etl.errors import DestinationError
 from etl.load.warehouse.spool import Spooled, spooled
-from etl.load.warehouse.sql import SqlWarehouse
+from etl.load.warehouse.sql import Session, SqlWarehouse
 from etl.load.warehouse.statements import Dialect, Inside
 from etl.load.warehouse.tables import KINDS, backslash_quoted
 from etl.load.warehouse.target import do_nothing, naming
@@ -60,10 +60,8 @@ def _dialect(dataset: str) -> Dialect:
     )
 
 
-class _Session:
+class _Session(Session):
     """A client. From BEGIN on statements are gathered, and run as one script when they are committed."""
-
-    notices: list[str] = []  # noqa: RUF012 never any
 
     def __init__(self, project: str, dataset: str) -> None:
         self.where = f"bigquery://{project}/{dataset}"
@@ -103,9 +101,6 @@ class _Session:
 
     def close(self) -> None:
         self._client.close()
-
-    def as_stored(self, rows: pa.Table) -> pa.Table:
-        return rows
 
     def _run(self, sql: str) -> None:
         with self._naming():

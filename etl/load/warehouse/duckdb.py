@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from etl.errors import DestinationError
-from etl.load.warehouse.sql import SqlWarehouse
+from etl.load.warehouse.sql import Session, SqlWarehouse
 from etl.load.warehouse.statements import Dialect
 from etl.load.warehouse.target import do_nothing, streamed
 
@@ -23,10 +23,8 @@ DuckDB holds 2,048 rows at once: texts of 50 KB in each of them still fit.
 """
 
 
-class _Session:
+class _Session(Session):
     """One connection. No primary keys are declared: their index would hold every key in memory."""
-
-    notices: list[str] = []  # noqa: RUF012 never any
 
     def __init__(self, where: str, file: Path, *, is_read_only: bool) -> None:
         self.where = where
@@ -72,9 +70,6 @@ class _Session:
 
     def close(self) -> None:
         self._connection.close()
-
-    def as_stored(self, rows: pa.Table) -> pa.Table:
-        return rows
 
     def _begin(self) -> None:
         if not self._is_open:

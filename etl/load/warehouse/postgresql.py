@@ -16,7 +16,7 @@ from adbc_driver_postgresql import dbapi
 
 from etl.errors import DestinationError
 from etl.load.background import in_background
-from etl.load.warehouse.sql import SqlWarehouse
+from etl.load.warehouse.sql import Session, SqlWarehouse
 from etl.load.warehouse.statements import DATA, POSTGRESQL
 from etl.load.warehouse.tables import sql_quoted
 from etl.load.warehouse.target import streamed
@@ -47,7 +47,7 @@ _HINTS = {
 """What to do, by sqlstate."""
 
 
-class _Session:
+class _Session(Session):
     def __init__(self, url: str, on_wait: Callable[[], None]) -> None:
         self.where = url.partition("?")[0]
         self._on_wait = on_wait

@@ -14,7 +14,7 @@ from snowflake.connector.errors import Error
 
 from etl.errors import DestinationError
 from etl.load.warehouse.spool import spooled
-from etl.load.warehouse.sql import SqlWarehouse
+from etl.load.warehouse.sql import Session, SqlWarehouse
 from etl.load.warehouse.statements import Dialect, Inside
 from etl.load.warehouse.tables import sql_quoted
 from etl.load.warehouse.target import do_nothing, naming
@@ -50,10 +50,8 @@ _DIALECT = Dialect(
 )
 
 
-class _Session:
+class _Session(Session):
     """One connection. Rows come by one file and COPY for each table."""
-
-    notices: list[str] = []  # noqa: RUF012 never any
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -98,9 +96,6 @@ class _Session:
 
     def close(self) -> None:
         self._connection.close()
-
-    def as_stored(self, rows: pa.Table) -> pa.Table:
-        return rows
 
 
 def connect(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:

@@ -57,11 +57,13 @@ class Session(Protocol):
         """End the connection."""
 
     def as_stored(self, rows: pa.Table) -> pa.Table:
-        """The rows as the engine can hold them."""
+        """The rows as the engine can hold them: as they are, unless it says otherwise."""
+        return rows
 
     @property
     def notices(self) -> list[str]:
         """What ``as_stored`` had to change, for people."""
+        return []
 
 
 class SqlWarehouse:

@@ -9,6 +9,7 @@ from etl.sandbox.world import Call, Execution
 
 LATENCY = ("avg_agent_latency_ms", "response_time_ms")
 COST = ("total_cost_cents", "stt_cost_cents", "llm_cost_cents", "tts_cost_cents")
+COUNTERS = ("total_calls", "completed_calls", "failed_calls")
 DEFAULT_LIMIT = 10
 
 
@@ -23,20 +24,13 @@ def timestamp(moment: datetime | None) -> str | None:
 
 def execution_head(execution: Execution) -> dict[str, Any]:
     """Id, status, times and stored counters."""
-    return {
-        "execution_id": execution.execution_id,
-        "status": execution.status,
-        "started_at": timestamp(execution.started_at),
-        "completed_at": timestamp(execution.completed_at),
-        "total_calls": execution.total_calls,
-        "completed_calls": execution.completed_calls,
-        "failed_calls": execution.failed_calls,
-    }
+    return fields_of(execution, ("execution_id", "status", "started_at", "completed_at", *COUNTERS))
 
 
-def fields_of(call: Call, names: Iterable[str]) -> dict[str, Any]:
-    """These fields of the call, as they are."""
-    return {name: getattr(call, name) for name in names}
+def fields_of(record: Call | Execution, names: Iterable[str]) -> dict[str, Any]:
+    """These fields of the record, as they are; times as the API writes them."""
+    values = {name: getattr(record, name) for name in names}
+    return {name: timestamp(value) if isinstance(value, datetime) else value for name, value in values.items()}
 
 
 def percentile(ordered: Sequence[float], rank: float) -> float:

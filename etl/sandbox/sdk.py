@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from etl.sandbox.fields import COST, LATENCY, AnswerError, execution_head, fields_of, page_of, percentile, timestamp
+from etl.sandbox.fields import COST, LATENCY, AnswerError, execution_head, fields_of, page_of, percentile
 from etl.sandbox.world import CONVERSATION, Call, EvalConfig, Execution, World, listable_calls, listable_executions
 
 CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "turn_count", "csat_score", "message_count")
@@ -36,8 +36,7 @@ def call_metrics(call: Call, execution: Execution) -> dict[str, Any]:
     return {
         "call_execution_id": call.call_execution_id,
         "execution_id": execution.execution_id,
-        "status": call.status,
-        "duration_seconds": call.duration_seconds,
+        **fields_of(call, ("status", "duration_seconds")),
         "latency": latency,
         "cost": cost,
         "conversation": fields_of(call, CONVERSATION),
@@ -121,10 +120,7 @@ def run_call(call: Call, execution: Execution, query: Mapping[str, str]) -> dict
     return {
         **_call_head(call, query),
         "execution_id": execution.execution_id,
-        "started_at": timestamp(call.started_at),
-        "completed_at": timestamp(call.completed_at),
-        "ended_reason": call.ended_reason,
-        "call_summary": call.call_summary,
+        **fields_of(call, ("started_at", "completed_at", "ended_reason", "call_summary")),
         "latency": fields_of(call, LATENCY),
         "cost": fields_of(call, COST),
     }
@@ -155,8 +151,7 @@ def _call_head(call: Call, query: Mapping[str, str]) -> dict[str, Any]:
         "call_execution_id": call.call_execution_id,
         "scenario_id": call.scenario.scenario_id,
         "scenario_name": call.scenario.name,
-        "status": call.status,
-        "duration_seconds": call.duration_seconds,
+        **fields_of(call, ("status", "duration_seconds")),
         "eval_outputs": _eval_outputs(call, _eval_names(query)),
     }
 

@@ -9,6 +9,7 @@ from etl.extract.plan import Reason
 from etl.load.warehouse.load import Result
 from etl.model import schema
 from etl.model.locations import Options, scheme_of
+from etl.model.values import fields_of
 from etl.model.wording import counted
 from etl.pipeline.job import Plan
 from etl.pipeline.summary import RunTestSummary, Summary
@@ -147,18 +148,8 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
         "requests_per_minute": plan.requests_per_minute,
         "minutes": _minutes(plan.seconds),
         "minutes_to_use": _minutes(plan.seconds_to_use),
-        "requests_to_use": plan.requests_to_use,
-        "problems": plan.problems,
-        "run_tests": [
-            {
-                "name": run_test.name,
-                "key": run_test.key,
-                "listed": run_test.listed,
-                "reasons": run_test.reasons,
-                "error": run_test.error,
-            }
-            for run_test in plan.run_tests
-        ],
+        **fields_of(plan, "requests_to_use", "problems"),
+        "run_tests": [fields_of(each, "name", "key", "listed", "reasons", "error") for each in plan.run_tests],
         "executions": [
             {
                 "execution_id": item.execution.execution_id,

@@ -17,6 +17,7 @@ from etl.extract.run_tests import discover, why_unknown
 from etl.load.layout import Part, days_of
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExecutionList, ExportState, ListedExecution
+from etl.model.values import fields_of
 from etl.model.wording import Word, counted, first_few
 from etl.settings import Settings
 from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Recomputed, mismatches
@@ -73,11 +74,9 @@ class Reconciliation:
     def as_json(self) -> dict[str, Any]:
         """The result as a JSON object."""
         return {
-            "requests": self.requests,
-            "compared": self.compared,
+            **fields_of(self, "requests", "compared"),
             "not_compared": {reason.value: self.skipped.get(reason, []) for reason in Skipped},
-            "values": self.values,
-            "same": self.same,
+            **fields_of(self, "values", "same"),
             "explained": dict(self.explained),
             "unexplained": self.unexplained,
         }

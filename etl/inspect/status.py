@@ -28,7 +28,7 @@ from etl.load.layout import QUARANTINE, Scope
 from etl.model import schema
 from etl.model.findings import Finding, Kind, alarms
 from etl.model.lifecycle import CLOCKS_DIFFER
-from etl.model.values import python_values
+from etl.model.values import fields_of, python_values
 from etl.settings import RunTest
 from etl.settings.read import scope_of
 
@@ -182,8 +182,7 @@ def _run_without_row(last_run: LastRun) -> Iterator[RunStatus]:
     if last_run.export_run_id and last_run.started_at and last_run.finished_at:
         names = ("export_run_id", "started_at", "finished_at", "outcome", "exit_code", "requests", "seconds")
         rows = {name: last_run.rows.get(name, 0) for name in ("executions", "calls", "evals")}
-        told: dict[str, Any] = {name: getattr(last_run, name) for name in names} | rows
-        yield RunStatus(**told, message="\n".join(last_run.problems))
+        yield RunStatus(**fields_of(last_run, *names), **rows, message="\n".join(last_run.problems))
 
 
 def _up_to(latest: datetime, last_run: LastRun) -> LastRun:

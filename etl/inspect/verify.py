@@ -25,6 +25,7 @@ from etl.load.parquet import UnreadableError, open_part
 from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import ExportState
+from etl.model.values import fields_of
 from etl.model.wording import counted
 from etl.settings import Settings
 from etl.transform.aggregates import recompute
@@ -67,9 +68,7 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
         return {
-            "dataset": self.dataset,
-            "exit_code": self.exit_code,
-            "export_at_work": self.export_at_work,
+            **fields_of(self, "dataset", "exit_code", "export_at_work"),
             "tables": [
                 {"name": name, "files": each.files, "rows": each.rows, "bytes": each.size_bytes}
                 for name, each in self.tables.items()

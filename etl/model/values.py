@@ -173,6 +173,11 @@ def shared_values(column: pa.ChunkedArray) -> list[Any]:
     return [None if index is None else values[index] for index in encoded.indices.to_pylist()]
 
 
+def fields_of(record: object, *names: str) -> dict[str, Any]:
+    """These fields of a record, by name."""
+    return {name: getattr(record, name) for name in names}
+
+
 def timestamp_or_none(value: Any) -> datetime | None:
     """The timestamp, or None if the value is not a valid one."""
     result = to_timestamp(value)

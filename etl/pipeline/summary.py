@@ -14,6 +14,7 @@ from etl.load.receipt import Receipt
 from etl.load.warehouse.load import Result
 from etl.model.findings import Finding, Kind, alarms
 from etl.model.schema import RUNS_TABLE
+from etl.model.values import fields_of
 from etl.settings import Settings
 
 OUTCOMES = {
@@ -168,25 +169,19 @@ class Summary:
     def as_json(self) -> dict[str, Any]:
         """The summary as a JSON object; the shape of ``_state/last_run.json``."""
         return {
-            "export_run_id": self.export_run_id,
-            "version": self.version,
-            "dataset": self.dataset,
+            **fields_of(self, "export_run_id", "version", "dataset"),
             "started_at": self.started_at.isoformat(timespec="milliseconds"),
             "finished_at": self.finished_at.isoformat(timespec="milliseconds"),
             "seconds": round(self.seconds, 3),
             "outcome": self.outcome,
             "exit_code": int(self.exit_code),
-            "problems": self.problems,
-            "notices": self.notices,
+            **fields_of(self, "problems", "notices"),
             "findings": [finding.as_json() for finding in self.findings],
             "requests": self.requests,
             "requests_by_purpose": {purpose.value: sent for purpose, sent in self.requests_by_purpose.items()},
-            "saved_requests": self.saved_requests,
-            "necessary_requests": self.necessary_requests,
-            "retries": self.retries,
-            "rejections": self.rejections,
-            "requests_per_minute": self.requests_per_minute,
-            "files": self.files,
+            **fields_of(
+                self, "saved_requests", "necessary_requests", "retries", "rejections", "requests_per_minute", "files"
+            ),
             "bytes": self.size_bytes,
             "store_requests": self.store_requests,
             "warehouse": self.load.as_json() if self.load else None,

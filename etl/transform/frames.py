@@ -16,7 +16,7 @@ from etl.errors import SchemaError
 from etl.model import schema
 from etl.model.digest import fingerprint
 from etl.model.lifecycle import HeldRows
-from etl.model.values import json_text
+from etl.model.values import fields_of, json_text
 from etl.transform.flatten import FlatBundle, Rows
 from etl.transform.rows import MAKERS
 
@@ -86,7 +86,7 @@ def executions_frame(
             "export_state": states[execution_id],
             "fingerprint": fingerprint(payload),
             "verified_at": verified_at[execution_id],
-            **{name: getattr(held[execution_id], name) for name in _OF_HELD},
+            **fields_of(held[execution_id], *_OF_HELD),
         }
         return maker.make(payload, given)
 

@@ -19,6 +19,7 @@ from etl.load.warehouse.tables import GROUPS
 from etl.load.warehouse.target import Loaded, LoadStep, Warehouse, do_nothing, open_warehouse
 from etl.model.digest import rows_digest
 from etl.model.schema import Table
+from etl.model.values import fields_of
 from etl.model.wording import counted, first_few
 from etl.settings.sections import Warehouse as Section
 
@@ -89,18 +90,10 @@ class Result:
         """The result as a JSON object."""
         return {
             "warehouse": self.warehouse,
-            "executions": {
-                "new": self.new,
-                "changed": self.changed,
-                "altered": self.altered,
-                "removed": self.removed,
-                "damaged": self.damaged,
-                "missing": len(self.missing),
-            },
+            "executions": fields_of(self, "new", "changed", "altered", "removed", "damaged")
+            | {"missing": len(self.missing)},
             "rows": dict(self.rows),
-            "is_changed": self.is_changed,
-            "problems": self.problems,
-            "notices": self.notices,
+            **fields_of(self, "is_changed", "problems", "notices"),
         }
 
 

@@ -117,11 +117,8 @@ def stop_on_signals() -> Iterator["asyncio.Future[InterruptedRunError]"]:
     def interrupt(number: signal.Signals) -> None:
         if stop.done():
             os._exit(128 + number)
-        stop.set_result(
-            InterruptedRunError(
-                f"interrupted by {number.name}; everything received is saved", exit_code=ExitCode[number.name]
-            )
-        )
+        text = f"interrupted by {number.name}; everything received is saved"
+        stop.set_result(InterruptedRunError(text, exit_code=ExitCode[number.name]))
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
@@ -154,10 +151,8 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
     except ExporterError as error:
         message, exit_code = str(error), error.exit_code
     except Exception as error:  # noqa: BLE001 the last line of defence: users get one line, not a traceback
-        where = (
-            traceback.format_exc().rstrip() if verbose else f"{type(error).__name__}: {error} (--verbose shows where)"
-        )
-        message, exit_code = f"this is a bug in metrics-etl, please report it: {where}", ExitCode.BUG
+        why = traceback.format_exc().rstrip() if verbose else f"{type(error).__name__}: {error} (--verbose shows where)"
+        message, exit_code = f"this is a bug in metrics-etl, please report it: {why}", ExitCode.BUG
     else:
         return
 

@@ -97,17 +97,15 @@ def make_notify(log: Log, *, verbose: bool) -> Callable[..., None]:
 
     level = 10 if verbose else _LEVELS[log.level]
     is_console = log.format == "console" or (log.format == "auto" and sys.stderr.isatty())
-    is_colored = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=is_colored) if is_console else structlog.processors.JSONRenderer()
-    )
+    has_color = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    render: Any = structlog.dev.ConsoleRenderer(colors=has_color) if is_console else structlog.processors.JSONRenderer()
     logger = structlog.wrap_logger(
         structlog.WriteLogger(sys.stderr),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([_with_texts_shown] if is_console else []),  # JSON escapes by itself
-            renderer,
+            render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )

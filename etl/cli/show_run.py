@@ -64,13 +64,8 @@ def print_load(result: Result, *, is_dry_run: bool) -> None:
 
 def loaded(result: Result) -> str:
     """What a load was about, in a few words."""
-    counts = {
-        "new": result.new,
-        "changed": result.changed,
-        "changed in the warehouse": result.altered,
-        "removed": result.removed,
-    }
-    parts = [f"{count:,} {name}" for name, count in counts.items() if count]
+    told = fields_of(result, "new", "changed") | {"changed in the warehouse": result.altered, "removed": result.removed}
+    parts = [f"{count:,} {name}" for name, count in told.items() if count]
     if parts:
         return f"executions: {', '.join(parts)}"
     return "no executions" if result.is_changed else "nothing: it is up to date"
@@ -134,10 +129,8 @@ def print_plan(plan: Plan) -> None:
     print_line("requests", _planned_requests(plan))
     print_line("duration", _duration(plan))
     if plan.previews and plan.seconds_to_use is not None:
-        executions, requests = counted(len(plan.previews), "new execution"), counted(plan.requests_to_use, "request")
-        print_line(
-            "readable", f"{executions} after about {duration(plan.seconds_to_use)}, {requests}: from their lists"
-        )
+        new, requests = counted(len(plan.previews), "new execution"), counted(plan.requests_to_use, "request")
+        print_line("readable", f"{new} after about {duration(plan.seconds_to_use)}, {requests}: from their lists")
 
 
 def plan_as_json(plan: Plan) -> dict[str, Any]:

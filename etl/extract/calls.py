@@ -270,11 +270,8 @@ class Crawl:
 
     def arrived(self, *, listed_before: float = math.inf) -> list[ExecutionBundle]:
         """What has arrived of executions that are not whole yet, and were listed before this time of the event loop."""
-        return [
-            self._arrived_of(each)
-            for each in self._open
-            if each.fetched and each.outstanding and each.listed_at < listed_before
-        ]
+        due = [each for each in self._open if each.fetched and each.outstanding and each.listed_at < listed_before]
+        return [self._arrived_of(each) for each in due]
 
     def _arrived_of(self, execution: OpenExecution) -> ExecutionBundle:
         arrived = execution.take_arrived()

@@ -107,14 +107,12 @@ def list_execution_heads(run_test_name: str, part: Slice) -> Request[Page[Execut
     return _named(RUNS, run_test_name, part, _execution_head)
 
 
-def _named(
-    path: str, run_test_name: str, part: Slice, decode_row: Callable[[Any], Execution]
-) -> Request[Page[Execution]]:
+def _named(path: str, run_test_name: str, part: Slice, decode: Callable[[Any], Execution]) -> Request[Page[Execution]]:
     return Request(
         path=path,
         query=(("run_test_name", run_test_name), *part.query),
         subject=f"run test {quoted(run_test_name)}, page {part.page}",
-        decode=lambda result: _page(result, part.page, decode_row),
+        decode=lambda result: _page(result, part.page, decode),
         retries_500=part.retries_500,
         is_optional=part.is_trial,
     )
@@ -260,10 +258,8 @@ def _page(document: Any, page: int, decode_row: Callable[[Any], T]) -> Page[T]:
     )
 
 
-def _execution(document: Any) -> Execution:
-    return Execution(
-        execution_id=_id(document, "execution_id"), status=_typed(document, "status", str), payload=document
-    )
+def _execution(row: Any) -> Execution:
+    return Execution(execution_id=_id(row, "execution_id"), status=_typed(row, "status", str), payload=row)
 
 
 def _execution_head(document: Any) -> Execution:

@@ -36,10 +36,10 @@ async def list_executions_completely(
         return {row.execution_id for row in rows if row.started_at is not None and row.started_at >= since}
 
     listing = await list_completely(
-        _page_reader(client, name, take),
+        _pages_of(client, name, take),
         _id,
         limit=page_limit,
-        head_at=_head_reader(client, name),
+        head_at=_heads_of(client, name),
         largest=client.largest_page,
         newer_in=newer_in,
     )
@@ -53,7 +53,7 @@ async def read_executions_once(
 
     With ``since``, stop after the page whose last execution was created before that day.
     """
-    read_page = _page_reader(client, name, _whole)
+    read_page = _pages_of(client, name, _whole)
 
     async def read(part: Slice) -> Page[ListedExecution]:
         found = await read_page(part)
@@ -61,9 +61,7 @@ async def read_executions_once(
         is_last = since is not None and found.results and is_before(found.results[-1], since)
         return structs.replace(found, total_pages=part.page) if is_last else found
 
-    found = await read_pass(
-        read, _id, limit=page_limit, head_at=_head_reader(client, name), largest=client.largest_page
-    )
+    found = await read_pass(read, _id, limit=page_limit, head_at=_heads_of(client, name), largest=client.largest_page)
     return _listed(found.rows, found.unreadable, is_complete=False)
 
 
@@ -80,9 +78,7 @@ def _whole(execution: Execution) -> ListedExecution:
     return ListedExecution.of(execution).with_payload(execution.payload)
 
 
-def _page_reader(
-    client: Client, name: str, take: Callable[[Execution], ListedExecution]
-) -> PageReader[ListedExecution]:
+def _pages_of(client: Client, name: str, take: Callable[[Execution], ListedExecution]) -> PageReader[ListedExecution]:
     async def read(part: Slice) -> Page[ListedExecution]:
         found = await client.get(list_executions(name, part))
         return Page(total_pages=found.total_pages, count=found.count, results=tuple(map(take, found.results)))
@@ -90,7 +86,7 @@ def _page_reader(
     return read
 
 
-def _head_reader(client: Client, name: str) -> HeadReader[ListedExecution]:
+def _heads_of(client: Client, name: str) -> HeadReader[ListedExecution]:
     async def head_at(position: int) -> ListedExecution | None:
         found = (await client.get(list_execution_heads(name, Slice(position + 1, 1)))).results
         return _whole(found[0]) if found else None

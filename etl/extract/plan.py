@@ -104,9 +104,7 @@ class Planned:
     @property
     def is_waiting_row_current(self) -> bool:
         """Whether the dataset already says all that can be said without its calls."""
-        return (
-            self.unreadable is None and self.stored is not None and _is_waiting_row_current(self.execution, self.stored)
-        )
+        return self.unreadable is None and _is_waiting_row_current(self.execution, self.stored)
 
     def requests(self, page_limit: int) -> int:
         """An estimate of the requests that fetching it takes."""
@@ -148,9 +146,7 @@ def pages(rows: int, limit: int) -> int:
 def says_nothing_new(listed: ListedExecution, known: StoredExecution | None, policy: Policy) -> bool:
     """Whether the execution gives a run nothing to fetch or to write, unless it is scrubbed."""
     reason = _reason(listed, known, policy)
-    return reason is Reason.FINAL or (
-        reason is Reason.WAITING and known is not None and _is_waiting_row_current(listed, known)
-    )
+    return reason is Reason.FINAL or (reason is Reason.WAITING and _is_waiting_row_current(listed, known))
 
 
 def plan_run_test(
@@ -227,9 +223,10 @@ def _reason(execution: ListedExecution, known: StoredExecution | None, policy: P
     return _reason_to_refetch(execution, known, policy)
 
 
-def _is_waiting_row_current(execution: ListedExecution, known: StoredExecution) -> bool:
+def _is_waiting_row_current(execution: ListedExecution, known: StoredExecution | None) -> bool:
     return (
-        known.export_state == ExportState.WAITING
+        known is not None
+        and known.export_state == ExportState.WAITING
         and known.deleted_at is None
         and not known.has_letters
         and not known.is_damaged

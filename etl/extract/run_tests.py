@@ -88,10 +88,8 @@ async def why_unknown(client: Client, name: str, *, page_limit: int) -> str:
 
 def _problems(listing: Listing[RunTest]) -> Iterator[str]:
     if listing.unreadable:
-        yield (
-            f"{counted(len(listing.unreadable), 'row')} of the list of run tests cannot be read: "
-            f"{listing.unreadable[-1].error}"
-        )
+        rows = counted(len(listing.unreadable), "row")
+        yield f"{rows} of the list of run tests cannot be read: {listing.unreadable[-1].error}"
     elif not listing.is_complete:
         yield "the list of run tests kept changing while it was read; run again"
     for run_test in listing.rows.values():

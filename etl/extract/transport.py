@@ -101,7 +101,7 @@ class Transport:
             ),
             trust_env=False,
             raise_for_status=False,
-            middlewares=(self._send_once,),
+            middlewares=(self._send,),
         )
 
     async def get(self, target: str) -> Answer:
@@ -144,9 +144,7 @@ class Transport:
                 )
         return bytes(body)
 
-    async def _send_once(
-        self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
+    async def _send(self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         """A middleware: the last stop before a request is sent to the API itself.
 
         The headers are added here, since aiohttp sends those of a session to the proxy, too. After the errors below it would send
@@ -173,9 +171,8 @@ class Transport:
             )
         if isinstance(exc, aiohttp.ClientHttpProxyError):
             return NoAnswerError(f"no complete answer from {self._server}: the proxy answered {exc.status}")
-        if isinstance(exc, aiohttp.ClientProxyConnectionError) or (
-            self._proxy and isinstance(exc, aiohttp.ClientConnectorDNSError)
-        ):
+        is_proxy_unknown = self._proxy and isinstance(exc, aiohttp.ClientConnectorDNSError)
+        if is_proxy_unknown or isinstance(exc, aiohttp.ClientProxyConnectionError):
             return NoAnswerError(f"cannot connect to [api] proxy {self._proxy}: {reason_of(exc)}")
         is_unreachable = isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
         hint = "; check [api] base_url or FI_BASE_URL" if is_unreachable and not self._proxy else ""

@@ -133,10 +133,8 @@ def _labels(rows: pa.Table) -> list[str]:
     evals = list(zip(shared_values(eval_names(rows)), shared_values(rows["eval_config_id"]), strict=True))
     slugs = {name: slug_of(name) for name in {name for name, _ in evals}}
     several = {slug for slug, count in Counter(slugs.values()).items() if count > 1}
-    judged = {
-        (slugs[name], of, config)
-        for (name, config), of in zip(evals, rows["call_execution_id"].to_pylist(), strict=True)
-    }
+    ids = rows["call_execution_id"].to_pylist()
+    judged = {(slugs[name], of, config) for (name, config), of in zip(evals, ids, strict=True)}
     times = Counter((slug, of) for slug, of, _ in judged)
     several |= {slug for (slug, _), count in times.items() if count > 1}
     labels: dict[tuple[str, str], str] = {}

@@ -88,9 +88,7 @@ class Placement:
 
     def _without_execution(self) -> Iterator[Finding]:
         """Rows that are all marked as deleted need no execution."""
-        homes = (
-            {each: path for path, ids in self._executions.items() for each in ids.to_pylist()} if self._strays else {}
-        )
+        homes = {each: at for at, ids in self._executions.items() for each in ids.to_pylist()} if self._strays else {}
         for path, strays in self._strays.items():
             if away := [each for each in strays if each in homes]:
                 text = f"holds calls or evals of {_named('execution', away)}, whose row is in {homes[away[0]]}"

@@ -12,12 +12,7 @@ from etl.model.wording import counted
 
 NIGHTLY_HOURS = 26
 _CHECK, _RUN, _VERIFY = "metrics-etl check", "metrics-etl run", "metrics-etl verify"
-_CHECKED_FIRST = {
-    ExitCode.CONFIGURATION,
-    ExitCode.KEY_REFUSED,
-    ExitCode.SOURCE_UNAVAILABLE,
-    ExitCode.DESTINATION_FAILED,
-}
+_CHECK_FIRST = {ExitCode.CONFIGURATION, ExitCode.KEY_REFUSED, ExitCode.SOURCE_UNAVAILABLE, ExitCode.DESTINATION_FAILED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +69,7 @@ def _of_last_run(status: Status) -> Iterator[tuple[str, str]]:
         yield f"the last run {'was ' if is_killed else ''}{text}", _RUN if is_killed else _CHECK
     elif status.runs and (last := status.runs[0]).exit_code not in (ExitCode.COMPLETE, ExitCode.PARTIAL):
         cause = (last.message or "").partition("\n")[0]
-        is_checked = last.exit_code in _CHECKED_FIRST
+        is_checked = last.exit_code in _CHECK_FIRST
         yield cause or f"the last run ended with code {last.exit_code} ({last.outcome})", _CHECK if is_checked else _RUN
 
 

@@ -183,12 +183,10 @@ class _Reading:
             self._find(Kind.DEAD_LETTER, part_path(schema.ERRORS.name, part), text)
         if self.needs_aggregates:
             calls = rows.get(schema.CALLS.name)
-            recomputed = {} if calls is None else recompute(calls)
+            computed = {} if calls is None else recompute(calls)
             sick = {letter["execution_id"] for letter in letters}
             self.report.executions |= {
-                row["execution_id"]: Exported(
-                    part, row, row["execution_id"] in sick, recomputed.get(row["execution_id"])
-                )
+                row["execution_id"]: Exported(part, row, row["execution_id"] in sick, computed.get(row["execution_id"]))
                 for row in executions
             }
 

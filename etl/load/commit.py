@@ -147,10 +147,9 @@ def _mark_in(dataset: Dataset, part: Part, execution_ids: Collection[str], stamp
 def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[str, pa.Table], Arrived]:
     """The rows of all parts at once by table, since a frame has its price; and what arrived but the executions' own misfits."""
     calls, evals, errors = calls_frame(bundles, stamp), evals_frame(bundles, stamp), errors_frame(bundles, stamp)
+    whole = sum(each.part_of is None for each in bundles)
     arrived = Arrived(
-        rows=Counter(
-            executions=sum(each.part_of is None for each in bundles), calls=len(calls.data), evals=len(evals.data)
-        ),
+        rows=Counter(executions=whole, calls=len(calls.data), evals=len(evals.data)),
         misfits=calls.misfits + evals.misfits,
         dead_letters={each.execution.execution_id: each.dead_letters for each in bundles},
     )
@@ -179,9 +178,7 @@ def _replacement(
             for execution_id, bundle in listed.items()
             for call_id in (bundle.listed or frozenset()) - (bundle.kept if bundle.lacks_evals else frozenset())
         },
-        deleted_calls={
-            (execution_id, call_id) for execution_id, bundle in listed.items() for call_id in bundle.deleted
-        },
+        deleted_calls={(execution_id, call) for execution_id, bundle in listed.items() for call in bundle.deleted},
         unproved=unproved | unlisted,
         heads={execution_id for execution_id, bundle in bundles.items() if _has_letter(bundle, METRICS)},
         renewed={
@@ -276,11 +273,8 @@ def _note_changes(
 ) -> None:
     """Tell the receipt what became of the executions of the run test, of which those that ``changed`` have a new row."""
     new = {each for each in changed if not ((before := known[each]) and before.has_row)}
-    emptied = {
-        each
-        for each in changed
-        if (before := known[each]) and before.held.exported_calls and not held[each].exported_calls
-    }
+    empty = {each for each in changed if not held[each].exported_calls}
+    emptied = {each for each in empty if (before := known[each]) and before.held.exported_calls}
     dataset.receipt.note(key, Change.INSERTED, new)
     dataset.receipt.note(key, Change.REPLACED, changed - new)
     dataset.receipt.note(key, Change.EMPTIED, emptied)

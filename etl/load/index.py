@@ -24,10 +24,8 @@ from etl.model.digest import fingerprint
 def meaning_of(tables: Iterable[schema.Table]) -> str:
     """Tells apart versions that would find other columns in a file: by names, types and order, not by what the columns mean."""
     schemas = {table.name: table.arrow_schema for table in tables} | {"index": ROWS}
-    shown = {
-        name: each.to_string(show_field_metadata=False, show_schema_metadata=False) for name, each in schemas.items()
-    }
-    return fingerprint(shown)
+    told = {key: each.to_string(show_field_metadata=False, show_schema_metadata=False) for key, each in schemas.items()}
+    return fingerprint(told)
 
 
 _MEANING = meaning_of(schema.OF_EXECUTIONS)
@@ -129,10 +127,7 @@ def _is_damaged_run(files: Files, path: str) -> bool:
 
 def write_index(files: Files, index: Index) -> None:
     """Replace the file."""
-    parts = [
-        (part.run_test_key, part.place, each.versions, each.counts, len(each.rows))
-        for part, each in index.parts.items()
-    ]
+    parts = [(part.run_test_key, part.place, of.versions, of.counts, len(of.rows)) for part, of in index.parts.items()]
     head = _Head(_dataset_id(files), _MEANING, parts, index.runs)
     rows = pa.concat_tables([each.rows for each in index.parts.values()] or [ROWS.empty_table()])
     files.publish(INDEX, pack(rows.replace_schema_metadata({"head": msgspec.json.encode(head)}), "zstd"))

@@ -19,11 +19,8 @@ from etl.transform.row_hash import ROW_HASH, hash_rows
 
 _VERSION_COLUMNS = {"export_run_id", "exported_at", "verified_at"}
 
-_AGGREGATES = [
-    *(column.name for column in schema.EXECUTIONS.columns if any(path[0] == "metrics" for path in column.paths)),
-    "extra",
-]
-"""Columns of an execution that are empty when only its head is known."""
+_AGGREGATES = [each.name for each in schema.EXECUTIONS.columns if any(path[0] == "metrics" for path in each.paths)]
+"""Columns of an execution that are empty when only its head is known; ``extra`` may be, too."""
 
 _SORT = {
     "executions": ["started_at", "execution_id"],
@@ -112,7 +109,7 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
         )
     after, is_verified = before, False
     if table is schema.EXECUTIONS:
-        new = with_values(new, _values(before, _AGGREGATES, replacement.heads))
+        new = with_values(new, _values(before, [*_AGGREGATES, "extra"], replacement.heads))
         before = before.filter(pc.invert(is_of(before, replacement.renewed)))
         # The other way round: an old row that stays takes the new time, and no new row replaces it for that.
         after = with_values(before, _values(new, _VERSION_COLUMNS, replacement.verified))
@@ -170,9 +167,8 @@ def _compare(
         new_contents |= {key: () for key, each in zip(_keys(table, new), is_restamped, strict=True) if each}
     kept: set[tuple[Any, ...]] = set()
     is_kept = []
-    for (key, content), stays_if_missing in zip(
-        _contents(table, old), _stays_if_missing(table, old, replacement), strict=True
-    ):
+    old_rows = zip(_contents(table, old), _stays_if_missing(table, old, replacement), strict=True)
+    for (key, content), stays_if_missing in old_rows:
         stays = new_contents[key] == content if key in new_contents else stays_if_missing
         is_kept.append(stays and key not in kept)  # a file that was edited by hand may hold a row twice
         if stays:

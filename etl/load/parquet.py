@@ -116,12 +116,10 @@ def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
         data = pack(rows, compression)
     except pa.ArrowInvalid as exc:
         raise SchemaError(f"{table.name}: {_first_line(exc)}") from exc
-    written = pq.ParquetFile(pa.BufferReader(data))
-    if written.metadata.num_rows != len(rows) or not written.schema_arrow.equals(
-        table.arrow_schema, check_metadata=True
-    ):
+    file = pq.ParquetFile(pa.BufferReader(data))
+    if file.metadata.num_rows != len(rows) or not file.schema_arrow.equals(table.arrow_schema, check_metadata=True):
         raise SchemaError(f"{table.name}: the new file does not hold its rows: this is a bug, please report it")
-    if fault := _excess(written.metadata, len(data), _most_bytes(table)):
+    if fault := _excess(file.metadata, len(data), _most_bytes(table)):
         raise DestinationError(f"{table.name}: the new file {fault}: please report this")
     return data
 

@@ -123,10 +123,8 @@ def _rows_of(rows: Mapping[str, pa.Table], digests: Mapping[str, str]) -> pa.Tab
     if own.total() > len(own):  # what somebody doubled comes to stand once
         here = here.take([*{each: index for index, each in enumerate(here["execution_id"].to_pylist())}.values()])
     in_tables = {name: {*of_table["execution_id"].unique().to_pylist()} for name, of_table in rows.items()}
-    strays = sorted(set[str]().union(*in_tables.values()) - own.keys())
-    found = pa.concat_tables(
-        [here, pa.table({"execution_id": pa.array(strays, pa.string())})], promote_options="default"
-    )
+    rest = sorted(set[str]().union(*in_tables.values()) - own.keys())
+    found = pa.concat_tables([here, pa.table({"execution_id": pa.array(rest, pa.string())})], promote_options="default")
     ids = found["execution_id"].to_pylist()
     # And vouches for nothing, so that it is fetched again.
     told = [each if own[key] == 1 else None for key, each in zip(ids, found["calls_digest"].to_pylist(), strict=True)]

@@ -61,11 +61,8 @@ class Places:
         return self._given.setdefault(bundle.execution.execution_id, Part(key, place_of(folder, found.number)))
 
     def _last_part(self, key: str, folder: str) -> _LastPart:
-        paths = [
-            path
-            for table in schema.OF_EXECUTIONS
-            for path in self.dataset.files.list(f"{table.name}/run_test={key}/{folder}")
-        ]
+        folders = (f"{table.name}/run_test={key}/{folder}" for table in schema.OF_EXECUTIONS)
+        paths = [path for each in folders for path in self.dataset.files.list(each)]
         numbers = [parsed[1].number for path in paths if (parsed := parse_part_path(path))]
         part = Part(key, place_of(folder, max(numbers, default=0)))
         last = _LastPart(part.number)

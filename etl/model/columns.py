@@ -114,13 +114,8 @@ class Table:
         By default pandas turns such a column into floats or objects as soon as one value is null.
         """
         columns = [
-            {
-                "name": column.name,
-                "field_name": column.name,
-                "pandas_type": str(column.type),
-                "numpy_type": dtype,
-                "metadata": None,
-            }
+            dict.fromkeys(("name", "field_name"), column.name)
+            | {"pandas_type": str(column.type), "numpy_type": dtype, "metadata": None}
             for column in self.columns
             if (dtype := _NULLABLE_DTYPES.get(column.type))
         ]

@@ -50,12 +50,8 @@ class Kind(StrEnum):
         "the API has no run test with this name",
         "correct the name in run_tests, or check that the key belongs to the right workspace: metrics-etl discover lists the names",
     )
-    LIST_FAILED = ("list_failed", _UNKNOWN, "the list of a run test's executions could not be read")
-    LIST_UNPROVED = (
-        "list_unproved",
-        _UNKNOWN,
-        "a list kept changing while it was read, so rows may be missing from it",
-    )
+    LIST_FAILED = "list_failed", _UNKNOWN, "the list of a run test's executions could not be read"
+    LIST_UNPROVED = "list_unproved", _UNKNOWN, "a list kept changing while it was read, so rows may be missing from it"
     LIST_WRONG = (
         "list_wrong",
         _UNKNOWN,
@@ -79,7 +75,7 @@ class Kind(StrEnum):
         "executions that were not fetched, or were fetched only in part",
         "the next run continues where the last one stopped",
     )
-    DEAD_LETTER = ("dead_letter", _MISSING, "requests failed after all retries; the errors table has a row for each")
+    DEAD_LETTER = "dead_letter", _MISSING, "requests failed after all retries; the errors table has a row for each"
     NEW_STATUS_ENDED = (
         "new_status_ended",
         _MISSING,
@@ -149,7 +145,7 @@ class Kind(StrEnum):
         "metrics-etl run --full-refresh; if the difference stays, please report it",
     )
     # the warehouse
-    NOT_LOADED = ("not_loaded", _MISSING, "the warehouse is behind the dataset", "metrics-etl load")
+    NOT_LOADED = "not_loaded", _MISSING, "the warehouse is behind the dataset", "metrics-etl load"
     LOADED_WRONG = (
         "loaded_wrong",
         _MISSING,
@@ -157,23 +153,19 @@ class Kind(StrEnum):
         "metrics-etl load --full",
     )
     # worth knowing
-    DELETED = ("deleted", _NOTICE, "rows were marked as deleted (deleted_at), because the source no longer has them")
-    RENAMED = ("renamed", _NOTICE, "a run test was renamed; its rows now have the new name")
-    FETCHED_AGAIN = ("fetched_again", _NOTICE, "rows were gone or damaged, and were fetched again")
-    RUN_TEST_GONE = (
-        "run_test_gone",
-        _NOTICE,
-        "the API no longer has a run test of this name; its rows stay as they are",
-    )
-    NAMESAKES = ("namesakes", _NOTICE, "run tests have the same name, and the API lists their executions together")
-    NEW_STATUS = ("new_status", _NOTICE, "a status that this version does not know; it counts as not finished")
+    DELETED = "deleted", _NOTICE, "rows were marked as deleted (deleted_at), because the source no longer has them"
+    RENAMED = "renamed", _NOTICE, "a run test was renamed; its rows now have the new name"
+    FETCHED_AGAIN = "fetched_again", _NOTICE, "rows were gone or damaged, and were fetched again"
+    RUN_TEST_GONE = "run_test_gone", _NOTICE, "the API no longer has a run test of this name; its rows stay as they are"
+    NAMESAKES = "namesakes", _NOTICE, "run tests have the same name, and the API lists their executions together"
+    NEW_STATUS = "new_status", _NOTICE, "a status that this version does not know; it counts as not finished"
     DOCUMENT_SET_ASIDE = (
         "document_set_aside",
         _NOTICE,
         "a file in the folder _state or runs could not be read: a run moves it to _state/quarantine; other commands ignore it",
         "nothing; once it is in _state/quarantine, it can be deleted",
     )
-    CLOCK = ("clock", _NOTICE, "this machine's clock and the source's differ", "check this machine's clock (NTP)")
+    CLOCK = "clock", _NOTICE, "this machine's clock and the source's differ", "check this machine's clock (NTP)"
     NO_DETAIL = (
         "no_detail",
         _NOTICE,

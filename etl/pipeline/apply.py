@@ -72,9 +72,7 @@ async def finish_deletions(run: Run, state: StoredState) -> None:
 async def _rename(run: Run, record: Record, state: StoredState, run_tests: Collection[RunTest]) -> None:
     """Let the rows of renamed run tests take the new name."""
     listed = {each.name: record.lists[each.name].executions for each in run_tests if each.name in record.lists}
-    known = [
-        known for ids in listed.values() for each in ids if (known := state.executions.get(each)) and known.has_row
-    ]
+    known = [its for ids in listed.values() for each in ids if (its := state.executions.get(each)) and its.has_row]
     old_names = {each.run_test_name for each in known} - record.lists.keys()
     renames = find_renames(state, listed, [each for each in old_names if await _is_gone(run, record, each)])
     if not renames:

@@ -34,9 +34,8 @@ async def await_end(settings: Settings, execution_id: str, *, seconds: float) ->
             # It does not name its run test, so the lists are read, newest first, as far as its day.
             started_at = timestamp_or_none(found.payload.get("started_at"))
             since = started_at.date() if started_at else None
-            for name in [each.name for each in settings.run_tests] or (
-                await discover(client, page_limit=limit)
-            ).run_tests:
+            names = [each.name for each in settings.run_tests] or (await discover(client, page_limit=limit)).run_tests
+            for name in names:
                 with suppress(NotFoundError):
                     listed = await read_executions_once(client, name, page_limit=limit, since=since)
                     if execution_id in listed.executions:

@@ -73,9 +73,7 @@ def _save_index(run: Run, record: Record, state: StoredState) -> None:
 def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finished_at: datetime) -> Summary:
     """The run as one value; ``failure`` is what ended it early."""
     traffic, fetched, written = run.client.traffic, record.fetched, run.dataset.written
-    run_tests = record.run_test_summaries(
-        is_cut_short=failure is not None, settled_before=run.settled_before(finished_at)
-    )
+    shares = record.run_test_summaries(is_cut_short=failure is not None, settled_before=run.settled_before(finished_at))
     marked = [counted(written.marked[f"{what}s"], what) for what in ("call", "eval") if written.marked[f"{what}s"]]
     for count, kind, text in (
         (len(marked), Kind.DELETED, f"{' and '.join(marked)} marked as deleted: the source no longer has them"),
@@ -107,7 +105,7 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
         started_at=run.by_source(run.started_at),
         finished_at=run.by_source(finished_at),
         finished_here_at=finished_at,
-        run_tests=run_tests,
+        run_tests=shares,
         findings=record.findings,
         requests_by_purpose=traffic.requests_by_purpose,
         necessary_requests=record.necessary_requests + fetched.necessary_requests,

@@ -43,9 +43,8 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
         try:
             names += [name] if await is_run_test(run.client, name) else []
         except SourceError as error:
-            record.find(
-                Kind.RUN_TESTS_UNKNOWN, name, f"not in the list of run tests, and looking it up by name failed: {error}"
-            )
+            text = f"not in the list of run tests, and looking it up by name failed: {error}"
+            record.find(Kind.RUN_TESTS_UNKNOWN, name, text)
     record.run_tests = run.settings.with_run_tests(names).run_tests
     run.notify("discovered", run_tests=len(names))
 

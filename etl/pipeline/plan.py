@@ -27,12 +27,10 @@ def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
     """What the dataset holds; files that cannot be read are findings. Errors as for ``load_state``."""
     state = load_state(run.dataset, set_aside=set_aside)
     for path in state.unreadable:
+        kind, text = Kind.QUARANTINED, "damaged: a run moves it to _state/quarantine and fetches its rows again"
         if parse_run_path(path):
-            record.find(Kind.DOCUMENT_SET_ASIDE, path, "damaged: a run moves it to _state/quarantine; it held no rows")
-        else:
-            record.find(
-                Kind.QUARANTINED, path, "damaged: a run moves it to _state/quarantine and fetches its rows again"
-            )
+            kind, text = Kind.DOCUMENT_SET_ASIDE, "damaged: a run moves it to _state/quarantine; it held no rows"
+        record.find(kind, path, text)
     return state
 
 

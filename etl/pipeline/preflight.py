@@ -104,25 +104,21 @@ async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -
         return [_skipped(Subject.SERVER), *_problems(Subject.KEY, error), *map(_skipped, _SOURCE[2:])]
     # A check says how it is now; retries would hide that for minutes.
     once = settings.model_copy(update={"api": settings.api.model_copy(update={"max_tries": 1})})
-    base_url = settings.api.base_url
+    url = settings.api.base_url
     try:
         async with Client(once, on_hold=on_hold) as client:
             run_tests = await _check_run_tests(client, once)
     except KeyRefusedError as error:
-        return [
-            Check(Subject.SERVER, f"{base_url} answers"),
-            *_problems(Subject.KEY, error),
-            *map(_skipped, _SOURCE[2:]),
-        ]
+        return [Check(Subject.SERVER, f"{url} answers"), *_problems(Subject.KEY, error), *map(_skipped, _SOURCE[2:])]
     except (SourceError, SourceUnavailableError, ConfigurationError) as error:
         code = error.exit_code if isinstance(error, ConfigurationError) else ExitCode.SOURCE_UNAVAILABLE
-        return [Check(Subject.SERVER, f"{base_url}: {error}", code), *map(_skipped, _SOURCE[1:])]
+        return [Check(Subject.SERVER, f"{url}: {error}", code), *map(_skipped, _SOURCE[1:])]
     rate_limit = "unknown: the API does not announce it; a run learns it from the first refusal"
     if client.quota.requests_per_minute:
         limit = counted(client.quota.requests_per_minute, "request")
         rate_limit = f"{limit} a minute, as the API and the settings allow"
     return [
-        Check(Subject.SERVER, f"{base_url} answers: {counted(client.traffic.requests, 'request')}"),
+        Check(Subject.SERVER, f"{url} answers: {counted(client.traffic.requests, 'request')}"),
         Check(Subject.KEY, "accepted"),
         Check(Subject.RATE_LIMIT, rate_limit),
         *run_tests,

@@ -125,9 +125,8 @@ class Summary:
         completed = whole if settings.since is None else set[str]()
         has_listed = bool(self.run_tests) and not settings.is_part
         knows_all = has_listed and not any(each.kind is Kind.RUN_TESTS_UNKNOWN for each in self.findings)
-        keys = {run_test.key for run_test in settings.configured} or (
-            tried if knows_all else {*before.last_complete_at} | tried
-        )
+        seen = tried if knows_all else {*before.last_complete_at} | tried
+        keys = {run_test.key for run_test in settings.configured} or seen
         last = {key: self.counts_from if key in completed else before.last_complete_at.get(key) for key in sorted(keys)}
         incomplete = {key for key, at in last.items() if at is None}
         incomplete |= ({*before.incomplete} | (tried - whole)) & keys - completed

@@ -1,7 +1,7 @@
 """Pieces of asyncio that a run needs: stop early, let work finish although the run is cancelled, hold a lock."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -11,9 +11,7 @@ from etl.errors import TimeLimitError
 T = TypeVar("T")
 
 
-async def until_stopped(
-    work: Coroutine[Any, Any, None], stop: asyncio.Future[Any], *, minutes: float | None = None
-) -> None:
+async def until_stopped(work: Awaitable[None], stop: asyncio.Future[Any], *, minutes: float | None = None) -> None:
     """Do the work. If ``stop`` is set first, or ``minutes`` are over, cancel it, let it clean up, and raise why (in a group)."""
 
     async def watch() -> None:
@@ -51,11 +49,8 @@ async def to_the_end(work: Callable[[], T] | Coroutine[Any, Any, T]) -> T:
     The cancellation is raised afterwards, unless the work failed: then its error is.
     """
     # A thread's future is not a task: cancelling all tasks does not cancel it.
-    future = (
-        asyncio.ensure_future(work)
-        if isinstance(work, Coroutine)
-        else asyncio.get_running_loop().run_in_executor(None, work)
-    )
+    loop = asyncio.get_running_loop()
+    future = asyncio.ensure_future(work) if isinstance(work, Coroutine) else loop.run_in_executor(None, work)
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
         try:

@@ -84,9 +84,8 @@ def make_world(  # noqa: PLR0913 all but rng and end have defaults, and a user s
     world = World(organization_id=new_id(rng))
     templates = {name: new_id(rng) for name, _ in EVALS}
     for number, name in enumerate(names):
-        profile = replace(
-            AGENTS[number % len(AGENTS)][1], regression_at=end - timedelta(days=0.3 * days) if number == 0 else None
-        )
+        regression_at = end - timedelta(days=0.3 * days) if number == 0 else None
+        profile = replace(AGENTS[number % len(AGENTS)][1], regression_at=regression_at)
         created_at = end - timedelta(days=days + 1) + timedelta(minutes=number)
         run_test = new_run_test(rng, name, created_at, profile, templates)
         add_run_test(world, run_test)

@@ -100,9 +100,7 @@ def _measure_chat(call: Call, rng: Random, latency: int) -> None:
 
 def _set_evals(run_test: RunTest, call: Call, rng: Random, pass_rate: float) -> None:
     passes = rng.random() < pass_rate
-    outputs = {
-        config.config_id: eval_output(rng, config, call.updated_at, passes=passes) for config in run_test.eval_configs
-    }
+    outputs = {each.config_id: eval_output(rng, each, call.updated_at, passes=passes) for each in run_test.eval_configs}
     scores = [each["output"] for each in outputs.values() if isinstance(each["output"], float)]
     call.eval_outputs = outputs
     call.overall_score = round(10 * scores[0], 1) if scores else None

@@ -202,13 +202,8 @@ def _eval_result(config: EvalConfig, calls: Sequence[Call]) -> dict[str, Any]:
     else:
         result["output"] = {choice: percent(times) for choice, times in Counter(map(str, outputs)).items()}
         summary = {"total_choices_avg": dict(result["output"])}
-    return {
-        "name": config.template_name,
-        "id": config.template_id,
-        "output_type": config.output_type,
-        "result": [result],
-        **summary,
-    }
+    told = {"output_type": config.output_type, "result": [result], **summary}
+    return {"name": config.template_name, "id": config.template_id, **told}
 
 
 def _outputs(config: EvalConfig, calls: Sequence[Call]) -> list[Any]:

@@ -38,12 +38,10 @@ def read_proxy_credentials() -> dict[str, SecretStr]:
     Raises:
         ConfigurationError: one is given without the other, or cannot be read.
     """
-    names = ("FI_PROXY_USER", "FI_PROXY_PASSWORD")
-    if not any(os.environ.get(name) or os.environ.get(f"{name}_FILE") for name in names):
+    kinds = {"FI_PROXY_USER": "user name", "FI_PROXY_PASSWORD": "password"}
+    if not any(os.environ.get(name) or os.environ.get(f"{name}_FILE") for name in kinds):
         return {}
-    user, password = (
-        read_api_key(name, kind=kind) for name, kind in zip(names, ("user name", "password"), strict=True)
-    )
+    user, password = (read_api_key(name, kind=kind) for name, kind in kinds.items())
     return {"proxy_user": user, "proxy_password": password}
 
 

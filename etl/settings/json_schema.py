@@ -63,6 +63,4 @@ def _key(generated: dict[str, Any]) -> dict[str, Any]:
     merged |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
     if merged.get("default", ...) is None:
         del merged["default"]
-    return {
-        name: value for name, value in merged.items() if name != "title" and (name, value) != ("format", "file-path")
-    }
+    return {name: each for name, each in merged.items() if name != "title" and (name, each) != ("format", "file-path")}

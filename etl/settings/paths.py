@@ -49,9 +49,8 @@ def _make_whole(sections: dict[str, Any], section: str, key: str, folder: Path, 
     keys = sections.get(section)
     if isinstance(keys, dict) and isinstance(value := keys.get(key), str) and value:
         # A database in a file has a URL that holds its path: duckdb://metrics.duckdb.
-        scheme, path = (
-            (f"{found}://", value.partition("://")[2]) if (found := scheme_of(value)) in IN_FILES else ("", value)
-        )
+        scheme = f"{found}://" if (found := scheme_of(value)) in IN_FILES else ""
+        path = value.removeprefix(scheme)
         sections[section] = keys | {key: scheme + (_whole(path, folder, where) if path else "")}
 
 

@@ -127,9 +127,7 @@ class Mismatch:
         return f"{self.name} is {self.of_api} according to the API, {ours} computed from the exported calls"
 
 
-NO_CALLS = Recomputed(
-    {aggregate.column: 0 if aggregate.method in ("sum", "count") else None for aggregate in AGGREGATES}
-)
+NO_CALLS = Recomputed({each.column: 0 if each.method in ("sum", "count") else None for each in AGGREGATES})
 """The aggregates of an execution without calls."""
 
 
@@ -138,10 +136,8 @@ def recompute(calls: pa.Table) -> dict[str, Recomputed]:
     frame = calls.select(SOURCE_COLUMNS).to_pandas()
     values = pd.DataFrame({each.column: each.of(frame) for each in AGGREGATES}).astype(object)
     misfits = pd.DataFrame({name: _is_misfit(frame, name) for name in _SOURCES}).groupby(frame["execution_id"]).any()
-    lacks_turns = frame[_TURNS].isna().groupby(frame["execution_id"]).any()
-    rows = zip(
-        values.where(values.notna(), None).to_dict("records"), misfits.to_dict("records"), lacks_turns, strict=True
-    )
+    lacking = frame[_TURNS].isna().groupby(frame["execution_id"]).any()
+    rows = zip(values.where(values.notna(), None).to_dict("records"), misfits.to_dict("records"), lacking, strict=True)
     return dict(zip(values.index, starmap(Recomputed, rows), strict=True))
 
 

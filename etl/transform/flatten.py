@@ -77,13 +77,10 @@ class FlatBundle:
 def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle:
     """The bundle with rows in place of its payloads. A metric that the API left out or null stays null."""
     name, started_at = bundle.run_test_name, _started_at(bundle.execution)
-    of_execution = {
-        "run_test_name": name,
-        "execution_id": bundle.execution.execution_id,
-        "execution_started_at": started_at,
-    }
+    shared = {"run_test_name": name, "execution_id": bundle.execution.execution_id, "execution_started_at": started_at}
     listed = bundle.listed or ()
     outputs = {call.call_execution_id: eval_outputs(call) for call in listed}
+    made = [call_row(each, run_test_name=name, started_at=started_at, include_raw=include_raw) for each in bundle.calls]
     return FlatBundle(
         run_test_name=name,
         run_test_key=bundle.run_test_key,
@@ -93,22 +90,14 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
         + Counter(_status(call) for call in listed if call.call_execution_id in bundle.kept)
         + Counter(_WAITS for evals in outputs.values() for each in evals.values() if _waits(each)),
         dead_letters=bundle.dead_letters,
-        calls=Rows.of(
-            [
-                *(
-                    call_row(each, run_test_name=name, started_at=started_at, include_raw=include_raw)
-                    for each in bundle.calls
-                ),
-                *(([*row], 0) for row in bundle.amended),
-            ]
-        ),
+        calls=Rows.of([*made, *(([*row], 0) for row in bundle.amended)]),
         evals=Rows.of(
-            eval_row(output, {"call_execution_id": call_execution_id, "eval_config_id": config_id, **of_execution})
+            eval_row(output, {"call_execution_id": call_execution_id, "eval_config_id": config_id, **shared})
             for call_execution_id, evals in outputs.items()
             for config_id, output in evals.items()
         ),
         errors=Rows.of(
-            MAKERS[schema.ERRORS.name].make({}, of_execution | msgspec.structs.asdict(letter))
+            MAKERS[schema.ERRORS.name].make({}, shared | msgspec.structs.asdict(letter))
             for letter in bundle.dead_letters
         ),
         kept=bundle.kept,
@@ -122,9 +111,7 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
 def _drift(bundle: ExecutionBundle, outputs: Mapping[str, Mapping[str, Any]]) -> tuple[Drift, ...]:
     """Of completed calls: those that failed have no values to tell. ``outputs`` are the evals of each listed call."""
     listed = [call.call_execution_id for call in bundle.listed or () if _status(call) == _COMPLETED]
-    completed = (
-        each for call in listed for each in outputs[call].values() if isinstance(each, dict) and not _waits(each)
-    )
+    ended = (each for call in listed for each in outputs[call].values() if isinstance(each, dict) and not _waits(each))
     calls = {bundle.execution.execution_id: len(listed)}
     metrics = [call.metrics for call in bundle.calls]
     found = [
@@ -132,7 +119,7 @@ def _drift(bundle: ExecutionBundle, outputs: Mapping[str, Mapping[str, Any]]) ->
         for table, payloads in (
             (schema.EXECUTIONS, [bundle.execution.payload]),
             (schema.CALLS, [own.payload for own in metrics if own.status == _COMPLETED and not own.is_from_detail]),
-            (schema.EVALS, completed),
+            (schema.EVALS, ended),
         )
     ]
     if bundle.lacking:

@@ -54,9 +54,8 @@ class Frame:
         if self.data.empty:
             return self.table.no_rows
         # Not by ``Table.from_pandas``, which takes five times as long, however few the rows.
-        return pa.Table.from_arrays(
-            [pa.array(values.array) for _, values in self.data.items()], schema=self.table.arrow_schema
-        )
+        arrays = [pa.array(values.array) for _, values in self.data.items()]
+        return pa.Table.from_arrays(arrays, schema=self.table.arrow_schema)
 
 
 def executions_frame(

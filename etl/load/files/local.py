@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 
 _LINK = "is a symbolic link: a dataset must not contain any"
 _TICK_NS = 50_000_000  # the clock of a file system may stand still for some milliseconds
-_KINDS: dict[type[OSError], type[DestinationError]] = {
-    FileNotFoundError: FileMissingError,
-    NotRegularError: ForeignFileError,
-}
+_KINDS = {FileNotFoundError: FileMissingError, NotRegularError: ForeignFileError}
 
 
 class LocalFiles:

@@ -65,12 +65,8 @@ def _server(root: str) -> dict[str, Any]:
     scheme = root.partition("://")[0] if "://" in root else ""
     # Tools put the name of a table in place of {model}.
     files = f"{root}/{{model}}/**/*.parquet"
-    return {
-        "server": "dataset",
-        "type": _SERVERS[scheme],
-        **({"location": files} if scheme else {"path": files}),
-        "format": "parquet",
-    }
+    place = "location" if scheme else "path"
+    return {"server": "dataset", "type": _SERVERS[scheme], place: files, "format": "parquet"}
 
 
 def _table(table: Table, there: set[str]) -> dict[str, Any]:

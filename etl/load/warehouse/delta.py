@@ -249,11 +249,8 @@ class _Table:
             left = there.filter(pc.is_in(there[item], values)).group_by(self._partitions).aggregate([])
             touched |= {tuple(row[name] for name in self._partitions) for row in left.to_pylist()}
         if touched:
-            at = (
-                []
-                if touched >= self.places
-                else [*zip(self._partitions, map(set, zip(*touched, strict=True)), strict=True)]
-            )
+            at = [*zip(self._partitions, map(set, zip(*touched, strict=True)), strict=True)]
+            at = [] if touched >= self.places else at
             # Filters name partitions alone: Arrow compares no statistics of texts that other writers have stored as views.
             batches = held.scanner(
                 filter=_is_at(at), batch_size=_BATCH_ROWS, batch_readahead=1, fragment_readahead=1, use_threads=False
@@ -313,9 +310,7 @@ def _delta_schema(table: Table, columns: Iterable[Column]) -> Schema:
 
 
 def _with_columns(rows: pa.Table, declared: pa.Schema) -> pa.Table:
-    columns = [
-        rows[field.name] if field.name in rows.column_names else pa.nulls(len(rows), field.type) for field in declared
-    ]
+    columns = [rows[one.name] if one.name in rows.column_names else pa.nulls(len(rows), one.type) for one in declared]
     return pa.table(columns, schema=declared)
 
 

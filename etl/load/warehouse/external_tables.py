@@ -15,12 +15,10 @@ _PROJECTIONS = {
 _EXAMPLES = {"run_test": "KEY", "month": "YYYY-MM"}
 
 
-def declared(
-    columns: Iterable[Column], types: Types, form: str, quoted: Callable[[str], str] = backslash_quoted
-) -> str:
+def declared(columns: Iterable[Column], types: Types, form: str, quote: Callable[[str], str] = backslash_quoted) -> str:
     """A line for each column, as ``form`` says the ``{name}``, ``{type}`` and ``{comment}`` of one."""
     return indented(
-        form.format(name=column.name, type=types[column.type], comment=quoted(comment(column))) for column in columns
+        form.format(name=each.name, type=types[each.type], comment=quote(comment(each))) for each in columns
     )
 
 

@@ -192,13 +192,9 @@ def load(
     step = LoadStep(
         contents.dataset_id,
         removed={kind: items.removed for kind, items in pending.items()},
-        arriving={
-            kind: {item: contents.digests[kind][item] for item in items.arriving} for kind, items in pending.items()
-        },
+        arriving={kind: {item: contents.digests[kind][item] for item in due.arriving} for kind, due in pending.items()},
         places={
-            group.kind: {
-                place for place, items in contents.places(group).items() if items & pending[group.kind].arriving
-            }
+            group.kind: {place for place, ids in contents.places(group).items() if ids & pending[group.kind].arriving}
             for group in GROUPS
         },
         rows=rows,

@@ -48,9 +48,7 @@ class Here:
         async def emit(bundle: ExecutionBundle) -> None:
             await take(self._flat(bundle))
 
-        self._crawl = Crawl(
-            client, iter(plan), emit, concurrency=api.concurrency, page_limit=api.page_limit, settling=settling
-        )
+        self._crawl = Crawl(client, iter(plan), emit, api.concurrency, api.page_limit, settling)
         self.run, self.counts = self._crawl.run, settling.counts
 
     def arrived(self, listed_before: float = math.inf) -> Iterable[FlatBundle]:

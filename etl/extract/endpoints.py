@@ -177,33 +177,24 @@ def list_call_details(execution_id: str, *, limit: int) -> Request[Page[Detailed
 
 def get_execution(execution_id: str) -> Request[Execution]:
     """One execution's aggregated metrics, or the answer to whether it still exists."""
-
-    def decode(result: Any) -> Execution:
-        return _same_id(_execution(result), "execution_id", execution_id)
-
+    decode = _with_id(_execution, "execution_id", execution_id)
     return Request(METRICS, (("execution_id", execution_id),), f"execution {execution_id}", decode)
 
 
 def get_call_metrics(call_execution_id: str, execution_id: str) -> Request[CallMetrics]:
     """One call's raw metrics, which may name another execution than the one that lists it."""
-
-    def decode(result: Any) -> CallMetrics:
-        return _same_id(_call_metrics(result), "call_execution_id", call_execution_id)
-
+    decode = _with_id(_call_metrics, "call_execution_id", call_execution_id)
     query = (("call_execution_id", call_execution_id),)
-    subject = f"call {call_execution_id}"
-    return Request(METRICS, query, subject, decode, group=execution_id)
+    return Request(METRICS, query, f"call {call_execution_id}", decode, group=execution_id)
 
 
 def get_listed_call(call_execution_id: str, execution_id: str) -> Request[ListedCall]:
     """One call as the list of its execution's calls has it, for a list that cannot be had with evals."""
 
     def decode(result: Any) -> ListedCall:
-        call = _same_id(_listed_call(result), "call_execution_id", call_execution_id)
-        return ListedCall(
-            call_execution_id=call_execution_id,
-            payload={name: value for name, value in call.payload.items() if name in _LISTED_CALL},
-        )
+        call = _with_id(_listed_call, "call_execution_id", call_execution_id)(result)
+        payload = {name: value for name, value in call.payload.items() if name in _LISTED_CALL}
+        return ListedCall(call_execution_id=call_execution_id, payload=payload)
 
     query = (("call_execution_id", call_execution_id),)
     return Request(RUNS, query, f"call {call_execution_id}", decode, group=execution_id)
@@ -241,10 +232,16 @@ def _id(document: Any, name: str) -> str:
     return value
 
 
-def _same_id(value: T, name: str, wanted: str) -> T:
-    if getattr(value, name) != wanted:
-        raise UnexpectedError(f"the answer is for another {name}")
-    return value
+def _with_id(decode_row: Callable[[Any], T], name: str, wanted: str) -> Callable[[Any], T]:
+    """Decodes a record, which must be the wanted one."""
+
+    def decode(result: Any) -> T:
+        value = decode_row(result)
+        if getattr(value, name) != wanted:
+            raise UnexpectedError(f"the answer is for another {name}")
+        return value
+
+    return decode
 
 
 def _page(document: Any, page: int, decode_row: Callable[[Any], T]) -> Page[T]:
@@ -264,11 +261,7 @@ def _execution(row: Any) -> Execution:
 
 def _execution_head(document: Any) -> Execution:
     row = _execution(document)
-    return Execution(
-        execution_id=row.execution_id,
-        status=row.status,
-        payload={name: value for name, value in row.payload.items() if name in _HEAD},
-    )
+    return msgspec.structs.replace(row, payload={name: row.payload[name] for name in row.payload if name in _HEAD})
 
 
 def _listed_call(document: Any) -> ListedCall:

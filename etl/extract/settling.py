@@ -25,6 +25,7 @@ from etl.transform.drift import lost_columns, unknown_fields
 from etl.transform.flatten import call_row
 from etl.transform.row_hash import says_the_same
 
+_Rows = Mapping[str, Sequence[Any]]
 _MOST_FAILURES = 5
 _INDEX = {name: index for index, name in enumerate(schema.CALLS.names)}
 _NO_VALUES = {"extra", "detail", "chat_metrics_turn_count"}  # the detail makes up a number of turns
@@ -39,7 +40,7 @@ class Stored:
     """
 
     calls: Callable[[Planned], Awaitable[Mapping[str, bool]]]
-    rows: Callable[[Planned], Awaitable[Mapping[str, Sequence[Any]]]]
+    rows: Callable[[Planned], Awaitable[_Rows]]
     evals: Callable[[Planned], Awaitable[Mapping[str, Sequence[Sequence[Any]]]]]
     failed: Callable[[Planned], Awaitable[AbstractSet[str]]]
 
@@ -106,7 +107,7 @@ class Settling:
         execution.shown |= {key: execution.shown.get(key, {}) | shown_in(each) for key, each in details.items()}
         if item.is_compared or item.is_by_detail:
             there = sorted(candidates & details.keys() - kept)
-            kept |= await self._same(execution, latest, rows, {key: details[key] for key in there})
+            kept |= await self._same(execution, rows, {key: details[key] for key in there})
         self.counts.saved_requests += len(kept)
         execution.kept = frozenset(kept - execution.fetched.keys())
         if item.is_by_detail:
@@ -127,27 +128,21 @@ class Settling:
             for key, each in details.items()
         )
 
-    async def _candidates(self, execution: OpenExecution, rows: Mapping[str, Sequence[Any]]) -> set[str]:
+    async def _candidates(self, execution: OpenExecution, rows: _Rows) -> set[str]:
         """The listed calls whose rows may stay: not one that a dead letter tells of, which is older, or that has other metrics."""
         item = execution.planned
         listed = {key for key, call in execution.listed.items() if isinstance(call.payload.get("status"), str)}
         here = {key for key, row in rows.items() if item.is_by_detail or row[_INDEX["metrics_from"]] != FROM_DETAIL}
         return (listed & here) - await self.stored.failed(item)
 
-    async def _same(
-        self,
-        execution: OpenExecution,
-        latest: CallList,
-        rows: Mapping[str, Sequence[Any]],
-        details: Mapping[str, DetailedCall],
-    ) -> set[str]:
+    async def _same(self, execution: OpenExecution, rows: _Rows, details: Mapping[str, DetailedCall]) -> set[str]:
         """The calls whose rows can stay by their details, but for what these alone have, which is amended."""
         item, listed = execution.planned, execution.listed
         found = {key: _differences(item, listed[key], each, rows[key]) for key, each in details.items()}
         new = {key: amended(rows[key], details[key]) for key, names in found.items() if names & SHOWN_COLUMNS}
         differing = {key: names - SHOWN_COLUMNS for key, names in found.items()}
         same = {key for key, names in differing.items() if not names}
-        if latest.lacks_evals:
+        if execution.lacks_evals:
             evals = await self.stored.evals(item)
             same = {key for key in same if vouches_for_evals(details[key], evals.get(key, ()))}
         elif not item.is_by_detail:
@@ -155,9 +150,7 @@ class Settling:
         execution.amended = {key: new[key] for key in same & new.keys()}
         return same
 
-    async def _unchanged(
-        self, execution: OpenExecution, rows: Mapping[str, Sequence[Any]], differing: Mapping[str, set[str]]
-    ) -> set[str]:
+    async def _unchanged(self, execution: OpenExecution, rows: _Rows, differing: Mapping[str, set[str]]) -> set[str]:
         """The calls whose rows differ from their details in nothing but what their own metrics do not give.
 
         Where rows lack what the detail or their ``extra`` has, one call is fetched first: what the API does not give of it, it need

@@ -6,10 +6,10 @@ keys come from the worker's environment, and no batch or answer holds one.
 
 import asyncio
 import pickle
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, partial
 from threading import Lock
 from typing import Any
 
@@ -71,24 +71,16 @@ def next_items(plan: Iterable[Planned], calls: int) -> list[Planned]:
 
 async def read_stored(stored: Stored, item: Planned) -> StoredExecution:
     """What the dataset holds of the execution."""
-    return StoredExecution(
-        calls=await stored.calls(item),
-        rows=await stored.rows(item),
-        evals=await stored.evals(item),
-        failed=await stored.failed(item),
-    )
+    return StoredExecution(**{each.name: await getattr(stored, each.name)(item) for each in fields(StoredExecution)})
 
 
 def reader_of(stored: Mapping[str, StoredExecution]) -> Stored:
     """What a crawl reads of the dataset, where there is none at hand."""
 
-    def reader(name: str) -> Callable[[Planned], Awaitable[Any]]:
-        async def read(item: Planned) -> Any:
-            return getattr(stored[item.execution.execution_id], name)
+    async def read(name: str, item: Planned) -> Any:
+        return getattr(stored[item.execution.execution_id], name)
 
-        return read
-
-    return Stored(**{each.name: reader(each.name) for each in fields(StoredExecution)})
+    return Stored(**{each.name: partial(read, each.name) for each in fields(StoredExecution)})
 
 
 def fetch_batch(version: str, packed: bytes) -> bytes:

@@ -24,16 +24,8 @@ from pydantic import (
 )
 
 from etl.errors import ConfigurationError
+from etl.model import locations
 from etl.model.keys import default_key, is_key, is_listable
-from etl.model.locations import (
-    BUCKETS,
-    DEFAULT_NAMESPACE,
-    EXPERIMENTAL,
-    WAREHOUSES,
-    has_few_slashes,
-    scheme_of,
-    without_secrets,
-)
 from etl.model.wording import nearest
 
 _BUCKET_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[^/?#]+)*")
@@ -143,7 +135,7 @@ class Api(Section):
     def _base_url(cls, value: str) -> str:
         url = http_url(value)
         if url is None:
-            raise ValueError(f"must be an https:// address, got {without_secrets(value)}")
+            raise ValueError(f"must be an https:// address, got {locations.without_secrets(value)}")
         if {url.username, url.password, url.query, url.fragment} != {None}:
             raise ValueError("must contain only scheme, host and path")
         if url.scheme == "http" and not is_loopback(url.host or ""):
@@ -210,14 +202,14 @@ class Destination(Section):
     @field_validator("path")
     @classmethod
     def _path(cls, value: str) -> str:
-        scheme = scheme_of(value)
-        if has_few_slashes(value) or (scheme is not None and scheme not in BUCKETS):
-            urls = ", ".join(f"{each}://BUCKET/FOLDER" for each in BUCKETS)
-            raise ValueError(f"must be a folder, or {urls}, got {without_secrets(value)}")
+        scheme = locations.scheme_of(value)
+        if locations.has_few_slashes(value) or (scheme is not None and scheme not in locations.BUCKETS):
+            urls = ", ".join(f"{each}://BUCKET/FOLDER" for each in locations.BUCKETS)
+            raise ValueError(f"must be a folder, or {urls}, got {locations.without_secrets(value)}")
         if scheme is None:
             return value
         if not _BUCKET_FOLDER.fullmatch(value.rstrip("/").partition("://")[2]):
-            raise ValueError(f"must be {scheme}://BUCKET/FOLDER, got {without_secrets(value)}")
+            raise ValueError(f"must be {scheme}://BUCKET/FOLDER, got {locations.without_secrets(value)}")
         return value.rstrip("/")
 
     @field_validator("options", mode="before")
@@ -226,7 +218,7 @@ class Destination(Section):
         if not isinstance(value, dict) or not all(isinstance(each, str | bool) for each in value.values()):
             # No value is ever repeated: it may be a key.
             raise ValueError("must be a table whose values are text, true or false")
-        known = BUCKETS.get(scheme_of(others.data.get("path", "")) or "", frozenset())
+        known = locations.BUCKETS.get(locations.scheme_of(others.data.get("path", "")) or "", frozenset())
         for name in value.keys() - known:
             hint = nearest(name, known) if known else "only a bucket has options"
             raise ValueError(f"must not contain {name}: {hint}; credentials do not belong here")
@@ -253,7 +245,7 @@ class Warehouse(Section):
 
     url: str | None = None
     """warehouse to keep in sync with the dataset, see docs/warehouses.md"""
-    namespace: str = Field(DEFAULT_NAMESPACE, alias="schema")
+    namespace: str = Field(locations.DEFAULT_NAMESPACE, alias="schema")
     """schema of its tables; created if missing"""
 
     @property
@@ -275,12 +267,12 @@ class Warehouse(Section):
     @property
     def is_delta(self) -> bool:
         """Whether its tables are Delta tables."""
-        return WAREHOUSES.get(scheme_of(self.url or "") or "") == "delta"
+        return locations.WAREHOUSES.get(locations.scheme_of(self.url or "") or "") == "delta"
 
     @property
     def is_experimental(self) -> bool:
         """Whether nobody has tried its kind on the real service yet."""
-        return scheme_of(self.url or "") in EXPERIMENTAL
+        return locations.scheme_of(self.url or "") in locations.EXPERIMENTAL
 
     @field_validator("url")
     @classmethod
@@ -288,10 +280,10 @@ class Warehouse(Section):
         if value is None:
             return None
         value = re.sub("^postgres://", "postgresql://", value)
-        scheme, rest = scheme_of(value), value.partition("://")[2]
-        if scheme not in WAREHOUSES or not rest.strip("/") or not value.isprintable():
-            known = ", ".join(f"{each}://…" for each in WAREHOUSES)
-            raise ValueError(f"must be one of {known}, got {without_secrets(value)}")
+        scheme, rest = locations.scheme_of(value), value.partition("://")[2]
+        if scheme not in locations.WAREHOUSES or not rest.strip("/") or not value.isprintable():
+            known = ", ".join(f"{each}://…" for each in locations.WAREHOUSES)
+            raise ValueError(f"must be one of {known}, got {locations.without_secrets(value)}")
         user, at, _ = rest.rpartition("@")  # whatever a password holds, which is never repeated
         if (at and ":" in user) or "password" in rest.partition("?")[2].lower():
             raise ValueError("must not contain a password: set PGPASSWORD, or use the driver's file, such as ~/.pgpass")

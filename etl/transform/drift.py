@@ -17,12 +17,8 @@ from etl.transform.rows import MAKERS
 Path = tuple[str, ...]
 _BLOCKS = {"duration_seconds", "latency", "cost", "conversation"}
 """What the metrics of each call have; ``chat_metrics`` may be any part of itself."""
-_FREE = {
-    ("latency", "system_metrics"),
-    ("latency", "customer_latency_metrics"),
-    ("cost", "breakdown"),
-    ("cost", "customer_cost_breakdown"),
-}
+_FREE = {("latency", name) for name in ("system_metrics", "customer_latency_metrics")}
+_FREE |= {("cost", name) for name in ("breakdown", "customer_cost_breakdown")}
 """Objects of a provider, which hold anything."""
 _EXTRA = {table.name: table.names.index("extra") for table in (schema.EXECUTIONS, schema.CALLS, schema.EVALS)}
 

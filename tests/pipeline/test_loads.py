@@ -11,11 +11,12 @@ from etl.inspect.status import read_status
 from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
 from etl.load.warehouse.load import EXPERIMENTAL, load_warehouse, preview_load
+from etl.model import locations
 from etl.model.findings import Kind
 from etl.pipeline import job, preflight
 from etl.pipeline.summary import Summary
 from etl.sandbox import Sandbox
-from etl.settings import Settings, sections
+from etl.settings import Settings
 from tests.support import settings_for
 from tests.warehouses import Place, assert_equals_dataset, new_duckdb
 from tests.worlds import a_sandbox
@@ -74,7 +75,7 @@ async def test_warehouse_never_tried_on_the_real_service_is_called_experimental_
     place = new_duckdb(tmp_path)
     settings = settings_for(server, tmp_path / "data", warehouse=place.settings)
     assert not settings.warehouse.is_experimental
-    monkeypatch.setattr(sections, "EXPERIMENTAL", {"duckdb"})
+    monkeypatch.setattr(locations, "EXPERIMENTAL", {"duckdb"})
     [check] = preflight._check_warehouse(settings)
     assert "0 executions; experimental: tested with an emulator only" in check.detail
     loads = [(await night(settings, number)).load for number in range(2)]

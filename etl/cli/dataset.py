@@ -210,14 +210,6 @@ def _verify(
     if against_api:
         if not quiet:
             print_message("asking the API: one request for each page of the lists")
-        report.add(
-            run_async(
-                reconcile(
-                    narrowed,
-                    report.executions,
-                    unsound=report.unsound,
-                    on_hold=(lambda _seconds: None) if quiet else print_rate_limit_wait,
-                )
-            )
-        )
+        on_hold = (lambda _seconds: None) if quiet else print_rate_limit_wait
+        report.add(run_async(reconcile(narrowed, report.executions, unsound=report.unsound, on_hold=on_hold)))
     return report

@@ -117,8 +117,8 @@ def stop_on_signals() -> Iterator["asyncio.Future[InterruptedRunError]"]:
     def interrupt(number: signal.Signals) -> None:
         if stop.done():
             os._exit(128 + number)
-        text = f"interrupted by {number.name}; everything received is saved"
-        stop.set_result(InterruptedRunError(text, exit_code=ExitCode[number.name]))
+        code, name = ExitCode[number.name], number.name
+        stop.set_result(InterruptedRunError(f"interrupted by {name}; everything received is saved", exit_code=code))
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:

@@ -257,10 +257,8 @@ class Crawl:
         answers = await ask(exists, unlisted, workers=1)
         self.counts.necessary_requests += answers.requests
         execution.deleted = decide(answers) | execution.gone | (execution.elsewhere & execution.living)
-        problems = [
-            *(SourceError(f"call {each} exists, but is missing from its execution's list") for each in answers.alive),
-            *answers.unknown.values(),
-        ]
+        there = (SourceError(f"call {each} exists, but is missing from its execution's list") for each in answers.alive)
+        problems = [*there, *answers.unknown.values()]
         if problems:
             execution.unproved = DeadLetter.of(RUNS, execution.execution_id, problems[0])
 

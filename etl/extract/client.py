@@ -86,12 +86,8 @@ class Client:
 
     async def __aenter__(self) -> Self:
         api_key, secret_key = _keys_of(self._settings)
-        headers = {
-            "X-Api-Key": api_key,
-            "X-Secret-Key": secret_key,
-            "Accept": "application/json",
-            "User-Agent": f"simulation-metrics-etl/{__version__}",
-        }
+        headers = {"X-Api-Key": api_key, "X-Secret-Key": secret_key, "Accept": "application/json"}
+        headers["User-Agent"] = f"simulation-metrics-etl/{__version__}"
         self._transport = Transport(self._settings, headers)
         return self
 

@@ -256,11 +256,7 @@ def _window_of(headers: Mapping[str, str]) -> Window | None:
     if limit is None:
         return None
     try:
-        window = Window(
-            limit=int(limit),
-            remaining=int(headers["X-RateLimit-Remaining"]),
-            reset_unix_seconds=float(headers["X-RateLimit-Reset"]),
-        )
+        window = Window(int(limit), int(headers["X-RateLimit-Remaining"]), float(headers["X-RateLimit-Reset"]))
     except (KeyError, ValueError):
         return None
     # A reset in milliseconds, or counted from now, would end the window years from now or at once; after inf none would come.

@@ -137,11 +137,8 @@ class Transport:
         while chunk := await response.content.readany():
             body += chunk
             if len(body) > self._max_response_mb << 20:
-                raise NoAnswerError(
-                    f"the answer is larger than {self._max_response_mb} MiB: raise [api] max_response_mb",
-                    status=response.status,
-                    is_final=True,
-                )
+                text = f"the answer is larger than {self._max_response_mb} MiB: raise [api] max_response_mb"
+                raise NoAnswerError(text, status=response.status, is_final=True)
         return bytes(body)
 
     async def _send(self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

@@ -181,8 +181,9 @@ def _run_without_row(last_run: LastRun) -> Iterator[RunStatus]:
     """The last run, which could not write its row in ``runs``; nothing for an empty record."""
     if last_run.export_run_id and last_run.started_at and last_run.finished_at:
         names = ("export_run_id", "started_at", "finished_at", "outcome", "exit_code", "requests", "seconds")
-        rows = {name: last_run.rows.get(name, 0) for name in ("executions", "calls", "evals")}
-        yield RunStatus(**fields_of(last_run, *names), **rows, message="\n".join(last_run.problems))
+        told = fields_of(last_run, *names)
+        told |= {name: last_run.rows.get(name, 0) for name in ("executions", "calls", "evals")}
+        yield RunStatus(**told, message="\n".join(last_run.problems))
 
 
 def _up_to(latest: datetime, last_run: LastRun) -> LastRun:

@@ -30,6 +30,7 @@ from etl.model.wording import nearest, quoted
 from etl.transform.frames import to_pandas
 
 Deleted = Literal["exclude", "include"]
+_Day = str | date | None
 EXPORTED_AT, DELETED_AT = "exported_at", "deleted_at"
 
 
@@ -131,11 +132,7 @@ def open_dataset(path: str | os.PathLike[str], options: Options | None = None) -
 
 
 def find_scope(
-    files: Files,
-    table: schema.Table,
-    run_tests: str | Iterable[str] | None,
-    since: str | date | None,
-    until: str | date | None,
+    files: Files, table: schema.Table, run_tests: str | Iterable[str] | None, since: _Day, until: _Day
 ) -> Scope:
     """What to read of the table, by the months in which executions were first stored; ConfigurationError where there is nothing."""
     first, last = _day("since", since) or date.min, _day("until", until) or date.max

@@ -170,11 +170,8 @@ class _Reading:
         self.placement.add(part, rows)
         stored = rows.get(schema.EXECUTIONS.name)
         executions = [] if stored is None else stored.select(_SHOWN).to_pylist()
-        is_later = {
-            row["execution_id"]
-            for row in executions
-            if row["export_state"] == ExportState.WAITING or row["deleted_at"] is not None
-        }
+        later = (row for row in executions if row["export_state"] == ExportState.WAITING or row["deleted_at"])
+        is_later = {row["execution_id"] for row in later}
         errors = rows.get(schema.ERRORS.name)
         letters = [] if errors is None else errors.to_pylist()
         letters = [letter for letter in letters if letter["execution_id"] not in is_later]

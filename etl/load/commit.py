@@ -39,6 +39,7 @@ from etl.transform.drift import Drift
 from etl.transform.flatten import FlatBundle
 from etl.transform.frames import ExportStamp, calls_frame, errors_frame, evals_frame, executions_frame
 
+_Known = Mapping[str, StoredExecution | None]
 _NOTHING_HELD = HeldRows(listed_calls=None, exported_calls=0, calls_digest=rows_digest([]))
 
 
@@ -86,10 +87,7 @@ def commit(
             known = {execution_id: stored.get(execution_id) for execution_id in mine}
             replacement = _replacement(mine, known, stamp)
             # A copy is as much text again.
-            own_rows = {
-                name: of_all.filter(is_of(of_all, mine)) if len(in_parts) > 1 else of_all
-                for name, of_all in rows.items()
-            }
+            own_rows = {name: its.filter(is_of(its, mine)) if len(in_parts) > 1 else its for name, its in rows.items()}
             held = {each: before.held if before else _NOTHING_HELD for each, before in known.items()}
             held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement)
             held |= held_now
@@ -162,9 +160,7 @@ def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[st
     return {table.name: frame.rows for table, frame in frames}, arrived
 
 
-def _replacement(
-    bundles: Mapping[str, FlatBundle], known: Mapping[str, StoredExecution | None], stamp: ExportStamp
-) -> Replacement:
+def _replacement(bundles: Mapping[str, FlatBundle], known: _Known, stamp: ExportStamp) -> Replacement:
     """What the bundles replace of a part; ``known`` is what it held of their executions."""
     listed = {execution_id: bundle for execution_id, bundle in bundles.items() if bundle.is_fetched}
     parts = {each for each, bundle in listed.items() if bundle.part_of is not None}
@@ -181,9 +177,7 @@ def _replacement(
         deleted_calls={(execution_id, call) for execution_id, bundle in listed.items() for call in bundle.deleted},
         unproved=unproved | unlisted,
         heads={execution_id for execution_id, bundle in bundles.items() if _has_letter(bundle, METRICS)},
-        renewed={
-            each for each, before in known.items() if before and (before.exported_at is None or before.is_damaged)
-        },
+        renewed={each for each, old in known.items() if old and (old.exported_at is None or old.is_damaged)},
         # Without the time of this fetch, a scrub would fetch the same final executions every night.
         verified={
             execution_id
@@ -264,12 +258,7 @@ def _commit_calls(
 
 
 def _note_changes(
-    dataset: Dataset,
-    key: str,
-    known: Mapping[str, StoredExecution | None],
-    held: Mapping[str, HeldRows],
-    changed: AbstractSet[str],
-    replacement: Replacement,
+    dataset: Dataset, key: str, known: _Known, held: Mapping[str, HeldRows], changed: AbstractSet[str], by: Replacement
 ) -> None:
     """Tell the receipt what became of the executions of the run test, of which those that ``changed`` have a new row."""
     new = {each for each in changed if not ((before := known[each]) and before.has_row)}
@@ -278,4 +267,4 @@ def _note_changes(
     dataset.receipt.note(key, Change.INSERTED, new)
     dataset.receipt.note(key, Change.REPLACED, changed - new)
     dataset.receipt.note(key, Change.EMPTIED, emptied)
-    dataset.receipt.note(key, Change.VERIFIED, {*replacement.verified})
+    dataset.receipt.note(key, Change.VERIFIED, {*by.verified})

@@ -51,11 +51,8 @@ class Index:
 
     def damaged(self) -> set[str]:
         """The executions of which there are other calls or evals than were exported."""
-        return {
-            execution_id
-            for each in self.parts.values()
-            for execution_id in each.rows.filter(is_damaged(each.rows))["execution_id"].to_pylist()
-        }
+        found = (each.rows.filter(is_damaged(each.rows)) for each in self.parts.values())
+        return {execution_id for rows in found for execution_id in rows["execution_id"].to_pylist()}
 
 
 class _Head(msgspec.Struct):

@@ -126,14 +126,8 @@ def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
 
 def pack(rows: pa.Table, compression: str) -> memoryview:
     """Rows of any schema as one Parquet file."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        rows,
-        sink,
-        compression=compression,
-        compression_level=1 if compression == "zstd" else None,
-        write_page_checksum=True,
-    )
+    sink, level = pa.BufferOutputStream(), 1 if compression == "zstd" else None
+    pq.write_table(rows, sink, compression=compression, compression_level=level, write_page_checksum=True)
     return memoryview(sink.getvalue())
 
 

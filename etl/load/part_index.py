@@ -107,12 +107,7 @@ def held_rows(listed_calls: Mapping[str, int | None], calls: pa.Table, evals: pa
         _add_vouchers(vouchers, table, rows)
     living, of_detail = _living(calls), _from_detail(calls)
     return {
-        each: HeldRows(
-            listed_calls=count,
-            exported_calls=living[each],
-            calls_digest=rows_digest(vouchers.get(each, ())),
-            detail_calls=of_detail[each],
-        )
+        each: HeldRows(count, living[each], rows_digest(vouchers.get(each, ())), of_detail[each])
         for each, count in listed_calls.items()
     }
 

@@ -1,6 +1,7 @@
 """A run test has another name at the source: its rows take the new name, and stay where they are."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from etl.load.dataset import Dataset
 from etl.load.layout import Part
@@ -75,6 +76,6 @@ def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: Export
     # All their calls are stamped, so that nothing tells any more which of them were fetched since.
     states = zip(ids, executions["export_state"].to_pylist(), strict=True)
     begun_at = {each: None for each, state in states if state in BEGUN and each in names}
-    values = {"calls_digest": told, "verified_at": begun_at, **named, **stamped}
+    values: dict[str, Mapping[str, Any]] = {"calls_digest": told, "verified_at": begun_at, **named, **stamped}
     dataset.write(schema.EXECUTIONS, part, with_values(executions, values))
     dataset.receipt.note(part.run_test_key, Change.REPLACED, names.keys())

@@ -113,10 +113,10 @@ class Table:
 
         By default pandas turns such a column into floats or objects as soon as one value is null.
         """
+        names = ("name", "field_name", "pandas_type", "numpy_type", "metadata")
         columns = [
-            dict.fromkeys(("name", "field_name"), column.name)
-            | {"pandas_type": str(column.type), "numpy_type": dtype, "metadata": None}
-            for column in self.columns
-            if (dtype := _NULLABLE_DTYPES.get(column.type))
+            dict(zip(names, (each.name, each.name, str(each.type), dtype, None), strict=True))
+            for each in self.columns
+            if (dtype := _NULLABLE_DTYPES.get(each.type))
         ]
         return json.dumps({"index_columns": [], "column_indexes": [], "columns": columns}, separators=(",", ":"))

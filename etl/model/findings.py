@@ -220,13 +220,8 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         """The finding as a JSON object."""
-        return {
-            "kind": self.kind.value,
-            "severity": self.severity.value,
-            "subject": self.subject,
-            "text": self.text,
-            "next_step": self.next_step,
-        }
+        told = {"subject": self.subject, "text": self.text, "next_step": self.next_step}
+        return {"kind": self.kind.value, "severity": self.severity.value, **told}
 
 
 def alarms(findings: Iterable[Finding]) -> Iterator[Finding]:

@@ -27,6 +27,7 @@ from etl.load.layout import LOCK
 from etl.load.state import load_state
 from etl.load.warehouse.load import EXPERIMENTAL, refuse_another
 from etl.load.warehouse.target import open_warehouse
+from etl.model.values import fields_of
 from etl.model.wording import counted, first_few, quoted
 from etl.pipeline.lists import is_run_test
 from etl.settings import Settings
@@ -70,13 +71,8 @@ def exit_code(checks: Sequence[Check]) -> ExitCode:
 
 def as_json(checks: Sequence[Check]) -> dict[str, Any]:
     """The checks as a JSON object."""
-    return {
-        "exit_code": exit_code(checks),
-        "checks": [
-            {"subject": each.subject.value, "outcome": each.outcome, "detail": each.detail, "exit_code": each.exit_code}
-            for each in checks
-        ],
-    }
+    told = [fields_of(each, "subject", "outcome", "detail", "exit_code") for each in checks]
+    return {"exit_code": exit_code(checks), "checks": told}
 
 
 async def check(config: Path | None, *, on_hold: Callable[[float], None], is_read_only: bool = False) -> list[Check]:
@@ -135,11 +131,8 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
     except SourceError as error:
         if not wanted or not error.status:  # an export of named run tests does not read it
             raise
-    problems = [
-        f"{quoted(name)}: {no_such_run_test(name, listed)}"
-        for name in wanted
-        if name not in listed and not await is_run_test(client, name)
-    ]
+    unknown = [name for name in wanted if name not in listed and not await is_run_test(client, name)]
+    problems = [f"{quoted(name)}: {no_such_run_test(name, listed)}" for name in unknown]
     if not wanted and not listed:
         problems = ["the key sees none: check its workspace"]
     if problems:

@@ -115,6 +115,7 @@ def begin(
     started_at = clock()
     client = Client(settings, on_hold=lambda seconds: notify("held", seconds=round(seconds, 1)))
     progress.traffic, progress.quota = client.traffic, client.quota
+    destination = settings.destination
     run_id = f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     return Run(
         settings=settings,
@@ -128,10 +129,7 @@ def begin(
         export_run_id=run_id,
         started_at=started_at,
         clock=clock,
-        dataset=Dataset(
-            open_files(settings.destination.path, settings.destination.options),
-            compression=settings.destination.compression,
-        ),
+        dataset=Dataset(open_files(destination.path, destination.options), compression=destination.compression),
         client=client,
         engine=(
             ThisProcess(client, settings.api, include_raw=settings.export.include_raw)

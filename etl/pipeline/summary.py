@@ -178,9 +178,8 @@ class Summary:
             "findings": [finding.as_json() for finding in self.findings],
             "requests": self.requests,
             "requests_by_purpose": {purpose.value: sent for purpose, sent in self.requests_by_purpose.items()},
-            **fields_of(
-                self, "saved_requests", "necessary_requests", "retries", "rejections", "requests_per_minute", "files"
-            ),
+            **fields_of(self, "saved_requests", "necessary_requests", "retries", "rejections"),
+            **fields_of(self, "requests_per_minute", "files"),
             "bytes": self.size_bytes,
             "store_requests": self.store_requests,
             "warehouse": self.load.as_json() if self.load else None,

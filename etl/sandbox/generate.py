@@ -103,14 +103,8 @@ def make_world(  # noqa: PLR0913 all but rng and end have defaults, and a user s
 
 def settled_world(rng: Random, now: datetime, *, run_tests: int, executions: int, calls: int) -> World:
     """A world in which everything ended at least two days before the latest Friday: it is the same all week."""
-    return make_world(
-        rng,
-        end=latest_friday(now) - timedelta(days=2),
-        run_tests=run_tests,
-        executions=executions,
-        calls=calls,
-        include_unfinished=False,
-    )
+    end = latest_friday(now) - timedelta(days=2)
+    return make_world(rng, end=end, run_tests=run_tests, executions=executions, calls=calls, include_unfinished=False)
 
 
 def latest_friday(now: datetime) -> datetime:

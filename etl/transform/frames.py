@@ -104,10 +104,7 @@ def calls_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
 
 
 def evals_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
-    """One row per eval output of a call, with exactly the columns of ``schema.EVALS``.
-
-    Raises:
-        SchemaError: two bundles hold the same call.
+    """One row per eval output of a call, with exactly the columns of ``schema.EVALS``; errors as for ``calls_frame``.
 
     Source: GET /sdk/api/v1/simulation/runs/?execution_id=…
     """

@@ -109,7 +109,7 @@ MUTANTS = [
     Mutant(
         "encoded file is read again before it is published",
         "etl/load/parquet.py",
-        "    if written.metadata.num_rows != len(rows) or not",
+        "    if file.metadata.num_rows != len(rows) or not",
         "    if not",
         ("tests/load/test_parquet.py",),
     ),
@@ -137,7 +137,7 @@ MUTANTS = [
     Mutant(
         "no request is sent again in secret",
         "etl/extract/transport.py",
-        "middlewares=(self._send_once,)",
+        "middlewares=(self._send,)",
         "middlewares=()",
         ("tests/extract/test_transport.py",),
     ),

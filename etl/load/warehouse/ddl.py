@@ -105,10 +105,10 @@ def _polars(table: Table, folder: str, types: Types) -> str:
 def _duckdb(table: Table, folder: str, types: Types) -> str:
     """A view. Its empty first half types each column even if no file has it."""
     partitions = ", ".join(f"'{column.name}': {types[column.type]}" for column in table.partitions)
-    note = _note(
-        table,
-        "-- The table errors has no files until a request fails for good. Until then, end the statement at WHERE false;",
+    text = (
+        "-- The table errors has no files until a request fails for good. Until then, end the statement at WHERE false;"
     )
+    note = _note(table, text)
     return f"""\
 {note}CREATE OR REPLACE VIEW {table.name} AS
 SELECT

@@ -238,10 +238,8 @@ class Statements:
         quoted, columns = self.dialect.quoted, view.columns
         own, joined, is_living = self._alias(view.table.name), "", ""
         sources = {name: f"{self._alias(table)}.{quoted(column.name)}" for name, (table, column) in columns.items()}
-        shown = ", ".join(
-            f"{sources.get(name, f'{own}.{quoted(name)}')} AS {quoted(name)}"
-            for name in dict.fromkeys([*existing, *columns])
-        )
+        names = dict.fromkeys([*existing, *columns])
+        shown = ", ".join(f"{sources.get(name, f'{own}.{quoted(name)}')} AS {quoted(name)}" for name in names)
         if view.of_execution:
             joined = f" JOIN {self._aliased(schema.EXECUTIONS.name)} ON {own}.execution_id = e.execution_id"
             is_living = " AND e.deleted_at IS NULL"

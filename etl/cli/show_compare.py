@@ -104,8 +104,9 @@ def _cells(row: Row) -> tuple[str, ...]:
             Outcome.KEPT: f", within {row.limit}",
             Outcome.NOT_JUDGED: f"{' for' if found.difference is None else ', too few calls for'} the limit of {row.limit}",
         }[found.against(row.limit)]
-        if row.outcome is Outcome.NOT_JUDGED and (needed := found.calls_needed(row.limit)):
-            verdict += f": {needed:,} on each side would do"
+        if row.outcome is Outcome.NOT_JUDGED and found.difference:
+            needed = found.calls_needed(row.limit)
+            verdict += f": {needed:,} on each side would do" if needed else ": more executions would tell"
     return (
         shown(row.metric.name),
         value_text(found.baseline, unit),

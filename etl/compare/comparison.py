@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import numpy as np
 
-from etl.compare.pairing import Pairing
+from etl.compare.pairing import NONE, Pairing
 from etl.compare.repeats import Repeats, repeats_of
 from etl.compare.samples import Samples, difference_of, eval_metrics, read_samples
 from etl.compare.selection import Selection, Selector, can_tell_slow_days, read_executions, select
@@ -227,16 +228,17 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
 
 
 def _repetitions(metrics: Sequence[Metric], sides: Sequence[Samples], pairing: Pairing) -> list[Repetition]:
-    """Of the Pass/Fail evals among the metrics whose scenarios ran more than once on both sides."""
+    """Of the Pass/Fail evals among the metrics: of the scenarios that both sides have, if these ran more than once."""
     found = []
     for metric in metrics if pairing.is_paired else ():
         if metric.eval_name and metric.is_rate:
             given = [side.of(metric) for side in sides]
-            names = [[pairing.names[each] if each >= 0 else "" for each in sample.scenarios] for sample in given]
-            k = min(repeats_of(each, sample.values).k for each, sample in zip(names, given, strict=True))
-            if k > 1:
-                both = (repeats_of(each, sample.values, most=k) for each, sample in zip(names, given, strict=True))
-                found.append(Repetition(metric, *both))
+            both = set.intersection(*({*sample.scenarios.tolist()} - {NONE} for sample in given))
+            common = [sample.only(np.isin(sample.scenarios, [*both])) for sample in given]
+            k = min(repeats_of(map(str, sample.scenarios), sample.values).k for sample in common)
+            if both and k > 1:
+                told = (repeats_of(map(str, sample.scenarios), sample.values, most=k) for sample in common)
+                found.append(Repetition(metric, *(each.named(pairing.names) for each in told)))
     return found
 
 

@@ -37,12 +37,16 @@ _LARGEST_LOG = 700.0
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """The calls of the scenarios that both sides have, these numbered from 0; ``weights`` add up to one."""
+    """The calls of the scenarios that both sides have, these numbered from 0; ``weights`` add up to one.
+
+    ``is_even``: on each side all calls weigh the same.
+    """
 
     values: Values
     executions: Numbers
     scenarios: Numbers
     weights: Values
+    is_even: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +64,15 @@ def difference(baseline: Sample, candidate: Sample, statistic: Statistic, *, is_
     calls = [len(side.values) for side in sides]
     before, after = (_figure(side, shares, statistic) for side in sides)
     interval = change = None
-    reach, is_ratio = math.inf, False
+    reach, fixed, is_ratio = math.inf, 0.0, False
     if min(calls) >= FEWEST[statistic] and before is not None and after is not None:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # near the largest that a double holds
             found = _estimate(sides, shares, statistic, before, after)
-            error, freedom = _error(sides, shares, found, is_rate=statistic is Statistic.RATE)
+            error, freedom, fixed = _error(sides, shares, found, statistic)
             half, is_ratio = error * _t(_Z, freedom), found.is_ratio
             reach = half + error * _Z_POWER
+            if statistic is Statistic.RATE:
+                reach = _reach_of_rate(sides[1], after, error, reach, is_higher_worse=is_higher_worse)
             bounds = np.array([found.value, found.value - half, found.value + half])
             bounds[np.abs(bounds) <= _ROUNDING * (1.0 if is_ratio else abs(before))] = 0.0
             if is_ratio:
@@ -83,7 +89,18 @@ def difference(baseline: Sample, candidate: Sample, statistic: Statistic, *, is_
         change=change,
         is_ratio=is_ratio,
         reach=reach,
+        fixed=fixed,
     )
+
+
+def _reach_of_rate(side: _Side, rate: float, error: float, reach: float, *, is_higher_worse: bool) -> float:
+    """How far a rate has to get worse to be found, whose calls vary more (or less) then."""
+    factor = reach / error
+    for _ in range(20):
+        then = min(1.0, max(0.0, rate + (reach if is_higher_worse else -reach)))
+        more = max(0.0, then * (1 - then) - rate * (1 - rate)) * float((side.weights**2).sum())
+        reach = factor * math.sqrt(error**2 + more)
+    return reach
 
 
 def _matched(*samples: Sample) -> tuple[list[_Side], Values]:
@@ -98,11 +115,12 @@ def _matched(*samples: Sample) -> tuple[list[_Side], Values]:
     counts = [np.bincount(each, minlength=len(common)).astype(np.float64) for each in numbers]
     shares = counts[0] * counts[1] / (counts[0] + counts[1])
     shares = shares / shares.sum()
+    is_even = all(np.ptp(shares / count) <= _ROUNDING for count in counts if len(count))
     sides = []
     for sample, scenarios, count in zip(kept, numbers, counts, strict=True):
         order = np.lexsort((sample.executions, scenarios, sample.values))
         weights = (shares / count)[scenarios]
-        sides.append(_Side(sample.values[order], sample.executions[order], scenarios[order], weights[order]))
+        sides.append(_Side(sample.values[order], sample.executions[order], scenarios[order], weights[order], is_even))
     return sides, shares
 
 
@@ -122,7 +140,7 @@ def _means(side: _Side, values: Values, count: int) -> Values:
 
 def _quantile(side: _Side, share: float | Sequence[float]) -> Values:
     """Of the sorted values; between two of them only where all weigh the same."""
-    if np.ptp(side.weights) <= _ROUNDING:
+    if side.is_even:
         found: Values = np.asarray(np.quantile(side.values, share))
     else:
         places = np.searchsorted(np.cumsum(side.weights), np.asarray(share) - _ROUNDING)
@@ -131,18 +149,17 @@ def _quantile(side: _Side, share: float | Sequence[float]) -> Values:
 
 
 def _estimate(sides: Sequence[_Side], shares: Values, statistic: Statistic, before: float, after: float) -> _Estimate:
-    is_ratio = (
-        statistic is not Statistic.RATE and before > 0 and after > 0 and min(each.values[0] for each in sides) >= 0
-    )
+    """A ratio where all scenarios are above zero: else a few calls that are not would decide."""
     if statistic in _PERCENTILES:
         influences = _of_percentile(sides, _PERCENTILES[statistic])
-        if is_ratio:
+        if min(before, after) > 0 and min(each.values[0] for each in sides) >= 0:
             influences = [influences[0] / before, influences[1] / after]
             return _Estimate(math.log(after / before), influences, is_ratio=True)
-    elif is_ratio:
-        return _ratio_of_means(sides, shares)
     else:
         influences = [each.values for each in sides]
+        means = [_means(each, each.values, len(shares)) for each in sides]
+        if statistic is Statistic.MEAN and min(each.min() for each in means) > 0:
+            return _ratio_of_means(sides, shares, *means)
     return _Estimate(after - before, influences, is_ratio=False)
 
 
@@ -159,16 +176,14 @@ def _of_percentile(sides: Sequence[_Side], share: float) -> list[Values]:
     ]
 
 
-def _ratio_of_means(sides: Sequence[_Side], shares: Values) -> _Estimate:
+def _ratio_of_means(sides: Sequence[_Side], shares: Values, before: Values, after: Values) -> _Estimate:
     """The ratio that, taken from the candidate, leaves no difference in relation to the level of each scenario, on average."""
-    before, after = (_means(side, side.values, len(shares)) for side in sides)
     calls = [np.bincount(side.scenarios) for side in sides]
     old = calls[0] / (calls[0] + calls[1])
 
     def levels(log_ratio: float) -> tuple[Values, Values]:
         adjusted = after * np.exp(-log_ratio)
-        level = old * before + (1 - old) * adjusted
-        return adjusted, np.where(level > 0, level, 1.0)
+        return adjusted, old * before + (1 - old) * adjusted
 
     low, high = -_LARGEST_LOG, _LARGEST_LOG
     for _ in range(60):
@@ -183,32 +198,40 @@ def _ratio_of_means(sides: Sequence[_Side], shares: Values) -> _Estimate:
     return _Estimate(log_ratio, influences, is_ratio=True)
 
 
-def _error(sides: Sequence[_Side], shares: Values, found: _Estimate, *, is_rate: bool) -> tuple[float, float]:
-    """The standard error of the estimate, and its degrees of freedom (Welch and Satterthwaite)."""
+def _error(
+    sides: Sequence[_Side], shares: Values, found: _Estimate, statistic: Statistic
+) -> tuple[float, float, float]:
+    """The standard error of the estimate, its degrees of freedom (Welch and Satterthwaite), and the share that is of days.
+
+    Scenarios that seem to vary less than half as much as their calls do so by chance: one side may have no rare value.
+    """
     count, given = len(shares), list(zip(sides, found.influences, strict=True))
     means = [_means(side, each, count) for side, each in given]
     inner = [each - mean[side.scenarios] for (side, each), mean in zip(given, means, strict=True)]
+    is_rate = statistic is Statistic.RATE
+    is_cut = statistic in _PERCENTILES  # at a value, in whose scenario calls seem to be all the same
+    parts = _within(sides, found.influences if is_cut else inner, 1 if is_cut else count, is_rate=is_rate)
     scenarios = 1 / (shares**2).sum()
     if scenarios > FEWEST_SCENARIOS - _ROUNDING:
         by_scenario = shares * (means[1] - means[0])
-        apart = (by_scenario - shares * by_scenario.sum()) ** 2 / (1 - shares)
-        parts = [(float(apart.sum()), scenarios - 1)]
-    else:
-        parts = _within(sides, inner, count, is_rate=is_rate)
-    parts += _of_days(sides, inner, count)
+        apart = float(((by_scenario - shares * by_scenario.sum()) ** 2 / (1 - shares)).sum())
+        parts = [(max(apart, sum(part for part, _ in parts) / 2), scenarios - 1)]
+    days = _of_days(sides, inner, count)
+    parts += days
     if is_rate:
         parts += [(_doubt(side), math.inf) for side in sides]
     variance = sum(part for part, _ in parts)
     doubt = sum(part**2 / freedom for part, freedom in parts)
-    return math.sqrt(variance), float(variance**2 / doubt) if doubt else math.inf
+    fixed = sum(part for part, _ in days) / variance if variance else 0.0
+    return math.sqrt(variance), float(variance**2 / doubt) if doubt else math.inf, fixed
 
 
 def _within(sides: Sequence[_Side], inner: Sequence[Values], count: int, *, is_rate: bool) -> list[tuple[float, float]]:
-    """Variance and degrees of freedom, of each side, from call to call of a scenario.
+    """Variance and degrees of freedom, of each side, from call to call; ``count`` means were taken from the influences.
 
     But for a rate it is that of the side that varies more: 30 calls that are all the same do not prove that all are.
     """
-    freedoms = [len(each) - count for each in inner]
+    freedoms = [max(1, len(each) - count) for each in inner]
     spreads = [float((each**2).sum()) / freedom for each, freedom in zip(inner, freedoms, strict=True)]
     if not is_rate:
         spreads = [max(spreads)] * 2

@@ -7,6 +7,7 @@ it is an alarm, which one night alone cannot raise. Decision 20 has the sources,
 
 import math
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def threshold(metrics: int, *, false_alarms_per_year: float) -> float:
         middle = (low + high) / 2
         reach = 2 * _ALLOWANCE * (middle + 1.166)
         low, high = (middle, high) if (math.exp(reach) - reach - 1) / (2 * _ALLOWANCE**2) < nights else (low, middle)
-    return high
+    return max(high, _HIGHEST_SCORE - _ALLOWANCE)  # which one night alone cannot pass
 
 
 def figures_of_nights(sample: Sample, statistic: Statistic) -> tuple[Values, Values]:
@@ -63,39 +64,51 @@ def figures_of_nights(sample: Sample, statistic: Statistic) -> tuple[Values, Val
             figures = np.arcsin(np.sqrt((hits + 0.375) / (calls + 0.75))) * (-1 if is_turned else 1)
             return figures, 1 / (4 * calls + 2)
         if values.min() >= 0 and observed[calls > 0].min() > 0:
-            return np.log(ratio), np.mean((values / levels - 1) ** 2) / calls
+            return np.log(ratio), np.mean((values / np.where(levels > 0, levels, 1.0) - (levels > 0)) ** 2) / calls
         return (observed - expected) / calls, np.mean((values - levels) ** 2) / calls
 
 
 def find_alarms(figures: Values, variances: Values, limit: float) -> list[Alarm]:
     """Those of all nights, where higher figures are worse; only the last may still stand.
 
-    A change begins when the sum leaves zero; the nights before that are what is usual.
+    A change begins when the sum leaves zero; the nights before that are what is usual, but for those of an alarm that is over. How
+    far a single one of them is off counts as far as its score.
     """
     nights = np.flatnonzero(np.isfinite(figures))
-    figures, variances = figures[nights], variances[nights]
-    sums = np.cumsum(np.pad([figures, figures**2, variances], ((0, 0), (1, 0))), axis=1).tolist()
     found: list[Alarm] = []
+    usual: list[tuple[float, float]] = []
+    pending: list[
+        tuple[float, float, float]
+    ] = []  # of each night since the sum was zero: figure, as far as it counts, variance
     total, since, stands = 0.0, 0, False
-    for night, (figure, variance) in enumerate(zip(figures.tolist(), variances.tolist(), strict=True)):
-        if total == 0 or night - since > LONGEST:
+    for night, figure, variance in zip(
+        nights.tolist(), figures[nights].tolist(), variances[nights].tolist(), strict=True
+    ):
+        if total == 0 or len(pending) > LONGEST:
             if stands:
-                found[-1] = replace(found[-1], ended_at=int(nights[night]))
-            total, since, stands = 0.0, night, False
-        first = max(0, since - NIGHTS_BEFORE)
-        count = since - first
-        if count < FEWEST_NIGHTS:
+                found[-1] = replace(found[-1], ended_at=night)
+            if len(pending) > LONGEST:
+                usual = [(each, explained) for each, _, explained in pending]
+            elif not stands:
+                usual = [*usual, *((each, explained) for _, each, explained in pending)][-NIGHTS_BEFORE:]
+            total, since, stands, pending = 0.0, night, False, []
+        if len(usual) < FEWEST_NIGHTS:
+            pending.append((figure, figure, variance))
             continue
-        mean, square, explained = ((each[since] - each[first]) / count for each in sums)
-        spread = max(square - mean**2, 0.0) * count / (count - 1)
+        before, explanations = zip(*usual, strict=True)
+        mean, explained = sum(before) / len(usual), sum(explanations) / len(usual)
+        spread = sum(map(pow, before, repeat(2))) - len(usual) * mean**2
+        spread = max(0.0, spread) / (len(usual) - 1)
         unexplained = max(0.0, 1 - explained / spread) if spread > 0 else 0.0
-        expected = max(spread, explained) + max(0.0, variance - explained)
-        score = _score((figure - mean) / math.sqrt(expected * (1 + 1 / count)), count - 1) if expected > 0 else 0.0
+        expected = math.sqrt((max(spread, explained) + max(0.0, variance - explained)) * (1 + 1 / len(usual)))
+        score = _score((figure - mean) / expected, len(usual) - 1) if expected > 0 else 0.0
+        most = _HIGHEST_SCORE * expected
+        pending.append((figure, min(max(figure, mean - most), mean + most), variance))
         total += min(score, _HIGHEST_SCORE) - _ALLOWANCE - _ALLOWANCE_FOR_DAYS * unexplained
-        total = min(max(total, 0.0), 2 * limit)
+        total = min(max(total, 0.0), limit + _ALLOWANCE)
         if total > limit and not stands:
             stands = True
-            found.append(Alarm(int(nights[since]), int(nights[night])))
+            found.append(Alarm(since, night))
     if stands and total == 0:
         found[-1] = replace(found[-1], ended_at=int(nights[-1]) + 1)
     return found

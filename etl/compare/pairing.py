@@ -55,7 +55,7 @@ def paired(sides: Sequence[pa.Table], *, is_wanted: bool = True) -> tuple[Pairin
     for of_sides in numbers:
         common = _common(of_sides)
         kept.append(sum(int(np.isin(each, common).sum()) for each in of_sides))
-    by_row = kept[1] >= _LEAST_KEPT * kept[0] and kept[1] > 0
+    by_row = len(sides) > 1 and kept[1] >= _LEAST_KEPT * kept[0] and kept[1] > 0
     chosen = numbers[by_row]
     common = _common(chosen)
     names = pa.chunked_array([chunk for calls in sides for chunk in calls["scenario_name"].chunks], pa.string())
@@ -71,7 +71,8 @@ def paired(sides: Sequence[pa.Table], *, is_wanted: bool = True) -> tuple[Pairin
                 text
                 for name, each in zip(("baseline", "candidate"), chosen, strict=False)
                 for text in _left_out(name, each, common, "row of a scenario" if is_finer else "scenario")
-            ],
+            ]
+            + ([] if len(common) else ["no scenario in common: --unpaired compares all calls together"]),
         ),
         chosen,
     )

@@ -7,7 +7,7 @@ passed, both are estimated without bias from all choices of k calls: C(c, k) / C
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from math import comb, nan
 from statistics import fmean
@@ -41,6 +41,10 @@ class Repeats:
     k: int
     whole: Repeated
     scenarios: Sequence[Repeated]
+
+    def named(self, names: Sequence[str]) -> "Repeats":
+        """The same, where the ids are numbers of these names."""
+        return replace(self, scenarios=[replace(each, scenario=names[int(each.scenario)]) for each in self.scenarios])
 
 
 def repeats_of(scenarios: Iterable[str], passed: Iterable[float], *, most: int = K) -> Repeats:

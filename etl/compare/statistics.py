@@ -84,7 +84,7 @@ class Difference:
 
     A value is None without calls. ``difference`` is in the metric's unit, ``change`` the same as a share of the baseline; both are
     None when there are too few calls. A change is found in 9 of 10 cases if it is ``reach`` beyond a limit: in the logarithm of the
-    ratio if ``is_ratio``, else in the metric's unit.
+    ratio if ``is_ratio``, else in the metric's unit. More calls of as many executions leave a share ``fixed`` of the variance.
     """
 
     baseline: float | None
@@ -96,6 +96,7 @@ class Difference:
     change: Interval | None = None
     is_ratio: bool = False
     reach: float = math.inf
+    fixed: float = 0.0
 
     @property
     def verdict(self) -> Verdict:
@@ -117,7 +118,7 @@ class Difference:
             value, surely, possibly = -value, -possibly, -surely
         if surely > limit.amount:
             return Outcome.EXCEEDED
-        if possibly > limit.amount and self.detects(limit) > 2 * limit.amount:
+        if not (possibly <= limit.amount or self.detects(limit) <= 2 * limit.amount):
             return Outcome.NOT_JUDGED
         return Outcome.IN_DOUBT if value > limit.amount else Outcome.KEPT
 
@@ -140,7 +141,7 @@ class Difference:
             room = abs(math.log(shares[0] / shares[1])) if min(shares) > 0 else 0.0
         else:
             room = limit.amount * (abs(self.baseline or 0.0) if limit.is_relative else 1.0)
-        needed = (
-            2 / (1 / self.baseline_calls + 1 / self.candidate_calls) * (self.reach / room) ** 2 if room else math.inf
-        )
+        worth = 2 / (1 / self.baseline_calls + 1 / self.candidate_calls)
+        left = (room / self.reach) ** 2 - self.fixed if self.reach else 1.0
+        needed = worth * (1 - self.fixed) / left if left > 0 else math.inf
         return math.ceil(needed) if math.isfinite(needed) else None

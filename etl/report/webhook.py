@@ -26,9 +26,10 @@ from etl.pipeline.summary import OUTCOMES, Summary
 from etl.settings import Settings
 
 _OWN_WORDS = {
-    *(Kind.NO_SUCH_RUN_TEST, Kind.LIST_UNPROVED, Kind.LIST_WRONG, Kind.NOT_FETCHED, Kind.NEW_STATUS_ENDED),
+    *(Kind.NO_SUCH_RUN_TEST, Kind.LIST_UNPROVED, Kind.LIST_WRONG, Kind.NOT_FETCHED),
     *(Kind.ANSWERS_CHANGED, Kind.QUARANTINED, Kind.LOST_ROWS),
 }
+_MOST_LINES = 21
 _Keys = dict[str, frozenset[tuple[str, ...]]]
 _Items = dict[tuple[str, ...], Mapping[str, str]]
 
@@ -51,14 +52,16 @@ async def tell(
         by_scope = await asyncio.to_thread(read_document, files, NOTIFIED, _Keys, most_bytes=8 << 20, note=str) or {}
         now: _Items = {(each["kind"], each["subject"]): each for each in _findings(ended, failure, code)}
         try:
+            mine = {each.name for each in settings.run_tests}
             for each in () if failure else await asyncio.to_thread(read_worse, files):
-                now["worse", each.run_test, each.metric] = each.as_json()
+                if not mine or each.run_test in mine:
+                    now["worse", each.run_test, each.metric] = each.as_json()
         except Exception as error:  # noqa: BLE001 alarms are sent all the same
             problem = error
         is_whole, before = not (failure or problem or settings.is_part), by_scope.get(scope, frozenset())
         kept = {key for key in before if key in now or not (is_whole or key[0] in OUTCOMES.values())}
         new = {key: each for key, each in now.items() if key not in before}
-        if new or (is_whole and before and not now):
+        if new or (is_whole and not now and any(each[0] != "worse" for each in before)):
             await _post(url, _message(path, code, new))
         if (after := frozenset(kept | new.keys())) != before:
             await asyncio.to_thread(files.publish, NOTIFIED, msgspec.json.encode(by_scope | {scope: after}))
@@ -83,6 +86,8 @@ def _message(dataset: str, code: ExitCode, new: _Items) -> dict[str, Any]:
     for each in new.values():
         about = filter(None, (each.get("subject", each.get("run_test")), each["text"]))
         lines.append(" → ".join(filter(None, (shown(f"• {': '.join(about)}"), each.get("next_step")))))
+    if len(lines) > _MOST_LINES:
+        lines[_MOST_LINES:] = [f"and {len(lines) - _MOST_LINES:,} more: metrics-etl status"]
     return {
         "text": html.escape("\n".join(lines), quote=False),
         "dataset": dataset,

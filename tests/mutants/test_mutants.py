@@ -333,8 +333,8 @@ MUTANTS = [
     Mutant(
         "limit is kept only by calls that would show twice as much",
         "etl/compare/statistics.py",
-        "self.detects(limit) > 2 * limit.amount",
-        "False",
+        "self.detects(limit) <= 2 * limit.amount",
+        "True",
         ("tests/compare/test_estimate.py",),
     ),
     Mutant(

@@ -52,7 +52,7 @@ def print_plan(report: ComparisonReport) -> None:
     print_table(("metric", "calls", "detects", "limit 5%", "10%", "20%"), rows, words={"metric"})
     print_line(
         "outcome",
-        "calls on each side that find a change of twice the limit in 9 of 10 cases; rates in percentage points",
+        "calls on each side that find a change of twice the limit in 9 of 10 cases (-: it takes more executions); rates in pp",
     )
 
 

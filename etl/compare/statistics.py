@@ -16,7 +16,7 @@ LEVEL = 0.95
 POWER = 0.9
 FEWEST = {Statistic.MEDIAN: 20, Statistic.P95: 40, Statistic.MEAN: 20, Statistic.RATE: 20}
 """With fewer calls in a sample the interval is not to be trusted: a 95th percentile of 39 is hardly more than the largest one."""
-FEWEST_EXECUTIONS = 10
+FEWEST_EXECUTIONS = 5
 """From so many on, in samples that have several, they tell how alike the calls of one execution are."""
 FEWEST_SCENARIOS = 10
 """From so many on, scenarios are a sample of what callers want; fewer are all that the agent is asked."""

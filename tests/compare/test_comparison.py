@@ -86,7 +86,7 @@ def a_dataset(folder: Path, *executions: dict[str, object]) -> Path:
     return folder / "data"
 
 
-FEW = "one slow day can look like a worse agent: compare date ranges with at least 10 executions"
+FEW = "one slow day can look like a worse agent: compare date ranges with at least 5 executions"
 
 
 EARLY = {"started_at": datetime(2026, 11, 3, tzinfo=UTC)}

@@ -257,6 +257,54 @@ def test_more_calls_of_one_scenario_are_no_change(data, statistic):
     assert result.verdict is Verdict.TOO_FEW or result.baseline == pytest.approx(result.candidate)
 
 
+def _rare(rng, calls):
+    return (rng.random(25 * calls) < 0.02).astype(np.float64)
+
+
+def _with_a_gap(rng, calls):
+    """Half of 25 scenarios takes three times as long, so the median lies where there are no calls."""
+    return np.repeat(np.where(np.arange(25) < 12, 1.0, 3.0), calls) * rng.lognormal(0, 0.15, 25 * calls)
+
+
+@pytest.mark.parametrize("scenarios", [25, 8])
+@pytest.mark.parametrize(("values", "statistic"), [(_rare, Statistic.MEAN), (_with_a_gap, Statistic.MEDIAN)])
+@pytest.mark.parametrize("sides", [(1, 10), (10, 1), (5, 5)])
+def test_rare_values_and_gaps_decide_nothing_by_chance(values, statistic, scenarios, sides):
+    """On one side no rare value may be seen, and calls of a scenario may all lie on one side of a gap."""
+    rng = np.random.default_rng(11)
+    told = 0
+    for _ in range(100):
+        before, after = (
+            Sample.of(values(rng, calls), scenarios=np.repeat(np.arange(25) % scenarios, calls)) for calls in sides
+        )
+        found = difference(before, after, statistic, is_higher_worse=True)
+        assert found.difference is not None
+        assert np.isfinite([found.difference.value, found.difference.low, found.difference.high]).all()
+        told += found.verdict is not Verdict.UNCLEAR
+        assert found.against(TEN_PERCENT) is not Outcome.EXCEEDED or found.verdict is Verdict.WORSE
+    assert told <= 8
+
+
+def test_more_calls_are_not_promised_to_help_where_days_differ():
+    rng = np.random.default_rng(12)
+    executions = np.repeat(np.arange(12), 50)
+    before = Sample.of(rng.lognormal(0, 0.1, 600) * rng.lognormal(0, 0.3, 12)[executions], executions)
+    after = before.only(executions == 3)
+    assert difference(before, after, Statistic.MEAN, is_higher_worse=True).calls_needed(TEN_PERCENT) is None
+
+
+def test_rate_near_one_is_not_promised_to_show_what_only_calls_that_vary_less_would():
+    rng = np.random.default_rng(13)
+
+    def told(share):
+        before, after = (Sample.of((rng.random(200) < each).astype(np.float64)) for each in (0.98, share))
+        return difference(before, after, Statistic.RATE, is_higher_worse=False)
+
+    detects = np.median([told(0.98).detects(Limit(0, is_relative=False)) for _ in range(20)])
+    found = [told(0.98 - detects).verdict is Verdict.WORSE for _ in range(200)]
+    assert 0.82 < np.mean(found) < 0.98
+
+
 def test_calls_without_a_scenario_or_of_one_that_the_other_side_lacks_are_not_compared():
     rng = np.random.default_rng(4)
     values, scenarios = rng.random(80), np.repeat(np.arange(4), 20)

@@ -62,6 +62,18 @@ def test_one_night_alone_is_no_alarm_however_bad(seed, factor):
     assert not [alarm for alarm in found if alarm.told_at == night]
 
 
+@pytest.mark.parametrize("nights", [1, 8])
+def test_bad_nights_that_are_over_hide_no_change(nights):
+    """One of them would make all others look usual, and so would a regression that was fixed."""
+    found = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        levels = np.zeros(70)
+        levels[30 : 30 + nights], levels[60:] = np.log(3), np.log(1.3)
+        found.append(any(alarm.since >= 57 for alarm in alarms_in(sample(rng, "latency_mean", levels))))
+    assert np.mean(found) >= 0.9
+
+
 @given(st.integers(0, 2**32 - 1), st.floats(0.001, 1000))
 @settings(max_examples=examples(60))
 def test_neither_units_nor_nights_without_calls_change_an_alarm(seed, unit):

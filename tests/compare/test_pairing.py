@@ -39,6 +39,19 @@ def test_rows_are_compared_where_both_sides_have_them_and_else_their_scenarios()
     assert (pairing.are_rows, pairing.common, pairing.text) == (False, 1, "scenario by scenario (1 that both have)")
 
 
+def test_nights_are_compared_by_scenario_as_rows_may_differ_in_each():
+    pairing, (numbers,) = paired([calls(*[("a", str(number)) for number in range(9)])])
+    assert (pairing.are_rows, numbers.tolist()) == (False, [0] * 9)
+
+
+def test_no_scenario_in_common_is_told_with_what_to_do():
+    pairing, _ = paired([calls(("a", None)), calls(("b", None))])
+    assert (pairing.common, pairing.left_out[-1]) == (
+        0,
+        "no scenario in common: --unpaired compares all calls together",
+    )
+
+
 def test_without_scenarios_all_calls_are_compared_together():
     known, unknown = calls(("a", None)), calls((None, None), (None, None))
     for sides, is_wanted in (([known, unknown], True), ([known, known], False)):

@@ -255,7 +255,7 @@ async def test_gate_for_regressions_comments_and_fails_for_a_regression_alone(tm
     endings = []
     async with Sandbox(world) as server:
         install(tmp_path, server)
-        for days, calls in ((-4, 60), (-2, 60), (1, 60), (2, 5)):
+        for days, calls in ((-12, 400), (-10, 400), (1, 60), (2, 5)):
             execution = add_execution(world, run_test, rng, regression_at + timedelta(days=days), calls)
             env["EXECUTION"] = execution.execution_id
             as_github_does: list[str | Path] = [

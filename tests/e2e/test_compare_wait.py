@@ -12,7 +12,7 @@ from tests.support import API_KEY
 from tests.worlds import settled_world
 
 DAYS = ("--baseline", "2026-10-01..2026-10-31")
-LIMIT = ("--max-regression", "latency_p50=10%")
+LIMIT = ("--max-regression", "latency_mean=10%")
 
 
 def a_source(*, days: float = 1) -> tuple[Sandbox, Execution]:
@@ -21,7 +21,7 @@ def a_source(*, days: float = 1) -> tuple[Sandbox, Execution]:
     run_test = world.run_tests[0]
     regression_at = run_test.profile.regression_at
     assert regression_at is not None
-    for day in range(-9, 0, 2):
+    for day in range(-18, -8):
         add_execution(world, run_test, rng, regression_at + timedelta(days=day), 40)
     began_at = regression_at + timedelta(days=days)
     execution = add_execution(world, run_test, rng, began_at, 40, status="running")
@@ -48,7 +48,7 @@ async def test_gate_waits_exports_and_judges_as_three_commands_would(tmp_path: P
     assert judged.exit_code == document["exit_code"] == 10
     everything = document["candidate"]["executions"] + document["baseline"]["executions"]
     assert everything == [each.execution_id for each in reversed(execution.run_test.executions)]
-    assert "regression beyond the limit: latency_p50; worse without a limit: latency_" in document["conclusion"]
+    assert "regression beyond the limit: latency_mean; worse without a limit: latency_" in document["conclusion"]
     assert f"waiting for the end of execution {execution.execution_id}\n" in judged.stderr
     assert "outcome    complete (exit 0)" in judged.stderr
     assert len([*(tmp_path / "data" / "executions").iterdir()]) == 1, "no other run test is exported"

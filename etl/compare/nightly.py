@@ -1,7 +1,7 @@
 """What got worse, judged after each night: of all run tests and metrics of a dataset. Asks the dataset alone."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import groupby
@@ -11,8 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.compare.comparison import Row, change_texts, change_words
-from etl.compare.nights import FEWEST_NIGHTS, LONGEST, NIGHTS_BEFORE, Alarm, figures_of_nights, find_alarms, threshold
-from etl.compare.samples import CALL_COLUMNS, EVAL_COLUMNS, difference_of, eval_metrics, living_rows, samples_of
+from etl.compare.nights import FEWEST_NIGHTS, LONGEST, NIGHTS_BEFORE, figures_of_nights, find_alarms, threshold
+from etl.compare.pairing import Pairing
+from etl.compare.samples import (
+    CALL_COLUMNS,
+    EVAL_COLUMNS,
+    Samples,
+    difference_of,
+    eval_metrics,
+    living_rows,
+    samples_of,
+)
 from etl.compare.selection import ComparedExecution, read_executions
 from etl.compare.statistics import Sample, Values
 from etl.inspect.tables import find_scope
@@ -25,17 +34,23 @@ from etl.model.wording import counted
 _DAYS = timedelta(days=2 * (NIGHTS_BEFORE + LONGEST))
 _JUDGED = [metric for metric in METRICS.values() if metric.statistic not in (Statistic.MEDIAN, Statistic.P95)]
 Executions = Sequence[ComparedExecution]
+FiguresOfNights = Mapping[Metric, tuple[Values, Values]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worse:
-    """A metric of a run test that is worse since a day, in a row that compares the ``nights`` since with those before."""
+    """A metric of a run test that is worse since a day, in a row that compares the ``nights`` since with those before.
+
+    ``sides`` are the executions of both, ``samples`` their values, and ``pairing`` says which of these are compared.
+    """
 
     run_test: str
     since: date
     nights: int
     row: Row
     sides: tuple[Executions, Executions]
+    samples: Sequence[Samples]
+    pairing: Pairing
 
     @property
     def metric(self) -> str:
@@ -114,11 +129,9 @@ def judge(executions: Executions, calls: pa.Table, evals: pa.Table, *, false_ala
     figures = {name: _figures(each, calls_of[name], evals_of[name]) for name, each in groups.items()}
     limit = threshold(sum(map(len, figures.values())), false_alarms_per_year=false_alarms_per_year)
     worse = [
-        _worse(metric, groups[name], calls_of[name], evals_of[name], alarm)
+        each
         for name, by_metric in figures.items()
-        for metric, nights in by_metric.items()
-        for alarm in find_alarms(*nights, limit)
-        if alarm.ended_at is None
+        for each in _worse(by_metric, limit, groups[name], calls_of[name], evals_of[name])
     ]
     judged = {name: nights for name, each in groups.items() if len(nights := _nights(each)) > FEWEST_NIGHTS}
     return Judged(
@@ -150,11 +163,11 @@ def _nights(executions: Executions) -> list[date]:
     return sorted({each.started_at.date() for each in executions})
 
 
-def _figures(executions: Executions, calls: pa.Table, evals: pa.Table) -> dict[Metric, tuple[Values, Values]]:
+def _figures(executions: Executions, calls: pa.Table, evals: pa.Table) -> FiguresOfNights:
     """Of each metric that has values in the nights of a run test, those of all nights: higher ones are worse."""
     (samples,), _ = samples_of(calls, evals, executions)
-    nights = _nights(executions)
-    of_executions = np.array([nights.index(each.started_at.date()) for each in executions])
+    days = np.array([each.started_at.date() for each in executions], dtype="datetime64[D]")
+    of_executions = np.unique(days, return_inverse=True)[1]
     found = {}
     for metric in (*_JUDGED, *eval_metrics([samples]).values()):
         sample = samples.of(metric)
@@ -165,17 +178,27 @@ def _figures(executions: Executions, calls: pa.Table, evals: pa.Table) -> dict[M
     return found
 
 
-def _worse(metric: Metric, executions: Executions, calls: pa.Table, evals: pa.Table, alarm: Alarm) -> Worse:
-    """The nights since the change, against as many before it as it was found by."""
+def _worse(
+    figures: FiguresOfNights, limit: float, executions: Executions, calls: pa.Table, evals: pa.Table
+) -> Iterator[Worse]:
+    """The metrics of a run test whose alarm stands: the nights since the change, against as many before it as it was found by."""
+    alarms = {
+        metric: alarm for metric, of in figures.items() for alarm in find_alarms(*of, limit) if alarm.ended_at is None
+    }
     nights = _nights(executions)
-    since, first = nights[alarm.since], nights[max(0, alarm.since - NIGHTS_BEFORE)]
-    before = [each for each in executions if first <= each.started_at.date() < since]
-    after = [each for each in executions if each.started_at.date() >= since]
-    samples, _ = samples_of(calls, evals, before, after)
-    return Worse(
-        run_test=executions[0].label,
-        since=since,
-        nights=len(nights) - alarm.since,
-        row=Row(metric, difference_of(metric, samples)),
-        sides=(before, after),
-    )
+    for number in sorted({alarm.since for alarm in alarms.values()}):
+        since, first = nights[number], nights[max(0, number - NIGHTS_BEFORE)]
+        before = [each for each in executions if first <= each.started_at.date() < since]
+        after = [each for each in executions if each.started_at.date() >= since]
+        samples, pairing = samples_of(calls, evals, before, after)
+        for metric, alarm in alarms.items():
+            if alarm.since == number:
+                yield Worse(
+                    run_test=executions[0].label,
+                    since=since,
+                    nights=len(nights) - number,
+                    row=Row(metric, difference_of(metric, samples)),
+                    sides=(before, after),
+                    samples=samples,
+                    pairing=pairing,
+                )

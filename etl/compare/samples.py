@@ -99,7 +99,11 @@ def eval_metrics(both: Sequence[Samples]) -> dict[str, Metric]:
 
 def difference_of(metric: Metric, both: Sequence[Samples]) -> Difference:
     """How the metric changed from the baseline to the candidate, whose samples ``both`` are."""
-    before, after = (each.of(metric) for each in both)
+    return difference_in(metric, *(each.of(metric) for each in both))
+
+
+def difference_in(metric: Metric, before: Sample, after: Sample) -> Difference:
+    """The same, from the values of the metric."""
     return difference(before, after, metric.statistic, is_higher_worse=metric.is_higher_worse)
 
 

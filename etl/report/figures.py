@@ -13,11 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.compare.comparison import Row
-from etl.compare.estimate import difference
 from etl.compare.nightly import Worse
 from etl.compare.pairing import NONE
 from etl.compare.repeats import Repeated, repeats_of
-from etl.compare.samples import CALL_COLUMNS, difference_of, eval_metrics, samples_of
+from etl.compare.samples import CALL_COLUMNS, difference_in, difference_of, eval_metrics, samples_of
 from etl.compare.selection import ComparedExecution, Selection, select_latest
 from etl.compare.statistics import Difference
 from etl.inspect.calls import eval_names
@@ -118,10 +117,8 @@ def figures_of(
 ) -> Figures:
     """The figures of one run test, from what the dataset holds of these executions.
 
-    ``calls`` and ``evals`` have ``CALLS_READ`` and ``EVAL_COLUMNS`` besides their keys. Rows of other executions are left out, but
-    from what is said of the nights before something got ``worse``.
+    ``calls`` and ``evals`` have ``CALLS_READ`` and ``EVAL_COLUMNS`` besides their keys. Rows of other executions are left out.
     """
-    forests = [found for each in worse if has_details and (found := _forest(each, calls, evals))[1]]
     ids = pa.array([each.execution_id for each in executions], schema.STRING)
     calls, evals = (where(rows, pc.is_in(rows["execution_id"], value_set=ids)) for rows in (calls, evals))
     selections = select_latest(executions)
@@ -139,20 +136,18 @@ def figures_of(
         selections=selections,
         changes=_changes(selections, calls, evals, [each.metric for each in worse]) if selections else [],
         worse=worse,
-        details=_details(frame, evals, days, sides, forests, worse[0] if worse else None) if has_details else None,
+        details=_details(frame, evals, days, sides, worse) if has_details else None,
     )
 
 
-def _forest(worse: Worse, calls: pa.Table, evals: pa.Table) -> Forest:
+def _forest(worse: Worse) -> Forest:
     """Rows of data of a scenario are compared with each other, and shown together."""
-    both, pairing = samples_of(calls, evals, *worse.sides)
-    names, groups = np.unique(np.array(pairing.names, dtype=object), return_inverse=True)
+    names, groups = np.unique(np.array(worse.pairing.names, dtype=object), return_inverse=True)
     groups, metric = np.append(groups, NONE), worse.row.metric
-    samples = [each.of(metric) for each in both]
+    samples = [each.of(metric) for each in worse.samples]
     found = []
     for number, name in enumerate(names):
-        before, since = (each.only(groups[each.scenarios] == number) for each in samples)
-        one = difference(before, since, metric.statistic, is_higher_worse=metric.is_higher_worse)
+        one = difference_in(metric, *(each.only(groups[each.scenarios] == number) for each in samples))
         if change_of(metric, one) is not None:
             found.append((name, one))
     found.sort(key=lambda each: (each[1].difference is None, -abs(change_of(metric, each[1]) or 0.0)))
@@ -171,8 +166,7 @@ def _details(
     evals: pa.Table,
     days: tuple[date, date] | None,
     sides: Sequence[set[str]],
-    forests: Sequence[Forest],
-    worse: Worse | None,
+    worse: Sequence[Worse],
 ) -> Details:
     step = _WEEK if days and days[1] - days[0] > _LONG else _DAY
     frame["week"] = frame["date"] - pd.to_timedelta(frame["date"].dt.day_of_week, unit="D")
@@ -191,8 +185,10 @@ def _details(
         statuses=_statuses(frame),
         weekly_rates={str(name): _weekly_rates(of_eval) for name, of_eval in outputs.groupby("eval")},
         pass_rates=sorted(rates, key=lambda each: (-abs(each[0].change), each[0].whole.rate)),
-        forests=forests,
-        worst_calls=_worst_calls(frame, outputs, evals, worse, sides[1] if sides else set(frame["execution_id"])),
+        forests=[forest for each in worse if (forest := _forest(each))[1]],
+        worst_calls=_worst_calls(
+            frame, outputs, evals, next(iter(worse), None), sides[1] if sides else set(frame["execution_id"])
+        ),
     )
 
 

@@ -47,7 +47,15 @@ def figures(calls, evals=(), executions=None, key="key", name="Name", *, worse=(
 
 def worse_since(name, executions, tables):
     sides = executions[:1], executions[1:]
-    samples, _ = samples_of(*tables, *sides)
+    samples, pairing = samples_of(*tables, *sides)
     metric = (METRICS | eval_metrics(samples))[name]
     row, since = Row(metric, difference_of(metric, samples)), executions[1].started_at.date()
-    return Worse(run_test=executions[0].label, since=since, nights=len(sides[1]), row=row, sides=sides)
+    return Worse(
+        run_test=executions[0].label,
+        since=since,
+        nights=len(sides[1]),
+        row=row,
+        sides=sides,
+        samples=samples,
+        pairing=pairing,
+    )

@@ -14,6 +14,7 @@ from aiohttp.test_utils import RawTestServer
 from etl.compare.comparison import Row
 from etl.compare.estimate import difference
 from etl.compare.nightly import Worse
+from etl.compare.pairing import Pairing
 from etl.compare.statistics import Sample
 from etl.model.findings import alarms
 from etl.model.metrics import METRICS, Statistic
@@ -32,6 +33,8 @@ WORSE = Worse(
     nights=3,
     row=Row(METRICS["latency_mean"], difference(SIDES[0], SIDES[1], Statistic.MEAN, is_higher_worse=True)),
     sides=((), ()),
+    samples=(),
+    pairing=Pairing(),
 )
 FAILURES = {"refused", "unavailable"}
 

@@ -50,18 +50,17 @@ def paired(sides: Sequence[pa.Table], *, is_wanted: bool = True) -> tuple[Pairin
     """
     if not is_wanted or any(calls["scenario_id"].null_count == len(calls) for calls in sides):
         return Pairing(), [np.zeros(len(calls), dtype=np.int64) for calls in sides]
-    kept, are_rows = [], (False, True)
-    numbers = [_numbers(sides, are_rows=each) for each in are_rows]
-    for of_sides in numbers:
-        common = _common(of_sides)
-        kept.append(sum(int(np.isin(each, common).sum()) for each in of_sides))
-    by_row = len(sides) > 1 and kept[1] >= _LEAST_KEPT * kept[0] and kept[1] > 0
-    chosen = numbers[by_row]
+    chosen, is_finer = _numbers(sides, are_rows=False), False
+    if len(sides) > 1:  # alone, a side would have all of its rows in common with itself
+        rows = _numbers(sides, are_rows=True)
+        kept, of_rows = (sum(int(np.isin(each, _common(by)).sum()) for each in by) for by in (chosen, rows))
+        if of_rows and of_rows >= _LEAST_KEPT * kept:
+            is_finer = len(np.unique(np.concatenate(rows))) > len(np.unique(np.concatenate(chosen)))
+            chosen = rows
     common = _common(chosen)
     names = pa.chunked_array([chunk for calls in sides for chunk in calls["scenario_name"].chunks], pa.string())
     firsts = np.unique(np.concatenate(chosen), return_index=True)
     by_number = {int(number): names[int(place)].as_py() for number, place in zip(*firsts, strict=True)}
-    is_finer = by_row and len(by_number) > len(np.unique(np.concatenate(numbers[0])))
     return (
         Pairing(
             names=[by_number.get(number) or "unnamed" for number in range(max(by_number) + 1)],

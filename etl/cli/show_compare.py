@@ -97,13 +97,13 @@ def _selection_text(selection: Selection, calls: int) -> str:
 def _cells(row: Row) -> tuple[str, ...]:
     found, unit = row.found, row.metric.unit
     verdict = found.verdict.value
-    if row.limit:
+    if row.limit and row.outcome:
         verdict += {
             Outcome.EXCEEDED: f", beyond the limit of {row.limit}",
             Outcome.IN_DOUBT: f", possibly beyond the limit of {row.limit}",
             Outcome.KEPT: f", within {row.limit}",
             Outcome.NOT_JUDGED: f"{' for' if found.difference is None else ', too few calls for'} the limit of {row.limit}",
-        }[found.against(row.limit)]
+        }[row.outcome]
         if row.outcome is Outcome.NOT_JUDGED and found.difference:
             needed = found.calls_needed(row.limit)
             verdict += f": {needed:,} on each side would do" if needed else ": more executions would tell"

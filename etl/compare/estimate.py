@@ -26,6 +26,7 @@ from etl.compare.statistics import (
     Numbers,
     Sample,
     Values,
+    bisect,
 )
 from etl.model.metrics import Statistic
 
@@ -185,12 +186,11 @@ def _ratio_of_means(sides: Sequence[_Side], shares: Values, before: Values, afte
         adjusted = after * np.exp(-log_ratio)
         return adjusted, old * before + (1 - old) * adjusted
 
-    low, high = -_LARGEST_LOG, _LARGEST_LOG
-    for _ in range(60):
-        middle = (low + high) / 2
-        adjusted, level = levels(middle)
-        low, high = (middle, high) if (shares * (adjusted - before) / level).sum() > 0 else (low, middle)
-    log_ratio = (low + high) / 2
+    def is_below(log_ratio: float) -> bool:
+        adjusted, level = levels(log_ratio)
+        return bool((shares * (adjusted - before) / level).sum() > 0)
+
+    log_ratio = bisect(is_below, -_LARGEST_LOG, _LARGEST_LOG)
     adjusted, level = levels(log_ratio)
     slope = (shares * adjusted * before / level**2).sum()
     scales = 1 / (slope * level), np.exp(-log_ratio) / (slope * level)

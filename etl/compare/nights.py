@@ -11,7 +11,7 @@ from itertools import repeat
 
 import numpy as np
 
-from etl.compare.statistics import Sample, Values
+from etl.compare.statistics import Sample, Values, bisect
 from etl.model.metrics import Statistic
 
 NIGHTS_BEFORE = 56
@@ -37,12 +37,12 @@ class Alarm:
 def threshold(metrics: int, *, false_alarms_per_year: float) -> float:
     """How high the sum has to be, where so many metrics are judged every night (Siegmund's formula)."""
     nights = _SAFETY * _NIGHTS_A_YEAR * max(1, metrics) / false_alarms_per_year
-    low, high = 0.0, 50.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        reach = 2 * _ALLOWANCE * (middle + 1.166)
-        low, high = (middle, high) if (math.exp(reach) - reach - 1) / (2 * _ALLOWANCE**2) < nights else (low, middle)
-    return max(high, _HIGHEST_SCORE - _ALLOWANCE)  # which one night alone cannot pass
+
+    def is_below(sum_: float) -> bool:
+        reach = 2 * _ALLOWANCE * (sum_ + 1.166)
+        return (math.exp(reach) - reach - 1) / (2 * _ALLOWANCE**2) < nights
+
+    return max(bisect(is_below, 0.0, 50.0), _HIGHEST_SCORE - _ALLOWANCE)  # which one night alone cannot pass
 
 
 def figures_of_nights(sample: Sample, statistic: Statistic) -> tuple[Values, Values]:
@@ -77,9 +77,8 @@ def find_alarms(figures: Values, variances: Values, limit: float) -> list[Alarm]
     nights = np.flatnonzero(np.isfinite(figures))
     found: list[Alarm] = []
     usual: list[tuple[float, float]] = []
-    pending: list[
-        tuple[float, float, float]
-    ] = []  # of each night since the sum was zero: figure, as far as it counts, variance
+    # Of each night since the sum was zero: its figure, that as far as it counts, its variance.
+    pending: list[tuple[float, float, float]] = []
     total, since, stands = 0.0, 0, False
     for night, figure, variance in zip(
         nights.tolist(), figures[nights].tolist(), variances[nights].tolist(), strict=True

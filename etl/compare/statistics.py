@@ -1,6 +1,7 @@
 """What a comparison of two sets of calls says of a metric: verdict, limit, and what so many calls could show at all. Pure."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,14 @@ class Sample:
     def only(self, chosen: npt.NDArray[np.bool_] | Numbers) -> "Sample":
         """These of the calls."""
         return Sample(self.values[chosen], self.executions[chosen], self.scenarios[chosen])
+
+
+def bisect(is_below: Callable[[float], bool], low: float, high: float) -> float:
+    """The number between these two up to which all are below what is looked for."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_below(middle) else (low, middle)
+    return (low + high) / 2
 
 
 class Verdict(Word):

@@ -267,7 +267,7 @@ def anchors(path: Path) -> set[str]:
 
 
 def test_local_links_lead_somewhere() -> None:
-    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for name, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", without_code(path)):
             target = path.parent / name if name else path
             assert target.exists(), (path, name)

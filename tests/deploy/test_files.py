@@ -185,12 +185,29 @@ def test_kubernetes_mounts_what_the_settings_name(tmp_path: Path, monkeypatch: p
     assert settings.export.max_runtime_minutes * 60 < job["activeDeadlineSeconds"]
 
 
-@pytest.mark.parametrize("name", ["github-actions.yml", "github-compare.yml"])
-def test_github_accepts_the_workflow(name: str) -> None:
-    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
-    found = subprocess.run([*check, DEPLOY / name], capture_output=True, text=True, check=False)
+FOR_GITHUB = {
+    **dict.fromkeys([*DEPLOY.glob("github-*.yml"), *(ROOT / ".github/workflows").glob("*.yml")], "github-workflows"),
+    **dict.fromkeys((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"), "github-issue-forms"),
+    ROOT / ".github/ISSUE_TEMPLATE/config.yml": "github-issue-config",
+}
+
+
+@pytest.mark.parametrize(("file", "schema"), sorted(FOR_GITHUB.items()), ids=lambda each: Path(each).name)
+def test_github_accepts_the_file(file: Path, schema: str) -> None:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
+    found = subprocess.run([*check, file], capture_output=True, text=True, check=False)
 
     assert found.returncode == 0, found.stdout
+
+
+def test_hook_before_a_commit_calls_what_is_there() -> None:
+    [hook] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    called = subprocess.run(
+        [*hook["entry"].split(), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert called.returncode == 0, called.stderr
+    assert "ruff" in called.stdout
 
 
 @pytest.mark.slow

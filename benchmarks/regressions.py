@@ -2,7 +2,7 @@
 
 Two samples of made-up calls are compared, thousands of times, with no difference between the agents and with a regression of 20%.
 The calls are like the sandbox's: log-normal latencies, costs in whole cents, an eval that nine calls of ten pass. Then with
-scenarios, of which some are slower; and with slow days. Seeded; the full form writes tables of docs/compare.md and decision 19.
+scenarios, of which some are slower; and with slow days. Seeded; the full form writes tables of docs/compare.md and decision 11.
 """
 
 import argparse
@@ -241,7 +241,7 @@ def main() -> None:
     for name, text in made.items():
         print(f"\n{name}\n\n{text}")
     if not is_quick:
-        publish(ROOT / "docs" / "decisions" / "0019-what-compare-calls-worse.md", {VERDICTS: made.pop(VERDICTS)})
+        publish(ROOT / "docs" / "decisions" / "0011-compare-scenario-by-scenario.md", {VERDICTS: made.pop(VERDICTS)})
         publish(ROOT / "docs" / "compare.md", made)
 
 

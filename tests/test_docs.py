@@ -243,7 +243,7 @@ def without_code(path: Path) -> str:
 
 @pytest.mark.parametrize(
     "path",
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))],
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))],
     ids=lambda path: path.name,
 )
 def test_manual_is_written_in_plain_english(path: Path) -> None:
@@ -286,6 +286,24 @@ def test_manual_can_be_finished() -> None:
     longest = dict.fromkeys(counts, 900) | {"architecture.md": 1_250, "failed-night.md": 1_000}
     assert {name: count for name, count in counts.items() if count > longest[name]} == {}
     assert sum(counts.values()) <= 12_000, counts
+
+
+def test_decisions_can_be_finished() -> None:
+    """At most twelve pages of half a page each, numbered without a gap; whoever names a page has to name one that exists."""
+    pages = sorted((ROOT / "docs/decisions").glob("*.md"))
+    assert [path.name[:5] for path in pages] == [f"{number:04}-" for number in range(1, len(pages) + 1)]
+    assert len(pages) <= 12
+    counts = {path.name: words(path) for path in pages}
+    assert {name: count for name, count in counts.items() if count > 430} == {}
+    assert sum(counts.values()) <= 4_500, counts
+    for path in pages:
+        parts = re.findall(
+            r"^\*\*(What|Why|What it costs|What would change our mind)\.\*\*", path.read_text("utf-8"), re.MULTILINE
+        )
+        assert parts == ["What", "Why", "What it costs", "What would change our mind"], path
+    sources = [path for room in ("etl", "tests", "benchmarks") for path in (ROOT / room).rglob("*.py")]
+    named = {name for path in sources for name in re.findall(r"\b\d{4}-[a-z-]+\.md", path.read_text("utf-8"))}
+    assert named <= counts.keys()
 
 
 def test_index_leads_to_every_page() -> None:

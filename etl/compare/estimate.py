@@ -5,7 +5,7 @@ agent. Where no scenarios are known, all calls are of one.
 
 An estimate is a sum over calls; what each adds is its influence. It is as uncertain as influences vary from scenario to scenario,
 or from call to call of a scenario where these are few; and from execution to execution: a slow day makes all its calls slow.
-Decision 19 names the sources. Values are sorted first: the same values give the same words, whatever the order of the rows was.
+Decision 11 names the sources. Values are sorted first: the same values give the same words, whatever the order of the rows was.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 A night is a day on which executions began. Its figure is taken in relation to what its scenarios lead to expect, and scored by the
 nights before. A one-sided CUSUM adds up the scores: bad nights raise it, usual ones bring it back to zero, and above a threshold
-it is an alarm, which one night alone cannot raise. Decision 20 has the sources, and how often the procedure is wrong.
+it is an alarm, which one night alone cannot raise. Decision 12 has the sources, and how often the procedure is wrong.
 """
 
 import math

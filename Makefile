@@ -175,4 +175,4 @@ lock: $(VENV)/.dev ## Resolve the locked requirements anew
 	$(LOCK) tests/readers.in pyproject.toml --output-file tests/readers.lock
 
 clean: ## Remove the virtual environments and caches
-	rm -rf $(VENV) $(BENCH) $(READERS) $(SNOWFLAKE) $(BIGQUERY) $(DASK) $(LOWEST) $(RELEASE) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage*
+	rm -rf $(VENV) $(BENCH) $(READERS) $(SNOWFLAKE) $(BIGQUERY) $(DASK) $(LOWEST) $(RELEASE) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* *.egg-info

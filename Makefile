@@ -130,7 +130,7 @@ lint: $(VENV)/.dev ## Check style, spelling and the order of layers
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/lint-imports
-	@$(BIN)/codespell README.md CHANGELOG.md Makefile benchmarks config docs etl tests
+	@$(BIN)/codespell *.md .github Makefile benchmarks config docs etl tests
 
 types: $(VENV)/.dev ## Check types, strictly
 	@$(BIN)/mypy

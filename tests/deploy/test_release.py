@@ -82,7 +82,7 @@ def test_metadata_names_one_repository_and_each_python_that_is_tested(metadata: 
         assert WORKFLOWS[workflow]["jobs"][job]["strategy"]["matrix"]["python"] == PYTHONS
 
 
-def test_every_link_of_the_index_page_leads_to_a_file_of_this_version(metadata: Message) -> None:
+def test_page_of_an_index_leads_to_files_of_this_version_and_needs_no_checkout(metadata: Message) -> None:
     page = str(metadata.get_payload())
     links = re.findall(r"\]\(([^)]+)\)", page)
     at_the_tag = [re.match(rf"{SOURCE}/(blob|raw)/v{re.escape(__version__)}/([^#]+)", link) for link in links]
@@ -90,6 +90,7 @@ def test_every_link_of_the_index_page_leads_to_a_file_of_this_version(metadata: 
     assert all(match and (ROOT / match[2]).exists() for match in at_the_tag), links
     assert [match[2] for match in at_the_tag if match and match[1] == "raw"] == ["docs/report.svg"]
     assert "mermaid" not in page
+    assert "'.[" not in page
 
 
 @pytest.mark.parametrize(

@@ -1,31 +1,21 @@
 """The options that several commands share."""
 
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from etl.model.days import A_DAY, day_of
 
-def parse_day(text: str, *, today: date | None = None) -> date:
-    """The UTC day that is meant by ``2026-11-01``, ``today``, ``yesterday``, or ``7d`` for seven days ago.
 
-    Raises:
-        BadParameter: none is.
-    """
-    days = {"today": 0, "yesterday": 1}.get(text)
-    if re.fullmatch(r"[0-9]{1,5}d", text):
-        days = int(text[:-1])
-    try:
-        if days is not None:
-            return (today or datetime.now(UTC).date()) - timedelta(days=days)
-        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-            return date.fromisoformat(text)
-    except (ValueError, OverflowError):
-        pass
-    raise typer.BadParameter(f"{text!r} is not a date: use one such as 2026-11-01, yesterday, or 7d for seven days ago")
+def parse_day(text: str) -> date:
+    """The UTC day that is meant, see ``day_of``; BadParameter when none is."""
+    if day := day_of(text, datetime.now(UTC).date()):
+        return day
+    raise typer.BadParameter(f"{text!r} is not a date: use one {A_DAY}")
 
 
 def parse_seconds(text: str) -> float:

@@ -24,6 +24,7 @@ from etl.load.index import index_if_readable
 from etl.load.layout import STATE, Part, Scope, is_data, parse_part_path, parse_run_path, place_of
 from etl.load.parquet import open_part
 from etl.model import schema
+from etl.model.days import A_DAY, day_of
 from etl.model.findings import Finding, Kind
 from etl.model.locations import Options
 from etl.model.wording import nearest, quoted
@@ -57,12 +58,13 @@ def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
         path: The folder of the dataset, or its URL in a bucket, as in ``[destination] path``.
         table: executions, calls, evals, errors or runs.
         run_tests: Names of run tests, or keys: all rows under ``run_test=KEY``; all of them by default. Not for ``runs``.
-        since: First day of ``date`` (UTC): a date, text such as ``2026-11-01``, or a datetime or Timestamp (without a zone, UTC).
+        since: First day of ``date`` (UTC): a date, text such as ``2026-11-01``, ``yesterday`` or ``7d`` for seven days ago, or a
+            datetime or Timestamp (without a zone, UTC).
         until: Last day of ``date``, included.
         columns: Only these columns, in this order; all of them by default.
         changed_since: Only rows whose ``exported_at`` is later than this moment: a datetime or Timestamp, or text such as
-            ``2026-11-01T02:00:00Z`` (without a zone, UTC; a day means its first moment). With ``deleted="include"`` that tells of
-            rows that were marked as deleted, too. Not for ``errors`` and ``runs``, which have no such column.
+            ``2026-11-01T02:00:00Z`` (without a zone, UTC); a day, as ``7d``, means its first moment. With ``deleted="include"``
+            that tells of rows that were marked as deleted, too. Not for ``errors`` and ``runs``, which have no such column.
         deleted: ``"include"`` also gives the executions, calls and evals that the source no longer has: rows with a ``deleted_at``.
         options: Of a bucket, as in ``[destination.options]``; credentials come from their usual places.
 
@@ -241,6 +243,8 @@ def moment(option: str, value: object, *, wanted: str = "timestamp such as 2026-
     if value is None:
         return None
     found: pd.Timestamp | None = None
+    if isinstance(value, str):
+        value = day_of(value, datetime.now(UTC).date()) or value
     if isinstance(value, str | date):
         with suppress(ValueError):
             found = pd.Timestamp(value)
@@ -251,5 +255,5 @@ def moment(option: str, value: object, *, wanted: str = "timestamp such as 2026-
 
 
 def _day(option: str, value: object) -> date | None:
-    found = moment(option, value, wanted="date such as 2026-11-01")
+    found = moment(option, value, wanted=f"date {A_DAY}")
     return found.date() if found else None

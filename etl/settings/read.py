@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from etl.errors import ConfigurationError
 from etl.model import schema
+from etl.model.days import A_DAY, day_of
 from etl.model.locations import IN_FILES, scheme_of
 from etl.model.wording import nearest, quoted
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
@@ -119,14 +120,19 @@ class Settings(BaseSettings):
         """The settings for a run on the Dask cluster whose scheduler is there."""
         return self.model_copy(update={"engine": Engine(kind="dask", address=address)})
 
-    def only(self, names: Collection[str] = (), *, since: date | None = None) -> "Settings":
+    def only(self, names: str | Collection[str] = (), *, since: date | str | None = None) -> "Settings":
         """The settings for the run tests with these names or keys (all if there are none), and from another day on.
 
-        With ``run_tests = "all"`` the names are not checked, since only the API knows them.
+        The day may be text, see ``day_of``. With ``run_tests = "all"`` the names are not checked, since only the API knows them.
 
         Raises:
-            ConfigurationError: a name is not configured, or the day is in the future.
+            ConfigurationError: a name is not configured, or the day is none, or in the future.
         """
+        names = [names] if isinstance(names, str) else names
+        if isinstance(since, str):
+            text, since = since, day_of(since, datetime.now(UTC).date())
+            if since is None:
+                raise ConfigurationError(f"since {text!r} is not a date: use one {A_DAY}")
         if not self.run_tests:
             chosen = list(self.with_run_tests(dict.fromkeys(names)).run_tests)
         else:

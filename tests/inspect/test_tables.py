@@ -188,10 +188,13 @@ def test_columns_are_those_asked_for_in_their_order(data):
             "{data} has no run test 'Nope': choose from 'Checkout', 'Refund'",
         ),
         ({"table": "runs", "run_tests": "a"}, 'the table "runs" is not partitioned by run test: leave run_tests out'),
-        ({"since": "yesterday"}, "since must be a date such as 2026-11-01, got 'yesterday'"),
         (
-            {"changed_since": "yesterday"},
-            "changed_since must be a timestamp such as 2026-11-01T02:00:00Z, got 'yesterday'",
+            {"since": "last week"},
+            "since must be a date such as 2026-11-01, yesterday, or 7d for seven days ago, got 'last week'",
+        ),
+        (
+            {"changed_since": "tomorrow"},
+            "changed_since must be a timestamp such as 2026-11-01T02:00:00Z, got 'tomorrow'",
         ),
         ({"deleted": "yes"}, 'deleted must be "exclude" or "include", got \'yes\''),
         ({"changed_since": pd.NaT}, "changed_since must be a timestamp such as 2026-11-01T02:00:00Z, got NaT"),
@@ -199,8 +202,11 @@ def test_columns_are_those_asked_for_in_their_order(data):
             {"table": "errors", "changed_since": "2026-11-01"},
             "errors has no exported_at: leave changed_since out",
         ),
-        ({"until": 20261101}, "until must be a date such as 2026-11-01, got 20261101"),
-        ({"since": ""}, "since must be a date such as 2026-11-01, got ''"),
+        (
+            {"until": 20261101},
+            "until must be a date such as 2026-11-01, yesterday, or 7d for seven days ago, got 20261101",
+        ),
+        ({"since": ""}, "since must be a date such as 2026-11-01, yesterday, or 7d for seven days ago, got ''"),
         ({"since": "2026-11-02", "until": "2026-11-01"}, "since 2026-11-02 is later than until 2026-11-01"),
     ],
 )
@@ -271,6 +277,14 @@ def test_a_moment_is_in_utc_and_a_day_means_its_first_one(given):
     assert moment("changed_since", given) == FETCHED_AT
     for day in ("2026-11-02", date(2026, 11, 2)):
         assert moment("changed_since", day) == datetime(2026, 11, 2, tzinfo=UTC)
+
+
+def test_days_ago_are_counted_in_utc_as_on_the_command_line(data):
+    midnight = pd.Timestamp(datetime.now(UTC)).normalize()
+    for text, days in (("today", 0), ("yesterday", 1), ("7d", 7)):
+        assert moment("since", text) in (midnight - timedelta(days), midnight - timedelta(days - 1))
+    assert len(etl.read_calls(data, since="9999d")) == len(etl.read_calls(data))
+    assert len(etl.read_table(data, "calls", until="9999d")) == 0
 
 
 @pytest.mark.parametrize("name", ["executions", "calls", "evals"])

@@ -175,6 +175,12 @@ def test_only_chooses_by_name_or_key(file: Path) -> None:
     settings = read_settings(file, 'run_tests = ["Alpha", {name = "Beta", key = "bee"}, "Gamma"]')
 
     assert [test.name for test in settings.only(["bee", "Gamma"]).run_tests] == ["Beta", "Gamma"]
-    assert {test.since for test in settings.only(since=date(2026, 1, 1)).run_tests} == {date(2026, 1, 1)}
+    assert [test.name for test in settings.only("bee").run_tests] == ["Beta"]
+    for day in (date(2026, 1, 1), "2026-01-01"):
+        assert {test.since for test in settings.only(since=day).run_tests} == {date(2026, 1, 1)}
+    before = datetime.now(UTC).date()
+    assert before <= (settings.only(since="0d").since or date.min) <= datetime.now(UTC).date()
+    with pytest.raises(ConfigurationError, match=re.escape("since '7' is not a date: use one such as 2026-11-01, yes")):
+        settings.only(since="7")
     with pytest.raises(ConfigurationError, match="did you mean 'Alpha'"):
         settings.only(["alpha"])

@@ -21,6 +21,8 @@ from etl.version import __version__
 if TYPE_CHECKING:
     from etl.inspect.calls import read_calls
     from etl.inspect.open_table import open_table
+    from etl.inspect.status import Status
+    from etl.inspect.status_now import status
     from etl.inspect.tables import describe, read_table
     from etl.pipeline.job import Plan, export, plan
     from etl.pipeline.summary import RunTestSummary, Summary
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 _LAZY = {
     "etl.inspect.calls": ("read_calls",),
     "etl.inspect.open_table": ("open_table",),
+    "etl.inspect.status": ("Status",),
+    "etl.inspect.status_now": ("status",),
     "etl.inspect.tables": ("describe", "read_table"),
     "etl.pipeline.job": ("Plan", "export", "plan"),
     "etl.pipeline.summary": ("RunTestSummary", "Summary"),
@@ -37,8 +41,8 @@ _LAZY = {
 
 __all__ = [
     "ConfigurationError", "DestinationError", "ExporterError", "KeyRefusedError", "LockHeldError", "Plan", "RunTestSummary",
-    "Settings", "SourceUnavailableError", "Summary", "__version__", "describe", "export", "open_table", "plan", "read_calls",
-    "read_table",
+    "Settings", "SourceUnavailableError", "Status", "Summary", "__version__", "describe", "export", "open_table", "plan",
+    "read_calls", "read_table", "status",
 ]  # fmt: skip
 
 

@@ -101,6 +101,8 @@ FIELDS: dict[str, dict[str, str]] = {
         "verdict": "the same in one line",
         "next": "what to do next: a command, or more",
         "problems_now": "what would stop an export that started now, such as a full disk",
+        "would_fail": "whether that counts in the verdict: it does where settings name the run tests",
+        "max_age_hours": "how old the last complete export may be",
         "dataset": "folder or bucket",
         "read_at": "when it was read",
         "at_work": "the process that is exporting now; otherwise null",

@@ -137,7 +137,7 @@ def documents() -> dict[str, Any]:
         "run": summary.as_json(),
         "check": as_json([Check(Subject.KEY, "")]),
         "discover": run_tests_as_json(found),
-        "status": dict.fromkeys(("is_good", "verdict", "next", "problems_now")) | msgspec.to_builtins(status),
+        "status": dict.fromkeys(("is_good", "verdict", "next")) | msgspec.to_builtins(status),
         "verify": report.as_json(),
         "load": Result("").as_json(),
     }

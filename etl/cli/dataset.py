@@ -1,6 +1,5 @@
 """``status``, ``verify`` and ``schema``: what is in the dataset, whether it is intact, what it means."""
 
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,19 +8,16 @@ import typer
 from etl.cli.console import print_json, print_message, print_rate_limit_wait, print_result
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
 from etl.cli.process import end, hearing_signals, report_errors, run_async
-from etl.errors import ConfigurationError, DestinationError, ExitCode
+from etl.errors import ExitCode
 from etl.model.locations import QueryEngineName
 from etl.model.wording import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
     from datetime import date
-    from pathlib import Path
 
-    from etl.inspect.status import Status
     from etl.inspect.verify import Report
-    from etl.load.files.contract import Files
-    from etl.settings import RunTest, Settings
+    from etl.settings import Settings
 
 
 def status(
@@ -47,25 +43,15 @@ def status(
     """
     with report_errors(verbose=verbose):
         from etl.cli.show_dataset import print_status
-        from etl.inspect.verdict import judge
-        from etl.settings import Settings
+        from etl.inspect.status_now import status_by
+        from etl.inspect.verdict import NIGHTLY_HOURS
 
-        settings, configured = open_settings(config)
-        files, dataset_status = read_dataset(settings, configured)
-        problems_now: list[str] = []  # as far as reading tells at once: without the API, the keys or the rows
-        try:
-            Settings.load(config, needs_keys=False)
-            files.examine()
-        except (ConfigurationError, DestinationError) as error:
-            problems_now = str(error).split("\n")
-        would_fail = configured is not None and bool(problems_now)
-        verdict = judge(dataset_status, max_age_hours=max_age_hours, would_fail=would_fail)
+        found = status_by(config, NIGHTLY_HOURS if max_age_hours is None else max_age_hours)
         if as_json:
-            told = {"is_good": verdict.is_good, "verdict": verdict.text, "next": verdict.next_step}
-            print_json(told | {"problems_now": problems_now} | dataset_status.as_json())
+            print_json(found.as_json())
         else:
-            print_status(dataset_status, verdict, [] if verdict.is_good else problems_now)
-        is_alarm = max_age_hours is not None and not verdict.is_good
+            print_status(found)
+        is_alarm = max_age_hours is not None and not found.verdict.is_good
         end(ExitCode.PARTIAL if is_alarm else ExitCode.COMPLETE)
 
 
@@ -177,26 +163,6 @@ def schema(
 
             print_schema(tables, output or "table")
         end(ExitCode.COMPLETE)
-
-
-def open_settings(config: "Path | None") -> "tuple[Settings, Sequence[RunTest] | None]":
-    """The settings, and the run tests that they name; None where they name none: there the last run tells."""
-    from etl.settings import Settings
-
-    try:
-        settings = Settings.load(config, needs_keys=False)
-    except ConfigurationError:
-        return Settings.load(config, needs_keys=False, needs_run_tests=False), None
-    return settings, settings.run_tests
-
-
-def read_dataset(settings: "Settings", configured: "Sequence[RunTest] | None") -> "tuple[Files, Status]":
-    """The files of the dataset, and its status now; DestinationError when there is none, or it cannot be read."""
-    from etl.inspect.status import read_status
-    from etl.load.files.open import open_files
-
-    files = open_files(settings.destination.path, settings.destination.options)
-    return files, read_status(files, now=datetime.now(UTC), configured=configured, warehouse=settings.warehouse.place)
 
 
 def _verify(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.console import print_line
-from etl.cli.dataset import open_settings, read_dataset
 from etl.cli.options import Config, RunTests, Since, Verbose, output, parse_day, selection
 from etl.cli.process import end, report_errors
 from etl.errors import ConfigurationError, DestinationError, ExitCode
@@ -53,10 +52,11 @@ def report(
     if since and until and since > until:
         raise typer.BadParameter(f"--since {since} is later than --until {until}")
     with report_errors(verbose=verbose):
+        from etl.inspect.status_now import open_settings, read_dataset
         from etl.report.contents import read_contents
 
         page = page_module()
-        settings, configured = open_settings(config)
+        settings, configured, _ = open_settings(config)
         rate, dataset = settings.compare.false_alarms_per_year, read_dataset(settings, configured)
         contents = read_contents(*dataset, run_tests, since, until, false_alarms_per_year=rate)
         write_report(page, contents, page_file, settings.report)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from etl.cli.console import duration, print_alarms, print_line, print_notices, print_result, print_table, stdout_console
-from etl.inspect.verdict import Verdict, ago
+from etl.inspect.verdict import ago
 from etl.load.layout import QUARANTINE
 from etl.model.findings import Finding
 from etl.model.wording import counted, first_few, shown
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 _SHOWN_STATES = ("waiting", "listed", "settling", "incomplete", "deleted")
 
 
-def print_status(status: "Status", verdict: Verdict, problems_now: Sequence[str]) -> None:
-    """One screen of 80 columns, to stdout; ``problems_now`` would end an export that began now."""
-    now, load = status.read_at, status.last_load
+def print_status(status: "Status") -> None:
+    """One screen of 80 columns, to stdout."""
+    now, load, verdict = status.read_at, status.last_load, status.verdict
     style = "bold green" if verdict.is_good else "bold red"
     stdout_console().print(Text(verdict.text, style=style), soft_wrap=True)
     print_line("dataset", status.dataset)
@@ -40,7 +40,7 @@ def print_status(status: "Status", verdict: Verdict, problems_now: Sequence[str]
     _print_tables(status.tables)
     if status.runs:
         _print_runs(status.runs)
-    _print_problems(status, problems_now)
+    _print_problems(status, () if verdict.is_good else status.problems_now)
     print_notices(status.findings)
     if verified := min((each.verified_at for each in status.run_tests if each.verified_at), default=None):
         print_line("final", f"last verified up to {ago(verified, now)}; evals added since: --full-refresh")

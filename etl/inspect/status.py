@@ -20,6 +20,7 @@ from etl.inspect.status_run_tests import (
     run_tests_of,
 )
 from etl.inspect.stored import StoredFile, TableStatus, find_lost, stored_files
+from etl.inspect.verdict import NIGHTLY_HOURS, Verdict, judge
 from etl.load.dataset import read_identity
 from etl.load.files.contract import Files
 from etl.load.index import index_if_readable
@@ -62,13 +63,14 @@ _COLUMNS: dict[str, Sequence[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The dataset at ``read_at``; its fields are what ``status --json`` prints.
+    """The dataset at ``read_at``, and the ``verdict`` on it; its fields are what ``status --json`` prints.
 
     ``at_work`` names the holder of the lock. ``complete_at``: when a run over all that is configured last left nothing out; None
     when none did, or a configured run test was never complete. ``future_run_at``: the latest time at which a run ended that has
     not come yet, by this machine's clock. ``lost_run``: the last run, if it left no row in ``runs``, since it could not begin (it
     has an exit code) or was killed. ``runs``: the last one of these settings, whatever its times, and the last of any that have
     come, up to 7. ``set_aside``: how many files are in the quarantine. ``last_load``: how the last one into the warehouse went.
+    ``problems_now``: what would end an export that began now; it ``would_fail`` where settings name the run tests.
     """
 
     dataset: str
@@ -83,10 +85,20 @@ class Status:
     findings: tuple[Finding, ...]
     set_aside: int = 0
     last_load: LastLoad | None = None
+    problems_now: tuple[str, ...] = ()
+    would_fail: bool = False
+    max_age_hours: float = NIGHTLY_HOURS
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether all is well, in one line, and what to do next."""
+        return judge(self)
 
     def as_json(self) -> dict[str, Any]:
         """The status as a JSON object."""
-        told: dict[str, Any] = msgspec.to_builtins(self)
+        verdict = self.verdict
+        told: dict[str, Any] = {"is_good": verdict.is_good, "verdict": verdict.text, "next": verdict.next_step}
+        told |= msgspec.to_builtins(self)
         return told | {"findings": [finding.as_json() for finding in self.findings]}
 
 

@@ -3,12 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from etl.errors import ExitCode
-from etl.inspect.status import Status
-from etl.inspect.status_run_tests import RunTestStatus
 from etl.model.findings import alarms, gravest
 from etl.model.wording import counted
+
+if TYPE_CHECKING:
+    from etl.inspect.status import Status
+    from etl.inspect.status_run_tests import RunTestStatus
 
 NIGHTLY_HOURS = 26
 _CHECK, _RUN, _VERIFY = "metrics-etl check", "metrics-etl run", "metrics-etl verify"
@@ -24,13 +27,12 @@ class Verdict:
     next_step: str
 
 
-def judge(status: Status, *, max_age_hours: float | None = None, would_fail: bool = False) -> Verdict:
-    """Good when everything that is configured was complete in so many hours, by default a night, and no run has failed since.
+def judge(status: "Status") -> Verdict:
+    """Good when everything that is configured was complete in ``max_age_hours``, and no run has failed since.
 
-    Nor may anything be missing or unknown, whatever the last run said. ``would_fail``: an export that began now would.
+    Nor may anything be missing or unknown, whatever the last run said, or stop an export that began now.
     """
-    hours = NIGHTLY_HOURS if max_age_hours is None else max_age_hours
-    problem = next(_problems(status, hours, would_fail=would_fail), None)  # the gravest is told
+    problem = next(_problems(status), None)  # the gravest is told
     if problem is None:
         return Verdict(is_good=True, text=f"Good: the last complete export was {_complete(status)}", next_step=_VERIFY)
     text, next_step = problem
@@ -39,7 +41,7 @@ def judge(status: Status, *, max_age_hours: float | None = None, would_fail: boo
     return Verdict(is_good=False, text=f"Not good: {text}", next_step=next_step)
 
 
-def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iterator[tuple[str, str]]:
+def _problems(status: "Status") -> Iterator[tuple[str, str]]:
     """What is wrong, the gravest first, each with what to do."""
     yield from _of_last_run(status)
     if finding := gravest(status.findings):
@@ -50,17 +52,17 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
     configured = [each for each in status.run_tests if each.is_configured]
     if incomplete := [each for each in configured if not each.is_complete]:
         yield f"{len(incomplete)} of {counted(len(configured), 'run test')} {_since(incomplete)}", _RUN
-    if would_fail:
+    if status.would_fail:
         yield "an export would fail now", _CHECK
     if status.complete_at is None and status.future_run_at:
         yield f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M}, which is in the future: a clock is wrong", _RUN
     if status.complete_at is None:
         yield "no run has completed all configured run tests yet", _RUN
-    elif (status.read_at - status.complete_at).total_seconds() > max_age_hours * 3600:
+    elif (status.read_at - status.complete_at).total_seconds() > status.max_age_hours * 3600:
         yield f"the last complete export was {_complete(status)}", _RUN
 
 
-def _of_last_run(status: Status) -> Iterator[tuple[str, str]]:
+def _of_last_run(status: "Status") -> Iterator[tuple[str, str]]:
     """Why the last run did not get to its end; one that did, and left something out, is told by what it found."""
     if lost := status.lost_run:
         before = "" if status.complete_at else ", and no earlier run was complete"
@@ -73,7 +75,7 @@ def _of_last_run(status: Status) -> Iterator[tuple[str, str]]:
         yield cause or f"the last run ended with code {last.exit_code} ({last.outcome})", _CHECK if is_checked else _RUN
 
 
-def _since(incomplete: Sequence[RunTestStatus]) -> str:
+def _since(incomplete: "Sequence[RunTestStatus]") -> str:
     """``never fully exported``, or since which day."""
     times = [each.complete_at for each in incomplete if each.complete_at]
     if never_complete := len(incomplete) - len(times):
@@ -81,7 +83,7 @@ def _since(incomplete: Sequence[RunTestStatus]) -> str:
     return f"incomplete since {min(times):%Y-%m-%d}"
 
 
-def _complete(status: Status) -> str:
+def _complete(status: "Status") -> str:
     return ago(status.complete_at, status.read_at) if status.complete_at else "never"
 
 

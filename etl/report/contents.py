@@ -7,7 +7,6 @@ from datetime import date, datetime
 from typing import Any
 
 from etl.compare.nightly import Judged, by_run_test, judge, read_nights
-from etl.inspect import verdict
 from etl.inspect.status import Status
 from etl.inspect.verdict import Verdict
 from etl.load.files.contract import Files
@@ -66,7 +65,7 @@ def read_contents(
     return Contents(
         dataset=status.dataset,
         read_at=status.read_at,
-        verdict=verdict.judge(status),
+        verdict=status.verdict,
         missing=[
             *map(str, alarms(status.findings)),
             *(str(each) for each in status.findings if each.kind is Kind.LISTS_ALONE),

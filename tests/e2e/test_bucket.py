@@ -68,6 +68,7 @@ async def test_the_same_dataset_as_in_a_folder_comes_out_and_a_quiet_night_lists
         assert len([told for told in proxy.requests if "list-type" in told.path]) == 1
         mirror(url, proxy.options, there / "data")
         assert_equals_world(there, server.world)
+    assert etl.status(url, options=proxy.options).verdict.is_good
     assert contents(here / "data") == contents(there / "data")
     paths = [
         sorted(str(path.relative_to(folder)) for path in folder.rglob("*=*/*.parquet") if "/runs/" not in str(path))

@@ -125,10 +125,10 @@ def test_anything_wrong_is_not_good_and_tells_what_to_type(changes: dict[str, An
 
 
 def test_how_old_is_too_old_can_be_said() -> None:
-    assert judge(replace(GOOD, complete_at=MONDAY), max_age_hours=54).is_good
-    assert not judge(GOOD, max_age_hours=4).is_good
+    assert judge(replace(GOOD, complete_at=MONDAY, max_age_hours=54)).is_good
+    assert not judge(replace(GOOD, max_age_hours=4)).is_good
 
 
 def test_export_that_would_fail_now_is_not_good_whatever_was_complete() -> None:
-    verdict = judge(GOOD, would_fail=True)
+    verdict = judge(replace(GOOD, would_fail=True))
     assert (verdict.text, verdict.next_step) == ("Not good: an export would fail now", "metrics-etl check")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from etl.inspect.status import Status
     from etl.inspect.status_now import status
     from etl.inspect.tables import describe, read_table
-    from etl.pipeline.job import Plan, export, plan
+    from etl.pipeline.job import Plan, export, plan, run
     from etl.pipeline.summary import RunTestSummary, Summary
     from etl.settings import Settings
 
@@ -34,7 +34,7 @@ _LAZY = {
     "etl.inspect.status": ("Status",),
     "etl.inspect.status_now": ("status",),
     "etl.inspect.tables": ("describe", "read_table"),
-    "etl.pipeline.job": ("Plan", "export", "plan"),
+    "etl.pipeline.job": ("Plan", "export", "plan", "run"),
     "etl.pipeline.summary": ("RunTestSummary", "Summary"),
     "etl.settings": ("Settings",),
 }
@@ -42,7 +42,7 @@ _LAZY = {
 __all__ = [
     "ConfigurationError", "DestinationError", "ExporterError", "KeyRefusedError", "LockHeldError", "Plan", "RunTestSummary",
     "Settings", "SourceUnavailableError", "Status", "Summary", "__version__", "describe", "export", "open_table", "plan",
-    "read_calls", "read_table", "status",
+    "read_calls", "read_table", "run", "status",
 ]  # fmt: skip
 
 

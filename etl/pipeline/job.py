@@ -1,4 +1,4 @@
-"""``plan`` and ``export``: one list of steps with two endings.
+"""``plan`` and ``export``: one list of steps with two endings; ``run`` waits for an export.
 
 Both load the state, read the lists, and plan what they bring. A plan then works out what an export would do; an export renames,
 marks, fetches and commits, round by round as lists arrive, and always leaves a summary behind.
@@ -6,13 +6,23 @@ marks, fetches and commits, round by round as lists arrive, and always leaves a 
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor, wait
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import partial
+from pathlib import Path
 
-from etl.errors import DestinationError, ExporterError, InterruptedRunError, LockHeldError, TimeLimitError, leaves
+from etl.errors import (
+    DestinationError,
+    ExitCode,
+    ExporterError,
+    InterruptedRunError,
+    LockHeldError,
+    TimeLimitError,
+    leaves,
+)
 from etl.extract.endpoints import Purpose
 from etl.extract.plan import Planned, requests_to_fetch
 from etl.load.dataset import identify, read_identity
@@ -63,7 +73,7 @@ class Plan:
 
 
 async def plan(
-    settings: Settings,
+    settings: Settings | str | Path,
     *,
     full_refresh: bool = False,
     accept_deletions: bool = False,
@@ -75,6 +85,7 @@ async def plan(
     Raises:
         ConfigurationError, KeyRefusedError, SourceUnavailableError, DestinationError: as ``export`` would end.
     """
+    settings = Settings.of(settings)
     run = begin(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify, clock=clock)
     record = await asyncio.to_thread(_begin_record, run)
     state = await asyncio.to_thread(load, run, record, set_aside=False)
@@ -122,7 +133,7 @@ async def plan(
 
 
 async def export(
-    settings: Settings,
+    settings: Settings | str | Path,
     *,
     full_refresh: bool = False,
     accept_deletions: bool = False,
@@ -143,6 +154,7 @@ async def export(
             is not installed; nothing was asked of the API.
         LockHeldError: another export is running on this dataset.
     """
+    settings = Settings.of(settings)
     stop = stop or asyncio.get_running_loop().create_future()
     run = begin(
         settings,
@@ -170,6 +182,55 @@ async def export(
             raise
         await to_the_end(partial(note_failure, files, error, run.started_at, settings.scope))
         raise
+
+
+def run(
+    settings: Settings | str | Path | None = None,
+    *,
+    run_tests: str | Collection[str] = (),
+    since: date | str | None = None,
+    full_refresh: bool = False,
+    accept_deletions: bool = False,
+    notify: Notify | None = None,
+) -> Summary:
+    """Export what is new or changed, and wait for the end: ``export`` for scripts and for notebooks, whose loop may be running.
+
+    Ctrl-C, or a notebook's stop button, ends it in order: what arrived is saved, then KeyboardInterrupt is raised. A second one
+    does not wait for that.
+
+    Args:
+        settings: The settings, or the path of their file; see ``Settings.load``.
+        run_tests: Only these, by name or key.
+        since: Only executions created on or after this day (UTC): a date, or text such as ``7d``.
+        full_refresh: As for ``export``.
+        accept_deletions: As for ``export``.
+        notify: Called with the name of each event and its fields, in another thread.
+
+    Raises:
+        ConfigurationError, DestinationError, LockHeldError: as for ``export``.
+    """
+    chosen, stop = Settings.of(settings).only(run_tests, since=since), Future[InterruptedRunError]()
+
+    async def export_until_stopped() -> Summary:
+        stopped = asyncio.wrap_future(stop)
+        try:
+            return await export(
+                chosen, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify, stop=stopped
+            )
+        finally:
+            stopped.cancel()  # and with it stop, which nobody may set once this loop is closed
+
+    executor = ThreadPoolExecutor(1)
+    ended = executor.submit(asyncio.run, export_until_stopped())
+    executor.shutdown(wait=False)
+    try:
+        wait([ended])
+    except BaseException:
+        with suppress(InvalidStateError):
+            stop.set_result(InterruptedRunError("interrupted; everything received is saved", exit_code=ExitCode.SIGINT))
+        wait([ended])
+        raise
+    return ended.result()
 
 
 def _begin_record(run: Run, *, is_export: bool = False) -> Record:

@@ -169,6 +169,11 @@ class Settings(BaseSettings):
         return self.model_copy(update={"run_tests": run_tests})
 
     @classmethod
+    def of(cls, settings: "Settings | str | Path | None") -> "Settings":
+        """These settings, or those that ``load`` reads from the path."""
+        return settings if isinstance(settings, Settings) else cls.load(settings)
+
+    @classmethod
     def load(
         cls, path: str | Path | None = None, *, needs_keys: bool = True, needs_run_tests: bool = True
     ) -> "Settings":

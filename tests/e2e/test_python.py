@@ -1,0 +1,106 @@
+"""``etl.run`` in a process of one's own: a script, or a notebook, whose cells run inside a running event loop."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+import etl
+from etl.sandbox import Fault, Sandbox, SandboxRequest
+from tests.e2e.command import Ended, environment, shell, write_settings
+from tests.worlds import a_sandbox
+
+SCRIPT = """
+import etl
+summary = None
+try:
+    summary = etl.run("config/metrics-etl.toml")
+finally:
+    print(summary and summary.outcome, etl.status().runs[0].outcome)
+"""
+NOTEBOOK = f"""
+import asyncio
+loop = asyncio.new_event_loop()
+loop.call_soon(exec, {SCRIPT!r})
+loop.call_soon(loop.stop)
+loop.run_forever()
+"""
+server = a_sandbox(run_tests=2, executions=3, calls=5)
+
+
+async def python(code: str, folder: Path, server: Sandbox) -> Ended:
+    return await shell(sys.executable, "-c", code, cwd=folder, env=environment(server))
+
+
+@pytest.mark.parametrize("code", [SCRIPT, NOTEBOOK], ids=["script", "notebook"])
+async def test_run_waits_for_the_export_and_ctrl_c_keeps_what_had_arrived(
+    server: Sandbox, tmp_path: Path, code: str
+) -> None:
+    """Every call of one execution hangs; the others are whole when the signal comes."""
+    held_back = {call.call_execution_id for call in server.world.run_tests[1].executions[0].calls}
+    answered, waiting = set(), asyncio.Event()
+
+    def hang(request: SandboxRequest, _nth: int) -> Fault | None:
+        call_execution_id = request.query.get("call_execution_id")
+        if call_execution_id in held_back:
+            return Fault(is_hanging=True)
+        answered.add(call_execution_id)
+        if len(answered - {None}) == 25:
+            waiting.set()
+        return None
+
+    server.fault = hang
+    write_settings(tmp_path, [each.name for each in server.world.run_tests])
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, cwd=tmp_path, env=environment(server), stdout=-1, stderr=-1
+    )
+    await waiting.wait()
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = await process.communicate()
+    assert stdout == b"None interrupted\n"
+    assert stderr.rstrip().endswith(b"KeyboardInterrupt")
+    assert stderr.count(b"Traceback") == 1
+    kept = etl.read_table(tmp_path / "data", "executions")
+    assert (len(kept) >= 4, len(etl.read_calls(tmp_path / "data"))) == (True, 5 * len(kept))
+
+    server.fault = None
+    again = await python(code, tmp_path, server)
+    assert (again.stdout, again.stderr) == ("complete complete\n", "")
+    assert len(etl.read_calls(tmp_path / "data")) == 30
+
+
+async def test_second_ctrl_c_does_not_wait_and_the_next_run_repairs_the_rest(server: Sandbox, tmp_path: Path) -> None:
+    server.fault = lambda _request, _nth: Fault(is_hanging=True)
+    asked = asyncio.Event()
+    server.on_request = lambda _request: asked.set()
+    write_settings(tmp_path, [each.name for each in server.world.run_tests])
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "import etl; etl.run()", cwd=tmp_path, env=environment(server), stdout=-1, stderr=-1
+    )
+    await asked.wait()
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    _, stderr = await process.communicate()
+    assert stderr.rstrip().endswith(b"KeyboardInterrupt")
+    server.fault = None
+    assert (await python(SCRIPT, tmp_path, server)).stdout == "complete complete\n"
+
+
+async def test_run_can_be_narrowed_and_tells_a_mistake_as_it_is(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(server).items():
+        monkeypatch.setenv(name, value)
+    one, other = (each.name for each in server.world.run_tests)
+    file = write_settings(tmp_path, [one, other])
+
+    summary = await asyncio.to_thread(lambda: etl.run(file, run_tests=one, since="9999d"))
+    assert [each.name for each in summary.run_tests] == [one]
+    assert (await etl.plan(str(file))).requests > 0
+    assert (await etl.export(file)).exit_code == 0
+    with pytest.raises(etl.ConfigurationError, match="did you mean"):
+        etl.run(file, run_tests=f"{one}s")
+    with pytest.raises(etl.DestinationError, match="holds no dataset"):
+        await asyncio.to_thread(etl.run, write_settings(tmp_path, [one], "[destination]", 'path = "."'))

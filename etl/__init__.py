@@ -1,8 +1,11 @@
-"""Export Future AGI simulation metrics to a partitioned Parquet dataset.
+"""Export Future AGI simulation metrics to a partitioned Parquet dataset, and read it.
 
->>> import etl
->>> summary = await etl.export(etl.Settings.load("config/metrics-etl.toml"))
->>> calls = etl.read_calls("data", run_tests=["My Agent Test"], since="2026-11-01", evals="wide")
+>>> summary = etl.run("config/metrics-etl.toml")              # export what is new or changed
+>>> etl.status("data")                                        # is all well, and what to do next
+>>> calls = etl.read_calls("data", since="7d", evals="wide")  # one row per call, in pandas
+
+``read_table``, ``open_table`` and ``describe`` give the other tables. In a coroutine, ``await etl.plan(…)`` says what an export would
+fetch, and ``await etl.export(…)`` is ``run``. All that goes wrong is an ``ExporterError``.
 """
 
 from importlib import import_module
@@ -29,15 +32,17 @@ if TYPE_CHECKING:
     from etl.settings import Settings
 
 _LAZY = {
-    "etl.inspect.calls": ("read_calls",),
-    "etl.inspect.open_table": ("open_table",),
-    "etl.inspect.status": ("Status",),
-    "etl.inspect.status_now": ("status",),
-    "etl.inspect.tables": ("describe", "read_table"),
-    "etl.pipeline.job": ("Plan", "export", "plan", "run"),
-    "etl.pipeline.summary": ("RunTestSummary", "Summary"),
-    "etl.settings": ("Settings",),
-}
+    "Plan": "etl.pipeline.job", "RunTestSummary": "etl.pipeline.summary", "Settings": "etl.settings", "describe": "etl.inspect.tables",
+    "Status": "etl.inspect.status", "Summary": "etl.pipeline.summary", "export": "etl.pipeline.job", "plan": "etl.pipeline.job",
+    "open_table": "etl.inspect.open_table", "read_calls": "etl.inspect.calls", "read_table": "etl.inspect.tables",
+    "run": "etl.pipeline.job", "status": "etl.inspect.status_now",
+}  # fmt: skip
+_RESULTS = {
+    "Plan",
+    "RunTestSummary",
+    "Status",
+    "Summary",
+}  # named in annotations alone, so that a shell need not complete them
 
 __all__ = [
     "ConfigurationError", "DestinationError", "ExporterError", "KeyRefusedError", "LockHeldError", "Plan", "RunTestSummary",
@@ -48,11 +53,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # pandas and pyarrow take half a second to import: a command that prints help or a version should not wait for them.
-    for module, names in _LAZY.items():
-        if name in names:
-            return getattr(import_module(module), name)
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'etl' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__} - _RESULTS)

@@ -126,7 +126,7 @@ class LockHeldError(ExporterError):
 class InterruptedRunError(ExporterError):
     """A signal asked the run to stop; what is committed stands."""
 
-    def __init__(self, message: str, *, exit_code: ExitCode) -> None:
+    def __init__(self, message: str, *, exit_code: ExitCode = ExitCode.SIGINT) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import pydoc
 import re
 from collections import Counter
 from dataclasses import fields, replace
@@ -216,11 +217,15 @@ def test_every_field_of_the_receipt_is_documented() -> None:
     assert f"{_MOST_FILES:,}" in rows["not_listed"]
 
 
-def test_everything_public_can_be_imported_and_is_described() -> None:
+def test_everything_public_can_be_imported_and_is_described_in_one_line_first() -> None:
     for name in etl.__all__:
-        value = getattr(etl, name)
-        assert name == "__version__" or value.__doc__
-    assert dir(etl) == sorted(etl.__all__), "where a shell completes names"
+        first, *rest = (getattr(etl, name).__doc__ or "").split("\n")
+        assert name == "__version__" or (re.fullmatch(r"[A-Z].{10,125}[.)]", first) and "".join(rest[:1]) == ""), name
+    shown = [name for name in dir(etl) if not name.startswith("_")]
+    assert (len(shown), {*etl.__all__} >= {*shown}) == (15, True), "what a shell completes"
+    page = pydoc.plain(pydoc.render_doc(etl))
+    assert all(name in page for name in shown)
+    assert page.index("etl.run(") < 300
     assert Progress.__doc__
 
 

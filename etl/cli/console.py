@@ -6,8 +6,7 @@ Whatever came from outside (names, paths, texts of the API, of files) is printed
 import json
 import re
 import sys
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from etl.model.wording import CONTROL, shown
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from etl.extract.endpoints import Purpose
-    from etl.model.findings import Finding
 
 _LABEL_WIDTH = 11
 _WIDE = 160
@@ -42,19 +39,21 @@ def print_result(text: str) -> None:
     print(_lines(text), flush=True)
 
 
-def print_line(label: str, text: str, *, style: str = "") -> None:
-    """One line: a label, in a ``style``, and a text; to stdout."""
+def print_lines(lines: Iterable[tuple[str, str]]) -> None:
+    """A line for each label and text; to stdout."""
+    for label, text in lines:
+        print_line(label, text)
+
+
+def print_line(label: str, *texts: str, style: str = "") -> None:
+    """A line for each text: a label, in a ``style``, and the text; to stdout."""
     from rich.markup import escape
 
     style = style or _STYLES.get(label, "")
     styled = f"[{style}]{label}[/]" if style else label
     padding = " " * (_LABEL_WIDTH - len(label))
-    stdout_console().print(f"{styled}{padding}{escape(shown(text))}", soft_wrap=True, highlight=False)
-
-
-def by_purpose(requests: "Mapping[Purpose, int]") -> str:
-    """``list 4, first fetch 53``: how many requests were for what, without what none was for."""
-    return ", ".join(f"{purpose.replace('_', ' ')} {count:,}" for purpose, count in requests.items() if count)
+    for text in texts:
+        stdout_console().print(f"{styled}{padding}{escape(shown(text))}", soft_wrap=True, highlight=False)
 
 
 def as_json(document: object, *, indent: int | None = None, is_ascii: bool = False) -> str:
@@ -99,33 +98,6 @@ def print_table(
         texts = (f"{cell:,}" if isinstance(cell, int) else cell for cell in cells)
         table.add_row(Text(shown(str(name))), *(Text(text) if isinstance(text, str) else text for text in texts))
     console.print(table)
-
-
-def print_alarms(findings: Sequence["Finding"], *, has_next_step: bool = True) -> None:
-    """The first alarm of each kind with how many there are, and the next step of the gravest."""
-    from etl.model.findings import alarms, gravest
-
-    counts = Counter(finding.kind for finding in alarms(findings))
-    for kind, count in counts.items():
-        finding = next(each for each in findings if each.kind is kind)
-        print_line("problem", f"{finding} (and {count - 1:,} more)" if count > 1 else str(finding))
-    if has_next_step and (first := gravest(findings)):
-        print_line("next", first.next_step)
-
-
-def print_notices(findings: Sequence["Finding"]) -> None:
-    """What is worth knowing."""
-    for finding in findings:
-        if not finding.is_alarm:
-            print_line("notice", str(finding))
-
-
-def duration(seconds: float) -> str:
-    """``4.2 s``, ``75 s``, ``12 min``, ``3 h 20 min``."""
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _lines(text: str) -> str:

@@ -4,10 +4,11 @@ import re
 
 from rich.text import Text
 
-from etl.cli.console import print_alarms, print_line, print_table, stdout_console
+from etl.cli.console import print_line, print_lines, print_table, stdout_console
 from etl.compare.comparison import ComparisonReport, Row, change_texts, detects_text, planned_limits, value_text
 from etl.compare.selection import Selection
 from etl.compare.statistics import Outcome, Verdict
+from etl.model.findings import alarm_lines
 from etl.model.wording import counted, shown
 
 _HEADER = ("metric", "baseline", "candidate", "change", "95% interval", "detects", "calls", "verdict")
@@ -18,25 +19,21 @@ _STYLES = {Verdict.WORSE: "red", Verdict.BETTER: "green", Verdict.TOO_FEW: "dim"
 
 def print_comparison(report: ComparisonReport) -> None:
     """Baseline, candidate, the metrics and the conclusion; to stdout."""
-    for label, text in _heads(report):
-        print_line(label, text)
+    print_lines(_heads(report))
     # A narrow terminal does without what the verdict already says: the interval, and the numbers of calls.
     columns = [name for name in _HEADER if stdout_console().width >= _WIDE or name not in _LEFT_OUT]
     rows = (dict(zip(_HEADER, _styled(row), strict=True)) for row in report.rows)
     cells = ([row[name] for name in columns] for row in rows)
     print_table(columns, cells, words={"metric", "verdict"})
-    for each in report.repetitions:
-        print_line("repeats", each.text)
-    for notice in report.notices:
-        print_line("notice", notice)
-    print_alarms(report.findings)
+    print_line("repeats", *(each.text for each in report.repetitions))
+    print_line("notice", *report.notices)
+    print_lines(alarm_lines(report.findings))
     print_line("outcome", f"{report.conclusion} (exit {report.exit_code})", style="bold red" if report.exceeded else "")
 
 
 def print_plan(report: ComparisonReport) -> None:
     """How many calls on each side a limit needs, by the variance of these calls; to stdout."""
-    for label, text in _heads(report):
-        print_line(label, text)
+    print_lines(_heads(report))
     rows = [
         (
             shown(row.metric.name),

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from etl.cli.console import duration, print_alarms, print_line, print_notices, print_result, print_table, stdout_console
+from etl.cli.console import print_line, print_lines, print_result, print_table, stdout_console
 from etl.inspect.verdict import ago
-from etl.load.layout import QUARANTINE
 from etl.model.findings import Finding
-from etl.model.wording import counted, first_few, shown
+from etl.model.wording import counted, duration, first_few, shown
 
 if TYPE_CHECKING:
     from etl.inspect.reconcile import Reconciliation
@@ -25,44 +24,18 @@ _SHOWN_STATES = ("waiting", "listed", "settling", "incomplete", "deleted")
 
 def print_status(status: "Status") -> None:
     """One screen of 80 columns, to stdout."""
-    now, load, verdict = status.read_at, status.last_load, status.verdict
+    verdict = status.verdict
     style = "bold green" if verdict.is_good else "bold red"
     stdout_console().print(Text(verdict.text, style=style), soft_wrap=True)
-    print_line("dataset", status.dataset)
-    print_line("export", f"running: {status.at_work}" if status.at_work else "not running")
-    at = status.complete_at
-    print_line("freshness", f"last complete export {ago(at, now)}" if at else "no complete export yet")
-    if load:
-        print_line("warehouse", f"{load.warehouse}, {'tried' if load.problem else 'loaded'} {ago(load.tried_at, now)}")
+    print_lines(status.freshness_lines())
     print_result("")
-    _print_run_tests(status.run_tests, now)
+    _print_run_tests(status.run_tests, status.read_at)
     print_result("")
     _print_tables(status.tables)
     if status.runs:
         _print_runs(status.runs)
-    _print_problems(status, () if verdict.is_good else status.problems_now)
-    print_notices(status.findings)
-    if verified := min((each.verified_at for each in status.run_tests if each.verified_at), default=None):
-        print_line("final", f"last verified up to {ago(verified, now)}; evals added since: --full-refresh")
-    if status.set_aside:
-        text = f"{counted(status.set_aside, 'damaged file')} in {status.dataset}/{QUARANTINE}: inspect, then delete"
-        print_line("notice", text)
+    print_lines(status.problem_lines())
     print_line("next", verdict.next_step)
-
-
-def _print_problems(status: "Status", problems_now: Sequence[str]) -> None:
-    told = {*map(str, status.findings)}
-    message = status.runs[0].message if status.runs else None
-    lines = [f"in the last run: {line}" for line in (message or "").splitlines() if line not in told]
-    if status.future_run_at:
-        lines.append(
-            f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M} UTC, which is in the future, so it is ignored; check the "
-            "clocks of this machine and of the one that exports"
-        )
-    lines += [f"an export would fail now: {problem}" for problem in problems_now]
-    for line in lines:
-        print_line("problem", line)
-    print_alarms(status.findings, has_next_step=False)
 
 
 def _print_run_tests(run_tests: Sequence["RunTestStatus"], now: datetime) -> None:
@@ -109,10 +82,8 @@ def print_report(report: "Report") -> None:
         _print_reconciliation(report.reconciliation)
     if report.warehouse:
         _print_warehouse(report.warehouse)
-    for notice in report.notices:
-        print_line("notice", notice)
-    for finding in report.findings:
-        print_line("finding", finding_text(finding))
+    print_line("notice", *report.notices)
+    print_line("finding", *map(finding_text, report.findings))
     outcome = counted(len(report.findings), "finding") if report.findings else "nothing is wrong"
     print_line("outcome", f"{outcome} (exit {report.exit_code})")
 

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
-from etl.cli.console import duration
-from etl.model.wording import counted, shown
+from etl.model.wording import counted, duration, shown
 from etl.pipeline.run import Progress
 from etl.settings import Log
 

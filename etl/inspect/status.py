@@ -20,16 +20,17 @@ from etl.inspect.status_run_tests import (
     run_tests_of,
 )
 from etl.inspect.stored import StoredFile, TableStatus, find_lost, stored_files
-from etl.inspect.verdict import NIGHTLY_HOURS, Verdict, judge
+from etl.inspect.verdict import NIGHTLY_HOURS, Verdict, ago, judge
 from etl.load.dataset import read_identity
 from etl.load.files.contract import Files
 from etl.load.index import index_if_readable
 from etl.load.last_run import RUN_TESTS, Attempt, LastLoad, LastRun, lacks_of_warehouse, read_last_run
 from etl.load.layout import QUARANTINE, Scope
 from etl.model import schema
-from etl.model.findings import Finding, Kind, alarms
+from etl.model.findings import Finding, Kind, alarm_lines, alarms, notice_lines
 from etl.model.lifecycle import CLOCKS_DIFFER
 from etl.model.values import fields_of, python_values
+from etl.model.wording import Told, counted
 from etl.settings import RunTest
 from etl.settings.read import scope_of
 
@@ -61,8 +62,8 @@ _COLUMNS: dict[str, Sequence[str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+@dataclass(frozen=True, slots=True, repr=False)
+class Status(Told):
     """The dataset at ``read_at``, and the ``verdict`` on it; its fields are what ``status --json`` prints.
 
     ``at_work`` names the holder of the lock. ``complete_at``: when a run over all that is configured last left nothing out; None
@@ -93,6 +94,47 @@ class Status:
     def verdict(self) -> Verdict:
         """Whether all is well, in one line, and what to do next."""
         return judge(self)
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """The verdict, how the dataset is, and what is missing."""
+        verdict = self.verdict
+        yield "verdict", verdict.text
+        yield from self.freshness_lines()
+        complete = sum(each.is_complete for each in self.run_tests)
+        yield "run tests", f"{complete:,} of {len(self.run_tests):,} complete"
+        yield "rows", ", ".join(counted(each.rows, each.name.removesuffix("s")) for each in self.tables)
+        yield from self.problem_lines()
+        yield "next", verdict.next_step
+
+    def freshness_lines(self) -> Iterator[tuple[str, str]]:
+        """Where the dataset is, how fresh, and what is being done to it."""
+        yield "dataset", self.dataset
+        yield "export", f"running: {self.at_work}" if self.at_work else "not running"
+        at, load = self.complete_at, self.last_load
+        yield "freshness", f"last complete export {ago(at, self.read_at)}" if at else "no complete export yet"
+        if load:
+            tried = f"{'tried' if load.problem else 'loaded'} {ago(load.tried_at, self.read_at)}"
+            yield "warehouse", f"{load.warehouse}, {tried}"
+
+    def problem_lines(self) -> Iterator[tuple[str, str]]:
+        """What is missing, and what is worth knowing."""
+        told = {*map(str, self.findings)}
+        message = self.runs[0].message if self.runs else None
+        for line in (message or "").splitlines():
+            if line not in told:
+                yield "problem", f"in the last run: {line}"
+        if self.future_run_at:
+            text = f"a run ended at {self.future_run_at:%Y-%m-%d %H:%M} UTC, which is in the future, so it is ignored"
+            yield "problem", f"{text}; check the clocks of this machine and of the one that exports"
+        for problem in () if self.verdict.is_good else self.problems_now:
+            yield "problem", f"an export would fail now: {problem}"
+        yield from alarm_lines(self.findings, has_next_step=False)
+        yield from notice_lines(self.findings)
+        if verified := min((each.verified_at for each in self.run_tests if each.verified_at), default=None):
+            yield "final", f"last verified up to {ago(verified, self.read_at)}; evals added since: --full-refresh"
+        if self.set_aside:
+            files = counted(self.set_aside, "damaged file")
+            yield "notice", f"{files} in {self.dataset}/{QUARANTINE}: inspect, then delete"
 
     def as_json(self) -> dict[str, Any]:
         """The status as a JSON object."""

@@ -23,14 +23,9 @@ def status(
 ) -> Status:
     """Whether all is well: a verdict with the next step, freshness, gaps, last runs.
 
-    Reads the dataset alone, as ``metrics-etl status`` does: sends no request, needs no key and changes nothing. An export may run
-    meanwhile.
-
-    Args:
-        settings: The settings, or the path of their file, which ends in ``.toml``; or where the dataset is: its folder, or its URL
-            in a bucket. By default what ``Settings.load()`` reads, or the dataset where it is by default.
-        max_age_hours: How old the last complete export may be for the verdict to be good.
-        options: Of a bucket whose URL is given, as in ``[destination.options]``; credentials come from their usual places.
+    Reads the dataset alone, as ``metrics-etl status`` does: sends no request, needs no key and changes nothing. In place of
+    settings it takes the path of their file (``.toml``), or of the dataset: its folder, or its URL in a bucket, with ``options`` as
+    in ``[destination.options]``. The verdict is good if the last complete export is no older than ``max_age_hours``.
 
     Raises:
         ConfigurationError: a mistake in the settings.

@@ -3,7 +3,8 @@
 ``run``, ``status``, ``verify``, ``check`` and ``load`` share them. Pure.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
@@ -227,6 +228,21 @@ class Finding:
 def alarms(findings: Iterable[Finding]) -> Iterator[Finding]:
     """Those that say that something is missing or unknown."""
     return (finding for finding in findings if finding.is_alarm)
+
+
+def alarm_lines(findings: Sequence[Finding], *, has_next_step: bool = True) -> Iterator[tuple[str, str]]:
+    """The first alarm of each kind with how many there are, and the next step of the gravest; each with a label."""
+    counts = Counter(finding.kind for finding in alarms(findings))
+    for kind, count in counts.items():
+        finding = next(each for each in findings if each.kind is kind)
+        yield "problem", f"{finding} (and {count - 1:,} more)" if count > 1 else str(finding)
+    if has_next_step and (first := gravest(findings)):
+        yield "next", first.next_step
+
+
+def notice_lines(findings: Iterable[Finding]) -> Iterator[tuple[str, str]]:
+    """What is worth knowing, each with a label."""
+    return (("notice", str(finding)) for finding in findings if not finding.is_alarm)
 
 
 def gravest(findings: Iterable[Finding]) -> Finding | None:

@@ -6,23 +6,15 @@ marks, fetches and commits, round by round as lists arrive, and always leaves a 
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor, wait
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 
-from etl.errors import (
-    DestinationError,
-    ExitCode,
-    ExporterError,
-    InterruptedRunError,
-    LockHeldError,
-    TimeLimitError,
-    leaves,
-)
+from etl.errors import DestinationError, ExporterError, InterruptedRunError, LockHeldError, TimeLimitError, leaves
 from etl.extract.endpoints import Purpose
 from etl.extract.plan import Planned, requests_to_fetch
 from etl.load.dataset import identify, read_identity
@@ -31,6 +23,7 @@ from etl.load.state import StoredState
 from etl.load.warehouse.load import load_warehouse
 from etl.load.warehouse.target import module_for
 from etl.model.findings import Finding, Kind, alarms
+from etl.model.wording import Told, by_purpose, counted, duration
 from etl.pipeline.apply import bring_up_to_date, finish_deletions
 from etl.pipeline.conclude import conclude
 from etl.pipeline.lists import discover_all, note_gone, read_lists
@@ -41,9 +34,11 @@ from etl.pipeline.summary import RunTestSummary, Summary
 from etl.pipeline.tasks import held, to_the_end, until_stopped
 from etl.settings import Settings
 
+_STANDARD_REQUESTS_PER_MINUTE = 100
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Plan(Told):
     """What an export would do: everything listed, most valuable first, and what could not be listed.
 
     ``requests_by_purpose`` are those of the lists, too; ``requests`` are all others. ``seconds`` is how long the rate limit makes
@@ -51,12 +46,12 @@ class Plan:
     ``requests_to_use`` and ``seconds_to_use`` after it began, those of the lists of executions included.
     """
 
-    planned: Sequence[Planned] = field(repr=False)  # asyncio.Runner formats its result, whatever its size
+    planned: Sequence[Planned]
     run_tests: Sequence[RunTestSummary]
     requests_by_purpose: Mapping[Purpose, int]
     requests_per_minute: int | None
     seconds: float | None = None
-    previews: Sequence[Planned] = field(default=(), repr=False)
+    previews: Sequence[Planned] = ()
     requests_to_use: int = 0
     seconds_to_use: float | None = None
     findings: Sequence[Finding] = ()
@@ -70,6 +65,29 @@ class Plan:
     def problems(self) -> list[str]:
         """One line for each thing that could not be listed."""
         return [str(finding) for finding in alarms(self.findings)]
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """What could not be listed, and what the rest takes."""
+        yield from (("problem", problem) for problem in self.problems)
+        fetching = by_purpose({**self.requests_by_purpose, Purpose.LIST: 0})
+        text = f"{counted(self.requests, 'request')} to fetch what is planned{': ' if fetching else ''}{fetching}"
+        yield "requests", f"{text}; the lists take {self.requests_by_purpose[Purpose.LIST]:,} more"
+        yield "duration", self._duration
+        if self.previews and self.seconds_to_use is not None:
+            new, requests = counted(len(self.previews), "new execution"), counted(self.requests_to_use, "request")
+            yield "readable", f"{new} after about {duration(self.seconds_to_use)}, {requests}: from their lists"
+
+    @property
+    def _duration(self) -> str:
+        if not self.requests:
+            return "nothing to fetch from the lists that could be read" if self.problems else "nothing to fetch"
+        limit = counted(self.requests_per_minute or 0, "request")
+        if self.seconds is not None and self.seconds < 1:
+            return f"within a minute: the limit is {limit} a minute"
+        if self.seconds is not None:
+            return f"about {duration(self.seconds)} at {limit} a minute"
+        at_standard = duration(self.requests / _STANDARD_REQUESTS_PER_MINUTE * 60)
+        return f"{at_standard} at {_STANDARD_REQUESTS_PER_MINUTE} requests a minute; the API does not announce a limit"
 
 
 async def plan(
@@ -193,21 +211,13 @@ def run(
     accept_deletions: bool = False,
     notify: Notify | None = None,
 ) -> Summary:
-    """Export what is new or changed, and wait for the end: ``export`` for scripts and for notebooks, whose loop may be running.
+    """Export what is new or changed, and wait for the end; works in a script and in a notebook.
+
+    ``settings`` may be the path of their file, by default that of ``Settings.load``; ``run_tests`` and ``since`` narrow them as
+    ``Settings.only`` does. All else is as for ``export``; ``notify`` is called in another thread.
 
     Ctrl-C, or a notebook's stop button, ends it in order: what arrived is saved, then KeyboardInterrupt is raised. A second one
     does not wait for that.
-
-    Args:
-        settings: The settings, or the path of their file; see ``Settings.load``.
-        run_tests: Only these, by name or key.
-        since: Only executions created on or after this day (UTC): a date, or text such as ``7d``.
-        full_refresh: As for ``export``.
-        accept_deletions: As for ``export``.
-        notify: Called with the name of each event and its fields, in another thread.
-
-    Raises:
-        ConfigurationError, DestinationError, LockHeldError: as for ``export``.
     """
     chosen, stop = Settings.of(settings).only(run_tests, since=since), Future[InterruptedRunError]()
 
@@ -227,7 +237,7 @@ def run(
         wait([ended])
     except BaseException:
         with suppress(InvalidStateError):
-            stop.set_result(InterruptedRunError("interrupted; everything received is saved", exit_code=ExitCode.SIGINT))
+            stop.set_result(InterruptedRunError("interrupted; everything received is saved"))
         wait([ended])
         raise
     return ended.result()

@@ -1,6 +1,7 @@
 """What an export run did, as one value: the exit code, the row of the runs table, the JSON summary, the findings."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,9 +13,10 @@ from etl.extract.endpoints import Purpose, no_requests
 from etl.load.last_run import RUN_TESTS, LastRun
 from etl.load.receipt import Receipt
 from etl.load.warehouse.load import Result
-from etl.model.findings import Finding, Kind, alarms
-from etl.model.schema import RUNS_TABLE
+from etl.model.findings import Finding, Kind, alarm_lines, alarms, notice_lines
+from etl.model.schema import RUNS_TABLE, TABLES
 from etl.model.values import fields_of
+from etl.model.wording import Told, by_purpose, counted, duration
 from etl.settings import Settings
 
 OUTCOMES = {
@@ -54,8 +56,8 @@ class RunTestSummary:
     error: str | None = None
 
 
-@dataclass(slots=True)
-class Summary:
+@dataclass(slots=True, repr=False)
+class Summary(Told):
     """One export run. Times are aware UTC, by the source's clock; ``rows`` are those written, by table.
 
     ``finished_here_at`` is by this machine's clock. ``failure`` ended the run early. ``completeness`` is for the next run and
@@ -82,7 +84,7 @@ class Summary:
     size_bytes: int = 0
     store_requests: dict[str, int] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
-    receipt: Receipt = field(default_factory=Receipt, repr=False)
+    receipt: Receipt = field(default_factory=Receipt)
     completeness: LastRun = field(default_factory=LastRun)
     is_first: bool = False
     failure: ExporterError | None = None
@@ -164,6 +166,52 @@ class Summary:
     def notices(self) -> list[str]:
         """One line for each thing that is worth knowing although nothing is missing."""
         return [str(finding) for finding in self.findings if not finding.is_alarm]
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """What the run did, and what is missing."""
+        yield "written", self._written
+        yield "requests", self._requests
+        if self.store_requests:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.store_requests.items()))
+            yield "bucket", f"{counted(sum(self.store_requests.values()), 'request')} to the store so far: {kinds}"
+        yield "dataset", f"{self.dataset} (new)" if self.is_first else self.dataset
+        if self.load:
+            yield "warehouse", f"{self.load.warehouse}: {self.load.in_words}"
+            yield from (("notice", notice) for notice in self.load.notices)
+        if misfits := sum(run_test.misfits for run_test in self.run_tests):
+            yield "misfits", f'{counted(misfits, "value")} that did not fit: see the column "extra"'
+        if previewed := sum(run_test.previewed for run_test in self.run_tests):
+            executions = counted(previewed, "execution")
+            yield "from lists", f"{executions} so far: readable, and fetched exactly by the next run"
+        yield from notice_lines(self.findings)
+        if self.failure:
+            yield "problem", str(self.failure)
+        told = {*self.problems}
+        found = [finding for finding in self.findings if str(finding) in told]
+        yield from alarm_lines(found, has_next_step=self.failure is None)
+        if self.load_failure:
+            yield "problem", f"not loaded: {self.load_failure}"
+        yield "outcome", f"{self.outcome} (exit {self.exit_code})"
+
+    @property
+    def _written(self) -> str:
+        rows = ", ".join(counted(self.rows[name], name.removesuffix("s")) for name in TABLES if self.rows.get(name))
+        if rows:
+            return f"{rows} (new or changed rows)"
+        if self.files:
+            return f"{counted(self.files, 'file')}, with no new or changed rows"
+        return "nothing" if self.exit_code else "nothing: everything is up to date"
+
+    @property
+    def _requests(self) -> str:
+        text = f"{counted(self.requests, 'request')} in {duration(self.seconds)}"
+        if self.retries or self.rejections:
+            text += f" ({self.retries:,} sent again, {self.rejections:,} refused by the rate limit)"
+        if self.requests:
+            text += f": {by_purpose(self.requests_by_purpose)}"
+        if self.saved_requests > 0:
+            text += f"; {counted(self.saved_requests, 'request')} avoided by checking for changes first"
+        return text
 
     def as_json(self) -> dict[str, Any]:
         """The summary as a JSON object; the shape of ``_state/last_run.json``."""

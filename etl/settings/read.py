@@ -21,7 +21,7 @@ from etl.errors import ConfigurationError
 from etl.model import schema
 from etl.model.days import A_DAY, day_of
 from etl.model.locations import IN_FILES, scheme_of
-from etl.model.wording import nearest, quoted
+from etl.model.wording import Told, first_few, nearest, quoted
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.settings.messages import BASE_URL, ENV_PREFIX, IS_SECTION, mistakes_of, places_of, variable_of
 from etl.settings.paths import whole_paths
@@ -58,7 +58,7 @@ class Environment(EnvSettingsSource):
             raise ConfigurationError(f"environment: {variable_of(field_name)} {hint}") from None
 
 
-class Settings(BaseSettings):
+class Settings(Told, BaseSettings):
     """All settings of an export. ``Settings.load(path)`` reads them from a file and the environment."""
 
     model_config = SettingsConfigDict(
@@ -104,6 +104,16 @@ class Settings(BaseSettings):
     def since(self) -> date | None:
         """The day that ``only`` was given; None leaves each run test its own."""
         return self._since
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """What is exported, from where and to where; never a key."""
+        yield "run tests", first_few([each.name for each in self.run_tests], shown=6) or "all"
+        if self._since:
+            yield "since", str(self._since)
+        yield "API", f"{self.api.base_url}, {'with' if self.api_key and self.secret_key else 'without'} keys"
+        yield "dataset", self.destination.path
+        if self.warehouse.place:
+            yield "warehouse", self.warehouse.place
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[PydanticBaseSettingsSource, ...]:

@@ -3,7 +3,6 @@
 import pytest
 
 from etl.cli import console
-from etl.model.findings import Finding, Kind
 
 
 def test_name_takes_one_line_and_leaves_room_for_figures_in_80_columns(
@@ -17,11 +16,3 @@ def test_name_takes_one_line_and_leaves_room_for_figures_in_80_columns(
     assert [line.split()[-3:] for line in lines] == [["1,234", "3", "new"], ["1", "gone"]]
     assert lines[0].startswith(r"Ångström\nÅngström\nÅngs… ")
     assert max(map(len, lines)) <= 80
-
-
-def test_of_each_kind_the_first_alarm_is_told_with_how_many_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    kinds = (Kind.COLUMNS_ADDED, Kind.DEAD_LETTER, Kind.LIST_FAILED, Kind.DEAD_LETTER)
-    console.print_alarms([Finding(kind, "", f"{number}") for number, kind in enumerate(kinds)])
-    first, second, step = capsys.readouterr().out.splitlines()
-    assert [line.split(maxsplit=1)[1] for line in (first, second)] == ["1 (and 1 more)", "2"]
-    assert step.startswith("next ")

@@ -4,12 +4,14 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import etl
 from etl.sandbox import Fault, Sandbox, SandboxRequest
 from tests.e2e.command import Ended, environment, shell, write_settings
+from tests.support import API_KEY, SECRET_KEY, settings_for
 from tests.worlds import a_sandbox
 
 SCRIPT = """
@@ -104,3 +106,31 @@ async def test_run_can_be_narrowed_and_tells_a_mistake_as_it_is(
         etl.run(file, run_tests=f"{one}s")
     with pytest.raises(etl.DestinationError, match="holds no dataset"):
         await asyncio.to_thread(etl.run, write_settings(tmp_path, [one], "[destination]", 'path = "."'))
+
+
+async def test_values_show_in_a_few_lines_what_one_asks_first_and_never_a_key(server: Sandbox, tmp_path: Path) -> None:
+    server.world.run_tests[0].name = "<script>\x1b[2J"
+    settings = settings_for(server, tmp_path / "data", warehouse={"url": f"duckdb://{tmp_path}/w.duckdb"})
+    planned = await etl.plan(settings)
+    summary = await etl.export(settings)
+    server.fault = lambda _request, _nth: Fault(status=500)
+    failed = await etl.export(settings.model_copy(update={"api": settings.api.model_copy(update={"max_tries": 1})}))
+
+    told: list[tuple[Any, tuple[str, ...]]] = [
+        (settings, ("run tests  <script>\\x1b[2J, Support triage\n", f"API        {server.base_url}, with keys\n")),
+        (etl.Settings(run_tests="all"), ("run tests  all\n", "https://api.futureagi.com, without keys\n")),
+        (settings.only(since="2026-01-01"), ("since      2026-01-01\n",)),
+        (planned, ("requests   42 requests to fetch", "duration   ")),
+        (summary, ("written    6 executions, 30 calls", "outcome    complete (exit 0)")),
+        (failed, ("problem    ", "outcome    unavailable (exit 5)")),
+        (
+            etl.status(tmp_path / "data"),
+            ("verdict    Not good: ", "rows       6 executions, 30 calls", "next       metrics-etl"),
+        ),
+    ]
+    for value, parts in told:
+        text, html = f"{value!r}\n", value._repr_html_()
+        assert all(part in text for part in parts), text
+        assert (text.count("\n") <= 14, "\x1b" in text + html, "<script>" in html) == (True, False, False)
+        assert API_KEY not in text + html
+        assert SECRET_KEY not in text + html

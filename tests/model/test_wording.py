@@ -2,7 +2,7 @@
 
 import pytest
 
-from etl.model.wording import first_few, nearest, quoted, shown
+from etl.model.wording import Told, first_few, nearest, quoted, shown
 
 
 @pytest.mark.parametrize(("things", "text"), [(["a"], "a"), (["a", "b"], "a, b"), (["a", "b", "c"], "a, b and 1 more")])
@@ -42,3 +42,21 @@ def test_unknown_name_is_answered_with_what_may_be_meant(name, hint):
 def test_control_characters_alone_are_escaped(text, printed):
     assert shown(text) == printed
     assert quoted(text) == f"'{printed}'"
+
+
+class Hostile(Told):
+    def lines(self):
+        yield "dataset", "<b>&\x1b[2J\n" + "x" * 5000
+        yield from (("problem", f"<{number}>") for number in range(9))
+
+
+def test_a_value_shows_itself_in_a_few_lines_without_control_characters_and_its_html_is_escaped():
+    lines = repr(Hostile()).splitlines()
+    assert lines == [*str(Hostile()).splitlines()]
+    assert lines[1].startswith(r"  dataset    <b>&\x1b[2J\nxxx")
+    assert lines[0] == "Hostile"
+    assert lines[2:] == [*(f"  problem    <{number}>" for number in range(3)), "  problem    and 6 more"]
+    html = Hostile()._repr_html_()
+    assert html.startswith(r"<table><tr><th>dataset</th><td>&lt;b&gt;&amp;\x1b[2J\nxxx")
+    assert "<td>&lt;2&gt;</td>" in html
+    assert max(len(html), *map(len, lines)) < 900

@@ -4,8 +4,8 @@
 >>> etl.status("data")                                        # is all well, and what to do next
 >>> calls = etl.read_calls("data", since="7d", evals="wide")  # one row per call, in pandas
 
-``read_table``, ``open_table`` and ``describe`` give the other tables. In a coroutine, ``await etl.plan(…)`` says what an export would
-fetch, and ``await etl.export(…)`` is ``run``. All that goes wrong is an ``ExporterError``.
+``read_table``, ``open_table`` and ``describe`` give the other tables. In a coroutine, ``await etl.plan(…)`` says what an export
+would fetch, and ``await etl.export(…)`` is ``run``. All that goes wrong is an ``ExporterError``.
 """
 
 from importlib import import_module
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from etl.settings import Settings
 
 _LAZY = {
-    "Plan": "etl.pipeline.job", "RunTestSummary": "etl.pipeline.summary", "Settings": "etl.settings", "describe": "etl.inspect.tables",
-    "Status": "etl.inspect.status", "Summary": "etl.pipeline.summary", "export": "etl.pipeline.job", "plan": "etl.pipeline.job",
-    "open_table": "etl.inspect.open_table", "read_calls": "etl.inspect.calls", "read_table": "etl.inspect.tables",
-    "run": "etl.pipeline.job", "status": "etl.inspect.status_now",
+    "Plan": "pipeline.job", "RunTestSummary": "pipeline.summary", "Settings": "settings", "Status": "inspect.status",
+    "Summary": "pipeline.summary", "describe": "inspect.tables", "export": "pipeline.job", "open_table": "inspect.open_table",
+    "plan": "pipeline.job", "read_calls": "inspect.calls", "read_table": "inspect.tables", "run": "pipeline.job",
+    "status": "inspect.status_now",
 }  # fmt: skip
 _RESULTS = {
     "Plan",
@@ -54,7 +54,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # pandas and pyarrow take half a second to import: a command that prints help or a version should not wait for them.
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+        return getattr(import_module(f"etl.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'etl' has no attribute {name!r}")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import etl
 from etl.sandbox import Fault, Sandbox, SandboxRequest
-from tests.e2e.command import Ended, environment, shell, write_settings
+from tests.e2e.command import COMMAND, Ended, environment, shell, write_settings
 from tests.support import API_KEY, SECRET_KEY, settings_for
 from tests.worlds import a_sandbox
 
@@ -134,3 +134,24 @@ async def test_values_show_in_a_few_lines_what_one_asks_first_and_never_a_key(se
         assert (text.count("\n") <= 14, "\x1b" in text + html, "<script>" in html) == (True, False, False)
         assert API_KEY not in text + html
         assert SECRET_KEY not in text + html
+
+
+async def test_beside_a_folder_called_etl_the_command_works_and_python_says_what_the_page_shows(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "pandas.md").read_text(encoding="utf-8")
+    (tmp_path / "etl").mkdir()
+    (tmp_path / "etl" / "__init__.py").write_text("")
+    (tmp_path / "script.py").write_text("import etl; print(etl.run)")
+    env, python = environment(), sys.executable
+
+    async def ends(*command: str | Path, **changes: str) -> Ended:
+        return await shell(*command, cwd=tmp_path, env=env | changes)
+
+    for command in ([COMMAND, "--version"], [python, "-P", "script.py"], [python, "-P", "-m", "etl", "--version"]):
+        assert (await ends(*command)).exit_code == 0, command
+    for failed in (
+        await ends(python, "script.py"),
+        await ends(python, "-m", "etl"),
+        await ends(COMMAND, "--version", PYTHONPATH="."),
+    ):
+        assert failed.exit_code == 1
+        assert failed.stderr.splitlines()[-1].removeprefix(f"{python}: ") in page.splitlines()

@@ -43,10 +43,10 @@ def status(
     """
     with report_errors(verbose=verbose):
         from etl.cli.show_dataset import print_status
-        from etl.inspect.status_now import status_by
+        from etl.inspect.status_now import read_now
         from etl.inspect.verdict import NIGHTLY_HOURS
 
-        found = status_by(config, NIGHTLY_HOURS if max_age_hours is None else max_age_hours)
+        *_, found = read_now(config, NIGHTLY_HOURS if max_age_hours is None else max_age_hours)
         if as_json:
             print_json(found.as_json())
         else:

@@ -52,13 +52,13 @@ def report(
     if since and until and since > until:
         raise typer.BadParameter(f"--since {since} is later than --until {until}")
     with report_errors(verbose=verbose):
-        from etl.inspect.status_now import open_settings, read_dataset
+        from etl.inspect.status_now import read_now
         from etl.report.contents import read_contents
 
         page = page_module()
-        settings, configured, _ = open_settings(config)
-        rate, dataset = settings.compare.false_alarms_per_year, read_dataset(settings, configured)
-        contents = read_contents(*dataset, run_tests, since, until, false_alarms_per_year=rate)
+        settings, files, found = read_now(config)
+        rate = settings.compare.false_alarms_per_year
+        contents = read_contents(files, found, run_tests, since, until, false_alarms_per_year=rate)
         write_report(page, contents, page_file, settings.report)
         if png:
             for key, picture in page.pictures(contents):
@@ -76,8 +76,7 @@ def write_report(page: "ModuleType", contents: "Contents", page_file: Path, link
     _write(page_file, page.page(contents, links).encode())
     print_line("report", str(page_file))
     print_line("dataset", contents.verdict.text)
-    for figures, worse in page.headlines(contents.run_tests):
-        print_line("worse", f"{figures.name}: {worse.text}")
+    print_line("worse", *(f"{each.name}: {worse.text}" for each, worse in page.headlines(contents.run_tests)))
 
 
 def page_module() -> "ModuleType":

@@ -115,7 +115,6 @@ def _print_reconciliation(result: "Reconciliation") -> None:
         f"{counted(result.values, 'value')}: {result.same:,} equal, "
         f"{sum(result.explained.values()):,} different for a known reason, {result.unexplained:,} for no known reason",
     )
-    for cause, count in result.explained.most_common():
-        print_line("explained", f"{count:,} {cause}: {cause.meaning}")
-    for reason, ids in sorted(result.skipped.items()):
-        print_line("left out", f"{len(ids):,} {reason.value}: {reason.meaning} ({first_few(ids)})")
+    print_line("explained", *(f"{count:,} {each}: {each.meaning}" for each, count in result.explained.most_common()))
+    skipped = sorted(result.skipped.items())
+    print_line("left out", *(f"{len(ids):,} {each.value}: {each.meaning} ({first_few(ids)})" for each, ids in skipped))

@@ -27,7 +27,7 @@ from etl.load.index import index_if_readable
 from etl.load.last_run import RUN_TESTS, Attempt, LastLoad, LastRun, lacks_of_warehouse, read_last_run
 from etl.load.layout import QUARANTINE, Scope
 from etl.model import schema
-from etl.model.findings import Finding, Kind, alarm_lines, alarms, notice_lines
+from etl.model.findings import Finding, Kind, alarm_lines, alarms
 from etl.model.lifecycle import CLOCKS_DIFFER
 from etl.model.values import fields_of, python_values
 from etl.model.wording import Told, counted
@@ -97,14 +97,13 @@ class Status(Told):
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """The verdict, how the dataset is, and what is missing."""
-        verdict = self.verdict
-        yield "verdict", verdict.text
+        yield "verdict", self.verdict.text
         yield from self.freshness_lines()
         complete = sum(each.is_complete for each in self.run_tests)
         yield "run tests", f"{complete:,} of {len(self.run_tests):,} complete"
         yield "rows", ", ".join(counted(each.rows, each.name.removesuffix("s")) for each in self.tables)
         yield from self.problem_lines()
-        yield "next", verdict.next_step
+        yield "next", self.verdict.next_step
 
     def freshness_lines(self) -> Iterator[tuple[str, str]]:
         """Where the dataset is, how fresh, and what is being done to it."""
@@ -129,7 +128,7 @@ class Status(Told):
         for problem in () if self.verdict.is_good else self.problems_now:
             yield "problem", f"an export would fail now: {problem}"
         yield from alarm_lines(self.findings, has_next_step=False)
-        yield from notice_lines(self.findings)
+        yield from (("notice", str(finding)) for finding in self.findings if not finding.is_alarm)
         if verified := min((each.verified_at for each in self.run_tests if each.verified_at), default=None):
             yield "final", f"last verified up to {ago(verified, self.read_at)}; evals added since: --full-refresh"
         if self.set_aside:

@@ -1,7 +1,6 @@
 """``status`` by what a user gives: settings, the path of their file, or the dataset alone."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from etl.inspect.verdict import NIGHTLY_HOURS
 from etl.load.files.contract import Files
 from etl.load.files.open import open_files
 from etl.model.locations import Options
-from etl.settings import RunTest, Settings
+from etl.settings import Settings
 
 
 def status(
@@ -32,38 +31,31 @@ def status(
         DestinationError: there is no dataset, or it cannot be read.
     """
     if settings is None or isinstance(settings, Settings):
-        return status_by(settings, max_age_hours)
+        return read_now(settings, max_age_hours)[2]
     path = os.fspath(settings)
     if path.endswith(".toml"):
-        return status_by(Path(path), max_age_hours)
+        return read_now(Path(path), max_age_hours)[2]
     return replace(read_status(open_files(path, options), now=datetime.now(UTC)), max_age_hours=max_age_hours)
 
 
-def status_by(settings: Settings | Path | None, max_age_hours: float = NIGHTLY_HOURS) -> Status:
-    """The status by these settings, with what would end an export now as far as reading tells: without API, keys or rows."""
-    chosen, configured, problems = open_settings(settings)
-    files, found = read_dataset(chosen, configured)
-    if not problems:
-        try:
-            files.examine()
-        except (ConfigurationError, DestinationError) as error:
-            problems = str(error).split("\n")
-    would_fail = configured is not None and bool(problems)
-    return replace(found, problems_now=tuple(problems), would_fail=would_fail, max_age_hours=max_age_hours)
+def read_now(given: Settings | Path | None, max_age_hours: float = NIGHTLY_HOURS) -> tuple[Settings, Files, Status]:
+    """The settings, the files of their dataset, and its status, with what would end an export now as far as reading tells.
 
-
-def open_settings(settings: Settings | Path | None) -> tuple[Settings, Sequence[RunTest] | None, list[str]]:
-    """The settings, and the run tests that they name; None where they name none, and why: there the last run tells."""
-    if isinstance(settings, Settings):
-        return settings, settings.configured, []
+    That is without the API, the keys or the rows. Where the settings name no run tests, the last run tells which there are.
+    """
+    path, configured, problems = None if isinstance(given, Settings) else given, None, list[str]()
     try:
-        loaded = Settings.load(settings, needs_keys=False)
+        settings = given if isinstance(given, Settings) else Settings.load(path, needs_keys=False)
+        configured = settings.configured
     except ConfigurationError as error:
-        return Settings.load(settings, needs_keys=False, needs_run_tests=False), None, str(error).split("\n")
-    return loaded, loaded.run_tests, []
-
-
-def read_dataset(settings: Settings, configured: Sequence[RunTest] | None) -> tuple[Files, Status]:
-    """The files of the dataset, and its status now; DestinationError when there is none, or it cannot be read."""
+        problems = str(error).split("\n")
+        settings = Settings.load(path, needs_keys=False, needs_run_tests=False)
     files = open_files(settings.destination.path, settings.destination.options)
-    return files, read_status(files, now=datetime.now(UTC), configured=configured, warehouse=settings.warehouse.place)
+    found = read_status(files, now=datetime.now(UTC), configured=configured, warehouse=settings.warehouse.place)
+    try:
+        files.examine()
+    except (ConfigurationError, DestinationError) as error:
+        problems += str(error).split("\n")
+    would_fail = configured is not None and bool(problems)
+    now = replace(found, problems_now=tuple(problems), would_fail=would_fail, max_age_hours=max_age_hours)
+    return settings, files, now

@@ -240,11 +240,6 @@ def alarm_lines(findings: Sequence[Finding], *, has_next_step: bool = True) -> I
         yield "next", first.next_step
 
 
-def notice_lines(findings: Iterable[Finding]) -> Iterator[tuple[str, str]]:
-    """What is worth knowing, each with a label."""
-    return (("notice", str(finding)) for finding in findings if not finding.is_alarm)
-
-
 def gravest(findings: Iterable[Finding]) -> Finding | None:
     """The alarm whose next step comes first: what is missing before what is unknown, the warehouse last, since a run loads, too."""
     return min(

@@ -72,12 +72,11 @@ class Plan(Told):
         fetching = by_purpose({**self.requests_by_purpose, Purpose.LIST: 0})
         text = f"{counted(self.requests, 'request')} to fetch what is planned{': ' if fetching else ''}{fetching}"
         yield "requests", f"{text}; the lists take {self.requests_by_purpose[Purpose.LIST]:,} more"
-        yield "duration", self._duration
+        yield "duration", self._duration()
         if self.previews and self.seconds_to_use is not None:
             new, requests = counted(len(self.previews), "new execution"), counted(self.requests_to_use, "request")
             yield "readable", f"{new} after about {duration(self.seconds_to_use)}, {requests}: from their lists"
 
-    @property
     def _duration(self) -> str:
         if not self.requests:
             return "nothing to fetch from the lists that could be read" if self.problems else "nothing to fetch"

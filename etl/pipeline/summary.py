@@ -13,7 +13,7 @@ from etl.extract.endpoints import Purpose, no_requests
 from etl.load.last_run import RUN_TESTS, LastRun
 from etl.load.receipt import Receipt
 from etl.load.warehouse.load import Result
-from etl.model.findings import Finding, Kind, alarm_lines, alarms, notice_lines
+from etl.model.findings import Finding, Kind, alarm_lines, alarms
 from etl.model.schema import RUNS_TABLE, TABLES
 from etl.model.values import fields_of
 from etl.model.wording import Told, by_purpose, counted, duration
@@ -169,8 +169,8 @@ class Summary(Told):
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """What the run did, and what is missing."""
-        yield "written", self._written
-        yield "requests", self._requests
+        yield "written", self._written()
+        yield "requests", self._requests()
         if self.store_requests:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.store_requests.items()))
             yield "bucket", f"{counted(sum(self.store_requests.values()), 'request')} to the store so far: {kinds}"
@@ -183,7 +183,7 @@ class Summary(Told):
         if previewed := sum(run_test.previewed for run_test in self.run_tests):
             executions = counted(previewed, "execution")
             yield "from lists", f"{executions} so far: readable, and fetched exactly by the next run"
-        yield from notice_lines(self.findings)
+        yield from (("notice", notice) for notice in self.notices)
         if self.failure:
             yield "problem", str(self.failure)
         told = {*self.problems}
@@ -193,7 +193,6 @@ class Summary(Told):
             yield "problem", f"not loaded: {self.load_failure}"
         yield "outcome", f"{self.outcome} (exit {self.exit_code})"
 
-    @property
     def _written(self) -> str:
         rows = ", ".join(counted(self.rows[name], name.removesuffix("s")) for name in TABLES if self.rows.get(name))
         if rows:
@@ -202,7 +201,6 @@ class Summary(Told):
             return f"{counted(self.files, 'file')}, with no new or changed rows"
         return "nothing" if self.exit_code else "nothing: everything is up to date"
 
-    @property
     def _requests(self) -> str:
         text = f"{counted(self.requests, 'request')} in {duration(self.seconds)}"
         if self.retries or self.rejections:

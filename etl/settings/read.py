@@ -108,8 +108,6 @@ class Settings(Told, BaseSettings):
     def lines(self) -> Iterator[tuple[str, str]]:
         """What is exported, from where and to where; never a key."""
         yield "run tests", first_few([each.name for each in self.run_tests], shown=6) or "all"
-        if self._since:
-            yield "since", str(self._since)
         yield "API", f"{self.api.base_url}, {'with' if self.api_key and self.secret_key else 'without'} keys"
         yield "dataset", self.destination.path
         if self.warehouse.place:

@@ -45,15 +45,9 @@ def _as_json(table: schema.Table) -> dict[str, Any]:
         "one_row_per": table.one_row_per,
         "key": table.key,
         "columns": [
-            {
-                "name": column.name,
-                "type": column.type_name,
-                "unit": column.unit or None,
-                "meaning": column.meaning,
-                "source": column.source or None,
-                "null": column.null_rule,
-            }
-            for column in table.columns
+            {"name": each.name, "type": each.type_name, "unit": each.unit or None, "meaning": each.meaning}
+            | {"source": each.source or None, "null": each.null_rule}
+            for each in table.columns
         ],
     }
 

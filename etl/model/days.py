@@ -1,6 +1,7 @@
 """Days as people say them. Pure."""
 
 import re
+from contextlib import suppress
 from datetime import date, timedelta
 
 A_DAY = "such as 2026-11-01, yesterday, or 7d for seven days ago"
@@ -9,14 +10,10 @@ A_DAY = "such as 2026-11-01, yesterday, or 7d for seven days ago"
 
 def day_of(text: str, today: date) -> date | None:
     """The day that is meant by ``2026-11-01``, ``today``, ``yesterday``, or ``7d`` for seven days ago; None if none is."""
-    days = {"today": 0, "yesterday": 1}.get(text)
-    if re.fullmatch(r"[0-9]{1,5}d", text):
-        days = int(text[:-1])
-    try:
-        if days is not None:
-            return today - timedelta(days=days)
+    text = {"today": "0d", "yesterday": "1d"}.get(text, text)
+    with suppress(ValueError, OverflowError):
+        if re.fullmatch(r"[0-9]{1,5}d", text):
+            return today - timedelta(days=int(text[:-1]))
         if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
             return date.fromisoformat(text)
-    except (ValueError, OverflowError):
-        pass
     return None

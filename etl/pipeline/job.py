@@ -7,8 +7,8 @@ marks, fetches and commits, round by round as lists arrive, and always leaves a 
 import asyncio
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor, wait
-from contextlib import aclosing, suppress
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
@@ -220,14 +220,10 @@ def run(
     """
     chosen, stop = Settings.of(settings).only(run_tests, since=since), Future[InterruptedRunError]()
 
+    work = partial(export, chosen, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify)
+
     async def export_until_stopped() -> Summary:
-        stopped = asyncio.wrap_future(stop)
-        try:
-            return await export(
-                chosen, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify, stop=stopped
-            )
-        finally:
-            stopped.cancel()  # and with it stop, which nobody may set once this loop is closed
+        return await work(stop=asyncio.wrap_future(stop))
 
     executor = ThreadPoolExecutor(1)
     ended = executor.submit(asyncio.run, export_until_stopped())
@@ -235,7 +231,7 @@ def run(
     try:
         wait([ended])
     except BaseException:
-        with suppress(InvalidStateError):
+        if not ended.done():  # its loop is there to be told
             stop.set_result(InterruptedRunError("interrupted; everything received is saved"))
         wait([ended])
         raise

@@ -186,9 +186,8 @@ class Summary(Told):
         yield from (("notice", notice) for notice in self.notices)
         if self.failure:
             yield "problem", str(self.failure)
-        told = {*self.problems}
-        found = [finding for finding in self.findings if str(finding) in told]
-        yield from alarm_lines(found, has_next_step=self.failure is None)
+        if not isinstance(self.failure, SourceUnavailableError):
+            yield from alarm_lines(self.findings, has_next_step=self.failure is None)
         if self.load_failure:
             yield "problem", f"not loaded: {self.load_failure}"
         yield "outcome", f"{self.outcome} (exit {self.exit_code})"

@@ -90,10 +90,9 @@ class Result:
     def in_words(self) -> str:
         """What the load was about, in a few words."""
         told = fields_of(self, "new", "changed") | {"changed in the warehouse": self.altered, "removed": self.removed}
-        parts = [f"{count:,} {name}" for name, count in told.items() if count]
-        if parts:
-            return f"executions: {', '.join(parts)}"
-        return "no executions" if self.is_changed else "nothing: it is up to date"
+        counts = ", ".join(f"{count:,} {name}" for name, count in told.items() if count)
+        nothing = "no executions" if self.is_changed else "nothing: it is up to date"
+        return f"executions: {counts}" if counts else nothing
 
     def as_json(self) -> dict[str, Any]:
         """The result as a JSON object."""

@@ -1,6 +1,5 @@
 """Dagster: the simulation metrics as an asset, exported every night through the Python API."""
 
-import asyncio
 from collections.abc import Iterator
 
 import dagster as dg
@@ -13,7 +12,7 @@ CONFIG = "/etc/metrics-etl/metrics-etl.toml"
 @dg.asset(output_required=False)
 def simulation_metrics(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
     try:
-        summary = asyncio.run(etl.export(etl.Settings.load(CONFIG)))
+        summary = etl.run(CONFIG)
     except etl.LockHeldError as error:
         context.log.info("skipped: %s", error)
         return

@@ -1,7 +1,5 @@
 """Prefect 3: export simulation metrics every night through the Python API."""
 
-import asyncio
-
 from prefect import flow, get_run_logger, task
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import Completed, State
@@ -33,7 +31,7 @@ def is_source_unavailable(_task: Task, _run: TaskRun, state: State) -> bool:
 def export(config: str) -> dict | None:
     """The summary, or None when another export is running on the dataset."""
     try:
-        summary = asyncio.run(etl.export(etl.Settings.load(config)))
+        summary = etl.run(config)
     except etl.LockHeldError as error:
         get_run_logger().info("skipped: %s", error)
         return None

@@ -24,12 +24,16 @@ _SHOWN_STATES = ("waiting", "listed", "settling", "incomplete", "deleted")
 
 def print_status(status: "Status") -> None:
     """One screen of 80 columns, to stdout."""
-    verdict = status.verdict
+    now, at, load, verdict = status.read_at, status.complete_at, status.last_load, status.verdict
     style = "bold green" if verdict.is_good else "bold red"
     stdout_console().print(Text(verdict.text, style=style), soft_wrap=True)
-    print_lines(status.freshness_lines())
+    print_line("dataset", status.dataset)
+    print_line("export", f"running: {status.at_work}" if status.at_work else "not running")
+    print_line("freshness", f"last complete export {ago(at, now)}" if at else "no complete export yet")
+    if load:
+        print_line("warehouse", f"{load.warehouse}, {'tried' if load.problem else 'loaded'} {ago(load.tried_at, now)}")
     print_result("")
-    _print_run_tests(status.run_tests, status.read_at)
+    _print_run_tests(status.run_tests, now)
     print_result("")
     _print_tables(status.tables)
     if status.runs:

@@ -30,7 +30,7 @@ from etl.model import schema
 from etl.model.findings import Finding, Kind, alarm_lines, alarms
 from etl.model.lifecycle import CLOCKS_DIFFER
 from etl.model.values import fields_of, python_values
-from etl.model.wording import Told, counted
+from etl.model.wording import ShownInLines, counted
 from etl.settings import RunTest
 from etl.settings.read import scope_of
 
@@ -63,7 +63,7 @@ _COLUMNS: dict[str, Sequence[str]] = {
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Status(Told):
+class Status(ShownInLines):
     """The dataset at ``read_at``, and the ``verdict`` on it; its fields are what ``status --json`` prints.
 
     ``at_work`` names the holder of the lock. ``complete_at``: when a run over all that is configured last left nothing out; None
@@ -96,24 +96,14 @@ class Status(Told):
         return judge(self)
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """The verdict, how the dataset is, and what is missing."""
+        """The verdict, what there is, and what is missing."""
         yield "verdict", self.verdict.text
-        yield from self.freshness_lines()
+        yield "dataset", self.dataset
         complete = sum(each.is_complete for each in self.run_tests)
         yield "run tests", f"{complete:,} of {len(self.run_tests):,} complete"
         yield "rows", ", ".join(counted(each.rows, each.name.removesuffix("s")) for each in self.tables)
         yield from self.problem_lines()
         yield "next", self.verdict.next_step
-
-    def freshness_lines(self) -> Iterator[tuple[str, str]]:
-        """Where the dataset is, how fresh, and what is being done to it."""
-        yield "dataset", self.dataset
-        yield "export", f"running: {self.at_work}" if self.at_work else "not running"
-        at, load = self.complete_at, self.last_load
-        yield "freshness", f"last complete export {ago(at, self.read_at)}" if at else "no complete export yet"
-        if load:
-            tried = f"{'tried' if load.problem else 'loaded'} {ago(load.tried_at, self.read_at)}"
-            yield "warehouse", f"{load.warehouse}, {tried}"
 
     def problem_lines(self) -> Iterator[tuple[str, str]]:
         """What is missing, and what is worth knowing."""

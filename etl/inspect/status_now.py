@@ -13,13 +13,10 @@ from etl.load.files.open import open_files
 from etl.model.locations import Options
 from etl.settings import Settings
 
+_Given = Settings | str | os.PathLike[str] | None
 
-def status(
-    settings: Settings | str | os.PathLike[str] | None = None,
-    *,
-    max_age_hours: float = NIGHTLY_HOURS,
-    options: Options | None = None,
-) -> Status:
+
+def status(settings: _Given = None, *, max_age_hours: float = NIGHTLY_HOURS, options: Options | None = None) -> Status:
     """Whether all is well: a verdict with the next step, freshness, gaps, last runs.
 
     Reads the dataset alone, as ``metrics-etl status`` does: sends no request, needs no key and changes nothing. In place of
@@ -30,20 +27,19 @@ def status(
         ConfigurationError: a mistake in the settings.
         DestinationError: there is no dataset, or it cannot be read.
     """
-    if settings is None or isinstance(settings, Settings):
-        return read_now(settings, max_age_hours)[2]
-    path = os.fspath(settings)
-    if path.endswith(".toml"):
-        return read_now(Path(path), max_age_hours)[2]
-    return replace(read_status(open_files(path, options), now=datetime.now(UTC)), max_age_hours=max_age_hours)
+    if isinstance(settings, str | os.PathLike) and not os.fspath(settings).endswith(".toml"):
+        found = read_status(open_files(os.fspath(settings), options), now=datetime.now(UTC))
+        return replace(found, max_age_hours=max_age_hours)
+    return read_now(settings, max_age_hours)[2]
 
 
-def read_now(given: Settings | Path | None, max_age_hours: float = NIGHTLY_HOURS) -> tuple[Settings, Files, Status]:
+def read_now(given: _Given, max_age_hours: float = NIGHTLY_HOURS) -> tuple[Settings, Files, Status]:
     """The settings, the files of their dataset, and its status, with what would end an export now as far as reading tells.
 
     That is without the API, the keys or the rows. Where the settings name no run tests, the last run tells which there are.
     """
-    path, configured, problems = None if isinstance(given, Settings) else given, None, list[str]()
+    path = None if given is None or isinstance(given, Settings) else Path(given)
+    configured, problems = None, list[str]()
     try:
         settings = given if isinstance(given, Settings) else Settings.load(path, needs_keys=False)
         configured = settings.configured

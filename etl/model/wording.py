@@ -71,13 +71,13 @@ def by_purpose(requests: Mapping[Any, int]) -> str:
     return ", ".join(f"{purpose.replace('_', ' ')} {count:,}" for purpose, count in requests.items() if count)
 
 
-class Told:
-    """What shows itself in a few lines, each a label and a text: in a shell as text, in a notebook as a table."""
+class ShownInLines:
+    """A value that a shell shows as a few lines, each with a label, and a notebook as a table of them."""
 
     __slots__ = ()
 
     def lines(self) -> Iterable[tuple[str, str]]:
-        """All there is to show; of each label the first few are shown."""
+        """The label and text of each line; of each label the first few are shown."""
         return ()
 
     def __repr__(self) -> str:

@@ -23,7 +23,7 @@ from etl.load.state import StoredState
 from etl.load.warehouse.load import load_warehouse
 from etl.load.warehouse.target import module_for
 from etl.model.findings import Finding, Kind, alarms
-from etl.model.wording import Told, by_purpose, counted, duration
+from etl.model.wording import ShownInLines, by_purpose, counted, duration
 from etl.pipeline.apply import bring_up_to_date, finish_deletions
 from etl.pipeline.conclude import conclude
 from etl.pipeline.lists import discover_all, note_gone, read_lists
@@ -38,7 +38,7 @@ _STANDARD_REQUESTS_PER_MINUTE = 100
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Plan(Told):
+class Plan(ShownInLines):
     """What an export would do: everything listed, most valuable first, and what could not be listed.
 
     ``requests_by_purpose`` are those of the lists, too; ``requests`` are all others. ``seconds`` is how long the rate limit makes

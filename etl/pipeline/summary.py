@@ -16,7 +16,7 @@ from etl.load.warehouse.load import Result
 from etl.model.findings import Finding, Kind, alarm_lines, alarms
 from etl.model.schema import RUNS_TABLE, TABLES
 from etl.model.values import fields_of
-from etl.model.wording import Told, by_purpose, counted, duration
+from etl.model.wording import ShownInLines, by_purpose, counted, duration
 from etl.settings import Settings
 
 OUTCOMES = {
@@ -57,7 +57,7 @@ class RunTestSummary:
 
 
 @dataclass(slots=True, repr=False)
-class Summary(Told):
+class Summary(ShownInLines):
     """One export run. Times are aware UTC, by the source's clock; ``rows`` are those written, by table.
 
     ``finished_here_at`` is by this machine's clock. ``failure`` ended the run early. ``completeness`` is for the next run and

@@ -21,7 +21,7 @@ from etl.errors import ConfigurationError
 from etl.model import schema
 from etl.model.days import A_DAY, day_of
 from etl.model.locations import IN_FILES, scheme_of
-from etl.model.wording import Told, first_few, nearest, quoted
+from etl.model.wording import ShownInLines, first_few, nearest, quoted
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.settings.messages import BASE_URL, ENV_PREFIX, IS_SECTION, mistakes_of, places_of, variable_of
 from etl.settings.paths import whole_paths
@@ -58,7 +58,7 @@ class Environment(EnvSettingsSource):
             raise ConfigurationError(f"environment: {variable_of(field_name)} {hint}") from None
 
 
-class Settings(Told, BaseSettings):
+class Settings(ShownInLines, BaseSettings):
     """All settings of an export. ``Settings.load(path)`` reads them from a file and the environment."""
 
     model_config = SettingsConfigDict(

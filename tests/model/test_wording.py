@@ -2,7 +2,7 @@
 
 import pytest
 
-from etl.model.wording import Told, first_few, nearest, quoted, shown
+from etl.model.wording import ShownInLines, first_few, nearest, quoted, shown
 
 
 @pytest.mark.parametrize(("things", "text"), [(["a"], "a"), (["a", "b"], "a, b"), (["a", "b", "c"], "a, b and 1 more")])
@@ -44,7 +44,7 @@ def test_control_characters_alone_are_escaped(text, printed):
     assert quoted(text) == f"'{printed}'"
 
 
-class Hostile(Told):
+class Hostile(ShownInLines):
     def lines(self):
         yield "dataset", "<b>&\x1b[2J\n" + "x" * 5000
         yield from (("problem", f"<{number}>") for number in range(9))

@@ -105,7 +105,6 @@ FIELDS: dict[str, dict[str, str]] = {
         "read_at": "when it was read",
         "at_work": "the process that is exporting now; otherwise null",
         "complete_at": "when a run last exported everything that is configured now; null when none did",
-        "future_run_at": "the end of a run, if it is in the future because a clock is wrong; otherwise null",
         "lost_run": "the last run, if it could not start or was killed; otherwise null",
         "lost_run.started_at": "when it started",
         "lost_run.export_run_id": "its id; null when it could not start",

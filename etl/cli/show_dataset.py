@@ -54,11 +54,6 @@ def _print_problems(status: "Status", problems_now: Sequence[str]) -> None:
     told = {*map(str, status.findings)}
     message = status.runs[0].message if status.runs else None
     lines = [f"in the last run: {line}" for line in (message or "").splitlines() if line not in told]
-    if status.future_run_at:
-        lines.append(
-            f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M} UTC, which is in the future, so it is ignored; check the "
-            "clocks of this machine and of the one that exports"
-        )
     lines += [f"an export would fail now: {problem}" for problem in problems_now]
     for line in lines:
         print_line("problem", line)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.errors import DestinationError, ForeignFileError, SchemaError
-from etl.load.files.contract import MOST_BYTES, Files
+from etl.load.files.contract import Files
 from etl.model import schema
 
 _DROPPED = {"unlisted_calls", "row_hash"}
@@ -26,12 +26,6 @@ class UnreadableError(DestinationError):
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(f"{where}: not readable as Parquet: {reason}")
         self.reason = reason
-
-
-# A file, and what it takes in memory by its footer, may not exceed MOST_BYTES, and the writer keeps to that. Only an execution that
-# alone exceeds a part comes near. Each row has a key of its own, so that it takes a byte even when it is packed.
-_MOST_BYTES_OF_A_RUN = 64 << 20  # as of the record of the last run, which says the same
-_BYTES_PER_VALUE = 16  # once decoded, and once more while it is cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +45,7 @@ class OpenPart:
         self._where = where
         with _readable(where):
             self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-            self.footer = _footer(self._file, where, len(data), _most_bytes(table))
+            self.footer = _footer(self._file, len(data))
             self._stored = {*self.footer.schema.names}
             self.unknown = sorted(self._stored.difference(table.names, _DROPPED))
 
@@ -106,8 +100,7 @@ def read_footer(files: Files, path: str) -> Footer:
     """What the file's footer tells, without reading the rest; errors as for ``open_part``."""
     where = files.where(path)
     with files.open(path) as file, _readable(where):
-        size_bytes = file.seek(0, 2)
-        return _footer(pq.ParquetFile(file), where, size_bytes, MOST_BYTES)
+        return _footer(pq.ParquetFile(file), file.seek(0, 2))
 
 
 def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
@@ -119,8 +112,6 @@ def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
     file = pq.ParquetFile(pa.BufferReader(data))
     if file.metadata.num_rows != len(rows) or not file.schema_arrow.equals(table.arrow_schema, check_metadata=True):
         raise SchemaError(f"{table.name}: the new file does not hold its rows: this is a bug, please report it")
-    if fault := _excess(file.metadata, len(data), _most_bytes(table)):
-        raise DestinationError(f"{table.name}: the new file {fault}: please report this")
     return data
 
 
@@ -132,33 +123,13 @@ def pack(rows: pa.Table, compression: str) -> memoryview:
 
 
 def unpack(where: str, data: bytes) -> pa.Table:
-    """All rows of a file that ``pack`` made; UnreadableError when it is damaged, or takes more memory than a file may."""
+    """All rows of a file that ``pack`` made; UnreadableError when it is damaged."""
     with _readable(where):
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        _footer(file, where, len(data), MOST_BYTES)
-        return file.read(use_threads=False)
+        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
 
 
-def _footer(file: pq.ParquetFile, where: str, size_bytes: int, most_bytes: int) -> Footer:
-    if fault := _excess(file.metadata, size_bytes, most_bytes):
-        raise UnreadableError(where, fault)
+def _footer(file: pq.ParquetFile, size_bytes: int) -> Footer:
     return Footer(schema=file.schema_arrow, rows=file.metadata.num_rows, size_bytes=size_bytes)
-
-
-def _most_bytes(table: schema.Table) -> int:
-    return _MOST_BYTES_OF_A_RUN if table is schema.RUNS_TABLE else MOST_BYTES
-
-
-def _excess(footer: pq.FileMetaData, size_bytes: int, most_bytes: int) -> str | None:
-    """What a file would take more than it may; None when it keeps the bounds.
-
-    No bound on how well it is packed: payloads that repeat themselves pack to less than a two-thousandth.
-    """
-    unpacked = sum(footer.row_group(number).total_byte_size for number in range(footer.num_row_groups))
-    unpacked += footer.num_rows * footer.num_columns * _BYTES_PER_VALUE
-    if unpacked > most_bytes:
-        return f"takes {unpacked / 2**30:,.1f} GiB of memory; at most {most_bytes / 2**30:g} are allowed"
-    return f"has {footer.num_rows:,} rows in only {size_bytes:,} bytes" if footer.num_rows > size_bytes else None
 
 
 @contextmanager

@@ -12,8 +12,6 @@ import pytest
 
 import etl
 from etl.errors import DestinationError, FileMissingError, SchemaError
-from etl.load import parquet
-from etl.load.layout import run_path
 from etl.load.parquet import UnreadableError, encode, open_part, read_footer
 from etl.model import schema
 from etl.transform.frames import table_of
@@ -199,17 +197,6 @@ def test_encoded_file_that_lacks_a_row_is_noticed(monkeypatch):
         encode(schema.CALLS, rows, "zstd")
 
 
-def test_writer_refuses_what_the_reader_would(files, monkeypatch):
-    """Otherwise a dataset could grow until no run can read it any more."""
-    files.publish(PATH, encode(schema.CALLS, some_calls(), "zstd"))
-    monkeypatch.setattr(parquet, "MOST_BYTES", 1000)
-    for read in (open_part, lambda files, _table, path: read_footer(files, path)):
-        with pytest.raises(UnreadableError, match=r"takes 0.0 GiB of memory; at most"):
-            read(files, schema.CALLS, PATH)
-    with pytest.raises(DestinationError, match=r"^calls: the new file takes 0.0 GiB of memory"):
-        encode(schema.CALLS, some_calls(), "zstd")
-
-
 def test_file_that_does_not_fit_into_memory_is_not_called_damaged(files, monkeypatch):
     """It would be set aside and fetched again, for nothing."""
 
@@ -221,21 +208,6 @@ def test_file_that_does_not_fit_into_memory_is_not_called_damaged(files, monkeyp
     with pytest.raises(DestinationError, match=r"not enough memory to read it$") as raised:
         open_part(files, schema.CALLS, PATH).read(["status"])
     assert not isinstance(raised.value, UnreadableError)
-
-
-def test_row_of_a_run_that_unpacks_to_more_than_any_run_writes_is_refused(files, monkeypatch):
-    """A few kilobytes of the same text: readers of the row would take gigabytes."""
-    monkeypatch.setattr(parquet, "_MOST_BYTES_OF_A_RUN", 1 << 20)
-    row = {"export_run_id": "a", "started_at": FETCHED_AT, "finished_at": FETCHED_AT}
-    small, large = (table_of(schema.RUNS_TABLE, [row | {"message": "x" * size}]) for size in (900_000, 1_100_000))
-    path = run_path("2026-11-01", "a")
-    files.publish(path, encode(schema.RUNS_TABLE, small, "zstd"))
-    assert len(open_part(files, schema.RUNS_TABLE, path).read(["message"])[0][0].as_py()) == 900_000
-    files.publish(path, parquet.pack(large, "zstd"))
-    with pytest.raises(UnreadableError, match=r"GiB of memory; at most"):
-        open_part(files, schema.RUNS_TABLE, path)
-    with pytest.raises(DestinationError, match=r"^runs: .* GiB of memory"):
-        encode(schema.RUNS_TABLE, large, "zstd")
 
 
 def test_text_that_is_not_utf8_is_noticed_by_a_thorough_read(files):

@@ -95,7 +95,7 @@ class Files(Protocol):
         """
 
     def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
-        """The whole file; FileMissingError when there is none, ForeignFileError when it is no file or has more bytes."""
+        """The whole file; FileMissingError when there is none, ForeignFileError when it has more bytes."""
 
     def open(self, path: str) -> BinaryIO:
         """The file, to read parts of it, all of one version; FileMissingError when there is none."""

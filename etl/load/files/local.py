@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lock
 from etl.load.files.contract import MOST_BYTES, Entry, Probe, listed, never_stopped, next_aside, refuse_other_things
-from etl.load.files.folder import NotRegularError, check_access, fsync_folder, nearest, open_regular, require_space, why
+from etl.load.files.folder import check_access, fsync_folder, nearest, open_at_once, require_space, why
 from etl.load.layout import QUARANTINE, STAGING, STATE
 from etl.model import schema
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _LINK = "is a symbolic link: a dataset must not contain any"
 _TICK_NS = 50_000_000  # the clock of a file system may stand still for some milliseconds
-_KINDS = {FileNotFoundError: FileMissingError, NotRegularError: ForeignFileError}
 
 
 class LocalFiles:
@@ -120,8 +119,8 @@ class LocalFiles:
             fsync_folder(target.parent)
 
     def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
-        """The file's bytes; ForeignFileError when it is not a regular file, or has more bytes than ``most_bytes``."""
-        with self._naming(path), os.fdopen(open_regular(self.root / path), "rb") as file:
+        """The file's bytes; ForeignFileError when it has more bytes than ``most_bytes``."""
+        with self._naming(path), open(self.root / path, "rb", opener=open_at_once) as file:
             if (size_bytes := os.fstat(file.fileno()).st_size) > most_bytes:
                 raise ForeignFileError(f"{self.root / path}: too large ({size_bytes:,} bytes, limit {most_bytes:,})")
             if len(data := file.read()) != size_bytes:
@@ -131,7 +130,7 @@ class LocalFiles:
     def open(self, path: str) -> BinaryIO:
         """The file, to read parts of it: they stay those of one version, even if the file is replaced or removed meanwhile."""
         with self._naming(path):
-            return os.fdopen(open_regular(self.root / path), "rb")
+            return open(self.root / path, "rb", opener=open_at_once)
 
     def list(self, folder: str) -> list[str]:
         """Paths of all files below the folder, sorted; none when it does not exist."""
@@ -222,4 +221,5 @@ class LocalFiles:
         try:
             yield
         except OSError as exc:
-            raise _KINDS.get(type(exc), DestinationError)(f"{self.root / path}: {why(exc)}") from exc
+            kind = FileMissingError if isinstance(exc, FileNotFoundError) else DestinationError
+            raise kind(f"{self.root / path}: {why(exc)}") from exc

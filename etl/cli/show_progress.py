@@ -73,7 +73,7 @@ def _live_line(text: Callable[[], str], *, is_shown: bool) -> Iterator[None]:
 
 def progress_parts(progress: Progress, now: float) -> Iterator[str]:
     """The parts of the line, most important first."""
-    if not progress.crawls:
+    if progress.crawl_began_at is None:
         yield (
             f"listing: {counted(progress.listed_executions, 'execution')}, {counted(progress.traffic.requests, 'request')}"
         )
@@ -87,7 +87,7 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
         yield f"rate limit: {left:,} of {progress.quota.requests_per_minute:,} left"
     if progress.previews:
         yield f"{progress.previewed:,}/{len(progress.previews):,} from lists"
-    if progress.crawls:
+    if progress.crawl_began_at is not None:
         yield f"{progress.committed_executions:,}/{progress.planned_executions:,} saved"
 
 

@@ -9,7 +9,6 @@ from etl.extract.bad_rows import no_head
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_run_tests
 from etl.extract.listing import Listing, list_completely
-from etl.extract.plan import pages
 from etl.model.keys import is_listable
 from etl.model.lifecycle import CLOCKS_DIFFER
 from etl.model.records import Page, RunTest
@@ -28,7 +27,6 @@ class Discovered:
     run_tests: dict[str, list[RunTest]]
     problems: tuple[str, ...]
     is_complete: bool
-    necessary_requests: int
 
 
 async def discover(client: Client, *, page_limit: int, now: datetime | None = None) -> Discovered:
@@ -66,7 +64,7 @@ async def discover(client: Client, *, page_limit: int, now: datetime | None = No
         raise SourceUnavailableError(f"no run test could be listed: {problems[0]}")
     if not by_name:
         raise ConfigurationError("the key sees no run test: check its workspace")
-    return Discovered(by_name, problems, listing.is_complete, pages(len(listing.rows), page_limit))
+    return Discovered(by_name, problems, listing.is_complete)
 
 
 def no_such_run_test(name: str, listed: Collection[str]) -> str:

@@ -1,8 +1,9 @@
 """The life of an execution: as it is listed, what the dataset holds of it, its export state, and when it is final. Pure."""
 
 import pickle
-from collections.abc import Collection, Container, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -120,6 +121,21 @@ class HeldRows:
     exported_calls: int
     calls_digest: str
     detail_calls: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCalls:
+    """What the dataset holds of the calls of one execution; by default nothing. Rows are in the order of the columns.
+
+    ``calls`` has the id of each, with whether all that is there (evals alone, or a dead letter) is marked as deleted. ``rows`` are
+    those of calls without a mark, ``evals`` those of their evals, by call. ``failed`` is what dead letters are about: the
+    execution, or its calls.
+    """
+
+    calls: Mapping[str, bool] = field(default_factory=dict)
+    rows: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    evals: Mapping[str, Sequence[Sequence[Any]]] = field(default_factory=dict)
+    failed: AbstractSet[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,6 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
         run_tests=shares,
         findings=record.findings,
         requests_by_purpose=traffic.requests_by_purpose,
-        necessary_requests=record.necessary_requests + fetched.necessary_requests,
         saved_requests=fetched.saved_requests,
         retries=traffic.retries,
         rejections=traffic.rejections,

@@ -235,14 +235,14 @@ async def _load(run: Run, summary: Summary, stop: asyncio.Future[InterruptedRunE
 
 
 async def _export(run: Run, record: Record, state: StoredState) -> None:
-    async with run.engine:
+    async with run.engine as crawler:
         record.completed_files = await to_the_end(run.dataset.complete)
         await finish_deletions(run, state)
         if not run.settings.run_tests:
             await discover_all(run, record, state)
         async with asyncio.TaskGroup() as group, aclosing(read_lists(group, run, record, state)) as rounds:
             async for run_tests, is_last in rounds:
-                await bring_up_to_date(run, record, state, run_tests, is_last=is_last)
+                await bring_up_to_date(run, record, state, run_tests, crawler, is_last=is_last)
         if not run.settings.run_tests:
             note_gone(record, state)
 

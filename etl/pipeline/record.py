@@ -44,7 +44,6 @@ class Record:
     committed: set[str] = field(default_factory=set)
     previewed: set[str] = field(default_factory=set)
     arrived: dict[str, Arrived] = field(default_factory=dict)
-    necessary_requests: int = 0
 
     def find(self, kind: Kind, subject: str, text: str) -> None:
         """Note a finding."""

@@ -21,7 +21,7 @@ from etl.load.dataset import read_identity
 from etl.load.files.contract import Files, read_each
 from etl.load.files.open import open_files
 from etl.load.index import index_if_readable
-from etl.load.layout import STATE, Part, Scope, is_data, parse_part_path, parse_run_path, place_of
+from etl.load.layout import STATE, Part, Scope, is_data, parse_part_path
 from etl.load.parquet import open_part
 from etl.model import schema
 from etl.model.findings import Finding, Kind
@@ -212,21 +212,18 @@ def names_in(files: Files) -> dict[str, set[str]]:
     damaged = list[Finding]()
     names = defaultdict[str, set[str]](set)
     for file in stored_files(files, schema.EXECUTIONS, index_if_readable(files, []), damaged, ["run_test_name"]):
-        if file.part:
-            names[file.part.run_test_key].update(file.columns["run_test_name"].drop_null().unique().to_pylist())
+        names[file.part.run_test_key].update(file.columns["run_test_name"].drop_null().unique().to_pylist())
     if unreadable := [each for each in damaged if each.kind is Kind.UNREADABLE]:
         raise DestinationError(f"{files.where(unreadable[0].subject)}: {unreadable[0].text}")
     return names
 
 
 def parts_of(files: Files, table: schema.Table) -> dict[str, Part]:
-    """The part of each of the table's files, by path, in order; an export run's has no key. DestinationError for other files."""
+    """The part of each of the table's files, by path, in order. DestinationError for other files."""
     parts: dict[str, Part] = {}
     for path in filter(is_data, files.list(table.name)):
         if parsed := parse_part_path(path):
             parts[path] = parsed[1]
-        elif run := parse_run_path(path):
-            parts[path] = Part("", place_of(run[0], 0))
         else:
             raise DestinationError(f"{files.where(path)}: not a file of this dataset; move it elsewhere")
     return parts

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.dataset import Dataset, read_identity
 from etl.load.files.contract import Entry, Files, data_files, read_each
-from etl.load.layout import INDEX, Part, parse_part_path, parse_run_path, part_path
+from etl.load.layout import INDEX, Part, parse_part_path, part_path
 from etl.load.parquet import UnreadableError, open_part, pack, unpack
 from etl.load.part_index import ROWS, PartIndex, index_part, versions_of
 from etl.model import schema
@@ -106,7 +106,7 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str]) -> Index
     index = Index({part: new.get(part) or known.parts[part] for part, _ in parts}, tables)
     for entry in data_files(dataset.files, schema.RUNS_TABLE.name):
         is_known = known.runs.get(entry.path) == entry.version
-        if parse_run_path(entry.path) and not is_known and _is_damaged_run(dataset.files, entry.path):
+        if parse_part_path(entry.path) and not is_known and _is_damaged_run(dataset.files, entry.path):
             unreadable.append(entry.path)
         elif not entry.is_fresh:
             index.runs[entry.path] = entry.version

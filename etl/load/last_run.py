@@ -16,7 +16,6 @@ from etl.model.digest import rows_digest
 from etl.model.findings import Finding
 
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
-_MOST_BYTES = 64 << 20  # a run test takes about a kilobyte, and a finding of it another
 _MOST_OTHERS = 10  # settings are edited, and then nobody reads the record of the older ones
 RUN_TESTS = "all"
 """Stands in ``incomplete`` for the list of run tests."""
@@ -98,13 +97,13 @@ class LastRun(msgspec.Struct, frozen=True):
 
 def read_last_run(files: Files, *, note: Callable[[str], object], set_aside: bool = False) -> LastRun:
     """The record; an empty one when there is none, or it cannot be read: see ``read_document``."""
-    return read_document(files, LAST_RUN, LastRun, most_bytes=_MOST_BYTES, note=note, set_aside=set_aside) or LastRun()
+    return read_document(files, LAST_RUN, LastRun, note=note, set_aside=set_aside) or LastRun()
 
 
 def update_last_run(files: Files, fields: Mapping[str, Any]) -> None:
     """Replace these fields, and of ``loads`` these places; all others stay as the last run over the same ``scope`` left them."""
     kind = dict[str, msgspec.Raw]
-    before = read_document(files, LAST_RUN, kind, most_bytes=_MOST_BYTES, note=lambda _: None, set_aside=True) or {}
+    before = read_document(files, LAST_RUN, kind, note=lambda _: None, set_aside=True) or {}
     record = read_last_run(files, note=lambda _: None)
     if "scope" in fields and record.scope not in ("", fields["scope"]):
         others = {record.scope: replace(record, loads={}, others={})} | record.others

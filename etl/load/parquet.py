@@ -6,7 +6,6 @@ it is damaged (UnreadableError), or this version of the exporter cannot use it (
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 
 import pyarrow as pa
@@ -28,15 +27,6 @@ class UnreadableError(DestinationError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Footer:
-    """What the end of a file tells of it."""
-
-    schema: pa.Schema
-    rows: int
-    size_bytes: int
-
-
 class OpenPart:
     """One file of a table, in memory; its columns are decoded when they are read."""
 
@@ -45,14 +35,14 @@ class OpenPart:
         self._where = where
         with _readable(where):
             self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-            self.footer = _footer(self._file, len(data))
-            self._stored = {*self.footer.schema.names}
+            self.rows, self.size_bytes = self._file.metadata.num_rows, len(data)
+            self._stored = {*self._file.schema_arrow.names}
             self.unknown = sorted(self._stored.difference(table.names, _DROPPED))
 
     @property
     def is_outdated(self) -> bool:
         """Whether the file has other columns or types than this version writes."""
-        return not self.footer.schema.equals(self._table.arrow_schema)
+        return not self._file.schema_arrow.equals(self._table.arrow_schema)
 
     def read(self, names: Sequence[str], *, may_be_newer: bool = False) -> pa.Table:
         """These columns with their declared types; null where an older version of the exporter did not have one yet.
@@ -96,11 +86,10 @@ def open_part(files: Files, table: schema.Table, path: str) -> OpenPart:
         raise UnreadableError(where, "not written by metrics-etl, or too large") from exc
 
 
-def read_footer(files: Files, path: str) -> Footer:
-    """What the file's footer tells, without reading the rest; errors as for ``open_part``."""
-    where = files.where(path)
-    with files.open(path) as file, _readable(where):
-        return _footer(pq.ParquetFile(file), file.seek(0, 2))
+def read_size(files: Files, path: str) -> tuple[int, int]:
+    """How many rows and bytes the file has, by its footer alone; errors as for ``open_part``."""
+    with files.open(path) as file, _readable(files.where(path)):
+        return pq.ParquetFile(file).metadata.num_rows, file.seek(0, 2)
 
 
 def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
@@ -126,10 +115,6 @@ def unpack(where: str, data: bytes) -> pa.Table:
     """All rows of a file that ``pack`` made; UnreadableError when it is damaged."""
     with _readable(where):
         return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
-
-
-def _footer(file: pq.ParquetFile, size_bytes: int) -> Footer:
-    return Footer(schema=file.schema_arrow, rows=file.metadata.num_rows, size_bytes=size_bytes)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from etl.errors import FileMissingError
 from etl.load.dataset import Dataset
 from etl.load.layout import Part, folder_of, parse_part_path, part_path, place_of
-from etl.load.parquet import read_footer
+from etl.load.parquet import read_size
 from etl.load.state import StoredState
 from etl.model import schema
 from etl.transform.flatten import FlatBundle
@@ -76,7 +76,6 @@ class Places:
         if written := self.dataset.receipt.written.get(path):
             return written.rows, written.size_bytes
         try:
-            footer = read_footer(self.dataset.files, path)
+            return read_size(self.dataset.files, path)
         except FileMissingError:
             return 0, 0
-        return footer.rows, footer.size_bytes

@@ -12,7 +12,7 @@ import pytest
 
 import etl
 from etl.errors import DestinationError, FileMissingError, SchemaError
-from etl.load.parquet import UnreadableError, encode, open_part, read_footer
+from etl.load.parquet import UnreadableError, encode, open_part, read_size
 from etl.model import schema
 from etl.transform.frames import table_of
 from tests.damages import DAMAGES
@@ -80,18 +80,17 @@ def test_rows_come_back_as_they_were_written(files):
     assert not part.is_outdated
 
 
-def test_a_footer_tells_schema_rows_and_size(files):
+def test_a_footer_tells_rows_and_size(files):
     data = encode(schema.CALLS, some_calls(7), "zstd")
     files.publish(PATH, data)
-    for footer in (read_footer(files, PATH), open_part(files, schema.CALLS, PATH).footer):
-        assert (footer.rows, footer.size_bytes) == (7, len(data))
-        assert footer.schema.equals(schema.CALLS.arrow_schema, check_metadata=True)
+    opened = open_part(files, schema.CALLS, PATH)
+    assert read_size(files, PATH) == (opened.rows, opened.size_bytes) == (7, len(data))
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_told_in_one_line(files, damage):
     files.publish(PATH, damage(bytes(encode(schema.CALLS, some_calls(execution_id="e"), "zstd"))))
-    for attempt in (open_part, lambda files, _table, path: read_footer(files, path)):
+    for attempt in (open_part, lambda files, _table, path: read_size(files, path)):
         with pytest.raises(UnreadableError) as caught:
             attempt(files, schema.CALLS, PATH)
         assert str(caught.value) == f"{files.where(PATH)}: not readable as Parquet: {caught.value.reason}"
@@ -103,7 +102,7 @@ def test_a_damaged_page_is_noticed_when_its_column_is_read(files):
     data = bytes(encode(schema.CALLS, some_calls(scenario_name="Refund", extra="marked"), "none"))
     files.publish(PATH, data.replace(b"marked", b"parked"))
     part = open_part(files, schema.CALLS, PATH)
-    assert part.footer.rows == 3
+    assert part.rows == 3
     assert part.read(["scenario_name"])["scenario_name"].to_pylist() == ["Refund"] * 3
     for attempt in (lambda: part.read(["extra"]), part.read_thoroughly):
         with pytest.raises(UnreadableError, match="CRC"):
@@ -111,7 +110,7 @@ def test_a_damaged_page_is_noticed_when_its_column_is_read(files):
 
 
 def test_a_file_that_is_not_there_is_missing_and_not_damaged(files):
-    for attempt in (open_part, lambda files, _table, path: read_footer(files, path)):
+    for attempt in (open_part, lambda files, _table, path: read_size(files, path)):
         with pytest.raises(FileMissingError, match="No such file or directory"):
             attempt(files, schema.CALLS, PATH)
 

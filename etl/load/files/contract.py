@@ -94,8 +94,8 @@ class Files(Protocol):
         Names that begin with a dot do not matter, whatever they are: file managers and file systems leave them.
         """
 
-    def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
-        """The whole file; FileMissingError when there is none, ForeignFileError when it has more bytes."""
+    def read(self, path: str) -> bytes:
+        """The whole file; FileMissingError when there is none, ForeignFileError when it is larger than ``MOST_BYTES``."""
 
     def open(self, path: str) -> BinaryIO:
         """The file, to read parts of it, all of one version; FileMissingError when there is none."""

@@ -118,11 +118,11 @@ class LocalFiles:
                 raise
             fsync_folder(target.parent)
 
-    def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
-        """The file's bytes; ForeignFileError when it has more bytes than ``most_bytes``."""
+    def read(self, path: str) -> bytes:
+        """The file's bytes; ForeignFileError when they are more than ``MOST_BYTES``."""
         with self._naming(path), open(self.root / path, "rb", opener=open_at_once) as file:
-            if (size_bytes := os.fstat(file.fileno()).st_size) > most_bytes:
-                raise ForeignFileError(f"{self.root / path}: too large ({size_bytes:,} bytes, limit {most_bytes:,})")
+            if (size_bytes := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+                raise ForeignFileError(f"{self.root / path}: too large ({size_bytes:,} bytes, limit {MOST_BYTES:,})")
             if len(data := file.read()) != size_bytes:
                 raise DestinationError(f"{self.where(path)}: {len(data):,} of {size_bytes:,} bytes arrived: run again")
             return data

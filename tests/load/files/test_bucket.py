@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from etl.errors import ConfigurationError, DestinationError, FileMissingError, ForeignFileError
-from etl.load.files import lease
+from etl.load.files import bucket, lease
 from etl.load.files.bucket import BucketFiles
 from etl.load.last_run import note_failure, read_last_run
 from etl.load.layout import IDENTITY, LAST_RUN
@@ -40,14 +40,15 @@ def test_what_is_published_is_what_is_read_and_listed(files):
     assert [files.list(path) for path in ("calls", "cal", f"{PART}/x")] == [[PART], [], []]
 
 
-def test_a_missing_object_and_a_large_one_are_told_apart(files):
+def test_a_missing_object_and_a_large_one_are_told_apart(files, monkeypatch):
+    monkeypatch.setattr(bucket, "MOST_BYTES", 4)
     with pytest.raises(FileMissingError):
         files.read(PART)
     with files.lock(NOW), pytest.raises(FileMissingError):
         files.open(PART)
     files.publish(PART, b"12345")
     with pytest.raises(ForeignFileError, match="5 bytes, limit 4"):
-        files.read(PART, most_bytes=4)
+        files.read(PART)
 
 
 def test_nothing_is_written_over_or_removed_that_this_run_has_not_seen(files, proxy):

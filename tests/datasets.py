@@ -1,7 +1,7 @@
 """Datasets made of bundles or rows, and what their files hold."""
 
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT, parts_of=fi
         stored,
         parts_of,
         ExportStamp(run, fetched_at),
-        Settlement(fetched_at=fetched_at, now=fetched_at, settle_hours=24),
+        Settlement(fetched_at=fetched_at, now=fetched_at, settle=timedelta(hours=24)),
     )
     return dataset.written, arrived
 
@@ -98,7 +98,7 @@ def export_by_places(dataset, *bundles, now, exported_at=FETCHED_AT):
         state.executions,
         Places(dataset, state, now=now).parts_of,
         ExportStamp("run-1", exported_at),
-        Settlement(fetched_at=FETCHED_AT, now=FETCHED_AT, settle_hours=24),
+        Settlement(fetched_at=FETCHED_AT, now=FETCHED_AT, settle=timedelta(hours=24)),
     )
 
 

@@ -132,7 +132,7 @@ def documents() -> dict[str, Any]:
     report.add(WarehouseReport("", rows=Counter(calls=1), days=[Day("", "", "", 0, 0)]))
     summary = Summary("", "", "", now, now, run_tests=[RunTestSummary("", "")], findings=report.findings)
     summary.receipt.note_written("", b"", rows=0)
-    found = Discovered({"a": [ListedRunTest(run_test_id="", name="a", payload={})]}, (), True)
+    found = Discovered({"a": [ListedRunTest(run_test_id="", name="a", payload={})]}, ())
     return {
         "run": summary.as_json(),
         "check": as_json([Check(Subject.KEY, "")]),

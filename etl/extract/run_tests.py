@@ -21,12 +21,11 @@ class Discovered:
     """Run tests by name, as the API lists them: newest created first.
 
     Run tests of the same name stand together: the API cannot tell their executions apart. ``problems`` has a line for each thing
-    that is missing from the list, or that no export can have. ``is_complete``: no run test is missing from the list.
+    that is missing from the list, or that no export can have.
     """
 
     run_tests: dict[str, list[RunTest]]
     problems: tuple[str, ...]
-    is_complete: bool
 
 
 async def discover(client: Client, *, page_limit: int, now: datetime | None = None) -> Discovered:
@@ -64,7 +63,7 @@ async def discover(client: Client, *, page_limit: int, now: datetime | None = No
         raise SourceUnavailableError(f"no run test could be listed: {problems[0]}")
     if not by_name:
         raise ConfigurationError("the key sees no run test: check its workspace")
-    return Discovered(by_name, problems, listing.is_complete)
+    return Discovered(by_name, problems)
 
 
 def no_such_run_test(name: str, listed: Collection[str]) -> str:

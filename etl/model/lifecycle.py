@@ -191,20 +191,15 @@ class Settlement:
     """What tells whether late data may still come: ``fetched_at`` is a time before any execution was fetched.
 
     It is by the source's clock; ``now`` is the same time by that of the two clocks which is behind, since one may be ahead.
-    ``complete_before`` are the names of run tests of which an earlier run left nothing out. ``detail_suffices``: no call needs
-    other metrics than those of its execution's detail.
+    ``settle`` is how long late data may come. ``complete_before`` are the names of run tests of which an earlier run left nothing
+    out. ``detail_suffices``: no call needs other metrics than those of its execution's detail.
     """
 
     fetched_at: datetime
     now: datetime
-    settle_hours: float
+    settle: timedelta
     complete_before: Container[str] = ()
     detail_suffices: bool = False
-
-    @property
-    def settle(self) -> timedelta:
-        """How long late data may come."""
-        return timedelta(hours=self.settle_hours)
 
 
 def export_state(

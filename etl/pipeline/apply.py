@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from time import monotonic
 
@@ -146,7 +147,7 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
                 Settlement(
                     fetched_at=fetched_at,
                     now=min(run.by_source(run.started_at), run.started_at),
-                    settle_hours=run.settings.export.settle_hours,
+                    settle=timedelta(hours=run.settings.export.settle_hours),
                     complete_before=record.complete_before(),
                     detail_suffices=run.policy.detail_suffices,
                 ),

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
 from typing import Any
 
@@ -29,11 +29,9 @@ def can_show_progress() -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-@contextmanager
-def live_progress(progress: Progress, *, is_shown: bool) -> Iterator[None]:
+def live_progress(progress: Progress, *, is_shown: bool) -> AbstractContextManager[None]:
     """Show the run's progress on stderr while the block runs."""
-    with _live_line(lambda: "  ".join(progress_parts(progress, monotonic())), is_shown=is_shown):
-        yield
+    return _live_line(lambda: "  ".join(progress_parts(progress, monotonic())), is_shown=is_shown)
 
 
 @contextmanager

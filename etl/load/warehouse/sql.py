@@ -75,6 +75,7 @@ class SqlWarehouse:
         self._namespace = namespace
         self._sql = Statements(dialect, namespace)
         self.where = f"{session.where}, schema {namespace}"
+        self.as_stored, self.close = session.as_stored, session.close
 
     def loaded(self) -> Loaded:
         """What is there, by one query; where that fails, the tables are looked at to say why."""
@@ -146,14 +147,6 @@ class SqlWarehouse:
         with self._reading():
             found = self._session.query(f"SELECT {names} FROM {self._sql.name(table.name)} WHERE {is_there}")
         return found.cast(arrow_schema_of(table)).replace_schema_metadata()
-
-    def as_stored(self, rows: pa.Table) -> pa.Table:
-        """See ``Session``."""
-        return self._session.as_stored(rows)
-
-    def close(self) -> None:
-        """End the connection."""
-        self._session.close()
 
     def _execute(self, statements: Iterable[str]) -> None:
         for statement in statements:

@@ -6,6 +6,7 @@ host: none of them is followed, kept or read. Never retries.
 
 import ssl
 import traceback
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -190,8 +191,8 @@ def _proxy_headers(settings: Settings) -> dict[str, str]:
     user, password = settings.proxy_user, settings.proxy_password
     if user is None or password is None:
         return {}
-    credentials = aiohttp.BasicAuth(user.get_secret_value(), password.get_secret_value(), encoding="utf-8")
-    return {"Proxy-Authorization": credentials.encode()}
+    credentials = f"{user.get_secret_value()}:{password.get_secret_value()}"
+    return {"Proxy-Authorization": f"Basic {b64encode(credentials.encode()).decode()}"}
 
 
 def reason_of(exc: Exception) -> str:

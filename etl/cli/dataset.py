@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
@@ -143,7 +143,7 @@ def schema(
         typer.Option(
             "--ddl",
             metavar="ENGINE",
-            help=f"Print the code that opens the dataset in an engine: {', '.join(QueryEngineName)}.",
+            help=f"Print the code that opens the dataset in an engine: {', '.join(get_args(QueryEngineName))}.",
         ),
     ] = None,
     location: Annotated[

@@ -19,8 +19,15 @@ from etl.model import schema
 from etl.model.lifecycle import StoredCalls
 from etl.model.records import FROM_DETAIL, CallMetrics, DetailedCall, FetchedCall, ListedCall
 from etl.model.values import parsed
-from etl.transform.detail import SHOWN_COLUMNS, amended, differences, metrics_in, shown_in, shown_in_row
-from etl.transform.detail_evals import vouches_for_evals
+from etl.transform.detail import (
+    SHOWN_COLUMNS,
+    amended,
+    differences,
+    metrics_in,
+    shown_in,
+    shown_in_row,
+    vouches_for_evals,
+)
 from etl.transform.drift import lost_columns, unknown_fields
 from etl.transform.flatten import call_row
 from etl.transform.row_hash import says_the_same
@@ -145,7 +152,7 @@ class Settling:
             return same - {first}
         execution.fetched[first] = metrics
         fetched = FetchedCall(listed=execution.listed[first], metrics=metrics, shown=shown_in_row(rows[first]))
-        row, _ = call_row(fetched, run_test_name=item.run_test_name, started_at=item.started_at)
+        row, _ = call_row(fetched, run_test_name=item.run_test_name, started_at=item.execution.started_at)
         lost = lost_columns(schema.CALLS, metrics.payload)
         if odd and not lost and row[_INDEX["extra"]] != rows[first][_INDEX["extra"]]:
             return set()  # the answers have their old form again, or this version knows the new one
@@ -195,7 +202,7 @@ def _candidates(execution: OpenExecution) -> set[str]:
 
 
 def _differences(item: Planned, listed: ListedCall, detail: DetailedCall, stored: Sequence[Any]) -> set[str]:
-    return differences(listed, detail, stored, run_test_name=item.run_test_name, started_at=item.started_at)
+    return differences(listed, detail, stored, run_test_name=item.run_test_name, started_at=item.execution.started_at)
 
 
 def _is_odd(row: Sequence[Any]) -> bool:

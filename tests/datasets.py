@@ -20,6 +20,7 @@ from etl.model.digest import row_hashes
 from etl.model.lifecycle import Settlement
 from etl.transform.frames import ExportStamp, table_of
 from tests.bundles import DAY, KEY, flattened, plan_of
+from tests.support import paths_in
 
 FETCHED_AT = datetime(2026, 11, 1, 2, tzinfo=UTC)
 OF_CALLS = ("calls", "evals")
@@ -133,7 +134,7 @@ def published(monkeypatch, failing=None):
     def record(files, path, data):
         paths.append(path)
         if failing and path.startswith(f"{failing}/"):
-            path = f"{path}/below-a-file" if path in files.list(failing) else f"{'x' * 256}/{path}"
+            path = f"{path}/below-a-file" if path in paths_in(files, failing) else f"{'x' * 256}/{path}"
         publish(files, path, data)
 
     monkeypatch.setattr(LocalFiles, "publish", record)

@@ -12,7 +12,7 @@ from etl.errors import FileMissingError
 from etl.load.files.contract import Entry, Files, data_files, read_each
 from etl.load.index import Index, index_if_readable
 from etl.load.layout import Part, Scope, parse_part_path, part_path
-from etl.load.parquet import UnreadableError, open_part, read_size
+from etl.load.parquet import OpenPart, UnreadableError, read_size
 from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.wording import counted
@@ -66,7 +66,7 @@ def stored_files(
         try:
             if not names:
                 return StoredFile(entry.path, read_size(files, entry.path)[0], entry.size_bytes, _NO_COLUMNS, part)
-            opened = open_part(files, table, entry.path)
+            opened = OpenPart(files, table, entry.path)
             columns = opened.read(names, may_be_newer=True)
             return StoredFile(entry.path, opened.rows, opened.size_bytes, columns, part)
         except FileMissingError:  # by now

@@ -21,7 +21,7 @@ from etl.inspect.verify_warehouse import WarehouseReport
 from etl.load.files.contract import Entry, Files
 from etl.load.index import index_if_readable
 from etl.load.layout import QUARANTINE, Part, Scope, parse_part_path, part_path, run_part
-from etl.load.parquet import UnreadableError, open_part
+from etl.load.parquet import OpenPart, UnreadableError
 from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import ExportState
@@ -147,7 +147,7 @@ class _Reading:
         figures.files += 1
         self.rows[path] = None
         try:
-            part = open_part(self.files, table, path)
+            part = OpenPart(self.files, table, path)
             if part.unknown:
                 self._find(Kind.SCHEMA, path, f"has unknown columns: {', '.join(part.unknown)}")
                 return None

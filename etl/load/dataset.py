@@ -18,7 +18,7 @@ from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files.contract import Files, version_of
 from etl.load.layout import IDENTITY, Part, parse_part_path, part_path, run_part
 from etl.load.merge import Merged, Replacement, merge
-from etl.load.parquet import UnreadableError, encode, open_part
+from etl.load.parquet import OpenPart, UnreadableError, encode
 from etl.load.receipt import Receipt
 from etl.model import schema
 from etl.model.lifecycle import HeldRows
@@ -89,7 +89,7 @@ class Dataset:
 
         UnreadableError when it is damaged, as far as these columns tell; another DestinationError when a newer version wrote it.
         """
-        part = open_part(self.files, table, path)
+        part = OpenPart(self.files, table, path)
         rows = part.read(names)
         if part.is_outdated:
             self._outdated.add(path)

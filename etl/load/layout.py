@@ -20,7 +20,7 @@ IDENTITY = f"{STATE}/dataset.json"
 INDEX = f"{STATE}/index.parquet"
 NOTIFIED = f"{STATE}/notified.json"
 
-_FOLDER = r"(month=[0-9]{4}-[0-9]{2})"
+_FOLDER = r"month=(?!0000)[0-9]{4}-(?:0[1-9]|1[0-2])"
 _PART_PATH = re.compile(rf"([a-z]+)/run_test=([^/]+)/({_FOLDER}/part-(?:0|[1-9][0-9]{{0,8}}))\.parquet", re.ASCII)
 _RUN_PATH = re.compile(rf"(runs)()/({_FOLDER}/[0-9A-Za-z-]+)\.parquet", re.ASCII)
 
@@ -63,11 +63,6 @@ class Scope:
     until: date = date.max
     names: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
-    @property
-    def has_bounds(self) -> bool:
-        """Whether a day may be out of the scope."""
-        return (self.since, self.until) != (date.min, date.max)
-
     def has(self, part: Part) -> bool:
         """Whether executions that the part took when they began may be in the scope; an export run is of any run test."""
         first, last = days_of(part.folder)
@@ -100,23 +95,9 @@ def part_path(table: str, part: Part) -> str:
 def parse_part_path(path: str) -> tuple[str, Part] | None:
     """The table and part of a path that ``part_path`` gave, else None."""
     match = _PART_PATH.fullmatch(path) or _RUN_PATH.fullmatch(path)
-    is_ours = match and (not match[2] or is_key(match[2])) and _is_folder(match[4])
-    return (match[1], Part(match[2], match[3])) if match and is_ours else None
-
-
-def is_data(path: str) -> bool:
-    """Whether readers of ``*.parquet`` take the file for data; any other one, such as a file manager's own, is nobody's."""
-    return path.lower().endswith(".parquet")
+    return (match[1], Part(match[2], match[3])) if match and (not match[2] or is_key(match[2])) else None
 
 
 def run_part(day: date, export_run_id: str) -> Part:
     """The part of an export run that began on this UTC day."""
     return Part("", f"{folder_of(day)}/{export_run_id}")
-
-
-def _is_folder(text: str) -> bool:
-    try:
-        days_of(text)
-    except ValueError:
-        return False
-    return True

@@ -28,12 +28,16 @@ class UnreadableError(DestinationError):
 
 
 class OpenPart:
-    """One file of a table, in memory; its columns are decoded when they are read."""
+    """One file of a table, read whole into memory; its columns are decoded when they are read. UnreadableError: it is damaged."""
 
-    def __init__(self, table: schema.Table, where: str, data: bytes) -> None:
+    def __init__(self, files: Files, table: schema.Table, path: str) -> None:
         self._table = table
-        self._where = where
-        with _readable(where):
+        self._where = files.where(path)
+        try:
+            data = files.read(path)
+        except ForeignFileError as exc:
+            raise UnreadableError(self._where, "not written by metrics-etl, or too large") from exc
+        with _readable(self._where):
             self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
             self.rows, self.size_bytes = self._file.metadata.num_rows, len(data)
             self._stored = {*self._file.schema_arrow.names}
@@ -77,17 +81,8 @@ class OpenPart:
             ) from exc
 
 
-def open_part(files: Files, table: schema.Table, path: str) -> OpenPart:
-    """One file of the table, read whole; UnreadableError when it is damaged."""
-    where = files.where(path)
-    try:
-        return OpenPart(table, where, files.read(path))
-    except ForeignFileError as exc:
-        raise UnreadableError(where, "not written by metrics-etl, or too large") from exc
-
-
 def read_size(files: Files, path: str) -> tuple[int, int]:
-    """How many rows and bytes the file has, by its footer alone; errors as for ``open_part``."""
+    """How many rows and bytes the file has, by its footer alone; errors as for ``OpenPart``."""
     with files.open(path) as file, _readable(files.where(path)):
         return pq.ParquetFile(file).metadata.num_rows, file.seek(0, 2)
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from etl.errors import FileMissingError
 from etl.load.dataset import Dataset
+from etl.load.files.contract import listed
 from etl.load.layout import Part, folder_of, parse_part_path, part_path, place_of
 from etl.load.parquet import read_size
 from etl.load.state import StoredState
@@ -62,7 +63,7 @@ class Places:
 
     def _last_part(self, key: str, folder: str) -> _LastPart:
         folders = (f"{table.name}/run_test={key}/{folder}" for table in schema.OF_EXECUTIONS)
-        paths = [path for each in folders for path in self.dataset.files.list(each)]
+        paths = [entry.path for each in folders for entry in listed(self.dataset.files, each)]
         numbers = [parsed[1].number for path in paths if (parsed := parse_part_path(path))]
         part = Part(key, place_of(folder, max(numbers, default=0)))
         last = _LastPart(part.number)

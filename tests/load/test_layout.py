@@ -11,7 +11,6 @@ from etl.load.layout import (
     Scope,
     days_of,
     folder_of,
-    is_data,
     parse_part_path,
     part_path,
     place_of,
@@ -86,7 +85,3 @@ def test_other_paths_are_neither_parts_nor_export_runs(path):
 def test_a_scope_is_of_run_tests_and_of_days_both_included(scope, has):
     parts = [Part(key, place) for key in ("a", "b") for place in (MARCH, "month=2026-04/part-3")]
     assert [scope.has(each) for each in parts] == has
-
-
-def test_what_readers_take_for_data_has_the_ending_in_any_case():
-    assert [is_data(f"calls/{name}") for name in ("Thumbs.db", "Copy of part-0.PARQUET")] == [False, True]

@@ -87,10 +87,6 @@ class BucketFiles:
         """Who holds the lease; see ``lease.holder``."""
         return lease.holder(self._objects)
 
-    def list(self, folder: str) -> list[str]:
-        """Paths of all objects below the folder, sorted."""
-        return sorted(each.path for each in self._below(folder))
-
     def entries(self, folder: str) -> tuple[Entry, ...]:
         """Everything below the folder, sorted by path."""
         below = sorted(self._below(folder), key=lambda each: each.path)
@@ -130,7 +126,7 @@ class BucketFiles:
 
     def set_aside(self, path: str) -> str:
         """Move an unreadable object to the quarantine; returns its new path."""
-        aside, seen = next_aside(self.list(QUARANTINE), path), self._seen(path)
+        aside, seen = next_aside([each.path for each in self._below(QUARANTINE)], path), self._seen(path)
         self._require_lease()
         self._objects.copy(path, aside)
         self._note(self._objects.head(aside), b"")

@@ -78,7 +78,7 @@ class LocalFiles:
                 tables = [folder / name for name in schema.TABLES if (folder / name).is_dir()]
                 found = [*folder.iterdir(), *(each for table in tables for each in table.iterdir())]
                 refuse_other_things(self.where(), [path.relative_to(folder).as_posix() for path in found])
-        self.list(STAGING)  # as the sweep of every export does
+        listed(self, STAGING)  # as the sweep of every export does
         return Probe(is_there=folder == self.root, free_bytes=free_bytes)
 
     def probe(self) -> Probe:
@@ -132,10 +132,6 @@ class LocalFiles:
         with self._naming(path):
             return open(self.root / path, "rb", opener=open_at_once)
 
-    def list(self, folder: str) -> list[str]:
-        """Paths of all files below the folder, sorted; none when it does not exist."""
-        return [entry.path for entry in listed(self, folder)]
-
     def entries(self, folder: str) -> tuple[Entry, ...]:
         """Everything below the folder that is not a folder, sorted by path; nothing when it does not exist."""
         with self._naming(folder):
@@ -155,10 +151,10 @@ class LocalFiles:
 
     def sweep_staging(self) -> int:
         """Remove what killed runs left in staging; returns how many files. Only for the holder of the lock."""
-        leftovers = self.list(STAGING)
-        for path in leftovers:
-            with self._naming(path):
-                (self.root / path).unlink()
+        leftovers = listed(self, STAGING)
+        for entry in leftovers:
+            with self._naming(entry.path):
+                (self.root / entry.path).unlink()
         return len(leftovers)
 
     def _stage(self, data: bytes | memoryview) -> Path:

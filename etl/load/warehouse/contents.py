@@ -19,7 +19,7 @@ from etl.load.files.contract import Entry, data_files, read_each
 from etl.load.index import Index, is_damaged, read_index, update_index
 from etl.load.layout import Part, parse_part_path, part_path
 from etl.load.merge import is_of
-from etl.load.parquet import UnreadableError, open_part
+from etl.load.parquet import OpenPart, UnreadableError
 from etl.load.warehouse.tables import GROUPS, Group, Place, with_places
 from etl.model import schema
 from etl.model.digest import rows_digest
@@ -70,7 +70,7 @@ class Contents:
     def _read(self, table: schema.Table, wanted: tuple[Part, set[str]]) -> pa.Table:
         part, items = wanted
         try:
-            rows = open_part(self.dataset.files, table, part_path(table.name, part)).read(table.names)
+            rows = OpenPart(self.dataset.files, table, part_path(table.name, part)).read(table.names)
         except FileMissingError:  # the part has no rows of the table; where some are missing, the execution is damaged
             rows = table.no_rows
         except UnreadableError as exc:  # in a column that no run reads, so that none sets it aside

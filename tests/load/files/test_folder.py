@@ -18,6 +18,7 @@ from etl.load.layout import IDENTITY, INDEX, LAST_RUN, LOCK, STAGING
 from tests.damages import NOBODY
 from tests.load.files.kernel import small_disk
 from tests.load.files.watched import watched
+from tests.support import paths_in
 
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR | os.O_CREAT])
@@ -60,7 +61,7 @@ def export_into(files):
         files.sweep_staging()
         files.publish("calls/run_test=a/month=2026-01/part-0.parquet", b"rows")
         for name in (LAST_RUN, INDEX, IDENTITY):
-            if name in files.list("_state"):
+            if name in paths_in(files, "_state"):
                 files.read(name)
             files.publish(name, b"{}")
 

@@ -1,6 +1,6 @@
 """What ``plan``, ``run`` and ``load`` print, and how to open the dataset. Decides nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from etl.cli.console import by_purpose, duration, print_alarms, print_line, print_notices, print_table
@@ -24,7 +24,9 @@ def print_summary(summary: Summary) -> None:
     print_line("written", _written(summary))
     print_line("requests", _requests(summary))
     if summary.store_requests:
-        print_line("bucket", _bucket(summary.store_requests))
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(summary.store_requests.items()))
+        sent = counted(sum(summary.store_requests.values()), "request")
+        print_line("bucket", f"{sent} to the store so far: {kinds}")
     print_line("dataset", f"{summary.dataset} (new)" if summary.is_first else summary.dataset)
     if summary.load:
         print_line("warehouse", f"{summary.load.warehouse}: {loaded(summary.load)}")
@@ -100,11 +102,6 @@ def _requests(summary: Summary) -> str:
     if summary.saved_requests > 0:
         text += f"; {counted(summary.saved_requests, 'request')} avoided by checking for changes first"
     return text
-
-
-def _bucket(requests: Mapping[str, int]) -> str:
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(requests.items()))
-    return f"{counted(sum(requests.values()), 'request')} to the store so far: {kinds}"
 
 
 def _run_test_row(run_test: RunTestSummary) -> Sequence[str | int]:

@@ -11,7 +11,7 @@ from etl.extract.endpoints import Slice, list_run_tests
 from etl.extract.listing import Listing, list_completely
 from etl.model.keys import is_listable
 from etl.model.lifecycle import CLOCKS_DIFFER
-from etl.model.records import Page, RunTest
+from etl.model.records import RunTest
 from etl.model.values import timestamp_or_none
 from etl.model.wording import counted, nearest, quoted
 
@@ -30,10 +30,6 @@ class Discovered:
 
 async def discover(client: Client, *, page_limit: int, now: datetime | None = None) -> Discovered:
     """List all run tests of the key's workspace; ConfigurationError when it has none, SourceUnavailableError when it shows none."""
-
-    async def read(part: Slice) -> Page[RunTest]:
-        return await client.get(list_run_tests(part))
-
     begun_at = (now or datetime.now(UTC)) - CLOCKS_DIFFER
 
     def newer_in(run_tests: Iterable[RunTest]) -> set[str]:
@@ -43,7 +39,7 @@ async def discover(client: Client, *, page_limit: int, now: datetime | None = No
 
     try:
         listing = await list_completely(
-            read,
+            lambda part: client.get(list_run_tests(part)),
             lambda each: each.run_test_id,
             limit=page_limit,
             head_at=no_head,
@@ -91,10 +87,5 @@ def _problems(listing: Listing[RunTest]) -> Iterator[str]:
         yield "the list of run tests kept changing while it was read; run again"
     for run_test in listing.rows.values():
         if not is_listable(run_test.name):
-            yield left_out(run_test)
-
-
-def left_out(run_test: RunTest) -> str:
-    """Why an export leaves out a run test that is not listable."""
-    name = quoted(run_test.name)
-    return f"run test {run_test.run_test_id} was left out: the API cannot find it by the name {name}: rename it at the source"
+            unlisted = f"run test {run_test.run_test_id} was left out: the API cannot find it by the name"
+            yield f"{unlisted} {quoted(run_test.name)}: rename it at the source"

@@ -250,8 +250,5 @@ async def _export(run: Run, record: Record, state: StoredState) -> None:
 def _reason_to_stop(group: BaseExceptionGroup[ExporterError]) -> ExporterError:
     """The error that ended the run: a destination that failed counts most, then a signal, then the time limit."""
     errors = [error for error in leaves(group) if isinstance(error, ExporterError)]
-    for kind in (DestinationError, InterruptedRunError, TimeLimitError):
-        for error in errors:
-            if isinstance(error, kind):
-                return error
-    return errors[0]
+    kinds = (DestinationError, InterruptedRunError, TimeLimitError)
+    return next((error for kind in kinds for error in errors if isinstance(error, kind)), errors[0])

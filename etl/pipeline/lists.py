@@ -12,7 +12,7 @@ from etl.extract.plan import says_nothing_new
 from etl.extract.run_tests import discover, why_unknown
 from etl.load.state import StoredState
 from etl.model.findings import Kind
-from etl.model.lifecycle import CLOCKS_DIFFER, ListedExecution
+from etl.model.lifecycle import CLOCKS_DIFFER
 from etl.model.wording import counted
 from etl.pipeline.record import Record
 from etl.pipeline.run import Run
@@ -96,17 +96,15 @@ async def read_lists(
 async def _read_list(run: Run, record: Record, state: StoredState, run_test: RunTest) -> None:
     begun_at = run.clock()
     page_limit, is_scrubbed = run.settings.api.page_limit, run.settings.export.scrub_requests > 0
-
-    def gives_nothing_to_do(row: ListedExecution) -> bool:
-        return not is_scrubbed and says_nothing_new(row, state.executions.get(row.execution_id), run.policy)
-
     try:
         found = await list_executions_completely(
             run.client,
             run_test.name,
             page_limit=page_limit,
             begun_at=lambda: run.by_source(begun_at) - CLOCKS_DIFFER,
-            says_nothing_new=gives_nothing_to_do,
+            says_nothing_new=lambda row: (
+                not is_scrubbed and says_nothing_new(row, state.executions.get(row.execution_id), run.policy)
+            ),
         )
     except NotFoundError:
         record.not_found.add(run_test.name)

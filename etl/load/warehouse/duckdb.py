@@ -79,17 +79,10 @@ class _Session(Session):
             self._is_open = True
 
 
-def connect(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
+def connect(
+    url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing, *, is_read_only: bool = False
+) -> SqlWarehouse:
     """The database in this file, which is made if it is not there."""
-    return _connected(url, namespace, is_read_only=False)
-
-
-def connect_to_read(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
-    """The same, but nothing is made, and others may read it meanwhile."""
-    return _connected(url, namespace, is_read_only=True)
-
-
-def _connected(url: str, namespace: str, *, is_read_only: bool) -> SqlWarehouse:
     file = Path(url.removeprefix("duckdb://"))
     if is_read_only and not file.exists() and file.resolve().parent.is_dir():
         file, is_read_only = Path(":memory:"), False
@@ -103,3 +96,7 @@ def _connected(url: str, namespace: str, *, is_read_only: bool) -> SqlWarehouse:
             "name another [warehouse] schema or file"
         )
     return SqlWarehouse(session, _DIALECT, namespace)
+
+
+connect_to_read = partial(connect, is_read_only=True)
+"""The same, but nothing is made, and others may read it meanwhile."""

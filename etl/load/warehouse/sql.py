@@ -181,7 +181,8 @@ class SqlWarehouse:
         existing = self._existing()
         lacking = self._lacking(existing)
         schema = [] if existing else self._sql.create_schema()
-        if schema and not self._has_schema():
+        # Who owns a schema may not be allowed to make one, not even if it is there.
+        if schema and not len(self._session.query(self._dialect.schemas.format(schema=sql_quoted(self._namespace)))):
             self._make(f"schema {self._namespace}", schema)
         is_made = False
         for table in ALL_TABLES:
@@ -205,10 +206,6 @@ class SqlWarehouse:
             self._execute(statements)
         except DestinationError as failure:
             raise DestinationError(f"{failure}: cannot create {what}{fix}") from failure
-
-    def _has_schema(self) -> bool:
-        """Who owns a schema may not be allowed to make one, not even if it is there."""
-        return len(self._session.query(self._dialect.schemas.format(schema=sql_quoted(self._namespace)))) > 0
 
     def _note_dataset(self, dataset_id: str) -> None:
         self._execute([f"DELETE FROM {self._sql.name(STATE)} WHERE kind = 'dataset'", *self._sql.note_views()])

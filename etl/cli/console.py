@@ -42,14 +42,15 @@ def print_result(text: str) -> None:
     print(_lines(text), flush=True)
 
 
-def print_line(label: str, text: str, *, style: str = "") -> None:
-    """One line: a label, in a ``style``, and a text; to stdout."""
+def print_line(label: str, *texts: str, style: str = "") -> None:
+    """A line for each text, with the label in a ``style``; to stdout."""
     from rich.markup import escape
 
     style = style or _STYLES.get(label, "")
     styled = f"[{style}]{label}[/]" if style else label
     padding = " " * (_LABEL_WIDTH - len(label))
-    stdout_console().print(f"{styled}{padding}{escape(shown(text))}", soft_wrap=True, highlight=False)
+    for text in texts:
+        stdout_console().print(f"{styled}{padding}{escape(shown(text))}", soft_wrap=True, highlight=False)
 
 
 def by_purpose(requests: "Mapping[Purpose, int]") -> str:
@@ -115,9 +116,7 @@ def print_alarms(findings: Sequence["Finding"], *, has_next_step: bool = True) -
 
 def print_notices(findings: Sequence["Finding"]) -> None:
     """What is worth knowing."""
-    for finding in findings:
-        if not finding.is_alarm:
-            print_line("notice", str(finding))
+    print_line("notice", *(str(finding) for finding in findings if not finding.is_alarm))
 
 
 def duration(seconds: float) -> str:

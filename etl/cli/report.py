@@ -76,8 +76,7 @@ def write_report(page: "ModuleType", contents: "Contents", page_file: Path, link
     _write(page_file, page.page(contents, links).encode())
     print_line("report", str(page_file))
     print_line("dataset", contents.verdict.text)
-    for figures, worse in page.headlines(contents.run_tests):
-        print_line("worse", f"{figures.name}: {worse.text}")
+    print_line("worse", *(f"{figures.name}: {worse.text}" for figures, worse in page.headlines(contents.run_tests)))
 
 
 def page_module() -> "ModuleType":

@@ -25,10 +25,8 @@ def print_comparison(report: ComparisonReport) -> None:
     rows = (dict(zip(_HEADER, _styled(row), strict=True)) for row in report.rows)
     cells = ([row[name] for name in columns] for row in rows)
     print_table(columns, cells, words={"metric", "verdict"})
-    for each in report.repetitions:
-        print_line("repeats", each.text)
-    for notice in report.notices:
-        print_line("notice", notice)
+    print_line("repeats", *(each.text for each in report.repetitions))
+    print_line("notice", *report.notices)
     print_alarms(report.findings)
     print_line("outcome", f"{report.conclusion} (exit {report.exit_code})", style="bold red" if report.exceeded else "")
 

@@ -54,9 +54,7 @@ def _print_problems(status: "Status", problems_now: Sequence[str]) -> None:
     told = {*map(str, status.findings)}
     message = status.runs[0].message if status.runs else None
     lines = [f"in the last run: {line}" for line in (message or "").splitlines() if line not in told]
-    lines += [f"an export would fail now: {problem}" for problem in problems_now]
-    for line in lines:
-        print_line("problem", line)
+    print_line("problem", *lines, *(f"an export would fail now: {problem}" for problem in problems_now))
     print_alarms(status.findings, has_next_step=False)
 
 
@@ -104,10 +102,8 @@ def print_report(report: "Report") -> None:
         _print_reconciliation(report.reconciliation)
     if report.warehouse:
         _print_warehouse(report.warehouse)
-    for notice in report.notices:
-        print_line("notice", notice)
-    for finding in report.findings:
-        print_line("finding", finding_text(finding))
+    print_line("notice", *report.notices)
+    print_line("finding", *map(finding_text, report.findings))
     outcome = counted(len(report.findings), "finding") if report.findings else "nothing is wrong"
     print_line("outcome", f"{outcome} (exit {report.exit_code})")
 

@@ -30,8 +30,7 @@ def print_summary(summary: Summary) -> None:
     print_line("dataset", f"{summary.dataset} (new)" if summary.is_first else summary.dataset)
     if summary.load:
         print_line("warehouse", f"{summary.load.warehouse}: {loaded(summary.load)}")
-        for notice in summary.load.notices:
-            print_line("notice", notice)
+        print_line("notice", *summary.load.notices)
     if misfits := sum(run_test.misfits for run_test in summary.run_tests):
         print_line("misfits", f'{counted(misfits, "value")} that did not fit: see the column "extra"')
     if previewed := sum(run_test.previewed for run_test in summary.run_tests):
@@ -58,10 +57,8 @@ def print_load(result: Result, *, is_dry_run: bool) -> None:
     rows = ", ".join(counted(count, name.removesuffix("s")) for name, count in result.rows.items())
     if result.is_changed:
         print_line("loaded", rows or "no rows")
-    for notice in result.notices:
-        print_line("notice", notice)
-    for problem in result.problems:
-        print_line("problem", problem)
+    print_line("notice", *result.notices)
+    print_line("problem", *result.problems)
 
 
 def loaded(result: Result) -> str:
@@ -121,8 +118,7 @@ def print_plan(plan: Plan) -> None:
         if (count := run_test.reasons[reason])
     )
     print_table(("run test", "executions", "what and why"), rows, words={"what and why"})
-    for problem in plan.problems:
-        print_line("problem", problem)
+    print_line("problem", *plan.problems)
     print_line("requests", _planned_requests(plan))
     print_line("duration", _duration(plan))
     if plan.previews and plan.seconds_to_use is not None:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import Any
 
@@ -96,7 +96,7 @@ def commit_all(files: Files, bundles: list[FlatBundle], export: ExportStamp) -> 
     dataset = Dataset(files)
     state = load_state(dataset, set_aside=False)
     places = Places(dataset, state, now=export.exported_at)
-    settlement = Settlement(fetched_at=export.exported_at, now=export.exported_at, settle_hours=24)
+    settlement = Settlement(fetched_at=export.exported_at, now=export.exported_at, settle=timedelta(hours=24))
     commit(dataset, bundles, state.executions, places.parts_of, export, settlement)
 
 

@@ -42,7 +42,7 @@ def make_dataset(folder: Path, world: World) -> None:
                 state.executions,
                 places.parts_of,
                 ExportStamp("benchmark", now),
-                Settlement(fetched_at=now, now=now, settle_hours=24),
+                Settlement(fetched_at=now, now=now, settle=timedelta(hours=24)),
             )
 
 

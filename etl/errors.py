@@ -110,7 +110,7 @@ class FileMissingError(DestinationError):
 
 
 class ForeignFileError(DestinationError):
-    """Where a file of the dataset should be lies what the exporter never wrote: no regular file, or one that is too large."""
+    """Where a file of the dataset should be lies what the exporter never wrote: it is too large."""
 
 
 class SchemaError(ExporterError):

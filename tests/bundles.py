@@ -236,7 +236,6 @@ def planned(execution_id: str) -> Planned:
         run_test_key="a",
         execution=as_listed(Execution(execution_id=execution_id, status="completed", payload={})),
         reason=Reason.NEW,
-        started_at=None,
         stored=None,
         estimated_calls=0,
     )

@@ -1,7 +1,7 @@
 """Datasets made of bundles or rows, and what their files hold."""
 
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from etl.model.digest import row_hashes
 from etl.model.lifecycle import Settlement
 from etl.transform.frames import ExportStamp, table_of
 from tests.bundles import DAY, KEY, flattened, plan_of
+from tests.support import paths_in
 
 FETCHED_AT = datetime(2026, 11, 1, 2, tzinfo=UTC)
 OF_CALLS = ("calls", "evals")
@@ -84,7 +85,7 @@ def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT, parts_of=fi
         stored,
         parts_of,
         ExportStamp(run, fetched_at),
-        Settlement(fetched_at=fetched_at, now=fetched_at, settle_hours=24),
+        Settlement(fetched_at=fetched_at, now=fetched_at, settle=timedelta(hours=24)),
     )
     return dataset.written, arrived
 
@@ -98,7 +99,7 @@ def export_by_places(dataset, *bundles, now, exported_at=FETCHED_AT):
         state.executions,
         Places(dataset, state, now=now).parts_of,
         ExportStamp("run-1", exported_at),
-        Settlement(fetched_at=FETCHED_AT, now=FETCHED_AT, settle_hours=24),
+        Settlement(fetched_at=FETCHED_AT, now=FETCHED_AT, settle=timedelta(hours=24)),
     )
 
 
@@ -133,7 +134,7 @@ def published(monkeypatch, failing=None):
     def record(files, path, data):
         paths.append(path)
         if failing and path.startswith(f"{failing}/"):
-            path = f"{path}/below-a-file" if path in files.list(failing) else f"{'x' * 256}/{path}"
+            path = f"{path}/below-a-file" if path in paths_in(files, failing) else f"{'x' * 256}/{path}"
         publish(files, path, data)
 
     monkeypatch.setattr(LocalFiles, "publish", record)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from etl.extract.client import Client
+from etl.load.files.contract import Files, listed
 from etl.sandbox import Sandbox
 from etl.settings import Settings
 
@@ -45,3 +46,8 @@ def client_of(base_url: str, *, keys: dict[str, str] | None = None, **options: A
 def cap_pages(server: Sandbox, rows: int | None) -> None:
     """Let the server cut pages to so many rows, so that longer lists have many pages."""
     server._rules = replace(server._rules, max_limit=rows)
+
+
+def paths_in(files: Files, folder: str) -> list[str]:
+    """The paths of all files below the folder, sorted; an error when anything else lies there."""
+    return [entry.path for entry in listed(files, folder)]

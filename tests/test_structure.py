@@ -40,7 +40,6 @@ TESTED_ELSEWHERE = {
     "etl/load/warehouse/load.py": "tests/load/warehouse/test_laws.py",
     "etl/load/warehouse/statements.py": "tests/load/warehouse/test_laws.py",
     "etl/load/warehouse/tables.py": "tests/load/warehouse/test_laws.py",
-    "etl/load/warehouse/target.py": "tests/load/warehouse/test_laws.py",
     "etl/model/columns.py": "tests/model/test_schema.py",
     "etl/model/locations.py": "tests/load/files/test_open.py",
     "etl/model/records.py": "tests/extract/test_calls.py",

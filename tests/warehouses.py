@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from etl.load.dataset import Dataset
 from etl.load.files.open import open_files
-from etl.load.layout import parse_part_path, parse_run_path
+from etl.load.layout import parse_part_path
 from etl.load.warehouse.contents import Contents, read_contents
 from etl.load.warehouse.load import Result, load
 from etl.load.warehouse.tables import ALL_TABLES, VIEWS, columns_of
@@ -186,12 +186,10 @@ def rows_of_dataset(data: Path, table: schema.Table) -> list[Row]:
     rows: list[Row] = []
     for path in sorted((data / table.name).rglob("*.parquet")):
         place = path.relative_to(data).as_posix()
-        if part := parse_part_path(place):
-            added = {"run_test": part[1].run_test_key, "month": part[1].folder.partition("=")[2][:7]}
-        else:
-            run = parse_run_path(place)
-            assert run is not None
-            added = {"month": run[0].partition("=")[2][:7]}
+        parsed = parse_part_path(place)
+        assert parsed is not None
+        part = parsed[1]
+        added = {"run_test": part.run_test_key, "month": part.month} if part.run_test_key else {"month": part.month}
         rows += [row | added for row in pq.ParquetFile(path).read().to_pylist()]
     return by_key(table, rows)
 

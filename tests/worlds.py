@@ -11,6 +11,8 @@ from etl.sandbox import Call, Execution, Sandbox, World, listable_calls, make_wo
 from etl.sandbox.measures import eval_output
 
 END = datetime(2026, 11, 1, 12, tzinfo=UTC)
+CALL_STATUSES = ("pending", "queued", "ongoing", "completed", "failed", "analyzing", "cancelled")
+EXECUTION_STATUSES = ("pending", "running", "completed", "failed", "cancelled", "cancelling", "evaluating")
 
 
 def world_of(seed: int = 1, *, quirks: bool = False, **options: Any) -> World:

@@ -1,7 +1,7 @@
 """``status``, ``verify`` and ``schema``: what is in the dataset, whether it is intact, what it means."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
@@ -11,13 +11,6 @@ from etl.cli.process import end, hearing_signals, report_errors, run_async
 from etl.errors import ExitCode
 from etl.model.locations import QueryEngineName
 from etl.model.wording import nearest
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-    from datetime import date
-
-    from etl.inspect.verify import Report
-    from etl.settings import Settings
 
 
 def status(
@@ -84,11 +77,21 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
     """
     with report_errors(verbose=verbose):
         from etl.cli.show_dataset import finding_text, print_report
+        from etl.inspect.reconcile import reconcile
+        from etl.inspect.verify import stored_scope
+        from etl.inspect.verify import verify as verify_files
         from etl.inspect.verify_warehouse import verify_warehouse
         from etl.settings import Settings
 
         settings = Settings.load(config, needs_keys=against_api, needs_run_tests=against_api)
-        report = _verify(settings, run_tests or (), since=since, against_api=against_api, quiet=quiet)
+        narrowed = settings.only(run_tests or (), since=since)
+        scope = stored_scope(settings, run_tests or (), since)
+        report = verify_files(narrowed, scope, needs_aggregates=against_api)
+        if against_api:
+            if not quiet:
+                print_message("asking the API: one request for each page of the lists")
+            on_hold = (lambda _seconds: None) if quiet else print_rate_limit_wait
+            report.add(run_async(reconcile(narrowed, report.executions, unsound=report.unsound, on_hold=on_hold)))
         if warehouse:
             report.add(hearing_signals(partial(verify_warehouse, settings)))
         if as_json:
@@ -121,7 +124,7 @@ def schema(
         typer.Option(
             "--ddl",
             metavar="ENGINE",
-            help=f"Print the code that opens the dataset in an engine: {', '.join(QueryEngineName)}.",
+            help=f"Print the code that opens the dataset in an engine: {', '.join(get_args(QueryEngineName))}.",
         ),
     ] = None,
     location: Annotated[
@@ -163,19 +166,3 @@ def schema(
 
             print_schema(tables, output or "table")
         end(ExitCode.COMPLETE)
-
-
-def _verify(
-    settings: "Settings", run_tests: "Collection[str]", *, since: "date | None", against_api: bool, quiet: bool
-) -> "Report":
-    from etl.inspect.reconcile import reconcile
-    from etl.inspect.verify import stored_scope, verify
-
-    narrowed = settings.only(run_tests, since=since)
-    report = verify(narrowed, stored_scope(settings, run_tests, since), needs_aggregates=against_api)
-    if against_api:
-        if not quiet:
-            print_message("asking the API: one request for each page of the lists")
-        on_hold = (lambda _seconds: None) if quiet else print_rate_limit_wait
-        report.add(run_async(reconcile(narrowed, report.executions, unsound=report.unsound, on_hold=on_hold)))
-    return report

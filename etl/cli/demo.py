@@ -16,7 +16,7 @@ from etl.inspect.status import read_status
 from etl.load.dataset import Dataset
 from etl.load.files.contract import data_files
 from etl.load.files.open import open_files
-from etl.load.parquet import read_footer
+from etl.load.parquet import read_size
 from etl.load.warehouse.load import load_warehouse
 from etl.load.warehouse.target import module_for
 from etl.model.schema import TABLES
@@ -135,7 +135,7 @@ def _print_files(dataset: Path) -> None:
     files = open_files(str(dataset))
     for table in sorted(TABLES):
         if paths := [entry.path for entry in data_files(files, table)]:
-            rows = sum(read_footer(files, path).rows for path in paths)
+            rows = sum(read_size(files, path)[0] for path in paths)
             print_line(table, f"{rows:,} rows in {counted(len(paths), 'file')}, such as {paths[0]}")
 
 

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
 from typing import Any
 
@@ -28,11 +28,9 @@ def can_show_progress() -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-@contextmanager
-def live_progress(progress: Progress, *, is_shown: bool) -> Iterator[None]:
+def live_progress(progress: Progress, *, is_shown: bool) -> AbstractContextManager[None]:
     """Show the run's progress on stderr while the block runs."""
-    with _live_line(lambda: "  ".join(progress_parts(progress, monotonic())), is_shown=is_shown):
-        yield
+    return _live_line(lambda: "  ".join(progress_parts(progress, monotonic())), is_shown=is_shown)
 
 
 @contextmanager
@@ -72,7 +70,7 @@ def _live_line(text: Callable[[], str], *, is_shown: bool) -> Iterator[None]:
 
 def progress_parts(progress: Progress, now: float) -> Iterator[str]:
     """The parts of the line, most important first."""
-    if not progress.crawls:
+    if progress.crawl_began_at is None:
         yield (
             f"listing: {counted(progress.listed_executions, 'execution')}, {counted(progress.traffic.requests, 'request')}"
         )
@@ -86,7 +84,7 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
         yield f"rate limit: {left:,} of {progress.quota.requests_per_minute:,} left"
     if progress.previews:
         yield f"{progress.previewed:,}/{len(progress.previews):,} from lists"
-    if progress.crawls:
+    if progress.crawl_began_at is not None:
         yield f"{progress.committed_executions:,}/{progress.planned_executions:,} saved"
 
 

@@ -105,7 +105,7 @@ def read_nights(
     living = [each for each in read_executions(files, scope) if each.deleted_at is None]
     scope = replace(scope, since=min([since, *(each.started_at.date() for each in _judged(living))]))
     calls, evals = (
-        living_rows(files, table, scope, wanted, is_of_days=False)
+        living_rows(files, table, scope, wanted)
         for table, wanted in ((schema.CALLS, columns), (schema.EVALS, EVAL_COLUMNS))
     )
     return [each for each in living if each.started_at.date() >= scope.since], calls, evals

@@ -53,13 +53,13 @@ def read_samples(
     keys = frozenset(each.run_test for each in both)
     days = [each.started_at.date() for each in both]
     scope = Scope(keys, min(days), max(days))
-    calls = living_rows(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False)
+    calls = living_rows(files, schema.CALLS, scope, CALL_COLUMNS)
     exported = sum(each.exported_calls or 0 for each in both)
     if len(calls.filter(is_of(calls, [each.execution_id for each in both]))) < exported:
         # An execution stays in the month in which it was first seen, whatever the API says later of its start.
         scope = Scope(keys)
-        calls = living_rows(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False)
-    evals = living_rows(files, schema.EVALS, scope, EVAL_COLUMNS, is_of_days=False)
+        calls = living_rows(files, schema.CALLS, scope, CALL_COLUMNS)
+    evals = living_rows(files, schema.EVALS, scope, EVAL_COLUMNS)
     return samples_of(calls, evals, *sides, is_paired=is_paired)
 
 
@@ -99,18 +99,12 @@ def eval_metrics(both: Sequence[Samples]) -> dict[str, Metric]:
 
 def difference_of(metric: Metric, both: Sequence[Samples]) -> Difference:
     """How the metric changed from the baseline to the candidate, whose samples ``both`` are."""
-    return difference_in(metric, *(each.of(metric) for each in both))
-
-
-def difference_in(metric: Metric, before: Sample, after: Sample) -> Difference:
-    """The same, from the values of the metric."""
+    before, after = (each.of(metric) for each in both)
     return difference(before, after, metric.statistic, is_higher_worse=metric.is_higher_worse)
 
 
-def living_rows(
-    files: Files, table: schema.Table, scope: Scope, names: Collection[str], *, is_of_days: bool = True
-) -> pa.Table:
-    """The columns of the rows that the source still has, with those of the key.
+def living_rows(files: Files, table: schema.Table, scope: Scope, names: Collection[str]) -> pa.Table:
+    """The columns of the rows that the source still has of these parts, whatever their day, with those of the key.
 
     Where a call has no score of its own for satisfaction, it has the one that the platform shows as such.
 
@@ -118,7 +112,7 @@ def living_rows(
         DestinationError: a file of the dataset cannot be read.
     """
     wanted = dict.fromkeys([*table.key, "execution_id", *names, *([_SHOWN_SCORE] if _SCORE in names else [])])
-    rows = read_rows(files, table, scope, list(wanted), is_living=True, is_of_days=is_of_days)
+    rows = read_rows(files, table, scope, list(wanted), is_living=True, is_of_days=False)
     if _SCORE not in wanted:
         return rows
     score = pc.coalesce(rows[_SCORE], rows[_SHOWN_SCORE])

@@ -15,11 +15,6 @@ class Answers:
     alive: frozenset[str] = frozenset()
     unknown: Mapping[str, SourceError] = field(default_factory=dict)
 
-    @property
-    def requests(self) -> int:
-        """How many ids were asked for."""
-        return len(self.gone) + len(self.alive) + len(self.unknown)
-
 
 async def ask(exists: Callable[[str], Awaitable[bool]], ids: Collection[str], *, workers: int) -> Answers:
     """Request the ids, ``workers`` at a time, until one exists: then the list was wrong, and the others do not matter.

@@ -97,16 +97,11 @@ def retry_after_seconds(headers: Mapping[str, str], body: bytes) -> float | None
     return None
 
 
-def unix_seconds(headers: Mapping[str, str]) -> float | None:
-    """The source's time when it answered, by the header ``Date``; None when there is no date with a zone, whatever stands there."""
-    date = headers.get("Date")
-    return None if date is None else _unix_seconds_of(date)
-
-
 @lru_cache(maxsize=16)  # all answers of a second have the same, and reading it takes longer than decoding a call
-def _unix_seconds_of(date: str) -> float | None:
+def unix_seconds(date: str | None) -> float | None:
+    """The source's time when it answered, by the header ``Date``; None when that is no date with a zone."""
     try:
-        moment = parsedate_to_datetime(date)
+        moment = parsedate_to_datetime(date or "")
         return moment.timestamp() if moment.tzinfo else None
     except (TypeError, ValueError, OverflowError, IndexError):
         return None
@@ -118,7 +113,7 @@ def clock_offset(headers: Mapping[str, str], now: datetime) -> timedelta | None:
     Zero where the two clocks agree within a minute. Whether data has settled is a comparison of the source's times: so it must not
     depend on a client whose clock is wrong.
     """
-    then = unix_seconds(headers)
+    then = unix_seconds(headers.get("Date"))
     if then is None:
         return None
     offset = timedelta(seconds=then - now.timestamp())

@@ -5,8 +5,7 @@ the bad row stands alone; that row is noted, and all others are read. Pure: ever
 
 Pages are powers of two that begin at a multiple of their size, so one bad row spoils one page of each size, even where the
 server cuts pages smaller than requested. A bad row costs at most ``2 * log2(most) + 4`` requests: the spoiled pages and their
-other halves, one retry, its head, and where there is no head one request to see whether the list has become so short that the row
-is gone.
+other halves, one retry, its head, or one request to see whether the row is gone.
 
 Whatever the server does, the reading ends: at the number of rows that the first good answer told and ``limit`` more, after
 ``MAX_UNREADABLE`` bad rows, or after ``MAX_PAGES_WITHOUT_NEWS`` pages that hold nothing new.

@@ -31,8 +31,8 @@ from etl.extract.client import Client
 from etl.extract.endpoints import get_call_metrics, get_execution, get_listed_call
 from etl.extract.listing import MAX_ROUNDS
 from etl.extract.open_execution import OpenExecution
-from etl.extract.plan import Planned, pages
-from etl.extract.settling import Counts, Settling
+from etl.extract.plan import Planned
+from etl.extract.settling import Settling
 from etl.model.records import METRICS, RUNS, DeadLetter, ExecutionBundle
 from etl.model.wording import counted
 
@@ -47,7 +47,7 @@ _WORKERS_PER_SLOT = 2  # a worker whose request waits for its next try leaves it
 
 @dataclass(slots=True, eq=False)
 class Crawl:
-    """One crawl over a plan; its ``counts`` grow while it runs."""
+    """One crawl over a plan."""
 
     client: Client
     plan: Iterator[Planned]
@@ -55,14 +55,10 @@ class Crawl:
     concurrency: int
     page_limit: int
     settling: Settling
-    counts: Counts = field(init=False)
     _calls: deque[tuple[OpenExecution, str]] = field(default_factory=deque)
     _relist: deque[OpenExecution] = field(default_factory=deque)
     _open: set[OpenExecution] = field(default_factory=set)
     _has_more_work: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
-        self.counts = self.settling.counts
 
     async def run(self) -> None:
         """Fetch everything, and emit each bundle as soon as it is whole; what was emitted stands where the crawl cannot go on."""
@@ -103,13 +99,9 @@ class Crawl:
             execution.lagging = execution.not_found
             await self._finish(execution, is_proved=False)
             return
-        fetched_before = len(execution.fetched)
         pending = execution.take_list(latest)
-        self.counts.calls_fetched -= fetched_before - len(execution.fetched)
-        is_first = execution.round == 1
         execution.listed_at = asyncio.get_running_loop().time()
-        self.counts.lists += is_first
-        if is_first:
+        if execution.round == 1:
             if not await self._compare(execution, latest):
                 return
             if execution.planned.is_preview:
@@ -143,7 +135,7 @@ class Crawl:
 
     async def _compare(self, execution: OpenExecution, latest: CallList) -> bool:
         """Find out which stored calls stay; False where that is left to the next run, or to the list when it is read again."""
-        execution.stored = await self.settling.stored.calls(execution.planned)
+        execution.stored = await self.settling.stored(execution.planned)
         is_done = await self.settling.compare(execution, latest)
         has_pages = execution.count is not None and (execution.kept or execution.fetched)
         if is_done and (not has_pages or await self._is_listed_again(execution)):
@@ -173,7 +165,7 @@ class Crawl:
             try:
                 await self.client.get(get_execution(execution_id).sent_for(execution.planned.purpose))
             except NotFoundError:
-                self.counts.deleted_executions.add(execution_id)
+                self.settling.counts.deleted_executions.add(execution_id)
                 return None
             except SourceError as unknown:
                 if execution.planned.unreadable is None:
@@ -196,7 +188,6 @@ class Crawl:
 
     async def _read_entry(self, execution: OpenExecution, call_execution_id: str) -> bool:
         """Request the call's entry in the list, with its evals, by itself; False when it cannot be had."""
-        self.counts.necessary_requests += 1
         try:
             request = get_listed_call(call_execution_id, execution.execution_id)
             execution.listed[call_execution_id] = await self.client.get(request.sent_for(execution.planned.purpose))
@@ -215,9 +206,8 @@ class Crawl:
             metrics = await self.client.get(request.sent_for(execution.planned.purpose))
         if metrics.execution_id == execution.execution_id:
             execution.fetched[call_execution_id] = metrics
-            self.counts.calls_fetched += 1
             if len(execution.fetched) % _MOST_IN_HAND == 0:
-                await self.emit(self._arrived_of(execution))
+                await self.emit(execution.take_arrived())
         else:
             execution.elsewhere.add(call_execution_id)
 
@@ -255,7 +245,6 @@ class Crawl:
         execution.gone |= execution.not_found
         unlisted = execution.living - execution.listed.keys() - execution.gone
         answers = await ask(exists, unlisted, workers=1)
-        self.counts.necessary_requests += answers.requests
         execution.deleted = decide(answers) | execution.gone | (execution.elsewhere & execution.living)
         there = (SourceError(f"call {each} exists, but is missing from its execution's list") for each in answers.alive)
         problems = [*there, *answers.unknown.values()]
@@ -269,23 +258,10 @@ class Crawl:
     def arrived(self, *, listed_before: float = math.inf) -> list[ExecutionBundle]:
         """What has arrived of executions that are not whole yet, and were listed before this time of the event loop."""
         due = [each for each in self._open if each.fetched and each.outstanding and each.listed_at < listed_before]
-        return [self._arrived_of(each) for each in due]
-
-    def _arrived_of(self, execution: OpenExecution) -> ExecutionBundle:
-        arrived = execution.take_arrived()
-        self.counts.necessary_requests += len(arrived.calls) - _of_detail(arrived)
-        return arrived
+        return [each.take_arrived() for each in due]
 
     async def _close(self, execution: OpenExecution, bundle: ExecutionBundle | None) -> None:
         if bundle is not None:
-            calls = len(bundle.listed or ())
-            own = calls - len(bundle.kept) - _of_detail(bundle)
-            self.counts.necessary_requests += own + pages(calls, self.page_limit)
             await self.emit(bundle)
         self._open.remove(execution)
         self._has_more_work.set()
-
-
-def _of_detail(bundle: ExecutionBundle) -> int:
-    """How many calls took no request of their own."""
-    return sum(call.metrics.is_from_detail for call in bundle.calls)

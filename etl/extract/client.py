@@ -105,7 +105,8 @@ class Client:
             SourceUnavailableError: many requests of this kind in a row were given up, and not because of what they asked for; or
                 the rate limit holds all of them for hours.
         """
-        record = self._records[_kind(request)]
+        # What fails and recovers together: the endpoint, and what it is asked by.
+        record = self._records[request.path, request.query[0][0]]
         try:
             value = await self._answer(request)
         except NotFoundError:
@@ -257,11 +258,6 @@ def _keys_of(settings: Settings) -> tuple[str, str]:
     if settings.api_key is None or settings.secret_key is None:
         raise ConfigurationError("the settings hold no keys: load them with needs_keys=True")
     return settings.api_key.get_secret_value(), settings.secret_key.get_secret_value()
-
-
-def _kind(request: Request[Any]) -> tuple[str, str]:
-    """What fails and recovers together: the endpoint, and what it is asked by."""
-    return request.path, request.query[0][0]
 
 
 def _is_final(error: Exception) -> bool:

@@ -1,14 +1,14 @@
 """The executions of a run test as the API lists them."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import date, datetime
 
 from msgspec import structs
 
-from etl.extract.bad_rows import HeadReader, PageReader, Unreadable
+from etl.extract.bad_rows import HeadReader, PageReader
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_execution_heads, list_executions
-from etl.extract.listing import list_completely, read_pass
+from etl.extract.listing import Listing, list_completely, read_pass
 from etl.model.lifecycle import ExecutionList, ListedExecution
 from etl.model.records import METRICS, DeadLetter, Execution, Page
 
@@ -43,7 +43,7 @@ async def list_executions_completely(
         largest=client.largest_page,
         newer_in=newer_in,
     )
-    return _listed(listing.rows, listing.unreadable, is_complete=listing.is_complete)
+    return _listed(listing)
 
 
 async def read_executions_once(
@@ -62,7 +62,7 @@ async def read_executions_once(
         return structs.replace(found, total_pages=part.page) if is_last else found
 
     found = await read_pass(read, _id, limit=page_limit, head_at=_heads_of(client, name), largest=client.largest_page)
-    return _listed(found.rows, found.unreadable, is_complete=False)
+    return _listed(Listing(found.rows, is_complete=False, unreadable=found.unreadable))
 
 
 def is_before(execution: ListedExecution, since: date) -> bool:
@@ -94,13 +94,11 @@ def _heads_of(client: Client, name: str) -> HeadReader[ListedExecution]:
     return head_at
 
 
-def _listed(
-    rows: Mapping[str, ListedExecution], unreadable: Collection[Unreadable[ListedExecution]], *, is_complete: bool
-) -> ExecutionList:
-    heads = {row.head.execution_id: row for row in unreadable if row.head}
+def _listed(found: Listing[ListedExecution]) -> ExecutionList:
+    heads = {row.head.execution_id: row for row in found.unreadable if row.head}
     return ExecutionList(
-        executions={**rows, **{execution_id: row.head for execution_id, row in heads.items() if row.head}},
-        is_complete=is_complete,
+        executions={**found.rows, **{execution_id: row.head for execution_id, row in heads.items() if row.head}},
+        is_complete=found.is_complete,
         heads={key: DeadLetter.of(METRICS, key, row.error, tries=row.tries) for key, row in heads.items()},
-        unreadable=tuple(str(row.error) for row in unreadable if not row.head),
+        unreadable=tuple(str(row.error) for row in found.unreadable if not row.head),
     )

@@ -52,16 +52,11 @@ class Gate:
                 is_long = max(seconds, self._now() + seconds - self._refused_since) > _LONGEST_WAIT_SECONDS
                 if is_long or seconds > self.run_ends_at - self._now():
                     why = "" if is_long else ", which is beyond [export] max_runtime_minutes"
+                    whole_minute = datetime.now(UTC) + timedelta(seconds=seconds, minutes=1)
                     raise SourceUnavailableError(
-                        f"the API accepts no requests until {_minute_after(seconds)}{why}: run again then"
+                        f"the API accepts no requests until {whole_minute:%Y-%m-%d %H:%M} UTC{why}: run again then"
                     )
                 self._traffic.held_until = self._now() + seconds
                 if self._on_hold and seconds >= _TOLD_HOLD_SECONDS:
                     self._on_hold(seconds)
                 await _sleep(seconds)
-
-
-def _minute_after(seconds: float) -> str:
-    """The first whole minute that begins when so many seconds have passed."""
-    moment = datetime.now(UTC) + timedelta(seconds=seconds, minutes=1)
-    return f"{moment:%Y-%m-%d %H:%M} UTC"

@@ -2,29 +2,23 @@
 
 The API pages by offset through lists that reorder at any time: rows are inserted at the head, saved rows jump there, rows
 vanish. Neither the number of rows read nor the number of distinct ids proves that none was missed: a missed row and one that
-was deleted meanwhile cancel each other out. Two procedures do prove it.
+was deleted meanwhile cancel each other out. Two procedures do prove it; decision 6 has the reasons.
 
-**A, the list fits one page**, of the usual size or, after the first page has told its ``count``, of the next power of two above
-that (see ``LargestPage``). A page is cut to the ``count`` that the server took just before reading it, so a row can be missing from
-it only if a newer one pushed it out, and that newer row is in the page. It was created while the page was read. Hence: a page in
-which every row is older than the reading, or known from an earlier read, is whole. Read until one is, or until two in a row have
-the same older rows: what came during the reading is the next run's. (A page with fewer rows than it counted is read again, too: a
-server that cuts pages without saying so is never believed.)
+**A, the list fits one page**, of the usual size or of the next power of two above its ``count`` (see ``LargestPage``). A page is
+cut to the ``count`` that the server took just before reading it, so a row can be missing from it only if a newer one, which is in
+the page, pushed it out. Hence: a page in which every row is older than the reading, or known from an earlier read, is whole. Read
+until one is, or until two in a row have the same older rows. (A page with fewer rows than it counted is read again, too.)
 
-**B, many pages**, where the list is too long for one, or the server cuts large pages or cannot give them. A row joins a list when
-it is created: ids never come back, executions keep their run test. So of those older than the reading there are n when it begins:
-the ``count`` without the newer ones at the head. No other joins them. Once n of them were seen, none is missing, whatever moved or
-was deleted in between. (A row that comes between the count and the rows of a page would make n too small: so the first page is read
-twice, at first to see how long the list is, and both must tell the same n.) If fewer were seen, the pages are read again: they may
-show n now, or the rest.
+**B, many pages.** Ids never come back, and executions keep their run test: a row joins a list when it is created. So of those
+older than the reading there are n when it begins: the ``count`` without the newer ones at the head. Once n of them were seen,
+none is missing, whatever moved or was deleted in between. (A row that comes between the count and the rows of a page would make
+n too small: so the first page is read twice, and both must tell the same n.) If fewer were seen, the pages are read again.
 
 Calls tell no time, and one that is saved jumps to the head. Of these the pages are read once here, and ``calls.py`` has the proof.
-
 After ``MAX_ROUNDS`` rounds without proof the listing says that it is incomplete; its rows are still used.
 
-**Bad rows.** A page that stays 500 holds a row that the server cannot give. ``bad_rows.py`` skips it, in smaller pages, so these
-pages prove nothing by A; B does not depend on how rows were read. With a bad row there is no proof at all: the listing is
-incomplete, without further rounds, and ``unreadable`` has the row, with what another endpoint tells of it.
+**Bad rows.** A page that stays 500 holds a row that the server cannot give. ``bad_rows.py`` skips it, in smaller pages. Then
+nothing is proved: the listing is incomplete, and ``unreadable`` has the row, with what another endpoint tells of it.
 
 **Lies.** A list may claim a billion pages. After ``MAX_PAGES_WITHOUT_NEWS`` pages in a row that hold no new row it is read no
 further, and counts as one with a bad row.

@@ -8,6 +8,7 @@ from msgspec import structs
 
 from etl.extract.call_list import CallList
 from etl.extract.plan import Planned
+from etl.model.lifecycle import StoredCalls
 from etl.model.records import RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall
 
 
@@ -15,11 +16,11 @@ from etl.model.records import RUNS, CallMetrics, DeadLetter, ExecutionBundle, Fe
 class OpenExecution:
     """An execution whose calls are being fetched; calls are by call_execution_id.
 
-    ``stored`` are the calls of which the dataset holds anything, each with whether it is marked as deleted there. ``round`` is how
-    often the list was read. ``count`` is what the list counted after it was read, None when one page showed it whole. ``not_found``
-    are listed calls that the API does not know by their ids. Once the list was read again, those of before are ``lagging`` if it
-    still had them, else ``gone``. ``deleted`` calls are to be marked, the stored rows of ``kept`` ones stay. ``elsewhere`` calls
-    are listed, but their metrics name another execution, which has them. ``left_out`` are listed, but their entries cannot be had;
+    ``stored`` is what the dataset holds of it. ``round`` is how often the list was read. ``count`` is what the list counted after
+    it was read, None when one page showed it whole. ``not_found`` are listed calls that the API does not know by their ids. Once
+    the list was read again, those of before are ``lagging`` if it still had them, else ``gone``. ``deleted`` calls are to be
+    marked, the stored rows of ``kept`` ones stay. ``elsewhere`` calls are listed, but their metrics name another execution, which
+    has them. ``left_out`` are listed, but their entries cannot be had;
     ``lacks_evals``: each call's entry has to be requested by itself. ``unproved`` says why the list does not count. ``outstanding``
     calls are queued or under way. ``listed_at`` is when the list was read, by the event loop. ``is_in_parts``: what had arrived of
     it was taken. ``shown`` is what the detail alone has of calls, ``at_hand`` are metrics that it has of calls whose entries are
@@ -27,7 +28,7 @@ class OpenExecution:
     """
 
     planned: Planned
-    stored: Mapping[str, bool] = field(default_factory=dict)
+    stored: StoredCalls = field(default_factory=StoredCalls)
     round: int = 0
     listed: dict[str, ListedCall] = field(default_factory=dict)
     count: int | None = None
@@ -63,7 +64,7 @@ class OpenExecution:
     @property
     def living(self) -> set[str]:
         """The stored calls that are not marked."""
-        return {key for key, is_deleted in self.stored.items() if not is_deleted}
+        return {key for key, is_deleted in self.stored.calls.items() if not is_deleted}
 
     def is_repeated_by(self, latest: CallList) -> bool:
         """Whether a list of many pages says the same again, although the calls that it names were fetched since."""

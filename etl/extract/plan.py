@@ -37,17 +37,12 @@ class Reason(Word):
 
 _PURPOSES = {Reason.INCOMPLETE: Purpose.DEAD_LETTERS, Reason.SETTLING: Purpose.SETTLE, Reason.SCRUB: Purpose.SCRUB}
 
+_COMPARED = {Reason.SETTLING, Reason.CHANGED, Reason.INCOMPLETE}
 _WITHOUT_DETAIL = {Reason.LISTED, Reason.FINAL, Reason.UNFINISHED}
 """Executions that need no detail, also when they are scrubbed: it is in the dataset, or is not read of what still runs."""
 
-_ORDER = {
-    Reason.INCOMPLETE: 1,
-    Reason.SETTLING: 2,
-    Reason.UNFINISHED: 3,
-    Reason.SCRUB: 4,
-    Reason.WAITING: 5,
-    Reason.FINAL: 6,
-}
+_LATER = (Reason.INCOMPLETE, Reason.SETTLING, Reason.UNFINISHED, Reason.SCRUB, Reason.WAITING, Reason.FINAL)
+_ORDER = {reason: place for place, reason in enumerate(_LATER, start=1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +75,6 @@ class Planned:
     run_test_key: str
     execution: ListedExecution
     reason: Reason
-    started_at: datetime | None
     stored: StoredExecution | None
     estimated_calls: int
     unreadable: DeadLetter | None = None
@@ -178,11 +172,10 @@ def plan_run_test(
                 run_test_key=known.run_test_key if known else home,
                 execution=execution,
                 reason=reason,
-                started_at=started_at,
                 stored=known,
                 estimated_calls=_estimated_calls(execution, known),
                 unreadable=letter,
-                is_compared=has_detail and known is not None and _is_compared(known, reason),
+                is_compared=has_detail and known is not None and _is_held(known) and reason in _COMPARED,
                 is_resumed=known is not None and not policy.detail_suffices and _is_resumed(execution, known, reason),
                 may_wait=reason is Reason.SETTLING and _verified_at(known) > policy.overdue_since,
                 reads_detail=policy.detail_suffices or (has_detail and reason not in _WITHOUT_DETAIL),
@@ -194,7 +187,7 @@ def plan_run_test(
 
 def order_by_worth(plan: Iterable[Planned]) -> list[Planned]:
     """New and changed executions first, newest first, then those that failed before, and may again, then those that settle."""
-    newest_first = sorted(plan, key=lambda planned: planned.started_at or LONG_AGO, reverse=True)
+    newest_first = sorted(plan, key=lambda planned: planned.execution.started_at or LONG_AGO, reverse=True)
     return sorted(newest_first, key=lambda planned: _ORDER.get(planned.reason, 0))
 
 
@@ -253,10 +246,6 @@ def _reason_to_refetch(execution: ListedExecution, known: StoredExecution, polic
     if (known.held.detail_calls or known.export_state == ExportState.LISTED) and not policy.detail_suffices:
         return Reason.LISTED
     return Reason.FINAL if known.export_state == ExportState.EXPORTED else Reason.SETTLING
-
-
-def _is_compared(known: StoredExecution, reason: Reason) -> bool:
-    return _is_held(known) and reason in (Reason.SETTLING, Reason.CHANGED, Reason.INCOMPLETE)
 
 
 def _is_resumed(execution: ListedExecution, known: StoredExecution, reason: Reason) -> bool:

@@ -7,10 +7,10 @@ There are three sources of the limit; the best one that is known counts:
   answers. Whatever the server's clock, none of its fixed windows then sees more requests than the limit.
 - Nothing is known: nothing is limited here.
 
-A refusal that says when to come back holds all requests until then, not only the refused one. The number of requests that were
-accepted in the minute that it ended is taken for the limit. Others of the organization may have used part of that minute, so the
-learned limit is tested: what goes beyond it is sent one request at a time, and one more for each time that the limit doubled.
-At most that many are refused by a test. A limit that was confirmed so is tested again after one minute, then after two, four, …
+A refusal that says when to come back holds all requests until then. The number of requests that were accepted in the minute that
+it ended is taken for the limit. Others may have used part of that minute, so the learned limit is tested: what goes beyond it is
+sent one request at a time, and one more for each time that the limit doubled. A confirmed limit is tested again after one minute,
+then after two, four, …
 """
 
 import math
@@ -267,5 +267,5 @@ def _window_of(headers: Mapping[str, str]) -> Window | None:
 
 def _seconds_until_reset(reset_unix_seconds: float, headers: Mapping[str, str]) -> float:
     """By the server's own clock, which ``Date`` tells to the second; without it, a whole window."""
-    now = unix_seconds(headers)
+    now = unix_seconds(headers.get("Date"))
     return WINDOW_SECONDS if now is None else reset_unix_seconds - now

@@ -9,10 +9,9 @@ from etl.extract.bad_rows import no_head
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_run_tests
 from etl.extract.listing import Listing, list_completely
-from etl.extract.plan import pages
 from etl.model.keys import is_listable
 from etl.model.lifecycle import CLOCKS_DIFFER
-from etl.model.records import Page, RunTest
+from etl.model.records import RunTest
 from etl.model.values import timestamp_or_none
 from etl.model.wording import counted, nearest, quoted
 
@@ -22,21 +21,15 @@ class Discovered:
     """Run tests by name, as the API lists them: newest created first.
 
     Run tests of the same name stand together: the API cannot tell their executions apart. ``problems`` has a line for each thing
-    that is missing from the list, or that no export can have. ``is_complete``: no run test is missing from the list.
+    that is missing from the list, or that no export can have.
     """
 
     run_tests: dict[str, list[RunTest]]
     problems: tuple[str, ...]
-    is_complete: bool
-    necessary_requests: int
 
 
 async def discover(client: Client, *, page_limit: int, now: datetime | None = None) -> Discovered:
     """List all run tests of the key's workspace; ConfigurationError when it has none, SourceUnavailableError when it shows none."""
-
-    async def read(part: Slice) -> Page[RunTest]:
-        return await client.get(list_run_tests(part))
-
     begun_at = (now or datetime.now(UTC)) - CLOCKS_DIFFER
 
     def newer_in(run_tests: Iterable[RunTest]) -> set[str]:
@@ -46,7 +39,7 @@ async def discover(client: Client, *, page_limit: int, now: datetime | None = No
 
     try:
         listing = await list_completely(
-            read,
+            lambda part: client.get(list_run_tests(part)),
             lambda each: each.run_test_id,
             limit=page_limit,
             head_at=no_head,
@@ -66,7 +59,7 @@ async def discover(client: Client, *, page_limit: int, now: datetime | None = No
         raise SourceUnavailableError(f"no run test could be listed: {problems[0]}")
     if not by_name:
         raise ConfigurationError("the key sees no run test: check its workspace")
-    return Discovered(by_name, problems, listing.is_complete, pages(len(listing.rows), page_limit))
+    return Discovered(by_name, problems)
 
 
 def no_such_run_test(name: str, listed: Collection[str]) -> str:
@@ -94,10 +87,5 @@ def _problems(listing: Listing[RunTest]) -> Iterator[str]:
         yield "the list of run tests kept changing while it was read; run again"
     for run_test in listing.rows.values():
         if not is_listable(run_test.name):
-            yield left_out(run_test)
-
-
-def left_out(run_test: RunTest) -> str:
-    """Why an export leaves out a run test that is not listable."""
-    name = quoted(run_test.name)
-    return f"run test {run_test.run_test_id} was left out: the API cannot find it by the name {name}: rename it at the source"
+            unlisted = f"run test {run_test.run_test_id} was left out: the API cannot find it by the name"
+            yield f"{unlisted} {quoted(run_test.name)}: rename it at the source"

@@ -6,7 +6,6 @@ settles on and is compared by the next run. Once it has settled for long, everyt
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,47 +16,39 @@ from etl.extract.endpoints import get_call_metrics
 from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned, Reason
 from etl.model import schema
+from etl.model.lifecycle import StoredCalls
 from etl.model.records import FROM_DETAIL, CallMetrics, DetailedCall, FetchedCall, ListedCall
 from etl.model.values import parsed
-from etl.transform.detail import SHOWN_COLUMNS, amended, differences, metrics_in, shown_in, shown_in_row
-from etl.transform.detail_evals import vouches_for_evals
+from etl.transform.detail import (
+    SHOWN_COLUMNS,
+    amended,
+    differences,
+    metrics_in,
+    shown_in,
+    shown_in_row,
+    vouches_for_evals,
+)
 from etl.transform.drift import lost_columns, unknown_fields
 from etl.transform.flatten import call_row
 from etl.transform.row_hash import says_the_same
 
+Stored = Callable[[Planned], Awaitable[StoredCalls]]
+"""Reads what the dataset holds of an execution."""
 _Rows = Mapping[str, Sequence[Any]]
 _MOST_FAILURES = 5
 _INDEX = {name: index for index, name in enumerate(schema.CALLS.names)}
 _NO_VALUES = {"extra", "detail", "chat_metrics_turn_count"}  # the detail makes up a number of turns
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """Reads what the dataset holds of an execution.
-
-    That is: the ids of its calls, each with whether it is marked as deleted; the rows of those that are not, by id; the rows of
-    their evals by call; and the calls of which a dead letter tells.
-    """
-
-    calls: Callable[[Planned], Awaitable[Mapping[str, bool]]]
-    rows: Callable[[Planned], Awaitable[_Rows]]
-    evals: Callable[[Planned], Awaitable[Mapping[str, Sequence[Sequence[Any]]]]]
-    failed: Callable[[Planned], Awaitable[AbstractSet[str]]]
-
-
 @dataclass(slots=True)
 class Counts:
-    """What a crawl did.
+    """What a crawl found and spared.
 
-    ``lists`` are executions whose calls are listed, and details that were read. ``necessary_requests``: one for each page of calls,
-    each call, each look-up and each detail. ``deleted_executions`` are planned ones that the API no longer has. ``saved_requests``
-    are the calls that were not fetched, less one for each detail that was read. ``without_detail`` is how many executions could not
-    be compared, and ``failure`` says why the last of them could not.
+    ``deleted_executions`` are planned ones that the API no longer has. ``saved_requests`` are the calls that were not fetched, less
+    one for each detail that was read. ``without_detail`` is how many executions could not be compared, and ``failure`` says why the
+    last of them could not.
     """
 
-    calls_fetched: int = 0
-    lists: int = 0
-    necessary_requests: int = 0
     deleted_executions: set[str] = field(default_factory=set)
     saved_requests: int = 0
     without_detail: int = 0
@@ -65,9 +56,6 @@ class Counts:
 
     def add(self, other: "Counts") -> None:
         """Add those of another crawl, which ended later."""
-        self.calls_fetched += other.calls_fetched
-        self.lists += other.lists
-        self.necessary_requests += other.necessary_requests
         self.deleted_executions |= other.deleted_executions
         self.saved_requests += other.saved_requests
         self.without_detail += other.without_detail
@@ -90,10 +78,10 @@ class Settling:
         What the detail alone has comes along, and where no more is wanted, the calls' metrics, too.
         """
         item, listed = execution.planned, execution.listed
-        rows = {**await self.stored.rows(item)}
+        rows = execution.stored.rows
         if item.reason is not Reason.CHANGED:  # else it tells of values that are gone
             execution.shown = {key: shown_in_row(row) for key, row in rows.items()}
-        candidates = await self._candidates(execution, rows)
+        candidates = _candidates(execution)
         kept = {key for key in candidates if item.is_resumed and _is_fetched_since(item, rows[key])}
         details: Mapping[str, DetailedCall] = {}
         due = candidates if item.is_resumed else {*listed}
@@ -121,19 +109,12 @@ class Settling:
 
     async def is_as_stored(self, item: Planned, found: CallList) -> bool:
         """Whether the detail, of which the list was made, shows each stored call and its evals as they are, and no others."""
-        rows, evals, details = await self.stored.rows(item), await self.stored.evals(item), found.details or {}
-        return rows.keys() == details.keys() and all(
-            _differences(item, found.calls[key], each, rows[key]) <= SHOWN_COLUMNS
-            and vouches_for_evals(each, evals.get(key, ()))
+        stored, details = await self.stored(item), found.details or {}
+        return stored.rows.keys() == details.keys() and all(
+            _differences(item, found.calls[key], each, stored.rows[key]) <= SHOWN_COLUMNS
+            and vouches_for_evals(each, stored.evals.get(key, ()))
             for key, each in details.items()
         )
-
-    async def _candidates(self, execution: OpenExecution, rows: _Rows) -> set[str]:
-        """The listed calls whose rows may stay: not one that a dead letter tells of, which is older, or that has other metrics."""
-        item = execution.planned
-        listed = {key for key, call in execution.listed.items() if isinstance(call.payload.get("status"), str)}
-        here = {key for key, row in rows.items() if item.is_by_detail or row[_INDEX["metrics_from"]] != FROM_DETAIL}
-        return (listed & here) - await self.stored.failed(item)
 
     async def _same(self, execution: OpenExecution, rows: _Rows, details: Mapping[str, DetailedCall]) -> set[str]:
         """The calls whose rows can stay by their details, but for what these alone have, which is amended."""
@@ -143,7 +124,7 @@ class Settling:
         differing = {key: names - SHOWN_COLUMNS for key, names in found.items()}
         same = {key for key, names in differing.items() if not names}
         if execution.lacks_evals:
-            evals = await self.stored.evals(item)
+            evals = execution.stored.evals
             same = {key for key in same if vouches_for_evals(details[key], evals.get(key, ()))}
         elif not item.is_by_detail:
             same = await self._unchanged(execution, {**rows, **new}, differing)
@@ -171,7 +152,7 @@ class Settling:
             return same - {first}
         execution.fetched[first] = metrics
         fetched = FetchedCall(listed=execution.listed[first], metrics=metrics, shown=shown_in_row(rows[first]))
-        row, _ = call_row(fetched, run_test_name=item.run_test_name, started_at=item.started_at)
+        row, _ = call_row(fetched, run_test_name=item.run_test_name, started_at=item.execution.started_at)
         lost = lost_columns(schema.CALLS, metrics.payload)
         if odd and not lost and row[_INDEX["extra"]] != rows[first][_INDEX["extra"]]:
             return set()  # the answers have their old form again, or this version knows the new one
@@ -193,9 +174,7 @@ class Settling:
             metrics = await self.client.get(request.sent_for(item.purpose))
         except SourceError:
             return None
-        is_own = metrics.execution_id == item.execution.execution_id
-        self.counts.calls_fetched += is_own
-        return metrics if is_own else None
+        return metrics if metrics.execution_id == item.execution.execution_id else None
 
     async def details(self, item: Planned, *, rows: int) -> dict[str, DetailedCall] | None:
         """The calls in the execution's detail; None when it cannot be had."""
@@ -211,13 +190,19 @@ class Settling:
             self.counts.failure = str(error)
             return None
         self._failures_in_a_row = 0
-        self.counts.lists += 1
-        self.counts.necessary_requests += 1
         return by_id(page)
 
 
+def _candidates(execution: OpenExecution) -> set[str]:
+    """The listed calls whose rows may stay: not one that a dead letter tells of, which is older, or that has other metrics."""
+    item, stored = execution.planned, execution.stored
+    listed = {key for key, call in execution.listed.items() if isinstance(call.payload.get("status"), str)}
+    here = {key for key, row in stored.rows.items() if item.is_by_detail or row[_INDEX["metrics_from"]] != FROM_DETAIL}
+    return (listed & here) - stored.failed
+
+
 def _differences(item: Planned, listed: ListedCall, detail: DetailedCall, stored: Sequence[Any]) -> set[str]:
-    return differences(listed, detail, stored, run_test_name=item.run_test_name, started_at=item.started_at)
+    return differences(listed, detail, stored, run_test_name=item.run_test_name, started_at=item.execution.started_at)
 
 
 def _is_odd(row: Sequence[Any]) -> bool:

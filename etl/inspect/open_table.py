@@ -36,7 +36,7 @@ def open_table(path: str | os.PathLike[str], table: str, *, options: Options | N
     columns = pa.schema([*declared.arrow_schema, *((name, schema.STRING) for name in in_path)])
     fragments = []
     for name, part in parts_of(files, declared).items():
-        is_here = ds.field("month") == part.folder.removeprefix("month=")
+        is_here = ds.field("month") == part.month
         if "run_test" in in_path:
             is_here &= ds.field("run_test") == part.run_test_key
         fragments.append(parquet.make_fragment(f"{root}/{name}", filesystem, is_here))

@@ -28,7 +28,6 @@ from etl.load.last_run import RUN_TESTS, Attempt, LastLoad, LastRun, lacks_of_wa
 from etl.load.layout import QUARANTINE, Scope
 from etl.model import schema
 from etl.model.findings import Finding, Kind, alarm_lines, alarms
-from etl.model.lifecycle import CLOCKS_DIFFER
 from etl.model.values import fields_of, python_values
 from etl.model.wording import ShownInLines, counted
 from etl.settings import RunTest
@@ -67,10 +66,9 @@ class Status(ShownInLines):
     """The dataset at ``read_at``, and the ``verdict`` on it; its fields are what ``status --json`` prints.
 
     ``at_work`` names the holder of the lock. ``complete_at``: when a run over all that is configured last left nothing out; None
-    when none did, or a configured run test was never complete. ``future_run_at``: the latest time at which a run ended that has
-    not come yet, by this machine's clock. ``lost_run``: the last run, if it left no row in ``runs``, since it could not begin (it
-    has an exit code) or was killed. ``runs``: the last one of these settings, whatever its times, and the last of any that have
-    come, up to 7. ``set_aside``: how many files are in the quarantine. ``last_load``: how the last one into the warehouse went.
+    when none did, or a configured run test was never complete. ``lost_run``: the last run, if it left no row in ``runs``, since it
+    could not begin (it has an exit code) or was killed. ``runs``: the last one of these settings, then the newest of any, up to 7.
+    ``set_aside``: how many files are in the quarantine. ``last_load``: how the last one into the warehouse went.
     ``problems_now``: what would end an export that began now; it ``would_fail`` where settings name the run tests.
     """
 
@@ -78,7 +76,6 @@ class Status(ShownInLines):
     read_at: datetime
     at_work: str | None
     complete_at: datetime | None
-    future_run_at: datetime | None
     lost_run: Attempt | None
     run_tests: tuple[RunTestStatus, ...]
     tables: tuple[TableStatus, ...]
@@ -112,9 +109,6 @@ class Status(ShownInLines):
         for line in (message or "").splitlines():
             if line not in told:
                 yield "problem", f"in the last run: {line}"
-        if self.future_run_at:
-            text = f"a run ended at {self.future_run_at:%Y-%m-%d %H:%M} UTC, which is in the future, so it is ignored"
-            yield "problem", f"{text}; check the clocks of this machine and of the one that exports"
         for problem in () if self.verdict.is_good else self.problems_now:
             yield "problem", f"an export would fail now: {problem}"
         yield from alarm_lines(self.findings, has_next_step=False)
@@ -146,10 +140,9 @@ def read_status(
     """
     ignored = list[str]()
     read_identity(files, note=ignored.append)
-    latest = now + CLOCKS_DIFFER
     # The record is read before the lock: a run takes the lock before it notes its attempt, and gives it back when all is done.
     record = read_last_run(files, note=ignored.append)
-    last_run = _up_to(latest, record if configured is None else record.of(scope_of(configured)))
+    last_run = record if configured is None else record.of(scope_of(configured))
     attempt, at_work = last_run.attempt, files.lock_holder()
     index = index_if_readable(files, ignored)  # before the files: a run may replace it meanwhile
     found = list[Finding]()
@@ -187,14 +180,13 @@ def read_status(
         read_at=now,
         at_work=at_work,
         complete_at=last_run.complete_at if all(each.complete_at for each in run_tests if each.is_configured) else None,
-        future_run_at=max((run.finished_at for run in runs if run.finished_at > latest), default=None),
         lost_run=lost_run,
         run_tests=run_tests,
         tables=tuple(
             TableStatus(name, sum(each.rows for each in of), len(of), sum(each.size_bytes for each in of))
             for name, of in tables.items()
         ),
-        runs=tuple(run for run in runs if run is runs[0] or run.finished_at <= latest)[:_LAST_RUNS],
+        runs=tuple(runs[:_LAST_RUNS]),
         findings=tuple(findings),
         set_aside=len(files.entries(QUARANTINE)),
         last_load=last_load,
@@ -227,16 +219,6 @@ def _run_without_row(last_run: LastRun) -> Iterator[RunStatus]:
         told = fields_of(last_run, *names)
         told |= {name: last_run.rows.get(name, 0) for name in ("executions", "calls", "evals")}
         yield RunStatus(**told, message="\n".join(last_run.problems))
-
-
-def _up_to(latest: datetime, last_run: LastRun) -> LastRun:
-    """The record without times that have not come yet: a clock was wrong, and they say nothing."""
-
-    def come(at: datetime | None) -> datetime | None:
-        return at if at and at <= latest else None
-
-    times = {key: come(at) for key, at in last_run.last_complete_at.items()}
-    return msgspec.structs.replace(last_run, complete_at=come(last_run.complete_at), last_complete_at=times)
 
 
 def _known_run_tests(last_run: LastRun, executions: Sequence[dict[str, Any]]) -> dict[str, str]:

@@ -56,10 +56,12 @@ def execution_rows(found: Iterable[StoredFile]) -> list[dict[str, Any]]:
     """The rows of these files of executions: ``EXECUTION_COLUMNS``, the ``key`` where each lies, and its ``state``."""
     rows = []
     for file in found:
-        key = file.part.run_test_key if file.part else ""
         for values in zip(*(python_values(file.columns[name]) for name in EXECUTION_COLUMNS), strict=True):
             row = dict(zip(EXECUTION_COLUMNS, values, strict=True))
-            row["key"], row["state"] = key, _DELETED if row["deleted_at"] else row["export_state"] or ""
+            row["key"], row["state"] = (
+                file.part.run_test_key,
+                _DELETED if row["deleted_at"] else row["export_state"] or "",
+            )
             rows.append(row)
     return rows
 

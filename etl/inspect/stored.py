@@ -11,8 +11,8 @@ import pyarrow as pa
 from etl.errors import FileMissingError
 from etl.load.files.contract import Entry, Files, data_files, read_each
 from etl.load.index import Index, index_if_readable
-from etl.load.layout import Part, Scope, parse_part_path, parse_run_path, part_path
-from etl.load.parquet import UnreadableError, open_part, read_footer
+from etl.load.layout import Part, Scope, parse_part_path, part_path
+from etl.load.parquet import OpenPart, UnreadableError, read_size
 from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.wording import counted
@@ -33,13 +33,13 @@ class TableStatus:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """One file: how many rows and bytes it has, and the wanted columns of the rows; ``part`` is None for an export run."""
+    """One file: how many rows and bytes it has, and the wanted columns of the rows."""
 
     path: str
     rows: int
     size_bytes: int
     columns: pa.Table
-    part: Part | None
+    part: Part
 
 
 def stored_files(
@@ -49,31 +49,31 @@ def stored_files(
 
     Of export runs the newest 30 are read: each has one row, and they are more every night.
     """
-    ours: list[tuple[Entry, Part | None]] = []
+    ours: list[tuple[Entry, Part]] = []
     for entry in data_files(files, table.name):
-        if (parsed := parse_part_path(entry.path)) or parse_run_path(entry.path):
-            ours.append((entry, parsed[1] if parsed else None))
+        if parsed := parse_part_path(entry.path):
+            ours.append((entry, parsed[1]))
         else:
             findings.append(Finding(Kind.FOREIGN_FILE, entry.path, "is not a file of this dataset"))
     older = ours[:-_RUNS_READ] if table is schema.RUNS_TABLE else []
 
-    def read(one: tuple[Entry, Part | None]) -> StoredFile | Finding | None:
+    def read(one: tuple[Entry, Part]) -> StoredFile | Finding | None:
         entry, part = one
         rows = index.count(table, entry)
-        if part and rows is not None and (table is schema.EXECUTIONS or not names):
+        if rows is not None and (table is schema.EXECUTIONS or not names):
             known = index.parts[part].rows
             return StoredFile(entry.path, rows, entry.size_bytes, known.filter(known["is_here"]).select(names), part)
         try:
             if not names:
-                return StoredFile(entry.path, read_footer(files, entry.path).rows, entry.size_bytes, _NO_COLUMNS, part)
-            opened = open_part(files, table, entry.path)
+                return StoredFile(entry.path, read_size(files, entry.path)[0], entry.size_bytes, _NO_COLUMNS, part)
+            opened = OpenPart(files, table, entry.path)
             columns = opened.read(names, may_be_newer=True)
-            return StoredFile(entry.path, opened.footer.rows, opened.footer.size_bytes, columns, part)
+            return StoredFile(entry.path, opened.rows, opened.size_bytes, columns, part)
         except FileMissingError:  # by now
             return None
         except UnreadableError as exc:
             # No row of the source is in the record of a run.
-            kind = Kind.UNREADABLE if part else Kind.DOCUMENT_SET_ASIDE
+            kind = Kind.UNREADABLE if part.run_test_key else Kind.DOCUMENT_SET_ASIDE
             return Finding(kind, entry.path, f"cannot be read: {exc.reason}")
 
     found = [*read_each(files, read, ours[len(older) :])]

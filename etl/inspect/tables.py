@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 from etl.errors import ConfigurationError, DestinationError
 from etl.inspect.stored import stored_files
 from etl.load.dataset import read_identity
-from etl.load.files.contract import Files, read_each
+from etl.load.files.contract import Files, data_files, read_each
 from etl.load.files.open import open_files
 from etl.load.index import index_if_readable
-from etl.load.layout import STATE, Part, Scope, is_data, parse_part_path, parse_run_path, place_of
-from etl.load.parquet import open_part
+from etl.load.layout import STATE, Part, Scope, parse_part_path
+from etl.load.parquet import OpenPart
 from etl.model import schema
 from etl.model.days import A_DAY, day_of
 from etl.model.findings import Finding, Kind
@@ -173,10 +173,10 @@ def read_rows(
 
     def rows_of(found: tuple[str, Part]) -> pa.Table:
         path, part = found
-        rows = open_part(files, table, path).read(stored)
+        rows = OpenPart(files, table, path).read(stored)
         rows = rows.append_column("run_test", pa.repeat(part.run_test_key, len(rows)))
         rows = rows.append_column(schema.DAY.name, rows[table.start].cast(schema.DATE))
-        if is_of_days and scope.has_bounds:
+        if is_of_days and (scope.since, scope.until) != (date.min, date.max):
             days = rows[schema.DAY.name]
             rows = rows.filter(pc.and_(pc.greater_equal(days, scope.since), pc.less_equal(days, scope.until)))
         if changed_since:
@@ -214,23 +214,20 @@ def names_in(files: Files) -> dict[str, set[str]]:
     damaged = list[Finding]()
     names = defaultdict[str, set[str]](set)
     for file in stored_files(files, schema.EXECUTIONS, index_if_readable(files, []), damaged, ["run_test_name"]):
-        if file.part:
-            names[file.part.run_test_key].update(file.columns["run_test_name"].drop_null().unique().to_pylist())
+        names[file.part.run_test_key].update(file.columns["run_test_name"].drop_null().unique().to_pylist())
     if unreadable := [each for each in damaged if each.kind is Kind.UNREADABLE]:
         raise DestinationError(f"{files.where(unreadable[0].subject)}: {unreadable[0].text}")
     return names
 
 
 def parts_of(files: Files, table: schema.Table) -> dict[str, Part]:
-    """The part of each of the table's files, by path, in order; an export run's has no key. DestinationError for other files."""
+    """The part of each of the table's files, by path, in order. DestinationError for other files."""
     parts: dict[str, Part] = {}
-    for path in filter(is_data, files.list(table.name)):
-        if parsed := parse_part_path(path):
-            parts[path] = parsed[1]
-        elif run := parse_run_path(path):
-            parts[path] = Part("", place_of(run[0], 0))
+    for entry in data_files(files, table.name):
+        if parsed := parse_part_path(entry.path):
+            parts[entry.path] = parsed[1]
         else:
-            raise DestinationError(f"{files.where(path)}: not a file of this dataset; move it elsewhere")
+            raise DestinationError(f"{files.where(entry.path)}: not a file of this dataset; move it elsewhere")
     return parts
 
 

@@ -20,8 +20,8 @@ from etl.inspect.tables import find_scope, open_dataset
 from etl.inspect.verify_warehouse import WarehouseReport
 from etl.load.files.contract import Entry, Files
 from etl.load.index import index_if_readable
-from etl.load.layout import QUARANTINE, Part, Scope, folder_of, parse_part_path, parse_run_path, part_path, run_path
-from etl.load.parquet import UnreadableError, open_part
+from etl.load.layout import QUARANTINE, Part, Scope, parse_part_path, part_path, run_part
+from etl.load.parquet import OpenPart, UnreadableError
 from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import ExportState
@@ -122,22 +122,20 @@ class _Reading:
     def read_all(self, entries: Collection[Entry]) -> None:
         """Read each of these files that is in the scope once, part by part."""
         parts: dict[Part, dict[str, str]] = defaultdict(dict)
-        runs = []
         for entry in entries:
             if entry.oddity:
                 self._find(Kind.FOREIGN_FILE, entry.path, entry.oddity)
             elif parsed := parse_part_path(entry.path):
                 parts[parsed[1]][parsed[0]] = entry.path
-            elif run := parse_run_path(entry.path):
-                runs += [entry.path] if self.scope.overlaps(run[0]) else []
             else:
                 self._find(Kind.FOREIGN_FILE, entry.path, "is not a file of this dataset")
         for part, paths in sorted(parts.items()):
             if self.scope.has(part):
-                self._read_part(part, {name: self._read(schema.TABLES[name], path) for name, path in paths.items()})
-        for path in runs:
-            if (rows := self._read(schema.RUNS_TABLE, path)) is not None:
-                self._check_run(path, rows)
+                rows = {name: self._read(schema.TABLES[name], path) for name, path in paths.items()}
+                if part.run_test_key:
+                    self._read_part(part, rows)
+                elif (of_run := rows[schema.RUNS_TABLE.name]) is not None:
+                    self._check_run(part, of_run)
         self.report.findings += self.placement.findings()
 
     def _find(self, kind: Kind, subject: str, text: str) -> None:
@@ -149,7 +147,7 @@ class _Reading:
         figures.files += 1
         self.rows[path] = None
         try:
-            part = open_part(self.files, table, path)
+            part = OpenPart(self.files, table, path)
             if part.unknown:
                 self._find(Kind.SCHEMA, path, f"has unknown columns: {', '.join(part.unknown)}")
                 return None
@@ -162,7 +160,7 @@ class _Reading:
             return None
         self.rows[path] = len(rows)
         figures.rows += len(rows)
-        figures.size_bytes += part.footer.size_bytes
+        figures.size_bytes += part.size_bytes
         self.report.findings += doubled_rows(table, path, rows)
         return rows
 
@@ -187,10 +185,11 @@ class _Reading:
                 for row in executions
             }
 
-    def _check_run(self, path: str, rows: pa.Table) -> None:
+    def _check_run(self, part: Part, rows: pa.Table) -> None:
         started = [(row["started_at"], row["export_run_id"]) for row in rows.to_pylist()]
-        if [run_path(folder_of(at.astimezone(UTC).date()), run_id) for at, run_id in started] != [path]:
-            self._find(Kind.MISPLACED, path, "should hold exactly one run, the one it is named after")
+        if [run_part(at.astimezone(UTC).date(), run_id) for at, run_id in started] != [part]:
+            text = "should hold exactly one run, the one it is named after"
+            self._find(Kind.MISPLACED, part_path(schema.RUNS_TABLE.name, part), text)
 
 
 def _entries(files: Files) -> list[Entry]:

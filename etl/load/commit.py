@@ -19,7 +19,6 @@ from etl.load.dataset import Dataset
 from etl.load.layout import Part
 from etl.load.merge import Replacement, is_of, mark, with_values
 from etl.load.part_index import held_rows
-from etl.load.receipt import Change
 from etl.model import schema
 from etl.model.digest import fingerprint, rows_digest
 from etl.model.lifecycle import (
@@ -138,7 +137,7 @@ def _mark_in(dataset: Dataset, part: Part, execution_ids: Collection[str], stamp
         }
         dataset.note_held(part, held)
         dataset.write(schema.EXECUTIONS, part, with_values(rows, told))
-        dataset.receipt.note(part.run_test_key, Change.MARKED, changed)
+        dataset.receipt.note(part.run_test_key, "marked", changed)
     return len(changed)
 
 
@@ -264,7 +263,7 @@ def _note_changes(
     new = {each for each in changed if not ((before := known[each]) and before.has_row)}
     empty = {each for each in changed if not held[each].exported_calls}
     emptied = {each for each in empty if (before := known[each]) and before.held.exported_calls}
-    dataset.receipt.note(key, Change.INSERTED, new)
-    dataset.receipt.note(key, Change.REPLACED, changed - new)
-    dataset.receipt.note(key, Change.EMPTIED, emptied)
-    dataset.receipt.note(key, Change.VERIFIED, {*by.verified})
+    dataset.receipt.note(key, "inserted", new)
+    dataset.receipt.note(key, "replaced", changed - new)
+    dataset.receipt.note(key, "emptied", emptied)
+    dataset.receipt.note(key, "verified", {*by.verified})

@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files.contract import Files, version_of
-from etl.load.layout import IDENTITY, Part, folder_of, parse_part_path, part_path, run_path
+from etl.load.layout import IDENTITY, Part, parse_part_path, part_path, run_part
 from etl.load.merge import Merged, Replacement, merge
-from etl.load.parquet import UnreadableError, encode, open_part
+from etl.load.parquet import OpenPart, UnreadableError, encode
 from etl.load.receipt import Receipt
 from etl.model import schema
 from etl.model.lifecycle import HeldRows
@@ -26,7 +26,6 @@ from etl.model.lifecycle import HeldRows
 T = TypeVar("T")
 
 _LAYOUT = 2
-_MOST_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -90,7 +89,7 @@ class Dataset:
 
         UnreadableError when it is damaged, as far as these columns tell; another DestinationError when a newer version wrote it.
         """
-        part = open_part(self.files, table, path)
+        part = OpenPart(self.files, table, path)
         rows = part.read(names)
         if part.is_outdated:
             self._outdated.add(path)
@@ -139,7 +138,7 @@ class Dataset:
 
     def record_run(self, day: date, export_run_id: str, rows: pa.Table) -> None:
         """Add the row of one export run that began on this UTC day."""
-        self._publish(schema.RUNS_TABLE, run_path(folder_of(day), export_run_id), rows)
+        self._publish(schema.RUNS_TABLE, part_path(schema.RUNS_TABLE.name, run_part(day, export_run_id)), rows)
 
     def _publish(self, table: schema.Table, path: str, rows: pa.Table) -> int:
         """Write the file, and note that; returns its size in bytes."""
@@ -158,11 +157,11 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_document(
-    files: Files, path: str, kind: type[T], *, most_bytes: int, note: Callable[[str], object], set_aside: bool = False
+    files: Files, path: str, kind: type[T], *, note: Callable[[str], object], set_aside: bool = False
 ) -> T | None:
     """The document; None when there is none, or something else, of which ``note`` is told, and that may be ``set_aside``."""
     try:
-        return msgspec.json.decode(files.read(path, most_bytes=most_bytes), type=kind)
+        return msgspec.json.decode(files.read(path), type=kind)
     except FileMissingError:
         return None
     except ForeignFileError as exc:
@@ -177,7 +176,7 @@ def read_identity(
     files: Files, *, note: Callable[[str], object] = lambda _: None, set_aside: bool = False
 ) -> Identity | None:
     """The document, as ``read_document`` gives it; a layout that this version does not know is a DestinationError."""
-    identity = read_document(files, IDENTITY, Identity, most_bytes=_MOST_BYTES, note=note, set_aside=set_aside)
+    identity = read_document(files, IDENTITY, Identity, note=note, set_aside=set_aside)
     if identity and identity.layout != _LAYOUT:
         raise DestinationError(
             f"{files.where(IDENTITY)}: layout {identity.layout}, written by a newer version: upgrade the exporter"

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.dataset import Dataset, read_identity
 from etl.load.files.contract import Entry, Files, data_files, read_each
-from etl.load.layout import INDEX, Part, parse_part_path, parse_run_path, part_path
-from etl.load.parquet import UnreadableError, open_part, pack, unpack
+from etl.load.layout import INDEX, Part, parse_part_path, part_path
+from etl.load.parquet import OpenPart, UnreadableError, pack, unpack
 from etl.load.part_index import ROWS, PartIndex, index_part, versions_of
 from etl.model import schema
 from etl.model.digest import fingerprint
@@ -96,7 +96,8 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str]) -> Index
     A damaged file holds nothing, and is added to ``unreadable``; one that may not be read is a DestinationError.
     """
     parts = sorted(list_parts(dataset.files).items())
-    unknown = [each for each in parts if not _is_known(known, *each)]
+    of_known = {part: each.versions for part, each in known.parts.items() if each.versions}
+    unknown = [(part, entries) for part, entries in parts if of_known.get(part, ()) != versions_of(entries)]
     new: dict[Part, PartIndex] = {}
     read = read_each(dataset.files, lambda each: index_part(dataset, each[1], _digests(dataset, known, *each)), unknown)
     for (part, _), (found, damaged) in zip(unknown, read, strict=True):
@@ -106,7 +107,7 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str]) -> Index
     index = Index({part: new.get(part) or known.parts[part] for part, _ in parts}, tables)
     for entry in data_files(dataset.files, schema.RUNS_TABLE.name):
         is_known = known.runs.get(entry.path) == entry.version
-        if parse_run_path(entry.path) and not is_known and _is_damaged_run(dataset.files, entry.path):
+        if parse_part_path(entry.path) and not is_known and _is_damaged_run(dataset.files, entry.path):
             unreadable.append(entry.path)
         elif not entry.is_fresh:
             index.runs[entry.path] = entry.version
@@ -116,7 +117,7 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str]) -> Index
 
 def _is_damaged_run(files: Files, path: str) -> bool:
     try:
-        open_part(files, schema.RUNS_TABLE, path).read(schema.RUNS_TABLE.names, may_be_newer=True)
+        OpenPart(files, schema.RUNS_TABLE, path).read(schema.RUNS_TABLE.names, may_be_newer=True)
     except DestinationError as error:  # one that may not be read need not be: no night needs it
         return isinstance(error, UnreadableError)
     return False
@@ -146,12 +147,6 @@ def is_damaged(rows: pa.Table) -> pa.ChunkedArray:
     """Which rows are of executions that are there, with other or newer calls and evals than were exported."""
     is_newer = pc.fill_null(pc.greater(rows["held_at"], rows["exported_at"]), fill_value=False)
     return pc.and_(rows["is_here"], pc.or_(rows["held_digest"].is_valid(), is_newer))
-
-
-def _is_known(known: Index, part: Part, entries: Mapping[str, Entry]) -> bool:
-    """Whether the index knows the part in these versions of its files."""
-    found = known.parts.get(part)
-    return found is not None and found.versions is not None and found.versions == versions_of(entries)
 
 
 def _digests(dataset: Dataset, known: Index, part: Part, entries: Mapping[str, Entry]) -> dict[str, str] | None:

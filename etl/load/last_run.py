@@ -14,10 +14,8 @@ from etl.load.files.contract import Files
 from etl.load.layout import LAST_RUN, STATE
 from etl.model.digest import rows_digest
 from etl.model.findings import Finding
-from etl.model.lifecycle import CLOCKS_DIFFER
 
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
-_MOST_BYTES = 64 << 20  # a run test takes about a kilobyte, and a finding of it another
 _MOST_OTHERS = 10  # settings are edited, and then nobody reads the record of the older ones
 RUN_TESTS = "all"
 """Stands in ``incomplete`` for the list of run tests."""
@@ -60,8 +58,8 @@ class LastRun(msgspec.Struct, frozen=True):
     ``scope`` tells which run tests are configured, and from which days on, see ``Settings.scope``. ``complete_at``: when a run over
     all of them last left nothing out. ``last_complete_at``: the same for each of them, by its key; None when that never
     happened. ``incomplete``: keys of those of which the last run over them left something out. ``run_test_names``: those that the
-    last run knew which listed any. ``loads``: the last load into each warehouse, by its place; ``load``: the only one that earlier
-    versions kept. ``others`` are the records of other scopes, which other settings files export, without ``loads``.
+    last run knew which listed any. ``loads``: the last load into each warehouse, by its place. ``others`` are the records of other
+    scopes, which other settings files export, without ``loads``.
     """
 
     scope: str = ""
@@ -81,7 +79,6 @@ class LastRun(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...] = ()
     run_tests: tuple[RunTestResult, ...] = ()
     attempt: Attempt | None = None
-    load: LastLoad | msgspec.UnsetType | None = msgspec.UNSET
     loads: dict[str, LastLoad] = {}
     others: dict[str, "LastRun"] = {}
 
@@ -100,21 +97,19 @@ class LastRun(msgspec.Struct, frozen=True):
 
 def read_last_run(files: Files, *, note: Callable[[str], object], set_aside: bool = False) -> LastRun:
     """The record; an empty one when there is none, or it cannot be read: see ``read_document``."""
-    found = read_document(files, LAST_RUN, LastRun, most_bytes=_MOST_BYTES, note=note, set_aside=set_aside) or LastRun()
-    only = {found.load.warehouse: found.load} if found.load else {}
-    return replace(found, load=msgspec.UNSET, loads=only | found.loads)
+    return read_document(files, LAST_RUN, LastRun, note=note, set_aside=set_aside) or LastRun()
 
 
 def update_last_run(files: Files, fields: Mapping[str, Any]) -> None:
     """Replace these fields, and of ``loads`` these places; all others stay as the last run over the same ``scope`` left them."""
     kind = dict[str, msgspec.Raw]
-    before = read_document(files, LAST_RUN, kind, most_bytes=_MOST_BYTES, note=lambda _: None, set_aside=True) or {}
+    before = read_document(files, LAST_RUN, kind, note=lambda _: None, set_aside=True) or {}
     record = read_last_run(files, note=lambda _: None)
     if "scope" in fields and record.scope not in ("", fields["scope"]):
         others = {record.scope: replace(record, loads={}, others={})} | record.others
         newest = [(scope, each) for scope, each in others.items() if scope != fields["scope"]][:_MOST_OTHERS]
         before = msgspec.to_builtins(replace(record.of(fields["scope"]), others=dict(newest)))
-    kept = {name: value for name, value in before.items() if name not in fields and name != "load"}
+    kept = {name: value for name, value in before.items() if name not in fields}
     document = {**fields, **kept, "loads": record.loads | fields.get("loads", {})}
     files.publish(LAST_RUN, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
@@ -133,14 +128,12 @@ def note_failure(files: Files, error: ExporterError, started_at: datetime, scope
 
 
 def last_load_into(files: Files, place: str, now: datetime) -> LastLoad:
-    """The last load into the warehouse at ``place``, empty where none can be read; a ``loaded_at`` in the future does not count."""
+    """The last load into the warehouse at ``place``, empty where none can be read."""
     no_load = LastLoad(warehouse=place, tried_at=now)
     try:
-        load = read_last_run(files, note=lambda _: None).loads.get(place, no_load)
+        return read_last_run(files, note=lambda _: None).loads.get(place, no_load)
     except DestinationError:
         return no_load
-    is_future = load.loaded_at is not None and load.loaded_at > now + CLOCKS_DIFFER
-    return replace(load, loaded_at=None) if is_future else load
 
 
 def lacks_of_warehouse(load: LastLoad | None, *export_runs: Collection[str]) -> str | None:

@@ -20,14 +20,17 @@ IDENTITY = f"{STATE}/dataset.json"
 INDEX = f"{STATE}/index.parquet"
 NOTIFIED = f"{STATE}/notified.json"
 
-_FOLDER = r"(month=[0-9]{4}-[0-9]{2})"
-_PART_PATH = re.compile(rf"([a-z]+)/run_test=([^/]+)/({_FOLDER}/part-(0|[1-9][0-9]{{0,8}}))\.parquet", re.ASCII)
-_RUN_PATH = re.compile(rf"runs/{_FOLDER}/([0-9A-Za-z-]+)\.parquet", re.ASCII)
+_FOLDER = r"month=(?!0000)[0-9]{4}-(?:0[1-9]|1[0-2])"
+_PART_PATH = re.compile(rf"([a-z]+)/run_test=([^/]+)/({_FOLDER}/part-(?:0|[1-9][0-9]{{0,8}}))\.parquet", re.ASCII)
+_RUN_PATH = re.compile(rf"(runs)()/({_FOLDER}/[0-9A-Za-z-]+)\.parquet", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Part:
-    """One file of each table, with the rows of the same executions; ``place`` is where below its run test."""
+    """One file of each table, with the rows of the same executions; ``place`` is where below its run test.
+
+    An export run is a part of ``runs`` alone, without a run test, whose place ends in its id.
+    """
 
     run_test_key: str
     place: str
@@ -42,6 +45,11 @@ class Part:
         """Which one of its folder it is."""
         return int(self.place.rpartition("-")[2])
 
+    @property
+    def month(self) -> str:
+        """``2026-11``."""
+        return self.folder.removeprefix("month=")
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -55,19 +63,11 @@ class Scope:
     until: date = date.max
     names: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
-    @property
-    def has_bounds(self) -> bool:
-        """Whether a day may be out of the scope."""
-        return (self.since, self.until) != (date.min, date.max)
-
     def has(self, part: Part) -> bool:
-        """Whether executions that the part took when they began may be in the scope."""
-        return self.overlaps(part.folder) and (self.run_test_keys is None or part.run_test_key in self.run_test_keys)
-
-    def overlaps(self, folder: str) -> bool:
-        """Whether a day of the folder's is in the scope."""
-        first, last = days_of(folder)
-        return self.since <= last and first <= self.until
+        """Whether executions that the part took when they began may be in the scope; an export run is of any run test."""
+        first, last = days_of(part.folder)
+        is_of = not part.run_test_key or self.run_test_keys is None or part.run_test_key in self.run_test_keys
+        return is_of and self.since <= last and first <= self.until
 
 
 def folder_of(day: date) -> str:
@@ -88,34 +88,16 @@ def days_of(folder: str) -> tuple[date, date]:
 
 def part_path(table: str, part: Part) -> str:
     """Path of the part's file in the table, relative to the dataset."""
-    return f"{table}/run_test={part.run_test_key}/{part.place}.parquet"
+    run_test = f"run_test={part.run_test_key}/" if part.run_test_key else ""
+    return f"{table}/{run_test}{part.place}.parquet"
 
 
 def parse_part_path(path: str) -> tuple[str, Part] | None:
     """The table and part of a path that ``part_path`` gave, else None."""
-    match = _PART_PATH.fullmatch(path)
-    return (match[1], Part(match[2], match[3])) if match and is_key(match[2]) and _is_folder(match[4]) else None
+    match = _PART_PATH.fullmatch(path) or _RUN_PATH.fullmatch(path)
+    return (match[1], Part(match[2], match[3])) if match and (not match[2] or is_key(match[2])) else None
 
 
-def is_data(path: str) -> bool:
-    """Whether readers of ``*.parquet`` take the file for data; any other one, such as a file manager's own, is nobody's."""
-    return path.lower().endswith(".parquet")
-
-
-def run_path(folder: str, export_run_id: str) -> str:
-    """Path of the file that describes one export run, relative to the dataset."""
-    return f"runs/{folder}/{export_run_id}.parquet"
-
-
-def parse_run_path(path: str) -> tuple[str, str] | None:
-    """The folder and the export_run_id of a path that ``run_path`` gave, else None."""
-    match = _RUN_PATH.fullmatch(path)
-    return (match[1], match[2]) if match and _is_folder(match[1]) else None
-
-
-def _is_folder(text: str) -> bool:
-    try:
-        days_of(text)
-    except ValueError:
-        return False
-    return True
+def run_part(day: date, export_run_id: str) -> Part:
+    """The part of an export run that began on this UTC day."""
+    return Part("", f"{folder_of(day)}/{export_run_id}")

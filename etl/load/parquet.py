@@ -6,14 +6,13 @@ it is damaged (UnreadableError), or this version of the exporter cannot use it (
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.errors import DestinationError, ForeignFileError, SchemaError
-from etl.load.files.contract import MOST_BYTES, Files
+from etl.load.files.contract import Files
 from etl.model import schema
 
 _DROPPED = {"unlisted_calls", "row_hash"}
@@ -28,37 +27,26 @@ class UnreadableError(DestinationError):
         self.reason = reason
 
 
-# A file, and what it takes in memory by its footer, may not exceed MOST_BYTES, and the writer keeps to that. Only an execution that
-# alone exceeds a part comes near. Each row has a key of its own, so that it takes a byte even when it is packed.
-_MOST_BYTES_OF_A_RUN = 64 << 20  # as of the record of the last run, which says the same
-_BYTES_PER_VALUE = 16  # once decoded, and once more while it is cast
-
-
-@dataclass(frozen=True, slots=True)
-class Footer:
-    """What the end of a file tells of it."""
-
-    schema: pa.Schema
-    rows: int
-    size_bytes: int
-
-
 class OpenPart:
-    """One file of a table, in memory; its columns are decoded when they are read."""
+    """One file of a table, read whole into memory; its columns are decoded when they are read. UnreadableError: it is damaged."""
 
-    def __init__(self, table: schema.Table, where: str, data: bytes) -> None:
+    def __init__(self, files: Files, table: schema.Table, path: str) -> None:
         self._table = table
-        self._where = where
-        with _readable(where):
+        self._where = files.where(path)
+        try:
+            data = files.read(path)
+        except ForeignFileError as exc:
+            raise UnreadableError(self._where, "not written by metrics-etl, or too large") from exc
+        with _readable(self._where):
             self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-            self.footer = _footer(self._file, where, len(data), _most_bytes(table))
-            self._stored = {*self.footer.schema.names}
+            self.rows, self.size_bytes = self._file.metadata.num_rows, len(data)
+            self._stored = {*self._file.schema_arrow.names}
             self.unknown = sorted(self._stored.difference(table.names, _DROPPED))
 
     @property
     def is_outdated(self) -> bool:
         """Whether the file has other columns or types than this version writes."""
-        return not self.footer.schema.equals(self._table.arrow_schema)
+        return not self._file.schema_arrow.equals(self._table.arrow_schema)
 
     def read(self, names: Sequence[str], *, may_be_newer: bool = False) -> pa.Table:
         """These columns with their declared types; null where an older version of the exporter did not have one yet.
@@ -93,21 +81,10 @@ class OpenPart:
             ) from exc
 
 
-def open_part(files: Files, table: schema.Table, path: str) -> OpenPart:
-    """One file of the table, read whole; UnreadableError when it is damaged."""
-    where = files.where(path)
-    try:
-        return OpenPart(table, where, files.read(path))
-    except ForeignFileError as exc:
-        raise UnreadableError(where, "not written by metrics-etl, or too large") from exc
-
-
-def read_footer(files: Files, path: str) -> Footer:
-    """What the file's footer tells, without reading the rest; errors as for ``open_part``."""
-    where = files.where(path)
-    with files.open(path) as file, _readable(where):
-        size_bytes = file.seek(0, 2)
-        return _footer(pq.ParquetFile(file), where, size_bytes, MOST_BYTES)
+def read_size(files: Files, path: str) -> tuple[int, int]:
+    """How many rows and bytes the file has, by its footer alone; errors as for ``OpenPart``."""
+    with files.open(path) as file, _readable(files.where(path)):
+        return pq.ParquetFile(file).metadata.num_rows, file.seek(0, 2)
 
 
 def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
@@ -119,8 +96,6 @@ def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
     file = pq.ParquetFile(pa.BufferReader(data))
     if file.metadata.num_rows != len(rows) or not file.schema_arrow.equals(table.arrow_schema, check_metadata=True):
         raise SchemaError(f"{table.name}: the new file does not hold its rows: this is a bug, please report it")
-    if fault := _excess(file.metadata, len(data), _most_bytes(table)):
-        raise DestinationError(f"{table.name}: the new file {fault}: please report this")
     return data
 
 
@@ -132,33 +107,9 @@ def pack(rows: pa.Table, compression: str) -> memoryview:
 
 
 def unpack(where: str, data: bytes) -> pa.Table:
-    """All rows of a file that ``pack`` made; UnreadableError when it is damaged, or takes more memory than a file may."""
+    """All rows of a file that ``pack`` made; UnreadableError when it is damaged."""
     with _readable(where):
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        _footer(file, where, len(data), MOST_BYTES)
-        return file.read(use_threads=False)
-
-
-def _footer(file: pq.ParquetFile, where: str, size_bytes: int, most_bytes: int) -> Footer:
-    if fault := _excess(file.metadata, size_bytes, most_bytes):
-        raise UnreadableError(where, fault)
-    return Footer(schema=file.schema_arrow, rows=file.metadata.num_rows, size_bytes=size_bytes)
-
-
-def _most_bytes(table: schema.Table) -> int:
-    return _MOST_BYTES_OF_A_RUN if table is schema.RUNS_TABLE else MOST_BYTES
-
-
-def _excess(footer: pq.FileMetaData, size_bytes: int, most_bytes: int) -> str | None:
-    """What a file would take more than it may; None when it keeps the bounds.
-
-    No bound on how well it is packed: payloads that repeat themselves pack to less than a two-thousandth.
-    """
-    unpacked = sum(footer.row_group(number).total_byte_size for number in range(footer.num_row_groups))
-    unpacked += footer.num_rows * footer.num_columns * _BYTES_PER_VALUE
-    if unpacked > most_bytes:
-        return f"takes {unpacked / 2**30:,.1f} GiB of memory; at most {most_bytes / 2**30:g} are allowed"
-    return f"has {footer.num_rows:,} rows in only {size_bytes:,} bytes" if footer.num_rows > size_bytes else None
+        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
 
 
 @contextmanager

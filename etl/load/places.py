@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from etl.errors import FileMissingError
 from etl.load.dataset import Dataset
+from etl.load.files.contract import listed
 from etl.load.layout import Part, folder_of, parse_part_path, part_path, place_of
-from etl.load.parquet import read_footer
+from etl.load.parquet import read_size
 from etl.load.state import StoredState
 from etl.model import schema
 from etl.transform.flatten import FlatBundle
@@ -62,7 +63,7 @@ class Places:
 
     def _last_part(self, key: str, folder: str) -> _LastPart:
         folders = (f"{table.name}/run_test={key}/{folder}" for table in schema.OF_EXECUTIONS)
-        paths = [path for each in folders for path in self.dataset.files.list(each)]
+        paths = [entry.path for each in folders for entry in listed(self.dataset.files, each)]
         numbers = [parsed[1].number for path in paths if (parsed := parse_part_path(path))]
         part = Part(key, place_of(folder, max(numbers, default=0)))
         last = _LastPart(part.number)
@@ -76,7 +77,6 @@ class Places:
         if written := self.dataset.receipt.written.get(path):
             return written.rows, written.size_bytes
         try:
-            footer = read_footer(self.dataset.files, path)
+            return read_size(self.dataset.files, path)
         except FileMissingError:
             return 0, 0
-        return footer.rows, footer.size_bytes

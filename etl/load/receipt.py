@@ -2,21 +2,14 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from enum import StrEnum
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal, get_args
 
 _MOST_FILES = 20_000  # some 5 MB in the record of the run, which the next one reads
 
 
-class Change(StrEnum):
-    """What happened to an execution. Several may happen to one in a run."""
-
-    INSERTED = "inserted"
-    REPLACED = "replaced"
-    MARKED = "marked"
-    EMPTIED = "emptied"
-    VERIFIED = "verified"
+Change = Literal["inserted", "replaced", "marked", "emptied", "verified"]
+"""What happened to an execution. Several may happen to one in a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +61,7 @@ class Receipt:
 
     def _counts(self, run_test_key: str) -> dict[str, int]:
         """How many executions of each change; each is inserted, replaced or verified, whatever else happened to it."""
-        found = {change: self.executions[run_test_key].get(change, set()) for change in Change}
-        replaced = found[Change.REPLACED] - found[Change.INSERTED]
-        verified = found[Change.VERIFIED] - found[Change.INSERTED] - replaced
-        found |= {Change.REPLACED: replaced, Change.VERIFIED: verified}
-        return {change.value: len(ids) for change, ids in found.items()}
+        found = {change: self.executions[run_test_key].get(change, set()) for change in get_args(Change)}
+        replaced = found["replaced"] - found["inserted"]
+        verified = found["verified"] - found["inserted"] - replaced
+        return {change: len(ids) for change, ids in (found | {"replaced": replaced, "verified": verified}).items()}

@@ -7,7 +7,6 @@ from etl.load.dataset import Dataset
 from etl.load.layout import Part
 from etl.load.merge import with_values
 from etl.load.part_index import held_rows
-from etl.load.receipt import Change
 from etl.load.state import StoredState
 from etl.model import schema
 from etl.model.lifecycle import BEGUN
@@ -78,4 +77,4 @@ def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: Export
     begun_at = {each: None for each, state in states if state in BEGUN and each in names}
     values: dict[str, Mapping[str, Any]] = {"calls_digest": told, "verified_at": begun_at, **named, **stamped}
     dataset.write(schema.EXECUTIONS, part, with_values(executions, values))
-    dataset.receipt.note(part.run_test_key, Change.REPLACED, names.keys())
+    dataset.receipt.note(part.run_test_key, "replaced", names.keys())

@@ -4,6 +4,7 @@ Of each file that the index does not know a few columns are read, and of the cal
 Writes nothing; a damaged file may be moved to the quarantine.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,15 +20,13 @@ from etl.load.layout import Part, part_path
 from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError
 from etl.model import schema
-from etl.model.lifecycle import ExportState, HeldRows, StoredExecution
+from etl.model.lifecycle import ExportState, HeldRows, StoredCalls, StoredExecution
 from etl.model.values import shared_values
 
 _UNIQUE = {
     "execution_id", "listed_calls", "exported_calls", "held_calls", "fingerprint", "calls_digest", "held_digest", "is_here",
 }  # fmt: skip
 _NOT_PLANNED = {"started_at", "export_run_id"}
-_IDS = ("execution_id", "call_execution_id", "deleted_at")
-_LETTERS = ("execution_id", "subject_id")
 
 
 @dataclass(slots=True)
@@ -52,8 +51,8 @@ class StoredState:
         return Part(stored.run_test_key, stored.place) if stored else None
 
 
-class StoredCalls:
-    """What the dataset holds of calls, read one part at a time, and once as long as the same part is asked for.
+class CallReader:
+    """Reads what the dataset holds of calls, one part at a time, and once as long as the same part is asked for.
 
     Of a file that is gone or damaged nothing is held: a commit deals with it. Not for two threads at once.
     """
@@ -61,47 +60,40 @@ class StoredCalls:
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         self._part: Part | None = None
-        self._tables: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
+        self._tables: dict[str, pa.Table] = {}
 
-    def calls(self, part: Part, execution_id: str) -> dict[str, bool]:
-        """The calls of an execution, each with whether all that is there (evals alone, or a dead letter) is marked as deleted."""
-        found: dict[str, bool] = dict.fromkeys(self.failed(part, execution_id) - {execution_id}, False)
-        for table in (schema.EVALS, schema.CALLS):
-            rows = self._of(table, _IDS, part, execution_id)
-            marks = rows["deleted_at"].is_valid().to_pylist()
-            for call_id, is_deleted in zip(rows["call_execution_id"].to_pylist(), marks, strict=True):
-                found[call_id] = is_deleted and found.get(call_id, True)
-        return found
+    def read(self, part: Part, execution_id: str) -> StoredCalls:
+        """What the part holds of the execution's calls."""
+        calls, evals, errors = (
+            self._of(table, part, execution_id) for table in (schema.CALLS, schema.EVALS, schema.ERRORS)
+        )
+        failed = frozenset(errors["subject_id"].to_pylist())
+        marks: dict[str, bool] = dict.fromkeys(failed - {execution_id}, False)
+        for rows in (evals, calls):
+            are_deleted = rows["deleted_at"].is_valid().to_pylist()
+            for call_id, is_deleted in zip(rows["call_execution_id"].to_pylist(), are_deleted, strict=True):
+                marks[call_id] = is_deleted and marks.get(call_id, True)
+        evals_of = defaultdict[str, list[list[Any]]](list)
+        for call_id, row in _living(evals):
+            evals_of[call_id].append(row)
+        return StoredCalls(marks, dict(_living(calls)), evals_of, failed)
 
-    def rows(self, part: Part, execution_id: str) -> dict[str, list[Any]]:
-        """The rows of an execution's calls that are not marked, by id, in the order of the columns."""
-        rows = self._of(schema.CALLS, schema.CALLS.names, part, execution_id)
-        rows = rows.filter(rows["deleted_at"].is_null())
-        return {row["call_execution_id"]: [*row.values()] for row in rows.to_pylist()}
-
-    def evals(self, part: Part, execution_id: str) -> dict[str, list[list[Any]]]:
-        """The rows of an execution's evals that are not marked, by call, in the order of the columns."""
-        rows = self._of(schema.EVALS, schema.EVALS.names, part, execution_id)
-        found: dict[str, list[list[Any]]] = {}
-        for row in rows.filter(rows["deleted_at"].is_null()).to_pylist():
-            found.setdefault(row["call_execution_id"], []).append([*row.values()])
-        return found
-
-    def failed(self, part: Part, execution_id: str) -> frozenset[str]:
-        """What the dead letters of an execution are about: it, or its calls."""
-        return frozenset(self._of(schema.ERRORS, _LETTERS, part, execution_id)["subject_id"].to_pylist())
-
-    def _of(self, table: schema.Table, names: tuple[str, ...], part: Part, execution_id: str) -> pa.Table:
+    def _of(self, table: schema.Table, part: Part, execution_id: str) -> pa.Table:
         if part != self._part:
             self._part, self._tables = part, {}
-        key = (table.name, names)
-        if key not in self._tables:
+        if table.name not in self._tables:
             try:
-                self._tables[key] = self._dataset.read(table, part_path(table.name, part), names)
+                self._tables[table.name] = self._dataset.read(table, part_path(table.name, part), table.names)
             except (FileMissingError, UnreadableError):
-                self._tables[key] = table.no_rows.select(names)
-        rows = self._tables[key]
+                self._tables[table.name] = table.no_rows
+        rows = self._tables[table.name]
         return rows.filter(is_of(rows, [execution_id]))
+
+
+def _living(rows: pa.Table) -> Iterator[tuple[str, list[Any]]]:
+    """The rows that are not marked, each with the id of its call."""
+    for row in rows.filter(rows["deleted_at"].is_null()).to_pylist():
+        yield row["call_execution_id"], [*row.values()]
 
 
 def load_state(dataset: Dataset, *, set_aside: bool) -> StoredState:

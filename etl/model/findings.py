@@ -202,14 +202,9 @@ class Finding:
     text: str
 
     @property
-    def severity(self) -> Severity:
-        """That of its kind."""
-        return self.kind.severity
-
-    @property
     def is_alarm(self) -> bool:
         """Whether something is missing or unknown: then a run exits with 3."""
-        return self.severity is not Severity.NOTICE
+        return self.kind.severity is not Severity.NOTICE
 
     @property
     def next_step(self) -> str:
@@ -222,7 +217,7 @@ class Finding:
     def as_json(self) -> dict[str, Any]:
         """The finding as a JSON object."""
         told = {"subject": self.subject, "text": self.text, "next_step": self.next_step}
-        return {"kind": self.kind.value, "severity": self.severity.value, **told}
+        return {"kind": self.kind.value, "severity": self.kind.severity.value, **told}
 
 
 def alarms(findings: Iterable[Finding]) -> Iterator[Finding]:
@@ -244,6 +239,6 @@ def gravest(findings: Iterable[Finding]) -> Finding | None:
     """The alarm whose next step comes first: what is missing before what is unknown, the warehouse last, since a run loads, too."""
     return min(
         alarms(findings),
-        key=lambda each: (each.kind is Kind.NOT_LOADED, each.severity is Severity.UNKNOWN),
+        key=lambda each: (each.kind is Kind.NOT_LOADED, each.kind.severity is Severity.UNKNOWN),
         default=None,
     )

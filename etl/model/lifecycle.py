@@ -1,8 +1,9 @@
 """The life of an execution: as it is listed, what the dataset holds of it, its export state, and when it is final. Pure."""
 
 import pickle
-from collections.abc import Collection, Container, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -123,6 +124,21 @@ class HeldRows:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredCalls:
+    """What the dataset holds of the calls of one execution; by default nothing. Rows are in the order of the columns.
+
+    ``calls`` has the id of each, with whether all that is there (evals alone, or a dead letter) is marked as deleted. ``rows`` are
+    those of calls without a mark, ``evals`` those of their evals, by call. ``failed`` is what dead letters are about: the
+    execution, or its calls.
+    """
+
+    calls: Mapping[str, bool] = field(default_factory=dict)
+    rows: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    evals: Mapping[str, Sequence[Sequence[Any]]] = field(default_factory=dict)
+    failed: AbstractSet[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class StoredExecution:
     """What the dataset says of an execution (its row) and what it really holds (``held``: its calls and evals).
 
@@ -175,20 +191,15 @@ class Settlement:
     """What tells whether late data may still come: ``fetched_at`` is a time before any execution was fetched.
 
     It is by the source's clock; ``now`` is the same time by that of the two clocks which is behind, since one may be ahead.
-    ``complete_before`` are the names of run tests of which an earlier run left nothing out. ``detail_suffices``: no call needs
-    other metrics than those of its execution's detail.
+    ``settle`` is how long late data may come. ``complete_before`` are the names of run tests of which an earlier run left nothing
+    out. ``detail_suffices``: no call needs other metrics than those of its execution's detail.
     """
 
     fetched_at: datetime
     now: datetime
-    settle_hours: float
+    settle: timedelta
     complete_before: Container[str] = ()
     detail_suffices: bool = False
-
-    @property
-    def settle(self) -> timedelta:
-        """How long late data may come."""
-        return timedelta(hours=self.settle_hours)
 
 
 def export_state(

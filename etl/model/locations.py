@@ -1,7 +1,7 @@
 """Where a dataset may be, a folder or a bucket, and what reads it there or is loaded from it. Pure."""
 
 from collections.abc import Mapping
-from enum import StrEnum
+from typing import Literal
 
 Options = Mapping[str, str | bool]
 """Of a bucket, by name."""
@@ -35,20 +35,10 @@ DEFAULT_NAMESPACE = "simulation_metrics"
 """The schema of a warehouse's tables."""
 
 
-class QueryEngineName(StrEnum):
-    """Every key of ``ddl.QUERY_ENGINES``, as typed on the command line, and PostgreSQL, which reads no Parquet."""
-
-    PANDAS = "pandas"
-    DUCKDB = "duckdb"
-    POLARS = "polars"
-    SPARK = "spark"
-    BIGQUERY = "bigquery"
-    SNOWFLAKE = "snowflake"
-    ATHENA = "athena"
-    REDSHIFT = "redshift"
-    TRINO = "trino"
-    CLICKHOUSE = "clickhouse"
-    POSTGRESQL = "postgresql"
+QueryEngineName = Literal[
+    "pandas", "duckdb", "polars", "spark", "bigquery", "snowflake", "athena", "redshift", "trino", "clickhouse", "postgresql",
+]  # fmt: skip
+"""As typed on the command line: every key of ``ddl.QUERY_ENGINES``, and PostgreSQL, which reads no Parquet."""
 
 
 def scheme_of(location: str) -> str | None:

@@ -1,11 +1,11 @@
 """The steps of an export that change the dataset: rename, mark what is gone, fetch and commit."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from time import monotonic
-from typing import Any
 
 from etl.errors import SourceError
 from etl.extract.absence import decide
@@ -16,15 +16,15 @@ from etl.extract.plan import Planned
 from etl.extract.settling import Stored
 from etl.load.commit import commit, mark_deleted
 from etl.load.index import update_index
-from etl.load.layout import Part
 from etl.load.places import Places
 from etl.load.renames import find_renames, rename
-from etl.load.state import StoredCalls, StoredState, load_parts
+from etl.load.state import CallReader, StoredState, load_parts
 from etl.model import schema
 from etl.model.findings import Kind
-from etl.model.lifecycle import Settlement
+from etl.model.lifecycle import Settlement, StoredCalls
 from etl.model.wording import counted, first_few, quoted
 from etl.pipeline.buffer import CommitBuffer
+from etl.pipeline.engine.here import Crawler
 from etl.pipeline.lists import is_run_test, look_up
 from etl.pipeline.plan import absent_executions, choose_previews, half_written, make_plan
 from etl.pipeline.record import Record, is_waiting_row_due
@@ -35,7 +35,7 @@ from etl.transform.flatten import FlatBundle, flatten
 
 
 async def bring_up_to_date(
-    run: Run, record: Record, state: StoredState, run_tests: Collection[RunTest], *, is_last: bool
+    run: Run, record: Record, state: StoredState, run_tests: Collection[RunTest], crawler: Crawler, *, is_last: bool
 ) -> None:
     """Let the dataset say what the lists of these run tests say, which were just read."""
     await _rename(run, record, state, run_tests)
@@ -45,16 +45,16 @@ async def bring_up_to_date(
         ).items():  # now, since another list may have what is missing from one
             await _mark_absent(run, record, state, name, absent)
         if left := half_written(record, state):
-            answers = await look_up(run, record, left)
+            answers = await look_up(run, left)
             await _mark(run, record, state, record.run_tests[-1].name, answers.gone)
     planned = make_plan(run, record, state, run_tests, is_last=is_last)
     if first := choose_previews(run, planned):
         run.progress.previews += first
         run.notify("lists_first", executions=len(first))
-        await _fetch(run, record, state, first)
+        await _fetch(run, record, state, first, crawler)
         await _reload(run, state)
         planned = make_plan(run, record, state, run_tests, is_last=is_last)
-    await _fetch(run, record, state, planned)
+    await _fetch(run, record, state, planned, crawler)
 
 
 async def _reload(run: Run, state: StoredState) -> None:
@@ -93,7 +93,6 @@ async def _is_gone(run: Run, record: Record, name: str) -> bool:
         return True
     if not run.settings.run_tests:  # all of them were listed
         return name not in {each.name for each in record.run_tests}
-    record.necessary_requests += 1
     with suppress(SourceError):
         return not await is_run_test(run.client, name)
     return False
@@ -101,7 +100,7 @@ async def _is_gone(run: Run, record: Record, name: str) -> bool:
 
 async def _mark_absent(run: Run, record: Record, state: StoredState, name: str, absent: Collection[str]) -> None:
     """Request each stored execution that the run test's proved list does not have by its id, and mark those that do not exist."""
-    answers = await look_up(run, record, absent)
+    answers = await look_up(run, absent)
     if answers.alive and not run.settings.is_part:  # else it may be in a list that was not read
         text = f"its list is missing execution {min(answers.alive)}, which still exists: nothing was marked as deleted"
         record.find(Kind.LIST_WRONG, name, text)
@@ -129,7 +128,7 @@ async def _mark(
         await to_the_end(mark())
 
 
-async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Planned]) -> None:
+async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Planned], crawler: Crawler) -> None:
     """Fetch what is planned and commit it as it arrives; what has arrived whole is committed even when the crawl fails."""
     is_preview = any(item.is_preview for item in planned)
     places = Places(run.dataset, state, now=run.by_source(run.started_at))
@@ -148,7 +147,7 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
                 Settlement(
                     fetched_at=fetched_at,
                     now=min(run.by_source(run.started_at), run.started_at),
-                    settle_hours=run.settings.export.settle_hours,
+                    settle=timedelta(hours=run.settings.export.settle_hours),
                     complete_before=record.complete_before(),
                     detail_suffices=run.policy.detail_suffices,
                 ),
@@ -178,18 +177,8 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
         interval_seconds=run.settings.export.commit_interval_seconds,
         arrived=lambda listed_before: crawl.arrived(listed_before),  # noqa: PLW0108 it is made below
     )
-    read = _reader_of_stored_calls(run, state)
-    crawl = run.engine.crawl(
-        (item for item in planned if item.is_fetched),
-        buffer.add,
-        Stored(
-            calls=partial(read, StoredCalls.calls, {}),
-            rows=partial(read, StoredCalls.rows, {}),
-            evals=partial(read, StoredCalls.evals, {}),
-            failed=partial(read, StoredCalls.failed, frozenset()),
-        ),
-    )
-    run.progress.add(crawl, monotonic())
+    crawl = crawler((item for item in planned if item.is_fetched), buffer.add, _reader_of_calls(run, state))
+    run.progress.crawl_began_at = run.progress.crawl_began_at or monotonic()
     try:
         async with asyncio.TaskGroup() as group:
             committing = group.create_task(buffer.commit_on_time())
@@ -203,30 +192,28 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
     unknown = [item for item in planned if item.execution.execution_id in crawl.counts.deleted_executions]
     for name in sorted({item.run_test_name for item in unknown}):
         ids = {item.execution.execution_id for item in unknown if item.run_test_name == name}
-        listed = await _listed_now(run, record, name, ids)
+        listed = await _listed_now(run, name, ids)
         if listed:
             record.find(Kind.NOT_FETCHED, name, f"404 for {counted(len(listed), 'listed execution')}: {LAG}")
         await _mark(run, record, state, name, ids - listed, places)
 
 
-async def _listed_now(run: Run, record: Record, name: str, unknown: set[str]) -> set[str]:
+async def _listed_now(run: Run, name: str, unknown: set[str]) -> set[str]:
     """Which executions the run test's list still has, of those that were listed and that the API does not know by their ids."""
-    record.necessary_requests += 1
     with suppress(SourceError):
         found = await read_executions_once(run.client, name, page_limit=run.settings.api.page_limit)
         return unknown & found.executions.keys()
     return unknown
 
 
-def _reader_of_stored_calls(run: Run, state: StoredState) -> Callable[..., Awaitable[Any]]:
-    """A function that gives what a method of ``StoredCalls`` says of an execution, or a value for one that has no rows."""
-    turn, stored = asyncio.Lock(), StoredCalls(run.dataset)
+def _reader_of_calls(run: Run, state: StoredState) -> Stored:
+    turn, reader = asyncio.Lock(), CallReader(run.dataset)
 
-    async def read(method: Callable[[StoredCalls, Part, str], Any], nothing: Any, item: Planned) -> Any:
+    async def stored(item: Planned) -> StoredCalls:
         execution_id = item.execution.execution_id
         if (part := state.part_of(execution_id)) is None:
-            return nothing
+            return StoredCalls()
         async with turn:
-            return await asyncio.to_thread(method, stored, part, execution_id)
+            return await asyncio.to_thread(reader.read, part, execution_id)
 
-    return read
+    return stored

@@ -75,21 +75,18 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
     traffic, fetched, written = run.client.traffic, record.fetched, run.dataset.written
     shares = record.run_test_summaries(is_cut_short=failure is not None, settled_before=run.settled_before(finished_at))
     marked = [counted(written.marked[f"{what}s"], what) for what in ("call", "eval") if written.marked[f"{what}s"]]
-    if marked:
-        record.find(Kind.DELETED, "", f"{' and '.join(marked)} marked as deleted: the source no longer has them")
-    if run.policy.detail_suffices:
-        empty = ", ".join(schema.NOT_IN_LISTS)
-        record.find(Kind.LISTS_ALONE, "", f'[export] metrics is "listed", so these are empty: {empty}')
-    if traffic.redactions:
-        record.find(Kind.KEY_REMOVED, "", f"{counted(traffic.redactions, 'answer')} contained a key")
-    if record.completed_files:
-        files = counted(record.completed_files, "file")
-        record.find(Kind.COLUMNS_ADDED, "", f"{files} from an older version got this version's columns")
-    if fetched.without_detail:
-        executions = counted(fetched.without_detail, "execution")
-        record.find(Kind.NO_DETAIL, "", f"the details of {executions} could not be read: {fetched.failure}")
-    if text := _of_the_clocks(traffic):
-        record.find(Kind.CLOCK, "", text)
+    files, executions = counted(record.completed_files, "file"), counted(fetched.without_detail, "execution")
+    clocks, empty = _of_the_clocks(traffic), ", ".join(schema.NOT_IN_LISTS)
+    for is_so, kind, text in (
+        (marked, Kind.DELETED, f"{' and '.join(marked)} marked as deleted: the source no longer has them"),
+        (run.policy.detail_suffices, Kind.LISTS_ALONE, f'[export] metrics is "listed", so these are empty: {empty}'),
+        (traffic.redactions, Kind.KEY_REMOVED, f"{counted(traffic.redactions, 'answer')} contained a key"),
+        (record.completed_files, Kind.COLUMNS_ADDED, f"{files} from an older version got this version's columns"),
+        (fetched.without_detail, Kind.NO_DETAIL, f"the details of {executions} could not be read: {fetched.failure}"),
+        (clocks, Kind.CLOCK, clocks),
+    ):
+        if is_so:
+            record.find(kind, "", text)
     return Summary(
         export_run_id=run.export_run_id,
         version=__version__,
@@ -100,7 +97,6 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
         run_tests=shares,
         findings=record.findings,
         requests_by_purpose=traffic.requests_by_purpose,
-        necessary_requests=record.necessary_requests + fetched.necessary_requests,
         saved_requests=fetched.saved_requests,
         retries=traffic.retries,
         rejections=traffic.rejections,

@@ -301,14 +301,14 @@ async def _load(run: Run, summary: Summary, stop: asyncio.Future[InterruptedRunE
 
 
 async def _export(run: Run, record: Record, state: StoredState) -> None:
-    async with run.engine:
+    async with run.engine as crawler:
         record.completed_files = await to_the_end(run.dataset.complete)
         await finish_deletions(run, state)
         if not run.settings.run_tests:
             await discover_all(run, record, state)
         async with asyncio.TaskGroup() as group, aclosing(read_lists(group, run, record, state)) as rounds:
             async for run_tests, is_last in rounds:
-                await bring_up_to_date(run, record, state, run_tests, is_last=is_last)
+                await bring_up_to_date(run, record, state, run_tests, crawler, is_last=is_last)
         if not run.settings.run_tests:
             note_gone(record, state)
 
@@ -316,8 +316,5 @@ async def _export(run: Run, record: Record, state: StoredState) -> None:
 def _reason_to_stop(group: BaseExceptionGroup[ExporterError]) -> ExporterError:
     """The error that ended the run: a destination that failed counts most, then a signal, then the time limit."""
     errors = [error for error in leaves(group) if isinstance(error, ExporterError)]
-    for kind in (DestinationError, InterruptedRunError, TimeLimitError):
-        for error in errors:
-            if isinstance(error, kind):
-                return error
-    return errors[0]
+    kinds = (DestinationError, InterruptedRunError, TimeLimitError)
+    return next((error for kind in kinds for error in errors if isinstance(error, kind)), errors[0])

@@ -8,11 +8,11 @@ from etl.extract.absence import Answers, ask
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, get_execution, list_call_details, list_executions
 from etl.extract.executions import list_executions_completely
-from etl.extract.plan import pages, says_nothing_new
+from etl.extract.plan import says_nothing_new
 from etl.extract.run_tests import discover, why_unknown
 from etl.load.state import StoredState
 from etl.model.findings import Kind
-from etl.model.lifecycle import CLOCKS_DIFFER, ListedExecution
+from etl.model.lifecycle import CLOCKS_DIFFER
 from etl.model.wording import counted
 from etl.pipeline.record import Record
 from etl.pipeline.run import Run
@@ -30,7 +30,6 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
     One that the last run exported and that the list does not have is requested by its name: if it exists, it is exported as ever.
     """
     found = await discover(run.client, page_limit=run.settings.api.page_limit, now=run.clock())
-    record.necessary_requests += found.necessary_requests
     for problem in found.problems:
         record.find(Kind.RUN_TESTS_UNKNOWN, "", problem)
     for name, run_tests in found.run_tests.items():
@@ -39,7 +38,6 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
             record.find(Kind.NAMESAKES, name, text)
     names = [*found.run_tests]
     for name in _missing(record, state, names):
-        record.necessary_requests += 1
         try:
             names += [name] if await is_run_test(run.client, name) else []
         except SourceError as error:
@@ -98,17 +96,15 @@ async def read_lists(
 async def _read_list(run: Run, record: Record, state: StoredState, run_test: RunTest) -> None:
     begun_at = run.clock()
     page_limit, is_scrubbed = run.settings.api.page_limit, run.settings.export.scrub_requests > 0
-
-    def gives_nothing_to_do(row: ListedExecution) -> bool:
-        return not is_scrubbed and says_nothing_new(row, state.executions.get(row.execution_id), run.policy)
-
     try:
         found = await list_executions_completely(
             run.client,
             run_test.name,
             page_limit=page_limit,
             begun_at=lambda: run.by_source(begun_at) - CLOCKS_DIFFER,
-            says_nothing_new=gives_nothing_to_do,
+            says_nothing_new=lambda row: (
+                not is_scrubbed and says_nothing_new(row, state.executions.get(row.execution_id), run.policy)
+            ),
         )
     except NotFoundError:
         record.not_found.add(run_test.name)
@@ -120,7 +116,6 @@ async def _read_list(run: Run, record: Record, state: StoredState, run_test: Run
             record.unreachable.append(str(error))
     else:
         record.lists[run_test.name] = found
-        record.necessary_requests += pages(len(found.executions), page_limit)
         run.progress.listed_executions += len(found.executions)
         rows = [*found.unreadable, *(letter.message for letter in found.heads.values())]
         if rows:
@@ -156,7 +151,7 @@ async def _refuse_another_workspace(run: Run, record: Record, state: StoredState
     has_failed = not record.not_found.issuperset(record.failures)
     has_others = not run.settings.is_part and any(found.executions for found in record.lists.values())
     if has_failed or not has_others:
-        answers = await look_up(run, record, sorted(living)[:: max(1, -(-len(living) // _SAMPLE))])
+        answers = await look_up(run, sorted(living)[:: max(1, -(-len(living) // _SAMPLE))])
         if answers.alive or not answers.gone:
             return
     raise ConfigurationError(
@@ -165,16 +160,14 @@ async def _refuse_another_workspace(run: Run, record: Record, state: StoredState
     )
 
 
-async def look_up(run: Run, record: Record, execution_ids: Collection[str]) -> Answers:
+async def look_up(run: Run, execution_ids: Collection[str]) -> Answers:
     """Request the executions by their ids, until one exists.
 
     By its id the API also gives what belongs to another workspace or to a deleted run test; their details it does not.
     """
 
     async def exists(execution_id: str) -> bool:
-        record.necessary_requests += 1
         await run.client.get(get_execution(execution_id))
-        record.necessary_requests += 1
         try:
             await run.client.get_detail(list_call_details(execution_id, limit=1))
         except NotFoundError:

@@ -10,8 +10,8 @@ from datetime import timedelta
 from etl.errors import SourceError
 from etl.extract.endpoints import list_call_details
 from etl.extract.plan import Planned, order_by_worth, plan_run_test, previews, requests_to_fetch, scrub
-from etl.load.layout import parse_run_path
 from etl.load.state import StoredState, load_state
+from etl.model import schema
 from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.model.lifecycle import OVERDUE
@@ -28,7 +28,7 @@ def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
     state = load_state(run.dataset, set_aside=set_aside)
     for path in state.unreadable:
         kind, text = Kind.QUARANTINED, "damaged: a run moves it to _state/quarantine and fetches its rows again"
-        if parse_run_path(path):
+        if path.startswith(f"{schema.RUNS_TABLE.name}/"):
             kind, text = Kind.DOCUMENT_SET_ASIDE, "damaged: a run moves it to _state/quarantine; it held no rows"
         record.find(kind, path, text)
     return state

@@ -44,7 +44,6 @@ class Record:
     committed: set[str] = field(default_factory=set)
     previewed: set[str] = field(default_factory=set)
     arrived: dict[str, Arrived] = field(default_factory=dict)
-    necessary_requests: int = 0
 
     def find(self, kind: Kind, subject: str, text: str) -> None:
         """Note a finding."""
@@ -114,7 +113,7 @@ class Record:
         """Note what is missing of the run test, and what is worth knowing."""
         name, arrived = summary.name, self.arrived.get(summary.name, Arrived())
         if letters := _letters(arrived):
-            first = min(letter.message for letter in letters.values())
+            first = min(letter.message for letter in letters)
             self.find(Kind.DEAD_LETTER, name, f"{counted(len(letters), 'request')} failed: {first}")
         for count, kind, text in (
             (len(arrived.without_rows), Kind.NOT_FETCHED, "incomplete, because stored rows are gone"),
@@ -148,12 +147,8 @@ def is_waiting_row_due(item: Planned) -> bool:
     return item.reason is Reason.WAITING and not item.is_waiting_row_current
 
 
-def _letters(arrived: Arrived) -> dict[tuple[str, str, str], DeadLetter]:
-    return {
-        (letter.endpoint, letter.subject_id, execution_id): letter
-        for execution_id, letters in arrived.dead_letters.items()
-        for letter in letters
-    }
+def _letters(arrived: Arrived) -> list[DeadLetter]:
+    return [letter for letters in arrived.dead_letters.values() for letter in letters]
 
 
 def _has_waited(item: Planned, since: datetime) -> bool:

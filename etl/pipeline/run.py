@@ -9,13 +9,14 @@ from typing import Any
 
 from etl.errors import ConfigurationError
 from etl.extract.client import Client
+from etl.extract.endpoints import Purpose
 from etl.extract.plan import Planned, Policy
 from etl.extract.quota import Quota
 from etl.extract.transport import Traffic
 from etl.load.dataset import Dataset
 from etl.load.files.open import open_files
 from etl.model.lifecycle import LONG_AGO
-from etl.pipeline.engine.here import Engine, Fetching, ThisProcess
+from etl.pipeline.engine.here import Engine, this_process
 from etl.settings import Settings
 from etl.transform.frames import ExportStamp
 
@@ -39,26 +40,19 @@ class Progress:
     previewed: int = 0
     traffic: Traffic = field(default_factory=Traffic)
     quota: Quota = field(default_factory=Quota)
-    crawls: list[Fetching] = field(default_factory=list)
-    crawl_began_at: float = 0.0
-
-    def add(self, crawl: Fetching, now: float) -> None:
-        """A crawl begins."""
-        self.crawl_began_at = self.crawl_began_at if self.crawls else now
-        self.crawls.append(crawl)
+    crawl_began_at: float | None = None
 
     @property
     def done_requests(self) -> int:
-        """Planned requests that were answered."""
-        counts = [crawl.counts for crawl in self.crawls]
-        done = sum(each.calls_fetched + each.lists for each in counts)
-        return min(self.planned_requests, done)
+        """Planned requests that were sent, each of them once."""
+        sent = self.traffic.requests - self.traffic.requests_by_purpose[Purpose.LIST] - self.traffic.retries
+        return min(self.planned_requests, max(0, sent))
 
     def seconds_left(self, now: float) -> float | None:
         """How long the rest takes by the rate limit or by the pace so far, whichever is slower; None when neither is known."""
         done = self.done_requests
         left = self.planned_requests - done
-        estimates = [(now - self.crawl_began_at) * left / done] if done else []
+        estimates = [(now - self.crawl_began_at) * left / done] if done and self.crawl_began_at is not None else []
         if (allowed := self.quota.seconds_for(left, now)) is not None:
             estimates.append(allowed)
         return max(estimates, default=None)
@@ -132,9 +126,9 @@ def begin(
         dataset=Dataset(open_files(destination.path, destination.options), compression=destination.compression),
         client=client,
         engine=(
-            ThisProcess(client, settings.api, include_raw=settings.export.include_raw)
+            this_process(client, settings.api, include_raw=settings.export.include_raw)
             if settings.engine.kind == "asyncio"
-            else dask_module().DaskCluster(settings, client, run_id)
+            else dask_module().cluster(settings, client, run_id)
         ),
         progress=progress,
         notify=notify,

@@ -75,7 +75,6 @@ class Summary(ShownInLines):
     run_tests: list[RunTestSummary] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     requests_by_purpose: dict[Purpose, int] = field(default_factory=no_requests)
-    necessary_requests: int = 0
     saved_requests: int = 0
     retries: int = 0
     rejections: int = 0
@@ -223,7 +222,7 @@ class Summary(ShownInLines):
             "findings": [finding.as_json() for finding in self.findings],
             "requests": self.requests,
             "requests_by_purpose": {purpose.value: sent for purpose, sent in self.requests_by_purpose.items()},
-            **fields_of(self, "saved_requests", "necessary_requests", "retries", "rejections"),
+            **fields_of(self, "saved_requests", "retries", "rejections"),
             **fields_of(self, "requests_per_minute", "files"),
             "bytes": self.size_bytes,
             "store_requests": self.store_requests,

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.compare.comparison import Row
+from etl.compare.estimate import difference
 from etl.compare.nightly import Worse
 from etl.compare.pairing import NONE
 from etl.compare.repeats import Repeated, repeats_of
-from etl.compare.samples import CALL_COLUMNS, difference_in, difference_of, eval_metrics, samples_of
+from etl.compare.samples import CALL_COLUMNS, difference_of, eval_metrics, samples_of
 from etl.compare.selection import ComparedExecution, Selection, select_latest
 from etl.compare.statistics import Difference
 from etl.inspect.calls import eval_names
@@ -147,7 +148,8 @@ def _forest(worse: Worse) -> Forest:
     samples = [each.of(metric) for each in worse.samples]
     found = []
     for number, name in enumerate(names):
-        one = difference_in(metric, *(each.only(groups[each.scenarios] == number) for each in samples))
+        before, after = (each.only(groups[each.scenarios] == number) for each in samples)
+        one = difference(before, after, metric.statistic, is_higher_worse=metric.is_higher_worse)
         if change_of(metric, one) is not None:
             found.append((name, one))
     found.sort(key=lambda each: (each[1].difference is None, -abs(change_of(metric, each[1]) or 0.0)))

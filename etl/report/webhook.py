@@ -49,7 +49,7 @@ async def tell(
     problem: Exception | None = None
     try:
         files = open_files(path, settings.destination.options)
-        by_scope = await asyncio.to_thread(read_document, files, NOTIFIED, _Keys, most_bytes=8 << 20, note=str) or {}
+        by_scope = await asyncio.to_thread(read_document, files, NOTIFIED, _Keys, note=str) or {}
         now: _Items = {(each["kind"], each["subject"]): each for each in _findings(ended, failure, code)}
         try:
             mine = {each.name for each in settings.run_tests}

@@ -92,7 +92,8 @@ def make_world(  # noqa: PLR0913 all but rng and end have defaults, and a user s
         unfinished = min(2, executions) if include_unfinished else 0
         for order, start in enumerate(_starts(rng, executions - unfinished, end, days)):
             size = max(0, calls + rng.randint(-calls_spread, calls_spread))
-            add_execution(world, run_test, rng, start, size, status=_finished_status(number, order))
+            status = {7: "failed", 13: "cancelled"}.get((order + 5 * number) % 16, "completed")
+            add_execution(world, run_test, rng, start, size, status=status)
         for order in reversed(range(unfinished)):
             status = UNFINISHED[(2 * number + order) % len(UNFINISHED)]
             start = end - timedelta(seconds=rng.uniform(960, 1100) + 300 * order)
@@ -185,11 +186,6 @@ def _starts(rng: Random, count: int, end: datetime, days: int) -> list[datetime]
         if rng.random() < weight:
             starts.append(start)
     return sorted(starts)
-
-
-def _finished_status(number: int, order: int) -> str:
-    """Mostly completed; a few failed or were cancelled."""
-    return {7: "failed", 13: "cancelled"}.get((order + 5 * number) % 16, "completed")
 
 
 def _advance(execution: Execution, rng: Random, at: datetime, status: str) -> None:

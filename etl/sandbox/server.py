@@ -101,7 +101,7 @@ class FixedWindow:
 
 @dataclass(eq=False, repr=False)
 class Sandbox:
-    """A server for one world, which is read anew for each request. ``requests`` holds all requests in order of arrival.
+    """A server for one world, which is read anew for each request, inside ``async with``; ``requests`` are in order of arrival.
 
     ``world``, ``fault`` and ``on_request`` may be changed while it runs.
 
@@ -136,23 +136,15 @@ class Sandbox:
         self._runner: web.ServerRunner | None = None
 
     async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        """Start listening, and set ``base_url``."""
         server = web.Server(self._handle, access_log=None, handler_cancellation=True)
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self.tls).start()
         scheme = "http" if self.tls is None else "https"
         self.base_url = f"{scheme}://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
 
-    async def stop(self) -> None:
-        """Stop listening and close every connection; hanging requests get no answer."""
+    async def __aexit__(self, *_: object) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-CALL_STATUSES = ("pending", "queued", "ongoing", "completed", "failed", "analyzing", "cancelled")
-EXECUTION_STATUSES = ("pending", "running", "completed", "failed", "cancelled", "cancelling", "evaluating")
 TERMINAL_STATUSES = frozenset({"completed", "failed", "cancelled"})
 
 

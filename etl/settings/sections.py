@@ -262,12 +262,8 @@ class Warehouse(Section):
     @property
     def place(self) -> str | None:
         """Where its tables are, in words; two different places may hold different rows."""
-        return f"{self.url}, schema {self.namespace}" if self.url and not self.is_delta else self.url
-
-    @property
-    def is_delta(self) -> bool:
-        """Whether its tables are Delta tables."""
-        return locations.WAREHOUSES.get(locations.scheme_of(self.url or "") or "") == "delta"
+        is_delta = locations.WAREHOUSES.get(locations.scheme_of(self.url or "") or "") == "delta"
+        return f"{self.url}, schema {self.namespace}" if self.url and not is_delta else self.url
 
     @property
     def is_experimental(self) -> bool:

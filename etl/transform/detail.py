@@ -1,17 +1,18 @@
-"""A call by two lists that cost two requests an execution: its row, and whether the stored one is still what the API says. Pure.
+"""A call by two lists that cost two requests an execution: its rows, and whether the stored ones are what the API says. Pure.
 
 The list of calls has their scenarios and evals; the execution's detail has nearly all of their metrics in another shape, and some
 fields that nothing else has. Both are brought into the shape of a call's own metrics, and made into a row as always.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from etl.model import schema
 from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall, NumberLiteral
 from etl.model.values import json_text, parsed
-from etl.transform.flatten import call_row
+from etl.transform.flatten import call_row, eval_row
 from etl.transform.rows import MAKERS, value_at
 
 _Path = tuple[str, ...]
@@ -63,12 +64,11 @@ _COVERED: frozenset[_Path] = frozenset(
 _EXTRA = schema.CALLS.names.index("extra")
 _TURN_COUNT = schema.CALLS.names.index("chat_metrics_turn_count")
 
-
-def _is_covered(path: _Path) -> bool:
-    return any(path[:depth] in _COVERED for depth in range(1, len(path) + 1))
-
-
-COVERED_COLUMNS = tuple(column.name for column in schema.CALLS.columns if any(map(_is_covered, column.paths)))
+COVERED_COLUMNS = tuple(
+    column.name
+    for column in schema.CALLS.columns
+    if any(path[:depth] in _COVERED for path in column.paths for depth in range(1, len(path) + 1))
+)
 """Columns of ``calls`` that the two lists prove, and which of ``extra`` lies under the same paths."""
 
 _COMPARED = {*COVERED_COLUMNS, "run_test_name", "execution_started_at", "extra"}
@@ -148,6 +148,18 @@ def amended(stored: Sequence[Any], detail: DetailedCall) -> list[Any]:
     return row
 
 
+def vouches_for_evals(detail: DetailedCall, stored: Iterable[Sequence[Any]]) -> bool:
+    """Whether the detail shows the ``stored`` evals of the call, rows in the order of ``schema.EVALS``, and no others.
+
+    The detail has choices as a list, an empty text for a missing one, nothing of an eval that waits or has no configuration.
+    """
+    outputs = detail.payload.get("eval_outputs")
+    if not isinstance(outputs, dict):
+        return False
+    shown = [eval_row(_as_listed(output), {"eval_config_id": key})[0] for key, output in outputs.items()]
+    return dict(map(_told, shown)) == dict(map(_told, stored))
+
+
 def _has_all(detail: DetailedCall) -> bool:
     return detail.payload.keys() >= _NEEDED
 
@@ -192,3 +204,23 @@ def _put(payload: dict[str, Any], path: _Path, value: Any) -> None:
     for step in path[:-1]:
         payload = payload.setdefault(step, {})
     payload[path[-1]] = value
+
+
+def _as_listed(output: Any) -> Any:
+    """The output as the list of calls has it."""
+    if not isinstance(output, dict):
+        return output
+    names = {"name": "name", "type": "output_type", "value": "output", "reason": "reason"}
+    return {names[name]: value for name, value in output.items() if name in names}
+
+
+def _told(values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+    """The configuration of an eval, and what both the list and the detail say of it."""
+    row = dict(zip(schema.EVALS.names, values, strict=True))
+    output = row["output_text"] if row["output_json"] is None else json.loads(row["output_json"])
+    if row["output_type"] == "choices":
+        output = output.get("choices", output.get("choice")) if isinstance(output, dict) else output
+        output = output if isinstance(output, list) else [output]
+    misfit = json.loads(row["extra"] or "{}").get("output")
+    texts = (row["eval_name"] or None, row["output_type"] or None, row["reason"] or None, output or None)
+    return row["eval_config_id"], (row["output_passed"], row["output_score"], misfit, *texts)

@@ -24,7 +24,7 @@ def discovered(*run_tests: RunTest) -> Discovered:
     by_name: dict[str, list[RunTest]] = {}
     for each in run_tests:
         by_name.setdefault(each.name, []).append(each)
-    return Discovered(by_name, (), is_complete=True, necessary_requests=2)
+    return Discovered(by_name, ())
 
 
 @given(st.lists(NAMES, unique=True, min_size=1))

@@ -237,7 +237,7 @@ async def test_step_of_the_workflow_says_what_each_exit_code_asks_for(server: Sa
     partial = await shell(*as_github_does, env=env, cwd=tmp_path)
     with locked(tmp_path / "data"):
         held = await shell(*as_github_does, env=env, cwd=tmp_path)
-    await server.stop()
+    await server.__aexit__()
     unavailable = await shell(*as_github_does, env=env | {"METRICS_ETL_API__MAX_TRIES": "1"}, cwd=tmp_path)
 
     assert (complete.exit_code, complete.stdout) == (0, "")

@@ -7,8 +7,9 @@ from typing import Any
 
 from etl.extract.client import Client
 from etl.extract.plan import Planned
-from etl.extract.settling import Settling, Stored
+from etl.extract.settling import Settling
 from etl.model import schema
+from etl.model.lifecycle import StoredCalls
 from tests.bundles import EXPORT, execution, planned, stored_of
 
 
@@ -32,20 +33,12 @@ def settling_of(
     """
     held = dict(stored or {})
 
-    async def calls(_item: Planned) -> Mapping[str, bool]:
-        return held
-
     def row(key: str) -> list[Any]:
         exported_at = EXPORT.exported_at - timedelta(seconds=key in stale)
         return [exported_at if name == "exported_at" else None for name in schema.CALLS.names]
 
-    async def rows(_item: Planned) -> Mapping[str, list[Any]]:
-        return {key: row(key) for key, is_deleted in held.items() if not is_deleted}
+    async def read(_item: Planned) -> StoredCalls:
+        rows = {key: row(key) for key, is_deleted in held.items() if not is_deleted}
+        return StoredCalls(held, rows, failed=frozenset(failed))
 
-    async def evals(_item: Planned) -> Mapping[str, list[list[Any]]]:
-        return {}
-
-    async def letters(_item: Planned) -> frozenset[str]:
-        return frozenset(failed)
-
-    return Settling(client, Stored(calls, rows, evals, letters), page_limit=page_limit)
+    return Settling(client, read, page_limit=page_limit)

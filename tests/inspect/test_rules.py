@@ -13,6 +13,7 @@ from etl.model.lifecycle import HeldRows
 from tests.bundles import EXPORT, a_bundle
 from tests.datasets import a_dataset, export_to
 from tests.datasets import part as part_of
+from tests.support import paths_in
 
 
 @pytest.fixture
@@ -76,6 +77,6 @@ def test_a_call_of_two_executions_is_one_finding_though_both_vouch_for_it(tmp_pa
 
     (finding,) = placement.findings()
 
-    paths = sorted(dataset.files.list("calls"))
+    paths = sorted(paths_in(dataset.files, "calls"))
     assert (finding.kind, finding.subject) == (Kind.MISPLACED, paths[0])
     assert finding.text == f"1 call (c1) also in {paths[1]}"

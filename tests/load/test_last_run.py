@@ -1,16 +1,13 @@
 """The notes of the last loads: which are kept, and what one says is missing from the warehouse."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
 from etl.load.files.local import LocalFiles
 from etl.load.last_run import LastLoad, lacks_of_warehouse, last_load_into, read_last_run, update_last_run
-from etl.load.layout import LAST_RUN
 from etl.model.digest import rows_digest
 
 PLACE, RUNS = "duckdb://metrics.duckdb", ["1", "2"]
@@ -47,17 +44,3 @@ def test_last_load_is_kept_for_each_warehouse_and_for_all_settings_files(tmp_pat
 
     loads = [last_load_into(files, place, LOAD.tried_at) for place in (PLACE, "other", "third")]
     assert loads == [LOAD, other, LastLoad(warehouse="third", tried_at=LOAD.tried_at)]
-
-
-@pytest.mark.parametrize(
-    "fields", [{"scope": "a"}, {"scope": "b"}, {"loads": {"other": replace(LOAD, warehouse="other")}}]
-)
-def test_only_load_that_an_earlier_version_kept_goes_on_by_its_place(tmp_path: Path, fields: dict[str, object]) -> None:
-    files = LocalFiles(tmp_path)
-    files.prepare()
-    files.publish(LAST_RUN, msgspec.json.encode({"scope": "a", "load": LOAD}))
-    assert last_load_into(files, PLACE, LOAD.tried_at) == LOAD
-    update_last_run(files, fields)
-
-    assert last_load_into(files, PLACE, LOAD.tried_at) == LOAD
-    assert "load" not in json.loads(files.read(LAST_RUN))

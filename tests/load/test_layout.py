@@ -11,12 +11,10 @@ from etl.load.layout import (
     Scope,
     days_of,
     folder_of,
-    is_data,
     parse_part_path,
-    parse_run_path,
     part_path,
     place_of,
-    run_path,
+    run_part,
 )
 from tests.strategies import run_test_keys
 
@@ -26,7 +24,7 @@ MARCH = "month=2026-03/part-0"
 
 def test_paths_are_the_documented_ones():
     assert part_path("calls", Part("a", MARCH)) == PART
-    assert run_path("month=2026-03", "20260301T020000Z-1a2b") == RUN
+    assert part_path("runs", run_part(date(2026, 3, 1), "20260301T020000Z-1a2b")) == RUN
 
 
 @given(st.sampled_from(["executions", "calls"]), run_test_keys, st.dates(), st.integers(0, 999_999_999))
@@ -37,7 +35,9 @@ def test_a_path_gives_back_what_it_was_made_of(table, key, day, number):
     assert (part.folder, part.number) == (folder, number)
     first, last = days_of(folder)
     assert first <= day <= last
-    assert parse_run_path(run_path(folder, "1-a")) == (folder, "1-a")
+    run = run_part(day, "1-a")
+    assert parse_part_path(part_path("runs", run)) == ("runs", run)
+    assert (run.folder, run.month) == (folder, folder.removeprefix("month="))
 
 
 @given(st.data(), st.sampled_from([PART, RUN]), st.text("aA01-._=/\n٢é", max_size=3))
@@ -46,8 +46,6 @@ def test_a_path_that_is_told_apart_is_one_that_the_exporter_writes(data, path, t
     other = path[:start] + text + path[data.draw(st.integers(start, min(len(path), start + 3))) :]
     if parsed := parse_part_path(other):
         assert part_path(*parsed) == other
-    if run := parse_run_path(other):
-        assert run_path(*run) == other
 
 
 @pytest.mark.parametrize(
@@ -69,7 +67,7 @@ def test_a_path_that_is_told_apart_is_one_that_the_exporter_writes(data, path, t
     ],
 )
 def test_other_paths_are_neither_parts_nor_export_runs(path):
-    assert (parse_part_path(path), parse_run_path(path)) == (None, None)
+    assert parse_part_path(path) is None
 
 
 @pytest.mark.parametrize(
@@ -87,7 +85,3 @@ def test_other_paths_are_neither_parts_nor_export_runs(path):
 def test_a_scope_is_of_run_tests_and_of_days_both_included(scope, has):
     parts = [Part(key, place) for key in ("a", "b") for place in (MARCH, "month=2026-04/part-3")]
     assert [scope.has(each) for each in parts] == has
-
-
-def test_what_readers_take_for_data_has_the_ending_in_any_case():
-    assert [is_data(f"calls/{name}") for name in ("Thumbs.db", "Copy of part-0.PARQUET")] == [False, True]

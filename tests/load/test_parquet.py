@@ -12,9 +12,7 @@ import pytest
 
 import etl
 from etl.errors import DestinationError, FileMissingError, SchemaError
-from etl.load import parquet
-from etl.load.layout import run_path
-from etl.load.parquet import UnreadableError, encode, open_part, read_footer
+from etl.load.parquet import OpenPart, UnreadableError, encode, read_size
 from etl.model import schema
 from etl.transform.frames import table_of
 from tests.damages import DAMAGES
@@ -39,10 +37,10 @@ COUNT_THREADS = """
 import os, sys
 from pathlib import Path
 from etl.load.files.local import LocalFiles
-from etl.load.parquet import open_part
+from etl.load.parquet import OpenPart
 from etl.model import schema
 threads = lambda: len(os.listdir("/proc/self/task"))
-part = open_part(LocalFiles(Path(sys.argv[1])), schema.CALLS, sys.argv[2])
+part = OpenPart(LocalFiles(Path(sys.argv[1])), schema.CALLS, sys.argv[2])
 before = threads()
 part.read_thoroughly(), part.read(schema.CALLS.names)
 sys.exit(threads() - before)
@@ -62,13 +60,13 @@ def test_no_other_module_knows_parquet():
     imports = re.compile(r"^\s*(import|from) pyarrow\.parquet", re.MULTILINE)
     modules = [path for path in package.rglob("*.py") if imports.search(path.read_text(encoding="utf-8"))]
     known = {path.relative_to(package).as_posix() for path in modules}
-    of_warehouses = {"load/warehouse/spool.py"}  # files of theirs, not of the dataset
+    of_warehouses = {"load/warehouse/target.py"}  # files of theirs, not of the dataset
     assert known - of_warehouses == {"load/parquet.py"}
 
 
 def test_the_columns_that_are_asked_for_are_read_in_their_order(files):
     files.publish(PATH, encode(schema.CALLS, some_calls(), "zstd"))
-    rows = open_part(files, schema.CALLS, PATH).read(["duration_seconds", "call_execution_id"])
+    rows = OpenPart(files, schema.CALLS, PATH).read(["duration_seconds", "call_execution_id"])
     assert rows.to_pydict() == {"duration_seconds": [0.0, 1.0, 2.0], "call_execution_id": ["c0", "c1", "c2"]}
     assert rows.schema.field(1).equals(schema.CALLS.arrow_schema.field("call_execution_id"), check_metadata=True)
 
@@ -76,24 +74,23 @@ def test_the_columns_that_are_asked_for_are_read_in_their_order(files):
 def test_rows_come_back_as_they_were_written(files):
     given = some_calls()
     files.publish(PATH, encode(schema.CALLS, given, "zstd"))
-    part = open_part(files, schema.CALLS, PATH)
+    part = OpenPart(files, schema.CALLS, PATH)
     for rows in (part.read(schema.CALLS.names), part.read_thoroughly()):
         assert rows.equals(given, check_metadata=True)
     assert not part.is_outdated
 
 
-def test_a_footer_tells_schema_rows_and_size(files):
+def test_a_footer_tells_rows_and_size(files):
     data = encode(schema.CALLS, some_calls(7), "zstd")
     files.publish(PATH, data)
-    for footer in (read_footer(files, PATH), open_part(files, schema.CALLS, PATH).footer):
-        assert (footer.rows, footer.size_bytes) == (7, len(data))
-        assert footer.schema.equals(schema.CALLS.arrow_schema, check_metadata=True)
+    opened = OpenPart(files, schema.CALLS, PATH)
+    assert read_size(files, PATH) == (opened.rows, opened.size_bytes) == (7, len(data))
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_told_in_one_line(files, damage):
     files.publish(PATH, damage(bytes(encode(schema.CALLS, some_calls(execution_id="e"), "zstd"))))
-    for attempt in (open_part, lambda files, _table, path: read_footer(files, path)):
+    for attempt in (OpenPart, lambda files, _table, path: read_size(files, path)):
         with pytest.raises(UnreadableError) as caught:
             attempt(files, schema.CALLS, PATH)
         assert str(caught.value) == f"{files.where(PATH)}: not readable as Parquet: {caught.value.reason}"
@@ -104,8 +101,8 @@ def test_a_damaged_page_is_noticed_when_its_column_is_read(files):
     """Without compression nothing else than the pages' checksums could tell."""
     data = bytes(encode(schema.CALLS, some_calls(scenario_name="Refund", extra="marked"), "none"))
     files.publish(PATH, data.replace(b"marked", b"parked"))
-    part = open_part(files, schema.CALLS, PATH)
-    assert part.footer.rows == 3
+    part = OpenPart(files, schema.CALLS, PATH)
+    assert part.rows == 3
     assert part.read(["scenario_name"])["scenario_name"].to_pylist() == ["Refund"] * 3
     for attempt in (lambda: part.read(["extra"]), part.read_thoroughly):
         with pytest.raises(UnreadableError, match="CRC"):
@@ -113,14 +110,14 @@ def test_a_damaged_page_is_noticed_when_its_column_is_read(files):
 
 
 def test_a_file_that_is_not_there_is_missing_and_not_damaged(files):
-    for attempt in (open_part, lambda files, _table, path: read_footer(files, path)):
+    for attempt in (OpenPart, lambda files, _table, path: read_size(files, path)):
         with pytest.raises(FileMissingError, match="No such file or directory"):
             attempt(files, schema.CALLS, PATH)
 
 
 def test_a_column_that_an_older_version_did_not_have_is_null_and_has_its_type(files):
     publish(files, some_calls().drop_columns(["scenario_name", "cost_total_cost_cents"]))
-    part = open_part(files, schema.CALLS, PATH)
+    part = OpenPart(files, schema.CALLS, PATH)
     assert part.is_outdated
     for rows in (part.read(["cost_total_cost_cents", "scenario_name"]), part.read_thoroughly()):
         assert rows["scenario_name"].to_pylist() == [None] * 3
@@ -130,7 +127,7 @@ def test_a_column_that_an_older_version_did_not_have_is_null_and_has_its_type(fi
 
 def test_a_column_of_a_newer_version_is_refused_unless_it_may_be_there(files):
     publish(files, some_calls().append_column("mood", pa.array(["calm"] * 3)))
-    part = open_part(files, schema.CALLS, PATH)
+    part = OpenPart(files, schema.CALLS, PATH)
     with pytest.raises(DestinationError) as caught:
         part.read(["duration_seconds"])
     assert not isinstance(caught.value, UnreadableError)
@@ -147,7 +144,7 @@ def test_another_type_is_converted_where_nothing_is_lost_and_else_refused(files,
     rows = some_calls()
     index = rows.schema.get_field_index("duration_seconds")
     publish(files, rows.set_column(index, "duration_seconds", values))
-    part = open_part(files, schema.CALLS, PATH)
+    part = OpenPart(files, schema.CALLS, PATH)
     assert part.is_outdated
     if is_refused:
         with pytest.raises(
@@ -199,17 +196,6 @@ def test_encoded_file_that_lacks_a_row_is_noticed(monkeypatch):
         encode(schema.CALLS, rows, "zstd")
 
 
-def test_writer_refuses_what_the_reader_would(files, monkeypatch):
-    """Otherwise a dataset could grow until no run can read it any more."""
-    files.publish(PATH, encode(schema.CALLS, some_calls(), "zstd"))
-    monkeypatch.setattr(parquet, "MOST_BYTES", 1000)
-    for read in (open_part, lambda files, _table, path: read_footer(files, path)):
-        with pytest.raises(UnreadableError, match=r"takes 0.0 GiB of memory; at most"):
-            read(files, schema.CALLS, PATH)
-    with pytest.raises(DestinationError, match=r"^calls: the new file takes 0.0 GiB of memory"):
-        encode(schema.CALLS, some_calls(), "zstd")
-
-
 def test_file_that_does_not_fit_into_memory_is_not_called_damaged(files, monkeypatch):
     """It would be set aside and fetched again, for nothing."""
 
@@ -219,23 +205,8 @@ def test_file_that_does_not_fit_into_memory_is_not_called_damaged(files, monkeyp
     files.publish(PATH, encode(schema.CALLS, some_calls(), "zstd"))
     monkeypatch.setattr(pq.ParquetFile, "read", read)
     with pytest.raises(DestinationError, match=r"not enough memory to read it$") as raised:
-        open_part(files, schema.CALLS, PATH).read(["status"])
+        OpenPart(files, schema.CALLS, PATH).read(["status"])
     assert not isinstance(raised.value, UnreadableError)
-
-
-def test_row_of_a_run_that_unpacks_to_more_than_any_run_writes_is_refused(files, monkeypatch):
-    """A few kilobytes of the same text: readers of the row would take gigabytes."""
-    monkeypatch.setattr(parquet, "_MOST_BYTES_OF_A_RUN", 1 << 20)
-    row = {"export_run_id": "a", "started_at": FETCHED_AT, "finished_at": FETCHED_AT}
-    small, large = (table_of(schema.RUNS_TABLE, [row | {"message": "x" * size}]) for size in (900_000, 1_100_000))
-    path = run_path("2026-11-01", "a")
-    files.publish(path, encode(schema.RUNS_TABLE, small, "zstd"))
-    assert len(open_part(files, schema.RUNS_TABLE, path).read(["message"])[0][0].as_py()) == 900_000
-    files.publish(path, parquet.pack(large, "zstd"))
-    with pytest.raises(UnreadableError, match=r"GiB of memory; at most"):
-        open_part(files, schema.RUNS_TABLE, path)
-    with pytest.raises(DestinationError, match=r"^runs: .* GiB of memory"):
-        encode(schema.RUNS_TABLE, large, "zstd")
 
 
 def test_text_that_is_not_utf8_is_noticed_by_a_thorough_read(files):
@@ -243,7 +214,7 @@ def test_text_that_is_not_utf8_is_noticed_by_a_thorough_read(files):
     broken = pa.StringArray.from_buffers(1, pa.py_buffer(bytes([0, 0, 0, 0, 2, 0, 0, 0])), pa.py_buffer(b"\xff\xfe"))
     index = rows.schema.get_field_index("scenario_name")
     publish(files, rows.set_column(index, rows.schema.field(index), broken))
-    part = open_part(files, schema.CALLS, PATH)
+    part = OpenPart(files, schema.CALLS, PATH)
     assert len(part.read(["scenario_name"])) == 1
     with pytest.raises(UnreadableError, match="UTF8"):
         part.read_thoroughly()

@@ -10,8 +10,9 @@ from etl.load.files import local
 from etl.load.index import Index, update_index, write_index
 from etl.load.layout import Part
 from etl.load.merge import with_values
-from etl.load.state import StoredCalls, load_state
+from etl.load.state import CallReader, load_state
 from etl.model import schema
+from etl.model.lifecycle import StoredCalls
 from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle
 from tests.datasets import FETCHED_AT, export_to, part, place
@@ -111,18 +112,22 @@ def crawled(dataset):
     return dataset
 
 
+def calls_in(dataset, execution_id):
+    return CallReader(dataset).read(HERE, execution_id)
+
+
 def test_file_that_is_gone_or_damaged_holds_nothing(crawled, tmp_path):
     (tmp_path / part("calls")).write_bytes(b"garbage")
-    assert StoredCalls(crawled).calls(HERE, "e1") == {"c1": False, "c2": False, "c3": True}, "of which evals are left"
+    assert calls_in(crawled, "e1").calls == {"c1": False, "c2": False, "c3": True}, "of which evals are left"
     (tmp_path / part("evals")).unlink()
-    assert StoredCalls(crawled).calls(HERE, "e1") == {"c2": False}, "of which a dead letter is left"
-    assert StoredCalls(crawled).rows(HERE, "e1") == {}
+    assert calls_in(crawled, "e1").calls == {"c2": False}, "of which a dead letter is left"
+    assert calls_in(crawled, "e1").rows == {}
     (tmp_path / part("errors")).unlink()
-    assert StoredCalls(crawled).calls(HERE, "e1") == {}
+    assert calls_in(crawled, "e1") == StoredCalls()
 
 
 def test_rows_are_those_without_a_mark_in_the_order_of_the_columns(crawled):
-    stored = StoredCalls(crawled)
-    assert (set(stored.rows(HERE, "e1")), stored.rows(HERE, "e4")) == ({"c1"}, {})
-    values = dict(zip(schema.CALLS.names, stored.rows(HERE, "e1")["c1"], strict=True))
+    rows = calls_in(crawled, "e1").rows
+    assert (set(rows), calls_in(crawled, "e4").rows) == ({"c1"}, {})
+    values = dict(zip(schema.CALLS.names, rows["c1"], strict=True))
     assert (values["call_execution_id"], values["execution_id"], values["raw"]) == ("c1", "e1", None)

@@ -15,9 +15,8 @@ from etl.model.keys import default_key
 from etl.model.records import DETAIL, METRICS, RUNS
 from etl.sandbox import Call, Execution, Fault, Sandbox, SandboxRequest, World
 from etl.sandbox.dispatch import HTML_404, answer_to, not_found
-from etl.sandbox.world import CALL_STATUSES, EXECUTION_STATUSES
 from tests.machine.in_process import BASE_URL
-from tests.worlds import add_late_data
+from tests.worlds import CALL_STATUSES, EXECUTION_STATUSES, add_late_data
 
 SETTLE = timedelta(hours=24)
 FINISHED = ("completed", "failed", "cancelled")

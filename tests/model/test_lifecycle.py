@@ -42,7 +42,7 @@ def state(bundle, settle_hours=24.0, known=None, digest="digest", *, behind=time
         is_whole=not bundle.dead_letters,
         is_late=is_late,
     )
-    settlement = Settlement(fetched_at=now, now=now - behind, settle_hours=settle_hours)
+    settlement = Settlement(fetched_at=now, now=now - behind, settle=timedelta(hours=settle_hours))
     return export_state(bundle.execution, known, arrival, settlement)
 
 

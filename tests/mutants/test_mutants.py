@@ -235,8 +235,8 @@ MUTANTS = [
     Mutant(
         "a part whose files changed is read again",
         "etl/load/index.py",
-        "return found is not None and found.versions is not None and found.versions == versions_of(entries)",
-        "return found is not None",
+        "unknown = [(part, entries) for part, entries in parts if of_known.get(part, ()) != versions_of(entries)]",
+        "unknown = [(part, entries) for part, entries in parts if part not in of_known]",
         ("tests/load/test_index.py",),
     ),
     Mutant(

@@ -186,4 +186,3 @@ async def test_look_up_takes_as_many_requests_as_the_plan_allows_for(tmp_path: P
     lookups = 2 * len(gone.executions)
     assert planned.requests_by_purpose == NOTHING | {"list": 1 + lookups}
     assert marked.requests_by_purpose == NOTHING | {"list": 1 + lookups + 1}, "and the old name of the other one"
-    assert marked.necessary_requests == marked.requests

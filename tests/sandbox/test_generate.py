@@ -11,12 +11,10 @@ from etl.sandbox.generate import (
 )
 from etl.sandbox.sdk import execution_metrics
 from etl.sandbox.world import (
-    CALL_STATUSES,
-    EXECUTION_STATUSES,
     TERMINAL_STATUSES,
     listable_calls,
 )
-from tests.worlds import END, add_late_data, executions_of, small_world, world_of
+from tests.worlds import CALL_STATUSES, END, EXECUTION_STATUSES, add_late_data, executions_of, small_world, world_of
 
 
 def test_same_seed_gives_the_same_world():

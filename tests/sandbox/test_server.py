@@ -30,10 +30,9 @@ from etl.sandbox import (
     new_run_test,
 )
 from etl.sandbox.server import FixedWindow
-from etl.sandbox.world import CALL_STATUSES, EXECUTION_STATUSES
 from tests.sandbox.requests import KEYS, METRICS, RUN_TESTS, get
 from tests.sandbox.samples import SAMPLES, result_of
-from tests.worlds import END, world_of
+from tests.worlds import CALL_STATUSES, END, EXECUTION_STATUSES, world_of
 
 BIG_NAME = "Ünïcode / Agent Test #1"
 BIG_ID = "fb21abee-6eae-507e-8293-b01d1abc0173"
@@ -312,7 +311,7 @@ async def test_stopping_does_not_wait_for_a_hanging_request(world, session):
     ):
         group.create_task(ask())
         await received.wait()
-        await sandbox.stop()
+        await sandbox.__aexit__()
     assert [each.status for each in sandbox.requests] == [None]
 
 

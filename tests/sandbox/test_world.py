@@ -12,7 +12,6 @@ from etl.sandbox.generate import (
     new_run_test,
 )
 from etl.sandbox.world import (
-    EXECUTION_STATUSES,
     Profile,
     World,
     add_run_test,
@@ -21,7 +20,7 @@ from etl.sandbox.world import (
     rerun_execution,
     touch_call,
 )
-from tests.worlds import END, add_late_data, executions_of, small_world
+from tests.worlds import END, EXECUTION_STATUSES, add_late_data, executions_of, small_world
 
 
 def test_executions_are_listed_newest_first_and_calls_last_updated_first():

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from etl.model.records import DetailedCall
-from etl.transform.detail_evals import vouches_for_evals
+from etl.transform.detail import vouches_for_evals
 from etl.transform.flatten import eval_row
 from tests.transform.test_detail import SAMPLES, recorded
 

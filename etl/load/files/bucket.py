@@ -87,23 +87,19 @@ class BucketFiles:
         """Who holds the lease; see ``lease.holder``."""
         return lease.holder(self._objects)
 
-    def list(self, folder: str) -> list[str]:
-        """Paths of all objects below the folder, sorted."""
-        return sorted(each.path for each in self._below(folder))
-
     def entries(self, folder: str) -> tuple[Entry, ...]:
         """Everything below the folder, sorted by path."""
         below = sorted(self._below(folder), key=lambda each: each.path)
         return tuple(Entry(each.path, size_bytes=each.size_bytes, version=each.version.e_tag) for each in below)
 
-    def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
+    def read(self, path: str) -> bytes:
         """The whole object; one that is missing although this run has seen it is a DestinationError, and no FileMissingError."""
         if self._listed is not None and path not in self._listed:
             raise FileMissingError(f"{self.where(path)}: no such object")
-        if (kept := self._kept.get(path)) and len(kept) <= most_bytes:
+        if kept := self._kept.get(path):
             return kept
         try:
-            found, data = self._objects.get(path, most_bytes=most_bytes)
+            found, data = self._objects.get(path, most_bytes=MOST_BYTES)
         except FileMissingError as exc:
             if self._listed is None:
                 raise
@@ -111,8 +107,8 @@ class BucketFiles:
                 f"{self.where(path)}: missing, although this run has seen it: another program removed it, or the store gave "
                 "a wrong answer; run again"
             ) from exc
-        if found.size_bytes > most_bytes:
-            raise ForeignFileError(f"{self.where(path)}: too large ({found.size_bytes:,} bytes, limit {most_bytes:,})")
+        if found.size_bytes > MOST_BYTES:
+            raise ForeignFileError(f"{self.where(path)}: too large ({found.size_bytes:,} bytes, limit {MOST_BYTES:,})")
         self._note(found, data)
         return data
 
@@ -130,27 +126,21 @@ class BucketFiles:
 
     def set_aside(self, path: str) -> str:
         """Move an unreadable object to the quarantine; returns its new path."""
-        aside = next_aside(self.list(QUARANTINE), path)
+        aside, seen = next_aside([each.path for each in self._below(QUARANTINE)], path), self._seen(path)
         self._require_lease()
         self._objects.copy(path, aside)
         self._note(self._objects.head(aside), b"")
-        self._remove(path)
-        return aside
-
-    def sweep_staging(self) -> int:
-        """Nothing: a run leaves nothing unfinished."""
-        return 0
-
-    def _remove(self, path: str) -> None:
-        """Remove the object, if it is what this run has seen."""
-        self._require_lease()
-        seen = self._seen(path)
         if seen is None or self._objects.head(path).version.e_tag != seen.version.e_tag:
             raise DestinationError(f"{self.where(path)}: changed by another program since it was read: run again")
         self._objects.delete(path)
         self._kept.pop(path, None)
         if self._listed is not None:
             del self._listed[path]
+        return aside
+
+    def sweep_staging(self) -> int:
+        """Nothing: a run leaves nothing unfinished."""
+        return 0
 
     def _require_lease(self) -> None:
         if self._lease is not None:

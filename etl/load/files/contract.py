@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
 from etl.errors import DestinationError
-from etl.load.layout import QUARANTINE, STATE, is_data
+from etl.load.layout import QUARANTINE, STATE
 from etl.model import schema
 
 if TYPE_CHECKING:
@@ -85,17 +85,14 @@ class Files(Protocol):
     def lock_holder(self) -> str | None:
         """Who holds the lock, in words; None when nobody does, as far as can be told. Takes no lock itself."""
 
-    def list(self, folder: str) -> list[str]:
-        """Paths of all files below the folder, sorted; an error when anything else lies there."""
-
     def entries(self, folder: str) -> tuple[Entry, ...]:
         """Everything below the folder that is not a folder, sorted by path; nothing when it does not exist.
 
         Names that begin with a dot do not matter, whatever they are: file managers and file systems leave them.
         """
 
-    def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
-        """The whole file; FileMissingError when there is none, ForeignFileError when it is no file or has more bytes."""
+    def read(self, path: str) -> bytes:
+        """The whole file; FileMissingError when there is none, ForeignFileError when it is larger than ``MOST_BYTES``."""
 
     def open(self, path: str) -> BinaryIO:
         """The file, to read parts of it, all of one version; FileMissingError when there is none."""
@@ -140,8 +137,8 @@ def listed(files: Files, folder: str) -> tuple[Entry, ...]:
 
 
 def data_files(files: Files, folder: str) -> tuple[Entry, ...]:
-    """Those files below the folder that are data for readers; errors as for ``listed``."""
-    return tuple(entry for entry in listed(files, folder) if is_data(entry.path))
+    """Those below the folder that readers of ``*.parquet`` take; any other one is nobody's. Errors as for ``listed``."""
+    return tuple(entry for entry in listed(files, folder) if entry.path.lower().endswith(".parquet"))
 
 
 def version_of(files: Files, path: str) -> str:

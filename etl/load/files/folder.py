@@ -1,8 +1,7 @@
-"""What the local storage asks of the operating system: regular files, folders on the disk, and a folder that can be written."""
+"""What the local storage asks of the operating system: files and folders on the disk, and a folder that can be written."""
 
 import errno
 import os
-import stat
 from pathlib import Path
 
 from etl.errors import DestinationError
@@ -10,7 +9,6 @@ from etl.load.layout import IDENTITY, INDEX, LAST_RUN, LOCK, QUARANTINE, STAGING
 from etl.model import schema
 
 _LEAST_FREE_BYTES = 64 << 20
-_NOT_REGULAR = "is not a regular file: remove it"
 _FIXES = {
     errno.EACCES: "let this user read and write it",
     errno.EPERM: "let this user read and write it",
@@ -22,28 +20,9 @@ _FIXES = {
 }
 
 
-class NotRegularError(OSError):
-    """A pipe, a device, a socket: nothing to read or write as a file."""
-
-
-def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of the file, which a program that this one starts does not inherit; NotRegularError when it is none.
-
-    A pipe or device makes nobody wait, and a link or a folder cannot be opened.
-    """
-    try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    except OSError as exc:
-        if exc.errno == errno.ENXIO:  # a socket, which nobody can open, or a pipe that nobody reads
-            raise NotRegularError(errno.EINVAL, _NOT_REGULAR) from None
-        raise
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return descriptor
-    os.close(descriptor)
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    raise NotRegularError(errno.EINVAL, _NOT_REGULAR)
+def open_at_once(path: str | Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of the file, which no program that this one starts inherits. A link is an error; nobody waits for a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 
 def fsync_folder(folder: Path) -> None:

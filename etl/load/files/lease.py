@@ -34,6 +34,7 @@ class Lease:
 
     def __init__(self, objects: Objects, now: datetime, note: str = "") -> None:
         self._objects = objects
+        self._where = f"{objects.url}/{LOCK}"
         self._holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now.isoformat(timespec="seconds")}
         self._holder |= {"note": note} if note else {}
         self._token = secrets.token_hex(16)
@@ -131,10 +132,6 @@ class Lease:
 
     def _text(self, **facts: object) -> bytes:
         return json.dumps(self._holder | {"token": self._token} | facts).encode()
-
-    @property
-    def _where(self) -> str:
-        return f"{self._objects.url}/{LOCK}"
 
 
 def _clocks() -> tuple[float, float]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lock
 from etl.load.files.contract import MOST_BYTES, Entry, Probe, listed, never_stopped, next_aside, refuse_other_things
-from etl.load.files.folder import NotRegularError, check_access, fsync_folder, nearest, open_regular, require_space, why
+from etl.load.files.folder import check_access, fsync_folder, nearest, open_at_once, require_space, why
 from etl.load.layout import QUARANTINE, STAGING, STATE
 from etl.model import schema
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _LINK = "is a symbolic link: a dataset must not contain any"
 _TICK_NS = 50_000_000  # the clock of a file system may stand still for some milliseconds
-_KINDS = {FileNotFoundError: FileMissingError, NotRegularError: ForeignFileError}
 
 
 class LocalFiles:
@@ -79,7 +78,7 @@ class LocalFiles:
                 tables = [folder / name for name in schema.TABLES if (folder / name).is_dir()]
                 found = [*folder.iterdir(), *(each for table in tables for each in table.iterdir())]
                 refuse_other_things(self.where(), [path.relative_to(folder).as_posix() for path in found])
-        self.list(STAGING)  # as the sweep of every export does
+        listed(self, STAGING)  # as the sweep of every export does
         return Probe(is_there=folder == self.root, free_bytes=free_bytes)
 
     def probe(self) -> Probe:
@@ -119,11 +118,11 @@ class LocalFiles:
                 raise
             fsync_folder(target.parent)
 
-    def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
-        """The file's bytes; ForeignFileError when it is not a regular file, or has more bytes than ``most_bytes``."""
-        with self._naming(path), os.fdopen(open_regular(self.root / path), "rb") as file:
-            if (size_bytes := os.fstat(file.fileno()).st_size) > most_bytes:
-                raise ForeignFileError(f"{self.root / path}: too large ({size_bytes:,} bytes, limit {most_bytes:,})")
+    def read(self, path: str) -> bytes:
+        """The file's bytes; ForeignFileError when they are more than ``MOST_BYTES``."""
+        with self._naming(path), open(self.root / path, "rb", opener=open_at_once) as file:
+            if (size_bytes := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+                raise ForeignFileError(f"{self.root / path}: too large ({size_bytes:,} bytes, limit {MOST_BYTES:,})")
             if len(data := file.read()) != size_bytes:
                 raise DestinationError(f"{self.where(path)}: {len(data):,} of {size_bytes:,} bytes arrived: run again")
             return data
@@ -131,11 +130,7 @@ class LocalFiles:
     def open(self, path: str) -> BinaryIO:
         """The file, to read parts of it: they stay those of one version, even if the file is replaced or removed meanwhile."""
         with self._naming(path):
-            return os.fdopen(open_regular(self.root / path), "rb")
-
-    def list(self, folder: str) -> list[str]:
-        """Paths of all files below the folder, sorted; none when it does not exist."""
-        return [entry.path for entry in listed(self, folder)]
+            return open(self.root / path, "rb", opener=open_at_once)
 
     def entries(self, folder: str) -> tuple[Entry, ...]:
         """Everything below the folder that is not a folder, sorted by path; nothing when it does not exist."""
@@ -156,10 +151,10 @@ class LocalFiles:
 
     def sweep_staging(self) -> int:
         """Remove what killed runs left in staging; returns how many files. Only for the holder of the lock."""
-        leftovers = self.list(STAGING)
-        for path in leftovers:
-            with self._naming(path):
-                (self.root / path).unlink()
+        leftovers = listed(self, STAGING)
+        for entry in leftovers:
+            with self._naming(entry.path):
+                (self.root / entry.path).unlink()
         return len(leftovers)
 
     def _stage(self, data: bytes | memoryview) -> Path:
@@ -222,4 +217,5 @@ class LocalFiles:
         try:
             yield
         except OSError as exc:
-            raise _KINDS.get(type(exc), DestinationError)(f"{self.root / path}: {why(exc)}") from exc
+            kind = FileMissingError if isinstance(exc, FileNotFoundError) else DestinationError
+            raise kind(f"{self.root / path}: {why(exc)}") from exc

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from etl.errors import DestinationError, LockHeldError
-from etl.load.files.folder import open_regular, why
+from etl.load.files.folder import open_at_once, why
 from etl.load.layout import LOCK
 
 _HOLDER_MAX_BYTES = 500
@@ -31,7 +31,7 @@ def exclusive(root: Path, *, now: datetime, note: str = "") -> Iterator[None]:
     path = root / LOCK
     with ExitStack() as opened:
         try:
-            file = open_regular(path, os.O_RDWR | os.O_CREAT)
+            file = open_at_once(path, os.O_RDWR | os.O_CREAT)
             opened.callback(os.close, file)
             folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             opened.callback(os.close, folder)
@@ -55,7 +55,7 @@ def exclusive(root: Path, *, now: datetime, note: str = "") -> Iterator[None]:
 def holder(root: Path) -> str | None:
     """Who holds the lock, in words; None when nobody does. A shared lock is tried, and given back at once."""
     try:
-        file = open_regular(root / LOCK)
+        file = open_at_once(root / LOCK)
     except OSError:
         return None
     try:

@@ -17,17 +17,8 @@ from obstore.exceptions import BaseError, GenericError
 
 from etl.errors import FileMissingError
 from etl.load.background import in_background
+from etl.load.files import store
 from etl.load.files.contract import never_stopped
-from etl.load.files.store import (
-    HASTY_SECONDS,
-    PATIENT_SECONDS,
-    ConflictError,
-    StoreFailedError,
-    error_of,
-    is_cut_off,
-    no_answer,
-    open_store,
-)
 from etl.model.locations import Options
 
 T = TypeVar("T")
@@ -71,8 +62,8 @@ class Objects:
     def __init__(self, url: str, options: Options) -> None:
         self.url = url.rstrip("/")
         self.requests: Counter[str] = Counter()
-        self._store = open_store(self.url, options)
-        self._hasty_store = open_store(self.url, options, is_hasty=True)
+        self._store = store.open_store(self.url, options)
+        self._hasty_store = store.open_store(self.url, options, is_hasty=True)
         self._counting = threading.Lock()
         self._most_seconds = READER_SECONDS
         self._is_stopped: Callable[[], bool] = never_stopped
@@ -97,7 +88,7 @@ class Objects:
         try:
             with self._naming(path, "put"):
                 told = self._write(lambda: obstore.put(self._store, path, content, mode=mode, use_multipart=False))
-        except ConflictError:
+        except store.ConflictError:
             # A try whose answer was lost may have been the one that wrote it.
             with suppress(FileMissingError):
                 found, there = self.get(path, most_bytes=len(content))
@@ -112,7 +103,9 @@ class Objects:
         if seen.generation is None:  # lists do not tell it
             found = self.head(path)
             if found.version.e_tag != seen.e_tag:
-                raise ConflictError(f"{self.url}/{path}: changed by another program since it was listed: run again")
+                raise store.ConflictError(
+                    f"{self.url}/{path}: changed by another program since it was listed: run again"
+                )
             seen = found.version
         return {"e_tag": seen.e_tag, "version": seen.generation or ""}
 
@@ -125,7 +118,9 @@ class Objects:
                 return found, b""
             data = self._answer(lambda: answer.bytes().to_bytes(), is_content=True)
         if len(data) != found.size_bytes:  # as it came in chunks, with the header of the whole
-            raise StoreFailedError(f"{self.url}/{path}: {len(data):,} of {found.size_bytes:,} bytes arrived: run again")
+            raise store.StoreFailedError(
+                f"{self.url}/{path}: {len(data):,} of {found.size_bytes:,} bytes arrived: run again"
+            )
         return found, data
 
     def head(self, path: str) -> Found:
@@ -157,14 +152,16 @@ class Objects:
 
     def _write(self, work: Callable[[], T]) -> T:
         """The result of the work, which is done again while its connection is cut: obstore does not do so for each store."""
-        ends_at = time.monotonic() + (HASTY_SECONDS if self._store is self._hasty_store else PATIENT_SECONDS)
+        ends_at = time.monotonic() + (
+            store.HASTY_SECONDS if self._store is self._hasty_store else store.PATIENT_SECONDS
+        )
 
         def persist() -> T:
             while True:
                 try:
                     return work()
                 except BaseError as exc:
-                    if not is_cut_off(exc) or time.monotonic() > ends_at:
+                    if not store.is_cut_off(exc) or time.monotonic() > ends_at:
                         raise
                 time.sleep(1)  # not where obstore repeats it, which waits itself until the time is over
 
@@ -181,7 +178,7 @@ class Objects:
                 left = min(left, STOPPED_SECONDS)
             left -= _LOOK_SECONDS
             if left < 0:
-                raise no_answer(self.url)
+                raise store.no_answer(self.url)
         return answer.result()
 
     def _count(self, kind: str, number: int = 1) -> None:
@@ -196,8 +193,8 @@ class Objects:
             try:
                 yield
             except (FileNotFoundError, BaseError) as exc:
-                raise error_of(exc, self.url, path, kind) from exc
-        except StoreFailedError:
+                raise store.error_of(exc, self.url, path, kind) from exc
+        except store.StoreFailedError:
             self._store = self._hasty_store
             raise
 

@@ -6,17 +6,14 @@ from collections.abc import Mapping
 from configparser import ConfigParser
 from configparser import Error as ParserError
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
-from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
+from obstore.store import ObjectStore, from_url
 
 from etl.errors import ConfigurationError, DestinationError, FileMissingError
 from etl.model.locations import Options
-
-if TYPE_CHECKING:
-    from obstore.fsspec import FsspecStore as FileSystem
 
 PATIENT_SECONDS, HASTY_SECONDS = 120, 6
 """How long a store that fails is asked again."""
@@ -55,22 +52,16 @@ def open_store(url: str, options: Options, *, is_hasty: bool = False) -> ObjectS
     What is missing or no good in the URL, the options, the environment or the packages is a ConfigurationError.
     """
     parts, settings, common = _arguments(url, options, _HASTY if is_hasty else _PATIENT)
-    common["prefix"] = parts.path.strip("/") or None
+    if parts.scheme == "s3":  # one object in each request: not every store knows the other way
+        settings |= {"disable_bulk_delete": True}
     try:
-        match parts.scheme:
-            case "s3":
-                # One object in each request: not every store knows the other way.
-                return S3Store(parts.netloc, config=settings | {"disable_bulk_delete": True}, **common)
-            case "gs":
-                return GCSStore(parts.netloc, config=settings, **common)
-            case _:
-                return AzureStore(parts.netloc, config=settings, **common)
+        return from_url(url, config=settings, **common)
     except (BaseError, ValueError) as exc:
         reason = str(exc).split("\n\nDebug source")[0]
         raise ConfigurationError(f"{url}: {reason}: set it in [destination.options] or the environment") from exc
 
 
-def open_filesystem(url: str, options: Options) -> tuple["FileSystem", str]:
+def open_filesystem(url: str, options: Options) -> tuple[Any, str]:
     """The file system of the URL's store for fsspec, and the folder of the URL in it; for engines that read by themselves.
 
     It can be pickled, with the options, and the keys of an AWS profile if they come from one. Errors as for ``open_store``.

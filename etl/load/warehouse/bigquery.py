@@ -14,11 +14,10 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud import bigquery
 
 from etl.errors import DestinationError
-from etl.load.warehouse.spool import Spooled, spooled
 from etl.load.warehouse.sql import Session, SqlWarehouse
 from etl.load.warehouse.statements import Dialect, Inside
 from etl.load.warehouse.tables import KINDS, backslash_quoted
-from etl.load.warehouse.target import do_nothing, naming
+from etl.load.warehouse.target import Spooled, do_nothing, naming, spooled
 from etl.model.schema import Table
 
 _TYPES = ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP")
@@ -108,7 +107,8 @@ class _Session(Session):
 
     def _stage(self, target: str, file: Spooled) -> None:
         """Load the rows into a table of their own, from where the script takes them."""
-        staged = bigquery.Table(f"{self._dataset}.metrics_etl_staged_{uuid4().hex}", _fields(file.schema))
+        fields = [bigquery.SchemaField(each.name, _TYPES[KINDS.index(each.type)]) for each in file.schema]
+        staged = bigquery.Table(f"{self._dataset}.metrics_etl_staged_{uuid4().hex}", fields)
         staged.expires = datetime.now(UTC) + _STAGED_FOR
         config = bigquery.LoadJobConfig(source_format="PARQUET", write_disposition="WRITE_APPEND", schema=staged.schema)
         with self._naming(), open(file.path, "rb") as content:  # noqa: PTH123 paths are not for this room
@@ -124,10 +124,6 @@ class _Session(Session):
         while self._staged:
             with self._naming():
                 self._client.delete_table(f"{self._dataset}.{self._staged.pop()}", not_found_ok=True)
-
-
-def _fields(schema: pa.Schema) -> list[bigquery.SchemaField]:
-    return [bigquery.SchemaField(field.name, _TYPES[KINDS.index(field.type)]) for field in schema]
 
 
 def connect(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:

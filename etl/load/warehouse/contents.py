@@ -4,6 +4,7 @@ An execution whose rows in the dataset are damaged is left out: what the warehou
 the dataset.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,11 +15,11 @@ import pyarrow.compute as pc
 
 from etl.errors import DestinationError, FileMissingError
 from etl.load.dataset import Dataset, read_identity
-from etl.load.files.contract import Entry, Files, data_files, read_each
+from etl.load.files.contract import Entry, data_files, read_each
 from etl.load.index import Index, is_damaged, read_index, update_index
-from etl.load.layout import Part, parse_part_path, parse_run_path, part_path
+from etl.load.layout import Part, parse_part_path, part_path
 from etl.load.merge import is_of
-from etl.load.parquet import UnreadableError, open_part
+from etl.load.parquet import OpenPart, UnreadableError
 from etl.load.warehouse.tables import GROUPS, Group, Place, with_places
 from etl.model import schema
 from etl.model.digest import rows_digest
@@ -32,24 +33,21 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(slots=True)
 class Contents:
-    """Digests by kind and item (see ``tables.GROUPS``), but of ``damaged`` executions, and where the rows of the items lie."""
+    """Digests by kind and item (see ``tables.GROUPS``), but of ``damaged`` executions, and the parts where the items lie."""
 
     dataset: Dataset
     dataset_id: str
     digests: dict[str, dict[str, str]] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
-    parts: dict[str, Part] = field(default_factory=dict)
-    files: dict[str, dict[str, list[Entry]]] = field(default_factory=dict)
+    parts: dict[str, dict[str, list[Part]]] = field(default_factory=dict)
 
     def places(self, group: Group) -> dict[Place, set[str]]:
         """The items of a group by the values of its partition columns."""
         found: dict[Place, set[str]] = {}
-        for item in self.digests[group.kind]:
-            table = group.tables[0]
-            paths = [entry.path for entry in self.files[table.name][item]] if table.name in self.files else []
-            for path in paths or [part_path(table.name, self.parts[item])]:
-                places = _places(path)
-                found.setdefault(tuple(places[column.name] for column in table.partitions), set()).add(item)
+        for item, parts in self.parts[group.kind].items():
+            for part in parts:
+                place = tuple(_columns_of(part)[column.name] for column in group.tables[0].partitions)
+                found.setdefault(place, set()).add(item)
         return found
 
     def pieces(self, table: schema.Table, items: Collection[str]) -> int:
@@ -60,24 +58,25 @@ class Contents:
         """The rows of these items of the table's group, with the columns of the warehouse, a file at a time."""
         return read_each(self.dataset.files, partial(self._read, table), self._wanted(table, items))
 
-    def _wanted(self, table: schema.Table, items: Collection[str]) -> list[tuple[str, set[str] | None]]:
-        """The files that hold rows of the items, and of which executions; None: all rows."""
-        if table.name in self.files:
-            return [(entry.path, None) for item in sorted(items) for entry in self.files[table.name][item]]
-        in_parts: dict[Part, set[str]] = {}
-        for execution_id in items:
-            in_parts.setdefault(self.parts[execution_id], set()).add(execution_id)
-        return [(part_path(table.name, part), ids) for part, ids in sorted(in_parts.items())]
+    def _wanted(self, table: schema.Table, items: Collection[str]) -> list[tuple[Part, set[str]]]:
+        """The parts that hold rows of the items, each with these."""
+        (parts,) = (self.parts[group.kind] for group in GROUPS if table in group.tables)
+        found: dict[Part, set[str]] = {}
+        for item in items:
+            for part in parts[item]:
+                found.setdefault(part, set()).add(item)
+        return sorted(found.items())
 
-    def _read(self, table: schema.Table, wanted: tuple[str, set[str] | None]) -> pa.Table:
-        path, executions = wanted
+    def _read(self, table: schema.Table, wanted: tuple[Part, set[str]]) -> pa.Table:
+        part, items = wanted
         try:
-            rows = open_part(self.dataset.files, table, path).read(table.names)
+            rows = OpenPart(self.dataset.files, table, part_path(table.name, part)).read(table.names)
         except FileMissingError:  # the part has no rows of the table; where some are missing, the execution is damaged
             rows = table.no_rows
         except UnreadableError as exc:  # in a column that no run reads, so that none sets it aside
-            raise DestinationError(f"{exc}: restore it, or move it out of the dataset; then metrics-etl run") from exc
-        return with_places(rows if executions is None else rows.filter(is_of(rows, executions)), table, _places(path))
+            raise DestinationError(f"{exc}; restore it, or move it out of the dataset; then metrics-etl run") from exc
+        is_shared = table in GROUPS[0].tables  # by executions that are not wanted; others have a part of their own
+        return with_places(rows.filter(is_of(rows, items)) if is_shared else rows, table, _columns_of(part))
 
 
 def read_contents(dataset: Dataset) -> Contents:
@@ -94,42 +93,38 @@ def read_contents(dataset: Dataset) -> Contents:
         )
     contents = Contents(dataset, identity.dataset_id)
     contents.damaged = index.damaged()
-    contents.digests[GROUPS[0].kind] = _executions(index, contents)
+    _add_executions(contents, index)
     for group in GROUPS[1:]:
-        (table,) = group.tables
-        of_items = contents.files[table.name] = _files_by_item(files, table)
-        contents.digests[group.kind] = {
-            item: rows_digest(f"{entry.path} {entry.size_bytes} {entry.version}" for entry in entries)
-            for item, entries in of_items.items()
-        }
+        _add_others(contents, group)
     return contents
 
 
-def _executions(index: Index, contents: Contents) -> dict[str, str]:
-    """The digest of each execution that has a row and all others that were exported; notes where it lies."""
-    digests: dict[str, str] = {}
+def _add_executions(contents: Contents, index: Index) -> None:
+    """Each execution that has a row and all others that were exported."""
+    digests, parts = contents.digests.setdefault("execution", {}), contents.parts.setdefault("execution", {})
     for part, each in index.parts.items():
-        places = [*_places(part_path(schema.EXECUTIONS.name, part)).values()]
+        places = [*_columns_of(part).values()]
         whole = each.rows.filter(pc.and_not(each.rows["is_here"], is_damaged(each.rows)))
         for row in whole.select(["execution_id", *_DIGESTED]).to_pylist():
             if (execution_id := row["execution_id"]) not in contents.damaged:
-                contents.parts[execution_id] = part
+                parts[execution_id] = [part]
                 row["held_digest"] = row["calls_digest"]  # as ever, so that no warehouse is loaded anew
                 digests[execution_id] = rows_digest([_encode([places, row]).decode()])
-    return digests
 
 
-def _files_by_item(files: Files, table: schema.Table) -> dict[str, list[Entry]]:
-    """The files of export runs, each of one item, or of dead letters, by run test."""
-    found: dict[str, list[Entry]] = {}
-    for entry in data_files(files, table.name):
-        if run := parse_run_path(entry.path):
-            found[run[1]] = [entry]
-        elif part := parse_part_path(entry.path):
-            found.setdefault(part[1].run_test_key, []).append(entry)
-    return found
+def _add_others(contents: Contents, group: Group) -> None:
+    """The export runs, and the dead letters of each run test, by their files."""
+    found = defaultdict[str, list[tuple[Part, Entry]]](list)
+    for entry in data_files(contents.dataset.files, group.tables[0].name):
+        if parsed := parse_part_path(entry.path):
+            found[parsed[1].run_test_key or parsed[1].place.partition("/")[2]].append((parsed[1], entry))
+    contents.parts[group.kind] = {item: [part for part, _ in of_item] for item, of_item in found.items()}
+    contents.digests[group.kind] = {
+        item: rows_digest(f"{entry.path} {entry.size_bytes} {entry.version}" for _, entry in of_item)
+        for item, of_item in found.items()
+    }
 
 
-def _places(path: str) -> Mapping[str, str]:
-    """``run_test`` and ``month`` of a file."""
-    return {"run_test": ""} | dict(folder.split("=", 1) for folder in path.split("/")[1:-1])
+def _columns_of(part: Part) -> Mapping[str, str]:
+    """What the path of its files says of all of its rows."""
+    return {"run_test": part.run_test_key, "month": part.month}

@@ -15,7 +15,6 @@ from etl.load.warehouse.external_tables import declared, indented, joined_names
 from etl.load.warehouse.statements import postgresql_tables
 from etl.load.warehouse.tables import KINDS, Types, backslash_quoted, columns_of, sql_quoted
 from etl.model import schema
-from etl.model.locations import QueryEngineName
 from etl.model.schema import Table
 
 
@@ -39,7 +38,7 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
 
     For PostgreSQL, those that make the tables that a load fills.
     """
-    if engine_name == QueryEngineName.POSTGRESQL:
+    if engine_name == "postgresql":
         if location is not None:
             raise ConfigurationError(
                 "postgresql cannot read Parquet, so --location does not apply: use metrics-etl load"
@@ -147,32 +146,30 @@ def _note(table: Table, text: str) -> str:
 
 
 TYPES: dict[str, tuple[str, ...]] = {
-    QueryEngineName.PANDAS: ("pa.string()", "pa.int64()", "pa.float64()", "pa.bool_()", 'pa.timestamp("us", tz="UTC")'),
-    QueryEngineName.DUCKDB: ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMPTZ"),
-    QueryEngineName.POLARS: ("pl.String()", "pl.Int64()", "pl.Float64()", "pl.Boolean()", 'pl.Datetime("us", "UTC")'),
-    QueryEngineName.SPARK: ("STRING", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP"),
-    QueryEngineName.BIGQUERY: ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP"),
-    QueryEngineName.SNOWFLAKE: ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP_NTZ"),
-    QueryEngineName.ATHENA: ("string", "bigint", "double", "boolean", "timestamp"),
-    QueryEngineName.REDSHIFT: ("VARCHAR(65535)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN", "TIMESTAMP"),
-    QueryEngineName.TRINO: ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP(6)"),
-    QueryEngineName.CLICKHOUSE: ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')"),
+    "pandas": ("pa.string()", "pa.int64()", "pa.float64()", "pa.bool_()", 'pa.timestamp("us", tz="UTC")'),
+    "duckdb": ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMPTZ"),
+    "polars": ("pl.String()", "pl.Int64()", "pl.Float64()", "pl.Boolean()", 'pl.Datetime("us", "UTC")'),
+    "spark": ("STRING", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP"),
+    "bigquery": ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP"),
+    "snowflake": ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP_NTZ"),
+    "athena": ("string", "bigint", "double", "boolean", "timestamp"),
+    "redshift": ("VARCHAR(65535)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN", "TIMESTAMP"),
+    "trino": ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP(6)"),
+    "clickhouse": ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')"),
 }
 """Each engine's names of the types, in the order of ``KINDS``."""
 _IN_BUCKETS, _IN_HADOOP = ("s3", "gs", "az", "abfs", "abfss"), ("s3", "s3a", "gs", "abfs", "abfss", "hdfs")
 _S3 = "s3://BUCKET/PREFIX"
 _IMPORT_PANDAS, _IMPORT_POLARS = "import pandas as pd\nimport pyarrow as pa", "import polars as pl"
 QUERY_ENGINES: dict[str, QueryEngine] = {
-    QueryEngineName.PANDAS: QueryEngine("data", ("", *_IN_BUCKETS), _pandas, _IMPORT_PANDAS),
-    QueryEngineName.DUCKDB: QueryEngine("data", ("", "s3", "gs", "az", "abfss"), _duckdb),
-    QueryEngineName.POLARS: QueryEngine("data", ("", *_IN_BUCKETS), _polars, _IMPORT_POLARS),
-    QueryEngineName.SPARK: QueryEngine("s3a://BUCKET/PREFIX", ("", "file", *_IN_HADOOP), external.spark),
-    QueryEngineName.BIGQUERY: QueryEngine("gs://BUCKET/PREFIX", ("gs",), external.bigquery, external.BIGQUERY_DATASET),
-    QueryEngineName.SNOWFLAKE: QueryEngine(
-        _S3, ("s3", "gs", "gcs", "azure"), external.snowflake, external.SNOWFLAKE_STAGE
-    ),
-    QueryEngineName.ATHENA: QueryEngine(_S3, ("s3",), external.athena),
-    QueryEngineName.REDSHIFT: QueryEngine(_S3, ("s3",), external.redshift, external.REDSHIFT_SCHEMA),
-    QueryEngineName.TRINO: QueryEngine(_S3, _IN_HADOOP, external.trino, external.TRINO_SCHEMA),
-    QueryEngineName.CLICKHOUSE: QueryEngine(_S3, ("", "s3", "gs", "https"), _clickhouse),
+    "pandas": QueryEngine("data", ("", *_IN_BUCKETS), _pandas, _IMPORT_PANDAS),
+    "duckdb": QueryEngine("data", ("", "s3", "gs", "az", "abfss"), _duckdb),
+    "polars": QueryEngine("data", ("", *_IN_BUCKETS), _polars, _IMPORT_POLARS),
+    "spark": QueryEngine("s3a://BUCKET/PREFIX", ("", "file", *_IN_HADOOP), external.spark),
+    "bigquery": QueryEngine("gs://BUCKET/PREFIX", ("gs",), external.bigquery, external.BIGQUERY_DATASET),
+    "snowflake": QueryEngine(_S3, ("s3", "gs", "gcs", "azure"), external.snowflake, external.SNOWFLAKE_STAGE),
+    "athena": QueryEngine(_S3, ("s3",), external.athena),
+    "redshift": QueryEngine(_S3, ("s3",), external.redshift, external.REDSHIFT_SCHEMA),
+    "trino": QueryEngine(_S3, _IN_HADOOP, external.trino, external.TRINO_SCHEMA),
+    "clickhouse": QueryEngine(_S3, ("", "s3", "gs", "https"), _clickhouse),
 }

@@ -1,7 +1,7 @@
 """DuckDB: a database in one file, by its own driver."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -10,7 +10,7 @@ import pyarrow as pa
 from etl.errors import DestinationError
 from etl.load.warehouse.sql import Session, SqlWarehouse
 from etl.load.warehouse.statements import Dialect
-from etl.load.warehouse.target import do_nothing, streamed
+from etl.load.warehouse.target import do_nothing, naming, streamed
 
 _DIALECT = Dialect(
     types=("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE"),
@@ -28,6 +28,7 @@ class _Session(Session):
 
     def __init__(self, where: str, file: Path, *, is_read_only: bool) -> None:
         self.where = where
+        self._naming = partial(naming, where, duckdb.Error)
         self._is_open = False
         with self._naming():
             self._connection = duckdb.connect(file, read_only=is_read_only)
@@ -77,32 +78,14 @@ class _Session(Session):
                 self._connection.begin()
             self._is_open = True
 
-    @contextmanager
-    def _naming(self) -> Iterator[None]:
-        try:
-            yield
-        except duckdb.Error as exc:
-            raise DestinationError(f"{self.where}: {str(exc).partition(chr(10))[0]}") from exc
 
-
-def connect(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
+def connect(
+    url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing, *, is_read_only: bool = False
+) -> SqlWarehouse:
     """The database in this file, which is made if it is not there."""
-    return _connected(url, _file(url), namespace)
-
-
-def connect_to_read(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
-    """The same, but nothing is made, and others may read it meanwhile."""
-    file = _file(url)
-    if file.exists() or not file.resolve().parent.is_dir():
-        return _connected(url, file, namespace, is_read_only=True)
-    return _connected(url, Path(":memory:"), namespace)
-
-
-def _file(url: str) -> Path:
-    return Path(url.removeprefix("duckdb://"))
-
-
-def _connected(url: str, file: Path, namespace: str, *, is_read_only: bool = False) -> SqlWarehouse:
+    file = Path(url.removeprefix("duckdb://"))
+    if is_read_only and not file.exists() and file.resolve().parent.is_dir():
+        file, is_read_only = Path(":memory:"), False
     session = _Session(url, file, is_read_only=is_read_only)
     names = session.query("SELECT database_name FROM duckdb_databases()").to_pylist()
     session.rollback()
@@ -113,3 +96,7 @@ def _connected(url: str, file: Path, namespace: str, *, is_read_only: bool = Fal
             "name another [warehouse] schema or file"
         )
     return SqlWarehouse(session, _DIALECT, namespace)
+
+
+connect_to_read = partial(connect, is_read_only=True)
+"""The same, but nothing is made, and others may read it meanwhile."""

@@ -13,11 +13,10 @@ import snowflake.connector as driver
 from snowflake.connector.errors import Error
 
 from etl.errors import DestinationError
-from etl.load.warehouse.spool import spooled
 from etl.load.warehouse.sql import Session, SqlWarehouse
 from etl.load.warehouse.statements import Dialect, Inside
 from etl.load.warehouse.tables import sql_quoted
-from etl.load.warehouse.target import do_nothing, naming
+from etl.load.warehouse.target import do_nothing, naming, spooled
 
 _STAGE = "metrics_etl_stage"
 _ROWS_LOADED = 3  # in what COPY answers

@@ -75,6 +75,7 @@ class SqlWarehouse:
         self._namespace = namespace
         self._sql = Statements(dialect, namespace)
         self.where = f"{session.where}, schema {namespace}"
+        self.as_stored, self.close = session.as_stored, session.close
 
     def loaded(self) -> Loaded:
         """What is there, by one query; where that fails, the tables are looked at to say why."""
@@ -147,14 +148,6 @@ class SqlWarehouse:
             found = self._session.query(f"SELECT {names} FROM {self._sql.name(table.name)} WHERE {is_there}")
         return found.cast(arrow_schema_of(table)).replace_schema_metadata()
 
-    def as_stored(self, rows: pa.Table) -> pa.Table:
-        """See ``Session``."""
-        return self._session.as_stored(rows)
-
-    def close(self) -> None:
-        """End the connection."""
-        self._session.close()
-
     def _execute(self, statements: Iterable[str]) -> None:
         for statement in statements:
             self._session.execute(statement)
@@ -188,7 +181,8 @@ class SqlWarehouse:
         existing = self._existing()
         lacking = self._lacking(existing)
         schema = [] if existing else self._sql.create_schema()
-        if schema and not self._has_schema():
+        # Who owns a schema may not be allowed to make one, not even if it is there.
+        if schema and not len(self._session.query(self._dialect.schemas.format(schema=sql_quoted(self._namespace)))):
             self._make(f"schema {self._namespace}", schema)
         is_made = False
         for table in ALL_TABLES:
@@ -212,10 +206,6 @@ class SqlWarehouse:
             self._execute(statements)
         except DestinationError as failure:
             raise DestinationError(f"{failure}: cannot create {what}{fix}") from failure
-
-    def _has_schema(self) -> bool:
-        """Who owns a schema may not be allowed to make one, not even if it is there."""
-        return len(self._session.query(self._dialect.schemas.format(schema=sql_quoted(self._namespace)))) > 0
 
     def _note_dataset(self, dataset_id: str) -> None:
         self._execute([f"DELETE FROM {self._sql.name(STATE)} WHERE kind = 'dataset'", *self._sql.note_views()])

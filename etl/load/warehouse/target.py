@@ -5,14 +5,16 @@
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import chain
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Protocol, cast
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from etl.errors import ConfigurationError, DestinationError
 from etl.load.warehouse.tables import STATE, Place
@@ -119,6 +121,37 @@ def streamed(pieces: Iterable[pa.Table]) -> Iterator[pa.RecordBatchReader | None
         if stopped:  # a driver makes an error of its own of it
             raise stopped[0] from None
         raise
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A Parquet file with so many rows, on its way to a warehouse."""
+
+    path: str
+    schema: pa.Schema
+    rows: int
+
+
+@contextmanager
+def spooled(pieces: Iterable[pa.Table]) -> Iterator[Spooled | None]:
+    """The pieces as one file, for a driver that takes one, so that memory holds one piece; None where there are none."""
+    left = iter(pieces)
+    first = next(left, None)
+    if first is None:
+        yield None
+        return
+    with ExitStack() as opened:
+        try:
+            folder = opened.enter_context(TemporaryDirectory(prefix="metrics-etl-", ignore_cleanup_errors=True))
+            path, rows = f"{folder}/rows.parquet", 0
+            with pq.ParquetWriter(path, first.schema, compression="snappy") as writer:
+                for piece in chain([first], left):
+                    writer.write_table(piece)
+                    rows += len(piece)
+        except OSError as exc:
+            text = f"{exc}: a load keeps rows in a temporary folder while it runs: set TMPDIR to a writable folder"
+            raise DestinationError(text) from exc
+        yield Spooled(path, first.schema, rows)
 
 
 def do_nothing(*_: int) -> None:

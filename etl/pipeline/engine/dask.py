@@ -8,11 +8,11 @@ import asyncio
 import logging
 import pickle
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from distributed import Client, as_completed
 from distributed.scheduler import KilledWorker
@@ -22,8 +22,8 @@ from etl.extract.client import Client as SourceClient
 from etl.extract.plan import Planned
 from etl.extract.settling import Counts, Stored
 from etl.pipeline.engine import worker
-from etl.pipeline.engine.here import Fetching, Take
-from etl.pipeline.engine.worker import Answer, Batch, next_items, read_stored
+from etl.pipeline.engine.here import Crawler, Take
+from etl.pipeline.engine.worker import Answer, Batch, next_items
 from etl.pipeline.tasks import to_the_end
 from etl.settings import Settings
 from etl.transform.flatten import FlatBundle
@@ -44,15 +44,19 @@ def be_silent() -> None:
     warnings.filterwarnings("ignore", module=r"distributed\.")
 
 
-async def connect(address: str) -> Any:
-    """A client of the cluster whose scheduler is there, and whose workers can all fetch; an error that says what is not so."""
+@asynccontextmanager
+async def cluster(settings: Settings, source: SourceClient, run_id: str) -> AsyncIterator[Crawler]:
+    """The engine on a cluster, whose workers share the rate limit of the ``source``; what they send counts as sent by it.
+
+    An error says what is not so, unless the scheduler is there and its workers can all fetch.
+    """
+    address = settings.engine.address or ""
     client = Client(address, asynchronous=True, set_as_default=False, timeout=_CONNECT_SECONDS, name="metrics-etl")
     try:
         await _require_fit_workers(client, address)
-    except BaseException:
+        yield lambda plan, take, stored: _DaskCrawl(settings, source, run_id, client, iter(plan), take, stored)
+    finally:
         await client.close()
-        raise
-    return client
 
 
 async def _require_fit_workers(client: Any, address: str) -> None:
@@ -75,32 +79,11 @@ async def _require_fit_workers(client: Any, address: str) -> None:
             raise ConfigurationError(f"the Dask worker at {each} cannot fetch: {_told(answer)}")
 
 
-class DaskCluster:
-    """The engine on a cluster, whose workers share the rate limit of the ``source``; what they send counts as sent by it."""
-
-    def __init__(self, settings: Settings, source: SourceClient, run_id: str) -> None:
-        self.address = settings.engine.address or ""
-        self.settings = settings
-        self.source = source
-        self.run_id = run_id
-        self._client: Any = None
-
-    async def __aenter__(self) -> Self:
-        """Connect; errors as for ``connect``."""
-        self._client = await connect(self.address)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._client.close()
-
-    def crawl(self, plan: Iterable[Planned], take: Take, stored: Stored) -> Fetching:
-        """A crawl over the plan on the workers."""
-        return _DaskCrawl(self, self._client, iter(plan), take, stored)
-
-
 @dataclass(slots=True)
 class _DaskCrawl:
-    cluster: DaskCluster
+    settings: Settings
+    source: SourceClient
+    run_id: str
     client: Any
     plan: Iterator[Planned]
     take: Take
@@ -135,7 +118,7 @@ class _DaskCrawl:
             is_gone = isinstance(error, CancelledError | OSError) or self.client.status != "running"
             if isinstance(error, ExporterError) or not is_gone:
                 raise
-            address = self.cluster.address
+            address = self.settings.engine.address
             raise SourceUnavailableError(f"the Dask scheduler at {address} is gone: start it, and run again") from None
 
     async def _fill(self, completed: Any) -> None:
@@ -150,14 +133,14 @@ class _DaskCrawl:
             completed.add(future)
 
     async def _next_batch(self, workers: int) -> Batch | None:
-        settings, limit = self.cluster.settings, self.cluster.source.quota.requests_per_minute
+        settings, limit = self.settings, self.source.quota.requests_per_minute
         items = next_items(self.plan, _CALLS_OF_A_BATCH)
         if not items:
             return None
         return Batch(
-            run_id=self.cluster.run_id,
+            run_id=self.run_id,
             items=tuple(items),
-            stored={item.execution.execution_id: await read_stored(self.stored, item) for item in items},
+            stored={item.execution.execution_id: await self.stored(item) for item in items},
             api=settings.api,
             include_raw=settings.export.include_raw,
             requests_per_minute=None if limit is None else max(1, limit // workers),
@@ -173,7 +156,7 @@ class _DaskCrawl:
 
     async def _note(self, answer: Answer) -> None:
         self.counts.add(answer.counts)
-        self.cluster.source.traffic.add(answer.traffic)
+        self.source.traffic.add(answer.traffic)
         for bundle in answer.bundles:
             await self.take(bundle)
 
@@ -187,14 +170,14 @@ class _DaskCrawl:
                     seen_at = now() if await self.client.nthreads() else seen_at
             await asyncio.sleep(_LOOK_SECONDS)
         raise SourceUnavailableError(
-            f"the Dask scheduler at {self.cluster.address} is gone, or all of its workers are: start them, and run again"
+            f"the Dask scheduler at {self.settings.engine.address} is gone, or all of its workers are: start them, and run again"
         )
 
     async def _stop(self) -> None:
         """Let the workers stop, and take what has arrived there; one that is silent must not cost what the others have."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_SECONDS):
-                telling = self.client.run(worker.stop, self.cluster.run_id, on_error="ignore")
+                telling = self.client.run(worker.stop, self.run_id, on_error="ignore")
                 ends = (future.exception() for future in self.under_way)
                 await asyncio.gather(telling, *ends, return_exceptions=True)
         for future in filter(lambda each: each.done(), self.under_way):

@@ -1,10 +1,10 @@
 """What every engine offers, a crawl that hands over flat bundles, and the engine that fetches in this process."""
 
 import math
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Protocol, Self
+from typing import Protocol
 
 from etl.extract.calls import Crawl
 from etl.extract.client import Client
@@ -29,11 +29,10 @@ class Fetching(Protocol):
         """What has arrived of executions that are not whole yet, as ``Crawl.arrived``."""
 
 
-class Engine(AbstractAsyncContextManager["Engine"], Protocol):
-    """Open while a run lasts."""
-
-    def crawl(self, plan: Iterable[Planned], take: Take, stored: Stored) -> Fetching:
-        """A crawl over the plan that hands each bundle over to ``take``; ``stored`` tells what the dataset holds."""
+Crawler = Callable[[Iterable[Planned], Take, Stored], Fetching]
+"""Makes a crawl over a plan that hands each bundle over; ``Stored`` tells it what the dataset holds."""
+Engine = AbstractAsyncContextManager[Crawler]
+"""Open while a run lasts."""
 
 
 class Here:
@@ -56,18 +55,7 @@ class Here:
         return map(self._flat, self._crawl.arrived(listed_before=listed_before))
 
 
-class ThisProcess:
-    """The engine that needs nothing else."""
-
-    def __init__(self, client: Client, api: Api, *, include_raw: bool) -> None:
-        self._client, self._api, self._include_raw = client, api, include_raw
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
-
-    def crawl(self, plan: Iterable[Planned], take: Take, stored: Stored) -> Fetching:
-        """A crawl over the plan on the event loop."""
-        return Here(self._client, plan, take, stored, self._api, include_raw=self._include_raw)
+@asynccontextmanager
+async def this_process(client: Client, api: Api, *, include_raw: bool) -> AsyncIterator[Crawler]:
+    """The engine that needs nothing else: it fetches on the event loop."""
+    yield lambda plan, take, stored: Here(client, plan, take, stored, api, include_raw=include_raw)

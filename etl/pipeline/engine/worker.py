@@ -6,10 +6,9 @@ keys come from the worker's environment, and no batch or answer holds one.
 
 import asyncio
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, fields
-from functools import cache, partial
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from threading import Lock
 from typing import Any
 
@@ -17,8 +16,9 @@ from etl.errors import ConfigurationError, ExporterError, leaves
 from etl.extract.client import Client
 from etl.extract.plan import Planned
 from etl.extract.quota import Quota
-from etl.extract.settling import Counts, Stored
+from etl.extract.settling import Counts
 from etl.extract.transport import Traffic
+from etl.model.lifecycle import StoredCalls
 from etl.pipeline.engine.here import Here
 from etl.settings import Settings
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
@@ -27,23 +27,13 @@ from etl.transform.flatten import FlatBundle
 from etl.version import __version__
 
 
-@dataclass(frozen=True, slots=True)
-class StoredExecution:
-    """What the dataset holds of one execution, read by the driver; fields as in ``Stored``."""
-
-    calls: Mapping[str, bool] = field(default_factory=dict)
-    rows: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    evals: Mapping[str, Sequence[Sequence[Any]]] = field(default_factory=dict)
-    failed: AbstractSet[str] = frozenset()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Executions for one worker; ``requests_per_minute`` is its share of the rate limit, None while no limit is known."""
 
     run_id: str
     items: tuple[Planned, ...]
-    stored: Mapping[str, StoredExecution]
+    stored: Mapping[str, StoredCalls]
     api: Api
     include_raw: bool
     requests_per_minute: int | None
@@ -67,20 +57,6 @@ def next_items(plan: Iterable[Planned], calls: int) -> list[Planned]:
         items.append(item)
         calls -= item.estimated_calls + 1
     return items
-
-
-async def read_stored(stored: Stored, item: Planned) -> StoredExecution:
-    """What the dataset holds of the execution."""
-    return StoredExecution(**{each.name: await getattr(stored, each.name)(item) for each in fields(StoredExecution)})
-
-
-def reader_of(stored: Mapping[str, StoredExecution]) -> Stored:
-    """What a crawl reads of the dataset, where there is none at hand."""
-
-    async def read(name: str, item: Planned) -> Any:
-        return getattr(stored[item.execution.execution_id], name)
-
-    return Stored(**{each.name: partial(read, each.name) for each in fields(StoredExecution)})
 
 
 def fetch_batch(version: str, packed: bytes) -> bytes:
@@ -143,9 +119,12 @@ class _Session:
         async def take(bundle: FlatBundle) -> None:
             answer.bundles.append(bundle)
 
+        async def stored(item: Planned) -> StoredCalls:
+            return batch.stored[item.execution.execution_id]
+
         settings = Settings.model_validate({"run_tests": "all", "api": batch.api, **_keys()})
         client = Client(settings, quota=self._quota(batch))
-        fetching = Here(client, batch.items, take, reader_of(batch.stored), batch.api, include_raw=batch.include_raw)
+        fetching = Here(client, batch.items, take, stored, batch.api, include_raw=batch.include_raw)
         task = asyncio.get_running_loop().create_task(crawl())
         self._running = batch.run_id, task
         if batch.run_id in self._stopped:  # it was stopped before it could be told

@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 import pytest
 
 from etl.errors import ConfigurationError, DestinationError, FileMissingError, ForeignFileError
-from etl.load.files import lease
+from etl.load.files import bucket, lease
 from etl.load.files.bucket import BucketFiles
 from etl.load.last_run import note_failure, read_last_run
 from etl.load.layout import IDENTITY, LAST_RUN
 from tests.stores import IN_CHUNKS, Edited, Refused
+from tests.support import paths_in
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
 PART = "calls/run_test=a/month=2026-01/part-0.parquet"
@@ -26,7 +27,7 @@ def another(files, proxy):
 
 
 def test_what_is_published_is_what_is_read_and_listed(files):
-    assert files.list("") == []
+    assert paths_in(files, "") == []
     with files.lock(NOW):
         files.publish(PART, b"one")
         files.publish(PART, b"two")
@@ -36,18 +37,19 @@ def test_what_is_published_is_what_is_read_and_listed(files):
     (outside,) = files.entries("calls")
     assert inside == outside
     assert (outside.path, outside.size_bytes, outside.oddity, outside.is_fresh) == (PART, 3, "", False)
-    assert files.list("") == ["_state/lock", PART, "evals/x"]
-    assert [files.list(path) for path in ("calls", "cal", f"{PART}/x")] == [[PART], [], []]
+    assert paths_in(files, "") == ["_state/lock", PART, "evals/x"]
+    assert [paths_in(files, path) for path in ("calls", "cal", f"{PART}/x")] == [[PART], [], []]
 
 
-def test_a_missing_object_and_a_large_one_are_told_apart(files):
+def test_a_missing_object_and_a_large_one_are_told_apart(files, monkeypatch):
+    monkeypatch.setattr(bucket, "MOST_BYTES", 4)
     with pytest.raises(FileMissingError):
         files.read(PART)
     with files.lock(NOW), pytest.raises(FileMissingError):
         files.open(PART)
     files.publish(PART, b"12345")
     with pytest.raises(ForeignFileError, match="5 bytes, limit 4"):
-        files.read(PART, most_bytes=4)
+        files.read(PART)
 
 
 def test_nothing_is_written_over_or_removed_that_this_run_has_not_seen(files, proxy):
@@ -74,7 +76,7 @@ def test_what_this_run_has_seen_is_not_missing_because_an_answer_says_so(files, 
             files.read(PART)
         assert not isinstance(caught.value, FileMissingError)
         proxy.judge = lambda _told: None
-        assert (files.list("calls"), files.read(PART)) == ([PART], b"one")
+        assert (paths_in(files, "calls"), files.read(PART)) == ([PART], b"one")
         files._objects.delete(PART)
         with pytest.raises(DestinationError, match="by another program"):
             files.publish(PART, b"two")
@@ -106,7 +108,7 @@ def test_one_that_lost_the_lease_writes_and_removes_nothing(files, proxy, monkey
             for attempt in (lambda: files.publish("new", b"1"), lambda: files.set_aside(PART)):
                 with pytest.raises(DestinationError, match="another program replaced or removed it"):
                     attempt()
-    assert files.list("") == ["_state/lock", PART]
+    assert paths_in(files, "") == ["_state/lock", PART]
 
 
 def test_what_is_set_aside_keeps_its_bytes_beside_what_was_before(files):
@@ -114,7 +116,7 @@ def test_what_is_set_aside_keeps_its_bytes_beside_what_was_before(files):
         for number in (1, 2):
             files.publish(PART, b"%d" % number)
             aside = files.set_aside(PART)
-            assert files.list("calls") == []
+            assert paths_in(files, "calls") == []
             assert (files.read(aside), aside.split("/")[-1][:4]) == (b"%d" % number, f"000{number}")
 
 
@@ -128,7 +130,7 @@ def test_a_place_of_other_things_is_refused_before_anything_is_written(files, pr
         with pytest.raises(DestinationError, match=r"is not empty \(evals\) and holds no dataset: set"):
             use()
     note_failure(files, ConfigurationError("no key"), NOW, "all")
-    assert files.list("") == ["evals/gold/monday.csv"]
+    assert paths_in(files, "") == ["evals/gold/monday.csv"]
     files.publish(PART, b"one")
     proxy.requests.clear()
     assert files.examine().is_there
@@ -158,8 +160,8 @@ def test_the_lock_lists_once_and_what_is_known_is_asked_no_more(files, proxy):
         files.publish(f"calls/{number}", b"1")
     with files.lock(NOW):
         sent = len(proxy.requests)
-        assert len(files.list("calls")) == 3
-        assert files.list("evals") == []
+        assert len(paths_in(files, "calls")) == 3
+        assert paths_in(files, "evals") == []
         with pytest.raises(FileMissingError):
             files.read(PART)
         assert len(proxy.requests) == sent

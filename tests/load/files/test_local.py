@@ -14,6 +14,7 @@ from etl.errors import DestinationError
 from etl.load.files.local import LocalFiles
 from tests.damages import closed
 from tests.load.files.watched import watched
+from tests.support import paths_in
 
 PART = "calls/run_test=a/month=2026-01/part-0.parquet"
 STAGING = "_state/staging"
@@ -70,10 +71,10 @@ def test_a_publish_that_fails_at_any_call_leaves_one_whole_file_and_nothing_stag
         else:
             break
         assert said == f"{files.root / PART}: Input/output error"
-        found = files.read(PART) if files.list("calls") else None
+        found = files.read(PART) if paths_in(files, "calls") else None
         left.add(found)
         assert found in (old, b"new")
-        assert files.list("") == ([PART] if found else [])
+        assert paths_in(files, "") == ([PART] if found else [])
         files.publish(PART, b"again")
         assert files.read(PART) == b"again"
     assert left == {old, b"new"}
@@ -123,10 +124,9 @@ def test_what_is_no_file_is_told_where_it_is_listed_and_never_opened_or_written_
         ("pipe", "is neither a file nor a folder"),
     ]
     assert [(entry.path, bool(entry.oddity)) for entry in files.entries("evals")] == [("evals", True)]
-    for path in (PART, f"{MONTH}/pipe"):
-        for attempt in (files.read, files.open, lambda _path: files.list(MONTH)):
-            with pytest.raises(DestinationError):
-                attempt(path)
+    for attempt in (files.read, files.open, lambda _path: paths_in(files, MONTH)):
+        with pytest.raises(DestinationError):
+            attempt(PART)
     files.publish(PART, b"ours")
     assert (files.read(PART), theirs.read_bytes()) == (b"ours", b"theirs")
 
@@ -149,8 +149,8 @@ def test_list_sees_every_file_but_those_with_a_dot_and_sorts_them(files):
         path.touch()
     (files.root / "calls" / "empty").mkdir()
     (files.root / "calls" / "b" / "._part-0.parquet").touch()
-    assert files.list("calls") == sorted(f"calls/{name}" for name in names)
-    assert files.list("calls/b") == sorted(f"calls/{name}" for name in names if name.startswith("b/"))
+    assert paths_in(files, "calls") == sorted(f"calls/{name}" for name in names)
+    assert paths_in(files, "calls/b") == sorted(f"calls/{name}" for name in names if name.startswith("b/"))
 
 
 def test_an_open_file_is_read_in_parts_of_one_version(files):
@@ -176,7 +176,7 @@ def test_a_folder_where_a_file_should_be_is_named(files):
         with pytest.raises(DestinationError) as caught:
             attempt()
         assert str(caught.value) == f"{files.root / PART}: Is a directory: remove it"
-    assert files.list(STAGING) == []
+    assert paths_in(files, STAGING) == []
 
 
 @pytest.mark.parametrize(

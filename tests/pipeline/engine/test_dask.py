@@ -99,7 +99,6 @@ async def test_the_same_rows_as_in_one_process(world: World, tmp_path: Path, mon
             plain = await job.export(settings_for(server, folders[1] / "data", **sections))
             assert on_dask.exit_code == plain.exit_code == 0
             assert on_dask.requests_by_purpose == plain.requests_by_purpose
-            assert on_dask.necessary_requests == plain.necessary_requests
             assert_equals_world(folders[0], world)
             assert contents(folders[0] / "data") == contents(folders[1] / "data")
 

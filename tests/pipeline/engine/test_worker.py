@@ -10,15 +10,14 @@ import pytest
 
 from etl.errors import ConfigurationError, KeyRefusedError, SourceUnavailableError
 from etl.extract.plan import Planned
-from etl.extract.settling import Stored
+from etl.model.lifecycle import StoredCalls
 from etl.model.records import NumberLiteral
 from etl.pipeline.engine import here, worker
-from etl.pipeline.engine.worker import Answer, Batch, StoredExecution, next_items, read_stored, reader_of
+from etl.pipeline.engine.worker import Answer, Batch, next_items
 from etl.sandbox import Fault, Sandbox
 from etl.settings.sections import Api
 from etl.version import __version__
 from tests.bundles import execution, plan_of
-from tests.bundles import stored_of as stored
 from tests.support import API_KEY, SECRET_KEY
 from tests.worlds import a_sandbox
 
@@ -48,7 +47,7 @@ def batch_of(server: Sandbox, **changes: Any) -> Batch:
         include_raw=False,
         requests_per_minute=None,
     )
-    return replace(batch, **({"stored": dict.fromkeys(ids(batch.items), StoredExecution())} | changes))
+    return replace(batch, **({"stored": dict.fromkeys(ids(batch.items), StoredCalls())} | changes))
 
 
 def one_at_a_time(server: Sandbox) -> Batch:
@@ -70,8 +69,7 @@ async def test_a_batch_comes_back_as_flat_bundles_with_what_it_took(server: Sand
     assert {bundle.execution.execution_id for bundle in answer.bundles} == ids(batch.items)
     assert [len(bundle.calls.values) for bundle in answer.bundles] == [CALLS] * 3
     assert answer.error is None
-    assert answer.traffic.requests == answer.counts.necessary_requests == 3 * (1 + CALLS)
-    assert answer.counts.calls_fetched == 3 * CALLS
+    assert answer.traffic.requests == 3 * (1 + CALLS)
 
 
 async def test_another_version_is_refused(server: Sandbox) -> None:
@@ -160,26 +158,6 @@ def test_a_batch_ends_with_the_execution_that_fills_it() -> None:
 
 def test_executions_without_calls_fill_a_batch_too() -> None:
     assert len(next_items(planned(*[0] * 100), calls=50)) == 50
-
-
-async def test_a_worker_reads_what_the_driver_has_read() -> None:
-    [item] = plan_of([execution()], {"execution": stored(execution())})
-    values: dict[str, Any] = {
-        "calls": {"c1": False, "c0": True},
-        "rows": {"c1": ["c1", None, 1.5]},
-        "evals": {"c1": [["c1", None, 1.5]]},
-        "failed": frozenset({"c2"}),
-    }
-
-    def given(value: Any) -> Any:
-        async def read(_: Planned) -> Any:
-            return value
-
-        return read
-
-    found = await read_stored(Stored(**{name: given(value) for name, value in values.items()}), item)
-    reader = reader_of({"execution": pickle.loads(pickle.dumps(found))})
-    assert {name: await getattr(reader, name)(item) for name in values} == values
 
 
 def test_a_plan_survives_the_way_to_a_worker_to_the_last_digit() -> None:

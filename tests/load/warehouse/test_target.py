@@ -9,7 +9,7 @@ import pytest
 
 from etl.errors import DestinationError
 from etl.load.warehouse.duckdb import connect_to_read
-from etl.load.warehouse.spool import spooled
+from etl.load.warehouse.target import spooled
 
 SOME, MORE = (pa.table({"a": values}) for values in ([1, 2], [3]))
 

@@ -7,16 +7,18 @@ it is damaged (UnreadableError), or this version of the exporter cannot use it (
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.errors import DestinationError, ForeignFileError, SchemaError
-from etl.load.files.contract import Files
+from etl.load.files.contract import MOST_BYTES, Files
 from etl.model import schema
 
 _DROPPED = {"unlisted_calls", "row_hash"}
 """Columns of earlier versions that this one does not need."""
+_BYTES_PER_VALUE = 16  # once decoded, and once more while it is cast
 
 
 class UnreadableError(DestinationError):
@@ -38,7 +40,7 @@ class OpenPart:
         except ForeignFileError as exc:
             raise UnreadableError(self._where, "not written by metrics-etl, or too large") from exc
         with _readable(self._where):
-            self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+            self._file = _opened(pa.BufferReader(data), self._where, len(data))
             self.rows, self.size_bytes = self._file.metadata.num_rows, len(data)
             self._stored = {*self._file.schema_arrow.names}
             self.unknown = sorted(self._stored.difference(table.names, _DROPPED))
@@ -83,8 +85,9 @@ class OpenPart:
 
 def read_size(files: Files, path: str) -> tuple[int, int]:
     """How many rows and bytes the file has, by its footer alone; errors as for ``OpenPart``."""
-    with files.open(path) as file, _readable(files.where(path)):
-        return pq.ParquetFile(file).metadata.num_rows, file.seek(0, 2)
+    with files.open(path) as file, _readable(where := files.where(path)):
+        size_bytes = file.seek(0, 2)
+        return _opened(file, where, size_bytes).metadata.num_rows, size_bytes
 
 
 def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
@@ -96,6 +99,8 @@ def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
     file = pq.ParquetFile(pa.BufferReader(data))
     if file.metadata.num_rows != len(rows) or not file.schema_arrow.equals(table.arrow_schema, check_metadata=True):
         raise SchemaError(f"{table.name}: the new file does not hold its rows: this is a bug, please report it")
+    if fault := _excess(file.metadata, len(data)):
+        raise DestinationError(f"{table.name}: the new file {fault}: please report this")
     return data
 
 
@@ -109,7 +114,24 @@ def pack(rows: pa.Table, compression: str) -> memoryview:
 def unpack(where: str, data: bytes) -> pa.Table:
     """All rows of a file that ``pack`` made; UnreadableError when it is damaged."""
     with _readable(where):
-        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
+        return _opened(pa.BufferReader(data), where, len(data)).read(use_threads=False)
+
+
+def _opened(source: pa.BufferReader | BinaryIO, where: str, size_bytes: int) -> pq.ParquetFile:
+    """The file, whose footer has no checksum: UnreadableError when it promises more than a file may take."""
+    file = pq.ParquetFile(source, page_checksum_verification=True)
+    if fault := _excess(file.metadata, size_bytes):
+        raise UnreadableError(where, fault)
+    return file
+
+
+def _excess(footer: pq.FileMetaData, size_bytes: int) -> str | None:
+    """What a file would take more than it may; None when it keeps the bounds. Each row has a key, so that it takes a byte."""
+    unpacked = sum(footer.row_group(number).total_byte_size for number in range(footer.num_row_groups))
+    unpacked += footer.num_rows * footer.num_columns * _BYTES_PER_VALUE
+    if unpacked > MOST_BYTES:
+        return f"takes {unpacked / 2**30:,.1f} GiB of memory; at most {MOST_BYTES / 2**30:g} are allowed"
+    return f"has {footer.num_rows:,} rows in only {size_bytes:,} bytes" if footer.num_rows > size_bytes else None
 
 
 @contextmanager

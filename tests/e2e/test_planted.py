@@ -4,11 +4,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
 import etl
 from etl.load.layout import IDENTITY, LAST_RUN, LOCK
+from etl.model.schema import CALLS
 from etl.sandbox import Sandbox
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings
 from tests.worlds import a_sandbox
@@ -31,6 +34,13 @@ def text(content: str) -> Callable[[Path], None]:
         path.write_text(content)
 
     return plant
+
+
+def bomb(path: Path) -> None:
+    """A hundred kilobytes that unpack to a million rows."""
+    rows = 1_000_000
+    columns = [pa.nulls(rows, each.type) if each.nullable else pa.repeat("x", rows) for each in CALLS.arrow_schema]
+    pq.write_table(pa.table(columns, schema=CALLS.arrow_schema), path)
 
 
 server = a_sandbox(run_tests=1, executions=2, calls=3)
@@ -90,10 +100,13 @@ async def test_what_is_no_lock_is_refused_in_one_line(server: Sandbox, exported:
     assert results["run"].stderr.count("\n") == 1
 
 
-async def test_part_that_is_too_large_is_fetched_again(server: Sandbox, exported: Path) -> None:
+@pytest.mark.parametrize("plant", [sparse_terabyte, bomb])
+async def test_part_that_is_too_large_is_fetched_again(
+    server: Sandbox, exported: Path, plant: Callable[[Path], None]
+) -> None:
     part = next((exported / "data" / "calls").rglob("*.parquet"))
     part.unlink()
-    sparse_terabyte(part)
+    plant(part)
 
     results = await each_command(server, exported)
 

@@ -12,6 +12,7 @@ import pytest
 
 import etl
 from etl.errors import DestinationError, FileMissingError, SchemaError
+from etl.load import parquet
 from etl.load.parquet import OpenPart, UnreadableError, encode, read_size
 from etl.model import schema
 from etl.transform.frames import table_of
@@ -37,6 +38,7 @@ COUNT_THREADS = """
 import os, sys
 from pathlib import Path
 from etl.load.files.local import LocalFiles
+from etl.load import parquet
 from etl.load.parquet import OpenPart
 from etl.model import schema
 threads = lambda: len(os.listdir("/proc/self/task"))
@@ -194,6 +196,16 @@ def test_encoded_file_that_lacks_a_row_is_noticed(monkeypatch):
     rows = pa.Table.from_pylist([dict.fromkeys(schema.CALLS.key, key) for key in "ab"], schema.CALLS.arrow_schema)
     with pytest.raises(SchemaError, match="the new file does not hold its rows: this is a bug, please report it"):
         encode(schema.CALLS, rows, "zstd")
+
+
+def test_writer_refuses_what_the_reader_would(files, monkeypatch):
+    """Otherwise a dataset could grow until no run can read it any more."""
+    files.publish(PATH, encode(schema.CALLS, some_calls(), "zstd"))
+    monkeypatch.setattr(parquet, "MOST_BYTES", 1000)
+    with pytest.raises(UnreadableError, match=r"takes 0.0 GiB of memory; at most"):
+        OpenPart(files, schema.CALLS, PATH)
+    with pytest.raises(DestinationError, match=r"^calls: the new file takes 0.0 GiB of memory"):
+        encode(schema.CALLS, some_calls(), "zstd")
 
 
 def test_file_that_does_not_fit_into_memory_is_not_called_damaged(files, monkeypatch):

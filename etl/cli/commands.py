@@ -4,6 +4,7 @@ Results go to stdout, messages and progress to stderr. Commands import heavy mod
 quick.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -49,12 +50,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-for panel, commands in {
-    "Export": (run.run, run.plan, source.check, source.discover),
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Export": (source.init, run.run, run.plan, source.check, source.discover),
     "Look at the dataset": (dataset.status, dataset.verify, compare.compare, report.report, dataset.schema),
     "Maintain": (run.load,),
     "Try it": (sandbox.demo, sandbox.sandbox),
-}.items():
+}
+for panel, commands in _COMMANDS.items():
     for command in commands:
         app.command(cls=_Command, rich_help_panel=panel)(command)
 

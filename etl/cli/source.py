@@ -1,5 +1,7 @@
-"""``check`` and ``discover``: test the settings and list the run tests, before an export."""
+"""``init``, ``check`` and ``discover``: before an export, write the settings, test them, and list the run tests."""
 
+import os
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -7,11 +9,46 @@ import typer
 from etl.cli.console import print_json, print_message, print_rate_limit_wait, print_result
 from etl.cli.options import AsJson, Config, Verbose
 from etl.cli.process import end, report_errors, run_async
-from etl.errors import ExitCode
+from etl.errors import ConfigurationError, ExitCode
 
 if TYPE_CHECKING:
     from etl.extract.run_tests import Discovered
     from etl.settings import Settings
+
+_answer = partial(typer.Option, rich_help_panel="Answers")
+
+
+def init(  # noqa: PLR0913 one parameter for each option of the command
+    config: Config = None,
+    *,
+    base_url: Annotated[str, _answer(metavar="URL", help="Address of a self-hosted API.", envvar="FI_BASE_URL")] = "",
+    run_tests: Annotated[
+        list[str] | None, _answer("--run-test", metavar="NAME", help="One to export; repeatable.")
+    ] = None,
+    path: Annotated[str, _answer(metavar="PLACE", help="Folder or bucket of the dataset.", show_default="data")] = "",
+    warehouse: Annotated[str, _answer(metavar="URL", help="Warehouse to load, as duckdb://metrics.duckdb.")] = "",
+    save_keys: Annotated[
+        bool, _answer("--save-keys", help="Write the keys to keys.env, for you alone to read.")
+    ] = False,
+    yes: Annotated[bool, _answer("--yes", "-y", help="Ask nothing; the keys come from the environment.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Ask what an export needs, test it, and write the settings.
+
+    Asks for the keys, the run tests, and a place for the dataset. Writes the settings, which never hold a key, and keys.env if
+    you want it. Then it runs check, and prints a line for cron. No file is ever overwritten. If a key or an address is wrong, or
+    you press Ctrl-C, nothing is written.
+
+    Example: metrics-etl init
+    """
+    with report_errors(verbose=verbose):
+        if not (yes or os.isatty(0)):
+            raise ConfigurationError("init asks questions, but this is not a terminal: set the keys, and add --yes")
+        from etl.cli.questions import set_up
+
+        given = {"file": config, "base_url": base_url, "run_tests": run_tests, "path": path, "warehouse": warehouse}
+        given = {name: value for name, value in given.items() if value}
+        end(set_up(given, is_asking=not yes, is_saving=save_keys))
 
 
 def check(
@@ -56,7 +93,7 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
         from etl.cli.show_source import run_tests_as_json, run_tests_as_toml
         from etl.settings import Settings
 
-        discovered = run_async(_discover(Settings.load(config, needs_run_tests=False)))
+        discovered = run_async(list_run_tests(Settings.load(config, needs_run_tests=False)))
         if as_json:
             print_json(run_tests_as_json(discovered))
         else:
@@ -66,7 +103,8 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
         end(ExitCode.PARTIAL if discovered.problems else ExitCode.COMPLETE)
 
 
-async def _discover(settings: "Settings") -> "Discovered":
+async def list_run_tests(settings: "Settings") -> "Discovered":
+    """The run tests that the key can see, as ``discover`` prints them."""
     from etl.extract.client import Client
     from etl.extract.run_tests import discover
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +87,17 @@ async def check(config: Path | None, *, on_hold: Callable[[float], None], is_rea
         return [*_problems(Subject.SETTINGS, error), *map(_skipped, (*_SOURCE, Subject.DESTINATION, Subject.LOCK))]
     count = len(settings.run_tests)
     names = f"names {counted(count, 'run test')}" if count else "for all run tests"
-    found = [Check(Subject.SETTINGS, f"valid, {names}"), *await _check_source(config, on_hold)]
+    found = [Check(Subject.SETTINGS, f"valid, {names}"), *await check_source(partial(Settings.load, config), on_hold)]
     found += await asyncio.to_thread(_check_dataset, settings, is_read_only=is_read_only)
     if settings.warehouse.url:
         found += await asyncio.to_thread(_check_warehouse, settings)
     return found
 
 
-async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -> list[Check]:
+async def check_source(load: Callable[[], Settings], on_hold: Callable[[float], None]) -> list[Check]:
+    """Those of the server, the key and the run tests. ``load`` gives the settings, or raises ConfigurationError."""
     try:
-        settings = Settings.load(config)
+        settings = load()
     except ConfigurationError as error:
         return [_skipped(Subject.SERVER), *_problems(Subject.KEY, error), *map(_skipped, _SOURCE[2:])]
     # A check says how it is now; retries would hide that for minutes.

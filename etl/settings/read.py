@@ -28,7 +28,7 @@ from etl.settings.paths import whole_paths
 from etl.settings.results import Compare, Notification, Report
 from etl.settings.sections import Api, Destination, Engine, Export, Log, RunTest, Warehouse, refuse_day_to_come
 
-_DEFAULT_PATH = "config/metrics-etl.toml"
+DEFAULT_PATH = "config/metrics-etl.toml"
 _KEYS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
 _SECRETS = _KEYS | {"proxy_user": "FI_PROXY_USER", "proxy_password": "FI_PROXY_PASSWORD"}
 
@@ -183,20 +183,20 @@ class Settings(ShownInLines, BaseSettings):
 
     @classmethod
     def load(
-        cls, path: str | Path | None = None, *, needs_keys: bool = True, needs_run_tests: bool = True
+        cls, path: str | Path | None = None, *, needs_keys: bool = True, needs_run_tests: bool = True, text: str = ""
     ) -> "Settings":
         """Read the TOML file and the environment; the keys only if they are needed.
 
         ``path`` defaults to ``METRICS_ETL_CONFIG``, else to ``config/metrics-etl.toml``. The file may be missing if
         ``METRICS_ETL_RUN_TESTS`` is set, to ``all``, names joined by commas or a JSON list, or if run tests are not needed; then
-        they default to "all".
+        they default to "all". ``text`` is what the file would hold, before it is written.
 
         Raises:
             ConfigurationError: a line for each mistake, with the file or variable, the key and the fix.
         """
-        file = Path(path or os.environ.get(f"{ENV_PREFIX}CONFIG") or _DEFAULT_PATH)
+        file = Path(path or os.environ.get(f"{ENV_PREFIX}CONFIG") or DEFAULT_PATH)
         may_be_missing = path is None and (f"{ENV_PREFIX}RUN_TESTS" in os.environ or not needs_run_tests)
-        from_file = _read_file(file, may_be_missing=may_be_missing)
+        from_file = _read_file(file, text, may_be_missing=may_be_missing)
         from_environment = {name: value for name, value in Environment(cls)().items() if name not in _SECRETS}
         if base_url := os.environ.get(BASE_URL):
             from_environment = _merged({"api": {"base_url": base_url}}, from_environment)
@@ -252,15 +252,15 @@ def _refuse_warehouse_in_tables(url: str, dataset: str) -> None:
         raise ValueError(f"[warehouse] url is inside the dataset's folder {folder}: choose a place outside it")
 
 
-def _read_file(file: Path, *, may_be_missing: bool) -> dict[str, Any]:
+def _read_file(file: Path, text: str, *, may_be_missing: bool) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(text or file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if may_be_missing:
             return {}
         place = "" if file.is_absolute() else f" (looked for in {Path.cwd()})"
         raise ConfigurationError(
-            f"{file}: not found{place}: copy config/example.toml there, or name another file with --config"
+            f"{file}: not found{place}: metrics-etl init writes one; --config names another file"
         ) from None
     except tomllib.TOMLDecodeError as exc:
         raise ConfigurationError(f"{file}: not valid TOML: {exc}") from None

@@ -18,10 +18,14 @@ COLOR = re.compile(r"\x1b\[(?:\d+;)*3\d(?:;\d+)*m")
 
 
 class Terminal:
-    """The command with stdin, stdout and stderr on one terminal; ``written`` is all that it wrote so far."""
+    """The command with stdin, stdout and stderr on one terminal; ``written`` is all that it wrote so far.
+
+    ``echoes``: whether the terminal shows what is typed once the command has ended.
+    """
 
     def __init__(self, *arguments: str, cwd: Path, env: dict[str, str], columns: int = 80) -> None:
-        self.written = ""
+        self.written, self._answered = "", 0
+        self.echoes = False
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._main, other = os.openpty()
         fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -38,11 +42,25 @@ class Terminal:
     async def read_until(self, words: str | None) -> None:
         """Read until the words were written, or to the end when there are none to wait for."""
         while words is None or words not in self.written:
-            chunk = await asyncio.to_thread(self._read)
-            if not chunk:
-                assert words is None, f"{words!r} was never written: {self.written}"
+            if not await self._read_more(words):
                 break
-            self.written += self._decoder.decode(chunk)
+
+    async def _read_more(self, words: str | None) -> bool:
+        """Whether there was more, as there must be while words are still to come."""
+        chunk = await asyncio.to_thread(self._read)
+        assert chunk or words is None, f"{words!r} was never written: {self.written}"
+        self.written += self._decoder.decode(chunk)
+        return bool(chunk)
+
+    async def answer(self, question: str, text: str) -> None:
+        """Type a line once the words of a question were written."""
+        while question not in self.written[self._answered :]:
+            await self._read_more(question)
+        self._answered = self.written.index(question, self._answered) + len(question)
+        self.type(text)
+
+    def type(self, text: str) -> None:
+        os.write(self._main, text.encode())
 
     async def ended(self) -> int:
         """The exit code, once everything was read."""
@@ -51,6 +69,7 @@ class Terminal:
             exit_code = await self.process.wait()
         else:
             exit_code = await asyncio.to_thread(self.process.wait)
+        self.echoes = bool(termios.tcgetattr(self._main)[3] & termios.ECHO)
         os.close(self._main)
         return exit_code
 

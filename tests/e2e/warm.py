@@ -105,5 +105,6 @@ def _be_command(
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
+    sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing gave it nothing to read
     sys.argv = arguments
     main()

@@ -165,7 +165,7 @@ def test_file_that_is_missing_is_named_with_the_place_where_it_was_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    fix = "copy config/example.toml there, or name another file with --config"
+    fix = "metrics-etl init writes one; --config names another file"
     for path, place in (("absent.toml", f" (looked for in {tmp_path})"), (tmp_path / "absent.toml", "")):
         with pytest.raises(ConfigurationError, match=re.escape(f"{path}: not found{place}: {fix}")):
             Settings.load(path)

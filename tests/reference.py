@@ -58,8 +58,8 @@ _SETTINGS_HEAD = """\
 
 # Every setting
 
-The settings file is `config/metrics-etl.toml`, or the file that `--config` or `METRICS_ETL_CONFIG` names. Begin with a copy
-of [config/example.toml](../config/example.toml). Only `run_tests` is required. An environment variable overrides a setting.
+The settings file is `config/metrics-etl.toml`, or the file that `--config` or `METRICS_ETL_CONFIG` names. `metrics-etl init`
+writes one like [example.toml](../config/example.toml). Only `run_tests` is required. An environment variable overrides a setting.
 A relative path in the file is relative to the folder of the file; `~` and `$VARIABLES` in paths are expanded.
 
 Your editor completes and checks the file if its first line is `#:schema PATH`, where `PATH` leads to
@@ -82,7 +82,7 @@ _SECRETS = {
     "FI_PROXY_USER": "the user name for the proxy, if it asks for one",
     "FI_PROXY_PASSWORD": "the password for the proxy",
 }
-_GROUPS = ("", "Selection", "What to compare", "Gate", "Made-up data", "Behavior of the server", "Output")
+_GROUPS = ("", "Answers", "Selection", "What to compare", "Gate", "Made-up data", "Behavior of the server", "Output")
 """As ``--help`` groups options."""
 _EVAL_METRICS = (
     ("`eval_NAME_pass_rate`", "NAME: passed", "share", "lower", "share of the outputs of a Pass/Fail eval that passed"),

@@ -1,7 +1,6 @@
 """README, docs, help, example settings and code say the same."""
 
 import ast
-import os
 import pydoc
 import re
 from collections import Counter
@@ -32,13 +31,12 @@ from etl.load.warehouse.ddl import QUERY_ENGINES, TYPES, ddl
 from etl.load.warehouse.load import Result
 from etl.load.warehouse.tables import KINDS
 from etl.model.findings import Finding, Kind
-from etl.model.locations import BUCKETS, EXPERIMENTAL, WAREHOUSES
+from etl.model.locations import EXPERIMENTAL, WAREHOUSES
 from etl.model.records import RunTest as ListedRunTest
 from etl.model.schema import EXECUTIONS, TABLES, TIMESTAMP
 from etl.pipeline.preflight import Check, Subject, as_json
 from etl.pipeline.run import Progress
 from etl.pipeline.summary import RunTestSummary, Summary
-from etl.settings import Settings
 from tests.bundles import execution, plan_of
 from tests.meanings import EVENTS, FIELDS, PURPOSE_MEANINGS, SUBJECT_MEANINGS
 from tests.reference import commands_page, json_paths, settings_page
@@ -161,23 +159,6 @@ def test_every_exit_code_is_documented(path: str, title: str) -> None:
     table = text(path).partition(title)[2].partition("\n## ")[0]
     found = {int(code) for cell in re.findall(r"^\| ([0-9, ]+) \|", table, re.MULTILINE) for code in cell.split(",")}
     assert found == set(ExitCode)
-
-
-def test_every_option_of_a_bucket_is_in_the_example() -> None:
-    told = text("config/example.toml").partition("# options = ")[2].partition("[warehouse]")[0]
-    for scheme, options in BUCKETS.items():
-        assert f"{scheme}:" in told
-        for option in options:
-            assert option in told
-
-
-def test_example_settings_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in list(os.environ):
-        if variable.startswith(("METRICS_ETL_", "FI_")):
-            monkeypatch.delenv(variable)
-    monkeypatch.setenv("FI_API_KEY", "key")
-    monkeypatch.setenv("FI_SECRET_KEY", "secret")
-    assert Settings.load(ROOT / "config/example.toml").run_tests[0].name == "My Agent Test"
 
 
 def test_every_log_event_is_documented_with_its_fields() -> None:

@@ -112,7 +112,7 @@ def set_up(given: Mapping[str, Any], *, is_asking: bool, is_saving: bool) -> Exi
     if is_saving:
         keys = " ".join(f"{name}={shlex.quote(read_api_key(name).get_secret_value())}" for name in _KEYS)
         texts[_KEYS_FILE] = (f"# Keep this file private. To load it: . ./{_KEYS_FILE}\nexport {keys}\n", 0o600)
-    _write_new(texts)
+    write_new(texts)
     checks = run_async(check(answers.file, on_hold=print_rate_limit_wait))
     print_checks(checks)
     _print_next(answers.file, "check" if exit_code(checks) else "run", needs_keys=bool(missing))
@@ -185,7 +185,7 @@ def _ask(ask: Callable[..., Any], question: str, **options: Any) -> Any:
         signal.signal(signal.SIGINT, before)
 
 
-def _write_new(texts: Mapping[Path, tuple[str, int]]) -> None:
+def write_new(texts: Mapping[Path, tuple[str, int]]) -> None:
     """Write new files, each with its text and mode: all of them, whatever signal comes, or none."""
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)

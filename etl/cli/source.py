@@ -23,14 +23,14 @@ def init(  # noqa: PLR0913 one parameter for each option of the command
     *,
     base_url: Annotated[str, _answer(metavar="URL", help="Address of a self-hosted API.", envvar="FI_BASE_URL")] = "",
     run_tests: Annotated[
-        list[str] | None, _answer("--run-test", metavar="NAME", help="One to export; repeatable.")
+        list[str] | None, _answer("--run-test", metavar="NAME", help="Run test to export. Repeat the option for more.")
     ] = None,
     path: Annotated[str, _answer(metavar="PLACE", help="Folder or bucket of the dataset.", show_default="data")] = "",
-    warehouse: Annotated[str, _answer(metavar="URL", help="Warehouse to load, as duckdb://metrics.duckdb.")] = "",
+    warehouse: Annotated[str, _answer(metavar="URL", help="Warehouse, such as duckdb://metrics.duckdb.")] = "",
     save_keys: Annotated[
-        bool, _answer("--save-keys", help="Write the keys to keys.env, for you alone to read.")
+        bool, _answer("--save-keys", help="Write the keys to keys.env, which only you can read.")
     ] = False,
-    yes: Annotated[bool, _answer("--yes", "-y", help="Ask nothing; the keys come from the environment.")] = False,
+    yes: Annotated[bool, _answer("--yes", "-y", help="Ask nothing. Set the keys in the environment.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Ask what an export needs, test it, and write the settings.

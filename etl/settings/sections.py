@@ -1,6 +1,6 @@
 """The sections of the settings file: each key with its type, default and bounds, and below it what it means. Reads no file.
 
-The meanings are those in ``config/example.toml``; an editor shows them, see ``json_schema``.
+``docs/settings.md`` and an editor show the meanings, see ``json_schema``.
 """
 
 import re
@@ -122,13 +122,13 @@ class Api(Section):
     read_timeout_seconds: float = Field(60, gt=0, le=3600)
     """longest wait for an answer, or for its next bytes; a whole request may take 5 times as long"""
     max_tries: int = Field(6, ge=1, le=20)
-    """attempts per request"""
+    """attempts per request; reused connections that turned out closed don't count"""
     max_response_mb: int = Field(64, ge=1, le=4096)
-    """largest response to accept, in MiB"""
+    """largest response to accept, in MiB; all responses that are read at once take at most four times as much"""
     ca_file: FilePath | None = None
     """certificates to trust instead of the system's"""
     proxy: str | None = None
-    """proxy to the API; its credentials: FI_PROXY_USER, FI_PROXY_PASSWORD (or …_FILE)"""
+    """proxy to the API, such as http://proxy.example:3128; its credentials: FI_PROXY_USER, FI_PROXY_PASSWORD (or …_FILE)"""
 
     @field_validator("base_url")
     @classmethod
@@ -197,7 +197,7 @@ class Destination(Section):
     compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
     """"zstd", "snappy", "gzip", or "none" for no compression"""
     options: dict[str, str | bool] = {}
-    """options of the bucket, never credentials"""
+    """options of the bucket, such as { region = "eu-central-1" }, never credentials"""
 
     @field_validator("path")
     @classmethod
@@ -231,7 +231,7 @@ class Engine(Section):
     kind: Literal["asyncio", "dask"] = "asyncio"
     """"asyncio": this process fetches; "dask": the workers of a Dask cluster do (needs the "dask" extra)"""
     address: str | None = None
-    """address of the Dask scheduler"""
+    """address of the Dask scheduler, such as tcp://scheduler:8786"""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -244,7 +244,7 @@ class Warehouse(Section):
     """Which warehouse the dataset is loaded into, and the schema of its tables there."""
 
     url: str | None = None
-    """warehouse to keep in sync with the dataset, see docs/warehouses.md"""
+    """warehouse to keep in sync with the dataset, such as duckdb://metrics.duckdb, see docs/warehouses.md; never with a password"""
     namespace: str = Field(locations.DEFAULT_NAMESPACE, alias="schema")
     """schema of its tables; created if missing"""
 

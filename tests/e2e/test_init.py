@@ -90,8 +90,10 @@ async def test_a_newcomer_answers_questions_and_has_rows(server: Sandbox, tmp_pa
 
 async def test_without_a_terminal_options_are_the_answers(tmp_path: Path) -> None:
     names = [argument for name in HOSTILE for argument in ("--run-test", name)]
-    async with Sandbox(settled_world(run_tests=5, names=HOSTILE, executions=1, calls=1)) as hostile:
-        env = environment(hostile)
+    keys = ("it's \\ $HOME %", '`id` "#!')
+    world = settled_world(run_tests=5, names=HOSTILE, executions=1, calls=1)
+    async with Sandbox(world, api_key=keys[0], secret_key=keys[1]) as hostile:
+        env = environment(hostile, FI_API_KEY=keys[0], FI_SECRET_KEY=keys[1])
         given = ("--config", "deep/er/mine.toml", "--path", "my data", "--save-keys")
         result = await metrics_etl("init", "--yes", *names, *given, cwd=tmp_path, env=env)
         again = await metrics_etl("init", "--yes", *names, *given, cwd=tmp_path, env=env)

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import json
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ import jsonschema
 import pytest
 from pydantic import SecretStr
 
-from etl.settings import RunTest, Settings
+from etl.settings import Settings
 from etl.settings.json_schema import settings_schema
 from tests.settings.reading import mistake, read_settings
 from tests.settings.test_messages import test_each_mistake_names_file_key_and_fix as told_mistakes
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = settings_schema()
-EXAMPLE = (ROOT / "config" / "example.toml").read_text(encoding="utf-8")
+SECTIONS = {name: each["properties"] for name, each in SCHEMA["properties"].items() if name != "run_tests"}
 NOT_TOLD = (
     "names 'A' twice",  # in two forms, or with two keys
     "have the same key",
@@ -45,10 +44,41 @@ def refused(text: str) -> list[str]:
     return [error.message for error in jsonschema.Draft7Validator(SCHEMA).iter_errors(in_json(text))]
 
 
-def whole_example() -> str:
-    """Every key of the example, also those that stand in comments."""
-    uncommented = re.sub(r"^(?: *)# (\w+ = |\{ name)", r"\1", EXAMPLE.partition("run_tests = [")[2], flags=re.MULTILINE)
-    return "run_tests = [" + uncommented.replace('"../data"', '"s3://bucket/metrics"')
+def every_default() -> str:
+    """A settings file that says what is so anyway."""
+    lines = ['run_tests = "all"']
+    for name, keys in SECTIONS.items():
+        defaults = {key: json.dumps(value["default"]) for key, value in keys.items() if "default" in value}
+        lines += [f"[{name}]", *(f"{key} = {default}" for key, default in defaults.items())]
+    return "\n".join(lines)
+
+
+ACCEPTED = [
+    'run_tests = "all"',
+    'run_tests = ["A", {name = "B", key = "b-1_c", since = 2026-01-01}]',
+    'run_tests = [{name = "ü  x", key = ""}]',
+    "[api]\nrequests_per_minute = 100\nquota_share = 1\npage_limit = 16384",
+    '[api]\nrequests_per_minute = "auto"\nread_timeout_seconds = 0.5',
+    '[destination]\npath = "s3://b"\noptions = { region = "x", request_payer = true }',
+    '[destination]\npath = "az://b"\noptions = { use_azure_cli = true }',
+    "[destination]\noptions = {}",
+    "[export]\nmax_runtime_minutes = 10.5\nsettle_hours = 0",
+    '[compare]\nmax_regression = { latency_p95 = "10%", failure_rate = "2.5 pp", eval_tone_mean = " 5 % " }',
+    '[report]\ncall_url = "https://h:1/a?b={execution_id}&c={call_execution_id}#d"',
+    '[report.call_url]\n"Checkout flow" = "http://h/{execution_id}"',
+    *(
+        f'[warehouse]\nurl = "{url}"\nschema = "a_1"'
+        for url in (
+            "duckdb://x.duckdb",
+            "duckdb:///a b/x",
+            "postgresql://u@h:5432/d?sslmode=require",
+            "postgresql:///d",
+        )
+    ),
+    '[api]\nca_file = "prod.toml"\nproxy = "http://proxy.example:3128"',
+    '[engine]\nkind = "dask"\naddress = "tcp://scheduler:8786"',
+    '[notify]\nurl = "https://hooks.slack.com/services/x"',
+]
 
 
 def test_it_is_a_json_schema() -> None:
@@ -69,67 +99,29 @@ def test_every_setting_is_in_it_with_its_meaning_and_no_secret() -> None:
             assert "default" not in key or key["default"] is not None
 
 
-def test_a_key_means_what_the_example_says() -> None:
-    """Mend it in the description of the field, or in the comment."""
-    comments = re.sub(r"\n +# ", " ", EXAMPLE)
-    for name, section in SCHEMA["properties"].items():
-        if name == "run_tests":
-            continue
-        told = comments.partition(f"\n[{name}]\n")[2].partition("\n[")[0]
-        for key, value in section["properties"].items():
-            (comment,) = re.findall(rf"^(?:# )?{key} = [^\n]*?# (.+)$", told, re.MULTILINE)
-            assert comment.startswith(value["description"]), key
-
-
-def test_the_defaults_are_those_of_the_example() -> None:
-    for name, keys in in_json(EXAMPLE).items():
-        if name != "run_tests":
-            assert keys == {key: SCHEMA["properties"][name]["properties"][key]["default"] for key in keys}
-
-
-@pytest.mark.parametrize(
-    "text",
-    [EXAMPLE, whole_example(), (ROOT / "config" / "sandbox.toml").read_text(encoding="utf-8")],
-    ids=["example", "every key", "sandbox"],
-)
-def test_it_accepts_the_settings_that_come_with_the_product(text: str) -> None:
-    assert refused(text) == []
-
-
-def test_every_key_of_the_schema_is_among_those_that_were_accepted() -> None:
-    found = in_json(whole_example())
-    assert found["run_tests"][-1].keys() == RunTest.model_fields.keys()
-    assert {name: set(found[name]) for name in found if name != "run_tests"} == {
-        name: set(section["properties"]) for name, section in SCHEMA["properties"].items() if name != "run_tests"
-    }
+def test_the_defaults_are_those_of_the_settings(file: Path) -> None:
+    assert read_settings(file, every_default()) == read_settings(file, 'run_tests = "all"')
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        'run_tests = "all"',
-        'run_tests = ["A", {name = "B", key = "b-1_c", since = 2026-01-01}]',
-        'run_tests = [{name = "ü  x", key = ""}]',
-        "[api]\nrequests_per_minute = 100\nquota_share = 1\npage_limit = 16384",
-        '[api]\nrequests_per_minute = "auto"\nread_timeout_seconds = 0.5',
-        '[destination]\npath = "s3://b"\noptions = { region = "x", request_payer = true }',
-        '[destination]\npath = "az://b"\noptions = { use_azure_cli = true }',
-        "[destination]\noptions = {}",
-        "[export]\nmax_runtime_minutes = 10.5\nsettle_hours = 0",
-        '[compare]\nmax_regression = { latency_p95 = "10%", failure_rate = "2.5 pp", eval_tone_mean = " 5 % " }',
-        '[report]\ncall_url = "https://h:1/a?b={execution_id}&c={call_execution_id}#d"',
-        '[report.call_url]\n"Checkout flow" = "http://h/{execution_id}"',
-        *(
-            f'[warehouse]\nurl = "{url}"\nschema = "a_1"'
-            for url in (
-                "duckdb://x.duckdb",
-                "duckdb:///a b/x",
-                "postgresql://u@h:5432/d?sslmode=require",
-                "postgresql:///d",
-            )
-        ),
+        every_default(),
+        *((ROOT / "config" / name).read_text(encoding="utf-8") for name in ("example.toml", "sandbox.toml")),
     ],
+    ids=["every default", "example", "sandbox"],
 )
+def test_it_accepts_the_settings_that_come_with_the_product(text: str) -> None:
+    assert refused(text) == []
+
+
+def test_every_key_of_the_schema_is_among_those_that_are_accepted() -> None:
+    accepted = [in_json(text) for text in (every_default(), *ACCEPTED)]
+    for name, keys in SECTIONS.items():
+        assert {key for each in accepted for key in each.get(name, {})} == set(keys)
+
+
+@pytest.mark.parametrize("text", ACCEPTED)
 def test_it_accepts_what_the_settings_accept(file: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     text = text if text.startswith("run_tests") else f'run_tests = ["A"]\n{text}'

@@ -17,8 +17,8 @@ import typer
 from etl.cli.console import as_json, print_line, print_message, print_rate_limit_wait, print_result
 from etl.cli.process import end, run_async
 from etl.cli.show_source import print_checks, run_tests_as_toml
-from etl.cli.source import list_run_tests
 from etl.errors import ConfigurationError, DestinationError, ExitCode, InterruptedRunError
+from etl.extract.run_tests import discover_for
 from etl.load.files.open import open_files
 from etl.load.warehouse.target import module_for
 from etl.model.locations import IN_FILES, has_few_slashes, scheme_of
@@ -86,7 +86,7 @@ class Answers:
         return scheme + os.path.relpath(path, self.file.parent) if path else location
 
 
-def set_up(given: Mapping[str, Any], *, is_asking: bool, is_saving: bool) -> ExitCode:
+def set_up(given: Mapping[str, Any], *, is_asking: bool) -> ExitCode:
     """Write settings from what is given, and from answers if questions may be asked. Returns the exit code of ``check``.
 
     What an export would refuse is raised, and nothing is written then.
@@ -95,21 +95,18 @@ def set_up(given: Mapping[str, Any], *, is_asking: bool, is_saving: bool) -> Exi
         os.environ[BASE_URL] = url
     answers = Answers(**given)
     missing = [name for name in _KEYS if not (os.environ.get(name) or os.environ.get(f"{name}_FILE"))]
-    for file in (answers.file, _KEYS_FILE) if is_saving else (answers.file,):
-        if os.path.lexists(file):
-            raise ConfigurationError(f"{file} already exists and is never overwritten: edit it, or move it away")
+    if os.path.lexists(answers.file):
+        raise ConfigurationError(f"{answers.file} already exists and is never overwritten: edit it, or move it away")
     if missing and _KEYS_FILE.exists():
         raise ConfigurationError(
             f"{_KEYS_FILE} exists, but was not loaded: type . ./{_KEYS_FILE} first, or move it away"
         )
     answers.settings(needs_keys=False)
     answers = _test_source(answers, missing if is_asking else (), asks_address=is_asking and not url)
-    if is_asking:
-        answers = _ask_the_rest(answers, given)
-    if is_asking and missing and not is_saving:
-        is_saving = _ask(typer.confirm, f"Save the keys in {_KEYS_FILE}, which only you can read?", default=True)
+    answers = _ask_the_rest(answers, given) if is_asking else answers
     texts = {answers.file: (answers.text, 0o666)}
-    if is_saving:
+    question = f"Save the keys in {_KEYS_FILE}, which only you can read?"
+    if is_asking and missing and _ask(typer.confirm, question, default=True):
         keys = " ".join(f"{name}={shlex.quote(read_api_key(name).get_secret_value())}" for name in _KEYS)
         texts[_KEYS_FILE] = (f"# Keep this file private. To load it: . ./{_KEYS_FILE}\nexport {keys}\n", 0o600)
     write_new(texts)
@@ -136,7 +133,7 @@ def _test_source(answers: Answers, keys: Collection[str], *, asks_address: bool)
 
 def _ask_the_rest(answers: Answers, given: Collection[str]) -> Answers:
     if "run_tests" not in given:
-        found = run_async(list_run_tests(answers.settings()))
+        found = run_async(discover_for(answers.settings(), print_rate_limit_wait))
         lines = [line.strip() for line in run_tests_as_toml(found)][1:-1]
         print_result("\n".join(f"{number:>3}  {line}" for number, line in enumerate(lines, 1)))
         for problem in found.problems:

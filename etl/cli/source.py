@@ -2,7 +2,7 @@
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,14 +11,10 @@ from etl.cli.options import AsJson, Config, Verbose
 from etl.cli.process import end, report_errors, run_async
 from etl.errors import ConfigurationError, ExitCode
 
-if TYPE_CHECKING:
-    from etl.extract.run_tests import Discovered
-    from etl.settings import Settings
-
 _answer = partial(typer.Option, rich_help_panel="Answers")
 
 
-def init(  # noqa: PLR0913 one parameter for each option of the command
+def init(
     config: Config = None,
     *,
     base_url: Annotated[str, _answer(metavar="URL", help="Address of a self-hosted API.", envvar="FI_BASE_URL")] = "",
@@ -27,9 +23,6 @@ def init(  # noqa: PLR0913 one parameter for each option of the command
     ] = None,
     path: Annotated[str, _answer(metavar="PLACE", help="Folder or bucket of the dataset.", show_default="data")] = "",
     warehouse: Annotated[str, _answer(metavar="URL", help="Warehouse, such as duckdb://metrics.duckdb.")] = "",
-    save_keys: Annotated[
-        bool, _answer("--save-keys", help="Write the keys to keys.env, which only you can read.")
-    ] = False,
     yes: Annotated[bool, _answer("--yes", "-y", help="Ask nothing. Set the keys in the environment.")] = False,
     verbose: Verbose = False,
 ) -> None:
@@ -48,7 +41,7 @@ def init(  # noqa: PLR0913 one parameter for each option of the command
 
         given = {"file": config, "base_url": base_url, "run_tests": run_tests, "path": path, "warehouse": warehouse}
         given = {name: value for name, value in given.items() if value}
-        end(set_up(given, is_asking=not yes, is_saving=save_keys))
+        end(set_up(given, is_asking=not yes))
 
 
 def check(
@@ -91,9 +84,11 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
     """
     with report_errors(verbose=verbose):
         from etl.cli.show_source import run_tests_as_json, run_tests_as_toml
+        from etl.extract.run_tests import discover_for
         from etl.settings import Settings
 
-        discovered = run_async(list_run_tests(Settings.load(config, needs_run_tests=False)))
+        settings = Settings.load(config, needs_run_tests=False)
+        discovered = run_async(discover_for(settings, print_rate_limit_wait))
         if as_json:
             print_json(run_tests_as_json(discovered))
         else:
@@ -101,12 +96,3 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
             for problem in discovered.problems:
                 print_message(f"problem: {problem}")
         end(ExitCode.PARTIAL if discovered.problems else ExitCode.COMPLETE)
-
-
-async def list_run_tests(settings: "Settings") -> "Discovered":
-    """The run tests that the key can see, as ``discover`` prints them."""
-    from etl.extract.client import Client
-    from etl.extract.run_tests import discover
-
-    async with Client(settings, on_hold=print_rate_limit_wait) as client:
-        return await discover(client, page_limit=settings.api.page_limit)

@@ -1,6 +1,6 @@
 """The run tests that the key sees, for an export of all of them."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +14,7 @@ from etl.model.lifecycle import CLOCKS_DIFFER
 from etl.model.records import RunTest
 from etl.model.values import timestamp_or_none
 from etl.model.wording import counted, nearest, quoted
+from etl.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,12 @@ class Discovered:
 
     run_tests: dict[str, list[RunTest]]
     problems: tuple[str, ...]
+
+
+async def discover_for(settings: Settings, on_hold: Callable[[float], None]) -> Discovered:
+    """``discover`` with a client of its own, which tells ``on_hold`` for how many seconds the rate limit holds it up."""
+    async with Client(settings, on_hold=on_hold) as client:
+        return await discover(client, page_limit=settings.api.page_limit)
 
 
 async def discover(client: Client, *, page_limit: int, now: datetime | None = None) -> Discovered:

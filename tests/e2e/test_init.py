@@ -17,7 +17,16 @@ from tests.worlds import a_sandbox, settled_world
 
 KEYLESS: dict[str, str | None] = {"FI_API_KEY": None, "FI_SECRET_KEY": None, "TERM": "xterm-256color"}
 HOSTILE = ['quo"te \\ back', "line\nbreak \x1b[2J\x7f", "Ünïcode 🎉 ]\n[api]", "'''", "$HOME # %d"]
+SPECIAL = ("it's \\ $HOME %", '`id` "#!')  # as keys may be
 server = a_sandbox(run_tests=3, executions=2, calls=2)
+
+
+@pytest.fixture
+async def guarded():
+    async with Sandbox(
+        settled_world(run_tests=3, executions=2, calls=2), api_key=SPECIAL[0], secret_key=SPECIAL[1]
+    ) as running:
+        yield running
 
 
 def entries(folder: Path) -> list[str]:
@@ -43,21 +52,21 @@ async def at_night(output: str, folder: Path, **variables: str) -> Ended:
     return await shell("sh", "-c", command, cwd=folder, env={"PATH": "/usr/bin:/bin", **variables})
 
 
-async def test_a_newcomer_answers_questions_and_has_rows(server: Sandbox, tmp_path: Path) -> None:
+async def test_a_newcomer_answers_questions_and_has_rows(guarded: Sandbox, tmp_path: Path) -> None:
     """An empty folder with a name that a shell, cron and TOML would take apart."""
-    names = [run_test.name for run_test in server.world.run_tests]
+    names = [run_test.name for run_test in guarded.world.run_tests]
     folder = tmp_path / 'it\'s 100% "new"'
     folder.mkdir()
     terminal = Terminal("init", cwd=folder, env=environment(**KEYLESS), columns=200)
 
     await terminal.answer("Address of the API [https://api.futureagi.com]: ", "no address\n")
-    await terminal.answer("base_url must be an https:// address", f"{server.base_url}\n")
+    await terminal.answer("base_url must be an https:// address", f"{guarded.base_url}\n")
     await terminal.answer("API key (not shown): ", "canary-wrong\n")
-    await terminal.answer("Secret key (not shown): ", f"{SECRET_KEY}\n")
+    await terminal.answer("Secret key (not shown): ", f"{SPECIAL[1]}\n")
     await terminal.answer("the API refused the key", "")
-    await terminal.answer(f"Address of the API [{server.base_url}]: ", "\n")
-    await terminal.answer("API key (not shown): ", f"{API_KEY}\n")
-    await terminal.answer("Secret key (not shown): ", f"{SECRET_KEY}\n")
+    await terminal.answer(f"Address of the API [{guarded.base_url}]: ", "\n")
+    await terminal.answer("API key (not shown): ", f"{SPECIAL[0]}\n")
+    await terminal.answer("Secret key (not shown): ", f"{SPECIAL[1]}\n")
     await terminal.answer("or all [all]: ", "1,9\n")
     await terminal.answer("'9' is not a number from 1 to 3", "3 1\n")
     await terminal.answer("s3://BUCKET/FOLDER [data]: ", "ftp://host/data\n")
@@ -72,13 +81,13 @@ async def test_a_newcomer_answers_questions_and_has_rows(server: Sandbox, tmp_pa
     assert set(written) == {"config/metrics-etl.toml", "keys.env"}
     assert tomllib.loads(written["config/metrics-etl.toml"]) == {
         "run_tests": [listed[2], listed[0]],
-        "api": {"base_url": server.base_url},
+        "api": {"base_url": guarded.base_url},
         "destination": {"path": "../data"},
         "warehouse": {"url": "duckdb://../metrics.duckdb"},
     }
     assert (folder / "keys.env").stat().st_mode & 0o777 == 0o600
     said = terminal.written + written["config/metrics-etl.toml"]
-    assert not [key for key in (API_KEY, SECRET_KEY, "canary") if key in said]
+    assert not [key for key in (SPECIAL[0], SPECIAL[1], "canary") if key in said]
     assert terminal.echoes
     assert any(re.match("ok +warehouse", line) for line in terminal.lines)
     night = await at_night(terminal.written, tmp_path)
@@ -90,14 +99,12 @@ async def test_a_newcomer_answers_questions_and_has_rows(server: Sandbox, tmp_pa
 
 async def test_without_a_terminal_options_are_the_answers(tmp_path: Path) -> None:
     names = [argument for name in HOSTILE for argument in ("--run-test", name)]
-    keys = ("it's \\ $HOME %", '`id` "#!')
-    world = settled_world(run_tests=5, names=HOSTILE, executions=1, calls=1)
-    async with Sandbox(world, api_key=keys[0], secret_key=keys[1]) as hostile:
-        env = environment(hostile, FI_API_KEY=keys[0], FI_SECRET_KEY=keys[1])
-        given = ("--config", "deep/er/mine.toml", "--path", "my data", "--save-keys")
+    async with Sandbox(settled_world(run_tests=5, names=HOSTILE, executions=1, calls=1)) as hostile:
+        env = environment(hostile)
+        given = ("--config", "deep/er/mine.toml", "--path", "my data")
         result = await metrics_etl("init", "--yes", *names, *given, cwd=tmp_path, env=env)
         again = await metrics_etl("init", "--yes", *names, *given, cwd=tmp_path, env=env)
-        night = await at_night(result.stdout, Path("/"))
+        night = await at_night(result.stdout, Path("/"), FI_API_KEY=API_KEY, FI_SECRET_KEY=SECRET_KEY)
 
     assert (result.exit_code, result.stderr, night.exit_code) == (0, "", 0), night.stderr
     assert tomllib.loads((tmp_path / "deep/er/mine.toml").read_text())["run_tests"] == HOSTILE
@@ -148,17 +155,12 @@ async def test_what_goes_wrong_is_named_as_elsewhere_and_leaves_nothing(
     assert entries(tmp_path) == ["readonly"]
 
 
-async def test_keys_that_are_saved_already_are_not_asked_for_but_never_replaced(
-    server: Sandbox, tmp_path: Path
-) -> None:
+async def test_keys_that_were_saved_but_not_loaded_are_not_asked_for(server: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "keys.env").write_text("mine")
     keyless = await metrics_etl("init", "--yes", cwd=tmp_path, env=environment(server, **KEYLESS))
-    saving = await metrics_etl("init", "--yes", "--save-keys", cwd=tmp_path, env=environment(server))
 
-    assert (keyless.exit_code, saving.exit_code) == (2, 2)
     assert keyless.stderr == "error: keys.env exists, but was not loaded: type . ./keys.env first, or move it away\n"
-    assert "keys.env already exists" in saving.stderr
-    assert files(tmp_path) == {"keys.env": "mine"}
+    assert (keyless.exit_code, files(tmp_path)) == (2, {"keys.env": "mine"})
 
 
 @pytest.mark.parametrize("question", ["Secret key (not shown): ", "or all [all]: ", "[Y/n]: "])

@@ -48,7 +48,8 @@ def run_tests_in(dataset: Path) -> set[str]:
 
 async def at_night(output: str, folder: Path, **variables: str) -> Ended:
     """What becomes of the line that was printed for cron: in another folder, with almost no environment."""
-    command = printed(output, "cron").removeprefix("0 2 * * * ").replace("\\%", "%")
+    line = printed(output, "cron").removeprefix("0 2 * * * ")
+    command = re.split(r"(?<!\\)%", line)[0].replace("\\%", "%")  # as cron reads it
     return await shell("sh", "-c", command, cwd=folder, env={"PATH": "/usr/bin:/bin", **variables})
 
 
@@ -136,11 +137,11 @@ async def test_keys_in_files_are_used_and_all_run_tests_are_the_default(server: 
         ("--yes", {"FI_API_KEY": None}, 2, "no key: set FI_API_KEY"),
         ("--yes", {"FI_API_KEY": "canary"}, 4, "check FI_API_KEY and FI_SECRET_KEY"),
         ("--yes", {"FI_BASE_URL": "http://127.0.0.1:9"}, 5, "check [api] base_url or FI_BASE_URL"),
-        ("--yes --base-url http://example.com", {}, 2, "plain http:// is allowed for this machine only"),
+        ("--yes --base-url http://example.com", {}, 2, "error: environment: FI_BASE_URL must be https://"),
         ("--yes --run-test Chekout", {}, 2, "did you mean 'Checkout flow'?"),
-        ("--yes --path ftp://x", {}, 2, "[destination] path must be a folder"),
-        ("--yes --warehouse oracle://x", {}, 2, "[warehouse] url must be one of"),
-        ("--yes", {"METRICS_ETL_API__CONCURRENCY": "0"}, 2, "METRICS_ETL_API__CONCURRENCY must be at least 1"),
+        ("--yes --path ftp://x", {}, 2, "error: config/metrics-etl.toml: [destination] path must be a folder"),
+        ("--yes --warehouse oracle://x", {}, 2, "error: config/metrics-etl.toml: [warehouse] url must be one of"),
+        ("--yes", {"METRICS_ETL_API__CONCURRENCY": "0"}, 2, "error: environment: METRICS_ETL_API__CONCURRENCY must be"),
         ("--yes --config readonly/x/y.toml", {}, 6, "readonly/x/y.toml: Not a directory"),
     ],
 )

@@ -87,10 +87,7 @@ class Answers:
 
 
 def set_up(given: Mapping[str, Any], *, is_asking: bool) -> ExitCode:
-    """Write settings from what is given, and from answers if questions may be asked. Returns the exit code of ``check``.
-
-    What an export would refuse is raised, and nothing is written then.
-    """
+    """Write settings from what is given, or nothing if an export would refuse them; returns the exit code of ``check``."""
     if url := given.get("base_url"):
         os.environ[BASE_URL] = url
     answers = Answers(**given)
@@ -117,18 +114,18 @@ def set_up(given: Mapping[str, Any], *, is_asking: bool) -> ExitCode:
 
 
 def _test_source(answers: Answers, keys: Collection[str], *, asks_address: bool) -> Answers:
-    """Ask for the keys and the address until the API accepts them. If nothing is asked, a problem ends the command."""
+    """Ask for the keys and the address until the API accepts them. Any other problem ends the command."""
     while True:
         if asks_address:
             answers = _ask_for("base_url", answers, "Address of the API")
         for name in keys:  # everything else looks for them in the environment
             os.environ[name] = _ask(typer.prompt, _KEYS[name], hide_input=True)
         checks = run_async(check_source(answers.settings, print_rate_limit_wait))
-        if not exit_code(checks):
+        if not (code := exit_code(checks)):
             return answers
         print_checks(checks)
-        if not (keys or asks_address):
-            end(exit_code(checks))
+        if not (asks_address or (keys and code is ExitCode.KEY_REFUSED)):
+            end(code)
 
 
 def _ask_the_rest(answers: Answers, given: Collection[str]) -> Answers:
@@ -171,8 +168,7 @@ def _ask_for(name: str, answers: Answers, question: str, parse: Callable[[str], 
 
 def _ask(ask: Callable[..., Any], question: str, **options: Any) -> Any:
     """The answer. Ctrl-C is caught here, so that a terminal that hides what is typed shows it again."""
-    if (before := signal.getsignal(signal.SIGINT)) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return ask(question, err=True, **options)
     except typer.Abort:

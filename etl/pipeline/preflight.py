@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,7 @@ async def check(config: Path | None, *, on_hold: Callable[[float], None], is_rea
         return [*_problems(Subject.SETTINGS, error), *map(_skipped, (*_SOURCE, Subject.DESTINATION, Subject.LOCK))]
     count = len(settings.run_tests)
     names = f"names {counted(count, 'run test')}" if count else "for all run tests"
-    found = [Check(Subject.SETTINGS, f"valid, {names}"), *await check_source(partial(Settings.load, config), on_hold)]
+    found = [Check(Subject.SETTINGS, f"valid, {names}"), *await check_source(lambda: Settings.load(config), on_hold)]
     found += await asyncio.to_thread(_check_dataset, settings, is_read_only=is_read_only)
     if settings.warehouse.url:
         found += await asyncio.to_thread(_check_warehouse, settings)

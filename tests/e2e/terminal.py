@@ -47,7 +47,16 @@ class Terminal:
 
     async def _read_more(self, words: str | None) -> bool:
         """Whether there was more, as there must be while words are still to come."""
-        chunk = await asyncio.to_thread(self._read)
+        loop = asyncio.get_running_loop()
+        is_ready = asyncio.Event()  # a thread that reads could not be cancelled, and a test that fails would never end
+        loop.add_reader(self._main, is_ready.set)
+        try:
+            await is_ready.wait()
+            chunk = os.read(self._main, 65536)
+        except OSError:  # the other end is closed
+            chunk = b""
+        finally:
+            loop.remove_reader(self._main)
         assert chunk or words is None, f"{words!r} was never written: {self.written}"
         self.written += self._decoder.decode(chunk)
         return bool(chunk)
@@ -77,9 +86,3 @@ class Terminal:
     def lines(self) -> list[str]:
         """Each line as it was drawn, also those that were drawn over."""
         return [line for line in re.split(r"[\r\n]+", _CONTROL.sub("", self.written)) if line]
-
-    def _read(self) -> bytes:
-        try:
-            return os.read(self._main, 65536)
-        except OSError:  # the other end is closed
-            return b""

@@ -164,6 +164,15 @@ async def test_keys_that_were_saved_but_not_loaded_are_not_asked_for(server: San
     assert (keyless.exit_code, files(tmp_path)) == (2, {"keys.env": "mine"})
 
 
+async def test_option_that_is_wrong_is_not_a_reason_to_ask_for_the_keys_again(server: Sandbox, tmp_path: Path) -> None:
+    terminal = Terminal("init", "--run-test", "Chekout", cwd=tmp_path, env=environment(server, **KEYLESS))
+    await terminal.answer("API key (not shown): ", f"{API_KEY}\n")
+    await terminal.answer("Secret key (not shown): ", f"{SECRET_KEY}\n")
+
+    assert (await terminal.ended(), entries(tmp_path)) == (2, [])
+    assert "did you mean 'Checkout flow'?" in terminal.written
+
+
 @pytest.mark.parametrize("question", ["Secret key (not shown): ", "or all [all]: ", "[Y/n]: "])
 @pytest.mark.parametrize("stop", [signal.SIGINT, None], ids=["Ctrl-C", "Ctrl-D"])
 async def test_who_stops_at_a_question_finds_nothing_written_and_a_terminal_that_echoes(

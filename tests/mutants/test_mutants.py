@@ -560,6 +560,20 @@ MUTANTS = [
         "if False:",
         ("tests/pipeline/test_loads.py",),
     ),
+    Mutant(
+        "init replaces no file",
+        "etl/cli/questions.py",
+        "os.O_WRONLY | os.O_CREAT | os.O_EXCL",
+        "os.O_WRONLY | os.O_CREAT",
+        ("tests/cli/test_questions.py",),
+    ),
+    Mutant(
+        "saved keys can be read by their owner alone",
+        "etl/cli/questions.py",
+        ", 0o600)",
+        ", 0o666)",
+        ("tests/e2e/test_init.py",),
+    ),
 ]
 
 

@@ -179,18 +179,10 @@ async def test_who_stops_at_a_question_finds_nothing_written_and_a_terminal_that
     server: Sandbox, tmp_path: Path, question: str, stop: signal.Signals | None
 ) -> None:
     terminal = Terminal("init", cwd=tmp_path, env=environment(server, **KEYLESS))
-    answers = {
-        "API key (not shown): ": API_KEY,
-        "Secret key (not shown): ": SECRET_KEY,
-        "or all [all]: ": "all",
-        "[data]: ": "",
-        "[none]: ": "",
-        "[Y/n]: ": "y",
-    }
-    for each, text in answers.items():
-        if each == question:
-            break
-        await terminal.answer(each, f"{text}\n")
+    answers = dict.fromkeys(["or all [all]: ", "[data]: ", "[none]: ", "[Y/n]: "], "")
+    answers = {"API key (not shown): ": API_KEY, "Secret key (not shown): ": SECRET_KEY} | answers
+    for each in [*answers][: [*answers].index(question)]:
+        await terminal.answer(each, f"{answers[each]}\n")
     await terminal.answer(question, "" if stop else "\x04")
     if stop:
         terminal.process.send_signal(stop)

@@ -567,13 +567,6 @@ MUTANTS = [
         "os.O_WRONLY | os.O_CREAT",
         ("tests/cli/test_questions.py",),
     ),
-    Mutant(
-        "saved keys can be read by their owner alone",
-        "etl/cli/questions.py",
-        ", 0o600)",
-        ", 0o666)",
-        ("tests/e2e/test_init.py",),
-    ),
 ]
 
 

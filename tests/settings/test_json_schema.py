@@ -18,6 +18,7 @@ from tests.settings.test_messages import test_each_mistake_names_file_key_and_fi
 ROOT = Path(__file__).parents[2]
 SCHEMA = settings_schema()
 SECTIONS = {name: each["properties"] for name, each in SCHEMA["properties"].items() if name != "run_tests"}
+WAREHOUSES = ("duckdb://x.duckdb", "duckdb:///a b/x", "postgresql://u@h:5432/d?sslmode=require", "postgresql:///d")
 NOT_TOLD = (
     "names 'A' twice",  # in two forms, or with two keys
     "have the same key",
@@ -66,15 +67,7 @@ ACCEPTED = [
     '[compare]\nmax_regression = { latency_p95 = "10%", failure_rate = "2.5 pp", eval_tone_mean = " 5 % " }',
     '[report]\ncall_url = "https://h:1/a?b={execution_id}&c={call_execution_id}#d"',
     '[report.call_url]\n"Checkout flow" = "http://h/{execution_id}"',
-    *(
-        f'[warehouse]\nurl = "{url}"\nschema = "a_1"'
-        for url in (
-            "duckdb://x.duckdb",
-            "duckdb:///a b/x",
-            "postgresql://u@h:5432/d?sslmode=require",
-            "postgresql:///d",
-        )
-    ),
+    *(f'[warehouse]\nurl = "{url}"\nschema = "a_1"' for url in WAREHOUSES),
     '[api]\nca_file = "prod.toml"\nproxy = "http://proxy.example:3128"',
     '[engine]\nkind = "dask"\naddress = "tcp://scheduler:8786"',
     '[notify]\nurl = "https://hooks.slack.com/services/x"',

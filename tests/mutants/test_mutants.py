@@ -116,8 +116,8 @@ MUTANTS = [
     Mutant(
         "pages are checked when they are read",
         "etl/load/parquet.py",
-        "self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)",
-        "self._file = pq.ParquetFile(pa.BufferReader(data))",
+        "file = pq.ParquetFile(source, page_checksum_verification=True)",
+        "file = pq.ParquetFile(source)",
         ("tests/load/test_parquet.py",),
     ),
     Mutant(

@@ -211,7 +211,7 @@ def run_here(folder: Path, env: dict[str, str], life_seconds: float) -> None:
         patch.setattr(buffer, "_MANY_CALLS", 1)
         patch.setattr(lease, "LIFE_SECONDS", life_seconds)
         patch.setitem(store._PATIENT, "retry_config", {"max_retries": 0})
-        patch.setattr(objects, "PATIENT_SECONDS", -1)
+        patch.setattr(store, "PATIENT_SECONDS", -1)
         main()
 
 

@@ -33,36 +33,34 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
             help="What to compare with: an execution_id, last, previous, or a date range (2026-11-01..2026-11-07, 14d..8d).",
         ),
     ],
-    candidate: Annotated[str | None, _what(metavar="Y", help="What to judge, in the same form; or --wait.")] = None,
+    candidate: Annotated[str | None, _what(metavar="Y", help="What to judge, in the same form. Or use --wait.")] = None,
     run_test: Annotated[
         str | None, _what(metavar="NAME", help="The run test, by name or folder, if the dataset has several.")
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        _what(
-            "--metric", metavar="NAME", help="Only this metric, such as latency_p95. Repeat the option to name several."
-        ),
+        _what("--metric", metavar="NAME", help="Only this metric, such as latency_p95. Repeat the option for more."),
     ] = None,
     wait: Annotated[
         str | None,
-        _gate(metavar="EXECUTION", help="Judge this execution_id: wait for its end, and export its run test."),
+        _gate(metavar="EXECUTION", help="Judge this execution_id: wait until it ends, and export its run test."),
     ] = None,
     timeout: Annotated[
-        str, _gate(metavar="TIME", help="How long --wait waits, for the end or for another export: 90s, 30m or 2h.")
+        str, _gate(metavar="TIME", help="How long --wait waits for the end, or for another export: 90s, 30m or 2h.")
     ] = "30m",
     max_regression: Annotated[
         list[str] | None,
         _gate(
             metavar="METRIC=LIMIT",
             help="Exit with 10 if the metric is certainly worse by more than this: latency_p95=10%, failure_rate=2pp. "
-            "Repeat the option for several metrics.",
+            "Repeat the option for more.",
         ),
     ] = None,
     unpaired: Annotated[
         bool, _what("--unpaired", help="Compare all calls together, even if both sides played the same scenarios.")
     ] = False,
     plan: Annotated[
-        bool, output("--plan", help="Print how many calls on each side a limit needs, in place of the comparison.")
+        bool, output("--plan", help="Print how many calls on each side a limit needs, instead of the comparison.")
     ] = False,
     form: Annotated[
         Literal["table", "markdown", "json"] | None,
@@ -78,11 +76,11 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
 ) -> None:
     """Show whether an agent got worse, and how certain that is.
 
-    Compares executions or date ranges. Without --wait it reads the dataset only: it sends no request and needs no key. Exits
-    with 10 when a metric is worse than --max-regression allows, with 3 when there are too few calls to tell, some are missing,
-    or the execution did not end in time.
+    Compares executions or date ranges. Without --wait, it reads only the dataset and needs no key. Exits with 10 if a metric
+    is worse than --max-regression allows, with 3 if there are too few calls to tell, some calls are missing, or the execution
+    did not end in time.
 
-    Example: metrics-etl compare --baseline 14d..1d --candidate last --max-regression latency_mean=10%
+    Example: metrics-etl compare --baseline 14d..1d --candidate last
     """
     if (wait is None) == (candidate is None):
         raise typer.BadParameter("give either --candidate or --wait")

@@ -21,7 +21,7 @@ def status(
         typer.Option(
             min=0,
             metavar="N",
-            help="Exit with 3 unless the verdict is Good, with everything complete within the last N hours. For monitoring.",
+            help="Exit with 3 unless the verdict is Good and everything was complete in the last N hours. For monitoring.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -29,8 +29,8 @@ def status(
 ) -> None:
     """Show whether all is well: freshness, gaps, last runs.
 
-    Reads the dataset only, sends no request to the API and needs no key. Works while an export is running. Exits with 0
-    whenever the dataset can be read, whatever the verdict, unless --max-age-hours is given.
+    Reads only the dataset and needs no key. Works while an export is running. Without --max-age-hours, it exits with 0 whatever
+    the verdict is.
 
     Example: metrics-etl status --max-age-hours 26
     """
@@ -57,7 +57,7 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
         bool,
         typer.Option(
             "--against-api",
-            help="Also recompute the API's averages, percentiles and counts from the exported calls, and compare these numbers. "
+            help="Also compare the API's averages, percentiles and counts with the exported calls. "
             "Needs the keys, and one request per page of each list.",
         ),
     ] = False,
@@ -70,8 +70,8 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
 ) -> None:
     """Prove that the dataset is intact, file by file.
 
-    Checks every file, key, value and execution, and changes nothing. Exits with 0 when nothing is wrong, with 3 when it has
-    findings: each names the file, what is wrong and how to fix it.
+    Checks every file, key, value and execution, and changes nothing. Exits with 3 if it finds
+    anything: each finding names the file, what is wrong and how to fix it.
 
     Example: metrics-etl verify --against-api --since 2026-11-01
     """
@@ -106,7 +106,7 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
 
 def schema(
     table: Annotated[
-        str | None, typer.Argument(metavar="TABLE", help="executions, calls, evals, errors or runs. All by default.")
+        str | None, typer.Argument(metavar="TABLE", help="executions, calls, evals, errors or runs. By default all.")
     ] = None,
     *,
     output: Annotated[
@@ -115,7 +115,7 @@ def schema(
             "--format",
             "-f",
             metavar="FORMAT",
-            help="table, json, markdown, odcs (a data contract), or json-schema (for the settings file, not the tables).",
+            help="table, json, json-schema (of the settings file), markdown or odcs (a data contract).",
             show_default="table",
         ),
     ] = None,
@@ -124,7 +124,7 @@ def schema(
         typer.Option(
             "--ddl",
             metavar="ENGINE",
-            help=f"Print the code that opens the dataset in an engine: {', '.join(get_args(QueryEngineName))}.",
+            help=f"Print the code that opens the dataset in this engine: {', '.join(get_args(QueryEngineName))}.",
         ),
     ] = None,
     location: Annotated[
@@ -141,7 +141,7 @@ def schema(
     Prints the name, type, unit, meaning and source of each column. With --format odcs it prints a data contract (Open Data
     Contract Standard 3.1.0), which datacontract-cli can test against your files.
 
-    Example: metrics-etl schema calls --ddl duckdb --location s3://my-bucket/metrics
+    Example: metrics-etl schema --ddl duckdb --location s3://my-bucket/data
     """
     from etl.model.schema import TABLES
 

@@ -39,7 +39,7 @@ Config = Annotated[
         show_default="config/metrics-etl.toml",
     ),
 ]
-Quiet = Annotated[bool, output("--quiet", "-q", help="Print only what went wrong.")]
+Quiet = Annotated[bool, output("--quiet", "-q", help="Print only problems.")]
 Verbose = Annotated[bool, output("--verbose", "-v", help="Print a traceback if metrics-etl crashes.")]
 AsJson = Annotated[bool, output("--json", help="Print the result as JSON.")]
 RunTests = Annotated[
@@ -47,7 +47,7 @@ RunTests = Annotated[
     selection(
         "--run-test",
         metavar="NAME",
-        help='Only this run test, by name or folder (by name only, if run_tests is "all"). Repeat the option to name several.',
+        help='Only this run test, by name or folder (only by name if run_tests is "all"). Repeat the option for more.',
     ),
 ]
 Since = Annotated[

@@ -38,14 +38,14 @@ def report(
     ] = Path("report.html"),
     png: Annotated[
         Path | None,
-        output(metavar="FOLDER", help="Also write the charts to this folder, one picture for each run test."),
+        output(metavar="FOLDER", help="Also write the charts to this folder, one image per run test."),
     ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Write an HTML page with charts and a summary of what got worse.
 
     Shows latency, cost, failures, evals and the worst calls of each run test. The page is one file without scripts, for a browser
-    or an e-mail. Reads the dataset only: sends no request and needs no key. Needs the "report" extra.
+    or an e-mail. Reads only the dataset and needs no key. Needs the "report" extra.
 
     Example: metrics-etl report --since 30d --output report.html
     """

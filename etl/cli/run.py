@@ -32,7 +32,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
     run_tests: RunTests = None,
     since: Since = None,
     full_refresh: Annotated[
-        bool, selection("--full-refresh", help="Fetch all finished executions again, even final ones.")
+        bool, selection("--full-refresh", help="Fetch all finished executions again, including final ones.")
     ] = False,
     accept_deletions: Annotated[
         bool,
@@ -49,14 +49,14 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         Path | None,
         output(
             metavar="FILE",
-            help='Write the metrics of the run to this file (.prom) for Prometheus. Needs the "prometheus" extra.',
+            help='Write the metrics of the run for Prometheus to this .prom file. Needs the "prometheus" extra.',
         ),
     ] = None,
     dask: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help='Fetch on the workers of the Dask cluster whose scheduler has this address. Needs the "dask" extra.',
+            help='Fetch on a Dask cluster: the address of its scheduler, tcp://HOST:8786. Needs the "dask" extra.',
         ),
     ] = None,
     as_json: AsJson = False,
@@ -67,7 +67,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
 ) -> None:
     """Export what is new or changed since the last run.
 
-    Safe to repeat, to interrupt and to run every night. What is already saved is kept, whatever happens.
+    Safe to repeat and to interrupt: what is saved stays saved, and the next run continues.
 
     Example: metrics-etl run --run-test "Checkout flow" --since 2026-11-01
     """
@@ -163,7 +163,8 @@ def _print_end(summary: "Summary", settings: "Settings", *, as_json: bool, quiet
 def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Show what a run would fetch now, why, and at what cost.
 
-    Reads the lists of executions and one detail, and changes nothing. Exits with 3 when a list could not be read completely.
+    Reads the lists of executions and the details of one execution, and changes nothing. Exits with 3 if a list could not be
+    read completely.
 
     Example: metrics-etl plan
     """
@@ -178,7 +179,7 @@ def load(
     *,
     full: Annotated[
         bool,
-        typer.Option("--full", help="Load every row again, and remove executions that are no longer in the dataset."),
+        typer.Option("--full", help="Load every row again, and remove executions that the dataset no longer has."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what differs, and change nothing.")] = False,
     as_json: AsJson = False,
@@ -187,8 +188,8 @@ def load(
 ) -> None:
     """Make the warehouse match the dataset.
 
-    Every run does this at its end. Use it after an outage, a restored backup or a change by hand. Safe to repeat and to
-    interrupt. Sends no request to the API and needs no key. Exits with 3 when the dataset itself is missing rows.
+    Every run ends with this. Use it after an outage, a restored backup or a change by hand. Safe to repeat and to interrupt.
+    Sends no request to the API and needs no key. Exits with 3 if the dataset itself is missing rows.
 
     Example: metrics-etl load --dry-run
     """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _data = partial(typer.Option, metavar="N", rich_help_panel="Made-up data")
 _server = partial(typer.Option, metavar="N", rich_help_panel="Behavior of the server")
-_SEED = "The same seed makes the same data."
+_SEED = "The same seed gives the same data."
 
 
 def sandbox(  # noqa: PLR0913 one parameter for each option of the command
@@ -33,8 +33,8 @@ def sandbox(  # noqa: PLR0913 one parameter for each option of the command
 ) -> None:
     """Run a simulated API on this machine, to try things out.
 
-    Serves made-up run tests until you press Ctrl-C. Prints the environment variables and the run_tests line that point an
-    export at it; config/sandbox.toml has them for the default port.
+    Serves made-up run tests until you press Ctrl-C. Prints the environment variables and the run_tests line that an export
+    from it needs.
 
     Example: metrics-etl sandbox --rate-limit 100 --faults 0.02
     """
@@ -57,14 +57,14 @@ def sandbox(  # noqa: PLR0913 one parameter for each option of the command
 def demo(
     path: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where the dataset is kept: a new folder.", show_default="a temporary one"),
+        typer.Option(metavar="FOLDER", help="New folder for the dataset.", show_default="a temporary one"),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help=_SEED)] = 1,
 ) -> None:
     """See it work in a minute, without a key or network.
 
-    Exports made-up run tests from the sandbox, shows the dataset, changes the source and exports again. Then loads a warehouse
-    (needs the "duckdb" extra) and writes a report (needs the "report" extra).
+    Exports made-up run tests from a simulated API, shows the dataset, changes the source and exports again. Then loads a
+    warehouse (needs the "duckdb" extra) and writes a report (needs the "report" extra).
 
     Example: metrics-etl demo
     """

@@ -49,16 +49,16 @@ def check(
     *,
     read_only: Annotated[
         bool,
-        typer.Option("--read-only", help="Do not write test files to the destination: check only that it can be read."),
+        typer.Option("--read-only", help="Write no test files to the destination: check only that it can be read."),
     ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Check that an export would work.
 
-    Tests the settings, the server, the key, the run tests, the destination, the lock and the warehouse, and leaves everything
-    as it was. It sends one request, and one more for each run test that is not on the first page of the list. The exit code
-    is that of the problem to fix first.
+    Tests the settings, server, key, run tests, destination, lock and warehouse, and leaves everything as it was. Sends one
+    request, and one more for each run test that is not on the first page of the list. Exits with the code of the problem to
+    fix first.
 
     Example: metrics-etl check
     """
@@ -78,7 +78,7 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
     """List the run tests that your key can see, ready to paste.
 
     Prints run_tests for the settings file: paste it above the first section and remove the lines you do not want. Needs no
-    settings file. Exits with 2 when the key sees no run test, with 3 when the list may be incomplete.
+    settings file. Exits with 2 if the key sees no run test, with 3 if the list may be incomplete.
 
     Example: metrics-etl discover
     """

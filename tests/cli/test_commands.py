@@ -28,9 +28,11 @@ def test_list_of_commands_has_one_line_for_each_in_80_columns() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_ends_with_one_example(name: str) -> None:
+def test_help_ends_with_one_example_that_can_be_copied_from_80_columns(name: str) -> None:
+    *_, example = COMMANDS[name].help.split("\n\n")
     assert COMMANDS[name].help.count("Example: ") == 1
-    assert COMMANDS[name].help.rpartition("\n\n")[2].startswith(f"Example: metrics-etl {name}")
+    assert example.startswith(f"Example: metrics-etl {name}")
+    assert f"  {example}" in help_of(name, columns=80).splitlines()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -33,19 +33,19 @@ class ExitCode(IntEnum):
 
 
 class ExporterError(Exception):
-    """Root of all errors raised on purpose; ``exit_code`` is what the command line answers with."""
+    """Base class of all errors that are raised on purpose. The command exits with ``exit_code``."""
 
     exit_code: ExitCode = ExitCode.BUG
 
 
 class ConfigurationError(ExporterError):
-    """A setting is missing, unknown or out of range: fix the named place."""
+    """A setting or an argument is missing, unknown or invalid: fix what the message names."""
 
     exit_code = ExitCode.CONFIGURATION
 
 
 class KeyRefusedError(ExporterError):
-    """The API itself answered 401 or 403: fix the key. Never retried."""
+    """The API itself refused the key (401 or 403): replace the key. Never retried."""
 
     exit_code = ExitCode.KEY_REFUSED
 
@@ -94,23 +94,23 @@ class ServerFaultError(TransientError):
 
 
 class SourceUnavailableError(ExporterError):
-    """The API fails whatever is asked: come back later."""
+    """The API fails, or accepts no requests for now: try again later."""
 
     exit_code = ExitCode.SOURCE_UNAVAILABLE
 
 
 class DestinationError(ExporterError):
-    """The dataset cannot be read or written where it should be."""
+    """The dataset or the warehouse cannot be read or written."""
 
     exit_code = ExitCode.DESTINATION_FAILED
 
 
 class FileMissingError(DestinationError):
-    """A file of the dataset is not there, or not any more."""
+    """A file of the dataset is missing."""
 
 
 class ForeignFileError(DestinationError):
-    """Where a file of the dataset should be lies what the exporter never wrote: it is too large."""
+    """In place of a file of the dataset is one that the exporter never wrote: it is too large."""
 
 
 class SchemaError(ExporterError):
@@ -118,13 +118,13 @@ class SchemaError(ExporterError):
 
 
 class LockHeldError(ExporterError):
-    """Another export works on the same dataset; nothing was changed."""
+    """Another export is running on this dataset; nothing was changed."""
 
     exit_code = ExitCode.LOCK_HELD
 
 
 class InterruptedRunError(ExporterError):
-    """A signal asked the run to stop; what is committed stands."""
+    """A signal stopped the run; what is committed stays."""
 
     def __init__(self, message: str, *, exit_code: ExitCode = ExitCode.SIGINT) -> None:
         super().__init__(message)
@@ -132,13 +132,13 @@ class InterruptedRunError(ExporterError):
 
 
 class TimeLimitError(ExporterError):
-    """The run took as long as it may; what is committed stands, the next run goes on."""
+    """The run reached its time limit; what is committed stays, and the next run continues."""
 
     exit_code = ExitCode.PARTIAL
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The errors themselves, out of whatever groups they came in."""
+    """The errors themselves, taken out of their groups."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from leaves(inner)

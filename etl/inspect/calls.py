@@ -46,35 +46,33 @@ def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
     deleted: tables.Deleted = "exclude",
     options: Options | None = None,
 ) -> pd.DataFrame:
-    """One row per call, exactly those of ``read_table(path, "calls", …)``, with its execution and its evals beside it.
+    """One row per call, with the columns of its execution and its evals.
 
-    The columns of ``calls`` come first, then each column of ``executions`` that calls does not have, as ``execution_status``,
-    ``execution_completed_at`` and so on; null when there is no row of the execution. Columns to group by are ``scenario_name``,
-    ``agent_definition_used_name`` and ``provider``; ``overall_score`` is what the platform shows as CSAT.
+    The rows are those of ``read_table(path, "calls", …)``. The columns of ``calls`` come first, then the other columns of
+    ``executions`` as ``execution_status``, ``execution_completed_at`` and so on; they are null if the execution has no row. Group
+    by ``scenario_name``, ``agent_definition_used_name`` or ``provider``. ``overall_score`` is what the platform shows as CSAT.
 
-    With ``evals="wide"`` each eval adds a column, called ``eval_``, its name in lower case and underscores, and what it holds:
-    ``_passed`` (bool), ``_score`` (double) or ``_text`` (a string as it is, a list as JSON), as ``eval_task_completion_passed``.
-    An eval with outputs of several kinds has a column for each; one without any output has that of its output type, or all three
-    when no row tells it. A call that was not judged, or whose eval failed, is null there. Evals of one name share their columns as
-    long as no call was judged by two of them; otherwise, and when two names differ in nothing but case and punctuation, each
-    configuration has its own, with the first characters of its id behind the name.
+    With ``evals="wide"``, each eval adds a column such as ``eval_task_completion_passed``: ``eval_``, its name, and ``_passed``
+    (bool), ``_score`` (double) or ``_text`` (text, or a list as JSON). An eval with several kinds of output has a column for each
+    kind; one without output has that of its output type, or all three if the type is unknown. A call is null if it was not judged,
+    or if the eval failed. Evals with the same name share columns. But if one call has two of them, or if two names differ only in
+    case and punctuation, each eval has its own columns, with the first characters of its id after the name.
 
     Args:
-        path: As for ``read_table``.
-        run_tests: As for ``read_table``.
-        since: As for ``read_table``.
-        until: As for ``read_table``.
-        columns: Only these, in this order; all of them by default. Columns of evals come on top.
-        evals: ``"wide"``, or None to leave them out.
-        changed_since: Only calls of executions of which anything changed after this moment, all of each: what is to take the place
-            of the calls of the ``execution_id`` that ``read_table(path, "executions", changed_since=…)`` gives.
-        deleted: ``"include"`` also gives the calls, and the outputs of evals, that the source no longer has: calls with a
-            ``deleted_at``.
-        options: As for ``read_table``.
+        path: As in ``read_table``.
+        run_tests: As in ``read_table``.
+        since: As in ``read_table``.
+        until: As in ``read_table``.
+        columns: Only these columns, in this order; all by default. Those of evals are added.
+        evals: ``"wide"``, or None for no evals.
+        changed_since: Only calls of executions in which anything changed after this moment, and all calls of these. They replace
+            all that you have for the executions that ``read_table(path, "executions", changed_since=…)`` gives.
+        deleted: ``"include"`` adds the calls (with a ``deleted_at``) and eval outputs that the source no longer has.
+        options: As in ``read_table``.
 
     Raises:
-        ConfigurationError: no such column or run test, no day or moment, or another word for ``evals`` or ``deleted``.
-        DestinationError: there is no dataset, or a file of it cannot be read.
+        ConfigurationError: an unknown column or run test, or an invalid day, moment, ``evals`` or ``deleted``.
+        DestinationError: there is no dataset, or one of its files cannot be read.
     """
     if evals not in (None, "wide"):
         raise ConfigurationError(f'evals must be "wide" or None, got {evals!r}')

@@ -11,18 +11,18 @@ from etl.model.locations import Options
 
 
 def open_table(path: str | os.PathLike[str], table: str, *, options: Options | None = None) -> ds.Dataset:
-    """The files that one table has now, with exactly the declared columns and types, and ``run_test`` and ``month`` as text.
+    """One table as a pyarrow dataset, without reading its rows: for DuckDB, Polars, Dask, or data that does not fit in memory.
 
-    DuckDB and Polars take it as it is, others its fragments. A filter on ``run_test`` or ``month`` opens only the files that match.
-    Rows that the source no longer has are there: those with a ``deleted_at``, in any table, without a join.
+    It has exactly the declared columns and types, and ``run_test`` and ``month`` as text. A filter on these two opens only the
+    files that match. Rows that the source no longer has are included; they have a ``deleted_at``.
 
-    A snapshot: reopen it after an export. It can be pickled, for workers to whom the path means the same; the
-    options of a bucket go with it, and so do the keys of an AWS profile.
+    A snapshot: reopen it after an export. It can be pickled for workers that find the dataset at the same path. The options of a
+    bucket are in the pickle, and so are the keys of an AWS profile.
 
     Args:
-        path: The folder of the dataset, or its URL in a bucket, as in ``[destination] path``.
+        path: The dataset's folder, or its URL in a bucket, as in ``[destination] path``.
         table: executions, calls, evals, errors or runs. A table without files has no rows.
-        options: Of a bucket, as in ``[destination.options]``; credentials come from their usual places.
+        options: Those of a bucket, as in ``[destination.options]``; credentials come from their usual places.
 
     Raises:
         ConfigurationError: no such table.

@@ -73,7 +73,7 @@ With `"all"`, each run looks them up, so new run tests are exported from their f
 exported as one, because the API lists executions by name. A name that begins or ends with a space cannot be exported.
 Environment variable: `METRICS_ETL_RUN_TESTS`, with names joined by commas, or JSON.
 
-To give a run test its own key or first day, write a table instead of a name: `{ name = "Checkout", since = 2026-01-01 }`"""
+To give a run test its own key or first day, write a table instead of a name: `{ name = "Checkout", since = 2026-01-01 }`."""
 _SECRETS = {
     "FI_API_KEY": "the API key",
     "FI_SECRET_KEY": "the secret key",

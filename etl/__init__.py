@@ -5,7 +5,7 @@
 >>> calls = etl.read_calls("data", since="7d", evals="wide")  # one row per call, in pandas
 
 ``read_table``, ``open_table`` and ``describe`` give the other tables. In a coroutine, ``await etl.plan(…)`` says what an export
-would fetch, and ``await etl.export(…)`` is ``run``. All that goes wrong is an ``ExporterError``.
+would fetch, and ``await etl.export(…)`` is ``run``. Every expected error is an ``ExporterError``.
 """
 
 from importlib import import_module

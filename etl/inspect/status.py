@@ -63,13 +63,13 @@ _COLUMNS: dict[str, Sequence[str]] = {
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Status(ShownInLines):
-    """The dataset at ``read_at``, and the ``verdict`` on it; its fields are what ``status --json`` prints.
+    """The dataset at ``read_at``, and the ``verdict`` on it. Its fields are what ``status --json`` prints.
 
-    ``at_work`` names the holder of the lock. ``complete_at``: when a run over all that is configured last left nothing out; None
-    when none did, or a configured run test was never complete. ``lost_run``: the last run, if it left no row in ``runs``, since it
-    could not begin (it has an exit code) or was killed. ``runs``: the last one of these settings, then the newest of any, up to 7.
-    ``set_aside``: how many files are in the quarantine. ``last_load``: how the last one into the warehouse went.
-    ``problems_now``: what would end an export that began now; it ``would_fail`` where settings name the run tests.
+    ``at_work``: the process that is exporting. ``complete_at``: when a run last left nothing out of everything configured; None
+    if none did, or if a configured run test was never complete. ``lost_run``: the last run, if ``runs`` has no row of it because
+    it could not start (it has an exit code) or was killed. ``runs``: the last one with these settings, then the newest with any,
+    up to 7. ``set_aside``: files in quarantine. ``last_load``: how the last load into the warehouse went. ``problems_now``: what
+    would end an export that began now; it ``would_fail`` if the settings name the run tests.
     """
 
     dataset: str

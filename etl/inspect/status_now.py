@@ -17,11 +17,11 @@ _Given = Settings | str | os.PathLike[str] | None
 
 
 def status(settings: _Given = None, *, max_age_hours: float = NIGHTLY_HOURS, options: Options | None = None) -> Status:
-    """Whether all is well: a verdict with the next step, freshness, gaps, last runs.
+    """Whether all is well, and what to do next.
 
-    Reads the dataset alone, as ``metrics-etl status`` does: sends no request, needs no key and changes nothing. In place of
-    settings it takes the path of their file (``.toml``), or of the dataset: its folder, or its URL in a bucket, with ``options`` as
-    in ``[destination.options]``. The verdict is good if the last complete export is no older than ``max_age_hours``.
+    Reads only the dataset, as ``metrics-etl status`` does: needs no key and changes nothing. ``settings`` may also be the path of
+    a settings file (``.toml``) or of the dataset: its folder, or its URL in a bucket, with ``options`` as in
+    ``[destination.options]``. The verdict is good only if the last complete export is at most ``max_age_hours`` old.
 
     Raises:
         ConfigurationError: a mistake in the settings.

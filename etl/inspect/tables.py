@@ -47,30 +47,31 @@ def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
     deleted: Deleted = "exclude",
     options: Options | None = None,
 ) -> pd.DataFrame:
-    """The rows of one table, with pyarrow-backed dtypes: a whole number stays whole, and a null is null.
+    """The rows of one table, with pyarrow types: whole numbers stay whole, and a null is null.
 
-    Columns and types are those of ``describe(table)``, whatever the files hold: a column that is missing in a file of an older
-    version is null, and a table without rows has all columns. Two more come last: ``run_test`` (the key, text) and ``date``, the
-    UTC day on which the execution was created, for ``since``, ``until`` and grouping; ``runs`` has ``date`` alone. Compare ``date``
-    with a ``datetime.date``, times with a ``pd.Timestamp(…, tz="UTC")``; pandas compares neither with text.
+    Columns and types are those of ``describe(table)``, whatever the files hold: a column that an older file lacks is null, and a
+    table without rows has all columns. Two more come last: ``run_test`` (its key) and ``date``, the UTC day on which the
+    execution was created, which ``since`` and ``until`` use; ``runs`` has only ``date``. Compare ``date`` with a
+    ``datetime.date``, and times with a ``pd.Timestamp(…, tz="UTC")``, never with text.
 
     Args:
-        path: The folder of the dataset, or its URL in a bucket, as in ``[destination] path``.
+        path: The dataset's folder, or its URL in a bucket, as in ``[destination] path``.
         table: executions, calls, evals, errors or runs.
-        run_tests: Names of run tests, or keys: all rows under ``run_test=KEY``; all of them by default. Not for ``runs``.
-        since: First day of ``date`` (UTC): a date, text such as ``2026-11-01``, ``yesterday`` or ``7d`` for seven days ago, or a
-            datetime or Timestamp (without a zone, UTC).
-        until: Last day of ``date``, included.
-        columns: Only these columns, in this order; all of them by default.
+        run_tests: Names of run tests, or keys for all rows under ``run_test=KEY``; all by default. Not for ``runs``.
+        since: First ``date``: a date, text (``2026-11-01``, ``yesterday``, or ``7d`` for seven days ago), or a datetime or
+            Timestamp (in UTC, unless it has a zone).
+        until: Last ``date``, included.
+        columns: Only these columns, in this order; all by default.
         changed_since: Only rows whose ``exported_at`` is later than this moment: a datetime or Timestamp, or text such as
-            ``2026-11-01T02:00:00Z`` (without a zone, UTC); a day, as ``7d``, means its first moment. With ``deleted="include"``
-            that tells of rows that were marked as deleted, too. Not for ``errors`` and ``runs``, which have no such column.
-        deleted: ``"include"`` also gives the executions, calls and evals that the source no longer has: rows with a ``deleted_at``.
-        options: Of a bucket, as in ``[destination.options]``; credentials come from their usual places.
+            ``2026-11-01T02:00:00Z`` (in UTC, unless it has a zone); a day, such as ``7d``, means its first moment. Add
+            ``deleted="include"`` for rows that were marked as deleted. Not for ``errors`` and ``runs``, which have no
+            ``exported_at``.
+        deleted: ``"include"`` adds the executions, calls and evals that the source no longer has: rows with a ``deleted_at``.
+        options: Those of a bucket, as in ``[destination.options]``; credentials come from their usual places.
 
     Raises:
-        ConfigurationError: no such table, column or run test, no day or moment, or another word for ``deleted``.
-        DestinationError: there is no dataset, or a file of it cannot be read.
+        ConfigurationError: an unknown table, column or run test, or an invalid day, moment or ``deleted``.
+        DestinationError: there is no dataset, or one of its files cannot be read.
     """
     declared = declared_table(table)
     names = chosen_columns(columns, [column.name for column in (*declared.columns, *declared.added_columns)], table)
@@ -86,13 +87,13 @@ def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
 
 
 def describe(table: str) -> pd.DataFrame:
-    """One row per column of the table: ``column``, ``type``, ``unit``, ``meaning``, ``source`` and ``null``, all of them text.
+    """What each column of a table means. One row per column: ``column``, ``type``, ``unit``, ``meaning``, ``source``, ``null``.
 
-    ``source`` is the path in the API's payload (alternatives split by ``|``), empty for what the exporter makes; ``null`` says when
-    a value is null. Those that are not in the files come last.
+    ``source`` is the path in the API's answer (alternatives are separated by ``|``), empty if the exporter makes the value;
+    ``null`` says when a value is null. Columns that are not in the files come last. All is text.
 
     Raises:
-        ConfigurationError: no such table.
+        ConfigurationError: an unknown table.
     """
     declared = declared_table(table)
     rows = [

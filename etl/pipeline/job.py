@@ -41,9 +41,9 @@ _STANDARD_REQUESTS_PER_MINUTE = 100
 class Plan(ShownInLines):
     """What an export would do: everything listed, most valuable first, and what could not be listed.
 
-    ``requests_by_purpose`` are those of the lists, too; ``requests`` are all others. ``seconds`` is how long the rate limit makes
-    it take from the beginning of a minute; None when no limit is known. ``previews`` are stored from their lists first, by so many
-    ``requests_to_use`` and ``seconds_to_use`` after it began, those of the lists of executions included.
+    ``requests_by_purpose`` includes the lists, ``requests`` does not. ``seconds``: how long all of it takes at the rate limit;
+    None if no limit is known. ``previews`` are executions that are stored from their lists first; they can be read after
+    ``requests_to_use`` requests and ``seconds_to_use`` seconds.
     """
 
     planned: Sequence[Planned]
@@ -58,7 +58,7 @@ class Plan(ShownInLines):
 
     @property
     def requests(self) -> int:
-        """What it takes to fetch what is planned."""
+        """Requests that fetch what is planned, without those for the lists."""
         return sum(self.requests_by_purpose.values()) - self.requests_by_purpose[Purpose.LIST]
 
     @property
@@ -97,10 +97,10 @@ async def plan(
     notify: Notify | None = None,
     clock: Callable[[], datetime] | None = None,
 ) -> Plan:
-    """What ``export`` would fetch now, and why. Lists the executions and reads one detail; changes nothing.
+    """What ``export`` would fetch now, and why. Reads the lists and the details of one execution; changes nothing.
 
     Raises:
-        ConfigurationError, KeyRefusedError, SourceUnavailableError, DestinationError: as ``export`` would end.
+        ConfigurationError, KeyRefusedError, SourceUnavailableError, DestinationError: what would end an export.
     """
     settings = Settings.of(settings)
     run = begin(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify, clock=clock)
@@ -159,16 +159,15 @@ async def export(
     stop: asyncio.Future[InterruptedRunError] | None = None,
     clock: Callable[[], datetime] | None = None,
 ) -> Summary:
-    """Bring the dataset up to date with the API.
+    """Bring the dataset up to date with the API, then the warehouse with the dataset, if the settings name one.
 
-    Once it has asked the API it always leaves a summary behind, unless it is cancelled: see its ``exit_code`` and ``problems``.
-    ``stop`` ends the run early; everything that had arrived whole is committed. ``full_refresh`` fetches final executions, too.
-    ``accept_deletions``: it is right that the API has none of the stored executions any more. At its end the run loads the dataset
-    into the warehouse of the settings, if they name one.
+    Once it has sent a request, errors do not raise: see ``exit_code`` and ``problems`` of the summary. ``stop`` ends the run
+    early; executions that arrived whole are saved. ``full_refresh`` fetches final executions again, too. ``accept_deletions``
+    marks all stored executions as deleted if the API no longer has any of them.
 
     Raises:
-        ConfigurationError, DestinationError: the dataset's folder cannot be used as configured, or the package for the warehouse
-            is not installed; nothing was asked of the API.
+        ConfigurationError, DestinationError: the dataset cannot be used as configured, or the package for the warehouse is not
+            installed; no request was sent.
         LockHeldError: another export is running on this dataset.
     """
     settings = Settings.of(settings)
@@ -210,13 +209,13 @@ def run(
     accept_deletions: bool = False,
     notify: Notify | None = None,
 ) -> Summary:
-    """Export what is new or changed, and wait for the end; works in a script and in a notebook.
+    """Export what is new or changed, and wait until it is done. Works in scripts and notebooks.
 
-    ``settings`` may be the path of their file, by default that of ``Settings.load``; ``run_tests`` and ``since`` narrow them as
-    ``Settings.only`` does. All else is as for ``export``; ``notify`` is called in another thread.
+    ``settings`` may be the path of a settings file, and defaults to that of ``Settings.load``. ``run_tests`` and ``since`` narrow
+    the export as in ``Settings.only``. The rest is as in ``export``; ``notify`` is called in another thread.
 
-    Ctrl-C, or a notebook's stop button, ends it in order: what arrived is saved, then KeyboardInterrupt is raised. A second one
-    does not wait for that.
+    Ctrl-C, or a notebook's stop button, ends the run cleanly: what arrived is saved, then KeyboardInterrupt is raised. A second
+    one does not wait for that.
     """
     chosen, stop = Settings.of(settings).only(run_tests, since=since), Future[InterruptedRunError]()
 

@@ -34,10 +34,10 @@ OUTCOMES = {
 
 @dataclass(slots=True)
 class RunTestSummary:
-    """One run test's share: executions by reason, rows that arrived, and whether everything did.
+    """What a run did for one run test: executions by reason, rows that arrived, and whether everything did.
 
-    ``missed`` executions are left to the next run; ``previewed`` ones have the rows of their lists until then. ``error``: why
-    nothing of it could be exported.
+    ``missed`` executions are left to the next run; until then, ``previewed`` ones have the rows of their lists. ``error``: why
+    the run test could not be exported.
     """
 
     name: str
@@ -58,12 +58,12 @@ class RunTestSummary:
 
 @dataclass(slots=True, repr=False)
 class Summary(ShownInLines):
-    """One export run. Times are aware UTC, by the source's clock; ``rows`` are those written, by table.
+    """What one export run did. Times are UTC, by the source's clock, except for ``finished_here_at``.
 
-    ``finished_here_at`` is by this machine's clock. ``failure`` ended the run early. ``completeness`` is for the next run and
-    for ``status``, this run included. ``receipt`` grows until the run's record is written. ``is_first``: no run was here
-    before. ``load``: what was loaded, or ``load_failure``: why nothing was. ``warehouse_loaded_at``: when a load last left nothing
-    out, 1970 for never.
+    ``rows`` counts written rows, by table. ``failure``: what ended the run early. ``completeness``: what is complete after this
+    run, for ``status`` and the next run. ``receipt``: what the run wrote. ``is_first``: there was no run before. ``load``: what
+    was loaded into the warehouse, or ``load_failure``: why nothing was. ``warehouse_loaded_at``: when a load last left nothing
+    out; 1970 for never.
     """
 
     export_run_id: str
@@ -93,12 +93,12 @@ class Summary(ShownInLines):
 
     @property
     def requests(self) -> int:
-        """All requests, whatever they were for."""
+        """All requests, for any purpose."""
         return sum(self.requests_by_purpose.values())
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the command answers with; see the README for the meanings."""
+        """What the command exits with; the README explains each code."""
         if not (code := self._exit_code_of_export) and self.load_failure:
             return self.load_failure.exit_code
         return code
@@ -112,14 +112,14 @@ class Summary(ShownInLines):
 
     @property
     def counts_from(self) -> datetime:
-        """The time from which on the age of what it exported counts: the earlier of the two clocks', since one may be ahead."""
+        """When the run ended, by the earlier of the two clocks: the age of its data counts from there."""
         return min(self.finished_at, self.finished_here_at or self.finished_at)
 
     def carry_on(self, before: LastRun, settings: Settings) -> None:
-        """Say what is complete after this run, given what was before it in the same scope.
+        """Set what is complete after this run, given what was complete before it in the same scope.
 
-        A run test is complete when a run left nothing of it out, ``--since`` being no such run; the dataset, when one run left
-        nothing out of all that is configured. Run tests that are no longer configured are dropped.
+        A run test is complete after a run without ``--since`` that left nothing of it out; the dataset, after one run that left
+        nothing out of everything configured. Run tests that are no longer configured are dropped.
         """
         tried = {run_test.key for run_test in self.run_tests}
         whole = {run_test.key for run_test in self.run_tests if run_test.is_complete and self.failure is None}
@@ -163,7 +163,7 @@ class Summary(ShownInLines):
 
     @property
     def notices(self) -> list[str]:
-        """One line for each thing that is worth knowing although nothing is missing."""
+        """One line for each thing worth knowing although nothing is missing."""
         return [str(finding) for finding in self.findings if not finding.is_alarm]
 
     def lines(self) -> Iterator[tuple[str, str]]:
@@ -238,7 +238,7 @@ class Summary(ShownInLines):
         }
 
     def as_row(self) -> dict[str, Any]:
-        """The summary as a row of the ``runs`` table: a column has what the document says under its name, or one of these."""
+        """The summary as a row of the ``runs`` table."""
         told = self.as_json()
         row = told | {
             "started_at": self.started_at,

@@ -87,22 +87,22 @@ class Settings(ShownInLines, BaseSettings):
 
     @property
     def configured(self) -> tuple[RunTest, ...]:
-        """The run tests of the settings, before ``only``; empty for "all"."""
+        """The run tests in the settings, before ``only``; empty for "all"."""
         return self.run_tests if self._configured is None else self._configured
 
     @property
     def is_part(self) -> bool:
-        """Whether ``only`` narrowed these settings, to some run tests or to the executions since a day."""
+        """Whether ``only`` narrowed these settings to some run tests, or to executions since a day."""
         return self._configured is not None
 
     @property
     def scope(self) -> str:
-        """Which run tests are configured, and from which days on, as text: another one means that another dataset is wanted."""
+        """The configured run tests and their first days, as text: what "complete" refers to."""
         return scope_of(self.configured)
 
     @property
     def since(self) -> date | None:
-        """The day that ``only`` was given; None leaves each run test its own."""
+        """The day given to ``only``; None if each run test keeps its own."""
         return self._since
 
     def lines(self) -> Iterator[tuple[str, str]]:
@@ -125,16 +125,16 @@ class Settings(ShownInLines, BaseSettings):
         return self
 
     def on_dask(self, address: str) -> "Settings":
-        """The settings for a run on the Dask cluster whose scheduler is there."""
+        """These settings, for a run on the Dask cluster with this scheduler."""
         return self.model_copy(update={"engine": Engine(kind="dask", address=address)})
 
     def only(self, names: str | Collection[str] = (), *, since: date | str | None = None) -> "Settings":
-        """The settings for the run tests with these names or keys (all if there are none), and from another day on.
+        """These settings for only some run tests, by name or key, and only executions since a day.
 
-        The day may be text, see ``day_of``. With ``run_tests = "all"`` the names are not checked, since only the API knows them.
+        The day may be text, such as ``7d``. With ``run_tests = "all"``, names are not checked, since only the API knows them.
 
         Raises:
-            ConfigurationError: a name is not configured, or the day is none, or in the future.
+            ConfigurationError: a name is not configured, or the day is invalid or in the future.
         """
         names = [names] if isinstance(names, str) else names
         if isinstance(since, str):
@@ -162,10 +162,10 @@ class Settings(ShownInLines, BaseSettings):
         return result
 
     def with_run_tests(self, names: Iterable[str]) -> "Settings":
-        """The settings with these run tests in place of "all".
+        """These settings with these run tests in place of "all".
 
         Raises:
-            ConfigurationError: a name is not possible, or two names have the same key.
+            ConfigurationError: an impossible name, or two names with the same key.
         """
         try:
             run_tests = tuple(RunTest.model_validate({"name": name, "since": self._since}) for name in names)
@@ -185,14 +185,14 @@ class Settings(ShownInLines, BaseSettings):
     def load(
         cls, path: str | Path | None = None, *, needs_keys: bool = True, needs_run_tests: bool = True, text: str = ""
     ) -> "Settings":
-        """Read the TOML file and the environment; the keys only if they are needed.
+        """Read the settings from the TOML file and the environment, which overrides the file.
 
-        ``path`` defaults to ``METRICS_ETL_CONFIG``, else to ``config/metrics-etl.toml``. The file may be missing if
-        ``METRICS_ETL_RUN_TESTS`` is set, to ``all``, names joined by commas or a JSON list, or if run tests are not needed; then
-        they default to "all". ``text`` is what the file would hold, before it is written.
+        ``path`` defaults to ``METRICS_ETL_CONFIG``, else to ``config/metrics-etl.toml``. Without a ``path``, the file may be
+        missing if ``METRICS_ETL_RUN_TESTS`` is set (to ``all``, names joined by commas, or a JSON list), or if run tests are not
+        needed; they are then "all". Keys are read only if they are needed. ``text`` stands in for a file that is not written yet.
 
         Raises:
-            ConfigurationError: a line for each mistake, with the file or variable, the key and the fix.
+            ConfigurationError: one line per mistake, with the file or variable, the key and the fix.
         """
         file = Path(path or os.environ.get(f"{ENV_PREFIX}CONFIG") or DEFAULT_PATH)
         may_be_missing = path is None and (f"{ENV_PREFIX}RUN_TESTS" in os.environ or not needs_run_tests)

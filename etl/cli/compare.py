@@ -77,8 +77,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     """Show whether an agent got worse, and how certain that is.
 
     Compares executions or date ranges. Without --wait, it reads only the dataset and needs no key. Exits with 10 if a metric
-    is worse than --max-regression allows, with 3 if there are too few calls to tell, some calls are missing, or the execution
-    did not end in time.
+    exceeds its limit, with 3 if there are too few calls to tell, some calls are missing, or the execution did not end in time.
 
     Example: metrics-etl compare --baseline 14d..1d --candidate last
     """

@@ -30,9 +30,11 @@ def test_list_of_commands_has_one_line_for_each_in_80_columns() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_ends_with_one_example_that_can_be_copied_from_80_columns(name: str) -> None:
     *_, example = COMMANDS[name].help.split("\n\n")
+    lines = help_of(name, columns=80).splitlines()
     assert COMMANDS[name].help.count("Example: ") == 1
     assert example.startswith(f"Example: metrics-etl {name}")
-    assert f"  {example}" in help_of(name, columns=80).splitlines()
+    assert f"  {example}" in lines
+    assert not [line for line in lines if line.endswith("-")], "an option or a word is broken"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

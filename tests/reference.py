@@ -39,9 +39,10 @@ completion for your shell. Results go to stdout, messages and progress to stderr
 to stdout exits with 6, except `run`, `demo`, `load` and `report`, whose work is done by then. Control characters in names and
 other text from outside are escaped.
 
-Some features need an extra, which installs more packages: `pip install '.[bucket,report]'`. The extras are `bucket`, `report`,
-`prometheus`, `dask`, `fast` (uvloop), and for a [warehouse](warehouses.md) `duckdb`, `postgresql`, `snowflake`, `bigquery` and
-`delta`.
+Some features need an extra, which installs more packages: in a checkout, `make install EXTRAS=bucket,report` adds their locked
+versions; uv, pipx and pip take `'simulation-metrics-etl[bucket,report]'`. If an extra is missing, the error names the command for
+your installation. The extras are `bucket`, `report`, `prometheus`, `dask`, `fast` (uvloop), and for a [warehouse](warehouses.md)
+`duckdb`, `postgresql`, `snowflake`, `bigquery` and `delta`.
 
 Exit codes, and the `outcome` of each:"""
 _FINDINGS_HEAD = """\

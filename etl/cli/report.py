@@ -9,7 +9,8 @@ import typer
 from etl.cli.console import print_line
 from etl.cli.options import Config, RunTests, Since, Verbose, output, parse_day, selection
 from etl.cli.process import end, report_errors
-from etl.errors import ConfigurationError, DestinationError, ExitCode
+from etl.errors import DestinationError, ExitCode
+from etl.extras import needs_extra
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -88,10 +89,7 @@ def page_module() -> "ModuleType":
     try:
         from etl.report import page
     except ModuleNotFoundError as exc:
-        raise ConfigurationError(
-            f'metrics-etl report needs the "report" extra ({exc.name} is not installed): '
-            "pip install 'simulation-metrics-etl[report]'"
-        ) from None
+        raise needs_extra("metrics-etl report", "report", exc) from None
     return page
 
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from etl.errors import ConfigurationError, DestinationError
+from etl.extras import needs_extra
 from etl.load.files.open import is_in_dataset
 from etl.pipeline.summary import Summary
 
@@ -13,10 +14,8 @@ def check_metrics_file(path: Path, dataset: str) -> None:
     """Refuse, before a run on the dataset there, a file to which its metrics could not be written after it."""
     try:
         import prometheus_client  # noqa: F401, PLC0415
-    except ImportError:
-        raise ConfigurationError(
-            "--metrics-file needs prometheus-client: pip install 'simulation-metrics-etl[prometheus]'"
-        ) from None
+    except ImportError as exc:
+        raise needs_extra("--metrics-file", "prometheus", exc) from None
     if path.suffix != ".prom":
         raise ConfigurationError(f"--metrics-file {path}: the collector reads only files named *.prom: rename it")
     if not path.parent.is_dir():

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from etl.errors import ConfigurationError
 from etl.extract.client import Client
 from etl.extract.endpoints import Purpose
 from etl.extract.plan import Planned, Policy
 from etl.extract.quota import Quota
 from etl.extract.transport import Traffic
+from etl.extras import needs_extra
 from etl.load.dataset import Dataset
 from etl.load.files.open import open_files
 from etl.model.lifecycle import LONG_AGO
@@ -139,9 +139,6 @@ def dask_module() -> Any:
     """The module of the engine on Dask, its package imported; ConfigurationError when that is not installed."""
     try:
         import etl.pipeline.engine.dask as module  # noqa: PLC0415 imported on use, where its package is installed
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f'[engine] kind: dask needs the "dask" extra ({error.name} is not installed): '
-            "pip install 'simulation-metrics-etl[dask]'"
-        ) from None
+    except ModuleNotFoundError as exc:
+        raise needs_extra("[engine] kind: dask", "dask", exc) from None
     return module

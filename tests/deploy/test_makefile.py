@@ -1,5 +1,6 @@
 """``make`` on a machine that is not as it should be. Packages are not installed here: pip is replaced by nothing."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 def folder(tmp_path: Path) -> Path:
     for name in ("Makefile", "requirements.lock", "requirements-dev.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "locks", tmp_path / "locks")
     return tmp_path
 
 
@@ -41,6 +43,25 @@ def test_python_that_is_too_old_is_told_before_anything_is_made(folder: Path) ->
     assert f"Python 3.11 or later is needed, and {old} is Python 3.10.12" in result.stderr
     assert "make demo PYTHON=python3.11" in result.stderr
     assert not (folder / ".venv").exists()
+
+
+def test_extras_are_installed_beside_what_is_locked_and_kept_up_to_date(folder: Path) -> None:
+    """The wheel is not built again, so the command stays that of the checkout."""
+    (folder / ".venv").mkdir()
+    for name in (".runtime", ".extra-dask", ".extra-fast"):
+        (folder / ".venv" / name).touch()
+    os.utime(folder / ".venv" / ".extra-dask", (0, 0))
+    said = make(folder, "-n", "install", "EXTRAS=report,bucket").stdout.splitlines()
+    pinned = "true --require-hashes --requirement requirements.lock --requirement locks/{}.lock"
+    assert {line for line in said if line.startswith("true")} == {
+        pinned.format(each) for each in ("bucket", "dask", "report")
+    }
+
+
+def test_extra_that_does_not_exist_is_told_with_those_that_do(folder: Path) -> None:
+    result = make(folder, "install", "EXTRAS=reprot,bucket")
+    assert result.returncode != 0
+    assert "There is no extra reprot: choose from bigquery bucket dask delta duckdb fast" in result.stderr
 
 
 @pytest.mark.slow

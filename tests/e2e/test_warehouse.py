@@ -182,7 +182,7 @@ async def test_readme_leads_from_the_keys_to_an_answer(server: Sandbox, tmp_path
     install, keys, script = block.split("\n", 2)
     shown = await type_in(script, tmp_path, server)
 
-    assert (install, keys) == ("pip install '.[duckdb]'", "export FI_API_KEY=... FI_SECRET_KEY=...")
+    assert (install, keys) == ("make install EXTRAS=duckdb", "export FI_API_KEY=... FI_SECRET_KEY=...")
     assert shown.exit_code == 0
     for run_test in server.world.run_tests:
         assert re.search(rf"{run_test.name} +│ +9 │", shown.stdout)

@@ -211,4 +211,4 @@ async def test_each_table_has_a_file_though_the_source_has_nothing(tmp_path: Pat
     assert (first.exit_code, first.files, second.exit_code, second.files) == (0, 4, 0, 0)
     for table in schema.OF_EXECUTIONS:
         [path] = (tmp_path / "data" / table.name).rglob("*.parquet")
-        assert pq.read_table(path).schema.equals(table.arrow_schema)
+        assert pq.read_schema(path).equals(table.arrow_schema)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from etl.errors import ConfigurationError
+from etl.extras import needs_extra
 from etl.load.files.contract import Files
 from etl.model.locations import BUCKETS, Options, scheme_of
 
@@ -32,7 +33,6 @@ def open_files(location: str, options: Options | None = None) -> Files:
         )
     try:
         from etl.load.files.bucket import BucketFiles  # noqa: PLC0415 as above
-    except ModuleNotFoundError:
-        url = location.rstrip("/")
-        raise ConfigurationError(f"{url} needs obstore: pip install 'simulation-metrics-etl[bucket]'") from None
+    except ModuleNotFoundError as exc:
+        raise needs_extra(location.rstrip("/"), "bucket", exc) from None
     return BucketFiles(location, options or {})

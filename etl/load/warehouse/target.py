@@ -16,7 +16,8 @@ from typing import Protocol, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.errors import ConfigurationError, DestinationError
+from etl.errors import DestinationError
+from etl.extras import needs_extra
 from etl.load.warehouse.tables import STATE, Place
 from etl.model.locations import WAREHOUSES, scheme_of
 from etl.model.schema import Table
@@ -178,7 +179,4 @@ def module_for(url: str) -> ModuleType:
     try:
         return import_module(f"etl.load.warehouse.{kind}")
     except ModuleNotFoundError as exc:
-        raise ConfigurationError(
-            f'[warehouse] url: {scheme}:// needs the "{kind}" extra ({exc.name} is not installed): '
-            f"pip install 'simulation-metrics-etl[{kind}]'"
-        ) from None
+        raise needs_extra(f"[warehouse] url: {scheme}://", kind, exc) from None

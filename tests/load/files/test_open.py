@@ -39,9 +39,7 @@ def test_a_missing_package_is_a_mistake_that_names_the_extra(monkeypatch):
     for name in ("bucket", "objects"):
         monkeypatch.delitem(sys.modules, f"etl.load.files.{name}")
     monkeypatch.setitem(sys.modules, "obstore", None)
-    with pytest.raises(
-        ConfigurationError, match=r"s3://b needs obstore: pip install 'simulation-metrics-etl\[bucket\]'"
-    ):
+    with pytest.raises(ConfigurationError, match=r'^s3://b needs the "bucket" extra \(obstore is not installed\): '):
         open_files("s3://b", {})
 
 

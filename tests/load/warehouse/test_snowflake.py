@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 import sqlglot
 
-fakesnow = pytest.importorskip("fakesnow", reason="fakesnow is in an environment of its own: see tests/warehouses.in")
+fakesnow = pytest.importorskip("fakesnow", reason="fakesnow is in an environment of its own: see tests/snowflake.in")
 
 from fakesnow.cursor import FakeSnowflakeCursor  # noqa: E402 with the emulator alone
 

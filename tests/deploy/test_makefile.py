@@ -59,9 +59,9 @@ def test_extras_are_installed_beside_what_is_locked_and_kept_up_to_date(folder: 
 
 
 def test_extra_that_does_not_exist_is_told_with_those_that_do(folder: Path) -> None:
-    result = make(folder, "install", "EXTRAS=reprot,bucket")
+    result = make(folder, "install", "EXTRAS=nosuch,bucket")
     assert result.returncode != 0
-    assert "There is no extra reprot: choose from bigquery bucket dask delta duckdb fast" in result.stderr
+    assert "There is no extra nosuch: choose from bigquery bucket dask delta duckdb fast" in result.stderr
 
 
 @pytest.mark.slow

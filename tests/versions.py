@@ -23,6 +23,8 @@ ENVIRONMENTS = {"lowest": (PYTHONS[0], LOWEST)} | {python: (python, LOCKED) for 
 """By name, the Python and the locks of each."""
 KNOWN_WARNINGS: dict[str, list[str]] = {"lowest": []}
 """By environment, what an old library says of itself, as pytest's ``-W`` takes it."""
+IMPORTED = "import etl.load.warehouse.bigquery, etl.load.warehouse.snowflake, etl.pipeline.engine.dask, uvloop"
+"""What no quick test uses; slow ones do, with emulators that need environments of their own."""
 TESTS = [
     *("model", "transform", "extract", "load", "settings", "pipeline", "inspect", "compare", "report", "cli"),
     *("test_extras.py", "e2e/test_export.py", "e2e/test_commands.py"),
@@ -61,7 +63,10 @@ def passes(name: str) -> bool | None:
     if python is None:
         return None
     print(f"{name}: on {python}", flush=True)
-    command: list[Path | str] = [environment(name, python, locks), "-m", "pytest", "--quiet"]
+    interpreter = environment(name, python, locks)
+    if subprocess.run([interpreter, "-W", "error", "-c", IMPORTED], cwd=ROOT, check=False).returncode:
+        return False
+    command: list[Path | str] = [interpreter, "-m", "pytest", "--quiet"]
     command += ["--numprocesses", str((os.cpu_count() or 1) + 1), "--dist", "worksteal"]
     command += [word for warning in KNOWN_WARNINGS.get(name, []) for word in ("-W", f"ignore:{warning}")]
     command += [ROOT / "tests" / each for each in TESTS]

@@ -192,7 +192,7 @@ def test_load_job_that_brings_too_few_rows_ends_the_load(loaded, data, monkeypat
 
 
 def test_every_bigquery_table_is_made_by_one_statement():
-    statements = [*Statements(_dialect("d"), "d").create_all(ALL_TABLES)]
+    statements = [each for each in Statements(_dialect("d"), "d").create_all(ALL_TABLES) if each.startswith("CREATE")]
 
     assert len(statements) == len(ALL_TABLES) + len(VIEWS)
     for table, statement in zip(ALL_TABLES, statements, strict=False):

@@ -1,5 +1,6 @@
 """The reference pages of the manual, made of the code: ``python -m tests.reference`` writes them."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import typer
 
 from etl.cli.commands import app
+from etl.cli.show_schema import schema_markdown
 from etl.compare.statistics import Outcome, Verdict
 from etl.errors import ExitCode
 from etl.extract.plan import Reason
@@ -19,6 +21,7 @@ from etl.load.last_run import LastRun
 from etl.model.findings import Kind
 from etl.model.locations import BUCKETS, EXPERIMENTAL, WAREHOUSES
 from etl.model.metrics import METRICS
+from etl.model.schema import TABLES
 from etl.pipeline.metrics_file import write_metrics_file
 from etl.pipeline.summary import OUTCOMES, RunTestSummary, Summary
 from etl.settings.json_schema import settings_schema
@@ -88,16 +91,6 @@ _EVAL_METRICS = (
     ("`eval_NAME_mean`", "NAME: mean score", "score", "lower", "mean score of an eval"),
 )
 _TYPES = {"string": "text", "object": "table", "integer": "whole number", "boolean": "true or false"}
-
-
-def commands_page() -> str:
-    """``docs/commands.md``."""
-    return _page(_commands_page())
-
-
-def settings_page() -> str:
-    """``docs/settings.md``."""
-    return _page(_settings_page())
 
 
 def json_paths(value: Any, fields: Mapping[str, str], path: str = "") -> Iterator[str]:
@@ -258,6 +251,17 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
+def written() -> dict[str, str]:
+    """What each file of the manual has that the code says; of the data dictionary only the tables are generated."""
+    head, *_ = (DOCS / "data-dictionary.md").read_text(encoding="utf-8").partition("\n\n## ")
+    return {
+        "commands.md": _page(_commands_page()),
+        "settings.md": _page(_settings_page()),
+        "data-dictionary.md": _page([head, "", *schema_markdown(list(TABLES.values()))]),
+        "metrics-etl.schema.json": json.dumps(settings_schema(), indent=2, ensure_ascii=False) + "\n",
+    }
+
+
 if __name__ == "__main__":
-    (DOCS / "commands.md").write_text(commands_page(), encoding="utf-8")
-    (DOCS / "settings.md").write_text(settings_page(), encoding="utf-8")
+    for name, text in written().items():
+        (DOCS / name).write_text(text, encoding="utf-8")

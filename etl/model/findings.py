@@ -176,7 +176,7 @@ class Kind(StrEnum):
     LISTS_ALONE = (
         "lists_alone",
         _NOTICE,
-        "calls have no metrics of their own, so that five columns are empty",
+        "calls have no metrics of their own, so some columns are empty",
         'nothing; or set [export] metrics = "exact", and the next run fetches them',
     )
     KEY_REMOVED = (

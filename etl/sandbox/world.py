@@ -83,6 +83,7 @@ CONVERSATION = (
     "user_wpm", "bot_wpm", "talk_ratio", "user_interruption_count", "user_interruption_rate", "ai_interruption_count",
     "ai_interruption_rate", "avg_stop_time_after_interruption_ms",
 )  # fmt: skip
+"""What a voice provider reports, too. The execution's detail shows all but the last under the same name."""
 
 
 @dataclass(slots=True, kw_only=True)

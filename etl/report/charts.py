@@ -3,6 +3,8 @@
 Weeks begin on Monday, and times are UTC. A color stands for one thing in all charts; ``page.css`` has those of dark mode.
 """
 
+import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from typing import Any
@@ -116,7 +118,7 @@ def forest_chart(forest: Forest) -> Any:
 
 
 def svg(chart: Any) -> str:
-    """The chart as an SVG element, whose marks say in words what they show."""
+    """The chart as an SVG element, whose marks say in words what they show. Emoji are drawn as ``▯``."""
     return str(vlc.vegalite_to_svg(_spec(chart)))
 
 
@@ -135,9 +137,10 @@ def panel(titles: Sequence[str], charts: Sequence[tuple[str, Any]]) -> Any:
     return alt.concat(*titled, columns=2, title=title).resolve_scale(color="independent", shape="independent")
 
 
-def _spec(chart: Any) -> dict[str, Any]:
-    spec: dict[str, Any] = chart.to_dict(validate=False)  # Vega does that, too
-    return spec | {"config": _CONFIG}
+def _spec(chart: Any) -> str:
+    spec = chart.to_dict(validate=False) | {"config": _CONFIG}  # Vega validates, too
+    # Vega cuts long texts between UTF-16 units, and fails on half a character.
+    return re.sub("[^\0-\uffff]", "▯", json.dumps(spec, ensure_ascii=False))
 
 
 def _time_axis(days: tuple[date, date]) -> alt.X:

@@ -131,7 +131,9 @@ def test_dates_on_an_axis_are_few_enough_to_read(weeks):
     assert len(set(dates)) == len(dates)
 
 
-@pytest.mark.parametrize("text", ["\x00", "\x1b[31m", "\uffff", "\u202e", "", "x" * 5000])
+@pytest.mark.parametrize(
+    "text", ["\x00", "\x1b[31m", "\uffff", "\u202e", "", "x" * 5000, *(f"{'x' * n}{'🚀' * 60}" for n in (20, 21))]
+)
 def test_status_of_any_characters_is_drawn(text):
     """The renderer ends the process at a character that XML does not have."""
     chart = charts_of(figures([call(1, status=text)]))["calls"]

@@ -122,7 +122,7 @@ def drawn(svg: str) -> list[str]:
 
 
 def test_picture_in_the_readme_is_what_the_demo_makes(folder: Path) -> None:
-    """Run this file as a module to draw it anew."""
+    """Draw it again with: python -m tests.e2e.test_report."""
     assert drawn(PICTURE.read_text()) == drawn(picture_of_demo(folder / "data"))
     assert PICTURE.stat().st_size < 200_000
     assert "(docs/report.svg)" in (ROOT / "README.md").read_text()
@@ -167,7 +167,8 @@ def test_browser_shows_the_page_at_any_width_and_in_the_dark(name: str, folder: 
             world.run_tests[:] = [each for each in world.run_tests if each.profile.is_chat]
         asyncio.run(export_of(world, tmp_path / "data"))
     page = tmp_path / "page.html"
-    asyncio.run(report(home, "--output", str(page)))
+    written = asyncio.run(report(home, "--output", str(page)))
+    assert written.exit_code == 0, written.stderr
     with chromium() as browser:
         for width, scheme in (*product((1280, 390), ("light", "dark")), (821, "light"), (PRINTED, "print")):
             picture = tmp_path / f"{width}-{scheme}.png"

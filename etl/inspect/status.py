@@ -114,7 +114,7 @@ class Status(ShownInLines):
         yield from alarm_lines(self.findings, has_next_step=False)
         yield from (("notice", str(finding)) for finding in self.findings if not finding.is_alarm)
         if verified := min((each.verified_at for each in self.run_tests if each.verified_at), default=None):
-            yield "final", f"last verified up to {ago(verified, self.read_at)}; run --full-refresh for evals added since"
+            yield "final", f"last verified up to {ago(verified, self.read_at)}; later evals need --full-refresh"
         if self.set_aside:
             files = counted(self.set_aside, "damaged file")
             yield "notice", f"{files} in {self.dataset}/{QUARANTINE}: inspect, then delete"

@@ -38,6 +38,6 @@ def test_status_without_a_dataset_or_with_a_mistake_in_the_settings_says_so(
     for given in ("data", None):
         with pytest.raises(etl.DestinationError, match="no dataset there yet"):
             etl.status(given)
-    for file in ("absent.toml", write_settings(tmp_path, "all", "sicne = 1")):
-        with pytest.raises(etl.ConfigurationError, match=r"absent.toml: not found|sicne is unknown"):
+    for file in ("absent.toml", write_settings(tmp_path, "all", "sinc = 1")):
+        with pytest.raises(etl.ConfigurationError, match=r"absent.toml: not found|sinc is unknown"):
             etl.status(file)

@@ -63,9 +63,6 @@ class Process:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
-
     async def wait(self) -> int:
         await asyncio.to_thread(self._process.join)
         assert self.returncode is not None

@@ -18,7 +18,7 @@ from etl.model import schema
 from etl.model.keys import default_key
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Call, Execution, Sandbox
+from etl.sandbox import Execution, Sandbox
 from tests.support import settings_for
 from tests.worlds import a_sandbox, add_late_data
 
@@ -89,12 +89,6 @@ def counts(summary: Summary, key: str) -> dict[str, int]:
 
 def ids(*executions: Execution) -> set[str]:
     return {each.execution_id for each in executions}
-
-
-def move(server: Sandbox, call: Call, source: Execution, target: Execution) -> None:
-    source.calls.remove(call)
-    target.calls.append(call)
-    server.world.index_execution(target)
 
 
 async def test_a_copy_that_follows_is_the_dataset_after_every_night(server: Sandbox, nights: Nights) -> None:

@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 
-from etl.inspect.status import Status, read_status
-from etl.load.files.local import LocalFiles
 from etl.pipeline import job
 from etl.pipeline.metrics_file import write_metrics_file
 from etl.pipeline.summary import Summary
@@ -40,10 +38,6 @@ async def export(settings: Settings, folder: Path, *, ago: timedelta = timedelta
     summary = await job.export(settings, clock=lambda: datetime.now(UTC) - ago)
     write_metrics_file(summary, folder / "metrics.prom")
     return summary
-
-
-def status_of(settings: Settings, folder: Path) -> Status:
-    return read_status(LocalFiles(folder / "data"), now=datetime.now(UTC), configured=settings.run_tests)
 
 
 def last_run(folder: Path) -> Any:

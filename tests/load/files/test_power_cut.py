@@ -110,7 +110,3 @@ async def steps_of_a_run(server: Sandbox, folder: Path) -> Sequence[Step]:
     steps: list[Step] = []
     await export(server, shutil.copytree(folder, folder.with_name(f"exported-{folder.name}")), steps.append)
     return steps
-
-
-def above(path: str) -> str:
-    return path.rpartition("/")[0] or "."

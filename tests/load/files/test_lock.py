@@ -4,7 +4,6 @@ import errno
 import fcntl
 import json
 import os
-import signal
 import socket
 import stat
 import subprocess
@@ -68,14 +67,6 @@ def test_the_second_process_is_told_who_holds_the_lock_and_since_when(root):
                 f"another export holds {root / LOCK} (pid {process.pid} on {socket.gethostname()} "
                 "since 2026-11-01T02:00:07+00:00); nothing was changed"
             )
-
-
-def test_a_killed_holder_blocks_nobody(root):
-    with another_process(root) as process:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        with exclusive(root, now=NOW):
-            assert json.loads((root / LOCK).read_bytes())["pid"] == os.getpid()
 
 
 def test_a_holder_that_fails_frees_the_lock(root):

@@ -21,7 +21,7 @@ from etl.sandbox import Fault, Sandbox
 from etl.transform.frames import Frame
 from tests.bundles import EXPORT, bundle_of, calls_frame, evals_frame, frame_of_executions, through_parquet
 from tests.support import IS_FULL, settings_for
-from tests.transform.exactness import Places, assert_same, read
+from tests.transform.exactness import Places, read
 from tests.worlds import settled_world
 
 # What is sent, and the types of column that hold it. Every other one is null, and extra has it.
@@ -246,19 +246,6 @@ def test_what_cannot_be_read_in_one_way_only_is_refused_whole(path: tuple[str, .
         decode_listed("call", at(path, text))
     with pytest.raises(TransientError, match="unexpected answer"):
         decode_execution("execution", at(path, text))
-
-
-@pytest.mark.parametrize("outputs", [text for text in HOSTILE if text != "null" and not text.startswith('{"')])
-def test_eval_outputs_of_another_shape_are_a_misfit_of_their_call(outputs: str) -> None:
-    call = FetchedCall(listed=decode_listed("call", f'"eval_outputs": {outputs}'), metrics=decode_metrics("call", None))
-    frame = calls_frame([bundle_of(call)], EXPORT)
-    extra = written_and_read(frame, schema.CALLS)[0]["extra"]
-    assert len(evals_frame([bundle_of(call)], EXPORT).rows) == 0
-    if outputs == "{}":
-        assert (extra, frame.misfits) == (None, 0)
-    else:
-        assert_same(read(extra), read(f'{{"call_results": {{"eval_outputs": {outputs}}}}}'))
-        assert frame.misfits == 1
 
 
 @pytest.mark.parametrize(("depth", "code"), [(800, 0), (100_000, 5)])

@@ -69,26 +69,6 @@ def test_a_run_test_has_several_parts_and_a_part_several_executions(history: His
     assert 1 < len(set(places)) < len(places)
 
 
-def test_executions_that_somebody_deletes_are_marked_and_new_ones_are_exported(history: History) -> None:
-    """3 of 10: no alarm."""
-    old = begun(history, 10, calls=2)
-    assert exit_code(history) == 0
-    for execution in old[2:5]:
-        execution.is_deleted = True
-    begun(history, 2, calls=2)
-    assert [exit_code(history) for _ in range(3)] == [0, 0, 0]
-    marked = [each for each, held in history.rows.executions.items() if held.row["deleted_at"] is not None]
-    assert {*marked} == {each.execution_id for each in old[2:5]}
-
-
-def test_calls_that_were_deleted_before_the_first_export_are_no_alarm(history: History) -> None:
-    (execution,) = begun(history, 1, calls=10)
-    for call in execution.calls[3:5]:
-        call.is_deleted = True
-    history.source.now += timedelta(days=30)
-    assert [exit_code(history) for _ in range(3)] == [0, 0, 0]
-
-
 @pytest.mark.parametrize("nth_request", range(2, 12))
 def test_calls_that_are_deleted_while_a_run_reads_are_no_alarm(history: History, nth_request: int) -> None:
     """4 of 30."""
@@ -100,20 +80,6 @@ def test_calls_that_are_deleted_while_a_run_reads_are_no_alarm(history: History,
 
     codes = [exit_code(history, change=delete_some, nth_request=nth_request, page_limit=16), exit_code(history)]
     assert codes == [0, 0]
-
-
-@pytest.mark.parametrize("page_limit", [2, 1024])
-def test_a_run_test_that_gets_an_execution_while_its_list_is_read_is_no_alarm(
-    history: History, page_limit: int
-) -> None:
-    begun(history, 6, calls=1)
-    run_test = history.source.world.run_tests[0]
-
-    def begin() -> None:
-        history.source.begin(run_test, 1, is_finished=True)
-
-    codes = [exit_code(history, change=begin, nth_request=1, times=2, page_limit=page_limit) for _ in range(5)]
-    assert codes == [0, 0, 0, 0, 0]
 
 
 @pytest.mark.timeout(900)

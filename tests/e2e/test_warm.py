@@ -1,8 +1,6 @@
 """A command that starts warm is the command: as one that starts cold ends, prints, and sees its folder and environment."""
 
-import asyncio
 import os
-import re
 from pathlib import Path
 
 import pytest
@@ -34,13 +32,3 @@ async def test_command_that_starts_warm_ends_and_prints_as_one_that_starts_cold(
 
     assert found == await ended(await start_cold(*words.split(), cwd=tmp_path, env=env))
     assert found.exit_code == exit_code
-
-
-async def test_commands_that_start_warm_at_once_are_processes_of_their_own(tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in ("one", "other")]
-    for folder in folders:
-        folder.mkdir()
-
-    found = await asyncio.gather(*(started_warm("status", cwd=each, env=environment()) for each in folders))
-
-    assert [re.findall(r"one|other", each.stderr)[0] for each in found] == ["one", "other"], found

@@ -209,21 +209,6 @@ class TestNothingMoves:
         assert_equals_world(tmp_path, nights.world)
         assert (await nights.export(names="all")).requests == 3 + 2
 
-    async def test_execution_that_was_deleted_before_its_run_test_was_renamed_is_marked_under_the_new_name(
-        self, nights: Nights
-    ) -> None:
-        """Both names are configured."""
-        first, second = nights.world.run_tests
-        old = first.name
-        await nights.export()
-        first.name = "A new name"
-        first.executions[0].is_deleted = True
-
-        await nights.export(names=["A new name", old, second.name])
-
-        assert nights.marked("executions", first.executions[0]) == 1
-        assert {row["run_test_name"] for row in nights.rows("executions")} == {"A new name", second.name}
-
     async def test_configured_key_counts_for_what_is_new_alone(self, nights: Nights, tmp_path: Path) -> None:
         first, second = nights.world.run_tests
         await nights.export()

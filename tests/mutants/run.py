@@ -1,7 +1,8 @@
 """Take a guard away, and see who notices: ``python -m tests.mutants.run NAME``, with any part of the guard's name.
 
-The killer is what the mutant names: files of tests, or ``MACHINE``, the random histories of ``tests/machine``. With ``--machine``
-they are the killer of any mutant. A history counts only if it is green with the guard: so this works while some law is broken.
+The killer is what the mutant names, or else the tests of its module: files of tests, or ``MACHINE``, the random histories of
+``tests/machine``. With ``--machine`` they are the killer of any mutant. A history counts only if it is green with the guard: so
+this works while some law is broken.
 """
 
 import argparse
@@ -80,7 +81,7 @@ def _python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def verdict_on(mutant: Mutant, folder: Path, *, by: tuple[str, ...] | None = None, ignored: str = "") -> Verdict:
     """Whether its killers, or these ones, notice that the guard is gone."""
-    copy, killers = spoiled(mutant, folder), by or mutant.tests
+    copy, killers = spoiled(mutant, folder), by or mutant.killers
     if MACHINE in killers:
         return by_machine(copy, ignored=ignored)
     result = pytest_in(copy, *killers)

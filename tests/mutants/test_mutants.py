@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_structure import TESTED_ELSEWHERE, file_of_tests
+
 ROOT = Path(__file__).parents[2]
 MACHINE = "tests/machine"
 """A mutant's only killer: the random histories, see ``tests/mutants/run``. For guards of plan, settle, deletion and commit."""
@@ -12,13 +14,17 @@ MACHINE = "tests/machine"
 
 @dataclass(frozen=True)
 class Mutant:
-    """A guard, the text that is it, what stands there without it, and the tests that are to notice."""
+    """A guard, the text that is it, what stands there without it, and the tests that are to notice if not those of its module."""
 
     guard: str
     path: str
     text: str
     without: str
-    tests: tuple[str, ...]
+    tests: tuple[str, ...] = ()
+
+    @property
+    def killers(self) -> tuple[str, ...]:
+        return self.tests or (TESTED_ELSEWHERE.get(self.path) or file_of_tests(self.path),)
 
 
 MUTANTS = [
@@ -48,28 +54,24 @@ MUTANTS = [
         "etl/load/files/local.py",
         "os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW",
         "os.O_WRONLY | os.O_CREAT",
-        ("tests/load/files/test_local.py",),
     ),
     Mutant(
         "links are refused",
         "etl/load/files/local.py",
         "            if each.is_symlink():\n",
         "            if False:\n",
-        ("tests/load/files/test_local.py",),
     ),
     Mutant(
         "all that the detail shows is compared",
         "etl/transform/detail.py",
         "    return {name for name, new, old in pairs if name in _COMPARED and json_text(new) != json_text(old)}",
         "    return set()",
-        ("tests/transform/test_detail.py",),
     ),
     Mutant(
         "kept call without a row makes its execution incomplete",
         "etl/load/commit.py",
         "and (bundle.listed is None or held.exported_calls == len(bundle.listed))",
         "",
-        ("tests/load/test_commit.py",),
     ),
     Mutant(
         "execution row is renewed when calls or evals of it change",
@@ -83,14 +85,12 @@ MUTANTS = [
         "etl/transform/row_hash.py",
         '_HASHED_AS = ("latency_customer_", "latency_customer_latency_metrics_")',
         '_HASHED_AS = ("", "")',
-        ("tests/transform/test_row_hash.py",),
     ),
     Mutant(
         "rows that somebody else changed beside a run are hashed",
         "etl/load/index.py",
         "if not (known_version in versions and version == versions[-1]):",
         "if False:",
-        ("tests/load/test_index.py",),
     ),
     Mutant(
         "what a run wrote follows what it found",
@@ -111,14 +111,12 @@ MUTANTS = [
         "etl/load/parquet.py",
         "    if file.metadata.num_rows != len(rows) or not",
         "    if not",
-        ("tests/load/test_parquet.py",),
     ),
     Mutant(
         "pages are checked when they are read",
         "etl/load/parquet.py",
         "file = pq.ParquetFile(source, page_checksum_verification=True)",
         "file = pq.ParquetFile(source)",
-        ("tests/load/test_parquet.py",),
     ),
     Mutant(
         "data has settled by the source's clock",
@@ -132,14 +130,12 @@ MUTANTS = [
         "etl/extract/endpoints.py",
         'if result.get("execution_id", execution_id) != execution_id:',
         "if False:",
-        ("tests/extract/test_endpoints.py",),
     ),
     Mutant(
         "no request is sent again in secret",
         "etl/extract/transport.py",
         "middlewares=(self._send,)",
         "middlewares=()",
-        ("tests/extract/test_transport.py",),
     ),
     Mutant(
         "proxy is sent no key",
@@ -153,35 +149,30 @@ MUTANTS = [
         "etl/extract/transport.py",
         "            if len(body) > self._max_response_mb << 20:\n",
         "            if False:\n",
-        ("tests/extract/test_transport.py",),
     ),
     Mutant(
         "request ends after its total time",
         "etl/extract/transport.py",
         "total=api.connect_timeout_seconds + 5 * api.read_timeout_seconds,",
         "total=1e9,",
-        ("tests/extract/test_transport.py",),
     ),
     Mutant(
         "fraction is no whole number",
         "etl/model/values.py",
         "        if not value.is_integer():\n            return MISFIT\n",
         "        if value - value != 0.0:\n            return MISFIT\n",
-        ("tests/model/test_values.py",),
     ),
     Mutant(
         "one writer at a time",
         "etl/load/files/lock.py",
         "            _lock(file, folder)\n",
         "",
-        ("tests/load/files/test_lock.py",),
     ),
     Mutant(
         "file that holds a key is its owner's alone",
         "etl/settings/api_keys.py",
         "return bool(stat.S_IMODE",
         "return False and bool(stat.S_IMODE",
-        ("tests/settings/test_api_keys.py",),
     ),
     Mutant(
         "what has arrived of an execution is incomplete until all has",
@@ -195,7 +186,6 @@ MUTANTS = [
         "etl/load/warehouse/statements.py",
         "COALESCE(s.row_count, 0) = COALESCE(c.row_count, 0)",
         "TRUE",
-        ("tests/load/warehouse/test_laws.py",),
     ),
     Mutant(
         "rows that arrived are counted before they are noted",
@@ -209,14 +199,12 @@ MUTANTS = [
         "etl/load/warehouse/load.py",
         "theirs.keys() - ours.keys() - left_alone",
         "theirs.keys() - ours.keys()",
-        ("tests/load/warehouse/test_laws.py",),
     ),
     Mutant(
         "another dataset is not loaded over one that is there",
         "etl/load/warehouse/load.py",
         "if loaded.dataset_id not in (None, dataset_id):",
         "if False:",
-        ("tests/load/warehouse/test_laws.py",),
     ),
     Mutant(
         "a load that dies leaves nothing behind",
@@ -230,35 +218,30 @@ MUTANTS = [
         "etl/load/warehouse/statements.py",
         "for group, table in reversed(DATA):",
         "for group, table in reversed(DATA[1:]):",
-        ("tests/load/warehouse/test_laws.py",),
     ),
     Mutant(
         "a part whose files changed is read again",
         "etl/load/index.py",
         "unknown = [(part, entries) for part, entries in parts if of_known.get(part, ()) != versions_of(entries)]",
         "unknown = [(part, entries) for part, entries in parts if part not in of_known]",
-        ("tests/load/test_index.py",),
     ),
     Mutant(
         "a part that changed a moment ago is not trusted",
         "etl/load/part_index.py",
         "if any(entry.is_fresh or not entry.version for entry in found):",
         "if False:",
-        ("tests/load/test_index.py",),
     ),
     Mutant(
         "what has arrived is saved although nothing more arrives",
         "etl/pipeline/buffer.py",
         "            if self._seconds_until_due() <= 0:\n",
         "            if False:\n",
-        ("tests/pipeline/test_buffer.py",),
     ),
     Mutant(
         "nobody waits for hours",
         "etl/extract/gate.py",
         "if is_long or seconds > self.run_ends_at - self._now():",
         "if False:",
-        ("tests/extract/test_gate.py",),
     ),
     Mutant(
         "object is replaced only if it is what was seen",
@@ -272,28 +255,24 @@ MUTANTS = [
         "etl/load/files/bucket.py",
         "            self._lease.require()\n",
         "            pass\n",
-        ("tests/load/files/test_bucket.py",),
     ),
     Mutant(
         "lock that changes is held",
         "etl/load/files/lease.py",
         "if is_stopped() or self._objects.head(LOCK).version.e_tag != found.version.e_tag:",
         "if is_stopped():",
-        ("tests/load/files/test_lease.py",),
     ),
     Mutant(
         "store that ignores conditions is refused",
         "etl/load/files/lease.py",
         "    except ConflictError:\n        return\n",
         "    except ConflictError:\n        pass\n    return\n",
-        ("tests/load/files/test_lease.py",),
     ),
     Mutant(
         "put whose answer was lost is known as one's own",
         "etl/load/files/objects.py",
         "if there == content:",
         "if False:",
-        ("tests/load/files/test_objects.py",),
     ),
     Mutant(
         "what got worse is judged by nights before those that are shown",
@@ -307,42 +286,36 @@ MUTANTS = [
         "etl/compare/statistics.py",
         "if surely > limit.amount:",
         "if value > limit.amount:",
-        ("tests/compare/test_estimate.py",),
     ),
     Mutant(
         "verdict does not depend on the order of rows",
         "etl/compare/estimate.py",
         "order = np.lexsort((sample.executions, scenarios, sample.values))",
         "order = np.arange(len(sample.values))",
-        ("tests/compare/test_estimate.py",),
     ),
     Mutant(
         "slow day counts as one, not as all of its calls",
         "etl/compare/estimate.py",
         "executions < FEWEST_EXECUTIONS or told <= calls",
         "True",
-        ("tests/compare/test_estimate.py",),
     ),
     Mutant(
         "scenario weighs the same on both sides",
         "etl/compare/estimate.py",
         "weights = (shares / count)[scenarios]",
         "weights = np.full(len(scenarios), 1 / len(scenarios))",
-        ("tests/compare/test_estimate.py",),
     ),
     Mutant(
         "limit is kept only by calls that would show twice as much",
         "etl/compare/statistics.py",
         "self.detects(limit) <= 2 * limit.amount",
         "True",
-        ("tests/compare/test_estimate.py",),
     ),
     Mutant(
         "call of a scenario that one side lacks is not compared",
         "etl/compare/estimate.py",
         "sample.scenarios[sample.scenarios >= 0]",
         "sample.scenarios",
-        ("tests/compare/test_estimate.py",),
     ),
     Mutant(
         "whole object has come",
@@ -376,7 +349,6 @@ MUTANTS = [
             held |= _commit_calls(dataset, part, mine, own_rows, replacement)[0]
             dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
 """,
-        ("tests/load/test_commit.py",),
     ),
     Mutant(
         "call is kept only if its lists vouch for it",
@@ -404,7 +376,6 @@ MUTANTS = [
         "etl/report/webhook.py",
         "each.text if each.kind in _OWN_WORDS else each.kind.meaning",
         "each.text",
-        ("tests/report/test_webhook.py",),
     ),
     Mutant(
         "evals of a list that is refused are compared",
@@ -425,14 +396,12 @@ MUTANTS = [
         "etl/transform/detail.py",
         '    metrics = _metrics(detail, {})\n    del metrics.payload["chat_metrics"]["turn_count"]\n',
         "    metrics = _metrics(detail, {})\n",
-        ("tests/transform/test_detail.py",),
     ),
     Mutant(
         "texts of a snapshot stay out",
         "etl/transform/detail.py",
         "if name in _OF_A_SNAPSHOT}",
         "if name}",
-        ("tests/transform/test_detail.py",),
     ),
     Mutant(
         "execution is not final while calls have no metrics of their own",
@@ -446,7 +415,6 @@ MUTANTS = [
         "etl/extract/settling.py",
         "differing = {key: names - SHOWN_COLUMNS for",
         "differing = {key: names for",
-        ("tests/pipeline/test_settling.py",),
     ),
     Mutant(
         "metrics of the detail wait for their evals",
@@ -460,7 +428,6 @@ MUTANTS = [
         "etl/extract/open_execution.py",
         "self.gone |= self.not_found - calls.keys()",
         "self.gone |= self.not_found",
-        ("tests/extract/test_calls.py",),
     ),
     Mutant(
         "digest of the stored calls is compared",
@@ -530,21 +497,18 @@ MUTANTS = [
         "etl/extract/listing.py",
         "latest.is_whole_page and (older == older_before or newer <= listed.keys())",
         "latest.is_whole_page",
-        ("tests/extract/test_listing_laws.py",),
     ),
     Mutant(
         "pages are proved only when as many were seen as the first one counted each time",
         "etl/extract/listing.py",
         "== older for page in firsts)",
         "== older for page in firsts[:1])",
-        ("tests/extract/test_listing_laws.py",),
     ),
     Mutant(
         "no detail is requested where the API has none",
         "etl/extract/client.py",
         "self.lacks_details = True\n",
         "self.lacks_details = False\n",
-        ("tests/extract/test_client.py",),
     ),
     Mutant(
         "calls of many pages are counted after their metrics arrived",
@@ -565,7 +529,6 @@ MUTANTS = [
         "etl/cli/questions.py",
         "os.O_WRONLY | os.O_CREAT | os.O_EXCL",
         "os.O_WRONLY | os.O_CREAT",
-        ("tests/cli/test_questions.py",),
     ),
 ]
 
@@ -573,7 +536,7 @@ MUTANTS = [
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.guard)
 def test_every_guard_stands_where_it_is_looked_for(mutant: Mutant) -> None:
     assert (ROOT / mutant.path).read_text().count(mutant.text) == 1
-    assert all((ROOT / test).exists() for test in mutant.tests)
+    assert all((ROOT / test).exists() for test in mutant.killers)
 
 
 @pytest.mark.timeout(900)
@@ -593,5 +556,5 @@ def test_without_the_guard_a_test_goes_red(mutant: Mutant, tmp_path: Path) -> No
 def test_with_every_guard_the_same_tests_are_green() -> None:
     from tests.mutants.run import pytest_in  # noqa: PLC0415 it reads the list above
 
-    result = pytest_in(ROOT, *sorted({test for mutant in MUTANTS for test in mutant.tests} - {MACHINE}))
+    result = pytest_in(ROOT, *sorted({test for mutant in MUTANTS for test in mutant.killers} - {MACHINE}))
     assert result.returncode == pytest.ExitCode.OK, result.stdout[-2000:]

@@ -309,6 +309,7 @@ def test_newline_in_a_name_does_not_break_the_message():
         (b'{"status": true, "result": {"call_exec', "JSON that is truncated or invalid at character 28"),
         ('{"status": true, "result": {}}'.encode("utf-16"), "not UTF-8 text"),
         (b"[" * 100_000, "nested too deeply"),
+        (b'{"status": true, "status": true}', "two fields with the same name"),
         (b"null", "expected an object with status, got null"),
         (b'{"status": false, "result": {}}', 'the field "status" is not true'),
         (b'{"status": "true", "result": {}}', 'the field "status" is not true'),

@@ -206,9 +206,9 @@ async def test_server_that_drips_is_given_more_time_but_not_more_than_the_total(
 
     async with await asyncio.start_server(drip, "127.0.0.1", 0) as listener:
         base_url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-        async with client_of(base_url, connect_timeout_seconds=0.1, read_timeout_seconds=0.1, max_tries=1) as client:
+        async with client_of(base_url, connect_timeout_seconds=0.1, read_timeout_seconds=0.4, max_tries=1) as client:
             begun_at = time.monotonic()
             with pytest.raises(TransientError, match="timeout"):
                 await client.get(ANY)
-            assert 0.55 < time.monotonic() - begun_at < 10, "connect + 5 x read"
+            assert 2.05 < time.monotonic() - begun_at < 20, "connect + 5 x read"
         await ended.wait()

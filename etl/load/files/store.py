@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
-from obstore.store import ObjectStore, from_url
+from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 
 from etl.errors import ConfigurationError, DestinationError, FileMissingError
 from etl.model.locations import Options
@@ -52,10 +52,16 @@ def open_store(url: str, options: Options, *, is_hasty: bool = False) -> ObjectS
     What is missing or no good in the URL, the options, the environment or the packages is a ConfigurationError.
     """
     parts, settings, common = _arguments(url, options, _HASTY if is_hasty else _PATIENT)
-    if parts.scheme == "s3":  # one object in each request: not every store knows the other way
-        settings |= {"disable_bulk_delete": True}
+    common["prefix"] = parts.path.strip("/") or None  # as it is written: ``from_url`` would decode it
     try:
-        return from_url(url, config=settings, **common)
+        match parts.scheme:
+            case "s3":
+                # One object in each request: not every store knows the other way.
+                return S3Store(parts.netloc, config=settings | {"disable_bulk_delete": True}, **common)
+            case "gs":
+                return GCSStore(parts.netloc, config=settings, **common)
+            case _:
+                return AzureStore(parts.netloc, config=settings, **common)
     except (BaseError, ValueError) as exc:
         reason = str(exc).split("\n\nDebug source")[0]
         raise ConfigurationError(f"{url}: {reason}: set it in [destination.options] or the environment") from exc

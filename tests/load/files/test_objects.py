@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 from obstore import exceptions
+from obstore.store import S3Store
 
 from etl.errors import ConfigurationError, DestinationError, FileMissingError
 from etl.load.files import objects as objects_module
@@ -216,6 +217,12 @@ def test_more_than_a_page_is_listed_and_counted(objects, monkeypatch):
     objects.requests.clear()
     assert len(objects.list("")) == 5
     assert objects.requests == {"list": 3}
+
+
+def test_folder_in_a_bucket_is_the_one_that_is_written():
+    found = store.open_store("s3://bucket/old%20x/..%2F", {})
+    assert isinstance(found, S3Store)
+    assert found.prefix == "old%20x/..%2F"
 
 
 def test_options_that_the_store_refuses_are_a_mistake_in_the_settings():

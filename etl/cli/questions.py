@@ -23,7 +23,7 @@ from etl.load.files.open import open_files
 from etl.load.warehouse.target import module_for
 from etl.model.locations import IN_FILES, has_few_slashes, scheme_of
 from etl.model.wording import quoted, shown
-from etl.pipeline.preflight import check, check_source, exit_code
+from etl.pipeline.preflight import Subject, check, check_source, exit_code
 from etl.settings import Api, Settings
 from etl.settings.api_keys import read_api_key
 from etl.settings.messages import BASE_URL
@@ -109,12 +109,13 @@ def set_up(given: Mapping[str, Any], *, is_asking: bool) -> ExitCode:
     write_new(texts)
     checks = run_async(check(answers.file, on_hold=print_rate_limit_wait))
     print_checks(checks)
-    _print_next(answers.file, "check" if exit_code(checks) else "run", needs_keys=bool(missing))
+    load = f". ./{_KEYS_FILE} && " if _KEYS_FILE in texts else ""
+    _print_next(answers.file, "check" if exit_code(checks) else "run", load)
     return exit_code(checks)
 
 
 def _test_source(answers: Answers, keys: Collection[str], *, asks_address: bool) -> Answers:
-    """Ask for the keys and the address until the API accepts them. Any other problem ends the command."""
+    """Ask for the address until the API answers, and for the keys until it accepts them. Any other problem ends the command."""
     while True:
         if asks_address:
             answers = _ask_for("base_url", answers, "Address of the API")
@@ -124,7 +125,8 @@ def _test_source(answers: Answers, keys: Collection[str], *, asks_address: bool)
         if not (code := exit_code(checks)):
             return answers
         print_checks(checks)
-        if not (asks_address or (keys and code is ExitCode.KEY_REFUSED)):
+        is_elsewhere = any(each.subject is Subject.SERVER and each.exit_code for each in checks)
+        if not ((asks_address and is_elsewhere) or (keys and code is ExitCode.KEY_REFUSED)):
             end(code)
 
 
@@ -198,15 +200,14 @@ def write_new(texts: Mapping[Path, tuple[str, int]]) -> None:
         print_line("written", str(file))
 
 
-def _print_next(file: Path, command: str, *, needs_keys: bool) -> None:
-    """A line for cron, and what to type."""
+def _print_next(file: Path, command: str, load: str) -> None:
+    """A line for cron, and what to type; ``load`` is what loads the keys, if they were saved."""
     own = Path(sys.argv[0]).absolute()
     program = [sys.executable, "-m", "etl"] if own.name == "__main__.py" else [str(own)]
     options = [] if str(file) == DEFAULT_PATH else ["--config", str(file)]
-    load = f". ./{_KEYS_FILE} && " if _KEYS_FILE.exists() else ""
     if not load:
-        print_line("keys", f"not saved in {_KEYS_FILE}: for cron, set FI_API_KEY_FILE and FI_SECRET_KEY_FILE")
+        print_line("keys", "not saved: for cron, load them from a file, or set FI_API_KEY_FILE and FI_SECRET_KEY_FILE")
     line = f"cd {shlex.quote(str(Path.cwd()))} && {load}{shlex.join([*program, 'run', '--quiet', *options])}"
     print_line("cron", "0 2 * * * " + line.replace("%", r"\%"))  # to cron, a percent sign ends the command
     typed = ["metrics-etl"] if shutil.which("metrics-etl") == str(own) else program
-    print_line("next", (load if needs_keys else "") + shlex.join([*typed, command, *options]))
+    print_line("next", load + shlex.join([*typed, command, *options]))

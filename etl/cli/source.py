@@ -30,7 +30,7 @@ def init(
 
     Asks for the keys, the run tests, and a place for the dataset. Writes the settings, which never hold a key, and keys.env if
     you want it. Then it runs check, and prints a line for cron. No file is ever overwritten. If a key or an address is wrong, or
-    you press Ctrl-C, nothing is written.
+    you press Ctrl-C before the end of the questions, nothing is written.
 
     Example: metrics-etl init
     """

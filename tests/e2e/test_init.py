@@ -113,6 +113,7 @@ async def test_without_a_terminal_options_are_the_answers(tmp_path: Path) -> Non
 
 async def test_keys_in_files_are_used_and_all_run_tests_are_the_default(server: Sandbox, tmp_path: Path) -> None:
     variables: dict[str, str] = {}
+    (tmp_path / "keys.env").write_text("exit 9  # of something else\n")
     for name, key in (("FI_API_KEY", API_KEY), ("FI_SECRET_KEY", SECRET_KEY)):
         (tmp_path / name).write_text(key)
         (tmp_path / name).chmod(0o600)
@@ -165,6 +166,13 @@ async def test_option_that_is_wrong_is_not_a_reason_to_ask_for_the_keys_again(se
 
     assert (await terminal.ended(), entries(tmp_path)) == (2, [])
     assert "did you mean 'Checkout flow'?" in terminal.written
+
+
+async def test_refused_key_of_the_environment_is_not_a_reason_to_ask_again(server: Sandbox, tmp_path: Path) -> None:
+    env = environment(FI_BASE_URL=None, FI_API_KEY="canary", FI_SECRET_KEY=SECRET_KEY)
+    terminal = Terminal("init", cwd=tmp_path, env=env)
+    await terminal.answer("Address of the API", f"{server.base_url}\n")
+    assert (await terminal.ended(), entries(tmp_path)) == (4, [])
 
 
 @pytest.mark.parametrize("question", ["Secret key (not shown): ", "or all [all]: ", "[Y/n]: "])

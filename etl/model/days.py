@@ -2,15 +2,19 @@
 
 import re
 from contextlib import suppress
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 A_DAY = "such as 2026-11-01, yesterday, or 7d for seven days ago"
 """What a message says of text that is no day."""
 
 
-def day_of(text: str, today: date) -> date | None:
-    """The day that is meant by ``2026-11-01``, ``today``, ``yesterday``, or ``7d`` for seven days ago; None if none is."""
-    text = {"today": "0d", "yesterday": "1d"}.get(text, text)
+def day_of(value: object, today: date) -> date | None:
+    """The day that is meant by a date, ``2026-11-01``, ``today``, ``yesterday``, or ``7d`` for seven days ago; None if none is."""
+    if isinstance(value, datetime):
+        return (value.astimezone(UTC) if value.tzinfo else value).date()
+    if isinstance(value, date):
+        return value
+    text = {"today": "0d", "yesterday": "1d"}.get(str(value), str(value))
     with suppress(ValueError, OverflowError):
         if re.fullmatch(r"[0-9]{1,5}d", text):
             return today - timedelta(days=int(text[:-1]))

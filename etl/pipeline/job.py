@@ -215,7 +215,7 @@ def run(
     the export as in ``Settings.only``. The rest is as in ``export``; ``notify`` is called in another thread.
 
     Ctrl-C, or a notebook's stop button, ends the run cleanly: what arrived is saved, then KeyboardInterrupt is raised. A second
-    one does not wait for that.
+    one does not wait for that. In a coroutine of your own, await ``export``: there asyncio takes the first Ctrl-C for itself.
     """
     chosen, stop = Settings.of(settings).only(run_tests, since=since), Future[InterruptedRunError]()
 

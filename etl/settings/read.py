@@ -137,10 +137,9 @@ class Settings(ShownInLines, BaseSettings):
             ConfigurationError: a name is not configured, or the day is invalid or in the future.
         """
         names = [names] if isinstance(names, str) else names
-        if isinstance(since, str):
-            text, since = since, day_of(since, datetime.now(UTC).date())
-            if since is None:
-                raise ConfigurationError(f"since {text!r} is not a date: use one {A_DAY}")
+        given, since = since, day_of(since, datetime.now(UTC).date())
+        if given is not None and since is None:
+            raise ConfigurationError(f"since {given!r} is not a date: use one {A_DAY}")
         if not self.run_tests:
             chosen = list(self.with_run_tests(dict.fromkeys(names)).run_tests)
         else:

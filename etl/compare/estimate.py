@@ -159,7 +159,7 @@ def _estimate(sides: Sequence[_Side], shares: Values, statistic: Statistic, befo
     else:
         influences = [each.values for each in sides]
         means = [_means(each, each.values, len(shares)) for each in sides]
-        if statistic is Statistic.MEAN and min(each.min() for each in means) > 0:
+        if statistic is Statistic.MEAN and min(np.min(each) for each in means) > 0:
             return _ratio_of_means(sides, shares, *means)
     return _Estimate(after - before, influences, is_ratio=False)
 

@@ -63,7 +63,7 @@ def figures_of_nights(sample: Sample, statistic: Statistic) -> tuple[Values, Val
             hits = calls * np.minimum(values.mean() * ratio, 1.0)
             figures = np.arcsin(np.sqrt((hits + 0.375) / (calls + 0.75))) * (-1 if is_turned else 1)
             return figures, 1 / (4 * calls + 2)
-        if values.min() >= 0 and observed[calls > 0].min() > 0:
+        if np.min(values) >= 0 and np.min(observed[calls > 0]) > 0:
             return np.log(ratio), np.mean((values / np.where(levels > 0, levels, 1.0) - (levels > 0)) ** 2) / calls
         return (observed - expected) / calls, np.mean((values - levels) ** 2) / calls
 

@@ -223,7 +223,7 @@ def test_paired_interval_is_that_of_resampled_scenarios(statistic):
     for _ in range(examples(100)):
         calls = int(rng.integers(3, 9))
         world = ScenarioWorld(int(rng.integers(25, 60)), calls)
-        made = world.sides(rng, rng.choice([0.0, 0.1, 0.3]), is_mix_shifted=False)
+        made = world.sides(rng, float(rng.choice([0.0, 0.1, 0.3])), is_mix_shifted=False)
         sides = made["passed" if statistic is Statistic.RATE else "latency"]
         result = difference(sides[0], sides[1], statistic, is_higher_worse=True)
         interval = result.difference if statistic is Statistic.RATE else result.change

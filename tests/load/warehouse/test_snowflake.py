@@ -104,6 +104,7 @@ def test_nothing_is_made_once_the_transaction_has_begun(loaded, data, monkeypatc
         "BEGIN",
         "PUT",
         "COPY",
+        "SELECT",
         "DELETE",
         "INSERT",
     }
@@ -126,7 +127,7 @@ def test_copy_that_brings_too_few_rows_ends_the_load_and_changes_nothing(loaded,
 
 
 def test_every_table_has_its_comments_key_and_mark_in_the_statement_that_makes_it():
-    statements = [*Statements(_DIALECT, NAMESPACE).create_all(ALL_TABLES)]
+    statements = [each for each in Statements(_DIALECT, NAMESPACE).create_all(ALL_TABLES) if each.startswith("CREATE")]
 
     assert len(statements) == 1 + len(ALL_TABLES) + len(VIEWS)
     for table, statement in zip(ALL_TABLES, statements[1:], strict=False):

@@ -1,5 +1,6 @@
 """Every kind of fault that an HTTP source can have, and where in an export it strikes."""
 
+import asyncio
 import gzip
 from dataclasses import dataclass
 from enum import Enum, StrEnum
@@ -7,7 +8,7 @@ from enum import Enum, StrEnum
 import msgspec
 
 from etl.model.records import DETAIL, METRICS, RUNS
-from etl.sandbox import Fault, SandboxRequest
+from etl.sandbox import Execution, Fault, Sandbox, SandboxRequest
 from etl.sandbox.dispatch import not_found, rate_limited, server_error
 from etl.sandbox.server import HTML_502
 
@@ -181,3 +182,23 @@ class Strike:
             self.times += 1
             return self.fault
         return None
+
+
+def hold_back(server: Sandbox, held_back: Execution) -> asyncio.Event:
+    """Let every call of the execution hang; the event is set when all others of the world have been answered for."""
+    hanging = {call.call_execution_id for call in held_back.calls}
+    executions = (each for run_test in server.world.run_tests for each in run_test.executions)
+    others = {call.call_execution_id for each in executions for call in each.calls} - hanging
+    answered, waiting = set[str | None](), asyncio.Event()
+
+    def hang(request: SandboxRequest, _nth: int) -> Fault | None:
+        call_execution_id = request.query.get("call_execution_id")
+        if call_execution_id in hanging:
+            return Fault(is_hanging=True)
+        answered.add(call_execution_id)
+        if answered >= others:
+            waiting.set()
+        return None
+
+    server.fault = hang
+    return waiting

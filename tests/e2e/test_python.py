@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import etl
-from etl.sandbox import Fault, Sandbox, SandboxRequest
+from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import COMMAND, Ended, environment, shell, write_settings
+from tests.e2e.faults import hold_back
 from tests.support import API_KEY, SECRET_KEY, settings_for
 from tests.worlds import a_sandbox
 
@@ -41,19 +42,7 @@ async def test_run_waits_for_the_export_and_ctrl_c_keeps_what_had_arrived(
     server: Sandbox, tmp_path: Path, code: str
 ) -> None:
     """Every call of one execution hangs; the others are whole when the signal comes."""
-    held_back = {call.call_execution_id for call in server.world.run_tests[1].executions[0].calls}
-    answered, waiting = set(), asyncio.Event()
-
-    def hang(request: SandboxRequest, _nth: int) -> Fault | None:
-        call_execution_id = request.query.get("call_execution_id")
-        if call_execution_id in held_back:
-            return Fault(is_hanging=True)
-        answered.add(call_execution_id)
-        if len(answered - {None}) == 25:
-            waiting.set()
-        return None
-
-    server.fault = hang
+    waiting = hold_back(server, server.world.run_tests[1].executions[0])
     write_settings(tmp_path, [each.name for each in server.world.run_tests])
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, cwd=tmp_path, env=environment(server), stdout=-1, stderr=-1

@@ -7,8 +7,9 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
-from etl.sandbox import Fault, Sandbox, SandboxRequest
+from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, without_uvloop, write_settings
+from tests.e2e.faults import hold_back
 from tests.worlds import a_sandbox
 
 server = a_sandbox(run_tests=2, executions=3, calls=5)
@@ -51,21 +52,7 @@ async def test_signal_ends_the_run_and_keeps_what_had_arrived(
 ) -> None:
     """Every call of the last execution hangs; the others are whole when the signal comes."""
     last = server.world.run_tests[1].executions[0]
-    held_back = {call.call_execution_id for call in last.calls}
-    waiting = asyncio.Event()
-
-    answered = set()
-
-    def hang(request: SandboxRequest, _nth: int) -> Fault | None:
-        call_execution_id = request.query.get("call_execution_id")
-        if call_execution_id in held_back:
-            return Fault(is_hanging=True)
-        answered.add(call_execution_id)
-        if len(answered - {None}) == 25:
-            waiting.set()
-        return None
-
-    server.fault = hang
+    waiting = hold_back(server, last)
     write_settings(tmp_path, names(server))
     env = environment(server, **({} if is_fast else without_uvloop(tmp_path / "no-uvloop")))
     process = await start("run", "--json", cwd=tmp_path, env=env)

@@ -37,12 +37,8 @@ _LAZY = {
     "plan": "pipeline.job", "read_calls": "inspect.calls", "read_table": "inspect.tables", "run": "pipeline.job",
     "status": "inspect.status_now",
 }  # fmt: skip
-_RESULTS = {
-    "Plan",
-    "RunTestSummary",
-    "Status",
-    "Summary",
-}  # named in annotations alone, so that a shell need not complete them
+# Named in annotations alone, so that a shell need not complete them.
+_RESULTS = {"Plan", "RunTestSummary", "Status", "Summary"}
 
 __all__ = [
     "ConfigurationError", "DestinationError", "ExporterError", "KeyRefusedError", "LockHeldError", "Plan", "RunTestSummary",

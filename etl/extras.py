@@ -22,9 +22,8 @@ def needs_extra(what: str, extra: str, missing: ImportError) -> ConfigurationErr
     """What to raise where a package of the extra is not installed."""
     from importlib.metadata import Distribution, distributions  # noqa: PLC0415 it takes a while, and few need it
 
-    installed = next(
-        iter(distributions(name=_NAME)), Distribution.at(sys.prefix)
-    )  # which says nothing, of a copy that only runs
+    # Of a copy that only runs nothing is installed, and nothing is told.
+    installed = next(iter(distributions(name=_NAME)), Distribution.at(sys.prefix))
     command = install_command(extra, installed, Path(sys.prefix), sys.executable)
     return ConfigurationError(f'{what} needs the "{extra}" extra ({missing.name} is not installed): {command}')
 

@@ -137,9 +137,8 @@ class Crawl:
         """Find out which stored calls stay; False where that is left to the next run, or to the list when it is read again."""
         execution.stored = await self.settling.stored(execution.planned)
         is_done = await self.settling.compare(execution, latest)
-        execution.stored = replace(
-            execution.stored, rows={}, evals={}
-        )  # many executions are open while their calls arrive
+        # Many executions are open while their calls arrive.
+        execution.stored = replace(execution.stored, rows={}, evals={})
         has_pages = execution.count is not None and (execution.kept or execution.fetched)
         if is_done and (not has_pages or await self._is_listed_again(execution)):
             return True

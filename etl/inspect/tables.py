@@ -49,7 +49,7 @@ def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
 ) -> pd.DataFrame:
     """The rows of one table, with pyarrow types: whole numbers stay whole, and a null is null.
 
-    Columns and types are those of ``describe(table)``, whatever the files hold: a column that an older file lacks is null, and a
+    Columns and types are those of ``describe(table)``, whatever the files hold: a column missing from an older file is null, and a
     table without rows has all columns. Two more come last: ``run_test`` (its key) and ``date``, the UTC day on which the
     execution was created, which ``since`` and ``until`` use; ``runs`` has only ``date``. Compare ``date`` with a
     ``datetime.date``, and times with a ``pd.Timestamp(…, tz="UTC")``, never with text.

@@ -106,8 +106,9 @@ def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
 
 def pack(rows: pa.Table, compression: str) -> memoryview:
     """Rows of any schema as one Parquet file."""
-    sink, level = pa.BufferOutputStream(), 1 if compression == "zstd" else None
-    pq.write_table(rows, sink, compression=compression, compression_level=level, write_page_checksum=True)
+    sink = pa.BufferOutputStream()
+    # A page ends after so many rows: one of 1,024 long texts takes 20 MB, and as much again while it is compressed.
+    pq.write_table(rows, sink, compression=compression, write_page_checksum=True, write_batch_size=128)
     return memoryview(sink.getvalue())
 
 

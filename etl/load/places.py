@@ -14,10 +14,10 @@ from etl.model import schema
 from etl.transform.flatten import FlatBundle
 
 FULL_ROWS = 20_000
-FULL_BYTES = 16 << 20
-"""A part is full with so many rows or bytes in one table. Each change writes a whole part, and a reader opens each part: half of it
-makes a year of large run tests twice as many files, twice of it makes each commit of a first export write twice as much, and take
-the memory for it."""
+FULL_BYTES = 8 << 20
+"""A part is full with so many rows or bytes in one table, about what one commit brings of long texts. Each change writes a whole
+part, and a reader opens each part: half of the rows makes a year of large run tests twice as many files, twice of them makes each
+commit of a first export write twice as much, and take the memory for it."""
 
 
 @dataclass(slots=True)

@@ -1,19 +1,17 @@
-"""Hold the bundles that have arrived until they are committed: after some time, when there are many, and at the end.
-
-"Many" is a number of calls that fits well into memory, or as much text as fills a part.
-"""
+"""Hold the bundles that have arrived until they are committed: after some time, when there are many, and at the end."""
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate, chain, groupby
 from typing import Any
 
 from etl.pipeline.tasks import to_the_end
 from etl.transform.flatten import FlatBundle
 
-_MANY_CALLS = 2_000
-_MUCH_TEXT = 16 << 20  # characters
+_MANY_CALLS = 2_000  # fit well into memory
+_MUCH_TEXT = 16 << 20  # characters, which fill a part
 _LEAST_SECONDS = 0.05
 
 
@@ -33,8 +31,7 @@ class CommitBuffer:
     interval_seconds: float
     arrived: Callable[[float], Iterable[FlatBundle]] = lambda _listed_before: ()
     _bundles: dict[str, FlatBundle] = field(default_factory=dict)
-    _calls: int = 0
-    _text: int = 0
+    _filled: float = 0.0
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _committed_at: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
@@ -44,9 +41,8 @@ class CommitBuffer:
         while execution_id in self._bundles:  # a part of it, on which this one builds
             await self._flush(-math.inf)
         self._bundles[execution_id] = bundle
-        self._calls += len(bundle.calls.values)
-        self._text += bundle.text
-        if self._seconds_until_due() <= 0 or self._calls >= _MANY_CALLS or self._text >= _MUCH_TEXT:
+        self._filled += _share_of_a_commit(bundle)
+        if self._seconds_until_due() <= 0 or self._filled >= 1:
             await self._flush(self._committed_at)
 
     async def commit_on_time(self) -> None:
@@ -63,14 +59,25 @@ class CommitBuffer:
     async def _flush(self, listed_before: float) -> None:
         async with self._turn:
             bundles, self._bundles = self._bundles, {}
-            self._calls = self._text = 0
+            self._filled = 0.0
             arrived = {each.execution.execution_id: each for each in self.arrived(listed_before)}
             # A commit takes one bundle of an execution.
-            for batch in ({**arrived, **bundles}, {key: arrived[key] for key in arrived.keys() & bundles.keys()}):
-                if batch:
-                    # Also what the commit does after its thread: it counts what is now in the dataset.
-                    await to_the_end(self.commit([*batch.values()]))
+            batches = {**arrived, **bundles}.values(), [arrived[key] for key in arrived.keys() & bundles.keys()]
+            for batch in chain.from_iterable(map(_bounded, batches)):
+                # Also what the commit does after its thread: it counts what is now in the dataset.
+                await to_the_end(self.commit(batch))
             self._committed_at = asyncio.get_running_loop().time()
 
     def _seconds_until_due(self) -> float:
         return self._committed_at + self.interval_seconds - asyncio.get_running_loop().time()
+
+
+def _bounded(bundles: Collection[FlatBundle]) -> Iterator[list[FlatBundle]]:
+    """The bundles in lists that each fill one commit: many may have arrived while the last one ran."""
+    filled_before = zip(bundles, accumulate(map(_share_of_a_commit, bundles), initial=0.0), strict=False)
+    for _, some in groupby(filled_before, key=lambda pair: int(pair[1])):
+        yield [bundle for bundle, _ in some]
+
+
+def _share_of_a_commit(bundle: FlatBundle) -> float:
+    return max(len(bundle.calls.values) / _MANY_CALLS, bundle.text / _MUCH_TEXT)

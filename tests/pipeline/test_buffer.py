@@ -79,14 +79,24 @@ async def test_commit_on_time_that_fails_is_told_and_not_tried_for_ever() -> Non
         await buffer.commit_on_time()
 
 
-async def test_many_calls_are_committed_before_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MANY_CALLS", 40)
+async def test_many_calls_are_committed_before_the_interval_and_no_more_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_MANY_CALLS", 20)
+    may_end = asyncio.Event()
     commits = Commits()
-    buffer = CommitBuffer(commits.commit, interval_seconds=3600)
-    for number in range(10):
-        await buffer.add(whole(number, 10))
+
+    async def commit(bundles: list[FlatBundle]) -> None:
+        await may_end.wait()
+        await commits.commit(bundles)
+
+    buffer = CommitBuffer(commit, interval_seconds=3600)
+    adding = [asyncio.ensure_future(buffer.add(whole(number, 10))) for number in range(9)]
+    await asyncio.sleep(0)  # all have begun
+    may_end.set()
+    await asyncio.gather(*adding)
     await buffer.flush()
-    assert [sum(len(each.calls.values) for each in bundles) for bundles in commits] == [40, 40, 20]
+    assert ids(commits) == [["e0", "e1"], ["e2", "e3"], ["e4", "e5"], ["e6", "e7"], ["e8"]]
 
 
 async def test_much_text_is_committed_however_few_calls_have_it(monkeypatch: pytest.MonkeyPatch) -> None:

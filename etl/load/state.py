@@ -21,7 +21,7 @@ from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError
 from etl.model import schema
 from etl.model.lifecycle import ExportState, HeldRows, StoredCalls, StoredExecution
-from etl.model.values import shared_values
+from etl.model.values import python_values, shared_values
 
 _UNIQUE = {
     "execution_id", "listed_calls", "exported_calls", "held_calls", "fingerprint", "calls_digest", "held_digest", "is_here",
@@ -92,8 +92,9 @@ class CallReader:
 
 def _living(rows: pa.Table) -> Iterator[tuple[str, list[Any]]]:
     """The rows that are not marked, each with the id of its call."""
-    for row in rows.filter(rows["deleted_at"].is_null()).to_pylist():
-        yield row["call_execution_id"], [*row.values()]
+    living = rows.filter(rows["deleted_at"].is_null())
+    values = zip(*(python_values(column) for column in living.columns), strict=True)
+    return zip(living["call_execution_id"].to_pylist(), map(list, values), strict=True)
 
 
 def load_state(dataset: Dataset, *, set_aside: bool) -> StoredState:

@@ -35,7 +35,7 @@ def parse_json(body: bytes) -> Any:
 def _is_same(text: bytes, body: bytes) -> bool:
     """Whether the body is the text but for spaces and for zeros at the end of a fraction."""
     text, body = (each.translate(None, b" \t\r\n") for each in (text, body))
-    return text == body or text == _ZEROS.sub(rb"\1", body)
+    return text == body or text == b"".join(_ZEROS.split(body))  # its group stays; ``sub`` takes three times as long
 
 
 def _decode_slowly(body: bytes) -> Any:

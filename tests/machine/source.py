@@ -247,6 +247,9 @@ class Source:
             self.poisoned[call.call_execution_id] = call.chat_metrics
             call.chat_metrics = {**(call.chat_metrics or {}), "total_tokens": 12.5}
 
+    def is_poisoned(self, execution: Execution) -> bool:
+        return any(call.call_execution_id in self.poisoned for call in execution.calls)
+
     def give_odd_eval(self, execution: Execution, call: Call) -> None:
         """An output of a type that the server cannot sum up: from now on it refuses the list of the execution's calls."""
         self.change_unseen(execution)

@@ -79,12 +79,9 @@ async def test_commit_on_time_that_fails_is_told_and_not_tried_for_ever() -> Non
         await buffer.commit_on_time()
 
 
-async def test_many_calls_are_committed_before_the_interval_and_no_more_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_many_calls_are_committed_early_and_no_more_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MANY_CALLS", 20)
-    may_end = asyncio.Event()
-    commits = Commits()
+    may_end, commits = asyncio.Event(), Commits()
 
     async def commit(bundles: list[FlatBundle]) -> None:
         await may_end.wait()

@@ -28,9 +28,10 @@ from tests.machine.source import FINISHED, has_unknown_status
 VERSION = {"export_run_id", "exported_at"}
 OF_A_NAME = {"run_test_name", "calls_digest"}
 NIGHTS_TO_HEAL = 2
+_BEGUN = ("incomplete", "listed")
+"""Such an execution goes on with the calls that were fetched, and is compared in the next night."""
 SHOWN, VERIFIED = 3, 12
 """After one night of so many the status is read, and verify: they read everything."""
-
 
 IGNORED = {*os.environ.get("IGNORED_LAWS", "").split(",")}
 """Laws that are not judged, as "L7,L10": to see what else is broken while one is."""
@@ -231,6 +232,10 @@ def reasons_that_must_be_told(history: History, night: Night) -> list[str]:
     return found
 
 
+def _in_state(rows: Rows, *states: str) -> set[str]:
+    return {each for each, held in rows.executions.items() if held.row["export_state"] in states}
+
+
 def _living(rows: Rows, names: Iterable[str]) -> set[str]:
     executions = rows.executions
     return {each for each in rows.called(names) if not is_marked(executions[each].row)}
@@ -283,14 +288,9 @@ def dataset_is_the_source(history: History, night: Night) -> None:
     executions = execution_rows(world)
     finished = {execution_id for (execution_id,), row in executions.items() if row["status"] in FINISHED}
     finished -= history.source.unseen
-    # What was incomplete goes on with the calls that were fetched, and is compared in the next night.
-    begun = {"incomplete", "listed"}
-    finished -= {each for each, held in night.before.executions.items() if held.row["export_state"] in begun} & {
-        each for each, held in night.after.executions.items() if held.row["export_state"] == "settling"
-    }
+    finished -= _in_state(night.before, *_BEGUN) & _in_state(night.after, "settling")
     if night.struck:  # what could not be compared settles on, with the values of the night before
-        before = night.before.executions.items()
-        finished -= {each for each, held in before if held.row["export_state"] == "settling"}
+        finished -= _in_state(night.before, "settling")
     for table, truth, wanted in (
         ("executions", executions, {execution_id for (execution_id,) in executions}),
         ("calls", call_rows(world), finished),
@@ -446,5 +446,5 @@ def _remember(history: History, night: Night, *, is_clean: bool) -> None:
     if not (is_clean and night.exit_code == ExitCode.COMPLETE):
         history.last_good_state = {}
     elif night.is_full:
-        scope = _in_scope(history, night)
+        scope = _in_scope(history, night) - _in_state(night.before, *_BEGUN)
         history.last_good_state = {each: state for each, state in night.source_after.items() if each in scope}

@@ -28,7 +28,7 @@ from etl.sandbox import SandboxRequest
 from etl.settings import Settings
 from tests.datasets import fill_parts_early
 from tests.machine import parquet
-from tests.machine.dataset import Follower, Reader, Rows
+from tests.machine.dataset import Follower, Reader, Rows, is_vouched_for
 from tests.machine.in_process import BASE_URL, STORES, Death, JumpingLoop, Killed, MemoryFiles, Store, transport_of
 from tests.machine.source import Entry, Lie, Source, State
 
@@ -304,7 +304,8 @@ class History:
             if key not in self.rows.tables[table]
         }
         self.hurt |= {held.row["execution_id"] for held in gone.values()}
-        self.lost |= {each for each in gone if each[0] != "errors"}
+        whole = {each for each in before.of if is_vouched_for(before.of[each])}  # of others a loss was told
+        self.lost |= {key for key, held in gone.items() if key[0] != "errors" and held.row["execution_id"] in whole}
         self.is_struck = True
         self.indexes.clear()  # one from before would tell of the loss again
         self.last_good_state = {}

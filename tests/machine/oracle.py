@@ -28,8 +28,7 @@ from tests.machine.source import FINISHED, has_unknown_status
 VERSION = {"export_run_id", "exported_at"}
 OF_A_NAME = {"run_test_name", "calls_digest"}
 NIGHTS_TO_HEAL = 2
-_BEGUN = ("incomplete", "listed")
-"""Such an execution goes on with the calls that were fetched, and is compared in the next night."""
+_BEGUN = ("incomplete", "listed")  # such an execution goes on with what was fetched, and is compared in the next night
 SHOWN, VERIFIED = 3, 12
 """After one night of so many the status is read, and verify: they read everything."""
 
@@ -171,7 +170,8 @@ def codes_are_true(history: History, night: Night) -> None:
     told = f"exit {code}: {night.refused or (night.summary and (night.summary.failure or alarms(night.summary)))}"
     if code == ExitCode.CONFIGURATION:
         # A request that fails may be the one that would have shown what lives: then nothing is changed either.
-        assert _may_be_wrong_workspace(night) or night.was_changing or night.struck, f"L5: {told}"
+        is_failing = night.struck or history.source.poisoned
+        assert _may_be_wrong_workspace(night) or night.was_changing or is_failing, f"L5: {told}"
         assert history.is_struck or night.versions_after.items() >= {
             (path, version) for path, version in night.versions_before.items() if not path.startswith("runs/")
         }, "L5: the wrong workspace changed files"
@@ -426,13 +426,13 @@ def _forget_what_was_seen(history: History, night: Night, *, is_clean: bool) -> 
         if request.path == METRICS and "call_execution_id" in request.query
     )
     # Where lists take long, those that come last are scrubbed.
-    is_scrubbed = night.options.get("scrub_requests") == EVERYTHING and "requests_per_minute" not in night.options
-    is_everything = night.options.get("full_refresh") or is_scrubbed
+    is_slow = history.source.delays or "requests_per_minute" in night.options
+    is_scrubbed = night.options.get("scrub_requests") == EVERYTHING and not is_slow
     scope = _in_scope(history, night)
     for execution in history.source.executions(is_finished=True):
         calls = [each for each in execution.calls if not each.is_deleted]
         has_all = bool(calls) and all(asked[each.call_execution_id] for each in calls)
-        if execution.execution_id in scope and (is_everything or has_all):
+        if execution.execution_id in scope and (night.options.get("full_refresh") or is_scrubbed or has_all):
             history.source.unseen.discard(execution.execution_id)
 
 

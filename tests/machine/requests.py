@@ -8,8 +8,7 @@ from tests.machine.dataset import is_from_lists, is_marked
 from tests.machine.driver import History, Night
 from tests.machine.source import FINISHED
 
-_MANY = 100
-"""No list of a history has more rows."""
+_MANY = 100  # no list of a history has more rows
 
 
 def subject_of(request: SandboxRequest) -> str | None:

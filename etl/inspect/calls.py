@@ -18,7 +18,7 @@ from etl.errors import ConfigurationError
 from etl.inspect import tables
 from etl.load.files.contract import Files
 from etl.load.layout import Scope
-from etl.load.merge import is_of
+from etl.load.merge import is_of, where
 from etl.model import schema
 from etl.model.locations import Options
 from etl.model.values import shared_values
@@ -100,7 +100,7 @@ def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
 def _of_evals(files: Files, scope: Scope, calls: pa.Table, *, is_living: bool) -> dict[str, pa.ChunkedArray]:
     """The columns of the evals of each call."""
     rows = tables.read_rows(files, schema.EVALS, scope, _EVALS_READ, is_living=is_living)
-    rows = rows.filter(pc.is_in(rows["call_execution_id"], value_set=calls["call_execution_id"].combine_chunks()))
+    rows = where(rows, pc.is_in(rows["call_execution_id"], value_set=calls["call_execution_id"].combine_chunks()))
     is_word = pc.and_(pc.is_null(rows["output_passed"]), pc.is_null(rows["output_score"]))
     words = pc.if_else(is_word, pc.coalesce(rows["output_text"], rows["output_json"]), pa.scalar(None, schema.STRING))
     rows = rows.set_column(rows.column_names.index("output_text"), "output_text", words)
@@ -128,21 +128,22 @@ def _kinds(rows: pa.Table) -> list[str]:
 
 def _labels(rows: pa.Table) -> list[str]:
     """What the eval of each row is called in column names."""
-    evals = list(zip(shared_values(eval_names(rows)), shared_values(rows["eval_config_id"]), strict=True))
-    slugs = {name: slug_of(name) for name in {name for name, _ in evals}}
+    names, configs, of = eval_names(rows), rows["eval_config_id"], rows["call_execution_id"]
+    judged = pa.table({"name": names, "config": configs, "call": of})
+    evals = [*zip(*judged.group_by(["name", "config"]).aggregate([]).to_pydict().values(), strict=True)]
+    slugs = {name: slug_of(name) for name, _ in evals}
     several = {slug for slug, count in Counter(slugs.values()).items() if count > 1}
-    ids = rows["call_execution_id"].to_pylist()
-    judged = {(slugs[name], of, config) for (name, config), of in zip(evals, ids, strict=True)}
-    times = Counter((slug, of) for slug, of, _ in judged)
-    several |= {slug for (slug, _), count in times.items() if count > 1}
+    for name in [name for name, count in Counter(name for name, _ in evals).items() if count > 1]:
+        calls = judged.filter(pc.equal(names, name)).group_by("call").aggregate([("config", "count_distinct")])
+        several |= {slugs[name]} if pc.max(calls["config_count_distinct"]).as_py() > 1 else set()
     labels: dict[tuple[str, str], str] = {}
-    for name, config_id in sorted({*evals}, key=lambda each: (slugs[each[0]] in several, each)):
+    for name, config_id in sorted(evals, key=lambda each: (slugs[each[0]] in several, each)):
         label = slug = slugs[name]
         if slug in several:
             short, whole = (f"{slug}_{slug_of(text)}" for text in (config_id[:8], config_id))
             label = whole if short in labels.values() else short
         labels[name, config_id] = label
-    return [labels[each] for each in evals]
+    return [labels[each] for each in zip(shared_values(names), shared_values(configs), strict=True)]
 
 
 def eval_names(rows: pa.Table) -> pa.ChunkedArray:

@@ -124,7 +124,7 @@ class Api(Section):
     max_tries: int = Field(6, ge=1, le=20)
     """attempts per request; reused connections that turned out closed don't count"""
     max_response_mb: int = Field(64, ge=1, le=4096)
-    """largest response to accept, in MiB; all responses that are read at once take at most four times as much"""
+    """largest response to accept, in MiB; memory may hold `concurrency` of them at once"""
     ca_file: FilePath | None = None
     """certificates to trust instead of the system's"""
     proxy: str | None = None

@@ -51,7 +51,7 @@ def machine() -> str:
     processor = models[0] if models else platform.machine()
     return (
         f"Commit {commit}, measured on {datetime.now(UTC):%Y-%m-%d} with {os.cpu_count()} processors ({processor}), "
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+        f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}, Python {platform.python_version()}"
     )
 
 

@@ -6,6 +6,7 @@ same rows. What is there already is kept.
 
 import shutil
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +18,7 @@ from benchmarks.bench_world import FIRST_DAY, World, a_year
 from etl.load.commit import commit
 from etl.load.dataset import Dataset, identify
 from etl.load.files.open import open_files
+from etl.load.index import Index, update_index, write_index
 from etl.load.places import Places
 from etl.load.state import load_state
 from etl.model.keys import default_key
@@ -25,9 +27,11 @@ from etl.model.records import CallMetrics, Execution, ExecutionBundle, FetchedCa
 from etl.transform.flatten import flatten
 from etl.transform.frames import ExportStamp
 
+SETTLED_SECONDS = 0.1
+
 
 def make_dataset(folder: Path, world: World) -> None:
-    """Commit everything, a month of a run test at a time."""
+    """Commit everything, a month of a run test at a time, and index it."""
     files, now = open_files(str(folder)), datetime.now(UTC)
     files.prepare()
     identify(files, now)
@@ -44,6 +48,8 @@ def make_dataset(folder: Path, world: World) -> None:
                 ExportStamp("benchmark", now),
                 Settlement(fetched_at=now, now=now, settle=timedelta(hours=24)),
             )
+    time.sleep(SETTLED_SECONDS)  # a file that changed just now is in no index
+    write_index(files, update_index(dataset, Index(), []))
 
 
 def make_compact(dataset: Path, folder: Path) -> None:

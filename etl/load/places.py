@@ -14,8 +14,8 @@ from etl.model import schema
 from etl.transform.flatten import FlatBundle
 
 FULL_ROWS = 20_000
-FULL_BYTES = 8 << 20
-"""A part is full with so many rows or bytes in one table, about what one commit brings of long texts. Each change writes a whole
+FULL_BYTES = 4 << 20
+"""A part is full with so many rows or bytes in one table, half of what one commit brings of long texts. Each change writes a whole
 part, and a reader opens each part: half of the rows makes a year of large run tests twice as many files, twice of them makes each
 commit of a first export write twice as much, and take the memory for it."""
 

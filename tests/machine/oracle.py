@@ -329,12 +329,13 @@ def _unmarked(rows: Rows, table: str) -> list[Row]:
 def _all_rows_have_the_name(history: History, night: Night, executions: dict[Key, Row]) -> None:
     history.unnamed |= night.before.of.keys() - night.before.executions.keys()
     for (execution_id,), row in executions.items():
-        if execution_id in history.hurt:  # what is marked keeps the name that only a row that is gone knew
-            continue
         # What a killed run left of one that runs again keeps its name until it has finished, and is fetched.
         if execution_id in history.unnamed and night.after.executions[execution_id].row["export_state"] == "waiting":
             continue
-        names = {held.row["run_test_name"] for held in night.after.of[execution_id].values()}
+        rows = [held.row for held in night.after.of[execution_id].values()]
+        if execution_id in history.hurt | history.unnamed:  # what is marked keeps the name that only a lost row knew
+            rows = [each for each in rows if not is_marked(each)]
+        names = {each["run_test_name"] for each in rows}
         assert names == {row["run_test_name"]}, f"L7: rows of {execution_id} are called {names}"
 
 

@@ -375,19 +375,18 @@ def night_of_short_lists(history: History, rng: random.Random) -> None:
 def night_of_an_empty_source(history: History, rng: random.Random) -> None:
     """The source has lost something for a night, for lists and ids alike, and has it again in the morning."""
     gone: list[Execution | Call] = [*some(rng, history.source.executions())]
+    calls: list[tuple[Execution, Call]] = []
     if rng.random() < 0.5:
         calls = _calls(history, rng)
         gone = [call for _, call in calls]
+    options = _options(rng) | ({"accept_deletions": True} if rng.random() < 0.5 else {})
+    for is_gone in (True, False):
         for execution, _ in calls:
             history.source.change_unseen(execution)
-    for each in gone:
-        each.is_deleted = True
-    options = _options(rng)
-    if rng.random() < 0.5:
-        options["accept_deletions"] = True
-    history.night(**options)
-    for each in gone:
-        each.is_deleted = False
+        for each in gone:
+            each.is_deleted = is_gone
+        if is_gone:
+            history.night(**options)
 
 
 @rule(2)

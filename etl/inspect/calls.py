@@ -128,14 +128,14 @@ def _kinds(rows: pa.Table) -> list[str]:
 
 def _labels(rows: pa.Table) -> list[str]:
     """What the eval of each row is called in column names."""
-    names, configs, of = eval_names(rows), rows["eval_config_id"], rows["call_execution_id"]
-    judged = pa.table({"name": names, "config": configs, "call": of})
+    judged = pa.table({"name": eval_names(rows), "config": rows["eval_config_id"], "call": rows["call_execution_id"]})
     evals = [*zip(*judged.group_by(["name", "config"]).aggregate([]).to_pydict().values(), strict=True)]
     slugs = {name: slug_of(name) for name, _ in evals}
     several = {slug for slug, count in Counter(slugs.values()).items() if count > 1}
     for name in [name for name, count in Counter(name for name, _ in evals).items() if count > 1]:
-        calls = judged.filter(pc.equal(names, name)).group_by("call").aggregate([("config", "count_distinct")])
-        several |= {slugs[name]} if pc.max(calls["config_count_distinct"]).as_py() > 1 else set()
+        calls = judged.filter(pc.equal(judged["name"], name)).group_by("call").aggregate([("config", "count_distinct")])
+        if pc.max(calls["config_count_distinct"]).as_py() > 1:
+            several.add(slugs[name])
     labels: dict[tuple[str, str], str] = {}
     for name, config_id in sorted(evals, key=lambda each: (slugs[each[0]] in several, each)):
         label = slug = slugs[name]
@@ -143,7 +143,7 @@ def _labels(rows: pa.Table) -> list[str]:
             short, whole = (f"{slug}_{slug_of(text)}" for text in (config_id[:8], config_id))
             label = whole if short in labels.values() else short
         labels[name, config_id] = label
-    return [labels[each] for each in zip(shared_values(names), shared_values(configs), strict=True)]
+    return [labels[each] for each in zip(*map(shared_values, judged.columns[:2]), strict=True)]
 
 
 def eval_names(rows: pa.Table) -> pa.ChunkedArray:

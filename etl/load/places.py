@@ -15,9 +15,9 @@ from etl.transform.flatten import FlatBundle
 
 FULL_ROWS = 20_000
 FULL_BYTES = 4 << 20
-"""A part is full with so many rows or bytes in one table, half of what one commit brings of long texts. Each change writes a whole
-part, and a reader opens each part: half of the rows makes a year of large run tests twice as many files, twice of them makes each
-commit of a first export write twice as much, and take the memory for it."""
+"""A part is full with so many rows or bytes in one table. Each change writes a whole part, and a reader opens each part. Half of
+the rows: twice as many files for large run tests. Twice of them: a first export writes twice as much, and takes the memory for it.
+Of long texts, one commit brings up to 8 MiB, so that the next one seldom reads and writes them again."""
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from etl.pipeline.tasks import to_the_end
 from etl.transform.flatten import FlatBundle
 
 _MANY_CALLS = 2_000  # fit well into memory
-_MUCH_TEXT = 16 << 20  # characters, which fill a part
+_MUCH_TEXT = 16 << 20  # characters, which fill a part or two
 _LEAST_SECONDS = 0.05
 
 

@@ -146,11 +146,9 @@ def final_stays_whole(history: History, night: Night) -> None:
     """What was final and is as the last good run found it is not incomplete, however a night without faults ends."""
     if night.struck or night.was_changing or history.is_struck:
         return
+    unsure = history.source.unseen | history.source.nameless
     for execution_id, state in history.last_good_state.items():
-        if (
-            state != night.source_before[execution_id]
-            or execution_id in history.source.unseen | history.source.nameless
-        ):
+        if execution_id in unsure or state != night.source_before[execution_id]:
             continue
         before, after = (rows.executions.get(execution_id) for rows in (night.before, night.after))
         has_detail = all(
@@ -446,6 +444,8 @@ def _remember(history: History, night: Night, *, is_clean: bool) -> None:
         history.lost.clear()  # what becomes of it depends on how far that run came
     if not (is_clean and night.exit_code == ExitCode.COMPLETE):
         history.last_good_state = {}
-    elif night.is_full:
+    else:
         scope = _in_scope(history, night) - _in_state(night.before, *_BEGUN)
+        if not night.is_full:  # what it saw of some may be another state
+            scope = {each for each, state in history.last_good_state.items() if night.source_after.get(each) == state}
         history.last_good_state = {each: state for each, state in night.source_after.items() if each in scope}

@@ -330,9 +330,8 @@ def _all_rows_have_the_name(history: History, night: Night, executions: dict[Key
         # What a killed run left of one that runs again keeps its name until it has finished, and is fetched.
         if execution_id in history.unnamed and night.after.executions[execution_id].row["export_state"] == "waiting":
             continue
-        rows = [held.row for held in night.after.of[execution_id].values()]
-        if execution_id in history.hurt | history.unnamed:  # what is marked keeps the name that only a lost row knew
-            rows = [each for each in rows if not is_marked(each)]
+        is_nameless = execution_id in history.hurt | history.unnamed  # what is marked keeps the name a lost row knew
+        rows = [held.row for held in night.after.of[execution_id].values() if not (is_nameless and is_marked(held.row))]
         names = {each["run_test_name"] for each in rows}
         assert names == {row["run_test_name"]}, f"L7: rows of {execution_id} are called {names}"
 

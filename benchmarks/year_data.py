@@ -6,7 +6,6 @@ same rows. What is there already is kept.
 
 import shutil
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +17,7 @@ from benchmarks.bench_world import FIRST_DAY, World, a_year
 from etl.load.commit import commit
 from etl.load.dataset import Dataset, identify
 from etl.load.files.open import open_files
-from etl.load.index import Index, update_index, write_index
+from etl.load.index import update_index, write_index
 from etl.load.places import Places
 from etl.load.state import load_state
 from etl.model.keys import default_key
@@ -26,8 +25,6 @@ from etl.model.lifecycle import Settlement
 from etl.model.records import CallMetrics, Execution, ExecutionBundle, FetchedCall, ListedCall
 from etl.transform.flatten import flatten
 from etl.transform.frames import ExportStamp
-
-SETTLED_SECONDS = 0.1
 
 
 def make_dataset(folder: Path, world: World) -> None:
@@ -48,8 +45,7 @@ def make_dataset(folder: Path, world: World) -> None:
                 ExportStamp("benchmark", now),
                 Settlement(fetched_at=now, now=now, settle=timedelta(hours=24)),
             )
-    time.sleep(SETTLED_SECONDS)  # a file that changed just now is in no index
-    write_index(files, update_index(dataset, Index(), []))
+    write_index(files, update_index(dataset, state.index, []))
 
 
 def make_compact(dataset: Path, folder: Path) -> None:

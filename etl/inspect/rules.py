@@ -104,7 +104,7 @@ def _in_two_files(thing: str, ids_in: Mapping[str, pa.Array]) -> Iterator[Findin
     ordered = ids.take(pc.sort_indices(ids))  # in less than half the memory of counting them
     twice = ordered[1:].filter(pc.equal(ordered[1:], ordered[:-1]))
     doubled = {path: own.filter(pc.is_in(own, value_set=twice)) for path, own in ids_in.items()}
-    if paths := [path for path, ids in doubled.items() if len(ids)]:
+    if paths := [path for path, own in doubled.items() if len(own)]:
         text = f"{_named(thing, doubled[paths[0]].to_pylist())} also in {first_few(paths[1:])}"
         yield Finding(Kind.MISPLACED, paths[0], text)
 

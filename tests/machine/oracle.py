@@ -326,13 +326,13 @@ def _unmarked(rows: Rows, table: str) -> list[Row]:
 
 def _all_rows_have_the_name(history: History, night: Night, executions: dict[Key, Row]) -> None:
     history.unnamed |= night.before.of.keys() - night.before.executions.keys()
+    nameless = history.hurt | history.unnamed  # what is marked keeps the name that only a lost row knew
     for (execution_id,), row in executions.items():
         # What a killed run left of one that runs again keeps its name until it has finished, and is fetched.
         if execution_id in history.unnamed and night.after.executions[execution_id].row["export_state"] == "waiting":
             continue
-        is_nameless = execution_id in history.hurt | history.unnamed  # what is marked keeps the name a lost row knew
-        rows = [held.row for held in night.after.of[execution_id].values() if not (is_nameless and is_marked(held.row))]
-        names = {each["run_test_name"] for each in rows}
+        rows = [held.row for held in night.after.of[execution_id].values()]
+        names = {each["run_test_name"] for each in rows if not (execution_id in nameless and is_marked(each))}
         assert names == {row["run_test_name"]}, f"L7: rows of {execution_id} are called {names}"
 
 

@@ -123,8 +123,8 @@ test: $(VENV)/.dev ## Run the tests
 
 test-all: $(VENV)/.dev $(READERS)/.done $(SNOWFLAKE)/.done $(BIGQUERY)/.done $(DASK)/.done ## Run the tests with their full figures, slow ones included
 	@FULL_FIGURES=1 $(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow" --timeout 3600
-	@$(SNOWFLAKE)/bin/python -m pytest -m slow --timeout 3600 tests/load/warehouse/test_snowflake.py
-	@$(BIGQUERY)/bin/python -m pytest -m slow --timeout 3600 tests/load/warehouse/test_bigquery.py
+	@$(SNOWFLAKE)/bin/python -m pytest -m slow --timeout 3600 tests/load/test_snowflake.py
+	@$(BIGQUERY)/bin/python -m pytest -m slow --timeout 3600 tests/load/test_bigquery.py
 	@FULL_FIGURES=1 $(DASK)/bin/python -m pytest -m slow --timeout 3600 tests/pipeline/engine/test_dask.py
 	@$(BIN)/python -m tests.versions
 

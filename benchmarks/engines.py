@@ -146,7 +146,7 @@ ANSWERS: dict[str, Callable[[str, Path], int]] = {
     "wide in pandas": wide_in_pandas,
 }
 IMPORTS = {"duckdb": ["duckdb"], "polars": ["polars"], "pandas": ["pandas", "pyarrow.parquet", "pyarrow.dataset"]}
-IMPORTS |= {"pyarrow": ["pyarrow.dataset", "pyarrow.compute"], "etl": ["etl.inspect.calls"]}
+IMPORTS |= {"pyarrow": ["pyarrow.dataset", "pyarrow.compute"], "etl": ["etl.inspect.joined_calls"]}
 IMPORTS |= {"wide in pandas": IMPORTS["pandas"]}
 
 

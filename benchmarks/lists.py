@@ -13,8 +13,7 @@ from unittest import mock
 import etl
 from benchmarks.measure import table
 from benchmarks.settling import ENDED, same, settings_of, world_of
-from etl.pipeline import job
-from etl.pipeline import plan as pipeline_plan
+from etl.pipeline import job, shared_steps
 from etl.sandbox import Sandbox, World
 
 LIMITS: dict[int | None, float] = {100: 1.0, 1_000: 12.0, None: 60.0}
@@ -60,8 +59,8 @@ async def _row(folder: Path, world: World, limit: int | None, way: str, export: 
                 readable.setdefault(count, (loop.time() - began_at, len(server.requests)))
 
         looking = loop.create_task(look())
-        patience = float("inf") if way == "calls alone" else pipeline_plan.PATIENCE_SECONDS
-        with mock.patch.object(pipeline_plan, "PATIENCE_SECONDS", patience):
+        patience = float("inf") if way == "calls alone" else shared_steps.PATIENCE_SECONDS
+        with mock.patch.object(shared_steps, "PATIENCE_SECONDS", patience):
             summary = await job.export(settings, clock=partial(same, ENDED))
         ended_at = loop.time() - began_at
         await asyncio.sleep(0.5)

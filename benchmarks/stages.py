@@ -17,15 +17,15 @@ import aiohttp
 
 from benchmarks.bench_world import call_id, execution_id
 from etl.cli import process
+from etl.dataset.commit import commit
+from etl.dataset.parts import Dataset
+from etl.dataset.places import Places
+from etl.dataset.state import load_state
 from etl.extract.answers import decode
 from etl.extract.client import Client
 from etl.extract.endpoints import Request, Slice, get_call_metrics, list_calls
-from etl.load.commit import commit
-from etl.load.dataset import Dataset
-from etl.load.files.contract import Files
-from etl.load.files.open import open_files
-from etl.load.places import Places
-from etl.load.state import load_state
+from etl.files.interface import Files
+from etl.files.open import open_files
 from etl.model.lifecycle import Settlement
 from etl.model.records import CallMetrics, Execution, ExecutionBundle, FetchedCall
 from etl.settings import Settings

@@ -14,12 +14,12 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from benchmarks.bench_world import FIRST_DAY, World, a_year
-from etl.load.commit import commit
-from etl.load.dataset import Dataset, identify
-from etl.load.files.open import open_files
-from etl.load.index import update_index, write_index
-from etl.load.places import Places
-from etl.load.state import load_state
+from etl.dataset.commit import commit
+from etl.dataset.index import update_index, write_index
+from etl.dataset.parts import Dataset, identify
+from etl.dataset.places import Places
+from etl.dataset.state import load_state
+from etl.files.open import open_files
 from etl.model.keys import default_key
 from etl.model.lifecycle import Settlement
 from etl.model.records import CallMetrics, Execution, ExecutionBundle, FetchedCall, ListedCall

@@ -22,19 +22,19 @@ from etl.errors import (
 from etl.version import __version__
 
 if TYPE_CHECKING:
-    from etl.inspect.calls import read_calls
+    from etl.inspect.joined_calls import read_calls
     from etl.inspect.open_table import open_table
+    from etl.inspect.read_tables import describe, read_table
     from etl.inspect.status import Status
     from etl.inspect.status_now import status
-    from etl.inspect.tables import describe, read_table
     from etl.pipeline.job import Plan, export, plan, run
     from etl.pipeline.summary import RunTestSummary, Summary
     from etl.settings import Settings
 
 _LAZY = {
     "Plan": "pipeline.job", "RunTestSummary": "pipeline.summary", "Settings": "settings", "Status": "inspect.status",
-    "Summary": "pipeline.summary", "describe": "inspect.tables", "export": "pipeline.job", "open_table": "inspect.open_table",
-    "plan": "pipeline.job", "read_calls": "inspect.calls", "read_table": "inspect.tables", "run": "pipeline.job",
+    "Summary": "pipeline.summary", "describe": "inspect.read_tables", "export": "pipeline.job", "open_table": "inspect.open_table",
+    "plan": "pipeline.job", "read_calls": "inspect.joined_calls", "read_table": "inspect.read_tables", "run": "pipeline.job",
     "status": "inspect.status_now",
 }  # fmt: skip
 # Named in annotations alone, so that a shell need not complete them.

@@ -7,14 +7,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from etl.load import places
-from etl.load.commit import commit
-from etl.load.dataset import Dataset, Written, identify
-from etl.load.files.local import LocalFiles
-from etl.load.layout import Part
-from etl.load.places import Places
-from etl.load.receipt import Receipt
-from etl.load.state import load_state
+from etl.dataset import places
+from etl.dataset.commit import commit
+from etl.dataset.layout import Part
+from etl.dataset.parts import Dataset, Written, identify
+from etl.dataset.places import Places
+from etl.dataset.receipt import Receipt
+from etl.dataset.state import load_state
+from etl.files.local import LocalFiles
 from etl.model import schema
 from etl.model.digest import row_hashes
 from etl.model.lifecycle import Settlement

@@ -10,9 +10,9 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, Field, write_deltalake
 from deltalake.schema import PrimitiveType
 
-from etl.load.warehouse import delta
-from etl.load.warehouse.delta import DeltaWarehouse, connect
-from etl.load.warehouse.tables import ALL_TABLES
+from etl.load import delta
+from etl.load.delta import DeltaWarehouse, connect
+from etl.load.tables import ALL_TABLES
 from etl.model import schema
 from tests.warehouses import Died, Row, by_key, load_into
 

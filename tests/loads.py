@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 from msgspec.structs import replace
 
+from etl.dataset.commit import mark_deleted
+from etl.dataset.layout import Part
+from etl.dataset.parts import identify
 from etl.inspect.verify_warehouse import WarehouseReport, verify_rows
-from etl.load.commit import mark_deleted
-from etl.load.dataset import identify
-from etl.load.layout import Part
-from etl.load.warehouse.target import spooled
+from etl.load.drivers import spooled
 from etl.model import schema
 from etl.transform.frames import ExportStamp, table_of
 from tests.bundles import a_bundle, an_unlisted_bundle, bundle_of, fetched_call

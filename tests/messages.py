@@ -11,7 +11,7 @@ from etl.model.findings import Kind
 
 ROOT = Path(__file__).parents[1]
 ERRORS = {name for name, each in vars(errors).items() if isinstance(each, type) and issubclass(each, Exception)}
-_NOT_SHOWN = ("sandbox", "model/findings.py", "load/warehouse/external_tables.py", "load/warehouse/statements.py")
+_NOT_SHOWN = ("sandbox", "model/findings.py", "load/external_tables.py", "load/statements.py")
 _CODE = re.compile(
     r"^[A-Z]{2,} ?[A-Z(]|\n|\{\w+\}|^\w[\w.]+(\[.*\]| \| None)+$|^(bold|import|Basic) |^(set_config|pa|pl)\b|\|4"
 )

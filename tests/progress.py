@@ -2,7 +2,7 @@
 
 from etl.extract.endpoints import Purpose
 from etl.extract.quota import Quota
-from etl.pipeline.run import Progress
+from etl.pipeline.context import Progress
 
 
 def progress(*, done: int = 0, planned: int = 0, limit: int | None = None, began_at: float = 0.0) -> Progress:

@@ -14,10 +14,10 @@ import typer
 from etl.cli.commands import app
 from etl.cli.show_schema import schema_markdown
 from etl.compare.statistics import Outcome, Verdict
+from etl.dataset.last_run import LastRun
 from etl.errors import ExitCode
 from etl.extract.plan import Reason
 from etl.inspect.reconcile import Skipped
-from etl.load.last_run import LastRun
 from etl.model.findings import Kind
 from etl.model.locations import BUCKETS, EXPERIMENTAL, WAREHOUSES
 from etl.model.metrics import METRICS

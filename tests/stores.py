@@ -20,7 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock, Thread
 
-from etl.load.files.objects import Objects
+from etl.files.objects import Objects
 
 BUCKET = "datasets"
 KEYS = {"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "a-secret"}  # a store of the tests' own knows no others

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from etl.extract.client import Client
-from etl.load.files.contract import Files, listed
+from etl.files.interface import Files, listed
 from etl.sandbox import Sandbox
 from etl.settings import Settings
 

@@ -14,6 +14,8 @@ import pytest
 
 import etl
 from etl.cli.show_source import run_tests_as_json
+from etl.dataset.last_run import Attempt, LastLoad
+from etl.dataset.receipt import _MOST_FILES, Change, Receipt
 from etl.errors import ExitCode
 from etl.extract.endpoints import Purpose
 from etl.extract.plan import Reason
@@ -22,19 +24,17 @@ from etl.inspect.reconcile import Reconciliation
 from etl.inspect.status import RunStatus, Status
 from etl.inspect.status_run_tests import RunTestStatus
 from etl.inspect.stored import TableStatus
-from etl.inspect.verify import Report
+from etl.inspect.verify import VerifyReport
 from etl.inspect.verify_warehouse import Day, WarehouseReport
-from etl.load.last_run import Attempt, LastLoad
-from etl.load.receipt import _MOST_FILES, Change, Receipt
-from etl.load.warehouse.ddl import QUERY_ENGINES, TYPES, ddl
-from etl.load.warehouse.load import Result
-from etl.load.warehouse.tables import KINDS
+from etl.load.ddl import QUERY_ENGINES, TYPES, ddl
+from etl.load.synchronize import Result
+from etl.load.tables import KINDS
 from etl.model.findings import Finding, Kind
 from etl.model.locations import EXPERIMENTAL, WAREHOUSES
-from etl.model.records import RunTest as ListedRunTest
+from etl.model.records import ListedRunTest
 from etl.model.schema import EXECUTIONS, TABLES, TIMESTAMP
-from etl.pipeline.preflight import Check, Subject, as_json
-from etl.pipeline.run import Progress
+from etl.pipeline.context import Progress
+from etl.pipeline.preflight import Check, Subject, checks_as_json
 from etl.pipeline.summary import RunTestSummary, Summary
 from tests.bundles import execution, plan_of
 from tests.meanings import EVENTS, FIELDS, PURPOSE_MEANINGS, SUBJECT_MEANINGS
@@ -123,14 +123,14 @@ def documents() -> dict[str, Any]:
         "findings": [Finding(Kind.DAMAGED, "", "").as_json()],
         "last_load": LastLoad(warehouse="", tried_at=now),
     }
-    report = Report("", findings=[Finding(Kind.DAMAGED, "", "")], reconciliation=Reconciliation())
+    report = VerifyReport("", findings=[Finding(Kind.DAMAGED, "", "")], reconciliation=Reconciliation())
     report.add(WarehouseReport("", rows=Counter(calls=1), days=[Day("", "", "", 0, 0)]))
     summary = Summary("", "", "", now, now, run_tests=[RunTestSummary("", "")], findings=report.findings)
     summary.receipt.note_written("", b"", rows=0)
     found = Discovered({"a": [ListedRunTest(run_test_id="", name="a", payload={})]}, ())
     return {
         "run": summary.as_json(),
-        "check": as_json([Check(Subject.KEY, "")]),
+        "check": checks_as_json([Check(Subject.KEY, "")]),
         "discover": run_tests_as_json(found),
         "status": dict.fromkeys(("is_good", "verdict", "next")) | msgspec.to_builtins(status),
         "verify": report.as_json(),
@@ -158,7 +158,7 @@ def test_every_exit_code_is_documented(path: str, title: str) -> None:
 
 
 def test_every_log_event_is_documented_with_its_fields() -> None:
-    modules = [*(ROOT / "etl/pipeline").glob("*.py"), ROOT / "etl/cli/run.py"]
+    modules = [*(ROOT / "etl/pipeline").glob("*.py"), ROOT / "etl/cli/run_commands.py"]
     calls = [
         node
         for path in modules

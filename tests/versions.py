@@ -23,7 +23,7 @@ ENVIRONMENTS = {"lowest": (PYTHONS[0], LOWEST)} | {python: (python, LOCKED) for 
 """By name, the Python and the locks of each."""
 KNOWN_WARNINGS: dict[str, list[str]] = {"lowest": []}
 """By environment, what an old library says of itself, as pytest's ``-W`` takes it."""
-IMPORTED = "import etl.load.warehouse.bigquery, etl.load.warehouse.snowflake, etl.pipeline.engine.dask, uvloop"
+IMPORTED = "import etl.load.bigquery, etl.load.snowflake, etl.pipeline.engine.dask, uvloop"
 """What no quick test uses; slow ones do, with emulators that need environments of their own."""
 TESTS = [
     *("model", "transform", "extract", "load", "settings", "pipeline", "inspect", "compare", "report", "cli"),

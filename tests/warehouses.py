@@ -18,13 +18,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.load.dataset import Dataset
-from etl.load.files.open import open_files
-from etl.load.layout import parse_part_path
-from etl.load.warehouse.contents import Contents, read_contents
-from etl.load.warehouse.load import Result, load
-from etl.load.warehouse.tables import ALL_TABLES, VIEWS, columns_of
-from etl.load.warehouse.target import open_warehouse
+from etl.dataset.layout import parse_part_path
+from etl.dataset.parts import Dataset
+from etl.files.open import open_files
+from etl.load.contents import Contents, read_contents
+from etl.load.open import open_warehouse
+from etl.load.synchronize import Result, synchronize
+from etl.load.tables import ALL_TABLES, VIEWS, columns_of
 from etl.model import schema
 from tests.stores import free_ports
 
@@ -122,7 +122,7 @@ class Place:
             session = opened._session
             opened._session = DyingSession(session, nth=nth)
             try:
-                load(contents_of(data), opened)
+                synchronize(contents_of(data), opened)
             except Died:
                 if self.is_emulated:
                     session.rollback()
@@ -133,7 +133,7 @@ class Place:
         """What a load asks for that has nothing to do."""
         with closing(self.open()) as opened:
             session = opened._session = DyingSession(opened._session, nth=0)
-            load(contents_of(data), opened)
+            synchronize(contents_of(data), opened)
         return session.asked
 
     def dump(self) -> list[str]:
@@ -174,7 +174,7 @@ def by_key(table: schema.Table, rows: list[Row]) -> list[Row]:
 def load_into(place: Any, data: Path, **options: Any) -> Result:
     """One load."""
     with closing(place.open()) as warehouse:
-        return load(contents_of(data), warehouse, **options)
+        return synchronize(contents_of(data), warehouse, **options)
 
 
 def contents_of(data: Path) -> Contents:

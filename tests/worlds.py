@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from etl.sandbox import Call, Execution, Sandbox, World, listable_calls, make_world, touch_call
+from etl.sandbox import Sandbox, SimulatedCall, SimulatedExecution, World, listable_calls, make_world, touch_call
 from etl.sandbox.measures import eval_output
 
 END = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -28,7 +28,7 @@ def world_of(seed: int = 1, *, quirks: bool = False, **options: Any) -> World:
     return world
 
 
-def _add_quirk(call: Call, rng: Random) -> None:
+def _add_quirk(call: SimulatedCall, rng: Random) -> None:
     quirk = rng.choice(["text", "float", "null"])
     chat = call.chat_metrics or {}
     if quirk == "float":
@@ -60,12 +60,12 @@ def a_sandbox(**options: Any) -> Any:
     return running
 
 
-def executions_of(world: World) -> Iterator[Execution]:
+def executions_of(world: World) -> Iterator[SimulatedExecution]:
     """Every execution that is not deleted, run test by run test."""
     return (each for run_test in world.run_tests for each in run_test.executions if not each.is_deleted)
 
 
-def add_late_data(execution: Execution, rng: Random, now: datetime) -> Call | None:
+def add_late_data(execution: SimulatedExecution, rng: Random, now: datetime) -> SimulatedCall | None:
     """A cost or an eval output of a call changes after its end; the execution's own metrics do not show it.
 
     Returns the changed call, or None if the execution lists no call.

@@ -10,7 +10,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from etl.cli import compare, dataset, report, run, sandbox, source
+from etl.cli import (
+    compare_command,
+    dataset_commands,
+    report_command,
+    run_commands,
+    sandbox_commands,
+    source_commands,
+)
 from etl.cli.console import print_result
 from etl.cli.process import end
 from etl.errors import ExitCode
@@ -51,10 +58,22 @@ app = typer.Typer(
 )
 
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Export": (source.init, run.run, run.plan, source.check, source.discover),
-    "Look at the dataset": (dataset.status, dataset.verify, compare.compare, report.report, dataset.schema),
-    "Maintain": (run.load,),
-    "Try it": (sandbox.demo, sandbox.sandbox),
+    "Export": (
+        source_commands.init,
+        run_commands.run,
+        run_commands.plan,
+        source_commands.check,
+        source_commands.discover,
+    ),
+    "Look at the dataset": (
+        dataset_commands.status,
+        dataset_commands.verify,
+        compare_command.compare,
+        report_command.report,
+        dataset_commands.schema,
+    ),
+    "Maintain": (run_commands.load,),
+    "Try it": (sandbox_commands.demo, sandbox_commands.sandbox),
 }
 for panel, commands in _COMMANDS.items():
     for command in commands:

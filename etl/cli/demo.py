@@ -9,23 +9,23 @@ from rich.markup import escape
 
 from etl import sandbox
 from etl.cli.console import print_line, print_result, stdout_console
-from etl.cli.report import page_module, write_report
+from etl.cli.report_command import page_module, write_report
 from etl.cli.show_run import print_how_to_open, print_load, print_summary
+from etl.dataset.parquet import read_size
+from etl.dataset.parts import Dataset
 from etl.errors import ConfigurationError
-from etl.inspect.status import read_status
-from etl.load.dataset import Dataset
-from etl.load.files.contract import data_files
-from etl.load.files.open import open_files
-from etl.load.parquet import read_size
-from etl.load.warehouse.load import load_warehouse
-from etl.load.warehouse.target import module_for
+from etl.files.interface import data_files
+from etl.files.open import open_files
+from etl.inspect.read_status import read_status
+from etl.load.open import module_for
+from etl.load.synchronize import load_warehouse
 from etl.model.schema import TABLES
 from etl.model.wording import counted, shown
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.report.contents import read_contents
+from etl.report.gather import gather_contents
 from etl.settings import Settings
-from etl.settings.sections import Warehouse
+from etl.settings.sections import WarehouseSettings
 
 _RUN_TESTS, _EXECUTIONS, _CALLS = 3, 20, 25
 _QUESTION = """\
@@ -93,7 +93,7 @@ def _show_warehouse(dataset: Path, settings: Settings) -> None:
 
     destination = Dataset(open_files(str(dataset)), compression=settings.destination.compression)
     _print_step("A load makes a warehouse, here a DuckDB file, match the dataset:")
-    print_load(load_warehouse(Warehouse(url=url), destination, datetime.now(UTC)), is_dry_run=False)
+    print_load(load_warehouse(WarehouseSettings(url=url), destination, datetime.now(UTC)), is_dry_run=False)
     _print_step("Query it with SQL:")
     print_result(_QUESTION)
     with duckdb.connect(f"{dataset}.duckdb", read_only=True) as warehouse:
@@ -110,7 +110,7 @@ def _show_report(dataset: Path, settings: Settings) -> None:
     files = open_files(str(dataset))
     _print_step("A report, for a browser or an e-mail:")
     rate = settings.compare.false_alarms_per_year
-    contents = read_contents(files, read_status(files, now=datetime.now(UTC)), false_alarms_per_year=rate)
+    contents = gather_contents(files, read_status(files, now=datetime.now(UTC)), false_alarms_per_year=rate)
     write_report(page, contents, Path(f"{dataset}.html"))
 
 

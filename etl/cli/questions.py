@@ -19,8 +19,8 @@ from etl.cli.process import end, run_async
 from etl.cli.show_source import print_checks, run_tests_as_toml
 from etl.errors import ConfigurationError, DestinationError, ExitCode, InterruptedRunError
 from etl.extract.run_tests import discover_for
-from etl.load.files.open import open_files
-from etl.load.warehouse.target import module_for
+from etl.files.open import open_files
+from etl.load.open import module_for
 from etl.model.locations import IN_FILES, has_few_slashes, scheme_of
 from etl.model.wording import quoted, shown
 from etl.pipeline.preflight import Subject, check, check_source, exit_code
@@ -50,7 +50,7 @@ _KEYS_FILE = Path("keys.env")
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class InitAnswers:
     """What goes into a settings file; relative places are from the working directory."""
 
     file: Path = Path(DEFAULT_PATH)
@@ -90,7 +90,7 @@ def set_up(given: Mapping[str, Any], *, is_asking: bool) -> ExitCode:
     """Write settings from what is given, or nothing if an export would refuse them; returns the exit code of ``check``."""
     if url := given.get("base_url"):
         os.environ[BASE_URL] = url
-    answers = Answers(**given)
+    answers = InitAnswers(**given)
     missing = [name for name in _KEYS if not (os.environ.get(name) or os.environ.get(f"{name}_FILE"))]
     if os.path.lexists(answers.file):
         raise ConfigurationError(f"{answers.file} already exists and is never overwritten: edit it, or move it away")
@@ -114,7 +114,7 @@ def set_up(given: Mapping[str, Any], *, is_asking: bool) -> ExitCode:
     return exit_code(checks)
 
 
-def _test_source(answers: Answers, keys: Collection[str], *, asks_address: bool) -> Answers:
+def _test_source(answers: InitAnswers, keys: Collection[str], *, asks_address: bool) -> InitAnswers:
     """Ask for the address until the API answers, and for the keys until it accepts them. Any other problem ends the command."""
     while True:
         if asks_address:
@@ -130,7 +130,7 @@ def _test_source(answers: Answers, keys: Collection[str], *, asks_address: bool)
             end(code)
 
 
-def _ask_the_rest(answers: Answers, given: Collection[str]) -> Answers:
+def _ask_the_rest(answers: InitAnswers, given: Collection[str]) -> InitAnswers:
     if "run_tests" not in given:
         found = run_async(discover_for(answers.settings(), print_rate_limit_wait))
         lines = [line.strip() for line in run_tests_as_toml(found)][1:-1]
@@ -154,10 +154,10 @@ def _chosen(names: Sequence[str], numbers: str) -> Sequence[str]:
     return "all" if numbers == "all" else [numbered[each] for each in dict.fromkeys(chosen)]
 
 
-def _ask_for(name: str, answers: Answers, question: str, parse: Callable[[str], Any] = str) -> Answers:
+def _ask_for(name: str, answers: InitAnswers, question: str, parse: Callable[[str], Any] = str) -> InitAnswers:
     """The answers with this one, which settings accept."""
 
-    def accepted(text: str) -> Answers:
+    def accepted(text: str) -> InitAnswers:
         try:
             changed = replace(answers, **{name: parse(text.strip())})
             changed.settings(needs_keys=False)

@@ -31,7 +31,7 @@ def print_comparison(report: ComparisonReport) -> None:
     print_line("outcome", f"{report.conclusion} (exit {report.exit_code})", style="bold red" if report.exceeded else "")
 
 
-def print_plan(report: ComparisonReport) -> None:
+def print_comparison_plan(report: ComparisonReport) -> None:
     """How many calls on each side a limit needs, by the variance of these calls; to stdout."""
     print_lines(_heads(report))
     rows = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from etl.cli.console import print_line, print_lines, print_result, print_table, stdout_console
-from etl.inspect.verdict import ago
+from etl.inspect.status import ago
 from etl.model.findings import Finding
 from etl.model.wording import counted, duration, first_few, shown
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from etl.inspect.status import RunStatus, Status
     from etl.inspect.status_run_tests import RunTestStatus
     from etl.inspect.stored import TableStatus
-    from etl.inspect.verify import Report
+    from etl.inspect.verify import VerifyReport
     from etl.inspect.verify_warehouse import WarehouseReport
 
 _SHOWN_STATES = ("waiting", "listed", "settling", "incomplete", "deleted")
@@ -75,7 +75,7 @@ def _size(size_bytes: int) -> str:
     return f"{size_bytes / 2**10:,.1f} KiB" if size_bytes < 2**20 else f"{size_bytes / 2**20:,.1f} MiB"
 
 
-def print_report(report: "Report") -> None:
+def print_report(report: "VerifyReport") -> None:
     """The whole report; to stdout."""
     _print_tables(report.tables.values())
     print_line("dataset", report.dataset)

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any
 
 from etl.model.wording import counted, duration, shown
-from etl.pipeline.run import Progress
+from etl.pipeline.context import Progress
 from etl.settings import Log
 
 _WARNINGS = {"run_test_failed", "not_notified"}

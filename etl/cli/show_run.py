@@ -5,7 +5,7 @@ from typing import Any
 
 from etl.cli.console import print_line, print_lines, print_table
 from etl.extract.plan import Reason
-from etl.load.warehouse.load import Result
+from etl.load.synchronize import Result
 from etl.model.locations import Options, scheme_of
 from etl.model.values import fields_of
 from etl.model.wording import counted

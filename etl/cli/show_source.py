@@ -9,7 +9,7 @@ from rich.markup import escape
 from etl.cli.console import as_json, stdout_console
 from etl.extract.run_tests import Discovered
 from etl.model.keys import default_key
-from etl.model.records import RunTest
+from etl.model.records import ListedRunTest
 from etl.model.values import timestamp_or_none
 from etl.model.wording import shown
 from etl.pipeline.preflight import Check
@@ -59,7 +59,7 @@ def run_tests_as_json(discovered: Discovered) -> dict[str, Any]:
     }
 
 
-def _times(run_tests: Sequence[RunTest]) -> dict[str, datetime | None]:
+def _times(run_tests: Sequence[ListedRunTest]) -> dict[str, datetime | None]:
     """When the first of them was created, and when one was run last."""
 
     def told(field: str) -> Iterator[datetime]:

@@ -13,11 +13,11 @@ from etl.compare.repeats import Repeats, repeats_of
 from etl.compare.samples import Samples, difference_of, eval_metrics, read_samples
 from etl.compare.selection import Selection, Selector, can_tell_slow_days, read_executions, select
 from etl.compare.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome, Verdict
+from etl.dataset.last_run import read_last_run
 from etl.errors import ConfigurationError, ExitCode
+from etl.files.interface import Files
+from etl.inspect.read_tables import find_scope
 from etl.inspect.stored import read_lost
-from etl.inspect.tables import find_scope
-from etl.load.files.contract import Files
-from etl.load.last_run import read_last_run
 from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.metrics import METRICS, SHARE, Limit, Metric

@@ -24,10 +24,10 @@ from etl.compare.samples import (
 )
 from etl.compare.selection import ComparedExecution, read_executions
 from etl.compare.statistics import Sample, Values
-from etl.inspect.tables import find_scope
-from etl.load.files.contract import Files
-from etl.load.merge import where
+from etl.files.interface import Files
+from etl.inspect.read_tables import find_scope
 from etl.model import schema
+from etl.model.arrow import where
 from etl.model.metrics import METRICS, Metric, Statistic
 from etl.model.wording import counted
 
@@ -84,13 +84,15 @@ class Judged:
 def read_worse(
     files: Files, *, false_alarms_per_year: float, run_tests: Sequence[str] | None = None, until: date | None = None
 ) -> Sequence[Worse]:
-    """What is worse after the last night of each run test, as ``judge``.
+    """What is worse after the last night of each run test, as ``judge_nights``.
 
     Raises:
         ConfigurationError: the dataset has no such run test.
         DestinationError: a file of the dataset cannot be read.
     """
-    return judge(*read_nights(files, CALL_COLUMNS, run_tests, until), false_alarms_per_year=false_alarms_per_year).worse
+    return judge_nights(
+        *read_nights(files, CALL_COLUMNS, run_tests, until), false_alarms_per_year=false_alarms_per_year
+    ).worse
 
 
 def read_nights(
@@ -119,7 +121,7 @@ def _judged(executions: Executions) -> Executions:
     return sorted(recent, key=lambda each: (each.label, each.age))
 
 
-def judge(executions: Executions, calls: pa.Table, evals: pa.Table, *, false_alarms_per_year: float) -> Judged:
+def judge_nights(executions: Executions, calls: pa.Table, evals: pa.Table, *, false_alarms_per_year: float) -> Judged:
     """What is worse after the last night of each run test, these in the order of names, and of each what surely is so most first.
 
     ``calls`` and ``evals`` have ``CALL_COLUMNS`` and ``EVAL_COLUMNS`` besides their keys.

@@ -12,12 +12,12 @@ from etl.compare.estimate import difference
 from etl.compare.pairing import NONE, SCENARIO_COLUMNS, Pairing, paired
 from etl.compare.selection import ComparedExecution
 from etl.compare.statistics import Difference, Sample
-from etl.inspect.calls import eval_names, slug_of
-from etl.inspect.tables import read_rows
-from etl.load.files.contract import Files
-from etl.load.layout import Scope
-from etl.load.merge import is_of
+from etl.dataset.layout import Scope
+from etl.files.interface import Files
+from etl.inspect.joined_calls import eval_names, slug_of
+from etl.inspect.read_tables import read_rows
 from etl.model import schema
+from etl.model.arrow import is_of
 from etl.model.metrics import METRICS, Metric, Statistic, eval_metric
 
 _NONE = Sample.of(np.empty(0))

@@ -9,10 +9,10 @@ from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 
 from etl.compare.statistics import FEWEST_EXECUTIONS
+from etl.dataset.layout import Scope
 from etl.errors import ConfigurationError
-from etl.inspect.tables import read_rows
-from etl.load.files.contract import Files
-from etl.load.layout import Scope
+from etl.files.interface import Files
+from etl.inspect.read_tables import read_rows
 from etl.model import schema
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
 from etl.model.wording import counted, first_few, quoted

@@ -8,7 +8,7 @@ from etl.errors import NotFoundError, SourceError
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class LookedUp:
     """What the API says of ids: those that it does not know, those that exist, and those for which no answer was to be had."""
 
     gone: frozenset[str] = frozenset()
@@ -16,7 +16,7 @@ class Answers:
     unknown: Mapping[str, SourceError] = field(default_factory=dict)
 
 
-async def ask(exists: Callable[[str], Awaitable[bool]], ids: Collection[str], *, workers: int) -> Answers:
+async def ask(exists: Callable[[str], Awaitable[bool]], ids: Collection[str], *, workers: int) -> LookedUp:
     """Request the ids, ``workers`` at a time, until one exists: then the list was wrong, and the others do not matter.
 
     ``exists`` says whether the subject belongs where it is stored; NotFoundError says that it does not exist at all. Another
@@ -39,9 +39,9 @@ async def ask(exists: Callable[[str], Awaitable[bool]], ids: Collection[str], *,
     async with asyncio.TaskGroup() as group:
         for _ in range(min(workers, len(ids))):
             group.create_task(work())
-    return Answers(frozenset(gone), frozenset(alive), unknown)
+    return LookedUp(frozenset(gone), frozenset(alive), unknown)
 
 
-def decide(answers: Answers) -> frozenset[str]:
+def decide(answers: LookedUp) -> frozenset[str]:
     """Which of the ids are marked as deleted: those that the API does not know, but none while one of them exists."""
     return frozenset() if answers.alive else answers.gone

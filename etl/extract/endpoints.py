@@ -20,8 +20,8 @@ from etl.model.records import (
     DetailedCall,
     Execution,
     ListedCall,
+    ListedRunTest,
     Page,
-    RunTest,
 )
 from etl.model.wording import quoted
 
@@ -142,7 +142,7 @@ def list_calls(execution_id: str, part: Slice, *, without_evals: bool = False) -
     )
 
 
-def list_run_tests(part: Slice) -> Request[Page[RunTest]]:
+def list_run_tests(part: Slice) -> Request[Page[ListedRunTest]]:
     """One page of the workspace's run tests. The one endpoint whose body is not wrapped in status and result."""
     return Request(
         path=RUN_TESTS,
@@ -282,5 +282,5 @@ def _call_metrics(document: Any) -> CallMetrics:
     )
 
 
-def _run_test(document: Any) -> RunTest:
-    return RunTest(run_test_id=_id(document, "id"), name=_typed(document, "name", str), payload=document)
+def _run_test(document: Any) -> ListedRunTest:
+    return ListedRunTest(run_test_id=_id(document, "id"), name=_typed(document, "name", str), payload=document)

@@ -11,7 +11,7 @@ from etl.extract.endpoints import Slice, list_run_tests
 from etl.extract.listing import Listing, list_completely
 from etl.model.keys import is_listable
 from etl.model.lifecycle import CLOCKS_DIFFER
-from etl.model.records import RunTest
+from etl.model.records import ListedRunTest
 from etl.model.values import timestamp_or_none
 from etl.model.wording import counted, nearest, quoted
 from etl.settings import Settings
@@ -25,7 +25,7 @@ class Discovered:
     that is missing from the list, or that no export can have.
     """
 
-    run_tests: dict[str, list[RunTest]]
+    run_tests: dict[str, list[ListedRunTest]]
     problems: tuple[str, ...]
 
 
@@ -39,7 +39,7 @@ async def discover(client: Client, *, page_limit: int, now: datetime | None = No
     """List all run tests of the key's workspace; ConfigurationError when it has none, SourceUnavailableError when it shows none."""
     begun_at = (now or datetime.now(UTC)) - CLOCKS_DIFFER
 
-    def newer_in(run_tests: Iterable[RunTest]) -> set[str]:
+    def newer_in(run_tests: Iterable[ListedRunTest]) -> set[str]:
         since = begun_at + (client.traffic.clock_offset or timedelta(0))
         created = {each.run_test_id: timestamp_or_none(each.payload.get("created_at")) for each in run_tests}
         return {run_test_id for run_test_id, created_at in created.items() if created_at and created_at >= since}
@@ -57,7 +57,7 @@ async def discover(client: Client, *, page_limit: int, now: datetime | None = No
         raise
     except SourceError as error:
         raise SourceUnavailableError(f"the run tests could not be listed: {error}") from None
-    by_name: dict[str, list[RunTest]] = {}
+    by_name: dict[str, list[ListedRunTest]] = {}
     for run_test in listing.rows.values():
         if is_listable(run_test.name):
             by_name.setdefault(run_test.name, []).append(run_test)
@@ -86,7 +86,7 @@ async def why_unknown(client: Client, name: str, *, page_limit: int) -> str:
     return no_such_run_test(name, listed)
 
 
-def _problems(listing: Listing[RunTest]) -> Iterator[str]:
+def _problems(listing: Listing[ListedRunTest]) -> Iterator[str]:
     if listing.unreadable:
         rows = counted(len(listing.unreadable), "row")
         yield f"{rows} of the list of run tests cannot be read: {listing.unreadable[-1].error}"

@@ -5,7 +5,7 @@ import os
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from etl.inspect.tables import declared_table, open_dataset, parts_of
+from etl.inspect.read_tables import declared_table, open_dataset, parts_of
 from etl.model import schema
 from etl.model.locations import Options
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, date
 from typing import Any
 
+from etl.dataset.layout import Part, days_of
 from etl.errors import NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.client import Client
 from etl.extract.executions import is_before, read_executions_once
 from etl.extract.run_tests import discover, why_unknown
-from etl.load.layout import Part, days_of
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExecutionList, ExportState, ListedExecution
 from etl.model.values import fields_of

@@ -6,10 +6,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.load.layout import Part, part_path
-from etl.load.merge import is_of
-from etl.load.part_index import held_rows
+from etl.dataset.layout import Part, part_path
+from etl.dataset.part_index import held_rows
 from etl.model import schema
+from etl.model.arrow import is_of
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import ExportState, HeldRows
 from etl.model.wording import counted, first_few

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from etl.errors import ConfigurationError, DestinationError
-from etl.inspect.status import Status, read_status
-from etl.inspect.verdict import NIGHTLY_HOURS
-from etl.load.files.contract import Files
-from etl.load.files.open import open_files
+from etl.files.interface import Files
+from etl.files.open import open_files
+from etl.inspect.read_status import read_status
+from etl.inspect.status import NIGHTLY_HOURS, Status
 from etl.model.locations import Options
 from etl.settings import Settings
 

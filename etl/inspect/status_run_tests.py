@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from etl.dataset.last_run import LastRun
 from etl.inspect.stored import StoredFile
-from etl.load.last_run import LastRun
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import LONG_AGO, ExportState
 from etl.model.values import python_values

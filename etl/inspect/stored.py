@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from etl.dataset.index import Index, index_if_readable
+from etl.dataset.layout import Part, Scope, parse_part_path, part_path
+from etl.dataset.parquet import OpenPart, UnreadableError, read_size
 from etl.errors import FileMissingError
-from etl.load.files.contract import Entry, Files, data_files, read_each
-from etl.load.index import Index, index_if_readable
-from etl.load.layout import Part, Scope, parse_part_path, part_path
-from etl.load.parquet import OpenPart, UnreadableError, read_size
+from etl.files.interface import Entry, Files, data_files, read_each
 from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.wording import counted

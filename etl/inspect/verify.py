@@ -12,16 +12,17 @@ from typing import Any
 
 import pyarrow as pa
 
+from etl.dataset.index import index_if_readable
+from etl.dataset.layout import Part, Scope, parse_part_path, part_path, run_part
+from etl.dataset.parquet import OpenPart, UnreadableError
 from etl.errors import DestinationError, ExitCode
+from etl.files.interface import Entry, Files
+from etl.files.names import QUARANTINE
+from etl.inspect.read_tables import find_scope, open_dataset
 from etl.inspect.reconcile import EXPORTED_COLUMNS, Exported, Reconciliation
 from etl.inspect.rules import Placement, doubled_rows
 from etl.inspect.stored import TableStatus, find_lost
-from etl.inspect.tables import find_scope, open_dataset
 from etl.inspect.verify_warehouse import WarehouseReport
-from etl.load.files.contract import Entry, Files
-from etl.load.index import index_if_readable
-from etl.load.layout import QUARANTINE, Part, Scope, parse_part_path, part_path, run_part
-from etl.load.parquet import OpenPart, UnreadableError
 from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import ExportState
@@ -34,7 +35,7 @@ _SHOWN = ("execution_id", *EXPORTED_COLUMNS)
 
 
 @dataclass(slots=True)
-class Report:
+class VerifyReport:
     """What was read and found, and which export ran meanwhile; ``executions`` have the aggregates of their calls if wanted."""
 
     dataset: str
@@ -80,12 +81,12 @@ class Report:
         }
 
 
-def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) -> Report:
+def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) -> VerifyReport:
     """Read the dataset, and say what is wrong with it, and whether files changed meanwhile."""
     files = open_dataset(settings.destination.path, settings.destination.options)
     at_work = files.lock_holder()
     index = index_if_readable(files, [])  # before the files: a run may replace it meanwhile
-    reading = _Reading(files, scope, Report(settings.destination.path), needs_aggregates)
+    reading = _Reading(files, scope, VerifyReport(settings.destination.path), needs_aggregates)
     entries = _entries(files)
     reading.read_all(entries)
     report = reading.report
@@ -114,7 +115,7 @@ class _Reading:
 
     files: Files
     scope: Scope
-    report: Report
+    report: VerifyReport
     needs_aggregates: bool
     rows: dict[str, int | None] = field(default_factory=dict)
     placement: Placement = field(default_factory=Placement)

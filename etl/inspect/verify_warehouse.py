@@ -12,13 +12,14 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.inspect.tables import open_dataset
-from etl.load.dataset import Dataset
-from etl.load.merge import is_of
-from etl.load.warehouse.contents import Contents, read_contents
-from etl.load.warehouse.load import refuse_another
-from etl.load.warehouse.tables import GROUPS, Group, Place, arrow_schema_of
-from etl.load.warehouse.target import Warehouse, open_warehouse
+from etl.dataset.parts import Dataset
+from etl.inspect.read_tables import open_dataset
+from etl.load.contents import Contents, read_contents
+from etl.load.interface import Warehouse
+from etl.load.open import open_warehouse
+from etl.load.synchronize import refuse_another
+from etl.load.tables import GROUPS, Group, Place, arrow_schema_of
+from etl.model.arrow import is_of
 from etl.model.findings import Finding, Kind
 from etl.model.schema import Table
 from etl.model.wording import counted, first_few

@@ -23,7 +23,7 @@ class NumberLiteral(str):
     __slots__ = ()
 
 
-class RunTest(msgspec.Struct, frozen=True, kw_only=True):
+class ListedRunTest(msgspec.Struct, frozen=True, kw_only=True):
     """One run test in the workspace of the key. Source: GET /simulate/run-tests/."""
 
     run_test_id: str

@@ -7,28 +7,28 @@ from datetime import timedelta
 from functools import partial
 from time import monotonic
 
+from etl.dataset.commit import commit, mark_deleted
+from etl.dataset.index import update_index
+from etl.dataset.places import Places
+from etl.dataset.renames import find_renames, rename
+from etl.dataset.state import CallReader, StoredState, load_parts
 from etl.errors import SourceError
 from etl.extract.absence import decide
-from etl.extract.calls import LAG
+from etl.extract.crawl import LAG
 from etl.extract.executions import read_executions_once
 from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned
 from etl.extract.settling import Stored
-from etl.load.commit import commit, mark_deleted
-from etl.load.index import update_index
-from etl.load.places import Places
-from etl.load.renames import find_renames, rename
-from etl.load.state import CallReader, StoredState, load_parts
 from etl.model import schema
 from etl.model.findings import Kind
 from etl.model.lifecycle import Settlement, StoredCalls
 from etl.model.wording import counted, first_few, quoted
 from etl.pipeline.buffer import CommitBuffer
-from etl.pipeline.engine.here import Crawler
+from etl.pipeline.context import Run
+from etl.pipeline.engine.interface import Crawler
 from etl.pipeline.lists import is_run_test, look_up
-from etl.pipeline.plan import absent_executions, choose_previews, half_written, make_plan
 from etl.pipeline.record import Record, is_waiting_row_due
-from etl.pipeline.run import Run
+from etl.pipeline.shared_steps import absent_executions, choose_previews, half_written, make_plan
 from etl.pipeline.tasks import to_the_end
 from etl.settings import RunTest
 from etl.transform.flatten import FlatBundle, flatten

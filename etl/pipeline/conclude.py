@@ -3,18 +3,18 @@
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from etl.dataset.index import update_index, write_index
+from etl.dataset.last_run import update_last_run
+from etl.dataset.layout import Part, folder_of, parse_part_path, place_of
+from etl.dataset.state import StoredState
 from etl.errors import DestinationError, ExporterError
 from etl.extract.transport import Traffic
-from etl.load.index import update_index, write_index
-from etl.load.last_run import update_last_run
-from etl.load.layout import Part, folder_of, parse_part_path, place_of
-from etl.load.state import StoredState
 from etl.model import schema
 from etl.model.findings import Kind
 from etl.model.lifecycle import CLOCKS_DIFFER
 from etl.model.wording import counted, first_few
+from etl.pipeline.context import Run
 from etl.pipeline.record import Record
-from etl.pipeline.run import Run
 from etl.pipeline.summary import Summary
 from etl.pipeline.tasks import to_the_end
 from etl.transform.frames import table_of

@@ -14,22 +14,29 @@ from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 
+from etl.dataset.last_run import Attempt, last_load_into, note_failure, read_last_run, update_last_run
+from etl.dataset.parts import identify, read_identity
+from etl.dataset.state import StoredState
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, LockHeldError, TimeLimitError, leaves
 from etl.extract.endpoints import Purpose
 from etl.extract.plan import Planned, requests_to_fetch
-from etl.load.dataset import identify, read_identity
-from etl.load.last_run import Attempt, last_load_into, note_failure, read_last_run, update_last_run
-from etl.load.state import StoredState
-from etl.load.warehouse.load import load_warehouse
-from etl.load.warehouse.target import module_for
+from etl.load.open import module_for
+from etl.load.synchronize import load_warehouse
 from etl.model.findings import Finding, Kind, alarms
 from etl.model.wording import ShownInLines, by_purpose, counted, duration
 from etl.pipeline.apply import bring_up_to_date, finish_deletions
 from etl.pipeline.conclude import conclude
+from etl.pipeline.context import Notify, Progress, Run, begin
 from etl.pipeline.lists import discover_all, note_gone, read_lists
-from etl.pipeline.plan import absent_executions, choose_previews, half_written, load, make_plan, without_details
 from etl.pipeline.record import Record
-from etl.pipeline.run import Notify, Progress, Run, begin
+from etl.pipeline.shared_steps import (
+    absent_executions,
+    choose_previews,
+    half_written,
+    load_stored,
+    make_plan,
+    without_details,
+)
 from etl.pipeline.summary import RunTestSummary, Summary
 from etl.pipeline.tasks import held, to_the_end, until_stopped
 from etl.settings import Settings
@@ -105,7 +112,7 @@ async def plan(
     settings = Settings.of(settings)
     run = begin(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify, clock=clock)
     record = await asyncio.to_thread(_begin_record, run)
-    state = await asyncio.to_thread(load, run, record, set_aside=False)
+    state = await asyncio.to_thread(load_stored, run, record, set_aside=False)
     planned: list[Planned] = []
     first: list[Planned] = []
     absent = 0
@@ -253,7 +260,7 @@ def _begin_record(run: Run, *, is_export: bool = False) -> Record:
 async def _export_alone(run: Run, record: Record, stop: asyncio.Future[InterruptedRunError]) -> Summary:
     """Export as the holder of the lock; DestinationError, before anything was asked of the API, when the dataset cannot be read."""
     settings = run.settings
-    state = await to_the_end(partial(load, run, record, set_aside=True))
+    state = await to_the_end(partial(load_stored, run, record, set_aside=True))
     run.notify("run_started", export_run_id=run.export_run_id, dataset=settings.destination.path)
     failure: ExporterError | None = None
     bug: BaseException | None = None

@@ -3,19 +3,19 @@
 import asyncio
 from collections.abc import AsyncGenerator, Collection
 
+from etl.dataset.state import StoredState
 from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
-from etl.extract.absence import Answers, ask
+from etl.extract.absence import LookedUp, ask
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, get_execution, list_call_details, list_executions
 from etl.extract.executions import list_executions_completely
 from etl.extract.plan import says_nothing_new
 from etl.extract.run_tests import discover, why_unknown
-from etl.load.state import StoredState
 from etl.model.findings import Kind
 from etl.model.lifecycle import CLOCKS_DIFFER
 from etl.model.wording import counted
+from etl.pipeline.context import Run
 from etl.pipeline.record import Record
-from etl.pipeline.run import Run
 from etl.settings import RunTest
 
 LIST_PATIENCE_SECONDS = 60.0
@@ -160,7 +160,7 @@ async def _refuse_another_workspace(run: Run, record: Record, state: StoredState
     )
 
 
-async def look_up(run: Run, execution_ids: Collection[str]) -> Answers:
+async def look_up(run: Run, execution_ids: Collection[str]) -> LookedUp:
     """Request the executions by their ids, until one exists.
 
     By its id the API also gives what belongs to another workspace or to a deleted run test; their details it does not.

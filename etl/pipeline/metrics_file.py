@@ -6,7 +6,7 @@ from pathlib import Path
 
 from etl.errors import ConfigurationError, DestinationError
 from etl.extras import needs_extra
-from etl.load.files.open import is_in_dataset
+from etl.files.open import is_in_dataset
 from etl.pipeline.summary import Summary
 
 

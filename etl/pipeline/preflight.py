@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from etl.dataset.parts import Dataset, read_identity
+from etl.dataset.state import load_state
 from etl.errors import (
     ConfigurationError,
     DestinationError,
@@ -20,13 +22,11 @@ from etl.errors import (
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_run_tests
 from etl.extract.run_tests import no_such_run_test
-from etl.load.dataset import Dataset, read_identity
-from etl.load.files.contract import Files
-from etl.load.files.open import open_files
-from etl.load.layout import LOCK
-from etl.load.state import load_state
-from etl.load.warehouse.load import EXPERIMENTAL, refuse_another
-from etl.load.warehouse.target import open_warehouse
+from etl.files.interface import Files
+from etl.files.names import LOCK
+from etl.files.open import open_files
+from etl.load.open import open_warehouse
+from etl.load.synchronize import EXPERIMENTAL, refuse_another
 from etl.model.values import fields_of
 from etl.model.wording import counted, first_few, quoted
 from etl.pipeline.lists import is_run_test
@@ -69,7 +69,7 @@ def exit_code(checks: Sequence[Check]) -> ExitCode:
     return min((check.exit_code for check in checks if check.exit_code), default=ExitCode.COMPLETE)
 
 
-def as_json(checks: Sequence[Check]) -> dict[str, Any]:
+def checks_as_json(checks: Sequence[Check]) -> dict[str, Any]:
     """The checks as a JSON object."""
     told = [fields_of(each, "subject", "outcome", "detail", "exit_code") for each in checks]
     return {"exit_code": exit_code(checks), "checks": told}

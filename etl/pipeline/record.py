@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
 
+from etl.dataset.commit import Arrived
+from etl.dataset.last_run import LastRun
 from etl.extract.plan import Planned, Reason
 from etl.extract.settling import Counts
-from etl.load.commit import Arrived
-from etl.load.last_run import LastRun
 from etl.model.findings import Finding, Kind, alarms
 from etl.model.lifecycle import KNOWN_EXECUTION, ExecutionList
 from etl.model.records import DeadLetter

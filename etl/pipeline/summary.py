@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
+from etl.dataset.last_run import RUN_TESTS, LastRun
+from etl.dataset.receipt import Receipt
 from etl.errors import ExitCode, ExporterError, SourceUnavailableError
 from etl.extract.endpoints import Purpose, no_requests
-from etl.load.last_run import RUN_TESTS, LastRun
-from etl.load.receipt import Receipt
-from etl.load.warehouse.load import Result
+from etl.load.synchronize import Result
 from etl.model.findings import Finding, Kind, alarm_lines, alarms
 from etl.model.schema import RUNS_TABLE, TABLES
 from etl.model.values import fields_of

@@ -20,9 +20,9 @@ from etl.compare.repeats import Repeated, repeats_of
 from etl.compare.samples import CALL_COLUMNS, difference_of, eval_metrics, samples_of
 from etl.compare.selection import ComparedExecution, Selection, select_latest
 from etl.compare.statistics import Difference
-from etl.inspect.calls import eval_names
-from etl.load.merge import where
+from etl.inspect.joined_calls import eval_names
 from etl.model import schema
+from etl.model.arrow import where
 from etl.model.metrics import METRICS, Metric
 
 LATENCIES = ("latency_avg_agent_latency_ms", "chat_metrics_avg_latency_ms")

@@ -20,16 +20,16 @@ from etl.model import schema
 from etl.model.metrics import SHARE, passed_title
 from etl.model.wording import counted, first_few, shown
 from etl.report.charts import MOST_EVALS, MOST_SCENARIOS, charts_of, forest_chart, panel, png, svg
-from etl.report.contents import Contents
 from etl.report.figures import COST, INTERRUPTIONS, LATENCIES, Figures
-from etl.settings.results import Report
+from etl.report.gather import ReportContents
+from etl.settings.results import ReportSettings
 
 _MOST_HEADLINES = 10
 _MOST_IN_PICTURE = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class PageSection:
     """One chart with its words."""
 
     title: str
@@ -42,7 +42,7 @@ class Section:
         return Markup(svg(self.chart))  # noqa: S704 made by Vega, which escapes all text
 
 
-def page(contents: Contents, links: Report | None = None) -> str:
+def page(contents: ReportContents, links: ReportSettings | None = None) -> str:
     """The page: the head, an overview, and a section for each of the run tests that got worse most."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("etl.report", "."),
@@ -59,7 +59,7 @@ def page(contents: Contents, links: Report | None = None) -> str:
     environment.globals.update({each.__name__: each for each in words})
     return environment.get_template("page.html").render(
         contents=contents,
-        links=links or Report(),
+        links=links or ReportSettings(),
         details=[each for each in contents.run_tests if each.details],
         headlines=headlines(contents.run_tests),
         more=sum(len(each.worse) for each in contents.run_tests) - _MOST_HEADLINES,
@@ -71,7 +71,7 @@ def page(contents: Contents, links: Report | None = None) -> str:
     )
 
 
-def pictures(contents: Contents) -> Iterator[tuple[str, bytes]]:
+def pictures(contents: ReportContents) -> Iterator[tuple[str, bytes]]:
     """Of each run test that is shown in detail and has a chart: its key, and a PNG of all of its charts."""
     for figures in contents.run_tests:
         if picture := picture_of(figures):
@@ -118,7 +118,7 @@ def selection_text(selection: Selection) -> str:
     return f"{span_words(min(days), max(days))} ({counted(len(days), 'execution')})"
 
 
-def covered(contents: Contents) -> str:
+def covered(contents: ReportContents) -> str:
     """Which days the calls of the report are from."""
     days = [day for each in contents.run_tests for day in each.days or ()]
     return span_words(min(days), max(days)) if days else "no calls"
@@ -129,7 +129,7 @@ def span_words(first: date, last: date) -> str:
     return f"{first} to {last}" if first < last else str(first)
 
 
-def sections(figures: Figures) -> list[Section]:
+def sections(figures: Figures) -> list[PageSection]:
     """What there is of latencies, calls, cost and interruptions. None without details."""
     step = "week" if figures.details and figures.details.step.days == 7 else "day"
     weekly = "the median call and the 95th percentile of each week, in ms."
@@ -145,10 +145,10 @@ def sections(figures: Figures) -> list[Section]:
         sides = f" Before: {rate_text(each.before)}; now: {rate_text(each.now)}." if figures.selections else ""
         title = passed_title(each.name)
         words[title] = (title, f"Share of its outputs that passed, by week.{sides}")
-    return [Section(*words[name], chart) for name, chart in charts_of(figures).items()]
+    return [PageSection(*words[name], chart) for name, chart in charts_of(figures).items()]
 
 
-def forests(figures: Figures) -> list[Section]:
+def forests(figures: Figures) -> list[PageSection]:
     """What got worse, by scenario. None without details."""
     made = []
     for each in figures.details.forests if figures.details else ():
@@ -159,7 +159,7 @@ def forests(figures: Figures) -> list[Section]:
             f"the line is where it was before, further {'right' if metric.is_higher_worse else 'left'} is worse."
         )
         caption += f" {counted(more, 'more scenario')} changed less, or have too few calls." if more > 0 else ""
-        made.append(Section(f"{metric.title}, by scenario", caption, forest_chart(each)))
+        made.append(PageSection(f"{metric.title}, by scenario", caption, forest_chart(each)))
     return made
 
 

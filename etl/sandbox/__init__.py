@@ -4,12 +4,12 @@ from etl.sandbox.dispatch import SandboxRequest
 from etl.sandbox.generate import add_execution, finish_execution, latest_friday, make_world, new_run_test, settled_world
 from etl.sandbox.server import API_KEY, SECRET_KEY, Fault, Sandbox, random_faults
 from etl.sandbox.world import (
-    Call,
     EvalConfig,
-    Execution,
     Profile,
-    RunTest,
     Scenario,
+    SimulatedCall,
+    SimulatedExecution,
+    SimulatedRunTest,
     World,
     add_run_test,
     listable_calls,
@@ -19,8 +19,28 @@ from etl.sandbox.world import (
 )
 
 __all__ = [
-    "API_KEY", "SECRET_KEY", "Call", "EvalConfig", "Execution", "Fault", "Profile", "RunTest", "Sandbox",
-    "SandboxRequest", "Scenario", "World", "add_execution", "add_run_test", "finish_execution", "latest_friday",
-    "listable_calls", "listable_executions", "make_world", "new_run_test", "random_faults", "rerun_execution",
-    "settled_world", "touch_call",
+    "API_KEY",
+    "SECRET_KEY",
+    "EvalConfig",
+    "Fault",
+    "Profile",
+    "Sandbox",
+    "SandboxRequest",
+    "Scenario",
+    "SimulatedCall",
+    "SimulatedExecution",
+    "SimulatedRunTest",
+    "World",
+    "add_execution",
+    "add_run_test",
+    "finish_execution",
+    "latest_friday",
+    "listable_calls",
+    "listable_executions",
+    "make_world",
+    "new_run_test",
+    "random_faults",
+    "rerun_execution",
+    "settled_world",
+    "touch_call",
 ]  # fmt: skip

@@ -51,7 +51,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SandboxAnswer:
     """A response."""
 
     status: int
@@ -67,7 +67,9 @@ class _RefusedError(Exception):
         self.answer = json_answer(status, body, **headers)
 
 
-def answer_to(world: World, request: SandboxRequest, headers: Mapping[str, str], origin: str, rules: Rules) -> Answer:
+def answer_to(
+    world: World, request: SandboxRequest, headers: Mapping[str, str], origin: str, rules: Rules
+) -> SandboxAnswer:
     """The answer to one request. ``headers`` must ignore case; links begin with ``origin``."""
     execution_id = DETAIL.fullmatch(request.path)
     if request.path not in FAILURES and not execution_id:
@@ -87,18 +89,18 @@ def answer_to(world: World, request: SandboxRequest, headers: Mapping[str, str],
         return json_answer(500, server_error(FAILURES[request.path]))
 
 
-def _wrong_path(request: SandboxRequest) -> Answer:
+def _wrong_path(request: SandboxRequest) -> SandboxAnswer:
     with_slash = f"{request.path}/"
     if with_slash in FAILURES or DETAIL.fullmatch(with_slash):
         path, mark, rest = request.target.partition("?")
-        return Answer(301, b"", {**HTML, "Location": f"{path}/{mark}{rest}"})
-    return Answer(404, HTML_404, HTML)
+        return SandboxAnswer(301, b"", {**HTML, "Location": f"{path}/{mark}{rest}"})
+    return SandboxAnswer(404, HTML_404, HTML)
 
 
-def json_answer(status: int, body: dict[str, Any], **headers: str) -> Answer:
+def json_answer(status: int, body: dict[str, Any], **headers: str) -> SandboxAnswer:
     """A JSON answer."""
     always = {"Content-Type": "application/json", "Allow": "GET, HEAD, OPTIONS"}
-    return Answer(status, msgspec.json.encode(body), always | headers)
+    return SandboxAnswer(status, msgspec.json.encode(body), always | headers)
 
 
 def _check_access(method: str, headers: Mapping[str, str], rules: Rules) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from etl.sandbox.world import Call, Execution
+from etl.sandbox.world import SimulatedCall, SimulatedExecution
 
 LATENCY = ("avg_agent_latency_ms", "response_time_ms")
 COST = ("total_cost_cents", "stt_cost_cents", "llm_cost_cents", "tts_cost_cents")
@@ -22,12 +22,12 @@ def timestamp(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat().replace("+00:00", "Z")
 
 
-def execution_head(execution: Execution) -> dict[str, Any]:
+def execution_head(execution: SimulatedExecution) -> dict[str, Any]:
     """Id, status, times and stored counters."""
-    return fields_of(execution, ("execution_id", "status", "started_at", "completed_at", *COUNTERS))
+    return named_fields(execution, ("execution_id", "status", "started_at", "completed_at", *COUNTERS))
 
 
-def fields_of(record: Call | Execution, names: Iterable[str]) -> dict[str, Any]:
+def named_fields(record: SimulatedCall | SimulatedExecution, names: Iterable[str]) -> dict[str, Any]:
     """These fields of the record, as they are; times as the API writes them."""
     values = {name: getattr(record, name) for name in names}
     return {name: timestamp(value) if isinstance(value, datetime) else value for name, value in values.items()}

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from etl.sandbox.measures import LONGEST_CALL_SECONDS, measure
 from etl.sandbox.world import (
     TERMINAL_STATUSES,
-    Call,
     EvalConfig,
-    Execution,
     Profile,
-    RunTest,
     Scenario,
+    SimulatedCall,
+    SimulatedExecution,
+    SimulatedRunTest,
     World,
     add_run_test,
     touch_call,
@@ -116,10 +116,10 @@ def latest_friday(now: datetime) -> datetime:
 
 def new_run_test(
     rng: Random, name: str, created_at: datetime, profile: Profile, templates: dict[str, str] | None = None
-) -> RunTest:
+) -> SimulatedRunTest:
     """A run test with the usual evals and scenarios, without executions; ``templates`` are template ids by eval."""
     templates = templates or {name: new_id(rng) for name, _ in EVALS}
-    return RunTest(
+    return SimulatedRunTest(
         run_test_id=new_id(rng),
         name=name,
         created_at=created_at,
@@ -134,11 +134,11 @@ def new_run_test(
 
 
 def add_execution(
-    world: World, run_test: RunTest, rng: Random, now: datetime, calls: int, *, status: str = "completed"
-) -> Execution:
+    world: World, run_test: SimulatedRunTest, rng: Random, now: datetime, calls: int, *, status: str = "completed"
+) -> SimulatedExecution:
     """A new execution, created at ``now``. If ``status`` is a finished one, it took about 20 minutes from ``now`` on."""
     started_at = now + timedelta(seconds=1)
-    execution = Execution(
+    execution = SimulatedExecution(
         execution_id=new_id(rng),
         run_test=run_test,
         status="pending",
@@ -146,7 +146,7 @@ def add_execution(
         started_at=started_at,
         total_calls=calls,
         calls=[
-            Call(
+            SimulatedCall(
                 call_execution_id=new_id(rng),
                 scenario=run_test.scenarios[number % len(run_test.scenarios)],
                 status="pending",
@@ -162,7 +162,7 @@ def add_execution(
     return execution
 
 
-def finish_execution(execution: Execution, rng: Random, now: datetime) -> None:
+def finish_execution(execution: SimulatedExecution, rng: Random, now: datetime) -> None:
     """An execution completes at ``now``: all its calls are terminal and have values."""
     _advance(execution, rng, now, "completed")
 
@@ -188,7 +188,7 @@ def _starts(rng: Random, count: int, end: datetime, days: int) -> list[datetime]
     return sorted(starts)
 
 
-def _advance(execution: Execution, rng: Random, at: datetime, status: str) -> None:
+def _advance(execution: SimulatedExecution, rng: Random, at: datetime, status: str) -> None:
     """The execution reaches ``status`` at ``at``; each call that is not terminal gets a status that fits it."""
     weights = CALL_STATUS_WEIGHTS[status]
     spread = max(5.0, (at - execution.started_at).total_seconds() - LONGEST_CALL_SECONDS - 10)

@@ -6,7 +6,7 @@ import math
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from etl.sandbox.world import CONVERSATION, Call, EvalConfig, RunTest
+from etl.sandbox.world import CONVERSATION, EvalConfig, SimulatedCall, SimulatedRunTest
 
 if TYPE_CHECKING:
     from random import Random
@@ -17,7 +17,7 @@ REGRESSION_PASS_LOSS = 0.25
 LONGEST_CALL_SECONDS = 600
 
 
-def measure(run_test: RunTest, call: Call, rng: Random, ended_at: datetime) -> None:
+def measure(run_test: SimulatedRunTest, call: SimulatedCall, rng: Random, ended_at: datetime) -> None:
     """Set the values that a call with its status has."""
     profile = run_test.profile
     if call.status == "ongoing":
@@ -43,7 +43,7 @@ def measure(run_test: RunTest, call: Call, rng: Random, ended_at: datetime) -> N
             _set_evals(run_test, call, rng, profile.pass_rate - (REGRESSION_PASS_LOSS if is_regressed else 0.0))
 
 
-def _measure_voice(call: Call, rng: Random, latency: int) -> None:
+def _measure_voice(call: SimulatedCall, rng: Random, latency: int) -> None:
     minutes = (call.duration_seconds or 0) / 60
     user_cuts, ai_cuts = _poisson(rng, 0.55 * minutes), _poisson(rng, 0.35 * minutes)
     call.avg_agent_latency_ms = latency
@@ -64,7 +64,7 @@ def _measure_voice(call: Call, rng: Random, latency: int) -> None:
     call.chat_metrics = rng.choice([None, None, {}, {"turn_count": turns, "message_count": turns + turns // 2}])
 
 
-def _set_costs(call: Call, rng: Random, minutes: float) -> None:
+def _set_costs(call: SimulatedCall, rng: Random, minutes: float) -> None:
     prompt, completion = round(_log_normal(rng, 5200 * minutes, 0.2)), round(_log_normal(rng, 90 * minutes, 0.25))
     characters = round((call.bot_wpm or 0) * minutes * 3)
     llm, stt, tts = prompt * 2.5e-6 + completion * 1e-5, minutes * 0.0077, characters * 3e-5
@@ -82,7 +82,7 @@ def _set_costs(call: Call, rng: Random, minutes: float) -> None:
         call.cost_breakdown = {}
 
 
-def _measure_chat(call: Call, rng: Random, latency: int) -> None:
+def _measure_chat(call: SimulatedCall, rng: Random, latency: int) -> None:
     turns = max(2, round((call.duration_seconds or 0) / 60 * rng.uniform(4, 8)))
     sent, received = round(_log_normal(rng, 700 * turns, 0.25)), round(_log_normal(rng, 45 * turns, 0.3))
     call.llm_cost_cents = call.total_cost_cents = round(sent * 2.5e-4 + received * 1e-3)
@@ -98,7 +98,7 @@ def _measure_chat(call: Call, rng: Random, latency: int) -> None:
         call.chat_metrics["message_count"] = 2 * turns
 
 
-def _set_evals(run_test: RunTest, call: Call, rng: Random, pass_rate: float) -> None:
+def _set_evals(run_test: SimulatedRunTest, call: SimulatedCall, rng: Random, pass_rate: float) -> None:
     passes = rng.random() < pass_rate
     outputs = {each.config_id: eval_output(rng, each, call.updated_at, passes=passes) for each in run_test.eval_configs}
     scores = [each["output"] for each in outputs.values() if isinstance(each["output"], float)]

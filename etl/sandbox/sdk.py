@@ -9,8 +9,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from etl.sandbox.fields import COST, LATENCY, AnswerError, execution_head, fields_of, page_of, percentile
-from etl.sandbox.world import CONVERSATION, Call, EvalConfig, Execution, World, listable_calls, listable_executions
+from etl.sandbox.fields import COST, LATENCY, AnswerError, execution_head, named_fields, page_of, percentile
+from etl.sandbox.world import (
+    CONVERSATION,
+    EvalConfig,
+    SimulatedCall,
+    SimulatedExecution,
+    World,
+    listable_calls,
+    listable_executions,
+)
 
 CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "turn_count", "csat_score", "message_count")
 CONVERSATION_DIGITS = {
@@ -25,9 +33,9 @@ SUMMED_UP = ("Pass/Fail", "score", "choices")
 EVAL_PERCENTILES = (5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100)
 
 
-def call_metrics(call: Call, execution: Execution) -> dict[str, Any]:
+def call_metrics(call: SimulatedCall, execution: SimulatedExecution) -> dict[str, Any]:
     """metrics/?call_execution_id=: the raw metrics of a call. An open-ended object that is None is omitted."""
-    latency, cost = fields_of(call, LATENCY), fields_of(call, COST)
+    latency, cost = named_fields(call, LATENCY), named_fields(call, COST)
     if call.system_metrics is not None:
         latency["system_metrics"] = call.system_metrics
     if call.cost_breakdown is not None:
@@ -36,15 +44,15 @@ def call_metrics(call: Call, execution: Execution) -> dict[str, Any]:
     return {
         "call_execution_id": call.call_execution_id,
         "execution_id": execution.execution_id,
-        **fields_of(call, ("status", "duration_seconds")),
+        **named_fields(call, ("status", "duration_seconds")),
         "latency": latency,
         "cost": cost,
-        "conversation": fields_of(call, CONVERSATION),
+        "conversation": named_fields(call, CONVERSATION),
         "chat_metrics": None if chat is None else {name: chat[name] for name in CHAT if name in chat},
     }
 
 
-def execution_metrics(execution: Execution) -> dict[str, Any]:
+def execution_metrics(execution: SimulatedExecution) -> dict[str, Any]:
     """metrics/?execution_id=: the aggregates of an execution, over all its calls that have data, deleted ones included."""
     return {**execution_head(execution), "metrics": aggregates(execution.calls)}
 
@@ -55,7 +63,7 @@ def execution_page(world: World, query: Mapping[str, str], max_limit: int | None
     return {**found, "results": [execution_metrics(each) for each in found["results"]]}
 
 
-def aggregates(calls: Sequence[Call]) -> dict[str, Any]:
+def aggregates(calls: Sequence[SimulatedCall]) -> dict[str, Any]:
     """The ``metrics`` of one execution."""
     latencies = sorted(call.avg_agent_latency_ms for call in calls if call.avg_agent_latency_ms is not None)
 
@@ -115,18 +123,20 @@ def _number(value: object) -> float | None:
         raise AnswerError(f"not a number: {value!r}") from problem
 
 
-def run_call(call: Call, execution: Execution, query: Mapping[str, str]) -> dict[str, Any]:
+def run_call(call: SimulatedCall, execution: SimulatedExecution, query: Mapping[str, str]) -> dict[str, Any]:
     """runs/?call_execution_id=: a call with its times and eval outputs."""
     return {
         **_call_head(call, query),
         "execution_id": execution.execution_id,
-        **fields_of(call, ("started_at", "completed_at", "ended_reason", "call_summary")),
-        "latency": fields_of(call, LATENCY),
-        "cost": fields_of(call, COST),
+        **named_fields(call, ("started_at", "completed_at", "ended_reason", "call_summary")),
+        "latency": named_fields(call, LATENCY),
+        "cost": named_fields(call, COST),
     }
 
 
-def run_execution(execution: Execution, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
+def run_execution(
+    execution: SimulatedExecution, query: Mapping[str, str], max_limit: int | None = None
+) -> dict[str, Any]:
     """runs/?execution_id=: eval results, and a page of the calls, last updated first."""
     found = page_of(listable_calls(execution), query, max_limit)
     calls = [_call_head(call, query) for call in found["results"]]
@@ -139,24 +149,24 @@ def runs_page(world: World, query: Mapping[str, str], max_limit: int | None = No
     return {**found, "results": [_execution(each, query) for each in found["results"]]}
 
 
-def eval_results(execution: Execution, eval_names: Collection[str] | None = None) -> list[dict[str, Any]]:
+def eval_results(execution: SimulatedExecution, eval_names: Collection[str] | None = None) -> list[dict[str, Any]]:
     """One entry per eval of the run test, from the completed calls that are not deleted."""
     calls = [call for call in listable_calls(execution) if call.status == "completed" and call.eval_outputs]
     configs = [each for each in execution.run_test.eval_configs if eval_names is None or each.name in eval_names]
     return [_eval_result(config, calls) for config in configs]
 
 
-def _call_head(call: Call, query: Mapping[str, str]) -> dict[str, Any]:
+def _call_head(call: SimulatedCall, query: Mapping[str, str]) -> dict[str, Any]:
     return {
         "call_execution_id": call.call_execution_id,
         "scenario_id": call.scenario.scenario_id,
         "scenario_name": call.scenario.name,
-        **fields_of(call, ("status", "duration_seconds")),
+        **named_fields(call, ("status", "duration_seconds")),
         "eval_outputs": _eval_outputs(call, _eval_names(query)),
     }
 
 
-def _execution(execution: Execution, query: Mapping[str, str]) -> dict[str, Any]:
+def _execution(execution: SimulatedExecution, query: Mapping[str, str]) -> dict[str, Any]:
     return {**execution_head(execution), "eval_results": eval_results(execution, _eval_names(query))}
 
 
@@ -165,7 +175,7 @@ def _eval_names(query: Mapping[str, str]) -> set[str] | None:
     return names or None
 
 
-def _eval_outputs(call: Call, eval_names: Collection[str] | None) -> dict[str, Any]:
+def _eval_outputs(call: SimulatedCall, eval_names: Collection[str] | None) -> dict[str, Any]:
     """The call's eval outputs by config id; only those of ``eval_names``, in any case, unless it is None."""
     if eval_names is None:
         return call.eval_outputs
@@ -178,7 +188,7 @@ def _eval_outputs(call: Call, eval_names: Collection[str] | None) -> dict[str, A
     return {config_id: each for config_id, each in objects.items() if str(each.get("name", "")).lower() in wanted}
 
 
-def _eval_result(config: EvalConfig, calls: Sequence[Call]) -> dict[str, Any]:
+def _eval_result(config: EvalConfig, calls: Sequence[SimulatedCall]) -> dict[str, Any]:
     outputs = _outputs(config, calls)
     result: dict[str, Any] = {"name": config.name, "id": config.config_id, "total_cells": len(outputs), "output": {}}
     summary: dict[str, Any]
@@ -206,7 +216,7 @@ def _eval_result(config: EvalConfig, calls: Sequence[Call]) -> dict[str, Any]:
     return {"name": config.template_name, "id": config.template_id, **told}
 
 
-def _outputs(config: EvalConfig, calls: Sequence[Call]) -> list[Any]:
+def _outputs(config: EvalConfig, calls: Sequence[SimulatedCall]) -> list[Any]:
     """What the eval gave for the calls, without nulls; the type of the last saved call decides whether it can be summed up."""
     if not all(isinstance(call.eval_outputs, dict) for call in calls):
         raise AnswerError("eval outputs that are no object")

@@ -18,7 +18,7 @@ from typing import Self
 from aiohttp import web
 from multidict import CIMultiDict
 
-from etl.sandbox.dispatch import Answer, Rules, SandboxRequest, answer_to, json_answer, rate_limited
+from etl.sandbox.dispatch import Rules, SandboxAnswer, SandboxRequest, answer_to, json_answer, rate_limited
 from etl.sandbox.world import World
 
 API_KEY = "sandbox-key"
@@ -183,7 +183,7 @@ class Sandbox:
             _disconnect(request, fault)
         return response
 
-    def answer(self, received: SandboxRequest, headers: Mapping[str, str], origin: str) -> tuple[Answer, Fault]:
+    def answer(self, received: SandboxRequest, headers: Mapping[str, str], origin: str) -> tuple[SandboxAnswer, Fault]:
         """Compute and record the answer, which needs no socket; ``headers`` must ignore case, links begin with ``origin``.
 
         Synchronous, so that no other request comes between. How the fault sends it is the caller's.
@@ -204,7 +204,7 @@ class Sandbox:
         sent.update(fault.headers)
         body = answer.body if fault.body is None else fault.body
         body = body if fault.edit is None else fault.edit(body)
-        answer = Answer(fault.status or answer.status, body, sent)
+        answer = SandboxAnswer(fault.status or answer.status, body, sent)
         self.requests.append(replace(received, status=None if fault.is_silent else answer.status))
         return answer, fault
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from etl.sandbox.fields import DEFAULT_LIMIT, LATENCY, cut, fields_of, links, page_of, timestamp
-from etl.sandbox.world import CONVERSATION, Call, Execution, RunTest, World, listable_calls
+from etl.sandbox.fields import DEFAULT_LIMIT, LATENCY, cut, links, named_fields, page_of, timestamp
+from etl.sandbox.world import CONVERSATION, SimulatedCall, SimulatedExecution, SimulatedRunTest, World, listable_calls
 
 SAME_NAME = (*CONVERSATION[:-1], *LATENCY, "status", "duration_seconds", "tool_outputs", "rerun_snapshots")
 FROM_CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "csat_score")
@@ -14,7 +14,7 @@ NULL_IN_RUN_TESTS = (
 )  # fmt: skip
 
 
-def execution_detail(execution: Execution, url: str, query: Mapping[str, str]) -> dict[str, Any]:
+def execution_detail(execution: SimulatedExecution, url: str, query: Mapping[str, str]) -> dict[str, Any]:
     """One page of the calls, last updated first, with links made from ``url``. A page past the end is empty."""
     found = cut(listable_calls(execution), int(query.get("page", 1)), int(query.get("limit", DEFAULT_LIMIT)))
     return {
@@ -29,7 +29,7 @@ def execution_detail(execution: Execution, url: str, query: Mapping[str, str]) -
     }
 
 
-def _call(call: Call, execution: Execution) -> dict[str, Any]:
+def _call(call: SimulatedCall, execution: SimulatedExecution) -> dict[str, Any]:
     chat, is_chat = call.chat_metrics or {}, execution.run_test.profile.is_chat
     turn_count = chat.get("turn_count")
     return {
@@ -39,7 +39,7 @@ def _call(call: Call, execution: Execution) -> dict[str, Any]:
         "start_time": timestamp(call.started_at),
         "scenario_id": call.scenario.scenario_id,
         "scenario": call.scenario.name,
-        **fields_of(call, ("ended_reason", "call_summary", *SAME_NAME)),
+        **named_fields(call, ("ended_reason", "call_summary", *SAME_NAME)),
         "avg_stop_time_after_interruption": call.avg_stop_time_after_interruption_ms,
         "cost_cents": call.total_cost_cents,
         "customer_cost_breakdown": call.cost_breakdown,
@@ -59,7 +59,7 @@ def _call(call: Call, execution: Execution) -> dict[str, Any]:
     }
 
 
-def _evals(call: Call, execution: Execution) -> dict[str, Any]:
+def _evals(call: SimulatedCall, execution: SimulatedExecution) -> dict[str, Any]:
     """Outputs of evals that still have a configuration, filled in; others are left out."""
     names = {config.config_id: config.name for config in execution.run_test.eval_configs}
     outputs: Any = call.eval_outputs
@@ -97,7 +97,7 @@ def run_tests_page(world: World, url: str, query: Mapping[str, str], max_limit: 
     return {**found, **links(found, url, query), "results": results}
 
 
-def _run_test(run_test: RunTest, organization_id: str) -> dict[str, Any]:
+def _run_test(run_test: SimulatedRunTest, organization_id: str) -> dict[str, Any]:
     configs: list[dict[str, Any]] = [
         {
             "id": each.config_id,

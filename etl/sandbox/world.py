@@ -42,7 +42,7 @@ class Profile:
 
 
 @dataclass(slots=True, kw_only=True)
-class Call:
+class SimulatedCall:
     """One simulated call. Every measure is null until the call has been measured."""
 
     call_execution_id: str
@@ -78,7 +78,7 @@ class Call:
     is_deleted: bool = False
 
 
-MEASURES = tuple(each.name for each in fields(Call) if each.default is None)
+MEASURES = tuple(each.name for each in fields(SimulatedCall) if each.default is None)
 CONVERSATION = (
     "user_wpm", "bot_wpm", "talk_ratio", "user_interruption_count", "user_interruption_rate", "ai_interruption_count",
     "ai_interruption_rate", "avg_stop_time_after_interruption_ms",
@@ -87,11 +87,11 @@ CONVERSATION = (
 
 
 @dataclass(slots=True, kw_only=True)
-class Execution:
+class SimulatedExecution:
     """One execution of a run test; its counters are stored, as on the real server: deleting a call does not change them."""
 
     execution_id: str
-    run_test: "RunTest" = field(repr=False, compare=False)
+    run_test: "SimulatedRunTest" = field(repr=False, compare=False)
     status: str
     created_at: datetime
     started_at: datetime
@@ -99,12 +99,12 @@ class Execution:
     total_calls: int = 0
     completed_calls: int = 0
     failed_calls: int = 0
-    calls: list[Call] = field(default_factory=list)
+    calls: list[SimulatedCall] = field(default_factory=list)
     is_deleted: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
-class RunTest:
+class SimulatedRunTest:
     """One run test. Names are not unique."""
 
     run_test_id: str
@@ -114,7 +114,7 @@ class RunTest:
     profile: Profile = field(default_factory=Profile)
     eval_configs: list[EvalConfig] = field(default_factory=list)
     scenarios: list[Scenario] = field(default_factory=list)
-    executions: list[Execution] = field(default_factory=list)
+    executions: list[SimulatedExecution] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -127,57 +127,59 @@ class World:
     """
 
     organization_id: str
-    run_tests: list[RunTest] = field(default_factory=list)
-    _executions: dict[str, Execution] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _calls: dict[str, tuple[Execution, Call]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    run_tests: list[SimulatedRunTest] = field(default_factory=list)
+    _executions: dict[str, SimulatedExecution] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _calls: dict[str, tuple[SimulatedExecution, SimulatedCall]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         for run_test in self.run_tests:
             for execution in run_test.executions:
                 self.index_execution(execution)
 
-    def execution(self, execution_id: str) -> Execution | None:
+    def execution(self, execution_id: str) -> SimulatedExecution | None:
         """The execution with this id, or None if there is none or it was deleted."""
         execution = self._executions.get(execution_id)
         return None if execution is None or execution.is_deleted else execution
 
-    def call(self, call_execution_id: str) -> tuple[Execution, Call] | None:
+    def call(self, call_execution_id: str) -> tuple[SimulatedExecution, SimulatedCall] | None:
         """The call with this id and its execution, or None if there is none or it was deleted; its execution may be."""
         execution, call = self._calls.get(call_execution_id, (None, None))
         if execution is None or call is None or call.is_deleted:
             return None
         return execution, call
 
-    def run_tests_named(self, name: str) -> list[RunTest]:
+    def run_tests_named(self, name: str) -> list[SimulatedRunTest]:
         """All run tests with exactly this name."""
         return [run_test for run_test in self.run_tests if run_test.name == name]
 
-    def index_execution(self, execution: Execution) -> None:
+    def index_execution(self, execution: SimulatedExecution) -> None:
         """Index the execution and its calls."""
         self._executions[execution.execution_id] = execution
         self._calls.update((call.call_execution_id, (execution, call)) for call in execution.calls)
 
 
-def listable_executions(world: World, name: str) -> list[Execution]:
+def listable_executions(world: World, name: str) -> list[SimulatedExecution]:
     """The executions of all run tests of this name, as the API lists them: newest created first."""
     found = (each for run_test in world.run_tests_named(name) for each in run_test.executions if not each.is_deleted)
     return sorted(found, key=lambda each: each.created_at, reverse=True)
 
 
-def listable_calls(execution: Execution) -> list[Call]:
+def listable_calls(execution: SimulatedExecution) -> list[SimulatedCall]:
     """The execution's calls as the API lists them: last updated first."""
     found = (call for call in execution.calls if not call.is_deleted)
     return sorted(found, key=lambda call: call.updated_at, reverse=True)
 
 
-def add_run_test(world: World, run_test: RunTest) -> None:
+def add_run_test(world: World, run_test: SimulatedRunTest) -> None:
     """Add a run test with its executions."""
     world.run_tests.append(run_test)
     for execution in run_test.executions:
         world.index_execution(execution)
 
 
-def rerun_execution(execution: Execution, now: datetime) -> None:
+def rerun_execution(execution: SimulatedExecution, now: datetime) -> None:
     """Run a finished execution again: its calls keep their ids and lose their values, of which a snapshot stays."""
     execution.status = "running"
     execution.completed_at = None
@@ -193,6 +195,6 @@ def rerun_execution(execution: Execution, now: datetime) -> None:
         touch_call(call, now + timedelta(microseconds=number))
 
 
-def touch_call(call: Call, now: datetime) -> None:
+def touch_call(call: SimulatedCall, now: datetime) -> None:
     """Save a call without another change: it is then listed first."""
     call.updated_at = now

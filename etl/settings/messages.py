@@ -63,7 +63,7 @@ def mistakes_of(
             yield f"{where} {message}, got {_shown(error['input'])}"
 
 
-def places_of(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+def setting_places(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
     """The sections and keys of the settings, without the API's keys."""
     for name, field in model.model_fields.items():
         if SecretStr not in get_args(field.annotation):
@@ -81,7 +81,7 @@ def variable_of(*place: str | int) -> str:
 def _hint(model: type[BaseModel], place: _Place, *, is_variable: bool) -> str:
     """What is said of an unknown key: where it belongs, or which one may be meant."""
     *section, name = (part for part in place if isinstance(part, str))
-    places = list(places_of(model))
+    places = list(setting_places(model))
     homes = [each for each in places if each[-1] == name]
     if is_variable:
         return f"is unknown: {nearest(variable_of(*place), [variable_of(*each) for each in homes or places])}"

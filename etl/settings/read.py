@@ -23,10 +23,10 @@ from etl.model.days import A_DAY, day_of
 from etl.model.locations import IN_FILES, scheme_of
 from etl.model.wording import ShownInLines, first_few, nearest, quoted
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
-from etl.settings.messages import BASE_URL, ENV_PREFIX, IS_SECTION, mistakes_of, places_of, variable_of
+from etl.settings.messages import BASE_URL, ENV_PREFIX, IS_SECTION, mistakes_of, setting_places, variable_of
 from etl.settings.paths import whole_paths
-from etl.settings.results import Compare, Notification, Report
-from etl.settings.sections import Api, Destination, Engine, Export, Log, RunTest, Warehouse, refuse_day_to_come
+from etl.settings.results import Compare, Notification, ReportSettings
+from etl.settings.sections import Api, Destination, Engine, Export, Log, RunTest, WarehouseSettings, refuse_day_to_come
 
 DEFAULT_PATH = "config/metrics-etl.toml"
 _KEYS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
@@ -71,10 +71,10 @@ class Settings(ShownInLines, BaseSettings):
     export: Export = Export()
     engine: Engine = Engine()
     destination: Destination = Destination()
-    warehouse: Warehouse = Warehouse()
+    warehouse: WarehouseSettings = WarehouseSettings()
     compare: Compare = Compare()
     notify: Notification = Notification()
-    report: Report = Report()
+    report: ReportSettings = ReportSettings()
     log: Log = Log()
     api_key: SecretStr | None = None
     secret_key: SecretStr | None = None
@@ -281,7 +281,7 @@ def _without_secrets(values: dict[str, Any], file: Path) -> Iterator[str]:
 
 
 def _unknown_variables(cls: type[BaseSettings]) -> Iterator[str]:
-    known = {variable_of(*place) for place in (*places_of(cls), ("config",))}
+    known = {variable_of(*place) for place in (*setting_places(cls), ("config",))}
     for variable in os.environ:
         name = variable.upper()
         if name.startswith(ENV_PREFIX) and name.split("__")[0] not in known:

@@ -48,7 +48,7 @@ class Notification(Section):
     """webhook that gets new alarms as JSON, such as Slack's; plain http:// only to this machine"""
 
 
-class Report(Section):
+class ReportSettings(Section):
     """Where the platform shows a call: no address is known that fits every workspace."""
 
     call_url: str | dict[str, str] | None = None

@@ -240,7 +240,7 @@ class Engine(Section):
         return self
 
 
-class Warehouse(Section):
+class WarehouseSettings(Section):
     """Which warehouse the dataset is loaded into, and the schema of its tables there."""
 
     url: str | None = None

@@ -11,12 +11,12 @@ RAISE = "import signal; from etl.cli.app import end_on_signals; end_on_signals()
 IMPORT = """
 import sys
 loaded = lambda *names: [each for each in sys.modules if each.startswith(names)]
-import etl.cli.commands, etl.cli.compare
+import etl.cli.commands, etl.cli.compare_command
 assert not loaded("numpy", "pandas", "pyarrow"), "help"
-import etl.cli.run, etl.pipeline.job, etl.load.files.open
-etl.load.files.open.open_files("data")
+import etl.cli.run_commands, etl.pipeline.job, etl.files.open
+etl.files.open.open_files("data")
 assert not loaded("altair", "vl_convert", "jinja2", "etl.report", "etl.compare.statistics", "etl.compare.samples"), "a night"
-assert not loaded("obstore", "etl.load.files.bucket"), "a folder"
+assert not loaded("obstore", "etl.files.bucket"), "a folder"
 """
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.cli.questions import Answers, write_new
+from etl.cli.questions import InitAnswers, write_new
 from etl.errors import DestinationError
 from etl.model.keys import is_listable
 from tests.support import examples
@@ -21,7 +21,7 @@ PATHS = st.text(st.characters(codec="utf-8", exclude_characters="/$~\0'\""), min
 
 def test_example_is_what_init_writes() -> None:
     """Fix it with: metrics-etl init."""
-    written = Answers(run_tests=["My Agent Test", "Checkout flow"]).text
+    written = InitAnswers(run_tests=["My Agent Test", "Checkout flow"]).text
     assert (ROOT / "config/example.toml").read_text(encoding="utf-8") == written
     assert len([line for line in written.splitlines() if line and not line.startswith("#")]) <= 10
 
@@ -29,7 +29,7 @@ def test_example_is_what_init_writes() -> None:
 @settings(max_examples=examples(200))
 @given(NAMES, PATHS, st.sampled_from(["mine.toml", "config/mine.toml", "a/../b/mine.toml", "/etc/mine.toml"]))
 def test_settings_mean_what_was_chosen_from_wherever_the_file_is(names: list[str], path: str, file: str) -> None:
-    answers = Answers(Path(file), "http://localhost:8000", names, path, f"duckdb://{path}")
+    answers = InitAnswers(Path(file), "http://localhost:8000", names, path, f"duckdb://{path}")
     read = answers.settings(needs_keys=False)
 
     assert [run_test.name for run_test in read.run_tests] == names
@@ -40,7 +40,7 @@ def test_settings_mean_what_was_chosen_from_wherever_the_file_is(names: list[str
 
 @pytest.mark.parametrize("place", ["/srv/data", "~/data", "$HOME/data", "s3://bucket/data"])
 def test_place_that_is_not_relative_stays_as_it_is(place: str) -> None:
-    assert f'path = "{place}" #' in Answers(path=place).text
+    assert f'path = "{place}" #' in InitAnswers(path=place).text
 
 
 def test_files_are_all_there_or_none_and_nothing_is_replaced(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from etl.cli.show_progress import progress_parts
 from etl.extract.endpoints import Purpose
-from etl.pipeline.run import Progress
+from etl.pipeline.context import Progress
 from tests.progress import progress, spend
 
 

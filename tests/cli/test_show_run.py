@@ -10,7 +10,7 @@ import pytest
 from etl.cli.show_run import print_plan, print_summary
 from etl.errors import DestinationError, ExitCode, InterruptedRunError, KeyRefusedError, SourceUnavailableError
 from etl.extract.endpoints import Purpose, no_requests
-from etl.load.warehouse.load import Result
+from etl.load.synchronize import Result
 from etl.model.findings import Finding, Kind
 from etl.pipeline.job import Plan
 from etl.pipeline.summary import RunTestSummary, Summary

@@ -10,18 +10,18 @@ from etl.cli.console import as_json
 from etl.cli.show_source import run_tests_as_json, run_tests_as_toml
 from etl.extract.run_tests import Discovered
 from etl.model.keys import default_key
-from etl.model.records import RunTest
+from etl.model.records import ListedRunTest
 from etl.model.wording import CONTROL
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-def run_test(name: str, number: int = 0, **payload: object) -> RunTest:
-    return RunTest(run_test_id=f"id-{number}", name=name, payload=payload)
+def run_test(name: str, number: int = 0, **payload: object) -> ListedRunTest:
+    return ListedRunTest(run_test_id=f"id-{number}", name=name, payload=payload)
 
 
-def discovered(*run_tests: RunTest) -> Discovered:
-    by_name: dict[str, list[RunTest]] = {}
+def discovered(*run_tests: ListedRunTest) -> Discovered:
+    by_name: dict[str, list[ListedRunTest]] = {}
     for each in run_tests:
         by_name.setdefault(each.name, []).append(each)
     return Discovered(by_name, ())

@@ -16,7 +16,7 @@ from etl.compare.estimate import difference
 from etl.compare.selection import Selection, Span
 from etl.compare.statistics import Sample
 from etl.errors import ConfigurationError
-from etl.inspect.tables import open_dataset
+from etl.inspect.read_tables import open_dataset
 from etl.model.findings import Kind
 from etl.model.metrics import METRICS, limits_of
 from tests import datasets

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from etl.compare.nightly import Worse, read_worse
-from etl.inspect.tables import open_dataset
+from etl.inspect.read_tables import open_dataset
 from tests.e2e.demo_dataset import make_demo
 
 

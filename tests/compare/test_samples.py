@@ -7,7 +7,7 @@ import pytest
 
 from etl.compare.samples import Samples, eval_metrics, read_samples
 from etl.compare.statistics import Sample
-from etl.load.files.local import LocalFiles
+from etl.files.local import LocalFiles
 from etl.model.metrics import METRICS, Statistic, eval_metric
 from tests.compare.executions import execution
 from tests.datasets import a_dataset, write

@@ -12,7 +12,7 @@ from etl.cli.app import main
 from etl.pipeline import buffer
 from tests.datasets import fill_parts_early
 from tests.e2e.warm import fork_server
-from tests.load.files.watched import CHANGING, Step, watched
+from tests.files.watched import CHANGING, Step, watched
 
 STEPS = "steps"
 

@@ -8,7 +8,7 @@ from enum import Enum, StrEnum
 import msgspec
 
 from etl.model.records import DETAIL, METRICS, RUNS
-from etl.sandbox import Execution, Fault, Sandbox, SandboxRequest
+from etl.sandbox import Fault, Sandbox, SandboxRequest, SimulatedExecution
 from etl.sandbox.dispatch import not_found, rate_limited, server_error
 from etl.sandbox.server import HTML_502
 
@@ -184,7 +184,7 @@ class Strike:
         return None
 
 
-def hold_back(server: Sandbox, held_back: Execution) -> asyncio.Event:
+def hold_back(server: Sandbox, held_back: SimulatedExecution) -> asyncio.Event:
     """Let every call of the execution hang; the event is set when all others of the world have been answered for."""
     hanging = {call.call_execution_id for call in held_back.calls}
     executions = (each for run_test in server.world.run_tests for each in run_test.executions)

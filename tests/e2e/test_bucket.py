@@ -18,8 +18,8 @@ import pytest
 import etl
 from etl import sandbox
 from etl.cli.app import main
-from etl.load.files import lease, objects, store
-from etl.load.files.contract import never_stopped
+from etl.files import lease, objects, store
+from etl.files.interface import never_stopped
 from etl.pipeline import buffer
 from etl.sandbox import Fault, Sandbox
 from tests.datasets import assert_kept, assert_sound, contents, fill_parts_early

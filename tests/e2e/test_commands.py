@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
-from etl.load.warehouse.contract import contract
-from etl.load.warehouse.ddl import ddl
+from etl.load.ddl import ddl
+from etl.load.odcs import contract
 from etl.model.schema import TABLES
 from etl.sandbox import Sandbox
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings

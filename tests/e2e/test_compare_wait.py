@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
-from etl.load.files.open import open_files
-from etl.sandbox import Execution, Fault, Sandbox, SandboxRequest, add_execution, finish_execution
+from etl.files.open import open_files
+from etl.sandbox import Fault, Sandbox, SandboxRequest, SimulatedExecution, add_execution, finish_execution
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings
 from tests.support import API_KEY
 from tests.worlds import settled_world
@@ -15,7 +15,7 @@ DAYS = ("--baseline", "2026-10-01..2026-10-31")
 LIMIT = ("--max-regression", "latency_mean=10%")
 
 
-def a_source(*, days: float = 1) -> tuple[Sandbox, Execution]:
+def a_source(*, days: float = 1) -> tuple[Sandbox, SimulatedExecution]:
     """Two run tests; one got worse, and so many days after that an execution began that ends while it is looked at."""
     world, rng = settled_world(run_tests=2, executions=0), Random(1)
     run_test = world.run_tests[0]
@@ -34,7 +34,9 @@ def a_source(*, days: float = 1) -> tuple[Sandbox, Execution]:
     return sandbox, execution
 
 
-async def gate(folder: Path, server: Sandbox, execution: Execution, *arguments: str, **variables: str) -> Ended:
+async def gate(
+    folder: Path, server: Sandbox, execution: SimulatedExecution, *arguments: str, **variables: str
+) -> Ended:
     write_settings(folder, ["Checkout flow", "Support triage"])
     env = environment(server, METRICS_ETL_API__MAX_TRIES="1", COLUMNS="300", **variables)
     return await metrics_etl("compare", "--wait", execution.execution_id, *DAYS, *arguments, cwd=folder, env=env)

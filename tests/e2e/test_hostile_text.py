@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from etl.load.files.local import LocalFiles
-from etl.load.layout import LOCK
+from etl.files.local import LocalFiles
+from etl.files.names import LOCK
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.terminal import Terminal

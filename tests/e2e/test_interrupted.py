@@ -50,7 +50,7 @@ server = a_sandbox(run_tests=1, executions=2, calls=3)
         *(
             pytest.param(module, marks=pytest.mark.slow)
             for module in (
-                *("typing_extensions", "asyncio", "etl.cli.run", "msgspec"),
+                *("typing_extensions", "asyncio", "etl.cli.run_commands", "msgspec"),
                 *("numpy", "pyarrow", "aiohttp"),
             )
         ),

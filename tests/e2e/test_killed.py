@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from etl import sandbox
-from etl.sandbox import Execution, Fault, Sandbox
+from etl.sandbox import Fault, Sandbox, SimulatedExecution
 from tests.datasets import assert_kept, assert_sound, staged
 from tests.e2e.command import environment, metrics_etl, start, write_settings
 from tests.e2e.dying import kinds_of_steps, run_dying
@@ -23,7 +23,7 @@ from tests.worlds import settled_world
 IN_ORDER = ["[export]", "commit_interval_seconds = 3600", "[api]", "concurrency = 1"]
 
 
-def run_again(execution: Execution, rng: random.Random, now: datetime) -> None:
+def run_again(execution: SimulatedExecution, rng: random.Random, now: datetime) -> None:
     sandbox.rerun_execution(execution, now - timedelta(hours=29))
     sandbox.finish_execution(execution, rng, now - timedelta(hours=28))
 

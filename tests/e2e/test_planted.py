@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import etl
-from etl.load.layout import IDENTITY, LAST_RUN, LOCK
+from etl.files.names import IDENTITY, LAST_RUN, LOCK
 from etl.model.schema import CALLS
 from etl.sandbox import Sandbox
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings

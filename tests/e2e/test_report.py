@@ -13,11 +13,11 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from etl import sandbox
-from etl.inspect.status import read_status
-from etl.load.files.local import LocalFiles
+from etl.files.local import LocalFiles
+from etl.inspect.read_status import read_status
 from etl.pipeline import job
 from etl.report import charts
-from etl.report.contents import read_contents
+from etl.report.gather import gather_contents
 from etl.report.page import picture_of
 from tests.e2e.command import Ended, environment, metrics_etl
 from tests.e2e.demo_dataset import FRIDAY, make_demo
@@ -130,7 +130,7 @@ def test_picture_in_the_readme_is_what_the_demo_makes(folder: Path) -> None:
 
 def picture_of_demo(dataset: Path) -> str:
     files = LocalFiles(dataset)
-    contents = read_contents(files, read_status(files, now=datetime.now(UTC)), false_alarms_per_year=1)
+    contents = gather_contents(files, read_status(files, now=datetime.now(UTC)), false_alarms_per_year=1)
     return charts.svg(picture_of(contents.run_tests[0]))
 
 

@@ -156,7 +156,9 @@ async def test_verbose_command_prints_and_writes_no_key(name: str, exit_code: in
     "bug",
     [
         "import etl.extract.client as module; module.decode = lambda *_, **__: 1 / 0",
-        pytest.param("import etl.load.commit as module; module.calls_frame = lambda *_: 1 / 0", marks=pytest.mark.slow),
+        pytest.param(
+            "import etl.dataset.commit as module; module.calls_frame = lambda *_: 1 / 0", marks=pytest.mark.slow
+        ),
         "import aiohttp; aiohttp.TCPConnector.connect = lambda self, request, **_: {}[repr(request.headers)]",
     ],
 )

@@ -1,4 +1,4 @@
-"""``metrics-etl status`` as a command: without keys or network, in one screen. What it finds: ``tests/inspect/test_status.py``."""
+"""``metrics-etl status`` as a command: without keys or network, in one screen."""
 
 import os
 from datetime import UTC, datetime, timedelta

@@ -19,8 +19,8 @@ import pytest
 
 from etl import sandbox
 from etl.cli.app import main
-from etl.load.files.open import open_files
-from etl.load.warehouse import sql
+from etl.files.open import open_files
+from etl.load import sql
 from etl.model import schema
 from etl.sandbox import Sandbox
 from tests.e2e.command import assert_documented, ended, environment, metrics_etl, start, type_in, write_settings

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.dataset as ds
 
 from etl.model import schema
-from etl.sandbox import Call, Execution, RunTest, World, listable_calls
+from etl.sandbox import SimulatedCall, SimulatedExecution, SimulatedRunTest, World, listable_calls
 from etl.sandbox.sdk import execution_metrics
 
 Row = dict[str, Any]
@@ -37,7 +37,7 @@ _SYSTEM_METRICS = [
 _CHAT = ["input_tokens", "output_tokens", "total_tokens", "message_count", "turn_count", "avg_latency_ms", "csat_score"]
 
 
-def executions(world: World) -> Iterator[tuple[RunTest, Execution]]:
+def executions(world: World) -> Iterator[tuple[SimulatedRunTest, SimulatedExecution]]:
     for run_test in world.run_tests:
         for execution in run_test.executions:
             if not execution.is_deleted:
@@ -53,7 +53,7 @@ def call_rows(world: World) -> dict[tuple[str, ...], Row]:
     }
 
 
-def call_row(run_test: RunTest, execution: Execution, call: Call) -> Row:
+def call_row(run_test: SimulatedRunTest, execution: SimulatedExecution, call: SimulatedCall) -> Row:
     system_metrics, chat = call.system_metrics or {}, call.chat_metrics or {}
     return (
         {
@@ -79,7 +79,7 @@ def call_row(run_test: RunTest, execution: Execution, call: Call) -> Row:
     )
 
 
-def outputs_of(call: Call) -> dict[str, Any]:
+def outputs_of(call: SimulatedCall) -> dict[str, Any]:
     """Its evals; a call may have something else in their place."""
     outputs: Any = call.eval_outputs
     return outputs if isinstance(outputs, dict) else {}
@@ -96,7 +96,13 @@ def eval_rows(world: World) -> dict[tuple[str, ...], Row]:
     return rows
 
 
-def _eval_row(run_test: RunTest, execution: Execution, call: Call, config_id: str, output: dict[str, Any]) -> Row:
+def _eval_row(
+    run_test: SimulatedRunTest,
+    execution: SimulatedExecution,
+    call: SimulatedCall,
+    config_id: str,
+    output: dict[str, Any],
+) -> Row:
     value = output.get("output")
     return {
         "call_execution_id": call.call_execution_id,
@@ -119,7 +125,7 @@ def execution_rows(world: World) -> dict[tuple[str, ...], Row]:
     return {(execution.execution_id,): _execution_row(run_test, execution) for run_test, execution in executions(world)}
 
 
-def _execution_row(run_test: RunTest, execution: Execution) -> Row:
+def _execution_row(run_test: SimulatedRunTest, execution: SimulatedExecution) -> Row:
     metrics = execution_metrics(execution)["metrics"]
     percentiles = metrics["latency"]["percentiles"]
     row: Row = {

@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from etl.extract.calls import Crawl
+from etl.extract.crawl import Crawl
 from etl.extract.executions import list_executions_completely
 from etl.extract.plan import Planned
 from etl.model.lifecycle import ExecutionList
 from etl.model.records import METRICS, RUNS, DeadLetter, ExecutionBundle
-from etl.sandbox import Execution as SandboxExecution
 from etl.sandbox import Fault, Sandbox, SandboxRequest, World, listable_executions, touch_call
+from etl.sandbox import SimulatedExecution as SandboxExecution
 from tests.bundles import planned
 from tests.extract.held import settling_of
 from tests.support import client_of

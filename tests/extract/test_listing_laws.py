@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from etl.errors import NotFoundError, ServerFaultError, SourceError, TransientError
-from etl.extract import calls
+from etl.extract import crawl
 from etl.extract.bad_rows import MAX_LOST, MAX_UNREADABLE, PageReader, power_of_two
-from etl.extract.calls import Crawl
 from etl.extract.client import Client
+from etl.extract.crawl import Crawl
 from etl.extract.endpoints import Request, Slice
 from etl.extract.listing import MAX_ROUNDS, LargestPage, Listing, Pass, list_completely, read_pass
 from etl.model.records import RUNS, CallMetrics, DetailedCall, ExecutionBundle, ListedCall, Page
@@ -638,11 +638,11 @@ def fetch(
 @pytest.fixture(autouse=True)
 def few_calls_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """What has arrived of an execution is handed over often."""
-    monkeypatch.setattr(calls, "_MOST_IN_HAND", 3)
+    monkeypatch.setattr(crawl, "_MOST_IN_HAND", 3)
 
 
 def calls_server(size: int, ties: int, max_limit: int | None, history: list[int]) -> Server:
-    # The execution has finished: where its calls fit one page none is created any more (see etl/extract/calls.py).
+    # The execution has finished: where its calls fit one page none is created any more (see etl/extract/crawl.py).
     changes = ("touch", "delete") if max_limit is None else ("touch", "delete", "insert")
     return Server(rows(size, ties), history, changes, max_limit, is_atomic=True, is_bad_by_id=False)
 

@@ -12,7 +12,7 @@ from etl.errors import ConfigurationError, DestinationError
 from etl.model import schema
 from tests.bundles import a_bundle
 from tests.datasets import a_dataset, export_to
-from tests.inspect.test_tables import DAYS, TABLES, a_part_a_day, exported
+from tests.inspect.test_read_tables import DAYS, TABLES, a_part_a_day, exported
 from tests.stores import KEYS, Store, upload
 
 __all__ = ["exported"]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from etl import sandbox
+from etl.dataset.layout import Scope
 from etl.errors import KeyRefusedError, SourceUnavailableError
 from etl.inspect.reconcile import Reconciliation, Skipped, reconcile
-from etl.inspect.verify import Report, verify
-from etl.load.layout import Scope
+from etl.inspect.verify import VerifyReport, verify
 from etl.model.findings import Kind
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, World
@@ -22,7 +22,7 @@ from tests.worlds import settled_world
 END = datetime(2026, 10, 30, 15, tzinfo=UTC)
 
 
-async def against_api(settings: Settings) -> tuple[Report, Reconciliation]:
+async def against_api(settings: Settings) -> tuple[VerifyReport, Reconciliation]:
     report = verify(settings, Scope(), needs_aggregates=True)
     reconciliation = await reconcile(settings, report.executions, unsound=report.unsound, on_hold=lambda _: None)
     report.add(reconciliation)

@@ -3,11 +3,11 @@
 import pyarrow as pa
 import pytest
 
+from etl.dataset.index import list_parts
+from etl.dataset.part_index import held_rows
 from etl.inspect.rules import Placement, damage, doubled_rows
-from etl.load.index import list_parts
-from etl.load.merge import with_column
-from etl.load.part_index import held_rows
 from etl.model import schema
+from etl.model.arrow import with_column
 from etl.model.findings import Kind
 from etl.model.lifecycle import HeldRows
 from tests.bundles import EXPORT, a_bundle

@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
+from etl.dataset.last_run import LastRun
+from etl.dataset.layout import Part
 from etl.inspect.status_run_tests import EXECUTION_COLUMNS, execution_rows, missing_of, places_of, run_tests_of
 from etl.inspect.stored import StoredFile
-from etl.load.last_run import LastRun
-from etl.load.layout import Part
 from etl.model import schema
 from etl.model.findings import Kind
 

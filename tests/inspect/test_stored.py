@@ -5,10 +5,10 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
+from etl.dataset.index import read_index, update_index, write_index
+from etl.files.local import LocalFiles
+from etl.files.names import INDEX
 from etl.inspect.stored import read_lost
-from etl.load.files.local import LocalFiles
-from etl.load.index import read_index, update_index, write_index
-from etl.load.layout import INDEX
 from etl.model.findings import Kind
 from tests.bundles import KEY, a_bundle
 from tests.datasets import a_dataset, export_to, part

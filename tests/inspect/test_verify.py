@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from etl.cli.show_dataset import finding_text
+from etl.dataset.layout import Scope, days_of
+from etl.dataset.parquet import encode
 from etl.errors import DestinationError
-from etl.inspect.verify import Report, verify
-from etl.load.files.local import LocalFiles
-from etl.load.layout import Scope, days_of
-from etl.load.merge import with_column
-from etl.load.parquet import encode
+from etl.files.local import LocalFiles
+from etl.inspect.verify import VerifyReport, verify
 from etl.model import schema
+from etl.model.arrow import with_column
 from etl.model.findings import Kind
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
@@ -45,7 +45,7 @@ class Place:
     async def export(self, **options: Any) -> Summary:
         return await job.export(settings_for(self.server, self.data), **options)
 
-    def verify(self, **scope: Any) -> Report:
+    def verify(self, **scope: Any) -> VerifyReport:
         return verify(settings_for(self.server, self.data), Scope(**scope))
 
     def part(self, table: str, *, run_test: int = 0) -> Path:

@@ -1,20 +1,44 @@
-"""What the tests of loading share."""
+"""The targets that every law of loads is tried on."""
+
+import shutil
 
 import pytest
 
-from etl.load.files.local import LocalFiles
-from tests.datasets import a_dataset
+from tests.loads import first_export
+
+ON_EVERY_TARGET = {
+    "test_first_load_equals_the_dataset",
+    "test_changed_execution_is_replaced_as_a_whole_and_others_are_left_alone",
+    "test_load_that_dies_leaves_nothing_behind_and_the_next_one_makes_it_equal",
+}
+"""The laws that a quick run tries on each target, and not on DuckDB alone."""
+
+
+def pytest_generate_tests(metafunc):
+    if metafunc.module.__name__.endswith("test_laws") and "target" in metafunc.fixturenames:
+        marks = () if metafunc.function.__name__ in ON_EVERY_TARGET else pytest.mark.slow
+        others = [pytest.param(name, marks=marks) for name in ("postgresql", "delta")]
+        metafunc.parametrize("target", ["duckdb", *others], indirect=True)
 
 
 @pytest.fixture
-def dataset(tmp_path):
-    """An empty dataset in the test's folder."""
-    return a_dataset(tmp_path)
+def in_delta(tmp_path):
+    lakes = pytest.importorskip("tests.lakes")  # the environments of the emulators do not have it
+    return lakes.Lake(tmp_path / "lake")
 
 
 @pytest.fixture
-def files(tmp_path):
-    """A folder that is ready for a dataset."""
-    files = LocalFiles(tmp_path / "data")
-    files.prepare()
-    return files
+def target(request):
+    """A place where no table is yet, in one of the targets that run here."""
+    return request.getfixturevalue(f"in_{request.param}")
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    return first_export(tmp_path_factory.mktemp("exported") / "data")
+
+
+@pytest.fixture
+def data(exported, tmp_path):
+    """A dataset of its first export."""
+    return shutil.copytree(exported, tmp_path / "data")

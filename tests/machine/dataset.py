@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from etl.load.layout import Part, parse_part_path
+from etl.dataset.layout import Part, parse_part_path
 from etl.model import schema
 from etl.model.digest import rows_digest, voucher
 from tests.datasets import hash_of

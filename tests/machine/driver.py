@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
+from etl.dataset import parquet as load_parquet
+from etl.dataset.last_run import read_last_run
 from etl.errors import ExporterError, LockHeldError, leaves
-from etl.extract import calls as crawl_module
 from etl.extract import client
-from etl.inspect.status import read_status
-from etl.load import parquet as load_parquet
-from etl.load.files import local
-from etl.load.last_run import read_last_run
-from etl.load.layout import INDEX
+from etl.extract import crawl as crawl_module
+from etl.files import local
+from etl.files.names import INDEX
+from etl.inspect.read_status import read_status
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import SandboxRequest

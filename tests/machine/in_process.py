@@ -26,14 +26,14 @@ from multidict import CIMultiDict
 
 from etl.errors import FileMissingError, ForeignFileError, LockHeldError
 from etl.extract.transport import Answer, NoAnswerError
-from etl.load.layout import LOCK, QUARANTINE, STAGING
+from etl.files.names import LOCK, QUARANTINE, STAGING
 from etl.sandbox import Sandbox, SandboxRequest
 from etl.settings import Settings
 
 try:
-    from etl.load.files.contract import Entry, Probe  # type: ignore[import-not-found, unused-ignore]
+    from etl.files.interface import Entry, Probe  # type: ignore[import-not-found, unused-ignore]
 except ImportError:  # before the interface had a module of its own
-    from etl.load.files.open import Entry, Probe  # type: ignore[attr-defined, no-redef, unused-ignore]
+    from etl.files.open import Entry, Probe  # type: ignore[attr-defined, no-redef, unused-ignore]
 
 BASE_URL = "http://127.0.0.1:9"
 

@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 
+from etl.dataset.index import Index, read_index, update_index
+from etl.dataset.layout import Scope
+from etl.dataset.parts import Dataset
 from etl.errors import ExitCode
-from etl.inspect.status import read_status
-from etl.inspect.verdict import judge as verdict_of
+from etl.files.names import INDEX
+from etl.inspect.read_status import read_status
+from etl.inspect.status import judge_status as verdict_of
 from etl.inspect.verify import verify
-from etl.load.dataset import Dataset
-from etl.load.index import Index, read_index, update_index
-from etl.load.layout import INDEX, Scope
 from etl.model.records import METRICS
-from etl.sandbox import Execution, World
+from etl.sandbox import SimulatedExecution, World
 from tests.e2e.truth import assert_same_rows, call_rows, eval_rows, execution_rows, outputs_of
 from tests.machine.dataset import DATA, Key, Row, Rows, is_from_lists, is_marked, is_vouched_for
 from tests.machine.driver import EVERYTHING, ROOT, History, Night, alarms
@@ -102,7 +103,7 @@ def marks_are_true(history: History, night: Night) -> None:
             assert exists != is_marked(held.row), f"L5: {table}: {key} is{'' if exists else ' not'} there"
 
 
-def _exists(table: str, key: Key, execution: Execution) -> bool:
+def _exists(table: str, key: Key, execution: SimulatedExecution) -> bool:
     if table == "executions" or execution.is_deleted:
         return not execution.is_deleted
     call = next((each for each in execution.calls if each.call_execution_id == key[0]), None)

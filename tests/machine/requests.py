@@ -3,7 +3,7 @@
 from collections import Counter
 
 from etl.model.records import DETAIL, RUN_TESTS
-from etl.sandbox import Execution, SandboxRequest
+from etl.sandbox import SandboxRequest, SimulatedExecution
 from tests.machine.dataset import is_from_lists, is_marked
 from tests.machine.driver import History, Night
 from tests.machine.source import FINISHED
@@ -47,7 +47,7 @@ def requests_are_few(history: History, night: Night) -> None:
         assert requests <= most, f"L10: {requests} requests for {execution_id}, of {most}: {why}"
 
 
-def _most(history: History, night: Night, execution: Execution) -> tuple[int, str]:
+def _most(history: History, night: Night, execution: SimulatedExecution) -> tuple[int, str]:
     """How many requests an execution may cost, and why."""
     calls = {each.call_execution_id for each in execution.calls}
     calls |= {key[0] for table, key in night.before.of.get(execution.execution_id, {}) if table == "calls"}

@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from etl import sandbox
-from etl.load.layout import INDEX
-from etl.sandbox import Call, Execution, Fault, SandboxRequest
+from etl.files.names import INDEX
+from etl.sandbox import Fault, SandboxRequest, SimulatedCall, SimulatedExecution
 from tests.machine.driver import EVERYTHING, History
 from tests.machine.in_process import Death
 from tests.machine.source import FIELDS, FINISHED, NAMES, Entry, Lie
@@ -91,7 +91,7 @@ def delete_executions(history: History, rng: random.Random) -> None:
         execution.is_deleted = True
 
 
-def _calls(history: History, rng: random.Random) -> list[tuple[Execution, Call]]:
+def _calls(history: History, rng: random.Random) -> list[tuple[SimulatedExecution, SimulatedCall]]:
     """Calls of one execution."""
     executions = [each for each in history.source.executions() if history.source.calls([each])]
     return some(rng, history.source.calls([rng.choice(executions)])) if executions else []
@@ -376,7 +376,7 @@ def night_of_an_empty_source(history: History, rng: random.Random) -> None:
     """The source has lost something for a night, for lists and ids alike, and has it again in the morning."""
     executions = some(rng, history.source.executions())
     calls = _calls(history, rng) if rng.random() < 0.5 else []
-    gone: list[Execution | Call] = [*(call for _, call in calls)] or [*executions]
+    gone: list[SimulatedExecution | SimulatedCall] = [*(call for _, call in calls)] or [*executions]
     options = _options(rng) | ({"accept_deletions": True} if rng.random() < 0.5 else {})
     for execution, _ in calls:
         history.source.change_unseen(execution)

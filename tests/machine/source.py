@@ -13,7 +13,7 @@ import msgspec
 from etl import sandbox
 from etl.model.keys import default_key
 from etl.model.records import DETAIL, METRICS, RUNS
-from etl.sandbox import Call, Execution, Fault, Sandbox, SandboxRequest, World
+from etl.sandbox import Fault, Sandbox, SandboxRequest, SimulatedCall, SimulatedExecution, World
 from etl.sandbox.dispatch import HTML_404, answer_to, not_found
 from tests.machine.in_process import BASE_URL
 from tests.worlds import CALL_STATUSES, EXECUTION_STATUSES, add_late_data
@@ -27,9 +27,13 @@ State = tuple[str, bool, tuple[Any, ...], tuple[Any, ...]]
 Hook = Callable[[SandboxRequest, int], Fault | None]
 
 _of_execution = attrgetter(
-    *(each.name for each in fields(Execution) if each.name not in ("execution_id", "run_test", "calls", "is_deleted"))
+    *(
+        each.name
+        for each in fields(SimulatedExecution)
+        if each.name not in ("execution_id", "run_test", "calls", "is_deleted")
+    )
 )
-_of_call = attrgetter(*(each.name for each in fields(Call) if each.name != "updated_at"))
+_of_call = attrgetter(*(each.name for each in fields(SimulatedCall) if each.name != "updated_at"))
 
 _KEYS = {"X-Api-Key": "sandbox-key", "X-Secret-Key": "sandbox-secret"}
 
@@ -51,7 +55,7 @@ NOT_A_DETAIL = (
 class Entry:
     """A configured run test, as the settings call it; None for the key is the default."""
 
-    run_test: sandbox.RunTest
+    run_test: sandbox.SimulatedRunTest
     name: str
     key: str | None = None
     is_exported: bool = True
@@ -98,7 +102,7 @@ class Source:
         self.ahead = timedelta(0)
         self.delays: random.Random | None = None
         self.struck = 0
-        self.deleted: list[sandbox.RunTest] = []
+        self.deleted: list[sandbox.SimulatedRunTest] = []
         self.unseen: set[str] = set()
         self.poisoned: dict[str, dict[str, Any] | None] = {}
         self.renamed: list[str] = []
@@ -108,7 +112,7 @@ class Source:
 
     # what it has
 
-    def executions(self, *, is_finished: bool | None = None) -> list[Execution]:
+    def executions(self, *, is_finished: bool | None = None) -> list[SimulatedExecution]:
         return [
             each
             for run_test in self.world.run_tests
@@ -116,11 +120,13 @@ class Source:
             if not each.is_deleted and is_finished in (None, each.status in FINISHED)
         ]
 
-    def calls(self, among: Iterable[Execution] | None = None) -> list[tuple[Execution, Call]]:
+    def calls(
+        self, among: Iterable[SimulatedExecution] | None = None
+    ) -> list[tuple[SimulatedExecution, SimulatedCall]]:
         found = self.executions() if among is None else among
         return [(each, call) for each in found if not each.is_deleted for call in each.calls if not call.is_deleted]
 
-    def all_executions(self) -> list[Execution]:
+    def all_executions(self) -> list[SimulatedExecution]:
         """Those that were deleted, and those of run tests that were deleted, too."""
         return [each for test in (*self.world.run_tests, *self.deleted) for each in test.executions]
 
@@ -195,8 +201,8 @@ class Source:
     # what happens to it
 
     def begin(
-        self, run_test: sandbox.RunTest, calls: int, *, is_finished: bool, age: timedelta = timedelta(0)
-    ) -> Execution:
+        self, run_test: sandbox.SimulatedRunTest, calls: int, *, is_finished: bool, age: timedelta = timedelta(0)
+    ) -> SimulatedExecution:
         """A new execution; one with an ``age`` is backfilled."""
         status = "completed" if is_finished else "running"
         execution = sandbox.add_execution(self.world, run_test, self.rng, self.now - age, calls, status=status)
@@ -204,53 +210,53 @@ class Source:
             self.now += timedelta(minutes=30)
         return execution
 
-    def finish(self, execution: Execution, status: str = "completed") -> None:
+    def finish(self, execution: SimulatedExecution, status: str = "completed") -> None:
         self._give_a_start(execution)
         sandbox.finish_execution(execution, self.rng, self.now)
         execution.status = status
 
-    def rerun(self, execution: Execution) -> None:
+    def rerun(self, execution: SimulatedExecution) -> None:
         self._give_a_start(execution)
         sandbox.rerun_execution(execution, self.now)
 
-    def _give_a_start(self, execution: Execution) -> None:
+    def _give_a_start(self, execution: SimulatedExecution) -> None:
         started_at: datetime | None = execution.started_at
         execution.started_at = execution.created_at if started_at is None else started_at
 
-    def change_unseen(self, execution: Execution) -> None:
+    def change_unseen(self, execution: SimulatedExecution) -> None:
         """Something that the list does not show is about to change; once the execution has settled, only a scrub finds it."""
         if execution.completed_at is None or self.now - execution.completed_at >= SETTLE:
             self.unseen.add(execution.execution_id)
 
-    def lose_times(self, execution: Execution) -> None:
+    def lose_times(self, execution: SimulatedExecution) -> None:
         execution.started_at = execution.completed_at = None  # type: ignore[assignment]
 
-    def come_late(self, execution: Execution) -> None:
+    def come_late(self, execution: SimulatedExecution) -> None:
         self.change_unseen(execution)
         add_late_data(execution, self.rng, self.now)
 
-    def delete_call(self, execution: Execution, call: Call) -> None:
+    def delete_call(self, execution: SimulatedExecution, call: SimulatedCall) -> None:
         self.change_unseen(execution)
         call.is_deleted = True
 
-    def delete_eval(self, execution: Execution, call: Call) -> None:
+    def delete_eval(self, execution: SimulatedExecution, call: SimulatedCall) -> None:
         self.change_unseen(execution)
         call.eval_outputs = dict(list(call.eval_outputs.items())[1:])
 
-    def hold(self, execution: Execution, call: Call) -> None:
+    def hold(self, execution: SimulatedExecution, call: SimulatedCall) -> None:
         self.change_unseen(execution)
         call.status = "on_hold"
 
-    def poison(self, call: Call) -> None:
+    def poison(self, call: SimulatedCall) -> None:
         """A fractional token count turns every page of the list that holds its execution into a 500."""
         if call.call_execution_id not in self.poisoned:
             self.poisoned[call.call_execution_id] = call.chat_metrics
             call.chat_metrics = {**(call.chat_metrics or {}), "total_tokens": 12.5}
 
-    def is_poisoned(self, execution: Execution) -> bool:
+    def is_poisoned(self, execution: SimulatedExecution) -> bool:
         return any(call.call_execution_id in self.poisoned for call in execution.calls)
 
-    def give_odd_eval(self, execution: Execution, call: Call) -> None:
+    def give_odd_eval(self, execution: SimulatedExecution, call: SimulatedCall) -> None:
         """An output of a type that the server cannot sum up: from now on it refuses the list of the execution's calls."""
         self.change_unseen(execution)
         for config in execution.run_test.eval_configs[:1]:
@@ -268,7 +274,7 @@ class Source:
 
     def lag(self, ids: Collection[str]) -> None:
         """The metrics of these calls are not found, unless lists lie, too: who is told twice that a call is gone believes it."""
-        body = msgspec.json.encode(not_found("Call execution"))
+        body = msgspec.json.encode(not_found("SimulatedCall execution"))
 
         def fail(request: SandboxRequest, _nth: int) -> Fault | None:
             is_lagging = request.path == METRICS and request.query.get("call_execution_id") in ids
@@ -315,5 +321,5 @@ class Source:
                 self.finish(execution)
 
 
-def has_unknown_status(execution: Execution) -> bool:
+def has_unknown_status(execution: SimulatedExecution) -> bool:
     return execution.status not in EXECUTION_STATUSES

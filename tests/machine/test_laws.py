@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from etl.pipeline import job
-from etl.sandbox import Execution, RunTest
+from etl.sandbox import SimulatedExecution, SimulatedRunTest
 from tests.machine.driver import History, told
 from tests.machine.oracle import judge
 from tests.machine.play import play, steps_of, tell
@@ -49,7 +49,7 @@ def history(request: pytest.FixtureRequest) -> Iterator[History]:
         yield begun
 
 
-def begun(history: History, number: int, *, calls: int) -> list[Execution]:
+def begun(history: History, number: int, *, calls: int) -> list[SimulatedExecution]:
     run_test = history.source.world.run_tests[0]
     return [history.source.begin(run_test, calls, is_finished=True) for _ in range(number)]
 
@@ -124,11 +124,11 @@ def a_day(history: History, rng: random.Random) -> None:  # noqa: C901 a case fo
                 source.come_late(rng.choice(_living(run_test)))
 
 
-def _living(run_test: RunTest) -> list[Execution]:
+def _living(run_test: SimulatedRunTest) -> list[SimulatedExecution]:
     return [each for each in run_test.executions if not each.is_deleted]
 
 
-def _delete(rng: random.Random, run_test: RunTest, number: int) -> None:
+def _delete(rng: random.Random, run_test: SimulatedRunTest, number: int) -> None:
     """So many of them, but never the oldest: where a key sees none of the stored ones, it may be that of another workspace."""
     younger = sorted(_living(run_test), key=lambda each: each.created_at)[1:]
     for execution in rng.sample(younger, min(number, len(younger))):

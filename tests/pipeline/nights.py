@@ -12,7 +12,7 @@ from etl import sandbox
 from etl.model.findings import Kind
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Execution, Fault, Sandbox, SandboxRequest
+from etl.sandbox import Fault, Sandbox, SandboxRequest, SimulatedExecution
 from tests.support import settings_for
 
 NIGHT = datetime.now(UTC)
@@ -43,7 +43,7 @@ class Nights:
         found: list[dict[str, Any]] = ds.dataset(folder, partitioning="hive").to_table().to_pylist()
         return found
 
-    def marked(self, table: str, execution: Execution | None = None) -> int:
+    def marked(self, table: str, execution: SimulatedExecution | None = None) -> int:
         """How many rows of the table are marked as deleted, of one execution or of all."""
         rows = [row for row in self.rows(table) if row["deleted_at"] is not None]
         return len(

@@ -16,7 +16,7 @@ from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.model.records import RUN_TESTS
 from etl.pipeline import job
-from etl.sandbox import Fault, RunTest, Sandbox, SandboxRequest
+from etl.sandbox import Fault, Sandbox, SandboxRequest, SimulatedRunTest
 from etl.sandbox.generate import new_id
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.pipeline.nights import NIGHT, Nights, kinds
@@ -33,7 +33,7 @@ def export(server: Sandbox, tmp_path: Path) -> Export:
     return partial(Nights(server, tmp_path).export, names="all")
 
 
-def add_run_test(server: Sandbox, name: str, seed: int = 7) -> RunTest:
+def add_run_test(server: Sandbox, name: str, seed: int = 7) -> SimulatedRunTest:
     """One more run test of this name, with an execution of its own."""
     (made,) = settled_world(seed=seed, run_tests=1, executions=1, calls=2).run_tests
     made.name, made.created_at = name, NIGHT

@@ -13,7 +13,7 @@ from etl.model.findings import Kind
 from etl.model.records import DETAIL, METRICS, RUNS
 from etl.model.values import to_int
 from etl.pipeline.summary import Summary
-from etl.sandbox import Call, Fault, RunTest, SandboxRequest
+from etl.sandbox import Fault, SandboxRequest, SimulatedCall, SimulatedRunTest
 from etl.sandbox.fields import COST, LATENCY
 from etl.sandbox.world import CONVERSATION
 from etl.transform.drift import _FIELDS
@@ -25,7 +25,7 @@ Edit = Callable[[Any], None]
 CALLS = 24
 
 
-def begin(nights: Nights, calls: int = CALLS) -> list[Call]:
+def begin(nights: Nights, calls: int = CALLS) -> list[SimulatedCall]:
     """An execution that ends before the next night, with one call more, which failed."""
     run_test = nights.world.run_tests[0]
     rng, ended_at = random.Random(len(run_test.executions)), nights.now + timedelta(hours=20)
@@ -35,7 +35,7 @@ def begin(nights: Nights, calls: int = CALLS) -> list[Call]:
     return [complete(run_test, call) for call in others]
 
 
-def complete(run_test: RunTest, call: Call) -> Call:
+def complete(run_test: SimulatedRunTest, call: SimulatedCall) -> SimulatedCall:
     """With all values that are often missing."""
     call.status = "completed"
     call.chat_metrics = None
@@ -160,23 +160,23 @@ async def test_values_that_the_api_gives_otherwise_are_an_alarm_until_they_are_b
     assert_equals_world(settled.folder, settled.world)
 
 
-def failed(_: int, call: Call) -> None:
+def failed(_: int, call: SimulatedCall) -> None:
     call.status, call.eval_outputs = "failed", {}
     for name in ("duration_seconds", *LATENCY, *COST, *CONVERSATION, "system_metrics", "chat_metrics"):
         setattr(call, name, None)
 
 
-def of_a_chat(number: int, call: Call) -> None:
+def of_a_chat(number: int, call: SimulatedCall) -> None:
     failed(number, call)
     call.status, call.total_cost_cents, call.duration_seconds = "completed", 3, 60
     call.chat_metrics = {"total_tokens": 9, "input_tokens": 4, "output_tokens": 5, "turn_count": 2}
 
 
-def without_evals(_: int, call: Call) -> None:
+def without_evals(_: int, call: SimulatedCall) -> None:
     call.eval_outputs = {}
 
 
-def with_few_costs(number: int, call: Call) -> None:
+def with_few_costs(number: int, call: SimulatedCall) -> None:
     call.stt_cost_cents = 3 if number == 0 else None
 
 
@@ -192,7 +192,7 @@ def with_few_costs(number: int, call: Call) -> None:
     ids=["a chat", "failed calls", "no evals", "a column that few have", "few calls"],
 )
 async def test_other_calls_than_before_are_no_alarm(
-    settled: Nights, change: Callable[[int, Call], None], calls: int
+    settled: Nights, change: Callable[[int, SimulatedCall], None], calls: int
 ) -> None:
     codes = []
     for _ in range(4):

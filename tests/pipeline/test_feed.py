@@ -13,12 +13,12 @@ import pytest
 
 import etl
 from etl import sandbox
-from etl.load.warehouse.ddl import ddl
+from etl.load.ddl import ddl
 from etl.model import schema
 from etl.model.keys import default_key
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Execution, Sandbox
+from etl.sandbox import Sandbox, SimulatedExecution
 from tests.support import settings_for
 from tests.worlds import a_sandbox, add_late_data
 
@@ -87,7 +87,7 @@ def counts(summary: Summary, key: str) -> dict[str, int]:
     return {change: count for change, count in summary.receipt.as_json()["executions"][key].items() if count}
 
 
-def ids(*executions: Execution) -> set[str]:
+def ids(*executions: SimulatedExecution) -> set[str]:
     return {each.execution_id for each in executions}
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from etl import sandbox
+from etl.dataset.layout import Scope
 from etl.errors import ExitCode, InterruptedRunError
-from etl.extract import calls as crawl_module
+from etl.extract import crawl as crawl_module
 from etl.inspect.verify import verify
-from etl.load.layout import Scope
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, SandboxRequest

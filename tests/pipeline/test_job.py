@@ -11,12 +11,12 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from etl.dataset import commit as commit_module
+from etl.dataset import parts as dataset_module
 from etl.errors import DestinationError, ExitCode, InterruptedRunError
-from etl.load import commit as commit_module
-from etl.load import dataset as dataset_module
-from etl.load.files import local
-from etl.load.files.local import LocalFiles
-from etl.load.layout import INDEX
+from etl.files import local
+from etl.files.local import LocalFiles
+from etl.files.names import INDEX
 from etl.model import schema
 from etl.model.findings import Kind
 from etl.pipeline import apply, job
@@ -67,7 +67,7 @@ async def test_run_test_of_which_a_waiting_row_could_not_be_saved_is_not_complet
 
 
 async def test_a_bug_is_recorded_and_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("etl.load.commit.calls_frame", lambda *_: 1 / 0)
+    monkeypatch.setattr("etl.dataset.commit.calls_frame", lambda *_: 1 / 0)
     async with Sandbox(settled_world(run_tests=1, executions=1, calls=1)) as server:
         with pytest.raises(ZeroDivisionError):
             await job.export(settings_for(server, tmp_path / "data"))

@@ -10,7 +10,7 @@ import pytest
 from etl import sandbox
 from etl.model.findings import Kind
 from etl.model.records import DETAIL, METRICS
-from etl.sandbox import Execution, Fault, SandboxRequest
+from etl.sandbox import Fault, SandboxRequest, SimulatedExecution
 from etl.sandbox.dispatch import not_found
 from tests.e2e.truth import assert_equals_world
 from tests.pipeline.nights import NIGHT, Nights, kinds
@@ -18,7 +18,7 @@ from tests.pipeline.nights import NIGHT, Nights, kinds
 NOT_FOUND = Fault(status=404, body=msgspec.json.encode(not_found("Call execution")))
 
 
-def lag(nights: Nights, execution: Execution, *, has_list: bool) -> None:
+def lag(nights: Nights, execution: SimulatedExecution, *, has_list: bool) -> None:
     """Requests about the execution, unless for its list of calls, reach a server that knows neither it nor its calls."""
     ids = {execution.execution_id, *(call.call_execution_id for call in execution.calls)}
 

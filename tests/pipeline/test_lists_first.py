@@ -30,7 +30,7 @@ async def server() -> AsyncIterator[Sandbox]:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists come first, however little is new."""
-    monkeypatch.setattr("etl.pipeline.plan.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("etl.pipeline.shared_steps.PATIENCE_SECONDS", 0.0)
 
 
 def settings(server: Sandbox, folder: Path, **export: Any) -> Any:

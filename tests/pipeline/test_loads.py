@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from etl.dataset.parts import Dataset
 from etl.errors import DestinationError
-from etl.inspect.status import read_status
-from etl.load.dataset import Dataset
-from etl.load.files.local import LocalFiles
-from etl.load.warehouse.load import EXPERIMENTAL, load_warehouse, preview_load
+from etl.files.local import LocalFiles
+from etl.inspect.read_status import read_status
+from etl.load.synchronize import EXPERIMENTAL, load_warehouse, preview_load
 from etl.model import locations
 from etl.model.findings import Kind
 from etl.pipeline import job, preflight

@@ -51,7 +51,7 @@ async def test_plan_tells_what_run_sends_in_each_night(
     server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: int, options: dict[str, Any]
 ) -> None:
     """The first detail is refused, and that is confirmed once; no other is requested."""
-    monkeypatch.setattr("etl.pipeline.plan.PATIENCE_SECONDS", patience)
+    monkeypatch.setattr("etl.pipeline.shared_steps.PATIENCE_SECONDS", patience)
     settings, sent = settings_for(server, tmp_path / "data", **options), []
     for night in range(4):
         now = NOW + timedelta(days=night)

@@ -7,7 +7,7 @@ import pytest
 
 from etl.model.findings import Kind
 from etl.pipeline import job
-from etl.sandbox import Execution, Fault, Sandbox
+from etl.sandbox import Fault, Sandbox, SimulatedExecution
 from tests.datasets import fill_parts_early
 from tests.e2e.truth import assert_equals_world
 from tests.pipeline.nights import Nights, kinds
@@ -20,7 +20,7 @@ def _a_part_for_each_execution(monkeypatch: pytest.MonkeyPatch) -> None:
     fill_parts_early(monkeypatch, rows=1)
 
 
-def state_of(nights: Nights, execution: Execution) -> Any:
+def state_of(nights: Nights, execution: SimulatedExecution) -> Any:
     (row,) = (row for row in nights.rows("executions") if row["execution_id"] == execution.execution_id)
     return row["export_state"]
 

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from etl.dataset.layout import Scope
 from etl.inspect.verify import verify
-from etl.load.layout import Scope
-from etl.load.merge import with_column
 from etl.model import schema
+from etl.model.arrow import with_column
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, SandboxRequest
 from etl.settings import Settings

@@ -7,8 +7,8 @@ import pytest
 
 from etl import read_table
 from etl.errors import ConfigurationError, ExitCode
+from etl.files.open import open_files
 from etl.inspect.reconcile import reconcile
-from etl.load.files.open import open_files
 from etl.model.records import METRICS, RUN_TESTS
 from etl.pipeline import job
 from etl.pipeline.preflight import Check, Subject, check, exit_code

@@ -15,7 +15,7 @@ from etl.extract.endpoints import Purpose
 from etl.pipeline import job
 from etl.pipeline.job import Plan
 from etl.pipeline.summary import Summary
-from etl.sandbox import Execution, Fault, Sandbox
+from etl.sandbox import Fault, Sandbox, SimulatedExecution
 from tests.e2e.truth import assert_equals_world
 from tests.support import settings_for
 from tests.worlds import a_sandbox, settled_world
@@ -25,13 +25,13 @@ NOTHING = {"list": 0, "first_fetch": 0, "settle": 0, "dead_letters": 0, "scrub":
 server = a_sandbox(run_tests=1, executions=4, calls=CALLS)
 
 
-def ended_lately(server: Sandbox) -> Execution:
+def ended_lately(server: Sandbox) -> SimulatedExecution:
     """A new execution that settles for a day from now on."""
     ended_at = datetime.now(UTC) - timedelta(hours=2)
     return sandbox.add_execution(server.world, server.world.run_tests[0], random.Random(5), ended_at, CALLS)
 
 
-def asked_for(server: Sandbox, purposes: dict[str, Collection[Execution]]) -> dict[str, int]:
+def asked_for(server: Sandbox, purposes: dict[str, Collection[SimulatedExecution]]) -> dict[str, int]:
     """How many requests the sandbox was sent for the calls of these executions; all others are for lists."""
     owners = {
         subject: purpose
@@ -47,7 +47,7 @@ def asked_for(server: Sandbox, purposes: dict[str, Collection[Execution]]) -> di
 
 
 async def night(
-    server: Sandbox, folder: Path, purposes: dict[str, Collection[Execution]], **options: Any
+    server: Sandbox, folder: Path, purposes: dict[str, Collection[SimulatedExecution]], **options: Any
 ) -> tuple[Plan, Summary]:
     """A plan, and the summary of a run, which says by purpose what the sandbox was sent."""
     settings = settings_for(server, folder / "data", **options)

@@ -3,8 +3,8 @@
 from collections import Counter
 from datetime import UTC, datetime
 
+from etl.dataset.commit import Arrived
 from etl.errors import SourceError
-from etl.load.commit import Arrived
 from etl.model.findings import Kind
 from etl.model.records import METRICS, DeadLetter
 from etl.pipeline.record import Record

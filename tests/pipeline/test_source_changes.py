@@ -10,15 +10,15 @@ import pytest
 
 from etl import sandbox
 from etl.errors import DestinationError
-from etl.load.files.local import LocalFiles
+from etl.files.local import LocalFiles
 from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.model.records import METRICS, RUN_TESTS
 from etl.pipeline import lists
-from etl.sandbox import Call, Fault, SandboxRequest
+from etl.sandbox import Fault, SandboxRequest, SimulatedCall
 from etl.sandbox.dispatch import not_found
+from tests.dataset.killed import killed_before
 from tests.e2e.truth import assert_equals_world
-from tests.load.killed import killed_before
 from tests.pipeline.nights import FOLLOWED, NIGHT, Nights, kinds
 from tests.worlds import settled_world
 
@@ -310,7 +310,7 @@ class TestListsCountWithRespectToTheirStart:
             is_slow = request.query.get("run_test_name") == first.name and not is_fetched(last)
             return Fault(is_hanging=True) if is_slow else None
 
-        def is_fetched(call: Call) -> bool:
+        def is_fetched(call: SimulatedCall) -> bool:
             return nights.server.count(METRICS, call_execution_id=call.call_execution_id) > 0
 
         nights.server.fault = wait

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from etl.dataset.last_run import LastRun
 from etl.errors import (
     DestinationError,
     ExitCode,
@@ -13,7 +14,6 @@ from etl.errors import (
     KeyRefusedError,
     SourceUnavailableError,
 )
-from etl.load.last_run import LastRun
 from etl.model.findings import Finding, Kind
 from etl.pipeline.summary import RunTestSummary, Summary
 from etl.settings import Settings

@@ -11,10 +11,10 @@ import pyarrow.dataset as ds
 import pytest
 
 from etl import sandbox
-from etl.inspect.status import read_status
-from etl.inspect.verdict import judge
-from etl.load.files.local import LocalFiles
-from etl.pipeline import job, run
+from etl.files.local import LocalFiles
+from etl.inspect.read_status import read_status
+from etl.inspect.status import judge_status
+from etl.pipeline import context, job
 from etl.pipeline.metrics_file import write_metrics_file
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox
@@ -85,7 +85,7 @@ async def test_clock_that_is_set_before_the_first_answer_makes_nothing_final_ear
 
     for execution in server.world.run_tests[0].executions:
         execution.completed_at = datetime.now(UTC) - timedelta(hours=14)
-    monkeypatch.setattr(run, "datetime", Clock)
+    monkeypatch.setattr(context, "datetime", Clock)
     server.on_request = set_right
     await job.export(settings_for(server, tmp_path / "data", export={"settle_hours": 24}))
     assert set(column(tmp_path, "export_state")) == {"settling"}
@@ -115,7 +115,7 @@ async def test_age_counts_from_the_clock_that_is_behind(export: Export, tmp_path
         found = read_status(LocalFiles(tmp_path / "data"), now=now)
         assert found.complete_at is not None
         assert abs(found.complete_at - counted) < timedelta(minutes=1)
-        assert judge(found).is_good == (now - counted < timedelta(hours=26))
+        assert judge_status(found).is_good == (now - counted < timedelta(hours=26))
     [line] = [
         each
         for each in (tmp_path / "etl.prom").read_text().splitlines()
@@ -138,13 +138,13 @@ async def test_status_names_what_went_wrong_after_a_run_of_the_future(server: Sa
     settings, now = settings_for(server, tmp_path / "data"), datetime.now(UTC)
     await job.export(settings, clock=lambda: now + YEAR)
     await job.export(settings)
-    assert judge(read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC))).is_good
+    assert judge_status(read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC))).is_good
 
     server.fault = lambda _request, _nth: Fault(status=401)
     await job.export(settings)
     found = read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC))
     assert ([run.exit_code for run in found.runs], found.lost_run) == ([4, 0, 0], None)
-    assert judge(found).text.startswith("Not good: the API refused the key")
+    assert judge_status(found).text.startswith("Not good: the API refused the key")
 
 
 async def test_load_is_dated_by_the_clock_that_is_behind(server: Sandbox, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ async def test_failure_of_the_newest_run_is_told_although_the_clock_of_the_sourc
     first = ENDED + 4 * DAY
     await run(first, ahead)
     await run(first + timedelta(hours=1), timedelta(0))
-    odd = sandbox.RunTest(run_test_id="22222222-2222-4222-8222-222222222222", name="odd ", created_at=ENDED)
+    odd = sandbox.SimulatedRunTest(run_test_id="22222222-2222-4222-8222-222222222222", name="odd ", created_at=ENDED)
     sandbox.add_run_test(server.world, odd)
     last = first + timedelta(hours=2)
     failed = await run(last, timedelta(0) if is_right_again else ahead)
@@ -184,4 +184,4 @@ async def test_failure_of_the_newest_run_is_told_although_the_clock_of_the_sourc
     for hours in (1, 6, 23, 31):
         found = read_status(LocalFiles(tmp_path / "data"), now=last + timedelta(hours=hours), configured=())
         assert found.runs[0].export_run_id == failed.export_run_id
-        assert not judge(found).is_good
+        assert not judge_status(found).is_good

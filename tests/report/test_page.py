@@ -7,21 +7,21 @@ from html.parser import HTMLParser
 from typing import Any
 
 from etl.compare.nightly import Judged
-from etl.inspect.verdict import Verdict
+from etl.inspect.status import StatusVerdict
 from etl.report.charts import png
-from etl.report.contents import MOST_DETAILS, Contents
+from etl.report.gather import MOST_DETAILS, ReportContents
 from etl.report.page import page, picture_of, pictures
-from etl.settings.results import Report
+from etl.settings.results import ReportSettings
 from tests.report.rows import LATENCY, call, execution, figures, output
 
 AT = datetime(2026, 11, 26, 7, tzinfo=UTC)
-GOOD = Verdict(is_good=True, text="Good: the last complete export was 5 h ago", next_step="metrics-etl verify")
+GOOD = StatusVerdict(is_good=True, text="Good: the last complete export was 5 h ago", next_step="metrics-etl verify")
 JUDGED = Judged(run_tests=2, metrics=7, nights=30)
 VOID = {"meta", "link", "br", "line", "path", "rect"}
 
 
 def contents(*run_tests, **changes):
-    return replace(Contents(dataset="data", read_at=AT, verdict=GOOD, missing=[], run_tests=run_tests), **changes)
+    return replace(ReportContents(dataset="data", read_at=AT, verdict=GOOD, missing=[], run_tests=run_tests), **changes)
 
 
 class Elements(HTMLParser):
@@ -68,7 +68,7 @@ def of_two_weeks(name="Name", key="key", worse=("latency_mean", "eval_task_pass_
 
 
 def test_page_needs_no_script_and_sends_no_request():
-    elements = Elements(page(contents(of_two_weeks()), Report(call_url="https://h/{call_execution_id}")))
+    elements = Elements(page(contents(of_two_weeks()), ReportSettings(call_url="https://h/{call_execution_id}")))
     assert not {"script", "img", "iframe", "object", "base", "form"} & {tag for tag, _, _ in elements.found}
     for tag, attributes, _ in elements.found:
         links = [
@@ -82,7 +82,9 @@ def test_page_needs_no_script_and_sends_no_request():
 
 def test_what_got_worse_is_the_first_thing_after_the_head_and_then_which_call_to_listen_to():
     slow, same = of_two_weeks("Slow"), of_two_weeks("Same", "same", worse=())
-    elements = Elements(page(contents(slow, same, judged=JUDGED), Report(call_url="https://h/{call_execution_id}")))
+    elements = Elements(
+        page(contents(slow, same, judged=JUDGED), ReportSettings(call_url="https://h/{call_execution_id}"))
+    )
     assert elements.texts("h2")[:3] == ["What got worse", "Slow", "Same"]
     assert [text for tag, _, text in elements.found if tag == "li"] == [f"Slow: {each.text}" for each in slow.worse]
     latency = r"Agent latency, mean \+9\d\.\d% \(10\d ms to 20\d ms\) since 2026-11-12, 1 night, 95% interval "
@@ -110,7 +112,7 @@ def test_what_was_judged_how_often_that_is_wrong_and_what_was_not_is_told():
 
 
 def test_head_says_what_is_covered_how_fresh_it_is_and_what_is_missing():
-    bad = Verdict(is_good=False, text="Not good: 1 of 1 run test incomplete", next_step="metrics-etl run")
+    bad = StatusVerdict(is_good=False, text="Not good: 1 of 1 run test incomplete", next_step="metrics-etl run")
     missing = [f"lack {number}" for number in range(12)]
     elements = Elements(page(contents(of_two_weeks(), verdict=bad, missing=missing)))
     assert "2026-11-02 to 2026-11-12, 1 run test, 120 calls, from data" in elements.texts("p")
@@ -168,7 +170,7 @@ def test_worst_call_links_to_the_platform_where_somebody_said_where_that_is():
         ({"A": one}, []),
     )
     for call_url, expected in links:
-        elements = Elements(page(shown, Report(call_url=call_url)))
+        elements = Elements(page(shown, ReportSettings(call_url=call_url)))
         assert [each["href"] for _, each, _ in elements.found if each.get("rel") == "noreferrer"] == expected
 
 

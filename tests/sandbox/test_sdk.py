@@ -6,13 +6,13 @@ import pytest
 
 from etl.sandbox.fields import AnswerError
 from etl.sandbox.sdk import aggregates, rounded, run_execution
-from etl.sandbox.world import Call, Scenario
+from etl.sandbox.world import Scenario, SimulatedCall
 from tests.sandbox.samples import result_of
 from tests.worlds import END, settled_world
 
 
 def call(number=0, status="completed", **values):
-    return Call(
+    return SimulatedCall(
         call_execution_id=f"call-{number}",
         scenario=Scenario("scenario", "Scenario"),
         status=status,

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.sandbox import (
-    Call,
     EvalConfig,
-    Execution,
     Fault,
     Profile,
-    RunTest,
     Sandbox,
     Scenario,
+    SimulatedCall,
+    SimulatedExecution,
+    SimulatedRunTest,
     World,
     add_execution,
     listable_calls,
@@ -57,14 +57,14 @@ SHAPE_ONLY = {
 }
 
 
-def call_with_answer(metrics: dict[str, Any], run: dict[str, Any] | None = None) -> Call:
+def call_with_answer(metrics: dict[str, Any], run: dict[str, Any] | None = None) -> SimulatedCall:
     """The call that gives this answer."""
     run = run or {"scenario_id": "353d02e2-8edf-55c8-95cb-9bc59e53e7b1", "scenario_name": "Billing"}
     latency, cost = dict(metrics["latency"]), dict(metrics["cost"])
     times: dict[str, Any] = {
         name: datetime.fromisoformat(run[name]) for name in ("started_at", "completed_at") if run.get(name)
     }
-    return Call(
+    return SimulatedCall(
         call_execution_id=metrics["call_execution_id"],
         scenario=Scenario(run["scenario_id"], run["scenario_name"]),
         status=metrics["status"],
@@ -83,9 +83,11 @@ def call_with_answer(metrics: dict[str, Any], run: dict[str, Any] | None = None)
     )
 
 
-def execution_with_answer(run_test: RunTest, result: dict[str, Any], calls: list[Call]) -> Execution:
+def execution_with_answer(
+    run_test: SimulatedRunTest, result: dict[str, Any], calls: list[SimulatedCall]
+) -> SimulatedExecution:
     started_at = datetime.fromisoformat(result["started_at"])
-    return Execution(
+    return SimulatedExecution(
         execution_id=result["execution_id"],
         run_test=run_test,
         status=result["status"],
@@ -111,7 +113,7 @@ def recorded_world() -> World:
     rng = Random(7)
     world = World(organization_id="24ddf894-d7fc-5ce0-9a5e-b97fb7c8a548")
 
-    def run_test(name: str, number: int = 0) -> RunTest:
+    def run_test(name: str, number: int = 0) -> SimulatedRunTest:
         world.run_tests.append(new_run_test(rng, name, END - timedelta(days=60, minutes=number), Profile()))
         return world.run_tests[-1]
 
@@ -165,7 +167,7 @@ def recorded_world() -> World:
     edge.executions.append(execution_with_answer(edge, result_of("metrics_edge_zero_calls"), []))
     null_objects = result_of("runs_edge_eval_null_objects")
     calls = [
-        Call(
+        SimulatedCall(
             call_execution_id=each["call_execution_id"],
             scenario=Scenario(each["scenario_id"], each["scenario_name"]),
             status=each["status"],

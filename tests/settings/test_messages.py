@@ -8,7 +8,7 @@ import pytest
 from etl.errors import ConfigurationError
 from etl.model.locations import BUCKETS, WAREHOUSES
 from etl.settings import Settings
-from etl.settings.messages import places_of
+from etl.settings.messages import setting_places
 from tests.settings.reading import mistake, mistakes, read_settings
 
 NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to it, no SOCKS)"
@@ -264,7 +264,7 @@ def test_all_mistakes_are_told_at_once(file: Path, monkeypatch: pytest.MonkeyPat
 ODD_VALUES = ("3", "-1.5", "nan", "true", '"canary"', "2026-01-31", "2026-01-31T02:00:00Z", "[3]", "[{}]", "{ a = 3 }")
 
 
-@pytest.mark.parametrize("place", [*places_of(Settings)], ids=".".join)
+@pytest.mark.parametrize("place", [*setting_places(Settings)], ids=".".join)
 def test_no_value_of_any_key_is_answered_in_the_words_of_a_library(file: Path, place: tuple[str, ...]) -> None:
     *section, key = place
     for value in ODD_VALUES:

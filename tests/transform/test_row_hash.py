@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
-from etl.load.merge import with_column
 from etl.model import schema
+from etl.model.arrow import with_column
 from etl.transform import row_hash
 from etl.transform.frames import ExportStamp
 from etl.transform.row_hash import ROW_HASH, hash_rows, says_the_same

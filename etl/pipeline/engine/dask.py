@@ -22,8 +22,8 @@ from etl.extract.client import Client as SourceClient
 from etl.extract.plan import Planned
 from etl.extract.settling import Counts, Stored
 from etl.pipeline.engine import worker
-from etl.pipeline.engine.here import Crawler, Take
-from etl.pipeline.engine.worker import Answer, Batch, next_items
+from etl.pipeline.engine.interface import Crawler, Take
+from etl.pipeline.engine.worker import Batch, BatchAnswer, next_items
 from etl.pipeline.tasks import to_the_end
 from etl.settings import Settings
 from etl.transform.flatten import FlatBundle
@@ -154,7 +154,7 @@ class _DaskCrawl:
         if answer.error is not None:
             raise answer.error
 
-    async def _note(self, answer: Answer) -> None:
+    async def _note(self, answer: BatchAnswer) -> None:
         self.counts.add(answer.counts)
         self.source.traffic.add(answer.traffic)
         for bundle in answer.bundles:
@@ -189,7 +189,7 @@ class _DaskCrawl:
             await self._note(answer)
 
 
-async def _answer(future: Any) -> Answer:
+async def _answer(future: Any) -> BatchAnswer:
     """What came of the batch; an error where the scheduler has lost it, its workers died, or one has a bug or cannot fetch."""
     error = await future.exception()
     if isinstance(error, KilledWorker):
@@ -201,7 +201,7 @@ async def _answer(future: Any) -> Answer:
         raise ConfigurationError(f"a Dask worker cannot fetch: {_told(error)}")
     if error is not None:
         raise ExporterError(f"this is a bug in metrics-etl on a Dask worker, please report it: {_told(error)}")
-    answer: Answer = pickle.loads(await future.result())  # noqa: S301 Dask's own messages are pickles
+    answer: BatchAnswer = pickle.loads(await future.result())  # noqa: S301 Dask's own messages are pickles
     future.release()
     return answer
 

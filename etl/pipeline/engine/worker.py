@@ -19,7 +19,7 @@ from etl.extract.quota import Quota
 from etl.extract.settling import Counts
 from etl.extract.transport import Traffic
 from etl.model.lifecycle import StoredCalls
-from etl.pipeline.engine.here import Here
+from etl.pipeline.engine.this_process import Here
 from etl.settings import Settings
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.settings.sections import Api
@@ -40,7 +40,7 @@ class Batch:
 
 
 @dataclass(slots=True)
-class Answer:
+class BatchAnswer:
     """What came of a batch: bundles in the order in which they arrived. ``error`` is why the worker could not go on."""
 
     bundles: list[FlatBundle] = field(default_factory=list)
@@ -60,7 +60,7 @@ def next_items(plan: Iterable[Planned], calls: int) -> list[Planned]:
 
 
 def fetch_batch(version: str, packed: bytes) -> bytes:
-    """Fetch a pickled ``Batch`` and return its pickled ``Answer``; errors as for ``require_fit``."""
+    """Fetch a pickled ``Batch`` and return its pickled ``BatchAnswer``; errors as for ``require_fit``."""
     _refuse_another(version)
     return pickle.dumps(_session().fetch(pickle.loads(packed)))  # noqa: S301 Dask's own messages are pickles
 
@@ -97,7 +97,7 @@ class _Session:
         self._stopped: set[str] = set()
         self._running: tuple[str, asyncio.Task[None]] | None = None
 
-    def fetch(self, batch: Batch) -> Answer:
+    def fetch(self, batch: Batch) -> BatchAnswer:
         """Fetch the batch; what arrived before an error is in the answer, too."""
         with self._turn:
             return asyncio.run(self._fetch(batch))
@@ -109,8 +109,8 @@ class _Session:
         if task is not None and running_id == run_id:
             task.get_loop().call_soon_threadsafe(task.cancel)
 
-    async def _fetch(self, batch: Batch) -> Answer:
-        answer = Answer()
+    async def _fetch(self, batch: Batch) -> BatchAnswer:
+        answer = BatchAnswer()
 
         async def crawl() -> None:
             async with client:

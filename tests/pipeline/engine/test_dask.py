@@ -138,7 +138,7 @@ async def test_a_batch_whose_workers_all_die_ends_the_run_and_what_arrived_is_ke
         monkeypatch.setenv(name, value)
     deadly = world.run_tests[0].executions[0].execution_id
     (tmp_path / "deadly.py").write_text(
-        "import os\nimport etl.pipeline.engine.here as h\nflatten = h.flatten\n"
+        "import os\nimport etl.pipeline.engine.this_process as h\nflatten = h.flatten\n"
         "def die(bundle, f=flatten, **options):\n"
         f"    return os._exit(1) if bundle.execution.execution_id == {deadly!r} else f(bundle, **options)\n"
         "h.flatten = die\n"
@@ -163,7 +163,7 @@ async def test_a_batch_whose_workers_all_die_ends_the_run_and_what_arrived_is_ke
 async def test_an_exception_on_a_worker_is_told_and_nothing_is_called_complete(world: World, tmp_path: Path) -> None:
     broken = world.run_tests[0].executions[0].execution_id
     preload = (
-        "import etl.pipeline.engine.here as h\nflatten = h.flatten\n"
+        "import etl.pipeline.engine.this_process as h\nflatten = h.flatten\n"
         "def fail(bundle, f=flatten, **options):\n"
         f"    if bundle.execution.execution_id == {broken!r}: raise MemoryError('too little')\n"
         "    return f(bundle, **options)\nh.flatten = fail\n"

@@ -12,8 +12,8 @@ from etl.errors import ConfigurationError, KeyRefusedError, SourceUnavailableErr
 from etl.extract.plan import Planned
 from etl.model.lifecycle import StoredCalls
 from etl.model.records import NumberLiteral
-from etl.pipeline.engine import here, worker
-from etl.pipeline.engine.worker import Answer, Batch, next_items
+from etl.pipeline.engine import this_process, worker
+from etl.pipeline.engine.worker import Batch, BatchAnswer, next_items
 from etl.sandbox import Fault, Sandbox
 from etl.settings.sections import Api
 from etl.version import __version__
@@ -54,8 +54,8 @@ def one_at_a_time(server: Sandbox) -> Batch:
     return batch_of(server, api=Api(base_url=server.base_url, concurrency=1))
 
 
-async def fetch(batch: Batch, version: str = __version__) -> Answer:
-    answer: Answer = pickle.loads(await asyncio.to_thread(worker.fetch_batch, version, pickle.dumps(batch)))
+async def fetch(batch: Batch, version: str = __version__) -> BatchAnswer:
+    answer: BatchAnswer = pickle.loads(await asyncio.to_thread(worker.fetch_batch, version, pickle.dumps(batch)))
     return answer
 
 
@@ -96,7 +96,7 @@ async def test_a_refused_key_comes_back_with_what_had_arrived(server: Sandbox) -
 
 
 async def test_what_no_code_expects_is_raised(server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(here, "flatten", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(this_process, "flatten", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         await fetch(batch_of(server))
 

@@ -1,0 +1,140 @@
+"""``compare``: whether one execution, or a date range, is worse than another, for people and for CI."""
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from etl.cli.console import print_json, print_result
+from etl.cli.options import AsJson, Config, Verbose, output, parse_day, parse_seconds
+from etl.cli.process import end, report_errors
+from etl.cli.run_commands import export_once_ended
+from etl.errors import ConfigurationError, ExitCode, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from etl.compare.selection import Selector
+    from etl.model.metrics import Limit
+
+
+_what = partial(typer.Option, rich_help_panel="What to compare")
+_gate = partial(typer.Option, rich_help_panel="Gate")
+
+
+def compare(  # noqa: PLR0913 one parameter for each option of the command
+    config: Config = None,
+    *,
+    baseline: Annotated[
+        str,
+        _what(
+            metavar="X",
+            help="What to compare with: an execution_id, last, previous, or a date range (2026-11-01..2026-11-07, 14d..8d).",
+        ),
+    ],
+    candidate: Annotated[str | None, _what(metavar="Y", help="What to judge, in the same form. Or use --wait.")] = None,
+    run_test: Annotated[
+        str | None, _what(metavar="NAME", help="The run test, by name or folder, if the dataset has several.")
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        _what("--metric", metavar="NAME", help="Only this metric, such as latency_p95. Repeat the option for more."),
+    ] = None,
+    wait: Annotated[
+        str | None,
+        _gate(metavar="EXECUTION", help="Judge this execution_id: wait until it ends, and export its run test."),
+    ] = None,
+    timeout: Annotated[
+        str, _gate(metavar="TIME", help="How long --wait waits for the end, or for another export: 90s, 30m or 2h.")
+    ] = "30m",
+    max_regression: Annotated[
+        list[str] | None,
+        _gate(
+            metavar="METRIC=LIMIT",
+            help="Exit with 10 if the metric is certainly worse by more than this: latency_p95=10%, failure_rate=2pp. "
+            "Repeat the option for more.",
+        ),
+    ] = None,
+    unpaired: Annotated[
+        bool, _what("--unpaired", help="Compare all calls together, even if both sides played the same scenarios.")
+    ] = False,
+    plan: Annotated[
+        bool, output("--plan", help="Print how many calls on each side a limit needs, instead of the comparison.")
+    ] = False,
+    form: Annotated[
+        Literal["table", "markdown", "json"] | None,
+        output(
+            *("--format", "-f"),
+            metavar="FORMAT",
+            help="table, markdown (for a comment on a pull request) or json.",
+            show_default="table",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show whether an agent got worse, and how certain that is.
+
+    Compares executions or date ranges. Without --wait, it reads only the dataset and needs no key. Exits with 10 if a metric
+    exceeds its limit, with 3 if there are too few calls to tell, some calls are missing, or the execution did not end in time.
+
+    Example: metrics-etl compare --baseline 14d..1d --candidate last
+    """
+    if (wait is None) == (candidate is None):
+        raise typer.BadParameter("give either --candidate or --wait")
+    selectors = [_selector(baseline), wait or _selector(candidate or "")]
+    limits, seconds = _limits(max_regression or ()), parse_seconds(timeout)
+    with report_errors(verbose=verbose):
+        from etl.cli.show_compare import markdown, print_comparison, print_comparison_plan
+        from etl.compare.comparison import compare as compare_executions
+        from etl.inspect.read_tables import open_dataset
+        from etl.settings import Settings
+
+        settings = Settings.load(config, needs_keys=wait is not None, needs_run_tests=False)
+        chosen = settings.only([run_test] if wait and run_test else ())
+        left_out = export_once_ended(chosen, wait, seconds=seconds) if wait else []
+        try:
+            report = compare_executions(
+                open_dataset(settings.destination.path, settings.destination.options),
+                *selectors,
+                run_test=None if wait else run_test,
+                metrics=metrics or (),
+                limits=limits,
+                default_limits=settings.compare.limits,
+                is_paired=not unpaired,
+            )
+        except ConfigurationError as error:
+            raise (SourceError(f"not compared: {left_out[0]}; {error}") if left_out else error) from None
+        report = replace(report, findings=[*left_out, *report.findings])
+        if as_json or form == "json":
+            print_json(report.as_json())
+        elif plan:
+            print_comparison_plan(report)
+        elif form == "markdown":
+            print_result(markdown(report))
+        else:
+            print_comparison(report)
+        end(ExitCode.COMPLETE if plan else report.exit_code)
+
+
+def _selector(text: str) -> "Selector":
+    from etl.compare.selection import Span
+
+    first, dots, last = text.partition("..")
+    return Span(parse_day(first), parse_day(last)) if dots else text
+
+
+def _limits(texts: "Sequence[str]") -> "dict[str, Limit]":
+    from etl.model.metrics import limits_of
+
+    given = {}
+    for text in texts:
+        name, equals, limit = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--max-regression {text!r} has no limit: give one such as latency_p95=10%")
+        given[name.strip()] = limit
+    try:
+        return limits_of(given)
+    except ValueError as error:
+        raise typer.BadParameter(f"--max-regression {error}") from None

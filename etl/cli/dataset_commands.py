@@ -1,0 +1,168 @@
+"""``status``, ``verify`` and ``schema``: what is in the dataset, whether it is intact, what it means."""
+
+from functools import partial
+from typing import Annotated, Literal, get_args
+
+import typer
+
+from etl.cli.console import print_json, print_message, print_rate_limit_wait, print_result
+from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
+from etl.cli.process import end, hearing_signals, report_errors, run_async
+from etl.errors import ExitCode
+from etl.model.locations import QueryEngineName
+from etl.model.wording import nearest
+
+
+def status(
+    config: Config = None,
+    *,
+    max_age_hours: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Exit with 3 unless the verdict is Good and everything was complete in the last N hours. For monitoring.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show whether all is well: freshness, gaps, last runs.
+
+    Reads only the dataset and needs no key. Works while an export is running. Without --max-age-hours, it exits with 0 whatever
+    the verdict is.
+
+    Example: metrics-etl status --max-age-hours 26
+    """
+    with report_errors(verbose=verbose):
+        from etl.cli.show_dataset import print_status
+        from etl.inspect.status import NIGHTLY_HOURS
+        from etl.inspect.status_now import read_now
+
+        *_, found = read_now(config, NIGHTLY_HOURS if max_age_hours is None else max_age_hours)
+        if as_json:
+            print_json(found.as_json())
+        else:
+            print_status(found)
+        is_alarm = max_age_hours is not None and not found.verdict.is_good
+        end(ExitCode.PARTIAL if is_alarm else ExitCode.COMPLETE)
+
+
+def verify(  # noqa: PLR0913 one parameter for each option of the command
+    config: Config = None,
+    *,
+    run_tests: RunTests = None,
+    since: Since = None,
+    against_api: Annotated[
+        bool,
+        typer.Option(
+            "--against-api",
+            help="Also compare the API's averages, percentiles and counts with the exported calls. "
+            "Needs the keys, and one request per page of each list.",
+        ),
+    ] = False,
+    warehouse: Annotated[
+        bool, typer.Option("--warehouse", help="Also compare every row of the warehouse with the dataset.")
+    ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Prove that the dataset is intact, file by file.
+
+    Checks every file, key, value and execution, and changes nothing. Exits with 3 if it finds
+    anything: each finding names the file, what is wrong and how to fix it.
+
+    Example: metrics-etl verify --against-api --since 2026-11-01
+    """
+    with report_errors(verbose=verbose):
+        from etl.cli.show_dataset import finding_text, print_report
+        from etl.inspect.reconcile import reconcile
+        from etl.inspect.verify import stored_scope
+        from etl.inspect.verify import verify as verify_files
+        from etl.inspect.verify_warehouse import verify_warehouse
+        from etl.settings import Settings
+
+        settings = Settings.load(config, needs_keys=against_api, needs_run_tests=against_api)
+        narrowed = settings.only(run_tests or (), since=since)
+        scope = stored_scope(settings, run_tests or (), since)
+        report = verify_files(narrowed, scope, needs_aggregates=against_api)
+        if against_api:
+            if not quiet:
+                print_message("asking the API: one request for each page of the lists")
+            on_hold = (lambda _seconds: None) if quiet else print_rate_limit_wait
+            report.add(run_async(reconcile(narrowed, report.executions, unsound=report.unsound, on_hold=on_hold)))
+        if warehouse:
+            report.add(hearing_signals(partial(verify_warehouse, settings)))
+        if as_json:
+            print_json(report.as_json())
+        elif not quiet:
+            print_report(report)
+        if quiet:
+            for finding in report.findings:
+                print_message(finding_text(finding))
+        end(report.exit_code)
+
+
+def schema(
+    table: Annotated[
+        str | None, typer.Argument(metavar="TABLE", help="executions, calls, evals, errors or runs. By default all.")
+    ] = None,
+    *,
+    output: Annotated[
+        Literal["table", "json", "markdown", "odcs", "json-schema"] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="table, json, json-schema (of the settings file), markdown or odcs (a data contract).",
+            show_default="table",
+        ),
+    ] = None,
+    engine: Annotated[
+        QueryEngineName | None,
+        typer.Option(
+            "--ddl",
+            metavar="ENGINE",
+            help=f"Print the code that opens the dataset in this engine: {', '.join(get_args(QueryEngineName))}.",
+        ),
+    ] = None,
+    location: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOCATION",
+            help="For --ddl or --format odcs: path or URL of the dataset.",
+            show_default="data, or a placeholder for your bucket",
+        ),
+    ] = None,
+) -> None:
+    """Explain every column, or print the code that opens the dataset.
+
+    Prints the name, type, unit, meaning and source of each column. With --format odcs it prints a data contract (Open Data
+    Contract Standard 3.1.0), which datacontract-cli can test against your files.
+
+    Example: metrics-etl schema --ddl duckdb --location s3://my-bucket/data
+    """
+    from etl.model.schema import TABLES
+
+    if table is not None and table not in TABLES:
+        raise typer.BadParameter(f"there is no table {table!r}: {nearest(table, TABLES)}")
+    tables = [TABLES[table]] if table else list(TABLES.values())
+    with report_errors(verbose=False):
+        if engine:
+            from etl.load.ddl import ddl
+
+            print_result(ddl(tables, engine, location))
+        elif output == "odcs":
+            from etl.load.odcs import contract
+
+            print_json(contract(tables, location))
+        elif output == "json-schema":
+            from etl.settings.json_schema import settings_schema
+
+            print_json(settings_schema())
+        else:
+            from etl.cli.show_schema import print_schema
+
+            print_schema(tables, output or "table")
+        end(ExitCode.COMPLETE)

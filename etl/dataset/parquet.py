@@ -1,0 +1,155 @@
+"""The one reader and the one writer of the dataset's Parquet files.
+
+A file is opened whole, with the checksums of its pages, or its footer alone is read. What is wrong with it is one error:
+it is damaged (UnreadableError), or this version of the exporter cannot use it (DestinationError).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etl.errors import DestinationError, ForeignFileError, SchemaError
+from etl.files.interface import MOST_BYTES, Files
+from etl.model import schema
+
+_DROPPED = {"unlisted_calls", "row_hash"}
+"""Columns of earlier versions that this one does not need."""
+_BYTES_PER_VALUE = 16  # once decoded, and once more while it is cast
+
+
+class UnreadableError(DestinationError):
+    """A Parquet file is damaged; ``reason`` is what the decoder says."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: not readable as Parquet: {reason}")
+        self.reason = reason
+
+
+class OpenPart:
+    """One file of a table, read whole into memory; its columns are decoded when they are read. UnreadableError: it is damaged."""
+
+    def __init__(self, files: Files, table: schema.Table, path: str) -> None:
+        self._table = table
+        self._where = files.where(path)
+        try:
+            data = files.read(path)
+        except ForeignFileError as exc:
+            raise UnreadableError(self._where, "not written by metrics-etl, or too large") from exc
+        with _readable(self._where):
+            self._file = _opened(pa.BufferReader(data), self._where, len(data))
+            self.rows, self.size_bytes = self._file.metadata.num_rows, len(data)
+            self._stored = {*self._file.schema_arrow.names}
+            self.unknown = sorted(self._stored.difference(table.names, _DROPPED))
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the file has other columns or types than this version writes."""
+        return not self._file.schema_arrow.equals(self._table.arrow_schema)
+
+    def read(self, names: Sequence[str], *, may_be_newer: bool = False) -> pa.Table:
+        """These columns with their declared types; null where an older version of the exporter did not have one yet.
+
+        A file of a newer version is refused, since its values may mean something else, unless it ``may_be_newer``.
+        """
+        if self.unknown and not may_be_newer:
+            raise DestinationError(
+                f"{self._where}: unknown columns {self.unknown}: upgrade if a newer one made it; else move it out of the dataset"
+            )
+        with _readable(self._where):
+            # In this thread: handing a few small columns to others costs more than reading them, and at the end of the process one
+            # that still holds the file's bytes ends it by SIGABRT.
+            rows = self._file.read(columns=[name for name in names if name in self._stored], use_threads=False)
+        return self._declared(rows, names)
+
+    def read_thoroughly(self) -> pa.Table:
+        """All columns, as ``read`` gives them, each value checked to be one of its type; errors as for ``read``."""
+        with _readable(self._where):
+            rows = self._file.read(use_threads=False)
+            rows.validate(full=True)
+        return self._declared(rows, self._table.names)
+
+    def _declared(self, rows: pa.Table, names: Sequence[str]) -> pa.Table:
+        absent = pa.nulls(len(rows))
+        columns = {name: rows[name] if name in self._stored else absent for name in names}
+        try:
+            return pa.table(columns, _declared_schema(self._table.name, tuple(names)))
+        except pa.ArrowException as exc:
+            raise DestinationError(
+                f"{self._where}: its column types differ from this version's: {_first_line(exc)}"
+            ) from exc
+
+
+def read_size(files: Files, path: str) -> tuple[int, int]:
+    """How many rows and bytes the file has, by its footer alone; errors as for ``OpenPart``."""
+    with files.open(path) as file, _readable(where := files.where(path)):
+        size_bytes = file.seek(0, 2)
+        return _opened(file, where, size_bytes).metadata.num_rows, size_bytes
+
+
+def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
+    """The rows as one Parquet file, opened again to check that it has as many rows and exactly the declared schema."""
+    try:
+        data = pack(rows, compression)
+    except pa.ArrowInvalid as exc:
+        raise SchemaError(f"{table.name}: {_first_line(exc)}") from exc
+    file = pq.ParquetFile(pa.BufferReader(data))
+    if file.metadata.num_rows != len(rows) or not file.schema_arrow.equals(table.arrow_schema, check_metadata=True):
+        raise SchemaError(f"{table.name}: the new file does not hold its rows: this is a bug, please report it")
+    if fault := _excess(file.metadata, len(data)):
+        raise DestinationError(f"{table.name}: the new file {fault}: please report this")
+    return data
+
+
+def pack(rows: pa.Table, compression: str) -> memoryview:
+    """Rows of any schema as one Parquet file."""
+    sink = pa.BufferOutputStream()
+    # A page ends after so many rows: one of 1,024 long texts takes 20 MB, and as much again while it is compressed.
+    pq.write_table(rows, sink, compression=compression, write_page_checksum=True, write_batch_size=128)
+    return memoryview(sink.getvalue())
+
+
+def unpack(where: str, data: bytes) -> pa.Table:
+    """All rows of a file that ``pack`` made; UnreadableError when it is damaged."""
+    with _readable(where):
+        return _opened(pa.BufferReader(data), where, len(data)).read(use_threads=False)
+
+
+def _opened(source: pa.BufferReader | BinaryIO, where: str, size_bytes: int) -> pq.ParquetFile:
+    """The file, whose footer has no checksum: UnreadableError when it promises more than a file may take."""
+    file = pq.ParquetFile(source, page_checksum_verification=True)
+    if fault := _excess(file.metadata, size_bytes):
+        raise UnreadableError(where, fault)
+    return file
+
+
+def _excess(footer: pq.FileMetaData, size_bytes: int) -> str | None:
+    """What a file would take more than it may; None when it keeps the bounds. Each row has a key, so that it takes a byte."""
+    unpacked = sum(footer.row_group(number).total_byte_size for number in range(footer.num_row_groups))
+    unpacked += footer.num_rows * footer.num_columns * _BYTES_PER_VALUE
+    if unpacked > MOST_BYTES:
+        return f"takes {unpacked / 2**30:,.1f} GiB of memory; at most {MOST_BYTES / 2**30:g} are allowed"
+    return f"has {footer.num_rows:,} rows in only {size_bytes:,} bytes" if footer.num_rows > size_bytes else None
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as exc:
+        raise DestinationError(f"{where}: not enough memory to read it") from exc
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
+        raise UnreadableError(where, _first_line(exc)) from exc
+
+
+@cache
+def _declared_schema(table_name: str, names: tuple[str, ...]) -> pa.Schema:
+    table = schema.TABLES[table_name]
+    return pa.schema([table.arrow_schema.field(name) for name in names], table.arrow_schema.metadata)
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).partition("\n")[0]

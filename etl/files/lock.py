@@ -1,0 +1,95 @@
+"""One writer at a time in a folder: an operating system lock that is released when its holder dies.
+
+The lock file stays; what counts is the kernel's lock on it. Its text names the holder for a run that is refused.
+The dataset's folder is locked too: a lock file that is deleted or replaced while it is held would keep nobody out.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from etl.errors import DestinationError, LockHeldError
+from etl.files.folder import open_at_once, why
+from etl.files.names import LOCK
+
+_HOLDER_MAX_BYTES = 500
+_ASKERS_ARE_GONE = (0.05, 0.2)
+"""After so many seconds an exporter tries again: who only asks for the holder keeps the lock for less than a millisecond."""
+_HAVE_NONE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextmanager
+def exclusive(root: Path, *, now: datetime, note: str = "") -> Iterator[None]:
+    """Hold the lock of the dataset in this folder; ``note`` is added to the words that name the holder."""
+    path = root / LOCK
+    with ExitStack() as opened:
+        try:
+            file = open_at_once(path, os.O_RDWR | os.O_CREAT)
+            opened.callback(os.close, file)
+            folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.callback(os.close, folder)
+        except OSError as exc:
+            raise DestinationError(f"{path}: {why(exc)}") from exc
+        try:
+            _lock(file, folder)
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now.isoformat(timespec="seconds")}
+            holder |= {"note": note} if note else {}
+            os.ftruncate(file, 0)
+            os.pwrite(file, json.dumps(holder).encode(), 0)
+        except BlockingIOError:
+            text = os.pread(file, _HOLDER_MAX_BYTES, 0)
+            raise LockHeldError(f"another export holds {path} ({_holder(text)}); nothing was changed") from None
+        except OSError as exc:
+            fix = ": keep the dataset where files can be locked" if exc.errno in _HAVE_NONE else ""
+            raise DestinationError(f"{path}: cannot be locked: {exc.strerror}{fix}") from exc
+        yield
+
+
+def holder(root: Path) -> str | None:
+    """Who holds the lock, in words; None when nobody does. A shared lock is tried, and given back at once."""
+    try:
+        file = open_at_once(root / LOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(os.pread(file, _HOLDER_MAX_BYTES, 0))
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+    return None
+
+
+def _lock(file: int, folder: int) -> None:
+    for seconds in (*_ASKERS_ARE_GONE, None):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if seconds is None:
+                raise
+            time.sleep(seconds)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        # Some network file systems cannot lock folders: there the lock on the file must do.
+        pass
+
+
+def _holder(text: bytes) -> str:
+    try:
+        holder = json.loads(text)
+        return f"pid {holder['pid']} on {holder['host']} since {holder['since']}{holder.get('note', '')}"
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return "holder unknown"

@@ -1,0 +1,10 @@
+"""The names of what stands beside the tables of a dataset, all of it under ``_state``."""
+
+STATE = "_state"
+LOCK = f"{STATE}/lock"
+STAGING = f"{STATE}/staging"
+QUARANTINE = f"{STATE}/quarantine"
+LAST_RUN = f"{STATE}/last_run.json"
+IDENTITY = f"{STATE}/dataset.json"
+INDEX = f"{STATE}/index.parquet"
+NOTIFIED = f"{STATE}/notified.json"

@@ -1,0 +1,38 @@
+"""Which storage a location means. A new kind of destination is added here alone."""
+
+from pathlib import Path
+
+from etl.errors import ConfigurationError
+from etl.extras import needs_extra
+from etl.files.interface import Files
+from etl.model.locations import BUCKETS, Options, scheme_of
+
+
+def is_in_dataset(path: Path, dataset: str) -> bool:
+    """Whether a file or folder of this machine is the dataset there, or would lie in it."""
+    return scheme_of(dataset) is None and path.resolve().is_relative_to(Path(dataset).resolve())
+
+
+def open_files(location: str, options: Options | None = None) -> Files:
+    """The storage of the dataset at this location: a folder's path, or a bucket's URL. Reads and writes nothing yet.
+
+    ``~`` is the user's home; ``options`` are those of ``[destination.options]``, for a bucket. A location for which there is no
+    storage, or whose package is not installed, is a ConfigurationError.
+    """
+    scheme = scheme_of(location)
+    if scheme is None:
+        from etl.files.local import LocalFiles  # noqa: PLC0415 each storage is imported on use
+
+        try:
+            return LocalFiles(Path(location).expanduser())
+        except RuntimeError:
+            raise ConfigurationError(f"{location}: this machine has no such user: write the path in full") from None
+    if scheme not in BUCKETS:
+        raise ConfigurationError(
+            f"{scheme}://… is not supported: use a folder, or a URL that starts with {', '.join(f'{each}://' for each in BUCKETS)}"
+        )
+    try:
+        from etl.files.bucket import BucketFiles  # noqa: PLC0415 as above
+    except ModuleNotFoundError as exc:
+        raise needs_extra(location.rstrip("/"), "bucket", exc) from None
+    return BucketFiles(location, options or {})

@@ -1,0 +1,258 @@
+"""Read the dataset into pandas: the tables, by run test, day and column, and what each column means.
+
+Opens only the files that are needed. Never writes, and takes no lock: an export may run meanwhile.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from typing import Literal, get_args
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.dataset.index import index_if_readable
+from etl.dataset.layout import Part, Scope, parse_part_path
+from etl.dataset.parquet import OpenPart
+from etl.dataset.parts import read_identity
+from etl.errors import ConfigurationError, DestinationError
+from etl.files.interface import Files, data_files, read_each
+from etl.files.names import STATE
+from etl.files.open import open_files
+from etl.inspect.stored import stored_files
+from etl.model import schema
+from etl.model.days import A_DAY, day_of
+from etl.model.findings import Finding, Kind
+from etl.model.locations import Options
+from etl.model.wording import nearest, quoted
+from etl.transform.frames import to_pandas
+
+Deleted = Literal["exclude", "include"]
+_Day = str | date | None
+EXPORTED_AT, DELETED_AT = "exported_at", "deleted_at"
+
+
+def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
+    path: str | os.PathLike[str],
+    table: str,
+    *,
+    run_tests: str | Iterable[str] | None = None,
+    since: str | date | None = None,
+    until: str | date | None = None,
+    columns: str | Iterable[str] | None = None,
+    changed_since: str | date | None = None,
+    deleted: Deleted = "exclude",
+    options: Options | None = None,
+) -> pd.DataFrame:
+    """The rows of one table, with pyarrow types: whole numbers stay whole, and a null is null.
+
+    Columns and types are those of ``describe(table)``, whatever the files hold: a column missing from an older file is null, and a
+    table without rows has all columns. Two more come last: ``run_test`` (its key) and ``date``, the UTC day on which the
+    execution was created, which ``since`` and ``until`` use; ``runs`` has only ``date``. Compare ``date`` with a
+    ``datetime.date``, and times with a ``pd.Timestamp(…, tz="UTC")``, never with text.
+
+    Args:
+        path: The dataset's folder, or its URL in a bucket, as in ``[destination] path``.
+        table: executions, calls, evals, errors or runs.
+        run_tests: Names of run tests, or keys for all rows under ``run_test=KEY``; all by default. Not for ``runs``.
+        since: First ``date``: a date, text (``2026-11-01``, ``yesterday``, or ``7d`` for seven days ago), or a datetime or
+            Timestamp (in UTC, unless it has a zone).
+        until: Last ``date``, included.
+        columns: Only these columns, in this order; all by default.
+        changed_since: Only rows whose ``exported_at`` is later than this moment: a datetime or Timestamp, or text such as
+            ``2026-11-01T02:00:00Z`` (in UTC, unless it has a zone); a day, such as ``7d``, means its first moment. Add
+            ``deleted="include"`` for rows that were marked as deleted. Not for ``errors`` and ``runs``, which have no
+            ``exported_at``.
+        deleted: ``"include"`` adds the executions, calls and evals that the source no longer has: rows with a ``deleted_at``.
+        options: Those of a bucket, as in ``[destination.options]``; credentials come from their usual places.
+
+    Raises:
+        ConfigurationError: an unknown table, column or run test, or an invalid day, moment or ``deleted``.
+        DestinationError: there is no dataset, or one of its files cannot be read.
+    """
+    declared = declared_table(table)
+    names = chosen_columns(columns, [column.name for column in (*declared.columns, *declared.added_columns)], table)
+    files = open_dataset(path, options)
+    if run_tests is not None and declared is schema.RUNS_TABLE:
+        raise ConfigurationError('the table "runs" is not partitioned by run test: leave run_tests out')
+    if changed_since is not None and EXPORTED_AT not in declared.names:
+        raise ConfigurationError(f"{table} has no {EXPORTED_AT}: leave changed_since out")
+    after = moment("changed_since", changed_since)
+    is_living = not includes_deleted(deleted)
+    scope = find_scope(files, declared, run_tests, since, until)
+    return to_pandas(read_rows(files, declared, scope, names, changed_since=after, is_living=is_living))
+
+
+def describe(table: str) -> pd.DataFrame:
+    """What each column of a table means. One row per column: ``column``, ``type``, ``unit``, ``meaning``, ``source``, ``null``.
+
+    ``source`` is the path in the API's answer (alternatives are separated by ``|``), empty if the exporter makes the value;
+    ``null`` says when a value is null. Columns that are not in the files come last. All is text.
+
+    Raises:
+        ConfigurationError: an unknown table.
+    """
+    declared = declared_table(table)
+    rows = [
+        (column.name, column.type_name, column.unit, column.meaning, column.source, column.null_rule)
+        for column in (*declared.columns, *declared.added_columns)
+    ]
+    names = ["column", "type", "unit", "meaning", "source", "null"]
+    return pd.DataFrame(rows, columns=names, dtype=pd.ArrowDtype(schema.STRING))
+
+
+def declared_table(name: str) -> schema.Table:
+    """The table of this name; ConfigurationError when there is none."""
+    if name not in schema.TABLES:
+        raise ConfigurationError(f"there is no table {name!r}: {nearest(name, schema.TABLES)}")
+    return schema.TABLES[name]
+
+
+def chosen_columns(columns: str | Iterable[str] | None, known: Collection[str], of: str) -> list[str]:
+    """The wanted columns, each once; all known ones by default. ConfigurationError for an unknown one, or for none."""
+    names = list(dict.fromkeys(known if columns is None else _texts(columns)))
+    for name in names:
+        if name not in known:
+            hint = nearest(str(name), known, otherwise=f"etl.describe({of!r}) lists its columns")
+            raise ConfigurationError(f"{of} has no column {name!r}: {hint}")
+    if not names:
+        raise ConfigurationError("columns is empty: name at least one, or leave it out")
+    return names
+
+
+def open_dataset(path: str | os.PathLike[str], options: Options | None = None) -> Files:
+    """The files of the dataset at this path; DestinationError when there is none, or one of a newer version."""
+    files = open_files(os.fspath(path), options)
+    if not any(files.entries(name) for name in (STATE, *schema.TABLES)):
+        raise DestinationError(
+            f"{files.where()}: no dataset there: give the path that [destination] names, or run metrics-etl run"
+        )
+    read_identity(files)
+    return files
+
+
+def find_scope(
+    files: Files, table: schema.Table, run_tests: str | Iterable[str] | None, since: _Day, until: _Day
+) -> Scope:
+    """What to read of the table, by the months in which executions were first stored; ConfigurationError where there is nothing."""
+    first, last = _day("since", since) or date.min, _day("until", until) or date.max
+    if first > last:
+        raise ConfigurationError(f"since {first} is later than until {last}")
+    scope = Scope(None, first, last)
+    return scope if run_tests is None else _only(scope, files, table, _texts(run_tests))
+
+
+def includes_deleted(deleted: str) -> bool:
+    """Whether rows are wanted that the source no longer has; ConfigurationError for another word than the two."""
+    if deleted not in get_args(Deleted):
+        raise ConfigurationError(f'deleted must be "exclude" or "include", got {deleted!r}')
+    return deleted == "include"
+
+
+def read_rows(
+    files: Files,
+    table: schema.Table,
+    scope: Scope,
+    names: list[str],
+    *,
+    changed_since: datetime | None = None,
+    is_living: bool = False,
+    is_of_days: bool = True,
+) -> pa.Table:
+    """The columns of the rows in the scope, with exactly the declared types; in the order of the parts' paths.
+
+    Rows whose ``exported_at`` is unknown may have changed since. With ``is_living``, rows that are marked as deleted are left out,
+    where the table has such. Without ``is_of_days``, all rows of the parts count, whatever their day.
+    """
+    columns = {column.name: column for column in (*table.columns, *table.added_columns)}
+    declared = pa.schema([pa.field(name, columns[name].type) for name in names])
+    needed = {*names, *table.key, table.start, EXPORTED_AT, DELETED_AT, "run_test_name"}
+    stored = [name for name in table.names if name in needed]
+
+    def rows_of(found: tuple[str, Part]) -> pa.Table:
+        path, part = found
+        rows = OpenPart(files, table, path).read(stored)
+        rows = rows.append_column("run_test", pa.repeat(part.run_test_key, len(rows)))
+        rows = rows.append_column(schema.DAY.name, rows[table.start].cast(schema.DATE))
+        if is_of_days and (scope.since, scope.until) != (date.min, date.max):
+            days = rows[schema.DAY.name]
+            rows = rows.filter(pc.and_(pc.greater_equal(days, scope.since), pc.less_equal(days, scope.until)))
+        if changed_since:
+            is_later = pc.greater(rows[EXPORTED_AT], pa.scalar(changed_since, schema.TIMESTAMP))
+            rows = rows.filter(pc.fill_null(is_later, fill_value=True))
+        if is_living and DELETED_AT in table.names:
+            rows = rows.filter(pc.is_null(rows[DELETED_AT]))
+        if (only := scope.names.get(part.run_test_key)) is not None:
+            rows = rows.filter(pc.is_in(rows["run_test_name"], value_set=pa.array(only, schema.STRING)))
+        return rows.select(names).cast(declared)
+
+    found = [each for each in parts_of(files, table).items() if scope.has(each[1])]
+    return pa.concat_tables([declared.empty_table(), *read_each(files, rows_of, found)]).combine_chunks()
+
+
+def _only(scope: Scope, files: Files, table: schema.Table, wanted: list[str]) -> Scope:
+    """Of the scope what is of the wanted run tests, each given by its key, or else by its name."""
+    present = {part.run_test_key for each in (schema.EXECUTIONS, table) for part in parts_of(files, each).values()}
+    keys, names = present & {*wanted}, defaultdict[str, frozenset[str]](frozenset)
+    held = names_in(files) if {*wanted} - keys else {}
+    for word in sorted({*wanted} - keys):
+        mine = {key for key, there in held.items() if word in there}
+        if not mine:
+            names_there = set().union(*held.values())
+            raise ConfigurationError(
+                f"{files.where()} has no run test {quoted(word)}: {nearest(word, names_there or present)}"
+            )
+        for key in mine - keys:
+            names[key] |= {word}
+    return replace(scope, run_test_keys=frozenset(keys | names.keys()), names=names)
+
+
+def names_in(files: Files) -> dict[str, set[str]]:
+    """The names of the run tests whose executions lie under each key; DestinationError when a file cannot be read."""
+    damaged = list[Finding]()
+    names = defaultdict[str, set[str]](set)
+    for file in stored_files(files, schema.EXECUTIONS, index_if_readable(files, []), damaged, ["run_test_name"]):
+        names[file.part.run_test_key].update(file.columns["run_test_name"].drop_null().unique().to_pylist())
+    if unreadable := [each for each in damaged if each.kind is Kind.UNREADABLE]:
+        raise DestinationError(f"{files.where(unreadable[0].subject)}: {unreadable[0].text}")
+    return names
+
+
+def parts_of(files: Files, table: schema.Table) -> dict[str, Part]:
+    """The part of each of the table's files, by path, in order. DestinationError for other files."""
+    parts: dict[str, Part] = {}
+    for entry in data_files(files, table.name):
+        if parsed := parse_part_path(entry.path):
+            parts[entry.path] = parsed[1]
+        else:
+            raise DestinationError(f"{files.where(entry.path)}: not a file of this dataset; move it elsewhere")
+    return parts
+
+
+def _texts(value: str | Iterable[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def moment(option: str, value: object, *, wanted: str = "timestamp such as 2026-11-01T02:00:00Z") -> datetime | None:
+    """A moment in UTC; one without a zone is in UTC, and a day means its first moment. ConfigurationError for what is none."""
+    if value is None:
+        return None
+    found: pd.Timestamp | None = None
+    if isinstance(value, str):
+        value = day_of(value, datetime.now(UTC).date()) or value
+    if isinstance(value, str | date):
+        with suppress(ValueError):
+            found = pd.Timestamp(value)
+    if pd.isna(found):
+        raise ConfigurationError(f"{option} must be a {wanted}, got {value!r}")
+    found = found.tz_convert(UTC) if found.tzinfo else found.tz_localize(UTC)
+    return found.floor("us").to_pydatetime()
+
+
+def _day(option: str, value: object) -> date | None:
+    found = moment(option, value, wanted=f"date {A_DAY}")
+    return found.date() if found else None

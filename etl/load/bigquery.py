@@ -1,0 +1,132 @@
+"""BigQuery: Parquet is loaded into tables of its own, and goes from there into ours by one script, which is one transaction.
+
+DDL cannot be part of it: tables are made and completed before. A load that was cut off leaves tables that expire within a day.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from uuid import uuid4
+
+import pyarrow as pa
+from google.api_core.exceptions import GoogleAPIError
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import bigquery
+
+from etl.errors import DestinationError
+from etl.load.drivers import Spooled, do_nothing, naming, spooled
+from etl.load.sql import Session, SqlWarehouse
+from etl.load.statements import Dialect, Inside
+from etl.load.tables import KINDS, backslash_quoted
+from etl.model.schema import Table
+
+_TYPES = ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP")
+_CLUSTERED = ("run_test", "execution_id")
+_BEGIN, _COMMIT = "BEGIN TRANSACTION", "COMMIT TRANSACTION"
+_STAGED_FOR = timedelta(days=1)
+
+
+def _quoted(name: str) -> str:
+    return f"`{name}`"
+
+
+def _options(table: Table) -> str:
+    """A partition for each month, and rows of a run test side by side."""
+    text = f"\nPARTITION BY TIMESTAMP_TRUNC({table.start}, MONTH)" if table.start in table.names else ""
+    names = [*(column.name for column in table.partitions), *table.names]
+    clustered = [name for name in _CLUSTERED if name in names]
+    return text + (f"\nCLUSTER BY {', '.join(clustered)}" if clustered else "")
+
+
+def _dialect(dataset: str) -> Dialect:
+    """Its information_schema is one for each dataset."""
+    place = f"{_quoted(dataset)}.INFORMATION_SCHEMA"
+    return Dialect(
+        types=_TYPES,
+        key="PRIMARY KEY ({columns}) NOT ENFORCED",
+        columns=f"SELECT table_name, column_name, data_type FROM {place}.COLUMNS ORDER BY table_name, ordinal_position",
+        quoted=_quoted,
+        literal=backslash_quoted,
+        inside=Inside(
+            column=" OPTIONS (description = {comment})",
+            table="\nOPTIONS (description = {comment})",
+            view=" OPTIONS (description = {comment})",
+            options=_options,
+        ),
+        schema="",
+        temporary="CREATE TEMP TABLE",
+        before=(_BEGIN,),
+    )
+
+
+class _Session(Session):
+    """A client. From BEGIN on statements are gathered, and run as one script when they are committed."""
+
+    def __init__(self, project: str, dataset: str) -> None:
+        self.where = f"bigquery://{project}/{dataset}"
+        self._naming = partial(naming, self.where, GoogleAPIError, GoogleAuthError, OSError)
+        self._dataset = f"{project}.{dataset}"
+        self._script: list[str] = []
+        self._staged: list[str] = []
+        with self._naming():
+            self._client = bigquery.Client(
+                project=project, default_query_job_config=bigquery.QueryJobConfig(default_dataset=self._dataset)
+            )
+
+    def query(self, sql: str) -> pa.Table:
+        with self._naming():
+            return self._client.query(sql).to_arrow(create_bqstorage_client=False)
+
+    def execute(self, sql: str) -> None:
+        if self._script or sql == _BEGIN:
+            self._script.append(sql)
+        else:
+            self._run(sql)
+
+    def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
+        with spooled(pieces) as file:
+            if file is not None:
+                self._stage(f"{_quoted(namespace)}.{_quoted(table)}" if namespace else table, file)
+
+    def commit(self) -> None:
+        script, self._script = self._script, []
+        if script:
+            self._run(";\n".join([*script, _COMMIT]))
+        self._clear()
+
+    def rollback(self) -> None:
+        self._script = []
+        self._clear()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _run(self, sql: str) -> None:
+        with self._naming():
+            self._client.query(sql).result()
+
+    def _stage(self, target: str, file: Spooled) -> None:
+        """Load the rows into a table of their own, from where the script takes them."""
+        fields = [bigquery.SchemaField(each.name, _TYPES[KINDS.index(each.type)]) for each in file.schema]
+        staged = bigquery.Table(f"{self._dataset}.metrics_etl_staged_{uuid4().hex}", fields)
+        staged.expires = datetime.now(UTC) + _STAGED_FOR
+        config = bigquery.LoadJobConfig(source_format="PARQUET", write_disposition="WRITE_APPEND", schema=staged.schema)
+        with self._naming(), open(file.path, "rb") as content:  # noqa: PTH123 paths are not for this room
+            self._client.create_table(staged)
+            self._staged.append(staged.table_id)
+            loaded = self._client.load_table_from_file(content, staged, job_config=config).result().output_rows
+        if loaded != file.rows:
+            raise DestinationError(f"{self.where}: {target} accepted {loaded} of {file.rows} rows: load again")
+        names = ", ".join(map(_quoted, file.schema.names))
+        self._script.append(f"INSERT INTO {target} ({names}) SELECT {names} FROM {_quoted(staged.table_id)}")
+
+    def _clear(self) -> None:
+        while self._staged:
+            with self._naming():
+                self._client.delete_table(f"{self._dataset}.{self._staged.pop()}", not_found_ok=True)
+
+
+def connect(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
+    """The dataset of ``bigquery://project/dataset``, or that of the name ``namespace``; by application default credentials."""
+    project, _, dataset = url.partition("://")[2].strip("/").partition("/")
+    return SqlWarehouse(_Session(project, dataset or namespace), _dialect(dataset or namespace), dataset or namespace)

@@ -1,0 +1,175 @@
+"""Statements that open the dataset in each query engine. Pure: made from the declared tables, not from the files.
+
+Every statement names each column with its type, so that no engine infers one; the partition columns too. pandas, Polars, DuckDB
+and ClickHouse list the files anew each time.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from etl.errors import ConfigurationError
+from etl.load import external_tables as external
+from etl.load.external_tables import declared, indented, joined_names
+from etl.load.statements import postgresql_tables
+from etl.load.tables import KINDS, Types, backslash_quoted, columns_of, sql_quoted
+from etl.model import schema
+from etl.model.schema import Table
+
+
+@dataclass(frozen=True, slots=True)
+class QueryEngine:
+    """How one query engine opens the dataset.
+
+    ``placeholder`` stands for the location if none is given. ``schemes`` are the URL schemes that the engine reads; the
+    empty one means a local path. ``open_table`` makes the statement for a table in a folder; ``begin`` precedes all of them, and
+    may name the location as ``{url}``.
+    """
+
+    placeholder: str
+    schemes: tuple[str, ...]
+    open_table: Callable[[Table, str, Types], str]
+    begin: str = ""
+
+
+def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) -> str:
+    """The statements that open the tables in one of ``QUERY_ENGINES``; ``location`` is the path or URL, see ``dataset_root``.
+
+    For PostgreSQL, those that make the tables that a load fills.
+    """
+    if engine_name == "postgresql":
+        if location is not None:
+            raise ConfigurationError(
+                "postgresql cannot read Parquet, so --location does not apply: use metrics-etl load"
+            )
+        return postgresql_tables(tables)
+    engine = QUERY_ENGINES[engine_name]
+    root = engine.placeholder if location is None else dataset_root(location, engine_name, engine.schemes)
+    types = dict(zip(KINDS, TYPES[engine_name], strict=True))
+    # Without dead letters the errors table has no folder, and an engine may refuse it: last, it stops no other table.
+    errors_last = sorted(tables, key=lambda table: table.name == schema.ERRORS.name)
+    statements = [engine.open_table(table, f"{root}/{table.name}", types) for table in errors_last]
+    begin = engine.begin.format(url=backslash_quoted(re.sub("^gs://", "gcs://", f"{root}/")))
+    return "\n\n".join([begin, *statements] if begin else statements)
+
+
+def dataset_root(location: str, reader: str, schemes: Sequence[str]) -> str:
+    """The location without a trailing slash; ConfigurationError unless a reader of these ``schemes`` (empty: paths) can read it."""
+    where = f"--location {location!r}"
+    scheme, separator, path = location.rpartition("://")
+    if not path.strip("/ "):
+        raise ConfigurationError(f"{where} does not name a folder")
+    if not location.isprintable() or re.search(r"[*?\[\]{}\\]", location):
+        raise ConfigurationError(
+            f"{where} must not contain * ? [ ] {{ }} \\ or control characters: engines read them as patterns"
+        )
+    if scheme not in schemes or bool(separator) != bool(scheme):
+        known = ", ".join(f"{known}://" if known else "paths" for known in schemes)
+        raise ConfigurationError(f"{where} cannot be read by {reader}, which reads {known}")
+    return location.rstrip("/")
+
+
+def _pandas(table: Table, folder: str, types: Types) -> str:
+    """A DataFrame with Arrow types."""
+    columns = "\n".join(f'            "{column.name}": {types[column.type]},' for column in columns_of(table))
+    return f"""\
+{_note(table, "# There is no folder before the first dead letter.")}{table.name} = pd.read_parquet(
+    {json.dumps(folder, ensure_ascii=False)},
+    dtype_backend="pyarrow",
+    schema=pa.schema(
+        {{
+{columns}
+        }}
+    ),
+)"""
+
+
+def _polars(table: Table, folder: str, types: Types) -> str:
+    """A LazyFrame."""
+    columns = "\n".join(f'        "{column.name}": {types[column.type]},' for column in table.columns)
+    partitions = ", ".join(f'"{column.name}": {types[column.type]}' for column in table.partitions)
+    return f"""\
+{table.name} = pl.scan_parquet(
+    {json.dumps(f"{folder}/**/*.parquet", ensure_ascii=False)},
+    schema={{
+{columns}
+    }},
+    hive_partitioning=True,
+    hive_schema={{{partitions}}},
+    missing_columns="insert",
+)"""
+
+
+def _duckdb(table: Table, folder: str, types: Types) -> str:
+    """A view. Its empty first half types each column even if no file has it."""
+    partitions = ", ".join(f"'{column.name}': {types[column.type]}" for column in table.partitions)
+    text = (
+        "-- The table errors has no files until a request fails for good. Until then, end the statement at WHERE false;"
+    )
+    note = _note(table, text)
+    return f"""\
+{note}CREATE OR REPLACE VIEW {table.name} AS
+SELECT
+{declared(columns_of(table), types, 'NULL::{type} AS "{name}"')}
+WHERE false
+UNION ALL BY NAME
+SELECT *
+FROM read_parquet(
+  {sql_quoted(f"{folder}/**/*.parquet")},
+  hive_partitioning = true,
+  hive_types = {{{partitions}}},
+  union_by_name = true
+);"""
+
+
+def _clickhouse(table: Table, folder: str, types: Types) -> str:
+    """A view on s3() or, for a path, file(). The structure names the columns of the files, not the partition columns."""
+    structure = indented(
+        f"`{column.name}` " + (types[column.type] if column.is_key else f"Nullable({types[column.type]})")
+        for column in table.columns
+    )
+    function = "s3" if "://" in folder else "file"
+    return f"""\
+CREATE OR REPLACE VIEW {table.name} AS
+SELECT *, {joined_names(table.partitions)}
+FROM {function}(
+  {backslash_quoted(f"{folder}/**/*.parquet")},
+  'Parquet',
+  {backslash_quoted(f"{chr(10)}{structure}{chr(10)}")}
+)
+SETTINGS use_hive_partitioning = 1;"""
+
+
+def _note(table: Table, text: str) -> str:
+    return f"{text}\n" if table.name == schema.ERRORS.name else ""
+
+
+TYPES: dict[str, tuple[str, ...]] = {
+    "pandas": ("pa.string()", "pa.int64()", "pa.float64()", "pa.bool_()", 'pa.timestamp("us", tz="UTC")'),
+    "duckdb": ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMPTZ"),
+    "polars": ("pl.String()", "pl.Int64()", "pl.Float64()", "pl.Boolean()", 'pl.Datetime("us", "UTC")'),
+    "spark": ("STRING", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP"),
+    "bigquery": ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP"),
+    "snowflake": ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP_NTZ"),
+    "athena": ("string", "bigint", "double", "boolean", "timestamp"),
+    "redshift": ("VARCHAR(65535)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN", "TIMESTAMP"),
+    "trino": ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP(6)"),
+    "clickhouse": ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')"),
+}
+"""Each engine's names of the types, in the order of ``KINDS``."""
+_IN_BUCKETS, _IN_HADOOP = ("s3", "gs", "az", "abfs", "abfss"), ("s3", "s3a", "gs", "abfs", "abfss", "hdfs")
+_S3 = "s3://BUCKET/PREFIX"
+_IMPORT_PANDAS, _IMPORT_POLARS = "import pandas as pd\nimport pyarrow as pa", "import polars as pl"
+QUERY_ENGINES: dict[str, QueryEngine] = {
+    "pandas": QueryEngine("data", ("", *_IN_BUCKETS), _pandas, _IMPORT_PANDAS),
+    "duckdb": QueryEngine("data", ("", "s3", "gs", "az", "abfss"), _duckdb),
+    "polars": QueryEngine("data", ("", *_IN_BUCKETS), _polars, _IMPORT_POLARS),
+    "spark": QueryEngine("s3a://BUCKET/PREFIX", ("", "file", *_IN_HADOOP), external.spark),
+    "bigquery": QueryEngine("gs://BUCKET/PREFIX", ("gs",), external.bigquery, external.BIGQUERY_DATASET),
+    "snowflake": QueryEngine(_S3, ("s3", "gs", "gcs", "azure"), external.snowflake, external.SNOWFLAKE_STAGE),
+    "athena": QueryEngine(_S3, ("s3",), external.athena),
+    "redshift": QueryEngine(_S3, ("s3",), external.redshift, external.REDSHIFT_SCHEMA),
+    "trino": QueryEngine(_S3, _IN_HADOOP, external.trino, external.TRINO_SCHEMA),
+    "clickhouse": QueryEngine(_S3, ("", "s3", "gs", "https"), _clickhouse),
+}

@@ -1,0 +1,182 @@
+"""Spark, BigQuery, Snowflake, Athena, Redshift and Trino: external tables; most need a refresh after an export. Pure."""
+
+from collections.abc import Callable, Iterable
+
+from etl.load.tables import Types, backslash_quoted, columns_of, comment, sql_quoted
+from etl.model import schema
+from etl.model.schema import Column, Table
+
+NAMESPACE = "simulation_metrics"
+_PROJECTIONS = {
+    "run_test": {"type": "injected"},
+    "month": {"type": "date", "format": "yyyy-MM", "range": "2020-01,NOW", "interval": "1", "interval.unit": "MONTHS"},
+}
+"""How Athena finds the partitions; no execution is older."""
+_EXAMPLES = {"run_test": "KEY", "month": "YYYY-MM"}
+
+
+def declared(columns: Iterable[Column], types: Types, form: str, quote: Callable[[str], str] = backslash_quoted) -> str:
+    """A line for each column, as ``form`` says the ``{name}``, ``{type}`` and ``{comment}`` of one."""
+    return indented(
+        form.format(name=each.name, type=types[each.type], comment=quote(comment(each))) for each in columns
+    )
+
+
+def indented(lines: Iterable[str]) -> str:
+    """The lines, indented and separated by commas."""
+    return ",\n".join(f"  {line}" for line in lines)
+
+
+def joined_names(columns: Iterable[Column], quote: str = "") -> str:
+    """The names of the columns, separated by commas."""
+    return ", ".join(f"{quote}{column.name}{quote}" for column in columns)
+
+
+def spark(table: Table, folder: str, types: Types) -> str:
+    """An external table in the catalog of the session."""
+    return f"""\
+CREATE TABLE {table.name} (
+{declared(columns_of(table), types, "`{name}` {type} COMMENT {comment}")}
+)
+USING parquet
+PARTITIONED BY ({joined_names(table.partitions, "`")})
+LOCATION {backslash_quoted(folder)};
+
+-- Again after every export, to find new partitions.
+MSCK REPAIR TABLE {table.name};"""
+
+
+BIGQUERY_DATASET = f"CREATE SCHEMA IF NOT EXISTS {NAMESPACE};"
+"""It must be in the region of the bucket."""
+
+
+def bigquery(table: Table, folder: str, types: Types) -> str:
+    """An external table in a BigQuery dataset."""
+    return f"""\
+CREATE OR REPLACE EXTERNAL TABLE {NAMESPACE}.{table.name} (
+{declared(table.columns, types, "`{name}` {type} OPTIONS (description = {comment})")}
+)
+WITH PARTITION COLUMNS (
+{declared(table.partitions, types, "`{name}` {type}")}
+)
+OPTIONS (
+  format = 'PARQUET',
+  uris = [{backslash_quoted(f"{folder}/*")}],
+  hive_partition_uri_prefix = {backslash_quoted(folder)},
+  require_hive_partition_filter = false
+);"""
+
+
+SNOWFLAKE_STAGE = f"""\
+CREATE STAGE IF NOT EXISTS {NAMESPACE}
+URL = {{url}}
+STORAGE_INTEGRATION = {NAMESPACE};"""
+"""The stage of the tables; an administrator has to create the storage integration."""
+
+
+def snowflake(table: Table, _folder: str, types: Types) -> str:
+    """An external table on the stage. Names are not quoted: otherwise every query would have to quote them."""
+    columns = indented(
+        f"{column.name} {types[column.type]} AS ({_snowflake_value(column)}::{types[column.type]})"
+        for column in table.columns
+    )
+    path = "{name} {type} AS (SPLIT_PART(SPLIT_PART(METADATA$FILENAME, '/{name}=', 2), '/', 1)::{type})"
+    return f"""\
+CREATE OR REPLACE EXTERNAL TABLE {table.name} (
+{columns},
+{declared(table.partitions, types, path)}
+)
+PARTITION BY ({joined_names(table.partitions)})
+LOCATION = @{NAMESPACE}/{table.name}/
+AUTO_REFRESH = FALSE
+FILE_FORMAT = (TYPE = PARQUET);
+
+-- Again after every export, to find new and changed files.
+ALTER EXTERNAL TABLE {table.name} REFRESH;"""
+
+
+def _snowflake_value(column: Column) -> str:
+    value = f'value:"{column.name}"'
+    if column.type == schema.TIMESTAMP:  # microseconds; any other type of value fails, and is not guessed
+        return f"TO_TIMESTAMP_NTZ({value}::NUMBER(38, 0), 6)"
+    return value
+
+
+def athena(table: Table, folder: str, types: Types) -> str:
+    """An external table with partition projection: no partition has to be registered."""
+    form = "`{name}` {type} COMMENT {comment}"
+    template = "/".join(f"{column.name}=${{{column.name}}}" for column in table.partitions)
+    properties = {
+        "projection.enabled": "true",
+        **{
+            f"projection.{column.name}.{name}": value
+            for column in table.partitions
+            for name, value in _PROJECTIONS[column.name].items()
+        },
+        "storage.location.template": f"{folder}/{template}/",
+    }
+    return f"""\
+CREATE EXTERNAL TABLE {table.name} (
+{declared(table.columns, types, form)}
+)
+PARTITIONED BY (
+{declared(table.partitions, types, form)}
+)
+STORED AS PARQUET
+LOCATION {backslash_quoted(f"{folder}/")}
+TBLPROPERTIES (
+{indented(f"{backslash_quoted(name)} = {backslash_quoted(value)}" for name, value in properties.items())}
+);"""
+
+
+REDSHIFT_SCHEMA = f"""\
+CREATE EXTERNAL SCHEMA IF NOT EXISTS {NAMESPACE}
+FROM DATA CATALOG DATABASE '{NAMESPACE}'
+IAM_ROLE default
+CREATE EXTERNAL DATABASE IF NOT EXISTS;"""
+"""A database in the Glue catalog."""
+
+
+def redshift(table: Table, folder: str, types: Types) -> str:
+    """An external table of Redshift Spectrum. It has no column comments, and each partition must be registered."""
+    examples = {column.name: _EXAMPLES[column.name] for column in table.partitions}
+    partition = "/".join(f"{name}={example}" for name, example in examples.items())
+    return f"""\
+CREATE EXTERNAL TABLE {NAMESPACE}.{table.name} (
+{declared(table.columns, types, '"{name}" {type}')}
+)
+PARTITIONED BY (
+{declared(table.partitions, types, '"{name}" {type}')}
+)
+STORED AS PARQUET
+LOCATION {sql_quoted(f"{folder}/")};
+
+-- After every export, for each new partition:
+-- ALTER TABLE {NAMESPACE}.{table.name} ADD IF NOT EXISTS
+-- PARTITION ({", ".join(f'"{name}" = {sql_quoted(example)}' for name, example in examples.items())})
+-- LOCATION {sql_quoted(f"{folder}/{partition}/")};
+-- or for all of them at once, in Athena: MSCK REPAIR TABLE {NAMESPACE}.{table.name};"""
+
+
+TRINO_SCHEMA = f"""\
+CREATE SCHEMA IF NOT EXISTS hive.{NAMESPACE};
+
+-- In every session, or hive.timestamp-precision in the catalog: otherwise times are cut to milliseconds.
+SET SESSION hive.timestamp_precision = 'MICROSECONDS';"""
+"""With the precision without which Trino refuses TIMESTAMP(6)."""
+
+
+def trino(table: Table, folder: str, types: Types) -> str:
+    """An external table in the Hive connector."""
+    return f"""\
+CREATE TABLE hive.{NAMESPACE}.{table.name} (
+{declared(columns_of(table), types, '"{name}" {type} COMMENT {comment}', sql_quoted)}
+)
+WITH (
+  external_location = {sql_quoted(f"{folder}/")},
+  format = 'PARQUET',
+  partitioned_by = ARRAY[{joined_names(table.partitions, "'")}]
+);
+
+-- Again after every export, to find new partitions.
+CALL hive.system.sync_partition_metadata('{NAMESPACE}', '{table.name}', 'FULL');"""

@@ -1,0 +1,133 @@
+"""The dataset as a contract of the Open Data Contract Standard (ODCS). Pure: made from the declared tables, not from the files.
+
+A rule stands in it only where every file keeps it: a column that an older version did not have is null in the rows of that version,
+so no column is required but the keys and what stands in the path.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from etl.load.ddl import dataset_root
+from etl.model import schema
+from etl.model.schema import Column, Table
+from etl.version import __version__
+
+API_VERSION = "v3.1.0"
+"""Of the standard; tools of a later 3.x read it."""
+PLACEHOLDER = "data"
+SCHEMES = ("", "s3", "gs", "az", "abfs", "abfss")
+_ID = "simulation-metrics"
+_SERVERS = {"": "local", "s3": "s3", "az": "azure", "abfs": "azure", "abfss": "azure", "gs": "custom"}
+"""The standard's types of servers, by URL scheme; it has none for Google's buckets."""
+_TYPES: dict[Any, tuple[str, str, dict[str, Any]]] = {
+    schema.STRING: ("string", "string", {}),
+    schema.INT: ("integer", "int64", {"format": "i64"}),
+    schema.FLOAT: ("number", "double", {"format": "f64"}),
+    schema.BOOL: ("boolean", "boolean", {}),
+    schema.TIMESTAMP: ("timestamp", "timestamp", {"timezone": True}),
+}
+"""Logical type, physical type and options of the logical type, in the standard's words."""
+_IN_EXECUTIONS = {(schema.CALLS.name, "execution_id"), (schema.EVALS.name, "execution_id")}
+"""Ids that always refer to a row once a run has ended. Evals may wait for their call; a run that was killed left no row."""
+_DESCRIPTION = {
+    "purpose": "Metrics of Future AGI simulations: every execution, call and eval output of the exported run tests, and the "
+    "export runs.",
+    "usage": "Read each table as one Hive-partitioned folder of Parquet files. Leave out rows that have a deleted_at, unless "
+    "you are looking for what was deleted at the source.",
+    "limitations": "Null means that the API gave no value that fits: a missing metric is never zero. In rows that an older version "
+    "of the exporter wrote, columns that it did not have are null. The averages in executions are the API's, which gives 0.0 where "
+    "no call had data. While an export runs, calls and evals appear before their execution.",
+}
+
+
+def contract(tables: Sequence[Table], location: str | None = None) -> dict[str, Any]:
+    """The contract for the tables; ``location`` is the path or URL of the dataset, see ``dataset_root``.
+
+    It leaves out ``errors`` beside other tables: without dead letters that table has no folder, which tools call a broken contract.
+    """
+    root = PLACEHOLDER if location is None else dataset_root(location, "odcs", SCHEMES)
+    promised = [table for table in tables if table.name != schema.ERRORS.name] or tables
+    names = {table.name for table in promised}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "DataContract",
+        "id": _ID,
+        "name": _ID,
+        "version": __version__,
+        "status": "active",
+        "description": _DESCRIPTION,
+        "servers": [_server(root)],
+        "schema": [_table(table, names) for table in promised],
+    }
+
+
+def _server(root: str) -> dict[str, Any]:
+    scheme = root.partition("://")[0] if "://" in root else ""
+    # Tools put the name of a table in place of {model}.
+    files = f"{root}/{{model}}/**/*.parquet"
+    place = "location" if scheme else "path"
+    return {"server": "dataset", "type": _SERVERS[scheme], place: files, "format": "parquet"}
+
+
+def _table(table: Table, there: set[str]) -> dict[str, Any]:
+    partitions = [
+        _property(column) | {"required": True, "partitioned": True, "partitionKeyPosition": position}
+        for position, column in enumerate(table.partitions, start=1)
+    ]
+    return {
+        "name": table.name,
+        "physicalName": table.name,
+        "physicalType": "table",
+        "logicalType": "object",
+        "description": f"One row per {table.one_row_per}.",
+        "dataGranularityDescription": f"One row per {table.one_row_per}; its key is {', '.join(table.key)}.",
+        "properties": [*(_property(column) | _rules(column, table, there) for column in table.columns), *partitions],
+        "quality": [
+            {
+                "name": f"{table.name}_key_is_unique",
+                "type": "library",
+                "metric": "duplicateValues",
+                "arguments": {"properties": list(table.key)},
+                "mustBe": 0,
+                "dimension": "uniqueness",
+                "severity": "error",
+            }
+        ],
+        **({"customProperties": [_custom("source", f"GET {table.endpoint}")]} if table.endpoint else {}),
+    }
+
+
+def _property(column: Column) -> dict[str, Any]:
+    logical, physical, options = _TYPES[column.type]
+    options = options | ({"format": "json"} if column.is_json else {})
+    details = {"unit": column.unit, "source": column.source, "nullRule": column.null_rule}
+    return {
+        "name": column.name,
+        "logicalType": logical,
+        "physicalType": physical,
+        **({"logicalTypeOptions": options} if options else {}),
+        "description": column.meaning,
+        "required": False,
+        "customProperties": [_custom(name, value) for name, value in details.items() if value],
+    }
+
+
+def _rules(column: Column, table: Table, there: set[str]) -> dict[str, Any]:
+    """What holds for the values of a column of the files."""
+    rules: dict[str, Any] = {}
+    if column.is_key:
+        given = {"name": f"{table.name}_{column.name}_is_given", "type": "library", "metric": "nullValues", "mustBe": 0}
+        rules = {
+            "required": True,
+            "unique": len(table.key) == 1,
+            "primaryKey": True,
+            "primaryKeyPosition": table.key.index(column.name) + 1,
+            "quality": [given | {"dimension": "completeness", "severity": "error"}],
+        }
+    if (table.name, column.name) in _IN_EXECUTIONS and schema.EXECUTIONS.name in there:
+        rules["relationships"] = [{"type": "foreignKey", "to": f"{schema.EXECUTIONS.name}.{column.name}"}]
+    return rules
+
+
+def _custom(name: str, value: str) -> dict[str, str]:
+    return {"property": name, "value": value}

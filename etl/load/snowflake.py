@@ -1,0 +1,102 @@
+"""Snowflake: Parquet goes into a temporary stage, and from there into the tables within one transaction.
+
+DDL ends a transaction there: tables are made and completed before it begins.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
+
+import pyarrow as pa
+import snowflake.connector as driver
+from snowflake.connector.errors import Error
+
+from etl.errors import DestinationError
+from etl.load.drivers import do_nothing, naming, spooled
+from etl.load.sql import Session, SqlWarehouse
+from etl.load.statements import Dialect, Inside
+from etl.load.tables import sql_quoted
+
+_STAGE = "metrics_etl_stage"
+_ROWS_LOADED = 3  # in what COPY answers
+_FORMAT = "TYPE = PARQUET USE_LOGICAL_TYPE = TRUE NULL_IF = ()"
+"""Without the second the stored times are read as numbers, without the third the text \\N as null."""
+
+
+def _quoted(name: str) -> str:
+    """Upper case is what names without quotes mean."""
+    return f'"{name.upper()}"'
+
+
+_DIALECT = Dialect(
+    types=("TEXT", "NUMBER", "FLOAT", "BOOLEAN", "TIMESTAMP_NTZ"),
+    key="PRIMARY KEY ({columns})",
+    columns=(
+        "SELECT LOWER(table_name) AS table_name, LOWER(column_name) AS column_name, data_type FROM information_schema.columns "
+        "WHERE table_schema = UPPER({schema}) ORDER BY table_name, ordinal_position"
+    ),
+    schemas="SELECT schema_name FROM information_schema.schemata WHERE schema_name = UPPER({schema})",
+    views=(
+        "SELECT LOWER(table_name) AS name, view_definition AS definition FROM information_schema.views "
+        "WHERE table_schema = UPPER({schema})"
+    ),
+    quoted=_quoted,
+    inside=Inside(column=" COMMENT {comment}", table=" COMMENT = {comment}", view=" COPY GRANTS COMMENT = {comment}"),
+    temporary="CREATE OR REPLACE TEMPORARY TABLE",
+    before=("USE SCHEMA {schema}", f"CREATE OR REPLACE TEMPORARY STAGE {_STAGE}"),
+    begin=("BEGIN",),
+)
+
+
+class _Session(Session):
+    """One connection. Rows come by one file and COPY for each table."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        account, database = parts.netloc, parts.path.strip("/")
+        self.where = f"snowflake://{account}/{database}"
+        self._naming = partial(naming, self.where, Error)
+        (name,) = parse_qs(parts.query).get("connection", ["default"])
+        with self._naming():
+            self._connection = driver.connect(connection_name=name, account=account, database=database)
+            self._cursor = self._connection.cursor()
+            self._cursor.execute("ALTER SESSION SET TIMEZONE = 'UTC', QUERY_TAG = 'metrics-etl'")
+
+    def query(self, sql: str) -> pa.Table:
+        with self._naming():
+            self._cursor.execute(sql)
+            rows = self._cursor.fetch_arrow_all(force_return_table=True, force_microsecond_precision=True)
+        return rows.rename_columns([name.lower() for name in rows.column_names])
+
+    def execute(self, sql: str) -> None:
+        with self._naming():
+            self._cursor.execute(sql)
+
+    def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
+        target, folder = f"{_quoted(namespace)}.{_quoted(table)}" if namespace else table, f"@{_STAGE}/{uuid4().hex}/"
+        with spooled(pieces) as file:
+            if file is None:
+                return
+            with self._naming():
+                self._cursor.execute(f"PUT {sql_quoted(f'file://{file.path}')} {folder} AUTO_COMPRESS = FALSE")
+                copied = self._cursor.execute(
+                    f"COPY INTO {target} FROM {folder} FILE_FORMAT = ({_FORMAT}) "
+                    "MATCH_BY_COLUMN_NAME = CASE_INSENSITIVE FORCE = TRUE"
+                ).fetchall()
+            if (loaded := sum(each[_ROWS_LOADED] for each in copied)) != file.rows:
+                raise DestinationError(f"{self.where}: {target} accepted {loaded} of {file.rows} rows: load again")
+
+    def commit(self) -> None:
+        self.execute("COMMIT")
+
+    def rollback(self) -> None:
+        self.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def connect(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
+    """The database of ``snowflake://account/database``; user and key by the connection ``default``, or ``?connection=NAME``."""
+    return SqlWarehouse(_Session(url), _DIALECT, namespace)

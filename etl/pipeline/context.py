@@ -1,0 +1,145 @@
+"""What the steps of one run share: settings, services, the time at which it began, and how far it is, to be shown."""
+
+import secrets
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from etl.dataset.parts import Dataset
+from etl.extract.client import Client
+from etl.extract.endpoints import Purpose
+from etl.extract.plan import Planned, Policy
+from etl.extract.quota import Quota
+from etl.extract.transport import Traffic
+from etl.extras import needs_extra
+from etl.files.open import open_files
+from etl.model.lifecycle import LONG_AGO
+from etl.pipeline.engine.interface import Engine
+from etl.pipeline.engine.this_process import this_process
+from etl.settings import Settings
+from etl.transform.frames import ExportStamp
+
+Notify = Callable[..., None]
+"""Called with the name of an event and its fields."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run is; updated while it runs. Times are those of ``monotonic``, as the event loop's are.
+
+    ``planned_requests`` is an estimate: deleted calls and retries may change it a little. ``previews`` are executions that are
+    stored from their lists first, ``previewed`` how many were.
+    """
+
+    listed_executions: int = 0
+    planned_executions: int = 0
+    planned_requests: int = 0
+    committed_executions: int = 0
+    previews: list[Planned] = field(default_factory=list)
+    previewed: int = 0
+    traffic: Traffic = field(default_factory=Traffic)
+    quota: Quota = field(default_factory=Quota)
+    crawl_began_at: float | None = None
+
+    @property
+    def done_requests(self) -> int:
+        """Planned requests that were sent, each of them once."""
+        sent = self.traffic.requests - self.traffic.requests_by_purpose[Purpose.LIST] - self.traffic.retries
+        return min(self.planned_requests, max(0, sent))
+
+    def seconds_left(self, now: float) -> float | None:
+        """How long the rest takes by the rate limit or by the pace so far, whichever is slower; None when neither is known."""
+        done = self.done_requests
+        left = self.planned_requests - done
+        estimates = [(now - self.crawl_began_at) * left / done] if done and self.crawl_began_at is not None else []
+        if (allowed := self.quota.seconds_for(left, now)) is not None:
+            estimates.append(allowed)
+        return max(estimates, default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run. Its steps are functions that take it and return what they found or did."""
+
+    settings: Settings
+    policy: Policy
+    accept_deletions: bool
+    export_run_id: str
+    started_at: datetime
+    clock: Callable[[], datetime]
+    dataset: Dataset
+    client: Client
+    engine: Engine
+    progress: Progress
+    notify: Notify
+    stamped: deque[datetime] = field(default_factory=lambda: deque([LONG_AGO], maxlen=1))
+
+    def by_source(self, moment: datetime) -> datetime:
+        """A time of our clock by the source's, as far as it has told; never later than now, if our clock was set back since."""
+        return min(moment, self.clock()) + (self.client.traffic.clock_offset or timedelta(0))
+
+    def settled_before(self, moment: datetime) -> datetime:
+        """Before when, by the source's clock, something must have changed for it to be settled at this moment of ours."""
+        return self.by_source(moment) - timedelta(hours=self.settings.export.settle_hours)
+
+    def after_stamps(self) -> datetime:
+        """A time by the source's clock that is after that of all rows written so far, and not after that of later ones."""
+        self.stamped.append(max(self.by_source(self.clock()), self.stamped[-1] + timedelta(microseconds=1)))
+        return self.stamped[-1]
+
+    def stamp(self) -> ExportStamp:
+        """What the rows that are written now are marked with: never a time before that of rows written earlier."""
+        self.stamped.append(max(self.by_source(self.clock()), *self.stamped))
+        return ExportStamp(self.export_run_id, self.stamped[-1], include_raw=self.settings.export.include_raw)
+
+
+def begin(
+    settings: Settings,
+    *,
+    full_refresh: bool,
+    accept_deletions: bool,
+    progress: Progress | None = None,
+    notify: Notify | None = None,
+    clock: Callable[[], datetime] | None = None,
+) -> Run:
+    """A run that begins now. Asks nothing and writes nothing yet."""
+    progress, clock = progress or Progress(), clock or (lambda: datetime.now(UTC))
+    notify = notify or (lambda _event, **_fields: None)
+    started_at = clock()
+    client = Client(settings, on_hold=lambda seconds: notify("held", seconds=round(seconds, 1)))
+    progress.traffic, progress.quota = client.traffic, client.quota
+    destination = settings.destination
+    run_id = f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    return Run(
+        settings=settings,
+        policy=Policy(
+            fetch_unfinished=settings.export.calls == "all",
+            full_refresh=full_refresh,
+            settle_by_detail=settings.export.settle_by == "detail",
+            detail_suffices=settings.export.metrics == "listed",
+        ),
+        accept_deletions=accept_deletions,
+        export_run_id=run_id,
+        started_at=started_at,
+        clock=clock,
+        dataset=Dataset(open_files(destination.path, destination.options), compression=destination.compression),
+        client=client,
+        engine=(
+            this_process(client, settings.api, include_raw=settings.export.include_raw)
+            if settings.engine.kind == "asyncio"
+            else dask_module().cluster(settings, client, run_id)
+        ),
+        progress=progress,
+        notify=notify,
+    )
+
+
+def dask_module() -> Any:
+    """The module of the engine on Dask, its package imported; ConfigurationError when that is not installed."""
+    try:
+        import etl.pipeline.engine.dask as module  # noqa: PLC0415 imported on use, where its package is installed
+    except ModuleNotFoundError as exc:
+        raise needs_extra("[engine] kind: dask", "dask", exc) from None
+    return module

@@ -1,0 +1,41 @@
+"""The engine that fetches in this process."""
+
+import math
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from etl.extract.client import Client
+from etl.extract.crawl import Crawl
+from etl.extract.plan import Planned
+from etl.extract.settling import Settling, Stored
+from etl.model.records import ExecutionBundle
+from etl.pipeline.engine.interface import Crawler, Take
+from etl.settings.sections import Api
+from etl.transform.flatten import FlatBundle, flatten
+
+
+class Here:
+    """Flattens each bundle as it arrives: payloads are several times as large as rows, and need not be kept until the commit."""
+
+    def __init__(
+        self, client: Client, plan: Iterable[Planned], take: Take, stored: Stored, api: Api, *, include_raw: bool
+    ) -> None:
+        self._flat = partial(flatten, include_raw=include_raw)
+        settling = Settling(client, stored, page_limit=api.page_limit)
+
+        async def emit(bundle: ExecutionBundle) -> None:
+            await take(self._flat(bundle))
+
+        self._crawl = Crawl(client, iter(plan), emit, api.concurrency, api.page_limit, settling)
+        self.run, self.counts = self._crawl.run, settling.counts
+
+    def arrived(self, listed_before: float = math.inf) -> Iterable[FlatBundle]:
+        """What has arrived of executions that are not whole yet, as ``Crawl.arrived``."""
+        return map(self._flat, self._crawl.arrived(listed_before=listed_before))
+
+
+@asynccontextmanager
+async def this_process(client: Client, api: Api, *, include_raw: bool) -> AsyncIterator[Crawler]:
+    """The engine that needs nothing else: it fetches on the event loop."""
+    yield lambda plan, take, stored: Here(client, plan, take, stored, api, include_raw=include_raw)

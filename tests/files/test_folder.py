@@ -1,0 +1,144 @@
+"""Nothing but regular files is opened, and the probe finds what would stop an export and leaves no trace."""
+
+import errno
+import os
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from etl.errors import DestinationError
+from etl.files.folder import open_at_once
+from etl.files.local import LocalFiles
+from etl.files.names import IDENTITY, INDEX, LAST_RUN, LOCK, STAGING
+from tests.damages import NOBODY
+from tests.files.kernel import small_disk
+from tests.files.watched import watched
+from tests.support import paths_in
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR | os.O_CREAT])
+def test_link_is_not_followed_and_nobody_waits_for_a_pipe(tmp_path, flags):
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        open_at_once(tmp_path / "link", flags)
+    os.close(open_at_once(tmp_path / "pipe", flags))
+
+
+def test_probe_leaves_no_trace(files, tmp_path):
+    before = {path: path.lstat() for path in tmp_path.rglob("*") if path.is_file()}
+    probe = files.probe()
+    assert probe.is_there
+    assert (probe.free_bytes or 0) > 64 << 20
+    assert {path: path.lstat() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_folder_that_has_other_things_and_no_dataset_is_refused_before_anything_is_written(tmp_path):
+    (tmp_path / "evals" / "gold").mkdir(parents=True)
+    for use in (LocalFiles.probe, LocalFiles.prepare):
+        with pytest.raises(DestinationError, match=r"is not empty \(evals\) and holds no dataset: set"):
+            use(LocalFiles(tmp_path))
+    assert [path.name for path in tmp_path.rglob("*")] == ["evals", "gold"]
+    (tmp_path / "evals" / "gold").rename(tmp_path / "evals" / "run_test=checkout")
+    LocalFiles(tmp_path).probe()
+    (tmp_path / "evals" / "run_test=checkout").rmdir()
+    (tmp_path / "evals").rename(tmp_path / ".DS_Store")
+    (tmp_path / "lost+found").mkdir()
+    LocalFiles(tmp_path).prepare()
+    (tmp_path / "README").touch()
+    LocalFiles(tmp_path).prepare()
+
+
+def export_into(files):
+    """What every run does with the dataset's own files, whatever it fetches."""
+    files.prepare()
+    with files.lock(datetime(2026, 11, 1, tzinfo=UTC)):
+        files.sweep_staging()
+        files.publish("calls/run_test=a/month=2026-01/part-0.parquet", b"rows")
+        for name in (LAST_RUN, INDEX, IDENTITY):
+            if name in paths_in(files, "_state"):
+                files.read(name)
+            files.publish(name, b"{}")
+
+
+@contextmanager
+def as_somebody_else():
+    """The code in the block runs as a user who has no rights of its own."""
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(
+    ("closed", "mode"), [(LOCK, 0o444), (INDEX, 0o000), (STAGING, 0o555), ("calls/run_test=a/month=2026-01", 0o555)]
+)
+def test_probe_finds_what_somebody_else_may_not_use(closed, mode):
+    with tempfile.TemporaryDirectory() as name:  # others may not enter the folders of pytest
+        root = Path(name)
+        export_into(LocalFiles(root))
+        for path in (root, *root.rglob("*")):
+            path.chmod(0o777 if path.is_dir() else 0o666)
+        with as_somebody_else():
+            LocalFiles(root).probe()
+        (root / closed).chmod(mode)
+        for attempt in (export_into, LocalFiles.probe):
+            with as_somebody_else(), pytest.raises(DestinationError, match=f"{closed}.*: Permission denied"):
+                attempt(LocalFiles(root))
+        with as_somebody_else():
+            assert LocalFiles(root).examine().is_there, "who reads need not export"
+
+
+@pytest.mark.parametrize("name", ["create", "write", "fsync", "rename", "unlink", "mkdir", "flock", "pwrite"])
+def test_probe_does_what_every_export_does(files, name):
+    """A system call that fails here ends both: as where folders cannot be made durable, or files not replaced."""
+    export_into(files)
+
+    def fail(step):
+        if step.name == name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    for attempt in (export_into, LocalFiles.probe):
+        with watched(files.root, before=fail), pytest.raises(DestinationError, match="Input/output error"):
+            attempt(LocalFiles(files.root))
+    shutil.rmtree(files.root / STAGING)
+    assert LocalFiles(files.root).probe().is_there
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        (LOCK, "Is a directory: remove it"),
+        ("calls/run_test=a", "Not a directory: a file is in the way"),
+        ("calls/run_test=a/month=2026-01", "Not a directory: a file is in the way"),
+    ],
+)
+def test_probe_finds_a_file_in_the_place_of_a_folder_and_a_folder_in_that_of_a_file(files, path, fault):
+    export_into(files)
+    (files.root / "calls" / "._run_test=a").touch()  # as a Mac leaves it
+    files.probe()
+    (files.root / path).rename(files.root / "aside")
+    if path == LOCK:
+        (files.root / path).mkdir()
+    else:
+        (files.root / path).touch()
+    for attempt in (export_into, LocalFiles.probe):
+        with pytest.raises(DestinationError, match=fault):
+            attempt(LocalFiles(files.root))
+
+
+def test_probe_says_that_the_file_system_is_mounted_for_reading_alone(tmp_path):
+    with small_disk(tmp_path / "disk", 128 << 20) as disk:
+        files = LocalFiles(disk / "data")
+        export_into(files)
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        for attempt in (files.probe, lambda: export_into(files)):
+            with pytest.raises(DestinationError, match="Read-only file system: remount it read-write"):
+                attempt()

@@ -1,0 +1,181 @@
+"""What opens the dataset in each engine: as recorded for small tables, and in words that the engine parses for the real ones.
+
+pandas, Polars and DuckDB are executed in test_ddl_opens.py, Spark and ClickHouse there too by make test-all. The others
+are parsed by sqlglot in their dialect, which has no syntax for MSCK, CALL and REFRESH. Write the records, of which a person
+has to read what changed, with: python -m tests.load.test_ddl
+"""
+
+import ast
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import sqlglot
+from sqlglot import exp
+
+from etl.dataset import layout
+from etl.errors import ConfigurationError
+from etl.load.ddl import QUERY_ENGINES, ddl
+from etl.load.tables import columns_of, comment
+from etl.model import schema
+from etl.model.locations import QueryEngineName
+
+TABLES = list(schema.TABLES.values())
+LOCATIONS = {"bigquery": 'gs://my-bucket/it\'s "mine"/übung'} | dict.fromkeys(
+    ("snowflake", "athena", "redshift", "trino", "clickhouse"), 's3://my-bucket/it\'s "mine"/übung'
+)
+SQL = [name for name in QUERY_ENGINES if name not in {"pandas", "polars"}]
+RESERVED = """
+account all alter and any as between by case cast check column connect connection constraint create cross
+current current_date current_time current_timestamp current_user database delete distinct drop else exists false
+following for from full grant group gscluster having ilike in increment inner insert intersect into is issue join
+lateral left like localtime localtimestamp minus natural not null of on or order organization qualify regexp
+revoke right rlike row rows sample schema select set some start table tablesample then to trigger true try_cast
+union unique update using values view when whenever where with
+"""  # Snowflake's list
+every_table = pytest.mark.parametrize("table", TABLES, ids=schema.TABLES)
+RECORDS = Path(__file__).parent / "ddl"
+
+
+def small_tables():
+    """A column of each type, in two tables: of a run test, and whose folder may be missing; of a month alone."""
+    columns = (
+        schema.Column("id", schema.STRING, "Who's who.", is_key=True),
+        schema.Column("number", schema.INT, "A number.", "ms"),
+        schema.Column("share", schema.FLOAT, "A share."),
+        schema.Column("is_so", schema.BOOL, "Whether it is so."),
+        schema.Column("at", schema.TIMESTAMP, "When it was."),
+    )
+    return [schema.Table(each.name, "", "", columns, each.partitions) for each in (schema.ERRORS, schema.RUNS_TABLE)]
+
+
+def location(engine):
+    return LOCATIONS.get(engine, '/srv/it\'s "mine"/übung')
+
+
+def parsed(engine, text):
+    """The statements; BigQuery's partition columns become plain ones first, for sqlglot knows no such clause."""
+    if engine == "bigquery":
+        text = text.replace("\n)\nWITH PARTITION COLUMNS (", ",")
+    return [statement for statement in sqlglot.parse(text, dialect=engine) if statement]
+
+
+def literals(statement):
+    return {literal.this for literal in statement.find_all(exp.Literal) if literal.is_string}
+
+
+def test_the_command_offers_every_engine():
+    assert list(get_args(QueryEngineName)) == [*QUERY_ENGINES, "postgresql"]
+
+
+@every_table
+def test_partition_columns_are_those_of_the_layout(table):
+    key = "" if table.name == "runs" else "checkout"
+    path = layout.part_path(table.name, layout.Part(key, "month=2026-11/part-0"))
+    assert [column.name for column in table.partitions] == re.findall(r"/([a-z_]+)=", path)
+
+
+@pytest.mark.parametrize("engine", QUERY_ENGINES)
+def test_statements_are_as_recorded(engine):
+    """Errors come last: they stop no other table."""
+    assert f"{ddl(small_tables(), engine)}\n" == (RECORDS / f"{engine}.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("engine", SQL)
+def test_nothing_is_opaque_to_the_parser_but_what_it_has_no_syntax_for(engine):
+    known = ("MSCK REPAIR TABLE ", "CALL hive.system.sync_partition_metadata(", "ALTER EXTERNAL TABLE ")
+    for statement in parsed(engine, ddl(TABLES, engine)):
+        text = statement.sql(engine, comments=False)
+        is_schema = engine == "redshift" and text.startswith("CREATE EXTERNAL SCHEMA")
+        assert not isinstance(statement, exp.Command) or text.startswith(known) or is_schema, text[:200]
+
+
+@pytest.mark.parametrize("engine", SQL)
+def test_location_is_one_text_in_every_statement(engine):
+    """Quotes in it end no text, and nothing of it is read as SQL."""
+    root = location(engine)
+    text = ddl(TABLES, engine, f"{root}/")
+    names = {table.name for table in TABLES}
+    whole = [literals(each) for each in parsed(engine, text) if isinstance(each, exp.Create)]
+    found = {each for literal in whole for each in literal if each.startswith(root)}
+    if engine == "snowflake":
+        assert found == {f"{root}/"}
+    else:
+        assert {each.removeprefix(f"{root}/").partition("/")[0] for each in found} == names
+    for literal in found:
+        assert "//" not in literal.removeprefix(root)
+
+
+@pytest.mark.parametrize("engine", ["pandas", "polars"])
+def test_location_is_one_text_in_python(engine):
+    root = location(engine)
+    tree = ast.parse(ddl(TABLES, engine, root))
+    found = {
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and str(node.value).startswith(root)
+    }
+    rest = "/**/*.parquet" if engine == "polars" else ""
+    assert found == {f"{root}/{table.name}{rest}" for table in TABLES}
+
+
+@pytest.mark.parametrize(
+    ("engine", "bad", "reason"),
+    [
+        *(("duckdb", f"da{character}ta", "engines read them as patterns") for character in "*?[]{}\\\n\0\x1b\u2028"),
+        ("duckdb", "", "does not name a folder"),
+        ("duckdb", "/", "does not name a folder"),
+        ("athena", "s3://", "does not name a folder"),
+        ("athena", "gs://bucket/data", "cannot be read by athena, which reads s3://"),
+        ("bigquery", "data", "cannot be read by bigquery, which reads gs://"),
+        ("duckdb", "ftp://host/data", "which reads paths, s3://"),
+        ("duckdb", "://data", "which reads paths, s3://"),
+    ],
+)
+def test_location_that_an_engine_would_misread_is_refused(engine, bad, reason):
+    with pytest.raises(ConfigurationError, match=re.escape(reason)) as caught:
+        ddl(TABLES, engine, bad)
+    assert str(caught.value).isprintable()
+    assert repr(bad) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("engine", "root", "text"),
+    [
+        ("spark", "/data", "'/data/calls"),
+        ("spark", "hdfs://n/data", "'hdfs://n/data/calls"),
+        ("snowflake", "gs://bucket/data", "URL = 'gcs://bucket/data/'"),
+        ("clickhouse", "data", "\nFROM file(\n  'data/calls"),
+        ("clickhouse", "s3://b/p", "\nFROM s3(\n"),
+        ("clickhouse", "https://h/b/p", "\nFROM s3(\n"),
+    ],
+)
+def test_location_is_said_as_the_engine_says_it(engine, root, text):
+    assert text in ddl([schema.CALLS], engine, root)
+
+
+def test_names_that_are_not_quoted_are_no_reserved_words():
+    """In the other dialects, columns are quoted."""
+    assert not set(RESERVED.split()) & {
+        *schema.TABLES,
+        *(column.name for table in TABLES for column in columns_of(table)),
+    }
+
+
+@every_table
+def test_a_comment_is_whole_sentences_that_a_catalog_keeps(table):
+    for column in (*table.columns, *table.partitions):
+        text = comment(column)
+        assert len(text.encode()) <= 255
+        assert text.endswith(f" Unit: {column.unit}." if column.unit else ".")
+        assert column.meaning.startswith(text.removesuffix(f" Unit: {column.unit}."))
+
+
+def test_a_long_comment_loses_its_last_sentences_and_not_its_unit():
+    column = schema.Column("name", schema.INT, f"{'First.'} {'x' * 240}. Last.", "ms")
+    assert comment(column) == "First. Unit: ms."
+    assert comment(schema.Column("name", schema.INT, "First. Last.", "ms")) == "First. Last. Unit: ms."
+
+
+if __name__ == "__main__":
+    for name in QUERY_ENGINES:
+        (RECORDS / f"{name}.txt").write_text(f"{ddl(small_tables(), name)}\n", encoding="utf-8")

@@ -1,0 +1,36 @@
+"""The figures of many run tests: all are there, the worst in detail, and none depends on what was read beside it."""
+
+from datetime import UTC, datetime
+
+from etl.files.local import LocalFiles
+from etl.inspect.read_status import read_status
+from etl.report.gather import MOST_DETAILS, gather_contents
+from tests.bundles import a_bundle
+from tests.datasets import a_dataset, export_to
+
+
+def a_dataset_of(path, run_tests):
+    """Each with a call on two days."""
+    keys = [f"run-test-{number:02}" for number in range(run_tests)]
+    bundles = [a_bundle(f"{key}-{day}", [f"{key}-{day}-c"], key=key, date=day)
+               for key in keys for day in ("2026-09-01", "2026-09-20")]  # fmt: skip
+    export_to(a_dataset(path), *bundles)
+    return LocalFiles(path)
+
+
+def read(files, run_tests=None):
+    return gather_contents(files, read_status(files, now=datetime.now(UTC)), run_tests, false_alarms_per_year=1)
+
+
+def test_of_many_run_tests_so_many_have_details_and_all_have_figures(tmp_path):
+    contents = read(a_dataset_of(tmp_path, MOST_DETAILS + 2))
+    found = contents.run_tests
+    assert (contents.judged.run_tests, len(contents.judged.not_yet)) == (0, MOST_DETAILS + 2)
+    assert [each.key for each in found] == [f"run-test-{number:02}" for number in range(MOST_DETAILS + 2)]
+    assert [each.details is not None for each in found] == [True] * MOST_DETAILS + [False] * 2
+    assert {(each.executions, each.calls, len(each.changes) > 0) for each in found} == {(2, 2, True)}
+
+
+def test_only_the_run_tests_that_are_named_are_read(tmp_path):
+    files = a_dataset_of(tmp_path, 3)
+    assert [each.key for each in read(files, ["run-test-01"]).run_tests] == ["run-test-01"]

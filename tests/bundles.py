@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.extract.parse import parse_json
-from etl.extract.plan import Planned, Policy, Reason, plan_run_test
+from etl.extract.plan import Planned, Policy, Reason, Route, plan_run_test
 from etl.model.digest import fingerprint
 from etl.model.lifecycle import ExecutionList, HeldRows, ListedExecution, StoredExecution
 from etl.model.records import (
@@ -236,6 +236,7 @@ def planned(execution_id: str) -> Planned:
         run_test_key="a",
         execution=as_listed(Execution(execution_id=execution_id, status="completed", payload={})),
         reason=Reason.NEW,
+        route=Route.BARE,
         stored=None,
         estimated_calls=0,
     )

@@ -1,4 +1,7 @@
-"""What is stored and missing from a proved list is requested by its own id: that alone decides, for executions and calls alike."""
+"""What is stored and missing from a proved list is requested by its own id, and only the answer decides (law 5).
+
+That holds for executions and calls alike. ``crawl.py`` asks for calls, ``pipeline/apply.py`` for executions.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -9,32 +12,42 @@ from etl.errors import NotFoundError, SourceError
 
 @dataclass(frozen=True, slots=True)
 class LookedUp:
-    """What the API says of ids: those that it does not know, those that exist, and those for which no answer was to be had."""
+    """What the API says of ids."""
 
     gone: frozenset[str] = frozenset()
+    """those that it does not know, or that belong elsewhere"""
     alive: frozenset[str] = frozenset()
+    """those that exist where they are stored"""
     unknown: Mapping[str, SourceError] = field(default_factory=dict)
+    """those for which no answer was to be had, and why"""
 
 
-async def ask(exists: Callable[[str], Awaitable[bool]], ids: Collection[str], *, workers: int) -> LookedUp:
+async def look_up_ids(exists: Callable[[str], Awaitable[bool]], ids: Collection[str], *, workers: int) -> LookedUp:
     """Request the ids, ``workers`` at a time, until one exists: then the list was wrong, and the others do not matter.
 
-    ``exists`` says whether the subject belongs where it is stored; NotFoundError says that it does not exist at all. Another
-    SourceError leaves it open, and whatever else is raised ends the run.
+    ``exists`` says whether the subject belongs where it is stored; a NotFoundError of it says that there is no such
+    subject, and another SourceError leaves the answer open.
+
+    Raises:
+        ExporterError: whatever else ``exists`` raises; it ends the run.
     """
-    gone, alive, unknown = set[str](), set[str](), dict[str, SourceError]()
+    gone = set[str]()
+    alive = set[str]()
+    unknown = dict[str, SourceError]()
     pending = iter(sorted(ids))
 
     async def work() -> None:
-        for each in pending:
+        for subject_id in pending:
             if alive:
                 return
             try:
-                (alive if await exists(each) else gone).add(each)
+                is_there = await exists(subject_id)
             except NotFoundError:
-                gone.add(each)
+                gone.add(subject_id)
             except SourceError as error:
-                unknown[each] = error
+                unknown[subject_id] = error
+            else:
+                (alive if is_there else gone).add(subject_id)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(workers, len(ids))):

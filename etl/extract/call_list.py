@@ -1,14 +1,14 @@
 """One execution's list of calls, in whichever way the server can give it.
 
-The list stays 500 for as long as the server cannot sum up one eval of the execution, though each call can be had. So the first 500
-leads, in this order, to:
+The list stays 500 for as long as the server cannot sum up one eval of the execution, though each call can be had. So
+the first 500 leads, in this order, to:
 
 1. The execution's detail, which tells whether stored calls and evals are unchanged.
 2. The list with the name of an eval that does not exist: nothing is summed up, and every call comes without its evals.
 3. The same without the rows that make its pages fail.
 
-``lacks_evals`` says that the rows have no evals: then each call's own entry has them. Before those are requested, the list gets a
-second chance.
+``lacks_evals`` says that the rows have no evals: then each call's own entry has them. Before those are requested, the
+list gets a second chance.
 """
 
 from collections import Counter
@@ -21,56 +21,67 @@ from etl.extract.bad_rows import HeadReader, no_head, power_of_two_above
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_call_details, list_calls
 from etl.extract.listing import read_pass
-from etl.extract.plan import Planned
+from etl.extract.plan import Planned, Route
 from etl.model.records import DetailedCall, ListedCall, Page
 
 
 @dataclass(frozen=True, slots=True)
 class CallList:
-    """What one reading of the list showed, by call_execution_id.
-
-    ``count`` is how many calls the list had after all of its pages were read; None when one page showed it whole.
-    ``unreadable`` says how many calls it could not give: then nothing is proved. ``details`` are those of all calls, where they
-    were read.
-    """
+    """What one reading of the list showed, by call_execution_id."""
 
     calls: Mapping[str, ListedCall]
+    """the calls that it has"""
     count: int | None = None
+    """how many calls the list had after all of its pages were read; None when one page showed it whole"""
     unreadable: SourceError | None = None
+    """why some calls could not be read, and how many: then nothing is proved"""
     lacks_evals: bool = False
+    """its entries have no evals"""
     details: Mapping[str, DetailedCall] | None = None
+    """the details of all calls, where they were read with the list"""
 
 
-async def read_call_list(client: Client, item: Planned, *, page_limit: int, found: CallList | None = None) -> CallList:
-    """Read the list once; ``found`` is one that was made of details. NotFoundError when there is no such execution."""
+async def read_call_list(
+    client: Client, item: Planned, *, page_limit: int, of_details: CallList | None = None
+) -> CallList:
+    """Read the list once; ``of_details`` is one that was made of the execution's detail before.
+
+    Raises:
+        NotFoundError: there is no such execution.
+        SourceError: the list cannot be had in any way.
+    """
     try:
         latest = await _read(client, item, page_limit)
-        return replace(latest, details=found.details) if found else latest
     except ServerFaultError as error:
-        if item.is_preview:
+        if item.route is Route.PREVIEW:
             raise
         failure = error
-    found = found or await _read_otherwise(client, item, page_limit, failure)
-    if item.is_compared and found.details is not None:
-        return found
+    else:
+        return replace(latest, details=of_details.details) if of_details else latest
+    other = of_details or await _read_otherwise(client, item, page_limit, failure)
+    if item.route.keeps_unchanged and other.details is not None:
+        return other
     with suppress(SourceError):
-        return replace(await _read(client, item, page_limit), details=found.details)
-    return found
+        return replace(await _read(client, item, page_limit), details=other.details)
+    return other
 
 
 async def list_of_details(client: Client, item: Planned, *, page_limit: int) -> CallList | None:
-    """A list without evals, made of the execution's detail; None where that does not have each call."""
+    """A list without evals, made of the execution's detail; None where that does not show each call once."""
     with suppress(SourceError):
         page = await read_details(client, item, rows=item.estimated_calls, page_limit=page_limit)
         details = by_id(page)
         if len(details) == page.count:
-            return CallList({key: _listed(each) for key, each in details.items()}, lacks_evals=True, details=details)
+            calls = {key: _listed(detail) for key, detail in details.items()}
+            return CallList(calls, lacks_evals=True, details=details)
     return None
 
 
 async def _read_otherwise(client: Client, item: Planned, page_limit: int, failure: ServerFaultError) -> CallList:
-    if found := await list_of_details(client, item, page_limit=page_limit):
-        return found
+    """The list in the ways 1 to 3 of the module's docstring; raises ``failure`` where none of them works."""
+    of_details = await list_of_details(client, item, page_limit=page_limit)
+    if of_details is not None:
+        return of_details
     with suppress(ServerFaultError):
         return await _read(client, item, page_limit, without_evals=True)
     try:
@@ -91,20 +102,24 @@ async def _read(
         request = list_calls(item.execution.execution_id, part, without_evals=without_evals)
         return await client.get(request.sent_for(item.purpose))
 
-    found = await read_pass(
+    listing = await read_pass(
         read, lambda call: call.call_execution_id, limit=page_limit, largest=client.largest_page, head_at=head_at
     )
-    if found.unreadable:
-        last = found.unreadable[-1].error
-        text = f"{len(found.unreadable)} of its calls cannot be listed: {last}"
+    if listing.unreadable:
+        last = listing.unreadable[-1].error
+        text = f"{len(listing.unreadable)} of its calls cannot be listed: {last}"
         problem = SourceError(text, status=last.status, excerpt=last.excerpt)
-        return CallList(found.rows, unreadable=problem, lacks_evals=without_evals)
-    count = None if found.is_whole_page else (await read(Slice(1, 1))).count
-    return CallList(found.rows, count, lacks_evals=without_evals)
+        return CallList(listing.rows, unreadable=problem, lacks_evals=without_evals)
+    count = None if listing.is_whole_page else (await read(Slice(1, 1))).count
+    return CallList(listing.rows, count, lacks_evals=without_evals)
 
 
 async def read_details(client: Client, item: Planned, *, rows: int, page_limit: int) -> Page[DetailedCall]:
-    """The execution's detail in one page, which it takes one request to find the size of where it has more than ``rows``."""
+    """The execution's detail in one page: one request, or two where it has more calls than the expected ``rows``.
+
+    Raises:
+        SourceError: the detail cannot be had.
+    """
     limit = max(page_limit, power_of_two_above(rows))
     page = await client.get_detail(list_call_details(item.execution.execution_id, limit=limit).sent_for(item.purpose))
     if page.count <= limit:
@@ -114,13 +129,18 @@ async def read_details(client: Client, item: Planned, *, rows: int, page_limit: 
 
 
 def by_id(page: Page[DetailedCall]) -> dict[str, DetailedCall]:
-    """The calls of a detail, without those that it has twice."""
+    """The calls of a detail, without those that it has twice: of these it does not say which entry counts."""
     times = Counter(call.call_execution_id for call in page.results)
     return {call.call_execution_id: call for call in page.results if times[call.call_execution_id] == 1}
 
 
 def _listed(detail: DetailedCall) -> ListedCall:
     """The call as a list without evals has it."""
-    told = {name: detail.payload.get(name) for name in ("scenario_id", "status", "duration_seconds")}
-    payload = {"call_execution_id": detail.call_execution_id, "scenario_name": detail.payload.get("scenario"), **told}
+    payload = {
+        "call_execution_id": detail.call_execution_id,
+        "scenario_name": detail.payload.get("scenario"),
+        "scenario_id": detail.payload.get("scenario_id"),
+        "status": detail.payload.get("status"),
+        "duration_seconds": detail.payload.get("duration_seconds"),
+    }
     return ListedCall(call_execution_id=detail.call_execution_id, payload=payload)

@@ -1,21 +1,25 @@
-"""Fetch the calls of planned executions: list each execution's calls, then fetch each call's metrics, with bounded concurrency.
+"""Fetch the calls of planned executions: list each execution's calls, then fetch each call's metrics.
 
-A fixed set of workers takes the next piece of work: a queued call, else the next execution to list. So the calls of the following
-executions are queued before those of the present ones run out. Executions are taken in the order of the plan.
+Requests, open executions and calls in memory are bounded, however long the plan is.
 
-How an execution's calls are proved complete (see ``extract/listing.py``):
+A fixed set of workers takes the next piece of work: a queued call, else the next execution to list. So the calls of
+the following executions are queued before those of the present ones run out. Executions are taken in the order of the
+plan.
 
-- The list fits one page: that read is the list. Where a call is not found when its metrics are fetched, the list is read again: the
-  call was deleted since, or the API's servers are out of step.
-- Many pages: the count is read once more after the pages, which are read again until they have shown so many calls. Then each
-  call's metrics are fetched. If as many calls are alive as were counted, the list is proved; otherwise it is read again.
+How an execution's calls are proved complete (law 4; see ``listing.py``):
+
+- The list fits one page: that reading is the list. Where a call is not found when its metrics are fetched, the list
+  is read again: the call was deleted since, or the API's servers are out of step.
+- Many pages: the count is read once more after the pages, which are read again until they have shown so many calls.
+  Then each call's metrics are fetched. If as many calls are alive as were counted, the list is proved; otherwise it
+  is read again.
 - The server cannot give the list: ``call_list.py`` has other ways.
 
-Stored calls that a proved list does not have are requested by their ids, see ``absence.py``. If one exists, the list was wrong:
-what it has is exported, nothing is marked, and a dead letter lets the next run read it again.
+Stored calls that a proved list does not have are requested by their ids (law 5; see ``absence.py``). If one exists, the list
+was wrong: what it has is exported, nothing is marked, and a dead letter lets the next run read it again.
 
-Stored calls of an execution that only settles are compared and not fetched again, see ``settling.py``, nor is what an incomplete
-execution has stored. Where the list takes many pages, a second reading that says the same proves it then.
+Which calls stay without a request of their own is up to the execution's ``Route`` (``plan.py``) and ``settling.py``.
+Where some stay and the list takes many pages, a second reading that says the same proves it.
 """
 
 import asyncio
@@ -25,13 +29,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from etl.errors import NotFoundError, SourceError
-from etl.extract.absence import ask, decide
+from etl.extract.absence import decide, look_up_ids
 from etl.extract.call_list import CallList, list_of_details, read_call_list
 from etl.extract.client import Client
 from etl.extract.endpoints import get_call_metrics, get_execution, get_listed_call
 from etl.extract.listing import MAX_ROUNDS
 from etl.extract.open_execution import OpenExecution
-from etl.extract.plan import Planned
+from etl.extract.plan import Planned, Route
 from etl.extract.settling import Settling
 from etl.model.records import METRICS, RUNS, DeadLetter, ExecutionBundle
 from etl.model.wording import counted
@@ -50,18 +54,32 @@ class Crawl:
     """One crawl over a plan."""
 
     client: Client
+    """sends the requests"""
     plan: Iterator[Planned]
+    """the executions to fetch, most valuable first"""
     emit: Emit
+    """takes each bundle; the crawl waits for it, so a slow destination slows the crawl down"""
     concurrency: int
+    """how many requests are under way at once, and how many executions are open"""
     page_limit: int
+    """the smallest page that a list is requested with"""
     settling: Settling
+    """decides which stored calls stay"""
     _calls: deque[tuple[OpenExecution, str]] = field(default_factory=deque)
+    """calls to fetch"""
     _relist: deque[OpenExecution] = field(default_factory=deque)
+    """executions whose list is to be read again"""
     _open: set[OpenExecution] = field(default_factory=set)
+    """executions that were begun, and not handed over as a whole"""
     _has_more_work: asyncio.Event = field(default_factory=asyncio.Event)
+    """wakes workers that found nothing to do"""
 
     async def run(self) -> None:
-        """Fetch everything, and emit each bundle as soon as it is whole; what was emitted stands where the crawl cannot go on."""
+        """Fetch everything, and emit each bundle as soon as it is whole.
+
+        Raises:
+            ExporterError: the crawl cannot go on (in a group); what was emitted stands.
+        """
         async with asyncio.TaskGroup() as group:
             for _ in range(self.concurrency * _WORKERS_PER_SLOT):
                 group.create_task(self._work())
@@ -95,21 +113,22 @@ class Crawl:
         except SourceError as error:
             await self._close(execution, await self._without_list(execution, error))
             return
+        listed, arrived = execution.listed, execution.arrived
         if execution.is_repeated_by(latest):
-            execution.lagging = execution.not_found
+            listed.lagging = listed.not_found
             await self._finish(execution, is_proved=False)
             return
         pending = execution.take_list(latest)
-        execution.listed_at = asyncio.get_running_loop().time()
-        if execution.round == 1:
+        listed.read_at = asyncio.get_running_loop().time()
+        if listed.readings == 1:
             if not await self._compare(execution, latest):
                 return
-            if execution.planned.is_preview:
-                is_whole = execution.fetched.keys() == execution.listed.keys() and execution.listed
-                await self._close(execution, execution.take_arrived() if is_whole else None)
+            if execution.planned.route is Route.PREVIEW:
+                await self._close_preview(execution)
                 return
-            pending = [key for key in pending if key not in execution.kept | execution.fetched.keys()]
-        if len(execution.listed) < (execution.count or 0) and execution.round < MAX_ROUNDS:
+            done = arrived.kept | arrived.metrics.keys()
+            pending = [key for key in pending if key not in done]
+        if len(listed.calls) < (listed.count or 0) and listed.readings < MAX_ROUNDS:
             self._list_again(execution)
             return
         execution.outstanding = len(pending)
@@ -120,49 +139,64 @@ class Crawl:
         self._has_more_work.set()
 
     async def _read_list(self, execution: OpenExecution) -> CallList:
-        """The list; where the detail alone can tell that nothing has changed, a list that is made of it."""
-        item, found = execution.planned, None
-        if item.is_preview:  # it is nothing without its detail
+        """The list, by the way that the execution's route asks for.
+
+        Raises:
+            NotFoundError: there is no such execution.
+            SourceError: the list cannot be had, or a preview's detail, without which it is nothing.
+        """
+        item, list_of_stored = execution.planned, None
+        if item.route is Route.PREVIEW:
             details = await self.settling.details(item, rows=item.estimated_calls)
             if details is None:
                 raise SourceError("its detail cannot be had")
             return replace(await read_call_list(self.client, item, page_limit=self.page_limit), details=details)
-        if item.is_by_detail and item.is_compared and not execution.round:
-            found = await list_of_details(self.client, item, page_limit=self.page_limit)
-            if found is not None and await self.settling.is_as_stored(item, found):
-                return found
-        return await read_call_list(self.client, item, page_limit=self.page_limit, found=found)
+        if item.route is Route.LISTS_COMPARED and not execution.listed.readings:
+            list_of_stored = await list_of_details(self.client, item, page_limit=self.page_limit)
+            if list_of_stored is not None and await self.settling.is_as_stored(item, list_of_stored):
+                return list_of_stored
+        return await read_call_list(self.client, item, page_limit=self.page_limit, of_details=list_of_stored)
 
     async def _compare(self, execution: OpenExecution, latest: CallList) -> bool:
-        """Find out which stored calls stay; False where that is left to the next run, or to the list when it is read again."""
+        """Find out which stored calls stay; False where the execution was closed, or its list is read again first."""
         execution.stored = await self.settling.stored(execution.planned)
-        is_done = await self.settling.compare(execution, latest)
-        # Many executions are open while their calls arrive.
+        is_decided = await self.settling.compare(execution, latest)
+        # The rows are not needed any more, and many executions are open while their calls arrive.
         execution.stored = replace(execution.stored, rows={}, evals={})
-        has_pages = execution.count is not None and (execution.kept or execution.fetched)
-        if is_done and (not has_pages or await self._is_listed_again(execution)):
+        if not is_decided:
+            await self._close(execution, None)
+            return False
+        has_pages = execution.listed.count is not None
+        needs_proof = has_pages and (execution.arrived.kept or execution.arrived.metrics)
+        if not needs_proof or await self._is_listed_again(execution):
             return True
-        if not is_done or execution.planned.is_preview:
+        if execution.planned.route is Route.PREVIEW:
             await self._close(execution, None)
         else:
-            execution.kept = frozenset()
+            execution.arrived.kept = frozenset()
             self._list_again(execution)
         return False
 
+    async def _close_preview(self, execution: OpenExecution) -> None:
+        """Hand over the rows that the lists gave, if they gave one of each call; otherwise nothing."""
+        listed, arrived = execution.listed.calls, execution.arrived
+        is_whole = bool(listed) and arrived.metrics.keys() == listed.keys()
+        await self._close(execution, execution.take_arrived() if is_whole else None)
+
     async def _is_listed_again(self, execution: OpenExecution) -> bool:
-        """Whether a second reading of many pages says the same, which proves a list of which some calls are not requested again."""
+        """Whether a second reading of many pages says the same: that proves a list of which some calls are not fetched."""
         try:
             latest = await read_call_list(self.client, execution.planned, page_limit=self.page_limit)
         except SourceError:
             return False
-        is_same = latest.count == execution.count and latest.calls.keys() == execution.listed.keys()
+        is_same = latest.count == execution.listed.count and latest.calls.keys() == execution.listed.calls.keys()
         return is_same and not latest.lacks_evals
 
     async def _without_list(self, execution: OpenExecution, failure: SourceError) -> ExecutionBundle | None:
-        """What is known of an execution whose calls cannot be listed: nothing when it was deleted since, else a dead letter."""
+        """What is known of an execution whose calls cannot be listed: a dead letter; None when it was deleted since."""
         execution_id = execution.execution_id
-        if execution.planned.is_preview:
-            return None  # it is asked for again, and that tells
+        if execution.planned.route is Route.PREVIEW:
+            return None  # the execution is fetched exactly afterwards, which tells why it cannot be listed
         if isinstance(failure, NotFoundError):
             try:
                 await self.client.get(get_execution(execution_id).sent_for(execution.planned.purpose))
@@ -172,18 +206,18 @@ class Crawl:
             except SourceError as unknown:
                 if execution.planned.unreadable is None:
                     failure = unknown
-        execution.dead_letters.append(DeadLetter.of(RUNS, execution_id, failure))
+        execution.arrived.dead_letters.append(DeadLetter.of(RUNS, execution_id, failure))
         return execution.cut_short()
 
     async def _fetch(self, execution: OpenExecution, call_execution_id: str) -> None:
         try:
-            if not execution.lacks_evals or await self._read_entry(execution, call_execution_id):
+            if not execution.listed.lacks_evals or await self._read_entry(execution, call_execution_id):
                 await self._read_metrics(execution, call_execution_id)
         except NotFoundError:
-            del execution.listed[call_execution_id]
-            execution.not_found.add(call_execution_id)
+            del execution.listed.calls[call_execution_id]
+            execution.listed.not_found.add(call_execution_id)
         except SourceError as error:
-            execution.dead_letters.append(DeadLetter.of(METRICS, call_execution_id, error))
+            execution.arrived.dead_letters.append(DeadLetter.of(METRICS, call_execution_id, error))
         execution.outstanding -= 1
         if not execution.outstanding:
             await self._finish_or_relist(execution)
@@ -192,44 +226,49 @@ class Crawl:
         """Request the call's entry in the list, with its evals, by itself; False when it cannot be had."""
         try:
             request = get_listed_call(call_execution_id, execution.execution_id)
-            execution.listed[call_execution_id] = await self.client.get(request.sent_for(execution.planned.purpose))
+            entry = await self.client.get(request.sent_for(execution.planned.purpose))
         except NotFoundError:
             raise
         except SourceError as error:
-            execution.left_out.add(call_execution_id)
-            execution.dead_letters.append(DeadLetter.of(RUNS, call_execution_id, error))
+            execution.arrived.left_out.add(call_execution_id)
+            execution.arrived.dead_letters.append(DeadLetter.of(RUNS, call_execution_id, error))
             return False
+        execution.listed.calls[call_execution_id] = entry
         return True
 
     async def _read_metrics(self, execution: OpenExecution, call_execution_id: str) -> None:
-        metrics = execution.at_hand.get(call_execution_id)
+        arrived = execution.arrived
+        metrics = arrived.at_hand.get(call_execution_id)
         if metrics is None:
             request = get_call_metrics(call_execution_id, execution.execution_id)
             metrics = await self.client.get(request.sent_for(execution.planned.purpose))
-        if metrics.execution_id == execution.execution_id:
-            execution.fetched[call_execution_id] = metrics
-            if len(execution.fetched) % _MOST_IN_HAND == 0:
-                await self.emit(execution.take_arrived())
-        else:
-            execution.elsewhere.add(call_execution_id)
+        if metrics.execution_id != execution.execution_id:
+            arrived.elsewhere.add(call_execution_id)
+            return
+        arrived.metrics[call_execution_id] = metrics
+        if len(arrived.metrics) % _MOST_IN_HAND == 0:
+            await self.emit(execution.take_arrived())
 
     async def _finish_or_relist(self, execution: OpenExecution) -> None:
         """Everything listed is fetched: emit the execution if its list is proved, else read the list again."""
-        is_proved = not execution.not_found if execution.count is None else execution.alive == execution.count
-        if is_proved or execution.lags or execution.round >= MAX_ROUNDS:
+        listed = execution.listed
+        is_proved = not listed.not_found if listed.count is None else execution.arrived.alive == listed.count
+        if is_proved or listed.lags or listed.readings >= MAX_ROUNDS:
             await self._finish(execution, is_proved=is_proved)
         else:
             self._list_again(execution)
 
     async def _finish(self, execution: OpenExecution, *, is_proved: bool) -> None:
-        if execution.lags:
-            calls = counted(len(execution.not_found), "listed call")
-            error = SourceError(f"404 for {calls}: {LAG}", status=404, tries=execution.round)
+        listed = execution.listed
+        if listed.lags:
+            calls = counted(len(listed.not_found), "listed call")
+            error = SourceError(f"404 for {calls}: {LAG}", status=404, tries=listed.readings)
             execution.unproved = DeadLetter.of(RUNS, execution.execution_id, error)
         elif not is_proved:
             error = SourceError(
-                f"its list of calls changed each of the {execution.round} times it was read; {execution.alive} calls were fetched",
-                tries=execution.round,
+                f"its list of calls changed each of the {listed.readings} times it was read; "
+                f"{execution.arrived.alive} calls were fetched",
+                tries=listed.readings,
             )
             execution.unproved = DeadLetter.of(RUNS, execution.execution_id, error)
         elif not execution.unproved:
@@ -239,17 +278,21 @@ class Crawl:
     async def _look_up(self, execution: OpenExecution) -> None:
         """Request each stored call that the proved list does not have."""
         purpose = execution.planned.purpose
+        listed = execution.listed
 
         async def exists(call_execution_id: str) -> bool:
             request = get_call_metrics(call_execution_id, execution.execution_id)
             return (await self.client.get(request.sent_for(purpose))).execution_id == execution.execution_id
 
-        execution.gone |= execution.not_found
-        unlisted = execution.living - execution.listed.keys() - execution.gone
-        answers = await ask(exists, unlisted, workers=1)
-        execution.deleted = decide(answers) | execution.gone | (execution.elsewhere & execution.living)
-        there = (SourceError(f"call {each} exists, but is missing from its execution's list") for each in answers.alive)
-        problems = [*there, *answers.unknown.values()]
+        listed.gone |= listed.not_found
+        unlisted = execution.living - listed.calls.keys() - listed.gone
+        answers = await look_up_ids(exists, unlisted, workers=1)
+        moved = execution.arrived.elsewhere & execution.living
+        execution.deleted = decide(answers) | listed.gone | moved
+        problems = [
+            *(SourceError(f"call {call} exists, but is missing from its execution's list") for call in answers.alive),
+            *answers.unknown.values(),
+        ]
         if problems:
             execution.unproved = DeadLetter.of(RUNS, execution.execution_id, problems[0])
 
@@ -259,8 +302,11 @@ class Crawl:
 
     def arrived(self, *, listed_before: float = math.inf) -> list[ExecutionBundle]:
         """What has arrived of executions that are not whole yet, and were listed before this time of the event loop."""
-        due = [each for each in self._open if each.fetched and each.outstanding and each.listed_at < listed_before]
-        return [each.take_arrived() for each in due]
+        return [
+            execution.take_arrived()
+            for execution in self._open
+            if execution.arrived.metrics and execution.outstanding and execution.listed.read_at < listed_before
+        ]
 
     async def _close(self, execution: OpenExecution, bundle: ExecutionBundle | None) -> None:
         if bundle is not None:

@@ -1,6 +1,11 @@
-"""An execution whose calls are being fetched: what its lists showed, what was fetched, what is missing. Requests nothing."""
+"""An execution whose calls are being fetched: what was planned, what its list showed, what has arrived.
 
-from collections.abc import Mapping, Sequence
+``crawl.py`` opens one for each planned execution, fills it, and turns it into a bundle when everything has arrived. A
+call is always known by its call_execution_id. Nothing is requested here.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,54 +17,120 @@ from etl.model.lifecycle import StoredCalls
 from etl.model.records import RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall
 
 
+@dataclass(slots=True)
+class ListedCalls:
+    """What the list of an execution's calls has shown, however often it was read."""
+
+    calls: dict[str, ListedCall] = field(default_factory=dict)
+    """the calls that it has; of a list of many pages, those of all readings"""
+    count: int | None = None
+    """how many calls the list had after its last page was read; None when one page showed it whole"""
+    readings: int = 0
+    """how often it was read"""
+    read_at: float = 0.0
+    """when it was read last, by the event loop's clock"""
+    lacks_evals: bool = False
+    """its entries have no evals: each call's entry has to be requested by itself"""
+    not_found: set[str] = field(default_factory=set)
+    """calls of the last reading that the API does not know by their ids"""
+    lagging: set[str] = field(default_factory=set)
+    """calls that were not found after an earlier reading, and that the list had again when it was read since"""
+    gone: set[str] = field(default_factory=set)
+    """calls that were not found, and that the list no longer had when it was read since"""
+
+    def take(self, latest: CallList, *, has_entry: AbstractSet[str]) -> None:
+        """Take in a reading; calls that ``has_entry`` names keep the entry that came with their evals."""
+        calls = dict(latest.calls)
+        if latest.lacks_evals:
+            calls |= {key: self.calls[key] for key in has_entry & calls.keys()}
+        self.readings += 1
+        self.lacks_evals = latest.lacks_evals
+        self.count = latest.count
+        self.lagging = self.not_found & calls.keys()
+        self.gone |= self.not_found - calls.keys()
+        self.not_found.clear()
+        self.calls = calls if self.count is None else self.calls | calls
+
+    @property
+    def lags(self) -> bool:
+        """Whether calls are not found although the list, read again since, still has them."""
+        return not self.not_found.isdisjoint(self.lagging)
+
+
+@dataclass(slots=True)
+class ArrivedCalls:
+    """What has arrived of an execution's calls since it was opened, and what of its stored calls stays."""
+
+    metrics: dict[str, CallMetrics] = field(default_factory=dict)
+    """the calls that were fetched, or made of the lists, and not handed over yet"""
+    shown: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """of each call, what only the execution's detail shows"""
+    at_hand: Mapping[str, CallMetrics] = field(default_factory=dict)
+    """metrics made of the detail, of calls whose entries are still to come"""
+    kept: frozenset[str] = frozenset()
+    """calls whose stored rows stay, also those that were handed over in parts"""
+    amended: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """of kept calls, stored rows that take what the detail shows now"""
+    lacking: Mapping[str, int] = field(default_factory=dict)
+    """in how many calls each column is null, though the detail has its value"""
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    """requests about single calls that were given up"""
+    elsewhere: set[str] = field(default_factory=set)
+    """calls that are listed here, but whose own metrics name another execution, which has them"""
+    left_out: set[str] = field(default_factory=set)
+    """calls that are listed, but whose entries cannot be had"""
+    is_in_parts: bool = False
+    """calls were handed over before the others had arrived"""
+
+    @property
+    def alive(self) -> int:
+        """How many calls exist. One that could not be fetched counts: nothing says that it was deleted."""
+        return len(self.metrics) + len(self.kept) + len(self.elsewhere) + len(self.dead_letters)
+
+    @property
+    def done(self) -> set[str]:
+        """The calls that need no further request."""
+        failed = {letter.subject_id for letter in self.dead_letters}
+        return {*self.metrics, *self.kept, *self.elsewhere, *failed}
+
+    def restrict_to(self, listed: Collection[str]) -> None:
+        """Forget what is not in a list that one page showed whole."""
+        self.metrics = {key: metrics for key, metrics in self.metrics.items() if key in listed}
+        self.dead_letters = [letter for letter in self.dead_letters if letter.subject_id in listed]
+
+    def begin_again(self, *, has_kept: bool) -> None:
+        """Forget what arrived: a list of many pages is proved by calls that are found alive after its latest count."""
+        self.metrics.clear()
+        self.dead_letters.clear()
+        self.elsewhere.clear()
+        self.left_out.clear()
+        if not has_kept:
+            self.kept = frozenset()
+
+
 @dataclass(slots=True, eq=False)
 class OpenExecution:
-    """An execution whose calls are being fetched; calls are by call_execution_id.
-
-    ``stored`` is what the dataset holds of it. ``round`` is how often the list was read. ``count`` is what the list counted after
-    it was read, None when one page showed it whole. ``not_found`` are listed calls that the API does not know by their ids. Once
-    the list was read again, those of before are ``lagging`` if it still had them, else ``gone``. ``deleted`` calls are to be
-    marked, the stored rows of ``kept`` ones stay. ``elsewhere`` calls are listed, but their metrics name another execution, which
-    has them. ``left_out`` are listed, but their entries cannot be had;
-    ``lacks_evals``: each call's entry has to be requested by itself. ``unproved`` says why the list does not count. ``outstanding``
-    calls are queued or under way. ``listed_at`` is when the list was read, by the event loop. ``is_in_parts``: what had arrived of
-    it was taken. ``shown`` is what the detail alone has of calls, ``at_hand`` are metrics that it has of calls whose entries are
-    still to come. ``lacking`` and ``amended`` as in the bundle, by call.
-    """
+    """An execution whose calls are being fetched."""
 
     planned: Planned
+    """the execution, and by which route its calls are fetched"""
     stored: StoredCalls = field(default_factory=StoredCalls)
-    round: int = 0
-    listed: dict[str, ListedCall] = field(default_factory=dict)
-    count: int | None = None
-    fetched: dict[str, CallMetrics] = field(default_factory=dict)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-    not_found: set[str] = field(default_factory=set)
-    lagging: set[str] = field(default_factory=set)
-    gone: set[str] = field(default_factory=set)
-    deleted: frozenset[str] = frozenset()
-    elsewhere: set[str] = field(default_factory=set)
-    left_out: set[str] = field(default_factory=set)
-    kept: frozenset[str] = frozenset()
-    at_hand: Mapping[str, CallMetrics] = field(default_factory=dict)
-    amended: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    shown: dict[str, dict[str, Any]] = field(default_factory=dict)
-    lacking: Mapping[str, int] = field(default_factory=dict)
-    lacks_evals: bool = False
-    unproved: DeadLetter | None = None
-    is_in_parts: bool = False
+    """what the dataset holds of its calls"""
+    listed: ListedCalls = field(default_factory=ListedCalls)
+    """what its list has shown"""
+    arrived: ArrivedCalls = field(default_factory=ArrivedCalls)
+    """what has arrived"""
     outstanding: int = 0
-    listed_at: float = 0.0
+    """how many of its calls are queued or under way"""
+    unproved: DeadLetter | None = None
+    """why its list does not count: then no stored call is marked"""
+    deleted: frozenset[str] = frozenset()
+    """stored calls that are to be marked"""
 
     @property
     def execution_id(self) -> str:
         """Its id."""
         return self.planned.execution.execution_id
-
-    @property
-    def alive(self) -> int:
-        """How many of its calls exist. One that could not be fetched counts: nothing says that it was deleted."""
-        return len(self.fetched) + len(self.kept) + len(self.elsewhere) + len(self.dead_letters)
 
     @property
     def living(self) -> set[str]:
@@ -68,87 +139,74 @@ class OpenExecution:
 
     def is_repeated_by(self, latest: CallList) -> bool:
         """Whether a list of many pages says the same again, although the calls that it names were fetched since."""
-        known = self.listed.keys() | self.gone | self.not_found
-        is_same = latest.count == self.count and latest.calls.keys() == known
-        return is_same and self.count is not None and 0 < len(self.listed) <= self.alive
-
-    @property
-    def lags(self) -> bool:
-        """Whether calls are not found although the list, read again since, still has them."""
-        return not self.not_found.isdisjoint(self.lagging)
+        listed = self.listed
+        known = listed.calls.keys() | listed.gone | listed.not_found
+        is_same = latest.count == listed.count and latest.calls.keys() == known
+        return is_same and listed.count is not None and 0 < len(listed.calls) <= self.arrived.alive
 
     def take_list(self, latest: CallList) -> list[str]:
         """Take in a list that was just read; returns the calls that are still to be fetched."""
-        self.round += 1
-        self.lacks_evals = latest.lacks_evals
-        self.count = latest.count
         if latest.unreadable:
             self.unproved = DeadLetter.of(RUNS, self.execution_id, latest.unreadable)
-        calls = dict(latest.calls)
-        self.lagging = self.not_found & calls.keys()
-        self.gone |= self.not_found - calls.keys()
-        self.not_found.clear()
-        if latest.lacks_evals:
-            # What is not fetched again must keep the entry that has its evals.
-            calls |= {key: self.listed[key] for key in (self.fetched.keys() | self.kept) & calls.keys()}
-        if self.count is None:
-            self.listed = calls
-            self.fetched = {key: call for key, call in self.fetched.items() if key in calls}
-            self.dead_letters = [each for each in self.dead_letters if each.subject_id in calls]
+        self.listed.take(latest, has_entry=self.arrived.metrics.keys() | self.arrived.kept)
+        if latest.count is None:
+            self.arrived.restrict_to(latest.calls)
         else:
-            self.listed |= calls
-            # Only what is found alive after the latest count proves a list of many pages, so every call is fetched again.
-            self.fetched.clear()
-            self.dead_letters.clear()
-            self.elsewhere.clear()
-            self.left_out.clear()
-            if not self.planned.is_resumed:
-                self.kept = frozenset()
-        done = self.fetched.keys() | self.kept | self.elsewhere | {letter.subject_id for letter in self.dead_letters}
-        return [key for key in self.listed if key not in done]
+            self.arrived.begin_again(has_kept=self.planned.route.keeps_fetched)
+        done = self.arrived.done
+        return [key for key in self.listed.calls if key not in done]
 
     def take_arrived(self) -> ExecutionBundle:
-        """What has arrived since it was asked last, as a bundle of its own; from now on these calls are ``kept``."""
-        arrived = structs.replace(
-            self.bundle(is_listed=False),
-            listed=tuple(self.listed[key] for key in self.fetched),
+        """What has arrived since this was called last, as a bundle of its own; from now on these calls are ``kept``."""
+        arrived = self.arrived
+        part = structs.replace(
+            self.bundle_without_calls(),
+            listed=tuple(self.listed.calls[key] for key in arrived.metrics),
             calls=self._fetched_calls(),
-            part_of=len(self.listed),
+            part_of=len(self.listed.calls),
         )
-        self.kept |= self.fetched.keys()
-        self.fetched.clear()
-        self.is_in_parts = True
-        return arrived
+        arrived.kept |= arrived.metrics.keys()
+        arrived.metrics.clear()
+        arrived.is_in_parts = True
+        return part
 
     def cut_short(self) -> ExecutionBundle:
-        """What is known of it, and nothing of its calls; where a part was taken its row vouches for what is stored by then."""
-        bundle = self.bundle(is_listed=False)
-        return structs.replace(bundle, listed=()) if self.is_in_parts else bundle
+        """What is known of it, and nothing of its calls.
 
-    def bundle(self, *, is_listed: bool = True) -> ExecutionBundle:
-        """All that is known of it; unless ``is_listed``, nothing is said of its calls."""
+        Where a part was handed over, its row vouches for what is stored by then.
+        """
+        bundle = self.bundle_without_calls()
+        return structs.replace(bundle, listed=()) if self.arrived.is_in_parts else bundle
+
+    def bundle_without_calls(self) -> ExecutionBundle:
+        """The execution and its dead letters; nothing is said of its calls."""
         planned = self.planned
-        bundle = ExecutionBundle(
+        return ExecutionBundle(
             run_test_name=planned.run_test_name,
             run_test_key=planned.run_test_key,
             execution=planned.execution.unpack(),
-            dead_letters=(*self.dead_letters, *filter(None, (self.unproved, planned.unreadable))),
+            dead_letters=(*self.arrived.dead_letters, *filter(None, (self.unproved, planned.unreadable))),
         )
-        if not is_listed:
-            return bundle
+
+    def bundle(self) -> ExecutionBundle:
+        """All that is known of it."""
+        arrived = self.arrived
+        absent = arrived.left_out | arrived.elsewhere
+        kept = arrived.kept & self.listed.calls.keys()
         return structs.replace(
-            bundle,
-            listed=tuple(call for key, call in self.listed.items() if key not in self.left_out | self.elsewhere),
+            self.bundle_without_calls(),
+            listed=tuple(call for key, call in self.listed.calls.items() if key not in absent),
             calls=self._fetched_calls(),
-            kept=self.kept & self.listed.keys(),
-            amended=tuple(row for key, row in self.amended.items() if key in self.kept & self.listed.keys()),
-            lacking=self.lacking,
+            kept=kept,
+            amended=tuple(row for key, row in arrived.amended.items() if key in kept),
+            lacking=arrived.lacking,
             deleted=self.deleted,
-            lacks_evals=self.lacks_evals,
+            lacks_evals=self.listed.lacks_evals,
         )
 
     def _fetched_calls(self) -> tuple[FetchedCall, ...]:
+        shown = self.arrived.shown
         return tuple(
-            FetchedCall(listed=self.listed[key], metrics=metrics, shown=self.shown.get(key, {}))
-            for key, metrics in self.fetched.items()
+            FetchedCall(listed=self.listed.calls[key], metrics=metrics, shown=shown.get(key, {}))
+            for key, metrics in self.arrived.metrics.items()
         )

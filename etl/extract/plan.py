@@ -1,4 +1,9 @@
-"""Choose which executions this run fetches, and say why. Pure: the same input gives the same plan."""
+"""Choose which executions this run fetches, why, and by which route. Pure: the same input gives the same plan.
+
+Three decisions, each made once and in this order: the ``Reason`` (is there anything to fetch?), the ``Route`` (which
+requests fetch it, and what of the stored rows may stay?), and the order (what is worth most comes first). The steps
+that follow look at the route and never at the settings.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -35,11 +40,75 @@ class Reason(Word):
     FINAL = "final", "exported and unchanged: not fetched"
 
 
+class Route(Word):
+    """How an execution is fetched: what its rows are made of, and which stored calls stay without a request.
+
+    | reason | stored calls | exact metrics, settling by | route |
+    |---|---|---|---|
+    | new, damaged, requested | any | detail | ``WHOLE`` |
+    | changed, incomplete, settling | none that may stay | detail | ``WHOLE`` |
+    | changed, incomplete, settling | intact | detail | ``COMPARE`` |
+    | incomplete, and listed as it was when that began | intact | detail | ``RESUME_COMPARED`` |
+    | incomplete, and listed as it was when that began | intact | refetch | ``RESUME`` |
+    | listed | intact | detail or refetch | ``RESUME`` |
+    | unfinished, scrub; with refetch every other one | any | detail or refetch | ``BARE`` |
+    | new or changed, where fetching all takes long | none | detail or refetch | first ``PREVIEW``, then as above |
+
+    With ``metrics = "listed"`` the route is ``LISTS_COMPARED`` where calls are intact and the execution has changed,
+    settles or is incomplete; else ``LISTS``; and ``WHOLE`` where it was requested.
+
+    An execution of C calls costs these requests, and may leave this to the next run:
+
+    | route | requests | left open |
+    |---|---|---|
+    | ``WHOLE`` | list, detail, C | the detail, if it cannot be read; all of it, if the execution ``may_wait`` for one |
+    | ``BARE`` | list, C | nothing |
+    | ``COMPARE`` | list, detail, calls that differ | as ``WHOLE`` |
+    | ``RESUME`` | list, calls not fetched since | nothing |
+    | ``RESUME_COMPARED`` | list, calls not fetched since; a detail if some of these are stored | the detail |
+    | ``LISTS`` | list, detail, calls that the detail cannot give | as ``WHOLE`` |
+    | ``LISTS_COMPARED`` | detail; a list, too, if that differs from what is stored | as ``WHOLE`` |
+    | ``PREVIEW`` | detail, list | all calls' own metrics; everything, where a list cannot be read |
+    """
+
+    WHOLE = "whole", "every call is fetched, and the detail is read for what only it shows"
+    BARE = "bare", "every call is fetched, and no detail is read"
+    COMPARE = "compare", "stored calls that list and detail show unchanged stay; the others are fetched"
+    RESUME = (
+        "resume",
+        "calls stay that were fetched since the execution was found as it is listed; the others are fetched",
+    )
+    RESUME_COMPARED = "resume compared", "as for resume, but older stored calls are compared before they are fetched"
+    LISTS = "lists", "rows are made of list and detail; only calls that these do not give are fetched"
+    LISTS_COMPARED = "lists compared", "as for lists, but stored calls that the detail shows unchanged stay"
+    PREVIEW = "preview", "rows are made of list and detail, to be replaced by exact ones in the same run or a later one"
+
+    @property
+    def reads_detail(self) -> bool:
+        """Whether the execution's detail is read, for what the calls' own metrics do not show."""
+        return self not in (Route.BARE, Route.RESUME)
+
+    @property
+    def keeps_fetched(self) -> bool:
+        """Whether calls stay that were fetched since the execution was found as it is listed now."""
+        return self in (Route.RESUME, Route.RESUME_COMPARED)
+
+    @property
+    def keeps_unchanged(self) -> bool:
+        """Whether stored calls stay that the detail shows as they are."""
+        return self in (Route.COMPARE, Route.RESUME_COMPARED, Route.LISTS_COMPARED)
+
+    @property
+    def makes_rows_of_lists(self) -> bool:
+        """Whether a call's row is made of list and detail where these suffice."""
+        return self in (Route.LISTS, Route.LISTS_COMPARED, Route.PREVIEW)
+
+
 _PURPOSES = {Reason.INCOMPLETE: Purpose.DEAD_LETTERS, Reason.SETTLING: Purpose.SETTLE, Reason.SCRUB: Purpose.SCRUB}
 
 _COMPARED = {Reason.SETTLING, Reason.CHANGED, Reason.INCOMPLETE}
-_WITHOUT_DETAIL = {Reason.LISTED, Reason.FINAL, Reason.UNFINISHED}
-"""Executions that need no detail, also when they are scrubbed: it is in the dataset, or is not read of what still runs."""
+_WITHOUT_DETAIL = {Reason.LISTED, Reason.FINAL, Reason.UNFINISHED, Reason.WAITING}
+"""Executions whose detail is not read, also when they are scrubbed: it is stored, or they still run."""
 
 _LATER = (Reason.INCOMPLETE, Reason.SETTLING, Reason.UNFINISHED, Reason.SCRUB, Reason.WAITING, Reason.FINAL)
 _ORDER = {reason: place for place, reason in enumerate(_LATER, start=1)}
@@ -47,43 +116,42 @@ _ORDER = {reason: place for place, reason in enumerate(_LATER, start=1)}
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a run fetches besides what is new, changed, damaged, incomplete or settling, and whether it compares before.
-
-    What has settled since before ``overdue_since`` is fetched if it cannot be compared. ``detail_suffices``: rows are made of the
-    lists, and calls have no metrics of their own.
-    """
+    """What the settings say about what a run fetches."""
 
     fetch_unfinished: bool = False
+    """calls = "all": executions that still run are fetched, too"""
     full_refresh: bool = False
+    """--full-refresh: every finished execution is fetched, whatever is stored"""
     settle_by_detail: bool = False
+    """settle_by = "detail": stored calls are compared with the execution's detail before they are fetched again"""
     detail_suffices: bool = False
+    """metrics = "listed": rows are made of the lists, and calls have no metrics of their own"""
     overdue_since: datetime = LONG_AGO
+    """an execution that has settled since before this time is fetched if it cannot be compared"""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One listed execution and what to do with it.
-
-    ``run_test_key`` is that of the partition where it lies, or will lie. ``unreadable`` says why the list could not give it: then
-    only its head is known. ``is_compared``: the calls that its lists show unchanged are not fetched again. ``is_resumed``: nor are
-    those that were fetched since it was found as it is listed now, and left incomplete. ``may_wait``: it only settles, and the next
-    run may compare it. ``reads_detail``: for what its calls' own metrics do not have. ``is_by_detail``: rows are made of its lists,
-    and only calls that these tell too little of are fetched; or, if it ``is_preview``, none: its metrics are to follow.
-    """
+    """One listed execution and what to do with it."""
 
     run_test_name: str
+    """the run test whose list has it"""
     run_test_key: str
+    """the key of the partition where it lies, or will lie"""
     execution: ListedExecution
+    """the execution as it is listed"""
     reason: Reason
+    """why it is fetched, or why not"""
+    route: Route
+    """how it is fetched; of a final execution, how it would be scrubbed"""
     stored: StoredExecution | None
+    """what the dataset holds of it"""
     estimated_calls: int
+    """how many calls it has, as far as that is known before its calls are listed"""
     unreadable: DeadLetter | None = None
-    is_compared: bool = False
-    is_resumed: bool = False
+    """why its row in the list could not be read: then only its head is known"""
     may_wait: bool = False
-    reads_detail: bool = False
-    is_by_detail: bool = False
-    is_preview: bool = False
+    """it only settles: if it cannot be compared now, the next run may compare it"""
 
     @property
     def is_fetched(self) -> bool:
@@ -100,40 +168,52 @@ class Planned:
         """Whether the dataset already says all that can be said without its calls."""
         return self.unreadable is None and _is_waiting_row_current(self.execution, self.stored)
 
-    def requests(self, page_limit: int) -> int:
-        """An estimate of the requests that fetching it takes."""
-        lists = pages(self.estimated_calls, page_limit) + (self.reads_detail and not self.is_resumed)
-        if self.is_by_detail:
-            return lists - (self.is_compared and self.reason is Reason.SETTLING)
-        if self.stored is None or not (self.is_resumed or self.is_compared):
-            return lists + self.estimated_calls
-        held = self.stored.held
+    def requests(self, page_limit: int, *, has_details: bool = True) -> int:
+        """An estimate of the requests that fetching it takes.
+
+        Without ``has_details``, the API does not give details of executions.
+        """
+        lists = pages(self.estimated_calls, page_limit)
+        if not has_details:
+            return lists if self.may_wait else lists + self._calls_to_fetch(some_stay=self.route.keeps_fetched)
+        lists += self.route.reads_detail and not self.route.keeps_fetched
+        if self.route.makes_rows_of_lists:
+            is_detail_enough = self.route is Route.LISTS_COMPARED and self.reason is Reason.SETTLING
+            return lists - is_detail_enough
+        return lists + self._calls_to_fetch(some_stay=self.route.keeps_fetched or self.route.keeps_unchanged)
+
+    def _calls_to_fetch(self, *, some_stay: bool) -> int:
         # An execution that changed has probably run again, and all its calls with it.
-        exact = 0 if self.reason is Reason.CHANGED else held.exported_calls - held.detail_calls
-        return lists + max(0, self.estimated_calls - exact)
+        if self.stored is None or not some_stay or self.reason is Reason.CHANGED:
+            return self.estimated_calls
+        exact = self.stored.held.exported_calls - self.stored.held.detail_calls
+        return max(0, self.estimated_calls - exact)
 
 
-def requests_to_fetch(plan: Iterable[Planned], *, page_limit: int) -> dict[Purpose, int]:
+def requests_to_fetch(plan: Iterable[Planned], *, page_limit: int, has_details: bool = True) -> dict[Purpose, int]:
     """An estimate of the requests that fetching all of it takes, by purpose."""
     expected = no_requests()
     for item in plan:
         if item.is_fetched:
-            expected[item.purpose] += item.requests(page_limit)
+            expected[item.purpose] += item.requests(page_limit, has_details=has_details)
     return expected
 
 
 def previews(plan: Iterable[Planned]) -> list[Planned]:
-    """What is new of the plan, to be stored from its lists alone, two requests an execution, before the rest of it is fetched."""
-    new = (item for item in plan if item.reason in (Reason.NEW, Reason.CHANGED) and not item.is_by_detail)
-    return [
-        replace(item, reads_detail=True, is_by_detail=True, is_preview=True)
-        for item in new
-        if item.unreadable is None and (item.stored is None or not item.stored.held.exported_calls)
-    ]
+    """What is new of the plan, to be stored from its lists before the rest is fetched: two requests an execution."""
+    return [replace(item, route=Route.PREVIEW) for item in plan if _can_be_previewed(item)]
+
+
+def _can_be_previewed(item: Planned) -> bool:
+    is_new = item.reason in (Reason.NEW, Reason.CHANGED) and not (item.stored and item.stored.held.exported_calls)
+    return is_new and item.unreadable is None and not item.route.makes_rows_of_lists
 
 
 def pages(rows: int, limit: int) -> int:
-    """How many pages are read of a list of so many rows: those of ``limit`` rows, or one and then the largest that there are."""
+    """How many pages are read of a list of so many rows.
+
+    They are pages of ``limit`` rows, or one of these and then the largest that there are, whichever are fewer.
+    """
     return min(max(1, -(-rows // limit)), 1 + -(-rows // MOST_ROWS_OF_A_PAGE))
 
 
@@ -153,13 +233,13 @@ def plan_run_test(
 ) -> list[Planned]:
     """One entry for each listed execution that the run test's ``since`` lets in, in no particular order.
 
-    An older one is let in, too, when the dataset holds a part of it, or says that it was deleted. ``stored`` is by execution_id.
-    ``home`` is the key for what is new.
+    An older one is let in, too, when the dataset holds a part of it, or says that it was deleted. ``stored`` is by
+    execution_id. ``home`` is the key for what is new.
     """
-    plan, has_detail = [], policy.settle_by_detail or policy.detail_suffices
+    plan = []
     for execution in listed.executions.values():
-        started_at, known = execution.started_at, stored.get(execution.execution_id)
-        is_old = run_test.since and started_at and started_at.date() < run_test.since
+        known = stored.get(execution.execution_id)
+        is_old = run_test.since and execution.started_at and execution.started_at.date() < run_test.since
         if is_old and not (known and _is_wrong(known)):
             continue
         letter = listed.heads.get(execution.execution_id)
@@ -172,27 +252,28 @@ def plan_run_test(
                 run_test_key=known.run_test_key if known else home,
                 execution=execution,
                 reason=reason,
+                route=_route(execution, known, reason, policy),
                 stored=known,
                 estimated_calls=_estimated_calls(execution, known),
                 unreadable=letter,
-                is_compared=has_detail and known is not None and _is_held(known) and reason in _COMPARED,
-                is_resumed=known is not None and not policy.detail_suffices and _is_resumed(execution, known, reason),
                 may_wait=reason is Reason.SETTLING and _verified_at(known) > policy.overdue_since,
-                reads_detail=policy.detail_suffices or (has_detail and reason not in _WITHOUT_DETAIL),
-                is_by_detail=policy.detail_suffices and reason is not Reason.REQUESTED,
             )
         )
     return plan
 
 
 def order_by_worth(plan: Iterable[Planned]) -> list[Planned]:
-    """New and changed executions first, newest first, then those that failed before, and may again, then those that settle."""
+    """The plan in the order in which it is fetched.
+
+    New and changed executions come first, newest first; then those that failed before, and may fail again; then those
+    that settle, that still run, and that are scrubbed.
+    """
     newest_first = sorted(plan, key=lambda planned: planned.execution.started_at or LONG_AGO, reverse=True)
     return sorted(newest_first, key=lambda planned: _ORDER.get(planned.reason, 0))
 
 
 def scrub(plan: Iterable[Planned], *, requests: int, page_limit: int) -> list[Planned]:
-    """The plan, with those final executions fetched, longest unverified first, for which what is left of ``requests`` suffices."""
+    """The plan, with as many final executions to be fetched as ``requests`` suffice for, longest unverified first."""
     result = list(plan)
     final = [index for index, item in enumerate(result) if item.reason is Reason.FINAL]
     for index in sorted(final, key=lambda index: (_verified_at(result[index].stored), index)):
@@ -248,13 +329,28 @@ def _reason_to_refetch(execution: ListedExecution, known: StoredExecution, polic
     return Reason.FINAL if known.export_state == ExportState.EXPORTED else Reason.SETTLING
 
 
-def _is_resumed(execution: ListedExecution, known: StoredExecution, reason: Reason) -> bool:
-    is_incomplete = known.export_state == ExportState.INCOMPLETE and reason is Reason.INCOMPLETE
-    is_as_listed = known.fingerprint == execution.fingerprint
-    return _is_held(known) and is_as_listed and (is_incomplete or reason is Reason.LISTED)
+def _route(execution: ListedExecution, known: StoredExecution | None, reason: Reason, policy: Policy) -> Route:
+    """The table of ``Route``."""
+    is_intact = known is not None and _is_intact(known)
+    may_compare = is_intact and reason in _COMPARED
+    if policy.detail_suffices and reason is not Reason.REQUESTED:
+        return Route.LISTS_COMPARED if may_compare else Route.LISTS
+    compares = may_compare and policy.settle_by_detail
+    if is_intact and known is not None and _has_begun(execution, known, reason):
+        return Route.RESUME_COMPARED if compares else Route.RESUME
+    if compares:
+        return Route.COMPARE
+    is_detail_wanted = policy.settle_by_detail or policy.detail_suffices
+    return Route.WHOLE if is_detail_wanted and reason not in _WITHOUT_DETAIL else Route.BARE
 
 
-def _is_held(known: StoredExecution) -> bool:
+def _has_begun(execution: ListedExecution, known: StoredExecution, reason: Reason) -> bool:
+    """Whether an earlier run began to fetch the execution as it is listed now, and did not come to its end."""
+    is_unfinished = known.export_state == ExportState.INCOMPLETE and reason is Reason.INCOMPLETE
+    return known.fingerprint == execution.fingerprint and (is_unfinished or reason is Reason.LISTED)
+
+
+def _is_intact(known: StoredExecution) -> bool:
     """Whether the dataset holds calls of it, as they were exported."""
     is_fetched = known.export_state != ExportState.WAITING and known.held.exported_calls > 0
     return is_fetched and not (known.is_damaged or known.deleted_at)

@@ -1,11 +1,12 @@
-"""Which calls of an execution need not be fetched again: those that two lists show unchanged, or that are stored already.
+"""Which calls of an execution need not be fetched again: two lists show them unchanged, or they are stored already.
 
-The list of calls was read already; the execution's detail costs one request more. Where it cannot be had tonight, the execution
-settles on and is compared by the next run. Once it has settled for long, everything is fetched as if it were new.
+The list of calls was read already; the execution's detail costs one request more. Where it cannot be had tonight, an
+execution that only settles is left to the next run, which compares it. Once it has settled for long, everything is
+fetched as if it were new.
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from etl.extract.call_list import CallList, by_id, read_details
 from etl.extract.client import Client
 from etl.extract.endpoints import get_call_metrics
 from etl.extract.open_execution import OpenExecution
-from etl.extract.plan import Planned, Reason
+from etl.extract.plan import Planned, Reason, Route
 from etl.model import schema
 from etl.model.lifecycle import StoredCalls
 from etl.model.records import FROM_DETAIL, CallMetrics, DetailedCall, FetchedCall, ListedCall
@@ -34,25 +35,27 @@ from etl.transform.row_hash import says_the_same
 
 Stored = Callable[[Planned], Awaitable[StoredCalls]]
 """Reads what the dataset holds of an execution."""
-_Rows = Mapping[str, Sequence[Any]]
+_Row = Sequence[Any]
+_Details = Mapping[str, DetailedCall]
 _MOST_FAILURES = 5
+"""So many details in a row that cannot be read, and the crawl requests no more of them."""
 _INDEX = {name: index for index, name in enumerate(schema.CALLS.names)}
-_NO_VALUES = {"extra", "detail", "chat_metrics_turn_count"}  # the detail makes up a number of turns
+_NO_VALUES = {"extra", "detail", "chat_metrics_turn_count"}
+"""Columns whose difference shows no value that a row lacks: the detail makes up a number of turns."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """What a crawl found and spared.
-
-    ``deleted_executions`` are planned ones that the API no longer has. ``saved_requests`` are the calls that were not fetched, less
-    one for each detail that was read. ``without_detail`` is how many executions could not be compared, and ``failure`` says why the
-    last of them could not.
-    """
+    """What a crawl found and spared."""
 
     deleted_executions: set[str] = field(default_factory=set)
+    """planned executions that the API no longer has"""
     saved_requests: int = 0
+    """the calls that were not fetched, less one for each detail that was read to find that out"""
     without_detail: int = 0
+    """how many executions could not be compared"""
     failure: str | None = None
+    """why the last of these could not"""
 
     def add(self, other: "Counts") -> None:
         """Add those of another crawl, which ended later."""
@@ -64,111 +67,142 @@ class Counts:
 
 @dataclass(slots=True, eq=False)
 class Settling:
-    """Compares executions with what is ``stored`` of them, until several in a row have no detail; ``counts`` grow with each."""
+    """Decides which calls of open executions are fetched, by what the dataset holds and the executions' details."""
 
     client: Client
+    """sends the requests for details"""
     stored: Stored
+    """reads what the dataset holds of an execution"""
     page_limit: int
+    """the smallest page that a detail is requested with"""
     counts: Counts = field(default_factory=Counts)
+    """what all comparisons together found; it grows with each"""
     _failures_in_a_row: int = 0
+    """how many details could not be read since one could"""
 
     async def compare(self, execution: OpenExecution, latest: CallList) -> bool:
-        """Let the execution keep the listed calls whose stored rows can stay; False where the next run may find out.
+        """Let the execution keep the stored calls that can stay; False where the next run is to find that out.
 
-        What the detail alone has comes along, and where no more is wanted, the calls' metrics, too.
+        What only the detail shows of a call comes along, and where rows are made of lists, the calls' metrics, too.
         """
-        item, listed = execution.planned, execution.listed
+        item, arrived, listed = execution.planned, execution.arrived, execution.listed
         rows = execution.stored.rows
-        if item.reason is not Reason.CHANGED:  # else it tells of values that are gone
-            execution.shown = {key: shown_in_row(row) for key, row in rows.items()}
+        if item.reason is not Reason.CHANGED:  # else the stored row tells of values that are gone
+            arrived.shown = {key: shown_in_row(row) for key, row in rows.items()}
         candidates = _candidates(execution)
-        kept = {key for key in candidates if item.is_resumed and _is_fetched_since(item, rows[key])}
-        details: Mapping[str, DetailedCall] = {}
-        due = candidates if item.is_resumed else {*listed}
-        if item.reads_detail and due > kept:
-            found = latest.details
-            if found is None and not latest.lacks_evals:
-                found = await self.details(item, rows=len(listed))
-            if found is None and (item.may_wait or item.is_preview):
+        kept = _fetched_since(item, rows, candidates) if item.route.keeps_fetched else set()
+        open_calls = (candidates if item.route.keeps_fetched else listed.calls.keys()) - kept
+        details: _Details | None = {}
+        if item.route.reads_detail and open_calls:
+            details = await self._details_of(execution, latest)
+            if details is None and (item.may_wait or item.route is Route.PREVIEW):
                 return False
-            details = found or {}
-        execution.shown |= {key: execution.shown.get(key, {}) | shown_in(each) for key, each in details.items()}
-        if item.is_compared or item.is_by_detail:
-            there = sorted(candidates & details.keys() - kept)
-            kept |= await self._same(execution, rows, {key: details[key] for key in there})
+        details = details or {}
+        arrived.shown |= {key: arrived.shown.get(key, {}) | shown_in(detail) for key, detail in details.items()}
+        if item.route.keeps_unchanged or item.route.makes_rows_of_lists:
+            comparable = sorted(candidates & details.keys() - kept)
+            kept |= await self._same(execution, {key: details[key] for key in comparable})
         self.counts.saved_requests += len(kept)
-        execution.kept = frozenset(kept - execution.fetched.keys())
-        if item.is_by_detail:
-            metrics = {key: metrics_in(details[key]) for key in listed.keys() & details.keys() - execution.kept}
-            told = {key: each for key, each in metrics.items() if each is not None}
-            if latest.lacks_evals:
-                execution.at_hand = told
-            else:
-                execution.fetched |= told
+        arrived.kept = frozenset(kept - arrived.metrics.keys())
+        if item.route.makes_rows_of_lists:
+            _take_metrics_of_details(execution, details)
         return True
 
-    async def is_as_stored(self, item: Planned, found: CallList) -> bool:
-        """Whether the detail, of which the list was made, shows each stored call and its evals as they are, and no others."""
-        stored, details = await self.stored(item), found.details or {}
+    async def is_as_stored(self, item: Planned, listed: CallList) -> bool:
+        """Whether the detail that the list was made of shows the stored calls and evals as they are, and no others."""
+        stored = await self.stored(item)
+        details = listed.details or {}
         return stored.rows.keys() == details.keys() and all(
-            _differences(item, found.calls[key], each, stored.rows[key]) <= SHOWN_COLUMNS
-            and vouches_for_evals(each, stored.evals.get(key, ()))
-            for key, each in details.items()
+            _differences(item, listed.calls[key], detail, stored.rows[key]) <= SHOWN_COLUMNS
+            and vouches_for_evals(detail, stored.evals.get(key, ()))
+            for key, detail in details.items()
         )
 
-    async def _same(self, execution: OpenExecution, rows: _Rows, details: Mapping[str, DetailedCall]) -> set[str]:
-        """The calls whose rows can stay by their details, but for what these alone have, which is amended."""
-        item, listed = execution.planned, execution.listed
-        found = {key: _differences(item, listed[key], each, rows[key]) for key, each in details.items()}
-        new = {key: amended(rows[key], details[key]) for key, names in found.items() if names & SHOWN_COLUMNS}
-        differing = {key: names - SHOWN_COLUMNS for key, names in found.items()}
+    async def details(self, item: Planned, *, rows: int) -> dict[str, DetailedCall] | None:
+        """The calls in the execution's detail; None when it cannot be had.
+
+        ``rows`` is how many calls it probably has. After several failures in a row, no detail is requested any more.
+        """
+        is_needed = (
+            item.route is not Route.PREVIEW
+        )  # without it, there is no preview, and the execution is fetched at once
+        if self.client.lacks_details or self._failures_in_a_row >= _MOST_FAILURES:
+            self.counts.without_detail += is_needed
+            return None
+        self.counts.saved_requests -= item.route.keeps_unchanged
+        try:
+            page = await read_details(self.client, item, rows=rows, page_limit=self.page_limit)
+        except SourceError as error:
+            self.counts.without_detail += is_needed
+            self.counts.failure = str(error)
+            self._failures_in_a_row += 1
+            return None
+        self._failures_in_a_row = 0
+        return by_id(page)
+
+    async def _details_of(self, execution: OpenExecution, latest: CallList) -> _Details | None:
+        """The details that were read with the list, or else are read now; None when they cannot be had."""
+        if latest.details is not None or latest.lacks_evals:  # without evals, the detail was tried before the list
+            return latest.details
+        return await self.details(execution.planned, rows=len(execution.listed.calls))
+
+    async def _same(self, execution: OpenExecution, details: _Details) -> set[str]:
+        """The calls whose rows can stay by their details; what only these show is amended in their rows."""
+        item, stored = execution.planned, execution.stored
+        names_of = {
+            key: _differences(item, execution.listed.calls[key], detail, stored.rows[key])
+            for key, detail in details.items()
+        }
+        new = {key: amended(stored.rows[key], details[key]) for key, names in names_of.items() if names & SHOWN_COLUMNS}
+        differing = {key: names - SHOWN_COLUMNS for key, names in names_of.items()}
         same = {key for key, names in differing.items() if not names}
-        if execution.lacks_evals:
-            evals = execution.stored.evals
-            same = {key for key in same if vouches_for_evals(details[key], evals.get(key, ()))}
-        elif not item.is_by_detail:
-            same = await self._unchanged(execution, {**rows, **new}, differing)
-        execution.amended = {key: new[key] for key in same & new.keys()}
+        if execution.listed.lacks_evals:
+            same = {key for key in same if vouches_for_evals(details[key], stored.evals.get(key, ()))}
+        elif not item.route.makes_rows_of_lists:
+            same = await self._unchanged(execution, {**stored.rows, **new}, differing)
+        execution.arrived.amended = {key: new[key] for key in same & new.keys()}
         return same
 
-    async def _unchanged(self, execution: OpenExecution, rows: _Rows, differing: Mapping[str, set[str]]) -> set[str]:
+    async def _unchanged(
+        self, execution: OpenExecution, rows: Mapping[str, _Row], differing: Mapping[str, set[str]]
+    ) -> set[str]:
         """The calls whose rows differ from their details in nothing but what their own metrics do not give.
 
-        Where rows lack what the detail or their ``extra`` has, one call is fetched first: what the API does not give of it, it need
-        not be asked for of the others.
+        Where rows lack what the detail or their ``extra`` has, one call is fetched first, as a sample: what the API
+        does not give of it, it need not be asked for of the others.
         """
-        item = execution.planned
+        item, arrived = execution.planned, execution.arrived
         lacking = {
-            key: {name for name in found - _NO_VALUES if rows[key][_INDEX[name]] is None}
-            for key, found in differing.items()
+            key: {name for name in names - _NO_VALUES if rows[key][_INDEX[name]] is None}
+            for key, names in differing.items()
         }
-        same = {key for key, found in differing.items() if not found}
+        same = {key for key, names in differing.items() if not names}
         odd = [key for key in differing if _is_odd(rows[key])]
-        first = max(odd or lacking, key=lambda key: len(lacking[key]), default="")
-        if not (odd or lacking.get(first)):
+        sample = max(odd or lacking, key=lambda key: len(lacking[key]), default="")
+        if not (odd or lacking.get(sample)):
             return same
-        metrics = await self._metrics(item, first)
+        metrics = await self._metrics(item, sample)
         if metrics is None:
-            return same - {first}
-        execution.fetched[first] = metrics
-        fetched = FetchedCall(listed=execution.listed[first], metrics=metrics, shown=shown_in_row(rows[first]))
+            return same - {sample}
+        arrived.metrics[sample] = metrics
+        fetched = FetchedCall(listed=execution.listed.calls[sample], metrics=metrics, shown=shown_in_row(rows[sample]))
         row, _ = call_row(fetched, run_test_name=item.run_test_name, started_at=item.execution.started_at)
         lost = lost_columns(schema.CALLS, metrics.payload)
-        if odd and not lost and row[_INDEX["extra"]] != rows[first][_INDEX["extra"]]:
+        if odd and not lost and row[_INDEX["extra"]] != rows[sample][_INDEX["extra"]]:
             return set()  # the answers have their old form again, or this version knows the new one
-        if not says_the_same(schema.CALLS, row, rows[first]):
+        if not says_the_same(schema.CALLS, row, rows[sample]):
             return same
-        execution.lacking = Counter(name for each in lacking.values() for name in each & lacking[first])
+        arrived.lacking = Counter(name for names in lacking.values() for name in names & lacking[sample])
         return {
             key
-            for key, found in differing.items()
-            if not found
-            or (lost and found == {"detail"})
-            or (found - {"extra"} and found - {"extra"} <= lacking[key] & lacking[first])
+            for key, names in differing.items()
+            if not names
+            or (lost and names == {"detail"})
+            or (names - {"extra"} and names - {"extra"} <= lacking[key] & lacking[sample])
         }
 
     async def _metrics(self, item: Planned, call_execution_id: str) -> CallMetrics | None:
-        """The call's own metrics; None when they cannot be had: then they are requested again, with what is to be fetched."""
+        """The call's own metrics; None when they cannot be had: then the call is fetched with all others that differ."""
         request = get_call_metrics(call_execution_id, item.execution.execution_id)
         try:
             metrics = await self.client.get(request.sent_for(item.purpose))
@@ -176,41 +210,46 @@ class Settling:
             return None
         return metrics if metrics.execution_id == item.execution.execution_id else None
 
-    async def details(self, item: Planned, *, rows: int) -> dict[str, DetailedCall] | None:
-        """The calls in the execution's detail; None when it cannot be had."""
-        if self.client.lacks_details or self._failures_in_a_row >= _MOST_FAILURES:
-            self.counts.without_detail += not item.is_preview
-            return None
-        self.counts.saved_requests -= item.is_compared
-        try:
-            page = await read_details(self.client, item, rows=rows, page_limit=self.page_limit)
-        except SourceError as error:
-            self.counts.without_detail += not item.is_preview
-            self._failures_in_a_row += 1
-            self.counts.failure = str(error)
-            return None
-        self._failures_in_a_row = 0
-        return by_id(page)
-
 
 def _candidates(execution: OpenExecution) -> set[str]:
-    """The listed calls whose rows may stay: not one that a dead letter tells of, which is older, or that has other metrics."""
-    item, stored = execution.planned, execution.stored
-    listed = {key for key, call in execution.listed.items() if isinstance(call.payload.get("status"), str)}
-    here = {key for key, row in stored.rows.items() if item.is_by_detail or row[_INDEX["metrics_from"]] != FROM_DETAIL}
-    return (listed & here) - stored.failed
+    """The listed calls whose rows may stay.
+
+    Not one that a dead letter is about, since its row is older; nor one whose row was made of lists, where exact metrics
+    are wanted.
+    """
+    stored, is_any_row_exact = execution.stored, execution.planned.route.makes_rows_of_lists
+    listed = {key for key, call in execution.listed.calls.items() if isinstance(call.payload.get("status"), str)}
+    exact = {key for key, row in stored.rows.items() if is_any_row_exact or row[_INDEX["metrics_from"]] != FROM_DETAIL}
+    return (listed & exact) - stored.failed
 
 
-def _differences(item: Planned, listed: ListedCall, detail: DetailedCall, stored: Sequence[Any]) -> set[str]:
+def _fetched_since(item: Planned, rows: Mapping[str, _Row], candidates: Collection[str]) -> set[str]:
+    """The calls whose rows were fetched since their execution was found as it is listed now."""
+    begun_at = item.stored.verified_at if item.stored else None
+    if begun_at is None:
+        return set()
+    exported_at = {key: rows[key][_INDEX["exported_at"]] for key in candidates}
+    return {key for key, moment in exported_at.items() if moment is not None and moment >= begun_at}
+
+
+def _take_metrics_of_details(execution: OpenExecution, details: _Details) -> None:
+    """Take the metrics that details give of the calls that do not stay."""
+    given: dict[str, CallMetrics] = {}
+    for key in execution.listed.calls:
+        if key in details and key not in execution.arrived.kept:
+            metrics = metrics_in(details[key])
+            if metrics is not None:
+                given[key] = metrics
+    if execution.listed.lacks_evals:
+        execution.arrived.at_hand = given
+    else:
+        execution.arrived.metrics |= given
+
+
+def _differences(item: Planned, listed: ListedCall, detail: DetailedCall, stored: _Row) -> set[str]:
     return differences(listed, detail, stored, run_test_name=item.run_test_name, started_at=item.execution.started_at)
 
 
-def _is_odd(row: Sequence[Any]) -> bool:
+def _is_odd(row: _Row) -> bool:
     """Whether a completed call has fields that the schema does not know, where others may be gone."""
     return row[_INDEX["status"]] == "completed" and bool(unknown_fields(parsed(row[_INDEX["extra"]])))
-
-
-def _is_fetched_since(item: Planned, row: Sequence[Any]) -> bool:
-    """Whether the row of a call was fetched since its execution was found as it is listed now."""
-    begun_at, exported_at = item.stored.verified_at if item.stored else None, row[_INDEX["exported_at"]]
-    return begun_at is not None and exported_at is not None and exported_at >= begun_at

@@ -1,4 +1,7 @@
-"""The life of an execution: as it is listed, what the dataset holds of it, its export state, and when it is final. Pure."""
+"""The life of an execution: how it is listed, what the dataset holds of it, and when it is final. Pure.
+
+docs/architecture.md draws the states and what moves them; ``export_state`` decides, by what a run saw (``Sight``).
+"""
 
 import pickle
 from collections.abc import Collection, Container, Mapping, Sequence
@@ -13,48 +16,67 @@ import msgspec
 from etl.model.digest import fingerprint
 from etl.model.records import DeadLetter, Execution
 from etl.model.values import MISFIT, timestamp_or_none, to_int
+from etl.model.wording import Word
 
 TERMINAL_EXECUTION = frozenset({"completed", "failed", "cancelled"})
-TERMINAL_CALL = frozenset({"completed", "failed", "cancelled"})
 KNOWN_EXECUTION = TERMINAL_EXECUTION | {"pending", "running", "cancelling", "evaluating"}
+TERMINAL_CALL = frozenset({"completed", "failed", "cancelled"})
+KNOWN_CALL = TERMINAL_CALL | {"pending", "queued", "ongoing", "analyzing"}
 CLOCKS_DIFFER = timedelta(minutes=5)
 """What two clocks may be apart, each of which is right."""
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 """For comparing with times: before every one of them."""
-KNOWN_CALL = TERMINAL_CALL | {"pending", "queued", "ongoing", "analyzing"}
-_NEXT_NIGHT = 0.9
-"""Of ``settle_hours``, after which the next run may compare: nightly runs may start a little early."""
-OVERDUE = 2 * _NEXT_NIGHT
-"""So many ``settle_hours`` after its last change, an execution that cannot be compared is fetched."""
+_EARLY_NIGHT = 0.9
+"""Nightly runs may start a little early: so much of ``settle_hours`` counts as all of it."""
+_OVERDUE_NIGHTS = 2
+"""An execution that could not be compared for so many nights is fetched instead."""
+
+
+def next_night_after(settle: timedelta) -> timedelta:
+    """How long after a run the next one may compare again."""
+    return settle * _EARLY_NIGHT
+
+
+def overdue_after(settle: timedelta) -> timedelta:
+    """How long after its last change an execution that cannot be compared is fetched."""
+    return next_night_after(settle) * _OVERDUE_NIGHTS
 
 
 class ExportState(StrEnum):
     """The values of the column ``executions.export_state``."""
 
     EXPORTED = "exported"
+    """final: whole, and no late data is expected"""
     SETTLING = "settling"
+    """whole, and compared again until late data is no longer expected"""
     LISTED = "listed"
+    """each call has a row, some of them as the lists show it; exact ones are to come"""
     WAITING = "waiting"
+    """not finished at the source: a row of its own, and none of its calls"""
     INCOMPLETE = "incomplete"
+    """part of it could not be fetched; the next run goes on"""
 
 
 BEGUN = frozenset({ExportState.INCOMPLETE, ExportState.LISTED})
 """Of an execution in one of these, what was fetched since it was found as it is listed now is not fetched again."""
+WHOLE = frozenset({ExportState.EXPORTED, ExportState.SETTLING})
+"""An execution in one of these was stored with each of its calls, as it was listed then."""
 
 
 class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One listed execution; ``fingerprint`` is that of its payload.
-
-    ``calls`` is the number of its calls according to the list, None if the list does not say. ``packed`` is the payload, pickled,
-    which takes a tenth of the memory; as it is if it is nested too deeply for that; None if it was dropped.
-    """
+    """One listed execution."""
 
     execution_id: str
     status: str
+    """the API's word for where it is: see ``KNOWN_EXECUTION``"""
     fingerprint: str
+    """hash of its payload"""
     started_at: datetime | None
+    """when the source created it; None if the list does not say"""
     calls: int | None
+    """how many calls it has according to the list; None if the list does not say"""
     packed: bytes | dict[str, Any] | None
+    """the payload, pickled, which takes a tenth of the memory; as it is if too deeply nested for that; None if dropped"""
 
     @classmethod
     def of(cls, execution: Execution) -> "ListedExecution":
@@ -76,7 +98,11 @@ class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             return msgspec.structs.replace(self, packed=payload)
 
     def unpack(self) -> Execution:
-        """The execution as it was listed; ValueError when its payload was dropped."""
+        """The execution as it was listed.
+
+        Raises:
+            ValueError: its payload was dropped, which is a bug: only what says nothing new loses it.
+        """
         if self.packed is None:
             raise ValueError(
                 f"execution {self.execution_id}: its payload is no longer in memory: this is a bug, please report it"
@@ -87,82 +113,93 @@ class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class ExecutionList:
-    """One run test's executions by id.
-
-    ``is_complete`` is proved: no execution is missing. ``heads`` says of which executions only the head could be read (status,
-    times, counters), and why. ``unreadable`` has a line for each row of the list that could not even be identified.
-    """
+    """One run test's executions as they are listed, by execution_id."""
 
     executions: Mapping[str, ListedExecution]
+    """those that could be read, at least their heads"""
     is_complete: bool
+    """it is proved that no execution is missing (law 4)"""
     heads: Mapping[str, DeadLetter]
+    """of which executions only the head could be read (status, times, counters), and why"""
     unreadable: tuple[str, ...]
+    """a line for each row of the list that could not even be identified"""
 
 
 def call_counts(payload: Mapping[str, Any]) -> list[int]:
-    """The number of an execution's calls as the API counts them now, and its stored counter; each only if its column holds it."""
+    """How many calls an execution has: as the API counts them now, and its stored counter.
+
+    Each is left out where the payload has no count that its column can hold.
+    """
     metrics = payload.get("metrics")
     calls = metrics.get("calls") if isinstance(metrics, dict) else None
     total = calls.get("total") if isinstance(calls, dict) else None
     counts = map(to_int, (total, payload.get("total_calls")))
-    return [each for each in counts if each is not MISFIT and each >= 0]
+    return [count for count in counts if count is not MISFIT and count >= 0]
 
 
 @dataclass(frozen=True, slots=True)
 class HeldRows:
-    """What the dataset holds of one execution.
-
-    ``listed_calls`` is how many calls the API listed, ``exported_calls`` how many are there and not marked as deleted, of which
-    ``detail_calls`` have no metrics but those of the detail. ``calls_digest`` is over the rows of its calls and evals, with their
-    marks.
-    """
+    """What the dataset holds of one execution's calls and evals, by their rows."""
 
     listed_calls: int | None
+    """how many calls the API listed; None if that was never read"""
     exported_calls: int
+    """how many calls have a row without a mark"""
     calls_digest: str
+    """hash of the rows of its calls and evals, with their marks"""
     detail_calls: int = 0
+    """how many of the exported calls have no metrics but those of the detail"""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredCalls:
-    """What the dataset holds of the calls of one execution; by default nothing. Rows are in the order of the columns.
+    """What the dataset holds of the calls of one execution, by call_execution_id; by default nothing.
 
-    ``calls`` has the id of each, with whether all that is there (evals alone, or a dead letter) is marked as deleted. ``rows`` are
-    those of calls without a mark, ``evals`` those of their evals, by call. ``failed`` is what dead letters are about: the
-    execution, or its calls.
+    A row is a sequence of values in the order of the table's columns.
     """
 
     calls: Mapping[str, bool] = field(default_factory=dict)
+    """each call of which there is a row, an eval or a dead letter, with whether all of that is marked as deleted"""
     rows: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """the rows of calls without a mark"""
     evals: Mapping[str, Sequence[Sequence[Any]]] = field(default_factory=dict)
+    """the rows of these calls' evals"""
     failed: AbstractSet[str] = frozenset()
+    """the ids that dead letters are about: the execution, or its calls"""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredExecution:
-    """What the dataset says of an execution (its row) and what it really holds (``held``: its calls and evals).
-
-    ``place`` is where its rows lie in the partition ``run_test_key``. ``exported_at`` is when its row last changed,
-    ``verified_at`` when its calls were last fetched; while it is incomplete, when that began. ``has_letters``: the errors table has
-    dead letters of it; only an execution that is incomplete or waits has some, unless a run was killed between the two tables.
-    Without its row (``has_row``) it counts as incomplete: a run was killed before it wrote that. ``has_newer_rows``: calls or evals
-    are newer than it is, for the same reason.
-    """
+    """What the dataset says of an execution, by its row, and what it really holds of its calls and evals."""
 
     run_test_key: str
+    """the key of the partition where it lies"""
     place: str
+    """its part of that partition"""
     export_state: str
+    """its state, as a text: a later version may have written another one"""
     fingerprint: str
+    """hash of its entry in the list, as it was stored"""
     calls_digest: str
+    """the digest that its row vouches for: a commit writes it after its calls and evals (law 2)"""
     exported_calls: int
+    """how many calls its row says were exported"""
     held: HeldRows
+    """what its calls and evals really are"""
     verified_at: datetime | None = None
+    """when its calls were last fetched or compared; while it is begun, when that began"""
     exported_at: datetime | None = None
+    """when its row last changed"""
     deleted_at: datetime | None = None
+    """since when it is marked as deleted"""
     run_test_name: str = ""
+    """the run test that it was listed for last"""
     has_letters: bool = False
+    """the errors table has dead letters of it: it is incomplete or waits, or a run was killed between two tables"""
     has_row: bool = True
+    """it has a row of its own; without one it counts as incomplete: a run was killed before it wrote that"""
     has_newer_rows: bool = False
+    """calls or evals are newer than its row, for the same reason"""
 
     @property
     def is_damaged(self) -> bool:
@@ -172,120 +209,143 @@ class StoredExecution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """What a run brought of an execution: ``held`` is what the dataset holds of it now.
-
-    ``call_statuses`` is None when the calls were not listed. ``is_whole``: each listed call has its row, and there is no dead
-    letter. ``is_part``: more is to come, unless something stops the run. ``is_late``: its run test was complete before, so this is
-    no first export.
-    """
+    """What a run brought of an execution."""
 
     held: HeldRows
+    """what the dataset holds of it now, with what arrived"""
     call_statuses: Collection[str] | None
+    """the statuses of its calls; None when they were not listed"""
     is_whole: bool
+    """each listed call has its row, and there is no dead letter"""
     is_part: bool = False
+    """more is to come, unless something stops the run"""
     is_late: bool = False
+    """its run test was complete before, so this is no first export"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """What tells whether late data may still come: ``fetched_at`` is a time before any execution was fetched.
-
-    It is by the source's clock; ``now`` is the same time by that of the two clocks which is behind, since one may be ahead.
-    ``settle`` is how long late data may come. ``complete_before`` are the names of run tests of which an earlier run left nothing
-    out. ``detail_suffices``: no call needs other metrics than those of its execution's detail.
-    """
+    """What tells whether late data may still come. Times are the source's."""
 
     fetched_at: datetime
+    """a time before any execution was fetched"""
     now: datetime
+    """the same time by the clock that is behind, the source's or ours: the other one may be ahead"""
     settle: timedelta
+    """how long late data may come: ``settle_hours``"""
     complete_before: Container[str] = ()
+    """the names of the run tests of which an earlier run left nothing out"""
     detail_suffices: bool = False
+    """metrics = "listed": no call needs other metrics than those of its execution's detail"""
+
+
+class Sight(Word):
+    """What a run saw of an execution: the only thing that moves it from one export state to another."""
+
+    RUNNING = "running", "it has not finished at the source, so its calls were not requested"
+    PART = "part", "a call has no row, a request failed, or more is to come"
+    LISTED = "listed", "each call has a row, some made of lists; their own metrics are to come"
+    UNSETTLED = "unsettled", "all of it; late data may still come, or its calls have not all ended"
+    SETTLED = "settled", "all of it, and no late data is expected"
+    NOTHING_NEW = "nothing new", "a part of it that changes nothing"
+
+
+_NEXT_STATE = {
+    Sight.RUNNING: ExportState.WAITING,
+    Sight.PART: ExportState.INCOMPLETE,
+    Sight.LISTED: ExportState.LISTED,
+    Sight.UNSETTLED: ExportState.SETTLING,
+    Sight.SETTLED: ExportState.EXPORTED,
+}
+"""The state after each sight, whatever the state was before; after ``NOTHING_NEW`` it stays."""
 
 
 def export_state(
     execution: Execution, known: StoredExecution | None, arrival: Arrival, settlement: Settlement
 ) -> ExportState:
     """The state of a fetched execution, to be committed with it; ``known`` is what the dataset held before."""
-    unchanged = known if known is not None and _is_as_before(execution, known, arrival.held) else None
-    if unchanged is not None and arrival.is_part and arrival.held.listed_calls == arrival.held.exported_calls:
-        return ExportState(unchanged.export_state)
+    sight = sight_of(execution, known, arrival, settlement)
+    return ExportState(known.export_state) if known and sight is Sight.NOTHING_NEW else _NEXT_STATE[sight]
+
+
+def sight_of(execution: Execution, known: StoredExecution | None, arrival: Arrival, settlement: Settlement) -> Sight:
+    """What the run saw of the execution, beside what is ``known`` of it."""
+    held = arrival.held
+    is_listed_as_before = known is not None and known.fingerprint == fingerprint(execution.payload)
+    unchanged = known if known and is_listed_as_before and _are_calls_unchanged(known, held) else None
+    is_part_with_each_call = arrival.is_part and held.listed_calls == held.exported_calls
+    if unchanged and is_part_with_each_call:
+        return Sight.NOTHING_NEW
     if not arrival.is_whole:
-        return ExportState.LISTED if _is_as_listed(execution, known, arrival) else ExportState.INCOMPLETE
+        is_stored = known is not None and known.export_state != ExportState.WAITING
+        rows = known.held if known and is_stored else held
+        has_rows_of_lists = rows.detail_calls > 0 and (is_listed_as_before or not is_stored)
+        return Sight.LISTED if is_part_with_each_call and has_rows_of_lists else Sight.PART
     if arrival.call_statuses is None:
-        return ExportState.WAITING
-    is_new = known is None or not known.has_row or _was_listed_settled(execution, known, settlement)
-    is_first = is_new and not arrival.is_late
-    is_final = (
+        return Sight.RUNNING
+    was_listed_late = known is not None and is_listed_as_before and _was_listed_late(execution, known, settlement)
+    is_new = known is None or not known.has_row or was_listed_late
+    is_settled = (
         execution.status in TERMINAL_EXECUTION
-        and (TERMINAL_CALL.issuperset(arrival.call_statuses) or _has_ended(unchanged, settlement))
-        and (settlement.detail_suffices or not arrival.held.detail_calls)
-        and _is_settled(execution, unchanged, arrival.held, settlement, is_first=is_first)
+        and (TERMINAL_CALL.issuperset(arrival.call_statuses) or _have_calls_ended(unchanged, settlement))
+        and (settlement.detail_suffices or not held.detail_calls)
+        and _is_settled(execution, unchanged, held, settlement, is_first=is_new and not arrival.is_late)
     )
-    return ExportState.EXPORTED if is_final else ExportState.SETTLING
+    return Sight.SETTLED if is_settled else Sight.UNSETTLED
 
 
-def _is_listed(execution: Execution, known: StoredExecution) -> bool:
-    """Whether it was stored from its lists alone, as it is listed now."""
-    return known.held.detail_calls > 0 and known.fingerprint == fingerprint(execution.payload)
+def is_whole_as_listed(execution: Execution, known: StoredExecution) -> bool:
+    """Whether the whole execution was stored as it is listed."""
+    return known.export_state in WHOLE and known.fingerprint == fingerprint(execution.payload)
 
 
-def _was_listed_settled(execution: Execution, known: StoredExecution, settlement: Settlement) -> bool:
-    """Whether it was stored so when no late data was expected any more, and nothing of it was fetched since, which may be older."""
+def _are_calls_unchanged(known: StoredExecution, held: HeldRows) -> bool:
+    """Whether the whole execution was stored, and its calls and evals say the same as then."""
+    return known.export_state in WHOLE and known.deleted_at is None and held.calls_digest == known.calls_digest
+
+
+def _was_listed_late(execution: Execution, known: StoredExecution, settlement: Settlement) -> bool:
+    """Whether all its rows were made of lists that were read when no late data was expected any more.
+
+    Where a call was fetched since, that may be older than what is listed now.
+    """
+    is_of_lists_alone = 0 < known.held.detail_calls == known.held.exported_calls
     completed_at = timestamp_or_none(execution.payload.get("completed_at"))
-    is_alone = _is_listed(execution, known) and known.held.detail_calls == known.held.exported_calls
-    since = known.verified_at
-    return is_alone and since is not None and completed_at is not None and since - completed_at >= settlement.settle
+    if not is_of_lists_alone or known.verified_at is None or completed_at is None:
+        return False
+    return known.verified_at - completed_at >= settlement.settle
 
 
-def _is_as_listed(execution: Execution, known: StoredExecution | None, arrival: Arrival) -> bool:
-    """Whether each of its calls has a row as its lists show it now, or an exact one in place of that."""
-    is_each_here = arrival.is_part and arrival.held.listed_calls == arrival.held.exported_calls
-    if known is not None and known.export_state != ExportState.WAITING:
-        return is_each_here and _is_listed(execution, known)
-    return is_each_here and arrival.held.detail_calls > 0
-
-
-def _has_ended(unchanged: StoredExecution | None, settlement: Settlement) -> bool:
+def _have_calls_ended(unchanged: StoredExecution | None, settlement: Settlement) -> bool:
     """Whether calls without an end count as ended: nothing of a terminal execution has changed for ``settle_hours``.
 
-    Where they did before, they still do; its row may be younger, since it tells when that was verified.
-    Cancelled executions keep pending calls for ever. One that goes on after all changes its execution, or is found by a scrub.
+    Where they did before, they still do; its row may be younger, since it tells when that was verified. Cancelled
+    executions keep pending calls for ever. One that goes on after all changes its execution, or is found by a scrub.
     """
     if unchanged is None:
         return False
-    is_long = settlement.now - (unchanged.exported_at or settlement.now) >= settlement.settle
-    return unchanged.export_state == ExportState.EXPORTED or is_long
+    changed_at = unchanged.exported_at or settlement.now
+    return unchanged.export_state == ExportState.EXPORTED or settlement.now - changed_at >= settlement.settle
 
 
 def _is_settled(
     execution: Execution, unchanged: StoredExecution | None, held: HeldRows, settlement: Settlement, *, is_first: bool
 ) -> bool:
-    """Whether no late data is expected: ``settle_hours`` after its end, and after the last change that a run saw.
+    """Whether no late data is expected: ``settle_hours`` after its end, and after the last change seen (law 8).
 
-    The end may be long ago: a rerun keeps the old one, and an execution may be stored late. In a first export it alone counts, if
-    the source counts no more calls than were exported: those may be deleted, or missing from the list of one night.
+    The end may be long ago: a rerun keeps the old one, and an execution may be stored late. In a first export, the end
+    alone counts, if the source counts no more calls than were exported: those may be deleted, or missing from the list of
+    one night.
     """
-    settle, now = settlement.settle, settlement.now
+    now = settlement.now
     completed_at = timestamp_or_none(execution.payload.get("completed_at"))
     if completed_at is not None and completed_at > now + CLOCKS_DIFFER:
         completed_at = None  # like each time that has not come yet
-    if completed_at is not None and now - completed_at < settle:
+    if completed_at is not None and now - completed_at < settlement.settle:
         return False
     if unchanged is not None:
         seen_at = unchanged.verified_at or unchanged.exported_at or now
-        return unchanged.export_state == ExportState.EXPORTED or now - seen_at >= settle * _NEXT_NIGHT
+        return unchanged.export_state == ExportState.EXPORTED or now - seen_at >= next_night_after(settlement.settle)
     counts = call_counts(execution.payload)
     has_all = bool(counts) and held.exported_calls >= max(counts)
-    return has_all and ((is_first and completed_at is not None) or settle <= timedelta(0))
-
-
-def is_whole_as_listed(execution: Execution, known: StoredExecution) -> bool:
-    """Whether the whole execution was stored as it is listed."""
-    is_whole = known.export_state in (ExportState.EXPORTED, ExportState.SETTLING)
-    return is_whole and known.fingerprint == fingerprint(execution.payload)
-
-
-def _is_as_before(execution: Execution, known: StoredExecution, held: HeldRows) -> bool:
-    """Whether neither the execution nor its calls and evals say anything new."""
-    is_same = known.deleted_at is None and held.calls_digest == known.calls_digest
-    return is_same and is_whole_as_listed(execution, known)
+    return has_all and ((is_first and completed_at is not None) or settlement.settle <= timedelta(0))

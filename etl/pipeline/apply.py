@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime
 from functools import partial
 from time import monotonic
 
@@ -17,7 +17,7 @@ from etl.extract.absence import decide
 from etl.extract.crawl import LAG
 from etl.extract.executions import read_executions_once
 from etl.extract.open_execution import OpenExecution
-from etl.extract.plan import Planned
+from etl.extract.plan import Planned, Route
 from etl.extract.settling import Stored
 from etl.model import schema
 from etl.model.findings import Kind
@@ -40,18 +40,17 @@ async def bring_up_to_date(
     """Let the dataset say what the lists of these run tests say, which were just read."""
     await _rename(run, record, state, run_tests)
     if is_last:
-        for name, absent in absent_executions(
-            record, state
-        ).items():  # now, since another list may have what is missing from one
+        # Not before the last round: another list may have what is missing from one.
+        for name, absent in absent_executions(record, state).items():
             await _mark_absent(run, record, state, name, absent)
-        if left := half_written(record, state):
-            answers = await look_up(run, left)
+        if half_written_ids := half_written(record, state):
+            answers = await look_up(run, half_written_ids)
             await _mark(run, record, state, record.run_tests[-1].name, answers.gone)
     planned = make_plan(run, record, state, run_tests, is_last=is_last)
-    if first := choose_previews(run, planned):
-        run.progress.previews += first
-        run.notify("lists_first", executions=len(first))
-        await _fetch(run, record, state, first, crawler)
+    if previewed := choose_previews(run, planned):
+        run.progress.previews += previewed
+        run.notify("lists_first", executions=len(previewed))
+        await _fetch(run, record, state, previewed, crawler)
         await _reload(run, state)
         planned = make_plan(run, record, state, run_tests, is_last=is_last)
     await _fetch(run, record, state, planned, crawler)
@@ -71,17 +70,18 @@ async def finish_deletions(run: Run, state: StoredState) -> None:
 
 async def _rename(run: Run, record: Record, state: StoredState, run_tests: Collection[RunTest]) -> None:
     """Let the rows of renamed run tests take the new name."""
-    listed = {each.name: record.lists[each.name].executions for each in run_tests if each.name in record.lists}
-    known = [its for ids in listed.values() for each in ids if (its := state.executions.get(each)) and its.has_row]
-    old_names = {each.run_test_name for each in known} - record.lists.keys()
-    renames = find_renames(state, listed, [each for each in old_names if await _is_gone(run, record, each)])
+    listed = {test.name: record.lists[test.name].executions for test in run_tests if test.name in record.lists}
+    stored = (state.executions.get(execution_id) for ids in listed.values() for execution_id in ids)
+    stored_names = {known.run_test_name for known in stored if known and known.has_row}
+    gone = [name for name in stored_names - record.lists.keys() if await _is_gone(run, record, name)]
+    renames = find_renames(state, listed, gone)
     if not renames:
         return
     pairs = set[tuple[str, str]]()
     for part, names in renames.items():
         await to_the_end(partial(rename, run.dataset, part, names, run.stamp()))
-        pairs |= {(old, name) for each, name in names.items() if (old := state.executions[each].run_test_name) != name}
-    for old, new in sorted(pairs):
+        pairs |= {(state.executions[execution_id].run_test_name, new) for execution_id, new in names.items()}
+    for old, new in sorted(pair for pair in pairs if pair[0] != pair[1]):
         record.find(Kind.RENAMED, new, f"was called {quoted(old)}; its rows have the new name now")
         run.notify("renamed", run_test=new, before=old)
     await _reload(run, state)
@@ -92,14 +92,14 @@ async def _is_gone(run: Run, record: Record, name: str) -> bool:
     if name in record.not_found:
         return True
     if not run.settings.run_tests:  # all of them were listed
-        return name not in {each.name for each in record.run_tests}
+        return name not in {run_test.name for run_test in record.run_tests}
     with suppress(SourceError):
         return not await is_run_test(run.client, name)
     return False
 
 
 async def _mark_absent(run: Run, record: Record, state: StoredState, name: str, absent: Collection[str]) -> None:
-    """Request each stored execution that the run test's proved list does not have by its id, and mark those that do not exist."""
+    """Request by id each stored execution that its run test's proved list does not have, and mark what does not exist."""
     answers = await look_up(run, absent)
     if answers.alive and not run.settings.is_part:  # else it may be in a list that was not read
         text = f"its list is missing execution {min(answers.alive)}, which still exists: nothing was marked as deleted"
@@ -114,6 +114,7 @@ async def _mark_absent(run: Run, record: Record, state: StoredState, name: str, 
 async def _mark(
     run: Run, record: Record, state: StoredState, name: str, deleted: Iterable[str], places: Places | None = None
 ) -> None:
+    """Mark the executions and all their rows; ``places`` knows where executions lie that this run has written."""
     part_of = places.part_of if places else state.part_of
     parts = {execution_id: part for execution_id in deleted if (part := part_of(execution_id))}
 
@@ -129,48 +130,25 @@ async def _mark(
 
 
 async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Planned], crawler: Crawler) -> None:
-    """Fetch what is planned and commit it as it arrives; what has arrived whole is committed even when the crawl fails."""
-    is_preview = any(item.is_preview for item in planned)
+    """Fetch what is planned and commit it as it arrives; what has arrived is committed even when the crawl fails."""
+    is_preview = any(item.route is Route.PREVIEW for item in planned)
     places = Places(run.dataset, state, now=run.by_source(run.started_at))
     fetched_at = run.after_stamps()  # what a rename stamped was not fetched by this run
 
     async def save(bundles: list[FlatBundle]) -> None:
-        twice = sum(len(each.calls.values) for each in bundles if each.execution.execution_id in record.previewed)
-        arrived = await to_the_end(
-            partial(
-                commit,
-                run.dataset,
-                bundles,
-                state.executions,
-                places.parts_of,
-                run.stamp(),
-                Settlement(
-                    fetched_at=fetched_at,
-                    now=min(run.by_source(run.started_at), run.started_at),
-                    settle=timedelta(hours=run.settings.export.settle_hours),
-                    complete_before=record.complete_before(),
-                    detail_suffices=run.policy.detail_suffices,
-                ),
-            )
-        )
+        # A commit lets go of the rows. One that comes twice in a run, first from its lists, is new or changed once.
+        again = (bundle for bundle in bundles if bundle.execution.execution_id in record.previewed)
+        rows_again = sum(len(bundle.calls.values) for bundle in again)
+        settlement = _settlement(run, record, fetched_at)
+        work = partial(commit, run.dataset, bundles, state.executions, places.parts_of, run.stamp(), settlement)
+        arrived = await to_the_end(work)
         if is_preview:
             record.previewed |= {bundle.execution.execution_id for bundle in bundles}
             run.progress.previewed = len(record.previewed)
-            return
-        record.note_arrival(arrived)
-        whole = {bundle.execution.execution_id for bundle in bundles if bundle.part_of is None}
-        record.committed |= whole
-        run.dataset.written.rows[schema.CALLS.name] -= twice  # a row that comes twice in a run is new or changed once
-        run.progress.committed_executions += len(whole)
-        seconds = run.progress.seconds_left(monotonic())
-        run.notify(
-            "committed",
-            executions=len(whole),
-            files=run.dataset.written.files,
-            bytes=run.dataset.written.size_bytes,
-            requests_left=run.progress.planned_requests - run.progress.done_requests,
-            seconds_left=None if seconds is None else round(seconds),
-        )
+        else:
+            record.note_arrival(arrived)
+            run.dataset.written.rows[schema.CALLS.name] -= rows_again
+            _note_commit(run, record, bundles)
 
     buffer = CommitBuffer(
         save,
@@ -183,15 +161,51 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
         async with asyncio.TaskGroup() as group:
             committing = group.create_task(buffer.commit_on_time())
             for item in filter(is_waiting_row_due, planned):
-                await buffer.add(flatten(OpenExecution(item).bundle(is_listed=False)))
+                await buffer.add(flatten(OpenExecution(item).bundle_without_calls()))
             await crawl.run()
             committing.cancel()
     finally:
         record.fetched.add(crawl.counts)
         await buffer.flush()
-    unknown = [item for item in planned if item.execution.execution_id in crawl.counts.deleted_executions]
-    for name in sorted({item.run_test_name for item in unknown}):
-        ids = {item.execution.execution_id for item in unknown if item.run_test_name == name}
+    await _mark_deleted_since(run, record, state, planned, crawl.counts.deleted_executions, places)
+
+
+def _settlement(run: Run, record: Record, fetched_at: datetime) -> Settlement:
+    """What tells now whether late data may still come; later answers may tell more of the source's clock."""
+    return Settlement(
+        fetched_at=fetched_at,
+        now=min(run.by_source(run.started_at), run.started_at),
+        settle=run.settle,
+        complete_before=record.complete_before(),
+        detail_suffices=run.policy.detail_suffices,
+    )
+
+
+def _note_commit(run: Run, record: Record, bundles: Iterable[FlatBundle]) -> None:
+    """Note which executions are in the dataset now, and tell it."""
+    whole = {bundle.execution.execution_id for bundle in bundles if bundle.part_of is None}
+    record.committed |= whole
+    run.progress.committed_executions += len(whole)
+    seconds = run.progress.seconds_left(monotonic())
+    run.notify(
+        "committed",
+        executions=len(whole),
+        files=run.dataset.written.files,
+        bytes=run.dataset.written.size_bytes,
+        requests_left=run.progress.planned_requests - run.progress.done_requests,
+        seconds_left=None if seconds is None else round(seconds),
+    )
+
+
+async def _mark_deleted_since(
+    run: Run, record: Record, state: StoredState, planned: Iterable[Planned], deleted: Collection[str], places: Places
+) -> None:
+    """Mark planned executions that the API no longer had when they were fetched, unless their list still has them."""
+    ids_of: dict[str, set[str]] = {}
+    for item in planned:
+        if item.execution.execution_id in deleted:
+            ids_of.setdefault(item.run_test_name, set()).add(item.execution.execution_id)
+    for name, ids in sorted(ids_of.items()):
         listed = await _listed_now(run, name, ids)
         if listed:
             record.find(Kind.NOT_FETCHED, name, f"404 for {counted(len(listed), 'listed execution')}: {LAG}")
@@ -199,15 +213,20 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
 
 
 async def _listed_now(run: Run, name: str, unknown: set[str]) -> set[str]:
-    """Which executions the run test's list still has, of those that were listed and that the API does not know by their ids."""
+    """Which of the executions that the API does not know by their ids the run test's list still has.
+
+    Where the list cannot be read, it may have all of them.
+    """
     with suppress(SourceError):
-        found = await read_executions_once(run.client, name, page_limit=run.settings.api.page_limit)
-        return unknown & found.executions.keys()
+        latest = await read_executions_once(run.client, name, page_limit=run.settings.api.page_limit)
+        return unknown & latest.executions.keys()
     return unknown
 
 
 def _reader_of_calls(run: Run, state: StoredState) -> Stored:
-    turn, reader = asyncio.Lock(), CallReader(run.dataset)
+    """Reads what the dataset holds of a planned execution's calls, one part after the other."""
+    turn = asyncio.Lock()
+    reader = CallReader(run.dataset)
 
     async def stored(item: Planned) -> StoredCalls:
         execution_id = item.execution.execution_id

@@ -27,21 +27,26 @@ Notify = Callable[..., None]
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run is; updated while it runs. Times are those of ``monotonic``, as the event loop's are.
-
-    ``planned_requests`` is an estimate: deleted calls and retries may change it a little. ``previews`` are executions that are
-    stored from their lists first, ``previewed`` how many were.
-    """
+    """How far a run is, to be shown; updated while it runs. It decides nothing."""
 
     listed_executions: int = 0
+    """how many executions all lists that were read have"""
     planned_executions: int = 0
+    """how many of them are fetched"""
     planned_requests: int = 0
+    """how many requests that takes: an estimate, which deleted calls and retries may change a little"""
     committed_executions: int = 0
+    """how many are whole in the dataset"""
     previews: list[Planned] = field(default_factory=list)
+    """the executions that are stored from their lists first"""
     previewed: int = 0
+    """how many of these were"""
     traffic: Traffic = field(default_factory=Traffic)
+    """the client's: what was sent"""
     quota: Quota = field(default_factory=Quota)
+    """the client's: what may be sent"""
     crawl_began_at: float | None = None
+    """when the first request for calls could be sent, by ``monotonic``; None before that"""
 
     @property
     def done_requests(self) -> int:
@@ -50,7 +55,10 @@ class Progress:
         return min(self.planned_requests, max(0, sent))
 
     def seconds_left(self, now: float) -> float | None:
-        """How long the rest takes by the rate limit or by the pace so far, whichever is slower; None when neither is known."""
+        """How long the rest takes, by the rate limit or the pace so far, whichever is slower; None when neither is known.
+
+        ``now`` is a time of ``monotonic``.
+        """
         done = self.done_requests
         left = self.planned_requests - done
         estimates = [(now - self.crawl_began_at) * left / done] if done and self.crawl_began_at is not None else []
@@ -64,28 +72,48 @@ class Run:
     """One run. Its steps are functions that take it and return what they found or did."""
 
     settings: Settings
+    """the settings, narrowed by the options of the command"""
     policy: Policy
+    """what they mean for the plan"""
     accept_deletions: bool
+    """--accept-deletions: the dataset's executions may all be gone"""
     export_run_id: str
+    """names the run in every row that it writes"""
     started_at: datetime
+    """when the run began, by our clock"""
     clock: Callable[[], datetime]
+    """our clock"""
     dataset: Dataset
+    """where rows are written"""
     client: Client
+    """sends requests"""
     engine: Engine
+    """fetches what is planned: in this process, or on a cluster"""
     progress: Progress
+    """how far the run is"""
     notify: Notify
+    """tells events as they happen"""
     stamped: deque[datetime] = field(default_factory=lambda: deque([LONG_AGO], maxlen=1))
+    """the latest time that rows were stamped with"""
+
+    @property
+    def settle(self) -> timedelta:
+        """How long late data may come: the setting ``settle_hours``."""
+        return timedelta(hours=self.settings.export.settle_hours)
 
     def by_source(self, moment: datetime) -> datetime:
-        """A time of our clock by the source's, as far as it has told; never later than now, if our clock was set back since."""
+        """A time of our clock by the source's, as far as its answers have told.
+
+        It is never later than now, though our clock may have been set back since.
+        """
         return min(moment, self.clock()) + (self.client.traffic.clock_offset or timedelta(0))
 
     def settled_before(self, moment: datetime) -> datetime:
-        """Before when, by the source's clock, something must have changed for it to be settled at this moment of ours."""
-        return self.by_source(moment) - timedelta(hours=self.settings.export.settle_hours)
+        """What has not changed since this time of the source's clock has settled at the given moment of ours."""
+        return self.by_source(moment) - self.settle
 
     def after_stamps(self) -> datetime:
-        """A time by the source's clock that is after that of all rows written so far, and not after that of later ones."""
+        """A time by the source's clock: after that of all rows written so far, and not after that of later ones."""
         self.stamped.append(max(self.by_source(self.clock()), self.stamped[-1] + timedelta(microseconds=1)))
         return self.stamped[-1]
 
@@ -105,8 +133,9 @@ def begin(
     clock: Callable[[], datetime] | None = None,
 ) -> Run:
     """A run that begins now. Asks nothing and writes nothing yet."""
-    progress, clock = progress or Progress(), clock or (lambda: datetime.now(UTC))
+    progress = progress or Progress()
     notify = notify or (lambda _event, **_fields: None)
+    clock = clock or (lambda: datetime.now(UTC))
     started_at = clock()
     client = Client(settings, on_hold=lambda seconds: notify("held", seconds=round(seconds, 1)))
     progress.traffic, progress.quota = client.traffic, client.quota
@@ -137,7 +166,11 @@ def begin(
 
 
 def dask_module() -> Any:
-    """The module of the engine on Dask, its package imported; ConfigurationError when that is not installed."""
+    """The module of the engine on Dask, its package imported.
+
+    Raises:
+        ConfigurationError: the package is not installed.
+    """
     try:
         import etl.pipeline.engine.dask as module  # noqa: PLC0415 imported on use, where its package is installed
     except ModuleNotFoundError as exc:

@@ -1,7 +1,7 @@
 """``plan`` and ``export``: one list of steps with two endings; ``run`` waits for an export.
 
-Both load the state, read the lists, and plan what they bring. A plan then works out what an export would do; an export renames,
-marks, fetches and commits, round by round as lists arrive, and always leaves a summary behind.
+Both load the state, read the lists, and plan what they bring. A plan then works out what an export would do; an
+export renames, marks, fetches and commits, round by round as lists arrive, and always leaves a summary behind.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ from etl.pipeline.shared_steps import (
     absent_executions,
     choose_previews,
     half_written,
+    has_details,
     load_stored,
     make_plan,
-    without_details,
 )
 from etl.pipeline.summary import RunTestSummary, Summary
 from etl.pipeline.tasks import held, to_the_end, until_stopped
@@ -46,22 +46,26 @@ _STANDARD_REQUESTS_PER_MINUTE = 100
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Plan(ShownInLines):
-    """What an export would do: everything listed, most valuable first, and what could not be listed.
-
-    ``requests_by_purpose`` includes the lists, ``requests`` does not. ``seconds``: how long all of it takes at the rate limit;
-    None if no limit is known. ``previews`` are executions that are stored from their lists first; they can be read after
-    ``requests_to_use`` requests and ``seconds_to_use`` seconds.
-    """
+    """What an export would do, and what could not be listed."""
 
     planned: Sequence[Planned]
+    """everything listed, most valuable first, each with why it is fetched or not"""
     run_tests: Sequence[RunTestSummary]
+    """each run test's share"""
     requests_by_purpose: Mapping[Purpose, int]
+    """how many requests it takes, with those for the lists"""
     requests_per_minute: int | None
+    """the rate limit; None if the API announces none and none is configured"""
     seconds: float | None = None
+    """how long all of it takes at the rate limit; None if no limit is known"""
     previews: Sequence[Planned] = ()
+    """the executions that are stored from their lists first"""
     requests_to_use: int = 0
+    """after how many requests these can be read"""
     seconds_to_use: float | None = None
+    """after how many seconds these can be read at the rate limit; None if no limit is known"""
     findings: Sequence[Finding] = ()
+    """what is missing, unknown or worth knowing already"""
 
     @property
     def requests(self) -> int:
@@ -114,7 +118,7 @@ async def plan(
     record = await asyncio.to_thread(_begin_record, run)
     state = await asyncio.to_thread(load_stored, run, record, set_aside=False)
     planned: list[Planned] = []
-    first: list[Planned] = []
+    previewed: list[Planned] = []
     absent = 0
     try:
         async with run.client:
@@ -127,31 +131,35 @@ async def plan(
                         absent += len(half_written(record, state))
                     due = make_plan(run, record, state, run_tests, is_last=is_last)
                     planned += due
-                    first += choose_previews(run, due)
-            listed = run.client.traffic.requests
-            bare = await without_details(run, planned)
+                    previewed += choose_previews(run, due)
+            requests_for_lists = run.client.traffic.requests
+            is_with_details = await has_details(run, planned)
     except* ExporterError as group:
         raise _reason_to_stop(group) from None
-    first = first if bare is None else []
-    expected = requests_to_fetch([*(bare or planned), *first], page_limit=settings.api.page_limit)
-    if bare is not None:  # the run finds out, too
+    page_limit = settings.api.page_limit
+    if is_with_details:
+        expected = requests_to_fetch([*planned, *previewed], page_limit=page_limit)
+        ids = {item.execution.execution_id for item in previewed}  # whose details are read once, for preview and rest
+        both = (item for item in planned if item.execution.execution_id in ids)
+        expected[Purpose.FIRST_FETCH] -= sum(item.route.reads_detail for item in both)
+    else:
+        previewed = []
+        expected = requests_to_fetch(planned, page_limit=page_limit, has_details=False)
         for purpose, requests in run.client.traffic.requests_by_purpose.items():
-            expected[purpose] += requests
-    ids = {each.execution.execution_id for each in first}  # whose details are read once
-    expected[Purpose.FIRST_FETCH] -= sum(each.reads_detail for each in planned if each.execution.execution_id in ids)
+            expected[purpose] += requests  # the export finds out by the same request
     # The export lists everything once more. An execution that is in no list any more takes a request or two.
-    expected[Purpose.LIST] = listed + 2 * absent
+    expected[Purpose.LIST] = requests_for_lists + 2 * absent
     quota = run.client.quota
-    to_use = expected[Purpose.LIST] + sum(requests_to_fetch(first, page_limit=settings.api.page_limit).values())
+    to_use = expected[Purpose.LIST] + sum(requests_to_fetch(previewed, page_limit=page_limit).values())
     return Plan(
         planned=planned,
         run_tests=record.run_test_summaries(is_cut_short=False, settled_before=run.settled_before(run.clock())),
         requests_by_purpose=expected,
         requests_per_minute=quota.requests_per_minute,
         seconds=quota.seconds_for(sum(expected.values()), math.inf),
-        previews=first,
-        requests_to_use=to_use if first else 0,
-        seconds_to_use=quota.seconds_for(to_use, math.inf) if first else None,
+        previews=previewed,
+        requests_to_use=to_use if previewed else 0,
+        seconds_to_use=quota.seconds_for(to_use, math.inf) if previewed else None,
         findings=record.findings,
     )
 
@@ -168,13 +176,13 @@ async def export(
 ) -> Summary:
     """Bring the dataset up to date with the API, then the warehouse with the dataset, if the settings name one.
 
-    Once it has sent a request, errors do not raise: see ``exit_code`` and ``problems`` of the summary. ``stop`` ends the run
-    early; executions that arrived whole are saved. ``full_refresh`` fetches final executions again, too. ``accept_deletions``
-    marks all stored executions as deleted if the API no longer has any of them.
+    Once it has sent a request, errors do not raise: see ``exit_code`` and ``problems`` of the summary. ``stop`` ends
+    the run early; executions that arrived whole are saved. ``full_refresh`` fetches final executions again, too.
+    ``accept_deletions`` marks all stored executions as deleted if the API no longer has any of them.
 
     Raises:
-        ConfigurationError, DestinationError: the dataset cannot be used as configured, or the package for the warehouse is not
-            installed; no request was sent.
+        ConfigurationError, DestinationError: the dataset cannot be used as configured, or the package for the warehouse
+            is not installed; no request was sent.
         LockHeldError: another export is running on this dataset.
     """
     settings = Settings.of(settings)
@@ -218,14 +226,16 @@ def run(
 ) -> Summary:
     """Export what is new or changed, and wait until it is done. Works in scripts and notebooks.
 
-    ``settings`` may be the path of a settings file, and defaults to that of ``Settings.load``. ``run_tests`` and ``since`` narrow
-    the export as in ``Settings.only``. The rest is as in ``export``; ``notify`` is called in another thread.
+    ``settings`` may be the path of a settings file, and defaults to that of ``Settings.load``. ``run_tests`` and
+    ``since`` narrow the export as in ``Settings.only``. The rest is as in ``export``; ``notify`` is called in another
+    thread.
 
-    Ctrl-C, or a notebook's stop button, ends the run cleanly: what arrived is saved, then KeyboardInterrupt is raised. A second
-    one does not wait for that. In a coroutine of your own, await ``export``: there asyncio takes the first Ctrl-C for itself.
+    Ctrl-C, or a notebook's stop button, ends the run cleanly: what arrived is saved, then KeyboardInterrupt is
+    raised. A second one does not wait for that. In a coroutine of your own, await ``export``: there asyncio takes the
+    first Ctrl-C for itself.
     """
-    chosen, stop = Settings.of(settings).only(run_tests, since=since), Future[InterruptedRunError]()
-
+    chosen = Settings.of(settings).only(run_tests, since=since)
+    stop = Future[InterruptedRunError]()
     work = partial(export, chosen, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify)
 
     async def export_until_stopped() -> Summary:
@@ -245,8 +255,12 @@ def run(
 
 
 def _begin_record(run: Run, *, is_export: bool = False) -> Record:
-    """A record that knows what the run before left. An export gives the dataset an id, and sets aside what it cannot read."""
-    record, files = Record(run.settings.run_tests), run.dataset.files
+    """A record that knows what the run before left.
+
+    An export gives the dataset an id, if it has none, and moves documents that it cannot read to quarantine.
+    """
+    record = Record(run.settings.run_tests)
+    files = run.dataset.files
     note = partial(record.find, Kind.DOCUMENT_SET_ASIDE, "")
     if is_export:
         identify(files, run.started_at, note=note)
@@ -258,7 +272,11 @@ def _begin_record(run: Run, *, is_export: bool = False) -> Record:
 
 
 async def _export_alone(run: Run, record: Record, stop: asyncio.Future[InterruptedRunError]) -> Summary:
-    """Export as the holder of the lock; DestinationError, before anything was asked of the API, when the dataset cannot be read."""
+    """Export as the holder of the lock.
+
+    Raises:
+        DestinationError: the dataset cannot be read; no request was sent.
+    """
     settings = run.settings
     state = await to_the_end(partial(load_stored, run, record, set_aside=True))
     run.notify("run_started", export_run_id=run.export_run_id, dataset=settings.destination.path)
@@ -282,15 +300,15 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
         place = settings.warehouse.place or ""
         last_load = await to_the_end(partial(last_load_into, run.dataset.files, place, summary.counts_from))
         summary.warehouse_loaded_at = last_load.loaded_at or datetime.fromtimestamp(0, UTC)
-    details = {k: v for k, v in summary.as_json().items() if k not in ("run_tests", "receipt", "dataset", "version")}
-    run.notify("run_finished", **details)
+    told_elsewhere = ("run_tests", "receipt", "dataset", "version")
+    run.notify("run_finished", **{key: value for key, value in summary.as_json().items() if key not in told_elsewhere})
     if bug is not None:
         raise bug
     return summary
 
 
 async def _load(run: Run, summary: Summary, stop: asyncio.Future[InterruptedRunError]) -> None:
-    """Load the dataset into the warehouse; a failure is the summary's, and neither the dataset's nor the next load's."""
+    """Load the dataset into the warehouse. A failure is noted in the summary; it harms neither dataset nor next load."""
 
     def go_on(*_: int) -> None:
         if stop.done():

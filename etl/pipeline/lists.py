@@ -1,11 +1,15 @@
-"""The run tests, and their lists of executions, all read at once. Writes nothing."""
+"""The run tests, and their lists of executions, all read at once. Writes nothing.
+
+It is decided here, too, whether the key belongs to the dataset's workspace, and which stored executions exist by
+their ids.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection
 
 from etl.dataset.state import StoredState
 from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
-from etl.extract.absence import LookedUp, ask
+from etl.extract.absence import LookedUp, look_up_ids
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, get_execution, list_call_details, list_executions
 from etl.extract.executions import list_executions_completely
@@ -21,13 +25,14 @@ from etl.settings import RunTest
 LIST_PATIENCE_SECONDS = 60.0
 """How long to wait for slow lists before exporting what the others need."""
 _SAMPLE = 20
-"""So many stored executions are requested before the key counts as one of another workspace: they are spread over all of them."""
+"""So many stored executions, spread over all of them, are requested before the key counts as one of another workspace."""
 
 
 async def discover_all(run: Run, record: Record, state: StoredState) -> None:
     """Let the run be about all run tests that the key sees; errors as for ``discover``.
 
-    One that the last run exported and that the list does not have is requested by its name: if it exists, it is exported as ever.
+    One that the last run exported and that the list does not have is requested by its name: if it exists, it is
+    exported as ever.
     """
     found = await discover(run.client, page_limit=run.settings.api.page_limit, now=run.clock())
     for problem in found.problems:
@@ -57,15 +62,15 @@ async def is_run_test(client: Client, name: str) -> bool:
 
 
 def note_gone(record: Record, state: StoredState) -> None:
-    """Note the run tests that the last run exported, and of which rows are left under a name that no run test has any more."""
+    """Note the run tests that the last run exported, and whose name no run test has any more, though rows have it."""
     text = "the API no longer has a run test of this name; its rows stay as they are"
-    for name in _missing(record, state, [each.name for each in record.run_tests]):
+    for name in _missing(record, state, [run_test.name for run_test in record.run_tests]):
         record.find(Kind.RUN_TEST_GONE, name, text)
 
 
 def _missing(record: Record, state: StoredState, names: Collection[str]) -> list[str]:
     """The run tests that the last run exported, of which living rows are left, and which are not among these."""
-    stored = {each.run_test_name for each in state.executions.values() if each.deleted_at is None}
+    stored = {known.run_test_name for known in state.executions.values() if known.deleted_at is None}
     return sorted(stored & {*record.before.run_test_names} - {*names})
 
 
@@ -74,10 +79,10 @@ async def read_lists(
 ) -> AsyncGenerator[tuple[list[RunTest], bool]]:
     """Read the list of each run test; gives those that were read since, and whether they are the last.
 
-    Usually that is all of them at once. Where lists are slow, the others come first. None comes before the key is known to be of
-    the right workspace. A list that cannot be read is a finding; that none can is an error.
+    Usually that is all of them at once. Where lists are slow, the others come first. None comes before the key is
+    known to be of the right workspace. A list that cannot be read is a finding; that none can is an error.
     """
-    pending = {group.create_task(_read_list(run, record, state, each)): each for each in record.run_tests}
+    pending = {group.create_task(_read_list(run, record, state, run_test)): run_test for run_test in record.run_tests}
     read: list[RunTest] = []
     while pending:
         done, _ = await asyncio.wait(pending, timeout=LIST_PATIENCE_SECONDS)
@@ -95,9 +100,10 @@ async def read_lists(
 
 async def _read_list(run: Run, record: Record, state: StoredState, run_test: RunTest) -> None:
     begun_at = run.clock()
-    page_limit, is_scrubbed = run.settings.api.page_limit, run.settings.export.scrub_requests > 0
+    page_limit = run.settings.api.page_limit
+    is_scrubbed = run.settings.export.scrub_requests > 0
     try:
-        found = await list_executions_completely(
+        executions = await list_executions_completely(
             run.client,
             run_test.name,
             page_limit=page_limit,
@@ -115,13 +121,13 @@ async def _read_list(run: Run, record: Record, state: StoredState, run_test: Run
         if not isinstance(error, UnexpectedAnswerError):
             record.unreachable.append(str(error))
     else:
-        record.lists[run_test.name] = found
-        run.progress.listed_executions += len(found.executions)
-        rows = [*found.unreadable, *(letter.message for letter in found.heads.values())]
+        record.lists[run_test.name] = executions
+        run.progress.listed_executions += len(executions.executions)
+        rows = [*executions.unreadable, *(letter.message for letter in executions.heads.values())]
         if rows:
             text = f"{counted(len(rows), 'row')} of its list cannot be read: {rows[-1]}"
             record.find(Kind.ROW_UNREADABLE, run_test.name, text)
-        elif not found.is_complete:
+        elif not executions.is_complete:
             record.find(Kind.LIST_UNPROVED, run_test.name, "its list kept changing while it was read")
 
 
@@ -141,27 +147,28 @@ async def _refuse_another_workspace(run: Run, record: Record, state: StoredState
     That is so where all of them were read and have others in their place, or where none of the stored ones exists by its id. Where
     the API does not say, the run goes on: nothing is marked that it does not confirm.
     """
-    names = {each.name for each in (*record.run_tests, *run.settings.configured)}
+    names = {run_test.name for run_test in (*record.run_tests, *run.settings.configured)}
     if not run.settings.run_tests:  # those that the last run exported: a key of another workspace sees none of them
         names |= {*record.before.run_test_names}
-    living = [each for each, known in state.executions.items() if known.deleted_at is None]
-    mine = [each for each in living if state.executions[each].run_test_name in names]
+    living = {execution_id: known for execution_id, known in state.executions.items() if known.deleted_at is None}
+    mine = [execution_id for execution_id, known in living.items() if known.run_test_name in names]
     if run.accept_deletions or not mine or _shows_stored(record, state) or names <= record.not_found:
         return
     has_failed = not record.not_found.issuperset(record.failures)
-    has_others = not run.settings.is_part and any(found.executions for found in record.lists.values())
+    has_others = not run.settings.is_part and any(listed.executions for listed in record.lists.values())
     if has_failed or not has_others:
-        answers = await look_up(run, sorted(living)[:: max(1, -(-len(living) // _SAMPLE))])
+        every_nth = max(1, -(-len(living) // _SAMPLE))
+        answers = await look_up(run, sorted(living)[::every_nth])
         if answers.alive or not answers.gone:
             return
     raise ConfigurationError(
-        f"the key sees none of the {counted(len(mine), 'execution')} of the dataset, so nothing was changed: check the key's "
-        "workspace, or run with --accept-deletions if they are really all gone"
+        f"the key sees none of the {counted(len(mine), 'execution')} of the dataset, so nothing was changed: "
+        "check the key's workspace, or run with --accept-deletions if they are really all gone"
     )
 
 
 async def look_up(run: Run, execution_ids: Collection[str]) -> LookedUp:
-    """Request the executions by their ids, until one exists.
+    """Request the executions by their ids, until one exists; no more than that is known then of the others.
 
     By its id the API also gives what belongs to another workspace or to a deleted run test; their details it does not.
     """
@@ -176,4 +183,4 @@ async def look_up(run: Run, execution_ids: Collection[str]) -> LookedUp:
             pass  # it does not say
         return True
 
-    return await ask(exists, execution_ids, workers=run.settings.api.concurrency)
+    return await look_up_ids(exists, execution_ids, workers=run.settings.api.concurrency)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from etl.extract.client import Client
-from etl.extract.plan import Planned
+from etl.extract.plan import Planned, Route
 from etl.extract.settling import Settling
 from etl.model import schema
 from etl.model.lifecycle import StoredCalls
@@ -16,7 +16,7 @@ from tests.bundles import EXPORT, execution, planned, stored_of
 def resumed(execution_id: str) -> Planned:
     """An execution that was left incomplete, and is listed as it was when that began."""
     known = stored_of(execution(execution_id), export_state="incomplete", verified_at=EXPORT.exported_at)
-    return replace(planned(execution_id), stored=known, is_resumed=True)
+    return replace(planned(execution_id), stored=known, route=Route.RESUME)
 
 
 def settling_of(

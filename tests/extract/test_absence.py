@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.errors import KeyRefusedError, NotFoundError, SourceError
-from etl.extract.absence import ask, decide
+from etl.extract.absence import decide, look_up_ids
 from tests.support import examples
 
 ANSWERS = st.sampled_from(["not found", "not found", "elsewhere", "unknown", "exists"])
@@ -45,7 +45,7 @@ class Source:
 @given(st.lists(st.tuples(ANSWERS, st.integers(0, 4)), max_size=12), st.integers(1, 5))
 def test_what_does_not_exist_is_marked_unless_one_exists(told, workers):
     source = Source({f"id-{number:02}": answer for number, answer in enumerate(told)})
-    answers = asyncio.run(ask(source.exists, source.answers.keys(), workers=workers))
+    answers = asyncio.run(look_up_ids(source.exists, source.answers.keys(), workers=workers))
     of = {kind: {each for each, (answer, _) in source.answers.items() if answer == kind} for kind, _ in told}
     absent, unknown, alive = (
         of.get("not found", set()) | of.get("elsewhere", set()),
@@ -69,5 +69,5 @@ async def test_error_that_ends_the_run_comes_through():
         raise KeyRefusedError("401")
 
     with pytest.raises(ExceptionGroup) as caught:
-        await ask(exists, ["a", "b"], workers=2)
+        await look_up_ids(exists, ["a", "b"], workers=2)
     assert {type(error) for error in caught.value.exceptions} == {KeyRefusedError}

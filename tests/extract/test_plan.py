@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from etl.extract.plan import Reason, scrub
+from etl.extract.plan import Reason, Route, scrub
 from etl.model.lifecycle import ExportState, HeldRows
 from tests.bundles import dead_letter, execution, plan_of, stored_of
 
@@ -57,29 +57,48 @@ def test_every_state_is_documented():
 
 
 @pytest.mark.parametrize(
-    ("changes", "is_compared", "is_resumed"),
+    ("changes", "by_detail", "by_refetch"),
     [
-        ({"export_state": "incomplete"}, True, True),
-        ({"export_state": "incomplete", "fingerprint": "another"}, True, False),
-        ({"export_state": "settling"}, True, False),
-        ({"export_state": "settling", "has_letters": True}, True, False),
-        ({"fingerprint": "another"}, True, False),
-        ({}, False, False),
-        ({"export_state": "waiting"}, False, False),
-        ({"export_state": "incomplete", "calls_digest": "another digest"}, False, False),
-        ({"export_state": "incomplete", "deleted_at": NOW}, False, False),
-        ({"export_state": "incomplete", "held": HeldRows(2, 0, "digest")}, False, False),
+        ({"export_state": "incomplete"}, Route.RESUME_COMPARED, Route.RESUME),
+        ({"export_state": "incomplete", "fingerprint": "another"}, Route.COMPARE, Route.BARE),
+        ({"export_state": "settling"}, Route.COMPARE, Route.BARE),
+        ({"export_state": "settling", "has_letters": True}, Route.COMPARE, Route.BARE),
+        ({"fingerprint": "another"}, Route.COMPARE, Route.BARE),
+        ({}, Route.BARE, Route.BARE),
+        ({"export_state": "waiting"}, Route.WHOLE, Route.BARE),
+        ({"export_state": "incomplete", "calls_digest": "another digest"}, Route.WHOLE, Route.BARE),
+        ({"export_state": "incomplete", "deleted_at": NOW}, Route.WHOLE, Route.BARE),
+        ({"export_state": "incomplete", "held": HeldRows(2, 0, "digest")}, Route.WHOLE, Route.BARE),
+        ({"held": HeldRows(2, 2, "digest", detail_calls=1)}, Route.RESUME, Route.RESUME),
+        ({"export_state": "listed"}, Route.RESUME, Route.RESUME),
     ],
 )
-def test_stored_calls_stay_where_they_are_as_they_were_exported(changes, is_compared, is_resumed):
+def test_stored_calls_stay_where_they_are_as_they_were_exported(changes, by_detail, by_refetch):
     """Those of an execution that was left incomplete, and is listed as it was then, without a comparison."""
     listed = execution()
-    [item] = plan(listed, stored_of(listed, **changes), settle_by_detail=True)
-    assert (item.is_compared, item.is_resumed) == (is_compared, is_resumed)
-    [item] = plan(listed, stored_of(listed, **changes))
-    assert (item.is_compared, item.is_resumed) == (False, is_resumed)
-    [item] = plan(listed, stored_of(listed, **changes), settle_by_detail=True, full_refresh=True)
-    assert (item.is_compared, item.is_resumed) == (False, False)
+    stored = stored_of(listed, **changes)
+    assert plan(listed, stored, settle_by_detail=True)[0].route is by_detail
+    assert plan(listed, stored)[0].route is by_refetch
+    assert plan(listed, stored, settle_by_detail=True, full_refresh=True)[0].route is Route.WHOLE
+    assert plan(listed, stored, full_refresh=True)[0].route is Route.BARE
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"export_state": "settling"}, Route.LISTS_COMPARED),
+        ({"fingerprint": "another"}, Route.LISTS_COMPARED),
+        ({"export_state": "incomplete"}, Route.LISTS_COMPARED),
+        ({"calls_digest": "another digest"}, Route.LISTS),
+        ({"export_state": "waiting"}, Route.LISTS),
+    ],
+)
+def test_rows_are_made_of_lists_where_these_suffice(changes, expected):
+    listed = execution()
+    stored = stored_of(listed, **changes)
+    assert plan(listed, stored, settle_by_detail=True, detail_suffices=True)[0].route is expected
+    assert plan(listed, detail_suffices=True)[0].route is Route.LISTS
+    assert plan(listed, stored, detail_suffices=True, full_refresh=True)[0].route is Route.WHOLE
 
 
 @pytest.mark.parametrize(

@@ -353,14 +353,14 @@ MUTANTS = [
     Mutant(
         "call is kept only if its lists vouch for it",
         "etl/extract/settling.py",
-        "        same = {key for key, found in differing.items() if not found}\n",
-        "        same = {*differing}\n",
+        "        same = {key for key, names in differing.items() if not names}\n        odd",
+        "        same = {*differing}\n        odd",
         (MACHINE,),
     ),
     Mutant(
         "call is kept only if its lists vouch for it, also beside answers that changed",
         "etl/extract/settling.py",
-        "            if not found\n            or (lost",
+        "            if not names\n            or (lost",
         "            if True\n            or (lost",
         ("tests/pipeline/test_drift.py",),
     ),
@@ -380,14 +380,14 @@ MUTANTS = [
     Mutant(
         "evals of a list that is refused are compared",
         "etl/extract/settling.py",
-        " if vouches_for_evals(details[key], evals.get(key, ()))",
+        " if vouches_for_evals(details[key], stored.evals.get(key, ()))",
         "",
         ("tests/pipeline/test_price.py",),
     ),
     Mutant(
         "row from lists is not kept where the call's own metrics are wanted",
         "etl/extract/settling.py",
-        'if item.is_by_detail or row[_INDEX["metrics_from"]] != FROM_DETAIL}',
+        'if is_any_row_exact or row[_INDEX["metrics_from"]] != FROM_DETAIL}',
         "if True}",
         (MACHINE,),
     ),
@@ -419,8 +419,8 @@ MUTANTS = [
     Mutant(
         "metrics of the detail wait for their evals",
         "etl/extract/settling.py",
-        "                execution.at_hand = told\n",
-        "                execution.fetched |= told\n",
+        "        execution.arrived.at_hand = given\n",
+        "        execution.arrived.metrics |= given\n",
         ("tests/pipeline/test_lists_first.py",),
     ),
     Mutant(
@@ -513,8 +513,8 @@ MUTANTS = [
     Mutant(
         "calls of many pages are counted after their metrics arrived",
         "etl/extract/crawl.py",
-        "execution.count is None else execution.alive == execution.count\n",
-        "execution.count is None else True\n",
+        "listed.count is None else execution.arrived.alive == listed.count\n",
+        "listed.count is None else True\n",
         ("tests/extract/test_crawl.py", "tests/extract/test_listing_laws.py"),
     ),
     Mutant(

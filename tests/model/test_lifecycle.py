@@ -1,7 +1,10 @@
 """When an execution is final: late enough after its end and after its last change, with every call finished and nothing missing."""
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import product
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +21,7 @@ from etl.model.lifecycle import (
     Settlement,
     call_counts,
     export_state,
+    sight_of,
 )
 from etl.model.records import Execution, NumberLiteral
 from etl.model.values import json_text
@@ -222,3 +226,47 @@ def test_number_of_calls_counts_only_where_its_column_takes_it(number):
 def test_payload_that_was_let_go_is_missed_with_a_word():
     with pytest.raises(ValueError, match="execution e: its payload is no longer in memory"):
         ListedExecution.of(execution("e")).unpack()
+
+
+def every_sight():
+    """The state before, what is seen, and the state after, of everything that can be stored and seen."""
+    settlement = Settlement(fetched_at=NOW, now=NOW, settle=timedelta(hours=24))
+    yes_or_no = (True, False)
+    stored = product([None, *ExportState], yes_or_no, [ago(1), ago(200)], [0, 1, 2])
+    arrived = product(
+        ["completed", "running"], [None, ["completed"]], ["digest", "another"], [0, 1], yes_or_no, yes_or_no
+    )
+    for (before, is_another, seen_at, detail_calls), (status, calls, digest, of_lists, is_whole, is_late) in product(
+        stored, list(arrived)
+    ):
+        of = finished(240, total_calls=2, status=status)
+        known = None
+        if before is not None:
+            held = HeldRows(2, 2, "digest", detail_calls)
+            known = stored_of(of, export_state=str(before), verified_at=seen_at, exported_at=seen_at, held=held)
+        if known is not None and (is_another or before is ExportState.WAITING):  # which had another status then
+            known = replace(known, fingerprint="another")
+        for is_part in {False, not is_whole}:
+            arrival = Arrival(
+                held=HeldRows(2, 2, digest, of_lists),
+                call_statuses=calls,
+                is_whole=is_whole,
+                is_part=is_part,
+                is_late=is_late,
+            )
+            sight = sight_of(of, known, arrival, settlement)
+            yield str(before or "[*]"), str(sight), str(export_state(of, known, arrival, settlement))
+
+
+def test_the_picture_of_the_life_of_an_execution_shows_what_moves_it_and_nothing_else():
+    page = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    arrows = re.findall(r"^    (\S+) --> (\S+) : (.+)$", page, re.MULTILINE)
+    drawn = {
+        (before, sight, after)
+        for start, after, sight in arrows
+        for before in (map(str, ExportState) if start == "any" else [start])
+    }
+    seen = set(every_sight())
+    news = {each for each in seen if each[1] != "nothing new"}
+    assert news == drawn
+    assert all(before == after for before, _, after in seen - news)

@@ -133,11 +133,12 @@ test-versions: $(VENV)/.dev ## Run the tests of the core on the lowest versions 
 
 check: lint types docs test ## Everything that CI checks
 
-lint: $(VENV)/.dev ## Check style, spelling and the order of layers
+lint: $(VENV)/.dev ## Check style, spelling and the order of layers, and print how large the code is
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/lint-imports
 	@$(BIN)/codespell *.md .github Makefile benchmarks config docs etl tests
+	@$(BIN)/python -m tests.code_lines
 
 types: $(VENV)/.dev ## Check types, strictly
 	@$(BIN)/mypy

@@ -1,5 +1,6 @@
 """The reference pages of the manual, made of the code: ``python -m tests.reference`` writes them."""
 
+import ast
 import json
 import re
 from collections import Counter
@@ -28,7 +29,8 @@ from etl.settings.json_schema import settings_schema
 from etl.transform.aggregates import Cause
 from tests.meanings import EVENTS, FIELDS, PURPOSE_MEANINGS, SUBJECT_MEANINGS
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 SCREENS = Path(__file__).parent / "e2e" / "screens"
 """What commands print; an end-to-end test holds each to its command."""
 COMMANDS: dict[str, Any] = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
@@ -84,6 +86,23 @@ _SECRETS = {
     "FI_PROXY_USER": "the user name for the proxy, if it needs one",
     "FI_PROXY_PASSWORD": "the password for the proxy",
 }
+PACKAGES = {
+    "extract": "the source",
+    "transform": "payloads to rows",
+    "dataset": "what the files of a dataset say",
+    "files": "where bytes go",
+    "load": "warehouses",
+    "pipeline": "the steps of a run",
+    "inspect": "reading back",
+    "compare": "whether an agent got worse",
+    "report": "the page",
+    "notify": "the webhook",
+    "cli": "the command line",
+    "settings": "the settings file",
+    "model": "what all of them speak of",
+    "sandbox": "the simulated API",
+}
+"""The packages of the exporter, as the list of modules introduces them."""
 _GROUPS = ("", "Answers", "Selection", "What to compare", "Gate", "Made-up data", "Behavior of the server", "Output")
 """As ``--help`` groups options."""
 _EVAL_METRICS = (
@@ -251,10 +270,38 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
+def _modules() -> Iterator[str]:
+    """Each module with the first sentence of its docstring, package by package, as the data flows."""
+    for package, names in PACKAGES.items():
+        yield from (f"**{package}/**: {names}", "")
+        paths = sorted((ROOT / "etl" / package).rglob("*.py"))
+        modules = [path for path in paths if path.stem != "__init__"]
+        yield from _table(
+            ("module", "owns"),
+            ((f"`{path.relative_to(ROOT / 'etl' / package).as_posix()}`", _first_sentence(path)) for path in modules),
+        )
+
+
+def _first_sentence(path: Path) -> str:
+    text = ast.get_docstring(ast.parse(path.read_bytes())) or ""
+    paragraph = " ".join(text.partition("\n\n")[0].split()).replace("``", "`")
+    return paragraph.partition(". ")[0].rstrip(".")
+
+
+def _with_modules(page: str) -> str:
+    head, begin, rest = page.partition("<!-- modules -->\n")
+    _, end, tail = rest.partition("<!-- end of modules -->")
+    return f"{head}{begin}\n{_page(_modules())}\n{end}{tail}"
+
+
 def written() -> dict[str, str]:
-    """What each file of the manual has that the code says; of the data dictionary only the tables are generated."""
+    """What each file of the manual has that the code says.
+
+    Of the data dictionary the tables are generated, and of the architecture page the list of modules.
+    """
     head, *_ = (DOCS / "data-dictionary.md").read_text(encoding="utf-8").partition("\n\n## ")
     return {
+        "architecture.md": _with_modules((DOCS / "architecture.md").read_text(encoding="utf-8")),
         "commands.md": _page(_commands_page()),
         "settings.md": _page(_settings_page()),
         "data-dictionary.md": _page([head, "", *schema_markdown(list(TABLES.values()))]),

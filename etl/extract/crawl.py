@@ -15,8 +15,8 @@ How an execution's calls are proved complete (law 4; see ``listing.py``):
   is read again.
 - The server cannot give the list: ``call_list.py`` has other ways.
 
-Stored calls that a proved list does not have are requested by their ids (law 5; see ``absence.py``). If one exists, the list
-was wrong: what it has is exported, nothing is marked, and a dead letter lets the next run read it again.
+Stored calls that a proved list does not have are requested by their ids (law 5; see ``absence.py``). If one exists, the
+list was wrong: what it has is exported, nothing is marked, and a dead letter lets the next run read it again.
 
 Which calls stay without a request of their own is up to the execution's ``Route`` (``plan.py``) and ``settling.py``.
 Where some stay and the list takes many pages, a second reading that says the same proves it.
@@ -184,7 +184,7 @@ class Crawl:
         await self._close(execution, execution.take_arrived() if is_whole else None)
 
     async def _is_listed_again(self, execution: OpenExecution) -> bool:
-        """Whether a second reading of many pages says the same: that proves a list of which some calls are not fetched."""
+        """Whether a second reading of many pages says the same: that proves a list whose calls are not all fetched."""
         try:
             latest = await read_call_list(self.client, execution.planned, page_limit=self.page_limit)
         except SourceError:

@@ -202,7 +202,7 @@ class Settling:
         }
 
     async def _metrics(self, item: Planned, call_execution_id: str) -> CallMetrics | None:
-        """The call's own metrics; None when they cannot be had: then the call is fetched with all others that differ."""
+        """The call's own metrics; None when they cannot be had: then the call is fetched with all that differ."""
         request = get_call_metrics(call_execution_id, item.execution.execution_id)
         try:
             metrics = await self.client.get(request.sent_for(item.purpose))
@@ -214,8 +214,8 @@ class Settling:
 def _candidates(execution: OpenExecution) -> set[str]:
     """The listed calls whose rows may stay.
 
-    Not one that a dead letter is about, since its row is older; nor one whose row was made of lists, where exact metrics
-    are wanted.
+    Not one that a dead letter is about, since its row is older; nor one whose row was made of lists, where exact
+    metrics are wanted.
     """
     stored, is_any_row_exact = execution.stored, execution.planned.route.makes_rows_of_lists
     listed = {key for key, call in execution.listed.calls.items() if isinstance(call.payload.get("status"), str)}

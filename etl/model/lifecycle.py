@@ -76,7 +76,7 @@ class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     calls: int | None
     """how many calls it has according to the list; None if the list does not say"""
     packed: bytes | dict[str, Any] | None
-    """the payload, pickled, which takes a tenth of the memory; as it is if too deeply nested for that; None if dropped"""
+    """the payload, pickled to a tenth of the memory; as it is if too deeply nested for that; None if dropped"""
 
     @classmethod
     def of(cls, execution: Execution) -> "ListedExecution":
@@ -334,8 +334,8 @@ def _is_settled(
     """Whether no late data is expected: ``settle_hours`` after its end, and after the last change seen (law 8).
 
     The end may be long ago: a rerun keeps the old one, and an execution may be stored late. In a first export, the end
-    alone counts, if the source counts no more calls than were exported: those may be deleted, or missing from the list of
-    one night.
+    alone counts, if the source counts no more calls than were exported: those may be deleted, or missing from the list
+    of one night.
     """
     now = settlement.now
     completed_at = timestamp_or_none(execution.payload.get("completed_at"))

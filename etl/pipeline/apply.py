@@ -99,7 +99,7 @@ async def _is_gone(run: Run, record: Record, name: str) -> bool:
 
 
 async def _mark_absent(run: Run, record: Record, state: StoredState, name: str, absent: Collection[str]) -> None:
-    """Request by id each stored execution that its run test's proved list does not have, and mark what does not exist."""
+    """Request by id each stored execution that its run test's proved list does not have; mark what does not exist."""
     answers = await look_up(run, absent)
     if answers.alive and not run.settings.is_part:  # else it may be in a list that was not read
         text = f"its list is missing execution {min(answers.alive)}, which still exists: nothing was marked as deleted"

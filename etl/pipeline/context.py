@@ -55,7 +55,7 @@ class Progress:
         return min(self.planned_requests, max(0, sent))
 
     def seconds_left(self, now: float) -> float | None:
-        """How long the rest takes, by the rate limit or the pace so far, whichever is slower; None when neither is known.
+        """How long the rest takes, by the rate limit or the pace so far, whichever is slower; None if neither is known.
 
         ``now`` is a time of ``monotonic``.
         """

@@ -308,7 +308,7 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
 
 
 async def _load(run: Run, summary: Summary, stop: asyncio.Future[InterruptedRunError]) -> None:
-    """Load the dataset into the warehouse. A failure is noted in the summary; it harms neither dataset nor next load."""
+    """Load the dataset into the warehouse. A failure is noted in the summary, and harms neither dataset nor next load."""
 
     def go_on(*_: int) -> None:
         if stop.done():

@@ -25,7 +25,7 @@ from etl.settings import RunTest
 LIST_PATIENCE_SECONDS = 60.0
 """How long to wait for slow lists before exporting what the others need."""
 _SAMPLE = 20
-"""So many stored executions, spread over all of them, are requested before the key counts as one of another workspace."""
+"""So many stored executions, spread over all, are requested before the key counts as one of another workspace."""
 
 
 async def discover_all(run: Run, record: Record, state: StoredState) -> None:
@@ -144,8 +144,11 @@ def _shows_stored(record: Record, state: StoredState) -> bool:
 async def _refuse_another_workspace(run: Run, record: Record, state: StoredState) -> None:
     """Refuse to export where the lists have none of the stored executions: the key may see another workspace.
 
-    That is so where all of them were read and have others in their place, or where none of the stored ones exists by its id. Where
-    the API does not say, the run goes on: nothing is marked that it does not confirm.
+    That is so where all lists were read and have other executions instead, or where none of the stored ones exists by
+    its id. Where the API does not say, the run goes on: nothing is marked that it does not confirm.
+
+    Raises:
+        ConfigurationError: the export is refused.
     """
     names = {run_test.name for run_test in (*record.run_tests, *run.settings.configured)}
     if not run.settings.run_tests:  # those that the last run exported: a key of another workspace sees none of them

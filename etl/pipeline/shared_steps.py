@@ -73,7 +73,7 @@ def half_written(record: Record, state: StoredState) -> set[str]:
 def home_of(record: Record, state: StoredState, run_test: RunTest) -> str:
     """The key of the partition for new executions of the run test.
 
-    That is the configured one; else the one of most stored executions that the run test lists now, or that have its name;
+    That is the configured one; else that of most stored executions that the run test lists now, or that have its name;
     else one made of its name.
     """
     if run_test.key != default_key(run_test.name):
@@ -88,14 +88,14 @@ def home_of(record: Record, state: StoredState, run_test: RunTest) -> str:
 
 
 def choose_previews(run: Run, planned: Iterable[Planned]) -> list[Planned]:
-    """What is to be stored from its lists first: all that is new, if the rate limit would hold its metrics back for long."""
+    """What is to be stored from its lists first: all that is new, if the rate limit would hold its metrics back long."""
     new = previews(planned)
     seconds = run.client.quota.seconds_for(sum(item.estimated_calls for item in new), math.inf)
     return new if seconds is not None and seconds >= PATIENCE_SECONDS else []
 
 
 async def has_details(run: Run, planned: Sequence[Planned]) -> bool:
-    """Whether the API gives details of executions, as far as one request for one that is planned to be read can tell."""
+    """Whether the API gives details of executions: one request for a detail that is planned to be read tells."""
     item = next((item for item in planned if item.is_fetched and item.route.reads_detail), None)
     if item:
         with suppress(SourceError):

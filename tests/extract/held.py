@@ -29,7 +29,8 @@ def settling_of(
 ) -> Settling:
     """The dataset holds the ``stored`` calls of every execution, each with whether it is marked as deleted.
 
-    Of those that ``failed`` it holds a dead letter; ``stale`` ones were fetched before the execution was found as it is listed now.
+    Of those that ``failed`` it holds a dead letter; ``stale`` ones were fetched before the execution was found as it
+    is listed now.
     """
     held = dict(stored or {})
 

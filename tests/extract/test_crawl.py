@@ -159,7 +159,7 @@ async def test_execution_deleted_since_it_was_planned_is_no_bundle(server, concu
 @pytest.mark.parametrize("max_limit", [None, 2])
 @pytest.mark.parametrize("is_disturbed", [False, True])
 async def test_what_is_stored_of_an_incomplete_execution_is_not_fetched_again(server, max_limit, is_disturbed):
-    """Over many pages too, which are read once more where a call goes. What is older, or has a dead letter, is fetched."""
+    """Over many pages, too, read once more where a call goes. What is older, or has a dead letter, is fetched."""
     cap_pages(server, max_limit)
     execution = executions(server)[0]
     ids = call_ids(execution)

@@ -15,11 +15,11 @@ class LookedUp:
     """What the API says of ids."""
 
     gone: frozenset[str] = frozenset()
-    """those that it does not know, or that belong elsewhere"""
+    """Those that it does not know, or that belong elsewhere."""
     alive: frozenset[str] = frozenset()
-    """those that exist where they are stored"""
+    """Those that exist where they are stored."""
     unknown: Mapping[str, SourceError] = field(default_factory=dict)
-    """those for which no answer was to be had, and why"""
+    """Those for which no answer was to be had, and why."""
 
 
 async def look_up_ids(exists: Callable[[str], Awaitable[bool]], ids: Collection[str], *, workers: int) -> LookedUp:

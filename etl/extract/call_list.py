@@ -30,15 +30,15 @@ class CallList:
     """What one reading of the list showed, by call_execution_id."""
 
     calls: Mapping[str, ListedCall]
-    """the calls that it has"""
+    """The calls that it has."""
     count: int | None = None
-    """how many calls the list had after all of its pages were read; None when one page showed it whole"""
+    """How many calls the list had after all of its pages were read; None when one page showed it whole."""
     unreadable: SourceError | None = None
-    """why some calls could not be read, and how many: then nothing is proved"""
+    """Why some calls could not be read, and how many: then nothing is proved."""
     lacks_evals: bool = False
-    """its entries have no evals"""
+    """Its entries have no evals."""
     details: Mapping[str, DetailedCall] | None = None
-    """the details of all calls, where they were read with the list"""
+    """The details of all calls, where they were read with the list."""
 
 
 async def read_call_list(

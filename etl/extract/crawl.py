@@ -54,25 +54,25 @@ class Crawl:
     """One crawl over a plan."""
 
     client: Client
-    """sends the requests"""
+    """Sends the requests."""
     plan: Iterator[Planned]
-    """the executions to fetch, most valuable first"""
+    """The executions to fetch, most valuable first."""
     emit: Emit
-    """takes each bundle; the crawl waits for it, so a slow destination slows the crawl down"""
+    """Takes each bundle; the crawl waits for it, so a slow destination slows the crawl down."""
     concurrency: int
-    """how many requests are under way at once, and how many executions are open"""
+    """How many requests are under way at once, and how many executions are open."""
     page_limit: int
-    """the smallest page that a list is requested with"""
+    """The smallest page that a list is requested with."""
     settling: Settling
-    """decides which stored calls stay"""
+    """Decides which stored calls stay."""
     _calls: deque[tuple[OpenExecution, str]] = field(default_factory=deque)
-    """calls to fetch"""
+    """Calls to fetch."""
     _relist: deque[OpenExecution] = field(default_factory=deque)
-    """executions whose list is to be read again"""
+    """Executions whose list is to be read again."""
     _open: set[OpenExecution] = field(default_factory=set)
-    """executions that were begun, and not handed over as a whole"""
+    """Executions that were begun, and not handed over as a whole."""
     _has_more_work: asyncio.Event = field(default_factory=asyncio.Event)
-    """wakes workers that found nothing to do"""
+    """Wakes workers that found nothing to do."""
 
     async def run(self) -> None:
         """Fetch everything, and emit each bundle as soon as it is whole.

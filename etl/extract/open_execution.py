@@ -22,21 +22,21 @@ class ListedCalls:
     """What the list of an execution's calls has shown, however often it was read."""
 
     calls: dict[str, ListedCall] = field(default_factory=dict)
-    """the calls that it has; of a list of many pages, those of all readings"""
+    """The calls that it has; of a list of many pages, those of all readings."""
     count: int | None = None
-    """how many calls the list had after its last page was read; None when one page showed it whole"""
+    """How many calls the list had after its last page was read; None when one page showed it whole."""
     readings: int = 0
-    """how often it was read"""
+    """How often it was read."""
     read_at: float = 0.0
-    """when it was read last, by the event loop's clock"""
+    """When it was read last, by the event loop's clock."""
     lacks_evals: bool = False
-    """its entries have no evals: each call's entry has to be requested by itself"""
+    """Its entries have no evals: each call's entry has to be requested by itself."""
     not_found: set[str] = field(default_factory=set)
-    """calls of the last reading that the API does not know by their ids"""
+    """Calls of the last reading that the API does not know by their ids."""
     lagging: set[str] = field(default_factory=set)
-    """calls that were not found after an earlier reading, and that the list had again when it was read since"""
+    """Calls that were not found after an earlier reading, and that the list had again when it was read since."""
     gone: set[str] = field(default_factory=set)
-    """calls that were not found, and that the list no longer had when it was read since"""
+    """Calls that were not found, and that the list no longer had when it was read since."""
 
     def take(self, latest: CallList, *, has_entry: AbstractSet[str]) -> None:
         """Take in a reading; calls that ``has_entry`` names keep the entry that came with their evals."""
@@ -62,25 +62,25 @@ class ArrivedCalls:
     """What has arrived of an execution's calls since it was opened, and what of its stored calls stays."""
 
     metrics: dict[str, CallMetrics] = field(default_factory=dict)
-    """the calls that were fetched, or made of the lists, and not handed over yet"""
+    """The calls that were fetched, or made of the lists, and not handed over yet."""
     shown: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """of each call, what only the execution's detail shows"""
+    """Of each call, what only the execution's detail shows."""
     at_hand: Mapping[str, CallMetrics] = field(default_factory=dict)
-    """metrics made of the detail, of calls whose entries are still to come"""
+    """Metrics made of the detail, of calls whose entries are still to come."""
     kept: frozenset[str] = frozenset()
-    """calls whose stored rows stay, also those that were handed over in parts"""
+    """Calls whose stored rows stay, also those that were handed over in parts."""
     amended: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    """of kept calls, stored rows that take what the detail shows now"""
+    """Of kept calls, stored rows that take what the detail shows now."""
     lacking: Mapping[str, int] = field(default_factory=dict)
-    """in how many calls each column is null, though the detail has its value"""
+    """In how many calls each column is null, though the detail has its value."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
-    """requests about single calls that were given up"""
+    """Requests about single calls that were given up."""
     elsewhere: set[str] = field(default_factory=set)
-    """calls that are listed here, but whose own metrics name another execution, which has them"""
+    """Calls that are listed here, but whose own metrics name another execution, which has them."""
     left_out: set[str] = field(default_factory=set)
-    """calls that are listed, but whose entries cannot be had"""
+    """Calls that are listed, but whose entries cannot be had."""
     is_in_parts: bool = False
-    """calls were handed over before the others had arrived"""
+    """Calls were handed over before the others had arrived."""
 
     @property
     def alive(self) -> int:
@@ -113,19 +113,19 @@ class OpenExecution:
     """An execution whose calls are being fetched."""
 
     planned: Planned
-    """the execution, and by which route its calls are fetched"""
+    """The execution, and by which route its calls are fetched."""
     stored: StoredCalls = field(default_factory=StoredCalls)
-    """what the dataset holds of its calls"""
+    """What the dataset holds of its calls."""
     listed: ListedCalls = field(default_factory=ListedCalls)
-    """what its list has shown"""
+    """What its list has shown."""
     arrived: ArrivedCalls = field(default_factory=ArrivedCalls)
-    """what has arrived"""
+    """What has arrived."""
     outstanding: int = 0
-    """how many of its calls are queued or under way"""
+    """How many of its calls are queued or under way."""
     unproved: DeadLetter | None = None
-    """why its list does not count: then no stored call is marked"""
+    """Why its list does not count: then no stored call is marked."""
     deleted: frozenset[str] = frozenset()
-    """stored calls that are to be marked"""
+    """Stored calls that are to be marked."""
 
     @property
     def execution_id(self) -> str:

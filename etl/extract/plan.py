@@ -119,15 +119,15 @@ class Policy:
     """What the settings say about what a run fetches."""
 
     fetch_unfinished: bool = False
-    """calls = "all": executions that still run are fetched, too"""
+    """Calls = "all": executions that still run are fetched, too."""
     full_refresh: bool = False
-    """--full-refresh: every finished execution is fetched, whatever is stored"""
+    """--full-refresh: every finished execution is fetched, whatever is stored."""
     settle_by_detail: bool = False
-    """settle_by = "detail": stored calls are compared with the execution's detail before they are fetched again"""
+    """Settle_by = "detail": stored calls are compared with the execution's detail before they are fetched again."""
     detail_suffices: bool = False
-    """metrics = "listed": rows are made of the lists, and calls have no metrics of their own"""
+    """Metrics = "listed": rows are made of the lists, and calls have no metrics of their own."""
     overdue_since: datetime = LONG_AGO
-    """an execution that has settled since before this time is fetched if it cannot be compared"""
+    """An execution that has settled since before this time is fetched if it cannot be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,23 +135,23 @@ class Planned:
     """One listed execution and what to do with it."""
 
     run_test_name: str
-    """the run test whose list has it"""
+    """The run test whose list has it."""
     run_test_key: str
-    """the key of the partition where it lies, or will lie"""
+    """The key of the partition where it lies, or will lie."""
     execution: ListedExecution
-    """the execution as it is listed"""
+    """The execution as it is listed."""
     reason: Reason
-    """why it is fetched, or why not"""
+    """Why it is fetched, or why not."""
     route: Route
-    """how it is fetched; of a final execution, how it would be scrubbed"""
+    """How it is fetched; of a final execution, how it would be scrubbed."""
     stored: StoredExecution | None
-    """what the dataset holds of it"""
+    """What the dataset holds of it."""
     estimated_calls: int
-    """how many calls it has, as far as that is known before its calls are listed"""
+    """How many calls it has, as far as that is known before its calls are listed."""
     unreadable: DeadLetter | None = None
-    """why its row in the list could not be read: then only its head is known"""
+    """Why its row in the list could not be read: then only its head is known."""
     may_wait: bool = False
-    """it only settles: if it cannot be compared now, the next run may compare it"""
+    """It only settles: if it cannot be compared now, the next run may compare it."""
 
     @property
     def is_fetched(self) -> bool:

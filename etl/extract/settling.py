@@ -49,13 +49,13 @@ class Counts:
     """What a crawl found and spared."""
 
     deleted_executions: set[str] = field(default_factory=set)
-    """planned executions that the API no longer has"""
+    """Planned executions that the API no longer has."""
     saved_requests: int = 0
-    """the calls that were not fetched, less one for each detail that was read to find that out"""
+    """The calls that were not fetched, less one for each detail that was read to find that out."""
     without_detail: int = 0
-    """how many executions could not be compared"""
+    """How many executions could not be compared."""
     failure: str | None = None
-    """why the last of these could not"""
+    """Why the last of these could not."""
 
     def add(self, other: "Counts") -> None:
         """Add those of another crawl, which ended later."""
@@ -70,15 +70,15 @@ class Settling:
     """Decides which calls of open executions are fetched, by what the dataset holds and the executions' details."""
 
     client: Client
-    """sends the requests for details"""
+    """Sends the requests for details."""
     stored: Stored
-    """reads what the dataset holds of an execution"""
+    """Reads what the dataset holds of an execution."""
     page_limit: int
-    """the smallest page that a detail is requested with"""
+    """The smallest page that a detail is requested with."""
     counts: Counts = field(default_factory=Counts)
-    """what all comparisons together found; it grows with each"""
+    """What all comparisons together found; it grows with each."""
     _failures_in_a_row: int = 0
-    """how many details could not be read since one could"""
+    """How many details could not be read since one could."""
 
     async def compare(self, execution: OpenExecution, latest: CallList) -> bool:
         """Let the execution keep the stored calls that can stay; False where the next run is to find that out.

@@ -46,15 +46,15 @@ class ExportState(StrEnum):
     """The values of the column ``executions.export_state``."""
 
     EXPORTED = "exported"
-    """final: whole, and no late data is expected"""
+    """Final: whole, and no late data is expected."""
     SETTLING = "settling"
-    """whole, and compared again until late data is no longer expected"""
+    """Whole, and compared again until late data is no longer expected."""
     LISTED = "listed"
-    """each call has a row, some of them as the lists show it; exact ones are to come"""
+    """Each call has a row, some of them as the lists show it; exact ones are to come."""
     WAITING = "waiting"
-    """not finished at the source: a row of its own, and none of its calls"""
+    """Not finished at the source: a row of its own, and none of its calls."""
     INCOMPLETE = "incomplete"
-    """part of it could not be fetched; the next run goes on"""
+    """Part of it could not be fetched; the next run goes on."""
 
 
 BEGUN = frozenset({ExportState.INCOMPLETE, ExportState.LISTED})
@@ -68,15 +68,15 @@ class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     execution_id: str
     status: str
-    """the API's word for where it is: see ``KNOWN_EXECUTION``"""
+    """The API's word for where it is: see ``KNOWN_EXECUTION``."""
     fingerprint: str
-    """hash of its payload"""
+    """Hash of its payload."""
     started_at: datetime | None
-    """when the source created it; None if the list does not say"""
+    """When the source created it; None if the list does not say."""
     calls: int | None
-    """how many calls it has according to the list; None if the list does not say"""
+    """How many calls it has according to the list; None if the list does not say."""
     packed: bytes | dict[str, Any] | None
-    """the payload, pickled to a tenth of the memory; as it is if too deeply nested for that; None if dropped"""
+    """The payload, pickled to a tenth of the memory; as it is if too deeply nested for that; None if dropped."""
 
     @classmethod
     def of(cls, execution: Execution) -> "ListedExecution":
@@ -116,13 +116,13 @@ class ExecutionList:
     """One run test's executions as they are listed, by execution_id."""
 
     executions: Mapping[str, ListedExecution]
-    """those that could be read, at least their heads"""
+    """Those that could be read, at least their heads."""
     is_complete: bool
-    """it is proved that no execution is missing (law 4)"""
+    """It is proved that no execution is missing (law 4)."""
     heads: Mapping[str, DeadLetter]
-    """of which executions only the head could be read (status, times, counters), and why"""
+    """Of which executions only the head could be read (status, times, counters), and why."""
     unreadable: tuple[str, ...]
-    """a line for each row of the list that could not even be identified"""
+    """A line for each row of the list that could not even be identified."""
 
 
 def call_counts(payload: Mapping[str, Any]) -> list[int]:
@@ -142,13 +142,13 @@ class HeldRows:
     """What the dataset holds of one execution's calls and evals, by their rows."""
 
     listed_calls: int | None
-    """how many calls the API listed; None if that was never read"""
+    """How many calls the API listed; None if that was never read."""
     exported_calls: int
-    """how many calls have a row without a mark"""
+    """How many calls have a row without a mark."""
     calls_digest: str
-    """hash of the rows of its calls and evals, with their marks"""
+    """Hash of the rows of its calls and evals, with their marks."""
     detail_calls: int = 0
-    """how many of the exported calls have no metrics but those of the detail"""
+    """How many of the exported calls have no metrics but those of the detail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +159,13 @@ class StoredCalls:
     """
 
     calls: Mapping[str, bool] = field(default_factory=dict)
-    """each call of which there is a row, an eval or a dead letter, with whether all of that is marked as deleted"""
+    """Each call of which there is a row, an eval or a dead letter, with whether all of that is marked as deleted."""
     rows: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    """the rows of calls without a mark"""
+    """The rows of calls without a mark."""
     evals: Mapping[str, Sequence[Sequence[Any]]] = field(default_factory=dict)
-    """the rows of these calls' evals"""
+    """The rows of these calls' evals."""
     failed: AbstractSet[str] = frozenset()
-    """the ids that dead letters are about: the execution, or its calls"""
+    """The ids that dead letters are about: the execution, or its calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,33 +173,33 @@ class StoredExecution:
     """What the dataset says of an execution, by its row, and what it really holds of its calls and evals."""
 
     run_test_key: str
-    """the key of the partition where it lies"""
+    """The key of the partition where it lies."""
     place: str
-    """its part of that partition"""
+    """Its part of that partition."""
     export_state: str
-    """its state, as a text: a later version may have written another one"""
+    """Its state, as a text: a later version may have written another one."""
     fingerprint: str
-    """hash of its entry in the list, as it was stored"""
+    """Hash of its entry in the list, as it was stored."""
     calls_digest: str
-    """the digest that its row vouches for: a commit writes it after its calls and evals (law 2)"""
+    """The digest that its row vouches for: a commit writes it after its calls and evals (law 2)."""
     exported_calls: int
-    """how many calls its row says were exported"""
+    """How many calls its row says were exported."""
     held: HeldRows
-    """what its calls and evals really are"""
+    """What its calls and evals really are."""
     verified_at: datetime | None = None
-    """when its calls were last fetched or compared; while it is begun, when that began"""
+    """When its calls were last fetched or compared; while it is begun, when that began."""
     exported_at: datetime | None = None
-    """when its row last changed"""
+    """When its row last changed."""
     deleted_at: datetime | None = None
-    """since when it is marked as deleted"""
+    """Since when it is marked as deleted."""
     run_test_name: str = ""
-    """the run test that it was listed for last"""
+    """The run test that it was listed for last."""
     has_letters: bool = False
-    """the errors table has dead letters of it: it is incomplete or waits, or a run was killed between two tables"""
+    """The errors table has dead letters of it: it is incomplete or waits, or a run was killed between two tables."""
     has_row: bool = True
-    """it has a row of its own; without one it counts as incomplete: a run was killed before it wrote that"""
+    """It has a row of its own; without one it counts as incomplete: a run was killed before it wrote that."""
     has_newer_rows: bool = False
-    """calls or evals are newer than its row, for the same reason"""
+    """Calls or evals are newer than its row, for the same reason."""
 
     @property
     def is_damaged(self) -> bool:
@@ -212,15 +212,15 @@ class Arrival:
     """What a run brought of an execution."""
 
     held: HeldRows
-    """what the dataset holds of it now, with what arrived"""
+    """What the dataset holds of it now, with what arrived."""
     call_statuses: Collection[str] | None
-    """the statuses of its calls; None when they were not listed"""
+    """The statuses of its calls; None when they were not listed."""
     is_whole: bool
-    """each listed call has its row, and there is no dead letter"""
+    """Each listed call has its row, and there is no dead letter."""
     is_part: bool = False
-    """more is to come, unless something stops the run"""
+    """More is to come, unless something stops the run."""
     is_late: bool = False
-    """its run test was complete before, so this is no first export"""
+    """Its run test was complete before, so this is no first export."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,15 +228,15 @@ class Settlement:
     """What tells whether late data may still come. Times are the source's."""
 
     fetched_at: datetime
-    """a time before any execution was fetched"""
+    """A time before any execution was fetched."""
     now: datetime
-    """the same time by the clock that is behind, the source's or ours: the other one may be ahead"""
+    """The same time by the clock that is behind, the source's or ours: the other one may be ahead."""
     settle: timedelta
-    """how long late data may come: ``settle_hours``"""
+    """How long late data may come: ``settle_hours``."""
     complete_before: Container[str] = ()
-    """the names of the run tests of which an earlier run left nothing out"""
+    """The names of the run tests of which an earlier run left nothing out."""
     detail_suffices: bool = False
-    """metrics = "listed": no call needs other metrics than those of its execution's detail"""
+    """Metrics = "listed": no call needs other metrics than those of its execution's detail."""
 
 
 class Sight(Word):

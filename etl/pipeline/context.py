@@ -30,23 +30,23 @@ class Progress:
     """How far a run is, to be shown; updated while it runs. It decides nothing."""
 
     listed_executions: int = 0
-    """how many executions all lists that were read have"""
+    """How many executions all lists that were read have."""
     planned_executions: int = 0
-    """how many of them are fetched"""
+    """How many of them are fetched."""
     planned_requests: int = 0
-    """how many requests that takes: an estimate, which deleted calls and retries may change a little"""
+    """How many requests that takes: an estimate, which deleted calls and retries may change a little."""
     committed_executions: int = 0
-    """how many are whole in the dataset"""
+    """How many are whole in the dataset."""
     previews: list[Planned] = field(default_factory=list)
-    """the executions that are stored from their lists first"""
+    """The executions that are stored from their lists first."""
     previewed: int = 0
-    """how many of these were"""
+    """How many of these were."""
     traffic: Traffic = field(default_factory=Traffic)
-    """the client's: what was sent"""
+    """The client's: what was sent."""
     quota: Quota = field(default_factory=Quota)
-    """the client's: what may be sent"""
+    """The client's: what may be sent."""
     crawl_began_at: float | None = None
-    """when the first request for calls could be sent, by ``monotonic``; None before that"""
+    """When the first request for calls could be sent, by ``monotonic``; None before that."""
 
     @property
     def done_requests(self) -> int:
@@ -72,29 +72,29 @@ class Run:
     """One run. Its steps are functions that take it and return what they found or did."""
 
     settings: Settings
-    """the settings, narrowed by the options of the command"""
+    """The settings, narrowed by the options of the command."""
     policy: Policy
-    """what they mean for the plan"""
+    """What they mean for the plan."""
     accept_deletions: bool
-    """--accept-deletions: the dataset's executions may all be gone"""
+    """--accept-deletions: the dataset's executions may all be gone."""
     export_run_id: str
-    """names the run in every row that it writes"""
+    """Names the run in every row that it writes."""
     started_at: datetime
-    """when the run began, by our clock"""
+    """When the run began, by our clock."""
     clock: Callable[[], datetime]
-    """our clock"""
+    """Our clock."""
     dataset: Dataset
-    """where rows are written"""
+    """Where rows are written."""
     client: Client
-    """sends requests"""
+    """Sends requests."""
     engine: Engine
-    """fetches what is planned: in this process, or on a cluster"""
+    """Fetches what is planned: in this process, or on a cluster."""
     progress: Progress
-    """how far the run is"""
+    """How far the run is."""
     notify: Notify
-    """tells events as they happen"""
+    """Tells events as they happen."""
     stamped: deque[datetime] = field(default_factory=lambda: deque([LONG_AGO], maxlen=1))
-    """the latest time that rows were stamped with"""
+    """The latest time that rows were stamped with."""
 
     @property
     def settle(self) -> timedelta:

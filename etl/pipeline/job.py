@@ -49,23 +49,23 @@ class Plan(ShownInLines):
     """What an export would do, and what could not be listed."""
 
     planned: Sequence[Planned]
-    """everything listed, most valuable first, each with why it is fetched or not"""
+    """Everything listed, most valuable first, each with why it is fetched or not."""
     run_tests: Sequence[RunTestSummary]
-    """each run test's share"""
+    """Each run test's share."""
     requests_by_purpose: Mapping[Purpose, int]
-    """how many requests it takes, with those for the lists"""
+    """How many requests it takes, with those for the lists."""
     requests_per_minute: int | None
-    """the rate limit; None if the API announces none and none is configured"""
+    """The rate limit; None if the API announces none and none is configured."""
     seconds: float | None = None
-    """how long all of it takes at the rate limit; None if no limit is known"""
+    """How long all of it takes at the rate limit; None if no limit is known."""
     previews: Sequence[Planned] = ()
-    """the executions that are stored from their lists first"""
+    """The executions that are stored from their lists first."""
     requests_to_use: int = 0
-    """after how many requests these can be read"""
+    """After how many requests these can be read."""
     seconds_to_use: float | None = None
-    """after how many seconds these can be read at the rate limit; None if no limit is known"""
+    """After how many seconds these can be read at the rate limit; None if no limit is known."""
     findings: Sequence[Finding] = ()
-    """what is missing, unknown or worth knowing already"""
+    """What is missing, unknown or worth knowing already."""
 
     @property
     def requests(self) -> int:
@@ -308,7 +308,7 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
 
 
 async def _load(run: Run, summary: Summary, stop: asyncio.Future[InterruptedRunError]) -> None:
-    """Load the dataset into the warehouse. A failure is noted in the summary, and harms neither dataset nor next load."""
+    """Load the dataset into the warehouse. A failure is noted in the summary, and harms nothing else."""
 
     def go_on(*_: int) -> None:
         if stop.done():

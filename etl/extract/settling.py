@@ -168,18 +168,15 @@ class Settling:
     ) -> set[str]:
         """The calls whose rows differ from their details in nothing but what their own metrics do not give.
 
-        Where rows lack what the detail or their ``extra`` has, one call is fetched first, as a sample: what the API
-        does not give of it, it need not be asked for of the others.
+        Where rows have no value that the detail or their ``extra`` has, one call is fetched first, as a sample. What
+        the API does not give of it need not be requested of the others.
         """
         item, arrived = execution.planned, execution.arrived
-        lacking = {
-            key: {name for name in names - _NO_VALUES if rows[key][_INDEX[name]] is None}
-            for key, names in differing.items()
-        }
+        missing = {key: _missing_values(rows[key], names) for key, names in differing.items()}
         same = {key for key, names in differing.items() if not names}
         odd = [key for key in differing if _is_odd(rows[key])]
-        sample = max(odd or lacking, key=lambda key: len(lacking[key]), default="")
-        if not (odd or lacking.get(sample)):
+        sample = max(odd or missing, key=lambda key: len(missing[key]), default="")
+        if not (odd or missing.get(sample)):
             return same
         metrics = await self._metrics(item, sample)
         if metrics is None:
@@ -187,18 +184,16 @@ class Settling:
         arrived.metrics[sample] = metrics
         fetched = FetchedCall(listed=execution.listed.calls[sample], metrics=metrics, shown=shown_in_row(rows[sample]))
         row, _ = call_row(fetched, run_test_name=item.run_test_name, started_at=item.execution.started_at)
-        lost = lost_columns(schema.CALLS, metrics.payload)
-        if odd and not lost and row[_INDEX["extra"]] != rows[sample][_INDEX["extra"]]:
+        has_lost = bool(lost_columns(schema.CALLS, metrics.payload))
+        if odd and not has_lost and row[_INDEX["extra"]] != rows[sample][_INDEX["extra"]]:
             return set()  # the answers have their old form again, or this version knows the new one
         if not says_the_same(schema.CALLS, row, rows[sample]):
             return same
-        arrived.lacking = Counter(name for names in lacking.values() for name in names & lacking[sample])
+        arrived.lacking = Counter(name for names in missing.values() for name in names & missing[sample])
         return {
             key
             for key, names in differing.items()
-            if not names
-            or (lost and names == {"detail"})
-            or (names - {"extra"} and names - {"extra"} <= lacking[key] & lacking[sample])
+            if _is_explained(names, missing[key] & missing[sample], has_lost=has_lost)
         }
 
     async def _metrics(self, item: Planned, call_execution_id: str) -> CallMetrics | None:
@@ -248,6 +243,22 @@ def _take_metrics_of_details(execution: OpenExecution, details: _Details) -> Non
 
 def _differences(item: Planned, listed: ListedCall, detail: DetailedCall, stored: _Row) -> set[str]:
     return differences(listed, detail, stored, run_test_name=item.run_test_name, started_at=item.execution.started_at)
+
+
+def _missing_values(row: _Row, names: Collection[str]) -> set[str]:
+    """The columns, of those in which the row differs from its detail, that have no value."""
+    return {name for name in names if name not in _NO_VALUES and row[_INDEX[name]] is None}
+
+
+def _is_explained(names: set[str], missing_in_both: set[str], *, has_lost: bool) -> bool:
+    """Whether a call differs from its detail only in what the API does not give of the sample either.
+
+    ``names`` are the columns in which it differs; ``has_lost``: the sample's answer has lost columns, or moved them.
+    """
+    if not names or (has_lost and names == {"detail"}):
+        return True
+    values = names - {"extra"}
+    return bool(values) and values <= missing_in_both
 
 
 def _is_odd(row: _Row) -> bool:

@@ -36,7 +36,10 @@ def settings_for(server: Sandbox, path: Path, *, run_tests: Any = None, **sectio
 
 
 def client_of(base_url: str, *, keys: dict[str, str] | None = None, **options: Any) -> Client:
-    """A client with the sandbox's keys, or others; a quota and ``on_hold`` are its own, other options belong in ``[api]``."""
+    """A client with the sandbox's keys, or others.
+
+    Of the options, a quota and ``on_hold`` are the client's own; the others belong in ``[api]``.
+    """
     own = {name: options.pop(name) for name in ("quota", "on_hold") if name in options}
     credentials = {"api_key": API_KEY, "secret_key": SECRET_KEY} | (keys or {})
     api = {"base_url": base_url} | options

@@ -85,8 +85,8 @@ def test_any_other_exception_is_reported_as_a_bug_in_one_line(capsys: pytest.Cap
     with pytest.raises(SystemExit) as raised, report_errors(verbose=False):
         raise ZeroDivisionError("division by zero")
     assert raised.value.code == 1
-    told = "error: this is a bug in metrics-etl, please report it: ZeroDivisionError: division by zero (--verbose shows where)\n"
-    assert capsys.readouterr().err == told
+    message = "ZeroDivisionError: division by zero (--verbose shows where)"
+    assert capsys.readouterr().err == f"error: this is a bug in metrics-etl, please report it: {message}\n"
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

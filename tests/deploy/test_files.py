@@ -45,7 +45,8 @@ def install(folder: Path, server: Sandbox, *more_run_tests: str) -> None:
     """Settings and key files."""
     names = [server.world.run_tests[0].name, *more_run_tests]
     (folder / "metrics-etl.toml").write_text(
-        f'run_tests = {json.dumps(names)}\n[api]\nbase_url = "{server.base_url}"\n[destination]\npath = "{folder}/data"\n'
+        f'run_tests = {json.dumps(names)}\n[api]\nbase_url = "{server.base_url}"\n'
+        f'[destination]\npath = "{folder}/data"\n'
     )
     for name, key in (("api-key", API_KEY), ("secret-key", SECRET_KEY)):
         (folder / name).touch(mode=0o600)

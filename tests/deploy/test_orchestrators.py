@@ -1,4 +1,4 @@
-"""The snippets for Airflow, Dagster and Prefect, run by these tools, each in an environment of its own, against the sandbox.
+"""The snippets for Airflow, Dagster and Prefect, each run by its tool in its own environment, against the sandbox.
 
 An installation takes minutes and hundreds of megabytes: all of it is slow.
 """

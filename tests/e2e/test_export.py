@@ -84,7 +84,8 @@ async def test_run_test_and_since_narrow_the_run(server: Sandbox, tmp_path: Path
 
 async def test_full_refresh_fetches_final_executions_and_dry_run_only_says_so(server: Sandbox, tmp_path: Path) -> None:
     await export(server, tmp_path)
-    before, sent = data_files(tmp_path), len(server.requests)
+    before = data_files(tmp_path)
+    sent = len(server.requests)
 
     planned = await export(server, tmp_path, "--full-refresh", "--dry-run")
     assert len(server.requests) - sent == 3 + 1, "the lists, and whether there are details"

@@ -1,4 +1,4 @@
-"""What docs/housekeeping.md and docs/first-export.md promise of a dataset that is copied, lost in part, or exported again."""
+"""What docs/housekeeping.md and docs/first-export.md promise of a dataset: copied, lost in part, or exported again."""
 
 import re
 from pathlib import Path

@@ -1,6 +1,8 @@
 """Settings that point at a sandbox, and its keys."""
 
 import os
+import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,11 @@ from etl.settings import Settings
 
 API_KEY, SECRET_KEY = "sandbox-key", "sandbox-secret"
 IS_FULL = "FULL_FIGURES" in os.environ  # as make test-all sets it
+
+
+def run_to_end(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, with its output as text, whatever its exit code is."""
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
 def examples(full: int) -> int:

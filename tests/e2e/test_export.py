@@ -5,18 +5,13 @@ import re
 from pathlib import Path
 
 from etl.sandbox import Sandbox
-from tests.e2e.command import Ended, environment, metrics_etl, write_settings
+from tests.e2e.command import environment, export, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.meanings import FIELDS
 from tests.reference import json_paths
 from tests.worlds import a_sandbox, settled_world
 
 server = a_sandbox(run_tests=3, executions=6, calls=10, days=90)
-
-
-async def export(server: Sandbox, folder: Path, *arguments: str) -> Ended:
-    write_settings(folder, [run_test.name for run_test in server.world.run_tests])
-    return await metrics_etl("run", "--json", *arguments, cwd=folder, env=environment(server))
 
 
 def data_files(folder: Path) -> dict[str, tuple[int, bytes]]:

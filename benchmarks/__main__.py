@@ -1,4 +1,7 @@
-"""All measurements: ``python -m benchmarks [--quick] [NAME …]``. Prints tables; all of them together are docs/performance.md."""
+"""All measurements: ``python -m benchmarks [--quick] [NAME …]`` prints their tables.
+
+A run of all of them writes docs/performance.md.
+"""
 
 import argparse
 import os
@@ -29,14 +32,18 @@ DOCUMENT = ROOT / "docs" / "performance.md"
 
 
 def main() -> None:
-    """Measure what is asked for, one thing after the other. The document is of one commit: only all of them together write it."""
+    """Measure what is named, one after the other, by default everything.
+
+    Only a run of everything writes the document, because its figures have to be of one commit.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASUREMENTS)}; writes nothing")
     parser.add_argument("--quick", action="store_true", help="small sizes, one round, scaled windows; writes nothing")
     arguments = parser.parse_args()
     if unknown := set(arguments.names).difference(MEASUREMENTS):
         parser.error(f"no measurement {', '.join(sorted(unknown))}")
-    where, load_before = machine(), load()
+    where = machine()
+    load_before = load()
     tables: dict[str, str] = {}
     for name in arguments.names or MEASUREMENTS:
         tables |= _measure(name, is_quick=arguments.quick)

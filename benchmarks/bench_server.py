@@ -1,7 +1,8 @@
-"""A server of the API's three answers that costs almost nothing: a list is rendered once, a call's metrics are put together.
+"""A server of the API's three answers that costs almost nothing: it renders a list once, and joins a call's metrics.
 
-Run as a process of its own (``python -m benchmarks.bench_server``); prints its address. It serves a ``World``, with a latency and a
-rate limit if asked for. It checks no key and parses no more of a request than its target: it is not what is measured.
+Run as a process of its own (``python -m benchmarks.bench_server``); prints its address. It serves a ``World``, with a
+latency and a rate limit if asked for. It checks no key and parses no more of a request than its target: it is not what
+is measured.
 """
 
 import argparse

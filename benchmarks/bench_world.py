@@ -1,4 +1,7 @@
-"""What the load server serves: made-up executions and their calls, each a function of its number, so that none need be kept."""
+"""What the load server serves: made-up executions and their calls.
+
+Each is a function of its number, so that none has to be kept in memory.
+"""
 
 import json
 import math
@@ -43,9 +46,9 @@ def _number(text: str) -> int:
 class World:
     """Run tests with so many executions each, and calls of each of these.
 
-    The first ``changed`` executions of each run test ran again, for the ``generation``-th time; so did every ``changed_every``-th.
-    ``only_changed``: there are no others. ``padding_mb`` of spaces follow the body of each call, and each has a field of
-    ``text_kb`` that hardly compresses.
+    The first ``changed`` executions of each run test ran again, for the ``generation``-th time; so did every
+    ``changed_every``-th. ``only_changed``: there are no others. ``padding_mb`` of spaces follow the body of each call,
+    and each has a field of ``text_kb`` that hardly compresses.
     """
 
     run_tests: int = 1
@@ -77,7 +80,8 @@ class World:
 
     def execution(self, number: int) -> dict[str, Any]:
         """The execution as the list of its run test gives it."""
-        index, generation = number % self.executions, self._generation(number)
+        index = number % self.executions
+        generation = self._generation(number)
         started_at = FIRST_DAY + timedelta(
             days=index // self.per_day, seconds=index % self.per_day * 86_400 // self.per_day
         )
@@ -188,7 +192,8 @@ def call_metrics(variant: int) -> dict[str, Any]:
     random = Random(variant)  # noqa: S311 no secret
     latency = round(random.lognormvariate(7, 0.4))
     bot_wpm, user_wpm = round(random.gauss(150, 12), 2), round(random.gauss(190, 20), 1)
-    talk_ratio, ai_rate = round(random.uniform(0.5, 2.5), 3), round(random.uniform(0, 2), 2)
+    talk_ratio = round(random.uniform(0.5, 2.5), 3)
+    ai_rate = round(random.uniform(0, 2), 2)
     llm, tts = random.randrange(1, 9), random.randrange(2, 20)
     return {
         "status": "completed",

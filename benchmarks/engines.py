@@ -1,7 +1,7 @@
-"""Three questions to a dataset, each as a user of DuckDB, Polars, pandas or pyarrow would put it, and wide calls in pandas.
+"""Three questions to a dataset, as users of DuckDB, Polars, pandas or pyarrow put them, and wide calls in pandas.
 
-``python -m benchmarks.engines ENGINE QUERY PATH``; PATH holds a folder of each table (the dataset) or one file of each (compact).
-Prints as JSON the seconds without imports, the processor time of them, and how many rows the answer has.
+``python -m benchmarks.engines ENGINE QUERY PATH``; PATH holds a folder of each table (the dataset) or one file of each
+(compact). Prints as JSON the seconds without imports, the processor time of them, and how many rows the answer has.
 """
 
 import json
@@ -11,9 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-LATENCY, COST, START = "latency_avg_agent_latency_ms", "cost_total_cost_cents", "execution_started_at"
-PERCENTILE, PASS_RATE, MEAN_COST = "weekly p95 of latency", "pass rate by scenario", "mean cost by run test and week"
-QUERIES = (PERCENTILE, PASS_RATE, MEAN_COST)
+LATENCY = "latency_avg_agent_latency_ms"
+COST = "cost_total_cost_cents"
+START = "execution_started_at"
+PERCENTILE = "weekly p95 of latency"
+EVAL_RATE = "pass rate by scenario"
+MEAN_COST = "mean cost by run test and week"
+QUERIES = (PERCENTILE, EVAL_RATE, MEAN_COST)
 ENGINES = ("duckdb", "polars", "pandas", "pyarrow")
 MONTH, YEAR = "2023-02", ""
 
@@ -38,7 +42,7 @@ def in_duckdb(query: str, path: Path) -> int:
     sql = {
         PERCENTILE: f"""
             select date_trunc('week', {START}) as week, quantile_cont({LATENCY}, 0.95) from {calls} group by week""",
-        PASS_RATE: f"""
+        EVAL_RATE: f"""
             select scenario_name, avg(output_passed::int)
             from {evals} join (select call_execution_id, scenario_name from {calls}) using (call_execution_id)
             where output_passed is not null group by scenario_name""",
@@ -56,7 +60,7 @@ def in_polars(query: str, path: Path) -> int:
     week = pl.col(START).dt.truncate("1w").alias("week")
     found = {
         PERCENTILE: calls.group_by(week).agg(pl.col(LATENCY).quantile(0.95, "linear")),
-        PASS_RATE: evals.filter(pl.col("output_passed").is_not_null())
+        EVAL_RATE: evals.filter(pl.col("output_passed").is_not_null())
         .join(calls.select("call_execution_id", "scenario_name"), on="call_execution_id")
         .group_by("scenario_name")
         .agg(pl.col("output_passed").mean()),

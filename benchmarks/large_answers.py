@@ -1,4 +1,7 @@
-"""What memory an export takes while many answers are large at once. They are large by spaces: what is decoded and kept is small."""
+"""How much memory an export takes while many answers are large at once.
+
+They are large by spaces: what is decoded and kept is small.
+"""
 
 from pathlib import Path
 

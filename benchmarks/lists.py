@@ -1,4 +1,4 @@
-"""When the rows of a first export can be read, and when they are exact: with the lists first, and without, by rate limit.
+"""When rows of a first export can be read, and when they are exact: with the lists first and without, by rate limit.
 
 A minute lasts some seconds here: the sandbox's window does, and the exporter takes its limit for one a minute.
 """
@@ -46,7 +46,8 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
 async def _row(folder: Path, world: World, limit: int | None, way: str, export: Mapping[str, Any]) -> list[str]:
     rows = sum(len(execution.calls) for test in world.run_tests for execution in test.executions)
     executions = sum(len(test.executions) for test in world.run_tests)
-    loop, readable = asyncio.get_running_loop(), dict[int, tuple[float, int]]()
+    loop = asyncio.get_running_loop()
+    readable = dict[int, tuple[float, int]]()
     limited: dict[str, Any] = {"rate_limit": limit, "rate_window_seconds": LIMITS[limit]}
     async with Sandbox(world, api_key="key", secret_key="secret", **limited) as server:  # noqa: S106 of the sandbox alone
         settings = settings_of(server, folder, {"commit_interval_seconds": 0.5, **export})

@@ -1,4 +1,4 @@
-"""Run whole processes, one after the other, and keep what the system says of each: processor time, wall time, peak memory."""
+"""Run whole processes, one after the other, and measure each: processor time, wall time, peak memory."""
 
 import json
 import os

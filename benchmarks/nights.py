@@ -1,9 +1,9 @@
 """How often the nightly verdict is wrong, and how soon it is right: ``python -m benchmarks.nights [--quick]``.
 
-Unchanged run tests are judged every night of a year, to count what is called worse; changed ones, to count nights until the first
-alarm. A night has 30 calls, of 10 scenarios that explain 60% of the variance of the logarithm of the latency. Nights differ by
-more than their calls: by the day (autocorrelated), by the weekday, and by a slow drift. Seeded; the full form writes a table of
-docs/compare.md.
+Unchanged run tests are judged every night of a year, to count what is called worse; changed ones, to count nights until
+the first alarm. A night has 30 calls, of 10 scenarios that explain 60% of the variance of the logarithm of the latency.
+Nights differ by more than their calls: by the day (autocorrelated), by the weekday, and by a slow drift. Seeded; the
+full form writes a table of docs/compare.md.
 """
 
 import argparse
@@ -21,8 +21,11 @@ from etl.compare.nights import NIGHTS_BEFORE, Alarm, figures_of_nights, find_ala
 from etl.compare.statistics import Sample
 from etl.model.metrics import Statistic
 
-RUN_TESTS, CALLS, SCENARIOS = 50, 30, 10
-YEARS, CHANGES = 200, 400
+RUN_TESTS = 50
+CALLS = 30
+SCENARIOS = 10
+YEARS = 200
+CHANGES = 400
 METRICS = {
     "latency_mean": Statistic.MEAN,
     "cost_mean": Statistic.MEAN,
@@ -38,18 +41,23 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """How nights differ: standard deviations of days and weekdays, how a day correlates with the next, and drift in a year."""
+    """How nights differ from each other."""
 
     name: str
     day: float = 0.03
+    """Standard deviation of days."""
     correlation: float = 0.2
+    """Of a day with the next."""
     week: float = 0.02
+    """Standard deviation of weekdays."""
     drift: float = 0.05
+    """In a year."""
 
     def levels(self, rng: np.random.Generator, nights: int) -> Values:
         """The logarithm of how much each night differs."""
         shocks = rng.normal(0, self.day * math.sqrt(1 - self.correlation**2), nights)
-        level, levels = rng.normal(0, self.day), np.empty(nights)
+        level = rng.normal(0, self.day)
+        levels = np.empty(nights)
         for night, shock in enumerate(shocks):
             level = self.correlation * level + shock
             levels[night] = level

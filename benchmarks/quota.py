@@ -1,4 +1,4 @@
-"""First exports under a rate limit: requests that were refused, and time against the best schedule that the limit allows."""
+"""First exports under a rate limit: refused requests, and time against the best schedule that the limit allows."""
 
 import json
 import math

@@ -1,8 +1,9 @@
 """How often ``metrics-etl compare`` is wrong: ``python -m benchmarks.regressions [--quick]``.
 
-Two samples of made-up calls are compared, thousands of times, with no difference between the agents and with a regression of 20%.
-The calls are like the sandbox's: log-normal latencies, costs in whole cents, an eval that nine calls of ten pass. Then with
-scenarios, of which some are slower; and with slow days. Seeded; the full form writes tables of docs/compare.md and decision 11.
+Two samples of made-up calls are compared, thousands of times, with no difference between the agents and with a
+regression of 20%. The calls are like the sandbox's: log-normal latencies, costs in whole cents, an eval that nine calls
+of ten pass. Then with scenarios, of which some are slower; and with slow days. Seeded; the full form writes tables of
+docs/compare.md and decision 11.
 """
 
 import argparse
@@ -20,7 +21,8 @@ from etl.model.metrics import Limit, Statistic
 
 SIZES = (25, 50, 100, 200, 400, 800)
 COMPARISONS = 2000
-EXECUTIONS, CALLS = ((1, 1), (5, 1), (9, 1), (10, 1), (20, 1), (5, 5), (10, 10), (20, 20)), 25
+EXECUTIONS = ((1, 1), (5, 1), (9, 1), (10, 1), (20, 1), (5, 5), (10, 10), (20, 20))
+CALLS = 25
 REGRESSION = 0.2
 LIMIT = Limit(0.1, is_relative=True)
 _SPREAD, _EXPLAINED = 0.45, 0.6
@@ -100,7 +102,10 @@ class ScenarioWorld:
     def sides(
         self, rng: np.random.Generator, regression: float, *, is_mix_shifted: bool
     ) -> dict[str, tuple[Sample, Sample]]:
-        """Baseline and candidate, by ``latency`` and ``passed``. A shifted mix has as many calls more, of a slow scenario."""
+        """Baseline and candidate, by ``latency`` and ``passed``.
+
+        A candidate whose mix is shifted has additional calls of a slow scenario.
+        """
         levels = rng.normal(0, _SPREAD * np.sqrt(_EXPLAINED), self.scenarios)
         passing = 1 / (1 + np.exp(-rng.normal(np.log(9), 1, self.scenarios)))
         levels[0] = np.log(1.5) if is_mix_shifted else levels[0]
@@ -166,9 +171,10 @@ def _scenario_table(*, comparisons: int) -> str:
 
 
 def day_alarms(baseline: int, candidate: int, *, comparisons: int) -> tuple[float, float]:
-    """Shares of false alarms about mean latency, "worse" and beyond the limit, where each execution has a slow or a quick day.
+    """Shares of false alarms about mean latency, "worse" and beyond the limit, with slow and quick days.
 
-    It makes all of its calls slower or quicker alike, by 10% (standard deviation). Each execution plays all scenarios once.
+    It makes all of its calls slower or quicker alike, by 10% (standard deviation). Each execution plays all scenarios
+    once.
     """
     rng = np.random.default_rng(baseline)
     worse = beyond = 0

@@ -9,7 +9,8 @@ from benchmarks.year_data import make_dataset
 
 COMMAND = Path(sys.executable).with_name("metrics-etl")
 READ = "import sys, etl; etl.read_calls(sys.argv[1], evals='wide')"
-CALLS, DAYS = 25, 60
+CALLS = 25
+DAYS = 60
 
 
 def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
@@ -24,7 +25,8 @@ def _row(folder: Path, run_tests: int, calls: int, rounds: int) -> list[str]:
     world = World(run_tests=run_tests, executions=executions, calls=CALLS, evals=3, per_day=-(-executions // DAYS))
     folder.mkdir()
     make_dataset(folder / "data", world)
-    page, settings = folder / "report.html", folder / "settings.toml"
+    page = folder / "report.html"
+    settings = folder / "settings.toml"
     settings.write_text(f'[destination]\npath = "{folder / "data"}"\n')
     reading: list[Sample] = []
     report: list[Sample] = []

@@ -32,7 +32,10 @@ from etl.settings import Settings
 from etl.transform.flatten import FlatBundle, flatten
 from etl.transform.frames import ExportStamp
 
-EXECUTIONS, CALLS, CONCURRENCY, ROUNDS = 50, 100, 50, 5
+EXECUTIONS = 50
+CALLS = 100
+CONCURRENCY = 50
+ROUNDS = 5
 
 
 async def fetch(requests: list[Request[Any]], get: Callable[[Request[Any]], Awaitable[Any]]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""First exports without a limit, beside a bare client loop, a general tool and two scripts: processor time, memory, and wall time.
+"""First exports without a limit, next to a bare client loop, a general tool and two scripts: time and memory.
 
 On two servers: the product's own load server, and one in C whose answers look otherwise.
 """

@@ -1,4 +1,4 @@
-"""Loads into DuckDB and PostgreSQL: everything, ten executions, and nothing, beside the driver alone and dlt's merge."""
+"""Loads into DuckDB and PostgreSQL of everything, ten executions, and nothing, next to the driver and dlt's merge."""
 
 import shutil
 import sys
@@ -12,14 +12,16 @@ from benchmarks.year_data import make_dataset
 from tests.warehouses import postgresql
 
 COMMAND = Path(sys.executable).with_name("metrics-etl")
-CALLS, EVALS, CHANGED = 30, 3, 10
-EXPORTER, PLAIN, DLT = "metrics-etl load", "the driver alone", "dlt, merge"
-FIRST, DELTA, NOTHING, LARGE = (
-    "first load",
-    f"{CHANGED} executions changed",
-    "nothing changed",
-    "first load, ten times as much",
-)
+CALLS = 30
+EVALS = 3
+CHANGED = 10
+EXPORTER = "metrics-etl load"
+PLAIN = "the driver alone"
+DLT = "dlt, merge"
+FIRST = "first load"
+DELTA = f"{CHANGED} executions changed"
+NOTHING = "nothing changed"
+LARGE = "first load, ten times as much"
 
 
 def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:

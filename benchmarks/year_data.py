@@ -1,7 +1,7 @@
 """Make a year of the load server's world, as the exporter's own commits lay it out, without any request.
 
-``python -m benchmarks.year_data FOLDER RUN_TESTS DAYS`` makes ``FOLDER/dataset``, and ``FOLDER/compact``: one file a table with the
-same rows. What is there already is kept.
+``python -m benchmarks.year_data FOLDER RUN_TESTS DAYS`` makes ``FOLDER/dataset``, and ``FOLDER/compact``: one file a
+table with the same rows. What is there already is kept.
 """
 
 import shutil
@@ -29,7 +29,8 @@ from etl.transform.frames import ExportStamp
 
 def make_dataset(folder: Path, world: World) -> None:
     """Commit everything, a month of a run test at a time, and index it."""
-    files, now = open_files(str(folder)), datetime.now(UTC)
+    files = open_files(str(folder))
+    now = datetime.now(UTC)
     files.prepare()
     identify(files, now)
     dataset = Dataset(files)

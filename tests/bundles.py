@@ -32,7 +32,8 @@ from etl.transform.flatten import FlatBundle, flatten
 from etl.transform.frames import ExportStamp, Frame
 
 SAMPLES = Path(__file__).parent / "samples"
-KEY, DAY = "checkout", "2026-08-01"
+KEY = "checkout"
+DAY = "2026-08-01"
 STARTED_AT = "2026-03-01T09:00:01.123456Z"
 EXPORT = ExportStamp(export_run_id="run-1", exported_at=datetime(2026, 3, 3, 2, tzinfo=UTC))
 
@@ -206,7 +207,7 @@ def flattened(bundles: Iterable[ExecutionBundle], export: ExportStamp = EXPORT) 
 
 
 def _of_bundles(make: Callable[..., Frame]) -> Callable[..., Frame]:
-    """The frame of bundles as a crawl hands them over; what else it is made of is given as to ``make``, the export last."""
+    """The frame of bundles as a crawl hands them over. Other arguments are those of ``make``, the export last."""
 
     def frame(bundles: Iterable[ExecutionBundle], *given: Any) -> Frame:
         return make(flattened(bundles, given[-1]), *given)

@@ -24,7 +24,7 @@ from tests.warehouses import (
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
-# An export looks at each file that its process may open, and some machines let a process open far more than a shell does.
+# An export looks at each file that its process may open. Some machines let a process open far more than a shell does.
 resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 

@@ -9,7 +9,8 @@ NOBODY = 65534
 @contextmanager
 def closed(folder):
     """The folder may not be entered, not even by tests that were started by root."""
-    is_root, mode = os.geteuid() == 0, folder.stat().st_mode
+    is_root = os.geteuid() == 0
+    mode = folder.stat().st_mode
     folder.chmod(0)
     if is_root:
         os.seteuid(NOBODY)

@@ -110,7 +110,10 @@ def reasons(dataset, *bundles, key=KEY):
 
 
 def rows(root, table, *columns):
-    """All rows of the table sorted by key, without what tells one version of a row from another, or these columns only."""
+    """All rows of the table, sorted by key.
+
+    By default without the columns that tell one version of a row from another; else only with these columns.
+    """
     declared = schema.TABLES[table]
     names = columns or [name for name in declared.names if name not in ("export_run_id", "exported_at", "verified_at")]
     found = [
@@ -142,7 +145,10 @@ def published(monkeypatch, failing=None):
 
 
 def assert_sound(data: Path) -> dict[str, Rows]:
-    """Every file of a table is whole and has the declared schema, no key stands twice; returns the rows by table and key."""
+    """Assert that every file is whole and has the declared schema, and that no key stands twice.
+
+    Returns the rows by table and key.
+    """
     return {table.name: _sound_rows(data, table) for table in schema.TABLES.values()}
 
 

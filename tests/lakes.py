@@ -71,7 +71,8 @@ class Lake:
         """As if a version had loaded the table that did not have the column yet."""
         opened = self.table(table)
         load_id = load_id or opened.history(1)[0][delta._LOAD_ID]
-        rows, partitions = opened.to_pyarrow_table().drop_columns([column]), opened.metadata().partition_columns
+        rows = opened.to_pyarrow_table().drop_columns([column])
+        partitions = opened.metadata().partition_columns
         shutil.rmtree(self.folder / table)
         by = CommitProperties(custom_metadata={delta._LOAD_ID: load_id})
         write_deltalake(self.folder / table, rows, partition_by=partitions, commit_properties=by)

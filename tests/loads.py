@@ -43,8 +43,12 @@ def first_export(root: Path) -> Path:
 
 
 def next_export(root: Path) -> None:
-    """Other values, a call and an eval less, no call left, a call more, an execution that is new, and one that is deleted."""
-    dataset, at = a_dataset(root), NOW.replace(day=2)
+    """Change the dataset in every way in which a next export can.
+
+    Other values, a call and an eval less, no call left, a call more, a new execution, and a deleted one.
+    """
+    dataset = a_dataset(root)
+    at = NOW.replace(day=2)
     whole = a_bundle("e3", ["c4", "c5"], key="checkout", date="2026-09-03", version=2)
     without_eval = bundle_of(fetched_call("c4", execution_id="e3"), whole.calls[1], of=whole.execution, key="checkout")
     export_to(

@@ -1,4 +1,4 @@
-"""What the words of the program's output mean, for ``docs/commands.md``: fields of JSON, log events, purposes of requests."""
+"""What the words of the output mean, for ``docs/commands.md``: fields of JSON, log events, purposes of requests."""
 
 from etl.extract.endpoints import Purpose
 from etl.pipeline.preflight import Subject
@@ -32,13 +32,14 @@ FIELDS: dict[str, dict[str, str]] = {
         "files": "files written",
         "bytes": "bytes written",
         "store_requests": "requests to the bucket, by kind, without retries; empty for a folder",
-        "warehouse": "what was loaded: the fields of `load --json`; null without a warehouse, and always in `last_run.json`",
+        "warehouse": "what was loaded: the fields of `load --json`; null without a warehouse, and always in "
+        "`last_run.json`",
         "rows": "new or changed rows, by table",
         "scope": "the configured run tests, as text",
         "complete_at": "when a run last exported everything that is configured; null when none did",
         "last_complete_at": "the same for each configured run test, by its key; a run with `--since` does not count",
-        "incomplete": "keys of configured run tests that are not complete: the last run that included them left something out, was "
-        "killed or could not start; `all` for the list of run tests",
+        "incomplete": "keys of configured run tests that are not complete: the last run that included them left "
+        "something out, was killed or could not start; `all` for the list of run tests",
         "run_test_names": "names of the run tests of the last run over all that is configured",
         "run_tests[].name": "name of the run test",
         "run_tests[].key": "its key, as in the folder `run_test=KEY`",
@@ -50,16 +51,16 @@ FIELDS: dict[str, dict[str, str]] = {
         "run_tests[].deleted": "executions that were deleted at the source",
         "run_tests[].executions": "executions that arrived, changed or not",
         "run_tests[].calls": "calls that arrived, changed or not",
-        "run_tests[].evals": "evals that arrived, changed or not; an execution that is saved in pieces brings them again "
-        "at its end",
+        "run_tests[].evals": "evals that arrived, changed or not; an execution that is saved in pieces brings them "
+        "again at its end",
         "run_tests[].dead_letters": "requests that failed for good",
         "run_tests[].misfits": "values that did not fit their column, and are in `extra`",
         "run_tests[].error": "why it could not be exported; otherwise null",
         "receipt.written": "the files that the run wrote: each with `path`, `rows`, `bytes` and `sha256`",
         "receipt.removed": "damaged files that were set aside",
         "receipt.not_listed": "how many more files were written or removed, beyond 20,000",
-        "receipt.executions": "by key, how many executions were `inserted`, `replaced` or `verified`; and how many were `marked` "
-        "as deleted, or `emptied` of their calls",
+        "receipt.executions": "by key, how many executions were `inserted`, `replaced` or `verified`; and how many "
+        "were `marked` as deleted, or `emptied` of their calls",
     },
     "plan": {
         "requests": "requests that fetch what is planned, without those for the lists",
@@ -95,8 +96,8 @@ FIELDS: dict[str, dict[str, str]] = {
         "run_tests[].last_run_at": "when it last ran; null when the API does not say",
     },
     "status": {
-        "is_good": "whether all is well: everything configured was complete within `--max-age-hours` (26 by default), nothing is "
-        "missing, and no run has failed since or would fail now",
+        "is_good": "whether all is well: everything configured was complete within `--max-age-hours` (26 by default), "
+        "nothing is missing, and no run has failed since or would fail now",
         "verdict": "the same in one line",
         "next": "what to do next: a command, or more",
         "problems_now": "what would stop an export that started now, such as a full disk",
@@ -124,11 +125,13 @@ FIELDS: dict[str, dict[str, str]] = {
         "run_tests[].newest_started_at": "when its newest execution was created",
         "run_tests[].exported_at": "when a row of its executions last changed",
         "run_tests[].verified_at": "when its least recently verified final execution was verified",
-        "run_tests[].complete_at": "when everything in it was last exported; null when it never was or is no longer configured",
+        "run_tests[].complete_at": "when everything in it was last exported; null when it never was or is no longer "
+        "configured",
         "run_tests[].is_configured": "whether the settings name it",
         "run_tests[].is_complete": "whether the last run that included it exported everything",
         "tables": "each table: its `name`, `rows`, `files` and their `size_bytes`",
-        "runs[].export_run_id": "one of the last seven runs with any settings: first the last one with these, then newest first",
+        "runs[].export_run_id": "one of the last seven runs with any settings: first the last one with these, then "
+        "newest first",
         "runs[].started_at": "when it started",
         "runs[].finished_at": "when it ended",
         "runs[].outcome": "how it ended",
@@ -166,8 +169,10 @@ FIELDS: dict[str, dict[str, str]] = {
         "against_api.unexplained": "values that differ without one: these are findings",
         "warehouse": "null without `--warehouse`",
         "warehouse.warehouse": "which warehouse, and its schema",
-        "warehouse.tables": "each table: its `name`, its `rows` in the dataset, and those in the warehouse (`loaded_rows`)",
-        "warehouse.days": "where the numbers differ: `table`, key of the `run_test` (none of `runs`), `day`, `rows`, `loaded_rows`",
+        "warehouse.tables": "each table: its `name`, its `rows` in the dataset, and those in the warehouse "
+        "(`loaded_rows`)",
+        "warehouse.days": "where the numbers differ: `table`, key of the `run_test` (none of `runs`), `day`, `rows`, "
+        "`loaded_rows`",
         "warehouse.held_back": "executions not compared, because the dataset lost rows of them",
     },
     "compare": {
@@ -184,7 +189,8 @@ FIELDS: dict[str, dict[str, str]] = {
         "baseline.first_started_at": "when the first of them was created",
         "baseline.last_started_at": "when the last of them was created",
         "candidate": "the same fields for the candidate",
-        "scenarios": "how many scenarios, or rows of scenarios, were compared one by one; null if all calls were compared together",
+        "scenarios": "how many scenarios, or rows of scenarios, were compared one by one; null if all calls were "
+        "compared together",
         "are_rows": "whether these are rows of scenarios",
         "metrics[].metric": "name of the metric",
         "metrics[].unit": "its unit",
@@ -193,20 +199,21 @@ FIELDS: dict[str, dict[str, str]] = {
         "metrics[].candidate": "its value in the candidate; null without calls",
         "metrics[].baseline_calls": "calls of the baseline that have a value and are compared",
         "metrics[].candidate_calls": "calls of the candidate that have a value and are compared",
-        "metrics[].difference": "candidate minus baseline, in the unit: `value`, and its interval from `low` to `high`; null with "
-        "too few calls",
+        "metrics[].difference": "candidate minus baseline, in the unit: `value`, and its interval from `low` to "
+        "`high`; null with too few calls",
         "metrics[].change": "the same as a share of the baseline; a bound is null where the baseline is 0",
         "metrics[].verdict": "see the verdicts below",
         "metrics[].limit": "its limit; null without one",
         "metrics[].limit_outcome": "whether the limit was kept, see below; null without one",
-        "metrics[].detects": "the smallest change for the worse, beyond the limit if there is one, that so many calls show in 9 of "
-        "10 cases: a share of the baseline, or of the calls for a rate; null with too few calls",
-        "metrics[].calls_needed": "how many calls on each side its limit needs; null without one, or if these calls cannot tell",
+        "metrics[].detects": "the smallest change for the worse, beyond the limit if there is one, that so many calls "
+        "show in 9 of 10 cases: a share of the baseline, or of the calls for a rate; null with too few calls",
+        "metrics[].calls_needed": "how many calls on each side its limit needs; null without one, or if these calls "
+        "cannot tell",
         "metrics[].calls_for_limits": "how many calls on each side other limits would need",
         "repetitions[].metric": "pass rate of an eval whose scenarios ran several times",
         "repetitions[].k": "the number of calls k, 3 or fewer",
-        "repetitions[].baseline": "`whole` and each of the `scenarios`: `calls`, `passed`, `pass_power_k` (the chance that k calls "
-        "all pass), `pass_at_k` (that one does)",
+        "repetitions[].baseline": "`whole` and each of the `scenarios`: `calls`, `passed`, `pass_power_k` (the chance "
+        "that k calls all pass), `pass_at_k` (that one does)",
         "repetitions[].candidate": "the same fields for the candidate",
         "notices": "one line for each thing that limits the comparison, such as executions that are not finished",
     },
@@ -265,9 +272,10 @@ SUBJECT_MEANINGS = {
     Subject.KEY: "the key is given (else 2) and accepted (else 4)",
     Subject.RATE_LIMIT: "always; shows the limit, if it is known",
     Subject.RUN_TESTS: 'the API knows each name; with "all", the key sees some (else 2)',
-    Subject.DESTINATION: "files can be written, locked and read there, with 64 MiB free, or the folder can be created (else 6)",
+    Subject.DESTINATION: "files can be written, locked and read there, with 64 MiB free, or the folder can be created "
+    "(else 6)",
     Subject.LOCK: "no export is running on this dataset (else 75)",
-    Subject.WAREHOUSE: "it can be read, holds no other dataset, and PostgreSQL grants what a load needs (else 2 or 6); only if the "
-    "settings name one",
+    Subject.WAREHOUSE: "it can be read, holds no other dataset, and PostgreSQL grants what a load needs (else 2 or 6); "
+    "only if the settings name one",
 }
 """When each subject of a check is fine, and the exit code otherwise."""

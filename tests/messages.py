@@ -47,7 +47,10 @@ def parsed(path: Path) -> ast.AST:
 
 
 def texts(node: ast.AST, *, has_meanings: bool = False) -> Iterator[str]:
-    """The texts of the node and below, in order; texts that stand alone, as docstrings do, only with ``has_meanings``."""
+    """The texts of the node and below, in order.
+
+    Texts that stand alone, as docstrings do, are among them only with ``has_meanings``.
+    """
     if _is_text(node):
         yield as_read(node)
         return

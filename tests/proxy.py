@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager, suppress
 class Proxy:
     """``seen`` is each request made to the proxy itself, ``tunnelled`` all bytes that passed from clients to servers.
 
-    With ``refusal`` it answers with this status in place of connecting; with ``credentials``, 407 to whoever sends others.
+    With ``refusal`` it answers with this status in place of connecting; with ``credentials``, 407 to whoever sends
+    others.
     """
 
     def __init__(self, *, credentials: str | None = None, refusal: int | None = None) -> None:

@@ -41,45 +41,49 @@ _COMMANDS_HEAD = """\
 
 Type `metrics-etl COMMAND`, or `python -m etl COMMAND`. `--help` explains each command; `--install-completion` installs
 completion for your shell. Results go to stdout, messages and progress to stderr. A command that cannot write its result
-to stdout exits with 6, except `run`, `demo`, `load` and `report`, whose work is done by then. Control characters in names and
-other text from outside are escaped.
+to stdout exits with 6, except `run`, `demo`, `load` and `report`, whose work is done by then. Control characters in
+names and other text from outside are escaped.
 
-Some features need an extra, which installs more packages: in a checkout, `make install EXTRAS=bucket,report` adds their locked
-versions; uv, pipx and pip take `'simulation-metrics-etl[bucket,report]'`. If an extra is missing, the error names the command for
-your installation. The extras are `bucket`, `report`, `prometheus`, `dask`, `fast` (uvloop), and for a [warehouse](warehouses.md)
-`duckdb`, `postgresql`, `snowflake`, `bigquery` and `delta`.
+Some features need an extra, which installs more packages: in a checkout, `make install EXTRAS=bucket,report` adds their
+locked versions; uv, pipx and pip take `'simulation-metrics-etl[bucket,report]'`. If an extra is missing, the error
+names the command for your installation. The extras are `bucket`, `report`, `prometheus`, `dask`, `fast` (uvloop), and
+for a [warehouse](warehouses.md) `duckdb`, `postgresql`, `snowflake`, `bigquery` and `delta`.
 
 Exit codes, and the `outcome` of each:"""
 _FINDINGS_HEAD = """\
-`run`, `status`, `verify` and `compare` report the same findings. `missing`: something at the source is missing from the dataset,
-or is wrong there. `unknown`: nobody can tell. Both are alarms: `run` and `verify` exit with 3. A `notice` is only worth knowing."""
+`run`, `status`, `verify` and `compare` report the same findings. `missing`: something at the source is missing from the
+dataset, or is wrong there. `unknown`: nobody can tell. Both are alarms: `run` and `verify` exit with 3. A `notice` is
+only worth knowing."""
 _LOG_HEAD = """\
-One JSON object per line on stderr, with `event`, `level` and `timestamp`. On a terminal you see progress instead, unless
-`[log] format` says otherwise. With `format = "json"`, `run` prints nothing else, and `run_finished` is its summary. Only
-wrong options or settings, a failing stdout, and bugs are reported as plain text. No event contains a key, a header or a body."""
+One JSON object per line on stderr, with `event`, `level` and `timestamp`. On a terminal you see progress instead,
+unless `[log] format` says otherwise. With `format = "json"`, `run` prints nothing else, and `run_finished` is its
+summary. Only wrong options or settings, a failing stdout, and bugs are reported as plain text. No event contains a key,
+a header or a body."""
 _SETTINGS_HEAD = """\
 <!-- Written by: python -m tests.reference. Correct the code, not this page. -->
 
 # Every setting
 
-The settings file is `config/metrics-etl.toml`, or the file that `--config` or `METRICS_ETL_CONFIG` names. `metrics-etl init`
-writes one like [example.toml](../config/example.toml). Only `run_tests` is required. An environment variable overrides a setting.
-A relative path in the file is relative to the folder of the file; `~` and `$VARIABLES` in paths are expanded.
+The settings file is `config/metrics-etl.toml`, or the file that `--config` or `METRICS_ETL_CONFIG` names.
+`metrics-etl init` writes one like [example.toml](../config/example.toml). Only `run_tests` is required. An environment
+variable overrides a setting. A relative path in the file is relative to the folder of the file; `~` and `$VARIABLES` in
+paths are expanded.
 
 Your editor completes and checks the file if its first line is `#:schema PATH`, with the path of
 [metrics-etl.schema.json](metrics-etl.schema.json) (VS Code needs the extension Even Better TOML).
-`metrics-etl schema --format json-schema` prints that file. `metrics-etl check` also finds what an editor cannot: wrong addresses,
-missing files, run tests with the same key, wrong values in the environment.
+`metrics-etl schema --format json-schema` prints that file. `metrics-etl check` also finds what an editor cannot: wrong
+addresses, missing files, run tests with the same key, wrong values in the environment.
 
-Keys and passwords never belong in the settings file. Each comes from an environment variable, or from a file that the same
-variable with `_FILE` names: `FI_API_KEY_FILE` is the path of a file with the API key. Only you may have access to that file (mode
-0600 or 0400)."""
+Keys and passwords never belong in the settings file. Each comes from an environment variable, or from a file that the
+same variable with `_FILE` names: `FI_API_KEY_FILE` is the path of a file with the API key. Only you may have access to
+that file (mode 0600 or 0400)."""
 _RUN_TESTS = """\
-With `"all"`, each run looks them up, so new run tests are exported from their first night on. Run tests that share a name are
-exported as one, because the API lists executions by name. A name that begins or ends with a space cannot be exported.
-Environment variable: `METRICS_ETL_RUN_TESTS`, with names joined by commas, or JSON.
+With `"all"`, each run looks them up, so new run tests are exported from their first night on. Run tests that share a
+name are exported as one, because the API lists executions by name. A name that begins or ends with a space cannot be
+exported. Environment variable: `METRICS_ETL_RUN_TESTS`, with names joined by commas, or JSON.
 
-To give a run test its own key or first day, write a table instead of a name: `{ name = "Checkout", since = 2026-01-01 }`."""
+To give a run test its own key or first day, write a table instead of a name: `{ name = "Checkout", since = 2026-01-01
+}`."""
 _SECRETS = {
     "FI_API_KEY": "the API key",
     "FI_SECRET_KEY": "the secret key",
@@ -113,7 +117,10 @@ _TYPES = {"string": "text", "object": "table", "integer": "whole number", "boole
 
 
 def json_paths(value: Any, fields: Mapping[str, str], path: str = "") -> Iterator[str]:
-    """The paths in a JSON document, as ``fields`` name them: ``run_tests[].name``. What has none there is not looked into."""
+    """The paths in a JSON document, as ``fields`` name them: ``run_tests[].name``.
+
+    A value that no field names is not searched.
+    """
     has_fields = any(name.startswith((f"{path}.", f"{path}[]")) for name in fields)
     if path in fields or (path and not has_fields):
         yield path

@@ -1,4 +1,4 @@
-"""A real S3-compatible server for the tests, and a proxy before it that loses, cuts, refuses and strips what it is told to."""
+"""A real S3-compatible server for the tests, and a proxy before it that loses, cuts, refuses and strips on demand."""
 
 import base64
 import hmac
@@ -91,8 +91,8 @@ def seaweed(folder: Path) -> Iterator[Store]:
     ports = free_ports(len(flags))
     command: list[str | Path] = [
         Path(sys.executable).with_name("weed"), "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-        "-master.telemetry=false", "-admin.ui=false", "-webdav=false", f"-bucket={BUCKET}", f"-s3.config={folder}/identities.json",
-        "-s3.port.iceberg=0", "-s3.port.lance=0",
+        "-master.telemetry=false", "-admin.ui=false", "-webdav=false", f"-bucket={BUCKET}",
+        f"-s3.config={folder}/identities.json", "-s3.port.iceberg=0", "-s3.port.lance=0",
         *(f"-{flag}={port}" for flag, port in zip(flags, ports, strict=True)),
     ]  # fmt: skip
     with _running(command, folder, ports[0]) as endpoint:
@@ -103,7 +103,8 @@ def seaweed(folder: Path) -> Iterator[Store]:
 AZURE_ACCOUNT = "devstoreaccount1"
 AZURE_KEYS = {
     # That of every Azurite, as its documentation says.
-    "AZURE_STORAGE_ACCOUNT_KEY": "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+    "AZURE_STORAGE_ACCOUNT_KEY": "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/"
+    "K1SZFPTOtr/KBHBeksoGMGw=="
 }
 
 

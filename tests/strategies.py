@@ -36,14 +36,12 @@ scalars = (
     | st.sampled_from(["NaN", "1e400", "-Infinity"]).map(NumberLiteral)
 )
 json_values = st.recursive(
-    scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
-    max_leaves=6,
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3), max_leaves=6
 )
 
 
 def payloads(table: schema.Table, *, without: tuple[str, ...] = ()) -> st.SearchStrategy[dict[str, Any]]:
-    """Objects with any of the fields that the table knows, of any type, at any depth, among fields that it does not know."""
+    """Objects with any fields that the table knows, of any type, at any depth, among fields that it does not know."""
     known: dict[str, Any] = {}
     for column in table.columns:
         for path in column.paths:

@@ -1,6 +1,8 @@
 """Settings that point at a sandbox, and its keys."""
 
 import os
+import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,11 @@ from etl.settings import Settings
 
 API_KEY, SECRET_KEY = "sandbox-key", "sandbox-secret"
 IS_FULL = "FULL_FIGURES" in os.environ  # as make test-all sets it
+
+
+def run_to_end(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, with its output as text, whatever its exit code is."""
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
 def examples(full: int) -> int:
@@ -36,7 +43,10 @@ def settings_for(server: Sandbox, path: Path, *, run_tests: Any = None, **sectio
 
 
 def client_of(base_url: str, *, keys: dict[str, str] | None = None, **options: Any) -> Client:
-    """A client with the sandbox's keys, or others; a quota and ``on_hold`` are its own, other options belong in ``[api]``."""
+    """A client with the sandbox's keys, or others.
+
+    Of the options, a quota and ``on_hold`` are the client's own; the others belong in ``[api]``.
+    """
     own = {name: options.pop(name) for name in ("quota", "on_hold") if name in options}
     credentials = {"api_key": API_KEY, "secret_key": SECRET_KEY} | (keys or {})
     api = {"base_url": base_url} | options

@@ -96,10 +96,7 @@ def test_tables_are_written_between_their_markers(document):
 
 @pytest.mark.parametrize(
     ("names", "complaint"),
-    [
-        ({"start-up", "year", "bucket"}, "no place for bucket"),
-        ({"start-up"}, "nothing measures year"),
-    ],
+    [({"start-up", "year", "bucket"}, "no place for bucket"), ({"start-up"}, "nothing measures year")],
 )
 def test_document_and_measurements_have_the_same_tables(document, names, complaint):
     check_places(document, {"start-up", "year"})

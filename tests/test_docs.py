@@ -72,7 +72,8 @@ def test_every_engine_is_told_with_its_type_of_a_time_and_what_it_wants_after_an
     for title, anchor, engine, time, afterwards in rows:
         assert anchor == re.sub(r"[^a-z ]", "", title.lower()).replace(" ", "-")
         assert f"\n## {title}\n" in READING
-        types, printed = TYPES[engine], ddl([EXECUTIONS], engine)
+        types = TYPES[engine]
+        printed = ddl([EXECUTIONS], engine)
         assert not types or re.findall("^`(.+?)`", time) == [types[KINDS.index(TIMESTAMP)]], engine
         statements = re.findall("^`(.+)`$", afterwards)
         assert bool(statements) == ("after every export" in printed.lower()), engine
@@ -90,10 +91,7 @@ def test_readme_counts_the_columns() -> None:
 
 
 def test_every_word_has_a_meaning() -> None:
-    for words, *tables in (
-        (Purpose, PURPOSE_MEANINGS),
-        (Subject, SUBJECT_MEANINGS),
-    ):
+    for words, *tables in ((Purpose, PURPOSE_MEANINGS), (Subject, SUBJECT_MEANINGS)):
         assert all(list(table) == list(words) for table in tables), words
 
 
@@ -113,7 +111,10 @@ def test_every_purpose_is_documented_with_the_reasons_that_it_is_for() -> None:
 
 
 def documents() -> dict[str, Any]:
-    """By command: a document of its JSON with an item in each list, as far as one can be made here; the others end to end."""
+    """By command: its JSON, with an item in each list.
+
+    Only of commands whose document can be made here; the others are tested end to end.
+    """
     now = datetime.now(UTC)
     status = {field.name: None for field in fields(Status)} | {
         "lost_run": Attempt(started_at=now),
@@ -214,12 +215,16 @@ def test_changelog_has_a_dated_section_for_the_version_that_is_read_in_two_minut
 
 
 BANNED = re.compile(
-    r"\bmend|\bask\w* again|\bg(?:o|oes|one) around|\bnothing of it|\bis left of it|what it lacks|\btold\b|\bas it stands"
-    r"|\bof which\b|\bbeside\b|\bsay, |\banew\b|\bafresh\b|\bat work\b|\bno whole\b|\bcan be had\b|\bnot come yet\b"
-    r"|\blets? nothing\b|\bno regular\b|\bis no (?:day|file|rate|regular)\b|\bis not there yet\b|\bno \w+ any more\b",
+    r"\bmend|\bask\w* again|\bg(?:o|oes|one) around|\bnothing of it|\bis left of it|what it lacks|\btold\b"
+    r"|\bas it stands|\bof which\b|\bbeside\b|\bsay, |\banew\b|\bafresh\b|\bat work\b|\bno whole\b"
+    r"|\bcan be had\b|\bnot come yet\b|\blets? nothing\b|\bno regular\b|\bis no (?:day|file|rate|regular)\b"
+    r"|\bis not there yet\b|\bno \w+ any more\b",
     re.IGNORECASE,
 )
-"""What a native writer would put in other words: fix, retry, skip, missing, next to, for example, again, running, is not a."""
+"""What a native writer would say in other words.
+
+fix, retry, skip, missing, next to, for example, again, running, is not a.
+"""
 
 
 def without_code(path: Path) -> str:
@@ -227,9 +232,7 @@ def without_code(path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "path",
-    sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]),
-    ids=lambda path: path.name,
+    "path", sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]), ids=lambda path: path.name
 )
 def test_manual_is_written_in_plain_english(path: Path) -> None:
     assert BANNED.findall(without_code(path)) == []
@@ -277,7 +280,10 @@ def test_manual_can_be_finished() -> None:
 
 
 def test_decisions_can_be_finished() -> None:
-    """At most twelve pages of half a page each, numbered without a gap; whoever names a page has to name one that exists."""
+    """At most twelve pages of half a page each, numbered without a gap.
+
+    Whoever names a page has to name one that exists.
+    """
     pages = sorted((ROOT / "docs/decisions").glob("*.md"))
     assert [path.name[:5] for path in pages] == [f"{number:04}-" for number in range(1, len(pages) + 1)]
     assert len(pages) <= 12

@@ -28,7 +28,10 @@ UV, PIPX = "uv-receipt.toml", "pipx_metadata.json"
 def test_command_fits_the_tool_and_keeps_source_and_extras(
     tmp_path: Path, origin: dict[str, object], receipt: str | None, installer: str, command: str
 ) -> None:
-    """A tool of uv or pipx is made anew by its command, which names the extra ``fast`` that is there: pytest plays its package."""
+    """The command of uv or pipx makes the tool anew, so it names the extra ``fast`` that is there.
+
+    pytest plays its package.
+    """
     if receipt:
         (tmp_path / receipt).touch()
     assert install_command("bucket", installed(tmp_path, origin, installer), tmp_path, "/v/python") == command

@@ -1,7 +1,7 @@
 """Run the tests of the core on the lowest versions that pyproject.toml allows, and on each Python that it names.
 
-Usage: ``python -m tests.versions [lowest | 3.12 | ...]``; without a name, all of them. Warnings are errors, as in all tests. A
-Python that is not installed is named and left out; that alone is no failure.
+Usage: ``python -m tests.versions [lowest | 3.12 | ...]``; without a name, all of them. Warnings are errors, as in all
+tests. A Python that is not installed is named and left out; that alone is no failure.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ def python_of(version: str) -> Path | None:
 
 
 def environment(name: str, python: Path, locks: Sequence[Path]) -> Path:
-    """The interpreter of an environment of these locks and this checkout, which is made anew when a lock has changed."""
+    """The interpreter of an environment of these locks and this checkout; a changed lock makes the environment anew."""
     folder = ROOT / ".venv-versions" / name
     interpreter, made_of = folder / "bin" / "python", folder / "made-of"
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in locks)).hexdigest()

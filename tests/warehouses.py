@@ -35,7 +35,8 @@ Row = dict[str, Any]
 class Place:
     """Where a test's tables lie, in an engine that speaks SQL. It keeps a connection of its own until it is closed.
 
-    What the laws of loads do to a warehouse by hand is said by ``delete`` and the like, which ``tests.lakes.Lake`` has, too.
+    What the laws of loads do to a warehouse by hand is said by ``delete`` and the like, which ``tests.lakes.Lake`` has,
+    too.
     """
 
     url: str
@@ -182,7 +183,7 @@ def contents_of(data: Path) -> Contents:
 
 
 def rows_of_dataset(data: Path, table: schema.Table) -> list[Row]:
-    """All rows of the files, with what their paths say, in the order of their keys; of executions that have a row of their own."""
+    """All rows of the files, with what their paths say, in the order of their keys."""
     rows: list[Row] = []
     for path in sorted((data / table.name).rglob("*.parquet")):
         place = path.relative_to(data).as_posix()
@@ -221,7 +222,7 @@ class Died(BaseException):
 
 
 class DyingSession:
-    """A session that ends, without a word to the engine but the end of its connection, at the nth thing that it is asked."""
+    """A session that ends at its nth statement; the engine sees nothing but the end of its connection."""
 
     def __init__(self, session: Any, *, nth: int) -> None:
         self._session, self._left = session, nth
@@ -277,7 +278,10 @@ def postgresql_folder() -> Path | None:
 
 @contextmanager
 def _place_of_a_server(prefix: str) -> Iterator[tuple[Path, Path, int, dict[str, Any]]]:
-    """Where its programs and its data are, its port, and how its processes start: as another user, in a folder of theirs."""
+    """Where the server's programs and data are, its port, and how its processes start.
+
+    They start as another user, in a folder of that user.
+    """
     programs = postgresql_folder()
     assert programs is not None
     with _folder_of_another_user(prefix) as (folder, user):
@@ -324,8 +328,9 @@ def pgbouncer(server: str) -> Iterator[str]:
         (port,) = free_ports(1)
         server_port = server.partition("127.0.0.1:")[2].partition("/")[0]
         (folder / "pgbouncer.ini").write_text(
-            f"[databases]\npostgres = host=127.0.0.1 port={server_port} user=tests\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
-            f"listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 2\n"
+            f"[databases]\npostgres = host=127.0.0.1 port={server_port} user=tests\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+            "auth_type = any\npool_mode = transaction\ndefault_pool_size = 2\n"
         )
         with _running([program, "pgbouncer.ini"], "process up", cwd=folder, **user):
             yield server.replace(server_port, str(port))

@@ -20,7 +20,8 @@ def world_of(seed: int = 1, *, quirks: bool = False, **options: Any) -> World:
 
     With quirks some numbers are sent as text, integers as floats, and values as null: the API passes them on unchecked.
     """
-    world, rng = make_world(Random(seed), **({"end": END} | options)), Random(seed)
+    world = make_world(Random(seed), **({"end": END} | options))
+    rng = Random(seed)
     for execution in executions_of(world) if quirks else ():
         for call in execution.calls:
             if call.ended_reason and call.status != "failed" and rng.random() < 0.06:

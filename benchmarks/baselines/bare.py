@@ -1,4 +1,7 @@
-"""The floor: fetch the same bodies with aiohttp, fifty at a time, and drop them. No retry, no limit, no decoding, no file."""
+"""The floor: fetch the same bodies with aiohttp, fifty at a time, and drop them.
+
+No retry, no limit, no decoding, no file.
+"""
 
 import asyncio
 import json
@@ -39,7 +42,7 @@ async def main(base_url: str, run_test: str) -> None:
 
 
 if __name__ == "__main__":
-    # A large piece of memory that is given back makes the C library keep such pieces. Else it is chance whether each of the 256 KB
-    # that asyncio receives an answer into comes from the system, which is a fifth of what this loop costs.
+    # After one large piece of memory is freed, the C library keeps such pieces. Else it is chance whether each buffer
+    # of 256 KB into which asyncio receives an answer comes from the system: a fifth of what this loop costs.
     bytes(1 << 20)
     asyncio.run(main(*sys.argv[1:]))

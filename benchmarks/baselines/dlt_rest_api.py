@@ -1,4 +1,4 @@
-"""A general tool: dlt's rest_api source with its filesystem destination in Parquet, parallelized as its documentation shows.
+"""A general tool: dlt's rest_api source and filesystem destination in Parquet, parallel as its documentation shows.
 
 ``dlt_rest_api.py BASE_URL RUN_TEST FOLDER``; prints the number of calls that were loaded.
 """

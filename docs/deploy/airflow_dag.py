@@ -1,7 +1,7 @@
 """Airflow 3: export simulation metrics every night.
 
-Calls the command in its own virtual environment, on a worker that has the dataset's disk, so that its packages and those of
-Airflow never meet.
+Calls the command in its own virtual environment, on a worker that has the dataset's disk, so that its packages and
+those of Airflow never meet.
 """
 
 import json

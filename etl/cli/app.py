@@ -1,4 +1,7 @@
-"""Where the ``metrics-etl`` command begins: first what must hold from the start, then the imports that take their time."""
+"""Where the ``metrics-etl`` command starts: signals and streams first, then the imports that take time.
+
+Owns only this order. Nothing of the exporter is imported at the top, so that a signal is heard from the first moment.
+"""
 
 import os
 import signal
@@ -6,7 +9,7 @@ from collections.abc import Callable
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command; the installed script and ``python -m etl`` start here."""
     end_on_signals()
     from etl.cli import process
 
@@ -18,17 +21,21 @@ def main() -> None:
 
 
 def end_on_signals() -> None:
-    """End the process at once, with one line, on SIGINT or SIGTERM, unless the parent process ignores that one.
+    """End the process at once on SIGINT or SIGTERM, with one line on stderr and the exit code 128 + number.
 
-    So it is from the first moment to the last, while nothing is to be saved.
+    A signal that the parent process ignores stays ignored. While a run has something to save,
+    ``process.stop_on_signals`` takes the place of this handler.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _ending(number, os.write, os._exit))
+            signal.signal(number, _handler(number, os.write, os._exit))
 
 
-def _ending(number: signal.Signals, write: Callable[..., int], leave: Callable[[int], None]) -> Callable[..., None]:
-    """While the interpreter shuts down, a handler can rely on nothing but what it holds itself."""
+def _handler(number: signal.Signals, write: Callable[..., int], leave: Callable[[int], None]) -> Callable[..., None]:
+    """The handler that ends the process.
+
+    ``write`` and ``leave`` are parameters, because names of modules may be gone while the interpreter shuts down.
+    """
     line = f"error: interrupted by {number.name}\n".encode()
 
     def end(*_: object) -> None:

@@ -1,7 +1,8 @@
-"""The subcommands of ``metrics-etl`` as one command line.
+"""The command line ``metrics-etl``: which commands it has, under which headings, and what its ``--help`` looks like.
 
-Results go to stdout, messages and progress to stderr. Commands import heavy modules inside their functions, so that ``--help`` is
-quick.
+Composes, and does nothing else: each command is a function of a ``*_command`` or ``*_commands`` module, and what it
+prints is in a ``show_*`` module. Results go to stdout, messages and progress to stderr. Commands import heavy modules
+inside their functions, so that ``--help`` is quick.
 """
 
 from collections.abc import Callable
@@ -10,28 +11,29 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from etl.cli import (
-    compare_command,
-    dataset_commands,
-    report_command,
-    run_commands,
-    sandbox_commands,
-    source_commands,
-)
+from etl.cli.compare_command import compare
 from etl.cli.console import print_result
+from etl.cli.dataset_commands import schema, status, verify
+from etl.cli.load_command import load
 from etl.cli.process import end
+from etl.cli.report_command import report
+from etl.cli.run_commands import plan, run
+from etl.cli.sandbox_commands import demo, sandbox
+from etl.cli.source_commands import check, discover, init
 from etl.errors import ExitCode
 from etl.version import __version__
 
 
 class _Panels:
-    """Help as plain text, options and commands under the headings that they name."""
+    """Groups options and commands of plain-text help under their headings, which typer itself does only with rich."""
 
     def format_options(self: Any, ctx: Any, formatter: Any) -> None:
+        """Write a section for each heading; click calls this instead of its own method."""
         panels: dict[str, list[tuple[str, str]]] = {}
-        for each in self.get_params(ctx):
-            default = "Arguments" if each.param_type_name == "argument" else "Options"
-            panels.setdefault(getattr(each, "rich_help_panel", None) or default, []).append(each.get_help_record(ctx))
+        for parameter in self.get_params(ctx):
+            default = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            panel = getattr(parameter, "rich_help_panel", None) or default
+            panels.setdefault(panel, []).append(parameter.get_help_record(ctx))
         for name, command in getattr(self, "commands", {}).items():
             panels.setdefault(command.rich_help_panel, []).append((name, command.help.partition("\n\n")[0]))
         for panel, records in panels.items():
@@ -40,11 +42,11 @@ class _Panels:
 
 
 class _Command(_Panels, TyperCommand):
-    pass
+    """A command with this help."""
 
 
 class _Group(_Panels, TyperGroup):
-    pass
+    """All commands, with this help."""
 
 
 app = typer.Typer(
@@ -58,23 +60,13 @@ app = typer.Typer(
 )
 
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Export": (
-        source_commands.init,
-        run_commands.run,
-        run_commands.plan,
-        source_commands.check,
-        source_commands.discover,
-    ),
-    "Look at the dataset": (
-        dataset_commands.status,
-        dataset_commands.verify,
-        compare_command.compare,
-        report_command.report,
-        dataset_commands.schema,
-    ),
-    "Maintain": (run_commands.load,),
-    "Try it": (sandbox_commands.demo, sandbox_commands.sandbox),
+    "Export": (init, run, plan, check, discover),
+    "Look at the dataset": (status, verify, compare, report, schema),
+    "Maintain": (load,),
+    "Try it": (demo, sandbox),
 }
+"""The commands under the headings of ``--help``, in its order."""
+
 for panel, commands in _COMMANDS.items():
     for command in commands:
         app.command(cls=_Command, rich_help_panel=panel)(command)
@@ -86,7 +78,7 @@ def _print_version(is_given: bool) -> None:  # noqa: FBT001 as typer calls it
         end(ExitCode.COMPLETE)
 
 
-# Eager: before any other option is read, for which typer imports pydantic.
+# Eager: read before all other options, so that --version does not wait for the imports that reading these takes.
 _Version = Annotated[
     bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
 ]

@@ -1,4 +1,7 @@
-"""``compare``: whether one execution, or a date range, is worse than another, for people and for CI."""
+"""``compare``: whether one execution, or a date range, is worse than another, for people and for CI.
+
+Reads what was typed: the two sides, the limits, how long to wait. The comparison is made by ``compare.comparison``.
+"""
 
 from dataclasses import replace
 from functools import partial
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from etl.cli.console import print_json, print_result
-from etl.cli.options import AsJson, Config, Verbose, output, parse_day, parse_seconds
+from etl.cli.options import AsJson, Config, Verbose, output, output_format, parse_day, parse_seconds
 from etl.cli.process import end, report_errors
 from etl.cli.run_commands import export_once_ended
 from etl.errors import ConfigurationError, ExitCode, SourceError
@@ -30,7 +33,8 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         str,
         _what(
             metavar="X",
-            help="What to compare with: an execution_id, last, previous, or a date range (2026-11-01..2026-11-07, 14d..8d).",
+            help="What to compare with: an execution_id, last, previous, "
+            "or a date range (2026-11-01..2026-11-07, 14d..8d).",
         ),
     ],
     candidate: Annotated[str | None, _what(metavar="Y", help="What to judge, in the same form. Or use --wait.")] = None,
@@ -64,27 +68,24 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     ] = False,
     form: Annotated[
         Literal["table", "markdown", "json"] | None,
-        output(
-            *("--format", "-f"),
-            metavar="FORMAT",
-            help="table, markdown (for a comment on a pull request) or json.",
-            show_default="table",
-        ),
+        output_format(help="table, markdown (for a comment on a pull request) or json.", rich_help_panel="Output"),
     ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Show whether an agent got worse, and how certain that is.
 
-    Compares executions or date ranges. Without --wait, it reads only the dataset and needs no key. Exits with 10 if a metric
-    exceeds its limit, with 3 if there are too few calls to tell, some calls are missing, or the execution did not end in time.
+    Compares executions or date ranges. Without --wait, it reads only the dataset and needs no key. Exits with 10 if a
+    metric exceeds its limit, with 3 if there are too few calls to tell, some calls are missing, or the execution did
+    not end in time.
 
     Example: metrics-etl compare --baseline 14d..1d --candidate last
     """
     if (wait is None) == (candidate is None):
         raise typer.BadParameter("give either --candidate or --wait")
-    selectors = [_selector(baseline), wait or _selector(candidate or "")]
-    limits, seconds = _limits(max_regression or ()), parse_seconds(timeout)
+    selectors = (_selector(baseline), wait or _selector(candidate or ""))
+    limits = _limits(max_regression or ())
+    seconds = parse_seconds(timeout)
     with report_errors(verbose=verbose):
         from etl.cli.show_compare import markdown, print_comparison, print_comparison_plan
         from etl.compare.comparison import compare as compare_executions
@@ -93,7 +94,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
 
         settings = Settings.load(config, needs_keys=wait is not None, needs_run_tests=False)
         chosen = settings.only([run_test] if wait and run_test else ())
-        left_out = export_once_ended(chosen, wait, seconds=seconds) if wait else []
+        missing = export_once_ended(chosen, wait, seconds=seconds) if wait else []
         try:
             report = compare_executions(
                 open_dataset(settings.destination.path, settings.destination.options),
@@ -105,8 +106,10 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
                 is_paired=not unpaired,
             )
         except ConfigurationError as error:
-            raise (SourceError(f"not compared: {left_out[0]}; {error}") if left_out else error) from None
-        report = replace(report, findings=[*left_out, *report.findings])
+            if missing:  # the comparison fails because of what the export could not get
+                raise SourceError(f"not compared: {missing[0]}; {error}") from None
+            raise
+        report = replace(report, findings=[*missing, *report.findings])
         if as_json or form == "json":
             print_json(report.as_json())
         elif plan:
@@ -119,6 +122,11 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
 
 
 def _selector(text: str) -> "Selector":
+    """A date range from ``FIRST..LAST``; any other text as it is: ``last``, ``previous`` or an execution_id.
+
+    Raises:
+        BadParameter: an end of the range is not a day.
+    """
     from etl.compare.selection import Span
 
     first, dots, last = text.partition("..")
@@ -126,15 +134,20 @@ def _selector(text: str) -> "Selector":
 
 
 def _limits(texts: "Sequence[str]") -> "dict[str, Limit]":
+    """The limits of ``--max-regression`` by the metric's name, from texts such as ``latency_p95=10%``.
+
+    Raises:
+        BadParameter: a text has no limit, or one that its metric cannot have.
+    """
     from etl.model.metrics import limits_of
 
-    given = {}
+    limits = {}
     for text in texts:
         name, equals, limit = text.partition("=")
         if not equals:
             raise typer.BadParameter(f"--max-regression {text!r} has no limit: give one such as latency_p95=10%")
-        given[name.strip()] = limit
+        limits[name.strip()] = limit
     try:
-        return limits_of(given)
+        return limits_of(limits)
     except ValueError as error:
         raise typer.BadParameter(f"--max-regression {error}") from None

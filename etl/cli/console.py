@@ -1,6 +1,6 @@
-"""The one place that prints: messages, results, labelled lines, findings, JSON, and names, durations and prices as text.
+"""The one place that prints: messages, results, lines with a label, tables and JSON.
 
-Whatever came from outside (names, paths, texts of the API, of files) is printed with its control characters escaped.
+Control characters are escaped in everything that came from outside: names, paths, and texts of the API or of files.
 """
 
 import json
@@ -18,35 +18,40 @@ if TYPE_CHECKING:
 
 _LABEL_WIDTH = 11
 _WIDE = 160
+"""Columns of a line where stdout is not a terminal."""
 _STYLES = dict.fromkeys(("problem", "finding"), "bold red")
-_NOT_IN_JSON = re.compile(f"(?!\n){CONTROL.pattern}")  # as JSON escapes it: the value stays the same
+_NOT_IN_JSON = re.compile(f"(?!\n){CONTROL.pattern}")
+"""Every control character but the line breaks of an indented document."""
 
 
 def stdout_console() -> "Console":
-    """Standard output. When it is not a terminal, lines may be longer, for files and other programs."""
+    """Standard output, as wide as the terminal; for files and other programs, lines may be longer."""
     from rich.console import Console
 
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE)
 
 
 def print_message(text: str) -> None:
-    """A message, or several lines of them; to stderr."""
-    print(_lines(text), file=sys.stderr)
+    """Print a message of one or several lines to stderr."""
+    print(_escaped(text), file=sys.stderr)
 
 
 def print_result(text: str) -> None:
-    """Lines of a result; to stdout."""
-    print(_lines(text), flush=True)
+    """Print one or several lines of a result to stdout, at once even if it is a pipe."""
+    print(_escaped(text), flush=True)
 
 
 def print_lines(lines: Iterable[tuple[str, str]]) -> None:
-    """A line for each label and text; to stdout."""
+    """Print a line for each label and text to stdout."""
     for label, text in lines:
         print_line(label, text)
 
 
 def print_line(label: str, *texts: str, style: str = "") -> None:
-    """A line for each text: a label, in a ``style``, and the text; to stdout."""
+    """Print a line for each text to stdout, each after the same label; without texts, print nothing.
+
+    ``style`` is rich's name of a style for the label. By default problems and findings are bold and red.
+    """
     from rich.markup import escape
 
     style = style or _STYLES.get(label, "")
@@ -57,29 +62,30 @@ def print_line(label: str, *texts: str, style: str = "") -> None:
 
 
 def as_json(document: object, *, indent: int | None = None, is_ascii: bool = False) -> str:
-    """The document as JSON, with every control character escaped."""
+    """The document as JSON with every control character escaped, so that it reads back as the same values."""
     import msgspec
 
     text = json.dumps(msgspec.to_builtins(document), indent=indent, ensure_ascii=is_ascii)
-    return _NOT_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _NOT_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def print_json(document: object) -> None:
-    """A result for scripts; to stdout."""
+    """Print a result for scripts to stdout: as ASCII, unless stdout is UTF-8."""
     print(as_json(document, indent=2, is_ascii=not sys.stdout.encoding.lower().startswith("utf")))
 
 
 def print_rate_limit_wait(seconds: float) -> None:
-    """Why nothing happens for so many seconds; to stderr."""
+    """Say on stderr why nothing happens for so many seconds."""
     print_message(f"waiting for the rate limit, {seconds:.0f} s")
 
 
 def print_table(
     titles: Sequence[str], rows: Iterable[Sequence["str | int | Text"]], *, words: Collection[str] = ()
 ) -> None:
-    """A table: first a column of names, one line each, then columns at the right, but those of ``words`` are folded; to stdout.
+    """Print a table to stdout: a column of names, one line each, then columns that are aligned to the right.
 
-    A name too long to leave room for the others is cut here, and whole in the JSON.
+    A column whose title is in ``words`` is aligned to the left, and wrapped where it is too wide. A name that leaves
+    too little room for the other columns is cut; the JSON of the same command has it whole.
     """
     from rich.table import Table
     from rich.text import Text
@@ -90,8 +96,7 @@ def print_table(
         if title in words:
             table.add_column(title, overflow="fold")
         elif title == titles[0]:
-            widest = max(19, min(40, console.width - 55))
-            table.add_column(title, overflow="ellipsis", no_wrap=True, max_width=widest)
+            table.add_column(title, overflow="ellipsis", no_wrap=True, max_width=max(19, min(40, console.width - 55)))
         else:
             table.add_column(title, justify="right", no_wrap=True)
     for name, *cells in rows:
@@ -100,5 +105,6 @@ def print_table(
     console.print(table)
 
 
-def _lines(text: str) -> str:
+def _escaped(text: str) -> str:
+    """The text with control characters escaped in each of its lines."""
     return "\n".join(map(shown, text.split("\n")))

@@ -1,13 +1,15 @@
-"""``status``, ``verify`` and ``schema``: what is in the dataset, whether it is intact, what it means."""
+"""``status``, ``verify`` and ``schema``: what is in the dataset, whether it is intact, and what its columns mean.
 
-from functools import partial
+None of them writes to the dataset. What they find is decided by the room ``inspect``.
+"""
+
 from typing import Annotated, Literal, get_args
 
 import typer
 
 from etl.cli.console import print_json, print_message, print_rate_limit_wait, print_result
-from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
-from etl.cli.process import end, hearing_signals, report_errors, run_async
+from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, output_format
+from etl.cli.process import end, report_errors, run_async, run_in_thread
 from etl.errors import ExitCode
 from etl.model.locations import QueryEngineName
 from etl.model.wording import nearest
@@ -21,7 +23,8 @@ def status(
         typer.Option(
             min=0,
             metavar="N",
-            help="Exit with 3 unless the verdict is Good and everything was complete in the last N hours. For monitoring.",
+            help="Exit with 3 unless the verdict is Good and everything was complete in the last N hours. "
+            "For monitoring.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -29,8 +32,8 @@ def status(
 ) -> None:
     """Show whether all is well: freshness, gaps, last runs.
 
-    Reads only the dataset and needs no key. Works while an export is running. Without --max-age-hours, it exits with 0 whatever
-    the verdict is.
+    Reads only the dataset and needs no key. Works while an export is running. Without --max-age-hours, it exits with 0
+    whatever the verdict is.
 
     Example: metrics-etl status --max-age-hours 26
     """
@@ -39,12 +42,12 @@ def status(
         from etl.inspect.status import NIGHTLY_HOURS
         from etl.inspect.status_now import read_now
 
-        *_, found = read_now(config, NIGHTLY_HOURS if max_age_hours is None else max_age_hours)
+        *_, current = read_now(config, NIGHTLY_HOURS if max_age_hours is None else max_age_hours)
         if as_json:
-            print_json(found.as_json())
+            print_json(current.as_json())
         else:
-            print_status(found)
-        is_alarm = max_age_hours is not None and not found.verdict.is_good
+            print_status(current)
+        is_alarm = max_age_hours is not None and not current.verdict.is_good
         end(ExitCode.PARTIAL if is_alarm else ExitCode.COMPLETE)
 
 
@@ -93,7 +96,7 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
             on_hold = (lambda _seconds: None) if quiet else print_rate_limit_wait
             report.add(run_async(reconcile(narrowed, report.executions, unsound=report.unsound, on_hold=on_hold)))
         if warehouse:
-            report.add(hearing_signals(partial(verify_warehouse, settings)))
+            report.add(run_in_thread(verify_warehouse, settings))
         if as_json:
             print_json(report.as_json())
         elif not quiet:
@@ -111,13 +114,7 @@ def schema(
     *,
     output: Annotated[
         Literal["table", "json", "markdown", "odcs", "json-schema"] | None,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="FORMAT",
-            help="table, json, json-schema (of the settings file), markdown or odcs (a data contract).",
-            show_default="table",
-        ),
+        output_format(help="table, json, json-schema (of the settings file), markdown or odcs (a data contract)."),
     ] = None,
     engine: Annotated[
         QueryEngineName | None,
@@ -138,8 +135,8 @@ def schema(
 ) -> None:
     """Explain every column, or print the code that opens the dataset.
 
-    Prints the name, type, unit, meaning and source of each column. With --format odcs it prints a data contract (Open Data
-    Contract Standard 3.1.0), which datacontract-cli can test against your files.
+    Prints the name, type, unit, meaning and source of each column. With --format odcs it prints a data contract (Open
+    Data Contract Standard 3.1.0), which datacontract-cli can test against your files.
 
     Example: metrics-etl schema --ddl duckdb --location s3://my-bucket/data
     """

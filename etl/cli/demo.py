@@ -1,4 +1,7 @@
-"""The demo: made-up run tests, a real export, and what it wrote, read back from the files."""
+"""What ``demo`` does: made-up run tests, a real export, and what it wrote, read back from the files.
+
+Everything is what a user could do with the commands; only the source is simulated.
+"""
 
 import random
 import tempfile
@@ -38,9 +41,11 @@ ORDER BY dollars DESC"""
 async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
     """Export a made-up world three times, changing it after the first, and show what is in the dataset.
 
+    ``path`` is a new folder, by default a temporary one. The same ``seed`` and ``now`` give the same rows.
+
     Raises:
         ConfigurationError: something lies where the demo would write.
-        ExporterError: as ``job.export``.
+        ExporterError: an export failed.
     """
     if path:
         _require_free(path)
@@ -68,32 +73,35 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
         _print_step("Only what changed was fetched. A third export finds nothing new:")
         summary = _raise_failure(await job.export(settings))
         print_result(f"requests sent: {summary.requests}, files written: {summary.files}")
-    _show_warehouse(dataset, settings)
-    _show_report(dataset, settings)
+    for name, show in (("warehouse", _show_warehouse), ("report", _show_report)):
+        try:
+            show(dataset, settings)
+        except ConfigurationError as error:  # its extra is not installed
+            _print_step(f"Skipped the {name}: {error}")
     _print_step(f"The dataset stays in {dataset}. Open it with")
     print_how_to_open(str(dataset))
 
 
 def _require_free(path: Path) -> None:
-    """Made-up rows must not come among those of a real dataset, its warehouse or its report."""
+    """Refuse a place that is taken: made-up rows must not mix with a real dataset, its warehouse or its report."""
     for place in (path, Path(f"{path}.duckdb"), Path(f"{path}.html")):
         if place.exists() and not (place.is_dir() and not any(place.iterdir())):
             raise ConfigurationError(f"--path: {place} already exists: name a new folder")
 
 
 def _show_warehouse(dataset: Path, settings: Settings) -> None:
-    """Load the dataset into a DuckDB file beside it, and ask that one question, where DuckDB is installed."""
-    url = f"duckdb://{dataset}.duckdb"
-    try:
-        module_for(url)
-    except ConfigurationError as error:
-        _print_step(f"Skipped the warehouse: {error}")
-        return
-    import duckdb  # as above
+    """Load the dataset into a DuckDB file beside it, and query it.
 
-    destination = Dataset(open_files(str(dataset)), compression=settings.destination.compression)
+    Raises:
+        ConfigurationError: DuckDB is not installed.
+    """
+    url = f"duckdb://{dataset}.duckdb"
+    module_for(url)
+    import duckdb
+
+    stored = Dataset(open_files(str(dataset)), compression=settings.destination.compression)
     _print_step("A load makes a warehouse, here a DuckDB file, match the dataset:")
-    print_load(load_warehouse(WarehouseSettings(url=url), destination, datetime.now(UTC)), is_dry_run=False)
+    print_load(load_warehouse(WarehouseSettings(url=url), stored, datetime.now(UTC)), is_dry_run=False)
     _print_step("Query it with SQL:")
     print_result(_QUESTION)
     with duckdb.connect(f"{dataset}.duckdb", read_only=True) as warehouse:
@@ -101,12 +109,12 @@ def _show_warehouse(dataset: Path, settings: Settings) -> None:
 
 
 def _show_report(dataset: Path, settings: Settings) -> None:
-    """Write a report beside the dataset, where what it needs is installed."""
-    try:
-        page = page_module()
-    except ConfigurationError as error:
-        _print_step(f"Skipped the report: {error}")
-        return
+    """Write a report beside the dataset.
+
+    Raises:
+        ConfigurationError: the packages of the report are not installed.
+    """
+    page = page_module()
     files = open_files(str(dataset))
     _print_step("A report, for a browser or an e-mail:")
     rate = settings.compare.false_alarms_per_year
@@ -125,12 +133,18 @@ def _change_world(world: sandbox.World, rng: random.Random, now: datetime) -> No
 
 
 def _raise_failure(summary: Summary) -> Summary:
+    """The summary of a run that did not fail.
+
+    Raises:
+        ExporterError: what the run failed with.
+    """
     if summary.failure:
         raise summary.failure
     return summary
 
 
 def _print_files(dataset: Path) -> None:
+    """Print the rows and files of each table that has any."""
     _print_step("The dataset on disk:")
     files = open_files(str(dataset))
     for table in sorted(TABLES):

@@ -1,4 +1,4 @@
-"""The options that several commands share."""
+"""The options that several commands share, and how their texts are read: days such as ``7d``, times such as ``30m``."""
 
 import re
 from datetime import UTC, date, datetime
@@ -12,27 +12,38 @@ from etl.model.days import A_DAY, day_of
 
 
 def parse_day(text: str) -> date:
-    """The UTC day that is meant, see ``day_of``; BadParameter when none is."""
+    """The UTC day that an option such as ``--since`` names; ``day_of`` says in which forms.
+
+    Raises:
+        BadParameter: it names none.
+    """
     if day := day_of(text, datetime.now(UTC).date()):
         return day
     raise typer.BadParameter(f"{text!r} is not a date: use one {A_DAY}")
 
 
 def parse_seconds(text: str) -> float:
-    """``90s``, ``30m`` or ``2h`` in seconds; BadParameter for what is none of these."""
+    """The length of a time such as ``90s``, ``30m`` or ``2h``, in seconds.
+
+    Raises:
+        BadParameter: the text has another form.
+    """
     if not re.fullmatch(r"[0-9]{1,5}[smh]", text):
         raise typer.BadParameter(f"{text!r} is not a length of time: use one such as 90s, 30m or 2h")
     return float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
 
 
 output = partial(typer.Option, rich_help_panel="Output")
+"""An option under the heading "Output" of ``--help``."""
 selection = partial(typer.Option, rich_help_panel="Selection")
-"""Options under the headings by which ``--help`` groups them."""
+day = partial(selection, parser=parse_day, metavar="DATE")
+output_format = partial(typer.Option, "--format", "-f", metavar="FORMAT", show_default="table")
 
 Config = Annotated[
     Path | None,
     typer.Option(
-        *("--config", "-c"),
+        "--config",
+        "-c",
         metavar="FILE",
         help="Settings file.",
         envvar="METRICS_ETL_CONFIG",
@@ -52,9 +63,5 @@ RunTests = Annotated[
 ]
 Since = Annotated[
     date | None,
-    selection(
-        parser=parse_day,
-        metavar="DATE",
-        help="Only executions created on or after this day (UTC): 2026-11-01, yesterday, or 7d for seven days ago.",
-    ),
+    day(help="Only executions created on or after this day (UTC): 2026-11-01, yesterday, or 7d for seven days ago."),
 ]

@@ -1,4 +1,8 @@
-"""What ``init`` asks and tests, and the settings and keys that it writes: all of them or none, and never over a file."""
+"""What ``init`` asks and tests, and the settings and keys that it writes.
+
+It writes all of its files or none, and never replaces one. It decides nothing about settings: each answer is tried by
+reading the settings that it leads to, as an export would.
+"""
 
 import os
 import shlex
@@ -29,65 +33,82 @@ from etl.settings.api_keys import read_api_key
 from etl.settings.messages import BASE_URL
 from etl.settings.read import DEFAULT_PATH
 
-_TEXT = """\
-# Settings of metrics-etl, as `metrics-etl init` writes them. Every other setting: docs/settings.md
-# Keys never belong here: they come from FI_API_KEY and FI_SECRET_KEY.
-
-# Names of run tests in a list, or "all" for every run test that the key can see
-run_tests = {}
-
-[api]
-base_url = {}
-
-[destination]
-path = {} # relative to this file; or a bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER"
-
-[warehouse]
-{} # loaded after every run; other warehouses: docs/warehouses.md
-"""
 _KEYS = {"FI_API_KEY": "API key (not shown)", "FI_SECRET_KEY": "Secret key (not shown)"}
+"""The environment variable of each key, and the question for it."""
 _KEYS_FILE = Path("keys.env")
 
 
 @dataclass(frozen=True, slots=True)
 class InitAnswers:
-    """What goes into a settings file; relative places are from the working directory."""
+    """What goes into a settings file: answers of the user, and defaults where none was given."""
 
     file: Path = Path(DEFAULT_PATH)
+    """Where the settings file will be."""
     base_url: str = Api().base_url
     run_tests: Sequence[str] = "all"
+    """Names, or ``"all"``."""
     path: str = "data"
+    """Folder or URL of the dataset; a relative folder is in the working directory."""
     warehouse: str = "none"
+    """URL of a warehouse, or ``"none"``; a relative path in it starts at the working directory."""
 
     @property
     def text(self) -> str:
-        """The settings file."""
-        is_none = self.warehouse == "none"
-        places = (self.path, "duckdb://metrics.duckdb" if is_none else self.warehouse)
-        path, url = (as_json(self._from_file(each)) for each in places)
+        """The settings file. Without a warehouse, its line is a comment that shows how one would be set."""
+        path = as_json(self._in_file(self.path))
+        has_warehouse = self.warehouse != "none"
+        url = as_json(self._in_file(self.warehouse if has_warehouse else "duckdb://metrics.duckdb"))
         # A string or list in JSON is one in TOML, too.
-        return _TEXT.format(
-            as_json(self.run_tests), as_json(self.base_url), path, f"{'# ' if is_none else ''}url = {url}"
-        )
+        return f"""\
+# Settings of metrics-etl, as `metrics-etl init` writes them. Every other setting: docs/settings.md
+# Keys never belong here: they come from FI_API_KEY and FI_SECRET_KEY.
+
+# Names of run tests in a list, or "all" for every run test that the key can see
+run_tests = {as_json(self.run_tests)}
+
+[api]
+base_url = {as_json(self.base_url)}
+
+[destination]
+path = {path} # relative to this file; or a bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER"
+
+[warehouse]
+{"" if has_warehouse else "# "}url = {url} # loaded after every run; other warehouses: docs/warehouses.md
+"""
 
     def settings(self, *, needs_keys: bool = True) -> Settings:
-        """The settings; ConfigurationError if an export would refuse them, or a package for them is missing."""
+        """The settings, as an export would read them from the file.
+
+        Raises:
+            ConfigurationError: an export would refuse them, or a package that they need is not installed.
+        """
         settings = Settings.load(self.file, text=self.text, needs_keys=needs_keys)
         open_files(settings.destination.path, settings.destination.options)
         if settings.warehouse.url:
             module_for(settings.warehouse.url)
         return settings
 
-    def _from_file(self, location: str) -> str:
-        scheme = f"{found}://" if (found := scheme_of(location)) in IN_FILES else ""
-        path = location.removeprefix(scheme)
-        if path.startswith(("/", "~", "$")) or scheme_of(path) or has_few_slashes(path):
+    def _in_file(self, location: str) -> str:
+        """The location as the settings file names it: a relative path starts at the folder of the file."""
+        scheme = scheme_of(location)
+        prefix = f"{scheme}://" if scheme in IN_FILES else ""
+        path = location.removeprefix(prefix)
+        if not path or path.startswith(("/", "~", "$")) or scheme_of(path) or has_few_slashes(path):
             return location
-        return scheme + os.path.relpath(path, self.file.parent) if path else location
+        return prefix + os.path.relpath(path, self.file.parent)
 
 
 def set_up(given: Mapping[str, Any], *, is_asking: bool) -> ExitCode:
-    """Write settings from what is given, or nothing if an export would refuse them; returns the exit code of ``check``."""
+    """Write the settings and, if wanted, the keys; then run ``check``, and return its exit code.
+
+    ``given`` are the fields of ``InitAnswers`` that options name: these are not asked for. Without ``is_asking``,
+    defaults fill the rest, and the keys must be in the environment.
+
+    Raises:
+        ConfigurationError: an export would refuse the settings, or a file is in the way. Nothing was written.
+        DestinationError: a file cannot be written. None was.
+        InterruptedRunError: the user pressed Ctrl-C at a question. Nothing was written.
+    """
     if url := given.get("base_url"):
         os.environ[BASE_URL] = url
     answers = InitAnswers(**given)
@@ -100,7 +121,8 @@ def set_up(given: Mapping[str, Any], *, is_asking: bool) -> ExitCode:
         )
     answers.settings(needs_keys=False)
     answers = _test_source(answers, missing if is_asking else (), asks_address=is_asking and not url)
-    answers = _ask_the_rest(answers, given) if is_asking else answers
+    if is_asking:
+        answers = _ask_the_rest(answers, given)
     texts = {answers.file: (answers.text, 0o666)}
     question = f"Save the keys in {_KEYS_FILE}, which only you can read?"
     if is_asking and missing and _ask(typer.confirm, question, default=True):
@@ -109,36 +131,40 @@ def set_up(given: Mapping[str, Any], *, is_asking: bool) -> ExitCode:
     write_new(texts)
     checks = run_async(check(answers.file, on_hold=print_rate_limit_wait))
     print_checks(checks)
-    load = f". ./{_KEYS_FILE} && " if _KEYS_FILE in texts else ""
-    _print_next(answers.file, "check" if exit_code(checks) else "run", load)
+    load_keys = f". ./{_KEYS_FILE} && " if _KEYS_FILE in texts else ""
+    _print_next(answers.file, "check" if exit_code(checks) else "run", load_keys)
     return exit_code(checks)
 
 
 def _test_source(answers: InitAnswers, keys: Collection[str], *, asks_address: bool) -> InitAnswers:
-    """Ask for the address until the API answers, and for the keys until it accepts them. Any other problem ends the command."""
+    """Ask for the address until the API answers, and for these keys until it accepts them.
+
+    Any other problem with the source ends the command with what ``check`` would print.
+    """
     while True:
         if asks_address:
             answers = _ask_for("base_url", answers, "Address of the API")
-        for name in keys:  # everything else looks for them in the environment
+        for name in keys:  # the environment is where settings look for them
             os.environ[name] = _ask(typer.prompt, _KEYS[name], hide_input=True)
         checks = run_async(check_source(answers.settings, print_rate_limit_wait))
         if not (code := exit_code(checks)):
             return answers
         print_checks(checks)
-        is_elsewhere = any(each.subject is Subject.SERVER and each.exit_code for each in checks)
-        if not ((asks_address and is_elsewhere) or (keys and code is ExitCode.KEY_REFUSED)):
+        is_unreachable = any(result.subject is Subject.SERVER and result.exit_code for result in checks)
+        if not ((asks_address and is_unreachable) or (keys and code is ExitCode.KEY_REFUSED)):
             end(code)
 
 
 def _ask_the_rest(answers: InitAnswers, given: Collection[str]) -> InitAnswers:
+    """Ask for run tests, dataset and warehouse, unless an option has given them."""
     if "run_tests" not in given:
-        found = run_async(discover_for(answers.settings(), print_rate_limit_wait))
-        lines = [line.strip() for line in run_tests_as_toml(found)][1:-1]
-        print_result("\n".join(f"{number:>3}  {line}" for number, line in enumerate(lines, 1)))
-        for problem in found.problems:
+        discovered = run_async(discover_for(answers.settings(), print_rate_limit_wait))
+        _, *lines, _ = run_tests_as_toml(discovered)
+        print_result("\n".join(f"{number:>3}  {line.strip()}" for number, line in enumerate(lines, 1)))
+        for problem in discovered.problems:
             print_message(f"problem: {problem}")
         question = "Run tests to export: numbers such as 1,3, or all"
-        answers = _ask_for("run_tests", answers, question, partial(_chosen, [*found.run_tests]))
+        answers = _ask_for("run_tests", answers, question, partial(_chosen, [*discovered.run_tests]))
     if "path" not in given:
         answers = _ask_for("path", answers, "Dataset: a folder, or a bucket such as s3://BUCKET/FOLDER")
     if "warehouse" not in given:
@@ -146,16 +172,20 @@ def _ask_the_rest(answers: InitAnswers, given: Collection[str]) -> InitAnswers:
     return answers
 
 
-def _chosen(names: Sequence[str], numbers: str) -> Sequence[str]:
+def _chosen(names: Sequence[str], answer: str) -> Sequence[str]:
+    """The names whose numbers, from 1, the answer lists, each once; or ``"all"``."""
+    if answer == "all":
+        return "all"
     numbered = {str(number): name for number, name in enumerate(names, 1)}
-    chosen = numbers.replace(",", " ").split()
-    if unknown := [each for each in chosen if each not in numbered and numbers != "all"]:
-        raise ConfigurationError(f"{quoted(unknown[0])} is not a number from 1 to {len(names)}")
-    return "all" if numbers == "all" else [numbered[each] for each in dict.fromkeys(chosen)]
+    numbers = answer.replace(",", " ").split()
+    for number in numbers:
+        if number not in numbered:
+            raise ConfigurationError(f"{quoted(number)} is not a number from 1 to {len(names)}")
+    return [numbered[number] for number in dict.fromkeys(numbers)]
 
 
 def _ask_for(name: str, answers: InitAnswers, question: str, parse: Callable[[str], Any] = str) -> InitAnswers:
-    """The answers with this one, which settings accept."""
+    """Ask for the field ``name`` until the settings accept it; returns the answers with this one."""
 
     def accepted(text: str) -> InitAnswers:
         try:
@@ -169,19 +199,27 @@ def _ask_for(name: str, answers: InitAnswers, question: str, parse: Callable[[st
 
 
 def _ask(ask: Callable[..., Any], question: str, **options: Any) -> Any:
-    """The answer. Ctrl-C is caught here, so that a terminal that hides what is typed shows it again."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """The answer to a question of typer. Ctrl-C raises, so that a terminal that hides what is typed shows it again.
+
+    Raises:
+        InterruptedRunError: the user pressed Ctrl-C, or closed the input.
+    """
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return ask(question, err=True, **options)
     except typer.Abort:
         print_message("")
         raise InterruptedRunError("stopped: nothing was written", exit_code=ExitCode.SIGINT) from None
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
 
 
 def write_new(texts: Mapping[Path, tuple[str, int]]) -> None:
-    """Write new files, each with its text and mode: all of them, whatever signal comes, or none."""
+    """Write new files, each with its text and mode, and print their names: all of them, whatever signal comes, or none.
+
+    Raises:
+        DestinationError: a file exists already, or cannot be written.
+    """
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     with ExitStack() as undo:
@@ -200,14 +238,17 @@ def write_new(texts: Mapping[Path, tuple[str, int]]) -> None:
         print_line("written", str(file))
 
 
-def _print_next(file: Path, command: str, load: str) -> None:
-    """A line for cron, and what to type; ``load`` is what loads the keys, if they were saved."""
+def _print_next(file: Path, command: str, load_keys: str) -> None:
+    """Print a line for cron, and what to type next.
+
+    ``load_keys`` is the shell's code that loads the saved keys, with ``&&`` at its end; empty if none were saved.
+    """
     own = Path(sys.argv[0]).absolute()
     program = [sys.executable, "-m", "etl"] if own.name == "__main__.py" else [str(own)]
     options = [] if str(file) == DEFAULT_PATH else ["--config", str(file)]
-    if not load:
+    if not load_keys:
         print_line("keys", "not saved: for cron, load them from a file, or set FI_API_KEY_FILE and FI_SECRET_KEY_FILE")
-    line = f"cd {shlex.quote(str(Path.cwd()))} && {load}{shlex.join([*program, 'run', '--quiet', *options])}"
+    line = f"cd {shlex.quote(str(Path.cwd()))} && {load_keys}{shlex.join([*program, 'run', '--quiet', *options])}"
     print_line("cron", "0 2 * * * " + line.replace("%", r"\%"))  # to cron, a percent sign ends the command
     typed = ["metrics-etl"] if shutil.which("metrics-etl") == str(own) else program
-    print_line("next", load + shlex.join([*typed, command, *options]))
+    print_line("next", load_keys + shlex.join([*typed, command, *options]))

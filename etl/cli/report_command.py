@@ -1,4 +1,7 @@
-"""``report``: one page to look at after a night, from the dataset alone."""
+"""``report``: writes the page with charts, from the dataset alone.
+
+What the page holds is made by the room ``report``; here are its options, its files, and what is printed about it.
+"""
 
 from datetime import date
 from pathlib import Path
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.console import print_line
-from etl.cli.options import Config, RunTests, Since, Verbose, output, parse_day, selection
+from etl.cli.options import Config, RunTests, Since, Verbose, day, output
 from etl.cli.process import end, report_errors
 from etl.errors import DestinationError, ExitCode
 from etl.extras import needs_extra
@@ -18,35 +21,27 @@ if TYPE_CHECKING:
     from etl.report.gather import ReportContents
     from etl.settings.results import ReportSettings
 
-Until = Annotated[
-    date | None,
-    selection(
-        parser=parse_day,
-        metavar="DATE",
-        help="Only executions created on or before this day (UTC), in the same form as --since.",
-    ),
-]
-
 
 def report(
     config: Config = None,
     *,
     run_tests: RunTests = None,
     since: Since = None,
-    until: Until = None,
+    until: Annotated[
+        date | None, day(help="Only executions created on or before this day (UTC), in the same form as --since.")
+    ] = None,
     page_file: Annotated[
         Path, output("--output", "-o", metavar="FILE", help="The HTML file to write.", show_default="report.html")
     ] = Path("report.html"),
     png: Annotated[
-        Path | None,
-        output(metavar="FOLDER", help="Also write the charts to this folder, one image per run test."),
+        Path | None, output(metavar="FOLDER", help="Also write the charts to this folder, one image per run test.")
     ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Write an HTML page with charts and a summary of what got worse.
 
-    Shows latency, cost, failures, evals and the worst calls of each run test. The page is one file without scripts, for a browser
-    or an e-mail. Reads only the dataset and needs no key. Needs the "report" extra.
+    Shows latency, cost, failures, evals and the worst calls of each run test. The page is one file without scripts, for
+    a browser or an e-mail. Reads only the dataset and needs no key. Needs the "report" extra.
 
     Example: metrics-etl report --since 30d --output report.html
     """
@@ -57,36 +52,39 @@ def report(
         from etl.report.gather import gather_contents
 
         page = page_module()
-        settings, files, found = read_now(config)
+        settings, files, status = read_now(config)
         rate = settings.compare.false_alarms_per_year
-        contents = gather_contents(files, found, run_tests, since, until, false_alarms_per_year=rate)
+        contents = gather_contents(files, status, run_tests, since, until, false_alarms_per_year=rate)
         write_report(page, contents, page_file, settings.report)
         if png:
             for key, picture in page.pictures(contents):
                 _write(png / f"{key}.png", picture)
             print_line("pictures", str(png))
-        end(ExitCode.COMPLETE, is_all_printed=False)
+        end(ExitCode.COMPLETE, is_result_printed=False)
 
 
 def write_report(
     page: "ModuleType", contents: "ReportContents", page_file: Path, links: "ReportSettings | None" = None
 ) -> None:
-    """Write the page, and print where it is, how the dataset is, and what got worse; to stdout.
+    """Write the page, and print to stdout where it is, the verdict on the dataset, and what got worse.
+
+    ``page`` is what ``page_module`` returns. With ``links``, calls on the page link to the platform.
 
     Raises:
-        DestinationError: it cannot be written.
+        DestinationError: the page cannot be written.
     """
     _write(page_file, page.page(contents, links).encode())
     print_line("report", str(page_file))
     print_line("dataset", contents.verdict.text)
-    print_line("worse", *(f"{each.name}: {worse.text}" for each, worse in page.headlines(contents.run_tests)))
+    headlines = page.headlines(contents.run_tests)
+    print_line("worse", *(f"{run_test.name}: {worse.text}" for run_test, worse in headlines))
 
 
 def page_module() -> "ModuleType":
-    """The module that makes the page, its packages imported.
+    """The module ``etl.report.page``, whose packages are an extra.
 
     Raises:
-        ConfigurationError: they are not installed.
+        ConfigurationError: the extra is not installed.
     """
     try:
         from etl.report import page

@@ -1,4 +1,7 @@
-"""``sandbox`` and ``demo``: try the exporter without a key."""
+"""``sandbox`` and ``demo``: try the exporter without a key.
+
+What ``demo`` does is in ``cli.demo``; the simulated API is ``etl.sandbox``.
+"""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -33,8 +36,8 @@ def sandbox(  # noqa: PLR0913 one parameter for each option of the command
 ) -> None:
     """Run a simulated API on this machine, to try things out.
 
-    Serves made-up run tests until you press Ctrl-C. Prints the environment variables and the run_tests line that an export
-    from it needs.
+    Serves made-up run tests until you press Ctrl-C. Prints the environment variables and the run_tests line that an
+    export from it needs.
 
     Example: metrics-etl sandbox --rate-limit 100 --faults 0.02
     """
@@ -56,15 +59,14 @@ def sandbox(  # noqa: PLR0913 one parameter for each option of the command
 
 def demo(
     path: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="New folder for the dataset.", show_default="a temporary one"),
+        Path | None, typer.Option(metavar="FOLDER", help="New folder for the dataset.", show_default="a temporary one")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help=_SEED)] = 1,
 ) -> None:
     """See it work in a minute, without a key or network.
 
-    Exports made-up run tests from a simulated API, shows the dataset, changes the source and exports again. Then loads a
-    warehouse (needs the "duckdb" extra) and writes a report (needs the "report" extra).
+    Exports made-up run tests from a simulated API, shows the dataset, changes the source and exports again. Then loads
+    a warehouse (needs the "duckdb" extra) and writes a report (needs the "report" extra).
 
     Example: metrics-etl demo
     """
@@ -75,7 +77,11 @@ def demo(
 
 
 async def _serve(server: "Sandbox", *, port: int) -> None:
-    """Print the settings for an export to stdout, and what runs to stderr; serve until a signal or a cancellation."""
+    """Serve until a signal comes; print the settings that an export needs to stdout, and what is running to stderr.
+
+    Raises:
+        ConfigurationError: the port cannot be had.
+    """
     from etl.sandbox import API_KEY, SECRET_KEY
 
     try:
@@ -85,7 +91,8 @@ async def _serve(server: "Sandbox", *, port: int) -> None:
             with stop_on_signals() as stop:
                 print_result(f"run_tests = [{names}]")
                 print_message(
-                    f"a simulated API runs at {server.base_url} until you press Ctrl-C; use the lines above in another terminal"
+                    f"a simulated API runs at {server.base_url} until you press Ctrl-C; "
+                    "use the lines above in another terminal"
                 )
                 await stop
     except OSError as exc:

@@ -1,6 +1,7 @@
-"""What a run and a load tell on stderr while they work: a line that is redrawn on a terminal, or events. Decides nothing.
+"""What ``run`` and ``load`` write to stderr while they work: on a terminal a line that is redrawn, else events.
 
-An event is one JSON object, or one readable line. Its name is stable, and it carries no key, header or body.
+An event is one JSON object, or one readable line. Its name is stable, and it carries no key, header or body. Decides
+nothing.
 """
 
 import math
@@ -15,8 +16,11 @@ from etl.model.wording import counted, duration, shown
 from etl.pipeline.context import Progress
 from etl.settings import Log
 
-_WARNINGS = {"run_test_failed", "not_notified"}
-_ERRORS = {"problem", "run_failed", "metrics_file_failed"}
+_EVENT_LEVELS = {
+    **dict.fromkeys(("run_test_failed", "not_notified"), "warning"),
+    **dict.fromkeys(("problem", "run_failed", "metrics_file_failed"), "error"),
+}
+"""All other events are ``info``."""
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -29,13 +33,16 @@ def can_show_progress() -> bool:
 
 
 def live_progress(progress: Progress, *, is_shown: bool) -> AbstractContextManager[None]:
-    """Show the run's progress on stderr while the block runs."""
+    """Show a run's progress on stderr while the block runs, if ``is_shown``."""
     return _live_line(lambda: "  ".join(progress_parts(progress, monotonic())), is_shown=is_shown)
 
 
 @contextmanager
 def load_progress(*, is_shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show how many files a load has read, on stderr if that is a terminal; gives what is told so."""
+    """Show on stderr how many files a load has read, if ``is_shown`` and stderr is a terminal.
+
+    Yields the function that the load calls with the number of files read and of all files.
+    """
     line = "loading"
 
     def on_progress(done: int, total: int) -> None:
@@ -48,7 +55,7 @@ def load_progress(*, is_shown: bool) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def _live_line(text: Callable[[], str], *, is_shown: bool) -> Iterator[None]:
-    """One line that is cut at the width of the terminal, so what matters most comes first."""
+    """Show the text while the block runs, redrawn four times a second, and cut at the width of the terminal."""
     if not is_shown:
         yield
         return
@@ -69,11 +76,13 @@ def _live_line(text: Callable[[], str], *, is_shown: bool) -> Iterator[None]:
 
 
 def progress_parts(progress: Progress, now: float) -> Iterator[str]:
-    """The parts of the line, most important first."""
+    """The parts of a run's line, most important first, because a narrow terminal cuts the end.
+
+    ``now`` is on the clock of ``time.monotonic``.
+    """
     if progress.crawl_began_at is None:
-        yield (
-            f"listing: {counted(progress.listed_executions, 'execution')}, {counted(progress.traffic.requests, 'request')}"
-        )
+        executions = counted(progress.listed_executions, "execution")
+        yield f"listing: {executions}, {counted(progress.traffic.requests, 'request')}"
     else:
         yield f"{progress.done_requests:,}/{progress.planned_requests:,} requests"
         if (seconds := progress.seconds_left(now)) is not None:
@@ -89,10 +98,13 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
 
 
 def make_notify(log: Log, *, verbose: bool) -> Callable[..., None]:
-    """A function that writes an event with its fields as one line."""
+    """A function that writes an event with its fields to stderr, as one line in the format of ``log``.
+
+    It leaves out events below the level of ``log``, unless ``verbose``.
+    """
     import structlog
 
-    level = 10 if verbose else _LEVELS[log.level]
+    level = _LEVELS["debug" if verbose else log.level]
     is_console = log.format == "console" or (log.format == "auto" and sys.stderr.isatty())
     has_color = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     render: Any = structlog.dev.ConsoleRenderer(colors=has_color) if is_console else structlog.processors.JSONRenderer()
@@ -101,19 +113,18 @@ def make_notify(log: Log, *, verbose: bool) -> Callable[..., None]:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([_with_texts_shown] if is_console else []),  # JSON escapes by itself
+            *([_escape_texts] if is_console else []),  # JSON escapes by itself
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
 
     def notify(event: str, **fields: Any) -> None:
-        write = logger.error if event in _ERRORS else logger.warning if event in _WARNINGS else logger.info
-        write(event, **fields)
+        logger.log(_LEVELS[_EVENT_LEVELS.get(event, "info")], event, **fields)
 
     return notify
 
 
-def _with_texts_shown(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """The event with control characters escaped in its texts; in what else it holds, ``repr`` escapes them."""
+def _escape_texts(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The event with control characters escaped in its texts; other values are shown by ``repr``, which escapes."""
     return {name: shown(value) if isinstance(value, str) else value for name, value in event.items()}

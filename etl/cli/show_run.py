@@ -14,14 +14,14 @@ from etl.pipeline.summary import RunTestSummary, Summary
 
 
 def print_summary(summary: Summary) -> None:
-    """What was written, what is missing and where the dataset is; to stdout."""
+    """Print what a run has written, what is missing, and where the dataset is, to stdout."""
     titles = ("run test", "listed", "fetched", "waiting", "calls", "evals", "state")
     print_table(titles, map(_run_test_row, summary.run_tests), words={"state"})
     print_lines(summary.lines())
 
 
 def print_load(result: Result, *, is_dry_run: bool) -> None:
-    """What differed, and what was loaded; to stdout."""
+    """Print what differed between dataset and warehouse, and what was loaded, to stdout."""
     print_line("warehouse", result.warehouse)
     print_line("differed", result.in_words)
     if is_dry_run:
@@ -35,9 +35,9 @@ def print_load(result: Result, *, is_dry_run: bool) -> None:
 
 
 def print_how_to_open(dataset: str, options: Options | None = None) -> None:
-    """Code that opens the dataset, to copy; to stdout. ``options`` are those of a bucket."""
-    given = f", options={dict(options)}" if options else ""
-    print_line("Python", f'etl.read_calls("{dataset}", evals="wide"{given})')
+    """Print code that opens the dataset to stdout, to copy. ``options`` are those of a bucket."""
+    more = f", options={dict(options)}" if options else ""
+    print_line("Python", f'etl.read_calls("{dataset}", evals="wide"{more})')
     if scheme_of(dataset) is None:
         print_line("pandas", f'pd.read_parquet("{dataset}/calls", dtype_backend="pyarrow")')
         print_line("DuckDB", f"FROM '{dataset}/calls/*/*/*.parquet'")
@@ -46,13 +46,17 @@ def print_how_to_open(dataset: str, options: Options | None = None) -> None:
 def _run_test_row(run_test: RunTestSummary) -> Sequence[str | int]:
     waiting = run_test.reasons[Reason.WAITING]
     fetched = sum(run_test.reasons.values()) - waiting - run_test.reasons[Reason.FINAL] - run_test.missed
-    state = "complete" if run_test.is_complete else "failed" if run_test.error else "incomplete"
-    state = f"{run_test.missed:,} left" if run_test.missed else state
+    if run_test.missed:
+        state = f"{run_test.missed:,} left"
+    elif run_test.is_complete:
+        state = "complete"
+    else:
+        state = "failed" if run_test.error else "incomplete"
     return run_test.name, run_test.listed, fetched, waiting, run_test.calls, run_test.evals, state
 
 
 def print_plan(plan: Plan) -> None:
-    """The plan by run test and reason, with requests and minutes; to stdout."""
+    """Print the plan to stdout: executions by run test and reason, then requests and minutes."""
     rows = (
         (run_test.name, count, f"{reason.value}: {reason.meaning}")
         for run_test in plan.run_tests
@@ -64,7 +68,7 @@ def print_plan(plan: Plan) -> None:
 
 
 def plan_as_json(plan: Plan) -> dict[str, Any]:
-    """The plan as a JSON object: run tests with reasons, and the executions to fetch, in order."""
+    """The plan as a JSON object: run tests with reasons, and the executions to fetch, in the order of the run."""
     return {
         "requests": plan.requests,
         "requests_by_purpose": {purpose.value: count for purpose, count in plan.requests_by_purpose.items()},
@@ -72,7 +76,7 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
         "minutes": _minutes(plan.seconds),
         "minutes_to_use": _minutes(plan.seconds_to_use),
         **fields_of(plan, "requests_to_use", "problems"),
-        "run_tests": [fields_of(each, "name", "key", "listed", "reasons", "error") for each in plan.run_tests],
+        "run_tests": [fields_of(run_test, "name", "key", "listed", "reasons", "error") for run_test in plan.run_tests],
         "executions": [
             {
                 "execution_id": item.execution.execution_id,

@@ -1,4 +1,4 @@
-"""What ``schema`` prints: the columns of the tables, for people, for scripts and as the data dictionary."""
+"""What ``schema`` prints of the columns: for people, for scripts, and as the data dictionary. Decides nothing."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from etl.model import schema
 
 
 def print_schema(tables: Sequence[schema.Table], output: str) -> None:
-    """The columns of the tables, as text, JSON or Markdown; to stdout."""
+    """Print the columns of the tables to stdout; ``output`` is ``"table"``, ``"json"`` or ``"markdown"``."""
     if output == "json":
         print_json([_as_json(table) for table in tables])
     elif output == "markdown":
@@ -23,7 +23,7 @@ def print_schema(tables: Sequence[schema.Table], output: str) -> None:
 
 
 def schema_markdown(tables: Sequence[schema.Table]) -> Iterator[str]:
-    """The lines of a Markdown section per table."""
+    """The lines of a Markdown section for each table, as in the data dictionary."""
     for table in tables:
         yield f"## {table.name}"
         yield ""
@@ -45,9 +45,15 @@ def _as_json(table: schema.Table) -> dict[str, Any]:
         "one_row_per": table.one_row_per,
         "key": table.key,
         "columns": [
-            {"name": each.name, "type": each.type_name, "unit": each.unit or None, "meaning": each.meaning}
-            | {"source": each.source or None, "null": each.null_rule}
-            for each in table.columns
+            {
+                "name": column.name,
+                "type": column.type_name,
+                "unit": column.unit or None,
+                "meaning": column.meaning,
+                "source": column.source or None,
+                "null": column.null_rule,
+            }
+            for column in table.columns
         ],
     }
 

@@ -1,4 +1,4 @@
-"""What ``check`` prints, and ``discover``: run tests as settings to paste, and as JSON. Decides nothing."""
+"""What ``check`` and ``discover`` print: checks as lines; run tests as TOML to paste, and as JSON. Decides nothing."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -19,7 +19,7 @@ _STYLES = {"ok": "green", "problem": "bold red", "skipped": "dim"}
 
 
 def print_checks(checks: Sequence[Check]) -> None:
-    """One line for each check; to stdout."""
+    """Print one line for each check to stdout."""
     console = stdout_console()
     for check in checks:
         outcome = f"[{_STYLES[check.outcome]}]{check.outcome:<8}[/]"
@@ -27,7 +27,10 @@ def print_checks(checks: Sequence[Check]) -> None:
 
 
 def run_tests_as_toml(discovered: Discovered) -> Iterator[str]:
-    """The lines of ``run_tests`` for a settings file, with a comment after each name: key, when created, when last run."""
+    """The lines of ``run_tests`` for a settings file; the first and the last are its brackets.
+
+    A comment after each name says its folder in the dataset, when it was created, and when it last ran.
+    """
     names = {name: f"{as_json(name)}," for name in discovered.run_tests}  # a string in JSON is one in TOML, too
     width = min(_WIDEST_NAME, max(map(len, names.values())))
     yield "run_tests = ["
@@ -51,8 +54,8 @@ def run_tests_as_json(discovered: Discovered) -> dict[str, Any]:
             {
                 "name": name,
                 "key": default_key(name),
-                "run_test_ids": [each.run_test_id for each in run_tests],
-                **{field: _iso(time) for field, time in _times(run_tests).items()},
+                "run_test_ids": [run_test.run_test_id for run_test in run_tests],
+                **{field: time and time.isoformat(timespec="seconds") for field, time in _times(run_tests).items()},
             }
             for name, run_tests in discovered.run_tests.items()
         ],
@@ -60,13 +63,12 @@ def run_tests_as_json(discovered: Discovered) -> dict[str, Any]:
 
 
 def _times(run_tests: Sequence[ListedRunTest]) -> dict[str, datetime | None]:
-    """When the first of them was created, and when one was run last."""
+    """When the first of these run tests of one name was created, and when one of them last ran; None if unknown."""
 
-    def told(field: str) -> Iterator[datetime]:
-        return filter(None, (timestamp_or_none(each.payload.get(field)) for each in run_tests))
+    def times(field: str) -> Iterator[datetime]:
+        return filter(None, (timestamp_or_none(run_test.payload.get(field)) for run_test in run_tests))
 
-    return {"created_at": min(told("created_at"), default=None), "last_run_at": max(told("last_run_at"), default=None)}
-
-
-def _iso(time: datetime | None) -> str | None:
-    return time.isoformat(timespec="seconds") if time else None
+    return {
+        "created_at": min(times("created_at"), default=None),
+        "last_run_at": max(times("last_run_at"), default=None),
+    }

@@ -1,4 +1,7 @@
-"""``init``, ``check`` and ``discover``: before an export, write the settings, test them, and list the run tests."""
+"""``init``, ``check`` and ``discover``: before an export, write the settings, test them, and list the run tests.
+
+What ``init`` asks and writes is in ``questions``; what ``check`` tests is in ``pipeline.preflight``.
+"""
 
 import os
 from functools import partial
@@ -28,9 +31,9 @@ def init(
 ) -> None:
     """Ask what an export needs, test it, and write the settings.
 
-    Asks for the keys, the run tests, and a place for the dataset. Writes the settings, which never hold a key, and keys.env if
-    you want it. Then it runs check, and prints a line for cron. No file is ever overwritten. If a key or an address is wrong, or
-    you press Ctrl-C before the end of the questions, nothing is written.
+    Asks for the keys, the run tests, and a place for the dataset. Writes the settings, which never hold a key, and
+    keys.env if you want it. Then it runs check, and prints a line for cron. No file is ever overwritten. If a key or an
+    address is wrong, or you press Ctrl-C before the end of the questions, nothing is written.
 
     Example: metrics-etl init
     """
@@ -39,9 +42,9 @@ def init(
             raise ConfigurationError("init asks questions, but this is not a terminal: set the keys, and add --yes")
         from etl.cli.questions import set_up
 
-        given = {"file": config, "base_url": base_url, "run_tests": run_tests, "path": path, "warehouse": warehouse}
-        given = {name: value for name, value in given.items() if value}
-        end(set_up(given, is_asking=not yes))
+        options = {"file": config, "base_url": base_url, "run_tests": run_tests, "path": path, "warehouse": warehouse}
+        answers = {name: value for name, value in options.items() if value}
+        end(set_up(answers, is_asking=not yes))
 
 
 def check(
@@ -56,9 +59,9 @@ def check(
 ) -> None:
     """Check that an export would work.
 
-    Tests the settings, server, key, run tests, destination, lock and warehouse, and leaves everything as it was. Sends one
-    request, and one more for each run test that is not on the first page of the list. Exits with the code of the problem to
-    fix first.
+    Tests the settings, server, key, run tests, destination, lock and warehouse, and leaves everything as it was. Sends
+    one request, and one more for each run test that is not on the first page of the list. Exits with the code of the
+    problem to fix first.
 
     Example: metrics-etl check
     """
@@ -77,8 +80,8 @@ def check(
 def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """List the run tests that your key can see, ready to paste.
 
-    Prints run_tests for the settings file: paste it above the first section and remove the lines you do not want. Needs no
-    settings file. Exits with 2 if the key sees no run test, with 3 if the list may be incomplete.
+    Prints run_tests for the settings file: paste it above the first section and remove the lines you do not want. Needs
+    no settings file. Exits with 2 if the key sees no run test, with 3 if the list may be incomplete.
 
     Example: metrics-etl discover
     """

@@ -13,6 +13,7 @@ import uvloop
 
 from etl.cli import process
 from etl.cli.process import report_errors, stop_on_signals
+from tests.support import run_to_end
 
 NAMES = ("ARROW_DEFAULT_MEMORY_POOL", "OPENBLAS_NUM_THREADS")
 
@@ -45,9 +46,7 @@ def test_command_prepares_its_process_and_a_library_user_keeps_his():
         ("import etl.pipeline.job, etl.cli.app", f"{gc.get_threshold()[0]} None None"),
     ):
         bare = {name: value for name, value in os.environ.items() if name not in NAMES}
-        result = subprocess.run(
-            [sys.executable, "-c", f"{preparation}; {show}"], capture_output=True, text=True, check=True, env=bare
-        )
+        result = run_to_end([sys.executable, "-c", f"{preparation}; {show}"], env=bare)
         assert result.stdout.strip() == shown
 
 
@@ -58,7 +57,7 @@ process.prepare()
 from pyarrow.fs import FileSystem
 print(FileSystem.from_uri("s3://bucket/key?region=eu-west-1")[0].type_name)
 """
-    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    shown = run_to_end([sys.executable, "-c", program])
     assert shown.stdout == "s3\n"
 
 
@@ -85,8 +84,8 @@ def test_any_other_exception_is_reported_as_a_bug_in_one_line(capsys: pytest.Cap
     with pytest.raises(SystemExit) as raised, report_errors(verbose=False):
         raise ZeroDivisionError("division by zero")
     assert raised.value.code == 1
-    told = "error: this is a bug in metrics-etl, please report it: ZeroDivisionError: division by zero (--verbose shows where)\n"
-    assert capsys.readouterr().err == told
+    message = "ZeroDivisionError: division by zero (--verbose shows where)"
+    assert capsys.readouterr().err == f"error: this is a bug in metrics-etl, please report it: {message}\n"
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -102,7 +101,7 @@ async def test_signal_asks_the_run_to_stop_with_its_exit_code(number: signal.Sig
 def shown_by(program: str, redirections: str = "") -> subprocess.CompletedProcess[str]:
     program = f"import os, sys; from etl.cli import process; process.take_over_streams(); {program}"
     words = ["bash", "-c", f'"$0" -c "$1" {redirections}', sys.executable, program]
-    return subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ)
+    return run_to_end(words)
 
 
 def test_pipe_that_the_parent_made_non_blocking_gets_every_byte() -> None:

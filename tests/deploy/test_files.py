@@ -23,7 +23,7 @@ from etl.sandbox import Sandbox, add_execution
 from etl.settings import Settings
 from etl.version import __version__
 from tests.e2e.command import COMMAND, Ended, shell
-from tests.support import API_KEY, SECRET_KEY
+from tests.support import API_KEY, SECRET_KEY, run_to_end
 from tests.worlds import a_sandbox, settled_world
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,8 @@ def install(folder: Path, server: Sandbox, *more_run_tests: str) -> None:
     """Settings and key files."""
     names = [server.world.run_tests[0].name, *more_run_tests]
     (folder / "metrics-etl.toml").write_text(
-        f'run_tests = {json.dumps(names)}\n[api]\nbase_url = "{server.base_url}"\n[destination]\npath = "{folder}/data"\n'
+        f'run_tests = {json.dumps(names)}\n[api]\nbase_url = "{server.base_url}"\n'
+        f'[destination]\npath = "{folder}/data"\n'
     )
     for name, key in (("api-key", API_KEY), ("secret-key", SECRET_KEY)):
         (folder / name).touch(mode=0o600)
@@ -99,18 +100,9 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     for unit in units:
         (tmp_path / unit.name).write_text(here(unit.read_text(), tmp_path))
 
-    found = subprocess.run(
-        ["systemd-analyze", "verify", *(tmp_path / unit.name for unit in units)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    exposure = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--threshold=15", tmp_path / "metrics-etl.service"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    found = run_to_end(["systemd-analyze", "verify", *(tmp_path / unit.name for unit in units)])
+    limits = ("--offline=true", "--threshold=15")
+    exposure = run_to_end(["systemd-analyze", "security", *limits, tmp_path / "metrics-etl.service"])
 
     assert (found.returncode, found.stderr) == (0, "")
     assert exposure.returncode == 0, exposure.stdout
@@ -198,16 +190,14 @@ FOR_GITHUB = {
 @pytest.mark.parametrize(("file", "schema"), sorted(FOR_GITHUB.items()), ids=lambda each: Path(each).name)
 def test_github_accepts_the_file(file: Path, schema: str) -> None:
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
-    found = subprocess.run([*check, file], capture_output=True, text=True, check=False)
+    found = run_to_end([*check, file])
 
     assert found.returncode == 0, found.stdout
 
 
 def test_hook_before_a_commit_calls_what_is_there() -> None:
     [hook] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
-    called = subprocess.run(
-        [*hook["entry"].split(), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    called = run_to_end([*hook["entry"].split(), "--dry-run"], cwd=ROOT)
 
     assert called.returncode == 0, called.stderr
     assert "ruff" in called.stdout

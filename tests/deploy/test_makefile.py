@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import run_to_end
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -21,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = ("make", "--no-print-directory", *arguments, "PIP=true")
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return run_to_end(command, cwd=folder)
 
 
 def program(path: Path, text: str) -> Path:
@@ -33,7 +35,7 @@ def program(path: Path, text: str) -> Path:
 
 def works(folder: Path) -> bool:
     pip = [str(folder / ".venv" / "bin" / "python"), "-m", "pip", "--version"]
-    return subprocess.run(pip, check=False, capture_output=True).returncode == 0
+    return run_to_end(pip).returncode == 0
 
 
 def test_python_that_is_too_old_is_told_before_anything_is_made(folder: Path) -> None:

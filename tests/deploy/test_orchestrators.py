@@ -1,9 +1,8 @@
-"""The snippets for Airflow, Dagster and Prefect, run by these tools, each in an environment of its own, against the sandbox.
+"""The snippets for Airflow, Dagster and Prefect, each run by its tool in its own environment, against the sandbox.
 
 An installation takes minutes and hundreds of megabytes: all of it is slow.
 """
 
-import asyncio
 import json
 import os
 import re
@@ -15,6 +14,7 @@ import pytest
 
 from etl.sandbox import Sandbox
 from tests.deploy.test_files import here, install, locked
+from tests.e2e.command import shell
 from tests.worlds import a_sandbox
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -39,15 +39,10 @@ EXPECTED = {
 
 
 async def run(*command: str | Path, env: dict[str, str] | None = None) -> tuple[str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]} | (env or {}),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    stdout, stderr = await process.communicate()
-    assert process.returncode == 0, (stdout + stderr).decode()[-5000:]
-    return stdout.decode(), stderr.decode()
+    bare = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
+    result = await shell(*command, cwd=Path.cwd(), env=bare | (env or {}))
+    assert result.exit_code == 0, (result.stdout + result.stderr)[-5000:]
+    return result.stdout, result.stderr
 
 
 async def install_tool(tool: str, folder: Path) -> Path:

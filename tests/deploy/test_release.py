@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from etl.version import __version__
+from tests.support import run_to_end
 
 ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -106,9 +107,7 @@ def test_release_refuses_another_repository_and_another_tag(repository: str, tag
     server, owner, name = repository.rsplit("/", 2)
     env = {"PATH": os.environ["PATH"], "GITHUB_SERVER_URL": server, "GITHUB_REPOSITORY": f"{owner}/{name}"}
     shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
-    found = subprocess.run(
-        shell, cwd=ROOT, env=env | {"GITHUB_REF_NAME": tag}, capture_output=True, text=True, check=False
-    )
+    found = run_to_end(shell, cwd=ROOT, env=env | {"GITHUB_REF_NAME": tag})
     assert found.returncode == (1 if refusal else 0)
     assert (refusal or "") in found.stdout
 
@@ -147,8 +146,6 @@ def test_package_runs_the_demo_where_nothing_else_is_installed(
         ["metrics-etl", "demo", "--path", "made-up"],
     ):
         subprocess.run(command, cwd=tmp_path, env=os.environ | env, check=True)
-    found = subprocess.run(
-        ["metrics-etl", "--version"], cwd=tmp_path, env=os.environ | env, check=True, capture_output=True, text=True
-    )
+    found = run_to_end(["metrics-etl", "--version"], cwd=tmp_path, env=os.environ | env)
     assert found.stdout == f"{__version__}\n"
     assert list((tmp_path / "made-up" / "calls").rglob("*.parquet"))

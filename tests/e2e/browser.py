@@ -62,7 +62,10 @@ def chromium() -> Iterator[Browser]:
 
 
 def see(browser: Browser, path: Path, picture: Path, *, width: int, scheme: Any) -> Seen:
-    """Open the page in a window of so many pixels, ``light``, ``dark`` or as for ``print``, and keep a picture of all of it."""
+    """Open the page in a window of this width, and keep a picture of all of it.
+
+    ``scheme`` is ``light``, ``dark`` or ``print``.
+    """
     seen = Seen()
     colors: Any = "light" if scheme == "print" else scheme
     page: Page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=colors)

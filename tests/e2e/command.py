@@ -57,13 +57,15 @@ def is_warm(env: dict[str, str]) -> bool:
     return not IS_FULL and all(name.startswith(READ_LATE) for name in env)
 
 
-async def start_cold(
-    *arguments: str, cwd: Path, env: dict[str, str], under: Sequence[str] = ()
-) -> asyncio.subprocess.Process:
-    """``under`` are the words of a command that runs this one."""
-    return await asyncio.create_subprocess_exec(
-        *under, COMMAND, *arguments, cwd=cwd, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
+async def start_program(*command: str | Path, cwd: Path, env: dict[str, str]) -> asyncio.subprocess.Process:
+    """Any command in a process of its own."""
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(*command, cwd=cwd, env=env, stdout=pipe, stderr=pipe)
+
+
+async def start_cold(*arguments: str, cwd: Path, env: dict[str, str]) -> asyncio.subprocess.Process:
+    """The command in a process of its own, from its first import on."""
+    return await start_program(COMMAND, *arguments, cwd=cwd, env=env)
 
 
 async def start(*arguments: str, cwd: Path, env: dict[str, str]) -> asyncio.subprocess.Process | warm.Process:
@@ -73,29 +75,29 @@ async def start(*arguments: str, cwd: Path, env: dict[str, str]) -> asyncio.subp
     return await start_cold(*arguments, cwd=cwd, env=env)
 
 
-async def ended(process: asyncio.subprocess.Process | warm.Process) -> Ended:
+async def _outcome(process: asyncio.subprocess.Process | warm.Process) -> Ended:
     stdout, stderr = await process.communicate()
     assert process.returncode is not None
-    result = Ended(process.returncode, stdout.decode(), stderr.decode())
+    return Ended(process.returncode, stdout.decode(), stderr.decode())
+
+
+async def ended(process: asyncio.subprocess.Process | warm.Process) -> Ended:
+    """How the command ended, which was not with a traceback."""
+    result = await _outcome(process)
     assert "Traceback" not in result.stdout + result.stderr, result.stderr
     return result
 
 
 async def metrics_etl(*arguments: str, cwd: Path, env: dict[str, str], under: Sequence[str] = ()) -> Ended:
-    """The installed command from start to end."""
+    """The installed command from start to end; ``under`` are the words of a command that runs it."""
     if under:
-        return await ended(await start_cold(*arguments, cwd=cwd, env=env, under=under))
+        return await ended(await start_program(*under, COMMAND, *arguments, cwd=cwd, env=env))
     return await ended(await start(*arguments, cwd=cwd, env=env))
 
 
 async def shell(*command: str | Path, cwd: Path, env: dict[str, str]) -> Ended:
     """Any other command, with its output as it comes."""
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=cwd, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    stdout, stderr = await process.communicate()
-    assert process.returncode is not None
-    return Ended(process.returncode, stdout.decode(), stderr.decode())
+    return await _outcome(await start_program(*command, cwd=cwd, env=env))
 
 
 async def type_in(script: str, cwd: Path, server: Sandbox) -> Ended:
@@ -103,6 +105,12 @@ async def type_in(script: str, cwd: Path, server: Sandbox) -> Ended:
     return await shell(
         "sh", "-ec", script, cwd=cwd, env=environment(server, PATH=f"{COMMAND.parent}:{os.environ['PATH']}")
     )
+
+
+async def export(server: Sandbox, folder: Path, *arguments: str) -> Ended:
+    """``run --json`` of all run tests of the server."""
+    write_settings(folder, [run_test.name for run_test in server.world.run_tests])
+    return await metrics_etl("run", "--json", *arguments, cwd=folder, env=environment(server))
 
 
 def assert_documented(command: str, document: Any) -> None:

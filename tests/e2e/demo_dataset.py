@@ -14,7 +14,10 @@ FRIDAY = datetime(2026, 11, 20, 15, tzinfo=UTC)
 
 
 def make_demo(path: Path, *, friday: datetime = FRIDAY) -> None:
-    """Make the dataset that ``metrics-etl demo`` made in that week, by default that of which the documents tell, and no more."""
+    """Make the dataset of ``metrics-etl demo``, without warehouse and report, as it was made in the week of ``friday``.
+
+    By default it is the dataset that the documents show.
+    """
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         for name in ("_show_warehouse", "_show_report"):
             patch.setattr(demo, name, lambda *_: None)

@@ -18,10 +18,11 @@ STEPS = "steps"
 
 
 async def run_dying(folder: Path, env: dict[str, str], *, at: int | None = None, command: str = "run") -> int:
-    """Run the command of ``metrics-etl`` in the folder and kill it before its step ``at``; returns the exit code, -9 when it died.
+    """Run the command in the folder and kill it before its step ``at``; returns the exit code, -9 if it was killed.
 
-    Each execution is committed when it is whole, at no time of the clock, so that all runs take the same steps; a new one comes to
-    lie in a part of its own. The steps that it took, and the one that it did not live to take, stand in the file ``steps``.
+    Each execution is committed when it is whole, at no time of the clock, so that all runs take the same steps; a new
+    one comes to lie in a part of its own. The steps that it took, and the one that it did not live to take, stand in
+    the file ``steps``.
     """
     process = fork_server().Process(target=_run, args=(folder, env, at, command))
     process.start()

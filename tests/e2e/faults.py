@@ -49,7 +49,8 @@ def _without_length(status: int, body: bytes) -> bytes:
     return b"HTTP/1.1 %d Any\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" % status + body
 
 
-LONG, ZONE = "9" * 400, f"Thu, 26 Nov 2026 00:00:00 +{10**19}"
+LONG = "9" * 400
+ZONE = f"Thu, 26 Nov 2026 00:00:00 +{10**19}"
 HTML = {"Content_Type": "text/html"}
 OTHER_PAGE: dict[str, object] = {"total_pages": 1, "current_page": 7, "count": 0, "results": []}
 BAD_PAGE = OTHER_PAGE | {"current_page": "1", "results": {}}
@@ -189,7 +190,8 @@ def hold_back(server: Sandbox, held_back: SimulatedExecution) -> asyncio.Event:
     hanging = {call.call_execution_id for call in held_back.calls}
     executions = (each for run_test in server.world.run_tests for each in run_test.executions)
     others = {call.call_execution_id for each in executions for call in each.calls} - hanging
-    answered, waiting = set[str | None](), asyncio.Event()
+    answered = set[str | None]()
+    waiting = asyncio.Event()
 
     def hang(request: SandboxRequest, _nth: int) -> Fault | None:
         call_execution_id = request.query.get("call_execution_id")

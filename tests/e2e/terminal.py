@@ -24,7 +24,8 @@ class Terminal:
     """
 
     def __init__(self, *arguments: str, cwd: Path, env: dict[str, str], columns: int = 80) -> None:
-        self.written, self._answered = "", 0
+        self.written = ""
+        self._answered = 0
         self.echoes = False
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._main, other = os.openpty()

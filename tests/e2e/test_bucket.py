@@ -53,7 +53,8 @@ IN_ORDER = ["[export]", "commit_interval_seconds = 3600", "[api]", "concurrency 
 async def test_the_same_dataset_as_in_a_folder_comes_out_and_a_quiet_night_lists_once_and_reads_no_data(
     proxy: StoreProxy, tmp_path: Path
 ) -> None:
-    url, here, there = proxy.store.url(), tmp_path / "here", tmp_path / "there"
+    url = proxy.store.url()
+    here, there = tmp_path / "here", tmp_path / "there"
     async with Sandbox(small_world()) as server:
         for folder, lines in ((here, []), (there, bucket_settings(url, proxy.endpoint))):
             folder.mkdir()
@@ -107,7 +108,7 @@ async def test_azure_holds_a_dataset_as_well(tmp_path: Path, monkeypatch: pytest
 async def test_engines_read_a_bucket_as_the_documentation_says(
     seaweed_store: Store, tmp_path: Path, keys: None
 ) -> None:
-    """DuckDB fetches its extension from its maker's server, which a test cannot reach: it reads through obstore here."""
+    """DuckDB fetches its extension from a server that a test cannot reach: here it reads through obstore."""
     with proxied(seaweed_store) as proxy:
         await exported(proxy, tmp_path)
         url = next(
@@ -126,7 +127,10 @@ async def test_engines_read_a_bucket_as_the_documentation_says(
 
 
 async def exported(proxy: StoreProxy, folder: Path) -> dict[str, str]:
-    """Make a dataset of a small settled world; returns the environment of a command in the folder but for the API's address."""
+    """Make a dataset of a small settled world.
+
+    Returns the environment of a command in the folder, without the API's address.
+    """
     url = proxy.store.url()
     async with Sandbox(settled_world(run_tests=2, executions=3, calls=2)) as server:
         write_settings(
@@ -233,13 +237,16 @@ class Disturbed:
     """A store in which a dataset lies that has changed at the source since; each trial is one copy of it."""
 
     def __init__(self, proxy: StoreProxy, server: Sandbox, folder: Path) -> None:
-        self.proxy, self.server, self.folder = proxy, server, folder
+        self.proxy = proxy
+        self.server = server
+        self.folder = folder
         self.context = fork_server()
         self.before = folder / "before"
 
     async def prepare(self) -> None:
         """Export the world, keep a copy, and let the world change."""
-        rng, now = random.Random(1), datetime.now(UTC)
+        rng = random.Random(1)
+        now = datetime.now(UTC)
         run_test = self.server.world.run_tests[0]
         url = self.place_of("first")
         assert await end(begin(self.context, self.folder, self.environment(url))) == 0, self.stderr()
@@ -253,10 +260,7 @@ class Disturbed:
 
     def environment(self, url: str) -> dict[str, str]:
         write_settings(
-            self.folder,
-            [self.server.world.run_tests[0].name],
-            *IN_ORDER,
-            *bucket_settings(url, self.proxy.endpoint),
+            self.folder, [self.server.world.run_tests[0].name], *IN_ORDER, *bucket_settings(url, self.proxy.endpoint)
         )
         return environment(self.server, **KEYS)
 
@@ -389,7 +393,9 @@ async def test_a_run_that_sleeps_until_another_took_over_writes_no_more_and_lose
 
 
 async def test_ctrl_c_while_a_lock_is_watched_ends_the_run(proxy: StoreProxy, tmp_path: Path) -> None:
-    url, watched, loop = proxy.store.url(), asyncio.Event(), asyncio.get_running_loop()
+    url = proxy.store.url()
+    watched = asyncio.Event()
+    loop = asyncio.get_running_loop()
     lease.Lease(objects.Objects(url, proxy.options), datetime.now(UTC)).take(never_stopped)
 
     def note(told: Told) -> None:

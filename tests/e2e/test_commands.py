@@ -81,19 +81,15 @@ async def test_documentation_shows_what_demo_and_status_print(demo: tuple[Path, 
 
 
 async def test_sandbox_serves_what_its_printed_lines_say(tmp_path: Path) -> None:
-    process = await start(
-        *("sandbox", "--port", "0", "--run-tests", "2", "--executions", "3", "--calls", "4"),
-        cwd=tmp_path,
-        env=environment(),
-    )
+    words = ["sandbox", "--port", "0", "--run-tests", "2", "--executions", "3", "--calls", "4"]
+    process = await start(*words, cwd=tmp_path, env=environment())
     assert process.stdout is not None
     exports = (await process.stdout.readline()).decode().split()[1:]
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "metrics-etl.toml").write_bytes(await process.stdout.readline())
 
-    result = await metrics_etl(
-        "run", "--json", cwd=tmp_path, env=environment(**dict(each.split("=") for each in exports))
-    )
+    served = dict(variable.split("=") for variable in exports)
+    result = await metrics_etl("run", "--json", cwd=tmp_path, env=environment(**served))
     process.send_signal(signal.SIGINT)
 
     assert result.exit_code == 0
@@ -112,10 +108,7 @@ def test_settings_for_the_sandbox_name_what_it_serves_by_default() -> None:
     assert settings["api"]["base_url"] == "http://127.0.0.1:8765"
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [("metrics-etl ", "run"), ("metrics-etl schema -f ma", "markdown")],
-)
+@pytest.mark.parametrize(("words", "expected"), [("metrics-etl ", "run"), ("metrics-etl schema -f ma", "markdown")])
 async def test_shell_completes_commands_options_and_choices(tmp_path: Path, words: str, expected: str) -> None:
     typed = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     result = await metrics_etl(cwd=tmp_path, env=environment(_METRICS_ETL_COMPLETE="complete_bash", **typed))

@@ -1,6 +1,7 @@
-"""``metrics-etl compare``: whether an agent got worse, by exit code, as a table and as a comment, from the dataset alone."""
+"""``metrics-etl compare``: whether an agent got worse, as an exit code, a table and a comment."""
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -35,7 +36,7 @@ async def test_regression_of_the_demo_is_found_as_the_documentation_shows(folder
     shown = re.search(r"<!-- compare -->\n```text\n(.*?)```\n<!-- end of compare -->", PAGE, re.DOTALL)
     (command,) = re.findall(r"^metrics-etl compare (.*2026.*)$", PAGE.replace("\\\n", ""), re.MULTILINE)
     assert shown
-    result = await metrics_etl("compare", *_words(command), cwd=folder, env=BARE)
+    result = await metrics_etl("compare", *shlex.split(command), cwd=folder, env=BARE)
     assert (result.exit_code, result.stderr) == (10, "")
     assert [line.rstrip() for line in result.stdout.splitlines()] == shown[1].splitlines()
 
@@ -46,14 +47,10 @@ async def test_other_blocks_of_the_documentation_work_too(folder: Path, tmp_path
     (command,) = re.findall(r"^metrics-etl report (.*)$", PAGE, re.MULTILINE)
     write_settings(tmp_path, "all", settings)
     compared = await compare(tmp_path, *CHECKOUT, "--json")
-    reported = await metrics_etl("report", *_words(command), cwd=tmp_path, env=BARE)
+    reported = await metrics_etl("report", *shlex.split(command), cwd=tmp_path, env=BARE)
     assert [row["metric"] for row in compared.document["metrics"] if row["limit"]] == ["latency_mean", "failure_rate"]
     assert (reported.exit_code, reported.stderr) == (0, "")
     assert (tmp_path / "report.html").exists()
-
-
-def _words(command: str) -> list[str]:
-    return [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"|(\S+)', command)]
 
 
 async def test_json_has_the_documented_fields(folder: Path) -> None:
@@ -93,7 +90,8 @@ async def test_limits_of_the_settings_hold_unless_an_option_says_otherwise(folde
 
 async def test_plan_says_how_many_calls_limits_need_and_judges_nothing(folder: Path) -> None:
     sides = (*CHECKOUT, "--max-regression", "latency_mean=10%")
-    plan, judged = await compare(folder, *sides, "--plan"), await compare(folder, *sides, "--json")
+    plan = await compare(folder, *sides, "--plan")
+    judged = await compare(folder, *sides, "--json")
     (row,) = (line.split() for line in plan.stdout.splitlines() if line.startswith("latency_mean"))
     (metric,) = (each for each in judged.document["metrics"] if each["metric"] == "latency_mean")
     assert (plan.exit_code, judged.exit_code) == (0, 10)
@@ -104,7 +102,8 @@ async def test_plan_says_how_many_calls_limits_need_and_judges_nothing(folder: P
 
 
 async def test_calls_of_all_scenarios_are_compared_together_when_that_is_wanted(folder: Path) -> None:
-    paired, together = await compare(folder, *CHECKOUT), await compare(folder, *CHECKOUT, "--unpaired")
+    paired = await compare(folder, *CHECKOUT)
+    together = await compare(folder, *CHECKOUT, "--unpaired")
     assert "compared   scenario by scenario (7 that both have)" in paired.stdout
     assert "compared   all calls together, without regard to scenarios" in together.stdout
     assert (" passes 3 of 3: " in paired.stdout, " passes 3 of 3: " in together.stdout) == (True, False)
@@ -139,7 +138,7 @@ async def test_markdown_is_a_table_for_a_comment(folder: Path) -> None:
         ((*CHECKOUT, "--max-regression", "latency_p95"), "has no limit: give one such as latency_p95=10%"),
         ((*CHECKOUT, "--max-regression", "latency_p95=2pp"), "for latency_p95, got '2pp'"),
     ],
-)  # fmt: skip
+)
 async def test_what_cannot_be_compared_is_told_in_a_line(
     folder: Path, arguments: tuple[str, ...], message: str
 ) -> None:

@@ -17,7 +17,8 @@ LIMIT = ("--max-regression", "latency_mean=10%")
 
 def a_source(*, days: float = 1) -> tuple[Sandbox, SimulatedExecution]:
     """Two run tests; one got worse, and so many days after that an execution began that ends while it is looked at."""
-    world, rng = settled_world(run_tests=2, executions=0), Random(1)
+    world = settled_world(run_tests=2, executions=0)
+    rng = Random(1)
     run_test = world.run_tests[0]
     regression_at = run_test.profile.regression_at
     assert regression_at is not None

@@ -5,18 +5,13 @@ import re
 from pathlib import Path
 
 from etl.sandbox import Sandbox
-from tests.e2e.command import Ended, environment, metrics_etl, write_settings
+from tests.e2e.command import environment, export, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.meanings import FIELDS
 from tests.reference import json_paths
 from tests.worlds import a_sandbox, settled_world
 
 server = a_sandbox(run_tests=3, executions=6, calls=10, days=90)
-
-
-async def export(server: Sandbox, folder: Path, *arguments: str) -> Ended:
-    write_settings(folder, [run_test.name for run_test in server.world.run_tests])
-    return await metrics_etl("run", "--json", *arguments, cwd=folder, env=environment(server))
 
 
 def data_files(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -84,7 +79,8 @@ async def test_run_test_and_since_narrow_the_run(server: Sandbox, tmp_path: Path
 
 async def test_full_refresh_fetches_final_executions_and_dry_run_only_says_so(server: Sandbox, tmp_path: Path) -> None:
     await export(server, tmp_path)
-    before, sent = data_files(tmp_path), len(server.requests)
+    before = data_files(tmp_path)
+    sent = len(server.requests)
 
     planned = await export(server, tmp_path, "--full-refresh", "--dry-run")
     assert len(server.requests) - sent == 3 + 1, "the lists, and whether there are details"

@@ -1,4 +1,4 @@
-"""Texts from outside (names, paths, files, what a server says) reach a terminal with their control characters escaped."""
+"""Text from outside (names, paths, files, what a server says) reaches a terminal with control characters escaped."""
 
 import json
 import re

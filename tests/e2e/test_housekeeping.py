@@ -1,4 +1,4 @@
-"""What docs/housekeeping.md and docs/first-export.md promise of a dataset that is copied, lost in part, or exported again."""
+"""What docs/housekeeping.md and docs/first-export.md promise of a dataset: copied, lost in part, or exported again."""
 
 import re
 from pathlib import Path
@@ -8,17 +8,12 @@ import duckdb
 
 from etl.files import names
 from etl.sandbox import Fault, Sandbox
-from tests.e2e.command import Ended, environment, metrics_etl, type_in, write_settings
+from tests.e2e.command import environment, export, metrics_etl, type_in, write_settings
 from tests.e2e.truth import assert_equals_world
 from tests.worlds import a_sandbox, settled_world
 
 DOCS = Path(__file__).parents[2] / "docs"
 server = a_sandbox(run_tests=2, executions=3, calls=4)
-
-
-async def export(server: Sandbox, folder: Path, *arguments: str) -> Ended:
-    write_settings(folder, [run_test.name for run_test in server.world.run_tests])
-    return await metrics_etl("run", "--json", *arguments, cwd=folder, env=environment(server))
 
 
 def blocks(page: str, title: str, language: str = "sh") -> list[str]:

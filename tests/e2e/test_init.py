@@ -1,4 +1,4 @@
-"""``metrics-etl init``, on a terminal and without one: what it asks, what it writes, and that it writes all of it or nothing."""
+"""``metrics-etl init``, on a terminal and without one: what it asks, and that it writes all or nothing."""
 
 import re
 import signal

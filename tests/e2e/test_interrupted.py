@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from etl.sandbox import Fault, Sandbox
-from tests.e2e.command import COMMAND, environment, metrics_etl, write_settings
+from tests.e2e.command import environment, metrics_etl, start_cold, write_settings
 from tests.worlds import a_sandbox
 
 AT_THE_END = {
@@ -93,9 +93,7 @@ async def test_interrupted_while_it_waits_for_the_api(server: Sandbox, tmp_path:
         return Fault(is_hanging=True)
 
     server.fault = hang
-    process = await asyncio.create_subprocess_exec(
-        COMMAND, *command.split(), cwd=tmp_path, env=environment(server), stdout=-1, stderr=-1
-    )
+    process = await start_cold(*command.split(), cwd=tmp_path, env=environment(server))
     await asked.wait()
     process.send_signal(signal.SIGINT)
     _, stderr = await process.communicate()

@@ -31,7 +31,8 @@ def run_again(execution: SimulatedExecution, rng: random.Random, now: datetime) 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Sandbox]:
     """A server whose world lies exported in ``old``, and has changed since: a run replaces rows and adds two parts."""
-    rng, now = random.Random(1), datetime.now(UTC)
+    rng = random.Random(1)
+    now = datetime.now(UTC)
     async with Sandbox(settled_world(run_tests=1, executions=2, calls=2, days=1)) as running:
         folder = tmp_path / "old"
         folder.mkdir()

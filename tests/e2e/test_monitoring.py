@@ -1,4 +1,7 @@
-"""``run --metrics-file`` and ``last_run.json``, by the command. What they tell: ``tests/pipeline/test_metrics_file.py``."""
+"""``run --metrics-file`` and ``last_run.json``, by the command.
+
+What they tell is tested in ``tests/pipeline/test_metrics_file.py``.
+"""
 
 import json
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""The example notebook runs from its first cell to its last, as a kernel runs it: in the thread of a running event loop."""
+"""The example notebook runs from its first cell to its last as a kernel runs it: in the thread of an event loop."""
 
 import ast
 import inspect

@@ -137,7 +137,9 @@ async def test_folder_in_place_of_a_part_is_refused_before_anything_is_requested
 
 
 async def test_what_no_reader_takes_for_data_stops_nobody_and_verify_names_it(server: Sandbox, exported: Path) -> None:
-    """A file manager's or an editor's own file. Readers that take a whole folder, whatever its files are called, do exist.
+    """A file manager's or an editor's own file.
+
+    Some readers take a whole folder, whatever its files are called.
 
     What begins with a dot does not matter, wherever it lies and whatever it is: no tool takes it for data on purpose.
     """

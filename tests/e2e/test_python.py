@@ -10,7 +10,7 @@ import pytest
 
 import etl
 from etl.sandbox import Fault, Sandbox
-from tests.e2e.command import COMMAND, Ended, environment, shell, write_settings
+from tests.e2e.command import COMMAND, Ended, environment, shell, start_program, write_settings
 from tests.e2e.faults import hold_back
 from tests.support import API_KEY, SECRET_KEY, settings_for
 from tests.worlds import a_sandbox
@@ -44,9 +44,7 @@ async def test_run_waits_for_the_export_and_ctrl_c_keeps_what_had_arrived(
     """Every call of one execution hangs; the others are whole when the signal comes."""
     waiting = hold_back(server, server.world.run_tests[1].executions[0])
     write_settings(tmp_path, [each.name for each in server.world.run_tests])
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, cwd=tmp_path, env=environment(server), stdout=-1, stderr=-1
-    )
+    process = await start_program(sys.executable, "-c", code, cwd=tmp_path, env=environment(server))
     await waiting.wait()
     process.send_signal(signal.SIGINT)
     stdout, stderr = await process.communicate()
@@ -67,9 +65,8 @@ async def test_second_ctrl_c_does_not_wait_and_the_next_run_repairs_the_rest(ser
     asked = asyncio.Event()
     server.on_request = lambda _request: asked.set()
     write_settings(tmp_path, [each.name for each in server.world.run_tests])
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "import etl; etl.run()", cwd=tmp_path, env=environment(server), stdout=-1, stderr=-1
-    )
+    program = (sys.executable, "-c", "import etl; etl.run()")
+    process = await start_program(*program, cwd=tmp_path, env=environment(server))
     await asked.wait()
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""``metrics-etl report``: a page that shows what got worse first, made of the dataset alone, and opened in a real browser."""
+"""``metrics-etl report``: a page that shows first what got worse, from the dataset alone, opened in a real browser."""
 
 import asyncio
 import re
@@ -27,8 +27,10 @@ ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "docs" / "report.svg"
 BARE = environment(FI_API_KEY=None, FI_SECRET_KEY=None)
 WORSE = """\
-Checkout flow: Agent latency, mean +53.3% (1,260 ms to 1,932 ms) since 2026-11-09, 6 nights, 95% interval +38.4 to +69.8%
-Checkout flow: Task Completion: passed -25.5 pp (94.9% to 69.3%) since 2026-11-09, 6 nights, 95% interval -35.1 to -16.0 pp
+Checkout flow: Agent latency, mean +53.3% (1,260 ms to 1,932 ms) since 2026-11-09, 6 nights, \
+95% interval +38.4 to +69.8%
+Checkout flow: Task Completion: passed -25.5 pp (94.9% to 69.3%) since 2026-11-09, 6 nights, \
+95% interval -35.1 to -16.0 pp
 Checkout flow: Tone Score: mean score -10.3% (0.78 to 0.70) since 2026-11-09, 6 nights, 95% interval -15.9 to -4.3%
 Checkout flow: Customer satisfaction -10.3% (7.79 to 6.98) since 2026-11-09, 6 nights, 95% interval -15.9 to -4.3%"""
 
@@ -157,7 +159,10 @@ async def export_of(world: sandbox.World, folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["the demo", *WORLDS])
 def test_browser_shows_the_page_at_any_width_and_in_the_dark(name: str, folder: Path, tmp_path: Path) -> None:
-    """No request, no error, no text that is cut or lies over another, nothing that axe finds; pictures are in ``tmp_path``."""
+    """No request, no error, no text that is cut or lies over another, nothing that axe finds.
+
+    The pictures are in ``tmp_path``.
+    """
     from tests.e2e.browser import Seen, chromium, see  # noqa: PLC0415 it is slow to import, and a slow test's alone
 
     home = folder if name == "the demo" else tmp_path
@@ -182,7 +187,8 @@ def test_browser_tells_what_is_wrong_with_a_page(tmp_path: Path) -> None:
 
     page = tmp_path / "page.html"
     page.write_text(
-        '<p style="position: absolute; left: 10px; top: 10px">one</p><p style="position: absolute; left: 10px; top: 14px">two</p>'
+        '<p style="position: absolute; left: 10px; top: 10px">one</p>'
+        '<p style="position: absolute; left: 10px; top: 14px">two</p>'
         '<p style="white-space: nowrap; width: 9px">' + "long " * 400 + "</p>"
         '<img src="http://127.0.0.1:9/x.png"><script>missing()</script>'
     )

@@ -1,4 +1,4 @@
-"""The keys are in the headers of requests to the API and nowhere else, whatever goes wrong and whatever the server sends back.
+"""The keys are in the headers of requests to the API and nowhere else, whatever goes wrong or the server sends back.
 
 Both keys begin and end with a mark that no escaping changes: where a key is, in any spelling, there is a mark.
 """
@@ -52,7 +52,10 @@ def echoing(fault: Fault) -> Fault:
 
 
 class EchoingSource(Sandbox):
-    """It fails in one way for one run test's list, one execution's calls and one call, and echoes the keys in all it says."""
+    """A server that fails in one way for one run test's list, one execution's calls and one call.
+
+    It echoes the keys in everything it says.
+    """
 
     def __init__(self, fault: Fault) -> None:
         world = settled_world(run_tests=2, executions=2, calls=2)
@@ -86,12 +89,7 @@ async def everything_said(
     settings = settings_for(
         source,
         folder / "data",
-        api={
-            "max_tries": 2,
-            "max_response_mb": 1,
-            "requests_per_minute": 100_000,
-            **timeouts,
-        },
+        api={"max_tries": 2, "max_response_mb": 1, "requests_per_minute": 100_000, **timeouts},
         export={"include_raw": True},
         api_key=API_KEY,
         secret_key=SECRET_KEY,

@@ -1,4 +1,7 @@
-"""What a command imports: of the heavy modules, those that it needs. For help and version see ``tests/cli/test_app.py``."""
+"""What a command imports: of the heavy modules, only those that it needs.
+
+Help and version are tested in ``tests/cli/test_app.py``.
+"""
 
 from pathlib import Path
 

@@ -94,7 +94,8 @@ async def test_where_there_is_no_dataset_it_says_so(tmp_path: Path) -> None:
     for result in (nothing, empty):
         assert result.exit_code == 6
         assert result.stderr == (
-            f"error: {tmp_path / 'data'}: no dataset there yet: create it with metrics-etl run, or fix [destination] path\n"
+            f"error: {tmp_path / 'data'}: no dataset there yet: "
+            "create it with metrics-etl run, or fix [destination] path\n"
         )
     assert list(files_in(tmp_path)) == []
 
@@ -102,7 +103,8 @@ async def test_where_there_is_no_dataset_it_says_so(tmp_path: Path) -> None:
 async def test_one_screen_of_80_columns(server: Sandbox, tmp_path: Path) -> None:
     """On a terminal, with a name that would move its cursor, and everything that there may be to say."""
     first, second = server.world.run_tests
-    first.name, second.name = "Ünïcode \x1b[2J ナイトリー" + " long" * 20, "x"
+    first.name = "Ünïcode \x1b[2J ナイトリー" + " long" * 20
+    second.name = "x"
     await export(server, tmp_path)
     first.executions[0].is_deleted = True
     first.executions[2].completed_calls += 1
@@ -118,7 +120,8 @@ async def test_one_screen_of_80_columns(server: Sandbox, tmp_path: Path) -> None
     terminal = Terminal("status", cwd=tmp_path, env=BARE | {"TERM": "xterm"})
     assert await terminal.ended() == 0
 
-    shown, lines = terminal.written, [line.rstrip() for line in terminal.lines]
+    shown = terminal.written
+    lines = [line.rstrip() for line in terminal.lines]
     assert "\x1b[2J" not in shown
     assert r"\x1b[2J" in shown
     assert any("1 deleted" in line for line in lines)

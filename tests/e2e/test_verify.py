@@ -1,4 +1,7 @@
-"""``metrics-etl verify``: as a command, without keys, and against the API. What it finds: ``tests/inspect/test_verify.py``."""
+"""``metrics-etl verify`` as a command: without keys, and against the API.
+
+What it finds is tested in ``tests/inspect/test_verify.py``.
+"""
 
 from pathlib import Path
 
@@ -55,10 +58,12 @@ async def test_command_says_that_there_is_no_dataset(tmp_path: Path) -> None:
 
 
 async def test_against_the_api_the_command_compares_and_says_what_it_costs(server: Sandbox, folder: Path) -> None:
-    ask, name, env = ("verify", "--against-api"), server.world.run_tests[0].name, environment(server)
-    shown = await metrics_etl(*ask, cwd=folder, env=env)
+    command = ("verify", "--against-api")
+    name = server.world.run_tests[0].name
+    env = environment(server)
+    shown = await metrics_etl(*command, cwd=folder, env=env)
     requests = len(server.requests)
-    one = await metrics_etl(*ask, "--json", "--run-test", name, cwd=folder, env=env)
+    one = await metrics_etl(*command, "--json", "--run-test", name, cwd=folder, env=env)
     by_key = await metrics_etl("verify", "--json", "--run-test", default_key(name), cwd=folder, env=BARE)
 
     assert (shown.exit_code, one.exit_code) == (0, 0)
@@ -67,10 +72,10 @@ async def test_against_the_api_the_command_compares_and_says_what_it_costs(serve
     assert (requests, one.document["against_api"]["compared"]) == (3, 3)
     assert by_key.document["tables"] == one.document["tables"]
 
-    unkeyed = await metrics_etl(*ask, cwd=folder, env=environment(server, FI_API_KEY=None))
-    refused = await metrics_etl(*ask, cwd=folder, env=environment(server, FI_API_KEY="no"))
+    unkeyed = await metrics_etl(*command, cwd=folder, env=environment(server, FI_API_KEY=None))
+    refused = await metrics_etl(*command, cwd=folder, env=environment(server, FI_API_KEY="no"))
     server.world.run_tests.clear()
-    nothing = await metrics_etl(*ask, cwd=folder, env=env)
+    nothing = await metrics_etl(*command, cwd=folder, env=env)
     gone = env | {"FI_BASE_URL": "http://127.0.0.1:9", "METRICS_ETL_API__MAX_TRIES": "1"}
-    down = await metrics_etl(*ask, cwd=folder, env=gone)
+    down = await metrics_etl(*command, cwd=folder, env=gone)
     assert [each.exit_code for each in (unkeyed, refused, nothing, down)] == [2, 4, 2, 5]

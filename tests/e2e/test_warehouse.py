@@ -49,7 +49,8 @@ def here(folder: Path) -> Place:
 
 def rerun_one(server: Sandbox) -> None:
     """One execution runs again, with other calls."""
-    execution, now = server.world.run_tests[0].executions[0], datetime.now(UTC)
+    execution = server.world.run_tests[0].executions[0]
+    now = datetime.now(UTC)
     sandbox.rerun_execution(execution, now - timedelta(hours=30))
     sandbox.finish_execution(execution, random.Random(3), now - timedelta(hours=29))
 
@@ -73,7 +74,8 @@ async def test_load_shows_what_differed_and_asks_the_api_nothing(server: Sandbox
     place = here(folder)
     place.edit("DELETE FROM {s}.calls")
     place.close()
-    sent, env = len(server.requests), {"PATH": os.environ["PATH"]}
+    sent = len(server.requests)
+    env = {"PATH": os.environ["PATH"]}
     dry = await metrics_etl("load", "--dry-run", cwd=folder, env=env)
     done = await metrics_etl("load", cwd=folder, env=env)
     again = await metrics_etl("load", cwd=folder, env=env)
@@ -316,7 +318,8 @@ def _load_and_be_killed(folder: Path, at: int) -> None:
 
 
 ROWS_READ = "SELECT " + ", ".join(
-    f"(SELECT count(*) FROM {{s}}.{name}) AS {name}, (SELECT sum(hashtext(CAST(t AS text))) FROM {{s}}.{name} AS t) AS of_{name}"
+    f"(SELECT count(*) FROM {{s}}.{name}) AS {name}, "
+    f"(SELECT sum(hashtext(CAST(t AS text))) FROM {{s}}.{name} AS t) AS of_{name}"
     for name in ("executions_current", "calls", "evals")
 )
 NO_ROWS = (0, None) * 3
@@ -328,7 +331,10 @@ async def test_readers_behind_a_pooler_see_all_or_nothing_whenever_loads_are_kil
 ) -> None:
     write_warehouse(tmp_path, server, pooled)
     await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
-    context, chance, seen, is_over = fork_server(), random.Random(kills), Counter[tuple[Any, ...]](), Event()
+    context = fork_server()
+    chance = random.Random(kills)
+    seen = Counter[tuple[Any, ...]]()
+    is_over = Event()
 
     def read_on() -> None:
         with closing(Place(pooled.url, pooled.namespace)) as place:

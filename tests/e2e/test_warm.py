@@ -1,4 +1,4 @@
-"""A command that starts warm is the command: as one that starts cold ends, prints, and sees its folder and environment."""
+"""A command that starts warm ends, prints, and sees its folder and environment as one that starts cold."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a dataset must hold, taken from the sandbox's world by the shortest way: attribute by attribute, without the exporter."""
+"""What a dataset must hold, taken straight from the sandbox's world: attribute by attribute, without the exporter."""
 
 import json
 from collections.abc import Iterator

@@ -80,7 +80,8 @@ class Process:
 
 async def start(arguments: Sequence[str], cwd: Path, env: dict[str, str]) -> Process:
     """The command, with what it writes in pipes and nothing to read."""
-    nothing, pipes = os.open(os.devnull, os.O_RDONLY), [os.pipe() for _ in range(2)]
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    pipes = [os.pipe() for _ in range(2)]
     process = Process(arguments, cwd, env, [nothing, *(writing for _, writing in pipes)])
     for each in (nothing, *(writing for _, writing in pipes)):
         os.close(each)

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from datetime import timedelta
+from datetime import date, timedelta
 from itertools import islice
 
 import backoff
@@ -23,33 +23,42 @@ async def await_end(settings: Settings, execution_id: str, *, seconds: float) ->
 
     Raises:
         ConfigurationError: there is no such execution, or no run test of the settings lists it.
-        KeyRefusedError, SourceUnavailableError: the API cannot be asked.
+        KeyRefusedError, SourceUnavailableError: the API refuses the key, or is unavailable.
         TimeLimitError: it has not ended within so many seconds.
     """
-    limit, pauses = settings.api.page_limit, islice(backoff.expo(max_value=60), 1, None)  # its first value is none
+    execution = f"execution {quoted(execution_id)}"
     try:
         async with asyncio.timeout(seconds), Client(settings) as client:
-            while (found := await client.get(get_execution(execution_id))).status not in TERMINAL_EXECUTION:  # noqa: ASYNC110
-                await asyncio.sleep(next(pauses))
-            # It does not name its run test, so the lists are read, newest first, as far as its day.
-            started_at = timestamp_or_none(found.payload.get("started_at"))
-            since = started_at.date() if started_at else None
-            names = [each.name for each in settings.run_tests] or (await discover(client, page_limit=limit)).run_tests
-            for name in names:
-                with suppress(NotFoundError):
-                    listed = await read_executions_once(client, name, page_limit=limit, since=since)
-                    if execution_id in listed.executions:
-                        return name
+            started_on = await _wait_for_end(client, execution_id)
+            return await _find_run_test(client, settings, execution_id, started_on)
     except TimeoutError:
-        raise TimeLimitError(
-            f"execution {quoted(execution_id)} had not ended after {timedelta(seconds=seconds)} (--timeout): not compared"
-        ) from None
+        limit = timedelta(seconds=seconds)
+        raise TimeLimitError(f"{execution} had not ended after {limit} (--timeout): not compared") from None
     except SourceError as error:
-        if not (isinstance(error, NotFoundError) or error.status == 400):  # 400: it is no UUID
+        if not (isinstance(error, NotFoundError) or error.status == 400):  # 400: the id is no UUID
             raise SourceUnavailableError(f"cannot wait for the execution: {error}") from None
-        raise ConfigurationError(
-            f"the API has no execution {quoted(execution_id)}: check the id, and the key's workspace"
-        ) from None
+        raise ConfigurationError(f"the API has no {execution}: check the id, and the key's workspace") from None
+
+
+async def _wait_for_end(client: Client, execution_id: str) -> date | None:
+    """Request the execution, with pauses that grow to a minute, until it has ended; returns the day of its start."""
+    pauses = islice(backoff.expo(max_value=60), 1, None)  # its first value is none
+    while True:
+        execution = await client.get(get_execution(execution_id))
+        if execution.status in TERMINAL_EXECUTION:
+            started_at = timestamp_or_none(execution.payload.get("started_at"))
+            return started_at.date() if started_at else None
+        await asyncio.sleep(next(pauses))
+
+
+async def _find_run_test(client: Client, settings: Settings, execution_id: str, since: date | None) -> str:
+    """The run test whose list has the execution, which does not name it. Lists are read as far as the day ``since``."""
+    names = [run_test.name for run_test in settings.run_tests]
+    for name in names or (await discover(client, page_limit=settings.api.page_limit)).run_tests:
+        with suppress(NotFoundError):
+            listed = await read_executions_once(client, name, page_limit=settings.api.page_limit, since=since)
+            if execution_id in listed.executions:
+                return name
     raise ConfigurationError(
         f"no configured run test lists execution {quoted(execution_id)}: add its run test to run_tests"
     )

@@ -1,4 +1,8 @@
-"""The end of an export: its findings as one summary, the index, its row of ``runs``, and the JSON of the last run."""
+"""The end of an export: its findings as one summary, the index, its row of ``runs``, and the JSON of the last run.
+
+Every export that has sent a request ends here, however it went. Nothing here asks the source, or loads into a
+warehouse.
+"""
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,7 +26,11 @@ from etl.version import __version__
 
 
 async def conclude(run: Run, record: Record, state: StoredState, failure: ExporterError | None) -> Summary:
-    """Save what the run leaves: the index, its row of the runs table, and the JSON of the last run."""
+    """Save what the run leaves: the index, its row of the runs table, and the JSON of the last run.
+
+    ``failure`` is what ended the run early; None if it did everything. No DestinationError is raised: it becomes the
+    ``failure`` of the summary, unless there was one before. Call this while the lock is held, after the last commit.
+    """
     finished_at = run.clock()
     try:
         if failure is None:
@@ -32,7 +40,7 @@ async def conclude(run: Run, record: Record, state: StoredState, failure: Export
         failure = failure or error
     summary = _summarize(run, record, failure=failure, finished_at=finished_at)
     for save in (_save_row, _save_document):
-        summary.carry_on(record.before, run.settings)
+        summary.carry_on(record.before, run.settings)  # again, because a row that cannot be saved is a failure
         try:
             await to_the_end(partial(save, run, summary))
         except DestinationError as error:
@@ -41,8 +49,8 @@ async def conclude(run: Run, record: Record, state: StoredState, failure: Export
 
 
 def _add_missing_tables(run: Run, record: Record, state: StoredState) -> None:
-    """Let each table have a file, so that no reader fails where a table has no rows; else the next run adds it."""
-    written = dict(filter(None, map(parse_part_path, run.dataset.receipt.written)))
+    """Give each table a file, so that no reader fails where a table has no rows. After a failure, the next run does."""
+    written = dict(filter(None, map(parse_part_path, run.dataset.receipt.written)))  # a part by table
     missing = [table for table in schema.OF_EXECUTIONS if table.name not in state.index.tables | written.keys()]
     if missing and record.run_tests:
         new = Part(record.run_tests[0].key, place_of(folder_of(run.started_at.astimezone(UTC).date()), 0))
@@ -52,41 +60,30 @@ def _add_missing_tables(run: Run, record: Record, state: StoredState) -> None:
 
 
 def _save_index(run: Run, record: Record, state: StoredState) -> None:
-    """Save what the dataset holds now, and tell what somebody else took away, as far as it was not fetched again."""
+    """Save what the dataset holds now, and note the rows that somebody else removed: fetched again, or lost."""
     index = update_index(run.dataset, state.index, [])
     if not index.is_saved:
         write_index(run.dataset.files, index)
     if not state.lost:
         return
-    damaged = index.damaged()
+    restored = record.committed - index.damaged()
     for part, execution_ids in sorted(state.lost.items()):
-        left = {each for each in execution_ids if each not in record.committed or each in damaged}
+        lost = sorted(execution_ids - restored)
         subject = f"run_test={part.run_test_key}/{part.place}"
-        if left:
-            text = f"rows of {counted(len(left), 'execution')} are gone, and were not fetched again: {first_few(sorted(left))}"
-            record.find(Kind.LOST_ROWS, subject, text)
-        if back := len(execution_ids) - len(left):
-            text = f"rows of {counted(back, 'execution')} were gone, and were fetched again"
+        if lost:
+            text = f"are gone, and were not fetched again: {first_few(lost)}"
+            record.find(Kind.LOST_ROWS, subject, f"rows of {counted(len(lost), 'execution')} {text}")
+        if count := len(execution_ids & restored):
+            text = f"rows of {counted(count, 'execution')} were gone, and were fetched again"
             record.find(Kind.FETCHED_AGAIN, subject, text)
 
 
 def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finished_at: datetime) -> Summary:
-    """The run as one value; ``failure`` is what ended it early."""
-    traffic, fetched, written = run.client.traffic, record.fetched, run.dataset.written
-    shares = record.run_test_summaries(is_cut_short=failure is not None, settled_before=run.settled_before(finished_at))
-    marked = [counted(written.marked[f"{what}s"], what) for what in ("call", "eval") if written.marked[f"{what}s"]]
-    files, executions = counted(record.completed_files, "file"), counted(fetched.without_detail, "execution")
-    clocks, empty = _of_the_clocks(traffic), ", ".join(schema.NOT_IN_LISTS)
-    for is_so, kind, text in (
-        (marked, Kind.DELETED, f"{' and '.join(marked)} marked as deleted: the source no longer has them"),
-        (run.policy.detail_suffices, Kind.LISTS_ALONE, f'[export] metrics is "listed", so these are empty: {empty}'),
-        (traffic.redactions, Kind.KEY_REMOVED, f"{counted(traffic.redactions, 'answer')} contained a key"),
-        (record.completed_files, Kind.COLUMNS_ADDED, f"{files} from an older version got this version's columns"),
-        (fetched.without_detail, Kind.NO_DETAIL, f"the details of {executions} could not be read: {fetched.failure}"),
-        (clocks, Kind.CLOCK, clocks),
-    ):
-        if is_so:
-            record.find(kind, "", text)
+    """The run as one value, once the findings of its run tests and of the run as a whole are noted."""
+    traffic = run.client.traffic
+    settled_before = run.settled_before(finished_at)
+    run_tests = record.run_test_summaries(is_cut_short=failure is not None, settled_before=settled_before)
+    _find_in_run(run, record)
     return Summary(
         export_run_id=run.export_run_id,
         version=__version__,
@@ -94,30 +91,52 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
         started_at=run.by_source(run.started_at),
         finished_at=run.by_source(finished_at),
         finished_here_at=finished_at,
-        run_tests=shares,
+        run_tests=run_tests,
         findings=record.findings,
         requests_by_purpose=traffic.requests_by_purpose,
-        saved_requests=fetched.saved_requests,
+        saved_requests=record.fetched.saved_requests,
         retries=traffic.retries,
         rejections=traffic.rejections,
         requests_per_minute=run.client.quota.requests_per_minute,
-        files=written.files,
-        size_bytes=written.size_bytes,
+        files=run.dataset.written.files,
+        size_bytes=run.dataset.written.size_bytes,
         store_requests=dict(run.dataset.files.requests),
-        rows=written.rows,
+        rows=run.dataset.written.rows,
         receipt=run.dataset.receipt,
         is_first=record.before.export_run_id is None and record.before.attempt is None,
         failure=failure,
     )
 
 
-def _of_the_clocks(traffic: Traffic) -> str:
-    """What is worth knowing of the source's clock, beside ours; empty when nothing is."""
+def _find_in_run(run: Run, record: Record) -> None:
+    """Note what concerns the run as a whole."""
+    traffic = run.client.traffic
+    marked = run.dataset.written.marked
+    if rows := [counted(marked[table], table.removesuffix("s")) for table in ("calls", "evals") if marked[table]]:
+        record.find(Kind.DELETED, "", f"{' and '.join(rows)} marked as deleted: the source no longer has them")
+    if run.policy.detail_suffices:
+        columns = ", ".join(schema.NOT_IN_LISTS)
+        record.find(Kind.LISTS_ALONE, "", f'[export] metrics is "listed", so these are empty: {columns}')
+    if traffic.redactions:
+        record.find(Kind.KEY_REMOVED, "", f"{counted(traffic.redactions, 'answer')} contained a key")
+    if record.completed_files:
+        files = counted(record.completed_files, "file")
+        record.find(Kind.COLUMNS_ADDED, "", f"{files} from an older version got this version's columns")
+    if record.fetched.without_detail:
+        details = f"the details of {counted(record.fetched.without_detail, 'execution')}"
+        record.find(Kind.NO_DETAIL, "", f"{details} could not be read: {record.fetched.failure}")
+    if text := _difference_of_clocks(traffic):
+        record.find(Kind.CLOCK, "", text)
+
+
+def _difference_of_clocks(traffic: Traffic) -> str:
+    """What to say of this machine's clock; empty if it agrees with the source's, or the source has told no time."""
     offset = traffic.clock_offset
     if offset is None or abs(offset) <= CLOCKS_DIFFER:
         return ""
-    minutes, way = abs(offset) // timedelta(minutes=1), "behind" if offset > timedelta(0) else "ahead of"
-    return f"this machine's clock is {minutes:,} min {way} the source's: check it (NTP); if it is right, tell the API's operators"
+    way = "behind" if offset > timedelta(0) else "ahead of"
+    difference = f"this machine's clock is {abs(offset) // timedelta(minutes=1):,} min {way} the source's"
+    return f"{difference}: check it (NTP); if it is right, tell the API's operators"
 
 
 def _save_row(run: Run, summary: Summary) -> None:

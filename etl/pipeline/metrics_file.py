@@ -11,7 +11,12 @@ from etl.pipeline.summary import Summary
 
 
 def check_metrics_file(path: Path, dataset: str) -> None:
-    """Refuse, before a run on the dataset there, a file to which its metrics could not be written after it."""
+    """Refuse, before a run, a file to which its metrics could not be written after it. ``dataset`` is its path or URL.
+
+    Raises:
+        ConfigurationError: the extra is not installed, the file's name does not end in .prom, its folder does not
+            exist, or it is inside the dataset.
+    """
     try:
         import prometheus_client  # noqa: F401, PLC0415
     except ImportError as exc:
@@ -25,10 +30,15 @@ def check_metrics_file(path: Path, dataset: str) -> None:
 
 
 def write_metrics_file(summary: Summary, path: Path) -> None:
-    """Replace the file as a whole, or leave it, by the figures of this run: gauges, all with the label ``dataset``."""
+    """Replace the file as a whole by the figures of this run. Every metric is a gauge with the label ``dataset``.
+
+    Raises:
+        DestinationError: it cannot be written; the old file, if there is one, is unchanged.
+    """
     from prometheus_client import CollectorRegistry, Gauge, write_to_textfile  # noqa: PLC0415
 
-    registry, gauges = CollectorRegistry(), dict[str, Gauge]()
+    registry = CollectorRegistry()
+    gauges: dict[str, Gauge] = {}
     for name, meaning, value, labels in _samples(summary):
         if name not in gauges:
             gauges[name] = Gauge(f"metrics_etl_{name}", meaning, ["dataset", *labels], registry=registry)
@@ -40,7 +50,7 @@ def write_metrics_file(summary: Summary, path: Path) -> None:
 
 
 def _samples(summary: Summary) -> Iterator[tuple[str, str, float, dict[str, str]]]:
-    """Name, meaning, value and labels of each."""
+    """The name without its prefix, the meaning, the value and the labels of each sample. Times are Unix seconds."""
     yield "run_finished_timestamp_seconds", "When the last run ended.", _timestamp(summary.counts_from), {}
     yield "run_exit_code", "Exit code of the last run: 0 complete, 3 partial.", summary.exit_code, {}
     yield "run_duration_seconds", "How long the last run took.", summary.seconds, {}
@@ -66,12 +76,12 @@ def _samples(summary: Summary) -> Iterator[tuple[str, str, float, dict[str, str]
         yield "last_complete_timestamp_seconds", meaning, _timestamp(at), {"run_test": key}
         meaning = "1 when the last run that included the run test exported everything."
         yield "complete", meaning, key not in complete.incomplete, {"run_test": key}
-    for each in summary.run_tests:
-        yield "dead_letters", "Requests of the last run that failed.", each.dead_letters, {"run_test": each.key}
-        meaning = "Executions that the last run stored from their lists only."
-        yield "from_lists", meaning, each.previewed, {"run_test": each.key}
-        for reason, count in each.reasons.items():
-            yield "executions", "Listed executions, by reason.", count, {"run_test": each.key, "reason": reason}
+    for run_test in summary.run_tests:
+        labels = {"run_test": run_test.key}
+        yield "dead_letters", "Requests of the last run that failed.", run_test.dead_letters, labels
+        yield "from_lists", "Executions that the last run stored from their lists only.", run_test.previewed, labels
+        for reason, count in run_test.reasons.items():
+            yield "executions", "Listed executions, by reason.", count, labels | {"reason": reason}
 
 
 def _timestamp(at: datetime | None) -> float:

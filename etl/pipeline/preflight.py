@@ -1,4 +1,7 @@
-"""Check whether an export would work now, with as few requests as possible. Leaves nothing changed, here or at the source."""
+"""Check whether an export would work now, with as few requests as possible.
+
+Nothing is changed at the source; what is written to try the destination is removed again.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,15 +13,7 @@ from typing import Any
 
 from etl.dataset.parts import Dataset, read_identity
 from etl.dataset.state import load_state
-from etl.errors import (
-    ConfigurationError,
-    DestinationError,
-    ExitCode,
-    ExporterError,
-    KeyRefusedError,
-    SourceError,
-    SourceUnavailableError,
-)
+from etl.errors import ConfigurationError, ExitCode, ExporterError, KeyRefusedError, SourceError, SourceUnavailableError
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_run_tests
 from etl.extract.run_tests import no_such_run_test
@@ -51,55 +46,65 @@ _SOURCE = (Subject.SERVER, Subject.KEY, Subject.RATE_LIMIT, Subject.RUN_TESTS)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The result for one subject: fine, a problem with the ``exit_code`` of an export that meets it, or skipped."""
+    """The result for one subject: fine, a problem, or skipped. A subject may have several problems."""
 
     subject: Subject
+    """What was checked."""
     detail: str
+    """What was found, or what to fix."""
     exit_code: ExitCode = ExitCode.COMPLETE
+    """What an export that meets this problem exits with; 0 for no problem."""
     is_skipped: bool = False
+    """Whether another problem has to be fixed before this subject can be checked."""
 
     @property
     def outcome(self) -> str:
         """``ok``, ``problem`` or ``skipped``."""
-        return "skipped" if self.is_skipped else "problem" if self.exit_code else "ok"
+        if self.is_skipped:
+            return "skipped"
+        return "problem" if self.exit_code else "ok"
 
 
 def exit_code(checks: Sequence[Check]) -> ExitCode:
-    """That of the problem to fix first: 2, 4, 5, 6, 75 in this order; 0 when there is none."""
+    """The exit code of the problem to fix first: 2, 4, 5, 6, 75 in this order; 0 if there is none."""
     return min((check.exit_code for check in checks if check.exit_code), default=ExitCode.COMPLETE)
 
 
 def checks_as_json(checks: Sequence[Check]) -> dict[str, Any]:
     """The checks as a JSON object."""
-    told = [fields_of(each, "subject", "outcome", "detail", "exit_code") for each in checks]
-    return {"exit_code": exit_code(checks), "checks": told}
+    documents = [fields_of(check, "subject", "outcome", "detail", "exit_code") for check in checks]
+    return {"exit_code": exit_code(checks), "checks": documents}
 
 
 async def check(config: Path | None, *, on_hold: Callable[[float], None], is_read_only: bool = False) -> list[Check]:
-    """Check everything that an export with these settings needs, in order; goes on after a problem where it can.
+    """Check everything that an export with these settings needs, in order; go on after a problem where possible.
 
-    ``on_hold`` is told for how many seconds the rate limit holds the check up. ``is_read_only``: not whether files can be written.
+    ``config`` is the path of the settings file; None for the default one. ``on_hold`` is called with the number of
+    seconds for which the rate limit holds the check up. ``is_read_only``: whether files can be written is not checked.
+    A problem is a result, not an error.
     """
     try:
         settings = Settings.load(config, needs_keys=False)
     except ConfigurationError as error:
         return [*_problems(Subject.SETTINGS, error), *map(_skipped, (*_SOURCE, Subject.DESTINATION, Subject.LOCK))]
-    count = len(settings.run_tests)
-    names = f"names {counted(count, 'run test')}" if count else "for all run tests"
-    found = [Check(Subject.SETTINGS, f"valid, {names}"), *await check_source(lambda: Settings.load(config), on_hold)]
-    found += await asyncio.to_thread(_check_dataset, settings, is_read_only=is_read_only)
+    names = f"names {counted(len(settings.run_tests), 'run test')}" if settings.run_tests else "for all run tests"
+    checks = [Check(Subject.SETTINGS, f"valid, {names}"), *await check_source(lambda: Settings.load(config), on_hold)]
+    checks += await asyncio.to_thread(_check_dataset, settings, is_read_only=is_read_only)
     if settings.warehouse.url:
-        found += await asyncio.to_thread(_check_warehouse, settings)
-    return found
+        checks += await asyncio.to_thread(_check_warehouse, settings)
+    return checks
 
 
 async def check_source(load: Callable[[], Settings], on_hold: Callable[[float], None]) -> list[Check]:
-    """Those of the server, the key and the run tests. ``load`` gives the settings, or raises ConfigurationError."""
+    """Check the server, the key, the rate limit and the run tests, in this order.
+
+    ``load`` gives the settings with their keys, or raises ConfigurationError, which is then a problem of the key.
+    """
     try:
         settings = load()
     except ConfigurationError as error:
         return [_skipped(Subject.SERVER), *_problems(Subject.KEY, error), *map(_skipped, _SOURCE[2:])]
-    # A check says how it is now; retries would hide that for minutes.
+    # A check says how it is now: retries would hide that for minutes.
     once = settings.model_copy(update={"api": settings.api.model_copy(update={"max_tries": 1})})
     url = settings.api.base_url
     try:
@@ -123,14 +128,16 @@ async def check_source(load: Callable[[], Settings], on_hold: Callable[[float], 
 
 
 async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
-    """One request, and one more for each run test that is not on the first page of the list."""
+    """Look for the run tests of the settings: one request, and one for each that is not on the list's first page."""
     wanted = [run_test.name for run_test in settings.run_tests]
-    listed, count = set[str](), 0
+    listed: set[str] = set()
+    count = 0
     try:
         page = await client.get(list_run_tests(Slice(1, settings.api.page_limit)))
-        listed, count = {run_test.name for run_test in page.results}, page.count
+        listed = {run_test.name for run_test in page.results}
+        count = page.count
     except SourceError as error:
-        if not wanted or not error.status:  # an export of named run tests does not read it
+        if not wanted or not error.status:  # an export of named run tests does not read this list
             raise
     unknown = [name for name in wanted if name not in listed and not await is_run_test(client, name)]
     problems = [f"{quoted(name)}: {no_such_run_test(name, listed)}" for name in unknown]
@@ -148,15 +155,17 @@ def _check_dataset(settings: Settings, *, is_read_only: bool) -> list[Check]:
     files = open_files(settings.destination.path, settings.destination.options)
     try:
         holder = files.lock_holder()
-        # What an export at work writes shows that one can write.
+        # An export at work shows that files can be written: that need not be tried.
         probe = files.examine() if is_read_only or holder else files.probe()
-        words = "can be written" if probe.is_there else "does not exist yet, but can be created"
-        if probe.is_there and not holder and not _has_dataset(files):
-            words = "has no dataset yet, but can be written"
-        if is_read_only:
-            words = "can be read" if probe.is_there else "does not exist yet"
-    except DestinationError as error:
+        is_empty = probe.is_there and not holder and not _has_dataset(files)
+    except ExporterError as error:
         return [*_problems(Subject.DESTINATION, error), _skipped(Subject.LOCK)]
+    if is_read_only:
+        words = "can be read" if probe.is_there else "does not exist yet"
+    elif is_empty:
+        words = "has no dataset yet, but can be written"
+    else:
+        words = "can be written" if probe.is_there else "does not exist yet, but can be created"
     free = "" if probe.free_bytes is None else f", {probe.free_bytes / 2**30:,.1f} GiB free"
     lock = Check(Subject.LOCK, "free")
     if holder:
@@ -165,7 +174,7 @@ def _check_dataset(settings: Settings, *, is_read_only: bool) -> list[Check]:
 
 
 def _check_warehouse(settings: Settings) -> list[Check]:
-    """Whether it can be reached and read, and holds no other dataset; whether a load may write, only a load tells."""
+    """Check that the warehouse can be read and holds no other dataset. Whether it can be written, only a load tells."""
     try:
         identity = read_identity(open_files(settings.destination.path, settings.destination.options))
         section = settings.warehouse
@@ -180,7 +189,7 @@ def _check_warehouse(settings: Settings) -> list[Check]:
 
 
 def _has_dataset(files: Files) -> bool:
-    """Whether there is a dataset, whose rows are read as an export does before its first request."""
+    """Whether there is a dataset. Its rows are read, as an export does before its first request, to find what fails."""
     state = load_state(Dataset(files), set_aside=False)
     return read_identity(files) is not None or bool(state.executions)
 

@@ -1,4 +1,8 @@
-"""What the steps of one run have found and done so far, however far it came."""
+"""What the steps of one run have found and done so far, however far it came.
+
+Each step notes here what it learned, and later steps read it. At the end it becomes the summary of each run test.
+Nothing here sends a request, or reads or writes a file.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +16,6 @@ from etl.extract.plan import Planned, Reason
 from etl.extract.settling import Counts
 from etl.model.findings import Finding, Kind, alarms
 from etl.model.lifecycle import KNOWN_EXECUTION, ExecutionList
-from etl.model.records import DeadLetter
 from etl.model.wording import counted, quoted
 from etl.pipeline.summary import RunTestSummary
 from etl.settings import RunTest
@@ -21,64 +24,75 @@ from etl.transform.drift import drift_text
 
 @dataclass(slots=True)
 class Record:
-    """What the steps noted as they went. Mappings are by the name of the run test; what has no value yet has not happened.
-
-    ``before`` is what the run before left. ``lists`` are those that were read, ``failures`` say why another one could not be,
-    ``not_found`` are run tests that the API does not know, ``unreachable`` the errors for which the source is to blame.
-    ``deleted`` is how many executions were marked. ``committed`` are execution_ids, ``previewed`` those that were stored from their
-    lists before. ``fetched`` is what all crawls did, ``arrived``
-    what all commits received.
-    """
+    """What the steps noted as they went. Mappings are by run test name; one without an entry has not come so far."""
 
     run_tests: tuple[RunTest, ...]
+    """The run tests of this run: the configured ones; with ``run_tests = "all"`` those that ``discover_all`` finds."""
     before: LastRun = field(default_factory=LastRun)
+    """What the last run over the same scope left behind."""
     findings: list[Finding] = field(default_factory=list)
+    """Everything worth saying, in the order in which it was found."""
     completed_files: int = 0
+    """How many files of an older version got this version's columns."""
     lists: dict[str, ExecutionList] = field(default_factory=dict)
+    """The lists of executions that were read, whether proved or not."""
     failures: dict[str, str] = field(default_factory=dict)
+    """Why the list of a run test could not be read; its run test may not exist."""
     not_found: set[str] = field(default_factory=set)
+    """Names of run tests that the API does not know."""
     unreachable: list[str] = field(default_factory=list)
+    """One error for each list that the API could not give; lists that it gave in an unexpected form do not count."""
     planned: dict[str, list[Planned]] = field(default_factory=dict)
+    """What to do with each listed execution, most valuable first. Only run tests whose list was read have an entry."""
     deleted: Counter[str] = field(default_factory=Counter)
+    """How many executions were marked as deleted."""
     fetched: Counts = field(default_factory=Counts)
+    """What all crawls of this run found and spared."""
     committed: set[str] = field(default_factory=set)
+    """The execution_ids of executions that were committed whole."""
     previewed: set[str] = field(default_factory=set)
+    """The execution_ids of executions that were stored from their lists first."""
     arrived: dict[str, Arrived] = field(default_factory=dict)
+    """What all commits received, except for previews: their executions arrive once more."""
 
     def find(self, kind: Kind, subject: str, text: str) -> None:
-        """Note a finding."""
+        """Note a finding. Its subject is the run test or file that it is about; empty for the run as a whole."""
         self.findings.append(Finding(kind, subject, text))
 
     def listed_ids(self) -> set[str]:
-        """The execution_ids of all lists."""
-        return {execution_id for found in self.lists.values() for execution_id in found.executions}
+        """The execution_ids of all lists that were read."""
+        return {execution_id for listed in self.lists.values() for execution_id in listed.executions}
 
     def complete_before(self) -> set[str]:
-        """The names of the run tests of which an earlier run left nothing out."""
-        return {each.name for each in self.run_tests if self.before.last_complete_at.get(each.key)}
+        """The names of the run tests from which some earlier run exported everything."""
+        return {run_test.name for run_test in self.run_tests if self.before.last_complete_at.get(run_test.key)}
 
     def all_planned(self) -> Iterator[Planned]:
         """What is planned for all run tests."""
         return chain.from_iterable(self.planned.values())
 
     def note_arrival(self, arrived: Mapping[str, Arrived]) -> None:
-        """Add what a commit received."""
-        for name, each in arrived.items():
+        """Add what one commit received, by the run test's name.
+
+        Rows add up. Dead letters and drift are kept by execution, because each piece of an execution brings all of
+        them.
+        """
+        for name, received in arrived.items():
             total = self.arrived.setdefault(name, Arrived())
-            total.rows += each.rows
-            total.misfits += each.misfits
-            total.dead_letters |= each.dead_letters
-            total.without_rows |= each.without_rows
-            total.unknown_statuses += each.unknown_statuses
-            total.drift |= each.drift
+            total.rows += received.rows
+            total.misfits += received.misfits
+            total.dead_letters |= received.dead_letters
+            total.without_rows |= received.without_rows
+            total.unknown_statuses += received.unknown_statuses
+            total.drift |= received.drift
 
     def run_test_summaries(self, *, is_cut_short: bool, settled_before: datetime) -> list[RunTestSummary]:
-        """Each run test's share of the run, whose findings are noted, too.
+        """What was done for each run test. Call it once, at the end: it also notes the findings of each.
 
-        ``is_cut_short``: something ended the run before it had done everything. Of what has not changed since ``settled_before``,
-        no change is expected.
+        ``is_cut_short``: something ended the run before it had done everything. An execution that has not changed since
+        ``settled_before`` is not expected to change any more.
         """
-        summaries = [self._summary_of(each, is_cut_short=is_cut_short) for each in self.run_tests]
+        summaries = [self._summary_of(run_test, is_cut_short=is_cut_short) for run_test in self.run_tests]
         for summary in summaries:
             self._find_in(summary, settled_before)
         alarming = {finding.subject for finding in alarms(self.findings)}
@@ -89,7 +103,8 @@ class Record:
 
     def _summary_of(self, run_test: RunTest, *, is_cut_short: bool) -> RunTestSummary:
         name = run_test.name
-        planned, arrived = self.planned.get(name, []), self.arrived.get(name, Arrived())
+        planned = self.planned.get(name, [])
+        arrived = self.arrived.get(name, Arrived())
         due = [item for item in planned if item.is_fetched or is_waiting_row_due(item)]
         previewed = self.previewed - self.committed
         return RunTestSummary(
@@ -97,24 +112,25 @@ class Record:
             run_test.key,
             listed=len(self.lists[name].executions) if name in self.lists else 0,
             reasons=count_reasons(planned),
-            # Where nothing cut the run short, what was planned and never arrived has been deleted since.
+            # If the run did everything, an execution that was planned and never arrived has been deleted since.
             missed=sum(item.execution.execution_id not in self.committed for item in due) if is_cut_short else 0,
             previewed=sum(item.execution.execution_id in previewed for item in due),
             deleted=self.deleted[name],
             executions=arrived.rows["executions"],
             calls=arrived.rows["calls"],
             evals=arrived.rows["evals"],
-            dead_letters=len(_letters(arrived)),
+            dead_letters=sum(map(len, arrived.dead_letters.values())),
             misfits=arrived.misfits,
             error=self.failures.get(name),
         )
 
     def _find_in(self, summary: RunTestSummary, settled_before: datetime) -> None:
         """Note what is missing of the run test, and what is worth knowing."""
-        name, arrived = summary.name, self.arrived.get(summary.name, Arrived())
-        if letters := _letters(arrived):
-            first = min(letter.message for letter in letters)
-            self.find(Kind.DEAD_LETTER, name, f"{counted(len(letters), 'request')} failed: {first}")
+        name = summary.name
+        arrived = self.arrived.get(name, Arrived())
+        if summary.dead_letters:
+            messages = (letter.message for letters in arrived.dead_letters.values() for letter in letters)
+            self.find(Kind.DEAD_LETTER, name, f"{counted(summary.dead_letters, 'request')} failed: {min(messages)}")
         for count, kind, text in (
             (len(arrived.without_rows), Kind.NOT_FETCHED, "incomplete, because stored rows are gone"),
             (summary.missed, Kind.NOT_FETCHED, "not fetched yet, because the run ended early"),
@@ -124,16 +140,19 @@ class Record:
                 self.find(kind, name, f"{counted(count, 'execution')} {text}")
         if drift := [*chain.from_iterable(arrived.drift.values())]:
             self.find(Kind.ANSWERS_CHANGED, name, drift_text(drift))
+        self._find_unknown_statuses(name, arrived, settled_before)
+
+    def _find_unknown_statuses(self, name: str, arrived: Arrived, settled_before: datetime) -> None:
+        """Note statuses that this version does not know. An execution that stays in one for long has probably ended."""
         odd = [item for item in self.planned.get(name, ()) if item.execution.status not in KNOWN_EXECUTION]
-        ended = Counter(item.execution.status for item in odd if _has_waited(item, settled_before))
+        ended = Counter(item.execution.status for item in odd if _has_waited_since(item, settled_before))
         for status, count in sorted(ended.items()):
-            executions = counted(count, "execution")
-            text = f"{executions} ended in status {quoted(status)}, which this version does not know, so no calls are fetched"
-            self.find(Kind.NEW_STATUS_ENDED, name, text)
+            text = f"ended in status {quoted(status)}, which this version does not know, so no calls are fetched"
+            self.find(Kind.NEW_STATUS_ENDED, name, f"{counted(count, 'execution')} {text}")
         unknown = Counter(item.execution.status for item in odd) + arrived.unknown_statuses
         for status, count in sorted((unknown - ended).items()):
-            text = f"status {quoted(status)}, seen {counted(count, 'time')}, is new to this version and counts as not finished"
-            self.find(Kind.NEW_STATUS, name, text)
+            text = f"seen {counted(count, 'time')}, is new to this version and counts as not finished"
+            self.find(Kind.NEW_STATUS, name, f"status {quoted(status)}, {text}")
 
 
 def count_reasons(planned: Iterable[Planned]) -> Counter[str]:
@@ -143,16 +162,11 @@ def count_reasons(planned: Iterable[Planned]) -> Counter[str]:
 
 
 def is_waiting_row_due(item: Planned) -> bool:
-    """Whether the dataset has yet to say that the execution still runs."""
+    """Whether the execution still runs, and the dataset has no current row that says so."""
     return item.reason is Reason.WAITING and not item.is_waiting_row_current
 
 
-def _letters(arrived: Arrived) -> list[DeadLetter]:
-    return [letter for letters in arrived.dead_letters.values() for letter in letters]
-
-
-def _has_waited(item: Planned, since: datetime) -> bool:
-    """Whether the execution has waited in vain, as it is now, since then."""
-    written_at = item.stored.exported_at if item.stored else None
-    is_long = written_at is not None and written_at <= since
-    return is_long and item.reason is Reason.WAITING and item.is_waiting_row_current
+def _has_waited_since(item: Planned, moment: datetime) -> bool:
+    """Whether the execution counts as running, and its row, which is still current, was written by that moment."""
+    is_old = item.stored is not None and item.stored.exported_at is not None and item.stored.exported_at <= moment
+    return is_old and item.reason is Reason.WAITING and item.is_waiting_row_current

@@ -1,4 +1,8 @@
-"""What an export run did, as one value: the exit code, the row of the runs table, the JSON summary, the findings."""
+"""What an export run did, as one value: the exit code, the findings, the row of the runs table, the JSON summary.
+
+The lines that a person reads after a run are put together here, from its findings and errors; the sentence for a load
+that failed is ``Summary._load_problem``. Nothing here sends a request or writes a file.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -30,66 +34,98 @@ OUTCOMES = {
     ExitCode.SIGINT: "interrupted",
     ExitCode.SIGTERM: "interrupted",
 }
+"""The exit codes of a run as words, in ``last_run.json`` and the ``runs`` table."""
 
 
 @dataclass(slots=True)
 class RunTestSummary:
-    """What a run did for one run test: executions by reason, rows that arrived, and whether everything did.
-
-    ``missed`` executions are left to the next run; until then, ``previewed`` ones have the rows of their lists. ``error``: why
-    the run test could not be exported.
-    """
+    """What a run did for one run test. Calls, evals and executions are counted as they arrived, changed or not."""
 
     name: str
+    """The run test's name at the source."""
     key: str
+    """The name of its folder: ``run_test=KEY``."""
     is_complete: bool = False
+    """Whether everything in the run test was exported."""
     listed: int = 0
+    """Executions in its list."""
     reasons: Counter[str] = field(default_factory=Counter)
+    """Listed executions by the ``Reason`` for which they were fetched or skipped."""
     missed: int = 0
+    """Executions that were due, and are left to the next run because this one ended early."""
     previewed: int = 0
+    """Executions that have the rows of their lists until the next run fetches their calls."""
     deleted: int = 0
+    """Executions that were marked as deleted."""
     executions: int = 0
+    """Executions that arrived."""
     calls: int = 0
+    """Calls that arrived."""
     evals: int = 0
+    """Evals that arrived."""
     dead_letters: int = 0
+    """Requests that failed for good."""
     misfits: int = 0
+    """Values that did not fit their columns."""
     error: str | None = None
+    """Why the run test could not be exported; None if it could."""
 
 
 @dataclass(slots=True, repr=False)
 class Summary(ShownInLines):
-    """What one export run did. Times are UTC, by the source's clock, except for ``finished_here_at``.
+    """What one export run did. Times are UTC by the source's clock, except for ``finished_here_at``.
 
-    ``rows`` counts written rows, by table. ``failure``: what ended the run early. ``completeness``: what is complete after this
-    run, for ``status`` and the next run. ``receipt``: what the run wrote. ``is_first``: there was no run before. ``load``: what
-    was loaded into the warehouse, or ``load_failure``: why nothing was. ``warehouse_loaded_at``: when a load last left nothing
-    out; 1970 for never.
+    ``conclude`` makes it and sets ``completeness``; a load into the warehouse adds its result.
     """
 
     export_run_id: str
+    """The run's id, which all rows that it wrote hold."""
     version: str
+    """The version of the exporter."""
     dataset: str
+    """The path or URL of the dataset."""
     started_at: datetime
+    """When the run began."""
     finished_at: datetime
+    """When the export ended; a load into the warehouse comes afterwards."""
     finished_here_at: datetime | None = None
+    """``finished_at`` by this machine's clock."""
     run_tests: list[RunTestSummary] = field(default_factory=list)
+    """What was done for each run test of this run."""
     findings: list[Finding] = field(default_factory=list)
+    """Everything missing, unknown or worth knowing; what a load left out is among them."""
     requests_by_purpose: dict[Purpose, int] = field(default_factory=no_requests)
+    """Requests that were sent to the API, retries included."""
     saved_requests: int = 0
+    """Requests that were not needed, because a comparison showed that nothing had changed; negative if it cost more."""
     retries: int = 0
+    """Requests that were sent again."""
     rejections: int = 0
+    """Requests that the rate limit refused."""
     requests_per_minute: int | None = None
+    """The rate limit that the run kept to; None if none was known."""
     files: int = 0
+    """How many files were written."""
     size_bytes: int = 0
+    """How many bytes were written."""
     store_requests: dict[str, int] = field(default_factory=dict)
+    """Requests to a bucket so far, by kind; empty for a folder."""
     rows: dict[str, int] = field(default_factory=dict)
+    """Written rows, new or changed, by table."""
     receipt: Receipt = field(default_factory=Receipt)
+    """Which files the run wrote or set aside, and which executions changed."""
     completeness: LastRun = field(default_factory=LastRun)
+    """What is complete after this run, for ``status`` and the next run; set by ``carry_on``."""
     is_first: bool = False
+    """Whether no run, and no attempt at one, came before."""
     failure: ExporterError | None = None
+    """What ended the run early; None if it did everything."""
     load: Result | None = None
+    """What was loaded into the warehouse; None if there is none, or the load failed or was not tried."""
     load_failure: ExporterError | None = None
+    """Why nothing was loaded."""
     warehouse_loaded_at: datetime | None = None
+    """When a load last left nothing out; 1970 for never, None without a warehouse."""
 
     @property
     def requests(self) -> int:
@@ -98,17 +134,22 @@ class Summary(ShownInLines):
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the command exits with; the README explains each code."""
-        if not (code := self._exit_code_of_export) and self.load_failure:
-            return self.load_failure.exit_code
-        return code
+        """What the command exits with; the README explains each code.
+
+        What ended the run decides, then an alarm, then the error of a load that failed, whose sentence is
+        ``_load_problem``. A load that left something out has added an alarm.
+        """
+        if self.failure is not None:
+            has_exported = isinstance(self.failure, SourceUnavailableError) and any(self.rows.values())
+            return ExitCode.PARTIAL if has_exported else self.failure.exit_code
+        if any(alarms(self.findings)):
+            return ExitCode.PARTIAL
+        return self.load_failure.exit_code if self.load_failure else ExitCode.COMPLETE
 
     @property
-    def _exit_code_of_export(self) -> ExitCode:
-        if self.failure is None:
-            return ExitCode.PARTIAL if any(alarms(self.findings)) else ExitCode.COMPLETE
-        is_partial = isinstance(self.failure, SourceUnavailableError) and any(self.rows.values())
-        return ExitCode.PARTIAL if is_partial else self.failure.exit_code
+    def _load_problem(self) -> str | None:
+        """What a person is told of a load that failed; None if none did."""
+        return f"not loaded: {self.load_failure}" if self.load_failure else None
 
     @property
     def counts_from(self) -> datetime:
@@ -116,23 +157,26 @@ class Summary(ShownInLines):
         return min(self.finished_at, self.finished_here_at or self.finished_at)
 
     def carry_on(self, before: LastRun, settings: Settings) -> None:
-        """Set what is complete after this run, given what was complete before it in the same scope.
+        """Set ``completeness``: what is complete after this run, given what was before it in the same scope.
 
-        A run test is complete after a run without ``--since`` that left nothing of it out; the dataset, after one run that left
-        nothing out of everything configured. Run tests that are no longer configured are dropped.
+        A run test is complete after a run without ``--since`` that left nothing of it out; the dataset, after one run
+        that left nothing out of everything configured. Run tests that are no longer configured are dropped. Call it
+        again when ``failure`` or the findings have changed.
         """
         tried = {run_test.key for run_test in self.run_tests}
         whole = {run_test.key for run_test in self.run_tests if run_test.is_complete and self.failure is None}
         completed = whole if settings.since is None else set[str]()
         has_listed = bool(self.run_tests) and not settings.is_part
-        knows_all = has_listed and not any(each.kind is Kind.RUN_TESTS_UNKNOWN for each in self.findings)
-        seen = tried if knows_all else {*before.last_complete_at} | tried
-        keys = {run_test.key for run_test in settings.configured} or seen
+        knows_all = has_listed and not any(finding.kind is Kind.RUN_TESTS_UNKNOWN for finding in self.findings)
+        # With run_tests = "all" none is configured: then those count that are known.
+        known = tried if knows_all else {*before.last_complete_at} | tried
+        keys = {run_test.key for run_test in settings.configured} or known
         last = {key: self.counts_from if key in completed else before.last_complete_at.get(key) for key in sorted(keys)}
-        incomplete = {key for key, at in last.items() if at is None}
-        incomplete |= ({*before.incomplete} | (tried - whole)) & keys - completed
-        is_list_open = RUN_TESTS in before.incomplete if settings.is_part else not (knows_all or settings.configured)
-        incomplete |= {RUN_TESTS} if is_list_open and not settings.configured else set()
+        left_out = {*before.incomplete} | (tried - whole)
+        incomplete = {key for key in keys - completed if last[key] is None or key in left_out}
+        is_list_open = RUN_TESTS in before.incomplete if settings.is_part else not knows_all
+        if is_list_open and not settings.configured:
+            incomplete.add(RUN_TESTS)
         is_complete = self.exit_code == ExitCode.COMPLETE and not settings.is_part
         names = [run_test.name for run_test in self.run_tests] if has_listed else before.run_test_names
         self.completeness = LastRun(
@@ -150,24 +194,26 @@ class Summary(ShownInLines):
 
     @property
     def seconds(self) -> float:
-        """Duration of the run."""
+        """How long the export took."""
         return (self.finished_at - self.started_at).total_seconds()
 
     @property
     def problems(self) -> list[str]:
         """One line for each alarm, and for what ended the run; empty when the run is complete."""
         lines = [str(self.failure)] if self.failure else []
-        if not isinstance(self.failure, SourceUnavailableError):
+        if not isinstance(self.failure, SourceUnavailableError):  # else each run test would tell of the same failure
             lines += map(str, alarms(self.findings))
-        return lines + ([f"not loaded: {self.load_failure}"] if self.load_failure else [])
+        if self._load_problem:
+            lines.append(self._load_problem)
+        return lines
 
     @property
     def notices(self) -> list[str]:
-        """One line for each thing worth knowing although nothing is missing."""
+        """One line for each finding that is worth knowing, although nothing is missing."""
         return [str(finding) for finding in self.findings if not finding.is_alarm]
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """What the run did, and what is missing."""
+        """What the run did, and what is missing, as it is printed: a label and a text for each line."""
         yield "written", self._written()
         yield "requests", self._requests()
         if self.store_requests:
@@ -187,8 +233,8 @@ class Summary(ShownInLines):
             yield "problem", str(self.failure)
         if not isinstance(self.failure, SourceUnavailableError):
             yield from alarm_lines(self.findings, has_next_step=self.failure is None)
-        if self.load_failure:
-            yield "problem", f"not loaded: {self.load_failure}"
+        if self._load_problem:
+            yield "problem", self._load_problem
         yield "outcome", f"{self.outcome} (exit {self.exit_code})"
 
     def _written(self) -> str:
@@ -222,8 +268,7 @@ class Summary(ShownInLines):
             "findings": [finding.as_json() for finding in self.findings],
             "requests": self.requests,
             "requests_by_purpose": {purpose.value: sent for purpose, sent in self.requests_by_purpose.items()},
-            **fields_of(self, "saved_requests", "retries", "rejections"),
-            **fields_of(self, "requests_per_minute", "files"),
+            **fields_of(self, "saved_requests", "retries", "rejections", "requests_per_minute", "files"),
             "bytes": self.size_bytes,
             "store_requests": self.store_requests,
             "warehouse": self.load.as_json() if self.load else None,
@@ -239,8 +284,8 @@ class Summary(ShownInLines):
 
     def as_row(self) -> dict[str, Any]:
         """The summary as a row of the ``runs`` table."""
-        told = self.as_json()
-        row = told | {
+        document = self.as_json()
+        row = document | {
             "started_at": self.started_at,
             "finished_at": self.finished_at,
             "seconds": self.seconds,
@@ -248,7 +293,7 @@ class Summary(ShownInLines):
             "dead_letters": sum(run_test.dead_letters for run_test in self.run_tests),
             "misfits": sum(run_test.misfits for run_test in self.run_tests),
             "message": "\n".join(self.problems) or None,
-            "run_tests": msgspec.json.encode(told["run_tests"]).decode(),
+            "run_tests": msgspec.json.encode(document["run_tests"]).decode(),
         }
         return {name: row[name] for name in RUNS_TABLE.names}
 

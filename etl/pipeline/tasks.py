@@ -1,4 +1,4 @@
-"""Pieces of asyncio that a run needs: stop early, let work finish although the run is cancelled, hold a lock."""
+"""What a run needs of asyncio: end early on a signal, let work finish although it is cancelled, and hold a lock."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -12,9 +12,16 @@ T = TypeVar("T")
 
 
 async def until_stopped(work: Awaitable[None], stop: asyncio.Future[Any], *, minutes: float | None = None) -> None:
-    """Do the work. If ``stop`` is set first, or ``minutes`` are over, cancel it, let it clean up, and raise why (in a group)."""
+    """Do the work, unless it is stopped first: then cancel it and let it clean up.
 
-    async def watch() -> None:
+    ``stop`` stops it as soon as an error is set as its result. After ``minutes`` the work is stopped, too; None for no
+    limit.
+
+    Raises:
+        ExceptionGroup: with the error that was set, with TimeLimitError, or with what the work raised.
+    """
+
+    async def raise_once_stopped() -> None:
         try:
             async with asyncio.timeout(None if minutes is None else minutes * 60):
                 raise await asyncio.shield(stop)
@@ -23,30 +30,31 @@ async def until_stopped(work: Awaitable[None], stop: asyncio.Future[Any], *, min
                 f"stopped after {minutes:g} minutes ([export] max_runtime_minutes); the next run fetches the rest"
             ) from None
 
-    async def finish() -> None:
-        await work
-        watcher.cancel()
-
     async with asyncio.TaskGroup() as group:
-        watcher = group.create_task(watch())
-        group.create_task(finish())
+        stopper = group.create_task(raise_once_stopped())
+        await work
+        stopper.cancel()
 
 
 @asynccontextmanager
 async def held(lock: AbstractContextManager[None]) -> AsyncIterator[None]:
-    """Hold the lock; it is taken and given back in a thread, since that may take seconds."""
-    with_lock = ExitStack()
+    """Hold the lock. It is taken and released in a thread, since either may take seconds; errors are the lock's own."""
+    stack = ExitStack()
     try:
-        await to_the_end(partial(with_lock.enter_context, lock))
+        await to_the_end(partial(stack.enter_context, lock))
         yield
     finally:
-        await to_the_end(with_lock.close)
+        await to_the_end(stack.close)
 
 
 async def to_the_end(work: Callable[[], T] | Coroutine[Any, Any, T]) -> T:
-    """Do the work, in a thread if it is a function, and wait for its end even if cancelled: it must not outlive the lock.
+    """Do the work and wait for its end even if cancelled, because it must not outlive the dataset's lock.
 
-    The cancellation is raised afterwards, unless the work failed: then its error is.
+    A function is called in a thread, a coroutine becomes a task. Returns what the work returns.
+
+    Raises:
+        CancelledError: the caller was cancelled while the work went on, and the work succeeded.
+        BaseException: what the work raised, whether the caller was cancelled or not.
     """
     # A thread's future is not a task: cancelling all tasks does not cancel it.
     loop = asyncio.get_running_loop()

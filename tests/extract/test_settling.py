@@ -107,11 +107,8 @@ async def test_execution_whose_detail_fails_settles_on_and_is_fetched_once_it_ha
 
     assert asked_while_waiting == {"detail": 3 * 2, "list": 3, "call": 0}
     assert [each.kind for each in waiting.findings] == [Kind.NO_DETAIL]
-    assert sorted(row["export_state"] for row in rows_of(tmp_path, "executions")) == [
-        "exported",
-        "settling",
-        "settling",
-    ]
+    states = sorted(row["export_state"] for row in rows_of(tmp_path, "executions"))
+    assert states == ["exported", "settling", "settling"]
     assert asked(server)["call"] == 3 * CALLS
     assert (waiting.exit_code, overdue.exit_code) == (0, 0)
     assert_equals_world(tmp_path, world)
@@ -136,9 +133,8 @@ async def test_dead_letter_costs_its_own_request_and_a_list_and_its_execution_se
 
     assert (first.exit_code, second.exit_code) == (3, 0)
     assert resumed == {"detail": 0, "list": 1, "call": 1}
-    assert compared == amended == {"detail": 1, "list": 1, "call": 0}, (
-        "the first brought what the detail alone has of it"
-    )
+    # The first of these two nights brought what the detail alone has of the call.
+    assert compared == amended == {"detail": 1, "list": 1, "call": 0}
     assert asked(server) == {"detail": 0, "list": 0, "call": 0}
     assert_equals_world(tmp_path, world)
 

@@ -441,7 +441,7 @@ MUTANTS = [
         "etl/model/lifecycle.py",
         " and not arrival.is_late",
         "",
-        ("tests/model/test_lifecycle.py", "tests/pipeline/test_source_changes.py"),
+        ("tests/model/test_lifecycle.py", "tests/pipeline/test_apply.py"),
     ),
     Mutant(
         "execution that does not fit its calls is fetched again",

@@ -60,9 +60,8 @@ async def test_everything_that_the_key_sees_is_exported_under_the_keys_of_its_na
     first = await export()
     assert (first.exit_code, first.problems, first.notices) == (0, [], [])
     assert_equals_world(tmp_path, server.world)
-    assert {row["run_test"] for row in rows_of(tmp_path, "calls")} == {
-        default_key(run_test.name) for run_test in server.world.run_tests
-    }
+    keys = {default_key(run_test.name) for run_test in server.world.run_tests}
+    assert {row["run_test"] for row in rows_of(tmp_path, "calls")} == keys
 
     new = add_run_test(server, "Brand new")
     second = await export()
@@ -90,10 +89,9 @@ async def test_name_by_which_nothing_can_be_asked_for_is_a_problem(
     server: Sandbox, export: Export, tmp_path: Path, name: str
 ) -> None:
     nameless = add_run_test(server, "Soon without a name")
-    whole = '"name":"Soon without a name"'
-    server.fault = lambda _request, _nth: Fault(
-        edit=lambda body: body.replace(whole.encode(), f'"name":{json.dumps(name)}'.encode())
-    )
+    renamed = f'"name":{json.dumps(name)}'.encode()
+    odd = Fault(edit=lambda body: body.replace(b'"name":"Soon without a name"', renamed))
+    server.fault = lambda _request, _nth: odd
 
     summary = await export()
 
@@ -108,11 +106,8 @@ async def test_list_that_is_never_proved_is_a_problem_and_what_it_showed_is_expo
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:
     """It counts one more than it shows."""
-    server.fault = lambda request, _nth: (
-        Fault(edit=lambda body: re.sub(rb'"count":(\d+)', lambda found: b'"count":%d' % (int(found[1]) + 1), body))
-        if request.path == RUN_TESTS
-        else None
-    )
+    odd = Fault(edit=lambda body: re.sub(rb'"count":(\d+)', lambda match: b'"count":%d' % (int(match[1]) + 1), body))
+    server.fault = lambda request, _nth: odd if request.path == RUN_TESTS else None
 
     summary = await export()
 

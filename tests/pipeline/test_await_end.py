@@ -1,4 +1,4 @@
-"""Waiting for the end of an execution: soon after it, with few requests, and never longer than allowed. Its time is made up."""
+"""Waiting for the end of an execution: soon after it, with few requests, within its limit. Its time is made up."""
 
 import asyncio
 from typing import Any

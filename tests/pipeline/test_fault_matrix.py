@@ -46,9 +46,7 @@ QUICK = {(kind, FIRST_EXPORT[number % 3], list(POSITIONS)[number // 3 % 3]) for 
 
 def cases(*cures: Cure, endpoints: Iterable[Endpoint] = FIRST_EXPORT) -> list[Any]:
     return [
-        pytest.param(
-            *case, id="-".join((case[0], case[1].name, case[2])), marks=() if case in QUICK else pytest.mark.slow
-        )
+        pytest.param(*case, id=f"{case[0]}-{case[1].name}-{case[2]}", marks=() if case in QUICK else pytest.mark.slow)
         for case in product(KINDS, endpoints, POSITIONS)
         if KINDS[case[0]].cure in cures
     ]
@@ -72,10 +70,6 @@ class Source(Sandbox):
         first, second = self.world.run_tests
         assert first.name == RUN_TEST
         del second.executions[2:]
-
-    def heal(self) -> None:
-        """From now on nothing goes wrong."""
-        self.fault = None
 
 
 def settings(source: Source, folder: Path, kind: faults.Kind | None = None) -> Settings:
@@ -128,6 +122,14 @@ def rows_in(folder: Path, table: str) -> list[truth.Row]:
     return truth.rows_of(folder, table) if (folder / "data" / table).exists() else []
 
 
+async def assert_heals(source: Source, folder: Path) -> None:
+    """Once nothing goes wrong any more, the next run exports everything."""
+    source.fault = None
+    healed = await etl.export(settings(source, folder))
+    assert (healed.exit_code, healed.problems, rows_in(folder, "errors")) == (0, [], [])
+    truth.assert_equals_world(folder, source.world)
+
+
 def assert_holds_all_but(folder: Path, world: World, may_lack: Callable[[truth.Row], bool]) -> None:
     """Every row of the world but these, which may be there or not; each that is there is right."""
     for table, of_world in {
@@ -167,8 +169,7 @@ async def test_fault_that_stays_costs_what_it_strikes_and_heals_when_it_ends(
         assert_holds_all_but(tmp_path, source.world, is_lost_by(strike))
         given_up = [row["subject_id"] for row in rows_in(tmp_path, "errors")]
         asked = strike.times
-        source.heal()
-        healed = await etl.export(settings(source, tmp_path))
+        await assert_heals(source, tmp_path)
 
     assert strike.struck
     # A page that stays 500 is read around in smaller ones: here nothing is lost, unless it was of one row already.
@@ -178,13 +179,10 @@ async def test_fault_that_stays_costs_what_it_strikes_and_heals_when_it_ends(
         assert given_up == [strike.struck.query["call_execution_id"]]
         # A refusal among answers is confirmed.
         # One that the rate limit refuses with a time to come back is sent again five times within a try.
-        assert asked in (
-            (1, 2) if kind.cure is Cure.GIVE_UP else (MAX_TRIES, MAX_TRIES * 6 if "429" in name else MAX_TRIES)
-        )
+        most = MAX_TRIES * 6 if "429" in name else MAX_TRIES
+        assert asked in ((1, 2) if kind.cure is Cure.GIVE_UP else (MAX_TRIES, most))
     if endpoint is Endpoint.CALLS and not is_read_around:
         assert given_up == [strike.struck.query["execution_id"]]
-    assert (healed.exit_code, healed.problems, rows_in(tmp_path, "errors")) == (0, [], [])
-    truth.assert_equals_world(tmp_path, source.world)
 
 
 @pytest.mark.parametrize(("name", "endpoint", "position"), cases(Cure.STOP))
@@ -200,8 +198,7 @@ async def test_refused_key_ends_the_run_at_once_and_keeps_what_had_arrived(
         assert_holds_all_but(tmp_path, source.world, lambda _row: True)
         kept = {row["call_execution_id"] for row in rows_in(tmp_path, "calls")}
         answered = {request.query.get("call_execution_id") for request in source.requests[: max(0, at - CONCURRENCY)]}
-        source.heal()
-        healed = await etl.export(settings(source, tmp_path))
+        await assert_heals(source, tmp_path)
 
     assert strike.struck
     assert refused.exit_code == 4
@@ -209,8 +206,6 @@ async def test_refused_key_ends_the_run_at_once_and_keeps_what_had_arrived(
     for execution in (each for run_test in source.world.run_tests for each in run_test.executions):
         calls = {call.call_execution_id for call in execution.calls}
         assert not calls <= answered or calls <= kept
-    assert healed.exit_code == 0
-    truth.assert_equals_world(tmp_path, source.world)
 
 
 @pytest.mark.parametrize(("name", "endpoint", "position"), cases(Cure.COME_BACK))
@@ -224,14 +219,11 @@ async def test_hold_of_hours_ends_the_run_at_once_and_keeps_what_had_arrived(
         after = len(source.requests) - at
         assert_holds_all_but(tmp_path, source.world, lambda _row: True)
         rows = sum(len(rows_in(tmp_path, table)) for table in ("executions", "calls", "evals"))
-        source.heal()
-        healed = await etl.export(settings(source, tmp_path))
+        await assert_heals(source, tmp_path)
 
     assert ended.exit_code == (3 if rows else 5)
     assert "accepts no requests until " in ended.problems[0]
     assert after <= 2 * CONCURRENCY, "those that were under way"
-    assert (healed.exit_code, healed.problems) == (0, [])
-    truth.assert_equals_world(tmp_path, source.world)
 
 
 @pytest.mark.parametrize(("name", "endpoint", "position"), cases(Cure.UNDERSTAND))
@@ -265,12 +257,9 @@ async def test_odd_answer_is_believed(
         source.fault = strike = Strike(KINDS[name].fault, endpoint, nth, for_ever=True)
         odd = await etl.export(settings(source, tmp_path))
         assert_holds_all_but(tmp_path, source.world, is_lost_by(strike) if name == "404 JSON" else lambda _row: False)
-        source.heal()
-        healed = await etl.export(settings(source, tmp_path))
+        await assert_heals(source, tmp_path)
 
     assert odd.exit_code == (3 if name == "404 JSON" else 0)
-    assert (healed.exit_code, healed.problems) == (0, [])
-    truth.assert_equals_world(tmp_path, source.world)
 
 
 @pytest.mark.parametrize(("name", "endpoint", "position"), cases(*Cure, endpoints=[Endpoint.EXECUTION]))
@@ -285,27 +274,23 @@ async def test_execution_is_marked_only_when_its_look_up_can_be_had(
         source.fault = strike = Strike(kind.fault, endpoint, POSITIONS[position](gone), for_ever=True)
         sick = await etl.export(settings(source, tmp_path, kind))
         unmarked = len(truth.rows_of(tmp_path, "executions")) - len(truth.execution_rows(source.world))
-        source.heal()
-        healed = await etl.export(settings(source, tmp_path))
+        await assert_heals(source, tmp_path)
 
     assert strike.struck
     assert bool(unmarked) == bool(sick.exit_code)
     assert unmarked == 1 or kind.cure not in (Cure.ASK_AGAIN, Cure.GIVE_UP)
-    assert (healed.exit_code, healed.problems) == (0, [])
-    truth.assert_equals_world(tmp_path, source.world)
 
 
 @pytest.mark.parametrize(("name", "endpoint", "position"), cases(*Cure, endpoints=[Endpoint.DETAIL]))
 async def test_settling_execution_whose_detail_fails_is_fetched_whole(
     name: str, endpoint: Endpoint, position: str, tmp_path: Path
 ) -> None:
-    """Whatever the fault is: the detail is tried twice at most, the run goes on, and late data is found days later all the same.
+    """Whatever the fault: the detail is tried twice at most, the run goes on, and late data is found days later.
 
     If the first one is unknown to the server, there are none, and no other is requested.
     """
     kind, are_none = KINDS[name], (name, position) == ("404 HTML", "first")
     async with Source(days=1) as source:
-        source.heal()
         executions = [each for run_test in source.world.run_tests for each in run_test.executions]
         await job.export(settings(source, tmp_path), clock=lambda: FIRST_NIGHT)
         for execution in executions:
@@ -314,7 +299,7 @@ async def test_settling_execution_whose_detail_fails_is_fetched_whole(
         source.requests.clear()
         settled = await job.export(settings(source, tmp_path, kind), clock=lambda: LATER)
         asked, seen = Counter(map(endpoint_of, source.requests)), strike.seen
-        source.heal()
+        source.fault = None
         quiet = await job.export(settings(source, tmp_path), clock=lambda: LATER + timedelta(days=1))
         await job.export(settings(source, tmp_path), clock=lambda: LATER + timedelta(days=3))
 

@@ -1,4 +1,4 @@
-"""An execution that is larger than what a night can fetch: what has arrived is saved, and the next night fetches the rest."""
+"""An execution larger than what a night can fetch: what has arrived is saved, and the next night fetches the rest."""
 
 import asyncio
 from collections import Counter

@@ -37,14 +37,12 @@ def assert_says_when_to_come_back(summary: Summary, seconds: float) -> None:
 async def test_hold_that_outlasts_the_run_ends_it_at_once(tmp_path: Path, minutes: float, is_ended: bool) -> None:
     async with held_for(600, after=2 + 3 * (1 + CALLS)) as server:
         held = asyncio.Event()
-        running = asyncio.ensure_future(
-            etl.export(
-                settings_for(
-                    server, tmp_path / "data", api={"concurrency": 1}, export={"max_runtime_minutes": minutes}
-                ),
-                notify=lambda event, **_: held.set() if event == "held" else None,
-            )
+        sections = {"api": {"concurrency": 1}, "export": {"max_runtime_minutes": minutes}}
+        exporting = etl.export(
+            settings_for(server, tmp_path / "data", **sections),
+            notify=lambda event, **_: held.set() if event == "held" else None,
         )
+        running = asyncio.ensure_future(exporting)
         is_held = asyncio.ensure_future(held.wait())
         await asyncio.wait([running, is_held], return_when=asyncio.FIRST_COMPLETED)
         assert (running.done(), is_held.done()) == (is_ended, not is_ended)

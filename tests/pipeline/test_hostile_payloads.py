@@ -1,7 +1,7 @@
-"""Whatever a server sends: each value exactly in its column, or null there, verbatim in ``extra`` and counted; or a clean refusal.
+"""Whatever a server sends: each value is exactly in its column, or null there and verbatim in ``extra``, or refused.
 
-Bodies go the way that real ones go: bytes, decoded, flattened, written as Parquet, read back. What must have arrived is read
-from the same bytes by ``tests/transform/exactness.py``, which shares no code with the exporter.
+Bodies go the way that real ones go: bytes, decoded, flattened, written as Parquet, read back. What must have arrived is
+read from the same bytes by ``tests/transform/exactness.py``, which shares no code with the exporter.
 """
 
 from collections.abc import Callable, Iterator
@@ -124,9 +124,8 @@ def a_call(key: str, path: tuple[str, ...], text: str) -> FetchedCall:
 
 def decode_metrics(key: str, fields: str | None) -> CallMetrics:
     request = endpoints.get_call_metrics(key, "execution")
-    inner = ", ".join(
-        filter(None, (f'"call_execution_id": "{key}", "execution_id": "execution", "status": "failed"', fields))
-    )
+    identity = f'"call_execution_id": "{key}", "execution_id": "execution", "status": "failed"'
+    inner = ", ".join(filter(None, (identity, fields)))
     return answers.decode(request, f'{{"status": true, "result": {{{inner}}}}}'.encode())
 
 

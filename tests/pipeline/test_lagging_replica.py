@@ -1,4 +1,4 @@
-"""A replica that lags: lists say that something has finished, and its id is not known yet. One finding, which goes by itself."""
+"""A replica that lags: lists show something whose id is not known yet. One finding, which goes away by itself."""
 
 import random
 from datetime import timedelta
@@ -19,7 +19,7 @@ NOT_FOUND = Fault(status=404, body=msgspec.json.encode(not_found("Call execution
 
 
 def lag(nights: Nights, execution: SimulatedExecution, *, has_list: bool) -> None:
-    """Requests about the execution, unless for its list of calls, reach a server that knows neither it nor its calls."""
+    """Requests about the execution, but for its list of calls, reach a server that knows neither it nor its calls."""
     ids = {execution.execution_id, *(call.call_execution_id for call in execution.calls)}
 
     def answer(request: SandboxRequest, _nth: int) -> Fault | None:

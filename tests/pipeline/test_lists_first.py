@@ -1,7 +1,6 @@
 """Rows from lists first: what is new can be read long before its calls have been fetched, and is exact at the end."""
 
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,11 @@ from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, SandboxRequest
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
-from tests.worlds import settled_world
+from tests.worlds import a_sandbox
 
 EXECUTIONS, CALLS = 8, 5
 VERSION = {"export_run_id", "exported_at", "verified_at"}
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=1, days=4, executions=EXECUTIONS, calls=CALLS)) as running:
-        yield running
+server = a_sandbox(run_tests=1, days=4, executions=EXECUTIONS, calls=CALLS)
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ async def test_status_waits_for_the_load_of_a_run_at_work(server: Sandbox, tmp_p
 
 
 async def test_each_of_two_warehouses_has_its_own_last_load(server: Sandbox, tmp_path: Path) -> None:
-    """Else status is red for one of them each night, and after a damaged row of ``runs`` both look like another copy's."""
+    """Else status is red for one of them each night, and after a damaged row of ``runs`` both look like copies."""
     files = LocalFiles(tmp_path / "data")
     places = [Place(f"duckdb://{tmp_path}/{name}.duckdb") for name in ("one", "two")]
     one, two = (settings_for(server, tmp_path / "data", warehouse=place.settings) for place in places)
@@ -86,7 +86,7 @@ async def test_warehouse_never_tried_on_the_real_service_is_called_experimental_
 async def test_older_copy_of_the_dataset_replaces_nothing_that_was_loaded_since(
     server: Sandbox, tmp_path: Path
 ) -> None:
-    """An old server whose cron was forgotten, though it has loaded more runs than the copy; until it is loaded in full."""
+    """An old server whose cron was forgotten, though it has loaded more runs than the copy; until a full load."""
     place = new_duckdb(tmp_path)
     old, new = (settings_for(server, tmp_path / name, warehouse=place.settings) for name in ("old", "new"))
     await night(old, 0)

@@ -1,4 +1,4 @@
-"""Lists that lie: those that never end are left after a bounded number of pages, and those that are malformed say how."""
+"""Lists that lie: those that never end are left after a bounded number of pages, malformed ones say how."""
 
 from collections.abc import Callable
 from itertools import product
@@ -83,11 +83,8 @@ async def test_list_that_never_ends_is_left_and_what_it_holds_of_executions_is_e
     lists = {METRICS: 2, RUNS: 8, RUN_TESTS: 1}[kind]
     assert len(server.requests) < lists * 90 + 100
     assert odd.exit_code == 3
-    text = (
-        " ".join([*odd.problems, *(row["message"] for row in rows_of(tmp_path, "errors"))])
-        if kind == RUNS
-        else " ".join(odd.problems)
-    )
+    messages = [row["message"] for row in rows_of(tmp_path, "errors")] if kind == RUNS else []
+    text = " ".join([*odd.problems, *messages])
     assert "the list claims 1,000,000,000 rows, but 50 consecutive pages had nothing new" in text
     assert kind == RUNS or len(rows_of(tmp_path, "calls")) == 2 * 4 * 3
     server.fault = None

@@ -1,4 +1,4 @@
-"""What monitoring reads after a run, and what it makes of a night: the textfile, and how fresh the dataset is called."""
+"""What monitoring reads after a run, and what it makes of a night: the textfile, and how fresh the dataset is."""
 
 import asyncio
 import json
@@ -87,7 +87,7 @@ async def test_summary_that_cannot_be_saved_leaves_every_series(server: Sandbox,
 async def test_documented_alert_fires_before_seven_unless_the_night_was_complete(
     server: Sandbox, tmp_path: Path, night: str
 ) -> None:
-    """The textfile of real runs, as Prometheus scrapes it each hour; the clock is that of ``promtool``, which begins at 0."""
+    """The textfile of real runs, as Prometheus scrapes it each hour. The clock of ``promtool`` begins at 0."""
     first_night, second_night = timedelta(days=10, hours=2), timedelta(days=11, hours=2)
     database = tmp_path / "metrics.duckdb"
     warehouse = {"warehouse": {"url": f"duckdb://{database}"}} if night == "not loaded" else {}

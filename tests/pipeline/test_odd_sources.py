@@ -1,4 +1,4 @@
-"""What a source answers that is odd but not a change: unknown statuses, poisoned rows, calls that never answer, no times."""
+"""What a source answers that is odd but no change: unknown statuses, stops, documented spellings, a rate limit."""
 
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,12 @@ async def test_run_that_is_stopped_leaves_the_state_of_what_it_did_not_verify(ni
 
 async def test_documented_spelling_gives_the_same_dataset(tmp_path: Path) -> None:
     world = settled_world(run_tests=2, executions=4, calls=10)
-    documented = Fault(
-        edit=lambda body: body.replace(b'"system_metrics"', b'"customer_latency_metrics"').replace(
-            b'"breakdown"', b'"customer_cost_breakdown"'
-        )
-    )
-    async with Sandbox(world, fault=lambda _request, _nth: documented) as server:
+
+    def as_documented(body: bytes) -> bytes:
+        body = body.replace(b'"system_metrics"', b'"customer_latency_metrics"')
+        return body.replace(b'"breakdown"', b'"customer_cost_breakdown"')
+
+    async with Sandbox(world, fault=lambda _request, _nth: Fault(edit=as_documented)) as server:
         summary = await job.export(settings_for(server, tmp_path / "data"))
 
     assert summary.exit_code == 0

@@ -54,7 +54,7 @@ def is_for_a_call(request: SandboxRequest) -> bool:
 async def export_with_outage(
     folder: Path, is_struck: Callable[[SandboxRequest], bool], *, after_calls: int, concurrency: int
 ) -> tuple[Summary, int]:
-    """Export 40 executions of 10 calls; from some call on every struck request fails. How it ended, and how many failed."""
+    """Export 40 executions of 10 calls. From some call on, struck requests fail. The summary, and how many failed."""
     calls, failed = 0, 0
 
     def fault(request: SandboxRequest, _nth: int) -> Fault | None:

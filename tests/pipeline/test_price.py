@@ -3,7 +3,7 @@
 import random
 import shutil
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, SimulatedExecution
 from tests.e2e.truth import assert_equals_world
 from tests.support import settings_for
-from tests.worlds import a_sandbox, settled_world
+from tests.worlds import a_sandbox, executions_of, settled_world
 
 CALLS = 5
 NOTHING = {"list": 0, "first_fetch": 0, "settle": 0, "dead_letters": 0, "scrub": 0}
@@ -31,7 +31,7 @@ def ended_lately(server: Sandbox) -> SimulatedExecution:
     return sandbox.add_execution(server.world, server.world.run_tests[0], random.Random(5), ended_at, CALLS)
 
 
-def asked_for(server: Sandbox, purposes: dict[str, Collection[SimulatedExecution]]) -> dict[str, int]:
+def asked_for(server: Sandbox, purposes: Mapping[str, Collection[SimulatedExecution]]) -> dict[str, int]:
     """How many requests the sandbox was sent for the calls of these executions; all others are for lists."""
     owners = {
         subject: purpose
@@ -47,7 +47,7 @@ def asked_for(server: Sandbox, purposes: dict[str, Collection[SimulatedExecution
 
 
 async def night(
-    server: Sandbox, folder: Path, purposes: dict[str, Collection[SimulatedExecution]], **options: Any
+    server: Sandbox, folder: Path, purposes: Mapping[str, Collection[SimulatedExecution]], **options: Any
 ) -> tuple[Plan, Summary]:
     """A plan, and the summary of a run, which says by purpose what the sandbox was sent."""
     settings = settings_for(server, folder / "data", **options)
@@ -92,16 +92,15 @@ async def test_each_request_has_its_purpose_and_plan_says_so_before(server: Sand
     assert planned.requests_by_purpose == NOTHING | {"list": 3, "settle": 2}, "no list tells which calls differ"
     assert settled.saved_requests == refetching - settled.requests == CALLS - 3
 
-    _planned, scrubbed = await night(
-        server, tmp_path, {"settle": [lately], "scrub": old}, export={"scrub_requests": 15}
-    )
+    executions = {"settle": [lately], "scrub": old}
+    _planned, scrubbed = await night(server, tmp_path, executions, export={"scrub_requests": 15})
     assert scrubbed.requests_by_purpose == NOTHING | {"list": 1, "settle": 2, "scrub": 2 * (1 + CALLS)}
 
 
 async def test_execution_with_a_numeric_eval_settles_in_two_requests_and_a_change_in_two_more(
     server: Sandbox, tmp_path: Path
 ) -> None:
-    """Its list of calls stays 500: each call costs two requests once, and then the detail tells which of them changed."""
+    """Its list of calls stays 500: each call costs two requests once; then the detail tells which of them changed."""
     lately, config = ended_lately(server), server.world.run_tests[0].eval_configs[0]
     for call in lately.calls:
         call.status = "completed"
@@ -157,15 +156,8 @@ async def test_lists_of_all_run_tests_and_of_what_moved_are_lists(server: Sandbo
     """Of a renamed run test one execution was deleted: it is asked for under the name that is gone."""
     executions = server.world.run_tests[0].executions
     planned, first = await night(server, tmp_path, {"first_fetch": executions}, run_tests="all")
-    assert (
-        first.requests_by_purpose
-        == planned.requests_by_purpose
-        == NOTHING
-        | {
-            "list": 2,
-            "first_fetch": 4 * (2 + CALLS),
-        }
-    )
+    whole = NOTHING | {"list": 2, "first_fetch": 4 * (2 + CALLS)}
+    assert first.requests_by_purpose == planned.requests_by_purpose == whole
 
     server.world.run_tests[0].name = "Another name"
     executions[0].is_deleted = True
@@ -177,9 +169,7 @@ async def test_lists_of_all_run_tests_and_of_what_moved_are_lists(server: Sandbo
 async def test_look_up_takes_as_many_requests_as_the_plan_allows_for(tmp_path: Path) -> None:
     """An execution of a deleted run test answers by its id; only its detail tells that it is gone."""
     async with Sandbox(settled_world(run_tests=2, executions=2, calls=CALLS)) as server:
-        await night(
-            server, tmp_path, {"first_fetch": [each for run in server.world.run_tests for each in run.executions]}
-        )
+        await night(server, tmp_path, {"first_fetch": [*executions_of(server.world)]})
         gone = server.world.run_tests.pop(0)
         server.world.run_tests[0].name = gone.name
         planned, marked = await night(server, tmp_path, {}, run_tests=[gone.name])

@@ -40,9 +40,8 @@ def test_alarm_is_partial_and_told_in_one_line_and_a_notice_changes_no_exit_code
         finding = Finding(kind, "Checkout", "why")
         told = summary(WHOLE, findings=[finding])
         assert told.exit_code == (3 if finding.is_alarm else 0)
-        assert (told.problems, told.notices) == (
-            (["'Checkout': why"], []) if finding.is_alarm else ([], ["'Checkout': why"])
-        )
+        assert told.problems == ["'Checkout': why"] * finding.is_alarm
+        assert told.notices == ["'Checkout': why"] * (not finding.is_alarm)
 
 
 @pytest.mark.parametrize(

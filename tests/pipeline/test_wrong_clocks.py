@@ -103,7 +103,7 @@ async def test_clock_that_is_behind_makes_final_what_has_settled(export: Export,
 
 @pytest.mark.parametrize("ahead", [timedelta(hours=-20), timedelta(hours=20)], ids=["source ahead", "source behind"])
 async def test_age_counts_from_the_clock_that_is_behind(export: Export, tmp_path: Path, ahead: timedelta) -> None:
-    """Where the source is ahead, its time comes once this machine's clock reaches it: that makes the dataset no fresher."""
+    """If the source is ahead, its time comes once this machine's clock reaches it: the dataset gets no fresher."""
     here = ENDED + 4 * DAY
     summary = await export(here - ahead, ahead=ahead)
     write_metrics_file(summary, tmp_path / "etl.prom")

@@ -1,1 +1,1 @@
-"""Who fetches what is planned: planned executions in, flat bundles out. This process does, or the workers of a Dask cluster."""
+"""Who fetches what is planned: this process, or the workers of a Dask cluster. Plans go in, flat bundles come out."""

@@ -1,7 +1,7 @@
-"""Fetch on the workers of a Dask cluster that is already there: this process lists, plans, and alone commits.
+"""Fetch on the workers of a Dask cluster that is already there: this process lists and plans, and it alone commits.
 
-A batch of whole executions is one task. Dask gives a batch whose worker was lost to another one, a few times. No key is in a task:
-each worker has those of its environment.
+A batch of whole executions is one task. Dask gives a batch whose worker was lost to another worker, a few times. No
+task holds a key: each worker has those of its environment.
 """
 
 import asyncio
@@ -30,15 +30,21 @@ from etl.transform.flatten import FlatBundle
 from etl.version import __version__
 
 _CALLS_OF_A_BATCH = 500
-_BATCHES_PER_WORKER = 2  # one that is fetched, and one that waits for it
+"""With its bundles, a batch must fit into the memory of its worker, and a few of them into that of this process."""
+_BATCHES_PER_WORKER = 2
+"""One that is fetched, and one that waits for it."""
 _CONNECT_SECONDS = 10.0
+"""How long the scheduler may take to answer."""
 _WITHOUT_WORKERS_SECONDS = 60.0
+"""How long the scheduler, or all workers, may be gone."""
 _LOOK_SECONDS = 1.0
+"""How often a crawl looks whether they are there."""
 _STOP_SECONDS = 5.0
+"""How long a run that ends waits for what has arrived at the workers, and then for each answer."""
 
 
 def be_silent() -> None:
-    """Let Dask write nothing to stderr: what matters of its errors is raised, and a command's log has one event a line."""
+    """Let Dask write nothing to stderr: errors that matter are raised, and a command's log has one event a line."""
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module=r"distributed\.")
@@ -46,9 +52,11 @@ def be_silent() -> None:
 
 @asynccontextmanager
 async def cluster(settings: Settings, source: SourceClient, run_id: str) -> AsyncIterator[Crawler]:
-    """The engine on a cluster, whose workers share the rate limit of the ``source``; what they send counts as sent by it.
+    """The engine on a cluster. Its workers share the rate limit of the ``source``; what they send counts as sent by it.
 
-    An error says what is not so, unless the scheduler is there and its workers can all fetch.
+    Raises:
+        SourceUnavailableError: no scheduler with workers answers at the configured address.
+        ConfigurationError: the address is not that of a scheduler, or one of its workers cannot fetch.
     """
     address = settings.engine.address or ""
     client = Client(address, asynchronous=True, set_as_default=False, timeout=_CONNECT_SECONDS, name="metrics-etl")
@@ -67,46 +75,58 @@ async def _require_fit_workers(client: Any, address: str) -> None:
             answers = await client.run(worker.require_fit, __version__, on_error="return")
     except (OSError, TimeoutError):
         raise SourceUnavailableError(
-            f"no Dask scheduler with workers answers at {address}: start both (dask scheduler, dask worker), or check [engine] "
-            "address"
+            f"no Dask scheduler with workers answers at {address}: "
+            "start both (dask scheduler, dask worker), or check [engine] address"
         ) from None
-    except Exception as error:  # noqa: BLE001 no address, TLS without a certificate, another server: any error of Dask's
+    except Exception as error:  # noqa: BLE001 Dask raises many kinds: for no address, no certificate, another server
         raise ConfigurationError(
-            f"[engine] address: no Dask scheduler can be reached at {address!r}: {_told(error)}"
+            f"[engine] address: no Dask scheduler can be reached at {address!r}: {_in_one_line(error)}"
         ) from None
-    for each, answer in answers.items():
+    for worker_address, answer in answers.items():
         if isinstance(answer, Exception):
-            raise ConfigurationError(f"the Dask worker at {each} cannot fetch: {_told(answer)}")
+            raise ConfigurationError(f"the Dask worker at {worker_address} cannot fetch: {_in_one_line(answer)}")
 
 
 @dataclass(slots=True)
 class _DaskCrawl:
+    """A crawl whose executions are fetched in batches by the workers, as ``EngineCrawl`` promises."""
+
     settings: Settings
+    """Those of the run; what a worker needs of them is in each batch."""
     source: SourceClient
+    """The run's own client: it gives the rate limit, and counts what the workers sent."""
     run_id: str
+    """The ``export_run_id``, by which workers know what belongs together."""
     client: Any
+    """The connection to the scheduler."""
     plan: Iterator[Planned]
+    """What is still to be fetched."""
     take: Take
+    """Gets each bundle."""
     stored: Stored
+    """Reads what the dataset holds of an execution; it is sent with the batch."""
     counts: Counts = field(default_factory=Counts)
+    """What all batches that have answered found and spared."""
     under_way: set[Any] = field(default_factory=set)
+    """The futures of batches that were sent and whose answers were not taken yet."""
 
     async def run(self) -> None:
-        """Fetch everything; errors as for ``Crawl.run`` and ``_answer``."""
+        """Fetch everything that is planned; errors as for ``EngineCrawl.run`` and ``_answer_of``."""
         try:
             async with asyncio.TaskGroup() as group:
-                looking = group.create_task(self._look_after_the_cluster())
+                watching = group.create_task(self._raise_once_cluster_is_gone())
                 await self._fetch()
-                looking.cancel()
+                watching.cancel()
         finally:
             if self.under_way:
                 await to_the_end(self._stop())
 
     def arrived(self, _listed_before: float) -> Iterable[FlatBundle]:
-        """Nothing: a batch arrives with whole executions."""
+        """Nothing: a batch arrives once all of its executions are whole."""
         return ()
 
     async def _fetch(self) -> None:
+        """Send batches, and take their answers as they come."""
         try:
             completed = as_completed([], loop=self.client.loop)
             await self._fill(completed)
@@ -114,7 +134,7 @@ class _DaskCrawl:
                 await self._take_answer(future)
                 await self._fill(completed)
         except Exception as error:
-            # Of Dask: a disk's OSError is a DestinationError. A client that has given up its scheduler fails in many ways.
+            # An OSError is Dask's: a disk's is a DestinationError. A client without its scheduler fails in many ways.
             is_gone = isinstance(error, CancelledError | OSError) or self.client.status != "running"
             if isinstance(error, ExporterError) or not is_gone:
                 raise
@@ -122,7 +142,7 @@ class _DaskCrawl:
             raise SourceUnavailableError(f"the Dask scheduler at {address} is gone: start it, and run again") from None
 
     async def _fill(self, completed: Any) -> None:
-        """Keep each worker busy, and no more batches under way than that takes: their answers must fit into memory."""
+        """Send so many batches that no worker waits, and no more, because their answers must fit into memory."""
         workers = len(await self.client.nthreads()) or 1
         while len(self.under_way) < workers * _BATCHES_PER_WORKER:
             batch = await self._next_batch(workers)
@@ -133,23 +153,25 @@ class _DaskCrawl:
             completed.add(future)
 
     async def _next_batch(self, workers: int) -> Batch | None:
-        settings, limit = self.settings, self.source.quota.requests_per_minute
+        """The next batch for one of so many workers; None when everything was sent."""
         items = next_items(self.plan, _CALLS_OF_A_BATCH)
         if not items:
             return None
+        limit = self.source.quota.requests_per_minute
         return Batch(
             run_id=self.run_id,
             items=tuple(items),
             stored={item.execution.execution_id: await self.stored(item) for item in items},
-            api=settings.api,
-            include_raw=settings.export.include_raw,
+            api=self.settings.api,
+            include_raw=self.settings.export.include_raw,
             requests_per_minute=None if limit is None else max(1, limit // workers),
         )
 
     async def _take_answer(self, future: Any) -> None:
-        answer = await _answer(future)
-        self.under_way.remove(future)  # not before: a cancellation must still get what arrived
-        # To the end: it may be all that its worker has fetched in a long time.
+        """Hand over what came of a batch, and raise the error that ended it."""
+        answer = await _answer_of(future)
+        self.under_way.remove(future)  # not before: after a cancellation, ``_stop`` takes the answer
+        # To the end, because it may be all that a worker has fetched in a long time.
         await to_the_end(self._note(answer))
         if answer.error is not None:
             raise answer.error
@@ -160,53 +182,57 @@ class _DaskCrawl:
         for bundle in answer.bundles:
             await self.take(bundle)
 
-    async def _look_after_the_cluster(self) -> None:
-        """Raise when the scheduler, or each of its workers, has been gone for a while: their batches would never arrive."""
+    async def _raise_once_cluster_is_gone(self) -> None:
+        """Raise if the scheduler or all of its workers have been gone for a while: their batches would never arrive."""
         now = asyncio.get_running_loop().time
         seen_at = now()
         while now() - seen_at < _WITHOUT_WORKERS_SECONDS:
             with suppress(Exception):
                 async with asyncio.timeout(_CONNECT_SECONDS):
-                    seen_at = now() if await self.client.nthreads() else seen_at
+                    if await self.client.nthreads():
+                        seen_at = now()
             await asyncio.sleep(_LOOK_SECONDS)
-        raise SourceUnavailableError(
-            f"the Dask scheduler at {self.settings.engine.address} is gone, or all of its workers are: start them, and run again"
-        )
+        scheduler = f"the Dask scheduler at {self.settings.engine.address}"
+        raise SourceUnavailableError(f"{scheduler} is gone, or all of its workers are: start them, and run again")
 
     async def _stop(self) -> None:
-        """Let the workers stop, and take what has arrived there; one that is silent must not cost what the others have."""
+        """Stop the workers and take what has arrived there. One that is silent must not cost what the others have."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_SECONDS):
-                telling = self.client.run(worker.stop, self.run_id, on_error="ignore")
-                ends = (future.exception() for future in self.under_way)
-                await asyncio.gather(telling, *ends, return_exceptions=True)
-        for future in filter(lambda each: each.done(), self.under_way):
+                stopping = self.client.run(worker.stop, self.run_id, on_error="ignore")
+                endings = (future.exception() for future in self.under_way)
+                await asyncio.gather(stopping, *endings, return_exceptions=True)
+        for future in [future for future in self.under_way if future.done()]:
             try:
                 async with asyncio.timeout(_STOP_SECONDS):
-                    answer = await _answer(future)
+                    answer = await _answer_of(future)
             except Exception:  # noqa: BLE001, S112 the run ends already, and says why
                 continue
             await self._note(answer)
 
 
-async def _answer(future: Any) -> BatchAnswer:
-    """What came of the batch; an error where the scheduler has lost it, its workers died, or one has a bug or cannot fetch."""
+async def _answer_of(future: Any) -> BatchAnswer:
+    """What came of a batch, whose future is given up.
+
+    Raises:
+        SourceUnavailableError: its workers died one after the other.
+        ConfigurationError: a worker cannot fetch.
+        ExporterError: a bug on a worker.
+    """
     error = await future.exception()
     if isinstance(error, KilledWorker):
-        last = error.last_worker.address
-        raise SourceUnavailableError(
-            f"{error.allowed_failures + 1} workers died while fetching the same batch; see the log of the last one, {last}"
-        )
+        deaths = f"{error.allowed_failures + 1} workers died while fetching the same batch"
+        raise SourceUnavailableError(f"{deaths}; see the log of the last one, {error.last_worker.address}")
     if isinstance(error, ExporterError):
-        raise ConfigurationError(f"a Dask worker cannot fetch: {_told(error)}")
+        raise ConfigurationError(f"a Dask worker cannot fetch: {_in_one_line(error)}")
     if error is not None:
-        raise ExporterError(f"this is a bug in metrics-etl on a Dask worker, please report it: {_told(error)}")
+        raise ExporterError(f"this is a bug in metrics-etl on a Dask worker, please report it: {_in_one_line(error)}")
     answer: BatchAnswer = pickle.loads(await future.result())  # noqa: S301 Dask's own messages are pickles
     future.release()
     return answer
 
 
-def _told(error: BaseException) -> str:
-    """The error in one line."""
+def _in_one_line(error: BaseException) -> str:
+    """The first line of an error, with its type unless its words are the exporter's own."""
     text = str(error).partition("\n")[0]
     return text if isinstance(error, ExporterError) else f"{type(error).__name__}: {text}"

@@ -1,4 +1,4 @@
-"""The engine that fetches in this process."""
+"""The engine that fetches in this process, on its event loop. Dask workers fetch each of their batches with it, too."""
 
 import math
 from collections.abc import AsyncIterator, Iterable
@@ -15,27 +15,34 @@ from etl.settings.sections import Api
 from etl.transform.flatten import FlatBundle, flatten
 
 
-class Here:
-    """Flattens each bundle as it arrives: payloads are several times as large as rows, and need not be kept until the commit."""
+class LocalCrawl:
+    """A crawl that flattens each bundle as it arrives, as ``EngineCrawl`` promises.
+
+    Payloads are several times as large as rows, and need not be kept until the commit.
+    """
 
     def __init__(
         self, client: Client, plan: Iterable[Planned], take: Take, stored: Stored, api: Api, *, include_raw: bool
     ) -> None:
-        self._flat = partial(flatten, include_raw=include_raw)
+        self._flatten = partial(flatten, include_raw=include_raw)
         settling = Settling(client, stored, page_limit=api.page_limit)
 
         async def emit(bundle: ExecutionBundle) -> None:
-            await take(self._flat(bundle))
+            await take(self._flatten(bundle))
 
         self._crawl = Crawl(client, iter(plan), emit, api.concurrency, api.page_limit, settling)
-        self.run, self.counts = self._crawl.run, settling.counts
+        self.run = self._crawl.run
+        self.counts = settling.counts
 
     def arrived(self, listed_before: float = math.inf) -> Iterable[FlatBundle]:
-        """What has arrived of executions that are not whole yet, as ``Crawl.arrived``."""
-        return map(self._flat, self._crawl.arrived(listed_before=listed_before))
+        """Give and forget what has arrived of executions that are not whole yet, as ``EngineCrawl.arrived``."""
+        return map(self._flatten, self._crawl.arrived(listed_before=listed_before))
 
 
 @asynccontextmanager
 async def this_process(client: Client, api: Api, *, include_raw: bool) -> AsyncIterator[Crawler]:
-    """The engine that needs nothing else: it fetches on the event loop."""
-    yield lambda plan, take, stored: Here(client, plan, take, stored, api, include_raw=include_raw)
+    """The engine that needs nothing installed or started. Opening it does nothing; a crawl needs the client to be open.
+
+    ``include_raw``: rows also hold the payloads that they were made of.
+    """
+    yield lambda plan, take, stored: LocalCrawl(client, plan, take, stored, api, include_raw=include_raw)

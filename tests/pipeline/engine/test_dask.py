@@ -1,4 +1,4 @@
-"""An export on a Dask cluster: the same rows as without it, or an exit code that says what is missing, whatever dies."""
+"""An export on a Dask cluster: the same rows as without it, or an exit code for what is missing, whatever dies."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ OTHER_KEYS = {"FI_API_KEY": "canary-of-the-api-key", "FI_SECRET_KEY": "canary-of
 ANOTHER_VERSION = "import etl.version; etl.version.__version__ = '0.0.1'"
 WITHOUT_EXPORTER = "import sys; sys.modules['etl.pipeline.engine.worker'] = None"
 WHEN_ONE_HAS_ARRIVED = 300
-"""Requests: no more than four batches of two executions of 30 calls each are under way, which take 248, and two lists."""
+"""Requests: at most four batches of two executions of 30 calls each are under way, which take 248, and two lists."""
 DEBUGGING = "import logging; logging.basicConfig(level=1); logging.getLogger('distributed').setLevel(1)"
 
 
@@ -353,7 +353,8 @@ try:
     etl.cli.app.main()
 except SystemExit as end:
     assert not end.code
-assert not [name for name in sys.modules if name.split(".")[0] in ("dask", "distributed") or name.endswith("engine.dask")]
+packages = {name.split(".")[0] for name in sys.modules}
+assert not packages & {"dask", "distributed"} and "etl.pipeline.engine.dask" not in sys.modules
 """
     async with Sandbox(world, api_key=API_KEY, secret_key=SECRET_KEY) as server:
         process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""What runs in a worker: a batch becomes flat bundles, by the worker's own keys, and ends at once when it is told to."""
+"""What runs in a worker: a batch becomes flat bundles, by the worker's own keys, and ends at once when stopped."""
 
 import asyncio
 import pickle

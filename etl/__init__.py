@@ -4,8 +4,8 @@
 >>> etl.status("data")                                        # is all well, and what to do next
 >>> calls = etl.read_calls("data", since="7d", evals="wide")  # one row per call, in pandas
 
-``read_table``, ``open_table`` and ``describe`` give the other tables. In a coroutine, ``await etl.plan(…)`` says what an
-export would fetch, and ``await etl.export(…)`` is ``run``. Every expected error is an ``ExporterError``.
+``read_table``, ``open_table`` and ``describe`` give the other tables. In a coroutine, ``await etl.plan(…)`` says what
+an export would fetch, and ``await etl.export(…)`` is ``run``. Every expected error is an ``ExporterError``.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
 """Every error that the exporter raises on purpose, and the exit code that each of them means.
 
-The classes are grouped by what the reader of the message does next. Each message says what happened, where, and the fix.
-None ever holds a key, a header, or more of a body than a short excerpt.
+The classes are grouped by what the reader of the message does next. Each message says what happened, where, and the
+fix. None ever holds a key, a header, or more of a body than a short excerpt.
 """
 
 from collections.abc import Iterator
@@ -82,9 +82,9 @@ class NotFoundError(SourceError):
 class RequestRefusedError(SourceError):
     """The request itself cannot succeed: what would help is a setting or a version, not a retry.
 
-    The API refused it (400, 405, 406), something else answered in its place (a redirect; a page of HTML with 401, 403 or
-    404), TLS failed, or the answer is too large. The client retries the first such refusal of a request if the API has
-    answered another one before, as for ``KeyRefusedError``.
+    The API refused it (400, 405, 406), something else answered in its place (a redirect; a page of HTML with 401, 403
+    or 404), TLS failed, or the answer is too large. The client retries the first such refusal of a request if the API
+    has answered another one before, as for ``KeyRefusedError``.
     """
 
 
@@ -125,7 +125,7 @@ class FileMissingError(DestinationError):
 
 
 class ForeignFileError(DestinationError):
-    """The file at this path of the dataset is not the exporter's: it is larger than any file that the exporter writes."""
+    """The file at this path of the dataset is not the exporter's: it is larger than any that the exporter writes."""
 
 
 class SchemaError(ExporterError):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _NAME = "simulation-metrics-etl"
 _TOOLS = {"uv-receipt.toml": ["uv", "tool", "install"], "pipx_metadata.json": ["pipx", "install", "--force"]}
-"""By the file that marks an environment of uv or pipx: the command that makes it anew, with the extras that are named."""
+"""By the file that marks an environment of uv or pipx: the command that makes it anew, with the extras it is given."""
 
 
 def needs_extra(what: str, extra: str, missing: ImportError) -> ConfigurationError:

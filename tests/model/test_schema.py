@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from etl.model import schema
+from etl.model.lifecycle import ExportState
 
 COLUMNS = [(table, column) for table in schema.TABLES.values() for column in table.columns]
 
@@ -139,6 +140,11 @@ def test_field_has_the_type_of_its_column_and_no_text(table, column):
     """Texts take more bytes than the rows of a small part."""
     field = table.arrow_schema.field(column.name)
     assert (field.type, field.metadata) == (column.type, None)
+
+
+def test_meaning_of_the_export_state_names_each_state_in_order():
+    meaning = schema.EXECUTIONS.columns[schema.EXECUTIONS.names.index("export_state")].meaning
+    assert re.findall(r"(\w+):", meaning) == [*ExportState]
 
 
 @every_table

@@ -54,8 +54,7 @@ def install_command(extra: str, installed: "Distribution", prefix: Path, python:
         if (prefix / mark).exists():
             command = command_of_tool
             extra = ",".join(sorted({extra, *_extras_of(installed)}))
-    requirement = f"{_NAME}[{extra}] @ {source}" if source else f"{_NAME}[{extra}]"
-    return join([*command, requirement])
+    return join([*command, f"{_NAME}[{extra}] @ {source}" if source else f"{_NAME}[{extra}]"])
 
 
 def _extras_of(installed: "Distribution") -> set[str]:

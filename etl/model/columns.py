@@ -15,15 +15,8 @@ FLOAT = pa.float64()
 BOOL = pa.bool_()
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 DATE = pa.date32()
-TYPE_NAMES = {
-    STRING: "string",
-    INT: "int64",
-    FLOAT: "double",
-    BOOL: "bool",
-    TIMESTAMP: "timestamp[us, UTC]",
-    DATE: "date",
-}
-"""By Arrow type, its name in the documentation."""
+_TYPE_NAMES = {TIMESTAMP: "timestamp[us, UTC]", DATE: "date"}
+"""By Arrow type, its name in the documentation, if that is not Arrow's own."""
 GIVEN = "null when the API gave no value that fits"
 """The null rule of a column that the API fills."""
 NEVER = "never null"
@@ -71,7 +64,7 @@ class Column:
     @property
     def type_name(self) -> str:
         """The name of the type in the documentation."""
-        return TYPE_NAMES[self.type]
+        return _TYPE_NAMES.get(self.type, str(self.type))
 
 
 DAY = Column(
@@ -135,15 +128,10 @@ class Table:
 
         Without it, pandas turns such a column into floats or objects as soon as one value is null.
         """
+        fields = ("name", "field_name", "pandas_type", "numpy_type", "metadata")
         columns = [
-            {
-                "name": column.name,
-                "field_name": column.name,
-                "pandas_type": str(column.type),
-                "numpy_type": _NULLABLE_DTYPES[column.type],
-                "metadata": None,
-            }
+            dict(zip(fields, (column.name, column.name, str(column.type), dtype, None), strict=True))
             for column in self.columns
-            if column.type in _NULLABLE_DTYPES
+            if (dtype := _NULLABLE_DTYPES.get(column.type))
         ]
         return json.dumps({"index_columns": [], "column_indexes": [], "columns": columns}, separators=(",", ":"))

@@ -27,6 +27,8 @@ class Severity(StrEnum):
 _MISSING, _UNKNOWN, _NOTICE = Severity.MISSING, Severity.UNKNOWN, Severity.NOTICE
 _RUN = "the next run tries again"
 """The next step of an alarm that needs nobody."""
+_DISCOVER = "metrics-etl discover lists the names"
+_ASIDE = "_state/quarantine"
 _MOVE_ASIDE = "move the file out of the dataset and keep it; metrics-etl run then fetches the rows the API still lists"
 _RUN_OR_MOVE = f"metrics-etl run; if verify still finds it, {_MOVE_ASIDE}"
 
@@ -43,11 +45,8 @@ class Kind(StrEnum):
     def __new__(cls, value: str, severity: Severity, meaning: str, next_step: str = "") -> Self:
         """Make a member. By default, an alarm waits for the next run, and a notice needs nothing."""
         kind = str.__new__(cls, value)
-        kind._value_ = value
-        kind.severity = severity
-        kind.meaning = meaning
-        default = "nothing" if severity is Severity.NOTICE else _RUN
-        kind.next_step = next_step or default
+        kind._value_, kind.severity, kind.meaning = value, severity, meaning
+        kind.next_step = next_step or ("nothing" if severity is Severity.NOTICE else _RUN)
         return kind
 
     # the source
@@ -55,10 +54,7 @@ class Kind(StrEnum):
         "no_such_run_test",
         _MISSING,
         "the API has no run test with this name",
-        (
-            "correct the name in run_tests, or check that the key belongs to the right workspace: "
-            "metrics-etl discover lists the names"
-        ),
+        f"correct the name in run_tests, or check that the key belongs to the right workspace: {_DISCOVER}",
     )
     LIST_FAILED = "list_failed", _UNKNOWN, "the list of a run test's executions could not be read"
     LIST_UNPROVED = "list_unproved", _UNKNOWN, "a list kept changing while it was read, so rows may be missing from it"
@@ -108,8 +104,8 @@ class Kind(StrEnum):
     QUARANTINED = (
         "quarantined",
         _UNKNOWN,
-        "a damaged file was moved to _state/quarantine; the rows that the API still lists were fetched again",
-        "inspect the file, then delete it from _state/quarantine; runs do not need it",
+        f"a damaged file was moved to {_ASIDE}; the rows that the API still lists were fetched again",
+        f"inspect the file, then delete it from {_ASIDE}; runs do not need it",
     )
     LOST_ROWS = (
         "lost_rows",
@@ -172,11 +168,8 @@ class Kind(StrEnum):
     DOCUMENT_SET_ASIDE = (
         "document_set_aside",
         _NOTICE,
-        (
-            "a file in the folder _state or runs could not be read: a run moves it to _state/quarantine; "
-            "other commands ignore it"
-        ),
-        "nothing; once it is in _state/quarantine, it can be deleted",
+        f"a file in the folder _state or runs could not be read: a run moves it to {_ASIDE}; other commands ignore it",
+        f"nothing; once it is in {_ASIDE}, it can be deleted",
     )
     CLOCK = "clock", _NOTICE, "this machine's clock and the source's differ", "check this machine's clock (NTP)"
     NO_DETAIL = (
@@ -233,13 +226,8 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         """The finding as a JSON object, as the commands print it with ``--json``."""
-        return {
-            "kind": self.kind.value,
-            "severity": self.kind.severity.value,
-            "subject": self.subject,
-            "text": self.text,
-            "next_step": self.next_step,
-        }
+        words = {"subject": self.subject, "text": self.text, "next_step": self.next_step}
+        return {"kind": self.kind.value, "severity": self.kind.severity.value, **words}
 
 
 def alarms(findings: Iterable[Finding]) -> Iterator[Finding]:
@@ -266,8 +254,8 @@ def gravest(findings: Iterable[Finding]) -> Finding | None:
     What is missing comes before what is unknown. A warehouse that is behind comes last, since the next run loads it,
     too.
     """
-    return min(
-        alarms(findings),
-        key=lambda alarm: (alarm.kind is Kind.NOT_LOADED, alarm.kind.severity is Severity.UNKNOWN),
-        default=None,
-    )
+    return min(alarms(findings), key=_order_of_acting, default=None)
+
+
+def _order_of_acting(alarm: Finding) -> tuple[bool, bool]:
+    return alarm.kind is Kind.NOT_LOADED, alarm.kind.severity is Severity.UNKNOWN

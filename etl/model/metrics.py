@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Self
 
 from etl.model.wording import nearest, quoted
@@ -100,19 +101,12 @@ METRICS: dict[str, Metric] = {
 
 def eval_metric(label: str, eval_name: str, statistic: Statistic) -> Metric:
     """The pass rate (``RATE``) or else the mean score of an eval, whose ``label`` stands in the metric's name."""
+    metric = partial(Metric, statistic=statistic, is_higher_worse=False, eval_name=eval_name)
     if statistic is Statistic.RATE:
-        name = f"eval_{label}_pass_rate"
-        title = passed_title(eval_name)
-        column = "output_passed"
-        unit = SHARE
         meaning = f"share of the outputs of {eval_name} that passed"
-    else:
-        name = f"eval_{label}_mean"
-        title = f"{eval_name}: mean score"
-        column = "output_score"
-        unit = "score"
-        meaning = f"mean score of {eval_name}"
-    return Metric(name, title, column, unit, statistic, meaning, is_higher_worse=False, eval_name=eval_name)
+        return metric(f"eval_{label}_pass_rate", passed_title(eval_name), "output_passed", SHARE, meaning=meaning)
+    title = f"{eval_name}: mean score"
+    return metric(f"eval_{label}_mean", title, "output_score", "score", meaning=f"mean score of {eval_name}")
 
 
 def passed_title(eval_name: str) -> str:
@@ -141,8 +135,7 @@ class Limit:
         if match is None or (match[2] == "pp" and not is_rate):
             examples = '"10%" or "2pp" (percentage points)' if is_rate else '"10%"'
             raise ValueError(f"needs a limit such as {examples} for {metric}, got {quoted(text)}")
-        number, unit = match.groups()
-        return cls(float(number) / 100, is_relative=unit == "%")
+        return cls(float(match[1]) / 100, is_relative=match[2] == "%")
 
     def __str__(self) -> str:
         return f"{self.amount * 100:g}{'%' if self.is_relative else ' pp'}"

@@ -6,12 +6,11 @@ tomorrow.
 
 import pyarrow as pa
 
-from etl.model.columns import BOOL, DATE, DAY, FLOAT, GIVEN, INT, NEVER, STRING, TIMESTAMP, TYPE_NAMES, Column, Table
+from etl.model.columns import BOOL, DATE, DAY, FLOAT, GIVEN, INT, NEVER, STRING, TIMESTAMP, Column, Table
 from etl.model.records import METRICS, RUNS
 
 __all__ = ["CALLS", "ERRORS", "EVALS", "EXECUTIONS", "OF_CALLS", "OF_EXECUTIONS", "RUNS_TABLE", "TABLES"]
-__all__ += ["BOOL", "DATE", "DAY", "FLOAT", "GIVEN", "INT", "NEVER", "STRING", "TIMESTAMP", "TYPE_NAMES"]
-__all__ += ["Column", "Table"]
+__all__ += ["BOOL", "DATE", "DAY", "FLOAT", "GIVEN", "INT", "NEVER", "STRING", "TIMESTAMP", "Column", "Table"]
 
 _PARTITIONS = (
     Column("run_test", STRING, "Folder of the run test."),
@@ -41,6 +40,7 @@ _EXPORT = (
     Column("exported_at", TIMESTAMP, "When this version of the row was exported."),
 )
 
+_KEPT = "an unknown status is kept as it is."
 _NOT_SHOWN = "null when the execution's detail gave no value that fits, or was not read"
 """The null rule of a column that only the execution's detail has."""
 _VOICE = {
@@ -113,12 +113,7 @@ EXECUTIONS = Table(
     (
         Column("execution_id", STRING, "Identifies the execution.", source="execution_id", is_key=True),
         _RUN_TEST_NAME,
-        _field(
-            "status",
-            STRING,
-            "pending, running, completed, failed, cancelled, cancelling or evaluating; an unknown status is kept as it "
-            "is.",
-        ),
+        _field("status", STRING, f"pending, running, completed, failed, cancelled, cancelling or evaluating; {_KEPT}"),
         _field("started_at", TIMESTAMP, "When the execution was created."),
         _field("completed_at", TIMESTAMP, "When it ended.", null="null while it runs"),
         _field("total_calls", INT, "The API's own count of calls; may differ from what it lists.", "calls"),
@@ -183,11 +178,7 @@ CALLS = Table(
         _EXECUTION_STARTED_AT,
         _field("call_results.scenario_id", STRING, "The scenario that was played."),
         _field("call_results.scenario_name", STRING, "Name of the scenario when the call was exported."),
-        _field(
-            "status",
-            STRING,
-            "pending, queued, ongoing, completed, failed, analyzing or cancelled; an unknown status is kept as it is.",
-        ),
+        _field("status", STRING, f"pending, queued, ongoing, completed, failed, analyzing or cancelled; {_KEPT}"),
         _field("duration_seconds", FLOAT, "Length of the call.", "s"),
         _field("latency.avg_agent_latency_ms", FLOAT, "Mean time that the agent took to answer.", "ms"),
         _field("latency.response_time_ms", FLOAT, "Response time of the call.", "ms"),

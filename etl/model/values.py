@@ -44,19 +44,16 @@ def to_int(value: Any) -> Any:
     """An int64, from an integer in any notation (1e3, 5.0), also as a string."""
     kind = type(value)
     if kind is int:
-        return value if _LEAST_INT <= value <= _GREATEST_INT else MISFIT
-    if kind is float:
-        if not value.is_integer():
-            return MISFIT
+        whole = value
+    elif kind is float and value.is_integer():
         # Beyond that, the double may differ from the number that was sent, but its shortest repr is that number. Where
         # it is not, the decoder gives a NumberLiteral.
         whole = int(value) if -_WHOLE <= value <= _WHOLE else int(Decimal(repr(value)))
-        return whole if _LEAST_INT <= whole <= _GREATEST_INT else MISFIT
-    if kind in _TEXTS and _NUMBER.fullmatch(value):
-        number = Decimal(value)
-        is_whole = number == number.to_integral_value()
-        return int(number) if is_whole and _LEAST_INT <= number <= _GREATEST_INT else MISFIT
-    return MISFIT
+    elif kind in _TEXTS and _NUMBER.fullmatch(value) and (number := Decimal(value)) == number.to_integral_value():
+        whole = int(number)
+    else:
+        return MISFIT
+    return whole if _LEAST_INT <= whole <= _GREATEST_INT else MISFIT
 
 
 def to_float(value: Any) -> Any:
@@ -99,8 +96,6 @@ def to_string(value: Any) -> Any:
     """A string that UTF-8 can encode, which a lone surrogate is not."""
     if type(value) is not str:
         return MISFIT
-    if value.isascii():
-        return value
     try:
         value.encode()
     except UnicodeEncodeError:

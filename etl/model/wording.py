@@ -49,14 +49,12 @@ def nearest(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
     """
     known_by_folded = {known_name.casefold(): known_name for known_name in known}
     folded = name.casefold()
-    candidates = [candidate for candidate in known_by_folded if candidate.endswith(f"_{folded}")]
-    candidates = candidates or get_close_matches(folded, known_by_folded, n=1)
+    endings = [known_name for known_name in known_by_folded if known_name.endswith(f"_{folded}")]
+    candidates = endings or get_close_matches(folded, known_by_folded, n=1)
     if candidates:
         return f"did you mean {' or '.join(quoted(known_by_folded[candidate]) for candidate in candidates)}?"
-    if otherwise:
-        return otherwise
     names = [quoted(known_name) for known_name in sorted(known_by_folded.values())]
-    return f"choose from {first_few(names, shown=12)}" if names else "there are none yet"
+    return otherwise or (f"choose from {first_few(names, shown=12)}" if names else "there are none yet")
 
 
 def first_few(things: Sequence[str], *, shown: int = 2) -> str:
@@ -72,10 +70,8 @@ def counted(count: int, thing: str) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds in the unit that a person would use: ``4.2 s``, ``75 s``, ``12 min``, ``3 h 20 min``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
@@ -107,8 +103,8 @@ class ShownInLines:
         """The lines that are shown, grouped by label, cut, and without control characters."""
         texts_by_label = defaultdict[str, list[str]](list)
         for label, text in self.lines():
-            is_long = len(text) > _MOST_CHARACTERS
-            texts_by_label[label].append(shown(f"{text[:_MOST_CHARACTERS]}…" if is_long else text))
+            short = text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
+            texts_by_label[label].append(shown(short))
         for label, texts in texts_by_label.items():
             yield from ((label, text) for text in texts[:_MOST_LINES])
             if len(texts) > _MOST_LINES:

@@ -43,15 +43,11 @@ def settings_schema() -> dict[str, Any]:
 def _section(model: type[BaseModel], generated: dict[str, Any]) -> dict[str, Any]:
     """The schema of one section, from what pydantic generated for all of them, with the meaning of each key."""
     section = {name: value for name, value in generated[model.__name__].items() if name != "title"}
-    section["description"] = _in_one_line(section["description"]).replace("``", "`")
+    section["description"] = " ".join(section["description"].split()).replace("``", "`")
     for name, meaning in _meanings(model).items():
-        section["properties"][model.model_fields[name].alias or name]["description"] = _in_one_line(meaning)
+        section["properties"][model.model_fields[name].alias or name]["description"] = " ".join(meaning.split())
     section["properties"] = {name: _key(key) for name, key in section["properties"].items()}
     return section
-
-
-def _in_one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _meanings(model: type[BaseModel]) -> dict[str, str]:
@@ -72,7 +68,4 @@ def _key(generated: dict[str, Any]) -> dict[str, Any]:
     merged |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
     if "default" in merged and merged["default"] is None:
         del merged["default"]
-    merged.pop("title", None)
-    if merged.get("format") == "file-path":
-        del merged["format"]
-    return merged
+    return {name: value for name, value in merged.items() if name != "title" and value != "file-path"}

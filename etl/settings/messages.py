@@ -36,7 +36,7 @@ _TEXTS = {
     "dict": 'must be a table such as {{ latency_p95 = "10%" }}',
     "tuple": 'must be "all" or a list, e.g. ["My Agent Test"]',
 }
-"""What the message says, by pydantic's type of error or its first word; a test tries all kinds of values in each key."""
+"""What the message says, by pydantic's type of error or its first word. A test tries all kinds of values in each."""
 _Place = tuple[str | int, ...]
 """Where a setting is: its section and its key; for a run test ``("run_tests", 0, "name")``."""
 
@@ -51,8 +51,7 @@ def mistakes_of(
     """
     hints: list[str] = []
     for error in sorted(exc.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden"):
-        place = error["loc"]
-        kind = error["type"]
+        place, kind = error["loc"], error["type"]
         where = _where(place, file, from_environment)
         if kind == "extra_forbidden":
             hint = _hint(model, place, is_variable=where.startswith("environment: "))

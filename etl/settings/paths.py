@@ -28,8 +28,7 @@ def whole_paths(
     mistake, such as a user or a variable that does not exist, is left out, and gets a line in ``mistakes``.
     """
     folder = Path(os.path.normpath(file.absolute().parent))
-    from_file = dict(from_file)
-    from_environment = dict(from_environment)
+    from_file, from_environment = dict(from_file), dict(from_environment)
     for section, key in _PATHS:
         for sections, base, where in (
             (from_environment, Path.cwd(), f"environment: {variable_of(section, key)}"),
@@ -40,8 +39,7 @@ def whole_paths(
             except ConfigurationError as error:
                 mistakes.append(str(error))
                 sections[section] = {name: value for name, value in sections[section].items() if name != key}
-    destination = from_file.get("destination", {})
-    overriding = from_environment.get("destination")
+    destination, overriding = from_file.get("destination", {}), from_environment.get("destination")
     if isinstance(destination, dict) and not (isinstance(overriding, dict) and "path" in overriding):
         default = (folder.parent if folder.name == "config" else folder) / "data"
         from_file["destination"] = {"path": str(default)} | destination

@@ -29,6 +29,8 @@ from etl.settings.results import Compare, Notification, ReportSettings
 from etl.settings.sections import Api, Destination, Engine, Export, Log, RunTest, WarehouseSettings, refuse_day_to_come
 
 DEFAULT_PATH = "config/metrics-etl.toml"
+_LIST = '["Checkout flow", "Refunds, late"]'
+_NO_RUN_TESTS = f"is not valid JSON: give a name, names joined by commas, or a list such as {_LIST}"
 _KEYS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
 _SECRETS = _KEYS | {"proxy_user": "FI_PROXY_USER", "proxy_password": "FI_PROXY_PASSWORD"}
 """By field of the settings, the environment variable of each secret."""
@@ -61,10 +63,7 @@ class Environment(EnvSettingsSource):
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
-            hint = IS_SECTION
-            if field_name == "run_tests":
-                hint = "is not valid JSON: give a name, names joined by commas, or a list such as "
-                hint += '["Checkout flow", "Refunds, late"]'
+            hint = _NO_RUN_TESTS if field_name == "run_tests" else IS_SECTION
             raise ConfigurationError(f"environment: {variable_of(field_name)} {hint}") from None
 
 
@@ -276,8 +275,7 @@ def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:
                 f"run_tests {other!r} and {run_test.name!r} have the same key {run_test.key!r}: "
                 f"give one of them another key"
             )
-    counts = Counter(run_test.name for run_test in run_tests)
-    for name, count in counts.items():
+    for name, count in Counter(run_test.name for run_test in run_tests).items():
         if count > 1:
             raise ValueError(f"run_tests names {name!r} twice: name it once")
 

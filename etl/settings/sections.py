@@ -273,10 +273,8 @@ class WarehouseSettings(Section):
     @property
     def place(self) -> str | None:
         """Where its tables are, in words; None if there is no warehouse. Two places may hold different rows."""
-        if self.url is None:
-            return None
-        is_delta = locations.WAREHOUSES[locations.scheme_of(self.url) or ""] == "delta"
-        return self.url if is_delta else f"{self.url}, schema {self.namespace}"
+        is_delta = locations.WAREHOUSES.get(locations.scheme_of(self.url or "") or "") == "delta"
+        return f"{self.url}, schema {self.namespace}" if self.url and not is_delta else self.url
 
     @property
     def is_experimental(self) -> bool:

@@ -154,10 +154,7 @@ MISTAKES = {
             'path = "s3://b"\n[destination.options]\nsecret_access_key = "canary"',
             f"options must not contain secret_access_key: choose from {', '.join(map(repr, sorted(BUCKETS['s3'])))}; {ELSEWHERE}",
         ),
-        (
-            'path = "s3://b"\noptions = "canary"',
-            "options must be a table whose values are text, true or false",
-        ),
+        ('path = "s3://b"\noptions = "canary"', "options must be a table whose values are text, true or false"),
         ('options = { region = "x" }', f"options must not contain region: only a bucket has options; {ELSEWHERE}"),
     ],
 }
@@ -207,11 +204,7 @@ UNKNOWN = "environment: METRICS_ETL"
                 '["Checkout flow", "Refunds, late"]'
             ),
         ),
-        (
-            "METRICS_ETL_API",
-            "100",
-            "environment: METRICS_ETL_API is a section: set its keys instead",
-        ),
+        ("METRICS_ETL_API", "100", "environment: METRICS_ETL_API is a section: set its keys instead"),
         ("FI_BASE_URL", "nonsense", "environment: FI_BASE_URL must be an https:// address, got 'nonsense'"),
         ("FI_API_KEY", "", "no key: set FI_API_KEY, or FI_API_KEY_FILE to the path of a file with the key"),
         *(

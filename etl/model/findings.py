@@ -29,6 +29,7 @@ _RUN = "the next run tries again"
 """The next step of an alarm that needs nobody."""
 _DISCOVER = "metrics-etl discover lists the names"
 _ASIDE = "_state/quarantine"
+"""Where damaged files are moved to."""
 _MOVE_ASIDE = "move the file out of the dataset and keep it; metrics-etl run then fetches the rows the API still lists"
 _RUN_OR_MOVE = f"metrics-etl run; if verify still finds it, {_MOVE_ASIDE}"
 

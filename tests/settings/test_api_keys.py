@@ -64,7 +64,6 @@ def test_key_file_may_be_open_to_a_group_only_when_root_lets_us_read_it_so(
     mode: int, owner: int, reader: int, is_open: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: reader)
-
     assert _is_open_to_others(os.stat_result((stat.S_IFREG | mode, 1, 1, 1, owner, ME, 64, 0, 0, 0))) is is_open
 
 

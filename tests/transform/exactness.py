@@ -189,7 +189,7 @@ def call_as_sent(
     row: Mapping[str, Any],
     shown: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], int]:
-    """A call's payloads as one: below ``call_results`` what only the list says and no other row has, and the ``detail``.
+    """A call's payloads as one: below ``call_results`` what only the list says and no other row has, and ``detail``.
 
     Returns:
         The payload, and 1 when some of its eval outputs can be no rows of their own.

@@ -46,8 +46,8 @@ def to_int(value: Any) -> Any:
     if kind is int:
         whole = value
     elif kind is float and value.is_integer():
-        # Beyond that, the double may differ from the number that was sent, but its shortest repr is that number. Where
-        # it is not, the decoder gives a NumberLiteral.
+        # Beyond ``_WHOLE``, the double may differ from the number that was sent, but its shortest repr is that number.
+        # Where it is not, the decoder gives a NumberLiteral.
         whole = int(value) if -_WHOLE <= value <= _WHOLE else int(Decimal(repr(value)))
     elif kind in _TEXTS and _NUMBER.fullmatch(value) and (number := Decimal(value)) == number.to_integral_value():
         whole = int(number)
@@ -64,7 +64,7 @@ def to_float(value: Any) -> Any:
     """
     kind = type(value)
     if kind is float:
-        return value if value - value == 0.0 else MISFIT  # quicker than math.isfinite; NaN and infinity give NaN
+        return value if value - value == 0.0 else MISFIT  # NaN and infinity give NaN
     if kind is int:
         return float(value) if -_WHOLE <= value <= _WHOLE else _whole_to_float(value)
     if kind in _TEXTS and _NUMBER.fullmatch(value):

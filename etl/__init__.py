@@ -4,8 +4,8 @@
 >>> etl.status("data")                                        # is all well, and what to do next
 >>> calls = etl.read_calls("data", since="7d", evals="wide")  # one row per call, in pandas
 
-``read_table``, ``open_table`` and ``describe`` give the other tables. In a coroutine, ``await etl.plan(…)`` says what an export
-would fetch, and ``await etl.export(…)`` is ``run``. Every expected error is an ``ExporterError``.
+``read_table``, ``open_table`` and ``describe`` give the other tables. In a coroutine, ``await etl.plan(…)`` says what
+an export would fetch, and ``await etl.export(…)`` is ``run``. Every expected error is an ``ExporterError``.
 """
 
 from importlib import import_module
@@ -31,26 +31,31 @@ if TYPE_CHECKING:
     from etl.pipeline.summary import RunTestSummary, Summary
     from etl.settings import Settings
 
-_LAZY = {
-    "Plan": "pipeline.job", "RunTestSummary": "pipeline.summary", "Settings": "settings", "Status": "inspect.status",
-    "Summary": "pipeline.summary", "describe": "inspect.read_tables", "export": "pipeline.job", "open_table": "inspect.open_table",
-    "plan": "pipeline.job", "read_calls": "inspect.joined_calls", "read_table": "inspect.read_tables", "run": "pipeline.job",
-    "status": "inspect.status_now",
-}  # fmt: skip
-# Named in annotations alone, so that a shell need not complete them.
-_RESULTS = {"Plan", "RunTestSummary", "Status", "Summary"}
+__all__ = ["describe", "export", "open_table", "plan", "read_calls", "read_table", "run", "status"]
+__all__ += ["Plan", "RunTestSummary", "Settings", "Status", "Summary", "__version__"]
+__all__ += ["ConfigurationError", "DestinationError", "ExporterError", "KeyRefusedError", "LockHeldError"]
+__all__ += ["SourceUnavailableError"]
 
-__all__ = [
-    "ConfigurationError", "DestinationError", "ExporterError", "KeyRefusedError", "LockHeldError", "Plan", "RunTestSummary",
-    "Settings", "SourceUnavailableError", "Status", "Summary", "__version__", "describe", "export", "open_table", "plan",
-    "read_calls", "read_table", "run", "status",
-]  # fmt: skip
+_LAZY = {
+    "etl.inspect.joined_calls": {"read_calls"},
+    "etl.inspect.open_table": {"open_table"},
+    "etl.inspect.read_tables": {"describe", "read_table"},
+    "etl.inspect.status": {"Status"},
+    "etl.inspect.status_now": {"status"},
+    "etl.pipeline.job": {"Plan", "export", "plan", "run"},
+    "etl.pipeline.summary": {"RunTestSummary", "Summary"},
+    "etl.settings": {"Settings"},
+}
+"""By module, the public names that are imported from it at their first use, as for type checkers above."""
+_RESULTS = {"Plan", "RunTestSummary", "Status", "Summary"}
+"""Classes that are needed in annotations alone, so that a shell need not complete them."""
 
 
 def __getattr__(name: str) -> Any:
     # pandas and pyarrow take half a second to import: a command that prints help or a version should not wait for them.
-    if name in _LAZY:
-        return getattr(import_module(f"etl.{_LAZY[name]}"), name)
+    for module, names in _LAZY.items():
+        if name in names:
+            return getattr(import_module(module), name)
     raise AttributeError(f"module 'etl' has no attribute {name!r}")
 
 

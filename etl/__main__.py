@@ -1,3 +1,5 @@
+"""``python -m etl`` is ``metrics-etl``."""
+
 from etl.cli.app import main
 
 main()

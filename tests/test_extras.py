@@ -10,6 +10,7 @@ from etl.extras import install_command
 
 WHEEL = {"url": "file:///w/it.whl", "archive_info": {}}
 REVISION = {"url": "https://host/it.git", "vcs_info": {"vcs": "git", "commit_id": "4f2a"}}
+FOLDER = {"url": "file:///w", "dir_info": {}}
 UV, PIPX = "uv-receipt.toml", "pipx_metadata.json"
 
 
@@ -22,16 +23,13 @@ UV, PIPX = "uv-receipt.toml", "pipx_metadata.json"
         ({}, PIPX, "uv", "pipx install --force 'simulation-metrics-etl[bucket,fast]'"),
         (WHEEL, PIPX, "pip", "pipx install --force 'simulation-metrics-etl[bucket,fast] @ file:///w/it.whl'"),
         (REVISION, UV, "uv", "uv tool install 'simulation-metrics-etl[bucket,fast] @ git+https://host/it.git@4f2a'"),
-        ({"url": "file:///w", "dir_info": {}}, None, "pip", "/v/python -m pip install 'simulation-metrics-etl[bucket] @ file:///w'"),
+        (FOLDER, None, "pip", "/v/python -m pip install 'simulation-metrics-etl[bucket] @ file:///w'"),
     ],
 )  # fmt: skip
 def test_command_fits_the_tool_and_keeps_source_and_extras(
     tmp_path: Path, origin: dict[str, object], receipt: str | None, installer: str, command: str
 ) -> None:
-    """The command of uv or pipx makes the tool anew, so it names the extra ``fast`` that is there.
-
-    pytest plays its package.
-    """
+    """A tool of uv or pipx is made anew by its command, which keeps the extra ``fast``: pytest plays its package."""
     if receipt:
         (tmp_path / receipt).touch()
     assert install_command("bucket", installed(tmp_path, origin, installer), tmp_path, "/v/python") == command
@@ -51,15 +49,17 @@ def test_checkout_stays_what_is_installed(tmp_path: Path, environment: str, comm
 
 
 def installed(folder: Path, origin: dict[str, object], installer: str) -> Distribution:
-    found = folder / "simulation_metrics_etl-1.dist-info"
-    found.mkdir()
+    metadata = folder / "simulation_metrics_etl-1.dist-info"
+    metadata.mkdir()
     needed = [
         "Requires-Dist: pytest>=1",
         'Requires-Dist: pytest>=1; extra == "fast"',
         'Requires-Dist: pytest; extra == "both"',
     ]
-    (found / "METADATA").write_text("\n".join([*needed, 'Requires-Dist: nowhere-to-be-found>=2; extra == "both"', ""]))
-    (found / "INSTALLER").write_text(f"{installer}\n")
+    (metadata / "METADATA").write_text(
+        "\n".join([*needed, 'Requires-Dist: nowhere-to-be-found>=2; extra == "both"', ""])
+    )
+    (metadata / "INSTALLER").write_text(f"{installer}\n")
     if origin:
-        (found / "direct_url.json").write_text(json.dumps(origin))
-    return Distribution.at(found)
+        (metadata / "direct_url.json").write_text(json.dumps(origin))
+    return Distribution.at(metadata)

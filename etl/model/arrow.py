@@ -1,4 +1,7 @@
-"""Small steps on Arrow tables that keep their schema. Pure."""
+"""Select rows of Arrow tables, and replace values in their columns, without a change of schema.
+
+Pure: each function returns another table, and none changes the one that it got.
+"""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -8,26 +11,30 @@ import pyarrow.compute as pc
 
 
 def is_of(rows: pa.Table, executions: Collection[str]) -> pa.ChunkedArray:
-    """Which rows are of the executions."""
+    """For each row, whether it belongs to one of the executions, which are given by id."""
     return pc.is_in(rows["execution_id"], value_set=pa.array(list(executions), pa.string()))
 
 
 def where(rows: pa.Table, is_wanted: pa.ChunkedArray | list[bool]) -> pa.Table:
-    """The rows that are wanted; all of them are no copy, since the text of a part is large."""
+    """The rows for which ``is_wanted`` holds. If all are wanted, none is copied: the text of a part is large."""
     mask = pa.array(is_wanted, pa.bool_()) if isinstance(is_wanted, list) else is_wanted
     return rows if pc.all(mask, min_count=0).as_py() else rows.filter(mask)
 
 
 def with_column(rows: pa.Table, name: str, values: list[Any]) -> pa.Table:
-    """The rows with other values in one column."""
+    """The rows with ``values`` in the column ``name``, one for each row, as the column's type."""
     index = rows.schema.get_field_index(name)
-    return rows.set_column(index, rows.schema.field(index), pa.array(values, rows.schema.field(index).type))
+    field = rows.schema.field(index)
+    return rows.set_column(index, field, pa.array(values, field.type))
 
 
 def with_values(rows: pa.Table, columns: Mapping[str, Mapping[str, Any]]) -> pa.Table:
-    """The rows with other values in some columns, each by execution_id; rows of other executions stay as they are."""
+    """The rows with other values in some columns, which are given by column and then by execution_id.
+
+    Rows of executions that are not named keep their values.
+    """
     ids = rows["execution_id"].to_pylist()
     for name, values in columns.items():
-        own = rows[name].to_pylist()
-        rows = with_column(rows, name, [values.get(each, old) for each, old in zip(ids, own, strict=True)])
+        old_values = rows[name].to_pylist()
+        rows = with_column(rows, name, [values.get(id_, old) for id_, old in zip(ids, old_values, strict=True)])
     return rows

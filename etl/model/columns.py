@@ -1,4 +1,7 @@
-"""The types of a column and a table, and the Arrow schema made from them. ``schema`` declares the tables."""
+"""What a column and a table are, and the Arrow schema that follows from their declaration.
+
+``schema`` declares the tables themselves. Pure.
+"""
 
 import json
 from dataclasses import dataclass
@@ -12,50 +15,56 @@ FLOAT = pa.float64()
 BOOL = pa.bool_()
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 DATE = pa.date32()
-TYPE_NAMES = {
-    STRING: "string",
-    INT: "int64",
-    FLOAT: "double",
-    BOOL: "bool",
-    TIMESTAMP: "timestamp[us, UTC]",
-    DATE: "date",
-}
+_TYPE_NAMES = {TIMESTAMP: "timestamp[us, UTC]", DATE: "date"}
+"""By Arrow type, its name in the documentation, if that is not Arrow's own."""
 GIVEN = "null when the API gave no value that fits"
+"""The null rule of a column that the API fills."""
 NEVER = "never null"
+"""The null rule of a key, and of a column that the exporter fills."""
 _NULLABLE_DTYPES = {INT: "Int64", BOOL: "boolean"}
+"""By Arrow type, the pandas dtype that holds nulls without turning the column into floats or objects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. ``source`` is the path in the payload, or several, split by ``|``; empty for what the exporter makes.
-
-    ``null`` says when the column is null, if the default of ``null_rule`` does not hold. ``is_json`` marks an open-ended object
-    that is stored as JSON text.
-    """
+    """The declaration of one column."""
 
     name: str
+    """Its name in files, in frames and in every warehouse."""
     type: pa.DataType
+    """Its Arrow type, one of those of this module."""
     meaning: str
+    """What it means, as a sentence of the data dictionary."""
     unit: str = ""
+    """The unit of its numbers; empty if they have none."""
     source: str = ""
+    """The path of its value in the payload, or several, split by ``|``. Empty if the exporter makes the value."""
     null: str = ""
+    """When it is null, if the default of ``null_rule`` does not hold."""
     is_key: bool = False
+    """Whether it is part of its table's key."""
     is_json: bool = False
+    """Whether it holds an open-ended object, or a list, as JSON text."""
 
     @property
     def paths(self) -> tuple[tuple[str, ...], ...]:
-        """The payload paths that feed the column, in order of preference."""
-        return tuple(tuple(path.split(".")) for path in self.source.split("|")) if self.source else ()
+        """The payload paths that feed the column, in order of preference; none if the exporter makes its values."""
+        return tuple(tuple(path.split(".")) for path in self.source.split("|") if path)
 
     @property
     def null_rule(self) -> str:
-        """When the column is null. By default a value from the API may be missing, and one that the exporter makes is not."""
-        return self.null or (GIVEN if self.source and not self.is_key else NEVER)
+        """When the column is null.
+
+        By default a value from the API may be missing, and neither a key nor a value that the exporter makes may.
+        """
+        if self.null:
+            return self.null
+        return GIVEN if self.source and not self.is_key else NEVER
 
     @property
     def type_name(self) -> str:
         """The name of the type in the documentation."""
-        return TYPE_NAMES[self.type]
+        return _TYPE_NAMES.get(self.type, str(self.type))
 
 
 DAY = Column(
@@ -64,31 +73,37 @@ DAY = Column(
     "UTC day on which the row's execution was created, or the export run began.",
     null="null when the API does not say when the execution was created",
 )
+"""A column of no file: readers get it from the start of the execution, or of the export run."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table: its columns, its key, where its rows come from. ``partitions`` are columns in the path of its files only."""
+    """The declaration of one table."""
 
     name: str
+    """Its name: that of its folder, and of its table in a warehouse."""
     one_row_per: str
+    """What a row stands for, in words."""
     endpoint: str
+    """The endpoint that its rows come from, with the query that asks for them; empty if the exporter makes the rows."""
     columns: tuple[Column, ...]
+    """The columns of its files, in order."""
     partitions: tuple[Column, ...]
+    """Columns that stand only in the path of its files, outermost first."""
 
     @property
     def start(self) -> str:
-        """The column that says when the row's execution, or the export run, began."""
+        """Name of the column that says when the row's execution, or the export run, began."""
         return "started_at" if "started_at" in self.names else "execution_started_at"
 
     @property
     def added_columns(self) -> tuple[Column, ...]:
-        """What ``etl.read_table`` adds to the columns of the files."""
+        """The columns that ``etl.read_table`` adds to those of the files: the folder of the run test, and the day."""
         return (*(column for column in self.partitions if column.name == "run_test"), DAY)
 
     @cached_property
     def key(self) -> tuple[str, ...]:
-        """The columns that identify a row, and are never null."""
+        """Names of the columns that identify a row; they are never null."""
         return tuple(column.name for column in self.columns if column.is_key)
 
     @cached_property
@@ -98,25 +113,25 @@ class Table:
 
     @cached_property
     def arrow_schema(self) -> pa.Schema:
-        """The exact schema of every file of the table."""
+        """The exact schema of every file of the table. Only a key is declared as not null."""
         fields = [pa.field(column.name, column.type, nullable=not column.is_key) for column in self.columns]
         return pa.schema(fields, metadata={"table": self.name, "pandas": self._pandas_metadata})
 
     @cached_property
     def no_rows(self) -> pa.Table:
-        """The schema without any rows."""
+        """A table of this schema without any row."""
         return self.arrow_schema.empty_table()
 
     @property
     def _pandas_metadata(self) -> str:
-        """Makes plain ``pandas.read_parquet`` use nullable dtypes for integers and booleans.
+        """What makes a plain ``pandas.read_parquet`` use nullable dtypes for integers and booleans.
 
-        By default pandas turns such a column into floats or objects as soon as one value is null.
+        Without it, pandas turns such a column into floats or objects as soon as one value is null.
         """
-        names = ("name", "field_name", "pandas_type", "numpy_type", "metadata")
+        fields = ("name", "field_name", "pandas_type", "numpy_type", "metadata")
         columns = [
-            dict(zip(names, (each.name, each.name, str(each.type), dtype, None), strict=True))
-            for each in self.columns
-            if (dtype := _NULLABLE_DTYPES.get(each.type))
+            dict(zip(fields, (column.name, column.name, str(column.type), dtype, None), strict=True))
+            for column in self.columns
+            if (dtype := _NULLABLE_DTYPES.get(column.type))
         ]
         return json.dumps({"index_columns": [], "column_indexes": [], "columns": columns}, separators=(",", ":"))

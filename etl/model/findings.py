@@ -1,6 +1,7 @@
-"""What a person should know or do: each finding has a kind, a subject, a text, and a next step that its kind gives.
+"""What a person should know or do: findings, each with a kind, a subject and a text; the kind gives the next step.
 
-``run``, ``status``, ``verify``, ``check`` and ``load`` share them. Pure.
+``run``, ``status``, ``verify``, ``check`` and ``load`` share them. Pure: this module declares what can be found, and
+looks for none of it.
 """
 
 from collections import Counter
@@ -13,32 +14,37 @@ from etl.model.wording import quoted
 
 
 class Severity(StrEnum):
-    """How much a finding matters.
-
-    ``missing``: something that exists at the source is not in the dataset, or not as it should be there. ``unknown``: nobody can
-    tell. Both are alarms. A ``notice`` is only worth knowing.
-    """
+    """How much a finding matters."""
 
     MISSING = "missing"
+    """An alarm: something that exists at the source is not in the dataset, or is not there as it should be."""
     UNKNOWN = "unknown"
+    """An alarm: nobody can tell whether something is missing."""
     NOTICE = "notice"
+    """No alarm: only worth knowing."""
 
 
 _MISSING, _UNKNOWN, _NOTICE = Severity.MISSING, Severity.UNKNOWN, Severity.NOTICE
 _RUN = "the next run tries again"
+"""The next step of an alarm that needs nobody."""
+_DISCOVER = "metrics-etl discover lists the names"
+_ASIDE = "_state/quarantine"
+"""Where damaged files are moved to."""
 _MOVE_ASIDE = "move the file out of the dataset and keep it; metrics-etl run then fetches the rows the API still lists"
 _RUN_OR_MOVE = f"metrics-etl run; if verify still finds it, {_MOVE_ASIDE}"
 
 
 class Kind(StrEnum):
-    """What is found, with what it says in general and what to do about it."""
+    """What can be found. The value is the word in JSON, in logs and in metrics."""
 
     severity: Severity
     meaning: str
+    """What a finding of this kind says in general."""
     next_step: str
+    """What to do about it: a command, or an action in words."""
 
     def __new__(cls, value: str, severity: Severity, meaning: str, next_step: str = "") -> Self:
-        """Without a next step of its own, an alarm waits for the next run, and a notice for nothing."""
+        """Make a member. By default, an alarm waits for the next run, and a notice needs nothing."""
         kind = str.__new__(cls, value)
         kind._value_, kind.severity, kind.meaning = value, severity, meaning
         kind.next_step = next_step or ("nothing" if severity is Severity.NOTICE else _RUN)
@@ -49,7 +55,7 @@ class Kind(StrEnum):
         "no_such_run_test",
         _MISSING,
         "the API has no run test with this name",
-        "correct the name in run_tests, or check that the key belongs to the right workspace: metrics-etl discover lists the names",
+        f"correct the name in run_tests, or check that the key belongs to the right workspace: {_DISCOVER}",
     )
     LIST_FAILED = "list_failed", _UNKNOWN, "the list of a run test's executions could not be read"
     LIST_UNPROVED = "list_unproved", _UNKNOWN, "a list kept changing while it was read, so rows may be missing from it"
@@ -99,8 +105,8 @@ class Kind(StrEnum):
     QUARANTINED = (
         "quarantined",
         _UNKNOWN,
-        "a damaged file was moved to _state/quarantine; the rows that the API still lists were fetched again",
-        "inspect the file, then delete it from _state/quarantine; runs do not need it",
+        f"a damaged file was moved to {_ASIDE}; the rows that the API still lists were fetched again",
+        f"inspect the file, then delete it from {_ASIDE}; runs do not need it",
     )
     LOST_ROWS = (
         "lost_rows",
@@ -163,15 +169,18 @@ class Kind(StrEnum):
     DOCUMENT_SET_ASIDE = (
         "document_set_aside",
         _NOTICE,
-        "a file in the folder _state or runs could not be read: a run moves it to _state/quarantine; other commands ignore it",
-        "nothing; once it is in _state/quarantine, it can be deleted",
+        f"a file in the folder _state or runs could not be read: a run moves it to {_ASIDE}; other commands ignore it",
+        f"nothing; once it is in {_ASIDE}, it can be deleted",
     )
     CLOCK = "clock", _NOTICE, "this machine's clock and the source's differ", "check this machine's clock (NTP)"
     NO_DETAIL = (
         "no_detail",
         _NOTICE,
-        "the details of some executions could not be read: those that settle were not compared, and new ones lack a few columns",
-        "nothing for those that settle: the next run tries again; metrics-etl run --full-refresh gives new ones these columns",
+        (
+            "the details of some executions could not be read: those that settle were not compared, "
+            "and new ones lack a few columns"
+        ),
+        f"nothing for those that settle: {_RUN}; metrics-etl run --full-refresh gives new ones these columns",
     )
     LISTS_ALONE = (
         "lists_alone",
@@ -195,15 +204,17 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is missing, unknown or worth knowing. ``subject`` is the run test, file or call that it is about, or empty."""
+    """One thing that is missing, unknown or worth knowing. ``str`` gives it in one line, with its subject."""
 
     kind: Kind
     subject: str
+    """The run test, file or call that it is about, as its source names it; empty if it is about the whole."""
     text: str
+    """What was found, in words; the subject is not repeated in it."""
 
     @property
     def is_alarm(self) -> bool:
-        """Whether something is missing or unknown: then a run exits with 3."""
+        """Whether it says that something is missing or unknown. A run with such a finding exits with 3."""
         return self.kind.severity is not Severity.NOTICE
 
     @property
@@ -215,30 +226,37 @@ class Finding:
         return f"{quoted(self.subject)}: {self.text}" if self.subject else self.text
 
     def as_json(self) -> dict[str, Any]:
-        """The finding as a JSON object."""
-        told = {"subject": self.subject, "text": self.text, "next_step": self.next_step}
-        return {"kind": self.kind.value, "severity": self.kind.severity.value, **told}
+        """The finding as a JSON object, as the commands print it with ``--json``."""
+        words = {"subject": self.subject, "text": self.text, "next_step": self.next_step}
+        return {"kind": self.kind.value, "severity": self.kind.severity.value, **words}
 
 
 def alarms(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Those that say that something is missing or unknown."""
+    """The findings that say that something is missing or unknown, in their order."""
     return (finding for finding in findings if finding.is_alarm)
 
 
 def alarm_lines(findings: Sequence[Finding], *, has_next_step: bool = True) -> Iterator[tuple[str, str]]:
-    """The first alarm of each kind with how many there are, and the next step of the gravest; each with a label."""
-    counts = Counter(finding.kind for finding in alarms(findings))
+    """Lines with their labels: the first alarm of each kind, with how many more there are, then one next step.
+
+    The next step is that of the gravest alarm; without ``has_next_step`` it is left out.
+    """
+    counts = Counter(alarm.kind for alarm in alarms(findings))
     for kind, count in counts.items():
-        finding = next(each for each in findings if each.kind is kind)
-        yield "problem", f"{finding} (and {count - 1:,} more)" if count > 1 else str(finding)
-    if has_next_step and (first := gravest(findings)):
-        yield "next", first.next_step
+        first = next(finding for finding in findings if finding.kind is kind)
+        yield "problem", f"{first} (and {count - 1:,} more)" if count > 1 else str(first)
+    if has_next_step and (alarm_to_act_on := gravest(findings)):
+        yield "next", alarm_to_act_on.next_step
 
 
 def gravest(findings: Iterable[Finding]) -> Finding | None:
-    """The alarm whose next step comes first: what is missing before what is unknown, the warehouse last, since a run loads, too."""
-    return min(
-        alarms(findings),
-        key=lambda each: (each.kind is Kind.NOT_LOADED, each.kind.severity is Severity.UNKNOWN),
-        default=None,
-    )
+    """The alarm whose next step comes first; None if there is no alarm.
+
+    What is missing comes before what is unknown. A warehouse that is behind comes last, since the next run loads it,
+    too.
+    """
+    return min(alarms(findings), key=_order_of_acting, default=None)
+
+
+def _order_of_acting(alarm: Finding) -> tuple[bool, bool]:
+    return alarm.kind is Kind.NOT_LOADED, alarm.kind.severity is Severity.UNKNOWN

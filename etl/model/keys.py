@@ -1,7 +1,7 @@
-"""The key of a run test, which names its partition, and the names that the API can list. Pure.
+"""The key of a run test, which names its folder, and the names that the API can list. Pure.
 
-Keys are lower-case ASCII and start with a letter: no reader takes them for numbers, dates or null, and a file system that ignores
-case keeps them apart.
+Keys are lower-case ASCII and start with a letter: no reader takes them for numbers, dates or null, and a file system
+that ignores case keeps them apart.
 """
 
 import re
@@ -9,15 +9,15 @@ import unicodedata
 from hashlib import sha256
 
 KEY_MAX_BYTES = 80
-
 KEY = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*", re.ASCII)
-READ_AS_VALUES = {"true", "false", "null", "none", "nan", "inf", "infinity", "na", "nat", "t", "f", "epoch"}
+_READ_AS_VALUES = {"true", "false", "null", "none", "nan", "inf", "infinity", "na", "nat", "t", "f", "epoch"}
+"""Words that a reader of partitions takes for a value of another type, or for no value."""
 _HASH_DIGITS = 8
 
 
 def is_key(text: str) -> bool:
-    """Whether the text can name a partition."""
-    return len(text) <= KEY_MAX_BYTES and bool(KEY.fullmatch(text)) and text not in READ_AS_VALUES
+    """Whether the text can name the folder of a run test."""
+    return len(text) <= KEY_MAX_BYTES and bool(KEY.fullmatch(text)) and text not in _READ_AS_VALUES
 
 
 def default_key(run_test_name: str) -> str:
@@ -36,8 +36,8 @@ def default_key(run_test_name: str) -> str:
 def is_listable(run_test_name: str) -> bool:
     """Whether the API can list the executions of a run test with this name.
 
-    It cannot if the name is empty, is no valid Unicode, or begins or ends with a space: the API strips spaces and would list
-    another run test.
+    It cannot if the name is empty, is not valid Unicode, or begins or ends with a space: the API strips spaces, and
+    would list another run test.
     """
     try:
         return bool(run_test_name.encode()) and run_test_name == run_test_name.strip()

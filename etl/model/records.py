@@ -1,4 +1,8 @@
-"""What the API returns, as frozen values: ids and statuses have fields of their own, ``payload`` is the JSON object as received."""
+"""What the API returns, as frozen values, and what a run makes of the answers about one execution.
+
+Ids and statuses have fields of their own; ``payload`` is always the JSON object as received. Nothing here interprets
+it.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -9,16 +13,19 @@ from etl.errors import SourceError
 
 T = TypeVar("T")
 
+# The paths of the endpoints.
 METRICS = "/sdk/api/v1/simulation/metrics/"
 RUNS = "/sdk/api/v1/simulation/runs/"
 RUN_TESTS = "/simulate/run-tests/"
 DETAIL = "/simulate/test-executions/"
-FROM_METRICS, FROM_DETAIL = "metrics", "detail"
-"""Where the row of a call has its metrics from: the values of ``calls.metrics_from``."""
+FROM_METRICS = "metrics"
+"""Value of ``calls.metrics_from``: the row was made of the call's own metrics."""
+FROM_DETAIL = "detail"
+"""Value of ``calls.metrics_from``: the row was made of the two lists of its execution, and lacks a few columns."""
 
 
 class NumberLiteral(str):
-    """A JSON number as it was written: one that a Python number might not hold exactly (9007199254740993.0, 1e400), or NaN."""
+    """A JSON number as it was written, if a Python number might not hold it exactly: 9007199254740993.0, 1e400, NaN."""
 
     __slots__ = ()
 
@@ -32,7 +39,10 @@ class ListedRunTest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
-    """One execution with its aggregated metrics. Source: GET …/metrics/?run_test_name= or ?execution_id=."""
+    """One execution with its aggregated metrics.
+
+    Source: GET /sdk/api/v1/simulation/metrics/?run_test_name=… or ?execution_id=…
+    """
 
     execution_id: str
     status: str
@@ -40,50 +50,71 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """One call in the list of its execution, with scenario and eval outputs. Source: GET …/runs/?execution_id=."""
+    """One call in the list of its execution, with its scenario and its eval outputs.
+
+    Source: GET /sdk/api/v1/simulation/runs/?execution_id=…
+    """
 
     call_execution_id: str
     payload: dict[str, Any]
 
 
 class CallMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """One call's raw metrics. Source: GET …/metrics/?call_execution_id=; or, with ``is_from_detail``, its execution's detail."""
+    """One call's own metrics.
+
+    Source: GET /sdk/api/v1/simulation/metrics/?call_execution_id=…, or the detail of its execution.
+    """
 
     call_execution_id: str
     execution_id: str
     status: str
     payload: dict[str, Any]
     is_from_detail: bool = False
+    """Whether they were put together from the execution's detail, which lacks a few of them."""
 
 
 class DetailedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """One call in its execution's detail: most of its metrics, in another shape. Source: GET /simulate/test-executions/{id}/."""
+    """One call in its execution's detail, which has most of its metrics, in another shape.
+
+    Source: GET /simulate/test-executions/{execution_id}/
+    """
 
     call_execution_id: str
     payload: dict[str, Any]
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """One page of a list, which may shift while it is read."""
+    """One page of a list. The list may shift while it is read, so two pages need not fit together."""
 
     total_pages: int
+    """Number of pages that the list had when the API answered."""
     count: int
+    """Number of rows on all pages together."""
     results: tuple[T, ...]
+    """The rows of this page, in the order of the list."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """One request that was given up: what it asked for, and how it last failed."""
+    """One request that was given up: what it asked for, and how it last failed. A row of ``errors``."""
 
     endpoint: str
+    """Path of the endpoint."""
     subject_id: str
+    """The call or the execution that was asked for."""
     status: int
+    """HTTP status of the last try; 0 if there was no answer."""
     message: str
     excerpt: str
+    """The first 200 characters of the last answer."""
     tries: int
+    """Requests that the run spent on it."""
 
     @classmethod
     def of(cls, endpoint: str, subject_id: str, error: SourceError, *, tries: int | None = None) -> "DeadLetter":
-        """The dead letter of a request about the subject; ``tries`` is given where it was tried more often than the error knows."""
+        """The dead letter of a request that ended in this error.
+
+        ``tries`` is given only if the request was tried more often than the error knows.
+        """
         return cls(
             endpoint=endpoint,
             subject_id=subject_id,
@@ -95,33 +126,38 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FetchedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """One call: its entry in the list, its raw metrics, and what only the execution's detail shows of it."""
+    """One call, from all that was fetched of it."""
 
     listed: ListedCall
     metrics: CallMetrics
     shown: Mapping[str, Any] = {}
+    """The exported fields that only the execution's detail has, by their name there."""
 
 
 class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     """One execution and everything that was fetched of it.
 
-    ``listed`` is None if its calls were not requested (the execution is still running) or could not be listed. Each listed call is
-    in ``calls``, with its metrics, in ``dead_letters``, or in ``kept``: its stored row is as the API has it, and stays, or one of
-    ``amended`` takes its place. ``deleted`` are stored calls that the source no longer has. ``lacking``: in how many calls each
-    column is null, though the execution's detail has its value. ``part_of`` is how many calls its list has when only some have
-    arrived, which are the ``listed`` ones then: more is to come. ``lacks_evals``: the entries of ``kept`` calls have no evals, and
-    the stored ones stay, too.
+    Each listed call is in one of ``calls``, ``dead_letters`` and ``kept``.
     """
 
     run_test_name: str
     run_test_key: str
     execution: Execution
     listed: tuple[ListedCall, ...] | None = None
+    """Its calls as listed. None if they were not requested, since it still runs, or could not be listed."""
     calls: tuple[FetchedCall, ...] = ()
+    """The calls that were fetched with their metrics."""
     dead_letters: tuple[DeadLetter, ...] = ()
+    """The requests about it that were given up."""
     kept: frozenset[str] = frozenset()
+    """Ids of calls that were not fetched, since their stored rows are as the API has them. The rows stay."""
     amended: tuple[Sequence[Any], ...] = ()
+    """Rows of ``calls``, with newer values of the detail, that replace the stored rows of some ``kept`` calls."""
     deleted: frozenset[str] = frozenset()
+    """Ids of stored calls that the source no longer has."""
     lacking: Mapping[str, int] = {}
+    """By column of ``calls``, in how many calls it is null although the execution's detail has its value."""
     part_of: int | None = None
+    """The number of all its calls if only some have arrived, which then are the ``listed`` ones; None if all have."""
     lacks_evals: bool = False
+    """Whether the entries of ``kept`` calls come without evals, so that their stored evals stay, too."""

@@ -1,46 +1,48 @@
 """Every table and column: name, Arrow type, unit, meaning, source path, null rule. The one place that declares them.
 
-A type is never inferred from data: a column that is all null, or whole numbers only, today would change its type tomorrow.
+A type is never inferred from data: a column that is all null today, or has only whole numbers, would change its type
+tomorrow.
 """
 
 import pyarrow as pa
 
-from etl.model.columns import BOOL, DATE, DAY, FLOAT, GIVEN, INT, NEVER, STRING, TIMESTAMP, TYPE_NAMES, Column, Table
+from etl.model.columns import BOOL, DATE, DAY, FLOAT, GIVEN, INT, NEVER, STRING, TIMESTAMP, Column, Table
 from etl.model.records import METRICS, RUNS
 
-__all__ = [
-    "BOOL", "CALLS", "DATE", "DAY", "ERRORS", "EVALS", "EXECUTIONS", "FLOAT", "GIVEN", "INT", "NEVER", "OF_CALLS",
-    "OF_EXECUTIONS", "RUNS_TABLE", "STRING", "TABLES", "TIMESTAMP", "TYPE_NAMES", "Column", "Table",
-]  # fmt: skip
-
+__all__ = ["CALLS", "ERRORS", "EVALS", "EXECUTIONS", "OF_CALLS", "OF_EXECUTIONS", "RUNS_TABLE", "TABLES"]
+__all__ += ["BOOL", "DATE", "DAY", "FLOAT", "GIVEN", "INT", "NEVER", "STRING", "TIMESTAMP", "Column", "Table"]
 
 _PARTITIONS = (
     Column("run_test", STRING, "Folder of the run test."),
     Column("month", STRING, "UTC month, as 2026-11, in which the execution began, or else was first seen."),
 )
-RUN_TEST_NAME = Column("run_test_name", STRING, "Name of the run test, as configured when the row was exported.")
-EXECUTION_STARTED_AT = Column("execution_started_at", TIMESTAMP, "When the row's execution was created.", null=GIVEN)
-EXTRA = Column(
+_RUN_TEST_NAME = Column("run_test_name", STRING, "Name of the run test, as configured when the row was exported.")
+_EXECUTION_STARTED_AT = Column("execution_started_at", TIMESTAMP, "When the row's execution was created.", null=GIVEN)
+_EXTRA = Column(
     "extra",
     STRING,
-    "Payload fields that have no column, and values that do not fit their column exactly, with the nesting and every digit as the "
-    "API sent them. NaN, which is not JSON, and numbers that JSON parsers reject (1e400, thousands of digits) are kept as strings.",
+    "Payload fields that have no column, and values that do not fit their column exactly, with the nesting and every "
+    "digit as the API sent them. NaN, which is not JSON, and numbers that JSON parsers reject (1e400, thousands of "
+    "digits) are kept as strings.",
     null="null when there are none",
     is_json=True,
 )
-RAW = Column("raw", STRING, "The payload as received.", null="null unless [export] include_raw is on", is_json=True)
-DELETED_AT = Column(
+_RAW = Column("raw", STRING, "The payload as received.", null="null unless [export] include_raw is on", is_json=True)
+_DELETED_AT = Column(
     "deleted_at",
     TIMESTAMP,
-    "When a run found that the source no longer has this row. The row is kept; the time is cleared if the source has it again.",
+    "When a run found that the source no longer has this row. The row is kept; the time is cleared if the source has "
+    "it again.",
     null="null while the source has it",
 )
-EXPORT = (
+_EXPORT = (
     Column("export_run_id", STRING, "The export run that wrote this version of the row; see runs.export_run_id."),
     Column("exported_at", TIMESTAMP, "When this version of the row was exported."),
 )
 
+_KEPT = "an unknown status is kept as it is."
 _NOT_SHOWN = "null when the execution's detail gave no value that fits, or was not read"
+"""The null rule of a column that only the execution's detail has."""
 _VOICE = {
     "bot_wpm": (FLOAT, "Speaking rate of the agent", "words/min"),
     "user_wpm": (FLOAT, "Speaking rate of the simulated user", "words/min"),
@@ -50,33 +52,42 @@ _VOICE = {
     "user_interruption_rate": (FLOAT, "Interruptions by the user per minute", "1/min"),
     "user_interruption_count": (INT, "Interruptions by the user", "interruptions"),
 }
-"""What the API gives of a voice call twice: as it measured it, and as the voice provider reported it."""
+"""Metrics that the API gives twice for a voice call: as it measured them, and as the voice provider reported them.
+
+By name: type, meaning without its full stop, unit.
+"""
 NOT_IN_LISTS = (
-    "cost_stt_cost_cents", "cost_llm_cost_cents", "cost_tts_cost_cents", "chat_metrics_message_count",
+    "cost_stt_cost_cents",
+    "cost_llm_cost_cents",
+    "cost_tts_cost_cents",
+    "chat_metrics_message_count",
     "chat_metrics_turn_count",
-)  # fmt: skip
-"""Columns of calls that are null until a call's own metrics were fetched."""
+)
+"""Columns of ``calls`` that stay null until a call's own metrics are fetched: no list of its execution has them."""
 
 
 def _field(path: str, type_: pa.DataType, meaning: str, unit: str = "", null: str = "") -> Column:
-    """A column that is called like the path of its field."""
+    """A column that has the name of its path in the payload, without what would only repeat the table."""
     name = path.removeprefix("metrics.").removeprefix("call_results.").replace(".", "_")
     return Column(name, type_, meaning, unit, path, null)
 
 
 def _shown(name: str, type_: pa.DataType, meaning: str, unit: str = "", *, is_json: bool = False) -> Column:
-    """A column that only the execution's detail has, as the platform's screen shows it."""
+    """A column of a field that only the execution's detail has, as the platform's screen shows it."""
     return Column(name, type_, meaning, unit, f"detail.{name}", _NOT_SHOWN, is_json=is_json)
 
 
 def _measured(name: str) -> Column:
+    """A metric of ``_VOICE`` as the API measured it."""
     type_, meaning, unit = _VOICE[name]
     return _field(f"conversation.{name}", type_, f"{meaning}.", unit)
 
 
 def _reported(name: str, type_: pa.DataType, meaning: str, unit: str) -> Column:
+    """A metric of a voice call as the voice provider reported it; the API gives it under one of two paths."""
     return Column(
-        f"latency_customer_{name}",  # one of the whole paths has 68 characters: PostgreSQL cuts at 63
+        # Not the whole path: one of these has 68 characters, and PostgreSQL cuts a name at 63.
+        f"latency_customer_{name}",
         type_,
         f"{meaning}, as the voice provider reported it.",
         unit,
@@ -85,10 +96,12 @@ def _reported(name: str, type_: pa.DataType, meaning: str, unit: str) -> Column:
 
 
 def _mean(path: str, meaning: str, unit: str) -> Column:
+    """A mean over an execution's calls, for which the API writes 0.0 where it should write null."""
     return _field(f"metrics.{path}", FLOAT, f"Mean {meaning}. Also 0.0 when no call had data.", unit)
 
 
 def _percentile(name: str, meaning: str) -> Column:
+    """A percentile of the agent latency of an execution's calls."""
     path = f"metrics.latency.percentiles.{name}"
     return _field(path, FLOAT, meaning, "ms", "null when no call had data")
 
@@ -99,12 +112,8 @@ EXECUTIONS = Table(
     f"{METRICS}?run_test_name=",
     (
         Column("execution_id", STRING, "Identifies the execution.", source="execution_id", is_key=True),
-        RUN_TEST_NAME,
-        _field(
-            "status",
-            STRING,
-            "pending, running, completed, failed, cancelled, cancelling or evaluating; an unknown status is kept as it is.",
-        ),
+        _RUN_TEST_NAME,
+        _field("status", STRING, f"pending, running, completed, failed, cancelled, cancelling or evaluating; {_KEPT}"),
         _field("started_at", TIMESTAMP, "When the execution was created."),
         _field("completed_at", TIMESTAMP, "When it ended.", null="null while it runs"),
         _field("total_calls", INT, "The API's own count of calls; may differ from what it lists.", "calls"),
@@ -132,26 +141,28 @@ EXECUTIONS = Table(
         _field("metrics.calls.completed", INT, "Current number of completed calls.", "calls"),
         _field("metrics.calls.failed", INT, "Current number of failed calls.", "calls"),
         _field("metrics.calls.pending", INT, "Current number of pending calls.", "calls"),
-        EXTRA,
-        RAW,
+        _EXTRA,
+        _RAW,
         Column("listed_calls", INT, "Calls that the API listed for the execution.", "calls", null="null until listed"),
         Column("exported_calls", INT, "Calls of the execution in the calls table that have no deleted_at.", "calls"),
         Column(
             "export_state",
             STRING,
-            "exported: final. settling: exported, and checked again until it is final. waiting: not finished at the source, calls "
-            "not fetched. incomplete: something is missing (see the errors table) or has not arrived yet.",
+            "exported: final. settling: exported, and checked again until it is final. listed: stored from its lists, "
+            "the calls' own metrics are still to come. waiting: not finished at the source, calls not fetched. "
+            "incomplete: something is missing (see the errors table) or has not arrived yet.",
         ),
-        DELETED_AT,
+        _DELETED_AT,
         Column("fingerprint", STRING, "BLAKE2b-128 of the listed payload; a change means fetching again."),
         Column("calls_digest", STRING, "BLAKE2b-128 over the execution's calls, evals and marks."),
         Column(
             "verified_at",
             TIMESTAMP,
-            "When the execution's calls were last fetched; checks that find no change while it is settling do not count.",
+            "When the execution's calls were last fetched; checks that find no change while it is settling do not "
+            "count.",
             null="null until fetched",
         ),
-        *EXPORT,
+        *_EXPORT,
     ),
     _PARTITIONS,
 )
@@ -163,15 +174,11 @@ CALLS = Table(
     (
         Column("call_execution_id", STRING, "Identifies the call.", source="call_execution_id", is_key=True),
         Column("execution_id", STRING, "The execution that the call belongs to.", source="execution_id", null=NEVER),
-        RUN_TEST_NAME,
-        EXECUTION_STARTED_AT,
+        _RUN_TEST_NAME,
+        _EXECUTION_STARTED_AT,
         _field("call_results.scenario_id", STRING, "The scenario that was played."),
         _field("call_results.scenario_name", STRING, "Name of the scenario when the call was exported."),
-        _field(
-            "status",
-            STRING,
-            "pending, queued, ongoing, completed, failed, analyzing or cancelled; an unknown status is kept as it is.",
-        ),
+        _field("status", STRING, f"pending, queued, ongoing, completed, failed, analyzing or cancelled; {_KEPT}"),
         _field("duration_seconds", FLOAT, "Length of the call.", "s"),
         _field("latency.avg_agent_latency_ms", FLOAT, "Mean time that the agent took to answer.", "ms"),
         _field("latency.response_time_ms", FLOAT, "Response time of the call.", "ms"),
@@ -191,8 +198,8 @@ CALLS = Table(
             source="cost.customer_cost_breakdown|cost.breakdown",
             is_json=True,
         ),
-        *map(_measured, ("user_wpm", "bot_wpm", "talk_ratio")),
-        *(_measured(f"{who}_interruption_{what}") for who in ("user", "ai") for what in ("count", "rate")),
+        *(_measured(name) for name in ("user_wpm", "bot_wpm", "talk_ratio")),
+        *(_measured(f"{who}_interruption_{figure}") for who in ("user", "ai") for figure in ("count", "rate")),
         _field(
             "conversation.avg_stop_time_after_interruption_ms",
             FLOAT,
@@ -223,23 +230,24 @@ CALLS = Table(
             "The call's metrics and evals before each rerun, newest first, without texts and recordings.",
             is_json=True,
         ),
-        EXTRA,
-        RAW,
+        _EXTRA,
+        _RAW,
         Column(
             "metrics_from",
             STRING,
-            "metrics: the row has the call's own metrics. detail: it has what the execution's lists tell, and is null in "
-            f"{', '.join(NOT_IN_LISTS)}.",
+            "metrics: the row has the call's own metrics. detail: it has what the execution's lists tell, and is null "
+            f"in {', '.join(NOT_IN_LISTS)}.",
             null="null when a version without this column wrote the row, which means metrics",
         ),
-        DELETED_AT,
-        *EXPORT,
+        _DELETED_AT,
+        *_EXPORT,
     ),
     _PARTITIONS,
 )
 
 
 def _output(kind: str, type_: pa.DataType, meaning: str, null: str, unit: str = "") -> Column:
+    """One of the columns that share the output of an eval: the first that can hold it takes it."""
     meaning = f"The output when it is {meaning}."
     return Column(f"output_{kind}", type_, meaning, unit, "output", null, is_json=kind == "json")
 
@@ -251,9 +259,9 @@ EVALS = Table(
     (
         Column("call_execution_id", STRING, "The call that was judged.", is_key=True),
         Column("eval_config_id", STRING, "The eval configuration that judged it.", is_key=True),
-        RUN_TEST_NAME,
+        _RUN_TEST_NAME,
         Column("execution_id", STRING, "The execution that the call belongs to."),
-        EXECUTION_STARTED_AT,
+        _EXECUTION_STARTED_AT,
         Column("eval_name", STRING, "Name of the eval when the call was exported.", source="name"),
         _field("output_type", STRING, "Pass/Fail, score, choices or another type that the API names."),
         _output("passed", BOOL, "a verdict: true or Passed, false or Failed", "null when it is not one"),
@@ -262,9 +270,9 @@ EVALS = Table(
         _output("json", STRING, "a list or an object", "null when it is neither"),
         _field("reason", STRING, "Why the eval gave this output."),
         _field("status", STRING, "Completed, Failed, skipped or another word that the API uses."),
-        EXTRA,
-        DELETED_AT,
-        *EXPORT,
+        _EXTRA,
+        _DELETED_AT,
+        *_EXPORT,
     ),
     _PARTITIONS,
 )
@@ -277,15 +285,15 @@ ERRORS = Table(
         Column("endpoint", STRING, "Path of the endpoint that failed.", is_key=True),
         Column("subject_id", STRING, "The call or execution that was asked for.", is_key=True),
         Column("execution_id", STRING, "The execution that this failure leaves incomplete.", is_key=True),
-        RUN_TEST_NAME,
-        EXECUTION_STARTED_AT,
+        _RUN_TEST_NAME,
+        _EXECUTION_STARTED_AT,
         Column("status", INT, "HTTP status of the last try; 0 when there was no answer."),
         Column("message", STRING, "What went wrong."),
         Column("excerpt", STRING, "The first 200 characters of the last answer."),
         Column("tries", INT, "Requests that the last run spent on this failure.", "requests"),
         Column("first_seen_at", TIMESTAMP, "When it first failed."),
         Column("last_seen_at", TIMESTAMP, "When it last failed."),
-        EXPORT[0],
+        _EXPORT[0],
     ),
     _PARTITIONS,
 )
@@ -319,6 +327,8 @@ RUNS_TABLE = Table(
 )
 
 TABLES: dict[str, Table] = {table.name: table for table in (EXECUTIONS, CALLS, EVALS, ERRORS, RUNS_TABLE)}
+"""All tables, by name."""
 OF_CALLS = (CALLS, EVALS)
+"""The tables whose rows a digest covers."""
 OF_EXECUTIONS = (*OF_CALLS, ERRORS, EXECUTIONS)
-"""In the order in which their rows are written: execution rows come last and mark the others complete."""
+"""The tables whose rows belong to executions, in the order of writing: last those that vouch for the others."""

@@ -1,6 +1,6 @@
-"""Convert one JSON value to the type of its column, or call it a misfit.
+"""Convert JSON values to the types of their columns and back, without loss.
 
-Pure. Never rounds, truncates or guesses: a value either converts without loss or is a misfit.
+A value that its column cannot hold exactly is a misfit: nothing here rounds, truncates or guesses. Pure.
 """
 
 import json
@@ -22,15 +22,20 @@ MISFIT: Final = object()
 """Returned by a coercer for a value that its column cannot hold exactly."""
 
 Coercer = Callable[[Any], Any]
+"""Converts one value that is not null: returns what the column holds, or ``MISFIT``; raises nothing."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LEAST_INT, _GREATEST_INT = -(2**63), 2**63 - 1
-_WHOLE = 2**53  # up to here a double holds every integer
-_SMALLEST = sys.float_info.min  # below it a double loses digits
+_WHOLE = 2**53
+"""Up to here, and down to its negative, a double holds every integer."""
+_SMALLEST = sys.float_info.min
+"""Below it, a double loses digits."""
 _TEXTS = (str, NumberLiteral)
+"""Types whose value is the text of a number, if it is one."""
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,308})(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _TIMESTAMP = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])(?:\.([0-9]+))?(Z|[+-][0-9]{2}:[0-5][0-9])",
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])"
+    r"(?:\.([0-9]+))?(Z|[+-][0-9]{2}:[0-5][0-9])",
     re.ASCII,
 )
 
@@ -39,29 +44,27 @@ def to_int(value: Any) -> Any:
     """An int64, from an integer in any notation (1e3, 5.0), also as a string."""
     kind = type(value)
     if kind is int:
-        return value if _LEAST_INT <= value <= _GREATEST_INT else MISFIT
-    if kind is float:
-        if not value.is_integer():
-            return MISFIT
-        # Above that, the double may differ from the number that was sent, but its shortest repr is that number: where it is
-        # not, the decoder gives a NumberLiteral.
+        whole = value
+    elif kind is float and value.is_integer():
+        # Beyond ``_WHOLE``, the double may differ from the number that was sent, but its shortest repr is that number.
+        # Where it is not, the decoder gives a NumberLiteral.
         whole = int(value) if -_WHOLE <= value <= _WHOLE else int(Decimal(repr(value)))
-        return whole if _LEAST_INT <= whole <= _GREATEST_INT else MISFIT
-    if kind in _TEXTS and _NUMBER.fullmatch(value):
-        number = Decimal(value)
-        return int(number) if number == number.to_integral_value() and _LEAST_INT <= number <= _GREATEST_INT else MISFIT
-    return MISFIT
+    elif kind in _TEXTS and _NUMBER.fullmatch(value) and (number := Decimal(value)) == number.to_integral_value():
+        whole = int(number)
+    else:
+        return MISFIT
+    return whole if _LEAST_INT <= whole <= _GREATEST_INT else MISFIT
 
 
 def to_float(value: Any) -> Any:
     """A finite double. A fraction that was sent as a number becomes the nearest double, as in every reader of JSON.
 
-    A misfit is an integer that no double equals, a number so small that a double loses digits, and a string whose digits the double
-    does not give back exactly.
+    Misfits are an integer that no double equals, a number so small that a double loses digits, and a string whose
+    digits the double does not give back exactly.
     """
     kind = type(value)
     if kind is float:
-        return value if value - value == 0.0 else MISFIT
+        return value if value - value == 0.0 else MISFIT  # NaN and infinity give NaN
     if kind is int:
         return float(value) if -_WHOLE <= value <= _WHOLE else _whole_to_float(value)
     if kind in _TEXTS and _NUMBER.fullmatch(value):
@@ -76,6 +79,7 @@ def to_float(value: Any) -> Any:
 
 
 def _whole_to_float(value: int) -> Any:
+    """The double that equals the integer."""
     try:
         number = float(value)
     except OverflowError:
@@ -89,11 +93,9 @@ def to_bool(value: Any) -> Any:
 
 
 def to_string(value: Any) -> Any:
-    """A string that UTF-8 can encode."""
+    """A string that UTF-8 can encode, which a lone surrogate is not."""
     if type(value) is not str:
         return MISFIT
-    if value.isascii():
-        return value
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -120,10 +122,10 @@ def to_json(value: Any) -> Any:
 
 
 def json_text(value: Any, *, is_sorted: bool = False) -> str:
-    """Compact JSON of any payload value; numbers keep the digits that were sent.
+    """Compact JSON of any payload value; numbers keep the digits that were sent. ``is_sorted``: keys are, at any depth.
 
-    A string that UTF-8 cannot encode keeps its escapes. NaN, which is not JSON, and numbers for which a reader may refuse the
-    whole text (1e400, thousands of digits) become strings.
+    A string that UTF-8 cannot encode keeps its escapes. NaN, which is not JSON, and numbers for which a reader may
+    refuse the whole text (1e400, thousands of digits) become strings.
     """
     try:
         return (_encode_sorted if is_sorted else _encode)(value).decode()
@@ -132,7 +134,7 @@ def json_text(value: Any, *, is_sorted: bool = False) -> str:
 
 
 def parsed(extra: str | None) -> dict[str, Any]:
-    """The object in a column ``extra``; numbers as they were written."""
+    """The object in a column of JSON text, such as ``extra``; empty for null. Numbers come as they were written."""
     if extra is None:
         return {}
     document: dict[str, Any] = json.loads(extra, parse_float=NumberLiteral, parse_int=NumberLiteral)
@@ -140,15 +142,18 @@ def parsed(extra: str | None) -> dict[str, Any]:
 
 
 def _digits(literal: str) -> str | msgspec.Raw:
+    """The JSON of a ``NumberLiteral``: a number, or a string if it is none that every reader accepts."""
     return msgspec.Raw(literal.encode()) if math.isfinite(float(literal)) else str(literal)
 
 
 def _escaped(value: Any, *, is_sorted: bool) -> str:
+    """As ``json_text``, for a value that holds a string that UTF-8 cannot encode."""
     if isinstance(value, dict):
-        fields = sorted(value.items()) if is_sorted else value.items()
-        return f"{{{','.join(f'{json.dumps(name)}:{_escaped(each, is_sorted=is_sorted)}' for name, each in fields)}}}"
+        items = sorted(value.items()) if is_sorted else value.items()
+        fields = [f"{json.dumps(name)}:{_escaped(field, is_sorted=is_sorted)}" for name, field in items]
+        return f"{{{','.join(fields)}}}"
     if isinstance(value, list):
-        return f"[{','.join(_escaped(each, is_sorted=is_sorted) for each in value)}]"
+        return f"[{','.join(_escaped(item, is_sorted=is_sorted) for item in value)}]"
     if isinstance(value, NumberLiteral):
         return json_text(value)
     return json.dumps(value)
@@ -159,29 +164,34 @@ _encode_sorted = msgspec.json.Encoder(enc_hook=_digits, order="sorted").encode
 
 
 def python_values(column: pa.ChunkedArray | pa.Array) -> list[Any]:
-    """The values of a column. Times are made here, each once: pyarrow takes five times as long, and imports pandas first."""
-    is_time = column.type == schema.TIMESTAMP
-    values: list[Any] = column.cast(pa.int64() if is_time else column.type).to_pylist()
-    times = {at: _EPOCH + timedelta(microseconds=at) for at in {*values} - {None}} if is_time else {}
-    return [times.get(at) for at in values] if is_time else values
+    """The values of a column as Python objects; timestamps as aware datetimes in UTC.
+
+    Times are made here, each once: pyarrow takes five times as long, and imports pandas first.
+    """
+    if column.type != schema.TIMESTAMP:
+        values: list[Any] = column.to_pylist()
+        return values
+    microseconds = column.cast(pa.int64()).to_pylist()
+    times = {at: _EPOCH + timedelta(microseconds=at) for at in {*microseconds} - {None}}
+    return [times.get(at) for at in microseconds]
 
 
 def shared_values(column: pa.ChunkedArray) -> list[Any]:
-    """The values of a column, of whatever type; equal ones are one object, made once."""
+    """As ``python_values``, but equal values are one object, made once: for columns that repeat few values."""
     encoded = column.combine_chunks().dictionary_encode()
     values = python_values(encoded.dictionary)
     return [None if index is None else values[index] for index in encoded.indices.to_pylist()]
 
 
 def fields_of(record: object, *names: str) -> dict[str, Any]:
-    """These fields of a record, by name."""
+    """The named fields of a record, by name, in the order given."""
     return {name: getattr(record, name) for name in names}
 
 
 def timestamp_or_none(value: Any) -> datetime | None:
-    """The timestamp, or None if the value is not a valid one."""
-    result = to_timestamp(value)
-    return None if result is MISFIT else result
+    """As ``to_timestamp``, but None for a misfit."""
+    timestamp = to_timestamp(value)
+    return None if timestamp is MISFIT else timestamp
 
 
 _COERCERS: dict[pa.DataType, Coercer] = {
@@ -194,5 +204,5 @@ _COERCERS: dict[pa.DataType, Coercer] = {
 
 
 def coercer_of(column: schema.Column) -> Coercer:
-    """The coercer of a column."""
+    """What converts a payload's value to the type of the column."""
     return to_json if column.is_json else _COERCERS[column.type]

@@ -1,4 +1,4 @@
-"""How messages count, list and quote things, and how values show themselves. Pure."""
+"""How messages count, list and quote things, and how results show themselves in a shell or a notebook. Pure."""
 
 import re
 from collections import defaultdict
@@ -8,19 +8,24 @@ from enum import StrEnum
 from html import escape
 from typing import Any, Self
 
-# What moves a cursor, ends a line, or reorders it: C0, DEL and C1, separators, overrides of the direction of writing; what is no
-# character, and the halves of characters that stand for bytes of a file name. What joins emoji does none of that.
+# What moves a cursor, ends a line, or reorders it: C0, DEL and C1, separators of lines, overrides of the writing
+# direction. Also what is not a character, and lone surrogates, which stand for bytes of a file name. What joins emoji
+# does none of that.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]")
-_FEW, _LONG = 3, 300
+_MOST_LINES = 3
+"""Of one label, so many lines are shown."""
+_MOST_CHARACTERS = 300
+"""Of a line, so many characters are shown."""
 
 
 class Word(StrEnum):
-    """One of several words that stand in results; ``meaning`` is what a person is told of it."""
+    """Base class of enumerations whose words stand in results, each with its meaning."""
 
     meaning: str
+    """What the reference, and a message, says about the word."""
 
     def __new__(cls, value: str, meaning: str) -> Self:
-        """A word and what it means."""
+        """Make a member that is its word and carries its meaning."""
         word = str.__new__(cls, value)
         word._value_, word.meaning = value, meaning
         return word
@@ -28,38 +33,43 @@ class Word(StrEnum):
 
 def shown(text: str) -> str:
     """A text from outside as it is printed and logged: in one line, each control character escaped as in Python."""
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def quoted(name: str) -> str:
-    """A name from outside in a message, in quotation marks."""
+    """A name from outside as it stands in a message: in quotation marks, and ``shown``."""
     return f"'{shown(name)}'"
 
 
 def nearest(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
-    """What a message says of an unknown name: which known ones are most like it, else ``otherwise``, else all that are known."""
-    folded = {each.casefold(): each for each in known}
-    name = name.casefold()
-    meant = [each for each in folded if each.endswith(f"_{name}")] or get_close_matches(name, folded, n=1)
-    if meant:
-        return f"did you mean {' or '.join(quoted(folded[each]) for each in meant)}?"
-    names = [quoted(each) for each in sorted(folded.values())]
+    """What a message says about an unknown name: which known names it may mean, whatever their case.
+
+    These are the names that end in it after a ``_``, or else the one that is spelled most like it. If there are none,
+    the message says ``otherwise``, or else names all that are known.
+    """
+    known_by_folded = {known_name.casefold(): known_name for known_name in known}
+    folded = name.casefold()
+    endings = [known_name for known_name in known_by_folded if known_name.endswith(f"_{folded}")]
+    candidates = endings or get_close_matches(folded, known_by_folded, n=1)
+    if candidates:
+        return f"did you mean {' or '.join(quoted(known_by_folded[candidate]) for candidate in candidates)}?"
+    names = [quoted(known_name) for known_name in sorted(known_by_folded.values())]
     return otherwise or (f"choose from {first_few(names, shown=12)}" if names else "there are none yet")
 
 
 def first_few(things: Sequence[str], *, shown: int = 2) -> str:
-    """``a, b and 3 more``."""
+    """The first ``shown`` things, and how many more there are: ``a, b and 3 more``."""
     rest = len(things) - shown
     return ", ".join(things[:shown]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def counted(count: int, thing: str) -> str:
-    """``1 call``, ``1,200 calls``."""
+    """A count with its noun, in the plural unless it is one: ``1 call``, ``1,200 calls``."""
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
-    """``4.2 s``, ``75 s``, ``12 min``, ``3 h 20 min``."""
+    """Seconds in the unit that a person would use: ``4.2 s``, ``75 s``, ``12 min``, ``3 h 20 min``."""
     if seconds < 90:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -67,17 +77,17 @@ def duration(seconds: float) -> str:
 
 
 def by_purpose(requests: Mapping[Any, int]) -> str:
-    """``list 4, first fetch 53``: how many requests were for what, without what none was for."""
+    """How many requests were sent for each purpose that had any: ``list 4, first fetch 53``."""
     return ", ".join(f"{purpose.replace('_', ' ')} {count:,}" for purpose, count in requests.items() if count)
 
 
 class ShownInLines:
-    """A value that a shell shows as a few lines, each with a label, and a notebook as a table of them."""
+    """Base class of results that a shell shows as a few labelled lines, and a notebook as a table of these lines."""
 
     __slots__ = ()
 
     def lines(self) -> Iterable[tuple[str, str]]:
-        """The label and text of each line; of each label the first few are shown."""
+        """The label and the text of each line. Of the lines with one label, only the first few are shown."""
         return ()
 
     def __repr__(self) -> str:
@@ -90,9 +100,12 @@ class ShownInLines:
         return f"<table>{''.join(rows)}</table>"
 
     def _few_lines(self) -> Iterator[tuple[str, str]]:
-        groups = defaultdict[str, list[str]](list)
+        """The lines that are shown, grouped by label, cut, and without control characters."""
+        texts_by_label = defaultdict[str, list[str]](list)
         for label, text in self.lines():
-            groups[label].append(shown(text if len(text) <= _LONG else f"{text[:_LONG]}…"))
-        for label, texts in groups.items():
-            rest = [f"and {len(texts) - _FEW:,} more"] if len(texts) > _FEW else []
-            yield from ((label, text) for text in texts[:_FEW] + rest)
+            short = text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
+            texts_by_label[label].append(shown(short))
+        for label, texts in texts_by_label.items():
+            yield from ((label, text) for text in texts[:_MOST_LINES])
+            if len(texts) > _MOST_LINES:
+                yield label, f"and {len(texts) - _MOST_LINES:,} more"

@@ -1,4 +1,7 @@
-"""Read the API's keys and the proxy's credentials, from the environment or from files that only their owner can read."""
+"""Read the API's keys and the proxy's credentials, from the environment or from files that only their owner can read.
+
+Values leave this module as ``SecretStr``, and no message holds one.
+"""
 
 import os
 import stat
@@ -10,12 +13,16 @@ from etl.errors import ConfigurationError
 
 
 def read_api_key(variable: str, *, kind: str = "key") -> SecretStr:
-    """The key in the variable, or in the file that ``<variable>_FILE`` names; messages call it by its ``kind``.
+    """The key in the environment variable, or in the file that ``<variable>_FILE`` names, without space around it.
+
+    Messages call it by its ``kind``.
 
     Raises:
-        ConfigurationError: one line that names the variable and the fix.
+        ConfigurationError: there is none, its file cannot be read or is open to others, or it holds a character that no
+            key has. The message is one line that names the variable and the fix.
     """
-    value, where = os.environ.get(variable), variable
+    where = variable
+    value = os.environ.get(variable)
     if not value and (path := os.environ.get(f"{variable}_FILE")):
         where = f"{variable}_FILE ({path})"
         try:
@@ -33,10 +40,10 @@ def read_api_key(variable: str, *, kind: str = "key") -> SecretStr:
 
 
 def read_proxy_credentials() -> dict[str, SecretStr]:
-    """``proxy_user`` and ``proxy_password``, as the environment or files hold them; empty when it names no user.
+    """The fields ``proxy_user`` and ``proxy_password`` of the settings; empty if the environment names neither.
 
     Raises:
-        ConfigurationError: one is given without the other, or cannot be read.
+        ConfigurationError: one is given without the other, or one cannot be read.
     """
     kinds = {"FI_PROXY_USER": "user name", "FI_PROXY_PASSWORD": "password"}
     if not any(os.environ.get(name) or os.environ.get(f"{name}_FILE") for name in kinds):
@@ -46,6 +53,7 @@ def read_proxy_credentials() -> dict[str, SecretStr]:
 
 
 def _is_open_to_others(status: os.stat_result) -> bool:
-    # Kubernetes (fsGroup) and systemd (access lists) grant us a file of root's in a way that shows as group access.
+    """Whether anybody but the owner, or but us, may read or change the file."""
+    # Kubernetes (fsGroup) and systemd (access lists) let us read a file of root's in a way that shows as group access.
     allowed = stat.S_IRGRP if status.st_uid == 0 and os.geteuid() != 0 else 0
     return bool(stat.S_IMODE(status.st_mode) & (stat.S_IRWXG | stat.S_IRWXO) & ~allowed)

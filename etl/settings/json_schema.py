@@ -1,7 +1,8 @@
-"""The JSON schema of the settings file, by which an editor completes keys, shows what they mean and marks mistakes.
+"""The JSON schema of the settings file, by which an editor completes keys, shows what they mean, and marks mistakes.
 
-It is stricter than the settings in one way: a number written as text, as an environment variable has it, is a mistake in a file.
-It tells types and bounds. What is in a text (addresses, paths, URLs, names, limits) is left to ``check``.
+The schema knows types and bounds. What a text holds (an address, a path, a URL, a name, a limit) is left to ``check``.
+In one way it is stricter than the settings: a number that is written as text, as an environment variable has it, is a
+mistake in a file.
 """
 
 import ast
@@ -16,7 +17,7 @@ from etl.settings.sections import RunTest
 
 
 def settings_schema() -> dict[str, Any]:
-    """The schema, of draft 7, which every editor knows."""
+    """The schema, in draft 7, which every editor knows."""
     generated = Settings.model_json_schema()["$defs"]
     sections = {
         name: _section(model, generated)
@@ -40,27 +41,31 @@ def settings_schema() -> dict[str, Any]:
 
 
 def _section(model: type[BaseModel], generated: dict[str, Any]) -> dict[str, Any]:
+    """The schema of one section, from what pydantic generated for all of them, with the meaning of each key."""
     section = {name: value for name, value in generated[model.__name__].items() if name != "title"}
-    section["description"] = section["description"].replace("``", "`")
+    section["description"] = " ".join(section["description"].split()).replace("``", "`")
     for name, meaning in _meanings(model).items():
-        section["properties"][model.model_fields[name].alias or name]["description"] = meaning
-    section["properties"] = {name: _key(value) for name, value in section["properties"].items()}
+        section["properties"][model.model_fields[name].alias or name]["description"] = " ".join(meaning.split())
+    section["properties"] = {name: _key(key) for name, key in section["properties"].items()}
     return section
 
 
 def _meanings(model: type[BaseModel]) -> dict[str, str]:
-    """What stands below each key, by its name: pydantic would read the source of all sections at every start."""
+    """The text below each key of a section, by the key's name.
+
+    Read from the source here and not by pydantic, which would do so for all sections at every start of a command.
+    """
     section: Any = ast.parse(inspect.getsource(model)).body[0]
     pairs: Any = pairwise(section.body)
-    kinds = (ast.AnnAssign, ast.Expr)
-    return {key.target.id: text.value.value for key, text in pairs if (type(key), type(text)) == kinds}
+    is_key_and_text = (ast.AnnAssign, ast.Expr)
+    return {key.target.id: text.value.value for key, text in pairs if (type(key), type(text)) == is_key_and_text}
 
 
 def _key(generated: dict[str, Any]) -> dict[str, Any]:
-    """Without what TOML does not have, null, and without titles and formats, which say nothing."""
-    kinds = [each for each in generated.get("anyOf", [{}]) if each != {"type": "null"}]
+    """The schema of one key, without null, which TOML lacks, and without titles and formats, which say nothing."""
+    kinds = [kind for kind in generated.get("anyOf", [{}]) if kind != {"type": "null"}]
     merged = {name: value for name, value in sorted(generated.items()) if name != "anyOf"}
     merged |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
-    if merged.get("default", ...) is None:
+    if "default" in merged and merged["default"] is None:
         del merged["default"]
-    return {name: each for name, each in merged.items() if name != "title" and (name, each) != ("format", "file-path")}
+    return {name: value for name, value in merged.items() if name != "title" and value != "file-path"}

@@ -1,4 +1,7 @@
-"""Turn each mistake in the settings into one line that names the place and the fix. Reads no file."""
+"""Turn each mistake in the settings into one line that names the place and the fix.
+
+Reads no file, and repeats no value that may be secret.
+"""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -10,7 +13,9 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from etl.model.wording import nearest, quoted
 
 ENV_PREFIX = "METRICS_ETL_"
+"""Of each environment variable that holds a setting."""
 BASE_URL = "FI_BASE_URL"
+"""Another variable for ``[api] base_url``, which other tools of the platform read, too."""
 IS_SECTION = "is a section: set its keys instead"
 _LONGEST_SHOWN = 200
 _TEXTS = {
@@ -31,16 +36,21 @@ _TEXTS = {
     "dict": 'must be a table such as {{ latency_p95 = "10%" }}',
     "tuple": 'must be "all" or a list, e.g. ["My Agent Test"]',
 }
-"""By pydantic's type of error, or the first word of it; a test tries every key with every kind of value."""
+"""What the message says, by pydantic's type of error or its first word. A test tries all kinds of values in each."""
 _Place = tuple[str | int, ...]
+"""Where a setting is: its section and its key; for a run test ``("run_tests", 0, "name")``."""
 
 
 def mistakes_of(
     model: type[BaseModel], exc: ValidationError, file: Path, from_environment: Mapping[str, Any]
 ) -> Iterator[str]:
-    """A line for each mistake."""
+    """A line for each mistake that pydantic found; unknown keys come first.
+
+    ``from_environment`` are the settings that environment variables gave: a mistake in one of them names the variable,
+    any other one names the file.
+    """
     hints: list[str] = []
-    for error in sorted(exc.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden"):
+    for error in sorted(exc.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden"):
         place, kind = error["loc"], error["type"]
         where = _where(place, file, from_environment)
         if kind == "extra_forbidden":
@@ -48,11 +58,12 @@ def mistakes_of(
             hints.append(f"{place[-1]} {hint}")
             yield f"{where} {hint}"
         elif kind == "missing":
-            # Where the key is misspelled or in another section, that is told.
+            # If the key is there but misspelled, or in another section, its hint has said so.
             if not any(str(place[-1]) in hint for hint in hints):
                 example = ': name what to export, e.g. run_tests = ["My Agent Test"]' if len(place) == 1 else ""
                 yield f"{where} is missing{example}"
-        elif kind == "value_error":  # of our own validators, which repeat no secret
+        elif kind == "value_error":
+            # From one of our own validators, which repeat no secret.
             yield f"{where} {error['ctx']['error']}"
         elif kind == "model_type":
             table = 'must be a name in quotes, or a table such as { name = "My Agent Test" }'
@@ -64,13 +75,13 @@ def mistakes_of(
 
 
 def setting_places(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
-    """The sections and keys of the settings, without the API's keys."""
+    """The place of each setting: each section, and each key in it. API keys and credentials are no settings."""
     for name, field in model.model_fields.items():
         if SecretStr not in get_args(field.annotation):
             yield (name,)
             section = next(iter(get_args(field.annotation)), field.annotation)
-            for key, each in getattr(section, "model_fields", {}).items():
-                yield (name, each.alias or key)
+            for key, key_field in getattr(section, "model_fields", {}).items():
+                yield (name, key_field.alias or key)
 
 
 def variable_of(*place: str | int) -> str:
@@ -79,26 +90,28 @@ def variable_of(*place: str | int) -> str:
 
 
 def _hint(model: type[BaseModel], place: _Place, *, is_variable: bool) -> str:
-    """What is said of an unknown key: where it belongs, or which one may be meant."""
+    """What the message says about an unknown key: where it belongs, or which key may be meant."""
     *section, name = (part for part in place if isinstance(part, str))
     places = list(setting_places(model))
-    homes = [each for each in places if each[-1] == name]
+    homes = [known for known in places if known[-1] == name]
     if is_variable:
-        return f"is unknown: {nearest(variable_of(*place), [variable_of(*each) for each in homes or places])}"
+        return f"is unknown: {nearest(variable_of(*place), [variable_of(*known) for known in homes or places])}"
     if homes:
         return f"belongs {' or '.join(map(_home, homes))}"
-    own = [each[-1] for each in places if list(each[:-1]) == section]
-    return f"is unknown: {nearest(name, [each[-1] for each in places], otherwise=nearest(name, own))}"
+    names_in_section = [known[-1] for known in places if list(known[:-1]) == section]
+    names = [known[-1] for known in places]
+    return f"is unknown: {nearest(name, names, otherwise=nearest(name, names_in_section))}"
 
 
 def _home(place: tuple[str, ...]) -> str:
+    """Where a known key belongs, in words that follow "belongs"."""
     if place[0] == "run_tests" and len(place) > 1:
         return f'to a run test: run_tests = [{{ name = "My Agent Test", {place[1]} = … }}]'
     return f"in [{place[0]}]" if len(place) > 1 else "above the first section"
 
 
 def _shown(value: Any) -> str:
-    """The value as the file has it, or its beginning if it is long; never what is in a list or a table: it may be secret."""
+    """The value as the file has it, cut if long; of a list or a table only the kind: what it holds may be secret."""
     if isinstance(value, dict | list):
         return "a table" if isinstance(value, dict) else "a list"
     text = quoted(value) if isinstance(value, str) else str(value).lower()
@@ -107,8 +120,10 @@ def _shown(value: Any) -> str:
 
 def _where(place: _Place, file: Path, from_environment: Mapping[str, Any]) -> str:
     """``config/prod.toml: [api] concurrency`` or ``environment: METRICS_ETL_API__CONCURRENCY``."""
+    # One variable holds all run tests.
+    path_in_environment = place[:1] if place[:1] == ("run_tests",) else place
     value: Any = from_environment
-    for part in place[:1] if place[:1] == ("run_tests",) else place:  # no variable names one of the run tests
+    for part in path_in_environment:
         value = value.get(part) if isinstance(value, dict) else None
     is_variable = bool(place) and value is not None
     if is_variable and place == ("api", "base_url") and os.environ.get(BASE_URL) == value:

@@ -1,7 +1,7 @@
-"""Read the settings from a TOML file and the environment, which overrides the file; the keys never come from the TOML file.
+"""Read the settings from a TOML file and from the environment, which overrides the file. Keys never come from the file.
 
-Each mistake becomes a line that names the place and the fix; all are told at once. Keys are ``SecretStr``: no message, log or
-repr shows them.
+Each mistake becomes a line that names the place and the fix, and all are reported at once. Keys are ``SecretStr``: no
+message, log or repr shows them.
 """
 
 import json
@@ -29,11 +29,15 @@ from etl.settings.results import Compare, Notification, ReportSettings
 from etl.settings.sections import Api, Destination, Engine, Export, Log, RunTest, WarehouseSettings, refuse_day_to_come
 
 DEFAULT_PATH = "config/metrics-etl.toml"
+_LIST = '["Checkout flow", "Refunds, late"]'
+_NO_RUN_TESTS = f"is not valid JSON: give a name, names joined by commas, or a list such as {_LIST}"
 _KEYS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
 _SECRETS = _KEYS | {"proxy_user": "FI_PROXY_USER", "proxy_password": "FI_PROXY_PASSWORD"}
+"""By field of the settings, the environment variable of each secret."""
 
 
 def _run_tests(value: Any) -> Any:
+    """The run tests as given; none of them for "all"."""
     if value == "all":
         return ()
     if value in ([], ()):
@@ -42,10 +46,16 @@ def _run_tests(value: Any) -> Any:
 
 
 class Environment(EnvSettingsSource):
-    """The settings in environment variables."""
+    """The settings that environment variables hold, by section and key. A call of it gives them."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """JSON; of run tests also their names, joined by commas, or the word "all"; of calls' address also that as it is."""
+        """The value of a variable that does not hold a plain text, from its JSON.
+
+        Run tests may also be names joined by commas, or the word "all"; ``[report] call_url`` may also be an address.
+
+        Raises:
+            ConfigurationError: it is not JSON.
+        """
         if field_name == "call_url" and not value.startswith("{"):
             return value
         if field_name == "run_tests" and not value.startswith(("[", '"')):
@@ -53,20 +63,22 @@ class Environment(EnvSettingsSource):
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
-            names = 'is not valid JSON: give a name, names joined by commas, or a list such as ["Checkout flow", "Refunds, late"]'
-            hint = names if field_name == "run_tests" else IS_SECTION
+            hint = _NO_RUN_TESTS if field_name == "run_tests" else IS_SECTION
             raise ConfigurationError(f"environment: {variable_of(field_name)} {hint}") from None
 
 
 class Settings(ShownInLines, BaseSettings):
-    """All settings of an export. ``Settings.load(path)`` reads them from a file and the environment."""
+    """All settings of an export. ``Settings.load(path)`` reads them from a file and the environment.
+
+    Frozen: what would change them returns other settings.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, allow_inf_nan=False
     )
 
     run_tests: Annotated[tuple[RunTest, ...], BeforeValidator(_run_tests)]
-    """Empty stands for "all": they are discovered at each run."""
+    """The run tests to export; empty for "all", which are discovered at each run."""
     api: Api = Api()
     export: Export = Export()
     engine: Engine = Engine()
@@ -77,13 +89,17 @@ class Settings(ShownInLines, BaseSettings):
     report: ReportSettings = ReportSettings()
     log: Log = Log()
     api_key: SecretStr | None = None
-    secret_key: SecretStr | None = None
     """None if the keys were not needed when the settings were loaded; the API refuses requests without them."""
+    secret_key: SecretStr | None = None
+    """As ``api_key``."""
     proxy_user: SecretStr | None = None
-    proxy_password: SecretStr | None = None
     """None if there is no proxy, or it needs no credentials."""
+    proxy_password: SecretStr | None = None
+    """As ``proxy_user``."""
     _configured: tuple[RunTest, ...] | None = None
+    """The run tests before ``only`` narrowed them; None if it did not."""
     _since: date | None = None
+    """The day given to ``only``."""
 
     @property
     def configured(self) -> tuple[RunTest, ...]:
@@ -97,7 +113,7 @@ class Settings(ShownInLines, BaseSettings):
 
     @property
     def scope(self) -> str:
-        """The configured run tests and their first days, as text: what "complete" refers to."""
+        """The configured run tests and their first days, as text: what "complete" refers to. See ``scope_of``."""
         return scope_of(self.configured)
 
     @property
@@ -107,7 +123,7 @@ class Settings(ShownInLines, BaseSettings):
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """What is exported, from where and to where; never a key."""
-        yield "run tests", first_few([each.name for each in self.run_tests], shown=6) or "all"
+        yield "run tests", first_few([run_test.name for run_test in self.run_tests], shown=6) or "all"
         yield "API", f"{self.api.base_url}, {'with' if self.api_key and self.secret_key else 'without'} keys"
         yield "dataset", self.destination.path
         if self.warehouse.place:
@@ -115,11 +131,14 @@ class Settings(ShownInLines, BaseSettings):
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only the values given: ``load`` reads file and environment itself, so that a message can name the source of a mistake."""
+        """Only the values that are passed in.
+
+        ``load`` reads the file and the environment itself, so that a message can name the source of a mistake.
+        """
         return (sources["init_settings"],)
 
     @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _refuse_clashes(self) -> Self:
         _refuse_shared_keys(self.run_tests)
         _refuse_warehouse_in_tables(self.warehouse.url or "", self.destination.path)
         return self
@@ -131,43 +150,45 @@ class Settings(ShownInLines, BaseSettings):
     def only(self, names: str | Collection[str] = (), *, since: date | str | None = None) -> "Settings":
         """These settings for only some run tests, by name or key, and only executions since a day.
 
-        The day may be text, such as ``7d``. With ``run_tests = "all"``, names are not checked, since only the API knows them.
+        The day may be text, such as ``7d``. With ``run_tests = "all"``, names are not checked, since only the API
+        knows them.
 
         Raises:
             ConfigurationError: a name is not configured, or the day is invalid or in the future.
         """
         names = [names] if isinstance(names, str) else names
-        given, since = since, day_of(since, datetime.now(UTC).date())
-        if given is not None and since is None:
-            raise ConfigurationError(f"since {given!r} is not a date: use one {A_DAY}")
-        if not self.run_tests:
-            chosen = list(self.with_run_tests(dict.fromkeys(names)).run_tests)
-        else:
-            known = {label for run_test in self.run_tests for label in (run_test.name, run_test.key)}
-            for name in names:
-                if name not in known:
-                    raise ConfigurationError(f"--run-test {quoted(name)} is not in run_tests: {nearest(name, known)}")
-            chosen = [test for test in self.run_tests if not names or test.name in names or test.key in names]
-        if since is not None:
-            try:
-                refuse_day_to_come(since)
-            except ValueError as exc:
-                raise ConfigurationError(f"--since {exc}") from None
-            chosen = [test.model_copy(update={"since": since}) for test in chosen]
-        result = self.model_copy(update={"run_tests": tuple(chosen)})
-        if len(chosen) != len(self.run_tests) or since is not None:
-            result._configured = self.configured  # noqa: SLF001 - the copy is of this class
-        result._since = since  # noqa: SLF001 - as above
-        return result
+        day = _day_to_begin_at(since)
+        run_tests = self._run_tests_named(names)
+        if day is not None:
+            run_tests = [run_test.model_copy(update={"since": day}) for run_test in run_tests]
+        narrowed = self.model_copy(update={"run_tests": tuple(run_tests)})
+        if len(run_tests) != len(self.run_tests) or day is not None:
+            narrowed._configured = self.configured  # noqa: SLF001 - the copy is of this class
+        narrowed._since = day  # noqa: SLF001 - as above
+        return narrowed
 
-    def with_run_tests(self, names: Iterable[str]) -> "Settings":
-        """These settings with these run tests in place of "all".
+    def _run_tests_named(self, names: Collection[str]) -> Collection[RunTest]:
+        """The run tests with these names or keys, or all of these settings if no name is given.
 
         Raises:
-            ConfigurationError: an impossible name, or two names with the same key.
+            ConfigurationError: a name is not configured; if all are, it is no possible name.
+        """
+        if not self.run_tests:
+            return self.with_run_tests(dict.fromkeys(names)).run_tests
+        known = {label for run_test in self.run_tests for label in (run_test.name, run_test.key)}
+        for name in names:
+            if name not in known:
+                raise ConfigurationError(f"--run-test {quoted(name)} is not in run_tests: {nearest(name, known)}")
+        return [test for test in self.run_tests if not names or test.name in names or test.key in names]
+
+    def with_run_tests(self, names: Iterable[str]) -> "Settings":
+        """These settings with these run tests in place of "all", each with the day that was given to ``only``.
+
+        Raises:
+            ConfigurationError: a name that no run test can have, or two names with the same key.
         """
         try:
-            run_tests = tuple(RunTest.model_validate({"name": name, "since": self._since}) for name in names)
+            run_tests = tuple(RunTest(name=name, since=self._since) for name in names)
             _refuse_shared_keys(run_tests)
         except ValidationError as exc:
             raise ConfigurationError(f"{exc.errors()[0]['input']!r} cannot be the name of a run test") from None
@@ -177,7 +198,7 @@ class Settings(ShownInLines, BaseSettings):
 
     @classmethod
     def of(cls, settings: "Settings | str | Path | None") -> "Settings":
-        """These settings, or those that ``load`` reads from the path."""
+        """The settings as given, or those that ``load`` reads from the path. Raises as ``load`` does."""
         return settings if isinstance(settings, Settings) else cls.load(settings)
 
     @classmethod
@@ -186,12 +207,13 @@ class Settings(ShownInLines, BaseSettings):
     ) -> "Settings":
         """Read the settings from the TOML file and the environment, which overrides the file.
 
-        ``path`` defaults to ``METRICS_ETL_CONFIG``, else to ``config/metrics-etl.toml``. Without a ``path``, the file may be
-        missing if ``METRICS_ETL_RUN_TESTS`` is set (to ``all``, names joined by commas, or a JSON list), or if run tests are not
-        needed; they are then "all". Keys are read only if they are needed. ``text`` stands in for a file that is not written yet.
+        ``path`` defaults to ``METRICS_ETL_CONFIG``, else to ``config/metrics-etl.toml``. Without a ``path``, the file
+        may be missing if ``METRICS_ETL_RUN_TESTS`` is set (to ``all``, names joined by commas, or a JSON list), or if
+        run tests are not needed; they are then "all". Keys are read only if they are needed. ``text`` stands in for a
+        file that is not written yet.
 
         Raises:
-            ConfigurationError: one line per mistake, with the file or variable, the key and the fix.
+            ConfigurationError: the message has one line per mistake, with the file or variable, the key and the fix.
         """
         file = Path(path or os.environ.get(f"{ENV_PREFIX}CONFIG") or DEFAULT_PATH)
         may_be_missing = path is None and (f"{ENV_PREFIX}RUN_TESTS" in os.environ or not needs_run_tests)
@@ -200,6 +222,7 @@ class Settings(ShownInLines, BaseSettings):
         if base_url := os.environ.get(BASE_URL):
             from_environment = _merged({"api": {"base_url": base_url}}, from_environment)
         mistakes = [*_unknown_variables(cls), *_without_secrets(from_file, file)]
+        # Merged with the environment's section, such a value would go unseen.
         mistakes += (
             f"{file}: {name} {IS_SECTION}"
             for name, value in from_environment.items()
@@ -224,26 +247,41 @@ class Settings(ShownInLines, BaseSettings):
 
 
 def scope_of(run_tests: Iterable[RunTest]) -> str:
-    """See ``Settings.scope``; no run tests stand for "all"."""
-    told = sorted((each.name, each.key, str(each.since or "")) for each in run_tests)
-    return json.dumps(told, ensure_ascii=False) if told else "all"
+    """The run tests, their keys and first days as sorted JSON, so that two scopes can be compared; "all" for none."""
+    fields = sorted((run_test.name, run_test.key, str(run_test.since or "")) for run_test in run_tests)
+    return json.dumps(fields, ensure_ascii=False) if fields else "all"
+
+
+def _day_to_begin_at(since: date | str | None) -> date | None:
+    """The day that ``only`` was given, which may be text."""
+    if since is None:
+        return None
+    day = day_of(since, datetime.now(UTC).date())
+    if day is None:
+        raise ConfigurationError(f"since {since!r} is not a date: use one {A_DAY}")
+    try:
+        return refuse_day_to_come(day)
+    except ValueError as exc:
+        raise ConfigurationError(f"--since {exc}") from None
 
 
 def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:
+    """Raise a ValueError if two run tests would share a folder, or one is named twice."""
     names: dict[str, str] = {}
     for run_test in run_tests:
         other = names.setdefault(run_test.key, run_test.name)
         if other != run_test.name:
             raise ValueError(
-                f"run_tests {other!r} and {run_test.name!r} have the same key {run_test.key!r}: give one of them another key"
+                f"run_tests {other!r} and {run_test.name!r} have the same key {run_test.key!r}: "
+                f"give one of them another key"
             )
-    repeated = next((name for name, times in Counter(each.name for each in run_tests).items() if times > 1), None)
-    if repeated is not None:
-        raise ValueError(f"run_tests names {repeated!r} twice: name it once")
+    for name, count in Counter(run_test.name for run_test in run_tests).items():
+        if count > 1:
+            raise ValueError(f"run_tests names {name!r} twice: name it once")
 
 
 def _refuse_warehouse_in_tables(url: str, dataset: str) -> None:
-    """Readers of a table take its files for rows. Beside the tables nobody looks."""
+    """Raise a ValueError if the warehouse is a file or folder where readers of the dataset take it for rows."""
     place = url.partition("://")[2] if scheme_of(url) in IN_FILES else url.removeprefix("delta+")
     root = f"{dataset.rstrip('/')}/"
     folder = place.removeprefix(root).partition("/")[0] if place.startswith(root) else ""
@@ -252,6 +290,11 @@ def _refuse_warehouse_in_tables(url: str, dataset: str) -> None:
 
 
 def _read_file(file: Path, text: str, *, may_be_missing: bool) -> dict[str, Any]:
+    """What the TOML file holds, or ``text`` in its place; empty if it is missing and may be.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is not TOML.
+    """
     try:
         return tomllib.loads(text or file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -268,19 +311,20 @@ def _read_file(file: Path, text: str, *, may_be_missing: bool) -> dict[str, Any]
 
 
 def _without_secrets(values: dict[str, Any], file: Path) -> Iterator[str]:
-    """Remove keys and credentials from the values of the file; gives a line for each."""
+    """Remove keys and credentials from the values of the file, and give a line for each mistake of this kind."""
     sections = [(f"[{name}] ", keys) for name, keys in values.items() if isinstance(keys, dict)]
     for section, keys in [("", values), *sections]:
         for name in [*keys]:
             if variable := _SECRETS.get(name.lower().removeprefix("fi_")):
                 del keys[name]
                 yield (
-                    f"{file}: {section}{name}: keys and credentials must not be in a file that is copied and committed: "
-                    f"set {variable} or {variable}_FILE"
+                    f"{file}: {section}{name}: keys and credentials must not be in a file that is copied and "
+                    f"committed: set {variable} or {variable}_FILE"
                 )
 
 
 def _unknown_variables(cls: type[BaseSettings]) -> Iterator[str]:
+    """A line for each environment variable that begins like a setting and is none."""
     known = {variable_of(*place) for place in (*setting_places(cls), ("config",))}
     for variable in os.environ:
         name = variable.upper()
@@ -291,9 +335,9 @@ def _unknown_variables(cls: type[BaseSettings]) -> Iterator[str]:
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, section by section; where both have a value, that of ``above``."""
-    result = dict(below)
+    """Both, section by section; if both have a value, that of ``above``."""
+    merged = dict(below)
     for name, value in above.items():
-        old = result.get(name)
-        result[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return result
+        section = merged.get(name)
+        merged[name] = _merged(section, value) if isinstance(section, dict) and isinstance(value, dict) else value
+    return merged

@@ -1,4 +1,7 @@
-"""The sections about what is made of a dataset: the limits of ``compare``, the links of ``report``. As ``sections``."""
+"""The sections about what is made of a dataset: limits of ``compare``, the webhook of ``notify``, links of ``report``.
+
+As in ``sections``, users read the text below each key and the first text of each section. Reads no file.
+"""
 
 import re
 from typing import Annotated, Any
@@ -14,7 +17,9 @@ _CALL_URL = re.compile(r"https?://[\w.:\[\]-]+/([!-z|~]|\{(call_)?execution_id\}
 
 
 class Compare(Section):
-    """How much worse a metric may get before ``metrics-etl compare`` signals it, and how rarely ``report`` may be wrong."""
+    """How much worse a metric may get before ``metrics-etl compare`` signals it, and how rarely ``report`` may be
+    wrong.
+    """  # noqa: D205 - one sentence for users
 
     max_regression: dict[str, str] = Field({})
     """limits for compare, by metric: "10%" of the baseline, or "2pp" (percentage points) for a rate"""
@@ -23,7 +28,7 @@ class Compare(Section):
 
     @property
     def limits(self) -> dict[str, Limit]:
-        """The limits, by metric name."""
+        """The limits by metric name. All of them are valid: the settings were refused otherwise."""
         return limits_of(self.max_regression)
 
     @field_validator("max_regression", mode="before")
@@ -35,8 +40,11 @@ class Compare(Section):
 
 
 def _webhook(value: str | None) -> str | None:
-    url = http_url(value or "https://localhost")  # which is never repeated: who knows it may post there
+    if not value:
+        return value
+    url = http_url(value)
     if url is None or (url.scheme == "http" and not is_loopback(url.host or "")):
+        # The address is not repeated: whoever knows it may post there.
         raise ValueError("must be an https:// address (plain http:// is allowed for this machine only)")
     return value
 
@@ -52,10 +60,12 @@ class ReportSettings(Section):
     """Where the platform shows a call: no address is known that fits every workspace."""
 
     call_url: str | dict[str, str] | None = None
-    """address of a call on the platform, with {execution_id} or {call_execution_id}, or a table of one for each run test"""
+    """address of a call on the platform, with {execution_id} or {call_execution_id}, or a table of one for each run
+    test
+    """
 
     def call_link(self, run_test: str, execution_id: str, call_execution_id: str) -> str | None:
-        """The address of this call; None where it is not known."""
+        """The address of this call on the platform; None if the settings give none for its run test."""
         url = self.call_url.get(run_test) if isinstance(self.call_url, dict) else self.call_url
         ids = {"execution_id": quote(execution_id, safe=""), "call_execution_id": quote(call_execution_id, safe="")}
         return url and url.format(**ids)
@@ -63,7 +73,8 @@ class ReportSettings(Section):
     @field_validator("call_url")
     @classmethod
     def _call_url(cls, value: str | dict[str, str] | None) -> str | dict[str, str] | None:
-        for each in value.values() if isinstance(value, dict) else filter(None, [value]):
-            if not _CALL_URL.fullmatch(each):
-                raise ValueError(f"must be like https://HOST/{{call_execution_id}}, got {without_secrets(each)}")
+        urls = value.values() if isinstance(value, dict) else [value]
+        for url in urls:
+            if url and not _CALL_URL.fullmatch(url):
+                raise ValueError(f"must be like https://HOST/{{call_execution_id}}, got {without_secrets(url)}")
         return value

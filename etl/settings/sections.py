@@ -1,6 +1,7 @@
-"""The sections of the settings file: each key with its type, default and bounds, and below it what it means. Reads no file.
+"""The sections of the settings file: each key with its type, its default and its bounds, and below it what it means.
 
-``docs/settings.md`` and an editor show the meanings, see ``json_schema``.
+``docs/settings.md`` and editors show these meanings, and the first text of each section: see ``json_schema``. This
+module reads no file and no environment variable.
 """
 
 import re
@@ -33,7 +34,7 @@ _NAMESPACE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 class Section(BaseModel):
-    """What all of them have in common."""
+    """Base class of the sections: unknown keys are mistakes, and true or false is not taken for a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -46,7 +47,13 @@ class Section(BaseModel):
 
 
 def refuse_day_to_come(since: date | None) -> date | None:
-    """A mistyped year would export nothing and still count as complete. Two clocks may differ by a day."""
+    """The day as it is: a mistyped year would export nothing, and still count as complete.
+
+    Tomorrow is allowed, since clocks may differ by a day.
+
+    Raises:
+        ValueError: the day has not come yet.
+    """
     if since and since > datetime.now(UTC).date() + timedelta(days=1):
         raise ValueError(f"must not be in the future by this machine's clock, got {since}")
     return since
@@ -57,35 +64,36 @@ class RunTest(Section):
 
     name: str = Field(min_length=1)
     """name in the API"""
-    key: str = Field(
-        "",
-        description="names the folder, run_test=KEY: lower-case letters and digits, joined by - or _, starting with a letter; "
-        "derived from the name by default",
-    )
+    key: str = ""
+    """names the folder, run_test=KEY: lower-case letters and digits, joined by - or _, starting with a letter; derived
+    from the name by default
+    """
     since: Annotated[date | None, AfterValidator(refuse_day_to_come)] = None
     """skip executions created before this day (UTC)"""
 
     @model_validator(mode="before")
     @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+    def _with_key(cls, value: Any) -> Any:
+        """A text is the name of a run test. A key that is missing or empty is derived from the name."""
+        fields = {"name": value} if isinstance(value, str) else value
+        if isinstance(fields, dict) and isinstance(fields.get("name"), str) and fields.get("key", "") == "":
+            return fields | {"key": default_key(fields["name"])}
+        return fields
 
     @model_validator(mode="after")
-    def _keyed(self) -> Self:
+    def _refuse_name_or_key_that_would_be_misread(self) -> Self:
         if not is_listable(self.name):
             raise ValueError(f"name must not begin or end with a space, which the API strips, got {self.name!r}")
-        if not self.key:
-            return self.model_copy(update={"key": default_key(self.name)})
         if not is_key(self.key):
             raise ValueError(
-                f"key must be lower-case letters and digits, joined by - or _, begin with a letter, and not look like a value "
-                f"(true, null, nan, …), got {self.key!r}"
+                f"key must be lower-case letters and digits, joined by - or _, begin with a letter, and not look like "
+                f"a value (true, null, nan, …), got {self.key!r}"
             )
         return self
 
 
 def http_url(value: str) -> HttpUrl | None:
-    """None when it is not the address of an HTTP server."""
+    """The address of an HTTP server, taken apart; None if the text is none."""
     try:
         return HttpUrl(value)
     except ValidationError:
@@ -93,7 +101,7 @@ def http_url(value: str) -> HttpUrl | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether it is this machine."""
+    """Whether the host is this machine, by any of its own names."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -128,7 +136,9 @@ class Api(Section):
     ca_file: FilePath | None = None
     """certificates to trust instead of the system's"""
     proxy: str | None = None
-    """proxy to the API, such as http://proxy.example:3128; its credentials: FI_PROXY_USER, FI_PROXY_PASSWORD (or …_FILE)"""
+    """proxy to the API, such as http://proxy.example:3128; its credentials: FI_PROXY_USER, FI_PROXY_PASSWORD (or
+    …_FILE)
+    """
 
     @field_validator("base_url")
     @classmethod
@@ -147,7 +157,8 @@ class Api(Section):
     def _proxy(cls, value: str | None, others: ValidationInfo) -> str | None:
         if value is None:
             return None
-        if "@" in value:  # never repeated: it may hold a password
+        if "@" in value:
+            # The value is not repeated: it may hold a password.
             raise ValueError("must not contain credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD")
         url = http_url(value)
         if url is None or url.scheme != "http" or url.path != "/" or {url.query, url.fragment} != {None}:
@@ -188,12 +199,10 @@ class Export(Section):
 class Destination(Section):
     """Where the dataset is; ``options`` are for a bucket."""
 
-    path: str = Field(
-        "data",
-        min_length=1,
-        description="folder of the dataset; default: data, next to this file, or next to its folder if that is named config; "
-        'or a bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER" (needs the "bucket" extra)',
-    )
+    path: str = Field("data", min_length=1)
+    """folder of the dataset; default: data, next to this file, or next to its folder if that is named config; or a
+    bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER" (needs the "bucket" extra)
+    """
     compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
     """"zstd", "snappy", "gzip", or "none" for no compression"""
     options: dict[str, str | bool] = {}
@@ -204,7 +213,7 @@ class Destination(Section):
     def _path(cls, value: str) -> str:
         scheme = locations.scheme_of(value)
         if locations.has_few_slashes(value) or (scheme is not None and scheme not in locations.BUCKETS):
-            urls = ", ".join(f"{each}://BUCKET/FOLDER" for each in locations.BUCKETS)
+            urls = ", ".join(f"{known}://BUCKET/FOLDER" for known in locations.BUCKETS)
             raise ValueError(f"must be a folder, or {urls}, got {locations.without_secrets(value)}")
         if scheme is None:
             return value
@@ -215,7 +224,7 @@ class Destination(Section):
     @field_validator("options", mode="before")
     @classmethod
     def _options(cls, value: Any, others: ValidationInfo) -> Any:
-        if not isinstance(value, dict) or not all(isinstance(each, str | bool) for each in value.values()):
+        if not isinstance(value, dict) or not all(isinstance(option, str | bool) for option in value.values()):
             # No value is ever repeated: it may be a key.
             raise ValueError("must be a table whose values are text, true or false")
         known = locations.BUCKETS.get(locations.scheme_of(others.data.get("path", "")) or "", frozenset())
@@ -244,16 +253,18 @@ class WarehouseSettings(Section):
     """Which warehouse the dataset is loaded into, and the schema of its tables there."""
 
     url: str | None = None
-    """warehouse to keep in sync with the dataset, such as duckdb://metrics.duckdb, see docs/warehouses.md; never with a password"""
+    """warehouse to keep in sync with the dataset, such as duckdb://metrics.duckdb, see docs/warehouses.md; never with a
+    password
+    """
     namespace: str = Field(locations.DEFAULT_NAMESPACE, alias="schema")
     """schema of its tables; created if missing"""
 
     @property
     def named_url(self) -> str:
-        """The URL.
+        """The URL, for a command that needs one.
 
         Raises:
-            ConfigurationError: there is none.
+            ConfigurationError: the settings name no warehouse.
         """
         if self.url is None:
             raise ConfigurationError('no warehouse is set: name one, e.g. [warehouse] url = "duckdb://metrics.duckdb"')
@@ -261,13 +272,13 @@ class WarehouseSettings(Section):
 
     @property
     def place(self) -> str | None:
-        """Where its tables are, in words; two different places may hold different rows."""
+        """Where its tables are, in words; None if there is no warehouse. Two places may hold different rows."""
         is_delta = locations.WAREHOUSES.get(locations.scheme_of(self.url or "") or "") == "delta"
         return f"{self.url}, schema {self.namespace}" if self.url and not is_delta else self.url
 
     @property
     def is_experimental(self) -> bool:
-        """Whether nobody has tried its kind on the real service yet."""
+        """Whether this kind of warehouse was tested with an emulator only, never with the real service."""
         return locations.scheme_of(self.url or "") in locations.EXPERIMENTAL
 
     @field_validator("url")
@@ -276,14 +287,16 @@ class WarehouseSettings(Section):
         if value is None:
             return None
         value = re.sub("^postgres://", "postgresql://", value)
-        scheme, rest = locations.scheme_of(value), value.partition("://")[2]
+        scheme = locations.scheme_of(value)
+        rest = value.partition("://")[2]
         if scheme not in locations.WAREHOUSES or not rest.strip("/") or not value.isprintable():
-            known = ", ".join(f"{each}://…" for each in locations.WAREHOUSES)
-            raise ValueError(f"must be one of {known}, got {locations.without_secrets(value)}")
-        user, at, _ = rest.rpartition("@")  # whatever a password holds, which is never repeated
-        if (at and ":" in user) or "password" in rest.partition("?")[2].lower():
-            raise ValueError("must not contain a password: set PGPASSWORD, or use the driver's file, such as ~/.pgpass")
+            urls = ", ".join(f"{known}://…" for known in locations.WAREHOUSES)
+            raise ValueError(f"must be one of {urls}, got {locations.without_secrets(value)}")
         server, _, options = rest.partition("?")
+        # Up to the last @, since a password may hold one, too. No message repeats any of it.
+        user, at, _ = rest.rpartition("@")
+        if (at and ":" in user) or "password" in options.lower():
+            raise ValueError("must not contain a password: set PGPASSWORD, or use the driver's file, such as ~/.pgpass")
         if scheme == "postgresql" and not server.partition("/")[2] and "dbname=" not in options:
             raise ValueError("must name a database, as in postgresql://user@host/database, got none")
         if scheme == "duckdb" and rest.rpartition("/")[2].startswith(":memory:"):

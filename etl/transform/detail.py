@@ -1,7 +1,8 @@
-"""A call by two lists that cost two requests an execution: its rows, and whether the stored ones are what the API says. Pure.
+"""Make a call's row from the two lists of its execution, and tell whether the stored row is what these lists say. Pure.
 
-The list of calls has their scenarios and evals; the execution's detail has nearly all of their metrics in another shape, and some
-fields that nothing else has. Both are brought into the shape of a call's own metrics, and made into a row as always.
+The two lists cost two requests an execution, where the calls' own metrics cost one a call. The list of calls has their
+scenarios and evals. The execution's detail has nearly all of their metrics in another shape, and some fields that
+nothing else has. Both are brought into the shape of a call's own metrics, and made into a row like these.
 """
 
 import json
@@ -13,11 +14,9 @@ from etl.model import schema
 from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall, NumberLiteral
 from etl.model.values import json_text, parsed
 from etl.transform.flatten import call_row, eval_row
-from etl.transform.rows import MAKERS, value_at
+from etl.transform.rows import MAKERS, Path, value_at
 
-_Path = tuple[str, ...]
-
-SAME: Mapping[str, _Path] = {
+SAME: Mapping[str, Path] = {
     "id": ("call_execution_id",),
     "test_execution_id": ("execution_id",),
     "status": ("status",),
@@ -32,35 +31,42 @@ SAME: Mapping[str, _Path] = {
     **{name: ("chat_metrics", name) for name in ("input_tokens", "output_tokens", "total_tokens")},
     **{name: ("chat_metrics", name) for name in ("avg_latency_ms", "csat_score", "turn_count")},
 }
-"""Fields of the detail, and where a call's metrics have the same value."""
+"""By field of the detail, where a call's own metrics have the same value."""
 
-_OBJECTS: Mapping[_Path, tuple[_Path, _Path]] = {
+_OBJECTS: Mapping[Path, tuple[Path, Path]] = {
     ("customer_latency_metrics", "systemMetrics"): (
         ("latency", "system_metrics"),
         ("latency", "customer_latency_metrics"),
     ),
     ("customer_cost_breakdown",): (("cost", "breakdown"), ("cost", "customer_cost_breakdown")),
 }
-"""Open-ended objects of the detail, and where metrics have the same one, in two spellings. Metrics omit one that is no object."""
+"""By path of an open-ended object in the detail, the two places where a call's own metrics may have the same object.
+
+The metrics leave it out if it is no object.
+"""
 
 SHOWN: Mapping[str, schema.Column] = {
     path[1]: column for column in schema.CALLS.columns for path in column.paths if path[0] == "detail"
 }
-"""Fields that the detail alone has and that are exported, with their columns. Any other one stays out: many are personal data."""
+"""Fields that only the detail has and that are exported, with their columns.
+
+No other field of the detail is: many are personal data.
+"""
 
 SHOWN_COLUMNS = frozenset(column.name for column in SHOWN.values())
+"""Names of the columns of ``calls`` that only the detail fills."""
 _SHOWN_AT = [schema.CALLS.names.index(column.name) for column in SHOWN.values()]
-_OF_A_SNAPSHOT = {
-    *("snapshot_timestamp", "rerun_type", "status", "started_at", "completed_at", "duration_seconds", "message_count"),
-    *("cost_cents", "stt_cost_cents", "llm_cost_cents", "tts_cost_cents", "overall_score", "response_time_ms"),
-    *("avg_agent_latency_ms", "avg_stop_time_after_interruption_ms", "eval_outputs"),
-    *(path[1] for path in SAME.values() if path[0] == "conversation"),
-}
+_OF_A_SNAPSHOT = {path[1] for path in SAME.values() if path[0] == "conversation"}
+_OF_A_SNAPSHOT |= {"snapshot_timestamp", "rerun_type", "status", "started_at", "completed_at", "duration_seconds"}
+_OF_A_SNAPSHOT |= {"cost_cents", "stt_cost_cents", "llm_cost_cents", "tts_cost_cents"}
+_OF_A_SNAPSHOT |= {"message_count", "response_time_ms", "avg_agent_latency_ms", "overall_score", "eval_outputs"}
+"""Fields of a call's state before a rerun that are exported: no text, number of a phone or recording is among them."""
 
 _NEEDED = {*SAME, *(path[0] for path in _OBJECTS)}
-_COVERED: frozenset[_Path] = frozenset(
-    {*SAME.values(), ("call_results",), ("detail",), *(path for paths in _OBJECTS.values() for path in paths)}
-)
+"""Fields without which the detail tells too little of a call."""
+_SPELLINGS = {path for paths in _OBJECTS.values() for path in paths}
+_COVERED: frozenset[Path] = frozenset({*SAME.values(), *_SPELLINGS, ("call_results",), ("detail",)})
+"""Paths in the payload of a call below which the two lists have all that its own metrics have."""
 _EXTRA = schema.CALLS.names.index("extra")
 _TURN_COUNT = schema.CALLS.names.index("chat_metrics_turn_count")
 
@@ -69,7 +75,7 @@ COVERED_COLUMNS = tuple(
     for column in schema.CALLS.columns
     if any(path[:depth] in _COVERED for path in column.paths for depth in range(1, len(path) + 1))
 )
-"""Columns of ``calls`` that the two lists prove, and which of ``extra`` lies under the same paths."""
+"""Columns of ``calls`` for which the two lists are enough. The same holds for what ``extra`` has below their paths."""
 
 _COMPARED = {*COVERED_COLUMNS, "run_test_name", "execution_started_at", "extra"}
 
@@ -79,9 +85,9 @@ def differences(
 ) -> set[str]:
     """The columns in which fetching the call's metrics now would give another row, as far as ``COVERED_COLUMNS`` go.
 
-    ``stored`` is the call's row in the order of ``schema.CALLS``; the name and the start are those of the call's execution. A
-    detail without a field tells nothing, as if a column ``detail`` differed. Where metrics have no ``turn_count``, the detail
-    makes one up, which is not compared.
+    ``stored`` is the call's row in the order of ``schema.CALLS``; the run test's name and the start are those of its
+    execution. If the detail lacks a field, nothing can be said, and a column ``detail`` is named that no row has. If
+    the metrics have no ``turn_count``, the detail makes one up, which is not compared.
     """
     if not _has_all(detail):
         return {"detail"}
@@ -96,9 +102,10 @@ def differences(
 
 
 def metrics_in(detail: DetailedCall) -> CallMetrics | None:
-    """The call's metrics as far as the execution's detail has them; None where it tells too little of the call.
+    """The call's metrics as far as the execution's detail has them; None if it lacks a field or the call's status.
 
-    Costs by kind and ``message_count`` are not in it, and a ``turn_count`` may be made up there.
+    They lack the columns ``schema.NOT_IN_LISTS``: the detail has no costs by kind and no ``message_count``, and it may
+    make up a ``turn_count``.
     """
     if not (_has_all(detail) and isinstance(detail.payload["status"], str)):
         return None
@@ -108,25 +115,25 @@ def metrics_in(detail: DetailedCall) -> CallMetrics | None:
 
 
 def shown_in(detail: DetailedCall) -> dict[str, Any]:
-    """What the detail alone has of the call, of that which is exported."""
+    """The exported fields of the call that only the detail has, by name."""
     shown = {name: detail.payload[name] for name in SHOWN if name in detail.payload}
     if "rerun_snapshots" in shown:
         snapshots = shown["rerun_snapshots"] if isinstance(shown["rerun_snapshots"], list) else ()
-        shown["rerun_snapshots"] = [_without_texts(each) for each in snapshots if isinstance(each, dict)]
+        shown["rerun_snapshots"] = [_without_texts(snapshot) for snapshot in snapshots if isinstance(snapshot, dict)]
     return shown
 
 
 def _without_texts(snapshot: Mapping[str, Any]) -> dict[str, Any]:
-    """What is exported of a snapshot, which may also have numbers of phones, texts and recordings."""
-    kept = {name: value for name, value in snapshot.items() if name in _OF_A_SNAPSHOT}
+    """What is exported of a snapshot, which may also have phone numbers, texts and recordings."""
+    exported = {name: value for name, value in snapshot.items() if name in _OF_A_SNAPSHOT}
     if isinstance(chat := snapshot.get("conversation_metrics_data"), dict):
-        is_number = {name: isinstance(value, int | float | NumberLiteral) for name, value in chat.items()}
-        kept["chat_metrics"] = {name: value for name, value in chat.items() if is_number[name]}
-    return kept
+        numbers = {name: value for name, value in chat.items() if isinstance(value, int | float | NumberLiteral)}
+        exported["chat_metrics"] = numbers
+    return exported
 
 
 def shown_in_row(stored: Sequence[Any]) -> dict[str, Any]:
-    """What the stored row of a call has of the fields that the detail alone has."""
+    """The fields that only the detail has, by name, as the stored row of a call has them; without nulls."""
     shown = {
         name: parsed(value) if column.is_json else value
         for (name, column), index in zip(SHOWN.items(), _SHOWN_AT, strict=True)
@@ -137,9 +144,10 @@ def shown_in_row(stored: Sequence[Any]) -> dict[str, Any]:
 
 
 def amended(stored: Sequence[Any], detail: DetailedCall) -> list[Any]:
-    """The stored row of a call with what the detail alone has, as it is now."""
+    """The stored row of a call with what only the detail has, as it is now; a field that is gone keeps its value."""
     shown, _ = MAKERS[schema.CALLS.name].make({"detail": shown_in_row(stored) | shown_in(detail)}, {})
-    row, extra = list(stored), parsed(stored[_EXTRA])
+    row = list(stored)
+    extra = parsed(stored[_EXTRA])
     for index in _SHOWN_AT:
         row[index] = shown[index]
     if shown[_EXTRA] or extra.pop("detail", None):
@@ -149,31 +157,33 @@ def amended(stored: Sequence[Any], detail: DetailedCall) -> list[Any]:
 
 
 def vouches_for_evals(detail: DetailedCall, stored: Iterable[Sequence[Any]]) -> bool:
-    """Whether the detail shows the ``stored`` evals of the call, rows in the order of ``schema.EVALS``, and no others.
+    """Whether the detail shows exactly the ``stored`` evals of the call: rows in the order of ``schema.EVALS``.
 
-    The detail has choices as a list, an empty text for a missing one, nothing of an eval that waits or has no configuration.
+    The detail writes choices as a list, and an empty text for a missing one. It leaves out an eval that waits or has no
+    configuration.
     """
     outputs = detail.payload.get("eval_outputs")
     if not isinstance(outputs, dict):
         return False
     shown = [eval_row(_as_listed(output), {"eval_config_id": key})[0] for key, output in outputs.items()]
-    return dict(map(_told, shown)) == dict(map(_told, stored))
+    return dict(map(_said_by_both, shown)) == dict(map(_said_by_both, stored))
 
 
 def _has_all(detail: DetailedCall) -> bool:
+    """Whether the detail has every field that it has to have of a call, be it null."""
     return detail.payload.keys() >= _NEEDED
 
 
 def _metrics(detail: DetailedCall, extra: Mapping[str, Any]) -> CallMetrics:
-    """The call's metrics as far as the detail has them; open-ended objects are spelled as in the stored ``extra``."""
+    """The call's metrics as far as the detail has them; open-ended objects are where the stored ``extra`` has them."""
     payload: dict[str, Any] = {}
     for name, path in SAME.items():
         _put(payload, path, detail.payload[name])
     for path, spellings in _OBJECTS.items():
         value = value_at(detail.payload, path)
         if isinstance(value, dict):
-            spelled = next((each for each in spellings if value_at(extra, each) is not None), spellings[0])
-            _put(payload, spelled, value)
+            stored_at = (spelling for spelling in spellings if value_at(extra, spelling) is not None)
+            _put(payload, next(stored_at, spellings[0]), value)
     return CallMetrics(
         call_execution_id=detail.call_execution_id,
         execution_id=detail.payload["test_execution_id"],
@@ -184,38 +194,40 @@ def _metrics(detail: DetailedCall, extra: Mapping[str, Any]) -> CallMetrics:
 
 
 def _covered(row: Sequence[Any], extra: Mapping[str, Any]) -> list[Any]:
-    """The row, and of its ``extra`` what lies under a covered path."""
+    """The row with only that part of its ``extra`` that lies below a covered path."""
     covered = _below(extra, ())
     return [*row[:_EXTRA], json_text(covered, is_sorted=True) if covered else None, *row[_EXTRA + 1 :]]
 
 
-def _below(fields: Mapping[str, Any], at: _Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _below(fields: Mapping[str, Any], at: Path) -> dict[str, Any]:
+    """The part of the fields, which are at this path of a payload, that lies below a covered path."""
+    covered: dict[str, Any] = {}
     for name, value in fields.items():
         path = (*at, name)
         if path in _COVERED:
-            found[name] = value
+            covered[name] = value
         elif isinstance(value, dict) and (nested := _below(value, path)):
-            found[name] = nested
-    return found
+            covered[name] = nested
+    return covered
 
 
-def _put(payload: dict[str, Any], path: _Path, value: Any) -> None:
+def _put(payload: dict[str, Any], path: Path, value: Any) -> None:
+    """Set the value at the path, and make the objects that lead to it."""
     for step in path[:-1]:
         payload = payload.setdefault(step, {})
     payload[path[-1]] = value
 
 
 def _as_listed(output: Any) -> Any:
-    """The output as the list of calls has it."""
+    """The output of an eval in the shape that the list of calls has."""
     if not isinstance(output, dict):
         return output
     names = {"name": "name", "type": "output_type", "value": "output", "reason": "reason"}
     return {names[name]: value for name, value in output.items() if name in names}
 
 
-def _told(values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
-    """The configuration of an eval, and what both the list and the detail say of it."""
+def _said_by_both(values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+    """The configuration of an eval, and what both the list and the detail say about the eval, in one form."""
     row = dict(zip(schema.EVALS.names, values, strict=True))
     output = row["output_text"] if row["output_json"] is None else json.loads(row["output_json"])
     if row["output_type"] == "choices":

@@ -1,7 +1,10 @@
-"""An execution bundle as rows: of its calls, its evals and its dead letters. Pure."""
+"""Make the rows of an execution's calls, evals and dead letters from what was fetched of it. Pure.
+
+The execution's own row comes later, from ``frames``: it says what the dataset holds in the end.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
@@ -10,44 +13,46 @@ import msgspec
 
 from etl.model import schema
 from etl.model.records import FROM_DETAIL, FROM_METRICS, DeadLetter, Execution, ExecutionBundle, FetchedCall, ListedCall
-from etl.model.values import MISFIT, json_text, timestamp_or_none, to_float, to_string
+from etl.model.values import MISFIT, Coercer, fields_of, json_text, timestamp_or_none, to_float, to_string
 from etl.transform.drift import Drift, find_drift
 from etl.transform.rows import MAKERS
 
 _WAITS = "pending"
+"""Status of an eval that has still to be run."""
 _COMPLETED = "completed"
+"""Status of a call that has all its values."""
+_AS_IN_BUNDLE = ("run_test_key", "execution", "dead_letters", "kept", "deleted", "part_of", "lacks_evals")
+"""Fields of a flat bundle that are those of the bundle."""
 _TEXTS = [schema.CALLS.names.index(name) for name in ("extra", "raw")]
 
 
 @dataclass(slots=True)
 class Rows:
-    """Rows of one table, and how many values did not fit their column.
-
-    Values are in the order of the table's columns; those that are the same in a whole commit are still null.
-    """
+    """Rows of one table."""
 
     values: list[list[Any]] = field(default_factory=list)
+    """The rows, each in the order of the table's columns. What is the same in a whole commit is still null."""
     misfits: int = 0
+    """How many values did not fit their column."""
 
     @classmethod
-    def of(cls, made: Iterable[tuple[list[Any], int]]) -> Self:
+    def of(cls, rows_with_misfits: Iterable[tuple[list[Any], int]]) -> Self:
         """Rows as a ``RowMaker`` makes them, each with its number of misfits."""
-        pairs = list(made)
+        pairs = list(rows_with_misfits)
         return cls([row for row, _ in pairs], sum(misfits for _, misfits in pairs))
 
 
 @dataclass(frozen=True, slots=True)
 class FlatBundle:
-    """A bundle with rows in place of its payloads. Fields as in ``ExecutionBundle``, but ``listed`` holds the ids of the calls.
-
-    ``call_statuses`` counts an eval that waits like a call that does. ``drift`` is what its answers have in another form.
-    """
+    """A bundle with rows in place of its payloads. Fields that ``ExecutionBundle`` has, too, mean the same."""
 
     run_test_name: str
     run_test_key: str
     execution: Execution
     listed: frozenset[str] | None
+    """Ids of the listed calls; None if none were requested, or they could not be listed."""
     call_statuses: Counter[str]
+    """How many calls have each status; an eval that waits counts like a call that does."""
     dead_letters: tuple[DeadLetter, ...]
     calls: Rows
     evals: Rows
@@ -55,17 +60,18 @@ class FlatBundle:
     kept: frozenset[str] = frozenset()
     deleted: frozenset[str] = frozenset()
     drift: tuple[Drift, ...] = ()
+    """What the answers have in another form than the schema declares."""
     part_of: int | None = None
     lacks_evals: bool = False
 
     @property
     def started_at(self) -> datetime | None:
-        """When the execution began; None when the API does not say."""
-        return _started_at(self.execution)
+        """When the execution began; None if the API does not say."""
+        return timestamp_or_none(self.execution.payload.get("started_at"))
 
     @property
     def text(self) -> int:
-        """How many characters its calls have where payloads are kept as text: nothing else bounds a row."""
+        """How many characters its calls have in ``extra`` and ``raw``: these alone can be of any length."""
         return sum(len(row[index]) for row in self.calls.values for index in _TEXTS if row[index])
 
     @property
@@ -75,22 +81,26 @@ class FlatBundle:
 
 
 def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle:
-    """The bundle with rows in place of its payloads. A metric that the API left out or null stays null."""
-    name, started_at = bundle.run_test_name, _started_at(bundle.execution)
+    """The bundle with rows in place of its payloads. A metric that the API left out or null stays null.
+
+    ``include_raw`` keeps the payload of each call in its row, too.
+    """
+    name = bundle.run_test_name
+    started_at = timestamp_or_none(bundle.execution.payload.get("started_at"))
     shared = {"run_test_name": name, "execution_id": bundle.execution.execution_id, "execution_started_at": started_at}
     listed = bundle.listed or ()
     outputs = {call.call_execution_id: eval_outputs(call) for call in listed}
-    made = [call_row(each, run_test_name=name, started_at=started_at, include_raw=include_raw) for each in bundle.calls]
+    rows = [call_row(call, run_test_name=name, started_at=started_at, include_raw=include_raw) for call in bundle.calls]
+    rows += [([*row], 0) for row in bundle.amended]
+    statuses = Counter(call.metrics.status for call in bundle.calls)
+    statuses.update(_status(call) for call in listed if call.call_execution_id in bundle.kept)
+    statuses.update(_WAITS for evals in outputs.values() for output in evals.values() if _waits(output))
     return FlatBundle(
         run_test_name=name,
-        run_test_key=bundle.run_test_key,
-        execution=bundle.execution,
-        listed=None if bundle.listed is None else frozenset(call.call_execution_id for call in bundle.listed),
-        call_statuses=Counter(call.metrics.status for call in bundle.calls)
-        + Counter(_status(call) for call in listed if call.call_execution_id in bundle.kept)
-        + Counter(_WAITS for evals in outputs.values() for each in evals.values() if _waits(each)),
-        dead_letters=bundle.dead_letters,
-        calls=Rows.of([*made, *(([*row], 0) for row in bundle.amended)]),
+        **fields_of(bundle, *_AS_IN_BUNDLE),
+        listed=None if bundle.listed is None else frozenset(outputs),
+        call_statuses=statuses,
+        calls=Rows.of(rows),
         evals=Rows.of(
             eval_row(output, {"call_execution_id": call_execution_id, "eval_config_id": config_id, **shared})
             for call_execution_id, evals in outputs.items()
@@ -100,38 +110,37 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
             MAKERS[schema.ERRORS.name].make({}, shared | msgspec.structs.asdict(letter))
             for letter in bundle.dead_letters
         ),
-        kept=bundle.kept,
-        deleted=bundle.deleted,
         drift=_drift(bundle, outputs),
-        part_of=bundle.part_of,
-        lacks_evals=bundle.lacks_evals,
     )
 
 
 def _drift(bundle: ExecutionBundle, outputs: Mapping[str, Mapping[str, Any]]) -> tuple[Drift, ...]:
-    """Of completed calls: those that failed have no values to tell. ``outputs`` are the evals of each listed call."""
-    listed = [call.call_execution_id for call in bundle.listed or () if _status(call) == _COMPLETED]
-    ended = (each for call in listed for each in outputs[call].values() if isinstance(each, dict) and not _waits(each))
-    calls = {bundle.execution.execution_id: len(listed)}
-    metrics = [call.metrics for call in bundle.calls]
-    found = [
-        Drift(table.name, *find_drift(table, payloads), calls)
-        for table, payloads in (
-            (schema.EXECUTIONS, [bundle.execution.payload]),
-            (schema.CALLS, [own.payload for own in metrics if own.status == _COMPLETED and not own.is_from_detail]),
-            (schema.EVALS, ended),
-        )
+    """What the answers have in another form; ``outputs`` are the evals of each listed call.
+
+    Of calls only those that are completed count: one that failed has no values to judge the form by.
+    """
+    execution_id = bundle.execution.execution_id
+    completed = [call.call_execution_id for call in bundle.listed or () if _status(call) == _COMPLETED]
+    of_completed = [output for call_execution_id in completed for output in outputs[call_execution_id].values()]
+    own_metrics = [call.metrics for call in bundle.calls if not call.metrics.is_from_detail]
+    payloads: tuple[tuple[schema.Table, list[dict[str, Any]]], ...] = (
+        (schema.EXECUTIONS, [bundle.execution.payload]),
+        (schema.CALLS, [metrics.payload for metrics in own_metrics if metrics.status == _COMPLETED]),
+        (schema.EVALS, [output for output in of_completed if isinstance(output, dict) and not _waits(output)]),
+    )
+    drifts = [
+        Drift(table.name, *find_drift(table, of_table), {execution_id: len(completed)}) for table, of_table in payloads
     ]
     if bundle.lacking:
-        calls = {bundle.execution.execution_id: max(bundle.lacking.values())}
-        found.append(Drift(schema.CALLS.name, tuple(bundle.lacking), "the execution's detail has it", calls))
-    return tuple(each for each in found if each.columns)
+        calls = {execution_id: max(bundle.lacking.values())}
+        drifts.append(Drift(schema.CALLS.name, tuple(bundle.lacking), "the execution's detail has it", calls))
+    return tuple(drift for drift in drifts if drift.columns)
 
 
 def call_row(
     call: FetchedCall, *, run_test_name: str, started_at: datetime | None, include_raw: bool = False
 ) -> tuple[list[Any], int]:
-    """A row of the ``calls`` table and its misfits; the name and the start are those of the call's execution."""
+    """A row of ``calls``, and how many values did not fit. The run test's name and the start are of its execution."""
     given = {
         "call_execution_id": call.metrics.call_execution_id,
         "run_test_name": run_test_name,
@@ -143,25 +152,24 @@ def call_row(
 
 
 def eval_row(value: Any, given: Mapping[str, Any]) -> tuple[list[Any], int]:
-    """A row of the ``evals`` table and its misfits."""
+    """A row of ``evals`` from one output, and how many values did not fit; ``given`` is as for ``RowMaker.make``.
+
+    An output that is no object counts as an object with this output alone.
+    """
     output = value if isinstance(value, dict) else {"output": value}
     return MAKERS[schema.EVALS.name].make(output, {**given, "output_passed": _passed(output)})
 
 
 def _passed(output: Mapping[str, Any]) -> bool | None:
-    """Whether a Pass/Fail eval passed; None for other evals, whose choices may have the same names."""
+    """Whether a Pass/Fail eval passed; None if it says neither. Choices of other evals may look the same: None, too."""
     value = output.get("output")
     if output.get("output_type") != "Pass/Fail" or type(value) is not str:
         return None
     return {"Passed": True, "Failed": False}.get(value)
 
 
-def _started_at(execution: Execution) -> datetime | None:
-    return timestamp_or_none(execution.payload.get("started_at"))
-
-
 def _status(listed: ListedCall) -> str:
-    """What the list says of the call; nothing, which is no status that ends, when it says none."""
+    """The call's status in the list. An empty text, which counts as not finished, if the list says none."""
     status = listed.payload.get("status")
     return status if isinstance(status, str) else ""
 
@@ -172,22 +180,19 @@ def _waits(output: Any) -> bool:
 
 
 def eval_outputs(listed: ListedCall) -> dict[str, Any]:
-    """The call's evals by config, as far as they can be rows."""
+    """The outputs of the call's evals by eval configuration, as far as they can be rows of ``evals``."""
     outputs = listed.payload.get("eval_outputs")
     if not isinstance(outputs, dict):
         return {}
-    return {config_id: output for config_id, output in outputs.items() if _fits_key(config_id)}
+    return {config_id: output for config_id, output in outputs.items() if to_string(config_id) is not MISFIT}
 
 
-def _fits_key(config_id: str) -> bool:
-    return to_string(config_id) is not MISFIT
+_IN_BOTH: Mapping[str, Coercer] = {"call_execution_id": to_string, "status": to_string, "duration_seconds": to_float}
+"""Fields that both the list of calls and a call's own metrics have, with what makes their values comparable."""
 
 
-# Fields that both the list of calls and the call's metrics have.
-_IN_BOTH = {"call_execution_id": to_string, "status": to_string, "duration_seconds": to_float}
-
-
-def _is_same(coercer: Callable[[Any], Any], value: Any, other: Any) -> bool:
+def _is_same(coercer: Coercer, value: Any, other: Any) -> bool:
+    """Whether both are null, or both fit the column and are equal there."""
     if value is None or other is None:
         return value is other
     coerced = coercer(value)
@@ -195,7 +200,10 @@ def _is_same(coercer: Callable[[Any], Any], value: Any, other: Any) -> bool:
 
 
 def _call_payload(call: FetchedCall) -> dict[str, Any]:
-    """The call's metrics, with what the list and the detail alone have under names of their own, but for evals that have rows."""
+    """All that is exported of the call: its metrics, and what only the list or the detail has, under their own names.
+
+    Evals are left out if they have rows.
+    """
     payload = dict(call.metrics.payload)
     listed = dict(call.listed.payload)
     for name, coercer in _IN_BOTH.items():
@@ -203,11 +211,12 @@ def _call_payload(call: FetchedCall) -> dict[str, Any]:
             del listed[name]
     outputs = listed.pop("eval_outputs", None)
     if isinstance(outputs, dict):
-        outputs = {config_id: output for config_id, output in outputs.items() if not _fits_key(config_id)} or None
+        outputs = {config_id: output for config_id, output in outputs.items() if to_string(config_id) is MISFIT} or None
     if outputs is not None:
         listed["eval_outputs"] = outputs
     for name, fields in (("call_results", listed), ("detail", call.shown)):
-        if name in payload:  # keep a field of that name that the metrics may have one day
+        if name in payload:
+            # The metrics may have a field of this name one day: it is kept, under another name.
             payload[f"metrics.{name}"] = payload.pop(name)
         payload[name] = fields
     return payload

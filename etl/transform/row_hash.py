@@ -1,6 +1,7 @@
 """The hash of a row of calls or evals, from the row as it is stored. Pure.
 
-Files store no row hashes. The digest in an execution's row covers those of its rows; to check it, they are computed again.
+Files store no row hashes. The digest in an execution's row covers the hashes of its calls and evals; to check it,
+these are computed again.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,32 +15,37 @@ from etl.model.digest import row_hashes
 from etl.model.values import python_values
 
 ROW_HASH = "row_hash"
+"""A column of tables in memory that have their hashes with them."""
 _NOT_HASHED = {"raw", "metrics_from", "deleted_at", "export_run_id", "exported_at"}
-"""A row's hash covers what the source says, not which export wrote it."""
+"""Columns that are left out: a row's hash covers what the source says, not which export wrote the row, and how."""
 _HASHED_AS = ("latency_customer_", "latency_customer_latency_metrics_")
-"""Nine columns of ``calls`` are hashed under a longer name than their own, as in every dataset so far: under another one, each such
-call would look altered."""
-_BATCH_ROWS = 5_000  # the values of all rows at once would take much memory
+"""A prefix of nine columns of ``calls``, and the longer one under which they are hashed.
+
+Every dataset so far was hashed so: under another name, each such call would look altered.
+"""
+_BATCH_ROWS = 5_000
+"""So many rows are hashed at once: the values of all would take much memory."""
 
 
 def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:
-    """The hash of each row, taken from the column ``row_hash`` if they have one."""
+    """The hash of each row: computed from its values, or taken from the column ``row_hash`` if the rows have one."""
     if ROW_HASH in rows.column_names:
         hashes: list[str] = rows[ROW_HASH].to_pylist()
         return hashes
     names = [name for name in table.names if name not in _NOT_HASHED]
-    found: list[str] = []
+    computed: list[str] = []
     for start in range(0, len(rows), _BATCH_ROWS):
         batch = rows.slice(start, _BATCH_ROWS)
-        found += row_hashes({name.replace(*_HASHED_AS): _values(batch[name]) for name in names})
-    return found
+        computed += row_hashes({name.replace(*_HASHED_AS): _values(batch[name]) for name in names})
+    return computed
 
 
 def says_the_same(table: schema.Table, row: Sequence[Any], other: Sequence[Any]) -> bool:
-    """Whether two rows, given by their values, have the same hash."""
-    pairs = zip(table.names, row, other, strict=True)
-    return all(value == its for name, value, its in pairs if name not in _NOT_HASHED)
+    """Whether two rows have the same hash. Both are lists of values, in the order of the table's columns."""
+    columns = zip(table.names, row, other, strict=True)
+    return all(value == other_value for name, value, other_value in columns if name not in _NOT_HASHED)
 
 
 def _values(column: pa.ChunkedArray) -> Iterable[Any]:
+    """The values of the column; many columns are all null, which costs nothing to say."""
     return repeat(None, len(column)) if column.null_count == len(column) else python_values(column)

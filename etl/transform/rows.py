@@ -1,20 +1,23 @@
-"""One payload → one row of a table. Pure.
+"""Make one row of a table from one payload. Pure.
 
-A payload is traversed once, together with a tree of the paths that the schema declares. A value that fits its column
+The payload is traversed once, together with a tree of the paths that the schema declares. A value that fits its column
 exactly goes there. Everything else (unknown fields, values that do not fit) goes to ``extra``, nested as received. So
 nothing is lost, and no payload changes the type of a column.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from etl.model import schema
-from etl.model.values import MISFIT, coercer_of, json_text, to_float
+from etl.model.values import MISFIT, Coercer, coercer_of, json_text, to_float
+
+Path = tuple[str, ...]
+"""Where a value is in a payload: the names of the fields that lead to it."""
 
 
 class RowMaker:
-    """Makes rows of one table: lists of values in the order of its columns."""
+    """Makes rows of one table: lists of values in the order of its columns. ``MAKERS`` has the one of each table."""
 
     def __init__(self, table: schema.Table) -> None:
         self._width = len(table.names)
@@ -23,7 +26,10 @@ class RowMaker:
         self._tree = _build_tree(table)
 
     def make(self, payload: dict[str, Any], given: Mapping[str, Any]) -> tuple[list[Any], int]:
-        """The row of a payload and of values ``given`` by column, and how many of the payload's values did not fit."""
+        """The row of a payload, and how many of the payload's values did not fit their columns.
+
+        ``given`` holds, by column, the values that are not from the payload. A column that neither has is null.
+        """
         row: list[Any] = [None] * self._width
         for name, value in given.items():
             row[self._index[name]] = value
@@ -35,27 +41,34 @@ class RowMaker:
 
 @dataclass(frozen=True, slots=True)
 class _Leaf:
-    """The columns for a payload value: the first one whose coercer accepts it takes it."""
+    """A value of the payload. Of the columns for it, the first whose coercer accepts the value takes it."""
 
     index: int
-    coercer: Callable[[Any], Any]
-    others: tuple[tuple[int, Callable[[Any], Any]], ...] = ()
+    """Where the first column is in the row."""
+    coercer: Coercer
+    """The coercer of the first column."""
+    others: tuple[tuple[int, Coercer], ...] = ()
+    """Place and coercer of each further column: the outputs of evals have several."""
 
 
 @dataclass(slots=True)
 class _Node:
-    """An object of the payload and the columns for its fields. ``alternatives`` name the same value; the first one counts."""
+    """An object of the payload."""
 
     fields: "dict[str, _Leaf | _Node]"
+    """Its declared fields, by name."""
     alternatives: tuple[str, ...] = ()
+    """Names of the same field, the preferred one first; an object may have it under each of them."""
 
 
 def _fill(payload: dict[str, Any], node: _Node, row: list[Any]) -> tuple[dict[str, Any], int]:
-    """Fill ``row`` from ``payload``; return what no column took, nested as received, and the number of misfits in it."""
+    """Fill ``row`` from ``payload``; return what no column took, nested as received, and how much of it did not fit."""
     extra: dict[str, Any] = {}
     misfits = 0
     fields = node.fields
-    if node.alternatives and len(present := [name for name in node.alternatives if name in payload]) > 1:
+    present = [name for name in node.alternatives if name in payload]
+    if len(present) > 1:
+        # The preferred name comes first, whatever the order in the payload, and so takes the column.
         payload = {name: payload[name] for name in present} | payload
     for name, value in payload.items():
         field = fields.get(name)
@@ -64,7 +77,8 @@ def _fill(payload: dict[str, Any], node: _Node, row: list[Any]) -> tuple[dict[st
         elif value is None:
             continue
         elif field.__class__ is _Leaf:
-            # Nearly every value fits the first column, which is still empty: that case is inline to save a function call.
+            # Nearly every value fits the first column, which is still empty: this case is inline to save a function
+            # call.
             fitted = field.coercer(value)
             if fitted is not MISFIT and row[field.index] is None:
                 row[field.index] = fitted
@@ -85,7 +99,8 @@ def _fill(payload: dict[str, Any], node: _Node, row: list[Any]) -> tuple[dict[st
 def _fits_elsewhere(value: Any, fitted: Any, leaf: _Leaf, row: list[Any]) -> bool:
     """Whether the first column already holds the value, as ``fitted``, or another column takes it."""
     if fitted is not MISFIT:
-        return bool(row[leaf.index] == fitted)  # sent under two names: the second goes to extra when it differs
+        # It was sent under two names. The second value goes to extra if it differs.
+        return bool(row[leaf.index] == fitted)
     for index, coercer in leaf.others:
         fitted = coercer(value)
         if fitted is not MISFIT:
@@ -96,13 +111,14 @@ def _fits_elsewhere(value: Any, fitted: Any, leaf: _Leaf, row: list[Any]) -> boo
 
 
 def _score(value: Any) -> Any:
-    """A number. A numeric string stays text, since it may be a choice."""
+    """The score in the output of an eval: a number. A text with digits stays text, since it may be a choice."""
     return MISFIT if type(value) is str else to_float(value)
 
 
 def _build_tree(table: schema.Table) -> _Node:
+    """The declared paths of the table's payloads, with the columns at their ends."""
     tree = _Node({})
-    targets: dict[tuple[str, ...], list[tuple[int, Callable[[Any], Any]]]] = {}
+    targets: dict[Path, list[tuple[int, Coercer]]] = {}
     if table is schema.CALLS:
         # Eval outputs that have no row in the evals table are misfits of the call.
         targets["call_results", "eval_outputs"] = [(0, lambda _: MISFIT)]
@@ -110,8 +126,8 @@ def _build_tree(table: schema.Table) -> _Node:
         coercer = _score if column.name == "output_score" else coercer_of(column)
         for path in column.paths:
             targets.setdefault(path, []).append((index, coercer))
-    for path, found in targets.items():
-        _node_of(tree, path[:-1]).fields[path[-1]] = _Leaf(*found[0], tuple(found[1:]))
+    for path, (first, *others) in targets.items():
+        _node_of(tree, path[:-1]).fields[path[-1]] = _Leaf(*first, tuple(others))
     for paths in (column.paths for column in table.columns if len(column.paths) > 1):
         fork = next(depth for depth, steps in enumerate(zip(*paths, strict=False)) if len(set(steps)) > 1)
         _node_of(tree, paths[0][:fork]).alternatives = tuple(path[fork] for path in paths)
@@ -119,6 +135,7 @@ def _build_tree(table: schema.Table) -> _Node:
 
 
 def _node_of(tree: _Node, steps: Iterable[str]) -> _Node:
+    """The node at this path, made if it is missing."""
     node: Any = tree
     for step in steps:
         node = node.fields.setdefault(step, _Node({}))
@@ -126,11 +143,11 @@ def _node_of(tree: _Node, steps: Iterable[str]) -> _Node:
 
 
 def value_at(payload: Any, path: Iterable[str]) -> Any:
-    """What a payload has at the path; None where it has nothing."""
+    """What a payload has at the path; None if it has nothing there."""
     for step in path:
         payload = payload.get(step) if isinstance(payload, dict) else None
     return payload
 
 
 MAKERS = {name: RowMaker(table) for name, table in schema.TABLES.items()}
-"""By table name."""
+"""By table name, what makes its rows."""

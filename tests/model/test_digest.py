@@ -21,8 +21,7 @@ ROW = {
 
 
 def hash_of(row):
-    (found,) = row_hashes({name: [value] for name, value in row.items()})
-    return found
+    return row_hashes({name: [value] for name, value in row.items()})[0]
 
 
 def test_fingerprint_is_the_same_in_every_version():

@@ -9,9 +9,9 @@ from tests.strategies import run_test_names
 
 KEYS_FROM = run_test_names | st.sampled_from(
     [
-        "caf\u00e9", "cafe\u0301", "STRASSE", "\u0131stanbul", "007", "true", "nan", "2026-01-01", "", ".", "../../etc/passwd",
-        "a\x00b", "run_test=x", "--help", "_state", "CON", "__HIVE_DEFAULT_PARTITION__", "a-" * 128, "\ufdfa" * 255,
-        "\ud800", "٣", "½",
+        "caf\u00e9", "cafe\u0301", "STRASSE", "\u0131stanbul", "007", "true", "nan", "2026-01-01", "", ".",
+        "../../etc/passwd", "a\x00b", "run_test=x", "--help", "_state", "CON", "__HIVE_DEFAULT_PARTITION__", "a-" * 128,
+        "\ufdfa" * 255, "\ud800", "٣", "½",
     ]
 )  # fmt: skip
 
@@ -41,11 +41,10 @@ def test_plain_words_are_keys(key):
 @pytest.mark.parametrize(
     "text",
     [
-        "", "A", "Checkout", "7", "007", "1.5", "1e5", "0x1f", "2026-01-01", "2026-01", "true", "false", "null", "none", "nan",
-        "inf", "infinity", "na", "nat", "t", "f", "epoch", "-a", "a-",
-        "_a", "a_", "a--b", "a__b", "a-_b", "a b", " a", "a ", "a\n",
+        "", "A", "Checkout", "7", "007", "1.5", "1e5", "0x1f", "2026-01-01", "2026-01", "true", "false", "null", "none",
+        "nan", "inf", "infinity", "na", "nat", "t", "f", "epoch", "-a", "a-", "a" * 81, "_state",
+        "_a", "a_", "a--b", "a__b", "a-_b", "a b", " a", "a ", "a\n", "__hive_default_partition__",
         "a/b", "a\\b", ".", "..", "a.b", "a=b", "a%b", "é", "\uff41", "ß", "a'b", 'a"b',
-        "a" * 81, "_state", "__hive_default_partition__",
     ],
 )  # fmt: skip
 def test_what_a_reader_would_take_for_a_value_or_a_system_would_change_is_no_key(text):

@@ -35,9 +35,9 @@ def test_names_of_evals_are_told_from_others_by_their_form():
     ],
 )
 def test_limit_is_a_share_of_the_baseline_or_of_the_calls(metric, text, limit, shown):
-    found = limits_of({metric: text})[metric]
-    assert found.amount == pytest.approx(limit.amount)
-    assert (found.is_relative, str(found)) == (limit.is_relative, shown)
+    parsed = limits_of({metric: text})[metric]
+    assert parsed.amount == pytest.approx(limit.amount)
+    assert (parsed.is_relative, str(parsed)) == (limit.is_relative, shown)
 
 
 @pytest.mark.parametrize("text", ["10", "-1%", "%", "", "10 percent", "1e3%", "9999999%", "10%%", "٣%", "nan%"])

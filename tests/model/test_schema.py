@@ -3,18 +3,20 @@
 import re
 from collections.abc import Callable
 
-import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from etl.model import schema
+from etl.model.lifecycle import ExportState
 
 COLUMNS = [(table, column) for table in schema.TABLES.values() for column in table.columns]
 
 MONEY_AND_COUNTS = re.compile(
     r"cents$|_tokens$|_count$|^calls_|_calls$|^(requests|retries|rejections|misfits|files|bytes|tries)$"
 )
+
+COUNTS = {"executions", "calls", "evals", "dead_letters"}
+OUTPUTS = ("output_passed", "output_score", "output_text", "output_json")
 
 
 def every_column(check: Callable[[schema.Table, schema.Column], None]) -> Callable[[], None]:
@@ -64,11 +66,6 @@ def test_column_says_what_it_means(table, column):
     assert not column.is_json or column.type == schema.STRING
 
 
-@every_column
-def test_only_the_key_is_never_null(table, column):
-    assert table.arrow_schema.field(column.name).nullable is not column.is_key
-
-
 @every_table
 def test_partition_columns_are_texts_and_never_null(table):
     declared = {column.name: (column.type_name, column.null_rule) for column in table.partitions}
@@ -89,21 +86,14 @@ def test_a_path_feeds_one_column_except_the_output_of_an_eval(table):
     for column in table.columns:
         for path in column.paths:
             feeds.setdefault(path, []).append(column.name)
-    outputs = ["output_passed", "output_score", "output_text", "output_json"]
     assert {tuple(names) for path, names in feeds.items() if len(names) > 1} == (
-        {tuple(outputs)} if table.name == "evals" else set()
+        {OUTPUTS} if table.name == "evals" else set()
     )
 
 
 @every_column
 def test_name_is_the_payload_path_with_the_first_spelling(table, column):
-    if column.source and column.name not in {
-        "eval_name",
-        "output_passed",
-        "output_score",
-        "output_text",
-        "output_json",
-    }:
+    if column.source and column.name not in ("eval_name", *OUTPUTS):
         name = "_".join(column.paths[0]).removeprefix("metrics_").removeprefix("call_results_").removeprefix("detail_")
         assert column.name == name.replace("customer_latency_metrics", "customer")
 
@@ -112,12 +102,7 @@ def test_name_is_the_payload_path_with_the_first_spelling(table, column):
 def test_money_and_counts_are_whole_and_other_numbers_are_doubles(table, column):
     is_number = column.type in (schema.INT, schema.FLOAT)
     if is_number and not column.name.startswith(("avg_", "chat_avg_")) and column.name not in {"status", "exit_code"}:
-        is_whole = bool(MONEY_AND_COUNTS.search(column.name)) or column.name in {
-            "executions",
-            "calls",
-            "evals",
-            "dead_letters",
-        }
+        is_whole = bool(MONEY_AND_COUNTS.search(column.name)) or column.name in COUNTS
         assert (column.type == schema.INT) is is_whole
 
 
@@ -134,21 +119,6 @@ def test_null_rule_says_when_a_column_is_null(table, column):
     assert not column.is_key or column.null_rule == schema.NEVER
 
 
-@every_column
-def test_field_has_the_type_of_its_column_and_no_text(table, column):
-    """Texts take more bytes than the rows of a small part."""
-    field = table.arrow_schema.field(column.name)
-    assert (field.type, field.metadata) == (column.type, None)
-
-
-@every_table
-def test_plain_pandas_keeps_whole_numbers_and_booleans(table, tmp_path):
-    """Of its own accord pandas would read whole numbers with a null among them as floats."""
-    path = tmp_path / "part-0.parquet"
-    keys_alone = [dict.fromkeys(table.key, "key")]
-    pq.write_table(pa.Table.from_pylist(keys_alone, table.arrow_schema), path)
-    read = pd.read_parquet(path)
-    nullable = {schema.INT: "Int64", schema.BOOL: "boolean"}
-    assert {column.name: str(read.dtypes[column.name]) for column in table.columns if column.type in nullable} == {
-        column.name: nullable[column.type] for column in table.columns if column.type in nullable
-    }
+def test_meaning_of_the_export_state_names_each_state_in_order():
+    meaning = schema.EXECUTIONS.columns[schema.EXECUTIONS.names.index("export_state")].meaning
+    assert re.findall(r"(\w+):", meaning) == [*ExportState]

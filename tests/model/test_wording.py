@@ -4,6 +4,8 @@ import pytest
 
 from etl.model.wording import ShownInLines, first_few, nearest, quoted, shown
 
+HARMLESS = "Ünïcode\N{NO-BREAK SPACE}ナイトリー\N{IDEOGRAPHIC SPACE}\\"
+
 
 @pytest.mark.parametrize(("things", "text"), [(["a"], "a"), (["a", "b"], "a, b"), (["a", "b", "c"], "a, b and 1 more")])
 def test_of_many_things_the_first_are_named(things, text):
@@ -32,10 +34,7 @@ def test_unknown_name_is_answered_with_what_may_be_meant(name, hint):
         ("\u2028\u202e\u2066", r"\u2028\u202e\u2066"),
         ("\ufffe\uffff", r"\ufffe\uffff"),
         ("\udc80", r"\udc80"),
-        (
-            "Ünïcode\N{NO-BREAK SPACE}ナイトリー\N{IDEOGRAPHIC SPACE}\\",
-            "Ünïcode\N{NO-BREAK SPACE}ナイトリー\N{IDEOGRAPHIC SPACE}\\",
-        ),
+        (HARMLESS, HARMLESS),
         ("\N{MAN}\N{ZERO WIDTH JOINER}\N{GIRL}\ufe0f", "\N{MAN}\N{ZERO WIDTH JOINER}\N{GIRL}\ufe0f"),
     ],
 )

@@ -159,8 +159,8 @@ MUTANTS = [
     Mutant(
         "fraction is no whole number",
         "etl/model/values.py",
-        "        if not value.is_integer():\n            return MISFIT\n",
-        "        if value - value != 0.0:\n            return MISFIT\n",
+        "    elif kind is float and value.is_integer():\n",
+        "    elif kind is float and value - value == 0.0:\n",
     ),
     Mutant(
         "one writer at a time",

@@ -24,12 +24,7 @@ NOT_TOLD = (
     "have the same key",
     "is inside the dataset",
     "must be a number, got nan",  # JSON has no nan
-    *(
-        "[api] base_url must",
-        "[api] proxy must",
-        "cannot be used with an http:// base_url",
-        "must be a power of two",
-    ),
+    *("[api] base_url must", "[api] proxy must", "cannot be used with an http:// base_url", "must be a power of two"),
     *("[destination] path must be", "options must not contain"),
     *("[warehouse] url must", "[warehouse] schema must", "max_regression n", "call_url must"),
 )

@@ -15,6 +15,7 @@ NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS t
 WAREHOUSE_URLS = ", ".join(f"{each}://…" for each in WAREHOUSES)
 DESTINATIONS = "a folder, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://BUCKET/FOLDER"
 NO_PASSWORD = "set PGPASSWORD, or use the driver's file, such as ~/.pgpass"
+S3_OPTIONS = ", ".join(map(repr, sorted(BUCKETS["s3"])))
 ELSEWHERE = "credentials do not belong here"
 KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and committed: set"
 
@@ -152,12 +153,9 @@ MISTAKES = {
         ('path = "s3://KEY:canary@b/x"', "path must be s3://BUCKET/FOLDER, got s3://…"),
         (
             'path = "s3://b"\n[destination.options]\nsecret_access_key = "canary"',
-            f"options must not contain secret_access_key: choose from {', '.join(map(repr, sorted(BUCKETS['s3'])))}; {ELSEWHERE}",
+            f"options must not contain secret_access_key: choose from {S3_OPTIONS}; {ELSEWHERE}",
         ),
-        (
-            'path = "s3://b"\noptions = "canary"',
-            "options must be a table whose values are text, true or false",
-        ),
+        ('path = "s3://b"\noptions = "canary"', "options must be a table whose values are text, true or false"),
         ('options = { region = "x" }', f"options must not contain region: only a bucket has options; {ELSEWHERE}"),
     ],
 }
@@ -179,6 +177,7 @@ def test_each_mistake_names_file_key_and_fix(file: Path, text: str, message: str
 
 
 UNKNOWN = "environment: METRICS_ETL"
+A_LIST = '["Checkout flow", "Refunds, late"]'
 
 
 @pytest.mark.parametrize(
@@ -202,16 +201,9 @@ UNKNOWN = "environment: METRICS_ETL"
         (
             "METRICS_ETL_RUN_TESTS",
             "[Checkout flow]",
-            (
-                "environment: METRICS_ETL_RUN_TESTS is not valid JSON: give a name, names joined by commas, or a list such as "
-                '["Checkout flow", "Refunds, late"]'
-            ),
+            f"{UNKNOWN}_RUN_TESTS is not valid JSON: give a name, names joined by commas, or a list such as {A_LIST}",
         ),
-        (
-            "METRICS_ETL_API",
-            "100",
-            "environment: METRICS_ETL_API is a section: set its keys instead",
-        ),
+        ("METRICS_ETL_API", "100", "environment: METRICS_ETL_API is a section: set its keys instead"),
         ("FI_BASE_URL", "nonsense", "environment: FI_BASE_URL must be an https:// address, got 'nonsense'"),
         ("FI_API_KEY", "", "no key: set FI_API_KEY, or FI_API_KEY_FILE to the path of a file with the key"),
         *(

@@ -109,10 +109,7 @@ def test_path_in_the_url_of_a_database_is_relative_to_the_file_too(file: Path, m
 
     monkeypatch.setenv("SOMEWHERE", "/srv")
     assert url("duckdb://metrics.duckdb") == f"duckdb://{file.parent}/metrics.duckdb"
-    assert (
-        url("duckdb:///srv/metrics.duckdb")
-        == url("duckdb://$SOMEWHERE/metrics.duckdb")
-        == "duckdb:///srv/metrics.duckdb"
-    )
+    whole = "duckdb:///srv/metrics.duckdb"
+    assert url(whole) == url("duckdb://$SOMEWHERE/metrics.duckdb") == whole
     assert url("postgresql://host/database") == url("postgres://host/database") == "postgresql://host/database"
     assert url("postgresql://host?dbname=database") == "postgresql://host?dbname=database"

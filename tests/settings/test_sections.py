@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.settings.reading import mistake
+from etl.settings import RunTest
+from tests.settings.reading import mistake, read_settings
+
+
+def test_run_test_that_is_made_in_python_has_the_key_that_the_file_gives(file: Path) -> None:
+    assert RunTest(name="A b") == read_settings(file, 'run_tests = ["A b"]').run_tests[0]
 
 
 @pytest.mark.parametrize("name", [" A", "A ", "\tA"])

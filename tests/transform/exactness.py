@@ -1,4 +1,4 @@
-"""Whether rows say exactly what was sent: read from the JSON text anew, with every digit, by none of the exporter's own means."""
+"""Whether rows say exactly what was sent: read anew from the JSON text, every digit, by no code of the exporter."""
 
 import json
 import re
@@ -107,7 +107,7 @@ def _is_whole(held: int, sent: Any) -> bool:
 
 
 def _is_double(held: float, sent: Any) -> bool:
-    """Equal as a number or as it prints, whole numbers without an exponent as numbers only; or the nearest to a fraction."""
+    """Equal as a number or as it prints (whole numbers without an exponent only as numbers), or the nearest."""
     if not _is_number(sent):
         return False
     number = Decimal(sent)
@@ -189,7 +189,7 @@ def call_as_sent(
     row: Mapping[str, Any],
     shown: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], int]:
-    """A call's payloads as one: under ``call_results`` what only the listing says and no other row holds, and the ``detail``.
+    """A call's payloads as one: below ``call_results`` what only the list says and no other row has, and ``detail``.
 
     Returns:
         The payload, and 1 when some of its eval outputs can be no rows of their own.

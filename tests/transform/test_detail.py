@@ -93,22 +93,11 @@ def row_by_lists(listed: dict[str, Any], detail: dict[str, Any]) -> list[Any] | 
 
 
 def is_vouched(
-    listed: dict[str, Any],
-    detail: dict[str, Any],
-    row: list[Any],
-    name: str = "Checkout",
-    at: datetime | None = STARTED_AT,
+    listed: dict[str, Any], detail: dict[str, Any], row: list[Any], name: str = "Checkout", at: Any = STARTED_AT
 ) -> bool:
-    return (
-        differences(
-            ListedCall(call_execution_id=listed["call_execution_id"], payload=listed),
-            DetailedCall(call_execution_id=detail["id"], payload=detail),
-            row,
-            run_test_name=name,
-            started_at=at,
-        )
-        <= SHOWN_COLUMNS
-    )
+    in_list = ListedCall(call_execution_id=listed["call_execution_id"], payload=listed)
+    in_detail = DetailedCall(call_execution_id=detail["id"], payload=detail)
+    return differences(in_list, in_detail, row, run_test_name=name, started_at=at) <= SHOWN_COLUMNS
 
 
 def detail_of(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -6,15 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from msgspec.structs import asdict
 
-from tests.bundles import (
-    EXPORT,
-    bundle_of,
-    calls_frame,
-    dead_letter,
-    errors_frame,
-    evals_frame,
-    fetched_call,
-)
+from tests.bundles import EXPORT, bundle_of, calls_frame, dead_letter, errors_frame, evals_frame, fetched_call
 from tests.transform.made_rows import row_of_eval
 
 STARTED_AT = datetime(2026, 3, 1, 9, 0, 1, 123456, tzinfo=UTC)

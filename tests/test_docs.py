@@ -28,7 +28,7 @@ from etl.inspect.verify import VerifyReport
 from etl.inspect.verify_warehouse import Day, WarehouseReport
 from etl.load.ddl import QUERY_ENGINES, TYPES, ddl
 from etl.load.synchronize import Result
-from etl.load.tables import KINDS
+from etl.load.tables import COLUMN_TYPES
 from etl.model.findings import Finding, Kind
 from etl.model.locations import EXPERIMENTAL, WAREHOUSES
 from etl.model.records import ListedRunTest
@@ -73,7 +73,7 @@ def test_every_engine_is_told_with_its_type_of_a_time_and_what_it_wants_after_an
         assert anchor == re.sub(r"[^a-z ]", "", title.lower()).replace(" ", "-")
         assert f"\n## {title}\n" in READING
         types, printed = TYPES[engine], ddl([EXECUTIONS], engine)
-        assert not types or re.findall("^`(.+?)`", time) == [types[KINDS.index(TIMESTAMP)]], engine
+        assert not types or re.findall("^`(.+?)`", time) == [types[COLUMN_TYPES.index(TIMESTAMP)]], engine
         statements = re.findall("^`(.+)`$", afterwards)
         assert bool(statements) == ("after every export" in printed.lower()), engine
         assert all(part.strip() in printed for statement in statements for part in statement.split("…")), engine

@@ -17,12 +17,13 @@ from google.cloud import bigquery
 from etl.errors import DestinationError
 from etl.load.drivers import Spooled, do_nothing, spooled, translated_errors
 from etl.load.sql import Session, SqlWarehouse
-from etl.load.statements import Dialect, Inside
-from etl.load.tables import KINDS, backslash_quoted
+from etl.load.statements import Dialect
+from etl.load.tables import COLUMN_TYPES
+from etl.load.texts import backslash_quoted
 from etl.model.schema import Table
 
 _TYPES = ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP")
-"""The engine's types, in the order of ``KINDS``."""
+"""The engine's types, in the order of ``COLUMN_TYPES``."""
 _CLUSTERED = ("run_test", "execution_id")
 _BEGIN, _COMMIT = "BEGIN TRANSACTION", "COMMIT TRANSACTION"
 _STAGED_FOR = timedelta(days=1)
@@ -50,12 +51,10 @@ def _dialect(dataset: str) -> Dialect:
         columns=f"SELECT table_name, column_name, data_type FROM {place}.COLUMNS ORDER BY table_name, ordinal_position",
         quoted=_quoted,
         literal=backslash_quoted,
-        inside=Inside(
-            column=" OPTIONS (description = {comment})",
-            table="\nOPTIONS (description = {comment})",
-            view=" OPTIONS (description = {comment})",
-            options=_options,
-        ),
+        column_comment=" OPTIONS (description = {comment})",
+        table_comment="\nOPTIONS (description = {comment})",
+        view_comment=" OPTIONS (description = {comment})",
+        table_options=_options,
         schema="",
         temporary="CREATE TEMP TABLE",
         before=(_BEGIN,),
@@ -110,7 +109,7 @@ class _Session(Session):
 
     def _stage(self, target: str, file: Spooled) -> None:
         """Load the file into a staged table, and let the script copy its rows into the target."""
-        fields = [bigquery.SchemaField(column.name, _TYPES[KINDS.index(column.type)]) for column in file.schema]
+        fields = [bigquery.SchemaField(column.name, _TYPES[COLUMN_TYPES.index(column.type)]) for column in file.schema]
         staged = bigquery.Table(f"{self._dataset}.metrics_etl_staged_{uuid4().hex}", fields)
         staged.expires = datetime.now(UTC) + _STAGED_FOR
         config = bigquery.LoadJobConfig(source_format="PARQUET", write_disposition="WRITE_APPEND", schema=staged.schema)

@@ -13,7 +13,8 @@ from etl.errors import ConfigurationError
 from etl.load import external_tables as external
 from etl.load.external_tables import declared, indented, joined_names
 from etl.load.statements import postgresql_tables
-from etl.load.tables import KINDS, Types, backslash_quoted, columns_of, sql_quoted
+from etl.load.tables import COLUMN_TYPES, Types, columns_of
+from etl.load.texts import backslash_quoted, sql_quoted
 from etl.model import schema
 from etl.model.schema import Table
 
@@ -46,7 +47,7 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
         return postgresql_tables(tables)
     engine = QUERY_ENGINES[engine_name]
     root = engine.placeholder if location is None else dataset_root(location, engine_name, engine.schemes)
-    types = dict(zip(KINDS, TYPES[engine_name], strict=True))
+    types = dict(zip(COLUMN_TYPES, TYPES[engine_name], strict=True))
     # Without dead letters the errors table has no folder, and an engine may refuse it: last, it stops no other table.
     errors_last = sorted(tables, key=lambda table: table.name == schema.ERRORS.name)
     statements = [engine.open_table(table, f"{root}/{table.name}", types) for table in errors_last]
@@ -157,7 +158,7 @@ TYPES: dict[str, tuple[str, ...]] = {
     "trino": ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP(6)"),
     "clickhouse": ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')"),
 }
-"""Each engine's names of the types, in the order of ``KINDS``."""
+"""Each engine's names of the types, in the order of ``COLUMN_TYPES``."""
 _IN_BUCKETS, _IN_HADOOP = ("s3", "gs", "az", "abfs", "abfss"), ("s3", "s3a", "gs", "abfs", "abfss", "hdfs")
 _S3 = "s3://BUCKET/PREFIX"
 _IMPORT_PANDAS, _IMPORT_POLARS = "import pandas as pd\nimport pyarrow as pa", "import polars as pl"

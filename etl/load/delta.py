@@ -25,19 +25,8 @@ from pyarrow.fs import FileSelector, PyFileSystem
 from etl.errors import DestinationError
 from etl.load.drivers import do_nothing, failure, not_ours, streamed
 from etl.load.interface import Loaded, LoadStep
-from etl.load.tables import (
-    ALL_TABLES,
-    GROUPS,
-    STATE,
-    STATE_TABLE,
-    Place,
-    arrow_schema_of,
-    columns_of,
-    comment,
-    needed_of,
-    shape,
-    sql_quoted,
-)
+from etl.load.tables import ALL_TABLES, GROUPS, STATE, STATE_TABLE, Place, arrow_schema_of, columns_of, needed_of, shape
+from etl.load.texts import comment, sql_quoted
 from etl.model.schema import Column, Table
 
 _LOAD_ID = "metrics_etl.load_id"
@@ -81,11 +70,10 @@ class DeltaWarehouse:
             noted: dict[str, dict[str, str | None]] = {"dataset": {step.dataset_id: shape(ALL_TABLES)}, "table": {}}
             for group in GROUPS:
                 removed = step.removed.get(group.kind, ())
-                places = step.places[group.kind]
                 for table in group.tables:
-                    delta_table = tables[table.name]
-                    is_changed = delta_table.replace(group.item, removed, places, step.rows(table), load_id)
-                    noted["table"][table.name] = load_id if is_changed else delta_table.last_change
+                    opened = tables[table.name]
+                    is_changed = opened.replace(group.item, removed, step.places[group.kind], step.rows(table), load_id)
+                    noted["table"][table.name] = load_id if is_changed else opened.last_change
                 kept = {item: digest for item, digest in loaded.digests[group.kind].items() if item not in removed}
                 noted[group.kind] = {**kept, **step.arriving.get(group.kind, {})}
             noted["table"][STATE] = load_id
@@ -114,7 +102,7 @@ class DeltaWarehouse:
 
     def _look(self) -> "tuple[dict[str, _Table], Loaded]":
         """The tables that exist, by name, and what was loaded into them."""
-        tables = {table.name: delta_table for table in ALL_TABLES if (delta_table := self._open(table))}
+        tables = {table.name: opened for table in ALL_TABLES if (opened := self._open(table))}
         if not tables:
             return {}, Loaded(None, {group.kind: {} for group in GROUPS})
         if STATE not in tables:
@@ -157,23 +145,23 @@ class DeltaWarehouse:
 
     def _opened(self, table: Table) -> "_Table":
         """The table as it is now; DestinationError if it does not exist."""
-        if delta_table := self._open(table):
-            return delta_table
+        if opened := self._open(table):
+            return opened
         raise DestinationError(f"{self.where} has no table {table.name}: run metrics-etl load")
 
     def _complete(self, tables: "dict[str, _Table]", load_id: str) -> None:
         """Create the tables that do not exist, add columns to those that lack some, and open both anew in ``tables``."""
         for table in ALL_TABLES:
-            delta_table = tables.get(table.name)
-            if delta_table is None:
+            opened = tables.get(table.name)
+            if opened is None:
                 self._create(table)
-            elif delta_table.is_append_only:
+            elif opened.is_append_only:
                 raise DestinationError(
                     f"{self.where}: {table.name} is append-only: set delta.appendOnly to false on the tables there, "
                     "then run metrics-etl load"
                 )
-            elif delta_table.missing:
-                delta_table.add_columns(load_id)
+            elif opened.missing:
+                opened.add_columns(load_id)
             else:
                 continue
             tables[table.name] = self._opened(table)
@@ -237,8 +225,8 @@ class _Table:
 
     def rows(self, place: Place | None = None) -> pa.Table:
         """All rows, or those of one place, with the columns of ``tables.columns_of``."""
-        values = [(name, [str(value)]) for name, value in zip(self._partitions, place or (), strict=False)]
-        return _with_columns(self._dataset.to_table(filter=_is_at(values)), arrow_schema_of(self._table))
+        where = [(name, [str(value)]) for name, value in zip(self._partitions, place or (), strict=False)]
+        return _with_columns(self._dataset.to_table(filter=_is_at(where)), arrow_schema_of(self._table))
 
     def add_columns(self, load_id: str) -> None:
         """Add the columns that are missing. Afterwards, the table must be opened again."""
@@ -262,29 +250,23 @@ class _Table:
         dataset = (
             self._handle.to_pyarrow_dataset()
         )  # not self._dataset, which would keep the footer of each file in memory
-        removed_values = pa.array(sorted(removed), pa.string())
+        ids = pa.array(sorted(removed), pa.string())
         touched = {*places}
         if removed:
-            stored = dataset.to_table(columns=[*{item, *self._partitions}])
-            of_removed = stored.filter(pc.is_in(stored[item], removed_values)).group_by(self._partitions).aggregate([])
-            touched |= {tuple(row[name] for name in self._partitions) for row in of_removed.to_pylist()}
+            rows = dataset.to_table(columns=[*{item, *self._partitions}])
+            emptied = rows.filter(pc.is_in(rows[item], ids)).group_by(self._partitions).aggregate([])
+            touched |= {tuple(place[name] for name in self._partitions) for place in emptied.to_pylist()}
         if touched:
-            values = [*zip(self._partitions, map(set, zip(*touched, strict=True)), strict=True)]
+            where = [*zip(self._partitions, map(set, zip(*touched, strict=True)), strict=True)]
             if touched >= self.places:
-                values = []  # the whole table
-            # The filter names partition columns alone: Arrow cannot compare statistics of texts that other writers store as views.
+                where = []  # the whole table
+            # The filter names partitions alone: Arrow cannot compare statistics of texts that other writers store as views.
             batches = dataset.scanner(
-                filter=_is_at(values),
-                batch_size=_BATCH_ROWS,
-                batch_readahead=1,
-                fragment_readahead=1,
-                use_threads=False,
+                filter=_is_at(where), batch_size=_BATCH_ROWS, batch_readahead=1, fragment_readahead=1, use_threads=False
             ).to_batches()
-            rows_there = (pa.Table.from_batches([batch]) for batch in batches)
-            kept = (rows.filter(pc.invert(pc.is_in(rows[item], removed_values))) for rows in rows_there)
-            predicate = " AND ".join(
-                f"{name} IN ({', '.join(map(sql_quoted, sorted(among)))})" for name, among in values
-            )
+            stored = (pa.Table.from_batches([batch]) for batch in batches)
+            kept = (rows.filter(pc.invert(pc.is_in(rows[item], ids))) for rows in stored)
+            predicate = " AND ".join(f"{name} IN ({', '.join(map(sql_quoted, sorted(keys)))})" for name, keys in where)
             try:
                 self.overwrite(chain(kept, arriving), load_id, predicate or None)
             finally:
@@ -316,9 +298,9 @@ class _Table:
         return pa.schema(self._handle.schema().to_arrow())
 
 
-def _is_at(values: Iterable[tuple[str, Collection[str]]]) -> pc.Expression | None:
+def _is_at(where: Iterable[tuple[str, Collection[str]]]) -> pc.Expression | None:
     """Whether a row has, in each of these columns, one of the values that come with it; None if there are no columns."""
-    conditions = [pc.field(name).isin(sorted(among)) for name, among in values]
+    conditions = [pc.field(name).isin(sorted(values)) for name, values in where]
     return reduce(and_, conditions) if conditions else None
 
 
@@ -339,9 +321,8 @@ def _delta_schema(table: Table, columns: Iterable[Column]) -> Schema:
 
 def _with_columns(rows: pa.Table, declared: pa.Schema) -> pa.Table:
     """The rows with exactly the declared columns; one that they lack is null."""
-    columns = [
-        rows[field.name] if field.name in rows.column_names else pa.nulls(len(rows), field.type) for field in declared
-    ]
+    names = {*rows.column_names}
+    columns = [rows[field.name] if field.name in names else pa.nulls(len(rows), field.type) for field in declared]
     return pa.table(columns, schema=declared)
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
-from etl.load.tables import Types, backslash_quoted, columns_of, comment, sql_quoted
+from etl.load.tables import Types, columns_of
+from etl.load.texts import backslash_quoted, comment, sql_quoted
 from etl.model import schema
 from etl.model.schema import Column, Table
 

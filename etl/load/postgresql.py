@@ -20,7 +20,7 @@ from etl.files.background import in_background
 from etl.load.drivers import streamed
 from etl.load.sql import Session, SqlWarehouse
 from etl.load.statements import DATA, POSTGRESQL
-from etl.load.tables import sql_quoted
+from etl.load.texts import sql_quoted
 from etl.model.wording import counted
 
 T = TypeVar("T")

@@ -15,8 +15,8 @@ from snowflake.connector.errors import Error
 from etl.errors import DestinationError
 from etl.load.drivers import do_nothing, spooled, translated_errors
 from etl.load.sql import Session, SqlWarehouse
-from etl.load.statements import Dialect, Inside
-from etl.load.tables import sql_quoted
+from etl.load.statements import Dialect
+from etl.load.texts import sql_quoted
 
 _STAGE = "metrics_etl_stage"
 _ROWS_LOADED = 3
@@ -43,7 +43,9 @@ _DIALECT = Dialect(
         "WHERE table_schema = UPPER({schema})"
     ),
     quoted=_quoted,
-    inside=Inside(column=" COMMENT {comment}", table=" COMMENT = {comment}", view=" COPY GRANTS COMMENT = {comment}"),
+    column_comment=" COMMENT {comment}",
+    table_comment=" COMMENT = {comment}",
+    view_comment=" COPY GRANTS COMMENT = {comment}",
     temporary="CREATE OR REPLACE TEMPORARY TABLE",
     before=("USE SCHEMA {schema}", f"CREATE OR REPLACE TEMPORARY STAGE {_STAGE}"),
     begin=("BEGIN",),

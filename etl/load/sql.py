@@ -16,18 +16,8 @@ from etl.errors import DestinationError
 from etl.load.drivers import not_ours
 from etl.load.interface import Loaded, LoadStep
 from etl.load.statements import DATA, Dialect, Statements
-from etl.load.tables import (
-    ALL_TABLES,
-    STATE,
-    STATE_TABLE,
-    VIEWS,
-    Group,
-    Place,
-    arrow_schema_of,
-    columns_of,
-    shape,
-    sql_quoted,
-)
+from etl.load.tables import ALL_TABLES, STATE, STATE_TABLE, VIEWS, Group, Place, arrow_schema_of, columns_of, shape
+from etl.load.texts import sql_quoted
 from etl.model.schema import Table
 from etl.model.wording import first_few
 

@@ -17,7 +17,7 @@ from sqlglot import exp
 from etl.dataset import layout
 from etl.errors import ConfigurationError
 from etl.load.ddl import QUERY_ENGINES, ddl
-from etl.load.tables import columns_of, comment
+from etl.load.tables import columns_of
 from etl.model import schema
 from etl.model.locations import QueryEngineName
 
@@ -159,21 +159,6 @@ def test_names_that_are_not_quoted_are_no_reserved_words():
         *schema.TABLES,
         *(column.name for table in TABLES for column in columns_of(table)),
     }
-
-
-@every_table
-def test_a_comment_is_whole_sentences_that_a_catalog_keeps(table):
-    for column in (*table.columns, *table.partitions):
-        text = comment(column)
-        assert len(text.encode()) <= 255
-        assert text.endswith(f" Unit: {column.unit}." if column.unit else ".")
-        assert column.meaning.startswith(text.removesuffix(f" Unit: {column.unit}."))
-
-
-def test_a_long_comment_loses_its_last_sentences_and_not_its_unit():
-    column = schema.Column("name", schema.INT, f"{'First.'} {'x' * 240}. Last.", "ms")
-    assert comment(column) == "First. Unit: ms."
-    assert comment(schema.Column("name", schema.INT, "First. Last.", "ms")) == "First. Last. Unit: ms."
 
 
 if __name__ == "__main__":

@@ -24,11 +24,13 @@ from etl.model import schema
 from etl.model.arrow import is_of
 from etl.model.digest import rows_digest
 
-_DIGESTED = (
-    "listed_calls", "exported_calls", "run_test_name", "export_state", "fingerprint", "calls_digest", "held_digest",
-    "held_at", "verified_at", "exported_at", "export_run_id", "deleted_at",
-)  # fmt: skip
-"""What of an execution's row in the index goes into its digest: it changes whenever any row of the execution does."""
+_STATE = ("listed_calls", "exported_calls", "run_test_name", "export_state", "fingerprint", "calls_digest")
+_HISTORY = ("held_digest", "held_at", "verified_at", "exported_at", "export_run_id", "deleted_at")
+_DIGESTED = (*_STATE, *_HISTORY)
+"""What of an execution's row in the index goes into its digest: it changes whenever any row of the execution does.
+
+The order matters: with another one, every warehouse would be loaded anew.
+"""
 _encode = msgspec.json.Encoder().encode
 
 

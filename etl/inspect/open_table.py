@@ -1,4 +1,4 @@
-"""One table as a pyarrow dataset, for engines that read in pieces: nothing is read here but names."""
+"""One table as a pyarrow dataset, for engines that read in pieces. It lists files, and reads none."""
 
 import os
 
@@ -35,9 +35,9 @@ def open_table(path: str | os.PathLike[str], table: str, *, options: Options | N
     in_path = ["month"] if declared is schema.RUNS_TABLE else ["run_test", "month"]
     columns = pa.schema([*declared.arrow_schema, *((name, schema.STRING) for name in in_path)])
     fragments = []
-    for name, part in parts_of(files, declared).items():
-        is_here = ds.field("month") == part.month
+    for path_in_dataset, part in parts_of(files, declared).items():
+        values = ds.field("month") == part.month
         if "run_test" in in_path:
-            is_here &= ds.field("run_test") == part.run_test_key
-        fragments.append(parquet.make_fragment(f"{root}/{name}", filesystem, is_here))
+            values &= ds.field("run_test") == part.run_test_key
+        fragments.append(parquet.make_fragment(f"{root}/{path_in_dataset}", filesystem, values))
     return ds.FileSystemDataset(fragments, columns, parquet, filesystem)

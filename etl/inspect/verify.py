@@ -31,8 +31,6 @@ from etl.model.wording import counted
 from etl.settings import Settings
 from etl.transform.aggregates import recompute
 
-_SHOWN = ("execution_id", *EXPORTED_COLUMNS)
-
 
 @dataclass(slots=True)
 class VerifyReport:
@@ -168,7 +166,7 @@ class _Reading:
     def _read_part(self, part: Part, rows: Mapping[str, pa.Table | None]) -> None:
         self.placement.add(part, rows)
         stored = rows.get(schema.EXECUTIONS.name)
-        executions = [] if stored is None else stored.select(_SHOWN).to_pylist()
+        executions = [] if stored is None else stored.select(EXPORTED_COLUMNS).to_pylist()
         later = (row for row in executions if row["export_state"] == ExportState.WAITING or row["deleted_at"])
         is_later = {row["execution_id"] for row in later}
         errors = rows.get(schema.ERRORS.name)

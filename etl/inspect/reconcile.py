@@ -105,7 +105,7 @@ async def reconcile(
         settings: With keys for the API.
         exported: By execution_id, what ``verify`` read.
         unsound: Parts with missing or wrong rows, whose executions are not compared.
-        on_hold: Called with the seconds that a request waits for the rate limit.
+        on_hold: Called, before a long wait in which nothing is sent, with its seconds.
 
     Raises:
         SourceUnavailableError: no list can be read. Other SourceErrors as ``Client`` raises them.

@@ -50,15 +50,17 @@ def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
 ) -> pd.DataFrame:
     """One row per call, with the columns of its execution and its evals.
 
-    The rows are those of ``read_table(path, "calls", …)``. The columns of ``calls`` come first, then the other columns of
-    ``executions`` as ``execution_status``, ``execution_completed_at`` and so on; they are null if the execution has no row. Group
-    by ``scenario_name``, ``agent_definition_used_name`` or ``provider``. ``overall_score`` is what the platform shows as CSAT.
+    The rows are those of ``read_table(path, "calls", …)``. The columns of ``calls`` come first, then the other columns
+    of ``executions`` as ``execution_status``, ``execution_completed_at`` and so on; they are null if the execution has
+    no row. Group by ``scenario_name``, ``agent_definition_used_name`` or ``provider``. ``overall_score`` is what the
+    platform shows as CSAT.
 
-    With ``evals="wide"``, each eval adds a column such as ``eval_task_completion_passed``: ``eval_``, its name, and ``_passed``
-    (bool), ``_score`` (double) or ``_text`` (text, or a list as JSON). An eval with several kinds of output has a column for each
-    kind; one without output has that of its output type, or all three if the type is unknown. A call is null if it was not judged,
-    or if the eval failed. Evals with the same name share columns. But if one call has two of them, or if two names differ only in
-    case and punctuation, each eval has its own columns, with the first characters of its id after the name.
+    With ``evals="wide"``, each eval adds a column such as ``eval_task_completion_passed``: ``eval_``, its name, and
+    ``_passed`` (bool), ``_score`` (double) or ``_text`` (text, or a list as JSON). An eval with several kinds of output
+    has a column for each kind; one without output has that of its output type, or all three if the type is unknown. A
+    call is null if it was not judged, or if the eval failed. Evals with the same name share columns. But if one call
+    has two of them, or if two names differ only in case and punctuation, each eval has its own columns, with the first
+    characters of its id after the name.
 
     Args:
         path: As in ``read_table``.
@@ -67,8 +69,9 @@ def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
         until: As in ``read_table``.
         columns: Only these columns, in this order; all by default. Those of evals are added.
         evals: ``"wide"``, or None for no evals.
-        changed_since: Only calls of executions in which anything changed after this moment, and all calls of these. They replace
-            all that you have for the executions that ``read_table(path, "executions", changed_since=…)`` gives.
+        changed_since: Only calls of executions in which anything changed after this moment, and all calls of these.
+            They replace all that you have for the executions that ``read_table(path, "executions", changed_since=…)``
+            gives.
         deleted: ``"include"`` adds the calls (with a ``deleted_at``) and eval outputs that the source no longer has.
         options: As in ``read_table``.
 
@@ -85,18 +88,16 @@ def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
     is_living = not read_tables.includes_deleted(deleted)
     needed = dict.fromkeys(["call_execution_id", "execution_id", *(name for name in names if name in CALL_COLUMNS)])
     calls = read_tables.read_rows(files, schema.CALLS, scope, list(needed), is_living=is_living)
-    of_execution = {name: EXECUTION_COLUMNS[name] for name in names if name in EXECUTION_COLUMNS}
+    added = {name: EXECUTION_COLUMNS[name] for name in names if name in EXECUTION_COLUMNS}
     executions = schema.EXECUTIONS.no_rows
-    if of_execution or after:
-        stored = dict.fromkeys(["execution_id", read_tables.EXPORTED_AT, *of_execution.values()])
+    if added or after:
+        stored = dict.fromkeys(["execution_id", read_tables.EXPORTED_AT, *added.values()])
         executions = read_tables.read_rows(files, schema.EXECUTIONS, scope, list(stored), is_of_days=False)
     if after:
         is_older = pc.less_equal(executions[read_tables.EXPORTED_AT], pa.scalar(after, schema.TIMESTAMP))
         calls = calls.filter(pc.invert(is_of(calls, executions.filter(is_older)["execution_id"].to_pylist())))
     indices = _indices(calls["execution_id"], executions["execution_id"])
-    joined = {
-        name: executions[of_execution[name]].take(indices) if name in of_execution else calls[name] for name in names
-    }
+    joined = {name: executions[added[name]].take(indices) if name in added else calls[name] for name in names}
     if evals:
         joined |= _eval_columns(files, scope, calls, is_living=is_living)
     return to_pandas(pa.table(joined))

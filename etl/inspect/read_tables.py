@@ -51,24 +51,25 @@ def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
 ) -> pd.DataFrame:
     """The rows of one table, with pyarrow types: whole numbers stay whole, and a null is null.
 
-    Columns and types are those of ``describe(table)``, whatever the files hold: a column missing from an older file is null, and a
-    table without rows has all columns. Two more come last: ``run_test`` (its key) and ``date``, the UTC day on which the
-    execution was created, which ``since`` and ``until`` use; ``runs`` has only ``date``. Compare ``date`` with a
-    ``datetime.date``, and times with a ``pd.Timestamp(…, tz="UTC")``, never with text.
+    Columns and types are those of ``describe(table)``, whatever the files hold: a column missing from an older file is
+    null, and a table without rows has all columns. Two more come last: ``run_test`` (its key) and ``date``, the UTC day
+    on which the execution was created, which ``since`` and ``until`` use; ``runs`` has only ``date``. Compare ``date``
+    with a ``datetime.date``, and times with a ``pd.Timestamp(…, tz="UTC")``, never with text.
 
     Args:
         path: The dataset's folder, or its URL in a bucket, as in ``[destination] path``.
         table: executions, calls, evals, errors or runs.
         run_tests: Names of run tests, or keys for all rows under ``run_test=KEY``; all by default. Not for ``runs``.
-        since: First ``date``: a date, text (``2026-11-01``, ``yesterday``, or ``7d`` for seven days ago), or a datetime or
-            Timestamp (in UTC, unless it has a zone).
+        since: First ``date``: a date, text (``2026-11-01``, ``yesterday``, or ``7d`` for seven days ago), or a datetime
+            or Timestamp (in UTC, unless it has a zone).
         until: Last ``date``, included.
         columns: Only these columns, in this order; all by default.
-        changed_since: Only rows whose ``exported_at`` is later than this moment: a datetime or Timestamp, or text such as
-            ``2026-11-01T02:00:00Z`` (in UTC, unless it has a zone); a day, such as ``7d``, means its first moment. Add
-            ``deleted="include"`` for rows that were marked as deleted. Not for ``errors`` and ``runs``, which have no
-            ``exported_at``.
-        deleted: ``"include"`` adds the executions, calls and evals that the source no longer has: rows with a ``deleted_at``.
+        changed_since: Only rows whose ``exported_at`` is later than this moment: a datetime or Timestamp, or text such
+            as ``2026-11-01T02:00:00Z`` (in UTC, unless it has a zone); a day, such as ``7d``, means its first moment.
+            Add ``deleted="include"`` for rows that were marked as deleted. Not for ``errors`` and ``runs``, which have
+            no ``exported_at``.
+        deleted: ``"include"`` adds the executions, calls and evals that the source no longer has: rows with a
+            ``deleted_at``.
         options: Those of a bucket, as in ``[destination.options]``; credentials come from their usual places.
 
     Raises:
@@ -91,8 +92,8 @@ def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
 def describe(table: str) -> pd.DataFrame:
     """What each column of a table means. One row per column: ``column``, ``type``, ``unit``, ``meaning``, ``source``, ``null``.
 
-    ``source`` is the path in the API's answer (alternatives are separated by ``|``), empty if the exporter makes the value;
-    ``null`` says when a value is null. Columns that are not in the files come last. All is text.
+    ``source`` is the path in the API's answer (alternatives are separated by ``|``), empty if the exporter makes the
+    value; ``null`` says when a value is null. Columns that are not in the files come last. All is text.
 
     Raises:
         ConfigurationError: an unknown table.
@@ -197,7 +198,8 @@ def read_rows(
         names: The columns, which may be partition columns or ``date``.
         changed_since: Leave out rows whose ``exported_at`` is not later. A row without one may have changed, and stays.
         is_living: Leave out rows that are marked as deleted, in a table that has such.
-        is_of_days: Leave out rows of other days than the scope's; otherwise, all rows of a part that is in the scope count.
+        is_of_days: Leave out rows of other days than the scope's; otherwise, all rows of a part that is in the scope
+            count.
 
     Raises:
         DestinationError: a file cannot be read, or is not a file of the dataset.
@@ -231,7 +233,8 @@ def read_rows(
 def _only(scope: Scope, files: Files, table: schema.Table, wanted: list[str]) -> Scope:
     """The scope narrowed to the wanted run tests, each given by its key, or else by a name that its rows have.
 
-    All rows under a key belong to a run test that is given by its key. If it is given by its name, only rows of that name do.
+    All rows under a key belong to a run test that is given by its key. If it is given by its name, only rows of that
+    name do.
     """
     present = {part.run_test_key for of in (schema.EXECUTIONS, table) for part in parts_of(files, of).values()}
     keys = present & {*wanted}

@@ -1,7 +1,7 @@
 """Compare the aggregates that the API computes over an execution's calls with those of the exported calls.
 
-It reads each run test's list once, which holds the aggregates, and writes nothing. An execution whose entry in the list has changed
-since it was exported is not compared: the next run fetches it.
+It reads each run test's list once, which holds the aggregates, and writes nothing. An execution whose entry in the list
+has changed since it was exported is not compared: the next run fetches it.
 """
 
 from collections import Counter, defaultdict

@@ -24,8 +24,8 @@ _COUNTED = ("execution_id", "export_state", "calls_digest", "listed_calls", "exp
 def doubled_rows(table: schema.Table, path: str, rows: pa.Table) -> Iterator[Finding]:
     """A finding if rows of the file at ``path`` have the same key.
 
-    A call that the source moved to another execution keeps its row in the old one, marked as deleted. So marked rows of two
-    executions may have the same key, and so may one of them and a living row.
+    A call that the source moved to another execution keeps its row in the old one, marked as deleted. So marked rows of
+    two executions may have the same key, and so may one of them and a living row.
     """
     keys = [rows[name] for name in table.key]
     if table in schema.OF_CALLS:
@@ -66,8 +66,8 @@ class Placement:
 
     def add(self, part: Part, rows: Mapping[str, pa.Table | None]) -> None:
         """Add a part: its rows by table. None stands for a file that cannot be read; nothing of it counts as missing."""
-        tables = {table.name: rows.get(table.name, table.no_rows) for table in schema.OF_EXECUTIONS}
-        executions, calls, evals = (tables[table.name] for table in (schema.EXECUTIONS, schema.CALLS, schema.EVALS))
+        tables = (schema.EXECUTIONS, schema.CALLS, schema.EVALS)
+        executions, calls, evals = (rows.get(table.name, table.no_rows) for table in tables)
         if executions is None:
             return
         path = part_path(schema.EXECUTIONS.name, part)
@@ -107,9 +107,9 @@ class Placement:
 
         If all rows that an execution has in a file are marked as deleted, it needs no row.
         """
-        path_of = {}
-        if self._strays:
-            path_of = {id_: path for path, ids in self._executions.items() for id_ in ids.to_pylist()}
+        if not self._strays:
+            return
+        path_of = {id_: path for path, ids in self._executions.items() for id_ in ids.to_pylist()}
         for path, strays in self._strays.items():
             if elsewhere := [execution_id for execution_id in strays if execution_id in path_of]:
                 text = (

@@ -22,9 +22,9 @@ _Given = Settings | str | os.PathLike[str] | None
 def status(settings: _Given = None, *, max_age_hours: float = NIGHTLY_HOURS, options: Options | None = None) -> Status:
     """Whether all is well, and what to do next.
 
-    Reads only the dataset, as ``metrics-etl status`` does: needs no key and changes nothing. ``settings`` may also be the path of
-    a settings file (``.toml``) or of the dataset: its folder, or its URL in a bucket, with ``options`` as in
-    ``[destination.options]``. The verdict is good only if the last complete export is at most ``max_age_hours`` old.
+    Reads only the dataset, as ``metrics-etl status`` does: needs no key and changes nothing. ``settings`` may also be
+    the path of a settings file (``.toml``) or of the dataset: its folder, or its URL in a bucket, with ``options`` as
+    in ``[destination.options]``. The verdict is good only if the last complete export is at most ``max_age_hours`` old.
 
     Raises:
         ConfigurationError: a mistake in the settings.
@@ -39,8 +39,9 @@ def status(settings: _Given = None, *, max_age_hours: float = NIGHTLY_HOURS, opt
 def read_now(given: _Given, max_age_hours: float = NIGHTLY_HOURS) -> tuple[Settings, Files, Status]:
     """The settings, the files of their dataset, and its status with ``problems_now``.
 
-    ``given`` are settings or the path of their file; None for where the file is by default. Problems are found by reading alone,
-    without the API, the keys or the rows. If the settings name no run tests, those that the last run knew count as configured.
+    ``given`` are settings or the path of their file; None for where the file is by default. Problems are found by
+    reading alone, without the API, the keys or the rows. If the settings name no run tests, those that the last run
+    knew count as configured.
 
     Raises:
         ConfigurationError: a mistake in the settings that hides where the dataset is.

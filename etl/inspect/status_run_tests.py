@@ -101,7 +101,8 @@ def run_tests_of(rows: _Rows, configured: Mapping[str, str], last_run: LastRun) 
 def missing_of(rows: _Rows, letters: _Rows, configured: Mapping[str, str]) -> list[Finding]:
     """Findings about what was not fetched of the configured run tests.
 
-    ``rows`` are executions, and ``letters`` rows of ``errors``. An execution that has dead letters is reported by these alone.
+    ``rows`` are executions, and ``letters`` rows of ``errors``. An execution that has dead letters is reported by these
+    alone.
     """
     with_letters = {letter["execution_id"] for letter in letters}
     wanted = (row for row in rows if row["state"] == ExportState.INCOMPLETE or row["execution_id"] in with_letters)
@@ -120,10 +121,8 @@ def missing_of(rows: _Rows, letters: _Rows, configured: Mapping[str, str]) -> li
         Finding(Kind.NOT_FETCHED, name, f"{counted(count, 'execution')} incomplete")
         for name, count in incomplete.items()
     ]
-    return sorted(
-        (finding for finding in findings if finding.subject in configured),
-        key=lambda finding: (finding.kind, finding.subject),
-    )
+    of_configured = [finding for finding in findings if finding.subject in configured]
+    return sorted(of_configured, key=lambda finding: (finding.kind, finding.subject))
 
 
 def places_of(rows: _Rows) -> list[tuple[datetime, str, str]]:

@@ -95,8 +95,8 @@ def stored_files(
 def find_lost(index: Index, rows: Mapping[str, int | None], scope: Scope) -> Iterator[Finding]:
     """A finding for each file in the scope that is missing, or has fewer rows than the index says. Pure.
 
-    ``rows`` are the numbers of rows by path; None for a file that cannot be read, which is a finding of its own. No run removes a
-    row of executions, calls or evals: whatever is gone, somebody took away, even while a run is at work.
+    ``rows`` are the numbers of rows by path; None for a file that cannot be read, which is a finding of its own. No run
+    removes a row of executions, calls or evals: whatever is gone, somebody took away, even while a run is at work.
     """
     for part, known in sorted(index.parts.items()):
         for table, before in zip(schema.OF_EXECUTIONS, known.counts, strict=True):

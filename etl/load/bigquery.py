@@ -1,7 +1,7 @@
 """BigQuery, by its own client: load jobs fill staged tables, from which one script, a single transaction, fills the tables.
 
-DDL cannot be part of a transaction: tables are made and completed before it. A load that was killed leaves staged tables, which
-expire within a day.
+DDL cannot be part of a transaction: tables are made and completed before it. A load that was killed leaves staged
+tables, which expire within a day.
 """
 
 from collections.abc import Callable, Iterable

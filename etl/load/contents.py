@@ -1,7 +1,7 @@
 """What a dataset holds for a warehouse: a digest for each item, and the rows of items, one part at a time.
 
-It reads the dataset and knows no warehouse. An execution whose rows in the dataset are damaged is left out: the warehouse keeps
-what it has of it until a run has repaired the dataset.
+It reads the dataset and knows no warehouse. An execution whose rows in the dataset are damaged is left out: the
+warehouse keeps what it has of it until a run has repaired the dataset.
 """
 
 from collections import defaultdict
@@ -110,8 +110,7 @@ def read_contents(dataset: Dataset) -> Contents:
         raise DestinationError(
             f"{files.where(unreadable[0])} cannot be read: metrics-etl run moves it to _state/quarantine and repairs what it can"
         )
-    contents = Contents(dataset, identity.dataset_id)
-    contents.damaged = index.damaged()
+    contents = Contents(dataset, identity.dataset_id, damaged=index.damaged())
     _add_executions(contents, index)
     for group in GROUPS[1:]:
         _add_others(contents, group)

@@ -1,7 +1,7 @@
 """Statements that open the dataset in each query engine. Pure: made from the declared tables, not from the files.
 
-Every statement names each column, and each partition column, with its type, so that no engine infers one. The engines in this
-module list the files anew for each query; those in ``external_tables.py`` keep a catalog.
+Every statement names each column, and each partition column, with its type, so that no engine infers one. The engines
+in this module list the files anew for each query; those in ``external_tables.py`` keep a catalog.
 """
 
 import json
@@ -50,7 +50,8 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
     engine = QUERY_ENGINES[engine_name]
     root = engine.placeholder if location is None else dataset_root(location, engine_name, engine.schemes)
     types = dict(zip(COLUMN_TYPES, TYPES[engine_name], strict=True))
-    # Without dead letters, the errors table has no folder, and an engine may refuse it: as the last one, it stops no other.
+    # Without dead letters, the errors table has no folder, and an engine may refuse it: as the last one, it stops no
+    # other.
     errors_last = sorted(tables, key=lambda table: table.name == schema.ERRORS.name)
     statements = [engine.open_table(table, f"{root}/{table.name}", types) for table in errors_last]
     begin = engine.begin.format(url=backslash_quoted(re.sub("^gs://", "gcs://", f"{root}/")))
@@ -60,7 +61,8 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
 def dataset_root(location: str, reader: str, schemes: Sequence[str]) -> str:
     """The location without a trailing slash.
 
-    ``reader`` is what messages call the reader; ``schemes`` are the URL schemes that it reads, of which the empty one means a path.
+    ``reader`` is what messages call the reader; ``schemes`` are the URL schemes that it reads, of which the empty one
+    means a path.
 
     Raises:
         ConfigurationError: the reader cannot read the location, or would misread it.

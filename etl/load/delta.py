@@ -1,8 +1,8 @@
 """Delta Lake, by deltalake: one Delta table for each table of a warehouse, in a folder or bucket.
 
-Delta has no transaction over several tables. So each table changes by one commit, calls and evals before their executions; the
-table of what was loaded comes last, and names for each table the load that changed it. If another writer, or a load that was cut
-off, has changed a table since, the next load replaces everything in that table.
+Delta has no transaction over several tables. So each table changes by one commit, calls and evals before their
+executions; the table of what was loaded comes last, and names for each table the load that changed it. If another
+writer, or a load that was cut off, has changed a table since, the next load replaces everything in that table.
 """
 
 import re
@@ -110,7 +110,8 @@ class DeltaWarehouse:
         noted: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
         for row in tables[STATE].rows().to_pylist():
             noted[row["kind"]][row["item"]] = row["digest"]
-        # If another writer has changed this table, its rows prove nothing: not what was loaded, nor which load changed a table.
+        # If another writer has changed this table, its rows prove nothing: not what was loaded, nor which load changed
+        # a table.
         is_state_ours = tables[STATE].last_change == noted["table"].get(STATE)
         digests: dict[str, dict[str, str | None]] = {}
         for group in GROUPS:
@@ -260,7 +261,8 @@ class _Table:
             where = [*zip(self._partitions, map(set, zip(*touched, strict=True)), strict=True)]
             if touched >= self.places:
                 where = []  # the whole table
-            # The filter names partitions alone: Arrow cannot compare statistics of texts that other writers store as views.
+            # The filter names partitions alone: Arrow cannot compare statistics of texts that other writers store as
+            # views.
             batches = dataset.scanner(
                 filter=_is_at(where), batch_size=_BATCH_ROWS, batch_readahead=1, fragment_readahead=1, use_threads=False
             ).to_batches()
@@ -329,6 +331,7 @@ def _with_columns(rows: pa.Table, declared: pa.Schema) -> pa.Table:
 def connect(url: str, _namespace: str, _on_wait: Callable[[], None] = do_nothing) -> DeltaWarehouse:
     """The tables below ``delta:///folder`` or ``delta+s3://bucket/prefix``.
 
-    Credentials come from where every client of the bucket's provider finds them: the environment, a profile, the machine's role.
+    Credentials come from where every client of the bucket's provider finds them: the environment, a profile, the
+    machine's role.
     """
     return DeltaWarehouse(url.removeprefix("delta://").removeprefix("delta+").rstrip("/"))

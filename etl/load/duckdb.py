@@ -19,7 +19,8 @@ _DIALECT = Dialect(
 _MEMORY = "120MB"
 """How much DuckDB may keep in memory: the rest of what is not committed yet goes to disk.
 
-By default, it would take most of the machine's memory. It holds 2,048 rows at once, so texts of 50 KB in each of them still fit.
+By default, it would take most of the machine's memory. It holds 2,048 rows at once, so texts of 50 KB in each of them
+still fit.
 """
 
 
@@ -86,7 +87,8 @@ def connect(
     """The database in the file that the URL names; the file is created if it is missing, but not with ``is_read_only``.
 
     Raises:
-        DestinationError: the file is not a DuckDB database, or DuckDB would read the schema's name as that of a database.
+        DestinationError: the file is not a DuckDB database, or DuckDB would read the schema's name as that of a
+            database.
     """
     file = Path(url.removeprefix("duckdb://"))
     if is_read_only and not file.exists() and file.resolve().parent.is_dir():

@@ -112,15 +112,10 @@ def athena(table: Table, folder: str, types: Types) -> str:
     """An external table with partition projection: no partition has to be registered."""
     form = "`{name}` {type} COMMENT {comment}"
     template = "/".join(f"{column.name}=${{{column.name}}}" for column in table.partitions)
-    properties = {
-        "projection.enabled": "true",
-        **{
-            f"projection.{column.name}.{name}": value
-            for column in table.partitions
-            for name, value in _PROJECTIONS[column.name].items()
-        },
-        "storage.location.template": f"{folder}/{template}/",
-    }
+    properties = {"projection.enabled": "true"}
+    for column in table.partitions:
+        properties |= {f"projection.{column.name}.{name}": text for name, text in _PROJECTIONS[column.name].items()}
+    properties["storage.location.template"] = f"{folder}/{template}/"
     return f"""\
 CREATE EXTERNAL TABLE {table.name} (
 {declared(table.columns, types, form)}

@@ -1,7 +1,7 @@
 """What every warehouse does.
 
-``Warehouse`` is all that the rest of the exporter knows of a warehouse. Nothing here names an implementation: ``open.py`` decides
-which one a URL means, and ``synchronize.py`` decides what is loaded.
+``Warehouse`` is all that the rest of the exporter knows of a warehouse. Nothing here names an implementation:
+``open.py`` decides which one a URL means, and ``synchronize.py`` decides what is loaded.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -23,8 +23,9 @@ class Loaded:
     digests: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     """By kind (see ``tables.GROUPS``) and item, the digest with which the item was loaded.
 
-    None: the warehouse has more or fewer rows of the item than were loaded, so the item is loaded again, or removed if the dataset
-    does not have it. Empty: its rows may have changed, so it is loaded again; if the dataset does not have it, it stays.
+    None: the warehouse has more or fewer rows of the item than were loaded, so the item is loaded again, or removed if
+    the dataset does not have it. Empty: its rows may have changed, so it is loaded again; if the dataset does not have
+    it, it stays.
     """
     is_outdated: bool = True
     """Tables or views are missing or altered, or may lack a column: a load has work to do, even if all digests agree."""
@@ -64,13 +65,13 @@ class Warehouse(Protocol):
     def replace(self, step: LoadStep) -> list[str]:
         """Make or complete the tables, remove and add what the step says, and note what was loaded; return notices for people.
 
-        Call it after ``loaded``, at most once, and not on a warehouse that was opened to be read. It is one transaction where the
-        engine has transactions over several tables, and elsewhere one commit per table. What arrived is counted, where the engine
-        can count it, before it is noted.
+        Call it after ``loaded``, at most once, and not on a warehouse that was opened to be read. It is one transaction
+        where the engine has transactions over several tables, and elsewhere one commit per table. What arrived is
+        counted, where the engine can count it, before it is noted.
 
         Raises:
-            DestinationError: as ``loaded``; or somebody else wrote meanwhile, or rows did not arrive as they were sent. Then a
-                transaction changed nothing; without one, the next load repairs the rest.
+            DestinationError: as ``loaded``; or somebody else wrote meanwhile, or rows did not arrive as they were sent.
+                Then a transaction changed nothing; without one, the next load repairs the rest.
         """
 
     def places(self, table: Table) -> set[Place]:
@@ -83,7 +84,8 @@ class Warehouse(Protocol):
     def rows(self, table: Table, place: Place) -> pa.Table:
         """All rows of the table with these values of its partition columns, none for a place that does not occur.
 
-        Columns and types are those of ``tables.columns_of``. Call it after ``places``, which checks that the table has them.
+        Columns and types are those of ``tables.columns_of``. Call it after ``places``, which checks that the table has
+        them.
         """
 
     def as_stored(self, rows: pa.Table) -> pa.Table:

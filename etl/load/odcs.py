@@ -1,7 +1,7 @@
 """The dataset as a contract of the Open Data Contract Standard (ODCS). Pure: made from the declared tables, not from the files.
 
-The contract has only rules that every file keeps. A column that an older version did not have is null in the rows of that version.
-So only the keys and the partition columns are required.
+The contract has only rules that every file keeps. A column that an older version did not have is null in the rows of
+that version. So only the keys and the partition columns are required.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,8 @@ _DESCRIPTION = {
 def contract(tables: Sequence[Table], location: str | None = None) -> dict[str, Any]:
     """The contract for the tables, as a JSON object. ``location`` is the dataset's path or URL; a placeholder by default.
 
-    ``errors`` is left out unless it is the only table: without dead letters it has no folder, which tools call a broken contract.
+    ``errors`` is left out unless it is the only table: without dead letters it has no folder, which tools call a broken
+    contract.
 
     Raises:
         ConfigurationError: readers of the contract cannot read this location.

@@ -1,7 +1,8 @@
 """Which warehouse a URL means.
 
-A new kind has its scheme in ``etl/model/locations.py``, and a module of its own in this room, with a function ``connect`` and, if
-reading needs another connection than writing, one ``connect_to_read``. A driver is imported only when a URL needs it.
+A new kind has its scheme in ``etl/model/locations.py``, and a module of its own in this room, with a function
+``connect`` and, if reading needs another connection than writing, one ``connect_to_read``. A driver is imported only
+when a URL needs it.
 """
 
 from collections.abc import Callable
@@ -20,8 +21,9 @@ def open_warehouse(
 ) -> Warehouse:
     """Connect to the warehouse that the URL means; its tables lie in the schema ``namespace``.
 
-    With ``is_read_only``, opening makes nothing, not even an empty database. ``on_wait`` is called several times a second while a
-    statement waits for its server, if the driver allows that; an exception that it raises cancels the statement.
+    With ``is_read_only``, opening makes nothing, not even an empty database. ``on_wait`` is called several times a
+    second while a statement waits for its server, if the driver allows that; an exception that it raises cancels the
+    statement.
 
     Raises:
         ConfigurationError: the driver is not installed.

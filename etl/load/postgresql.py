@@ -1,7 +1,8 @@
 """PostgreSQL 14 and later, by ADBC: rows go in and out by COPY, as Arrow.
 
-The driver waits for its server without a limit and cannot be interrupted. So each call runs in a thread, and this module decides
-how long to wait for it. The ``Dialect`` stands in ``statements.py``, since ``schema --ddl`` prints it without the driver.
+The driver waits for its server without a limit and cannot be interrupted. So each call runs in a thread, and this
+module decides how long to wait for it. The ``Dialect`` stands in ``statements.py``, since ``schema --ddl`` prints it
+without the driver.
 """
 
 import re
@@ -78,8 +79,8 @@ class _Session(Session):
     def _begin(self) -> None:
         """Begin a transaction with its settings: behind a pooler, each may be in another session of the server.
 
-        Rows come and go as UTF-8, whatever PGCLIENTENCODING or the role says. A server that did not notice that its loader is gone
-        would keep the loader's locks for hours.
+        Rows come and go as UTF-8, whatever PGCLIENTENCODING or the role says. A server that did not notice that its
+        loader is gone would keep the loader's locks for hours.
         """
         if self._is_begun:
             return
@@ -177,7 +178,8 @@ class _Session(Session):
     def _answer(self, work: Callable[[], T], sql: str = "") -> T:
         """The result of the work, which runs in a thread. If ``on_wait`` raises meanwhile, the statement is cancelled.
 
-        A call of the driver that does not end then is left to its thread, and the connection is lost: the server may be stopped.
+        A call of the driver that does not end then is left to its thread, and the connection is lost: the server may be
+        stopped.
         """
         if self._is_lost:
             raise DestinationError(f"{self.where}: the connection was lost: load again")

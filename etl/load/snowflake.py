@@ -106,6 +106,7 @@ class _Session(Session):
 def connect(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
     """The database of ``snowflake://account/database``.
 
-    User and key come from the connection ``default`` of the driver's own configuration, or from that of ``?connection=NAME``.
+    User and key come from the connection ``default`` of the driver's own configuration, or from that of
+    ``?connection=NAME``.
     """
     return SqlWarehouse(_Session(url), _DIALECT, namespace)

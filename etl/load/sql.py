@@ -1,7 +1,7 @@
 """A warehouse that speaks SQL: which statements a load runs, in which order, in one transaction.
 
-The statements themselves stand in ``statements.py``. What an engine says differently is its ``Dialect``; what its driver does
-differently is its ``Session``.
+The statements themselves stand in ``statements.py``. What an engine says differently is its ``Dialect``; what its
+driver does differently is its ``Session``.
 """
 
 from collections import Counter, defaultdict
@@ -95,8 +95,8 @@ class SqlWarehouse:
         altered_views = _altered_views(digests)
         dataset_id, noted_shape = next(iter(digests.pop("dataset", {}).items()), (None, None))
         is_new_shape = noted_shape != shape(ALL_TABLES)
-        # A column that this version adds is null in the dataset, too, so no row is outdated. A column that somebody dropped had
-        # values; and without row counts, rows may be missing unnoticed.
+        # A column that this version adds is null in the dataset, too, so no row is outdated. A column that somebody
+        # dropped had values; and without row counts, rows may be missing unnoticed.
         is_column_missing = any("." in name for name in missing)
         if is_column_missing and (not is_new_shape or f"{STATE}.row_count" in missing):
             digests = {kind: dict.fromkeys(items, "") for kind, items in digests.items()}
@@ -119,8 +119,7 @@ class SqlWarehouse:
             arrived = ((kind, item, digest) for kind, items in step.arriving.items() for item, digest in items.items())
             self._fill(_ARRIVED, ((kind, item, digest, sent[kind, item]) for kind, item, digest in arrived))
             self._execute([self._sql.note(_ARRIVED)])
-            incomplete = session.query(self._sql.not_noted()).to_pylist()
-            if incomplete:
+            if incomplete := session.query(self._sql.not_noted()).to_pylist():
                 items = first_few([f"{row['kind']} {row['item']}" for row in incomplete])
                 raise DestinationError(
                     f"{self.where}: more or fewer rows arrived than were sent, for {items}: "

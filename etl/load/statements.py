@@ -6,19 +6,7 @@ Pure: it makes texts and runs none of them. ``sql.py`` decides which of them run
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from etl.load.tables import (
-    ALL_TABLES,
-    COLUMN_TYPES,
-    GROUPS,
-    STATE,
-    STATE_TABLE,
-    VIEWS,
-    Group,
-    View,
-    arrow_schema_of,
-    columns_of,
-    needed_of,
-)
+from etl.load.tables import ALL_TABLES, COLUMN_TYPES, GROUPS, STATE_TABLE, VIEWS, Group, View, columns_of, needed_of
 from etl.load.texts import comment, sql_quoted
 from etl.model import schema
 from etl.model.locations import DEFAULT_NAMESPACE
@@ -102,6 +90,11 @@ class Statements:
         """The name of a table or view with its schema, quoted."""
         return f"{self.dialect.quoted(self.namespace)}.{self.dialect.quoted(table)}"
 
+    @property
+    def _state(self) -> str:
+        """The name of the table of what was loaded."""
+        return self.name(STATE_TABLE.name)
+
     def names(self, columns: Iterable[Column]) -> str:
         """The names of columns, quoted, separated by commas."""
         return ", ".join(self.dialect.quoted(column.name) for column in columns)
@@ -131,17 +124,17 @@ class Statements:
     def loaded(self, existing: Existing | None = None) -> str:
         """A query for kind, item and digest, as ``Loaded`` has them, and for the definitions of views, as of kind ``defined``.
 
-        The digest is null if the item has more or fewer rows than were loaded, and empty if nobody counted what was loaded. If some
-        tables or columns are missing, ``existing`` says which are there.
+        The digest is null if the item has more or fewer rows than were loaded, and empty if nobody counted what was
+        loaded. If some tables or columns are missing, ``existing`` says which are there.
         """
         tables = TABLE_NAMES if existing is None else existing.keys() & TABLE_NAMES
-        if existing is not None and not (tables and "row_count" in existing[STATE]):
-            return f"SELECT kind, item, digest FROM {self.name(STATE)} UNION ALL {self._defined()}"
+        if existing is not None and not (tables and "row_count" in existing[STATE_TABLE.name]):
+            return f"SELECT kind, item, digest FROM {self._state} UNION ALL {self._defined()}"
         return (
             "SELECT COALESCE(s.kind, c.kind) AS kind, COALESCE(s.item, c.item) AS item, "
             "CASE WHEN COALESCE(s.row_count, 0) = COALESCE(c.row_count, 0) THEN s.digest "
             "WHEN s.kind IS NOT NULL AND s.row_count IS NULL THEN '' END AS digest "
-            f"FROM {self.name(STATE)} AS s FULL OUTER JOIN ({self.counted(tables)}) AS c ON s.kind = c.kind AND s.item = c.item "
+            f"FROM {self._state} AS s FULL OUTER JOIN ({self.counted(tables)}) AS c ON s.kind = c.kind AND s.item = c.item "
             f"UNION ALL {self._defined()}"
         )
 
@@ -153,7 +146,7 @@ class Statements:
 
     def views(self) -> str:
         """A query for the definitions of views: as they were noted, of kind ``view``, and as they are, of kind ``defined``."""
-        return f"SELECT kind, item, digest FROM {self.name(STATE)} WHERE kind = 'view' UNION ALL {self._defined()}"
+        return f"SELECT kind, item, digest FROM {self._state} WHERE kind = 'view' UNION ALL {self._defined()}"
 
     def _defined(self) -> str:
         views = self._of_schema(self.dialect.views)
@@ -166,19 +159,21 @@ class Statements:
     def note(self, arrived: str) -> str:
         """Note the items that the table ``arrived`` lists; without a digest if more or fewer rows arrived than were sent."""
         return (
-            f"INSERT INTO {self.name(STATE)} (kind, item, digest, row_count) SELECT a.kind, a.item, "
+            f"INSERT INTO {self._state} (kind, item, digest, row_count) SELECT a.kind, a.item, "
             "CASE WHEN a.row_count = COALESCE(c.row_count, 0) THEN a.digest END, a.row_count "
             f"FROM {arrived} AS a LEFT JOIN ({self.counted(wanted=arrived)}) AS c ON a.kind = c.kind AND a.item = c.item"
         )
 
     def not_noted(self) -> str:
         """A query for the items that ``note`` left without a digest."""
-        return f"SELECT kind, item FROM {self.name(STATE)} WHERE digest IS NULL AND row_count IS NOT NULL ORDER BY kind, item"
+        return (
+            f"SELECT kind, item FROM {self._state} WHERE digest IS NULL AND row_count IS NOT NULL ORDER BY kind, item"
+        )
 
     def note_views(self) -> Iterator[str]:
         """Note how the views are defined now."""
-        yield f"DELETE FROM {self.name(STATE)} WHERE kind = 'view'"
-        yield f"INSERT INTO {self.name(STATE)} (kind, item, digest) {self._defined().replace('defined', 'view', 1)}"
+        yield f"DELETE FROM {self._state} WHERE kind = 'view'"
+        yield f"INSERT INTO {self._state} (kind, item, digest) {self._defined().replace('defined', 'view', 1)}"
 
     def delete(self, gone: str) -> Iterator[str]:
         """Delete all rows of the items that the table ``gone`` lists, and what was noted of them."""
@@ -186,7 +181,7 @@ class Statements:
             yield f"DELETE FROM {self.name(table.name)} WHERE {self.is_item_of(gone, group)}"
         for group in GROUPS:
             of_kind = f"kind = {sql_quoted(group.kind)}"
-            yield f"DELETE FROM {self.name(STATE)} WHERE {of_kind} AND item IN (SELECT item FROM {gone} WHERE {of_kind})"
+            yield f"DELETE FROM {self._state} WHERE {of_kind} AND item IN (SELECT item FROM {gone} WHERE {of_kind})"
 
     # what to make
 
@@ -243,8 +238,8 @@ class Statements:
     def create_view(self, view: View, existing: Iterable[str]) -> Iterator[str]:
         """Create or replace the view. ``existing`` are the columns that it has, in order.
 
-        These keep their order and new ones come last: otherwise, the view would have to be dropped, and its grants with it.
-        Columns stay that only the table has, because an older version loaded them.
+        These keep their order and new ones come last: otherwise, the view would have to be dropped, and its grants with
+        it. Columns stay that only the table has, because an older version loaded them.
         """
         quoted = self.dialect.quoted
         own = self._alias(view.table.name)
@@ -284,16 +279,10 @@ class Statements:
         return f"COMMENT ON COLUMN {self.name(relation)}.{self.dialect.quoted(name)} IS {sql_quoted(comment(column))}"
 
 
-_REPLACED_BY = {table.name: group.item for group, table in DATA if (group.item,) != table.key}
-"""The column by which a load finds the rows to replace, for each table where it is not the key, which has an index already."""
-
-
 def _indexes(table: Table) -> dict[str, str]:
-    """One index for what a load replaces, and one for questions about a run test and a time."""
-    indexed = []
-    if table.name in _REPLACED_BY:
-        indexed.append([_REPLACED_BY[table.name]])
-    if {"run_test", table.start} <= {*arrow_schema_of(table).names}:
+    """One index for what a load replaces, unless the key has it, and one for questions about a run test and a time."""
+    indexed = [[group.item] for group, own in DATA if own.name == table.name and (group.item,) != table.key]
+    if {"run_test", table.start} <= {column.name for column in columns_of(table)}:
         indexed.append(["run_test", table.start])
     return {"_".join([table.name, *columns, "idx"]): ", ".join(columns) for columns in indexed}
 
@@ -301,7 +290,8 @@ def _indexes(table: Table) -> dict[str, str]:
 POSTGRESQL = Dialect(
     types=("text", "bigint", "double precision", "boolean", "timestamp with time zone"),
     json="jsonb",
-    # PostgreSQL puts the schema into a definition unless it is in the search path of the user who asks: it is taken out.
+    # PostgreSQL puts the schema into a definition unless it is in the search path of the user who asks: it is taken
+    # out.
     views=(
         "SELECT CAST(viewname AS text) AS name, replace(definition, quote_ident(schemaname) || '.', '') AS definition "
         "FROM pg_views WHERE schemaname = {schema}"

@@ -157,8 +157,8 @@ def refuse_another(warehouse: Warehouse, loaded: Loaded, dataset_id: str) -> Non
 def refuse_another_copy(warehouse: Warehouse, loaded: Loaded, export_runs: AbstractSet[str], runs_left: str) -> None:
     """Raise DestinationError if another copy of the dataset was loaded since this one.
 
-    It was if the warehouse has a run that is not among this copy's ``export_runs``; unless it has exactly the runs that this copy's
-    last load left, whose digest is ``runs_left``: then somebody has removed runs from the dataset since.
+    It was if the warehouse has a run that is not among this copy's ``export_runs``; unless it has exactly the runs that
+    this copy's last load left, whose digest is ``runs_left``: then somebody has removed runs from the dataset since.
     """
     theirs = {item for item, digest in loaded.digests.get("run", {}).items() if digest is not None}
     others = theirs - export_runs
@@ -180,20 +180,22 @@ def synchronize(
 ) -> Result:
     """Make the warehouse equal to the dataset. If it fails, the next call repairs the rest.
 
-    Two kinds of executions are held back, that is, left in the warehouse as they are: those that are damaged in the dataset and,
-    unless ``is_full``, those that are missing from it.
+    Two kinds of executions are held back, that is, left in the warehouse as they are: those that are damaged in the
+    dataset and, unless ``is_full``, those that are missing from it.
 
     Args:
         contents: What the dataset holds.
         warehouse: Connected, and not opened to be read unless ``is_dry_run``.
-        runs_left: Digest of the export runs that the dataset's last load left in the warehouse, empty if there was none. Then
-            another copy of the dataset is refused, unless ``is_full``. None: it is not.
+        runs_left: Digest of the export runs that the dataset's last load left in the warehouse, empty if there was
+            none. Then another copy of the dataset is refused, unless ``is_full``. None: it is not.
         is_full: Load everything anew, and remove executions that are missing from the dataset.
         is_dry_run: Find out what a load would do, and change nothing.
-        on_progress: Called before each file with how many were read, of how many. An exception that it raises ends the load.
+        on_progress: Called before each file with how many were read, of how many. An exception that it raises ends the
+            load.
 
     Raises:
-        DestinationError: the warehouse holds another dataset or another copy; or reading or writing failed, see ``Warehouse``.
+        DestinationError: the warehouse holds another dataset or another copy; or reading or writing failed, see
+            ``Warehouse``.
     """
     loaded = warehouse.loaded()
     refuse_another(warehouse, loaded, contents.dataset_id)
@@ -252,8 +254,8 @@ def load_warehouse(
 ) -> Result:
     """Load the dataset into the warehouse of the settings, and record in the dataset how that went.
 
-    Call it only while holding the dataset's lock. See ``synchronize`` for ``is_full`` and ``on_progress``, and ``open_warehouse``
-    for ``on_wait``.
+    Call it only while holding the dataset's lock. See ``synchronize`` for ``is_full`` and ``on_progress``, and
+    ``open_warehouse`` for ``on_wait``.
 
     Raises:
         ConfigurationError: the warehouse's driver is not installed.

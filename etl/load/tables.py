@@ -73,11 +73,9 @@ class View:
     @property
     def columns(self) -> dict[str, tuple[str, Column]]:
         """By name in the view, the table that each column comes from, and the column there."""
-        execution_columns = {column.name: column for column in schema.EXECUTIONS.columns}
+        stored = {column.name: column for column in schema.EXECUTIONS.columns}
         columns = {column.name: (self.table.name, column) for column in columns_of(self.table)}
-        return columns | {
-            f"execution_{name}": (schema.EXECUTIONS.name, execution_columns[name]) for name in self.of_execution
-        }
+        return columns | {f"execution_{name}": (schema.EXECUTIONS.name, stored[name]) for name in self.of_execution}
 
     @property
     def meaning(self) -> str:

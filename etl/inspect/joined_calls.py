@@ -30,7 +30,7 @@ EXECUTION_COLUMNS = {f"execution_{name}": name for name in schema.EXECUTIONS.nam
 CALL_COLUMNS = [*schema.CALLS.names, *(column.name for column in schema.CALLS.added_columns)]
 """A call's own columns."""
 _OUTPUTS = {"passed": "output_passed", "score": "output_score", "text": "output_text"}
-"""The columns of ``evals`` that hold an output, by its kind, which ends the name of a column such as ``eval_accuracy_score``."""
+"""The columns of ``evals`` that hold an output, by its kind, the last word of ``eval_accuracy_score``."""
 _KIND_OF_TYPE = {"Pass/Fail": "passed", "score": "score"}
 """The kind of output by an eval's ``output_type``; any other type is a text."""
 _EVALS_READ = ["execution_id", *schema.EVALS.key, "eval_name", "output_type", *_OUTPUTS.values(), "output_json"]
@@ -135,9 +135,9 @@ def _kinds(rows: pa.Table) -> list[str]:
 
 
 def _labels(rows: pa.Table) -> list[str]:
-    """What the eval of each row is called in column names: its slug, and part of its id where evals have to be told apart.
+    """What the eval of each row is called in column names: its slug, and part of its id if it is ambiguous.
 
-    They have to if one call has two evals of the same name, or if two names have the same slug.
+    It is if one call has two evals of the same name, or if two names have the same slug.
     """
     judged = pa.table({"name": eval_names(rows), "config": rows["eval_config_id"], "call": rows["call_execution_id"]})
     evals = [*zip(*judged.group_by(["name", "config"]).aggregate([]).to_pydict().values(), strict=True)]

@@ -10,7 +10,9 @@ from etl.model.locations import Options
 
 
 def open_table(path: str | os.PathLike[str], table: str, *, options: Options | None = None) -> ds.Dataset:
-    """One table as a pyarrow dataset, without reading its rows: for DuckDB, Polars, Dask, or data that does not fit in memory.
+    """One table as a pyarrow dataset, without reading its rows.
+
+    For DuckDB, Polars, Dask, or data that does not fit in memory.
 
     It has exactly the declared columns and types, and ``run_test`` and ``month`` as text. A filter on these two opens
     only the files that match. Rows that the source no longer has are included; they have a ``deleted_at``.

@@ -140,9 +140,10 @@ def _run_without_row(last_run: LastRun) -> Iterator[RunStatus]:
 
 
 def _known_run_tests(last_run: LastRun, executions: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """By name, the keys of the run tests that the last run knew; of all that have rows if it knew none, as one that was killed.
+    """By name, the keys of the run tests that the last run knew.
 
-    The name of a key is the one in the record, or else the one that the newest row under the key has.
+    If it knew none, as a first run that was killed, those of all that have rows.     The name of a key is the one in
+    the record, or else the one that the newest row under the key has.
     """
     names = {key: name for _, key, name in places_of(executions)}
     names |= {run_test.key: run_test.name for run_test in last_run.run_tests}
@@ -155,8 +156,8 @@ def _of_lost_run(lost_run: Attempt | None) -> Iterator[Finding]:
         text = f"could not start (exit {lost_run.exit_code}): {lost_run.message}"
         if lost_run.exit_code is None:
             text = (
-                "ended without a summary: it was killed or crashed, the machine stopped, or the disk was full; what it had "
-                "saved is kept"
+                "ended without a summary: it was killed or crashed, the machine stopped, or the disk was full; "
+                "what it had saved is kept"
             )
         yield Finding(Kind.RUN_LOST, "", f"the run of {lost_run.started_at:%Y-%m-%d %H:%M:%S} (UTC) {text}")
 

@@ -90,10 +90,11 @@ def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
 
 
 def describe(table: str) -> pd.DataFrame:
-    """What each column of a table means. One row per column: ``column``, ``type``, ``unit``, ``meaning``, ``source``, ``null``.
+    """What each column of a table means, one row per column.
 
-    ``source`` is the path in the API's answer (alternatives are separated by ``|``), empty if the exporter makes the
-    value; ``null`` says when a value is null. Columns that are not in the files come last. All is text.
+    The rows have ``column``, ``type``, ``unit``, ``meaning``, ``source`` and ``null``. ``source`` is the path in the
+    API's answer (alternatives are separated by ``|``), empty if the exporter makes the value; ``null`` says when a
+    value is null. Columns that are not in the files come last. All is text.
 
     Raises:
         ConfigurationError: an unknown table.
@@ -119,7 +120,9 @@ def declared_table(name: str) -> schema.Table:
 
 
 def chosen_columns(columns: str | Iterable[str] | None, known: Collection[str], of: str) -> list[str]:
-    """The wanted columns, each once and in their order; all known ones by default. ``of`` is the table's name, for messages.
+    """The wanted columns, each once and in their order; all known ones by default.
+
+    Messages call the table ``of``.
 
     Raises:
         ConfigurationError: a column is unknown, or none is wanted.
@@ -189,7 +192,7 @@ def read_rows(
     is_living: bool = False,
     is_of_days: bool = True,
 ) -> pa.Table:
-    """The rows of the table in the scope: these columns, with exactly the declared types, in the order of the parts' paths.
+    """The rows in the scope: these columns, with exactly the declared types, in the order of the parts' paths.
 
     Args:
         files: The dataset.

@@ -97,9 +97,10 @@ class Reconciliation:
 async def reconcile(
     settings: Settings, exported: Mapping[str, Exported], *, unsound: Collection[Part], on_hold: Callable[[float], None]
 ) -> Reconciliation:
-    """Compare the exported executions with the lists of the run tests that the settings name, or of all that the API has.
+    """Compare the exported executions with the lists of their run tests.
 
-    Executions that were created before the day that the settings name for their run test are left out.
+    The settings name these, or all that the API has are meant. Executions that were created before the day that the
+    settings name for their run test are left out.
 
     Args:
         settings: With keys for the API.
@@ -140,7 +141,7 @@ async def reconcile(
 
 
 async def _read_lists(client: Client, settings: Settings, result: Reconciliation) -> dict[str, ExecutionList]:
-    """The lists of the run tests, by name. One that cannot be read is a finding; SourceUnavailableError if none can be read."""
+    """The lists of the run tests, by name. One that cannot be read is a finding; SourceUnavailableError if none can."""
     lists: dict[str, ExecutionList] = {}
     unreachable: list[str] = []
     page_limit = settings.api.page_limit
@@ -168,7 +169,7 @@ async def _read_lists(client: Client, settings: Settings, result: Reconciliation
 def _reason_to_skip(
     execution: ListedExecution, known: Exported | None, *, is_head: bool, unsound: Collection[Part]
 ) -> Skipped | None:
-    """Why a listed execution is not compared; None if it is. ``is_head``: its entry in the list could not be read as a whole."""
+    """Why a listed execution is not compared; None if it is. ``is_head``: its entry lacks the aggregates."""
     if known and known.part in unsound:
         return Skipped.UNSOUND
     if is_head:

@@ -38,7 +38,7 @@ def doubled_rows(table: schema.Table, path: str, rows: pa.Table) -> Iterator[Fin
 
 
 def damage(row: Mapping[str, Any], held: HeldRows) -> str | None:
-    """What an execution's row says about its calls and evals that is not true of the rows that are stored, in words; else None."""
+    """What an execution's row says about its calls and evals that is not true of the stored rows; else None."""
     if held.exported_calls != row["exported_calls"]:
         return f"{held.exported_calls} of {row['exported_calls']} exported calls are stored"
     if held.calls_digest != row["calls_digest"]:
@@ -62,10 +62,10 @@ class Placement:
         self._calls: dict[str, pa.Array] = {}
         """By path, the ids of the living calls that lie beside their execution."""
         self._strays: dict[str, dict[str, bool]] = {}
-        """By path, the ids of executions whose row is not in the part, each with whether it has living rows in the file."""
+        """By path, the executions whose row is not in the part, each with whether it has living rows in the file."""
 
     def add(self, part: Part, rows: Mapping[str, pa.Table | None]) -> None:
-        """Add a part: its rows by table. None stands for a file that cannot be read; nothing of it counts as missing."""
+        """Add a part: its rows by table. None is for a file that cannot be read; nothing of it counts as missing."""
         tables = (schema.EXECUTIONS, schema.CALLS, schema.EVALS)
         executions, calls, evals = (rows.get(table.name, table.no_rows) for table in tables)
         if executions is None:

@@ -97,7 +97,7 @@ class Status(ShownInLines):
     problems_now: tuple[str, ...] = ()
     """What would end an export that began now, as far as reading shows."""
     would_fail: bool = False
-    """An export that began now would fail. False if the settings do not name the run tests, whatever ``problems_now`` says."""
+    """Whether an export that began now would fail. False if the settings do not name the run tests."""
     max_age_hours: float = NIGHTLY_HOURS
     """How old the last complete export may be."""
 

@@ -30,7 +30,7 @@ class RunTestStatus:
     name: str
     """The name that the rows have."""
     key: str
-    """The key under which a run stores its executions; if it is not configured, the key of the row that changed last."""
+    """The key under which runs store its executions; if it is not configured, that of the row that changed last."""
     executions: int
     """How many executions it has, which are in the following states."""
     exported: int
@@ -74,7 +74,7 @@ def execution_rows(files: Iterable[StoredFile]) -> list[dict[str, Any]]:
 
 
 def run_tests_of(rows: _Rows, configured: Mapping[str, str], last_run: LastRun) -> Iterator[RunTestStatus]:
-    """The run tests that are configured, and all others that have rows, by name; ``configured`` has their keys by name."""
+    """The run tests that are configured, keys by name, and all others that have rows; in the order of their names."""
     groups: dict[str, list[dict[str, Any]]] = {name: [] for name in configured}
     for row in rows:
         groups.setdefault(row["run_test_name"] or "", []).append(row)

@@ -18,7 +18,7 @@ from etl.model.findings import Finding, Kind
 from etl.model.wording import counted
 
 _RUNS_READ = 30
-"""How many of the newest export runs are read: each has one row in a file of its own, and there are more every night."""
+"""How many of the newest export runs are read: each has one row in a file of its own, and more come every night."""
 _NO_COLUMNS = pa.table({})
 
 

@@ -61,7 +61,7 @@ class VerifyReport:
 
     @property
     def unsound(self) -> set[Part]:
-        """The parts with missing or wrong rows. A dead letter does not count: it says nothing about the rows that are there."""
+        """The parts with missing or wrong rows. Dead letters do not count: they say nothing about stored rows."""
         wrong = (finding.subject for finding in self.findings if finding.kind != Kind.DEAD_LETTER)
         return {parsed[1] for path in wrong if (parsed := parse_part_path(path))}
 

@@ -196,8 +196,7 @@ def _by_item(group: Group, table: Table, rows: pa.Table) -> Mapping[str, Rows]:
 
 def _differences(ours: Rows, theirs: Rows) -> Iterator[str]:
     """How the rows of one item differ, in words."""
-    our_rows = dict(ours)
-    their_rows = dict(theirs)
+    our_rows, their_rows = dict(ours), dict(theirs)
     both = our_rows.keys() & their_rows.keys()
     if missing := len(our_rows) - len(both):
         yield f"{counted(missing, 'row')} missing"

@@ -1,4 +1,4 @@
-"""BigQuery, by its own client: load jobs fill staged tables, from which one script, a single transaction, fills the tables.
+"""BigQuery, by its own client: load jobs fill staged tables, from which one script, which is a transaction, fills ours.
 
 DDL cannot be part of a transaction: tables are made and completed before it. A load that was killed leaves staged
 tables, which expire within a day.
@@ -62,7 +62,7 @@ def _dialect(dataset: str) -> Dialect:
 
 
 class _Session(Session):
-    """A client of one dataset. Statements from BEGIN on are collected, and run as one script when they are committed."""
+    """A client of one dataset. It collects the statements from BEGIN on, and runs them as one script on commit."""
 
     def __init__(self, project: str, dataset: str) -> None:
         self.where = f"bigquery://{project}/{dataset}"

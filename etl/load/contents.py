@@ -25,8 +25,7 @@ from etl.model.arrow import is_of
 from etl.model.digest import rows_digest
 
 _STATE = ("listed_calls", "exported_calls", "run_test_name", "export_state", "fingerprint", "calls_digest")
-_HISTORY = ("held_digest", "held_at", "verified_at", "exported_at", "export_run_id", "deleted_at")
-_DIGESTED = (*_STATE, *_HISTORY)
+_DIGESTED = (*_STATE, "held_digest", "held_at", "verified_at", "exported_at", "export_run_id", "deleted_at")
 """What of an execution's row in the index goes into its digest: it changes whenever any row of the execution does.
 
 The order matters: with another one, every warehouse would be loaded anew.
@@ -63,7 +62,7 @@ class Contents:
         return len(self._wanted(table, items))
 
     def rows(self, table: schema.Table, items: Collection[str]) -> Iterator[pa.Table]:
-        """The rows of these items in one table, with the columns of the warehouse; one piece per part, and none for no items.
+        """The rows of these items in one table, with the columns of the warehouse, one piece per part.
 
         Raises:
             DestinationError: a file cannot be read, or is of a newer version.
@@ -108,7 +107,8 @@ def read_contents(dataset: Dataset) -> Contents:
     index = update_index(dataset, read_index(files), unreadable)
     if unreadable:
         raise DestinationError(
-            f"{files.where(unreadable[0])} cannot be read: metrics-etl run moves it to _state/quarantine and repairs what it can"
+            f"{files.where(unreadable[0])} cannot be read: "
+            "metrics-etl run moves it to _state/quarantine and repairs what it can"
         )
     contents = Contents(dataset, identity.dataset_id, damaged=index.damaged())
     _add_executions(contents, index)

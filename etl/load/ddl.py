@@ -34,9 +34,10 @@ class QueryEngine:
 
 
 def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) -> str:
-    """The statements that open the tables in one of ``QUERY_ENGINES``; for ``postgresql``, those that create what a load fills.
+    """The statements that open the tables in one of ``QUERY_ENGINES``.
 
-    ``location`` is the path or URL of the dataset; without one, the statements hold a placeholder.
+    For ``postgresql``, which reads no Parquet, those that create the tables that a load fills. ``location`` is the path
+    or URL of the dataset; without one, the statements hold a placeholder.
 
     Raises:
         ConfigurationError: the engine cannot read this location, or would misread it.
@@ -135,7 +136,7 @@ FROM read_parquet(
 
 
 def _clickhouse(table: Table, folder: str, types: Types) -> str:
-    """A view on s3() or, for a path, file(), whose structure names the columns of the files without the partition columns."""
+    """A view on s3() or, for a path, file(), whose structure names only the columns of the files."""
     structure = indented(
         f"`{column.name}` " + (types[column.type] if column.is_key else f"Nullable({types[column.type]})")
         for column in table.columns

@@ -37,7 +37,7 @@ _MAX_MAINTENANCE = 50
 """How many commits of maintenance may follow a load before it is no longer found."""
 _BATCH_ROWS = 10_000
 _WRITER = WriterProperties(default_column_properties=ColumnProperties(dictionary_enabled=False))
-"""The library writes the files of all partitions at once: with dictionaries, each would take three megabytes of memory."""
+"""The library writes the files of all partitions at once: with dictionaries, each would take 3 MB of memory."""
 _STALE = ""
 """Digest of an item whose rows may have changed, see ``Loaded``."""
 _DECORATION = re.compile(r"\x1b\[\d*m|↳")
@@ -45,7 +45,7 @@ _DECORATION = re.compile(r"\x1b\[\d*m|↳")
 
 
 class DeltaWarehouse:
-    """``Warehouse`` of the Delta tables below a URL. ``replace`` changes the tables as ``loaded`` found them, or fails."""
+    """``Warehouse`` of the Delta tables below a URL. ``replace`` fails if a table changed after ``loaded``."""
 
     def __init__(self, url: str) -> None:
         self.where = url
@@ -55,7 +55,7 @@ class DeltaWarehouse:
         self._read: dict[str, _Table] = {}
 
     def loaded(self) -> Loaded:
-        """See ``Warehouse``. Reads what was noted; and, of a table that another writer has changed since, which items it has."""
+        """See ``Warehouse``. Reads what was noted, and the items of tables that another writer has changed since."""
         with self._translated_errors():
             self._found = self._look()
         return self._found[1]
@@ -136,7 +136,7 @@ class DeltaWarehouse:
         return None
 
     def _has_files(self, url: str) -> bool:
-        """Whether there are files that are no Delta table, such as those of a dataset, whose readers would take our rows, too."""
+        """Whether other files lie there, such as those of a dataset, whose readers would read our rows, too."""
         try:
             storage = PyFileSystem(DeltaStorageHandler(url, self._options))
         except TableNotFoundError:
@@ -151,7 +151,7 @@ class DeltaWarehouse:
         raise DestinationError(f"{self.where} has no table {table.name}: run metrics-etl load")
 
     def _complete(self, tables: "dict[str, _Table]", load_id: str) -> None:
-        """Create the tables that do not exist, add columns to those that lack some, and open both anew in ``tables``."""
+        """Create missing tables, add missing columns, and replace what was changed in ``tables``."""
         for table in ALL_TABLES:
             opened = tables.get(table.name)
             if opened is None:
@@ -202,14 +202,14 @@ class _Table:
         for declared in _delta_schema(table, columns_of(table)).fields:
             if types.get(declared.name, declared.type) != declared.type:
                 raise DestinationError(
-                    f"{url}: {table.name}.{declared.name} is {types[declared.name].type}, expected {declared.type.type}: "
-                    "give it that type, or remove the tables and load again"
+                    f"{url}: {table.name}.{declared.name} is {types[declared.name].type}, "
+                    f"expected {declared.type.type}: give it that type, or remove the tables and load again"
                 )
         self.missing = [column for column in columns_of(table) if column.name not in types]
 
     @cached_property
     def last_change(self) -> str:
-        """The id of the load that changed the table last; if another writer did, a text that differs for each change."""
+        """The id of the load that changed the table last; a text of its own for each change by another writer."""
         for commit in self._handle.history(_MAX_MAINTENANCE):
             if not commit["operation"].startswith(_MAINTENANCE):
                 return str(commit.get(_LOAD_ID, commit["version"]))
@@ -301,7 +301,7 @@ class _Table:
 
 
 def _is_at(where: Iterable[tuple[str, Collection[str]]]) -> pc.Expression | None:
-    """Whether a row has, in each of these columns, one of the values that come with it; None if there are no columns."""
+    """Whether a row has, in each of these columns, one of the column's values; None if there are no columns."""
     conditions = [pc.field(name).isin(sorted(values)) for name, values in where]
     return reduce(and_, conditions) if conditions else None
 

@@ -1,4 +1,4 @@
-"""What the modules of several warehouses share: errors in one line, and rows handed over in pieces that fit into memory.
+"""What the modules of several warehouses share: errors in one line, and rows in pieces that fit into memory.
 
 It knows no driver, and nothing of what a load decides.
 """
@@ -81,7 +81,9 @@ class Spooled:
 
 @contextmanager
 def spooled(pieces: Iterable[pa.Table]) -> Iterator[Spooled | None]:
-    """The pieces as one temporary file, for a driver that loads files; None if there are no pieces. Memory holds one piece.
+    """The pieces as one temporary file, for a driver that loads files; None if there are no pieces.
+
+    Memory holds one piece at a time.
 
     Raises:
         DestinationError: the file cannot be written, for example because the disk of the temporary folder is full.

@@ -25,7 +25,7 @@ still fit.
 
 
 class _Session(Session):
-    """One connection to a DuckDB file. The dialect declares no primary keys: their index would hold every key in memory."""
+    """One connection to a DuckDB file, without primary keys: their index would hold every key in memory."""
 
     def __init__(self, where: str, file: Path, *, is_read_only: bool) -> None:
         self.where = where

@@ -22,7 +22,7 @@ _EXAMPLES = {"run_test": "KEY", "month": "YYYY-MM"}
 
 
 def declared(columns: Iterable[Column], types: Types, form: str, quote: Callable[[str], str] = backslash_quoted) -> str:
-    """One line per column: ``form`` with its ``{name}``, ``{type}`` and ``{comment}``, which ``quote`` makes a literal."""
+    """One line per column: ``form`` with its ``{name}``, ``{type}`` and ``{comment}``, as ``quote`` quotes it."""
     return indented(
         form.format(name=column.name, type=types[column.type], comment=quote(comment(column))) for column in columns
     )

@@ -28,7 +28,7 @@ class Loaded:
     it, it stays.
     """
     is_outdated: bool = True
-    """Tables or views are missing or altered, or may lack a column: a load has work to do, even if all digests agree."""
+    """Tables, views or columns may be missing, or views altered: a load has work, even if all digests agree."""
     altered_views: tuple[str, ...] = ()
     """Names of the views that are no longer defined as the last load noted."""
 
@@ -40,7 +40,7 @@ class LoadStep:
     dataset_id: str
     """The dataset that is loaded, to be noted in the warehouse."""
     removed: Mapping[str, Collection[str]]
-    """By kind, the items whose rows are deleted first: those that go, and those that arrive and have rows there already."""
+    """By kind, the items whose rows are deleted first: those that go, and those that are replaced."""
     arriving: Mapping[str, Mapping[str, str]]
     """By kind, the items that arrive, each with the digest to note for it."""
     places: Mapping[str, Collection[Place]]
@@ -50,7 +50,7 @@ class LoadStep:
 
 
 class Warehouse(Protocol):
-    """One warehouse, connected. Whatever fails raises a DestinationError of one line, which names the warehouse and the fix."""
+    """One warehouse, connected. Every failure is a DestinationError of one line, with the fix."""
 
     where: str
     """What messages call the warehouse; without credentials."""
@@ -63,11 +63,11 @@ class Warehouse(Protocol):
         """
 
     def replace(self, step: LoadStep) -> list[str]:
-        """Make or complete the tables, remove and add what the step says, and note what was loaded; return notices for people.
+        """Remove and add what the step says, and note what was loaded; return notices for people.
 
-        Call it after ``loaded``, at most once, and not on a warehouse that was opened to be read. It is one transaction
-        where the engine has transactions over several tables, and elsewhere one commit per table. What arrived is
-        counted, where the engine can count it, before it is noted.
+        Tables are created, or completed, before.         Call it after ``loaded``, at most once, and not on a warehouse
+        that was opened to be read. It is one transaction where the engine has transactions over several tables, and
+        elsewhere one commit per table. What arrived is counted, where the engine can count it, before it is noted.
 
         Raises:
             DestinationError: as ``loaded``; or somebody else wrote meanwhile, or rows did not arrive as they were sent.
@@ -89,7 +89,7 @@ class Warehouse(Protocol):
         """
 
     def as_stored(self, rows: pa.Table) -> pa.Table:
-        """These rows as the warehouse can hold them, with a replacement for what it cannot; at any time, and without writing."""
+        """The rows as the warehouse can hold them; what it cannot hold is replaced. At any time; writes nothing."""
 
     def close(self) -> None:
         """End the connection, as the last call. What was not committed is undone."""

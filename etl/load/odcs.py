@@ -1,7 +1,8 @@
-"""The dataset as a contract of the Open Data Contract Standard (ODCS). Pure: made from the declared tables, not from the files.
+"""The dataset as a contract of the Open Data Contract Standard (ODCS).
 
-The contract has only rules that every file keeps. A column that an older version did not have is null in the rows of
-that version. So only the keys and the partition columns are required.
+Pure: made from the declared tables, not from the files. The contract has only rules that every file keeps. A column
+that an older version did not have is null in the rows of that version. So only the keys and the partition columns are
+required.
 """
 
 from collections.abc import Sequence
@@ -35,21 +36,22 @@ _IN_EXECUTIONS = {(schema.CALLS.name, "execution_id"), (schema.EVALS.name, "exec
 Others may not: an eval may arrive before its call, and a run that was killed has no row.
 """
 _DESCRIPTION = {
-    "purpose": "Metrics of Future AGI simulations: every execution, call and eval output of the exported run tests, and the "
-    "export runs.",
-    "usage": "Read each table as one Hive-partitioned folder of Parquet files. Leave out rows that have a deleted_at, unless "
-    "you are looking for what was deleted at the source.",
-    "limitations": "Null means that the API gave no value that fits: a missing metric is never zero. In rows that an older version "
-    "of the exporter wrote, columns that it did not have are null. The averages in executions are the API's, which gives 0.0 where "
-    "no call had data. While an export runs, calls and evals appear before their execution.",
+    "purpose": "Metrics of Future AGI simulations: every execution, call and eval output of the exported run tests, "
+    "and the export runs.",
+    "usage": "Read each table as one Hive-partitioned folder of Parquet files. Leave out rows that have a deleted_at, "
+    "unless you are looking for what was deleted at the source.",
+    "limitations": "Null means that the API gave no value that fits: a missing metric is never zero. "
+    "In rows that an older version of the exporter wrote, columns that it did not have are null. "
+    "The averages in executions are the API's, which gives 0.0 where no call had data. "
+    "While an export runs, calls and evals appear before their execution.",
 }
 
 
 def contract(tables: Sequence[Table], location: str | None = None) -> dict[str, Any]:
-    """The contract for the tables, as a JSON object. ``location`` is the dataset's path or URL; a placeholder by default.
+    """The contract for the tables, as a JSON object.
 
-    ``errors`` is left out unless it is the only table: without dead letters it has no folder, which tools call a broken
-    contract.
+    ``location`` is the dataset's path or URL; by default, a placeholder stands for it. ``errors`` is left out unless it
+    is the only table: without dead letters it has no folder, which tools call a broken contract.
 
     Raises:
         ConfigurationError: readers of the contract cannot read this location.
@@ -84,6 +86,7 @@ def _table(table: Table, promised: set[str]) -> dict[str, Any]:
         _property(column) | {"required": True, "partitioned": True, "partitionKeyPosition": position}
         for position, column in enumerate(table.partitions, start=1)
     ]
+    key_is_unique = _quality(f"{table.name}_key_is_unique", "duplicateValues", "uniqueness", properties=list(table.key))
     return {
         "name": table.name,
         "physicalName": table.name,
@@ -92,17 +95,7 @@ def _table(table: Table, promised: set[str]) -> dict[str, Any]:
         "description": f"One row per {table.one_row_per}.",
         "dataGranularityDescription": f"One row per {table.one_row_per}; its key is {', '.join(table.key)}.",
         "properties": [*(_property(column) | _rules(column, table, promised) for column in table.columns), *partitions],
-        "quality": [
-            {
-                "name": f"{table.name}_key_is_unique",
-                "type": "library",
-                "metric": "duplicateValues",
-                "arguments": {"properties": list(table.key)},
-                "mustBe": 0,
-                "dimension": "uniqueness",
-                "severity": "error",
-            }
-        ],
+        "quality": [key_is_unique],
         **({"customProperties": [_custom("source", f"GET {table.endpoint}")]} if table.endpoint else {}),
     }
 
@@ -127,18 +120,24 @@ def _rules(column: Column, table: Table, promised: set[str]) -> dict[str, Any]:
     """What holds for the values of a column of the files, where the contract promises the tables of these names."""
     rules: dict[str, Any] = {}
     if column.is_key:
-        no_nulls = {"name": f"{table.name}_{column.name}_is_given", "type": "library", "metric": "nullValues"}
         rules = {
             "required": True,
             "unique": len(table.key) == 1,
             "primaryKey": True,
             "primaryKeyPosition": table.key.index(column.name) + 1,
-            "quality": [no_nulls | {"mustBe": 0, "dimension": "completeness", "severity": "error"}],
+            "quality": [_quality(f"{table.name}_{column.name}_is_given", "nullValues", "completeness")],
         }
     if (table.name, column.name) in _IN_EXECUTIONS and schema.EXECUTIONS.name in promised:
         rules["relationships"] = [{"type": "foreignKey", "to": f"{schema.EXECUTIONS.name}.{column.name}"}]
     return rules
 
 
+def _quality(name: str, metric: str, dimension: str, **arguments: Any) -> dict[str, Any]:
+    """A rule of the standard's library: the metric, with these arguments, must be 0."""
+    rule = {"name": name, "type": "library", "metric": metric, **({"arguments": arguments} if arguments else {})}
+    return rule | {"mustBe": 0, "dimension": dimension, "severity": "error"}
+
+
 def _custom(name: str, value: str) -> dict[str, str]:
+    """A property that the standard does not have."""
     return {"property": name, "value": value}

@@ -35,7 +35,7 @@ def open_warehouse(
 
 
 def module_for(url: str) -> ModuleType:
-    """The module of this room for the URL's kind of warehouse. Importing it imports the driver, but connects to nothing.
+    """The module of this room for the URL's kind of warehouse, with its driver imported, and nothing connected.
 
     Raises:
         ConfigurationError: the driver is not installed.

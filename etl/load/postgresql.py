@@ -29,9 +29,9 @@ T = TypeVar("T")
 CONNECT_SECONDS = 30
 """How long a server may take to answer, unless the URL says otherwise."""
 LOCK_SECONDS = 600
-"""How long somebody else may keep a lock, and a transaction may be idle, unless the role or the database says otherwise."""
+"""How long somebody else may keep a lock, or a transaction be idle, unless role or database say otherwise."""
 STATEMENT_SECONDS = 3600
-"""How long a statement may run, unless the role or the database says otherwise."""
+"""How long a statement may run, unless role or database say otherwise."""
 _KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
 """Settings of TCP, in seconds and probes, by which each side notices within two minutes that the other has vanished."""
 _VANISHED_MS = 120_000
@@ -47,7 +47,7 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _NOT_IN_JSONB = r"\\u(?:0000|[dD][89a-fA-F])"
 """Finds texts that may hold an escape that jsonb refuses; ``_ESCAPE`` then finds the escape."""
 _ESCAPE = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u(?:0000|[dD][89a-fA-F]..))|\\.")
-"""An escape in a JSON text: a surrogate pair; or, as group 1, a NUL or half a pair, which jsonb refuses; or any other."""
+"""An escape in a JSON text: a surrogate pair; as group 1, a NUL or half a pair, which jsonb refuses; any other."""
 _JSON_NAMES = {column.name for _, table in DATA for column in table.columns if column.is_json}
 _HINTS = {
     "25006": "name the primary in [warehouse] url",
@@ -87,11 +87,8 @@ class _Session(Session):
         self._is_begun = True
         settings = {"client_encoding": "UTF8", "tcp_user_timeout": _VANISHED_MS}
         settings |= {f"tcp_{name}": value for name, value in _KEEPALIVES.items()}
-        limits = {
-            "lock_timeout": LOCK_SECONDS,
-            "statement_timeout": STATEMENT_SECONDS,
-            "idle_in_transaction_session_timeout": LOCK_SECONDS,
-        }
+        limits = dict.fromkeys(["lock_timeout", "idle_in_transaction_session_timeout"], LOCK_SECONDS)
+        limits["statement_timeout"] = STATEMENT_SECONDS
         calls = [f"set_config('{name}', '{value}', true)" for name, value in settings.items()]
         calls += [
             f"CASE current_setting('{name}') WHEN '0' THEN set_config('{name}', '{seconds}s', true) END"

@@ -1,4 +1,4 @@
-"""Snowflake, by its own driver: Parquet files go to a temporary stage, and from there into the tables, in one transaction.
+"""Snowflake, by its own driver: Parquet files go to a temporary stage and from there, in one transaction, into tables.
 
 In Snowflake, DDL ends a transaction. So tables are made and completed before the transaction begins.
 """
@@ -34,8 +34,8 @@ _DIALECT = Dialect(
     types=("TEXT", "NUMBER", "FLOAT", "BOOLEAN", "TIMESTAMP_NTZ"),
     key="PRIMARY KEY ({columns})",
     columns=(
-        "SELECT LOWER(table_name) AS table_name, LOWER(column_name) AS column_name, data_type FROM information_schema.columns "
-        "WHERE table_schema = UPPER({schema}) ORDER BY table_name, ordinal_position"
+        "SELECT LOWER(table_name) AS table_name, LOWER(column_name) AS column_name, data_type "
+        "FROM information_schema.columns WHERE table_schema = UPPER({schema}) ORDER BY table_name, ordinal_position"
     ),
     schemas="SELECT schema_name FROM information_schema.schemata WHERE schema_name = UPPER({schema})",
     views=(

@@ -29,7 +29,7 @@ _NAMES = (*(table.name for table in ALL_TABLES), *(view.name for view in VIEWS))
 
 
 class Session(Protocol):
-    """One connection to an engine, in a transaction from its first statement on. An error of the driver is a DestinationError."""
+    """One connection to an engine, in a transaction from the first statement on. It raises DestinationErrors."""
 
     where: str
     """What messages call the database; without credentials."""
@@ -41,7 +41,7 @@ class Session(Protocol):
         """Run a statement; begins a transaction if none is open."""
 
     def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
-        """Add rows in bulk, columns by name, with at most one piece in memory. An empty namespace means a temporary table."""
+        """Add rows in bulk, columns by name, one piece in memory at a time. An empty namespace: a temporary table."""
 
     def commit(self) -> None:
         """End the transaction and keep what it did."""
@@ -221,7 +221,7 @@ class SqlWarehouse:
         self._session.append(self._namespace, STATE, [pa.table(noted, schema=arrow_schema_of(STATE_TABLE))])
 
     def _existing(self) -> dict[str, dict[str, str]]:
-        """The columns of each table and view that has one of our names, with their types; a name that is missing is left out."""
+        """The columns, with their types, of each table and view that has one of our names."""
         rows = self._session.query(self._dialect.columns.format(schema=sql_quoted(self._namespace))).to_pylist()
         return _columns(row.values() for row in rows)
 
@@ -243,7 +243,8 @@ class SqlWarehouse:
                     missing.append(f"{table.name}.{column.name}")
                 elif not self._dialect.takes(column, type_):
                     raise DestinationError(
-                        f"{self.where}: {table.name}.{column.name} is {type_}, expected {self._dialect.type_of(column)}: "
+                        f"{self.where}: {table.name}.{column.name} is {type_}, "
+                        f"expected {self._dialect.type_of(column)}: "
                         "give it that type, or drop the tables and load again"
                     )
         return missing
@@ -268,7 +269,7 @@ def _digests(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str | Non
 
 
 def _altered_views(digests: dict[str, dict[str, str | None]]) -> tuple[str, ...]:
-    """The views whose definition is not the one that was noted, if one was noted. Removes both definitions from the digests."""
+    """The views whose definition is not the one that was noted. Takes both definitions out of the digests."""
     noted = digests.pop("view", {})
     defined = digests.pop("defined", {})
     return tuple(view.name for view in VIEWS if view.name in noted and noted[view.name] != defined.get(view.name))

@@ -21,7 +21,7 @@ TABLE_NAMES = frozenset(table.name for _, table in DATA)
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one engine says things. The defaults are those of an engine that keeps to the SQL standard, such as DuckDB."""
+    """How one engine says things. The defaults fit an engine that follows the SQL standard, such as DuckDB."""
 
     types: tuple[str, ...]
     """Its types in the order of ``COLUMN_TYPES``, as its information_schema spells them."""
@@ -35,7 +35,7 @@ class Dialect:
     schemas: str = "SELECT schema_name FROM information_schema.schemata WHERE schema_name = {schema}"
     """A query with one row if the ``{schema}`` exists."""
     views: str = "SELECT '' AS name, '' AS definition"
-    """A query for name and definition of the views in the ``{schema}``; no view, where a definition does not say who made it."""
+    """A query for name and definition of the views in the ``{schema}``; for none if an alteration would not show."""
     key: str = ""
     """How a table declares its primary key of ``{columns}``; empty where it declares none."""
     indexes: Callable[[Table], Mapping[str, str]] = lambda _table: {}
@@ -61,7 +61,7 @@ class Dialect:
     before: tuple[str, ...] = ()
     """Statements that precede the temporary tables; they may name the ``{schema}``."""
     begin: tuple[str, ...] = ()
-    """Statements that follow the temporary tables, where DDL would end a transaction; they may name the ``{schema}``."""
+    """Statements after the temporary tables, where DDL would end a transaction; they may name the ``{schema}``."""
 
     def type_of(self, column: Column) -> str:
         """The engine's type of the column."""
@@ -111,8 +111,8 @@ class Statements:
         ``wanted`` names a table that lists items: then only these are counted.
         """
         counts = " UNION ALL ".join(
-            f"SELECT {sql_quoted(group.kind)} AS kind, {self.dialect.quoted(group.item)} AS item, COUNT(*) AS row_count "
-            f"FROM {self.name(table.name)}"
+            f"SELECT {sql_quoted(group.kind)} AS kind, {self.dialect.quoted(group.item)} AS item, "
+            f"COUNT(*) AS row_count FROM {self.name(table.name)}"
             + (f" WHERE {self.is_item_of(wanted, group)}" if wanted else "")
             + f" GROUP BY {self.dialect.quoted(group.item)}"
             for group, table in DATA
@@ -122,7 +122,7 @@ class Statements:
         return f"SELECT kind, item, {total} FROM ({counts}) AS counts GROUP BY kind, item"
 
     def loaded(self, existing: Existing | None = None) -> str:
-        """A query for kind, item and digest, as ``Loaded`` has them, and for the definitions of views, as of kind ``defined``.
+        """A query for kind, item and digest of what was loaded, and, as kind ``defined``, for the definitions of views.
 
         The digest is null if the item has more or fewer rows than were loaded, and empty if nobody counted what was
         loaded. If some tables or columns are missing, ``existing`` says which are there.
@@ -134,18 +134,18 @@ class Statements:
             "SELECT COALESCE(s.kind, c.kind) AS kind, COALESCE(s.item, c.item) AS item, "
             "CASE WHEN COALESCE(s.row_count, 0) = COALESCE(c.row_count, 0) THEN s.digest "
             "WHEN s.kind IS NOT NULL AND s.row_count IS NULL THEN '' END AS digest "
-            f"FROM {self._state} AS s FULL OUTER JOIN ({self.counted(tables)}) AS c ON s.kind = c.kind AND s.item = c.item "
-            f"UNION ALL {self._defined()}"
+            f"FROM {self._state} AS s FULL OUTER JOIN ({self.counted(tables)}) AS c "
+            f"ON s.kind = c.kind AND s.item = c.item UNION ALL {self._defined()}"
         )
 
     def loaded_if_whole(self) -> str:
-        """As ``loaded``, and the type of each column, as of kind ``column``. The query fails if a table is missing."""
+        """As ``loaded``, and, as kind ``column``, for the types of columns. It fails if a table is missing."""
         columns = self._of_schema(self.dialect.columns.partition(" ORDER BY ")[0])
         types = f"SELECT 'column', table_name || '.' || column_name, data_type FROM ({columns}) AS declared"
         return f"{self.loaded()} UNION ALL {types}"
 
     def views(self) -> str:
-        """A query for the definitions of views: as they were noted, of kind ``view``, and as they are, of kind ``defined``."""
+        """A query for definitions of views: as kind ``view`` those that were noted, as kind ``defined`` those now."""
         return f"SELECT kind, item, digest FROM {self._state} WHERE kind = 'view' UNION ALL {self._defined()}"
 
     def _defined(self) -> str:
@@ -157,11 +157,11 @@ class Statements:
         return query.format(schema=sql_quoted(self.namespace))
 
     def note(self, arrived: str) -> str:
-        """Note the items that the table ``arrived`` lists; without a digest if more or fewer rows arrived than were sent."""
+        """Note the items in the table ``arrived``; without a digest if more or fewer rows arrived than were sent."""
         return (
             f"INSERT INTO {self._state} (kind, item, digest, row_count) SELECT a.kind, a.item, "
-            "CASE WHEN a.row_count = COALESCE(c.row_count, 0) THEN a.digest END, a.row_count "
-            f"FROM {arrived} AS a LEFT JOIN ({self.counted(wanted=arrived)}) AS c ON a.kind = c.kind AND a.item = c.item"
+            f"CASE WHEN a.row_count = COALESCE(c.row_count, 0) THEN a.digest END, a.row_count FROM {arrived} AS a "
+            f"LEFT JOIN ({self.counted(wanted=arrived)}) AS c ON a.kind = c.kind AND a.item = c.item"
         )
 
     def not_noted(self) -> str:
@@ -186,7 +186,7 @@ class Statements:
     # what to make
 
     def create_all(self, tables: Collection[Table]) -> Iterator[str]:
-        """Create what a first load creates, or what is missing of it: the schema, these tables, and if they are all, the views."""
+        """Create what a first load creates, or what is missing: schema, tables, and, if these are all, the views."""
         yield from self.create_schema()
         for table in tables:
             yield self.create(table)
@@ -202,7 +202,7 @@ class Statements:
         return [self.dialect.schema.format(schema=self.dialect.quoted(self.namespace))] if self.dialect.schema else []
 
     def begin(self, *temporary: str) -> Iterator[str]:
-        """Create temporary tables that list items, and begin the transaction. What follows changes rows, and nothing else."""
+        """Create temporary tables that list items, and begin the transaction, in which only rows change."""
         schema_name = self.dialect.quoted(self.namespace)
         columns = ", ".join(f"{column.name} {self.dialect.type_of(column)}" for column in STATE_TABLE.columns)
         yield from (statement.format(schema=schema_name) for statement in self.dialect.before)

@@ -1,4 +1,4 @@
-"""Make a warehouse equal to the dataset: compare digests, replace whole items that differ, remove what the dataset does not have.
+"""Make a warehouse equal to the dataset: compare digests, replace items that differ, remove those that are gone.
 
 It decides what a load does, and records how it went. How a kind of warehouse does it is not decided here.
 """
@@ -164,8 +164,9 @@ def refuse_another_copy(warehouse: Warehouse, loaded: Loaded, export_runs: Abstr
     others = theirs - export_runs
     if others and rows_digest(theirs) != runs_left:
         raise DestinationError(
-            f"{warehouse.where}: another copy of this dataset has been loaded there since this one ({counted(len(others), 'run')}, "
-            f"such as {max(others)}): load from one copy only; to keep using this one, run metrics-etl load --full"
+            f"{warehouse.where}: another copy of this dataset has been loaded there since this one "
+            f"({counted(len(others), 'run')}, such as {max(others)}): load from one copy only; "
+            "to keep using this one, run metrics-etl load --full"
         )
 
 

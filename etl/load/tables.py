@@ -68,7 +68,7 @@ class View:
     table: Table
     """Whose rows it shows, except those that have a ``deleted_at``."""
     of_execution: tuple[str, ...] = ()
-    """Columns of the row's execution, shown as ``execution_<name>``; if there are any, rows of deleted executions are left out."""
+    """Columns of the row's execution, as ``execution_<name>``. If any, rows of deleted executions are left out."""
 
     @property
     def columns(self) -> dict[str, tuple[str, Column]]:
@@ -91,12 +91,12 @@ VIEWS = (
 
 
 def columns_of(table: Table) -> tuple[Column, ...]:
-    """The columns of the table in a warehouse: those of the files, then the partition columns, which stand in the files' path."""
+    """The columns of the table in a warehouse: those of the files, then the partition columns."""
     return (*table.columns, *table.partitions)
 
 
 def needed_of(table: Table) -> set[str]:
-    """The columns that may not be null: the key, and what a load needs to find the row again, that is, its item and its place."""
+    """The columns that may not be null: the key, and the item and place by which a load finds the row again."""
     items = {group.item for group in GROUPS if table in group.tables}
     return {*table.key, *items, *(column.name for column in table.partitions)}
 
@@ -107,7 +107,7 @@ def arrow_schema_of(table: Table) -> pa.Schema:
 
 
 def shape(tables: Sequence[Table]) -> str:
-    """A hash of all columns, types and views. If a warehouse noted another one, its tables may have to be completed first."""
+    """A hash of all columns, types and views. If a warehouse noted another one, its tables may be incomplete."""
     columns = {table.name: [(column.name, str(column.type)) for column in columns_of(table)] for table in tables}
     return fingerprint(columns | {view.name: [*view.columns] for view in VIEWS})
 

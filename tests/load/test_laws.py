@@ -399,13 +399,6 @@ def test_file_that_cannot_be_read_is_told_with_the_fix_and_nothing_is_changed(
         assert contents(target) == before
 
 
-def test_dataset_that_lost_its_id_needs_a_run_first(target: Any, data: Path) -> None:
-    (data / "_state" / "dataset.json").unlink()
-
-    with pytest.raises(DestinationError, match=r"no dataset to load: run metrics-etl run first$"):
-        load_into(target, data)
-
-
 def test_dead_letters_of_one_call_in_two_executions_are_two_rows(target: Any, data: Path) -> None:
     """Both list the call, and it cannot be had."""
     other = a_bundle("e8", ["c8"], key="checkout", date="2026-09-07")

@@ -36,11 +36,6 @@ def run_printed_ddl(place: Place) -> None:
     subprocess.run(psql, input=printed, text=True, check=True, capture_output=True)
 
 
-def indexes(place: Place) -> list[str]:
-    found = place.query("SELECT CAST(indexname AS text) AS name FROM pg_indexes WHERE schemaname = '{s}' ORDER BY 1")
-    return [row["name"] for row in found]
-
-
 @pytest.fixture
 def prepared(in_postgresql: Place) -> Iterator[Place]:
     """The place for a role that may make nothing, in tables that an administrator made with the grants of docs/warehouses.md."""
@@ -83,25 +78,6 @@ def test_tables_that_an_administrator_made_are_filled_by_who_may_make_none(
     in_postgresql.edit(f"GRANT SELECT ON ALL TABLES IN SCHEMA {{s}} TO {prepared.url.split('//')[1].split('@')[0]}")
     load_into(prepared, data)
     assert_settled(prepared, data)
-
-
-def test_printed_ddl_can_be_run_again_and_makes_what_a_load_makes(data: Path, in_postgresql: Place) -> None:
-    run_printed_ddl(in_postgresql)
-    before = indexes(in_postgresql)
-    in_postgresql.edit("ALTER TABLE {s}.calls DROP COLUMN status CASCADE", "DROP INDEX {s}.evals_execution_id_idx")
-    run_printed_ddl(in_postgresql)
-    assert indexes(in_postgresql) == before
-    load_into(in_postgresql, data)
-    assert_settled(in_postgresql, data)
-
-    in_postgresql.edit("DROP SCHEMA {s} CASCADE")
-    load_into(in_postgresql, data)
-    assert indexes(in_postgresql) == before
-    in_postgresql.edit("DROP INDEX {s}.calls_run_test_execution_started_at_idx")
-    in_postgresql.make_older("evals", "deleted_at")
-    load_into(in_postgresql, data)
-    assert indexes(in_postgresql) == before
-    assert {"calls_run_test_execution_started_at_idx", "executions_run_test_started_at_idx"} <= {*before}
 
 
 # what stands between, and what administrators add

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from etl.errors import DestinationError
-from etl.load.tables import GROUPS
 from tests.loads import next_export
 from tests.warehouses import contents_of
 
@@ -28,18 +27,3 @@ def test_digest_changes_with_the_rows_of_its_item_alone_and_a_damaged_execution_
     contents = contents_of(data)
     assert contents.digests["execution"].keys() == before.keys() - {"e4", "e7"}
     assert contents.damaged == {"e4", "e6", "e7"}
-
-
-def test_rows_come_in_as_many_pieces_as_promised_and_each_row_lies_at_a_place(data: Path) -> None:
-    contents = contents_of(data)
-    for group in GROUPS:
-        items_at = contents.places(group)
-        for table in group.tables:
-            pieces = [*contents.rows(table, contents.digests[group.kind])]
-            assert len(pieces) == contents.pieces(table, contents.digests[group.kind])
-            places = {tuple(row.values()) for piece in pieces for row in piece.select(_names(table)).to_pylist()}
-            assert places <= items_at.keys()
-
-
-def _names(table):
-    return [column.name for column in table.partitions]

@@ -1,8 +1,8 @@
-"""What opens the dataset in each engine: as recorded for small tables, and in words that the engine parses for the real ones.
+"""What opens the dataset in each engine: as recorded for small tables, and as the engine parses it for the real ones.
 
 pandas, Polars and DuckDB are executed in test_ddl_opens.py, Spark and ClickHouse there too by make test-all. The others
-are parsed by sqlglot in their dialect, which has no syntax for MSCK, CALL and REFRESH. Write the records, of which a person
-has to read what changed, with: python -m tests.load.test_ddl
+are parsed by sqlglot in their dialect, which has no syntax for MSCK, CALL and REFRESH. Write the records, of which a
+person has to read what changed, with: python -m tests.load.test_ddl
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""What ``schema --ddl`` prints opens a real dataset: every row, each column in its declared type, no file that is not needed."""
+"""What ``schema --ddl`` prints opens a real dataset: every row, in the declared types, and no file too many."""
 
 import asyncio
 import datetime as dt
@@ -83,9 +83,8 @@ def opened(engine, tables, root):
 
 def documented(title):
     """The code of the section of this title on the pages for readers; an engine's ends with its example."""
-    pages = "\n".join(
-        (ROOT / f"docs/{page}.md").read_text(encoding="utf-8") for page in ("pandas", "engines", "clouds")
-    )
+    paths = (ROOT / f"docs/{page}.md" for page in ("pandas", "engines", "clouds"))
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in paths)
     (section,) = re.split(rf"^## {title}$", pages, flags=re.MULTILINE | re.IGNORECASE)[1:]
     return re.findall(r"```(?:python|sql)\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
 

@@ -67,7 +67,8 @@ def test_column_that_is_no_longer_loaded_stays_in_table_and_view(data: Path, war
     warehouse.edit(
         "ALTER TABLE {s}.evals ADD COLUMN row_hash VARCHAR",
         "CREATE OR REPLACE VIEW {s}.evals_current AS "
-        f"SELECT {', '.join(f'v.{name}' for name in VIEWS[-1].columns)}, v.row_hash FROM {{s}}.evals v WHERE v.deleted_at IS NULL",
+        f"SELECT {', '.join(f'v.{name}' for name in VIEWS[-1].columns)}, v.row_hash "
+        "FROM {s}.evals v WHERE v.deleted_at IS NULL",
     )
     warehouse.make_older("errors", "message")
     next_export(data)

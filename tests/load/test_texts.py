@@ -1,8 +1,8 @@
-"""Comments that every catalog keeps, and literals that every engine reads as one text."""
+"""Comments that every catalog keeps."""
 
 import pytest
 
-from etl.load.texts import backslash_quoted, comment, sql_quoted
+from etl.load.texts import comment
 from etl.model import schema
 
 
@@ -19,8 +19,3 @@ def test_a_long_comment_loses_its_last_sentences_and_not_its_unit():
     column = schema.Column("name", schema.INT, f"{'First.'} {'x' * 240}. Last.", "ms")
     assert comment(column) == "First. Unit: ms."
     assert comment(schema.Column("name", schema.INT, "First. Last.", "ms")) == "First. Last. Unit: ms."
-
-
-def test_quotes_and_backslashes_in_a_text_end_no_literal():
-    assert sql_quoted("it's a \\") == "'it''s a \\'"
-    assert backslash_quoted("it's a \\") == "'it\\'s a \\\\'"

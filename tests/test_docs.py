@@ -27,7 +27,7 @@ from etl.inspect.stored import TableStatus
 from etl.inspect.verify import VerifyReport
 from etl.inspect.verify_warehouse import Day, WarehouseReport
 from etl.load.ddl import QUERY_ENGINES, TYPES, ddl
-from etl.load.synchronize import Result
+from etl.load.synchronize import LoadResult
 from etl.load.tables import COLUMN_TYPES
 from etl.model.findings import Finding, Kind
 from etl.model.locations import EXPERIMENTAL, WAREHOUSES
@@ -134,7 +134,7 @@ def documents() -> dict[str, Any]:
         "discover": run_tests_as_json(found),
         "status": dict.fromkeys(("is_good", "verdict", "next")) | msgspec.to_builtins(status),
         "verify": report.as_json(),
-        "load": Result("").as_json(),
+        "load": LoadResult("").as_json(),
     }
 
 

@@ -57,7 +57,7 @@ class PendingItems:
 
 
 @dataclass(slots=True)
-class Result:
+class LoadResult:
     """What a load did, or what a dry run found that it would do."""
 
     warehouse: str
@@ -178,7 +178,7 @@ def synchronize(
     is_full: bool = False,
     is_dry_run: bool = False,
     on_progress: Callable[[int, int], None] = do_nothing,
-) -> Result:
+) -> LoadResult:
     """Make the warehouse equal to the dataset. If it fails, the next call repairs the rest.
 
     Two kinds of executions are held back, that is, left in the warehouse as they are: those that are damaged in the
@@ -205,7 +205,7 @@ def synchronize(
     missing = set[str]() if is_full else missing_executions(contents, loaded)
     pending = find_pending(contents, loaded, held_back=contents.damaged | missing, is_full=is_full)
     of_executions = pending["execution"]
-    result = Result(
+    result = LoadResult(
         warehouse.where,
         new=len(of_executions.new),
         changed=len(of_executions.changed),
@@ -252,7 +252,7 @@ def load_warehouse(
     is_full: bool = False,
     on_progress: Callable[[int, int], None] = do_nothing,
     on_wait: Callable[[], None] = do_nothing,
-) -> Result:
+) -> LoadResult:
     """Load the dataset into the warehouse of the settings, and record in the dataset how that went.
 
     Call it only while holding the dataset's lock. See ``synchronize`` for ``is_full`` and ``on_progress``, and
@@ -286,7 +286,7 @@ def load_warehouse(
     return result
 
 
-def preview_load(settings: WarehouseSettings, dataset: Dataset, *, is_full: bool = False) -> Result:
+def preview_load(settings: WarehouseSettings, dataset: Dataset, *, is_full: bool = False) -> LoadResult:
     """What ``load_warehouse`` would do; needs no lock, changes and records nothing. Raises what it raises."""
     runs_left = last_load_into(dataset.files, settings.place or "", datetime.now(UTC)).runs_digest
     with closing(open_warehouse(settings.named_url, settings.namespace, is_read_only=True)) as warehouse:

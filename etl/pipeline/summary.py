@@ -12,7 +12,7 @@ from etl.dataset.last_run import RUN_TESTS, LastRun
 from etl.dataset.receipt import Receipt
 from etl.errors import ExitCode, ExporterError, SourceUnavailableError
 from etl.extract.endpoints import Purpose, no_requests
-from etl.load.synchronize import Result
+from etl.load.synchronize import LoadResult
 from etl.model.findings import Finding, Kind, alarm_lines, alarms
 from etl.model.schema import RUNS_TABLE, TABLES
 from etl.model.values import fields_of
@@ -87,7 +87,7 @@ class Summary(ShownInLines):
     completeness: LastRun = field(default_factory=LastRun)
     is_first: bool = False
     failure: ExporterError | None = None
-    load: Result | None = None
+    load: LoadResult | None = None
     load_failure: ExporterError | None = None
     warehouse_loaded_at: datetime | None = None
 

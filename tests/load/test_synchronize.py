@@ -8,7 +8,7 @@ import pytest
 from etl.errors import DestinationError
 from etl.load.contents import Contents
 from etl.load.interface import Loaded
-from etl.load.synchronize import PendingItems, Result, find_pending, missing_executions, refuse_another_copy
+from etl.load.synchronize import LoadResult, PendingItems, find_pending, missing_executions, refuse_another_copy
 from etl.model.digest import rows_digest
 
 NO_DATASET: Any = None
@@ -38,6 +38,6 @@ def test_runs_that_another_copy_has_loaded_are_refused_but_not_those_that_this_c
 
 
 def test_result_names_only_what_there_was() -> None:
-    assert Result("", new=1200, altered=3).in_words == "executions: 1,200 new, 3 changed in the warehouse"
-    assert Result("", is_changed=True).in_words == "no executions"
-    assert Result("").in_words == "nothing: it is up to date"
+    assert LoadResult("", new=1200, altered=3).in_words == "executions: 1,200 new, 3 changed in the warehouse"
+    assert LoadResult("", is_changed=True).in_words == "no executions"
+    assert LoadResult("").in_words == "nothing: it is up to date"

@@ -34,6 +34,7 @@ _OUTPUTS = {"passed": "output_passed", "score": "output_score", "text": "output_
 _KIND_OF_TYPE = {"Pass/Fail": "passed", "score": "score"}
 """The kind of output by an eval's ``output_type``; any other type is a text."""
 _EVALS_READ = ["execution_id", *schema.EVALS.key, "eval_name", "output_type", *_OUTPUTS.values(), "output_json"]
+"""The columns of ``evals`` that are needed."""
 
 
 def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name

@@ -26,6 +26,7 @@ from etl.settings import RunTest
 from etl.settings.read import scope_of
 
 _LAST_RUNS = 7
+"""How many export runs a status shows."""
 _SHOWN_BY_ROWS = {Kind.DEAD_LETTER, Kind.NOT_LOADED}
 """Findings of the last run that are made anew, from rows and from the record of the load."""
 _COLUMNS: dict[str, Sequence[str]] = {
@@ -142,8 +143,8 @@ def _run_without_row(last_run: LastRun) -> Iterator[RunStatus]:
 def _known_run_tests(last_run: LastRun, executions: Sequence[dict[str, Any]]) -> dict[str, str]:
     """By name, the keys of the run tests that the last run knew.
 
-    If it knew none, as a first run that was killed, those of all that have rows.     The name of a key is the one in
-    the record, or else the one that the newest row under the key has.
+    If it knew none, as a first run that was killed, those of all that have rows. The name of a key is the one in the
+    record, or else the one that the newest row under the key has.
     """
     names = {key: name for _, key, name in places_of(executions)}
     names |= {run_test.key: run_test.name for run_test in last_run.run_tests}

@@ -32,9 +32,13 @@ from etl.model.wording import nearest, quoted
 from etl.transform.frames import to_pandas
 
 Deleted = Literal["exclude", "include"]
+"""Whether rows that the source no longer has are wanted."""
 _Day = str | date | None
+"""What a user may give for a day."""
 EXPORTED_AT = "exported_at"
+"""The column that says when a row last changed."""
 DELETED_AT = "deleted_at"
+"""The column that marks a row that the source no longer has."""
 
 
 def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name

@@ -18,7 +18,9 @@ from etl.model.lifecycle import ExportState, HeldRows
 from etl.model.wording import counted, first_few
 
 _BETWEEN_KEYS = "\0"
+"""Joins the values of a key to one text."""
 _COUNTED = ("execution_id", "export_state", "calls_digest", "listed_calls", "exported_calls", "deleted_at")
+"""What of an execution's row says how much there is of it."""
 
 
 def doubled_rows(table: schema.Table, path: str, rows: pa.Table) -> Iterator[Finding]:
@@ -133,4 +135,5 @@ def _in_two_files(thing: str, ids_in: Mapping[str, pa.Array]) -> Iterator[Findin
 
 
 def _named(thing: str, ids: Collection[str]) -> str:
+    """How many things there are, and the first few ids: ``2 calls (c1, c2)``."""
     return f"{counted(len(ids), thing)} ({first_few(list(ids))})"

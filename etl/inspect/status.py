@@ -23,6 +23,7 @@ NIGHTLY_HOURS = 26
 _CHECK = "metrics-etl check"
 _RUN = "metrics-etl run"
 _CHECK_FIRST = {ExitCode.CONFIGURATION, ExitCode.KEY_REFUSED, ExitCode.SOURCE_UNAVAILABLE, ExitCode.DESTINATION_FAILED}
+"""The exit codes after which ``check`` says more than another run would."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,4 +138,5 @@ def places_of(rows: _Rows) -> list[tuple[datetime, str, str]]:
 
 
 def _latest(times: Iterable[datetime | None]) -> datetime | None:
+    """The latest of these times; None if there is none."""
     return max((at for at in times if at), default=None)

@@ -167,6 +167,7 @@ class _Reading:
         self.report.findings += self.placement.findings()
 
     def _find(self, kind: Kind, subject: str, text: str) -> None:
+        """Add a finding to the report."""
         self.report.findings.append(Finding(kind, subject, text))
 
     def _read(self, table: schema.Table, path: str) -> pa.Table | None:

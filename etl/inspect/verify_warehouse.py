@@ -87,8 +87,8 @@ def verify_warehouse(settings: Settings) -> WarehouseReport:
         ConfigurationError: the warehouse's driver is not installed.
         DestinationError: the dataset or the warehouse cannot be read, or nothing was loaded yet.
     """
-    destination, section = settings.destination, settings.warehouse
-    dataset = Dataset(open_dataset(destination.path, destination.options))
+    section = settings.warehouse
+    dataset = Dataset(open_dataset(settings.destination.path, settings.destination.options))
     with closing(open_warehouse(section.named_url, section.namespace, is_read_only=True)) as warehouse:
         return verify_rows(read_contents(dataset), warehouse)
 

@@ -31,6 +31,7 @@ _STAGED_FOR = timedelta(days=1)
 
 
 def _quoted(name: str) -> str:
+    """The name between backticks, which BigQuery takes in place of quotes."""
     return f"`{name}`"
 
 
@@ -104,6 +105,7 @@ class _Session(Session):
         self._client.close()
 
     def _run(self, sql: str) -> None:
+        """Run a statement or a script at once, and wait for its end."""
         with self._translated_errors():
             self._client.query(sql).result()
 

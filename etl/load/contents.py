@@ -79,6 +79,7 @@ class Contents:
         return sorted(items_in.items())
 
     def _read(self, table: schema.Table, wanted: tuple[Part, set[str]]) -> pa.Table:
+        """The rows of the wanted items in one part."""
         part, items = wanted
         try:
             rows = OpenPart(self.dataset.files, table, part_path(table.name, part)).read(table.names)

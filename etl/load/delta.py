@@ -168,6 +168,7 @@ class DeltaWarehouse:
             tables[table.name] = self._opened(table)
 
     def _create(self, table: Table) -> None:
+        """Create the table, partitioned by the columns that stand in the dataset's paths."""
         DeltaTable.create(
             f"{self.where}/{table.name}",
             _delta_schema(table, columns_of(table)),

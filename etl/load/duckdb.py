@@ -75,6 +75,7 @@ class _Session(Session):
         self._connection.close()
 
     def _begin(self) -> None:
+        """Begin a transaction if none is open."""
         if not self._is_open:
             with self._translated_errors():
                 self._connection.begin()

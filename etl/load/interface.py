@@ -65,7 +65,7 @@ class Warehouse(Protocol):
     def replace(self, step: LoadStep) -> list[str]:
         """Remove and add what the step says, and note what was loaded; return notices for people.
 
-        Tables are created, or completed, before.         Call it after ``loaded``, at most once, and not on a warehouse
+        It first creates the tables, or completes them. Call it after ``loaded``, at most once, and not on a warehouse
         that was opened to be read. It is one transaction where the engine has transactions over several tables, and
         elsewhere one commit per table. What arrived is counted, where the engine can count it, before it is noted.
 

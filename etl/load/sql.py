@@ -26,6 +26,7 @@ _GONE = "metrics_etl_gone"
 _ARRIVED = "metrics_etl_arrived"
 """The temporary table of the items that arrived, each with its digest and with how many rows were sent."""
 _NAMES = (*(table.name for table in ALL_TABLES), *(view.name for view in VIEWS))
+"""The names of all tables and views."""
 
 
 class Session(Protocol):
@@ -152,6 +153,7 @@ class SqlWarehouse:
         return rows.cast(arrow_schema_of(table)).replace_schema_metadata()
 
     def _execute(self, statements: Iterable[str]) -> None:
+        """Run statements one after the other."""
         for statement in statements:
             self._session.execute(statement)
 

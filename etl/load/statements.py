@@ -17,6 +17,7 @@ Existing = Mapping[str, Collection[str]]
 DATA = tuple((group, table) for group in GROUPS for table in group.tables)
 """The tables of the dataset, each with its group, in the order in which rows arrive."""
 TABLE_NAMES = frozenset(table.name for _, table in DATA)
+"""The names of the tables of the dataset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +150,13 @@ class Statements:
         return f"SELECT kind, item, digest FROM {self._state} WHERE kind = 'view' UNION ALL {self._defined()}"
 
     def _defined(self) -> str:
+        """A query for the definitions of our views, as kind ``defined``."""
         views = self._of_schema(self.dialect.views)
         ours = ", ".join(sql_quoted(view.name) for view in VIEWS)
         return f"SELECT 'defined', name, definition FROM ({views}) AS views WHERE name IN ({ours})"
 
     def _of_schema(self, query: str) -> str:
+        """A query of the dialect, for our schema."""
         return query.format(schema=sql_quoted(self.namespace))
 
     def note(self, arrived: str) -> str:
@@ -264,9 +267,11 @@ class Statements:
                 yield self._comment(view.name, name, column)
 
     def _alias(self, table: str) -> str:
+        """What a view calls the table."""
         return "e" if table == schema.EXECUTIONS.name else "t"
 
     def _aliased(self, table: str) -> str:
+        """The table as it stands after FROM or JOIN in a view."""
         return f"{self.name(table)} AS {self._alias(table)}"
 
     def _declared(self, column: Column, needed: str = "") -> str:

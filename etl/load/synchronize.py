@@ -157,8 +157,8 @@ def refuse_another(warehouse: Warehouse, loaded: Loaded, dataset_id: str) -> Non
 def refuse_another_copy(warehouse: Warehouse, loaded: Loaded, export_runs: AbstractSet[str], runs_left: str) -> None:
     """Raise DestinationError if another copy of the dataset was loaded since this one.
 
-    It was if the warehouse has a run that is not among this copy's ``export_runs``; unless it has exactly the runs that
-    this copy's last load left, whose digest is ``runs_left``: then somebody has removed runs from the dataset since.
+    It was if the warehouse has a run that this copy's ``export_runs`` do not have. It was not if the warehouse has
+    exactly the runs that this copy's last load left, whose digest is ``runs_left``: then this copy has lost runs since.
     """
     theirs = {item for item, digest in loaded.digests.get("run", {}).items() if digest is not None}
     others = theirs - export_runs

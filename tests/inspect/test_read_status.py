@@ -1,4 +1,7 @@
-"""What ``status`` tells of a dataset, whatever state it is in; how it is shown: ``tests/e2e/test_status.py``."""
+"""How a status is read from a dataset, whatever state it is in.
+
+The verdict on it: ``test_status.py``; how it is shown: ``tests/e2e/test_status.py``.
+"""
 
 import asyncio
 import shutil

@@ -1,4 +1,4 @@
-"""The one line that says whether the dataset is as it should be."""
+"""What a status says: whether the dataset is as it should be, in one line, and what to do next."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

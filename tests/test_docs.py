@@ -27,8 +27,8 @@ from etl.inspect.stored import TableStatus
 from etl.inspect.verify import VerifyReport
 from etl.inspect.verify_warehouse import Day, WarehouseReport
 from etl.load.ddl import QUERY_ENGINES, TYPES, ddl
-from etl.load.synchronize import Result
-from etl.load.tables import KINDS
+from etl.load.synchronize import LoadResult
+from etl.load.tables import COLUMN_TYPES
 from etl.model.findings import Finding, Kind
 from etl.model.locations import EXPERIMENTAL, WAREHOUSES
 from etl.model.records import ListedRunTest
@@ -74,7 +74,7 @@ def test_every_engine_is_told_with_its_type_of_a_time_and_what_it_wants_after_an
         assert f"\n## {title}\n" in READING
         types = TYPES[engine]
         printed = ddl([EXECUTIONS], engine)
-        assert not types or re.findall("^`(.+?)`", time) == [types[KINDS.index(TIMESTAMP)]], engine
+        assert not types or re.findall("^`(.+?)`", time) == [types[COLUMN_TYPES.index(TIMESTAMP)]], engine
         statements = re.findall("^`(.+)`$", afterwards)
         assert bool(statements) == ("after every export" in printed.lower()), engine
         assert all(part.strip() in printed for statement in statements for part in statement.split("…")), engine
@@ -135,7 +135,7 @@ def documents() -> dict[str, Any]:
         "discover": run_tests_as_json(found),
         "status": dict.fromkeys(("is_good", "verdict", "next")) | msgspec.to_builtins(status),
         "verify": report.as_json(),
-        "load": Result("").as_json(),
+        "load": LoadResult("").as_json(),
     }
 
 

@@ -23,7 +23,7 @@ from etl.dataset.parts import Dataset
 from etl.files.open import open_files
 from etl.load.contents import Contents, read_contents
 from etl.load.open import open_warehouse
-from etl.load.synchronize import Result, synchronize
+from etl.load.synchronize import LoadResult, synchronize
 from etl.load.tables import ALL_TABLES, VIEWS, columns_of
 from etl.model import schema
 from tests.stores import free_ports
@@ -172,7 +172,7 @@ def by_key(table: schema.Table, rows: list[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: tuple(str(row[name]) for name in table.key))
 
 
-def load_into(place: Any, data: Path, **options: Any) -> Result:
+def load_into(place: Any, data: Path, **options: Any) -> LoadResult:
     """One load."""
     with closing(place.open()) as warehouse:
         return synchronize(contents_of(data), warehouse, **options)

@@ -5,7 +5,7 @@ from typing import Any
 
 from etl.cli.console import print_line, print_lines, print_table
 from etl.extract.plan import Reason
-from etl.load.synchronize import Result
+from etl.load.synchronize import LoadResult
 from etl.model.locations import Options, scheme_of
 from etl.model.values import fields_of
 from etl.model.wording import counted
@@ -20,7 +20,7 @@ def print_summary(summary: Summary) -> None:
     print_lines(summary.lines())
 
 
-def print_load(result: Result, *, is_dry_run: bool) -> None:
+def print_load(result: LoadResult, *, is_dry_run: bool) -> None:
     """Print what differed between dataset and warehouse, and what was loaded, to stdout."""
     print_line("warehouse", result.warehouse)
     print_line("differed", result.in_words)

@@ -1,4 +1,4 @@
-"""One table as a pyarrow dataset, for engines that read in pieces: nothing is read here but names."""
+"""One table as a pyarrow dataset, for engines that read in pieces. It lists files, and reads none."""
 
 import os
 
@@ -6,18 +6,19 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from etl.inspect.read_tables import declared_table, open_dataset, parts_of
-from etl.model import schema
 from etl.model.locations import Options
 
 
 def open_table(path: str | os.PathLike[str], table: str, *, options: Options | None = None) -> ds.Dataset:
-    """One table as a pyarrow dataset, without reading its rows: for DuckDB, Polars, Dask, or data that does not fit in memory.
+    """One table as a pyarrow dataset, without reading its rows.
 
-    It has exactly the declared columns and types, and ``run_test`` and ``month`` as text. A filter on these two opens only the
-    files that match. Rows that the source no longer has are included; they have a ``deleted_at``.
+    For DuckDB, Polars, Dask, or data that does not fit in memory.
 
-    A snapshot: reopen it after an export. It can be pickled for workers that find the dataset at the same path. The options of a
-    bucket are in the pickle, and so are the keys of an AWS profile.
+    It has exactly the declared columns and types, and ``run_test`` and ``month`` as text. A filter on these two opens
+    only the files that match. Rows that the source no longer has are included; they have a ``deleted_at``.
+
+    A snapshot: reopen it after an export. It can be pickled for workers that find the dataset at the same path. The
+    options of a bucket are in the pickle, and so are the keys of an AWS profile.
 
     Args:
         path: The dataset's folder, or its URL in a bucket, as in ``[destination] path``.
@@ -32,12 +33,11 @@ def open_table(path: str | os.PathLike[str], table: str, *, options: Options | N
     files = open_dataset(path, options)
     filesystem, root = files.arrow()
     parquet = ds.ParquetFileFormat()
-    in_path = ["month"] if declared is schema.RUNS_TABLE else ["run_test", "month"]
-    columns = pa.schema([*declared.arrow_schema, *((name, schema.STRING) for name in in_path)])
+    columns = pa.schema([*declared.arrow_schema, *((column.name, column.type) for column in declared.partitions)])
     fragments = []
-    for name, part in parts_of(files, declared).items():
-        is_here = ds.field("month") == part.month
-        if "run_test" in in_path:
-            is_here &= ds.field("run_test") == part.run_test_key
-        fragments.append(parquet.make_fragment(f"{root}/{name}", filesystem, is_here))
+    for path_in_dataset, part in parts_of(files, declared).items():
+        values = ds.field("month") == part.month
+        if part.run_test_key:
+            values &= ds.field("run_test") == part.run_test_key
+        fragments.append(parquet.make_fragment(f"{root}/{path_in_dataset}", filesystem, values))
     return ds.FileSystemDataset(fragments, columns, parquet, filesystem)

@@ -1,7 +1,7 @@
-"""Compare the aggregates that the API computes over an execution's calls with those of the exported calls. Writes nothing.
+"""Compare the aggregates that the API computes over an execution's calls with those of the exported calls.
 
-The run tests' lists hold the aggregates, so each list is read once. An execution that is listed differently than when it was
-exported is not compared: the next run fetches it.
+It reads each run test's list once, which holds the aggregates, and writes nothing. An execution whose entry in the list
+has changed since it was exported is not compared: the next run fetches it.
 """
 
 from collections import Counter, defaultdict
@@ -24,7 +24,7 @@ from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Recomputed, mi
 
 
 class Skipped(Word):
-    """Why an execution is not compared."""
+    """Why an execution is not compared; see ``Word``."""
 
     IN_FLIGHT = "in_flight", "still running: its calls may still change"
     CHANGED = "changed", "it has changed in the API since it was exported: metrics-etl run fetches it again"
@@ -35,44 +35,56 @@ class Skipped(Word):
     UNSOUND = "unsound", "verify found problems in its files"
 
 
-EXPORTED_COLUMNS = ("run_test_name", "started_at", "export_state", "fingerprint", "deleted_at")
+EXPORTED_COLUMNS = ("execution_id", "run_test_name", "started_at", "export_state", "fingerprint", "deleted_at")
+"""What ``Exported.row`` has of an execution's row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An execution of the dataset: where it lies, the ``EXPORTED_COLUMNS`` of its row, and the aggregates of its calls, if any."""
+    """An execution of the dataset, as far as a comparison needs it."""
 
     part: Part
+    """Where it lies."""
     row: Mapping[str, Any]
+    """The ``EXPORTED_COLUMNS`` of its row."""
     has_letters: bool
+    """Whether a request for it, or for one of its calls, failed for good."""
     recomputed: Recomputed | None
+    """The aggregates of its exported calls; None if it has no calls."""
 
     @property
     def started_on(self) -> date:
-        """The UTC day on which it began, or its folder does when the API does not say."""
+        """The UTC day on which it began; if the API does not say, the first day of the month of its part."""
         started_at = self.row["started_at"]
         return started_at.astimezone(UTC).date() if started_at else days_of(self.part.folder)[0]
 
 
 @dataclass(slots=True)
 class Reconciliation:
-    """The result: executions that were ``compared``, or skipped and why; values that are the same, or differ and why."""
+    """The result of a comparison with the API."""
 
     compared: int = 0
+    """How many executions were compared."""
     skipped: dict[Skipped, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """By reason, the ids of executions that were not compared."""
     values: int = 0
+    """How many aggregates were compared."""
     explained: Counter[Cause] = field(default_factory=Counter)
+    """By known cause, how many aggregates differ for it."""
     unexplained: int = 0
+    """How many aggregates differ for no known cause."""
     requests: int = 0
+    """How many requests the comparison sent."""
     findings: list[Finding] = field(default_factory=list)
+    """Differences without a known cause, and lists that could not be read."""
 
     @property
     def same(self) -> int:
-        """Values that do not differ at all."""
+        """How many aggregates do not differ."""
         return self.values - sum(self.explained.values()) - self.unexplained
 
     def as_json(self) -> dict[str, Any]:
-        """The result as a JSON object."""
+        """The result as a JSON object, as ``verify --json`` prints it."""
         return {
             **fields_of(self, "requests", "compared"),
             "not_compared": {reason.value: self.skipped.get(reason, []) for reason in Skipped},
@@ -85,27 +97,37 @@ class Reconciliation:
 async def reconcile(
     settings: Settings, exported: Mapping[str, Exported], *, unsound: Collection[Part], on_hold: Callable[[float], None]
 ) -> Reconciliation:
-    """Compare the ``exported`` executions (by execution_id) with the run tests' lists, but none of ``unsound`` parts.
+    """Compare the exported executions with the lists of their run tests.
 
-    Executions that were created before the day that the settings name for their run test are left out.
+    The settings name these, or all that the API has are meant. Executions that were created before the day that the
+    settings name for their run test are left out.
+
+    Args:
+        settings: With keys for the API.
+        exported: By execution_id, what ``verify`` read.
+        unsound: Parts with missing or wrong rows, whose executions are not compared.
+        on_hold: Called, before a long wait in which nothing is sent, with its seconds.
+
+    Raises:
+        SourceUnavailableError: no list can be read. Other SourceErrors as ``Client`` raises them.
     """
     result = Reconciliation()
     async with Client(settings, on_hold=on_hold) as client:
         if not settings.run_tests:
-            seen = await discover(client, page_limit=settings.api.page_limit)
-            settings = settings.with_run_tests(seen.run_tests)
-            result.findings += [Finding(Kind.RUN_TESTS_UNKNOWN, "", text) for text in seen.problems]
+            discovered = await discover(client, page_limit=settings.api.page_limit)
+            settings = settings.with_run_tests(discovered.run_tests)
+            result.findings += [Finding(Kind.RUN_TESTS_UNKNOWN, "", text) for text in discovered.problems]
         lists = await _read_lists(client, settings, result)
     result.requests = client.traffic.requests
     since = {run_test.name: run_test.since for run_test in settings.run_tests}
     listed: set[str] = set()
-    for name, found in lists.items():
-        listed |= found.executions.keys()
-        for execution_id, execution in found.executions.items():
+    for name, listing in lists.items():
+        listed |= listing.executions.keys()
+        for execution_id, execution in listing.executions.items():
             known = exported.get(execution_id)
             if (day := since[name]) and is_before(execution, day):
                 continue
-            reason = _reason_to_skip(execution, known, is_head=execution_id in found.heads, unsound=unsound)
+            reason = _reason_to_skip(execution, known, is_head=execution_id in listing.heads, unsound=unsound)
             if reason:
                 result.skipped[reason].append(execution_id)
             elif known:
@@ -119,13 +141,13 @@ async def reconcile(
 
 
 async def _read_lists(client: Client, settings: Settings, result: Reconciliation) -> dict[str, ExecutionList]:
-    """The run tests' lists by name; one that cannot be read is a finding, unless none can."""
+    """The lists of the run tests, by name. One that cannot be read is a finding; SourceUnavailableError if none can."""
     lists: dict[str, ExecutionList] = {}
     unreachable: list[str] = []
     page_limit = settings.api.page_limit
     for run_test in settings.run_tests:
         try:
-            found = await read_executions_once(client, run_test.name, page_limit=page_limit, since=run_test.since)
+            listing = await read_executions_once(client, run_test.name, page_limit=page_limit, since=run_test.since)
         except NotFoundError:
             text = await why_unknown(client, run_test.name, page_limit=page_limit)
             result.findings.append(Finding(Kind.NO_SUCH_RUN_TEST, run_test.name, text))
@@ -135,9 +157,9 @@ async def _read_lists(client: Client, settings: Settings, result: Reconciliation
             if not isinstance(error, UnexpectedAnswerError):
                 unreachable.append(str(error))
             continue
-        lists[run_test.name] = found
-        if rows := [*found.unreadable, *(letter.message for letter in found.heads.values())]:
-            text = f"{counted(len(rows), 'row')} of its list cannot be read: {rows[-1]}"
+        lists[run_test.name] = listing
+        if messages := [*listing.unreadable, *(letter.message for letter in listing.heads.values())]:
+            text = f"{counted(len(messages), 'row')} of its list cannot be read: {messages[-1]}"
             result.findings.append(Finding(Kind.ROW_UNREADABLE, run_test.name, text))
     if len(unreachable) == len(settings.run_tests):
         raise SourceUnavailableError(f"no list of executions could be read: {unreachable[0]}")
@@ -147,6 +169,7 @@ async def _read_lists(client: Client, settings: Settings, result: Reconciliation
 def _reason_to_skip(
     execution: ListedExecution, known: Exported | None, *, is_head: bool, unsound: Collection[Part]
 ) -> Skipped | None:
+    """Why a listed execution is not compared; None if it is. ``is_head``: its entry lacks the aggregates."""
     if known and known.part in unsound:
         return Skipped.UNSOUND
     if is_head:
@@ -164,12 +187,13 @@ def _reason_to_skip(
 
 
 def _reconcile(result: Reconciliation, execution: ListedExecution, known: Exported) -> None:
-    found = mismatches(execution.unpack().payload, known.recomputed or NO_CALLS, has_letters=known.has_letters)
-    causes = Counter(each.cause for each in found)
+    """Compare one execution, and add what differs to the result."""
+    differences = mismatches(execution.unpack().payload, known.recomputed or NO_CALLS, has_letters=known.has_letters)
+    causes = Counter(difference.cause for difference in differences)
     result.compared += 1
     result.values += len(AGGREGATES)
     result.unexplained += causes.pop(None, 0)
     result.explained.update({cause: count for cause, count in causes.items() if cause})
-    if unexplained := [str(each) for each in found if each.cause is None]:
+    if unexplained := [str(difference) for difference in differences if difference.cause is None]:
         text = first_few(unexplained, shown=3)
         result.findings.append(Finding(Kind.DIFFERENCE, execution.execution_id, text))

@@ -1,4 +1,7 @@
-"""What must hold for the rows of a file, for those of a part, and across parts. Pure: tables in, findings out."""
+"""The rules of ``verify``: what must hold for the rows of a file, for those of a part, and across parts.
+
+Pure: tables come in, findings go out.
+"""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -15,11 +18,17 @@ from etl.model.lifecycle import ExportState, HeldRows
 from etl.model.wording import counted, first_few
 
 _BETWEEN_KEYS = "\0"
+"""Joins the values of a key to one text."""
 _COUNTED = ("execution_id", "export_state", "calls_digest", "listed_calls", "exported_calls", "deleted_at")
+"""What of an execution's row says how much there is of it."""
 
 
 def doubled_rows(table: schema.Table, path: str, rows: pa.Table) -> Iterator[Finding]:
-    """Keys that stand twice in the file among living rows: a call that went to another execution stays where it was, marked."""
+    """A finding if rows of the file at ``path`` have the same key.
+
+    A call that the source moved to another execution keeps its row in the old one, marked as deleted. So marked rows of
+    two executions may have the same key, and so may one of them and a living row.
+    """
     keys = [rows[name] for name in table.key]
     if table in schema.OF_CALLS:
         keys.append(pc.if_else(rows["deleted_at"].is_valid(), rows["execution_id"], ""))
@@ -31,7 +40,7 @@ def doubled_rows(table: schema.Table, path: str, rows: pa.Table) -> Iterator[Fin
 
 
 def damage(row: Mapping[str, Any], held: HeldRows) -> str | None:
-    """What an execution's row says of its calls and evals that is not true of the rows that are ``held``."""
+    """What an execution's row says about its calls and evals that is not true of the stored rows; else None."""
     if held.exported_calls != row["exported_calls"]:
         return f"{held.exported_calls} of {row['exported_calls']} exported calls are stored"
     if held.calls_digest != row["calls_digest"]:
@@ -43,65 +52,81 @@ def damage(row: Mapping[str, Any], held: HeldRows) -> str | None:
 
 
 class Placement:
-    """Where the rows of each execution lie: ``add`` each part, then read the ``findings``; little is kept of what is well."""
+    """Whether the rows of each execution lie together, in one part. ``add`` every part, then read the ``findings``.
+
+    It keeps the ids of executions and calls, and of the other rows only what is wrong with them.
+    """
 
     def __init__(self) -> None:
         self._damaged: list[Finding] = []
         self._executions: dict[str, pa.Array] = {}
+        """By path, the ids of the executions in the file."""
         self._calls: dict[str, pa.Array] = {}
+        """By path, the ids of the living calls that lie beside their execution."""
         self._strays: dict[str, dict[str, bool]] = {}
+        """By path, the executions whose row is not in the part, each with whether it has living rows in the file."""
 
     def add(self, part: Part, rows: Mapping[str, pa.Table | None]) -> None:
-        """Add the rows of the part, by table; None where a file cannot be read: what it may hold is not missing."""
-        found = {table.name: rows.get(table.name, table.no_rows) for table in schema.OF_EXECUTIONS}
-        executions, calls, evals = (found[each.name] for each in (schema.EXECUTIONS, schema.CALLS, schema.EVALS))
+        """Add a part: its rows by table. None is for a file that cannot be read; nothing of it counts as missing."""
+        tables = (schema.EXECUTIONS, schema.CALLS, schema.EVALS)
+        executions, calls, evals = (rows.get(table.name, table.no_rows) for table in tables)
         if executions is None:
             return
-        own, path = executions.select(_COUNTED).to_pylist(), part_path(schema.EXECUTIONS.name, part)
-        ids = dict.fromkeys(row["execution_id"] for row in own)
+        path = part_path(schema.EXECUTIONS.name, part)
+        execution_rows = executions.select(_COUNTED).to_pylist()
+        ids = dict.fromkeys(row["execution_id"] for row in execution_rows)
         self._executions[path] = pa.array(list(ids), pa.string())
         if calls is not None and evals is not None:
             held = held_rows(ids, calls, evals)
-            texts = ((row["execution_id"], damage(row, held[row["execution_id"]])) for row in own)
-            if told := [f"{execution_id} ({text})" for execution_id, text in texts if text]:
-                text = f"{counted(len(told), 'execution')}: {first_few(told)}"
+            texts = ((row["execution_id"], damage(row, held[row["execution_id"]])) for row in execution_rows)
+            if damaged := [f"{execution_id} ({text})" for execution_id, text in texts if text]:
+                text = f"{counted(len(damaged), 'execution')}: {first_few(damaged)}"
                 self._damaged.append(Finding(Kind.DAMAGED, path, text))
-        for table, beside in ((schema.CALLS, calls), (schema.EVALS, evals)):
-            if beside is not None:
-                self._add_beside(table, part_path(table.name, part), beside, ids)
+        for table, table_rows in ((schema.CALLS, calls), (schema.EVALS, evals)):
+            if table_rows is not None:
+                self._add_beside(table, part_path(table.name, part), table_rows, ids)
 
     def _add_beside(self, table: schema.Table, path: str, rows: pa.Table, ids: Collection[str]) -> None:
-        is_own, is_living = is_of(rows, ids), pc.is_null(rows["deleted_at"])
+        """Add the rows of calls or evals that lie beside the executions with these ids."""
+        is_own = is_of(rows, ids)
+        is_living = pc.is_null(rows["deleted_at"])
         strays = rows.filter(pc.invert(is_own))["execution_id"].unique().to_pylist()
         living = {*rows.filter(pc.and_not(is_living, is_own))["execution_id"].to_pylist()}
         if strays:
-            self._strays[path] = {each: each in living for each in strays}
+            self._strays[path] = {execution_id: execution_id in living for execution_id in strays}
         if table is schema.CALLS:
             self._calls[path] = rows.filter(pc.and_(is_living, is_own))["call_execution_id"].unique()
 
     def findings(self) -> Iterator[Finding]:
-        """All rows that are not where they should be, or not as they should be there."""
+        """All findings about the parts that were added."""
         yield from self._damaged
         yield from _in_two_files("execution", self._executions)
         yield from self._without_execution()
         yield from _in_two_files("call", self._calls)
 
     def _without_execution(self) -> Iterator[Finding]:
-        """Rows that are all marked as deleted need no execution."""
-        homes = {each: at for at, ids in self._executions.items() for each in ids.to_pylist()} if self._strays else {}
+        """Rows of executions that have no row in their part: it is in another part, or nowhere.
+
+        If all rows that an execution has in a file are marked as deleted, it needs no row.
+        """
+        if not self._strays:
+            return
+        path_of = {id_: path for path, ids in self._executions.items() for id_ in ids.to_pylist()}
         for path, strays in self._strays.items():
-            if away := [each for each in strays if each in homes]:
-                text = f"holds calls or evals of {_named('execution', away)}, whose row is in {homes[away[0]]}"
+            if elsewhere := [execution_id for execution_id in strays if execution_id in path_of]:
+                text = (
+                    f"holds calls or evals of {_named('execution', elsewhere)}, whose row is in {path_of[elsewhere[0]]}"
+                )
                 yield Finding(Kind.MISPLACED, path, text)
-            if alone := [each for each, is_living in strays.items() if is_living and each not in homes]:
-                text = f"holds calls or evals of {_named('execution', alone)}, missing from the executions table"
+            if nowhere := [id_ for id_, is_living in strays.items() if is_living and id_ not in path_of]:
+                text = f"holds calls or evals of {_named('execution', nowhere)}, missing from the executions table"
                 yield Finding(Kind.DAMAGED, path, text)
 
 
 def _in_two_files(thing: str, ids_in: Mapping[str, pa.Array]) -> Iterator[Finding]:
-    """The ids that more than one file has, told at the first one."""
+    """A finding if ids stand in more than one file; its subject is the first of these files."""
     ids = pa.chunked_array([*ids_in.values()], pa.string())
-    ordered = ids.take(pc.sort_indices(ids))  # in less than half the memory of counting them
+    ordered = ids.take(pc.sort_indices(ids))  # takes less than half the memory of counting
     twice = ordered[1:].filter(pc.equal(ordered[1:], ordered[:-1]))
     doubled = {path: own.filter(pc.is_in(own, value_set=twice)) for path, own in ids_in.items()}
     if paths := [path for path, own in doubled.items() if len(own)]:
@@ -110,4 +135,5 @@ def _in_two_files(thing: str, ids_in: Mapping[str, pa.Array]) -> Iterator[Findin
 
 
 def _named(thing: str, ids: Collection[str]) -> str:
+    """How many things there are, and the first few ids: ``2 calls (c1, c2)``."""
     return f"{counted(len(ids), thing)} ({first_few(list(ids))})"

@@ -1,4 +1,7 @@
-"""The state of a dataset as one value, whether it is as it should be, in one line, and what to do next. Pure."""
+"""What a status is: the state of a dataset as one value, with a verdict in one line and what to do next.
+
+Pure: ``read_status.py`` reads it from the files of a dataset, and ``status_now.py`` finds these and knows the time.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,112 +19,142 @@ from etl.model.findings import Finding, alarm_lines, alarms, gravest
 from etl.model.wording import ShownInLines, counted
 
 NIGHTLY_HOURS = 26
-_CHECK, _RUN, _VERIFY = "metrics-etl check", "metrics-etl run", "metrics-etl verify"
+"""How old the last complete export may be for a run every night, with two hours to spare."""
+_CHECK = "metrics-etl check"
+_RUN = "metrics-etl run"
 _CHECK_FIRST = {ExitCode.CONFIGURATION, ExitCode.KEY_REFUSED, ExitCode.SOURCE_UNAVAILABLE, ExitCode.DESTINATION_FAILED}
+"""The exit codes after which ``check`` says more than another run would."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatusVerdict:
-    """``text`` begins with ``Good`` or ``Not good``; ``next_step`` is a command, or says more."""
+    """Whether all is well."""
 
     is_good: bool
+    """Everything that is configured was complete in time, and nothing is missing or unknown."""
     text: str
+    """One line for people, which begins with ``Good: `` or ``Not good: ``."""
     next_step: str
+    """What to do next: a command, or a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """One export run; ``executions``, ``calls`` and ``evals`` are the new or changed rows."""
+    """One export run, as its row in the table ``runs`` has it."""
 
     export_run_id: str
+    """Identifies the run; begins with the time at which it began."""
     started_at: datetime
+    """When it began, by the clock of the source."""
     finished_at: datetime
+    """When it ended."""
     outcome: str
+    """How it ended, in a word that goes with the exit code."""
     exit_code: int
+    """0 if it left nothing out, 3 if it did; another code if it did not get to its end."""
     executions: int
+    """How many rows of ``executions`` were new or changed."""
     calls: int
+    """How many rows of ``calls`` were new or changed."""
     evals: int
+    """How many rows of ``evals`` were new or changed."""
     requests: int
+    """How many requests it sent."""
     seconds: float
+    """How long it took."""
     message: str | None = None
+    """What was missing or unknown, or why it ended, one line each; null if it was complete."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Status(ShownInLines):
-    """The dataset at ``read_at``, and the ``verdict`` on it. Its fields are what ``status --json`` prints.
-
-    ``at_work``: the process that is exporting. ``complete_at``: when a run last left nothing out of everything configured; None
-    if none did, or if a configured run test was never complete. ``lost_run``: the last run, if ``runs`` has no row of it because
-    it could not start (it has an exit code) or was killed. ``runs``: the last one with these settings, then the newest with any,
-    up to 7. ``set_aside``: files in quarantine. ``last_load``: how the last load into the warehouse went. ``problems_now``: what
-    would end an export that began now; it ``would_fail`` if the settings name the run tests.
-    """
+    """The state of a dataset. Its fields are what ``status --json`` prints, beside the ``verdict``."""
 
     dataset: str
+    """The path or URL of the dataset."""
     read_at: datetime
+    """When it was read: ages are counted from here."""
     at_work: str | None
+    """The process that is exporting, None if there is none."""
     complete_at: datetime | None
+    """When a run last left nothing out of everything configured.
+
+    None if no run did, or if a configured run test was never complete.
+    """
     lost_run: Attempt | None
+    """The last run, if ``runs`` has no row of it: it could not start (then it has an exit code), or it was killed."""
     run_tests: tuple[RunTestStatus, ...]
+    """The run tests that are configured or have rows, by name."""
     tables: tuple[TableStatus, ...]
+    """How much each table holds."""
     runs: tuple[RunStatus, ...]
+    """Up to 7 runs: first the last one with these settings, then the newest with any."""
     findings: tuple[Finding, ...]
+    """What is missing, unknown or worth knowing."""
     set_aside: int = 0
+    """How many damaged files are in the quarantine."""
     last_load: LastLoad | None = None
+    """How the last load into the configured warehouse went; None if there is none."""
     problems_now: tuple[str, ...] = ()
+    """What would end an export that began now, as far as reading shows."""
     would_fail: bool = False
+    """Whether an export that began now would fail. False if the settings do not name the run tests."""
     max_age_hours: float = NIGHTLY_HOURS
+    """How old the last complete export may be."""
 
     @property
     def verdict(self) -> StatusVerdict:
-        """Whether all is well, in one line, and what to do next."""
+        """Whether all is well, and what to do next; see ``judge_status``."""
         return judge_status(self)
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """The verdict, what there is, and what is missing."""
+        """The status as it is shown, each line with its label."""
         yield "verdict", self.verdict.text
         yield "dataset", self.dataset
-        complete = sum(each.is_complete for each in self.run_tests)
+        complete = sum(run_test.is_complete for run_test in self.run_tests)
         yield "run tests", f"{complete:,} of {len(self.run_tests):,} complete"
-        yield "rows", ", ".join(counted(each.rows, each.name.removesuffix("s")) for each in self.tables)
+        yield "rows", ", ".join(counted(table.rows, table.name.removesuffix("s")) for table in self.tables)
         yield from self.problem_lines()
         yield "next", self.verdict.next_step
 
     def problem_lines(self) -> Iterator[tuple[str, str]]:
-        """What is missing, and what is worth knowing."""
-        told = {*map(str, self.findings)}
+        """The lines about what is missing, and what is worth knowing, each with its label."""
+        shown_below = {str(finding) for finding in self.findings}
         message = self.runs[0].message if self.runs else None
         for line in (message or "").splitlines():
-            if line not in told:
+            if line not in shown_below:
                 yield "problem", f"in the last run: {line}"
-        for problem in () if self.verdict.is_good else self.problems_now:
-            yield "problem", f"an export would fail now: {problem}"
+        if not self.verdict.is_good:
+            for problem in self.problems_now:
+                yield "problem", f"an export would fail now: {problem}"
         yield from alarm_lines(self.findings, has_next_step=False)
         yield from (("notice", str(finding)) for finding in self.findings if not finding.is_alarm)
-        if verified := min((each.verified_at for each in self.run_tests if each.verified_at), default=None):
+        times = [run_test.verified_at for run_test in self.run_tests if run_test.verified_at]
+        if verified := min(times, default=None):
             yield "final", f"last verified up to {ago(verified, self.read_at)}; later evals need --full-refresh"
         if self.set_aside:
             files = counted(self.set_aside, "damaged file")
             yield "notice", f"{files} in {self.dataset}/{QUARANTINE}: inspect, then delete"
 
     def as_json(self) -> dict[str, Any]:
-        """The status as a JSON object."""
+        """The status as a JSON object, as ``status --json`` prints it."""
         verdict = self.verdict
-        told: dict[str, Any] = {"is_good": verdict.is_good, "verdict": verdict.text, "next": verdict.next_step}
-        told |= msgspec.to_builtins(self)
-        return told | {"findings": [finding.as_json() for finding in self.findings]}
+        judged = {"is_good": verdict.is_good, "verdict": verdict.text, "next": verdict.next_step}
+        findings = [finding.as_json() for finding in self.findings]
+        return {**judged, **msgspec.to_builtins(self), "findings": findings}
 
 
 def judge_status(status: Status) -> StatusVerdict:
-    """Good when everything that is configured was complete in ``max_age_hours``, and no run has failed since.
+    """The verdict, with the gravest problem if it is not good.
 
-    Nor may anything be missing or unknown, whatever the last run said, or stop an export that began now.
+    Good means that everything configured was complete within ``max_age_hours``, that no run has failed since, that
+    nothing is missing or unknown, and that an export that began now would not fail. An export at work changes only what
+    to do next.
     """
-    problem = next(_problems(status), None)  # the gravest is told
+    problem = next(_problems(status), None)
     if problem is None:
-        return StatusVerdict(
-            is_good=True, text=f"Good: the last complete export was {_complete(status)}", next_step=_VERIFY
-        )
+        text = f"Good: the last complete export was {_complete(status)}"
+        return StatusVerdict(is_good=True, text=text, next_step="metrics-etl verify")
     text, next_step = problem
     if status.at_work:
         text, next_step = f"{text}; an export is running", "metrics-etl status"
@@ -129,15 +162,15 @@ def judge_status(status: Status) -> StatusVerdict:
 
 
 def _problems(status: Status) -> Iterator[tuple[str, str]]:
-    """What is wrong, the gravest first, each with what to do."""
+    """What is wrong, the gravest first, each with the next step."""
     yield from _of_last_run(status)
     if finding := gravest(status.findings):
         others = sum(1 for _ in alarms(status.findings)) - 1
         yield f"{finding}{f' (and {others:,} more)' if others else ''}", finding.next_step
-    if status.runs and (last := status.runs[0]).exit_code:
-        yield f"the last run ended with code {last.exit_code} ({last.outcome})", _RUN
-    configured = [each for each in status.run_tests if each.is_configured]
-    if incomplete := [each for each in configured if not each.is_complete]:
+    if status.runs and status.runs[0].exit_code:
+        yield _ended(status.runs[0]), _RUN
+    configured = [run_test for run_test in status.run_tests if run_test.is_configured]
+    if incomplete := [run_test for run_test in configured if not run_test.is_complete]:
         yield f"{len(incomplete)} of {counted(len(configured), 'run test')} {_since(incomplete)}", _RUN
     if status.would_fail:
         yield "an export would fail now", _CHECK
@@ -148,32 +181,42 @@ def _problems(status: Status) -> Iterator[tuple[str, str]]:
 
 
 def _of_last_run(status: Status) -> Iterator[tuple[str, str]]:
-    """Why the last run did not get to its end; one that did, and left something out, is told by what it found."""
+    """Why the last run did not get to its end, with the next step.
+
+    Nothing if it did, even if it left something out: then its findings say more.
+    """
     if lost := status.lost_run:
-        before = "" if status.complete_at else ", and no earlier run was complete"
-        is_killed = lost.exit_code is None
-        text = f"killed or crashed{before}" if is_killed else f"could not start: {lost.message}"
-        yield f"the last run {'was ' if is_killed else ''}{text}", _RUN if is_killed else _CHECK
-    elif status.runs and (last := status.runs[0]).exit_code not in (ExitCode.COMPLETE, ExitCode.PARTIAL):
+        if lost.exit_code is not None:
+            yield f"the last run could not start: {lost.message}", _CHECK
+        else:
+            before = "" if status.complete_at else ", and no earlier run was complete"
+            yield f"the last run was killed or crashed{before}", _RUN
+    elif status.runs and status.runs[0].exit_code not in (ExitCode.COMPLETE, ExitCode.PARTIAL):
+        last = status.runs[0]
         cause = (last.message or "").partition("\n")[0]
-        is_checked = last.exit_code in _CHECK_FIRST
-        yield cause or f"the last run ended with code {last.exit_code} ({last.outcome})", _CHECK if is_checked else _RUN
+        yield cause or _ended(last), _CHECK if last.exit_code in _CHECK_FIRST else _RUN
+
+
+def _ended(run: RunStatus) -> str:
+    """How the last run ended."""
+    return f"the last run ended with code {run.exit_code} ({run.outcome})"
 
 
 def _since(incomplete: Sequence[RunTestStatus]) -> str:
-    """``never fully exported``, or since which day."""
-    times = [each.complete_at for each in incomplete if each.complete_at]
+    """Since when these run tests are incomplete: ``incomplete since 2026-11-23``, or ``never fully exported``."""
+    times = [run_test.complete_at for run_test in incomplete if run_test.complete_at]
     if never_complete := len(incomplete) - len(times):
         return f"incomplete, {never_complete} of them never fully exported" if times else "never fully exported"
     return f"incomplete since {min(times):%Y-%m-%d}"
 
 
 def _complete(status: Status) -> str:
+    """How long ago everything configured was complete."""
     return ago(status.complete_at, status.read_at) if status.complete_at else "never"
 
 
 def ago(then: datetime, now: datetime) -> str:
-    """``5 h ago``."""
+    """How long ago that was, in the unit that fits: ``5 h ago``."""
     minutes = max(int((now - then).total_seconds() // 60), 0)
     if minutes < 90:
         return f"{minutes} min ago"

@@ -1,4 +1,4 @@
-"""What the rows say of each run test, and what is missing of those that are configured. Pure."""
+"""What the rows say about each run test, and what is missing of those that are configured. Pure."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,77 +13,84 @@ from etl.model.lifecycle import LONG_AGO, ExportState
 from etl.model.values import python_values
 from etl.model.wording import counted
 
-EXECUTION_COLUMNS = (
-    "execution_id", "run_test_name", "started_at", "export_state", "deleted_at", "exported_at", "exported_calls",
-    "verified_at",
-)  # fmt: skip
+_TIMES = ("started_at", "deleted_at", "exported_at", "verified_at")
+EXECUTION_COLUMNS = ("execution_id", "run_test_name", "export_state", "exported_calls", *_TIMES)
+"""What is needed of each execution's row."""
 _Rows = Sequence[dict[str, Any]]
 _DELETED = "deleted"
+"""The state of an execution that the source no longer has, whatever its export state."""
 _NOT_FETCHED = {_DELETED, ExportState.WAITING.value}
-"""What failed of these is of no account: they are fetched once they have finished, or never."""
+"""The states in which failed requests do not count: these executions are fetched once they have finished, or never."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunTestStatus:
-    """The rows of one name, wherever they lie, and of no rows a run test that is configured. ``deleted`` ones have no other state.
-
-    ``key``: the configured one, or where the row that changed last lies. ``calls``: as its executions count them.
-    ``newest_started_at``: when its newest execution was created. ``exported_at``: the last time that a row of its executions
-    changed. ``complete_at``: the last time that everything in it was exported; None when it never was, or when it is not
-    configured. ``is_complete``: the last run over it left nothing out. ``verified_at``: when the calls were fetched of the
-    execution that was verified longest ago, of those that are final.
-    """
+    """One run test: all executions of its name, under whatever key they lie; or a configured one that has none yet."""
 
     name: str
+    """The name that the rows have."""
     key: str
+    """The key under which runs store its executions; if it is not configured, that of the row that changed last."""
     executions: int
+    """How many executions it has, which are in the following states."""
     exported: int
+    """Final."""
     settling: int
+    """Fetched, but compared again, because data may come late."""
     listed: int
+    """Stored from the lists; the metrics of calls come later."""
     waiting: int
+    """Not finished yet."""
     incomplete: int
+    """Part of it could not be fetched."""
     deleted: int
+    """The source no longer has it; in no other state."""
     calls: int
+    """How many calls its executions have, as their rows count them."""
     newest_started_at: datetime | None
+    """When its newest execution was created."""
     exported_at: datetime | None
+    """When a row of its executions changed last."""
     verified_at: datetime | None
+    """Of its final executions, when the one was fetched that was verified longest ago."""
     complete_at: datetime | None
+    """When everything in it was exported last; None if it never was, or if it is not configured."""
     is_configured: bool
+    """Whether runs export it."""
     is_complete: bool
+    """Whether the last run over it left nothing out."""
 
 
-def execution_rows(found: Iterable[StoredFile]) -> list[dict[str, Any]]:
-    """The rows of these files of executions: ``EXECUTION_COLUMNS``, the ``key`` where each lies, and its ``state``."""
+def execution_rows(files: Iterable[StoredFile]) -> list[dict[str, Any]]:
+    """The rows of these files of ``executions``: ``EXECUTION_COLUMNS``, and for each its ``key`` and its ``state``."""
     rows = []
-    for file in found:
+    for file in files:
         for values in zip(*(python_values(file.columns[name]) for name in EXECUTION_COLUMNS), strict=True):
             row = dict(zip(EXECUTION_COLUMNS, values, strict=True))
-            row["key"], row["state"] = (
-                file.part.run_test_key,
-                _DELETED if row["deleted_at"] else row["export_state"] or "",
-            )
+            row["key"] = file.part.run_test_key
+            row["state"] = _DELETED if row["deleted_at"] else row["export_state"] or ""
             rows.append(row)
     return rows
 
 
 def run_tests_of(rows: _Rows, configured: Mapping[str, str], last_run: LastRun) -> Iterator[RunTestStatus]:
-    """The run tests that are ``configured``, keys by name, and those of which there are rows beside them."""
+    """The run tests that are configured, keys by name, and all others that have rows; in the order of their names."""
     groups: dict[str, list[dict[str, Any]]] = {name: [] for name in configured}
     for row in rows:
         groups.setdefault(row["run_test_name"] or "", []).append(row)
-    for name, mine in sorted(groups.items()):
-        key = configured.get(name) or places_of(mine)[-1][1]
-        states = Counter(row["state"] for row in mine)
-        verified = [row["verified_at"] for row in mine if row["verified_at"] and row["state"] == ExportState.EXPORTED]
+    for name, own in sorted(groups.items()):
+        key = configured.get(name) or places_of(own)[-1][1]
+        states = Counter(row["state"] for row in own)
+        verified = [row["verified_at"] for row in own if row["verified_at"] and row["state"] == ExportState.EXPORTED]
         complete_at = last_run.last_complete_at.get(key) if name in configured else None
         yield RunTestStatus(
             name=name,
             key=key,
-            executions=len(mine),
+            executions=len(own),
             **{state: states[state] for state in (*map(str, ExportState), _DELETED)},
-            calls=sum(row["exported_calls"] or 0 for row in mine),
-            newest_started_at=_latest(row["started_at"] for row in mine),
-            exported_at=_latest(row["exported_at"] for row in mine),
+            calls=sum(row["exported_calls"] or 0 for row in own),
+            newest_started_at=_latest(row["started_at"] for row in own),
+            exported_at=_latest(row["exported_at"] for row in own),
             verified_at=min(verified, default=None),
             complete_at=complete_at,
             is_configured=name in configured,
@@ -92,35 +99,44 @@ def run_tests_of(rows: _Rows, configured: Mapping[str, str], last_run: LastRun) 
 
 
 def missing_of(rows: _Rows, letters: _Rows, configured: Mapping[str, str]) -> list[Finding]:
-    """What was not fetched of the configured run tests, as their rows say, or where an execution has them its dead ``letters``."""
-    lettered = {letter["execution_id"] for letter in letters}
-    wanted = (row for row in rows if row["state"] == ExportState.INCOMPLETE or row["execution_id"] in lettered)
-    states = {row["execution_id"]: row for row in wanted}
+    """Findings about what was not fetched of the configured run tests.
+
+    ``rows`` are executions, and ``letters`` rows of ``errors``. An execution that has dead letters is reported by these
+    alone.
+    """
+    with_letters = {letter["execution_id"] for letter in letters}
+    wanted = (row for row in rows if row["state"] == ExportState.INCOMPLETE or row["execution_id"] in with_letters)
+    row_of = {row["execution_id"]: row for row in wanted}
     messages = defaultdict[str, list[str]](list)
     for letter in letters:
-        row = states.get(letter["execution_id"], letter | {"state": ""})
+        row = row_of.get(letter["execution_id"], letter | {"state": ""})
         if row["state"] not in _NOT_FETCHED:
             messages[row["run_test_name"]].append(letter["message"] or "")
-    incomplete = Counter(row["run_test_name"] for each, row in states.items() if each not in lettered)
+    incomplete = Counter(row["run_test_name"] for id_, row in row_of.items() if id_ not in with_letters)
     findings = [
-        Finding(Kind.DEAD_LETTER, name, f"{counted(len(told), 'request')} failed: {min(told)}")
-        for name, told in messages.items()
+        Finding(Kind.DEAD_LETTER, name, f"{counted(len(texts), 'request')} failed: {min(texts)}")
+        for name, texts in messages.items()
     ]
     findings += [
         Finding(Kind.NOT_FETCHED, name, f"{counted(count, 'execution')} incomplete")
         for name, count in incomplete.items()
     ]
-    return sorted((each for each in findings if each.subject in configured), key=lambda each: (each.kind, each.subject))
+    of_configured = [finding for finding in findings if finding.subject in configured]
+    return sorted(of_configured, key=lambda finding: (finding.kind, finding.subject))
 
 
 def places_of(rows: _Rows) -> list[tuple[datetime, str, str]]:
-    """When a row of each pair of key and name last changed, in order."""
-    found: dict[tuple[str, str], datetime] = {}
+    """For each pair of key and name that rows have, when one of these rows changed last; sorted by this time.
+
+    Each item is time, key and name.
+    """
+    changed_at: dict[tuple[str, str], datetime] = {}
     for row in rows:
         place = row["key"], row["run_test_name"] or ""
-        found[place] = max(found.get(place, LONG_AGO), row["exported_at"] or LONG_AGO)
-    return sorted((at, key, name) for (key, name), at in found.items())
+        changed_at[place] = max(changed_at.get(place, LONG_AGO), row["exported_at"] or LONG_AGO)
+    return sorted((at, key, name) for (key, name), at in changed_at.items())
 
 
 def _latest(times: Iterable[datetime | None]) -> datetime | None:
+    """The latest of these times; None if there is none."""
     return max((at for at in times if at), default=None)

@@ -1,6 +1,6 @@
-"""What each file of the dataset holds, as far as a reader needs it, and which rows somebody took away. Changes nothing.
+"""What each file of the dataset holds, as far as a reader needs it, and which rows somebody took away.
 
-A file that the index knows in this version is not opened, unless it has columns that the index does not.
+A file that the index knows in this version is opened only for columns that the index does not have. Nothing is changed.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,36 +18,46 @@ from etl.model.findings import Finding, Kind
 from etl.model.wording import counted
 
 _RUNS_READ = 30
+"""How many of the newest export runs are read: each has one row in a file of its own, and more come every night."""
 _NO_COLUMNS = pa.table({})
 
 
 @dataclass(slots=True)
 class TableStatus:
-    """One table: its rows, and the files that hold them."""
+    """How much one table of the dataset holds."""
 
     name: str
+    """The table."""
     rows: int = 0
+    """How many rows it has, in the files that can be read."""
     files: int = 0
+    """How many files it has; ``verify`` counts those that cannot be read, too."""
     size_bytes: int = 0
+    """The size of the files that can be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """One file: how many rows and bytes it has, and the wanted columns of the rows."""
+    """One file of the dataset."""
 
     path: str
+    """Where it is, relative to the dataset."""
     rows: int
+    """How many rows it has."""
     size_bytes: int
+    """Its size."""
     columns: pa.Table
+    """The columns that were wanted of its rows; no rows if none were wanted, or if it was not read."""
     part: Part
+    """The part that it belongs to."""
 
 
 def stored_files(
     files: Files, table: schema.Table, index: Index, findings: list[Finding], names: Sequence[str] = ()
 ) -> list[StoredFile]:
-    """The table's files with these columns; damaged ones, and foreign ones, are added to ``findings``.
+    """The table's files with these columns. Findings about damaged and foreign files are added to ``findings``.
 
-    Of export runs the newest 30 are read: each has one row, and they are more every night.
+    Of export runs, only the newest ``_RUNS_READ`` are read, and have columns.
     """
     ours: list[tuple[Entry, Part]] = []
     for entry in data_files(files, table.name):
@@ -57,8 +67,8 @@ def stored_files(
             findings.append(Finding(Kind.FOREIGN_FILE, entry.path, "is not a file of this dataset"))
     older = ours[:-_RUNS_READ] if table is schema.RUNS_TABLE else []
 
-    def read(one: tuple[Entry, Part]) -> StoredFile | Finding | None:
-        entry, part = one
+    def read(entry_and_part: tuple[Entry, Part]) -> StoredFile | Finding | None:
+        entry, part = entry_and_part
         rows = index.count(table, entry)
         if rows is not None and (table is schema.EXECUTIONS or not names):
             known = index.parts[part].rows
@@ -69,24 +79,24 @@ def stored_files(
             opened = OpenPart(files, table, entry.path)
             columns = opened.read(names, may_be_newer=True)
             return StoredFile(entry.path, opened.rows, opened.size_bytes, columns, part)
-        except FileMissingError:  # by now
+        except FileMissingError:  # a run has replaced or removed it since it was listed
             return None
         except UnreadableError as exc:
-            # No row of the source is in the record of a run.
+            # The record of a run holds no row of the source, so its damage is no alarm.
             kind = Kind.UNREADABLE if part.run_test_key else Kind.DOCUMENT_SET_ASIDE
             return Finding(kind, entry.path, f"cannot be read: {exc.reason}")
 
-    found = [*read_each(files, read, ours[len(older) :])]
-    findings += (each for each in found if isinstance(each, Finding))
+    results = [*read_each(files, read, ours[len(older) :])]
+    findings += (result for result in results if isinstance(result, Finding))
     unread = [StoredFile(entry.path, 1, entry.size_bytes, _NO_COLUMNS, part) for entry, part in older]
-    return [*unread, *(each for each in found if isinstance(each, StoredFile))]
+    return [*unread, *(result for result in results if isinstance(result, StoredFile))]
 
 
 def find_lost(index: Index, rows: Mapping[str, int | None], scope: Scope) -> Iterator[Finding]:
-    """A finding for each file in the scope that is missing, or has fewer ``rows`` (by path) than the index says. Pure.
+    """A finding for each file in the scope that is missing, or has fewer rows than the index says. Pure.
 
-    No run removes a row of executions, calls or evals: what is gone was taken away, even while a run is at work. None is for a
-    file that cannot be read, which is a finding of its own.
+    ``rows`` are the numbers of rows by path; None for a file that cannot be read, which is a finding of its own. No run
+    removes a row of executions, calls or evals: whatever is gone, somebody took away, even while a run is at work.
     """
     for part, known in sorted(index.parts.items()):
         for table, before in zip(schema.OF_EXECUTIONS, known.counts, strict=True):
@@ -98,9 +108,10 @@ def find_lost(index: Index, rows: Mapping[str, int | None], scope: Scope) -> Ite
 
 
 def read_lost(files: Files, keys: Collection[str]) -> list[Finding]:
-    """What ``find_lost`` finds under these keys of run tests."""
-    index, damaged = index_if_readable(files, []), list[Finding]()  # before the files: a run may replace it meanwhile
+    """The findings of ``find_lost`` for the run tests with these keys, in the dataset as it is now."""
+    index = index_if_readable(files, [])  # before the files: a run may replace it meanwhile
+    damaged = list[Finding]()
     tables = (schema.EXECUTIONS, schema.CALLS, schema.EVALS)
-    found = [each for table in tables for each in stored_files(files, table, index, damaged)]
-    rows: dict[str, int | None] = {each.subject: None for each in damaged}
-    return list(find_lost(index, rows | {each.path: each.rows for each in found}, Scope(frozenset(keys))))
+    stored = [file for table in tables for file in stored_files(files, table, index, damaged)]
+    rows: dict[str, int | None] = {finding.subject: None for finding in damaged}
+    return list(find_lost(index, rows | {file.path: file.rows for file in stored}, Scope(frozenset(keys))))

@@ -1,7 +1,8 @@
-"""Check a dataset against what the exporter promises, from its files alone: no key, no network, no lock, nothing is changed.
+"""Check a dataset against what the exporter promises, from its files alone: without a key, the network or a lock.
 
-Each file is readable, with unique keys and no unknown columns. Each row lies beside its execution, and each execution has exactly
-the calls and evals that were exported. What is wrong is a finding; the rest is read all the same.
+Each file can be read, has unique keys and no unknown columns. Each row lies beside its execution, and each execution
+has exactly the calls and evals that were exported. What is wrong is a finding, and does not keep the rest from being
+read. Nothing is changed.
 """
 
 from collections import defaultdict
@@ -31,35 +32,41 @@ from etl.model.wording import counted
 from etl.settings import Settings
 from etl.transform.aggregates import recompute
 
-_SHOWN = ("execution_id", *EXPORTED_COLUMNS)
-
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What was read and found, and which export ran meanwhile; ``executions`` have the aggregates of their calls if wanted."""
+    """What ``verify`` read and found, and what a comparison with the API or a warehouse added."""
 
     dataset: str
+    """The path or URL of the dataset."""
     tables: dict[str, TableStatus] = field(default_factory=lambda: {name: TableStatus(name) for name in schema.TABLES})
+    """By table, how much was read."""
     findings: list[Finding] = field(default_factory=list)
+    """What is wrong."""
     notices: list[str] = field(default_factory=list)
+    """What else people should know, one line each."""
     export_at_work: str | None = None
+    """The process that was exporting meanwhile, None if there was none."""
     executions: dict[str, Exported] = field(default_factory=dict)
+    """By execution_id, what a comparison with the API needs; empty unless it was asked for."""
     reconciliation: Reconciliation | None = None
+    """The comparison with the API, if there was one."""
     warehouse: WarehouseReport | None = None
+    """The comparison with the warehouse, if there was one."""
 
     @property
     def exit_code(self) -> ExitCode:
-        """3 when anything was found, else 0."""
+        """3 if anything is wrong, else 0."""
         return ExitCode.PARTIAL if self.findings else ExitCode.COMPLETE
 
     @property
     def unsound(self) -> set[Part]:
-        """The parts with missing or wrong rows; a dead letter says nothing against the rows that are there."""
-        parsed = [parse_part_path(each.subject) for each in self.findings if each.kind != Kind.DEAD_LETTER]
-        return {found[1] for found in parsed if found}
+        """The parts with missing or wrong rows. Dead letters do not count: they say nothing about stored rows."""
+        wrong = (finding.subject for finding in self.findings if finding.kind != Kind.DEAD_LETTER)
+        return {parsed[1] for path in wrong if (parsed := parse_part_path(path))}
 
     def add(self, compared: Reconciliation | WarehouseReport) -> None:
-        """Add the findings of the comparison with the API, or with the warehouse."""
+        """Add the result of a comparison with the API, or with the warehouse, and its findings."""
         if isinstance(compared, Reconciliation):
             self.reconciliation = compared
         else:
@@ -67,12 +74,12 @@ class VerifyReport:
         self.findings += compared.findings
 
     def as_json(self) -> dict[str, Any]:
-        """The report as a JSON object."""
+        """The report as a JSON object, as ``verify --json`` prints it."""
         return {
             **fields_of(self, "dataset", "exit_code", "export_at_work"),
             "tables": [
-                {"name": name, "files": each.files, "rows": each.rows, "bytes": each.size_bytes}
-                for name, each in self.tables.items()
+                {"name": name, "files": table.files, "rows": table.rows, "bytes": table.size_bytes}
+                for name, table in self.tables.items()
             ],
             "findings": [finding.as_json() for finding in self.findings],
             "notices": self.notices,
@@ -82,7 +89,14 @@ class VerifyReport:
 
 
 def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) -> VerifyReport:
-    """Read the dataset, and say what is wrong with it, and whether files changed meanwhile."""
+    """Read the files in the scope, and say what is wrong with them, and whether they changed meanwhile.
+
+    With ``needs_aggregates``, the report has the executions with the aggregates of their calls, for ``reconcile``.
+
+    Raises:
+        ConfigurationError: the destination in the settings is wrong.
+        DestinationError: there is no dataset, or it cannot be reached.
+    """
     files = open_dataset(settings.destination.path, settings.destination.options)
     at_work = files.lock_holder()
     index = index_if_readable(files, [])  # before the files: a run may replace it meanwhile
@@ -97,37 +111,50 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
         report.notices.append(f"an export is running on this dataset ({report.export_at_work})")
     if damaged := files.entries(QUARANTINE):
         report.notices.append(f"{counted(len(damaged), 'damaged file')} in {QUARANTINE}: inspect, then delete")
-    if report.findings and [each.version for each in entries] != [each.version for each in _entries(files)]:
+    if report.findings and [entry.version for entry in entries] != [entry.version for entry in _entries(files)]:
         report.notices.append("files changed while they were read: verify again when the export has ended")
     return report
 
 
 def stored_scope(settings: Settings, run_tests: Collection[str], since: date | None) -> Scope:
-    """Where rows of these run tests lie, each given by its name or key (none: of all), from the day on."""
+    """The scope of everything under the keys of these run tests, from the day on.
+
+    Run tests are given by name or key; all if there are none.
+
+    Raises:
+        ConfigurationError: the settings or the dataset do not have a run test.
+    """
     files = open_dataset(settings.destination.path, settings.destination.options)
-    names = [each.name for each in settings.only(run_tests).run_tests] if run_tests else None
+    names = [run_test.name for run_test in settings.only(run_tests).run_tests] if run_tests else None
     return replace(find_scope(files, schema.EXECUTIONS, names, since, None), names={})
 
 
 @dataclass(slots=True)
 class _Reading:
-    """Reads the files of the scope into the report; ``rows``: how many each file has, None where it cannot be read."""
+    """Reads the files in a scope into a report."""
 
     files: Files
+    """The files of the dataset."""
     scope: Scope
+    """Which of them are read."""
     report: VerifyReport
+    """What is filled."""
     needs_aggregates: bool
+    """Whether the report gets executions."""
     rows: dict[str, int | None] = field(default_factory=dict)
+    """By path, how many rows each file has; None if it cannot be read."""
     placement: Placement = field(default_factory=Placement)
+    """Whether the rows of each execution lie together."""
 
     def read_all(self, entries: Collection[Entry]) -> None:
-        """Read each of these files that is in the scope once, part by part."""
+        """Read each of these files that is in the scope, once and part by part."""
         parts: dict[Part, dict[str, str]] = defaultdict(dict)
         for entry in entries:
             if entry.oddity:
                 self._find(Kind.FOREIGN_FILE, entry.path, entry.oddity)
             elif parsed := parse_part_path(entry.path):
-                parts[parsed[1]][parsed[0]] = entry.path
+                table_name, part = parsed
+                parts[part][table_name] = entry.path
             else:
                 self._find(Kind.FOREIGN_FILE, entry.path, "is not a file of this dataset")
         for part, paths in sorted(parts.items()):
@@ -135,15 +162,16 @@ class _Reading:
                 rows = {name: self._read(schema.TABLES[name], path) for name, path in paths.items()}
                 if part.run_test_key:
                     self._read_part(part, rows)
-                elif (of_run := rows[schema.RUNS_TABLE.name]) is not None:
-                    self._check_run(part, of_run)
+                elif (run_rows := rows[schema.RUNS_TABLE.name]) is not None:
+                    self._check_run(part, run_rows)
         self.report.findings += self.placement.findings()
 
     def _find(self, kind: Kind, subject: str, text: str) -> None:
+        """Add a finding to the report."""
         self.report.findings.append(Finding(kind, subject, text))
 
     def _read(self, table: schema.Table, path: str) -> pa.Table | None:
-        """The rows of one file, each value checked; None when it cannot be read, which is then a finding."""
+        """The rows of one file, with each value checked; None, and a finding, if it cannot be read."""
         figures = self.report.tables[table.name]
         figures.files += 1
         self.rows[path] = None
@@ -166,27 +194,31 @@ class _Reading:
         return rows
 
     def _read_part(self, part: Part, rows: Mapping[str, pa.Table | None]) -> None:
+        """Check a part with executions: where its rows lie, and which requests for them failed for good."""
         self.placement.add(part, rows)
         stored = rows.get(schema.EXECUTIONS.name)
-        executions = [] if stored is None else stored.select(_SHOWN).to_pylist()
-        later = (row for row in executions if row["export_state"] == ExportState.WAITING or row["deleted_at"])
-        is_later = {row["execution_id"] for row in later}
+        executions = [] if stored is None else stored.select(EXPORTED_COLUMNS).to_pylist()
+        # A waiting execution is fetched when it has finished, and a deleted one never: what failed of these does not
+        # count.
+        not_due = {
+            row["execution_id"] for row in executions if row["export_state"] == ExportState.WAITING or row["deleted_at"]
+        }
         errors = rows.get(schema.ERRORS.name)
         letters = [] if errors is None else errors.to_pylist()
-        letters = [letter for letter in letters if letter["execution_id"] not in is_later]
+        letters = [letter for letter in letters if letter["execution_id"] not in not_due]
         if letters:
             text = f"{counted(len(letters), 'dead letter')}: {letters[0]['message']}"
             self._find(Kind.DEAD_LETTER, part_path(schema.ERRORS.name, part), text)
         if self.needs_aggregates:
             calls = rows.get(schema.CALLS.name)
             computed = {} if calls is None else recompute(calls)
-            sick = {letter["execution_id"] for letter in letters}
-            self.report.executions |= {
-                row["execution_id"]: Exported(part, row, row["execution_id"] in sick, computed.get(row["execution_id"]))
-                for row in executions
-            }
+            with_letters = {letter["execution_id"] for letter in letters}
+            for row in executions:
+                id_ = row["execution_id"]
+                self.report.executions[id_] = Exported(part, row, id_ in with_letters, computed.get(id_))
 
     def _check_run(self, part: Part, rows: pa.Table) -> None:
+        """Check that the part of an export run has the row of this run, and no other."""
         started = [(row["started_at"], row["export_run_id"]) for row in rows.to_pylist()]
         if [run_part(at.astimezone(UTC).date(), run_id) for at, run_id in started] != [part]:
             text = "should hold exactly one run, the one it is named after"
@@ -194,4 +226,5 @@ class _Reading:
 
 
 def _entries(files: Files) -> list[Entry]:
+    """The files in the folders of the tables, ours and others."""
     return [entry for name in schema.TABLES for entry in files.entries(name)]

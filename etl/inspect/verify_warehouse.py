@@ -1,4 +1,7 @@
-"""Compare a warehouse with the dataset, cell by cell, a month of a run test at a time: not what a load noted. Changes nothing."""
+"""Compare a warehouse with the dataset, cell by cell, one month of a run test at a time.
+
+It reads all rows of both, and does not trust what a load has noted. Nothing is changed.
+"""
 
 import json
 from collections import Counter, defaultdict
@@ -26,32 +29,46 @@ from etl.model.wording import counted, first_few
 from etl.settings import Settings
 
 Key = tuple[Any, ...]
+"""The values of a row's key columns."""
+Rows = list[tuple[Key, dict[str, Any]]]
+"""The rows of one item, each with its key, which may stand there more than once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """How many rows of a table began on a UTC day, where that differs; ``run_test`` is empty for ``runs``."""
+    """A UTC day on which the dataset and the warehouse have different numbers of rows of a table."""
 
     table: str
+    """The table."""
     run_test: str
+    """The key of the run test; empty for ``runs``."""
     day: str
+    """The day on which the rows began, as ``2026-11-01``; ``unknown`` if they do not say."""
     rows: int
+    """How many rows the dataset has."""
     loaded_rows: int
+    """How many rows the warehouse has."""
 
 
 @dataclass(slots=True)
 class WarehouseReport:
-    """``rows`` and ``loaded_rows`` by table, of the dataset and of the warehouse; ``held_back`` executions were not compared."""
+    """The result of a comparison with a warehouse."""
 
     warehouse: str
+    """The warehouse, as messages call it."""
     rows: Counter[str] = field(default_factory=Counter)
+    """By table, how many rows the dataset has, without those of damaged executions."""
     loaded_rows: Counter[str] = field(default_factory=Counter)
+    """By table, how many rows the warehouse has, without those of damaged executions."""
     days: list[Day] = field(default_factory=list)
+    """The days on which these numbers differ."""
     held_back: int = 0
+    """How many executions were not compared, because rows of them are missing or altered in the dataset."""
     findings: list[Finding] = field(default_factory=list)
+    """Items of which rows differ, and views that somebody has changed."""
 
     def as_json(self) -> dict[str, Any]:
-        """The report as a JSON object."""
+        """The report as a JSON object, as ``verify --warehouse --json`` prints it."""
         return {
             "warehouse": self.warehouse,
             "tables": [
@@ -64,24 +81,36 @@ class WarehouseReport:
 
 
 def verify_warehouse(settings: Settings) -> WarehouseReport:
-    """Whether the warehouse of the settings holds the rows of the dataset."""
-    destination, section = settings.destination, settings.warehouse
-    dataset = Dataset(open_dataset(destination.path, destination.options))
+    """Compare the warehouse that the settings name with their dataset, see ``verify_rows``.
+
+    Raises:
+        ConfigurationError: the warehouse's driver is not installed.
+        DestinationError: the dataset or the warehouse cannot be read, or nothing was loaded yet.
+    """
+    section = settings.warehouse
+    dataset = Dataset(open_dataset(settings.destination.path, settings.destination.options))
     with closing(open_warehouse(section.named_url, section.namespace, is_read_only=True)) as warehouse:
         return verify_rows(read_contents(dataset), warehouse)
 
 
 def verify_rows(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
-    """Compare every row of the one with every row of the other, and whether views are as a load made them."""
+    """Compare all rows of both, and check that the views are as the last load noted them.
+
+    Raises:
+        DestinationError: the warehouse holds another dataset, a table or column is missing in it, or rows cannot be
+            read.
+    """
     loaded = warehouse.loaded()
     refuse_another(warehouse, loaded, contents.dataset_id)
     report = WarehouseReport(warehouse.where, held_back=len(contents.damaged))
-    days, loaded_days = Counter[tuple[str, str, str]](), Counter[tuple[str, str, str]]()
+    days = Counter[tuple[str, str, str]]()
+    loaded_days = Counter[tuple[str, str, str]]()
     for group in GROUPS:
         different: defaultdict[str, list[str]] = defaultdict(list)
         for table in reversed(group.tables):
             items_at = contents.places(group)
-            for place in sorted({*items_at, *warehouse.places(table)}, key=str):  # null where somebody has written
+            # A place may hold a null where somebody else has written, and does not sort but as text.
+            for place in sorted({*items_at, *warehouse.places(table)}, key=str):
                 ours = _ours(contents, warehouse, table, items_at.get(place, set()), place)
                 theirs = warehouse.rows(table, place)
                 if group is GROUPS[0]:
@@ -100,40 +129,44 @@ def verify_rows(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
         Finding(Kind.LOADED_WRONG, f"view {name}", "somebody has changed its definition")
         for name in loaded.altered_views
     ]
-    differing = (each for each in sorted(days.keys() | loaded_days.keys()) if days[each] != loaded_days[each])
-    report.days = [Day(*each, days[each], loaded_days[each]) for each in differing]
+    for day in sorted(days.keys() | loaded_days.keys()):
+        if days[day] != loaded_days[day]:
+            report.days.append(Day(*day, days[day], loaded_days[day]))
     return report
 
 
 def _ours(contents: Contents, warehouse: Warehouse, table: Table, items: set[str], place: Place) -> pa.Table:
+    """The rows of these items at this place, as the warehouse can hold them."""
     pieces = [warehouse.as_stored(piece) for piece in contents.rows(table, items)]
     rows = pa.concat_tables([arrow_schema_of(table).empty_table(), *pieces])
-    for column, value in zip(table.partitions, place, strict=True):  # dead letters of a run test lie in many months
+    for column, value in zip(
+        table.partitions, place, strict=True
+    ):  # an item of errors, a run test, lies in many months
         rows = rows.filter(pc.equal(rows[column.name], value))
     return rows
 
 
 def _days(table: Table, rows: pa.Table) -> Iterator[tuple[str, str, str]]:
-    """Table, run test and UTC day of each row."""
+    """For each row its table, run test and UTC day, as ``Day`` has them."""
     days = pc.fill_null(pc.strftime(rows[table.start], format="%Y-%m-%d"), "unknown").to_pylist()
     run_tests = pc.fill_null(rows["run_test"], "").to_pylist() if "run_test" in rows.column_names else [""] * len(days)
     return ((table.name, run_test, day) for run_test, day in zip(run_tests, days, strict=True))
 
 
 def _unequal_items(group: Group, table: Table, ours: pa.Table, theirs: pa.Table) -> Iterator[tuple[str, str]]:
-    """Items of which the rows differ, and how."""
+    """The items whose rows differ, each with how they differ."""
     order = [(name, "ascending") for name in table.key]
-    ours, theirs = _comparable(table, ours.sort_by(order)), _comparable(table, theirs.sort_by(order))
+    ours, theirs = (_comparable(table, rows.sort_by(order)) for rows in (ours, theirs))
     if ours.equals(theirs):
         return
-    here, there = (_by_item(group, table, rows) for rows in (ours, theirs))
-    for item in sorted(here.keys() | there.keys()):
-        if texts := list(_differences(here.get(item, []), there.get(item, []))):
+    our_items, their_items = (_by_item(group, table, rows) for rows in (ours, theirs))
+    for item in sorted(our_items.keys() | their_items.keys()):
+        if texts := list(_differences(our_items.get(item, []), their_items.get(item, []))):
             yield item, f"{table.name}: {', '.join(texts)}"
 
 
 def _comparable(table: Table, rows: pa.Table) -> pa.Table:
-    """With equal texts for equal JSON: an engine may spell it otherwise."""
+    """The rows with equal texts for equal JSON, which an engine may spell in another way."""
     for column in table.columns:
         if column.is_json and rows[column.name].null_count < len(rows):
             texts = [text and _canonical(text) for text in rows[column.name].to_pylist()]
@@ -142,30 +175,33 @@ def _comparable(table: Table, rows: pa.Table) -> pa.Table:
 
 
 def _canonical(text: str) -> str:
+    """The one text for all spellings of the same JSON; a text that is no JSON as it is."""
     try:
-        said = json.loads(text, parse_int=Decimal, parse_float=Decimal)
+        value = json.loads(text, parse_int=Decimal, parse_float=Decimal)
     except ValueError:
         return text
-    # 1E+2 is 100, and -0.0 is 0.
-    return json.dumps(said, sort_keys=True, default=lambda number: [str(number.normalize() + 0)])
+    # Normalized, 1E+2 equals 100; plus zero, -0.0 equals 0.
+    return json.dumps(value, sort_keys=True, default=lambda number: [str(number.normalize() + 0)])
 
 
-def _by_item(group: Group, table: Table, rows: pa.Table) -> Mapping[str, list[tuple[Key, dict[str, Any]]]]:
-    items: defaultdict[str, list[tuple[Key, dict[str, Any]]]] = defaultdict(list)
-    # Only compared: engines have times that Python has not.
-    columns = [each.cast(pa.int64()) if pa.types.is_timestamp(each.type) else each for each in rows.columns]
+def _by_item(group: Group, table: Table, rows: pa.Table) -> Mapping[str, Rows]:
+    """The rows by item."""
+    items: defaultdict[str, Rows] = defaultdict(list)
+    # Times as numbers, since they are only compared: engines have times that Python's datetime cannot hold.
+    columns = [column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column for column in rows.columns]
     for row in pa.table(columns, names=rows.column_names).to_pylist():
         items[row[group.item]].append((tuple(row[name] for name in table.key), row))
     return items
 
 
-def _differences(ours: list[tuple[Key, dict[str, Any]]], theirs: list[tuple[Key, dict[str, Any]]]) -> Iterator[str]:
-    here, there = dict(ours), dict(theirs)
-    both = here.keys() & there.keys()
-    if missing := len(here) - len(both):
+def _differences(ours: Rows, theirs: Rows) -> Iterator[str]:
+    """How the rows of one item differ, in words."""
+    our_rows, their_rows = dict(ours), dict(theirs)
+    both = our_rows.keys() & their_rows.keys()
+    if missing := len(our_rows) - len(both):
         yield f"{counted(missing, 'row')} missing"
     if extra := len(theirs) - len(both):
         yield f"{counted(extra, 'row')} too many"
-    if changed := [key for key in both if here[key] != there[key]]:
-        columns = {name for key in changed for name, value in here[key].items() if there[key][name] != value}
+    if changed := [key for key in both if our_rows[key] != their_rows[key]]:
+        columns = {name for key in changed for name, value in our_rows[key].items() if their_rows[key][name] != value}
         yield f"{counted(len(changed), 'row')} with different values ({first_few(sorted(columns))})"

@@ -1,6 +1,7 @@
-"""BigQuery: Parquet is loaded into tables of its own, and goes from there into ours by one script, which is one transaction.
+"""BigQuery, by its own client: load jobs fill staged tables, from which one script, which is a transaction, fills ours.
 
-DDL cannot be part of it: tables are made and completed before. A load that was cut off leaves tables that expire within a day.
+DDL cannot be part of a transaction: tables are made and completed before it. A load that was killed leaves staged
+tables, which expire within a day.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,32 +15,36 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud import bigquery
 
 from etl.errors import DestinationError
-from etl.load.drivers import Spooled, do_nothing, naming, spooled
+from etl.load.drivers import Spooled, do_nothing, spooled, translated_errors
 from etl.load.sql import Session, SqlWarehouse
-from etl.load.statements import Dialect, Inside
-from etl.load.tables import KINDS, backslash_quoted
+from etl.load.statements import Dialect
+from etl.load.tables import COLUMN_TYPES
+from etl.load.texts import backslash_quoted
 from etl.model.schema import Table
 
 _TYPES = ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP")
+"""The engine's types, in the order of ``COLUMN_TYPES``."""
 _CLUSTERED = ("run_test", "execution_id")
 _BEGIN, _COMMIT = "BEGIN TRANSACTION", "COMMIT TRANSACTION"
 _STAGED_FOR = timedelta(days=1)
+"""When a staged table expires that no load deleted."""
 
 
 def _quoted(name: str) -> str:
+    """The name between backticks, which BigQuery takes in place of quotes."""
     return f"`{name}`"
 
 
 def _options(table: Table) -> str:
-    """A partition for each month, and rows of a run test side by side."""
-    text = f"\nPARTITION BY TIMESTAMP_TRUNC({table.start}, MONTH)" if table.start in table.names else ""
+    """Where the table has these columns: one partition per month, and rows of one run test side by side."""
+    partition = f"\nPARTITION BY TIMESTAMP_TRUNC({table.start}, MONTH)" if table.start in table.names else ""
     names = [*(column.name for column in table.partitions), *table.names]
     clustered = [name for name in _CLUSTERED if name in names]
-    return text + (f"\nCLUSTER BY {', '.join(clustered)}" if clustered else "")
+    return partition + (f"\nCLUSTER BY {', '.join(clustered)}" if clustered else "")
 
 
 def _dialect(dataset: str) -> Dialect:
-    """Its information_schema is one for each dataset."""
+    """How BigQuery says things for this dataset, which has an information_schema of its own."""
     place = f"{_quoted(dataset)}.INFORMATION_SCHEMA"
     return Dialect(
         types=_TYPES,
@@ -47,12 +52,10 @@ def _dialect(dataset: str) -> Dialect:
         columns=f"SELECT table_name, column_name, data_type FROM {place}.COLUMNS ORDER BY table_name, ordinal_position",
         quoted=_quoted,
         literal=backslash_quoted,
-        inside=Inside(
-            column=" OPTIONS (description = {comment})",
-            table="\nOPTIONS (description = {comment})",
-            view=" OPTIONS (description = {comment})",
-            options=_options,
-        ),
+        column_comment=" OPTIONS (description = {comment})",
+        table_comment="\nOPTIONS (description = {comment})",
+        view_comment=" OPTIONS (description = {comment})",
+        table_options=_options,
         schema="",
         temporary="CREATE TEMP TABLE",
         before=(_BEGIN,),
@@ -60,21 +63,21 @@ def _dialect(dataset: str) -> Dialect:
 
 
 class _Session(Session):
-    """A client. From BEGIN on statements are gathered, and run as one script when they are committed."""
+    """A client of one dataset. It collects the statements from BEGIN on, and runs them as one script on commit."""
 
     def __init__(self, project: str, dataset: str) -> None:
         self.where = f"bigquery://{project}/{dataset}"
-        self._naming = partial(naming, self.where, GoogleAPIError, GoogleAuthError, OSError)
+        self._translated_errors = partial(translated_errors, self.where, GoogleAPIError, GoogleAuthError, OSError)
         self._dataset = f"{project}.{dataset}"
         self._script: list[str] = []
         self._staged: list[str] = []
-        with self._naming():
+        with self._translated_errors():
             self._client = bigquery.Client(
                 project=project, default_query_job_config=bigquery.QueryJobConfig(default_dataset=self._dataset)
             )
 
     def query(self, sql: str) -> pa.Table:
-        with self._naming():
+        with self._translated_errors():
             return self._client.query(sql).to_arrow(create_bqstorage_client=False)
 
     def execute(self, sql: str) -> None:
@@ -102,16 +105,17 @@ class _Session(Session):
         self._client.close()
 
     def _run(self, sql: str) -> None:
-        with self._naming():
+        """Run a statement or a script at once, and wait for its end."""
+        with self._translated_errors():
             self._client.query(sql).result()
 
     def _stage(self, target: str, file: Spooled) -> None:
-        """Load the rows into a table of their own, from where the script takes them."""
-        fields = [bigquery.SchemaField(each.name, _TYPES[KINDS.index(each.type)]) for each in file.schema]
+        """Load the file into a staged table, and let the script copy its rows into the target."""
+        fields = [bigquery.SchemaField(column.name, _TYPES[COLUMN_TYPES.index(column.type)]) for column in file.schema]
         staged = bigquery.Table(f"{self._dataset}.metrics_etl_staged_{uuid4().hex}", fields)
         staged.expires = datetime.now(UTC) + _STAGED_FOR
         config = bigquery.LoadJobConfig(source_format="PARQUET", write_disposition="WRITE_APPEND", schema=staged.schema)
-        with self._naming(), open(file.path, "rb") as content:  # noqa: PTH123 paths are not for this room
+        with self._translated_errors(), open(file.path, "rb") as content:  # noqa: PTH123 paths are not for this room
             self._client.create_table(staged)
             self._staged.append(staged.table_id)
             loaded = self._client.load_table_from_file(content, staged, job_config=config).result().output_rows
@@ -121,12 +125,17 @@ class _Session(Session):
         self._script.append(f"INSERT INTO {target} ({names}) SELECT {names} FROM {_quoted(staged.table_id)}")
 
     def _clear(self) -> None:
+        """Delete the staged tables."""
         while self._staged:
-            with self._naming():
+            with self._translated_errors():
                 self._client.delete_table(f"{self._dataset}.{self._staged.pop()}", not_found_ok=True)
 
 
 def connect(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
-    """The dataset of ``bigquery://project/dataset``, or that of the name ``namespace``; by application default credentials."""
+    """The dataset of ``bigquery://project/dataset``; without one, the dataset has the name ``namespace``.
+
+    Credentials are Google's application default credentials.
+    """
     project, _, dataset = url.partition("://")[2].strip("/").partition("/")
-    return SqlWarehouse(_Session(project, dataset or namespace), _dialect(dataset or namespace), dataset or namespace)
+    dataset = dataset or namespace
+    return SqlWarehouse(_Session(project, dataset), _dialect(dataset), dataset)

@@ -1,7 +1,7 @@
 """Statements that open the dataset in each query engine. Pure: made from the declared tables, not from the files.
 
-Every statement names each column with its type, so that no engine infers one; the partition columns too. pandas, Polars, DuckDB
-and ClickHouse list the files anew each time.
+Every statement names each column, and each partition column, with its type, so that no engine infers one. The engines
+in this module list the files anew for each query; those in ``external_tables.py`` keep a catalog.
 """
 
 import json
@@ -13,30 +13,34 @@ from etl.errors import ConfigurationError
 from etl.load import external_tables as external
 from etl.load.external_tables import declared, indented, joined_names
 from etl.load.statements import postgresql_tables
-from etl.load.tables import KINDS, Types, backslash_quoted, columns_of, sql_quoted
+from etl.load.tables import COLUMN_TYPES, Types, columns_of
+from etl.load.texts import backslash_quoted, sql_quoted
 from etl.model import schema
 from etl.model.schema import Table
 
 
 @dataclass(frozen=True, slots=True)
 class QueryEngine:
-    """How one query engine opens the dataset.
-
-    ``placeholder`` stands for the location if none is given. ``schemes`` are the URL schemes that the engine reads; the
-    empty one means a local path. ``open_table`` makes the statement for a table in a folder; ``begin`` precedes all of them, and
-    may name the location as ``{url}``.
-    """
+    """How one query engine opens the dataset."""
 
     placeholder: str
+    """Stands for the location if none is given."""
     schemes: tuple[str, ...]
+    """The URL schemes that the engine reads; the empty one means a local path."""
     open_table: Callable[[Table, str, Types], str]
+    """Makes the statement for a table, from its folder and the engine's types."""
     begin: str = ""
+    """Precedes all statements, and may name the location as ``{url}``."""
 
 
 def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) -> str:
-    """The statements that open the tables in one of ``QUERY_ENGINES``; ``location`` is the path or URL, see ``dataset_root``.
+    """The statements that open the tables in one of ``QUERY_ENGINES``.
 
-    For PostgreSQL, those that make the tables that a load fills.
+    For ``postgresql``, which reads no Parquet, those that create the tables that a load fills. ``location`` is the path
+    or URL of the dataset; without one, the statements hold a placeholder.
+
+    Raises:
+        ConfigurationError: the engine cannot read this location, or would misread it.
     """
     if engine_name == "postgresql":
         if location is not None:
@@ -46,8 +50,9 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
         return postgresql_tables(tables)
     engine = QUERY_ENGINES[engine_name]
     root = engine.placeholder if location is None else dataset_root(location, engine_name, engine.schemes)
-    types = dict(zip(KINDS, TYPES[engine_name], strict=True))
-    # Without dead letters the errors table has no folder, and an engine may refuse it: last, it stops no other table.
+    types = dict(zip(COLUMN_TYPES, TYPES[engine_name], strict=True))
+    # Without dead letters, the errors table has no folder, and an engine may refuse it: as the last one, it stops no
+    # other.
     errors_last = sorted(tables, key=lambda table: table.name == schema.ERRORS.name)
     statements = [engine.open_table(table, f"{root}/{table.name}", types) for table in errors_last]
     begin = engine.begin.format(url=backslash_quoted(re.sub("^gs://", "gcs://", f"{root}/")))
@@ -55,7 +60,14 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
 
 
 def dataset_root(location: str, reader: str, schemes: Sequence[str]) -> str:
-    """The location without a trailing slash; ConfigurationError unless a reader of these ``schemes`` (empty: paths) can read it."""
+    """The location without a trailing slash.
+
+    ``reader`` is what messages call the reader; ``schemes`` are the URL schemes that it reads, of which the empty one
+    means a path.
+
+    Raises:
+        ConfigurationError: the reader cannot read the location, or would misread it.
+    """
     where = f"--location {location!r}"
     scheme, separator, path = location.rpartition("://")
     if not path.strip("/ "):
@@ -65,7 +77,7 @@ def dataset_root(location: str, reader: str, schemes: Sequence[str]) -> str:
             f"{where} must not contain * ? [ ] {{ }} \\ or control characters: engines read them as patterns"
         )
     if scheme not in schemes or bool(separator) != bool(scheme):
-        known = ", ".join(f"{known}://" if known else "paths" for known in schemes)
+        known = ", ".join(f"{name}://" if name else "paths" for name in schemes)
         raise ConfigurationError(f"{where} cannot be read by {reader}, which reads {known}")
     return location.rstrip("/")
 
@@ -102,7 +114,7 @@ def _polars(table: Table, folder: str, types: Types) -> str:
 
 
 def _duckdb(table: Table, folder: str, types: Types) -> str:
-    """A view. Its empty first half types each column even if no file has it."""
+    """A view. Its first half has no rows, and gives each column its type even if no file has the column."""
     partitions = ", ".join(f"'{column.name}': {types[column.type]}" for column in table.partitions)
     text = (
         "-- The table errors has no files until a request fails for good. Until then, end the statement at WHERE false;"
@@ -124,7 +136,7 @@ FROM read_parquet(
 
 
 def _clickhouse(table: Table, folder: str, types: Types) -> str:
-    """A view on s3() or, for a path, file(). The structure names the columns of the files, not the partition columns."""
+    """A view on s3() or, for a path, file(), whose structure names only the columns of the files."""
     structure = indented(
         f"`{column.name}` " + (types[column.type] if column.is_key else f"Nullable({types[column.type]})")
         for column in table.columns
@@ -142,6 +154,7 @@ SETTINGS use_hive_partitioning = 1;"""
 
 
 def _note(table: Table, text: str) -> str:
+    """The comment before the statement for ``errors``, whose folder may be missing; nothing for another table."""
     return f"{text}\n" if table.name == schema.ERRORS.name else ""
 
 
@@ -157,14 +170,15 @@ TYPES: dict[str, tuple[str, ...]] = {
     "trino": ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP(6)"),
     "clickhouse": ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')"),
 }
-"""Each engine's names of the types, in the order of ``KINDS``."""
-_IN_BUCKETS, _IN_HADOOP = ("s3", "gs", "az", "abfs", "abfss"), ("s3", "s3a", "gs", "abfs", "abfss", "hdfs")
+"""Each engine's names of the types, in the order of ``COLUMN_TYPES``."""
+_IN_BUCKETS = ("s3", "gs", "az", "abfs", "abfss")
+_IN_HADOOP = ("s3", "s3a", "gs", "abfs", "abfss", "hdfs")
 _S3 = "s3://BUCKET/PREFIX"
-_IMPORT_PANDAS, _IMPORT_POLARS = "import pandas as pd\nimport pyarrow as pa", "import polars as pl"
+_IMPORT_PANDAS = "import pandas as pd\nimport pyarrow as pa"
 QUERY_ENGINES: dict[str, QueryEngine] = {
     "pandas": QueryEngine("data", ("", *_IN_BUCKETS), _pandas, _IMPORT_PANDAS),
     "duckdb": QueryEngine("data", ("", "s3", "gs", "az", "abfss"), _duckdb),
-    "polars": QueryEngine("data", ("", *_IN_BUCKETS), _polars, _IMPORT_POLARS),
+    "polars": QueryEngine("data", ("", *_IN_BUCKETS), _polars, "import polars as pl"),
     "spark": QueryEngine("s3a://BUCKET/PREFIX", ("", "file", *_IN_HADOOP), external.spark),
     "bigquery": QueryEngine("gs://BUCKET/PREFIX", ("gs",), external.bigquery, external.BIGQUERY_DATASET),
     "snowflake": QueryEngine(_S3, ("s3", "gs", "gcs", "azure"), external.snowflake, external.SNOWFLAKE_STAGE),
@@ -173,3 +187,4 @@ QUERY_ENGINES: dict[str, QueryEngine] = {
     "trino": QueryEngine(_S3, _IN_HADOOP, external.trino, external.TRINO_SCHEMA),
     "clickhouse": QueryEngine(_S3, ("", "s3", "gs", "https"), _clickhouse),
 }
+"""Every engine that reads the dataset's files; ``cli`` offers these, and ``postgresql``, which reads a warehouse."""

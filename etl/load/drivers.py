@@ -1,4 +1,7 @@
-"""What the drivers of warehouses share: their errors in one line, and rows handed over in pieces that fit into memory."""
+"""What the modules of several warehouses share: errors in one line, and rows in pieces that fit into memory.
+
+It knows no driver, and nothing of what a load decides.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,11 +15,11 @@ import pyarrow.parquet as pq
 from etl.errors import DestinationError
 from etl.load.tables import STATE
 
-_MOST_CHARACTERS = 500
+_MESSAGE_MAX_CHARACTERS = 500
 
 
 def not_ours(where: str, name: str) -> DestinationError:
-    """What to raise of a table with the name of one of ours where there is no table of what was loaded."""
+    """The error for a table or view that has one of our names, although the warehouse has no ``STATE`` table."""
     thing = f"{'view' if name.endswith('_current') else 'table'} {name}"
     return DestinationError(
         f"{where}: the {thing} exists, but {STATE} does not, so it may be someone else's: "
@@ -24,61 +27,79 @@ def not_ours(where: str, name: str) -> DestinationError:
     )
 
 
+def failure(where: str, text: str) -> DestinationError:
+    """The error for what a driver says in ``text``: one line that names the warehouse, cut where it gets long."""
+    return DestinationError(f"{where}: {' '.join(text.split())[:_MESSAGE_MAX_CHARACTERS]}")
+
+
 @contextmanager
-def naming(where: str, *errors: type[Exception]) -> Iterator[None]:
-    """Turn these errors of a driver into one line that names the warehouse."""
+def translated_errors(where: str, *errors: type[Exception]) -> Iterator[None]:
+    """Raise these errors of a driver as a DestinationError, see ``failure``."""
     try:
         yield
     except errors as exc:
-        raise DestinationError(f"{where}: {' '.join(str(exc).split())[:_MOST_CHARACTERS]}") from exc
+        raise failure(where, str(exc)) from exc
 
 
 @contextmanager
 def streamed(pieces: Iterable[pa.Table]) -> Iterator[pa.RecordBatchReader | None]:
-    """The pieces as a driver reads them one after the other, None where there are none; raises what it was that stopped them."""
-    left = iter(pieces)
-    first = next(left, None)
-    stopped: list[BaseException] = []
+    """The pieces as one Arrow stream, for a driver that reads one; None if there are no pieces.
+
+    An error of ``pieces`` is raised as it is, not as the driver reports that its stream ended.
+    """
+    remaining = iter(pieces)
+    first = next(remaining, None)
+    errors: list[BaseException] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            for piece in chain([first], left):
+            for piece in chain([first], remaining):
                 yield from piece.to_batches()
         except BaseException as exc:
-            stopped.append(exc)
+            errors.append(exc)
             raise
 
     try:
         yield None if first is None else pa.RecordBatchReader.from_batches(first.schema, batches())
     except Exception:
-        if stopped:  # a driver makes an error of its own of it
-            raise stopped[0] from None
+        if errors:  # the driver has wrapped it in an error of its own
+            raise errors[0] from None
         raise
 
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """A Parquet file with so many rows, on its way to a warehouse."""
+    """A temporary Parquet file on its way to a warehouse."""
 
     path: str
+    """Where it is, until the ``with`` block of ``spooled`` ends."""
     schema: pa.Schema
+    """Its columns."""
     rows: int
+    """How many rows it holds: the engine has to load exactly as many."""
 
 
 @contextmanager
 def spooled(pieces: Iterable[pa.Table]) -> Iterator[Spooled | None]:
-    """The pieces as one file, for a driver that takes one, so that memory holds one piece; None where there are none."""
-    left = iter(pieces)
-    first = next(left, None)
+    """The pieces as one temporary file, for a driver that loads files; None if there are no pieces.
+
+    Memory holds one piece at a time.
+
+    Raises:
+        DestinationError: the file cannot be written, for example because the disk of the temporary folder is full.
+    """
+    remaining = iter(pieces)
+    first = next(remaining, None)
     if first is None:
         yield None
         return
     with ExitStack() as opened:
         try:
             folder = opened.enter_context(TemporaryDirectory(prefix="metrics-etl-", ignore_cleanup_errors=True))
-            path, rows = f"{folder}/rows.parquet", 0
+            path = f"{folder}/rows.parquet"
+            rows = 0
             with pq.ParquetWriter(path, first.schema, compression="snappy") as writer:
-                for piece in chain([first], left):
+                for piece in chain([first], remaining):
                     writer.write_table(piece)
                     rows += len(piece)
         except OSError as exc:
@@ -88,4 +109,4 @@ def spooled(pieces: Iterable[pa.Table]) -> Iterator[Spooled | None]:
 
 
 def do_nothing(*_: int) -> None:
-    """What ``on_progress`` and ``on_wait`` do by default."""
+    """The default of ``on_progress`` and ``on_wait``."""

@@ -1,24 +1,30 @@
-"""Spark, BigQuery, Snowflake, Athena, Redshift and Trino: external tables; most need a refresh after an export. Pure."""
+"""External tables for Spark, BigQuery, Snowflake, Athena, Redshift and Trino. Pure.
+
+The catalogs of most of these engines have to be refreshed after an export: the statements say how.
+"""
 
 from collections.abc import Callable, Iterable
 
-from etl.load.tables import Types, backslash_quoted, columns_of, comment, sql_quoted
+from etl.load.tables import Types, columns_of
+from etl.load.texts import backslash_quoted, comment, sql_quoted
 from etl.model import schema
 from etl.model.schema import Column, Table
 
 NAMESPACE = "simulation_metrics"
+"""The schema of the tables, and what else they need a name for: a stage, a catalog's database."""
 _PROJECTIONS = {
     "run_test": {"type": "injected"},
     "month": {"type": "date", "format": "yyyy-MM", "range": "2020-01,NOW", "interval": "1", "interval.unit": "MONTHS"},
 }
-"""How Athena finds the partitions; no execution is older."""
+"""How Athena computes the partitions instead of listing them; no execution is older than the first month."""
 _EXAMPLES = {"run_test": "KEY", "month": "YYYY-MM"}
+"""What stands for a partition in the instructions for Redshift."""
 
 
 def declared(columns: Iterable[Column], types: Types, form: str, quote: Callable[[str], str] = backslash_quoted) -> str:
-    """A line for each column, as ``form`` says the ``{name}``, ``{type}`` and ``{comment}`` of one."""
+    """One line per column: ``form`` with its ``{name}``, ``{type}`` and ``{comment}``, as ``quote`` quotes it."""
     return indented(
-        form.format(name=each.name, type=types[each.type], comment=quote(comment(each))) for each in columns
+        form.format(name=column.name, type=types[column.type], comment=quote(comment(column))) for column in columns
     )
 
 
@@ -28,7 +34,7 @@ def indented(lines: Iterable[str]) -> str:
 
 
 def joined_names(columns: Iterable[Column], quote: str = "") -> str:
-    """The names of the columns, separated by commas."""
+    """The names of the columns, each between quotes of this kind, separated by commas."""
     return ", ".join(f"{quote}{column.name}{quote}" for column in columns)
 
 
@@ -47,7 +53,7 @@ MSCK REPAIR TABLE {table.name};"""
 
 
 BIGQUERY_DATASET = f"CREATE SCHEMA IF NOT EXISTS {NAMESPACE};"
-"""It must be in the region of the bucket."""
+"""Creates the BigQuery dataset of the tables, which must be in the region of the bucket."""
 
 
 def bigquery(table: Table, folder: str, types: Types) -> str:
@@ -71,7 +77,7 @@ SNOWFLAKE_STAGE = f"""\
 CREATE STAGE IF NOT EXISTS {NAMESPACE}
 URL = {{url}}
 STORAGE_INTEGRATION = {NAMESPACE};"""
-"""The stage of the tables; an administrator has to create the storage integration."""
+"""Creates the stage of the tables. An administrator has to create its storage integration before."""
 
 
 def snowflake(table: Table, _folder: str, types: Types) -> str:
@@ -97,7 +103,7 @@ ALTER EXTERNAL TABLE {table.name} REFRESH;"""
 
 def _snowflake_value(column: Column) -> str:
     value = f'value:"{column.name}"'
-    if column.type == schema.TIMESTAMP:  # microseconds; any other type of value fails, and is not guessed
+    if column.type == schema.TIMESTAMP:  # from microseconds, explicitly: any other value fails, and is not guessed
         return f"TO_TIMESTAMP_NTZ({value}::NUMBER(38, 0), 6)"
     return value
 
@@ -106,15 +112,10 @@ def athena(table: Table, folder: str, types: Types) -> str:
     """An external table with partition projection: no partition has to be registered."""
     form = "`{name}` {type} COMMENT {comment}"
     template = "/".join(f"{column.name}=${{{column.name}}}" for column in table.partitions)
-    properties = {
-        "projection.enabled": "true",
-        **{
-            f"projection.{column.name}.{name}": value
-            for column in table.partitions
-            for name, value in _PROJECTIONS[column.name].items()
-        },
-        "storage.location.template": f"{folder}/{template}/",
-    }
+    properties = {"projection.enabled": "true"}
+    for column in table.partitions:
+        properties |= {f"projection.{column.name}.{name}": text for name, text in _PROJECTIONS[column.name].items()}
+    properties["storage.location.template"] = f"{folder}/{template}/"
     return f"""\
 CREATE EXTERNAL TABLE {table.name} (
 {declared(table.columns, types, form)}
@@ -134,7 +135,7 @@ CREATE EXTERNAL SCHEMA IF NOT EXISTS {NAMESPACE}
 FROM DATA CATALOG DATABASE '{NAMESPACE}'
 IAM_ROLE default
 CREATE EXTERNAL DATABASE IF NOT EXISTS;"""
-"""A database in the Glue catalog."""
+"""Creates a schema for the tables, and for it a database in the Glue catalog."""
 
 
 def redshift(table: Table, folder: str, types: Types) -> str:
@@ -163,7 +164,7 @@ CREATE SCHEMA IF NOT EXISTS hive.{NAMESPACE};
 
 -- In every session, or hive.timestamp-precision in the catalog: otherwise times are cut to milliseconds.
 SET SESSION hive.timestamp_precision = 'MICROSECONDS';"""
-"""With the precision without which Trino refuses TIMESTAMP(6)."""
+"""Creates the schema of the tables, and sets the precision without which Trino refuses TIMESTAMP(6)."""
 
 
 def trino(table: Table, folder: str, types: Types) -> str:

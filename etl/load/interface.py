@@ -1,4 +1,8 @@
-"""What every warehouse does. ``Warehouse`` is all that the rest of the exporter knows of one; it names no implementation."""
+"""What every warehouse does.
+
+``Warehouse`` is all that the rest of the exporter knows of a warehouse. Nothing here names an implementation:
+``open.py`` decides which one a URL means, and ``synchronize.py`` decides what is loaded.
+"""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,57 +16,80 @@ from etl.model.schema import Table
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a warehouse has: by kind and item the digest that it was loaded with, None where it has more or fewer rows now.
-
-    The digest is empty where its rows may be other ones: then the item is loaded again, unless the dataset has nothing of it any
-    more. ``dataset_id`` is that of the dataset it was loaded from, None before the first load. ``is_outdated``: its tables or views
-    are missing, or may lack a column. ``altered_views`` are not as they were made.
-    """
+    """What a warehouse holds now, as ``Warehouse.loaded`` finds it."""
 
     dataset_id: str | None = None
+    """The dataset that was loaded; None before the first load."""
     digests: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    """By kind (see ``tables.GROUPS``) and item, the digest with which the item was loaded.
+
+    None: the warehouse has more or fewer rows of the item than were loaded, so the item is loaded again, or removed if
+    the dataset does not have it. Empty: its rows may have changed, so it is loaded again; if the dataset does not have
+    it, it stays.
+    """
     is_outdated: bool = True
+    """Tables, views or columns may be missing, or views altered: a load has work, even if all digests agree."""
     altered_views: tuple[str, ...] = ()
+    """Names of the views that are no longer defined as the last load noted."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadStep:
-    """What to remove from a warehouse and what to put there, by kind and item: one transaction where it has such a thing.
-
-    ``arriving`` gives digests, ``places`` where their rows belong; ``rows`` gives the rows of a table that arrive, in pieces that
-    fit into memory. Items that arrive are in ``removed`` too, unless the warehouse has nothing of them.
-    """
+    """What one load removes from a warehouse, and what it puts there."""
 
     dataset_id: str
+    """The dataset that is loaded, to be noted in the warehouse."""
     removed: Mapping[str, Collection[str]]
+    """By kind, the items whose rows are deleted first: those that go, and those that are replaced."""
     arriving: Mapping[str, Mapping[str, str]]
+    """By kind, the items that arrive, each with the digest to note for it."""
     places: Mapping[str, Collection[Place]]
+    """By kind, the values of the partition columns of all rows that arrive."""
     rows: Callable[[Table], Iterator[pa.Table]]
+    """Reads the rows of one table that arrive, in pieces that fit into memory. Call it once for each table."""
 
 
 class Warehouse(Protocol):
-    """One warehouse, connected. Whatever fails is a DestinationError: one line that names it and the fix."""
+    """One warehouse, connected. Every failure is a DestinationError of one line, with the fix."""
 
     where: str
-    """For messages, without credentials."""
+    """What messages call the warehouse; without credentials."""
 
     def loaded(self) -> Loaded:
-        """What is there. Changes nothing."""
+        """Say what the warehouse holds; at any time, and without changing anything.
+
+        Raises:
+            DestinationError: a table may be somebody else's, or one of its columns has another type.
+        """
 
     def replace(self, step: LoadStep) -> list[str]:
-        """Remove and put there what the step says, and make or complete the tables first; returns what is worth a notice.
+        """Remove and add what the step says, and note what was loaded; return notices for people.
 
-        Tables of somebody else are refused, and so is a column of another type. What arrived is counted before it is noted.
+        It first creates the tables, or completes them. Call it after ``loaded``, at most once, and not on a warehouse
+        that was opened to be read. It is one transaction where the engine has transactions over several tables, and
+        elsewhere one commit per table. What arrived is counted, where the engine can count it, before it is noted.
+
+        Raises:
+            DestinationError: as ``loaded``; or somebody else wrote meanwhile, or rows did not arrive as they were sent.
+                Then a transaction changed nothing; without one, the next load repairs the rest.
         """
 
     def places(self, table: Table) -> set[Place]:
-        """The values of the partition columns of the table that occur in it."""
+        """The values of the table's partition columns that occur in it; at any time.
+
+        Raises:
+            DestinationError: the table, or one of its columns, is missing: run a load first.
+        """
 
     def rows(self, table: Table, place: Place) -> pa.Table:
-        """All rows of the table with these values of its partition columns, and the columns of ``tables.columns_of``."""
+        """All rows of the table with these values of its partition columns, none for a place that does not occur.
+
+        Columns and types are those of ``tables.columns_of``. Call it after ``places``, which checks that the table has
+        them.
+        """
 
     def as_stored(self, rows: pa.Table) -> pa.Table:
-        """The rows as the warehouse can hold them."""
+        """The rows as the warehouse can hold them; what it cannot hold is replaced. At any time; writes nothing."""
 
     def close(self) -> None:
-        """End the connection; what was not finished is undone."""
+        """End the connection, as the last call. What was not committed is undone."""

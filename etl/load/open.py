@@ -1,6 +1,8 @@
 """Which warehouse a URL means.
 
-A new kind has its scheme in ``etl/model/locations.py``, and a module of its own in this room.
+A new kind has its scheme in ``etl/model/locations.py``, and a module of its own in this room, with a function
+``connect`` and, if reading needs another connection than writing, one ``connect_to_read``. A driver is imported only
+when a URL needs it.
 """
 
 from collections.abc import Callable
@@ -17,10 +19,15 @@ from etl.model.locations import WAREHOUSES, scheme_of
 def open_warehouse(
     url: str, namespace: str, *, is_read_only: bool = False, on_wait: Callable[[], None] = do_nothing
 ) -> Warehouse:
-    """The warehouse that the URL means, connected; its tables lie in the schema ``namespace``. Errors as for ``module_for``.
+    """Connect to the warehouse that the URL means; its tables lie in the schema ``namespace``.
 
-    ``is_read_only``: nothing is made by that, not even an empty database. ``on_wait`` is called several times a second while
-    a server is waited for, if its driver allows that; what it raises ends the wait, and the statement.
+    With ``is_read_only``, opening makes nothing, not even an empty database. ``on_wait`` is called several times a
+    second while a statement waits for its server, if the driver allows that; an exception that it raises cancels the
+    statement.
+
+    Raises:
+        ConfigurationError: the driver is not installed.
+        DestinationError: the warehouse cannot be reached or opened.
     """
     module = module_for(url)
     connect = getattr(module, "connect_to_read", module.connect) if is_read_only else module.connect
@@ -28,7 +35,11 @@ def open_warehouse(
 
 
 def module_for(url: str) -> ModuleType:
-    """The module for the URL's kind of warehouse, its driver imported; ConfigurationError when that is not installed."""
+    """The module of this room for the URL's kind of warehouse, with its driver imported, and nothing connected.
+
+    Raises:
+        ConfigurationError: the driver is not installed.
+    """
     scheme = scheme_of(url) or ""
     kind = WAREHOUSES[scheme]
     try:

@@ -1,6 +1,8 @@
 """PostgreSQL 14 and later, by ADBC: rows go in and out by COPY, as Arrow.
 
-The driver waits for its server without a limit. So it is called in the background, and this module gives it up.
+The driver waits for its server without a limit and cannot be interrupted. So each call runs in a thread, and this
+module decides how long to wait for it. The ``Dialect`` stands in ``statements.py``, since ``schema --ddl`` prints it
+without the driver.
 """
 
 import re
@@ -19,40 +21,51 @@ from etl.files.background import in_background
 from etl.load.drivers import streamed
 from etl.load.sql import Session, SqlWarehouse
 from etl.load.statements import DATA, POSTGRESQL
-from etl.load.tables import sql_quoted
+from etl.load.texts import sql_quoted
 from etl.model.wording import counted
 
 T = TypeVar("T")
 
-CONNECT_SECONDS, LOCK_SECONDS, STATEMENT_SECONDS = 30, 600, 3600
-"""How long a server may take to answer, somebody else to keep a lock, and a statement to run, where nothing else says so."""
+CONNECT_SECONDS = 30
+"""How long a server may take to answer, unless the URL says otherwise."""
+LOCK_SECONDS = 600
+"""How long somebody else may keep a lock, or a transaction be idle, unless role or database say otherwise."""
+STATEMENT_SECONDS = 3600
+"""How long a statement may run, unless role or database say otherwise."""
 _KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
+"""Settings of TCP, in seconds and probes, by which each side notices within two minutes that the other has vanished."""
 _VANISHED_MS = 120_000
-"""How long who does not answer is believed to be there: the server by the loader, and the loader by the server."""
+"""How long either side waits for the other to acknowledge what it sent."""
 _CLIENT_CHECK = "2s"
-"""How often a server that is busy, or waits for a lock, looks whether its client was killed."""
+"""How often a server that runs a statement, or waits for a lock, checks that its client is still there."""
 _GRACE_SECONDS = 5
 """How long a server may take to cancel a statement."""
-_LOOK_SECONDS = 0.2
-_NUL, _REPLACEMENT = "\0", "\N{REPLACEMENT CHARACTER}"
+_WAIT_SECONDS = 0.2
+"""How often ``on_wait`` is called."""
+_NUL = "\0"
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _NOT_IN_JSONB = r"\\u(?:0000|[dD][89a-fA-F])"
+"""Finds texts that may hold an escape that jsonb refuses; ``_ESCAPE`` then finds the escape."""
 _ESCAPE = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u(?:0000|[dD][89a-fA-F]..))|\\.")
-"""Of a JSON text: a pair that is one character; a NUL or half a pair, which jsonb refuses; any other."""
+"""An escape in a JSON text: a surrogate pair; as group 1, a NUL or half a pair, which jsonb refuses; any other."""
 _JSON_NAMES = {column.name for _, table in DATA for column in table.columns if column.is_json}
 _HINTS = {
     "25006": "name the primary in [warehouse] url",
     "40001": "someone else changed these rows at the same time: load again",
     "42501": 'see "Permissions" in docs/warehouses.md',
 }
-"""What to do, by sqlstate."""
+"""What to do about an error, by its sqlstate."""
 
 
 class _Session(Session):
+    """One connection, whose calls run in a thread. It is lost if a call does not end when it is cancelled."""
+
     def __init__(self, url: str, on_wait: Callable[[], None]) -> None:
         self.where = url.partition("?")[0]
         self._on_wait = on_wait
         self._replaced = 0
-        self._is_begun = self._is_lost = False
+        self._is_begun = False
+        self._is_lost = False
         self._cancel: Callable[[], None] | None = None
         self._opened = ExitStack()
 
@@ -64,35 +77,35 @@ class _Session(Session):
         self._cancel = self._connection.adbc_cancel
 
     def _begin(self) -> None:
-        """Set what a transaction needs: behind a pooler, each may be in another session of the server.
+        """Begin a transaction with its settings: behind a pooler, each may be in another session of the server.
 
-        Rows come and go as UTF-8, whatever PGCLIENTENCODING or the role says. A loader that is gone is noticed by its server, which
-        would keep its locks for hours.
+        Rows come and go as UTF-8, whatever PGCLIENTENCODING or the role says. A server that did not notice that its
+        loader is gone would keep the loader's locks for hours.
         """
         if self._is_begun:
             return
         self._is_begun = True
-        settings = {"client_encoding": "UTF8", "tcp_user_timeout": str(_VANISHED_MS)}
-        settings |= {f"tcp_{name}": str(value) for name, value in _KEEPALIVES.items()}
-        limits = {"lock_timeout": LOCK_SECONDS, "statement_timeout": STATEMENT_SECONDS}
-        limits["idle_in_transaction_session_timeout"] = LOCK_SECONDS
-        chosen = [f"set_config('{name}', '{value}', true)" for name, value in settings.items()]
-        chosen += [
+        settings = {"client_encoding": "UTF8", "tcp_user_timeout": _VANISHED_MS}
+        settings |= {f"tcp_{name}": value for name, value in _KEEPALIVES.items()}
+        limits = dict.fromkeys(["lock_timeout", "idle_in_transaction_session_timeout"], LOCK_SECONDS)
+        limits["statement_timeout"] = STATEMENT_SECONDS
+        calls = [f"set_config('{name}', '{value}', true)" for name, value in settings.items()]
+        calls += [
             f"CASE current_setting('{name}') WHEN '0' THEN set_config('{name}', '{seconds}s', true) END"
             for name, seconds in limits.items()
         ]
-        # Elsewhere a server may not be able to look, and would refuse.
-        look = f"set_config('client_connection_check_interval', '{_CLIENT_CHECK}', true)"
-        chosen.append(f"CASE WHEN version() LIKE '%linux%' THEN {look} END")
+        # Only on Linux is a server sure to be able to check its client; another one may refuse the setting.
+        client_check = f"set_config('client_connection_check_interval', '{_CLIENT_CHECK}', true)"
+        calls.append(f"CASE WHEN version() LIKE '%linux%' THEN {client_check} END")
         self.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        self.execute(f"SELECT {', '.join(chosen)}")
+        self.execute(f"SELECT {', '.join(calls)}")
 
     @property
     def notices(self) -> list[str]:
         if not self._replaced:
             return []
-        what = "contained U+0000, or an unpaired surrogate in JSON, which PostgreSQL cannot store: it was replaced by U+FFFD"
-        return [f"{counted(self._replaced, 'value')} {what}"]
+        text = f"{counted(self._replaced, 'value')} contained U+0000, or an unpaired surrogate in JSON, "
+        return [text + "which PostgreSQL cannot store: it was replaced by U+FFFD"]
 
     def query(self, sql: str) -> pa.Table:
         self._begin()
@@ -109,17 +122,17 @@ class _Session(Session):
 
     def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
         self._begin()
-        place = {"db_schema_name": namespace} if namespace else {"temporary": True}
-        in_jsonb = (
+        target = {"db_schema_name": namespace} if namespace else {"temporary": True}
+        jsonb_columns = (
             f"SELECT CAST(column_name AS text) AS name FROM information_schema.columns WHERE data_type = 'jsonb' "
             f"AND table_schema = {sql_quoted(namespace)} AND table_name = {sql_quoted(table)}"
         )
-        names = {row["name"] for row in self.query(in_jsonb).to_pylist()} if namespace else set()
+        names = {row["name"] for row in self.query(jsonb_columns).to_pylist()} if namespace else set()
 
         def send() -> None:
             with streamed(_as_json(piece, names) for piece in pieces) as rows:
                 if rows is not None:
-                    self._cursor.adbc_ingest(table, rows, mode="append", **place)
+                    self._cursor.adbc_ingest(table, rows, mode="append", **target)
 
         self._answer(send)
 
@@ -136,6 +149,7 @@ class _Session(Session):
             self._answer(self._opened.close)
 
     def _close_lost(self, _answer: object) -> None:
+        """Close a lost connection, once its last call has ended after all."""
         with suppress(Error):
             self._opened.close()
 
@@ -143,39 +157,47 @@ class _Session(Session):
         for number, field in enumerate(rows.schema):
             if pa.types.is_string(field.type):
                 column = rows.column(number)
-                if found := pc.sum(pc.match_substring(column, _NUL)).as_py():
-                    self._replaced += found
+                if values_with_nul := pc.sum(pc.match_substring(column, _NUL)).as_py():
+                    self._replaced += values_with_nul
                     rows = rows.set_column(number, field, pc.replace_substring(column, _NUL, _REPLACEMENT))
                 if field.name in _JSON_NAMES and pc.any(pc.match_substring_regex(column, _NOT_IN_JSONB)).as_py():
                     texts = [text and _ESCAPE.sub(self._in_jsonb, text) for text in rows.column(number).to_pylist()]
                     rows = rows.set_column(number, field, pa.array(texts, field.type))
         return rows
 
-    def _in_jsonb(self, found: re.Match[str]) -> str:
-        self._replaced += found[1] is not None
-        return found[0] if found[1] is None else r"\ufffd"
+    def _in_jsonb(self, escape: re.Match[str]) -> str:
+        """The escape as jsonb takes it."""
+        if escape[1] is None:
+            return escape[0]
+        self._replaced += 1
+        return r"\ufffd"
 
     def _answer(self, work: Callable[[], T], sql: str = "") -> T:
-        """The result of the work, during which ``on_wait`` may raise: then the statement is cancelled."""
+        """The result of the work, which runs in a thread. If ``on_wait`` raises meanwhile, the statement is cancelled.
+
+        A call of the driver that does not end then is left to its thread, and the connection is lost: the server may be
+        stopped.
+        """
         if self._is_lost:
             raise DestinationError(f"{self.where}: the connection was lost: load again")
         answer = in_background(work)
         try:
-            while not wait([answer], timeout=_LOOK_SECONDS).done:
+            while not wait([answer], timeout=_WAIT_SECONDS).done:
                 self._on_wait()
         except BaseException:
             if self._cancel is not None:
-                in_background(self._cancel)  # where the whole server is stopped, this waits as well
+                in_background(self._cancel)  # this waits, too, if the whole server is stopped
                 wait([answer], timeout=_GRACE_SECONDS)
             if not answer.done():
                 self._is_lost = True
-                answer.add_done_callback(self._close_lost)  # nothing may be closed while the driver is in a call
+                answer.add_done_callback(self._close_lost)  # nothing may be closed during a call of the driver
             raise
-        with self._naming(sql):
+        with self._translated_errors(sql):
             return answer.result()
 
     @contextmanager
-    def _naming(self, sql: str = "") -> Iterator[None]:
+    def _translated_errors(self, sql: str = "") -> Iterator[None]:
+        """Raise an error of the driver as one line without the statement, with the server's hint and ours."""
         try:
             yield
         except Error as exc:
@@ -186,7 +208,7 @@ class _Session(Session):
 
 
 def _as_json(rows: pa.Table, names: Collection[str]) -> pa.Table:
-    """The rows, with these columns as JSON and not as texts."""
+    """The rows, with those of these columns that they have as JSON, which COPY into jsonb needs, instead of texts."""
     for name in {*rows.column_names} & {*names}:
         column = rows[name].combine_chunks().cast(pa.json_())
         rows = rows.set_column(rows.column_names.index(name), name, column)
@@ -194,12 +216,16 @@ def _as_json(rows: pa.Table, names: Collection[str]) -> pa.Table:
 
 
 def _with_limits(url: str) -> str:
-    """With what tells how soon a server is given up, unless the URL says so: one that vanishes, after two minutes."""
+    """The URL with limits for a server that does not answer, or vanishes, except those that it sets itself."""
     limits = {"connect_timeout": CONNECT_SECONDS, **_KEEPALIVES, "tcp_user_timeout": _VANISHED_MS}
     added = "&".join(f"{name}={value}" for name, value in limits.items() if f"{name}=" not in url)
     return f"{url}{'&' if '?' in url else '?'}{added}" if added else url
 
 
 def connect(url: str, namespace: str, on_wait: Callable[[], None]) -> SqlWarehouse:
-    """The database at this URL; a password comes from PGPASSWORD or the file ~/.pgpass."""
+    """The database at this URL; a password comes from PGPASSWORD or the file ~/.pgpass.
+
+    Raises:
+        DestinationError: the server cannot be reached, or refuses the connection.
+    """
     return SqlWarehouse(_Session(url, on_wait), POSTGRESQL, namespace)

@@ -1,6 +1,7 @@
-"""A warehouse that speaks SQL: the order in which the statements of a load become one transaction.
+"""A warehouse that speaks SQL: which statements a load runs, in which order, in one transaction.
 
-What an engine says differently stands in its ``Dialect``, what its driver does in its ``Session``.
+The statements themselves stand in ``statements.py``. What an engine says differently is its ``Dialect``; what its
+driver does differently is its ``Session``.
 """
 
 from collections import Counter, defaultdict
@@ -15,60 +16,55 @@ from etl.errors import DestinationError
 from etl.load.drivers import not_ours
 from etl.load.interface import Loaded, LoadStep
 from etl.load.statements import DATA, Dialect, Statements
-from etl.load.tables import (
-    ALL_TABLES,
-    STATE,
-    STATE_TABLE,
-    VIEWS,
-    Group,
-    Place,
-    arrow_schema_of,
-    columns_of,
-    shape,
-    sql_quoted,
-)
+from etl.load.tables import ALL_TABLES, STATE, STATE_TABLE, VIEWS, Group, Place, arrow_schema_of, columns_of, shape
+from etl.load.texts import sql_quoted
 from etl.model.schema import Table
 from etl.model.wording import first_few
 
-_GONE, _ARRIVED = "metrics_etl_gone", "metrics_etl_arrived"
+_GONE = "metrics_etl_gone"
+"""The temporary table of the items that are removed."""
+_ARRIVED = "metrics_etl_arrived"
+"""The temporary table of the items that arrived, each with its digest and with how many rows were sent."""
 _NAMES = (*(table.name for table in ALL_TABLES), *(view.name for view in VIEWS))
+"""The names of all tables and views."""
 
 
 class Session(Protocol):
-    """One connection, in a transaction from the first statement on. Errors of the driver become DestinationErrors."""
+    """One connection to an engine, in a transaction from the first statement on. It raises DestinationErrors."""
 
     where: str
+    """What messages call the database; without credentials."""
 
     def query(self, sql: str) -> pa.Table:
-        """The rows of a SELECT."""
+        """The rows of a SELECT; begins a transaction if none is open."""
 
     def execute(self, sql: str) -> None:
-        """Run a statement."""
+        """Run a statement; begins a transaction if none is open."""
 
     def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
-        """Add the rows in bulk, columns by name, no more than a piece in memory; an empty namespace is that of temporary tables."""
+        """Add rows in bulk, columns by name, one piece in memory at a time. An empty namespace: a temporary table."""
 
     def commit(self) -> None:
-        """End the transaction; what it did stands."""
+        """End the transaction and keep what it did."""
 
     def rollback(self) -> None:
-        """End the transaction; what it did is undone."""
+        """End the transaction and undo what it did; nothing to do if none is open."""
 
     def close(self) -> None:
-        """End the connection."""
+        """End the connection; an open transaction is undone."""
 
     def as_stored(self, rows: pa.Table) -> pa.Table:
-        """The rows as the engine can hold them: as they are, unless it says otherwise."""
+        """The rows as the engine can hold them; as they are, unless the session overrides this."""
         return rows
 
     @property
     def notices(self) -> list[str]:
-        """What ``as_stored`` had to change, for people."""
+        """What ``as_stored`` has replaced so far, one line for people each."""
         return []
 
 
 class SqlWarehouse:
-    """``Warehouse`` on an SQL session."""
+    """``Warehouse`` on an SQL session: a load is one transaction."""
 
     def __init__(self, session: Session, dialect: Dialect, namespace: str) -> None:
         self._session = session
@@ -76,35 +72,40 @@ class SqlWarehouse:
         self._namespace = namespace
         self._sql = Statements(dialect, namespace)
         self.where = f"{session.where}, schema {namespace}"
-        self.as_stored, self.close = session.as_stored, session.close
+        self.as_stored = session.as_stored
+        self.close = session.close
 
     def loaded(self) -> Loaded:
-        """What is there, by one query; where that fails, the tables are looked at to say why."""
+        """See ``Warehouse``. One query, since some engines bill each; if it fails, more queries find out why."""
         with self._reading():
             try:
                 rows = self._session.query(self._sql.loaded_if_whole()).to_pylist()
                 existing = _columns([*row["item"].split("."), row["digest"]] for row in rows if row["kind"] == "column")
-                lacking = self._lacking(existing)
-            except DestinationError as failure:
+                missing = self._missing(existing)
+            except DestinationError as error:
                 try:
                     self._session.rollback()
                     existing = self._existing()
                 except DestinationError:
-                    raise failure from None
-                if not (lacking := self._lacking(existing)):
+                    raise error from None
+                missing = self._missing(existing)
+                if not missing:
                     raise
                 rows = self._session.query(self._sql.loaded(existing)).to_pylist() if existing else []
         digests = _digests(rows)
         altered_views = _altered_views(digests)
-        dataset_id, noted = next(iter(digests.pop("dataset", {}).items()), (None, None))
-        # Columns of a newer version are null in the dataset, too; others had values. And what was never counted may lack rows.
-        if any("." in name for name in lacking) and (noted == shape(ALL_TABLES) or f"{STATE}.row_count" in lacking):
+        dataset_id, noted_shape = next(iter(digests.pop("dataset", {}).items()), (None, None))
+        is_new_shape = noted_shape != shape(ALL_TABLES)
+        # A column that this version adds is null in the dataset, too, so no row is outdated. A column that somebody
+        # dropped had values; and without row counts, rows may be missing unnoticed.
+        is_column_missing = any("." in name for name in missing)
+        if is_column_missing and (not is_new_shape or f"{STATE}.row_count" in missing):
             digests = {kind: dict.fromkeys(items, "") for kind, items in digests.items()}
-        is_outdated = bool(lacking or altered_views) or noted != shape(ALL_TABLES)
+        is_outdated = bool(missing or altered_views) or is_new_shape
         return Loaded(dataset_id, digests, is_outdated=is_outdated, altered_views=altered_views)
 
     def replace(self, step: LoadStep) -> list[str]:
-        """One transaction: tables, deletions, arrivals, and what was loaded."""
+        """See ``Warehouse``. One transaction; where DDL would end it, the tables are made before it begins."""
         session = self._session
         with self._transaction():
             self._prepare()
@@ -119,26 +120,28 @@ class SqlWarehouse:
             arrived = ((kind, item, digest) for kind, items in step.arriving.items() for item, digest in items.items())
             self._fill(_ARRIVED, ((kind, item, digest, sent[kind, item]) for kind, item, digest in arrived))
             self._execute([self._sql.note(_ARRIVED)])
-            if partly := [f"{row['kind']} {row['item']}" for row in session.query(self._sql.not_noted()).to_pylist()]:
+            if incomplete := session.query(self._sql.not_noted()).to_pylist():
+                items = first_few([f"{row['kind']} {row['item']}" for row in incomplete])
                 raise DestinationError(
-                    f"{self.where}: more or fewer rows arrived than were sent, for {first_few(partly)}: "
+                    f"{self.where}: more or fewer rows arrived than were sent, for {items}: "
                     "drop the trigger or rule that adds or removes rows in these tables, and load again"
                 )
         return session.notices
 
     def places(self, table: Table) -> set[Place]:
-        """By one query."""
+        """See ``Warehouse``. Two queries: for the columns, then for the places."""
         names = self._sql.names(table.partitions)
         with self._reading():
-            if (columns := self._existing().get(table.name)) is None:
+            columns = self._existing().get(table.name)
+            if columns is None:
                 raise DestinationError(f"{self.where} has no table {table.name}: run metrics-etl load")
-            if lacking := [each.name for each in columns_of(table) if each.name not in columns]:
-                raise DestinationError(f"{self.where}: {table.name} has no {first_few(lacking)}: run metrics-etl load")
-            found = self._session.query(f"SELECT DISTINCT {names} FROM {self._sql.name(table.name)}")
-        return {tuple(row.values()) for row in found.to_pylist()}
+            if missing := [column.name for column in columns_of(table) if column.name not in columns]:
+                raise DestinationError(f"{self.where}: {table.name} has no {first_few(missing)}: run metrics-etl load")
+            places = self._session.query(f"SELECT DISTINCT {names} FROM {self._sql.name(table.name)}")
+        return {tuple(row.values()) for row in places.to_pylist()}
 
     def rows(self, table: Table, place: Place) -> pa.Table:
-        """By one query."""
+        """See ``Warehouse``. One query."""
         names = self._sql.names(columns_of(table))
         is_there = " AND ".join(
             f"{self._dialect.quoted(column.name)} "
@@ -146,25 +149,28 @@ class SqlWarehouse:
             for column, value in zip(table.partitions, place, strict=True)
         )
         with self._reading():
-            found = self._session.query(f"SELECT {names} FROM {self._sql.name(table.name)} WHERE {is_there}")
-        return found.cast(arrow_schema_of(table)).replace_schema_metadata()
+            rows = self._session.query(f"SELECT {names} FROM {self._sql.name(table.name)} WHERE {is_there}")
+        return rows.cast(arrow_schema_of(table)).replace_schema_metadata()
 
     def _execute(self, statements: Iterable[str]) -> None:
+        """Run statements one after the other."""
         for statement in statements:
             self._session.execute(statement)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        """Commit at the end of the block, or roll back what an exception ended."""
         try:
             yield
             self._session.commit()
         except BaseException:
-            with suppress(DestinationError):  # the connection may be gone: what is told is why
+            with suppress(DestinationError):  # the connection may be lost; the first error says why
                 self._session.rollback()
             raise
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
+        """End the transaction of the block's queries, so that no lock outlives them."""
         try:
             yield
         finally:
@@ -172,80 +178,91 @@ class SqlWarehouse:
                 self._session.rollback()
 
     def _fill(self, name: str, items: Iterable[tuple[str, str, str, int]]) -> None:
-        """Items of one of the temporary tables."""
-        if found := [*items]:
-            columns = [pa.array(column) for column in zip(*found, strict=True)]
+        """Add items, each with kind, item, digest and row count, to a temporary table."""
+        if rows := [*items]:
+            columns = [pa.array(column) for column in zip(*rows, strict=True)]
             self._session.append("", name, [pa.table(columns, schema=arrow_schema_of(STATE_TABLE))])
 
     def _prepare(self) -> None:
-        """Make or complete the tables and views."""
+        """Make or complete the schema, the tables and the views."""
         existing = self._existing()
-        lacking = self._lacking(existing)
+        missing = self._missing(existing)
         schema = [] if existing else self._sql.create_schema()
-        # Who owns a schema may not be allowed to make one, not even if it is there.
+        # The owner of a schema may not be allowed to create one, not even with IF NOT EXISTS.
         if schema and not len(self._session.query(self._dialect.schemas.format(schema=sql_quoted(self._namespace)))):
             self._make(f"schema {self._namespace}", schema)
         is_made = False
         for table in ALL_TABLES:
-            if names := [name for name in lacking if name.partition(".")[0] == table.name]:
+            if names := [name for name in missing if name.partition(".")[0] == table.name]:
                 columns = existing.get(table.name)
                 made = [self._sql.create(table)] if columns is None else self._sql.add_columns(table, columns)
                 self._make(first_few(names), made)
                 is_made = True
-        for table in ALL_TABLES if is_made else ():
-            self._execute(self._sql.describe(table))
-        altered = _altered_views(_digests(self._session.query(self._sql.views()).to_pylist()))
+        if is_made:
+            for table in ALL_TABLES:
+                self._execute(self._sql.describe(table))
+        altered_views = _altered_views(_digests(self._session.query(self._sql.views()).to_pylist()))
         for view in VIEWS:
             known = view.columns.keys() | existing.get(view.table.name, {}).keys()
-            shown = [name for name in existing.get(view.name, {}) if name in known]
-            if view.columns.keys() - {*shown} or view.name in altered or is_made:
+            kept = [name for name in existing.get(view.name, {}) if name in known]
+            if view.columns.keys() - {*kept} or view.name in altered_views or is_made:
                 fix = f": if someone replaced it, drop {self._namespace}.{view.name}, then run metrics-etl load"
-                self._make(view.name, self._sql.create_view(view, shown), fix)
+                self._make(view.name, self._sql.create_view(view, kept), fix)
 
     def _make(self, what: str, statements: Iterable[str], fix: str = "") -> None:
+        """Run statements that create something; an error says what could not be created, and the fix."""
         try:
             self._execute(statements)
-        except DestinationError as failure:
-            raise DestinationError(f"{failure}: cannot create {what}{fix}") from failure
+        except DestinationError as error:
+            raise DestinationError(f"{error}: cannot create {what}{fix}") from error
 
     def _note_dataset(self, dataset_id: str) -> None:
+        """Note the dataset, the shape of the tables, and how the views are defined."""
         self._execute([f"DELETE FROM {self._sql.name(STATE)} WHERE kind = 'dataset'", *self._sql.note_views()])
         noted = {"kind": ["dataset"], "item": [dataset_id], "digest": [shape(ALL_TABLES)], "row_count": [None]}
         self._session.append(self._namespace, STATE, [pa.table(noted, schema=arrow_schema_of(STATE_TABLE))])
 
     def _existing(self) -> dict[str, dict[str, str]]:
-        """The columns of what has the name of a table or view of ours, with their types."""
+        """The columns, with their types, of each table and view that has one of our names."""
         rows = self._session.query(self._dialect.columns.format(schema=sql_quoted(self._namespace))).to_pylist()
         return _columns(row.values() for row in rows)
 
-    def _lacking(self, existing: Mapping[str, Mapping[str, str]]) -> list[str]:
-        """Which tables, views and columns are missing. Raises DestinationError for what is not ours, or of another type."""
+    def _missing(self, existing: Mapping[str, Mapping[str, str]]) -> list[str]:
+        """Names of the tables, views and columns (``table.column``) that are missing.
+
+        Raises:
+            DestinationError: a table or view may be somebody else's, or a column has another type.
+        """
         if existing and STATE not in existing:
             raise not_ours(self.where, next(iter(existing)))
-        lacking = [name for name in _NAMES if name not in existing]
+        missing = [name for name in _NAMES if name not in existing]
         for table in ALL_TABLES:
-            for column in columns_of(table) if table.name in existing else ():
+            if table.name not in existing:
+                continue
+            for column in columns_of(table):
                 type_ = existing[table.name].get(column.name)
                 if type_ is None:
-                    lacking.append(f"{table.name}.{column.name}")
+                    missing.append(f"{table.name}.{column.name}")
                 elif not self._dialect.takes(column, type_):
                     raise DestinationError(
-                        f"{self.where}: {table.name}.{column.name} is {type_}, expected {self._dialect.type_of(column)}: "
+                        f"{self.where}: {table.name}.{column.name} is {type_}, "
+                        f"expected {self._dialect.type_of(column)}: "
                         "give it that type, or drop the tables and load again"
                     )
-        return lacking
+        return missing
 
 
-def _columns(found: Iterable[Iterable[str]]) -> dict[str, dict[str, str]]:
-    """By table or view of ours its columns with their types, of such triples."""
+def _columns(rows: Iterable[Iterable[str]]) -> dict[str, dict[str, str]]:
+    """Columns with their types, by table or view of ours, from rows of table, column and type."""
     columns: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for table, column, type_ in found:
+    for table, column, type_ in rows:
         if table in _NAMES:
             columns[table][column] = type_
     return dict(columns)
 
 
 def _digests(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str | None]]:
+    """Digests by kind and item, from rows of ``Statements.loaded``."""
     digests: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
     for row in rows:
         if row["kind"] != "column":
@@ -254,14 +271,15 @@ def _digests(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str | Non
 
 
 def _altered_views(digests: dict[str, dict[str, str | None]]) -> tuple[str, ...]:
-    """Those that are not defined as was noted, if anything was; takes both out of the digests."""
-    noted, defined = digests.pop("view", {}), digests.pop("defined", {})
+    """The views whose definition is not the one that was noted. Takes both definitions out of the digests."""
+    noted = digests.pop("view", {})
+    defined = digests.pop("defined", {})
     return tuple(view.name for view in VIEWS if view.name in noted and noted[view.name] != defined.get(view.name))
 
 
 def _counted(pieces: Iterable[pa.Table], group: Group, sent: Counter[tuple[str, str]]) -> Iterator[pa.Table]:
-    """The pieces, whose rows are counted by item."""
+    """The pieces as they are; adds their rows to the counts in ``sent``, by kind and item."""
     for piece in pieces:
-        for each in pc.value_counts(piece[group.item]).to_pylist():
-            sent[group.kind, each["values"]] += each["counts"]
+        for count in pc.value_counts(piece[group.item]).to_pylist():
+            sent[group.kind, count["values"]] += count["counts"]
         yield piece

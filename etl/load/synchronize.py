@@ -1,4 +1,7 @@
-"""Make a warehouse equal to the dataset: compare digests, replace what differs as a whole, remove what is not in the dataset."""
+"""Make a warehouse equal to the dataset: compare digests, replace items that differ, remove those that are gone.
+
+It decides what a load does, and records how it went. How a kind of warehouse does it is not decided here.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,58 +26,64 @@ from etl.model.digest import rows_digest
 from etl.model.schema import Table
 from etl.model.values import fields_of
 from etl.model.wording import counted, first_few
-from etl.settings.sections import WarehouseSettings as Section
+from etl.settings.sections import WarehouseSettings
 
 EXPERIMENTAL = "experimental: tested with an emulator only; after the first load, run metrics-etl verify --warehouse"
-"""What ``check`` and the first load say of a warehouse whose kind was never tried on the real service."""
+"""What ``check`` and the first load say about a kind of warehouse that was never tried on the real service."""
 
 
 @dataclass(frozen=True, slots=True)
 class PendingItems:
-    """What a load has to do with the items of a kind.
-
-    ``new`` are not in the warehouse, ``deleted`` are there alone; ``changed`` are other ones in the dataset than when they were
-    loaded, and ``altered`` in the warehouse.
-    """
+    """The items of one kind that differ between the dataset and the warehouse."""
 
     new: AbstractSet[str]
+    """The dataset has them, and the warehouse does not."""
     changed: AbstractSet[str]
+    """The dataset has changed them since they were loaded; in a full load, everything that both have."""
     altered: AbstractSet[str]
+    """The warehouse has more or fewer rows of them than were loaded."""
     deleted: AbstractSet[str]
+    """The warehouse has them, and the dataset does not."""
 
     @property
     def arriving(self) -> AbstractSet[str]:
-        """The items of which the warehouse needs the dataset's rows."""
+        """The items whose rows the warehouse gets from the dataset."""
         return self.new | self.changed | self.altered
 
     @property
     def removed(self) -> AbstractSet[str]:
-        """The items whose rows in the warehouse go."""
+        """The items whose rows in the warehouse are removed, or replaced."""
         return self.changed | self.altered | self.deleted
 
 
 @dataclass(slots=True)
-class Result:
-    """What a load did, or would do: executions by what was the matter with them, and rows written by table.
-
-    ``damaged`` executions were left alone, since the dataset does not have all of their rows, and so were the ``missing`` ones, of
-    which it has nothing any more.
-    """
+class LoadResult:
+    """What a load did, or what a dry run found that it would do."""
 
     warehouse: str
+    """The warehouse, as messages call it."""
     new: int = 0
+    """How many executions were new in the warehouse."""
     changed: int = 0
+    """How many executions the dataset had changed since they were loaded; in a full load, all that both have."""
     altered: int = 0
+    """How many executions had more or fewer rows in the warehouse than were loaded."""
     removed: int = 0
+    """How many executions were removed from the warehouse."""
     damaged: int = 0
+    """How many executions were not loaded, because rows of them are missing or altered in the dataset."""
     missing: tuple[str, ...] = ()
+    """Ids of the executions that stay in the warehouse although the dataset has nothing of them any more."""
     rows: Counter[str] = field(default_factory=Counter)
+    """By table, how many rows were written; none in a dry run."""
     notices: list[str] = field(default_factory=list)
+    """What else people should know, one line each."""
     is_changed: bool = False
+    """Whether the load changed anything, or would."""
 
     @property
     def problems(self) -> list[str]:
-        """One line for each thing that is missing from the warehouse."""
+        """Why the warehouse does not equal the dataset after the load, one line per reason."""
         lines = []
         if self.damaged:
             lines.append(
@@ -90,14 +99,14 @@ class Result:
 
     @property
     def in_words(self) -> str:
-        """What the load was about, in a few words."""
-        told = fields_of(self, "new", "changed") | {"changed in the warehouse": self.altered, "removed": self.removed}
-        counts = ", ".join(f"{count:,} {name}" for name, count in told.items() if count)
-        nothing = "no executions" if self.is_changed else "nothing: it is up to date"
-        return f"executions: {counts}" if counts else nothing
+        """What the load changed, in a few words."""
+        counts = fields_of(self, "new", "changed") | {"changed in the warehouse": self.altered, "removed": self.removed}
+        if texts := [f"{count:,} {name}" for name, count in counts.items() if count]:
+            return f"executions: {', '.join(texts)}"
+        return "no executions" if self.is_changed else "nothing: it is up to date"
 
     def as_json(self) -> dict[str, Any]:
-        """The result as a JSON object."""
+        """The result as a JSON object, as ``load --json`` prints it."""
         return {
             "warehouse": self.warehouse,
             "executions": fields_of(self, "new", "changed", "altered", "removed", "damaged")
@@ -110,28 +119,34 @@ class Result:
 def find_pending(
     contents: Contents, loaded: Loaded, *, held_back: AbstractSet[str], is_full: bool = False
 ) -> dict[str, PendingItems]:
-    """By kind what differs, but for executions that are held back; with ``is_full`` everything that both have counts as changed."""
+    """What differs, by kind. With ``is_full``, everything that both have counts as changed.
+
+    Executions that are ``held_back`` are not removed from the warehouse, although the dataset has no digest of them.
+    """
     pending = {}
     for group in GROUPS:
-        ours, theirs = contents.digests[group.kind], loaded.digests.get(group.kind, {})
-        left_alone = held_back if group.kind == "execution" else frozenset()
+        ours = contents.digests[group.kind]
+        theirs = loaded.digests.get(group.kind, {})
         both = ours.keys() & theirs.keys()
         altered = {item for item in both if theirs[item] is None}
         changed = {item for item in both - altered if is_full or theirs[item] != ours[item]}
-        new, deleted = ours.keys() - theirs.keys(), theirs.keys() - ours.keys() - left_alone
-        pending[group.kind] = PendingItems(new, changed, altered, deleted)
+        deleted = theirs.keys() - ours.keys() - (held_back if group.kind == "execution" else frozenset())
+        pending[group.kind] = PendingItems(ours.keys() - theirs.keys(), changed, altered, deleted)
     return pending
 
 
 def missing_executions(contents: Contents, loaded: Loaded) -> set[str]:
-    """Those that are as they were loaded, and of which the dataset has nothing any more: deleted ones keep their rows there."""
+    """The executions that the warehouse has as they were loaded, and of which the dataset has nothing any more.
+
+    A deletion at the source is no reason: the dataset keeps deleted rows. So somebody took their files away.
+    """
     known = contents.digests["execution"].keys() | contents.damaged
-    there = loaded.digests.get("execution", {})
-    return {item for item, digest in there.items() if digest is not None and item not in known}
+    theirs = loaded.digests.get("execution", {})
+    return {item for item, digest in theirs.items() if digest is not None and item not in known}
 
 
 def refuse_another(warehouse: Warehouse, loaded: Loaded, dataset_id: str) -> None:
-    """Raise DestinationError if what is loaded is of another dataset than this one."""
+    """Raise DestinationError if another dataset was loaded into the warehouse."""
     if loaded.dataset_id not in (None, dataset_id):
         raise DestinationError(
             f"{warehouse.where} holds another dataset ({loaded.dataset_id}; this one is {dataset_id}): "
@@ -139,16 +154,19 @@ def refuse_another(warehouse: Warehouse, loaded: Loaded, dataset_id: str) -> Non
         )
 
 
-def refuse_another_copy(warehouse: Warehouse, loaded: Loaded, export_runs: AbstractSet[str], left: str) -> None:
-    """Raise DestinationError if there are runs that this dataset does not have, and others than its own last load left there.
+def refuse_another_copy(warehouse: Warehouse, loaded: Loaded, export_runs: AbstractSet[str], runs_left: str) -> None:
+    """Raise DestinationError if another copy of the dataset was loaded since this one.
 
-    ``export_runs`` are the dataset's; ``left`` is the digest of those that the load left: some may have been removed since.
+    It was if the warehouse has a run that this copy's ``export_runs`` do not have. It was not if the warehouse has
+    exactly the runs that this copy's last load left, whose digest is ``runs_left``: then this copy has lost runs since.
     """
-    there = {item for item, digest in loaded.digests.get("run", {}).items() if digest is not None}
-    if (others := there - export_runs) and rows_digest(there) != left:
+    theirs = {item for item, digest in loaded.digests.get("run", {}).items() if digest is not None}
+    others = theirs - export_runs
+    if others and rows_digest(theirs) != runs_left:
         raise DestinationError(
-            f"{warehouse.where}: another copy of this dataset has been loaded there since this one ({counted(len(others), 'run')}, "
-            f"such as {max(others)}): load from one copy only; to keep using this one, run metrics-etl load --full"
+            f"{warehouse.where}: another copy of this dataset has been loaded there since this one "
+            f"({counted(len(others), 'run')}, such as {max(others)}): load from one copy only; "
+            "to keep using this one, run metrics-etl load --full"
         )
 
 
@@ -160,12 +178,25 @@ def synchronize(
     is_full: bool = False,
     is_dry_run: bool = False,
     on_progress: Callable[[int, int], None] = do_nothing,
-) -> Result:
-    """Make the warehouse equal to the dataset, except for executions that are held back. The next load heals one that failed.
+) -> LoadResult:
+    """Make the warehouse equal to the dataset. If it fails, the next call repairs the rest.
 
-    Those that are missing from the dataset are held back, too, unless ``is_full``. ``runs_left``: the digest of the runs that the
-    dataset's last load left there, empty where it left none; None where nobody is to know. ``on_progress`` is told how many files
-    were read, of how many; what it raises ends the load.
+    Two kinds of executions are held back, that is, left in the warehouse as they are: those that are damaged in the
+    dataset and, unless ``is_full``, those that are missing from it.
+
+    Args:
+        contents: What the dataset holds.
+        warehouse: Connected, and not opened to be read unless ``is_dry_run``.
+        runs_left: Digest of the export runs that the dataset's last load left in the warehouse, empty if there was
+            none. Then another copy of the dataset is refused, unless ``is_full``. None: it is not.
+        is_full: Load everything anew, and remove executions that are missing from the dataset.
+        is_dry_run: Find out what a load would do, and change nothing.
+        on_progress: Called before each file with how many were read, of how many. An exception that it raises ends the
+            load.
+
+    Raises:
+        DestinationError: the warehouse holds another dataset or another copy; or reading or writing failed, see
+            ``Warehouse``.
     """
     loaded = warehouse.loaded()
     refuse_another(warehouse, loaded, contents.dataset_id)
@@ -174,7 +205,7 @@ def synchronize(
     missing = set[str]() if is_full else missing_executions(contents, loaded)
     pending = find_pending(contents, loaded, held_back=contents.damaged | missing, is_full=is_full)
     of_executions = pending["execution"]
-    result = Result(
+    result = LoadResult(
         warehouse.where,
         new=len(of_executions.new),
         changed=len(of_executions.changed),
@@ -182,7 +213,7 @@ def synchronize(
         removed=len(of_executions.deleted),
         damaged=len(contents.damaged),
         missing=tuple(sorted(missing)),
-        is_changed=loaded.is_outdated or any(each.arriving or each.removed for each in pending.values()),
+        is_changed=loaded.is_outdated or any(due.arriving or due.removed for due in pending.values()),
     )
     if is_dry_run or not result.is_changed:
         return result
@@ -201,7 +232,7 @@ def synchronize(
 
     step = LoadStep(
         contents.dataset_id,
-        removed={kind: items.removed for kind, items in pending.items()},
+        removed={kind: due.removed for kind, due in pending.items()},
         arriving={kind: {item: contents.digests[kind][item] for item in due.arriving} for kind, due in pending.items()},
         places={
             group.kind: {place for place, ids in contents.places(group).items() if ids & pending[group.kind].arriving}
@@ -214,23 +245,30 @@ def synchronize(
 
 
 def load_warehouse(
-    settings: Section,
+    settings: WarehouseSettings,
     dataset: Dataset,
     now: datetime,
     *,
     is_full: bool = False,
     on_progress: Callable[[int, int], None] = do_nothing,
     on_wait: Callable[[], None] = do_nothing,
-) -> Result:
-    """Load what differs, as ``load`` says; only for the holder of the dataset's lock. ``on_wait`` as ``open_warehouse`` says."""
+) -> LoadResult:
+    """Load the dataset into the warehouse of the settings, and record in the dataset how that went.
+
+    Call it only while holding the dataset's lock. See ``synchronize`` for ``is_full`` and ``on_progress``, and
+    ``open_warehouse`` for ``on_wait``.
+
+    Raises:
+        ConfigurationError: the warehouse's driver is not installed.
+        DestinationError: the dataset cannot be read, or the warehouse cannot be loaded; recorded as the load's problem.
+    """
     place = settings.place or ""
     last = last_load_into(dataset.files, place, now)
     try:
         contents = read_contents(dataset)
         with closing(open_warehouse(settings.named_url, settings.namespace, on_wait=on_wait)) as warehouse:
-            result = synchronize(
-                contents, warehouse, runs_left=last.runs_digest, is_full=is_full, on_progress=on_progress
-            )
+            runs_left = last.runs_digest
+            result = synchronize(contents, warehouse, runs_left=runs_left, is_full=is_full, on_progress=on_progress)
     except ExporterError as error:
         update_last_run(dataset.files, {"loads": {place: replace(last, tried_at=now, problem=str(error))}})
         raise
@@ -248,8 +286,8 @@ def load_warehouse(
     return result
 
 
-def preview_load(settings: Section, dataset: Dataset, *, is_full: bool = False) -> Result:
-    """What ``load_warehouse`` would do; changes nothing. Errors as there."""
-    left = last_load_into(dataset.files, settings.place or "", datetime.now(UTC)).runs_digest
+def preview_load(settings: WarehouseSettings, dataset: Dataset, *, is_full: bool = False) -> LoadResult:
+    """What ``load_warehouse`` would do; needs no lock, changes and records nothing. Raises what it raises."""
+    runs_left = last_load_into(dataset.files, settings.place or "", datetime.now(UTC)).runs_digest
     with closing(open_warehouse(settings.named_url, settings.namespace, is_read_only=True)) as warehouse:
-        return synchronize(read_contents(dataset), warehouse, runs_left=left, is_full=is_full, is_dry_run=True)
+        return synchronize(read_contents(dataset), warehouse, runs_left=runs_left, is_full=is_full, is_dry_run=True)

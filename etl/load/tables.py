@@ -1,9 +1,8 @@
-"""The tables of a warehouse: those of the dataset with run_test and month as columns, one of what was loaded, and views. Pure.
+"""The tables of a warehouse: those of the dataset, with the columns of their path; one of what was loaded; and views.
 
-And how SQL says their columns, whatever the engine.
+Pure: it declares them, and says nothing of how an engine creates them.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,22 +12,26 @@ from etl.model import schema
 from etl.model.digest import fingerprint
 from etl.model.schema import INT, STRING, Column, Table
 
-KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP)
+COLUMN_TYPES = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP)
+"""The types that columns of files have. Every engine lists its own names of them in this order."""
 Types = Mapping[pa.DataType, str]
-"""An engine's names of them."""
+"""An engine's name of each of ``COLUMN_TYPES``."""
 STATE = "metrics_etl_state"
+"""The name of the table of what was loaded."""
 Place = tuple[str | None, ...]
-"""The values of a table's partition columns."""
-_COMMENT_MAX_BYTES = 255  # what Glue and the Hive metastore keep of a column's comment
+"""The values of a table's partition columns; null where somebody else has written the row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Tables of which the rows of one ``item`` are replaced together, in the order in which they arrive."""
+    """Tables whose rows are replaced together, item by item."""
 
     kind: str
+    """What an item of the group is, as the table of what was loaded calls it."""
     item: str
+    """The column that holds the item's id in each of the tables."""
     tables: tuple[Table, ...]
+    """The tables, in the order in which their rows arrive."""
 
 
 GROUPS = (
@@ -36,6 +39,7 @@ GROUPS = (
     Group("errors", "run_test", (schema.ERRORS,)),
     Group("run", "export_run_id", (schema.RUNS_TABLE,)),
 )
+"""All kinds of items. A warehouse compares, removes and loads an item as a whole."""
 STATE_TABLE = Table(
     STATE,
     "item that was loaded, kept for the next load; readers do not need it",
@@ -57,22 +61,25 @@ STATE_TABLE = Table(
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the source has of a table; with columns ``of_execution``, as ``execution_<name>``, only of executions that it has."""
+    """A view of the rows of a table that the source still has."""
 
     name: str
+    """What the view is called."""
     table: Table
+    """Whose rows it shows, except those that have a ``deleted_at``."""
     of_execution: tuple[str, ...] = ()
+    """Columns of the row's execution, as ``execution_<name>``. If any, rows of deleted executions are left out."""
 
     @property
     def columns(self) -> dict[str, tuple[str, Column]]:
-        """Of each of its columns the table and the column there."""
-        of_execution = {column.name: column for column in schema.EXECUTIONS.columns}
-        own = {column.name: (self.table.name, column) for column in columns_of(self.table)}
-        return own | {f"execution_{name}": (schema.EXECUTIONS.name, of_execution[name]) for name in self.of_execution}
+        """By name in the view, the table that each column comes from, and the column there."""
+        stored = {column.name: column for column in schema.EXECUTIONS.columns}
+        columns = {column.name: (self.table.name, column) for column in columns_of(self.table)}
+        return columns | {f"execution_{name}": (schema.EXECUTIONS.name, stored[name]) for name in self.of_execution}
 
     @property
     def meaning(self) -> str:
-        """What its comment says."""
+        """The view's comment."""
         return f"{self.table.name.title()} that are not deleted{', with their execution' if self.of_execution else ''}."
 
 
@@ -84,51 +91,32 @@ VIEWS = (
 
 
 def columns_of(table: Table) -> tuple[Column, ...]:
-    """The columns of the table in a warehouse: those of the files, then those that stand in their path."""
+    """The columns of the table in a warehouse: those of the files, then the partition columns."""
     return (*table.columns, *table.partitions)
 
 
 def needed_of(table: Table) -> set[str]:
-    """The columns that no row may lack: one of no item could not be replaced, and one of no place not be found."""
+    """The columns that may not be null: the key, and the item and place by which a load finds the row again."""
     items = {group.item for group in GROUPS if table in group.tables}
     return {*table.key, *items, *(column.name for column in table.partitions)}
 
 
 def arrow_schema_of(table: Table) -> pa.Schema:
-    """Their Arrow types."""
+    """The columns of the table in a warehouse, with their Arrow types."""
     return pa.schema([pa.field(column.name, column.type) for column in columns_of(table)])
 
 
 def shape(tables: Sequence[Table]) -> str:
-    """A hash of all columns, their types and the views: another one means that a table must be looked at before it is filled."""
+    """A hash of all columns, types and views. If a warehouse noted another one, its tables may be incomplete."""
     columns = {table.name: [(column.name, str(column.type)) for column in columns_of(table)] for table in tables}
     return fingerprint(columns | {view.name: [*view.columns] for view in VIEWS})
 
 
 def with_places(rows: pa.Table, table: Table, places: Mapping[str, str]) -> pa.Table:
-    """The rows of a file, with the columns that stand in its path."""
+    """The rows of a file, with its partition columns; ``places`` are their values, by name."""
     added = [pa.repeat(pa.scalar(places[column.name], column.type), len(rows)) for column in table.partitions]
     return pa.Table.from_arrays([*rows.columns, *added], schema=arrow_schema_of(table))
 
 
 ALL_TABLES = (STATE_TABLE, *(table for group in GROUPS for table in group.tables))
-"""In the order in which they are made: where the first is missing, the others are somebody else's."""
-
-
-def comment(column: Column) -> str:
-    """Meaning and unit, cut to the whole sentences that a catalog keeps."""
-    unit = f" Unit: {column.unit}." if column.unit else ""
-    sentences = re.split(r"(?<=\.) ", column.meaning)
-    while len(sentences) > 1 and len((" ".join(sentences) + unit).encode()) > _COMMENT_MAX_BYTES:
-        sentences.pop()
-    return " ".join(sentences) + unit
-
-
-def sql_quoted(text: str) -> str:
-    """An SQL string literal, for engines that double quotes."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def backslash_quoted(text: str) -> str:
-    """An SQL string literal, for engines that escape with a backslash."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+"""All tables, in the order in which they are created: if the first is missing, the others are somebody else's."""

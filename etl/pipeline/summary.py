@@ -16,7 +16,7 @@ from etl.dataset.last_run import RUN_TESTS, LastRun
 from etl.dataset.receipt import Receipt
 from etl.errors import ExitCode, ExporterError, SourceUnavailableError
 from etl.extract.endpoints import Purpose, no_requests
-from etl.load.synchronize import Result
+from etl.load.synchronize import LoadResult
 from etl.model.findings import Finding, Kind, alarm_lines, alarms
 from etl.model.schema import RUNS_TABLE, TABLES
 from etl.model.values import fields_of
@@ -120,7 +120,7 @@ class Summary(ShownInLines):
     """Whether no run, and no attempt at one, came before."""
     failure: ExporterError | None = None
     """What ended the run early; None if it did everything."""
-    load: Result | None = None
+    load: LoadResult | None = None
     """What was loaded into the warehouse; None if there is none, or the load failed or was not tried."""
     load_failure: ExporterError | None = None
     """Why nothing was loaded."""

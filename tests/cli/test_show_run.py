@@ -10,7 +10,7 @@ import pytest
 from etl.cli.show_run import print_plan, print_summary
 from etl.errors import DestinationError, ExitCode, InterruptedRunError, KeyRefusedError, SourceUnavailableError
 from etl.extract.endpoints import Purpose, no_requests
-from etl.load.synchronize import Result
+from etl.load.synchronize import LoadResult
 from etl.model.findings import Finding, Kind
 from etl.pipeline.job import Plan
 from etl.pipeline.summary import RunTestSummary, Summary
@@ -111,5 +111,5 @@ def test_rows_from_lists_are_told_before_the_run_and_after_one_that_ended_early(
 
 
 def test_what_a_load_has_to_say_is_said_at_the_end_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = printed(capsys, WHOLE, load=Result("warehouse", notices=["1 value contained U+0000"]))
+    shown = printed(capsys, WHOLE, load=LoadResult("warehouse", notices=["1 value contained U+0000"]))
     assert "notice     1 value contained U+0000\n" in shown

@@ -18,9 +18,8 @@ from etl.model import schema
 from tests.e2e.demo_dataset import make_demo
 
 ROOT = Path(__file__).parents[2]
-PANDAS, ANALYSIS, README = (
-    (ROOT / name).read_text(encoding="utf-8") for name in ("docs/pandas.md", "docs/analysis.md", "README.md")
-)
+PAGES = ("docs/pandas.md", "docs/analysis.md", "README.md")
+PANDAS, ANALYSIS, README = ((ROOT / name).read_text(encoding="utf-8") for name in PAGES)
 BLOCK = re.compile(
     r"^```python(?P<plot> plot)?\n(?P<code>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?", re.MULTILINE | re.DOTALL
 )

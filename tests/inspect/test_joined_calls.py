@@ -124,14 +124,13 @@ def test_evals_of_one_name_share_a_column_when_no_call_has_two_of_them(data):
 
 def test_two_evals_of_one_name_on_one_call_have_a_column_each(data):
     write(data, "calls", call("c1"), call("c2"))
-    write(
-        data,
-        "evals",
+    evals = [
         judged("c1", "1111aaaa-1", output_score=0.1),
         judged("c1", "2222bbbb-2", output_score=0.2),
         judged("c2", "2222bbbb-2", output_score=0.3),
         judged("c2", "other", "Mood", output_score=0.4),
-    )
+    ]
+    write(data, "evals", *evals)
     found = evals_of(data)
     assert list(found) == ["eval_mood_score", "eval_tone_1111aaaa_score", "eval_tone_2222bbbb_score"]
     assert found["eval_tone_1111aaaa_score"][0] == 0.1
@@ -141,15 +140,14 @@ def test_two_evals_of_one_name_on_one_call_have_a_column_each(data):
 
 def test_ids_that_begin_alike_and_names_that_differ_in_punctuation_are_told_apart(data):
     write(data, "calls", call("c1"))
-    write(
-        data,
-        "evals",
+    evals = [
         judged("c1", "1111aaaa-1", output_score=0.1),
         judged("c1", "1111aaaa-2", output_score=0.2),
         judged("c1", "third", "Tone 1111aaaa", output_score=0.3),
         judged("c1", "b", "mood-score", output_score=0.4),
         judged("c1", "a", "Mood score", output_score=0.5),
-    )
+    ]
+    write(data, "evals", *evals)
     found = evals_of(data)
     assert sorted(value for (value,) in found.values()) == [0.1, 0.2, 0.3, 0.4, 0.5]
     assert {"eval_mood_score_a_score", "eval_mood_score_b_score"} < {*found}
@@ -172,21 +170,18 @@ def test_an_evals_column_is_called_by_its_name(data, name, column):
 
 def test_calls_of_executions_that_changed_are_all_of_each_with_evals_of_theirs_alone(data):
     later = AT + timedelta(days=1)
-    write(
-        data,
-        "executions",
+    executions = [
         {"execution_id": "e1", "exported_at": AT},
         {"execution_id": "e2", "exported_at": later},
         {"execution_id": "e3", "exported_at": None},
-    )
+    ]
+    write(data, "executions", *executions)
     write(data, "calls", call("c1", exported_at=later), *(call(f"c{n}", f"e{n}", exported_at=AT) for n in (2, 3, 4)))
-    write(
-        data, "evals", judged("c1", output_score=0.1), judged("c2", "own", "Own", output_score=0.2, execution_id="e2")
-    )
+    second = judged("c2", "own", "Own", output_score=0.2, execution_id="e2")
+    write(data, "evals", judged("c1", output_score=0.1), second)
     frame = etl.read_calls(data, columns=["call_execution_id"], evals="wide", changed_since=AT)
-    assert frame["call_execution_id"].to_list() == ["c2", "c3", "c4"], (
-        "what is not known to be the same may have changed"
-    )
+    # What is not known to be the same may have changed.
+    assert frame["call_execution_id"].to_list() == ["c2", "c3", "c4"]
     assert list(frame) == ["call_execution_id", "eval_own_score"]
 
 
@@ -224,9 +219,8 @@ def test_read_calls_tells_a_mistake_in_one_line(data, asked, message):
 async def test_the_calls_of_a_real_export_are_those_of_the_table_with_what_the_other_tables_say(tmp_path, seed):
     world = settled_world(seed, executions=4, calls=6, calls_spread=6, quirks=True, include_unfinished=True)
     async with Sandbox(world) as server:
-        await job.export(
-            settings_for(server, tmp_path, export={"calls": random.Random(seed).choice(["all", "finished"])})
-        )
+        mode = random.Random(seed).choice(["all", "finished"])
+        await job.export(settings_for(server, tmp_path, export={"calls": mode}))
     scopes: list[dict[str, Any]] = [
         {},
         {"run_tests": world.run_tests[0].name},

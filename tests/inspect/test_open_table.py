@@ -1,4 +1,4 @@
-"""``etl.open_table`` gives engines exactly the rows of ``etl.read_table``, and opens no file that a filter leaves out."""
+"""``etl.open_table`` gives engines the rows of ``etl.read_table``, and opens no file that a filter leaves out."""
 
 import pickle
 import shutil

@@ -1,4 +1,7 @@
-"""What ``status`` tells of a dataset, whatever state it is in; how it is shown: ``tests/e2e/test_status.py``."""
+"""How a status is read from a dataset, whatever state it is in.
+
+The verdict on it: ``test_status.py``; how it is shown: ``tests/e2e/test_status.py``.
+"""
 
 import asyncio
 import shutil
@@ -49,18 +52,16 @@ async def test_counts_are_those_of_the_tables(server: Sandbox, tmp_path: Path) -
     for call in poisoned.calls[:3]:
         call.duration_seconds = 77.0
     poisoned.completed_calls += 1
-    server.fault = lambda request, _nth: (
-        Fault(status=500) if request.query.get("call_execution_id") in letters else None
-    )
+    failure = Fault(status=500)
+    server.fault = lambda request, _nth: failure if request.query.get("call_execution_id") in letters else None
     await export(server, tmp_path, night=1)
 
     found = status_of(tmp_path, now=NIGHT + timedelta(days=1, hours=5))
 
     tables = {name: all_rows(tmp_path, name) for name in ("executions", "calls", "evals", "errors", "runs")}
     assert {table.name: table.rows for table in found.tables} == {name: len(rows) for name, rows in tables.items()}
-    assert sum(table.size_bytes for table in found.tables) == sum(
-        path.stat().st_size for path in (tmp_path / "data").rglob("*=*/*.parquet")
-    )
+    sizes = [path.stat().st_size for path in (tmp_path / "data").rglob("*=*/*.parquet")]
+    assert sum(table.size_bytes for table in found.tables) == sum(sizes)
     assert len(found.run_tests) == 2
     for run_test in found.run_tests:
         rows = [row for row in tables["executions"] if row["run_test"] == run_test.key]

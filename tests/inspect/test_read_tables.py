@@ -25,6 +25,9 @@ from tests.support import paths_in
 TABLES = list(schema.TABLES)
 DAYS = ("2026-08-31", "2026-09-01", "2026-09-02", "2026-10-03")
 GARBAGE = b"PAR1 but nothing else"
+BOTH_RATIOS = "'latency_customer_talk_ratio' or 'conversation_talk_ratio'"
+A_DAY = "must be a date such as 2026-11-01, yesterday, or 7d for seven days ago"
+A_MOMENT = "must be a timestamp such as 2026-11-01T02:00:00Z"
 
 
 def a_part_a_day(bundles):
@@ -33,9 +36,9 @@ def a_part_a_day(bundles):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Two run tests, called Checkout and Refund like their keys, each with a call a day on four days, and a dead letter.
+    """Two run tests, each with a call a day on four days, and a dead letter.
 
-    Checkout has a part a month, Refund one a day.
+    They are called Checkout and Refund like their keys. Checkout has a part a month, Refund one a day.
     """
     root = tmp_path_factory.mktemp("exported")
     dataset = a_dataset(root)
@@ -176,38 +179,18 @@ def test_columns_are_those_asked_for_in_their_order(data):
     [
         ({"table": "call"}, "there is no table 'call': did you mean 'calls'?"),
         ({"columns": ["statu"]}, "calls has no column 'statu': did you mean 'status'?"),
-        (
-            {"columns": ["talk_ratio"]},
-            (
-                "calls has no column 'talk_ratio': did you mean 'latency_customer_talk_ratio' or 'conversation_talk_ratio'?"
-            ),
-        ),
+        ({"columns": ["talk_ratio"]}, f"calls has no column 'talk_ratio': did you mean {BOTH_RATIOS}?"),
         ({"columns": ["mood"]}, "calls has no column 'mood': etl.describe('calls') lists its columns"),
         ({"columns": []}, "columns is empty: name at least one, or leave it out"),
-        (
-            {"run_tests": ["checkout", "Nope"]},
-            "{data} has no run test 'Nope': choose from 'Checkout', 'Refund'",
-        ),
+        ({"run_tests": ["checkout", "Nope"]}, "{data} has no run test 'Nope': choose from 'Checkout', 'Refund'"),
         ({"table": "runs", "run_tests": "a"}, 'the table "runs" is not partitioned by run test: leave run_tests out'),
-        (
-            {"since": "last week"},
-            "since must be a date such as 2026-11-01, yesterday, or 7d for seven days ago, got 'last week'",
-        ),
-        (
-            {"changed_since": "tomorrow"},
-            "changed_since must be a timestamp such as 2026-11-01T02:00:00Z, got 'tomorrow'",
-        ),
+        ({"since": "last week"}, f"since {A_DAY}, got 'last week'"),
+        ({"changed_since": "tomorrow"}, f"changed_since {A_MOMENT}, got 'tomorrow'"),
         ({"deleted": "yes"}, 'deleted must be "exclude" or "include", got \'yes\''),
-        ({"changed_since": pd.NaT}, "changed_since must be a timestamp such as 2026-11-01T02:00:00Z, got NaT"),
-        (
-            {"table": "errors", "changed_since": "2026-11-01"},
-            "errors has no exported_at: leave changed_since out",
-        ),
-        (
-            {"until": 20261101},
-            "until must be a date such as 2026-11-01, yesterday, or 7d for seven days ago, got 20261101",
-        ),
-        ({"since": ""}, "since must be a date such as 2026-11-01, yesterday, or 7d for seven days ago, got ''"),
+        ({"changed_since": pd.NaT}, f"changed_since {A_MOMENT}, got NaT"),
+        ({"table": "errors", "changed_since": "2026-11-01"}, "errors has no exported_at: leave changed_since out"),
+        ({"until": 20261101}, f"until {A_DAY}, got 20261101"),
+        ({"since": ""}, f"since {A_DAY}, got ''"),
         ({"since": "2026-11-02", "until": "2026-11-01"}, "since 2026-11-02 is later than until 2026-11-01"),
     ],
 )

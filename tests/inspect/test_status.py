@@ -1,4 +1,4 @@
-"""The one line that says whether the dataset is as it should be."""
+"""What a status says: whether the dataset is as it should be, in one line, and what to do next."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -90,26 +90,20 @@ def test_incomplete_run_tests_are_counted_with_since_when(since: datetime | None
 
 
 KILLED, REFUSED_RUN = Attempt(started_at=NIGHT), Attempt(started_at=NIGHT, exit_code=2, message="no key")
+CRASHED = "the last run was killed or crashed"
+STALE = "the last complete export was 2 days ago"
 
 
 @pytest.mark.parametrize(
     ("changes", "text", "command"),
     [
-        ({"lost_run": KILLED}, "the last run was killed or crashed", "run"),
-        (
-            {"lost_run": KILLED, "complete_at": None},
-            "the last run was killed or crashed, and no earlier run was complete",
-            "run",
-        ),
+        ({"lost_run": KILLED}, CRASHED, "run"),
+        ({"lost_run": KILLED, "complete_at": None}, f"{CRASHED}, and no earlier run was complete", "run"),
         ({"lost_run": REFUSED_RUN}, "the last run could not start: no key", "check"),
         ({"runs": (ended(3),)}, "the last run ended with code 3 (word)", "run"),
         ({"runs": (), "complete_at": None}, "no run has completed all configured run tests yet", "run"),
-        ({"complete_at": MONDAY}, "the last complete export was 2 days ago", "run"),
-        (
-            {"complete_at": MONDAY, "at_work": "pid 1"},
-            "the last complete export was 2 days ago; an export is running",
-            "status",
-        ),
+        ({"complete_at": MONDAY}, STALE, "run"),
+        ({"complete_at": MONDAY, "at_work": "pid 1"}, f"{STALE}; an export is running", "status"),
     ],
 )
 def test_anything_wrong_is_not_good_and_tells_what_to_type(changes: dict[str, Any], text: str, command: str) -> None:

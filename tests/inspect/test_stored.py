@@ -1,4 +1,4 @@
-"""Rows that the last run left and that are not in their files any more are found, whoever is at work; nothing else is."""
+"""Rows that the last run left and that are not in their files any more are found; nothing else is."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""`verify` finds nothing in a dataset that is whole, and exactly one thing in one that was broken in one place; its fixes work."""
+"""`verify` finds nothing in a dataset that is whole, and one thing where it was broken in one place; its fixes work."""
 
 import asyncio
 import os

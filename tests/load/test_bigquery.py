@@ -1,6 +1,7 @@
-"""The laws of loads on an emulator of BigQuery, and what is particular to it: load jobs, and the script that is a transaction.
+"""The laws of loads on an emulator of BigQuery, and what is particular to it: load jobs, and one script for all.
 
-local-bigquery translates them to DuckDB. That it takes a statement does not prove that BigQuery does, nor what it costs there.
+local-bigquery translates them to DuckDB. That it takes a statement does not prove that BigQuery does, nor what it costs
+there.
 """
 
 import os
@@ -43,16 +44,15 @@ pytestmark = pytest.mark.slow
 def emulator(tmp_path_factory) -> Iterator[str]:
     """Its URL; the extensions of DuckDB that it needs come from packages, not from the network."""
     home = tmp_path_factory.mktemp("bigquery")
-    for found in Path(sys.prefix).glob(
-        "lib/python3*/site-packages/duckdb_extension_*/extensions/v*/*.duckdb_extension"
-    ):
+    extensions = "lib/python3*/site-packages/duckdb_extension_*/extensions/v*/*.duckdb_extension"
+    for found in Path(sys.prefix).glob(extensions):
         place = home / ".duckdb" / "extensions" / found.parent.name / "linux_amd64" / found.name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(found)
     port, other = free_ports(2)
     command: list[str | Path] = [
-        Path(sys.executable).with_name("local-bigquery"), "--host", "127.0.0.1", "--port", str(port), "--grpc-port", str(other),
-        "--project", "project", "--dataset", "default", "--data-dir", str(home / "data"),
+        Path(sys.executable).with_name("local-bigquery"), "--host", "127.0.0.1", "--port", str(port), "--grpc-port",
+        str(other), "--project", "project", "--dataset", "default", "--data-dir", str(home / "data"),
     ]  # fmt: skip
     environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
@@ -156,9 +156,10 @@ def test_bigquery_dataset_that_is_not_there_is_one_line(target, data):
         load_into(Place("bigquery://project/nowhere"), data)
 
 
-@pytest.mark.parametrize(
-    "error", [RetryError("timeout of 600 s exceeded", None), ConnectionResetError("reset by peer")]
-)
+UNREACHABLE = [RetryError("timeout of 600 s exceeded", None), ConnectionResetError("reset by peer")]
+
+
+@pytest.mark.parametrize("error", UNREACHABLE)
 def test_bigquery_that_cannot_be_reached_is_one_line(target, data, monkeypatch, error):
     def fail(*_args, **_kw):
         raise error

@@ -1,8 +1,8 @@
-"""What opens the dataset in each engine: as recorded for small tables, and in words that the engine parses for the real ones.
+"""What opens the dataset in each engine: as recorded for small tables, and as the engine parses it for the real ones.
 
 pandas, Polars and DuckDB are executed in test_ddl_opens.py, Spark and ClickHouse there too by make test-all. The others
-are parsed by sqlglot in their dialect, which has no syntax for MSCK, CALL and REFRESH. Write the records, of which a person
-has to read what changed, with: python -m tests.load.test_ddl
+are parsed by sqlglot in their dialect, which has no syntax for MSCK, CALL and REFRESH. Write the records, of which a
+person has to read what changed, with: python -m tests.load.test_ddl
 """
 
 import ast
@@ -14,10 +14,8 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
-from etl.dataset import layout
 from etl.errors import ConfigurationError
 from etl.load.ddl import QUERY_ENGINES, ddl
-from etl.load.tables import columns_of, comment
 from etl.model import schema
 from etl.model.locations import QueryEngineName
 
@@ -26,15 +24,6 @@ LOCATIONS = {"bigquery": 'gs://my-bucket/it\'s "mine"/übung'} | dict.fromkeys(
     ("snowflake", "athena", "redshift", "trino", "clickhouse"), 's3://my-bucket/it\'s "mine"/übung'
 )
 SQL = [name for name in QUERY_ENGINES if name not in {"pandas", "polars"}]
-RESERVED = """
-account all alter and any as between by case cast check column connect connection constraint create cross
-current current_date current_time current_timestamp current_user database delete distinct drop else exists false
-following for from full grant group gscluster having ilike in increment inner insert intersect into is issue join
-lateral left like localtime localtimestamp minus natural not null of on or order organization qualify regexp
-revoke right rlike row rows sample schema select set some start table tablesample then to trigger true try_cast
-union unique update using values view when whenever where with
-"""  # Snowflake's list
-every_table = pytest.mark.parametrize("table", TABLES, ids=schema.TABLES)
 RECORDS = Path(__file__).parent / "ddl"
 
 
@@ -67,13 +56,6 @@ def literals(statement):
 
 def test_the_command_offers_every_engine():
     assert list(get_args(QueryEngineName)) == [*QUERY_ENGINES, "postgresql"]
-
-
-@every_table
-def test_partition_columns_are_those_of_the_layout(table):
-    key = "" if table.name == "runs" else "checkout"
-    path = layout.part_path(table.name, layout.Part(key, "month=2026-11/part-0"))
-    assert [column.name for column in table.partitions] == re.findall(r"/([a-z_]+)=", path)
 
 
 @pytest.mark.parametrize("engine", QUERY_ENGINES)
@@ -151,29 +133,6 @@ def test_location_that_an_engine_would_misread_is_refused(engine, bad, reason):
 )
 def test_location_is_said_as_the_engine_says_it(engine, root, text):
     assert text in ddl([schema.CALLS], engine, root)
-
-
-def test_names_that_are_not_quoted_are_no_reserved_words():
-    """In the other dialects, columns are quoted."""
-    assert not set(RESERVED.split()) & {
-        *schema.TABLES,
-        *(column.name for table in TABLES for column in columns_of(table)),
-    }
-
-
-@every_table
-def test_a_comment_is_whole_sentences_that_a_catalog_keeps(table):
-    for column in (*table.columns, *table.partitions):
-        text = comment(column)
-        assert len(text.encode()) <= 255
-        assert text.endswith(f" Unit: {column.unit}." if column.unit else ".")
-        assert column.meaning.startswith(text.removesuffix(f" Unit: {column.unit}."))
-
-
-def test_a_long_comment_loses_its_last_sentences_and_not_its_unit():
-    column = schema.Column("name", schema.INT, f"{'First.'} {'x' * 240}. Last.", "ms")
-    assert comment(column) == "First. Unit: ms."
-    assert comment(schema.Column("name", schema.INT, "First. Last.", "ms")) == "First. Last. Unit: ms."
 
 
 if __name__ == "__main__":

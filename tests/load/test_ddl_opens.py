@@ -1,4 +1,4 @@
-"""What ``schema --ddl`` prints opens a real dataset: every row, each column in its declared type, no file that is not needed."""
+"""What ``schema --ddl`` prints opens a real dataset: every row, in the declared types, and no file too many."""
 
 import asyncio
 import datetime as dt
@@ -23,7 +23,8 @@ from sqlglot import exp
 import etl
 from etl.load.ddl import ddl
 from etl.load.odcs import contract
-from etl.load.tables import columns_of, comment
+from etl.load.tables import COLUMN_TYPES, columns_of
+from etl.load.texts import comment
 from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, listable_calls
@@ -34,7 +35,6 @@ from tests.worlds import settled_world
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-readers" / "bin" / "python"
 TABLES = list(schema.TABLES.values())
-KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP)
 AS_IN_DUCKDB = {
     "string": "VARCHAR",
     "int64": "BIGINT",
@@ -83,9 +83,8 @@ def opened(engine, tables, root):
 
 def documented(title):
     """The code of the section of this title on the pages for readers; an engine's ends with its example."""
-    pages = "\n".join(
-        (ROOT / f"docs/{page}.md").read_text(encoding="utf-8") for page in ("pandas", "engines", "clouds")
-    )
+    paths = (ROOT / f"docs/{page}.md" for page in ("pandas", "engines", "clouds"))
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in paths)
     (section,) = re.split(rf"^## {title}$", pages, flags=re.MULTILINE | re.IGNORECASE)[1:]
     return re.findall(r"```(?:python|sql)\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
 
@@ -119,7 +118,7 @@ def in_duckdb(table, root):
 
 
 READERS = {
-    in_pandas: KINDS,
+    in_pandas: COLUMN_TYPES,
     in_polars: (pl.String, pl.Int64, pl.Float64, pl.Boolean, pl.Datetime("us", "UTC")),
     in_duckdb: AS_IN_DUCKDB.values(),
 }
@@ -128,7 +127,7 @@ every_reader = pytest.mark.parametrize("read", READERS, ids=lambda read: read.__
 
 @every_reader
 def test_every_row_is_read_in_the_declared_types(dataset, read):
-    types = dict(zip(KINDS, READERS[read], strict=True))
+    types = dict(zip(COLUMN_TYPES, READERS[read], strict=True))
     for table in TABLES:
         described, rows = read(table, dataset.root)
         assert described == [(column.name, types[column.type]) for column in columns_of(table)]
@@ -321,7 +320,7 @@ def test_spark_has_every_row_in_the_declared_types(dataset, tmp_path):
     queries |= {f"{table.name} columns": f"DESCRIBE {table.name}" for table in TABLES}
     queries["pruned"] = f"EXPLAIN SELECT status FROM calls WHERE run_test = '{run_test}' AND month = '{month}'"
     found = run_elsewhere("in_spark.py", tmp_path, [each.removesuffix(";") for each in statements], queries)
-    types = dict(zip(KINDS, ("string", "bigint", "double", "boolean", "timestamp"), strict=True))
+    types = dict(zip(COLUMN_TYPES, ("string", "bigint", "double", "boolean", "timestamp"), strict=True))
     for table in TABLES:
         assert by_key(table, found[table.name]) == as_json(rows_of_dataset(dataset.root, table))
         described = found[f"{table.name} columns"][: len(columns_of(table))]
@@ -343,7 +342,7 @@ def test_clickhouse_has_every_row_in_the_declared_types(dataset, tmp_path):
     queries |= {f"{table.name} columns": f"DESCRIBE TABLE {table.name}" for table in TABLES}
     queries["pruned"] = f"SELECT count(status) AS n FROM spoilt WHERE run_test = '{run_test}' AND month = '{month}'"
     found = run_elsewhere("in_clickhouse.py", tmp_path, [*statements, spoilt], queries)
-    types = dict(zip(KINDS, ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')"), strict=True))
+    types = dict(zip(COLUMN_TYPES, ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')"), strict=True))
     for table in TABLES:
         assert by_key(table, found[table.name]) == as_json(rows_of_dataset(dataset.root, table))
         expected = [

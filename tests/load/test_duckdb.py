@@ -32,10 +32,8 @@ def test_schema_that_has_the_name_of_a_duckdb_database_is_refused(tmp_path: Path
 
 
 def test_who_only_looks_at_a_duckdb_file_may_do_so_while_others_read(tmp_path: Path) -> None:
-    url = f"duckdb://{tmp_path}/metrics.duckdb"
+    file = tmp_path / "metrics.duckdb"
+    url = f"duckdb://{file}"
     connect(url, NAMESPACE).close()
-    with (
-        duckdb.connect(tmp_path / "metrics.duckdb", read_only=True),
-        closing(connect_to_read(url, NAMESPACE)) as looking,
-    ):
+    with duckdb.connect(file, read_only=True), closing(connect_to_read(url, NAMESPACE)) as looking:
         assert looking.loaded().dataset_id is None

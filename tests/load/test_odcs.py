@@ -12,19 +12,15 @@ import pytest
 
 from etl.errors import ConfigurationError
 from etl.load.odcs import contract
+from etl.load.tables import COLUMN_TYPES
 from etl.model import schema
 from etl.version import __version__
 
 TABLES = list(schema.TABLES.values())
 STANDARD = json.loads((Path(__file__).parents[1] / "odcs" / "odcs-3.1.0.schema.json").read_text(encoding="utf-8"))
-LOGICAL = {
-    schema.STRING: "string",
-    schema.INT: "integer",
-    schema.FLOAT: "number",
-    schema.BOOL: "boolean",
-    schema.TIMESTAMP: "timestamp",
-}
+LOGICAL = dict(zip(COLUMN_TYPES, ("string", "integer", "number", "boolean", "timestamp"), strict=True))
 OPTIONS = {schema.INT: {"format": "i64"}, schema.FLOAT: {"format": "f64"}, schema.TIMESTAMP: {"timezone": True}}
+LOCATIONS = [None, "/srv/data", "s3://bucket/metrics", "gs://bucket/metrics", "az://c/metrics"]
 every_table = pytest.mark.parametrize("table", TABLES, ids=schema.TABLES)
 
 
@@ -41,9 +37,7 @@ def custom(element: dict[str, Any]) -> dict[str, str]:
     return {each["property"]: each["value"] for each in element.get("customProperties", ())}
 
 
-@pytest.mark.parametrize(
-    "location", [None, "/srv/data", "s3://bucket/metrics", "gs://bucket/metrics", "az://c/metrics"]
-)
+@pytest.mark.parametrize("location", LOCATIONS)
 def test_the_standard_accepts_the_contract(location: str | None) -> None:
     assert mistakes(contract(TABLES, location)) == []
     for table in TABLES:

@@ -1,37 +1,11 @@
-"""Rows on their way lie on disk, in one file, and nothing of them stays behind."""
+"""Which warehouse a URL means, and what opening one leaves behind."""
 
-import tempfile
-from pathlib import Path
+from contextlib import closing
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import pytest
-
-from etl.errors import DestinationError
-from etl.load.drivers import spooled
-from etl.load.duckdb import connect_to_read
-
-SOME, MORE = (pa.table({"a": values}) for values in ([1, 2], [3]))
+from etl.load.open import open_warehouse
 
 
-def test_file_holds_all_rows_until_they_are_loaded():
-    with spooled([SOME, MORE]) as file:
-        assert file is not None
-        assert (file.rows, pq.read_table(file.path)) == (3, pa.concat_tables([SOME, MORE]))
-    assert not Path(file.path).parent.exists()
-
-
-def test_where_there_are_no_rows_there_is_no_file():
-    with spooled([]) as file:
-        assert file is None
-
-
-def test_without_a_place_for_temporary_files_the_fix_is_named(monkeypatch, tmp_path):
-    """As in a container whose own disk is read-only. A look at a DuckDB file that is not there yet does without."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    with pytest.raises(DestinationError, match="set TMPDIR to a writable folder"), spooled([SOME]):
-        pass
-    warehouse = connect_to_read(f"duckdb://{tmp_path}/new.duckdb", "metrics")
-    assert warehouse.loaded().dataset_id is None
-    warehouse.close()
+def test_who_only_reads_a_warehouse_that_is_not_there_yet_leaves_nothing_behind(tmp_path):
+    with closing(open_warehouse(f"duckdb://{tmp_path}/new.duckdb", "metrics", is_read_only=True)) as warehouse:
+        assert warehouse.loaded().dataset_id is None
     assert not any(tmp_path.iterdir())

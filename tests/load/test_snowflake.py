@@ -1,6 +1,7 @@
-"""The laws of loads on an emulator of Snowflake, and what is particular to it: its statements, and transactions that DDL ends.
+"""The laws of loads on an emulator of Snowflake, and what is particular to it: statements, and DDL in transactions.
 
-fakesnow runs them in DuckDB. It keeps no comments of columns, and does not end a transaction at DDL; see also ``as_snowflake``.
+fakesnow runs them in DuckDB. It keeps no comments of columns, and does not end a transaction at DDL; see also
+``as_snowflake``.
 """
 
 import re
@@ -100,14 +101,8 @@ def test_nothing_is_made_once_the_transaction_has_begun(loaded, data, monkeypatc
     load_into(loaded, data)
     began = asked.index("BEGIN")
 
-    assert {each.split()[0] for each in asked[began : asked.index("COMMIT", began)]} == {
-        "BEGIN",
-        "PUT",
-        "COPY",
-        "SELECT",
-        "DELETE",
-        "INSERT",
-    }
+    kinds = {each.split()[0] for each in asked[began : asked.index("COMMIT", began)]}
+    assert kinds == {"BEGIN", "PUT", "COPY", "SELECT", "DELETE", "INSERT"}
     for copy in (each for each in asked if each.startswith("COPY")):
         assert "(TYPE = PARQUET USE_LOGICAL_TYPE = TRUE NULL_IF = ())" in copy
         assert copy.endswith("MATCH_BY_COLUMN_NAME = CASE_INSENSITIVE FORCE = TRUE")

@@ -197,7 +197,7 @@ MUTANTS = [
     Mutant(
         "what the dataset lost stays in the warehouse",
         "etl/load/synchronize.py",
-        "theirs.keys() - ours.keys() - left_alone",
+        'theirs.keys() - ours.keys() - (held_back if group.kind == "execution" else frozenset())',
         "theirs.keys() - ours.keys()",
     ),
     Mutant(

@@ -50,8 +50,6 @@ MAX_PAGES_WITHOUT_NEWS = 50
 """After so many pages in a row that hold no new row, a list that says that it goes on lies."""
 MAX_LOST = 8
 """After so many rows without any good answer, bad rows look the same as a server that is down, or the list's end."""
-_TRIES = 2
-"""How often an unreadable row was requested: once in the search, and once more to be sure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +173,8 @@ class SkippingReader(Generic[T]):
             message = f"too many unreadable rows: row {position} and everything after it were left out"
             self._stop(position, SourceError(message, status=error.status, excerpt=error.excerpt))
             return
-        self.unreadable.append(Unreadable(position, error, head, tries=_TRIES))
+        # It was requested once in the search, and once more to be sure.
+        self.unreadable.append(Unreadable(position, error, head, tries=2))
         lost = self.unreadable[-MAX_LOST:]
         if math.isinf(self.count) and len(lost) == MAX_LOST and not any(row.head for row in lost):
             del self.unreadable[-MAX_LOST:]

@@ -39,7 +39,7 @@ No error holds a key: keys are removed from everything that the server sent befo
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -59,7 +59,7 @@ from etl.errors import (
 )
 from etl.extract.answers import decode, error_of, retry_after_seconds
 from etl.extract.endpoints import Request
-from etl.extract.gate import Gate
+from etl.extract.gate import Gate, OnHold
 from etl.extract.listing import LargestPage
 from etl.extract.quota import WINDOW_SECONDS, Quota
 from etl.extract.redact import eraser
@@ -81,6 +81,7 @@ _NEVER_ANSWERED_LIMIT = 100
 _FEWEST_GROUPS = 3
 _SECONDS_A_ROW = 0.0024  # of a page of executions: twice what a server that is not busy takes
 _SHORTEST_SECRET = 16  # a shorter key may be an ordinary word, which no data must lose
+_NO_DETAILS = "the API has no details of executions (404)"
 
 
 @dataclass(slots=True)
@@ -109,9 +110,7 @@ class Client:
         ConfigurationError: The settings were loaded without the keys.
     """
 
-    def __init__(
-        self, settings: Settings, *, quota: Quota | None = None, on_hold: Callable[[float], None] | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, *, quota: Quota | None = None, on_hold: OnHold | None = None) -> None:
         api = settings.api
         keys = _keys_of(settings)
         self.traffic = Traffic()
@@ -192,7 +191,7 @@ class Client:
                 if not self._knows_details:
                     return await self._get_first_detail(request)
         if self.lacks_details:
-            raise _no_details()
+            raise RequestRefusedError(_NO_DETAILS, status=404)
         return await self.get(request)
 
     async def _get_first_detail(self, request: Request[T]) -> T:
@@ -202,7 +201,7 @@ class Client:
             if error.status != 404:
                 raise
             self.lacks_details = True
-            raise _no_details() from None
+            raise RequestRefusedError(_NO_DETAILS, status=404) from None
         finally:
             self._knows_details = True
 
@@ -243,8 +242,7 @@ class Client:
         max_tries = self._settings.api.max_tries
         if request.is_optional:
             max_tries = min(max_tries, _OPTIONAL_TRIES)
-        tries = 0
-        refusals = 0
+        tries = refusals = 0
         while True:
             tries += 1
             try:
@@ -299,8 +297,7 @@ class Client:
     def _heed(self, request: Request[Any], answer: Answer) -> None:
         """Hold all requests for as long as the server says, but for no optional request longer than a minute."""
         retry_after = retry_after_seconds(answer.headers, answer.body)
-        is_long = answer.status == 503 or (retry_after or 0) > WINDOW_SECONDS
-        if request.is_optional and is_long:
+        if request.is_optional and (answer.status == 503 or (retry_after or 0) > WINDOW_SECONDS):
             return
         if answer.status == 429:
             self.traffic.rejections += 1
@@ -325,10 +322,6 @@ class Client:
             self.quota.answered(self._now(), headers)
         self.traffic.received(answer)
         return answer
-
-
-def _no_details() -> RequestRefusedError:
-    return RequestRefusedError("the API has no details of executions (404)", status=404)
 
 
 def _keys_of(settings: Settings) -> tuple[str, str]:

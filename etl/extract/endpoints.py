@@ -26,6 +26,8 @@ from etl.model.records import (
 from etl.model.wording import quoted
 
 T = TypeVar("T")
+Query = tuple[tuple[str, str], ...]
+"""Names and values of parameters, in the order in which they are sent."""
 
 NO_SUCH_EXECUTION = "No TestExecution matches"
 """What the detail's 500 says of an execution that the key's workspace does not have; other endpoints answer 404."""
@@ -57,8 +59,8 @@ class Request(msgspec.Struct, Generic[T], frozen=True):
 
     path: str
     """The endpoint, as the client groups requests that fail together."""
-    query: tuple[tuple[str, str], ...]
-    """Names and values of the parameters, not escaped; at least one, and the first says what is requested."""
+    query: Query
+    """Not escaped; it has at least one parameter, and the first says what is requested."""
     subject: str
     """What it is about, for messages: ``call 5af9e484-…``."""
     decode: Callable[[Any], T]
@@ -101,7 +103,7 @@ class Slice(msgspec.Struct, frozen=True):
     """Any failure is an answer, believed when it is repeated: the page may be larger than the server can give."""
 
     @property
-    def query(self) -> tuple[tuple[str, str], ...]:
+    def query(self) -> Query:
         """The parameters that request it."""
         return ("page", str(self.page)), ("limit", str(self.limit))
 
@@ -143,12 +145,10 @@ def list_calls(execution_id: str, part: Slice, *, without_evals: bool = False) -
             raise UnexpectedError("the answer is for another execution_id")
         return _page(calls, part.page, _listed_call)
 
-    query = [("execution_id", execution_id), *part.query]
-    if without_evals:
-        query.append(("eval_name", _NO_EVAL))
+    eval_name = (("eval_name", _NO_EVAL),) if without_evals else ()
     return Request(
         path=RUNS,
-        query=tuple(query),
+        query=(("execution_id", execution_id), *part.query, *eval_name),
         subject=f"execution {execution_id}, page {part.page}",
         decode=decode,
         retries_500=part.retries_500 and without_evals,
@@ -165,9 +165,7 @@ def list_run_tests(part: Slice) -> Request[Page[ListedRunTest]]:
     return msgspec.structs.replace(request, is_wrapped=False)
 
 
-def _list(
-    path: str, selector: tuple[tuple[str, str], ...], part: Slice, subject: str, decode_row: Callable[[Any], T]
-) -> Request[Page[T]]:
+def _list(path: str, selector: Query, part: Slice, subject: str, decode_row: Callable[[Any], T]) -> Request[Page[T]]:
     """One page of a list whose document is the page itself."""
     return Request(
         path=path,

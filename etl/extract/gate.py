@@ -13,6 +13,9 @@ from etl.errors import SourceUnavailableError
 from etl.extract.quota import Quota
 from etl.extract.transport import Traffic
 
+OnHold = Callable[[float], None]
+"""Called with the number of seconds for which nothing will be sent, if that is long and a request waits."""
+
 _sleep = asyncio.sleep
 _TOLD_HOLD_SECONDS = 5.0
 """From how long a hold on ``on_hold`` is called."""
@@ -25,10 +28,10 @@ class Gate:
     Args:
         quota: How long to wait.
         traffic: Gets the time until which nothing is sent.
-        on_hold: Called with the number of seconds for which nothing will be sent, if that is five or more.
+        on_hold: Called before each wait of five seconds or more.
     """
 
-    def __init__(self, quota: Quota, traffic: Traffic, on_hold: Callable[[float], None] | None) -> None:
+    def __init__(self, quota: Quota, traffic: Traffic, on_hold: OnHold | None) -> None:
         self.run_ends_at = math.inf
         """When the run must have ended, by the event loop's clock: waiting beyond it is pointless."""
         self._quota = quota

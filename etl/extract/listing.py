@@ -158,9 +158,8 @@ class LargestPage:
             if page.total_pages == 1 and not {*map(id_of, first.results)} <= {*map(id_of, page.results)}:
                 break
             return (first, page), size
-        if is_read_twice:
-            return (first, await read(Slice(1, limit))), limit
-        return (first,), limit
+        pages = (first, await read(Slice(1, limit))) if is_read_twice else (first,)
+        return pages, limit
 
     def shrink(self, rows: int) -> None:
         """Note that the server gives no more than so many rows in one page."""
@@ -172,8 +171,8 @@ async def read_pass(
     id_of: Callable[[T], str],
     *,
     limit: int,
+    largest: LargestPage,
     head_at: HeadReader[T] | None = None,
-    largest: LargestPage | None = None,
     is_read_twice: bool = False,
 ) -> Pass[T]:
     """Read all pages once, never beyond the last one that the server admits to.
@@ -182,8 +181,9 @@ async def read_pass(
         read: Reads one page.
         id_of: The id of a row.
         limit: The usual size of a page.
+        largest: The largest page. A list that does not fit ``limit`` rows is read in larger pages if the server gives
+            them.
         head_at: With it, rows that make a page stay 500 are skipped, and it says which row is at a position.
-        largest: With it, a list that does not fit ``limit`` rows is read in larger pages, where the server gives them.
         is_read_twice: Read the first page of such a list twice in any case, for a proof.
 
     Raises:
@@ -193,12 +193,11 @@ async def read_pass(
     rows: dict[str, T] = {}
     first_pages: Sequence[Page[T]] = ()
     unreadable: Sequence[Unreadable[T]] = ()
-    usual_limit = size = limit
-    largest = largest or LargestPage(limit)
+    size = page_limit = limit
     pages_read = count = total_pages = without_news = 0
     try:
-        first_pages, limit = await largest.first_pages(read, id_of, limit, is_read_twice=is_read_twice)
-        size = limit
+        first_pages, page_limit = await largest.first_pages(read, id_of, limit, is_read_twice=is_read_twice)
+        size = page_limit
         page: Page[T] | None = first_pages[-1]
         while page is not None:
             known = len(rows)
@@ -213,14 +212,14 @@ async def read_pass(
                 break
             # Servers may cut pages smaller than requested.
             size = max(1, min(size, len(page.results)))
-            page = await _read_page(read, pages_read + 1, limit, size, is_trial=limit > usual_limit)
+            page = await _read_page(read, pages_read + 1, page_limit, size, is_trial=page_limit > limit)
     except ServerFaultError as error:
         if head_at is None:
             raise
         # Larger pages are requested behind the bad row only if the server has not cut any.
-        most = largest.rows if size == limit else 0
+        most = largest.rows if size == page_limit else 0
         rest = SkippingReader(
-            read, id_of, head_at, limit=power_of_two(min(size, usual_limit)), error=error, most=most, rows=rows
+            read, id_of, head_at, limit=power_of_two(min(size, limit)), error=error, most=most, rows=rows
         )
         if pages_read:
             rest.count = count
@@ -231,13 +230,11 @@ async def read_pass(
         total_pages = max(2, pages_read + 1)
         unreadable = rest.unreadable
     except SourceError:
-        if limit == usual_limit:
+        if page_limit == limit:
             raise
         # The server cannot give pages as large as that one: start again with the usual size.
-        largest.shrink(limit // _SHRINK)
-        return await read_pass(
-            read, id_of, limit=usual_limit, head_at=head_at, largest=largest, is_read_twice=is_read_twice
-        )
+        largest.shrink(page_limit // _SHRINK)
+        return await read_pass(read, id_of, limit=limit, largest=largest, head_at=head_at, is_read_twice=is_read_twice)
     return Pass(rows, max(total_pages, pages_read), count, tuple(unreadable), first_pages)
 
 

@@ -38,8 +38,7 @@ def parse_json(body: bytes) -> Any:
 
 def _is_same(text: bytes, body: bytes) -> bool:
     """Whether the two differ only in spaces and in zeros at the end of fractions."""
-    text = text.translate(None, _SPACES)
-    body = body.translate(None, _SPACES)
+    text, body = text.translate(None, _SPACES), body.translate(None, _SPACES)
     # Joining what ``split`` leaves, its group included, takes a third of the time of ``sub``.
     return text == body or text == b"".join(_ZEROS.split(body))
 

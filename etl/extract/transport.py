@@ -123,7 +123,6 @@ class Transport:
                 sock_read=api.read_timeout_seconds,
             ),
             trust_env=False,
-            raise_for_status=False,
             middlewares=(self._send,),
         )
 

@@ -368,7 +368,7 @@ def read_around(
     async def head_at(_position: int) -> None:
         return None
 
-    return finished(read_pass(reader(server, fails), str, limit=limit, head_at=head_at))
+    return finished(read_pass(reader(server, fails), str, limit=limit, largest=LargestPage(limit), head_at=head_at))
 
 
 def test_page_that_vanishes_while_paging_is_no_error():
@@ -512,7 +512,7 @@ def test_list_that_has_no_end_is_read_to_one_all_the_same(is_same):
     async def head_at(_position: int) -> None:
         return None
 
-    found = finished(read_pass(read, str, limit=4, head_at=head_at))
+    found = finished(read_pass(read, str, limit=4, largest=LargestPage(4), head_at=head_at))
     assert bool(found.unreadable) is is_same
 
 

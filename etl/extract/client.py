@@ -170,9 +170,8 @@ class Client:
             kind.given_up_groups.add(request.group or request.target)
             if kind.given_up_in_a_row % _GIVEN_UP_LIMIT == 0 and await self._is_down(kind):
                 url = self._settings.api.base_url
-                raise SourceUnavailableError(
-                    f"the API at {url} fails every request to {request.path}; the last error: {error}"
-                ) from None
+                text = f"the API at {url} fails every request to {request.path}; the last error: {error}"
+                raise SourceUnavailableError(text) from None
             raise
         self._note_answered(request, kind)
         return value

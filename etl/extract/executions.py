@@ -51,9 +51,8 @@ async def list_executions_completely(
         return {row.execution_id for row in rows if row.started_at is not None and row.started_at >= since}
 
     read = _pages_of(client, name, take)
-    head_at = _heads_of(client, name)
     listing = await list_completely(
-        read, _id, limit=page_limit, head_at=head_at, largest=client.largest_page, newer_in=newer_in
+        read, _id, limit=page_limit, head_at=_heads_of(client, name), largest=client.largest_page, newer_in=newer_in
     )
     return _listed(listing)
 

@@ -68,9 +68,8 @@ class Gate:
                 if is_long or seconds > self.run_ends_at - self._now():
                     why = "" if is_long else ", which is beyond [export] max_runtime_minutes"
                     whole_minute = datetime.now(UTC) + timedelta(seconds=seconds, minutes=1)
-                    raise SourceUnavailableError(
-                        f"the API accepts no requests until {whole_minute:%Y-%m-%d %H:%M} UTC{why}: run again then"
-                    )
+                    until = f"{whole_minute:%Y-%m-%d %H:%M} UTC{why}"
+                    raise SourceUnavailableError(f"the API accepts no requests until {until}: run again then")
                 self._traffic.held_until = self._now() + seconds
                 if self._on_hold and seconds >= _TOLD_HOLD_SECONDS:
                     self._on_hold(seconds)

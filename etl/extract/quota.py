@@ -301,9 +301,8 @@ def _window_of(headers: Mapping[str, str]) -> Window | None:
     # A reset in milliseconds, or counted from now, would end the window in years or at once; after inf no other would
     # come.
     is_near = -WINDOW_SECONDS <= _seconds_until_reset(window.reset_unix_seconds, headers) <= _LONGEST_WINDOW_SECONDS
-    return (
-        window if 0 < window.limit <= _LARGEST_LIMIT and math.isfinite(window.reset_unix_seconds) and is_near else None
-    )
+    is_plausible = 0 < window.limit <= _LARGEST_LIMIT and math.isfinite(window.reset_unix_seconds) and is_near
+    return window if is_plausible else None
 
 
 def _seconds_until_reset(reset_unix_seconds: float, headers: Mapping[str, str]) -> float:

@@ -213,9 +213,8 @@ def _detail(world: World, execution_id: str, url: str, query: Mapping[str, str])
         if int(value) < 1:
             raise refused(name, "min_value", "Ensure this value is greater than or equal to 1.")
     execution = world.execution(execution_id.lower())
-    if execution is None or execution.run_test.run_test_id not in {
-        run_test.run_test_id for run_test in world.run_tests
-    }:
+    run_test_ids = {run_test.run_test_id for run_test in world.run_tests}
+    if execution is None or execution.run_test.run_test_id not in run_test_ids:
         text = "Failed to retrieve test execution: No TestExecution matches the given query."
         raise _RefusedError(500, server_error(text))
     return simulate.execution_detail(execution, url, query)

@@ -81,7 +81,6 @@ _NEVER_ANSWERED_LIMIT = 100
 _FEWEST_GROUPS = 3
 _SECONDS_A_ROW = 0.0024  # of a page of executions: twice what a server that is not busy takes
 _SHORTEST_SECRET = 16  # a shorter key may be an ordinary word, which no data must lose
-_NO_DETAILS = "the API has no details of executions (404)"
 
 
 @dataclass(slots=True)
@@ -170,8 +169,9 @@ class Client:
             kind.given_up_groups.add(request.group or request.target)
             if kind.given_up_in_a_row % _GIVEN_UP_LIMIT == 0 and await self._is_down(kind):
                 url = self._settings.api.base_url
-                text = f"the API at {url} fails every request to {request.path}; the last error: {error}"
-                raise SourceUnavailableError(text) from None
+                raise SourceUnavailableError(
+                    f"the API at {url} fails every request to {request.path}; the last error: {error}"
+                ) from None
             raise
         self._note_answered(request, kind)
         return value
@@ -185,22 +185,24 @@ class Client:
         Raises:
             RequestRefusedError: Also, with status 404, whenever the API has no details of executions.
         """
+        detail = None
         if not self._knows_details:
             async with self._first_detail:
                 if not self._knows_details:
-                    return await self._get_first_detail(request)
+                    detail = await self._get_first_detail(request)
         if self.lacks_details:
-            raise RequestRefusedError(_NO_DETAILS, status=404)
-        return await self.get(request)
+            raise RequestRefusedError("the API has no details of executions (404)", status=404)
+        return await self.get(request) if detail is None else detail
 
-    async def _get_first_detail(self, request: Request[T]) -> T:
+    async def _get_first_detail(self, request: Request[T]) -> T | None:
+        """The decoded answer; None if the path is unknown."""
         try:
             return await self.get(request)
         except RequestRefusedError as error:
             if error.status != 404:
                 raise
             self.lacks_details = True
-            raise RequestRefusedError(_NO_DETAILS, status=404) from None
+            return None
         finally:
             self._knows_details = True
 

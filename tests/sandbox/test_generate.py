@@ -4,16 +4,9 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from statistics import median
 
-from etl.sandbox.generate import (
-    add_execution,
-    finish_execution,
-    latest_friday,
-)
+from etl.sandbox.generate import add_execution, finish_execution, latest_friday
 from etl.sandbox.sdk import execution_metrics
-from etl.sandbox.world import (
-    TERMINAL_STATUSES,
-    listable_calls,
-)
+from etl.sandbox.world import TERMINAL_STATUSES, listable_calls
 from tests.worlds import CALL_STATUSES, END, EXECUTION_STATUSES, add_late_data, executions_of, small_world, world_of
 
 

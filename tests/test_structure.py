@@ -49,8 +49,6 @@ TESTED_ELSEWHERE = {
     "etl/pipeline/engine/this_process.py": "tests/pipeline/test_job.py",
     "etl/pipeline/lists.py": "tests/pipeline/test_source_changes.py",
     "etl/pipeline/shared_steps.py": "tests/pipeline/test_job.py",
-    "etl/sandbox/dispatch.py": "tests/sandbox/test_server.py",
-    "etl/sandbox/measures.py": "tests/sandbox/test_generate.py",
     "etl/settings/results.py": "tests/settings/test_messages.py",
     "etl/transform/drift.py": "tests/pipeline/test_drift.py",
     "etl/version.py": "tests/e2e/test_commands.py",

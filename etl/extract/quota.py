@@ -298,8 +298,7 @@ def _window_of(headers: Mapping[str, str]) -> Window | None:
         window = Window(int(limit), int(headers["X-RateLimit-Remaining"]), float(headers["X-RateLimit-Reset"]))
     except (KeyError, ValueError):
         return None
-    # A reset in milliseconds, or counted from now, would end the window in years or at once; after inf no other would
-    # come.
+    # A reset in milliseconds would end the window in years, one counted from now at once, and inf never.
     is_near = -WINDOW_SECONDS <= _seconds_until_reset(window.reset_unix_seconds, headers) <= _LONGEST_WINDOW_SECONDS
     is_plausible = 0 < window.limit <= _LARGEST_LIMIT and math.isfinite(window.reset_unix_seconds) and is_near
     return window if is_plausible else None

@@ -68,7 +68,7 @@ def test_recorded_refusal_is_the_right_error_in_one_line(case):
         ("ratelimit_429", "Rate limit exceeded: 5 api requests per minute"),
     ],
 )
-def test_message_says_what_happened_and_the_mend(case, message):
+def test_message_says_what_happened_and_the_fix(case, message):
     sample = SAMPLES[case]
     assert message in str(raised(request_of(sample) or GET_CALL, sample["status"], body_of(sample)))
 
@@ -193,7 +193,7 @@ def test_newline_in_a_name_does_not_break_the_message():
         (msgspec.json.encode(call_answer(status=None)), "expected str, got null at status"),
     ],
 )
-def test_200_that_is_not_the_documented_json_is_asked_again(body, reason):
+def test_200_that_is_not_the_documented_json_is_retried(body, reason):
     error = raised(GET_CALL, 200, body)
     assert isinstance(error, TransientError)
     assert str(error).startswith(f"call {CALL_ID}: unexpected answer from {METRICS}: ")

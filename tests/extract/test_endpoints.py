@@ -66,7 +66,7 @@ def test_any_name_comes_back_from_the_query_unchanged(name):
         list_run_tests,
     ],
 )
-def test_500_is_asked_again_except_on_pages_that_may_have_vanished(page_of: Callable[[Slice], Request[Any]]):
+def test_500_is_retried_except_on_pages_that_may_have_vanished(page_of: Callable[[Slice], Request[Any]]):
     assert page_of(Slice(1, 1)).retries_500
     assert not page_of(Slice(2, 1)).retries_500
     assert not page_of(Slice(1, 1, is_probe=True)).retries_500, "a probe takes it for an answer"
@@ -127,7 +127,7 @@ def page_answer(**changes: Any) -> bytes:
         (b'{"total_pages": 1e400, "current_page": 1, "count": 1, "results": []}', "got NumberLiteral at total_pages"),
     ],
 )
-def test_page_that_does_not_say_where_it_stands_is_asked_again(body, reason):
+def test_page_that_does_not_say_where_it_stands_is_retried(body, reason):
     error = raised(list_run_tests(Slice(1, 10)), 200, body)
     assert isinstance(error, TransientError)
     assert reason in str(error)
@@ -158,7 +158,7 @@ def test_head_is_what_the_list_of_executions_tells_of_a_row_but_its_aggregates()
         (LIST_CALLS, {"execution_id": EXECUTION_ID, "call_results": WITHOUT_EVALS}, "no field eval_outputs"),
     ],
 )
-def test_answer_about_another_execution_without_calls_or_without_their_evals_is_asked_again(request_, result, reason):
+def test_answer_about_another_execution_without_calls_or_without_their_evals_is_retried(request_, result, reason):
     assert reason in str(raised(request_, 200, msgspec.json.encode({"status": True, "result": result})))
 
 

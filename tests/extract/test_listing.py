@@ -136,7 +136,7 @@ def test_bad_row_of_a_long_list_costs_few_requests_more(number):
     assert len(server.requests) <= 7 + 4 + 2 * 8 + 4
 
 
-def test_page_that_is_cut_or_refused_is_not_asked_for_as_large_again():
+def test_page_that_is_cut_or_refused_is_not_requested_as_large_again():
     cut = Server(rows(300), max_limit=50)
     largest = LargestPage()
     for _ in range(3):

@@ -98,9 +98,8 @@ class SkippingReader(Generic[T]):
         After too many bad rows, the last one says that the rest was not read.
 
         Raises:
-            SourceError: ``error``, as it was at first, if no row could be read; or what a page of ``limit`` rows or
-            fewer fails
-                with that is not a 500.
+            SourceError: ``error``, as it was at first, if no row could be read; or a failure other than a 500 of a page
+                of ``limit`` rows or fewer.
         """
         first_error = self.error
         while not self._is_beyond(position):

@@ -150,11 +150,13 @@ class Client:
         """The decoded answer, after as many tries as it takes and is allowed (see the table above).
 
         Raises:
-            ConfigurationError: The proxy refused to connect. KeyRefusedError: 401 or 403. NotFoundError: The subject
-            does not exist (any more). RequestRefusedError: Another answer that a retry cannot fix. TransientError: The
-            last of ``max_tries`` failed as well. SourceUnavailableError: Many requests of this kind in a row were given
-            up, and not because of what they asked for; or
-                the rate limit holds all of them for hours, or beyond the end of the run.
+            ConfigurationError: The proxy refused to connect.
+            KeyRefusedError: 401 or 403.
+            NotFoundError: The subject does not exist (any more).
+            RequestRefusedError: Another answer that a retry cannot fix.
+            TransientError: The last of ``max_tries`` failed as well.
+            SourceUnavailableError: Many requests of this kind in a row were given up, and not because of what they
+                asked for; or the rate limit holds all of them for hours, or beyond the end of the run.
         """
         kind = self._kinds[request.path, request.query[0][0]]
         try:
@@ -183,7 +185,8 @@ class Client:
         (404).
 
         Raises:
-            RequestRefusedError: Also, with status 404, whenever the API has no details of executions.
+            RequestRefusedError: With status 404 whenever the API has no details of executions.
+            ExporterError: Otherwise as for ``get``.
         """
         detail = None
         if not self._knows_details:

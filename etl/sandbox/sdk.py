@@ -54,7 +54,11 @@ def call_metrics(call: SimulatedCall, execution: SimulatedExecution) -> dict[str
 
 
 def execution_metrics(execution: SimulatedExecution) -> dict[str, Any]:
-    """metrics/?execution_id=: the aggregates of an execution, over all its calls, deleted ones included."""
+    """metrics/?execution_id=: the aggregates of an execution, over all its calls, deleted ones included.
+
+    Raises:
+        AnswerError: A chat metric is no number, or a token count no integer.
+    """
     return {**execution_head(execution), "metrics": aggregates(execution.calls)}
 
 
@@ -129,7 +133,11 @@ def _read(value: object, kind: Callable[[str], float]) -> float | None:
 
 
 def run_call(call: SimulatedCall, execution: SimulatedExecution, query: Mapping[str, str]) -> dict[str, Any]:
-    """runs/?call_execution_id=: a call with its times and eval outputs."""
+    """runs/?call_execution_id=: a call with its times and eval outputs.
+
+    Raises:
+        AnswerError: ``eval_name`` is given, and the eval outputs cannot be searched by name.
+    """
     return {
         **_call_head(call, query),
         "execution_id": execution.execution_id,

@@ -76,8 +76,8 @@ async def read_executions_once(
         is_last = since is not None and page.results and is_before(page.results[-1], since)
         return structs.replace(page, total_pages=part.page) if is_last else page
 
-    found = await read_pass(read, _id, limit=page_limit, head_at=_heads_of(client, name), largest=client.largest_page)
-    return _listed(Listing(found.rows, is_complete=False, unreadable=found.unreadable))
+    pages = await read_pass(read, _id, limit=page_limit, head_at=_heads_of(client, name), largest=client.largest_page)
+    return _listed(Listing(pages.rows, is_complete=False, unreadable=pages.unreadable))
 
 
 def is_before(execution: ListedExecution, since: date) -> bool:

@@ -40,9 +40,9 @@ class Traffic:
     held_until: float = 0.0
     """Until when the rate limit lets nothing more through, by the event loop's clock."""
     clock_offset: timedelta | None = None
-    """What to add to our time to get the source's; None before an answer tells.
+    """What to add to our time to get the source's; None before the first answer with a time.
 
-    The smallest that any answer told: with a larger one, data would seem older than it is.
+    Of all answers the smallest: with a larger one, data would seem older than it is.
     """
 
     @property

@@ -29,11 +29,7 @@ TESTED_ELSEWHERE = {
     # Output that is all there is to see: whole screens of it.
     "etl/cli/show_compare.py": "tests/e2e/test_compare.py",
     "etl/cli/show_dataset.py": "tests/e2e/test_status.py",
-    "etl/extract/answers.py": "tests/extract/test_endpoints.py",
-    "etl/extract/bad_rows.py": "tests/extract/test_executions.py",
-    "etl/extract/listing.py": "tests/extract/test_listing_laws.py",
     "etl/compare/statistics.py": "tests/compare/test_estimate.py",
-    "etl/extract/run_tests.py": "tests/pipeline/test_all_run_tests.py",
     "etl/files/background.py": "tests/files/test_objects.py",
     "etl/files/interface.py": "tests/files/test_local.py",
     "etl/files/names.py": "tests/e2e/test_housekeeping.py",
@@ -41,8 +37,6 @@ TESTED_ELSEWHERE = {
     "etl/dataset/part_index.py": "tests/dataset/test_index.py",
     "etl/load/interface.py": "tests/load/test_laws.py",  # a protocol: the laws hold each warehouse to it
     "etl/model/records.py": "tests/extract/test_crawl.py",  # it has no rule but what the crawl fills in
-    "etl/sandbox/dispatch.py": "tests/sandbox/test_server.py",
-    "etl/sandbox/measures.py": "tests/sandbox/test_generate.py",
     "etl/version.py": "tests/e2e/test_commands.py",  # only a command shows it
 }
 """Modules that no test file is named after, and where they are tested: mostly end to end."""

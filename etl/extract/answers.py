@@ -1,7 +1,10 @@
 """What an answer means: a value, or the error that says what to do next. Pure: no socket, no clock.
 
-Decoding raises ``TransientError`` for a body that is not what the API documents: a proxy's page, a cut body,
-``status: false`` in a 200. A retry may fix that.
+Owns the words of these errors, and what headers tell: when to come back, and the time at the source. Which error is
+retried, and how often, is up to the client.
+
+A 200 whose body is not what the API documents (a proxy's page, a cut body, ``status: false``) is a ``TransientError``:
+a retry may fix that.
 """
 
 import json
@@ -28,17 +31,18 @@ T = TypeVar("T")
 
 _EXCERPT_CHARACTERS = 200
 _ASK_TO_RETRY = (408, 421, 425, 429)
+"""By their definition in HTTP, the same request may succeed later."""
 _LONGEST_HOLD_SECONDS = 86_400
 _TOLERANCE = timedelta(minutes=1)  # Date has whole seconds, and an answer takes its time
 _FARTHEST = timedelta(days=3653)  # no clock of a server is ten years off, and times near the year 9999 overflow
 
 
 def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:
-    """The answer's value, from the body of a 200; ``tries`` is the number of the try.
+    """The value in the body of a 200; ``tries`` is the number of the try.
 
     Raises:
-        UnexpectedAnswerError: the API answered, but with another document than it documents.
-        TransientError: the body is not an answer of the API at all, or says that it failed.
+        UnexpectedAnswerError: The API answered, but with another document than it documents.
+        TransientError: The body is not an answer of the API at all, or says that the request failed.
     """
     kind = TransientError
     try:
@@ -57,25 +61,28 @@ def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:
 
 
 def error_of(request: Request[Any], status: int, body: bytes, *, tries: int = 1) -> ExporterError:
-    """The error that says what to do after an answer that is not 200; ``tries`` is the number of the try."""
+    """The error for an answer that is not a 200, to be raised by the caller; ``tries`` is the number of the try.
+
+    The status decides, but two answers need a look at the body: only the API itself can refuse the key or say that
+    something does not exist, and its answers are JSON. A page in HTML or plain text comes from a proxy, a firewall or
+    another server.
+    """
     document, is_page = _parsed(body)
     fields = document if isinstance(document, dict) else {}
     if status in (401, 403) and not (is_page or request.is_optional):
-        return KeyRefusedError(
-            f"the API refused the key ({status} on {request.path}): check FI_API_KEY and FI_SECRET_KEY"
-        )
+        text = f"the API refused the key ({status} on {request.path}): check FI_API_KEY and FI_SECRET_KEY"
+        return KeyRefusedError(text)
     excerpt = _excerpt(body)
     message = _one_line(_words(fields)) or excerpt or "empty body"
     where = f"{request.subject}: {status} on {request.path}"
-    if status == 500 and NO_SUCH_EXECUTION in message:
+    # Only these are the API's own words; any other 404 comes from a proxy or another server, and says nothing.
+    is_of_api = fields.get("status") is False or isinstance(fields.get("error"), dict)
+    if (status == 404 and is_of_api) or (status == 500 and NO_SUCH_EXECUTION in message):
         return NotFoundError(f"{request.subject}: not found ({message})", status=status, excerpt=excerpt, tries=tries)
     if status == 500:
         return ServerFaultError(f"{where}: {message}", excerpt=excerpt, tries=tries, is_final=not request.retries_500)
     if status > 500 or status in _ASK_TO_RETRY:
         return TransientError(f"{where}: {message}", status=status, excerpt=excerpt, tries=tries)
-    # Only the API itself says that something does not exist: not a proxy between it and us.
-    if status == 404 and (fields.get("status") is False or isinstance(fields.get("error"), dict)):
-        return NotFoundError(f"{request.subject}: not found ({message})", status=status, excerpt=excerpt, tries=tries)
     if status in (401, 403) and is_page:
         message = "a proxy or firewall refused the request, not the API: check [api] proxy and FI_BASE_URL"
     elif status == 404:
@@ -86,20 +93,21 @@ def error_of(request: Request[Any], status: int, body: bytes, *, tries: int = 1)
 
 
 def retry_after_seconds(headers: Mapping[str, str], body: bytes) -> float | None:
-    """How long a refused request asks everybody to wait, from the header or else from the body; None when neither says."""
+    """How many seconds a refusal asks everybody to wait: by its header, or else by its body; None if neither says."""
     document, _ = _parsed(body)
     result = document.get("result") if isinstance(document, dict) else None
-    told = result.get("retry_after") if isinstance(result, dict) else None
-    for value in (headers.get("Retry-After"), told):
+    in_body = result.get("retry_after") if isinstance(result, dict) else None
+    for value in (headers.get("Retry-After"), in_body):
         with suppress(TypeError, ValueError, OverflowError):
-            if 0 <= (seconds := float(value or "")) < _LONGEST_HOLD_SECONDS:
+            seconds = float(value or "")
+            if 0 <= seconds < _LONGEST_HOLD_SECONDS:
                 return seconds
     return None
 
 
 @lru_cache(maxsize=16)  # all answers of a second have the same, and reading it takes longer than decoding a call
 def unix_seconds(date: str | None) -> float | None:
-    """The source's time when it answered, by the header ``Date``; None when that is no date with a zone."""
+    """The time in a ``Date`` header: when the source answered, by its own clock; None if it is no date with a zone."""
     try:
         moment = parsedate_to_datetime(date or "")
         return moment.timestamp() if moment.tzinfo else None
@@ -108,10 +116,10 @@ def unix_seconds(date: str | None) -> float | None:
 
 
 def clock_offset(headers: Mapping[str, str], now: datetime) -> timedelta | None:
-    """What to add to our time to get the source's, from an answer that came ``now``; None where that does not say.
+    """What to add to our time to get the source's, by an answer that arrived ``now``; None if the answer does not say.
 
-    Zero where the two clocks agree within a minute. Whether data has settled is a comparison of the source's times: so it must not
-    depend on a client whose clock is wrong.
+    Zero if the two clocks agree within a minute. Whether data has settled is decided by the source's times, so a wrong
+    clock on this machine must not matter.
     """
     then = unix_seconds(headers.get("Date"))
     if then is None:
@@ -123,6 +131,7 @@ def clock_offset(headers: Mapping[str, str], now: datetime) -> timedelta | None:
 
 
 def _why_unexpected(exc: Exception, body: bytes) -> str:
+    """What is wrong with the body, in a few words for people."""
     match exc:
         case json.JSONDecodeError() if not body.strip():
             return "empty"
@@ -145,7 +154,7 @@ def _result(document: Any) -> Any:
 
 
 def _parsed(body: bytes) -> tuple[Any, bool]:
-    """The document, and whether the body is text for people instead: the API's own answers are JSON."""
+    """The document, or None; and whether the body is a page for people: text, but no JSON."""
     try:
         return parse_json(body), False
     except (ValueError, RecursionError):
@@ -153,9 +162,9 @@ def _parsed(body: bytes) -> tuple[Any, bool]:
 
 
 def _words(document: dict[str, Any]) -> str:
-    """Message and details, which stand at the top, in ``error`` or in ``result``."""
-    inner = (document.get(name) for name in ("error", "result"))
-    source = next((each for each in inner if isinstance(each, dict)), document)
+    """The message of an error and its details, which stand at the top, in ``error`` or in ``result``."""
+    inner_documents = (document.get(name) for name in ("error", "result"))
+    source = next((inner for inner in inner_documents if isinstance(inner, dict)), document)
     texts = (source.get(name) for name in ("message", "detail", "error", "result"))
     message = next((text for text in texts if text and isinstance(text, str)), "")
     details = source.get("details")

@@ -1,12 +1,45 @@
-"""The client of the API: one quota, one place that retries, one count of what was sent.
+"""The client of the API: sends a request until it is answered or given up, and counts all that it sends (law 10).
 
-What a try is: the quota lets it through, the transport sends it, and the answer becomes a value or the error that says what to do
-next. No error holds a key: keys are taken out of all that the server sent.
+Who owns what:
+
+============  ==================================================================================================
+tries         ``Client``: which failure is retried, how often, after which pause. Nothing else retries a request.
+slots         ``Client``: at most ``[api] concurrency`` requests are under way. A request between two tries has none.
+windows       ``Quota``: how many requests may be sent now, by what the server reported, refused or is configured.
+holds         ``Client`` decides which answer causes one, ``Quota`` keeps its end, ``Gate`` waits for it.
+connections   ``Transport``: sockets, timeouts, headers, the proxy. It sends each request once.
+meanings      ``answers.py``: whether an answer is a value, or which error it is.
+============  ==================================================================================================
+
+A try takes a slot, waits at the gate, is sent, and gives its slot back. Which answer leads to which retry:
+
+=====================================  ====================================================================
+answer                                 what happens next
+=====================================  ====================================================================
+200 with the documented JSON           the decoded value is returned
+200 with another body; 408, 421, 425;  retried; a 503 with Retry-After also holds all requests for that long
+5xx; no complete answer
+500 where ``retries_500`` is off       ``ServerFaultError``: the code that reads the list knows what it means
+429                                    all requests are held for as long as it says, or 5 seconds; then it is
+                                       sent again within the same try, up to five times; then retried
+404, or 500, that says in the API's    ``NotFoundError``
+own words that nothing was found
+401 and 403 of the API                 ``KeyRefusedError``, but see below
+any other 3xx or 4xx, a TLS failure,   ``RequestRefusedError``, but see below
+an answer that is too large
+=====================================  ====================================================================
+
+*Retried*: until ``[api] max_tries`` tries have failed, after random pauses whose upper limit doubles up to 30 seconds.
+If the API has answered anything before, a first refusal is retried, too: a proxy or a firewall on the way may have sent
+it. An optional request (``Request.is_optional``) gets at most two tries, none after a 429 or 503, and no hold of over a
+minute.
+
+No error holds a key: keys are removed from everything that the server sent before a message quotes it.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -26,7 +59,7 @@ from etl.errors import (
 )
 from etl.extract.answers import decode, error_of, retry_after_seconds
 from etl.extract.endpoints import Request
-from etl.extract.gate import Gate
+from etl.extract.gate import Gate, OnHold
 from etl.extract.listing import LargestPage
 from etl.extract.quota import WINDOW_SECONDS, Quota
 from etl.extract.redact import eraser
@@ -38,56 +71,75 @@ T = TypeVar("T")
 
 _BACKOFF_MAX_SECONDS = 30.0
 _REFUSALS_OF_A_TRY = 5
+"""How often a request that the rate limit refuses is sent again before its try counts as failed."""
 _OPTIONAL_TRIES = 2
 _BUSY = (429, 503)
 _GIVEN_UP_LIMIT = 25
+"""After so many given-up requests of a kind in a row, the client checks whether the source is down."""
 _NEVER_ANSWERED_LIMIT = 100
+"""So many of a kind of which none was ever answered are proof enough, if they are of several groups."""
 _FEWEST_GROUPS = 3
 _SECONDS_A_ROW = 0.0024  # of a page of executions: twice what a server that is not busy takes
 _SHORTEST_SECRET = 16  # a shorter key may be an ordinary word, which no data must lose
 
 
 @dataclass(slots=True)
-class _Record:
-    """Requests of one kind: how many failed since one was answered, their groups, and the one that was answered last."""
+class _KindHistory:
+    """How the requests of one kind fared: what fails and recovers together."""
 
     given_up_in_a_row: int = 0
+    """How many were given up since one was answered."""
     given_up_groups: set[str] = field(default_factory=set)
+    """Their groups (``Request.group``)."""
     answered_last: Request[Any] | None = None
+    """The last one that was answered and that must be answered again as long as the source is up."""
 
 
 class Client:
     """A session with the API: ``async with Client(settings) as client: await client.get(request)``.
 
-    At most ``concurrency`` requests are under way; one that waits for a retry does not count. ``on_hold`` is told for how many
-    seconds nothing will be sent, when that is long and something waits to be sent. A ``quota`` that was used before goes on, in
-    place of one by the settings. Belongs to the event loop in which it is made.
+    It belongs to the event loop in which it is made.
+
+    Args:
+        settings: With both keys.
+        quota: One that is used further, in place of a new one made from the settings.
+        on_hold: Called with the number of seconds for which nothing will be sent, if that is long and a request waits.
+
+    Raises:
+        ConfigurationError: The settings were loaded without the keys.
     """
 
-    def __init__(
-        self, settings: Settings, *, quota: Quota | None = None, on_hold: Callable[[float], None] | None = None
-    ) -> None:
-        api, keys = settings.api, _keys_of(settings)
+    def __init__(self, settings: Settings, *, quota: Quota | None = None, on_hold: OnHold | None = None) -> None:
+        api = settings.api
+        keys = _keys_of(settings)
         self.traffic = Traffic()
+        """Everything that was sent and received."""
         self.quota = quota or Quota(requests_per_minute=api.requests_per_minute, share=api.quota_share)
+        """How many requests may be sent now."""
         self.gate = Gate(self.quota, self.traffic, on_hold)
+        """Where each request waits until the quota lets it through."""
         self.largest_page = LargestPage()
+        """The largest page that is requested of any list; at first, one that fits the read timeout."""
         self.largest_page.shrink(int(api.read_timeout_seconds / _SECONDS_A_ROW))
-        self.lacks_details = self._knows_details = False
+        self.lacks_details = False
+        """Whether the API has no details of executions; known after the first ``get_detail``."""
+        self._knows_details = False
         self._first_detail = asyncio.Lock()
         self._settings = settings
         self._without_keys = eraser(keys)
         self._without_secrets = eraser(key for key in keys if len(key) >= _SHORTEST_SECRET)
         self._slots = asyncio.Semaphore(api.concurrency)
         self._now = asyncio.get_running_loop().time
-        self._records: defaultdict[tuple[str, str], _Record] = defaultdict(_Record)
+        self._kinds: defaultdict[tuple[str, str], _KindHistory] = defaultdict(_KindHistory)
+        """By the path and the name of the first parameter."""
         self._answered_last: Request[Any] | None = None
+        """As ``_KindHistory.answered_last``, of any kind; None before the first answer."""
         self._transport: Transport
 
     async def __aenter__(self) -> Self:
         api_key, secret_key = _keys_of(self._settings)
-        headers = {"X-Api-Key": api_key, "X-Secret-Key": secret_key, "Accept": "application/json"}
-        headers["User-Agent"] = f"simulation-metrics-etl/{__version__}"
+        agent = f"simulation-metrics-etl/{__version__}"
+        headers = {"X-Api-Key": api_key, "X-Secret-Key": secret_key, "Accept": "application/json", "User-Agent": agent}
         self._transport = Transport(self._settings, headers)
         return self
 
@@ -95,71 +147,87 @@ class Client:
         await self._transport.close()
 
     async def get(self, request: Request[T]) -> T:
-        """The decoded answer, after as many tries as it takes and is allowed.
+        """The decoded answer, after as many tries as it takes and is allowed (see the table above).
 
         Raises:
+            ConfigurationError: The proxy refused to connect.
             KeyRefusedError: 401 or 403.
-            NotFoundError: the subject does not exist (any more).
-            RequestRefusedError: another answer that a retry cannot fix.
-            TransientError: the last of ``max_tries`` failed as well.
-            SourceUnavailableError: many requests of this kind in a row were given up, and not because of what they asked for; or
-                the rate limit holds all of them for hours.
+            NotFoundError: The subject does not exist (any more).
+            RequestRefusedError: Another answer that a retry cannot fix.
+            TransientError: The last of ``max_tries`` failed as well.
+            SourceUnavailableError: Many requests of this kind in a row were given up, and not because of what they
+                asked for; or the rate limit holds all of them for hours, or beyond the end of the run.
         """
-        # What fails and recovers together: the endpoint, and what it is asked by.
-        record = self._records[request.path, request.query[0][0]]
+        kind = self._kinds[request.path, request.query[0][0]]
         try:
             value = await self._answer(request)
         except NotFoundError:
-            self._note_answered(request, record)
+            self._note_answered(request, kind)
             raise
         except SourceError as error:
             if _is_final(error) or request.is_optional:
                 raise
-            record.given_up_in_a_row += 1
-            record.given_up_groups.add(request.group or request.target)
-            if record.given_up_in_a_row % _GIVEN_UP_LIMIT == 0 and await self._is_down(record):
+            kind.given_up_in_a_row += 1
+            kind.given_up_groups.add(request.group or request.target)
+            if kind.given_up_in_a_row % _GIVEN_UP_LIMIT == 0 and await self._is_down(kind):
+                url = self._settings.api.base_url
                 raise SourceUnavailableError(
-                    f"the API at {self._settings.api.base_url} fails every request to {request.path}; the last error: {error}"
+                    f"the API at {url} fails every request to {request.path}; the last error: {error}"
                 ) from None
             raise
-        self._note_answered(request, record)
+        self._note_answered(request, kind)
         return value
 
     async def get_detail(self, request: Request[T]) -> T:
-        """As ``get``, for a list that not every API has: others wait for the first answer, and nothing is sent if it has none."""
+        """As ``get``, for the details of executions, which some APIs do not have.
+
+        The first request finds out: all others wait for its answer, and none of them is sent if the path is unknown
+        (404).
+
+        Raises:
+            RequestRefusedError: With status 404 whenever the API has no details of executions.
+            ExporterError: Otherwise as for ``get``.
+        """
+        detail = None
         if not self._knows_details:
             async with self._first_detail:
                 if not self._knows_details:
-                    try:
-                        return await self.get(request)
-                    except RequestRefusedError as error:
-                        if error.status != 404:
-                            raise
-                        self.lacks_details = True
-                    finally:
-                        self._knows_details = True
+                    detail = await self._get_first_detail(request)
         if self.lacks_details:
             raise RequestRefusedError("the API has no details of executions (404)", status=404)
-        return await self.get(request)
+        return await self.get(request) if detail is None else detail
 
-    def _note_answered(self, request: Request[Any], record: _Record) -> None:
+    async def _get_first_detail(self, request: Request[T]) -> T | None:
+        """The decoded answer; None if the path is unknown."""
+        try:
+            return await self.get(request)
+        except RequestRefusedError as error:
+            if error.status != 404:
+                raise
+            self.lacks_details = True
+            return None
+        finally:
+            self._knows_details = True
+
+    def _note_answered(self, request: Request[Any], kind: _KindHistory) -> None:
         self.gate.let_through()
-        record.given_up_in_a_row = 0
-        record.given_up_groups.clear()
-        # A page may have vanished when it is asked for again, and what is optional may fail for reasons of its own.
+        kind.given_up_in_a_row = 0
+        kind.given_up_groups.clear()
+        # A page may have vanished when it is requested again, and what is optional may fail for reasons of its own.
         if request.retries_500 and not request.is_optional:
-            record.answered_last = self._answered_last = request
+            kind.answered_last = self._answered_last = request
 
-    async def _is_down(self, record: _Record) -> bool:
-        """Whether a request that was answered before fails now, too: otherwise only some subjects fail, and may do so for ever.
+    async def _is_down(self, kind: _KindHistory) -> bool:
+        """Whether the source is down: a request that it answered before fails now.
 
-        Where no request of this kind was ever answered, one of another kind is sent, which proves less: then so many failed
-        subjects of several groups prove it.
+        If it is answered again, only some subjects fail, and they may do so forever. Where no request of this kind was
+        ever answered, one of another kind is sent, which proves less: then many failed requests of several groups prove
+        it, too.
         """
-        is_general = len(record.given_up_groups) >= _FEWEST_GROUPS
-        if record.answered_last is None and record.given_up_in_a_row >= _NEVER_ANSWERED_LIMIT and is_general:
+        is_general = len(kind.given_up_groups) >= _FEWEST_GROUPS
+        if kind.answered_last is None and kind.given_up_in_a_row >= _NEVER_ANSWERED_LIMIT and is_general:
             return True
-        probe = record.answered_last or self._answered_last
+        probe = kind.answered_last or self._answered_last
         if probe is None:
             return True
         try:
@@ -171,25 +239,28 @@ class Client:
         return False
 
     async def _answer(self, request: Request[T]) -> T:
-        """The decoded answer. The one place that retries: after each failure it waits, longer each time."""
+        """The decoded answer; the one place that retries, as the table above says."""
         # Not by ``backoff.on_exception``, which costs a quarter of the client's processor time where nothing fails.
         waits = islice(backoff.expo(max_value=_BACKOFF_MAX_SECONDS), 1, None)  # its first value is no wait
         failure: SourceError | KeyRefusedError
-        number, refusals = 0, 0
-        most = self._settings.api.max_tries
-        most = min(most, _OPTIONAL_TRIES) if request.is_optional else most
+        max_tries = self._settings.api.max_tries
+        if request.is_optional:
+            max_tries = min(max_tries, _OPTIONAL_TRIES)
+        tries = refusals = 0
         while True:
-            number += 1
+            tries += 1
             try:
-                return await self._send_and_read(request, number)
+                return await self._send_and_read(request, tries)
             except TransientError as error:
+                failure = error
                 is_spared = request.is_optional and error.status in _BUSY
-                failure, may_pass = error, not (is_spared or _is_final(error))
+                is_retried = not (is_spared or _is_final(error))
             except (KeyRefusedError, RequestRefusedError) as error:
-                # One refusal among many answers may be a mishap, or another's: what is on the way to the API.
+                # One refusal among many answers may be a mishap, or come from what is on the way to the API.
+                failure = error
                 refusals += 1
-                failure, may_pass = error, refusals == 1 and self._answered_last is not None
-            if number >= most or not may_pass:
+                is_retried = refusals == 1 and self._answered_last is not None
+            if tries >= max_tries or not is_retried:
                 raise failure
             self.traffic.retries += 1
             await asyncio.sleep(backoff.full_jitter(next(waits)))
@@ -202,9 +273,10 @@ class Client:
         raise error_of(request, answer.status, self._without_keys(answer.body), tries=tries)
 
     async def _send_until_let_through(self, request: Request[Any], tries: int) -> Answer:
-        """The answer. A request that the rate limit refuses keeps its place until it may be sent again, a few times.
+        """The answer. One that the rate limit refuses keeps its slot and is sent again after the hold, a few times.
 
-        Else chance could refuse the same one at each try.
+        A limit by the second lets some of each burst through: otherwise, chance could refuse the same request in each
+        try.
         """
         for refusals_left in reversed(range(_REFUSALS_OF_A_TRY + 1)):
             await self.gate.wait()
@@ -218,6 +290,7 @@ class Client:
         return answer
 
     def _decoded(self, request: Request[T], body: bytes, tries: int) -> T:
+        """The value. Long keys are removed from the data, and in an error's excerpt every key is."""
         data = self._without_secrets(body)
         self.traffic.redactions += data != body
         with suppress(TransientError):
@@ -226,7 +299,7 @@ class Client:
         return decode(request, self._without_keys(body), tries=tries)
 
     def _heed(self, request: Request[Any], answer: Answer) -> None:
-        """Hold back for as long as the server says; what a run can do without holds it for no more than a minute."""
+        """Hold all requests for as long as the server says, but for no optional request longer than a minute."""
         retry_after = retry_after_seconds(answer.headers, answer.body)
         if request.is_optional and (answer.status == 503 or (retry_after or 0) > WINDOW_SECONDS):
             return
@@ -240,6 +313,7 @@ class Client:
         self.gate.refused()
 
     async def _send(self, request: Request[Any], tries: int) -> Answer:
+        """Send it once, and count it: the quota, too, is told of each request and of its end."""
         self.traffic.requests_by_purpose[request.purpose] += 1
         headers: Mapping[str, str] = {}
         try:

@@ -1,7 +1,7 @@
 """The API's requests, and the records in its documents. Pure: no socket, no clock.
 
-A ``Request`` carries how to decode its own answer, so that the client needs to know none of them. What an answer means is in
-``answers.py``.
+Owns paths, parameters and the shape of each document. A ``Request`` carries how to decode its own answer, so the client
+needs to know no endpoint. Whether an answer is a document at all, or which error it is, is decided in ``answers.py``.
 """
 
 from collections.abc import Callable
@@ -26,16 +26,21 @@ from etl.model.records import (
 from etl.model.wording import quoted
 
 T = TypeVar("T")
+Query = tuple[tuple[str, str], ...]
+"""Names and values of parameters, in the order in which they are sent."""
 
 NO_SUCH_EXECUTION = "No TestExecution matches"
 """What the detail's 500 says of an execution that the key's workspace does not have; other endpoints answer 404."""
 _NO_EVAL = "metrics-etl: no eval has this name"
+"""Asked for by this name, the server sums up no eval."""
 _LISTED_CALL = ("call_execution_id", "scenario_id", "scenario_name", "status", "duration_seconds", "eval_outputs")
+"""The fields of a call in the list of its execution's calls."""
 _HEAD = ("execution_id", "status", "started_at", "completed_at", "total_calls", "completed_calls", "failed_calls")
+"""The fields of an execution in the list of executions, without its aggregates."""
 
 
 class Purpose(StrEnum):
-    """What a request is sent for: the price of a run, by purpose."""
+    """What a request is sent for: a run reports its price by purpose."""
 
     LIST = "list"
     FIRST_FETCH = "first_fetch"
@@ -50,22 +55,29 @@ def no_requests() -> dict[Purpose, int]:
 
 
 class Request(msgspec.Struct, Generic[T], frozen=True):
-    """One GET: where, what for, and how to read the answer.
-
-    ``retries_500`` is off where a 500 tells something by itself. ``group`` is what may well fail together, by no fault of the
-    endpoint: the calls of one execution. ``is_wrapped``: the answer stands in an object with a status. ``is_optional``: a refusal
-    does not stop the run, and a second failure is believed. ``purpose`` is what it is counted for.
-    """
+    """One GET: where, what for, and how to read the answer."""
 
     path: str
-    query: tuple[tuple[str, str], ...]
+    """The endpoint, as the client groups requests that fail together."""
+    query: Query
+    """Not escaped; it has at least one parameter, and the first says what is requested."""
     subject: str
+    """What it is about, for messages: ``call 5af9e484-…``."""
     decode: Callable[[Any], T]
+    """Makes the value of the answer's document.
+
+    It raises ``UnexpectedError`` if the document has another shape than the API documents.
+    """
     retries_500: bool = True
+    """Off where a 500 means something by itself, such as a page past the last one: then it is not retried."""
     group: str = ""
+    """What may well fail together by no fault of the endpoint: the calls of one execution. Empty: only itself."""
     is_wrapped: bool = True
+    """Whether the document stands in an object: ``{"status": true, "result": …}``."""
     is_optional: bool = False
+    """Whether the run can do without it: a refused key does not stop the run then, and it is tried only twice."""
     purpose: Purpose = Purpose.LIST
+    """What it is counted for."""
 
     @property
     def target(self) -> str:
@@ -79,50 +91,51 @@ class Request(msgspec.Struct, Generic[T], frozen=True):
 
 
 class Slice(msgspec.Struct, frozen=True):
-    """Which rows of a list: page (from 1) of so many rows. A probe takes a 500 for an answer, a trial any failure."""
+    """Which rows of a list to request: one page."""
 
     page: int
+    """From 1."""
     limit: int
+    """The most rows of a page."""
     is_probe: bool = False
+    """A 500 is an answer, and not retried."""
     is_trial: bool = False
+    """Any failure is an answer, believed when it is repeated: the page may be larger than the server can give."""
 
     @property
-    def query(self) -> tuple[tuple[str, str], ...]:
-        """The parameters that ask for it."""
+    def query(self) -> Query:
+        """The parameters that request it."""
         return ("page", str(self.page)), ("limit", str(self.limit))
 
     @property
     def retries_500(self) -> bool:
-        """A page past the last one is a 500 as well: only the first page always exists."""
+        """Whether a 500 is a failure for sure: a page past the last one is a 500, too; only the first always exists."""
         return self.page == 1 and not (self.is_probe or self.is_trial)
 
 
 def list_executions(run_test_name: str, part: Slice) -> Request[Page[Execution]]:
-    """One page of a run test's executions, newest created first."""
-    return _named(METRICS, run_test_name, part, _execution)
+    """One page of a run test's executions with their aggregates, newest created first.
+
+    Source: GET /sdk/api/v1/simulation/metrics/?run_test_name=…
+    """
+    return _list(METRICS, (("run_test_name", run_test_name),), part, f"run test {quoted(run_test_name)}", _execution)
 
 
 def list_execution_heads(run_test_name: str, part: Slice) -> Request[Page[Execution]]:
-    """One page of the same list without the aggregates, for rows that ``list_executions`` cannot give."""
-    return _named(RUNS, run_test_name, part, _execution_head)
+    """One page of the same list without the aggregates, for rows that ``list_executions`` cannot give.
 
-
-def _named(path: str, run_test_name: str, part: Slice, decode: Callable[[Any], Execution]) -> Request[Page[Execution]]:
-    return Request(
-        path=path,
-        query=(("run_test_name", run_test_name), *part.query),
-        subject=f"run test {quoted(run_test_name)}, page {part.page}",
-        decode=lambda result: _page(result, part.page, decode),
-        retries_500=part.retries_500,
-        is_optional=part.is_trial,
-    )
+    Source: GET /sdk/api/v1/simulation/runs/?run_test_name=…
+    """
+    return _list(RUNS, (("run_test_name", run_test_name),), part, f"run test {quoted(run_test_name)}", _execution_head)
 
 
 def list_calls(execution_id: str, part: Slice, *, without_evals: bool = False) -> Request[Page[ListedCall]]:
     """One page of an execution's calls, last updated first.
 
-    A 500 is believed at once: the server may be unable to sum up an eval. Without evals it sums up none, and each call's
-    ``eval_outputs`` is empty.
+    A 500 is not retried: the server may be unable to sum up an eval. With ``without_evals`` it sums up none, and each
+    call's ``eval_outputs`` is empty.
+
+    Source: GET /sdk/api/v1/simulation/runs/?execution_id=…
     """
 
     def decode(result: Any) -> Page[ListedCall]:
@@ -132,9 +145,10 @@ def list_calls(execution_id: str, part: Slice, *, without_evals: bool = False) -
             raise UnexpectedError("the answer is for another execution_id")
         return _page(calls, part.page, _listed_call)
 
+    eval_name = (("eval_name", _NO_EVAL),) if without_evals else ()
     return Request(
         path=RUNS,
-        query=(("execution_id", execution_id), *part.query, *((("eval_name", _NO_EVAL),) if without_evals else ())),
+        query=(("execution_id", execution_id), *part.query, *eval_name),
         subject=f"execution {execution_id}, page {part.page}",
         decode=decode,
         retries_500=part.retries_500 and without_evals,
@@ -143,20 +157,33 @@ def list_calls(execution_id: str, part: Slice, *, without_evals: bool = False) -
 
 
 def list_run_tests(part: Slice) -> Request[Page[ListedRunTest]]:
-    """One page of the workspace's run tests. The one endpoint whose body is not wrapped in status and result."""
+    """One page of the run tests in the key's workspace, newest created first.
+
+    Source: GET /simulate/run-tests/
+    """
+    request = _list(RUN_TESTS, (), part, "run tests", _run_test)
+    return msgspec.structs.replace(request, is_wrapped=False)
+
+
+def _list(path: str, selector: Query, part: Slice, subject: str, decode_row: Callable[[Any], T]) -> Request[Page[T]]:
+    """One page of a list whose document is the page itself."""
     return Request(
-        path=RUN_TESTS,
-        query=part.query,
-        subject=f"run tests, page {part.page}",
-        decode=lambda body: _page(body, part.page, _run_test),
+        path=path,
+        query=(*selector, *part.query),
+        subject=f"{subject}, page {part.page}",
+        decode=lambda document: _page(document, part.page, decode_row),
         retries_500=part.retries_500,
-        is_wrapped=False,
         is_optional=part.is_trial,
     )
 
 
 def list_call_details(execution_id: str, *, limit: int) -> Request[Page[DetailedCall]]:
-    """The first page of an execution's detail: most metrics of its calls. Some servers, keys and executions have none."""
+    """The first ``limit`` calls of an execution's detail, with most of their metrics.
+
+    Some servers, keys and executions have no detail.
+
+    Source: GET /simulate/test-executions/{execution_id}/
+    """
 
     def decode(document: Any) -> Page[DetailedCall]:
         page = _page(document, 1, _detailed_call)
@@ -176,20 +203,29 @@ def list_call_details(execution_id: str, *, limit: int) -> Request[Page[Detailed
 
 
 def get_execution(execution_id: str) -> Request[Execution]:
-    """One execution's aggregated metrics, or the answer to whether it still exists."""
+    """One execution with its aggregates; also the question whether it still exists.
+
+    Source: GET /sdk/api/v1/simulation/metrics/?execution_id=…
+    """
     decode = _with_id(_execution, "execution_id", execution_id)
     return Request(METRICS, (("execution_id", execution_id),), f"execution {execution_id}", decode)
 
 
 def get_call_metrics(call_execution_id: str, execution_id: str) -> Request[CallMetrics]:
-    """One call's raw metrics, which may name another execution than the one that lists it."""
+    """One call's raw metrics, which may name another execution than the one that lists it.
+
+    Source: GET /sdk/api/v1/simulation/metrics/?call_execution_id=…
+    """
     decode = _with_id(_call_metrics, "call_execution_id", call_execution_id)
     query = (("call_execution_id", call_execution_id),)
     return Request(METRICS, query, f"call {call_execution_id}", decode, group=execution_id)
 
 
 def get_listed_call(call_execution_id: str, execution_id: str) -> Request[ListedCall]:
-    """One call as the list of its execution's calls has it, for a list that cannot be had with evals."""
+    """One call with its evals, as the list of its execution's calls would have it if the server could give that list.
+
+    Source: GET /sdk/api/v1/simulation/runs/?call_execution_id=…
+    """
 
     def decode(result: Any) -> ListedCall:
         call = _with_id(_listed_call, "call_execution_id", call_execution_id)(result)
@@ -205,7 +241,11 @@ class UnexpectedError(ValueError):
 
 
 def field_of(document: Any, name: str) -> Any:
-    """The object's field; UnexpectedError when it is no object or has none of that name."""
+    """The object's field of that name.
+
+    Raises:
+        UnexpectedError: The document is no object, or has no such field.
+    """
     try:
         return document[name]
     except KeyError:
@@ -233,7 +273,7 @@ def _id(document: Any, name: str) -> str:
 
 
 def _with_id(decode_row: Callable[[Any], T], name: str, wanted: str) -> Callable[[Any], T]:
-    """Decodes a record, which must be the wanted one."""
+    """``decode_row``, and then the check that the record's id ``name`` is the wanted one."""
 
     def decode(result: Any) -> T:
         value = decode_row(result)
@@ -265,7 +305,8 @@ def _execution_head(document: Any) -> Execution:
 
 
 def _listed_call(document: Any) -> ListedCall:
-    field_of(document, "eval_outputs")  # every known server names it, also where a call has none
+    # Every known server names it, also where a call has no evals: without this check, a new name would empty them all.
+    field_of(document, "eval_outputs")
     return ListedCall(call_execution_id=_id(document, "call_execution_id"), payload=document)
 
 

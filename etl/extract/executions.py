@@ -1,4 +1,8 @@
-"""The executions of a run test as the API lists them."""
+"""The executions of a run test, as the API lists them.
+
+Owns the two ways to read that list: with a proof that none is missing (law 4), for an export, or once and without one,
+for a look. Never decides what is fetched of them: ``plan.py`` does.
+"""
 
 from collections.abc import Callable, Iterable
 from datetime import date, datetime
@@ -21,10 +25,21 @@ async def list_executions_completely(
     begun_at: Callable[[], datetime],
     says_nothing_new: Callable[[ListedExecution], bool] = lambda _: False,
 ) -> ExecutionList:
-    """List the run test's executions; NotFoundError when there is no such run test.
+    """List the run test's executions, with a proof where there is one: then ``is_complete`` is set.
 
-    ``begun_at`` is a time by the source's clock, before the reading began: what was created since may be missing. An execution that
-    ``says_nothing_new`` loses its payload as soon as its page is decoded.
+    An execution that the list cannot give is in ``heads`` and without its aggregates in ``executions``, if another
+    endpoint knows it, and in ``unreadable`` otherwise.
+
+    Args:
+        client: Sends the requests.
+        name: The name of the run test.
+        page_limit: The usual size of a page.
+        begun_at: A time by the source's clock before the reading began: what was created since then may be missing.
+        says_nothing_new: Whether an execution's payload is not needed: it is dropped as soon as its page is decoded.
+
+    Raises:
+        NotFoundError: There is no run test of this name.
+        ExporterError: Otherwise as for ``Client.get``: the list could not be read.
     """
 
     def take(execution: Execution) -> ListedExecution:
@@ -35,13 +50,9 @@ async def list_executions_completely(
         since = begun_at()
         return {row.execution_id for row in rows if row.started_at is not None and row.started_at >= since}
 
+    read = _pages_of(client, name, take)
     listing = await list_completely(
-        _pages_of(client, name, take),
-        _id,
-        limit=page_limit,
-        head_at=_heads_of(client, name),
-        largest=client.largest_page,
-        newer_in=newer_in,
+        read, _id, limit=page_limit, head_at=_heads_of(client, name), largest=client.largest_page, newer_in=newer_in
     )
     return _listed(listing)
 
@@ -49,24 +60,28 @@ async def list_executions_completely(
 async def read_executions_once(
     client: Client, name: str, *, page_limit: int, since: date | None = None
 ) -> ExecutionList:
-    """Read the run test's list once, one request a page, without a proof that nothing moved meanwhile; errors as above.
+    """Read the run test's list once, one request a page, without a proof: ``is_complete`` is never set.
 
     With ``since``, stop after the page whose last execution was created before that day.
+
+    Raises:
+        NotFoundError: There is no run test of this name.
+        ExporterError: Otherwise as for ``Client.get``: the list could not be read.
     """
     read_page = _pages_of(client, name, _whole)
 
     async def read(part: Slice) -> Page[ListedExecution]:
-        found = await read_page(part)
+        page = await read_page(part)
         # Newest created first: what follows is older.
-        is_last = since is not None and found.results and is_before(found.results[-1], since)
-        return structs.replace(found, total_pages=part.page) if is_last else found
+        is_last = since is not None and page.results and is_before(page.results[-1], since)
+        return structs.replace(page, total_pages=part.page) if is_last else page
 
-    found = await read_pass(read, _id, limit=page_limit, head_at=_heads_of(client, name), largest=client.largest_page)
-    return _listed(Listing(found.rows, is_complete=False, unreadable=found.unreadable))
+    pages = await read_pass(read, _id, limit=page_limit, head_at=_heads_of(client, name), largest=client.largest_page)
+    return _listed(Listing(pages.rows, is_complete=False, unreadable=pages.unreadable))
 
 
 def is_before(execution: ListedExecution, since: date) -> bool:
-    """Whether the execution is known to have been created before that day (UTC)."""
+    """Whether the execution is known to have started before that day (UTC); False if its time is unknown."""
     return execution.started_at is not None and execution.started_at.date() < since
 
 
@@ -80,25 +95,26 @@ def _whole(execution: Execution) -> ListedExecution:
 
 def _pages_of(client: Client, name: str, take: Callable[[Execution], ListedExecution]) -> PageReader[ListedExecution]:
     async def read(part: Slice) -> Page[ListedExecution]:
-        found = await client.get(list_executions(name, part))
-        return Page(total_pages=found.total_pages, count=found.count, results=tuple(map(take, found.results)))
+        page = await client.get(list_executions(name, part))
+        return Page(total_pages=page.total_pages, count=page.count, results=tuple(map(take, page.results)))
 
     return read
 
 
 def _heads_of(client: Client, name: str) -> HeadReader[ListedExecution]:
     async def head_at(position: int) -> ListedExecution | None:
-        found = (await client.get(list_execution_heads(name, Slice(position + 1, 1)))).results
-        return _whole(found[0]) if found else None
+        page = await client.get(list_execution_heads(name, Slice(position + 1, 1)))
+        return _whole(page.results[0]) if page.results else None
 
     return head_at
 
 
-def _listed(found: Listing[ListedExecution]) -> ExecutionList:
-    heads = {row.head.execution_id: row for row in found.unreadable if row.head}
+def _listed(listing: Listing[ListedExecution]) -> ExecutionList:
+    """The list with its bad rows: one whose head is known is listed by it, and its aggregates are a dead letter."""
+    heads = {bad_row.head.execution_id: bad_row for bad_row in listing.unreadable if bad_row.head}
     return ExecutionList(
-        executions={**found.rows, **{execution_id: row.head for execution_id, row in heads.items() if row.head}},
-        is_complete=found.is_complete,
-        heads={key: DeadLetter.of(METRICS, key, row.error, tries=row.tries) for key, row in heads.items()},
-        unreadable=tuple(str(row.error) for row in found.unreadable if not row.head),
+        executions={**listing.rows, **{key: bad_row.head for key, bad_row in heads.items() if bad_row.head}},
+        is_complete=listing.is_complete,
+        heads={key: DeadLetter.of(METRICS, key, bad.error, tries=bad.tries) for key, bad in heads.items()},
+        unreadable=tuple(str(bad_row.error) for bad_row in listing.unreadable if not bad_row.head),
     )

@@ -1,4 +1,8 @@
-"""Wait until the quota lets a request through; a wait of hours ends the run instead, which says when to come back."""
+"""Where requests wait until the quota lets them through.
+
+Owns the waiting and its end: a wait of more than an hour, or beyond the end of the run, ends the run, whose message
+says when to run again. Never decides how long to wait: that is the quota's part.
+"""
 
 import asyncio
 import math
@@ -9,41 +13,52 @@ from etl.errors import SourceUnavailableError
 from etl.extract.quota import Quota
 from etl.extract.transport import Traffic
 
+OnHold = Callable[[float], None]
+"""Called with the number of seconds for which nothing will be sent, if that is long and a request waits."""
+
 _sleep = asyncio.sleep
 _TOLD_HOLD_SECONDS = 5.0
+"""From how long a hold on ``on_hold`` is called."""
 _LONGEST_WAIT_SECONDS = 3600.0
 
 
 class Gate:
-    """The way out for all requests of a client. ``on_hold`` is told for how many seconds nothing will be sent, when that is long.
+    """The way out for all requests of a client; it belongs to the event loop in which it is made.
 
-    ``run_ends_at`` is the time of the loop's clock at which the run must have ended: waiting beyond it is pointless.
+    Args:
+        quota: How long to wait.
+        traffic: Gets the time until which nothing is sent.
+        on_hold: Called before each wait of five seconds or more.
     """
 
-    def __init__(self, quota: Quota, traffic: Traffic, on_hold: Callable[[float], None] | None) -> None:
+    def __init__(self, quota: Quota, traffic: Traffic, on_hold: OnHold | None) -> None:
         self.run_ends_at = math.inf
+        """When the run must have ended, by the event loop's clock: waiting beyond it is pointless."""
         self._quota = quota
         self._traffic = traffic
         self._on_hold = on_hold
         self._turn = asyncio.Lock()
         self._now = asyncio.get_running_loop().time
         self._refused_since = math.inf
+        """When the first of the refusals came that no useful answer has followed yet."""
 
     def refused(self) -> None:
-        """The answer to a request was that it must wait."""
+        """Note that the answer to a request was to wait."""
         self._refused_since = min(self._refused_since, self._now())
 
     def let_through(self) -> None:
-        """The API gave a useful answer: whatever else comes meanwhile may be a proxy's, or another server's that is down."""
+        """Note that the API gave a useful answer; any other may be a proxy's, or of a second server that is down."""
         self._refused_since = math.inf
 
     async def wait(self) -> None:
-        """Return when a request may be sent, which it then must be at once.
+        """Return when a request may be sent. The caller must send it at once: before the next ``await``.
 
-        SourceUnavailableError when that takes more than an hour, counted from the first of the refusals since the last answer, or
-        longer than the run may last.
+        Raises:
+            SourceUnavailableError: That would take more than an hour, counted from the first refusal since the last
+                useful answer, or longer than the run may last.
         """
-        # Without the lock, which nearly no request needs, a twelfth of the client's processor time is saved.
+        # Nearly no request needs the lock: to take it only where one does saves a twelfth of the client's processor
+        # time.
         if not self._turn.locked() and self._quota.wait_seconds(self._now()) <= 0:
             return
         async with self._turn:
@@ -53,9 +68,8 @@ class Gate:
                 if is_long or seconds > self.run_ends_at - self._now():
                     why = "" if is_long else ", which is beyond [export] max_runtime_minutes"
                     whole_minute = datetime.now(UTC) + timedelta(seconds=seconds, minutes=1)
-                    raise SourceUnavailableError(
-                        f"the API accepts no requests until {whole_minute:%Y-%m-%d %H:%M} UTC{why}: run again then"
-                    )
+                    until = f"{whole_minute:%Y-%m-%d %H:%M} UTC{why}"
+                    raise SourceUnavailableError(f"the API accepts no requests until {until}: run again then")
                 self._traffic.held_until = self._now() + seconds
                 if self._on_hold and seconds >= _TOLD_HOLD_SECONDS:
                     self._on_hold(seconds)

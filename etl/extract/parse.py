@@ -1,6 +1,8 @@
-"""JSON in, Python values out, with every digit and every field. Pure.
+"""Read JSON without losing a digit or a field. Pure.
 
-What comes out says exactly what was sent; a body of which that cannot be said is refused.
+What comes out holds exactly what was sent. A fast reader goes first: if what it read looks the same when it is written
+again, nothing was lost. Any other body is read a second time by Python's own reader, which is slow and shows every
+field.
 """
 
 import json
@@ -18,28 +20,30 @@ _INT_DIGITS = 4000  # below the limit at which Python refuses to convert
 
 
 def parse_json(body: bytes) -> Any:
-    """The JSON document; numbers of which Python's own might not hold every digit as ``NumberLiteral``.
+    """The JSON document; a number that a Python number might not hold digit by digit becomes a ``NumberLiteral``.
 
     Raises:
-        ValueError, RecursionError: it is not JSON in UTF-8, is nested too deeply, or an object has two fields with the same name.
+        ValueError: It is not JSON in UTF-8, or an object has two fields with the same name.
+        RecursionError: It is nested too deeply.
     """
     try:
         document = _decode(body)
     except msgspec.DecodeError:
         return _decode_slowly(body)
-    # What reads the same when it is written again has no field twice, and no number of it lost a digit.
+    # What is the same when it is written again has no field twice, and no number of it lost a digit.
     text = _encode(document)
     return document if text == body or _is_same(text, body) else _decode_slowly(body)
 
 
 def _is_same(text: bytes, body: bytes) -> bool:
-    """Whether the body is the text but for spaces and for zeros at the end of a fraction."""
-    text, body = (each.translate(None, b" \t\r\n") for each in (text, body))
-    return text == body or text == b"".join(_ZEROS.split(body))  # its group stays; ``sub`` takes three times as long
+    """Whether the two differ only in spaces and in zeros at the end of fractions."""
+    text, body = text.translate(None, b" \t\r\n"), body.translate(None, b" \t\r\n")
+    # Joining what ``split`` leaves, its group included, takes a third of the time of ``sub``.
+    return text == body or text == b"".join(_ZEROS.split(body))
 
 
 def _decode_slowly(body: bytes) -> Any:
-    """As Python reads JSON: NaN, integers of any length and lone surrogates too, and it shows each field to us."""
+    """As Python reads JSON: with NaN, integers of any length and lone surrogates, and each field is shown to us."""
     return json.loads(
         body.decode("utf-8-sig"),  # json.loads would guess the encoding of bytes and let through what is not UTF-8
         object_pairs_hook=_object,

@@ -1,4 +1,8 @@
-"""The run tests that the key sees, for an export of all of them."""
+"""The run tests that the key sees, for an export of all of them.
+
+Owns which run tests there are, what is wrong with their list, and what is said about a name that the API does not know.
+Never chooses among them: the settings do.
+"""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,35 +23,49 @@ from etl.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Discovered:
-    """Run tests by name, as the API lists them: newest created first.
-
-    Run tests of the same name stand together: the API cannot tell their executions apart. ``problems`` has a line for each thing
-    that is missing from the list, or that no export can have.
-    """
+    """The run tests of the key's workspace."""
 
     run_tests: dict[str, list[ListedRunTest]]
+    """By name, newest created first. Those of the same name stand together: the API lists their executions as one."""
     problems: tuple[str, ...]
+    """One line for each thing that is missing from the list, or that cannot be exported."""
 
 
 async def discover_for(settings: Settings, on_hold: Callable[[float], None]) -> Discovered:
-    """``discover`` with a client of its own, which tells ``on_hold`` for how many seconds the rate limit holds it up."""
+    """``discover`` with a client of its own.
+
+    ``on_hold`` is called with the number of seconds for which the rate limit holds it up, if that is long.
+
+    Raises:
+        ExporterError: As for ``discover`` and ``Client``.
+    """
     async with Client(settings, on_hold=on_hold) as client:
         return await discover(client, page_limit=settings.api.page_limit)
 
 
 async def discover(client: Client, *, page_limit: int, now: datetime | None = None) -> Discovered:
-    """List all run tests of the key's workspace; ConfigurationError when it has none, SourceUnavailableError when it shows none."""
+    """List all run tests of the key's workspace.
+
+    A list that was not proved is no error: ``problems`` says so, or which rows of it cannot be read. ``now`` is when
+    the reading begins, by our clock.
+
+    Raises:
+        ConfigurationError: There is no run test.
+        KeyRefusedError: The API refused the key.
+        UnexpectedAnswerError: The API answers with another document than it documents.
+        SourceUnavailableError: No run test could be listed.
+    """
     begun_at = (now or datetime.now(UTC)) - CLOCKS_DIFFER
 
-    def newer_in(run_tests: Iterable[ListedRunTest]) -> set[str]:
+    def newer_in(rows: Iterable[ListedRunTest]) -> set[str]:
         since = begun_at + (client.traffic.clock_offset or timedelta(0))
-        created = {each.run_test_id: timestamp_or_none(each.payload.get("created_at")) for each in run_tests}
+        created = {row.run_test_id: timestamp_or_none(row.payload.get("created_at")) for row in rows}
         return {run_test_id for run_test_id, created_at in created.items() if created_at and created_at >= since}
 
     try:
         listing = await list_completely(
             lambda part: client.get(list_run_tests(part)),
-            lambda each: each.run_test_id,
+            lambda run_test: run_test.run_test_id,
             limit=page_limit,
             head_at=no_head,
             largest=client.largest_page,
@@ -70,23 +88,25 @@ async def discover(client: Client, *, page_limit: int, now: datetime | None = No
 
 
 def no_such_run_test(name: str, listed: Collection[str]) -> str:
-    """What is said of a name that the API does not know; ``listed`` are names that it knows."""
+    """The message about a name that the API does not know, with the nearest of the ``listed`` names, which it knows."""
     hint = nearest(name, listed, otherwise="metrics-etl discover lists them") if listed else "check the key's workspace"
     return f"the API has no run test with this name: {hint}"
 
 
 async def why_unknown(client: Client, name: str, *, page_limit: int) -> str:
-    """The same, with the names on the first page of the run tests, if it can be read."""
+    """The same message, with the names on the first page of the run tests; without them if that cannot be read."""
     try:
-        listed = [each.name for each in (await client.get(list_run_tests(Slice(1, page_limit)))).results]
+        page = await client.get(list_run_tests(Slice(1, page_limit)))
     except (KeyRefusedError, SourceError, SourceUnavailableError):
         return "the API has no run test with this name"
+    listed = [run_test.name for run_test in page.results]
     if name in listed:
         return "the API answered 404 for this run test, although it is in the API's list of run tests"
     return no_such_run_test(name, listed)
 
 
 def _problems(listing: Listing[ListedRunTest]) -> Iterator[str]:
+    """One line for each thing that is wrong with the list."""
     if listing.unreadable:
         rows = counted(len(listing.unreadable), "row")
         yield f"{rows} of the list of run tests cannot be read: {listing.unreadable[-1].error}"

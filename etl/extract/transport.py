@@ -1,7 +1,10 @@
-"""The only outgoing socket: sends one GET, and gives status, headers and the whole body back.
+"""The only outgoing socket: sends one GET, and returns status, headers and the whole body. Never retries.
 
-Only aiohttp's public API is used. Redirects, cookies, ``~/.netrc`` and the environment's proxies could carry the keys to another
-host: none of them is followed, kept or read. Never retries.
+Owns connections, timeouts, the headers with the keys, TLS and the proxy; and ``Traffic``, the count of what went over
+them.
+
+Redirects, cookies, ``~/.netrc`` and the environment's proxies could carry the keys to another host: none of them is
+followed, kept or read. Only aiohttp's public API is used.
 """
 
 import ssl
@@ -22,34 +25,40 @@ from etl.settings import Settings
 
 @dataclass(slots=True)
 class Traffic:
-    """What was sent and received so far; ``redactions`` counts answers from which a key was removed.
-
-    ``held_until`` is the time of the loop's clock before which the rate limit lets nothing more through. ``clock_offset`` is what
-    to add to our time to get the source's: the least that an answer told, so that nothing seems older than it is.
-    """
+    """What was sent and received so far."""
 
     requests_by_purpose: dict[Purpose, int] = field(default_factory=no_requests)
+    """How many requests were sent, each retry included, by what they were sent for."""
     retries: int = 0
+    """How many of these were sent again, after a failure or a refusal by the rate limit."""
     rejections: int = 0
+    """How many the rate limit refused (429)."""
     received_bytes: int = 0
+    """The size of all bodies, decompressed."""
     redactions: int = 0
+    """From how many answers a key was removed."""
     held_until: float = 0.0
+    """Until when the rate limit lets nothing more through, by the event loop's clock."""
     clock_offset: timedelta | None = None
+    """What to add to our time to get the source's; None before the first answer with a time.
+
+    Of all answers the smallest: with a larger one, data would seem older than it is.
+    """
 
     @property
     def requests(self) -> int:
-        """All that were sent, those that were sent again too."""
+        """How many requests were sent in all, each retry included."""
         return sum(self.requests_by_purpose.values())
 
     def received(self, answer: "Answer") -> None:
-        """Note an answer that came now."""
+        """Count an answer that arrived just now."""
         self.received_bytes += len(answer.body)
         offset = clock_offset(answer.headers, datetime.now(UTC))
         if offset is not None:
             self.clock_offset = offset if self.clock_offset is None else min(offset, self.clock_offset)
 
     def add(self, other: "Traffic") -> None:
-        """Add that of another machine, whose clock and loop are not ours."""
+        """Add the counts of another machine; not its times, since its clock and its event loop are not ours."""
         for purpose, requests in other.requests_by_purpose.items():
             self.requests_by_purpose[purpose] += requests
         self.retries += other.retries
@@ -60,31 +69,45 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the server sent, the body decompressed."""
+    """One whole answer of the server."""
 
     status: int
+    """The HTTP status."""
     headers: Mapping[str, str]
+    """Their names ignore case."""
     body: bytes
+    """All of it, decompressed."""
 
 
 class NoAnswerError(Exception):
-    """No whole answer arrived; ``is_final``: a retry would end the same way. ``status`` is 0 where none arrived.
+    """No whole answer arrived.
 
-    The text holds no header: aiohttp's own errors, which do, are never passed on.
+    Its text holds no header: aiohttp's own errors, which do, are never passed on.
     """
 
     def __init__(self, message: str, *, status: int = 0, is_final: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        """The HTTP status; 0 if none arrived."""
         self.is_final = is_final
+        """Whether a retry would end the same way."""
 
 
 class Transport:
-    """Connections to one server, of the event loop in which it is made; ``close`` it in the end."""
+    """Connections to one server; they belong to the event loop in which it is made. ``close`` it in the end.
+
+    Args:
+        settings: Timeouts, TLS, proxy and the largest body.
+        headers: Sent with each request, to the API and to nobody else.
+
+    Raises:
+        ConfigurationError: The file of certificates (``[api] ca_file``) cannot be used.
+    """
 
     def __init__(self, settings: Settings, headers: Mapping[str, str]) -> None:
         api = settings.api
-        self._base_url, self._proxy = api.base_url, api.proxy
+        self._base_url = api.base_url
+        self._proxy = api.proxy
         self._max_response_mb = api.max_response_mb
         self._host = URL(api.base_url, encoded=True).host
         self._server = f"{self._host} through [api] proxy {api.proxy}" if api.proxy else str(self._host)
@@ -100,14 +123,15 @@ class Transport:
                 sock_read=api.read_timeout_seconds,
             ),
             trust_env=False,
-            raise_for_status=False,
             middlewares=(self._send,),
         )
 
     async def get(self, target: str) -> Answer:
         """The answer to a GET of ``target``: path and query, every special character escaped.
 
-        NoAnswerError when none arrived whole, ConfigurationError when the proxy refused to connect.
+        Raises:
+            NoAnswerError: None arrived whole.
+            ConfigurationError: The proxy refused to connect.
         """
         failure: Exception
         try:
@@ -142,10 +166,10 @@ class Transport:
         return bytes(body)
 
     async def _send(self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        """A middleware: the last stop before a request is sent to the API itself.
+        """An aiohttp middleware: the last stop before a request goes to the API itself.
 
-        The headers are added here, since aiohttp sends those of a session to the proxy, too. After the errors below it would send
-        the request again by itself, uncounted and past the quota.
+        It adds the headers here, since aiohttp sends a session's headers to the proxy, too. And it replaces the errors
+        after which aiohttp would send the request again by itself, uncounted and past the quota.
         """
         request.headers.update(self._headers)
         try:
@@ -157,15 +181,14 @@ class Transport:
         raise failure
 
     def _failure(self, exc: Exception) -> Exception:
-        """The error to raise in place of aiohttp's."""
+        """The error to raise in place of aiohttp's: what happened, where, and which setting to check."""
         if isinstance(exc, aiohttp.ClientSSLError):
             text = f"TLS failed at {self._server}: {type(exc).__name__}; see [api] ca_file"
             return NoAnswerError(text, is_final=True)
         if isinstance(exc, aiohttp.ClientHttpProxyError) and exc.status < 500 and exc.status not in (408, 429):
             credentials = "check FI_PROXY_USER and FI_PROXY_PASSWORD, " if exc.status == 407 else ""
-            return ConfigurationError(
-                f"the proxy refused to connect to {self._host} ({exc.status}): {credentials}see [api] proxy {self._proxy}"
-            )
+            setting = f"{credentials}see [api] proxy {self._proxy}"
+            return ConfigurationError(f"the proxy refused to connect to {self._host} ({exc.status}): {setting}")
         if isinstance(exc, aiohttp.ClientHttpProxyError):
             return NoAnswerError(f"no complete answer from {self._server}: the proxy answered {exc.status}")
         is_proxy_unknown = self._proxy and isinstance(exc, aiohttp.ClientConnectorDNSError)
@@ -178,7 +201,7 @@ class Transport:
 
 
 def _trusting(settings: Settings) -> ssl.SSLContext | None:
-    """What trusts the configured certificates; None for those of the system."""
+    """A TLS context that trusts the certificates of ``[api] ca_file``; None to trust those of the system."""
     ca_file = settings.api.ca_file
     try:
         return ssl.create_default_context(cafile=ca_file) if ca_file else None
@@ -187,7 +210,7 @@ def _trusting(settings: Settings) -> ssl.SSLContext | None:
 
 
 def _proxy_headers(settings: Settings) -> dict[str, str]:
-    """What the proxy is sent, and nobody else."""
+    """The credentials that the proxy is sent, and nobody else."""
     user, password = settings.proxy_user, settings.proxy_password
     if user is None or password is None:
         return {}
@@ -196,10 +219,10 @@ def _proxy_headers(settings: Settings) -> dict[str, str]:
 
 
 def reason_of(exc: Exception) -> str:
-    """What happened, in the library's class names: its messages may hold headers."""
+    """What happened, in a few words; never in those of aiohttp, whose messages may hold headers."""
     if isinstance(exc, TimeoutError):
         return "timeout"
     cause = exc.__cause__ or exc
-    if isinstance(cause, ConnectionRefusedError):  # asyncio's own words hold the address once more
+    if isinstance(cause, ConnectionRefusedError):  # asyncio's own words repeat the address
         return "connection refused"
     return cause.strerror if isinstance(cause, OSError) and cause.strerror else type(exc).__name__

@@ -1,4 +1,8 @@
-"""A simulated API, for the demo, the tests, the benchmarks, and users' own pipelines."""
+"""A simulated API, for the demo, the tests, the benchmarks, and users' own pipelines.
+
+A ``Sandbox`` serves a ``World`` over HTTP, as the real server would: with its formulas, its roundings and its quirks.
+It imports nothing from the exporter, so that the two cannot share a mistake.
+"""
 
 from etl.sandbox.dispatch import SandboxRequest
 from etl.sandbox.generate import add_execution, finish_execution, latest_friday, make_world, new_run_test, settled_world
@@ -43,4 +47,4 @@ __all__ = [
     "rerun_execution",
     "settled_world",
     "touch_call",
-]  # fmt: skip
+]

@@ -1,4 +1,8 @@
-"""The answer to each request: paths, keys and parameters, checked in the order of the real server. Pure."""
+"""The answer to each request: paths, keys and parameters, checked in the order of the real server. Pure.
+
+Owns which answer a request gets and the bodies of refusals, word for word as they were recorded. What the good answers
+hold is computed in ``sdk`` and ``simulate``.
+"""
 
 import re
 import uuid
@@ -13,7 +17,8 @@ from etl.sandbox.fields import AnswerError
 from etl.sandbox.world import World
 
 Found = TypeVar("Found")
-METRICS, RUNS = (f"/sdk/api/v1/simulation/{name}/" for name in ("metrics", "runs"))
+METRICS = "/sdk/api/v1/simulation/metrics/"
+RUNS = "/sdk/api/v1/simulation/runs/"
 RUN_TESTS = "/simulate/run-tests/"
 DETAIL = re.compile(r"/simulate/test-executions/([0-9a-fA-F-]{36})/")
 FAILURES = {
@@ -31,28 +36,34 @@ HTML_404 = b"<!doctype html><html lang=en><head><title>Not Found</title></head><
 
 @dataclass(frozen=True, slots=True)
 class SandboxRequest:
-    """One request, its ``target`` as sent, at a monotonic time; ``status`` is that of the answer, None if there was none."""
+    """One request that the server received."""
 
     method: str
     path: str
+    """Unescaped, without the query."""
     target: str
+    """Path and query as they were sent."""
     query: dict[str, str]
+    """The parameters, unescaped."""
     status: int | None
+    """The status of the answer; None if there was none, and until there is one."""
     received_at: float
+    """When it arrived, in seconds of a monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The keys that the server accepts, and its largest page."""
+    """What the server accepts."""
 
     api_key: str
     secret_key: str
     max_limit: int | None
+    """The most rows of a page; None for no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxAnswer:
-    """A response."""
+    """One answer, before a fault changes it."""
 
     status: int
     body: bytes
@@ -70,7 +81,10 @@ class _RefusedError(Exception):
 def answer_to(
     world: World, request: SandboxRequest, headers: Mapping[str, str], origin: str, rules: Rules
 ) -> SandboxAnswer:
-    """The answer to one request. ``headers`` must ignore case; links begin with ``origin``."""
+    """The answer to one request.
+
+    ``headers`` are those of the request, and must ignore case; links in the answer begin with ``origin``.
+    """
     execution_id = DETAIL.fullmatch(request.path)
     if request.path not in FAILURES and not execution_id:
         return _wrong_path(request)
@@ -127,31 +141,35 @@ def _unauthorized(code: str, text: str) -> _RefusedError:
 
 
 def _validated_query(path: str, query: Mapping[str, str]) -> dict[str, str]:
-    """The parameters that are not empty; ids as lower-case UUIDs, names without spaces around them."""
-    found: dict[str, str] = {}
+    """The parameters that are not empty; ids as lower-case UUIDs, names without spaces around them.
+
+    Raises:
+        _RefusedError: A parameter is unknown or invalid, or none says what is requested.
+    """
+    validated: dict[str, str] = {}
     for name, value in query.items():
         if name not in PARAMETERS[path]:
             raise _invalid(name, "Unknown field.")
         if not value:
             continue
-        found[name] = value
+        validated[name] = value
         if name in IDS:
             try:
-                found[name] = str(uuid.UUID(value))
+                validated[name] = str(uuid.UUID(value))
             except ValueError:
                 raise _invalid(name, "Must be a valid UUID.") from None
         elif name in ("run_test_name", "eval_name"):
             # Like the real server: a run test whose name begins or ends with a space cannot be listed.
-            found[name] = value.strip()
-            if not found[name]:
+            validated[name] = value.strip()
+            if not validated[name]:
                 raise _invalid(name, "This field may not be blank.")
-    if found.keys().isdisjoint(SELECTORS):
+    if validated.keys().isdisjoint(SELECTORS):
         raise _invalid(None, NO_SELECTOR)
-    return found
+    return validated
 
 
 def _invalid(name: str | None, text: str) -> _RefusedError:
-    """What is wrong with the parameter, or with the whole query if it is None."""
+    """The refusal of the parameter of this name, or of the whole query if it is None."""
     details = {name or "non_field_errors": [text]}
     attr = {"attr": name} if name else {}
     body = _error("validation_error", "invalid", "Validation failed", details=details, errors=details, **attr)
@@ -159,7 +177,7 @@ def _invalid(name: str | None, text: str) -> _RefusedError:
 
 
 def _error(kind: str, code: str, text: str, **more: Any) -> dict[str, Any]:
-    """The body of most errors, verbatim, with the text in each of four fields."""
+    """The body of most errors: the text stands in each of four fields, as on the real server."""
     texts = dict.fromkeys(("detail", "message", "error", "result"), text)
     return {"status": False, "type": kind, "code": code, **texts, **more}
 
@@ -181,6 +199,8 @@ def rate_limited(limit: int, retry_after: int) -> dict[str, Any]:
 
 
 def _detail(world: World, execution_id: str, url: str, query: Mapping[str, str]) -> dict[str, Any]:
+    """The detail of an execution, whose parameters are checked more strictly than those of the other endpoints."""
+
     def refused(name: str, code: str, text: str) -> _RefusedError:
         body = _error("validation_error", code, f"{name}: {text}", attr=name, details={name: [text]})
         return _RefusedError(400, body)
@@ -193,7 +213,8 @@ def _detail(world: World, execution_id: str, url: str, query: Mapping[str, str])
         if int(value) < 1:
             raise refused(name, "min_value", "Ensure this value is greater than or equal to 1.")
     execution = world.execution(execution_id.lower())
-    if execution is None or not any(each.run_test_id == execution.run_test.run_test_id for each in world.run_tests):
+    run_test_ids = {run_test.run_test_id for run_test in world.run_tests}
+    if execution is None or execution.run_test.run_test_id not in run_test_ids:
         text = "Failed to retrieve test execution: No TestExecution matches the given query."
         raise _RefusedError(500, server_error(text))
     return simulate.execution_detail(execution, url, query)
@@ -208,10 +229,11 @@ def _result(world: World, path: str, query: Mapping[str, str], max_limit: int | 
         execution = _found(world.execution(query["execution_id"]), "Test execution")
         return sdk.execution_metrics(execution) if is_metrics else sdk.run_execution(execution, query, max_limit)
     _found(world.run_tests_named(query["run_test_name"]) or None, "Run test")
-    return (sdk.execution_page if is_metrics else sdk.runs_page)(world, query, max_limit)
+    return sdk.execution_page(world, query, max_limit) if is_metrics else sdk.runs_page(world, query, max_limit)
 
 
-def _found(found: Found | None, what: str) -> Found:
-    if found is None:
+def _found(record: Found | None, what: str) -> Found:
+    """The record, which must exist: otherwise the answer is a 404 about ``what``."""
+    if record is None:
         raise _RefusedError(404, not_found(what))
-    return found
+    return record

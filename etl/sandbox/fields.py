@@ -1,4 +1,4 @@
-"""What the answers of several endpoints share: fields, and the pages of a list with the quirks of the real server. Pure."""
+"""What several endpoints' answers share: fields, and the pages of a list with the quirks of the real server. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -42,19 +42,23 @@ def percentile(ordered: Sequence[float], rank: float) -> float:
 
 
 def page_of(rows: Sequence[Any], query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
-    """The page of ``rows`` that the query names; AnswerError when there is none. A limit that is no positive integer becomes 10."""
+    """The page of ``rows`` that the query names. Page 1 always exists; a limit that is no positive integer becomes 10.
+
+    Raises:
+        AnswerError: There is no such page.
+    """
     limit = _integer(query.get("limit")) or 0
     limit = limit if limit > 0 else DEFAULT_LIMIT
     limit = limit if max_limit is None else min(limit, max_limit)
-    page = _integer(query.get("page", "1")) or 0
-    found = cut(rows, page, limit)
-    if not 1 <= page <= found["total_pages"]:
-        raise AnswerError(f"no page {page}")
-    return found
+    number = _integer(query.get("page", "1")) or 0
+    page = cut(rows, number, limit)
+    if not 1 <= number <= page["total_pages"]:
+        raise AnswerError(f"no page {number}")
+    return page
 
 
 def cut(rows: Sequence[Any], page: int, limit: int) -> dict[str, Any]:
-    """The page of ``rows`` with its figures; empty past the end."""
+    """Page number ``page`` of ``rows``, as the API shows it; without rows past the end."""
     return {
         "total_pages": max(1, -(-len(rows) // limit)),
         "current_page": page,
@@ -63,16 +67,18 @@ def cut(rows: Sequence[Any], page: int, limit: int) -> dict[str, Any]:
     }
 
 
-def links(found: Mapping[str, Any], url: str, query: Mapping[str, str]) -> dict[str, str | None]:
-    """The URLs of the pages before and after this one; page 1 has no page parameter."""
+def links(page: Mapping[str, Any], url: str, query: Mapping[str, str]) -> dict[str, str | None]:
+    """The URLs of the pages before and after this one; that of page 1 has no page parameter."""
 
-    def link(page: int) -> str:
-        others = {name: value for name, value in query.items() if name != "page"}
-        pairs = sorted(others.items() if page == 1 else {**others, "page": str(page)}.items())
-        return f"{url}?{urlencode(pairs)}" if pairs else url
+    def link(number: int) -> str:
+        parameters = {name: value for name, value in query.items() if name != "page"}
+        if number > 1:
+            parameters["page"] = str(number)
+        return f"{url}?{urlencode(sorted(parameters.items()))}" if parameters else url
 
-    page, last = found["current_page"], found["total_pages"]
-    return {"next": link(page + 1) if page < last else None, "previous": link(page - 1) if 1 < page <= last else None}
+    current, last = page["current_page"], page["total_pages"]
+    previous = link(current - 1) if 1 < current <= last else None
+    return {"next": link(current + 1) if current < last else None, "previous": previous}
 
 
 def _integer(text: str | None) -> int | None:

@@ -1,7 +1,8 @@
 """Generate a world that makes realistic charts, and let time pass in it.
 
 Owns the agents, when their executions start (fewer at weekends), how their calls end, and when the first run test got
-worse; the values of a call are drawn in ``measures``. Pure: the same ``rng`` and arguments give the same world.
+worse; the values of a call are drawn in ``measures``. Pure: the same ``rng`` and arguments give the same world. The
+order in which numbers are drawn is part of that: a new draw changes every world, and with them the demo's pictures.
 """
 
 from __future__ import annotations
@@ -75,9 +76,9 @@ def make_world(  # noqa: PLR0913 all but rng and end have defaults, and a user s
 ) -> World:
     """A world of the ``days`` days before ``end``, with randomness from ``rng`` alone.
 
-    Each execution has ``calls`` calls, plus or minus ``calls_spread``. ``names`` are those of the run tests, in place of invented
-    ones for so many ``run_tests``; a name may occur twice. With ``include_unfinished`` the two newest executions of each have not
-    finished.
+    Each execution has ``calls`` calls, plus or minus ``calls_spread``. ``names`` are those of the run tests, in place
+    of invented ones for so many ``run_tests``; a name may occur twice. With ``include_unfinished``, the two newest
+    executions of each run test have not finished. The first run test gets worse after 70 % of the days.
     """
     if names is None:
         names = [_agent_name(number) for number in range(run_tests)]
@@ -136,7 +137,7 @@ def new_run_test(
 def add_execution(
     world: World, run_test: SimulatedRunTest, rng: Random, now: datetime, calls: int, *, status: str = "completed"
 ) -> SimulatedExecution:
-    """A new execution, created at ``now``. If ``status`` is a finished one, it took about 20 minutes from ``now`` on."""
+    """A new execution, created at ``now``. If ``status`` is a final one, it ended about 20 minutes after ``now``."""
     started_at = now + timedelta(seconds=1)
     execution = SimulatedExecution(
         execution_id=new_id(rng),
@@ -163,7 +164,7 @@ def add_execution(
 
 
 def finish_execution(execution: SimulatedExecution, rng: Random, now: datetime) -> None:
-    """An execution completes at ``now``: all its calls are terminal and have values."""
+    """Let an execution complete at ``now``: all its calls get a terminal status and its values."""
     _advance(execution, rng, now, "completed")
 
 
@@ -189,7 +190,7 @@ def _starts(rng: Random, count: int, end: datetime, days: int) -> list[datetime]
 
 
 def _advance(execution: SimulatedExecution, rng: Random, at: datetime, status: str) -> None:
-    """The execution reaches ``status`` at ``at``; each call that is not terminal gets a status that fits it."""
+    """Let the execution reach ``status`` at ``at``; each call that is not terminal gets a status that fits it."""
     weights = CALL_STATUS_WEIGHTS[status]
     spread = max(5.0, (at - execution.started_at).total_seconds() - LONGEST_CALL_SECONDS - 10)
     for call in execution.calls:

@@ -1,4 +1,7 @@
-"""Draw realistic values for a call: every distribution, the slow Mondays, and the size of a regression. Pure."""
+"""Draw realistic values for a call: every distribution, the slow Mondays, and the size of a regression. Pure.
+
+As in ``generate``, the order in which numbers are drawn decides the world: each draw stays where it is.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ LONGEST_CALL_SECONDS = 600
 
 
 def measure(run_test: SimulatedRunTest, call: SimulatedCall, rng: Random, ended_at: datetime) -> None:
-    """Set the values that a call with its status has."""
+    """Set the values that a call of this status has; one that is pending or queued has none."""
     profile = run_test.profile
     if call.status == "ongoing":
         call.started_at = ended_at
@@ -100,8 +103,9 @@ def _measure_chat(call: SimulatedCall, rng: Random, latency: int) -> None:
 
 def _set_evals(run_test: SimulatedRunTest, call: SimulatedCall, rng: Random, pass_rate: float) -> None:
     passes = rng.random() < pass_rate
-    outputs = {each.config_id: eval_output(rng, each, call.updated_at, passes=passes) for each in run_test.eval_configs}
-    scores = [each["output"] for each in outputs.values() if isinstance(each["output"], float)]
+    configs = run_test.eval_configs
+    outputs = {config.config_id: eval_output(rng, config, call.updated_at, passes=passes) for config in configs}
+    scores = [output["output"] for output in outputs.values() if isinstance(output["output"], float)]
     call.eval_outputs = outputs
     call.overall_score = round(10 * scores[0], 1) if scores else None
     call.call_summary = "The agent solved the task." if passes else "The agent did not solve the task."
@@ -135,7 +139,9 @@ def _log_normal(rng: Random, median: float, sigma: float) -> float:
 
 
 def _poisson(rng: Random, mean: float) -> int:
-    threshold, product, count = math.exp(-mean), rng.random(), 0
+    """A count of rare events, by Knuth's method."""
+    threshold = math.exp(-mean)
+    product, count = rng.random(), 0
     while product > threshold:
         product *= rng.random()
         count += 1

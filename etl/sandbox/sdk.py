@@ -1,7 +1,8 @@
 """What /sdk/… answers: metrics/ with raw metrics and aggregates, runs/ with eval outputs and eval results. Pure.
 
-Aggregates are rounded like the API's. An average without data is 0.0, as on the real server. Deleted calls count in it. AnswerError
-is raised for a page that is not there, and for what the real server cannot sum up, filter or read as a number.
+Aggregates are rounded like the API's. As on the real server, an average without data is 0.0, and deleted calls count in
+it. Where the real server answers 500, ``AnswerError`` is raised: for a page that is not there, and for values that it
+cannot sum up, filter or read as a number.
 """
 
 from collections import Counter
@@ -34,7 +35,7 @@ EVAL_PERCENTILES = (5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100)
 
 
 def call_metrics(call: SimulatedCall, execution: SimulatedExecution) -> dict[str, Any]:
-    """metrics/?call_execution_id=: the raw metrics of a call. An open-ended object that is None is omitted."""
+    """metrics/?call_execution_id=: the raw metrics of a call. An open-ended object that is None is left out."""
     latency, cost = named_fields(call, LATENCY), named_fields(call, COST)
     if call.system_metrics is not None:
         latency["system_metrics"] = call.system_metrics
@@ -53,22 +54,34 @@ def call_metrics(call: SimulatedCall, execution: SimulatedExecution) -> dict[str
 
 
 def execution_metrics(execution: SimulatedExecution) -> dict[str, Any]:
-    """metrics/?execution_id=: the aggregates of an execution, over all its calls that have data, deleted ones included."""
+    """metrics/?execution_id=: the aggregates of an execution, over all its calls, deleted ones included.
+
+    Raises:
+        AnswerError: A chat metric is no number, or a token count no integer.
+    """
     return {**execution_head(execution), "metrics": aggregates(execution.calls)}
 
 
 def execution_page(world: World, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
-    """metrics/?run_test_name=: the executions of all run tests of this name, newest first."""
-    found = page_of(listable_executions(world, query["run_test_name"]), query, max_limit)
-    return {**found, "results": [execution_metrics(each) for each in found["results"]]}
+    """metrics/?run_test_name=: the executions of all run tests of this name, newest first.
+
+    Raises:
+        AnswerError: There is no such page, or a chat metric that is no number.
+    """
+    page = page_of(listable_executions(world, query["run_test_name"]), query, max_limit)
+    return {**page, "results": [execution_metrics(execution) for execution in page["results"]]}
 
 
 def aggregates(calls: Sequence[SimulatedCall]) -> dict[str, Any]:
-    """The ``metrics`` of one execution."""
+    """The ``metrics`` of one execution.
+
+    Raises:
+        AnswerError: A chat metric is no number, or a token count no integer.
+    """
     latencies = sorted(call.avg_agent_latency_ms for call in calls if call.avg_agent_latency_ms is not None)
 
-    def chat(name: str, read: Callable[[object], float | None], digits: int) -> float:
-        return average((read(call.chat_metrics.get(name)) for call in calls if call.chat_metrics), digits)
+    def chat(name: str, kind: Callable[[str], float], digits: int) -> float:
+        return average((_read(call.chat_metrics.get(name), kind) for call in calls if call.chat_metrics), digits)
 
     return {
         "latency": {
@@ -82,12 +95,12 @@ def aggregates(calls: Sequence[SimulatedCall]) -> dict[str, Any]:
             for name, digits in CONVERSATION_DIGITS.items()
         },
         "chat": {
-            "avg_total_tokens": chat("total_tokens", _integer, 0),
-            "avg_input_tokens": chat("input_tokens", _integer, 0),
-            "avg_output_tokens": chat("output_tokens", _integer, 0),
-            "avg_chat_latency_ms": chat("avg_latency_ms", _number, 1),
-            "avg_turn_count": chat("turn_count", _number, 0),
-            "avg_csat_score": chat("csat_score", _number, 2),
+            "avg_total_tokens": chat("total_tokens", int, 0),
+            "avg_input_tokens": chat("input_tokens", int, 0),
+            "avg_output_tokens": chat("output_tokens", int, 0),
+            "avg_chat_latency_ms": chat("avg_latency_ms", float, 1),
+            "avg_turn_count": chat("turn_count", float, 0),
+            "avg_csat_score": chat("csat_score", float, 2),
         },
         "calls": {
             "total": len(calls),
@@ -107,24 +120,24 @@ def rounded(value: float, digits: int) -> float:
     return float(Decimal(f"{value:.15g}").quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
 
 
-def _integer(value: object) -> int | None:
-    """A token count as the server reads it: an integer, also as text. It fails on any float, even 5.0."""
-    try:
-        return None if value is None else int(str(value))
-    except ValueError as problem:
-        raise AnswerError(f"not an integer: {value!r}") from problem
+def _read(value: object, kind: Callable[[str], float]) -> float | None:
+    """The number as the server reads it, also if it is stored as text. As an ``int`` it can be no float, not even 5.0.
 
-
-def _number(value: object) -> float | None:
-    """A number, also as text."""
+    Raises:
+        AnswerError: It is no number of this kind.
+    """
     try:
-        return None if value is None else float(str(value))
+        return None if value is None else kind(str(value))
     except ValueError as problem:
-        raise AnswerError(f"not a number: {value!r}") from problem
+        raise AnswerError(f"no {kind.__name__}: {value!r}") from problem
 
 
 def run_call(call: SimulatedCall, execution: SimulatedExecution, query: Mapping[str, str]) -> dict[str, Any]:
-    """runs/?call_execution_id=: a call with its times and eval outputs."""
+    """runs/?call_execution_id=: a call with its times and eval outputs.
+
+    Raises:
+        AnswerError: ``eval_name`` is given, and the eval outputs cannot be searched by name.
+    """
     return {
         **_call_head(call, query),
         "execution_id": execution.execution_id,
@@ -137,23 +150,24 @@ def run_call(call: SimulatedCall, execution: SimulatedExecution, query: Mapping[
 def run_execution(
     execution: SimulatedExecution, query: Mapping[str, str], max_limit: int | None = None
 ) -> dict[str, Any]:
-    """runs/?execution_id=: eval results, and a page of the calls, last updated first."""
-    found = page_of(listable_calls(execution), query, max_limit)
-    calls = [_call_head(call, query) for call in found["results"]]
-    return {**_execution(execution, query), "call_results": {**found, "results": calls}}
+    """runs/?execution_id=: eval results, and a page of the calls, last updated first.
+
+    Raises:
+        AnswerError: There is no such page, or an eval whose outputs cannot be summed up.
+    """
+    page = page_of(listable_calls(execution), query, max_limit)
+    calls = [_call_head(call, query) for call in page["results"]]
+    return {**_execution(execution, query), "call_results": {**page, "results": calls}}
 
 
 def runs_page(world: World, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
-    """runs/?run_test_name=: executions with eval results, newest first."""
-    found = page_of(listable_executions(world, query["run_test_name"]), query, max_limit)
-    return {**found, "results": [_execution(each, query) for each in found["results"]]}
+    """runs/?run_test_name=: executions with eval results, newest first.
 
-
-def eval_results(execution: SimulatedExecution, eval_names: Collection[str] | None = None) -> list[dict[str, Any]]:
-    """One entry per eval of the run test, from the completed calls that are not deleted."""
-    calls = [call for call in listable_calls(execution) if call.status == "completed" and call.eval_outputs]
-    configs = [each for each in execution.run_test.eval_configs if eval_names is None or each.name in eval_names]
-    return [_eval_result(config, calls) for config in configs]
+    Raises:
+        AnswerError: There is no such page, or an eval whose outputs cannot be summed up.
+    """
+    page = page_of(listable_executions(world, query["run_test_name"]), query, max_limit)
+    return {**page, "results": [_execution(execution, query) for execution in page["results"]]}
 
 
 def _call_head(call: SimulatedCall, query: Mapping[str, str]) -> dict[str, Any]:
@@ -167,10 +181,15 @@ def _call_head(call: SimulatedCall, query: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _execution(execution: SimulatedExecution, query: Mapping[str, str]) -> dict[str, Any]:
-    return {**execution_head(execution), "eval_results": eval_results(execution, _eval_names(query))}
+    """The head of an execution, with one entry per wanted eval, from its completed calls that are not deleted."""
+    wanted = _eval_names(query)
+    calls = [call for call in listable_calls(execution) if call.status == "completed" and call.eval_outputs]
+    configs = [config for config in execution.run_test.eval_configs if wanted is None or config.name in wanted]
+    return {**execution_head(execution), "eval_results": [_eval_result(config, calls) for config in configs]}
 
 
 def _eval_names(query: Mapping[str, str]) -> set[str] | None:
+    """The names in ``eval_name``, which are separated by commas; None for all evals."""
     names = {name.strip() for name in query.get("eval_name", "").split(",")} - {""}
     return names or None
 
@@ -181,14 +200,15 @@ def _eval_outputs(call: SimulatedCall, eval_names: Collection[str] | None) -> di
         return call.eval_outputs
     if not isinstance(call.eval_outputs, dict):
         raise AnswerError("eval outputs that are no object")
-    objects = {config_id: each for config_id, each in call.eval_outputs.items() if isinstance(each, dict)}
-    if any(each.get("name", "") is None for each in objects.values()):
+    outputs = {key: output for key, output in call.eval_outputs.items() if isinstance(output, dict)}
+    if any(output.get("name", "") is None for output in outputs.values()):
         raise AnswerError("an eval output whose name is null")
     wanted = {name.lower() for name in eval_names}
-    return {config_id: each for config_id, each in objects.items() if str(each.get("name", "")).lower() in wanted}
+    return {config_id: output for config_id, output in outputs.items() if str(output.get("name", "")).lower() in wanted}
 
 
 def _eval_result(config: EvalConfig, calls: Sequence[SimulatedCall]) -> dict[str, Any]:
+    """What the eval gave for the calls, summed up by the kind of its outputs."""
     outputs = _outputs(config, calls)
     result: dict[str, Any] = {"name": config.name, "id": config.config_id, "total_cells": len(outputs), "output": {}}
     summary: dict[str, Any]
@@ -197,14 +217,14 @@ def _eval_result(config: EvalConfig, calls: Sequence[SimulatedCall]) -> dict[str
         return round(100 * count / len(outputs), 2) if outputs else 0
 
     if config.output_type == "Pass/Fail":
-        words = Counter(str(each).lower() for each in outputs)
+        words = Counter(str(output).lower() for output in outputs)
         passed, failed = words["passed"] + words["true"], words["failed"] + words["false"]
         if outputs:
             counts = {"pass_count": passed, "fail_count": failed}
             result["output"] = {"pass": percent(passed), "fail": percent(failed), **counts}
         summary = {"total_pass_rate": percent(passed)}
     elif config.output_type == "score":
-        scores = sorted(100 * float(each) for each in outputs)
+        scores = sorted(100 * float(output) for output in outputs)
         if scores:
             result["output"] = {f"p{rank}": round(percentile(scores, rank), 2) for rank in EVAL_PERCENTILES}
             result["avg_score"] = round(sum(scores) / len(scores), 2)
@@ -212,18 +232,22 @@ def _eval_result(config: EvalConfig, calls: Sequence[SimulatedCall]) -> dict[str
     else:
         result["output"] = {choice: percent(times) for choice, times in Counter(map(str, outputs)).items()}
         summary = {"total_choices_avg": dict(result["output"])}
-    told = {"output_type": config.output_type, "result": [result], **summary}
-    return {"name": config.template_name, "id": config.template_id, **told}
+    template = {"name": config.template_name, "id": config.template_id}
+    return {**template, "output_type": config.output_type, "result": [result], **summary}
 
 
 def _outputs(config: EvalConfig, calls: Sequence[SimulatedCall]) -> list[Any]:
-    """What the eval gave for the calls, without nulls; the type of the last saved call decides whether it can be summed up."""
+    """What the eval gave for the calls, without nulls.
+
+    Raises:
+        AnswerError: It cannot be summed up; the type of its output for the call that was saved last decides.
+    """
     if not all(isinstance(call.eval_outputs, dict) for call in calls):
         raise AnswerError("eval outputs that are no object")
     evals = [call.eval_outputs.get(config.config_id) or {} for call in calls]
-    if not all(isinstance(each, dict) for each in evals):
+    if not all(isinstance(output, dict) for output in evals):
         raise AnswerError(f"an output of {config.name} that is no object")
-    last_type = next((each["output_type"] for each in evals if each.get("output_type")), config.output_type)
+    last_type = next((output["output_type"] for output in evals if output.get("output_type")), config.output_type)
     if last_type not in SUMMED_UP:
         raise AnswerError(f"outputs of {config.name} that cannot be summed up: {last_type}")
-    return [each["output"] for each in evals if each.get("output") is not None and each.get("output_type")]
+    return [output["output"] for output in evals if output.get("output") is not None and output.get("output_type")]

@@ -1,6 +1,7 @@
 """The simulated API as a loopback HTTP server, with keys, paging, rate limit, latency and faults.
 
-Owns the socket, the clock, the record of requests, and how a fault changes an answer; ``dispatch`` decides the right answers.
+Owns the socket, the clock, the record of requests, and how a fault changes an answer; ``dispatch`` decides the right
+answers.
 """
 
 import asyncio
@@ -30,27 +31,33 @@ HTML_502 = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """How one answer differs from the right one. By default nothing does.
-
-    Attributes:
-        edit: Applied to the body, the right one or ``body``, before it is sent.
-        drip_seconds: How long the server waits after each byte of the body.
-        cut_after_bytes: How many bytes of the body are sent before the connection is reset, or closed in order if ``is_closed``;
-            Content-Length is that of the whole body.
-        raw: Makes of status and body the bytes of the whole answer, headers included; then the connection is closed in order.
-    """
+    """How one answer differs from the right one. By default nothing does."""
 
     status: int | None = None
+    """Sent in place of the right status."""
     body: bytes | None = None
+    """Sent in place of the right body."""
     edit: Callable[[bytes], bytes] | None = None
+    """Applied to the body, the right one or ``body``, before it is sent."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    """Added to the right headers, or replacing them."""
     delay_seconds: float = 0.0
+    """How long the server waits before it answers."""
     drip_seconds: float = 0.0
+    """How long the server waits after each byte of the body."""
     cut_after_bytes: int | None = None
+    """How many bytes of the body are sent before the connection is reset, or closed in order if ``is_closed``.
+
+    Content-Length is that of the whole body.
+    """
     raw: Callable[[int, bytes], bytes] | None = None
+    """Makes the whole answer, headers included, of status and body; then the connection is closed in order."""
     is_reset: bool = False
+    """The connection is reset without an answer."""
     is_closed: bool = False
+    """The connection is closed in order, without an answer unless ``cut_after_bytes`` is set."""
     is_hanging: bool = False
+    """No answer is sent, and the connection stays open."""
 
     @property
     def is_silent(self) -> bool:
@@ -59,6 +66,7 @@ class Fault:
 
 
 FaultHook = Callable[[SandboxRequest, int], Fault | None]
+"""Which fault the answer to a request has, if any. The number is how often its target was requested, from 1."""
 
 MIXTURE = (
     Fault(status=500, body=b'{"status":false,"type":"server_error","code":"server_error","message":"Internal error."}'),
@@ -76,12 +84,15 @@ def random_faults(rng: Random, share: float) -> FaultHook:
 
 @dataclass(slots=True)
 class FixedWindow:
-    """The API's quota: ``limit`` requests per window aligned to the epoch, in which refused requests count too."""
+    """The API's quota: so many requests in each window, which is aligned to the epoch. Refused requests count, too."""
 
     limit: int
     seconds: float = 60.0
+    """How long a window lasts."""
     used: int = 0
+    """How many requests the present window has."""
     resets_at: float = -math.inf
+    """When the present window ends, in Unix seconds."""
 
     def take(self, now: float) -> bool:
         """Count one request at ``now`` (unix seconds); whether it is allowed."""
@@ -101,39 +112,43 @@ class FixedWindow:
 
 @dataclass(eq=False, repr=False)
 class Sandbox:
-    """A server for one world, which is read anew for each request, inside ``async with``; ``requests`` are in order of arrival.
+    """A server for one world, running inside ``async with``.
 
     ``world``, ``fault`` and ``on_request`` may be changed while it runs.
-
-    Args:
-        port: At 127.0.0.1; 0 takes a free one.
-        max_limit: The largest page; None for no limit, as on the real server.
-        rate_limit: Requests per window, which is aligned to the epoch of ``clock`` (Unix seconds); None for no limit.
-        fault: Called before each answer with the request and how many times its target was requested so far (from 1).
-        on_request: Called before each answer is computed; it may change the world.
     """
 
     world: World
+    """What it serves; read anew for each request."""
     _: KW_ONLY
     api_key: str = API_KEY
     secret_key: str = SECRET_KEY
     port: int = 0
+    """At 127.0.0.1; 0 takes a free one."""
     max_limit: int | None = None
+    """The most rows of a page; None for no limit, as on the real server."""
     rate_limit: int | None = None
+    """Requests per window, which is aligned to the epoch of ``clock``; None for no limit."""
     rate_window_seconds: float = 60.0
     latency_seconds: float = 0.0
+    """How long each answer takes, beside what a fault adds."""
     clock: Callable[[], float] = time.time
+    """The time in Unix seconds."""
     tls: ssl.SSLContext | None = None
+    """With it, the server speaks HTTPS."""
     fault: FaultHook | None = None
+    """Called before each answer."""
     on_request: Callable[[SandboxRequest], None] | None = None
+    """Called before each answer is computed; it may change the world."""
 
     def __post_init__(self) -> None:
         self.requests: list[SandboxRequest] = []
+        """All requests so far, in order of arrival."""
         self.base_url = ""
+        """Where the server is, once it runs."""
         self._rules = Rules(self.api_key, self.secret_key, self.max_limit)
         self._window = None if self.rate_limit is None else FixedWindow(self.rate_limit, self.rate_window_seconds)
         self._requests_by_target: Counter[str] = Counter()
-        self._runner: web.ServerRunner | None = None
+        self._runner: web.ServerRunner
 
     async def __aenter__(self) -> Self:
         server = web.Server(self._handle, access_log=None, handler_cancellation=True)
@@ -145,19 +160,16 @@ class Sandbox:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        await self._runner.cleanup()
 
     def count(self, path_fragment: str = "", **query: object) -> int:
         """How many requests had this fragment in their path, and these parameters."""
         wanted = {name: str(value) for name, value in query.items()}.items()
-        return sum(path_fragment in each.path and wanted <= each.query.items() for each in self.requests)
+        return sum(path_fragment in request.path and wanted <= request.query.items() for request in self.requests)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        received = SandboxRequest(
-            request.method, request.path, request.raw_path, dict(request.query), None, time.monotonic()
-        )
+        query = dict(request.query)
+        received = SandboxRequest(request.method, request.path, request.raw_path, query, None, time.monotonic())
         answer, fault = self.answer(received, request.headers, f"{request.scheme}://{request.host}")
         delay_seconds = self.latency_seconds + fault.delay_seconds
         if delay_seconds:
@@ -184,18 +196,21 @@ class Sandbox:
         return response
 
     def answer(self, received: SandboxRequest, headers: Mapping[str, str], origin: str) -> tuple[SandboxAnswer, Fault]:
-        """Compute and record the answer, which needs no socket; ``headers`` must ignore case, links begin with ``origin``.
+        """Compute the answer and record the request, without a socket. The caller sends the answer as the fault says.
 
-        Synchronous, so that no other request comes between. How the fault sends it is the caller's.
+        ``headers`` are those of the request, and must ignore case; links in the answer begin with ``origin``. Not a
+        coroutine, so that no other request comes between.
         """
-        now, fault = self.clock(), Fault()
+        now = self.clock()
+        fault = Fault()
         if self._window is not None and not self._window.take(now):
             retry_after = max(1, math.ceil(self._window.resets_at - now))
             refusal = rate_limited(self._window.limit, retry_after)
             answer = json_answer(429, refusal, **{"Retry-After": str(retry_after)})
         else:
             self._requests_by_target[received.target] += 1
-            fault = (self.fault and self.fault(received, self._requests_by_target[received.target])) or fault
+            if self.fault is not None:
+                fault = self.fault(received, self._requests_by_target[received.target]) or fault
             if self.on_request is not None:
                 self.on_request(received)
             answer = answer_to(self.world, received, headers, origin, self._rules)

@@ -16,11 +16,11 @@ NULL_IN_RUN_TESTS = (
 
 def execution_detail(execution: SimulatedExecution, url: str, query: Mapping[str, str]) -> dict[str, Any]:
     """One page of the calls, last updated first, with links made from ``url``. A page past the end is empty."""
-    found = cut(listable_calls(execution), int(query.get("page", 1)), int(query.get("limit", DEFAULT_LIMIT)))
+    page = cut(listable_calls(execution), int(query.get("page", 1)), int(query.get("limit", DEFAULT_LIMIT)))
     return {
-        **found,
-        **links(found, url, query),
-        "results": [_call(each, execution) for each in found["results"]],
+        **page,
+        **links(page, url, query),
+        "results": [_call(call, execution) for call in page["results"]],
         "column_order": [],
         "error_messages": [],
         "status": execution.status,
@@ -30,7 +30,8 @@ def execution_detail(execution: SimulatedExecution, url: str, query: Mapping[str
 
 
 def _call(call: SimulatedCall, execution: SimulatedExecution) -> dict[str, Any]:
-    chat, is_chat = call.chat_metrics or {}, execution.run_test.profile.is_chat
+    chat = call.chat_metrics or {}
+    is_chat = execution.run_test.profile.is_chat
     turn_count = chat.get("turn_count")
     return {
         "id": call.call_execution_id,
@@ -60,7 +61,7 @@ def _call(call: SimulatedCall, execution: SimulatedExecution) -> dict[str, Any]:
 
 
 def _evals(call: SimulatedCall, execution: SimulatedExecution) -> dict[str, Any]:
-    """Outputs of evals that still have a configuration, filled in; others are left out."""
+    """The call's eval outputs, as the page shows them, without those of evals whose configuration is gone."""
     names = {config.config_id: config.name for config in execution.run_test.eval_configs}
     outputs: Any = call.eval_outputs
     return {
@@ -79,7 +80,7 @@ def _evals(call: SimulatedCall, execution: SimulatedExecution) -> dict[str, Any]
 
 
 def _value(output: Mapping[str, Any]) -> Any:
-    """The output; choices are a list, however they are stored."""
+    """The value of an eval output; choices are shown as a list, however they are stored."""
     value = output.get("output")
     if output.get("output_type") != "choices":
         return value
@@ -89,19 +90,23 @@ def _value(output: Mapping[str, Any]) -> Any:
 
 
 def run_tests_page(world: World, url: str, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
-    """Run tests whose name contains ``search``, newest first, with links made from ``url``; errors as for ``page_of``."""
+    """Run tests whose name contains ``search``, newest created first, with links made from ``url``.
+
+    Raises:
+        AnswerError: There is no such page.
+    """
     search = query.get("search", "").strip().lower()
-    rows = [each for each in world.run_tests if search in each.name.lower()]
-    found = page_of(sorted(rows, key=lambda each: each.created_at, reverse=True), query, max_limit)
-    results = [_run_test(each, world.organization_id) for each in found["results"]]
-    return {**found, **links(found, url, query), "results": results}
+    run_tests = [run_test for run_test in world.run_tests if search in run_test.name.lower()]
+    page = page_of(sorted(run_tests, key=lambda run_test: run_test.created_at, reverse=True), query, max_limit)
+    results = [_run_test(run_test, world.organization_id) for run_test in page["results"]]
+    return {**page, **links(page, url, query), "results": results}
 
 
 def _run_test(run_test: SimulatedRunTest, organization_id: str) -> dict[str, Any]:
     configs: list[dict[str, Any]] = [
         {
-            "id": each.config_id,
-            "name": each.name,
+            "id": config.config_id,
+            "name": config.name,
             "config": {},
             "mapping": {},
             "filters": {},
@@ -109,11 +114,12 @@ def _run_test(run_test: SimulatedRunTest, organization_id: str) -> dict[str, Any
             "model": None,
             "status": "Completed",
             "eval_group": None,
-            "template_id": each.template_id,
+            "template_id": config.template_id,
         }
-        for each in run_test.eval_configs
+        for config in run_test.eval_configs
     ]
-    last_run_at = max((each.created_at for each in run_test.executions if not each.is_deleted), default=None)
+    created = (execution.created_at for execution in run_test.executions if not execution.is_deleted)
+    last_run_at = max(created, default=None)
     return {
         **dict.fromkeys(NULL_IN_RUN_TESTS),
         "id": run_test.run_test_id,
@@ -124,7 +130,7 @@ def _run_test(run_test: SimulatedRunTest, organization_id: str) -> dict[str, Any
         "scenarios": [],
         "scenarios_detail": [],
         "dataset_row_ids": [],
-        "simulate_eval_configs": [each.config_id for each in run_test.eval_configs],
+        "simulate_eval_configs": [config.config_id for config in run_test.eval_configs],
         "simulate_eval_configs_detail": configs,
         "evals_detail": configs,
         "evals": configs,

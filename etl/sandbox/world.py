@@ -13,11 +13,13 @@ TERMINAL_STATUSES = frozenset({"completed", "failed", "cancelled"})
 
 @dataclass(frozen=True, slots=True)
 class EvalConfig:
-    """One eval of a run test, and its template."""
+    """One eval of a run test, and the template that it was made from."""
 
     config_id: str
+    """The key of its outputs in ``SimulatedCall.eval_outputs``."""
     name: str
     output_type: str
+    """``Pass/Fail``, ``score`` or ``choices``."""
     template_id: str
     template_name: str
 
@@ -35,20 +37,24 @@ class Profile:
     """How an agent behaves: the parameters for drawing a run test's values."""
 
     is_chat: bool = False
+    """Whether it chats; otherwise it speaks."""
     latency_median_ms: float = 1500.0
     duration_median_seconds: float = 140.0
     pass_rate: float = 0.9
+    """The share of calls that solve their task, from 0 to 1."""
     regression_at: datetime | None = None
+    """When it got slower and worse; None for never."""
 
 
 @dataclass(slots=True, kw_only=True)
 class SimulatedCall:
-    """One simulated call. Every measure is null until the call has been measured."""
+    """One simulated call. Every measure is None until the call has been measured."""
 
     call_execution_id: str
     scenario: Scenario
     status: str
     updated_at: datetime
+    """When it was saved last: calls are listed by it."""
     started_at: datetime | None = None
     completed_at: datetime | None = None
     ended_reason: str | None = None
@@ -58,11 +64,13 @@ class SimulatedCall:
     avg_agent_latency_ms: float | None = None
     response_time_ms: float | None = None
     system_metrics: dict[str, Any] | None = None
+    """An open-ended object of the voice provider."""
     total_cost_cents: float | None = None
     stt_cost_cents: float | None = None
     llm_cost_cents: float | None = None
     tts_cost_cents: float | None = None
     cost_breakdown: dict[str, Any] | None = None
+    """An open-ended object of the provider, in dollars."""
     user_wpm: float | None = None
     bot_wpm: float | None = None
     talk_ratio: float | None = None
@@ -74,11 +82,14 @@ class SimulatedCall:
     chat_metrics: dict[str, Any] | None = None
     tool_outputs: dict[str, Any] | None = None
     eval_outputs: dict[str, Any] = field(default_factory=dict)
+    """By ``EvalConfig.config_id``."""
     rerun_snapshots: list[dict[str, Any]] = field(default_factory=list)
+    """What it was before each rerun, newest first."""
     is_deleted: bool = False
 
 
-MEASURES = tuple(each.name for each in fields(SimulatedCall) if each.default is None)
+MEASURES = tuple(attribute.name for attribute in fields(SimulatedCall) if attribute.default is None)
+"""The fields of a call that its measurement sets, and that a rerun clears."""
 CONVERSATION = (
     "user_wpm", "bot_wpm", "talk_ratio", "user_interruption_count", "user_interruption_rate", "ai_interruption_count",
     "ai_interruption_rate", "avg_stop_time_after_interruption_ms",
@@ -88,7 +99,7 @@ CONVERSATION = (
 
 @dataclass(slots=True, kw_only=True)
 class SimulatedExecution:
-    """One execution of a run test; its counters are stored, as on the real server: deleting a call does not change them."""
+    """One execution of a run test."""
 
     execution_id: str
     run_test: "SimulatedRunTest" = field(repr=False, compare=False)
@@ -97,6 +108,7 @@ class SimulatedExecution:
     started_at: datetime
     completed_at: datetime | None = None
     total_calls: int = 0
+    """As the other two counters, stored as on the real server: deleting a call does not change it."""
     completed_calls: int = 0
     failed_calls: int = 0
     calls: list[SimulatedCall] = field(default_factory=list)
@@ -105,10 +117,11 @@ class SimulatedExecution:
 
 @dataclass(slots=True, kw_only=True)
 class SimulatedRunTest:
-    """One run test. Names are not unique."""
+    """One run test."""
 
     run_test_id: str
     name: str
+    """Not unique."""
     created_at: datetime
     description: str = ""
     profile: Profile = field(default_factory=Profile)
@@ -121,9 +134,10 @@ class SimulatedRunTest:
 class World:
     """Everything that an organization has, indexed by id.
 
-    Add run tests with ``add_run_test``, and index each execution that is added to one of them. Other changes are made to the
-    records directly: a new name, ``is_deleted``. What is deleted answers 404, but the calls of a deleted execution still
-    answer, and the aggregates of an execution still count its deleted calls, as on the real server.
+    Add run tests with ``add_run_test``, and index each execution that is added to one of them (``index_execution``).
+    Other changes are made to the records directly, such as a new name or ``is_deleted``. Requests for what is deleted
+    get a 404; but as on the real server, the calls of a deleted execution can still be had by their ids, and an
+    execution's aggregates count its deleted calls.
     """
 
     organization_id: str
@@ -155,21 +169,22 @@ class World:
         return [run_test for run_test in self.run_tests if run_test.name == name]
 
     def index_execution(self, execution: SimulatedExecution) -> None:
-        """Index the execution and its calls."""
+        """Make the execution and its calls known by their ids."""
         self._executions[execution.execution_id] = execution
         self._calls.update((call.call_execution_id, (execution, call)) for call in execution.calls)
 
 
 def listable_executions(world: World, name: str) -> list[SimulatedExecution]:
     """The executions of all run tests of this name, as the API lists them: newest created first."""
-    found = (each for run_test in world.run_tests_named(name) for each in run_test.executions if not each.is_deleted)
-    return sorted(found, key=lambda each: each.created_at, reverse=True)
+    executions = (execution for run_test in world.run_tests_named(name) for execution in run_test.executions)
+    listable = (execution for execution in executions if not execution.is_deleted)
+    return sorted(listable, key=lambda execution: execution.created_at, reverse=True)
 
 
 def listable_calls(execution: SimulatedExecution) -> list[SimulatedCall]:
     """The execution's calls as the API lists them: last updated first."""
-    found = (call for call in execution.calls if not call.is_deleted)
-    return sorted(found, key=lambda call: call.updated_at, reverse=True)
+    listable = (call for call in execution.calls if not call.is_deleted)
+    return sorted(listable, key=lambda call: call.updated_at, reverse=True)
 
 
 def add_run_test(world: World, run_test: SimulatedRunTest) -> None:

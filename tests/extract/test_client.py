@@ -1,4 +1,4 @@
-"""The client over loopback: what it asks again, what it never does, and that the keys stay where they belong.
+"""The client over loopback: what it retries, what it never does, and that the keys stay where they belong.
 
 Backoff is cut to milliseconds here. Where a test must wait, it waits for an event, never for a while.
 """
@@ -137,11 +137,11 @@ async def test_environment_and_home_change_nothing(server, monkeypatch, tmp_path
     assert not proxied
 
 
-# What is asked again
+# What is retried
 
 
 async def test_request_that_the_limit_refuses_again_and_again_is_no_failed_try(server):
-    """A limit by the second lets some of each burst through: chance must not refuse the same request until it is given up."""
+    """A limit by the second lets some of each burst through: chance must not make one request fail at each try."""
     server.fault = lambda _request, nth: Fault(status=429, headers={"Retry-After": "0.05"}) if nth <= 5 else None
     async with client_of(server.base_url, max_tries=1) as client:
         execution = await client.get(first_execution(server))
@@ -221,7 +221,7 @@ async def test_server_that_fails_between_two_refusals_lets_nothing_through(serve
         (Fault(status=403, body=b"<html>", headers=HTML), RequestRefusedError),
     ],
 )
-async def test_refusal_is_asked_once(server, fault, kind):
+async def test_refusal_is_not_retried(server, fault, kind):
     server.fault = lambda _request, _nth: fault
     async with client_of(server.base_url) as client:
         with pytest.raises(kind) as caught:
@@ -360,7 +360,7 @@ async def test_payload_that_holds_a_key_comes_without_it_unless_that_may_be_a_wo
 # TLS
 
 
-async def test_tls_failure_is_not_asked_again(server):
+async def test_tls_failure_is_not_retried(server):
     async with client_of(server.base_url.replace("http:", "https:")) as client:
         with pytest.raises(RequestRefusedError, match=r"TLS failed at 127\.0\.0\.1: .*ca_file"):
             await client.get(ANY)

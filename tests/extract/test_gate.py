@@ -1,4 +1,4 @@
-"""How long requests wait for the quota, and when they do not. The gate's sleep only moves its clock: nobody waits here."""
+"""How long requests wait for the quota, and when they do not. The gate's sleep only moves its clock: no test waits."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

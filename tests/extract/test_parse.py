@@ -53,7 +53,9 @@ def test_what_comes_out_is_what_was_sent(document):
 
 def test_fractions_with_a_fixed_number_of_digits_are_read_fast(monkeypatch):
     monkeypatch.setattr("etl.extract.parse._decode_slowly", None)
-    body = b'{"cost": 8.50, "rates": [0.00, -12.340, 100.0], "at": "2026-11-30T02:00:00.000000Z", "reason": "0.50 is fine"}'
+    body = (
+        b'{"cost": 8.50, "rates": [0.00, -12.340, 100.0], "at": "2026-11-30T02:00:00.000000Z", "why": "0.50 is fine"}'
+    )
     assert parse_json(body) == json.loads(body)
     with pytest.raises(TypeError):  # where a text seems to have such a number
         parse_json(b'{"cost": 8.50, "reason": "0.50, I think"}')

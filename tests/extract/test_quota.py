@@ -1,4 +1,4 @@
-"""How many requests may go out, in made-up time: nothing here sleeps. Times are monotonic seconds, resets unix seconds."""
+"""How many requests may go out, in made-up time: nothing sleeps. Times are monotonic seconds, resets unix seconds."""
 
 import math
 from collections import Counter
@@ -306,7 +306,7 @@ def fixed_minute(
 
 
 def seconds_to_send(requests: int, take: Callable[[float], Answer], quota: Quota, *, latency: int = 20) -> float:
-    """When the last request is answered: at most 32 at a time, refused ones sent again, the first ten seconds into a minute."""
+    """When the last request is answered: at most 32 at a time, refused ones sent again, from second 10 of a minute."""
     server = Server(quota, take, now=10.0)
     while server.accepted < requests:
         if server.accepted + server.under_way < requests:

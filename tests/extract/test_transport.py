@@ -25,7 +25,7 @@ PLAIN = json.dumps({"status": True, "result": RESULT}).encode()
 
 
 class Server:
-    """Gives each request the next of the ``answers``, whatever it asks; ``requests`` is how many came on each connection."""
+    """Gives each request the next of the ``answers``; ``requests`` is how many came on each connection."""
 
     def __init__(self, answers: tuple[bytes | None, ...]) -> None:
         self.answers = iter(answers)
@@ -157,7 +157,7 @@ async def test_answer_that_was_given_up_is_nobody_elses():
 
 
 @pytest.mark.parametrize("first", [CLOSED, saying(PLAIN)], ids=["new", "kept"])
-async def test_connection_that_breaks_is_not_asked_again_in_secret(first):
+async def test_connection_that_breaks_is_not_retried_in_secret(first):
     """Neither the quota nor max_tries would know of the second request."""
     async with (
         listening(first, CLOSED, CLOSED, CLOSED) as (server, base_url),

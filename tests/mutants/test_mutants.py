@@ -501,8 +501,8 @@ MUTANTS = [
     Mutant(
         "pages are proved only when as many were seen as the first one counted each time",
         "etl/extract/listing.py",
-        "== older for page in firsts)",
-        "== older for page in firsts[:1])",
+        "== older for page in first_pages)",
+        "== older for page in first_pages[:1])",
     ),
     Mutant(
         "no detail is requested where the API has none",

@@ -1,4 +1,4 @@
-"""What the sandbox computes: the recorded formulas and roundings. Shapes are proved in tests/sandbox/test_server.py."""
+"""What the sandbox computes: the recorded formulas and roundings. ``test_dispatch.py`` proves the shapes."""
 
 from datetime import timedelta
 

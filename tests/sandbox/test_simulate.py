@@ -11,7 +11,7 @@ import pytest
 
 from etl.sandbox import Sandbox
 from etl.sandbox.world import EvalConfig, World
-from tests.sandbox.test_server import call_with_answer, execution_with_answer
+from tests.sandbox.test_dispatch import call_with_answer, execution_with_answer
 from tests.worlds import END, world_of
 
 SAMPLES = {path.stem: json.loads(path.read_bytes()) for path in Path(__file__).parents[1].glob("samples/detail/*.json")}
@@ -49,7 +49,8 @@ async def test_detail_has_the_recorded_calls(case, session):
     assert status == 200
     assert body.keys() == recorded.keys()
     assert (body["count"], body["total_pages"], body["next"]) == (recorded["count"], 1, None)
-    # What no other answer tells of a call cannot be rebuilt, nor can what the provider's object holds beside the metrics.
+    # What no other answer tells of a call cannot be rebuilt, nor can what the provider's object holds beside the
+    # metrics.
     unknown = {"timestamp", "start_time", "overall_score", "ended_reason", "call_summary", "customer_latency_metrics"}
     unknown |= {"agent_definition_used_id", "agent_definition_used_name", "provider", "phone_number"}
     for given, call in zip(body["results"], recorded["results"], strict=True):

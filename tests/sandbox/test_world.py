@@ -6,11 +6,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.sandbox.generate import (
-    add_execution,
-    finish_execution,
-    new_run_test,
-)
+from etl.sandbox.generate import add_execution, finish_execution, new_run_test
 from etl.sandbox.world import (
     Profile,
     World,

@@ -144,6 +144,8 @@ class Difference:
 
         None where no number would, or these cannot tell.
         """
+        if self.difference is None:
+            return None
         if self.is_ratio:
             sign = 1 if self.is_higher_worse else -1
             shares = 1 + 2 * sign * limit.amount, 1 + sign * limit.amount

@@ -293,6 +293,11 @@ def test_more_calls_are_not_promised_to_help_where_days_differ():
     assert difference(before, after, Statistic.MEAN, is_higher_worse=True).calls_needed(TEN_PERCENT) is None
 
 
+def test_metric_that_a_side_lacks_has_no_number_of_calls_that_would_do():
+    result = found(np.empty(0), np.ones(50), Statistic.MEAN, is_higher_worse=True)
+    assert (result.calls_needed(TEN_PERCENT), result.detects(TEN_PERCENT)) == (None, math.inf)
+
+
 def test_rate_near_one_is_not_promised_to_show_what_only_calls_that_vary_less_would():
     rng = np.random.default_rng(13)
 

@@ -374,8 +374,8 @@ MUTANTS = [
     Mutant(
         "words of a server stay out of what people are sent",
         "etl/notify/webhook.py",
-        "each.text if each.kind in _OWN_WORDS else each.kind.meaning",
-        "each.text",
+        "finding.text if finding.kind in _OWN_WORDS else finding.kind.meaning",
+        "finding.text",
     ),
     Mutant(
         "evals of a list that is refused are compared",

@@ -27,7 +27,6 @@ TESTED_ELSEWHERE = {
     "etl/extract/call_list.py": "tests/extract/test_crawl.py",
     "etl/extract/listing.py": "tests/extract/test_listing_laws.py",
     "etl/extract/open_execution.py": "tests/extract/test_crawl.py",
-    "etl/compare/statistics.py": "tests/compare/test_estimate.py",
     "etl/extract/run_tests.py": "tests/pipeline/test_all_run_tests.py",
     "etl/extract/settling.py": "tests/pipeline/test_settling.py",
     "etl/inspect/verify_warehouse.py": "tests/load/test_laws.py",

@@ -284,8 +284,8 @@ MUTANTS = [
     Mutant(
         "limit is exceeded only beyond doubt",
         "etl/compare/statistics.py",
-        "if surely > limit.amount:",
-        "if value > limit.amount:",
+        "if worsening.low > limit.amount:",
+        "if worsening.value > limit.amount:",
     ),
     Mutant(
         "verdict does not depend on the order of rows",
@@ -296,7 +296,7 @@ MUTANTS = [
     Mutant(
         "slow day counts as one, not as all of its calls",
         "etl/compare/estimate.py",
-        "executions < FEWEST_EXECUTIONS or told <= calls",
+        "executions < FEWEST_EXECUTIONS or observed <= expected",
         "True",
     ),
     Mutant(

@@ -277,8 +277,8 @@ MUTANTS = [
     Mutant(
         "what got worse is judged by nights before those that are shown",
         "etl/compare/nightly.py",
-        "since=min([since, *(each.started_at.date() for each in _judged(living))])",
-        "since=min([since, date.max])",
+        "first = min([since, *(execution.started_at.date() for execution in _judged(living))])",
+        "first = min([since, date.max])",
         ("tests/e2e/test_report.py",),
     ),
     Mutant(

@@ -166,11 +166,11 @@ class Difference:
             needed_reach = abs(math.log(at_twice / at_limit)) if min(at_limit, at_twice) > 0 else 0.0
         else:
             needed_reach = limit.amount * self._unit_of(limit)
-        # The reach shrinks with the root of the variance, and the variance, but for its fixed share, with the number of
-        # calls.
-        needed_variance = (needed_reach / self.reach) ** 2 - self.fixed if self.reach else 1.0
+        # The reach shrinks with the root of the variance. This share of the variance may be left to calls, and falls
+        # with their number; the fixed share does not.
+        share_of_calls = (needed_reach / self.reach) ** 2 - self.fixed if self.reach else 1.0
         calls = 2 / (1 / self.baseline_calls + 1 / self.candidate_calls)  # on each side, were both of one size
-        needed_calls = calls * (1 - self.fixed) / needed_variance if needed_variance > 0 else math.inf
+        needed_calls = calls * (1 - self.fixed) / share_of_calls if share_of_calls > 0 else math.inf
         return math.ceil(needed_calls) if math.isfinite(needed_calls) else None
 
     def _ratio(self, worsening: float) -> float:

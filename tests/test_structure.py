@@ -29,7 +29,6 @@ TESTED_ELSEWHERE = {
     # Output that is all there is to see: whole screens of it.
     "etl/cli/show_compare.py": "tests/e2e/test_compare.py",
     "etl/cli/show_dataset.py": "tests/e2e/test_status.py",
-    "etl/compare/statistics.py": "tests/compare/test_estimate.py",
     "etl/files/background.py": "tests/files/test_objects.py",
     "etl/files/interface.py": "tests/files/test_local.py",
     "etl/files/names.py": "tests/e2e/test_housekeeping.py",

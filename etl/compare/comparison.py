@@ -1,4 +1,8 @@
-"""Compare the metrics of two sets of executions, and hold them to limits. Asks the dataset alone; never writes, takes no lock."""
+"""Compare the metrics of two sets of executions, and hold them to limits.
+
+Owns the comparison as a whole: its rows, exit code and conclusion, and how figures and changes are written in words.
+Reads the dataset alone; never writes, and takes no lock.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +15,7 @@ import numpy as np
 from etl.compare.pairing import NONE, Pairing
 from etl.compare.repeats import Repeats, repeats_of
 from etl.compare.samples import Samples, difference_of, eval_metrics, read_samples
-from etl.compare.selection import Selection, Selector, can_tell_slow_days, read_executions, select
+from etl.compare.selection import ComparedExecution, Selection, Selector, can_tell_slow_days, read_executions, select
 from etl.compare.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome, Verdict
 from etl.dataset.last_run import read_last_run
 from etl.errors import ConfigurationError, ExitCode
@@ -28,118 +32,123 @@ _SHORT_UNITS = {"US cents": "ct", "score": ""}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One metric of baseline and candidate, held to its limit if it has one.
-
-    ``is_demanded``: it should have been judged, since its limit was given for this comparison, or there are values.
-    """
+    """One metric of baseline and candidate, held to its limit if it has one."""
 
     metric: Metric
     found: Difference
+    """How the metric differs between both sides."""
     limit: Limit | None = None
     is_demanded: bool = False
+    """Whether the limit should be judged: it was given for this comparison, or there are values."""
 
     @property
     def outcome(self) -> Outcome | None:
-        """What became of the limit."""
+        """What became of the limit; None without one."""
         return self.found.against(self.limit) if self.limit else None
 
     @property
     def detects(self) -> float:
-        """The smallest change for the worse, beyond the limit if there is one, that such calls show in 9 of 10 cases."""
+        """The smallest worsening that such calls show in 9 of 10 cases; beyond the limit, if there is one."""
         return self.found.detects(self.limit or Limit(0, is_relative=not self.metric.is_rate))
 
     @property
     def surely_worse(self) -> float:
-        """By how much it got worse at least: a share, of the calls for a rate, else of the value before.
+        """By how much it got worse at least, by the interval: a share of the calls for a rate, else of the baseline.
 
         Negative when it may not have got worse, infinitely so with too few calls.
         """
-        interval = self.found.difference if self.metric.is_rate else self.found.change
-        if interval is None:
-            return float("-inf")
-        return interval.low if self.metric.is_higher_worse else -interval.high
+        worsening = self.found.worsening(is_relative=not self.metric.is_rate)
+        return worsening.low if worsening else -math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """How reliably an eval passes the calls of a scenario on both sides, where both sides play the same scenarios."""
+    """How reliably an eval passes repeated calls of a scenario, over the scenarios that both sides have."""
 
     metric: Metric
+    """The eval's pass rate."""
     baseline: Repeats
     candidate: Repeats
+    """Both have one ``k``."""
 
     @property
     def text(self) -> str:
         """``Task Completion passes 3 of 3: 86.1% before, 25.0% now``."""
-        before, now = (value_text(each.whole.pass_power_k, SHARE) for each in (self.baseline, self.candidate))
+        before, now = (value_text(side.whole.pass_power_k, SHARE) for side in (self.baseline, self.candidate))
         k = self.candidate.k
         return f"{self.metric.eval_name} passes {k} of {k}: {before} before, {now} now"
 
     def as_json(self) -> dict[str, Any]:
-        """For scripts."""
+        """The repetition as ``compare --json`` has it."""
         sides = {"baseline": self.baseline, "candidate": self.candidate}
-        return {"metric": self.metric.name, "k": self.candidate.k} | {
-            name: {"whole": side.whole, "scenarios": side.scenarios} for name, side in sides.items()
-        }
+        of_sides = {name: {"whole": side.whole, "scenarios": side.scenarios} for name, side in sides.items()}
+        return {"metric": self.metric.name, "k": self.candidate.k} | of_sides
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonReport:
-    """Baseline and candidate, a row for each metric, and what is worth knowing; ``findings``: rows that are missing."""
+    """What ``compare`` found, as a whole."""
 
     dataset: str
+    """Where the dataset is, without secrets."""
     baseline: Selection
     candidate: Selection
     calls: tuple[int, int]
+    """How many calls baseline and candidate have, with values or without."""
     rows: Sequence[Row]
+    """One for each metric."""
     pairing: Pairing = field(default_factory=Pairing)
+    """How the calls of both sides are matched."""
     repetitions: Sequence[Repetition] = ()
+    """One for each Pass/Fail eval, where scenarios ran more than once."""
     findings: Sequence[Finding] = ()
+    """What is missing from the dataset: none of it is judged, so the exit code is 3."""
     notices: Sequence[str] = field(default_factory=list)
+    """What else is worth knowing, in words."""
 
     @property
     def exceeded(self) -> list[str]:
-        """The metrics that are worse than their limit allows, beyond doubt."""
+        """The names of the metrics that are worse than their limit allows, beyond doubt."""
         return [row.metric.name for row in self.rows if row.outcome is Outcome.EXCEEDED]
 
     @property
     def not_judged(self) -> list[str]:
-        """The metrics whose limit says nothing, since there are too few calls."""
+        """The names of the metrics that should be judged by a limit, but have too few calls for it."""
         return [row.metric.name for row in self.rows if row.outcome is Outcome.NOT_JUDGED and row.is_demanded]
 
     @property
     def incomplete(self) -> int:
-        """How many executions lack something, which limits would pass over."""
+        """How many executions are incomplete, if there are limits: missing calls may be those that got worse."""
         return self.baseline.incomplete + self.candidate.incomplete if any(row.limit for row in self.rows) else 0
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the command answers with."""
+        """10 if a limit is exceeded, 3 if one cannot be judged or anything is missing, else 0."""
         if self.exceeded:
             return ExitCode.REGRESSION
         return ExitCode.PARTIAL if self.not_judged or self.findings or self.incomplete else ExitCode.COMPLETE
 
     @property
     def conclusion(self) -> str:
-        """The whole in one line."""
-        told = []
+        """The outcome in one line: why the exit code is what it is, and which metrics are worse without a limit."""
+        parts = []
         if self.exceeded:
-            told.append(f"regression beyond the limit: {first_few(self.exceeded, shown=5)}")
+            parts.append(f"regression beyond the limit: {first_few(self.exceeded, shown=5)}")
         if self.not_judged:
-            told.append(f"too few calls for the limit: {first_few(self.not_judged, shown=5)}")
+            parts.append(f"too few calls for the limit: {first_few(self.not_judged, shown=5)}")
         if self.findings:
-            told.append("rows are missing from the dataset")
+            parts.append("rows are missing from the dataset")
         if self.incomplete:
-            told.append(f"calls are missing: {counted(self.incomplete, 'incomplete execution')}")
-        limits = sum(row.outcome is not None and row.outcome is not Outcome.NOT_JUDGED for row in self.rows)
-        if not told:
-            told.append(f"{counted(limits, 'limit')} checked, not exceeded" if limits else "compared, without limits")
-        if free := [row.metric.name for row in self.rows if row.found.verdict is Verdict.WORSE and not row.limit]:
-            told.append(f"worse without a limit: {first_few(free, shown=5)}")
-        return "; ".join(told)
+            parts.append(f"calls are missing: {counted(self.incomplete, 'incomplete execution')}")
+        if not parts:
+            judged = sum(row.outcome not in (None, Outcome.NOT_JUDGED) for row in self.rows)
+            parts.append(f"{counted(judged, 'limit')} checked, not exceeded" if judged else "compared, without limits")
+        if worse := [row.metric.name for row in self.rows if row.found.verdict is Verdict.WORSE and not row.limit]:
+            parts.append(f"worse without a limit: {first_few(worse, shown=5)}")
+        return "; ".join(parts)
 
     def as_json(self) -> dict[str, Any]:
-        """For scripts."""
+        """The document of ``compare --json``; what is infinite is null."""
         return {
             "dataset": self.dataset,
             "exit_code": int(self.exit_code),
@@ -147,12 +156,12 @@ class ComparisonReport:
             "exceeded": self.exceeded,
             "not_judged": self.not_judged,
             "findings": [finding.as_json() for finding in self.findings],
-            "baseline": _selection_as_json(self.baseline, self.calls[0]),
-            "candidate": _selection_as_json(self.candidate, self.calls[1]),
+            "baseline": self.baseline.as_json(self.calls[0]),
+            "candidate": self.candidate.as_json(self.calls[1]),
             "scenarios": self.pairing.common if self.pairing.is_paired else None,
             "are_rows": self.pairing.are_rows,
             "metrics": [_row_as_json(row) for row in self.rows],
-            "repetitions": [_plain(each.as_json()) for each in self.repetitions],
+            "repetitions": [_plain(repetition.as_json()) for repetition in self.repetitions],
             "notices": list(self.notices),
         }
 
@@ -164,19 +173,19 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     *,
     run_test: str | None = None,
     metrics: Sequence[str] = (),
-    limits: Mapping[str, Limit] | None = None,
-    default_limits: Mapping[str, Limit] | None = None,
+    limits: Mapping[str, Limit],
+    default_limits: Mapping[str, Limit],
     is_paired: bool = True,
 ) -> ComparisonReport:
-    """The metrics by name, by default all of which baseline or candidate has values, and each that has a limit.
+    """Compare the named metrics, by default all of which a side has values; and each that has a limit.
 
-    ``default_limits`` are those of the settings: they are for any run test, so one of a metric without values says nothing.
+    ``limits`` are those of this comparison. ``default_limits`` are those of the settings: they are for any run test, so
+    the limit of a metric without values says nothing.
 
     Raises:
         ConfigurationError: a metric or an eval is unknown, or as ``select``.
         DestinationError: a file of the dataset cannot be read.
     """
-    limits, default_limits = limits or {}, default_limits or {}
     executions = read_executions(files, find_scope(files, schema.EXECUTIONS, run_test, None, None))
     before, after, notices = select(executions, baseline, candidate, where=files.where())
     samples, pairing = read_samples(files, before.executions, after.executions, is_paired=is_paired)
@@ -185,28 +194,13 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     for name in (*metrics, *limits):
         if name not in known:
             raise ConfigurationError(f"no metric {name!r}: {nearest(name, known)}")
-    notices += [
-        f"[compare] max_regression: no metric {name} here: {nearest(name, known)}"
-        for name in default_limits
-        if name not in known
-    ]
-    both = [*before.executions, *after.executions]
-    findings = read_lost(files, {each.run_test for each in both})
-    for selection, name, there in zip((before, after), ("baseline", "candidate"), samples, strict=True):
-        missing = sum(each.exported_calls or 0 for each in selection.executions) - there.calls
-        if missing > 0:
-            text = f"{counted(missing, 'call')} of the {name} missing from the dataset"
-            findings.append(Finding(Kind.DAMAGED, selection.run_test, text))
-    last_run = read_last_run(files, note=notices.append)
-    keys = {each.name: each.key for each in last_run.run_tests}
-    behind = {each.label for each in both if keys.get(each.label, each.run_test) in last_run.incomplete}
-    if behind:
-        names = ", ".join(map(quoted, sorted(behind)))
-        notices.append(f"the last run did not export all of {names}: see metrics-etl status")
+    for name in default_limits:
+        if name not in known:
+            notices.append(f"[compare] max_regression: no metric {name} here: {nearest(name, known)}")
+    notices += _notices_of_last_run(files, [*before.executions, *after.executions])
     if not can_tell_slow_days((before, after)):
-        notices.append(
-            f"one slow day can look like a worse agent: compare date ranges with at least {FEWEST_EXECUTIONS} executions"
-        )
+        ranges = f"compare date ranges with at least {FEWEST_EXECUTIONS} executions"
+        notices.append(f"one slow day can look like a worse agent: {ranges}")
     rows = []
     for name, metric in known.items():
         found = difference_of(metric, samples)
@@ -222,40 +216,55 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         rows=rows,
         pairing=pairing,
         repetitions=_repetitions([row.metric for row in rows], samples, pairing),
-        findings=findings,
+        findings=_missing_rows(files, (before, after), samples),
         notices=notices,
     )
 
 
+def _missing_rows(files: Files, selections: Sequence[Selection], samples: Sequence[Samples]) -> list[Finding]:
+    """A finding for each file that is gone, and for each side with fewer calls than were exported."""
+    findings = read_lost(files, {execution.run_test for side in selections for execution in side.executions})
+    for name, selection, held in zip(("baseline", "candidate"), selections, samples, strict=True):
+        missing = sum(execution.exported_calls or 0 for execution in selection.executions) - held.calls
+        if missing > 0:
+            text = f"{counted(missing, 'call')} of the {name} missing from the dataset"
+            findings.append(Finding(Kind.DAMAGED, selection.run_test, text))
+    return findings
+
+
+def _notices_of_last_run(files: Files, executions: Sequence[ComparedExecution]) -> list[str]:
+    """Whether the last run did not export all of these executions' run tests; and what is wrong with its record."""
+    notices: list[str] = []
+    last_run = read_last_run(files, note=notices.append)
+    keys = {run_test.name: run_test.key for run_test in last_run.run_tests}
+    incomplete = {each.label for each in executions if keys.get(each.label, each.run_test) in last_run.incomplete}
+    if incomplete:
+        names = ", ".join(map(quoted, sorted(incomplete)))
+        notices.append(f"the last run did not export all of {names}: see metrics-etl status")
+    return notices
+
+
 def _repetitions(metrics: Sequence[Metric], sides: Sequence[Samples], pairing: Pairing) -> list[Repetition]:
-    """Of the Pass/Fail evals among the metrics: of the scenarios that both sides have, if these ran more than once."""
-    found = []
-    for metric in metrics if pairing.is_paired else ():
-        if metric.eval_name and metric.is_rate:
-            given = [side.of(metric) for side in sides]
-            both = set.intersection(*({*sample.scenarios.tolist()} - {NONE} for sample in given))
-            common = [sample.only(np.isin(sample.scenarios, [*both])) for sample in given]
-            k = min(repeats_of(map(str, sample.scenarios), sample.values).k for sample in common)
-            if both and k > 1:
-                told = (repeats_of(map(str, sample.scenarios), sample.values, most=k) for sample in common)
-                found.append(Repetition(metric, *(each.named(pairing.names) for each in told)))
-    return found
-
-
-def _selection_as_json(selection: Selection, calls: int) -> dict[str, Any]:
-    return {
-        "wanted": str(selection.selector),
-        "run_test": selection.run_test,
-        "executions": [each.execution_id for each in selection.executions],
-        "calls": calls,
-        "first_started_at": selection.executions[-1].started_at,
-        "last_started_at": selection.executions[0].started_at,
-    }
+    """The repeats of each Pass/Fail eval, where scenarios that both sides have ran more than once; with one ``k``."""
+    if not pairing.is_paired:
+        return []
+    repetitions = []
+    for metric in metrics:
+        if not (metric.eval_name and metric.is_rate):
+            continue
+        before, after = (side.of(metric) for side in sides)
+        common = np.setdiff1d(np.intersect1d(before.scenarios, after.scenarios), [NONE])
+        outputs = [sample.only(np.isin(sample.scenarios, common)) for sample in (before, after)]
+        k = min(repeats_of(map(str, sample.scenarios), sample.values).k for sample in outputs)
+        if len(common) and k > 1:
+            repeats = [repeats_of(map(str, sample.scenarios), sample.values, most=k) for sample in outputs]
+            repetitions.append(Repetition(metric, *(side.named(pairing.names) for side in repeats)))
+    return repetitions
 
 
 def _row_as_json(row: Row) -> dict[str, Any]:
     found = row.found
-    told = {
+    document = {
         "metric": row.metric.name,
         "unit": row.metric.unit,
         "worse_when": "higher" if row.metric.is_higher_worse else "lower",
@@ -272,21 +281,21 @@ def _row_as_json(row: Row) -> dict[str, Any]:
         "calls_needed": found.calls_needed(row.limit) if row.limit else None,
         "calls_for_limits": {str(limit): found.calls_needed(limit) for limit in planned_limits(row.metric)},
     }
-    return _plain(told)
+    return _plain(document)
 
 
-def _plain(told: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no infinity: that is null."""
-    return msgspec.json.decode(msgspec.json.encode(told), type=dict[str, Any])
+def _plain(document: dict[str, Any]) -> dict[str, Any]:
+    """Dicts, lists and numbers alone; an infinity, which JSON does not know, is None."""
+    return msgspec.json.decode(msgspec.json.encode(document), type=dict[str, Any])
 
 
 def planned_limits(metric: Metric) -> list[Limit]:
-    """Limits of which people ask how many calls they need."""
+    """Limits for which ``--plan`` and the JSON say how many calls they need: 5%, 10% and 20%, for a rate in points."""
     return [Limit(amount, is_relative=not metric.is_rate) for amount in (0.05, 0.1, 0.2)]
 
 
 def detects_text(row: Row) -> str:
-    """``20%``, or of a rate ``8.1 pp``."""
+    """The smallest worsening that would be found: ``20%``, or for a rate ``8.1 pp``; ``-`` if none would be."""
     if not math.isfinite(row.detects):
         return "-"
     is_share = row.limit.is_relative if row.limit else not row.metric.is_rate
@@ -294,7 +303,7 @@ def detects_text(row: Row) -> str:
 
 
 def value_text(value: float | None, unit: str) -> str:
-    """``1,310 ms``, ``93.0%``; ``-`` when there is none."""
+    """A figure with its unit: ``1,310 ms``, ``93.0%``; ``-`` if there is none."""
     if value is None:
         return "-"
     if unit == SHARE:
@@ -303,14 +312,17 @@ def value_text(value: float | None, unit: str) -> str:
 
 
 def _rounded(value: float) -> str:
+    """Three digits, or all before the point; two where the value is tiny or huge."""
     size = abs(value)
     if 0 < size < 0.1 or size >= 1e15:
         return f"{value:.2g}"
-    return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+    if size >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.2f}"
 
 
 def change_texts(metric: Metric, found: Difference) -> tuple[str, str]:
-    """The change and its interval: of a rate in percentage points, else as a share of the baseline, where there is one."""
+    """``+44.1%`` and ``+30.2 to +59.5%``: the change and its interval, a rate's in points; ``-`` with too few calls."""
     if found.difference is None or found.change is None:
         return "-", "-"
     if metric.is_rate:
@@ -322,15 +334,14 @@ def change_texts(metric: Metric, found: Difference) -> tuple[str, str]:
 
 def change_words(row: Row) -> str:
     """``Agent latency, mean +44.1% (1,310 ms to 1,888 ms)``; without the change where there are too few calls."""
-    found, unit = row.found, row.metric.unit
-    by, _ = change_texts(row.metric, found)
-    values = f"({value_text(found.baseline, unit)} to {value_text(found.candidate, unit)})"
-    return f"{shown(row.metric.title)} {'' if by == '-' else f'{by} '}{values}"
+    before, now = (value_text(value, row.metric.unit) for value in (row.found.baseline, row.found.candidate))
+    change, _ = change_texts(row.metric, row.found)
+    title = shown(row.metric.title) if change == "-" else f"{shown(row.metric.title)} {change}"
+    return f"{title} ({before} to {now})"
 
 
 def _signed(interval: Interval, factor: float, unit: str) -> tuple[str, str]:
-    value, low, high = (
-        f"{round(each * factor, 1) + 0.0:+.1f}"  # no -0.0
-        for each in (interval.value, interval.low, interval.high)
-    )
+    """The value, and its bounds, each with a sign and one digit."""
+    rounded = [round(each * factor, 1) + 0.0 for each in (interval.value, interval.low, interval.high)]  # no -0.0
+    value, low, high = (f"{number:+.1f}" for number in rounded)
     return f"{value}{unit}", f"{low} to {high}{unit}"

@@ -1,119 +1,146 @@
-"""How much a metric differs between two sets of calls, and between which bounds that lies. Pure.
+"""How much a metric differs between two sets of calls, and between which bounds the true difference lies. Pure.
 
-Both sides are compared scenario by scenario: each scenario weighs the same on both, so that more calls of a slow one are no slower
-agent. Where no scenarios are known, all calls are of one.
+**Matched by scenario.** Both sides are compared scenario by scenario: each scenario has the same weight on both, so
+that more calls of a slow one do not make a slower agent. Where no scenarios are known, all calls are of one.
 
-An estimate is a sum over calls; what each adds is its influence. It is as uncertain as influences vary from scenario to scenario,
-or from call to call of a scenario where these are few; and from execution to execution: a slow day makes all its calls slow.
-Decision 11 names the sources. Values are sorted first: the same values give the same words, whatever the order of the rows was.
+**What is estimated.** Of a mean or percentile, the logarithm of the ratio candidate / baseline, where that exists;
+else, and of a rate, the difference in the metric's unit.
+
+**How uncertain it is.** An estimate is nearly a sum over calls; what a call adds to it is the call's influence, in the
+estimate's unit. The estimate varies as the influences do: from scenario to scenario or, where scenarios are few, from
+call to call of a scenario; and from execution to execution, as a slow day makes all its calls slow. Student's t
+quantile turns the standard error into an interval, with the degrees of freedom of Welch and Satterthwaite.
+
+Decision 11 names the sources. Values are sorted first: the same values give the same words, whatever the order of the
+rows was.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
 
-from etl.compare.statistics import (
-    FEWEST,
-    FEWEST_EXECUTIONS,
-    FEWEST_SCENARIOS,
-    LEVEL,
-    POWER,
-    Difference,
-    Interval,
-    Numbers,
-    Sample,
-    Values,
-    bisect,
-)
+from etl.compare.statistics import FEWEST, FEWEST_EXECUTIONS, Difference, Interval, Numbers, Sample, Values, bisect
 from etl.model.metrics import Statistic
 
+_LEVEL = 0.95
+"""The confidence level of each interval, two-sided."""
+_POWER = 0.9
+"""The chance with which a change is found that is said to be detectable: 9 of 10 cases."""
+_FEWEST_SCENARIOS = 10
+"""From this number on, scenarios count as a sample of what callers want; fewer are all that the agent is asked."""
 _ROUNDING = 1e-12
+"""What sums of the same doubles may differ by, as a share of them: it is no difference."""
 _PERCENTILES = {Statistic.MEDIAN: 0.5, Statistic.P95: 0.95}
-_Z, _Z_POWER = NormalDist().inv_cdf((1 + LEVEL) / 2), NormalDist().inv_cdf(POWER)
+_Z = NormalDist().inv_cdf((1 + _LEVEL) / 2)
+"""The quantile of the normal distribution for a two-sided interval: 1.96."""
+_Z_POWER = NormalDist().inv_cdf(_POWER)
+"""The quantile for the chance to find a change: 1.28."""
 _LARGEST_LOG = 700.0
+"""A larger exponent overflows a double."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """The calls of the scenarios that both sides have, these numbered from 0; ``weights`` add up to one.
-
-    ``is_even``: on each side all calls weigh the same.
-    """
+    """The calls of one side whose scenario the other side has, too, sorted by value."""
 
     values: Values
     executions: Numbers
     scenarios: Numbers
+    """Numbered from 0, without a gap and the same on both sides."""
     weights: Values
+    """Of each call; they add up to one."""
     is_even: bool
+    """Whether all calls of a side weigh the same, on both sides."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Estimate:
-    """The logarithm of a ratio, if ``is_ratio``, or a difference; and what the calls of each side add to it."""
+    """By how much the candidate differs."""
 
     value: float
+    """The logarithm of candidate / baseline if ``is_ratio``, else candidate minus baseline in the metric's unit."""
     influences: Sequence[Values]
+    """For each side, what each of its calls adds to the estimate, before it is weighted; in the estimate's unit."""
     is_ratio: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Variance:
+    """One source of the variance of an estimate."""
+
+    amount: float
+    """In the square of the estimate's unit."""
+    freedom: float
+    """Its degrees of freedom; infinite for a variance that is known."""
+
+
 def difference(baseline: Sample, candidate: Sample, statistic: Statistic, *, is_higher_worse: bool) -> Difference:
-    """What the statistic of the candidate's calls differs from that of the baseline's, in the scenarios that both have."""
+    """How the candidate's figure differs from the baseline's, over the calls of the scenarios that both have.
+
+    With fewer calls than ``FEWEST`` on a side there are figures, but no ``difference`` and no ``change``.
+    """
     sides, shares = _matched(baseline, candidate)
-    calls = [len(side.values) for side in sides]
     before, after = (_figure(side, shares, statistic) for side in sides)
-    interval = change = None
-    reach, fixed, is_ratio = math.inf, 0.0, False
-    if min(calls) >= FEWEST[statistic] and before is not None and after is not None:
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # near the largest that a double holds
-            found = _estimate(sides, shares, statistic, before, after)
-            error, freedom, fixed = _error(sides, shares, found, statistic)
-            half, is_ratio = error * _t(_Z, freedom), found.is_ratio
-            reach = half + error * _Z_POWER
-            if statistic is Statistic.RATE:
-                reach = _reach_of_rate(sides[1], after, error, reach, is_higher_worse=is_higher_worse)
-            bounds = np.array([found.value, found.value - half, found.value + half])
-            bounds[np.abs(bounds) <= _ROUNDING * (1.0 if is_ratio else abs(before))] = 0.0
-            if is_ratio:
-                bounds = before * np.expm1(np.minimum(bounds, _LARGEST_LOG))
-            interval = Interval(*map(float, bounds))
-            change = Interval(*map(float, np.where(bounds == 0, 0.0, bounds / np.abs(np.float64(before)))))
-    return Difference(
+    result = Difference(
         baseline=before,
         candidate=after,
-        baseline_calls=calls[0],
-        candidate_calls=calls[1],
+        baseline_calls=len(sides[0].values),
+        candidate_calls=len(sides[1].values),
         is_higher_worse=is_higher_worse,
-        difference=interval,
-        change=change,
-        is_ratio=is_ratio,
-        reach=reach,
-        fixed=fixed,
     )
+    if before is None or after is None or min(result.baseline_calls, result.candidate_calls) < FEWEST[statistic]:
+        return result
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # near the largest that a double holds
+        estimate = _estimate(sides, shares, statistic, before, after)
+        error, freedom, fixed = _error(sides, shares, estimate, statistic)
+        half_width = error * _t_quantile(_Z, freedom)
+        reach = half_width + error * _Z_POWER
+        if statistic is Statistic.RATE:
+            reach = _reach_of_rate(sides[1], after, error, reach, is_higher_worse=is_higher_worse)
+        interval, change = _intervals(estimate, half_width, before)
+    return replace(result, difference=interval, change=change, is_ratio=estimate.is_ratio, reach=reach, fixed=fixed)
+
+
+def _intervals(estimate: _Estimate, half_width: float, before: float) -> tuple[Interval, Interval]:
+    """The estimate and its bounds as a difference in the metric's unit, and as a share of the baseline's figure."""
+    bounds = np.array([estimate.value, estimate.value - half_width, estimate.value + half_width])
+    bounds[np.abs(bounds) <= _ROUNDING * (1.0 if estimate.is_ratio else abs(before))] = 0.0
+    if estimate.is_ratio:
+        bounds = before * np.expm1(np.minimum(bounds, _LARGEST_LOG))
+    shares = np.where(bounds == 0, 0.0, bounds / np.abs(np.float64(before)))  # no change of nothing is 0, and not 0 / 0
+    return Interval(*map(float, bounds)), Interval(*map(float, shares))
 
 
 def _reach_of_rate(side: _Side, rate: float, error: float, reach: float, *, is_higher_worse: bool) -> float:
-    """How far a rate has to get worse to be found, whose calls vary more (or less) then."""
-    factor = reach / error
+    """How far a rate has to get worse to be found, in shares of calls.
+
+    Calls vary more the nearer a rate is to one half, so the rate that is found and the error there are approached in
+    turns.
+    """
+    errors_to_find = reach / error
     for _ in range(20):
-        then = min(1.0, max(0.0, rate + (reach if is_higher_worse else -reach)))
-        more = max(0.0, then * (1 - then) - rate * (1 - rate)) * float((side.weights**2).sum())
-        reach = factor * math.sqrt(error**2 + more)
+        worse_rate = min(1.0, max(0.0, rate + (reach if is_higher_worse else -reach)))
+        growth = max(0.0, worse_rate * (1 - worse_rate) - rate * (1 - rate))
+        reach = errors_to_find * math.sqrt(error**2 + growth * float((side.weights**2).sum()))
     return reach
 
 
 def _matched(*samples: Sample) -> tuple[list[_Side], Values]:
-    """The calls of the scenarios that both samples have, and the share of each scenario.
+    """Baseline and candidate, matched by scenario, and the share that each scenario has in the figures of both.
 
-    A scenario's share is that of Mantel and Haenszel: it counts as much as its calls can tell, the same on both sides.
+    Calls of a scenario that only one side has are left out.
+
+    The share is that of Mantel and Haenszel: a scenario counts as much as its calls on both sides can tell, n1 * n2 /
+    (n1 + n2).
     """
     before, after = (sample.scenarios[sample.scenarios >= 0] for sample in samples)
     common = np.intersect1d(before, after)
     kept = [sample.only(np.isin(sample.scenarios, common)) for sample in samples]
     numbers = [np.searchsorted(common, sample.scenarios) for sample in kept]
-    counts = [np.bincount(each, minlength=len(common)).astype(np.float64) for each in numbers]
+    counts = [np.bincount(scenarios, minlength=len(common)).astype(np.float64) for scenarios in numbers]
     shares = counts[0] * counts[1] / (counts[0] + counts[1])
     shares = shares / shares.sum()
     is_even = all(np.ptp(shares / count) <= _ROUNDING for count in counts if len(count))
@@ -126,6 +153,7 @@ def _matched(*samples: Sample) -> tuple[list[_Side], Values]:
 
 
 def _figure(side: _Side, shares: Values, statistic: Statistic) -> float | None:
+    """The statistic of one side, in the metric's unit; None without calls."""
     if not len(side.values):
         return None
     if statistic in _PERCENTILES:
@@ -134,137 +162,162 @@ def _figure(side: _Side, shares: Values, statistic: Statistic) -> float | None:
 
 
 def _means(side: _Side, values: Values, count: int) -> Values:
-    """Of the calls of each scenario."""
+    """For each of ``count`` scenarios, the mean of these values of its calls."""
     means: Values = np.bincount(side.scenarios, values, count) / np.bincount(side.scenarios, minlength=count)
     return means
 
 
 def _quantile(side: _Side, share: float | Sequence[float]) -> Values:
-    """Of the sorted values; between two of them only where all weigh the same."""
+    """The value below which this share of the weights lies; between two values only where all calls weigh the same."""
     if side.is_even:
-        found: Values = np.asarray(np.quantile(side.values, share))
-    else:
-        places = np.searchsorted(np.cumsum(side.weights), np.asarray(share) - _ROUNDING)
-        found = side.values[np.minimum(places, len(side.values) - 1)]
-    return found
+        quantile: Values = np.asarray(np.quantile(side.values, share))
+        return quantile
+    places = np.searchsorted(np.cumsum(side.weights), np.asarray(share) - _ROUNDING)
+    return side.values[np.minimum(places, len(side.values) - 1)]
 
 
 def _estimate(sides: Sequence[_Side], shares: Values, statistic: Statistic, before: float, after: float) -> _Estimate:
-    """A ratio where all scenarios are above zero: else a few calls that are not would decide."""
+    """A ratio where all scenarios are above zero, since a few calls at zero would decide it; else a difference."""
     if statistic in _PERCENTILES:
-        influences = _of_percentile(sides, _PERCENTILES[statistic])
-        if min(before, after) > 0 and min(each.values[0] for each in sides) >= 0:
+        influences = _influences_on_percentile(sides, _PERCENTILES[statistic])
+        if min(before, after) > 0 and min(side.values[0] for side in sides) >= 0:
             influences = [influences[0] / before, influences[1] / after]
             return _Estimate(math.log(after / before), influences, is_ratio=True)
     else:
-        influences = [each.values for each in sides]
-        means = [_means(each, each.values, len(shares)) for each in sides]
-        if statistic is Statistic.MEAN and min(np.min(each) for each in means) > 0:
+        influences = [side.values for side in sides]
+        means = [_means(side, side.values, len(shares)) for side in sides]
+        if statistic is Statistic.MEAN and min(np.min(of_scenarios) for of_scenarios in means) > 0:
             return _ratio_of_means(sides, shares, *means)
     return _Estimate(after - before, influences, is_ratio=False)
 
 
-def _of_percentile(sides: Sequence[_Side], share: float) -> list[Values]:
-    """Whether each value is below the percentile, times how far apart values lie there (Woodruff); the same for both sides."""
-    spreads = []
+def _influences_on_percentile(sides: Sequence[_Side], share: float) -> list[Values]:
+    """What each call adds to its side's percentile, in the metric's unit (Woodruff).
+
+    A call moves the share of calls that are below the percentile; the slope of the quantile function there, the
+    distance between two quantiles over the distance between their shares, turns that into a move of the percentile.
+    """
+    influences = []
     for side in sides:
         width = _Z * np.sqrt(share * (1 - share) * (side.weights**2).sum())
         low, high = max(0.0, share - width), min(1.0, share + width)
         at_low, at_high = _quantile(side, [low, high])
-        spreads.append((at_high - at_low) / (high - low))
-    return [
-        (share - (each.values <= _quantile(each, share))) * spread for each, spread in zip(sides, spreads, strict=True)
-    ]
+        slope = (at_high - at_low) / (high - low)
+        influences.append((share - (side.values <= _quantile(side, share))) * slope)
+    return influences
 
 
 def _ratio_of_means(sides: Sequence[_Side], shares: Values, before: Values, after: Values) -> _Estimate:
-    """The ratio that, taken from the candidate, leaves no difference in relation to the level of each scenario, on average."""
-    calls = [np.bincount(side.scenarios) for side in sides]
-    old = calls[0] / (calls[0] + calls[1])
+    """The ratio that, divided out of the candidate, leaves no average difference relative to each scenario's level.
 
-    def levels(log_ratio: float) -> tuple[Values, Values]:
+    ``before`` and ``after`` are the means of the scenarios. A scenario's level is the mean of its calls on both sides,
+    after those of the candidate were divided by the ratio.
+    """
+    calls = [np.bincount(side.scenarios) for side in sides]
+    share_of_baseline = calls[0] / (calls[0] + calls[1])
+
+    def adjusted_and_levels(log_ratio: float) -> tuple[Values, Values]:
         adjusted = after * np.exp(-log_ratio)
-        return adjusted, old * before + (1 - old) * adjusted
+        return adjusted, share_of_baseline * before + (1 - share_of_baseline) * adjusted
 
     def is_below(log_ratio: float) -> bool:
-        adjusted, level = levels(log_ratio)
-        return bool((shares * (adjusted - before) / level).sum() > 0)
+        adjusted, levels = adjusted_and_levels(log_ratio)
+        return bool((shares * (adjusted - before) / levels).sum() > 0)
 
     log_ratio = bisect(is_below, -_LARGEST_LOG, _LARGEST_LOG)
-    adjusted, level = levels(log_ratio)
-    slope = (shares * adjusted * before / level**2).sum()
-    scales = 1 / (slope * level), np.exp(-log_ratio) / (slope * level)
+    adjusted, levels = adjusted_and_levels(log_ratio)
+    # How fast the average difference falls as the ratio grows: it turns what a call adds to the one into its influence.
+    slope = (shares * adjusted * before / levels**2).sum()
+    scales = [1 / (slope * levels), np.exp(-log_ratio) / (slope * levels)]
     influences = [side.values * scale[side.scenarios] for side, scale in zip(sides, scales, strict=True)]
     return _Estimate(log_ratio, influences, is_ratio=True)
 
 
 def _error(
-    sides: Sequence[_Side], shares: Values, found: _Estimate, statistic: Statistic
+    sides: Sequence[_Side], shares: Values, estimate: _Estimate, statistic: Statistic
 ) -> tuple[float, float, float]:
-    """The standard error of the estimate, its degrees of freedom (Welch and Satterthwaite), and the share that is of days.
+    """The standard error of the estimate, its degrees of freedom, and the share of its variance that executions add.
 
-    Scenarios that seem to vary less than half as much as their calls do so by chance: one side may have no rare value.
+    The variance is a sum of several sources. Its degrees of freedom are those of Welch and Satterthwaite: the square of
+    the sum over the sum of the squares, each divided by the source's own.
     """
-    count, given = len(shares), list(zip(sides, found.influences, strict=True))
-    means = [_means(side, each, count) for side, each in given]
-    inner = [each - mean[side.scenarios] for (side, each), mean in zip(given, means, strict=True)]
-    is_rate = statistic is Statistic.RATE
-    is_cut = statistic in _PERCENTILES  # at a value, in whose scenario calls seem to be all the same
-    parts = _within(sides, found.influences if is_cut else inner, 1 if is_cut else count, is_rate=is_rate)
-    scenarios = 1 / (shares**2).sum()
-    if scenarios > FEWEST_SCENARIOS - _ROUNDING:
-        by_scenario = shares * (means[1] - means[0])
-        apart = float(((by_scenario - shares * by_scenario.sum()) ** 2 / (1 - shares)).sum())
-        parts = [(max(apart, sum(part for part, _ in parts) / 2), scenarios - 1)]
-    days = _of_days(sides, inner, count)
-    parts += days
-    if is_rate:
-        parts += [(_doubt(side), math.inf) for side in sides]
-    variance = sum(part for part, _ in parts)
-    doubt = sum(part**2 / freedom for part, freedom in parts)
-    fixed = sum(part for part, _ in days) / variance if variance else 0.0
-    return math.sqrt(variance), float(variance**2 / doubt) if doubt else math.inf, fixed
+    count = len(shares)
+    given = list(zip(sides, estimate.influences, strict=True))
+    means = [_means(side, influences, count) for side, influences in given]
+    deviations = [influences - mean[side.scenarios] for (side, influences), mean in zip(given, means, strict=True)]
+    if statistic in _PERCENTILES:
+        # Where all calls of a scenario lie on one side of the percentile, they would seem not to vary within it.
+        sources = _between_calls(sides, estimate.influences, 1)
+    else:
+        sources = _between_calls(sides, deviations, count, is_rate=statistic is Statistic.RATE)
+    effective_scenarios = 1 / (shares**2).sum()  # that many of equal shares would weigh as much
+    if effective_scenarios > _FEWEST_SCENARIOS - _ROUNDING:
+        of_scenarios = shares * (means[1] - means[0])
+        between = float(((of_scenarios - shares * of_scenarios.sum()) ** 2 / (1 - shares)).sum())
+        # Scenarios that seem to vary less than half as much as their calls do so by chance: rare values may be missing.
+        least = sum(source.amount for source in sources) / 2
+        sources = [_Variance(max(between, least), effective_scenarios - 1)]
+    of_executions = _between_executions(sides, deviations, count)
+    sources += of_executions
+    if statistic is Statistic.RATE:
+        sources += [_doubt(side) for side in sides]
+    variance = sum(source.amount for source in sources)
+    squares = sum(source.amount**2 / source.freedom for source in sources)
+    freedom = float(variance**2 / squares) if squares else math.inf
+    fixed = sum(source.amount for source in of_executions) / variance if variance else 0.0
+    return math.sqrt(variance), freedom, fixed
 
 
-def _within(sides: Sequence[_Side], inner: Sequence[Values], count: int, *, is_rate: bool) -> list[tuple[float, float]]:
-    """Variance and degrees of freedom, of each side, from call to call; ``count`` means were taken from the influences.
+def _between_calls(
+    sides: Sequence[_Side], deviations: Sequence[Values], means: int, *, is_rate: bool = False
+) -> list[_Variance]:
+    """For each side, what calls add to the variance by differing from each other; deviations are from so many means.
 
-    But for a rate it is that of the side that varies more: 30 calls that are all the same do not prove that all are.
+    But for a rate, both sides get the spread of the one that varies more: 30 calls that are all the same do not prove
+    that all are.
     """
-    freedoms = [max(1, len(each) - count) for each in inner]
-    spreads = [float((each**2).sum()) / freedom for each, freedom in zip(inner, freedoms, strict=True)]
+    freedoms = [max(1, len(of_calls) - means) for of_calls in deviations]
+    spreads = [float((of_calls**2).sum()) / freedom for of_calls, freedom in zip(deviations, freedoms, strict=True)]
     if not is_rate:
         spreads = [max(spreads)] * 2
-    return [(spread * float((side.weights**2).sum()), freedom)
-            for spread, side, freedom in zip(spreads, sides, freedoms, strict=True)]  # fmt: skip
+    return [
+        _Variance(spread * float((side.weights**2).sum()), freedom)
+        for spread, side, freedom in zip(spreads, sides, freedoms, strict=True)
+    ]
 
 
-def _doubt(side: _Side) -> float:
+def _doubt(side: _Side) -> _Variance:
     """What one more call that passed, and one that failed, would add to the variance of a rate (Agresti and Caffo)."""
     calls, passed = len(side.values), float(side.values.sum())
-    more = (passed + 1) * (calls - passed + 1) / (calls + 2) - passed * (calls - passed) / calls
-    return more / calls * float((side.weights**2).sum())
+    added = (passed + 1) * (calls - passed + 1) / (calls + 2) - passed * (calls - passed) / calls
+    return _Variance(added / calls * float((side.weights**2).sum()), math.inf)
 
 
-def _of_days(sides: Sequence[_Side], inner: Sequence[Values], count: int) -> list[tuple[float, float]]:
-    """The variance from execution to execution, where there are enough to tell: what they differ by beyond their calls."""
-    told = calls = own = freedom = executions = shared = 0.0
-    for side, each in zip(sides, inner, strict=True):
+def _between_executions(sides: Sequence[_Side], deviations: Sequence[Values], means: int) -> list[_Variance]:
+    """What executions add to the variance by differing beyond their calls; nothing where too few tell, or they do not.
+
+    Where executions do not matter, the squares of their summed deviations add up to about the squares of their calls'
+    deviations. A side of one execution cannot tell; it is taken to vary as the other side shows.
+    """
+    observed = expected = telling_weights = all_weights = freedom = executions = 0.0
+    for side, of_calls in zip(sides, deviations, strict=True):
         weights = np.bincount(side.executions, side.weights)
-        there = np.count_nonzero(weights)
-        shared += float((weights**2).sum())
-        if there > 1 and len(each) > count:
-            of_executions = np.bincount(side.executions, side.weights * each)
-            told += float((of_executions**2).sum()) * there / (there - 1)
-            calls += float(((side.weights * each) ** 2).sum()) * len(each) / (len(each) - count)
-            own += float((weights**2).sum())
-            freedom, executions = freedom + there - 1, executions + there
-    if executions < FEWEST_EXECUTIONS or told <= calls:
+        present = np.count_nonzero(weights)
+        all_weights += float((weights**2).sum())
+        if present > 1 and len(of_calls) > means:
+            weighted = side.weights * of_calls
+            by_execution = np.bincount(side.executions, weighted)
+            observed += float((by_execution**2).sum()) * present / (present - 1)
+            expected += float((weighted**2).sum()) * len(of_calls) / (len(of_calls) - means)
+            telling_weights += float((weights**2).sum())
+            freedom += present - 1
+            executions += present
+    if executions < FEWEST_EXECUTIONS or observed <= expected:
         return []
-    return [((told - calls) / own * shared, freedom)]
+    return [_Variance((observed - expected) / telling_weights * all_weights, freedom)]
 
 
-def _t(z: float, freedom: float) -> float:
-    """The quantile of Student's distribution beside that of the normal one (Cornish and Fisher)."""
+def _t_quantile(z: float, freedom: float) -> float:
+    """Student's t quantile for as many degrees of freedom, from the normal quantile ``z`` (Cornish and Fisher)."""
     terms = ((z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
     return z + sum(term / freedom**power for power, term in enumerate(terms, 1))

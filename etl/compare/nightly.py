@@ -1,4 +1,8 @@
-"""What got worse, judged after each night: of all run tests and metrics of a dataset. Asks the dataset alone."""
+"""What got worse, judged after each night: in all run tests and metrics of a dataset.
+
+Reads the dataset alone and stores no verdict: the same rows give the same verdict. How a series of nights is judged,
+``nights`` says.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,17 +17,9 @@ import pyarrow.compute as pc
 from etl.compare.comparison import Row, change_texts, change_words
 from etl.compare.nights import FEWEST_NIGHTS, LONGEST, NIGHTS_BEFORE, figures_of_nights, find_alarms, threshold
 from etl.compare.pairing import Pairing
-from etl.compare.samples import (
-    CALL_COLUMNS,
-    EVAL_COLUMNS,
-    Samples,
-    difference_of,
-    eval_metrics,
-    living_rows,
-    samples_of,
-)
+from etl.compare.samples import CALL_COLUMNS, EVAL_COLUMNS, Samples, difference_of, eval_metrics, live_rows, samples_of
 from etl.compare.selection import ComparedExecution, read_executions
-from etl.compare.statistics import Sample, Values
+from etl.compare.statistics import Values
 from etl.files.interface import Files
 from etl.inspect.read_tables import find_scope
 from etl.model import schema
@@ -32,175 +28,196 @@ from etl.model.metrics import METRICS, Metric, Statistic
 from etl.model.wording import counted
 
 _DAYS = timedelta(days=2 * (NIGHTS_BEFORE + LONGEST))
+"""Nights that are older than this, beside the newest one of the run test, are not judged."""
 _JUDGED = [metric for metric in METRICS.values() if metric.statistic not in (Statistic.MEDIAN, Statistic.P95)]
+"""The metrics of calls that are judged. Percentiles are not: the calls of a night say little about them."""
 Executions = Sequence[ComparedExecution]
 FiguresOfNights = Mapping[Metric, tuple[Values, Values]]
+"""By metric, what ``figures_of_nights`` gives, with signs turned so that higher figures are worse."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worse:
-    """A metric of a run test that is worse since a day, in a row that compares the ``nights`` since with those before.
-
-    ``sides`` are the executions of both, ``samples`` their values, and ``pairing`` says which of these are compared.
-    """
+    """A metric of a run test that has been worse since some night."""
 
     run_test: str
+    """The name of the run test."""
     since: date
+    """The first night of the change."""
     nights: int
+    """How many nights there were since, that one included."""
     row: Row
+    """The metric in the nights since, as the candidate, against those before, as the baseline."""
     sides: tuple[Executions, Executions]
+    """The executions before and since."""
     samples: Sequence[Samples]
+    """The values of all metrics, before and since."""
     pairing: Pairing
+    """How the calls of both sides are matched."""
 
     @property
     def metric(self) -> str:
-        """Its name."""
+        """The name of the metric."""
         return self.row.metric.name
 
     @property
     def text(self) -> str:
-        """``Agent latency, mean +47.6% (1,260 ms to 1,859 ms) since 2026-11-09, 6 nights, 95% interval +39.1 to +56.6%``."""
-        interval = change_texts(self.row.metric, self.row.found)[1]
-        sure = "too few calls for an interval" if interval == "-" else f"95% interval {interval}"
-        return f"{change_words(self.row)} since {self.since}, {counted(self.nights, 'night')}, {sure}"
+        """``Cost of a call +47.6% (12.6 ct to 18.6 ct) since 2026-11-09, 6 nights, 95% interval +39.1 to +56.6%``."""
+        _, interval = change_texts(self.row.metric, self.row.found)
+        certainty = "too few calls for an interval" if interval == "-" else f"95% interval {interval}"
+        return f"{change_words(self.row)} since {self.since}, {counted(self.nights, 'night')}, {certainty}"
 
     def as_json(self) -> dict[str, str]:
-        """For a webhook."""
+        """The item of a webhook's message."""
         return {"run_test": self.run_test, "metric": self.metric, "since": f"{self.since}", "text": self.text}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """How much was judged, how surely, in all run tests but those ``not_yet`` that had too few nights; and what is worse."""
+    """What is worse after the last night of each run test, and how much was judged to know that."""
 
     worse: Sequence[Worse] = ()
+    """By the names of run tests, and in each what surely got worse most first."""
     run_tests: int = 0
+    """How many run tests had enough nights."""
     metrics: int = 0
+    """How many metrics were judged, added up over these run tests."""
     nights: int = 0
+    """How many different nights were judged."""
     not_yet: Sequence[str] = ()
+    """The names of the run tests that had too few nights."""
     false_alarms_per_year: float = 1.0
+    """How many false alarms to expect if nothing changes."""
 
 
 def read_worse(
     files: Files, *, false_alarms_per_year: float, run_tests: Sequence[str] | None = None, until: date | None = None
 ) -> Sequence[Worse]:
-    """What is worse after the last night of each run test, as ``judge_nights``.
+    """What is worse after the last night of each run test, in the order of ``Judged.worse``.
+
+    ``run_tests``: only these, by name or key. ``until``: as if later nights had not been.
 
     Raises:
         ConfigurationError: the dataset has no such run test.
         DestinationError: a file of the dataset cannot be read.
     """
-    return judge_nights(
-        *read_nights(files, CALL_COLUMNS, run_tests, until), false_alarms_per_year=false_alarms_per_year
-    ).worse
+    nights = read_nights(files, CALL_COLUMNS, run_tests, until)
+    return judge_nights(*nights, false_alarms_per_year=false_alarms_per_year).worse
 
 
 def read_nights(
     files: Files, columns: Sequence[str], run_tests: Sequence[str] | None, until: date | None, since: date = date.max
 ) -> tuple[Executions, pa.Table, pa.Table]:
-    """The executions that the source has, since the day or since the nights began that are judged; these columns of calls; evals.
+    """The executions that the source still has, their calls with these columns, and their evals with ``EVAL_COLUMNS``.
+
+    They begin with the first night that is judged, or with ``since`` if that is earlier.
 
     Raises:
-        ConfigurationError, DestinationError: as ``read_worse``.
+        ConfigurationError: the dataset has no such run test.
+        DestinationError: a file of the dataset cannot be read.
     """
     scope = find_scope(files, schema.EXECUTIONS, run_tests, None, until)
-    living = [each for each in read_executions(files, scope) if each.deleted_at is None]
-    scope = replace(scope, since=min([since, *(each.started_at.date() for each in _judged(living))]))
-    calls, evals = (
-        living_rows(files, table, scope, wanted)
-        for table, wanted in ((schema.CALLS, columns), (schema.EVALS, EVAL_COLUMNS))
-    )
-    return [each for each in living if each.started_at.date() >= scope.since], calls, evals
+    living = [execution for execution in read_executions(files, scope) if execution.deleted_at is None]
+    first = min([since, *(execution.started_at.date() for execution in _judged(living))])
+    scope = replace(scope, since=first)
+    calls = live_rows(files, schema.CALLS, scope, columns)
+    evals = live_rows(files, schema.EVALS, scope, EVAL_COLUMNS)
+    return [execution for execution in living if execution.started_at.date() >= first], calls, evals
 
 
 def _judged(executions: Executions) -> Executions:
-    """Those that finished, of the nights that count after the last one; by the names of run tests, and by age."""
-    finished = [each for each in executions if each.is_finished]
-    newest = max((each.started_at.date() for each in finished), default=date.min)
-    recent = (each for each in finished if newest - each.started_at.date() <= _DAYS)
-    return sorted(recent, key=lambda each: (each.label, each.age))
+    """The finished executions of the nights that count, by the names of run tests, and by age in each."""
+    finished = [execution for execution in executions if execution.is_finished]
+    newest = max((execution.started_at.date() for execution in finished), default=date.min)
+    recent = (execution for execution in finished if newest - execution.started_at.date() <= _DAYS)
+    return sorted(recent, key=lambda execution: (execution.label, execution.age))
 
 
 def judge_nights(executions: Executions, calls: pa.Table, evals: pa.Table, *, false_alarms_per_year: float) -> Judged:
-    """What is worse after the last night of each run test, these in the order of names, and of each what surely is so most first.
+    """What is worse after the last night of each run test; all metrics of all run tests share the false alarms.
 
-    ``calls`` and ``evals`` have ``CALL_COLUMNS`` and ``EVAL_COLUMNS`` besides their keys.
+    ``calls`` and ``evals`` have their keys, ``CALL_COLUMNS`` and ``EVAL_COLUMNS``.
     """
-    groups = {name: list(each) for name, each in groupby(_judged(executions), key=lambda each: each.label)}
-    calls_of, evals_of = (by_run_test(executions, rows) for rows in (calls, evals))
-    figures = {name: _figures(each, calls_of[name], evals_of[name]) for name, each in groups.items()}
+    groups = {label: list(group) for label, group in groupby(_judged(executions), key=lambda each: each.label)}
+    calls_of, evals_of = by_run_test(executions, calls), by_run_test(executions, evals)
+    figures = {name: _figures(group, calls_of[name], evals_of[name]) for name, group in groups.items()}
     limit = threshold(sum(map(len, figures.values())), false_alarms_per_year=false_alarms_per_year)
-    worse = [
-        each
-        for name, by_metric in figures.items()
-        for each in _worse(by_metric, limit, groups[name], calls_of[name], evals_of[name])
-    ]
-    judged = {name: nights for name, each in groups.items() if len(nights := _nights(each)) > FEWEST_NIGHTS}
+    worse: list[Worse] = []
+    for name, by_metric in figures.items():
+        of_run_test = _worse(by_metric, limit, groups[name], calls_of[name], evals_of[name])
+        worse += sorted(of_run_test, key=lambda each: -each.row.surely_worse)
+    nights = {name: _nights(group) for name, group in groups.items()}
+    judged = [name for name in groups if len(nights[name]) > FEWEST_NIGHTS]
     return Judged(
-        worse=sorted(worse, key=lambda each: (each.run_test, -each.row.surely_worse)),
+        worse=worse,
         run_tests=len(judged),
         metrics=sum(len(figures[name]) for name in judged),
-        nights=len(set[date]().union(*judged.values())),
+        nights=len({night for name in judged for night in nights[name]}),
         not_yet=[name for name in groups if name not in judged],
         false_alarms_per_year=false_alarms_per_year,
     )
 
 
 def by_run_test(executions: Executions, rows: pa.Table) -> Mapping[str, pa.Table]:
-    """The rows of the executions of each run test, by its name. They lie close together, so that few others are looked at."""
-    ids, names = (
-        pa.array([getattr(each, name) for each in executions], schema.STRING) for name in ("execution_id", "label")
-    )
+    """The rows of each run test's executions, by its name; no rows for a name that has none."""
+    ids = pa.array([execution.execution_id for execution in executions], schema.STRING)
+    names = pa.array([execution.label for execution in executions], schema.STRING)
     labels = names.take(pc.index_in(rows["execution_id"], value_set=ids)).combine_chunks().dictionary_encode()
     numbers = pc.fill_null(labels.indices, -1).to_numpy(zero_copy_only=False)
-    found = defaultdict[str, pa.Table](lambda: rows.slice(0, 0))
+    tables = defaultdict[str, pa.Table](lambda: rows.slice(0, 0))
     for number, name in enumerate(labels.dictionary.to_pylist()):
-        mine = numbers == number
-        first, last = np.flatnonzero(mine)[[0, -1]]
-        found[name] = where(rows.slice(first, last + 1 - first), pa.array(mine[first : last + 1]))
-    return found
+        is_own = numbers == number
+        # Rows of a run test lie close together: a slice is no copy, and the filter looks at few others.
+        first, last = np.flatnonzero(is_own)[[0, -1]]
+        tables[name] = where(rows.slice(first, last + 1 - first), pa.array(is_own[first : last + 1]))
+    return tables
 
 
 def _nights(executions: Executions) -> list[date]:
-    return sorted({each.started_at.date() for each in executions})
+    """The days on which executions began, oldest first."""
+    return sorted({execution.started_at.date() for execution in executions})
 
 
 def _figures(executions: Executions, calls: pa.Table, evals: pa.Table) -> FiguresOfNights:
-    """Of each metric that has values in the nights of a run test, those of all nights: higher ones are worse."""
+    """The figures of all nights of one run test, for each metric that has values."""
     (samples,), _ = samples_of(calls, evals, executions)
-    days = np.array([each.started_at.date() for each in executions], dtype="datetime64[D]")
-    of_executions = np.unique(days, return_inverse=True)[1]
-    found = {}
+    days = np.array([execution.started_at.date() for execution in executions], dtype="datetime64[D]")
+    nights = np.unique(days, return_inverse=True)[1]  # the number of each execution's night
+    figures = {}
     for metric in (*_JUDGED, *eval_metrics([samples]).values()):
         sample = samples.of(metric)
         if len(sample):
-            by_night = Sample(sample.values, of_executions[sample.executions], sample.scenarios)
+            by_night = replace(sample, executions=nights[sample.executions])
             values, variances = figures_of_nights(by_night, metric.statistic)
-            found[metric] = (values if metric.is_higher_worse else -values, variances)
-    return found
+            figures[metric] = (values if metric.is_higher_worse else -values, variances)
+    return figures
 
 
 def _worse(
     figures: FiguresOfNights, limit: float, executions: Executions, calls: pa.Table, evals: pa.Table
 ) -> Iterator[Worse]:
-    """The metrics of a run test whose alarm stands: the nights since the change, against as many before it as it was found by."""
-    alarms = {
-        metric: alarm for metric, of in figures.items() for alarm in find_alarms(*of, limit) if alarm.ended_at is None
-    }
+    """Each metric of a run test whose alarm stands, with the nights since the change against those before it.
+
+    Before are as many nights as an alarm is found by, ``NIGHTS_BEFORE`` at most.
+    """
+    standing = {}
+    for metric, (values, variances) in figures.items():
+        alarms = find_alarms(values, variances, limit)
+        if alarms and alarms[-1].ended_at is None:
+            standing[metric] = alarms[-1]
     nights = _nights(executions)
-    for number in sorted({alarm.since for alarm in alarms.values()}):
+    for number in sorted({alarm.since for alarm in standing.values()}):
         since, first = nights[number], nights[max(0, number - NIGHTS_BEFORE)]
-        before = [each for each in executions if first <= each.started_at.date() < since]
-        after = [each for each in executions if each.started_at.date() >= since]
+        before = [execution for execution in executions if first <= execution.started_at.date() < since]
+        after = [execution for execution in executions if execution.started_at.date() >= since]
         samples, pairing = samples_of(calls, evals, before, after)
-        for metric, alarm in alarms.items():
-            if alarm.since == number:
-                yield Worse(
-                    run_test=executions[0].label,
-                    since=since,
-                    nights=len(nights) - number,
-                    row=Row(metric, difference_of(metric, samples)),
-                    sides=(before, after),
-                    samples=samples,
-                    pairing=pairing,
-                )
+        for metric in [metric for metric, alarm in standing.items() if alarm.since == number]:
+            yield Worse(
+                run_test=executions[0].label,
+                since=since,
+                nights=len(nights) - number,
+                row=Row(metric, difference_of(metric, samples)),
+                sides=(before, after),
+                samples=samples,
+                pairing=pairing,
+            )

@@ -1,8 +1,9 @@
 """How reliably an eval passes the calls of a scenario that ran several times: pass^k and pass@k. Pure.
 
-pass^k is the chance that k calls of a scenario all pass (Yao et al. 2024, "tau-bench", arXiv:2406.12045), pass@k that at least
-one of them does (Chen et al. 2021, "Evaluating Large Language Models Trained on Code", arXiv:2107.03374). Where c of n calls
-passed, both are estimated without bias from all choices of k calls: C(c, k) / C(n, k), and 1 - C(n - c, k) / C(n, k).
+pass^k is the chance that k calls of a scenario all pass (Yao et al. 2024, "tau-bench", arXiv:2406.12045), pass@k that
+at least one of them does (Chen et al. 2021, "Evaluating Large Language Models Trained on Code", arXiv:2107.03374).
+Where c of n calls passed, both are estimated without bias from all choices of k calls: C(c, k) / C(n, k), and 1 - C(n -
+c, k) / C(n, k).
 """
 
 from collections import Counter
@@ -13,53 +14,63 @@ from math import comb, nan
 from statistics import fmean
 
 K = 3
+"""How many calls all have to pass, where a scenario ran so often."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """So many calls of a scenario with an output, and how many passed; the estimates are None with fewer than k calls.
-
-    Of several scenarios: their sums, and the means of those that have estimates.
-    """
+    """What an eval says of the calls of one scenario, or of all scenarios together."""
 
     scenario: str
+    """The id; empty for a scenario that is unknown, or for all together."""
     calls: int = 0
+    """How many calls have an output of the eval."""
     passed: int = 0
+    """How many of these passed."""
     pass_power_k: float | None = None
+    """pass^k, a chance from 0 to 1; None with fewer than k calls. Of all scenarios: the mean of those that have it."""
     pass_at_k: float | None = None
+    """pass@k, likewise."""
 
     @property
     def rate(self) -> float:
-        """The share that passed."""
+        """The share that passed; NaN without calls."""
         return self.passed / self.calls if self.calls else nan
 
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """One eval on one side, as a whole, and each scenario by its id."""
+    """One eval on one side of a comparison."""
 
     k: int
+    """How many calls have to pass, or one of them."""
     whole: Repeated
+    """All scenarios together."""
     scenarios: Sequence[Repeated]
+    """Each scenario, in the order of ids."""
 
     def named(self, names: Sequence[str]) -> "Repeats":
-        """The same, where the ids are numbers of these names."""
+        """The same with names in place of ids, which are numbers of these names."""
         return replace(self, scenarios=[replace(each, scenario=names[int(each.scenario)]) for each in self.scenarios])
 
 
 def repeats_of(scenarios: Iterable[str], passed: Iterable[float], *, most: int = K) -> Repeats:
-    """From the scenario of each call with an output, and 1 if it passed, else 0. An unknown scenario, ``""``, has no estimate.
+    """Of the calls that have an output: the scenario of each, and 1 if it passed, else 0.
 
-    ``k`` is ``most``, or less where no scenario ran so often.
+    An unknown scenario, ``""``, has no estimates. ``k`` is ``most``, or less where no scenario ran so often.
     """
     scenarios = list(scenarios)
     calls, passes = Counter(scenarios), Counter(compress(scenarios, passed))
     k = min(most, max((count for scenario, count in calls.items() if scenario), default=most))
-    found = [_repeated(scenario, calls[scenario], passes[scenario], k) for scenario in sorted(calls)]
-    powers = [each.pass_power_k for each in found if each.pass_power_k is not None]
-    ats = [each.pass_at_k for each in found if each.pass_at_k is not None]
-    means = (fmean(each) if each else None for each in (powers, ats))
-    return Repeats(k, Repeated("", calls.total(), passes.total(), *means), found)
+    repeated = [_repeated(scenario, calls[scenario], passes[scenario], k) for scenario in sorted(calls)]
+    pass_power_k = _mean_of_known(each.pass_power_k for each in repeated)
+    pass_at_k = _mean_of_known(each.pass_at_k for each in repeated)
+    return Repeats(k, Repeated("", calls.total(), passes.total(), pass_power_k, pass_at_k), repeated)
+
+
+def _mean_of_known(estimates: Iterable[float | None]) -> float | None:
+    known = [estimate for estimate in estimates if estimate is not None]
+    return fmean(known) if known else None
 
 
 def _repeated(scenario: str, calls: int, passed: int, k: int) -> Repeated:

@@ -1,4 +1,8 @@
-"""The values of the metrics of some executions' calls, read from the dataset: what ``statistics`` compares."""
+"""The values of the metrics of some executions' calls, read from the dataset: what ``statistics`` compares.
+
+Owns which rows count: those that the source still has, and for each metric the calls that have a value. It judges
+nothing.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,93 +24,99 @@ from etl.model import schema
 from etl.model.arrow import is_of
 from etl.model.metrics import METRICS, Metric, Statistic, eval_metric
 
-_NONE = Sample.of(np.empty(0))
-_NUMBER, _PLAYED = "number of the execution", "number of the scenario"
+_NO_VALUES = Sample.of(np.empty(0))
+_EXECUTION, _SCENARIO = "number of the execution", "number of the scenario"
+"""Columns that are added to calls and evals; a ``Sample`` has the same numbers."""
 _METRIC_COLUMNS = sorted({metric.column for metric in METRICS.values()})
 CALL_COLUMNS = [*_METRIC_COLUMNS, *SCENARIO_COLUMNS]
+"""The columns of calls that a comparison reads."""
 _SCORE, _SHOWN_SCORE = METRICS["csat_mean"].column, "overall_score"
-_OUTPUTS = {Statistic.RATE: "output_passed", Statistic.MEAN: "output_score"}
-EVAL_COLUMNS = ["eval_name", "eval_config_id", *_OUTPUTS.values()]
+_OUTPUTS = {"output_passed": Statistic.RATE, "output_score": Statistic.MEAN}
+EVAL_COLUMNS = ["eval_name", "eval_config_id", *_OUTPUTS]
+"""The columns of evals that a comparison reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """The values of the baseline, or of the candidate: by eval name, None for calls themselves, and column."""
+    """The values of all metrics of the baseline, or of the candidate."""
 
     calls: int
+    """How many calls there are, with values or without."""
     values: Mapping[tuple[str | None, str], Sample]
+    """By the eval's name (None for the metrics of calls themselves) and the column; those of evals are never empty."""
 
     def of(self, metric: Metric) -> Sample:
-        """One value for each call that has the metric."""
-        return self.values.get((metric.eval_name, metric.column), _NONE)
+        """One value for each call that has the metric; empty if none has."""
+        return self.values.get((metric.eval_name, metric.column), _NO_VALUES)
 
 
 def read_samples(
     files: Files, *sides: Sequence[ComparedExecution], is_paired: bool = True
 ) -> tuple[list[Samples], Pairing]:
-    """The values of the calls of baseline and candidate, and how they are paired.
+    """The values of the calls of baseline and candidate, and how both sides are matched.
 
     Raises:
         DestinationError: a file of the dataset cannot be read.
     """
-    both = [each for side in sides for each in side]
-    keys = frozenset(each.run_test for each in both)
-    days = [each.started_at.date() for each in both]
-    scope = Scope(keys, min(days), max(days))
-    calls = living_rows(files, schema.CALLS, scope, CALL_COLUMNS)
-    exported = sum(each.exported_calls or 0 for each in both)
-    if len(calls.filter(is_of(calls, [each.execution_id for each in both]))) < exported:
+    executions = list(chain(*sides))
+    days = [execution.started_at.date() for execution in executions]
+    scope = Scope(frozenset(execution.run_test for execution in executions), min(days), max(days))
+    calls = live_rows(files, schema.CALLS, scope, CALL_COLUMNS)
+    exported = sum(execution.exported_calls or 0 for execution in executions)
+    if len(calls.filter(is_of(calls, [execution.execution_id for execution in executions]))) < exported:
         # An execution stays in the month in which it was first seen, whatever the API says later of its start.
-        scope = Scope(keys)
-        calls = living_rows(files, schema.CALLS, scope, CALL_COLUMNS)
-    evals = living_rows(files, schema.EVALS, scope, EVAL_COLUMNS)
+        scope = Scope(scope.run_test_keys)
+        calls = live_rows(files, schema.CALLS, scope, CALL_COLUMNS)
+    evals = live_rows(files, schema.EVALS, scope, EVAL_COLUMNS)
     return samples_of(calls, evals, *sides, is_paired=is_paired)
 
 
 def samples_of(
     calls: pa.Table, evals: pa.Table, *sides: Sequence[ComparedExecution], is_paired: bool = True
 ) -> tuple[list[Samples], Pairing]:
-    """Those of these executions among the calls and evals, which have ``CALL_COLUMNS`` and ``EVAL_COLUMNS`` besides their keys."""
-    of_sides = [_numbered(calls, executions) for executions in sides]
-    pairing, played = paired(of_sides, is_wanted=is_paired)
-    made = []
-    for executions, found, numbers in zip(sides, of_sides, played, strict=True):
-        failed = found.set_column(found.column_names.index("status"), "status", _has_failed(found["status"]))
-        mine = failed.append_column(_PLAYED, pa.array(numbers))
-        outputs = _numbered(evals, executions)
-        calls_of = pc.index_in(outputs["call_execution_id"], value_set=mine["call_execution_id"].combine_chunks())
-        outputs = outputs.append_column(
-            _PLAYED, pc.fill_null(mine[_PLAYED].take(calls_of), NONE if pairing.names else 0)
-        )
-        made.append(
-            Samples(len(mine), {(None, name): _sample(mine, name) for name in _METRIC_COLUMNS} | _outputs(outputs))
-        )
-    return made, pairing
+    """For each side, the values of its executions' calls; and how the sides are matched.
+
+    ``calls`` and ``evals`` have their keys, ``CALL_COLUMNS`` and ``EVAL_COLUMNS``, and may have rows of other
+    executions.
+    """
+    calls_of_sides = [_numbered(calls, executions) for executions in sides]
+    pairing, scenarios_of_sides = paired(calls_of_sides, is_wanted=is_paired)
+    samples = []
+    for executions, rows, scenarios in zip(sides, calls_of_sides, scenarios_of_sides, strict=True):
+        own_calls = rows.set_column(rows.column_names.index("status"), "status", _has_failed(rows["status"]))
+        own_calls = own_calls.append_column(_SCENARIO, pa.array(scenarios))
+        own_evals = _numbered(evals, executions)
+        places = pc.index_in(own_evals["call_execution_id"], value_set=own_calls["call_execution_id"].combine_chunks())
+        # The call of an eval may be missing from the files: its scenario is unknown, unless all calls are compared
+        # together.
+        of_evals = pc.fill_null(own_calls[_SCENARIO].take(places), NONE if pairing.names else 0)
+        values = {(None, column): _sample(own_calls, column) for column in _METRIC_COLUMNS}
+        samples.append(Samples(len(own_calls), values | _eval_samples(own_evals.append_column(_SCENARIO, of_evals))))
+    return samples, pairing
 
 
 def eval_metrics(both: Sequence[Samples]) -> dict[str, Metric]:
     """The metrics of the evals of baseline and candidate, by name; an eval that both have has the same metrics."""
-    found = sorted({(name, column) for each in both for name, column in each.values if name is not None})
+    outputs = sorted({(name, column) for samples in both for name, column in samples.values if name is not None})
     labels: dict[str, str] = {}
-    for name in sorted({name for name, _ in found}):  # two may differ in nothing but case and punctuation
+    for name in sorted({name for name, _ in outputs}):  # two may differ in nothing but case and punctuation
         slug = slug_of(name)
-        numbered = (f"{slug}_{number}" for number in count(2))
-        labels[name] = next(each for each in chain([slug], numbered) if each not in labels.values())
-    statistics = {column: statistic for statistic, column in _OUTPUTS.items()}
-    metrics = [eval_metric(labels[name], name, statistics[column]) for name, column in found]
+        candidates = chain([slug], (f"{slug}_{number}" for number in count(2)))
+        labels[name] = next(label for label in candidates if label not in labels.values())
+    metrics = [eval_metric(labels[name], name, _OUTPUTS[column]) for name, column in outputs]
     return {metric.name: metric for metric in metrics}
 
 
 def difference_of(metric: Metric, both: Sequence[Samples]) -> Difference:
     """How the metric changed from the baseline to the candidate, whose samples ``both`` are."""
-    before, after = (each.of(metric) for each in both)
+    before, after = (samples.of(metric) for samples in both)
     return difference(before, after, metric.statistic, is_higher_worse=metric.is_higher_worse)
 
 
-def living_rows(files: Files, table: schema.Table, scope: Scope, names: Collection[str]) -> pa.Table:
-    """The columns of the rows that the source still has of these parts, whatever their day, with those of the key.
+def live_rows(files: Files, table: schema.Table, scope: Scope, names: Collection[str]) -> pa.Table:
+    """The named columns and the key of the rows that the source still has, of all days in the parts of the scope.
 
-    Where a call has no score of its own for satisfaction, it has the one that the platform shows as such.
+    A call without a satisfaction score of its own gets the score that the platform shows as such.
 
     Raises:
         DestinationError: a file of the dataset cannot be read.
@@ -120,31 +130,32 @@ def living_rows(files: Files, table: schema.Table, scope: Scope, names: Collecti
 
 
 def _numbered(rows: pa.Table, executions: Sequence[ComparedExecution]) -> pa.Table:
-    """The rows of the executions, with the number of each one's."""
-    ids = [each.execution_id for each in executions]
+    """The rows of the executions, with the place of each one's execution among them."""
+    ids = [execution.execution_id for execution in executions]
     rows = rows.filter(is_of(rows, ids)).combine_chunks()
     numbers = pc.index_in(rows["execution_id"], value_set=pa.array(ids, schema.STRING))
-    return rows.append_column(_NUMBER, numbers)
+    return rows.append_column(_EXECUTION, numbers)
 
 
-def _outputs(evals: pa.Table) -> dict[tuple[str | None, str], Sample]:
+def _eval_samples(evals: pa.Table) -> dict[tuple[str | None, str], Sample]:
+    """The values of each eval by its name and column, of those that have any."""
     names = eval_names(evals).combine_chunks().dictionary_encode()
-    found = {}
-    for column in _OUTPUTS.values():
+    samples: dict[tuple[str | None, str], Sample] = {}
+    for column in _OUTPUTS:
         for number, name in enumerate(names.dictionary.to_pylist()):
-            of_eval = evals.filter(pc.equal(names.indices, number))
-            if len(sample := _sample(of_eval, column)):
-                found[name, column] = sample
-    return found
+            if len(sample := _sample(evals.filter(pc.equal(names.indices, number)), column)):
+                samples[name, column] = sample
+    return samples
 
 
 def _has_failed(statuses: pa.ChunkedArray) -> pa.ChunkedArray:
-    """True for a call that failed, false for one that completed; null for others, which have not ended or were cancelled."""
+    """True for a call that failed, false for one that completed; null for one that was cancelled or has not ended."""
     has_ended = pc.is_in(statuses, value_set=pa.array(["completed", "failed"], schema.STRING))
     return pc.if_else(has_ended, pc.equal(statuses, "failed"), pa.scalar(None, schema.BOOL))
 
 
 def _sample(rows: pa.Table, column: str) -> Sample:
+    """The values of one column, without nulls; a whole number that no double holds is the nearest double."""
     rows = rows.filter(pc.is_valid(rows[column]))
-    numbers = (rows[each].to_numpy().astype(np.int64) for each in (_NUMBER, _PLAYED))
-    return Sample(rows[column].cast(schema.FLOAT, safe=False).to_numpy(), *numbers)
+    values = rows[column].cast(schema.FLOAT, safe=False).to_numpy()
+    return Sample(values, *(rows[number].to_numpy().astype(np.int64) for number in (_EXECUTION, _SCENARIO)))

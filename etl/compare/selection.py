@@ -1,7 +1,7 @@
 """Which executions are compared: those of the baseline, and those of the candidate that is judged against it.
 
-Each is one execution (by its id, ``last`` or ``previous``), or those that began on some days. Only finished executions that the
-source still has count. Reads no call.
+Each side is one execution (by its id, ``last`` or ``previous``), or the executions that began on some days. Only
+finished executions count, and only those that the source still has. Reads no calls.
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,48 +41,58 @@ Selector = str | Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedExecution:
-    """What the dataset says of an execution."""
+    """What the dataset says of an execution: some columns of its row."""
 
     execution_id: str
+    """The id that the source gave it."""
     run_test: str
+    """The key of the folder that holds it."""
     run_test_name: str | None
+    """The name of its run test."""
     status: str | None
+    """As the source says: ``completed``, ``failed`` and so on."""
     started_at: datetime
+    """When it began, UTC."""
     export_state: str | None
+    """How much of it was exported: an ``ExportState``."""
     deleted_at: datetime | None
+    """When it was first missing from the source; None while the source has it."""
     exported_calls: int | None
+    """How many of its calls the dataset should hold; None if that is not known."""
 
     @property
     def label(self) -> str:
-        """The name of its run test, or the key where it lies."""
+        """The name of its run test, or the key if there is no name. Executions with one label are of one run test."""
         return self.run_test_name or self.run_test
 
     @property
     def is_finished(self) -> bool:
-        """Whether its calls have ended, and were fetched."""
+        """Whether it has ended, and its calls were fetched."""
         return self.status in TERMINAL_EXECUTION and self.export_state != ExportState.WAITING
 
     @property
     def age(self) -> tuple[datetime, str]:
-        """Larger for the younger of two executions."""
+        """What executions are sorted by: larger for the younger of two."""
         return self.started_at, self.execution_id
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The executions of the baseline, or of the candidate, newest first; ``selector`` is how the user named them."""
+    """The executions of one side of a comparison."""
 
     selector: Selector
+    """How the user selected them."""
     executions: tuple[ComparedExecution, ...]
+    """Finished ones that the source still has, newest first; at least one."""
 
     @property
     def incomplete(self) -> int:
-        """How many of the executions lack something."""
-        return sum(each.export_state == ExportState.INCOMPLETE for each in self.executions)
+        """How many of the executions are incomplete: some of their calls could not be fetched."""
+        return sum(execution.export_state == ExportState.INCOMPLETE for execution in self.executions)
 
     @property
     def run_test(self) -> str:
-        """The name of the run test."""
+        """The name of the run test: that of the newest execution."""
         return self.executions[0].label
 
     @property
@@ -90,52 +100,66 @@ class Selection:
         """``2026-11-01..2026-11-07``, or the execution: its id, status and start."""
         if isinstance(self.selector, Span):
             return str(self.selector)
-        (one,) = self.executions
+        (execution,) = self.executions
         word = f"{self.selector}, " if self.selector in (LAST, PREVIOUS) else ""
-        return f"{one.execution_id} ({word}{one.status}, created {one.started_at:%Y-%m-%d %H:%M})"
+        return f"{execution.execution_id} ({word}{execution.status}, created {execution.started_at:%Y-%m-%d %H:%M})"
+
+    def as_json(self, calls: int) -> dict[str, object]:
+        """The side as ``compare --json`` has it, with the number of its calls."""
+        return {
+            "wanted": str(self.selector),
+            "run_test": self.run_test,
+            "executions": [execution.execution_id for execution in self.executions],
+            "calls": calls,
+            "first_started_at": self.executions[-1].started_at,
+            "last_started_at": self.executions[0].started_at,
+        }
 
 
 def read_executions(files: Files, scope: Scope) -> list[ComparedExecution]:
-    """Those of the scope, deleted ones included, but for one whose start is no time.
+    """All executions of the scope, deleted ones included; but none without a valid start, which no days could select.
 
     Raises:
         DestinationError: a file of the dataset cannot be read.
     """
-    rows = read_rows(files, schema.EXECUTIONS, scope, [each.name for each in fields(ComparedExecution)])
+    rows = read_rows(files, schema.EXECUTIONS, scope, [column.name for column in fields(ComparedExecution)])
     return [ComparedExecution(**row) for row in rows.to_pylist() if row["started_at"]]
 
 
 def select(
     executions: Sequence[ComparedExecution], baseline: Selector, candidate: Selector, *, where: str
 ) -> tuple[Selection, Selection, list[str]]:
-    """The executions of the baseline and of the candidate, and what is worth knowing about the choice.
+    """The executions of baseline and candidate, and notices about them; ``where`` names the dataset in messages.
 
-    A candidate that is one execution does not count among the days of the baseline.
+    ``last``, ``previous`` and days mean executions of one run test: that of the execution that the other side selects
+    by its id, or else the only one there is. A candidate of a single execution does not count among the days of the
+    baseline.
 
     Raises:
-        ConfigurationError: there is no such run test or execution, it has not finished or was deleted, it is not clear which run
-            test is meant, or baseline and candidate have an execution in common.
+        ConfigurationError: a side has no execution, or one that has not finished or was deleted; it is not clear which
+        run test is meant; or baseline and candidate have an execution in common.
     """
-    named = [_by_id(executions, each, where) for each in (baseline, candidate) if _is_id(each)]
+    named = [_by_id(executions, selector, where) for selector in (baseline, candidate) if _is_id(selector)]
     if len(named) < 2:
         run_test = named[0].label if named else _only_run_test(executions, where)
-        executions = [each for each in executions if each.label == run_test]
+        executions = [execution for execution in executions if execution.label == run_test]
     after = _select_one(executions, candidate, where)
     judged = after.executions if isinstance(baseline, Span) and not isinstance(candidate, Span) else ()
-    before = _select_one([each for each in executions if each not in judged], baseline, where)
-    if common := {each.execution_id for each in before.executions} & {each.execution_id for each in after.executions}:
-        raise ConfigurationError(
-            f"baseline and candidate have {counted(len(common), 'execution')} in common ({first_few(sorted(common), shown=1)}): "
-            "choose sides that do not overlap"
-        )
-    return before, after, _notices(executions, (before, after))
+    before = _select_one([execution for execution in executions if execution not in judged], baseline, where)
+    ids_before, ids_after = ({execution.execution_id for execution in side.executions} for side in (before, after))
+    common = sorted(ids_before & ids_after)
+    if common:
+        shared = f"{counted(len(common), 'execution')} in common ({first_few(common, shown=1)})"
+        raise ConfigurationError(f"baseline and candidate have {shared}: choose sides that do not overlap")
+    return before, after, _notices(executions, before, after)
 
 
 def select_latest(executions: Iterable[ComparedExecution]) -> tuple[Selection, Selection] | None:
-    """Baseline and candidate of one run test: the week up to its newest finished execution, against the four weeks before it.
+    """Of one run test: the four weeks before its latest week as the baseline, and that week as the candidate.
 
-    One week before would hide each change that is older than that. Where nothing began in the four weeks, the last two executions;
-    None where there are not two.
+    The latest week ends with the newest finished execution. A baseline of one week would hide each change that is older
+    than a week. Where nothing began in the four weeks, the last two executions; None where fewer than two have
+    finished.
     """
     finished = _newest_first(executions)
     if len(finished) < 2:
@@ -149,8 +173,8 @@ def select_latest(executions: Iterable[ComparedExecution]) -> tuple[Selection, S
 
 
 def can_tell_slow_days(selections: Iterable[Selection]) -> bool:
-    """Whether there are executions enough to tell a slow day from a worse agent: only selections of several tell."""
-    counts = [len(each.executions) for each in selections]
+    """Whether there are enough executions, on sides that have several, to tell a slow day from a worse agent."""
+    counts = [len(selection.executions) for selection in selections]
     return sum(count for count in counts if count > 1) >= FEWEST_EXECUTIONS
 
 
@@ -159,81 +183,80 @@ def _is_id(selector: Selector) -> bool:
 
 
 def _by_id(executions: Iterable[ComparedExecution], selector: Selector, where: str) -> ComparedExecution:
-    found = next((each for each in executions if each.execution_id == selector), None)
-    if found is None:
+    """The execution with this id; an error if there is none, or it cannot be compared."""
+    execution = next((each for each in executions if each.execution_id == selector), None)
+    if execution is None:
         raise ConfigurationError(
             f"{where} has no execution {quoted(str(selector))}: give an execution_id, {LAST}, {PREVIOUS}, "
             "or a date range such as 2026-11-01..2026-11-07"
         )
-    if found.deleted_at is not None:
-        raise ConfigurationError(
-            f"execution {quoted(found.execution_id)} was deleted at the source: choose another one"
-        )
-    if not found.is_finished:
-        raise ConfigurationError(
-            f"execution {quoted(found.execution_id)} had not finished when it was exported (status {found.status}): "
-            "once it has, run metrics-etl run"
-        )
-    return found
+    name = f"execution {quoted(execution.execution_id)}"
+    if execution.deleted_at is not None:
+        raise ConfigurationError(f"{name} was deleted at the source: choose another one")
+    if not execution.is_finished:
+        status = f"had not finished when it was exported (status {execution.status})"
+        raise ConfigurationError(f"{name} {status}: once it has, run metrics-etl run")
+    return execution
 
 
 def _only_run_test(executions: Iterable[ComparedExecution], where: str) -> str:
-    names = {each.label: each.run_test for each in executions if each.deleted_at is None}
-    if not names:
+    """The name of the only run test of which the source still has executions; an error if there is not just one."""
+    keys = {execution.label: execution.run_test for execution in executions if execution.deleted_at is None}
+    if not keys:
         raise ConfigurationError(f"{where} holds no executions yet: run metrics-etl run")
-    if len(names) > 1:
-        held = first_few(sorted(f"{quoted(name)} ({key})" for name, key in names.items()), shown=5)
+    if len(keys) > 1:
+        held = first_few(sorted(f"{quoted(name)} ({key})" for name, key in keys.items()), shown=5)
         raise ConfigurationError(f"which run test? {where} holds {held}: name one with --run-test")
-    return next(iter(names))
+    return next(iter(keys))
 
 
 def _select_one(executions: Sequence[ComparedExecution], selector: Selector, where: str) -> Selection:
+    """One side; an error if the selector means no execution that can be compared."""
     finished = _newest_first(executions)
     if isinstance(selector, Span):
-        found = [each for each in finished if selector.has(each)]
-        if not found:
-            days = [each.started_at.date() for each in finished]
-            there = f"; there are some from {min(days)} to {max(days)}" if days else ""
-            raise ConfigurationError(f"{where} has no finished execution created in {selector}{there}")
-        return Selection(selector, tuple(found))
+        chosen = tuple(filter(selector.has, finished))
+        if not chosen:
+            days = [execution.started_at.date() for execution in finished]
+            others = f"; there are some from {min(days)} to {max(days)}" if days else ""
+            raise ConfigurationError(f"{where} has no finished execution created in {selector}{others}")
+        return Selection(selector, chosen)
     if _is_id(selector):
         return Selection(selector, (_by_id(executions, selector, where),))
     place = (LAST, PREVIOUS).index(selector)
     if len(finished) <= place:
-        raise ConfigurationError(
-            f"there is no {selector} execution: {where} holds {counted(len(finished), 'finished execution')} of the run test"
-        )
+        held = f"{where} holds {counted(len(finished), 'finished execution')} of the run test"
+        raise ConfigurationError(f"there is no {selector} execution: {held}")
     return Selection(selector, (finished[place],))
 
 
 def _newest_first(executions: Iterable[ComparedExecution]) -> list[ComparedExecution]:
-    """Those that have finished, and that the source still has."""
-    finished = (each for each in executions if each.is_finished and each.deleted_at is None)
-    return sorted(finished, key=lambda each: each.age, reverse=True)
+    """The executions that can be compared: finished ones that the source still has."""
+    finished = (execution for execution in executions if execution.is_finished and execution.deleted_at is None)
+    return sorted(finished, key=lambda execution: execution.age, reverse=True)
 
 
-def _notices(executions: Sequence[ComparedExecution], selections: Sequence[Selection]) -> list[str]:
+def _notices(executions: Sequence[ComparedExecution], before: Selection, after: Selection) -> list[str]:
+    """What is worth knowing about the two sides, which were selected among these executions."""
     notices = []
-    if selections[0].run_test != selections[1].run_test:
+    if before.run_test != after.run_test:
         notices.append(
-            f"the baseline belongs to run test {quoted(selections[0].run_test)}, the candidate to "
-            f"{quoted(selections[1].run_test)}: choose both from the same run test"
+            f"the baseline belongs to run test {quoted(before.run_test)}, the candidate to {quoted(after.run_test)}: "
+            "choose both from the same run test"
         )
-    for name, selection in zip(("baseline", "candidate"), selections, strict=True):
-        states = [each.export_state for each in selection.executions]
-        unfinished = sum(_would_be_in(each, selection) for each in executions if not each.is_finished)
-        for count, what in (
-            (selection.incomplete, "incomplete: metrics-etl run fetches the calls that are missing"),
-            (states.count(ExportState.SETTLING), "settling: costs and evals may still arrive"),
-            (unfinished, "not finished: not compared"),
-        ):
-            if count:
-                notices.append(f"{name}: {counted(count, 'execution')} {what}")
+    for side, selection in (("baseline", before), ("candidate", after)):
+        states = [execution.export_state for execution in selection.executions]
+        unfinished = sum(_would_be_in(execution, selection) for execution in executions if not execution.is_finished)
+        counts = {
+            "incomplete: metrics-etl run fetches the calls that are missing": selection.incomplete,
+            "settling: costs and evals may still arrive": states.count(ExportState.SETTLING),
+            "not finished: not compared": unfinished,
+        }
+        notices += [f"{side}: {counted(count, 'execution')} {words}" for words, count in counts.items() if count]
     return notices
 
 
 def _would_be_in(execution: ComparedExecution, selection: Selection) -> bool:
-    """Whether the execution belongs to the selection, or would be the last one, once it has finished."""
+    """Whether an unfinished execution will be in the selection once it has ended: on its days, or as the last one."""
     if execution.deleted_at is not None:
         return False
     if isinstance(selection.selector, Span):

@@ -1,4 +1,8 @@
-"""What a comparison of two sets of calls says of a metric: verdict, limit, and what so many calls could show at all. Pure."""
+"""What a comparison says of one metric: the verdict, what became of a limit, and what so many calls can show at all.
+
+Owns the values that are compared (``Sample``) and the result (``Difference``) with its two scales of words, ``Verdict``
+and ``Outcome``. It estimates nothing: ``estimate`` makes a ``Difference`` of two samples. Pure.
+"""
 
 import math
 from collections.abc import Callable
@@ -13,31 +17,26 @@ from etl.model.wording import Word
 Values = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 
-LEVEL = 0.95
-POWER = 0.9
 FEWEST = {Statistic.MEDIAN: 20, Statistic.P95: 40, Statistic.MEAN: 20, Statistic.RATE: 20}
-"""With fewer calls in a sample the interval is not to be trusted: a 95th percentile of 39 is hardly more than the largest one."""
+"""A side with fewer calls gets no interval. A 95th percentile of 39 calls is hardly more than their largest value."""
 FEWEST_EXECUTIONS = 5
-"""From so many on, in samples that have several, they tell how alike the calls of one execution are."""
-FEWEST_SCENARIOS = 10
-"""From so many on, scenarios are a sample of what callers want; fewer are all that the agent is asked."""
+"""Fewer executions, on all sides that have several, do not tell how alike the calls of one execution are."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """The values of a metric, finite, one for each call that has it; of a rate they are 0 and 1.
-
-    ``executions`` and ``scenarios`` are for each value the numbers of its execution and its scenario, from 0 on, or -1. A scenario
-    has the same number in both samples that are compared; without one a call is not compared.
-    """
+    """The values of one metric on one side of a comparison: one for each call that has the metric."""
 
     values: Values
+    """Finite, in the metric's unit; of a rate each is 1 (it failed, or passed) or 0."""
     executions: Numbers
+    """For each value, the number of the execution, from 0 on. The nightly verdict puts the numbers of nights here."""
     scenarios: Numbers
+    """For each value, the number of its scenario, the same on both sides; -1 for none: the call is not compared."""
 
     @classmethod
     def of(cls, values: Values, executions: Numbers | None = None, scenarios: Numbers | None = None) -> "Sample":
-        """Values of which the execution or the scenario is not known, or is the same for all."""
+        """A sample of which the executions or scenarios are unknown, or do not matter: all calls count as of one."""
         same = np.zeros(len(values), dtype=np.int64)
         return cls(values, same if executions is None else executions, same if scenarios is None else scenarios)
 
@@ -45,12 +44,12 @@ class Sample:
         return len(self.values)
 
     def only(self, chosen: npt.NDArray[np.bool_] | Numbers) -> "Sample":
-        """These of the calls."""
+        """The calls that a mask, or their places, choose."""
         return Sample(self.values[chosen], self.executions[chosen], self.scenarios[chosen])
 
 
 def bisect(is_below: Callable[[float], bool], low: float, high: float) -> float:
-    """The number between these two up to which all are below what is looked for."""
+    """The number between ``low`` and ``high`` up to which ``is_below`` is true, found by halving the range 60 times."""
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if is_below(middle) else (low, middle)
@@ -80,7 +79,7 @@ class Outcome(Word):
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate, and between which bounds the truth lies 95 times out of 100. Infinite where it is a share of nothing."""
+    """An estimate and its 95% confidence interval. As a share of a baseline of zero, all three may be infinite."""
 
     value: float
     low: float
@@ -89,68 +88,95 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A metric of two sets of calls.
-
-    A value is None without calls. ``difference`` is in the metric's unit, ``change`` the same as a share of the baseline; both are
-    None when there are too few calls. A change is found in 9 of 10 cases if it is ``reach`` beyond a limit: in the logarithm of the
-    ratio if ``is_ratio``, else in the metric's unit. More calls of as many executions leave a share ``fixed`` of the variance.
-    """
+    """How one metric of the candidate's calls differs from that of the baseline's, and what so many calls can show."""
 
     baseline: float | None
+    """The baseline's figure, in the metric's unit, with scenarios weighted as on the other side; None without calls."""
     candidate: float | None
+    """The candidate's figure, likewise."""
     baseline_calls: int
+    """How many calls of the baseline are compared: they have the metric, and the candidate has their scenario."""
     candidate_calls: int
+    """How many calls of the candidate are compared."""
     is_higher_worse: bool
+    """Whether the metric gets worse by growing, as a latency does and a pass rate does not."""
     difference: Interval | None = None
+    """By how much the candidate is higher, in the metric's unit; None when a side has fewer than ``FEWEST`` calls."""
     change: Interval | None = None
+    """The same as a share of the baseline's absolute figure; of a mean, not quite what the two figures make."""
     is_ratio: bool = False
+    """Whether the logarithm of candidate / baseline was estimated, and not the difference. Never of a rate."""
     reach: float = math.inf
+    """How far beyond a limit a change is found in 9 of 10 cases: in the metric's unit, or the logarithm of a ratio."""
     fixed: float = 0.0
+    """The share of the estimate's variance that executions add: more calls of the same executions cannot reduce it."""
 
     @property
     def verdict(self) -> Verdict:
         """Worse or better only when the whole interval says so."""
-        if self.difference is None:
+        worsening = self.worsening(is_relative=False)
+        if worsening is None:
             return Verdict.TOO_FEW
-        worse, better = self.difference.low > 0, self.difference.high < 0
-        if not self.is_higher_worse:
-            worse, better = better, worse
-        return Verdict.WORSE if worse else Verdict.BETTER if better else Verdict.UNCLEAR
+        if worsening.low > 0:
+            return Verdict.WORSE
+        return Verdict.BETTER if worsening.high < 0 else Verdict.UNCLEAR
+
+    def worsening(self, *, is_relative: bool) -> Interval | None:
+        """``change`` if relative, else ``difference``, with the signs turned so that above zero is worse."""
+        interval = self.change if is_relative else self.difference
+        if interval is None or self.is_higher_worse:
+            return interval
+        return Interval(-interval.value, low=-interval.high, high=-interval.low)
 
     def against(self, limit: Limit) -> Outcome:
-        """Exceeded only when the whole interval is beyond the limit; kept only where a change of twice the limit would be found."""
-        interval = self.change if limit.is_relative else self.difference
-        if interval is None:
+        """Exceeded if the whole interval is beyond the limit; kept or in doubt only where the calls could have told.
+
+        They could if they would find a change of twice the limit, or if the whole interval is within it.
+        """
+        worsening = self.worsening(is_relative=limit.is_relative)
+        if worsening is None:
             return Outcome.NOT_JUDGED
-        value, surely, possibly = interval.value, interval.low, interval.high
-        if not self.is_higher_worse:
-            value, surely, possibly = -value, -possibly, -surely
-        if surely > limit.amount:
+        if worsening.low > limit.amount:
             return Outcome.EXCEEDED
-        if not (possibly <= limit.amount or self.detects(limit) <= 2 * limit.amount):
+        if not (worsening.high <= limit.amount or self.detects(limit) <= 2 * limit.amount):
             return Outcome.NOT_JUDGED
-        return Outcome.IN_DOUBT if value > limit.amount else Outcome.KEPT
+        return Outcome.IN_DOUBT if worsening.value > limit.amount else Outcome.KEPT
 
     def detects(self, limit: Limit) -> float:
-        """The smallest change for the worse that would be called beyond the limit in 9 of 10 cases, in the limit's unit."""
+        """The smallest worsening that would be called beyond the limit in 9 of 10 cases, in the limit's unit.
+
+        Infinite when no change would be: with too few calls, or a relative limit on a baseline of zero.
+        """
+        if self.is_ratio and self.is_higher_worse:
+            return float(self._ratio(limit.amount) * np.exp(self.reach) - 1)
         if self.is_ratio:
-            sign = 1 if self.is_higher_worse else -1
-            return float(sign * (1 + sign * limit.amount) * np.exp(sign * self.reach) - sign)
-        base = abs(self.baseline or 0.0) if limit.is_relative else 1.0
-        return limit.amount + self.reach / base if base else math.inf
+            return float(1 - self._ratio(limit.amount) * np.exp(-self.reach))
+        unit = self._unit_of(limit)
+        return limit.amount + self.reach / unit if unit else math.inf
 
     def calls_needed(self, limit: Limit) -> int | None:
-        """How many calls on each side would find a change of twice the limit in 9 of 10 cases, if they vary as these do.
+        """How many calls on each side would find a change of twice the limit in 9 of 10 cases, varying as these do.
 
-        None where no number would, or these cannot tell.
+        None where no number of calls would, since executions differ too much, or where these calls are too few to tell.
         """
+        if self.difference is None:
+            return None
         if self.is_ratio:
-            sign = 1 if self.is_higher_worse else -1
-            shares = 1 + 2 * sign * limit.amount, 1 + sign * limit.amount
-            room = abs(math.log(shares[0] / shares[1])) if min(shares) > 0 else 0.0
+            at_limit, at_twice = self._ratio(limit.amount), self._ratio(2 * limit.amount)
+            needed_reach = abs(math.log(at_twice / at_limit)) if min(at_limit, at_twice) > 0 else 0.0
         else:
-            room = limit.amount * (abs(self.baseline or 0.0) if limit.is_relative else 1.0)
-        worth = 2 / (1 / self.baseline_calls + 1 / self.candidate_calls)
-        left = (room / self.reach) ** 2 - self.fixed if self.reach else 1.0
-        needed = worth * (1 - self.fixed) / left if left > 0 else math.inf
-        return math.ceil(needed) if math.isfinite(needed) else None
+            needed_reach = limit.amount * self._unit_of(limit)
+        # The reach shrinks with the root of the variance. This share of the variance may be left to calls, and falls
+        # with their number; the fixed share does not.
+        share_of_calls = (needed_reach / self.reach) ** 2 - self.fixed if self.reach else 1.0
+        calls = 2 / (1 / self.baseline_calls + 1 / self.candidate_calls)  # on each side, were both of one size
+        needed_calls = calls * (1 - self.fixed) / share_of_calls if share_of_calls > 0 else math.inf
+        return math.ceil(needed_calls) if math.isfinite(needed_calls) else None
+
+    def _ratio(self, worsening: float) -> float:
+        """Candidate / baseline when the metric got worse by this share of the baseline."""
+        return 1 + worsening if self.is_higher_worse else 1 - worsening
+
+    def _unit_of(self, limit: Limit) -> float:
+        """What a limit of 1 amounts to in the metric's unit."""
+        return abs(self.baseline or 0.0) if limit.is_relative else 1.0

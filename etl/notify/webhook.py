@@ -1,6 +1,9 @@
 """Tell people what a run found, by a webhook: each thing once until it goes away, and then that all is well again.
 
-What is sent has names and figures. Where a finding passes on the words of others, its general meaning is sent in their place.
+This package stands above ``pipeline`` and ``compare``: it is given how a run ended and what got worse, and decides what
+of that is new. It owns ``_state/notified.json``, which holds what people know, and changes nothing else in a dataset.
+What is sent has names and figures; where a finding passes on the words of others, its general meaning is sent in their
+place.
 """
 
 import asyncio
@@ -25,67 +28,87 @@ from etl.model.wording import shown
 from etl.pipeline.summary import OUTCOMES, Summary
 from etl.settings import Settings
 
-_OWN_WORDS = {
-    *(Kind.NO_SUCH_RUN_TEST, Kind.LIST_UNPROVED, Kind.LIST_WRONG, Kind.NOT_FETCHED),
-    *(Kind.ANSWERS_CHANGED, Kind.QUARANTINED, Kind.LOST_ROWS),
-}
+_OF_THE_SOURCE = {Kind.NO_SUCH_RUN_TEST, Kind.LIST_UNPROVED, Kind.LIST_WRONG, Kind.NOT_FETCHED, Kind.ANSWERS_CHANGED}
+_OWN_WORDS = _OF_THE_SOURCE | {Kind.QUARANTINED, Kind.LOST_ROWS}
+"""The kinds of findings whose texts hold no words of a server, only names and figures."""
 _MOST_LINES = 21
-_Keys = dict[str, frozenset[tuple[str, ...]]]
-_Items = dict[tuple[str, ...], Mapping[str, str]]
+_WORSE = "worse"
+_Key = tuple[str, ...]
+"""What identifies an item: kind and subject of a finding, or ``worse``, run test and metric."""
+_Known = dict[str, frozenset[_Key]]
+"""The content of ``_state/notified.json``: by the scope of a run, the keys of what people know."""
+_Items = dict[_Key, Mapping[str, str]]
+"""What is to be told, by key: each as the message's JSON has it."""
 
 
 async def tell(
     settings: Settings, ended: Summary | Exception, read_worse: Callable[[Files], Sequence[Worse]]
 ) -> str | None:
-    """Tell what is new of a run that ended so; returns why that failed, if it did. Raises nothing.
+    """Post what is new since the last message, once a run has ended; returns why that failed, or None.
 
-    Only failures count as gone after a run that failed or was narrowed; and while nothing arrives there, nothing does.
+    Nothing is posted of a run that was interrupted or found the dataset locked. What a message told is noted only when
+    it arrived. After a run that failed or was narrowed to a part, only failures count as gone. Raises nothing.
     """
     failure = ended.failure if isinstance(ended, Summary) else ended
     code: ExitCode = getattr(ended, "exit_code", ExitCode.BUG)
     if code in (ExitCode.LOCK_HELD, ExitCode.SIGINT, ExitCode.SIGTERM):
         return None
-    url, path, scope = settings.notify.url or "", settings.destination.path, settings.scope
+    url = settings.notify.url or ""
     problem: Exception | None = None
     try:
-        files = open_files(path, settings.destination.options)
-        by_scope = await asyncio.to_thread(read_document, files, NOTIFIED, _Keys, note=str) or {}
-        now: _Items = {(each["kind"], each["subject"]): each for each in _findings(ended, failure, code)}
-        try:
-            mine = {each.name for each in settings.run_tests}
-            for each in () if failure else await asyncio.to_thread(read_worse, files):
-                if not mine or each.run_test in mine:
-                    now["worse", each.run_test, each.metric] = each.as_json()
-        except Exception as error:  # noqa: BLE001 alarms are sent all the same
-            problem = error
-        is_whole, before = not (failure or problem or settings.is_part), by_scope.get(scope, frozenset())
-        kept = {key for key in before if key in now or not (is_whole or key[0] in OUTCOMES.values())}
-        new = {key: each for key, each in now.items() if key not in before}
-        if new or (is_whole and not now and any(each[0] != "worse" for each in before)):
-            await _post(url, _message(path, code, new))
-        if (after := frozenset(kept | new.keys())) != before:
-            await asyncio.to_thread(files.publish, NOTIFIED, msgspec.json.encode(by_scope | {scope: after}))
+        files = open_files(settings.destination.path, settings.destination.options)
+        known_by_scope = await asyncio.to_thread(read_document, files, NOTIFIED, _Known, note=str) or {}
+        known = known_by_scope.get(settings.scope, frozenset())
+        items: _Items = {(item["kind"], item["subject"]): item for item in _findings(ended, failure, code)}
+        if not failure:
+            try:
+                items |= _worse(await asyncio.to_thread(read_worse, files), settings)
+            except Exception as error:  # noqa: BLE001 alarms are sent all the same
+                problem = error
+        is_whole = not (failure or problem or settings.is_part)
+        new = {key: item for key, item in items.items() if key not in known}
+        is_well_again = is_whole and not items and any(kind != _WORSE for kind, *_ in known)
+        if new or is_well_again:
+            await _post(url, _message(settings.destination.path, code, new))
+        # What this run could not see still stands, but for failures: that the run got so far ends them.
+        unseen = {key for key in known - items.keys() if not is_whole and key[0] not in OUTCOMES.values()}
+        now_known = frozenset(items.keys() | unseen)
+        if now_known != known:
+            document = known_by_scope | {settings.scope: now_known}
+            await asyncio.to_thread(files.publish, NOTIFIED, msgspec.json.encode(document))
     except Exception as error:  # noqa: BLE001 the run has ended, and nothing here changes how
         problem = error
-    why = problem if isinstance(problem, ExporterError) else reason_of(problem) if problem else ""
-    return f"cannot notify {URL(url).host}: {why}" if problem else None
+    if problem is None:
+        return None
+    reason = problem if isinstance(problem, ExporterError) else reason_of(problem)
+    return f"cannot notify {URL(url).host}: {reason}"
 
 
 def _findings(ended: Summary | Exception, failure: Exception | None, code: ExitCode) -> Iterator[dict[str, str]]:
+    """The failure of a run, and its alarms; but no alarms where the source was unavailable, which explains them."""
     if failure:
         yield {"kind": OUTCOMES[code], "subject": "", "text": code.meaning, "next_step": "metrics-etl status"}
     if isinstance(ended, Summary) and not isinstance(failure, SourceUnavailableError):
-        for each in alarms([*ended.findings, *([Finding(Kind.NOT_LOADED, "", "")] if ended.load_failure else [])]):
-            text = each.text if each.kind in _OWN_WORDS else each.kind.meaning
-            yield {"kind": each.kind, "subject": each.subject, "text": text, "next_step": each.next_step}
+        not_loaded = [Finding(Kind.NOT_LOADED, "", "")] if ended.load_failure else []
+        for finding in alarms([*ended.findings, *not_loaded]):
+            text = finding.text if finding.kind in _OWN_WORDS else finding.kind.meaning
+            yield {"kind": finding.kind, "subject": finding.subject, "text": text, "next_step": finding.next_step}
+
+
+def _worse(found: Sequence[Worse], settings: Settings) -> _Items:
+    """What got worse, of the run tests that are configured; of all where none is named."""
+    names = {run_test.name for run_test in settings.run_tests}
+    own = [worse for worse in found if not names or worse.run_test in names]
+    return {(_WORSE, worse.run_test, worse.metric): worse.as_json() for worse in own}
 
 
 def _message(dataset: str, code: ExitCode, new: _Items) -> dict[str, Any]:
-    """The text escaped as Slack wants it: else a name could be a link, or call everybody."""
+    """The message as JSON. Its text is escaped as Slack wants it: else a name could be a link, or call everybody."""
     lines = [f"metrics-etl, {shown(dataset)}: {OUTCOMES[code]} (exit {code})" + ("" if new else ": all is well again")]
-    for each in new.values():
-        about = filter(None, (each.get("subject", each.get("run_test")), each["text"]))
-        lines.append(" → ".join(filter(None, (shown(f"• {': '.join(about)}"), each.get("next_step")))))
+    for item in new.values():
+        subject = item.get("subject", item.get("run_test"))
+        line = shown(f"• {subject}: {item['text']}" if subject else f"• {item['text']}")
+        lines.append(f"{line} → {item['next_step']}" if item.get("next_step") else line)
     if len(lines) > _MOST_LINES:
         lines[_MOST_LINES:] = [f"and {len(lines) - _MOST_LINES:,} more: metrics-etl status"]
     return {
@@ -93,14 +116,18 @@ def _message(dataset: str, code: ExitCode, new: _Items) -> dict[str, Any]:
         "dataset": dataset,
         "exit_code": int(code),
         "outcome": OUTCOMES[code],
-        "findings": [each for key, each in new.items() if key[0] != "worse"],
-        "worse": [each for key, each in new.items() if key[0] == "worse"],
+        "findings": [item for (kind, *_), item in new.items() if kind != _WORSE],
+        "worse": [item for (kind, *_), item in new.items() if kind == _WORSE],
     }
 
 
 @backoff.on_exception(backoff.constant, Exception, max_tries=2, jitter=None, logger=None)
 async def _post(url: str, message: Mapping[str, Any]) -> None:
-    """Send it, in two tries; TransientError, or the library's own, if it did not arrive."""
+    """Send the message, in two tries.
+
+    Raises:
+        TransientError: the webhook did not accept it. Errors of the connection are the library's own.
+    """
     session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=10))
     async with session, session.post(url, json=message, allow_redirects=False) as response:
         if response.status >= 300:

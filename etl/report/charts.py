@@ -1,6 +1,7 @@
 """The figures of a run test as Altair charts, and these as SVG and PNG. Pure; needs the extra ``report``.
 
-Weeks begin on Monday, and times are UTC. A color stands for one thing in all charts; ``page.css`` has those of dark mode.
+Owns how a chart looks and what its marks say to a screen reader; ``page`` has the titles and captions. Weeks begin on
+Monday, and times are UTC. A color stands for one thing in all charts; ``page.css`` has those of dark mode.
 """
 
 import json
@@ -21,23 +22,22 @@ from etl.report.figures import INTERRUPTIONS, Figures, Forest, change_of
 INK, GRID, PAPER = "#1f2933", "#d9dee3", "#ffffff"
 BLUE, ORANGE, GREEN, RED = "#2366b8", "#c2560c", "#2e8555", "#c42b2b"
 GREY, PURPLE, TEAL = "#7b8794", "#7d4aa5", "#0d7f8c"
-_WIDTH, _HEIGHT, _NAMES = 310, 130, 165
+_WIDTH, _HEIGHT = 310, 130
+"""The size of the plot within a chart, in pixels."""
+_NAMES = 165
+"""How much of a forest's width the names of scenarios take."""
 _TICKS = 6
 MOST_EVALS = 6
+"""How many evals have a chart, those that changed most."""
 MOST_SCENARIOS = 20
+"""How many scenarios a forest has, those that changed most."""
 _LONGEST_NAME = 60
-_NAMES_AXIS: dict[str, Any] = {
-    **dict.fromkeys(("minExtent", "maxExtent"), _NAMES),
-    **dict.fromkeys(("ticks", "domain"), False),
-    "title": None,
-    "labelLimit": 0.85 * _NAMES,  # the font of a browser may be wider
-    "labelExpr": "slice(split(datum.label, '\\n'), 1)",
-}
 _LONGEST_STATUS = 40
 _STATUS_COLORS = {"completed": GREEN, "failed": RED, "cancelled": GREY}
 _WEEK = timedelta(days=7)
 _PERCENTILES = {"p50": "median (p50)", "p95": "95th percentile (p95)"}
 Rows = list[dict[Any, Any]]
+"""The data of a chart. In all charts, ``text`` is what a mark says in words."""
 _CONFIG: dict[str, Any] = {
     "background": PAPER,
     "font": "sans-serif",
@@ -49,65 +49,78 @@ _CONFIG: dict[str, Any] = {
         **dict.fromkeys(("gridColor", "domainColor", "tickColor"), GRID),
         "titleFontWeight": "normal",
     },
-    "axisY": dict.fromkeys(("minExtent", "maxExtent"), 40)
+    "axisY": {"minExtent": 40, "maxExtent": 40}
     | {"titleAnchor": "end", "titleAngle": 0, "titleAlign": "left", "titleX": -40, "titleY": -8},
     "legend": {"orient": "top", "title": None, "labelColor": INK, "offset": 22},
 }
 
 
 def charts_of(figures: Figures) -> dict[str, Any]:
-    """The charts that have data: of latencies by column, of evals by title, ``calls``, ``cost`` and ``interruptions``."""
+    """The charts that have data; none without details.
+
+    Of latencies by their column, of evals by ``passed_title``, and as ``calls``, ``cost`` and ``interruptions``; in
+    that order.
+    """
     details = figures.details
     if figures.days is None or details is None:
         return {}
-    axis = _time_axis(figures.days)
+    x = _time_axis(figures.days)
     charts = {
-        column: _measures(by_week, _PERCENTILES, [BLUE, ORANGE], axis, "ms")
+        column: _measures(by_week, _PERCENTILES, [BLUE, ORANGE], x, "ms")
         for column, by_week in details.latencies.items()
     }
-    evals = {each.name: details.weekly_rates[each.name] for each, _ in details.pass_rates[:MOST_EVALS]}
-    lowest = min((by_week["rate"].min() for by_week in evals.values()), default=1.0)
+    names = [rates.name for rates, _ in details.pass_rates[:MOST_EVALS]]
+    lowest = min((details.weekly_rates[name]["rate"].min() for name in names), default=1.0)
     # One for all, so that they can be compared; it begins at 0%, 25%, 50% or 75%.
     scale = alt.Scale(domain=[min(int(lowest * 4), 3) / 4, 1])
     y = alt.Y("value:Q", title="outputs that passed", axis=alt.Axis(tickCount=4, format=".0%"), scale=scale)
-    charts |= {passed_title(name): _passed(by_week, axis, y) for name, by_week in evals.items()}
-    charts["calls"] = _statuses(details.statuses, details.step, axis)
+    charts |= {passed_title(name): _passed(details.weekly_rates[name], x, y) for name in names}
+    charts["calls"] = _statuses(details.statuses, details.step, x)
     if len(details.cost):
-        charts["cost"] = _cost(details.cost, details.step, axis)
+        charts["cost"] = _cost(details.cost, details.step, x)
     if len(details.interruptions):
-        names = dict(zip(INTERRUPTIONS, ("by the agent", "by the user"), strict=True))
-        charts["interruptions"] = _measures(
-            details.interruptions, names, [ORANGE, BLUE], axis, "interruptions per minute"
-        )
+        lines = dict(zip(INTERRUPTIONS, ("by the agent", "by the user"), strict=True))
+        charts["interruptions"] = _measures(details.interruptions, lines, [ORANGE, BLUE], x, "interruptions per minute")
     return charts
 
 
 def forest_chart(forest: Forest) -> Any:
-    """How far the figure of each scenario, and at the bottom the whole, is from where it was: from the line at no change."""
+    """A row for each scenario, and for all together at the bottom, with a dot as far from zero as the figure changed.
+
+    A line is the 95% interval. Names stand on the left, with the figures before and since.
+    """
     worse, scenarios = forest
-    metric, lines = worse.row.metric, [*scenarios[:MOST_SCENARIOS], ("All together", worse.row.found)]
+    metric = worse.row.metric
+    lines = [*scenarios[:MOST_SCENARIOS], ("All together", worse.row.found)]
     changes = [change_of(metric, found) or 0.0 for _, found in lines]
     # An interval that is far wider than all changes would make these unreadable: its line is cut.
-    least, most = 2 * min(*changes, 0.0) - max(*changes, 0.0), 2 * max(*changes, 0.0) - min(*changes, 0.0)
+    least = 2 * min(*changes, 0.0) - max(*changes, 0.0)
+    most = 2 * max(*changes, 0.0) - min(*changes, 0.0)
     rows: Rows = []
     for (name, found), change in zip(lines, changes, strict=True):
         interval = found.difference if metric.is_rate else found.change
-        before, since = (value_text(each, metric.unit) for each in (found.baseline, found.candidate))
-        by, ends = change_texts(metric, found)
-        calls = (
-            f"{counted(found.baseline_calls, 'call')} before, {since} of {counted(found.candidate_calls, 'call')} since"
-        )
-        sure = f"{by}, 95% interval {ends}" if interval else "too few calls for an interval"
+        before, since = (value_text(value, metric.unit) for value in (found.baseline, found.candidate))
+        calls_before, calls_since = (counted(calls, "call") for calls in (found.baseline_calls, found.candidate_calls))
+        by, bounds = change_texts(metric, found)
+        certainty = f"{by}, 95% interval {bounds}" if interval else "too few calls for an interval"
         label = shown(name)[:_LONGEST_NAME]
-        rows.append(
-            {"line": f"{len(rows)}\n{label}\n{before} to {since}", "text": f"{label}: {before} of {calls}, {sure}"}
-            | {"change": change, "before": 0, "shape": len(rows) + 1 < len(lines)}
-            | {"low": interval and max(interval.low, least), "high": interval and min(interval.high, most)}
-        )
+        row = {
+            "line": f"{len(rows)}\n{label}\n{before} to {since}",
+            "text": f"{label}: {before} of {calls_before} before, {since} of {calls_since} since, {certainty}",
+            "change": change,
+            "before": 0,
+            "shape": len(rows) + 1 < len(lines),
+            "low": interval and max(interval.low, least),
+            "high": interval and min(interval.high, most),
+        }
+        rows.append(row)
     axis = alt.Axis(tickCount=5, labelExpr="datum.value ? format(datum.value * 100, '+,~f') : '0'", labelOverlap=True)
     unit = "percentage points" if metric.is_rate else "%"
     x = alt.X("change:Q", title=f"change in {unit}", axis=axis, scale=alt.Scale(padding=12))
-    y = alt.Y("line:N", sort=[row["line"] for row in rows], axis=alt.Axis(**_NAMES_AXIS))
+    # The first line of a label, a number, keeps two scenarios of one name apart. The font of a browser may be wider.
+    labels: dict[str, Any] = {"labelLimit": 0.85 * _NAMES, "labelExpr": "slice(split(datum.label, '\\n'), 1)"}
+    names = alt.Axis(minExtent=_NAMES, maxExtent=_NAMES, ticks=False, domain=False, title=None, **labels)
+    y = alt.Y("line:N", sort=[row["line"] for row in rows], axis=names)
     shape = alt.Shape("shape:N", scale=alt.Scale(domain=[True, False], range=["circle", "diamond"]), legend=None)
     chart = alt.Chart(alt.InlineData(values=rows), width=_WIDTH + 40 - _NAMES, height=alt.Step(34)).encode(x=x, y=y)
     now = chart.mark_point(filled=True, size=60, opacity=1, color=INK).encode(shape=shape, description="text:N")
@@ -144,19 +157,23 @@ def _spec(chart: Any) -> str:
 
 
 def _time_axis(days: tuple[date, date]) -> alt.X:
-    """Whole weeks, two at least, with ticks on Mondays."""
+    """The axis from the Monday before the first day to the end of the last one's week: two weeks at least.
+
+    It has a tick on every Monday, or on as many as find room.
+    """
     first, last = (day - timedelta(days=day.weekday()) for day in days)
     end = last + _WEEK
     start = min(first, end - 2 * _WEEK)
     mondays = [start + _WEEK * number for number in range((end - start) // _WEEK)]
-    step = -(-len(mondays) // _TICKS)
-    is_years = end - start > timedelta(days=365)
-    ticks, style = [_utc(day) for day in mondays[::step]], "%b %Y" if is_years else "%-d %b"
+    step = -(-len(mondays) // _TICKS)  # rounded up
+    style = "%b %Y" if end - start > timedelta(days=365) else "%-d %b"
+    ticks = [_utc(day) for day in mondays[::step]]
     axis = alt.Axis(values=ticks, format=style, grid=False, labelFlush=False, labelOverlap=True, title=None)
     return alt.X("start:T", scale=alt.Scale(type="utc", domain=[_utc(start), _utc(end)]), axis=axis)
 
 
 def _measures(by_week: pd.DataFrame, names: dict[str, str], colors: list[str], x: alt.X, unit: str) -> Any:
+    """A line for each of the columns that have names."""
     points = [
         (row["week"], name, row[column], f", {name}: {row[column]:,.4g} {unit}")
         for row in by_week.to_dict("records")
@@ -167,45 +184,53 @@ def _measures(by_week: pd.DataFrame, names: dict[str, str], colors: list[str], x
 
 
 def _passed(by_week: pd.DataFrame, x: alt.X, y: alt.Y) -> Any:
-    rows = by_week.itertuples(index=False)
-    points = [(week, "", rate, f": {rate:.1%} of {outputs:,.0f} passed") for week, rate, outputs in rows]
+    """The line of the share of outputs that passed."""
+    weeks = by_week.itertuples(index=False)
+    points = [(week, "", rate, f": {rate:.1%} of {outputs:,.0f} passed") for week, rate, outputs in weeks]
     return _lines(points, {"": GREEN}, x, y)
 
 
 def _lines(points: Iterable[tuple[date, str, Any, str]], colors: dict[str, str], x: alt.X, y: alt.Y) -> Any:
-    """A line of each color, broken in weeks without values; a point in the middle of each week. One line needs no legend."""
+    """A line of each color, with a point in the middle of each week, and broken where a week has no value.
+
+    A point is its week, its line, its value, and what it says after the week. A single line has no legend.
+    """
     rows: Rows = [
         {"start": _utc(week + _WEEK / 2), "line": line, "text": f"{_words(week, _WEEK)}{text}"}
         | {"value": None if pd.isna(value) else value}
         for week, line, value, text in points
     ]
-    lines, legend = list(colors), alt.Undefined if len(colors) > 1 else None
-    color = alt.Color("line:N", scale=alt.Scale(domain=lines, range=[*colors.values()]), legend=legend)
-    shape = alt.Shape("line:N", scale=alt.Scale(domain=lines, range=["circle", "triangle-up"]), legend=legend)
+    legend = alt.Undefined if len(colors) > 1 else None
+    color = alt.Color("line:N", scale=alt.Scale(domain=[*colors], range=[*colors.values()]), legend=legend)
+    shape = alt.Shape("line:N", scale=alt.Scale(domain=[*colors], range=["circle", "triangle-up"]), legend=legend)
     chart = _chart(rows).encode(x=x, y=y, color=color)
     drawn = chart.transform_filter("isValid(datum.value)").mark_point(filled=True, size=40, opacity=1)
     return alt.LayerChart(layer=[chart.mark_line(aria=False), drawn.encode(shape=shape, description="text:N")])
 
 
 def _cost(by_step: pd.DataFrame, step: timedelta, x: alt.X) -> Any:
+    """A bar for each step; the axis has as many decimals as keep its ticks apart."""
     most = by_step["dollars"].max()
-    digits = "$,.3f" if most < 0.05 else "$,.2f" if most < 10 else "$,.0f"
+    decimals = 0
+    if most < 10:
+        decimals = 3 if most < 0.05 else 2
+    y = alt.Y("above:Q", title="US dollars", axis=alt.Axis(tickCount=4, format=f"$,.{decimals}f"))
     texts = [f"${dollars:,.2f}" for dollars in by_step["dollars"]]
-    bars = by_step.assign(below=0, above=by_step["dollars"], text=texts)
-    return _bars(bars, step, x, alt.Y("above:Q", title="US dollars", axis=alt.Axis(tickCount=4, format=digits)), PURPLE)
+    return _bars(by_step.assign(below=0, above=by_step["dollars"], text=texts), step, x, y, PURPLE)
 
 
 def _statuses(by_step: pd.DataFrame, step: timedelta, x: alt.X) -> Any:
-    """Stacked, the usual statuses from below."""
+    """A bar for each step and status, those of a step stacked: the usual statuses at the bottom, others by name."""
     # A control character would end the process in Vega's renderer.
-    by_step = by_step.assign(status=[shown(each)[:_LONGEST_STATUS] for each in by_step["status"]])
-    there = set(by_step["status"])
-    order = [*(each for each in _STATUS_COLORS if each in there), *sorted(there - _STATUS_COLORS.keys())]
+    by_step = by_step.assign(status=[shown(status)[:_LONGEST_STATUS] for status in by_step["status"]])
+    present = set(by_step["status"])
+    usual = [status for status in _STATUS_COLORS if status in present]
+    order = [*usual, *sorted(present - _STATUS_COLORS.keys())]
     bars = by_step.sort_values("status", key=lambda statuses: statuses.map(order.index), kind="stable")
     above = bars.groupby("start")["calls"].cumsum()
     texts = [f"{calls:,} {status}" for calls, status in zip(bars["calls"], bars["status"], strict=True)]
     others = (BLUE, ORANGE, PURPLE, TEAL)
-    colors = [_STATUS_COLORS.get(each) or others[number % len(others)] for number, each in enumerate(order)]
+    colors = [_STATUS_COLORS.get(status) or others[number % len(others)] for number, status in enumerate(order)]
     color = alt.Color("status:N", scale=alt.Scale(domain=order, range=colors), legend=alt.Legend(columns=4))
     whole = list(range(int(above.max()) + 1)) if above.max() <= 4 else alt.Undefined  # there is no half a call
     y = alt.Y("above:Q", title="calls", axis=alt.Axis(values=whole, tickCount=4, format="~s"))
@@ -228,6 +253,7 @@ def _chart(rows: Rows) -> Any:
 
 
 def _words(start: date, step: timedelta) -> str:
+    """The day, or the week by its Monday."""
     return f"week of {start:%Y-%m-%d}" if step == _WEEK else f"{start:%Y-%m-%d}"
 
 

@@ -1,6 +1,7 @@
-"""What a report says of one run test: figures by week and day, rates, the worst calls, what changed and what got worse. Pure.
+"""What a report says of one run test: figures by week and day, rates, worst calls, what changed, what got worse. Pure.
 
-A figure without data has no rows: nothing is shown as zero that nobody measured.
+Owns every figure of the page; ``charts`` draws them and ``page`` puts them in words. A figure without data has no rows:
+nothing is shown as zero that nobody measured.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,86 +27,115 @@ from etl.model.arrow import where
 from etl.model.metrics import METRICS, Metric
 
 LATENCIES = ("latency_avg_agent_latency_ms", "chat_metrics_avg_latency_ms")
+"""The columns whose latencies are drawn, each in a chart of its own."""
 INTERRUPTIONS = ("conversation_ai_interruption_rate", "conversation_user_interruption_rate")
+"""By the agent, and by the user: one chart has both."""
 COST = "cost_total_cost_cents"
 CALLS_READ = [*CALL_COLUMNS, "date"]
+"""The columns of calls that a report reads."""
 WORST_CALLS = 10
+"""How many of them are listed."""
 _DAY, _WEEK = timedelta(days=1), timedelta(days=7)
 _LONG = timedelta(days=92)
+"""If the days of a report are farther apart, a bar stands for a week."""
 Forest = tuple[Worse, Sequence[tuple[str, Difference]]]
-"""What got worse, and each scenario that has calls before and since: by name, the largest change first, but few calls last."""
+"""What got worse, and how it differs in each scenario that has calls before and since.
+
+Scenarios have their names, and stand in the order of their change, the largest first; those with too few calls come
+last.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class PassRates:
-    """The outputs of an eval, or of one of its scenarios: in the baseline, in the candidate, whose ``k`` it is, in all calls."""
+    """The outputs of an eval, or of one of its scenarios."""
 
     name: str
+    """The name of the eval, or of the scenario."""
     k: int
+    """The k of ``now.pass_power_k``."""
     before: Repeated
+    """The outputs of the baseline."""
     now: Repeated
+    """The outputs of the candidate."""
     whole: Repeated
+    """The outputs of all calls of the report."""
 
     @property
     def change(self) -> float:
-        """What the rate now differs from that before; 0 where one is missing."""
+        """The rate now minus the rate before; 0 where a side has no outputs."""
         return self.now.rate - self.before.rate if self.now.calls and self.before.calls else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorstCall:
-    """A call, its ``value`` of the metric that got worse most, and the names of the evals that it failed."""
+    """A call that is worth listening to. What the call does not have is None."""
 
     call_execution_id: str
     execution_id: str
     scenario_name: str | None
     day: date
+    """The day on which its execution began, UTC."""
     latency_ms: float | None
+    """The latency of the agent or, in a chat, of the chat."""
     value: float | None
+    """The value of the metric that got worse most, in its unit; None where nothing did."""
     failed_evals: Sequence[str]
+    """The names of the evals that it failed, in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Details:
-    """What is drawn of one run test.
+    """What is drawn and listed of one run test.
 
-    A bar stands for a ``step``: a day, or of a longer time a week. ``latencies``, by column: by ``week``, its Monday, ``p50`` and
-    ``p95`` in ms. ``interruptions``: by ``week`` the means of ``INTERRUPTIONS``. ``weekly_rates``, by eval: by ``week`` the
-    ``rate`` that passed of so many ``outputs``. All have a row without values for an empty week. ``cost``: by ``start`` of a step
-    the ``dollars``. ``statuses``: by ``start`` and ``status`` the number of ``calls``. ``pass_rates``: of each eval, the largest
-    change first, the whole, and each scenario, the lowest rate now first. ``forests``: of what got worse, where scenarios are
-    known. ``worst_calls``: since it got worse, or of the candidate.
+    Weeks are named by their Mondays. Frames by ``week`` have a row without values for each empty week between two
+    others.
     """
 
     step: timedelta
+    """What a bar stands for: a day or, where the report is long, a week."""
     latencies: Mapping[str, pd.DataFrame]
+    """By column of ``LATENCIES``: by ``week`` the percentiles ``p50`` and ``p95``, in ms."""
     interruptions: pd.DataFrame
+    """By ``week`` the means of ``INTERRUPTIONS``, per minute."""
     cost: pd.DataFrame
+    """By ``start`` of a step the ``dollars``, of the steps with a cost."""
     statuses: pd.DataFrame
+    """By ``start`` of a step and ``status`` the number of ``calls``."""
     weekly_rates: Mapping[str, pd.DataFrame]
+    """By name of an eval: by ``week`` the ``rate`` that passed, a share, and the number of ``outputs``."""
     pass_rates: Sequence[tuple[PassRates, Sequence[PassRates]]]
+    """Each eval with its scenarios: evals by the largest change, scenarios by the lowest rate now."""
     forests: Sequence[Forest]
+    """What got worse, where scenarios are known that have calls before and since."""
     worst_calls: Sequence[WorstCall]
+    """Of the calls since something got worse or, if nothing did, of the candidate; the worst first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """One run test; ``key`` is where its newest execution lies.
-
-    ``selections`` are baseline and candidate of the changes; None with fewer than two finished executions. ``worse`` is what the
-    nights say, what surely got worse most first. ``details`` are None where it is only listed.
-    """
+    """What a report says of one run test."""
 
     key: str
+    """The key of the folder that holds its newest execution."""
     name: str
+    """The name that the newest execution gives it."""
     executions: int
+    """How many executions there are, finished or not."""
     calls: int
+    """How many calls they have."""
     days: tuple[date, date] | None
+    """The first and the last day of the calls; None without calls."""
     dollars: float | None
+    """The cost of all calls; None where no call has one."""
     selections: tuple[Selection, Selection] | None
+    """Baseline and candidate of the changes; None with fewer than two finished executions."""
     changes: Sequence[Row]
+    """Each metric that has values, what got worse first; empty without selections."""
     worse: Sequence[Worse]
+    """What got worse by the verdict on the nights, what surely got worse most first."""
     details: Details | None
+    """None for a run test that is only listed."""
 
 
 def figures_of(
@@ -116,17 +146,16 @@ def figures_of(
     *,
     has_details: bool = True,
 ) -> Figures:
-    """The figures of one run test, from what the dataset holds of these executions.
+    """The figures of one run test that has these executions, one at least; ``worse`` is what the nights say of it.
 
-    ``calls`` and ``evals`` have ``CALLS_READ`` and ``EVAL_COLUMNS`` besides their keys. Rows of other executions are left out.
+    ``calls`` and ``evals`` have their keys, ``CALLS_READ`` and ``EVAL_COLUMNS``. Rows of other executions are left out.
     """
-    ids = pa.array([each.execution_id for each in executions], schema.STRING)
+    ids = pa.array([execution.execution_id for execution in executions], schema.STRING)
     calls, evals = (where(rows, pc.is_in(rows["execution_id"], value_set=ids)) for rows in (calls, evals))
     selections = select_latest(executions)
     frame = calls.to_pandas(date_as_object=False)
     days = (frame["date"].min().date(), frame["date"].max().date()) if len(frame) else None
-    sides = [{each.execution_id for each in side.executions} for side in selections or ()]
-    newest = max(executions, key=lambda each: each.age)
+    newest = max(executions, key=lambda execution: execution.age)
     return Figures(
         key=newest.run_test,
         name=newest.label,
@@ -137,65 +166,64 @@ def figures_of(
         selections=selections,
         changes=_changes(selections, calls, evals, [each.metric for each in worse]) if selections else [],
         worse=worse,
-        details=_details(frame, evals, days, sides, worse) if has_details else None,
+        details=_details(frame, evals, selections, worse) if has_details else None,
     )
 
 
-def _forest(worse: Worse) -> Forest:
-    """Rows of data of a scenario are compared with each other, and shown together."""
-    names, groups = np.unique(np.array(worse.pairing.names, dtype=object), return_inverse=True)
-    groups, metric = np.append(groups, NONE), worse.row.metric
-    samples = [each.of(metric) for each in worse.samples]
-    found = []
-    for number, name in enumerate(names):
-        before, after = (each.only(groups[each.scenarios] == number) for each in samples)
-        one = difference(before, after, metric.statistic, is_higher_worse=metric.is_higher_worse)
-        if change_of(metric, one) is not None:
-            found.append((name, one))
-    found.sort(key=lambda each: (each[1].difference is None, -abs(change_of(metric, each[1]) or 0.0)))
-    return worse, found
-
-
 def change_of(metric: Metric, found: Difference) -> float | None:
-    """By how much the figure changed, however few calls tell: of a rate the difference, else a share of that before."""
-    if found.baseline is None or found.candidate is None or not (metric.is_rate or found.baseline):
+    """By how much the figure changed, however few calls tell: of a rate the difference, else a share of the baseline.
+
+    None where a side has no calls, or the baseline is zero.
+    """
+    if found.baseline is None or found.candidate is None:
         return None
-    return (found.candidate - found.baseline) / (1.0 if metric.is_rate else abs(found.baseline))
+    if metric.is_rate:
+        return found.candidate - found.baseline
+    return (found.candidate - found.baseline) / abs(found.baseline) if found.baseline else None
+
+
+def _changes(
+    selections: tuple[Selection, Selection], calls: pa.Table, evals: pa.Table, worse: Sequence[str]
+) -> list[Row]:
+    """A row for each metric of which baseline or candidate has values, first the metrics that are worse."""
+    samples, _ = samples_of(calls, evals, *(selection.executions for selection in selections))
+    metrics = (*METRICS.values(), *eval_metrics(samples).values())
+    rows = [Row(metric, difference_of(metric, samples)) for metric in metrics]
+    rows = [row for row in rows if row.found.baseline_calls or row.found.candidate_calls]
+    return sorted(rows, key=lambda row: [*worse, row.metric.name].index(row.metric.name))
 
 
 def _details(
-    frame: pd.DataFrame,
-    evals: pa.Table,
-    days: tuple[date, date] | None,
-    sides: Sequence[set[str]],
-    worse: Sequence[Worse],
+    calls: pd.DataFrame, evals: pa.Table, selections: tuple[Selection, Selection] | None, worse: Sequence[Worse]
 ) -> Details:
-    step = _WEEK if days and days[1] - days[0] > _LONG else _DAY
-    frame["week"] = frame["date"] - pd.to_timedelta(frame["date"].dt.day_of_week, unit="D")
-    frame["start"] = frame["week"] if step == _WEEK else frame["date"]
-    ids = frame["scenario_id"].fillna(frame["scenario_name"]).fillna("")
-    frame["scenario"] = pd.Categorical(ids, sorted({"", *ids.unique()}))  # one text in memory for all of its calls
-    outputs = _outputs(evals, frame)
-    named = frame[["scenario", "scenario_name"]].dropna().drop_duplicates("scenario", keep="last")
+    """The details of one run test. Adds to ``calls`` the ``week``, the ``start`` of the step, and the ``scenario``."""
+    step = _WEEK if calls["date"].max() - calls["date"].min() > _LONG else _DAY
+    calls["week"] = calls["date"] - pd.to_timedelta(calls["date"].dt.day_of_week, unit="D")
+    calls["start"] = calls["week"] if step == _WEEK else calls["date"]
+    scenarios = calls["scenario_id"].fillna(calls["scenario_name"]).fillna("")
+    calls["scenario"] = pd.Categorical(scenarios, sorted({"", *scenarios.unique()}))  # each text is in memory once
+    named = calls[["scenario", "scenario_name"]].dropna().drop_duplicates("scenario", keep="last")
     names = {"": "no scenario"} | dict(named.itertuples(index=False, name=None))
-    rates = [_pass_rates(str(name), of_eval, sides, names) for name, of_eval in outputs.groupby("eval")]
+    sides = [{execution.execution_id for execution in side.executions} for side in selections or ()]
+    outputs = _outputs(evals, calls)
+    by_eval = [(str(name), of_eval) for name, of_eval in outputs.groupby("eval")]
+    pass_rates = [_pass_rates(name, of_eval, sides, names) for name, of_eval in by_eval]
+    candidate = sides[1] if sides else set(calls["execution_id"])
     return Details(
         step=step,
-        latencies={each: found for each in LATENCIES if len(found := _latency(frame, each))},
-        interruptions=_every_week(frame.groupby("week")[list(INTERRUPTIONS)].mean().dropna(how="all")),
-        cost=(frame.groupby("start")[COST].sum(min_count=1).dropna() / 100).rename("dollars").reset_index(),
-        statuses=_statuses(frame),
-        weekly_rates={str(name): _weekly_rates(of_eval) for name, of_eval in outputs.groupby("eval")},
-        pass_rates=sorted(rates, key=lambda each: (-abs(each[0].change), each[0].whole.rate)),
-        forests=[forest for each in worse if (forest := _forest(each))[1]],
-        worst_calls=_worst_calls(
-            frame, outputs, evals, next(iter(worse), None), sides[1] if sides else set(frame["execution_id"])
-        ),
+        latencies={column: by_week for column in LATENCIES if len(by_week := _latency(calls, column))},
+        interruptions=_every_week(calls.groupby("week")[list(INTERRUPTIONS)].mean().dropna(how="all")),
+        cost=(calls.groupby("start")[COST].sum(min_count=1).dropna() / 100).rename("dollars").reset_index(),
+        statuses=calls.groupby(["start", calls["status"].fillna("unknown")]).size().rename("calls").reset_index(),
+        weekly_rates={name: _weekly_rates(of_eval) for name, of_eval in by_eval},
+        pass_rates=sorted(pass_rates, key=lambda rates: (-abs(rates[0].change), rates[0].whole.rate)),
+        forests=[forest for forest in map(_forest, worse) if forest[1]],
+        worst_calls=_worst_calls(calls, outputs, evals, worse[0] if worse else None, candidate),
     )
 
 
 def _outputs(evals: pa.Table, calls: pd.DataFrame) -> pd.DataFrame:
-    """The verdicts of evals, with the ``eval`` by its name, else its id, and the week and scenario of the call."""
+    """The outputs that passed or failed, with the ``eval``'s name, and their call's ``week`` and ``scenario``."""
     judged = evals.filter(pc.is_valid(evals["output_passed"]))
     rows: pd.DataFrame = judged.to_pandas()
     of_calls = calls.set_index("call_execution_id")[["week", "scenario"]].reindex(rows["call_execution_id"])
@@ -208,18 +236,13 @@ def _outputs(evals: pa.Table, calls: pd.DataFrame) -> pd.DataFrame:
 
 
 def _latency(calls: pd.DataFrame, column: str) -> pd.DataFrame:
-    values = calls.dropna(subset=[column]).groupby("week")[column]
-    return _every_week(pd.DataFrame({"p50": values.quantile(0.5), "p95": values.quantile(0.95)}))
+    by_week = calls.dropna(subset=[column]).groupby("week")[column]
+    return _every_week(pd.DataFrame({"p50": by_week.quantile(0.5), "p95": by_week.quantile(0.95)}))
 
 
 def _every_week(by_week: pd.DataFrame) -> pd.DataFrame:
-    """With the weeks in between that have no values: no line runs across them."""
+    """The weeks with values, and those in between without: no line runs across them."""
     return by_week.asfreq("7D").rename_axis("week").reset_index()
-
-
-def _statuses(calls: pd.DataFrame) -> pd.DataFrame:
-    statuses = calls["status"].fillna("unknown")
-    return calls.groupby(["start", statuses]).size().rename("calls").reset_index()
 
 
 def _weekly_rates(outputs: pd.DataFrame) -> pd.DataFrame:
@@ -228,27 +251,59 @@ def _weekly_rates(outputs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pass_rates(
-    name: str, outputs: pd.DataFrame, sides: Sequence[set[str]], names: Mapping[str, str]
+    eval_name: str, outputs: pd.DataFrame, sides: Sequence[set[str]], names: Mapping[str, str]
 ) -> tuple[PassRates, list[PassRates]]:
+    """The rates of one eval, and of each of its scenarios: those with calls now first, each by its rate.
+
+    ``sides`` are the ids of the executions of baseline and candidate, if there are such; ``names`` those of scenarios
+    by id.
+    """
     compared = [outputs[outputs["execution_id"].isin(ids)] for ids in sides or (set(), set())]
-    before, now, whole = (repeats_of(each["scenario"].to_numpy(), each["has_passed"]) for each in (*compared, outputs))
-    earlier, latest, all_calls = ({one.scenario: one for one in each.scenarios} for each in (before, now, whole))
+    before, now, whole = (repeats_of(rows["scenario"].to_numpy(), rows["has_passed"]) for rows in (*compared, outputs))
+    before_of, now_of = ({each.scenario: each for each in side.scenarios} for side in (before, now))
     none = Repeated("")
-    scenarios = [
-        PassRates(names.get(each, each), now.k, earlier.get(each, none), latest.get(each, none), one)
-        for each, one in all_calls.items()
-    ]
-    scenarios.sort(key=lambda each: (not each.now.calls, (each.now if each.now.calls else each.whole).rate, each.name))
-    return PassRates(name, now.k, before.whole, now.whole, whole.whole), scenarios
+    scenarios = []
+    for all_calls in whole.scenarios:
+        scenario = all_calls.scenario
+        sides_of = before_of.get(scenario, none), now_of.get(scenario, none)
+        scenarios.append(PassRates(names.get(scenario, scenario), now.k, *sides_of, all_calls))
+    scenarios.sort(key=_lowest_rate_first)
+    return PassRates(eval_name, now.k, before.whole, now.whole, whole.whole), scenarios
+
+
+def _lowest_rate_first(rates: PassRates) -> tuple[bool, float, str]:
+    current = rates.now if rates.now.calls else rates.whole
+    return not rates.now.calls, current.rate, rates.name
+
+
+def _forest(worse: Worse) -> Forest:
+    """How the metric differs in each scenario. Rows of a scenario's data are matched one by one, but shown together."""
+    names, scenario_of_row = np.unique(np.array(worse.pairing.names, dtype=object), return_inverse=True)
+    scenario_of_row = np.append(scenario_of_row, NONE)  # the last one, at -1, is that of calls without a scenario
+    metric = worse.row.metric
+    samples = [each.of(metric) for each in worse.samples]
+    scenarios = []
+    for number, name in enumerate(names):
+        before, after = (sample.only(scenario_of_row[sample.scenarios] == number) for sample in samples)
+        found = difference(before, after, metric.statistic, is_higher_worse=metric.is_higher_worse)
+        change = change_of(metric, found)
+        if change is not None:
+            scenarios.append((found.difference is None, -abs(change), name, found))
+    scenarios.sort(key=lambda each: each[:2])
+    return worse, [(name, found) for _, _, name, found in scenarios]
 
 
 def _worst_calls(
     calls: pd.DataFrame, outputs: pd.DataFrame, evals: pa.Table, worse: Worse | None, candidate: set[str]
 ) -> list[WorstCall]:
-    """Those that are worst by what got worse, then those with the most failed evals, and among equals the slowest."""
+    """The calls that are worst by what got worse, then those with the most failed evals, and among equals the slowest.
+
+    They are completed calls, unless it is the share of failed calls that got worse; of the candidate's executions, or
+    of those since it got worse.
+    """
     metric = worse.row.metric if worse else None
-    since = {each.execution_id for each in worse.sides[1]} if worse else candidate
-    calls = calls[calls["execution_id"].isin(since)]
+    compared = {execution.execution_id for execution in worse.sides[1]} if worse else candidate
+    calls = calls[calls["execution_id"].isin(compared)]
     if metric is None or metric.column != "status":
         calls = calls[calls["status"].eq("completed")]
     failed = outputs[~outputs["has_passed"]].set_index("call_execution_id")["eval"]
@@ -259,33 +314,19 @@ def _worst_calls(
         latency_ms=calls[LATENCIES[0]].fillna(calls[LATENCIES[1]]),
         failures=calls["call_execution_id"].map(failed.index.value_counts()).fillna(0),
     )
-    by = ["value", "failures", "latency_ms", "call_execution_id"]
-    ascending = [metric is not None and not metric.is_higher_worse, False, False, True]
-    worst = calls.sort_values(by, ascending=ascending).head(WORST_CALLS).astype(object)
-    worst["failed_evals"] = [sorted(failed[failed.index == each]) for each in worst["call_execution_id"]]
-    rows = worst.where(worst.notna(), None)[[each.name for each in fields(WorstCall)]]
+    is_lower_worse = metric is not None and not metric.is_higher_worse
+    by = {"value": is_lower_worse, "failures": False, "latency_ms": False, "call_execution_id": True}
+    worst = calls.sort_values(list(by), ascending=list(by.values())).head(WORST_CALLS).astype(object)
+    worst["failed_evals"] = [sorted(failed[failed.index == call_id]) for call_id in worst["call_execution_id"]]
+    rows = worst.where(worst.notna(), None)[[field.name for field in fields(WorstCall)]]
     return [WorstCall(*row) for row in rows.to_numpy().tolist()]
 
 
 def _values(metric: Metric, calls: pd.DataFrame, evals: pa.Table) -> pd.Series:
-    """Of the metric, by call."""
+    """The values of the metric by call: of a rate of calls, whether it failed; of an eval, the mean of its outputs."""
     if metric.eval_name is None:
         values = calls.set_index("call_execution_id")[metric.column]
         return values.eq("failed") if metric.is_rate else values
-    mine = evals.filter(pc.equal(eval_names(evals), metric.eval_name)).select(["call_execution_id", metric.column])
-    found: pd.Series = (
-        mine.to_pandas().astype({metric.column: float}).groupby("call_execution_id")[metric.column].mean()
-    )
-    return found
-
-
-def _changes(
-    selections: tuple[Selection, Selection], calls: pa.Table, evals: pa.Table, worse: Sequence[str]
-) -> list[Row]:
-    """Of each metric of which baseline or candidate has values, first those that are worse."""
-    samples, _ = samples_of(calls, evals, *(each.executions for each in selections))
-    found = [
-        Row(metric, difference_of(metric, samples)) for metric in (*METRICS.values(), *eval_metrics(samples).values())
-    ]
-    there = (each for each in found if each.found.baseline_calls or each.found.candidate_calls)
-    return sorted(there, key=lambda each: [*worse, each.metric.name].index(each.metric.name))
+    own = evals.filter(pc.equal(eval_names(evals), metric.eval_name)).select(["call_execution_id", metric.column])
+    outputs: pd.DataFrame = own.to_pandas().astype({metric.column: float})
+    return outputs.groupby("call_execution_id")[metric.column].mean()

@@ -1,12 +1,16 @@
-"""What a report holds: how fresh and complete the dataset is, and the figures of each run test. Asks the dataset alone."""
+"""What a report holds: how fresh and complete the dataset is, and the figures of each run test.
+
+Owns which run tests a report has, in which order, and which are shown in detail. Reads the dataset alone and draws
+nothing.
+"""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any
 
-from etl.compare.nightly import Judged, by_run_test, judge_nights, read_nights
+from etl.compare.nightly import Judged, Worse, by_run_test, judge_nights, read_nights
+from etl.compare.selection import ComparedExecution
 from etl.files.interface import Files
 from etl.inspect.status import Status, StatusVerdict
 from etl.model.findings import Kind, alarms
@@ -14,19 +18,25 @@ from etl.model.wording import counted
 from etl.report.figures import CALLS_READ, Figures, figures_of
 
 MOST_DETAILS = 10
-"""So many run tests are shown in detail, those that got worse most; of each other the overview has a line."""
+"""How many run tests are shown in detail, those that got worse most; of each other the overview has a line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportContents:
-    """``missing``: what the dataset does not hold, in words. ``judged``: what the verdict on the nights rests on."""
+    """All that a page shows."""
 
     dataset: str
+    """Where the dataset is, without secrets."""
     read_at: datetime
+    """When the dataset was read, UTC."""
     verdict: StatusVerdict
+    """Whether the dataset is fresh and complete."""
     missing: Sequence[str]
+    """What the dataset does not hold, in words."""
     run_tests: Sequence[Figures]
+    """Those with executions on the days of the report; what surely got worse most comes first."""
     judged: Judged = field(default_factory=Judged)
+    """What got worse, by the nights, and what that verdict rests on."""
 
 
 def gather_contents(
@@ -38,41 +48,45 @@ def gather_contents(
     *,
     false_alarms_per_year: float,
 ) -> ReportContents:
-    """What the dataset holds of the run tests, by name or key, on these days; ``status`` is what it was just now.
+    """The figures of the run tests, by name or key, on these days; ``status`` is that of the dataset just now.
 
-    Run tests that surely got worse most come first, and so many have details. Nights before ``since`` are judged, too. Deleted
-    executions are left out.
+    Nights before ``since`` are judged, too, but no figure shows them. Deleted executions are left out.
 
     Raises:
         ConfigurationError: the dataset has no such run test.
         DestinationError: a file of the dataset cannot be read.
     """
-    first = since or date.min
-    executions, *tables = read_nights(files, CALLS_READ, run_tests, until, first)
-    judged = judge_nights(executions, *tables, false_alarms_per_year=false_alarms_per_year)
-    worse, shown = (defaultdict[str, list[Any]](list) for _ in range(2))
+    first_day = since or date.min
+    executions, calls, evals = read_nights(files, CALLS_READ, run_tests, until, first_day)
+    judged = judge_nights(executions, calls, evals, false_alarms_per_year=false_alarms_per_year)
+    worse = defaultdict[str, list[Worse]](list)
     for each in judged.worse:
         worse[each.run_test].append(each)
-    for one in executions:
-        if one.started_at.date() >= first:
-            shown[one.label].append(one)
-    order = sorted(
-        shown, key=lambda name: (not worse[name], *(-each.row.surely_worse for each in worse[name][:1]), name)
-    )
-    calls, evals = (by_run_test(executions, rows) for rows in tables)
-    unfinished = sum(each.waiting for each in status.run_tests if each.name in shown)
+    shown = defaultdict[str, list[ComparedExecution]](list)
+    for execution in executions:
+        if execution.started_at.date() >= first_day:
+            shown[execution.label].append(execution)
+    most_worse = {name: worse[name][0].row.surely_worse for name in shown if worse[name]}
+    order = sorted(shown, key=lambda name: (name not in most_worse, -most_worse.get(name, 0.0), name))
+    calls_of, evals_of = by_run_test(executions, calls), by_run_test(executions, evals)
     return ReportContents(
         dataset=status.dataset,
         read_at=status.read_at,
         verdict=status.verdict,
-        missing=[
-            *map(str, alarms(status.findings)),
-            *(str(each) for each in status.findings if each.kind is Kind.LISTS_ALONE),
-            *([f"{counted(unfinished, 'execution')} not finished yet"] if unfinished else []),
-        ],
+        missing=_missing(status, shown),
         run_tests=[
-            figures_of(shown[name], calls[name], evals[name], worse[name], has_details=number < MOST_DETAILS)
+            figures_of(shown[name], calls_of[name], evals_of[name], worse[name], has_details=number < MOST_DETAILS)
             for number, name in enumerate(order)
         ],
         judged=judged,
     )
+
+
+def _missing(status: Status, names: Collection[str]) -> list[str]:
+    """What is missing or unknown, what was only listed, and how many executions of these run tests have not ended."""
+    lists_alone = [finding for finding in status.findings if finding.kind is Kind.LISTS_ALONE]
+    missing = [str(finding) for finding in (*alarms(status.findings), *lists_alone)]
+    unfinished = sum(run_test.waiting for run_test in status.run_tests if run_test.name in names)
+    if unfinished:
+        missing.append(f"{counted(unfinished, 'execution')} not finished yet")
+    return missing

@@ -1,6 +1,7 @@
 """The report as one HTML page without scripts, and as pictures. Needs the extra ``report``.
 
-``page.html`` has the words and ``page.css`` the look. Whatever came from outside is escaped, control characters too.
+Owns what ``page.html`` calls, and the titles and captions of charts; ``page.html`` has the other words, ``page.css``
+the look. Whatever came from outside is escaped, control characters too. Computes no figure, reads and writes no file.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,9 @@ from etl.report.gather import ReportContents
 from etl.settings.results import ReportSettings
 
 _MOST_HEADLINES = 10
+"""How many things that got worse stand at the top of the page."""
 _MOST_IN_PICTURE = 2
+"""How many stand above a picture of charts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +37,21 @@ class PageSection:
 
     title: str
     caption: str
+    """What is drawn, in a sentence or two."""
     chart: Any
+    """As ``charts`` draws it."""
 
     @property
     def svg(self) -> Markup:
-        """The chart, to stand in the page as it is."""
+        """The chart as an SVG element, to stand in the page as it is."""
         return Markup(svg(self.chart))  # noqa: S704 made by Vega, which escapes all text
 
 
 def page(contents: ReportContents, links: ReportSettings | None = None) -> str:
-    """The page: the head, an overview, and a section for each of the run tests that got worse most."""
+    """The HTML of the page: a head, an overview, and a section for each run test that has details.
+
+    ``links`` say where the platform shows a call; by default no call is linked.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("etl.report", "."),
         autoescape=True,
@@ -52,17 +60,15 @@ def page(contents: ReportContents, links: ReportSettings | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = (
-        *(change_texts, change_words, counted, covered, forests, judged_words, rate_text),
-        *(sections, selection_text, span_words, value_text),
-    )
-    environment.globals.update({each.__name__: each for each in words})
+    of_compare = (change_texts, change_words, value_text)
+    of_page = (counted, covered, forests, judged_words, rate_text, sections, selection_text, span_words)
+    environment.globals.update({function.__name__: function for function in of_compare + of_page})
     return environment.get_template("page.html").render(
         contents=contents,
         links=links or ReportSettings(),
-        details=[each for each in contents.run_tests if each.details],
+        details=[figures for figures in contents.run_tests if figures.details],
         headlines=headlines(contents.run_tests),
-        more=sum(len(each.worse) for each in contents.run_tests) - _MOST_HEADLINES,
+        more=sum(len(figures.worse) for figures in contents.run_tests) - _MOST_HEADLINES,
         latencies=LATENCIES,
         most_scenarios=MOST_SCENARIOS,
         most_evals=MOST_EVALS,
@@ -72,55 +78,54 @@ def page(contents: ReportContents, links: ReportSettings | None = None) -> str:
 
 
 def pictures(contents: ReportContents) -> Iterator[tuple[str, bytes]]:
-    """Of each run test that is shown in detail and has a chart: its key, and a PNG of all of its charts."""
+    """For each run test that has charts: its key, and a PNG of all of them."""
     for figures in contents.run_tests:
         if picture := picture_of(figures):
             yield figures.key, png(picture)
 
 
 def picture_of(figures: Figures) -> Any:
-    """All charts of the run test as one, under its name and what got worse; None without any."""
-    drawn = [(shown(each.title), each.chart) for each in sections(figures)]
-    told = [each.text for each in figures.worse[:_MOST_IN_PICTURE]]
-    return panel([shown(figures.name), *told], drawn) if drawn else None
+    """All charts of the run test as one, under its name and what got worse; None without charts."""
+    charts = [(shown(section.title), section.chart) for section in sections(figures)]
+    titles = [shown(figures.name), *(worse.text for worse in figures.worse[:_MOST_IN_PICTURE])]
+    return panel(titles, charts) if charts else None
 
 
 def headlines(run_tests: Sequence[Figures]) -> list[tuple[Figures, Worse]]:
-    """What got worse, of the run tests that surely did so most."""
-    return [(figures, each) for figures in run_tests for each in figures.worse][:_MOST_HEADLINES]
+    """The first things that got worse, each with the figures of its run test."""
+    return [(figures, worse) for figures in run_tests for worse in figures.worse][:_MOST_HEADLINES]
 
 
 def judged_words(judged: Judged) -> str:
     """How much was judged, how often that is wrong, and what was not judged yet."""
-    rate = judged.false_alarms_per_year
-    metrics = f"{counted(judged.metrics, 'metric')} of {counted(judged.run_tests, 'run test')}"
-    wrong = f"expect {rate:g} false alarm{'' if rate == 1 else 's'} a year"
-    told = []
+    sentences = []
     if judged.run_tests:
-        told.append(
-            f"Judged after each night: {metrics}, {counted(judged.nights, 'night')}. If nothing changes, {wrong}."
-        )
-    if names := judged.not_yet:
-        told.append(f"Not judged yet, with fewer than {FEWEST_NIGHTS} nights before: {first_few(names, shown=10)}.")
-    return " ".join(told)
+        metrics = f"{counted(judged.metrics, 'metric')} of {counted(judged.run_tests, 'run test')}"
+        rate = judged.false_alarms_per_year
+        sentences.append(f"Judged after each night: {metrics}, {counted(judged.nights, 'night')}.")
+        sentences.append(f"If nothing changes, expect {rate:g} false alarm{'' if rate == 1 else 's'} a year.")
+    if judged.not_yet:
+        names = first_few(judged.not_yet, shown=10)
+        sentences.append(f"Not judged yet, with fewer than {FEWEST_NIGHTS} nights before: {names}.")
+    return " ".join(sentences)
 
 
-def rate_text(judged: Repeated) -> str:
-    """``63.3% of 60``; ``-`` when nothing was judged."""
-    return f"{value_text(judged.rate, SHARE)} of {judged.calls:,}" if judged.calls else "-"
+def rate_text(outputs: Repeated) -> str:
+    """The share that passed, and of how many: ``63.3% of 60``; ``-`` without outputs."""
+    return f"{value_text(outputs.rate, SHARE)} of {outputs.calls:,}" if outputs.calls else "-"
 
 
 def selection_text(selection: Selection) -> str:
-    """The days on which its executions began, or the one execution."""
+    """``2026-11-01 to 2026-11-07 (9 executions)``: the days on which these began; or the one execution."""
     if not isinstance(selection.selector, Span):
         return f"execution {selection.label}"
-    days = [each.started_at.date() for each in selection.executions]
+    days = [execution.started_at.date() for execution in selection.executions]
     return f"{span_words(min(days), max(days))} ({counted(len(days), 'execution')})"
 
 
 def covered(contents: ReportContents) -> str:
-    """Which days the calls of the report are from."""
-    days = [day for each in contents.run_tests for day in each.days or ()]
+    """The days of the report's calls, or ``no calls``."""
+    days = [day for figures in contents.run_tests for day in figures.days or ()]
     return span_words(min(days), max(days)) if days else "no calls"
 
 
@@ -130,8 +135,10 @@ def span_words(first: date, last: date) -> str:
 
 
 def sections(figures: Figures) -> list[PageSection]:
-    """What there is of latencies, calls, cost and interruptions. None without details."""
-    step = "week" if figures.details and figures.details.step.days == 7 else "day"
+    """The charts that there are, of latencies, evals, calls, cost and interruptions; none without details."""
+    if figures.details is None:
+        return []
+    step = "week" if figures.details.step.days == 7 else "day"
     weekly = "the median call and the 95th percentile of each week, in ms."
     agent, user = map(_meaning, INTERRUPTIONS)
     words = {
@@ -141,27 +148,30 @@ def sections(figures: Figures) -> list[PageSection]:
         "cost": (f"Cost per {step}", f"{_meaning(COST)}, added up, in US dollars."),
         "interruptions": ("Interruptions", f"{agent} and {user[0].lower()}{user[1:]}: means of each week's calls."),
     }
-    for each, _ in figures.details.pass_rates if figures.details else ():
-        sides = f" Before: {rate_text(each.before)}; now: {rate_text(each.now)}." if figures.selections else ""
-        title = passed_title(each.name)
+    for rates, _ in figures.details.pass_rates:
+        sides = f" Before: {rate_text(rates.before)}; now: {rate_text(rates.now)}." if figures.selections else ""
+        title = passed_title(rates.name)
         words[title] = (title, f"Share of its outputs that passed, by week.{sides}")
     return [PageSection(*words[name], chart) for name, chart in charts_of(figures).items()]
 
 
 def forests(figures: Figures) -> list[PageSection]:
-    """What got worse, by scenario. None without details."""
-    made = []
-    for each in figures.details.forests if figures.details else ():
-        worse, scenarios = each
-        metric, more = worse.row.metric, len(scenarios) - MOST_SCENARIOS
+    """The charts of what got worse, by scenario; none without details."""
+    drawn = []
+    for forest in figures.details.forests if figures.details else ():
+        worse, scenarios = forest
+        metric = worse.row.metric
         caption = (
             f"Each scenario since {worse.since}, with the 95% interval of its change if there are enough calls; "
             f"the line is where it was before, further {'right' if metric.is_higher_worse else 'left'} is worse."
         )
-        caption += f" {counted(more, 'more scenario')} changed less, or have too few calls." if more > 0 else ""
-        made.append(PageSection(f"{metric.title}, by scenario", caption, forest_chart(each)))
-    return made
+        more = len(scenarios) - MOST_SCENARIOS
+        if more > 0:
+            caption += f" {counted(more, 'more scenario')} changed less, or have too few calls."
+        drawn.append(PageSection(f"{metric.title}, by scenario", caption, forest_chart(forest)))
+    return drawn
 
 
 def _meaning(column: str) -> str:
-    return next(each.meaning.rstrip(".") for each in schema.CALLS.columns if each.name == column)
+    """What a column of calls means, to stand within a sentence."""
+    return next(declared.meaning.rstrip(".") for declared in schema.CALLS.columns if declared.name == column)

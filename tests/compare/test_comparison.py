@@ -35,22 +35,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compared(
-    data: Path,
-    *sides: Any,
-    run_test: str | None = None,
-    metrics: tuple[str, ...] = (),
-    is_paired: bool = True,
-    **limits: str,
+    data: Path, *sides: Any, run_test: str | None = None, is_paired: bool = True, **texts: str
 ) -> ComparisonReport:
-    return compare(
-        open_dataset(str(data), {}),
-        *sides,
-        run_test=run_test,
-        metrics=metrics,
-        limits=limits_of(limits),
-        default_limits={},
-        is_paired=is_paired,
-    )
+    files, limits = open_dataset(str(data), {}), limits_of(texts)
+    return compare(files, *sides, run_test=run_test, limits=limits, default_limits={}, is_paired=is_paired)
 
 
 SIDE = Selection("e", (execution("e", run_test_name="`a``@team <img src=x>\n| b"),))
@@ -87,8 +75,6 @@ def a_dataset(folder: Path, *executions: dict[str, object]) -> Path:
 
 
 FEW = "one slow day can look like a worse agent: compare date ranges with at least 5 executions"
-
-
 EARLY = {"started_at": datetime(2026, 11, 3, tzinfo=UTC)}
 
 
@@ -96,8 +82,8 @@ def test_executions_and_calls_that_were_deleted_are_left_out(tmp_path: Path) -> 
     data = a_dataset(tmp_path, an_execution("old", **EARLY), an_execution("gone", deleted_at=AT), an_execution("new"))
     calls = [*calls_of("old", 1000), *calls_of("gone", 9000), *calls_of("new", 1010)]
     calls += [
-        each | {"call_execution_id": f"{each['call_execution_id']}-x", "deleted_at": AT}
-        for each in calls_of("new", 9000)
+        call | {"call_execution_id": f"{call['call_execution_id']}-x", "deleted_at": AT}
+        for call in calls_of("new", 9000)
     ]
     write(data, "calls", *calls, key="a", date="2026-11-10")
     spans = (Span(date(2026, 11, 1), date(2026, 11, 7)), Span(date(2026, 11, 8), date(2026, 11, 14)))

@@ -1,4 +1,4 @@
-"""What a comparison says of two samples: laws, and how often it is right."""
+"""How much two samples differ: laws of the estimate, and how often a verdict on it is right."""
 
 import math
 
@@ -25,13 +25,8 @@ def samples(draw, statistic, *, least=0):
     values = st.sampled_from([0.0, 1.0]) if statistic is Statistic.RATE else numbers
     made = np.array(draw(st.lists(values, min_size=least, max_size=SMALLEST + 20)), dtype=np.float64)
     executions = draw(st.lists(st.integers(0, 7), min_size=len(made), max_size=len(made)))
-    scenarios = draw(
-        st.lists(
-            st.integers(draw(st.sampled_from([-1, 0])), draw(st.integers(0, 12))),
-            min_size=len(made),
-            max_size=len(made),
-        )
-    )
+    lowest, highest = draw(st.sampled_from([-1, 0])), draw(st.integers(0, 12))
+    scenarios = draw(st.lists(st.integers(lowest, highest), min_size=len(made), max_size=len(made)))
     return Sample(made, np.array(executions, dtype=np.int64), np.array(scenarios, dtype=np.int64))
 
 
@@ -59,10 +54,8 @@ def test_metric_compared_with_itself_is_never_worse_nor_better(pair):
 @settings(max_examples=examples(200))
 def test_nothing_depends_on_the_order_of_rows_and_the_same_data_gives_the_same_words(pair, random):
     before, after, statistic, is_higher_worse = pair
-    shuffled = []
-    for side in (before, after):
-        order = np.array(random.sample(range(len(side)), len(side)), dtype=np.int64)
-        shuffled.append(side.only(order))
+    orders = [np.array(random.sample(range(len(side)), len(side)), dtype=np.int64) for side in (before, after)]
+    shuffled = [side.only(order) for side, order in zip((before, after), orders, strict=True)]
     expected = found(before, after, statistic, is_higher_worse)
     assert found(shuffled[0], shuffled[1], statistic, is_higher_worse) == expected
 
@@ -203,7 +196,7 @@ def test_likeness_is_not_guessed_from_few_executions():
 
 
 def resampled(before, after, statistic, rng):
-    """The interval by a bootstrap over scenarios, of which each stands once on both sides; of a difference, or else of a ratio."""
+    """The interval by a bootstrap over scenarios, which are on both sides; of a rate's difference, or else a ratio."""
     count = len(np.unique(before.scenarios))
     share = {Statistic.MEDIAN: 0.5, Statistic.P95: 0.95}.get(statistic)
     by_scenario = [[side.values[side.scenarios == number] for number in range(count)] for side in (before, after)]
@@ -217,7 +210,7 @@ def resampled(before, after, statistic, rng):
 
 @pytest.mark.parametrize("statistic", Statistic)
 def test_paired_interval_is_that_of_resampled_scenarios(statistic):
-    """On 100 random data sets in the slow form, an independent implementation finds nearly the same bounds, and none is far off."""
+    """On 100 data sets in the slow form, an independent implementation finds nearly the same bounds."""
     rng = np.random.default_rng(2)
     apart, wider = [], []
     for _ in range(examples(100)):
@@ -285,14 +278,6 @@ def test_rare_values_and_gaps_decide_nothing_by_chance(values, statistic, scenar
     assert told <= 8
 
 
-def test_more_calls_are_not_promised_to_help_where_days_differ():
-    rng = np.random.default_rng(12)
-    executions = np.repeat(np.arange(12), 50)
-    before = Sample.of(rng.lognormal(0, 0.1, 600) * rng.lognormal(0, 0.3, 12)[executions], executions)
-    after = before.only(executions == 3)
-    assert difference(before, after, Statistic.MEAN, is_higher_worse=True).calls_needed(TEN_PERCENT) is None
-
-
 def test_rate_near_one_is_not_promised_to_show_what_only_calls_that_vary_less_would():
     rng = np.random.default_rng(13)
 
@@ -310,44 +295,8 @@ def test_calls_without_a_scenario_or_of_one_that_the_other_side_lacks_are_not_co
     values, scenarios = rng.random(80), np.repeat(np.arange(4), 20)
     more = Sample.of(np.append(values, [9.0] * 40), scenarios=np.append(scenarios, np.repeat([-1, 7], 20)))
     alone = Sample.of(values, scenarios=scenarios)
-    assert difference(alone, more, Statistic.MEAN, is_higher_worse=True) == difference(
-        alone, alone, Statistic.MEAN, is_higher_worse=True
-    )
-
-
-@pytest.mark.parametrize("statistic", [Statistic.MEAN, Statistic.RATE])
-def test_so_many_calls_as_are_needed_find_what_they_should(statistic):
-    """What is told of few calls comes true with so many: a change of twice the limit is found in 9 of 10 cases."""
-    rng = np.random.default_rng(6)
-
-    def sides(count, by):
-        if statistic is Statistic.RATE:
-            return tuple(Sample.of((rng.random(count) < share).astype(np.float64)) for share in (0.2, 0.2 + by))
-        return tuple(Sample.of(rng.lognormal(0, 0.5, count) * factor) for factor in (1, 1 + by))
-
-    limit = Limit(0.1, is_relative=statistic is not Statistic.RATE)
-
-    def told(count, by):
-        one, other = sides(count, by)
-        return difference(one, other, statistic, is_higher_worse=True)
-
-    needed = told(200, 0.0).calls_needed(limit)
-    assert needed
-    found = [told(needed, 0.2) for _ in range(200)]
-    exceeded = sum(each.against(limit) is Outcome.EXCEEDED for each in found) / len(found)
-    assert 0.75 < exceeded < 0.98
-    assert np.median([each.detects(limit) for each in found]) == pytest.approx(0.2, rel=0.15)
-
-
-def test_limit_is_kept_only_by_calls_that_would_show_twice_as_much():
-    rng = np.random.default_rng(8)
-    few, many = ([Sample.of(rng.lognormal(0, 0.4, count)) for _ in range(2)] for count in (30, 3000))
-    outcomes = [
-        difference(one, other, Statistic.MEAN, is_higher_worse=True).against(TEN_PERCENT) for one, other in (few, many)
-    ]
-    assert outcomes == [Outcome.NOT_JUDGED, Outcome.KEPT]
-    better = difference(few[0], Sample.of(few[1].values / 3), Statistic.MEAN, is_higher_worse=True)
-    assert better.against(TEN_PERCENT) is Outcome.KEPT
+    expected = difference(alone, alone, Statistic.MEAN, is_higher_worse=True)
+    assert difference(alone, more, Statistic.MEAN, is_higher_worse=True) == expected
 
 
 @pytest.mark.parametrize(

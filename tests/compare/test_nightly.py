@@ -22,7 +22,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def worse(data: Path, **options: object) -> Sequence[Worse]:
-    return read_worse(open_dataset(str(data), {}), **({"false_alarms_per_year": 1.0} | options))  # type: ignore[arg-type]
+    files, wanted = open_dataset(str(data), {}), {"false_alarms_per_year": 1.0} | options
+    return read_worse(files, **wanted)  # type: ignore[arg-type]
 
 
 def test_regression_of_the_demo_is_found_since_the_day_on_which_it_began(demo: Path) -> None:

@@ -111,9 +111,8 @@ def test_values_may_be_zero_or_negative():
 
 
 def test_threshold_is_higher_for_more_metrics_and_fewer_false_alarms():
-    limits = [
-        threshold(metrics, false_alarms_per_year=each) for metrics, each in ((1, 10), (1, 1), (200, 1), (200, 0.1))
-    ]
+    rarer_and_rarer = ((1, 10), (1, 1), (200, 1), (200, 0.1))
+    limits = [threshold(metrics, false_alarms_per_year=rate) for metrics, rate in rarer_and_rarer]
     assert limits == sorted(limits)
     assert 1 < limits[0] < limits[-1] < 7
 

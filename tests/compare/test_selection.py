@@ -1,4 +1,4 @@
-"""Which executions are compared: finished ones that the source still has, of one run test, never the same on both sides."""
+"""Which executions are compared: finished ones that the source still has, of one run test, and none on both sides."""
 
 from datetime import date
 
@@ -64,42 +64,40 @@ def test_what_is_missing_settling_or_not_finished_is_told():
 def test_two_executions_of_two_run_tests_may_be_compared_and_that_is_told():
     executions = [execution("e1"), execution("other", run_test="b")]
     assert ids(executions, "e1", "other") == (["e1"], ["other"])
-    assert notices(executions, "e1", "other")[0].startswith(
-        "the baseline belongs to run test 'A', the candidate to 'B'"
-    )
+    first, *_ = notices(executions, "e1", "other")
+    assert first.startswith("the baseline belongs to run test 'A', the candidate to 'B'")
 
 
 def test_words_mean_the_run_test_of_the_execution_beside_them():
     executions = [execution("e1"), execution("e2", day=1), execution("b1", day=2, run_test="b")]
     assert ids(executions, "e1", "last") == (["e1"], ["e2"])
-    assert refusal(executions, "b1", "last") == (
-        "baseline and candidate have 1 execution in common (b1): choose sides that do not overlap"
-    )
+    expected = "baseline and candidate have 1 execution in common (b1): choose sides that do not overlap"
+    assert refusal(executions, "b1", "last") == expected
 
 
 def test_run_test_must_be_named_where_there_are_several():
     executions = [execution("e1"), execution("b1", run_test="b")]
-    assert refusal(executions, "previous", "last") == (
-        "which run test? data holds 'A' (a), 'B' (b): name one with --run-test"
-    )
+    expected = "which run test? data holds 'A' (a), 'B' (b): name one with --run-test"
+    assert refusal(executions, "previous", "last") == expected
     assert ids([*executions[:1], execution("e2", day=1)], "previous", "last") == (["e1"], ["e2"])
 
 
-@pytest.mark.parametrize(
-    ("executions", "sides", "message"),
-    [
-        ([], ("previous", "last"), "data holds no executions yet: run metrics-etl run"),
-        (MANY, ("e9", "last"), "data has no execution 'e9': give an execution_id, last, previous, or a date range"),
-        (MANY, ("gone", "last"), "execution 'gone' was deleted at the source"),
-        (MANY, ("e1", "runs"), "execution 'runs' had not finished when it was exported (status running)"),
-        (MANY[:1], ("previous", "last"), "there is no previous execution: data holds 1 finished execution of the run test"),
-        (MANY[-1:], ("e1", "last"), "data has no execution 'e1'"),
-        (MANY, (span(20, 21), "last"), "created in 2026-11-20..2026-11-21; there are some from 2026-11-01 to 2026-11-03"),
-        (MANY, (span(5, 5), "last"), "no finished execution created in 2026-11-05..2026-11-05; there are some from 2026-11-01"),
-        (MANY, (span(1, 5), span(5, 6)), "baseline and candidate have 1 execution in common (e4)"),
-        (MANY, ("last", "last"), "baseline and candidate have 1 execution in common (e4)"),
-    ],
-)  # fmt: skip
+REFUSED = [
+    ([], ("previous", "last"), "data holds no executions yet: run metrics-etl run"),
+    (MANY, ("e9", "last"), "data has no execution 'e9': give an execution_id, last, previous, or a date range"),
+    (MANY, ("gone", "last"), "execution 'gone' was deleted at the source"),
+    (MANY, ("e1", "runs"), "execution 'runs' had not finished when it was exported (status running)"),
+    (MANY[:1], ("previous", "last"), "there is no previous execution: data holds 1 finished execution of the run test"),
+    (MANY[-1:], ("e1", "last"), "data has no execution 'e1'"),
+    (MANY, (span(20, 21), "last"), "created in 2026-11-20..2026-11-21; there are some from 2026-11-01 to 2026-11-03"),
+    (MANY, (span(5, 5), "last"),
+     "no finished execution created in 2026-11-05..2026-11-05; there are some from 2026-11-01"),
+    (MANY, (span(1, 5), span(5, 6)), "baseline and candidate have 1 execution in common (e4)"),
+    (MANY, ("last", "last"), "baseline and candidate have 1 execution in common (e4)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("executions", "sides", "message"), REFUSED)
 def test_what_is_no_side_is_refused_in_one_line(executions, sides, message):
     told = refusal(executions, *sides)
     assert message in told

@@ -277,15 +277,15 @@ MUTANTS = [
     Mutant(
         "what got worse is judged by nights before those that are shown",
         "etl/compare/nightly.py",
-        "since=min([since, *(each.started_at.date() for each in _judged(living))])",
-        "since=min([since, date.max])",
+        "first = min([since, *(execution.started_at.date() for execution in _judged(living))])",
+        "first = min([since, date.max])",
         ("tests/e2e/test_report.py",),
     ),
     Mutant(
         "limit is exceeded only beyond doubt",
         "etl/compare/statistics.py",
-        "if surely > limit.amount:",
-        "if value > limit.amount:",
+        "if worsening.low > limit.amount:",
+        "if worsening.value > limit.amount:",
     ),
     Mutant(
         "verdict does not depend on the order of rows",
@@ -296,7 +296,7 @@ MUTANTS = [
     Mutant(
         "slow day counts as one, not as all of its calls",
         "etl/compare/estimate.py",
-        "executions < FEWEST_EXECUTIONS or told <= calls",
+        "executions < FEWEST_EXECUTIONS or observed <= expected",
         "True",
     ),
     Mutant(
@@ -374,8 +374,8 @@ MUTANTS = [
     Mutant(
         "words of a server stay out of what people are sent",
         "etl/notify/webhook.py",
-        "each.text if each.kind in _OWN_WORDS else each.kind.meaning",
-        "each.text",
+        "finding.text if finding.kind in _OWN_WORDS else finding.kind.meaning",
+        "finding.text",
     ),
     Mutant(
         "evals of a list that is refused are compared",

@@ -2,6 +2,7 @@
 
 import re
 from importlib import resources
+from itertools import product
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -72,8 +73,10 @@ def test_pass_rates_have_a_chart_each_with_one_axis_and_say_how_many_outputs_the
 
 def test_so_many_evals_have_a_chart_those_that_changed_most():
     executions = [execution("e1"), execution("e2", day=10)]
-    evals = [output(10 * of + n, of=f"e{of}", name=f"Eval {name}", passed=of == 1 or n >= name)
-             for name in range(9) for of in (1, 2) for n in range(9)]  # fmt: skip
+    evals = [
+        output(10 * of + n, of=f"e{of}", name=f"Eval {name}", passed=of == 1 or n >= name)
+        for name, of, n in product(range(9), (1, 2), range(9))
+    ]
     found = figures([call(10 * of + n, of=f"e{of}") for of in (1, 2) for n in range(9)], evals, executions)
     assert [each for each in charts_of(found) if "Eval" in each] == [f"Eval {n}: passed" for n in (8, 7, 6, 5, 4, 3)]
 
@@ -86,18 +89,20 @@ def test_what_has_no_data_has_no_chart():
 
 def test_forest_has_each_scenario_that_both_sides_have_the_largest_change_first_and_the_whole_below():
     """Where calls are few there are the points alone, after the others."""
-    calls = [call(100 * s + n, of=f"e{1 + n % 2}", day=10 * (n % 2), scenario_id=f"s{s}", scenario_name=f"S{s}\x1b",
-                  **{LATENCY: 100 + n % 5 + s * 10 * (n % 2)})
-             for s in range(23) for n in range(4 if s == 22 else 60)]  # fmt: skip
+    calls = []
+    for s in range(23):
+        scenario = {"scenario_id": f"s{s}", "scenario_name": f"S{s}\x1b"}
+        for n in range(4 if s == 22 else 60):
+            latency = {LATENCY: 100 + n % 5 + s * 10 * (n % 2)}
+            calls.append(call(100 * s + n, of=f"e{1 + n % 2}", day=10 * (n % 2), **scenario, **latency))
     calls.append(call(9999, of="e2", day=10, scenario_id="new", scenario_name="New", **{LATENCY: 9000}))
     found = figures(calls, [], [execution("e1"), execution("e2", day=10)], worse=["latency_mean"])
     ((worse, scenarios),) = found.details.forests
     assert [name for name, _ in scenarios] == [f"S{s}\x1b" for s in (*range(21, -1, -1), 22)]
     assert len(points(forest_chart((worse, scenarios)))) == charts.MOST_SCENARIOS + 1
     first, few, whole = points(forest_chart((worse, [scenarios[0], scenarios[-1]])))
-    assert re.fullmatch(
-        r"S21\\x1b: 102 ms of 30 calls before, 312 ms of 30 calls since, \+.+%, 95% interval .+%", first
-    )
+    text = r"S21\\x1b: 102 ms of 30 calls before, 312 ms of 30 calls since, \+.+%, 95% interval .+%"
+    assert re.fullmatch(text, first)
     assert few == "S22\\x1b: 101 ms of 2 calls before, 322 ms of 2 calls since, too few calls for an interval"
     assert whole.startswith("All together: 102 ms of 662 calls before")
 
@@ -164,7 +169,6 @@ def test_dark_mode_knows_every_color_of_the_charts():
 def test_picture_of_a_run_test_has_all_charts_under_its_name():
     drawn_charts = list(charts_of(figures([call(1, **WHOLE)])).items())
     picture = panel(["漢字 <name>", "Agent latency +40.8%"], drawn_charts)
-    assert {"漢字 <name>", "Agent latency +40.8%", LATENCY, "calls", "cost", "interruptions"} <= set(
-        texts(ET.fromstring(svg(picture)))
-    )
+    expected = {"漢字 <name>", "Agent latency +40.8%", LATENCY, "calls", "cost", "interruptions"}
+    assert expected <= {*texts(ET.fromstring(svg(picture)))}
     assert png(picture).startswith(b"\x89PNG")

@@ -1,6 +1,7 @@
 """What a report says is what the rows say, and what they do not say is not shown as zero."""
 
 from datetime import timedelta
+from itertools import product
 
 import pandas as pd
 import pytest
@@ -59,14 +60,12 @@ def test_bars_stand_for_weeks_when_there_are_too_many_days(days, step):
 def test_pass_rates_are_those_of_each_eval_and_scenario_the_lowest_first():
     calls = [call(n, scenario_name=name) for n, name in enumerate(["angry", "angry", "calm", None])]
     evals = [output(n, passed=passed) for n, passed in enumerate([True, False, True, True])]
-    evals += [
-        output(0, name="Tone", passed=False),
-        output(1, name="Tone", passed=None),
-        output(0, name="", passed=True),
+    evals += [output(n, name="Tone", passed=passed) for n, passed in enumerate([False, None])]
+    evals.append(output(0, name="", passed=True))
+    found = [
+        (rates.name, rates.whole.rate, rates.whole.calls, [(one.name, one.whole.rate) for one in scenarios])
+        for rates, scenarios in figures(calls, evals).details.pass_rates
     ]
-    found = [(each.name, each.whole.rate, each.whole.calls,
-              [(one.name, one.whole.rate) for one in scenarios])
-             for each, scenarios in figures(calls, evals).details.pass_rates]  # fmt: skip
     assert found == [
         ("Tone", 0, 1, [("angry", 0)]),
         ("Task", 0.75, 4, [("angry", 0.5), ("calm", 1), ("no scenario", 1)]),
@@ -78,9 +77,10 @@ def test_pass_rates_before_and_now_are_those_that_are_compared_and_all_calls_are
     """A scenario is its id: two may have one name."""
     passed = {0: 8, 20: 2, 40: 7}
     executions = [execution(f"e{day}", day=day) for day in passed]
-    calls = [call(100 * day + n, of=f"e{day}", day=day, scenario_id=f"s{n % 2}", scenario_name="One")
-             for day in passed for n in range(8)]  # fmt: skip
-    evals = [output(100 * day + n, of=f"e{day}", passed=n < passed[day]) for day in passed for n in range(8)]
+    numbers = [(day, n) for day in passed for n in range(8)]
+    scenarios = [{"scenario_id": f"s{n % 2}", "scenario_name": "One"} for n in range(8)]
+    calls = [call(100 * day + n, of=f"e{day}", day=day, **scenarios[n]) for day, n in numbers]
+    evals = [output(100 * day + n, of=f"e{day}", passed=n < passed[day]) for day, n in numbers]
     evals += [output(100 * day, of=f"e{day}", name="Same", passed=True) for day in passed]
     found = figures(calls, evals, executions)
     (task, scenarios), (same, _) = found.details.pass_rates
@@ -99,12 +99,8 @@ def test_pass_rates_before_and_now_are_those_that_are_compared_and_all_calls_are
 def test_worst_calls_failed_the_most_evals_and_then_are_the_slowest():
     calls = [call(n, **{LATENCY: 100 * n}) for n in range(14)]
     calls += [call(20, status="failed", **{LATENCY: 9000}), call(21, **{CHAT_LATENCY: 500.5})]
-    evals = [
-        output(2, passed=False),
-        output(3, passed=False),
-        output(2, name="Tone", passed=False),
-        output(13, passed=True),
-    ]
+    evals = [output(2, passed=False), output(3, passed=False), output(2, name="Tone", passed=False)]
+    evals.append(output(13, passed=True))
     found = figures(calls, evals).details.worst_calls
     assert [each.call_execution_id for each in found] == ["c2", "c3", *(f"c{n}" for n in range(13, 5, -1))]
     assert [list(each.failed_evals) for each in found[:3]] == [["Task", "Tone"], ["Task"], []]
@@ -129,8 +125,10 @@ def test_rows_of_other_executions_are_left_out():
 def test_worst_calls_are_those_since_something_got_worse_worst_by_that_first():
     """However late the week begins that is compared, and however many evals others failed."""
     executions = [execution(f"e{n}", day=8 * n) for n in range(1, 4)]
-    calls = [call(10 * n + of, of=f"e{of}", day=8 * of, cost_total_cost_cents=10 * n + of, **{LATENCY: n})
-             for of in (1, 2, 3) for n in range(1, 4)]  # fmt: skip
+    calls = [
+        call(10 * n + of, of=f"e{of}", day=8 * of, cost_total_cost_cents=10 * n + of, **{LATENCY: n})
+        for of, n in product((1, 2, 3), (1, 2, 3))
+    ]
     calls += [call(99, of="e2", day=16, status="failed", cost_total_cost_cents=99)]
     evals = [
         output(number, of=f"e{number % 10}", passed=number != 12, output_score=number) for number in (12, 22, 33, 31)

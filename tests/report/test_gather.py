@@ -12,8 +12,8 @@ from tests.datasets import a_dataset, export_to
 def a_dataset_of(path, run_tests):
     """Each with a call on two days."""
     keys = [f"run-test-{number:02}" for number in range(run_tests)]
-    bundles = [a_bundle(f"{key}-{day}", [f"{key}-{day}-c"], key=key, date=day)
-               for key in keys for day in ("2026-09-01", "2026-09-20")]  # fmt: skip
+    days = ("2026-09-01", "2026-09-20")
+    bundles = [a_bundle(f"{key}-{day}", [f"{key}-{day}-c"], key=key, date=day) for key in keys for day in days]
     export_to(a_dataset(path), *bundles)
     return LocalFiles(path)
 

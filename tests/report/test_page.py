@@ -1,4 +1,4 @@
-"""The page is one file that anybody can open: well formed, without scripts or requests, and all text from outside is escaped."""
+"""The page is one file that anybody can open: well formed, without scripts or requests, and with all text escaped."""
 
 import re
 from dataclasses import replace
@@ -71,9 +71,8 @@ def test_page_needs_no_script_and_sends_no_request():
     elements = Elements(page(contents(of_two_weeks()), ReportSettings(call_url="https://h/{call_execution_id}")))
     assert not {"script", "img", "iframe", "object", "base", "form"} & {tag for tag, _, _ in elements.found}
     for tag, attributes, _ in elements.found:
-        links = [
-            value for name, value in attributes.items() if name in ("href", "src", "xlink:href", "action", "style")
-        ]
+        sources = ("href", "src", "xlink:href", "action", "style")
+        links = [value for name, value in attributes.items() if name in sources]
         expected = r"https://h/c\d+$" if attributes.get("rel") == "noreferrer" else "#|data:,$|width: [0-9.]+%$"
         assert all(re.match(expected, each) for each in links), (tag, links)
         assert not [name for name in attributes if name.startswith("on")]
@@ -82,9 +81,8 @@ def test_page_needs_no_script_and_sends_no_request():
 
 def test_what_got_worse_is_the_first_thing_after_the_head_and_then_which_call_to_listen_to():
     slow, same = of_two_weeks("Slow"), of_two_weeks("Same", "same", worse=())
-    elements = Elements(
-        page(contents(slow, same, judged=JUDGED), ReportSettings(call_url="https://h/{call_execution_id}"))
-    )
+    links = ReportSettings(call_url="https://h/{call_execution_id}")
+    elements = Elements(page(contents(slow, same, judged=JUDGED), links))
     assert elements.texts("h2")[:3] == ["What got worse", "Slow", "Same"]
     assert [text for tag, _, text in elements.found if tag == "li"] == [f"Slow: {each.text}" for each in slow.worse]
     latency = r"Agent latency, mean \+9\d\.\d% \(10\d ms to 20\d ms\) since 2026-11-12, 1 night, 95% interval "
@@ -105,8 +103,8 @@ def test_what_was_judged_how_often_that_is_wrong_and_what_was_not_is_told():
     told = Elements(page(contents(same, judged=replace(JUDGED, not_yet=["New", "Newer"])))).texts("p")
     assert "Nothing, in 30 nights." in told
     assert (
-        "Judged after each night: 7 metrics of 2 run tests, 30 nights. If nothing changes, expect 1 false alarm a year. "
-        "Not judged yet, with fewer than 10 nights before: New, Newer."
+        "Judged after each night: 7 metrics of 2 run tests, 30 nights. If nothing changes, expect 1 false alarm "
+        "a year. Not judged yet, with fewer than 10 nights before: New, Newer."
     ) in told
     assert "Nothing can be judged yet." in Elements(page(contents(same))).texts("p")
 

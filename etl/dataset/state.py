@@ -97,7 +97,7 @@ def _living(rows: pa.Table) -> Iterator[tuple[str, list[Any]]]:
     return zip(living["call_execution_id"].to_pylist(), map(list, values), strict=True)
 
 
-def load_state(dataset: Dataset, *, set_aside: bool) -> StoredState:
+def read_state(dataset: Dataset, *, set_aside: bool) -> StoredState:
     """The stored executions, with what their parts of calls and evals really hold.
 
     A file that cannot be read counts as missing, so that its executions are fetched again; with ``set_aside`` it is moved to the
@@ -108,20 +108,20 @@ def load_state(dataset: Dataset, *, set_aside: bool) -> StoredState:
     state.index = update_index(dataset, known, state.unreadable)
     for path in state.unreadable if set_aside else ():
         dataset.set_aside(path)
-    load_parts(state)
+    derive_executions(state)
     state.lost = _lost(known, state)
     return state
 
 
-def load_parts(state: StoredState) -> None:
-    """Let the state say what its index says."""
+def derive_executions(state: StoredState) -> None:
+    """Set the executions of the state, and which are half deleted or half unmarked, to what its index says."""
     state.executions, state.half_deleted, state.half_unmarked = {}, set(), set()
     for part, each in state.index.parts.items():
         for row in _values(each.rows):
-            _load(part, row, state)
+            _add_execution(part, row, state)
 
 
-def _load(part: Part, row: Mapping[str, Any], state: StoredState) -> None:
+def _add_execution(part: Part, row: Mapping[str, Any], state: StoredState) -> None:
     has_row, held_at, exported_at = row["is_here"], row["held_at"], row["exported_at"]
     digest = row["held_digest"] or row["calls_digest"]
     held = HeldRows(row["listed_calls"], row["held_calls"], digest, row["detail_calls"])

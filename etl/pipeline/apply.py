@@ -11,7 +11,7 @@ from etl.dataset.commit import commit, mark_deleted
 from etl.dataset.index import update_index
 from etl.dataset.places import Places
 from etl.dataset.renames import find_renames, rename
-from etl.dataset.state import CallReader, StoredState, load_parts
+from etl.dataset.state import CallReader, StoredState, derive_executions
 from etl.errors import SourceError
 from etl.extract.absence import decide
 from etl.extract.crawl import LAG
@@ -60,7 +60,7 @@ async def bring_up_to_date(
 async def _reload(run: Run, state: StoredState) -> None:
     """Let the state say what this run has written."""
     state.index = await to_the_end(partial(update_index, run.dataset, state.index, []))
-    load_parts(state)
+    derive_executions(state)
 
 
 async def finish_deletions(run: Run, state: StoredState) -> None:

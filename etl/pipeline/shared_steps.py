@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
-from etl.dataset.state import StoredState, load_state
+from etl.dataset.state import StoredState, read_state
 from etl.errors import SourceError
 from etl.extract.endpoints import list_call_details
 from etl.extract.plan import Planned, order_by_worth, plan_run_test, previews, requests_to_fetch, scrub
@@ -24,8 +24,8 @@ PATIENCE_SECONDS = 5 * 60.0
 
 
 def load_stored(run: Run, record: Record, *, set_aside: bool) -> StoredState:
-    """What the dataset holds; files that cannot be read are findings. Errors as for ``load_state``."""
-    state = load_state(run.dataset, set_aside=set_aside)
+    """What the dataset holds; files that cannot be read are findings. Errors as for ``read_state``."""
+    state = read_state(run.dataset, set_aside=set_aside)
     for path in state.unreadable:
         kind, text = Kind.QUARANTINED, "damaged: a run moves it to _state/quarantine and fetches its rows again"
         if path.startswith(f"{schema.RUNS_TABLE.name}/"):

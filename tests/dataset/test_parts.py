@@ -11,7 +11,7 @@ from etl.dataset.commit import mark_deleted
 from etl.dataset.layout import Part
 from etl.dataset.merge import Replacement
 from etl.dataset.parts import Dataset, identify, read_identity
-from etl.dataset.state import load_state
+from etl.dataset.state import read_state
 from etl.errors import DestinationError
 from etl.extract.plan import Reason
 from etl.files.local import LocalFiles
@@ -33,7 +33,7 @@ def rewrite_by_another_program(path, change):
 
 
 def test_a_state_without_a_dataset_is_empty_and_makes_nothing(tmp_path):
-    state = load_state(Dataset(LocalFiles(tmp_path / "data")), set_aside=False)
+    state = read_state(Dataset(LocalFiles(tmp_path / "data")), set_aside=False)
     assert (state.executions, state.unreadable) == ({}, [])
     assert not (tmp_path / "data").exists()
 
@@ -49,11 +49,11 @@ def test_a_damaged_file_is_left_alone_or_set_aside_and_made_again(dataset, tmp_p
     damaged = damage(path.read_bytes())
     path.write_bytes(damaged)
 
-    looked_at = load_state(dataset, set_aside=False)
+    looked_at = read_state(dataset, set_aside=False)
     assert looked_at.unreadable == [part(table)]
     assert path.read_bytes() == damaged
 
-    state = load_state(dataset, set_aside=True)
+    state = read_state(dataset, set_aside=True)
     assert state.unreadable == [part(table)]
     assert [aside.read_bytes() for aside in (tmp_path / "_state" / "quarantine").iterdir()] == [damaged]
     assert not path.exists()
@@ -99,7 +99,7 @@ def test_a_file_that_no_export_wrote_is_refused_by_name_and_left_alone(dataset, 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"theirs")
     with pytest.raises(DestinationError) as caught:
-        load_state(dataset, set_aside=True)
+        read_state(dataset, set_aside=True)
     assert str(caught.value) == f"{path}: not a file of this dataset; move it elsewhere"
     assert path.read_bytes() == b"theirs"
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from etl.dataset.commit import mark_deleted
 from etl.dataset.index import Index, update_index, write_index
 from etl.dataset.layout import Part
-from etl.dataset.state import CallReader, load_state
+from etl.dataset.state import CallReader, read_state
 from etl.files import local
 from etl.model import schema
 from etl.model.arrow import with_values
@@ -25,7 +25,7 @@ STAMP = ExportStamp("run-2", FETCHED_AT + timedelta(days=1))
 
 
 def state_of(dataset):
-    return load_state(dataset, set_aside=False)
+    return read_state(dataset, set_aside=False)
 
 
 def test_calls_that_were_copied_elsewhere_without_their_executions_move_no_execution(dataset, tmp_path):

@@ -137,7 +137,7 @@ def test_the_holder_can_be_asked_for_without_disturbing_it(root):
 
 
 def test_asking_for_the_holder_locks_nobody_out(root, monkeypatch):
-    monkeypatch.setattr("etl.files.lock._ASKERS_ARE_GONE", [1e-3] * 9)
+    monkeypatch.setattr("etl.files.lock._RETRY_SECONDS", [1e-3] * 9)
     is_over = threading.Event()
 
     def ask():

@@ -58,7 +58,7 @@ MUTANTS = [
     Mutant(
         "links are refused",
         "etl/files/local.py",
-        "            if each.is_symlink():\n",
+        "            if child.is_symlink():\n",
         "            if False:\n",
     ),
     Mutant(
@@ -259,7 +259,7 @@ MUTANTS = [
     Mutant(
         "lock that changes is held",
         "etl/files/lease.py",
-        "if is_stopped() or self._objects.head(LOCK).version.e_tag != found.version.e_tag:",
+        "if is_stopped() or self._objects.head(LOCK).version.e_tag != stored.version.e_tag:",
         "if is_stopped():",
     ),
     Mutant(
@@ -271,7 +271,7 @@ MUTANTS = [
     Mutant(
         "put whose answer was lost is known as one's own",
         "etl/files/objects.py",
-        "if there == content:",
+        "if content_now == content:",
         "if False:",
     ),
     Mutant(
@@ -320,7 +320,7 @@ MUTANTS = [
     Mutant(
         "whole object has come",
         "etl/files/objects.py",
-        "if len(data) != found.size_bytes:",
+        "if len(data) != stored.size_bytes:",
         "if False:",
         ("tests/files/test_bucket.py",),
     ),

@@ -228,7 +228,7 @@ MUTANTS = [
     Mutant(
         "a part that changed a moment ago is not trusted",
         "etl/dataset/part_index.py",
-        "if any(entry.is_fresh or not entry.version for entry in found):",
+        "if any(entry.is_fresh or not entry.version for entry in entries.values()):",
         "if False:",
     ),
     Mutant(
@@ -327,27 +327,22 @@ MUTANTS = [
     Mutant(
         "calls are durable before the executions that mark them complete",
         "etl/dataset/commit.py",
-        """            held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement)
-            held |= held_now
-            states = {each: _state(bundle, known[each], held[each], settlement) for each, bundle in mine.items()}
-            verified_at = {
-                each: _verified_at(bundle, known[each], states[each], settlement) for each, bundle in mine.items()
-            }
-            dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
-            executions = executions_frame(mine.values(), held, states, verified_at, stamp)
-            own = executions.rows
-            # A reader that follows these rows sees that calls or evals of an execution changed.
-            renewing = replace(replacement, renewed={*replacement.renewed, *touched})
-            changed = dataset.commit_rows(schema.EXECUTIONS, part, own, renewing).changed
+        """    held_now, touched = _commit_calls(dataset, part, batch, rows, replacement)
+    held |= held_now
+    states = {each: _state(bundle, known[each], held[each], settlement) for each, bundle in batch.items()}
+    verified_at = {each: _verified_at(bundle, known[each], states[each], settlement) for each, bundle in batch.items()}
+    dataset.commit_rows(schema.ERRORS, part, rows[schema.ERRORS.name], replacement)
+    executions = executions_frame(batch.values(), held, states, verified_at, stamp)
+    # A reader that follows these rows sees that calls or evals of an execution changed.
+    renewing = replace(replacement, renewed={*replacement.renewed, *touched})
+    changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, renewing).changed
 """,
-        """            states = {each: _state(bundle, known[each], held[each], settlement) for each, bundle in mine.items()}
-            verified_at = {
-                each: _verified_at(bundle, known[each], states[each], settlement) for each, bundle in mine.items()
-            }
-            executions = executions_frame(mine.values(), held, states, verified_at, stamp)
-            changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, replacement).changed
-            held |= _commit_calls(dataset, part, mine, own_rows, replacement)[0]
-            dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
+        """    states = {each: _state(bundle, known[each], held[each], settlement) for each, bundle in batch.items()}
+    verified_at = {each: _verified_at(bundle, known[each], states[each], settlement) for each, bundle in batch.items()}
+    executions = executions_frame(batch.values(), held, states, verified_at, stamp)
+    changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, replacement).changed
+    held |= _commit_calls(dataset, part, batch, rows, replacement)[0]
+    dataset.commit_rows(schema.ERRORS, part, rows[schema.ERRORS.name], replacement)
 """,
     ),
     Mutant(
@@ -488,8 +483,8 @@ MUTANTS = [
     Mutant(
         "execution keeps its part",
         "etl/dataset/places.py",
-        "self.part_of(each.execution.execution_id) or self._give(each, last)",
-        "self._give(each, last)",
+        "self.part_of(bundle.execution.execution_id) or self._assign(bundle, last)",
+        "self._assign(bundle, last)",
         (MACHINE,),
     ),
     Mutant(

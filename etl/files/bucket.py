@@ -130,8 +130,7 @@ class BucketFiles:
 
         Raises:
             DestinationError: the lease is lost, another program changed the object, or the store failed. The object is
-                what it was
-                before, or ``data`` as a whole.
+                what it was before, or ``data`` as a whole.
         """
         self._require_lease()
         seen = self._seen(path)

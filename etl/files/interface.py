@@ -235,6 +235,5 @@ def read_each(files: Files, read: Callable[[T], R], items: Iterable[T]) -> Itera
 def next_aside(quarantined: Iterable[str], path: str) -> str:
     """Where in the quarantine to move the file; none of the ``quarantined`` paths has this name."""
     taken = {*quarantined}
-    dashed = path.replace("/", "-")
-    candidates = (f"{QUARANTINE}/{number:04}-{dashed}" for number in count(1))
+    candidates = (f"{QUARANTINE}/{number:04}-{path.replace('/', '-')}" for number in count(1))
     return next(candidate for candidate in candidates if candidate not in taken)

@@ -82,14 +82,14 @@ def holder(root: Path) -> str | None:
 
 def _lock(file: int, folder: int) -> None:
     """Lock the file and the folder, given by descriptors; BlockingIOError if another process holds one of the locks."""
-    for seconds in (*_RETRY_SECONDS, None):
+    for seconds in _RETRY_SECONDS:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError:
-            if seconds is None:
-                raise
             time.sleep(seconds)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

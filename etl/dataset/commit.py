@@ -176,16 +176,16 @@ def _replacement(batch: _Batch, known: _Known, stamp: ExportStamp) -> Replacemen
     pieces = {execution for execution, bundle in listed.items() if bundle.part_of is not None}
     with_letters = {execution for execution, bundle in listed.items() if bundle.dead_letters}
     stored = {execution: before for execution, before in known.items() if before}
-    final = {each for each, before in stored.items() if before.export_state == ExportState.EXPORTED}
+    final = {execution for execution, before in stored.items() if before.export_state == ExportState.EXPORTED}
     whole = {each for each, before in stored.items() if lifecycle.is_whole_as_listed(batch[each].execution, before)}
     return Replacement(
         batch.keys(),
         without_calls=unlisted,
         listed_calls={(execution, call) for execution, bundle in listed.items() for call in _calls_with_evals(bundle)},
         deleted_calls={(execution, call) for execution, bundle in listed.items() for call in bundle.deleted},
-        unproved=unlisted | pieces | {each for each, bundle in listed.items() if _has_letter(bundle, RUNS)},
+        unproved=unlisted | pieces | {execution for execution, bundle in listed.items() if _has_letter(bundle, RUNS)},
         heads={execution for execution, bundle in batch.items() if _has_letter(bundle, METRICS)},
-        renewed={each for each, before in stored.items() if before.exported_at is None or before.is_damaged},
+        renewed={execution for execution, before in stored.items() if before.exported_at is None or before.is_damaged},
         # Without the time of this fetch, a scrub would fetch the same final executions every night.
         verified=final & (listed.keys() - pieces),
         # A piece of what was whole as it is listed only verifies that, and need not be told apart.

@@ -136,7 +136,7 @@ def update_last_run(files: Files, fields: Mapping[str, Any]) -> None:
 
     Raises:
         DestinationError: the document cannot be read or written. A damaged one is moved to the quarantine, and
-        replaced.
+            replaced.
     """
     raw_document = dict[str, msgspec.Raw]
     before = read_document(files, LAST_RUN, raw_document, note=lambda _: None, set_aside=True) or {}

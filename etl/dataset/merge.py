@@ -64,7 +64,7 @@ class Replacement:
     restamped: Collection[str] = ()
     """They are not whole yet: each new row of a call replaces the old one, so that it says when it was fetched."""
     renewed: Collection[str] = ()
-    """Their execution rows are replaced in any case: calls or evals changed, or the old row does not say when."""
+    """Their execution rows are replaced in any case: calls or evals changed, or the old row has no ``exported_at``."""
     stamp: Mapping[str, Any] = field(default_factory=dict)
     """The columns ``export_run_id`` and ``exported_at`` of rows that are marked or unmarked now."""
 

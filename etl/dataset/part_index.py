@@ -36,23 +36,25 @@ _READ = {
 _DIGEST_OF_NOTHING = rows_digest(())
 ROWS = pa.schema(
     [
+        # Of the execution's own row; null if it has none.
         *(schema.EXECUTIONS.arrow_schema.field(name) for name in _READ["executions"]),
+        # Whether it has a row of its own.
         pa.field("is_here", pa.bool_()),
+        # How many of its calls are in the part and not marked.
         pa.field("held_calls", pa.int64()),
+        # How many of these have no metrics but those of the detail.
         pa.field("detail_calls", pa.int64()),
+        # The digest of its calls and evals in the part; null if it is the same as ``calls_digest``.
         pa.field("held_digest", pa.string()),
+        # When the newest of these calls and evals was exported.
         pa.field("held_at", schema.TIMESTAMP),
+        # Whether each of them is marked.
         pa.field("is_deleted", pa.bool_()),
+        # Whether it has dead letters.
         pa.field("has_errors", pa.bool_()),
     ]
 )
-"""The columns of an index.
-
-First those of the execution's own row, null if it has none; then what the part really holds. is_here: it has a row of
-its own. held_calls, detail_calls: as in ``HeldRows``, from the calls themselves. held_digest: the digest of its calls
-and evals, null if it is the same as ``calls_digest``. held_at: when the newest of these was exported. is_deleted: each
-of them is marked. has_errors: it has dead letters.
-"""
+"""The columns of an index: a row for each execution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,8 @@ class PartIndex:
 def versions_of(entries: Mapping[str, Entry]) -> tuple[str, ...] | None:
     """The versions of a part's files, empty for a table without one.
 
-    None if they cannot be trusted: the storage does not say one, or a file changed so lately that it may change again
-    unseen.
+    None if they cannot be trusted: the storage does not say one of them, or a file changed so lately that another
+    change might leave its version as it is.
     """
     if any(entry.is_fresh or not entry.version for entry in entries.values()):
         return None
@@ -144,7 +146,7 @@ def _rows_of(rows: Mapping[str, pa.Table], digests: Mapping[str, str]) -> pa.Tab
     without_row = pa.array(sorted(set[str]().union(*ids_in.values()) - own_counts.keys()), pa.string())
     index = pa.concat_tables([own_rows, pa.table({"execution_id": without_row})], promote_options="default")
     ids = index["execution_id"].to_pylist()
-    # A row that was doubled vouches for nothing, so that its execution is fetched again.
+    # The digest of a row that was doubled does not count, so that its execution is fetched again.
     own_digests = zip(ids, index["calls_digest"].to_pylist(), strict=True)
     vouched = [digest if own_counts[execution_id] == 1 else None for execution_id, digest in own_digests]
     held = [digests.get(execution_id, _DIGEST_OF_NOTHING) for execution_id in ids]

@@ -146,7 +146,7 @@ class Dataset:
 
     def note_held(self, part: Part, held: Mapping[str, HeldRows]) -> None:
         """Remember the digests of the calls and evals that the part holds of these executions after a write."""
-        self.digests.setdefault(part, {}).update({each: of.calls_digest for each, of in held.items()})
+        self.digests.setdefault(part, {}).update({execution: own.calls_digest for execution, own in held.items()})
 
     def set_aside(self, path: str) -> str:
         """Move a damaged file to the quarantine; returns its new path."""

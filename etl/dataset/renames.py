@@ -61,8 +61,8 @@ def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: Export
     stamped = {name: dict.fromkeys(names, value) for name, value in stamp.columns.items()}
     stored = [dataset.rows(table, part) for table in schema.OF_CALLS]
     # A run that was killed here left new names in calls, and digests over calls with the names of the execution rows.
-    as_vouched = {"run_test_name": {execution_id: old_names[execution_id] for execution_id in names}}
-    before = [with_values(rows, as_vouched) for rows in stored]
+    with_old_names = {"run_test_name": {execution_id: old_names[execution_id] for execution_id in names}}
+    before = [with_values(rows, with_old_names) for rows in stored]
     after = [with_values(rows, named) for rows in stored]
     if after == stored and names.items() <= old_names.items():
         return

@@ -1,4 +1,4 @@
-"""What a commit leaves behind: whole executions, in an order that survives any end, and nothing touched without need."""
+"""What a commit leaves behind: whole executions, in an order that survives any end, and nothing touched in vain."""
 
 from datetime import timedelta
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the index knows is not read again, and what changed is. It is a cache: without it the same is known, only later."""
+"""What the index knows is not read again, and what changed is. Without the index the same is known, only later."""
 
 import os
 import shutil
@@ -123,10 +123,8 @@ def test_what_a_run_wrote_is_indexed_without_hashing_it_again(dataset, monkeypat
 
 def _by_another_program(path):
     rows = pq.ParquetFile(path).read()
-    altered = rows.set_column(
-        0, rows.schema.field(0), pa.array([f"{key}x" for key in rows["call_execution_id"].to_pylist()])
-    )
-    pq.write_table(altered, path)
+    keys = pa.array([f"{key}x" for key in rows["call_execution_id"].to_pylist()])
+    pq.write_table(rows.set_column(0, rows.schema.field(0), keys), path)
 
 
 @pytest.mark.parametrize("table", ["calls", "evals"])

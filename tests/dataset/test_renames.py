@@ -22,7 +22,7 @@ STAMP = ExportStamp("run-2", FETCHED_AT + timedelta(days=1))
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Executions in three months, those of the oldest and the newest of which the source has no more, and another run test."""
+    """Executions in three months, of which the source has lost the oldest and the newest, and another run test."""
     dataset = a_dataset(tmp_path / "data")
     export_to(dataset, a_bundle("e0", ["c0"], date=OLDER), a_bundle("e1", given_up=["c2"]), a_bundle("e2", ["c3"]))
     export_to(dataset, a_bundle("e3", ["c4"], date=LATER), a_bundle("e9", ["c9"], key="booking"))

@@ -118,11 +118,8 @@ def test_where_folders_cannot_be_locked_the_file_alone_is(root, monkeypatch):
         flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", refuse_folders)
-    with (
-        exclusive(root, now=NOW),
-        pytest.raises(LockHeldError, match=f"pid {os.getpid()} on"),
-        exclusive(root, now=NOW),
-    ):
+    refused = pytest.raises(LockHeldError, match=f"pid {os.getpid()} on")
+    with exclusive(root, now=NOW), refused, exclusive(root, now=NOW):
         pass
 
 

@@ -85,12 +85,12 @@ class Lease:
             stored, text = self._objects.get(LOCK, most_bytes=_MOST_BYTES)
         except FileMissingError:
             return None
-        if holder := _holder(text):
+        if words := _holder(text):
             deadline = time.monotonic() + LIFE_SECONDS
             while (seconds_left := deadline - time.monotonic()) > 0:
                 time.sleep(min(seconds_left, LIFE_SECONDS / _LOOKS))
                 if is_stopped() or self._objects.head(LOCK).version.e_tag != stored.version.e_tag:
-                    raise LockHeldError(f"another export holds {self._where} ({holder}); nothing was changed")
+                    raise LockHeldError(f"another export holds {self._where} ({words}); nothing was changed")
         return stored.version
 
     def renew(self) -> None:

@@ -47,10 +47,10 @@ def exclusive(root: Path, *, now: datetime, note: str = "") -> Iterator[None]:
             raise DestinationError(f"{path}: {why(exc)}") from exc
         try:
             _lock(file, folder)
-            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now.isoformat(timespec="seconds")}
-            holder |= {"note": note} if note else {}
+            facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": now.isoformat(timespec="seconds")}
+            facts |= {"note": note} if note else {}
             os.ftruncate(file, 0)
-            os.pwrite(file, json.dumps(holder).encode(), 0)
+            os.pwrite(file, json.dumps(facts).encode(), 0)
         except BlockingIOError:
             text = os.pread(file, _HOLDER_MAX_BYTES, 0)
             raise LockHeldError(f"another export holds {path} ({_holder(text)}); nothing was changed") from None
@@ -102,7 +102,7 @@ def _lock(file: int, folder: int) -> None:
 def _holder(text: bytes) -> str:
     """The words that name the holder, from the text of a lock file, which may be cut or somebody else's."""
     try:
-        holder = json.loads(text)
-        return f"pid {holder['pid']} on {holder['host']} since {holder['since']}{holder.get('note', '')}"
+        facts = json.loads(text)
+        return f"pid {facts['pid']} on {facts['host']} since {facts['since']}{facts.get('note', '')}"
     except (KeyError, TypeError, ValueError, RecursionError):
         return "holder unknown"

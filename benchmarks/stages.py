@@ -20,7 +20,7 @@ from etl.cli import process
 from etl.dataset.commit import commit
 from etl.dataset.parts import Dataset
 from etl.dataset.places import Places
-from etl.dataset.state import load_state
+from etl.dataset.state import read_state
 from etl.extract.answers import decode
 from etl.extract.client import Client
 from etl.extract.endpoints import Request, Slice, get_call_metrics, list_calls
@@ -97,7 +97,7 @@ def flatten_all(bundles: list[ExecutionBundle]) -> list[FlatBundle]:
 def commit_all(files: Files, bundles: list[FlatBundle], export: ExportStamp) -> None:
     """A first commit."""
     dataset = Dataset(files)
-    state = load_state(dataset, set_aside=False)
+    state = read_state(dataset, set_aside=False)
     places = Places(dataset, state, now=export.exported_at)
     settlement = Settlement(fetched_at=export.exported_at, now=export.exported_at, settle=timedelta(hours=24))
     commit(dataset, bundles, state.executions, places.parts_of, export, settlement)

@@ -18,7 +18,7 @@ from etl.dataset.commit import commit
 from etl.dataset.index import update_index, write_index
 from etl.dataset.parts import Dataset, identify
 from etl.dataset.places import Places
-from etl.dataset.state import load_state
+from etl.dataset.state import read_state
 from etl.files.open import open_files
 from etl.model.keys import default_key
 from etl.model.lifecycle import Settlement
@@ -34,7 +34,7 @@ def make_dataset(folder: Path, world: World) -> None:
     files.prepare()
     identify(files, now)
     dataset = Dataset(files)
-    state = load_state(dataset, set_aside=False)
+    state = read_state(dataset, set_aside=False)
     places = Places(dataset, state, now=now)
     for run_test, name in enumerate(world.names):
         for _, numbers in groupby(world.numbers(run_test), key=lambda number: _month(world, number)):

@@ -13,7 +13,7 @@ from etl.dataset.layout import Part
 from etl.dataset.parts import Dataset, Written, identify
 from etl.dataset.places import Places
 from etl.dataset.receipt import Receipt
-from etl.dataset.state import load_state
+from etl.dataset.state import read_state
 from etl.files.local import LocalFiles
 from etl.model import schema
 from etl.model.digest import row_hashes
@@ -72,7 +72,7 @@ def write(root, table, *rows, key=KEY, date=DAY):
 
 def stored_in(dataset, *, set_aside=False):
     """The stored executions, by id."""
-    return load_state(dataset, set_aside=set_aside).executions
+    return read_state(dataset, set_aside=set_aside).executions
 
 
 def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT, parts_of=first_parts_of_the_months):
@@ -92,7 +92,7 @@ def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT, parts_of=fi
 
 def export_by_places(dataset, *bundles, now, exported_at=FETCHED_AT):
     """Commit the bundles where a run would put them."""
-    state = load_state(dataset, set_aside=False)
+    state = read_state(dataset, set_aside=False)
     commit(
         dataset,
         flattened(bundles),

@@ -29,11 +29,6 @@ TESTED_ELSEWHERE = {
     # Output that is all there is to see: whole screens of it.
     "etl/cli/show_compare.py": "tests/e2e/test_compare.py",
     "etl/cli/show_dataset.py": "tests/e2e/test_status.py",
-    "etl/files/background.py": "tests/files/test_objects.py",
-    "etl/files/interface.py": "tests/files/test_local.py",
-    "etl/files/names.py": "tests/e2e/test_housekeeping.py",
-    "etl/files/store.py": "tests/files/test_objects.py",
-    "etl/dataset/part_index.py": "tests/dataset/test_index.py",
     "etl/load/interface.py": "tests/load/test_laws.py",  # a protocol: the laws hold each warehouse to it
     "etl/model/records.py": "tests/extract/test_crawl.py",  # it has no rule but what the crawl fills in
     "etl/version.py": "tests/e2e/test_commands.py",  # only a command shows it

@@ -1,0 +1,1 @@
+"""What the files of a dataset say: parts, merge, commit, index and state."""

@@ -1,7 +1,8 @@
-"""What each part holds, as far as a plan needs it, kept in ``_state/index.parquet`` by the versions of its files.
+"""What each part holds, as far as a plan needs it, kept in ``_state/index.parquet`` by the versions of the files.
 
-A cache: a part whose files are the same versions is not opened again, and that is all. An index that is missing, damaged, of
-another dataset or of another version of the exporter counts as empty, and every part is read.
+Owns that file. It is a cache: a part whose files have the same versions is not opened again, and nothing else depends
+on it. If it is missing, damaged, of another dataset or of an exporter with other columns, it counts as empty, and every
+part is read.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,10 +24,13 @@ from etl.model.digest import fingerprint
 
 
 def meaning_of(tables: Iterable[schema.Table]) -> str:
-    """Tells apart versions that would find other columns in a file: by names, types and order, not by what the columns mean."""
+    """A hash of the columns of these tables and of the index: names, types and order, but not what is said about them.
+
+    An index with another hash was made by a version of the exporter that reads other columns.
+    """
     schemas = {table.name: table.arrow_schema for table in tables} | {"index": ROWS}
-    told = {key: each.to_string(show_field_metadata=False, show_schema_metadata=False) for key, each in schemas.items()}
-    return fingerprint(told)
+    options = {"show_field_metadata": False, "show_schema_metadata": False}
+    return fingerprint({name: columns.to_string(**options) for name, columns in schemas.items()})
 
 
 _MEANING = meaning_of(schema.OF_EXECUTIONS)
@@ -34,15 +38,19 @@ _MEANING = meaning_of(schema.OF_EXECUTIONS)
 
 @dataclass(slots=True)
 class Index:
-    """The parts, in order, the tables that have files, and the versions of whole ``runs`` by path; ``is_saved``: all as saved."""
+    """What the parts of a dataset hold, and which files need not be opened again."""
 
     parts: dict[Part, PartIndex] = field(default_factory=dict)
+    """What each part holds, sorted by part."""
     tables: set[str] = field(default_factory=set)
+    """The names of the tables that have a file; empty in an index that was only read, see ``update_index``."""
     runs: dict[str, str] = field(default_factory=dict)
+    """By path, the versions of the files of export runs that were found whole."""
     is_saved: bool = False
+    """Whether ``_state/index.parquet`` says the same."""
 
     def count(self, table: schema.Table, entry: Entry) -> int | None:
-        """How many rows the part's file has; None when the index does not know it in this version."""
+        """How many rows the file has; None if the index does not know this version of it."""
         parsed = parse_part_path(entry.path)
         known = self.parts.get(parsed[1]) if parsed else None
         if known is None or known.versions is None or entry.is_fresh or not entry.version:
@@ -51,22 +59,30 @@ class Index:
         return known.counts[number] if known.versions[number] == entry.version else None
 
     def damaged(self) -> set[str]:
-        """The executions of which there are other calls or evals than were exported."""
-        found = (each.rows.filter(is_damaged(each.rows)) for each in self.parts.values())
-        return {execution_id for rows in found for execution_id in rows["execution_id"].to_pylist()}
+        """The ids of executions of which there are other calls or evals than were exported."""
+        damaged = (part.rows.filter(is_damaged(part.rows)) for part in self.parts.values())
+        return {execution_id for rows in damaged for execution_id in rows["execution_id"].to_pylist()}
 
 
 class _Head(msgspec.Struct):
-    """What the index says of itself and of each part: key, place, versions, counts, and how many of the rows are its own."""
+    """What the file's metadata says of the index, beside its rows."""
 
     dataset_id: str | None
+    """The dataset that the index is of."""
     meaning: str
+    """The result of ``meaning_of`` in the version that wrote the index."""
     parts: list[tuple[str, str, tuple[str, ...] | None, tuple[int, ...], int]]
+    """Of each part: key, place, versions, counts, and how many of the following rows are its own."""
     runs: dict[str, str]
+    """As in ``Index``."""
 
 
 def read_index(files: Files) -> Index:
-    """The index; an empty one when there is none that can be used."""
+    """The saved index; an empty one if there is none that can be used.
+
+    Raises:
+        DestinationError: the file may not be read, which is another matter than a damaged one.
+    """
     try:
         rows = unpack(files.where(INDEX), files.read(INDEX))
         head = msgspec.json.decode((rows.schema.metadata or {})[b"head"], type=_Head)
@@ -83,7 +99,10 @@ def read_index(files: Files) -> Index:
 
 
 def index_if_readable(files: Files, ignored: list[str]) -> Index:
-    """The index; where it cannot be read, an empty one, which saves no reading, and why is added to ``ignored``."""
+    """The saved index; if it may not be read, an empty one, with which every file is read.
+
+    ``ignored`` gets the reason.
+    """
     try:
         return read_index(files)
     except DestinationError as error:
@@ -92,17 +111,24 @@ def index_if_readable(files: Files, ignored: list[str]) -> Index:
 
 
 def update_index(dataset: Dataset, known: Index, unreadable: list[str]) -> Index:
-    """The index as the files are now: parts and runs that the known one does not know, or not in these versions, are read.
+    """The index as the files are now; reads only parts and export runs that are not ``known`` in these versions.
 
-    A damaged file holds nothing, and is added to ``unreadable``; one that may not be read is a DestinationError.
+    A damaged file counts as empty, and its path is added to ``unreadable``.
+
+    Raises:
+        DestinationError: a file may not be read, is not one of this dataset, or was written by a newer version.
     """
     parts = sorted(list_parts(dataset.files).items())
-    of_known = {part: each.versions for part, each in known.parts.items() if each.versions}
+    of_known = {part: part_index.versions for part, part_index in known.parts.items() if part_index.versions}
     unknown = [(part, entries) for part, entries in parts if of_known.get(part, ()) != versions_of(entries)]
+
+    def read(part_and_entries: tuple[Part, dict[str, Entry]]) -> tuple[PartIndex, list[str]]:
+        part, entries = part_and_entries
+        return index_part(dataset, entries, _known_digests(dataset, known, part, entries))
+
     new: dict[Part, PartIndex] = {}
-    read = read_each(dataset.files, lambda each: index_part(dataset, each[1], _digests(dataset, known, *each)), unknown)
-    for (part, _), (found, damaged) in zip(unknown, read, strict=True):
-        new[part] = found
+    for (part, _), (part_index, damaged) in zip(unknown, read_each(dataset.files, read, unknown), strict=True):
+        new[part] = part_index
         unreadable += damaged
     tables = {name for _, entries in parts for name in entries}
     index = Index({part: new.get(part) or known.parts[part] for part, _ in parts}, tables)
@@ -117,23 +143,31 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str]) -> Index
 
 
 def _is_damaged_run(files: Files, path: str) -> bool:
+    """Whether the file of an export run is damaged; one that may not be read is not, since no run needs its row."""
     try:
         OpenPart(files, schema.RUNS_TABLE, path).read(schema.RUNS_TABLE.names, may_be_newer=True)
-    except DestinationError as error:  # one that may not be read need not be: no night needs it
+    except DestinationError as error:
         return isinstance(error, UnreadableError)
     return False
 
 
 def write_index(files: Files, index: Index) -> None:
-    """Replace the file."""
-    parts = [(part.run_test_key, part.place, of.versions, of.counts, len(of.rows)) for part, of in index.parts.items()]
+    """Save the index in ``_state/index.parquet``; only for the holder of the lock."""
+    parts = [
+        (part.run_test_key, part.place, part_index.versions, part_index.counts, len(part_index.rows))
+        for part, part_index in index.parts.items()
+    ]
     head = _Head(_dataset_id(files), _MEANING, parts, index.runs)
-    rows = pa.concat_tables([each.rows for each in index.parts.values()] or [ROWS.empty_table()])
+    rows = pa.concat_tables([ROWS.empty_table(), *(part_index.rows for part_index in index.parts.values())])
     files.publish(INDEX, pack(rows.replace_schema_metadata({"head": msgspec.json.encode(head)}), "zstd"))
 
 
 def list_parts(files: Files) -> dict[Part, dict[str, Entry]]:
-    """The files of each part by table; DestinationError for data that is none of the dataset's."""
+    """The files of each part, by the table's name.
+
+    Raises:
+        DestinationError: there is a data file that no export writes.
+    """
     parts: dict[Part, dict[str, Entry]] = {}
     for table in schema.OF_EXECUTIONS:
         for entry in data_files(files, table.name):
@@ -145,15 +179,15 @@ def list_parts(files: Files) -> dict[Part, dict[str, Entry]]:
 
 
 def is_damaged(rows: pa.Table) -> pa.ChunkedArray:
-    """Which rows are of executions that are there, with other or newer calls and evals than were exported."""
+    """Which rows of an index are of executions that have other or newer calls or evals than their own row says."""
     is_newer = pc.fill_null(pc.greater(rows["held_at"], rows["exported_at"]), fill_value=False)
     return pc.and_(rows["is_here"], pc.or_(rows["held_digest"].is_valid(), is_newer))
 
 
-def _digests(dataset: Dataset, known: Index, part: Part, entries: Mapping[str, Entry]) -> dict[str, str] | None:
-    """The digests of the part's calls and evals: those that the index knows, and those of what this run has written since.
+def _known_digests(dataset: Dataset, known: Index, part: Part, entries: Mapping[str, Entry]) -> dict[str, str] | None:
+    """The digests of the part's calls and evals, by execution, as the index knows them or this run wrote them since.
 
-    None if anybody else wrote: then this run did not begin with what the index knows, or what is there is not what it wrote.
+    None if they must be computed from the rows: somebody else wrote the files before this run did, or after it.
     """
     before = known.parts.get(part)
     known_versions = before.versions if before else ("",) * len(schema.OF_EXECUTIONS)

@@ -1,4 +1,8 @@
-"""The record of the last run, the last attempt and the last loads, one JSON document: for the next run, monitors and people."""
+"""The record of the last run, the last attempt and the last loads, for the next run, monitors and people.
+
+Owns the JSON document ``_state/last_run.json``. Never decides whether a run was complete or a load succeeded: the
+pipeline and ``load`` say so.
+"""
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -16,98 +20,130 @@ from etl.model.digest import rows_digest
 from etl.model.findings import Finding
 
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
-_MOST_OTHERS = 10  # settings are edited, and then nobody reads the record of the older ones
+_MOST_OTHERS = 10
+"""Records of so many other scopes are kept: settings are edited, and then nobody reads the record of the older ones."""
 RUN_TESTS = "all"
-"""Stands in ``incomplete`` for the list of run tests."""
+"""Stands in ``LastRun.incomplete`` for the list of run tests, if that was not read as a whole."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that has begun, and has an ``export_run_id``, or one that could not, and has an ``exit_code`` and a ``message``."""
+    """The record that a run has begun, or could not begin.
+
+    A run that has begun, and of which neither ``LastRun`` nor a row of ``runs`` says more, was killed.
+    """
 
     started_at: _Moment
+    """When the run was started."""
     export_run_id: str | None = None
+    """The run's id; None if it could not begin."""
     exit_code: int | None = None
+    """The exit code of a run that could not begin; None if it has begun."""
     message: str | None = None
+    """Why the run could not begin, in one line; None if it has begun."""
 
 
 class LastLoad(msgspec.Struct, frozen=True, kw_only=True):
-    """``warehouse``: its place, as the settings name it; ``problem``: why the load failed, or what it left out.
-
-    ``export_run_id``: the newest export run that the last load which did not fail left there; ``runs_digest``: of all that it left.
-    ``loaded_at``: when a load last left nothing out.
-    """
+    """How the last load into one warehouse went."""
 
     warehouse: str
+    """The warehouse's place, as the settings name it, without a password."""
     tried_at: _Moment
+    """When the load was tried."""
     export_run_id: str | None = None
+    """The newest export run in the warehouse after the last load that did not fail; None before the first one."""
     runs_digest: str = ""
+    """The digest of the ids of all export runs in the warehouse after that load."""
     problem: str | None = None
+    """Why the load failed, or what it left out; None if it did neither."""
     loaded_at: _Moment | None = None
+    """When a load last left nothing out; None if none ever did."""
 
 
 class RunTestResult(msgspec.Struct, frozen=True):
-    """What the document says of one run test of the last run."""
+    """One run test of the last run, as far as this exporter reads the document again."""
 
     name: str
+    """The name at the source."""
     key: str
+    """The name of the run test's folder, ``run_test=KEY``."""
 
 
 class LastRun(msgspec.Struct, frozen=True):
-    """What the document says of completeness, and how the run ended; ``rows`` are those that it wrote, by table.
-
-    ``scope`` tells which run tests are configured, and from which days on, see ``Settings.scope``. ``complete_at``: when a run over
-    all of them last left nothing out. ``last_complete_at``: the same for each of them, by its key; None when that never
-    happened. ``incomplete``: keys of those of which the last run over them left something out. ``run_test_names``: those that the
-    last run knew which listed any. ``loads``: the last load into each warehouse, by its place. ``others`` are the records of other
-    scopes, which other settings files export, without ``loads``.
-    """
+    """What the document says of completeness, and how the last run ended. Empty before the first run."""
 
     scope: str = ""
+    """Which run tests were configured, from which days on: see ``Settings.scope``. The other fields are about these."""
     complete_at: _Moment | None = None
+    """When a run over the whole scope last left nothing out; None if none ever did."""
     last_complete_at: dict[str, _Moment | None] = {}
+    """By key, when a run last left nothing out of this run test; None if none ever did."""
     incomplete: tuple[str, ...] = ()
+    """The keys of run tests of which the last run over them left something out; may hold ``RUN_TESTS``."""
     run_test_names: tuple[str, ...] = ()
+    """The names of the run tests of the last run that listed any."""
     export_run_id: str | None = None
+    """The id of the last run."""
     started_at: _Moment | None = None
+    """When the last run began."""
     finished_at: _Moment | None = None
+    """When the last run ended."""
     outcome: str = ""
+    """How the last run ended, in one word."""
     exit_code: int = 0
+    """The exit code of the last run."""
     seconds: float = 0.0
+    """How long the last run took."""
     requests: int = 0
+    """How many requests the last run sent to the API."""
     rows: dict[str, int] = {}
+    """By table, how many rows the last run wrote."""
     problems: tuple[str, ...] = ()
+    """What the last run printed as missing or wrong, one line each."""
     findings: tuple[Finding, ...] = ()
+    """All findings of the last run."""
     run_tests: tuple[RunTestResult, ...] = ()
+    """The run tests of the last run."""
     attempt: Attempt | None = None
+    """The last attempt over this scope, which may be younger than the last run."""
     loads: dict[str, LastLoad] = {}
+    """The last load into each warehouse, by its place; of any scope."""
     others: dict[str, "LastRun"] = {}
+    """The records of other scopes, which other settings files export; each is without ``loads`` and ``others``."""
 
     def of(self, scope: str) -> "LastRun":
-        """The record of this scope. The first run over it goes on from the last run over another one, which completed less."""
+        """The record of this scope. A new one begins with the last run's record, but was never complete as a whole."""
         if scope == self.scope:
             return self
         return replace(self.others.get(scope) or replace(self, complete_at=None), loads=self.loads)
 
     def after(self, attempt: Attempt | None) -> Self:
-        """What of it holds when this was the last attempt: one that it does not tell of left something out of every run test."""
+        """The record as it holds after this attempt: unless it is of the same run, every run test is incomplete."""
         if attempt is None or attempt.export_run_id == self.export_run_id:
             return self
         return replace(self, incomplete=tuple(self.last_complete_at))
 
 
 def read_last_run(files: Files, *, note: Callable[[str], object], set_aside: bool = False) -> LastRun:
-    """The record; an empty one when there is none, or it cannot be read: see ``read_document``."""
+    """The record; empty if there is none, or it is damaged. ``note`` and ``set_aside`` are as in ``read_document``."""
     return read_document(files, LAST_RUN, LastRun, note=note, set_aside=set_aside) or LastRun()
 
 
 def update_last_run(files: Files, fields: Mapping[str, Any]) -> None:
-    """Replace these fields, and of ``loads`` these places; all others stay as the last run over the same ``scope`` left them."""
-    kind = dict[str, msgspec.Raw]
-    before = read_document(files, LAST_RUN, kind, note=lambda _: None, set_aside=True) or {}
+    """Replace these fields of the document, and in ``loads`` only the places that are given.
+
+    The other fields stay as the last run over the same scope left them, including those that this version does not
+    know. If ``fields`` bring another ``scope``, the document's own record moves to ``others``.
+
+    Raises:
+        DestinationError: the document cannot be read or written. A damaged one is moved to the quarantine, and
+            replaced.
+    """
+    raw_document = dict[str, msgspec.Raw]
+    before = read_document(files, LAST_RUN, raw_document, note=lambda _: None, set_aside=True) or {}
     record = read_last_run(files, note=lambda _: None)
     if "scope" in fields and record.scope not in ("", fields["scope"]):
         others = {record.scope: replace(record, loads={}, others={})} | record.others
-        newest = [(scope, each) for scope, each in others.items() if scope != fields["scope"]][:_MOST_OTHERS]
+        newest = [(scope, other) for scope, other in others.items() if scope != fields["scope"]][:_MOST_OTHERS]
         before = msgspec.to_builtins(replace(record.of(fields["scope"]), others=dict(newest)))
     kept = {name: value for name, value in before.items() if name not in fields}
     document = {**fields, **kept, "loads": record.loads | fields.get("loads", {})}
@@ -115,11 +151,14 @@ def update_last_run(files: Files, fields: Mapping[str, Any]) -> None:
 
 
 def note_failure(files: Files, error: ExporterError, started_at: datetime, scope: str) -> None:
-    """Note a run that could not begin; that it cannot be noted must not hide the error."""
+    """Record that a run could not begin, and why. Never raises a DestinationError: that would hide the run's own error.
+
+    Writes nothing while another run holds the lock, or where no export could begin.
+    """
     message = str(error).replace("\n", "; ")
     attempt = Attempt(started_at=started_at, exit_code=error.exit_code, message=message)
     with suppress(DestinationError):
-        if files.lock_holder():  # it replaces the record itself
+        if files.lock_holder():  # the run at work writes the record itself
             return
         if not files.entries(STATE):
             files.examine()
@@ -128,7 +167,7 @@ def note_failure(files: Files, error: ExporterError, started_at: datetime, scope
 
 
 def last_load_into(files: Files, place: str, now: datetime) -> LastLoad:
-    """The last load into the warehouse at ``place``, empty where none can be read."""
+    """The last load into the warehouse at ``place``; if none can be read, one tried ``now`` that says nothing else."""
     no_load = LastLoad(warehouse=place, tried_at=now)
     try:
         return read_last_run(files, note=lambda _: None).loads.get(place, no_load)
@@ -137,7 +176,11 @@ def last_load_into(files: Files, place: str, now: datetime) -> LastLoad:
 
 
 def lacks_of_warehouse(load: LastLoad | None, *export_runs: Collection[str]) -> str | None:
-    """What is missing from the warehouse after this load, in words; it should have the runs of one of these ``export_runs``."""
+    """What is missing from the warehouse after this load, in words; None if nothing is.
+
+    It should hold exactly the export runs of one of these collections: while a load goes on, the newest run may be
+    missing.
+    """
     if load is None:
         return "the warehouse was never loaded"
     if load.problem:

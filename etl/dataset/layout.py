@@ -1,6 +1,9 @@
-"""Paths of the dataset's files, and scopes: parts of a dataset by run test and time. Pure.
+"""Where the files of a dataset lie, and scopes: the parts of it that a reader wants, by run test and day. Pure.
 
-``<table>/run_test=<key>/month=<YYYY-MM>/part-<n>.parquet``; export runs lie by month alone.
+``<table>/run_test=<key>/month=<YYYY-MM>/part-<n>.parquet``
+``runs/month=<YYYY-MM>/<export_run_id>.parquet``
+
+Months are those of an execution's start, in UTC. Never decides which part takes an execution: see ``places``.
 """
 
 import re
@@ -18,77 +21,80 @@ _RUN_PATH = re.compile(rf"(runs)()/({_FOLDER}/[0-9A-Za-z-]+)\.parquet", re.ASCII
 
 @dataclass(frozen=True, slots=True, order=True)
 class Part:
-    """One file of each table, with the rows of the same executions; ``place`` is where below its run test.
+    """The same place in each table: one file per table, with the rows of the same executions.
 
-    An export run is a part of ``runs`` alone, without a run test, whose place ends in its id.
+    An export run is a part of the table ``runs`` alone.
     """
 
     run_test_key: str
+    """The key of the run test, as in ``run_test=KEY``; empty for an export run."""
     place: str
+    """Where it lies below its run test, such as ``month=2026-11/part-0``; an export run's id stands in for part-0."""
 
     @property
     def folder(self) -> str:
-        """``month=2026-11``."""
+        """The folder of the part's month, such as ``month=2026-11``."""
         return self.place.partition("/")[0]
 
     @property
     def number(self) -> int:
-        """Which one of its folder it is."""
+        """The part's number in its folder, from 0. Not for export runs."""
         return int(self.place.rpartition("-")[2])
 
     @property
     def month(self) -> str:
-        """``2026-11``."""
+        """The month alone, such as ``2026-11``."""
         return self.folder.removeprefix("month=")
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Part of the dataset: these run tests (None: all), from the first day to the last, both included.
-
-    ``names``: by key, the only run tests that are meant there; a partition may hold rows of several.
-    """
+    """Some run tests of the dataset and some days; by default everything."""
 
     run_test_keys: frozenset[str] | None = None
+    """The keys of the run tests; None for all."""
     since: date = date.min
+    """The first UTC day on which an execution of the scope may start."""
     until: date = date.max
+    """The last such day, included."""
     names: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """By key, the names of the only run tests that are meant: a folder may hold rows of several, after a rename."""
 
     def has(self, part: Part) -> bool:
-        """Whether executions that the part took when they began may be in the scope; an export run is of any run test."""
+        """Whether the part may hold executions of the scope. The run test does not matter for an export run."""
         first, last = days_of(part.folder)
-        is_of = not part.run_test_key or self.run_test_keys is None or part.run_test_key in self.run_test_keys
-        return is_of and self.since <= last and first <= self.until
+        is_of_run_tests = not part.run_test_key or self.run_test_keys is None or part.run_test_key in self.run_test_keys
+        return is_of_run_tests and self.since <= last and first <= self.until
 
 
 def folder_of(day: date) -> str:
-    """The folder of executions and export runs that began on this UTC day."""
+    """The folder of executions and export runs that began on this UTC day, such as ``month=2026-11``."""
     return f"month={day.isoformat()[:7]}"
 
 
 def place_of(folder: str, number: int) -> str:
-    """The ``place`` of a part."""
+    """The ``place`` of the part with this number in the folder."""
     return f"{folder}/part-{number}"
 
 
 def days_of(folder: str) -> tuple[date, date]:
-    """The first and the last day of a folder."""
+    """The first and the last day of the folder's month."""
     first = date.fromisoformat(f"{folder.removeprefix('month=')}-01")
     return first, first.replace(day=monthrange(first.year, first.month)[1])
 
 
 def part_path(table: str, part: Part) -> str:
-    """Path of the part's file in the table, relative to the dataset."""
+    """The path of the part's file in this table, relative to the dataset's root."""
     run_test = f"run_test={part.run_test_key}/" if part.run_test_key else ""
     return f"{table}/{run_test}{part.place}.parquet"
 
 
 def parse_part_path(path: str) -> tuple[str, Part] | None:
-    """The table and part of a path that ``part_path`` gave, else None."""
+    """The table and the part whose ``part_path`` this is; None if it is not one that this layout has."""
     match = _PART_PATH.fullmatch(path) or _RUN_PATH.fullmatch(path)
     return (match[1], Part(match[2], match[3])) if match and (not match[2] or is_key(match[2])) else None
 
 
 def run_part(day: date, export_run_id: str) -> Part:
-    """The part of an export run that began on this UTC day."""
+    """The part of ``runs`` that holds an export run which began on this UTC day."""
     return Part("", f"{folder_of(day)}/{export_run_id}")

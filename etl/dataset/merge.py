@@ -1,7 +1,8 @@
-"""Replace the rows of re-exported executions within one part, and mark what the source no longer has. Pure: tables in, table out.
+"""Replace the rows of re-exported executions in one part, and mark what the source no longer has.
 
-A row whose content did not change keeps its old version, so that a part in which nothing changed is not written again. No row of
-executions, calls and evals ever goes: what is not replaced stays, and gets a ``deleted_at`` if the source is known not to have it.
+Pure: tables in, table out. A row whose content did not change is kept as it is, so that a part in which nothing changed
+is not written again. No row of an execution, call or eval is ever removed: if it is not replaced it stays, and gets a
+``deleted_at`` if the source is known not to have it any more. Dead letters are removed once they are resolved.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -19,9 +20,10 @@ from etl.model.records import FROM_DETAIL
 from etl.transform.row_hash import ROW_HASH, hash_rows
 
 _VERSION_COLUMNS = {"export_run_id", "exported_at", "verified_at"}
+"""Columns that say when and by which run a row was written, and nothing of its content."""
 
 _AGGREGATES = [each.name for each in schema.EXECUTIONS.columns if any(path[0] == "metrics" for path in each.paths)]
-"""Columns of an execution that are empty when only its head is known; ``extra`` may be, too."""
+"""Columns of an execution that are null if only its head could be fetched; ``extra`` may be, too."""
 
 _SORT = {
     "executions": ["started_at", "execution_id"],
@@ -29,53 +31,57 @@ _SORT = {
     "evals": ["execution_started_at", "execution_id", "call_execution_id", "eval_config_id"],
     "errors": ["execution_id", "endpoint", "subject_id"],
 }
+"""The order of the rows in a part."""
 
 _MOST_SORTED_BYTES = 1 << 30
-"""Arrow cannot bring more than 2 GiB of text of one column into another order. So much is one execution's, and all of one time."""
+"""A larger part is not sorted: Arrow cannot sort more than 2 GiB of text in one column.
+
+Only one execution makes it so large.
+"""
 
 _Pair = tuple[str, str]
+"""The ids of an execution and of one of its calls."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """Whose rows are replaced in a part, and what is known of the old ones: ids of executions, or pairs of execution and call.
-
-    Attributes:
-        executions: All that are replaced.
-        without_calls: Their calls were not listed: old calls and evals stay as they are.
-        listed_calls: Calls that their lists name: they exist, and have no other evals than the new rows say.
-        deleted_calls: Calls that the source no longer has.
-        unproved: Nothing proves what became of the calls that their lists do not name: old dead letters of these stay.
-        heads: Fetched without their aggregates: the old aggregates stay.
-        verified: Take the new ``verified_at`` even if nothing else changed, and with it who wrote the row, and when.
-        restamped: Not whole yet: new rows of their calls tell when they were fetched, even if they say the same as the old ones.
-        renewed: Their new execution rows replace the old ones even if they say the same: other rows of theirs changed, or when the
-            old ones were written is unknown.
-        stamp: The columns ``export_run_id`` and ``exported_at`` of rows that are marked, which is when they are found deleted.
-    """
+    """Which executions' rows are replaced in a part, and what is known of the old rows that no new one replaces."""
 
     executions: Collection[str]
+    """All executions whose rows are replaced; the other fields name some of these."""
     without_calls: Collection[str] = ()
+    """Their calls were not listed: their old calls and evals stay as they are."""
     listed_calls: Collection[_Pair] = ()
+    """Calls that a list names: they exist, and have no other evals than the new rows."""
     deleted_calls: Collection[_Pair] = ()
+    """Calls that the source no longer has."""
     unproved: Collection[str] = ()
+    """Their lists are not proved: a call that is not named may exist, so that old dead letters about it stay."""
     heads: Collection[str] = ()
+    """They were fetched without their aggregates: the old aggregates stay."""
     verified: Collection[str] = ()
+    """If nothing else changed, their old execution rows still take the new ``verified_at``, with run and time."""
     restamped: Collection[str] = ()
+    """They are not whole yet: each new row of a call replaces the old one, so that it says when it was fetched."""
     renewed: Collection[str] = ()
+    """Their execution rows are replaced in any case: calls or evals changed, or the old row has no ``exported_at``."""
     stamp: Mapping[str, Any] = field(default_factory=dict)
+    """The columns ``export_run_id`` and ``exported_at`` of rows that are marked or unmarked now."""
 
     def executions_of(self, table: schema.Table) -> Collection[str]:
         """The executions whose rows of this table are replaced."""
         return {*self.executions} - {*self.without_calls} if table in schema.OF_CALLS else self.executions
 
     def keeps_letter(self, execution_id: str, subject_id: str) -> bool:
-        """Whether an old dead letter stays though no new one is the same."""
+        """Whether an old dead letter stays if no new one has its key: its call may exist, and nobody asked for it."""
         is_unlisted = (execution_id, subject_id) not in self.listed_calls
         return subject_id != execution_id and execution_id in self.unproved and is_unlisted
 
     def is_deleted(self, table: schema.Table, call: _Pair, *, was_deleted: bool) -> bool:
-        """Whether an old row of the call is marked that has no new one. So is an eval that is missing from its call's entry."""
+        """Whether an old row of the call is marked from now on, given that no new row has its key.
+
+        An eval of a listed call is marked, since it is missing from the call's entry in the list.
+        """
         if call in self.deleted_calls:
             return True
         return table is schema.EVALS if call in self.listed_calls else was_deleted
@@ -83,72 +89,81 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The part's rows after the merge, whether they differ from before, and how many of them are new or changed.
-
-    ``own`` are the rows of the executions that were replaced or marked, in any order; as merged with their hashes.
-    ``marked`` rows got a ``deleted_at``. ``changed`` are the executions of which a row was replaced, added, marked or unmarked.
-    """
+    """The rows of a part after a merge or after marking."""
 
     table: pa.Table
+    """All rows of the part."""
     own: pa.Table
+    """The rows of the executions that were replaced or marked, unsorted; calls and evals may have a ``row_hash``."""
     is_changed: bool
+    """Whether ``table`` differs from what the part held before."""
     arrived: int = 0
+    """How many rows were added, replaced or unmarked."""
     marked: int = 0
+    """How many rows got a ``deleted_at``."""
     changed: AbstractSet[str] = frozenset()
+    """The executions of which a row was added, replaced, marked or unmarked."""
 
 
 def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replacement) -> Merged:
-    """``old`` with the rows of the replaced executions exchanged for ``new``, which holds rows of these executions only.
+    """The rows of the part with those of the replaced executions exchanged for ``new``, which holds no others.
 
-    Rows come sorted by execution and key, unless they are very large. Keys are unique if they are in ``new``.
+    The result is sorted by start, execution and key, unless it is very large. Keys in ``new`` must be unique.
     """
     is_replaced = is_of(old, replacement.executions_of(table))
     others, before = where(old, pc.invert(is_replaced)), where(old, is_replaced)
     if table in schema.OF_CALLS:
-        before, new = (
-            each.append_column(ROW_HASH, pa.array(hash_rows(table, each), pa.string())) for each in (before, new)
-        )
-    after, is_verified = before, False
+        before, new = _with_hashes(table, before), _with_hashes(table, new)
+    after = before
+    is_verified = False
     if table is schema.EXECUTIONS:
         new = with_values(new, _values(before, [*_AGGREGATES, "extra"], replacement.heads))
         before = before.filter(pc.invert(is_of(before, replacement.renewed)))
-        # The other way round: an old row that stays takes the new time, and no new row replaces it for that.
+        # The time alone makes no new row: an old row that stays takes it over.
         after = with_values(before, _values(new, _VERSION_COLUMNS, replacement.verified))
         is_verified = not after["verified_at"].equals(before["verified_at"])
     if table is schema.ERRORS:
         seen_at = dict(zip(_keys(table, before), before["first_seen_at"].to_pylist(), strict=True))
-        own = zip(_keys(table, new), new["first_seen_at"].to_pylist(), strict=True)
-        new = with_column(new, "first_seen_at", [seen_at.get(key, now) for key, now in own])
+        new_seen_at = zip(_keys(table, new), new["first_seen_at"].to_pylist(), strict=True)
+        new = with_column(new, "first_seen_at", [seen_at.get(key, now) for key, now in new_seen_at])
     is_kept, is_arriving = _compare(table, before, new, replacement)
     marks = _marks(table, before, new, replacement) if table in schema.OF_CALLS else {}
     if all(is_kept) and not (any(is_arriving) or marks or is_verified):
         return Merged(old, before, is_changed=False)
-    own = pa.concat_tables([where(with_marks(after, marks, replacement.stamp), is_kept), where(new, is_arriving)])
+    own = pa.concat_tables([where(_with_marks(after, marks, replacement.stamp), is_kept), where(new, is_arriving)])
     merged = pa.concat_tables([others, own.select(table.names)])
     if merged.nbytes < _MOST_SORTED_BYTES:
         merged = merged.sort_by([(name, "ascending") for name in _SORT[table.name]])
     ids = before["execution_id"].to_pylist()
-    gone = compress(ids, [not each for each in is_kept])
-    changed = {*gone, *compress(new["execution_id"].to_pylist(), is_arriving), *(ids[index] for index in marks)}
-    arrived = sum(is_arriving) + sum(not is_deleted for is_deleted in marks.values())
-    return Merged(merged, own, is_changed=True, arrived=arrived, marked=sum(marks.values()), changed=changed)
+    replaced = compress(ids, [not stays for stays in is_kept])
+    changed = {*replaced, *compress(new["execution_id"].to_pylist(), is_arriving), *(ids[index] for index in marks)}
+    marked = sum(marks.values())
+    arrived = sum(is_arriving) + len(marks) - marked
+    return Merged(merged, own, is_changed=True, arrived=arrived, marked=marked, changed=changed)
 
 
 def mark(table: schema.Table, rows: pa.Table, executions: Collection[str], stamp: Mapping[str, Any]) -> Merged:
-    """The rows of a part, those of the executions marked as deleted; dead letters of theirs go."""
+    """The rows of a part, with those of the executions marked as deleted; their dead letters are removed.
+
+    ``stamp`` has the columns ``export_run_id`` and ``exported_at``; the latter is the ``deleted_at``, too.
+    """
     is_theirs = is_of(rows, executions)
     if table is schema.ERRORS:
-        left = where(rows, pc.invert(is_theirs))
-        return Merged(left, left, is_changed=len(left) < len(rows))
+        remaining = where(rows, pc.invert(is_theirs))
+        return Merged(remaining, remaining, is_changed=len(remaining) < len(rows))
     is_new = pc.and_(is_theirs, rows["deleted_at"].is_null())
-    marks = {index: True for index, each in enumerate(is_new.to_pylist()) if each}
+    marks = dict.fromkeys(compress(range(len(rows)), is_new.to_pylist()), True)
     changed = {*rows.filter(is_new)["execution_id"].to_pylist()}
-    rows = with_marks(rows, marks, stamp)
+    rows = _with_marks(rows, marks, stamp)
     return Merged(rows, where(rows, is_theirs), is_changed=bool(marks), marked=len(marks), changed=changed)
 
 
-def with_marks(rows: pa.Table, marks: Mapping[int, bool], stamp: Mapping[str, Any]) -> pa.Table:
-    """The rows, those at these positions marked as deleted now (True) or no longer (False), and of this export."""
+def _with_hashes(table: schema.Table, rows: pa.Table) -> pa.Table:
+    return rows.append_column(ROW_HASH, pa.array(hash_rows(table, rows), pa.string()))
+
+
+def _with_marks(rows: pa.Table, marks: Mapping[int, bool], stamp: Mapping[str, Any]) -> pa.Table:
+    """The rows, of which those at these positions are marked (True) or unmarked (False) by this export."""
     if not marks:
         return rows
     deleted = {index: stamp["exported_at"] if is_deleted else None for index, is_deleted in marks.items()}
@@ -161,11 +176,12 @@ def with_marks(rows: pa.Table, marks: Mapping[int, bool], stamp: Mapping[str, An
 def _compare(
     table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replacement
 ) -> tuple[list[bool], list[bool]]:
-    """Which of the old rows stay, and which of the new ones replace an old one or are added."""
+    """Which of the old rows stay as they are, and which of the new ones replace an old one or are added."""
     new_contents = dict(_contents(table, new))
     if table is schema.CALLS and replacement.restamped:
-        is_restamped = is_of(new, replacement.restamped).to_pylist()
-        new_contents |= {key: () for key, each in zip(_keys(table, new), is_restamped, strict=True) if each}
+        # No old row has this content.
+        restamped = compress(_keys(table, new), is_of(new, replacement.restamped).to_pylist())
+        new_contents |= dict.fromkeys(restamped, ())
     kept: set[tuple[Any, ...]] = set()
     is_kept = []
     old_rows = zip(_contents(table, old), _stays_if_missing(table, old, replacement), strict=True)
@@ -178,41 +194,37 @@ def _compare(
 
 
 def _stays_if_missing(table: schema.Table, old: pa.Table, replacement: Replacement) -> list[bool]:
-    """Which of the old rows stay if no new row has their key."""
+    """Which of the old rows stay if no new row has their key: calls and evals always, executions never."""
     if table is not schema.ERRORS:
         return [table in schema.OF_CALLS] * len(old)
-    ids = zip(old["execution_id"].to_pylist(), old["subject_id"].to_pylist(), strict=True)
-    return [replacement.keeps_letter(*each) for each in ids]
+    return list(map(replacement.keeps_letter, old["execution_id"].to_pylist(), old["subject_id"].to_pylist()))
 
 
 def _marks(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replacement) -> dict[int, bool]:
-    """The positions of the old rows without a new one that are marked from now on (True), or no longer (False)."""
+    """The positions of old rows without a new one that are marked from now on (True) or no longer (False)."""
     new_keys = {*_keys(table, new)}
-    rows = zip(
-        _keys(table, old),
-        zip(old["execution_id"].to_pylist(), old["call_execution_id"].to_pylist(), strict=True),
-        old["deleted_at"].is_valid().to_pylist(),
-        strict=True,
-    )
-    return {
-        index: is_deleted
-        for index, (key, call, was_deleted) in enumerate(rows)
-        if key not in new_keys
-        and (is_deleted := replacement.is_deleted(table, call, was_deleted=was_deleted)) != was_deleted
-    }
+    calls = zip(old["execution_id"].to_pylist(), old["call_execution_id"].to_pylist(), strict=True)
+    were_deleted = old["deleted_at"].is_valid().to_pylist()
+    marks = {}
+    for index, (key, call, was_deleted) in enumerate(zip(_keys(table, old), calls, were_deleted, strict=True)):
+        is_deleted = replacement.is_deleted(table, call, was_deleted=was_deleted)
+        if key not in new_keys and is_deleted != was_deleted:
+            marks[index] = is_deleted
+    return marks
 
 
 def _values(rows: pa.Table, names: Iterable[str], executions: Collection[str]) -> dict[str, dict[str, Any]]:
-    """What the rows of the executions have in the columns, by name and execution_id."""
+    """What the rows of these executions have in these columns, by column and execution_id."""
     rows = rows.filter(is_of(rows, executions))
     ids = rows["execution_id"].to_pylist()
     return {name: dict(zip(ids, rows[name].to_pylist(), strict=True)) for name in names}
 
 
 def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]:
-    """Key and content of each row; two rows of equal content say the same of the source."""
+    """The key and the content of each row; two rows with equal contents say the same about the source."""
     names = [name for name in table.names if name not in _VERSION_COLUMNS]
-    if table in schema.OF_CALLS:  # whose hash covers all but these
+    if table in schema.OF_CALLS:
+        # The hash covers all other columns.
         names = [ROW_HASH, *(name for name in ("deleted_at", "raw") if name in names)]
     columns = [rows[name].to_pylist() for name in names]
     if "metrics_from" in table.names:

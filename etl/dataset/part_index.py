@@ -1,4 +1,7 @@
-"""What one part holds, as far as a plan needs it: one row for each execution of which it holds anything."""
+"""What one part holds, as far as a plan needs it: one row for each execution of which the part holds anything.
+
+Computed from the part's files alone. What is kept of it, and when a file is read again, is for ``index`` to say.
+"""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -19,54 +22,66 @@ from etl.model.lifecycle import HeldRows
 from etl.model.records import FROM_DETAIL
 from etl.transform.row_hash import hash_rows
 
+_OF_EXECUTION = ("execution_id", "listed_calls", "exported_calls", "run_test_name", "started_at", "export_state")
+"""Columns that say which execution it is, how many calls it has, and how far it was exported."""
+_OF_EXPORT = ("fingerprint", "calls_digest", "verified_at", "exported_at", "export_run_id", "deleted_at")
+"""Columns that say what was exported, and when."""
 _READ = {
-    "executions": (
-        "execution_id", "listed_calls", "exported_calls", "run_test_name", "started_at", "export_state", "fingerprint",
-        "calls_digest", "verified_at", "exported_at", "export_run_id", "deleted_at",
-    ),
+    "executions": _OF_EXECUTION + _OF_EXPORT,
     "calls": ("execution_id", "deleted_at", "exported_at", "metrics_from"),
     "evals": ("execution_id", "deleted_at", "exported_at"),
     "errors": ("execution_id",),
-}  # fmt: skip
+}
+"""The columns of each table that are read; those of executions are in the index, too."""
 _DIGEST_OF_NOTHING = rows_digest(())
 ROWS = pa.schema(
     [
+        # Of the execution's own row; null if it has none.
         *(schema.EXECUTIONS.arrow_schema.field(name) for name in _READ["executions"]),
+        # Whether it has a row of its own.
         pa.field("is_here", pa.bool_()),
+        # How many of its calls are in the part and not marked.
         pa.field("held_calls", pa.int64()),
+        # How many of these have no metrics but those of the detail.
         pa.field("detail_calls", pa.int64()),
+        # The digest of its calls and evals in the part; null if it is the same as ``calls_digest``.
         pa.field("held_digest", pa.string()),
+        # When the newest of these calls and evals was exported.
         pa.field("held_at", schema.TIMESTAMP),
+        # Whether each of them is marked.
         pa.field("is_deleted", pa.bool_()),
+        # Whether it has dead letters.
         pa.field("has_errors", pa.bool_()),
     ]
 )
+"""The columns of an index: a row for each execution."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartIndex:
-    """One row for each execution of which the part holds anything; ``is_here``: its own row.
-
-    ``held_digest``, ``held_calls`` and ``detail_calls`` are what the calls and evals in the part say, the digest only where it is
-    another than ``calls_digest``. ``held_at`` is when the newest of them was exported, ``is_deleted`` whether each of them is
-    marked. ``versions`` are those of the part's files by table, None when they cannot be told; ``counts`` their numbers of rows.
-    """
+    """What one part holds."""
 
     versions: tuple[str, ...] | None
+    """The versions of the part's files, in the order of ``schema.OF_EXECUTIONS``; None if they cannot be trusted."""
     counts: tuple[int, ...]
+    """How many rows these files have, in the same order."""
     rows: pa.Table
+    """A row with the columns of ``ROWS`` for each execution of which the part holds anything."""
 
     @property
     def digests(self) -> dict[str, str]:
-        """The digest of the calls and evals of each execution, as they are in the part."""
+        """By execution, the digest of the calls and evals that are in the part."""
         held = pc.coalesce(self.rows["held_digest"], self.rows["calls_digest"])
         return dict(zip(self.rows["execution_id"].to_pylist(), held.to_pylist(), strict=True))
 
 
 def versions_of(entries: Mapping[str, Entry]) -> tuple[str, ...] | None:
-    """The versions of a part's files; None when one of them changed so lately that it may change again unseen."""
-    found = [entries[table.name] for table in schema.OF_EXECUTIONS if table.name in entries]
-    if any(entry.is_fresh or not entry.version for entry in found):
+    """The versions of a part's files, empty for a table without one.
+
+    None if they cannot be trusted: the storage does not say one of them, or a file changed so lately that another
+    change might leave its version as it is.
+    """
+    if any(entry.is_fresh or not entry.version for entry in entries.values()):
         return None
     return tuple(entries[table.name].version if table.name in entries else "" for table in schema.OF_EXECUTIONS)
 
@@ -74,106 +89,122 @@ def versions_of(entries: Mapping[str, Entry]) -> tuple[str, ...] | None:
 def index_part(
     dataset: Dataset, entries: Mapping[str, Entry], digests: Mapping[str, str] | None
 ) -> tuple[PartIndex, list[str]]:
-    """What the part holds, and the paths of its damaged files, which hold nothing.
+    """What the part holds, and the paths of its damaged files, which count as empty.
 
-    ``digests`` are those of its calls and evals, by execution; where they are not known (None), the rows are read whole and hashed.
+    ``entries`` are the part's files by table. ``digests`` are those of its calls and evals, by execution; if they are
+    not known (None), these files are read whole and hashed.
+
+    Raises:
+        DestinationError: a file may not be read, or a newer version wrote it.
     """
-    rows, vouchers = dict[str, pa.Table](), dict[str, list[str]]()
-    damaged, here = [], dict(entries)
+    rows: dict[str, pa.Table] = {}
+    vouchers: dict[str, list[str]] = {}
+    damaged: list[str] = []
+    present = dict(entries)
     for table in schema.OF_EXECUTIONS:
-        name, is_hashed = table.name, digests is None and table in schema.OF_CALLS
+        name = table.name
+        is_hashed = digests is None and table in schema.OF_CALLS
         rows[name] = table.no_rows.select(_READ[name])
         try:
             if name in entries:
-                found = dataset.read(table, entries[name].path, table.names if is_hashed else _READ[name])
-                rows[name] = found.select(_READ[name])
+                read = dataset.read(table, entries[name].path, table.names if is_hashed else _READ[name])
+                rows[name] = read.select(_READ[name])
                 if is_hashed:
-                    _add_vouchers(vouchers, table, found)
+                    _add_vouchers(vouchers, table, read)
         except UnreadableError:
             damaged.append(entries[name].path)
-        except FileMissingError:
-            del here[name]
+        except FileMissingError:  # it was removed since it was listed
+            del present[name]
     if digests is None:
-        digests = {each: rows_digest(of_rows) for each, of_rows in vouchers.items()}
+        digests = {execution_id: rows_digest(of_execution) for execution_id, of_execution in vouchers.items()}
     counts = tuple(len(rows[table.name]) for table in schema.OF_EXECUTIONS)
-    return PartIndex(None if damaged else versions_of(here), counts, _rows_of(rows, digests)), damaged
+    return PartIndex(None if damaged else versions_of(present), counts, _rows_of(rows, digests)), damaged
 
 
 def held_rows(listed_calls: Mapping[str, int | None], calls: pa.Table, evals: pa.Table) -> dict[str, HeldRows]:
-    """What a part's calls and evals hold of the executions, each given with its number of listed calls."""
+    """What a part's calls and evals hold of some executions, which are given with the number of their listed calls."""
     calls, evals = (where(rows, is_of(rows, listed_calls)) for rows in (calls, evals))
     vouchers: dict[str, list[str]] = {}
     for table, rows in zip(schema.OF_CALLS, (calls, evals), strict=True):
         _add_vouchers(vouchers, table, rows)
-    living, of_detail = _living(calls), _from_detail(calls)
+    living = _living(calls)
+    detail = _from_detail(calls)
     return {
-        each: HeldRows(count, living[each], rows_digest(vouchers.get(each, ())), of_detail[each])
-        for each, count in listed_calls.items()
+        execution: HeldRows(count, living[execution], rows_digest(vouchers.get(execution, ())), detail[execution])
+        for execution, count in listed_calls.items()
     }
 
 
 def _rows_of(rows: Mapping[str, pa.Table], digests: Mapping[str, str]) -> pa.Table:
-    """The rows of the index from those of the four tables."""
-    here, own = rows["executions"], Counter(rows["executions"]["execution_id"].to_pylist())
-    if own.total() > len(own):  # what somebody doubled comes to stand once
-        here = here.take([*{each: index for index, each in enumerate(here["execution_id"].to_pylist())}.values()])
-    in_tables = {name: {*of_table["execution_id"].unique().to_pylist()} for name, of_table in rows.items()}
-    rest = sorted(set[str]().union(*in_tables.values()) - own.keys())
-    found = pa.concat_tables([here, pa.table({"execution_id": pa.array(rest, pa.string())})], promote_options="default")
-    ids = found["execution_id"].to_pylist()
-    # And vouches for nothing, so that it is fetched again.
-    told = [each if own[key] == 1 else None for key, each in zip(ids, found["calls_digest"].to_pylist(), strict=True)]
-    held = [digests.get(each, _DIGEST_OF_NOTHING) for each in ids]
-    living, of_detail = _living(rows["calls"]), _from_detail(rows["calls"])
-    alive, newest = living | _living(rows["evals"]), _newest(rows["calls"], rows["evals"])
-    columns = {name: found[name] for name in found.column_names} | {
-        "calls_digest": told,
-        "is_here": [each in own for each in ids],
-        "held_calls": [living[each] for each in ids],
-        "held_digest": [its if its != vouched else None for its, vouched in zip(held, told, strict=True)],
-        "detail_calls": [of_detail[each] for each in ids],
-        "held_at": [newest.get(each) for each in ids],
-        "is_deleted": [not alive[each] for each in ids],
-        "has_errors": [each in in_tables["errors"] for each in ids],
+    """The rows of the index, from those of the four tables."""
+    own_rows = rows["executions"]
+    own_counts = Counter(own_rows["execution_id"].to_pylist())
+    if own_counts.total() > len(own_counts):  # somebody doubled rows: the last one of each execution counts
+        last = {execution_id: index for index, execution_id in enumerate(own_rows["execution_id"].to_pylist())}
+        own_rows = own_rows.take([*last.values()])
+    ids_in = {name: {*of_table["execution_id"].unique().to_pylist()} for name, of_table in rows.items()}
+    without_row = pa.array(sorted(set[str]().union(*ids_in.values()) - own_counts.keys()), pa.string())
+    index = pa.concat_tables([own_rows, pa.table({"execution_id": without_row})], promote_options="default")
+    ids = index["execution_id"].to_pylist()
+    # The digest of a row that was doubled does not count, so that its execution is fetched again.
+    own_digests = zip(ids, index["calls_digest"].to_pylist(), strict=True)
+    vouched = [digest if own_counts[execution_id] == 1 else None for execution_id, digest in own_digests]
+    held = [digests.get(execution_id, _DIGEST_OF_NOTHING) for execution_id in ids]
+    living_calls = _living(rows["calls"])
+    detail_calls = _from_detail(rows["calls"])
+    living = living_calls | _living(rows["evals"])
+    newest = _newest(rows["calls"], rows["evals"])
+    columns = {name: index[name] for name in index.column_names} | {
+        "calls_digest": vouched,
+        "is_here": [execution_id in own_counts for execution_id in ids],
+        "held_calls": [living_calls[execution_id] for execution_id in ids],
+        "held_digest": [own if own != digest else None for own, digest in zip(held, vouched, strict=True)],
+        "detail_calls": [detail_calls[execution_id] for execution_id in ids],
+        "held_at": [newest.get(execution_id) for execution_id in ids],
+        "is_deleted": [not living[execution_id] for execution_id in ids],
+        "has_errors": [execution_id in ids_in["errors"] for execution_id in ids],
     }
     return pa.table(columns, ROWS)
 
 
 def _newest(*tables: pa.Table) -> dict[str, int]:
-    """When the newest row of each execution was exported, in microseconds; its rows lie together, and are taken at once."""
-    rows = pa.concat_tables([each.select(["execution_id", "exported_at"]) for each in tables])
+    """When the newest row of each execution was exported, in microseconds since 1970."""
+    rows = pa.concat_tables([table.select(["execution_id", "exported_at"]) for table in tables])
     rows = rows.filter(rows["exported_at"].is_valid())
-    found: dict[str, int] = {}
+    newest: dict[str, int] = {}
     if len(rows):
         ids, starts, _ = _runs(rows)
-        newest = np.maximum.reduceat(rows["exported_at"].cast(pa.int64()).to_numpy(), starts).tolist()
-        for execution_id, at in zip(ids, newest, strict=True):
-            found[execution_id] = max(at, found.get(execution_id, at))
-    return found
+        newest_of_runs = np.maximum.reduceat(rows["exported_at"].cast(pa.int64()).to_numpy(), starts).tolist()
+        for execution_id, exported_at in zip(ids, newest_of_runs, strict=True):
+            newest[execution_id] = max(exported_at, newest.get(execution_id, exported_at))
+    return newest
 
 
 def _living(rows: pa.Table) -> Counter[str]:
     """How many rows of each execution are not marked as deleted."""
     counts = pc.value_counts(rows.filter(rows["deleted_at"].is_null())["execution_id"])
-    return Counter({each["values"]: each["counts"] for each in counts.to_pylist()})
+    return Counter({count["values"]: count["counts"] for count in counts.to_pylist()})
 
 
 def _from_detail(calls: pa.Table) -> Counter[str]:
-    """How many of these calls have no metrics but those of the detail."""
+    """How many unmarked calls of each execution have no metrics but those of the detail."""
     return _living(calls.filter(pc.equal(calls["metrics_from"], FROM_DETAIL)))
 
 
-def _add_vouchers(found: dict[str, list[str]], table: schema.Table, rows: pa.Table) -> None:
-    """Add the vouchers of the rows of each execution; these lie together, and are taken at once."""
-    vouchers = hash_rows(table, rows)
+def _add_vouchers(vouchers: dict[str, list[str]], table: schema.Table, rows: pa.Table) -> None:
+    """Add what the digest takes of each of these rows (see ``voucher``) to the list of its execution."""
+    of_rows = hash_rows(table, rows)
     for index in np.flatnonzero(rows["deleted_at"].is_valid()).tolist():
-        vouchers[index] = voucher(vouchers[index], is_deleted=True)
+        of_rows[index] = voucher(of_rows[index], is_deleted=True)
     for execution_id, start, end in zip(*_runs(rows), strict=True):
-        found.setdefault(execution_id, []).extend(vouchers[start:end])
+        vouchers.setdefault(execution_id, []).extend(of_rows[start:end])
 
 
 def _runs(rows: pa.Table) -> tuple[list[str], list[int], list[int]]:
-    """The executions of rows that lie together, and where each begins and ends."""
+    """Runs of neighboring rows of one execution: their executions, first positions, and positions after the last.
+
+    A part is sorted by execution, so that there are few runs; a loop over all rows would take far longer.
+    """
     runs = pc.run_end_encode(rows["execution_id"].combine_chunks())
     ends = runs.run_ends.to_pylist()
     return runs.values.to_pylist(), [0, *ends][:-1], ends

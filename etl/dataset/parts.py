@@ -1,6 +1,7 @@
-"""The dataset: says what it is, reads and writes the rows of one part, and knows what this run has written.
+"""The dataset: what it is called, the rows of its parts, and what this run has written.
 
-Never decides which parts are written, nor in which order: see ``commit`` and ``renames``.
+Owns reading and writing the rows of one part, and the identity in ``_state/dataset.json``. Never decides which parts
+are written, nor in which order: see ``commit`` and ``renames``. Where the bytes go is for ``etl/files`` to say.
 """
 
 import secrets
@@ -27,37 +28,56 @@ from etl.model.lifecycle import HeldRows
 T = TypeVar("T")
 
 _LAYOUT = 2
+"""The number of the layout that ``dataset/layout`` describes."""
 
 
 @dataclass(slots=True)
 class Written:
-    """How much a run has written; ``rows`` and ``marked`` rows by table. An execution that is saved in pieces counts once."""
+    """How much a run has written so far."""
 
     rows: Counter[str] = field(default_factory=Counter)
+    """By table, how many rows were added, replaced or unmarked; an execution that is saved in pieces counts once."""
     executions: set[str] = field(default_factory=set)
+    """The ids of the executions that ``rows`` counts."""
     marked: Counter[str] = field(default_factory=Counter)
+    """By table, how many rows got a ``deleted_at``."""
     files: int = 0
+    """How many times a file of a part was written."""
     size_bytes: int = 0
+    """The size of all these files."""
 
 
 class Dataset:
-    """The Parquet files of one dataset; ``written`` and ``receipt`` say what was changed through this object.
+    """The Parquet files of one dataset, and what was changed through this object.
 
-    ``versions``: of each file of calls or evals that it wrote, by path, the one before and all since, as long as it knows what
-    changed. ``digests`` are those of the calls and evals that it wrote, by part and execution; empty while it does.
+    Writing is for the holder of the lock.
     """
 
     def __init__(self, files: Files, *, compression: str = "zstd") -> None:
         self.files = files
+        """Where the files lie."""
         self.written = Written()
+        """How much this object has written."""
         self.receipt = Receipt()
+        """Which files and executions it has changed."""
         self.versions: dict[str, list[str]] = {}
+        """By path, of each file of calls or evals that it wrote: the version before, and all since.
+
+        Empty once unsure.
+        """
         self.digests: dict[Part, dict[str, str]] = {}
+        """By part and execution, the digest of the calls and evals that it wrote; empty text while it writes them."""
         self._compression = compression
         self._outdated: set[str] = set()
+        """The paths of files that were read and lack columns of this version."""
 
     def commit_rows(self, table: schema.Table, part: Part, rows: pa.Table, replacement: Replacement) -> Merged:
-        """Merge the rows into the part, durably (see ``merge``); the file is unchanged if that fails."""
+        """Merge the rows into the part, durably: see ``merge``.
+
+        Raises:
+            DestinationError: the file is damaged (and moved to the quarantine), or could not be written (and is
+                unchanged).
+        """
         merged = merge(table, self.rows(table, part), rows, replacement)
         self.write_if_changed(table, part, merged)
         if table is schema.EXECUTIONS and merged.changed:
@@ -68,27 +88,36 @@ class Dataset:
         return merged
 
     def write_if_changed(self, table: schema.Table, part: Part, merged: Merged) -> None:
-        """Make the merged rows those of the part, durably; errors as for ``write``."""
+        """Make the merged rows those of the part, durably, unless they are the same. Errors as for ``write``."""
         if merged.is_changed:
             self.write(table, part, merged.table, changed=merged.changed)
             self.written.marked[table.name] += merged.marked
 
     def rows(self, table: schema.Table, part: Part) -> pa.Table:
-        """All rows of the part, with the declared columns; none without a file. A damaged file is moved to the quarantine."""
+        """All rows of the part, with exactly the declared columns; none if there is no file.
+
+        Raises:
+            DestinationError: the file is damaged, and was moved to the quarantine; or a newer version wrote it.
+        """
         path = part_path(table.name, part)
         try:
             return self.read(table, path, table.names)
         except FileMissingError:
             return table.no_rows
         except UnreadableError as exc:
-            # Its other executions are not at hand: the next run misses their rows and fetches them again.
+            # The file's other executions are not at hand: the next run misses their rows and fetches them again.
             aside = self.set_aside(path)
             raise DestinationError(f"{exc}; moved to {aside}: run again to fetch its rows again") from exc
 
     def read(self, table: schema.Table, path: str, names: Sequence[str]) -> pa.Table:
-        """Columns of one file, null where an older version of the exporter did not have one yet; ``complete`` then adds them.
+        """Columns of one file.
 
-        UnreadableError when it is damaged, as far as these columns tell; another DestinationError when a newer version wrote it.
+        One that an older version of the exporter did not have is null, until ``complete`` adds it.
+
+        Raises:
+            FileMissingError: there is no such file.
+            UnreadableError: the file is damaged, as far as these columns tell.
+            DestinationError: the file may not be read, or a newer version wrote it.
         """
         part = OpenPart(self.files, table, path)
         rows = part.read(names)
@@ -97,7 +126,11 @@ class Dataset:
         return rows
 
     def write(self, table: schema.Table, part: Part, rows: pa.Table, *, changed: Collection[str] | None = None) -> None:
-        """Make these the rows of the part, durably, or leave it as it is; ``changed`` are their executions, None: any may be."""
+        """Make these the rows of the part, durably. ``changed`` are the executions whose rows differ; None if any may.
+
+        Raises:
+            DestinationError: the file could not be written, and is unchanged.
+        """
         path = part_path(table.name, part)
         if table in schema.OF_CALLS:
             before = version_of(self.files, path)
@@ -112,20 +145,23 @@ class Dataset:
             self.versions[path].append(version_of(self.files, path))
 
     def note_held(self, part: Part, held: Mapping[str, HeldRows]) -> None:
-        """Remember the digests of what the part holds of these executions now."""
-        self.digests.setdefault(part, {}).update({each: of.calls_digest for each, of in held.items()})
+        """Remember the digests of the calls and evals that the part holds of these executions after a write."""
+        self.digests.setdefault(part, {}).update({execution: own.calls_digest for execution, own in held.items()})
 
     def set_aside(self, path: str) -> str:
-        """Move a damaged file to the quarantine; returns where it is then."""
+        """Move a damaged file to the quarantine; returns its new path."""
         aside = self.files.set_aside(path)
         self.receipt.note_removed(path)
         return aside
 
     def complete(self) -> int:
-        """Rewrite the files that an older version wrote, and that were read since, with this version's columns; returns how many.
+        """Give files that an older version wrote, and that were read since, this version's columns; returns how many.
 
-        Columns that the older version did not export are null until their executions are fetched again. A damaged file stays where
-        it is, until its rows are needed, and the next run completes one that could not be written.
+        Columns that the older version did not export are null until their executions are fetched again. A damaged file
+        is left alone until its rows are needed.
+
+        Raises:
+            DestinationError: a file could not be written; the next run completes it and the rest.
         """
         completed = 0
         for path in sorted(self._outdated):
@@ -142,7 +178,7 @@ class Dataset:
         self._publish(schema.RUNS_TABLE, part_path(schema.RUNS_TABLE.name, run_part(day, export_run_id)), rows)
 
     def _publish(self, table: schema.Table, path: str, rows: pa.Table) -> int:
-        """Write the file, and note that; returns its size in bytes."""
+        """Write the file and note it in the receipt; returns its size in bytes."""
         data = encode(table, rows, self._compression)
         self.files.publish(path, data)
         self.receipt.note_written(path, data, rows=len(rows))
@@ -150,17 +186,27 @@ class Dataset:
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """``layout`` numbers the one that ``load.layout`` describes; a newer version may have another."""
+    """What ``_state/dataset.json`` says of the dataset."""
 
     dataset_id: str
+    """Random, and the same for as long as the dataset exists; a warehouse refuses another one."""
     layout: int
+    """The number of the layout, see ``dataset/layout``; a newer version may have another."""
     created_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    """When the dataset was made."""
 
 
 def read_document(
     files: Files, path: str, kind: type[T], *, note: Callable[[str], object], set_aside: bool = False
 ) -> T | None:
-    """The document; None when there is none, or something else, of which ``note`` is told, and that may be ``set_aside``."""
+    """The JSON document of this kind; None if there is none, or it is damaged.
+
+    ``note`` is called with one line about a damaged one. With ``set_aside``, which is for the holder of the lock, that
+    is moved to the quarantine; otherwise it is ignored.
+
+    Raises:
+        DestinationError: the file may not be read.
+    """
     try:
         return msgspec.json.decode(files.read(path), type=kind)
     except FileMissingError:
@@ -176,7 +222,11 @@ def read_document(
 def read_identity(
     files: Files, *, note: Callable[[str], object] = lambda _: None, set_aside: bool = False
 ) -> Identity | None:
-    """The document, as ``read_document`` gives it; a layout that this version does not know is a DestinationError."""
+    """The dataset's identity, as ``read_document`` gives it.
+
+    Raises:
+        DestinationError: the file may not be read, or its layout is one that this version does not know.
+    """
     identity = read_document(files, IDENTITY, Identity, note=note, set_aside=set_aside)
     if identity and identity.layout != _LAYOUT:
         raise DestinationError(
@@ -186,7 +236,7 @@ def read_identity(
 
 
 def identify(files: Files, now: datetime, *, note: Callable[[str], object] = lambda _: None) -> None:
-    """Give the dataset an id, unless it has one that can be read; errors as for ``read_identity``."""
+    """Give the dataset an id, unless it has one. Only for the holder of the lock; errors as for ``read_identity``."""
     if read_identity(files, note=note, set_aside=True) is None:
         identity = Identity(dataset_id=secrets.token_hex(16), layout=_LAYOUT, created_at=now)
         files.publish(IDENTITY, msgspec.json.encode(identity))

@@ -1,51 +1,64 @@
-"""What a run has changed in the dataset: its files, and how many executions of each run test. Kept in memory until the run ends."""
+"""What a run has changed in the dataset: files, and executions of each run test.
+
+Kept in memory while the run lasts; the run's record then takes it as JSON. Never reads or writes a file.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Literal, get_args
 
-_MOST_FILES = 20_000  # some 5 MB in the record of the run, which the next one reads
-
+_MOST_FILES = 20_000
+"""So many files are listed by path: some 5 MB in the record of the run, which the next run reads."""
 
 Change = Literal["inserted", "replaced", "marked", "emptied", "verified"]
-"""What happened to an execution. Several may happen to one in a run."""
+"""What happened to an execution in a run; several may happen to the same one.
+
+inserted: it got its first row. replaced: its row changed. marked: the source no longer has it, so rows of it got a
+``deleted_at``. emptied: it has no calls any more. verified: its calls were fetched again and compared.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """A file as it was written last; ``sha256`` is that of its bytes, hexadecimal."""
+    """A file as this run wrote it last."""
 
     rows: int
+    """How many rows the file has."""
     size_bytes: int
+    """The size of the file."""
     sha256: str
+    """The hash of the file's bytes, hexadecimal."""
 
 
 @dataclass(slots=True)
 class Receipt:
-    """Files by path, and executions by the key of their run test; ``removed`` ones were damaged, and set aside."""
+    """The changes of one run so far."""
 
     written: dict[str, WrittenFile] = field(default_factory=dict)
+    """By path, the files that this run wrote and that are still there."""
     removed: set[str] = field(default_factory=set)
+    """The paths of damaged files that this run moved to the quarantine and has not written since."""
     executions: dict[str, dict[Change, set[str]]] = field(default_factory=dict)
+    """By the key of the run test and the change, the ids of the executions that changed so."""
 
     def note_written(self, path: str, data: bytes | memoryview, *, rows: int) -> None:
-        """The file is there now."""
+        """Note that this run wrote the file, with this content."""
         self.written[path] = WrittenFile(rows, len(data), sha256(data).hexdigest())
         self.removed.discard(path)
 
     def note_removed(self, path: str) -> None:
-        """The file is gone now."""
+        """Note that the file was moved away."""
         self.written.pop(path, None)
         self.removed.add(path)
 
     def note(self, run_test_key: str, change: Change, execution_ids: Collection[str]) -> None:
-        """The executions of the run test changed so."""
+        """Note that these executions of the run test changed so; noting one twice counts once."""
         if execution_ids:
             self.executions.setdefault(run_test_key, {}).setdefault(change, set()).update(execution_ids)
 
     def as_json(self) -> dict[str, Any]:
-        """The receipt as a JSON object; beyond a bound files are counted as ``not_listed``."""
+        """The receipt as a JSON object. At most ``_MOST_FILES`` paths are listed; ``not_listed`` counts the others."""
         paths = sorted({*self.written, *self.removed})
         listed = paths[:_MOST_FILES]
         files = ((path, self.written[path]) for path in listed if path in self.written)
@@ -60,8 +73,8 @@ class Receipt:
         }
 
     def _counts(self, run_test_key: str) -> dict[str, int]:
-        """How many executions of each change; each is inserted, replaced or verified, whatever else happened to it."""
-        found = {change: self.executions[run_test_key].get(change, set()) for change in get_args(Change)}
-        replaced = found["replaced"] - found["inserted"]
-        verified = found["verified"] - found["inserted"] - replaced
-        return {change: len(ids) for change, ids in (found | {"replaced": replaced, "verified": verified}).items()}
+        """The number of executions per change; each counts once as inserted, replaced or verified, the first to fit."""
+        ids = {change: self.executions[run_test_key].get(change, set()) for change in get_args(Change)}
+        ids["replaced"] = ids["replaced"] - ids["inserted"]
+        ids["verified"] = ids["verified"] - ids["inserted"] - ids["replaced"]
+        return {change: len(executions) for change, executions in ids.items()}

@@ -1,7 +1,7 @@
-"""What the dataset holds: the stored executions, whether their calls and evals are those that were exported, and what was lost.
+"""What the dataset holds: the stored executions, whether their calls and evals are as exported, and what was lost.
 
-Of each file that the index does not know a few columns are read, and of the calls of a part more while a crawl compares them.
-Writes nothing; a damaged file may be moved to the quarantine.
+Reads a few columns of each file that the index does not know, and all columns of a part's calls while a crawl compares
+them. Writes nothing, but may move damaged files to the quarantine. Never decides what to fetch: see ``extract/plan``.
 """
 
 from collections import defaultdict
@@ -23,38 +23,39 @@ from etl.model.arrow import is_of
 from etl.model.lifecycle import ExportState, HeldRows, StoredCalls, StoredExecution
 from etl.model.values import python_values, shared_values
 
-_UNIQUE = {
-    "execution_id", "listed_calls", "exported_calls", "held_calls", "fingerprint", "calls_digest", "held_digest", "is_here",
-}  # fmt: skip
+_UNIQUE = {"execution_id", "fingerprint", "calls_digest", "held_digest"}
+"""Columns of the index of which hardly any two rows share a value."""
 _NOT_PLANNED = {"started_at", "export_run_id"}
+"""Columns of the index that no plan needs."""
 
 
 @dataclass(slots=True)
 class StoredState:
-    """What the dataset holds: ``executions`` by id, also those that have no row of their own, since a run was killed before.
-
-    ``half_deleted`` are executions that an older version marked without their calls and evals, ``half_unmarked`` those whose mark a
-    killed run took from these alone. ``lost`` are executions of which the last run left rows that are gone since, by the part where
-    they were. ``unreadable`` are files. ``index`` is what each part held when the state was loaded.
-    """
+    """What the dataset holds, as it was read last."""
 
     executions: dict[str, StoredExecution] = field(default_factory=dict)
+    """By id, every execution of which there is a row in any table; a killed run may have left no row of its own."""
     half_deleted: set[str] = field(default_factory=set)
+    """The ids of executions that are marked while their calls or evals are not: an older version left them so."""
     half_unmarked: set[str] = field(default_factory=set)
+    """The ids of marked executions whose calls and evals a killed run has unmarked or replaced already."""
     lost: dict[Part, set[str]] = field(default_factory=dict)
+    """By part, the ids of executions of which somebody removed rows that the last run had left there."""
     unreadable: list[str] = field(default_factory=list)
+    """The paths of damaged files."""
     index: Index = field(default_factory=Index)
+    """What each part holds; ``executions`` are derived from it."""
 
     def part_of(self, execution_id: str) -> Part | None:
-        """Where the rows of the execution lie; None when there are none."""
+        """Where the rows of the execution lie; None if there are none."""
         stored = self.executions.get(execution_id)
         return Part(stored.run_test_key, stored.place) if stored else None
 
 
 class CallReader:
-    """Reads what the dataset holds of calls, one part at a time, and once as long as the same part is asked for.
+    """Reads the stored calls of one execution after the other, and keeps the part that it read last.
 
-    Of a file that is gone or damaged nothing is held: a commit deals with it. Not for two threads at once.
+    A missing or damaged file counts as empty: the commit deals with it. Not for two threads at once.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -63,11 +64,16 @@ class CallReader:
         self._tables: dict[str, pa.Table] = {}
 
     def read(self, part: Part, execution_id: str) -> StoredCalls:
-        """What the part holds of the execution's calls."""
+        """What the part holds of the execution's calls, evals and dead letters.
+
+        Raises:
+            DestinationError: a file may not be read, or a newer version wrote it.
+        """
         calls, evals, errors = (
-            self._of(table, part, execution_id) for table in (schema.CALLS, schema.EVALS, schema.ERRORS)
+            self._rows_of(table, part, execution_id) for table in (schema.CALLS, schema.EVALS, schema.ERRORS)
         )
         failed = frozenset(errors["subject_id"].to_pylist())
+        # A call is marked if everything that is there of it is; a dead letter never is.
         marks: dict[str, bool] = dict.fromkeys(failed - {execution_id}, False)
         for rows in (evals, calls):
             are_deleted = rows["deleted_at"].is_valid().to_pylist()
@@ -78,9 +84,10 @@ class CallReader:
             evals_of[call_id].append(row)
         return StoredCalls(marks, dict(_living(calls)), evals_of, failed)
 
-    def _of(self, table: schema.Table, part: Part, execution_id: str) -> pa.Table:
+    def _rows_of(self, table: schema.Table, part: Part, execution_id: str) -> pa.Table:
         if part != self._part:
-            self._part, self._tables = part, {}
+            self._part = part
+            self._tables = {}
         if table.name not in self._tables:
             try:
                 self._tables[table.name] = self._dataset.read(table, part_path(table.name, part), table.names)
@@ -91,59 +98,67 @@ class CallReader:
 
 
 def _living(rows: pa.Table) -> Iterator[tuple[str, list[Any]]]:
-    """The rows that are not marked, each with the id of its call."""
+    """The values of the rows that are not marked, in the order of the columns, each row with the id of its call."""
     living = rows.filter(rows["deleted_at"].is_null())
     values = zip(*(python_values(column) for column in living.columns), strict=True)
     return zip(living["call_execution_id"].to_pylist(), map(list, values), strict=True)
 
 
-def load_state(dataset: Dataset, *, set_aside: bool) -> StoredState:
+def read_state(dataset: Dataset, *, set_aside: bool) -> StoredState:
     """The stored executions, with what their parts of calls and evals really hold.
 
-    A file that cannot be read counts as missing, so that its executions are fetched again; with ``set_aside`` it is moved to the
-    quarantine. One that is not of this dataset, or of a newer version, is a DestinationError.
+    A damaged file counts as missing, so that its executions are fetched again. With ``set_aside``, which is for the
+    holder of the lock, it is moved to the quarantine.
+
+    Raises:
+        DestinationError: a file may not be read, is not one of this dataset, or was written by a newer version.
     """
     state = StoredState()
     known = read_index(dataset.files)
     state.index = update_index(dataset, known, state.unreadable)
-    for path in state.unreadable if set_aside else ():
-        dataset.set_aside(path)
-    load_parts(state)
+    if set_aside:
+        for path in state.unreadable:
+            dataset.set_aside(path)
+    derive_executions(state)
     state.lost = _lost(known, state)
     return state
 
 
-def load_parts(state: StoredState) -> None:
-    """Let the state say what its index says."""
-    state.executions, state.half_deleted, state.half_unmarked = {}, set(), set()
-    for part, each in state.index.parts.items():
-        for row in _values(each.rows):
-            _load(part, row, state)
+def derive_executions(state: StoredState) -> None:
+    """Set ``executions``, ``half_deleted`` and ``half_unmarked`` to what the state's index says, which may be new."""
+    state.executions = {}
+    state.half_deleted = set()
+    state.half_unmarked = set()
+    for part, part_index in state.index.parts.items():
+        for row in _values(part_index.rows):
+            _add_execution(part, row, state)
 
 
-def _load(part: Part, row: Mapping[str, Any], state: StoredState) -> None:
-    has_row, held_at, exported_at = row["is_here"], row["held_at"], row["exported_at"]
+def _add_execution(part: Part, row: Mapping[str, Any], state: StoredState) -> None:
+    """Add the execution of one row of the index to the state."""
+    has_row = row["is_here"]
+    held_at, exported_at = row["held_at"], row["exported_at"]
     digest = row["held_digest"] or row["calls_digest"]
     held = HeldRows(row["listed_calls"], row["held_calls"], digest, row["detail_calls"])
-    told = {name: row[name] for name in ("export_state", "fingerprint", "exported_calls", "verified_at", "deleted_at")}
-    if not has_row:
-        # All that is there of it may be marked.
-        is_gone = row["is_deleted"] and not row["has_errors"]
-        told |= {"export_state": ExportState.INCOMPLETE, "fingerprint": "", "exported_calls": held.exported_calls}
-        told |= {"deleted_at": held_at if is_gone else None}
+    # Without a row of its own, since a run was killed before it wrote that, it is deleted if all else of it is marked.
+    gone_at = held_at if row["is_deleted"] and not row["has_errors"] else None
     stored = StoredExecution(
         run_test_key=part.run_test_key,
         place=part.place,
+        export_state=row["export_state"] if has_row else ExportState.INCOMPLETE,
+        fingerprint=row["fingerprint"] if has_row else "",
+        exported_calls=row["exported_calls"] if has_row else held.exported_calls,
         held=held,
         calls_digest=row["calls_digest"] if has_row else digest,
+        verified_at=row["verified_at"],
         exported_at=exported_at,
+        deleted_at=row["deleted_at"] if has_row else gone_at,
         run_test_name=row["run_test_name"] or "",
         has_letters=row["has_errors"],
         has_row=has_row,
         has_newer_rows=bool(has_row and held_at and exported_at and held_at > exported_at),
-        **told,
     )
-    # A file may have been copied by hand, without its executions.
+    # A file of calls may have been copied elsewhere by hand: then the part that has the execution's own row counts.
     if has_row or row["execution_id"] not in state.executions:
         state.executions[row["execution_id"]] = stored
     if row["deleted_at"] and not row["is_deleted"]:
@@ -151,18 +166,18 @@ def _load(part: Part, row: Mapping[str, Any], state: StoredState) -> None:
 
 
 def _lost(known: Index, state: StoredState) -> dict[Part, set[str]]:
-    """The executions of which rows are gone since the index was written, by part, as far as it tells.
+    """By part, the executions of which rows are gone since the ``known`` index was written.
 
-    No run takes rows away, so somebody else did: an execution is not there any more, or its calls and evals are not those that it
-    vouches for, although none was written after it, as a run that was killed leaves them.
+    No run removes rows, so somebody else did. Either the execution's own row is not there any more, or its calls and
+    evals do not match its digest although none of them is newer than its row, as they would be after a killed run.
     """
     lost: dict[Part, set[str]] = {}
-    here = {execution_id for execution_id, stored in state.executions.items() if stored.has_row}
+    with_row = {execution_id for execution_id, stored in state.executions.items() if stored.has_row}
     for part, before in known.parts.items():
         after = state.index.parts.get(part)
         if after is before:
             continue
-        gone = {*before.rows.filter(before.rows["is_here"])["execution_id"].to_pylist()} - here
+        gone = {*before.rows.filter(before.rows["is_here"])["execution_id"].to_pylist()} - with_row
         if after is not None:
             is_older = pc.fill_null(pc.less_equal(after.rows["held_at"], after.rows["exported_at"]), fill_value=True)
             torn = after.rows.filter(pc.and_(is_damaged(after.rows), is_older))
@@ -174,12 +189,12 @@ def _lost(known: Index, state: StoredState) -> dict[Part, set[str]]:
 
 
 def _as_written(rows: pa.Table) -> set[tuple[str, datetime | None]]:
-    """The executions, each with when its row was written."""
+    """The id of each execution, with the time when its row was written."""
     return {*zip(rows["execution_id"].to_pylist(), rows["exported_at"].to_pylist(), strict=True)}
 
 
 def _values(rows: pa.Table) -> Iterator[Mapping[str, Any]]:
-    """The rows as far as a plan needs them; a value that many of them share (a name, a state, a time) is one object."""
+    """The rows as far as a plan needs them; a value that many rows share (a name, a state, a time) is one object."""
     names = [name for name in rows.column_names if name not in _NOT_PLANNED]
     columns = (rows[name].to_pylist() if name in _UNIQUE else shared_values(rows[name]) for name in names)
     return (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))

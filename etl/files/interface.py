@@ -1,4 +1,7 @@
-"""What every storage of a dataset does. ``Files`` is all that the rest of the exporter knows of one; it names no implementation."""
+"""What every storage of a dataset does, whether it is a folder or a bucket.
+
+``Files`` is all that the rest of the exporter knows of a storage. This module names no implementation: ``open`` does.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,115 +23,185 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MOST_BYTES = 8 << 30
-"""No file of a dataset is larger: see ``load/parquet``."""
+"""No file of a dataset may be larger; ``dataset/parquet`` writes none that takes more memory than this once decoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A listed file, or something that is no file: then ``oddity`` says what it is and what to do about it.
-
-    ``version`` changes whenever the file is written or replaced; it is empty where the storage does not say. ``is_fresh``: it was
-    changed so lately that another change might leave the version as it is.
-    """
+    """One thing that a storage lists: a file, or something in a file's place."""
 
     path: str
+    """Relative to the dataset's root, with ``/``."""
     size_bytes: int = 0
+    """The size of the file; 0 for an oddity."""
     version: str = ""
+    """Changes whenever the file is written or replaced; empty where the storage does not say."""
     oddity: str = ""
+    """Empty for a file. Otherwise what this is instead (a link, a pipe, a folder), and what to do about it."""
     is_fresh: bool = False
+    """Whether the file changed so lately that another change might leave ``version`` as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A storage that would take an export: whether its root exists already, and its free bytes, None where it does not say."""
+    """What was found out about a storage that would take an export."""
 
     is_there: bool
+    """Whether the dataset's root exists already; in a bucket, whether anything lies below it."""
     free_bytes: int | None
+    """How many bytes are free; None where the storage does not say."""
 
 
 def never_stopped() -> bool:
-    """What ``is_stopped`` says by default."""
+    """The default of ``is_stopped``: the run was not told to stop."""
     return False
 
 
 class Files(Protocol):
-    """The files of one dataset, by paths from its root, with ``/``. Whatever fails is a DestinationError that names the place."""
+    """The files of one dataset. Paths are relative to its root, with ``/``; the empty path is the root itself.
+
+    Anybody may read and list, at any time. Only the holder of the lock changes data; a note for people or monitors,
+    such as the record of a run that could not begin, may be published without it. What fails is a DestinationError that
+    names the place, of which FileMissingError and ForeignFileError are kinds; only ``lock`` may raise a LockHeldError
+    instead.
+    """
 
     readers: int
-    """How many files are best read at once."""
+    """How many files are best read at the same time: 1 in a folder, more where each answer takes a while."""
 
     @property
     def requests(self) -> Mapping[str, int]:
-        """What was asked of a storage that counts its requests, by kind; nothing for a folder."""
+        """How many requests were sent to the store so far, by kind (get, put, …); empty for a folder. Never raises."""
 
     def where(self, path: str = "") -> str:
-        """The path in full, for messages; that of the root by default."""
+        """The full path or URL, for messages. Sends nothing, may be called at any time and never raises."""
 
     def prepare(self) -> None:
-        """Make the dataset's root if needed, and prove that files can be published there."""
+        """Make the dataset's root if it is missing, and prove that files can be published in it. Comes before ``lock``.
+
+        A bucket has nothing to prepare: there ``lock`` proves the same.
+
+        Raises:
+            DestinationError: the root cannot be made or written, is short of space, or holds other things and no
+                dataset.
+        """
 
     def examine(self) -> Probe:
-        """Find what would stop anybody's export here, as far as reading tells. Writes nothing."""
+        """Find what would stop any export here, as far as reading tells. Writes nothing; the root may be missing.
+
+        Raises:
+            DestinationError: an export could not begin here.
+        """
 
     def probe(self) -> Probe:
-        """Do here what every export does, and leave no trace: what would stop one is an error."""
+        """Do once what every export does (write, replace, remove, …), and leave no trace. The root may be missing.
+
+        Raises:
+            DestinationError: the first step that failed; an export would fail there, too.
+        """
 
     def lock(
         self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped, note: str = ""
     ) -> AbstractContextManager[None]:
-        """Be the only writer inside the ``with`` block; LockHeldError when there is another one. ``prepare`` comes first.
+        """Be the only writer inside the ``with`` block. Call ``prepare`` first.
 
-        ``note`` is added to the words that name the holder to others.
-        Where it takes time to find out whether there is another one, it counts as one once ``is_stopped``.
+        Others are told who holds the lock since ``now``, followed by ``note``. Some storages need time to find out
+        whether another writer lives: when ``is_stopped`` turns true meanwhile, the lock counts as held.
+
+        Raises:
+            LockHeldError: another export holds the lock; nothing was changed.
+            DestinationError: the lock cannot be taken for another reason.
         """
 
     def lock_holder(self) -> str | None:
-        """Who holds the lock, in words; None when nobody does, as far as can be told. Takes no lock itself."""
+        """Who holds the lock, in words; None if nobody does, as far as can be told. Never takes the lock.
+
+        Raises:
+            DestinationError: the store gave no answer. A lock file in a folder that cannot be read counts as held by
+                nobody.
+        """
 
     def entries(self, folder: str) -> tuple[Entry, ...]:
-        """Everything below the folder that is not a folder, sorted by path; nothing when it does not exist.
+        """Everything at any depth below the folder but folders, sorted by path; empty if the folder does not exist.
 
-        Names that begin with a dot do not matter, whatever they are: file managers and file systems leave them.
+        Names that begin with a dot are left out, whatever they are: file managers and file systems make them.
+
+        Raises:
+            DestinationError: the folder cannot be listed. Something that is no file raises nothing: see
+                ``Entry.oddity``.
         """
 
     def read(self, path: str) -> bytes:
-        """The whole file; FileMissingError when there is none, ForeignFileError when it is larger than ``MOST_BYTES``."""
+        """The whole file.
+
+        Raises:
+            FileMissingError: there is no such file.
+            ForeignFileError: the file is larger than ``MOST_BYTES``.
+            DestinationError: the file cannot be read, or not all of its bytes arrived.
+        """
 
     def open(self, path: str) -> BinaryIO:
-        """The file, to read parts of it, all of one version; FileMissingError when there is none."""
+        """The file for reading parts of it; they are all of one version, even if the file is replaced meanwhile.
+
+        Raises:
+            FileMissingError: there is no such file.
+            DestinationError: the file cannot be opened.
+        """
 
     def arrow(self) -> tuple["FileSystem", str]:
-        """A pyarrow file system, and the root in it, for engines that read by themselves."""
+        """A pyarrow file system and the dataset's root in it, for engines that read by themselves.
+
+        Nothing is opened yet: what fails later is the engine's own error.
+        """
 
     def publish(self, path: str, data: bytes | memoryview) -> None:
-        """Make ``data`` the whole content of the file, durably and in one step."""
+        """Make ``data`` the whole content of the file, durably and in one step. For data, the lock must be held.
+
+        Raises:
+            DestinationError: it failed. The file is what it was before, or ``data`` as a whole; never a part of it.
+        """
 
     def set_aside(self, path: str) -> str:
-        """Move an unreadable file to the quarantine; returns its new path."""
+        """Move an unreadable file to the quarantine; returns its new path. Only for the holder of the lock.
+
+        Raises:
+            DestinationError: it could not be moved, or another program has changed it since it was read.
+        """
 
     def sweep_staging(self) -> int:
-        """Remove what killed runs left unfinished; returns how many files. Only for the holder of the lock."""
+        """Remove what killed runs left unfinished; returns how many files. Only for the holder of the lock.
+
+        Raises:
+            DestinationError: a file cannot be removed.
+        """
 
 
 _OURS = re.compile(rf"{STATE}(/|$)|({'|'.join(schema.TABLES)})/(run_test|month)=")
+"""Paths that only a dataset has. Any project may have a folder ``runs``; only partitions in it make it a table."""
 
 
 def refuse_other_things(where: str, paths: Iterable[str]) -> None:
-    """Refuse a place that has something in it and no dataset: tables do not belong into a checkout or a home.
+    """Refuse a place that has something in it and no dataset: tables do not belong in a checkout or a home.
 
-    These are the ``paths`` in it, of which at most two levels count. A project may have a folder ``runs`` or ``evals``, too: only
-    the partitions in it make it a table.
+    ``paths`` are what lies there, relative to it; their first two levels suffice.
+
+    Raises:
+        DestinationError: there is something, and none of it is a dataset's.
     """
-    found = sorted(path for path in paths if not path.startswith(".") and path != "lost+found")
-    if found and not any(_OURS.match(path) for path in found):
-        name = found[0].partition("/")[0]
+    occupied = sorted(path for path in paths if not path.startswith(".") and path != "lost+found")
+    if occupied and not any(_OURS.match(path) for path in occupied):
+        name = occupied[0].partition("/")[0]
         raise DestinationError(
             f"{where} is not empty ({name}) and holds no dataset: set [destination] path to a new or empty folder"
         )
 
 
 def listed(files: Files, folder: str) -> tuple[Entry, ...]:
-    """What ``files.entries`` gives, when all of it are files; otherwise a DestinationError."""
+    """The entries below the folder, all of which are files.
+
+    Raises:
+        DestinationError: one of them is not, or the folder cannot be listed.
+    """
     entries = files.entries(folder)
     for entry in entries:
         if entry.oddity:
@@ -137,17 +210,18 @@ def listed(files: Files, folder: str) -> tuple[Entry, ...]:
 
 
 def data_files(files: Files, folder: str) -> tuple[Entry, ...]:
-    """Those below the folder that readers of ``*.parquet`` take; any other one is nobody's. Errors as for ``listed``."""
+    """The files below the folder that readers of ``*.parquet`` take for data. Errors as for ``listed``."""
     return tuple(entry for entry in listed(files, folder) if entry.path.lower().endswith(".parquet"))
 
 
 def version_of(files: Files, path: str) -> str:
-    """The version of the file; empty when there is none."""
-    return next((each.version for each in files.entries(path.rpartition("/")[0]) if each.path == path), "")
+    """The version of the file; empty if there is none, or the storage does not say."""
+    entries = files.entries(path.rpartition("/")[0])
+    return next((entry.version for entry in entries if entry.path == path), "")
 
 
 def read_each(files: Files, read: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """What ``read`` makes of each item, in their order; as many at once as the storage is best read."""
+    """The result of ``read`` for each item, in their order; ``files.readers`` of them are read at the same time."""
     if files.readers == 1:
         yield from map(read, items)
         return
@@ -159,6 +233,7 @@ def read_each(files: Files, read: Callable[[T], R], items: Iterable[T]) -> Itera
 
 
 def next_aside(quarantined: Iterable[str], path: str) -> str:
-    """Where to set the file aside, beside what is there already."""
-    taken, dashed = {*quarantined}, path.replace("/", "-")
-    return next(name for number in count(1) if (name := f"{QUARANTINE}/{number:04}-{dashed}") not in taken)
+    """Where in the quarantine to move the file; none of the ``quarantined`` paths has this name."""
+    taken = {*quarantined}
+    candidates = (f"{QUARANTINE}/{number:04}-{path.replace('/', '-')}" for number in count(1))
+    return next(candidate for candidate in candidates if candidate not in taken)

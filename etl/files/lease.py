@@ -1,7 +1,8 @@
-"""One writer at a time in a bucket: an object that its holder renews, and that nobody replaces who has not seen it stand still.
+"""One writer at a time in a bucket: an object that its holder renews, and that a taker replaces if it stands still.
 
-No clocks are compared. A taker watches for as long as a lease lives whether the object changes; a holder that could not renew it
-for so long writes nothing before it has. Every replacement is conditional, so that of two takers one fails.
+No clocks of two machines are compared. A taker watches the object for the life of a lease; if it does not change, its
+holder is dead. A holder that could not renew its lease for half of that time writes nothing before it has. Every
+replacement is conditional, so that of two takers one fails.
 """
 
 import json
@@ -21,15 +22,20 @@ from etl.files.objects import Objects, Version
 from etl.files.store import ConflictError, StoreFailedError
 
 LIFE_SECONDS = 30.0
+"""How long a lease lives after its last renewal."""
 _LOOKS = 30
+"""How often a taker looks at the object during that time."""
 _MOST_BYTES = 500
+"""As much of the lock object is read; ours is shorter."""
 _OUTAGE_SECONDS = 120
+"""How long a writer waits for a store that does not answer, counted from the last renewal."""
 
 
 class Lease:
-    """The lock object, while this process holds it.
+    """The lock object, from the moment this process takes it to the moment it gives it back.
 
-    Whatever ends that, a store that fails or another holder, is a DestinationError; LockHeldError is for who cannot begin.
+    One thread renews it while others call ``require`` before they write. A store that fails or another holder is a
+    DestinationError; only ``take`` raises LockHeldError.
     """
 
     def __init__(self, objects: Objects, now: datetime, note: str = "") -> None:
@@ -45,15 +51,23 @@ class Lease:
         self._using = Lock()
 
     def take(self, is_stopped: Callable[[], bool]) -> None:
-        """Become the holder, after a look at whether the last one still lives, which ends early once ``is_stopped``."""
-        outdated = self._seen = self._look(is_stopped)
+        """Become the holder, unless the last one still lives, which takes up to ``LIFE_SECONDS`` to find out.
+
+        The lock counts as held if ``is_stopped`` turns true meanwhile.
+
+        Raises:
+            LockHeldError: another export holds the lock, or took it at the same time.
+            DestinationError: the store failed, or ignores conditions, without which there is no lock.
+        """
+        outdated = self._seen = self._released_version(is_stopped)
         try:
             self._write()
         except (ConflictError, FileMissingError):
             if holder(self._objects):
                 raise LockHeldError(f"another export has just locked {self._where}; nothing was changed") from None
             raise DestinationError(
-                f"{self._where}: the lock is free, but cannot be replaced: check for a proxy that alters ETags or answers"
+                f"{self._where}: the lock is free, but cannot be replaced: "
+                "check for a proxy that alters ETags or answers"
             ) from None
         try:
             # Only this process writes the object now, so what must fail can be tried on it.
@@ -65,22 +79,27 @@ class Lease:
         # A renewal that hangs must not outlast the life of the lease.
         self._objects = self._objects.hasty()
 
-    def _look(self, is_stopped: Callable[[], bool]) -> Version | None:
-        """Make sure that no living process holds the lock; returns the version to be replaced, None if there is no lock yet."""
+    def _released_version(self, is_stopped: Callable[[], bool]) -> Version | None:
+        """The version of the lock object, which no living process holds; None if there is no object yet."""
         try:
-            found, text = self._objects.get(LOCK, most_bytes=_MOST_BYTES)
+            stored, text = self._objects.get(LOCK, most_bytes=_MOST_BYTES)
         except FileMissingError:
             return None
-        if holder := _holder(text):
+        if words := _holder(text):
             deadline = time.monotonic() + LIFE_SECONDS
-            while (left := deadline - time.monotonic()) > 0:
-                time.sleep(min(left, LIFE_SECONDS / _LOOKS))
-                if is_stopped() or self._objects.head(LOCK).version.e_tag != found.version.e_tag:
-                    raise LockHeldError(f"another export holds {self._where} ({holder}); nothing was changed")
-        return found.version
+            while (seconds_left := deadline - time.monotonic()) > 0:
+                time.sleep(min(seconds_left, LIFE_SECONDS / _LOOKS))
+                if is_stopped() or self._objects.head(LOCK).version.e_tag != stored.version.e_tag:
+                    raise LockHeldError(f"another export holds {self._where} ({words}); nothing was changed")
+        return stored.version
 
     def renew(self) -> None:
-        """Show that the holder is alive."""
+        """Show that the holder is alive, by writing the object again. Safe to call from several threads.
+
+        Raises:
+            DestinationError: another program replaced or removed the object; from then on each call raises it.
+            StoreFailedError: the store did not answer; the lease may still be ours.
+        """
         with self._using:
             if self._lost:
                 raise DestinationError(self._lost)
@@ -94,7 +113,15 @@ class Lease:
                 raise DestinationError(self._lost) from None
 
     def require(self) -> None:
-        """Be the holder still, as far as can be known; an outage of the store is waited for, from the last renewal on."""
+        """Return if this process is still the holder; call it before each write.
+
+        Sends nothing if the last renewal is recent. Otherwise renews the lease, and waits through an outage of the
+        store for up to ``_OUTAGE_SECONDS`` from the last renewal.
+
+        Raises:
+            DestinationError: the lease is lost.
+            StoreFailedError: the outage lasted too long.
+        """
         while self._lost or self._passed_seconds() > LIFE_SECONDS / 2:
             try:
                 self.renew()
@@ -106,16 +133,18 @@ class Lease:
                 return
 
     def _passed_seconds(self) -> float:
+        """The time since the last renewal, by the clock that shows more of it."""
         return max(now - then for now, then in zip(_clocks(), self._renewed_at, strict=True))
 
     def release(self) -> None:
-        """Let the next export begin at once; if that fails, it waits until the lease has died."""
+        """Give the lock back, so that the next export begins at once; if that fails, it waits for the lease's end."""
         with self._using, suppress(DestinationError):
             if not self._lost:
                 self._replace(self._text(released=True))
 
     def _write(self) -> None:
-        before = _clocks()
+        """Replace the object as its holder; ConflictError or FileMissingError if another one changed or removed it."""
+        before = _clocks()  # the store may have taken the renewal at any time since
         self._renewals += 1
         self._replace(self._text(renewals=self._renewals))
         self._renewed_at = before
@@ -124,18 +153,19 @@ class Lease:
         try:
             self._seen = self._objects.put(LOCK, text, self._seen)
         except ConflictError:
-            # A renewal that seemed to fail may have been heard.
-            found, there = self._objects.get(LOCK, most_bytes=_MOST_BYTES)
-            if self._token.encode() not in there:
+            # A renewal that seemed to fail may have arrived.
+            stored, content = self._objects.get(LOCK, most_bytes=_MOST_BYTES)
+            if self._token.encode() not in content:
                 raise
-            self._seen = self._objects.put(LOCK, text, found.version)
+            self._seen = self._objects.put(LOCK, text, stored.version)
 
     def _text(self, **facts: object) -> bytes:
+        """The content of the object: who holds it, the token that proves it, and these facts."""
         return json.dumps(self._holder | {"token": self._token} | facts).encode()
 
 
 def _clocks() -> tuple[float, float]:
-    """Seconds by two clocks: one stands still while the machine sleeps, the other may be set."""
+    """Seconds by two clocks: the first stands still while the machine sleeps, the second may be set by somebody."""
     return time.monotonic(), time.time()
 
 
@@ -143,12 +173,15 @@ def _clocks() -> tuple[float, float]:
 def hold(
     objects: Objects, now: datetime, is_stopped: Callable[[], bool] = never_stopped, note: str = ""
 ) -> Iterator[Lease]:
-    """Hold the lease of the dataset, and renew it at every third of its life; ``note`` is added to the words for the holder."""
+    """Hold the lease of the dataset, renewed in the background at each third of its life.
+
+    ``note`` is added to the words that name the holder. Errors as for ``Lease.take``.
+    """
     lease, end = Lease(objects, now, note), Event()
 
     def renew_until_the_end() -> None:
         while not end.wait(LIFE_SECONDS / 3):
-            with suppress(Exception):  # ``require`` tells the next write
+            with suppress(Exception):  # the next write hears of it from ``require``
                 lease.renew()
 
     lease.take(is_stopped)
@@ -163,7 +196,13 @@ def hold(
 
 
 def prove(objects: Objects, path: str) -> None:
-    """Write, read, replace and remove the object, and fail to write over what was not seen. Nothing may be at this path."""
+    """Prove that the store honors conditions, with an object of its own; there must be nothing at this path.
+
+    Writes, reads, replaces and removes the object.
+
+    Raises:
+        DestinationError: one of these failed, or the store overwrote what it was told not to.
+    """
     first = objects.put(path, b"1", None)
     try:
         _must_refuse(objects, path, b"2", None)
@@ -176,35 +215,37 @@ def prove(objects: Objects, path: str) -> None:
 
 
 def _must_refuse(objects: Objects, path: str, data: bytes, seen: Version | None) -> None:
+    """Try to replace an object that is no longer what was ``seen``; DestinationError if the store lets it happen."""
     try:
         objects.put(path, data, seen)
     except ConflictError:
         return
     raise DestinationError(
-        f"{objects.url}: this store ignores conditions (If-Match, If-None-Match), so two exports could overwrite each other's "
-        "rows: use a store that honors them, or a folder"
+        f"{objects.url}: this store ignores conditions (If-Match, If-None-Match), so two exports could overwrite "
+        "each other's rows: use a store that honors them, or a folder"
     )
 
 
 def holder(objects: Objects) -> str | None:
-    """Who holds the lease, in words; None when nobody does, or nobody renewed it for three lives by this machine's clock.
+    """Who holds the lease, in words; None if nobody does, or nobody has renewed it for three lives of a lease.
 
-    Good enough to tell somebody; who writes is decided without any clock.
+    This compares the store's clock with this machine's, which is good enough for a message. Who may write is decided
+    without it.
     """
     try:
-        found, text = objects.get(LOCK, most_bytes=_MOST_BYTES)
+        stored, text = objects.get(LOCK, most_bytes=_MOST_BYTES)
     except FileMissingError:
         return None
-    is_old = datetime.now(UTC) - found.changed_at > timedelta(seconds=3 * LIFE_SECONDS)
+    is_old = datetime.now(UTC) - stored.changed_at > timedelta(seconds=3 * LIFE_SECONDS)
     return None if is_old else _holder(text)
 
 
 def _holder(text: bytes) -> str | None:
-    """The holder that the lock names; None when it was given back, or is no lease at all: then it may be taken."""
+    """The holder that the lock object's text names; None if it was given back, or is no lease: then it may be taken."""
     try:
-        told = json.loads(text)
-        if not told["token"] or told.get("released"):
+        lease = json.loads(text)
+        if not lease["token"] or lease.get("released"):
             return None
-        return f"pid {told['pid']} on {told['host']} since {told['since']}{told.get('note', '')}"
+        return f"pid {lease['pid']} on {lease['host']} since {lease['since']}{lease.get('note', '')}"
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None

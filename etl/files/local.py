@@ -1,7 +1,8 @@
 """The files of a dataset in a folder: published durably in one step, read, listed, set aside, locked.
 
-A file appears under its final name with all its bytes on disk, or not at all: staging file, fsync, rename, fsync of the
-folder and of every new parent. Staging files and quarantined files lie under ``_state``, never beside data.
+A file appears under its final name with all its bytes on disk, or not at all. The steps are: write a staging file,
+fsync it, rename it, fsync its folder and every new folder above. Staged and quarantined files lie under ``_state``,
+never beside data.
 """
 
 import os
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 _LINK = "is a symbolic link: a dataset must not contain any"
-_TICK_NS = 50_000_000  # the clock of a file system may stand still for some milliseconds
+_TICK_NS = 50_000_000
+"""A file younger than this may change again and keep its time: a file system's clock stands still for milliseconds."""
 
 
 class LocalFiles:
-    """``Files`` on a local or mounted file system. A symbolic link below the root is refused where it is listed or opened."""
+    """``Files`` on a local or mounted file system. Symbolic links below the root are refused when listed or opened."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -42,14 +44,14 @@ class LocalFiles:
         return str(self.root / path)
 
     def arrow(self) -> tuple["FileSystem", str]:
-        """The machine's own file system."""
+        """The machine's own file system, and the absolute path of the root."""
         from pyarrow.fs import LocalFileSystem  # noqa: PLC0415 no export needs it
 
         return LocalFileSystem(), str(self.root)
 
     @contextmanager
     def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped, note: str = "") -> Iterator[None]:  # noqa: ARG002
-        """Hold the dataset's lock; see ``lock.exclusive``. Who holds it is known at once."""
+        """Hold the dataset's lock; see ``lock.exclusive``. ``is_stopped`` is not needed: nothing is waited for."""
         with lock.exclusive(self.root, now=now, note=note):
             yield
 
@@ -58,7 +60,11 @@ class LocalFiles:
         return lock.holder(self.root)
 
     def prepare(self) -> None:
-        """Make the root and the state folder, and prove that files can be published there."""
+        """Make the root and the folders of ``_state``, and prove that files can be published there.
+
+        Raises:
+            DestinationError: one of these is a symbolic link or cannot be made, or see ``examine``.
+        """
         with self._naming(""):
             self._make_folder(self.root)
         self.examine()
@@ -70,20 +76,20 @@ class LocalFiles:
             self._stage(b"probe").unlink()
 
     def examine(self) -> Probe:
-        """Find what would stop anybody's export here; before the folder exists, in the nearest one above it."""
+        """Find what would stop any export here, by reading alone; without a root, in the nearest folder above it."""
         with self._naming(""):
             folder = nearest_folder(self.root)
             free_bytes = require_space(folder)
             if folder == self.root:
                 tables = [folder / name for name in schema.TABLES if (folder / name).is_dir()]
-                found = [*folder.iterdir(), *(each for table in tables for each in table.iterdir())]
-                refuse_other_things(self.where(), [path.relative_to(folder).as_posix() for path in found])
+                paths = [*folder.iterdir(), *(path for table in tables for path in table.iterdir())]
+                refuse_other_things(self.where(), [path.relative_to(folder).as_posix() for path in paths])
         listed(self, STAGING)  # as the sweep of every export does
         return Probe(is_there=folder == self.root, free_bytes=free_bytes)
 
     def probe(self) -> Probe:
-        """Do what every export does, in a folder that is removed again: lock it, and write and replace a file."""
-        found = self.examine()
+        """Do what every export does, in a temporary folder beside its own: lock it, and write and replace a file."""
+        examined = self.examine()
         with self._naming(""):
             above = nearest_folder(self.root / STAGING)
             try:
@@ -96,9 +102,9 @@ class LocalFiles:
             except (DestinationError, OSError) as exc:
                 reason = why(exc) if isinstance(exc, OSError) else str(exc).partition(": ")[2]
                 raise DestinationError(f"{above}: {reason}") from exc
-            if found.is_there:
+            if examined.is_there:
                 check_access(self.root)
-        return found
+        return examined
 
     def publish(self, path: str, data: bytes | memoryview) -> None:
         """Make ``data`` the whole content of the file, durably and in one step.
@@ -119,7 +125,7 @@ class LocalFiles:
             fsync_folder(target.parent)
 
     def read(self, path: str) -> bytes:
-        """The file's bytes; ForeignFileError when they are more than ``MOST_BYTES``."""
+        """The whole file; ForeignFileError if it is larger than ``MOST_BYTES``, FileMissingError if there is none."""
         with self._naming(path), open(self.root / path, "rb", opener=open_at_once) as file:
             if (size_bytes := os.fstat(file.fileno()).st_size) > MOST_BYTES:
                 raise ForeignFileError(f"{self.root / path}: too large ({size_bytes:,} bytes, limit {MOST_BYTES:,})")
@@ -128,19 +134,19 @@ class LocalFiles:
             return data
 
     def open(self, path: str) -> BinaryIO:
-        """The file, to read parts of it: they stay those of one version, even if the file is replaced or removed meanwhile."""
+        """The file for reading parts of it, all of one version: an open file outlives its replacement or removal."""
         with self._naming(path):
             return open(self.root / path, "rb", opener=open_at_once)
 
     def entries(self, folder: str) -> tuple[Entry, ...]:
-        """Everything below the folder that is not a folder, sorted by path; nothing when it does not exist."""
+        """Everything below the folder but folders, sorted by path; empty if it does not exist."""
         with self._naming(folder):
             if (self.root / folder).is_symlink():
                 return (Entry(folder, oddity=_LINK),)
             return tuple(sorted(self._walk(folder), key=lambda entry: entry.path))
 
     def set_aside(self, path: str) -> str:
-        """Move a file that cannot be read to the quarantine; returns its new path."""
+        """Move an unreadable file to the quarantine, durably; returns its new path."""
         aside = next_aside([entry.path for entry in self.entries(QUARANTINE)], path)
         with self._naming(path):
             self._make_folder(self.root / QUARANTINE)
@@ -150,7 +156,7 @@ class LocalFiles:
         return aside
 
     def sweep_staging(self) -> int:
-        """Remove what killed runs left in staging; returns how many files. Only for the holder of the lock."""
+        """Remove what killed runs left in staging; returns how many files. Only the holder knows that they are dead."""
         leftovers = listed(self, STAGING)
         for entry in leftovers:
             with self._naming(entry.path):
@@ -158,6 +164,7 @@ class LocalFiles:
         return len(leftovers)
 
     def _stage(self, data: bytes | memoryview) -> Path:
+        """Write the data durably to a new file in staging; if that fails, the file is removed."""
         staged = self.root / STAGING / secrets.token_hex(16)
         descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
@@ -188,32 +195,33 @@ class LocalFiles:
         self._durable.add(folder)
 
     def _walk(self, folder: str) -> Iterator[Entry]:
+        """The entries below the folder, in any order; links are never followed."""
         try:
-            found = list(os.scandir(self.root / folder))
+            children = list(os.scandir(self.root / folder))
         except FileNotFoundError:
             return
-        for each in found:
-            path = f"{folder}/{each.name}" if folder else each.name
-            if each.name.startswith("."):
+        for child in children:
+            path = f"{folder}/{child.name}" if folder else child.name
+            if child.name.startswith("."):
                 continue
-            if each.is_symlink():
+            if child.is_symlink():
                 yield Entry(path, oddity=_LINK)
-            elif each.is_dir() and each.name.endswith(".parquet"):
+            elif child.is_dir() and child.name.endswith(".parquet"):
                 yield Entry(path, oddity="is a folder, where a file should be: move it out of the dataset")
-            elif each.is_dir():
+            elif child.is_dir():
                 yield from self._walk(path)
-            elif not each.is_file():
+            elif not child.is_file():
                 yield Entry(path, oddity="is neither a file nor a folder: move it out of the dataset")
             else:
-                with suppress(FileNotFoundError):  # it is gone by now
-                    told = each.stat(follow_symlinks=False)
-                    version = f"{told.st_ino}-{told.st_mtime_ns}-{told.st_ctime_ns}-{told.st_size}"
-                    is_fresh = time.time_ns() - told.st_ctime_ns < _TICK_NS
-                    yield Entry(path, size_bytes=told.st_size, version=version, is_fresh=is_fresh)
+                with suppress(FileNotFoundError):  # it may be gone by now
+                    status = child.stat(follow_symlinks=False)
+                    version = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_size}"
+                    is_fresh = time.time_ns() - status.st_ctime_ns < _TICK_NS
+                    yield Entry(path, size_bytes=status.st_size, version=version, is_fresh=is_fresh)
 
     @contextmanager
     def _naming(self, path: str) -> Iterator[None]:
-        """Turn an operating system error into one line that names the place."""
+        """Turn an operating system error into a DestinationError of one line that names the place and the fix."""
         try:
             yield
         except OSError as exc:

@@ -1,7 +1,8 @@
-"""One writer at a time in a folder: an operating system lock that is released when its holder dies.
+"""One writer at a time in a folder: an operating system lock, which the kernel releases when its holder dies.
 
-The lock file stays; what counts is the kernel's lock on it. Its text names the holder for a run that is refused.
-The dataset's folder is locked too: a lock file that is deleted or replaced while it is held would keep nobody out.
+The lock file stays after that; what counts is the kernel's lock on it. Its text names the holder for a run that is
+refused. The dataset's folder is locked, too: a lock file that is deleted or replaced while it is held would keep nobody
+out.
 """
 
 import errno
@@ -20,14 +21,21 @@ from etl.files.folder import open_at_once, why
 from etl.files.names import LOCK
 
 _HOLDER_MAX_BYTES = 500
-_ASKERS_ARE_GONE = (0.05, 0.2)
-"""After so many seconds an exporter tries again: who only asks for the holder keeps the lock for less than a millisecond."""
-_HAVE_NONE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""As much of the lock file is read; ours is shorter."""
+_RETRY_SECONDS = (0.05, 0.2)
+"""The waits before another try: ``holder`` keeps a shared lock, too, but for less than a millisecond."""
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Errors of a file system that has no locks at all."""
 
 
 @contextmanager
 def exclusive(root: Path, *, now: datetime, note: str = "") -> Iterator[None]:
-    """Hold the lock of the dataset in this folder; ``note`` is added to the words that name the holder."""
+    """Hold the lock of the dataset in this folder, which exists; ``note`` is added to the words that name the holder.
+
+    Raises:
+        LockHeldError: another process holds the lock.
+        DestinationError: the lock file cannot be opened or written, or the file system has no locks.
+    """
     path = root / LOCK
     with ExitStack() as opened:
         try:
@@ -39,21 +47,24 @@ def exclusive(root: Path, *, now: datetime, note: str = "") -> Iterator[None]:
             raise DestinationError(f"{path}: {why(exc)}") from exc
         try:
             _lock(file, folder)
-            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now.isoformat(timespec="seconds")}
-            holder |= {"note": note} if note else {}
+            facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": now.isoformat(timespec="seconds")}
+            facts |= {"note": note} if note else {}
             os.ftruncate(file, 0)
-            os.pwrite(file, json.dumps(holder).encode(), 0)
+            os.pwrite(file, json.dumps(facts).encode(), 0)
         except BlockingIOError:
             text = os.pread(file, _HOLDER_MAX_BYTES, 0)
             raise LockHeldError(f"another export holds {path} ({_holder(text)}); nothing was changed") from None
         except OSError as exc:
-            fix = ": keep the dataset where files can be locked" if exc.errno in _HAVE_NONE else ""
+            fix = ": keep the dataset where files can be locked" if exc.errno in _NO_LOCKS else ""
             raise DestinationError(f"{path}: cannot be locked: {exc.strerror}{fix}") from exc
         yield
 
 
 def holder(root: Path) -> str | None:
-    """Who holds the lock, in words; None when nobody does. A shared lock is tried, and given back at once."""
+    """Who holds the lock, in words; None if nobody does, or the lock file is missing or cannot be read.
+
+    Tries a shared lock and gives it back at once, so that two callers do not take each other for a holder.
+    """
     try:
         file = open_at_once(root / LOCK)
     except OSError:
@@ -70,14 +81,15 @@ def holder(root: Path) -> str | None:
 
 
 def _lock(file: int, folder: int) -> None:
-    for seconds in (*_ASKERS_ARE_GONE, None):
+    """Lock the file and the folder, given by descriptors; BlockingIOError if another process holds one of the locks."""
+    for seconds in _RETRY_SECONDS:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError:
-            if seconds is None:
-                raise
             time.sleep(seconds)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -88,8 +100,9 @@ def _lock(file: int, folder: int) -> None:
 
 
 def _holder(text: bytes) -> str:
+    """The words that name the holder, from the text of a lock file, which may be cut or somebody else's."""
     try:
-        holder = json.loads(text)
-        return f"pid {holder['pid']} on {holder['host']} since {holder['since']}{holder.get('note', '')}"
+        facts = json.loads(text)
+        return f"pid {facts['pid']} on {facts['host']} since {facts['since']}{facts.get('note', '')}"
     except (KeyError, TypeError, ValueError, RecursionError):
         return "holder unknown"

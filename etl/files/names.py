@@ -1,10 +1,21 @@
-"""The names of what stands beside the tables of a dataset, all of it under ``_state``."""
+"""The names of everything under ``_state``, beside a dataset's tables. What each file holds is decided elsewhere.
+
+A module that writes or reads one of these files takes its name from here, so that no two of them collide.
+"""
 
 STATE = "_state"
+"""The folder of all others. A storage that has it holds a dataset."""
 LOCK = f"{STATE}/lock"
+"""What admits one writer, see ``lock`` and ``lease``."""
 STAGING = f"{STATE}/staging"
+"""The folder of files that are being written, before they get their final names."""
 QUARANTINE = f"{STATE}/quarantine"
+"""The folder to which damaged files are moved."""
 LAST_RUN = f"{STATE}/last_run.json"
+"""The record of the last run, attempt and loads, see ``dataset/last_run``."""
 IDENTITY = f"{STATE}/dataset.json"
+"""The dataset's id and the number of its layout, see ``dataset/parts``."""
 INDEX = f"{STATE}/index.parquet"
+"""A cache of what each part holds, see ``dataset/index``."""
 NOTIFIED = f"{STATE}/notified.json"
+"""What the webhook has reported, see ``notify/webhook``."""

@@ -1,4 +1,7 @@
-"""Which storage a location means. A new kind of destination is added here alone."""
+"""Which storage a location means. A new kind of destination is added here alone.
+
+Knows each implementation of ``Files`` and imports it on use; reads and writes nothing itself.
+"""
 
 from pathlib import Path
 
@@ -9,15 +12,18 @@ from etl.model.locations import BUCKETS, Options, scheme_of
 
 
 def is_in_dataset(path: Path, dataset: str) -> bool:
-    """Whether a file or folder of this machine is the dataset there, or would lie in it."""
+    """Whether the path is the folder of the dataset, or lies in it; never true of a dataset in a bucket."""
     return scheme_of(dataset) is None and path.resolve().is_relative_to(Path(dataset).resolve())
 
 
 def open_files(location: str, options: Options | None = None) -> Files:
     """The storage of the dataset at this location: a folder's path, or a bucket's URL. Reads and writes nothing yet.
 
-    ``~`` is the user's home; ``options`` are those of ``[destination.options]``, for a bucket. A location for which there is no
-    storage, or whose package is not installed, is a ConfigurationError.
+    ``~`` stands for the user's home. ``options`` are those of ``[destination.options]``; a folder has none.
+
+    Raises:
+        ConfigurationError: there is no storage for the location, its package is not installed, or the options do not
+            fit.
     """
     scheme = scheme_of(location)
     if scheme is None:
@@ -28,9 +34,8 @@ def open_files(location: str, options: Options | None = None) -> Files:
         except RuntimeError:
             raise ConfigurationError(f"{location}: this machine has no such user: write the path in full") from None
     if scheme not in BUCKETS:
-        raise ConfigurationError(
-            f"{scheme}://… is not supported: use a folder, or a URL that starts with {', '.join(f'{each}://' for each in BUCKETS)}"
-        )
+        schemes = ", ".join(f"{bucket}://" for bucket in BUCKETS)
+        raise ConfigurationError(f"{scheme}://… is not supported: use a folder, or a URL that starts with {schemes}")
     try:
         from etl.files.bucket import BucketFiles  # noqa: PLC0415 as above
     except ModuleNotFoundError as exc:

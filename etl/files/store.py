@@ -1,4 +1,7 @@
-"""The obstore store of a URL, for a dataset in a bucket: options, credentials, patience, and what its errors mean in one line."""
+"""The obstore store of a bucket's URL: options, credentials, patience, and what its errors mean, each in one line.
+
+Sends no request itself. No key and no signature ever stands in a message.
+"""
 
 import os
 import re
@@ -15,8 +18,10 @@ from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 from etl.errors import ConfigurationError, DestinationError, FileMissingError
 from etl.model.locations import Options
 
-PATIENT_SECONDS, HASTY_SECONDS = 120, 6
-"""How long a store that fails is asked again."""
+PATIENT_SECONDS = 120
+"""How long a request to a store that fails is repeated."""
+HASTY_SECONDS = 6
+"""The same where giving up is better than waiting."""
 _PATIENT: Mapping[str, Any] = {
     # A part of 16 MiB, eight of which are read at once, on a line of 4 Mbit/s.
     "client_options": {"connect_timeout": timedelta(seconds=10), "timeout": timedelta(minutes=5)},
@@ -26,13 +31,16 @@ _HASTY: Mapping[str, Any] = {
     "client_options": {"connect_timeout": timedelta(seconds=4), "timeout": timedelta(seconds=6)},
     "retry_config": {"max_retries": 100, "retry_timeout": timedelta(seconds=HASTY_SECONDS)},
 }
+# An endpoint without user, query or fragment, which might hold a secret.
 _ADDRESS = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9]{0,4})?(/[^?#@\s]*)?")
+# What a store's error codes mean to the user.
 _CODES = {
     "NoSuchBucket": "no such bucket: create it, or fix [destination] path",
     "InvalidAccessKeyId": "the store does not know this access key: check the credentials",
     "SignatureDoesNotMatch": "the secret key does not match the access key: check the credentials",
     "ExpiredToken": "the credentials have expired: renew them, and run again",
 }
+# Codes of a store that may work a minute later.
 _OUTAGES = ("SlowDown", "InternalError", "ServiceUnavailable", "ServerBusy", "OperationTimedOut")
 _NO_ANSWER = "error sending request"
 _NO_CREDENTIALS = {
@@ -40,23 +48,25 @@ _NO_CREDENTIALS = {
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or give the machine a service account",
     "az": "set AZURE_STORAGE_ACCOUNT_KEY, or give the machine an identity",
 }
+# Where obstore asks the machine for its identity, if it finds no credentials anywhere else.
 _METADATA_ADDRESSES = ("169.254.169.254", "metadata.google.internal")
-_QUERY = r"\?\S*"  # of an address: it may hold a signature
+_QUERY = r"\?\S*"  # the query of an address: it may hold a signature
 _NO_STORE = re.compile("<html|ETag Header missing", re.IGNORECASE)
 _REFUSED = r"403 Forbidden|401 Unauthorized|AccessDenied"
 
 
 def open_store(url: str, options: Options, *, is_hasty: bool = False) -> ObjectStore:
-    """The store of the URL; asks nothing of it yet. A hasty one gives a request up after some seconds, not minutes.
+    """The store of the URL, without sending anything yet. A hasty one gives up a request within seconds, not minutes.
 
-    What is missing or no good in the URL, the options, the environment or the packages is a ConfigurationError.
+    Raises:
+        ConfigurationError: something is missing from the URL, the options or the environment, or is not valid.
     """
     parts, settings, common = _arguments(url, options, _HASTY if is_hasty else _PATIENT)
     common["prefix"] = parts.path.strip("/") or None  # as it is written: ``from_url`` would decode it
     try:
         match parts.scheme:
             case "s3":
-                # One object in each request: not every store knows the other way.
+                # Objects are deleted one by one: not every store knows bulk requests.
                 return S3Store(parts.netloc, config=settings | {"disable_bulk_delete": True}, **common)
             case "gs":
                 return GCSStore(parts.netloc, config=settings, **common)
@@ -68,9 +78,10 @@ def open_store(url: str, options: Options, *, is_hasty: bool = False) -> ObjectS
 
 
 def open_filesystem(url: str, options: Options) -> tuple[Any, str]:
-    """The file system of the URL's store for fsspec, and the folder of the URL in it; for engines that read by themselves.
+    """An fsspec file system for the URL's store, and the URL's folder in it; for engines that read by themselves.
 
-    It can be pickled, with the options, and the keys of an AWS profile if they come from one. Errors as for ``open_store``.
+    It can be pickled. The pickle holds the options, and keys if they come from an AWS profile. Errors as for
+    ``open_store``.
     """
     parts, settings, common = _arguments(url, options, _PATIENT)
     from obstore.fsspec import FsspecStore  # noqa: PLC0415
@@ -80,7 +91,7 @@ def open_filesystem(url: str, options: Options) -> tuple[Any, str]:
 
 
 def _arguments(url: str, options: Options, patience: Mapping[str, Any]) -> tuple[SplitResult, Any, dict[str, Any]]:
-    """The parts of the URL, and of obstore's arguments the settings and the others; errors as for ``open_store``."""
+    """The parts of the URL, obstore's ``config``, and its other arguments. Errors as for ``open_store``."""
     config = dict[str, Any](options)
     try:
         parts = urlsplit(url)
@@ -96,11 +107,16 @@ def _arguments(url: str, options: Options, patience: Mapping[str, Any]) -> tuple
 
 
 def _shared_profile() -> dict[str, str]:
-    """The keys of a shared profile, where the environment gives none; obstore itself knows all other places."""
+    """The keys of an AWS profile, if the environment has none; obstore itself looks in all other places.
+
+    Raises:
+        ConfigurationError: the credentials file is not valid, or the profile that ``AWS_PROFILE`` names has no keys.
+    """
     if "AWS_ACCESS_KEY_ID" in os.environ:
         return {}
-    # Nobody's home, and a file that is missing, are no mistakes.
-    file = os.path.expanduser(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials")  # noqa: PTH111 Path raises
+    # A missing file or home directory is not an error.
+    file = os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"
+    file = os.path.expanduser(file)  # noqa: PTH111 Path raises if there is no home
     named = os.environ.get("AWS_PROFILE")
     profiles = ConfigParser(interpolation=None)
     try:
@@ -110,33 +126,33 @@ def _shared_profile() -> dict[str, str]:
     profile = profiles[named or "default"] if profiles.has_section(named or "default") else {}
     if named and "aws_access_key_id" not in profile:
         raise ConfigurationError(
-            f'{file}: the profile {named} has no keys: eval "$(aws configure export-credentials --profile {named} --format env)" '
-            "sets them"
+            f"{file}: the profile {named} has no keys: "
+            f'eval "$(aws configure export-credentials --profile {named} --format env)" sets them'
         )
     names = ("access_key_id", "secret_access_key", "session_token")
     return {name: profile[f"aws_{name}"] for name in names if f"aws_{name}" in profile}
 
 
 class ConflictError(DestinationError):
-    """The object is not, or not any more, what was to be replaced."""
+    """The object is not what was to be replaced: another program changed, made or removed it."""
 
 
 class StoreFailedError(DestinationError):
-    """The store gave no answer that tells anything of the object, however often it was asked."""
+    """The store gave no usable answer, however often the request was repeated; the object may be anything."""
 
 
 def no_answer(url: str) -> StoreFailedError:
-    """What to raise where the store below the URL was not waited for any longer."""
+    """The error for a store that was not waited for any longer."""
     return StoreFailedError(f"{url}: cannot be reached, or is too slow: check the network, and the endpoint")
 
 
 def is_cut_off(exc: Exception) -> bool:
-    """Whether the store could not be reached, or its answer did not arrive."""
+    """Whether the connection failed: the store was not reached, or its answer did not arrive."""
     return _NO_ANSWER in str(exc) and not any(address in str(exc) for address in _METADATA_ADDRESSES)
 
 
 def store_error(exc: Exception, url: str, path: str, kind: str) -> DestinationError:  # noqa: PLR0911 each is another cause
-    """What to raise for what obstore raised, when it was to ``kind`` (get, put, …) the object below the URL."""
+    """The error for what obstore raised when it should ``kind`` (get, put, …) the object below the URL."""
     where = f"{url}/{path}" if path else url
     text = str(exc).split("\n\nDebug source")[0]
     if isinstance(exc, AlreadyExistsError | PreconditionError):
@@ -145,7 +161,8 @@ def store_error(exc: Exception, url: str, path: str, kind: str) -> DestinationEr
         return DestinationError(f"{url}: no credentials found: {_NO_CREDENTIALS[urlsplit(url).scheme]}")
     if _NO_ANSWER in text:
         return no_answer(url)
-    code = found[1] if (found := re.search(r"<Code>([A-Za-z]+)</Code>", text)) else ""
+    match = re.search(r"<Code>([A-Za-z]+)</Code>", text)
+    code = match[1] if match else ""
     if code in _CODES:
         return DestinationError(f"{url}: {_CODES[code]}")
     if _NO_STORE.search(text):

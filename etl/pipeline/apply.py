@@ -11,7 +11,7 @@ from etl.dataset.commit import commit, mark_deleted
 from etl.dataset.index import update_index
 from etl.dataset.places import Places
 from etl.dataset.renames import find_renames, rename
-from etl.dataset.state import CallReader, StoredState, load_parts
+from etl.dataset.state import CallReader, StoredState, derive_executions
 from etl.errors import SourceError
 from etl.extract.absence import decide
 from etl.extract.crawl import LAG
@@ -51,15 +51,15 @@ async def bring_up_to_date(
         run.progress.previews += previewed
         run.notify("lists_first", executions=len(previewed))
         await _fetch(run, record, state, previewed, crawler)
-        await _reload(run, state)
+        await _refresh(run, state)
         planned = make_plan(run, record, state, run_tests, is_last=is_last)
     await _fetch(run, record, state, planned, crawler)
 
 
-async def _reload(run: Run, state: StoredState) -> None:
+async def _refresh(run: Run, state: StoredState) -> None:
     """Let the state say what this run has written."""
     state.index = await to_the_end(partial(update_index, run.dataset, state.index, []))
-    load_parts(state)
+    derive_executions(state)
 
 
 async def finish_deletions(run: Run, state: StoredState) -> None:
@@ -84,7 +84,7 @@ async def _rename(run: Run, record: Record, state: StoredState, run_tests: Colle
     for old, new in sorted(pair for pair in pairs if pair[0] != pair[1]):
         record.find(Kind.RENAMED, new, f"was called {quoted(old)}; its rows have the new name now")
         run.notify("renamed", run_test=new, before=old)
-    await _reload(run, state)
+    await _refresh(run, state)
 
 
 async def _is_gone(run: Run, record: Record, name: str) -> bool:

@@ -34,8 +34,8 @@ from etl.pipeline.shared_steps import (
     choose_previews,
     half_written,
     has_details,
-    load_stored,
     make_plan,
+    read_stored,
 )
 from etl.pipeline.summary import RunTestSummary, Summary
 from etl.pipeline.tasks import held, to_the_end, until_stopped
@@ -116,7 +116,7 @@ async def plan(
     settings = Settings.of(settings)
     run = begin(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify, clock=clock)
     record = await asyncio.to_thread(_begin_record, run)
-    state = await asyncio.to_thread(load_stored, run, record, set_aside=False)
+    state = await asyncio.to_thread(read_stored, run, record, set_aside=False)
     planned: list[Planned] = []
     previewed: list[Planned] = []
     absent = 0
@@ -278,7 +278,7 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
         DestinationError: the dataset cannot be read; no request was sent.
     """
     settings = run.settings
-    state = await to_the_end(partial(load_stored, run, record, set_aside=True))
+    state = await to_the_end(partial(read_stored, run, record, set_aside=True))
     run.notify("run_started", export_run_id=run.export_run_id, dataset=settings.destination.path)
     failure: ExporterError | None = None
     bug: BaseException | None = None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from etl.dataset.parts import Dataset, read_identity
-from etl.dataset.state import load_state
+from etl.dataset.state import read_state
 from etl.errors import ConfigurationError, ExitCode, ExporterError, KeyRefusedError, SourceError, SourceUnavailableError
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_run_tests
@@ -190,7 +190,7 @@ def _check_warehouse(settings: Settings) -> list[Check]:
 
 def _has_dataset(files: Files) -> bool:
     """Whether there is a dataset. Its rows are read, as an export does before its first request, to find what fails."""
-    state = load_state(Dataset(files), set_aside=False)
+    state = read_state(Dataset(files), set_aside=False)
     return read_identity(files) is not None or bool(state.executions)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from etl.dataset.state import StoredState, load_state
+from etl.dataset.state import StoredState, read_state
 from etl.errors import SourceError
 from etl.extract.endpoints import list_call_details
 from etl.extract.plan import Planned, order_by_worth, plan_run_test, previews, requests_to_fetch, scrub
@@ -25,13 +25,13 @@ PATIENCE_SECONDS = 5 * 60.0
 """If fetching what is new exactly takes longer, rows of its lists come first, at two requests more an execution."""
 
 
-def load_stored(run: Run, record: Record, *, set_aside: bool) -> StoredState:
+def read_stored(run: Run, record: Record, *, set_aside: bool) -> StoredState:
     """What the dataset holds; files that cannot be read are findings, and are moved to quarantine if ``set_aside``.
 
     Raises:
         DestinationError: the dataset cannot be read.
     """
-    state = load_state(run.dataset, set_aside=set_aside)
+    state = read_state(run.dataset, set_aside=set_aside)
     for path in state.unreadable:
         if path.startswith(f"{schema.RUNS_TABLE.name}/"):
             text = "damaged: a run moves it to _state/quarantine; it held no rows"

@@ -1,4 +1,9 @@
-"""Rows → pandas frames with exactly the declared columns, of many bundles at once: a frame has a price of its own. Pure."""
+"""Rows become pandas frames with exactly the declared columns, and frames become the Arrow tables that are written.
+
+Pure. One conversion each way: the columns of a frame are Arrow arrays, made once of Python values, and the table takes
+them as they are. A frame has the rows of many bundles, since making one takes milliseconds however few its rows.
+Analysts read and test frames; the dataset reads, merges and writes Arrow tables.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,15 +29,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _OF_HELD = ("listed_calls", "exported_calls", "calls_digest")
+"""Columns of an execution that repeat what the dataset holds of its calls."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportStamp:
-    """What all rows of one commit share, and whether they hold the raw payload."""
+    """What all rows of one commit share."""
 
     export_run_id: str
+    """The run that writes the rows."""
     exported_at: datetime
+    """When they are written, aware UTC."""
     include_raw: bool = False
+    """Whether executions get their payload in the column ``raw``."""
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -42,18 +51,19 @@ class ExportStamp:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Rows of one table, and how many values did not fit their column."""
+    """Rows of one table as a pandas frame, before they are written."""
 
     table: schema.Table
+    """The table that declares the columns."""
     data: "pd.DataFrame"
+    """The rows; each column is backed by an Arrow array of its declared type."""
     misfits: int
+    """How many values did not fit their column, and were kept in ``extra``."""
 
     @property
     def rows(self) -> pa.Table:
-        """The frame as it is written: an Arrow table of the declared schema."""
-        if self.data.empty:
-            return self.table.no_rows
-        # Not by ``Table.from_pandas``, which takes five times as long, however few the rows.
+        """The frame as it is written: an Arrow table of the declared schema, without a copy of the values."""
+        # ``Table.from_pandas`` takes five times as long, however few the rows.
         arrays = [pa.array(values.array) for _, values in self.data.items()]
         return pa.Table.from_arrays(arrays, schema=self.table.arrow_schema)
 
@@ -67,7 +77,8 @@ def executions_frame(
 ) -> Frame:
     """One row per execution, with exactly the columns of ``schema.EXECUTIONS``.
 
-    ``held``, ``states`` and ``verified_at`` are by execution_id; times are aware UTC.
+    ``held``, ``states`` and ``verified_at`` are by execution_id; times are aware UTC. A metric that the API left out is
+    null.
 
     Raises:
         SchemaError: two bundles are of the same execution.
@@ -95,6 +106,8 @@ def executions_frame(
 def calls_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
     """One row per call, with exactly the columns of ``schema.CALLS``.
 
+    A metric that the API left out or null stays null: a zero would drag every average down.
+
     Raises:
         SchemaError: two bundles hold the same ``call_execution_id``.
 
@@ -121,23 +134,27 @@ def errors_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
 
 
 def table_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Rows without a payload, given by column name, with the table's declared columns.
+    """An Arrow table with the declared columns, of rows given by column name; for few rows, but at least one.
 
-    At least one, and few. They are made from JSON: ``pa.array`` would import pandas, and a night with nothing new does without.
+    It is made from JSON, without a frame: ``pa.array`` would import pandas, and a night with nothing new does without.
     """
-    made = (MAKERS[table.name].make({}, row)[0] for row in rows)
-    lines = b"\n".join(msgspec.json.encode(dict(zip(table.names, row, strict=True))) for row in made)
+    values = (MAKERS[table.name].make({}, row)[0] for row in rows)
+    lines = b"\n".join(msgspec.json.encode(dict(zip(table.names, row, strict=True))) for row in values)
     options = ReadOptions(block_size=len(lines) + 1)
-    read = read_json(pa.BufferReader(lines), options, ParseOptions(explicit_schema=table.arrow_schema))
-    return pa.Table.from_arrays(read.columns, schema=table.arrow_schema)
+    parsed = read_json(pa.BufferReader(lines), options, ParseOptions(explicit_schema=table.arrow_schema))
+    return pa.Table.from_arrays(parsed.columns, schema=table.arrow_schema)
 
 
 def to_pandas(table: pa.Table) -> "pd.DataFrame":
     """The table as a frame with pyarrow-backed dtypes: null stays null, and whole numbers stay whole."""
+    return _data_frame(zip(table.column_names, table.columns, strict=True))
+
+
+def _data_frame(columns: Iterable[tuple[str, pa.Array | pa.ChunkedArray]]) -> "pd.DataFrame":
+    """A frame of these columns by name, without a copy of their values."""
     import pandas as pd  # noqa: PLC0415 most nights have no new rows, and do without its import
 
     # As ``Table.to_pandas`` with these types does, in a quarter of the time.
-    columns = zip(table.column_names, table.columns, strict=True)
     return pd.DataFrame({name: pd.arrays.ArrowExtensionArray(column) for name, column in columns}, copy=False)
 
 
@@ -148,14 +165,15 @@ def _frame(table: schema.Table, parts: Sequence[Rows], shared: Mapping[str, Any]
     if not rows:
         return Frame(table, to_pandas(table.no_rows), misfits)
     _refuse_duplicate_keys(table, rows)
-    arrays = [
-        pa.array([shared[column.name]] * len(rows) if column.name in shared else values, column.type)
+    columns = (
+        (column.name, pa.array([shared[column.name]] * len(rows) if column.name in shared else values, column.type))
         for values, column in zip(zip(*rows, strict=True), table.columns, strict=True)
-    ]
-    return Frame(table, to_pandas(pa.Table.from_arrays(arrays, schema=table.arrow_schema)), misfits)
+    )
+    return Frame(table, _data_frame(columns), misfits)
 
 
 def _refuse_duplicate_keys(table: schema.Table, rows: Sequence[Sequence[Any]]) -> None:
+    """Raise a SchemaError if two rows have the same key."""
     key_of = itemgetter(*(table.names.index(name) for name in table.key))
     for key, count in Counter(map(key_of, rows)).most_common(1):
         if count > 1:

@@ -33,7 +33,10 @@ def killed_before(write: int) -> Iterator[None]:
 def finished_after_each_kill(
     root: Path, folder: Path, work: Callable[[Dataset], object], *, may_be_idle: bool = False
 ) -> Iterator[Dataset]:
-    """Copies of the dataset, in each of which the work was killed before another write, and done again; the last one was not."""
+    """Copies of the dataset, in each of which the work was killed before another write and done again.
+
+    In the last copy it was not killed.
+    """
     for number in count():
         copy = folder / f"killed-{number}"
         shutil.copytree(root, copy)

@@ -1,4 +1,4 @@
-"""What a commit leaves behind: whole executions, in an order that survives any end, and nothing touched without need."""
+"""What a commit leaves behind: whole executions, in an order that survives any end, and nothing touched in vain."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from etl.dataset.commit import mark_deleted
 from etl.dataset.layout import Part
-from etl.dataset.state import load_state
+from etl.dataset.state import read_state
 from etl.errors import DestinationError
 from etl.extract.plan import Reason
 from etl.model.lifecycle import ExportState
@@ -129,7 +129,7 @@ def test_whenever_marking_is_killed_the_next_run_completes_it(two_months, tmp_pa
     root = two_months.files.root
     for each in finished_after_each_kill(root, tmp_path, lambda each: mark_deleted(each, DELETED, STAMP)):
         found.append(assert_sound(Path(each.files.where())))
-        state = load_state(each, set_aside=False)
+        state = read_state(each, set_aside=False)
         assert not any(stored.is_damaged or not stored.has_row for stored in state.executions.values())
         assert state.half_deleted == set()
     assert all(rows_of == found[-1] for rows_of in found), "the last one was not killed"

@@ -1,4 +1,4 @@
-"""After any nights, each of which may be killed at any write and begin anew, the dataset holds what a dictionary of rows says."""
+"""After any nights, each of which may be killed at any write and repeated, the dataset is what a dictionary says."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta

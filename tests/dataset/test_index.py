@@ -1,4 +1,4 @@
-"""What the index knows is not read again, and what changed is. It is a cache: without it the same is known, only later."""
+"""What the index knows is not read again, and what changed is. Without the index the same is known, only later."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from etl.dataset.index import Index, index_if_readable, read_index, update_index
 from etl.dataset.layout import Part
 from etl.dataset.parts import Dataset, identify
 from etl.dataset.renames import rename
-from etl.dataset.state import load_state
+from etl.dataset.state import read_state
 from etl.errors import DestinationError
 from etl.files import local
 from etl.files.names import IDENTITY, INDEX
@@ -65,7 +65,7 @@ def reads(dataset, monkeypatch):
 
 def state_of(dataset):
     """What a run takes from the state, but for what was lost, which is what the index is compared for."""
-    state = load_state(dataset, set_aside=False)
+    state = read_state(dataset, set_aside=False)
     return state.executions, state.half_deleted, state.unreadable
 
 
@@ -123,10 +123,8 @@ def test_what_a_run_wrote_is_indexed_without_hashing_it_again(dataset, monkeypat
 
 def _by_another_program(path):
     rows = pq.ParquetFile(path).read()
-    altered = rows.set_column(
-        0, rows.schema.field(0), pa.array([f"{key}x" for key in rows["call_execution_id"].to_pylist()])
-    )
-    pq.write_table(altered, path)
+    keys = pa.array([f"{key}x" for key in rows["call_execution_id"].to_pylist()])
+    pq.write_table(rows.set_column(0, rows.schema.field(0), keys), path)
 
 
 @pytest.mark.parametrize("table", ["calls", "evals"])
@@ -179,7 +177,7 @@ def _alter(path):
 )
 def test_part_of_which_a_file_changed_is_read_again_and_no_other(dataset, tmp_path, reads, table, change, is_whole):
     change(tmp_path / part(table))
-    state = load_state(dataset, set_aside=False)
+    state = read_state(dataset, set_aside=False)
     assert parts_in(reads) == {part(table).partition("/")[2]}
     assert state.unreadable == ([] if is_whole else [part(table)])
     is_gone = table == "executions" and not (is_whole and (tmp_path / part(table)).exists())
@@ -194,10 +192,10 @@ def test_damaged_file_is_read_again_until_it_is_whole(dataset, tmp_path, reads):
     assert index.parts[HERE].versions is None
     write_index(dataset.files, index)
     reads.clear()
-    assert load_state(dataset, set_aside=False).unreadable == [part("calls")]
+    assert read_state(dataset, set_aside=False).unreadable == [part("calls")]
     assert part("calls") in reads
     (tmp_path / part("calls")).write_bytes(whole)
-    assert not load_state(dataset, set_aside=False).executions["e1"].is_damaged
+    assert not read_state(dataset, set_aside=False).executions["e1"].is_damaged
 
 
 def test_part_that_changed_a_moment_ago_is_read_again_and_remembered(dataset, monkeypatch, reads):
@@ -228,7 +226,7 @@ def test_index_that_is_none_is_made_again_and_nothing_differs(dataset, tmp_path,
     damage(tmp_path / INDEX)
     assert read_index(dataset.files) == Index()
     assert state_of(dataset) == before
-    assert load_state(dataset, set_aside=False).lost == {}, "nobody can tell what was there"
+    assert read_state(dataset, set_aside=False).lost == {}, "nobody can tell what was there"
     if (tmp_path / INDEX).exists():
         (tmp_path / INDEX).unlink()
     save(dataset)

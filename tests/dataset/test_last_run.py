@@ -32,14 +32,8 @@ def test_runs_tell_what_is_missing(load, there, missing):
 def test_last_load_is_kept_for_each_warehouse_and_for_all_settings_files(tmp_path: Path) -> None:
     files, other = LocalFiles(tmp_path), replace(LOAD, warehouse="other", problem="no")
     files.prepare()
-    for fields in (
-        {"scope": "a"},
-        {"loads": {PLACE: LOAD}},
-        {"loads": {"other": other}},
-        {"scope": "b"},
-        {"scope": "a"},
-    ):
-        update_last_run(files, fields)
+    for note in ({"scope": "a"}, {"loads": {PLACE: LOAD}}, {"loads": {"other": other}}, {"scope": "b"}, {"scope": "a"}):
+        update_last_run(files, note)
         assert all(not each.loads for each in read_last_run(files, note=pytest.fail).others.values())
 
     loads = [last_load_into(files, place, LOAD.tried_at) for place in (PLACE, "other", "third")]

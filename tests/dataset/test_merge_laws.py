@@ -1,4 +1,4 @@
-"""A merge does what a plain dictionary of rows would do: no row of executions, calls and evals ever goes, and marks come and go."""
+"""A merge does what a plain dictionary of rows would do: rows stay, but for dead letters, and marks come and go."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -185,13 +185,10 @@ def test_what_is_deleted_is_marked_once_and_listed_again_is_as_it_was(table, dat
 
     listed = {key: row | LATER | ({"deleted_at": None} if "deleted_at" in row else {}) for key, row in old.items()}
     calls = {(row["execution_id"], row["call_execution_id"]) for row in old.values() if table in OF_CALLS}
-    again = merge(
-        table, marked.table, as_table(table, listed), Replacement(EXECUTIONS, listed_calls=calls, stamp=LATER)
-    )
+    replacement = Replacement(EXECUTIONS, listed_calls=calls, stamp=LATER)
+    again = merge(table, marked.table, as_table(table, listed), replacement)
     now = by_key(table, again.table)
     assert {key: content_of(row) for key, row in now.items()} == {key: content_of(row) for key, row in listed.items()}
     for key, row in now.items():
-        was_there = (
-            key not in theirs if table is schema.ERRORS else key not in theirs and old[key]["deleted_at"] is None
-        )
+        was_there = key not in theirs and (table is schema.ERRORS or old[key]["deleted_at"] is None)
         assert (row["export_run_id"] == "n") is not was_there

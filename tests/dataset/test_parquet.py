@@ -51,7 +51,7 @@ sys.exit(threads() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads as Linux does")
 def test_file_is_decoded_in_no_other_thread(files, tmp_path):
-    """Which, at its end, may let go of bytes of an interpreter that ends, too: a verify without findings died of SIGABRT."""
+    """A thread that held bytes while the interpreter ended made a verify without findings die of SIGABRT."""
     publish(files, some_calls())
     command = [sys.executable, "-c", COUNT_THREADS, tmp_path / "data", PATH]
     assert subprocess.run(command, check=False).returncode == 0
@@ -133,9 +133,8 @@ def test_a_column_of_a_newer_version_is_refused_unless_it_may_be_there(files):
     with pytest.raises(DestinationError) as caught:
         part.read(["duration_seconds"])
     assert not isinstance(caught.value, UnreadableError)
-    assert str(caught.value) == (
-        f"{files.where(PATH)}: unknown columns ['mood']: upgrade if a newer one made it; else move it out of the dataset"
-    )
+    reason = "unknown columns ['mood']: upgrade if a newer one made it; else move it out of the dataset"
+    assert str(caught.value) == f"{files.where(PATH)}: {reason}"
     assert part.read(["duration_seconds"], may_be_newer=True).column_names == ["duration_seconds"]
 
 
@@ -149,9 +148,8 @@ def test_another_type_is_converted_where_nothing_is_lost_and_else_refused(files,
     part = OpenPart(files, schema.CALLS, PATH)
     assert part.is_outdated
     if is_refused:
-        with pytest.raises(
-            DestinationError, match=r"part-0\.parquet: its column types differ from this version's: "
-        ) as e:
+        message = r"part-0\.parquet: its column types differ from this version's: "
+        with pytest.raises(DestinationError, match=message) as e:
             part.read(["duration_seconds"])
         assert not isinstance(e.value, UnreadableError)
     else:

@@ -7,7 +7,7 @@ import pytest
 from etl.dataset import places as module
 from etl.dataset.layout import Part
 from etl.dataset.places import Places
-from etl.dataset.state import load_state
+from etl.dataset.state import read_state
 from tests.bundles import KEY, a_bundle, bundle_of, execution, fetched_call, flattened
 from tests.datasets import assert_sound, export_by_places, part
 
@@ -20,7 +20,7 @@ def small_parts(monkeypatch):
 
 
 def places_in(dataset):
-    return Places(dataset, load_state(dataset, set_aside=False), now=NOW)
+    return Places(dataset, read_state(dataset, set_aside=False), now=NOW)
 
 
 def place_names(places, *bundles):

@@ -7,7 +7,7 @@ import pytest
 from etl.dataset.commit import mark_deleted
 from etl.dataset.layout import Part
 from etl.dataset.renames import find_renames, rename
-from etl.dataset.state import load_state
+from etl.dataset.state import read_state
 from etl.model import schema
 from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle
@@ -22,7 +22,7 @@ STAMP = ExportStamp("run-2", FETCHED_AT + timedelta(days=1))
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Executions in three months, those of the oldest and the newest of which the source has no more, and another run test."""
+    """Executions in three months, of which the source has lost the oldest and the newest, and another run test."""
     dataset = a_dataset(tmp_path / "data")
     export_to(dataset, a_bundle("e0", ["c0"], date=OLDER), a_bundle("e1", given_up=["c2"]), a_bundle("e2", ["c3"]))
     export_to(dataset, a_bundle("e3", ["c4"], date=LATER), a_bundle("e9", ["c9"], key="booking"))
@@ -31,7 +31,7 @@ def dataset(tmp_path):
 
 
 def rename_as_listed(dataset, listed, gone=(OLD,)):
-    for in_part, names in find_renames(load_state(dataset, set_aside=False), listed, gone).items():
+    for in_part, names in find_renames(read_state(dataset, set_aside=False), listed, gone).items():
         rename(dataset, in_part, names, STAMP)
 
 
@@ -90,7 +90,7 @@ def test_executions_are_renamed_that_a_list_shows_under_another_name_and_deleted
     ):
         assert names_in(each) == before | renamed
         assert_vouched(each)
-        assert find_renames(load_state(each, set_aside=False), listed, gone) == {}
+        assert find_renames(read_state(each, set_aside=False), listed, gone) == {}
 
 
 def test_what_was_damaged_before_is_damaged_still(dataset):

@@ -1,4 +1,4 @@
-"""What the dataset holds: execution rows vouch for calls and evals. The first run that looks notices what somebody took away."""
+"""What the dataset holds: execution rows vouch for calls and evals, and the next run notices what somebody removed."""
 
 from datetime import timedelta
 
@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from etl.dataset.commit import mark_deleted
 from etl.dataset.index import Index, update_index, write_index
 from etl.dataset.layout import Part
-from etl.dataset.state import CallReader, load_state
+from etl.dataset.state import CallReader, read_state
 from etl.files import local
 from etl.model import schema
 from etl.model.arrow import with_values
@@ -25,7 +25,7 @@ STAMP = ExportStamp("run-2", FETCHED_AT + timedelta(days=1))
 
 
 def state_of(dataset):
-    return load_state(dataset, set_aside=False)
+    return read_state(dataset, set_aside=False)
 
 
 def test_calls_that_were_copied_elsewhere_without_their_executions_move_no_execution(dataset, tmp_path):
@@ -37,7 +37,7 @@ def test_calls_that_were_copied_elsewhere_without_their_executions_move_no_execu
 
 
 def test_execution_that_is_marked_and_whose_calls_are_not_is_half_deleted(dataset):
-    """As a version without marks of calls left it; a run that was killed while it took the marks away leaves other digests."""
+    """As a version without marks of calls left it; a run that was killed while unmarking them leaves other digests."""
     export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]), a_bundle("e3", [], version=0))
     marks = {"deleted_at": dict.fromkeys(("e1", "e3"), STAMP.exported_at)}
     dataset.write(schema.EXECUTIONS, HERE, with_values(dataset.rows(schema.EXECUTIONS, HERE), marks))

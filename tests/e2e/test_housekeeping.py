@@ -6,7 +6,6 @@ from typing import Any
 
 import duckdb
 
-from etl.files import names
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import environment, export, metrics_etl, type_in, write_settings
 from tests.e2e.truth import assert_equals_world
@@ -66,12 +65,3 @@ async def test_queries_about_nights_and_dead_letters_run(server: Sandbox, tmp_pa
 
     assert [outcome for _, outcome, *_ in duckdb.execute(nights).fetchall()] == ["partial"]
     assert [(status, count) for _, status, count, *_ in duckdb.execute(letters).fetchall()] == [(500, 1)]
-
-
-def test_every_file_of_the_state_is_explained() -> None:
-    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    section = page.partition("\n## What may I delete in `_state`?\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `([a-z_./]+)` \|", section, re.MULTILINE)
-    assert {f"{names.STATE}/{name.rstrip('/')}" for name in rows} == {
-        value for name, value in vars(names).items() if name.isupper() and str(value).startswith(f"{names.STATE}/")
-    }

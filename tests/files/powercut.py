@@ -1,7 +1,7 @@
 """A model of a disk that loses, when the power is cut, whatever was not forced to it, as POSIX allows it.
 
-What a file holds is safe once the file was synced; that a name stands for a file, or stands for it no more, is safe once the
-folder was. Of everything else a cut keeps some by chance, or nothing.
+What a file holds is safe once the file was synced; that a name stands for a file, or stands for it no more, is safe
+once the folder was. Of everything else a cut keeps some by chance, or nothing.
 """
 
 from dataclasses import dataclass, field

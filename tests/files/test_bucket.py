@@ -111,15 +111,6 @@ def test_one_that_lost_the_lease_writes_and_removes_nothing(files, proxy, monkey
     assert paths_in(files, "") == ["_state/lock", PART]
 
 
-def test_what_is_set_aside_keeps_its_bytes_beside_what_was_before(files):
-    with files.lock(NOW):
-        for number in (1, 2):
-            files.publish(PART, b"%d" % number)
-            aside = files.set_aside(PART)
-            assert paths_in(files, "calls") == []
-            assert (files.read(aside), aside.split("/")[-1][:4]) == (b"%d" % number, f"000{number}")
-
-
 def test_a_place_of_other_things_is_refused_before_anything_is_written(files, proxy):
     """Tables do not belong into it; what a file manager left there does not matter."""
     for path in (".DS_Store", "calls/._part-0.parquet", "calls/.Trash/part-0.parquet"):

@@ -34,6 +34,8 @@ FITTING = {
     errno.EROFS: ["create", "rename", "mkdir", "unlink"],
     errno.EACCES: FORBIDDEN,
 }
+KERNEL_CALLS = {"fsync": 12, "/^rename": 5, "pwrite64": 1, "/^mkdir": 6, "ftruncate": 1, "/^unlink": 1}
+"""System calls by the name that strace knows, and how many times a run makes each."""
 # Without flock the lock file alone keeps others out, and no night needs the row of an earlier run.
 HARMLESS = {"flock .", "open runs/month/*.parquet", "read runs/month/*.parquet"}
 
@@ -114,9 +116,8 @@ async def assert_survives(server: Sandbox, folder: Path, failing: Failing, step:
 
     replaced = {each.target for each in failing.taken if each.name == "rename"}
     now = parts(data)
-    assert {path: now[path] for path in before.keys() - replaced} == {
-        path: before[path] for path in before.keys() - replaced
-    }, what
+    kept = before.keys() - replaced
+    assert {path: now[path] for path in kept} == {path: before[path] for path in kept}, what
     assert_sound(data)
     is_first = all(each.kind != step.kind for each in failing.steps[: failing.at])
     if step.kind in HARMLESS and is_first:
@@ -142,18 +143,7 @@ async def assert_survives(server: Sandbox, folder: Path, failing: Failing, step:
 @pytest.mark.slow  # under strace, each takes seconds
 @pytest.mark.parametrize(
     ("call", "nth"),
-    [
-        (call, nth)
-        for call, most in {
-            "fsync": 12,
-            "/^rename": 5,
-            "pwrite64": 1,
-            "/^mkdir": 6,
-            "ftruncate": 1,
-            "/^unlink": 1,
-        }.items()
-        for nth in range(1, most + 1)
-    ],
+    [(call, nth) for call, times in KERNEL_CALLS.items() for nth in range(1, times + 1)],
 )
 async def test_a_call_that_the_kernel_refuses_harms_nothing_and_the_next_run_completes(
     server: Sandbox, tmp_path: Path, call: str, nth: int

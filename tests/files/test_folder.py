@@ -46,12 +46,6 @@ def test_folder_that_has_other_things_and_no_dataset_is_refused_before_anything_
     assert [path.name for path in tmp_path.rglob("*")] == ["evals", "gold"]
     (tmp_path / "evals" / "gold").rename(tmp_path / "evals" / "run_test=checkout")
     LocalFiles(tmp_path).probe()
-    (tmp_path / "evals" / "run_test=checkout").rmdir()
-    (tmp_path / "evals").rename(tmp_path / ".DS_Store")
-    (tmp_path / "lost+found").mkdir()
-    LocalFiles(tmp_path).prepare()
-    (tmp_path / "README").touch()
-    LocalFiles(tmp_path).prepare()
 
 
 def export_into(files):

@@ -132,10 +132,8 @@ def test_a_renewal_that_was_heard_although_it_failed_is_no_loss(objects):
 
 def test_a_store_that_ignores_conditions_is_refused(blind_store):
     objects = Objects(blind_store.store.url(), blind_store.options)
-    for attempt in (
-        lambda: lease.Lease(objects, NOW).take(never_stopped),
-        lambda: lease.prove(objects, "_state/staging/1"),
-    ):
+    mine = lease.Lease(objects, NOW)
+    for attempt in (lambda: mine.take(never_stopped), lambda: lease.prove(objects, "_state/staging/1")):
         with pytest.raises(DestinationError, match="ignores conditions"):
             attempt()
 

@@ -182,21 +182,16 @@ def test_a_file_is_durable_in_the_quarantine_before_it_is_gone_from_its_table(fi
     assert made[-3:] == [("rename", aside), ("fsync", "_state/quarantine"), ("fsync", MONTH)]
 
 
-@pytest.mark.parametrize(
-    ("total_blocks", "free_blocks", "is_refused"), [(1000, 63, True), (1000, 64, False), (0, 0, False)]
-)
-def test_a_disk_without_room_is_refused_unless_it_does_not_tell(
-    tmp_path, monkeypatch, total_blocks, free_blocks, is_refused
-):
-    told = SimpleNamespace(f_frsize=1 << 20, f_blocks=total_blocks, f_bavail=free_blocks)
-    monkeypatch.setattr(os, "statvfs", lambda _path: told)
+@pytest.mark.parametrize(("blocks", "free", "is_refused"), [(1000, 63, True), (1000, 64, False), (0, 0, False)])
+def test_a_disk_without_room_is_refused_unless_it_does_not_tell(tmp_path, monkeypatch, blocks, free, is_refused):
+    space = SimpleNamespace(f_frsize=1 << 20, f_blocks=blocks, f_bavail=free)
+    monkeypatch.setattr(os, "statvfs", lambda _path: space)
     files = LocalFiles(tmp_path / "data")
     if is_refused:
         with pytest.raises(DestinationError) as caught:
             files.prepare()
-        assert str(caught.value) == (
-            f"{files.root}: 63.0 MiB free, but an export needs 64 MiB: make room, or move the dataset"
-        )
+        reason = "63.0 MiB free, but an export needs 64 MiB: make room, or move the dataset"
+        assert str(caught.value) == f"{files.root}: {reason}"
     else:
         files.prepare()
 

@@ -52,7 +52,6 @@ def test_another_scheme_is_refused_in_one_line(location):
 
 @pytest.mark.parametrize("location", ["~nosuchuser/data", "~nosuchuser"])
 def test_home_of_nobody_is_refused_in_one_line(location):
-    with pytest.raises(
-        ConfigurationError, match=r"^~nosuchuser.*: this machine has no such user: write the path in full$"
-    ):
+    message = r"^~nosuchuser.*: this machine has no such user: write the path in full$"
+    with pytest.raises(ConfigurationError, match=message):
         open_files(location)

@@ -1,4 +1,4 @@
-"""Every system call by which an export touches its dataset, seen one by one, just before it is made and once it succeeded."""
+"""Every system call by which an export touches its dataset, seen just before it is made and once it succeeded."""
 
 import fcntl
 import functools
@@ -46,7 +46,7 @@ def _nothing(_step: Step) -> None:
 def watched(
     root: Path, *, before: Callable[[Step], None] = _nothing, after: Callable[[Step], None] = _nothing
 ) -> Iterator[None]:
-    """Tell ``before`` and ``after`` of each call of this process below ``root``; when ``before`` raises, it is not made.
+    """Tell ``before`` and ``after`` of each call of this process below ``root``; if ``before`` raises, it is not made.
 
     A file is written in two halves, so that a call may fail, or the process die, between them.
     """

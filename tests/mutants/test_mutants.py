@@ -58,7 +58,7 @@ MUTANTS = [
     Mutant(
         "links are refused",
         "etl/files/local.py",
-        "            if each.is_symlink():\n",
+        "            if child.is_symlink():\n",
         "            if False:\n",
     ),
     Mutant(
@@ -228,7 +228,7 @@ MUTANTS = [
     Mutant(
         "a part that changed a moment ago is not trusted",
         "etl/dataset/part_index.py",
-        "if any(entry.is_fresh or not entry.version for entry in found):",
+        "if any(entry.is_fresh or not entry.version for entry in entries.values()):",
         "if False:",
     ),
     Mutant(
@@ -259,7 +259,7 @@ MUTANTS = [
     Mutant(
         "lock that changes is held",
         "etl/files/lease.py",
-        "if is_stopped() or self._objects.head(LOCK).version.e_tag != found.version.e_tag:",
+        "if is_stopped() or self._objects.head(LOCK).version.e_tag != stored.version.e_tag:",
         "if is_stopped():",
     ),
     Mutant(
@@ -271,7 +271,7 @@ MUTANTS = [
     Mutant(
         "put whose answer was lost is known as one's own",
         "etl/files/objects.py",
-        "if there == content:",
+        "if content_now == content:",
         "if False:",
     ),
     Mutant(
@@ -320,34 +320,29 @@ MUTANTS = [
     Mutant(
         "whole object has come",
         "etl/files/objects.py",
-        "if len(data) != found.size_bytes:",
+        "if len(data) != stored.size_bytes:",
         "if False:",
         ("tests/files/test_bucket.py",),
     ),
     Mutant(
         "calls are durable before the executions that mark them complete",
         "etl/dataset/commit.py",
-        """            held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement)
-            held |= held_now
-            states = {each: _state(bundle, known[each], held[each], settlement) for each, bundle in mine.items()}
-            verified_at = {
-                each: _verified_at(bundle, known[each], states[each], settlement) for each, bundle in mine.items()
-            }
-            dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
-            executions = executions_frame(mine.values(), held, states, verified_at, stamp)
-            own = executions.rows
-            # A reader that follows these rows sees that calls or evals of an execution changed.
-            renewing = replace(replacement, renewed={*replacement.renewed, *touched})
-            changed = dataset.commit_rows(schema.EXECUTIONS, part, own, renewing).changed
+        """    held_now, touched = _commit_calls(dataset, part, batch, rows, replacement)
+    held |= held_now
+    states = {each: _state(bundle, known[each], held[each], settlement) for each, bundle in batch.items()}
+    verified_at = {each: _verified_at(bundle, known[each], states[each], settlement) for each, bundle in batch.items()}
+    dataset.commit_rows(schema.ERRORS, part, rows[schema.ERRORS.name], replacement)
+    executions = executions_frame(batch.values(), held, states, verified_at, stamp)
+    # A reader that follows these rows sees that calls or evals of an execution changed.
+    renewing = replace(replacement, renewed={*replacement.renewed, *touched})
+    changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, renewing).changed
 """,
-        """            states = {each: _state(bundle, known[each], held[each], settlement) for each, bundle in mine.items()}
-            verified_at = {
-                each: _verified_at(bundle, known[each], states[each], settlement) for each, bundle in mine.items()
-            }
-            executions = executions_frame(mine.values(), held, states, verified_at, stamp)
-            changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, replacement).changed
-            held |= _commit_calls(dataset, part, mine, own_rows, replacement)[0]
-            dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
+        """    states = {each: _state(bundle, known[each], held[each], settlement) for each, bundle in batch.items()}
+    verified_at = {each: _verified_at(bundle, known[each], states[each], settlement) for each, bundle in batch.items()}
+    executions = executions_frame(batch.values(), held, states, verified_at, stamp)
+    changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, replacement).changed
+    held |= _commit_calls(dataset, part, batch, rows, replacement)[0]
+    dataset.commit_rows(schema.ERRORS, part, rows[schema.ERRORS.name], replacement)
 """,
     ),
     Mutant(
@@ -488,8 +483,8 @@ MUTANTS = [
     Mutant(
         "execution keeps its part",
         "etl/dataset/places.py",
-        "self.part_of(each.execution.execution_id) or self._give(each, last)",
-        "self._give(each, last)",
+        "self.part_of(bundle.execution.execution_id) or self._assign(bundle, last)",
+        "self._assign(bundle, last)",
         (MACHINE,),
     ),
     Mutant(

@@ -1,4 +1,4 @@
-"""What one part holds, as far as a plan needs it: one row for each execution of which the part holds anything.
+"""What one part holds, as far as a plan needs it: one row for each execution that has anything in it.
 
 Computed from the part's files alone. What is kept of it, and when a file is read again, is for ``index`` to say.
 """

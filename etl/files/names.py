@@ -1,4 +1,4 @@
-"""The names of everything under ``_state``, beside a dataset's tables. What each file holds is decided elsewhere.
+"""The names of what a dataset keeps next to its tables: everything under ``_state``.
 
 A module that writes or reads one of these files takes its name from here, so that no two of them collide.
 """

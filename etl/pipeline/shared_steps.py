@@ -88,7 +88,7 @@ def home_of(record: Record, state: StoredState, run_test: RunTest) -> str:
 
 
 def choose_previews(run: Run, planned: Iterable[Planned]) -> list[Planned]:
-    """What is to be stored from its lists first: all that is new, if the rate limit would hold metrics back for long."""
+    """What is to be stored from its lists first: all that is new, if the rate limit would hold metrics back."""
     new = previews(planned)
     seconds = run.client.quota.seconds_for(sum(item.estimated_calls for item in new), math.inf)
     return new if seconds is not None and seconds >= PATIENCE_SECONDS else []

@@ -1,4 +1,4 @@
-"""When an execution is final: late enough after its end and its last change, with all calls finished and none missing."""
+"""When an execution is final: late enough after its end and its last change, all calls finished and none missing."""
 
 import re
 from dataclasses import replace

@@ -113,7 +113,7 @@ class Crawl:
         except SourceError as error:
             await self._close(execution, await self._without_list(execution, error))
             return
-        listed, arrived = execution.listed, execution.arrived
+        listed = execution.listed
         if execution.is_repeated_by(latest):
             listed.lagging = listed.not_found
             await self._finish(execution, is_proved=False)
@@ -126,7 +126,7 @@ class Crawl:
             if execution.planned.route is Route.PREVIEW:
                 await self._close_preview(execution)
                 return
-            done = arrived.kept | arrived.metrics.keys()
+            done = execution.arrived.kept | execution.arrived.metrics.keys()
             pending = [key for key in pending if key not in done]
         if len(listed.calls) < (listed.count or 0) and listed.readings < MAX_ROUNDS:
             self._list_again(execution)
@@ -145,7 +145,8 @@ class Crawl:
             NotFoundError: there is no such execution.
             SourceError: the list cannot be had, or a preview's detail, without which it is nothing.
         """
-        item, list_of_stored = execution.planned, None
+        item = execution.planned
+        list_of_stored = None
         if item.route is Route.PREVIEW:
             details = await self.settling.details(item, rows=item.estimated_calls)
             if details is None:
@@ -179,8 +180,8 @@ class Crawl:
 
     async def _close_preview(self, execution: OpenExecution) -> None:
         """Hand over the rows that the lists gave, if they gave one of each call; otherwise nothing."""
-        listed, arrived = execution.listed.calls, execution.arrived
-        is_whole = bool(listed) and arrived.metrics.keys() == listed.keys()
+        listed = execution.listed.calls
+        is_whole = bool(listed) and execution.arrived.metrics.keys() == listed.keys()
         await self._close(execution, execution.take_arrived() if is_whole else None)
 
     async def _is_listed_again(self, execution: OpenExecution) -> bool:

@@ -85,13 +85,14 @@ class Settling:
 
         What only the detail shows of a call comes along, and where rows are made of lists, the calls' metrics, too.
         """
-        item, arrived, listed = execution.planned, execution.arrived, execution.listed
+        item = execution.planned
+        arrived = execution.arrived
         rows = execution.stored.rows
         if item.reason is not Reason.CHANGED:  # else the stored row tells of values that are gone
             arrived.shown = {key: shown_in_row(row) for key, row in rows.items()}
         candidates = _candidates(execution)
         kept = _fetched_since(item, rows, candidates) if item.route.keeps_fetched else set()
-        open_calls = (candidates if item.route.keeps_fetched else listed.calls.keys()) - kept
+        open_calls = (candidates if item.route.keeps_fetched else execution.listed.calls.keys()) - kept
         details: _Details | None = {}
         if item.route.reads_detail and open_calls:
             details = await self._details_of(execution, latest)
@@ -148,7 +149,8 @@ class Settling:
 
     async def _same(self, execution: OpenExecution, details: _Details) -> set[str]:
         """The calls whose rows can stay by their details; what only these show is amended in their rows."""
-        item, stored = execution.planned, execution.stored
+        item = execution.planned
+        stored = execution.stored
         names_of = {
             key: _differences(item, execution.listed.calls[key], detail, stored.rows[key])
             for key, detail in details.items()
@@ -171,7 +173,8 @@ class Settling:
         Where rows have no value that the detail or their ``extra`` has, one call is fetched first, as a sample. What
         the API does not give of it need not be requested of the others.
         """
-        item, arrived = execution.planned, execution.arrived
+        item = execution.planned
+        arrived = execution.arrived
         missing = {key: _missing_values(rows[key], names) for key, names in differing.items()}
         same = {key for key, names in differing.items() if not names}
         odd = [key for key in differing if _is_odd(rows[key])]
@@ -212,7 +215,8 @@ def _candidates(execution: OpenExecution) -> set[str]:
     Not one that a dead letter is about, since its row is older; nor one whose row was made of lists, where exact
     metrics are wanted.
     """
-    stored, is_any_row_exact = execution.stored, execution.planned.route.makes_rows_of_lists
+    stored = execution.stored
+    is_any_row_exact = execution.planned.route.makes_rows_of_lists
     listed = {key for key, call in execution.listed.calls.items() if isinstance(call.payload.get("status"), str)}
     exact = {key for key, row in stored.rows.items() if is_any_row_exact or row[_INDEX["metrics_from"]] != FROM_DETAIL}
     return (listed & exact) - stored.failed

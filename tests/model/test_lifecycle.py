@@ -228,9 +228,9 @@ def test_payload_that_was_let_go_is_missed_with_a_word():
         ListedExecution.of(execution("e")).unpack()
 
 
-def every_sight():
+def every_sight(settle_hours=24):
     """The state before, what is seen, and the state after, of everything that can be stored and seen."""
-    settlement = Settlement(fetched_at=NOW, now=NOW, settle=timedelta(hours=24))
+    settlement = Settlement(fetched_at=NOW, now=NOW, settle=timedelta(hours=settle_hours))
     yes_or_no = (True, False)
     stored = product([None, *ExportState], yes_or_no, [ago(1), ago(200)], [0, 1, 2])
     arrived = product(
@@ -270,3 +270,4 @@ def test_the_picture_of_the_life_of_an_execution_shows_what_moves_it_and_nothing
     news = {each for each in seen if each[1] != "nothing new"}
     assert news == drawn
     assert all(before == after for before, _, after in seen - news)
+    assert {each for each in set(every_sight(0)) - seen} == {("waiting", "settled", "exported")}

@@ -1,4 +1,4 @@
-"""What is stored and missing from a proved list is requested by its own id, and only the answer decides (law 5).
+"""Rows that a proved list does not have: each is requested by its id, and only the answer decides (law 5).
 
 That holds for executions and calls alike. ``crawl.py`` asks for calls, ``pipeline/apply.py`` for executions.
 """
@@ -29,7 +29,7 @@ async def look_up_ids(exists: Callable[[str], Awaitable[bool]], ids: Collection[
     subject, and another SourceError leaves the answer open.
 
     Raises:
-        ExporterError: whatever else ``exists`` raises; it ends the run.
+        ExceptionGroup: of whatever else ``exists`` raises; it ends the run.
     """
     gone = set[str]()
     alive = set[str]()
@@ -47,7 +47,10 @@ async def look_up_ids(exists: Callable[[str], Awaitable[bool]], ids: Collection[
             except SourceError as error:
                 unknown[subject_id] = error
             else:
-                (alive if is_there else gone).add(subject_id)
+                if is_there:
+                    alive.add(subject_id)
+                else:
+                    gone.add(subject_id)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(workers, len(ids))):

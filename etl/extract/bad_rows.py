@@ -39,7 +39,7 @@ T = TypeVar("T")
 PageReader = Callable[[Slice], Awaitable[Page[T]]]
 """Reads a page.
 
-A 500 is raised without a retry for a probe, and on any page but the first, which may be gone.
+A 500 is raised without a retry for a probe or a trial, and for each page after the first: that page may be gone.
 """
 HeadReader = Callable[[int], Awaitable[T | None]]
 """Finds out in another way than through the list which row is at a position: its head, without what makes it bad."""
@@ -47,9 +47,12 @@ HeadReader = Callable[[int], Awaitable[T | None]]
 MAX_UNREADABLE = 100
 """After so many bad rows, the rest of the list is left out."""
 MAX_PAGES_WITHOUT_NEWS = 50
-"""After so many pages in a row that hold no new row, a list that says that it goes on lies."""
+"""After so many pages in a row without a new row, a list is taken for endless."""
 MAX_LOST = 8
-"""After so many rows without any good answer, bad rows look the same as a server that is down, or the list's end."""
+"""After so many bad rows in a row without one good answer or one head, nothing more is read.
+
+The server may be down, or the list over.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,11 @@ class SkippingReader(Generic[T]):
     """Reads a list to its end after a page of it failed."""
 
     read: PageReader[T]
+    """Reads a page of the list."""
     id_of: Callable[[T], str]
+    """The id of a row."""
     head_at: HeadReader[T]
+    """Finds out which row is at a position that the list cannot give."""
     limit: int
     """The usual size of a page, a power of two; it shrinks to what the server gives."""
     error: SourceError
@@ -121,7 +127,9 @@ class SkippingReader(Generic[T]):
         if page is None:
             size_of_part = size // 2
         elif self._is_cut(page, position, size):
-            size_of_part = self.limit = self.most = power_of_two(len(page.results))
+            size_of_part = power_of_two(len(page.results))
+            self.limit = size_of_part  # the server gives no larger pages
+            self.most = size_of_part
         else:
             return
         for start in range(position, position + size, size_of_part):
@@ -130,7 +138,7 @@ class SkippingReader(Generic[T]):
             self.most = min(self.most, size_of_part)
 
     async def _page(self, position: int, size: int) -> Page[T] | None:
-        """The page that begins at the position, a multiple of its size; None if it fails, which halves it.
+        """The page that begins at the position, a multiple of its size; None if it fails: then it is read in halves.
 
         Only a 500 is such a failure for pages of the usual size; for larger ones, any failure is.
         """
@@ -154,7 +162,7 @@ class SkippingReader(Generic[T]):
     def _is_cut(self, page: Page[T], position: int, size: int) -> bool:
         """Whether the server cut the page smaller than requested; then a page of this number holds other rows."""
         is_last = page.total_pages == position // size + 1 and len(page.results) == page.count - position
-        return 1 < size > len(page.results) and not is_last
+        return size > 1 and len(page.results) < size and not is_last
 
     async def _skip(self, position: int) -> None:
         """Note the row at the position, unless it can be read now, or is gone."""
@@ -200,6 +208,11 @@ def endless_list(count: float, position: int) -> SourceError:
 def power_of_two(number: int) -> int:
     """The largest one that is not above the number; 1 at least."""
     return 1 << max(0, number.bit_length() - 1)
+
+
+def pages_of(rows: int, limit: int) -> int:
+    """How many pages of ``limit`` rows hold so many rows."""
+    return -(-rows // limit)
 
 
 def power_of_two_above(number: int) -> int:

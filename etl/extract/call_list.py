@@ -1,14 +1,14 @@
-"""One execution's list of calls, in whichever way the server can give it.
+"""The list of one execution's calls, and what replaces it while the server cannot give it.
 
-The list stays 500 for as long as the server cannot sum up one eval of the execution, though each call can be had. So
-the first 500 leads, in this order, to:
+The server answers 500 for the list as long as it cannot sum up one eval of the execution, although it can give each
+call. After the first 500, these are tried in this order:
 
 1. The execution's detail, which tells whether stored calls and evals are unchanged.
 2. The list with the name of an eval that does not exist: nothing is summed up, and every call comes without its evals.
 3. The same without the rows that make its pages fail.
 
-``lacks_evals`` says that the rows have no evals: then each call's own entry has them. Before those are requested, the
-list gets a second chance.
+``lacks_evals`` says that the entries have no evals, so that each call's entry has to be requested by itself. Before
+that, the list is tried once more, unless the detail was read and the route compares: then few entries are needed.
 """
 
 from collections import Counter
@@ -32,7 +32,10 @@ class CallList:
     calls: Mapping[str, ListedCall]
     """The calls that it has."""
     count: int | None = None
-    """How many calls the list had after all of its pages were read; None when one page showed it whole."""
+    """How many calls the list had after all of its pages were read.
+
+    None if one page showed it whole, or if rows are unreadable: then it proves nothing.
+    """
     unreadable: SourceError | None = None
     """Why some calls could not be read, and how many: then nothing is proved."""
     lacks_evals: bool = False
@@ -61,20 +64,24 @@ async def read_call_list(
     other = of_details or await _read_otherwise(client, item, page_limit, failure)
     if item.route.keeps_unchanged and other.details is not None:
         return other
-    with suppress(SourceError):
-        return replace(await _read(client, item, page_limit), details=other.details)
-    return other
+    try:
+        latest = await _read(client, item, page_limit)
+    except SourceError:
+        return other
+    return replace(latest, details=other.details)
 
 
 async def list_of_details(client: Client, item: Planned, *, page_limit: int) -> CallList | None:
     """A list without evals, made of the execution's detail; None where that does not show each call once."""
-    with suppress(SourceError):
+    try:
         page = await read_details(client, item, rows=item.estimated_calls, page_limit=page_limit)
-        details = by_id(page)
-        if len(details) == page.count:
-            calls = {key: _listed(detail) for key, detail in details.items()}
-            return CallList(calls, lacks_evals=True, details=details)
-    return None
+    except SourceError:
+        return None
+    details = by_id(page)
+    if len(details) != page.count:
+        return None
+    calls = {key: _listed(detail) for key, detail in details.items()}
+    return CallList(calls, lacks_evals=True, details=details)
 
 
 async def _read_otherwise(client: Client, item: Planned, page_limit: int, failure: ServerFaultError) -> CallList:

@@ -31,8 +31,8 @@ an answer that is too large
 
 *Retried*: until ``[api] max_tries`` tries have failed, after random pauses whose upper limit doubles up to 30 seconds.
 If the API has answered anything before, a first refusal is retried, too: a proxy or a firewall on the way may have sent
-it. An optional request (``Request.is_optional``) gets at most two tries, none after a 429 or 503, and no hold of over a
-minute.
+it. An optional request (``Request.is_optional``) gets at most two tries and is not retried after a 429 or 503. Its 503
+holds nobody, and neither does a 429 that asks for more than a minute.
 
 No error holds a key: keys are removed from everything that the server sent before a message quotes it.
 """
@@ -77,7 +77,7 @@ _BUSY = (429, 503)
 _GIVEN_UP_LIMIT = 25
 """After so many given-up requests of a kind in a row, the client checks whether the source is down."""
 _NEVER_ANSWERED_LIMIT = 100
-"""So many of a kind of which none was ever answered are proof enough, if they are of several groups."""
+"""After so many, if none of the kind was ever answered and they are of several groups, the source counts as down."""
 _FEWEST_GROUPS = 3
 _SECONDS_A_ROW = 0.0024  # of a page of executions: twice what a server that is not busy takes
 _SHORTEST_SECRET = 16  # a shorter key may be an ordinary word, which no data must lose
@@ -283,23 +283,26 @@ class Client:
             self.quota.sent()
             answer = await self._send(request, tries)
             if answer.status != 200:
-                self._heed(request, answer)
+                self._hold_if_asked(request, answer)
             if answer.status != 429 or self.quota.wait_seconds(self._now()) <= 0 or not refusals_left:
                 break
             self.traffic.retries += 1
         return answer
 
     def _decoded(self, request: Request[T], body: bytes, tries: int) -> T:
-        """The value. Long keys are removed from the data, and in an error's excerpt every key is."""
+        """The decoded value. Long keys are removed from the data, and every key from an error's excerpt."""
         data = self._without_secrets(body)
         self.traffic.redactions += data != body
         with suppress(TransientError):
             return decode(request, data, tries=tries)
-        # Out here: inside, the first error and its excerpt would stay attached as the context of this one.
+        # Outside of the with: else the first error, with its excerpt, would stay attached as the context of this one.
         return decode(request, self._without_keys(body), tries=tries)
 
-    def _heed(self, request: Request[Any], answer: Answer) -> None:
-        """Hold all requests for as long as the server says, but for no optional request longer than a minute."""
+    def _hold_if_asked(self, request: Request[Any], answer: Answer) -> None:
+        """Hold all requests if the answer asks for it: a 429, or a 503 with Retry-After.
+
+        An optional request's 503, or a long wait for it, holds nobody.
+        """
         retry_after = retry_after_seconds(answer.headers, answer.body)
         if request.is_optional and (answer.status == 503 or (retry_after or 0) > WINDOW_SECONDS):
             return
@@ -320,8 +323,8 @@ class Client:
             answer = await self._transport.get(request.target)
             headers = answer.headers
         except NoAnswerError as error:
-            kind = RequestRefusedError if error.is_final else TransientError
-            raise kind(f"{request.subject}: {error}", status=error.status, tries=tries) from None
+            error_class = RequestRefusedError if error.is_final else TransientError
+            raise error_class(f"{request.subject}: {error}", status=error.status, tries=tries) from None
         finally:
             self.quota.answered(self._now(), headers)
         self.traffic.received(answer)

@@ -16,7 +16,8 @@ How an execution's calls are proved complete (law 4; see ``listing.py``):
 - The server cannot give the list: ``call_list.py`` has other ways.
 
 Stored calls that a proved list does not have are requested by their ids (law 5; see ``absence.py``). If one exists, the
-list was wrong: what it has is exported, nothing is marked, and a dead letter lets the next run read it again.
+list was wrong: what it has is exported, and a dead letter lets the next run read it again. Then only those calls are
+marked that were not found when their metrics were fetched and are no longer listed, or that name another execution.
 
 Which calls stay without a request of their own is up to the execution's ``Route`` (``plan.py``) and ``settling.py``.
 Where some stay and the list takes many pages, a second reading that says the same proves it.
@@ -43,7 +44,7 @@ from etl.model.wording import counted
 Emit = Callable[[ExecutionBundle], Awaitable[None]]
 
 _MOST_IN_HAND = 2_000
-"""So many calls of one execution are handed over before the others have arrived, so that memory is bounded."""
+"""After so many calls of one execution have arrived, they are handed over, so that memory is bounded."""
 LAG = "a replica of the API probably lags behind"
 """Why something is listed and not found by its id, although the list still has it."""
 _WORKERS_PER_SLOT = 2  # a worker whose request waits for its next try leaves its place in the client to another
@@ -97,7 +98,10 @@ class Crawl:
                 await self._fetch(execution, call_execution_id)
 
     def _next(self) -> tuple[OpenExecution, str | None] | None:
-        """The next piece of work; None when there is none now. As long as executions are open, more may come."""
+        """The next piece of work: an execution with a call to fetch, or with None if its list is to be read.
+
+        None when there is nothing to do now; as long as executions are open, more may come.
+        """
         if self._relist:
             return self._relist.popleft(), None
         has_room = len(self._calls) < self.concurrency * _WORKERS_PER_SLOT and len(self._open) < self.concurrency
@@ -123,14 +127,15 @@ class Crawl:
         if listed.readings == 1:
             if not await self._compare(execution, latest):
                 return
-            if execution.planned.route is Route.PREVIEW:
-                await self._close_preview(execution)
-                return
-            done = execution.arrived.kept | execution.arrived.metrics.keys()
+            done = execution.arrived.done
             pending = [key for key in pending if key not in done]
         if len(listed.calls) < (listed.count or 0) and listed.readings < MAX_ROUNDS:
             self._list_again(execution)
-            return
+        else:
+            await self._queue(execution, pending)
+
+    async def _queue(self, execution: OpenExecution, pending: list[str]) -> None:
+        """Let workers fetch the pending calls; an execution without any is finished."""
         execution.outstanding = len(pending)
         if not pending:
             await self._finish_or_relist(execution)
@@ -146,12 +151,12 @@ class Crawl:
             SourceError: the list cannot be had, or a preview's detail, without which it is nothing.
         """
         item = execution.planned
-        list_of_stored = None
         if item.route is Route.PREVIEW:
             details = await self.settling.details(item, rows=item.estimated_calls)
             if details is None:
                 raise SourceError("its detail cannot be had")
             return replace(await read_call_list(self.client, item, page_limit=self.page_limit), details=details)
+        list_of_stored = None
         if item.route is Route.LISTS_COMPARED and not execution.listed.readings:
             list_of_stored = await list_of_details(self.client, item, page_limit=self.page_limit)
             if list_of_stored is not None and await self.settling.is_as_stored(item, list_of_stored):
@@ -159,30 +164,27 @@ class Crawl:
         return await read_call_list(self.client, item, page_limit=self.page_limit, of_details=list_of_stored)
 
     async def _compare(self, execution: OpenExecution, latest: CallList) -> bool:
-        """Find out which stored calls stay; False where the execution was closed, or its list is read again first."""
-        execution.stored = await self.settling.stored(execution.planned)
+        """Find out which stored calls stay; False where there is nothing to fetch by this list.
+
+        Then the execution was closed (the next run decides, or it is a preview), or its list is read again first.
+        """
+        execution.stored = await self.settling.read_stored(execution.planned)
         is_decided = await self.settling.compare(execution, latest)
         # The rows are not needed any more, and many executions are open while their calls arrive.
         execution.stored = replace(execution.stored, rows={}, evals={})
-        if not is_decided:
-            await self._close(execution, None)
-            return False
-        has_pages = execution.listed.count is not None
-        needs_proof = has_pages and (execution.arrived.kept or execution.arrived.metrics)
-        if not needs_proof or await self._is_listed_again(execution):
-            return True
+        has_kept = bool(execution.arrived.kept or execution.arrived.metrics)
+        needs_proof = is_decided and has_kept and execution.listed.count is not None
+        is_proved = not needs_proof or await self._is_listed_again(execution)
         if execution.planned.route is Route.PREVIEW:
+            await self._close(execution, _preview_of(execution) if is_decided and is_proved else None)
+        elif not is_decided:
             await self._close(execution, None)
-        else:
+        elif not is_proved:
             execution.arrived.kept = frozenset()
             self._list_again(execution)
+        else:
+            return True
         return False
-
-    async def _close_preview(self, execution: OpenExecution) -> None:
-        """Hand over the rows that the lists gave, if they gave one of each call; otherwise nothing."""
-        listed = execution.listed.calls
-        is_whole = bool(listed) and execution.arrived.metrics.keys() == listed.keys()
-        await self._close(execution, execution.take_arrived() if is_whole else None)
 
     async def _is_listed_again(self, execution: OpenExecution) -> bool:
         """Whether a second reading of many pages says the same: that proves a list whose calls are not all fetched."""
@@ -204,9 +206,10 @@ class Crawl:
             except NotFoundError:
                 self.settling.counts.deleted_executions.add(execution_id)
                 return None
-            except SourceError as unknown:
+            except SourceError as second_failure:
+                # An execution whose row cannot be read fails this, too: then the failure of its list says more.
                 if execution.planned.unreadable is None:
-                    failure = unknown
+                    failure = second_failure
         execution.arrived.dead_letters.append(DeadLetter.of(RUNS, execution_id, failure))
         return execution.cut_short()
 
@@ -314,3 +317,10 @@ class Crawl:
             await self.emit(bundle)
         self._open.remove(execution)
         self._has_more_work.set()
+
+
+def _preview_of(execution: OpenExecution) -> ExecutionBundle | None:
+    """The rows that the lists gave, if they gave one of each call."""
+    listed = execution.listed.calls
+    is_whole = bool(listed) and execution.arrived.metrics.keys() == listed.keys()
+    return execution.take_arrived() if is_whole else None

@@ -32,7 +32,7 @@ Query = tuple[tuple[str, str], ...]
 NO_SUCH_EXECUTION = "No TestExecution matches"
 """What the detail's 500 says of an execution that the key's workspace does not have; other endpoints answer 404."""
 _NO_EVAL = "metrics-etl: no eval has this name"
-"""Asked for by this name, the server sums up no eval."""
+"""The server is asked for an eval of this name, so that it sums up none."""
 _LISTED_CALL = ("call_execution_id", "scenario_id", "scenario_name", "status", "duration_seconds", "eval_outputs")
 """The fields of a call in the list of its execution's calls."""
 _HEAD = ("execution_id", "status", "started_at", "completed_at", "total_calls", "completed_calls", "failed_calls")
@@ -40,13 +40,18 @@ _HEAD = ("execution_id", "status", "started_at", "completed_at", "total_calls", 
 
 
 class Purpose(StrEnum):
-    """What a request is sent for: a run reports its price by purpose."""
+    """What a request is sent for: a run reports its requests by purpose."""
 
     LIST = "list"
+    """Lists of run tests and executions, and look-ups of what is missing from them."""
     FIRST_FETCH = "first_fetch"
+    """Executions that are new, changed, damaged, requested, listed, or still running."""
     SETTLE = "settle"
+    """Executions that settle."""
     DEAD_LETTERS = "dead_letters"
+    """Executions that are incomplete."""
     SCRUB = "scrub"
+    """Final executions that are verified."""
 
 
 def no_requests() -> dict[Purpose, int]:
@@ -69,7 +74,7 @@ class Request(msgspec.Struct, Generic[T], frozen=True):
     It raises ``UnexpectedError`` if the document has another shape than the API documents.
     """
     retries_500: bool = True
-    """Off where a 500 means something by itself, such as a page past the last one: then it is not retried."""
+    """Whether the client retries a 500; not where it means something by itself, such as a page past the last one."""
     group: str = ""
     """What may well fail together by no fault of the endpoint: the calls of one execution. Empty: only itself."""
     is_wrapped: bool = True
@@ -98,9 +103,9 @@ class Slice(msgspec.Struct, frozen=True):
     limit: int
     """The most rows of a page."""
     is_probe: bool = False
-    """A 500 is an answer, and not retried."""
+    """Whether a 500 is expected, since the page may hold a bad row: it is not retried."""
     is_trial: bool = False
-    """Any failure is an answer, believed when it is repeated: the page may be larger than the server can give."""
+    """Whether the page may be larger than the server can give: a 500 is not retried, another failure once at most."""
 
     @property
     def query(self) -> Query:
@@ -109,31 +114,34 @@ class Slice(msgspec.Struct, frozen=True):
 
     @property
     def retries_500(self) -> bool:
-        """Whether a 500 is a failure for sure: a page past the last one is a 500, too; only the first always exists."""
+        """Whether the client retries a 500.
+
+        Not for a probe or a trial, nor after page 1: a page past the last one is a 500, too.
+        """
         return self.page == 1 and not (self.is_probe or self.is_trial)
 
 
-def list_executions(run_test_name: str, part: Slice) -> Request[Page[Execution]]:
+def list_executions(run_test_name: str, page: Slice) -> Request[Page[Execution]]:
     """One page of a run test's executions with their aggregates, newest created first.
 
     Source: GET /sdk/api/v1/simulation/metrics/?run_test_name=…
     """
-    return _list(METRICS, (("run_test_name", run_test_name),), part, f"run test {quoted(run_test_name)}", _execution)
+    return _list(METRICS, (("run_test_name", run_test_name),), page, f"run test {quoted(run_test_name)}", _execution)
 
 
-def list_execution_heads(run_test_name: str, part: Slice) -> Request[Page[Execution]]:
+def list_execution_heads(run_test_name: str, page: Slice) -> Request[Page[Execution]]:
     """One page of the same list without the aggregates, for rows that ``list_executions`` cannot give.
 
     Source: GET /sdk/api/v1/simulation/runs/?run_test_name=…
     """
-    return _list(RUNS, (("run_test_name", run_test_name),), part, f"run test {quoted(run_test_name)}", _execution_head)
+    return _list(RUNS, (("run_test_name", run_test_name),), page, f"run test {quoted(run_test_name)}", _execution_head)
 
 
-def list_calls(execution_id: str, part: Slice, *, without_evals: bool = False) -> Request[Page[ListedCall]]:
+def list_calls(execution_id: str, page: Slice, *, without_evals: bool = False) -> Request[Page[ListedCall]]:
     """One page of an execution's calls, last updated first.
 
-    A 500 is not retried: the server may be unable to sum up an eval. With ``without_evals`` it sums up none, and each
-    call's ``eval_outputs`` is empty.
+    A 500 is not retried, since the server may be unable to sum up an eval. With ``without_evals`` it sums up none: each
+    call's ``eval_outputs`` is empty, and a 500 of page 1 is retried.
 
     Source: GET /sdk/api/v1/simulation/runs/?execution_id=…
     """
@@ -143,37 +151,37 @@ def list_calls(execution_id: str, part: Slice, *, without_evals: bool = False) -
         # Every known server names the execution beside its calls. One that leaves it out is not refused for that.
         if result.get("execution_id", execution_id) != execution_id:
             raise UnexpectedError("the answer is for another execution_id")
-        return _page(calls, part.page, _listed_call)
+        return _page(calls, page.page, _listed_call)
 
     eval_name = (("eval_name", _NO_EVAL),) if without_evals else ()
     return Request(
         path=RUNS,
-        query=(("execution_id", execution_id), *part.query, *eval_name),
-        subject=f"execution {execution_id}, page {part.page}",
+        query=(("execution_id", execution_id), *page.query, *eval_name),
+        subject=f"execution {execution_id}, page {page.page}",
         decode=decode,
-        retries_500=part.retries_500 and without_evals,
-        is_optional=part.is_trial,
+        retries_500=page.retries_500 and without_evals,
+        is_optional=page.is_trial,
     )
 
 
-def list_run_tests(part: Slice) -> Request[Page[ListedRunTest]]:
+def list_run_tests(page: Slice) -> Request[Page[ListedRunTest]]:
     """One page of the run tests in the key's workspace, newest created first.
 
     Source: GET /simulate/run-tests/
     """
-    request = _list(RUN_TESTS, (), part, "run tests", _run_test)
+    request = _list(RUN_TESTS, (), page, "run tests", _run_test)
     return msgspec.structs.replace(request, is_wrapped=False)
 
 
-def _list(path: str, selector: Query, part: Slice, subject: str, decode_row: Callable[[Any], T]) -> Request[Page[T]]:
+def _list(path: str, selector: Query, page: Slice, subject: str, decode_row: Callable[[Any], T]) -> Request[Page[T]]:
     """One page of a list whose document is the page itself."""
     return Request(
         path=path,
-        query=(*selector, *part.query),
-        subject=f"{subject}, page {part.page}",
-        decode=lambda document: _page(document, part.page, decode_row),
-        retries_500=part.retries_500,
-        is_optional=part.is_trial,
+        query=(*selector, *page.query),
+        subject=f"{subject}, page {page.page}",
+        decode=lambda document: _page(document, page.page, decode_row),
+        retries_500=page.retries_500,
+        is_optional=page.is_trial,
     )
 
 
@@ -203,7 +211,7 @@ def list_call_details(execution_id: str, *, limit: int) -> Request[Page[Detailed
 
 
 def get_execution(execution_id: str) -> Request[Execution]:
-    """One execution with its aggregates; also the question whether it still exists.
+    """One execution with its aggregates; also requested to learn whether it still exists.
 
     Source: GET /sdk/api/v1/simulation/metrics/?execution_id=…
     """
@@ -256,7 +264,7 @@ def field_of(document: Any, name: str) -> Any:
 
 def _typed(document: Any, name: str, kind: type[T]) -> T:
     value = field_of(document, name)
-    if type(value) is not kind:
+    if type(value) is not kind:  # not isinstance: True is an int
         raise UnexpectedError(f"expected {kind.__name__}, got {_kind(value)} at {name}")
     return value
 

@@ -64,6 +64,7 @@ from etl.extract.bad_rows import (
     SkippingReader,
     Unreadable,
     endless_list,
+    pages_of,
     power_of_two,
     power_of_two_above,
 )
@@ -74,6 +75,8 @@ T = TypeVar("T")
 
 MAX_ROUNDS = 6
 """How often a list is read to prove it."""
+_MOST_PAGE_RETRIES = 6
+"""How often a page that is still there is requested again after a 500."""
 MOST_ROWS_OF_A_PAGE = 16_384
 """The largest page: a server takes about 20 s for so many executions, and sends about 16 MB."""
 _SHRINK = 4
@@ -155,7 +158,7 @@ class LargestPage:
                 continue
             rows = len(page.results)
             is_short = rows < min(page.count, size)
-            if is_short and (rows <= limit or page.total_pages != -(-page.count // rows)):  # divided, and rounded up
+            if is_short and (rows <= limit or page.total_pages != pages_of(page.count, rows)):
                 self.shrink(rows)
                 break
             if page.total_pages == 1 and not {*map(id_of, first.results)} <= {*map(id_of, page.results)}:
@@ -196,8 +199,12 @@ async def read_pass(
     rows: dict[str, T] = {}
     first_pages: Sequence[Page[T]] = ()
     unreadable: Sequence[Unreadable[T]] = ()
-    size = page_limit = limit
-    pages_read = count = total_pages = without_news = 0
+    page_limit = limit
+    size = limit
+    count = 0
+    total_pages = 0
+    pages_read = 0
+    pages_without_news = 0
     try:
         first_pages, page_limit = await largest.first_pages(read, id_of, limit, is_read_twice=is_read_twice)
         size = page_limit
@@ -205,12 +212,13 @@ async def read_pass(
         while page is not None:
             known = len(rows)
             rows.update((id_of(row), row) for row in page.results)
-            without_news = 0 if len(rows) > known else without_news + 1
+            pages_without_news = 0 if len(rows) > known else pages_without_news + 1
             pages_read += 1
-            count, total_pages = page.count, page.total_pages
+            count = page.count
+            total_pages = page.total_pages
             if pages_read >= total_pages:
                 break
-            if without_news == MAX_PAGES_WITHOUT_NEWS:
+            if pages_without_news == MAX_PAGES_WITHOUT_NEWS:
                 unreadable = (Unreadable(len(rows), endless_list(count, len(rows))),)
                 break
             # Servers may cut pages smaller than requested.
@@ -244,20 +252,22 @@ async def read_pass(
 async def _read_page(read: PageReader[T], number: int, limit: int, size: int, *, is_trial: bool) -> Page[T] | None:
     """The page of this number, of ``limit`` rows at most; None if it is gone by now.
 
-    A page past the last one is a 500, just like a fault. So before each retry the count is requested, in a small page:
-    the page is gone if the pages before it, of ``size`` rows each, hold the whole list.
+    A page past the last one is a 500, just like a fault. So after each 500 but the last, the count is requested, in a
+    small page: the page is gone if the pages before it, of ``size`` rows each, hold the whole list.
 
     Raises:
         ServerFaultError: It is still there, and stays 500.
     """
-    for tries in range(1, 2 if is_trial else MAX_ROUNDS + 2):
+    pages_before_hold = (number - 1) * size
+    most_tries = 1 if is_trial else 1 + _MOST_PAGE_RETRIES
+    for tries in range(1, most_tries + 1):
         try:
             return await read(Slice(number, limit, is_trial=is_trial))
         except ServerFaultError as error:
             if not error.is_final or number == 1:
                 raise
             failure = ServerFaultError(str(error), excerpt=error.excerpt, tries=tries)
-        if tries <= MAX_ROUNDS and (number - 1) * size >= (await read(Slice(1, min(limit, _HEAD_ROWS)))).count:
+        if tries <= _MOST_PAGE_RETRIES and pages_before_hold >= (await read(Slice(1, min(limit, _HEAD_ROWS)))).count:
             return None
     raise failure
 

@@ -22,9 +22,9 @@ class ListedCalls:
     """What the list of an execution's calls has shown, however often it was read."""
 
     calls: dict[str, ListedCall] = field(default_factory=dict)
-    """The calls that it has; of a list of many pages, those of all readings."""
+    """The calls that it has, without those not found by their ids; of a list of many pages, those of all readings."""
     count: int | None = None
-    """How many calls the list had after its last page was read; None when one page showed it whole."""
+    """As ``CallList.count``, by the last reading; None before it was read."""
     readings: int = 0
     """How often it was read."""
     read_at: float = 0.0
@@ -74,7 +74,7 @@ class ArrivedCalls:
     lacking: Mapping[str, int] = field(default_factory=dict)
     """In how many calls each column is null, though the detail has its value."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
-    """Requests about single calls that were given up."""
+    """Requests that were given up: about single calls, or about the list where it failed."""
     elsewhere: set[str] = field(default_factory=set)
     """Calls that are listed here, but whose own metrics name another execution, which has them."""
     left_out: set[str] = field(default_factory=set)
@@ -123,9 +123,9 @@ class OpenExecution:
     outstanding: int = 0
     """How many of its calls are queued or under way."""
     unproved: DeadLetter | None = None
-    """Why its list does not count: then no stored call is marked."""
+    """Why its list is not proved: a dead letter, so that the next run reads the list again."""
     deleted: frozenset[str] = frozenset()
-    """Stored calls that are to be marked."""
+    """Stored calls to mark: not found by id, or naming another execution; none if they were not looked up."""
 
     @property
     def execution_id(self) -> str:

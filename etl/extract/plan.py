@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from etl.extract.bad_rows import pages_of
 from etl.extract.endpoints import Purpose, no_requests
 from etl.extract.listing import MOST_ROWS_OF_A_PAGE
 from etl.model.lifecycle import (
@@ -43,19 +44,21 @@ class Reason(Word):
 class Route(Word):
     """How an execution is fetched: what its rows are made of, and which stored calls stay without a request.
 
-    | reason | stored calls | exact metrics, settling by | route |
+    Stored calls are *intact* if there are some, as they were exported: neither damaged nor of a marked execution.
+
+    | reason | stored calls | ``settle_by`` | route |
     |---|---|---|---|
     | new, damaged, requested | any | detail | ``WHOLE`` |
-    | changed, incomplete, settling | none that may stay | detail | ``WHOLE`` |
+    | changed, incomplete, settling | not intact | detail | ``WHOLE`` |
     | changed, incomplete, settling | intact | detail | ``COMPARE`` |
-    | incomplete, and listed as it was when that began | intact | detail | ``RESUME_COMPARED`` |
-    | incomplete, and listed as it was when that began | intact | refetch | ``RESUME`` |
-    | listed | intact | detail or refetch | ``RESUME`` |
-    | unfinished, scrub; with refetch every other one | any | detail or refetch | ``BARE`` |
-    | new or changed, where fetching all takes long | none | detail or refetch | first ``PREVIEW``, then as above |
+    | incomplete, its state, too, and its entry in the list unchanged | intact | detail | ``RESUME_COMPARED`` |
+    | incomplete, its state, too, and its entry in the list unchanged | intact | refetch | ``RESUME`` |
+    | listed | intact | any | ``RESUME`` |
+    | unfinished, scrub; listed, if not intact; with refetch any reason not above | any | any | ``BARE`` |
+    | new, or changed without a stored call, where fetching all takes long | none | any | ``PREVIEW``, then as above |
 
-    With ``metrics = "listed"`` the route is ``LISTS_COMPARED`` where calls are intact and the execution has changed,
-    settles or is incomplete; else ``LISTS``; and ``WHOLE`` where it was requested.
+    With ``metrics = "listed"``: ``WHOLE`` if it was requested; ``LISTS_COMPARED`` if the calls are intact and the
+    reason is changed, settling or incomplete; otherwise ``LISTS``, for a scrub, too.
 
     An execution of C calls costs these requests, and may leave this to the next run:
 
@@ -107,6 +110,7 @@ class Route(Word):
 _PURPOSES = {Reason.INCOMPLETE: Purpose.DEAD_LETTERS, Reason.SETTLING: Purpose.SETTLE, Reason.SCRUB: Purpose.SCRUB}
 
 _COMPARED = {Reason.SETTLING, Reason.CHANGED, Reason.INCOMPLETE}
+"""Reasons for which intact stored calls may be compared before they are fetched."""
 _WITHOUT_DETAIL = {Reason.LISTED, Reason.FINAL, Reason.UNFINISHED, Reason.WAITING}
 """Executions whose detail is not read, also when they are scrubbed: it is stored, or they still run."""
 
@@ -119,13 +123,13 @@ class Policy:
     """What the settings say about what a run fetches."""
 
     fetch_unfinished: bool = False
-    """Calls = "all": executions that still run are fetched, too."""
+    """With ``calls = "all"``: executions that still run are fetched, too."""
     full_refresh: bool = False
-    """--full-refresh: every finished execution is fetched, whatever is stored."""
+    """With ``--full-refresh``: every finished execution is fetched, whatever is stored."""
     settle_by_detail: bool = False
-    """Settle_by = "detail": stored calls are compared with the execution's detail before they are fetched again."""
+    """With ``settle_by = "detail"``: stored calls are compared with the detail before they are fetched again."""
     detail_suffices: bool = False
-    """Metrics = "listed": rows are made of the lists, and calls have no metrics of their own."""
+    """With ``metrics = "listed"``: rows are made of the lists, and calls have no metrics of their own."""
     overdue_since: datetime = LONG_AGO
     """An execution that has settled since before this time is fetched if it cannot be compared."""
 
@@ -151,7 +155,7 @@ class Planned:
     unreadable: DeadLetter | None = None
     """Why its row in the list could not be read: then only its head is known."""
     may_wait: bool = False
-    """It only settles: if it cannot be compared now, the next run may compare it."""
+    """It settles and is not overdue: if its route reads a detail that cannot be had, the next run compares it."""
 
     @property
     def is_fetched(self) -> bool:
@@ -176,11 +180,14 @@ class Planned:
         lists = pages(self.estimated_calls, page_limit)
         if not has_details:
             return lists if self.may_wait else lists + self._calls_to_fetch(some_stay=self.route.keeps_fetched)
-        lists += self.route.reads_detail and not self.route.keeps_fetched
+        # Only an older stored call makes a resumed execution read its detail: that is not estimated.
+        details = 1 if self.route.reads_detail and not self.route.keeps_fetched else 0
+        if self.route is Route.LISTS_COMPARED and self.reason is Reason.SETTLING:
+            return lists  # it is probably unchanged: the detail takes the place of a list
         if self.route.makes_rows_of_lists:
-            is_detail_enough = self.route is Route.LISTS_COMPARED and self.reason is Reason.SETTLING
-            return lists - is_detail_enough
-        return lists + self._calls_to_fetch(some_stay=self.route.keeps_fetched or self.route.keeps_unchanged)
+            return lists + details
+        some_stay = self.route.keeps_fetched or self.route.keeps_unchanged
+        return lists + details + self._calls_to_fetch(some_stay=some_stay)
 
     def _calls_to_fetch(self, *, some_stay: bool) -> int:
         # An execution that changed has probably run again, and all its calls with it.
@@ -214,7 +221,7 @@ def pages(rows: int, limit: int) -> int:
 
     They are pages of ``limit`` rows, or one of these and then the largest that there are, whichever are fewer.
     """
-    return min(max(1, -(-rows // limit)), 1 + -(-rows // MOST_ROWS_OF_A_PAGE))
+    return min(max(1, pages_of(rows, limit)), 1 + pages_of(rows, MOST_ROWS_OF_A_PAGE))
 
 
 def says_nothing_new(listed: ListedExecution, known: StoredExecution | None, policy: Policy) -> bool:
@@ -244,6 +251,7 @@ def plan_run_test(
             continue
         letter = listed.heads.get(execution.execution_id)
         reason = _reason(execution, known, policy)
+        # Only its head could be read, and its aggregates are missing: the next run must try again.
         if letter and known and reason in (Reason.FINAL, Reason.SETTLING, Reason.CHANGED):
             reason = Reason.INCOMPLETE
         plan.append(
@@ -265,8 +273,8 @@ def plan_run_test(
 def order_by_worth(plan: Iterable[Planned]) -> list[Planned]:
     """The plan in the order in which it is fetched.
 
-    New and changed executions come first, newest first; then those that failed before, and may fail again; then those
-    that settle, that still run, and that are scrubbed.
+    First what is new, changed, damaged, requested or listed, newest first; then what failed before, and may fail again;
+    then what settles, what still runs, and what is scrubbed.
     """
     newest_first = sorted(plan, key=lambda planned: planned.execution.started_at or LONG_AGO, reverse=True)
     return sorted(newest_first, key=lambda planned: _ORDER.get(planned.reason, 0))

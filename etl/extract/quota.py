@@ -17,8 +17,8 @@ nothing                                      everything
 
 How a limit is learned. A refusal that says when to come back holds all requests until then. How many requests were
 accepted in the minute that it ended is taken for the limit. Others may have used part of that minute, so the learned
-limit is tested: requests beyond it are sent one at a time, and one more at a time whenever the count has doubled. A
-limit that a test confirmed is tested again after one minute, then after two, four, …, 16.
+limit is tested: one request beyond it is under way at a time; two once twice the limit was sent within a minute, three
+at four times, and so on. A limit that a test confirmed is tested again after one minute, then after two, four, …, 16.
 """
 
 import math
@@ -75,7 +75,7 @@ class Quota:
         self._in_flight = 0
         """How many requests are under way."""
         self._answered_at: deque[float] = deque()
-        """When the requests of the last 60 seconds were answered."""
+        """When requests were answered; times older than 60 seconds are removed when they are next needed."""
         self._held_until = 0.0
         """Until when nobody sends."""
 
@@ -98,11 +98,11 @@ class Quota:
         self._test_at = math.inf
         """From when on a learned limit is tested; with a share for others, when it is forgotten."""
         self._tested_from = 1
-        """What it was when it was learned: a test goes beyond it by doublings of this."""
+        """The limit as learned: each doubling of a minute's requests beyond it allows one more test at a time."""
         self._patience_seconds = 0.0
-        """How long after it was learned the test begins: longer each time that a test confirms it."""
+        """How long after it was learned the limit is tested: twice as long after each test that confirms it."""
         self._clean_at = math.inf
-        """When a minute has passed without a refusal: what was answered in it is the limit, if that is more."""
+        """When 60 seconds without a refusal will have passed: what was answered in them is the limit, if it is more."""
 
         # The minute that ended in a refusal
         self._refused_window_started_at: float | None = None
@@ -120,7 +120,8 @@ class Quota:
 
     def limit_to(self, requests_per_minute: int) -> None:
         """From now on so many requests a minute are ours, also where the server's window would let more through."""
-        self._limit, self._is_configured = requests_per_minute, True
+        self._limit = requests_per_minute
+        self._is_configured = True
         self._test_at = self._clean_at = math.inf
 
     def seconds_for(self, requests: int, now: float) -> float | None:
@@ -166,14 +167,15 @@ class Quota:
             self._window = window
             # Whether an answer without headers fell into the old window or into this one cannot be known: it counts in
             # both.
-            self._unreported_before, self._unreported = self._unreported or 0, 0
+            self._unreported_before = self._unreported or 0
+            self._unreported = 0
             self._window_ends_at = now + _seconds_until_reset(window.reset_unix_seconds, headers)
         elif window.reset_unix_seconds == self._window.reset_unix_seconds and window.remaining < self._window.remaining:
             # Answers overtake each other: within a window, the smallest remainder is the latest one.
             self._window = window
 
     def refused(self, now: float, retry_after_seconds: float | None) -> None:
-        """Hold everybody back: the server refused the request that was noted as answered just before.
+        """Hold all requests: the server refused the one that was noted as answered just before.
 
         A refusal that names a plausible end of its minute is also what the limit is learned from.
         """
@@ -234,7 +236,8 @@ class Quota:
         Called only when the hold is over: by then everything has been answered that the ended window let through.
         """
         if self._refused_window_started_at is not None:
-            started_at, self._refused_window_started_at = self._refused_window_started_at, None
+            started_at = self._refused_window_started_at
+            self._refused_window_started_at = None
             accepted = sum(answered_at >= started_at for answered_at in self._answered_at) - self._refusals
             if self._window is None and not self._is_configured and accepted > 0:
                 self._relearn(self._ours(accepted), now)

@@ -33,15 +33,15 @@ from etl.transform.drift import lost_columns, unknown_fields
 from etl.transform.flatten import call_row
 from etl.transform.row_hash import says_the_same
 
-Stored = Callable[[Planned], Awaitable[StoredCalls]]
+ReadStored = Callable[[Planned], Awaitable[StoredCalls]]
 """Reads what the dataset holds of an execution."""
 _Row = Sequence[Any]
 _Details = Mapping[str, DetailedCall]
 _MOST_FAILURES = 5
-"""So many details in a row that cannot be read, and the crawl requests no more of them."""
+"""After so many details in a row could not be read, the crawl requests no more."""
 _INDEX = {name: index for index, name in enumerate(schema.CALLS.names)}
 _NO_VALUES = {"extra", "detail", "chat_metrics_turn_count"}
-"""Columns whose difference shows no value that a row lacks: the detail makes up a number of turns."""
+"""Names that are no missing values: ``extra``, the ``detail`` of ``differences``, and a turn count: it is made up."""
 
 
 @dataclass(slots=True)
@@ -51,11 +51,11 @@ class Counts:
     deleted_executions: set[str] = field(default_factory=set)
     """Planned executions that the API no longer has."""
     saved_requests: int = 0
-    """The calls that were not fetched, less one for each detail that was read to find that out."""
+    """How many calls did not have to be fetched, less one for each detail that was read to compare them."""
     without_detail: int = 0
-    """How many executions could not be compared."""
+    """How many executions were fetched or postponed without the detail that their route reads, previews apart."""
     failure: str | None = None
-    """Why the last of these could not."""
+    """How reading a detail failed last."""
 
     def add(self, other: "Counts") -> None:
         """Add those of another crawl, which ended later."""
@@ -71,7 +71,7 @@ class Settling:
 
     client: Client
     """Sends the requests for details."""
-    stored: Stored
+    read_stored: ReadStored
     """Reads what the dataset holds of an execution."""
     page_limit: int
     """The smallest page that a detail is requested with."""
@@ -81,14 +81,14 @@ class Settling:
     """How many details could not be read since one could."""
 
     async def compare(self, execution: OpenExecution, latest: CallList) -> bool:
-        """Let the execution keep the stored calls that can stay; False where the next run is to find that out.
+        """Decide which stored calls stay; take what the detail shows of all calls, and their metrics if it suffices.
 
-        What only the detail shows of a call comes along, and where rows are made of lists, the calls' metrics, too.
+        False if this needs a detail that cannot be had: then nothing of the execution is fetched in this step.
         """
         item = execution.planned
         arrived = execution.arrived
         rows = execution.stored.rows
-        if item.reason is not Reason.CHANGED:  # else the stored row tells of values that are gone
+        if item.reason is not Reason.CHANGED:  # else values in the stored row may be gone at the source
             arrived.shown = {key: shown_in_row(row) for key, row in rows.items()}
         candidates = _candidates(execution)
         kept = _fetched_since(item, rows, candidates) if item.route.keeps_fetched else set()
@@ -102,7 +102,7 @@ class Settling:
         arrived.shown |= {key: arrived.shown.get(key, {}) | shown_in(detail) for key, detail in details.items()}
         if item.route.keeps_unchanged or item.route.makes_rows_of_lists:
             comparable = sorted(candidates & details.keys() - kept)
-            kept |= await self._same(execution, {key: details[key] for key in comparable})
+            kept |= await self._keepable_calls(execution, {key: details[key] for key in comparable})
         self.counts.saved_requests += len(kept)
         arrived.kept = frozenset(kept - arrived.metrics.keys())
         if item.route.makes_rows_of_lists:
@@ -111,7 +111,7 @@ class Settling:
 
     async def is_as_stored(self, item: Planned, listed: CallList) -> bool:
         """Whether the detail that the list was made of shows the stored calls and evals as they are, and no others."""
-        stored = await self.stored(item)
+        stored = await self.read_stored(item)
         details = listed.details or {}
         return stored.rows.keys() == details.keys() and all(
             _differences(item, listed.calls[key], detail, stored.rows[key]) <= SHOWN_COLUMNS
@@ -124,17 +124,17 @@ class Settling:
 
         ``rows`` is how many calls it probably has. After several failures in a row, no detail is requested any more.
         """
-        is_needed = (
-            item.route is not Route.PREVIEW
-        )  # without it, there is no preview, and the execution is fetched at once
+        # A preview is skipped without it, and fetched exactly afterwards.
+        is_missed = item.route is not Route.PREVIEW
         if self.client.lacks_details or self._failures_in_a_row >= _MOST_FAILURES:
-            self.counts.without_detail += is_needed
+            self.counts.without_detail += is_missed
             return None
-        self.counts.saved_requests -= item.route.keeps_unchanged
+        if item.route.keeps_unchanged:
+            self.counts.saved_requests -= 1
         try:
             page = await read_details(self.client, item, rows=rows, page_limit=self.page_limit)
         except SourceError as error:
-            self.counts.without_detail += is_needed
+            self.counts.without_detail += is_missed
             self.counts.failure = str(error)
             self._failures_in_a_row += 1
             return None
@@ -147,25 +147,26 @@ class Settling:
             return latest.details
         return await self.details(execution.planned, rows=len(execution.listed.calls))
 
-    async def _same(self, execution: OpenExecution, details: _Details) -> set[str]:
+    async def _keepable_calls(self, execution: OpenExecution, details: _Details) -> set[str]:
         """The calls whose rows can stay by their details; what only these show is amended in their rows."""
         item = execution.planned
         stored = execution.stored
-        names_of = {
+        columns_of = {
             key: _differences(item, execution.listed.calls[key], detail, stored.rows[key])
             for key, detail in details.items()
         }
-        new = {key: amended(stored.rows[key], details[key]) for key, names in names_of.items() if names & SHOWN_COLUMNS}
-        differing = {key: names - SHOWN_COLUMNS for key, names in names_of.items()}
+        to_amend = [key for key, names in columns_of.items() if names & SHOWN_COLUMNS]
+        amended_rows = {key: amended(stored.rows[key], details[key]) for key in to_amend}
+        differing = {key: names - SHOWN_COLUMNS for key, names in columns_of.items()}
         same = {key for key, names in differing.items() if not names}
         if execution.listed.lacks_evals:
             same = {key for key in same if vouches_for_evals(details[key], stored.evals.get(key, ()))}
         elif not item.route.makes_rows_of_lists:
-            same = await self._unchanged(execution, {**stored.rows, **new}, differing)
-        execution.arrived.amended = {key: new[key] for key in same & new.keys()}
+            same = await self._calls_as_sampled(execution, {**stored.rows, **amended_rows}, differing)
+        execution.arrived.amended = {key: amended_rows[key] for key in same & amended_rows.keys()}
         return same
 
-    async def _unchanged(
+    async def _calls_as_sampled(
         self, execution: OpenExecution, rows: Mapping[str, _Row], differing: Mapping[str, set[str]]
     ) -> set[str]:
         """The calls whose rows differ from their details in nothing but what their own metrics do not give.
@@ -216,9 +217,9 @@ def _candidates(execution: OpenExecution) -> set[str]:
     metrics are wanted.
     """
     stored = execution.stored
-    is_any_row_exact = execution.planned.route.makes_rows_of_lists
+    may_be_of_lists = execution.planned.route.makes_rows_of_lists
     listed = {key for key, call in execution.listed.calls.items() if isinstance(call.payload.get("status"), str)}
-    exact = {key for key, row in stored.rows.items() if is_any_row_exact or row[_INDEX["metrics_from"]] != FROM_DETAIL}
+    exact = {key for key, row in stored.rows.items() if may_be_of_lists or row[_INDEX["metrics_from"]] != FROM_DETAIL}
     return (listed & exact) - stored.failed
 
 
@@ -255,9 +256,10 @@ def _missing_values(row: _Row, names: Collection[str]) -> set[str]:
 
 
 def _is_explained(names: set[str], missing_in_both: set[str], *, has_lost: bool) -> bool:
-    """Whether a call differs from its detail only in what the API does not give of the sample either.
+    """Whether the sample explains why a call differs from its detail in the columns of these ``names``.
 
-    ``names`` are the columns in which it differs; ``has_lost``: the sample's answer has lost columns, or moved them.
+    It does if the call has no values where the sample has none either; a difference in ``extra`` alone is real. If the
+    sample's answer ``has_lost`` columns, a detail that lost fields, too (``detail``), proves nothing.
     """
     if not names or (has_lost and names == {"detail"}):
         return True

@@ -1,6 +1,7 @@
 """The life of an execution: how it is listed, what the dataset holds of it, and when it is final. Pure.
 
-docs/architecture.md draws the states and what moves them; ``export_state`` decides, by what a run saw (``Sight``).
+docs/architecture.md draws the states and what moves them: what a run saw of the execution (``Sight``). The commit makes
+one exception: what has drifted settles on (``dataset/commit.py``).
 """
 
 import pickle
@@ -23,9 +24,9 @@ KNOWN_EXECUTION = TERMINAL_EXECUTION | {"pending", "running", "cancelling", "eva
 TERMINAL_CALL = frozenset({"completed", "failed", "cancelled"})
 KNOWN_CALL = TERMINAL_CALL | {"pending", "queued", "ongoing", "analyzing"}
 CLOCKS_DIFFER = timedelta(minutes=5)
-"""What two clocks may be apart, each of which is right."""
+"""How far apart two correct clocks may be."""
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
-"""For comparing with times: before every one of them."""
+"""Earlier than any time: stands for one that is missing."""
 _EARLY_NIGHT = 0.9
 """Nightly runs may start a little early: so much of ``settle_hours`` counts as all of it."""
 _OVERDUE_NIGHTS = 2
@@ -33,7 +34,7 @@ _OVERDUE_NIGHTS = 2
 
 
 def next_night_after(settle: timedelta) -> timedelta:
-    """How long after a run the next one may compare again."""
+    """How long without a change counts as settled: a little less than ``settle_hours``, for a run that starts early."""
     return settle * _EARLY_NIGHT
 
 
@@ -58,7 +59,10 @@ class ExportState(StrEnum):
 
 
 BEGUN = frozenset({ExportState.INCOMPLETE, ExportState.LISTED})
-"""Of an execution in one of these, what was fetched since it was found as it is listed now is not fetched again."""
+"""States of an execution that is being fetched, perhaps by several runs.
+
+Rows that were fetched since it got its present entry in the list are not fetched again.
+"""
 WHOLE = frozenset({ExportState.EXPORTED, ExportState.SETTLING})
 """An execution in one of these was stored with each of its calls, as it was listed then."""
 
@@ -187,7 +191,10 @@ class StoredExecution:
     held: HeldRows
     """What its calls and evals really are."""
     verified_at: datetime | None = None
-    """When its calls were last fetched or compared; while it is begun, when that began."""
+    """When its calls were last fetched, or, if it is final, verified; in a state of ``BEGUN``, when that began.
+
+    A comparison without a difference does not renew it while it settles.
+    """
     exported_at: datetime | None = None
     """When its row last changed."""
     deleted_at: datetime | None = None
@@ -199,7 +206,7 @@ class StoredExecution:
     has_row: bool = True
     """It has a row of its own; without one it counts as incomplete: a run was killed before it wrote that."""
     has_newer_rows: bool = False
-    """Calls or evals are newer than its row, for the same reason."""
+    """Calls or evals are newer than its row: a run was killed before it wrote that."""
 
     @property
     def is_damaged(self) -> bool:
@@ -220,32 +227,32 @@ class Arrival:
     is_part: bool = False
     """More is to come, unless something stops the run."""
     is_late: bool = False
-    """Its run test was complete before, so this is no first export."""
+    """An earlier run exported everything in its run test, so this is no first export."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """What tells whether late data may still come. Times are the source's."""
+    """What tells whether late data may still come."""
 
     fetched_at: datetime
-    """A time before any execution was fetched."""
+    """By the source's clock: after all rows written so far, and before anything of this plan is fetched."""
     now: datetime
-    """The same time by the clock that is behind, the source's or ours: the other one may be ahead."""
+    """When the run started, by the slower of two clocks, the source's and ours: the other one may be fast."""
     settle: timedelta
     """How long late data may come: ``settle_hours``."""
     complete_before: Container[str] = ()
-    """The names of the run tests of which an earlier run left nothing out."""
+    """The names of the run tests that an earlier run exported completely."""
     detail_suffices: bool = False
-    """Metrics = "listed": no call needs other metrics than those of its execution's detail."""
+    """With ``metrics = "listed"``: no call needs other metrics than those of its execution's detail."""
 
 
 class Sight(Word):
-    """What a run saw of an execution: the only thing that moves it from one export state to another."""
+    """What a run saw of an execution, beside what was stored of it: that moves it from one export state to another."""
 
     RUNNING = "running", "it has not finished at the source, so its calls were not requested"
     PART = "part", "a call has no row, a request failed, or more is to come"
     LISTED = "listed", "each call has a row, some made of lists; their own metrics are to come"
-    UNSETTLED = "unsettled", "all of it; late data may still come, or its calls have not all ended"
+    UNSETTLED = "unsettled", "all of it, but late data may come, it or a call still runs, or rows are made of lists"
     SETTLED = "settled", "all of it, and no late data is expected"
     NOTHING_NEW = "nothing new", "a part of it that changes nothing"
 
@@ -273,25 +280,36 @@ def sight_of(execution: Execution, known: StoredExecution | None, arrival: Arriv
     held = arrival.held
     is_listed_as_before = known is not None and known.fingerprint == fingerprint(execution.payload)
     unchanged = known if known and is_listed_as_before and _are_calls_unchanged(known, held) else None
-    is_part_with_each_call = arrival.is_part and held.listed_calls == held.exported_calls
-    if unchanged and is_part_with_each_call:
-        return Sight.NOTHING_NEW
     if not arrival.is_whole:
-        is_stored = known is not None and known.export_state != ExportState.WAITING
-        rows = known.held if known and is_stored else held
-        has_rows_of_lists = rows.detail_calls > 0 and (is_listed_as_before or not is_stored)
-        return Sight.LISTED if is_part_with_each_call and has_rows_of_lists else Sight.PART
+        return _sight_of_part(
+            known, arrival, is_unchanged=unchanged is not None, is_listed_as_before=is_listed_as_before
+        )
     if arrival.call_statuses is None:
         return Sight.RUNNING
     was_listed_late = known is not None and is_listed_as_before and _was_listed_late(execution, known, settlement)
     is_new = known is None or not known.has_row or was_listed_late
     is_settled = (
         execution.status in TERMINAL_EXECUTION
-        and (TERMINAL_CALL.issuperset(arrival.call_statuses) or _have_calls_ended(unchanged, settlement))
+        and (TERMINAL_CALL.issuperset(arrival.call_statuses) or _count_open_calls_as_ended(unchanged, settlement))
         and (settlement.detail_suffices or not held.detail_calls)
         and _is_settled(execution, unchanged, held, settlement, is_first=is_new and not arrival.is_late)
     )
     return Sight.SETTLED if is_settled else Sight.UNSETTLED
+
+
+def _sight_of_part(
+    known: StoredExecution | None, arrival: Arrival, *, is_unchanged: bool, is_listed_as_before: bool
+) -> Sight:
+    """What the run saw of an execution that is not whole."""
+    held = arrival.held
+    if not arrival.is_part or held.listed_calls != held.exported_calls:
+        return Sight.PART
+    if is_unchanged:
+        return Sight.NOTHING_NEW
+    if known is None or known.export_state == ExportState.WAITING:
+        return Sight.LISTED if held.detail_calls else Sight.PART
+    # Rows of lists that were stored before are replaced one by one: what was stored tells that it was listed.
+    return Sight.LISTED if known.held.detail_calls and is_listed_as_before else Sight.PART
 
 
 def is_whole_as_listed(execution: Execution, known: StoredExecution) -> bool:
@@ -316,11 +334,11 @@ def _was_listed_late(execution: Execution, known: StoredExecution, settlement: S
     return known.verified_at - completed_at >= settlement.settle
 
 
-def _have_calls_ended(unchanged: StoredExecution | None, settlement: Settlement) -> bool:
-    """Whether calls without an end count as ended: nothing of a terminal execution has changed for ``settle_hours``.
+def _count_open_calls_as_ended(unchanged: StoredExecution | None, settlement: Settlement) -> bool:
+    """Whether calls without an end count as ended: nothing of their execution has changed for ``settle_hours``.
 
-    Where they did before, they still do; its row may be younger, since it tells when that was verified. Cancelled
-    executions keep pending calls for ever. One that goes on after all changes its execution, or is found by a scrub.
+    Cancelled executions keep pending calls for ever. A final execution stays final: its row may be young only because
+    it was verified. If a call goes on after all, its execution changes, or a scrub finds it.
     """
     if unchanged is None:
         return False
@@ -340,7 +358,7 @@ def _is_settled(
     now = settlement.now
     completed_at = timestamp_or_none(execution.payload.get("completed_at"))
     if completed_at is not None and completed_at > now + CLOCKS_DIFFER:
-        completed_at = None  # like each time that has not come yet
+        completed_at = None  # a time in the future is wrong: it counts as missing
     if completed_at is not None and now - completed_at < settlement.settle:
         return False
     if unchanged is not None:

@@ -18,7 +18,7 @@ from etl.extract.crawl import LAG
 from etl.extract.executions import read_executions_once
 from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned, Route
-from etl.extract.settling import Stored
+from etl.extract.settling import ReadStored
 from etl.model import schema
 from etl.model.findings import Kind
 from etl.model.lifecycle import Settlement, StoredCalls
@@ -223,7 +223,7 @@ async def _listed_now(run: Run, name: str, unknown: set[str]) -> set[str]:
     return unknown
 
 
-def _reader_of_calls(run: Run, state: StoredState) -> Stored:
+def _reader_of_calls(run: Run, state: StoredState) -> ReadStored:
     """Reads what the dataset holds of a planned execution's calls, one part after the other."""
     turn = asyncio.Lock()
     reader = CallReader(run.dataset)

@@ -270,4 +270,4 @@ def test_the_picture_of_the_life_of_an_execution_shows_what_moves_it_and_nothing
     news = {each for each in seen if each[1] != "nothing new"}
     assert news == drawn
     assert all(before == after for before, _, after in seen - news)
-    assert {each for each in set(every_sight(0)) - seen} == {("waiting", "settled", "exported")}
+    assert set(every_sight(0)) - seen == {("waiting", "settled", "exported")}

@@ -382,7 +382,7 @@ MUTANTS = [
     Mutant(
         "row from lists is not kept where the call's own metrics are wanted",
         "etl/extract/settling.py",
-        'if is_any_row_exact or row[_INDEX["metrics_from"]] != FROM_DETAIL}',
+        'if may_be_of_lists or row[_INDEX["metrics_from"]] != FROM_DETAIL}',
         "if True}",
         (MACHINE,),
     ),

@@ -20,7 +20,7 @@ from distributed.scheduler import KilledWorker
 from etl.errors import ConfigurationError, ExporterError, SourceUnavailableError
 from etl.extract.client import Client as SourceClient
 from etl.extract.plan import Planned
-from etl.extract.settling import Counts, Stored
+from etl.extract.settling import Counts, ReadStored
 from etl.pipeline.engine import worker
 from etl.pipeline.engine.interface import Crawler, Take
 from etl.pipeline.engine.worker import Batch, BatchAnswer, next_items
@@ -103,7 +103,7 @@ class _DaskCrawl:
     """What is still to be fetched."""
     take: Take
     """Gets each bundle."""
-    stored: Stored
+    stored: ReadStored
     """Reads what the dataset holds of an execution; it is sent with the batch."""
     counts: Counts = field(default_factory=Counts)
     """What all batches that have answered found and spared."""

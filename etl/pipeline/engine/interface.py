@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from etl.extract.plan import Planned
-from etl.extract.settling import Counts, Stored
+from etl.extract.settling import Counts, ReadStored
 from etl.transform.flatten import FlatBundle
 
 Take = Callable[[FlatBundle], Awaitable[None]]
@@ -40,10 +40,10 @@ class EngineCrawl(Protocol):
         """
 
 
-Crawler = Callable[[Iterable[Planned], Take, Stored], EngineCrawl]
+Crawler = Callable[[Iterable[Planned], Take, ReadStored], EngineCrawl]
 """Makes a crawl over the items of a plan, which are taken one by one as it goes.
 
-``Take`` gets each bundle; ``Stored`` is asked what the dataset holds of an execution before that is compared.
+``Take`` gets each bundle; ``ReadStored`` is asked what the dataset holds of an execution before that is compared.
 """
 Engine = AbstractAsyncContextManager[Crawler]
 """Opened once for a run, before its first crawl.

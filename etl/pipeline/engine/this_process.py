@@ -8,7 +8,7 @@ from functools import partial
 from etl.extract.client import Client
 from etl.extract.crawl import Crawl
 from etl.extract.plan import Planned
-from etl.extract.settling import Settling, Stored
+from etl.extract.settling import ReadStored, Settling
 from etl.model.records import ExecutionBundle
 from etl.pipeline.engine.interface import Crawler, Take
 from etl.settings.sections import Api
@@ -22,7 +22,7 @@ class LocalCrawl:
     """
 
     def __init__(
-        self, client: Client, plan: Iterable[Planned], take: Take, stored: Stored, api: Api, *, include_raw: bool
+        self, client: Client, plan: Iterable[Planned], take: Take, stored: ReadStored, api: Api, *, include_raw: bool
     ) -> None:
         self._flatten = partial(flatten, include_raw=include_raw)
         settling = Settling(client, stored, page_limit=api.page_limit)

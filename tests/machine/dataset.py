@@ -51,6 +51,10 @@ class Rows:
         wanted = {*names}
         return {each for (each,), held in self.tables["executions"].items() if held.row["run_test_name"] in wanted}
 
+    def in_state(self, *states: str) -> set[str]:
+        """The executions in one of these export states."""
+        return {each for (each,), held in self.tables["executions"].items() if held.row["export_state"] in states}
+
 
 def is_marked(row: Row) -> bool:
     return row["deleted_at"] is not None

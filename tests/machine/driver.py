@@ -16,7 +16,7 @@ import pytest
 
 from etl.dataset import parquet as load_parquet
 from etl.dataset.last_run import read_last_run
-from etl.errors import ExporterError, LockHeldError, leaves
+from etl.errors import ExitCode, ExporterError, LockHeldError, leaves
 from etl.extract import client
 from etl.extract import crawl as crawl_module
 from etl.files import local
@@ -28,11 +28,13 @@ from etl.sandbox import SandboxRequest
 from etl.settings import Settings
 from tests.datasets import fill_parts_early
 from tests.machine import parquet
-from tests.machine.dataset import Follower, Reader, Rows, is_vouched_for
+from tests.machine.dataset import Reader, Rows
 from tests.machine.in_process import BASE_URL, STORES, Death, JumpingLoop, Killed, MemoryFiles, Store, transport_of
+from tests.machine.memory import Memory
 from tests.machine.source import Entry, Lie, Source, State
 
-EVERYTHING = 1_000_000
+SHOWN = 3
+"""What reads everything, such as the status, is judged after one night of so many."""
 FULL_ROWS = 8
 """A part is full with so few rows, so that a run test has several."""
 ROOT = Path("/dataset")
@@ -76,6 +78,16 @@ class Night:
         return None if self.summary is None else int(self.summary.exit_code)
 
     @property
+    def is_complete(self) -> bool:
+        """Whether it ended with 0."""
+        return self.exit_code == ExitCode.COMPLETE
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether each answer was as it should be, and nothing changed meanwhile."""
+        return not (self.struck or self.was_changing)
+
+    @property
     def is_full(self) -> bool:
         """Whether it was over everything that is configured, and ended by itself."""
         return self.summary is not None and self.summary.failure is None and not self.is_narrowed
@@ -85,6 +97,11 @@ class Night:
         """The executions that changed while it ran."""
         before, after = self.source_before, self.source_after
         return {each for each in {*before, *after} if before.get(each) != after.get(each)}
+
+    @property
+    def in_scope(self) -> set[str]:
+        """The executions of its run tests that lists showed, and that did not change meanwhile."""
+        return {each for each, name in self.listed_before.items() if name in self.names} - self.changed
 
     def __str__(self) -> str:
         told = "" if self.summary is None else "; ".join(alarms(self.summary))
@@ -105,22 +122,10 @@ class History:
         self.source = Source(self.rng, is_all=is_all)
         self.store = STORES[str(ROOT)] = Store()
         self.reader = Reader(self.store)
-        self.follower = Follower()
+        self.memory = Memory()
         self.rows = Rows()
         self.indexes: list[bytes] = []
         self.nights = 0
-        self.is_struck = False
-        """Something else than an export changed files since a run over everything ended."""
-        self.lost: set[tuple[str, tuple[str, ...]]] = set()
-        """Rows that damage took, until a run has ended."""
-        self.hurt: set[str] = set()
-        """Executions of which damage took a row, ever."""
-        self.unnamed: set[str] = set()
-        """Executions of which a killed run left rows without their own, ever."""
-        self.last_good_state: dict[str, State] = {}
-        """The source as the last run over everything that ended with 0 found it, as long as nothing came between."""
-        self.healing: dict[str, int] = {}
-        """Executions of which a list did not show all, and in how many clean nights they must be right."""
         self.log: list[str] = []
         self._judge = judge
         self._loop = JumpingLoop()
@@ -297,18 +302,8 @@ class History:
         if data is not None:
             self.reader.damaged[path] = self.store.content[path][0]
         before, self.rows = self.rows, self.reader.rows()
-        gone = {
-            (table, key): held
-            for table, rows in before.tables.items()
-            for key, held in rows.items()
-            if key not in self.rows.tables[table]
-        }
-        self.hurt |= {held.row["execution_id"] for held in gone.values()}
-        whole = {each for each in before.of if is_vouched_for(before.of[each])}  # of others a loss was told
-        self.lost |= {key for key, held in gone.items() if key[0] != "errors" and held.row["execution_id"] in whole}
-        self.is_struck = True
+        self.memory.note_damage(before, self.rows)
         self.indexes.clear()  # one from before would tell of the loss again
-        self.last_good_state = {}
 
 
 @lru_cache(maxsize=256)

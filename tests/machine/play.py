@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from tests.machine.driver import EVERYTHING, History, told
+from tests.machine.driver import History, told
+from tests.machine.expected.requests import assert_quiet
+from tests.machine.memory import EVERYTHING
 from tests.machine.oracle import judge
-from tests.machine.requests import assert_quiet
 from tests.machine.rules import RULES, Rule
 from tests.machine.source import SETTLE
 
@@ -92,7 +93,7 @@ def play(
 def end(history: History) -> None:
     """Faults end, everything finishes, and two nights pass: all is well and nobody is told anything. Then it is quiet."""
     history.source.calm_down()
-    history.healing.clear()
+    history.memory.healing.clear()
     for number, scrub_requests in enumerate((0, 0, EVERYTHING, 0, 0)):
         history.source.now += 2 * SETTLE
         last = history.night(accept_deletions=True, scrub_requests=scrub_requests)

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from etl import sandbox
 from etl.files.names import INDEX
 from etl.sandbox import Fault, SandboxRequest, SimulatedCall, SimulatedExecution
-from tests.machine.driver import EVERYTHING, History
+from tests.machine.driver import History
 from tests.machine.in_process import Death
+from tests.machine.memory import EVERYTHING
 from tests.machine.source import FIELDS, FINISHED, NAMES, Entry, Lie
 from tests.support import cap_pages
 
@@ -263,7 +264,7 @@ def _spoil_index(history: History, rng: random.Random) -> None:
 @rule(1.5)
 def night_without_index(history: History, rng: random.Random) -> None:
     """It is a cache: whatever becomes of it, a night leaves the rows that it would have left (L3)."""
-    if history.is_struck or history.source.fault is not None:
+    if history.memory.is_struck or history.source.fault is not None:
         return
     nights = history.twice(lambda: _spoil_index(history, rng), **_options(rng))
     if nights is not None:

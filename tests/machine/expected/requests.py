@@ -1,4 +1,9 @@
-"""The law of requests: none without a reason (L10)."""
+"""Law 10.
+
+10. One writer, within the rate limit. A lock or lease admits one writer; every request is counted, by purpose.
+
+That a second writer is refused is tried while the first one runs: see ``History._is_refused`` and the rule ``night_overlaps``.
+"""
 
 from collections import Counter
 
@@ -25,7 +30,7 @@ def requests_are_few(history: History, night: Night) -> None:
     few; whatever is missing, one look-up.
     """
     options = night.options
-    is_plain = not (night.struck or night.was_changing or history.healing or history.is_struck)
+    is_plain = night.is_complete and night.is_clean and not (history.memory.healing or history.memory.is_struck)
     has_pages = options.get("page_limit", _MANY) < _MANY or history.source.server._rules.max_limit is not None
     if not is_plain or has_pages:
         return
@@ -72,7 +77,7 @@ def _most(history: History, night: Night, execution: SimulatedExecution) -> tupl
 
 
 def _is_as_it_was(history: History, night: Night, execution_id: str) -> bool:
-    before = history.last_good_state.get(execution_id)
+    before = history.memory.last_good_state.get(execution_id)
     return before is not None and before == night.source_before[execution_id]
 
 

@@ -1,0 +1,40 @@
+"""Law 4.
+
+4. A list counts when it is proved: it has everything that existed when its reading began. The next run gets what came later. Rows of
+   an unproved list are exported, too, but rows missing from it do not count as deleted.
+"""
+
+from tests.e2e.truth import assert_same_rows, call_rows, eval_rows
+from tests.machine.dataset import Row, Rows, is_from_lists, is_marked
+from tests.machine.driver import History, Night
+from tests.machine.expected.truth import Truth, living_in
+
+
+def dataset_is_the_source(history: History, night: Night) -> None:
+    """After exit 0, for each run test: what is not marked is what the source had when the run began, and still has."""
+    if not night.is_complete:
+        return
+    truth = Truth.of(history, night)
+    for table, rows, wanted in (
+        ("executions", truth.executions, {execution_id for (execution_id,) in truth.executions}),
+        ("calls", call_rows(truth.world), truth.compared),
+        ("evals", eval_rows(truth.world), truth.compared),
+    ):
+        held = [row for row in _unmarked(night.after, table) if row["execution_id"] in wanted]
+        try:
+            assert_same_rows(table, held, {key: row for key, row in rows.items() if row["execution_id"] in wanted})
+        except AssertionError as error:
+            raise AssertionError(f"L4: {table} are not those of the source: {error}") from error
+    if night.options.get("metrics") != "listed":
+        inexact = [each for each in truth.compared if is_from_lists(night.after, each)]
+        assert not inexact, f"L4: exit 0, and calls of {inexact[0]} have no metrics of their own"
+    unmarked = living_in(night.after, night.names) - truth.unsure
+    if night.is_narrowed:  # it does not see which of two run tests of a name has one now
+        unmarked = {each for each in unmarked if night.listed_before.get(each) in night.names}
+    assert unmarked == {each for (each,) in truth.executions}, (
+        "L4: other executions are unmarked than those of the source"
+    )
+
+
+def _unmarked(rows: Rows, table: str) -> list[Row]:
+    return [held.row for held in rows.tables[table].values() if not is_marked(held.row)]

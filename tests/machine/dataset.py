@@ -60,6 +60,18 @@ def is_marked(row: Row) -> bool:
     return row["deleted_at"] is not None
 
 
+def said(table: str, row: Row) -> Row:
+    """What a row says of the source: all but its name and when it was exported; of an execution, what its list shows."""
+    if table == "executions":
+        return {"fingerprint": row["fingerprint"], "is_marked": is_marked(row)}
+    return {name: value for name, value in row.items() if name not in _NOT_OF_THE_SOURCE} | {
+        "is_marked": is_marked(row)
+    }
+
+
+_NOT_OF_THE_SOURCE = {"export_run_id", "exported_at", "run_test_name", "deleted_at", "metrics_from"}
+
+
 def is_from_lists(rows: "Rows", execution_id: str) -> bool:
     """Whether a living call of the execution has no metrics but those of its lists."""
     return any(
@@ -108,27 +120,28 @@ class Reader:
         return self._read[path][1]
 
     def unvouched(self, before: Rows) -> list[str]:
-        """Of what was published since the rows were read: executions whose calls and evals were not there when their row was (L2).
+        """Of what was published since the rows were read: executions whose row came before their calls, evals or errors (L2).
 
-        Each file that was published is read, also one that was replaced since (L1).
+        That is, it vouches for calls and evals that were not there, or says that all is well beside a dead letter. Each file that
+        was published is read, also one that was replaced since (L1).
         """
         wrong, calls = (
             [],
             {
                 part: {
                     table: {key: held for key, held in before.tables[table].items() if held.part == part}
-                    for table in _OF_CALLS
+                    for table in _BEFORE
                 }
-                for part in {held.part for table in _OF_CALLS for held in before.tables[table].values()}
+                for part in {held.part for table in _BEFORE for held in before.tables[table].values()}
             },
         )
         last = dict(before.executions)
         for path, data in self._store.published:
-            if (parsed := parse_part_path(path)) is None or parsed[0] not in DATA:
+            if (parsed := parse_part_path(path)) is None or parsed[0] not in TABLES:
                 continue
             table, part = parsed
             rows = dict(self._rows_of(path, data))
-            if table in _OF_CALLS:
+            if table in _BEFORE:
                 calls.setdefault(part, {})[table] = rows
                 continue
             for key, held in rows.items():
@@ -137,14 +150,19 @@ class Reader:
                 mine: dict[tuple[str, Key], Held] = {("executions", key): held}
                 for name, others in calls.get(part, {}).items():
                     mine |= {(name, each): row for each, row in others.items() if row.row["execution_id"] == key[0]}
+                has_letters = any(table == "errors" for table, _ in mine)
+                mine = {each: row for each, row in mine.items() if each[0] != "errors"}
                 is_as_before = old is not None and old.row["calls_digest"] == held.row["calls_digest"]
-                if (old is None or old.row != held.row) and not (is_as_before or is_vouched_for(mine)):
+                is_early = has_letters and held.row["export_state"] in ("settling", "exported")
+                is_new = old is None or old.row != held.row
+                if is_new and (is_early or not (is_as_before or is_vouched_for(mine))):
                     wrong.append(key[0])
         self._store.published.clear()
         return wrong
 
 
-_OF_CALLS = ("calls", "evals")
+_BEFORE = ("calls", "evals", "errors")
+"""What is published before the execution row."""
 
 
 def _is_readable(path: str, data: bytes) -> bool:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from etl.sandbox import SandboxRequest
 from etl.settings import Settings
 from tests.datasets import fill_parts_early
 from tests.machine import parquet
-from tests.machine.dataset import Reader, Rows
+from tests.machine.dataset import Reader, Rows, said
 from tests.machine.in_process import BASE_URL, STORES, Death, JumpingLoop, Killed, MemoryFiles, Store, transport_of
 from tests.machine.memory import Memory
 from tests.machine.source import Entry, Lie, Source, State
@@ -49,6 +49,10 @@ class Night:
     whose row was published before its calls and evals.
     """
 
+    began_at: datetime
+    """By the source's clock."""
+    keys: dict[str, str]
+    """The keys of its run tests, by name."""
     names: frozenset[str]
     configured: frozenset[str]
     is_narrowed: bool
@@ -97,6 +101,19 @@ class Night:
         """The executions that changed while it ran."""
         before, after = self.source_before, self.source_after
         return {each for each in {*before, *after} if before.get(each) != after.get(each)}
+
+    @property
+    def scope(self) -> str:
+        """That of its settings."""
+        return "" if self.settings is None else self.settings.scope
+
+    def differs(self, execution_id: str) -> bool:
+        """Whether it left an execution other than it was: as the source lists it, or with other calls, evals or marks."""
+        before, after = (rows.of.get(execution_id, {}) for rows in (self.before, self.after))
+        return before.keys() != after.keys() or any(
+            held is not before[key] and said(key[0], held.row) != said(key[0], before[key].row)
+            for key, held in after.items()
+        )
 
     @property
     def in_scope(self) -> set[str]:
@@ -161,6 +178,8 @@ class History:
             settings = settings.only([only.name])
         told = {"only": only and only.name, "death": copy(death), "minutes": minutes}
         night = Night(
+            began_at=source.now,
+            keys={each.name: each.partition for each in configured},
             names=frozenset({only.name} if only else {each.name for each in configured}),
             configured=frozenset(each.name for each in configured),
             is_narrowed=only is not None,

@@ -6,6 +6,7 @@ the next nights depends on that, and only on that.
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from etl.errors import ExitCode
@@ -42,6 +43,16 @@ class Memory:
     healing: dict[str, int] = field(default_factory=dict)
     """Executions of which a list did not show all, and in how many clean nights they must be right."""
 
+    differed_at: dict[str, datetime] = field(default_factory=dict)
+    """When the last night began that left an execution other than it was."""
+    complete: dict[str, set[str]] = field(default_factory=dict)
+    """The keys of the run tests that the last run over everything exported, by the scope of its settings, if it ended with 0."""
+
+    def complete_before(self, night: "Night") -> set[str]:
+        """The names of the night's run tests that were complete before: what is new there is no first export."""
+        keys = self.complete.get(night.scope, set())
+        return {name for name, key in night.keys.items() if key in keys}
+
     def note_damage(self, before: Rows, after: Rows) -> None:
         """Something other than an export changed files: these rows were there before, and those are left."""
         gone = {
@@ -72,6 +83,10 @@ class Memory:
         """Take in what is known from now on, once the night is judged."""
         if night.is_complete and night.is_clean and source.unseen:
             self._forget_what_was_seen(source, night)
+        changed = (each for each, rows in night.after.of.items() if night.before.of.get(each) != rows)
+        self.differed_at |= {each: night.began_at for each in changed if night.differs(each)}
+        if night.is_complete and night.is_full:
+            self.complete[night.scope] = {*night.keys.values()}
         self.healing |= dict.fromkeys(hidden(source, night), NIGHTS_TO_HEAL)
         if night.is_full and night.exit_code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
             self.is_struck = False

@@ -444,3 +444,27 @@ def lists_shift_during_a_night(history: History, rng: random.Random) -> None:
             sandbox.touch_call(rng.choice(calls)[-1], source.now)
 
     history.night(change=shift, nth_request=rng.randrange(12), times=rng.randint(1, 4), page_limit=rng.choice((1, 2)))
+
+
+@rule(2)
+def night_of_a_wrong_list(history: History, rng: random.Random) -> None:
+    """Some of what is stored is gone, and in the same night the list lacks something of it that is still there."""
+    source, options = history.source, _options(rng)
+    if rng.random() < 0.5:
+        stored = [each for each in source.executions() if each.execution_id in history.rows.of]
+        if len(stored) > 1:
+            gone, *others = rng.sample(stored, min(len(stored), 4))
+            gone.is_deleted = True
+            source.lie = Lie(executions=frozenset(each.execution_id for each in others))
+    else:
+        calls = {(held.row["call_execution_id"]) for held in history.rows.tables["calls"].values()}
+        found = [(each, call) for each, call in source.calls() if call.call_execution_id in calls]
+        several = [pair for pair in found if sum(each is pair[0] for each, _ in found) > 1]
+        if several:
+            execution, call = rng.choice(several)
+            source.delete_call(execution, call)
+            rest = [other.call_execution_id for each, other in several if each is execution and other is not call]
+            source.lie = Lie(calls=frozenset(some(rng, rest)))
+            options |= rng.choice(({}, {"full_refresh": True}))
+    history.night(**options)
+    source.lie = Lie()

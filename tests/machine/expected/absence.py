@@ -42,6 +42,27 @@ def _exists(table: str, key: Key, execution: SimulatedExecution) -> bool:
     return table == "calls" or key[1] in outputs_of(call)
 
 
+def a_wrong_list_marks_nothing(history: History, night: Night) -> None:
+    """If the API knows one of what is missing from a list, none of it is marked: no execution, or no call of this execution."""
+    if history.source.fault is not None or night.was_changing:
+        return
+    hidden = {each for each in night.lie.executions & living_in(night.before, night.names) if _is_living(night, each)}
+    names = {night.after.executions[each].row["run_test_name"] for each in hidden}
+    for execution_id in living_in(night.before, night.names) & night.after.called(names):
+        assert _is_living(night, execution_id), f"L5: {execution_id} is marked, although its list was wrong"
+    calls, before = night.after.tables["calls"], night.before.tables["calls"]
+    stored = {key: held.row["execution_id"] for key, held in before.items() if not is_marked(held.row)}
+    wrong = {execution_id for (call_id,), execution_id in stored.items() if call_id in night.lie.calls}
+    for key, execution_id in stored.items():
+        if execution_id in wrong and _is_living(night, execution_id):
+            assert not is_marked(calls[key].row), f"L5: {key} is marked, although its list was wrong"
+
+
+def _is_living(night: Night, execution_id: str) -> bool:
+    held = night.after.executions.get(execution_id)
+    return held is not None and not is_marked(held.row)
+
+
 def what_is_gone_is_marked(history: History, night: Night) -> None:
     """After exit 0, of an execution that the API does not know any more; its calls and evals with it."""
     if not night.is_complete:

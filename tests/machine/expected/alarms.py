@@ -22,6 +22,12 @@ _VERIFIED = 12
 """Dataset and source are compared by ``verify`` after one night of so many: it reads everything."""
 
 
+def findings_say_what_to_do(_history: History, night: Night) -> None:
+    """Each finding of a run has a next step."""
+    for finding in night.summary.findings if night.summary else ():
+        assert finding.next_step, f"L9: nobody says what to do about {finding.kind}"
+
+
 def no_dead_letter_is_left(history: History, night: Night) -> None:
     """After exit 0 nothing that was compared has a dead letter."""
     if night.is_complete:

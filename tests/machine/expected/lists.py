@@ -1,9 +1,10 @@
 """Law 4.
 
-4. A list counts when it is proved: it has everything that existed when its reading began. The next run gets what came later. Rows of
-   an unproved list are exported, too, but rows missing from it do not count as deleted.
+4. A list counts when it is proved: it has everything that existed when its reading began. The next run gets what came later.
+   Rows of an unproved list are exported, too, but rows missing from it do not count as deleted.
 """
 
+from etl.model.findings import Kind
 from tests.e2e.truth import assert_same_rows, call_rows, eval_rows
 from tests.machine.dataset import Row, Rows, is_from_lists, is_marked
 from tests.machine.driver import History, Night
@@ -34,6 +35,29 @@ def dataset_is_the_source(history: History, night: Night) -> None:
     assert unmarked == {each for (each,) in truth.executions}, (
         "L4: other executions are unmarked than those of the source"
     )
+
+
+def unproved_lists_are_exported(history: History, night: Night) -> None:
+    """Rows of an unproved list are exported, too: where only some rows cannot be read, the dataset has all others."""
+    if not (night.is_full and night.is_clean):
+        return
+    for execution in history.source.executions():
+        if execution.run_test.name in night.names and not history.source.is_poisoned(execution):
+            held = night.after.executions.get(execution.execution_id)
+            is_there = held is not None and not is_marked(held.row)
+            assert is_there, f"L4: {execution.execution_id} is listed, and not exported"
+
+
+def unproved_lists_mark_nothing(_history: History, night: Night) -> None:
+    """Rows missing from an unproved list do not count as deleted."""
+    findings = night.summary.findings if night.summary else ()
+    unproved = {each.subject for each in findings if each.kind in (Kind.LIST_UNPROVED, Kind.ROW_UNREADABLE)}
+    missing = night.after.called(unproved) & night.before.of.keys() - night.listed_before.keys()
+    for execution_id in missing:
+        before = night.before.executions.get(execution_id)
+        assert before is None or is_marked(before.row) or not is_marked(night.after.executions[execution_id].row), (
+            f"L4: {execution_id} is missing from a list that nothing proves, and is marked"
+        )
 
 
 def _unmarked(rows: Rows, table: str) -> list[Row]:

@@ -6,7 +6,54 @@
 That a source error is corrected is judged by laws 4 and 5: whatever a list hid is no longer ``unsure`` after some clean nights.
 """
 
+from datetime import datetime, timedelta
+
+from etl.model.lifecycle import LONG_AGO
+from tests.machine.dataset import is_from_lists, is_marked, is_vouched_for
 from tests.machine.driver import History, Night
+from tests.machine.source import FINISHED, SETTLE
+
+_NEXT_NIGHT = timedelta(hours=24 * 0.9 - 0.2)
+"""``settle_hours``, and a little less: runs may start early."""
+
+
+def what_differs_settles(history: History, night: Night) -> None:
+    """What is new, changed, marked or unmarked tonight is not final, nor before ``settle_hours`` have passed without a difference.
+
+    What is new may be final in a run test that no run has completed, and what was stored from its lists when its metrics come.
+    """
+    memory = history.memory
+    for execution_id, held in night.after.executions.items():
+        old = night.before.executions.get(execution_id)
+        if held is old or held.row["export_state"] != "exported" or is_marked(held.row) or execution_id in memory.hurt:
+            continue
+        ended_at = held.row["completed_at"]
+        if old is None:
+            is_late = held.row["run_test_name"] in memory.complete_before(night)
+            assert not is_late, f"L8: {execution_id} is new, and final at once"
+        elif old.row["export_state"] == "listed" or is_from_lists(night.before, execution_id):
+            continue
+        elif is_vouched_for(night.before.of[execution_id]):
+            assert not night.differs(execution_id), f"L8: {execution_id} is another one than before, and final"
+            since = night.began_at - memory.differed_at.get(execution_id, LONG_AGO)
+            is_early = old.row["export_state"] != "exported" and since < _NEXT_NIGHT
+            assert not is_early, f"L8: {execution_id} is final {since} after its last difference"
+        if old is None or old.row["export_state"] != "exported":
+            is_early = ended_at is not None and SETTLE > night.began_at - ended_at >= timedelta(0)
+            assert not is_early, f"L8: {execution_id} is final, and ended at {ended_at}"
+
+
+def first_exports_are_final(history: History, night: Night) -> None:
+    """In a first export, what ended long ago is final at once."""
+    if history.nights > 1 or not (night.is_complete and night.is_clean and night.is_full):
+        return
+    for execution in history.source.executions(is_finished=True):
+        held = night.after.executions.get(execution.execution_id)
+        ended_at: datetime | None = execution.completed_at
+        is_long = ended_at is not None and night.began_at - ended_at >= SETTLE
+        if held and is_long and all(each.status in FINISHED and not each.is_deleted for each in execution.calls):
+            state = held.row["export_state"]
+            assert state == "exported", f"L8: {execution.execution_id}, which ended long ago, is {state}"
 
 
 def final_stays_whole(history: History, night: Night) -> None:

@@ -16,9 +16,9 @@ from tests.machine.driver import ROOT, SHOWN, History, Night
 from tests.machine.in_process import MemoryFiles
 
 
-def calls_came_before_their_execution(_history: History, night: Night) -> None:
-    """At whatever step a run is killed: an execution's row is published when its calls and evals are there."""
-    assert not night.unvouched, f"L2: {night.unvouched[0]} vouched for calls that were not there"
+def execution_rows_came_last(_history: History, night: Night) -> None:
+    """At whatever step a run is killed: an execution's row is published when its calls, evals and errors are there."""
+    assert not night.unvouched, f"L2: the row of {night.unvouched[0]} came before what it vouches for"
 
 
 def each_digest_matches_its_rows(_history: History, night: Night) -> None:

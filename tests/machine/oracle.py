@@ -29,6 +29,7 @@ LAWS: tuple[Callable[[History, Night], None], ...] = (
     alarms.findings_say_what_to_do,
     vouchers.feed_tells_everything,
     lists.dataset_is_the_source,
+    lists.what_stood_still_is_there,
     lists.unproved_lists_are_exported,
     places.all_rows_have_the_name,
     alarms.no_dead_letter_is_left,

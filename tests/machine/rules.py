@@ -430,12 +430,13 @@ def source_changes_during_a_night(history: History, rng: random.Random) -> None:
 @rule(1)
 def lists_shift_during_a_night(history: History, rng: random.Random) -> None:
     """Only what is new can be missed by a list: the head of it goes, or its tail jumps to the head."""
-    source, change = history.source, rng.choice(("delete", "delete call", "touch"))
+    source, changes = history.source, rng.choice((["delete"], ["delete call"], ["touch"], ["touch", "delete call"]))
     new = [source.begin(source.world.run_tests[0], 3, is_finished=True) for _ in range(3)]
 
     def shift() -> None:
         living = [each for each in new if not each.is_deleted]
         calls = [calls for each in living if (calls := sandbox.listable_calls(each))]
+        change = rng.choice(changes)
         if change == "delete" and living:
             living[-1].is_deleted = True
         elif change == "delete call" and calls:
@@ -443,7 +444,29 @@ def lists_shift_during_a_night(history: History, rng: random.Random) -> None:
         elif change == "touch" and calls:
             sandbox.touch_call(rng.choice(calls)[-1], source.now)
 
-    history.night(change=shift, nth_request=rng.randrange(12), times=rng.randint(1, 4), page_limit=rng.choice((1, 2)))
+    _night_of_pages(history, rng, change=shift, nth_request=rng.randrange(12), times=rng.randint(1, 4))
+
+
+def _night_of_pages(history: History, rng: random.Random, **options: Any) -> None:
+    """A night whose lists have pages of a row or two; perhaps the server gives no larger ones."""
+    rules, page_limit = history.source.server._rules, rng.choice((1, 2))
+    cap_pages(history.source.server, rng.choice((page_limit, rules.max_limit)))
+    history.night(page_limit=page_limit, **options)
+    history.source.server._rules = rules
+
+
+@rule(1)
+def execution_begins_while_it_is_listed(history: History, rng: random.Random) -> None:
+    """A list is cut to the count that the server took just before another execution began: an old one is missing from it."""
+    source, run_test, fault = history.source, rng.choice(history.source.world.run_tests), history.source.fault
+    for age in (0, 0, 0, 40):
+        source.begin(run_test, 1, is_finished=True, age=timedelta(days=age))
+    source.come_between(run_test.name, deletes_at=rng.randrange(7))
+    if rng.random() < 0.5:
+        history.night()
+    else:
+        _night_of_pages(history, rng)
+    source.fault = fault
 
 
 @rule(2)

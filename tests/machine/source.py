@@ -33,7 +33,8 @@ _of_execution = attrgetter(
         if each.name not in ("execution_id", "run_test", "calls", "is_deleted")
     )
 )
-_of_call = attrgetter(*(each.name for each in fields(SimulatedCall) if each.name != "updated_at"))
+call_state = attrgetter(*(each.name for each in fields(SimulatedCall) if each.name != "updated_at"))
+"""Whatever an export can see of a call."""
 
 _KEYS = {"X-Api-Key": "sandbox-key", "X-Secret-Key": "sandbox-secret"}
 
@@ -137,7 +138,7 @@ class Source:
                 each.run_test.name,
                 each.is_deleted,
                 _of_execution(each),
-                tuple(map(_of_call, each.calls)),
+                tuple(map(call_state, each.calls)),
             )
             for each in self.all_executions()
         }
@@ -269,6 +270,34 @@ class Source:
         def fail(request: SandboxRequest, _nth: int) -> Fault | None:
             rng = random.Random(f"{seed} {request.path}")
             return rng.choice(NOT_A_DETAIL) if request.path.startswith(DETAIL) and rng.random() < share else None
+
+        self.fault = fail
+
+    def come_between(self, name: str, *, deletes_at: int) -> None:
+        """An execution begins after the server has counted a list, and before it reads the rows of its first page.
+
+        So the page is cut to the old count. One of those that it had may be deleted before the nth of the requests that follow.
+        """
+        seen = 0
+
+        def fail(request: SandboxRequest, _nth: int) -> Fault | None:
+            nonlocal seen
+            if request.query.get("run_test_name") != name:
+                return None
+            seen += 1
+            listed = sandbox.listable_executions(self.world, name)
+            if seen == deletes_at and len(listed) > 1:
+                listed[1].is_deleted = True
+            if seen > 1 or not listed:
+                return None
+            self.begin(listed[0].run_test, 1, is_finished=True)
+            answer = answer_to(self.world, request, _KEYS, BASE_URL, self.server._rules)
+            body = msgspec.json.decode(answer.body)
+            if answer.status == 200:
+                body["result"] |= {"count": len(listed), "results": body["result"]["results"][: len(listed)]}
+                limit = int(request.query["limit"])
+                body["result"]["total_pages"] = -(-len(listed) // min(limit, self.server._rules.max_limit or limit))
+            return Fault(status=answer.status, body=msgspec.json.encode(body))
 
         self.fault = fail
 

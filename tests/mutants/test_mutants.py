@@ -1,5 +1,10 @@
-"""Every guard that keeps the promises is guarded itself: with one taken away, some test goes red."""
+"""Every guard that keeps the promises is guarded itself: with one taken away, some test goes red.
 
+``clauses.toml`` lists the clauses of the ten laws, each with a mutant of its own or with one of ``MUTANTS``.
+"""
+
+import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -531,6 +536,26 @@ MUTANTS = [
         "os.O_WRONLY | os.O_CREAT",
     ),
 ]
+
+CLAUSES = tomllib.loads(Path(__file__).with_name("clauses.toml").read_text(encoding="utf-8"))["clause"]
+MUTANTS += [
+    Mutant(each["mutant"], each["path"], each["text"], each["without"], tuple(each.get("tests", [MACHINE])))
+    for each in CLAUSES
+    if "text" in each
+]
+
+
+def test_every_sentence_of_the_laws_has_a_clause_and_every_clause_a_mutant() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    laws = re.split(r"\n\d+\. ", page.partition("\n## Ten laws\n")[2].partition("\n## ")[0])[1:]
+    assert len(laws) == 10
+    for number, law in enumerate(laws, 1):
+        sentences = " ".join(law.split()).rstrip(".").split(". ")
+        words = [each["words"] for each in CLAUSES if each["law"] == number]
+        assert [each for each in words if each not in " ".join(law.split())] == []
+        assert [each for each in sentences[1:] if not any(clause in each for clause in words)] == []
+    guards = [mutant.guard for mutant in MUTANTS]
+    assert [each["mutant"] for each in CLAUSES if guards.count(each["mutant"]) != 1] == []
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.guard)

@@ -4,11 +4,14 @@
    Rows of an unproved list are exported, too, but rows missing from it do not count as deleted.
 """
 
+from etl import sandbox
 from etl.model.findings import Kind
 from tests.e2e.truth import assert_same_rows, call_rows, eval_rows
 from tests.machine.dataset import Row, Rows, is_from_lists, is_marked
 from tests.machine.driver import History, Night
 from tests.machine.expected.truth import Truth, living_in
+from tests.machine.memory import hidden
+from tests.machine.source import call_state
 
 
 def dataset_is_the_source(history: History, night: Night) -> None:
@@ -35,6 +38,24 @@ def dataset_is_the_source(history: History, night: Night) -> None:
     assert unmarked == {each for (each,) in truth.executions}, (
         "L4: other executions are unmarked than those of the source"
     )
+
+
+def what_stood_still_is_there(history: History, night: Night) -> None:
+    """After exit 0, of an execution whose other calls changed meanwhile: each call that existed all the time, and still does."""
+    if not night.is_complete:
+        return
+    unsure = history.source.unseen | hidden(history.source, night) | history.memory.healing.keys()
+    executions = [each for each in history.source.executions(is_finished=True) if each.run_test.name in night.names]
+    for execution in executions:
+        execution_id = execution.execution_id
+        before, after = night.source_before.get(execution_id), night.source_after[execution_id]
+        if execution_id in unsure or before is None or before == after or before[:-1] != after[:-1]:
+            continue
+        for call in sandbox.listable_calls(execution):
+            if call_state(call) in before[-1]:
+                held = night.after.tables["calls"].get((call.call_execution_id,))
+                is_there = held is not None and not is_marked(held.row)
+                assert is_there, f"L4: {call.call_execution_id} existed all the time, and is not there"
 
 
 def unproved_lists_are_exported(history: History, night: Night) -> None:

@@ -61,7 +61,7 @@ def is_marked(row: Row) -> bool:
 
 
 def said(table: str, row: Row) -> Row:
-    """What a row says of the source: all but its name and when it was exported; of an execution, what its list shows."""
+    """What a row says of the source, apart from the name; of an execution, what its list shows."""
     if table == "executions":
         return {"fingerprint": row["fingerprint"], "is_marked": is_marked(row)}
     return {name: value for name, value in row.items() if name not in _NOT_OF_THE_SOURCE} | {
@@ -82,7 +82,10 @@ def is_from_lists(rows: "Rows", execution_id: str) -> bool:
 
 
 def is_vouched_for(mine: dict[tuple[str, Key], Held]) -> bool:
-    """Whether the digest in the execution's row is that of its calls and evals; rows that are all marked need no execution."""
+    """Whether the digest in the execution's row is that of its calls and evals.
+
+    Rows that are all marked need no execution.
+    """
     own = next((held.row for (table, _), held in mine.items() if table == "executions"), None)
     if own is None:
         return all(held.row["deleted_at"] is not None for held in mine.values())
@@ -120,10 +123,10 @@ class Reader:
         return self._read[path][1]
 
     def unvouched(self, before: Rows) -> list[str]:
-        """Of what was published since the rows were read: executions whose row came before their calls, evals or errors (L2).
+        """Of what was published since: executions whose row came before their calls, evals or errors (L2).
 
-        That is, it vouches for calls and evals that were not there, or says that all is well beside a dead letter. Each file that
-        was published is read, also one that was replaced since (L1).
+        That is, it vouches for calls and evals that were not there, or says that all is well beside a dead letter. Each
+        file that was published is read, also one that was replaced since (L1).
         """
         wrong, calls = (
             [],
@@ -190,7 +193,7 @@ def _rows_of(path: str, data: bytes) -> list[tuple[Key, Held]]:
 
 @dataclass(slots=True)
 class Follower:
-    """A copy that is kept by ``exported_at`` alone: it replaces all rows of an execution whose own row is another version."""
+    """A copy that is kept by ``exported_at`` alone: it replaces all rows of an execution that has another one."""
 
     rows: dict[str, dict[tuple[str, Key], Held]] = field(default_factory=dict)
 
@@ -201,7 +204,7 @@ class Follower:
                 self.rows[execution_id] = theirs
 
     def differs(self, now: Rows, *, said: bool) -> list[str]:
-        """Executions that it has otherwise, of those that are whole; with ``said``, whoever wrote the same does not matter."""
+        """Whole executions that it has otherwise; with ``said``, whoever wrote the same does not matter."""
         return [
             execution_id
             for execution_id, theirs in now.of.items()

@@ -1,4 +1,4 @@
-"""A history: one dataset, one source, and the nights between them. What each night did is a value, which the oracle judges."""
+"""A history: one dataset, one source, and the nights between them. A night is a value, which the oracle judges."""
 
 import json
 import random
@@ -44,9 +44,9 @@ ROOT = Path("/dataset")
 class Night:
     """One run and what was before and after it; ``summary`` is None when it was killed.
 
-    ``names`` are the run tests that it exported, and ``configured`` those of the settings. It ``is_narrowed`` when it was told
-    to export fewer. ``struck`` counts answers that were wrong. ``refused`` is why it did not begin. ``unvouched`` are executions
-    whose row was published before its calls and evals.
+    ``names`` are the run tests that it exported, and ``configured`` those of the settings. It ``is_narrowed`` when it
+    was told to export fewer. ``struck`` counts answers that were wrong. ``refused`` is why it did not begin.
+    ``unvouched`` are executions whose row was published before its calls and evals.
     """
 
     began_at: datetime
@@ -108,7 +108,7 @@ class Night:
         return "" if self.settings is None else self.settings.scope
 
     def differs(self, execution_id: str) -> bool:
-        """Whether it left an execution other than it was: as the source lists it, or with other calls, evals or marks."""
+        """Whether it left an execution other than it was: listed otherwise, or with other calls, evals or marks."""
         before, after = (rows.of.get(execution_id, {}) for rows in (self.before, self.after))
         return before.keys() != after.keys() or any(
             held is not before[key] and said(key[0], held.row) != said(key[0], before[key].row)
@@ -282,7 +282,7 @@ class History:
         self.store.death = death
 
     def twice(self, spoil: Callable[[], None], **options: Any) -> tuple[Night, Night] | None:
-        """The same night twice: the second begins with the same files, but for what ``spoil`` did to them, and counts."""
+        """The same night twice: the second begins with the same files, but for what ``spoil`` did, and counts."""
         content, rows, now, judge = dict(self.store.content), self.rows, self.source.now, self._judge
         self._judge = lambda *_: None
         try:

@@ -1,7 +1,7 @@
 """What is remembered of earlier nights. It expects nothing: each part of ``expected/`` reads of it what its law needs.
 
-A night may leave things open: a list hid something, rows were damaged, a change was visible in no list. What the laws may demand of
-the next nights depends on that, and only on that.
+A night may leave things open: a list hid something, rows were damaged, a change was visible in no list. What the laws
+may demand of the next nights depends on that, and only on that.
 """
 
 from collections import Counter
@@ -46,7 +46,7 @@ class Memory:
     differed_at: dict[str, datetime] = field(default_factory=dict)
     """When the last night began that left an execution other than it was."""
     complete: dict[str, set[str]] = field(default_factory=dict)
-    """The keys of the run tests that the last run over everything exported, by the scope of its settings, if it ended with 0."""
+    """The keys of the run tests that the last complete run over everything exported, by the scope of its settings."""
 
     def complete_before(self, night: "Night") -> set[str]:
         """The names of the night's run tests that were complete before: what is new there is no first export."""

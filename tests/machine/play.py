@@ -1,11 +1,12 @@
 """Tell histories: make their steps from a seed, play them, and make the one that fails as short as it can be.
 
-A plain driver with seeds in place of hypothesis' state machine: it costs nothing beside the nights, each history is told again by
-its number alone, and each has a mixture of its own, in which some rules never happen and others often do.
+A plain driver with seeds in place of hypothesis' state machine: it costs nothing beside the nights, each history is
+told again by its number alone, and each has a mixture of its own, in which some rules never happen and others often do.
 
     python -m tests.machine --histories 300 --steps 30            # until one fails
     python -m tests.machine --seed 4711 --steps 30                # this one again, and what happens in it
-    python -m tests.machine --seed 4711 --keep 3,4,9              # the same with these steps only, as a failure names them
+    python -m tests.machine --seed 4711 --keep 3,4,9              # the same with these steps only, as a failure names
+    them
 """
 
 import gc
@@ -91,7 +92,7 @@ def play(
 
 
 def end(history: History) -> None:
-    """Faults end, everything finishes, and two nights pass: all is well and nobody is told anything. Then it is quiet."""
+    """Faults end, everything finishes, and two nights pass: all is well, nobody is told anything. Then it is quiet."""
     history.source.calm_down()
     history.memory.healing.clear()
     for number, scrub_requests in enumerate((0, 0, EVERYTHING, 0, 0)):

@@ -1,4 +1,4 @@
-"""What may happen in a history. Each rule takes the history and a random number generator of its own, which picks to whom and how.
+"""What may happen in a history. Each rule takes the history and its own random numbers, which pick to whom and how.
 
 So a step is a name and a number, and means much the same when others are taken away before it.
 """
@@ -6,6 +6,7 @@ So a step is a name and a number, and means much the same when others are taken 
 import random
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from etl import sandbox
@@ -345,7 +346,7 @@ def night_overlaps(history: History, rng: random.Random) -> None:
 
 @rule(1.2)
 def slow_night(history: History, rng: random.Random) -> None:
-    """Each answer takes its time, what has arrived is saved meanwhile, and the run may have to end before it is done."""
+    """Each answer takes its time, what has arrived is saved meanwhile, and the run may end before it is done."""
     history.source.delays = random.Random(rng.randrange(99))
     options: dict[str, Any] = {
         "commit_interval_seconds": rng.choice((1e-6, 30)),
@@ -407,18 +408,8 @@ def nights_of_changed_answers(history: History, rng: random.Random) -> None:
 
 @rule(4)
 def source_changes_during_a_night(history: History, rng: random.Random) -> None:
-    names = (
-        "finish",
-        "rerun",
-        "delete_executions",
-        "begin",
-        "late_data",
-        "touch",
-        "delete_calls",
-        "delete_evals",
-        "poison",
-    )
-    change, pick = RULES[rng.choice(names)][1], random.Random(rng.randrange(1000))
+    changes = finish, rerun, delete_executions, begin, late_data, touch, delete_calls, delete_evals, poison
+    change, pick = rng.choice(changes), random.Random(rng.randrange(1000))
     history.night(
         change=lambda: change(history, pick),
         nth_request=rng.randrange(20),
@@ -444,28 +435,30 @@ def lists_shift_during_a_night(history: History, rng: random.Random) -> None:
         elif change == "touch" and calls:
             sandbox.touch_call(rng.choice(calls)[-1], source.now)
 
-    _night_of_pages(history, rng, change=shift, nth_request=rng.randrange(12), times=rng.randint(1, 4))
+    tell = rng.choice((history.night, partial(_night_of_pages, history)))
+    page_limit = rng.choice((1, 2))
+    tell(page_limit=page_limit, change=shift, nth_request=rng.randrange(12), times=rng.randint(1, 4))
 
 
-def _night_of_pages(history: History, rng: random.Random, **options: Any) -> None:
-    """A night whose lists have pages of a row or two; perhaps the server gives no larger ones."""
-    rules, page_limit = history.source.server._rules, rng.choice((1, 2))
-    cap_pages(history.source.server, rng.choice((page_limit, rules.max_limit)))
+def _night_of_pages(history: History, *, page_limit: int, **options: Any) -> None:
+    """The server gives no larger pages than are requested."""
+    rules = history.source.server._rules
+    cap_pages(history.source.server, page_limit)
     history.night(page_limit=page_limit, **options)
     history.source.server._rules = rules
 
 
-@rule(1)
+@rule(1.5)
 def execution_begins_while_it_is_listed(history: History, rng: random.Random) -> None:
-    """A list is cut to the count that the server took just before another execution began: an old one is missing from it."""
+    """A list is cut to the count that the server took just before another execution began: an old one is missing."""
     source, run_test, fault = history.source, rng.choice(history.source.world.run_tests), history.source.fault
     for age in (0, 0, 0, 40):
         source.begin(run_test, 1, is_finished=True, age=timedelta(days=age))
-    source.come_between(run_test.name, deletes_at=rng.randrange(7))
-    if rng.random() < 0.5:
+    source.come_between(run_test.name, deletes_at=rng.choice((4, 5)))
+    if rng.random() < 0.4:
         history.night()
     else:
-        _night_of_pages(history, rng)
+        _night_of_pages(history, page_limit=rng.choice((1, 2)))
     source.fault = fault
 
 

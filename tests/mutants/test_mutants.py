@@ -14,12 +14,12 @@ from tests.test_structure import TESTED_ELSEWHERE, file_of_tests
 
 ROOT = Path(__file__).parents[2]
 MACHINE = "tests/machine"
-"""A mutant's only killer: the random histories, see ``tests/mutants/run``. For guards of plan, settle, deletion and commit."""
+"""A mutant's only killer: the random histories, see ``tests/mutants/run``."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A guard, the text that is it, what stands there without it, and the tests that are to notice if not those of its module."""
+    """A guard: its text, what stands there without it, and the tests that notice if not those of its module."""
 
     guard: str
     path: str

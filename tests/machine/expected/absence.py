@@ -1,8 +1,8 @@
 """Laws 5 and 6.
 
-5. An absence is confirmed by id. A stored row that is missing from a proved list is requested by its id. If the API does not know
-   it, the row is marked. If the API knows one of them, the list was wrong, and none is marked. Evals have no id: their call's entry
-   in the list decides.
+5. An absence is confirmed by id. A stored row that is missing from a proved list is requested by its id. If the API
+   does not know it, the row is marked. If the API knows one of them, the list was wrong, and none is marked. Evals have
+   no id: their call's entry in the list decides.
 6. A mark is reversible. It is cleared when the source lists the row again. No execution, call or eval is ever removed.
 """
 
@@ -18,7 +18,7 @@ _OF_AN_EXECUTION = {"exported_calls", "listed_calls", "export_state", "verified_
 
 
 def marks_are_true(history: History, night: Night) -> None:
-    """A mark is new only where the subject is gone, also in a night of faults and lying lists; and goes only where it is back."""
+    """Whatever fails or lies, a mark is new only where the subject is gone, and goes only where it is back."""
     executions = {each.execution_id: each for each in history.source.all_executions()}
     for table in DATA:
         before = night.before.tables[table]
@@ -43,7 +43,7 @@ def _exists(table: str, key: Key, execution: SimulatedExecution) -> bool:
 
 
 def a_wrong_list_marks_nothing(history: History, night: Night) -> None:
-    """If the API knows one of what is missing from a list, none of it is marked: no execution, or no call of this execution."""
+    """If the API knows one of what a list lacks, none is marked: no execution of the run test, no call of the execution."""
     if history.source.fault is not None or night.was_changing:
         return
     hidden = {each for each in night.lie.executions & living_in(night.before, night.names) if _is_living(night, each)}

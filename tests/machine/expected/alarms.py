@@ -1,7 +1,7 @@
 """Law 9.
 
-9. A finding is the only alarm. Everything worth saying is a ``Finding`` with a kind and a next step. A run that finishes exits with
-   3 if and only if a finding says that something is missing or unknown.
+9. A finding is the only alarm. Everything worth saying is a ``Finding`` with a kind and a next step. A run that
+   finishes exits with 3 if and only if a finding says that something is missing or unknown.
 """
 
 from datetime import timedelta
@@ -134,7 +134,7 @@ def _may_be_wrong_workspace(night: Night) -> bool:
 
 
 def _configured(night: Night) -> set[str]:
-    """The living executions of the configured run tests; with "all" of them, also those that are stored under other names."""
+    """The living executions of the configured run tests; with "all", also those that are stored under other names."""
     names = {held.row["run_test_name"] for held in night.before.executions.values()} if night.is_all else night.names
     return living_in(night.before, names | night.configured)
 

@@ -1,7 +1,7 @@
 """Law 4.
 
-4. A list counts when it is proved: it has everything that existed when its reading began. The next run gets what came later.
-   Rows of an unproved list are exported, too, but rows missing from it do not count as deleted.
+4. A list counts when it is proved: it has everything that existed when its reading began. The next run gets what came
+   later. Rows of an unproved list are exported, too, but rows missing from it do not count as deleted.
 """
 
 from etl import sandbox
@@ -41,7 +41,7 @@ def dataset_is_the_source(history: History, night: Night) -> None:
 
 
 def what_stood_still_is_there(history: History, night: Night) -> None:
-    """After exit 0, of an execution whose other calls changed meanwhile: each call that existed all the time, and still does."""
+    """After exit 0, each call that existed all the time, although other calls of its execution changed meanwhile."""
     if not night.is_complete:
         return
     unsure = history.source.unseen | hidden(history.source, night) | history.memory.healing.keys()

@@ -2,7 +2,8 @@
 
 10. One writer, within the rate limit. A lock or lease admits one writer; every request is counted, by purpose.
 
-That a second writer is refused is tried while the first one runs: see ``History._is_refused`` and the rule ``night_overlaps``.
+That a second writer is refused is tried while the first one runs: see ``History._is_refused`` and the rule
+``night_overlaps``.
 """
 
 from collections import Counter
@@ -27,8 +28,8 @@ def subject_of(request: SandboxRequest) -> str | None:
 def requests_are_few(history: History, night: Night) -> None:
     """In a night without faults and changes, where each list fits a page.
 
-    An execution that is final and as it was costs nothing, one that settles and is as it was two, any other one its calls and a
-    few; whatever is missing, one look-up.
+    An execution that is final and as it was costs nothing, one that settles and is as it was two, any other one its
+    calls and a few; whatever is missing, one look-up.
     """
     options = night.options
     is_plain = night.is_complete and night.is_clean and not (history.memory.healing or history.memory.is_struck)

@@ -1,9 +1,11 @@
 """Law 8.
 
-8. A change reopens settling. What is new, changed, marked or unmarked is compared again until ``settle_hours`` pass without a
-   difference. So a source error that lasts one night is corrected. In a first export, what ended long ago is final at once.
+8. A change reopens settling. What is new, changed, marked or unmarked is compared again until ``settle_hours`` pass
+   without a difference. So a source error that lasts one night is corrected. In a first export, what ended long ago is
+   final at once.
 
-That a source error is corrected is judged by laws 4 and 5: whatever a list hid is no longer ``unsure`` after some clean nights.
+That a source error is corrected is judged by laws 4 and 5: whatever a list hid is no longer ``unsure`` after some clean
+nights.
 """
 
 from datetime import datetime, timedelta
@@ -18,9 +20,10 @@ _NEXT_NIGHT = timedelta(hours=24 * 0.9 - 0.2)
 
 
 def what_differs_settles(history: History, night: Night) -> None:
-    """What is new, changed, marked or unmarked tonight is not final, nor before ``settle_hours`` have passed without a difference.
+    """What is new, changed, marked or unmarked tonight is not final until ``settle_hours`` pass without a difference.
 
-    What is new may be final in a run test that no run has completed, and what was stored from its lists when its metrics come.
+    What is new may be final in a run test that no run has completed, and what was stored from its lists when its
+    metrics come.
     """
     memory = history.memory
     for execution_id, held in night.after.executions.items():

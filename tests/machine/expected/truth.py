@@ -1,4 +1,4 @@
-"""What the source says of a night that ended with 0: the rows that the dataset must hold, and what nobody can be sure of."""
+"""What the source says of a night that ended with 0: the rows that the dataset must hold, and what is unsure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

@@ -1,11 +1,11 @@
 """Laws 1 to 3.
 
 1. Whole or absent. A file gets its final name when it is complete and durable, never before.
-   ``Reader`` reads each file that a run published, also one that was replaced since: it must be whole. Durability needs a disk:
-   see ``CLAUSES`` in ``tests/mutants/clauses.py``.
+   ``Reader`` reads each file that a run published, also one that was replaced since: it must be whole. Durability needs
+   a disk: see ``tests/mutants/clauses.toml``.
 2. The execution row comes last. Its digest covers its calls and evals, so these are written first, and so are errors.
-3. The rows are the truth. What is stored is what the files hold. If a digest does not match its rows, that execution is fetched
-   again.
+3. The rows are the truth. What is stored is what the files hold. If a digest does not match its rows, that execution is
+   fetched again.
 """
 
 from etl.dataset.index import Index, read_index, update_index

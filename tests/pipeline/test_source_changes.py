@@ -108,22 +108,6 @@ class TestAbsenceIsConfirmedById:
 
 
 class TestTheWorkspace:
-    async def test_source_without_any_stored_execution_is_refused_until_that_is_said_to_be_right(
-        self, nights: Nights
-    ) -> None:
-        await nights.export()
-        files = nights.files()
-        for run_test in nights.world.run_tests:
-            for execution in run_test.executions:
-                execution.is_deleted = True
-
-        refused = await nights.export()
-        assert (refused.exit_code, nights.files() == files) == (2, True)
-        assert "check the key's workspace" in refused.problems[0]
-
-        accepted, quiet = await nights.export(accept_deletions=True), await nights.export()
-        assert (accepted.exit_code, nights.marked("executions"), quiet.exit_code) == (0, 14, 0)
-
     @pytest.mark.parametrize("names", ["all", None])
     async def test_key_of_another_workspace_brings_nothing_into_the_dataset_though_ids_are_answered(
         self, nights: Nights, names: Any

@@ -311,13 +311,6 @@ MUTANTS = [
         ("tests/files/test_bucket.py",),
     ),
     Mutant(
-        "call is kept only if its lists vouch for it",
-        "etl/extract/settling.py",
-        "        same = {key for key, found in differing.items() if not found}\n",
-        "        same = {*differing}\n",
-        (MACHINE,),
-    ),
-    Mutant(
         "call is kept only if its lists vouch for it, also beside answers that changed",
         "etl/extract/settling.py",
         "            if not found\n            or (lost",
@@ -345,13 +338,6 @@ MUTANTS = [
         ("tests/pipeline/test_price.py",),
     ),
     Mutant(
-        "row from lists is not kept where the call's own metrics are wanted",
-        "etl/extract/settling.py",
-        'if item.is_by_detail or row[_INDEX["metrics_from"]] != FROM_DETAIL}',
-        "if True}",
-        (MACHINE,),
-    ),
-    Mutant(
         "turn count that the detail may make up is not believed",
         "etl/transform/detail.py",
         '    metrics = _metrics(detail, {})\n    del metrics.payload["chat_metrics"]["turn_count"]\n',
@@ -362,13 +348,6 @@ MUTANTS = [
         "etl/transform/detail.py",
         "if name in _OF_A_SNAPSHOT}",
         "if name}",
-    ),
-    Mutant(
-        "execution is not final while calls have no metrics of their own",
-        "etl/extract/plan.py",
-        "    if (known.held.detail_calls or known.export_state == ExportState.LISTED) and not policy.detail_suffices:\n",
-        "    if False:\n",
-        (MACHINE,),
     ),
     Mutant(
         "what the detail alone has is amended, and not fetched",
@@ -388,13 +367,6 @@ MUTANTS = [
         "etl/extract/open_execution.py",
         "self.gone |= self.not_found - calls.keys()",
         "self.gone |= self.not_found",
-    ),
-    Mutant(
-        "key of another workspace exports nothing",
-        "etl/pipeline/lists.py",
-        "    raise ConfigurationError(\n        f\"the key sees none of the {counted(len(mine), 'execution')}",
-        "    return (\n        f\"the key sees none of the {counted(len(mine), 'execution')}",
-        (MACHINE,),
     ),
     Mutant(
         "no detail is requested where the API has none",

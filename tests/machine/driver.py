@@ -275,8 +275,9 @@ class History:
             finally:
                 loop.close()
 
-        with ThreadPoolExecutor(1) as thread, pytest.raises(LockHeldError):
-            thread.submit(run).result()
+        with ThreadPoolExecutor(1) as thread:
+            refusal = thread.submit(run).exception()
+        assert isinstance(refusal, LockHeldError), f"L10: a second writer ended with {refusal!r}"
         after = self.store.versions(state=True), len(self.source.server.requests), self.store.death
         assert after == (before, sent, None), "L10: a run that was refused changed something"
         self.store.death = death

@@ -50,21 +50,6 @@ def identities(root):
     }
 
 
-def test_execution_rows_are_written_after_everything_that_they_vouch_for(dataset, monkeypatch):
-    paths = published(monkeypatch)
-    export_to(
-        dataset,
-        a_bundle("e2", ["c3", "c4"], given_up=["c4"], date="2026-09-02"),
-        a_bundle("e9", ["c9"], given_up=["c9"], key="booking"),
-        a_bundle("e1", ["c1", "c2"], given_up=["c2"]),
-    )
-    assert paths == [
-        *(part(table, "booking") for table in TABLES if table != "calls"),
-        *(part(table) for table in TABLES),
-        *(part(table, date="2026-09-02") for table in TABLES),
-    ]
-
-
 def test_final_execution_that_is_fetched_again_unchanged_says_so_and_rewrites_no_data(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"))
     before, later = identities(tmp_path), FETCHED_AT + timedelta(days=1)

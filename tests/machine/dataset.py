@@ -51,9 +51,25 @@ class Rows:
         wanted = {*names}
         return {each for (each,), held in self.tables["executions"].items() if held.row["run_test_name"] in wanted}
 
+    def in_state(self, *states: str) -> set[str]:
+        """The executions in one of these export states."""
+        return {each for (each,), held in self.tables["executions"].items() if held.row["export_state"] in states}
+
 
 def is_marked(row: Row) -> bool:
     return row["deleted_at"] is not None
+
+
+def said(table: str, row: Row) -> Row:
+    """What a row says of the source, apart from the name; of an execution, what its list shows."""
+    if table == "executions":
+        return {"fingerprint": row["fingerprint"], "is_marked": is_marked(row)}
+    return {name: value for name, value in row.items() if name not in _NOT_OF_THE_SOURCE} | {
+        "is_marked": is_marked(row)
+    }
+
+
+_NOT_OF_THE_SOURCE = {"export_run_id", "exported_at", "run_test_name", "deleted_at", "metrics_from"}
 
 
 def is_from_lists(rows: "Rows", execution_id: str) -> bool:
@@ -66,7 +82,10 @@ def is_from_lists(rows: "Rows", execution_id: str) -> bool:
 
 
 def is_vouched_for(mine: dict[tuple[str, Key], Held]) -> bool:
-    """Whether the digest in the execution's row is that of its calls and evals; rows that are all marked need no execution."""
+    """Whether the digest in the execution's row is that of its calls and evals.
+
+    Rows that are all marked need no execution.
+    """
     own = next((held.row for (table, _), held in mine.items() if table == "executions"), None)
     if own is None:
         return all(held.row["deleted_at"] is not None for held in mine.values())
@@ -104,27 +123,28 @@ class Reader:
         return self._read[path][1]
 
     def unvouched(self, before: Rows) -> list[str]:
-        """Of what was published since the rows were read: executions whose calls and evals were not there when their row was (L2).
+        """Of what was published since: executions whose row came before their calls, evals or errors (L2).
 
-        Each file that was published is read, also one that was replaced since (L1).
+        That is, it vouches for calls and evals that were not there, or says that all is well beside a dead letter. Each
+        file that was published is read, also one that was replaced since (L1).
         """
         wrong, calls = (
             [],
             {
                 part: {
                     table: {key: held for key, held in before.tables[table].items() if held.part == part}
-                    for table in _OF_CALLS
+                    for table in _BEFORE
                 }
-                for part in {held.part for table in _OF_CALLS for held in before.tables[table].values()}
+                for part in {held.part for table in _BEFORE for held in before.tables[table].values()}
             },
         )
         last = dict(before.executions)
         for path, data in self._store.published:
-            if (parsed := parse_part_path(path)) is None or parsed[0] not in DATA:
+            if (parsed := parse_part_path(path)) is None or parsed[0] not in TABLES:
                 continue
             table, part = parsed
             rows = dict(self._rows_of(path, data))
-            if table in _OF_CALLS:
+            if table in _BEFORE:
                 calls.setdefault(part, {})[table] = rows
                 continue
             for key, held in rows.items():
@@ -133,14 +153,21 @@ class Reader:
                 mine: dict[tuple[str, Key], Held] = {("executions", key): held}
                 for name, others in calls.get(part, {}).items():
                     mine |= {(name, each): row for each, row in others.items() if row.row["execution_id"] == key[0]}
+                has_letters = any(table == "errors" for table, _ in mine)
+                mine = {each: row for each, row in mine.items() if each[0] != "errors"}
                 is_as_before = old is not None and old.row["calls_digest"] == held.row["calls_digest"]
-                if (old is None or old.row != held.row) and not (is_as_before or is_vouched_for(mine)):
+                is_new = old is None or old.row != held.row
+                # A part of it may bring a dead letter before its row says so: that it settles was said before.
+                is_now_whole = held.row["export_state"] in ("settling", "exported")
+                is_now_whole &= old is None or old.row["export_state"] != held.row["export_state"]
+                if is_new and ((is_now_whole and has_letters) or not (is_as_before or is_vouched_for(mine))):
                     wrong.append(key[0])
         self._store.published.clear()
         return wrong
 
 
-_OF_CALLS = ("calls", "evals")
+_BEFORE = ("calls", "evals", "errors")
+"""What is published before the execution row."""
 
 
 def _is_readable(path: str, data: bytes) -> bool:
@@ -168,7 +195,7 @@ def _rows_of(path: str, data: bytes) -> list[tuple[Key, Held]]:
 
 @dataclass(slots=True)
 class Follower:
-    """A copy that is kept by ``exported_at`` alone: it replaces all rows of an execution whose own row is another version."""
+    """A copy that is kept by ``exported_at`` alone: it replaces all rows of an execution that has another one."""
 
     rows: dict[str, dict[tuple[str, Key], Held]] = field(default_factory=dict)
 
@@ -179,7 +206,7 @@ class Follower:
                 self.rows[execution_id] = theirs
 
     def differs(self, now: Rows, *, said: bool) -> list[str]:
-        """Executions that it has otherwise, of those that are whole; with ``said``, whoever wrote the same does not matter."""
+        """Whole executions that it has otherwise; with ``said``, whoever wrote the same does not matter."""
         return [
             execution_id
             for execution_id, theirs in now.of.items()

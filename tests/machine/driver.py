@@ -1,4 +1,4 @@
-"""A history: one dataset, one source, and the nights between them. What each night did is a value, which the oracle judges."""
+"""A history: one dataset, one source, and the nights between them. A night is a value, which the oracle judges."""
 
 import json
 import random
@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 
 from etl.dataset import parquet as load_parquet
 from etl.dataset.last_run import read_last_run
-from etl.errors import ExporterError, LockHeldError, leaves
+from etl.errors import ExitCode, ExporterError, LockHeldError, leaves
 from etl.extract import client
 from etl.extract import crawl as crawl_module
 from etl.files import local
@@ -28,11 +28,13 @@ from etl.sandbox import SandboxRequest
 from etl.settings import Settings
 from tests.datasets import fill_parts_early
 from tests.machine import parquet
-from tests.machine.dataset import Follower, Reader, Rows, is_vouched_for
+from tests.machine.dataset import Reader, Rows, said
 from tests.machine.in_process import BASE_URL, STORES, Death, JumpingLoop, Killed, MemoryFiles, Store, transport_of
+from tests.machine.memory import Memory
 from tests.machine.source import Entry, Lie, Source, State
 
-EVERYTHING = 1_000_000
+SHOWN = 3
+"""What reads everything, such as the status, is judged after one night of so many."""
 FULL_ROWS = 8
 """A part is full with so few rows, so that a run test has several."""
 ROOT = Path("/dataset")
@@ -42,11 +44,15 @@ ROOT = Path("/dataset")
 class Night:
     """One run and what was before and after it; ``summary`` is None when it was killed.
 
-    ``names`` are the run tests that it exported, and ``configured`` those of the settings. It ``is_narrowed`` when it was told
-    to export fewer. ``struck`` counts answers that were wrong. ``refused`` is why it did not begin. ``unvouched`` are executions
-    whose row was published before its calls and evals.
+    ``names`` are the run tests that it exported, and ``configured`` those of the settings. It ``is_narrowed`` when it
+    was told to export fewer. ``struck`` counts answers that were wrong. ``refused`` is why it did not begin.
+    ``unvouched`` are executions whose row was published before its calls and evals.
     """
 
+    began_at: datetime
+    """By the source's clock."""
+    keys: dict[str, str]
+    """The keys of its run tests, by name."""
     names: frozenset[str]
     configured: frozenset[str]
     is_narrowed: bool
@@ -76,6 +82,16 @@ class Night:
         return None if self.summary is None else int(self.summary.exit_code)
 
     @property
+    def is_complete(self) -> bool:
+        """Whether it ended with 0."""
+        return self.exit_code == ExitCode.COMPLETE
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether each answer was as it should be, and nothing changed meanwhile."""
+        return not (self.struck or self.was_changing)
+
+    @property
     def is_full(self) -> bool:
         """Whether it was over everything that is configured, and ended by itself."""
         return self.summary is not None and self.summary.failure is None and not self.is_narrowed
@@ -85,6 +101,24 @@ class Night:
         """The executions that changed while it ran."""
         before, after = self.source_before, self.source_after
         return {each for each in {*before, *after} if before.get(each) != after.get(each)}
+
+    @property
+    def scope(self) -> str:
+        """That of its settings."""
+        return "" if self.settings is None else self.settings.scope
+
+    def differs(self, execution_id: str) -> bool:
+        """Whether it left an execution other than it was: listed otherwise, or with other calls, evals or marks."""
+        before, after = (rows.of.get(execution_id, {}) for rows in (self.before, self.after))
+        return before.keys() != after.keys() or any(
+            held is not before[key] and said(key[0], held.row) != said(key[0], before[key].row)
+            for key, held in after.items()
+        )
+
+    @property
+    def in_scope(self) -> set[str]:
+        """The executions of its run tests that lists showed, and that did not change meanwhile."""
+        return {each for each, name in self.listed_before.items() if name in self.names} - self.changed
 
     def __str__(self) -> str:
         told = "" if self.summary is None else "; ".join(alarms(self.summary))
@@ -105,22 +139,10 @@ class History:
         self.source = Source(self.rng, is_all=is_all)
         self.store = STORES[str(ROOT)] = Store()
         self.reader = Reader(self.store)
-        self.follower = Follower()
+        self.memory = Memory()
         self.rows = Rows()
         self.indexes: list[bytes] = []
         self.nights = 0
-        self.is_struck = False
-        """Something else than an export changed files since a run over everything ended."""
-        self.lost: set[tuple[str, tuple[str, ...]]] = set()
-        """Rows that damage took, until a run has ended."""
-        self.hurt: set[str] = set()
-        """Executions of which damage took a row, ever."""
-        self.unnamed: set[str] = set()
-        """Executions of which a killed run left rows without their own, ever."""
-        self.last_good_state: dict[str, State] = {}
-        """The source as the last run over everything that ended with 0 found it, as long as nothing came between."""
-        self.healing: dict[str, int] = {}
-        """Executions of which a list did not show all, and in how many clean nights they must be right."""
         self.log: list[str] = []
         self._judge = judge
         self._loop = JumpingLoop()
@@ -156,6 +178,8 @@ class History:
             settings = settings.only([only.name])
         told = {"only": only and only.name, "death": copy(death), "minutes": minutes}
         night = Night(
+            began_at=source.now,
+            keys={each.name: each.partition for each in configured},
             names=frozenset({only.name} if only else {each.name for each in configured}),
             configured=frozenset(each.name for each in configured),
             is_narrowed=only is not None,
@@ -251,14 +275,15 @@ class History:
             finally:
                 loop.close()
 
-        with ThreadPoolExecutor(1) as thread, pytest.raises(LockHeldError):
-            thread.submit(run).result()
+        with ThreadPoolExecutor(1) as thread:
+            refusal = thread.submit(run).exception()
+        assert isinstance(refusal, LockHeldError), f"L10: a second writer ended with {refusal!r}"
         after = self.store.versions(state=True), len(self.source.server.requests), self.store.death
         assert after == (before, sent, None), "L10: a run that was refused changed something"
         self.store.death = death
 
     def twice(self, spoil: Callable[[], None], **options: Any) -> tuple[Night, Night] | None:
-        """The same night twice: the second begins with the same files, but for what ``spoil`` did to them, and counts."""
+        """The same night twice: the second begins with the same files, but for what ``spoil`` did, and counts."""
         content, rows, now, judge = dict(self.store.content), self.rows, self.source.now, self._judge
         self._judge = lambda *_: None
         try:
@@ -297,18 +322,8 @@ class History:
         if data is not None:
             self.reader.damaged[path] = self.store.content[path][0]
         before, self.rows = self.rows, self.reader.rows()
-        gone = {
-            (table, key): held
-            for table, rows in before.tables.items()
-            for key, held in rows.items()
-            if key not in self.rows.tables[table]
-        }
-        self.hurt |= {held.row["execution_id"] for held in gone.values()}
-        whole = {each for each in before.of if is_vouched_for(before.of[each])}  # of others a loss was told
-        self.lost |= {key for key, held in gone.items() if key[0] != "errors" and held.row["execution_id"] in whole}
-        self.is_struck = True
+        self.memory.note_damage(before, self.rows)
         self.indexes.clear()  # one from before would tell of the loss again
-        self.last_good_state = {}
 
 
 @lru_cache(maxsize=256)

@@ -1,11 +1,12 @@
 """An export without a socket, a disk, a thread or a wait: its API, its files and its time are in this process.
 
-* ``JumpingLoop``: an event loop whose time jumps to the next timer when nothing is ready, and that does in place what is meant for
-  a thread. So a retry costs nothing, and the order of everything is the same each time.
+* ``JumpingLoop``: an event loop whose time jumps to the next timer when nothing is ready, and that does in place what
+  is meant for a thread. So a retry costs nothing, and the order of everything is the same each time.
 * ``transport_of``: what a ``Client`` sends goes straight to a sandbox's own answers.
-* ``MemoryFiles``: a dataset as a dict. A folder in memory (/dev/shm) would do, at some forty system calls for each file that is
-  published. That those are right is what ``tests/load/files`` and ``tests/e2e/test_killed`` are for; here a file is published in
-  one step, just before or after which the process may die. And a dict is copied at once, so that one night can be tried twice.
+* ``MemoryFiles``: a dataset as a dict. A folder in memory (/dev/shm) would do, at some forty system calls for each file
+  that is published. That those are right is what ``tests/load/files`` and ``tests/e2e/test_killed`` are for; here a
+  file is published in one step, just before or after which the process may die. And a dict is copied at once, so that
+  one night can be tried twice.
 """
 
 import asyncio
@@ -26,14 +27,10 @@ from multidict import CIMultiDict
 
 from etl.errors import FileMissingError, ForeignFileError, LockHeldError
 from etl.extract.transport import Answer, NoAnswerError
+from etl.files.interface import Entry, Probe
 from etl.files.names import LOCK, QUARANTINE, STAGING
 from etl.sandbox import Sandbox, SandboxRequest
 from etl.settings import Settings
-
-try:
-    from etl.files.interface import Entry, Probe  # type: ignore[import-not-found, unused-ignore]
-except ImportError:  # before the interface had a module of its own
-    from etl.files.open import Entry, Probe  # type: ignore[attr-defined, no-redef, unused-ignore]
 
 BASE_URL = "http://127.0.0.1:9"
 

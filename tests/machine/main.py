@@ -63,6 +63,5 @@ def _count(seeds: list[int], steps: int) -> None:
             first.setdefault(kind, f"--seed {seed}: {law}")
     for kind, times in broken.most_common():
         print(f"{times:5}  {first[kind]}")
-    print(
-        f"{len(seeds)} histories, {sum(broken.values())} broken, {nights / (time.monotonic() - begun) * 60:.0f} nights a minute"
-    )
+    speed = nights / (time.monotonic() - begun) * 60
+    print(f"{len(seeds)} histories, {sum(broken.values())} broken, {speed:.0f} nights a minute")

@@ -1,7 +1,7 @@
 """Parquet without its bytes: a file is a number, and the table that it stands for is at hand.
 
-To encode and decode small files is a third of a night. What is damaged is unreadable here, too. Some histories are told with real
-files all the same: see ``tests/machine/play``.
+To encode and decode small files is a third of a night. What is damaged is unreadable here, too. Some histories are told
+with real files all the same: see ``tests/machine/play``.
 """
 
 from itertools import count

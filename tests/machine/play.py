@@ -1,11 +1,12 @@
 """Tell histories: make their steps from a seed, play them, and make the one that fails as short as it can be.
 
-A plain driver with seeds in place of hypothesis' state machine: it costs nothing beside the nights, each history is told again by
-its number alone, and each has a mixture of its own, in which some rules never happen and others often do.
+A plain driver with seeds in place of hypothesis' state machine: it costs nothing beside the nights, each history is
+told again by its number alone, and each has a mixture of its own, in which some rules never happen and others often do.
 
     python -m tests.machine --histories 300 --steps 30            # until one fails
     python -m tests.machine --seed 4711 --steps 30                # this one again, and what happens in it
-    python -m tests.machine --seed 4711 --keep 3,4,9              # the same with these steps only, as a failure names them
+    python -m tests.machine --seed 4711 --keep 3,4,9              # the same with these steps only, as a failure names
+    them
 """
 
 import gc
@@ -17,9 +18,10 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from tests.machine.driver import EVERYTHING, History, told
+from tests.machine.driver import History, told
+from tests.machine.expected.requests import assert_quiet
+from tests.machine.memory import EVERYTHING
 from tests.machine.oracle import judge
-from tests.machine.requests import assert_quiet
 from tests.machine.rules import RULES, Rule
 from tests.machine.source import SETTLE
 
@@ -90,9 +92,9 @@ def play(
 
 
 def end(history: History) -> None:
-    """Faults end, everything finishes, and two nights pass: all is well and nobody is told anything. Then it is quiet."""
+    """Faults end, everything finishes, and two nights pass: all is well, nobody is told anything. Then it is quiet."""
     history.source.calm_down()
-    history.healing.clear()
+    history.memory.healing.clear()
     for number, scrub_requests in enumerate((0, 0, EVERYTHING, 0, 0)):
         history.source.now += 2 * SETTLE
         last = history.night(accept_deletions=True, scrub_requests=scrub_requests)

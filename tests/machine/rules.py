@@ -1,4 +1,4 @@
-"""What may happen in a history. Each rule takes the history and a random number generator of its own, which picks to whom and how.
+"""What may happen in a history. Each rule takes the history and its own random numbers, which pick to whom and how.
 
 So a step is a name and a number, and means much the same when others are taken away before it.
 """
@@ -6,13 +6,15 @@ So a step is a name and a number, and means much the same when others are taken 
 import random
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from etl import sandbox
 from etl.files.names import INDEX
 from etl.sandbox import Fault, SandboxRequest, SimulatedCall, SimulatedExecution
-from tests.machine.driver import EVERYTHING, History
+from tests.machine.driver import History
 from tests.machine.in_process import Death
+from tests.machine.memory import EVERYTHING
 from tests.machine.source import FIELDS, FINISHED, NAMES, Entry, Lie
 from tests.support import cap_pages
 
@@ -263,7 +265,7 @@ def _spoil_index(history: History, rng: random.Random) -> None:
 @rule(1.5)
 def night_without_index(history: History, rng: random.Random) -> None:
     """It is a cache: whatever becomes of it, a night leaves the rows that it would have left (L3)."""
-    if history.is_struck or history.source.fault is not None:
+    if history.memory.is_struck or history.source.fault is not None:
         return
     nights = history.twice(lambda: _spoil_index(history, rng), **_options(rng))
     if nights is not None:
@@ -344,7 +346,7 @@ def night_overlaps(history: History, rng: random.Random) -> None:
 
 @rule(1.2)
 def slow_night(history: History, rng: random.Random) -> None:
-    """Each answer takes its time, what has arrived is saved meanwhile, and the run may have to end before it is done."""
+    """Each answer takes its time, what has arrived is saved meanwhile, and the run may end before it is done."""
     history.source.delays = random.Random(rng.randrange(99))
     options: dict[str, Any] = {
         "commit_interval_seconds": rng.choice((1e-6, 30)),
@@ -406,18 +408,8 @@ def nights_of_changed_answers(history: History, rng: random.Random) -> None:
 
 @rule(4)
 def source_changes_during_a_night(history: History, rng: random.Random) -> None:
-    names = (
-        "finish",
-        "rerun",
-        "delete_executions",
-        "begin",
-        "late_data",
-        "touch",
-        "delete_calls",
-        "delete_evals",
-        "poison",
-    )
-    change, pick = RULES[rng.choice(names)][1], random.Random(rng.randrange(1000))
+    changes = finish, rerun, delete_executions, begin, late_data, touch, delete_calls, delete_evals, poison
+    change, pick = rng.choice(changes), random.Random(rng.randrange(1000))
     history.night(
         change=lambda: change(history, pick),
         nth_request=rng.randrange(20),
@@ -429,12 +421,13 @@ def source_changes_during_a_night(history: History, rng: random.Random) -> None:
 @rule(1)
 def lists_shift_during_a_night(history: History, rng: random.Random) -> None:
     """Only what is new can be missed by a list: the head of it goes, or its tail jumps to the head."""
-    source, change = history.source, rng.choice(("delete", "delete call", "touch"))
+    source, changes = history.source, rng.choice((["delete"], ["delete call"], ["touch"], ["touch", "delete call"]))
     new = [source.begin(source.world.run_tests[0], 3, is_finished=True) for _ in range(3)]
 
     def shift() -> None:
         living = [each for each in new if not each.is_deleted]
         calls = [calls for each in living if (calls := sandbox.listable_calls(each))]
+        change = rng.choice(changes)
         if change == "delete" and living:
             living[-1].is_deleted = True
         elif change == "delete call" and calls:
@@ -442,4 +435,52 @@ def lists_shift_during_a_night(history: History, rng: random.Random) -> None:
         elif change == "touch" and calls:
             sandbox.touch_call(rng.choice(calls)[-1], source.now)
 
-    history.night(change=shift, nth_request=rng.randrange(12), times=rng.randint(1, 4), page_limit=rng.choice((1, 2)))
+    tell = rng.choice((history.night, partial(_night_of_pages, history)))
+    page_limit = rng.choice((1, 2))
+    tell(page_limit=page_limit, change=shift, nth_request=rng.randrange(12), times=rng.randint(1, 4))
+
+
+def _night_of_pages(history: History, *, page_limit: int, **options: Any) -> None:
+    """The server gives no larger pages than are requested."""
+    rules = history.source.server._rules
+    cap_pages(history.source.server, page_limit)
+    history.night(page_limit=page_limit, **options)
+    history.source.server._rules = rules
+
+
+@rule(1.5)
+def execution_begins_while_it_is_listed(history: History, rng: random.Random) -> None:
+    """A list is cut to the count that the server took just before another execution began: an old one is missing."""
+    source, run_test, fault = history.source, rng.choice(history.source.world.run_tests), history.source.fault
+    for age in (0, 0, 0, 40):
+        source.begin(run_test, 1, is_finished=True, age=timedelta(days=age))
+    source.come_between(run_test.name, deletes_at=rng.choice((4, 5)))
+    if rng.random() < 0.4:
+        history.night()
+    else:
+        _night_of_pages(history, page_limit=rng.choice((1, 2)))
+    source.fault = fault
+
+
+@rule(2)
+def night_of_a_wrong_list(history: History, rng: random.Random) -> None:
+    """Some of what is stored is gone, and in the same night the list lacks something of it that is still there."""
+    source, options = history.source, _options(rng)
+    if rng.random() < 0.5:
+        stored = [each for each in source.executions() if each.execution_id in history.rows.of]
+        if len(stored) > 1:
+            gone, *others = rng.sample(stored, min(len(stored), 4))
+            gone.is_deleted = True
+            source.lie = Lie(executions=frozenset(each.execution_id for each in others))
+    else:
+        calls = {(held.row["call_execution_id"]) for held in history.rows.tables["calls"].values()}
+        found = [(each, call) for each, call in source.calls() if call.call_execution_id in calls]
+        several = [pair for pair in found if sum(each is pair[0] for each, _ in found) > 1]
+        if several:
+            execution, call = rng.choice(several)
+            source.delete_call(execution, call)
+            rest = [other.call_execution_id for each, other in several if each is execution and other is not call]
+            source.lie = Lie(calls=frozenset(some(rng, rest)))
+            options |= rng.choice(({}, {"full_refresh": True}))
+    history.night(**options)
+    source.lie = Lie()

@@ -33,7 +33,8 @@ _of_execution = attrgetter(
         if each.name not in ("execution_id", "run_test", "calls", "is_deleted")
     )
 )
-_of_call = attrgetter(*(each.name for each in fields(SimulatedCall) if each.name != "updated_at"))
+call_state = attrgetter(*(each.name for each in fields(SimulatedCall) if each.name != "updated_at"))
+"""Whatever an export can see of a call."""
 
 _KEYS = {"X-Api-Key": "sandbox-key", "X-Secret-Key": "sandbox-secret"}
 
@@ -76,11 +77,11 @@ class Lie:
 class Source:
     """The world and its clock.
 
-    ``unseen`` are executions of which something changed that no list shows, and that may have been final then: only a scrub finds
-    it. ``deleted`` are run tests that are gone from the list of them; the API still has their executions by their ids.
-    ``fault`` is what the server does wrong until further notice, ``lie`` what its lists do not show. ``struck`` counts the answers
-    that were not as they should be. ``renamed`` are fields that calls have under other names, ``misread`` the executions that were
-    fetched meanwhile.
+    ``unseen`` are executions of which something changed that no list shows, and that may have been final then: only a
+    scrub finds it. ``deleted`` are run tests that are gone from the list of them; the API still has their executions by
+    their ids. ``fault`` is what the server does wrong until further notice, ``lie`` what its lists do not show.
+    ``struck`` counts the answers that were not as they should be. ``renamed`` are fields that calls have under other
+    names, ``misread`` the executions that were fetched meanwhile.
     """
 
     def __init__(self, rng: random.Random, *, is_all: bool) -> None:
@@ -137,7 +138,7 @@ class Source:
                 each.run_test.name,
                 each.is_deleted,
                 _of_execution(each),
-                tuple(map(_of_call, each.calls)),
+                tuple(map(call_state, each.calls)),
             )
             for each in self.all_executions()
         }
@@ -224,7 +225,7 @@ class Source:
         execution.started_at = execution.created_at if started_at is None else started_at
 
     def change_unseen(self, execution: SimulatedExecution) -> None:
-        """Something that the list does not show is about to change; once the execution has settled, only a scrub finds it."""
+        """Something that no list shows is about to change; once the execution has settled, only a scrub finds it."""
         if execution.completed_at is None or self.now - execution.completed_at >= SETTLE:
             self.unseen.add(execution.execution_id)
 
@@ -257,14 +258,14 @@ class Source:
         return any(call.call_execution_id in self.poisoned for call in execution.calls)
 
     def give_odd_eval(self, execution: SimulatedExecution, call: SimulatedCall) -> None:
-        """An output of a type that the server cannot sum up: from now on it refuses the list of the execution's calls."""
+        """An output of a type that the server cannot sum up: from now on it refuses to list the execution's calls."""
         self.change_unseen(execution)
         for config in execution.run_test.eval_configs[:1]:
             output = {"name": config.name, "output": 0.5, "output_type": "numeric", "reason": "r"}
             call.eval_outputs = call.eval_outputs | {config.config_id: output}
 
     def fail_details(self, seed: int, share: float) -> None:
-        """The details of this share of the executions cannot be had, each for a reason of its own; nothing else fails."""
+        """The details of this share of the executions cannot be had, each for its own reason; nothing else fails."""
 
         def fail(request: SandboxRequest, _nth: int) -> Fault | None:
             rng = random.Random(f"{seed} {request.path}")
@@ -272,9 +273,38 @@ class Source:
 
         self.fault = fail
 
+    def come_between(self, name: str, *, deletes_at: int) -> None:
+        """An execution begins after the server has counted a list, and before it reads the rows of its first page.
+
+        So the page is cut to the old count. One of those that it had may be deleted before the nth of the requests that
+        follow.
+        """
+        seen = 0
+
+        def fail(request: SandboxRequest, _nth: int) -> Fault | None:
+            nonlocal seen
+            if request.query.get("run_test_name") != name:
+                return None
+            seen += 1
+            listed = sandbox.listable_executions(self.world, name)
+            if seen == deletes_at and len(listed) > 1:
+                listed[1].is_deleted = True
+            if seen > 1 or not listed:
+                return None
+            self.begin(listed[0].run_test, 1, is_finished=True)
+            answer = answer_to(self.world, request, _KEYS, BASE_URL, self.server._rules)
+            body = msgspec.json.decode(answer.body)
+            if answer.status == 200:
+                body["result"] |= {"count": len(listed), "results": body["result"]["results"][: len(listed)]}
+                limit = int(request.query["limit"])
+                body["result"]["total_pages"] = -(-len(listed) // min(limit, self.server._rules.max_limit or limit))
+            return Fault(status=answer.status, body=msgspec.json.encode(body))
+
+        self.fault = fail
+
     def lag(self, ids: Collection[str]) -> None:
-        """The metrics of these calls are not found, unless lists lie, too: who is told twice that a call is gone believes it."""
-        body = msgspec.json.encode(not_found("SimulatedCall execution"))
+        """The metrics of these calls are not found, unless lists lie, too: who is told so twice believes it."""
+        body = msgspec.json.encode(not_found("Call execution"))
 
         def fail(request: SandboxRequest, _nth: int) -> Fault | None:
             is_lagging = request.path == METRICS and request.query.get("call_execution_id") in ids
@@ -296,13 +326,13 @@ class Source:
             entry.name = entry.run_test.name
 
     def configured(self) -> list[Entry]:
-        """The entries of the settings: one per name, as it is an error to name one twice; or one per name that there is."""
+        """The entries of the settings, one per name: to name one twice is an error; or one per name that there is."""
         if self.is_all:
             return [Entry(each, each.name) for each in {each.name: each for each in self.world.run_tests}.values()]
         return list({entry.name: entry for entry in reversed(self.entries) if entry.is_exported}.values())
 
     def calm_down(self) -> None:
-        """Faults end, the settings name what there is, everything finishes, and what is left of deleted run tests goes."""
+        """Faults end, the settings name what there is, everything finishes, what is left of deleted run tests goes."""
         self.fault, self.lie, self.ahead, self.delays = None, Lie(), timedelta(0), None
         self.server._rules = replace(self.server._rules, max_limit=None)
         self.heal()

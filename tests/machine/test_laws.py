@@ -1,6 +1,7 @@
 """The ten laws, after every night of random histories, of a quiet year, and of the nights for which they were made.
 
-A history that fails prints how to tell it again: ``python -m tests.machine --seed … --keep …``; see ``tests/machine/play``.
+A history that fails prints how to tell it again: ``python -m tests.machine --seed … --keep …``; see
+``tests/machine/play``.
 """
 
 import asyncio
@@ -85,7 +86,7 @@ def test_calls_that_are_deleted_while_a_run_reads_are_no_alarm(history: History,
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("nights", [40, pytest.param(365, marks=pytest.mark.slow)])
 def test_a_year_without_a_fault_is_quiet(nights: int) -> None:
-    """People create, rerun, delete, rename and backfill every day: no night is an alarm, and each is as the source is."""
+    """People create, rerun, delete, rename and backfill every day: no night is an alarm."""
     with told(2, judge) as history:
         rng = random.Random(2)
         for number in range(nights):
@@ -129,7 +130,7 @@ def _living(run_test: SimulatedRunTest) -> list[SimulatedExecution]:
 
 
 def _delete(rng: random.Random, run_test: SimulatedRunTest, number: int) -> None:
-    """So many of them, but never the oldest: where a key sees none of the stored ones, it may be that of another workspace."""
+    """So many of them, but never the oldest: a key that sees none of the stored ones may be of another workspace."""
     younger = sorted(_living(run_test), key=lambda each: each.created_at)[1:]
     for execution in rng.sample(younger, min(number, len(younger))):
         execution.is_deleted = True
@@ -137,7 +138,7 @@ def _delete(rng: random.Random, run_test: SimulatedRunTest, number: int) -> None
 
 @pytest.mark.parametrize("seed", [1, 2, *(pytest.param(each, marks=pytest.mark.slow) for each in range(3, 20))])
 def test_a_warehouse_is_the_dataset_after_any_history(seed: int, tmp_path: Path) -> None:
-    """In the middle of it, and at its end. What a run could not read yet, a load refuses, so nothing is damaged here."""
+    """In the middle of it, and at its end. Nothing is damaged: what a run could not read yet, a load refuses."""
     steps = [step for step in steps_of(seed, 2 * STEPS) if not step.name.startswith("damage")]
     contents = []
     with told(seed, lambda *_: None, is_all=bool(seed % 2), has_real_files=True) as history:
@@ -157,7 +158,7 @@ def test_a_warehouse_is_the_dataset_after_any_history(seed: int, tmp_path: Path)
 
 @pytest.mark.parametrize("limit", [3, 20, 1_000])
 def test_plan_says_how_long_the_run_takes_by_the_rate_limit(limit: int) -> None:
-    """By a clock that jumps to the next thing to do, so that nothing else takes time; what the plan took is over by then."""
+    """By a clock that jumps to the next thing to do, so that nothing else takes time."""
     with told(1, lambda *_: None) as history:
         for test in history.source.world.run_tests:
             history.source.begin(test, 12, is_finished=True)

@@ -1,8 +1,8 @@
 """Take a guard away, and see who notices: ``python -m tests.mutants.run NAME``, with any part of the guard's name.
 
-The killer is what the mutant names, or else the tests of its module: files of tests, or ``MACHINE``, the random histories of
-``tests/machine``. With ``--machine`` they are the killer of any mutant. A history counts only if it is green with the guard: so
-this works while some law is broken.
+The killer is what the mutant names, or else the tests of its module: files of tests, or ``MACHINE``, the random
+histories of ``tests/machine``. With ``--machine`` they are the killer of any mutant. A history counts only if it is
+green with the guard: so this works while some law is broken.
 """
 
 import argparse

@@ -1,5 +1,10 @@
-"""Every guard that keeps the promises is guarded itself: with one taken away, some test goes red."""
+"""Every guard that keeps the promises is guarded itself: with one taken away, some test goes red.
 
+The guards that are a clause of one of the ten laws stand in ``clauses.toml``, law by law.
+"""
+
+import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +14,12 @@ from tests.test_structure import TESTED_ELSEWHERE, file_of_tests
 
 ROOT = Path(__file__).parents[2]
 MACHINE = "tests/machine"
-"""A mutant's only killer: the random histories, see ``tests/mutants/run``. For guards of plan, settle, deletion and commit."""
+"""A mutant's only killer: the random histories, see ``tests/mutants/run``."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A guard, the text that is it, what stands there without it, and the tests that are to notice if not those of its module."""
+    """A guard: its text, what stands there without it, and the tests that notice if not those of its module."""
 
     guard: str
     path: str
@@ -28,13 +33,6 @@ class Mutant:
 
 
 MUTANTS = [
-    Mutant(
-        "file is durable before it is renamed",
-        "etl/files/local.py",
-        "file.flush()\n                os.fsync(file.fileno())\n",
-        "file.flush()\n",
-        ("tests/files/test_power_cut.py",),
-    ),
     Mutant(
         "rename is durable before it counts",
         "etl/files/local.py",
@@ -163,12 +161,6 @@ MUTANTS = [
         "    elif kind is float and value - value == 0.0:\n",
     ),
     Mutant(
-        "one writer at a time",
-        "etl/files/lock.py",
-        "            _lock(file, folder)\n",
-        "",
-    ),
-    Mutant(
         "file that holds a key is its owner's alone",
         "etl/settings/api_keys.py",
         "return bool(stat.S_IMODE",
@@ -257,12 +249,6 @@ MUTANTS = [
         "            pass\n",
     ),
     Mutant(
-        "lock that changes is held",
-        "etl/files/lease.py",
-        "if is_stopped() or self._objects.head(LOCK).version.e_tag != stored.version.e_tag:",
-        "if is_stopped():",
-    ),
-    Mutant(
         "store that ignores conditions is refused",
         "etl/files/lease.py",
         "    except ConflictError:\n        return\n",
@@ -325,34 +311,6 @@ MUTANTS = [
         ("tests/files/test_bucket.py",),
     ),
     Mutant(
-        "calls are durable before the executions that mark them complete",
-        "etl/dataset/commit.py",
-        """    held_now, touched = _commit_calls(dataset, part, batch, rows, replacement)
-    held |= held_now
-    states = {each: _state(bundle, known[each], held[each], settlement) for each, bundle in batch.items()}
-    verified_at = {each: _verified_at(bundle, known[each], states[each], settlement) for each, bundle in batch.items()}
-    dataset.commit_rows(schema.ERRORS, part, rows[schema.ERRORS.name], replacement)
-    executions = executions_frame(batch.values(), held, states, verified_at, stamp)
-    # A reader that follows these rows sees that calls or evals of an execution changed.
-    renewing = replace(replacement, renewed={*replacement.renewed, *touched})
-    changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, renewing).changed
-""",
-        """    states = {each: _state(bundle, known[each], held[each], settlement) for each, bundle in batch.items()}
-    verified_at = {each: _verified_at(bundle, known[each], states[each], settlement) for each, bundle in batch.items()}
-    executions = executions_frame(batch.values(), held, states, verified_at, stamp)
-    changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, replacement).changed
-    held |= _commit_calls(dataset, part, batch, rows, replacement)[0]
-    dataset.commit_rows(schema.ERRORS, part, rows[schema.ERRORS.name], replacement)
-""",
-    ),
-    Mutant(
-        "call is kept only if its lists vouch for it",
-        "etl/extract/settling.py",
-        "        same = {key for key, names in differing.items() if not names}\n        odd",
-        "        same = {*differing}\n        odd",
-        (MACHINE,),
-    ),
-    Mutant(
         "call is kept only if its lists vouch for it, also beside answers that changed",
         "etl/extract/settling.py",
         "    if not names or (has_lost",
@@ -380,13 +338,6 @@ MUTANTS = [
         ("tests/pipeline/test_price.py",),
     ),
     Mutant(
-        "row from lists is not kept where the call's own metrics are wanted",
-        "etl/extract/settling.py",
-        'if may_be_of_lists or row[_INDEX["metrics_from"]] != FROM_DETAIL}',
-        "if True}",
-        (MACHINE,),
-    ),
-    Mutant(
         "turn count that the detail may make up is not believed",
         "etl/transform/detail.py",
         '    metrics = _metrics(detail, {})\n    del metrics.payload["chat_metrics"]["turn_count"]\n',
@@ -397,13 +348,6 @@ MUTANTS = [
         "etl/transform/detail.py",
         "if name in _OF_A_SNAPSHOT}",
         "if name}",
-    ),
-    Mutant(
-        "execution is not final while calls have no metrics of their own",
-        "etl/extract/plan.py",
-        "    if (known.held.detail_calls or known.export_state == ExportState.LISTED) and not policy.detail_suffices:\n",
-        "    if False:\n",
-        (MACHINE,),
     ),
     Mutant(
         "what the detail alone has is amended, and not fetched",
@@ -425,92 +369,10 @@ MUTANTS = [
         "self.gone |= self.not_found",
     ),
     Mutant(
-        "digest of the stored calls is compared",
-        "etl/model/lifecycle.py",
-        " and held.calls_digest == known.calls_digest",
-        "",
-        (MACHINE,),
-    ),
-    Mutant(
-        "late execution settles, however old it is",
-        "etl/model/lifecycle.py",
-        " and not arrival.is_late",
-        "",
-        ("tests/model/test_lifecycle.py", "tests/pipeline/test_apply.py"),
-    ),
-    Mutant(
-        "execution that does not fit its calls is fetched again",
-        "etl/extract/plan.py",
-        "    if known.is_damaged:\n        return Reason.DAMAGED\n",
-        "",
-        (MACHINE,),
-    ),
-    Mutant(
-        "execution that is listed again loses its mark",
-        "etl/extract/plan.py",
-        "ExportState.WAITING or known.deleted_at or known",
-        "ExportState.WAITING or known",
-        (MACHINE,),
-    ),
-    Mutant(
-        "what exists is not marked",
-        "etl/extract/absence.py",
-        "return frozenset() if answers.alive else answers.gone",
-        "return answers.gone | answers.alive",
-        (MACHINE,),
-    ),
-    Mutant(
-        "call that no list names is asked for before it is marked",
-        "etl/extract/crawl.py",
-        "            await self._look_up(execution)\n",
-        "            execution.deleted = frozenset(execution.unlisted)\n",
-        (MACHINE,),
-    ),
-    Mutant(
-        "eval that its call's entry lacks is marked",
-        "etl/dataset/merge.py",
-        "return table is schema.EVALS if call in self.listed_calls else was_deleted",
-        "return was_deleted",
-        (MACHINE,),
-    ),
-    Mutant(
-        "key of another workspace exports nothing",
-        "etl/pipeline/lists.py",
-        "    raise ConfigurationError(\n        f\"the key sees none of the {counted(len(mine), 'execution')}",
-        "    return (\n        f\"the key sees none of the {counted(len(mine), 'execution')}",
-        (MACHINE,),
-    ),
-    Mutant(
-        "execution keeps its part",
-        "etl/dataset/places.py",
-        "self.part_of(bundle.execution.execution_id) or self._assign(bundle, last)",
-        "self._assign(bundle, last)",
-        (MACHINE,),
-    ),
-    Mutant(
-        "list of one page is read until nothing in it is news",
-        "etl/extract/listing.py",
-        "latest.is_whole_page and (older == older_before or newer <= listed.keys())",
-        "latest.is_whole_page",
-    ),
-    Mutant(
-        "pages are proved only when as many were seen as the first one counted each time",
-        "etl/extract/listing.py",
-        "== older for page in first_pages)",
-        "== older for page in first_pages[:1])",
-    ),
-    Mutant(
         "no detail is requested where the API has none",
         "etl/extract/client.py",
         "self.lacks_details = True\n",
         "self.lacks_details = False\n",
-    ),
-    Mutant(
-        "calls of many pages are counted after their metrics arrived",
-        "etl/extract/crawl.py",
-        "listed.count is None else execution.arrived.alive == listed.count\n",
-        "listed.count is None else True\n",
-        ("tests/extract/test_crawl.py", "tests/extract/test_listing_laws.py"),
     ),
     Mutant(
         "older copy loads nothing over newer rows",
@@ -526,6 +388,23 @@ MUTANTS = [
         "os.O_WRONLY | os.O_CREAT",
     ),
 ]
+
+CLAUSES = tomllib.loads(Path(__file__).with_name("clauses.toml").read_text(encoding="utf-8"))["clause"]
+MUTANTS += [
+    Mutant(each["mutant"], each["path"], each["text"], each["without"], tuple(each.get("tests", [MACHINE])))
+    for each in CLAUSES
+]
+
+
+def test_every_sentence_of_the_laws_has_a_clause() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    laws = re.split(r"\n\d+\. ", page.partition("\n## Ten laws\n")[2].partition("\n## ")[0])[1:]
+    assert len(laws) == 10
+    for number, law in enumerate(laws, 1):
+        sentences = " ".join(law.split()).rstrip(".").split(". ")
+        words = [each["words"] for each in CLAUSES if each["law"] == number]
+        assert [each for each in words if each not in " ".join(law.split())] == []
+        assert [each for each in sentences[1:] if not any(clause in each for clause in words)] == []
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.guard)

@@ -1,10 +1,17 @@
-"""The law of requests: none without a reason (L10)."""
+"""Law 10.
+
+10. One writer, within the rate limit. A lock or lease admits one writer; every request is counted, by purpose.
+
+That a second writer is refused is tried while the first one runs: see ``History._is_refused`` and the rule
+``night_overlaps``.
+"""
 
 from collections import Counter
 
+from etl.extract.endpoints import Purpose
 from etl.model.records import DETAIL, RUN_TESTS
 from etl.sandbox import SandboxRequest, SimulatedExecution
-from tests.machine.dataset import is_from_lists, is_marked
+from tests.machine.dataset import is_from_lists, is_marked, is_vouched_for
 from tests.machine.driver import History, Night
 from tests.machine.source import FINISHED
 
@@ -21,11 +28,11 @@ def subject_of(request: SandboxRequest) -> str | None:
 def requests_are_few(history: History, night: Night) -> None:
     """In a night without faults and changes, where each list fits a page.
 
-    An execution that is final and as it was costs nothing, one that settles and is as it was two, any other one its calls and a
-    few; whatever is missing, one look-up.
+    An execution that is final and as it was costs nothing, one that settles and is as it was two, any other one its
+    calls and a few; whatever is missing, one look-up.
     """
     options = night.options
-    is_plain = not (night.struck or night.was_changing or history.healing or history.is_struck)
+    is_plain = night.is_complete and night.is_clean and not (history.memory.healing or history.memory.is_struck)
     has_pages = options.get("page_limit", _MANY) < _MANY or history.source.server._rules.max_limit is not None
     if not is_plain or has_pages:
         return
@@ -45,6 +52,38 @@ def requests_are_few(history: History, night: Night) -> None:
     for execution_id, requests in spent.items():
         most, why = _most(history, night, executions[execution_id])
         assert requests <= most, f"L10: {requests} requests for {execution_id}, of {most}: {why}"
+
+
+def requests_are_counted(history: History, night: Night) -> None:
+    """Each request that the source got is in the summary, and those that the rest of it settles for as such."""
+    if night.summary is None:
+        return
+    counted = night.summary.requests_by_purpose
+    assert sum(counted.values()) == len(night.requests), f"L10: {len(night.requests)} were sent, and counted {counted}"
+    lists = sum(subject_of(request) is None for request in night.requests)
+    assert counted[Purpose.LIST] >= lists, f"L10: {lists} lists were read, and counted {counted}"
+    if not night.is_clean or night.options.get("full_refresh"):
+        return
+    finished = {each.execution_id for each in history.source.executions(is_finished=True)}
+    same = {
+        each
+        for each in night.before.in_state("settling") & finished & night.in_scope
+        if is_vouched_for(night.before.of[each])
+        and not is_from_lists(night.before, each)
+        and _is_as_it_was(history, night, each)
+    }
+    settling = sum(subject_of(request) in same for request in night.requests)
+    assert counted[Purpose.SETTLE] >= settling, f"L10: {settling} compare what settles, and counted {counted}"
+    if not night.options.get("scrub_requests"):
+        assert not counted[Purpose.SCRUB], f"L10: nothing is scrubbed, and counted {counted}"
+
+
+def requests_are_within_the_limit(_history: History, night: Night) -> None:
+    """Where the settings have a rate limit, no minute has more requests."""
+    if limit := night.options.get("requests_per_minute"):
+        times = [request.received_at for request in night.requests]
+        for first, next_minute in zip(times, times[limit:], strict=False):
+            assert next_minute - first >= 60 - 1e-6, f"L10: {limit + 1} requests within {next_minute - first} s"
 
 
 def _most(history: History, night: Night, execution: SimulatedExecution) -> tuple[int, str]:
@@ -72,7 +111,7 @@ def _most(history: History, night: Night, execution: SimulatedExecution) -> tupl
 
 
 def _is_as_it_was(history: History, night: Night, execution_id: str) -> bool:
-    before = history.last_good_state.get(execution_id)
+    before = history.memory.last_good_state.get(execution_id)
     return before is not None and before == night.source_before[execution_id]
 
 

@@ -1,0 +1,34 @@
+"""Law 7.
+
+7. Nothing moves. An execution stays in the part where it was first stored, even if its run test is renamed.
+"""
+
+from tests.machine.dataset import is_marked
+from tests.machine.driver import History, Night
+from tests.machine.expected.truth import Truth
+
+
+def nothing_moves(history: History, night: Night) -> None:
+    """All rows of an execution lie in one part, in which they lay before."""
+    for execution_id, rows in night.after.of.items():
+        parts = {held.part for held in rows.values()}
+        if execution_id in history.memory.hurt:
+            continue
+        assert len(parts) == 1, f"L7: {execution_id} lies in {len(parts)} parts"
+        if before := night.before.of.get(execution_id):
+            assert parts == {held.part for held in before.values()}, f"L7: {execution_id} has moved"
+
+
+def all_rows_have_the_name(history: History, night: Night) -> None:
+    """After exit 0, all rows of an execution have the name that its run test has now."""
+    if not night.is_complete:
+        return
+    unnamed = history.memory.unnamed
+    nameless = history.memory.hurt | unnamed  # what is marked keeps the name that only a lost row knew
+    for (execution_id,), row in Truth.of(history, night).executions.items():
+        # What a killed run left of one that runs again keeps its name until it has finished, and is fetched.
+        if execution_id in unnamed and night.after.executions[execution_id].row["export_state"] == "waiting":
+            continue
+        rows = [held.row for held in night.after.of[execution_id].values()]
+        names = {each["run_test_name"] for each in rows if not (execution_id in nameless and is_marked(each))}
+        assert names == {row["run_test_name"]}, f"L7: rows of {execution_id} are called {names}"

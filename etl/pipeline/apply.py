@@ -37,13 +37,18 @@ from etl.transform.flatten import FlatBundle, flatten
 async def bring_up_to_date(
     run: Run, record: Record, state: StoredState, run_tests: Collection[RunTest], crawler: Crawler, *, is_last: bool
 ) -> None:
-    """Let the dataset say what the lists of these run tests say, which were just read."""
+    """Bring the dataset in line with the lists of these run tests, which were just read: rename, mark, fetch.
+
+    Only the last round marks what is gone.
+    """
     await _rename(run, record, state, run_tests)
     if is_last:
-        # Not before the last round: another list may have what is missing from one.
+        # Not earlier: an execution that is missing from one list may be in a list that is still to come.
         for name, absent in absent_executions(record, state).items():
             await _mark_absent(run, record, state, name, absent)
         if half_written_ids := half_written(record, state):
+            # Their run tests may not be in this run: the last one stands for them in the summary. No list can be wrong
+            # about them, so each that does not exist is marked.
             answers = await look_up(run, half_written_ids)
             await _mark(run, record, state, record.run_tests[-1].name, answers.gone)
     planned = make_plan(run, record, state, run_tests, is_last=is_last)
@@ -57,14 +62,15 @@ async def bring_up_to_date(
 
 
 async def _refresh(run: Run, state: StoredState) -> None:
-    """Let the state say what this run has written."""
+    """Update the state with what this run has written."""
     state.index = await to_the_end(partial(update_index, run.dataset, state.index, []))
     derive_executions(state)
 
 
 async def finish_deletions(run: Run, state: StoredState) -> None:
     """Mark calls and evals of executions that are marked themselves: an older version left them as they were."""
-    if parts := {each: part for each in state.half_deleted if (part := state.part_of(each))}:
+    parts = {execution_id: part for execution_id in state.half_deleted if (part := state.part_of(execution_id))}
+    if parts:
         await to_the_end(partial(mark_deleted, run.dataset, parts, run.stamp()))
 
 
@@ -88,7 +94,7 @@ async def _rename(run: Run, record: Record, state: StoredState, run_tests: Colle
 
 
 async def _is_gone(run: Run, record: Record, name: str) -> bool:
-    """Whether no run test has this name any more, of which no list was read."""
+    """Whether the API has no run test of this name any more, whose list was not read; False if it did not say."""
     if name in record.not_found:
         return True
     if not run.settings.run_tests:  # all of them were listed
@@ -125,7 +131,7 @@ async def _mark(
             run.notify("deleted", run_test=name, executions=marked)
 
     if parts:
-        # With what is noted of it: a run that is cancelled must still tell what was marked.
+        # The count and the event belong to the marks: a cancelled run must still report what it marked.
         await to_the_end(mark())
 
 
@@ -133,10 +139,11 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
     """Fetch what is planned and commit it as it arrives; what has arrived is committed even when the crawl fails."""
     is_preview = any(item.route is Route.PREVIEW for item in planned)
     places = Places(run.dataset, state, now=run.by_source(run.started_at))
-    fetched_at = run.after_stamps()  # what a rename stamped was not fetched by this run
+    fetched_at = run.after_stamps()  # later than any rename's stamp: renamed rows must not seem fetched by this run
 
     async def save(bundles: list[FlatBundle]) -> None:
-        # A commit lets go of the rows. One that comes twice in a run, first from its lists, is new or changed once.
+        # Counted before the commit, which empties the bundles: a row that comes twice in a run, first from its lists,
+        # is new or changed once.
         again = (bundle for bundle in bundles if bundle.execution.execution_id in record.previewed)
         rows_again = sum(len(bundle.calls.values) for bundle in again)
         settlement = _settlement(run, record, fetched_at)
@@ -171,7 +178,7 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
 
 
 def _settlement(run: Run, record: Record, fetched_at: datetime) -> Settlement:
-    """What tells now whether late data may still come; later answers may tell more of the source's clock."""
+    """What decides whether late data may still come; made for each commit, since answers correct the source's clock."""
     return Settlement(
         fetched_at=fetched_at,
         now=min(run.by_source(run.started_at), run.started_at),
@@ -224,7 +231,7 @@ async def _listed_now(run: Run, name: str, unknown: set[str]) -> set[str]:
 
 
 def _reader_of_calls(run: Run, state: StoredState) -> ReadStored:
-    """Reads what the dataset holds of a planned execution's calls, one part after the other."""
+    """Reads what the dataset holds of a planned execution's calls, one at a time."""
     turn = asyncio.Lock()
     reader = CallReader(run.dataset)
 

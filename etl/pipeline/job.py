@@ -49,7 +49,7 @@ class Plan(ShownInLines):
     """What an export would do, and what could not be listed."""
 
     planned: Sequence[Planned]
-    """Everything listed, most valuable first, each with why it is fetched or not."""
+    """Every listed execution that is in scope, with why it is fetched or not; of each round of lists, best first."""
     run_tests: Sequence[RunTestSummary]
     """Each run test's share."""
     requests_by_purpose: Mapping[Purpose, int]
@@ -74,30 +74,33 @@ class Plan(ShownInLines):
 
     @property
     def problems(self) -> list[str]:
-        """One line for each thing that could not be listed."""
+        """One line for each alarm: what is missing or unknown."""
         return [str(finding) for finding in alarms(self.findings)]
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """What could not be listed, and what the rest takes."""
+        """The problems, and what the rest takes."""
         yield from (("problem", problem) for problem in self.problems)
         fetching = by_purpose({**self.requests_by_purpose, Purpose.LIST: 0})
         text = f"{counted(self.requests, 'request')} to fetch what is planned{': ' if fetching else ''}{fetching}"
         yield "requests", f"{text}; the lists take {self.requests_by_purpose[Purpose.LIST]:,} more"
         yield "duration", self._duration()
         if self.previews and self.seconds_to_use is not None:
-            new, requests = counted(len(self.previews), "new execution"), counted(self.requests_to_use, "request")
-            yield "readable", f"{new} after about {duration(self.seconds_to_use)}, {requests}: from their lists"
+            executions = counted(len(self.previews), "new execution")
+            requests = counted(self.requests_to_use, "request")
+            yield "readable", f"{executions} after about {duration(self.seconds_to_use)}, {requests}: from their lists"
 
     def _duration(self) -> str:
         if not self.requests:
             return "nothing to fetch from the lists that could be read" if self.problems else "nothing to fetch"
+        if self.seconds is None:
+            at_standard = duration(self.requests / _STANDARD_REQUESTS_PER_MINUTE * 60)
+            return (
+                f"{at_standard} at {_STANDARD_REQUESTS_PER_MINUTE} requests a minute; the API does not announce a limit"
+            )
         limit = counted(self.requests_per_minute or 0, "request")
-        if self.seconds is not None and self.seconds < 1:
+        if self.seconds < 1:
             return f"within a minute: the limit is {limit} a minute"
-        if self.seconds is not None:
-            return f"about {duration(self.seconds)} at {limit} a minute"
-        at_standard = duration(self.requests / _STANDARD_REQUESTS_PER_MINUTE * 60)
-        return f"{at_standard} at {_STANDARD_REQUESTS_PER_MINUTE} requests a minute; the API does not announce a limit"
+        return f"about {duration(self.seconds)} at {limit} a minute"
 
 
 async def plan(
@@ -108,7 +111,9 @@ async def plan(
     notify: Notify | None = None,
     clock: Callable[[], datetime] | None = None,
 ) -> Plan:
-    """What ``export`` would fetch now, and why. Reads the lists and the details of one execution; changes nothing.
+    """What ``export`` would fetch now, and why. Changes nothing.
+
+    Reads the lists and the detail of one execution, and looks up by id or name what lists leave open.
 
     Raises:
         ConfigurationError, KeyRefusedError, SourceUnavailableError, DestinationError: what would end an export.
@@ -127,8 +132,9 @@ async def plan(
             async with asyncio.TaskGroup() as group, aclosing(read_lists(group, run, record, state)) as rounds:
                 async for run_tests, is_last in rounds:
                     if is_last:
-                        absent = sum(map(len, absent_executions(record, state).values()))
-                        absent += len(half_written(record, state))
+                        absent = sum(map(len, absent_executions(record, state).values())) + len(
+                            half_written(record, state)
+                        )
                     due = make_plan(run, record, state, run_tests, is_last=is_last)
                     planned += due
                     previewed += choose_previews(run, due)
@@ -136,21 +142,16 @@ async def plan(
             is_with_details = await has_details(run, planned)
     except* ExporterError as group:
         raise _reason_to_stop(group) from None
-    page_limit = settings.api.page_limit
     if is_with_details:
-        expected = requests_to_fetch([*planned, *previewed], page_limit=page_limit)
-        ids = {item.execution.execution_id for item in previewed}  # whose details are read once, for preview and rest
-        both = (item for item in planned if item.execution.execution_id in ids)
-        expected[Purpose.FIRST_FETCH] -= sum(item.route.reads_detail for item in both)
+        expected = _expected_requests(run, planned, previewed)
     else:
         previewed = []
-        expected = requests_to_fetch(planned, page_limit=page_limit, has_details=False)
-        for purpose, requests in run.client.traffic.requests_by_purpose.items():
-            expected[purpose] += requests  # the export finds out by the same request
-    # The export lists everything once more. An execution that is in no list any more takes a request or two.
+        expected = _expected_requests_without_details(run, planned)
+    # The export reads all lists again. An execution that is in none of them any more takes a request or two.
     expected[Purpose.LIST] = requests_for_lists + 2 * absent
     quota = run.client.quota
-    to_use = expected[Purpose.LIST] + sum(requests_to_fetch(previewed, page_limit=page_limit).values())
+    of_previews = requests_to_fetch(previewed, page_limit=settings.api.page_limit)
+    to_use = expected[Purpose.LIST] + sum(of_previews.values())
     return Plan(
         planned=planned,
         run_tests=record.run_test_summaries(is_cut_short=False, settled_before=run.settled_before(run.clock())),
@@ -162,6 +163,24 @@ async def plan(
         seconds_to_use=quota.seconds_for(to_use, math.inf) if previewed else None,
         findings=record.findings,
     )
+
+
+def _expected_requests(run: Run, planned: Sequence[Planned], previewed: Sequence[Planned]) -> dict[Purpose, int]:
+    """How many requests it takes to fetch what is planned, some of it from lists before."""
+    expected = requests_to_fetch([*planned, *previewed], page_limit=run.settings.api.page_limit)
+    # A preview and the exact fetch share one reading of the detail: count it once.
+    previewed_ids = {item.execution.execution_id for item in previewed}
+    fetched_after_preview = (item for item in planned if item.execution.execution_id in previewed_ids)
+    expected[Purpose.FIRST_FETCH] -= sum(item.route.reads_detail for item in fetched_after_preview)
+    return expected
+
+
+def _expected_requests_without_details(run: Run, planned: Sequence[Planned]) -> dict[Purpose, int]:
+    """The same for an API without details. The export finds that out by the request that the plan sent, too."""
+    expected = requests_to_fetch(planned, page_limit=run.settings.api.page_limit, has_details=False)
+    for purpose, requests in run.client.traffic.requests_by_purpose.items():
+        expected[purpose] += requests
+    return expected
 
 
 async def export(
@@ -176,14 +195,16 @@ async def export(
 ) -> Summary:
     """Bring the dataset up to date with the API, then the warehouse with the dataset, if the settings name one.
 
-    Once it has sent a request, errors do not raise: see ``exit_code`` and ``problems`` of the summary. ``stop`` ends
-    the run early; executions that arrived whole are saved. ``full_refresh`` fetches final executions again, too.
-    ``accept_deletions`` marks all stored executions as deleted if the API no longer has any of them.
+    After the first request, the summary reports errors (``exit_code``, ``problems``) instead of raising them; only a
+    bug in metrics-etl still raises, after the run is recorded. ``stop`` ends the run early; what has arrived is saved.
+    ``full_refresh`` fetches final executions again, too. ``accept_deletions`` marks all stored executions as deleted
+    if the API no longer has any of them.
 
     Raises:
         ConfigurationError, DestinationError: the dataset cannot be used as configured, or the package for the warehouse
             is not installed; no request was sent.
         LockHeldError: another export is running on this dataset.
+        InterruptedRunError: ``stop`` was set before the export could begin.
     """
     settings = Settings.of(settings)
     stop = stop or asyncio.get_running_loop().create_future()
@@ -206,7 +227,7 @@ async def export(
             begun = Attempt(started_at=run.started_at, export_run_id=run.export_run_id)
             await to_the_end(partial(update_last_run, files, {"scope": settings.scope, "attempt": begun}))
             return await _export_alone(run, record, stop)
-    except (LockHeldError, DestinationError) as error:  # one that comes later is told by the summary
+    except (LockHeldError, DestinationError) as error:  # a later one is in the summary
         if stop.done():
             raise stop.result() from None
         if isinstance(error, LockHeldError):
@@ -233,6 +254,9 @@ def run(
     Ctrl-C, or a notebook's stop button, ends the run cleanly: what arrived is saved, then KeyboardInterrupt is
     raised. A second one does not wait for that. In a coroutine of your own, await ``export``: there asyncio takes the
     first Ctrl-C for itself.
+
+    Raises:
+        KeyboardInterrupt: see above; and errors as for ``export``.
     """
     chosen = Settings.of(settings).only(run_tests, since=since)
     stop = Future[InterruptedRunError]()
@@ -299,9 +323,10 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
     if settings.warehouse.url:
         place = settings.warehouse.place or ""
         last_load = await to_the_end(partial(last_load_into, run.dataset.files, place, summary.counts_from))
+        # 1970: never loaded; None would mean that there is no warehouse.
         summary.warehouse_loaded_at = last_load.loaded_at or datetime.fromtimestamp(0, UTC)
-    told_elsewhere = ("run_tests", "receipt", "dataset", "version")
-    run.notify("run_finished", **{key: value for key, value in summary.as_json().items() if key not in told_elsewhere})
+    not_in_event = ("run_tests", "receipt", "dataset", "version")
+    run.notify("run_finished", **{key: value for key, value in summary.as_json().items() if key not in not_in_event})
     if bug is not None:
         raise bug
     return summary

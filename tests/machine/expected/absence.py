@@ -43,7 +43,7 @@ def _exists(table: str, key: Key, execution: SimulatedExecution) -> bool:
 
 
 def a_wrong_list_marks_nothing(history: History, night: Night) -> None:
-    """If the API knows one of what a list lacks, none is marked: no execution of the run test, no call of the execution."""
+    """If the API knows one that is missing from a list, none is marked: no execution of the run test, no call."""
     if history.source.fault is not None or night.was_changing:
         return
     hidden = {each for each in night.lie.executions & living_in(night.before, night.names) if _is_living(night, each)}

@@ -274,9 +274,9 @@ def words(path: Path) -> int:
 def test_manual_can_be_finished() -> None:
     written = [path for path in (ROOT / "docs").glob("*.md") if path.name not in GENERATED]
     counts = {path.name: words(path) for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *written]}
-    longest = dict.fromkeys(counts, 900) | {"architecture.md": 2_000, "failed-night.md": 1_000}
+    longest = dict.fromkeys(counts, 900) | {"architecture.md": 2_300, "failed-night.md": 1_000}
     assert {name: count for name, count in counts.items() if count > longest[name]} == {}, longest
-    assert sum(counts.values()) <= 12_800, f"the manual may have 12,800 words: cut some elsewhere: {counts}"
+    assert sum(counts.values()) <= 13_000, f"the manual may have 13,000 words: cut some elsewhere: {counts}"
 
 
 def test_decisions_can_be_finished() -> None:

@@ -1,4 +1,4 @@
-"""Which storage a location means. A new kind of destination is added here alone.
+"""Which storage a location means. A new kind has its scheme in ``etl/model/locations.py``, and is opened here.
 
 Knows each implementation of ``Files`` and imports it on use; reads and writes nothing itself.
 """

@@ -240,8 +240,8 @@ MUTANTS = [
     Mutant(
         "nobody waits for hours",
         "etl/extract/gate.py",
-        "if is_long or seconds > self.run_ends_at - self._now():",
-        "if False:",
+        "                self._refuse_long_wait(seconds)\n",
+        "",
     ),
     Mutant(
         "object is replaced only if it is what was seen",

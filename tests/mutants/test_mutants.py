@@ -153,7 +153,7 @@ MUTANTS = [
     Mutant(
         "request ends after its total time",
         "etl/extract/transport.py",
-        "total=api.connect_timeout_seconds + 5 * api.read_timeout_seconds,",
+        "total=api.connect_timeout_seconds + _READ_TIMEOUTS_OF_A_REQUEST * api.read_timeout_seconds,",
         "total=1e9,",
     ),
     Mutant(

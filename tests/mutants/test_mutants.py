@@ -329,16 +329,16 @@ MUTANTS = [
         "etl/dataset/commit.py",
         """    held_now, touched = _commit_calls(dataset, part, batch, rows, replacement)
     held |= held_now
-    states = {each: _state(bundle, known[each], held[each], settlement) for each, bundle in batch.items()}
-    verified_at = {each: _verified_at(bundle, known[each], states[each], settlement) for each, bundle in batch.items()}
+    states = {id_: _state(bundle, known[id_], held[id_], settlement) for id_, bundle in batch.items()}
+    verified_at = {id_: _verified_at(bundle, known[id_], states[id_], settlement) for id_, bundle in batch.items()}
     dataset.commit_rows(schema.ERRORS, part, rows[schema.ERRORS.name], replacement)
     executions = executions_frame(batch.values(), held, states, verified_at, stamp)
     # A reader that follows these rows sees that calls or evals of an execution changed.
     renewing = replace(replacement, renewed={*replacement.renewed, *touched})
     changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, renewing).changed
 """,
-        """    states = {each: _state(bundle, known[each], held[each], settlement) for each, bundle in batch.items()}
-    verified_at = {each: _verified_at(bundle, known[each], states[each], settlement) for each, bundle in batch.items()}
+        """    states = {id_: _state(bundle, known[id_], held[id_], settlement) for id_, bundle in batch.items()}
+    verified_at = {id_: _verified_at(bundle, known[id_], states[id_], settlement) for id_, bundle in batch.items()}
     executions = executions_frame(batch.values(), held, states, verified_at, stamp)
     changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, replacement).changed
     held |= _commit_calls(dataset, part, batch, rows, replacement)[0]
@@ -362,7 +362,7 @@ MUTANTS = [
     Mutant(
         "execution whose answers changed is not final",
         "etl/dataset/commit.py",
-        "return ExportState.SETTLING if is_held and",
+        "return ExportState.SETTLING if has_drifted_rows and",
         "return ExportState.SETTLING if False and",
         ("tests/pipeline/test_drift.py",),
     ),

@@ -469,8 +469,8 @@ MUTANTS = [
     Mutant(
         "eval that its call's entry lacks is marked",
         "etl/dataset/merge.py",
-        "return table is schema.EVALS if call in self.listed_calls else was_deleted",
-        "return was_deleted",
+        "        if call in self.listed_calls:\n            return table is schema.EVALS\n",
+        "",
         (MACHINE,),
     ),
     Mutant(

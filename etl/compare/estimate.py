@@ -28,11 +28,14 @@ from etl.model.metrics import Statistic
 _LEVEL = 0.95
 """The confidence level of each interval, two-sided."""
 _POWER = 0.9
-"""The chance with which a change is found that is said to be detectable: 9 of 10 cases."""
+"""A change is called detectable if it would be found with this probability."""
 _FEWEST_SCENARIOS = 10
-"""From this number on, scenarios count as a sample of what callers want; fewer are all that the agent is asked."""
+"""With at least this many scenarios, they count as a sample of what callers want.
+
+With fewer, they count as everything that callers want.
+"""
 _ROUNDING = 1e-12
-"""What sums of the same doubles may differ by, as a share of them: it is no difference."""
+"""A difference below this share of the values is only rounding: sums of the same doubles may differ by it."""
 _PERCENTILES = {Statistic.MEDIAN: 0.5, Statistic.P95: 0.95}
 _Z = NormalDist().inv_cdf((1 + _LEVEL) / 2)
 """The quantile of the normal distribution for a two-sided interval: 1.96."""
@@ -40,6 +43,8 @@ _Z_POWER = NormalDist().inv_cdf(_POWER)
 """The quantile for the chance to find a change: 1.28."""
 _LARGEST_LOG = 700.0
 """A larger exponent overflows a double."""
+_REFINEMENTS = 20
+"""How often the reach of a rate and its error are refined in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ class _Side:
     weights: Values
     """Of each call; they add up to one."""
     is_even: bool
-    """Whether all calls of a side weigh the same, on both sides."""
+    """Whether each side's calls all have equal weights; true only if it holds on both sides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,21 +112,23 @@ def difference(baseline: Sample, candidate: Sample, statistic: Statistic, *, is_
 def _intervals(estimate: _Estimate, half_width: float, before: float) -> tuple[Interval, Interval]:
     """The estimate and its bounds as a difference in the metric's unit, and as a share of the baseline's figure."""
     bounds = np.array([estimate.value, estimate.value - half_width, estimate.value + half_width])
+    # A bound that differs from zero only by rounding is zero.
     bounds[np.abs(bounds) <= _ROUNDING * (1.0 if estimate.is_ratio else abs(before))] = 0.0
     if estimate.is_ratio:
         bounds = before * np.expm1(np.minimum(bounds, _LARGEST_LOG))
-    shares = np.where(bounds == 0, 0.0, bounds / np.abs(np.float64(before)))  # no change of nothing is 0, and not 0 / 0
+    # With a baseline of zero, no difference is no change; 0 / 0 would be nan.
+    shares = np.where(bounds == 0, 0.0, bounds / np.abs(np.float64(before)))
     return Interval(*map(float, bounds)), Interval(*map(float, shares))
 
 
 def _reach_of_rate(side: _Side, rate: float, error: float, reach: float, *, is_higher_worse: bool) -> float:
-    """How far a rate has to get worse to be found, in shares of calls.
+    """How far a rate must get worse to be found, as a share of calls.
 
-    Calls vary more the nearer a rate is to one half, so the rate that is found and the error there are approached in
-    turns.
+    Calls vary more the nearer the rate is to one half, so the worse rate may have a larger error: reach and error are
+    refined in turn until they agree.
     """
     errors_to_find = reach / error
-    for _ in range(20):
+    for _ in range(_REFINEMENTS):
         worse_rate = min(1.0, max(0.0, rate + (reach if is_higher_worse else -reach)))
         growth = max(0.0, worse_rate * (1 - worse_rate) - rate * (1 - rate))
         reach = errors_to_find * math.sqrt(error**2 + growth * float((side.weights**2).sum()))
@@ -168,7 +175,10 @@ def _means(side: _Side, values: Values, count: int) -> Values:
 
 
 def _quantile(side: _Side, share: float | Sequence[float]) -> Values:
-    """The value below which this share of the weights lies; between two values only where all calls weigh the same."""
+    """The value below which this share of the weights lies.
+
+    It interpolates between two values only if all calls weigh the same.
+    """
     if side.is_even:
         quantile: Values = np.asarray(np.quantile(side.values, share))
         return quantile
@@ -177,7 +187,11 @@ def _quantile(side: _Side, share: float | Sequence[float]) -> Values:
 
 
 def _estimate(sides: Sequence[_Side], shares: Values, statistic: Statistic, before: float, after: float) -> _Estimate:
-    """A ratio where all scenarios are above zero, since a few calls at zero would decide it; else a difference."""
+    """The logarithm of the ratio where it exists, otherwise the difference; for a rate always the difference.
+
+    A ratio of means needs a mean above zero in every scenario, because a few calls at zero would decide it. A ratio of
+    percentiles needs both percentiles above zero, and no negative value.
+    """
     if statistic in _PERCENTILES:
         influences = _influences_on_percentile(sides, _PERCENTILES[statistic])
         if min(before, after) > 0 and min(side.values[0] for side in sides) >= 0:
@@ -208,10 +222,10 @@ def _influences_on_percentile(sides: Sequence[_Side], share: float) -> list[Valu
 
 
 def _ratio_of_means(sides: Sequence[_Side], shares: Values, before: Values, after: Values) -> _Estimate:
-    """The ratio that, divided out of the candidate, leaves no average difference relative to each scenario's level.
+    """The logarithm of the ratio r that solves: sum of share * (after / r - before) / level = 0.
 
-    ``before`` and ``after`` are the means of the scenarios. A scenario's level is the mean of its calls on both sides,
-    after those of the candidate were divided by the ratio.
+    Each difference counts relative to its scenario's level. ``before`` and ``after`` are the means of the scenarios. A
+    scenario's level is the mean of its calls on both sides, after those of the candidate were divided by the ratio.
     """
     calls = [np.bincount(side.scenarios) for side in sides]
     share_of_baseline = calls[0] / (calls[0] + calls[1])
@@ -226,7 +240,7 @@ def _ratio_of_means(sides: Sequence[_Side], shares: Values, before: Values, afte
 
     log_ratio = bisect(is_below, -_LARGEST_LOG, _LARGEST_LOG)
     adjusted, levels = adjusted_and_levels(log_ratio)
-    # How fast the average difference falls as the ratio grows: it turns what a call adds to the one into its influence.
+    # Minus the derivative of that sum by log r: dividing by it turns a call's share of the sum into its influence.
     slope = (shares * adjusted * before / levels**2).sum()
     scales = [1 / (slope * levels), np.exp(-log_ratio) / (slope * levels)]
     influences = [side.values * scale[side.scenarios] for side, scale in zip(sides, scales, strict=True)]
@@ -253,6 +267,8 @@ def _error(
     effective_scenarios = 1 / (shares**2).sum()  # that many of equal shares would weigh as much
     if effective_scenarios > _FEWEST_SCENARIOS - _ROUNDING:
         of_scenarios = shares * (means[1] - means[0])
+        # Each scenario's deviation from the average, corrected by 1 / (1 - share) because the scenario is part of that
+        # average.
         between = float(((of_scenarios - shares * of_scenarios.sum()) ** 2 / (1 - shares)).sum())
         # Scenarios that seem to vary less than half as much as their calls do so by chance: rare values may be missing.
         least = sum(source.amount for source in sources) / 2
@@ -260,7 +276,7 @@ def _error(
     of_executions = _between_executions(sides, deviations, count)
     sources += of_executions
     if statistic is Statistic.RATE:
-        sources += [_doubt(side) for side in sides]
+        sources += [_variance_of_two_more_calls(side) for side in sides]
     variance = sum(source.amount for source in sources)
     squares = sum(source.amount**2 / source.freedom for source in sources)
     freedom = float(variance**2 / squares) if squares else math.inf
@@ -269,14 +285,15 @@ def _error(
 
 
 def _between_calls(
-    sides: Sequence[_Side], deviations: Sequence[Values], means: int, *, is_rate: bool = False
+    sides: Sequence[_Side], deviations: Sequence[Values], fitted_means: int, *, is_rate: bool = False
 ) -> list[_Variance]:
-    """For each side, what calls add to the variance by differing from each other; deviations are from so many means.
+    """For each side, what calls add to the variance by differing from each other.
 
-    But for a rate, both sides get the spread of the one that varies more: 30 calls that are all the same do not prove
-    that all are.
+    ``fitted_means`` is how many means were subtracted to get the deviations: one a scenario, or one in all for the
+    influences on a percentile. Except for a rate, both sides take the larger of the two spreads: 30 identical calls do
+    not prove that all calls are identical.
     """
-    freedoms = [max(1, len(of_calls) - means) for of_calls in deviations]
+    freedoms = [max(1, len(of_calls) - fitted_means) for of_calls in deviations]
     spreads = [float((of_calls**2).sum()) / freedom for of_calls, freedom in zip(deviations, freedoms, strict=True)]
     if not is_rate:
         spreads = [max(spreads)] * 2
@@ -286,29 +303,36 @@ def _between_calls(
     ]
 
 
-def _doubt(side: _Side) -> _Variance:
+def _variance_of_two_more_calls(side: _Side) -> _Variance:
     """What one more call that passed, and one that failed, would add to the variance of a rate (Agresti and Caffo)."""
     calls, passed = len(side.values), float(side.values.sum())
     added = (passed + 1) * (calls - passed + 1) / (calls + 2) - passed * (calls - passed) / calls
     return _Variance(added / calls * float((side.weights**2).sum()), math.inf)
 
 
-def _between_executions(sides: Sequence[_Side], deviations: Sequence[Values], means: int) -> list[_Variance]:
-    """What executions add to the variance by differing beyond their calls; nothing where too few tell, or they do not.
+def _between_executions(sides: Sequence[_Side], deviations: Sequence[Values], fitted_means: int) -> list[_Variance]:
+    """What executions add to the variance by differing beyond their calls.
+
+    Empty if there are too few executions to tell, or if they do not differ beyond their calls. ``fitted_means`` is how
+    many means were subtracted to get the deviations: one a scenario.
 
     Where executions do not matter, the squares of their summed deviations add up to about the squares of their calls'
     deviations. A side of one execution cannot tell; it is taken to vary as the other side shows.
     """
-    observed = expected = telling_weights = all_weights = freedom = executions = 0.0
-    for side, of_calls in zip(sides, deviations, strict=True):
-        weights = np.bincount(side.executions, side.weights)
+    observed = 0.0
+    expected = 0.0
+    telling_weights = 0.0
+    freedom = 0.0
+    executions = 0.0
+    weights_by_execution = [np.bincount(side.executions, side.weights) for side in sides]
+    all_weights = sum(float((weights**2).sum()) for weights in weights_by_execution)
+    for side, weights, of_calls in zip(sides, weights_by_execution, deviations, strict=True):
         present = np.count_nonzero(weights)
-        all_weights += float((weights**2).sum())
-        if present > 1 and len(of_calls) > means:
+        if present > 1 and len(of_calls) > fitted_means:
             weighted = side.weights * of_calls
             by_execution = np.bincount(side.executions, weighted)
             observed += float((by_execution**2).sum()) * present / (present - 1)
-            expected += float((weighted**2).sum()) * len(of_calls) / (len(of_calls) - means)
+            expected += float((weighted**2).sum()) * len(of_calls) / (len(of_calls) - fitted_means)
             telling_weights += float((weights**2).sum())
             freedom += present - 1
             executions += present

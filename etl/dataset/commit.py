@@ -43,7 +43,7 @@ class Arrived:
     """What one commit received of one run test, whether it changed anything or not."""
 
     rows: Counter[str] = field(default_factory=Counter)
-    """By table, how many rows came; an execution that comes in pieces counts with its last one."""
+    """By table, how many rows came. An execution that comes in pieces counts once, with its last piece."""
     misfits: int = 0
     """How many values did not fit their column."""
     dead_letters: dict[str, tuple[DeadLetter, ...]] = field(default_factory=dict)
@@ -83,13 +83,14 @@ def commit(
         rows, arrived[name] = _rows_of(of_run_test, stamp)
         for part, in_part in by_part.items():
             own_rows = rows
-            if len(by_part) > 1:  # else the copy would be as much text again
+            # With one part, all rows are its own: filtering would copy all the text again.
+            if len(by_part) > 1:
                 own_rows = {table: of_table.filter(is_of(of_table, in_part)) for table, of_table in rows.items()}
-            known = {execution: stored.get(execution) for execution in in_part}
+            known = {execution_id: stored.get(execution_id) for execution_id in in_part}
             misfits, without_rows = _commit_part(dataset, part, in_part, own_rows, known, stamp, settlement)
             arrived[name].misfits += misfits
             arrived[name].without_rows |= without_rows
-    pa.default_memory_pool().release_unused()  # else the pieces that are free after each commit add up
+    pa.default_memory_pool().release_unused()  # otherwise Arrow keeps the memory of every commit
     return arrived
 
 
@@ -109,12 +110,13 @@ def _mark_in(dataset: Dataset, part: Part, ids: Collection[str], stamp: ExportSt
     for table in (schema.CALLS, schema.EVALS, schema.ERRORS):
         dataset.write_if_changed(table, part, marked[table])
     rows = marked[schema.EXECUTIONS].table
-    changed = set[str]().union(*(merged.changed for merged in marked.values())) & {*rows["execution_id"].to_pylist()}
+    changed = set[str]().union(*(merged.changed for merged in marked.values()))
+    changed &= {*rows["execution_id"].to_pylist()}
     if changed:
         held = held_rows(dict.fromkeys(changed), marked[schema.CALLS].own, marked[schema.EVALS].own)
         values: dict[str, dict[str, Any]] = {
-            "calls_digest": {execution: own.calls_digest for execution, own in held.items()},
-            "exported_calls": {execution: own.exported_calls for execution, own in held.items()},
+            "calls_digest": {execution_id: own.calls_digest for execution_id, own in held.items()},
+            "exported_calls": {execution_id: own.exported_calls for execution_id, own in held.items()},
             **{name: dict.fromkeys(changed, value) for name, value in stamp.columns.items()},
         }
         dataset.note_held(part, held)
@@ -124,11 +126,12 @@ def _mark_in(dataset: Dataset, part: Part, ids: Collection[str], stamp: ExportSt
 
 
 def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[_Rows, Arrived]:
-    """The rows of calls, evals and errors by table, and what arrived, but for what only the execution rows can tell.
+    """The rows of calls, evals and errors by table, and what arrived; takes the rows out of the bundles.
 
-    Made for all parts at once, since a frame costs milliseconds however few its rows. Takes them out of the bundles.
+    What only the execution rows can tell is added later. The rows are made for all parts at once, since a frame costs
+    milliseconds however few its rows.
     """
-    calls, evals, errors = calls_frame(bundles, stamp), evals_frame(bundles, stamp), errors_frame(bundles, stamp)
+    calls, evals, errors = (make(bundles, stamp) for make in (calls_frame, evals_frame, errors_frame))
     whole = sum(bundle.part_of is None for bundle in bundles)
     arrived = Arrived(
         rows=Counter(executions=whole, calls=len(calls.data), evals=len(evals.data)),
@@ -150,45 +153,46 @@ def _commit_part(
 ) -> tuple[int, set[str]]:
     """Commit the bundles of one part; returns the misfits of their execution rows, and see ``Arrived.without_rows``."""
     replacement = _replacement(batch, known, stamp)
-    held = {execution: before.held if before else _NOTHING_HELD for execution, before in known.items()}
+    held = {id_: before.held if before else _NOTHING_HELD for id_, before in known.items()}
     held_now, touched = _commit_calls(dataset, part, batch, rows, replacement)
     held |= held_now
-    states = {each: _state(bundle, known[each], held[each], settlement) for each, bundle in batch.items()}
-    verified_at = {each: _verified_at(bundle, known[each], states[each], settlement) for each, bundle in batch.items()}
+    states = {id_: _state(bundle, known[id_], held[id_], settlement) for id_, bundle in batch.items()}
+    verified_at = {id_: _verified_at(bundle, known[id_], states[id_], settlement) for id_, bundle in batch.items()}
     dataset.commit_rows(schema.ERRORS, part, rows[schema.ERRORS.name], replacement)
     executions = executions_frame(batch.values(), held, states, verified_at, stamp)
     # A reader that follows these rows sees that calls or evals of an execution changed.
     renewing = replace(replacement, renewed={*replacement.renewed, *touched})
     changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, renewing).changed
-    _note_changes(dataset, part.run_test_key, known, held, changed, replacement)
+    _note_changes(dataset, part.run_test_key, known, held, changed)
+    dataset.receipt.note(part.run_test_key, "verified", {*replacement.verified})
     without_rows = {
-        execution
-        for execution, bundle in batch.items()
-        if states[execution] is ExportState.INCOMPLETE and not bundle.dead_letters and bundle.part_of is None
+        id_
+        for id_, bundle in batch.items()
+        if states[id_] is ExportState.INCOMPLETE and not bundle.dead_letters and bundle.part_of is None
     }
     return executions.misfits, without_rows
 
 
 def _replacement(batch: _Batch, known: _Known, stamp: ExportStamp) -> Replacement:
     """What the bundles replace in their part."""
-    listed = {execution: bundle for execution, bundle in batch.items() if bundle.is_fetched}
+    listed = {id_: bundle for id_, bundle in batch.items() if bundle.is_fetched}
     unlisted = batch.keys() - listed.keys()
-    pieces = {execution for execution, bundle in listed.items() if bundle.part_of is not None}
-    with_letters = {execution for execution, bundle in listed.items() if bundle.dead_letters}
-    stored = {execution: before for execution, before in known.items() if before}
-    final = {execution for execution, before in stored.items() if before.export_state == ExportState.EXPORTED}
-    whole = {each for each, before in stored.items() if lifecycle.is_whole_as_listed(batch[each].execution, before)}
+    pieces = {id_ for id_, bundle in listed.items() if bundle.part_of is not None}
+    with_letters = {id_ for id_, bundle in listed.items() if bundle.dead_letters}
+    stored = {id_: before for id_, before in known.items() if before}
+    final = {id_ for id_, before in stored.items() if before.export_state == ExportState.EXPORTED}
+    whole = {id_ for id_, before in stored.items() if lifecycle.is_whole_as_listed(batch[id_].execution, before)}
     return Replacement(
         batch.keys(),
         without_calls=unlisted,
-        listed_calls={(execution, call) for execution, bundle in listed.items() for call in _calls_with_evals(bundle)},
-        deleted_calls={(execution, call) for execution, bundle in listed.items() for call in bundle.deleted},
-        unproved=unlisted | pieces | {execution for execution, bundle in listed.items() if _has_letter(bundle, RUNS)},
-        heads={execution for execution, bundle in batch.items() if _has_letter(bundle, METRICS)},
-        renewed={execution for execution, before in stored.items() if before.exported_at is None or before.is_damaged},
+        listed_calls={(id_, call_id) for id_, bundle in listed.items() for call_id in _calls_with_evals(bundle)},
+        deleted_calls={(id_, call_id) for id_, bundle in listed.items() for call_id in bundle.deleted},
+        unproved=unlisted | pieces | {id_ for id_, bundle in listed.items() if _has_letter(bundle, RUNS)},
+        heads={id_ for id_, bundle in batch.items() if _has_letter(bundle, METRICS)},
+        renewed={id_ for id_, before in stored.items() if before.exported_at is None or before.is_damaged},
         # Without the time of this fetch, a scrub would fetch the same final executions every night.
         verified=final & (listed.keys() - pieces),
-        # A piece of what was whole as it is listed only verifies that, and need not be told apart.
+        # A piece of an execution that is stored whole, as listed, only confirms it: its rows keep their stamp.
         restamped=with_letters | (pieces - whole),
         stamp=stamp.columns,
     )
@@ -211,7 +215,7 @@ def _state(bundle: FlatBundle, before: StoredExecution | None, held: HeldRows, s
     arrival = Arrival(
         held=held,
         call_statuses=bundle.call_statuses if bundle.is_fetched else None,
-        # A kept call whose row was lost since it was read has none.
+        # Rows are counted, too: the stored row of a kept call may have been lost since it was read.
         is_whole=not bundle.dead_letters
         and bundle.part_of is None
         and (bundle.listed is None or held.exported_calls == len(bundle.listed)),
@@ -221,44 +225,43 @@ def _state(bundle: FlatBundle, before: StoredExecution | None, held: HeldRows, s
     state = lifecycle.export_state(bundle.execution, before, arrival, settlement)
     # An execution whose calls or evals drifted is not final: its rows lack what the API shows in another place. Drift
     # in the execution itself does not matter: once its list shows the value in its place, it has changed anyway.
-    is_held = any(drift.table != schema.EXECUTIONS.name for drift in bundle.drift)
-    return ExportState.SETTLING if is_held and state is ExportState.EXPORTED else state
+    has_drifted_rows = any(drift.table != schema.EXECUTIONS.name for drift in bundle.drift)
+    return ExportState.SETTLING if has_drifted_rows and state is ExportState.EXPORTED else state
 
 
 def _verified_at(
     bundle: FlatBundle, before: StoredExecution | None, state: ExportState, settlement: Settlement
 ) -> datetime | None:
-    """When the calls of the execution were last fetched or compared; while its fetching is begun, when that began.
+    """The new ``verified_at``; None if its calls were never fetched or compared.
 
-    What was stored before then may be older than what is listed now, so a list that failed begins it, too.
+    Usually the time of this fetch. An execution that takes several runs (``lifecycle.BEGUN``) keeps the time of the
+    first one while its entry in the list stays the same: calls stored since then need not be fetched again. A failed
+    list begins such a series, too. If nothing was fetched, the stored time stays.
     """
-    begun_at = before.verified_at if before else None
-    is_continued = (
-        before is not None
-        and {before.export_state, state} <= lifecycle.BEGUN
-        and before.fingerprint == fingerprint(bundle.execution.payload)
-    )
-    if is_continued and begun_at:
-        return begun_at
-    is_fetched = (bundle.is_fetched and bundle.part_of is None) or state in lifecycle.BEGUN
-    return settlement.fetched_at if is_fetched else begun_at
+    stored_at = before.verified_at if before else None
+    is_begun = state in lifecycle.BEGUN
+    was_begun = before is not None and before.export_state in lifecycle.BEGUN
+    if before and was_begun and is_begun and before.fingerprint == fingerprint(bundle.execution.payload):
+        return stored_at or settlement.fetched_at
+    is_fetched = is_begun or (bundle.is_fetched and bundle.part_of is None)
+    return settlement.fetched_at if is_fetched else stored_at
 
 
 def _commit_calls(
     dataset: Dataset, part: Part, batch: _Batch, rows: _Rows, replacement: Replacement
 ) -> tuple[dict[str, HeldRows], AbstractSet[str]]:
     """Write calls and evals; returns what is now held of the executions whose calls were listed, and which changed."""
-    listed_calls = {execution: _listed_calls(bundle) for execution, bundle in batch.items() if bundle.is_fetched}
-    if not listed_calls:
+    counts_in_lists = {id_: _count_in_list(bundle) for id_, bundle in batch.items() if bundle.is_fetched}
+    if not counts_in_lists:
         return {}, frozenset()  # so that the part's largest files are not read
     calls = dataset.commit_rows(schema.CALLS, part, rows[schema.CALLS.name], replacement)
     evals = dataset.commit_rows(schema.EVALS, part, rows[schema.EVALS.name], replacement)
-    held = held_rows(listed_calls, calls.own, evals.own)
+    held = held_rows(counts_in_lists, calls.own, evals.own)
     dataset.note_held(part, held)
     return held, calls.changed | evals.changed
 
 
-def _listed_calls(bundle: FlatBundle) -> int | None:
+def _count_in_list(bundle: FlatBundle) -> int | None:
     """How many calls the execution has according to its list; None if the list failed before it named any."""
     count = bundle.part_of or len(bundle.listed or ())
     if count == 0 and _has_letter(bundle, RUNS):
@@ -267,13 +270,12 @@ def _listed_calls(bundle: FlatBundle) -> int | None:
 
 
 def _note_changes(
-    dataset: Dataset, key: str, known: _Known, held: Mapping[str, HeldRows], changed: AbstractSet[str], by: Replacement
+    dataset: Dataset, key: str, known: _Known, held: Mapping[str, HeldRows], changed: AbstractSet[str]
 ) -> None:
     """Note in the receipt what became of executions of the run test; ``changed`` ones have a new row."""
-    had_row = {execution for execution, before in known.items() if before and before.has_row}
-    had_calls = {execution for execution, before in known.items() if before and before.held.exported_calls}
-    emptied = {execution for execution in changed & had_calls if not held[execution].exported_calls}
+    had_row = {execution_id for execution_id, before in known.items() if before and before.has_row}
+    had_calls = {execution_id for execution_id, before in known.items() if before and before.held.exported_calls}
+    emptied = {execution_id for execution_id in changed & had_calls if not held[execution_id].exported_calls}
     dataset.receipt.note(key, "inserted", changed - had_row)
     dataset.receipt.note(key, "replaced", changed & had_row)
     dataset.receipt.note(key, "emptied", emptied)
-    dataset.receipt.note(key, "verified", {*by.verified})

@@ -36,7 +36,7 @@ _SORT = {
 _MOST_SORTED_BYTES = 1 << 30
 """A larger part is not sorted: Arrow cannot sort more than 2 GiB of text in one column.
 
-Only one execution makes it so large.
+Only a single huge execution makes a part that large.
 """
 
 _Pair = tuple[str, str]
@@ -73,18 +73,21 @@ class Replacement:
         return {*self.executions} - {*self.without_calls} if table in schema.OF_CALLS else self.executions
 
     def keeps_letter(self, execution_id: str, subject_id: str) -> bool:
-        """Whether an old dead letter stays if no new one has its key: its call may exist, and nobody asked for it."""
+        """Whether an old dead letter stays if no new one has its key: its call may exist, and no list named it."""
         is_unlisted = (execution_id, subject_id) not in self.listed_calls
         return subject_id != execution_id and execution_id in self.unproved and is_unlisted
 
     def is_deleted(self, table: schema.Table, call: _Pair, *, was_deleted: bool) -> bool:
-        """Whether an old row of the call is marked from now on, given that no new row has its key.
+        """Whether an old row is marked from now on, given that no new row has its key.
 
-        An eval of a listed call is marked, since it is missing from the call's entry in the list.
+        A call that the source no longer has is marked, with its evals. If a list names the call, its row is unmarked,
+        and an old eval is marked: the call's entry no longer has it. Otherwise the mark stays as it was.
         """
         if call in self.deleted_calls:
             return True
-        return table is schema.EVALS if call in self.listed_calls else was_deleted
+        if call in self.listed_calls:
+            return table is schema.EVALS
+        return was_deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,10 @@ class Merged:
     table: pa.Table
     """All rows of the part."""
     own: pa.Table
-    """The rows of the executions that were replaced or marked, unsorted; calls and evals may have a ``row_hash``."""
+    """The rows of the executions that were replaced or marked, unsorted; calls and evals may have a ``row_hash``.
+
+    Dead letters that ``mark`` removes do not count.
+    """
     is_changed: bool
     """Whether ``table`` differs from what the part held before."""
     arrived: int = 0
@@ -106,20 +112,23 @@ class Merged:
 
 
 def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replacement) -> Merged:
-    """The rows of the part with those of the replaced executions exchanged for ``new``, which holds no others.
+    """Merge ``new`` into the part: replace rows whose content changed, and keep the others.
 
-    The result is sorted by start, execution and key, unless it is very large. Keys in ``new`` must be unique.
+    Old rows that no new one replaces are marked or unmarked as ``replacement`` says. ``new`` has rows of the replaced
+    executions only, and its keys are unique. The result is sorted as in ``_SORT``, unless the part is very large.
     """
     is_replaced = is_of(old, replacement.executions_of(table))
-    others, before = where(old, pc.invert(is_replaced)), where(old, is_replaced)
+    others = where(old, pc.invert(is_replaced))
+    before = where(old, is_replaced)
     if table in schema.OF_CALLS:
-        before, new = _with_hashes(table, before), _with_hashes(table, new)
+        before = _with_hashes(table, before)
+        new = _with_hashes(table, new)
     after = before
     is_verified = False
     if table is schema.EXECUTIONS:
         new = with_values(new, _values(before, [*_AGGREGATES, "extra"], replacement.heads))
         before = before.filter(pc.invert(is_of(before, replacement.renewed)))
-        # The time alone makes no new row: an old row that stays takes it over.
+        # A newer time alone makes no new row: the old row takes over the time.
         after = with_values(before, _values(new, _VERSION_COLUMNS, replacement.verified))
         is_verified = not after["verified_at"].equals(before["verified_at"])
     if table is schema.ERRORS:
@@ -150,7 +159,7 @@ def mark(table: schema.Table, rows: pa.Table, executions: Collection[str], stamp
     is_theirs = is_of(rows, executions)
     if table is schema.ERRORS:
         remaining = where(rows, pc.invert(is_theirs))
-        return Merged(remaining, remaining, is_changed=len(remaining) < len(rows))
+        return Merged(remaining, table.no_rows, is_changed=len(remaining) < len(rows))
     is_new = pc.and_(is_theirs, rows["deleted_at"].is_null())
     marks = dict.fromkeys(compress(range(len(rows)), is_new.to_pylist()), True)
     changed = {*rows.filter(is_new)["execution_id"].to_pylist()}
@@ -179,7 +188,7 @@ def _compare(
     """Which of the old rows stay as they are, and which of the new ones replace an old one or are added."""
     new_contents = dict(_contents(table, new))
     if table is schema.CALLS and replacement.restamped:
-        # No old row has this content.
+        # () equals the content of no row, so these always replace the old row.
         restamped = compress(_keys(table, new), is_of(new, replacement.restamped).to_pylist())
         new_contents |= dict.fromkeys(restamped, ())
     kept: set[tuple[Any, ...]] = set()
@@ -194,7 +203,10 @@ def _compare(
 
 
 def _stays_if_missing(table: schema.Table, old: pa.Table, replacement: Replacement) -> list[bool]:
-    """Which of the old rows stay if no new row has their key: calls and evals always, executions never."""
+    """Which of the old rows stay if no new row has their key.
+
+    Calls and evals always do, executions never (each replaced execution brings a new row).
+    """
     if table is not schema.ERRORS:
         return [table in schema.OF_CALLS] * len(old)
     return list(map(replacement.keeps_letter, old["execution_id"].to_pylist(), old["subject_id"].to_pylist()))
@@ -224,10 +236,12 @@ def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, 
     """The key and the content of each row; two rows with equal contents say the same about the source."""
     names = [name for name in table.names if name not in _VERSION_COLUMNS]
     if table in schema.OF_CALLS:
-        # The hash covers all other columns.
+        # The hash leaves out deleted_at, raw and metrics_from, so these are compared next to it.
         names = [ROW_HASH, *(name for name in ("deleted_at", "raw") if name in names)]
     columns = [rows[name].to_pylist() for name in names]
     if "metrics_from" in table.names:
+        # Only whether it is "detail" counts: the call's own metrics replace a row made of the detail, even if all
+        # values agree.
         columns.append(pc.fill_null(pc.equal(rows["metrics_from"], FROM_DETAIL), fill_value=False).to_pylist())
     contents = zip(*columns, strict=True)
     return zip(_keys(table, rows), contents, strict=True)

@@ -1,7 +1,8 @@
 """What the dataset holds: the stored executions, whether their calls and evals are as exported, and what was lost.
 
-Reads a few columns of each file that the index does not know, and all columns of a part's calls while a crawl compares
-them. Writes nothing, but may move damaged files to the quarantine. Never decides what to fetch: see ``extract/plan``.
+Reads the files that the index does not know, as far as it needs them, and all columns of one part's calls, evals and
+dead letters while a crawl compares them. Writes nothing, but may move damaged files to the quarantine. Never decides
+what to fetch: see ``extract/plan``.
 """
 
 from collections import defaultdict
@@ -73,7 +74,7 @@ class CallReader:
             self._rows_of(table, part, execution_id) for table in (schema.CALLS, schema.EVALS, schema.ERRORS)
         )
         failed = frozenset(errors["subject_id"].to_pylist())
-        # A call is marked if everything that is there of it is; a dead letter never is.
+        # A call counts as marked only if its row and all its evals are marked and no dead letter names it.
         marks: dict[str, bool] = dict.fromkeys(failed - {execution_id}, False)
         for rows in (evals, calls):
             are_deleted = rows["deleted_at"].is_valid().to_pylist()
@@ -125,7 +126,7 @@ def read_state(dataset: Dataset, *, set_aside: bool) -> StoredState:
 
 
 def derive_executions(state: StoredState) -> None:
-    """Set ``executions``, ``half_deleted`` and ``half_unmarked`` to what the state's index says, which may be new."""
+    """Derive ``executions``, ``half_deleted`` and ``half_unmarked`` from the index again."""
     state.executions = {}
     state.half_deleted = set()
     state.half_unmarked = set()
@@ -140,7 +141,8 @@ def _add_execution(part: Part, row: Mapping[str, Any], state: StoredState) -> No
     held_at, exported_at = row["held_at"], row["exported_at"]
     digest = row["held_digest"] or row["calls_digest"]
     held = HeldRows(row["listed_calls"], row["held_calls"], digest, row["detail_calls"])
-    # Without a row of its own, since a run was killed before it wrote that, it is deleted if all else of it is marked.
+    # If a run was killed before it wrote the execution's row, it counts as deleted when all its calls and evals are
+    # marked, and it has no dead letters.
     gone_at = held_at if row["is_deleted"] and not row["has_errors"] else None
     stored = StoredExecution(
         run_test_key=part.run_test_key,
@@ -158,11 +160,12 @@ def _add_execution(part: Part, row: Mapping[str, Any], state: StoredState) -> No
         has_row=has_row,
         has_newer_rows=bool(has_row and held_at and exported_at and held_at > exported_at),
     )
-    # A file of calls may have been copied elsewhere by hand: then the part that has the execution's own row counts.
+    # Somebody may have copied a file of calls to another part: the part with the execution's own row counts.
     if has_row or row["execution_id"] not in state.executions:
         state.executions[row["execution_id"]] = stored
     if row["deleted_at"] and not row["is_deleted"]:
-        (state.half_unmarked if stored.is_damaged else state.half_deleted).add(row["execution_id"])
+        half_done = state.half_unmarked if stored.is_damaged else state.half_deleted
+        half_done.add(row["execution_id"])
 
 
 def _lost(known: Index, state: StoredState) -> dict[Part, set[str]]:
@@ -179,17 +182,22 @@ def _lost(known: Index, state: StoredState) -> dict[Part, set[str]]:
             continue
         gone = {*before.rows.filter(before.rows["is_here"])["execution_id"].to_pylist()} - with_row
         if after is not None:
-            is_older = pc.fill_null(pc.less_equal(after.rows["held_at"], after.rows["exported_at"]), fill_value=True)
-            torn = after.rows.filter(pc.and_(is_damaged(after.rows), is_older))
-            whole_before = before.rows.filter(pc.and_not(before.rows["is_here"], is_damaged(before.rows)))
-            gone |= {execution_id for execution_id, _ in _as_written(torn) & _as_written(whole_before)}
+            gone |= _without_some_calls(before.rows, after.rows)
         if gone:
             lost[part] = gone
     return lost
 
 
-def _as_written(rows: pa.Table) -> set[tuple[str, datetime | None]]:
-    """The id of each execution, with the time when its row was written."""
+def _without_some_calls(before: pa.Table, after: pa.Table) -> set[str]:
+    """The executions of a part whose calls or evals were removed between two readings of its index."""
+    is_not_newer = pc.fill_null(pc.less_equal(after["held_at"], after["exported_at"]), fill_value=True)
+    mismatched = after.filter(pc.and_(is_damaged(after), is_not_newer))
+    whole_before = before.filter(pc.and_not(before["is_here"], is_damaged(before)))
+    return {execution_id for execution_id, _ in _row_versions(mismatched) & _row_versions(whole_before)}
+
+
+def _row_versions(rows: pa.Table) -> set[tuple[str, datetime | None]]:
+    """Pairs of execution_id and exported_at: equal pairs mean that the execution's row is the same."""
     return {*zip(rows["execution_id"].to_pylist(), rows["exported_at"].to_pylist(), strict=True)}
 
 

@@ -3,8 +3,9 @@
 Owns the words of these errors, and what headers tell: when to come back, and the time at the source. Which error is
 retried, and how often, is up to the client.
 
-A 200 whose body is not what the API documents (a proxy's page, a cut body, ``status: false``) is a ``TransientError``:
-a retry may fix that.
+A 200 can fail, too. A body that is not an answer of the API (a proxy's page, a cut body), or that says ``status:
+false``, is a ``TransientError``. Valid JSON in another shape than documented is an ``UnexpectedAnswerError``, a kind of
+``TransientError``. A retry may fix either.
 """
 
 import json
@@ -49,6 +50,7 @@ def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:
         document = parse_json(body)
         if request.is_wrapped:
             document = _result(document)
+        # From here on, the API itself has answered.
         kind = UnexpectedAnswerError
         return request.decode(document)
     except (ValueError, RecursionError) as exc:
@@ -63,9 +65,9 @@ def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:
 def error_of(request: Request[Any], status: int, body: bytes, *, tries: int = 1) -> ExporterError:
     """The error for an answer that is not a 200, to be raised by the caller; ``tries`` is the number of the try.
 
-    The status decides, but two answers need a look at the body: only the API itself can refuse the key or say that
-    something does not exist, and its answers are JSON. A page in HTML or plain text comes from a proxy, a firewall or
-    another server.
+    The status decides, except that 401, 403, 404 and 500 need a look at the body: only the API itself can refuse the
+    key or say that something does not exist. Its errors are JSON; HTML or plain text comes from a proxy, a firewall or
+    another server. For an optional request, a refused key is a ``RequestRefusedError``, so that the run goes on.
     """
     document, is_page = _parsed(body)
     fields = document if isinstance(document, dict) else {}
@@ -93,7 +95,10 @@ def error_of(request: Request[Any], status: int, body: bytes, *, tries: int = 1)
 
 
 def retry_after_seconds(headers: Mapping[str, str], body: bytes) -> float | None:
-    """How many seconds a refusal asks everybody to wait: by its header, or else by its body; None if neither says."""
+    """How many seconds a refusal asks everybody to wait: by its header, or else by its body.
+
+    None if neither gives a number of seconds below one day (an HTTP date is ignored).
+    """
     document, _ = _parsed(body)
     result = document.get("result") if isinstance(document, dict) else None
     in_body = result.get("retry_after") if isinstance(result, dict) else None

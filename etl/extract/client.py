@@ -210,7 +210,7 @@ class Client:
             self._knows_details = True
 
     def _note_answered(self, request: Request[Any], kind: _KindHistory) -> None:
-        self.gate.let_through()
+        self.gate.note_useful_answer()
         kind.given_up_in_a_row = 0
         kind.given_up_groups.clear()
         # A page may have vanished when it is requested again, and what is optional may fail for reasons of its own.
@@ -313,7 +313,7 @@ class Client:
             self.quota.hold(self._now(), retry_after)
         else:
             return
-        self.gate.refused()
+        self.gate.note_refusal()
 
     async def _send(self, request: Request[Any], tries: int) -> Answer:
         """Send it once, and count it: the quota, too, is told of each request and of its end."""

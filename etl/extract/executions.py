@@ -1,7 +1,7 @@
 """The executions of a run test, as the API lists them.
 
-Owns the two ways to read that list: with a proof that none is missing (law 4), for an export, or once and without one,
-for a look. Never decides what is fetched of them: ``plan.py`` does.
+Owns the two ways to read that list: with a proof that none is missing (law 4), for an export, or once, for a check
+without a proof. Never decides what is fetched of them: ``plan.py`` does.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,10 +25,10 @@ async def list_executions_completely(
     begun_at: Callable[[], datetime],
     says_nothing_new: Callable[[ListedExecution], bool] = lambda _: False,
 ) -> ExecutionList:
-    """List the run test's executions, with a proof where there is one: then ``is_complete`` is set.
+    """List the run test's executions; ``is_complete`` says whether the list is proved.
 
-    An execution that the list cannot give is in ``heads`` and without its aggregates in ``executions``, if another
-    endpoint knows it, and in ``unreadable`` otherwise.
+    If the list cannot give an execution but another endpoint can, it is in ``executions`` without its aggregates, and
+    in ``heads`` with the reason. Otherwise it is in ``unreadable``.
 
     Args:
         client: Sends the requests.
@@ -42,7 +42,7 @@ async def list_executions_completely(
         ExporterError: Otherwise as for ``Client.get``: the list could not be read.
     """
 
-    def take(execution: Execution) -> ListedExecution:
+    def as_listed(execution: Execution) -> ListedExecution:
         row = ListedExecution.of(execution)
         return row if says_nothing_new(row) else row.with_payload(execution.payload)
 
@@ -50,11 +50,11 @@ async def list_executions_completely(
         since = begun_at()
         return {row.execution_id for row in rows if row.started_at is not None and row.started_at >= since}
 
-    read = _pages_of(client, name, take)
+    read = _pages(client, name, as_listed)
     listing = await list_completely(
-        read, _id, limit=page_limit, head_at=_heads_of(client, name), largest=client.largest_page, newer_in=newer_in
+        read, _id, limit=page_limit, head_at=_heads(client, name), largest=client.largest_page, newer_in=newer_in
     )
-    return _listed(listing)
+    return _execution_list(listing)
 
 
 async def read_executions_once(
@@ -62,22 +62,24 @@ async def read_executions_once(
 ) -> ExecutionList:
     """Read the run test's list once, one request a page, without a proof: ``is_complete`` is never set.
 
-    With ``since``, stop after the page whose last execution was created before that day.
+    With ``since``, stop after the page whose last execution was created before that day; that page's older executions
+    are included.
 
     Raises:
         NotFoundError: There is no run test of this name.
         ExporterError: Otherwise as for ``Client.get``: the list could not be read.
     """
-    read_page = _pages_of(client, name, _whole)
+    read_page = _pages(client, name, _with_payload)
 
     async def read(part: Slice) -> Page[ListedExecution]:
         page = await read_page(part)
         # Newest created first: what follows is older.
-        is_last = since is not None and page.results and is_before(page.results[-1], since)
-        return structs.replace(page, total_pages=part.page) if is_last else page
+        if since is not None and page.results and is_before(page.results[-1], since):
+            return structs.replace(page, total_pages=part.page)
+        return page
 
-    pages = await read_pass(read, _id, limit=page_limit, head_at=_heads_of(client, name), largest=client.largest_page)
-    return _listed(Listing(pages.rows, is_complete=False, unreadable=pages.unreadable))
+    pages = await read_pass(read, _id, limit=page_limit, head_at=_heads(client, name), largest=client.largest_page)
+    return _execution_list(Listing(pages.rows, is_complete=False, unreadable=pages.unreadable))
 
 
 def is_before(execution: ListedExecution, since: date) -> bool:
@@ -89,32 +91,35 @@ def _id(execution: ListedExecution) -> str:
     return execution.execution_id
 
 
-def _whole(execution: Execution) -> ListedExecution:
+def _with_payload(execution: Execution) -> ListedExecution:
     return ListedExecution.of(execution).with_payload(execution.payload)
 
 
-def _pages_of(client: Client, name: str, take: Callable[[Execution], ListedExecution]) -> PageReader[ListedExecution]:
+def _pages(client: Client, name: str, as_listed: Callable[[Execution], ListedExecution]) -> PageReader[ListedExecution]:
     async def read(part: Slice) -> Page[ListedExecution]:
         page = await client.get(list_executions(name, part))
-        return Page(total_pages=page.total_pages, count=page.count, results=tuple(map(take, page.results)))
+        return Page(total_pages=page.total_pages, count=page.count, results=tuple(map(as_listed, page.results)))
 
     return read
 
 
-def _heads_of(client: Client, name: str) -> HeadReader[ListedExecution]:
+def _heads(client: Client, name: str) -> HeadReader[ListedExecution]:
     async def head_at(position: int) -> ListedExecution | None:
         page = await client.get(list_execution_heads(name, Slice(position + 1, 1)))
-        return _whole(page.results[0]) if page.results else None
+        return _with_payload(page.results[0]) if page.results else None
 
     return head_at
 
 
-def _listed(listing: Listing[ListedExecution]) -> ExecutionList:
+def _execution_list(listing: Listing[ListedExecution]) -> ExecutionList:
     """The list with its bad rows: one whose head is known is listed by it, and its aggregates are a dead letter."""
-    heads = {bad_row.head.execution_id: bad_row for bad_row in listing.unreadable if bad_row.head}
-    return ExecutionList(
-        executions={**listing.rows, **{key: bad_row.head for key, bad_row in heads.items() if bad_row.head}},
-        is_complete=listing.is_complete,
-        heads={key: DeadLetter.of(METRICS, key, bad.error, tries=bad.tries) for key, bad in heads.items()},
-        unreadable=tuple(str(bad_row.error) for bad_row in listing.unreadable if not bad_row.head),
-    )
+    executions = dict(listing.rows)
+    heads: dict[str, DeadLetter] = {}
+    unreadable: list[str] = []
+    for bad_row in listing.unreadable:
+        if head := bad_row.head:
+            executions[head.execution_id] = head
+            heads[head.execution_id] = DeadLetter.of(METRICS, head.execution_id, bad_row.error, tries=bad_row.tries)
+        else:
+            unreadable.append(str(bad_row.error))
+    return ExecutionList(executions, listing.is_complete, heads, tuple(unreadable))

@@ -17,8 +17,8 @@ OnHold = Callable[[float], None]
 """Called with the number of seconds for which nothing will be sent, if that is long and a request waits."""
 
 _sleep = asyncio.sleep
-_TOLD_HOLD_SECONDS = 5.0
-"""From how long a hold on ``on_hold`` is called."""
+_REPORTED_HOLD_SECONDS = 5.0
+"""``on_hold`` is called for holds of at least this length."""
 _LONGEST_WAIT_SECONDS = 3600.0
 
 
@@ -40,13 +40,13 @@ class Gate:
         self._turn = asyncio.Lock()
         self._now = asyncio.get_running_loop().time
         self._refused_since = math.inf
-        """When the first of the refusals came that no useful answer has followed yet."""
+        """When the first refusal since the last useful answer came; infinite if none has."""
 
-    def refused(self) -> None:
+    def note_refusal(self) -> None:
         """Note that the answer to a request was to wait."""
         self._refused_since = min(self._refused_since, self._now())
 
-    def let_through(self) -> None:
+    def note_useful_answer(self) -> None:
         """Note that the API gave a useful answer; any other may be a proxy's, or of a second server that is down."""
         self._refused_since = math.inf
 
@@ -57,20 +57,26 @@ class Gate:
             SourceUnavailableError: That would take more than an hour, counted from the first refusal since the last
                 useful answer, or longer than the run may last.
         """
-        # Nearly no request needs the lock: to take it only where one does saves a twelfth of the client's processor
-        # time.
+        # Most requests need not wait. Taking the lock only for those that do saves a twelfth of the client's CPU time.
         if not self._turn.locked() and self._quota.wait_seconds(self._now()) <= 0:
             return
         async with self._turn:
-            # Only time passing, or an answer that may come at any moment, lets more through: hence a loop.
+            # An answer may arrive during the wait and change the quota, so it is checked again.
             while (seconds := self._quota.wait_seconds(self._now())) > 0:
-                is_long = max(seconds, self._now() + seconds - self._refused_since) > _LONGEST_WAIT_SECONDS
-                if is_long or seconds > self.run_ends_at - self._now():
-                    why = "" if is_long else ", which is beyond [export] max_runtime_minutes"
-                    whole_minute = datetime.now(UTC) + timedelta(seconds=seconds, minutes=1)
-                    until = f"{whole_minute:%Y-%m-%d %H:%M} UTC{why}"
-                    raise SourceUnavailableError(f"the API accepts no requests until {until}: run again then")
+                self._refuse_long_wait(seconds)
                 self._traffic.held_until = self._now() + seconds
-                if self._on_hold and seconds >= _TOLD_HOLD_SECONDS:
+                if self._on_hold and seconds >= _REPORTED_HOLD_SECONDS:
                     self._on_hold(seconds)
                 await _sleep(seconds)
+
+    def _refuse_long_wait(self, seconds: float) -> None:
+        """Raise SourceUnavailableError if a wait of so many seconds is too long: see ``wait``."""
+        if max(seconds, self._now() + seconds - self._refused_since) > _LONGEST_WAIT_SECONDS:
+            why = ""
+        elif seconds > self.run_ends_at - self._now():
+            why = ", which is beyond [export] max_runtime_minutes"
+        else:
+            return
+        # The message has whole minutes: the next one is never too early.
+        end = datetime.now(UTC) + timedelta(seconds=seconds, minutes=1)
+        raise SourceUnavailableError(f"the API accepts no requests until {end:%Y-%m-%d %H:%M} UTC{why}: run again then")

@@ -46,13 +46,13 @@ async def discover_for(settings: Settings, on_hold: Callable[[float], None]) -> 
 async def discover(client: Client, *, page_limit: int, now: datetime | None = None) -> Discovered:
     """List all run tests of the key's workspace.
 
-    A list that was not proved is no error: ``problems`` says so, or which rows of it cannot be read. ``now`` is when
-    the reading begins, by our clock.
+    An unproved list, or rows that cannot be read, are no error: ``problems`` reports them. ``now`` is when the reading
+    begins, by our clock.
 
     Raises:
         ConfigurationError: There is no run test.
         KeyRefusedError: The API refused the key.
-        UnexpectedAnswerError: The API answers with another document than it documents.
+        UnexpectedAnswerError: The API answered with a document of another shape than it documents.
         SourceUnavailableError: No run test could be listed.
     """
     begun_at = (now or datetime.now(UTC)) - CLOCKS_DIFFER
@@ -94,7 +94,11 @@ def no_such_run_test(name: str, listed: Collection[str]) -> str:
 
 
 async def why_unknown(client: Client, name: str, *, page_limit: int) -> str:
-    """The same message, with the names on the first page of the run tests; without them if that cannot be read."""
+    """Why the API answered 404 for this name, as one line.
+
+    The first page of run tests decides: if the name is on it, the line says that the API contradicts itself; otherwise
+    it is the line of ``no_such_run_test``, with the nearest name. If the page cannot be read, there is no hint.
+    """
     try:
         page = await client.get(list_run_tests(Slice(1, page_limit)))
     except (KeyRefusedError, SourceError, SourceUnavailableError):

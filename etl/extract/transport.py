@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 
 import aiohttp
 from yarl import URL
@@ -21,6 +22,9 @@ from etl.errors import ConfigurationError
 from etl.extract.answers import clock_offset
 from etl.extract.endpoints import Purpose, no_requests
 from etl.settings import Settings
+
+_READ_TIMEOUTS_OF_A_REQUEST = 5
+"""A whole request may take so many read timeouts, once connected: a body that trickles in must end, too."""
 
 
 @dataclass(slots=True)
@@ -36,9 +40,9 @@ class Traffic:
     received_bytes: int = 0
     """The size of all bodies, decompressed."""
     redactions: int = 0
-    """From how many answers a key was removed."""
+    """How many answers had a key in them, which was removed."""
     held_until: float = 0.0
-    """Until when the rate limit lets nothing more through, by the event loop's clock."""
+    """When the rate limit's last hold ends, by the event loop's clock; 0 before the first hold."""
     clock_offset: timedelta | None = None
     """What to add to our time to get the source's; None before the first answer with a time.
 
@@ -74,7 +78,7 @@ class Answer:
     status: int
     """The HTTP status."""
     headers: Mapping[str, str]
-    """Their names ignore case."""
+    """Header names are case-insensitive."""
     body: bytes
     """All of it, decompressed."""
 
@@ -94,7 +98,7 @@ class NoAnswerError(Exception):
 
 
 class Transport:
-    """Connections to one server; they belong to the event loop in which it is made. ``close`` it in the end.
+    """Connections to one server, bound to the event loop in which it is made. Call ``close`` when done.
 
     Args:
         settings: Timeouts, TLS, proxy and the largest body.
@@ -118,7 +122,7 @@ class Transport:
             connector=aiohttp.TCPConnector(limit=0, ssl=_trusting(settings) or True, ttl_dns_cache=300),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
-                total=api.connect_timeout_seconds + 5 * api.read_timeout_seconds,
+                total=api.connect_timeout_seconds + _READ_TIMEOUTS_OF_A_REQUEST * api.read_timeout_seconds,
                 connect=api.connect_timeout_seconds,
                 sock_read=api.read_timeout_seconds,
             ),
@@ -185,12 +189,8 @@ class Transport:
         if isinstance(exc, aiohttp.ClientSSLError):
             text = f"TLS failed at {self._server}: {type(exc).__name__}; see [api] ca_file"
             return NoAnswerError(text, is_final=True)
-        if isinstance(exc, aiohttp.ClientHttpProxyError) and exc.status < 500 and exc.status not in (408, 429):
-            credentials = "check FI_PROXY_USER and FI_PROXY_PASSWORD, " if exc.status == 407 else ""
-            setting = f"{credentials}see [api] proxy {self._proxy}"
-            return ConfigurationError(f"the proxy refused to connect to {self._host} ({exc.status}): {setting}")
         if isinstance(exc, aiohttp.ClientHttpProxyError):
-            return NoAnswerError(f"no complete answer from {self._server}: the proxy answered {exc.status}")
+            return self._proxy_failure(exc)
         is_proxy_unknown = self._proxy and isinstance(exc, aiohttp.ClientConnectorDNSError)
         if is_proxy_unknown or isinstance(exc, aiohttp.ClientProxyConnectionError):
             return NoAnswerError(f"cannot connect to [api] proxy {self._proxy}: {reason_of(exc)}")
@@ -198,6 +198,15 @@ class Transport:
         hint = "; check [api] base_url or FI_BASE_URL" if is_unreachable and not self._proxy else ""
         what = "cannot connect to" if is_unreachable else "no complete answer from"
         return NoAnswerError(f"{what} {self._server}: {reason_of(exc)}{hint}")
+
+    def _proxy_failure(self, exc: aiohttp.ClientHttpProxyError) -> Exception:
+        """The error to raise if the proxy itself answered, instead of connecting to the API."""
+        if exc.status >= 500 or exc.status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS):
+            return NoAnswerError(f"no complete answer from {self._server}: the proxy answered {exc.status}")
+        setting = f"see [api] proxy {self._proxy}"
+        if exc.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            setting = f"check FI_PROXY_USER and FI_PROXY_PASSWORD, {setting}"
+        return ConfigurationError(f"the proxy refused to connect to {self._host} ({exc.status}): {setting}")
 
 
 def _trusting(settings: Settings) -> ssl.SSLContext | None:
@@ -210,7 +219,7 @@ def _trusting(settings: Settings) -> ssl.SSLContext | None:
 
 
 def _proxy_headers(settings: Settings) -> dict[str, str]:
-    """The credentials that the proxy is sent, and nobody else."""
+    """The header with the proxy's credentials, which is sent to the proxy only; empty without credentials."""
     user, password = settings.proxy_user, settings.proxy_password
     if user is None or password is None:
         return {}
@@ -219,7 +228,7 @@ def _proxy_headers(settings: Settings) -> dict[str, str]:
 
 
 def reason_of(exc: Exception) -> str:
-    """What happened, in a few words; never in those of aiohttp, whose messages may hold headers."""
+    """The reason of a failure, in a few words; never aiohttp's own message, which may hold headers."""
     if isinstance(exc, TimeoutError):
         return "timeout"
     cause = exc.__cause__ or exc

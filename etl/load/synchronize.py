@@ -39,7 +39,7 @@ class PendingItems:
     new: AbstractSet[str]
     """The dataset has them, and the warehouse does not."""
     changed: AbstractSet[str]
-    """The dataset has changed them since they were loaded; in a full load, everything that both have."""
+    """Both have them, with different digests; in a full load, all that both have, except ``altered`` ones."""
     altered: AbstractSet[str]
     """The warehouse has more or fewer rows of them than were loaded."""
     deleted: AbstractSet[str]
@@ -65,7 +65,7 @@ class LoadResult:
     new: int = 0
     """How many executions were new in the warehouse."""
     changed: int = 0
-    """How many executions the dataset had changed since they were loaded; in a full load, all that both have."""
+    """How many executions both had with different digests; in a full load, all that both had, except altered ones."""
     altered: int = 0
     """How many executions had more or fewer rows in the warehouse than were loaded."""
     removed: int = 0
@@ -119,7 +119,7 @@ class LoadResult:
 def find_pending(
     contents: Contents, loaded: Loaded, *, held_back: AbstractSet[str], is_full: bool = False
 ) -> dict[str, PendingItems]:
-    """What differs, by kind. With ``is_full``, everything that both have counts as changed.
+    """What differs, by kind. With ``is_full``, all that both have counts as changed, except altered items.
 
     Executions that are ``held_back`` are not removed from the warehouse, although the dataset has no digest of them.
     """
@@ -131,7 +131,8 @@ def find_pending(
         altered = {item for item in both if theirs[item] is None}
         changed = {item for item in both - altered if is_full or theirs[item] != ours[item]}
         deleted = theirs.keys() - ours.keys() - (held_back if group.kind == "execution" else frozenset())
-        pending[group.kind] = PendingItems(ours.keys() - theirs.keys(), changed, altered, deleted)
+        new = ours.keys() - theirs.keys()
+        pending[group.kind] = PendingItems(new=new, changed=changed, altered=altered, deleted=deleted)
     return pending
 
 
@@ -157,8 +158,9 @@ def refuse_another(warehouse: Warehouse, loaded: Loaded, dataset_id: str) -> Non
 def refuse_another_copy(warehouse: Warehouse, loaded: Loaded, export_runs: AbstractSet[str], runs_left: str) -> None:
     """Raise DestinationError if another copy of the dataset was loaded since this one.
 
-    It was if the warehouse has a run that this copy's ``export_runs`` do not have. It was not if the warehouse has
-    exactly the runs that this copy's last load left, whose digest is ``runs_left``: then this copy has lost runs since.
+    The sign is a run in the warehouse that is not in ``export_runs``. Exception: the warehouse still holds exactly the
+    runs that this copy's last load left (their digest is ``runs_left``). Then this copy has lost runs since, and no
+    other copy was loaded.
     """
     theirs = {item for item, digest in loaded.digests.get("run", {}).items() if digest is not None}
     others = theirs - export_runs
@@ -187,8 +189,8 @@ def synchronize(
     Args:
         contents: What the dataset holds.
         warehouse: Connected, and not opened to be read unless ``is_dry_run``.
-        runs_left: Digest of the export runs that the dataset's last load left in the warehouse, empty if there was
-            none. Then another copy of the dataset is refused, unless ``is_full``. None: it is not.
+        runs_left: Digest of the export runs that this dataset's last load left in the warehouse; empty if it was never
+            loaded. With it, another copy of the dataset is refused, unless ``is_full``. None skips this check.
         is_full: Load everything anew, and remove executions that are missing from the dataset.
         is_dry_run: Find out what a load would do, and change nothing.
         on_progress: Called before each file with how many were read, of how many. An exception that it raises ends the
@@ -258,9 +260,12 @@ def load_warehouse(
     Call it only while holding the dataset's lock. See ``synchronize`` for ``is_full`` and ``on_progress``, and
     ``open_warehouse`` for ``on_wait``.
 
+    Every ``ExporterError`` that ends the load, including one raised by ``on_progress`` or ``on_wait``, is recorded
+    first as the load's problem.
+
     Raises:
         ConfigurationError: the warehouse's driver is not installed.
-        DestinationError: the dataset cannot be read, or the warehouse cannot be loaded; recorded as the load's problem.
+        DestinationError: the dataset cannot be read, or the warehouse cannot be loaded.
     """
     place = settings.place or ""
     last = last_load_into(dataset.files, place, now)
@@ -287,7 +292,10 @@ def load_warehouse(
 
 
 def preview_load(settings: WarehouseSettings, dataset: Dataset, *, is_full: bool = False) -> LoadResult:
-    """What ``load_warehouse`` would do; needs no lock, changes and records nothing. Raises what it raises."""
+    """What ``load_warehouse`` would do; needs no lock, changes and records nothing.
+
+    Errors as for ``load_warehouse``.
+    """
     runs_left = last_load_into(dataset.files, settings.place or "", datetime.now(UTC)).runs_digest
     with closing(open_warehouse(settings.named_url, settings.namespace, is_read_only=True)) as warehouse:
         return synchronize(read_contents(dataset), warehouse, runs_left=runs_left, is_full=is_full, is_dry_run=True)

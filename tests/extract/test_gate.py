@@ -62,12 +62,12 @@ async def test_refusals_in_a_row_are_borne_for_an_hour_in_all(
     monkeypatch: pytest.MonkeyPatch, *, is_answered: bool
 ) -> None:
     held = Held(2_000, monkeypatch)
-    held.gate.refused()
+    held.gate.note_refusal()
     await held.gate.wait()
     if is_answered:
-        held.gate.let_through()
+        held.gate.note_useful_answer()
     held.quota.hold(held.now() + held.slept, 2_000)
-    held.gate.refused()
+    held.gate.note_refusal()
     ends = await asyncio.gather(held.gate.wait(), return_exceptions=True)
     assert [type(end) for end in ends] == [type(None) if is_answered else SourceUnavailableError]
     assert held.slept == pytest.approx(4_000 if is_answered else 2_000, abs=1)

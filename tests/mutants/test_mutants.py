@@ -151,7 +151,7 @@ MUTANTS = [
     Mutant(
         "request ends after its total time",
         "etl/extract/transport.py",
-        "total=api.connect_timeout_seconds + 5 * api.read_timeout_seconds,",
+        "total=api.connect_timeout_seconds + _READ_TIMEOUTS_OF_A_REQUEST * api.read_timeout_seconds,",
         "total=1e9,",
     ),
     Mutant(
@@ -232,8 +232,8 @@ MUTANTS = [
     Mutant(
         "nobody waits for hours",
         "etl/extract/gate.py",
-        "if is_long or seconds > self.run_ends_at - self._now():",
-        "if False:",
+        "                self._refuse_long_wait(seconds)\n",
+        "",
     ),
     Mutant(
         "object is replaced only if it is what was seen",
@@ -320,7 +320,7 @@ MUTANTS = [
     Mutant(
         "execution whose answers changed is not final",
         "etl/dataset/commit.py",
-        "return ExportState.SETTLING if is_held and",
+        "return ExportState.SETTLING if has_drifted_rows and",
         "return ExportState.SETTLING if False and",
         ("tests/pipeline/test_drift.py",),
     ),

@@ -53,7 +53,7 @@ class ExportState(StrEnum):
     LISTED = "listed"
     """Each call has a row, some of them as the lists show it; exact ones are to come."""
     WAITING = "waiting"
-    """Not finished at the source: a row of its own, and none of its calls."""
+    """Not finished at the source: its calls are not there yet, or are those of before it ran again."""
     INCOMPLETE = "incomplete"
     """Part of it could not be fetched; the next run goes on."""
 

@@ -23,19 +23,6 @@ from etl.model.values import fields_of
 from etl.model.wording import ShownInLines, by_purpose, counted, duration
 from etl.settings import Settings
 
-OUTCOMES = {
-    ExitCode.COMPLETE: "complete",
-    ExitCode.BUG: "error",
-    ExitCode.CONFIGURATION: "configuration",
-    ExitCode.PARTIAL: "partial",
-    ExitCode.KEY_REFUSED: "refused",
-    ExitCode.SOURCE_UNAVAILABLE: "unavailable",
-    ExitCode.DESTINATION_FAILED: "destination",
-    ExitCode.SIGINT: "interrupted",
-    ExitCode.SIGTERM: "interrupted",
-}
-"""The exit codes of a run as words, in ``last_run.json`` and the ``runs`` table."""
-
 
 @dataclass(slots=True)
 class RunTestSummary:
@@ -190,7 +177,7 @@ class Summary(ShownInLines):
     @property
     def outcome(self) -> str:
         """The exit code as a word."""
-        return OUTCOMES[self.exit_code]
+        return self.exit_code.outcome
 
     @property
     def seconds(self) -> float:

@@ -202,17 +202,12 @@ class Finding:
         """Whether it says that something is missing or unknown. A run with such a finding exits with 3."""
         return self.kind.severity is not Severity.NOTICE
 
-    @property
-    def next_step(self) -> str:
-        """What to do about it."""
-        return self.kind.next_step
-
     def __str__(self) -> str:
         return f"{quoted(self.subject)}: {self.text}" if self.subject else self.text
 
     def as_json(self) -> dict[str, Any]:
         """The finding as a JSON object, as the commands print it with ``--json``."""
-        words = {"subject": self.subject, "text": self.text, "next_step": self.next_step}
+        words = {"subject": self.subject, "text": self.text, "next_step": self.kind.next_step}
         return {"kind": self.kind.value, "severity": self.kind.severity.value, **words}
 
 
@@ -231,7 +226,7 @@ def alarm_lines(findings: Sequence[Finding], *, has_next_step: bool = True) -> I
         first = next(finding for finding in findings if finding.kind is kind)
         yield "problem", f"{first} (and {count - 1:,} more)" if count > 1 else str(first)
     if has_next_step and (alarm_to_act_on := gravest(findings)):
-        yield "next", alarm_to_act_on.next_step
+        yield "next", alarm_to_act_on.kind.next_step
 
 
 def gravest(findings: Iterable[Finding]) -> Finding | None:

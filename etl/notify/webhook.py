@@ -93,7 +93,7 @@ def _findings(ended: Summary | Exception, failure: Exception | None, code: ExitC
         not_loaded = [Finding(Kind.NOT_LOADED, "", "")] if ended.load_failure else []
         for finding in alarms([*ended.findings, *not_loaded]):
             text = finding.text if finding.kind in _OWN_WORDS else finding.kind.meaning
-            yield {"kind": finding.kind, "subject": finding.subject, "text": text, "next_step": finding.next_step}
+            yield {"kind": finding.kind, "subject": finding.subject, "text": text, "next_step": finding.kind.next_step}
 
 
 def _worse(found: Sequence[Worse], settings: Settings) -> _Items:

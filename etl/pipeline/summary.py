@@ -273,9 +273,7 @@ class Summary(ShownInLines):
         """The summary as a row of the ``runs`` table."""
         document = self.as_json()
         row = document | {
-            "started_at": self.started_at,
-            "finished_at": self.finished_at,
-            "seconds": self.seconds,
+            **fields_of(self, "started_at", "finished_at", "seconds"),
             **{table: self.rows.get(table, 0) for table in ("executions", "calls", "evals")},
             "dead_letters": sum(run_test.dead_letters for run_test in self.run_tests),
             "misfits": sum(run_test.misfits for run_test in self.run_tests),

@@ -100,7 +100,7 @@ def _worse(found: Sequence[Worse], settings: Settings) -> _Items:
     """What got worse, of the run tests that are configured; of all where none is named."""
     names = {run_test.name for run_test in settings.run_tests}
     own = [worse for worse in found if not names or worse.run_test in names]
-    return {(_WORSE, worse.run_test, worse.metric): worse.as_json() for worse in own}
+    return {(_WORSE, worse.run_test, worse.row.metric.name): worse.as_json() for worse in own}
 
 
 def _message(dataset: str, code: ExitCode, new: _Items) -> dict[str, Any]:

@@ -14,24 +14,26 @@ class ExitCode(IntEnum):
 
     meaning: str
     """What the code says, in the few words of the reference."""
+    outcome: str
+    """The code of a run as a word, in ``last_run.json`` and the ``runs`` table; empty if no run is recorded with it."""
 
-    def __new__(cls, value: int, meaning: str) -> Self:
-        """Make a member that is the number of its code and carries its meaning."""
+    def __new__(cls, value: int, meaning: str, outcome: str = "") -> Self:
+        """Make a member that is the number of its code and carries its meaning and its outcome."""
         code = int.__new__(cls, value)
-        code._value_, code.meaning = value, meaning
+        code._value_, code.meaning, code.outcome = value, meaning, outcome
         return code
 
-    COMPLETE = 0, "complete"
-    BUG = 1, "bug in metrics-etl"
-    CONFIGURATION = 2, "wrong option or setting"
-    PARTIAL = 3, "partial (something is missing or wrong)"
-    KEY_REFUSED = 4, "key refused by the API"
-    SOURCE_UNAVAILABLE = 5, "API unavailable"
-    DESTINATION_FAILED = 6, "dataset or warehouse cannot be read or written"
+    COMPLETE = 0, "complete", "complete"
+    BUG = 1, "bug in metrics-etl", "error"
+    CONFIGURATION = 2, "wrong option or setting", "configuration"
+    PARTIAL = 3, "partial (something is missing or wrong)", "partial"
+    KEY_REFUSED = 4, "key refused by the API", "refused"
+    SOURCE_UNAVAILABLE = 5, "API unavailable", "unavailable"
+    DESTINATION_FAILED = 6, "dataset or warehouse cannot be read or written", "destination"
     REGRESSION = 10, "compare found a regression"
     LOCK_HELD = 75, "another export is running"
-    SIGINT = 130, "interrupted (Ctrl-C or SIGINT)"
-    SIGTERM = 143, "interrupted (SIGTERM)"
+    SIGINT = 130, "interrupted (Ctrl-C or SIGINT)", "interrupted"
+    SIGTERM = 143, "interrupted (SIGTERM)", "interrupted"
 
 
 class ExporterError(Exception):

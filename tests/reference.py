@@ -24,7 +24,7 @@ from etl.model.locations import BUCKETS, EXPERIMENTAL, WAREHOUSES
 from etl.model.metrics import METRICS
 from etl.model.schema import TABLES
 from etl.pipeline.metrics_file import write_metrics_file
-from etl.pipeline.summary import OUTCOMES, RunTestSummary, Summary
+from etl.pipeline.summary import RunTestSummary, Summary
 from etl.settings.json_schema import settings_schema
 from etl.transform.aggregates import Cause
 from tests.meanings import EVENTS, FIELDS, PURPOSE_MEANINGS, SUBJECT_MEANINGS
@@ -149,7 +149,7 @@ def _coded(meanings: Mapping[Any, str]) -> Iterator[tuple[str, str]]:
 
 def _commands_page() -> Iterator[str]:
     yield _COMMANDS_HEAD
-    exits = ((f"{code}", OUTCOMES.get(code, ""), code.meaning) for code in ExitCode)
+    exits = ((f"{code}", code.outcome, code.meaning) for code in ExitCode)
     yield from _table(("code", "outcome", "meaning"), exits)
     for name, command in COMMANDS.items():
         yield from _command(name, command)

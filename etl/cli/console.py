@@ -31,9 +31,10 @@ def stdout_console() -> "Console":
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE)
 
 
-def print_message(text: str) -> None:
-    """Print a message of one or several lines to stderr."""
-    print(_escaped(text), file=sys.stderr)
+def print_message(*texts: str) -> None:
+    """Print messages, each of one or several lines, to stderr."""
+    for text in texts:
+        print(_escaped(text), file=sys.stderr)
 
 
 def print_result(text: str) -> None:

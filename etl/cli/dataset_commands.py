@@ -102,8 +102,7 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
         elif not quiet:
             print_report(report)
         if quiet:
-            for finding in report.findings:
-                print_message(finding_text(finding))
+            print_message(*map(finding_text, report.findings))
         end(report.exit_code)
 
 

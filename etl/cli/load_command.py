@@ -68,8 +68,7 @@ def load(
         elif not quiet:
             print_load(result, is_dry_run=dry_run)
         if quiet:
-            for problem in result.problems:
-                print_message(problem)
+            print_message(*result.problems)
         end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE, is_result_printed=dry_run)
 
 

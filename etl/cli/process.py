@@ -183,8 +183,7 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
     else:
         return
 
-    for line in lines:
-        print_message(f"error: {line}")
+    print_message(*(f"error: {line}" for line in lines))
     raise SystemExit(exit_code)
 
 

@@ -161,8 +161,7 @@ def _ask_the_rest(answers: InitAnswers, given: Collection[str]) -> InitAnswers:
         discovered = run_async(discover_for(answers.settings(), print_rate_limit_wait))
         _, *lines, _ = run_tests_as_toml(discovered)
         print_result("\n".join(f"{number:>3}  {line.strip()}" for number, line in enumerate(lines, 1)))
-        for problem in discovered.problems:
-            print_message(f"problem: {problem}")
+        print_message(*(f"problem: {problem}" for problem in discovered.problems))
         question = "Run tests to export: numbers such as 1,3, or all"
         answers = _ask_for("run_tests", answers, question, partial(_chosen, [*discovered.run_tests]))
     if "path" not in given:

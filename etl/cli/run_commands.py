@@ -216,12 +216,11 @@ def _print_end(summary: "Summary", settings: "Settings", *, as_json: bool, quiet
         if summary.exit_code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
             print_result("")
             print_how_to_open(summary.dataset, settings.destination.options)
-    if quiet:
+    if quiet and is_json_log:
         for problem in summary.problems:
-            if is_json_log:
-                _notify("problem", settings, problem=problem)
-            else:
-                print_message(problem)
+            _notify("problem", settings, problem=problem)
+    elif quiet:
+        print_message(*summary.problems)
 
 
 def _report_mistake(error: ConfigurationError, config: Path | None, *, is_interactive: bool) -> None:

@@ -29,9 +29,8 @@ def print_status(status: Status) -> None:
     print_line("dataset", status.dataset)
     print_line("export", f"running: {status.at_work}" if status.at_work else "not running")
     complete_at = status.complete_at
-    print_line(
-        "freshness", f"last complete export {ago(complete_at, now)}" if complete_at else "no complete export yet"
-    )
+    freshness = f"last complete export {ago(complete_at, now)}" if complete_at else "no complete export yet"
+    print_line("freshness", freshness)
     if load := status.last_load:
         print_line("warehouse", f"{load.warehouse}, {'tried' if load.problem else 'loaded'} {ago(load.tried_at, now)}")
     print_result("")
@@ -96,7 +95,7 @@ def print_report(report: "VerifyReport") -> None:
 
 def finding_text(finding: Finding) -> str:
     """A finding in one line: its kind, what was found, and what to do."""
-    return shown(f"{finding.kind.value}: {finding}: {finding.next_step}")
+    return shown(f"{finding.kind.value}: {finding}: {finding.kind.next_step}")
 
 
 def _print_warehouse(report: "WarehouseReport") -> None:

@@ -96,6 +96,5 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
             print_json(run_tests_as_json(discovered))
         else:
             print_result("\n".join(run_tests_as_toml(discovered)))
-            for problem in discovered.problems:
-                print_message(f"problem: {problem}")
+            print_message(*(f"problem: {problem}" for problem in discovered.problems))
         end(ExitCode.PARTIAL if discovered.problems else ExitCode.COMPLETE)

@@ -25,6 +25,7 @@ from etl.inspect.stored import read_lost
 from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.metrics import METRICS, SHARE, Limit, Metric
+from etl.model.values import fields_of
 from etl.model.wording import counted, first_few, nearest, quoted, shown
 
 _SHORT_UNITS = {"US cents": "ct", "score": ""}
@@ -150,11 +151,7 @@ class ComparisonReport:
     def as_json(self) -> dict[str, Any]:
         """The document of ``compare --json``; what is infinite is null."""
         return {
-            "dataset": self.dataset,
-            "exit_code": int(self.exit_code),
-            "conclusion": self.conclusion,
-            "exceeded": self.exceeded,
-            "not_judged": self.not_judged,
+            **fields_of(self, "dataset", "exit_code", "conclusion", "exceeded", "not_judged"),
             "findings": [finding.as_json() for finding in self.findings],
             "baseline": self.baseline.as_json(self.calls[0]),
             "candidate": self.candidate.as_json(self.calls[1]),
@@ -268,12 +265,7 @@ def _row_as_json(row: Row) -> dict[str, Any]:
         "metric": row.metric.name,
         "unit": row.metric.unit,
         "worse_when": "higher" if row.metric.is_higher_worse else "lower",
-        "baseline": found.baseline,
-        "candidate": found.candidate,
-        "baseline_calls": found.baseline_calls,
-        "candidate_calls": found.candidate_calls,
-        "difference": found.difference,
-        "change": found.change,
+        **fields_of(found, "baseline", "candidate", "baseline_calls", "candidate_calls", "difference", "change"),
         "verdict": found.verdict.value,
         "limit": str(row.limit) if row.limit else None,
         "limit_outcome": row.outcome.value if row.outcome else None,

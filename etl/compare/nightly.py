@@ -56,11 +56,6 @@ class Worse:
     """How the calls of both sides are matched."""
 
     @property
-    def metric(self) -> str:
-        """The name of the metric."""
-        return self.row.metric.name
-
-    @property
     def text(self) -> str:
         """``Cost of a call +47.6% (12.6 ct to 18.6 ct) since 2026-11-09, 6 nights, 95% interval +39.1 to +56.6%``."""
         _, interval = change_texts(self.row.metric, self.row.found)
@@ -69,7 +64,7 @@ class Worse:
 
     def as_json(self) -> dict[str, str]:
         """The item of a webhook's message."""
-        return {"run_test": self.run_test, "metric": self.metric, "since": f"{self.since}", "text": self.text}
+        return {"run_test": self.run_test, "metric": self.row.metric.name, "since": f"{self.since}", "text": self.text}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

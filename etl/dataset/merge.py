@@ -177,9 +177,7 @@ def _with_marks(rows: pa.Table, marks: Mapping[int, bool], stamp: Mapping[str, A
         return rows
     deleted = {index: stamp["exported_at"] if is_deleted else None for index, is_deleted in marks.items()}
     columns = {"deleted_at": deleted} | {name: dict.fromkeys(marks, value) for name, value in stamp.items()}
-    for name, values in columns.items():
-        rows = with_column(rows, name, [values.get(index, own) for index, own in enumerate(rows[name].to_pylist())])
-    return rows
+    return with_values(rows, columns, keys=range(len(rows)))
 
 
 def _compare(

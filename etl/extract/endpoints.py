@@ -193,18 +193,17 @@ def list_call_details(execution_id: str, *, limit: int) -> Request[Page[Detailed
     Source: GET /simulate/test-executions/{execution_id}/
     """
 
-    def decode(document: Any) -> Page[DetailedCall]:
-        page = _page(document, 1, _detailed_call)
-        for call in page.results:
-            if call.payload.get("test_execution_id") != execution_id:
-                raise UnexpectedError("the answer is for another execution")
-        return page
+    def decode_row(row: Any) -> DetailedCall:
+        call = DetailedCall(call_execution_id=_id(row, "id"), payload=row)
+        if row.get("test_execution_id") != execution_id:
+            raise UnexpectedError("the answer is for another execution")
+        return call
 
     return Request(
         path=f"{DETAIL}{execution_id}/",
         query=Slice(1, limit).query,
         subject=f"detail of execution {execution_id}",
-        decode=decode,
+        decode=lambda document: _page(document, 1, decode_row),
         is_wrapped=False,
         is_optional=True,
     )
@@ -316,10 +315,6 @@ def _listed_call(document: Any) -> ListedCall:
     # Every known server names it, also where a call has no evals: without this check, a new name would empty them all.
     field_of(document, "eval_outputs")
     return ListedCall(call_execution_id=_id(document, "call_execution_id"), payload=document)
-
-
-def _detailed_call(document: Any) -> DetailedCall:
-    return DetailedCall(call_execution_id=_id(document, "id"), payload=document)
 
 
 def _call_metrics(document: Any) -> CallMetrics:

@@ -94,9 +94,8 @@ def check_access(root: Path) -> None:
     partitions = [partition for table in tables for pattern in patterns for partition in table.glob(pattern)]
     folders = [root, root / STATE, root / STAGING, root / QUARANTINE, *tables, *partitions]
     needed = dict.fromkeys(folders, os.R_OK | os.W_OK | os.X_OK)
-    needed |= dict.fromkeys(
-        (root / name for name in (IDENTITY, LAST_RUN, INDEX)), os.R_OK
-    )  # replaced, never written to
+    # These files are replaced, never written to.
+    needed |= dict.fromkeys((root / name for name in (IDENTITY, LAST_RUN, INDEX)), os.R_OK)
     needed |= {root / LOCK: os.R_OK | os.W_OK}
     for path, mode in needed.items():
         error = _error_of_use(path, mode)

@@ -5,7 +5,7 @@ Sends no request itself. No key and no signature ever stands in a message.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from configparser import ConfigParser
 from configparser import Error as ParserError
 from datetime import timedelta
@@ -22,6 +22,8 @@ PATIENT_SECONDS = 120
 """How long a request to a store that fails is repeated."""
 HASTY_SECONDS = 6
 """The same where giving up is better than waiting."""
+_STORES: Mapping[str, Callable[..., ObjectStore]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
+"""By URL scheme, obstore's class of the store."""
 _PATIENT: Mapping[str, Any] = {
     # A part of 16 MiB, eight of which are read at once, on a line of 4 Mbit/s.
     "client_options": {"connect_timeout": timedelta(seconds=10), "timeout": timedelta(minutes=5)},
@@ -62,16 +64,11 @@ def open_store(url: str, options: Options, *, is_hasty: bool = False) -> ObjectS
         ConfigurationError: something is missing from the URL, the options or the environment, or is not valid.
     """
     parts, settings, common = _arguments(url, options, _HASTY if is_hasty else _PATIENT)
+    if parts.scheme == "s3":  # objects are deleted one by one: not every store knows bulk requests
+        settings |= {"disable_bulk_delete": True}
     common["prefix"] = parts.path.strip("/") or None  # as it is written: ``from_url`` would decode it
     try:
-        match parts.scheme:
-            case "s3":
-                # Objects are deleted one by one: not every store knows bulk requests.
-                return S3Store(parts.netloc, config=settings | {"disable_bulk_delete": True}, **common)
-            case "gs":
-                return GCSStore(parts.netloc, config=settings, **common)
-            case _:
-                return AzureStore(parts.netloc, config=settings, **common)
+        return _STORES[parts.scheme](parts.netloc, config=settings, **common)
     except (BaseError, ValueError) as exc:
         reason = str(exc).split("\n\nDebug source")[0]
         raise ConfigurationError(f"{url}: {reason}: set it in [destination.options] or the environment") from exc

@@ -114,9 +114,8 @@ class Placement:
         path_of = {id_: path for path, ids in self._executions.items() for id_ in ids.to_pylist()}
         for path, strays in self._strays.items():
             if elsewhere := [execution_id for execution_id in strays if execution_id in path_of]:
-                text = (
-                    f"holds calls or evals of {_named('execution', elsewhere)}, whose row is in {path_of[elsewhere[0]]}"
-                )
+                executions = _named("execution", elsewhere)
+                text = f"holds calls or evals of {executions}, whose row is in {path_of[elsewhere[0]]}"
                 yield Finding(Kind.MISPLACED, path, text)
             if nowhere := [id_ for id_, is_living in strays.items() if is_living and id_ not in path_of]:
                 text = f"holds calls or evals of {_named('execution', nowhere)}, missing from the executions table"

@@ -166,7 +166,7 @@ def _problems(status: Status) -> Iterator[tuple[str, str]]:
     yield from _of_last_run(status)
     if finding := gravest(status.findings):
         others = sum(1 for _ in alarms(status.findings)) - 1
-        yield f"{finding}{f' (and {others:,} more)' if others else ''}", finding.next_step
+        yield f"{finding}{f' (and {others:,} more)' if others else ''}", finding.kind.next_step
     if status.runs and status.runs[0].exit_code:
         yield _ended(status.runs[0]), _RUN
     configured = [run_test for run_test in status.run_tests if run_test.is_configured]

@@ -139,9 +139,8 @@ def _ours(contents: Contents, warehouse: Warehouse, table: Table, items: set[str
     """The rows of these items at this place, as the warehouse can hold them."""
     pieces = [warehouse.as_stored(piece) for piece in contents.rows(table, items)]
     rows = pa.concat_tables([arrow_schema_of(table).empty_table(), *pieces])
-    for column, value in zip(
-        table.partitions, place, strict=True
-    ):  # an item of errors, a run test, lies in many months
+    # An item of errors, a run test, lies in many months.
+    for column, value in zip(table.partitions, place, strict=True):
         rows = rows.filter(pc.equal(rows[column.name], value))
     return rows
 

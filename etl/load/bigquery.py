@@ -72,9 +72,8 @@ class _Session(Session):
         self._script: list[str] = []
         self._staged: list[str] = []
         with self._translated_errors():
-            self._client = bigquery.Client(
-                project=project, default_query_job_config=bigquery.QueryJobConfig(default_dataset=self._dataset)
-            )
+            config = bigquery.QueryJobConfig(default_dataset=self._dataset)
+            self._client = bigquery.Client(project=project, default_query_job_config=config)
 
     def query(self, sql: str) -> pa.Table:
         with self._translated_errors():

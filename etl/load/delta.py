@@ -249,9 +249,8 @@ class _Table:
             arriving: Those rows, in pieces.
             load_id: Noted in the commit.
         """
-        dataset = (
-            self._handle.to_pyarrow_dataset()
-        )  # not self._dataset, which would keep the footer of each file in memory
+        # Not self._dataset, which would keep the footer of each file in memory.
+        dataset = self._handle.to_pyarrow_dataset()
         ids = pa.array(sorted(removed), pa.string())
         touched = {*places}
         if removed:

@@ -17,11 +17,11 @@ API_VERSION = "v3.1.0"
 """The version of the standard; tools of a later 3.x read it."""
 PLACEHOLDER = "data"
 """Stands for the location if none is given."""
-SCHEMES = ("", "s3", "gs", "az", "abfs", "abfss")
-"""The URL schemes that a location may have; the empty one means a path."""
 _ID = "simulation-metrics"
-_SERVERS = {"": "local", "s3": "s3", "az": "azure", "abfs": "azure", "abfss": "azure", "gs": "custom"}
-"""By URL scheme, the standard's type of server; it has none for Google's buckets."""
+_SERVERS = {"": "local", "s3": "s3", "gs": "custom", "az": "azure", "abfs": "azure", "abfss": "azure"}
+"""By URL scheme that a location may have, the standard's type of server; it has none for Google's buckets. The empty
+scheme means a path.
+"""
 _TYPES: dict[Any, tuple[str, str, dict[str, Any]]] = {
     schema.STRING: ("string", "string", {}),
     schema.INT: ("integer", "int64", {"format": "i64"}),
@@ -56,7 +56,7 @@ def contract(tables: Sequence[Table], location: str | None = None) -> dict[str, 
     Raises:
         ConfigurationError: readers of the contract cannot read this location.
     """
-    root = PLACEHOLDER if location is None else dataset_root(location, "odcs", SCHEMES)
+    root = PLACEHOLDER if location is None else dataset_root(location, "odcs", [*_SERVERS])
     promised = [table for table in tables if table.name != schema.ERRORS.name] or tables
     names = {table.name for table in promised}
     return {

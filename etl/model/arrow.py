@@ -3,7 +3,7 @@
 Pure: each function returns another table, and none changes the one that it got.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -28,13 +28,14 @@ def with_column(rows: pa.Table, name: str, values: list[Any]) -> pa.Table:
     return rows.set_column(index, field, pa.array(values, field.type))
 
 
-def with_values(rows: pa.Table, columns: Mapping[str, Mapping[str, Any]]) -> pa.Table:
-    """The rows with other values in some columns, which are given by column and then by execution_id.
+def with_values(rows: pa.Table, columns: Mapping[str, Mapping[Any, Any]], keys: Sequence[Any] = ()) -> pa.Table:
+    """The rows with other values in some columns, which are given by column and then by the key of the row.
 
-    Rows of executions that are not named keep their values.
+    ``keys`` holds a key for each row; by default, a row's key is its execution_id. Rows whose key is not named keep
+    their values.
     """
-    ids = rows["execution_id"].to_pylist()
+    keys = keys or rows["execution_id"].to_pylist()
     for name, values in columns.items():
         old_values = rows[name].to_pylist()
-        rows = with_column(rows, name, [values.get(id_, old) for id_, old in zip(ids, old_values, strict=True)])
+        rows = with_column(rows, name, [values.get(key, old) for key, old in zip(keys, old_values, strict=True)])
     return rows

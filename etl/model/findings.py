@@ -24,7 +24,6 @@ class Severity(StrEnum):
     """No alarm: only worth knowing."""
 
 
-_MISSING, _UNKNOWN, _NOTICE = Severity.MISSING, Severity.UNKNOWN, Severity.NOTICE
 _RUN = "the next run tries again"
 """The next step of an alarm that needs nobody."""
 _DISCOVER = "metrics-etl discover lists the names"
@@ -32,6 +31,20 @@ _ASIDE = "_state/quarantine"
 """Where damaged files are moved to."""
 _MOVE_ASIDE = "move the file out of the dataset and keep it; metrics-etl run then fetches the rows the API still lists"
 _RUN_OR_MOVE = f"metrics-etl run; if verify still finds it, {_MOVE_ASIDE}"
+_Facts = tuple[str, Severity, str, str]
+"""The value of a kind, its severity, its meaning and its next step."""
+
+
+def _missing(value: str, meaning: str, next_step: str = _RUN) -> _Facts:
+    return value, Severity.MISSING, meaning, next_step
+
+
+def _unknown(value: str, meaning: str, next_step: str = _RUN) -> _Facts:
+    return value, Severity.UNKNOWN, meaning, next_step
+
+
+def _notice(value: str, meaning: str, next_step: str = "nothing") -> _Facts:
+    return value, Severity.NOTICE, meaning, next_step
 
 
 class Kind(StrEnum):
@@ -43,160 +56,132 @@ class Kind(StrEnum):
     next_step: str
     """What to do about it: a command, or an action in words."""
 
-    def __new__(cls, value: str, severity: Severity, meaning: str, next_step: str = "") -> Self:
-        """Make a member. By default, an alarm waits for the next run, and a notice needs nothing."""
+    def __new__(cls, value: str, severity: Severity, meaning: str, next_step: str) -> Self:
+        """Make a member that is its word and carries what the word means."""
         kind = str.__new__(cls, value)
-        kind._value_, kind.severity, kind.meaning = value, severity, meaning
-        kind.next_step = next_step or ("nothing" if severity is Severity.NOTICE else _RUN)
+        kind._value_, kind.severity, kind.meaning, kind.next_step = value, severity, meaning, next_step
         return kind
 
     # the source
-    NO_SUCH_RUN_TEST = (
+    NO_SUCH_RUN_TEST = _missing(
         "no_such_run_test",
-        _MISSING,
         "the API has no run test with this name",
         f"correct the name in run_tests, or check that the key belongs to the right workspace: {_DISCOVER}",
     )
-    LIST_FAILED = "list_failed", _UNKNOWN, "the list of a run test's executions could not be read"
-    LIST_UNPROVED = "list_unproved", _UNKNOWN, "a list kept changing while it was read, so rows may be missing from it"
-    LIST_WRONG = (
+    LIST_FAILED = _unknown("list_failed", "the list of a run test's executions could not be read")
+    LIST_UNPROVED = _unknown("list_unproved", "a list kept changing while it was read, so rows may be missing from it")
+    LIST_WRONG = _unknown(
         "list_wrong",
-        _UNKNOWN,
         "executions are missing from a list, although the API still returns them by id: nothing was marked as deleted",
     )
-    LOOK_UP_FAILED = (
-        "look_up_failed",
-        _UNKNOWN,
-        "the API did not say whether executions that are missing from a list still exist",
+    LOOK_UP_FAILED = _unknown(
+        "look_up_failed", "the API did not say whether executions that are missing from a list still exist"
     )
-    ROW_UNREADABLE = (
+    ROW_UNREADABLE = _missing(
         "row_unreadable",
-        _MISSING,
         "the API cannot return one row of a list; all others were exported",
         f"{_RUN}; if this goes on for days, report it to the API's operators",
     )
-    RUN_TESTS_UNKNOWN = ("run_tests_unknown", _UNKNOWN, 'run tests may be missing from the list (run_tests = "all")')
-    NOT_FETCHED = (
+    RUN_TESTS_UNKNOWN = _unknown("run_tests_unknown", 'run tests may be missing from the list (run_tests = "all")')
+    NOT_FETCHED = _missing(
         "not_fetched",
-        _MISSING,
         "executions that were not fetched, or were fetched only in part",
         "the next run continues where the last one stopped",
     )
-    DEAD_LETTER = "dead_letter", _MISSING, "requests failed after all retries; the errors table has a row for each"
-    NEW_STATUS_ENDED = (
+    DEAD_LETTER = _missing("dead_letter", "requests failed after all retries; the errors table has a row for each")
+    NEW_STATUS_ENDED = _missing(
         "new_status_ended",
-        _MISSING,
         "executions seem to have ended in a status that this version does not know, so their calls are not fetched",
         'upgrade, or set [export] calls = "all"',
     )
-    ANSWERS_CHANGED = (
+    ANSWERS_CHANGED = _missing(
         "answers_changed",
-        _MISSING,
         "the format of the API's answers has changed: columns are null although the API has values for them",
         "upgrade the exporter, or tell the API's operators; once the values can be read, the next run fetches them",
     )
-    RUN_LOST = (
+    RUN_LOST = _unknown(
         "run_lost",
-        _UNKNOWN,
         "the last run was killed or could not start",
         "if it left an error message, fix the problem it names; then run metrics-etl run",
     )
     # the dataset
-    QUARANTINED = (
+    QUARANTINED = _unknown(
         "quarantined",
-        _UNKNOWN,
         f"a damaged file was moved to {_ASIDE}; the rows that the API still lists were fetched again",
         f"inspect the file, then delete it from {_ASIDE}; runs do not need it",
     )
-    LOST_ROWS = (
+    LOST_ROWS = _missing(
         "lost_rows",
-        _MISSING,
         "rows that were there after the last run are gone from their files, and were not fetched again",
         "metrics-etl run, without --run-test and --since; rows that the API no longer lists are only in your backups",
     )
-    DAMAGED = (
+    DAMAGED = _missing(
         "damaged",
-        _MISSING,
         "an execution whose stored calls or evals differ from what was exported, or whose own row is missing",
         "the next run fetches it again, if the API still has it",
     )
-    MISPLACED = (
+    MISPLACED = _missing(
         "misplaced",
-        _MISSING,
         "rows in the wrong file, or stored twice: files were moved or copied by hand",
         "move a misplaced file back to its place, or a duplicate out of the dataset; then run metrics-etl run",
     )
-    SCHEMA = (
+    SCHEMA = _unknown(
         "schema",
-        _UNKNOWN,
         "a file with columns that this version does not know",
         f"upgrade the exporter if a newer one wrote it; otherwise {_MOVE_ASIDE}",
     )
-    UNREADABLE = ("unreadable", _UNKNOWN, "a damaged file: cut short, or with a wrong checksum", _RUN_OR_MOVE)
-    NOT_READ = (
+    UNREADABLE = _unknown("unreadable", "a damaged file: cut short, or with a wrong checksum", _RUN_OR_MOVE)
+    NOT_READ = _unknown(
         "not_read",
-        _UNKNOWN,
         "a file that this user may not read, or that does not fit in memory",
         "leave the file in place, since its rows may be intact; try as another user, or with more memory",
     )
-    FOREIGN_FILE = (
+    FOREIGN_FILE = _unknown(
         "foreign_file",
-        _UNKNOWN,
         "something in a table's folder that metrics-etl did not write: a file, a link, a pipe or a device",
         "move it out of the dataset: readers may take it for data",
     )
-    DIFFERENCE = (
+    DIFFERENCE = _unknown(
         "difference",
-        _UNKNOWN,
         "an aggregate from the API that differs from the stored calls for no known reason",
         "metrics-etl run --full-refresh; if the difference stays, please report it",
     )
     # the warehouse
-    NOT_LOADED = "not_loaded", _MISSING, "the warehouse is behind the dataset", "metrics-etl load"
-    LOADED_WRONG = (
-        "loaded_wrong",
-        _MISSING,
-        "somebody changed rows or views in the warehouse",
-        "metrics-etl load --full",
+    NOT_LOADED = _missing("not_loaded", "the warehouse is behind the dataset", "metrics-etl load")
+    LOADED_WRONG = _missing(
+        "loaded_wrong", "somebody changed rows or views in the warehouse", "metrics-etl load --full"
     )
     # worth knowing
-    DELETED = "deleted", _NOTICE, "rows were marked as deleted (deleted_at), because the source no longer has them"
-    RENAMED = "renamed", _NOTICE, "a run test was renamed; its rows now have the new name"
-    FETCHED_AGAIN = "fetched_again", _NOTICE, "rows were gone or damaged, and were fetched again"
-    RUN_TEST_GONE = "run_test_gone", _NOTICE, "the API no longer has a run test of this name; its rows stay as they are"
-    NAMESAKES = "namesakes", _NOTICE, "run tests have the same name, and the API lists their executions together"
-    NEW_STATUS = "new_status", _NOTICE, "a status that this version does not know; it counts as not finished"
-    DOCUMENT_SET_ASIDE = (
+    DELETED = _notice("deleted", "rows were marked as deleted (deleted_at), because the source no longer has them")
+    RENAMED = _notice("renamed", "a run test was renamed; its rows now have the new name")
+    FETCHED_AGAIN = _notice("fetched_again", "rows were gone or damaged, and were fetched again")
+    RUN_TEST_GONE = _notice("run_test_gone", "the API no longer has a run test of this name; its rows stay as they are")
+    NAMESAKES = _notice("namesakes", "run tests have the same name, and the API lists their executions together")
+    NEW_STATUS = _notice("new_status", "a status that this version does not know; it counts as not finished")
+    DOCUMENT_SET_ASIDE = _notice(
         "document_set_aside",
-        _NOTICE,
         f"a file in the folder _state or runs could not be read: a run moves it to {_ASIDE}; other commands ignore it",
         f"nothing; once it is in {_ASIDE}, it can be deleted",
     )
-    CLOCK = "clock", _NOTICE, "this machine's clock and the source's differ", "check this machine's clock (NTP)"
-    NO_DETAIL = (
+    CLOCK = _notice("clock", "this machine's clock and the source's differ", "check this machine's clock (NTP)")
+    NO_DETAIL = _notice(
         "no_detail",
-        _NOTICE,
-        (
-            "the details of some executions could not be read: those that settle were not compared, "
-            "and new ones lack a few columns"
-        ),
+        "the details of some executions could not be read: those that settle were not compared, "
+        "and new ones lack a few columns",
         f"nothing for those that settle: {_RUN}; metrics-etl run --full-refresh gives new ones these columns",
     )
-    LISTS_ALONE = (
+    LISTS_ALONE = _notice(
         "lists_alone",
-        _NOTICE,
         "calls have no metrics of their own, so some columns are empty",
         'nothing; or set [export] metrics = "exact", and the next run fetches them',
     )
-    KEY_REMOVED = (
+    KEY_REMOVED = _notice(
         "key_removed",
-        _NOTICE,
         "answers from the API contained one of the keys; the dataset has [key] in its place",
         "rotate that key",
     )
-    COLUMNS_ADDED = (
+    COLUMNS_ADDED = _notice(
         "columns_added",
-        _NOTICE,
         "files from an older version got this version's columns, null until their rows are fetched again",
         "nothing, or metrics-etl run --full-refresh to fill them",
     )
@@ -217,17 +202,12 @@ class Finding:
         """Whether it says that something is missing or unknown. A run with such a finding exits with 3."""
         return self.kind.severity is not Severity.NOTICE
 
-    @property
-    def next_step(self) -> str:
-        """What to do about it."""
-        return self.kind.next_step
-
     def __str__(self) -> str:
         return f"{quoted(self.subject)}: {self.text}" if self.subject else self.text
 
     def as_json(self) -> dict[str, Any]:
         """The finding as a JSON object, as the commands print it with ``--json``."""
-        words = {"subject": self.subject, "text": self.text, "next_step": self.next_step}
+        words = {"subject": self.subject, "text": self.text, "next_step": self.kind.next_step}
         return {"kind": self.kind.value, "severity": self.kind.severity.value, **words}
 
 
@@ -246,7 +226,7 @@ def alarm_lines(findings: Sequence[Finding], *, has_next_step: bool = True) -> I
         first = next(finding for finding in findings if finding.kind is kind)
         yield "problem", f"{first} (and {count - 1:,} more)" if count > 1 else str(first)
     if has_next_step and (alarm_to_act_on := gravest(findings)):
-        yield "next", alarm_to_act_on.next_step
+        yield "next", alarm_to_act_on.kind.next_step
 
 
 def gravest(findings: Iterable[Finding]) -> Finding | None:

@@ -25,7 +25,7 @@ from etl.files.names import NOTIFIED
 from etl.files.open import open_files
 from etl.model.findings import Finding, Kind, alarms
 from etl.model.wording import shown
-from etl.pipeline.summary import OUTCOMES, Summary
+from etl.pipeline.summary import Summary
 from etl.settings import Settings
 
 _OF_THE_SOURCE = {Kind.NO_SUCH_RUN_TEST, Kind.LIST_UNPROVED, Kind.LIST_WRONG, Kind.NOT_FETCHED, Kind.ANSWERS_CHANGED}
@@ -71,7 +71,8 @@ async def tell(
         if new or is_well_again:
             await _post(url, _message(settings.destination.path, code, new))
         # What this run could not see still stands, but for failures: that the run got so far ends them.
-        unseen = {key for key in known - items.keys() if not is_whole and key[0] not in OUTCOMES.values()}
+        outcomes = {exit_code.outcome for exit_code in ExitCode}
+        unseen = {key for key in known - items.keys() if not is_whole and key[0] not in outcomes}
         now_known = frozenset(items.keys() | unseen)
         if now_known != known:
             document = known_by_scope | {settings.scope: now_known}
@@ -87,24 +88,24 @@ async def tell(
 def _findings(ended: Summary | Exception, failure: Exception | None, code: ExitCode) -> Iterator[dict[str, str]]:
     """The failure of a run, and its alarms; but no alarms where the source was unavailable, which explains them."""
     if failure:
-        yield {"kind": OUTCOMES[code], "subject": "", "text": code.meaning, "next_step": "metrics-etl status"}
+        yield {"kind": code.outcome, "subject": "", "text": code.meaning, "next_step": "metrics-etl status"}
     if isinstance(ended, Summary) and not isinstance(failure, SourceUnavailableError):
         not_loaded = [Finding(Kind.NOT_LOADED, "", "")] if ended.load_failure else []
         for finding in alarms([*ended.findings, *not_loaded]):
             text = finding.text if finding.kind in _OWN_WORDS else finding.kind.meaning
-            yield {"kind": finding.kind, "subject": finding.subject, "text": text, "next_step": finding.next_step}
+            yield {"kind": finding.kind, "subject": finding.subject, "text": text, "next_step": finding.kind.next_step}
 
 
 def _worse(found: Sequence[Worse], settings: Settings) -> _Items:
     """What got worse, of the run tests that are configured; of all where none is named."""
     names = {run_test.name for run_test in settings.run_tests}
     own = [worse for worse in found if not names or worse.run_test in names]
-    return {(_WORSE, worse.run_test, worse.metric): worse.as_json() for worse in own}
+    return {(_WORSE, worse.run_test, worse.row.metric.name): worse.as_json() for worse in own}
 
 
 def _message(dataset: str, code: ExitCode, new: _Items) -> dict[str, Any]:
     """The message as JSON. Its text is escaped as Slack wants it: else a name could be a link, or call everybody."""
-    lines = [f"metrics-etl, {shown(dataset)}: {OUTCOMES[code]} (exit {code})" + ("" if new else ": all is well again")]
+    lines = [f"metrics-etl, {shown(dataset)}: {code.outcome} (exit {code})" + ("" if new else ": all is well again")]
     for item in new.values():
         subject = item.get("subject", item.get("run_test"))
         line = shown(f"• {subject}: {item['text']}" if subject else f"• {item['text']}")
@@ -115,7 +116,7 @@ def _message(dataset: str, code: ExitCode, new: _Items) -> dict[str, Any]:
         "text": html.escape("\n".join(lines), quote=False),
         "dataset": dataset,
         "exit_code": int(code),
-        "outcome": OUTCOMES[code],
+        "outcome": code.outcome,
         "findings": [item for (kind, *_), item in new.items() if kind != _WORSE],
         "worse": [item for (kind, *_), item in new.items() if kind == _WORSE],
     }

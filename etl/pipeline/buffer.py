@@ -72,11 +72,11 @@ class CommitBuffer:
         """
         execution_id = bundle.execution.execution_id
         while execution_id in self._bundles:  # an earlier piece of it, on which this one builds
-            await self._flush(-math.inf)
+            await self.flush(-math.inf)
         self._bundles[execution_id] = bundle
         self._filled += _share_of_a_commit(bundle)
         if self._seconds_until_due() <= 0 or self._filled >= 1:
-            await self._flush(self._committed_at)
+            await self.flush(self._committed_at)
 
     async def commit_on_time(self) -> None:
         """Commit what has arrived whenever the interval is over, until cancelled; errors as for ``add``.
@@ -86,14 +86,13 @@ class CommitBuffer:
         while True:
             await asyncio.sleep(max(self._seconds_until_due(), _LEAST_SECONDS))
             if self._seconds_until_due() <= 0:
-                await self._flush(self._committed_at)
+                await self.flush(self._committed_at)
 
-    async def flush(self) -> None:
-        """Commit everything that has arrived, also of executions that are not whole; errors as for ``add``."""
-        await self._flush(math.inf)
+    async def flush(self, listed_before: float = math.inf) -> None:
+        """Commit what waits, and what has arrived of executions that are not whole; errors as for ``add``.
 
-    async def _flush(self, listed_before: float) -> None:
-        """Commit what waits, and what has arrived of other executions that were listed before this time."""
+        Of those, only the ones that were listed before this time of the event loop; by default all.
+        """
         async with self._turn:
             waiting, self._bundles = self._bundles, {}
             self._filled = 0.0

@@ -16,6 +16,7 @@ from etl.extract.transport import Traffic
 from etl.model import schema
 from etl.model.findings import Kind
 from etl.model.lifecycle import CLOCKS_DIFFER
+from etl.model.values import fields_of
 from etl.model.wording import counted, first_few
 from etl.pipeline.context import Run
 from etl.pipeline.record import Record
@@ -80,7 +81,6 @@ def _save_index(run: Run, record: Record, state: StoredState) -> None:
 
 def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finished_at: datetime) -> Summary:
     """The run as one value, once the findings of its run tests and of the run as a whole are noted."""
-    traffic = run.client.traffic
     settled_before = run.settled_before(finished_at)
     run_tests = record.run_test_summaries(is_cut_short=failure is not None, settled_before=settled_before)
     _find_in_run(run, record)
@@ -93,15 +93,11 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
         finished_here_at=finished_at,
         run_tests=run_tests,
         findings=record.findings,
-        requests_by_purpose=traffic.requests_by_purpose,
+        **fields_of(run.client.traffic, "requests_by_purpose", "retries", "rejections"),
         saved_requests=record.fetched.saved_requests,
-        retries=traffic.retries,
-        rejections=traffic.rejections,
         requests_per_minute=run.client.quota.requests_per_minute,
-        files=run.dataset.written.files,
-        size_bytes=run.dataset.written.size_bytes,
+        **fields_of(run.dataset.written, "files", "size_bytes", "rows"),
         store_requests=dict(run.dataset.files.requests),
-        rows=run.dataset.written.rows,
         receipt=run.dataset.receipt,
         is_first=record.before.export_run_id is None and record.before.attempt is None,
         failure=failure,

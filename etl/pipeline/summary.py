@@ -23,19 +23,6 @@ from etl.model.values import fields_of
 from etl.model.wording import ShownInLines, by_purpose, counted, duration
 from etl.settings import Settings
 
-OUTCOMES = {
-    ExitCode.COMPLETE: "complete",
-    ExitCode.BUG: "error",
-    ExitCode.CONFIGURATION: "configuration",
-    ExitCode.PARTIAL: "partial",
-    ExitCode.KEY_REFUSED: "refused",
-    ExitCode.SOURCE_UNAVAILABLE: "unavailable",
-    ExitCode.DESTINATION_FAILED: "destination",
-    ExitCode.SIGINT: "interrupted",
-    ExitCode.SIGTERM: "interrupted",
-}
-"""The exit codes of a run as words, in ``last_run.json`` and the ``runs`` table."""
-
 
 @dataclass(slots=True)
 class RunTestSummary:
@@ -190,7 +177,7 @@ class Summary(ShownInLines):
     @property
     def outcome(self) -> str:
         """The exit code as a word."""
-        return OUTCOMES[self.exit_code]
+        return self.exit_code.outcome
 
     @property
     def seconds(self) -> float:
@@ -286,9 +273,7 @@ class Summary(ShownInLines):
         """The summary as a row of the ``runs`` table."""
         document = self.as_json()
         row = document | {
-            "started_at": self.started_at,
-            "finished_at": self.finished_at,
-            "seconds": self.seconds,
+            **fields_of(self, "started_at", "finished_at", "seconds"),
             **{table: self.rows.get(table, 0) for table in ("executions", "calls", "evals")},
             "dead_letters": sum(run_test.dead_letters for run_test in self.run_tests),
             "misfits": sum(run_test.misfits for run_test in self.run_tests),

@@ -164,7 +164,7 @@ def figures_of(
         days=days,
         dollars=None if frame[COST].isna().all() else float(frame[COST].sum() / 100),
         selections=selections,
-        changes=_changes(selections, calls, evals, [each.metric for each in worse]) if selections else [],
+        changes=_changes(selections, calls, evals, [each.row.metric.name for each in worse]) if selections else [],
         worse=worse,
         details=_details(frame, evals, selections, worse) if has_details else None,
     )

@@ -8,9 +8,7 @@ from etl.sandbox.dispatch import SandboxRequest
 from etl.sandbox.generate import add_execution, finish_execution, latest_friday, make_world, new_run_test, settled_world
 from etl.sandbox.server import API_KEY, SECRET_KEY, Fault, Sandbox, random_faults
 from etl.sandbox.world import (
-    EvalConfig,
     Profile,
-    Scenario,
     SimulatedCall,
     SimulatedExecution,
     SimulatedRunTest,
@@ -25,12 +23,10 @@ from etl.sandbox.world import (
 __all__ = [
     "API_KEY",
     "SECRET_KEY",
-    "EvalConfig",
     "Fault",
     "Profile",
     "Sandbox",
     "SandboxRequest",
-    "Scenario",
     "SimulatedCall",
     "SimulatedExecution",
     "SimulatedRunTest",

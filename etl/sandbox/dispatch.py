@@ -8,13 +8,14 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 
 from etl.sandbox import sdk, simulate
-from etl.sandbox.fields import AnswerError
-from etl.sandbox.world import World
+from etl.sandbox.fields import AnswerError, page_of
+from etl.sandbox.world import World, listable_executions
 
 Found = TypeVar("Found")
 METRICS = "/sdk/api/v1/simulation/metrics/"
@@ -229,7 +230,9 @@ def _result(world: World, path: str, query: Mapping[str, str], max_limit: int | 
         execution = _found(world.execution(query["execution_id"]), "Test execution")
         return sdk.execution_metrics(execution) if is_metrics else sdk.run_execution(execution, query, max_limit)
     _found(world.run_tests_named(query["run_test_name"]) or None, "Run test")
-    return sdk.execution_page(world, query, max_limit) if is_metrics else sdk.runs_page(world, query, max_limit)
+    page = page_of(listable_executions(world, query["run_test_name"]), query, max_limit)
+    row = sdk.execution_metrics if is_metrics else partial(sdk.execution_evals, query=query)
+    return {**page, "results": [row(execution) for execution in page["results"]]}
 
 
 def _found(record: Found | None, what: str) -> Found:

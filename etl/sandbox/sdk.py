@@ -11,15 +11,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from etl.sandbox.fields import COST, LATENCY, AnswerError, execution_head, named_fields, page_of, percentile
-from etl.sandbox.world import (
-    CONVERSATION,
-    EvalConfig,
-    SimulatedCall,
-    SimulatedExecution,
-    World,
-    listable_calls,
-    listable_executions,
-)
+from etl.sandbox.world import CONVERSATION, EvalConfig, SimulatedCall, SimulatedExecution, listable_calls
 
 CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "turn_count", "csat_score", "message_count")
 CONVERSATION_DIGITS = {
@@ -54,22 +46,12 @@ def call_metrics(call: SimulatedCall, execution: SimulatedExecution) -> dict[str
 
 
 def execution_metrics(execution: SimulatedExecution) -> dict[str, Any]:
-    """metrics/?execution_id=: the aggregates of an execution, over all its calls, deleted ones included.
+    """metrics/?execution_id=, and a row of ?run_test_name=: the aggregates over all calls, deleted ones included.
 
     Raises:
         AnswerError: A chat metric is no number, or a token count no integer.
     """
     return {**execution_head(execution), "metrics": aggregates(execution.calls)}
-
-
-def execution_page(world: World, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
-    """metrics/?run_test_name=: the executions of all run tests of this name, newest first.
-
-    Raises:
-        AnswerError: There is no such page, or a chat metric that is no number.
-    """
-    page = page_of(listable_executions(world, query["run_test_name"]), query, max_limit)
-    return {**page, "results": [execution_metrics(execution) for execution in page["results"]]}
 
 
 def aggregates(calls: Sequence[SimulatedCall]) -> dict[str, Any]:
@@ -157,17 +139,7 @@ def run_execution(
     """
     page = page_of(listable_calls(execution), query, max_limit)
     calls = [_call_head(call, query) for call in page["results"]]
-    return {**_execution(execution, query), "call_results": {**page, "results": calls}}
-
-
-def runs_page(world: World, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
-    """runs/?run_test_name=: executions with eval results, newest first.
-
-    Raises:
-        AnswerError: There is no such page, or an eval whose outputs cannot be summed up.
-    """
-    page = page_of(listable_executions(world, query["run_test_name"]), query, max_limit)
-    return {**page, "results": [_execution(execution, query) for execution in page["results"]]}
+    return {**execution_evals(execution, query), "call_results": {**page, "results": calls}}
 
 
 def _call_head(call: SimulatedCall, query: Mapping[str, str]) -> dict[str, Any]:
@@ -180,8 +152,12 @@ def _call_head(call: SimulatedCall, query: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _execution(execution: SimulatedExecution, query: Mapping[str, str]) -> dict[str, Any]:
-    """The head of an execution, with one entry per wanted eval, from its completed calls that are not deleted."""
+def execution_evals(execution: SimulatedExecution, query: Mapping[str, str]) -> dict[str, Any]:
+    """A row of runs/?run_test_name=: one entry per wanted eval, from the completed calls that are not deleted.
+
+    Raises:
+        AnswerError: An eval whose outputs cannot be summed up.
+    """
     wanted = _eval_names(query)
     calls = [call for call in listable_calls(execution) if call.status == "completed" and call.eval_outputs]
     configs = [config for config in execution.run_test.eval_configs if wanted is None or config.name in wanted]

@@ -90,11 +90,10 @@ class SimulatedCall:
 
 MEASURES = tuple(attribute.name for attribute in fields(SimulatedCall) if attribute.default is None)
 """The fields of a call that its measurement sets, and that a rerun clears."""
-CONVERSATION = (
-    "user_wpm", "bot_wpm", "talk_ratio", "user_interruption_count", "user_interruption_rate", "ai_interruption_count",
-    "ai_interruption_rate", "avg_stop_time_after_interruption_ms",
-)  # fmt: skip
-"""What a voice provider reports, too. The execution's detail shows all but the last under the same name."""
+CONVERSATION = MEASURES[MEASURES.index("user_wpm") : MEASURES.index("chat_metrics")]
+"""What a voice provider reports, too: the fields of a call from ``user_wpm`` to the one before ``chat_metrics``. The
+execution's detail shows all but the last under the same name.
+"""
 
 
 @dataclass(slots=True, kw_only=True)

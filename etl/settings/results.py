@@ -7,7 +7,7 @@ import re
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from etl.model.locations import without_secrets
 from etl.model.metrics import Limit, limits_of
@@ -16,12 +16,18 @@ from etl.settings.sections import Section, http_url, is_loopback
 _CALL_URL = re.compile(r"https?://[\w.:\[\]-]+/([!-z|~]|\{(call_)?execution_id\})*", re.ASCII)
 
 
+def _known_limits(value: Any) -> Any:
+    if isinstance(value, dict):
+        limits_of({name: str(limit) for name, limit in value.items()})
+    return value
+
+
 class Compare(Section):
     """How much worse a metric may get before ``metrics-etl compare`` signals it, and how rarely ``report`` may be
     wrong.
     """  # noqa: D205 - one sentence for users
 
-    max_regression: dict[str, str] = Field({})
+    max_regression: Annotated[dict[str, str], BeforeValidator(_known_limits)] = Field({})
     """limits for compare, by metric: "10%" of the baseline, or "2pp" (percentage points) for a rate"""
     false_alarms_per_year: float = Field(1.0, gt=0, le=100)
     """how many unchanged metrics the nightly verdict may call worse in a year, over all run tests: above 0 up to 100"""
@@ -30,13 +36,6 @@ class Compare(Section):
     def limits(self) -> dict[str, Limit]:
         """The limits by metric name. All of them are valid: the settings were refused otherwise."""
         return limits_of(self.max_regression)
-
-    @field_validator("max_regression", mode="before")
-    @classmethod
-    def _max_regression(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            limits_of({name: str(limit) for name, limit in value.items()})
-        return value
 
 
 def _webhook(value: str | None) -> str | None:
@@ -56,10 +55,18 @@ class Notification(Section):
     """webhook that gets new alarms as JSON, such as Slack's; plain http:// only to this machine"""
 
 
+def _call_addresses(value: str | dict[str, str] | None) -> str | dict[str, str] | None:
+    urls = value.values() if isinstance(value, dict) else [value]
+    for url in urls:
+        if url and not _CALL_URL.fullmatch(url):
+            raise ValueError(f"must be like https://HOST/{{call_execution_id}}, got {without_secrets(url)}")
+    return value
+
+
 class ReportSettings(Section):
     """Where the platform shows a call: no address is known that fits every workspace."""
 
-    call_url: str | dict[str, str] | None = None
+    call_url: Annotated[str | dict[str, str] | None, AfterValidator(_call_addresses)] = None
     """address of a call on the platform, with {execution_id} or {call_execution_id}, or a table of one for each run
     test
     """
@@ -69,12 +76,3 @@ class ReportSettings(Section):
         url = self.call_url.get(run_test) if isinstance(self.call_url, dict) else self.call_url
         ids = {"execution_id": quote(execution_id, safe=""), "call_execution_id": quote(call_execution_id, safe="")}
         return url and url.format(**ids)
-
-    @field_validator("call_url")
-    @classmethod
-    def _call_url(cls, value: str | dict[str, str] | None) -> str | dict[str, str] | None:
-        urls = value.values() if isinstance(value, dict) else [value]
-        for url in urls:
-            if url and not _CALL_URL.fullmatch(url):
-                raise ValueError(f"must be like https://HOST/{{call_execution_id}}, got {without_secrets(url)}")
-        return value

@@ -108,10 +108,39 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _source_address(value: str) -> str:
+    url = http_url(value)
+    if url is None:
+        raise ValueError(f"must be an https:// address, got {locations.without_secrets(value)}")
+    if {url.username, url.password, url.query, url.fragment} != {None}:
+        raise ValueError("must contain only scheme, host and path")
+    if url.scheme == "http" and not is_loopback(url.host or ""):
+        raise ValueError(f"must be https:// (plain http:// is allowed for this machine only), got {value!r}")
+    return str(url).rstrip("/")
+
+
+def _proxy_address(value: str, others: ValidationInfo) -> str:
+    if "@" in value:
+        # The value is not repeated: it may hold a password.
+        raise ValueError("must not contain credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD")
+    url = http_url(value)
+    if url is None or url.scheme != "http" or url.path != "/" or {url.query, url.fragment} != {None}:
+        raise ValueError("must be an http:// address, e.g. http://proxy.example:3128 (no TLS to it, no SOCKS)")
+    if not others.data.get("base_url", "https:").startswith("https:"):
+        raise ValueError("cannot be used with an http:// base_url: the proxy would see the keys")
+    return str(url).rstrip("/")
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise ValueError(f"must be a power of two, got {value}")
+    return value
+
+
 class Api(Section):
     """The source, and how many requests it gets."""
 
-    base_url: str = "https://api.futureagi.com"
+    base_url: Annotated[str, AfterValidator(_source_address)] = "https://api.futureagi.com"
     """address of the API; FI_BASE_URL overrides it; plain http:// only to this machine"""
     concurrency: int = Field(32, ge=1, le=256)
     """concurrent requests, 1 to 256"""
@@ -123,7 +152,7 @@ class Api(Section):
     """rate limit to stay within: a number, or "auto" to learn it from the API's answers"""
     quota_share: float = Field(1.0, gt=0, le=1)
     """share of the rate limit to use, above 0 up to 1; the rest is left for others"""
-    page_limit: int = Field(1024, ge=1, le=16384)
+    page_limit: Annotated[int, Field(ge=1, le=16384), AfterValidator(_power_of_two)] = 1024
     """rows of a list's first page, a power of two up to 16384; later pages may be larger"""
     connect_timeout_seconds: float = Field(10, gt=0, le=600)
     """longest wait for a connection"""
@@ -135,44 +164,10 @@ class Api(Section):
     """largest response to accept, in MiB; memory may hold `concurrency` of them at once"""
     ca_file: FilePath | None = None
     """certificates to trust instead of the system's"""
-    proxy: str | None = None
+    proxy: Annotated[str, AfterValidator(_proxy_address)] | None = None
     """proxy to the API, such as http://proxy.example:3128; its credentials: FI_PROXY_USER, FI_PROXY_PASSWORD (or
     …_FILE)
     """
-
-    @field_validator("base_url")
-    @classmethod
-    def _base_url(cls, value: str) -> str:
-        url = http_url(value)
-        if url is None:
-            raise ValueError(f"must be an https:// address, got {locations.without_secrets(value)}")
-        if {url.username, url.password, url.query, url.fragment} != {None}:
-            raise ValueError("must contain only scheme, host and path")
-        if url.scheme == "http" and not is_loopback(url.host or ""):
-            raise ValueError(f"must be https:// (plain http:// is allowed for this machine only), got {value!r}")
-        return str(url).rstrip("/")
-
-    @field_validator("proxy")
-    @classmethod
-    def _proxy(cls, value: str | None, others: ValidationInfo) -> str | None:
-        if value is None:
-            return None
-        if "@" in value:
-            # The value is not repeated: it may hold a password.
-            raise ValueError("must not contain credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD")
-        url = http_url(value)
-        if url is None or url.scheme != "http" or url.path != "/" or {url.query, url.fragment} != {None}:
-            raise ValueError("must be an http:// address, e.g. http://proxy.example:3128 (no TLS to it, no SOCKS)")
-        if not others.data.get("base_url", "https:").startswith("https:"):
-            raise ValueError("cannot be used with an http:// base_url: the proxy would see the keys")
-        return str(url).rstrip("/")
-
-    @field_validator("page_limit")
-    @classmethod
-    def _page_limit(cls, value: int) -> int:
-        if value & (value - 1):
-            raise ValueError(f"must be a power of two, got {value}")
-        return value
 
 
 class Export(Section):
@@ -196,10 +191,22 @@ class Export(Section):
     """true: keep each payload as JSON text in the column raw; --full-refresh fills it for older rows"""
 
 
+def _dataset_place(value: str) -> str:
+    scheme = locations.scheme_of(value)
+    if locations.has_few_slashes(value) or (scheme is not None and scheme not in locations.BUCKETS):
+        urls = ", ".join(f"{known}://BUCKET/FOLDER" for known in locations.BUCKETS)
+        raise ValueError(f"must be a folder, or {urls}, got {locations.without_secrets(value)}")
+    if scheme is None:
+        return value
+    if not _BUCKET_FOLDER.fullmatch(value.rstrip("/").partition("://")[2]):
+        raise ValueError(f"must be {scheme}://BUCKET/FOLDER, got {locations.without_secrets(value)}")
+    return value.rstrip("/")
+
+
 class Destination(Section):
     """Where the dataset is; ``options`` are for a bucket."""
 
-    path: str = Field("data", min_length=1)
+    path: Annotated[str, Field(min_length=1), AfterValidator(_dataset_place)] = "data"
     """folder of the dataset; default: data, next to this file, or next to its folder if that is named config; or a
     bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER" (needs the "bucket" extra)
     """
@@ -207,19 +214,6 @@ class Destination(Section):
     """"zstd", "snappy", "gzip", or "none" for no compression"""
     options: dict[str, str | bool] = {}
     """options of the bucket, such as { region = "eu-central-1" }, never credentials"""
-
-    @field_validator("path")
-    @classmethod
-    def _path(cls, value: str) -> str:
-        scheme = locations.scheme_of(value)
-        if locations.has_few_slashes(value) or (scheme is not None and scheme not in locations.BUCKETS):
-            urls = ", ".join(f"{known}://BUCKET/FOLDER" for known in locations.BUCKETS)
-            raise ValueError(f"must be a folder, or {urls}, got {locations.without_secrets(value)}")
-        if scheme is None:
-            return value
-        if not _BUCKET_FOLDER.fullmatch(value.rstrip("/").partition("://")[2]):
-            raise ValueError(f"must be {scheme}://BUCKET/FOLDER, got {locations.without_secrets(value)}")
-        return value.rstrip("/")
 
     @field_validator("options", mode="before")
     @classmethod
@@ -249,14 +243,39 @@ class Engine(Section):
         return self
 
 
+def _warehouse_url(value: str) -> str:
+    value = re.sub("^postgres://", "postgresql://", value)
+    scheme = locations.scheme_of(value)
+    rest = value.partition("://")[2]
+    if scheme not in locations.WAREHOUSES or not rest.strip("/") or not value.isprintable():
+        urls = ", ".join(f"{known}://…" for known in locations.WAREHOUSES)
+        raise ValueError(f"must be one of {urls}, got {locations.without_secrets(value)}")
+    server, _, options = rest.partition("?")
+    # Up to the last @, since a password may hold one, too. No message repeats any of it.
+    user, at, _ = rest.rpartition("@")
+    if (at and ":" in user) or "password" in options.lower():
+        raise ValueError("must not contain a password: set PGPASSWORD, or use the driver's file, such as ~/.pgpass")
+    if scheme == "postgresql" and not server.partition("/")[2] and "dbname=" not in options:
+        raise ValueError("must name a database, as in postgresql://user@host/database, got none")
+    if scheme == "duckdb" and rest.rpartition("/")[2].startswith(":memory:"):
+        raise ValueError("must name a file: what is loaded into memory is gone afterwards, got duckdb://:memory:")
+    return value
+
+
+def _schema_name(value: str) -> str:
+    if not _NAMESPACE.fullmatch(value):
+        raise ValueError(f"must be lower-case letters, digits and _, at most 63, got {value!r}")
+    return value
+
+
 class WarehouseSettings(Section):
     """Which warehouse the dataset is loaded into, and the schema of its tables there."""
 
-    url: str | None = None
+    url: Annotated[str, AfterValidator(_warehouse_url)] | None = None
     """warehouse to keep in sync with the dataset, such as duckdb://metrics.duckdb, see docs/warehouses.md; never with a
     password
     """
-    namespace: str = Field(locations.DEFAULT_NAMESPACE, alias="schema")
+    namespace: Annotated[str, AfterValidator(_schema_name)] = Field(locations.DEFAULT_NAMESPACE, alias="schema")
     """schema of its tables; created if missing"""
 
     @property
@@ -280,35 +299,6 @@ class WarehouseSettings(Section):
     def is_experimental(self) -> bool:
         """Whether this kind of warehouse was tested with an emulator only, never with the real service."""
         return locations.scheme_of(self.url or "") in locations.EXPERIMENTAL
-
-    @field_validator("url")
-    @classmethod
-    def _url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        value = re.sub("^postgres://", "postgresql://", value)
-        scheme = locations.scheme_of(value)
-        rest = value.partition("://")[2]
-        if scheme not in locations.WAREHOUSES or not rest.strip("/") or not value.isprintable():
-            urls = ", ".join(f"{known}://…" for known in locations.WAREHOUSES)
-            raise ValueError(f"must be one of {urls}, got {locations.without_secrets(value)}")
-        server, _, options = rest.partition("?")
-        # Up to the last @, since a password may hold one, too. No message repeats any of it.
-        user, at, _ = rest.rpartition("@")
-        if (at and ":" in user) or "password" in options.lower():
-            raise ValueError("must not contain a password: set PGPASSWORD, or use the driver's file, such as ~/.pgpass")
-        if scheme == "postgresql" and not server.partition("/")[2] and "dbname=" not in options:
-            raise ValueError("must name a database, as in postgresql://user@host/database, got none")
-        if scheme == "duckdb" and rest.rpartition("/")[2].startswith(":memory:"):
-            raise ValueError("must name a file: what is loaded into memory is gone afterwards, got duckdb://:memory:")
-        return value
-
-    @field_validator("namespace")
-    @classmethod
-    def _namespace(cls, value: str) -> str:
-        if not _NAMESPACE.fullmatch(value):
-            raise ValueError(f"must be lower-case letters, digits and _, at most 63, got {value!r}")
-        return value
 
 
 class Log(Section):

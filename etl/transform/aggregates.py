@@ -56,11 +56,6 @@ class Aggregate:
     status: str | None = None
     """The status of the calls that are counted, if not all are. Only for the method count."""
 
-    @property
-    def path(self) -> tuple[str, ...]:
-        """The path of the API's value in the execution's payload."""
-        return _PATHS[self.column]
-
     def of(self, calls: pd.DataFrame) -> pd.Series:
         """Its value for each execution of the calls, by execution_id; NaN if no call of it has a value.
 
@@ -76,6 +71,7 @@ class Aggregate:
 
 
 _PATHS = {column.name: column.paths[0] for column in schema.EXECUTIONS.columns if column.source}
+"""By column, the path of the API's value in the execution's payload."""
 
 AGGREGATES: tuple[Aggregate, ...] = (
     Aggregate("latency_avg_agent_latency_ms", _LATENCY, "mean", 1),
@@ -161,15 +157,16 @@ def mismatches(payload: Mapping[str, Any], ours: Recomputed, *, has_letters: boo
 
     ``has_letters`` says whether the execution has dead letters.
     """
-    total = value_at(payload, _TOTAL.path)
+    total = value_at(payload, _PATHS[_TOTAL.column])
     missing = total - (ours.values[_TOTAL.column] or 0) if type(total) is int else 0
     differing = []
     for aggregate in AGGREGATES:
-        of_api, of_calls = value_at(payload, aggregate.path), ours.values[aggregate.column]
+        path = _PATHS[aggregate.column]
+        of_api, of_calls = value_at(payload, path), ours.values[aggregate.column]
         number = None if of_api is None else to_float(of_api)
         if number != of_calls:
             cause = _cause(aggregate, number, ours, missing=missing, has_letters=has_letters)
-            differing.append(Mismatch(".".join(aggregate.path[1:]), of_api, of_calls, cause))
+            differing.append(Mismatch(".".join(path[1:]), of_api, of_calls, cause))
     return differing
 
 

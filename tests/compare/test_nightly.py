@@ -29,7 +29,7 @@ def worse(data: Path, **options: object) -> Sequence[Worse]:
 def test_regression_of_the_demo_is_found_since_the_day_on_which_it_began(demo: Path) -> None:
     found = worse(demo)
     assert {(each.run_test, each.since) for each in found} == {("Checkout flow", date(2026, 11, 9))}
-    assert {"latency_mean", "eval_task_completion_pass_rate"} <= {each.metric for each in found}
+    assert {"latency_mean", "eval_task_completion_pass_rate"} <= {each.row.metric.name for each in found}
     latency = found[0]
     assert latency.text == (
         "Agent latency, mean +53.3% (1,260 ms to 1,932 ms) since 2026-11-09, 6 nights, 95% interval +38.4 to +69.8%"

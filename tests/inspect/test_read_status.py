@@ -95,7 +95,7 @@ async def test_rows_that_somebody_took_away_are_told_until_a_run_has_fetched_the
     assert good.is_good
     assert [(each.kind, each.subject) for each in found.findings] == [(Kind.LOST_ROWS, path) for path in paths]
     assert judge_status(found).text.startswith(f"Not good: '{paths[0]}': ")
-    assert judge_status(found).next_step == found.findings[0].next_step
+    assert judge_status(found).next_step == found.findings[0].kind.next_step
     assert again.exit_code == 0
     assert Kind.FETCHED_AGAIN in {each.kind for each in again.findings}
     assert judge_status(status_of(tmp_path)).is_good

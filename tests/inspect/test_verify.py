@@ -226,9 +226,9 @@ async def test_what_is_broken_in_one_place_is_a_finding_that_names_it_and_how_to
     if break_it in NOT_FIXED_BY_A_RUN:
         return
     for finding in report.findings:
-        if "move the file" in finding.next_step and kind is not MISPLACED:
+        if "move the file" in finding.kind.next_step and kind is not MISPLACED:
             (place.data / finding.subject).unlink(missing_ok=True)
-        assert "metrics-etl run" in finding.next_step or "the next run" in finding.next_step
+        assert "metrics-etl run" in finding.kind.next_step or "the next run" in finding.kind.next_step
     for copied in {*place.data.rglob("*.parquet")} - before:
         copied.unlink()
     await place.export()
@@ -329,4 +329,4 @@ def test_file_that_may_not_be_read_is_not_to_be_fetched_again(place: Place, monk
     assert place.data / finding.subject == closed_part
     assert (finding.kind, report.exit_code) == (Kind.NOT_READ, 3)
     assert finding.text.endswith("Permission denied: let this user read and write it")
-    assert "fetch" not in finding.next_step
+    assert "fetch" not in finding.kind.next_step

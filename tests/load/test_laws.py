@@ -109,7 +109,7 @@ def test_full_load_brings_everything_anew(target: Any, data: Path) -> None:
     for edit in VALUES.values():
         edit(target)
         found = compared(target, data).findings
-        assert {each.next_step for each in found} == {"metrics-etl load --full"}
+        assert {each.kind.next_step for each in found} == {"metrics-etl load --full"}
         result = load_into(target, data, is_full=True)
         assert (result.changed + result.altered, result.rows["calls"]) == (6, 6)
         assert_equals_dataset(target, data)

@@ -11,9 +11,8 @@ import pytest
 from etl.model.records import DETAIL, METRICS, RUN_TESTS, RUNS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Fault, Sandbox, SandboxRequest
-from etl.sandbox.dispatch import not_found
-from etl.sandbox.sdk import execution_page, run_execution
+from etl.sandbox import Fault, Sandbox, SandboxRequest, dispatch
+from etl.sandbox.sdk import run_execution
 from etl.sandbox.simulate import run_tests_page
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import cap_pages, settings_for
@@ -31,7 +30,7 @@ def page_of(server: Sandbox, request: SandboxRequest, kind: str, edit: Edit) -> 
     if kind == RUN_TESTS and request.path == RUN_TESTS:
         document = edit(run_tests_page(world, "http://localhost/", first), number)
     elif kind == METRICS and request.path == METRICS and "run_test_name" in query:
-        document = {"status": True, "result": edit(execution_page(world, first), number)}
+        document = {"status": True, "result": edit(dispatch._result(world, METRICS, first, None), number)}
     elif kind == RUNS and request.path == RUNS and (execution := world.execution(query.get("execution_id", ""))):
         result = run_execution(execution, first)
         document = {"status": True, "result": result | {"call_results": edit(result["call_results"], number)}}
@@ -118,7 +117,7 @@ async def test_calls_of_a_list_that_contradicts_them_are_fetched_once(tmp_path: 
         def contradict(request: SandboxRequest, _nth: int) -> Fault | None:
             if is_dead:
                 is_asked = request.query.get("call_execution_id") == dead
-                return Fault(status=404, body=msgspec.json.encode(not_found("Call"))) if is_asked else None
+                return Fault(status=404, body=msgspec.json.encode(dispatch.not_found("Call"))) if is_asked else None
             if request.path != RUNS or "execution_id" not in request.query:
                 return None
             return Fault(edit=lambda body: body.replace(b'"count":20,', b'"count":19,'))

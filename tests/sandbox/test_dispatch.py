@@ -13,10 +13,8 @@ import pytest
 import yarl
 
 from etl.sandbox import (
-    EvalConfig,
     Profile,
     Sandbox,
-    Scenario,
     SimulatedCall,
     SimulatedExecution,
     SimulatedRunTest,
@@ -25,6 +23,7 @@ from etl.sandbox import (
     listable_calls,
     new_run_test,
 )
+from etl.sandbox.world import EvalConfig, Scenario
 from tests.sandbox.requests import KEYS, RUN_TESTS, get
 from tests.sandbox.samples import SAMPLES, result_of
 from tests.worlds import CALL_STATUSES, END, EXECUTION_STATUSES, world_of

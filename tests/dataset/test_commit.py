@@ -9,8 +9,6 @@ import pytest
 from etl.dataset.commit import mark_deleted
 from etl.dataset.layout import Part
 from etl.dataset.state import read_state
-from etl.errors import DestinationError
-from etl.extract.plan import Reason
 from etl.model.lifecycle import ExportState
 from etl.model.records import METRICS
 from etl.transform.frames import ExportStamp
@@ -24,7 +22,6 @@ from tests.datasets import (
     part,
     place,
     published,
-    reasons,
     rows,
     stored_in,
 )
@@ -71,20 +68,6 @@ def test_execution_that_the_list_cannot_give_keeps_its_aggregates_and_is_incompl
     export_to(dataset, whole, run="run-3")
     assert rows(tmp_path, "executions", "calls_total", "export_state") == [(2, "settling")]
     assert rows(tmp_path, "errors") == []
-
-
-def test_calls_without_their_execution_row_are_noticed_and_settle_once_more(dataset, tmp_path, monkeypatch):
-    export_to(dataset, a_bundle("e1"))
-    published(monkeypatch, failing="executions")
-    with pytest.raises(DestinationError):
-        export_to(dataset, a_bundle("e1", seconds=2.0))
-    monkeypatch.undo()
-    assert rows(tmp_path, "calls", "duration_seconds") == [(2.0,), (2.0,)]
-    assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.DAMAGED}
-    export_to(dataset, a_bundle("e1", seconds=2.0))
-    assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.SETTLING}, "it is not what the row vouched for"
-    export_to(dataset, a_bundle("e1", seconds=2.0), fetched_at=FETCHED_AT + timedelta(days=1))
-    assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
 
 
 def test_execution_of_which_a_kept_row_is_gone_is_incomplete(dataset):

@@ -14,7 +14,6 @@ from etl.pipeline.summary import Summary
 from etl.sandbox import Sandbox
 from etl.sandbox.server import Fault
 from etl.sandbox.world import Scenario, World
-from tests.datasets import contents
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
 from tests.worlds import settled_world
@@ -40,24 +39,6 @@ def asked(server: Sandbox) -> dict[str, int]:
 @pytest.fixture
 def world() -> World:
     return settled_world(run_tests=1, days=1, executions=3, calls=CALLS)
-
-
-async def test_execution_in_which_nothing_changed_settles_with_two_requests(world: World, tmp_path: Path) -> None:
-    async with Sandbox(world) as server:
-        first = await night(server, tmp_path, FIRST_NIGHT)
-        before = contents(tmp_path / "data")["calls"]
-        second = await night(server, tmp_path, LATER)
-        settled = asked(server)
-        third = await night(server, tmp_path, LATER)
-
-    assert (first.exit_code, second.exit_code, third.exit_code) == (0, 0, 0)
-    assert settled == {"detail": 3, "list": 3, "call": 0}
-    assert second.requests == 1 + 2 * 3
-    assert second.saved_requests == 3 * CALLS - 3
-    assert asked(server) == {"detail": 0, "list": 0, "call": 0}
-    assert contents(tmp_path / "data")["calls"] == before
-    assert second.rows.get("calls", 0) == second.rows.get("evals", 0) == 0
-    assert_equals_world(tmp_path, world)
 
 
 def with_a_new_field(body: bytes) -> bytes:

@@ -19,7 +19,7 @@ from etl.load.tables import STATE, VIEWS, arrow_schema_of
 from etl.model import schema
 from tests.bundles import a_bundle, dead_letter
 from tests.datasets import a_dataset, export_to
-from tests.loads import NOW, assert_settled, compared, first_export, next_export
+from tests.loads import assert_settled, compared, first_export, next_export
 from tests.support import IS_FULL
 from tests.warehouses import Row, assert_equals_dataset, load_into, loadable_rows
 
@@ -84,22 +84,6 @@ def test_changed_execution_is_replaced_as_a_whole_and_others_are_left_alone(targ
 
     assert (result.new, result.changed, result.altered, result.removed) == (1, 4, 0, 0)
     assert result.rows["calls"] == 8, "all but the one of e4"
-    assert_settled(target, data)
-
-
-def test_marks_arrive_and_go(target: Any, data: Path) -> None:
-    def marked() -> dict[str, int]:
-        return {name: sum(row["deleted_at"] is not None for row in contents(target)[name]) for name in OF_EXECUTIONS}
-
-    load_into(target, data)
-    next_export(data)
-    load_into(target, data)
-    assert marked() == {"executions": 1, "calls": 3, "evals": 4}
-    again = a_bundle("e7", ["c9"], key="refund", date="2026-10-05", version=2)
-    export_to(a_dataset(data), again, run="run-3", fetched_at=NOW.replace(day=3))
-    load_into(target, data)
-
-    assert marked() == {"executions": 0, "calls": 2, "evals": 3}
     assert_settled(target, data)
 
 

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.model.digest import rows_digest, voucher
 from etl.model.lifecycle import (
     TERMINAL_CALL,
     TERMINAL_EXECUTION,
@@ -25,7 +24,7 @@ from etl.model.lifecycle import (
 )
 from etl.model.records import Execution, NumberLiteral
 from etl.model.values import json_text
-from tests.bundles import as_listed, bundle_of, dead_letter, execution, fetched_call, not_listed, stored_of
+from tests.bundles import as_listed, bundle_of, dead_letter, execution, fetched_call, stored_of
 from tests.strategies import any_text, json_values
 from tests.support import examples
 
@@ -153,11 +152,6 @@ def test_execution_that_counts_more_calls_than_a_first_export_saw_or_none_is_loo
         assert state(bundle_of(of=of), settle_hours=settle_hours) is ExportState.SETTLING
 
 
-def test_execution_whose_calls_were_not_asked_for_waits_and_one_whose_calls_could_not_be_listed_is_incomplete():
-    assert state(not_listed(execution(status="running"))) is ExportState.WAITING
-    assert state(not_listed(finished(48), (dead_letter("execution"),))) is ExportState.INCOMPLETE
-
-
 @pytest.mark.parametrize(("hours_since", "expected"), [(21.5, ExportState.SETTLING), (21.6, ExportState.EXPORTED)])
 @pytest.mark.parametrize("of", [finished(240), execution(), execution(completed_at="soon"), finished(-1_000_000)])
 def test_execution_is_final_once_it_was_compared_late_enough_after_it_was_first_seen_so(of, hours_since, expected):
@@ -192,18 +186,6 @@ def test_calls_that_never_end_count_as_ended_when_nothing_has_changed_for_long(h
     assert state(bundle, known=known) is expected
     assert state(bundle, known=known, behind=timedelta(hours=30)) is ExportState.SETTLING
     assert state(bundle, known=stored_of(cancelled, exported_at=ago(1))) is ExportState.EXPORTED
-
-
-def test_deleted_calls_are_held_and_not_exported():
-    """A mark that comes or goes changes the digest: it is news of the execution."""
-    living, marked = voucher("a", is_deleted=False), voucher("a", is_deleted=True)
-    held = [
-        HeldRows(listed_calls=2, exported_calls=count, calls_digest=rows_digest([one, "b", "e"]))
-        for one, count in ((living, 2), (marked, 1))
-    ]
-    assert held[0].calls_digest != held[1].calls_digest
-    stored = stored_of(execution(), held=held[1], calls_digest=held[0].calls_digest, exported_calls=2)
-    assert stored.is_damaged
 
 
 @given(st.dictionaries(any_text, json_values, max_size=4))

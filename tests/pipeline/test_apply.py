@@ -26,27 +26,6 @@ from tests.support import settings_for
 from tests.worlds import settled_world
 
 
-async def test_deleted_calls_and_evals_are_marked_and_marked_no_longer_when_they_are_back(
-    nights: Nights, tmp_path: Path
-) -> None:
-    await nights.export()
-    execution = nights.world.run_tests[0].executions[0]
-    call, other = execution.calls[:2]
-    outputs, call.is_deleted = dict(other.eval_outputs), True
-    other.eval_outputs = {}
-
-    marked = await nights.export(export={"scrub_requests": 1_000_000})
-    assert marked.exit_code == 0
-    assert nights.marked("calls", execution) == 1
-    assert nights.marked("evals", execution) == len(call.eval_outputs) + len(outputs)
-    assert_equals_world(tmp_path, nights.world)
-
-    call.is_deleted, other.eval_outputs = False, outputs
-    assert (await nights.export()).exit_code == 0, "it settles, so both are seen"
-    assert (nights.marked("calls"), nights.marked("evals")) == (0, 0)
-    assert_equals_world(tmp_path, nights.world)
-
-
 async def test_executions_of_a_deleted_run_test_are_marked_where_another_one_has_its_name_now(
     nights: Nights, tmp_path: Path
 ) -> None:

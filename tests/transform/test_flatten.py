@@ -46,15 +46,6 @@ class TestEvals:
     def test_verdict_is_a_bool_or_the_word_of_a_pass_fail_eval(self, output, output_type, verdict):
         assert row_of_eval({"output": output, "output_type": output_type})["output_passed"] is verdict
 
-    def test_row_says_which_execution_and_run_test_it_is_of(self):
-        row = row_of_eval(True)
-        assert (row["execution_id"], row["run_test_name"], row["execution_started_at"]) == (
-            "execution",
-            "Checkout",
-            STARTED_AT,
-        )
-        assert (row["export_run_id"], row["exported_at"]) == (EXPORT.export_run_id, EXPORT.exported_at)
-
     def test_evals_of_a_call_whose_metrics_are_missing_are_rows_too(self):
         call = fetched_call("call", {}, {"eval_outputs": {"config": {"output": 1}}})
         listed = bundle_of(call.listed, dead_letters=(dead_letter(),))

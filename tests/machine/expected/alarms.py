@@ -25,7 +25,7 @@ _VERIFIED = 12
 def findings_say_what_to_do(_history: History, night: Night) -> None:
     """Each finding of a run has a next step."""
     for finding in night.summary.findings if night.summary else ():
-        assert finding.next_step, f"L9: nobody says what to do about {finding.kind}"
+        assert finding.kind.next_step, f"L9: nobody says what to do about {finding.kind}"
 
 
 def no_dead_letter_is_left(history: History, night: Night) -> None:

@@ -21,7 +21,6 @@ from tests.datasets import (
     export_to,
     part,
     place,
-    published,
     rows,
     stored_in,
 )

@@ -158,7 +158,8 @@ def write_index(files: Files, index: Index) -> None:
         for part, part_index in index.parts.items()
     ]
     head = _Head(_dataset_id(files), _MEANING, parts, index.runs)
-    rows = pa.concat_tables([ROWS.empty_table(), *(part_index.rows for part_index in index.parts.values())])
+    # An empty table imports pandas, which a night with nothing new does not need.
+    rows = pa.concat_tables([part_index.rows for part_index in index.parts.values()] or [ROWS.empty_table()])
     files.publish(INDEX, pack(rows.replace_schema_metadata({"head": msgspec.json.encode(head)}), "zstd"))
 
 

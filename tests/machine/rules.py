@@ -165,6 +165,21 @@ def new_run_test(history: History, rng: random.Random) -> None:
         source.now += timedelta(minutes=30)  # as after a new execution: what is new costs a second look
 
 
+@rule(1)
+def first_night_of_short_lists(history: History, rng: random.Random) -> None:
+    """A run test is new, its executions ended long ago, and for a night their lists lack calls."""
+    source = history.source
+    known = len(source.world.run_tests)
+    new_run_test(history, rng)
+    for run_test in source.world.run_tests[known:]:
+        for _ in range(2):
+            source.begin(run_test, rng.randint(2, 4), is_finished=True, age=timedelta(days=20))
+        calls = [call.call_execution_id for execution in run_test.executions for call in execution.calls]
+        source.lie = Lie(calls=_hide(rng, calls))
+        history.night()
+        source.lie = Lie()
+
+
 @rule(4)
 def time_passes(history: History, rng: random.Random) -> None:
     history.source.now += timedelta(hours=rng.choice((1, 12, 23, 25, 25, 72)))

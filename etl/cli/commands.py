@@ -85,7 +85,7 @@ _Version = Annotated[
 
 
 @app.callback(invoke_without_command=True)
-def root(context: typer.Context, *, version: _Version = False) -> None:  # noqa: D103, ARG001 its callback has printed it
+def root(context: typer.Context, *, version: _Version = False) -> None:  # noqa: D103, ARG001 its callback has printed
     if context.invoked_subcommand is None:
         print_result(context.get_help())
         end(ExitCode.CONFIGURATION)

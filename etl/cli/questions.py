@@ -194,7 +194,8 @@ def _ask_for(name: str, answers: InitAnswers, question: str, parse: Callable[[st
             raise typer.BadParameter(shown(str(error))) from None
         return changed
 
-    return _ask(typer.prompt, question, default=getattr(answers, name), value_proc=accepted)  # type: ignore[no-any-return]
+    default = getattr(answers, name)
+    return _ask(typer.prompt, question, default=default, value_proc=accepted)  # type: ignore[no-any-return]
 
 
 def _ask(ask: Callable[..., Any], question: str, **options: Any) -> Any:

@@ -90,7 +90,7 @@ class OpenPart:
         return self._declared(rows, self._table.names)
 
     def _declared(self, rows: pa.Table, names: Sequence[str]) -> pa.Table:
-        """The columns of these names, cast to their declared types; null if the file lacks one."""
+        """The columns of these names, cast to their declared types; null if the file does not have one."""
         declared = self._table.arrow_schema
         absent = pa.nulls(len(rows))
         columns = {name: rows[name] if name in self._stored else absent for name in names}

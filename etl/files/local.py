@@ -50,7 +50,13 @@ class LocalFiles:
         return LocalFileSystem(), str(self.root)
 
     @contextmanager
-    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped, note: str = "") -> Iterator[None]:  # noqa: ARG002
+    def lock(
+        self,
+        now: datetime,
+        *,
+        is_stopped: Callable[[], bool] = never_stopped,  # noqa: ARG002 only a bucket waits for its lease
+        note: str = "",
+    ) -> Iterator[None]:
         """Hold the dataset's lock; see ``lock.exclusive``. ``is_stopped`` is not needed: nothing is waited for."""
         with lock.exclusive(self.root, now=now, note=note):
             yield

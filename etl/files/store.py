@@ -148,7 +148,7 @@ def is_cut_off(exc: Exception) -> bool:
     return _NO_ANSWER in str(exc) and not any(address in str(exc) for address in _METADATA_ADDRESSES)
 
 
-def store_error(exc: Exception, url: str, path: str, kind: str) -> DestinationError:  # noqa: PLR0911 each is another cause
+def store_error(exc: Exception, url: str, path: str, kind: str) -> DestinationError:  # noqa: PLR0911
     """The error for what obstore raised when it should ``kind`` (get, put, …) the object below the URL."""
     where = f"{url}/{path}" if path else url
     text = str(exc).split("\n\nDebug source")[0]

@@ -169,7 +169,7 @@ async def _read_lists(client: Client, settings: Settings, result: Reconciliation
 def _reason_to_skip(
     execution: ListedExecution, known: Exported | None, *, is_head: bool, unsound: Collection[Part]
 ) -> Skipped | None:
-    """Why a listed execution is not compared; None if it is. ``is_head``: its entry lacks the aggregates."""
+    """Why a listed execution is not compared; None if it is. ``is_head``: its entry has no aggregates."""
     if known and known.part in unsound:
         return Skipped.UNSOUND
     if is_head:

@@ -21,7 +21,7 @@ DETAIL = "/simulate/test-executions/"
 FROM_METRICS = "metrics"
 """Value of ``calls.metrics_from``: the row was made of the call's own metrics."""
 FROM_DETAIL = "detail"
-"""Value of ``calls.metrics_from``: the row was made of the two lists of its execution, and lacks a few columns."""
+"""Value of ``calls.metrics_from``: the row was made of the two lists of its execution, without a few columns."""
 
 
 class NumberLiteral(str):
@@ -70,7 +70,7 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     payload: dict[str, Any]
     is_from_detail: bool = False
-    """Whether they were put together from the execution's detail, which lacks a few of them."""
+    """Whether they were put together from the execution's detail, which does not have all."""
 
 
 class DetailedCall(msgspec.Struct, frozen=True, kw_only=True):

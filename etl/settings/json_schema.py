@@ -62,7 +62,7 @@ def _meanings(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _key(generated: dict[str, Any]) -> dict[str, Any]:
-    """The schema of one key, without null, which TOML lacks, and without titles and formats, which say nothing."""
+    """The schema of one key, without null, which is not in TOML, and without titles and formats, which say nothing."""
     kinds = [kind for kind in generated.get("anyOf", [{}]) if kind != {"type": "null"}]
     merged = {name: value for name, value in sorted(generated.items()) if name != "anyOf"}
     merged |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds}

@@ -86,8 +86,8 @@ def differences(
     """The columns in which fetching the call's metrics now would give another row, as far as ``COVERED_COLUMNS`` go.
 
     ``stored`` is the call's row in the order of ``schema.CALLS``; the run test's name and the start are those of its
-    execution. If the detail lacks a field, nothing can be said, and a column ``detail`` is named that no row has. If
-    the metrics have no ``turn_count``, the detail makes one up, which is not compared.
+    execution. If a field of the detail is missing, nothing can be said, and a column ``detail`` is named that no row
+    has. If the metrics have no ``turn_count``, the detail makes one up, which is not compared.
     """
     if not _has_all(detail):
         return {"detail"}
@@ -102,7 +102,7 @@ def differences(
 
 
 def metrics_in(detail: DetailedCall) -> CallMetrics | None:
-    """The call's metrics as far as the execution's detail has them; None if it lacks a field or the call's status.
+    """The call's metrics as far as the execution's detail has them; None if a field or the call's status is missing.
 
     They lack the columns ``schema.NOT_IN_LISTS``: the detail has no costs by kind and no ``message_count``, and it may
     make up a ``turn_count``.

@@ -53,6 +53,7 @@ class _Side:
 
     values: Values
     executions: Numbers
+    """Which execution each call is of."""
     scenarios: Numbers
     """Numbered from 0, without a gap and the same on both sides."""
     weights: Values

@@ -165,6 +165,7 @@ def _commit_part(
     changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, renewing).changed
     _note_changes(dataset, part.run_test_key, known, held, changed)
     dataset.receipt.note(part.run_test_key, "verified", {*replacement.verified})
+    # Nothing failed, and all of it came: rows that were to stay are gone.
     without_rows = {
         id_
         for id_, bundle in batch.items()

@@ -123,7 +123,7 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
     if table in schema.OF_CALLS:
         before = _with_hashes(table, before)
         new = _with_hashes(table, new)
-    after = before
+    after = before  # row for row the same as before, but for a newer time of what was verified
     is_verified = False
     if table is schema.EXECUTIONS:
         new = with_values(new, _values(before, [*_AGGREGATES, "extra"], replacement.heads))

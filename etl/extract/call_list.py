@@ -105,6 +105,11 @@ async def _read(
     without_evals: bool = False,
     head_at: HeadReader[ListedCall] | None = None,
 ) -> CallList:
+    """Read the usual list once; with ``head_at``, without the rows that make its pages fail.
+
+    Of many pages, the count is requested again at the end: only a count from after the last page can prove them.
+    """
+
     async def read(part: Slice) -> Page[ListedCall]:
         request = list_calls(item.execution.execution_id, part, without_evals=without_evals)
         return await client.get(request.sent_for(item.purpose))

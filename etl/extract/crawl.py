@@ -112,6 +112,7 @@ class Crawl:
         return self._calls.popleft() if self._calls else None
 
     async def _list(self, execution: OpenExecution) -> None:
+        """Read the execution's list, and queue the calls that are to be fetched by it."""
         try:
             latest = await self._read_list(execution)
         except SourceError as error:
@@ -119,7 +120,7 @@ class Crawl:
             return
         listed = execution.listed
         if execution.is_repeated_by(latest):
-            listed.lagging = listed.not_found
+            listed.lagging = listed.not_found  # listed once more, and still not found: another reading would not help
             await self._finish(execution, is_proved=False)
             return
         pending = execution.take_list(latest)
@@ -214,6 +215,7 @@ class Crawl:
         return execution.cut_short()
 
     async def _fetch(self, execution: OpenExecution, call_execution_id: str) -> None:
+        """Fetch one call; after the last one, finish the execution or read its list again."""
         try:
             if not execution.listed.lacks_evals or await self._read_entry(execution, call_execution_id):
                 await self._read_metrics(execution, call_execution_id)
@@ -241,6 +243,7 @@ class Crawl:
         return True
 
     async def _read_metrics(self, execution: OpenExecution, call_execution_id: str) -> None:
+        """Take the call's metrics; if they name another execution, that one has the call."""
         arrived = execution.arrived
         metrics = arrived.at_hand.get(call_execution_id)
         if metrics is None:
@@ -263,6 +266,7 @@ class Crawl:
             self._list_again(execution)
 
     async def _finish(self, execution: OpenExecution, *, is_proved: bool) -> None:
+        """Hand the execution over: with what a proved list says is gone, else with the reason why it is not proved."""
         listed = execution.listed
         if listed.lags:
             calls = counted(len(listed.not_found), "listed call")

@@ -1,8 +1,8 @@
 """Choose which executions this run fetches, why, and by which route. Pure: the same input gives the same plan.
 
-Three decisions, each made once and in this order: the ``Reason`` (is there anything to fetch?), the ``Route`` (which
-requests fetch it, and what of the stored rows may stay?), and the order (what is worth most comes first). The steps
-that follow look at the route and never at the settings.
+Three decisions, in this order: the ``Reason`` (is there anything to fetch?), the ``Route`` (which requests fetch it,
+and what of the stored rows may stay?), and the order (what is worth most comes first). A scrub and a preview change
+the first two of what they take up. The steps that follow look at the route and never at the settings.
 """
 
 from collections.abc import Iterable, Mapping
@@ -108,14 +108,15 @@ class Route(Word):
 
 
 _PURPOSES = {Reason.INCOMPLETE: Purpose.DEAD_LETTERS, Reason.SETTLING: Purpose.SETTLE, Reason.SCRUB: Purpose.SCRUB}
-
+"""What requests are counted for; those for any other reason are first fetches."""
 _COMPARED = {Reason.SETTLING, Reason.CHANGED, Reason.INCOMPLETE}
 """Reasons for which intact stored calls may be compared before they are fetched."""
 _WITHOUT_DETAIL = {Reason.LISTED, Reason.FINAL, Reason.UNFINISHED, Reason.WAITING}
-"""Executions whose detail is not read, also when they are scrubbed: it is stored, or they still run."""
+"""Reasons for which no detail is read: it is stored, or the execution still runs. Final ones are routed for a scrub."""
 
 _LATER = (Reason.INCOMPLETE, Reason.SETTLING, Reason.UNFINISHED, Reason.SCRUB, Reason.WAITING, Reason.FINAL)
 _ORDER = {reason: place for place, reason in enumerate(_LATER, start=1)}
+"""Which place a reason has in the order of a plan; those that are not named come first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +297,7 @@ def _verified_at(known: StoredExecution | None) -> datetime:
 
 
 def _reason(execution: ListedExecution, known: StoredExecution | None, policy: Policy) -> Reason:
+    """Why the execution is fetched, or why not, by its status, the options, and what is stored of it."""
     if execution.status not in TERMINAL_EXECUTION:
         return Reason.UNFINISHED if policy.fetch_unfinished else Reason.WAITING
     if policy.full_refresh:
@@ -326,6 +328,7 @@ def _is_incomplete(known: StoredExecution) -> bool:
 
 
 def _reason_to_refetch(execution: ListedExecution, known: StoredExecution, policy: Policy) -> Reason:
+    """Why a finished execution that is stored is fetched again, or why not; the first reason that holds counts."""
     if _is_incomplete(known):
         return Reason.INCOMPLETE
     if known.export_state == ExportState.WAITING or known.deleted_at or known.fingerprint != execution.fingerprint:

@@ -291,6 +291,7 @@ def _begin_record(run: Run, *, is_export: bool = False) -> Record:
     else:
         read_identity(files, note=note)
     before = read_last_run(files, note=note, set_aside=is_export).of(run.settings.scope)
+    # A run that was killed left only an attempt: what it may have changed is not complete any more.
     record.before = before.after(before.attempt)
     return record
 
@@ -350,6 +351,7 @@ async def _load(run: Run, summary: Summary, stop: asyncio.Future[InterruptedRunE
 
 
 async def _export(run: Run, record: Record, state: StoredState) -> None:
+    """The steps of an export that send requests: run tests, lists, and round by round what these bring."""
     async with run.engine as crawler:
         record.completed_files = await to_the_end(run.dataset.complete)
         await finish_deletions(run, state)

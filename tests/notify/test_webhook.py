@@ -124,6 +124,48 @@ async def test_each_alarm_of_thirty_nights_is_told_once_without_a_word_of_the_ro
     assert kinds == {"dead_letter", "list_failed", "no_such_run_test", WORSE.run_test, *FAILURES}
 
 
+async def test_end_of_a_trouble_is_told_after_the_settings_were_fixed_and_by_no_run_of_other_settings(
+    tmp_path: Path,
+) -> None:
+    """Two people export into one dataset; the first mistypes a name, corrects it, and does so again."""
+    world = settled_world(run_tests=4, executions=1, calls=1)
+    mine, other, *more = (each.name for each in world.run_tests)
+    server, hook, broken = Sandbox(world), Hook(), set[str]()
+    server.fault = lambda request, _: Fault(status=418) if broken & {*request.query.values()} else None
+    here, elsewhere = "complete (exit 0): all is well again", "with these settings • reported with other settings:"
+    failed = "partial (exit 3) • {}: the list of a run test's executions could not be read"
+    mistyped = "the API has no run test with this name: metrics-etl discover lists them"
+    nights: Any = (
+        ([other, more[1]], "", ""),
+        ([mine, more[0], "Tpyo"], mine, f"{failed.format(mine)} • Tpyo: {mistyped}"),
+        ([mine, more[0], "Tpyo"], mine, ""),
+        ([mine, more[0]], mine, ""),
+        ([mine, more[0]], "", f"{here} {elsewhere} Tpyo: no such run test"),
+        ([mine, more[0]], "", ""),
+        ([other, more[1]], "", ""),
+        ([mine, more[0], "Tpyo"], "", ""),  # people know
+        ([mine, more[0]], mine, failed.format(mine)),
+        ([other, more[1]], other, failed.format(other)),
+        ([mine, more[0]], "", f"{here} {elsewhere} {other}: list failed"),
+        ([other, more[1]], other, ""),
+        ([mine, more[0]], "", ""),
+        ([other, more[1]], "", f"{here} with these settings"),
+        ([other, "Tpyo"], "", f"partial (exit 3) • Tpyo: {mistyped}"),  # they thought it was over
+        ([mine, other], mine, failed.format(mine)),
+        ("all", "", here),
+        ([mine, other], mine, failed.format(mine)),
+    )
+    async with server, hook:
+        url = str(hook.make_url(TOKEN))
+        for night, (names, fault, said) in enumerate(nights):
+            broken, hook.bodies[:] = {*filter(None, [fault])}, []
+            options: Any = {"api": {"max_tries": 1}, "notify": {"url": url}}
+            settings = settings_for(server, tmp_path / "data", run_tests=names, **options)
+            assert await webhook.tell(settings, await job.export(settings), lambda _: []) is None
+            lines = [line.partition(" → ")[0] for body in hook.bodies for line in json.loads(body)["text"].split("\n")]
+            assert " ".join(lines).removeprefix(f"metrics-etl, {settings.destination.path}: ") == said, night
+
+
 async def test_command_tells_of_a_run_and_fails_no_more_than_without(tmp_path: Path) -> None:
     server, hook = Sandbox(settled_world(run_tests=1, executions=1, calls=1)), Hook()
     names = [server.world.run_tests[0].name, "<!channel> & more"]

@@ -9,6 +9,7 @@ false``, is a ``TransientError``. Valid JSON in another shape than documented is
 """
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -31,6 +32,10 @@ from etl.extract.parse import parse_json
 T = TypeVar("T")
 
 _EXCERPT_CHARACTERS = 200
+_PAGE_BYTES = 4096
+"""So much of an HTML page is searched for its title, or else its first words."""
+_TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
+_MARKUP = re.compile(r"<(style|script)\b.*?(</\1>|$)|<!--.*?(-->|$)|<[^>]*(>|$)", re.IGNORECASE | re.DOTALL)
 _ASK_TO_RETRY = (408, 421, 425, 429)
 """By their definition in HTTP, the same request may succeed later."""
 _LONGEST_HOLD_SECONDS = 86_400
@@ -177,7 +182,12 @@ def _words(document: dict[str, Any]) -> str:
 
 
 def _excerpt(body: bytes) -> str:
-    return _one_line(body[: 4 * _EXCERPT_CHARACTERS].decode(errors="replace"))
+    text = body[:_PAGE_BYTES].decode("utf-8-sig", errors="replace")
+    if not text.lstrip().startswith("<"):
+        return _one_line(text)
+    title = _TITLE.search(text)
+    words = _one_line(title[1] if title else _MARKUP.sub(" ", text))
+    return _one_line(f"HTML page: {words}" if words else "HTML page")
 
 
 def _one_line(text: str) -> str:

@@ -289,7 +289,7 @@ ERRORS = Table(
         _EXECUTION_STARTED_AT,
         Column("status", INT, "HTTP status of the last try; 0 when there was no answer."),
         Column("message", STRING, "What went wrong."),
-        Column("excerpt", STRING, "The first 200 characters of the last answer."),
+        Column("excerpt", STRING, "The first 200 characters of the last answer; of an HTML page, its title."),
         Column("tries", INT, "Requests that the last run spent on this failure.", "requests"),
         Column("first_seen_at", TIMESTAMP, "When it first failed."),
         Column("last_seen_at", TIMESTAMP, "When it last failed."),

@@ -108,7 +108,7 @@ async def test_call_that_cannot_be_listed_is_a_dead_letter_and_the_others_are_fe
     [letter] = bundle.dead_letters
     subject = bad if has_detail else execution.execution_id
     assert (letter.endpoint, letter.subject_id, letter.status) == (RUNS, subject, 500)
-    assert letter.excerpt == "<html>Server Error (500)"
+    assert letter.excerpt == "HTML page: Server Error (500)"
     assert has_detail or letter.message.startswith("1 of its calls cannot be listed: ")
     assert not server.count(METRICS, call_execution_id=bad)
     assert sorted(call.metrics.call_execution_id for call in bundle.calls) == sorted(others)

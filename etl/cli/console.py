@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 _LABEL_WIDTH = 11
-_WIDE = 160
-"""Columns of a line where stdout is not a terminal."""
+_WIDE = 10_000
+"""Columns of a line where stdout is not a terminal: no row and no word is broken."""
 _STYLES = dict.fromkeys(("problem", "finding"), "bold red")
 _NOT_IN_JSON = re.compile(f"(?!\n){CONTROL.pattern}")
 """Every control character but the line breaks of an indented document."""
@@ -85,8 +85,8 @@ def print_table(
 ) -> None:
     """Print a table to stdout: a column of names, one line each, then columns that are aligned to the right.
 
-    A column whose title is in ``words`` is aligned to the left, and wrapped where it is too wide. A name that leaves
-    too little room for the other columns is cut; the JSON of the same command has it whole.
+    On a terminal, a column whose title is in ``words`` is aligned to the left, and wrapped where it is too wide. A name
+    that leaves too little room for the other columns is cut; the JSON of the same command has it whole.
     """
     from rich.table import Table
     from rich.text import Text
@@ -97,7 +97,12 @@ def print_table(
         if title in words:
             table.add_column(title, overflow="fold")
         elif title == titles[0]:
-            table.add_column(title, overflow="ellipsis", no_wrap=True, max_width=max(19, min(40, console.width - 55)))
+            table.add_column(
+                title,
+                overflow="ellipsis",
+                no_wrap=True,
+                max_width=max(19, min(max(40, console.width // 4), console.width - 55)),
+            )
         else:
             table.add_column(title, justify="right", no_wrap=True)
     for name, *cells in rows:

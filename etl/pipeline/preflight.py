@@ -131,11 +131,11 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
     """Look for the run tests of the settings: one request, and one for each that is not on the list's first page."""
     wanted = [run_test.name for run_test in settings.run_tests]
     listed: set[str] = set()
-    count = 0
+    on_other_pages = 0
     try:
         page = await client.get(list_run_tests(Slice(1, settings.api.page_limit)))
         listed = {run_test.name for run_test in page.results}
-        count = page.count
+        on_other_pages = page.count - len(page.results)
     except SourceError as error:
         if not wanted or not error.status:  # an export of named run tests does not read this list
             raise
@@ -147,8 +147,8 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
         return [Check(Subject.RUN_TESTS, problem, ExitCode.CONFIGURATION) for problem in problems]
     if wanted:
         return [Check(Subject.RUN_TESTS, f"{len(wanted)} of {len(wanted)} exist")]
-    names = first_few([quoted(name) for name in sorted(listed)])
-    return [Check(Subject.RUN_TESTS, f"all {count} that the key sees: {names}")]
+    names = [*map(quoted, sorted(listed)), *["…"] * on_other_pages]
+    return [Check(Subject.RUN_TESTS, f"all {len(names)} that the key sees: {first_few(names)}")]
 
 
 def _check_dataset(settings: Settings, *, is_read_only: bool) -> list[Check]:

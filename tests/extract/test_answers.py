@@ -160,6 +160,7 @@ def test_error_without_words_quotes_what_came():
 @pytest.mark.parametrize("status", [500, 404, 200])
 def test_html_page_is_quoted_by_its_words(page, words, status):
     error = raised(GET_CALL, status, page)
+    assert isinstance(error, SourceError)
     assert error.excerpt == f"HTML page{words}"
     assert status != 500 or str(error).endswith(f": HTML page{words}")
 

@@ -108,6 +108,19 @@ async def test_run_test_beyond_the_first_page_is_asked_for_by_name() -> None:
     assert exit_code([*found.values()]) == 0
 
 
+@pytest.mark.parametrize(
+    ("page_limit", "seen"),
+    [(4, "3 that the key sees: 'A', 'B' and 1 more"), (2, "4 that the key sees: 'A', 'B' and 2 more")],
+)
+async def test_names_that_the_key_sees_are_counted_once_each(page_limit: int, seen: str) -> None:
+    """As far as the first page tells."""
+    async with Sandbox(settled_world(run_tests=4, executions=1, calls=1)) as server:
+        for run_test, name in zip(server.world.run_tests, "CCAB", strict=True):
+            run_test.name = name
+        found = await checked(server, "all", f"page_limit = {page_limit}")
+    assert found[Subject.RUN_TESTS].detail == f"all {seen}"
+
+
 async def test_list_of_run_tests_that_fails_matters_only_where_all_are_exported(server: Sandbox) -> None:
     server.fault = lambda request, _nth: Fault(status=500) if request.path == RUN_TESTS else None
     assert exit_code([*(await checked(server, names(server))).values()]) == 0

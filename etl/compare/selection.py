@@ -14,7 +14,7 @@ from etl.errors import ConfigurationError
 from etl.files.interface import Files
 from etl.inspect.read_tables import read_rows
 from etl.model import schema
-from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
+from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState, unless_future
 from etl.model.wording import counted, first_few, quoted
 
 LAST, PREVIOUS = "last", "previous"
@@ -122,8 +122,9 @@ def read_executions(files: Files, scope: Scope) -> list[ComparedExecution]:
     Raises:
         DestinationError: a file of the dataset cannot be read.
     """
-    rows = read_rows(files, schema.EXECUTIONS, scope, [column.name for column in fields(ComparedExecution)])
-    return [ComparedExecution(**row) for row in rows.to_pylist() if row["started_at"]]
+    columns = [*(column.name for column in fields(ComparedExecution)), "exported_at"]
+    rows = read_rows(files, schema.EXECUTIONS, scope, columns).to_pylist()
+    return [ComparedExecution(**row) for row in rows if unless_future(row["started_at"], row.pop("exported_at"))]
 
 
 def select(

@@ -9,7 +9,7 @@ from typing import Any
 from etl.dataset.last_run import LastRun
 from etl.inspect.stored import StoredFile
 from etl.model.findings import Finding, Kind
-from etl.model.lifecycle import LONG_AGO, ExportState
+from etl.model.lifecycle import LONG_AGO, ExportState, unless_future
 from etl.model.values import python_values
 from etl.model.wording import counted
 
@@ -48,7 +48,7 @@ class RunTestStatus:
     calls: int
     """How many calls its executions have, as their rows count them."""
     newest_started_at: datetime | None
-    """When its newest execution was created."""
+    """When its newest execution was created; a time after its export is wrong, and does not count."""
     exported_at: datetime | None
     """When a row of its executions changed last."""
     verified_at: datetime | None
@@ -89,7 +89,7 @@ def run_tests_of(rows: _Rows, configured: Mapping[str, str], last_run: LastRun) 
             executions=len(own),
             **{state: states[state] for state in (*map(str, ExportState), _DELETED)},
             calls=sum(row["exported_calls"] or 0 for row in own),
-            newest_started_at=_latest(row["started_at"] for row in own),
+            newest_started_at=_latest(unless_future(row["started_at"], row["exported_at"]) for row in own),
             exported_at=_latest(row["exported_at"] for row in own),
             verified_at=min(verified, default=None),
             complete_at=complete_at,

@@ -43,6 +43,11 @@ def overdue_after(settle: timedelta) -> timedelta:
     return next_night_after(settle) * _OVERDUE_NIGHTS
 
 
+def unless_future(moment: datetime | None, now: datetime | None) -> datetime | None:
+    """The time; None if it is after ``now``, both by the source's clock: then it is wrong, and counts as missing."""
+    return None if moment and now and moment > now + CLOCKS_DIFFER else moment
+
+
 class ExportState(StrEnum):
     """The values of the column ``executions.export_state``."""
 
@@ -356,9 +361,7 @@ def _is_settled(
     of one night.
     """
     now = settlement.now
-    completed_at = timestamp_or_none(execution.payload.get("completed_at"))
-    if completed_at is not None and completed_at > now + CLOCKS_DIFFER:
-        completed_at = None  # a time in the future is wrong: it counts as missing
+    completed_at = unless_future(timestamp_or_none(execution.payload.get("completed_at")), now)
     if completed_at is not None and now - completed_at < settlement.settle:
         return False
     if unchanged is not None:

@@ -11,6 +11,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from etl import sandbox
+from etl.compare.comparison import compare
 from etl.files.local import LocalFiles
 from etl.inspect.read_status import read_status
 from etl.inspect.status import judge_status
@@ -185,3 +186,19 @@ async def test_failure_of_the_newest_run_is_told_although_the_clock_of_the_sourc
         found = read_status(LocalFiles(tmp_path / "data"), now=last + timedelta(hours=hours), configured=())
         assert found.runs[0].export_run_id == failed.export_run_id
         assert not judge_status(found).is_good
+
+
+async def test_execution_that_began_after_it_was_exported_is_newest_nowhere(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """A few minutes are within what two correct clocks differ by."""
+    at = ENDED + timedelta(hours=2)
+    wrong, right, *_ = server.world.run_tests[0].executions
+    wrong.started_at, right.started_at = datetime(2099, 1, 1, tzinfo=UTC), at + timedelta(minutes=4)
+    files = LocalFiles(tmp_path / "data")
+    for night in (at, at + DAY):
+        await export(night)
+        [run_test] = read_status(files, now=night).run_tests
+        assert run_test.newest_started_at == right.started_at
+        last = compare(files, "previous", "last", limits={}, default_limits={}).candidate
+        assert [each.execution_id for each in last.executions] == [right.execution_id]

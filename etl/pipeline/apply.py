@@ -192,7 +192,8 @@ def _note_commit(run: Run, record: Record, bundles: Iterable[FlatBundle]) -> Non
     """Note which executions are in the dataset now, and tell it."""
     whole = {bundle.execution.execution_id for bundle in bundles if bundle.part_of is None}
     record.committed |= whole
-    run.progress.committed_executions += len(whole)
+    fetched = {item.execution.execution_id for item in record.all_planned() if item.is_fetched}
+    run.progress.committed_executions = len(fetched & record.committed)
     seconds = run.progress.seconds_left(monotonic())
     run.notify(
         "committed",

@@ -36,7 +36,7 @@ class Progress:
     planned_requests: int = 0
     """How many requests that takes: an estimate, which deleted calls and retries may change a little."""
     committed_executions: int = 0
-    """How many are whole in the dataset."""
+    """How many of these have arrived, and are saved."""
     previews: list[Planned] = field(default_factory=list)
     """The executions that are stored from their lists first."""
     previewed: int = 0
@@ -50,9 +50,10 @@ class Progress:
 
     @property
     def done_requests(self) -> int:
-        """Planned requests that were sent, each of them once."""
+        """Planned requests that were sent, each of them once; each execution that is to come has one left at least."""
         sent = self.traffic.requests - self.traffic.requests_by_purpose[Purpose.LIST] - self.traffic.retries
-        return min(self.planned_requests, max(0, sent))
+        to_come = max(0, self.planned_executions - self.committed_executions)
+        return max(0, min(self.planned_requests - to_come, sent))
 
     def seconds_left(self, now: float) -> float | None:
         """How long the rest takes, by the rate limit or the pace so far, whichever is slower; None if neither is known.

@@ -222,7 +222,8 @@ def write_new(texts: Mapping[Path, tuple[str, int]]) -> None:
     """
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    with ExitStack() as undo:
+    with ExitStack() as unblock, ExitStack() as undo:
+        unblock.callback(signal.pthread_sigmask, signal.SIG_UNBLOCK, signals)
         for file, (text, mode) in texts.items():
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -233,7 +234,6 @@ def write_new(texts: Mapping[Path, tuple[str, int]]) -> None:
             except OSError as exc:
                 raise DestinationError(f"{file}: {exc.strerror}: nothing was written") from None
         undo.pop_all()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     for file in texts:
         print_line("written", str(file))
 

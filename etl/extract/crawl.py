@@ -274,7 +274,7 @@ class Crawl:
             execution.unproved = DeadLetter.of(RUNS, execution.execution_id, error)
         elif not is_proved:
             error = SourceError(
-                f"its list of calls changed each of the {listed.readings} times it was read; "
+                f"its list of calls did not match its count in any of {counted(listed.readings, 'reading')}; "
                 f"{execution.arrived.alive} calls were fetched",
                 tries=listed.readings,
             )

@@ -29,7 +29,7 @@ class Reason(Word):
     """Why an execution is fetched, or why it is not."""
 
     NEW = "new", "not in the dataset yet"
-    CHANGED = "changed", "its row in the API's list has changed since last time"
+    CHANGED = "changed", "its row in the API's list has changed, or it is listed again"
     LISTED = "listed", "stored from its lists; the calls' own metrics are still to come"
     DAMAGED = "damaged", "the stored calls or evals differ from what was exported"
     INCOMPLETE = "incomplete", "part of it could not be exported last time"

@@ -191,7 +191,9 @@ class Settings(ShownInLines, BaseSettings):
             run_tests = tuple(RunTest(name=name, since=self._since) for name in names)
             _refuse_shared_keys(run_tests)
         except ValidationError as exc:
-            raise ConfigurationError(f"{exc.errors()[0]['input']!r} cannot be the name of a run test") from None
+            given = exc.errors()[0]["input"]
+            name = given["name"] if isinstance(given, dict) else given
+            raise ConfigurationError(f"{name!r} cannot be the name of a run test") from None
         except ValueError as exc:
             raise ConfigurationError(str(exc)) from None
         return self.model_copy(update={"run_tests": run_tests})

@@ -1,6 +1,7 @@
 """What ``init`` writes: settings that mean what was chosen, whatever it holds, and files that are all there or none."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -46,9 +47,11 @@ def test_place_that_is_not_relative_stays_as_it_is(place: str) -> None:
 def test_files_are_all_there_or_none_and_nothing_is_replaced(tmp_path: Path) -> None:
     first, second = tmp_path / "new" / "a", tmp_path / "b"
     second.write_text("mine")
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with pytest.raises(DestinationError, match="b: File exists: nothing was written"):
         write_new({first: ("text", 0o666), second: ("text", 0o600)})
     assert (first.exists(), second.read_text()) == (False, "mine")
+    assert signal.pthread_sigmask(signal.SIG_SETMASK, blocked) == blocked
 
     second.unlink()
     write_new({first: ("text", 0o666), second: ("key", 0o600)})

@@ -33,9 +33,8 @@ T = TypeVar("T")
 
 _EXCERPT_CHARACTERS = 200
 _PAGE_BYTES = 4096
-"""So much of an HTML page is searched for its title, or else its first words."""
-_TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
-_MARKUP = re.compile(r"<(style|script)\b.*?(</\1>|$)|<!--.*?(-->|$)|<[^>]*(>|$)", re.IGNORECASE | re.DOTALL)
+"""So much of an HTML page is searched for its title."""
+_TITLE = re.compile(r"<(?:title|h1)\b[^>]*>([^<]*)", re.IGNORECASE)
 _ASK_TO_RETRY = (408, 421, 425, 429)
 """By their definition in HTTP, the same request may succeed later."""
 _LONGEST_HOLD_SECONDS = 86_400
@@ -186,8 +185,7 @@ def _excerpt(body: bytes) -> str:
     if not text.lstrip().startswith("<"):
         return _one_line(text)
     title = _TITLE.search(text)
-    words = _one_line(title[1] if title else _MARKUP.sub(" ", text))
-    return _one_line(f"HTML page: {words}" if words else "HTML page")
+    return _one_line(f"HTML page: {title[1]}" if title else "HTML page")
 
 
 def _one_line(text: str) -> str:

@@ -101,7 +101,7 @@ async def test_call_that_cannot_be_listed_is_a_dead_letter_and_the_others_are_fe
                 )
             else:
                 is_spoiled = request.path != METRICS and not has_detail
-            return Fault(status=500, body=b"<html>Server Error (500)") if is_spoiled else None
+            return Fault(status=500, body=b"<html><h1>Server Error (500)") if is_spoiled else None
 
         server.fault = spoil
         bundle = await fetched(server, planned(execution.execution_id), page_limit)

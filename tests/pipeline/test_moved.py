@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,13 +19,16 @@ from tests.pipeline.nights import NIGHT, Nights, kinds
 
 
 def clone(nights: Nights, *, executions: int) -> SimulatedRunTest:
-    """The first run test gets another name, and a new one its old name, with so many executions of its own."""
+    """The first run test gets another name, and a new one its old name, with so many executions of its own.
+
+    Some of them are older than all that is stored.
+    """
     old = nights.world.run_tests[0]
     new = sandbox.new_run_test(random.Random(3), old.name, NIGHT, old.profile)
     sandbox.add_run_test(nights.world, new)
     old.name = f"{old.name} old"
     for number in range(executions):
-        began_at = NIGHT + timedelta(minutes=number)
+        began_at = NIGHT - timedelta(days=200 * number)
         sandbox.add_execution(nights.world, new, random.Random(number), began_at, 2, status="completed")
     return new
 
@@ -91,20 +95,29 @@ async def test_run_tests_that_swap_their_names_swap_those_of_their_rows(nights: 
     assert homes(nights) == {(old[1], default_key(old[0])): 10, (old[0], default_key(old[1])): 4}
 
 
-async def test_new_executions_of_a_run_test_whose_only_ones_were_deleted_need_no_option(
-    nights: Nights, tmp_path: Path
+@pytest.mark.parametrize("how", ["executions", "run test", "what is in scope"])
+async def test_new_executions_after_all_stored_ones_were_deleted_need_no_option(
+    nights: Nights, tmp_path: Path, how: str
 ) -> None:
-    first = nights.world.run_tests[0]
-    await nights.export(names=[first.name])
-    for execution in first.executions:
-        execution.is_deleted = True
-    sandbox.add_execution(nights.world, first, random.Random(9), NIGHT, 2, status="completed")
+    """The run test may be deleted with them, and made anew. Older ones, which the settings leave out, say nothing."""
+    del nights.world.run_tests[1]
+    run_test = nights.world.run_tests[0]
+    since = run_test.executions[4].created_at.date() if how == "what is in scope" else None
+    names = [{"name": run_test.name, "since": since}]
+    await nights.export(names=names)
+    stored = len(nights.rows("executions"))
+    if how == "run test":
+        nights.world.run_tests[0] = sandbox.new_run_test(random.Random(3), run_test.name, NIGHT, run_test.profile)
+    else:
+        for execution in run_test.executions:
+            execution.is_deleted = since is None or execution.created_at.date() >= since
+    new = sandbox.add_execution(nights.world, nights.world.run_tests[0], random.Random(9), NIGHT, 2, status="completed")
 
-    summary = await nights.export(names=[first.name])
+    summary = await nights.export(names=names)
 
-    assert (summary.exit_code, nights.marked("executions")) == (0, 10)
-    assert homes(nights) == {(first.name, default_key(first.name)): 11}
-    assert_equals_world(tmp_path, World("", [first]))
+    assert (summary.exit_code, nights.marked("executions")) == (0, stored)
+    assert homes(nights) == {(run_test.name, default_key(run_test.name)): stored + 1}
+    assert_equals_world(tmp_path, World("", [replace(nights.world.run_tests[0], executions=[new])]))
 
 
 async def test_deleted_executions_follow_the_living_ones_to_their_new_name(nights: Nights) -> None:
@@ -163,6 +176,17 @@ async def test_where_the_api_does_not_say_to_whom_an_execution_belongs_nothing_c
     unknown = exit_code == 3
     assert (summary.exit_code, kinds(summary)[0] is Kind.LOOK_UP_FAILED) == (exit_code, unknown)
     assert (homes(nights) == before, nights.marked("executions")) == (unknown, 0 if unknown else 1)
+
+
+async def test_execution_whose_evals_cannot_be_summed_up_is_found_by_one_request(nights: Nights) -> None:
+    names = [each.name for each in nights.world.run_tests]
+    await nights.export(names=names)
+    for execution in nights.world.run_tests[0].executions:
+        config = execution.run_test.eval_configs[0].config_id
+        execution.calls[0].eval_outputs = {config: {"name": "n", "output": 0.5, "output_type": "numeric"}}
+    clone(nights, executions=0)
+    assert (await nights.export(names=names)).exit_code == 0
+    assert nights.server.count(ANALYTICS) == 1
 
 
 async def test_list_that_lacks_an_execution_of_its_own_is_wrong_whatever_others_have(nights: Nights) -> None:

@@ -23,8 +23,8 @@ def find_renames(
     """The new names of stored executions, by part and execution_id. Parts come in the order in which to write them.
 
     ``listed`` has the ids of the executions in each list, by the name of its run test; if two lists have one, the first
-    counts. ``gone`` are names that no run test has any more. A stored execution of such a name that is in no list (it
-    was deleted) takes the new name of the others of its old name and folder, if these agree on one.
+    counts. ``gone`` are names that no run test has any more. A stored execution that is in no list, and is marked or
+    has such a name, takes the new name of the living ones of its old name and folder, if all of these have the same.
     """
     names: dict[str, str] = {}
     for name, execution_ids in listed.items():
@@ -32,9 +32,10 @@ def find_renames(
             names.setdefault(execution_id, name)
     new_names: dict[tuple[str, str], set[str]] = {}
     for execution_id, stored in state.executions.items():
-        if stored.has_row and (listed_as := names.get(execution_id)) and listed_as != stored.run_test_name:
-            new_names.setdefault((stored.run_test_key, stored.run_test_name), set()).add(listed_as)
-    heirs = {old: next(iter(new)) for old, new in new_names.items() if old[1] in gone and len(new) == 1}
+        stays = stored.deleted_at is None and stored.run_test_name not in gone
+        if stored.has_row and (name := names.get(execution_id) or (stored.run_test_name if stays else "")):
+            new_names.setdefault((stored.run_test_key, stored.run_test_name), set()).add(name)
+    heirs = {old: next(iter(new)) for old, new in new_names.items() if len(new) == 1 and old[1] not in new}
     renamed: dict[Part, dict[str, str]] = {}
     for execution_id, stored in state.executions.items():
         name = names.get(execution_id) or heirs.get((stored.run_test_key, stored.run_test_name), "")

@@ -21,7 +21,7 @@ from etl.dataset.parts import Dataset
 from etl.errors import FileMissingError
 from etl.model import schema
 from etl.model.arrow import is_of
-from etl.model.lifecycle import ExportState, HeldRows, StoredCalls, StoredExecution
+from etl.model.lifecycle import LONG_AGO, ExportState, HeldRows, StoredCalls, StoredExecution
 from etl.model.values import python_values, shared_values
 
 _UNIQUE = {"execution_id", "fingerprint", "calls_digest", "held_digest"}
@@ -51,6 +51,11 @@ class StoredState:
         """Where the rows of the execution lie; None if there are none."""
         stored = self.executions.get(execution_id)
         return Part(stored.run_test_key, stored.place) if stored else None
+
+    def newest_started_at(self) -> datetime:
+        """When the newest stored execution was created, as far as that is known; long ago if it is not."""
+        starts = (pc.max(part.rows["started_at"]).as_py() for part in self.index.parts.values())
+        return max(filter(None, starts), default=LONG_AGO)
 
 
 class CallReader:

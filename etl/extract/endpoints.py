@@ -12,6 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from etl.model.records import (
+    ANALYTICS,
     DETAIL,
     METRICS,
     RUN_TESTS,
@@ -216,6 +217,24 @@ def get_execution(execution_id: str) -> Request[Execution]:
     """
     decode = _with_id(_execution, "execution_id", execution_id)
     return Request(METRICS, (("execution_id", execution_id),), f"execution {execution_id}", decode)
+
+
+def get_run_test_name(execution_id: str, *, without_evals: bool = False) -> Request[str]:
+    """The name that the execution's run test has now.
+
+    The server may be unable to sum up an eval: with ``without_evals`` it sums up none.
+
+    Source: GET /sdk/api/v1/simulation/analytics/?execution_id=…
+    """
+
+    def decode(result: Any) -> str:
+        if field_of(result, "execution_id") != execution_id:
+            raise UnexpectedError("the answer is for another execution_id")
+        return _typed(result, "run_test_name", str)
+
+    eval_name = (("eval_name", _NO_EVAL),) if without_evals else ()
+    query = (("execution_id", execution_id), *eval_name)
+    return Request(ANALYTICS, query, f"run test of execution {execution_id}", decode, is_optional=True)
 
 
 def get_call_metrics(call_execution_id: str, execution_id: str) -> Request[CallMetrics]:

@@ -9,6 +9,7 @@ from typing import Any
 from etl.dataset.last_run import LastRun
 from etl.inspect.stored import StoredFile
 from etl.model.findings import Finding, Kind
+from etl.model.keys import default_key
 from etl.model.lifecycle import LONG_AGO, ExportState, unless_future
 from etl.model.values import python_values
 from etl.model.wording import counted
@@ -30,7 +31,7 @@ class RunTestStatus:
     name: str
     """The name that the rows have."""
     key: str
-    """The key under which runs store its executions; if it is not configured, that of the row that changed last."""
+    """The name of its folder: the key in the settings; without one, that of the row that changed last, if any."""
     executions: int
     """How many executions it has, which are in the following states."""
     exported: int
@@ -79,13 +80,14 @@ def run_tests_of(rows: _Rows, configured: Mapping[str, str], last_run: LastRun) 
     for row in rows:
         groups.setdefault(row["run_test_name"] or "", []).append(row)
     for name, own in sorted(groups.items()):
-        key = configured.get(name) or places_of(own)[-1][1]
+        key = configured.get(name, "")
+        has_own_key = key not in ("", default_key(name))
         states = Counter(row["state"] for row in own)
         verified = [row["verified_at"] for row in own if row["verified_at"] and row["state"] == ExportState.EXPORTED]
-        complete_at = last_run.last_complete_at.get(key) if name in configured else None
+        complete_at = last_run.last_complete_at.get(key)
         yield RunTestStatus(
             name=name,
-            key=key,
+            key=key if has_own_key or not own else places_of(own)[-1][1],
             executions=len(own),
             **{state: states[state] for state in (*map(str, ExportState), _DELETED)},
             calls=sum(row["exported_calls"] or 0 for row in own),

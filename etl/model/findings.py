@@ -154,6 +154,11 @@ class Kind(StrEnum):
     # worth knowing
     DELETED = _notice("deleted", "rows were marked as deleted (deleted_at), because the source no longer has them")
     RENAMED = _notice("renamed", "a run test was renamed; its rows now have the new name")
+    NOT_EXPORTED = _notice(
+        "not_exported",
+        "stored executions now belong to a run test that the settings do not name; their rows have its name",
+        "nothing, or add that name to run_tests to export what is new of it",
+    )
     FETCHED_AGAIN = _notice("fetched_again", "rows were gone or damaged, and were fetched again")
     RUN_TEST_GONE = _notice("run_test_gone", "the API no longer has a run test of this name; its rows stay as they are")
     NAMESAKES = _notice("namesakes", "run tests have the same name, and the API lists their executions together")

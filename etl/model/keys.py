@@ -6,7 +6,9 @@ that ignores case keeps them apart.
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from hashlib import sha256
+from itertools import count
 
 KEY_MAX_BYTES = 80
 KEY = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*", re.ASCII)
@@ -31,6 +33,13 @@ def default_key(run_test_name: str) -> str:
     if not slug or not slug[0].isalpha():
         slug = f"run-test-{slug}".rstrip("-")
     return f"{slug[: KEY_MAX_BYTES - _HASH_DIGITS - 1].rstrip('-')}-{digest}"
+
+
+def numbered_keys(key: str) -> Iterator[str]:
+    """The key itself, then others like it, without an end: ``checkout``, ``checkout-2``, and so on."""
+    yield key
+    for suffix in map("-{}".format, count(2)):
+        yield key[: KEY_MAX_BYTES - len(suffix)] + suffix
 
 
 def is_listable(run_test_name: str) -> bool:

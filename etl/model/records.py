@@ -16,6 +16,7 @@ T = TypeVar("T")
 # The paths of the endpoints.
 METRICS = "/sdk/api/v1/simulation/metrics/"
 RUNS = "/sdk/api/v1/simulation/runs/"
+ANALYTICS = "/sdk/api/v1/simulation/analytics/"
 RUN_TESTS = "/simulate/run-tests/"
 DETAIL = "/simulate/test-executions/"
 FROM_METRICS = "metrics"

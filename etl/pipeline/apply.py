@@ -1,6 +1,7 @@
 """The steps of an export that change the dataset: rename, mark what is gone, fetch and commit."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from datetime import datetime
@@ -13,7 +14,6 @@ from etl.dataset.places import Places
 from etl.dataset.renames import find_renames, rename
 from etl.dataset.state import CallReader, StoredState, derive_executions
 from etl.errors import SourceError
-from etl.extract.absence import decide
 from etl.extract.crawl import LAG
 from etl.extract.executions import read_executions_once
 from etl.extract.open_execution import OpenExecution
@@ -22,11 +22,12 @@ from etl.extract.settling import ReadStored
 from etl.model import schema
 from etl.model.findings import Kind
 from etl.model.lifecycle import Settlement, StoredCalls
-from etl.model.wording import counted, first_few, quoted
+from etl.model.wording import counted, quoted
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.context import Run
 from etl.pipeline.engine.interface import Crawler
 from etl.pipeline.lists import is_run_test, look_up
+from etl.pipeline.moved import Lists, look_for
 from etl.pipeline.record import Record, is_waiting_row_due
 from etl.pipeline.shared_steps import absent_executions, choose_previews, half_written, make_plan
 from etl.pipeline.tasks import to_the_end
@@ -41,11 +42,15 @@ async def bring_up_to_date(
 
     Only the last round marks what is gone.
     """
-    await _rename(run, record, state, run_tests)
+    await _rename(run, record, state)
     if is_last:
         # Not earlier: an execution that is missing from one list may be in a list that is still to come.
-        for name, absent in absent_executions(record, state).items():
-            await _mark_absent(run, record, state, name, absent)
+        elsewhere: Lists = {}
+        for name, gone in (await look_for(run, record, absent_executions(record, state), elsewhere)).items():
+            await _mark(run, record, state, name, gone)
+        if elsewhere:
+            await _refresh(run, state)
+            await _rename(run, record, state, elsewhere)
         if half_written_ids := half_written(record, state):
             # Their run tests may not be in this run: the last one stands for them in the summary. No list can be wrong
             # about them, so each that does not exist is marked.
@@ -74,21 +79,31 @@ async def finish_deletions(run: Run, state: StoredState) -> None:
         await to_the_end(partial(mark_deleted, run.dataset, parts, run.stamp()))
 
 
-async def _rename(run: Run, record: Record, state: StoredState, run_tests: Collection[RunTest]) -> None:
-    """Let the rows of renamed run tests take the new name."""
-    listed = {test.name: record.lists[test.name].executions for test in run_tests if test.name in record.lists}
-    stored = (state.executions.get(execution_id) for ids in listed.values() for execution_id in ids)
+async def _rename(run: Run, record: Record, state: StoredState, elsewhere: Lists | None = None) -> None:
+    """Let the rows of renamed run tests take the new name; ``elsewhere`` are lists beside those of the run."""
+    lists: Lists = {
+        test.name: record.lists[test.name].executions for test in record.run_tests if test.name in record.lists
+    }
+    lists |= elsewhere or {}
+    stored = (state.executions.get(execution_id) for ids in lists.values() for execution_id in ids)
     stored_names = {known.run_test_name for known in stored if known and known.has_row}
-    gone = [name for name in stored_names - record.lists.keys() if await _is_gone(run, record, name)]
-    renames = find_renames(state, listed, gone)
+    gone = [name for name in stored_names - lists.keys() if await _is_gone(run, record, name)]
+    renames = find_renames(state, lists, gone)
     if not renames:
         return
-    pairs = set[tuple[str, str]]()
+    pairs = Counter[tuple[str, str]]()
     for part, names in renames.items():
         await to_the_end(partial(rename, run.dataset, part, names, run.stamp()))
-        pairs |= {(state.executions[execution_id].run_test_name, new) for execution_id, new in names.items()}
-    for old, new in sorted(pair for pair in pairs if pair[0] != pair[1]):
-        record.find(Kind.RENAMED, new, f"was called {quoted(old)}; its rows have the new name now")
+        pairs.update((state.executions[execution_id].run_test_name, new) for execution_id, new in names.items())
+    exported = {run_test.name for run_test in (*record.run_tests, *run.settings.configured)}
+    for (old, new), count in sorted(pairs.items()):
+        if new == old:
+            continue
+        if new in exported or not run.settings.configured:
+            record.find(Kind.RENAMED, new, f"was called {quoted(old)}; its rows have the new name now")
+        else:
+            text = f"{counted(count, 'execution')} now {'belongs' if count == 1 else 'belong'} to {quoted(new)}"
+            record.find(Kind.NOT_EXPORTED, old, f"{text}, which you do not export: add it, or leave it")
         run.notify("renamed", run_test=new, before=old)
     await _refresh(run, state)
 
@@ -102,19 +117,6 @@ async def _is_gone(run: Run, record: Record, name: str) -> bool:
     with suppress(SourceError):
         return not await is_run_test(run.client, name)
     return False
-
-
-async def _mark_absent(run: Run, record: Record, state: StoredState, name: str, absent: Collection[str]) -> None:
-    """Request by id each stored execution that its run test's proved list does not have; mark what does not exist."""
-    answers = await look_up(run, absent)
-    if answers.alive and not run.settings.is_part:  # else it may be in a list that was not read
-        text = f"its list is missing execution {min(answers.alive)}, which still exists: nothing was marked as deleted"
-        record.find(Kind.LIST_WRONG, name, text)
-    if answers.unknown:
-        executions = counted(len(answers.unknown), "stored execution")
-        reason = first_few([str(error) for error in answers.unknown.values()], shown=1)
-        record.find(Kind.LOOK_UP_FAILED, name, f"{executions} missing from its list could not be looked up: {reason}")
-    await _mark(run, record, state, name, decide(answers))
 
 
 async def _mark(

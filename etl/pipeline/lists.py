@@ -5,18 +5,18 @@ their ids.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterator
 
 from etl.dataset.state import StoredState
 from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.absence import LookedUp, look_up_ids
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, get_execution, list_call_details, list_executions
-from etl.extract.executions import list_executions_completely
+from etl.extract.executions import is_before, list_executions_completely
 from etl.extract.plan import says_nothing_new
 from etl.extract.run_tests import discover, why_unknown
 from etl.model.findings import Kind
-from etl.model.lifecycle import CLOCKS_DIFFER
+from etl.model.lifecycle import CLOCKS_DIFFER, ListedExecution
 from etl.model.wording import counted
 from etl.pipeline.context import Run
 from etl.pipeline.record import Record
@@ -142,10 +142,11 @@ def _shows_stored(record: Record, state: StoredState) -> bool:
 
 
 async def _refuse_another_workspace(run: Run, record: Record, state: StoredState) -> None:
-    """Refuse to export where the lists have none of the stored executions: the key may see another workspace.
+    """Refuse to export where the key may see another workspace: the lists have none of the stored executions.
 
-    That is so where all lists were read and have other executions instead, or where none of the stored ones exists by
-    its id. Where the API does not say, the run goes on: nothing is marked that it does not confirm.
+    It is the right one if a stored execution exists there by its id, or if whatever the lists have began after
+    everything that is stored: then the stored ones were deleted, and new ones made. Where nothing is listed and the API
+    does not say, the run goes on, too: nothing is marked that it does not confirm.
 
     Raises:
         ConfigurationError: the export is refused.
@@ -157,17 +158,29 @@ async def _refuse_another_workspace(run: Run, record: Record, state: StoredState
     mine = [execution_id for execution_id, known in living.items() if known.run_test_name in names]
     if run.accept_deletions or not mine or _shows_stored(record, state) or names <= record.not_found:
         return
-    has_failed = not record.not_found.issuperset(record.failures)
-    has_others = not run.settings.is_part and any(listed.executions for listed in record.lists.values())
-    if has_failed or not has_others:
-        every_nth = max(1, -(-len(living) // _SAMPLE))
-        answers = await look_up(run, sorted(living)[::every_nth])
-        if answers.alive or not answers.gone:
-            return
+    listed = [*_in_scope(record)]
+    newest = state.newest_started_at()
+    if listed and all(row.started_at is not None and row.started_at > newest for row in listed):
+        return
+    every_nth = max(1, -(-len(living) // _SAMPLE))
+    answers = await look_up(run, sorted(living)[::every_nth])
+    # By its id the API also gives what belongs to another workspace, if there is no detail that denies it.
+    is_here = answers.alive and not (listed and run.client.lacks_details)
+    if is_here or not (listed or answers.gone):
+        return
+    others = ", but others that are not newer" if listed else ""
     raise ConfigurationError(
-        f"the key sees none of the {counted(len(mine), 'execution')} of the dataset, so nothing was changed: "
-        "check the key's workspace, or run with --accept-deletions if they are really all gone"
+        f"the key sees none of the {counted(len(mine), 'execution')} of the dataset{others}, so nothing was changed: "
+        "check the key's workspace; if they were all deleted, run once with --accept-deletions"
     )
+
+
+def _in_scope(record: Record) -> Iterator[ListedExecution]:
+    """What the lists have, without what the settings leave out."""
+    for run_test in record.run_tests:
+        if listed := record.lists.get(run_test.name):
+            rows = listed.executions.values()
+            yield from (row for row in rows if not (run_test.since and is_before(row, run_test.since)))
 
 
 async def look_up(run: Run, execution_ids: Collection[str]) -> LookedUp:

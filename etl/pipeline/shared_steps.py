@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 
 from etl.dataset.state import StoredState, read_state
 from etl.errors import SourceError
@@ -15,7 +16,7 @@ from etl.extract.endpoints import list_call_details
 from etl.extract.plan import Planned, order_by_worth, plan_run_test, previews, requests_to_fetch, scrub
 from etl.model import schema
 from etl.model.findings import Kind
-from etl.model.keys import default_key
+from etl.model.keys import default_key, numbered_keys
 from etl.model.lifecycle import overdue_after
 from etl.pipeline.context import Run
 from etl.pipeline.record import Record, count_reasons
@@ -73,18 +74,19 @@ def half_written(record: Record, state: StoredState) -> set[str]:
 def home_of(record: Record, state: StoredState, run_test: RunTest) -> str:
     """The key of the partition for new executions of the run test.
 
-    That is the configured one; else that of most stored executions that the run test lists now, or that have its name;
-    else one made of its name.
+    That is the configured one; else that of most stored executions that the run test lists now. If it lists none: that
+    of most that have its name, else one made of its name, but none in which executions of another name lie.
     """
     if run_test.key != default_key(run_test.name):
         return run_test.key
+    stored = state.executions
     listed = record.lists[run_test.name].executions if run_test.name in record.lists else {}
-    stored_of_list = (state.executions.get(execution_id) for execution_id in listed)
-    keys = Counter(known.run_test_key for known in stored_of_list if known)
-    if not keys:
-        stored = state.executions.values()
-        keys = Counter(known.run_test_key for known in stored if known.run_test_name == run_test.name)
-    return max(keys, key=lambda key: (keys[key], key), default=run_test.key)
+    if keys := Counter(stored[execution_id].run_test_key for execution_id in listed if execution_id in stored):
+        return max(keys, key=lambda key: (keys[key], key))
+    taken = {known.run_test_key for known in stored.values() if known.run_test_name != run_test.name}
+    own = Counter(known.run_test_key for known in stored.values() if known.run_test_name == run_test.name)
+    by_name = sorted(own, key=lambda key: (own[key], key), reverse=True)
+    return next(key for key in chain(by_name, numbered_keys(run_test.key)) if key not in taken)
 
 
 def choose_previews(run: Run, planned: Iterable[Planned]) -> list[Planned]:

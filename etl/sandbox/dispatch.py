@@ -20,16 +20,23 @@ from etl.sandbox.world import World, listable_executions
 Found = TypeVar("Found")
 METRICS = "/sdk/api/v1/simulation/metrics/"
 RUNS = "/sdk/api/v1/simulation/runs/"
+ANALYTICS = "/sdk/api/v1/simulation/analytics/"
 RUN_TESTS = "/simulate/run-tests/"
 DETAIL = re.compile(r"/simulate/test-executions/([0-9a-fA-F-]{36})/")
 FAILURES = {
     METRICS: "Unable to fetch simulation metrics.",
     RUNS: "Unable to fetch simulation runs.",
+    ANALYTICS: "Unable to fetch simulation analytics.",
     RUN_TESTS: "Failed to retrieve run tests: Invalid page.",
 }
 IDS = ("call_execution_id", "execution_id")
 SELECTORS = (*IDS, "run_test_name")
-PARAMETERS = {METRICS: {*SELECTORS, "page", "limit"}, RUNS: {*SELECTORS, "page", "limit", "eval_name"}}
+PARAMETERS = {
+    METRICS: {*SELECTORS, "page", "limit"},
+    RUNS: {*SELECTORS, "page", "limit", "eval_name"},
+    ANALYTICS: {"execution_id", "eval_name"},
+}
+"""By endpoint. The real server also takes ``run_test_name`` for analytics."""
 NO_SELECTOR = "At least one of 'run_test_name', 'execution_id', or 'call_execution_id' is required."
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 HTML_404 = b"<!doctype html><html lang=en><head><title>Not Found</title></head><body><h1>Not Found</h1></body></html>"
@@ -228,6 +235,8 @@ def _result(world: World, path: str, query: Mapping[str, str], max_limit: int | 
         return sdk.call_metrics(call, execution) if is_metrics else sdk.run_call(call, execution, query)
     if "execution_id" in query:
         execution = _found(world.execution(query["execution_id"]), "Test execution")
+        if path == ANALYTICS:
+            return sdk.execution_analytics(execution, query)
         return sdk.execution_metrics(execution) if is_metrics else sdk.run_execution(execution, query, max_limit)
     _found(world.run_tests_named(query["run_test_name"]) or None, "Run test")
     page = page_of(listable_executions(world, query["run_test_name"]), query, max_limit)

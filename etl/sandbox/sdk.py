@@ -1,4 +1,4 @@
-"""What /sdk/… answers: metrics/ with raw metrics and aggregates, runs/ with eval outputs and eval results. Pure.
+"""What /sdk/… answers: metrics/ with raw metrics and aggregates, runs/ and analytics/ with evals. Pure.
 
 Aggregates are rounded like the API's. As on the real server, an average without data is 0.0, and deleted calls count in
 it. Where the real server answers 500, ``AnswerError`` is raised: for a page that is not there, and for values that it
@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from etl.sandbox.fields import COST, LATENCY, AnswerError, execution_head, named_fields, page_of, percentile
+from etl.sandbox.fields import COST, COUNTERS, LATENCY, AnswerError, execution_head, named_fields, page_of, percentile
 from etl.sandbox.world import CONVERSATION, EvalConfig, SimulatedCall, SimulatedExecution, listable_calls
 
 CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "turn_count", "csat_score", "message_count")
@@ -162,6 +162,24 @@ def execution_evals(execution: SimulatedExecution, query: Mapping[str, str]) -> 
     calls = [call for call in listable_calls(execution) if call.status == "completed" and call.eval_outputs]
     configs = [config for config in execution.run_test.eval_configs if wanted is None or config.name in wanted]
     return {**execution_head(execution), "eval_results": [_eval_result(config, calls) for config in configs]}
+
+
+def execution_analytics(execution: SimulatedExecution, query: Mapping[str, str]) -> dict[str, Any]:
+    """analytics/?execution_id=: the name that the run test has now, and the eval results; no averages.
+
+    Raises:
+        AnswerError: An eval whose outputs cannot be summed up.
+    """
+    return {
+        "execution_id": execution.execution_id,
+        "run_test_name": execution.run_test.name,
+        "status": execution.status,
+        "eval_results": execution_evals(execution, query)["eval_results"],
+        "eval_averages": {},
+        "system_summary": named_fields(execution, COUNTERS),
+        "eval_explanation_summary": None,
+        "eval_explanation_summary_status": "pending",
+    }
 
 
 def _eval_names(query: Mapping[str, str]) -> set[str] | None:

@@ -16,6 +16,7 @@ from tests.datasets import FETCHED_AT, a_dataset, assert_sound, export_to, part,
 
 OLDER, LATER = "2026-07-30", "2026-09-02"
 OLD, NEW = KEY.title(), "Till"
+ALL = ("e0", "e1", "e2", "e3")
 HERE = Part(KEY, place())
 STAMP = ExportStamp("run-2", FETCHED_AT + timedelta(days=1))
 
@@ -71,17 +72,27 @@ def test_rows_of_renamed_executions_take_the_name_where_they_lie_and_say_so(data
 @pytest.mark.parametrize(
     ("listed", "gone", "renamed"),
     [
-        ({NEW: ["e1", "e2"]}, [OLD], {"e0": NEW, "e1": NEW, "e2": NEW, "e3": NEW}),
-        ({NEW: ["e1", "e2"]}, [], {"e1": NEW, "e2": NEW}),
+        ({NEW: ["e1", "e2"]}, [OLD], dict.fromkeys(ALL, NEW)),
+        ({NEW: ["e1", "e2"]}, [], dict.fromkeys(ALL, NEW)),
+        ({NEW: ["e1"]}, [], {"e1": NEW}),
         ({NEW: ["e1"], "Other": ["e2"]}, [OLD], {"e1": NEW, "e2": "Other"}),
         ({NEW: ["e1"], OLD: ["e1", "e2"]}, [], {"e1": NEW}),
         ({OLD: ["e1", "e2"], NEW: ["e1", "e5"]}, [], {}),
-        ({OLD: ["e9"], "Booking": ["e1", "e2"]}, [], {"e1": "Booking", "e2": "Booking", "e9": OLD}),
+        ({OLD: ["e9"], "Booking": ["e1", "e2"]}, [], dict.fromkeys(ALL, "Booking") | {"e9": OLD}),
         ({}, [OLD], {}),
     ],
-    ids=["all", "the old name stays", "split", "two lists", "the other way round", "swapped", "nothing is listed"],
+    ids=[
+        "all",
+        "another one has the old name",
+        "one is in no list",
+        "split",
+        "two lists",
+        "the other way round",
+        "swapped",
+        "nothing is listed",
+    ],
 )
-def test_executions_are_renamed_that_a_list_shows_under_another_name_and_deleted_ones_with_them(
+def test_executions_are_renamed_that_a_list_shows_under_another_name_and_deleted_ones_follow_the_living(
     dataset, tmp_path, listed, gone, renamed
 ):
     before = names_in(dataset)

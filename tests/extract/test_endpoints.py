@@ -1,8 +1,10 @@
 """Requests as they go over the wire, and the records that their answers' documents become."""
 
+import json
 import unicodedata
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -17,18 +19,20 @@ from etl.extract.endpoints import (
     Request,
     Slice,
     get_execution,
+    get_run_test_name,
     list_calls,
     list_execution_heads,
     list_executions,
     list_run_tests,
 )
-from etl.model.records import METRICS, RUN_TESTS, RUNS
+from etl.model.records import ANALYTICS, METRICS, RUN_TESTS, RUNS
 from tests.extract.recorded import CALL_ID, EXECUTION_ID, GET_CALL, SAMPLES, body_of, raised, request_of
 from tests.support import examples
 
 SURROGATE_FREE = st.text(st.characters(exclude_categories=["Cs"]))
 LIST_CALLS = list_calls(EXECUTION_ID, Slice(1, 10))
 CALLS_PAGE: dict[str, Any] = {"total_pages": 1, "current_page": 1, "count": 0, "results": []}
+NUMERIC = "samples/detail/runs_numeric_analytics_eval_name_none.json"
 WITHOUT_EVALS = CALLS_PAGE | {"results": [{"call_execution_id": "c", "evaluations": {}}]}
 
 
@@ -40,6 +44,7 @@ def test_each_endpoint_has_its_documented_target():
     assert list_calls(EXECUTION_ID, Slice(1, 8)).target == f"{RUNS}?execution_id={EXECUTION_ID}&page=1&limit=8"
     assert list_execution_heads("A b", Slice(9, 1)).target == f"{RUNS}?run_test_name=A%20b&page=9&limit=1"
     assert get_execution(EXECUTION_ID).target == f"{METRICS}?execution_id={EXECUTION_ID}"
+    assert get_run_test_name(EXECUTION_ID).target == f"{ANALYTICS}?execution_id={EXECUTION_ID}"
     assert GET_CALL.target == f"{METRICS}?call_execution_id={CALL_ID}"
     assert list_run_tests(Slice(3, 100)).target == f"{RUN_TESTS}?page=3&limit=100"
 
@@ -133,6 +138,13 @@ def test_page_that_does_not_say_where_it_stands_is_retried(body, reason):
     assert reason in str(error)
 
 
+def test_recorded_analytics_name_the_run_test_also_where_an_eval_cannot_be_summed_up():
+    sample = json.loads((Path(__file__).parents[1] / NUMERIC).read_bytes())
+    request = get_run_test_name(sample["body"]["result"]["execution_id"], without_evals=True)
+    assert "&eval_name=" in request.target
+    assert decode(request, body_of(sample)) == "Detail numeric"
+
+
 def test_head_is_what_the_list_of_executions_tells_of_a_row_but_its_aggregates():
     """Whatever else it were, it would look like a change of the execution."""
     row = {"execution_id": "e", "status": "failed", "metrics": {}, "eval_results": [], "x": 1}
@@ -152,6 +164,8 @@ def test_head_is_what_the_list_of_executions_tells_of_a_row_but_its_aggregates()
     ("request_", "result", "reason"),
     [
         (get_execution(EXECUTION_ID), {"execution_id": "other", "status": "completed"}, "for another execution_id"),
+        (get_run_test_name(EXECUTION_ID), {"execution_id": "other", "run_test_name": "A"}, "another execution_id"),
+        (get_run_test_name(EXECUTION_ID), {"execution_id": EXECUTION_ID}, "no field run_test_name"),
         (LIST_CALLS, {"execution_id": "other", "call_results": CALLS_PAGE}, "the answer is for another execution_id"),
         (LIST_CALLS, {"execution_id": EXECUTION_ID}, "no field call_results"),
         # A server that calls them otherwise would empty the evals of every new execution.
@@ -168,6 +182,7 @@ def test_no_document_escapes_as_another_error(document, page):
     requests: list[Request[Any]] = [
         GET_CALL,
         get_execution(EXECUTION_ID),
+        get_run_test_name(EXECUTION_ID),
         list_calls(EXECUTION_ID, Slice(page, 1)),
         list_executions("A", Slice(page, 1)),
         list_execution_heads("A", Slice(page, 1)),

@@ -10,6 +10,7 @@ from etl.inspect.status_run_tests import EXECUTION_COLUMNS, execution_rows, miss
 from etl.inspect.stored import StoredFile
 from etl.model import schema
 from etl.model.findings import Kind
+from etl.model.keys import default_key
 
 AT = datetime(2026, 11, 1, 2, tzinfo=UTC)
 
@@ -57,6 +58,13 @@ def test_a_run_test_owns_the_rows_of_its_name_under_all_keys():
     assert complete["A"] == (True, True, AT)
     assert complete["New"] == (True, False, None)
     assert complete["B"] == complete["C"] == (False, False, None)
+
+
+def test_run_test_without_a_key_in_the_settings_has_that_of_its_rows():
+    """A renamed one keeps its folder, and a clone under the old name has another one: do not remove the wrong one."""
+    configured = {name: default_key(name) for name in ("A", "New")}
+    keys = {each.name: each.key for each in run_tests_of(ROWS, configured, LastRun())}
+    assert (keys["A"], keys["New"]) == ("b", default_key("New"))
 
 
 def test_what_a_key_is_called_last_is_what_its_newest_row_says():

@@ -100,7 +100,8 @@ def end(history: History) -> None:
         last = history.night(accept_deletions=True, scrub_requests=scrub_requests)
         assert last is not None
         assert last.exit_code == 0 or number == 0, f"L9: nothing is wrong any more: {last}"
-    listed = history.source.listed().keys()
+    assert last is not None
+    listed = {each for each, name in history.source.listed().items() if name in last.names}
     assert not history.source.unseen & listed, "L8: a scrub has not seen everything"
     history.source.now += 2 * SETTLE
     last = history.night()

@@ -149,6 +149,58 @@ def rename(history: History, rng: random.Random) -> None:
         history.source.follow()
 
 
+def _made_anew(history: History, rng: random.Random, old: sandbox.SimulatedRunTest) -> sandbox.SimulatedRunTest:
+    """A new run test of the same name, with executions or without; the settings mean this one from now on."""
+    source = history.source
+    new = sandbox.new_run_test(source.rng, old.name, source.now, old.profile)
+    sandbox.add_run_test(source.world, new)
+    for _ in range(rng.choice((0, 1, 2))):
+        source.begin(new, rng.randint(0, 3), is_finished=rng.random() < 0.8)
+    source.now += timedelta(minutes=30)
+    for entry in source.entries:
+        entry.run_test = new if entry.run_test is old else entry.run_test
+    return new
+
+
+@rule(1.5)
+def clone(history: History, rng: random.Random) -> None:
+    """A run test gets another name, and another one takes its name; the settings may name both from now on."""
+    run_tests = history.source.world.run_tests
+    if len(run_tests) > len(NAMES):
+        return
+    old = rng.choice(run_tests)
+    _made_anew(history, rng, old)
+    old.name = rng.choice((f"{old.name} old", *NAMES))
+    if rng.random() < 0.3:
+        history.source.entries.append(Entry(old, old.name))
+
+
+@rule(1)
+def swap(history: History, rng: random.Random) -> None:
+    """Two run tests swap their names; the settings may name one of them from now on, or have named one before."""
+    run_tests, entry = history.source.world.run_tests, _entry(history, rng)
+    if len(run_tests) > 1:
+        one, other = rng.sample(run_tests, 2)
+        one.name, other.name = other.name, one.name
+        entry.is_exported = rng.random() < 0.5
+
+
+@rule(1)
+def replace_all_executions(history: History, rng: random.Random) -> None:
+    """Those of one run test are deleted, or the run test with them, and new ones are made under the same name."""
+    source = history.source
+    run_test = rng.choice(source.world.run_tests)
+    if rng.random() < 0.5:
+        _made_anew(history, rng, run_test)
+        source.world.run_tests.remove(run_test)
+        source.deleted.append(run_test)
+    else:
+        for execution in run_test.executions:
+            execution.is_deleted = True
+        for _ in range(rng.choice((0, 1, 2))):
+            source.begin(run_test, rng.randint(0, 3), is_finished=True)
+
+
 @rule(0.5)
 def delete_run_test(history: History, rng: random.Random) -> None:
     run_tests = history.source.world.run_tests

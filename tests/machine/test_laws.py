@@ -18,6 +18,7 @@ from etl.sandbox import SimulatedExecution, SimulatedRunTest
 from tests.machine.driver import History, told
 from tests.machine.oracle import judge
 from tests.machine.play import play, steps_of, tell
+from tests.machine.rules import clone
 from tests.machine.source import NAMES
 from tests.warehouses import assert_equals_dataset, load_into, new_duckdb
 
@@ -86,7 +87,7 @@ def test_calls_that_are_deleted_while_a_run_reads_are_no_alarm(history: History,
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("nights", [40, pytest.param(365, marks=pytest.mark.slow)])
 def test_a_year_without_a_fault_is_quiet(nights: int) -> None:
-    """People create, rerun, delete, rename and backfill every day: no night is an alarm."""
+    """People create, rerun, delete, rename, clone and backfill every day: no night is an alarm."""
     with told(2, judge) as history:
         rng = random.Random(2)
         for number in range(nights):
@@ -99,10 +100,10 @@ def a_day(history: History, rng: random.Random) -> None:  # noqa: C901 a case fo
     source = history.source
     for execution in source.executions(is_finished=False):
         source.finish(execution)
-    for run_test in source.world.run_tests:
+    for run_test in [*source.world.run_tests]:
         source.begin(run_test, rng.randint(0, 4), is_finished=rng.random() < 0.7)
         match rng.choice(
-            ("rerun", "delete one", "delete many", "all but one", "rename", "backfill", "delete calls", "late")
+            ("rerun", "delete one", "delete many", "all but one", "rename", "clone", "backfill", "delete calls", "late")
         ):
             case "rerun":
                 source.rerun(rng.choice(_living(run_test)))
@@ -113,9 +114,11 @@ def a_day(history: History, rng: random.Random) -> None:  # noqa: C901 a case fo
             case "all but one" if len(_living(run_test)) > 8:
                 _delete(rng, run_test, len(_living(run_test)) - 1)
             case "rename":
-                free = {*NAMES} - {each.name for each in source.world.run_tests}
+                free = {*NAMES, "Upsell", "Returns", "Sales"} - {each.name for each in source.world.run_tests}
                 run_test.name = rng.choice(sorted(free))
                 source.follow()
+            case "clone":
+                clone(history, rng)
             case "backfill":
                 source.begin(run_test, 2, is_finished=True, age=timedelta(days=40))
             case "delete calls":

@@ -1,10 +1,12 @@
 """The key of a run test: nothing that a reader, a file system or a name could turn against us."""
 
+from itertools import islice
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from etl.model.keys import KEY_MAX_BYTES, default_key, is_key
+from etl.model.keys import KEY_MAX_BYTES, default_key, is_key, numbered_keys
 from tests.strategies import run_test_names
 
 KEYS_FROM = run_test_names | st.sampled_from(
@@ -57,6 +59,8 @@ def test_every_default_key_is_a_short_key_and_always_the_same(name):
     assert is_key(key)
     assert len(key.encode()) <= KEY_MAX_BYTES
     assert default_key(name) == key
+    others = [*islice(numbered_keys(key), 12)]
+    assert (others[0], len({*others}), all(map(is_key, others))) == (key, 12, True)
 
 
 @given(KEYS_FROM, KEYS_FROM)

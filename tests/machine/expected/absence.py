@@ -69,10 +69,6 @@ def what_is_gone_is_marked(history: History, night: Night) -> None:
         return
     gone = {each.execution_id for each in history.source.all_executions() if each.is_deleted}
     gone -= Truth.of(history, night).unsure
-    if night.is_narrowed and any(
-        night.listed_before.get(each, name) != name for name in night.names for each in living_in(night.before, [name])
-    ):
-        gone.clear()  # one of them exists under a name whose list was not read
     for execution_id in gone & night.after.called(night.names):
         unmarked = [key for key, held in night.after.of[execution_id].items() if not is_marked(held.row)]
         assert not unmarked, f"L5: the execution of {unmarked[0]} is gone, and no mark says so"

@@ -33,8 +33,6 @@ def dataset_is_the_source(history: History, night: Night) -> None:
         inexact = [each for each in truth.compared if is_from_lists(night.after, each)]
         assert not inexact, f"L4: exit 0, and calls of {inexact[0]} have no metrics of their own"
     unmarked = living_in(night.after, night.names) - truth.unsure
-    if night.is_narrowed:  # it does not see which of two run tests of a name has one now
-        unmarked = {each for each in unmarked if night.listed_before.get(each) in night.names}
     assert unmarked == {each for (each,) in truth.executions}, (
         "L4: other executions are unmarked than those of the source"
     )

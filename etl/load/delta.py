@@ -286,6 +286,7 @@ class _Table:
                     reader,
                     mode="overwrite",
                     predicate=predicate,
+                    schema_mode="overwrite" if self.name == STATE else None,
                     writer_properties=_WRITER,
                     commit_properties=_of_load(load_id),
                 )
@@ -296,8 +297,10 @@ class _Table:
 
     @cached_property
     def _schema(self) -> pa.Schema:
-        """The table's own columns and types, with columns that others have added."""
-        return pa.schema(self._handle.schema().to_arrow())
+        """The table's own columns and types, with columns that others have added, except to the state table."""
+        is_state = self.name == STATE
+        declared = _delta_schema(self._table, columns_of(self._table)) if is_state else self._handle.schema()
+        return pa.schema(declared.to_arrow())
 
 
 def _is_at(where: Iterable[tuple[str, Collection[str]]]) -> pc.Expression | None:

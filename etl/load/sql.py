@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from etl.errors import DestinationError
 from etl.load.drivers import not_ours
 from etl.load.interface import Loaded, LoadStep
-from etl.load.statements import DATA, Dialect, Statements
+from etl.load.statements import DATA, Dialect, Statements, row_counts
 from etl.load.tables import ALL_TABLES, STATE, STATE_TABLE, VIEWS, Group, Place, arrow_schema_of, columns_of, shape
 from etl.load.texts import sql_quoted
 from etl.model.schema import Table
@@ -99,7 +99,7 @@ class SqlWarehouse:
         # A column that this version adds is null in the dataset, too, so no row is outdated. A column that somebody
         # dropped had values; and without row counts, rows may be missing unnoticed.
         is_column_missing = any("." in name for name in missing)
-        if is_column_missing and (not is_new_shape or f"{STATE}.row_count" in missing):
+        if is_column_missing and (not is_new_shape or f"{STATE}.row_counts" in missing):
             digests = {kind: dict.fromkeys(items, "") for kind, items in digests.items()}
         is_outdated = bool(missing or altered_views) or is_new_shape
         return Loaded(dataset_id, digests, is_outdated=is_outdated, altered_views=altered_views)
@@ -110,15 +110,15 @@ class SqlWarehouse:
         with self._transaction():
             self._prepare()
             self._execute(self._sql.begin(_GONE, _ARRIVED))
-            self._fill(_GONE, ((kind, item, "", 0) for kind, items in step.removed.items() for item in items))
+            self._fill(_GONE, ((kind, item, "", "") for kind, items in step.removed.items() for item in items))
             self._note_dataset(step.dataset_id)
             if any(step.removed.values()):
                 self._execute(self._sql.delete(_GONE))
-            sent = Counter[tuple[str, str]]()
+            sent = defaultdict[tuple[str, str], Counter[str]](Counter)
             for group, table in DATA:
-                session.append(self._namespace, table.name, _counted(step.rows(table), group, sent))
+                session.append(self._namespace, table.name, _counted(step.rows(table), group, table, sent))
             arrived = ((kind, item, digest) for kind, items in step.arriving.items() for item, digest in items.items())
-            self._fill(_ARRIVED, ((kind, item, digest, sent[kind, item]) for kind, item, digest in arrived))
+            self._fill(_ARRIVED, ((kind, item, digest, row_counts(sent[kind, item])) for kind, item, digest in arrived))
             self._execute([self._sql.note(_ARRIVED)])
             if incomplete := session.query(self._sql.not_noted()).to_pylist():
                 items = first_few([f"{row['kind']} {row['item']}" for row in incomplete])
@@ -177,8 +177,8 @@ class SqlWarehouse:
             with suppress(DestinationError):
                 self._session.rollback()
 
-    def _fill(self, name: str, items: Iterable[tuple[str, str, str, int]]) -> None:
-        """Add items, each with kind, item, digest and row count, to a temporary table."""
+    def _fill(self, name: str, items: Iterable[tuple[str, str, str, str]]) -> None:
+        """Add items, each with kind, item, digest and row counts, to a temporary table."""
         if rows := [*items]:
             columns = [pa.array(column) for column in zip(*rows, strict=True)]
             self._session.append("", name, [pa.table(columns, schema=arrow_schema_of(STATE_TABLE))])
@@ -191,6 +191,7 @@ class SqlWarehouse:
         # The owner of a schema may not be allowed to create one, not even with IF NOT EXISTS.
         if schema and not len(self._session.query(self._dialect.schemas.format(schema=sql_quoted(self._namespace)))):
             self._make(f"schema {self._namespace}", schema)
+        self._execute(self._sql.drop_unknown(existing.get(STATE, ())))
         is_made = False
         for table in ALL_TABLES:
             if names := [name for name in missing if name.partition(".")[0] == table.name]:
@@ -219,7 +220,7 @@ class SqlWarehouse:
     def _note_dataset(self, dataset_id: str) -> None:
         """Note the dataset, the shape of the tables, and how the views are defined."""
         self._execute([f"DELETE FROM {self._sql.name(STATE)} WHERE kind = 'dataset'", *self._sql.note_views()])
-        noted = {"kind": ["dataset"], "item": [dataset_id], "digest": [shape(ALL_TABLES)], "row_count": [None]}
+        noted = {"kind": ["dataset"], "item": [dataset_id], "digest": [shape(ALL_TABLES)], "row_counts": [None]}
         self._session.append(self._namespace, STATE, [pa.table(noted, schema=arrow_schema_of(STATE_TABLE))])
 
     def _existing(self) -> dict[str, dict[str, str]]:
@@ -277,9 +278,11 @@ def _altered_views(digests: dict[str, dict[str, str | None]]) -> tuple[str, ...]
     return tuple(view.name for view in VIEWS if view.name in noted and noted[view.name] != defined.get(view.name))
 
 
-def _counted(pieces: Iterable[pa.Table], group: Group, sent: Counter[tuple[str, str]]) -> Iterator[pa.Table]:
-    """The pieces as they are; adds their rows to the counts in ``sent``, by kind and item."""
+def _counted(
+    pieces: Iterable[pa.Table], group: Group, table: Table, sent: defaultdict[tuple[str, str], Counter[str]]
+) -> Iterator[pa.Table]:
+    """The pieces as they are; adds their rows to the counts in ``sent``, by kind and item, and there by table."""
     for piece in pieces:
         for count in pc.value_counts(piece[group.item]).to_pylist():
-            sent[group.kind, count["values"]] += count["counts"]
+            sent[group.kind, count["values"]][table.name] += count["counts"]
         yield piece

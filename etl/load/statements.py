@@ -10,7 +10,7 @@ from etl.load.tables import ALL_TABLES, COLUMN_TYPES, GROUPS, STATE_TABLE, VIEWS
 from etl.load.texts import comment, sql_quoted
 from etl.model import schema
 from etl.model.locations import DEFAULT_NAMESPACE
-from etl.model.schema import INT, STRING, Column, Table
+from etl.model.schema import STRING, Column, Table
 
 Existing = Mapping[str, Collection[str]]
 """The tables and views that exist, each with the names of its columns."""
@@ -18,6 +18,8 @@ DATA = tuple((group, table) for group in GROUPS for table in group.tables)
 """The tables of the dataset, each with its group, in the order in which rows arrive."""
 TABLE_NAMES = frozenset(table.name for _, table in DATA)
 """The names of the tables of the dataset."""
+_NO_ROWS = f"'{'/'.join('0' for _ in DATA)}'"
+"""The literal for the ``row_counts`` of an item without rows, see ``row_counts``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,34 +109,36 @@ class Statements:
     # what is there
 
     def counted(self, existing: Collection[str] = TABLE_NAMES, *, wanted: str = "") -> str:
-        """A query for kind, item and number of rows, from the ``existing`` tables.
+        """A query for kind, item and the item's ``row_counts``, from the ``existing`` tables.
 
         ``wanted`` names a table that lists items: then only these are counted.
         """
         counts = " UNION ALL ".join(
             f"SELECT {sql_quoted(group.kind)} AS kind, {self.dialect.quoted(group.item)} AS item, "
-            f"COUNT(*) AS row_count FROM {self.name(table.name)}"
+            + ", ".join(f"{'COUNT(*)' if other is table else '0'} AS {other.name}" for _, other in DATA)
+            + f" FROM {self.name(table.name)}"
             + (f" WHERE {self.is_item_of(wanted, group)}" if wanted else "")
             + f" GROUP BY {self.dialect.quoted(group.item)}"
             for group, table in DATA
             if table.name in existing
         )
-        total = f"CAST(SUM(row_count) AS {self.dialect.types[COLUMN_TYPES.index(INT)]}) AS row_count"
-        return f"SELECT kind, item, {total} FROM ({counts}) AS counts GROUP BY kind, item"
+        each = " || '/' || ".join(f"CAST(SUM({table.name}) AS {self.dialect.text})" for _, table in DATA)
+        return f"SELECT kind, item, {each} AS row_counts FROM ({counts}) AS counts GROUP BY kind, item"
 
     def loaded(self, existing: Existing | None = None) -> str:
         """A query for kind, item and digest of what was loaded, and, as kind ``defined``, for the definitions of views.
 
-        The digest is null if the item has more or fewer rows than were loaded, and empty if nobody counted what was
-        loaded. If some tables or columns are missing, ``existing`` says which are there.
+        The digest is null if a table has more or fewer rows of the item than were loaded, and empty if nobody counted
+        what was loaded. If some tables or columns are missing, ``existing`` says which are there.
         """
         tables = TABLE_NAMES if existing is None else existing.keys() & TABLE_NAMES
-        if existing is not None and not (tables and "row_count" in existing[STATE_TABLE.name]):
+        if existing is not None and not (tables and "row_counts" in existing[STATE_TABLE.name]):
             return f"SELECT kind, item, digest FROM {self._state} UNION ALL {self._defined()}"
         return (
             "SELECT COALESCE(s.kind, c.kind) AS kind, COALESCE(s.item, c.item) AS item, "
-            "CASE WHEN COALESCE(s.row_count, 0) = COALESCE(c.row_count, 0) THEN s.digest "
-            "WHEN s.kind IS NOT NULL AND s.row_count IS NULL THEN '' END AS digest "
+            f"CASE WHEN s.kind IN ('dataset', 'view') OR s.row_counts = COALESCE(c.row_counts, {_NO_ROWS}) "
+            "THEN s.digest "
+            "WHEN s.kind IS NOT NULL AND s.row_counts IS NULL THEN '' END AS digest "
             f"FROM {self._state} AS s FULL OUTER JOIN ({self.counted(tables)}) AS c "
             f"ON s.kind = c.kind AND s.item = c.item UNION ALL {self._defined()}"
         )
@@ -162,16 +166,16 @@ class Statements:
     def note(self, arrived: str) -> str:
         """Note the items in the table ``arrived``; without a digest if more or fewer rows arrived than were sent."""
         return (
-            f"INSERT INTO {self._state} (kind, item, digest, row_count) SELECT a.kind, a.item, "
-            f"CASE WHEN a.row_count = COALESCE(c.row_count, 0) THEN a.digest END, a.row_count FROM {arrived} AS a "
-            f"LEFT JOIN ({self.counted(wanted=arrived)}) AS c ON a.kind = c.kind AND a.item = c.item"
+            f"INSERT INTO {self._state} (kind, item, digest, row_counts) SELECT a.kind, a.item, "
+            f"CASE WHEN a.row_counts = COALESCE(c.row_counts, {_NO_ROWS}) THEN a.digest END, a.row_counts "
+            f"FROM {arrived} AS a LEFT JOIN ({self.counted(wanted=arrived)}) AS c "
+            "ON a.kind = c.kind AND a.item = c.item"
         )
 
     def not_noted(self) -> str:
         """A query for the items that ``note`` left without a digest."""
-        return (
-            f"SELECT kind, item FROM {self._state} WHERE digest IS NULL AND row_count IS NOT NULL ORDER BY kind, item"
-        )
+        missed = "digest IS NULL AND row_counts IS NOT NULL"
+        return f"SELECT kind, item FROM {self._state} WHERE {missed} ORDER BY kind, item"
 
     def note_views(self) -> Iterator[str]:
         """Note how the views are defined now."""
@@ -228,6 +232,22 @@ class Statements:
         for column in columns_of(table):
             if column.name not in existing:
                 yield f"ALTER TABLE {self.name(table.name)} ADD COLUMN IF NOT EXISTS {self._declared(column)}"
+
+    def drop_unknown(self, existing: Iterable[str]) -> Iterator[str]:
+        """Drop the columns that the table of what was loaded has, as ``existing``, and that this version does not."""
+        for name in existing:
+            if name not in STATE_TABLE.names:
+                yield f"ALTER TABLE {self._state} DROP COLUMN {self.dialect.quoted(name)}"
+
+    def drop_all_unknown(self) -> Iterator[str]:
+        """As ``drop_unknown``, in PostgreSQL, whatever columns the table has."""
+        ours = ", ".join(map(sql_quoted, STATE_TABLE.names))
+        yield (
+            "DO $$ BEGIN EXECUTE (SELECT COALESCE("
+            f"string_agg(format('ALTER TABLE {self._state} DROP COLUMN %I', column_name), '; '), '') "
+            f"FROM information_schema.columns WHERE table_schema = {sql_quoted(self.namespace)} "
+            f"AND table_name = {sql_quoted(STATE_TABLE.name)} AND column_name NOT IN ({ours})); END $$"
+        )
 
     def describe(self, table: Table) -> Iterator[str]:
         """Comment on the table and its columns, unless the statements that create did, and create its indexes."""
@@ -292,6 +312,11 @@ def _indexes(table: Table) -> dict[str, str]:
     return {"_".join([table.name, *columns, "idx"]): ", ".join(columns) for columns in indexed}
 
 
+def row_counts(rows: Mapping[str, int]) -> str:
+    """How many rows an item has, by table, as the table of what was loaded has it: in the order of ``DATA``."""
+    return "/".join(str(rows.get(table.name, 0)) for _, table in DATA)
+
+
 POSTGRESQL = Dialect(
     types=("text", "bigint", "double precision", "boolean", "timestamp with time zone"),
     json="jsonb",
@@ -317,7 +342,7 @@ def postgresql_tables(tables: Collection[Table]) -> str:
     is_all = {table.name for table in tables} >= TABLE_NAMES
     statements = ["BEGIN", *sql.create_all(ALL_TABLES if is_all else tables)]
     if is_all:
-        statements += sql.note_views()
+        statements += [*sql.drop_all_unknown(), *sql.note_views()]
     return "\n\n".join(f"{statement};" for statement in [*statements, "COMMIT"])
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from etl.model import schema
 from etl.model.digest import fingerprint
-from etl.model.schema import INT, STRING, Column, Table
+from etl.model.schema import STRING, Column, Table
 
 COLUMN_TYPES = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP)
 """The types that columns of files have. Every engine lists its own names of them in this order."""
@@ -53,7 +53,9 @@ STATE_TABLE = Table(
             is_key=True,
         ),
         Column("digest", STRING, "Hash of what the dataset held when the item was loaded; definition of the view."),
-        Column("row_count", INT, "How many rows of the item were loaded (not in Delta)."),
+        Column(
+            "row_counts", STRING, "Rows of the item in calls/evals/executions/errors/runs, as loaded (not in Delta)."
+        ),
     ),
     (),
 )

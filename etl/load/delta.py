@@ -8,10 +8,12 @@ writer, or a load that was cut off, has changed a table since, the next load rep
 import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, reduce
 from itertools import chain
 from operator import and_
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pyarrow as pa
@@ -23,6 +25,7 @@ from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import FileSelector, PyFileSystem
 
 from etl.errors import DestinationError
+from etl.files.refusals import is_denied, refusal
 from etl.load.drivers import do_nothing, failure, not_ours, streamed
 from etl.load.interface import Loaded, LoadStep
 from etl.load.tables import ALL_TABLES, GROUPS, STATE, STATE_TABLE, Place, arrow_schema_of, columns_of, needed_of, shape
@@ -40,6 +43,7 @@ _WRITER = WriterProperties(default_column_properties=ColumnProperties(dictionary
 """The library writes the files of all partitions at once: with dictionaries, each would take 3 MB of memory."""
 _STALE = ""
 """Digest of an item whose rows may have changed, see ``Loaded``."""
+_ALLOW = "no permission: allow reading, writing, listing and deleting there"
 _DECORATION = re.compile(r"\x1b\[\d*m|↳")
 """Colors and arrows in the library's messages."""
 
@@ -81,6 +85,23 @@ class DeltaWarehouse:
             columns = map(pa.array, zip(*rows, strict=True))
             tables[STATE].overwrite([pa.table([*columns], schema=arrow_schema_of(STATE_TABLE))], load_id)
         return []
+
+    def rehearse(self, _step: LoadStep) -> bool:
+        """See ``Warehouse``. Writes a table of its own twice, and removes it: no commit can be undone."""
+        with self._translated_errors(), ExitStack() as opened:
+            tables, _ = self._found or self._look()
+            self._refuse_append_only(tables)
+            name = f"metrics_etl_check_{uuid4().hex}"
+            if "://" in self.where:
+                trial = f"{self.where}/{name}"
+                storage = PyFileSystem(DeltaStorageHandler(trial, self._options))
+                opened.callback(storage.delete_dir, "")
+            else:
+                folder = next(each for each in Path(self.where, name).absolute().parents if each.exists())
+                trial = opened.enter_context(TemporaryDirectory(prefix=name, dir=folder))
+            for _ in range(2):
+                write_deltalake(trial, pa.table({"made_up": [1]}), mode="overwrite", storage_options=self._options)
+        return True
 
     def places(self, table: Table) -> set[Place]:
         """See ``Warehouse``. Reads the table's log alone."""
@@ -132,6 +153,8 @@ class DeltaWarehouse:
         if DeltaTable.is_deltatable(url, self._options):
             return _Table(url, table, self._options)
         if self._has_files(url):
+            if any(DeltaTable.is_deltatable(f"{self.where}/{other.name}", self._options) for other in ALL_TABLES):
+                raise DestinationError(f"{url}: its Delta log is gone: remove the table, and run metrics-etl load")
             raise DestinationError(f"{url} holds files that are not a Delta table: name another [warehouse] url")
         return None
 
@@ -152,20 +175,25 @@ class DeltaWarehouse:
 
     def _complete(self, tables: "dict[str, _Table]", load_id: str) -> None:
         """Create missing tables, add missing columns, and replace what was changed in ``tables``."""
+        self._refuse_append_only(tables)
         for table in ALL_TABLES:
             opened = tables.get(table.name)
             if opened is None:
                 self._create(table)
-            elif opened.is_append_only:
-                raise DestinationError(
-                    f"{self.where}: {table.name} is append-only: set delta.appendOnly to false on the tables there, "
-                    "then run metrics-etl load"
-                )
             elif opened.missing:
                 opened.add_columns(load_id)
             else:
                 continue
             tables[table.name] = self._opened(table)
+
+    def _refuse_append_only(self, tables: "dict[str, _Table]") -> None:
+        """Raise DestinationError if a table takes no replacement."""
+        for name, table in tables.items():
+            if table.is_append_only:
+                raise DestinationError(
+                    f"{self.where}: {name} is append-only: set delta.appendOnly to false on the tables there, "
+                    "then run metrics-etl load"
+                )
 
     def _create(self, table: Table) -> None:
         """Create the table, partitioned by the columns that stand in the dataset's paths."""
@@ -186,7 +214,8 @@ class DeltaWarehouse:
         except CommitFailedError as exc:
             raise DestinationError(f"{self.where}: someone else wrote at the same time: load again ({exc})") from exc
         except (DeltaError, OSError, pa.ArrowException) as exc:
-            raise failure(self.where, _DECORATION.sub(" ", str(exc))) from exc
+            meaning = refusal(str(exc)) or (is_denied(str(exc)) and _ALLOW)
+            raise failure(self.where, meaning or _DECORATION.sub(" ", str(exc))) from exc
 
 
 class _Table:
@@ -198,6 +227,11 @@ class _Table:
         self._table = table
         self._handle = DeltaTable(url, storage_options=options)
         self._partitions = [column.name for column in table.partitions]
+        if "deletionVectors" in (self._handle.protocol().reader_features or ()):
+            raise DestinationError(
+                f"{url} has deletion vectors, which someone turned on and the exporter cannot read: in Spark, run "
+                f"ALTER TABLE {table.name} DROP FEATURE deletionVectors; or remove all tables, and run metrics-etl load"
+            )
         self.is_append_only = self._handle.metadata().configuration.get("delta.appendOnly") == "true"
         types = {field.name: field.type for field in self._handle.schema().fields}
         for declared in _delta_schema(table, columns_of(table)).fields:
@@ -286,6 +320,7 @@ class _Table:
                     reader,
                     mode="overwrite",
                     predicate=predicate,
+                    schema_mode="overwrite" if self.name == STATE else None,
                     writer_properties=_WRITER,
                     commit_properties=_of_load(load_id),
                 )
@@ -296,8 +331,10 @@ class _Table:
 
     @cached_property
     def _schema(self) -> pa.Schema:
-        """The table's own columns and types, with columns that others have added."""
-        return pa.schema(self._handle.schema().to_arrow())
+        """The table's own columns and types, with columns that others have added, except to the state table."""
+        is_state = self.name == STATE
+        declared = _delta_schema(self._table, columns_of(self._table)) if is_state else self._handle.schema()
+        return pa.schema(declared.to_arrow())
 
 
 def _is_at(where: Iterable[tuple[str, Collection[str]]]) -> pc.Expression | None:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from etl.errors import DestinationError
 from etl.load.drivers import not_ours
 from etl.load.interface import Loaded, LoadStep
-from etl.load.statements import DATA, Dialect, Statements
+from etl.load.statements import DATA, Dialect, Statements, row_counts
 from etl.load.tables import ALL_TABLES, STATE, STATE_TABLE, VIEWS, Group, Place, arrow_schema_of, columns_of, shape
 from etl.load.texts import sql_quoted
 from etl.model.schema import Table
@@ -99,26 +99,28 @@ class SqlWarehouse:
         # A column that this version adds is null in the dataset, too, so no row is outdated. A column that somebody
         # dropped had values; and without row counts, rows may be missing unnoticed.
         is_column_missing = any("." in name for name in missing)
-        if is_column_missing and (not is_new_shape or f"{STATE}.row_count" in missing):
+        if is_column_missing and (not is_new_shape or f"{STATE}.row_counts" in missing):
             digests = {kind: dict.fromkeys(items, "") for kind, items in digests.items()}
         is_outdated = bool(missing or altered_views) or is_new_shape
         return Loaded(dataset_id, digests, is_outdated=is_outdated, altered_views=altered_views)
 
-    def replace(self, step: LoadStep) -> list[str]:
+    def replace(self, step: LoadStep, *, is_rehearsal: bool = False) -> list[str]:
         """See ``Warehouse``. One transaction; where DDL would end it, the tables are made before it begins."""
         session = self._session
-        with self._transaction():
+        with self._transaction(is_undone=is_rehearsal):
+            if is_rehearsal:
+                self._execute(self._dialect.rehearsal or ())
             self._prepare()
             self._execute(self._sql.begin(_GONE, _ARRIVED))
-            self._fill(_GONE, ((kind, item, "", 0) for kind, items in step.removed.items() for item in items))
-            self._note_dataset(step.dataset_id)
+            self._fill(_GONE, ((kind, item, "", "") for kind, items in step.removed.items() for item in items))
+            self._note_dataset(step)
             if any(step.removed.values()):
                 self._execute(self._sql.delete(_GONE))
-            sent = Counter[tuple[str, str]]()
+            sent = defaultdict[tuple[str, str], Counter[str]](Counter)
             for group, table in DATA:
-                session.append(self._namespace, table.name, _counted(step.rows(table), group, sent))
+                session.append(self._namespace, table.name, _counted(step.rows(table), group, table, sent))
             arrived = ((kind, item, digest) for kind, items in step.arriving.items() for item, digest in items.items())
-            self._fill(_ARRIVED, ((kind, item, digest, sent[kind, item]) for kind, item, digest in arrived))
+            self._fill(_ARRIVED, ((kind, item, digest, row_counts(sent[kind, item])) for kind, item, digest in arrived))
             self._execute([self._sql.note(_ARRIVED)])
             if incomplete := session.query(self._sql.not_noted()).to_pylist():
                 items = first_few([f"{row['kind']} {row['item']}" for row in incomplete])
@@ -127,6 +129,13 @@ class SqlWarehouse:
                     "drop the trigger or rule that adds or removes rows in these tables, and load again"
                 )
         return session.notices
+
+    def rehearse(self, step: LoadStep) -> bool:
+        """See ``Warehouse``. The transaction is rolled back; where DDL would end it, nothing is done."""
+        if self._dialect.rehearsal is None:
+            return False
+        self.replace(step, is_rehearsal=True)
+        return True
 
     def places(self, table: Table) -> set[Place]:
         """See ``Warehouse``. Two queries: for the columns, then for the places."""
@@ -158,11 +167,11 @@ class SqlWarehouse:
             self._session.execute(statement)
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Commit at the end of the block, or roll back what an exception ended."""
+    def _transaction(self, *, is_undone: bool = False) -> Iterator[None]:
+        """Commit at the end of the block, or roll back what an exception ended, or is to be undone."""
         try:
             yield
-            self._session.commit()
+            (self._session.rollback if is_undone else self._session.commit)()
         except BaseException:
             with suppress(DestinationError):  # the connection may be lost; the first error says why
                 self._session.rollback()
@@ -177,8 +186,8 @@ class SqlWarehouse:
             with suppress(DestinationError):
                 self._session.rollback()
 
-    def _fill(self, name: str, items: Iterable[tuple[str, str, str, int]]) -> None:
-        """Add items, each with kind, item, digest and row count, to a temporary table."""
+    def _fill(self, name: str, items: Iterable[tuple[str, str, str, str]]) -> None:
+        """Add items, each with kind, item, digest and row counts, to a temporary table."""
         if rows := [*items]:
             columns = [pa.array(column) for column in zip(*rows, strict=True)]
             self._session.append("", name, [pa.table(columns, schema=arrow_schema_of(STATE_TABLE))])
@@ -191,6 +200,7 @@ class SqlWarehouse:
         # The owner of a schema may not be allowed to create one, not even with IF NOT EXISTS.
         if schema and not len(self._session.query(self._dialect.schemas.format(schema=sql_quoted(self._namespace)))):
             self._make(f"schema {self._namespace}", schema)
+        self._execute(self._sql.drop_unknown(existing.get(STATE, ())))
         is_made = False
         for table in ALL_TABLES:
             if names := [name for name in missing if name.partition(".")[0] == table.name]:
@@ -207,7 +217,7 @@ class SqlWarehouse:
             kept = [name for name in existing.get(view.name, {}) if name in known]
             if view.columns.keys() - {*kept} or view.name in altered_views or is_made:
                 fix = f": if someone replaced it, drop {self._namespace}.{view.name}, then run metrics-etl load"
-                self._make(view.name, self._sql.create_view(view, kept), fix)
+                self._make(view.name, self._sql.create_view(view, kept), fix if view.name in existing else "")
 
     def _make(self, what: str, statements: Iterable[str], fix: str = "") -> None:
         """Run statements that create something; an error says what could not be created, and the fix."""
@@ -216,11 +226,13 @@ class SqlWarehouse:
         except DestinationError as error:
             raise DestinationError(f"{error}: cannot create {what}{fix}") from error
 
-    def _note_dataset(self, dataset_id: str) -> None:
-        """Note the dataset, the shape of the tables, and how the views are defined."""
-        self._execute([f"DELETE FROM {self._sql.name(STATE)} WHERE kind = 'dataset'", *self._sql.note_views()])
-        noted = {"kind": ["dataset"], "item": [dataset_id], "digest": [shape(ALL_TABLES)], "row_count": [None]}
-        self._session.append(self._namespace, STATE, [pa.table(noted, schema=arrow_schema_of(STATE_TABLE))])
+    def _note_dataset(self, step: LoadStep) -> None:
+        """Note the dataset, the shape of the tables, the times of the load, and how the views are defined."""
+        gone = f"DELETE FROM {self._sql.name(STATE)} WHERE kind IN ('dataset', 'load')"
+        self._execute([gone, *self._sql.note_views()])
+        noted = [{"kind": "dataset", "item": step.dataset_id, "digest": shape(ALL_TABLES)}]
+        noted += [{"kind": "load", "item": name, "digest": str(at)} for name, at in step.times.items() if at]
+        self._session.append(self._namespace, STATE, [pa.Table.from_pylist(noted, schema=arrow_schema_of(STATE_TABLE))])
 
     def _existing(self) -> dict[str, dict[str, str]]:
         """The columns, with their types, of each table and view that has one of our names."""
@@ -277,9 +289,11 @@ def _altered_views(digests: dict[str, dict[str, str | None]]) -> tuple[str, ...]
     return tuple(view.name for view in VIEWS if view.name in noted and noted[view.name] != defined.get(view.name))
 
 
-def _counted(pieces: Iterable[pa.Table], group: Group, sent: Counter[tuple[str, str]]) -> Iterator[pa.Table]:
-    """The pieces as they are; adds their rows to the counts in ``sent``, by kind and item."""
+def _counted(
+    pieces: Iterable[pa.Table], group: Group, table: Table, sent: defaultdict[tuple[str, str], Counter[str]]
+) -> Iterator[pa.Table]:
+    """The pieces as they are; adds their rows to the counts in ``sent``, by kind and item, and there by table."""
     for piece in pieces:
         for count in pc.value_counts(piece[group.item]).to_pylist():
-            sent[group.kind, count["values"]] += count["counts"]
+            sent[group.kind, count["values"]][table.name] += count["counts"]
         yield piece

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from etl.load.tables import ALL_TABLES, COLUMN_TYPES, GROUPS, STATE_TABLE, VIEWS, Group, View, columns_of, needed_of
 from etl.load.texts import comment, sql_quoted
 from etl.model import schema
-from etl.model.locations import DEFAULT_NAMESPACE
-from etl.model.schema import INT, STRING, Column, Table
+from etl.model.schema import STRING, Column, Table
 
 Existing = Mapping[str, Collection[str]]
 """The tables and views that exist, each with the names of its columns."""
@@ -18,6 +17,8 @@ DATA = tuple((group, table) for group in GROUPS for table in group.tables)
 """The tables of the dataset, each with its group, in the order in which rows arrive."""
 TABLE_NAMES = frozenset(table.name for _, table in DATA)
 """The names of the tables of the dataset."""
+_NO_ROWS = f"'{'/'.join('0' for _ in DATA)}'"
+"""The literal for the ``row_counts`` of an item without rows, see ``row_counts``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,14 @@ class Dialect:
     """Creates the ``{schema}``; empty where somebody else has to."""
     temporary: str = "CREATE TEMPORARY TABLE"
     """How a temporary table begins."""
+    block: str = ""
+    """Runs the ``{statements}`` as one; empty where there is no such thing."""
     on_commit: str = ""
     """How a temporary table ends: what becomes of it at the end of the transaction."""
     before: tuple[str, ...] = ()
     """Statements that precede the temporary tables; they may name the ``{schema}``."""
+    rehearsal: tuple[str, ...] | None = ()
+    """Statements that begin a load that is going to be undone; None where DDL would end its transaction."""
     begin: tuple[str, ...] = ()
     """Statements after the temporary tables, where DDL would end a transaction; they may name the ``{schema}``."""
 
@@ -107,34 +112,36 @@ class Statements:
     # what is there
 
     def counted(self, existing: Collection[str] = TABLE_NAMES, *, wanted: str = "") -> str:
-        """A query for kind, item and number of rows, from the ``existing`` tables.
+        """A query for kind, item and the item's ``row_counts``, from the ``existing`` tables.
 
         ``wanted`` names a table that lists items: then only these are counted.
         """
         counts = " UNION ALL ".join(
             f"SELECT {sql_quoted(group.kind)} AS kind, {self.dialect.quoted(group.item)} AS item, "
-            f"COUNT(*) AS row_count FROM {self.name(table.name)}"
+            + ", ".join(f"{'COUNT(*)' if other is table else '0'} AS {other.name}" for _, other in DATA)
+            + f" FROM {self.name(table.name)}"
             + (f" WHERE {self.is_item_of(wanted, group)}" if wanted else "")
             + f" GROUP BY {self.dialect.quoted(group.item)}"
             for group, table in DATA
             if table.name in existing
         )
-        total = f"CAST(SUM(row_count) AS {self.dialect.types[COLUMN_TYPES.index(INT)]}) AS row_count"
-        return f"SELECT kind, item, {total} FROM ({counts}) AS counts GROUP BY kind, item"
+        each = " || '/' || ".join(f"CAST(SUM({table.name}) AS {self.dialect.text})" for _, table in DATA)
+        return f"SELECT kind, item, {each} AS row_counts FROM ({counts}) AS counts GROUP BY kind, item"
 
     def loaded(self, existing: Existing | None = None) -> str:
         """A query for kind, item and digest of what was loaded, and, as kind ``defined``, for the definitions of views.
 
-        The digest is null if the item has more or fewer rows than were loaded, and empty if nobody counted what was
-        loaded. If some tables or columns are missing, ``existing`` says which are there.
+        The digest is null if a table has more or fewer rows of the item than were loaded, and empty if nobody counted
+        what was loaded. If some tables or columns are missing, ``existing`` says which are there.
         """
         tables = TABLE_NAMES if existing is None else existing.keys() & TABLE_NAMES
-        if existing is not None and not (tables and "row_count" in existing[STATE_TABLE.name]):
+        if existing is not None and not (tables and "row_counts" in existing[STATE_TABLE.name]):
             return f"SELECT kind, item, digest FROM {self._state} UNION ALL {self._defined()}"
         return (
             "SELECT COALESCE(s.kind, c.kind) AS kind, COALESCE(s.item, c.item) AS item, "
-            "CASE WHEN COALESCE(s.row_count, 0) = COALESCE(c.row_count, 0) THEN s.digest "
-            "WHEN s.kind IS NOT NULL AND s.row_count IS NULL THEN '' END AS digest "
+            f"CASE WHEN s.kind IN ('dataset', 'view') OR s.row_counts = COALESCE(c.row_counts, {_NO_ROWS}) "
+            "THEN s.digest "
+            "WHEN s.kind IS NOT NULL AND s.row_counts IS NULL THEN '' END AS digest "
             f"FROM {self._state} AS s FULL OUTER JOIN ({self.counted(tables)}) AS c "
             f"ON s.kind = c.kind AND s.item = c.item UNION ALL {self._defined()}"
         )
@@ -162,16 +169,16 @@ class Statements:
     def note(self, arrived: str) -> str:
         """Note the items in the table ``arrived``; without a digest if more or fewer rows arrived than were sent."""
         return (
-            f"INSERT INTO {self._state} (kind, item, digest, row_count) SELECT a.kind, a.item, "
-            f"CASE WHEN a.row_count = COALESCE(c.row_count, 0) THEN a.digest END, a.row_count FROM {arrived} AS a "
-            f"LEFT JOIN ({self.counted(wanted=arrived)}) AS c ON a.kind = c.kind AND a.item = c.item"
+            f"INSERT INTO {self._state} (kind, item, digest, row_counts) SELECT a.kind, a.item, "
+            f"CASE WHEN a.row_counts = COALESCE(c.row_counts, {_NO_ROWS}) THEN a.digest END, a.row_counts "
+            f"FROM {arrived} AS a LEFT JOIN ({self.counted(wanted=arrived)}) AS c "
+            "ON a.kind = c.kind AND a.item = c.item"
         )
 
     def not_noted(self) -> str:
         """A query for the items that ``note`` left without a digest."""
-        return (
-            f"SELECT kind, item FROM {self._state} WHERE digest IS NULL AND row_count IS NOT NULL ORDER BY kind, item"
-        )
+        missed = "digest IS NULL AND row_counts IS NOT NULL"
+        return f"SELECT kind, item FROM {self._state} WHERE {missed} ORDER BY kind, item"
 
     def note_views(self) -> Iterator[str]:
         """Note how the views are defined now."""
@@ -187,18 +194,6 @@ class Statements:
             yield f"DELETE FROM {self._state} WHERE {of_kind} AND item IN (SELECT item FROM {gone} WHERE {of_kind})"
 
     # what to make
-
-    def create_all(self, tables: Collection[Table]) -> Iterator[str]:
-        """Create what a first load creates, or what is missing: schema, tables, and, if these are all, the views."""
-        yield from self.create_schema()
-        for table in tables:
-            yield self.create(table)
-            yield from self.add_columns(table, needed_of(table))
-            yield from self.describe(table)
-        if len(tables) == len(ALL_TABLES):
-            for view in VIEWS:
-                yield f"DROP VIEW IF EXISTS {self.name(view.name)}"
-                yield from self.create_view(view, ())
 
     def create_schema(self) -> list[str]:
         """Create the schema if it does not exist; no statement where somebody else has to."""
@@ -227,14 +222,24 @@ class Statements:
         """Add the columns that the table does not have; ``existing`` are those that it has."""
         for column in columns_of(table):
             if column.name not in existing:
-                yield f"ALTER TABLE {self.name(table.name)} ADD COLUMN IF NOT EXISTS {self._declared(column)}"
+                yield f"ALTER TABLE {self.name(table.name)} {self.add(column)}"
+
+    def add(self, column: Column) -> str:
+        """What a statement that alters a table says to add the column."""
+        return f"ADD COLUMN IF NOT EXISTS {self._declared(column)}"
+
+    def drop_unknown(self, existing: Iterable[str]) -> Iterator[str]:
+        """Drop the columns that the table of what was loaded has, as ``existing``, and that this version does not."""
+        for name in existing:
+            if name not in STATE_TABLE.names:
+                yield f"ALTER TABLE {self._state} DROP COLUMN {self.dialect.quoted(name)}"
 
     def describe(self, table: Table) -> Iterator[str]:
         """Comment on the table and its columns, unless the statements that create did, and create its indexes."""
         if not self.dialect.table_comment:
-            yield f"COMMENT ON TABLE {self.name(table.name)} IS {sql_quoted(_meaning(table))}"
-            for column in columns_of(table):
-                yield self._comment(table.name, column.name, column)
+            comments = [f"COMMENT ON TABLE {self.name(table.name)} IS {sql_quoted(_meaning(table))}"]
+            comments += [self._comment(table.name, column.name, column) for column in columns_of(table)]
+            yield from self._together(comments)
         for name, columns in self.dialect.indexes(table).items():
             yield f"CREATE INDEX IF NOT EXISTS {name} ON {self.name(table.name)} ({columns})"
 
@@ -245,34 +250,59 @@ class Statements:
         it. Columns stay that only the table has, because an older version loaded them.
         """
         quoted = self.dialect.quoted
-        own = self._alias(view.table.name)
+        own = self.alias(view.table.name)
+        sources = self.sources(view)
+        names = dict.fromkeys([*existing, *sources])
+        yield self.replace_view(
+            view, ", ".join(f"{sources.get(name, f'{own}.{quoted(name)}')} AS {quoted(name)}" for name in names)
+        )
+        yield from self.describe_view(view)
+
+    def sources(self, view: View) -> dict[str, str]:
+        """By name, the SQL of each column of the view."""
+        tables = {table.name: self.name(table.name) for table in ALL_TABLES}
         sources = {
-            name: f"{self._alias(table)}.{quoted(column.name)}" for name, (table, column) in view.columns.items()
+            name: f"{self.alias(table)}.{self.dialect.quoted(column.name)}"
+            for name, (table, column) in view.columns.items()
         }
-        names = dict.fromkeys([*existing, *view.columns])
-        shown = ", ".join(f"{sources.get(name, f'{own}.{quoted(name)}')} AS {quoted(name)}" for name in names)
+        return sources | {
+            column.name: f"CAST({source.format(**tables)} AS {self.dialect.type_of(column)})"
+            for column, source in view.computed
+        }
+
+    def replace_view(self, view: View, shown: str) -> str:
+        """Create or replace the view, so that it shows these columns: the text between SELECT and FROM."""
+        own = self.alias(view.table.name)
         joined = ""
-        is_living = ""
+        is_shown = f"{own}.kind = 'load'" if view.is_one_row else f"{own}.deleted_at IS NULL"
         if view.of_execution:
             joined = f" JOIN {self._aliased(schema.EXECUTIONS.name)} ON {own}.execution_id = e.execution_id"
-            is_living = " AND e.deleted_at IS NULL"
+            is_shown += " AND e.deleted_at IS NULL"
         commented = self.dialect.view_comment.format(comment=self.dialect.literal(view.meaning))
-        yield (
+        return (
             f"CREATE OR REPLACE VIEW {self.name(view.name)}{commented} AS SELECT {shown} "
-            f"FROM {self._aliased(view.table.name)}{joined} WHERE {own}.deleted_at IS NULL{is_living}"
+            f"FROM {self._aliased(view.table.name)}{joined} WHERE {is_shown}"
         )
-        if not self.dialect.view_comment:
-            yield f"COMMENT ON VIEW {self.name(view.name)} IS {sql_quoted(view.meaning)}"
-            for name, (_, column) in view.columns.items():
-                yield self._comment(view.name, name, column)
 
-    def _alias(self, table: str) -> str:
-        """What a view calls the table."""
+    def describe_view(self, view: View) -> Iterator[str]:
+        """Comment on the view and its columns, unless the statement that creates it did."""
+        if not self.dialect.view_comment:
+            comments = [f"COMMENT ON VIEW {self.name(view.name)} IS {sql_quoted(view.meaning)}"]
+            comments += [self._comment(view.name, name, column) for name, (_, column) in view.columns.items()]
+            yield from self._together(comments)
+
+    def _together(self, statements: list[str]) -> list[str]:
+        """The statements as one, where the engine can run them so."""
+        block = self.dialect.block
+        return [block.format(statements=";\n".join(statements))] if block else statements
+
+    def alias(self, table: str) -> str:
+        """What a view calls the table of this name."""
         return "e" if table == schema.EXECUTIONS.name else "t"
 
     def _aliased(self, table: str) -> str:
         """The table as it stands after FROM or JOIN in a view."""
-        return f"{self.name(table)} AS {self._alias(table)}"
+        return f"{self.name(table)} AS {self.alias(table)}"
 
     def _declared(self, column: Column, needed: str = "") -> str:
         """A column as the statement that creates it has it."""
@@ -284,41 +314,9 @@ class Statements:
         return f"COMMENT ON COLUMN {self.name(relation)}.{self.dialect.quoted(name)} IS {sql_quoted(comment(column))}"
 
 
-def _indexes(table: Table) -> dict[str, str]:
-    """One index for what a load replaces, unless the key has it, and one for questions about a run test and a time."""
-    indexed = [[group.item] for group, own in DATA if own.name == table.name and (group.item,) != table.key]
-    if {"run_test", table.start} <= {column.name for column in columns_of(table)}:
-        indexed.append(["run_test", table.start])
-    return {"_".join([table.name, *columns, "idx"]): ", ".join(columns) for columns in indexed}
-
-
-POSTGRESQL = Dialect(
-    types=("text", "bigint", "double precision", "boolean", "timestamp with time zone"),
-    json="jsonb",
-    # PostgreSQL puts the schema into a definition unless it is in the search path of the user who asks: it is taken
-    # out.
-    views=(
-        "SELECT CAST(viewname AS text) AS name, replace(definition, quote_ident(schemaname) || '.', '') AS definition "
-        "FROM pg_views WHERE schemaname = {schema}"
-    ),
-    key="PRIMARY KEY ({columns})",
-    indexes=_indexes,
-    on_commit=" ON COMMIT DROP",  # behind a pooler the next load may be in the same session of the server
-)
-"""PostgreSQL. It stands here and not in ``postgresql.py``, since ``schema --ddl`` prints it without the driver."""
-
-
-def postgresql_tables(tables: Collection[Table]) -> str:
-    """The script of ``schema --ddl postgresql``: it creates what a first load creates, or adds what is missing of it.
-
-    A load accepts these tables as its own if they are all there. Only then are the views created, and noted.
-    """
-    sql = Statements(POSTGRESQL, DEFAULT_NAMESPACE)
-    is_all = {table.name for table in tables} >= TABLE_NAMES
-    statements = ["BEGIN", *sql.create_all(ALL_TABLES if is_all else tables)]
-    if is_all:
-        statements += sql.note_views()
-    return "\n\n".join(f"{statement};" for statement in [*statements, "COMMIT"])
+def row_counts(rows: Mapping[str, int]) -> str:
+    """How many rows an item has, by table, as the table of what was loaded has it: in the order of ``DATA``."""
+    return "/".join(str(rows.get(table.name, 0)) for _, table in DATA)
 
 
 def _meaning(table: Table) -> str:

@@ -6,6 +6,7 @@ Tried on DuckDB, PostgreSQL and Delta here; ``test_snowflake.py`` and ``test_big
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from etl.dataset.last_run import update_last_run
 from etl.errors import DestinationError
 from etl.files.names import INDEX
-from etl.load.tables import STATE, VIEWS, arrow_schema_of
+from etl.files.open import open_files
+from etl.load.tables import CURRENT_VIEWS, STATE, STATE_TABLE, VIEWS, arrow_schema_of
 from etl.model import schema
 from tests.bundles import a_bundle, dead_letter
 from tests.datasets import a_dataset, export_to
-from tests.loads import assert_settled, compared, first_export, next_export
+from tests.loads import NOW, assert_settled, compared, first_export, next_export, rehearsed
 from tests.support import IS_FULL
 from tests.warehouses import Row, assert_equals_dataset, load_into, loadable_rows
 
@@ -40,6 +43,15 @@ EDITS: dict[str, Callable[[Any], None]] = {
     "a letter of nobody": lambda target: target.copy("errors", subject_id="nobody", run_test="nobody"),
 }
 """What somebody does to rows by hand."""
+
+
+def exchange(target: Any) -> None:
+    """One row less and one more, in two tables of one execution."""
+    target.delete("calls", "call_execution_id = 'c6'")
+    target.copy("evals", "call_execution_id = 'c6'", eval_config_id="another")
+
+
+EDITS["a row for another"] = exchange
 DISASTERS: dict[str, Callable[[Any], None]] = {
     "nothing was loaded": lambda target: target.delete(STATE),
     "no dataset was loaded": lambda target: target.delete(STATE, "kind = 'dataset'"),
@@ -110,6 +122,21 @@ def test_dry_run_says_what_differs_and_changes_nothing(target: Any, data: Path) 
     assert contents(target) == before
 
 
+def test_rehearsal_leaves_everything_as_it_was(target: Any, data: Path, tmp_path: Path) -> None:
+    """Before the first load, and after it."""
+    before = {*tmp_path.rglob("*")}
+    assert rehearsed(target) == target.can_rehearse
+    assert {*tmp_path.rglob("*")} == before
+    assert load_into(target, data).new == 6
+    rows = contents(target)
+    target.close()
+    before = {*tmp_path.rglob("*")}
+    assert rehearsed(target) == target.can_rehearse
+    assert {*tmp_path.rglob("*")} == before
+    assert contents(target) == rows
+    assert not load_into(target, data).is_changed
+
+
 # deaths
 
 
@@ -153,7 +180,7 @@ def test_edits_by_hand_are_found_and_repaired(target: Any, data: Path) -> None:
         assert compared(target, data).findings, name
         result = load_into(target, data)
         assert result.is_changed, name
-        if name == "rows less" and target.counts_rows:
+        if name in ("rows less", "a row for another") and target.counts_rows:
             assert (result.new, result.changed, result.altered) == (0, 0, 1)
             assert result.rows == {"calls": 1, "evals": 1, "executions": 1}
         assert_equals_dataset(target, data)
@@ -266,11 +293,22 @@ def test_what_a_version_loaded_that_did_not_count_is_loaded_again_and_nothing_is
     shutil.rmtree(data / "calls" / "run_test=refund")
     for name in ("executions", "evals"):
         shutil.rmtree(data / name / "run_test=refund")
-    target.make_older(STATE, "row_count")
+    target.make_older(STATE, "row_counts")
     for _ in range(2):
         result = load_into(target, data)
         assert (result.removed, result.missing) == (0, ("e4", "e7"))
     assert {row["execution_id"] for row in target.rows(schema.EXECUTIONS)} == {"e1", "e2", "e3", "e4", "e5", "e7"}
+
+
+def test_state_table_has_after_a_load_the_columns_of_this_version_and_no_others(target: Any, data: Path) -> None:
+    """The rows stay: whose tables these are stands in one of them."""
+    load_into(target, data)
+    target.make_older(STATE, "row_counts")
+    target.add_column(STATE, "checksum")
+    assert load_into(target, data).is_changed
+
+    assert [*target.rows(STATE_TABLE)[0]] == arrow_schema_of(STATE_TABLE).names
+    assert_settled(target, data)
 
 
 def test_columns_that_the_exporter_does_not_have_do_no_harm(target: Any, data: Path) -> None:
@@ -411,12 +449,40 @@ def test_views_show_what_the_source_has(viewed: Any, data: Path) -> None:
     load_into(viewed, data)
     assert_settled(viewed, data)
 
-    shown = {view.name: viewed.query(f"SELECT * FROM {{s}}.{view.name}") for view in VIEWS}
+    shown = {view.name: viewed.query(f"SELECT * FROM {{s}}.{view.name}") for view in CURRENT_VIEWS}
     assert {row["execution_id"] for row in shown["executions_current"]} == {"e1", "e2", "e3", "e4", "e5", "e6"}
     assert {row["call_execution_id"] for row in shown["calls_current"]} == {"c1", "c4", "c5", "c6", "c7", "c8"}
     assert {row["call_execution_id"] for row in shown["evals_current"]} == {"c1", "c5", "c6", "c7", "c8"}
     assert {row["execution_status"] for row in shown["calls_current"]} == {"completed"}
     assert [*shown["evals_current"][0]] == arrow_schema_of(schema.EVALS).names
+
+
+def test_one_row_says_how_fresh_the_tables_are(viewed: Any, data: Path) -> None:
+    def last_load() -> Row:
+        row: Row
+        (row,) = viewed.query("SELECT * FROM {s}.last_load")
+        return row
+
+    before = last_load()
+    assert before["complete_at"] is None
+    update_last_run(open_files(str(data)), {"complete_at": NOW})
+    load_into(viewed, data)
+    assert last_load() == before, "nothing was loaded"
+    next_export(data)
+    load_into(viewed, data)
+    after = last_load()
+    assert before["loaded_at"] < after["loaded_at"] <= datetime.now(UTC)
+    assert after["complete_at"] == NOW
+    assert after["rows"] == sum(map(len, contents(viewed).values()))
+    assert [*after] == ["loaded_at", "complete_at", "rows"]
+
+
+def test_dollars_keep_their_cents(viewed: Any) -> None:
+    viewed.update("calls", "cost_total_cost_cents", "1234567", "call_execution_id = 'c3'")
+    viewed.update("calls", "cost_total_cost_cents", "NULL", "call_execution_id = 'c4'")
+    found = viewed.query("SELECT call_execution_id AS id, cost_total_dollars FROM {s}.calls_current")
+    dollars = {row["id"]: row["cost_total_dollars"] for row in found}
+    assert (dollars["c3"], dollars["c4"]) == (12345.67, None)
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
@@ -443,7 +509,7 @@ def test_view_that_somebody_changed_is_found_and_made_again(viewed: Any, data: P
 
 def test_view_of_which_nothing_was_noted_is_not_called_changed(viewed: Any, data: Path) -> None:
     """As after an upgrade from a version that noted no definitions."""
-    viewed.make_older(STATE, "row_count")
+    viewed.make_older(STATE, "row_counts")
     viewed.delete(STATE, "kind = 'view'")
 
     assert compared(viewed, data).findings == []
@@ -455,13 +521,13 @@ def test_columns_of_a_view_keep_their_order_when_new_ones_come(viewed: Any, data
     """So that grants stay."""
     viewed.make_older("calls", "deleted_at")
     with closing(viewed.open()) as opened:
-        (make, *_) = opened._sql.create_view(VIEWS[1], ())
+        (make, *_) = opened._sql.create_view(CURRENT_VIEWS[1], ())
     select, older = make[make.index(" AS SELECT ") :], " AS SELECT call_execution_id"
     make_older = make.replace(select, f"{older} FROM {{s}}.calls").replace("COPY GRANTS ", "")
     viewed.edit("DROP VIEW IF EXISTS {s}.calls_current", make_older)
     load_into(viewed, data)
 
     names = [*viewed.query("SELECT * FROM {s}.calls_current")[0]]
-    assert (names[0], names[-1]) == ("call_execution_id", "execution_export_state")
+    assert (names[0], names[-1]) == ("call_execution_id", "cost_total_dollars")
     assert "deleted_at" in names
     assert_settled(viewed, data)

@@ -71,8 +71,12 @@ class ArrivedCalls:
     """Calls whose stored rows stay, also those that were handed over in parts."""
     amended: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Of kept calls, stored rows that take what the detail shows now."""
-    lacking: Mapping[str, int] = field(default_factory=dict)
-    """In how many calls each column is null, though the detail has its value."""
+    by_lists: dict[str, dict[int, Any]] = field(default_factory=dict)
+    """Of each call, what the lists show, as in ``FetchedCall``."""
+    detail_fields: frozenset[str] | None = None
+    """As in ``ExecutionBundle``."""
+    kept_losses: dict[str, int] = field(default_factory=dict)
+    """As in ``ExecutionBundle``."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
     """Requests that were given up: about single calls, or about the list where it failed."""
     elsewhere: set[str] = field(default_factory=set)
@@ -163,6 +167,7 @@ class OpenExecution:
             self.bundle_without_calls(),
             listed=tuple(self.listed.calls[key] for key in arrived.metrics),
             calls=self._fetched_calls(),
+            detail_fields=arrived.detail_fields,
             part_of=len(self.listed.calls),
         )
         arrived.kept |= arrived.metrics.keys()
@@ -199,14 +204,20 @@ class OpenExecution:
             calls=self._fetched_calls(),
             kept=kept,
             amended=tuple(row for key, row in arrived.amended.items() if key in kept),
-            lacking=arrived.lacking,
+            detail_fields=arrived.detail_fields,
+            kept_losses=arrived.kept_losses,
             deleted=self.deleted,
             lacks_evals=self.listed.lacks_evals,
         )
 
     def _fetched_calls(self) -> tuple[FetchedCall, ...]:
-        shown = self.arrived.shown
+        shown, by_lists = self.arrived.shown, self.arrived.by_lists
         return tuple(
-            FetchedCall(listed=self.listed.calls[key], metrics=metrics, shown=shown.get(key, {}))
+            FetchedCall(
+                listed=self.listed.calls[key],
+                metrics=metrics,
+                shown=shown.get(key, {}),
+                by_lists=by_lists.get(key, {}),
+            )
             for key, metrics in self.arrived.metrics.items()
         )

@@ -5,7 +5,6 @@ execution that only settles is left to the next run, which compares it. Once it 
 fetched as if it were new.
 """
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,18 +18,19 @@ from etl.extract.plan import Planned, Reason, Route
 from etl.model import schema
 from etl.model.lifecycle import StoredCalls
 from etl.model.records import FROM_DETAIL, CallMetrics, DetailedCall, FetchedCall, ListedCall
-from etl.model.values import parsed
 from etl.transform.detail import (
     SHOWN_COLUMNS,
     amended,
+    by_lists,
+    by_lists_in_row,
     differences,
     metrics_in,
     shown_in,
     shown_in_row,
     vouches_for_evals,
 )
-from etl.transform.drift import lost_columns, unknown_fields
-from etl.transform.flatten import call_row
+from etl.transform.drift import ALWAYS_SHOWN, Answer, find_losses
+from etl.transform.flatten import COMPLETED, answer_of, filled, own_row
 from etl.transform.row_hash import says_the_same
 
 ReadStored = Callable[[Planned], Awaitable[StoredCalls]]
@@ -40,8 +40,7 @@ _Details = Mapping[str, DetailedCall]
 _MOST_FAILURES = 5
 """After so many details in a row could not be read, the crawl requests no more."""
 _INDEX = {name: index for index, name in enumerate(schema.CALLS.names)}
-_NO_VALUES = {"extra", "detail", "chat_metrics_turn_count"}
-"""Names that are no missing values: ``extra``, the ``detail`` of ``differences``, and a turn count: it is made up."""
+_STATUS = _INDEX["status"]
 
 
 @dataclass(slots=True)
@@ -90,6 +89,7 @@ class Settling:
         rows = execution.stored.rows
         if item.reason is not Reason.CHANGED:  # else values in the stored row may be gone at the source
             arrived.shown = {key: shown_in_row(row) for key, row in rows.items()}
+            arrived.by_lists = {key: shown for key, row in rows.items() if (shown := by_lists_in_row(row))}
         candidates = _candidates(execution)
         kept = _fetched_since(item, rows, candidates) if item.route.keeps_fetched else set()
         open_calls = (candidates if item.route.keeps_fetched else execution.listed.calls.keys()) - kept
@@ -100,6 +100,10 @@ class Settling:
                 return False
         details = details or {}
         arrived.shown |= {key: arrived.shown.get(key, {}) | shown_in(detail) for key, detail in details.items()}
+        arrived.by_lists |= {key: by_lists(detail) for key, detail in details.items()}
+        if details:
+            fields = (ALWAYS_SHOWN.keys() & detail.payload.keys() for detail in details.values())
+            arrived.detail_fields = frozenset().union(*fields)
         if item.route.keeps_unchanged or item.route.makes_rows_of_lists:
             comparable = sorted(candidates & details.keys() - kept)
             kept |= await self._keepable_calls(execution, {key: details[key] for key in comparable})
@@ -162,43 +166,50 @@ class Settling:
         if execution.listed.lacks_evals:
             same = {key for key in same if vouches_for_evals(details[key], stored.evals.get(key, ()))}
         elif not item.route.makes_rows_of_lists:
-            same = await self._calls_as_sampled(execution, {**stored.rows, **amended_rows}, differing)
+            same = await self._calls_as_probed(execution, {**stored.rows, **amended_rows}, differing)
         execution.arrived.amended = {key: amended_rows[key] for key in same & amended_rows.keys()}
         return same
 
-    async def _calls_as_sampled(
+    async def _calls_as_probed(
         self, execution: OpenExecution, rows: Mapping[str, _Row], differing: Mapping[str, set[str]]
     ) -> set[str]:
-        """The calls whose rows differ from their details in nothing but what their own metrics do not give.
+        """The calls whose rows can stay, also where all of them look as if the API had changed its answers.
 
-        Where rows have no value that the detail or their ``extra`` has, one call is fetched first, as a sample. What
-        the API does not give of it need not be requested of the others.
+        That is, their rows may have lost a column, or they all differ from the detail in the same columns. Then one
+        call is fetched: if its own metrics are still what is stored, such differences prove nothing.
         """
         item = execution.planned
         arrived = execution.arrived
-        missing = {key: _missing_values(rows[key], names) for key, names in differing.items()}
         same = {key for key, names in differing.items() if not names}
-        odd = [key for key in differing if _is_odd(rows[key])]
-        sample = max(odd or missing, key=lambda key: len(missing[key]), default="")
-        if not (odd or missing.get(sample)):
+        completed = {key: names for key, names in differing.items() if rows[key][_STATUS] == COMPLETED}
+        stored = {key: Answer(None, rows[key], arrived.by_lists[key]) for key in completed}
+        losses = find_losses(schema.CALLS, [*stored.values()]).lost
+        in_all = set[str].intersection(*completed.values()) if completed else set()
+        if not losses:
+            in_all -= {"detail"}
+        if not (losses or in_all):
             return same
-        metrics = await self._metrics(item, sample)
+        lost = {key: find_losses(schema.CALLS, [row]).lost.keys() & losses for key, row in stored.items()}
+        probe = max(lost, key=lambda key: len(lost[key]))
+        metrics = await self._metrics(item, probe)
         if metrics is None:
-            return same - {sample}
-        arrived.metrics[sample] = metrics
-        fetched = FetchedCall(listed=execution.listed.calls[sample], metrics=metrics, shown=shown_in_row(rows[sample]))
-        row, _ = call_row(fetched, run_test_name=item.run_test_name, started_at=item.execution.started_at)
-        has_lost = bool(lost_columns(schema.CALLS, metrics.payload))
-        if odd and not has_lost and row[_INDEX["extra"]] != rows[sample][_INDEX["extra"]]:
+            return same - {probe}
+        arrived.metrics[probe] = metrics
+        call = FetchedCall(
+            listed=execution.listed.calls[probe],
+            metrics=metrics,
+            shown=shown_in_row(rows[probe]),
+            by_lists=arrived.by_lists[probe],
+        )
+        row, _ = own_row(call, run_test_name=item.run_test_name, started_at=item.execution.started_at)
+        if not lost[probe] <= find_losses(schema.CALLS, [answer_of(call, row, is_compared=True)]).lost.keys():
             return set()  # the answers have their old form again, or this version knows the new one
-        if not says_the_same(schema.CALLS, row, rows[sample]):
+        if not says_the_same(schema.CALLS, filled(call, row), rows[probe]):
             return same
-        arrived.lacking = Counter(name for names in missing.values() for name in names & missing[sample])
-        return {
-            key
-            for key, names in differing.items()
-            if _is_explained(names, missing[key] & missing[sample], has_lost=has_lost)
-        }
+        others = len(completed) - 1
+        arrived.kept_losses = {name: loss.calls - 1 for name, loss in losses.items()}
+        arrived.kept_losses |= {f"{schema.CALLS.name}.{name}": others for name in in_all}
+        return {key for key, names in differing.items() if names <= in_all}
 
     async def _metrics(self, item: Planned, call_execution_id: str) -> CallMetrics | None:
         """The call's own metrics; None when they cannot be had: then the call is fetched with all that differ."""
@@ -248,25 +259,3 @@ def _take_metrics_of_details(execution: OpenExecution, details: _Details) -> Non
 
 def _differences(item: Planned, listed: ListedCall, detail: DetailedCall, stored: _Row) -> set[str]:
     return differences(listed, detail, stored, run_test_name=item.run_test_name, started_at=item.execution.started_at)
-
-
-def _missing_values(row: _Row, names: Collection[str]) -> set[str]:
-    """The columns, of those in which the row differs from its detail, that have no value."""
-    return {name for name in names if name not in _NO_VALUES and row[_INDEX[name]] is None}
-
-
-def _is_explained(names: set[str], missing_in_both: set[str], *, has_lost: bool) -> bool:
-    """Whether the sample explains why a call differs from its detail in the columns of these ``names``.
-
-    It does if the call has no values where the sample has none either; a difference in ``extra`` alone is real. If the
-    sample's answer ``has_lost`` columns, a detail that lost fields, too (``detail``), proves nothing.
-    """
-    if not names or (has_lost and names == {"detail"}):
-        return True
-    values = names - {"extra"}
-    return bool(values) and values <= missing_in_both
-
-
-def _is_odd(row: _Row) -> bool:
-    """Whether a completed call has fields that the schema does not know, where others may be gone."""
-    return row[_INDEX["status"]] == "completed" and bool(unknown_fields(parsed(row[_INDEX["extra"]])))

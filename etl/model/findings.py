@@ -96,8 +96,9 @@ class Kind(StrEnum):
     )
     ANSWERS_CHANGED = _missing(
         "answers_changed",
-        "the format of the API's answers has changed: columns are null although the API has values for them",
-        "upgrade the exporter, or tell the API's operators; once the values can be read, the next run fetches them",
+        "the format of the API's answers has changed: columns lack values that the API has, or have others",
+        "report the columns named here to the API's operators and the exporter's maintainers; runs fetch the values "
+        'once they can be read; with settle_by = "refetch", set it to "detail", which has most of them',
     )
     RUN_LOST = _unknown(
         "run_lost",
@@ -169,6 +170,15 @@ class Kind(StrEnum):
         "the details of some executions could not be read: those that settle were not compared, "
         "and new ones lack a few columns",
         f"nothing for those that settle: {_RUN}; metrics-etl run --full-refresh gives new ones these columns",
+    )
+    ANSWERS_ODD = _notice(
+        "answers_odd",
+        "columns of an execution lack values that the API has; until others show whether that is so in all, it settles",
+    )
+    FROM_DETAILS = _notice(
+        "from_details",
+        "calls' own metrics no longer have some values; they come from the executions' details",
+        "nothing is missing; tell the API's operators",
     )
     LISTS_ALONE = _notice(
         "lists_alone",

@@ -1,7 +1,6 @@
 """The life of an execution: how it is listed, what the dataset holds of it, and when it is final. Pure.
 
-docs/architecture.md draws the states and what moves them: what a run saw of the execution (``Sight``). The commit makes
-one exception: what has drifted settles on (``dataset/commit.py``).
+docs/architecture.md draws the states and what moves them: what a run saw of the execution (``Sight``).
 """
 
 import pickle
@@ -244,6 +243,8 @@ class Settlement:
     """The names of the run tests that an earlier run exported completely."""
     detail_suffices: bool = False
     """With ``metrics = "listed"``: no call needs other metrics than those of its execution's detail."""
+    drifted: AbstractSet[str] = frozenset()
+    """The execution_ids of those in which columns lost values that the API has in another form."""
 
 
 class Sight(Word):
@@ -252,7 +253,7 @@ class Sight(Word):
     RUNNING = "running", "it has not finished at the source, so its calls were not requested"
     PART = "part", "a call has no row, a request failed, or more is to come"
     LISTED = "listed", "each call has a row, some made of lists; their own metrics are to come"
-    UNSETTLED = "unsettled", "all of it, but late data may come, it or a call still runs, or rows are made of lists"
+    UNSETTLED = "unsettled", "all of it, but late data may come, it or a call still runs, or values are missing"
     SETTLED = "settled", "all of it, and no late data is expected"
     NOTHING_NEW = "nothing new", "a part of it that changes nothing"
 
@@ -290,6 +291,7 @@ def sight_of(execution: Execution, known: StoredExecution | None, arrival: Arriv
     is_new = known is None or not known.has_row or was_listed_late
     is_settled = (
         execution.status in TERMINAL_EXECUTION
+        and execution.execution_id not in settlement.drifted
         and (TERMINAL_CALL.issuperset(arrival.call_statuses) or _count_open_calls_as_ended(unchanged, settlement))
         and (settlement.detail_suffices or not held.detail_calls)
         and _is_settled(execution, unchanged, held, settlement, is_first=is_new and not arrival.is_late)
@@ -315,6 +317,17 @@ def _sight_of_part(
 def is_whole_as_listed(execution: Execution, known: StoredExecution) -> bool:
     """Whether the whole execution was stored as it is listed."""
     return known.export_state in WHOLE and known.fingerprint == fingerprint(execution.payload)
+
+
+def is_held(execution: ListedExecution, known: StoredExecution, settle: timedelta) -> bool:
+    """Whether a settling execution, listed as before, was compared after all late data was expected.
+
+    So it is not final for another reason: columns lost their values, see ``transform/drift``.
+    """
+    if known.export_state != ExportState.SETTLING or known.verified_at is None:
+        return False
+    ended_at = timestamp_or_none(execution.unpack().payload.get("completed_at")) or execution.started_at
+    return ended_at is None or known.verified_at - ended_at >= settle
 
 
 def _are_calls_unchanged(known: StoredExecution, held: HeldRows) -> bool:

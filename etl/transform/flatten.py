@@ -21,7 +21,16 @@ _WAITS = "pending"
 """Status of an eval that has still to be run."""
 _COMPLETED = "completed"
 """Status of a call that has all its values."""
-_AS_IN_BUNDLE = ("run_test_key", "execution", "dead_letters", "kept", "deleted", "part_of", "lacks_evals")
+_AS_IN_BUNDLE = (
+    "run_test_key",
+    "execution",
+    "dead_letters",
+    "kept",
+    "deleted",
+    "part_of",
+    "lacks_evals",
+    "keeps_unseen",
+)
 """Fields of a flat bundle that are those of the bundle."""
 _TEXTS = [schema.CALLS.names.index(name) for name in ("extra", "raw")]
 
@@ -63,6 +72,7 @@ class FlatBundle:
     """What the answers have in another form than the schema declares."""
     part_of: int | None = None
     lacks_evals: bool = False
+    keeps_unseen: bool = False
 
     @property
     def started_at(self) -> datetime | None:

@@ -25,7 +25,7 @@ from etl.model import lifecycle, schema
 from etl.model.arrow import is_of, with_values
 from etl.model.digest import fingerprint, rows_digest
 from etl.model.lifecycle import Arrival, ExportState, HeldRows, Settlement, StoredExecution
-from etl.model.records import METRICS, RUNS, DeadLetter
+from etl.model.records import DETAIL, METRICS, RUNS, DeadLetter
 from etl.transform.drift import Answers
 from etl.transform.flatten import FlatBundle
 from etl.transform.frames import ExportStamp, calls_frame, errors_frame, evals_frame, executions_frame
@@ -191,7 +191,7 @@ def _commit_part(
     without_rows = {
         id_
         for id_, bundle in batch.items()
-        if states[id_] is ExportState.INCOMPLETE and not bundle.dead_letters and bundle.part_of is None
+        if states[id_] is ExportState.INCOMPLETE and not _has_failed(bundle) and bundle.part_of is None
     }
     return executions.misfits, without_rows
 
@@ -201,7 +201,8 @@ def _replacement(batch: _Batch, known: _Known, stamp: ExportStamp) -> Replacemen
     listed = {id_: bundle for id_, bundle in batch.items() if bundle.is_fetched}
     unlisted = batch.keys() - listed.keys()
     pieces = {id_ for id_, bundle in listed.items() if bundle.part_of is not None}
-    with_letters = {id_ for id_, bundle in listed.items() if bundle.dead_letters}
+    failed = {id_ for id_, bundle in listed.items() if _has_failed(bundle)}
+    undetailed = {id_ for id_, bundle in listed.items() if _lacks_detail(bundle) and not bundle.keeps_unseen}
     stored = {id_: before for id_, before in known.items() if before}
     final = {id_ for id_, before in stored.items() if before.export_state == ExportState.EXPORTED}
     whole = {id_ for id_, before in stored.items() if lifecycle.is_whole_as_listed(batch[id_].execution, before)}
@@ -213,10 +214,11 @@ def _replacement(batch: _Batch, known: _Known, stamp: ExportStamp) -> Replacemen
         unproved=unlisted | pieces | {id_ for id_, bundle in listed.items() if _has_letter(bundle, RUNS)},
         heads={id_ for id_, bundle in batch.items() if _has_letter(bundle, METRICS)},
         renewed={id_ for id_, before in stored.items() if before.exported_at is None or before.is_damaged},
-        # Without the time of this fetch, a scrub would fetch the same final executions every night.
-        verified=final & (listed.keys() - pieces),
+        # Without the time of this fetch, a scrub would fetch the same final executions every night, and a run all calls
+        # of those that lack nothing but their detail.
+        verified=(final & listed.keys() | undetailed) - pieces,
         # A piece of an execution that is stored whole, as listed, only confirms it: its rows keep their stamp.
-        restamped=with_letters | (pieces - whole),
+        restamped=failed | (pieces - whole),
         stamp=stamp.columns,
     )
 
@@ -233,15 +235,26 @@ def _has_letter(bundle: FlatBundle, endpoint: str) -> bool:
     return any(letter.endpoint == endpoint and letter.subject_id == execution_id for letter in bundle.dead_letters)
 
 
+def _has_failed(bundle: FlatBundle) -> bool:
+    """Whether a request about the execution was given up, other than for its detail."""
+    return any(letter.endpoint != DETAIL for letter in bundle.dead_letters)
+
+
+def _lacks_detail(bundle: FlatBundle) -> bool:
+    """Whether the execution's detail, or that of some of its calls, could not be read."""
+    return any(letter.endpoint == DETAIL for letter in bundle.dead_letters)
+
+
 def _state(bundle: FlatBundle, before: StoredExecution | None, held: HeldRows, settlement: Settlement) -> ExportState:
     """The export state of the execution, of which the dataset holds these calls now."""
     arrival = Arrival(
         held=held,
         call_statuses=bundle.call_statuses if bundle.is_fetched else None,
         # Rows are counted, too: the stored row of a kept call may have been lost since it was read.
-        is_whole=not bundle.dead_letters
+        is_whole=not _has_failed(bundle)
         and bundle.part_of is None
         and (bundle.listed is None or held.exported_calls == len(bundle.listed)),
+        lacks_detail=_lacks_detail(bundle),
         is_part=bundle.part_of is not None,
         is_late=bundle.run_test_name in settlement.complete_before,
     )
@@ -262,7 +275,7 @@ def _verified_at(
     was_begun = before is not None and before.export_state in lifecycle.BEGUN
     if before and was_begun and is_begun and before.fingerprint == fingerprint(bundle.execution.payload):
         return stored_at or settlement.fetched_at
-    is_fetched = is_begun or (bundle.is_fetched and bundle.part_of is None)
+    is_fetched = is_begun or (bundle.is_fetched and bundle.part_of is None and not bundle.keeps_unseen)
     return settlement.fetched_at if is_fetched else stored_at
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from msgspec import structs
 
+from etl.errors import SourceError
 from etl.extract.call_list import CallList
 from etl.extract.plan import Planned
 from etl.model.lifecycle import StoredCalls
-from etl.model.records import RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall
+from etl.model.records import DETAIL, RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall
 
 
 @dataclass(slots=True)
@@ -77,8 +78,14 @@ class ArrivedCalls:
     """As in ``ExecutionBundle``."""
     kept_losses: dict[str, int] = field(default_factory=dict)
     """As in ``ExecutionBundle``."""
+    detailed: AbstractSet[str] | None = None
+    """The calls that the execution's detail has; None where the route reads none, or the API has none."""
+    no_detail: SourceError | None = None
+    """Why calls are missing from the detail."""
+    keeps_unseen: bool = False
+    """Stored calls that are missing from it are kept all the same."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
-    """Requests that were given up: about single calls, or about the list where it failed."""
+    """Requests that were given up, the detail's apart: about single calls, or about the list where it failed."""
     elsewhere: set[str] = field(default_factory=set)
     """Calls that are listed here, but whose own metrics name another execution, which has them."""
     left_out: set[str] = field(default_factory=set)
@@ -190,8 +197,23 @@ class OpenExecution:
             run_test_name=planned.run_test_name,
             run_test_key=planned.run_test_key,
             execution=planned.execution.unpack(),
-            dead_letters=(*self.arrived.dead_letters, *filter(None, (self.unproved, planned.unreadable))),
+            dead_letters=(
+                *self.arrived.dead_letters,
+                *self._letters_of_detail(),
+                *filter(None, (self.unproved, planned.unreadable)),
+            ),
         )
+
+    def _letters_of_detail(self) -> list[DeadLetter]:
+        """A dead letter for each listed call that the detail lacks, or one for the execution if it has none of them."""
+        arrived = self.arrived
+        if arrived.detailed is None:
+            return []
+        missing = self.listed.calls.keys() - arrived.detailed - arrived.elsewhere
+        if missing and not arrived.detailed:
+            missing = {self.execution_id}
+        failure = arrived.no_detail or SourceError(f"detail of execution {self.execution_id}: it lacks a listed call")
+        return [DeadLetter.of(DETAIL, subject, failure) for subject in sorted(missing)]
 
     def bundle(self) -> ExecutionBundle:
         """All that is known of it."""
@@ -208,6 +230,7 @@ class OpenExecution:
             kept_losses=arrived.kept_losses,
             deleted=self.deleted,
             lacks_evals=self.listed.lacks_evals,
+            keeps_unseen=arrived.keeps_unseen,
         )
 
     def _fetched_calls(self) -> tuple[FetchedCall, ...]:

@@ -2,21 +2,23 @@
 
 The list of calls was read already; the execution's detail costs one request more. Where it cannot be had tonight, an
 execution that only settles is left to the next run, which compares it. Once it has settled for long, everything is
-fetched as if it were new.
+fetched as if it were new, and a dead letter says that the detail is missing. From then on, the detail alone is
+requested again.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
-from etl.errors import SourceError
-from etl.extract.call_list import CallList, by_id, read_details
+from etl.errors import NotFoundError, SourceError
+from etl.extract.call_list import CallList, Details, read_details
 from etl.extract.client import Client
 from etl.extract.endpoints import get_call_metrics
 from etl.extract.open_execution import OpenExecution
-from etl.extract.plan import Planned, Reason, Route
+from etl.extract.plan import Planned, Route
 from etl.model import schema
-from etl.model.lifecycle import StoredCalls
+from etl.model.lifecycle import BEGUN, WHOLE, StoredCalls
 from etl.model.records import FROM_DETAIL, CallMetrics, DetailedCall, FetchedCall, ListedCall
 from etl.transform.detail import (
     SHOWN_COLUMNS,
@@ -38,7 +40,7 @@ ReadStored = Callable[[Planned], Awaitable[StoredCalls]]
 _Row = Sequence[Any]
 _Details = Mapping[str, DetailedCall]
 _MOST_FAILURES = 5
-"""After so many details in a row could not be read, the crawl requests no more."""
+"""After so many details in a row could not be read, the crawl requests no more, unless an earlier one still can be."""
 _INDEX = {name: index for index, name in enumerate(schema.CALLS.names)}
 _STATUS = _INDEX["status"]
 
@@ -52,9 +54,9 @@ class Counts:
     saved_requests: int = 0
     """How many calls did not have to be fetched, less one for each detail that was read to compare them."""
     without_detail: int = 0
-    """How many executions were fetched or postponed without the detail that their route reads, previews apart."""
+    """How many executions were left to the next run, or have no detail because the API gives none, previews apart."""
     failure: str | None = None
-    """How reading a detail failed last."""
+    """How reading such a detail failed last."""
 
     def add(self, other: "Counts") -> None:
         """Add those of another crawl, which ended later."""
@@ -72,12 +74,14 @@ class Settling:
     """Sends the requests for details."""
     read_stored: ReadStored
     """Reads what the dataset holds of an execution."""
-    page_limit: int
-    """The smallest page that a detail is requested with."""
     counts: Counts = field(default_factory=Counts)
     """What all comparisons together found; it grows with each."""
     _failures_in_a_row: int = 0
     """How many details could not be read since one could."""
+    _answered: Planned | None = None
+    """The execution whose detail was read last."""
+    _given_up: Details | None = None
+    """What there is of each detail once no more are requested."""
 
     async def compare(self, execution: OpenExecution, latest: CallList) -> bool:
         """Decide which stored calls stay; take what the detail shows of all calls, and their metrics if it suffices.
@@ -87,26 +91,34 @@ class Settling:
         item = execution.planned
         arrived = execution.arrived
         rows = execution.stored.rows
-        if item.reason is not Reason.CHANGED:  # else values in the stored row may be gone at the source
-            arrived.shown = {key: shown_in_row(row) for key, row in rows.items()}
-            arrived.by_lists = {key: shown for key, row in rows.items() if (shown := by_lists_in_row(row))}
+        standing = _standing(item, rows)
+        arrived.shown = {key: shown_in_row(rows[key]) for key in standing}
+        arrived.by_lists = {key: shown for key in standing if (shown := by_lists_in_row(rows[key]))}
         candidates = _candidates(execution)
-        kept = _fetched_since(item, rows, candidates) if item.route.keeps_fetched else set()
-        open_calls = (candidates if item.route.keeps_fetched else execution.listed.calls.keys()) - kept
-        details: _Details | None = {}
-        if item.route.reads_detail and open_calls:
-            details = await self._details_of(execution, latest)
-            if details is None and (item.may_wait or item.route is Route.PREVIEW):
+        kept = candidates & standing if item.route.keeps_fetched else set()
+        details: _Details = {}
+        if item.route.reads_detail and execution.listed.calls.keys() - kept:
+            found = await self._details_of(execution, latest)
+            lacked = item.stored is not None and item.stored.lacks_detail
+            is_left = not found.calls and (item.route is Route.PREVIEW or (item.may_wait and not lacked))
+            if (is_left or self.client.lacks_details) and item.route is not Route.PREVIEW:
+                self.counts.without_detail += 1
+                self.counts.failure = str(found.failure)
+            if is_left:
                 return False
-        details = details or {}
+            details = found.calls
+            if not self.client.lacks_details:
+                arrived.detailed, arrived.no_detail = details.keys(), found.failure
+                arrived.keeps_unseen = item.may_wait and lacked
+                kept |= candidates - details.keys() if arrived.keeps_unseen else set()
         arrived.shown |= {key: arrived.shown.get(key, {}) | shown_in(detail) for key, detail in details.items()}
         arrived.by_lists |= {key: by_lists(detail) for key, detail in details.items()}
         if details:
             fields = (ALWAYS_SHOWN.keys() & detail.payload.keys() for detail in details.values())
             arrived.detail_fields = frozenset().union(*fields)
         if item.route.keeps_unchanged or item.route.makes_rows_of_lists:
-            comparable = sorted(candidates & details.keys() - kept)
-            kept |= await self._keepable_calls(execution, {key: details[key] for key in comparable})
+            comparable = {key: details[key] for key in sorted(candidates & details.keys())}
+            kept |= await self._keepable_calls(execution, comparable, kept=kept)
         self.counts.saved_requests += len(kept)
         arrived.kept = frozenset(kept - arrived.metrics.keys())
         if item.route.makes_rows_of_lists:
@@ -116,43 +128,48 @@ class Settling:
     async def is_as_stored(self, item: Planned, listed: CallList) -> bool:
         """Whether the detail that the list was made of shows the stored calls and evals as they are, and no others."""
         stored = await self.read_stored(item)
-        details = listed.details or {}
+        details = listed.details.calls if listed.details else {}
         return stored.rows.keys() == details.keys() and all(
             _differences(item, listed.calls[key], detail, stored.rows[key]) <= SHOWN_COLUMNS
             and vouches_for_evals(detail, stored.evals.get(key, ()))
             for key, detail in details.items()
         )
 
-    async def details(self, item: Planned, *, rows: int) -> dict[str, DetailedCall] | None:
-        """The calls in the execution's detail; None when it cannot be had.
+    async def details(self, item: Planned, *, rows: int) -> Details:
+        """What can be had of the execution's detail; ``rows`` is how many calls it probably has.
 
-        ``rows`` is how many calls it probably has. After several failures in a row, no detail is requested any more.
+        Where several in a row cannot be had, and the one that was read last cannot be had again, either, the source
+        gives none tonight: then no more are requested. What concerns a single execution holds back no others.
         """
-        # A preview is skipped without it, and fetched exactly afterwards.
-        is_missed = item.route is not Route.PREVIEW
-        if self.client.lacks_details or self._failures_in_a_row >= _MOST_FAILURES:
-            self.counts.without_detail += is_missed
-            return None
+        if self._given_up:
+            return self._given_up
         if item.route.keeps_unchanged:
             self.counts.saved_requests -= 1
-        try:
-            page = await read_details(self.client, item, rows=rows, page_limit=self.page_limit)
-        except SourceError as error:
-            self.counts.without_detail += is_missed
-            self.counts.failure = str(error)
-            self._failures_in_a_row += 1
-            return None
-        self._failures_in_a_row = 0
-        return by_id(page)
+        details = await read_details(self.client, item, rows=rows)
+        if details.calls or isinstance(details.failure, NotFoundError | None):
+            self._failures_in_a_row = 0
+            self._answered = item if details.calls else self._answered
+            return details
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row == _MOST_FAILURES:
+            self._failures_in_a_row = 0
+            again = self._answered and await read_details(
+                self.client, self._answered, rows=self._answered.estimated_calls
+            )
+            if not (again and again.calls):
+                text = f"not requested, because {_MOST_FAILURES} details in a row could not be read: {details.failure}"
+                self._given_up = Details(failure=SourceError(text, tries=0))
+        return details
 
-    async def _details_of(self, execution: OpenExecution, latest: CallList) -> _Details | None:
-        """The details that were read with the list, or else are read now; None when they cannot be had."""
-        if latest.details is not None or latest.lacks_evals:  # without evals, the detail was tried before the list
-            return latest.details
-        return await self.details(execution.planned, rows=len(execution.listed.calls))
+    async def _details_of(self, execution: OpenExecution, latest: CallList) -> Details:
+        """The detail that was read with the list, or else is read now."""
+        return latest.details or await self.details(execution.planned, rows=len(execution.listed.calls))
 
-    async def _keepable_calls(self, execution: OpenExecution, details: _Details) -> set[str]:
-        """The calls whose rows can stay by their details; what only these show is amended in their rows."""
+    async def _keepable_calls(self, execution: OpenExecution, details: _Details, *, kept: AbstractSet[str]) -> set[str]:
+        """The calls whose rows can stay by their details.
+
+        What only these show is amended in their rows, and in those of calls that are ``kept`` in any case.
+        """
         item = execution.planned
         stored = execution.stored
         columns_of = {
@@ -167,7 +184,7 @@ class Settling:
             same = {key for key in same if vouches_for_evals(details[key], stored.evals.get(key, ()))}
         elif not item.route.makes_rows_of_lists:
             same = await self._calls_as_probed(execution, {**stored.rows, **amended_rows}, differing)
-        execution.arrived.amended = {key: amended_rows[key] for key in same & amended_rows.keys()}
+        execution.arrived.amended = {key: amended_rows[key] for key in (same | kept) & amended_rows.keys()}
         return same
 
     async def _calls_as_probed(
@@ -234,13 +251,19 @@ def _candidates(execution: OpenExecution) -> set[str]:
     return (listed & exact) - stored.failed
 
 
-def _fetched_since(item: Planned, rows: Mapping[str, _Row], candidates: Collection[str]) -> set[str]:
-    """The calls whose rows were fetched since their execution was found as it is listed now."""
-    begun_at = item.stored.verified_at if item.stored else None
-    if begun_at is None:
+def _standing(item: Planned, rows: Mapping[str, _Row]) -> set[str]:
+    """The calls whose rows are of the execution as it is listed now: it was stored so, or they were fetched since.
+
+    What only the detail shows of any other call may be gone at the source.
+    """
+    stored = item.stored
+    if stored is None or stored.deleted_at or stored.fingerprint != item.execution.fingerprint:
         return set()
-    exported_at = {key: rows[key][_INDEX["exported_at"]] for key in candidates}
-    return {key for key, moment in exported_at.items() if moment is not None and moment >= begun_at}
+    if stored.export_state in WHOLE:
+        return {*rows}
+    begun_at = stored.verified_at if stored.export_state in BEGUN else None
+    moments = {key: row[_INDEX["exported_at"]] for key, row in rows.items() if begun_at}
+    return {key for key, moment in moments.items() if moment is not None and begun_at and moment >= begun_at}
 
 
 def _take_metrics_of_details(execution: OpenExecution, details: _Details) -> None:

@@ -167,9 +167,9 @@ class Kind(StrEnum):
     CLOCK = _notice("clock", "this machine's clock and the source's differ", "check this machine's clock (NTP)")
     NO_DETAIL = _notice(
         "no_detail",
-        "the details of some executions could not be read: those that settle were not compared, "
-        "and new ones lack a few columns",
-        f"nothing for those that settle: {_RUN}; metrics-etl run --full-refresh gives new ones these columns",
+        "the API gives no details of executions, so a few columns are empty; "
+        "or those of some that settle could not be read, so these were not compared",
+        f"nothing: {_RUN}",
     )
     ANSWERS_ODD = _notice(
         "answers_odd",

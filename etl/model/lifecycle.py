@@ -201,7 +201,12 @@ class StoredExecution:
     run_test_name: str = ""
     """The run test that it was listed for last."""
     has_letters: bool = False
-    """The errors table has dead letters of it: it is incomplete or waits, or a run was killed between two tables."""
+    """The errors table has dead letters of it: it is incomplete or waits, or a run was killed between two tables.
+
+    Those of its detail do not count.
+    """
+    lacks_detail: bool = False
+    """The errors table has dead letters of its detail: rows of its calls lack what only that shows."""
     has_row: bool = True
     """It has a row of its own; without one it counts as incomplete: a run was killed before it wrote that."""
     has_newer_rows: bool = False
@@ -222,7 +227,9 @@ class Arrival:
     call_statuses: Collection[str] | None
     """The statuses of its calls; None when they were not listed."""
     is_whole: bool
-    """Each listed call has its row, and there is no dead letter."""
+    """Each listed call has its row, and there is no dead letter but those of its detail."""
+    lacks_detail: bool = False
+    """Its detail, or that of some calls, could not be read."""
     is_part: bool = False
     """More is to come, unless something stops the run."""
     is_late: bool = False
@@ -294,6 +301,7 @@ def sight_of(execution: Execution, known: StoredExecution | None, arrival: Arriv
         and execution.execution_id not in settlement.drifted
         and (TERMINAL_CALL.issuperset(arrival.call_statuses) or _count_open_calls_as_ended(unchanged, settlement))
         and (settlement.detail_suffices or not held.detail_calls)
+        and not arrival.lacks_detail
         and _is_settled(execution, unchanged, held, settlement, is_first=is_new and not arrival.is_late)
     )
     return Sight.SETTLED if is_settled else Sight.UNSETTLED

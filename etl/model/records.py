@@ -167,3 +167,5 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     """The number of all its calls if only some have arrived, which then are the ``listed`` ones; None if all have."""
     lacks_evals: bool = False
     """Whether the entries of ``kept`` calls come without evals, so that their stored evals stay, too."""
+    keeps_unseen: bool = False
+    """Whether calls are ``kept`` without a comparison, since the execution's detail is missing."""

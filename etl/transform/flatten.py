@@ -35,7 +35,16 @@ COMPLETED = "completed"
 _NO_OUTPUT = {_WAITS, "failed", "error", "skipped", "running", "queued"}
 """Statuses, in lower case, of evals that gave nothing."""
 _VERDICT = "evals.output_passed"
-_AS_IN_BUNDLE = ("run_test_key", "execution", "dead_letters", "kept", "deleted", "part_of", "lacks_evals")
+_AS_IN_BUNDLE = (
+    "run_test_key",
+    "execution",
+    "dead_letters",
+    "kept",
+    "deleted",
+    "part_of",
+    "lacks_evals",
+    "keeps_unseen",
+)
 """Fields of a flat bundle that are those of the bundle."""
 _TEXTS = [schema.CALLS.names.index(name) for name in ("extra", "raw")]
 _STATUS, _METRICS_FROM = (schema.CALLS.names.index(name) for name in ("status", "metrics_from"))
@@ -79,6 +88,7 @@ class FlatBundle:
     """What the answers have in another form than the schema declares."""
     part_of: int | None = None
     lacks_evals: bool = False
+    keeps_unseen: bool = False
 
     @property
     def started_at(self) -> datetime | None:

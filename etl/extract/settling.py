@@ -32,7 +32,7 @@ from etl.transform.detail import (
     vouches_for_evals,
 )
 from etl.transform.drift import ALWAYS_SHOWN, Answer, find_losses
-from etl.transform.flatten import COMPLETED, answer_of, filled, own_row
+from etl.transform.flatten import COMPLETED, answer_of, call_row, filled
 from etl.transform.row_hash import says_the_same
 
 ReadStored = Callable[[Planned], Awaitable[StoredCalls]]
@@ -218,7 +218,7 @@ class Settling:
             shown=shown_in_row(rows[probe]),
             by_lists=arrived.by_lists[probe],
         )
-        row, _ = own_row(call, run_test_name=item.run_test_name, started_at=item.execution.started_at)
+        row, _ = call_row(call, run_test_name=item.run_test_name, started_at=item.execution.started_at)
         if not lost[probe] <= find_losses(schema.CALLS, [answer_of(call, row, is_compared=True)]).lost.keys():
             return set()  # the answers have their old form again, or this version knows the new one
         if not says_the_same(schema.CALLS, filled(call, row), rows[probe]):

@@ -13,7 +13,7 @@ from typing import Any
 from etl.model import schema
 from etl.model.records import FROM_BOTH, FROM_DETAIL, CallMetrics, DetailedCall, FetchedCall, ListedCall, NumberLiteral
 from etl.model.values import json_text, parsed
-from etl.transform.flatten import call_row, eval_row
+from etl.transform.flatten import call_row, eval_row, filled
 from etl.transform.rows import MAKERS, Path, value_at
 
 SAME: Mapping[str, Path] = {
@@ -108,7 +108,8 @@ def differences(
     fetched = FetchedCall(listed=listed, metrics=_metrics(detail, extra), shown=shown, by_lists=by_lists(detail))
     if stored[_TURN_COUNT] is None and value_at(extra, SAME["turn_count"]) is None:
         del fetched.metrics.payload["chat_metrics"]["turn_count"]
-    row, _ = call_row(fetched, run_test_name=run_test_name, started_at=started_at)
+    own, _ = call_row(fetched, run_test_name=run_test_name, started_at=started_at)
+    row = filled(fetched, own)
     pairs = zip(schema.CALLS.names, _covered(row, parsed(row[_EXTRA])), _covered(stored, extra), strict=True)
     return {name for name, new, old in pairs if name in _COMPARED and json_text(new) != json_text(old)}
 

@@ -86,7 +86,7 @@ def find_losses(table: schema.Table, answers: Sequence[Answer]) -> Losses:
     lost: dict[str, Loss] = {}
     has = set[str]()
     for column in _COLUMNS[table.name]:
-        if not any(unknown) and shown.isdisjoint(column.indexes):
+        if not any(unknown) and shown.isdisjoint(column.indexes):  # most columns: this need not cost much
             if any(answer.row[index] is not None for index in column.indexes for answer in answers):
                 has.add(column.name)
             continue

@@ -116,7 +116,7 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
     shared = {"run_test_name": name, "execution_id": bundle.execution.execution_id, "execution_started_at": started_at}
     listed = bundle.listed or ()
     outputs = {call.call_execution_id: eval_outputs(call) for call in listed}
-    made = [own_row(call, run_test_name=name, started_at=started_at, include_raw=include_raw) for call in bundle.calls]
+    made = [call_row(call, run_test_name=name, started_at=started_at, include_raw=include_raw) for call in bundle.calls]
     rows = [(filled(call, row), misfits) for call, (row, misfits) in zip(bundle.calls, made, strict=True)]
     rows += [([*row], 0) for row in bundle.amended]
     statuses = Counter(call.metrics.status for call in bundle.calls)
@@ -151,14 +151,13 @@ def _losses(bundle: ExecutionBundle, rows: Sequence[Sequence[Any]], outputs: Map
     payload = bundle.execution.payload
     completed = {call.call_execution_id for call in bundle.listed if _status(call) == COMPLETED}
     calls = [
-        answer_of(call, row, is_compared=bundle.detail_fields is not None)
-        for call, row in zip(bundle.calls, rows, strict=True)
+        answer_of(call, own, is_compared=bundle.detail_fields is not None)
+        for call, own in zip(bundle.calls, rows, strict=True)
         if call.metrics.status == COMPLETED
     ]
     evals = [output for call in completed for output in outputs[call].values() if _is_judged(output)]
-    of_execution = find_losses(
-        schema.EXECUTIONS, [Answer(lambda: payload, MAKERS[schema.EXECUTIONS.name].make(payload, {})[0])]
-    )
+    row, _ = MAKERS[schema.EXECUTIONS.name].make(payload, {})
+    of_execution = find_losses(schema.EXECUTIONS, [Answer(lambda: payload, row)])
     of_calls = find_losses(schema.CALLS, calls)
     of_evals = find_losses(schema.EVALS, [Answer(partial(dict, output), eval_row(output, {})[0]) for output in evals])
     kept = bundle.kept_losses
@@ -168,17 +167,15 @@ def _losses(bundle: ExecutionBundle, rows: Sequence[Sequence[Any]], outputs: Map
     }
     has = of_execution.has | of_calls.has | of_evals.has
     verdicts = {_passed(output) is not None for output in evals if _is_verdict(output)}
-    if True not in verdicts:
-        has -= {_VERDICT}
+    has -= {_VERDICT} if True not in verdicts else set()
     if verdicts == {False}:
         lost[_VERDICT] = Loss(len(completed), "is null (output_text says neither Passed nor Failed)")
     if completed and bundle.detail_fields is not None:
-        for name, column in ALWAYS_SHOWN.items():
-            if name in bundle.detail_fields:
-                has |= {column}
-            else:
-                has -= {column}
-                lost[column] = Loss(len(completed), f"is null (no detail names {name})", is_absent=True)
+        named = {ALWAYS_SHOWN[name] for name in bundle.detail_fields}
+        absent = {column: name for name, column in ALWAYS_SHOWN.items() if column not in named}
+        has = (has | named) - absent.keys()
+        texts = {column: f"is null (no detail names {name})" for column, name in absent.items()}
+        lost |= {column: Loss(len(completed), text, is_absent=True) for column, text in texts.items()}
     return Losses(lost, has)
 
 
@@ -187,16 +184,8 @@ def call_row(
 ) -> tuple[list[Any], int]:
     """A row of ``calls``, and how many values did not fit. The run test's name and the start are of its execution.
 
-    Where the call's own metrics have no value, those of the lists stand in.
+    What the lists show of the call beside its metrics is still to come, from ``filled``.
     """
-    row, misfits = own_row(call, run_test_name=run_test_name, started_at=started_at, include_raw=include_raw)
-    return filled(call, row), misfits
-
-
-def own_row(
-    call: FetchedCall, *, run_test_name: str, started_at: datetime | None, include_raw: bool = False
-) -> tuple[list[Any], int]:
-    """As ``call_row``, without what the lists show of the call beside its metrics."""
     given = {
         "call_execution_id": call.metrics.call_execution_id,
         "run_test_name": run_test_name,

@@ -7,6 +7,7 @@ import msgspec
 
 from etl.model.records import DETAIL, METRICS, RUNS
 from etl.sandbox import SandboxRequest
+from etl.transform.rows import value_at
 
 Edit = Callable[[Any], object]
 """Changes an answer, without its envelope."""
@@ -118,7 +119,7 @@ LOST: dict[str, tuple[Concerns, Edit, str]] = {
     ),
     "an average": (
         of_run_test,
-        in_rows(lambda row: renames("p50", "median")(row["metrics"]["latency"]["percentiles"])),
+        in_rows(lambda row: renames("p50", "median")(value_at(row, ("metrics", "latency", "percentiles")) or {})),
         "executions.latency_percentiles_p50 is null (extra has metrics.latency.percentiles.median)",
     ),
 }

@@ -99,7 +99,8 @@ def differences(
 
     ``stored`` is the call's row in the order of ``schema.CALLS``; the run test's name and the start are those of its
     execution. If a field of the detail is missing, nothing can be said, and a column ``detail`` is named that no row
-    has. If the metrics have no ``turn_count``, the detail makes one up, which is not compared.
+    has. If the metrics have no ``turn_count``, the detail makes one up, which is not compared. Nor is ``extra`` if the
+    metrics had values in another form.
     """
     if not _has_all(detail):
         return {"detail"}
@@ -111,7 +112,8 @@ def differences(
     own, _ = call_row(fetched, run_test_name=run_test_name, started_at=started_at)
     row = filled(fetched, own)
     pairs = zip(schema.CALLS.names, _covered(row, parsed(row[_EXTRA])), _covered(stored, extra), strict=True)
-    return {name for name, new, old in pairs if name in _COMPARED and json_text(new) != json_text(old)}
+    compared = _COMPARED - {"extra"} if stored[_METRICS_FROM] == FROM_BOTH else _COMPARED
+    return {name for name, new, old in pairs if name in compared and json_text(new) != json_text(old)}
 
 
 def metrics_in(detail: DetailedCall) -> CallMetrics | None:
@@ -228,23 +230,19 @@ def _metrics(detail: DetailedCall, extra: Mapping[str, Any]) -> CallMetrics:
 
 
 def _covered(row: Sequence[Any], extra: Mapping[str, Any]) -> list[Any]:
-    """The row with only that part of its ``extra`` that lies below a covered path, and has no value in its column."""
-    covered = _below(extra, (), row)
+    """The row with only that part of its ``extra`` that lies below a covered path."""
+    covered = _below(extra, ())
     return [*row[:_EXTRA], json_text(covered, is_sorted=True) if covered else None, *row[_EXTRA + 1 :]]
 
 
-def _below(fields: Mapping[str, Any], at: Path, row: Sequence[Any]) -> dict[str, Any]:
-    """The part of the fields, which are at this path of a payload, that lies below a covered path.
-
-    Not a value that did not fit, if the ``row`` has that of the detail in its place.
-    """
+def _below(fields: Mapping[str, Any], at: Path) -> dict[str, Any]:
+    """The part of the fields, which are at this path of a payload, that lies below a covered path."""
     covered: dict[str, Any] = {}
     for name, value in fields.items():
         path = (*at, name)
         if path in _COVERED:
-            if path not in _AT or row[_AT[path]] is None:
-                covered[name] = value
-        elif isinstance(value, dict) and (nested := _below(value, path, row)):
+            covered[name] = value
+        elif isinstance(value, dict) and (nested := _below(value, path)):
             covered[name] = nested
     return covered
 

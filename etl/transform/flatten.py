@@ -119,30 +119,33 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
     made = [call_row(call, run_test_name=name, started_at=started_at, include_raw=include_raw) for call in bundle.calls]
     rows = [(filled(call, row), misfits) for call, (row, misfits) in zip(bundle.calls, made, strict=True)]
     rows += [([*row], 0) for row in bundle.amended]
+    evals = [
+        (call_id, output, eval_row(output, {"call_execution_id": call_id, "eval_config_id": config_id, **shared}))
+        for call_id, of_call in outputs.items()
+        for config_id, output in of_call.items()
+    ]
     statuses = Counter(call.metrics.status for call in bundle.calls)
     statuses.update(_status(call) for call in listed if call.call_execution_id in bundle.kept)
-    statuses.update(_WAITS for evals in outputs.values() for output in evals.values() if _waits(output))
+    statuses.update(_WAITS for _, output, _ in evals if _waits(output))
     return FlatBundle(
         run_test_name=name,
         **fields_of(bundle, *_AS_IN_BUNDLE),
         listed=None if bundle.listed is None else frozenset(outputs),
         call_statuses=statuses,
         calls=Rows.of(rows),
-        evals=Rows.of(
-            eval_row(output, {"call_execution_id": call_execution_id, "eval_config_id": config_id, **shared})
-            for call_execution_id, evals in outputs.items()
-            for config_id, output in evals.items()
-        ),
+        evals=Rows.of(row for _, _, row in evals),
         errors=Rows.of(
             MAKERS[schema.ERRORS.name].make({}, shared | msgspec.structs.asdict(letter))
             for letter in bundle.dead_letters
         ),
-        losses=_losses(bundle, [row for row, _ in made], outputs),
+        losses=_losses(bundle, [row for row, _ in made], evals),
     )
 
 
-def _losses(bundle: ExecutionBundle, rows: Sequence[Sequence[Any]], outputs: Mapping[str, Mapping[str, Any]]) -> Losses:
-    """What the answers have in another form; ``rows`` are the calls' own, ``outputs`` the evals of each listed call.
+def _losses(
+    bundle: ExecutionBundle, rows: Sequence[Sequence[Any]], evals: Iterable[tuple[str, Any, tuple[list[Any], int]]]
+) -> Losses:
+    """What the answers have in another form; ``rows`` are those of the calls by themselves.
 
     Only calls that are completed count, and evals that gave something: others have no values to judge the form by.
     """
@@ -155,18 +158,18 @@ def _losses(bundle: ExecutionBundle, rows: Sequence[Sequence[Any]], outputs: Map
         for call, own in zip(bundle.calls, rows, strict=True)
         if call.metrics.status == COMPLETED
     ]
-    evals = [output for call in completed for output in outputs[call].values() if _is_judged(output)]
+    judged = [(output, row) for call, output, (row, _) in evals if call in completed and _is_judged(output)]
     row, _ = MAKERS[schema.EXECUTIONS.name].make(payload, {})
     of_execution = find_losses(schema.EXECUTIONS, [Answer(lambda: payload, row)])
     of_calls = find_losses(schema.CALLS, calls)
-    of_evals = find_losses(schema.EVALS, [Answer(partial(dict, output), eval_row(output, {})[0]) for output in evals])
+    of_evals = find_losses(schema.EVALS, [Answer(partial(dict, output), row) for output, row in judged])
     kept = bundle.kept_losses
     lost = {
         **{name: replace(loss, calls=len(completed)) for name, loss in {**of_execution.lost, **of_evals.lost}.items()},
         **{name: replace(loss, calls=loss.calls + kept.get(name, 0)) for name, loss in of_calls.lost.items()},
     }
     has = of_execution.has | of_calls.has | of_evals.has
-    verdicts = {_passed(output) is not None for output in evals if _is_verdict(output)}
+    verdicts = {_passed(output) is not None for output, _ in judged if _is_verdict(output)}
     has -= {_VERDICT} if True not in verdicts else set()
     if verdicts == {False}:
         lost[_VERDICT] = Loss(len(completed), "is null (output_text says neither Passed nor Failed)")

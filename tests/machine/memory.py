@@ -97,7 +97,9 @@ class Memory:
         if night.is_complete and night.is_full:
             self.complete[night.scope] = {*night.keys.values()}
         self.healing |= dict.fromkeys(hidden(source, night), NIGHTS_TO_HEAL)
-        self.told, self.odd, self.form = told(night, Kind.ANSWERS_CHANGED), told(night, Kind.ANSWERS_ODD), source.form
+        self.form = source.form
+        if night.summary is not None:
+            self.told, self.odd = told(night, Kind.ANSWERS_CHANGED), told(night, Kind.ANSWERS_ODD)
         if night.is_full and night.exit_code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
             self.is_struck = False
             self.lost.clear()

@@ -68,7 +68,8 @@ def drift_that_must_be_told(history: History, night: Night) -> list[str]:
 
 def drift_costs_one_probe(history: History, night: Night) -> None:
     """Of executions that only an alarm holds, a run asks for one a run test while it says the same."""
-    if not _is_plain(history, night) or night.options.get("full_refresh"):
+    is_as_before = history.source.form == history.memory.form
+    if not (is_as_before and _is_plain(history, night)) or night.options.get("full_refresh"):
         return
     asked = {subject_of(request) for request in night.requests}
     for name in told(night, Kind.ANSWERS_CHANGED).keys() & history.memory.told.keys():
@@ -101,7 +102,8 @@ def _lacking(history: History, night: Night, name: str) -> dict[str, int]:
     wanted: dict[Any, Any] = {"calls": call_rows, "evals": eval_rows, "executions": execution_rows}[table](world)
     finished = history.source.executions(is_finished=True)
     judged = [(each, call) for each, call in history.source.calls(finished) if call.status == "completed"]
-    calls = Counter(each.execution_id for each, _ in judged)
+    calls = Counter({each.execution_id: 0 for each in finished if table == "executions"})
+    calls.update(each.execution_id for each, _ in judged)
     completed = {call.call_execution_id for _, call in judged}
     found: dict[str, int] = {}
     for key, held in night.after.tables[table].items():

@@ -2,14 +2,15 @@
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from etl.extract.client import Client
 from etl.files.interface import Files, listed
-from etl.sandbox import Sandbox
+from etl.model.records import DETAIL
+from etl.sandbox import Fault, Sandbox, SandboxRequest, listable_calls
 from etl.settings import Settings
 
 API_KEY, SECRET_KEY = "sandbox-key", "sandbox-secret"
@@ -56,6 +57,21 @@ def client_of(base_url: str, *, keys: dict[str, str] | None = None, **options: A
 def cap_pages(server: Sandbox, rows: int | None) -> None:
     """Let the server cut pages to so many rows, so that longer lists have many pages."""
     server._rules = replace(server._rules, max_limit=rows)
+
+
+def poison_details(server: Sandbox, calls: Collection[str]) -> Callable[[SandboxRequest, int], Fault | None]:
+    """What makes each page of a detail that holds one of these calls a 500, as one odd value of a call does."""
+
+    def fault(request: SandboxRequest, _nth: int) -> Fault | None:
+        execution = server.world.execution(request.path.removeprefix(DETAIL).strip("/"))
+        if execution is None or not request.path.startswith(DETAIL):
+            return None
+        page, limit = int(request.query["page"]), int(request.query["limit"])
+        limit = min(limit, server._rules.max_limit or limit)
+        rows = listable_calls(execution)[(page - 1) * limit : page * limit]
+        return Fault(status=500) if any(call.call_execution_id in calls for call in rows) else None
+
+    return fault
 
 
 def paths_in(files: Files, folder: str) -> list[str]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import groupby
+from functools import cache, partial
+from itertools import chain, groupby
 from operator import attrgetter
 from typing import Any
 
@@ -24,8 +25,8 @@ from etl.model import lifecycle, schema
 from etl.model.arrow import is_of, with_values
 from etl.model.digest import fingerprint, rows_digest
 from etl.model.lifecycle import Arrival, ExportState, HeldRows, Settlement, StoredExecution
-from etl.model.records import METRICS, RUNS, DeadLetter
-from etl.transform.drift import Drift
+from etl.model.records import DETAIL, METRICS, RUNS, DeadLetter
+from etl.transform.drift import Answers
 from etl.transform.flatten import FlatBundle
 from etl.transform.frames import ExportStamp, calls_frame, errors_frame, evals_frame, executions_frame
 
@@ -52,8 +53,6 @@ class Arrived:
     """The ids of executions that are incomplete only because rows that were to stay are gone."""
     unknown_statuses: Counter[str] = field(default_factory=Counter)
     """How many calls have each status that this version does not know."""
-    drift: dict[str, tuple[Drift, ...]] = field(default_factory=dict)
-    """By execution_id, values in an undocumented place or form."""
 
 
 def commit(
@@ -63,11 +62,13 @@ def commit(
     parts_of: Callable[[Sequence[FlatBundle]], Sequence[Part]],
     stamp: ExportStamp,
     settlement: Settlement,
+    answers_of: Callable[[str], Answers] = lambda _: Answers(),
 ) -> dict[str, Arrived]:
     """Write the bundles into their parts, durably; returns what arrived, by the run test's name.
 
     Takes the rows out of the bundles, so that each can be committed only once. ``stored`` is what the dataset held when
-    the executions were planned. ``parts_of`` gives the part of each bundle, see ``Places``.
+    the executions were planned. ``parts_of`` gives the part of each bundle, see ``Places``. ``answers_of`` gives what
+    the answers about a run test have shown in this run; the bundles add to it.
 
     Raises:
         DestinationError: a part could not be written. Its execution rows and the parts after it are unchanged.
@@ -80,6 +81,7 @@ def commit(
         by_part: dict[Part, dict[str, FlatBundle]] = {}
         for part, bundle in zip(parts_of(of_run_test), of_run_test, strict=True):
             by_part.setdefault(part, {})[bundle.execution.execution_id] = bundle
+        drifted = _note_losses(dataset, by_part, stored, answers_of(name))
         rows, arrived[name] = _rows_of(of_run_test, stamp)
         for part, in_part in by_part.items():
             own_rows = rows
@@ -87,7 +89,8 @@ def commit(
             if len(by_part) > 1:
                 own_rows = {table: of_table.filter(is_of(of_table, in_part)) for table, of_table in rows.items()}
             known = {execution_id: stored.get(execution_id) for execution_id in in_part}
-            misfits, without_rows = _commit_part(dataset, part, in_part, own_rows, known, stamp, settlement)
+            settled = replace(settlement, drifted=drifted)
+            misfits, without_rows = _commit_part(dataset, part, in_part, own_rows, known, stamp, settled)
             arrived[name].misfits += misfits
             arrived[name].without_rows |= without_rows
     pa.default_memory_pool().release_unused()  # otherwise Arrow keeps the memory of every commit
@@ -137,7 +140,6 @@ def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[_Rows, 
         rows=Counter(executions=whole, calls=len(calls.data), evals=len(evals.data)),
         misfits=calls.misfits + evals.misfits,
         dead_letters={bundle.execution.execution_id: bundle.dead_letters for bundle in bundles},
-        drift={bundle.execution.execution_id: bundle.drift for bundle in bundles if bundle.drift},
     )
     for bundle in bundles:
         # The frames hold these rows now; memory need not hold them twice.
@@ -146,6 +148,25 @@ def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[_Rows, 
         unknown = bundle.call_statuses.keys() - lifecycle.KNOWN_CALL
         arrived.unknown_statuses.update({status: bundle.call_statuses[status] for status in unknown})
     return {frame.table.name: frame.rows for frame in (calls, evals, errors)}, arrived
+
+
+def _note_losses(
+    dataset: Dataset, by_part: Mapping[Part, _Batch], stored: Mapping[str, StoredExecution], answers: Answers
+) -> frozenset[str]:
+    """Add what the bundles of a run test show of the API's form; returns those that are not final because of it."""
+    for part, batch in by_part.items():
+        has_values = _has_values(dataset, part)
+        for execution_id, bundle in batch.items():
+            before = stored.get(execution_id)
+            is_new = before is None or before.export_state not in lifecycle.WHOLE
+            answers.note(execution_id, bundle.losses, is_new=is_new, has_values=has_values)
+    return frozenset(filter(answers.holds, chain.from_iterable(by_part.values())))
+
+
+def _has_values(dataset: Dataset, part: Part) -> Callable[[str], bool]:
+    """Tells whether a column of ``calls`` has a value in a stored row of the part, which is read when first asked."""
+    rows = cache(partial(dataset.rows, schema.CALLS, part))
+    return lambda name: rows()[name].null_count < len(rows())
 
 
 def _commit_part(
@@ -161,7 +182,8 @@ def _commit_part(
     dataset.commit_rows(schema.ERRORS, part, rows[schema.ERRORS.name], replacement)
     executions = executions_frame(batch.values(), held, states, verified_at, stamp)
     # A reader that follows these rows sees that calls or evals of an execution changed.
-    renewing = replace(replacement, renewed={*replacement.renewed, *touched})
+    verified = {*replacement.verified, *(settlement.drifted & batch.keys())}  # see ``lifecycle.is_held``
+    renewing = replace(replacement, renewed={*replacement.renewed, *touched}, verified=verified)
     changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, renewing).changed
     _note_changes(dataset, part.run_test_key, known, held, changed)
     dataset.receipt.note(part.run_test_key, "verified", {*replacement.verified})
@@ -169,7 +191,7 @@ def _commit_part(
     without_rows = {
         id_
         for id_, bundle in batch.items()
-        if states[id_] is ExportState.INCOMPLETE and not bundle.dead_letters and bundle.part_of is None
+        if states[id_] is ExportState.INCOMPLETE and not _has_failed(bundle) and bundle.part_of is None
     }
     return executions.misfits, without_rows
 
@@ -179,7 +201,8 @@ def _replacement(batch: _Batch, known: _Known, stamp: ExportStamp) -> Replacemen
     listed = {id_: bundle for id_, bundle in batch.items() if bundle.is_fetched}
     unlisted = batch.keys() - listed.keys()
     pieces = {id_ for id_, bundle in listed.items() if bundle.part_of is not None}
-    with_letters = {id_ for id_, bundle in listed.items() if bundle.dead_letters}
+    failed = {id_ for id_, bundle in listed.items() if _has_failed(bundle)}
+    undetailed = {id_ for id_, bundle in listed.items() if _lacks_detail(bundle) and not bundle.keeps_unseen}
     stored = {id_: before for id_, before in known.items() if before}
     final = {id_ for id_, before in stored.items() if before.export_state == ExportState.EXPORTED}
     whole = {id_ for id_, before in stored.items() if lifecycle.is_whole_as_listed(batch[id_].execution, before)}
@@ -191,10 +214,11 @@ def _replacement(batch: _Batch, known: _Known, stamp: ExportStamp) -> Replacemen
         unproved=unlisted | pieces | {id_ for id_, bundle in listed.items() if _has_letter(bundle, RUNS)},
         heads={id_ for id_, bundle in batch.items() if _has_letter(bundle, METRICS)},
         renewed={id_ for id_, before in stored.items() if before.exported_at is None or before.is_damaged},
-        # Without the time of this fetch, a scrub would fetch the same final executions every night.
-        verified=final & (listed.keys() - pieces),
+        # Without the time of this fetch, a scrub would fetch the same final executions every night, and a run all calls
+        # of those that lack nothing but their detail.
+        verified=(final & listed.keys() | undetailed) - pieces,
         # A piece of an execution that is stored whole, as listed, only confirms it: its rows keep their stamp.
-        restamped=with_letters | (pieces - whole),
+        restamped=failed | (pieces - whole),
         stamp=stamp.columns,
     )
 
@@ -211,23 +235,30 @@ def _has_letter(bundle: FlatBundle, endpoint: str) -> bool:
     return any(letter.endpoint == endpoint and letter.subject_id == execution_id for letter in bundle.dead_letters)
 
 
+def _has_failed(bundle: FlatBundle) -> bool:
+    """Whether a request about the execution was given up, other than for its detail."""
+    return any(letter.endpoint != DETAIL for letter in bundle.dead_letters)
+
+
+def _lacks_detail(bundle: FlatBundle) -> bool:
+    """Whether the execution's detail, or that of some of its calls, could not be read."""
+    return any(letter.endpoint == DETAIL for letter in bundle.dead_letters)
+
+
 def _state(bundle: FlatBundle, before: StoredExecution | None, held: HeldRows, settlement: Settlement) -> ExportState:
     """The export state of the execution, of which the dataset holds these calls now."""
     arrival = Arrival(
         held=held,
         call_statuses=bundle.call_statuses if bundle.is_fetched else None,
         # Rows are counted, too: the stored row of a kept call may have been lost since it was read.
-        is_whole=not bundle.dead_letters
+        is_whole=not _has_failed(bundle)
         and bundle.part_of is None
         and (bundle.listed is None or held.exported_calls == len(bundle.listed)),
+        lacks_detail=_lacks_detail(bundle),
         is_part=bundle.part_of is not None,
         is_late=bundle.run_test_name in settlement.complete_before,
     )
-    state = lifecycle.export_state(bundle.execution, before, arrival, settlement)
-    # An execution whose calls or evals drifted is not final: its rows lack what the API shows in another place. Drift
-    # in the execution itself does not matter: once its list shows the value in its place, it has changed anyway.
-    has_drifted_rows = any(drift.table != schema.EXECUTIONS.name for drift in bundle.drift)
-    return ExportState.SETTLING if has_drifted_rows and state is ExportState.EXPORTED else state
+    return lifecycle.export_state(bundle.execution, before, arrival, settlement)
 
 
 def _verified_at(
@@ -244,7 +275,7 @@ def _verified_at(
     was_begun = before is not None and before.export_state in lifecycle.BEGUN
     if before and was_begun and is_begun and before.fingerprint == fingerprint(bundle.execution.payload):
         return stored_at or settlement.fetched_at
-    is_fetched = is_begun or (bundle.is_fetched and bundle.part_of is None)
+    is_fetched = is_begun or (bundle.is_fetched and bundle.part_of is None and not bundle.keeps_unseen)
     return settlement.fetched_at if is_fetched else stored_at
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from etl.model import schema
 from etl.model.arrow import is_of, where, with_column, with_values
-from etl.model.records import FROM_DETAIL
+from etl.model.records import DETAIL, FROM_METRICS
 from etl.transform.row_hash import ROW_HASH, hash_rows
 
 _VERSION_COLUMNS = {"export_run_id", "exported_at", "verified_at"}
@@ -38,6 +38,9 @@ _MOST_SORTED_BYTES = 1 << 30
 
 Only a single huge execution makes a part that large.
 """
+
+_LETTER = ("execution_id", "endpoint", "subject_id")
+"""Columns that tell whether a dead letter stays."""
 
 _Pair = tuple[str, str]
 """The ids of an execution and of one of its calls."""
@@ -72,10 +75,14 @@ class Replacement:
         """The executions whose rows of this table are replaced."""
         return {*self.executions} - {*self.without_calls} if table in schema.OF_CALLS else self.executions
 
-    def keeps_letter(self, execution_id: str, subject_id: str) -> bool:
-        """Whether an old dead letter stays if no new one has its key: its call may exist, and no list named it."""
+    def keeps_letter(self, execution_id: str, endpoint: str, subject_id: str) -> bool:
+        """Whether an old dead letter stays if no new one has its key: its call may exist, and no list named it.
+
+        Those of the detail come anew with each bundle.
+        """
         is_unlisted = (execution_id, subject_id) not in self.listed_calls
-        return subject_id != execution_id and execution_id in self.unproved and is_unlisted
+        is_of_call = subject_id != execution_id and endpoint != DETAIL
+        return is_of_call and execution_id in self.unproved and is_unlisted
 
     def is_deleted(self, table: schema.Table, call: _Pair, *, was_deleted: bool) -> bool:
         """Whether an old row is marked from now on, given that no new row has its key.
@@ -207,7 +214,7 @@ def _stays_if_missing(table: schema.Table, old: pa.Table, replacement: Replaceme
     """
     if table is not schema.ERRORS:
         return [table in schema.OF_CALLS] * len(old)
-    return list(map(replacement.keeps_letter, old["execution_id"].to_pylist(), old["subject_id"].to_pylist()))
+    return list(map(replacement.keeps_letter, *(old[name].to_pylist() for name in _LETTER)))
 
 
 def _marks(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replacement) -> dict[int, bool]:
@@ -238,9 +245,8 @@ def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, 
         names = [ROW_HASH, *(name for name in ("deleted_at", "raw") if name in names)]
     columns = [rows[name].to_pylist() for name in names]
     if "metrics_from" in table.names:
-        # Only whether it is "detail" counts: the call's own metrics replace a row made of the detail, even if all
-        # values agree.
-        columns.append(pc.fill_null(pc.equal(rows["metrics_from"], FROM_DETAIL), fill_value=False).to_pylist())
+        # Metrics of another source replace a row even if all values agree. An older version wrote null.
+        columns.append(pc.fill_null(rows["metrics_from"], FROM_METRICS).to_pylist())
     contents = zip(*columns, strict=True)
     return zip(_keys(table, rows), contents, strict=True)
 

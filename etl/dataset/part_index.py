@@ -19,7 +19,7 @@ from etl.model import schema
 from etl.model.arrow import is_of, where
 from etl.model.digest import rows_digest, voucher
 from etl.model.lifecycle import HeldRows
-from etl.model.records import FROM_DETAIL
+from etl.model.records import DETAIL, FROM_DETAIL
 from etl.transform.row_hash import hash_rows
 
 _OF_EXECUTION = ("execution_id", "listed_calls", "exported_calls", "run_test_name", "started_at", "export_state")
@@ -30,7 +30,7 @@ _READ = {
     "executions": _OF_EXECUTION + _OF_EXPORT,
     "calls": ("execution_id", "deleted_at", "exported_at", "metrics_from"),
     "evals": ("execution_id", "deleted_at", "exported_at"),
-    "errors": ("execution_id",),
+    "errors": ("execution_id", "endpoint"),
 }
 """The columns of each table that are read; those of executions are in the index, too."""
 _DIGEST_OF_NOTHING = rows_digest(())
@@ -50,8 +50,9 @@ ROWS = pa.schema(
         pa.field("held_at", schema.TIMESTAMP),
         # Whether each of them is marked.
         pa.field("is_deleted", pa.bool_()),
-        # Whether it has dead letters.
+        # Whether it has dead letters, those of its detail apart; and whether it has some of these.
         pa.field("has_errors", pa.bool_()),
+        pa.field("lacks_detail", pa.bool_()),
     ]
 )
 """The columns of an index: a row for each execution."""
@@ -154,6 +155,9 @@ def _rows_of(rows: Mapping[str, pa.Table], digests: Mapping[str, str]) -> pa.Tab
     detail_calls = _from_detail(rows["calls"])
     living = living_calls | _living(rows["evals"])
     newest = _newest(rows["calls"], rows["evals"])
+    is_of_detail = pc.equal(rows["errors"]["endpoint"], DETAIL)
+    failed = {*where(rows["errors"], pc.invert(is_of_detail))["execution_id"].to_pylist()}
+    without_detail = {*where(rows["errors"], is_of_detail)["execution_id"].to_pylist()}
     columns = {name: index[name] for name in index.column_names} | {
         "calls_digest": vouched,
         "is_here": [execution_id in own_counts for execution_id in ids],
@@ -162,7 +166,8 @@ def _rows_of(rows: Mapping[str, pa.Table], digests: Mapping[str, str]) -> pa.Tab
         "detail_calls": [detail_calls[execution_id] for execution_id in ids],
         "held_at": [newest.get(execution_id) for execution_id in ids],
         "is_deleted": [not living[execution_id] for execution_id in ids],
-        "has_errors": [execution_id in ids_in["errors"] for execution_id in ids],
+        "has_errors": [execution_id in failed for execution_id in ids],
+        "lacks_detail": [execution_id in without_detail for execution_id in ids],
     }
     return pa.table(columns, ROWS)
 

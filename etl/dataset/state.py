@@ -22,6 +22,7 @@ from etl.errors import FileMissingError
 from etl.model import schema
 from etl.model.arrow import is_of
 from etl.model.lifecycle import LONG_AGO, ExportState, HeldRows, StoredCalls, StoredExecution
+from etl.model.records import DETAIL
 from etl.model.values import python_values, shared_values
 
 _UNIQUE = {"execution_id", "fingerprint", "calls_digest", "held_digest"}
@@ -78,7 +79,7 @@ class CallReader:
         calls, evals, errors = (
             self._rows_of(table, part, execution_id) for table in (schema.CALLS, schema.EVALS, schema.ERRORS)
         )
-        failed = frozenset(errors["subject_id"].to_pylist())
+        failed = frozenset(errors.filter(pc.not_equal(errors["endpoint"], DETAIL))["subject_id"].to_pylist())
         # A call counts as marked only if its row and all its evals are marked and no dead letter names it.
         marks: dict[str, bool] = dict.fromkeys(failed - {execution_id}, False)
         for rows in (evals, calls):
@@ -162,6 +163,7 @@ def _add_execution(part: Part, row: Mapping[str, Any], state: StoredState) -> No
         deleted_at=row["deleted_at"] if has_row else gone_at,
         run_test_name=row["run_test_name"] or "",
         has_letters=row["has_errors"],
+        lacks_detail=row["lacks_detail"],
         has_row=has_row,
         has_newer_rows=bool(has_row and held_at and exported_at and held_at > exported_at),
     )

@@ -14,15 +14,28 @@ that, the list is tried once more, unless the detail was read and the route comp
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+
+from msgspec import structs
 
 from etl.errors import ServerFaultError, SourceError
-from etl.extract.bad_rows import HeadReader, no_head, power_of_two_above
+from etl.extract.bad_rows import HeadReader, SkippingReader, no_head, power_of_two_above
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_call_details, list_calls
-from etl.extract.listing import read_pass
+from etl.extract.listing import MOST_ROWS_OF_A_PAGE, read_pass
 from etl.extract.plan import Planned, Route
 from etl.model.records import DetailedCall, ListedCall, Page
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What was read of an execution's detail."""
+
+    calls: Mapping[str, DetailedCall] = field(default_factory=dict)
+    """Its calls by call_execution_id, without those that it has twice: of these it does not say which entry counts."""
+    failure: SourceError | None = None
+    """Why calls are missing; None if it was read to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +53,12 @@ class CallList:
     """Why some calls could not be read, and how many: then nothing is proved."""
     lacks_evals: bool = False
     """Its entries have no evals."""
-    details: Mapping[str, DetailedCall] | None = None
-    """The details of all calls, where they were read with the list."""
+    details: Details | None = None
+    """The execution's detail, if it was requested before the list, or in its place."""
 
 
-async def read_call_list(
-    client: Client, item: Planned, *, page_limit: int, of_details: CallList | None = None
-) -> CallList:
-    """Read the list once; ``of_details`` is one that was made of the execution's detail before.
+async def read_call_list(client: Client, item: Planned, *, page_limit: int, details: Details | None = None) -> CallList:
+    """Read the list once; ``details`` is the execution's detail, if it was requested before.
 
     Raises:
         NotFoundError: there is no such execution.
@@ -60,35 +71,30 @@ async def read_call_list(
             raise
         failure = error
     else:
-        return replace(latest, details=of_details.details) if of_details else latest
-    other = of_details or await _read_otherwise(client, item, page_limit, failure)
-    if item.route.keeps_unchanged and other.details is not None:
+        return replace(latest, details=details)
+    details = details or await read_details(client, item, rows=item.estimated_calls)
+    other = (
+        list_of_details(details)
+        if details.failure is None
+        else await _read_otherwise(client, item, page_limit, failure)
+    )
+    if item.route.keeps_unchanged and details.failure is None:
         return other
     try:
         latest = await _read(client, item, page_limit)
     except SourceError:
-        return other
-    return replace(latest, details=other.details)
+        latest = other
+    return replace(latest, details=details)
 
 
-async def list_of_details(client: Client, item: Planned, *, page_limit: int) -> CallList | None:
-    """A list without evals, made of the execution's detail; None where that does not show each call once."""
-    try:
-        page = await read_details(client, item, rows=item.estimated_calls, page_limit=page_limit)
-    except SourceError:
-        return None
-    details = by_id(page)
-    if len(details) != page.count:
-        return None
-    calls = {key: _listed(detail) for key, detail in details.items()}
+def list_of_details(details: Details) -> CallList:
+    """A list without evals, made of an execution's detail that was read to its end."""
+    calls = {key: _listed(detail) for key, detail in details.calls.items()}
     return CallList(calls, lacks_evals=True, details=details)
 
 
 async def _read_otherwise(client: Client, item: Planned, page_limit: int, failure: ServerFaultError) -> CallList:
-    """The list in the ways 1 to 3 of the module's docstring; raises ``failure`` where none of them works."""
-    of_details = await list_of_details(client, item, page_limit=page_limit)
-    if of_details is not None:
-        return of_details
+    """The list in the ways 2 and 3 of the module's docstring; raises ``failure`` where none of them works."""
     with suppress(ServerFaultError):
         return await _read(client, item, page_limit, without_evals=True)
     try:
@@ -126,24 +132,37 @@ async def _read(
     return CallList(listing.rows, count, lacks_evals=without_evals)
 
 
-async def read_details(client: Client, item: Planned, *, rows: int, page_limit: int) -> Page[DetailedCall]:
-    """The execution's detail in one page: one request, or two where it has more calls than the expected ``rows``.
+async def read_details(client: Client, item: Planned, *, rows: int) -> Details:
+    """The execution's detail, read to its end; the answer says what of it cannot be had.
 
-    Raises:
-        SourceError: the detail cannot be had.
+    It takes one request, unless it has more calls than the expected ``rows``, the server gives smaller pages, or a call
+    makes its page fail: the others are read in smaller ones.
     """
-    limit = max(page_limit, power_of_two_above(rows))
-    page = await client.get_detail(list_call_details(item.execution.execution_id, limit=limit).sent_for(item.purpose))
-    if page.count <= limit:
+    execution_id = item.execution.execution_id
+    limit = power_of_two_above(rows)
+    ambiguous = set[str]()
+
+    async def read(part: Slice) -> Page[DetailedCall]:
+        part = structs.replace(part, is_probe=part.limit < limit)  # a 500 of the first page may pass
+        page = await client.get_detail(list_call_details(execution_id, part).sent_for(item.purpose))
+        times = Counter(call.call_execution_id for call in page.results)
+        ambiguous.update(key for key, number in times.items() if number > 1)
         return page
-    limit = power_of_two_above(page.count)
-    return await client.get_detail(list_call_details(item.execution.execution_id, limit=limit).sent_for(item.purpose))
 
-
-def by_id(page: Page[DetailedCall]) -> dict[str, DetailedCall]:
-    """The calls of a detail, without those that it has twice: of these it does not say which entry counts."""
-    times = Counter(call.call_execution_id for call in page.results)
-    return {call.call_execution_id: call for call in page.results if times[call.call_execution_id] == 1}
+    unread = SourceError(f"detail of execution {execution_id}: not read")
+    id_of = attrgetter("call_execution_id")
+    reader = SkippingReader(read, id_of, no_head, limit=limit, error=unread, most=MOST_ROWS_OF_A_PAGE)
+    failure: SourceError | None = None
+    try:
+        await reader.read_rest(0)
+    except SourceError as error:
+        failure = reader.error if error is unread else error
+    calls = {key: call for key, call in reader.rows.items() if key not in ambiguous}
+    if failure is None and reader.unreadable:
+        failure = reader.unreadable[-1].error
+    if failure is None and len(calls) < reader.count:
+        failure = SourceError(f"detail of execution {execution_id}: it shows {len(calls)} of {reader.count:g} calls")
+    return Details(calls, failure)
 
 
 def _listed(detail: DetailedCall) -> ListedCall:

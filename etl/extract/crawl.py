@@ -154,15 +154,15 @@ class Crawl:
         item = execution.planned
         if item.route is Route.PREVIEW:
             details = await self.settling.details(item, rows=item.estimated_calls)
-            if details is None:
-                raise SourceError("its detail cannot be had")
-            return replace(await read_call_list(self.client, item, page_limit=self.page_limit), details=details)
-        list_of_stored = None
-        if item.route is Route.LISTS_COMPARED and not execution.listed.readings:
-            list_of_stored = await list_of_details(self.client, item, page_limit=self.page_limit)
-            if list_of_stored is not None and await self.settling.is_as_stored(item, list_of_stored):
-                return list_of_stored
-        return await read_call_list(self.client, item, page_limit=self.page_limit, of_details=list_of_stored)
+            if details.failure:
+                raise details.failure
+        elif item.route is Route.LISTS_COMPARED and not execution.listed.readings:
+            details = await self.settling.details(item, rows=item.estimated_calls)
+            if details.failure is None and await self.settling.is_as_stored(item, listed := list_of_details(details)):
+                return listed
+        else:
+            details = None
+        return await read_call_list(self.client, item, page_limit=self.page_limit, details=details)
 
     async def _compare(self, execution: OpenExecution, latest: CallList) -> bool:
         """Find out which stored calls stay; False where there is nothing to fetch by this list.

@@ -186,8 +186,8 @@ def _list(path: str, selector: Query, page: Slice, subject: str, decode_row: Cal
     )
 
 
-def list_call_details(execution_id: str, *, limit: int) -> Request[Page[DetailedCall]]:
-    """The first ``limit`` calls of an execution's detail, with most of their metrics.
+def list_call_details(execution_id: str, page: Slice) -> Request[Page[DetailedCall]]:
+    """One page of an execution's detail: its calls with most of their metrics, last updated first.
 
     Some servers, keys and executions have no detail.
 
@@ -202,9 +202,10 @@ def list_call_details(execution_id: str, *, limit: int) -> Request[Page[Detailed
 
     return Request(
         path=f"{DETAIL}{execution_id}/",
-        query=Slice(1, limit).query,
+        query=page.query,
         subject=f"detail of execution {execution_id}",
-        decode=lambda document: _page(document, 1, decode_row),
+        decode=lambda document: _page(document, page.page, decode_row),
+        retries_500=page.retries_500,
         is_wrapped=False,
         is_optional=True,
     )

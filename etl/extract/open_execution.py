@@ -11,10 +11,11 @@ from typing import Any
 
 from msgspec import structs
 
+from etl.errors import SourceError
 from etl.extract.call_list import CallList
 from etl.extract.plan import Planned
 from etl.model.lifecycle import StoredCalls
-from etl.model.records import RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall
+from etl.model.records import DETAIL, RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall
 
 
 @dataclass(slots=True)
@@ -71,10 +72,20 @@ class ArrivedCalls:
     """Calls whose stored rows stay, also those that were handed over in parts."""
     amended: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Of kept calls, stored rows that take what the detail shows now."""
-    lacking: Mapping[str, int] = field(default_factory=dict)
-    """In how many calls each column is null, though the detail has its value."""
+    by_lists: dict[str, dict[int, Any]] = field(default_factory=dict)
+    """Of each call, what the lists show, as in ``FetchedCall``."""
+    detail_fields: frozenset[str] | None = None
+    """As in ``ExecutionBundle``."""
+    kept_losses: dict[str, int] = field(default_factory=dict)
+    """As in ``ExecutionBundle``."""
+    detailed: AbstractSet[str] | None = None
+    """The calls that the execution's detail has; None where the route reads none, or the API has none."""
+    no_detail: SourceError | None = None
+    """Why calls are missing from the detail."""
+    keeps_unseen: bool = False
+    """Stored calls that are missing from it are kept all the same."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
-    """Requests that were given up: about single calls, or about the list where it failed."""
+    """Requests that were given up, the detail's apart: about single calls, or about the list where it failed."""
     elsewhere: set[str] = field(default_factory=set)
     """Calls that are listed here, but whose own metrics name another execution, which has them."""
     left_out: set[str] = field(default_factory=set)
@@ -163,6 +174,7 @@ class OpenExecution:
             self.bundle_without_calls(),
             listed=tuple(self.listed.calls[key] for key in arrived.metrics),
             calls=self._fetched_calls(),
+            detail_fields=arrived.detail_fields,
             part_of=len(self.listed.calls),
         )
         arrived.kept |= arrived.metrics.keys()
@@ -185,8 +197,23 @@ class OpenExecution:
             run_test_name=planned.run_test_name,
             run_test_key=planned.run_test_key,
             execution=planned.execution.unpack(),
-            dead_letters=(*self.arrived.dead_letters, *filter(None, (self.unproved, planned.unreadable))),
+            dead_letters=(
+                *self.arrived.dead_letters,
+                *self._letters_of_detail(),
+                *filter(None, (self.unproved, planned.unreadable)),
+            ),
         )
+
+    def _letters_of_detail(self) -> list[DeadLetter]:
+        """A dead letter for each listed call that the detail lacks, or one for the execution if it has none of them."""
+        arrived = self.arrived
+        if arrived.detailed is None:
+            return []
+        missing = self.listed.calls.keys() - arrived.detailed - arrived.elsewhere
+        if missing and not arrived.detailed:
+            missing = {self.execution_id}
+        failure = arrived.no_detail or SourceError(f"detail of execution {self.execution_id}: it lacks a listed call")
+        return [DeadLetter.of(DETAIL, subject, failure) for subject in sorted(missing)]
 
     def bundle(self) -> ExecutionBundle:
         """All that is known of it."""
@@ -199,14 +226,21 @@ class OpenExecution:
             calls=self._fetched_calls(),
             kept=kept,
             amended=tuple(row for key, row in arrived.amended.items() if key in kept),
-            lacking=arrived.lacking,
+            detail_fields=arrived.detail_fields,
+            kept_losses=arrived.kept_losses,
             deleted=self.deleted,
             lacks_evals=self.listed.lacks_evals,
+            keeps_unseen=arrived.keeps_unseen,
         )
 
     def _fetched_calls(self) -> tuple[FetchedCall, ...]:
-        shown = self.arrived.shown
+        shown, by_lists = self.arrived.shown, self.arrived.by_lists
         return tuple(
-            FetchedCall(listed=self.listed.calls[key], metrics=metrics, shown=shown.get(key, {}))
+            FetchedCall(
+                listed=self.listed.calls[key],
+                metrics=metrics,
+                shown=shown.get(key, {}),
+                by_lists=by_lists.get(key, {}),
+            )
             for key, metrics in self.arrived.metrics.items()
         )

@@ -5,9 +5,9 @@ and what of the stored rows may stay?), and the order (what is worth most comes 
 the first two of what they take up. The steps that follow look at the route and never at the settings.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from etl.extract.bad_rows import pages_of
 from etl.extract.endpoints import Purpose, no_requests
@@ -21,6 +21,7 @@ from etl.model.lifecycle import (
     StoredExecution,
 )
 from etl.model.records import DeadLetter
+from etl.model.values import timestamp_or_none
 from etl.model.wording import Word
 from etl.settings import RunTest
 
@@ -49,29 +50,32 @@ class Route(Word):
     | reason | stored calls | ``settle_by`` | route |
     |---|---|---|---|
     | new, damaged, requested | any | detail | ``WHOLE`` |
-    | changed, incomplete, settling | not intact | detail | ``WHOLE`` |
+    | changed, incomplete, settling, listed | not intact | detail | ``WHOLE`` |
     | changed, incomplete, settling | intact | detail | ``COMPARE`` |
-    | incomplete, its state, too, and its entry in the list unchanged | intact | detail | ``RESUME_COMPARED`` |
-    | incomplete, its state, too, and its entry in the list unchanged | intact | refetch | ``RESUME`` |
-    | listed | intact | any | ``RESUME`` |
-    | unfinished, scrub; listed, if not intact; with refetch any reason not above | any | any | ``BARE`` |
+    | listed; incomplete, its state, too, and its entry in the list unchanged | intact | detail | ``RESUME_COMPARED`` |
+    | the same, and with detail what this run has stored from its lists | intact | refetch | ``RESUME`` |
+    | unfinished, scrub; with refetch any reason not above | any | any | ``BARE`` |
     | new, or changed without a stored call, where fetching all takes long | none | any | ``PREVIEW``, then as above |
 
     With ``metrics = "listed"``: ``WHOLE`` if it was requested; ``LISTS_COMPARED`` if the calls are intact and the
     reason is changed, settling or incomplete; otherwise ``LISTS``, for a scrub, too.
 
-    An execution of C calls costs these requests, and may leave this to the next run:
+    An execution of C calls costs these requests:
 
-    | route | requests | left open |
-    |---|---|---|
-    | ``WHOLE`` | list, detail, C | the detail, if it cannot be read; all of it, if the execution ``may_wait`` for one |
-    | ``BARE`` | list, C | nothing |
-    | ``COMPARE`` | list, detail, calls that differ | as ``WHOLE`` |
-    | ``RESUME`` | list, calls not fetched since | nothing |
-    | ``RESUME_COMPARED`` | list, calls not fetched since; a detail if some of these are stored | the detail |
-    | ``LISTS`` | list, detail, calls that the detail cannot give | as ``WHOLE`` |
-    | ``LISTS_COMPARED`` | detail; a list, too, if that differs from what is stored | as ``WHOLE`` |
-    | ``PREVIEW`` | detail, list | all calls' own metrics; everything, where a list cannot be read |
+    | route | requests |
+    |---|---|
+    | ``WHOLE`` | list, detail, C |
+    | ``BARE`` | list, C |
+    | ``COMPARE`` | list, detail, calls that differ |
+    | ``RESUME`` | list, calls not fetched since |
+    | ``RESUME_COMPARED`` | list, detail, calls that were not fetched since and differ |
+    | ``LISTS`` | list, detail, calls that the detail cannot give |
+    | ``LISTS_COMPARED`` | detail; a list, too, if that differs from what is stored |
+    | ``PREVIEW`` | detail, list |
+
+    A preview leaves all calls' own metrics to another route, and everything where a list cannot be read. Where another
+    route's detail cannot be read, an execution that ``may_wait`` is left to the next run. If rows were written without
+    the detail, in this run or before, a dead letter says so, and each run requests it again.
     """
 
     WHOLE = "whole", "every call is fetched, and the detail is read for what only it shows"
@@ -109,10 +113,10 @@ class Route(Word):
 
 _PURPOSES = {Reason.INCOMPLETE: Purpose.DEAD_LETTERS, Reason.SETTLING: Purpose.SETTLE, Reason.SCRUB: Purpose.SCRUB}
 """What requests are counted for; those for any other reason are first fetches."""
-_COMPARED = {Reason.SETTLING, Reason.CHANGED, Reason.INCOMPLETE}
+_COMPARED = {Reason.SETTLING, Reason.CHANGED, Reason.INCOMPLETE, Reason.LISTED}
 """Reasons for which intact stored calls may be compared before they are fetched."""
-_WITHOUT_DETAIL = {Reason.LISTED, Reason.FINAL, Reason.UNFINISHED, Reason.WAITING}
-"""Reasons for which no detail is read: it is stored, or the execution still runs. Final ones are routed for a scrub."""
+_WITHOUT_DETAIL = {Reason.FINAL, Reason.UNFINISHED, Reason.WAITING}
+"""Reasons for which no detail is read: the execution still runs, or it is final, and routed for a scrub."""
 
 _LATER = (Reason.INCOMPLETE, Reason.SETTLING, Reason.UNFINISHED, Reason.SCRUB, Reason.WAITING, Reason.FINAL)
 _ORDER = {reason: place for place, reason in enumerate(_LATER, start=1)}
@@ -133,6 +137,10 @@ class Policy:
     """With ``metrics = "listed"``: rows are made of the lists, and calls have no metrics of their own."""
     overdue_since: datetime = LONG_AGO
     """An execution that has settled since before this time is fetched if it cannot be compared."""
+    settle: timedelta = timedelta(0)
+    """How long late data may come."""
+    previewed: Container[str] = ()
+    """The execution_ids of what this run has stored from lists: their details need not be read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +164,7 @@ class Planned:
     unreadable: DeadLetter | None = None
     """Why its row in the list could not be read: then only its head is known."""
     may_wait: bool = False
-    """It settles and is not overdue: if its route reads a detail that cannot be had, the next run compares it."""
+    """It settles, and neither is it overdue nor are its metrics: its detail may be missing for another night."""
 
     @property
     def is_fetched(self) -> bool:
@@ -181,8 +189,7 @@ class Planned:
         lists = pages(self.estimated_calls, page_limit)
         if not has_details:
             return lists if self.may_wait else lists + self._calls_to_fetch(some_stay=self.route.keeps_fetched)
-        # Only an older stored call makes a resumed execution read its detail: that is not estimated.
-        details = 1 if self.route.reads_detail and not self.route.keeps_fetched else 0
+        details = 1 if self.route.reads_detail else 0
         if self.route is Route.LISTS_COMPARED and self.reason is Reason.SETTLING:
             return lists  # it is probably unchanged: the detail takes the place of a list
         if self.route.makes_rows_of_lists:
@@ -265,7 +272,7 @@ def plan_run_test(
                 stored=known,
                 estimated_calls=_estimated_calls(execution, known),
                 unreadable=letter,
-                may_wait=reason is Reason.SETTLING and _verified_at(known) > policy.overdue_since,
+                may_wait=reason is Reason.SETTLING and known is not None and _may_wait(execution, known, policy),
             )
         )
     return plan
@@ -320,7 +327,7 @@ def _is_waiting_row_current(execution: ListedExecution, known: StoredExecution |
 
 def _is_wrong(known: StoredExecution) -> bool:
     """Whether what is stored of a listed execution is less than was there, or says that it was deleted."""
-    return _is_incomplete(known) or known.is_damaged or known.deleted_at is not None
+    return _is_incomplete(known) or known.lacks_detail or known.is_damaged or known.deleted_at is not None
 
 
 def _is_incomplete(known: StoredExecution) -> bool:
@@ -337,7 +344,22 @@ def _reason_to_refetch(execution: ListedExecution, known: StoredExecution, polic
         return Reason.DAMAGED
     if (known.held.detail_calls or known.export_state == ExportState.LISTED) and not policy.detail_suffices:
         return Reason.LISTED
-    return Reason.FINAL if known.export_state == ExportState.EXPORTED else Reason.SETTLING
+    is_final = known.export_state == ExportState.EXPORTED and not known.lacks_detail
+    return Reason.FINAL if is_final else Reason.SETTLING
+
+
+def _may_wait(execution: ListedExecution, known: StoredExecution, policy: Policy) -> bool:
+    """Whether an execution that settles need not be fetched if it cannot be compared.
+
+    It need not be for some nights, nor if only its detail is missing, and all else was fetched long after its end.
+    """
+    verified_at = _verified_at(known)
+    if verified_at > policy.overdue_since or not known.lacks_detail:
+        return verified_at > policy.overdue_since
+    ended_at = timestamp_or_none(execution.unpack().payload.get("completed_at"))
+    if ended_at is None or ended_at > verified_at:
+        ended_at = execution.started_at or LONG_AGO
+    return verified_at - ended_at >= policy.settle
 
 
 def _route(execution: ListedExecution, known: StoredExecution | None, reason: Reason, policy: Policy) -> Route:
@@ -346,12 +368,13 @@ def _route(execution: ListedExecution, known: StoredExecution | None, reason: Re
     may_compare = is_intact and reason in _COMPARED
     if policy.detail_suffices and reason is not Reason.REQUESTED:
         return Route.LISTS_COMPARED if may_compare else Route.LISTS
-    compares = may_compare and policy.settle_by_detail
+    reads_detail = policy.settle_by_detail and execution.execution_id not in policy.previewed
+    compares = may_compare and reads_detail
     if is_intact and known is not None and _has_begun(execution, known, reason):
         return Route.RESUME_COMPARED if compares else Route.RESUME
     if compares:
         return Route.COMPARE
-    is_detail_wanted = policy.settle_by_detail or policy.detail_suffices
+    is_detail_wanted = reads_detail or policy.detail_suffices
     return Route.WHOLE if is_detail_wanted and reason not in _WITHOUT_DETAIL else Route.BARE
 
 

@@ -2,35 +2,37 @@
 
 The list of calls was read already; the execution's detail costs one request more. Where it cannot be had tonight, an
 execution that only settles is left to the next run, which compares it. Once it has settled for long, everything is
-fetched as if it were new.
+fetched as if it were new, and a dead letter says that the detail is missing. From then on, the detail alone is
+requested again.
 """
 
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
-from etl.errors import SourceError
-from etl.extract.call_list import CallList, by_id, read_details
+from etl.errors import NotFoundError, SourceError
+from etl.extract.call_list import CallList, Details, read_details
 from etl.extract.client import Client
 from etl.extract.endpoints import get_call_metrics
 from etl.extract.open_execution import OpenExecution
-from etl.extract.plan import Planned, Reason, Route
+from etl.extract.plan import Planned, Route
 from etl.model import schema
-from etl.model.lifecycle import StoredCalls
+from etl.model.lifecycle import BEGUN, WHOLE, StoredCalls
 from etl.model.records import FROM_DETAIL, CallMetrics, DetailedCall, FetchedCall, ListedCall
-from etl.model.values import parsed
 from etl.transform.detail import (
     SHOWN_COLUMNS,
     amended,
+    by_lists,
+    by_lists_in_row,
     differences,
     metrics_in,
     shown_in,
     shown_in_row,
     vouches_for_evals,
 )
-from etl.transform.drift import lost_columns, unknown_fields
-from etl.transform.flatten import call_row
+from etl.transform.drift import ALWAYS_SHOWN, Answer, find_losses
+from etl.transform.flatten import COMPLETED, answer_of, call_row, filled
 from etl.transform.row_hash import says_the_same
 
 ReadStored = Callable[[Planned], Awaitable[StoredCalls]]
@@ -38,10 +40,9 @@ ReadStored = Callable[[Planned], Awaitable[StoredCalls]]
 _Row = Sequence[Any]
 _Details = Mapping[str, DetailedCall]
 _MOST_FAILURES = 5
-"""After so many details in a row could not be read, the crawl requests no more."""
+"""After so many details in a row could not be read, the crawl requests no more, unless an earlier one still can be."""
 _INDEX = {name: index for index, name in enumerate(schema.CALLS.names)}
-_NO_VALUES = {"extra", "detail", "chat_metrics_turn_count"}
-"""Names that are no missing values: ``extra``, the ``detail`` of ``differences``, and a turn count: it is made up."""
+_STATUS = _INDEX["status"]
 
 
 @dataclass(slots=True)
@@ -53,9 +54,9 @@ class Counts:
     saved_requests: int = 0
     """How many calls did not have to be fetched, less one for each detail that was read to compare them."""
     without_detail: int = 0
-    """How many executions were fetched or postponed without the detail that their route reads, previews apart."""
+    """How many executions were left to the next run, or have no detail because the API gives none, previews apart."""
     failure: str | None = None
-    """How reading a detail failed last."""
+    """How reading such a detail failed last."""
 
     def add(self, other: "Counts") -> None:
         """Add those of another crawl, which ended later."""
@@ -73,12 +74,14 @@ class Settling:
     """Sends the requests for details."""
     read_stored: ReadStored
     """Reads what the dataset holds of an execution."""
-    page_limit: int
-    """The smallest page that a detail is requested with."""
     counts: Counts = field(default_factory=Counts)
     """What all comparisons together found; it grows with each."""
     _failures_in_a_row: int = 0
     """How many details could not be read since one could."""
+    _answered: Planned | None = None
+    """The execution whose detail was read last."""
+    _given_up: Details | None = None
+    """What there is of each detail once no more are requested."""
 
     async def compare(self, execution: OpenExecution, latest: CallList) -> bool:
         """Decide which stored calls stay; take what the detail shows of all calls, and their metrics if it suffices.
@@ -88,21 +91,34 @@ class Settling:
         item = execution.planned
         arrived = execution.arrived
         rows = execution.stored.rows
-        if item.reason is not Reason.CHANGED:  # else values in the stored row may be gone at the source
-            arrived.shown = {key: shown_in_row(row) for key, row in rows.items()}
+        standing = _standing(item, rows)
+        arrived.shown = {key: shown_in_row(rows[key]) for key in standing}
+        arrived.by_lists = {key: shown for key in standing if (shown := by_lists_in_row(rows[key]))}
         candidates = _candidates(execution)
-        kept = _fetched_since(item, rows, candidates) if item.route.keeps_fetched else set()
-        open_calls = (candidates if item.route.keeps_fetched else execution.listed.calls.keys()) - kept
-        details: _Details | None = {}
-        if item.route.reads_detail and open_calls:
-            details = await self._details_of(execution, latest)
-            if details is None and (item.may_wait or item.route is Route.PREVIEW):
+        kept = candidates & standing if item.route.keeps_fetched else set()
+        details: _Details = {}
+        if item.route.reads_detail and execution.listed.calls.keys() - kept:
+            found = await self._details_of(execution, latest)
+            lacked = item.stored is not None and item.stored.lacks_detail
+            is_left = not found.calls and (item.route is Route.PREVIEW or (item.may_wait and not lacked))
+            if (is_left or self.client.lacks_details) and item.route is not Route.PREVIEW:
+                self.counts.without_detail += 1
+                self.counts.failure = str(found.failure)
+            if is_left:
                 return False
-        details = details or {}
+            details = found.calls
+            if not self.client.lacks_details:
+                arrived.detailed, arrived.no_detail = details.keys(), found.failure
+                arrived.keeps_unseen = item.may_wait and lacked
+                kept |= candidates - details.keys() if arrived.keeps_unseen else set()
         arrived.shown |= {key: arrived.shown.get(key, {}) | shown_in(detail) for key, detail in details.items()}
+        arrived.by_lists |= {key: by_lists(detail) for key, detail in details.items()}
+        if details:
+            fields = (ALWAYS_SHOWN.keys() & detail.payload.keys() for detail in details.values())
+            arrived.detail_fields = frozenset().union(*fields)
         if item.route.keeps_unchanged or item.route.makes_rows_of_lists:
-            comparable = sorted(candidates & details.keys() - kept)
-            kept |= await self._keepable_calls(execution, {key: details[key] for key in comparable})
+            comparable = {key: details[key] for key in sorted(candidates & details.keys())}
+            kept |= await self._keepable_calls(execution, comparable, kept=kept)
         self.counts.saved_requests += len(kept)
         arrived.kept = frozenset(kept - arrived.metrics.keys())
         if item.route.makes_rows_of_lists:
@@ -112,43 +128,48 @@ class Settling:
     async def is_as_stored(self, item: Planned, listed: CallList) -> bool:
         """Whether the detail that the list was made of shows the stored calls and evals as they are, and no others."""
         stored = await self.read_stored(item)
-        details = listed.details or {}
+        details = listed.details.calls if listed.details else {}
         return stored.rows.keys() == details.keys() and all(
             _differences(item, listed.calls[key], detail, stored.rows[key]) <= SHOWN_COLUMNS
             and vouches_for_evals(detail, stored.evals.get(key, ()))
             for key, detail in details.items()
         )
 
-    async def details(self, item: Planned, *, rows: int) -> dict[str, DetailedCall] | None:
-        """The calls in the execution's detail; None when it cannot be had.
+    async def details(self, item: Planned, *, rows: int) -> Details:
+        """What can be had of the execution's detail; ``rows`` is how many calls it probably has.
 
-        ``rows`` is how many calls it probably has. After several failures in a row, no detail is requested any more.
+        Where several in a row cannot be had, and the one that was read last cannot be had again, either, the source
+        gives none tonight: then no more are requested. What concerns a single execution holds back no others.
         """
-        # A preview is skipped without it, and fetched exactly afterwards.
-        is_missed = item.route is not Route.PREVIEW
-        if self.client.lacks_details or self._failures_in_a_row >= _MOST_FAILURES:
-            self.counts.without_detail += is_missed
-            return None
+        if self._given_up:
+            return self._given_up
         if item.route.keeps_unchanged:
             self.counts.saved_requests -= 1
-        try:
-            page = await read_details(self.client, item, rows=rows, page_limit=self.page_limit)
-        except SourceError as error:
-            self.counts.without_detail += is_missed
-            self.counts.failure = str(error)
-            self._failures_in_a_row += 1
-            return None
-        self._failures_in_a_row = 0
-        return by_id(page)
+        details = await read_details(self.client, item, rows=rows)
+        if details.calls or isinstance(details.failure, NotFoundError | None):
+            self._failures_in_a_row = 0
+            self._answered = item if details.calls else self._answered
+            return details
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row == _MOST_FAILURES:
+            self._failures_in_a_row = 0
+            again = self._answered and await read_details(
+                self.client, self._answered, rows=self._answered.estimated_calls
+            )
+            if not (again and again.calls):
+                text = f"not requested, because {_MOST_FAILURES} details in a row could not be read: {details.failure}"
+                self._given_up = Details(failure=SourceError(text, tries=0))
+        return details
 
-    async def _details_of(self, execution: OpenExecution, latest: CallList) -> _Details | None:
-        """The details that were read with the list, or else are read now; None when they cannot be had."""
-        if latest.details is not None or latest.lacks_evals:  # without evals, the detail was tried before the list
-            return latest.details
-        return await self.details(execution.planned, rows=len(execution.listed.calls))
+    async def _details_of(self, execution: OpenExecution, latest: CallList) -> Details:
+        """The detail that was read with the list, or else is read now."""
+        return latest.details or await self.details(execution.planned, rows=len(execution.listed.calls))
 
-    async def _keepable_calls(self, execution: OpenExecution, details: _Details) -> set[str]:
-        """The calls whose rows can stay by their details; what only these show is amended in their rows."""
+    async def _keepable_calls(self, execution: OpenExecution, details: _Details, *, kept: AbstractSet[str]) -> set[str]:
+        """The calls whose rows can stay by their details.
+
+        What only these show is amended in their rows, and in those of calls that are ``kept`` in any case.
+        """
         item = execution.planned
         stored = execution.stored
         columns_of = {
@@ -162,43 +183,50 @@ class Settling:
         if execution.listed.lacks_evals:
             same = {key for key in same if vouches_for_evals(details[key], stored.evals.get(key, ()))}
         elif not item.route.makes_rows_of_lists:
-            same = await self._calls_as_sampled(execution, {**stored.rows, **amended_rows}, differing)
-        execution.arrived.amended = {key: amended_rows[key] for key in same & amended_rows.keys()}
+            same = await self._calls_as_probed(execution, {**stored.rows, **amended_rows}, differing)
+        execution.arrived.amended = {key: amended_rows[key] for key in (same | kept) & amended_rows.keys()}
         return same
 
-    async def _calls_as_sampled(
+    async def _calls_as_probed(
         self, execution: OpenExecution, rows: Mapping[str, _Row], differing: Mapping[str, set[str]]
     ) -> set[str]:
-        """The calls whose rows differ from their details in nothing but what their own metrics do not give.
+        """The calls whose rows can stay, also where all of them look as if the API had changed its answers.
 
-        Where rows have no value that the detail or their ``extra`` has, one call is fetched first, as a sample. What
-        the API does not give of it need not be requested of the others.
+        That is, their rows may have lost a column, or they all differ from the detail in the same columns. Then one
+        call is fetched: if its own metrics are still what is stored, such differences prove nothing.
         """
         item = execution.planned
         arrived = execution.arrived
-        missing = {key: _missing_values(rows[key], names) for key, names in differing.items()}
         same = {key for key, names in differing.items() if not names}
-        odd = [key for key in differing if _is_odd(rows[key])]
-        sample = max(odd or missing, key=lambda key: len(missing[key]), default="")
-        if not (odd or missing.get(sample)):
+        completed = {key: names for key, names in differing.items() if rows[key][_STATUS] == COMPLETED}
+        stored = {key: Answer(None, rows[key], arrived.by_lists[key]) for key in completed}
+        losses = find_losses(schema.CALLS, [*stored.values()]).lost
+        in_all = set[str].intersection(*completed.values()) if completed else set()
+        if not losses:
+            in_all -= {"detail"}
+        if not (losses or in_all):
             return same
-        metrics = await self._metrics(item, sample)
+        lost = {key: find_losses(schema.CALLS, [row]).lost.keys() & losses for key, row in stored.items()}
+        probe = max(lost, key=lambda key: len(lost[key]))
+        metrics = await self._metrics(item, probe)
         if metrics is None:
-            return same - {sample}
-        arrived.metrics[sample] = metrics
-        fetched = FetchedCall(listed=execution.listed.calls[sample], metrics=metrics, shown=shown_in_row(rows[sample]))
-        row, _ = call_row(fetched, run_test_name=item.run_test_name, started_at=item.execution.started_at)
-        has_lost = bool(lost_columns(schema.CALLS, metrics.payload))
-        if odd and not has_lost and row[_INDEX["extra"]] != rows[sample][_INDEX["extra"]]:
+            return same - {probe}
+        arrived.metrics[probe] = metrics
+        call = FetchedCall(
+            listed=execution.listed.calls[probe],
+            metrics=metrics,
+            shown=shown_in_row(rows[probe]),
+            by_lists=arrived.by_lists[probe],
+        )
+        row, _ = call_row(call, run_test_name=item.run_test_name, started_at=item.execution.started_at)
+        if not lost[probe] <= find_losses(schema.CALLS, [answer_of(call, row, is_compared=True)]).lost.keys():
             return set()  # the answers have their old form again, or this version knows the new one
-        if not says_the_same(schema.CALLS, row, rows[sample]):
+        if not says_the_same(schema.CALLS, filled(call, row), rows[probe]):
             return same
-        arrived.lacking = Counter(name for names in missing.values() for name in names & missing[sample])
-        return {
-            key
-            for key, names in differing.items()
-            if _is_explained(names, missing[key] & missing[sample], has_lost=has_lost)
-        }
+        others = len(completed) - 1
+        arrived.kept_losses = {name: loss.calls - 1 for name, loss in losses.items()}
+        arrived.kept_losses |= {f"{schema.CALLS.name}.{name}": others for name in in_all}
+        return {key for key, names in differing.items() if names <= in_all}
 
     async def _metrics(self, item: Planned, call_execution_id: str) -> CallMetrics | None:
         """The call's own metrics; None when they cannot be had: then the call is fetched with all that differ."""
@@ -223,13 +251,19 @@ def _candidates(execution: OpenExecution) -> set[str]:
     return (listed & exact) - stored.failed
 
 
-def _fetched_since(item: Planned, rows: Mapping[str, _Row], candidates: Collection[str]) -> set[str]:
-    """The calls whose rows were fetched since their execution was found as it is listed now."""
-    begun_at = item.stored.verified_at if item.stored else None
-    if begun_at is None:
+def _standing(item: Planned, rows: Mapping[str, _Row]) -> set[str]:
+    """The calls whose rows are of the execution as it is listed now: it was stored so, or they were fetched since.
+
+    What only the detail shows of any other call may be gone at the source.
+    """
+    stored = item.stored
+    if stored is None or stored.deleted_at or stored.fingerprint != item.execution.fingerprint:
         return set()
-    exported_at = {key: rows[key][_INDEX["exported_at"]] for key in candidates}
-    return {key for key, moment in exported_at.items() if moment is not None and moment >= begun_at}
+    if stored.export_state in WHOLE:
+        return {*rows}
+    begun_at = stored.verified_at if stored.export_state in BEGUN else None
+    moments = {key: row[_INDEX["exported_at"]] for key, row in rows.items() if begun_at}
+    return {key for key, moment in moments.items() if moment is not None and begun_at and moment >= begun_at}
 
 
 def _take_metrics_of_details(execution: OpenExecution, details: _Details) -> None:
@@ -248,25 +282,3 @@ def _take_metrics_of_details(execution: OpenExecution, details: _Details) -> Non
 
 def _differences(item: Planned, listed: ListedCall, detail: DetailedCall, stored: _Row) -> set[str]:
     return differences(listed, detail, stored, run_test_name=item.run_test_name, started_at=item.execution.started_at)
-
-
-def _missing_values(row: _Row, names: Collection[str]) -> set[str]:
-    """The columns, of those in which the row differs from its detail, that have no value."""
-    return {name for name in names if name not in _NO_VALUES and row[_INDEX[name]] is None}
-
-
-def _is_explained(names: set[str], missing_in_both: set[str], *, has_lost: bool) -> bool:
-    """Whether the sample explains why a call differs from its detail in the columns of these ``names``.
-
-    It does if the call has no values where the sample has none either; a difference in ``extra`` alone is real. If the
-    sample's answer ``has_lost`` columns, a detail that lost fields, too (``detail``), proves nothing.
-    """
-    if not names or (has_lost and names == {"detail"}):
-        return True
-    values = names - {"extra"}
-    return bool(values) and values <= missing_in_both
-
-
-def _is_odd(row: _Row) -> bool:
-    """Whether a completed call has fields that the schema does not know, where others may be gone."""
-    return row[_INDEX["status"]] == "completed" and bool(unknown_fields(parsed(row[_INDEX["extra"]])))

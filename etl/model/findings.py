@@ -96,8 +96,9 @@ class Kind(StrEnum):
     )
     ANSWERS_CHANGED = _missing(
         "answers_changed",
-        "the format of the API's answers has changed: columns are null although the API has values for them",
-        "upgrade the exporter, or tell the API's operators; once the values can be read, the next run fetches them",
+        "the format of the API's answers has changed: columns lack values that the API has, or have others",
+        "report the columns named here to the API's operators and the exporter's maintainers; runs fetch the values "
+        'once they can be read; with settle_by = "refetch", set it to "detail", which has most of them',
     )
     RUN_LOST = _unknown(
         "run_lost",
@@ -171,9 +172,18 @@ class Kind(StrEnum):
     CLOCK = _notice("clock", "this machine's clock and the source's differ", "check this machine's clock (NTP)")
     NO_DETAIL = _notice(
         "no_detail",
-        "the details of some executions could not be read: those that settle were not compared, "
-        "and new ones lack a few columns",
-        f"nothing for those that settle: {_RUN}; metrics-etl run --full-refresh gives new ones these columns",
+        "the API gives no details of executions, so a few columns are empty; "
+        "or those of some that settle could not be read, so these were not compared",
+        f"nothing: {_RUN}",
+    )
+    ANSWERS_ODD = _notice(
+        "answers_odd",
+        "columns of an execution lack values that the API has; until others show whether that is so in all, it settles",
+    )
+    FROM_DETAILS = _notice(
+        "from_details",
+        "calls' own metrics no longer have some values; they come from the executions' details",
+        "nothing is missing; tell the API's operators",
     )
     LISTS_ALONE = _notice(
         "lists_alone",

@@ -1,7 +1,6 @@
 """The life of an execution: how it is listed, what the dataset holds of it, and when it is final. Pure.
 
-docs/architecture.md draws the states and what moves them: what a run saw of the execution (``Sight``). The commit makes
-one exception: what has drifted settles on (``dataset/commit.py``).
+docs/architecture.md draws the states and what moves them: what a run saw of the execution (``Sight``).
 """
 
 import pickle
@@ -207,7 +206,12 @@ class StoredExecution:
     run_test_name: str = ""
     """The run test that it was listed for last."""
     has_letters: bool = False
-    """The errors table has dead letters of it: it is incomplete or waits, or a run was killed between two tables."""
+    """The errors table has dead letters of it: it is incomplete or waits, or a run was killed between two tables.
+
+    Those of its detail do not count.
+    """
+    lacks_detail: bool = False
+    """The errors table has dead letters of its detail: rows of its calls lack what only that shows."""
     has_row: bool = True
     """It has a row of its own; without one it counts as incomplete: a run was killed before it wrote that."""
     has_newer_rows: bool = False
@@ -228,7 +232,9 @@ class Arrival:
     call_statuses: Collection[str] | None
     """The statuses of its calls; None when they were not listed."""
     is_whole: bool
-    """Each listed call has its row, and there is no dead letter."""
+    """Each listed call has its row, and there is no dead letter but those of its detail."""
+    lacks_detail: bool = False
+    """Its detail, or that of some calls, could not be read."""
     is_part: bool = False
     """More is to come, unless something stops the run."""
     is_late: bool = False
@@ -249,6 +255,8 @@ class Settlement:
     """The names of the run tests that an earlier run exported completely."""
     detail_suffices: bool = False
     """With ``metrics = "listed"``: no call needs other metrics than those of its execution's detail."""
+    drifted: AbstractSet[str] = frozenset()
+    """The execution_ids of those in which columns lost values that the API has in another form."""
 
 
 class Sight(Word):
@@ -257,7 +265,7 @@ class Sight(Word):
     RUNNING = "running", "it has not finished at the source, so its calls were not requested"
     PART = "part", "a call has no row, a request failed, or more is to come"
     LISTED = "listed", "each call has a row, some made of lists; their own metrics are to come"
-    UNSETTLED = "unsettled", "all of it, but late data may come, it or a call still runs, or rows are made of lists"
+    UNSETTLED = "unsettled", "all of it, but late data may come, it or a call still runs, or values are missing"
     SETTLED = "settled", "all of it, and no late data is expected"
     NOTHING_NEW = "nothing new", "a part of it that changes nothing"
 
@@ -295,8 +303,10 @@ def sight_of(execution: Execution, known: StoredExecution | None, arrival: Arriv
     is_new = known is None or not known.has_row or was_listed_late
     is_settled = (
         execution.status in TERMINAL_EXECUTION
+        and execution.execution_id not in settlement.drifted
         and (TERMINAL_CALL.issuperset(arrival.call_statuses) or _count_open_calls_as_ended(unchanged, settlement))
         and (settlement.detail_suffices or not held.detail_calls)
+        and not arrival.lacks_detail
         and _is_settled(execution, unchanged, held, settlement, is_first=is_new and not arrival.is_late)
     )
     return Sight.SETTLED if is_settled else Sight.UNSETTLED
@@ -320,6 +330,17 @@ def _sight_of_part(
 def is_whole_as_listed(execution: Execution, known: StoredExecution) -> bool:
     """Whether the whole execution was stored as it is listed."""
     return known.export_state in WHOLE and known.fingerprint == fingerprint(execution.payload)
+
+
+def is_held(execution: ListedExecution, known: StoredExecution, settle: timedelta) -> bool:
+    """Whether a settling execution, listed as before, was compared after all late data was expected.
+
+    So it is not final for another reason: columns lost their values, see ``transform/drift``.
+    """
+    if known.export_state != ExportState.SETTLING or known.verified_at is None:
+        return False
+    ended_at = timestamp_or_none(execution.unpack().payload.get("completed_at")) or execution.started_at
+    return ended_at is None or known.verified_at - ended_at >= settle
 
 
 def _are_calls_unchanged(known: StoredExecution, held: HeldRows) -> bool:

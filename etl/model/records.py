@@ -23,6 +23,8 @@ FROM_METRICS = "metrics"
 """Value of ``calls.metrics_from``: the row was made of the call's own metrics."""
 FROM_DETAIL = "detail"
 """Value of ``calls.metrics_from``: the row was made of the two lists of its execution, without a few columns."""
+FROM_BOTH = "both"
+"""Value of ``calls.metrics_from``: its own metrics, and values of the lists where these have none."""
 
 
 class NumberLiteral(str):
@@ -133,6 +135,8 @@ class FetchedCall(msgspec.Struct, frozen=True, kw_only=True):
     metrics: CallMetrics
     shown: Mapping[str, Any] = {}
     """The exported fields that only the execution's detail has, by their name there."""
+    by_lists: Mapping[int, Any] = {}
+    """What the two lists of its execution show: by place in a row of ``calls``, values as received."""
 
 
 class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,9 +160,13 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     """Rows of ``calls``, with newer values of the detail, that replace the stored rows of some ``kept`` calls."""
     deleted: frozenset[str] = frozenset()
     """Ids of stored calls that the source no longer has."""
-    lacking: Mapping[str, int] = {}
-    """By column of ``calls``, in how many calls it is null although the execution's detail has its value."""
+    detail_fields: frozenset[str] | None = None
+    """Which fields that only it has the execution's detail names, be they null; None if it was not read."""
+    kept_losses: Mapping[str, int] = {}
+    """By column, as ``Losses`` names it, in how many kept rows it is null although ``extra`` may have its value."""
     part_of: int | None = None
     """The number of all its calls if only some have arrived, which then are the ``listed`` ones; None if all have."""
     lacks_evals: bool = False
     """Whether the entries of ``kept`` calls come without evals, so that their stored evals stay, too."""
+    keeps_unseen: bool = False
+    """Whether calls are ``kept`` without a comparison, since the execution's detail is missing."""

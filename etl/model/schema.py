@@ -235,8 +235,9 @@ CALLS = Table(
         Column(
             "metrics_from",
             STRING,
-            "metrics: the row has the call's own metrics. detail: it has what the execution's lists tell, and is null "
-            f"in {', '.join(NOT_IN_LISTS)}.",
+            "metrics: the row has the call's own metrics. both: its own metrics lack values, which come from the "
+            "execution's detail. detail: it has what the execution's lists tell, and is null in "
+            f"{', '.join(NOT_IN_LISTS)}.",
             null="null when a version without this column wrote the row, which means metrics",
         ),
         _DELETED_AT,

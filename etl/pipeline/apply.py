@@ -17,11 +17,11 @@ from etl.errors import SourceError
 from etl.extract.crawl import LAG
 from etl.extract.executions import read_executions_once
 from etl.extract.open_execution import OpenExecution
-from etl.extract.plan import Planned, Route
+from etl.extract.plan import Planned, Reason, Route
 from etl.extract.settling import ReadStored
 from etl.model import schema
 from etl.model.findings import Kind
-from etl.model.lifecycle import Settlement, StoredCalls
+from etl.model.lifecycle import Settlement, StoredCalls, is_held
 from etl.model.wording import counted, quoted
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.context import Run
@@ -32,6 +32,7 @@ from etl.pipeline.record import Record, is_waiting_row_due
 from etl.pipeline.shared_steps import absent_executions, choose_previews, half_written, make_plan
 from etl.pipeline.tasks import to_the_end
 from etl.settings import RunTest
+from etl.transform.drift import Answers
 from etl.transform.flatten import FlatBundle, flatten
 
 
@@ -63,7 +64,34 @@ async def bring_up_to_date(
         await _fetch(run, record, state, previewed, crawler)
         await _refresh(run, state)
         planned = make_plan(run, record, state, run_tests, is_last=is_last)
-    await _fetch(run, record, state, planned, crawler)
+    held = _held(run, record, planned)
+    later = {item.execution.execution_id for items in held.values() for item in items}
+    await _fetch(run, record, state, [item for item in planned if item.execution.execution_id not in later], crawler)
+    if held:
+        await _fetch_held(run, record, state, held, crawler)
+
+
+def _held(run: Run, record: Record, planned: Iterable[Planned]) -> dict[str, list[Planned]]:
+    """By run test of which the last run said that the answers changed, the executions that only this holds."""
+    held: dict[str, list[Planned]] = {}
+    for item in planned:
+        is_drifting = item.reason is Reason.SETTLING and record.answers_of(item.run_test_name).was_alarm
+        if is_drifting and item.stored and is_held(item.execution, item.stored, run.settle):
+            held.setdefault(item.run_test_name, []).append(item)
+    return held
+
+
+async def _fetch_held(
+    run: Run, record: Record, state: StoredState, held: dict[str, list[Planned]], crawler: Crawler
+) -> None:
+    """Fetch one of each run test, and all others as soon as the answers have their old form again."""
+    record.left_alone |= held.keys()
+    probes = {name: items.pop(0) for name, items in held.items() if not record.answers_of(name).text(is_drift=True)}
+    await _fetch(run, record, state, [*probes.values()], crawler)
+    probed = (name for name, item in probes.items() if item.execution.execution_id in record.committed)
+    healed = [name for name in probed if not record.answers_of(name).text(is_drift=True)]
+    record.left_alone.difference_update(healed)
+    await _fetch(run, record, state, [item for name in healed for item in held[name]], crawler)
 
 
 async def _refresh(run: Run, state: StoredState) -> None:
@@ -149,8 +177,9 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
         again = (bundle for bundle in bundles if bundle.execution.execution_id in record.previewed)
         rows_again = sum(len(bundle.calls.values) for bundle in again)
         settlement = _settlement(run, record, fetched_at)
-        work = partial(commit, run.dataset, bundles, state.executions, places.parts_of, run.stamp(), settlement)
-        arrived = await to_the_end(work)
+        answers_of = (lambda _: Answers()) if is_preview else record.answers_of  # its executions arrive once more
+        commit_bundles = partial(commit, run.dataset, bundles, state.executions, places.parts_of, run.stamp())
+        arrived = await to_the_end(partial(commit_bundles, settlement, answers_of))
         if is_preview:
             record.previewed |= {bundle.execution.execution_id for bundle in bundles}
             run.progress.previewed = len(record.previewed)

@@ -192,7 +192,7 @@ async def look_up(run: Run, execution_ids: Collection[str]) -> LookedUp:
     async def exists(execution_id: str) -> bool:
         await run.client.get(get_execution(execution_id))
         try:
-            await run.client.get_detail(list_call_details(execution_id, limit=1))
+            await run.client.get_detail(list_call_details(execution_id, Slice(1, 1)))
         except NotFoundError:
             raise
         except SourceError:

@@ -19,7 +19,7 @@ from etl.model.lifecycle import KNOWN_EXECUTION, ExecutionList
 from etl.model.wording import counted, quoted
 from etl.pipeline.summary import RunTestSummary
 from etl.settings import RunTest
-from etl.transform.drift import drift_text
+from etl.transform.drift import Answers
 
 
 @dataclass(slots=True)
@@ -52,6 +52,10 @@ class Record:
     """The execution_ids of executions that were committed whole."""
     previewed: set[str] = field(default_factory=set)
     """The execution_ids of executions that were stored from their lists first."""
+    answers: dict[str, Answers] = field(default_factory=dict)
+    """What the answers have shown of the API's form; see ``answers_of``."""
+    left_alone: set[str] = field(default_factory=set)
+    """The run tests of which executions were not compared, since the API's answers have not changed back."""
     arrived: dict[str, Arrived] = field(default_factory=dict)
     """What all commits received, except for previews: their executions arrive once more."""
 
@@ -67,6 +71,15 @@ class Record:
         """The names of the run tests from which some earlier run exported everything."""
         return {run_test.name for run_test in self.run_tests if self.before.last_complete_at.get(run_test.key)}
 
+    def answers_of(self, name: str) -> Answers:
+        """What the answers about the run test have shown so far."""
+        if name not in self.answers:
+            kinds = Kind.ANSWERS_CHANGED, Kind.ANSWERS_ODD
+            findings = (each for kind in kinds for each in self.before.findings if each.kind is kind)
+            told = next((each for each in findings if each.subject == name), None)
+            self.answers[name] = Answers(told.text, told.is_alarm) if told else Answers()
+        return self.answers[name]
+
     def all_planned(self) -> Iterator[Planned]:
         """What is planned for all run tests."""
         return chain.from_iterable(self.planned.values())
@@ -74,8 +87,7 @@ class Record:
     def note_arrival(self, arrived: Mapping[str, Arrived]) -> None:
         """Add what one commit received, by the run test's name.
 
-        Rows add up. Dead letters and drift are kept by execution, because each piece of an execution brings all of
-        them.
+        Rows add up. Dead letters are kept by execution, because each piece of an execution brings all of them.
         """
         for name, received in arrived.items():
             total = self.arrived.setdefault(name, Arrived())
@@ -84,7 +96,6 @@ class Record:
             total.dead_letters |= received.dead_letters
             total.without_rows |= received.without_rows
             total.unknown_statuses += received.unknown_statuses
-            total.drift |= received.drift
 
     def run_test_summaries(self, *, is_cut_short: bool, settled_before: datetime) -> list[RunTestSummary]:
         """What was done for each run test. Call it once, at the end: it also notes the findings of each.
@@ -138,9 +149,22 @@ class Record:
         ):
             if count:
                 self.find(kind, name, f"{counted(count, 'execution')} {text}")
-        if drift := [*chain.from_iterable(arrived.drift.values())]:
-            self.find(Kind.ANSWERS_CHANGED, name, drift_text(drift))
+        self._find_in_answers(name)
         self._find_unknown_statuses(name, arrived, settled_before)
+
+    def _find_in_answers(self, name: str) -> None:
+        """Note which columns lost their values. What nobody looked at again is said again."""
+        answers = self.answers_of(name)
+        changed, odd = answers.text(is_drift=True), answers.text(is_drift=False)
+        if changed:
+            self.find(Kind.ANSWERS_CHANGED, name, f"the API's answers changed, {changed}")
+        if odd:
+            self.find(Kind.ANSWERS_ODD, name, f"values may be missing, {odd}")
+        if text := answers.text(is_drift=True, is_filled=True):
+            self.find(Kind.FROM_DETAILS, name, f"the API's answers changed, {text}")
+        has_looked = name in self.planned and name not in self.left_alone
+        if answers.was_alarm and not (has_looked or changed):
+            self.find(Kind.ANSWERS_CHANGED, name, answers.told)
 
     def _find_unknown_statuses(self, name: str, arrived: Arrived, settled_before: datetime) -> None:
         """Note statuses that this version does not know. An execution that stays in one for long has probably ended."""

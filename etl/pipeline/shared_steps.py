@@ -12,7 +12,7 @@ from itertools import chain
 
 from etl.dataset.state import StoredState, read_state
 from etl.errors import SourceError
-from etl.extract.endpoints import list_call_details
+from etl.extract.endpoints import Slice, list_call_details
 from etl.extract.plan import Planned, order_by_worth, plan_run_test, previews, requests_to_fetch, scrub
 from etl.model import schema
 from etl.model.findings import Kind
@@ -101,7 +101,7 @@ async def has_details(run: Run, planned: Sequence[Planned]) -> bool:
     item = next((item for item in planned if item.is_fetched and item.route.reads_detail), None)
     if item:
         with suppress(SourceError):
-            request = list_call_details(item.execution.execution_id, limit=1)
+            request = list_call_details(item.execution.execution_id, Slice(1, 1))
             await run.client.get_detail(request.sent_for(item.purpose))
     return not run.client.lacks_details
 
@@ -114,7 +114,8 @@ def make_plan(
     An execution that several lists have is planned once. The last round plans what is scrubbed.
     """
     page_limit = run.settings.api.page_limit
-    policy = replace(run.policy, overdue_since=run.by_source(run.started_at) - overdue_after(run.settle))
+    overdue_since = run.by_source(run.started_at) - overdue_after(run.settle)
+    policy = replace(run.policy, overdue_since=overdue_since, settle=run.settle, previewed=record.previewed)
     planned: list[Planned] = []
     for run_test in run_tests:
         record.planned.pop(run_test.name, None)

@@ -100,7 +100,7 @@ def answer_to(
     try:
         _check_access(request.method, headers, rules)
         if execution_id:
-            return json_answer(200, _detail(world, execution_id[1], url, query))
+            return json_answer(200, _detail(world, execution_id[1], url, query, rules.max_limit))
         if request.path == RUN_TESTS:
             return json_answer(200, simulate.run_tests_page(world, url, query, rules.max_limit))
         query = _validated_query(request.path, query)
@@ -206,7 +206,9 @@ def rate_limited(limit: int, retry_after: int) -> dict[str, Any]:
     return {"status": False, "result": {"code": "RATE_LIMITED", "message": message, "retry_after": retry_after}}
 
 
-def _detail(world: World, execution_id: str, url: str, query: Mapping[str, str]) -> dict[str, Any]:
+def _detail(
+    world: World, execution_id: str, url: str, query: Mapping[str, str], max_limit: int | None
+) -> dict[str, Any]:
     """The detail of an execution, whose parameters are checked more strictly than those of the other endpoints."""
 
     def refused(name: str, code: str, text: str) -> _RefusedError:
@@ -225,7 +227,7 @@ def _detail(world: World, execution_id: str, url: str, query: Mapping[str, str])
     if execution is None or execution.run_test.run_test_id not in run_test_ids:
         text = "Failed to retrieve test execution: No TestExecution matches the given query."
         raise _RefusedError(500, server_error(text))
-    return simulate.execution_detail(execution, url, query)
+    return simulate.execution_detail(execution, url, query, max_limit)
 
 
 def _result(world: World, path: str, query: Mapping[str, str], max_limit: int | None) -> dict[str, Any]:

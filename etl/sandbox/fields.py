@@ -48,17 +48,16 @@ def page_of(rows: Sequence[Any], query: Mapping[str, str], max_limit: int | None
         AnswerError: There is no such page.
     """
     limit = _integer(query.get("limit")) or 0
-    limit = limit if limit > 0 else DEFAULT_LIMIT
-    limit = limit if max_limit is None else min(limit, max_limit)
     number = _integer(query.get("page", "1")) or 0
-    page = cut(rows, number, limit)
+    page = cut(rows, number, limit if limit > 0 else DEFAULT_LIMIT, max_limit)
     if not 1 <= number <= page["total_pages"]:
         raise AnswerError(f"no page {number}")
     return page
 
 
-def cut(rows: Sequence[Any], page: int, limit: int) -> dict[str, Any]:
+def cut(rows: Sequence[Any], page: int, limit: int, max_limit: int | None = None) -> dict[str, Any]:
     """Page number ``page`` of ``rows``, as the API shows it; without rows past the end."""
+    limit = limit if max_limit is None else min(limit, max_limit)
     return {
         "total_pages": max(1, -(-len(rows) // limit)),
         "current_page": page,

@@ -14,9 +14,12 @@ NULL_IN_RUN_TESTS = (
 )  # fmt: skip
 
 
-def execution_detail(execution: SimulatedExecution, url: str, query: Mapping[str, str]) -> dict[str, Any]:
+def execution_detail(
+    execution: SimulatedExecution, url: str, query: Mapping[str, str], max_limit: int | None = None
+) -> dict[str, Any]:
     """One page of the calls, last updated first, with links made from ``url``. A page past the end is empty."""
-    page = cut(listable_calls(execution), int(query.get("page", 1)), int(query.get("limit", DEFAULT_LIMIT)))
+    limit = int(query.get("limit", DEFAULT_LIMIT))
+    page = cut(listable_calls(execution), int(query.get("page", 1)), limit, max_limit)
     return {
         **page,
         **links(page, url, query),

@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import Any
 
 from etl.model import schema
-from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall, NumberLiteral
+from etl.model.records import FROM_BOTH, FROM_DETAIL, CallMetrics, DetailedCall, FetchedCall, ListedCall, NumberLiteral
 from etl.model.values import json_text, parsed
-from etl.transform.flatten import call_row, eval_row
+from etl.transform.flatten import call_row, eval_row, filled
 from etl.transform.rows import MAKERS, Path, value_at
 
 SAME: Mapping[str, Path] = {
@@ -68,7 +68,19 @@ _SPELLINGS = {path for paths in _OBJECTS.values() for path in paths}
 _COVERED: frozenset[Path] = frozenset({*SAME.values(), *_SPELLINGS, ("call_results",), ("detail",)})
 """Paths in the payload of a call below which the two lists have all that its own metrics have."""
 _EXTRA = schema.CALLS.names.index("extra")
+_METRICS_FROM = schema.CALLS.names.index("metrics_from")
 _TURN_COUNT = schema.CALLS.names.index("chat_metrics_turn_count")
+
+_AT: Mapping[Path, int] = {path: index for index, column in enumerate(schema.CALLS.columns) for path in column.paths}
+"""By path in the payload of a call, the place of its column in a row."""
+_SHOWN_IN_BOTH = {
+    name: _AT[path] for name, path in SAME.items() if name not in ("id", "test_execution_id", "turn_count")
+}
+_SHOWN_IN_BOTH |= {"scenario": _AT["call_results", "scenario_name"], "scenario_id": _AT["call_results", "scenario_id"]}
+"""By field of the detail, the place of its column in a row; without a turn count, which the detail may make up."""
+_OF_PROVIDER = {path[2]: index for path, index in _AT.items() if path[:2] == ("latency", "system_metrics")}
+"""By name of a metric of the voice provider, the place of its column in a row."""
+_BREAKDOWN = _AT["cost", "breakdown"]
 
 COVERED_COLUMNS = tuple(
     column.name
@@ -87,18 +99,21 @@ def differences(
 
     ``stored`` is the call's row in the order of ``schema.CALLS``; the run test's name and the start are those of its
     execution. If a field of the detail is missing, nothing can be said, and a column ``detail`` is named that no row
-    has. If the metrics have no ``turn_count``, the detail makes one up, which is not compared.
+    has. If the metrics have no ``turn_count``, the detail makes one up, which is not compared. Nor is ``extra`` if the
+    metrics had values in another form.
     """
     if not _has_all(detail):
         return {"detail"}
     extra = parsed(stored[_EXTRA])
     shown = shown_in_row(stored) | shown_in(detail)
-    fetched = FetchedCall(listed=listed, metrics=_metrics(detail, extra), shown=shown)
+    fetched = FetchedCall(listed=listed, metrics=_metrics(detail, extra), shown=shown, by_lists=by_lists(detail))
     if stored[_TURN_COUNT] is None and value_at(extra, SAME["turn_count"]) is None:
         del fetched.metrics.payload["chat_metrics"]["turn_count"]
-    row, _ = call_row(fetched, run_test_name=run_test_name, started_at=started_at)
+    own, _ = call_row(fetched, run_test_name=run_test_name, started_at=started_at)
+    row = filled(fetched, own)
     pairs = zip(schema.CALLS.names, _covered(row, parsed(row[_EXTRA])), _covered(stored, extra), strict=True)
-    return {name for name, new, old in pairs if name in _COMPARED and json_text(new) != json_text(old)}
+    compared = _COMPARED - {"extra"} if stored[_METRICS_FROM] == FROM_BOTH else _COMPARED
+    return {name for name, new, old in pairs if name in compared and json_text(new) != json_text(old)}
 
 
 def metrics_in(detail: DetailedCall) -> CallMetrics | None:
@@ -112,6 +127,27 @@ def metrics_in(detail: DetailedCall) -> CallMetrics | None:
     metrics = _metrics(detail, {})
     del metrics.payload["chat_metrics"]["turn_count"]
     return metrics
+
+
+def by_lists(detail: DetailedCall) -> dict[int, Any]:
+    """What the detail shows of the columns that a call's own metrics and its list fill, as ``FetchedCall.by_lists``."""
+    payload = detail.payload
+    shown = {index: payload[name] for name, index in _SHOWN_IN_BOTH.items() if name in payload}
+    metrics = value_at(payload, ("customer_latency_metrics", "systemMetrics"))
+    if isinstance(metrics, dict):
+        shown |= {index: metrics[name] for name, index in _OF_PROVIDER.items() if name in metrics}
+    if isinstance(breakdown := payload.get("customer_cost_breakdown"), dict):
+        shown[_BREAKDOWN] = breakdown
+    return shown
+
+
+def by_lists_in_row(stored: Sequence[Any]) -> dict[int, Any]:
+    """The same, of a stored row that has values of the lists; nothing, if it has its call's own metrics alone."""
+    if stored[_METRICS_FROM] not in (FROM_DETAIL, FROM_BOTH):
+        return {}
+    shown = {index: stored[index] for index in (*_SHOWN_IN_BOTH.values(), *_OF_PROVIDER.values())}
+    breakdown = stored[_BREAKDOWN]
+    return shown | {_BREAKDOWN: None if breakdown is None else parsed(breakdown)}
 
 
 def shown_in(detail: DetailedCall) -> dict[str, Any]:

@@ -1,81 +1,211 @@
 """Tell whether the API still answers in the form that the schema declares. Pure.
 
-The API writes null for a value that it does not have. So if a field is missing, or its value does not fit, and the
-same payload has a field that the schema does not know, the field was moved, renamed or written otherwise: the value
-exists, and its column is null. That is drift. A field that is gone with nothing in its place is no drift: the source
-no longer has it.
+A value is lost if its column is null, or wrong, although something else shows the value: the execution's detail,
+another field of the same answer, or earlier rows. The API writes null for a value that it does not have, so neither a
+null nor a field that is gone with nothing in its place is a loss.
+
+One call, or one execution, may be odd for its own reasons. So ``Losses`` are what one execution shows, and ``Answers``
+put those of a run test together: a single execution that has a column shows that the API's form is the declared one.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from etl.model import schema
 from etl.model.values import MISFIT, Coercer, coercer_of, parsed
 from etl.model.wording import counted, first_few
-from etl.transform.rows import MAKERS, Path
+from etl.transform.rows import Path
 
-_BLOCKS = {"duration_seconds", "latency", "cost", "conversation"}
-"""Fields that the metrics of each call have as a whole. Not so ``chat_metrics``, any part of which may be missing."""
 _FREE = {("latency", "system_metrics"), ("latency", "customer_latency_metrics")}
 _FREE |= {("cost", "breakdown"), ("cost", "customer_cost_breakdown")}
 """Where a call's metrics have an object of the voice provider, which may hold anything."""
 _TABLES = (schema.EXECUTIONS, schema.CALLS, schema.EVALS)
 """The tables whose rows are made of payloads."""
-_EXTRA = {table.name: table.names.index("extra") for table in _TABLES}
+_OPTIONAL = {"chat_metrics", "detail", "name", "output_type", "reason", "status"}
+"""Fields that an answer may leave out, or of which it may leave out any part."""
+_SOMETIMES_SHOWN = ("agent_definition_used_", "simulator_agent_")
+"""How those fields of the detail begin that it has only of calls with an agent."""
+ALWAYS_SHOWN = {
+    path[1]: f"{schema.CALLS.name}.{column.name}"
+    for column in schema.CALLS.columns
+    for path in column.paths
+    if path[0] == "detail" and not path[1].startswith(_SOMETIMES_SHOWN)
+}
+"""Fields that only the detail has, and has of every call, be they null; with their columns."""
+_MANY_CALLS = 20
+"""So many calls of two executions are no accident."""
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
-    """Columns of one table that are null although the API's answers have their values elsewhere."""
+class Loss:
+    """That a column lost its values in one execution."""
 
-    table: str
-    columns: tuple[str, ...]
-    place: str
-    """Where the values are, in words: "extra has …", or another list has them."""
-    calls: Mapping[str, int]
-    """By execution_id, how many calls that concerns."""
-
-
-def find_drift(table: schema.Table, payloads: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, ...], str]:
-    """The columns that no payload fills, because its form is another one, and where ``extra`` may have their values.
-
-    Both are empty if a single payload fills the columns, or has nothing that the schema does not know.
-    """
-    columns: list[str] = []
-    place = ""
-    for payload in payloads:
-        lost = lost_columns(table, payload)
-        columns = [name for name in columns or lost if name in lost]
-        if not columns:
-            return (), ""
-        row, _ = MAKERS[table.name].make(dict(payload), {})
-        unknown = unknown_fields(parsed(row[_EXTRA[table.name]]))
-        if not unknown:
-            return (), ""
-        place = place or f"extra has {unknown[0]}"
-    return tuple(columns), place
+    calls: int
+    """In how many calls."""
+    text: str
+    """What became of it, and where the values are now: "is null (…)"."""
+    is_filled: bool = False
+    """The rows have the values all the same, from the execution's detail."""
+    is_absent: bool = False
+    """The detail no longer names the field. That is a loss only if earlier rows have values."""
 
 
-def lost_columns(table: schema.Table, payload: Mapping[str, Any]) -> list[str]:
-    """The columns for which the payload has neither a value that fits nor a null, among those that it always has."""
-    return [name for name, fields in _FIELDS[table.name].items() if not any(_has(payload, *field) for field in fields)]
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What the answers about one execution show of their form. Columns are named with their table: ``calls.status``."""
+
+    lost: Mapping[str, Loss] = field(default_factory=dict)
+    """The columns that lost their values in every call that had any."""
+    has: frozenset[str] = frozenset()
+    """The columns that have a value where it is declared, in one call at least."""
 
 
-def unknown_fields(extra: Mapping[str, Any]) -> list[str]:
+NO_LOSSES = Losses()
+
+
+class Answer(NamedTuple):
+    """One row, and what it was made of."""
+
+    payload: Callable[[], Mapping[str, Any]] | None
+    """Gives the API's answer; None if only the row is at hand: it does not tell a null from a field that is gone."""
+    row: Sequence[Any]
+    """The row of this payload alone, in the order of the table's columns."""
+    shown: Mapping[int, Any] = {}
+    """By place in the row, what the execution's lists show."""
+    is_compared: bool = False
+    """What is ``shown`` is as new as the payload, so that of two different values one is wrong."""
+
+
+def find_losses(table: schema.Table, answers: Sequence[Answer]) -> Losses:
+    """What these answers, which are all about one execution, show of their form."""
+    at = _EXTRA[table.name]
+    unknown = [unknown_fields(answer.row[at]) for answer in answers]
+    shown = {index for answer in answers for index in answer.shown}
+    lost: dict[str, Loss] = {}
+    has = set[str]()
+    for column in _COLUMNS[table.name]:
+        if not any(unknown) and shown.isdisjoint(column.indexes):  # most columns: this need not cost much
+            if any(answer.row[index] is not None for index in column.indexes for answer in answers):
+                has.add(column.name)
+            continue
+        found = []
+        for answer, fields in zip(answers, unknown, strict=True):
+            if loss := column.loss(answer, fields):
+                found.append(loss)
+            elif column.value(answer.row) is not None:
+                has.add(column.name)
+                break
+        else:
+            if found:
+                is_filled = all(loss.is_filled for loss in found)
+                lost[column.name] = replace(found[0], calls=len(found), is_filled=is_filled)
+    return Losses(lost, frozenset(has))
+
+
+def unknown_fields(extra: str | None) -> list[Path]:
     """The sorted paths in ``extra`` of unknown fields, and of misfits, in objects whose form the schema declares."""
-    paths = (path for path in _leaves(extra) if path[:2] not in _FREE)
-    return sorted(".".join(path) for path in paths if path[0] not in ("call_results", "chat_metrics", "detail"))
+    return sorted(path for path in _leaves(parsed(extra)) if path[:2] not in _FREE) if extra else []
 
 
-def drift_text(drifts: Sequence[Drift]) -> str:
-    """The drift in the answers about one run test, in one line: columns, calls, and where the values are."""
-    columns = [*dict.fromkeys(f"{drift.table}.{name}" for drift in drifts for name in drift.columns)]
-    calls = dict(item for drift in drifts for item in drift.calls.items())
-    number = f"{counted(sum(calls.values()), 'call')} of {counted(len(calls), 'execution')}"
-    verb = "is" if len(columns) == 1 else "are"
-    places = first_few([*dict.fromkeys(drift.place for drift in drifts)])
-    return f"the API's answers changed: {first_few(columns)} {verb} null in {number}; {places}"
+@dataclass(slots=True)
+class Answers:
+    """What the answers about one run test have shown in one run, as far as it has come."""
+
+    told: str = ""
+    """What the last run said of columns that lost their values, here or at least in one execution; else empty."""
+    was_alarm: bool = False
+    """Whether that was said of the whole run test."""
+    _lost: dict[str, dict[str, Loss]] = field(default_factory=dict)
+    """By column and execution, its loss."""
+    _has: set[str] = field(default_factory=set)
+    """The columns that an execution has."""
+    _new: set[str] = field(default_factory=set)
+    """The executions whose calls are new in this run."""
+
+    def note(self, execution_id: str, losses: Losses, *, is_new: bool, has_values: Callable[[str], bool]) -> None:
+        """Add what an execution, or a piece of one, shows; ``has_values`` tells whether stored calls have a column."""
+        self._has |= losses.has
+        self._new |= {execution_id} if is_new else set()
+        for column, loss in losses.lost.items():
+            if not loss.is_absent or self._is_told(column) or has_values(column.partition(".")[2]):
+                of_column = self._lost.setdefault(column, {})
+                before = of_column[execution_id].calls if execution_id in of_column else 0
+                of_column[execution_id] = replace(loss, calls=before + loss.calls)
+
+    def holds(self, execution_id: str) -> bool:
+        """Whether the execution is not final yet: it lost values, and none says that this is no matter of the API."""
+        return any(execution_id in losses and not losses[execution_id].is_filled for losses in self._odd().values())
+
+    def text(self, *, is_drift: bool, is_filled: bool = False) -> str:
+        """Which columns lost their values, in one line; empty if none did.
+
+        With ``is_drift`` those that lost them in the whole run test, else all others. With ``is_filled`` those whose
+        values come from the executions' details, else all others.
+        """
+        found = {
+            column: losses
+            for column, losses in sorted(self._odd().items())
+            if self._is_drift(column) is is_drift and all(loss.is_filled for loss in losses.values()) is is_filled
+        }
+        if not found:
+            return ""
+        texts = [f"{column} {next(iter(losses.values())).text}" for column, losses in found.items()]
+        calls: dict[str, int] = {}
+        for losses in found.values():
+            calls |= {key: max(loss.calls, calls.get(key, 0)) for key, loss in losses.items()}
+        number = f"{counted(sum(calls.values()), 'call')} of {counted(len(calls), 'execution')}"
+        return f"in {number}: {first_few(texts, shown=3)}"
+
+    def _odd(self) -> dict[str, dict[str, Loss]]:
+        """The losses in columns that no execution has."""
+        return {column: losses for column, losses in self._lost.items() if column not in self._has}
+
+    def _is_drift(self, column: str) -> bool:
+        """Whether the column lost its values in many calls of several executions, in two nights, or still."""
+        losses = self._lost[column]
+        is_much = len(losses) > 1 and sum(loss.calls for loss in losses.values()) >= _MANY_CALLS
+        is_again = self.was_alarm or len(losses) > 1 or not self._new.isdisjoint(losses)
+        return is_much or (is_again and self._is_told(column))
+
+    def _is_told(self, column: str) -> bool:
+        return column in re.findall(r"[\w.]+", self.told)
+
+
+class _Judged(NamedTuple):
+    """A column, or several that share their paths, by the first of which they are called."""
+
+    name: str
+    indexes: tuple[int, ...]
+    paths: tuple[Path, ...]
+    coercers: tuple[Coercer, ...]
+    is_json: bool
+
+    def value(self, row: Sequence[Any]) -> Any:
+        """Its value in the row."""
+        return next((row[index] for index in self.indexes if row[index] is not None), None)
+
+    def loss(self, answer: Answer, unknown: Iterable[Path]) -> Loss | None:
+        """Whether the answer lacks the value, and something else shows it; ``unknown`` are fields of the answer."""
+        value, shown = self.value(answer.row), answer.shown.get(self.indexes[0])
+        if shown is not None and (shown := self.coercers[0](shown)) is not MISFIT:
+            if value is None:
+                return Loss(1, "comes from the executions' details alone", is_filled=True)
+            is_other = answer.is_compared and value != shown and not self.is_json
+            return Loss(1, "differs from the executions' details") if is_other else None
+        is_null = value is None and shown is None and self.indexes[0] in answer.shown
+        if value is not None or is_null or not unknown or self._is_there(answer):
+            return None
+        place = next((".".join(leaf) for leaf in unknown if any(_replaces(leaf, path) for path in self.paths)), None)
+        return Loss(1, f"is null (extra has {place})") if place else None
+
+    def _is_there(self, answer: Answer) -> bool:
+        """Whether the payload has a value that fits, or a null, where it is declared."""
+        if answer.payload is None:
+            return False
+        payload = answer.payload()
+        return any(_has(payload, path, coercer) for path in self.paths for coercer in self.coercers)
 
 
 def _has(payload: Any, path: Path, coercer: Coercer) -> bool:
@@ -89,6 +219,22 @@ def _has(payload: Any, path: Path, coercer: Coercer) -> bool:
     return coercer(payload) is not MISFIT
 
 
+def _replaces(leaf: Path, path: Path) -> bool:
+    """Whether a field that has no column may have the value of this path: it has its name, or stands beside it.
+
+    A value that only does not fit its own column stands for no other; and beside what may be missing anyway, a new
+    field says nothing.
+    """
+    if path[:2] in _FREE:
+        return False
+    is_beside = leaf[:-1] == path[:-1] and path[0] not in _OPTIONAL and leaf not in _DECLARED
+    return is_beside or _plain(leaf[-1]) == _plain(path[-1])
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
 def _leaves(fields: Mapping[str, Any], at: Path = ()) -> Iterator[Path]:
     """The paths of all values that are neither objects nor null."""
     for name, value in fields.items():
@@ -98,21 +244,24 @@ def _leaves(fields: Mapping[str, Any], at: Path = ()) -> Iterator[Path]:
             yield (*at, name)
 
 
-def _is_always_there(table: schema.Table, path: Path) -> bool:
-    """Whether the API's answers always have this field, be it null."""
-    if table is schema.CALLS:
-        return path[0] in _BLOCKS and path[:2] not in _FREE
-    return path == ("output",) if table is schema.EVALS else len(path) == 1
+def _columns_of(table: schema.Table) -> list[_Judged]:
+    """The columns of the table that have a path, those that share their paths as one."""
+    by_paths: dict[tuple[Path, ...], list[int]] = {}
+    for index, column in enumerate(table.columns):
+        if column.paths:
+            by_paths.setdefault(column.paths, []).append(index)
+    return [
+        _Judged(
+            f"{table.name}.{table.names[indexes[0]]}",
+            tuple(indexes),
+            paths,
+            tuple(coercer_of(table.columns[index]) for index in indexes),
+            table.columns[indexes[0]].is_json,
+        )
+        for paths, indexes in by_paths.items()
+    ]
 
 
-def _fields_of(table: schema.Table) -> dict[str, list[tuple[Path, Coercer]]]:
-    """By column, where its value may be, and what fits. Of columns that share their paths, the first stands for all."""
-    by_paths: dict[tuple[Path, ...], tuple[str, list[tuple[Path, Coercer]]]] = {}
-    for column in table.columns:
-        if column.paths and all(_is_always_there(table, path) for path in column.paths):
-            _, fields = by_paths.setdefault(column.paths, (column.name, []))
-            fields += [(path, coercer_of(column)) for path in column.paths]
-    return dict(by_paths.values())
-
-
-_FIELDS = {table.name: _fields_of(table) for table in _TABLES}
+_COLUMNS = {table.name: _columns_of(table) for table in _TABLES}
+_DECLARED = {path for columns in _COLUMNS.values() for column in columns for path in column.paths}
+_EXTRA = {table.name: table.names.index("extra") for table in _TABLES}

@@ -4,26 +4,51 @@ The execution's own row comes later, from ``frames``: it says what the dataset h
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Self
 
 import msgspec
 
 from etl.model import schema
-from etl.model.records import FROM_DETAIL, FROM_METRICS, DeadLetter, Execution, ExecutionBundle, FetchedCall, ListedCall
-from etl.model.values import MISFIT, Coercer, fields_of, json_text, timestamp_or_none, to_float, to_string
-from etl.transform.drift import Drift, find_drift
+from etl.model.lifecycle import TERMINAL_CALL
+from etl.model.records import (
+    FROM_BOTH,
+    FROM_DETAIL,
+    FROM_METRICS,
+    DeadLetter,
+    Execution,
+    ExecutionBundle,
+    FetchedCall,
+    ListedCall,
+)
+from etl.model.values import MISFIT, Coercer, coercer_of, fields_of, json_text, timestamp_or_none, to_float, to_string
+from etl.transform.drift import ALWAYS_SHOWN, NO_LOSSES, Answer, Loss, Losses, find_losses
 from etl.transform.rows import MAKERS
 
 _WAITS = "pending"
 """Status of an eval that has still to be run."""
-_COMPLETED = "completed"
+COMPLETED = "completed"
 """Status of a call that has all its values."""
-_AS_IN_BUNDLE = ("run_test_key", "execution", "dead_letters", "kept", "deleted", "part_of", "lacks_evals")
+_NO_OUTPUT = {_WAITS, "failed", "error", "skipped", "running", "queued"}
+"""Statuses, in lower case, of evals that gave nothing."""
+_VERDICT = "evals.output_passed"
+_AS_IN_BUNDLE = (
+    "run_test_key",
+    "execution",
+    "dead_letters",
+    "kept",
+    "deleted",
+    "part_of",
+    "lacks_evals",
+    "keeps_unseen",
+)
 """Fields of a flat bundle that are those of the bundle."""
 _TEXTS = [schema.CALLS.names.index(name) for name in ("extra", "raw")]
+_STATUS, _METRICS_FROM = (schema.CALLS.names.index(name) for name in ("status", "metrics_from"))
+_COERCERS = [coercer_of(column) for column in schema.CALLS.columns]
 
 
 @dataclass(slots=True)
@@ -59,10 +84,11 @@ class FlatBundle:
     errors: Rows
     kept: frozenset[str] = frozenset()
     deleted: frozenset[str] = frozenset()
-    drift: tuple[Drift, ...] = ()
+    losses: Losses = NO_LOSSES
     """What the answers have in another form than the schema declares."""
     part_of: int | None = None
     lacks_evals: bool = False
+    keeps_unseen: bool = False
 
     @property
     def started_at(self) -> datetime | None:
@@ -90,57 +116,79 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
     shared = {"run_test_name": name, "execution_id": bundle.execution.execution_id, "execution_started_at": started_at}
     listed = bundle.listed or ()
     outputs = {call.call_execution_id: eval_outputs(call) for call in listed}
-    rows = [call_row(call, run_test_name=name, started_at=started_at, include_raw=include_raw) for call in bundle.calls]
+    made = [call_row(call, run_test_name=name, started_at=started_at, include_raw=include_raw) for call in bundle.calls]
+    rows = [(filled(call, row), misfits) for call, (row, misfits) in zip(bundle.calls, made, strict=True)]
     rows += [([*row], 0) for row in bundle.amended]
+    evals = [
+        (call_id, output, eval_row(output, {"call_execution_id": call_id, "eval_config_id": config_id, **shared}))
+        for call_id, of_call in outputs.items()
+        for config_id, output in of_call.items()
+    ]
     statuses = Counter(call.metrics.status for call in bundle.calls)
     statuses.update(_status(call) for call in listed if call.call_execution_id in bundle.kept)
-    statuses.update(_WAITS for evals in outputs.values() for output in evals.values() if _waits(output))
+    statuses.update(_WAITS for _, output, _ in evals if _waits(output))
     return FlatBundle(
         run_test_name=name,
         **fields_of(bundle, *_AS_IN_BUNDLE),
         listed=None if bundle.listed is None else frozenset(outputs),
         call_statuses=statuses,
         calls=Rows.of(rows),
-        evals=Rows.of(
-            eval_row(output, {"call_execution_id": call_execution_id, "eval_config_id": config_id, **shared})
-            for call_execution_id, evals in outputs.items()
-            for config_id, output in evals.items()
-        ),
+        evals=Rows.of(row for _, _, row in evals),
         errors=Rows.of(
             MAKERS[schema.ERRORS.name].make({}, shared | msgspec.structs.asdict(letter))
             for letter in bundle.dead_letters
         ),
-        drift=_drift(bundle, outputs),
+        losses=_losses(bundle, [row for row, _ in made], evals),
     )
 
 
-def _drift(bundle: ExecutionBundle, outputs: Mapping[str, Mapping[str, Any]]) -> tuple[Drift, ...]:
-    """What the answers have in another form; ``outputs`` are the evals of each listed call.
+def _losses(
+    bundle: ExecutionBundle, rows: Sequence[Sequence[Any]], evals: Iterable[tuple[str, Any, tuple[list[Any], int]]]
+) -> Losses:
+    """What the answers have in another form; ``rows`` are those of the calls by themselves.
 
-    Of calls only those that are completed count: one that failed has no values to judge the form by.
+    Only calls that are completed count, and evals that gave something: others have no values to judge the form by.
     """
-    execution_id = bundle.execution.execution_id
-    completed = [call.call_execution_id for call in bundle.listed or () if _status(call) == _COMPLETED]
-    of_completed = [output for call_execution_id in completed for output in outputs[call_execution_id].values()]
-    own_metrics = [call.metrics for call in bundle.calls if not call.metrics.is_from_detail]
-    payloads: tuple[tuple[schema.Table, list[dict[str, Any]]], ...] = (
-        (schema.EXECUTIONS, [bundle.execution.payload]),
-        (schema.CALLS, [metrics.payload for metrics in own_metrics if metrics.status == _COMPLETED]),
-        (schema.EVALS, [output for output in of_completed if isinstance(output, dict) and not _waits(output)]),
-    )
-    drifts = [
-        Drift(table.name, *find_drift(table, of_table), {execution_id: len(completed)}) for table, of_table in payloads
+    if bundle.listed is None:
+        return NO_LOSSES
+    payload = bundle.execution.payload
+    completed = {call.call_execution_id for call in bundle.listed if _status(call) == COMPLETED}
+    calls = [
+        answer_of(call, own, is_compared=bundle.detail_fields is not None)
+        for call, own in zip(bundle.calls, rows, strict=True)
+        if call.metrics.status == COMPLETED
     ]
-    if bundle.lacking:
-        calls = {execution_id: max(bundle.lacking.values())}
-        drifts.append(Drift(schema.CALLS.name, tuple(bundle.lacking), "the execution's detail has it", calls))
-    return tuple(drift for drift in drifts if drift.columns)
+    judged = [(output, row) for call, output, (row, _) in evals if call in completed and _is_judged(output)]
+    row, _ = MAKERS[schema.EXECUTIONS.name].make(payload, {})
+    of_execution = find_losses(schema.EXECUTIONS, [Answer(lambda: payload, row)])
+    of_calls = find_losses(schema.CALLS, calls)
+    of_evals = find_losses(schema.EVALS, [Answer(partial(dict, output), row) for output, row in judged])
+    kept = bundle.kept_losses
+    lost = {
+        **{name: replace(loss, calls=len(completed)) for name, loss in {**of_execution.lost, **of_evals.lost}.items()},
+        **{name: replace(loss, calls=loss.calls + kept.get(name, 0)) for name, loss in of_calls.lost.items()},
+    }
+    has = of_execution.has | of_calls.has | of_evals.has
+    verdicts = {_passed(output) is not None for output, _ in judged if _is_verdict(output)}
+    has -= {_VERDICT} if True not in verdicts else set()
+    if verdicts == {False}:
+        lost[_VERDICT] = Loss(len(completed), "is null (output_text says neither Passed nor Failed)")
+    if completed and bundle.detail_fields is not None:
+        named = {ALWAYS_SHOWN[name] for name in bundle.detail_fields}
+        absent = {column: name for name, column in ALWAYS_SHOWN.items() if column not in named}
+        has = (has | named) - absent.keys()
+        texts = {column: f"is null (no detail names {name})" for column, name in absent.items()}
+        lost |= {column: Loss(len(completed), text, is_absent=True) for column, text in texts.items()}
+    return Losses(lost, has)
 
 
 def call_row(
     call: FetchedCall, *, run_test_name: str, started_at: datetime | None, include_raw: bool = False
 ) -> tuple[list[Any], int]:
-    """A row of ``calls``, and how many values did not fit. The run test's name and the start are of its execution."""
+    """A row of ``calls``, and how many values did not fit. The run test's name and the start are of its execution.
+
+    What the lists show of the call beside its metrics is still to come, from ``filled``.
+    """
     given = {
         "call_execution_id": call.metrics.call_execution_id,
         "run_test_name": run_test_name,
@@ -149,6 +197,30 @@ def call_row(
         "metrics_from": FROM_DETAIL if call.metrics.is_from_detail else FROM_METRICS,
     }
     return MAKERS[schema.CALLS.name].make(_call_payload(call), given)
+
+
+def filled(call: FetchedCall, row: list[Any]) -> list[Any]:
+    """The call's own row, with the values of the lists where it has none."""
+    values = {
+        index: value
+        for index, shown in _shown(call, row).items()
+        if row[index] is None and shown is not None and (value := _COERCERS[index](shown)) is not MISFIT
+    }
+    if not values:
+        return row
+    values[_METRICS_FROM] = FROM_BOTH if row[_METRICS_FROM] == FROM_METRICS else FROM_DETAIL
+    return [values.get(index, value) for index, value in enumerate(row)]
+
+
+def answer_of(call: FetchedCall, row: Sequence[Any], *, is_compared: bool) -> Answer:
+    """The call's own row, with its payload and what the lists show beside it; ``is_compared`` is as in ``Answer``."""
+    return Answer(partial(_call_payload, call), row, _shown(call, row), is_compared=is_compared)
+
+
+def _shown(call: FetchedCall, row: Sequence[Any]) -> Mapping[int, Any]:
+    """What the lists show of the call; nothing if it has not ended, or they saw it in another state."""
+    is_same = call.by_lists.get(_STATUS) == row[_STATUS]
+    return call.by_lists if is_same and row[_STATUS] in TERMINAL_CALL else {}
 
 
 def eval_row(value: Any, given: Mapping[str, Any]) -> tuple[list[Any], int]:
@@ -177,6 +249,18 @@ def _status(listed: ListedCall) -> str:
 def _waits(output: Any) -> bool:
     """Whether the eval has still to be run, or to be run again."""
     return isinstance(output, dict) and output.get("status") == _WAITS and output.get("output") is None
+
+
+def _is_judged(output: Any) -> bool:
+    """Whether the eval gave something: one that waits, failed or was skipped tells nothing of the form."""
+    if not isinstance(output, dict) or output.get("error") or output.get("skipped"):
+        return False
+    return not isinstance(status := output.get("status"), str) or status.lower() not in _NO_OUTPUT
+
+
+def _is_verdict(output: Mapping[str, Any]) -> bool:
+    """Whether the eval says in words whether the call passed."""
+    return output.get("output_type") == "Pass/Fail" and bool(output.get("output")) and type(output["output"]) is str
 
 
 def eval_outputs(listed: ListedCall) -> dict[str, Any]:

@@ -10,13 +10,14 @@ from etl.extract.plan import Planned, Route
 from etl.extract.settling import Settling
 from etl.model import schema
 from etl.model.lifecycle import StoredCalls
-from tests.bundles import EXPORT, execution, planned, stored_of
+from tests.bundles import EXPORT, as_listed, execution, planned, stored_of
 
 
 def resumed(execution_id: str) -> Planned:
     """An execution that was left incomplete, and is listed as it was when that began."""
-    known = stored_of(execution(execution_id), export_state="incomplete", verified_at=EXPORT.exported_at)
-    return replace(planned(execution_id), stored=known, route=Route.RESUME)
+    listed = execution(execution_id)
+    known = stored_of(listed, export_state="incomplete", verified_at=EXPORT.exported_at)
+    return replace(planned(execution_id), execution=as_listed(listed), stored=known, route=Route.RESUME)
 
 
 def settling_of(
@@ -25,7 +26,6 @@ def settling_of(
     *,
     failed: Collection[str] = (),
     stale: Collection[str] = (),
-    page_limit: int = 1024,
 ) -> Settling:
     """The dataset holds the ``stored`` calls of every execution, each with whether it is marked as deleted.
 
@@ -42,4 +42,4 @@ def settling_of(
         rows = {key: row(key) for key, is_deleted in held.items() if not is_deleted}
         return StoredCalls(held, rows, failed=frozenset(failed))
 
-    return Settling(client, read, page_limit=page_limit)
+    return Settling(client, read)

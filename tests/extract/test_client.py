@@ -160,7 +160,7 @@ async def test_detail_of_an_execution_that_its_workspace_does_not_have_is_not_fo
     """It answers 500 where the other endpoints answer 404."""
     async with client_of(server.base_url) as client:
         with pytest.raises(NotFoundError, match="No TestExecution matches"):
-            await client.get(list_call_details("2c1b8a60-0000-4000-8000-000000000000", limit=10))
+            await client.get(list_call_details("2c1b8a60-0000-4000-8000-000000000000", Slice(1, 10)))
     assert len(server.requests) == 1
 
 
@@ -182,7 +182,7 @@ async def test_where_the_first_detail_is_an_unknown_path_no_other_is_requested(s
     server.fault = answer
     async with client_of(server.base_url) as client:
         await client.get(list_executions(server.world.run_tests[0].name, Slice(1, 10)))
-        wanted = [list_call_details(f"2c1b8a60-0000-4000-8000-{number:012}", limit=10) for number in range(12)]
+        wanted = [list_call_details(f"2c1b8a60-0000-4000-8000-{number:012}", Slice(1, 10)) for number in range(12)]
         found = await asyncio.gather(*map(client.get_detail, wanted), return_exceptions=True)
     assert server.count(DETAIL) == sent
     assert client.lacks_details == (statuses == [404, 404])
@@ -194,7 +194,7 @@ async def test_what_a_run_can_do_without_is_not_sent_again_to_a_server_that_is_b
     async with client_of(server.base_url) as client:
         for _ in range(2):
             with pytest.raises(TransientError):
-                await client.get(list_call_details("2c1b8a60-0000-4000-8000-000000000000", limit=10))
+                await client.get(list_call_details("2c1b8a60-0000-4000-8000-000000000000", Slice(1, 10)))
         assert len(server.requests) == 2
         server.fault = None
         assert (await client.get(first_execution(server))).status == "completed"

@@ -53,7 +53,7 @@ async def crawl(
             emit or collect,
             concurrency=concurrency,
             page_limit=page_limit,
-            settling=settling_of(client, stored, failed=failed, stale=stale, page_limit=page_limit),
+            settling=settling_of(client, stored, failed=failed, stale=stale),
         )
         await asyncio.wait_for(work.run(), 30)
     return bundles, work

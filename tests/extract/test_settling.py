@@ -1,5 +1,6 @@
 """Executions that only settle are compared by two lists, and what is dead is fetched alone."""
 
+import itertools
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,17 +10,17 @@ import pytest
 
 from etl.extract.settling import Counts
 from etl.model.findings import Kind
+from etl.model.records import DETAIL
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Sandbox
-from etl.sandbox.server import Fault
+from etl.sandbox import Fault, Sandbox, SandboxRequest
+from etl.sandbox.simulate import execution_detail
 from etl.sandbox.world import Scenario, World
 from tests.e2e.truth import assert_equals_world, rows_of
-from tests.support import settings_for
+from tests.support import poison_details, settings_for
 from tests.worlds import settled_world
 
 CALLS = 6
-DETAIL = "/simulate/test-executions/"
 ENDED = datetime(2026, 10, 30, 15, tzinfo=UTC)
 FIRST_NIGHT, LATER, DAY = ENDED + timedelta(hours=2), ENDED + timedelta(days=4), timedelta(days=1)
 
@@ -34,6 +35,26 @@ def asked(server: Sandbox) -> dict[str, int]:
     """How many requests of each kind."""
     kinds = {"detail": DETAIL, "list": "runs/", "call": "call_execution_id="}
     return {name: sum(mark in request.target for request in server.requests) for name, mark in kinds.items()}
+
+
+def no_details(request: SandboxRequest, _nth: int) -> Fault | None:
+    return Fault(status=502) if request.path.startswith(DETAIL) else None
+
+
+def letters(folder: Path) -> list[dict[str, Any]]:
+    """The dead letters of the dataset."""
+    return rows_of(folder, "errors")
+
+
+def assert_holds_details(folder: Path, world: World) -> None:
+    """What only the detail shows of each call stands in its row."""
+    held = {row["call_execution_id"]: row["overall_score"] for row in rows_of(folder, "calls")}
+    assert held == {
+        call["id"]: call["overall_score"]
+        for run_test in world.run_tests
+        for execution in run_test.executions
+        for call in execution_detail(execution, "", {"limit": "999"})["results"]
+    }
 
 
 @pytest.fixture
@@ -63,39 +84,91 @@ async def test_list_that_is_written_in_another_way_costs_two_requests_an_executi
     assert_equals_world(tmp_path, world)
 
 
-async def test_detail_that_is_never_to_be_had_is_soon_asked_for_no_more(tmp_path: Path) -> None:
+async def test_source_that_gives_no_details_tonight_is_soon_asked_for_no_more(tmp_path: Path) -> None:
     world = settled_world(run_tests=1, days=1, executions=12, calls=1)
     async with Sandbox(world) as server:
-        await night(server, tmp_path, FIRST_NIGHT)
-        server.fault = lambda request, _nth: Fault(status=502) if request.path.startswith(DETAIL) else None
-        second = await job.export(settings_for(server, tmp_path / "data", api={"concurrency": 1}), clock=lambda: LATER)
-    assert sum(request.path.startswith(DETAIL) for request in server.requests) == 12 + 5 * 2
-    assert "the details of 10 executions could not be read" in "\n".join(second.notices)
+        server.fault = no_details
+        first = await job.export(settings_for(server, tmp_path / "data", api={"concurrency": 1}), clock=lambda: LATER)
+        assert sum(request.path.startswith(DETAIL) for request in server.requests) == 5 * 2
+        told = [row["message"] for row in letters(tmp_path)]
+        server.fault = None
+        second = await night(server, tmp_path, LATER + DAY)
+    assert sum("not requested, because 5 details in a row" in text for text in told) == 12 - 5
+    assert (first.exit_code, second.exit_code) == (3, 0)
+    assert_holds_details(tmp_path, world)
+
+
+async def test_details_that_fail_for_good_hold_back_no_others(tmp_path: Path) -> None:
+    """Of 12 executions, which have a call each, the details of all but the first and the last to be fetched fail."""
+    world = settled_world(run_tests=1, days=1, executions=12, calls=1)
+    executions = sorted(world.run_tests[0].executions, key=lambda each: each.started_at)
+    async with Sandbox(world) as server:
+        server.fault = poison_details(server, [each.calls[0].call_execution_id for each in executions[1:-1]])
+        await job.export(settings_for(server, tmp_path / "data", api={"concurrency": 1}), clock=lambda: LATER)
+    assert {row["subject_id"] for row in letters(tmp_path)} == {each.execution_id for each in executions[1:-1]}
 
 
 async def test_execution_whose_detail_fails_settles_on_and_is_fetched_once_it_has_settled_for_long(
     world: World, tmp_path: Path
 ) -> None:
+    """Then a dead letter says that its rows lack the detail, which alone is requested from then on."""
     first, second, _ = world.run_tests[0].executions
     async with Sandbox(world) as server:
         await night(server, tmp_path, FIRST_NIGHT)
-        server.fault = lambda request, _nth: Fault(status=502) if request.path.startswith(DETAIL) else None
+        server.fault = no_details
         first.calls[0].total_cost_cents = 4321  # only the detail shows it
         second.calls[1].scenario = Scenario("another", "Another")
         waiting = await night(server, tmp_path, FIRST_NIGHT + DAY)
         asked_while_waiting = asked(server)
         overdue = await night(server, tmp_path, FIRST_NIGHT + 2 * DAY)
+        asked_once = asked(server)
+        for days in (3, 4, 5):
+            still = await night(server, tmp_path, FIRST_NIGHT + days * DAY)
+            assert (still.exit_code, asked(server)) == (3, asked_while_waiting)
+        server.fault = None
+        healed = [await night(server, tmp_path, FIRST_NIGHT + days * DAY) for days in (6, 7, 8)]
 
     assert asked_while_waiting == {"detail": 3 * 2, "list": 3, "call": 0}
     assert [each.kind for each in waiting.findings] == [Kind.NO_DETAIL]
-    states = sorted(row["export_state"] for row in rows_of(tmp_path, "executions"))
-    assert states == ["exported", "settling", "settling"]
-    assert asked(server)["call"] == 3 * CALLS
-    assert (waiting.exit_code, overdue.exit_code) == (0, 0)
+    assert asked_once["call"] == 3 * CALLS
+    assert (waiting.exit_code, overdue.exit_code, *(each.exit_code for each in healed)) == (0, 3, 0, 0, 0)
+    assert healed[-1].requests == 1
+    assert {row["export_state"] for row in rows_of(tmp_path, "executions")} == {"exported"}
     assert_equals_world(tmp_path, world)
+    assert_holds_details(tmp_path, world)
 
 
-async def test_dead_letter_costs_its_own_request_and_a_list_and_its_execution_settles(
+@pytest.mark.parametrize("is_one_call", [True, False], ids=["one call", "all calls"])
+async def test_detail_that_fails_in_a_first_export_is_a_dead_letter_until_it_was_read(
+    world: World, tmp_path: Path, *, is_one_call: bool
+) -> None:
+    """A call that makes its page fail costs the others nothing, and the execution is not fetched again."""
+    execution = world.run_tests[0].executions[0]
+    bad = [call.call_execution_id for call in execution.calls][: 1 if is_one_call else None]
+    async with Sandbox(world) as server:
+        server.fault = poison_details(server, bad)
+        first = await night(server, tmp_path, LATER)
+        told = letters(tmp_path)
+        states = {row["execution_id"]: row["export_state"] for row in rows_of(tmp_path, "executions")}
+        second = await night(server, tmp_path, LATER + DAY)
+        sent = asked(server)
+        server.fault = None
+        healed = [await night(server, tmp_path, LATER + days * DAY) for days in (2, 3, 4)]
+
+    assert [(row["endpoint"], row["subject_id"]) for row in told] == [
+        (DETAIL, bad[0] if is_one_call else execution.execution_id)
+    ]
+    assert [each.kind for each in first.findings] == [each.kind for each in second.findings] == [Kind.DEAD_LETTER]
+    assert states.pop(execution.execution_id) == "settling"
+    assert {*states.values()} == {"exported"}
+    assert (sent["list"], sent["call"]) == (1, 0)
+    assert [each.exit_code for each in (first, second, *healed)] == [3, 3, 0, 0, 0]
+    assert letters(tmp_path) == []
+    assert healed[-1].requests == 1
+    assert_holds_details(tmp_path, world)
+
+
+async def test_dead_letter_costs_its_own_request_and_two_lists_and_its_execution_settles(
     world: World, tmp_path: Path
 ) -> None:
     execution = world.run_tests[0].executions[0]
@@ -106,18 +179,42 @@ async def test_dead_letter_costs_its_own_request_and_a_list_and_its_execution_se
         server.fault = None
         second = await night(server, tmp_path, LATER + DAY)
         resumed = asked(server)
+        assert_holds_details(tmp_path, world)
         await night(server, tmp_path, LATER + 2 * DAY)
         compared = asked(server)
         await night(server, tmp_path, LATER + 3 * DAY)
-        amended = asked(server)
-        await night(server, tmp_path, LATER + 4 * DAY)
 
     assert (first.exit_code, second.exit_code) == (3, 0)
-    assert resumed == {"detail": 0, "list": 1, "call": 1}
-    # The first of these two nights brought what the detail alone has of the call.
-    assert compared == amended == {"detail": 1, "list": 1, "call": 0}
+    assert resumed == {"detail": 1, "list": 1, "call": 1}
+    assert compared == {"detail": 1, "list": 1, "call": 0}
     assert asked(server) == {"detail": 0, "list": 0, "call": 0}
     assert_equals_world(tmp_path, world)
+
+
+@pytest.mark.parametrize("requests_per_minute", ["auto", 1_000_000], ids=["whole", "lists first"])
+async def test_run_that_was_stopped_in_an_execution_goes_on_with_its_detail_of_today(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requests_per_minute: object
+) -> None:
+    """Half of its calls were fetched, of which the detail is read again, too."""
+    monkeypatch.setattr("etl.pipeline.shared_steps.PATIENCE_SECONDS", 0)
+    api = {"requests_per_minute": requests_per_minute, "concurrency": 2, "max_tries": 1}
+    async with Sandbox(world) as server:
+        settings = settings_for(server, tmp_path / "data", api=api)
+        metrics = itertools.count()
+        server.fault = lambda request, _nth: (
+            Fault(status=401, body=b'{"status": false}')
+            if "call_execution_id" in request.target and next(metrics) > CALLS
+            else None
+        )
+        stopped = await job.export(settings, clock=lambda: LATER)
+        server.fault = None
+        final = {row["execution_id"] for row in rows_of(tmp_path, "executions") if row["export_state"] == "exported"}
+        begun = [each for each in world.run_tests[0].executions if each.execution_id not in final]
+        for number, call in enumerate(call for execution in begun for call in execution.calls):
+            call.overall_score = number / 100
+        resumed = await job.export(settings, clock=lambda: LATER + DAY)
+    assert (stopped.exit_code, resumed.exit_code) == (4, 0)
+    assert_holds_details(tmp_path, world)
 
 
 async def test_execution_with_evals_that_wait_is_not_final_at_once(world: World, tmp_path: Path) -> None:

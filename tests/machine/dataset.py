@@ -9,6 +9,7 @@ import pyarrow as pa
 from etl.dataset.layout import Part, parse_part_path
 from etl.model import schema
 from etl.model.digest import rows_digest, voucher
+from etl.model.records import DETAIL
 from tests.datasets import hash_of
 from tests.machine.in_process import Store
 from tests.machine.parquet import decode
@@ -153,7 +154,7 @@ class Reader:
                 mine: dict[tuple[str, Key], Held] = {("executions", key): held}
                 for name, others in calls.get(part, {}).items():
                     mine |= {(name, each): row for each, row in others.items() if row.row["execution_id"] == key[0]}
-                has_letters = any(table == "errors" for table, _ in mine)
+                has_letters = any(name == "errors" and each[0] != DETAIL for name, each in mine)
                 mine = {each: row for each, row in mine.items() if each[0] != "errors"}
                 is_as_before = old is not None and old.row["calls_digest"] == held.row["calls_digest"]
                 is_new = old is None or old.row != held.row

@@ -5,12 +5,15 @@ may demand of the next nights depends on that, and only on that.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from etl.errors import ExitCode
+from etl.model.findings import Kind
 from etl.model.records import METRICS
+from tests.forms import LOST
 from tests.machine.dataset import Follower, Rows, is_vouched_for
 from tests.machine.source import Source, State
 
@@ -47,6 +50,12 @@ class Memory:
     """When the last night began that left an execution other than it was."""
     complete: dict[str, set[str]] = field(default_factory=dict)
     """The keys of the run tests that the last complete run over everything exported, by the scope of its settings."""
+
+    told: Mapping[str, str] = field(default_factory=dict)
+    """What the last run said of run tests whose answers changed, by their names; of single executions, ``odd``."""
+    odd: Mapping[str, str] = field(default_factory=dict)
+    form: str = ""
+    """The form that answers had in the last night."""
 
     def complete_before(self, night: "Night") -> set[str]:
         """The names of the night's run tests that were complete before: what is new there is no first export."""
@@ -88,6 +97,9 @@ class Memory:
         if night.is_complete and night.is_full:
             self.complete[night.scope] = {*night.keys.values()}
         self.healing |= dict.fromkeys(hidden(source, night), NIGHTS_TO_HEAL)
+        self.form = source.form
+        if night.summary is not None:
+            self.told, self.odd = told(night, Kind.ANSWERS_CHANGED), told(night, Kind.ANSWERS_ODD)
         if night.is_full and night.exit_code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
             self.is_struck = False
             self.lost.clear()
@@ -120,10 +132,17 @@ class Memory:
                 source.unseen.discard(execution.execution_id)
 
 
+def told(night: "Night", kind: Kind) -> dict[str, str]:
+    """What a night said of this kind, by run test."""
+    return {each.subject: each.text for each in (night.summary.findings if night.summary else ()) if each.kind is kind}
+
+
 def hidden(source: Source, night: "Night") -> set[str]:
-    """Executions of which the answers of this night did not show all."""
-    return {*night.lie.executions, *(source.misread if source.renamed else ())} | {
+    """Executions of which the answers of this night did not show all, or not where it is declared."""
+    is_blind = night.options.keys() & {"settle_by", "scrub_requests"}  # calls are fetched without a detail
+    formed = source.formed_names() if source.form in LOST or is_blind else set[str]()
+    return {*night.lie.executions} | {
         each.execution_id
         for each in source.all_executions()
-        if any(call.call_execution_id in night.lie.calls for call in each.calls)
+        if each.run_test.name in formed or any(call.call_execution_id in night.lie.calls for call in each.calls)
     }

@@ -7,7 +7,7 @@ Neither knows how the exporter works.
 from collections.abc import Callable
 
 from tests.machine.driver import History, Night
-from tests.machine.expected import absence, alarms, lists, places, requests, settling, vouchers
+from tests.machine.expected import absence, alarms, drift, lists, places, requests, settling, vouchers
 
 IGNORED = set[str]()
 """Laws that are not judged, as "L7,L10": to see what else is broken while one is."""
@@ -25,6 +25,8 @@ LAWS: tuple[Callable[[History, Night], None], ...] = (
     settling.what_differs_settles,
     settling.first_exports_are_final,
     alarms.codes_are_true,
+    drift.drift_is_told_rightly,
+    drift.drift_costs_one_probe,
     alarms.findings_say_what_to_do,
     alarms.moves_are_told,
     vouchers.feed_tells_everything,

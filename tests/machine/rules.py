@@ -15,7 +15,7 @@ from etl.sandbox import Fault, SandboxRequest, SimulatedCall, SimulatedExecution
 from tests.machine.driver import History
 from tests.machine.in_process import Death
 from tests.machine.memory import EVERYTHING
-from tests.machine.source import FIELDS, FINISHED, NAMES, Entry, Lie
+from tests.machine.source import FINISHED, FORMS, NAMES, Entry, Lie
 from tests.support import cap_pages
 
 T = TypeVar("T")
@@ -460,17 +460,33 @@ def night_of_an_empty_source(history: History, rng: random.Random) -> None:
 
 
 @rule(2)
+def answers_change(history: History, rng: random.Random) -> None:
+    """The API gives values in another form from now on, in one run test or in all; or as before."""
+    source = history.source
+    source.form = rng.choice(("", *FORMS, *FORMS))
+    source.formed = rng.choice((source.world.run_tests, source.world.run_tests[:1]))
+
+
+@rule(2)
 def nights_of_changed_answers(history: History, rng: random.Random) -> None:
-    """The API calls fields otherwise for some nights."""
-    history.source.fault = None
-    cap_pages(history.source.server, None)
-    history.source.renamed = rng.sample(FIELDS, rng.randint(1, 3))
-    for _ in range(rng.randint(1, 3)):
-        history.source.begin(rng.choice(history.source.world.run_tests), rng.randint(1, 4), is_finished=True)
+    """The API gives values in another form for some nights, and nothing else is wrong."""
+    source = history.source
+    source.fault = None
+    cap_pages(source.server, None)
+    answers_change(history, rng)
+    for _ in range(rng.randint(1, 5)):
+        for _ in range(rng.randint(0, 2)):
+            age = timedelta(days=rng.choice((0, 0, 20)))
+            source.begin(rng.choice(source.world.run_tests), rng.randint(1, 6), is_finished=True, age=age)
         history.night()
-        history.source.now += timedelta(hours=rng.choice((12, 25)))
-    history.source.nameless |= history.source.misread
-    history.source.renamed, history.source.misread = [], set()
+        source.now += timedelta(hours=rng.choice((12, 25)))
+    source.form = rng.choice(("", source.form))
+
+
+@rule(0.5)
+def odd_verdict(history: History, rng: random.Random) -> None:
+    for execution, call in _calls(history, rng)[:1]:
+        history.source.give_odd_verdict(execution, call)
 
 
 @rule(4)

@@ -15,6 +15,8 @@ from etl.model.keys import default_key
 from etl.model.records import DETAIL, METRICS, RUNS
 from etl.sandbox import Fault, Sandbox, SandboxRequest, SimulatedCall, SimulatedExecution, World
 from etl.sandbox.dispatch import HTML_404, answer_to, not_found
+from tests.e2e.truth import outputs_of
+from tests.forms import FILLED, LOST, formed
 from tests.machine.in_process import BASE_URL
 from tests.worlds import CALL_STATUSES, EXECUTION_STATUSES, add_late_data
 
@@ -38,8 +40,9 @@ call_state = attrgetter(*(each.name for each in fields(SimulatedCall) if each.na
 
 _KEYS = {"X-Api-Key": "sandbox-key", "X-Secret-Key": "sandbox-secret"}
 
-FIELDS = ("avg_agent_latency_ms", "total_cost_cents", "bot_wpm", "total_tokens", "response_time_ms")
-"""Of a call's own metrics, and of its execution's detail."""
+ODD = "Maybe"
+"""A verdict that is none."""
+FORMS = {name: (concerns, edit) for name, (concerns, edit, _) in LOST.items()} | FILLED
 
 NOT_A_DETAIL = (
     Fault(status=404, body=HTML_404),
@@ -80,8 +83,8 @@ class Source:
     ``unseen`` are executions of which something changed that no list shows, and that may have been final then: only a
     scrub finds it. ``deleted`` are run tests that are gone from the list of them; the API still has their executions by
     their ids. ``fault`` is what the server does wrong until further notice, ``lie`` what its lists do not show.
-    ``struck`` counts the answers that were not as they should be. ``renamed`` are fields that calls have under other
-    names, ``misread`` the executions that were fetched meanwhile.
+    ``struck`` counts the answers that were not as they should be. ``form`` names the form in which the API gives
+    values of the run tests that are ``formed``, if it is another one than it was.
     """
 
     def __init__(self, rng: random.Random, *, is_all: bool) -> None:
@@ -106,10 +109,8 @@ class Source:
         self.deleted: list[sandbox.SimulatedRunTest] = []
         self.unseen: set[str] = set()
         self.poisoned: dict[str, dict[str, Any] | None] = {}
-        self.renamed: list[str] = []
-        self.misread: set[str] = set()
-        self.nameless: set[str] = set()
-        """Executions that were misread once: a null may stand under another name, which only a scrub removes."""
+        self.form = ""
+        self.formed: list[sandbox.SimulatedRunTest] = []
 
     # what it has
 
@@ -154,8 +155,10 @@ class Source:
     # what it answers
 
     def _answer(self, request: SandboxRequest, nth: int) -> Fault | None:
-        found = (self.fault and self.fault(request, nth)) or self._lying(request) or self._renaming(request)
+        found = (self.fault and self.fault(request, nth)) or self._lying(request)
         self.struck += found is not None
+        if self.form and FORMS[self.form][0](request) and self._names_of(request) & self.formed_names():
+            found = replace(found or Fault(), edit=self._in_form(found))
         if self.ahead:
             date = format_datetime(datetime.now(UTC) - self.ahead, usegmt=True)
             found = replace(found or Fault(), headers={**(found.headers if found else {}), "Date": date})
@@ -183,21 +186,20 @@ class Source:
         answer = answer_to(World("", tests), request, _KEYS, BASE_URL, self.server._rules)
         return Fault(status=answer.status, body=answer.body)
 
-    def _renaming(self, request: SandboxRequest) -> Fault | None:
-        call_id = request.query.get("call_execution_id")
-        if not self.renamed or request.path != METRICS or call_id is None:
-            return None
-        for execution, call in self.calls():
-            if call.call_execution_id == call_id and execution.execution_id not in self.misread:
-                self.change_unseen(execution)  # what is final at once is final without them
-                self.misread.add(execution.execution_id)
+    def _in_form(self, found: Fault | None) -> Callable[[bytes], bytes]:
+        """What makes an answer that of the form, after whatever else is wrong with it."""
+        edit = found.edit if found and found.edit else bytes
+        return lambda body: formed(edit(body), FORMS[self.form][1])
 
-        def rename(body: bytes) -> bytes:
-            for name in self.renamed:
-                body = body.replace(f'"{name}"'.encode(), f'"new_{name}"'.encode())
-            return body
+    def _names_of(self, request: SandboxRequest) -> set[str]:
+        """The run tests that a request is about, by what it names."""
+        ids = {*request.query.values(), request.path.removeprefix(DETAIL).strip("/")}
+        of_calls = {each.run_test.name for each, call in self.calls() if call.call_execution_id in ids}
+        return ids | of_calls | {each.run_test.name for each in self.all_executions() if each.execution_id in ids}
 
-        return Fault(edit=rename)
+    def formed_names(self) -> set[str]:
+        """The names of the run tests that have the form."""
+        return {each.name for each in self.formed} if self.form else set()
 
     # what happens to it
 
@@ -223,6 +225,21 @@ class Source:
     def _give_a_start(self, execution: SimulatedExecution) -> None:
         started_at: datetime | None = execution.started_at
         execution.started_at = execution.created_at if started_at is None else started_at
+
+    def give_odd_verdict(self, execution: SimulatedExecution, call: SimulatedCall) -> None:
+        """An eval that should say Passed or Failed says something else."""
+        for config_id, output in outputs_of(call).items():
+            if isinstance(output, dict) and output.get("output_type") == "Pass/Fail":
+                self.change_unseen(execution)
+                call.eval_outputs = call.eval_outputs | {config_id: output | {"output": ODD}}
+
+    def odd_verdicts(self) -> set[str]:
+        """The executions with a verdict that is none."""
+        return {
+            each.execution_id
+            for each, call in self.calls()
+            if any(isinstance(output, dict) and output.get("output") == ODD for output in outputs_of(call).values())
+        }
 
     def change_unseen(self, execution: SimulatedExecution) -> None:
         """Something that no list shows is about to change; once the execution has settled, only a scrub finds it."""
@@ -333,7 +350,7 @@ class Source:
 
     def calm_down(self) -> None:
         """Faults end, the settings name what there is, everything finishes, what is left of deleted run tests goes."""
-        self.fault, self.lie, self.ahead, self.delays = None, Lie(), timedelta(0), None
+        self.fault, self.lie, self.ahead, self.delays, self.form = None, Lie(), timedelta(0), None, ""
         self.server._rules = replace(self.server._rules, max_limit=None)
         self.heal()
         self.follow()
@@ -344,6 +361,10 @@ class Source:
                 execution.is_deleted = True
         for execution in self.executions():
             for call in execution.calls:
+                for config_id, output in outputs_of(call).items():
+                    if isinstance(output, dict) and output.get("output") == ODD:
+                        self.unseen.add(execution.execution_id)
+                        call.eval_outputs = call.eval_outputs | {config_id: output | {"output": "Passed"}}
                 if call.status not in CALL_STATUSES:
                     call.status = "completed"
                     self.unseen.add(execution.execution_id)

@@ -1,37 +1,50 @@
-"""The API changes its answers: an alarm for as long as there are values that are not in their columns, and no other."""
+"""The API changes its answers: an alarm while values of a run test are not in their columns, and no other."""
 
 import random
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import msgspec
 import pytest
 
 from etl import sandbox
 from etl.model.findings import Kind
-from etl.model.records import DETAIL, METRICS, RUNS
-from etl.model.values import to_int
+from etl.pipeline import shared_steps
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, SandboxRequest, SimulatedCall, SimulatedRunTest
 from etl.sandbox.fields import COST, LATENCY
 from etl.sandbox.world import CONVERSATION
-from etl.transform.drift import _FIELDS
 from etl.transform.rows import MAKERS
 from tests.e2e.truth import assert_equals_world
+from tests.forms import (
+    FILLED,
+    LOST,
+    STT,
+    Concerns,
+    Edit,
+    formed,
+    in_evals,
+    in_rows,
+    moves,
+    of_call,
+    of_calls,
+    of_detail,
+    renames,
+    sets,
+    write_seconds,
+)
 from tests.pipeline.nights import Nights
 
-Edit = Callable[[Any], None]
 CALLS = 24
 
 
-def begin(nights: Nights, calls: int = CALLS) -> list[SimulatedCall]:
+def begin(nights: Nights, calls: int = CALLS, *, age: timedelta = timedelta(0)) -> list[SimulatedCall]:
     """An execution that ends before the next night, with one call more, which failed."""
     run_test = nights.world.run_tests[0]
-    rng, ended_at = random.Random(len(run_test.executions)), nights.now + timedelta(hours=20)
+    rng, ended_at = random.Random(len(run_test.executions)), nights.now + timedelta(hours=20) - age
     execution = sandbox.add_execution(nights.world, run_test, rng, ended_at, calls + 1, status="completed")
     first, *others = sorted(execution.calls, key=lambda call: call.call_execution_id)
-    failed(0, first)
+    failed(first)
     return [complete(run_test, call) for call in others]
 
 
@@ -40,6 +53,7 @@ def complete(run_test: SimulatedRunTest, call: SimulatedCall) -> SimulatedCall:
     call.status = "completed"
     call.chat_metrics = None
     call.avg_agent_latency_ms, call.llm_cost_cents, call.stt_cost_cents, call.total_cost_cents = 900, 2, 3, 12
+    call.response_time_ms, call.overall_score, call.user_wpm = 1300, 7, 120
     call.eval_outputs = {
         each.config_id: {"name": each.name, "output": "Passed", "output_type": "Pass/Fail", "reason": "r"}
         for each in run_test.eval_configs
@@ -48,185 +62,235 @@ def complete(run_test: SimulatedRunTest, call: SimulatedCall) -> SimulatedCall:
     return call
 
 
-@pytest.fixture
-async def settled(nights: Nights) -> Nights:
-    """A run test of one execution a night, of which two are final."""
-    run_tests = nights.world.run_tests
-    del run_tests[1:]
-    run_tests[0].executions.clear()
-    for _ in range(4):
-        begin(nights)
-        assert (await nights.export()).problems == []
-    return nights
-
-
-def answer(nights: Nights, concerns: Callable[[SandboxRequest], bool], edit: Edit) -> None:
-    """From now on these answers are other ones."""
-
-    def edited(body: bytes) -> bytes:
-        document = msgspec.json.decode(body)
-        edit(document["result"])
-        return msgspec.json.encode(document)
-
-    nights.server.fault = lambda request, _nth: Fault(edit=edited) if concerns(request) else None
-
-
-def of_call(request: SandboxRequest) -> bool:
-    return request.path == METRICS and "call_execution_id" in request.query
-
-
-def of_calls(request: SandboxRequest) -> bool:
-    return request.path == RUNS and "execution_id" in request.query
-
-
-def of_run_test(request: SandboxRequest) -> bool:
-    return "run_test_name" in request.query
-
-
-def rename_latency(call: Any) -> None:
-    call["latencies"] = call.pop("latency")
-
-
-def move_cost(call: Any) -> None:
-    call["usage"] = {"cost": call.pop("cost")}
-
-
-def flatten_call(call: Any) -> None:
-    for name in ("latency", "cost", "conversation"):
-        call |= call.pop(name)
-
-
-def write_dollars(call: Any) -> None:
-    call["cost"]["total_cost_cents"] = "$0.12"
-
-
-def rename_a_cost_that_the_detail_lacks(call: Any) -> None:
-    call["cost"]["stt_cents"] = call["cost"].pop("stt_cost_cents")
-
-
-def rename_output(listed: Any) -> None:
-    for call in listed["call_results"]["results"]:
-        for output in call["eval_outputs"].values():
-            output["result"] = output.pop("output")
-
-
-def write_times_without_z(listed: Any) -> None:
-    for execution in listed["results"]:
-        for name in ("started_at", "completed_at"):
-            execution[name] = execution[name] and execution[name].removesuffix("Z")
-
-
-def told(summary: Summary) -> str:
-    return next((str(each) for each in summary.findings if each.kind is Kind.ANSWERS_CHANGED), "")
-
-
-@pytest.mark.parametrize(
-    ("edit", "concerns", "column", "place"),
-    [
-        (rename_latency, of_call, "calls.latency_avg_agent_latency_ms", "latencies.avg_agent_latency_ms"),
-        (move_cost, of_call, "calls.cost_total_cost_cents", "extra has usage.cost."),
-        (flatten_call, of_call, "calls.latency_avg_agent_latency_ms", "extra has ai_interruption_count"),
-        (write_dollars, of_call, "calls.cost_total_cost_cents", "cost.total_cost_cents"),
-        (rename_a_cost_that_the_detail_lacks, of_call, "calls.cost_stt_cost_cents", "cost.stt_cents"),
-        (rename_output, of_calls, "evals.output_passed", "extra has result"),
-        (write_times_without_z, of_run_test, "executions.started_at", "extra has completed_at"),
-    ],
-)
-async def test_values_that_the_api_gives_otherwise_are_an_alarm_until_they_are_back_and_fetched_again(
-    settled: Nights, edit: Edit, concerns: Callable[[SandboxRequest], bool], column: str, place: str
-) -> None:
-    answer(settled, concerns, edit)
-    begin(settled)
-    first = await settled.export()
-    later = [await settled.export() for _ in range(4)]
-    begin(settled)
-    newer = await settled.export()
-
-    codes = [each.exit_code for each in (first, newer, *later)]
-    if concerns is of_run_test:  # an entry that is right again changes its execution, which is not held open for it
-        del codes[2:]
-    assert {*codes} == {3}, [each.problems for each in later]
-    assert first.run_tests[0].name in told(first)
-    assert column in told(first), told(first)
-    assert place in told(first), told(first)
-    assert " calls of " in told(first)
-
-    settled.server.fault = None
-    after = [await settled.export() for _ in range(3)]
-    assert [each.exit_code for each in after] == [0, 0, 0], [each.problems for each in after]
-    assert_equals_world(settled.folder, settled.world)
-
-
-def failed(_: int, call: SimulatedCall) -> None:
+def failed(call: SimulatedCall) -> None:
     call.status, call.eval_outputs = "failed", {}
     for name in ("duration_seconds", *LATENCY, *COST, *CONVERSATION, "system_metrics", "chat_metrics"):
         setattr(call, name, None)
 
 
-def of_a_chat(number: int, call: SimulatedCall) -> None:
-    failed(number, call)
+@pytest.fixture
+def empty(nights: Nights) -> Nights:
+    """A run test without executions."""
+    del nights.world.run_tests[1:]
+    nights.world.run_tests[0].executions.clear()
+    return nights
+
+
+@pytest.fixture
+async def settled(empty: Nights) -> Nights:
+    """A run test of one execution a night, of which two are final."""
+    for _ in range(4):
+        begin(empty)
+        assert (await empty.export()).problems == []
+    return empty
+
+
+def answer(nights: Nights, *changes: tuple[Concerns, Edit]) -> None:
+    """From now on these answers are other ones."""
+
+    def fault(request: SandboxRequest, _nth: int) -> Fault | None:
+        edits = [edit for concerns, edit in changes if concerns(request)]
+        return Fault(edit=lambda body: formed(body, *edits)) if edits else None
+
+    nights.server.fault = fault
+
+
+def of_one(call: SimulatedCall) -> Concerns:
+    return lambda request: of_call(request) and request.query["call_execution_id"] == call.call_execution_id
+
+
+def told(summary: Summary, kind: Kind = Kind.ANSWERS_CHANGED) -> str:
+    return next((str(each) for each in summary.findings if each.kind is kind), "")
+
+
+@pytest.mark.parametrize(("concerns", "edit", "words"), LOST.values(), ids=LOST)
+async def test_values_that_the_api_has_otherwise_are_an_alarm_until_they_are_back_and_fetched_again(
+    settled: Nights, concerns: Concerns, edit: Edit, words: str
+) -> None:
+    """From the second night on: one execution may be odd for its own reasons."""
+    answer(settled, (concerns, edit))
+    begin(settled)
+    await settled.export()
+    begin(settled)
+    second = await settled.export()
+    assert words in told(second), second.findings
+    assert second.run_tests[0].name in told(second)
+    later = [await settled.export() for _ in range(4)]
+    assert {each.exit_code for each in (second, *later)} == {3}, [each.problems for each in later]
+    assert len(settled.server.requests) <= 1 + 3, "the list of executions, and one probe"
+
+    settled.server.fault = None
+    after = [await settled.export() for _ in range(3)]
+    assert [each.exit_code for each in after] == [0, 0, 0], [each.problems for each in after]
+    assert_equals_world(settled.folder, settled.world)
+    assert {row["overall_score"] for row in settled.rows("calls") if row["status"] == "completed"} == {7}
+    await settled.export()
+    assert len(settled.server.requests) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in LOST if name != "a score"])
+async def test_old_executions_of_a_first_export_are_an_alarm_too_and_not_final(empty: Nights, name: str) -> None:
+    """Not a field that only the detail has: nothing says that this source ever had it."""
+    for days in (40, 41):
+        begin(empty, age=timedelta(days=days))
+    concerns, edit, words = LOST[name]
+    answer(empty, (concerns, edit))
+    summary = await empty.export()
+    assert summary.exit_code == 3
+    assert words in told(summary)
+    assert {row["export_state"] for row in empty.rows("executions")} == {"settling"}
+    await empty.export()
+    empty.server.fault = None
+    assert (await empty.export()).exit_code == 0
+    assert_equals_world(empty.folder, empty.world)
+
+
+@pytest.mark.parametrize("metrics", ["exact", "listed first"])
+@pytest.mark.parametrize(("concerns", "edit"), FILLED.values(), ids=FILLED)
+async def test_what_the_detail_shows_is_never_null_and_no_alarm(
+    empty: Nights, monkeypatch: pytest.MonkeyPatch, concerns: Concerns, edit: Edit, metrics: str
+) -> None:
+    """Whether it was read in this run or came first, from lists."""
+    if metrics == "listed first":
+        monkeypatch.setattr(shared_steps, "PATIENCE_SECONDS", 0.0)
+    for days in (40, 41):
+        for call in begin(empty, age=timedelta(days=days)):
+            call.system_metrics = {"bot_wpm": 150}
+    answer(empty, (concerns, edit))
+    summary = await empty.export(api={"requests_per_minute": 10_000})
+    assert (summary.exit_code, told(summary)) == (0, ""), summary.problems
+    assert "comes from the executions' details alone" in told(summary, Kind.FROM_DETAILS)
+    assert_equals_world(empty.folder, empty.world)
+    calls = [row for row in empty.rows("calls") if row["status"] == "completed"]
+    assert {row["metrics_from"] for row in calls} == {"both"}
+    assert {row["export_state"] for row in empty.rows("executions")} == {"exported"}
+
+
+def of_a_chat(call: SimulatedCall) -> None:
+    failed(call)
     call.status, call.total_cost_cents, call.duration_seconds = "completed", 3, 60
     call.chat_metrics = {"total_tokens": 9, "input_tokens": 4, "output_tokens": 5, "turn_count": 2}
 
 
-def without_evals(_: int, call: SimulatedCall) -> None:
-    call.eval_outputs = {}
+def of_a_chat_now(call: Any) -> None:
+    """Without a block that does not apply, and with a field that is new."""
+    del call["conversation"]
+    call["channel"] = "web"
 
 
-def with_few_costs(number: int, call: SimulatedCall) -> None:
-    call.stt_cost_cents = 3 if number == 0 else None
+def with_few_costs(call: SimulatedCall) -> None:
+    call.stt_cost_cents = 3 if call.call_execution_id < "4" else None
 
 
-@pytest.mark.parametrize(
-    ("change", "calls"),
-    [
-        (of_a_chat, CALLS),
-        (failed, CALLS),
-        (without_evals, CALLS),
-        (with_few_costs, CALLS),
-        (lambda _, call: setattr(call, "avg_agent_latency_ms", None), 12),
-    ],
-    ids=["a chat", "failed calls", "no evals", "a column that few have", "few calls"],
-)
+QUIET: dict[str, tuple[Callable[[SimulatedCall], object], Concerns, Edit, int]] = {
+    "failed calls": (failed, of_call, sets(), CALLS),
+    "few costs": (with_few_costs, of_call, sets(), CALLS),
+    "no evals": (lambda call: setattr(call, "eval_outputs", {}), of_call, sets(), CALLS),
+    "a chat beside a new field": (of_a_chat, of_call, of_a_chat_now, CALLS),
+    "a new field beside nulls": (
+        lambda call: setattr(call, "response_time_ms", None),
+        of_call,
+        lambda call: call["latency"].update(queue_ms=5),
+        CALLS,
+    ),
+    "a cost of 0 in the detail": (
+        lambda call: setattr(call, "total_cost_cents", 0),
+        of_call,
+        lambda call: call["cost"].update(total_cost_cents=None),
+        CALLS,
+    ),
+    "a failed eval": (failed, of_calls, in_evals(sets(output=None, error="error", timestamp="t", status="failed")), 1),
+    "a skipped eval": (
+        failed,
+        of_calls,
+        in_evals(lambda output: output.update(skipped=True) or output.pop("output")),
+        1,
+    ),
+    "a score that is null": (lambda call: setattr(call, "overall_score", None), of_call, sets(), CALLS),
+}
+
+
+@pytest.mark.parametrize(("change", "concerns", "edit", "calls"), QUIET.values(), ids=QUIET)
 async def test_other_calls_than_before_are_no_alarm(
-    settled: Nights, change: Callable[[int, SimulatedCall], None], calls: int
+    settled: Nights, change: Callable[[SimulatedCall], object], concerns: Concerns, edit: Edit, calls: int
 ) -> None:
-    codes = []
+    answer(settled, (concerns, edit))
+    found = []
     for _ in range(4):
-        for number, call in enumerate(begin(settled, calls)):
-            change(number, call)
-        codes.append((await settled.export()).problems)
-    assert not any(codes)
-    assert_equals_world(settled.folder, settled.world)
+        for call in begin(settled, calls):
+            if change is not failed or calls > 1:
+                change(call)
+        found.append((await settled.export()).findings)
+    assert [each for findings in found for each in findings if each.kind is not Kind.FROM_DETAILS] == []
+    if calls > 1:
+        assert_equals_world(settled.folder, settled.world)
+    states = [row["export_state"] for row in settled.rows("executions")]
+    assert states.count("settling") == 1
 
 
-async def test_what_the_detail_has_and_the_metrics_lack_is_an_alarm_that_costs_one_request_more(
-    settled: Nights,
-) -> None:
-    """However few calls there are."""
-    answer(settled, of_call, lambda call: call["cost"].update(total_cost_cents=None))
-    begin(settled, 3)
+@pytest.mark.parametrize("calls", [1, CALLS])
+async def test_one_execution_that_is_odd_is_no_alarm_and_final_once_another_is_not(settled: Nights, calls: int) -> None:
+    odd = {call.call_execution_id for call in begin(settled, calls)}
+    answer(settled, (lambda request: request.query.get("call_execution_id") in odd, STT))
     first = await settled.export()
-    second = await settled.export()
-    sent = [each.target for each in settled.server.requests if DETAIL in each.target or of_call(each)]
-    third = await settled.export()
+    assert (first.exit_code, "calls.cost_stt_cost_cents" in told(first, Kind.ANSWERS_ODD)) == (0, True)
+    for _ in range(3):
+        begin(settled)
+        assert (await settled.export()).findings == []
+    states = [row["export_state"] for row in settled.rows("executions")]
+    assert states.count("settling") == 1
 
-    assert (first.exit_code, second.exit_code, third.exit_code) == (0, 3, 3)
-    assert "calls.cost_total_cost_cents is null in 3 calls of 1 execution; the execution's detail" in told(second)
-    assert len(sent) == 2  # the detail, and one call
-    settled.server.fault = None
-    assert [(await settled.export()).exit_code for _ in range(2)] == [0, 0]
-    assert_equals_world(settled.folder, settled.world)
+
+async def test_one_execution_a_week_is_enough_for_an_alarm_and_costs_little_between(empty: Nights) -> None:
+    """Though each has one call, and is the only one that is not final."""
+    answer(empty, (of_call, STT))
+    begin(empty, 1)
+    assert [(await empty.export()).exit_code for _ in range(7)] == [0] * 7
+    assert len(empty.server.requests) == 1 + 3
+    begin(empty, 1)
+    assert [(await empty.export()).exit_code for _ in range(4)] == [3] * 4
+    empty.server.fault = None
+    assert [(await empty.export()).exit_code for _ in range(2)] == [0, 0]
+    assert_equals_world(empty.folder, empty.world)
+
+
+async def test_a_run_that_forgets_what_the_last_one_said_costs_more_and_says_the_same(settled: Nights) -> None:
+    answer(settled, (of_call, STT))
+    for _ in range(4):
+        begin(settled)
+        before = await settled.export()
+    (settled.folder / "data" / "_state" / "last_run.json").unlink()
+    after = await settled.export()
+    assert after.exit_code == 3
+    assert told(after).partition(": calls.")[2] == told(before).partition(": calls.")[2]
+    assert "48 calls of 2 executions" in told(before)
+    assert "96 calls of 4 executions" in told(after)
+
+
+async def test_details_that_cannot_be_had_do_not_end_an_alarm(settled: Nights) -> None:
+    answer(settled, (of_call, STT))
+    for _ in range(4):
+        begin(settled)
+        before = await settled.export()
+    changed = Fault(edit=lambda body: formed(body, STT))
+    settled.server.fault = lambda request, _nth: (
+        Fault(status=500) if of_detail(request) else changed if of_call(request) else None
+    )
+    after = await settled.export()
+    assert (after.exit_code, told(after)) == (3, told(before))
+    assert not any(map(of_call, settled.server.requests))
 
 
 async def test_a_detail_that_changes_with_the_metrics_costs_no_more(settled: Nights) -> None:
-    renamed = Fault(edit=lambda body: body.replace(b'"avg_agent_latency_ms"', b'"agent_latency_ms"'))
-    settled.server.fault = lambda request, _nth: renamed if of_call(request) or DETAIL in request.path else None
-    begin(settled)
-    codes = [(await settled.export()).exit_code for _ in range(3)]
-    sent = [each.target for each in settled.server.requests if DETAIL in each.target or of_call(each)]
-    assert codes == [3, 3, 3]
-    assert len(sent) == 4, "of two executions: the one of the night before is not proved by its detail"
+    renamed = in_rows(renames("avg_agent_latency_ms", "agent_latency_ms"))
+    answer(settled, (of_call, moves("latency", "avg_agent_latency_ms", "agent_latency_ms")), (of_detail, renamed))
+    for _ in range(2):
+        begin(settled)
+        last = await settled.export()
+    assert "calls.latency_avg_agent_latency_ms is null (extra has latency.agent_latency_ms)" in told(last)
+    await settled.export()
+    sent = [each.target for each in settled.server.requests if of_detail(each) or of_call(each)]
+    assert len(sent) == 2, "a detail, and one call"
     settled.server.fault = None
     assert [(await settled.export()).exit_code for _ in range(2)] == [0, 0]
     assert_equals_world(settled.folder, settled.world)
@@ -235,18 +299,19 @@ async def test_a_detail_that_changes_with_the_metrics_costs_no_more(settled: Nig
 async def test_a_version_that_knows_the_new_name_fetches_what_the_old_one_did_not_understand(
     settled: Nights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer(settled, of_call, rename_a_cost_that_the_detail_lacks)
-    begin(settled)
-    assert [(await settled.export()).exit_code for _ in range(3)] == [3, 3, 3]
+    answer(settled, (of_call, STT))
+    for _ in range(2):
+        begin(settled)
+        last = await settled.export()
+    assert last.exit_code == 3
     costs = MAKERS["calls"]._tree.fields["cost"].fields  # type: ignore[union-attr]
     monkeypatch.setitem(costs, "stt_cents", costs["stt_cost_cents"])
-    monkeypatch.setitem(_FIELDS["calls"], "cost_stt_cost_cents", [(("cost", "stt_cents"), to_int)])
     assert [(await settled.export()).exit_code for _ in range(3)] == [0, 0, 0]
     assert_equals_world(settled.folder, settled.world)
 
 
 async def test_a_late_value_that_only_extra_has_is_fetched_beside_a_field_that_is_new(settled: Nights) -> None:
-    answer(settled, of_call, lambda call: call["latency"].update(queue_ms=5))
+    answer(settled, (of_call, lambda call: call["latency"].update(queue_ms=5)))
     calls = begin(settled)
     for call in calls:
         call.response_time_ms, call.system_metrics = None, {"provider_score": 1}
@@ -257,15 +322,24 @@ async def test_a_late_value_that_only_extra_has_is_fetched_beside_a_field_that_i
     assert '"provider_score":2' in rows[calls[5].call_execution_id]
 
 
-async def test_a_late_value_of_one_call_is_fetched_beside_what_the_metrics_of_another_lack(settled: Nights) -> None:
-    calls = begin(settled)
-    answer(
-        settled,
-        lambda request: of_call(request) and request.query["call_execution_id"] == calls[3].call_execution_id,
-        lambda call: call["cost"].update(total_cost_cents=None),
-    )
-    await settled.export()
+async def test_a_late_value_of_one_call_is_fetched_beside_values_that_are_not_in_their_columns(settled: Nights) -> None:
+    answer(settled, (of_call, write_seconds), (of_call, STT))
+    for _ in range(2):
+        calls = begin(settled)
+        await settled.export()
     calls[7].total_cost_cents = 99
-    assert "is null in 1 call of 1 execution; the execution's detail" in told(await settled.export())
+    assert (await settled.export()).exit_code == 3
     costs = {row["call_execution_id"]: row["cost_total_cost_cents"] for row in settled.rows("calls")}
-    assert (costs[calls[3].call_execution_id], costs[calls[7].call_execution_id]) == (None, 99)
+    assert costs[calls[7].call_execution_id] == 99
+    assert sum(map(of_call, settled.server.requests)) == 2, "a probe, and the call"
+
+
+async def test_an_execution_that_was_taken_back_does_not_take_what_the_detail_showed_before(empty: Nights) -> None:
+    """The call waits again by the time that its own metrics are fetched."""
+    (call,) = begin(empty, 1, age=timedelta(days=40))
+    answer(
+        empty, (of_one(call), lambda body: (body.update(status="pending"), body["cost"].update(total_cost_cents=None)))
+    )
+    await empty.export()
+    (row,) = [row for row in empty.rows("calls") if row["call_execution_id"] == call.call_execution_id]
+    assert (row["status"], row["cost_total_cost_cents"], row["metrics_from"]) == ("pending", None, "metrics")

@@ -107,7 +107,9 @@ async def test_run_that_ends_in_between_is_continued_where_it_stood(server: Sand
     server.fault = None
     second = await export(server, tmp_path)
     assert second.exit_code == 0
-    assert asked(server) == {"list": states["listed"], "call": EXECUTIONS * CALLS - len(calls)}
+    assert asked(server) == dict.fromkeys(("list", "detail"), states["listed"]) | {
+        "call": EXECUTIONS * CALLS - len(calls)
+    }
     assert second.run_tests[0].reasons["listed"] == states["listed"]
     assert_equals_world(tmp_path, server.world)
     third = await export(server, tmp_path)
@@ -124,7 +126,7 @@ async def test_execution_whose_lists_cannot_be_had_waits_for_its_calls(server: S
 
     server.fault = fail
     summary = await export(server, tmp_path)
-    assert summary.exit_code == 0
+    assert summary.exit_code == 3, "the detail is missing"
     assert_equals_world(tmp_path, server.world)
 
 

@@ -17,8 +17,10 @@ from etl.dataset.layout import Scope
 from etl.inspect.verify import verify
 from etl.model import schema
 from etl.model.arrow import with_column
+from etl.model.records import DETAIL
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, SandboxRequest
+from etl.sandbox.dispatch import HTML_404
 from etl.settings import Settings
 from tests.support import settings_for
 from tests.worlds import settled_world
@@ -34,6 +36,8 @@ async def settings(tmp_path: Path) -> AsyncIterator[Settings]:
 
     def answer(request: SandboxRequest, _nth: int) -> Fault:
         target = f"{request.path}?" + "&".join(f"{name}={value}" for name, value in sorted(request.query.items()))
+        if request.path.startswith(DETAIL):  # which the API did not have
+            return Fault(status=404, body=HTML_404)
         return Fault(status=200, body=json.dumps(answers[target]).encode())
 
     shutil.copytree(KEPT / "data", tmp_path / "data")

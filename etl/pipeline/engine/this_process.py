@@ -25,7 +25,7 @@ class LocalCrawl:
         self, client: Client, plan: Iterable[Planned], take: Take, stored: ReadStored, api: Api, *, include_raw: bool
     ) -> None:
         self._flatten = partial(flatten, include_raw=include_raw)
-        settling = Settling(client, stored, page_limit=api.page_limit)
+        settling = Settling(client, stored)
 
         async def emit(bundle: ExecutionBundle) -> None:
             await take(self._flatten(bundle))

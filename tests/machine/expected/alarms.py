@@ -16,6 +16,7 @@ from etl.model.lifecycle import LONG_AGO
 from tests.e2e.truth import outputs_of
 from tests.machine.dataset import Key, is_vouched_for
 from tests.machine.driver import ROOT, SHOWN, History, Night, alarms
+from tests.machine.expected.drift import drift_that_must_be_told
 from tests.machine.expected.truth import Truth, living_in
 from tests.machine.in_process import MemoryFiles
 from tests.machine.source import FINISHED, has_unknown_status
@@ -94,6 +95,9 @@ def reasons_for_an_alarm(history: History, night: Night) -> list[str]:
     executions = [each for each in source.executions() if each.run_test.name in names]
     found += ["a call is poisoned"] if any(map(source.is_poisoned, executions)) else []
     found += ["a status is unknown"] if any(map(has_unknown_status, executions)) else []
+    found += ["the API's answers changed"] if night.names & source.formed_names() else []
+    found += ["values are still to come that the API gave in another form"] if history.memory.healing else []
+    found += ["several verdicts say neither"] if len(source.odd_verdicts()) > 1 else []
     unfinished = {each.execution_id for each in executions if each.status not in FINISHED}
     lettered = {held.row["execution_id"] for held in night.before.tables["errors"].values()}
     found += ["a request of an execution that runs was given up before"] if unfinished & lettered else []
@@ -106,6 +110,7 @@ def reasons_that_must_be_told(history: History, night: Night) -> list[str]:
     exist = {each.execution_id for each in history.source.executions()} - night.changed
     found = [f"no run test is called {name}" for name in night.names - there]
     found += [f"{each} is not listed and exists" for each in unlisted & exist]
+    found += drift_that_must_be_told(history, night)
     if night.is_full and not night.lie.executions:
         tables = night.after.tables
         calls = [call for _, call in history.source.calls(history.source.executions(is_finished=True))]

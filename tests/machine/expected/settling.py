@@ -11,6 +11,7 @@ nights.
 from datetime import datetime, timedelta
 
 from etl.model.lifecycle import LONG_AGO
+from tests.forms import LOST
 from tests.machine.dataset import is_from_lists, is_marked, is_vouched_for
 from tests.machine.driver import History, Night
 from tests.machine.source import FINISHED, SETTLE
@@ -49,13 +50,23 @@ def what_differs_settles(history: History, night: Night) -> None:
 
 def first_exports_are_final(history: History, night: Night) -> None:
     """In a first export, what ended long ago is final at once."""
-    if history.nights > 1 or not (night.is_complete and night.is_clean and night.is_full):
+    if (
+        history.nights > 1
+        or not (night.is_complete and night.is_clean and night.is_full)
+        or history.source.form in LOST
+    ):
         return
+    odd = history.source.odd_verdicts()
     for execution in history.source.executions(is_finished=True):
         held = night.after.executions.get(execution.execution_id)
         ended_at: datetime | None = execution.completed_at
         is_long = ended_at is not None and night.began_at - ended_at >= SETTLE
-        if held and is_long and all(each.status in FINISHED and not each.is_deleted for each in execution.calls):
+        if (
+            held
+            and is_long
+            and execution.execution_id not in odd
+            and all(each.status in FINISHED and not each.is_deleted for each in execution.calls)
+        ):
             state = held.row["export_state"]
             assert state == "exported", f"L8: {execution.execution_id}, which ended long ago, is {state}"
 
@@ -64,7 +75,7 @@ def final_stays_whole(history: History, night: Night) -> None:
     """What was final and is as the last good run found it is not incomplete, however a night without faults ends."""
     if not night.is_clean or history.memory.is_struck:
         return
-    unsure = history.source.unseen | history.source.nameless
+    unsure = history.source.unseen | history.memory.healing.keys()
     for execution_id, state in history.memory.last_good_state.items():
         if execution_id in unsure or state != night.source_before[execution_id]:
             continue

@@ -16,6 +16,7 @@ from etl.model.records import DETAIL, METRICS, RUNS
 from etl.sandbox import Fault, Sandbox, SandboxRequest, SimulatedCall, SimulatedExecution, World
 from etl.sandbox.dispatch import HTML_404, answer_to, not_found
 from tests.machine.in_process import BASE_URL
+from tests.support import poison_details
 from tests.worlds import CALL_STATUSES, EXECUTION_STATUSES, add_late_data
 
 SETTLE = timedelta(hours=24)
@@ -106,10 +107,13 @@ class Source:
         self.deleted: list[sandbox.SimulatedRunTest] = []
         self.unseen: set[str] = set()
         self.poisoned: dict[str, dict[str, Any] | None] = {}
+        self.undetailed: set[str] = set()
+        """Calls that make each page of their execution's detail a 500."""
         self.renamed: list[str] = []
         self.misread: set[str] = set()
         self.nameless: set[str] = set()
-        """Executions that were misread once: a null may stand under another name, which only a scrub removes."""
+        """Executions of which a fetch may change rows although nothing else tells: they were misread once, and a null
+        may stand under another name; or a score has changed, which only the detail shows."""
 
     # what it has
 
@@ -155,6 +159,7 @@ class Source:
 
     def _answer(self, request: SandboxRequest, nth: int) -> Fault | None:
         found = (self.fault and self.fault(request, nth)) or self._lying(request) or self._renaming(request)
+        found = found or poison_details(self.server, self.undetailed)(request, nth)
         self.struck += found is not None
         if self.ahead:
             date = format_datetime(datetime.now(UTC) - self.ahead, usegmt=True)
@@ -313,6 +318,7 @@ class Source:
         self.fault = fail
 
     def heal(self) -> None:
+        self.undetailed.clear()
         for execution in self.all_executions():
             for call in execution.calls:
                 if call.call_execution_id in self.poisoned:

@@ -109,8 +109,9 @@ class Settling:
             details = found.calls
             if not self.client.lacks_details:
                 arrived.detailed, arrived.no_detail = details.keys(), found.failure
-                arrived.keeps_unseen = item.may_wait and lacked
-                kept |= candidates - details.keys() if arrived.keeps_unseen else set()
+                unseen = candidates - details.keys() if item.may_wait and lacked else set()
+                arrived.keeps_unseen = bool(unseen)
+                kept |= unseen
         arrived.shown |= {key: arrived.shown.get(key, {}) | shown_in(detail) for key, detail in details.items()}
         arrived.by_lists |= {key: by_lists(detail) for key, detail in details.items()}
         if details:

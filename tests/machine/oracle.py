@@ -7,7 +7,7 @@ Neither knows how the exporter works.
 from collections.abc import Callable
 
 from tests.machine.driver import History, Night
-from tests.machine.expected import absence, alarms, drift, lists, places, requests, settling, vouchers
+from tests.machine.expected import absence, alarms, details, drift, lists, places, requests, settling, vouchers
 
 IGNORED = set[str]()
 """Laws that are not judged, as "L7,L10": to see what else is broken while one is."""
@@ -31,6 +31,9 @@ LAWS: tuple[Callable[[History, Night], None], ...] = (
     alarms.moves_are_told,
     vouchers.feed_tells_everything,
     lists.dataset_is_the_source,
+    details.details_are_the_source,
+    details.what_lacks_its_detail_settles,
+    details.missing_details_are_told,
     lists.what_stood_still_is_there,
     lists.unproved_lists_are_exported,
     places.all_rows_have_the_name,

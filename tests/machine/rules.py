@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from etl import sandbox
 from etl.files.names import INDEX
+from etl.model.records import DETAIL
 from etl.sandbox import Fault, SandboxRequest, SimulatedCall, SimulatedExecution
 from tests.machine.driver import History
 from tests.machine.in_process import Death
@@ -250,6 +251,34 @@ def requests_fail(history: History, rng: random.Random) -> None:
 @rule(0.5)
 def details_fail(history: History, rng: random.Random) -> None:
     history.source.fail_details(rng.randrange(99), rng.choice((0.4, 1.0)))
+
+
+@rule(1)
+def details_are_poisoned(history: History, rng: random.Random) -> None:
+    history.source.undetailed |= {call.call_execution_id for _, call in _calls(history, rng)}
+
+
+@rule(1)
+def nights_without_details(history: History, rng: random.Random) -> None:
+    """Those of a new run test, too, whose executions ended long ago: a first export."""
+    source, known = history.source, len(history.source.world.run_tests)
+    new_run_test(history, rng)
+    for run_test in source.world.run_tests[known:]:
+        source.begin(run_test, rng.randint(1, 4), is_finished=True, age=timedelta(days=20))
+    fault, failure = source.fault, Fault(status=rng.choice((500, 502)))
+    source.fault = lambda request, _nth: failure if request.path.startswith(DETAIL) else None
+    for _ in range(rng.choice((1, 1, 4))):
+        history.night(**_options(rng))
+        source.now += timedelta(hours=rng.choice((12, 25)))
+    source.fault = fault
+
+
+@rule(2)
+def scores_change(history: History, rng: random.Random) -> None:
+    """Only the detail shows them."""
+    for execution, call in _calls(history, rng):
+        call.overall_score = rng.randint(0, 100) / 10
+        history.source.nameless.add(execution.execution_id)
 
 
 @rule(0.5)

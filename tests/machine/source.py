@@ -18,6 +18,7 @@ from etl.sandbox.dispatch import HTML_404, answer_to, not_found
 from tests.e2e.truth import outputs_of
 from tests.forms import FILLED, LOST, formed
 from tests.machine.in_process import BASE_URL
+from tests.support import poison_details
 from tests.worlds import CALL_STATUSES, EXECUTION_STATUSES, add_late_data
 
 SETTLE = timedelta(hours=24)
@@ -109,6 +110,11 @@ class Source:
         self.deleted: list[sandbox.SimulatedRunTest] = []
         self.unseen: set[str] = set()
         self.poisoned: dict[str, dict[str, Any] | None] = {}
+        self.undetailed: set[str] = set()
+        """Calls that make each page of their execution's detail a 500."""
+        self.nameless: set[str] = set()
+        """Executions of which a fetch may change rows although nothing else tells: a score has changed, which only the
+        detail shows."""
         self.form = ""
         self.formed: list[sandbox.SimulatedRunTest] = []
 
@@ -156,6 +162,7 @@ class Source:
 
     def _answer(self, request: SandboxRequest, nth: int) -> Fault | None:
         found = (self.fault and self.fault(request, nth)) or self._lying(request)
+        found = found or poison_details(self.server, self.undetailed)(request, nth)
         self.struck += found is not None
         if self.form and FORMS[self.form][0](request) and self._names_of(request) & self.formed_names():
             found = replace(found or Fault(), edit=self._in_form(found))
@@ -330,6 +337,7 @@ class Source:
         self.fault = fail
 
     def heal(self) -> None:
+        self.undetailed.clear()
         for execution in self.all_executions():
             for call in execution.calls:
                 if call.call_execution_id in self.poisoned:

@@ -75,7 +75,7 @@ def final_stays_whole(history: History, night: Night) -> None:
     """What was final and is as the last good run found it is not incomplete, however a night without faults ends."""
     if not night.is_clean or history.memory.is_struck:
         return
-    unsure = history.source.unseen | history.memory.healing.keys()
+    unsure = history.source.unseen | history.source.nameless | history.memory.healing.keys()
     for execution_id, state in history.memory.last_good_state.items():
         if execution_id in unsure or state != night.source_before[execution_id]:
             continue

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from etl.dataset.last_run import _MOST_OTHERS
 from etl.errors import ExitCode
 from etl.model.records import METRICS
 from tests.machine.dataset import Follower, Rows, is_vouched_for
@@ -86,7 +87,8 @@ class Memory:
         changed = (each for each, rows in night.after.of.items() if night.before.of.get(each) != rows)
         self.differed_at |= {each: night.began_at for each in changed if night.differs(each)}
         if night.is_complete and night.is_full:
-            self.complete[night.scope] = {*night.keys.values()}
+            others = [each for each in self.complete.items() if each[0] != night.scope][-_MOST_OTHERS:]
+            self.complete = dict(others) | {night.scope: {*night.keys.values()}}
         self.healing |= dict.fromkeys(hidden(source, night), NIGHTS_TO_HEAL)
         if night.is_full and night.exit_code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
             self.is_struck = False

@@ -42,11 +42,9 @@ async def _gone_of(run: Run, record: Record, name: str, absent: Collection[str],
             new_name = await _run_test_of(run.client, execution_id)
             if new_name not in record.lists and new_name not in elsewhere:
                 listed = await read_executions_once(run.client, new_name, page_limit=run.settings.api.page_limit)
-                elsewhere[new_name] = listed.executions.keys()
+                elsewhere[new_name] = frozenset(listed.executions)
         except SourceError as error:
-            text = (
-                f"execution {execution_id} is missing from its list, and its run test could not be looked up: {error}"
-            )
+            text = f"execution {execution_id} is missing from its list, and the API did not name its run test: {error}"
             record.find(Kind.LOOK_UP_FAILED, name, text)
             break
         if execution_id not in elsewhere.get(new_name, ()):

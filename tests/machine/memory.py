@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from etl.dataset.last_run import _MOST_OTHERS
 from etl.errors import ExitCode
 from etl.model.findings import Kind
 from etl.model.records import METRICS
@@ -95,7 +96,8 @@ class Memory:
         changed = (each for each, rows in night.after.of.items() if night.before.of.get(each) != rows)
         self.differed_at |= {each: night.began_at for each in changed if night.differs(each)}
         if night.is_complete and night.is_full:
-            self.complete[night.scope] = {*night.keys.values()}
+            others = [each for each in self.complete.items() if each[0] != night.scope][-_MOST_OTHERS:]
+            self.complete = dict(others) | {night.scope: {*night.keys.values()}}
         self.healing |= dict.fromkeys(hidden(source, night), NIGHTS_TO_HEAL)
         self.form = source.form
         if night.summary is not None:

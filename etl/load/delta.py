@@ -22,7 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import FileSelector, PyFileSystem
 
-from etl.errors import DestinationError
+from etl.errors import DestinationError, WarehouseUnavailableError
 from etl.load.drivers import do_nothing, failure, not_ours, streamed
 from etl.load.interface import Loaded, LoadStep
 from etl.load.tables import ALL_TABLES, GROUPS, STATE, STATE_TABLE, Place, arrow_schema_of, columns_of, needed_of, shape
@@ -184,7 +184,8 @@ class DeltaWarehouse:
         try:
             yield
         except CommitFailedError as exc:
-            raise DestinationError(f"{self.where}: someone else wrote at the same time: load again ({exc})") from exc
+            text = f"{self.where}: someone else wrote at the same time: load again ({exc})"
+            raise WarehouseUnavailableError(text) from exc
         except (DeltaError, OSError, pa.ArrowException) as exc:
             raise failure(self.where, _DECORATION.sub(" ", str(exc))) from exc
 

@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from adbc_driver_manager import Error
 from adbc_driver_postgresql import dbapi
 
-from etl.errors import DestinationError
+from etl.errors import DestinationError, WarehouseUnavailableError
 from etl.files.background import in_background
-from etl.load.drivers import streamed
+from etl.load.drivers import passes, streamed
 from etl.load.sql import Session, SqlWarehouse
 from etl.load.statements import DATA, POSTGRESQL
 from etl.load.texts import sql_quoted
@@ -55,6 +55,8 @@ _HINTS = {
     "42501": 'see "Permissions" in docs/warehouses.md',
 }
 """What to do about an error, by its sqlstate."""
+_PASSING_STATES = {"57P01", "57P02", "57P03", "53300", "40P01", "40001"}
+"""What passes by itself: a server that stops or starts, no free connection, a deadlock, a change by somebody else."""
 
 
 class _Session(Session):
@@ -204,7 +206,9 @@ class _Session(Session):
             text, *more = str(exc).replace(f" '{sql}'", "").splitlines() or [""]
             hints = [line.removeprefix("HINT:").strip().rstrip(".") for line in more if line.startswith("HINT:")]
             hints += [hint for state, hint in _HINTS.items() if state == exc.sqlstate]
-            raise DestinationError(": ".join([f"{self.where}: {text}", *hints])) from exc
+            is_passing = exc.sqlstate in _PASSING_STATES or passes(str(exc))
+            kind = WarehouseUnavailableError if is_passing else DestinationError
+            raise kind(": ".join([f"{self.where}: {text}", *hints])) from exc
 
 
 def _as_json(rows: pa.Table, names: Collection[str]) -> pa.Table:

@@ -215,7 +215,7 @@ class SqlWarehouse:
         try:
             self._execute(statements)
         except DestinationError as error:
-            raise DestinationError(f"{error}: cannot create {what}{fix}") from error
+            raise type(error)(f"{error}: cannot create {what}{fix}") from error
 
     def _note_dataset(self, dataset_id: str) -> None:
         """Note the dataset, the shape of the tables, and how the views are defined."""

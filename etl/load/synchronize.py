@@ -21,6 +21,7 @@ from etl.load.contents import Contents, read_contents
 from etl.load.drivers import do_nothing
 from etl.load.interface import Loaded, LoadStep, Warehouse
 from etl.load.open import open_warehouse
+from etl.load.retry import until_it_passes
 from etl.load.tables import GROUPS
 from etl.model.digest import rows_digest
 from etl.model.schema import Table
@@ -254,11 +255,14 @@ def load_warehouse(
     is_full: bool = False,
     on_progress: Callable[[int, int], None] = do_nothing,
     on_wait: Callable[[], None] = do_nothing,
+    on_retry: Callable[[str], None] = do_nothing,
 ) -> LoadResult:
     """Load the dataset into the warehouse of the settings, and record in the dataset how that went.
 
-    Call it only while holding the dataset's lock. See ``synchronize`` for ``is_full`` and ``on_progress``, and
-    ``open_warehouse`` for ``on_wait``.
+    What passes by itself is retried as a whole, from a new connection; what an earlier try has done, the next one sees.
+
+    Call it only while holding the dataset's lock. See ``synchronize`` for ``is_full`` and ``on_progress``,
+    ``open_warehouse`` for ``on_wait``, and ``until_it_passes`` for ``on_retry``.
 
     Every ``ExporterError`` that ends the load, including one raised by ``on_progress`` or ``on_wait``, is recorded
     first as the load's problem.
@@ -269,11 +273,15 @@ def load_warehouse(
     """
     place = settings.place or ""
     last = last_load_into(dataset.files, place, now)
-    try:
-        contents = read_contents(dataset)
+
+    def load_once() -> LoadResult:
         with closing(open_warehouse(settings.named_url, settings.namespace, on_wait=on_wait)) as warehouse:
             runs_left = last.runs_digest
-            result = synchronize(contents, warehouse, runs_left=runs_left, is_full=is_full, on_progress=on_progress)
+            return synchronize(contents, warehouse, runs_left=runs_left, is_full=is_full, on_progress=on_progress)
+
+    try:
+        contents = read_contents(dataset)
+        result = until_it_passes(load_once, on_wait, on_retry)
     except ExporterError as error:
         update_last_run(dataset.files, {"loads": {place: replace(last, tried_at=now, problem=str(error))}})
         raise

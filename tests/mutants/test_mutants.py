@@ -199,7 +199,7 @@ MUTANTS = [
         "etl/load/synchronize.py",
         "until_it_passes(load_once, on_wait, on_retry)",
         "load_once()",
-        ("tests/load/test_retry.py",),
+        ("tests/load/test_retries.py",),
     ),
     Mutant(
         "what the dataset lost stays in the warehouse",

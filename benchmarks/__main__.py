@@ -21,6 +21,7 @@ MEASUREMENTS = (
     "first_export",
     "bucket",
     "warehouse",
+    "delta",
     "report",
     "quota",
     "year",

@@ -122,6 +122,13 @@ class DestinationError(ExporterError):
     exit_code = ExitCode.DESTINATION_FAILED
 
 
+class WarehouseUnavailableError(DestinationError):
+    """The warehouse takes no load at this moment: it restarts, has no free connection, or somebody else was faster.
+
+    That passes by itself, so a load is retried for a while before it fails with this error.
+    """
+
+
 class FileMissingError(DestinationError):
     """There is no file, or object in the bucket, at this path of the dataset."""
 

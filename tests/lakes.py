@@ -12,8 +12,10 @@ from deltalake.schema import PrimitiveType
 
 from etl.load import delta
 from etl.load.delta import DeltaWarehouse, connect
-from etl.load.tables import ALL_TABLES
+from etl.load.delta_log import LOAD_ID
+from etl.load.tables import ALL_TABLES, STATE
 from etl.model import schema
+from etl.model.arrow import with_column
 from tests.warehouses import Died, Row, by_key, load_into
 
 
@@ -69,16 +71,25 @@ class Lake:
         self.table(table).alter.add_columns([Field(name, PrimitiveType("string"), nullable=True)])
 
     def drop_column(self, table: str, name: str) -> None:
-        self.make_older(table, name, load_id="of somebody else")
+        self._write_without(table, name, "of somebody else")
 
-    def make_older(self, table: str, column: str, load_id: str | None = None) -> None:
+    def make_older(self, table: str, column: str) -> None:
         """As if a version had loaded the table that did not have the column yet."""
+        self._write_without(table, column)
+        rows = self.table(STATE).to_pyarrow_table()
+        older = pc.if_else(pc.equal(rows["kind"], "dataset"), "of an older version", rows["digest"])
+        by = CommitProperties(custom_metadata={LOAD_ID: self._last_load(STATE)})
+        write_deltalake(self.table(STATE), with_column(rows, "digest", older), mode="overwrite", commit_properties=by)
+
+    def _last_load(self, table: str) -> str:
+        return str(self.table(table).history(1)[0][LOAD_ID])
+
+    def _write_without(self, table: str, column: str, load_id: str = "") -> None:
         opened = self.table(table)
-        load_id = load_id or opened.history(1)[0][delta._LOAD_ID]
+        by = CommitProperties(custom_metadata={LOAD_ID: load_id or self._last_load(table)})
         rows = opened.to_pyarrow_table().drop_columns([column])
         partitions = opened.metadata().partition_columns
         shutil.rmtree(self.folder / table)
-        by = CommitProperties(custom_metadata={delta._LOAD_ID: load_id})
         write_deltalake(self.folder / table, rows, partition_by=partitions, commit_properties=by)
 
     def make_texts(self, table: str, name: str) -> None:

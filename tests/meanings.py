@@ -247,6 +247,7 @@ EVENTS: dict[str, tuple[str, str]] = {
         "what has arrived is saved; `requests_left` and `seconds_left` (null when unknown) until the end",
         "`executions`, `files`, `bytes`, `requests_left`, `seconds_left`",
     ),
+    "load_waits": ("the warehouse takes no load now: it is tried again, for two minutes", "`reason`"),
     "run_finished": (
         "the run ended",
         "the fields of `run --json`, except `run_tests`, `receipt`, `dataset` and `version`",

@@ -7,10 +7,12 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -269,6 +271,20 @@ def new_duckdb(folder: Path) -> Place:
     return Place(f"duckdb://{folder}/{secrets.token_hex(4)}.duckdb")
 
 
+HOLD = "import sys, duckdb; connection = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.read()"
+
+
+@contextmanager
+def holding(place: Place) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that has the file of a DuckDB database open until ``communicate`` lets it end."""
+    command = [sys.executable, "-c", HOLD, place.url.removeprefix("duckdb://")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.communicate()
+
+
 def new_postgresql(url: str) -> Place:
     return Place(url, f"metrics_{secrets.token_hex(4)}")
 
@@ -315,10 +331,26 @@ def _place_of_a_server(prefix: str) -> Iterator[tuple[Path, Path, int, dict[str,
         yield programs, folder / "data", free_ports(1)[0], {"cwd": folder, **user}
 
 
+@dataclass
+class Server:
+    """One that can be stopped and started again."""
+
+    url: str
+    _run: Callable[[], AbstractContextManager[None]]
+    _running: ExitStack
+
+    def start(self) -> None:
+        self._running.enter_context(self._run())
+
+    def stop(self) -> None:
+        """It ends all connections, and refuses others."""
+        self._running.close()
+
+
 @contextmanager
-def postgresql() -> Iterator[str]:
-    """A server of the tests' own, as another user where this one is root, whom it refuses; gives its URL."""
-    with _place_of_a_server("postgresql-") as (programs, data, port, user):
+def postgresql_server() -> Iterator[Server]:
+    """A server of the tests' own, as another user where this one is root, whom it refuses."""
+    with _place_of_a_server("postgresql-") as (programs, data, port, user), ExitStack() as running:
         made = f"--pgdata={data} --auth=trust --username=tests --no-sync --encoding=UTF8".split()
         subprocess.run([programs / "initdb", *made], check=True, capture_output=True, **user)
         options = {
@@ -326,8 +358,17 @@ def postgresql() -> Iterator[str]:
             "full_page_writes": "off", "synchronous_commit": "off", "shared_buffers": "32MB",
         }  # fmt: skip
         command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in options.items())]
-        with _running(command, "ready to accept connections", **user):
-            yield f"postgresql://tests@127.0.0.1:{port}/postgres"
+        run = partial(_running, command, "ready to accept connections", **user)
+        server = Server(f"postgresql://tests@127.0.0.1:{port}/postgres", run, running)
+        server.start()
+        yield server
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """The URL of such a server."""
+    with postgresql_server() as server:
+        yield server.url
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -58,11 +59,10 @@ def load(
         else:
             files.prepare()
             now = datetime.now(UTC)
-            with _lock_of_load(files, now, quiet=quiet), load_progress(is_shown=not (quiet or as_json)) as on_progress:
+            with _lock_of_load(files, now, quiet=quiet), load_progress(is_shown=not (quiet or as_json)) as shown:
                 files.sweep_staging()
-                result = run_in_thread(
-                    load_warehouse, settings.warehouse, dataset, now, is_full=full, on_progress=on_progress
-                )
+                load_it = partial(load_warehouse, on_progress=shown[0], on_retry=shown[1])
+                result = run_in_thread(load_it, settings.warehouse, dataset, now, is_full=full)
         if as_json:
             print_json(result.as_json())
         elif not quiet:

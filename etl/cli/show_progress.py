@@ -12,12 +12,13 @@ from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
 from typing import Any
 
+from etl.cli.console import print_message
 from etl.model.wording import counted, duration, shown
 from etl.pipeline.context import Progress
 from etl.settings import Log
 
 _EVENT_LEVELS = {
-    **dict.fromkeys(("run_test_failed", "not_notified"), "warning"),
+    **dict.fromkeys(("run_test_failed", "load_waits", "not_notified"), "warning"),
     **dict.fromkeys(("problem", "run_failed", "metrics_file_failed"), "error"),
 }
 """All other events are ``info``."""
@@ -38,10 +39,10 @@ def live_progress(progress: Progress, *, is_shown: bool) -> AbstractContextManag
 
 
 @contextmanager
-def load_progress(*, is_shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show on stderr how many files a load has read, if ``is_shown`` and stderr is a terminal.
+def load_progress(*, is_shown: bool) -> Iterator[tuple[Callable[[int, int], None], Callable[[str], None]]]:
+    """Show on stderr how many files a load has read, if ``is_shown`` and stderr is a terminal, and what it waits for.
 
-    Yields the function that the load calls with the number of files read and of all files.
+    Yields the functions ``on_progress`` and ``on_retry`` of ``load_warehouse``.
     """
     line = "loading"
 
@@ -49,8 +50,15 @@ def load_progress(*, is_shown: bool) -> Iterator[Callable[[int, int], None]]:
         nonlocal line
         line = f"loading: {done:,}/{total:,} files"
 
-    with _live_line(lambda: line, is_shown=is_shown and can_show_progress()):
-        yield on_progress
+    def on_retry(reason: str) -> None:
+        nonlocal line
+        is_news, line = f"waiting: {reason}" != line, f"waiting: {reason}"
+        if is_news and is_shown and not is_live:
+            print_message(line)
+
+    is_live = is_shown and can_show_progress()
+    with _live_line(lambda: line, is_shown=is_live):
+        yield on_progress, on_retry
 
 
 @contextmanager

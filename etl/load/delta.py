@@ -20,24 +20,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.fs import DeltaStorageHandler
-from pyarrow.fs import FileSelector, PyFileSystem
+from pyarrow.fs import PyFileSystem
 
-from etl.errors import DestinationError
+from etl.errors import DestinationError, WarehouseUnavailableError
 from etl.files.refusals import is_denied, refusal
+from etl.load.delta_log import LOAD_ID, DeltaLog, files_below
 from etl.load.drivers import do_nothing, failure, not_ours, streamed
 from etl.load.interface import Loaded, LoadStep
 from etl.load.tables import ALL_TABLES, GROUPS, STATE, STATE_TABLE, Place, arrow_schema_of, columns_of, needed_of, shape
 from etl.load.texts import comment, sql_quoted
 from etl.model.schema import Column, Table
 
-_LOAD_ID = "metrics_etl.load_id"
-"""The key of the load's id in the metadata of each of its commits."""
-_MAINTENANCE = ("OPTIMIZE", "VACUUM")
-"""How the names of operations begin that change no row."""
-_MAX_MAINTENANCE = 50
-"""How many commits of maintenance may follow a load before it is no longer found."""
+_CHECKPOINT_COMMITS = "10"
+"""After so many commits, the library sums up the log, which it reads from there on."""
 _BATCH_ROWS = 10_000
 _WRITER = WriterProperties(default_column_properties=ColumnProperties(dictionary_enabled=False))
 """The library writes the files of all partitions at once: with dictionaries, each would take 3 MB of memory."""
@@ -70,7 +67,8 @@ class DeltaWarehouse:
             tables, loaded = self._found or self._look()
             self._found = None
             load_id = uuid4().hex
-            self._complete(tables, load_id)
+            groups = [group for group in GROUPS if step.removed.get(group.kind) or step.places[group.kind]]
+            self._complete(tables, {STATE, *(table.name for group in groups for table in group.tables)}, load_id)
             noted: dict[str, dict[str, str | None]] = {"dataset": {step.dataset_id: shape(ALL_TABLES)}, "table": {}}
             for group in GROUPS:
                 removed = step.removed.get(group.kind, ())
@@ -131,41 +129,36 @@ class DeltaWarehouse:
         noted: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
         for row in tables[STATE].rows().to_pylist():
             noted[row["kind"]][row["item"]] = row["digest"]
+        dataset_id, noted_shape = next(iter(noted["dataset"].items()), (None, None))
         # If another writer has changed this table, its rows prove nothing: not what was loaded, nor which load changed
         # a table.
         is_state_ours = tables[STATE].last_change == noted["table"].get(STATE)
+        as_noted = {name for name, table in tables.items() if table.last_change == noted["table"].get(name)}
+        for name in as_noted if is_state_ours and noted_shape == shape(ALL_TABLES) else ():
+            tables[name].missing = []
         digests: dict[str, dict[str, str | None]] = {}
         for group in GROUPS:
             known = noted[group.kind] if is_state_ours else {}
-            existing = [tables[table.name] for table in group.tables if table.name in tables]
-            is_as_noted = all(table.last_change == noted["table"].get(table.name) for table in existing)
-            if not (is_state_ours and is_as_noted and len(existing) == len(group.tables)):
+            if not (is_state_ours and as_noted.issuperset(table.name for table in group.tables)):
+                existing = (tables[table.name] for table in group.tables if table.name in tables)
                 present = {item for table in existing for item in table.items(group.item)}
                 known = {item: _STALE if item in known else None for item in known.keys() | present}
             digests[group.kind] = known
-        dataset_id, noted_shape = next(iter(noted["dataset"].items()), (None, None))
         is_whole = len(tables) == len(ALL_TABLES) and not any(table.missing for table in tables.values())
         return tables, Loaded(dataset_id, digests, is_outdated=not is_whole or noted_shape != shape(ALL_TABLES))
 
     def _open(self, table: Table) -> "_Table | None":
         """The table as it is now; None if it does not exist."""
         url = f"{self.where}/{table.name}"
-        if DeltaTable.is_deltatable(url, self._options):
-            return _Table(url, table, self._options)
-        if self._has_files(url):
+        log = DeltaLog(url, self._options)
+        if log.version >= 0:
+            return _Table(log, table)
+        # Such as those of a dataset, whose readers would read our rows, too.
+        if any(file.base_name != "_delta_log" for file in files_below(url, "", self._options)):
             if any(DeltaTable.is_deltatable(f"{self.where}/{other.name}", self._options) for other in ALL_TABLES):
                 raise DestinationError(f"{url}: its Delta log is gone: remove the table, and run metrics-etl load")
             raise DestinationError(f"{url} holds files that are not a Delta table: name another [warehouse] url")
         return None
-
-    def _has_files(self, url: str) -> bool:
-        """Whether other files lie there, such as those of a dataset, whose readers would read our rows, too."""
-        try:
-            storage = PyFileSystem(DeltaStorageHandler(url, self._options))
-        except TableNotFoundError:
-            return False
-        entries = storage.get_file_info(FileSelector("", allow_not_found=True))
-        return any(entry.base_name != "_delta_log" for entry in entries)
 
     def _opened(self, table: Table) -> "_Table":
         """The table as it is now; DestinationError if it does not exist."""
@@ -173,9 +166,13 @@ class DeltaWarehouse:
             return opened
         raise DestinationError(f"{self.where} has no table {table.name}: run metrics-etl load")
 
-    def _complete(self, tables: "dict[str, _Table]", load_id: str) -> None:
-        """Create missing tables, add missing columns, and replace what was changed in ``tables``."""
-        self._refuse_append_only(tables)
+    def _complete(self, tables: "dict[str, _Table]", changing: set[str], load_id: str) -> None:
+        """Create missing tables, add missing columns, and replace what was changed in ``tables``.
+
+        Raises:
+            DestinationError: a table that is ``changing`` takes no changes; or as ``Warehouse.replace``.
+        """
+        self._refuse_append_only({name: tables[name] for name in changing & tables.keys()})
         for table in ALL_TABLES:
             opened = tables.get(table.name)
             if opened is None:
@@ -202,7 +199,10 @@ class DeltaWarehouse:
             _delta_schema(table, columns_of(table)),
             partition_by=[column.name for column in table.partitions],
             description=f"One row per {table.one_row_per}.",
-            configuration={"delta.dataSkippingStatsColumns": ",".join(needed_of(table) & {*table.names})},
+            configuration={
+                "delta.dataSkippingStatsColumns": ",".join(needed_of(table) & {*table.names}),
+                "delta.checkpointInterval": _CHECKPOINT_COMMITS,
+            },
             storage_options=self._options,
         )
 
@@ -212,43 +212,52 @@ class DeltaWarehouse:
         try:
             yield
         except CommitFailedError as exc:
-            raise DestinationError(f"{self.where}: someone else wrote at the same time: load again ({exc})") from exc
+            text = f"{self.where}: someone else wrote at the same time: load again ({exc})"
+            raise WarehouseUnavailableError(text) from exc
         except (DeltaError, OSError, pa.ArrowException) as exc:
             meaning = refusal(str(exc)) or (is_denied(str(exc)) and _ALLOW)
             raise failure(self.where, meaning or _DECORATION.sub(" ", str(exc))) from exc
 
 
 class _Table:
-    """A Delta table as it was when it was opened."""
+    """A Delta table as it was when its log was listed. The library opens it only for what the log's end cannot tell."""
 
-    def __init__(self, url: str, table: Table, options: dict[str, str]) -> None:
-        """Open the table; DestinationError if a column has another type."""
+    def __init__(self, log: DeltaLog, table: Table) -> None:
         self.name = table.name
         self._table = table
-        self._handle = DeltaTable(url, storage_options=options)
+        self._log = log
         self._partitions = [column.name for column in table.partitions]
-        if "deletionVectors" in (self._handle.protocol().reader_features or ()):
-            raise DestinationError(
-                f"{url} has deletion vectors, which someone turned on and the exporter cannot read: in Spark, run "
-                f"ALTER TABLE {table.name} DROP FEATURE deletionVectors; or remove all tables, and run metrics-etl load"
-            )
-        self.is_append_only = self._handle.metadata().configuration.get("delta.appendOnly") == "true"
-        types = {field.name: field.type for field in self._handle.schema().fields}
-        for declared in _delta_schema(table, columns_of(table)).fields:
-            if types.get(declared.name, declared.type) != declared.type:
-                raise DestinationError(
-                    f"{url}: {table.name}.{declared.name} is {types[declared.name].type}, "
-                    f"expected {declared.type.type}: give it that type, or remove the tables and load again"
-                )
-        self.missing = [column for column in columns_of(table) if column.name not in types]
+        self.last_change = log.last_change
+        """The id of the load that changed the table last; a text of its own for each change by another writer."""
 
     @cached_property
-    def last_change(self) -> str:
-        """The id of the load that changed the table last; a text of its own for each change by another writer."""
-        for commit in self._handle.history(_MAX_MAINTENANCE):
-            if not commit["operation"].startswith(_MAINTENANCE):
-                return str(commit.get(_LOAD_ID, commit["version"]))
-        return f"before {self._handle.version()}"
+    def _handle(self) -> DeltaTable:
+        """The table in the library; DestinationError if the exporter cannot read it, or a column has another type."""
+        handle = DeltaTable(self._log.url, version=self._log.version, storage_options=self._log.options)
+        if "deletionVectors" in (handle.protocol().reader_features or ()):
+            raise DestinationError(
+                f"{self._log.url} has deletion vectors, which someone turned on and the exporter cannot read: in Spark, "
+                f"run ALTER TABLE {self.name} DROP FEATURE deletionVectors; or remove all tables, and run metrics-etl load"
+            )
+        types = {field.name: field.type for field in handle.schema().fields}
+        for declared in _delta_schema(self._table, columns_of(self._table)).fields:
+            if types.get(declared.name, declared.type) != declared.type:
+                raise DestinationError(
+                    f"{self._log.url}: {self.name}.{declared.name} is {types[declared.name].type}, "
+                    f"expected {declared.type.type}: give it that type, or remove the tables and load again"
+                )
+        return handle
+
+    @cached_property
+    def missing(self) -> list[Column]:
+        """The columns that the table does not have; the table of what was loaded gets them when it is written."""
+        names = {field.name for field in self._handle.schema().fields}
+        return [column for column in columns_of(self._table) if column.name not in names and self.name != STATE]
+
+    @property
+    def is_append_only(self) -> bool:
+        """Whether the table takes no changes of rows."""
+        return bool(self._handle.metadata().configuration.get("delta.appendOnly") == "true")
 
     @cached_property
     def places(self) -> set[Place]:
@@ -262,7 +271,10 @@ class _Table:
     def rows(self, place: Place | None = None) -> pa.Table:
         """All rows, or those of one place, with the columns of ``tables.columns_of``."""
         where = [(name, [str(value)]) for name, value in zip(self._partitions, place or (), strict=False)]
-        return _with_columns(self._dataset.to_table(filter=_is_at(where)), arrow_schema_of(self._table))
+        rows = None if place else self._log.rows()
+        if rows is None:
+            rows = self._dataset.to_table(filter=_is_at(where))
+        return _with_columns(rows, arrow_schema_of(self._table))
 
     def add_columns(self, load_id: str) -> None:
         """Add the columns that are missing. Afterwards, the table must be opened again."""
@@ -283,6 +295,8 @@ class _Table:
             arriving: Those rows, in pieces.
             load_id: Noted in the commit.
         """
+        if not (removed or places):
+            return False
         # Not self._dataset, which would keep the footer of each file in memory.
         dataset = self._handle.to_pyarrow_dataset()
         ids = pa.array(sorted(removed), pa.string())
@@ -345,7 +359,7 @@ def _is_at(where: Iterable[tuple[str, Collection[str]]]) -> pc.Expression | None
 
 def _of_load(load_id: str) -> CommitProperties:
     """A commit of this load, which fails if another writer has committed since the table was opened."""
-    return CommitProperties(custom_metadata={_LOAD_ID: load_id}, max_commit_retries=0)
+    return CommitProperties(custom_metadata={LOAD_ID: load_id}, max_commit_retries=0)
 
 
 def _delta_schema(table: Table, columns: Iterable[Column]) -> Schema:

@@ -3,6 +3,7 @@
 It knows no driver, and nothing of what a load decides.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,10 +14,18 @@ from types import MappingProxyType
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.errors import DestinationError
+from etl.errors import DestinationError, WarehouseUnavailableError
 from etl.load.tables import STATE, VIEWS
 
 _MESSAGE_MAX_CHARACTERS = 500
+_PASSES = re.compile(
+    # PostgreSQL tells no code of a connection that was refused or lost; PgBouncer, of a server that it cannot reach
+    "connection to the server|server closed the connection|[Cc]onnection re(fused|set)|could not (send|receive) data|"
+    "too many (clients|connections)|connection slots|starting up|shutting down|in recovery mode|not yet accepting|"
+    "server login has been failing|no more connections allowed|server_login_retry|query_wait_timeout|"
+    "Conflicting lock is held"  # DuckDB: another process has the file open
+)
+"""Finds, in what a driver says, that the same load may succeed a moment later."""
 
 
 def not_ours(where: str, name: str) -> DestinationError:
@@ -34,7 +43,13 @@ def failure(where: str, text: str, hints: Mapping[str, str] = MappingProxyType({
     ``hints`` say what to do about it, by a part of the text; the first that fits is added.
     """
     hint = next((f": {hint}" for part, hint in hints.items() if part in text), "")
-    return DestinationError(f"{where}: {' '.join(text.split())[:_MESSAGE_MAX_CHARACTERS]}{hint}")
+    kind = WarehouseUnavailableError if passes(text) else DestinationError
+    return kind(f"{where}: {' '.join(text.split())[:_MESSAGE_MAX_CHARACTERS]}{hint}")
+
+
+def passes(text: str) -> bool:
+    """Whether what a driver says passes by itself, so that a load is worth a retry."""
+    return bool(_PASSES.search(text))
 
 
 @contextmanager
@@ -115,5 +130,5 @@ def spooled(pieces: Iterable[pa.Table]) -> Iterator[Spooled | None]:
         yield Spooled(path, first.schema, rows)
 
 
-def do_nothing(*_: int) -> None:
-    """The default of ``on_progress`` and ``on_wait``."""
+def do_nothing(*_: object) -> None:
+    """The default of ``on_progress``, ``on_wait`` and ``on_retry``."""

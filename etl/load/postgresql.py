@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from adbc_driver_manager import Error
 from adbc_driver_postgresql import dbapi
 
-from etl.errors import DestinationError
+from etl.errors import DestinationError, WarehouseUnavailableError
 from etl.files.background import in_background
-from etl.load.drivers import streamed
+from etl.load.drivers import passes, streamed
 from etl.load.postgresql_script import POSTGRESQL
 from etl.load.sql import Session, SqlWarehouse
 from etl.load.statements import DATA
@@ -63,6 +63,8 @@ _HINTS = {
 """What to do about an error, by its sqlstate or a part of its text; the first that fits."""
 _ON_REPLICA = {"25006": "this server is a replica: name the primary in [warehouse] url"}
 """The same, on a server that follows another one."""
+_PASSING_STATES = {"57P01", "57P02", "57P03", "53300", "40P01", "40001"}
+"""What passes by itself: a server that stops or starts, no free connection, a deadlock, a change by somebody else."""
 
 
 class _Session(Session):
@@ -216,7 +218,9 @@ class _Session(Session):
             text = "; ".join([text, *(line for line in more if _OF_HOST.match(line))])
             hints = [line.removeprefix("HINT:").strip().rstrip(".") for line in more if line.startswith("HINT:")]
             hints += [hint for part, hint in self._hints.items() if part == exc.sqlstate or part in text][:1]
-            raise DestinationError(": ".join([f"{self.where}: {text}", *hints])) from exc
+            is_passing = exc.sqlstate in _PASSING_STATES or passes(str(exc))
+            kind = WarehouseUnavailableError if is_passing else DestinationError
+            raise kind(": ".join([f"{self.where}: {text}", *hints])) from exc
 
 
 def _as_json(rows: pa.Table, names: Collection[str]) -> pa.Table:

@@ -224,7 +224,7 @@ class SqlWarehouse:
         try:
             self._execute(statements)
         except DestinationError as error:
-            raise DestinationError(f"{error}: cannot create {what}{fix}") from error
+            raise type(error)(f"{error}: cannot create {what}{fix}") from error
 
     def _note_dataset(self, step: LoadStep) -> None:
         """Note the dataset, the shape of the tables, the times of the load, and how the views are defined."""

@@ -125,7 +125,9 @@ class Statements:
             for group, table in DATA
             if table.name in existing
         )
-        each = " || '/' || ".join(f"CAST(CAST(SUM({table.name}) AS {self.dialect.types[1]}) AS {self.dialect.text})" for _, table in DATA)
+        each = " || '/' || ".join(
+            f"CAST(CAST(SUM({table.name}) AS {self.dialect.types[1]}) AS {self.dialect.text})" for _, table in DATA
+        )
         return f"SELECT kind, item, {each} AS row_counts FROM ({counts}) AS counts GROUP BY kind, item"
 
     def loaded(self, existing: Existing | None = None) -> str:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import backoff
 import pyarrow as pa
 from msgspec.structs import replace
 
 from etl.dataset.last_run import LastLoad, last_load_into, update_last_run
 from etl.dataset.parts import Dataset
-from etl.errors import DestinationError, ExporterError
+from etl.errors import DestinationError, ExporterError, WarehouseUnavailableError
 from etl.load.contents import Contents, read_contents
 from etl.load.drivers import do_nothing
 from etl.load.interface import Loaded, LoadStep, Warehouse
@@ -30,6 +31,10 @@ from etl.settings.sections import WarehouseSettings
 
 EXPERIMENTAL = "experimental: tested with an emulator only; after the first load, run metrics-etl verify --warehouse"
 """What ``check`` and the first load say about a kind of warehouse that was never tried on the real service."""
+RETRY_SECONDS = 120
+"""How long after its first failure a load is tried again, if what ended it passes by itself."""
+_PAUSE_MAX_SECONDS = 4
+"""The longest pause between two tries; an interruption is noticed after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,11 +260,14 @@ def load_warehouse(
     is_full: bool = False,
     on_progress: Callable[[int, int], None] = do_nothing,
     on_wait: Callable[[], None] = do_nothing,
+    on_retry: Callable[[str], None] = do_nothing,
 ) -> LoadResult:
     """Load the dataset into the warehouse of the settings, and record in the dataset how that went.
 
-    Call it only while holding the dataset's lock. See ``synchronize`` for ``is_full`` and ``on_progress``, and
-    ``open_warehouse`` for ``on_wait``.
+    What passes by itself is retried as a whole, from a new connection; what an earlier try has done, the next one sees.
+
+    Call it only while holding the dataset's lock. See ``synchronize`` for ``is_full`` and ``on_progress``,
+    ``open_warehouse`` for ``on_wait``. ``on_retry`` is called with the reason before each further try.
 
     Every ``ExporterError`` that ends the load, including one raised by ``on_progress`` or ``on_wait``, is recorded
     first as the load's problem.
@@ -270,11 +278,15 @@ def load_warehouse(
     """
     place = settings.place or ""
     last = last_load_into(dataset.files, place, now)
-    try:
-        contents = read_contents(dataset)
+
+    def load_once() -> LoadResult:
         with closing(open_warehouse(settings.named_url, settings.namespace, on_wait=on_wait)) as warehouse:
             runs_left = last.runs_digest
-            result = synchronize(contents, warehouse, runs_left=runs_left, is_full=is_full, on_progress=on_progress)
+            return synchronize(contents, warehouse, runs_left=runs_left, is_full=is_full, on_progress=on_progress)
+
+    try:
+        contents = read_contents(dataset)
+        result = _until_it_passes(load_once, on_wait, on_retry)
     except ExporterError as error:
         update_last_run(dataset.files, {"loads": {place: replace(last, tried_at=now, problem=str(error))}})
         raise
@@ -290,6 +302,30 @@ def load_warehouse(
     )
     update_last_run(dataset.files, {"loads": {place: done}})
     return result
+
+
+def _until_it_passes(
+    load_once: Callable[[], LoadResult], on_wait: Callable[[], None], on_retry: Callable[[str], None]
+) -> LoadResult:
+    """Load, and retry a load that is unavailable: at once, and then for ``RETRY_SECONDS``."""
+
+    def tell(error: object) -> None:
+        on_wait()
+        on_retry(str(error))
+
+    try:
+        return load_once()
+    except WarehouseUnavailableError as error:
+        tell(error)
+    retried = backoff.on_exception(
+        backoff.expo,
+        WarehouseUnavailableError,
+        max_time=RETRY_SECONDS,
+        max_value=_PAUSE_MAX_SECONDS,
+        on_backoff=lambda failed: tell(failed["exception"]),
+        logger=None,
+    )
+    return retried(load_once)()
 
 
 def preview_load(settings: WarehouseSettings, dataset: Dataset, *, is_full: bool = False) -> LoadResult:

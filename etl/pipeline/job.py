@@ -340,8 +340,11 @@ async def _load(run: Run, summary: Summary, stop: asyncio.Future[InterruptedRunE
         if stop.done():
             raise stop.result()
 
-    section = run.settings.warehouse
-    work = partial(load_warehouse, section, run.dataset, summary.counts_from, on_progress=go_on, on_wait=go_on)
+    def tell(reason: str) -> None:
+        run.notify("load_waits", reason=reason)
+
+    work = partial(load_warehouse, run.settings.warehouse, run.dataset, summary.counts_from)
+    work = partial(work, on_progress=go_on, on_wait=go_on, on_retry=tell)
     try:
         summary.load = result = await to_the_end(work)
     except ExporterError as error:

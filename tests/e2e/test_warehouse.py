@@ -25,7 +25,7 @@ from etl.model import schema
 from etl.sandbox import Sandbox
 from tests.e2e.command import assert_documented, ended, environment, metrics_etl, start, type_in, write_settings
 from tests.e2e.warm import fork_server
-from tests.warehouses import DyingSession, Place, assert_equals_dataset, of_the_page
+from tests.warehouses import DyingSession, Place, assert_equals_dataset, holding, of_the_page
 from tests.worlds import a_sandbox
 
 server = a_sandbox(run_tests=2, executions=3, calls=3)
@@ -175,6 +175,29 @@ async def test_loads_into_two_targets_at_once_wait_for_each_other(
     assert told.startswith(f"waiting for another load of this dataset (pid {one.pid} on ")
     assert [(await ended(each)).exit_code for each in (one, two)] == [0, 0]
     assert_equals_dataset(in_postgresql, folder / "data")
+    assert_equals_dataset(here(folder), folder / "data")
+
+
+@pytest.mark.parametrize(
+    ("command", "told"), [("load", "waiting: duckdb://"), ("run", '"event": "load_waits"')], ids=["load", "run"]
+)
+async def test_file_that_somebody_has_open_is_waited_for_and_the_command_says_so(
+    server: Sandbox, folder: Path, command: str, told: str
+) -> None:
+    env = environment(server)
+    await metrics_etl("run", "--quiet", cwd=folder, env=env)
+    rerun_one(server)
+    with holding(here(folder)) as holder:
+        process = await start(command, cwd=folder, env=env)
+        assert process.stderr is not None
+        while told not in (line := (await process.stderr.readline()).decode()):
+            assert line, "it has ended"
+        await asyncio.to_thread(holder.communicate)
+        done = await ended(process)
+
+    assert "Conflicting lock is held" in line
+    assert done.exit_code == 0, done.stderr
+    assert "waiting" not in done.stderr, "the same reason is told once"
     assert_equals_dataset(here(folder), folder / "data")
 
 

@@ -29,6 +29,8 @@ from tests.stores import KEYS, Refused
 from tests.support import run_to_end
 from tests.warehouses import Place, by_key, contents_of, load_into, rows_of_dataset
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture
 def lake(in_delta, data):
@@ -129,7 +131,7 @@ def test_load_that_is_killed_inside_a_write_is_made_up_for(lake, data):
     for more in count(1, 3):
         lake.restore(backup)
         enough = lake.files() + more
-        process = subprocess.Popen([sys.executable, "-c", code, lake.url, str(data)], cwd=Path(__file__).parents[2])
+        process = subprocess.Popen([sys.executable, "-c", code, lake.url, str(data)], cwd=ROOT)
         while process.poll() is None and lake.files() < enough:
             pass
         process.kill()
@@ -212,6 +214,23 @@ def test_bucket_is_loaded_changed_and_healed(data, bucket):
     assert (result.new, result.changed) == (1, 6)
     assert compared(bucket, data).findings == []
     assert not load_into(bucket, data).is_changed
+
+
+def test_quiet_load_asks_a_bucket_little_and_no_more_after_each_night(data, bucket, proxy):
+    """For each table: which commits there are, and the newest one; and the rows of what was loaded."""
+    asked = []
+    code = "import sys, pathlib, tests.warehouses as w; w.load_into(w.Place(sys.argv[1]), pathlib.Path(sys.argv[2]))"
+    environment = os.environ | {"AWS_ENDPOINT_URL": proxy.endpoint}
+    for number in range(3):
+        load_into(bucket, data)
+        proxy.requests.clear()
+        # In another process: the library may hold Python while it waits for the proxy.
+        done = run_to_end([sys.executable, "-c", code, bucket.url, data], env=environment, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        asked.append([each.method for each in proxy.requests])
+        export_to(a_dataset(data), a_bundle(f"n{number}", [f"n{number}"], key="refund", date="2026-12-01"))
+
+    assert asked == [["GET"] * (2 * len(ALL_TABLES) + 1)] * 3
 
 
 @pytest.mark.parametrize("where", ["in_delta", "bucket"])

@@ -195,6 +195,13 @@ MUTANTS = [
         ("tests/load/test_postgresql.py",),
     ),
     Mutant(
+        "a load is retried while what ended it passes by itself",
+        "etl/load/synchronize.py",
+        "until_it_passes(load_once, on_wait, on_retry)",
+        "load_once()",
+        ("tests/load/test_retries.py",),
+    ),
+    Mutant(
         "what the dataset lost stays in the warehouse",
         "etl/load/synchronize.py",
         'theirs.keys() - ours.keys() - (held_back if group.kind == "execution" else frozenset())',

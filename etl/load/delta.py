@@ -236,8 +236,9 @@ class _Table:
         handle = DeltaTable(self._log.url, version=self._log.version, storage_options=self._log.options)
         if "deletionVectors" in (handle.protocol().reader_features or ()):
             raise DestinationError(
-                f"{self._log.url} has deletion vectors, which someone turned on and the exporter cannot read: in Spark, "
-                f"run ALTER TABLE {self.name} DROP FEATURE deletionVectors; or remove all tables, and run metrics-etl load"
+                f"{self._log.url} has deletion vectors, which someone turned on and the exporter cannot read: "
+                f"in Spark, run ALTER TABLE {self.name} DROP FEATURE deletionVectors; "
+                "or remove all tables, and run metrics-etl load"
             )
         types = {field.name: field.type for field in handle.schema().fields}
         for declared in _delta_schema(self._table, columns_of(self._table)).fields:

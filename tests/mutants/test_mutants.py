@@ -62,7 +62,7 @@ MUTANTS = [
     Mutant(
         "all that the detail shows is compared",
         "etl/transform/detail.py",
-        "    return {name for name, new, old in pairs if name in _COMPARED and json_text(new) != json_text(old)}",
+        "    return {name for name, new, old in pairs if name in compared and json_text(new) != json_text(old)}",
         "    return set()",
     ),
     Mutant(

@@ -208,8 +208,11 @@ def details_are_poisoned(history: History, rng: random.Random) -> None:
 
 @rule(1)
 def nights_without_details(history: History, rng: random.Random) -> None:
-    """Those of a new run test, too, whose executions ended long ago: a first export."""
+    """Those of an execution that ran again, too, and of a new run test, whose executions ended long ago."""
     source, known = history.source, len(history.source.world.run_tests)
+    for execution in some(rng, source.executions(is_finished=True))[:1]:
+        source.rerun(execution)
+        source.finish(execution)
     new_run_test(history, rng)
     for run_test in source.world.run_tests[known:]:
         source.begin(run_test, rng.randint(1, 4), is_finished=True, age=timedelta(days=20))

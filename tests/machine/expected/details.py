@@ -16,27 +16,36 @@ _COLUMNS = ("overall_score", "agent_definition_used_name")
 
 
 def details_are_the_source(history: History, night: Night) -> None:
-    """Of each row that was written, and, if nothing failed, of each execution whose detail was requested."""
-    if night.is_killed or not _reads_details(night):
+    """Of each row that was written, and, if nothing failed, of each execution whose detail was requested.
+
+    Without a detail, there is nothing in its place, and nothing from before the execution changed.
+    """
+    if night.is_killed:
         return
     requested = {subject_of(each) for each in night.requests if each.path.startswith(DETAIL)}
     is_calm = night.is_clean and night.summary is not None and night.summary.failure is None
     letters = {held.row["subject_id"] for held in _letters(night)}
-    unsure = hidden(history.source, night) | letters
+    before, after = night.before.executions, night.after.executions
     for execution in history.source.executions(is_finished=True):
         execution_id = execution.execution_id
-        was_final = execution_id in night.before.in_state("exported")
-        if execution_id in unsure or execution_id not in night.in_scope or (was_final and _scrubs(night)):
+        is_final = execution_id in before and before[execution_id].row["export_state"] == "exported"
+        if execution_id in hidden(history.source, night) or execution_id not in night.in_scope & after.keys():
             continue
+        versions = [each[execution_id].row["fingerprint"] for each in (before, after) if execution_id in each]
+        has_changed = len({*versions}) > 1
+        is_read = _reads_details(night) and not (is_final and not has_changed and "scrub_requests" in night.options)
         shown = {each["id"]: each for each in execution_detail(execution, "", {"limit": "999"})["results"]}
-        for (table, key), held in night.after.of.get(execution_id, {}).items():
-            if table != "calls" or is_marked(held.row) or key[0] in letters or key[0] not in shown:
+        for (table, key), held in night.after.of[execution_id].items():
+            if table != "calls" or is_marked(held.row) or key[0] not in shown:
                 continue
-            before = night.before.tables[table].get(key)
-            is_written = before is None or said(table, before.row) != said(table, held.row)
-            if is_written or (is_calm and execution_id in requested):
-                wrong = [name for name in _COLUMNS if held.row[name] != shown[key[0]][name]]
-                assert not wrong, f"L4: {key[0]}: {wrong[0]} is {held.row[wrong[0]]}, not {shown[key[0]][wrong[0]]}"
+            old = night.before.tables[table].get(key)
+            is_written = old is None or said(table, old.row) != said(table, held.row)
+            lacks = not is_read or letters & {execution_id, key[0]}
+            if (is_written and (has_changed or not lacks)) or (is_calm and not lacks and execution_id in requested):
+                for name in _COLUMNS:
+                    value = held.row[name]
+                    is_right = value == shown[key[0]][name] or (lacks and value is None)
+                    assert is_right, f"L4: {key[0]}: {name} is {value}, not {shown[key[0]][name]}"
 
 
 def what_lacks_its_detail_settles(_history: History, night: Night) -> None:
@@ -59,10 +68,6 @@ def _reads_details(night: Night) -> bool:
     findings = night.summary.findings if night.summary else ()
     is_wanted = night.options.get("settle_by") != "refetch" or night.options.get("metrics") == "listed"
     return is_wanted and not any("the API has no details" in each.text for each in findings)
-
-
-def _scrubs(night: Night) -> bool:
-    return "scrub_requests" in night.options
 
 
 def _letters(night: Night) -> list[Held]:

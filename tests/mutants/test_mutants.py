@@ -451,8 +451,8 @@ MUTANTS = [
     Mutant(
         "what was fetched without its detail counts as verified then",
         "etl/dataset/commit.py",
-        "verified=(final & listed.keys() | undetailed) - pieces",
-        "verified=final & listed.keys() - pieces",
+        "& listed.keys() | undetailed) - pieces",
+        "& listed.keys()) - pieces",
         ("tests/extract/test_settling.py",),
     ),
     Mutant(

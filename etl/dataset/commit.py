@@ -173,7 +173,7 @@ def _commit_part(
     dataset: Dataset, part: Part, batch: _Batch, rows: _Rows, known: _Known, stamp: ExportStamp, settlement: Settlement
 ) -> tuple[int, set[str]]:
     """Commit the bundles of one part; returns the misfits of their execution rows, and see ``Arrived.without_rows``."""
-    replacement = _replacement(batch, known, stamp)
+    replacement = _replacement(batch, known, stamp, settlement)
     held = {id_: before.held if before else _NOTHING_HELD for id_, before in known.items()}
     held_now, touched = _commit_calls(dataset, part, batch, rows, replacement)
     held |= held_now
@@ -182,8 +182,7 @@ def _commit_part(
     dataset.commit_rows(schema.ERRORS, part, rows[schema.ERRORS.name], replacement)
     executions = executions_frame(batch.values(), held, states, verified_at, stamp)
     # A reader that follows these rows sees that calls or evals of an execution changed.
-    verified = {*replacement.verified, *(settlement.drifted & batch.keys())}  # see ``lifecycle.is_held``
-    renewing = replace(replacement, renewed={*replacement.renewed, *touched}, verified=verified)
+    renewing = replace(replacement, renewed={*replacement.renewed, *touched})
     changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, renewing).changed
     _note_changes(dataset, part.run_test_key, known, held, changed)
     dataset.receipt.note(part.run_test_key, "verified", {*replacement.verified})
@@ -196,7 +195,7 @@ def _commit_part(
     return executions.misfits, without_rows
 
 
-def _replacement(batch: _Batch, known: _Known, stamp: ExportStamp) -> Replacement:
+def _replacement(batch: _Batch, known: _Known, stamp: ExportStamp, settlement: Settlement) -> Replacement:
     """What the bundles replace in their part."""
     listed = {id_: bundle for id_, bundle in batch.items() if bundle.is_fetched}
     unlisted = batch.keys() - listed.keys()
@@ -215,8 +214,8 @@ def _replacement(batch: _Batch, known: _Known, stamp: ExportStamp) -> Replacemen
         heads={id_ for id_, bundle in batch.items() if _has_letter(bundle, METRICS)},
         renewed={id_ for id_, before in stored.items() if before.exported_at is None or before.is_damaged},
         # Without the time of this fetch, a scrub would fetch the same final executions every night, and a run all calls
-        # of those that lack nothing but their detail.
-        verified=(final & listed.keys() | undetailed) - pieces,
+        # of those that lack nothing but their detail, or whose answers have changed (``lifecycle.is_held``).
+        verified=((final | settlement.drifted) & listed.keys() | undetailed) - pieces,
         # A piece of an execution that is stored whole, as listed, only confirms it: its rows keep their stamp.
         restamped=failed | (pieces - whole),
         stamp=stamp.columns,

@@ -158,8 +158,11 @@ class Settling:
                 self.client, self._answered, rows=self._answered.estimated_calls
             )
             if not (again and again.calls):
-                text = f"not requested, because {_MOST_FAILURES} details in a row could not be read: {details.failure}"
-                self._given_up = Details(failure=SourceError(text, tries=0))
+                self._given_up = Details(
+                    failure=SourceError(
+                        f"not requested, because {_MOST_FAILURES} details in a row failed: {details.failure}", tries=0
+                    )
+                )
         return details
 
     async def _details_of(self, execution: OpenExecution, latest: CallList) -> Details:

@@ -7,7 +7,7 @@ tomorrow.
 import pyarrow as pa
 
 from etl.model.columns import BOOL, DATE, DAY, FLOAT, GIVEN, INT, NEVER, STRING, TIMESTAMP, Column, Table
-from etl.model.records import METRICS, RUNS
+from etl.model.records import DETAIL, METRICS, RUNS
 
 __all__ = ["CALLS", "ERRORS", "EVALS", "EXECUTIONS", "OF_CALLS", "OF_EXECUTIONS", "RUNS_TABLE", "TABLES"]
 __all__ += ["BOOL", "DATE", "DAY", "FLOAT", "GIVEN", "INT", "NEVER", "STRING", "TIMESTAMP", "Column", "Table"]
@@ -283,9 +283,14 @@ ERRORS = Table(
     "dead letter: a request that a run gave up on; removed when it succeeds",
     "",
     (
-        Column("endpoint", STRING, "Path of the endpoint that failed.", is_key=True),
+        Column(
+            "endpoint",
+            STRING,
+            f"Path of the endpoint that failed. {DETAIL} is the execution's detail, which alone fills some columns.",
+            is_key=True,
+        ),
         Column("subject_id", STRING, "The call or execution that was asked for.", is_key=True),
-        Column("execution_id", STRING, "The execution that this failure leaves incomplete.", is_key=True),
+        Column("execution_id", STRING, "The execution that this failure leaves incomplete, or settling.", is_key=True),
         _RUN_TEST_NAME,
         _EXECUTION_STARTED_AT,
         Column("status", INT, "HTTP status of the last try; 0 when there was no answer."),

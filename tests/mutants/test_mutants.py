@@ -62,7 +62,7 @@ MUTANTS = [
     Mutant(
         "all that the detail shows is compared",
         "etl/transform/detail.py",
-        "    return {name for name, new, old in pairs if name in _COMPARED and json_text(new) != json_text(old)}",
+        "    return {name for name, new, old in pairs if name in compared and json_text(new) != json_text(old)}",
         "    return set()",
     ),
     Mutant(
@@ -466,8 +466,8 @@ MUTANTS = [
     Mutant(
         "what was fetched without its detail counts as verified then",
         "etl/dataset/commit.py",
-        "verified=(final & listed.keys() | undetailed) - pieces",
-        "verified=final & listed.keys() - pieces",
+        "& listed.keys() | undetailed) - pieces",
+        "& listed.keys()) - pieces",
         ("tests/extract/test_settling.py",),
     ),
     Mutant(

@@ -438,8 +438,8 @@ MUTANTS = [
     Mutant(
         "whatever is fetched shows what the detail says today",
         "etl/extract/settling.py",
-        "if item.route.reads_detail and execution.listed.calls.keys() - kept:",
-        "if item.route.reads_detail and (candidates if item.route.keeps_fetched else {...}) - kept:",
+        "(lacked or execution.listed.calls.keys() - kept):",
+        "(candidates if item.route.keeps_fetched else {...}) - kept:",
         (MACHINE,),
     ),
     Mutant(

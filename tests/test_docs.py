@@ -289,7 +289,7 @@ def test_decisions_can_be_finished() -> None:
     assert len(pages) <= 12
     counts = {path.name: words(path) for path in pages}
     assert {name: count for name, count in counts.items() if count > 430} == {}
-    assert sum(counts.values()) <= 4_500, counts
+    assert sum(counts.values()) <= 5_500, counts
     for path in pages:
         parts = re.findall(
             r"^\*\*(What|Why|What it costs|What would change our mind)\.\*\*", path.read_text("utf-8"), re.MULTILINE

@@ -99,6 +99,8 @@ class Memory:
             others = [each for each in self.complete.items() if each[0] != night.scope][-_MOST_OTHERS:]
             self.complete = dict(others) | {night.scope: {*night.keys.values()}}
         self.healing |= dict.fromkeys(hidden(source, night), NIGHTS_TO_HEAL)
+        if night.options.get("metrics") == "listed":  # what no list has is not missing then, and final without it
+            source.unseen |= self.healing.keys()
         self.form = source.form
         if night.summary is not None:
             self.told, self.odd = told(night, Kind.ANSWERS_CHANGED), told(night, Kind.ANSWERS_ODD)

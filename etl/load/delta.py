@@ -41,6 +41,7 @@ _WRITER = WriterProperties(default_column_properties=ColumnProperties(dictionary
 _STALE = ""
 """Digest of an item whose rows may have changed, see ``Loaded``."""
 _ALLOW = "no permission: allow reading, writing, listing and deleting there"
+"""What to say of a bucket that refuses a request without another reason."""
 _DECORATION = re.compile(r"\x1b\[\d*m|↳")
 """Colors and arrows in the library's messages."""
 
@@ -88,12 +89,11 @@ class DeltaWarehouse:
         """See ``Warehouse``. Writes a table of its own twice, and removes it: no commit can be undone."""
         with self._translated_errors(), ExitStack() as opened:
             tables, _ = self._found or self._look()
-            self._refuse_append_only(tables)
+            self._refuse_append_only(tables, tables)
             name = f"metrics_etl_check_{uuid4().hex}"
             if "://" in self.where:
                 trial = f"{self.where}/{name}"
-                storage = PyFileSystem(DeltaStorageHandler(trial, self._options))
-                opened.callback(storage.delete_dir, "")
+                opened.callback(PyFileSystem(DeltaStorageHandler(trial, self._options)).delete_dir, "")
             else:
                 folder = next(each for each in Path(self.where, name).absolute().parents if each.exists())
                 trial = opened.enter_context(TemporaryDirectory(prefix=name, dir=folder))
@@ -172,7 +172,7 @@ class DeltaWarehouse:
         Raises:
             DestinationError: a table that is ``changing`` takes no changes; or as ``Warehouse.replace``.
         """
-        self._refuse_append_only({name: tables[name] for name in changing & tables.keys()})
+        self._refuse_append_only(tables, changing & tables.keys())
         for table in ALL_TABLES:
             opened = tables.get(table.name)
             if opened is None:
@@ -183,10 +183,10 @@ class DeltaWarehouse:
                 continue
             tables[table.name] = self._opened(table)
 
-    def _refuse_append_only(self, tables: "dict[str, _Table]") -> None:
-        """Raise DestinationError if a table takes no replacement."""
-        for name, table in tables.items():
-            if table.is_append_only:
+    def _refuse_append_only(self, tables: "dict[str, _Table]", names: Iterable[str]) -> None:
+        """Raise DestinationError if a table of these names takes no changes."""
+        for name in names:
+            if tables[name].is_append_only:
                 raise DestinationError(
                     f"{self.where}: {name} is append-only: set delta.appendOnly to false on the tables there, "
                     "then run metrics-etl load"
@@ -232,13 +232,13 @@ class _Table:
 
     @cached_property
     def _handle(self) -> DeltaTable:
-        """The table in the library; DestinationError if the exporter cannot read it, or a column has another type."""
+        """The table in the library; DestinationError if a column has another type."""
         handle = DeltaTable(self._log.url, version=self._log.version, storage_options=self._log.options)
         if "deletionVectors" in (handle.protocol().reader_features or ()):
             raise DestinationError(
-                f"{self._log.url} has deletion vectors, which someone turned on and the exporter cannot read: "
-                f"in Spark, run ALTER TABLE {self.name} DROP FEATURE deletionVectors; "
-                "or remove all tables, and run metrics-etl load"
+                f"{self._log.url} has deletion vectors, which someone turned on and the exporter cannot read: in Spark "
+                f"run ALTER TABLE {self.name} DROP FEATURE deletionVectors; or remove all tables, then run "
+                "metrics-etl load"
             )
         types = {field.name: field.type for field in handle.schema().fields}
         for declared in _delta_schema(self._table, columns_of(self._table)).fields:

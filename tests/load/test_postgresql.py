@@ -16,6 +16,7 @@ from etl.model.arrow import with_column
 from tests.bundles import a_bundle
 from tests.datasets import a_dataset, export_to
 from tests.loads import assert_settled, compared, next_export
+from tests.stores import free_ports
 from tests.warehouses import Place, assert_equals_dataset, contents_of, load_into, of_role, run_printed_ddl
 
 
@@ -200,6 +201,15 @@ def test_session_reads_one_state_and_leaves_no_lock_behind_when_the_loader_dies(
     for _ in range(2):
         (found,) = pooled.query("SELECT " + ", ".join(f"current_setting('{name}') AS {name}" for name in names))
         assert [*found.values()] == ["repeatable read", "60", "10", "6", "120000", "2s", "10min"]
+
+
+def test_each_host_that_does_not_answer_is_named() -> None:
+    hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    with pytest.raises(DestinationError) as refused:
+        open_warehouse(f"postgresql://loader@{','.join(hosts)}/metrics", "unused")
+
+    assert all(f"port {host.partition(':')[2]} failed: Connection refused" in str(refused.value) for host in hosts)
+    assert str(refused.value).isprintable()
 
 
 def test_server_that_vanishes_or_never_answers_is_given_up_unless_the_url_says_so() -> None:

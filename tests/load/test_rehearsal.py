@@ -1,8 +1,6 @@
 """What a rehearsal says is so: where it finds nothing, a load works, and what it finds, a load would meet."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +14,7 @@ from tests.bundles import a_bundle
 from tests.datasets import a_dataset, export_to
 from tests.load.test_postgresql import DROPPING
 from tests.loads import assert_settled, rehearsed
-from tests.warehouses import Place, load_into, of_role, run_printed_ddl, run_psql
+from tests.warehouses import Place, holding, load_into, of_role, run_printed_ddl, run_psql
 
 ENCODING = "create the database with ENCODING 'UTF8'$"
 
@@ -117,11 +115,6 @@ def test_database_of_another_encoding_is_refused(data: Path, in_postgresql: Plac
 
 def test_duckdb_file_that_another_process_holds_is_named_with_the_fix(data: Path, in_duckdb: Place) -> None:
     load_into(in_duckdb, data)
-    code = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", code, in_duckdb.url.removeprefix("duckdb://")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
+    with holding(in_duckdb):
         assert_both_say("Conflicting lock is held in .*: close the file there", in_duckdb, data)
-        holder.communicate()
     assert_both_say("", in_duckdb, data)

@@ -16,6 +16,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 
 from etl.errors import ConfigurationError, DestinationError, FileMissingError
+from etl.files.refusals import is_denied, refusal, tag
 from etl.model.locations import Options
 
 PATIENT_SECONDS = 120
@@ -35,13 +36,6 @@ _HASTY: Mapping[str, Any] = {
 }
 # An endpoint without user, query or fragment, which might hold a secret.
 _ADDRESS = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9]{0,4})?(/[^?#@\s]*)?")
-# What a store's error codes mean to the user.
-_CODES = {
-    "NoSuchBucket": "no such bucket: create it, or fix [destination] path",
-    "InvalidAccessKeyId": "the store does not know this access key: check the credentials",
-    "SignatureDoesNotMatch": "the secret key does not match the access key: check the credentials",
-    "ExpiredToken": "the credentials have expired: renew them, and run again",
-}
 # Codes of a store that may work a minute later.
 _OUTAGES = ("SlowDown", "InternalError", "ServiceUnavailable", "ServerBusy", "OperationTimedOut")
 _NO_ANSWER = "error sending request"
@@ -54,7 +48,6 @@ _NO_CREDENTIALS = {
 _METADATA_ADDRESSES = ("169.254.169.254", "metadata.google.internal")
 _QUERY = r"\?\S*"  # the query of an address: it may hold a signature
 _NO_STORE = re.compile("<html|ETag Header missing", re.IGNORECASE)
-_REFUSED = r"403 Forbidden|401 Unauthorized|AccessDenied"
 
 
 def open_store(url: str, options: Options, *, is_hasty: bool = False) -> ObjectStore:
@@ -158,20 +151,18 @@ def store_error(exc: Exception, url: str, path: str, kind: str) -> DestinationEr
         return DestinationError(f"{url}: no credentials found: {_NO_CREDENTIALS[urlsplit(url).scheme]}")
     if _NO_ANSWER in text:
         return no_answer(url)
-    match = re.search(r"<Code>([A-Za-z]+)</Code>", text)
-    code = match[1] if match else ""
-    if code in _CODES:
-        return DestinationError(f"{url}: {_CODES[code]}")
+    if meaning := refusal(text):
+        return DestinationError(f"{url}: {meaning}")
     if _NO_STORE.search(text):
         return StoreFailedError(f"{url}: the server there is not an object store: check the endpoint")
     if isinstance(exc, FileNotFoundError):
         if kind == "put":
             return ConflictError(f"{where}: removed by another program after it was read; not written: run again")
         return FileMissingError(f"{where}: no such object")
-    if re.search(_REFUSED, text):
-        return DestinationError(f"{where}: no permission to {kind} it: allow this for all objects below {url}")
-    if code:
-        message = re.search(r"<Message>([^<]*)</Message>", text)
-        text = f"the store returned {code}" + (f": {message[1]}" if message else "")
+    if is_denied(text):
+        payer = "; if requesters pay, set request_payer in the options" if url.startswith("s3://") else ""
+        return DestinationError(f"{where}: no permission to {kind} it: allow this for all objects below {url}{payer}")
+    if code := tag("Code", text):
+        text = ": ".join(filter(None, [f"the store returned {code}", tag("Message", text)]))
     kind_of_error = DestinationError if code and code not in _OUTAGES else StoreFailedError
     return kind_of_error(f"{where}: {re.sub(_QUERY, '', ' '.join(text.split()))[:300]}")

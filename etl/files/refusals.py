@@ -1,0 +1,56 @@
+"""Why an object store refused a request, and what to do, read from its answer.
+
+Pure. It serves every client of a store: that of the dataset, and that of Delta tables.
+"""
+
+import re
+from datetime import datetime, timedelta
+
+_CODES = {
+    "NoSuchBucket": "no such bucket: create it, or correct its name",
+    "InvalidAccessKeyId": "the store does not know this access key: check the credentials",
+    "SignatureDoesNotMatch": "the secret key does not match the access key: check the credentials",
+    "ExpiredToken": "the credentials have expired: renew them, and run again",
+    "UserProjectMissing": "its owner lets requesters pay, which works for s3:// only: use another bucket",
+}
+"""What a store's error codes mean to the user."""
+_OTHER_REGION = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
+_REDIRECTED = "redirect without LOCATION"
+"""What a client says of the first of these codes."""
+_ALLOW_KMS = "enable the key, and allow kms:GenerateDataKey and kms:Decrypt"
+_ALLOW_UNENCRYPTED = "change the policy; if it demands encryption, set server_side_encryption in the options"
+
+
+def refusal(text: str) -> str:
+    """What the answer means, with the next step; empty if only the client's own words tell."""
+    code, message = tag("Code", text), tag("Message", text)
+    if code == "RequestTimeTooSkewed":
+        return f"this machine's clock is wrong{_wrong_by(text)}: fix it (NTP)"
+    if code in _OTHER_REGION or _REDIRECTED in text:
+        region = tag("Region", text)
+        return f"the bucket is in another region{region and f', {region}'}: set region in the options, or AWS_REGION"
+    if code.startswith("KMS.") or "kms:" in message:
+        return f"the KMS key that encrypts its objects cannot be used: {message}: {_ALLOW_KMS}"
+    if code == "AccessDenied" and "explicit deny" in message:
+        return f"a policy forbids this: {message}: {_ALLOW_UNENCRYPTED}"
+    return _CODES.get(code, "")
+
+
+def is_denied(text: str) -> bool:
+    """Whether the store says that the credentials may not do this."""
+    return re.search("403 Forbidden|401 Unauthorized|AccessDenied", text) is not None
+
+
+def tag(name: str, text: str) -> str:
+    """The content of the XML element in the answer; empty if there is none."""
+    found = re.search(f"<{name}>([^<]*)</{name}>", text)
+    return found[1] if found else ""
+
+
+def _wrong_by(text: str) -> str:
+    """By how much, where the store says what time it is."""
+    times = tag("RequestTime", text), tag("ServerTime", text)
+    if not all(times):
+        return ""
+    ours, theirs = map(datetime.fromisoformat, times)
+    return f" by {abs(ours - theirs) // timedelta(minutes=1):,} min"

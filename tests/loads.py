@@ -15,6 +15,10 @@ from etl.dataset.layout import Part
 from etl.dataset.parts import identify
 from etl.inspect.verify_warehouse import WarehouseReport, verify_rows
 from etl.load.drivers import spooled
+from etl.load.open import open_warehouse
+from etl.load.rehearsal import made_up_load
+from etl.load.statements import Dialect, Statements
+from etl.load.tables import ALL_TABLES, VIEWS
 from etl.model import schema
 from etl.transform.frames import ExportStamp, table_of
 from tests.bundles import a_bundle, an_unlisted_bundle, bundle_of, fetched_call
@@ -77,11 +81,24 @@ def compared(target: Any, data: Path) -> WarehouseReport:
         return verify_rows(contents_of(data), warehouse)
 
 
+def rehearsed(target: Any) -> bool:
+    """What ``check`` has the warehouse do; False where that could not be undone."""
+    with closing(open_warehouse(target.url, target.namespace, "rehearse")) as warehouse:
+        dataset_id = warehouse.loaded().dataset_id
+        return warehouse.rehearse(made_up_load(dataset_id or "a new one"))
+
+
 def assert_settled(target: Any, data: Path) -> None:
     """All is equal, and there is nothing left to do."""
     assert_equals_dataset(target, data)
     assert compared(target, data).findings == []
     assert not load_into(target, data).is_changed
+
+
+def made_by(dialect: Dialect) -> list[str]:
+    """The statements that make the tables, and then the views."""
+    sql = Statements(dialect, NAMESPACE)
+    return [*map(sql.create, ALL_TABLES), *(next(sql.create_view(view, ())) for view in VIEWS)]
 
 
 @contextmanager

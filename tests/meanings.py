@@ -276,7 +276,7 @@ SUBJECT_MEANINGS = {
     Subject.DESTINATION: "files can be written, locked and read there, with 64 MiB free, or the folder can be created "
     "(else 6)",
     Subject.LOCK: "no export is running on this dataset (else 75)",
-    Subject.WAREHOUSE: "it can be read, holds no other dataset, and PostgreSQL grants what a load needs (else 2 or 6); "
+    Subject.WAREHOUSE: "it holds no other dataset, and takes a load, which is undone (else 2 or 6); "
     "only if the settings name one",
 }
 """When each subject of a check is fine, and the exit code otherwise."""

@@ -24,9 +24,10 @@ from etl.dataset.layout import parse_part_path
 from etl.dataset.parts import Dataset
 from etl.files.open import open_files
 from etl.load.contents import Contents, read_contents
+from etl.load.ddl import ddl
 from etl.load.open import open_warehouse
 from etl.load.synchronize import LoadResult, synchronize
-from etl.load.tables import ALL_TABLES, VIEWS, columns_of
+from etl.load.tables import ALL_TABLES, CURRENT_VIEWS, columns_of
 from etl.model import schema
 from tests.stores import free_ports
 
@@ -44,7 +45,7 @@ class Place:
     url: str
     namespace: str = "simulation_metrics"
     _own: Any = None
-    has_views = tells_views = is_atomic = counts_rows = True
+    has_views = tells_views = is_atomic = counts_rows = can_rehearse = True
     is_emulated = False
     """Then the end of its connection undoes nothing."""
 
@@ -210,13 +211,15 @@ def assert_equals_dataset(place: Any, data: Path) -> None:
     """Every cell of the warehouse is that of the dataset, and the views show what is not deleted."""
     for table in schema.TABLES.values():
         assert place.rows(table) == loadable_rows(data, table), table.name
-    for view in VIEWS if place.has_views else ():
+    for view in CURRENT_VIEWS if place.has_views else ():
         living = [row for row in place.rows(view.table) if row["deleted_at"] is None]
         if view.of_execution:
             ids = {row["execution_id"] for row in place.rows(schema.EXECUTIONS) if row["deleted_at"] is None}
             living = [row for row in living if row["execution_id"] in ids]
         shown = by_key(view.table, place.query(f"SELECT * FROM {{s}}.{view.name}"))
         assert [{name: row[name] for name in living[0]} for row in shown] == living, view.name
+    for row in place.query("SELECT * FROM {s}.last_load") if place.has_views else ():
+        assert row["rows"] == sum(len(loadable_rows(data, table)) for table in schema.TABLES.values())
 
 
 class Died(BaseException):
@@ -284,6 +287,30 @@ def holding(place: Place) -> Iterator["subprocess.Popen[bytes]"]:
 
 def new_postgresql(url: str) -> Place:
     return Place(url, f"metrics_{secrets.token_hex(4)}")
+
+
+def of_role(place: Place, name: str, *grants: str) -> Place:
+    """The place for a user of this name; ``{r}`` in what it is granted is the user."""
+    role = place.namespace.replace("metrics", name)
+    place.edit(f"CREATE ROLE {role} LOGIN", *(grant.replace("{r}", role) for grant in grants))
+    return Place(place.url.replace("tests@", f"{role}@"), place.namespace)
+
+
+def run_psql(place: Place, script: str) -> None:
+    """As an administrator does, outside of any transaction."""
+    psql = ["psql", place.url, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]
+    subprocess.run(psql, input=script, text=True, check=True, capture_output=True)
+
+
+def printed_ddl(place: Place) -> str:
+    """What ``schema --ddl postgresql`` prints, for the schema of this place, and for roles of its own."""
+    printed = ddl([*schema.TABLES.values()], "postgresql").replace("simulation_metrics", place.namespace)
+    return re.sub("metrics_(loader|readers)", rf"{place.namespace}_\1", printed)
+
+
+def run_printed_ddl(place: Place) -> None:
+    """As an administrator does."""
+    run_psql(place, printed_ddl(place))
 
 
 def postgresql_folder() -> Path | None:

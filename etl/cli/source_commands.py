@@ -52,7 +52,10 @@ def check(
     *,
     read_only: Annotated[
         bool,
-        typer.Option("--read-only", help="Write no test files to the destination: check only that it can be read."),
+        typer.Option(
+            "--read-only",
+            help="Try no writes: check only that destination and warehouse can be read.",
+        ),
     ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,

@@ -89,7 +89,7 @@ def verify_warehouse(settings: Settings) -> WarehouseReport:
     """
     section = settings.warehouse
     dataset = Dataset(open_dataset(settings.destination.path, settings.destination.options))
-    with closing(open_warehouse(section.named_url, section.namespace, is_read_only=True)) as warehouse:
+    with closing(open_warehouse(section.named_url, section.namespace, "read")) as warehouse:
         return verify_rows(read_contents(dataset), warehouse)
 
 

@@ -57,6 +57,7 @@ def _dialect(dataset: str) -> Dialect:
         view_comment=" OPTIONS (description = {comment})",
         table_options=_options,
         schema="",
+        rehearsal=None,
         temporary="CREATE TEMP TABLE",
         before=(_BEGIN,),
     )

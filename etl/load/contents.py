@@ -7,6 +7,7 @@ warehouse keeps what it has of it until a run has repaired the dataset.
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 
 import msgspec
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.dataset.index import Index, is_damaged, read_index, update_index
+from etl.dataset.last_run import read_last_run
 from etl.dataset.layout import Part, parse_part_path, part_path
 from etl.dataset.parquet import OpenPart, UnreadableError
 from etl.dataset.parts import Dataset, read_identity
@@ -47,6 +49,8 @@ class Contents:
     """Ids of the executions of which rows are missing or altered in the dataset."""
     parts: dict[str, dict[str, list[Part]]] = field(default_factory=dict)
     """By kind and item, the parts where rows of the item lie."""
+    complete_at: datetime | None = None
+    """When a run last left nothing out of what it was configured for; None if none ever did."""
 
     def places(self, group: Group) -> dict[Place, set[str]]:
         """The items of a group at each place, that is, by the values of the partition columns of its tables."""
@@ -111,7 +115,8 @@ def read_contents(dataset: Dataset) -> Contents:
             f"{files.where(unreadable[0])} cannot be read: "
             "metrics-etl run moves it to _state/quarantine and repairs what it can"
         )
-    contents = Contents(dataset, identity.dataset_id, damaged=index.damaged())
+    complete_at = read_last_run(files, note=lambda _: None).complete_at
+    contents = Contents(dataset, identity.dataset_id, damaged=index.damaged(), complete_at=complete_at)
     _add_executions(contents, index)
     for group in GROUPS[1:]:
         _add_others(contents, group)

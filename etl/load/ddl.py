@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from etl.errors import ConfigurationError
 from etl.load import external_tables as external
 from etl.load.external_tables import declared, indented, joined_names
-from etl.load.statements import postgresql_tables
+from etl.load.postgresql_script import postgresql_tables
 from etl.load.tables import COLUMN_TYPES, Types, columns_of
 from etl.load.texts import backslash_quoted, sql_quoted
 from etl.model import schema

@@ -8,10 +8,12 @@ writer, or a load that was cut off, has changed a table since, the next load rep
 import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, reduce
 from itertools import chain
 from operator import and_
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pyarrow as pa
@@ -19,8 +21,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.fs import DeltaStorageHandler
+from pyarrow.fs import PyFileSystem
 
 from etl.errors import DestinationError, WarehouseUnavailableError
+from etl.files.refusals import is_denied, refusal
 from etl.load.delta_log import LOAD_ID, DeltaLog, files_below
 from etl.load.drivers import do_nothing, failure, not_ours, streamed
 from etl.load.interface import Loaded, LoadStep
@@ -35,6 +40,8 @@ _WRITER = WriterProperties(default_column_properties=ColumnProperties(dictionary
 """The library writes the files of all partitions at once: with dictionaries, each would take 3 MB of memory."""
 _STALE = ""
 """Digest of an item whose rows may have changed, see ``Loaded``."""
+_ALLOW = "no permission: allow reading, writing, listing and deleting there"
+"""What to say of a bucket that refuses a request without another reason."""
 _DECORATION = re.compile(r"\x1b\[\d*m|↳")
 """Colors and arrows in the library's messages."""
 
@@ -77,6 +84,22 @@ class DeltaWarehouse:
             columns = map(pa.array, zip(*rows, strict=True))
             tables[STATE].overwrite([pa.table([*columns], schema=arrow_schema_of(STATE_TABLE))], load_id)
         return []
+
+    def rehearse(self, _step: LoadStep) -> bool:
+        """See ``Warehouse``. Writes a table of its own twice, and removes it: no commit can be undone."""
+        with self._translated_errors(), ExitStack() as opened:
+            tables, _ = self._found or self._look()
+            self._refuse_append_only(tables, tables)
+            name = f"metrics_etl_check_{uuid4().hex}"
+            if "://" in self.where:
+                trial = f"{self.where}/{name}"
+                opened.callback(PyFileSystem(DeltaStorageHandler(trial, self._options)).delete_dir, "")
+            else:
+                folder = next(each for each in Path(self.where, name).absolute().parents if each.exists())
+                trial = opened.enter_context(TemporaryDirectory(prefix=name, dir=folder))
+            for _ in range(2):
+                write_deltalake(trial, pa.table({"made_up": [1]}), mode="overwrite", storage_options=self._options)
+        return True
 
     def places(self, table: Table) -> set[Place]:
         """See ``Warehouse``. Reads the table's log alone."""
@@ -132,6 +155,8 @@ class DeltaWarehouse:
             return _Table(log, table)
         # Such as those of a dataset, whose readers would read our rows, too.
         if any(file.base_name != "_delta_log" for file in files_below(url, "", self._options)):
+            if any(DeltaTable.is_deltatable(f"{self.where}/{other.name}", self._options) for other in ALL_TABLES):
+                raise DestinationError(f"{url}: its Delta log is gone: remove the table, and run metrics-etl load")
             raise DestinationError(f"{url} holds files that are not a Delta table: name another [warehouse] url")
         return None
 
@@ -147,12 +172,7 @@ class DeltaWarehouse:
         Raises:
             DestinationError: a table that is ``changing`` takes no changes; or as ``Warehouse.replace``.
         """
-        for name in changing & tables.keys():
-            if tables[name].is_append_only:
-                raise DestinationError(
-                    f"{self.where}: {name} is append-only: set delta.appendOnly to false on the tables there, "
-                    "then run metrics-etl load"
-                )
+        self._refuse_append_only(tables, changing & tables.keys())
         for table in ALL_TABLES:
             opened = tables.get(table.name)
             if opened is None:
@@ -162,6 +182,15 @@ class DeltaWarehouse:
             else:
                 continue
             tables[table.name] = self._opened(table)
+
+    def _refuse_append_only(self, tables: "dict[str, _Table]", names: Iterable[str]) -> None:
+        """Raise DestinationError if a table of these names takes no changes."""
+        for name in names:
+            if tables[name].is_append_only:
+                raise DestinationError(
+                    f"{self.where}: {name} is append-only: set delta.appendOnly to false on the tables there, "
+                    "then run metrics-etl load"
+                )
 
     def _create(self, table: Table) -> None:
         """Create the table, partitioned by the columns that stand in the dataset's paths."""
@@ -186,7 +215,8 @@ class DeltaWarehouse:
             text = f"{self.where}: someone else wrote at the same time: load again ({exc})"
             raise WarehouseUnavailableError(text) from exc
         except (DeltaError, OSError, pa.ArrowException) as exc:
-            raise failure(self.where, _DECORATION.sub(" ", str(exc))) from exc
+            meaning = refusal(str(exc)) or (is_denied(str(exc)) and _ALLOW)
+            raise failure(self.where, meaning or _DECORATION.sub(" ", str(exc))) from exc
 
 
 class _Table:
@@ -204,6 +234,12 @@ class _Table:
     def _handle(self) -> DeltaTable:
         """The table in the library; DestinationError if a column has another type."""
         handle = DeltaTable(self._log.url, version=self._log.version, storage_options=self._log.options)
+        if "deletionVectors" in (handle.protocol().reader_features or ()):
+            raise DestinationError(
+                f"{self._log.url} has deletion vectors, which someone turned on and the exporter cannot read: in Spark "
+                f"run ALTER TABLE {self.name} DROP FEATURE deletionVectors; or remove all tables, then run "
+                "metrics-etl load"
+            )
         types = {field.name: field.type for field in handle.schema().fields}
         for declared in _delta_schema(self._table, columns_of(self._table)).fields:
             if types.get(declared.name, declared.type) != declared.type:

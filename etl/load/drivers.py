@@ -4,17 +4,18 @@ It knows no driver, and nothing of what a load decides.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.errors import DestinationError, WarehouseUnavailableError
-from etl.load.tables import STATE
+from etl.load.tables import STATE, VIEWS
 
 _MESSAGE_MAX_CHARACTERS = 500
 _PASSES = re.compile(
@@ -29,17 +30,21 @@ _PASSES = re.compile(
 
 def not_ours(where: str, name: str) -> DestinationError:
     """The error for a table or view that has one of our names, although the warehouse has no ``STATE`` table."""
-    thing = f"{'view' if name.endswith('_current') else 'table'} {name}"
+    thing = f"{'view' if name in {view.name for view in VIEWS} else 'table'} {name}"
     return DestinationError(
         f"{where}: the {thing} exists, but {STATE} does not, so it may be someone else's: "
         f"name another [warehouse] schema or url, or drop the {thing} if nobody needs it"
     )
 
 
-def failure(where: str, text: str) -> DestinationError:
-    """The error for what a driver says in ``text``: one line that names the warehouse, cut where it gets long."""
+def failure(where: str, text: str, hints: Mapping[str, str] = MappingProxyType({})) -> DestinationError:
+    """The error for what a driver says in ``text``: one line that names the warehouse, cut where it gets long.
+
+    ``hints`` say what to do about it, by a part of the text; the first that fits is added.
+    """
+    hint = next((f": {hint}" for part, hint in hints.items() if part in text), "")
     kind = WarehouseUnavailableError if passes(text) else DestinationError
-    return kind(f"{where}: {' '.join(text.split())[:_MESSAGE_MAX_CHARACTERS]}")
+    return kind(f"{where}: {' '.join(text.split())[:_MESSAGE_MAX_CHARACTERS]}{hint}")
 
 
 def passes(text: str) -> bool:
@@ -48,12 +53,14 @@ def passes(text: str) -> bool:
 
 
 @contextmanager
-def translated_errors(where: str, *errors: type[Exception]) -> Iterator[None]:
+def translated_errors(
+    where: str, *errors: type[Exception], hints: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[None]:
     """Raise these errors of a driver as a DestinationError, see ``failure``."""
     try:
         yield
     except errors as exc:
-        raise failure(where, str(exc)) from exc
+        raise failure(where, str(exc), hints) from exc
 
 
 @contextmanager

@@ -1,14 +1,16 @@
 """DuckDB: a database in one file, by its own driver."""
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 import pyarrow as pa
 
 from etl.errors import DestinationError
-from etl.load.drivers import do_nothing, streamed, translated_errors
+from etl.load.drivers import do_nothing, failure, streamed, translated_errors
 from etl.load.sql import Session, SqlWarehouse
 from etl.load.statements import Dialect
 
@@ -16,6 +18,8 @@ _DIALECT = Dialect(
     types=("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE"),
     views="SELECT view_name AS name, sql AS definition FROM duckdb_views() WHERE schema_name = {schema}",
 )
+_HINTS = {"Conflicting lock is held": "close the file there, since only one program can use a file that changes"}
+"""What to do about an error, by a part of its text."""
 _MEMORY = "120MB"
 """How much DuckDB may keep in memory: the rest of what is not committed yet goes to disk.
 
@@ -29,7 +33,7 @@ class _Session(Session):
 
     def __init__(self, where: str, file: Path, *, is_read_only: bool) -> None:
         self.where = where
-        self._translated_errors = partial(translated_errors, where, duckdb.Error)
+        self._translated_errors = partial(translated_errors, where, duckdb.Error, hints=_HINTS)
         self._is_open = False
         with self._translated_errors():
             self._connection = duckdb.connect(file, read_only=is_read_only)
@@ -91,10 +95,19 @@ def connect(
         DestinationError: the file is not a DuckDB database, or DuckDB would read the schema's name as that of a
             database.
     """
-    file = Path(url.removeprefix("duckdb://"))
+    file = _file(url)
     if is_read_only and not file.exists() and file.resolve().parent.is_dir():
         # Nothing was loaded yet: an empty database in memory says so, and creates no file.
         file, is_read_only = Path(":memory:"), False
+    return _warehouse(url, file, namespace, is_read_only=is_read_only)
+
+
+def _file(url: str) -> Path:
+    return Path(url.removeprefix("duckdb://"))
+
+
+def _warehouse(url: str, file: Path, namespace: str, *, is_read_only: bool = False) -> SqlWarehouse:
+    """The database in this file, of which messages say that it is at the URL."""
     session = _Session(url, file, is_read_only=is_read_only)
     names = session.query("SELECT database_name FROM duckdb_databases()").to_pylist()
     session.rollback()
@@ -105,6 +118,22 @@ def connect(
             "name another [warehouse] schema or file"
         )
     return SqlWarehouse(session, _DIALECT, namespace)
+
+
+def connect_to_rehearse(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
+    """As ``connect``, but a file that is missing is created in a folder beside its place, until the end."""
+    file = _file(url)
+    if file.exists():
+        return _warehouse(url, file, namespace)
+    with ExitStack() as opened:
+        try:
+            folder = opened.enter_context(TemporaryDirectory(prefix=".metrics-etl-", dir=file.parent))
+        except OSError as exc:
+            raise failure(url, str(exc)) from exc
+        warehouse = _warehouse(url, Path(folder, file.name), namespace)
+        opened.callback(warehouse.close)
+        warehouse.close = opened.pop_all().close
+    return warehouse
 
 
 connect_to_read = partial(connect, is_read_only=True)

@@ -6,6 +6,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 import pyarrow as pa
@@ -43,6 +44,8 @@ class LoadStep:
     """By kind, the items whose rows are deleted first: those that go, and those that are replaced."""
     arriving: Mapping[str, Mapping[str, str]]
     """By kind, the items that arrive, each with the digest to note for it."""
+    times: Mapping[str, datetime | None]
+    """What the view ``last_load`` is to show: by column, a time in UTC."""
     places: Mapping[str, Collection[Place]]
     """By kind, the values of the partition columns of all rows that arrive."""
     rows: Callable[[Table], Iterator[pa.Table]]
@@ -72,6 +75,15 @@ class Warehouse(Protocol):
         Raises:
             DestinationError: as ``loaded``; or somebody else wrote meanwhile, or rows did not arrive as they were sent.
                 Then a transaction changed nothing; without one, the next load repairs the rest.
+        """
+
+    def rehearse(self, step: LoadStep) -> bool:
+        """Do all that ``replace`` does, and undo it; False where it could not be undone, so that nothing was done.
+
+        Call it after ``loaded``, on a warehouse that was opened to rehearse.
+
+        Raises:
+            DestinationError: ``replace`` would fail, with the same error.
         """
 
     def places(self, table: Table) -> set[Place]:

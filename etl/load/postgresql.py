@@ -1,8 +1,8 @@
 """PostgreSQL 14 and later, by ADBC: rows go in and out by COPY, as Arrow.
 
 The driver waits for its server without a limit and cannot be interrupted. So each call runs in a thread, and this
-module decides how long to wait for it. The ``Dialect`` stands in ``statements.py``, since ``schema --ddl`` prints it
-without the driver.
+module decides how long to wait for it. The ``Dialect`` stands in ``postgresql_script.py``, since ``schema --ddl``
+prints it without the driver.
 """
 
 import re
@@ -19,8 +19,9 @@ from adbc_driver_postgresql import dbapi
 from etl.errors import DestinationError, WarehouseUnavailableError
 from etl.files.background import in_background
 from etl.load.drivers import passes, streamed
+from etl.load.postgresql_script import POSTGRESQL
 from etl.load.sql import Session, SqlWarehouse
-from etl.load.statements import DATA, POSTGRESQL
+from etl.load.statements import DATA
 from etl.load.texts import sql_quoted
 from etl.model.wording import counted
 
@@ -42,6 +43,8 @@ _GRACE_SECONDS = 5
 """How long a server may take to cancel a statement."""
 _WAIT_SECONDS = 0.2
 """How often ``on_wait`` is called."""
+_OF_HOST = re.compile("connection to server |could not translate host name ")
+"""Begins what libpq says of each of several hosts."""
 _NUL = "\0"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _NOT_IN_JSONB = r"\\u(?:0000|[dD][89a-fA-F])"
@@ -50,11 +53,16 @@ _ESCAPE = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u(?:0000|[dD][89a-f
 """An escape in a JSON text: a surrogate pair; as group 1, a NUL or half a pair, which jsonb refuses; any other."""
 _JSON_NAMES = {column.name for _, table in DATA for column in table.columns if column.is_json}
 _HINTS = {
-    "25006": "name the primary in [warehouse] url",
+    "row-level security": "give this role BYPASSRLS, or disable row-level security on the table",
+    "22P05": "create the database with ENCODING 'UTF8'",
+    "UTF8 and SQL_ASCII": "create the database with ENCODING 'UTF8'",
+    "25006": "this role or database is read-only (default_transaction_read_only): name a role that may write",
     "40001": "someone else changed these rows at the same time: load again",
     "42501": 'see "Permissions" in docs/warehouses.md',
 }
-"""What to do about an error, by its sqlstate."""
+"""What to do about an error, by its sqlstate or a part of its text; the first that fits."""
+_ON_REPLICA = {"25006": "this server is a replica: name the primary in [warehouse] url"}
+"""The same, on a server that follows another one."""
 _PASSING_STATES = {"57P01", "57P02", "57P03", "53300", "40P01", "40001"}
 """What passes by itself: a server that stops or starts, no free connection, a deadlock, a change by somebody else."""
 
@@ -67,6 +75,7 @@ class _Session(Session):
         self._on_wait = on_wait
         self._replaced = 0
         self._is_begun = False
+        self._hints = _HINTS
         self._is_lost = False
         self._cancel: Callable[[], None] | None = None
         self._opened = ExitStack()
@@ -81,13 +90,14 @@ class _Session(Session):
     def _begin(self) -> None:
         """Begin a transaction with its settings: behind a pooler, each may be in another session of the server.
 
-        Rows come and go as UTF-8, whatever PGCLIENTENCODING or the role says. A server that did not notice that its
+        Rows come and go as UTF-8, whatever PGCLIENTENCODING or the role says. A policy that would hide rows makes a
+        statement fail. A server that did not notice that its
         loader is gone would keep the loader's locks for hours.
         """
         if self._is_begun:
             return
         self._is_begun = True
-        settings = {"client_encoding": "UTF8", "tcp_user_timeout": _VANISHED_MS}
+        settings = {"client_encoding": "UTF8", "row_security": "off", "tcp_user_timeout": _VANISHED_MS}
         settings |= {f"tcp_{name}": value for name, value in _KEEPALIVES.items()}
         limits = dict.fromkeys(["lock_timeout", "idle_in_transaction_session_timeout"], LOCK_SECONDS)
         limits["statement_timeout"] = STATEMENT_SECONDS
@@ -100,7 +110,8 @@ class _Session(Session):
         client_check = f"set_config('client_connection_check_interval', '{_CLIENT_CHECK}', true)"
         calls.append(f"CASE WHEN version() LIKE '%linux%' THEN {client_check} END")
         self.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        self.execute(f"SELECT {', '.join(calls)}")
+        (begun,) = self.query(f"SELECT {', '.join(calls)}, pg_is_in_recovery() AS is_replica").to_pylist()
+        self._hints = {**_HINTS, **_ON_REPLICA} if begun["is_replica"] else _HINTS
 
     @property
     def notices(self) -> list[str]:
@@ -204,8 +215,9 @@ class _Session(Session):
             yield
         except Error as exc:
             text, *more = str(exc).replace(f" '{sql}'", "").splitlines() or [""]
+            text = "; ".join([text, *(line for line in more if _OF_HOST.match(line))])
             hints = [line.removeprefix("HINT:").strip().rstrip(".") for line in more if line.startswith("HINT:")]
-            hints += [hint for state, hint in _HINTS.items() if state == exc.sqlstate]
+            hints += [hint for part, hint in self._hints.items() if part == exc.sqlstate or part in text][:1]
             is_passing = exc.sqlstate in _PASSING_STATES or passes(str(exc))
             kind = WarehouseUnavailableError if is_passing else DestinationError
             raise kind(": ".join([f"{self.where}: {text}", *hints])) from exc

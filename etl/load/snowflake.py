@@ -46,6 +46,7 @@ _DIALECT = Dialect(
     column_comment=" COMMENT {comment}",
     table_comment=" COMMENT = {comment}",
     view_comment=" COPY GRANTS COMMENT = {comment}",
+    rehearsal=None,
     temporary="CREATE OR REPLACE TEMPORARY TABLE",
     before=("USE SCHEMA {schema}", f"CREATE OR REPLACE TEMPORARY STAGE {_STAGE}"),
     begin=("BEGIN",),

@@ -104,14 +104,16 @@ class SqlWarehouse:
         is_outdated = bool(missing or altered_views) or is_new_shape
         return Loaded(dataset_id, digests, is_outdated=is_outdated, altered_views=altered_views)
 
-    def replace(self, step: LoadStep) -> list[str]:
+    def replace(self, step: LoadStep, *, is_rehearsal: bool = False) -> list[str]:
         """See ``Warehouse``. One transaction; where DDL would end it, the tables are made before it begins."""
         session = self._session
-        with self._transaction():
+        with self._transaction(is_undone=is_rehearsal):
+            if is_rehearsal:
+                self._execute(self._dialect.rehearsal or ())
             self._prepare()
             self._execute(self._sql.begin(_GONE, _ARRIVED))
             self._fill(_GONE, ((kind, item, "", "") for kind, items in step.removed.items() for item in items))
-            self._note_dataset(step.dataset_id)
+            self._note_dataset(step)
             if any(step.removed.values()):
                 self._execute(self._sql.delete(_GONE))
             sent = defaultdict[tuple[str, str], Counter[str]](Counter)
@@ -127,6 +129,13 @@ class SqlWarehouse:
                     "drop the trigger or rule that adds or removes rows in these tables, and load again"
                 )
         return session.notices
+
+    def rehearse(self, step: LoadStep) -> bool:
+        """See ``Warehouse``. The transaction is rolled back; where DDL would end it, nothing is done."""
+        if self._dialect.rehearsal is None:
+            return False
+        self.replace(step, is_rehearsal=True)
+        return True
 
     def places(self, table: Table) -> set[Place]:
         """See ``Warehouse``. Two queries: for the columns, then for the places."""
@@ -158,11 +167,11 @@ class SqlWarehouse:
             self._session.execute(statement)
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Commit at the end of the block, or roll back what an exception ended."""
+    def _transaction(self, *, is_undone: bool = False) -> Iterator[None]:
+        """Commit at the end of the block, or roll back what an exception ended, or is to be undone."""
         try:
             yield
-            self._session.commit()
+            (self._session.rollback if is_undone else self._session.commit)()
         except BaseException:
             with suppress(DestinationError):  # the connection may be lost; the first error says why
                 self._session.rollback()
@@ -208,7 +217,7 @@ class SqlWarehouse:
             kept = [name for name in existing.get(view.name, {}) if name in known]
             if view.columns.keys() - {*kept} or view.name in altered_views or is_made:
                 fix = f": if someone replaced it, drop {self._namespace}.{view.name}, then run metrics-etl load"
-                self._make(view.name, self._sql.create_view(view, kept), fix)
+                self._make(view.name, self._sql.create_view(view, kept), fix if view.name in existing else "")
 
     def _make(self, what: str, statements: Iterable[str], fix: str = "") -> None:
         """Run statements that create something; an error says what could not be created, and the fix."""
@@ -217,11 +226,13 @@ class SqlWarehouse:
         except DestinationError as error:
             raise type(error)(f"{error}: cannot create {what}{fix}") from error
 
-    def _note_dataset(self, dataset_id: str) -> None:
-        """Note the dataset, the shape of the tables, and how the views are defined."""
-        self._execute([f"DELETE FROM {self._sql.name(STATE)} WHERE kind = 'dataset'", *self._sql.note_views()])
-        noted = {"kind": ["dataset"], "item": [dataset_id], "digest": [shape(ALL_TABLES)], "row_counts": [None]}
-        self._session.append(self._namespace, STATE, [pa.table(noted, schema=arrow_schema_of(STATE_TABLE))])
+    def _note_dataset(self, step: LoadStep) -> None:
+        """Note the dataset, the shape of the tables, the times of the load, and how the views are defined."""
+        gone = f"DELETE FROM {self._sql.name(STATE)} WHERE kind IN ('dataset', 'load')"
+        self._execute([gone, *self._sql.note_views()])
+        noted = [{"kind": "dataset", "item": step.dataset_id, "digest": shape(ALL_TABLES)}]
+        noted += [{"kind": "load", "item": name, "digest": str(at)} for name, at in step.times.items() if at]
+        self._session.append(self._namespace, STATE, [pa.Table.from_pylist(noted, schema=arrow_schema_of(STATE_TABLE))])
 
     def _existing(self) -> dict[str, dict[str, str]]:
         """The columns, with their types, of each table and view that has one of our names."""

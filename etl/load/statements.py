@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from etl.load.tables import ALL_TABLES, COLUMN_TYPES, GROUPS, STATE_TABLE, VIEWS, Group, View, columns_of, needed_of
 from etl.load.texts import comment, sql_quoted
 from etl.model import schema
-from etl.model.locations import DEFAULT_NAMESPACE
 from etl.model.schema import STRING, Column, Table
 
 Existing = Mapping[str, Collection[str]]
@@ -59,10 +58,14 @@ class Dialect:
     """Creates the ``{schema}``; empty where somebody else has to."""
     temporary: str = "CREATE TEMPORARY TABLE"
     """How a temporary table begins."""
+    block: str = ""
+    """Runs the ``{statements}`` as one; empty where there is no such thing."""
     on_commit: str = ""
     """How a temporary table ends: what becomes of it at the end of the transaction."""
     before: tuple[str, ...] = ()
     """Statements that precede the temporary tables; they may name the ``{schema}``."""
+    rehearsal: tuple[str, ...] | None = ()
+    """Statements that begin a load that is going to be undone; None where DDL would end its transaction."""
     begin: tuple[str, ...] = ()
     """Statements after the temporary tables, where DDL would end a transaction; they may name the ``{schema}``."""
 
@@ -192,18 +195,6 @@ class Statements:
 
     # what to make
 
-    def create_all(self, tables: Collection[Table]) -> Iterator[str]:
-        """Create what a first load creates, or what is missing: schema, tables, and, if these are all, the views."""
-        yield from self.create_schema()
-        for table in tables:
-            yield self.create(table)
-            yield from self.add_columns(table, needed_of(table))
-            yield from self.describe(table)
-        if len(tables) == len(ALL_TABLES):
-            for view in VIEWS:
-                yield f"DROP VIEW IF EXISTS {self.name(view.name)}"
-                yield from self.create_view(view, ())
-
     def create_schema(self) -> list[str]:
         """Create the schema if it does not exist; no statement where somebody else has to."""
         return [self.dialect.schema.format(schema=self.dialect.quoted(self.namespace))] if self.dialect.schema else []
@@ -231,7 +222,11 @@ class Statements:
         """Add the columns that the table does not have; ``existing`` are those that it has."""
         for column in columns_of(table):
             if column.name not in existing:
-                yield f"ALTER TABLE {self.name(table.name)} ADD COLUMN IF NOT EXISTS {self._declared(column)}"
+                yield f"ALTER TABLE {self.name(table.name)} {self.add(column)}"
+
+    def add(self, column: Column) -> str:
+        """What a statement that alters a table says to add the column."""
+        return f"ADD COLUMN IF NOT EXISTS {self._declared(column)}"
 
     def drop_unknown(self, existing: Iterable[str]) -> Iterator[str]:
         """Drop the columns that the table of what was loaded has, as ``existing``, and that this version does not."""
@@ -239,22 +234,12 @@ class Statements:
             if name not in STATE_TABLE.names:
                 yield f"ALTER TABLE {self._state} DROP COLUMN {self.dialect.quoted(name)}"
 
-    def drop_all_unknown(self) -> Iterator[str]:
-        """As ``drop_unknown``, in PostgreSQL, whatever columns the table has."""
-        ours = ", ".join(map(sql_quoted, STATE_TABLE.names))
-        yield (
-            "DO $$ BEGIN EXECUTE (SELECT COALESCE("
-            f"string_agg(format('ALTER TABLE {self._state} DROP COLUMN %I', column_name), '; '), '') "
-            f"FROM information_schema.columns WHERE table_schema = {sql_quoted(self.namespace)} "
-            f"AND table_name = {sql_quoted(STATE_TABLE.name)} AND column_name NOT IN ({ours})); END $$"
-        )
-
     def describe(self, table: Table) -> Iterator[str]:
         """Comment on the table and its columns, unless the statements that create did, and create its indexes."""
         if not self.dialect.table_comment:
-            yield f"COMMENT ON TABLE {self.name(table.name)} IS {sql_quoted(_meaning(table))}"
-            for column in columns_of(table):
-                yield self._comment(table.name, column.name, column)
+            comments = [f"COMMENT ON TABLE {self.name(table.name)} IS {sql_quoted(_meaning(table))}"]
+            comments += [self._comment(table.name, column.name, column) for column in columns_of(table)]
+            yield from self._together(comments)
         for name, columns in self.dialect.indexes(table).items():
             yield f"CREATE INDEX IF NOT EXISTS {name} ON {self.name(table.name)} ({columns})"
 
@@ -265,34 +250,59 @@ class Statements:
         it. Columns stay that only the table has, because an older version loaded them.
         """
         quoted = self.dialect.quoted
-        own = self._alias(view.table.name)
+        own = self.alias(view.table.name)
+        sources = self.sources(view)
+        names = dict.fromkeys([*existing, *sources])
+        yield self.replace_view(
+            view, ", ".join(f"{sources.get(name, f'{own}.{quoted(name)}')} AS {quoted(name)}" for name in names)
+        )
+        yield from self.describe_view(view)
+
+    def sources(self, view: View) -> dict[str, str]:
+        """By name, the SQL of each column of the view."""
+        tables = {table.name: self.name(table.name) for table in ALL_TABLES}
         sources = {
-            name: f"{self._alias(table)}.{quoted(column.name)}" for name, (table, column) in view.columns.items()
+            name: f"{self.alias(table)}.{self.dialect.quoted(column.name)}"
+            for name, (table, column) in view.columns.items()
         }
-        names = dict.fromkeys([*existing, *view.columns])
-        shown = ", ".join(f"{sources.get(name, f'{own}.{quoted(name)}')} AS {quoted(name)}" for name in names)
+        return sources | {
+            column.name: f"CAST({source.format(**tables)} AS {self.dialect.type_of(column)})"
+            for column, source in view.computed
+        }
+
+    def replace_view(self, view: View, shown: str) -> str:
+        """Create or replace the view, so that it shows these columns: the text between SELECT and FROM."""
+        own = self.alias(view.table.name)
         joined = ""
-        is_living = ""
+        is_shown = f"{own}.kind = 'load'" if view.is_one_row else f"{own}.deleted_at IS NULL"
         if view.of_execution:
             joined = f" JOIN {self._aliased(schema.EXECUTIONS.name)} ON {own}.execution_id = e.execution_id"
-            is_living = " AND e.deleted_at IS NULL"
+            is_shown += " AND e.deleted_at IS NULL"
         commented = self.dialect.view_comment.format(comment=self.dialect.literal(view.meaning))
-        yield (
+        return (
             f"CREATE OR REPLACE VIEW {self.name(view.name)}{commented} AS SELECT {shown} "
-            f"FROM {self._aliased(view.table.name)}{joined} WHERE {own}.deleted_at IS NULL{is_living}"
+            f"FROM {self._aliased(view.table.name)}{joined} WHERE {is_shown}"
         )
-        if not self.dialect.view_comment:
-            yield f"COMMENT ON VIEW {self.name(view.name)} IS {sql_quoted(view.meaning)}"
-            for name, (_, column) in view.columns.items():
-                yield self._comment(view.name, name, column)
 
-    def _alias(self, table: str) -> str:
-        """What a view calls the table."""
+    def describe_view(self, view: View) -> Iterator[str]:
+        """Comment on the view and its columns, unless the statement that creates it did."""
+        if not self.dialect.view_comment:
+            comments = [f"COMMENT ON VIEW {self.name(view.name)} IS {sql_quoted(view.meaning)}"]
+            comments += [self._comment(view.name, name, column) for name, (_, column) in view.columns.items()]
+            yield from self._together(comments)
+
+    def _together(self, statements: list[str]) -> list[str]:
+        """The statements as one, where the engine can run them so."""
+        block = self.dialect.block
+        return [block.format(statements=";\n".join(statements))] if block else statements
+
+    def alias(self, table: str) -> str:
+        """What a view calls the table of this name."""
         return "e" if table == schema.EXECUTIONS.name else "t"
 
     def _aliased(self, table: str) -> str:
         """The table as it stands after FROM or JOIN in a view."""
-        return f"{self.name(table)} AS {self._alias(table)}"
+        return f"{self.name(table)} AS {self.alias(table)}"
 
     def _declared(self, column: Column, needed: str = "") -> str:
         """A column as the statement that creates it has it."""
@@ -304,46 +314,9 @@ class Statements:
         return f"COMMENT ON COLUMN {self.name(relation)}.{self.dialect.quoted(name)} IS {sql_quoted(comment(column))}"
 
 
-def _indexes(table: Table) -> dict[str, str]:
-    """One index for what a load replaces, unless the key has it, and one for questions about a run test and a time."""
-    indexed = [[group.item] for group, own in DATA if own.name == table.name and (group.item,) != table.key]
-    if {"run_test", table.start} <= {column.name for column in columns_of(table)}:
-        indexed.append(["run_test", table.start])
-    return {"_".join([table.name, *columns, "idx"]): ", ".join(columns) for columns in indexed}
-
-
 def row_counts(rows: Mapping[str, int]) -> str:
     """How many rows an item has, by table, as the table of what was loaded has it: in the order of ``DATA``."""
     return "/".join(str(rows.get(table.name, 0)) for _, table in DATA)
-
-
-POSTGRESQL = Dialect(
-    types=("text", "bigint", "double precision", "boolean", "timestamp with time zone"),
-    json="jsonb",
-    # PostgreSQL puts the schema into a definition unless it is in the search path of the user who asks: it is taken
-    # out.
-    views=(
-        "SELECT CAST(viewname AS text) AS name, replace(definition, quote_ident(schemaname) || '.', '') AS definition "
-        "FROM pg_views WHERE schemaname = {schema}"
-    ),
-    key="PRIMARY KEY ({columns})",
-    indexes=_indexes,
-    on_commit=" ON COMMIT DROP",  # behind a pooler the next load may be in the same session of the server
-)
-"""PostgreSQL. It stands here and not in ``postgresql.py``, since ``schema --ddl`` prints it without the driver."""
-
-
-def postgresql_tables(tables: Collection[Table]) -> str:
-    """The script of ``schema --ddl postgresql``: it creates what a first load creates, or adds what is missing of it.
-
-    A load accepts these tables as its own if they are all there. Only then are the views created, and noted.
-    """
-    sql = Statements(POSTGRESQL, DEFAULT_NAMESPACE)
-    is_all = {table.name for table in tables} >= TABLE_NAMES
-    statements = ["BEGIN", *sql.create_all(ALL_TABLES if is_all else tables)]
-    if is_all:
-        statements += [*sql.drop_all_unknown(), *sql.note_views()]
-    return "\n\n".join(f"{statement};" for statement in [*statements, "COMMIT"])
 
 
 def _meaning(table: Table) -> str:

@@ -241,6 +241,7 @@ def synchronize(
         contents.dataset_id,
         removed={kind: due.removed for kind, due in pending.items()},
         arriving={kind: {item: contents.digests[kind][item] for item in due.arriving} for kind, due in pending.items()},
+        times={"loaded_at": datetime.now(UTC), "complete_at": contents.complete_at},
         places={
             group.kind: {place for place, ids in contents.places(group).items() if ids & pending[group.kind].arriving}
             for group in GROUPS
@@ -333,5 +334,5 @@ def preview_load(settings: WarehouseSettings, dataset: Dataset, *, is_full: bool
     Errors as for ``load_warehouse``.
     """
     runs_left = last_load_into(dataset.files, settings.place or "", datetime.now(UTC)).runs_digest
-    with closing(open_warehouse(settings.named_url, settings.namespace, is_read_only=True)) as warehouse:
+    with closing(open_warehouse(settings.named_url, settings.namespace, "read")) as warehouse:
         return synchronize(read_contents(dataset), warehouse, runs_left=runs_left, is_full=is_full, is_dry_run=True)

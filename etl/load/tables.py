@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from etl.model import schema
 from etl.model.digest import fingerprint
-from etl.model.schema import STRING, Column, Table
+from etl.model.schema import INT, STRING, Column, Table
 
 COLUMN_TYPES = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP)
 """The types that columns of files have. Every engine lists its own names of them in this order."""
@@ -45,14 +45,14 @@ STATE_TABLE = Table(
     "item that was loaded, kept for the next load; readers do not need it",
     "",
     (
-        Column("kind", STRING, "dataset, execution, errors, run, view, or table (Delta only).", is_key=True),
+        Column("kind", STRING, "dataset, execution, errors, run, view, load, or table (Delta only).", is_key=True),
         Column(
             "item",
             STRING,
-            "Id of the dataset, execution or export run; key of the run test; name of the view or table.",
+            "Id of the dataset, execution or export run; key of the run test; name of the view, table or time.",
             is_key=True,
         ),
-        Column("digest", STRING, "Hash of what the dataset held when the item was loaded; definition of the view."),
+        Column("digest", STRING, "Hash of what the dataset held when the item was loaded; definition; time of a load."),
         Column(
             "row_counts", STRING, "Rows of the item in calls/evals/executions/errors/runs, as loaded (not in Delta)."
         ),
@@ -63,33 +63,63 @@ STATE_TABLE = Table(
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A view of the rows of a table that the source still has."""
+    """A view of the rows of a table that the source still has, or of one row that is computed."""
 
     name: str
     """What the view is called."""
+    meaning: str
+    """The view's comment."""
     table: Table
-    """Whose rows it shows, except those that have a ``deleted_at``."""
+    """Whose rows it shows, except those that have a ``deleted_at``; or from which the one row is computed."""
     of_execution: tuple[str, ...] = ()
     """Columns of the row's execution, as ``execution_<name>``. If any, rows of deleted executions are left out."""
+    computed: tuple[tuple[Column, str], ...] = ()
+    """Columns that no table has, each with the SQL of its value; ``t`` is the table, ``{calls}`` another one."""
+    is_one_row: bool = False
+    """Whether it has the computed columns alone, and one row: its values are aggregates."""
 
     @property
     def columns(self) -> dict[str, tuple[str, Column]]:
         """By name in the view, the table that each column comes from, and the column there."""
         stored = {column.name: column for column in schema.EXECUTIONS.columns}
-        columns = {column.name: (self.table.name, column) for column in columns_of(self.table)}
-        return columns | {f"execution_{name}": (schema.EXECUTIONS.name, stored[name]) for name in self.of_execution}
-
-    @property
-    def meaning(self) -> str:
-        """The view's comment."""
-        return f"{self.table.name.title()} that are not deleted{', with their execution' if self.of_execution else ''}."
+        own = [*(() if self.is_one_row else columns_of(self.table))]
+        columns = {column.name: (self.table.name, column) for column in own}
+        columns |= {f"execution_{name}": (schema.EXECUTIONS.name, stored[name]) for name in self.of_execution}
+        return columns | {column.name: (self.table.name, column) for column, _ in self.computed}
 
 
-VIEWS = (
-    View("executions_current", schema.EXECUTIONS),
-    View("calls_current", schema.CALLS, ("status", "completed_at", "export_state")),
-    View("evals_current", schema.EVALS),
+_DOLLARS = Column("cost_total_dollars", schema.FLOAT, "Total cost of the call.", "US dollars")
+_LOADED_AT = Column("loaded_at", schema.TIMESTAMP, "When the last load that changed anything began.")
+_COMPLETE_AT = Column(
+    "complete_at", schema.TIMESTAMP, "When a run had last exported everything that was configured, as of that load."
 )
+_ROWS = Column("rows", INT, "How many rows all tables have.", "rows")
+_NOTED = "MAX(CASE WHEN t.item = '{}' THEN t.digest END)"
+"""A time that the last load has noted."""
+LAST_LOAD = View(
+    "last_load",
+    "One row: how fresh the tables are.",
+    STATE_TABLE,
+    computed=(
+        (_LOADED_AT, _NOTED.format(_LOADED_AT.name)),
+        (_COMPLETE_AT, _NOTED.format(_COMPLETE_AT.name)),
+        (_ROWS, " + ".join(f"(SELECT COUNT(*) FROM {{{name}}})" for name in schema.TABLES)),
+    ),
+    is_one_row=True,
+)
+CURRENT_VIEWS = (
+    View("executions_current", "Executions that are not deleted.", schema.EXECUTIONS),
+    View(
+        "calls_current",
+        "Calls that are not deleted, with their execution.",
+        schema.CALLS,
+        ("status", "completed_at", "export_state"),
+        ((_DOLLARS, "t.cost_total_cost_cents / 100.0"),),
+    ),
+    View("evals_current", "Evals that are not deleted.", schema.EVALS),
+)
+"""The views of what the source has."""
+VIEWS = (*CURRENT_VIEWS, LAST_LOAD)
 
 
 def columns_of(table: Table) -> tuple[Column, ...]:

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from etl.dataset.parts import Dataset, read_identity
 from etl.dataset.state import read_state
@@ -21,6 +21,7 @@ from etl.files.interface import Files
 from etl.files.names import LOCK
 from etl.files.open import open_files
 from etl.load.open import open_warehouse
+from etl.load.rehearsal import made_up_load
 from etl.load.synchronize import EXPERIMENTAL, refuse_another
 from etl.model.values import fields_of
 from etl.model.wording import counted, first_few, quoted
@@ -80,8 +81,8 @@ async def check(config: Path | None, *, on_hold: Callable[[float], None], is_rea
     """Check everything that an export with these settings needs, in order; go on after a problem where possible.
 
     ``config`` is the path of the settings file; None for the default one. ``on_hold`` is called with the number of
-    seconds for which the rate limit holds the check up. ``is_read_only``: whether files can be written is not checked.
-    A problem is a result, not an error.
+    seconds for which the rate limit holds the check up. ``is_read_only``: whether anything can be written is not
+    checked. A problem is a result, not an error.
     """
     try:
         settings = Settings.load(config, needs_keys=False)
@@ -91,7 +92,8 @@ async def check(config: Path | None, *, on_hold: Callable[[float], None], is_rea
     checks = [Check(Subject.SETTINGS, f"valid, {names}"), *await check_source(lambda: Settings.load(config), on_hold)]
     checks += await asyncio.to_thread(_check_dataset, settings, is_read_only=is_read_only)
     if settings.warehouse.url:
-        checks += await asyncio.to_thread(_check_warehouse, settings)
+        is_held = checks[-1].exit_code == ExitCode.LOCK_HELD  # a load may be at work
+        checks += await asyncio.to_thread(_check_warehouse, settings, is_read_only=is_read_only or is_held)
     return checks
 
 
@@ -173,19 +175,23 @@ def _check_dataset(settings: Settings, *, is_read_only: bool) -> list[Check]:
     return [Check(Subject.DESTINATION, f"{files.where()} {words}{free}"), lock]
 
 
-def _check_warehouse(settings: Settings) -> list[Check]:
-    """Check that the warehouse can be read and holds no other dataset. Whether it can be written, only a load tells."""
+def _check_warehouse(settings: Settings, *, is_read_only: bool = False) -> list[Check]:
+    """Check that the warehouse holds no other dataset and, unless ``is_read_only``, takes a load, which is undone."""
     try:
         identity = read_identity(open_files(settings.destination.path, settings.destination.options))
         section = settings.warehouse
-        with closing(open_warehouse(section.named_url, section.namespace, is_read_only=True)) as warehouse:
+        dataset_id = identity.dataset_id if identity else "a new one"
+        purpose: Literal["read", "rehearse"] = "read" if is_read_only else "rehearse"
+        with closing(open_warehouse(section.named_url, section.namespace, purpose)) as warehouse:
             loaded = warehouse.loaded()
-            refuse_another(warehouse, loaded, identity.dataset_id if identity else "a new one")
+            refuse_another(warehouse, loaded, dataset_id)
             executions = len(loaded.digests.get("execution", {}))
+            is_loadable = purpose == "rehearse" and warehouse.rehearse(made_up_load(dataset_id))
     except ExporterError as error:
         return _problems(Subject.WAREHOUSE, error)
     words = f"; {EXPERIMENTAL}" if section.is_experimental else ""
-    return [Check(Subject.WAREHOUSE, f"{warehouse.where} can be read: {counted(executions, 'execution')}{words}")]
+    can = "can be loaded" if is_loadable else "can be read"
+    return [Check(Subject.WAREHOUSE, f"{warehouse.where} {can}: {counted(executions, 'execution')}{words}")]
 
 
 def _has_dataset(files: Files) -> bool:

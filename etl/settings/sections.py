@@ -257,6 +257,8 @@ def _warehouse_url(value: str) -> str:
         raise ValueError("must not contain a password: set PGPASSWORD, or use the driver's file, such as ~/.pgpass")
     if scheme == "postgresql" and not server.partition("/")[2] and "dbname=" not in options:
         raise ValueError("must name a database, as in postgresql://user@host/database, got none")
+    if scheme == "duckdb" and rest.rpartition("/")[2].startswith(("md:", "motherduck:")):
+        raise ValueError("must name a file: MotherDuck (md:) is not supported, got duckdb://md:…")
     if scheme == "duckdb" and rest.rpartition("/")[2].startswith(":memory:"):
         raise ValueError("must name a file: what is loaded into memory is gone afterwards, got duckdb://:memory:")
     return value

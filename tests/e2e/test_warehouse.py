@@ -257,16 +257,14 @@ async def test_first_signal_ends_what_waits_for_the_warehouse_and_an_export_is_k
 async def test_the_page_s_sql_answers_in_postgresql(server: Sandbox, tmp_path: Path, in_postgresql: Place) -> None:
     write_warehouse(tmp_path, server, in_postgresql)
     await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
-    question, permissions, _ = of_the_page("sql")
+    question, roles = of_the_page("sql")
 
     rows = in_postgresql.query(question.replace("simulation_metrics", "{s}").rstrip().rstrip(";"))
     assert {row["run_test_name"] for row in rows} == {each.name for each in server.world.run_tests}
     calls = [row for row in in_postgresql.rows(schema.CALLS) if row["latency_avg_agent_latency_ms"] is not None]
     assert sum(row["calls"] for row in rows) == len(calls)
     assert any(float(row["dollars"]) % 1 for row in rows)
-    in_postgresql.edit(
-        "CREATE ROLE analysts", *permissions.replace("simulation_metrics", "metrics_of_page").split(";\n")[:-1]
-    )
+    in_postgresql.edit("CREATE ROLE loader", "CREATE ROLE analysts", *roles.split(";\n")[:-1])
 
 
 async def test_the_page_s_python_reads_the_delta_tables(
@@ -297,7 +295,7 @@ async def test_check_and_verify_look_at_the_warehouse_too(server: Sandbox, folde
     (folder / "config" / "metrics.duckdb").write_bytes(b"something else")
     broken = await metrics_etl("check", cwd=folder, env=env)
 
-    assert "metrics.duckdb, schema simulation_metrics can be read: 6 executions" in fine.stdout
+    assert "metrics.duckdb, schema simulation_metrics can be loaded: 6 executions" in fine.stdout
     assert (intact.exit_code, "compared 6 rows of executions" in intact.stdout) == (0, True)
     assert altered.exit_code == 3
     assert {each["kind"] for each in altered.document["findings"]} == {"loaded_wrong"}

@@ -1,10 +1,12 @@
 """The targets that every law of loads is tried on."""
 
 import shutil
+from contextlib import closing
 
 import pytest
 
 from tests.loads import first_export
+from tests.warehouses import of_role, run_printed_ddl
 
 ON_EVERY_TARGET = {
     "test_first_load_equals_the_dataset",
@@ -31,6 +33,15 @@ def in_delta(tmp_path):
 def target(request):
     """A place where no table is yet, in one of the targets that run here."""
     return request.getfixturevalue(f"in_{request.param}")
+
+
+@pytest.fixture
+def prepared(in_postgresql):
+    """The place for a role that may make nothing, in tables made and granted as docs/warehouses.md says."""
+    in_postgresql.edit("CREATE ROLE {s}_loader", "CREATE ROLE {s}_readers")
+    run_printed_ddl(in_postgresql)
+    with closing(of_role(in_postgresql, "loader", "GRANT {s}_loader TO {r}")) as place:
+        yield place
 
 
 @pytest.fixture(scope="session")

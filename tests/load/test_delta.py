@@ -1,5 +1,6 @@
 """What is particular to Delta: commits, files, maintenance, other writers, folders and buckets."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from deltalake import DeltaTable
 
 from etl.errors import DestinationError
+from etl.files.objects import Objects
 from etl.load import delta
 from etl.load.delta import connect
 from etl.load.synchronize import synchronize
@@ -23,7 +25,7 @@ from etl.model import schema
 from tests.bundles import a_bundle
 from tests.datasets import a_dataset, export_to
 from tests.loads import NAMESPACE, assert_settled, compared, next_export
-from tests.stores import KEYS
+from tests.stores import KEYS, Refused
 from tests.support import run_to_end
 from tests.warehouses import Place, by_key, contents_of, load_into, rows_of_dataset
 
@@ -146,6 +148,25 @@ def test_folder_that_holds_other_files_is_refused(lake, data):
     assert not (data / "calls" / "_delta_log").exists()
 
 
+def test_delta_log_that_is_gone_is_told_with_the_fix(lake, data):
+    shutil.rmtree(lake.folder / "evals" / "_delta_log")
+    with pytest.raises(DestinationError, match="evals: its Delta log is gone: remove the table, and run metrics-etl"):
+        load_into(lake, data)
+    shutil.rmtree(lake.folder / "evals")
+    load_into(lake, data)
+
+    assert_settled(lake, data)
+
+
+def test_deletion_vectors_of_another_writer_are_told_with_the_fix(lake, data):
+    """As Databricks notes them: the library here cannot write any."""
+    features = {"readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]}
+    noted = json.dumps({"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, **features}})
+    (lake.folder / "calls" / "_delta_log" / f"{lake.table().version() + 1:020}.json").write_text(f"{noted}\n")
+    with pytest.raises(DestinationError, match=r"calls has deletion vectors.* ALTER TABLE calls DROP FEATURE"):
+        load_into(lake, data)
+
+
 def test_tables_and_columns_say_what_they_are(lake, data):
     table = lake.table()
     comments = {field.name: field.metadata["comment"] for field in table.schema().fields}
@@ -234,9 +255,32 @@ def test_bucket_that_refuses_the_key_is_one_line(bucket, monkeypatch):
     with pytest.raises(DestinationError) as refused:
         bucket.open().loaded()
 
-    assert "403" in str(refused.value)
-    assert str(refused.value).isprintable()
+    assert str(refused.value).endswith(": the secret key does not match the access key: check the credentials")
     assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(refused.value)
+
+
+def test_bucket_that_refuses_something_is_told_by_a_rehearsal(bucket, data, proxy):
+    """In a process of its own: the library would let no thread of this one answer."""
+    code = "import sys, tests.loads as l, tests.warehouses as w; print(l.rehearsed(w.Place(sys.argv[1])))"
+    environment = {**os.environ, "AWS_ENDPOINT_URL": proxy.endpoint}
+
+    def rehearse():
+        return run_to_end([sys.executable, "-c", code, bucket.url], cwd=Path(__file__).parents[2], env=environment)
+
+    def paths():
+        return {each.path for each in Objects(bucket.url.removeprefix("delta+"), proxy.options).list("")}
+
+    assert (rehearse().stdout, paths()) == ("True\n", set())
+    load_into(bucket, data)
+    before = paths()
+    assert (rehearse().stdout, paths()) == ("True\n", before)
+    for words in (["GET"], ["PUT"], ["DELETE", "POST"]):  # many are deleted by one POST
+        proxy.judge = lambda told, words=words: Refused(403, "AccessDenied") if told.method in words else None
+        assert rehearse().stderr.endswith(": no permission: allow reading, writing, listing and deleting there\n"), (
+            words
+        )
+    proxy.judge = lambda _: Refused(403, "RequestTimeTooSkewed")
+    assert rehearse().stderr.endswith(": this machine's clock is wrong: fix it (NTP)\n")
 
 
 def test_url_says_where_the_tables_are():

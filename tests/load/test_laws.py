@@ -6,6 +6,7 @@ Tried on DuckDB, PostgreSQL and Delta here; ``test_snowflake.py`` and ``test_big
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from etl.dataset.last_run import update_last_run
 from etl.errors import DestinationError
 from etl.files.names import INDEX
-from etl.load.tables import STATE, STATE_TABLE, VIEWS, arrow_schema_of
+from etl.files.open import open_files
+from etl.load.tables import CURRENT_VIEWS, STATE, STATE_TABLE, VIEWS, arrow_schema_of
 from etl.model import schema
 from tests.bundles import a_bundle, dead_letter
 from tests.datasets import a_dataset, export_to
-from tests.loads import assert_settled, compared, first_export, next_export
+from tests.loads import NOW, assert_settled, compared, first_export, next_export, rehearsed
 from tests.support import IS_FULL
 from tests.warehouses import Row, assert_equals_dataset, load_into, loadable_rows
 
@@ -117,6 +120,21 @@ def test_dry_run_says_what_differs_and_changes_nothing(target: Any, data: Path) 
 
     assert (result.new, result.changed) == (1, 4)
     assert contents(target) == before
+
+
+def test_rehearsal_leaves_everything_as_it_was(target: Any, data: Path, tmp_path: Path) -> None:
+    """Before the first load, and after it."""
+    before = {*tmp_path.rglob("*")}
+    assert rehearsed(target) == target.can_rehearse
+    assert {*tmp_path.rglob("*")} == before
+    assert load_into(target, data).new == 6
+    rows = contents(target)
+    target.close()
+    before = {*tmp_path.rglob("*")}
+    assert rehearsed(target) == target.can_rehearse
+    assert {*tmp_path.rglob("*")} == before
+    assert contents(target) == rows
+    assert not load_into(target, data).is_changed
 
 
 # deaths
@@ -431,12 +449,40 @@ def test_views_show_what_the_source_has(viewed: Any, data: Path) -> None:
     load_into(viewed, data)
     assert_settled(viewed, data)
 
-    shown = {view.name: viewed.query(f"SELECT * FROM {{s}}.{view.name}") for view in VIEWS}
+    shown = {view.name: viewed.query(f"SELECT * FROM {{s}}.{view.name}") for view in CURRENT_VIEWS}
     assert {row["execution_id"] for row in shown["executions_current"]} == {"e1", "e2", "e3", "e4", "e5", "e6"}
     assert {row["call_execution_id"] for row in shown["calls_current"]} == {"c1", "c4", "c5", "c6", "c7", "c8"}
     assert {row["call_execution_id"] for row in shown["evals_current"]} == {"c1", "c5", "c6", "c7", "c8"}
     assert {row["execution_status"] for row in shown["calls_current"]} == {"completed"}
     assert [*shown["evals_current"][0]] == arrow_schema_of(schema.EVALS).names
+
+
+def test_one_row_says_how_fresh_the_tables_are(viewed: Any, data: Path) -> None:
+    def last_load() -> Row:
+        row: Row
+        (row,) = viewed.query("SELECT * FROM {s}.last_load")
+        return row
+
+    before = last_load()
+    assert before["complete_at"] is None
+    update_last_run(open_files(str(data)), {"complete_at": NOW})
+    load_into(viewed, data)
+    assert last_load() == before, "nothing was loaded"
+    next_export(data)
+    load_into(viewed, data)
+    after = last_load()
+    assert before["loaded_at"] < after["loaded_at"] <= datetime.now(UTC)
+    assert after["complete_at"] == NOW
+    assert after["rows"] == sum(map(len, contents(viewed).values()))
+    assert [*after] == ["loaded_at", "complete_at", "rows"]
+
+
+def test_dollars_keep_their_cents(viewed: Any) -> None:
+    viewed.update("calls", "cost_total_cost_cents", "1234567", "call_execution_id = 'c3'")
+    viewed.update("calls", "cost_total_cost_cents", "NULL", "call_execution_id = 'c4'")
+    found = viewed.query("SELECT call_execution_id AS id, cost_total_dollars FROM {s}.calls_current")
+    dollars = {row["id"]: row["cost_total_dollars"] for row in found}
+    assert (dollars["c3"], dollars["c4"]) == (12345.67, None)
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
@@ -475,13 +521,13 @@ def test_columns_of_a_view_keep_their_order_when_new_ones_come(viewed: Any, data
     """So that grants stay."""
     viewed.make_older("calls", "deleted_at")
     with closing(viewed.open()) as opened:
-        (make, *_) = opened._sql.create_view(VIEWS[1], ())
+        (make, *_) = opened._sql.create_view(CURRENT_VIEWS[1], ())
     select, older = make[make.index(" AS SELECT ") :], " AS SELECT call_execution_id"
     make_older = make.replace(select, f"{older} FROM {{s}}.calls").replace("COPY GRANTS ", "")
     viewed.edit("DROP VIEW IF EXISTS {s}.calls_current", make_older)
     load_into(viewed, data)
 
     names = [*viewed.query("SELECT * FROM {s}.calls_current")[0]]
-    assert (names[0], names[-1]) == ("call_execution_id", "execution_export_state")
+    assert (names[0], names[-1]) == ("call_execution_id", "cost_total_dollars")
     assert "deleted_at" in names
     assert_settled(viewed, data)

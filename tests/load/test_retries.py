@@ -16,7 +16,6 @@ from etl.files.open import open_files
 from etl.load import synchronize
 from etl.load.synchronize import load_warehouse
 from etl.settings.sections import WarehouseSettings
-from tests.load.test_postgresql import of_role
 from tests.loads import assert_settled, next_export
 from tests.warehouses import (
     Place,
@@ -24,6 +23,7 @@ from tests.warehouses import (
     holding,
     load_into,
     new_postgresql,
+    of_role,
     pgbouncer,
     pgbouncer_program,
     postgresql_server,

@@ -9,7 +9,7 @@ import pytest
 from etl.errors import DestinationError
 from etl.load.sql import SqlWarehouse
 from etl.load.synchronize import synchronize
-from etl.load.tables import VIEWS
+from etl.load.tables import CURRENT_VIEWS, VIEWS
 from etl.model import schema
 from tests.loads import assert_settled, compared, next_export
 from tests.warehouses import Place, assert_equals_dataset, contents_of, load_into
@@ -67,7 +67,7 @@ def test_column_that_is_no_longer_loaded_stays_in_table_and_view(data: Path, war
     warehouse.edit(
         "ALTER TABLE {s}.evals ADD COLUMN row_hash VARCHAR",
         "CREATE OR REPLACE VIEW {s}.evals_current AS "
-        f"SELECT {', '.join(f'v.{name}' for name in VIEWS[-1].columns)}, v.row_hash "
+        f"SELECT {', '.join(f'v.{name}' for name in CURRENT_VIEWS[-1].columns)}, v.row_hash "
         "FROM {s}.evals v WHERE v.deleted_at IS NULL",
     )
     warehouse.make_older("errors", "message")

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from etl.load.tables import STATE, STATE_TABLE
-from tests.load.test_postgresql import run_printed_ddl
 from tests.loads import assert_settled
-from tests.warehouses import Place, load_into
+from tests.warehouses import Place, load_into, run_printed_ddl
 
 
 def indexes(place: Place) -> list[str]:

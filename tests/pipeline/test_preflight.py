@@ -114,6 +114,21 @@ async def test_list_of_run_tests_that_fails_matters_only_where_all_are_exported(
     assert exit_code([*(await checked(server, "all")).values()]) == 5
 
 
+async def test_warehouse_rehearses_a_load_unless_one_may_be_at_work(server: Sandbox, tmp_path: Path) -> None:
+    lines = "[warehouse]", f'url = "duckdb://{tmp_path}/w.duckdb"'
+    warehouse = f"duckdb://{tmp_path}/w.duckdb, schema simulation_metrics"
+    told = (await checked(server, names(server), *lines))[Subject.WAREHOUSE]
+    assert (told.outcome, told.detail) == ("ok", f"{warehouse} can be loaded: 0 executions")
+    assert not (tmp_path / "w.duckdb").exists()
+    await exported()
+    before = (tmp_path / "w.duckdb").read_bytes()
+    assert (await checked(server, names(server), *lines))[Subject.WAREHOUSE].detail.endswith("loaded: 3 executions")
+    with open_files(str(tmp_path / "data")).lock(datetime.now(UTC)):
+        told = (await checked(server, names(server), *lines))[Subject.WAREHOUSE]
+    assert (told.outcome, told.detail) == ("ok", f"{warehouse} can be read: 3 executions")
+    assert (tmp_path / "w.duckdb").read_bytes() == before
+
+
 async def test_export_at_work_is_named_and_the_rest_is_checked(server: Sandbox, tmp_path: Path) -> None:
     await checked(server, names(server))
     await exported()

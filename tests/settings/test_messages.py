@@ -109,6 +109,10 @@ MISTAKES = {
             (f'url = "{url}"', "url must name a database, as in postgresql://user@host/database, got none")
             for url in ("postgresql://user@host", "postgres://host:5432/", "postgresql://host?sslmode=require")
         ),
+        *(
+            (f'url = "{url}"', "url must name a file: MotherDuck (md:) is not supported, got duckdb://md:…")
+            for url in ("duckdb://md:metrics", "duckdb:///md:", "duckdb://motherduck:metrics?token=canary")
+        ),
         (
             'url = "duckdb://:memory:"',
             "url must name a file: what is loaded into memory is gone afterwards, got duckdb://:memory:",

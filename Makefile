@@ -8,6 +8,7 @@ READERS := .venv-readers
 SNOWFLAKE := .venv-snowflake
 BIGQUERY := .venv-bigquery
 DASK := .venv-dask
+DBT := .venv-dbt
 RELEASE := .venv-release
 VERSIONS := .venv-versions
 PYTHON_OF_BIGQUERY ?= python3.13
@@ -85,6 +86,12 @@ $(READERS)/.done: tests/readers.lock
 	$(READERS)/bin/python -m pip --quiet install --require-hashes --requirement tests/readers.lock
 	@touch $@
 
+$(DBT)/.done: tests/dbt.lock
+	$(need_python)
+	$(PYTHON) -m venv $(DBT)
+	$(DBT)/bin/python -m pip --quiet install --require-hashes --requirement tests/dbt.lock
+	@touch $@
+
 # Emulators of warehouses, each with the versions that it needs; that of BigQuery runs on Python 3.13 alone.
 $(SNOWFLAKE)/.done: tests/snowflake.lock pyproject.toml
 	$(need_python)
@@ -121,7 +128,7 @@ run: $(VENV)/.runtime ## Export your own organization, as config/metrics-etl.tom
 test: $(VENV)/.dev ## Run the tests
 	@$(IN_MEMORY) $(BIN)/python -m pytest $(PARALLEL)
 
-test-all: $(VENV)/.dev $(READERS)/.done $(SNOWFLAKE)/.done $(BIGQUERY)/.done $(DASK)/.done ## Run the tests with their full figures, slow ones included
+test-all: $(VENV)/.dev $(READERS)/.done $(DBT)/.done $(SNOWFLAKE)/.done $(BIGQUERY)/.done $(DASK)/.done ## Run the tests with their full figures, slow ones included
 	@FULL_FIGURES=1 $(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow" --timeout 3600
 	@$(SNOWFLAKE)/bin/python -m pytest -m slow --timeout 3600 tests/load/test_snowflake.py
 	@$(BIGQUERY)/bin/python -m pytest -m slow --timeout 3600 tests/load/test_bigquery.py
@@ -191,7 +198,8 @@ lock: $(VENV)/.dev ## Resolve the locked requirements anew
 	$(call LOCK_FOR,3.13) pyproject.toml tests/bigquery.in --extra bucket --group test --output-file tests/bigquery.lock
 	$(call LOCK_FOR,3.13) tests/local-bigquery.in --no-deps --output-file tests/local-bigquery.lock
 	$(LOCK) tests/readers.in pyproject.toml --output-file tests/readers.lock
+	$(LOCK) tests/dbt.in --output-file tests/dbt.lock
 	$(LOCK) benchmarks/baselines.in --output-file benchmarks/baselines.lock
 
 clean: ## Remove the virtual environments and caches
-	rm -rf $(VENV) $(BENCH) $(READERS) $(SNOWFLAKE) $(BIGQUERY) $(DASK) $(VERSIONS) $(RELEASE) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* *.egg-info
+	rm -rf $(VENV) $(BENCH) $(READERS) $(DBT) $(SNOWFLAKE) $(BIGQUERY) $(DASK) $(VERSIONS) $(RELEASE) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* *.egg-info

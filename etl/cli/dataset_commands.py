@@ -131,6 +131,10 @@ def schema(
             show_default="data, or a placeholder for your bucket",
         ),
     ] = None,
+    dbt: Annotated[
+        bool,
+        typer.Option("--dbt", help="Print a sources.yml for dbt: the tables and views of a warehouse, with tests."),
+    ] = False,
 ) -> None:
     """Explain every column, or print the code that opens the dataset.
 
@@ -149,6 +153,10 @@ def schema(
             from etl.load.ddl import ddl
 
             print_result(ddl(tables, engine, location))
+        elif dbt:
+            from etl.load.dbt import sources
+
+            print_result(sources(tables))
         elif output == "odcs":
             from etl.load.odcs import contract
 

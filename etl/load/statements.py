@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from etl.load.tables import ALL_TABLES, COLUMN_TYPES, GROUPS, STATE_TABLE, VIEWS, Group, View, columns_of, needed_of
 from etl.load.texts import comment, sql_quoted
 from etl.model import schema
-from etl.model.schema import STRING, Column, Table
+from etl.model.schema import INT, STRING, Column, Table
 
 Existing = Mapping[str, Collection[str]]
 """The tables and views that exist, each with the names of its columns."""
@@ -125,7 +125,10 @@ class Statements:
             for group, table in DATA
             if table.name in existing
         )
-        each = " || '/' || ".join(f"CAST(SUM({table.name}) AS {self.dialect.text})" for _, table in DATA)
+        whole = self.dialect.types[COLUMN_TYPES.index(INT)]
+        each = " || '/' || ".join(
+            f"CAST(CAST(SUM({table.name}) AS {whole}) AS {self.dialect.text})" for _, table in DATA
+        )
         return f"SELECT kind, item, {each} AS row_counts FROM ({counts}) AS counts GROUP BY kind, item"
 
     def loaded(self, existing: Existing | None = None) -> str:

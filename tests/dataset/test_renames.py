@@ -11,7 +11,7 @@ from etl.dataset.state import read_state
 from etl.model import schema
 from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle
-from tests.dataset.killed import finished_after_each_kill, killed_before
+from tests.dataset.killed import finished_after_each_kill
 from tests.datasets import FETCHED_AT, a_dataset, assert_sound, export_to, part, place, published, stored_in
 
 OLDER, LATER = "2026-07-30", "2026-09-02"
@@ -109,12 +109,3 @@ def test_what_was_damaged_before_is_damaged_still(dataset):
     dataset.write(schema.CALLS, HERE, calls.slice(1))
     rename_as_listed(dataset, {NEW: ["e1", "e2"]})
     assert_vouched(dataset, "e1")
-
-
-@pytest.mark.parametrize("write", range(4))
-def test_rename_that_was_killed_and_undone_at_the_source_is_undone(dataset, write):
-    with killed_before(write):
-        rename(dataset, HERE, {"e1": NEW}, STAMP)
-    rename_as_listed(dataset, {OLD: ["e1", "e2"]})
-    assert names_in(dataset)["e1"] == OLD
-    assert_vouched(dataset)

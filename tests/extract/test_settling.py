@@ -1,14 +1,12 @@
 """Executions that only settle are compared by two lists, and what is dead is fetched alone."""
 
 import itertools
-from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from etl.extract.settling import Counts
 from etl.model.findings import Kind
 from etl.model.records import DETAIL
 from etl.pipeline import job
@@ -191,20 +189,6 @@ async def test_dead_letter_costs_its_own_request_and_two_lists_and_its_execution
     assert_equals_world(tmp_path, world)
 
 
-async def test_detail_that_failed_beside_a_call_is_read_once_the_call_is_gone(world: World, tmp_path: Path) -> None:
-    """Nothing else of the execution is to be fetched then."""
-    dead = world.run_tests[0].executions[0].calls[3]
-    async with Sandbox(world) as server:
-        server.fault = lambda request, nth: (
-            Fault(status=400) if dead.call_execution_id in request.target else no_details(request, nth)
-        )
-        await night(server, tmp_path, LATER)
-        server.fault, dead.is_deleted = None, True
-        second = await night(server, tmp_path, LATER + DAY)
-    assert second.exit_code == 0
-    assert_holds_details(tmp_path, world)
-
-
 @pytest.mark.parametrize("requests_per_minute", ["auto", 1_000_000], ids=["whole", "lists first"])
 async def test_run_that_was_stopped_in_an_execution_goes_on_with_its_detail_of_today(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requests_per_minute: object
@@ -248,14 +232,3 @@ async def test_execution_with_evals_that_wait_is_not_final_at_once(world: World,
     assert [each.exit_code for each in (first, second, third, fourth)] == [0, 0, 0, 0]
     assert_equals_world(tmp_path, world)
     assert fourth.requests == 1
-
-
-def test_all_counts_add_up() -> None:
-    numbers = [each.name for each in fields(Counts) if each.name not in ("deleted_executions", "failure")]
-    some: dict[str, Any] = {name: index + 1 for index, name in enumerate(numbers)}
-    total = Counts(**some, deleted_executions={"a"}, failure="first")
-    total.add(Counts(**some, deleted_executions={"a", "b"}, failure="last"))
-    total.add(Counts())
-    assert [getattr(total, name) for name in numbers] == [2 * value for value in some.values()]
-    assert total.deleted_executions == {"a", "b"}
-    assert total.failure == "last"

@@ -1,7 +1,6 @@
 """What an export changes in the dataset: names of run tests, marks of what is gone, and what arrives."""
 
 import asyncio
-import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,19 +8,16 @@ from typing import Any
 
 import pytest
 
-from etl import sandbox
 from etl.dataset import commit as commit_module
 from etl.dataset import parts as dataset_module
 from etl.errors import ExitCode, InterruptedRunError
 from etl.files.local import LocalFiles
 from etl.model.findings import Kind
-from etl.model.keys import default_key
-from etl.model.records import METRICS
 from etl.pipeline import apply, job
 from etl.sandbox import Sandbox
 from etl.transform import frames
 from tests.e2e.truth import assert_equals_world, rows_of
-from tests.pipeline.nights import FOLLOWED, NIGHT, Nights, kinds
+from tests.pipeline.nights import Nights, kinds
 from tests.support import settings_for
 from tests.worlds import settled_world
 
@@ -40,30 +36,6 @@ async def test_executions_of_a_deleted_run_test_are_marked_where_another_one_has
     assert nights.marked("executions") == len(gone.executions)
     assert nights.marked("calls") == sum(len(execution.calls) for execution in gone.executions)
     assert_equals_world(tmp_path, nights.world)
-
-
-async def test_renamed_run_test_keeps_its_place_and_all_its_rows_take_the_name(nights: Nights, tmp_path: Path) -> None:
-    """No request for any call; deleted executions follow, and new ones join the others."""
-    await nights.export(names="all")
-    first = nights.world.run_tests[0]
-    old = first.name
-    first.executions[0].is_deleted = True
-    await nights.export(names="all")
-    first.name = "A new name"
-
-    renamed = await nights.export(names="all")
-
-    assert (renamed.exit_code, kinds(renamed)) == (0, [Kind.RENAMED])
-    assert not nights.server.count(METRICS, call_execution_id="")
-    assert renamed.requests == 4, "the old name is asked for once"
-    sandbox.add_execution(nights.world, first, random.Random(1), NIGHT, 2, status="completed")
-    assert (await nights.export(names="all")).exit_code == 0
-    for table in FOLLOWED:
-        names = {row["run_test_name"]: row["run_test"] for row in nights.rows(table)}
-        assert names["A new name"] == default_key(old)
-        assert old not in names
-    assert_equals_world(tmp_path, nights.world)
-    assert (await nights.export(names="all")).requests == 3 + 2
 
 
 async def test_call_that_two_executions_list_belongs_to_the_one_that_it_names(nights: Nights) -> None:

@@ -31,7 +31,6 @@ from tests.forms import (
     of_detail,
     renames,
     sets,
-    write_seconds,
 )
 from tests.pipeline.nights import Nights
 
@@ -308,30 +307,6 @@ async def test_a_version_that_knows_the_new_name_fetches_what_the_old_one_did_no
     monkeypatch.setitem(costs, "stt_cents", costs["stt_cost_cents"])
     assert [(await settled.export()).exit_code for _ in range(3)] == [0, 0, 0]
     assert_equals_world(settled.folder, settled.world)
-
-
-async def test_a_late_value_that_only_extra_has_is_fetched_beside_a_field_that_is_new(settled: Nights) -> None:
-    answer(settled, (of_call, lambda call: call["latency"].update(queue_ms=5)))
-    calls = begin(settled)
-    for call in calls:
-        call.response_time_ms, call.system_metrics = None, {"provider_score": 1}
-    assert (await settled.export()).exit_code == 0
-    calls[5].system_metrics = {"provider_score": 2}
-    assert [(await settled.export()).exit_code for _ in range(2)] == [0, 0]
-    rows = {row["call_execution_id"]: row["extra"] for row in settled.rows("calls")}
-    assert '"provider_score":2' in rows[calls[5].call_execution_id]
-
-
-async def test_a_late_value_of_one_call_is_fetched_beside_values_that_are_not_in_their_columns(settled: Nights) -> None:
-    answer(settled, (of_call, write_seconds), (of_call, STT))
-    for _ in range(2):
-        calls = begin(settled)
-        await settled.export()
-    calls[7].total_cost_cents = 99
-    assert (await settled.export()).exit_code == 3
-    costs = {row["call_execution_id"]: row["cost_total_cost_cents"] for row in settled.rows("calls")}
-    assert costs[calls[7].call_execution_id] == 99
-    assert sum(map(of_call, settled.server.requests)) == 2, "a probe, and the call"
 
 
 async def test_an_execution_that_was_taken_back_does_not_take_what_the_detail_showed_before(empty: Nights) -> None:

@@ -98,20 +98,6 @@ async def test_rows_of_a_deleted_run_test_stay_as_they_are(nights: Nights) -> No
     assert nights.server.count(METRICS, run_test_name=gone.name) == 0
 
 
-async def test_run_test_that_is_in_another_workspace_for_a_while_is_marked_if_a_namesake_is_listed(
-    nights: Nights,
-) -> None:
-    """By id, the API answers for the whole organization; the detail does so for the workspace alone."""
-    moved, stays = nights.world.run_tests
-    stays.name = moved.name
-    answers = []
-    for present in ([moved, stays], [stays], [moved, stays]):
-        nights.world.run_tests = present
-        summary = await nights.export(names=[stays.name])
-        answers.append((summary.exit_code, nights.marked("executions")))
-    assert answers == [(0, 0), (0, len(moved.executions)), (0, 0)]
-
-
 async def test_run_test_that_exists_and_is_missing_from_the_list_of_run_tests_is_exported_as_ever(
     nights: Nights, tmp_path: Path
 ) -> None:

@@ -82,19 +82,6 @@ async def test_executions_of_a_renamed_run_test_take_its_name_and_a_clone_is_exp
     assert_equals_world(tmp_path, nights.world)
 
 
-@pytest.mark.parametrize("is_alone", [False, True], ids=["both configured", "one configured"])
-async def test_run_tests_that_swap_their_names_swap_those_of_their_rows(nights: Nights, is_alone: bool) -> None:
-    first, second = nights.world.run_tests
-    old = first.name, second.name
-    await nights.export(names=[*old])
-    first.name, second.name = second.name, first.name
-
-    swapped = await nights.export(names=[old[0]] if is_alone else [*old])
-
-    assert (swapped.exit_code, {*kinds(swapped)}) == (0, {Kind.RENAMED} | ({Kind.NOT_EXPORTED} if is_alone else set()))
-    assert homes(nights) == {(old[1], default_key(old[0])): 10, (old[0], default_key(old[1])): 4}
-
-
 @pytest.mark.parametrize("how", ["executions", "run test", "what is in scope"])
 async def test_new_executions_after_all_stored_ones_were_deleted_need_no_option(
     nights: Nights, tmp_path: Path, how: str
@@ -118,23 +105,6 @@ async def test_new_executions_after_all_stored_ones_were_deleted_need_no_option(
     assert (summary.exit_code, nights.marked("executions")) == (0, stored)
     assert homes(nights) == {(run_test.name, default_key(run_test.name)): stored + 1}
     assert_equals_world(tmp_path, World("", [replace(nights.world.run_tests[0], executions=[new])]))
-
-
-async def test_deleted_executions_follow_the_living_ones_to_their_new_name(nights: Nights) -> None:
-    """One was marked before, another one is gone since."""
-    first = nights.world.run_tests[0]
-    name = first.name
-    await nights.export(names=[name])
-    first.executions[0].is_deleted = True
-    await nights.export(names=[name])
-    first.executions[9].is_deleted = True
-    clone(nights, executions=1)
-
-    moved = await nights.export(names=[name])
-
-    assert (moved.exit_code, nights.marked("executions")) == (0, 2)
-    key = default_key(name)
-    assert homes(nights) == {(first.name, key): 10, (name, f"{key}-2"): 1}
 
 
 async def test_run_test_that_moves_to_another_workspace_is_marked_until_it_returns(nights: Nights) -> None:

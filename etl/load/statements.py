@@ -10,7 +10,7 @@ from etl.load.tables import ALL_TABLES, COLUMN_TYPES, GROUPS, STATE_TABLE, VIEWS
 from etl.load.texts import comment, sql_quoted
 from etl.model import schema
 from etl.model.locations import DEFAULT_NAMESPACE
-from etl.model.schema import STRING, Column, Table
+from etl.model.schema import INT, STRING, Column, Table
 
 Existing = Mapping[str, Collection[str]]
 """The tables and views that exist, each with the names of its columns."""
@@ -122,7 +122,8 @@ class Statements:
             for group, table in DATA
             if table.name in existing
         )
-        each = " || '/' || ".join(f"CAST(SUM({table.name}) AS {self.dialect.text})" for _, table in DATA)
+        number, text = (self.dialect.types[COLUMN_TYPES.index(type_)] for type_ in (INT, STRING))
+        each = " || '/' || ".join(f"CAST(CAST(SUM({table.name}) AS {number}) AS {text})" for _, table in DATA)
         return f"SELECT kind, item, {each} AS row_counts FROM ({counts}) AS counts GROUP BY kind, item"
 
     def loaded(self, existing: Existing | None = None) -> str:

@@ -39,9 +39,6 @@ _MOST_SORTED_BYTES = 1 << 30
 Only a single huge execution makes a part that large.
 """
 
-_LETTER = ("execution_id", "endpoint", "subject_id")
-"""Columns that tell whether a dead letter stays."""
-
 _Pair = tuple[str, str]
 """The ids of an execution and of one of its calls."""
 
@@ -214,7 +211,8 @@ def _stays_if_missing(table: schema.Table, old: pa.Table, replacement: Replaceme
     """
     if table is not schema.ERRORS:
         return [table in schema.OF_CALLS] * len(old)
-    return list(map(replacement.keeps_letter, *(old[name].to_pylist() for name in _LETTER)))
+    keys = (old[name].to_pylist() for name in ("execution_id", "endpoint", "subject_id"))
+    return list(map(replacement.keeps_letter, *keys))
 
 
 def _marks(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replacement) -> dict[int, bool]:

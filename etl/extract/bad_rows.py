@@ -145,9 +145,9 @@ class SkippingReader(Generic[T]):
         try:
             page = await self.read(Slice(position // size + 1, size, is_probe=True, is_trial=size > self.limit))
         except SourceError as error:
+            self.error = error
             if size <= self.limit and not isinstance(error, ServerFaultError):
                 raise
-            self.error = error
             return None
         known = len(self.rows)
         self.rows |= {self.id_of(row): row for row in page.results}

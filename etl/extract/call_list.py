@@ -149,17 +149,15 @@ async def read_details(client: Client, item: Planned, *, rows: int) -> Details:
         ambiguous.update(key for key, number in times.items() if number > 1)
         return page
 
-    unread = SourceError(f"detail of execution {execution_id}: not read")
     id_of = attrgetter("call_execution_id")
-    reader = SkippingReader(read, id_of, no_head, limit=limit, error=unread, most=MOST_ROWS_OF_A_PAGE)
+    reader = SkippingReader(read, id_of, no_head, limit=limit, error=SourceError(""), most=MOST_ROWS_OF_A_PAGE)
     failure: SourceError | None = None
     try:
         await reader.read_rest(0)
-    except SourceError as error:
-        failure = reader.error if error is unread else error
+    except SourceError:
+        failure = reader.error
     calls = {key: call for key, call in reader.rows.items() if key not in ambiguous}
-    if failure is None and reader.unreadable:
-        failure = reader.unreadable[-1].error
+    failure = failure or next((row.error for row in reader.unreadable), None)
     if failure is None and len(calls) < reader.count:
         failure = SourceError(f"detail of execution {execution_id}: it shows {len(calls)} of {reader.count:g} calls")
     return Details(calls, failure)

@@ -97,18 +97,18 @@ class Settling:
         candidates = _candidates(execution)
         kept = candidates & standing if item.route.keeps_fetched else set()
         details: _Details = {}
-        if item.route.reads_detail and execution.listed.calls.keys() - kept:
+        lacked = item.stored is not None and item.stored.lacks_detail
+        if item.route.reads_detail and (lacked or execution.listed.calls.keys() - kept):
             found = await self._details_of(execution, latest)
-            lacked = item.stored is not None and item.stored.lacks_detail
             is_left = not found.calls and (item.route is Route.PREVIEW or (item.may_wait and not lacked))
             if (is_left or self.client.lacks_details) and item.route is not Route.PREVIEW:
                 self.counts.without_detail += 1
-                self.counts.failure = str(found.failure)
+                self.counts.failure = str(found.failure or "they have no calls")
             if is_left:
                 return False
             details = found.calls
             if not self.client.lacks_details:
-                arrived.detailed, arrived.no_detail = details.keys(), found.failure
+                arrived.detailed, arrived.no_detail = frozenset(details), found.failure
                 unseen = candidates - details.keys() if item.may_wait and lacked else set()
                 arrived.keeps_unseen = bool(unseen)
                 kept |= unseen
@@ -158,11 +158,8 @@ class Settling:
                 self.client, self._answered, rows=self._answered.estimated_calls
             )
             if not (again and again.calls):
-                self._given_up = Details(
-                    failure=SourceError(
-                        f"not requested, because {_MOST_FAILURES} details in a row failed: {details.failure}", tries=0
-                    )
-                )
+                why = f"{_MOST_FAILURES} details in a row failed: {details.failure}"
+                self._given_up = Details(failure=SourceError(f"not requested, because {why}", tries=0))
         return details
 
     async def _details_of(self, execution: OpenExecution, latest: CallList) -> Details:

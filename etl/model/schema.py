@@ -283,14 +283,9 @@ ERRORS = Table(
     "dead letter: a request that a run gave up on; removed when it succeeds",
     "",
     (
-        Column(
-            "endpoint",
-            STRING,
-            f"Path of the endpoint that failed. {DETAIL} is the execution's detail, which alone fills some columns.",
-            is_key=True,
-        ),
+        Column("endpoint", STRING, f"Path of the endpoint that failed; {DETAIL} is a detail's.", is_key=True),
         Column("subject_id", STRING, "The call or execution that was asked for.", is_key=True),
-        Column("execution_id", STRING, "The execution that this failure leaves incomplete, or settling.", is_key=True),
+        Column("execution_id", STRING, "The execution that is not final because of it.", is_key=True),
         _RUN_TEST_NAME,
         _EXECUTION_STARTED_AT,
         Column("status", INT, "HTTP status of the last try; 0 when there was no answer."),

@@ -191,6 +191,20 @@ async def test_dead_letter_costs_its_own_request_and_two_lists_and_its_execution
     assert_equals_world(tmp_path, world)
 
 
+async def test_detail_that_failed_beside_a_call_is_read_once_the_call_is_gone(world: World, tmp_path: Path) -> None:
+    """Nothing else of the execution is to be fetched then."""
+    dead = world.run_tests[0].executions[0].calls[3]
+    async with Sandbox(world) as server:
+        server.fault = lambda request, nth: (
+            Fault(status=400) if dead.call_execution_id in request.target else no_details(request, nth)
+        )
+        await night(server, tmp_path, LATER)
+        server.fault, dead.is_deleted = None, True
+        second = await night(server, tmp_path, LATER + DAY)
+    assert second.exit_code == 0
+    assert_holds_details(tmp_path, world)
+
+
 @pytest.mark.parametrize("requests_per_minute", ["auto", 1_000_000], ids=["whole", "lists first"])
 async def test_run_that_was_stopped_in_an_execution_goes_on_with_its_detail_of_today(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requests_per_minute: object

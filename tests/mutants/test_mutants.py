@@ -341,7 +341,7 @@ MUTANTS = [
     Mutant(
         "value of a call that waits again is not that of the detail",
         "etl/transform/flatten.py",
-        "return call.by_lists if is_same and row[_STATUS] in TERMINAL_CALL else {}",
+        "return call.by_lists if call.by_lists.get(_STATUS) == row[_STATUS] else {}",
         "return call.by_lists",
         ("tests/pipeline/test_drift.py",),
     ),
@@ -423,8 +423,8 @@ MUTANTS = [
     Mutant(
         "whatever is fetched shows what the detail says today",
         "etl/extract/settling.py",
-        "if item.route.reads_detail and execution.listed.calls.keys() - kept:",
-        "if item.route.reads_detail and (candidates if item.route.keeps_fetched else {...}) - kept:",
+        "(lacked or execution.listed.calls.keys() - kept):",
+        "(candidates if item.route.keeps_fetched else {...}) - kept:",
         (MACHINE,),
     ),
     Mutant(

@@ -50,7 +50,7 @@ def in_rows(edit: Edit) -> Edit:
     """For each row of a list."""
 
     def edit_all(listed: Any) -> None:
-        for row in (listed.get("call_results") or listed)["results"]:
+        for row in (listed.get("call_results") or listed).get("results", ()):
             edit(row)
 
     return edit_all

@@ -13,7 +13,6 @@ from typing import Any, Self
 import msgspec
 
 from etl.model import schema
-from etl.model.lifecycle import TERMINAL_CALL
 from etl.model.records import (
     FROM_BOTH,
     FROM_DETAIL,
@@ -218,9 +217,8 @@ def answer_of(call: FetchedCall, row: Sequence[Any], *, is_compared: bool) -> An
 
 
 def _shown(call: FetchedCall, row: Sequence[Any]) -> Mapping[int, Any]:
-    """What the lists show of the call; nothing if it has not ended, or they saw it in another state."""
-    is_same = call.by_lists.get(_STATUS) == row[_STATUS]
-    return call.by_lists if is_same and row[_STATUS] in TERMINAL_CALL else {}
+    """What the lists show of the call; nothing if they saw it in another state."""
+    return call.by_lists if call.by_lists.get(_STATUS) == row[_STATUS] else {}
 
 
 def eval_row(value: Any, given: Mapping[str, Any]) -> tuple[list[Any], int]:

@@ -77,6 +77,7 @@ def drift_costs_one_probe(history: History, night: Night) -> None:
             execution_id
             for execution_id, held in night.before.executions.items()
             if held.row["run_test_name"] == name
+            and execution_id in night.listed_before
             and held.row["export_state"] == "settling"
             and held.row["verified_at"]
             and held.row["completed_at"]

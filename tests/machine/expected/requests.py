@@ -109,7 +109,9 @@ def _most(history: History, night: Night, execution: SimulatedExecution) -> tupl
     if execution.status not in FINISHED and night.options.get("calls") == "all":
         return 3 + len(calls) + entries, "it runs, and its calls are wanted all the same"
     if held.row["export_state"] == "settling":
-        return 2 + (len(calls) + entries if night.options.get("settle_by") == "refetch" else 0), "it settles"
+        rows = (held.row for (table, _), held in night.before.of[execution.execution_id].items() if table == "calls")
+        probe = any(row["metrics_from"] == "both" or row["extra"] for row in rows)
+        return 2 + probe + (len(calls) + entries if night.options.get("settle_by") == "refetch" else 0), "it settles"
     return 0, f"it is {held.row['export_state']}"
 
 

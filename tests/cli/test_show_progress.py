@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from etl.cli.show_progress import progress_parts
+from etl.cli.show_progress import load_progress, progress_parts
 from etl.extract.endpoints import Purpose
 from etl.pipeline.context import Progress
 from tests.progress import progress, spend
@@ -43,3 +43,11 @@ def test_rows_from_lists_are_told_beside_what_is_fetched():
     early = progress(planned=400)
     early.previews, early.previewed = [SimpleNamespace()] * 3, 2  # type: ignore[list-item]
     assert list(progress_parts(early, 20.0)) == ["0/400 requests", "2/3 from lists", "12/40 saved"]
+
+
+def test_load_says_once_what_it_waits_for(capsys):
+    with load_progress(is_shown=True) as (_, on_retry):
+        for reason in ("starting up", "starting up", "a deadlock"):
+            on_retry(reason)
+
+    assert capsys.readouterr().err == "waiting: starting up\nwaiting: a deadlock\n"

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import DeltaTable
 
 from etl.load.delta_log import LOAD_ID, DeltaLog
 from etl.load.tables import ALL_TABLES, STATE
@@ -23,11 +22,10 @@ def log_of(lake: Any, name: str) -> DeltaLog:
 
 def test_end_of_the_log_tells_version_last_load_and_rows(lake: Any) -> None:
     for table in ALL_TABLES:
-        opened: DeltaTable = lake.table(table.name)
+        opened = lake.table(table.name)
         log = log_of(lake, table.name)
         assert (log.version, log.last_change) == (opened.version(), str(opened.history(1)[0][LOAD_ID]))
-    rows = log_of(lake, STATE).rows()
-    assert rows is not None
+    assert (rows := log_of(lake, STATE).rows()) is not None
     assert sorted(rows.to_pylist(), key=str) == sorted(lake.table(STATE).to_pyarrow_table().to_pylist(), key=str)
 
 

@@ -152,23 +152,17 @@ def test_file_that_another_process_has_open_is_loaded_once_it_is_closed(
 def test_retry_end_at_an_interruption_and_when_their_time_is_over(
     data: Path, in_duckdb: Place, held: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert held.poll() is None
-
     def interrupt() -> None:
         raise InterruptedRunError("interrupted")
 
     with pytest.raises(InterruptedRunError):
         load(in_duckdb, data, on_wait=interrupt)
-    told: list[None] = []
     monkeypatch.setattr(synchronize, "RETRY_SECONDS", 1)
     with pytest.raises(DestinationError, match="Conflicting lock is held"):
-        load(in_duckdb, data, *[lambda: told.append(None)] * 9)
-    assert told
+        load(in_duckdb, data)
 
 
 def test_what_does_not_pass_is_not_tried_again(data: Path, tmp_path: Path) -> None:
-    told: list[None] = []
     for url in (f"duckdb://{tmp_path}", "postgresql://nobody@no-such-host.invalid/metrics"):
         with pytest.raises(DestinationError):
-            load(Place(url), data, lambda: told.append(None))
-    assert told == []
+            load(Place(url), data, lambda: pytest.fail("it is tried again"))

@@ -86,6 +86,11 @@ def write_seconds(call: Any) -> None:
         call["latency"]["response_time_ms"] /= 1000
 
 
+def write_dollars(call: Any) -> None:
+    if call["cost"]["total_cost_cents"] is not None:
+        call["cost"]["total_cost_cents"] = "$0.12"
+
+
 def write_times_without_z(execution: Any) -> None:
     for name in ("started_at", "completed_at"):
         execution[name] = execution[name] and execution[name].removesuffix("Z")
@@ -130,7 +135,7 @@ FILLED: dict[str, tuple[Concerns, Edit]] = {
     "all blocks": (of_call, flatten_call),
     "a null": (of_call, lambda call: call["cost"].update(total_cost_cents=None)),
     "a field": (of_call, moves("conversation", "user_wpm", "words_per_minute")),
-    "a text": (of_call, lambda call: call["cost"].update(total_cost_cents="$0.12")),
+    "a text": (of_call, write_dollars),
     "a scenario": (of_calls, in_rows(renames("scenario_name", "scenario_title"))),
 }
 """Forms of which the execution's detail has the values, too."""

@@ -78,6 +78,7 @@ def drift_costs_one_probe(history: History, night: Night) -> None:
             for execution_id, held in night.before.executions.items()
             if held.row["run_test_name"] == name
             and execution_id in night.listed_before
+            and not is_marked(held.row)
             and held.row["export_state"] == "settling"
             and held.row["verified_at"]
             and held.row["completed_at"]

@@ -74,7 +74,7 @@ class ArrivedCalls:
     """Of kept calls, stored rows that take what the detail shows now."""
     lacking: Mapping[str, int] = field(default_factory=dict)
     """In how many calls each column is null, though the detail has its value."""
-    detailed: frozenset[str] | None = None
+    detailed: AbstractSet[str] | None = None
     """The calls that the execution's detail has; None where the route reads none, or the API has none."""
     no_detail: SourceError | None = None
     """Why calls are missing from the detail."""

@@ -81,8 +81,8 @@ class Source:
     ``unseen`` are executions of which something changed that no list shows, and that may have been final then: only a
     scrub finds it. ``deleted`` are run tests that are gone from the list of them; the API still has their executions by
     their ids. ``fault`` is what the server does wrong until further notice, ``lie`` what its lists do not show.
-    ``struck`` counts the answers that were not as they should be. ``renamed`` are fields that calls have under other
-    names, ``misread`` the executions that were fetched meanwhile.
+    ``struck`` counts the answers that were not as they should be, ``struck_lists`` those but of details. ``renamed``
+    are fields that calls have under other names, ``misread`` the executions that were fetched meanwhile.
     """
 
     def __init__(self, rng: random.Random, *, is_all: bool) -> None:
@@ -103,7 +103,7 @@ class Source:
         self.lie = Lie()
         self.ahead = timedelta(0)
         self.delays: random.Random | None = None
-        self.struck = 0
+        self.struck = self.struck_lists = 0
         self.deleted: list[sandbox.SimulatedRunTest] = []
         self.unseen: set[str] = set()
         self.poisoned: dict[str, dict[str, Any] | None] = {}
@@ -161,6 +161,7 @@ class Source:
         found = (self.fault and self.fault(request, nth)) or self._lying(request) or self._renaming(request)
         found = found or poison_details(self.server, self.undetailed)(request, nth)
         self.struck += found is not None
+        self.struck_lists += found is not None and not request.path.startswith(DETAIL)
         if self.ahead:
             date = format_datetime(datetime.now(UTC) - self.ahead, usegmt=True)
             found = replace(found or Fault(), headers={**(found.headers if found else {}), "Date": date})

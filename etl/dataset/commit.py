@@ -274,7 +274,7 @@ def _verified_at(
     was_begun = before is not None and before.export_state in lifecycle.BEGUN
     if before and was_begun and is_begun and before.fingerprint == fingerprint(bundle.execution.payload):
         return stored_at or settlement.fetched_at
-    is_fetched = is_begun or (bundle.is_fetched and bundle.part_of is None and not bundle.keeps_unseen)
+    is_fetched = is_begun or (bundle.is_fetched and bundle.part_of is None)
     return settlement.fetched_at if is_fetched else stored_at
 
 

@@ -78,7 +78,7 @@ class ArrivedCalls:
     """As in ``ExecutionBundle``."""
     kept_losses: dict[str, int] = field(default_factory=dict)
     """As in ``ExecutionBundle``."""
-    detailed: frozenset[str] | None = None
+    detailed: AbstractSet[str] | None = None
     """The calls that the execution's detail has; None where the route reads none, or the API has none."""
     no_detail: SourceError | None = None
     """Why calls are missing from the detail."""

@@ -68,6 +68,7 @@ class Night:
     is_killed: bool = False
     was_changing: bool = False
     struck: int = 0
+    struck_lists: int = 0
     after: Rows = field(default_factory=Rows)
     source_after: dict[str, State] = field(default_factory=dict)
     versions_after: dict[str, int] = field(default_factory=dict)
@@ -192,7 +193,7 @@ class History:
             lie=source.lie,
             settings=settings,
         )
-        sent, struck = len(source.server.requests), source.struck
+        sent, struck, struck_lists = len(source.server.requests), source.struck, source.struck_lists
         due = sent + nth_request
 
         def change_in_time(_request: SandboxRequest) -> None:
@@ -209,7 +210,7 @@ class History:
         source.server.on_request = None
         self.store.death, self.store.is_locked = None, False
         night.requests = source.server.requests[sent:]
-        night.struck = source.struck - struck
+        night.struck, night.struck_lists = source.struck - struck, source.struck_lists - struck_lists
         night.source_after, night.versions_after = source.state(), self.store.versions()
         night.was_changing = bool(night.changed) or change is not None
         night.unvouched = self.reader.unvouched(night.before)

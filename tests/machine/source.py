@@ -84,8 +84,8 @@ class Source:
     ``unseen`` are executions of which something changed that no list shows, and that may have been final then: only a
     scrub finds it. ``deleted`` are run tests that are gone from the list of them; the API still has their executions by
     their ids. ``fault`` is what the server does wrong until further notice, ``lie`` what its lists do not show.
-    ``struck`` counts the answers that were not as they should be. ``form`` names the form in which the API gives
-    values of the run tests that are ``formed``, if it is another one than it was.
+    ``struck`` counts the answers that were not as they should be, ``struck_lists`` those but of details. ``form`` names
+    the form in which the API gives values of the run tests that are ``formed``, if it is another one than it was.
     """
 
     def __init__(self, rng: random.Random, *, is_all: bool) -> None:
@@ -106,7 +106,7 @@ class Source:
         self.lie = Lie()
         self.ahead = timedelta(0)
         self.delays: random.Random | None = None
-        self.struck = 0
+        self.struck = self.struck_lists = 0
         self.deleted: list[sandbox.SimulatedRunTest] = []
         self.unseen: set[str] = set()
         self.poisoned: dict[str, dict[str, Any] | None] = {}
@@ -164,6 +164,7 @@ class Source:
         found = (self.fault and self.fault(request, nth)) or self._lying(request)
         found = found or poison_details(self.server, self.undetailed)(request, nth)
         self.struck += found is not None
+        self.struck_lists += found is not None and not request.path.startswith(DETAIL)
         if self.form and FORMS[self.form][0](request) and self._names_of(request) & self.formed_names():
             found = replace(found or Fault(), edit=self._in_form(found))
         if self.ahead:

@@ -16,6 +16,7 @@ from etl.model.lifecycle import LONG_AGO
 from tests.e2e.truth import outputs_of
 from tests.machine.dataset import Key, is_vouched_for
 from tests.machine.driver import ROOT, SHOWN, History, Night, alarms
+from tests.machine.expected.details import missing_details
 from tests.machine.expected.drift import drift_that_must_be_told
 from tests.machine.expected.truth import Truth, living_in
 from tests.machine.in_process import MemoryFiles
@@ -88,7 +89,8 @@ def reasons_for_an_alarm(history: History, night: Night) -> list[str]:
     """Why a run may say that something is missing or unknown."""
     source, names = history.source, night.names
     found = [*reasons_that_must_be_told(history, night)]
-    found += ["answers were wrong"] if night.struck else []
+    found += ["answers were wrong"] if night.struck_lists else []
+    found += ["a detail is missing"] if night.struck and missing_details(night) else []
     found += ["the source changed meanwhile"] if night.was_changing else []
     found += ["files were damaged"] if history.memory.is_struck else []
     found += ["the run was out of time"] if "minutes" in night.options else []

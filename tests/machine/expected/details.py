@@ -24,7 +24,7 @@ def details_are_the_source(history: History, night: Night) -> None:
         return
     requested = {subject_of(each) for each in night.requests if each.path.startswith(DETAIL)}
     is_calm = night.is_clean and night.summary is not None and night.summary.failure is None
-    letters = {held.row["subject_id"] for held in _letters(night)}
+    letters = {held.row["subject_id"] for held in missing_details(night)}
     before, after = night.before.executions, night.after.executions
     for execution in history.source.executions(is_finished=True):
         execution_id = execution.execution_id
@@ -51,14 +51,14 @@ def details_are_the_source(history: History, night: Night) -> None:
 def what_lacks_its_detail_settles(_history: History, night: Night) -> None:
     if not night.is_killed:
         final = night.after.in_state("exported")
-        wrong = [held.row for held in _letters(night) if held.row["execution_id"] in final]
+        wrong = [held.row for held in missing_details(night) if held.row["execution_id"] in final]
         assert not wrong, f"L8: final beside a dead letter: {wrong[0]}"
 
 
 def missing_details_are_told(history: History, night: Night) -> None:
     """Each night, as long as it is so."""
     finished = {each.execution_id for each in history.source.executions() if each.status in FINISHED}
-    left = [held.row for held in _letters(night) if held.row["execution_id"] in finished & night.in_scope]
+    left = [held.row for held in missing_details(night) if held.row["execution_id"] in finished & night.in_scope]
     if night.is_complete:
         assert not left, f"L9: exit 0 beside a dead letter: {left[0]}"
 
@@ -70,5 +70,6 @@ def _reads_details(night: Night) -> bool:
     return is_wanted and not any("the API has no details" in each.text for each in findings)
 
 
-def _letters(night: Night) -> list[Held]:
+def missing_details(night: Night) -> list[Held]:
+    """The dead letters of details that it left."""
     return [held for held in night.after.tables["errors"].values() if held.row["endpoint"] == DETAIL]

@@ -41,6 +41,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "incomplete": "keys of configured run tests that are not complete: the last run that included them left "
         "something out, was killed or could not start; `all` for the list of run tests",
         "run_test_names": "names of the run tests of the last run over all that is configured",
+        "answers": "what the last run that judged them said of changed or odd answers; fields as in `findings`",
         "run_tests[].name": "name of the run test",
         "run_tests[].key": "its key, as in the folder `run_test=KEY`",
         "run_tests[].is_complete": "whether this run exported all of it",

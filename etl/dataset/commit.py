@@ -155,18 +155,24 @@ def _note_losses(
 ) -> frozenset[str]:
     """Add what the bundles of a run test show of the API's form; returns those that are not final because of it."""
     for part, batch in by_part.items():
-        has_values = _has_values(dataset, part)
+        has_values = _has_values(dataset, part, stored)
         for execution_id, bundle in batch.items():
             before = stored.get(execution_id)
-            is_new = before is None or before.export_state not in lifecycle.WHOLE
+            is_new = before is None or not before.held.exported_calls
             answers.note(execution_id, bundle.losses, is_new=is_new, has_values=has_values)
     return frozenset(filter(answers.holds, chain.from_iterable(by_part.values())))
 
 
-def _has_values(dataset: Dataset, part: Part) -> Callable[[str], bool]:
-    """Tells whether a column of ``calls`` has a value in a stored row of the part, which is read when first asked."""
-    rows = cache(partial(dataset.rows, schema.CALLS, part))
-    return lambda name: rows()[name].null_count < len(rows())
+def _has_values(dataset: Dataset, part: Part, stored: Mapping[str, StoredExecution]) -> Callable[[str], bool]:
+    """Tells whether a column of ``calls`` has a value in a stored row of the part, or of the newest other one.
+
+    These are read when first asked.
+    """
+    key = part.run_test_key
+    others = {known.place for known in stored.values() if known.run_test_key == key} - {part.place}
+    parts = [part, *(Part(key, place) for place in sorted(others)[-1:])]
+    rows = cache(partial(dataset.rows, schema.CALLS))
+    return lambda name: any(rows(each)[name].null_count < len(rows(each)) for each in parts)
 
 
 def _commit_part(

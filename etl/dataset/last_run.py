@@ -101,6 +101,8 @@ class LastRun(msgspec.Struct, frozen=True):
     """What the last run printed as missing or wrong, one line each."""
     findings: tuple[Finding, ...] = ()
     """All findings of the last run."""
+    answers: tuple[Finding, ...] = ()
+    """What the last run that judged them said of run tests whose answers lost values."""
     run_tests: tuple[RunTestResult, ...] = ()
     """The run tests of the last run."""
     attempt: Attempt | None = None

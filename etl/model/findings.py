@@ -226,6 +226,10 @@ class Finding:
         return {"kind": self.kind.value, "severity": self.kind.severity.value, **words}
 
 
+LOSSES = (Kind.ANSWERS_CHANGED, Kind.ANSWERS_ODD)
+"""What is said of a run test, or of single executions, whose columns lost values; what says more comes first."""
+
+
 def alarms(findings: Iterable[Finding]) -> Iterator[Finding]:
     """The findings that say that something is missing or unknown, in their order."""
     return (finding for finding in findings if finding.is_alarm)

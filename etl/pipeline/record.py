@@ -74,9 +74,7 @@ class Record:
     def answers_of(self, name: str) -> Answers:
         """What the answers about the run test have shown so far."""
         if name not in self.answers:
-            kinds = Kind.ANSWERS_CHANGED, Kind.ANSWERS_ODD
-            findings = (each for kind in kinds for each in self.before.findings if each.kind is kind)
-            told = next((each for each in findings if each.subject == name), None)
+            told = next((each for each in self.before.answers if each.subject == name), None)
             self.answers[name] = Answers(told.text, told.is_alarm) if told else Answers()
         return self.answers[name]
 

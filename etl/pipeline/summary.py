@@ -17,7 +17,7 @@ from etl.dataset.receipt import Receipt
 from etl.errors import ExitCode, ExporterError, SourceUnavailableError
 from etl.extract.endpoints import Purpose, no_requests
 from etl.load.synchronize import LoadResult
-from etl.model.findings import Finding, Kind, alarm_lines, alarms
+from etl.model.findings import LOSSES, Finding, Kind, alarm_lines, alarms
 from etl.model.schema import RUNS_TABLE, TABLES
 from etl.model.values import fields_of
 from etl.model.wording import ShownInLines, by_purpose, counted, duration
@@ -166,12 +166,16 @@ class Summary(ShownInLines):
             incomplete.add(RUN_TESTS)
         is_complete = self.exit_code == ExitCode.COMPLETE and not settings.is_part
         names = [run_test.name for run_test in self.run_tests] if has_listed else before.run_test_names
+        # An alarm comes before what is odd in single executions. A run that was stopped has not judged everything.
+        told = [each for kind in LOSSES for each in self.findings if each.kind is kind]
+        judged = {each.subject for each in told} | {each.name for each in self.run_tests if self.failure is None}
         self.completeness = LastRun(
             scope=settings.scope,
             complete_at=self.counts_from if is_complete else before.complete_at,
             last_complete_at=last,
             incomplete=tuple(sorted(incomplete)),
             run_test_names=tuple(names),
+            answers=(*told, *(each for each in before.answers if each.subject not in judged)),
         )
 
     @property
@@ -265,6 +269,7 @@ class Summary(ShownInLines):
             "last_complete_at": {key: _iso(at) for key, at in self.completeness.last_complete_at.items()},
             "incomplete": list(self.completeness.incomplete),
             "run_test_names": list(self.completeness.run_test_names),
+            "answers": [finding.as_json() for finding in self.completeness.answers],
             "run_tests": msgspec.to_builtins(self.run_tests),
             "receipt": self.receipt.as_json(),
         }

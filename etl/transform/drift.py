@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from etl.model import schema
 from etl.model.values import MISFIT, Coercer, coercer_of, parsed
 from etl.model.wording import counted, first_few
-from etl.transform.rows import Path
+from etl.transform.rows import Path, value_at
 
 _FREE = {("latency", "system_metrics"), ("latency", "customer_latency_metrics")}
 _FREE |= {("cost", "breakdown"), ("cost", "customer_cost_breakdown")}
@@ -197,7 +197,9 @@ class _Judged(NamedTuple):
         is_null = value is None and shown is None and self.indexes[0] in answer.shown
         if value is not None or is_null or not unknown or self._is_there(answer):
             return None
-        place = next((".".join(leaf) for leaf in unknown if any(_replaces(leaf, path) for path in self.paths)), None)
+        paths = [(path, _is_object(answer, path[:-1])) for path in self.paths]
+        found = (leaf for leaf in unknown if any(_replaces(leaf, path, is_beside_alone=known) for path, known in paths))
+        place = next((".".join(leaf) for leaf in found), None)
         return Loss(1, f"is null (extra has {place})") if place else None
 
     def _is_there(self, answer: Answer) -> bool:
@@ -219,16 +221,22 @@ def _has(payload: Any, path: Path, coercer: Coercer) -> bool:
     return coercer(payload) is not MISFIT
 
 
-def _replaces(leaf: Path, path: Path) -> bool:
+def _is_object(answer: Answer, path: Path) -> bool:
+    """Whether the answer has the object in which a field is declared; False if only the row is at hand."""
+    return answer.payload is not None and isinstance(value_at(answer.payload(), path), Mapping)
+
+
+def _replaces(leaf: Path, path: Path, *, is_beside_alone: bool) -> bool:
     """Whether a field that has no column may have the value of this path: it has its name, or stands beside it.
 
-    A value that only does not fit its own column stands for no other; and beside what may be missing anyway, a new
-    field says nothing.
+    While the field's own object is there, only what stands in it counts (``is_beside_alone``). A value that only does
+    not fit its own column stands for no other; and beside what may be missing anyway, a new field says nothing.
     """
     if path[:2] in _FREE:
         return False
-    is_beside = leaf[:-1] == path[:-1] and path[0] not in _OPTIONAL and leaf not in _DECLARED
-    return is_beside or _plain(leaf[-1]) == _plain(path[-1])
+    is_there = leaf[:-1] == path[:-1]
+    is_beside = is_there and path[0] not in _OPTIONAL and leaf not in _DECLARED
+    return is_beside or (_plain(leaf[-1]) == _plain(path[-1]) and (is_there or not is_beside_alone))
 
 
 def _plain(name: str) -> str:

@@ -266,6 +266,17 @@ async def test_a_run_that_forgets_what_the_last_one_said_costs_more_and_says_the
     assert "96 calls of 4 executions" in told(after)
 
 
+async def test_a_run_of_another_run_test_forgets_no_alarm(settled: Nights) -> None:
+    profile = settled.world.run_tests[0].profile
+    sandbox.add_run_test(settled.world, sandbox.new_run_test(random.Random(1), "Other", settled.now, profile))
+    answer(settled, (of_call, STT))
+    begin(settled, 2)
+    await settled.export()
+    begin(settled, 2)
+    codes = [(await settled.export(only=only)).exit_code for only in ([], ["Other"], [], [])]
+    assert (codes, sum(map(of_call, settled.server.requests))) == ([3, 0, 3, 3], 1), "one probe"
+
+
 async def test_details_that_cannot_be_had_do_not_end_an_alarm(settled: Nights) -> None:
     answer(settled, (of_call, STT))
     for _ in range(4):

@@ -157,21 +157,3 @@ async def test_execution_whose_evals_cannot_be_summed_up_is_found_by_one_request
     clone(nights, executions=0)
     assert (await nights.export(names=names)).exit_code == 0
     assert nights.server.count(ANALYTICS) == 1
-
-
-async def test_list_that_lacks_an_execution_of_its_own_is_wrong_whatever_others_have(nights: Nights) -> None:
-    """Two run tests were renamed, and the list of one of them lacks an execution that is its own."""
-    first, second = nights.world.run_tests
-    names = [first.name, second.name]
-    await nights.export(names=names)
-    clone(nights, executions=0)
-    hidden = first.executions[4]
-    nights.server.fault = lambda request, _nth: (
-        Fault(edit=lambda body: without(body, hidden.execution_id)) if "old" in request.target else None
-    )
-    summary = await nights.export(names=names)
-    assert (summary.exit_code, nights.marked("executions")) == (3, 0)
-    assert f"belongs to '{first.name}', whose list lacks it, too" in summary.problems[0]
-    nights.server.fault = None
-    assert (await nights.export(names=names)).exit_code == 0
-    assert homes(nights)[first.name, default_key(names[0])] == 10

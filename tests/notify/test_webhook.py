@@ -137,20 +137,20 @@ async def test_end_of_a_trouble_is_told_after_the_settings_were_fixed_and_by_no_
     mistyped = "the API has no run test with this name: metrics-etl discover lists them"
     nights: Any = (
         ([other, more[1]], "", ""),
-        ([mine, more[0], "Tpyo"], mine, f"{failed.format(mine)} • Tpyo: {mistyped}"),
-        ([mine, more[0], "Tpyo"], mine, ""),
+        ([mine, more[0], "Chats"], mine, f"{failed.format(mine)} • Chats: {mistyped}"),
+        ([mine, more[0], "Chats"], mine, ""),
         ([mine, more[0]], mine, ""),
-        ([mine, more[0]], "", f"{here} {elsewhere} Tpyo: no such run test"),
+        ([mine, more[0]], "", f"{here} {elsewhere} Chats: no such run test"),
         ([mine, more[0]], "", ""),
         ([other, more[1]], "", ""),
-        ([mine, more[0], "Tpyo"], "", ""),  # people know
+        ([mine, more[0], "Chats"], "", ""),  # people know
         ([mine, more[0]], mine, failed.format(mine)),
         ([other, more[1]], other, failed.format(other)),
         ([mine, more[0]], "", f"{here} {elsewhere} {other}: list failed"),
         ([other, more[1]], other, ""),
         ([mine, more[0]], "", ""),
         ([other, more[1]], "", f"{here} with these settings"),
-        ([other, "Tpyo"], "", f"partial (exit 3) • Tpyo: {mistyped}"),  # they thought it was over
+        ([other, "Chats"], "", f"partial (exit 3) • Chats: {mistyped}"),  # they thought it was over
         ([mine, other], mine, failed.format(mine)),
         ("all", "", here),
         ([mine, other], mine, failed.format(mine)),

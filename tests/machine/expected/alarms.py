@@ -92,7 +92,8 @@ def reasons_for_an_alarm(history: History, night: Night) -> list[str]:
     found += ["files were damaged"] if history.memory.is_struck else []
     found += ["the run was out of time"] if "minutes" in night.options else []
     executions = [each for each in source.executions() if each.run_test.name in names]
-    found += ["a call is poisoned"] if any(map(source.is_poisoned, executions)) else []
+    by_id = [each for each in source.all_executions() if each.run_test.name in names]
+    found += ["a call is poisoned"] if any(map(source.is_poisoned, by_id)) else []
     found += ["a status is unknown"] if any(map(has_unknown_status, executions)) else []
     unfinished = {each.execution_id for each in executions if each.status not in FINISHED}
     lettered = {held.row["execution_id"] for held in night.before.tables["errors"].values()}

@@ -95,9 +95,11 @@ class Memory:
             self._forget_what_was_seen(source, night)
         changed = (each for each, rows in night.after.of.items() if night.before.of.get(each) != rows)
         self.differed_at |= {each: night.began_at for each in changed if night.differs(each)}
-        if night.is_complete and night.is_full:
+        if night.is_full:
             others = [each for each in self.complete.items() if each[0] != night.scope][-_MOST_OTHERS:]
-            self.complete = dict(others) | {night.scope: {*night.keys.values()}}
+            keys = {*night.keys.values()}
+            complete = keys if night.is_complete else keys & self.complete.get(night.scope, set())
+            self.complete = dict(others) | {night.scope: complete}
         self.healing |= dict.fromkeys(hidden(source, night), NIGHTS_TO_HEAL)
         if night.options.get("metrics") == "listed":  # what no list has is not missing then, and final without it
             source.unseen |= self.healing.keys()

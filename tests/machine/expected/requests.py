@@ -135,7 +135,10 @@ def _lists_are_read_once(history: History, night: Night, lists: Counter[str]) ->
 
 def assert_quiet(history: History, night: Night) -> None:
     """A night in which nothing happened: one request for each run test, and no file but its own row and notes (L10)."""
-    targets = [request.target for request in night.requests]
+    # What a killed run left half written of a run test that is not exported any more is looked up.
+    rows = night.before.of
+    left = {each for each in rows.keys() - night.before.called(night.names) if not is_vouched_for(rows[each])}
+    targets = [request.target for request in night.requests if subject_of(request) not in left]
     is_of_names = ["run_test_name" in request.query for request in night.requests]
     most = len(night.names) + night.is_all
     assert len(targets) <= most, f"L10: a quiet night asked for {targets}"

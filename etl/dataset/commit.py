@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cache, partial
+from functools import cache
 from itertools import chain, groupby
 from operator import attrgetter
 from typing import Any
@@ -36,6 +36,7 @@ _Known = Mapping[str, StoredExecution | None]
 """What the dataset held of each execution when it was planned; None for a new one."""
 _Rows = Mapping[str, pa.Table]
 """By the table's name."""
+_TABLES = {table.name: table for table in schema.OF_EXECUTIONS}
 _NOTHING_HELD = HeldRows(listed_calls=None, exported_calls=0, calls_digest=rows_digest([]))
 
 
@@ -158,21 +159,26 @@ def _note_losses(
         has_values = _has_values(dataset, part, stored)
         for execution_id, bundle in batch.items():
             before = stored.get(execution_id)
-            is_new = before is None or not before.held.exported_calls
+            is_new = before is None or not (before.held.exported_calls or before.export_state in lifecycle.WHOLE)
             answers.note(execution_id, bundle.losses, is_new=is_new, has_values=has_values)
     return frozenset(filter(answers.holds, chain.from_iterable(by_part.values())))
 
 
 def _has_values(dataset: Dataset, part: Part, stored: Mapping[str, StoredExecution]) -> Callable[[str], bool]:
-    """Tells whether a column of ``calls`` has a value in a stored row of the part, or of the newest other one.
+    """Tells whether a column ("calls.status") has a value in a stored row of the part, or of the newest other one.
 
     These are read when first asked.
     """
     key = part.run_test_key
     others = {known.place for known in stored.values() if known.run_test_key == key} - {part.place}
     parts = [part, *(Part(key, place) for place in sorted(others)[-1:])]
-    rows = cache(partial(dataset.rows, schema.CALLS))
-    return lambda name: any(rows(each)[name].null_count < len(rows(each)) for each in parts)
+    rows = cache(dataset.rows)
+
+    def has_values(column: str) -> bool:
+        table, _, name = column.partition(".")
+        return any(stored[name].null_count < len(stored) for each in parts if (stored := rows(_TABLES[table], each)))
+
+    return has_values
 
 
 def _commit_part(
@@ -260,6 +266,7 @@ def _state(bundle: FlatBundle, before: StoredExecution | None, held: HeldRows, s
         and bundle.part_of is None
         and (bundle.listed is None or held.exported_calls == len(bundle.listed)),
         lacks_detail=_lacks_detail(bundle),
+        keeps_unseen=bundle.keeps_unseen,
         is_part=bundle.part_of is not None,
         is_late=bundle.run_test_name in settlement.complete_before,
     )

@@ -101,17 +101,18 @@ class Settling:
         if item.route.reads_detail and (lacked or execution.listed.calls.keys() - kept):
             found = await self._details_of(execution, latest)
             is_left = not found.calls and (item.route is Route.PREVIEW or (item.may_wait and not lacked))
-            if (is_left or self.client.lacks_details) and item.route is not Route.PREVIEW:
+            has_none = self.client.lacks_details and self.client.may_lack_details()
+            if (is_left or has_none) and item.route is not Route.PREVIEW:
                 self.counts.without_detail += 1
                 self.counts.failure = str(found.failure or "they have no calls")
             if is_left:
                 return False
             details = found.calls
-            if not self.client.lacks_details:
+            if not has_none:
                 arrived.detailed, arrived.no_detail = frozenset(details), found.failure
-                unseen = candidates - details.keys() if item.may_wait and lacked else set()
-                arrived.keeps_unseen = bool(unseen)
-                kept |= unseen
+            unseen = candidates - details.keys() if item.may_wait and lacked else set()
+            arrived.keeps_unseen = bool(unseen)
+            kept |= unseen
         arrived.shown |= {key: arrived.shown.get(key, {}) | shown_in(detail) for key, detail in details.items()}
         arrived.by_lists |= {key: by_lists(detail) for key, detail in details.items()}
         if details:
@@ -220,10 +221,10 @@ class Settling:
             by_lists=arrived.by_lists[probe],
         )
         row, _ = call_row(call, run_test_name=item.run_test_name, started_at=item.execution.started_at)
-        if not lost[probe] <= find_losses(schema.CALLS, [answer_of(call, row, is_compared=True)]).lost.keys():
-            return set()  # the answers have their old form again, or this version knows the new one
         if not says_the_same(schema.CALLS, filled(call, row), rows[probe]):
-            return same
+            still_lost = find_losses(schema.CALLS, [answer_of(call, row, is_compared=True)]).lost.keys()
+            # None stays if the answers have their old form again, or this version knows the new one.
+            return same if lost[probe] <= still_lost else set()
         others = len(completed) - 1
         arrived.kept_losses = {name: loss.calls - 1 for name, loss in losses.items()}
         arrived.kept_losses |= {f"{schema.CALLS.name}.{name}": others for name in in_all}

@@ -235,6 +235,8 @@ class Arrival:
     """Each listed call has its row, and there is no dead letter but those of its detail."""
     lacks_detail: bool = False
     """Its detail, or that of some calls, could not be read."""
+    keeps_unseen: bool = False
+    """Stored calls stay, although nothing was there to compare them with."""
     is_part: bool = False
     """More is to come, unless something stops the run."""
     is_late: bool = False
@@ -307,6 +309,7 @@ def sight_of(execution: Execution, known: StoredExecution | None, arrival: Arriv
         and (TERMINAL_CALL.issuperset(arrival.call_statuses) or _count_open_calls_as_ended(unchanged, settlement))
         and (settlement.detail_suffices or not held.detail_calls)
         and not arrival.lacks_detail
+        and (not arrival.keeps_unseen or (known is not None and is_held(execution, known, settlement.settle)))
         and _is_settled(execution, unchanged, held, settlement, is_first=is_new and not arrival.is_late)
     )
     return Sight.SETTLED if is_settled else Sight.UNSETTLED
@@ -332,14 +335,15 @@ def is_whole_as_listed(execution: Execution, known: StoredExecution) -> bool:
     return known.export_state in WHOLE and known.fingerprint == fingerprint(execution.payload)
 
 
-def is_held(execution: ListedExecution, known: StoredExecution, settle: timedelta) -> bool:
+def is_held(execution: Execution, known: StoredExecution, settle: timedelta) -> bool:
     """Whether a settling execution, listed as before, was compared after all late data was expected.
 
     So it is not final for another reason: columns lost their values, see ``transform/drift``.
     """
     if known.export_state != ExportState.SETTLING or known.verified_at is None:
         return False
-    ended_at = timestamp_or_none(execution.unpack().payload.get("completed_at")) or execution.started_at
+    payload = execution.payload
+    ended_at = timestamp_or_none(payload.get("completed_at")) or timestamp_or_none(payload.get("started_at"))
     return ended_at is None or known.verified_at - ended_at >= settle
 
 

@@ -76,7 +76,7 @@ def _held(run: Run, record: Record, planned: Iterable[Planned]) -> dict[str, lis
     held: dict[str, list[Planned]] = {}
     for item in planned:
         is_drifting = item.reason is Reason.SETTLING and record.answers_of(item.run_test_name).was_alarm
-        if is_drifting and item.stored and is_held(item.execution, item.stored, run.settle):
+        if is_drifting and item.stored and is_held(item.execution.unpack(), item.stored, run.settle):
             held.setdefault(item.run_test_name, []).append(item)
     return held
 
@@ -123,6 +123,7 @@ async def _rename(run: Run, record: Record, state: StoredState, elsewhere: Lists
     for part, names in renames.items():
         await to_the_end(partial(rename, run.dataset, part, names, run.stamp()))
         pairs.update((state.executions[execution_id].run_test_name, new) for execution_id, new in names.items())
+    record.answers |= {new: record.answers_of(old) for old, new in pairs}
     exported = {run_test.name for run_test in (*record.run_tests, *run.settings.configured)}
     for (old, new), count in sorted(pairs.items()):
         if new == old:

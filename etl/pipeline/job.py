@@ -11,12 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from etl.dataset.last_run import Attempt, last_load_into, note_failure, read_last_run, update_last_run
 from etl.dataset.parts import identify, read_identity
-from etl.dataset.state import StoredState
+from etl.dataset.state import StoredState, lacks_details
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, LockHeldError, TimeLimitError, leaves
 from etl.extract.endpoints import Purpose
 from etl.extract.plan import Planned, requests_to_fetch
@@ -304,6 +304,7 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
     """
     settings = run.settings
     state = await to_the_end(partial(read_stored, run, record, set_aside=True))
+    run.client.may_lack_details = cache(partial(lacks_details, run.dataset, state))
     run.notify("run_started", export_run_id=run.export_run_id, dataset=settings.destination.path)
     failure: ExporterError | None = None
     bug: BaseException | None = None

@@ -163,15 +163,16 @@ def _losses(
     of_calls = find_losses(schema.CALLS, calls)
     of_evals = find_losses(schema.EVALS, [Answer(partial(dict, output), row) for output, row in judged])
     kept = bundle.kept_losses
-    lost = {
-        **{name: replace(loss, calls=len(completed)) for name, loss in {**of_execution.lost, **of_evals.lost}.items()},
-        **{name: replace(loss, calls=loss.calls + kept.get(name, 0)) for name, loss in of_calls.lost.items()},
-    }
+    lost = {name: replace(loss, calls=loss.calls + kept.get(name, 0)) for name, loss in of_calls.lost.items()}
+    if bundle.part_of is not None:
+        return Losses(lost, of_calls.has)  # the rest is told once, of all calls
+    lost |= {name: replace(loss, calls=len(completed)) for name, loss in of_execution.lost.items()}
+    lost |= {name: replace(loss, calls=min(loss.calls, len(completed))) for name, loss in of_evals.lost.items()}
     has = of_execution.has | of_calls.has | of_evals.has
     verdicts = {_passed(output) is not None for output, _ in judged if _is_verdict(output)}
     has -= {_VERDICT} if True not in verdicts else set()
     if verdicts == {False}:
-        lost[_VERDICT] = Loss(len(completed), "is null (output_text says neither Passed nor Failed)")
+        lost[_VERDICT] = Loss(len(completed), "is null (output_text says neither Passed nor Failed)", is_absent=True)
     if completed and bundle.detail_fields is not None:
         named = {ALWAYS_SHOWN[name] for name in bundle.detail_fields}
         absent = {column: name for name, column in ALWAYS_SHOWN.items() if column not in named}

@@ -85,12 +85,21 @@ def find_losses(table: schema.Table, answers: Sequence[Answer]) -> Losses:
     """What these answers, which are all about one execution, show of their form."""
     at = _EXTRA[table.name]
     unknown = [unknown_fields(answer.row[at]) for answer in answers]
-    shown = {index for answer in answers for index in answer.shown}
+    has_unknown = any(unknown)
+    by_index = [*zip(*(answer.row for answer in answers), strict=True)]
+    differing = {
+        index
+        for answer in answers
+        for index, value in answer.shown.items()
+        if value is not None and value != answer.row[index]
+    }
     lost: dict[str, Loss] = {}
     has = set[str]()
     for column in _COLUMNS[table.name]:
-        if not any(unknown) and shown.isdisjoint(column.indexes):  # most columns: this need not cost much
-            if any(answer.row[index] is not None for index in column.indexes for answer in answers):
+        at = column.indexes[0]
+        nulls = min(by_index[index].count(None) for index in column.indexes) if answers else 0
+        if at not in differing and not (nulls and has_unknown):  # most columns: this need not cost much
+            if nulls < len(answers):
                 has.add(column.name)
             continue
         # A field that stands beside a value in one call has not replaced it in another.

@@ -104,6 +104,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "problems_now": "what would stop an export that started now, such as a full disk",
         "would_fail": "whether that counts in the verdict: it does where settings name the run tests",
         "max_age_hours": "how old the last complete export may be",
+        "sweep_days": "how old that comparison may get; 0 for any age, null without settings",
         "dataset": "folder or bucket",
         "read_at": "when it was read",
         "at_work": "the process that is exporting now; otherwise null",
@@ -125,7 +126,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "run_tests[].calls": "its calls, without those that were deleted at the source",
         "run_tests[].newest_started_at": "when its newest execution was created",
         "run_tests[].exported_at": "when a row of its executions last changed",
-        "run_tests[].verified_at": "when its least recently verified final execution was verified",
+        "run_tests[].compared_at": "the oldest comparison of its final executions with the API",
         "run_tests[].complete_at": "when everything in it was last exported; null when it never was or is no longer "
         "configured",
         "run_tests[].is_configured": "whether the settings name it",
@@ -265,7 +266,7 @@ PURPOSE_MEANINGS: dict[Purpose, str] = {
     Purpose.FIRST_FETCH: "executions that are `new`, `changed`, `listed`, `damaged`, `requested` or `unfinished`",
     Purpose.SETTLE: "`settling` executions: two lists each, and each call that differs",
     Purpose.DEAD_LETTERS: "`incomplete` executions: two lists each, and each call that is missing or differs",
-    Purpose.SCRUB: "`scrub` executions",
+    Purpose.SWEEP: "`sweep` executions: two lists each, and each call that differs",
 }
 
 SUBJECT_MEANINGS = {

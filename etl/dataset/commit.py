@@ -215,7 +215,6 @@ def _replacement(batch: _Batch, known: _Known, stamp: ExportStamp, settlement: S
     failed = {id_ for id_, bundle in listed.items() if _has_failed(bundle)}
     undetailed = {id_ for id_, bundle in listed.items() if _lacks_detail(bundle) and not bundle.keeps_unseen}
     stored = {id_: before for id_, before in known.items() if before}
-    final = {id_ for id_, before in stored.items() if before.export_state == ExportState.EXPORTED}
     whole = {id_ for id_, before in stored.items() if lifecycle.is_whole_as_listed(batch[id_].execution, before)}
     return Replacement(
         batch.keys(),
@@ -225,9 +224,9 @@ def _replacement(batch: _Batch, known: _Known, stamp: ExportStamp, settlement: S
         unproved=unlisted | pieces | {id_ for id_, bundle in listed.items() if _has_letter(bundle, RUNS)},
         heads={id_ for id_, bundle in batch.items() if _has_letter(bundle, METRICS)},
         renewed={id_ for id_, before in stored.items() if before.exported_at is None or before.is_damaged},
-        # Without the time of this fetch, a scrub would fetch the same final executions every night, and a run all calls
-        # of those that lack nothing but their detail, or whose answers have changed (``lifecycle.is_held``).
-        verified=((final | settlement.drifted) & listed.keys() | undetailed) - pieces,
+        # Without the time of this fetch, a run would fetch all calls of those that lack nothing but their detail, or
+        # whose answers have changed (``lifecycle.is_held``), every night.
+        verified=(settlement.drifted & listed.keys() | undetailed) - pieces,
         # A piece of an execution that is stored whole, as listed, only confirms it: its rows keep their stamp.
         restamped=failed | (pieces - whole),
         stamp=stamp.columns,

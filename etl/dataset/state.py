@@ -8,7 +8,7 @@ what to fetch: see ``extract/plan``.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -53,6 +53,12 @@ class StoredState:
         """Where the rows of the execution lie; None if there are none."""
         stored = self.executions.get(execution_id)
         return Part(stored.run_test_key, stored.place) if stored else None
+
+    def started_before(self, day: date) -> set[str]:
+        """The ids of the stored executions that were created before this day; not those of which that is unknown."""
+        moment = pa.scalar(datetime(day.year, day.month, day.day, tzinfo=UTC), schema.TIMESTAMP)
+        rows = (part.rows.filter(pc.less(part.rows["started_at"], moment)) for part in self.index.parts.values())
+        return {execution_id for each in rows for execution_id in each["execution_id"].to_pylist()}
 
     def newest_started_at(self) -> datetime:
         """When the newest stored execution was created, as far as that is known; long ago if it is not."""

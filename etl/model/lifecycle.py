@@ -195,9 +195,9 @@ class StoredExecution:
     held: HeldRows
     """What its calls and evals really are."""
     verified_at: datetime | None = None
-    """When its calls were last fetched, or, if it is final, verified; in a state of ``BEGUN``, when that began.
+    """When its calls were last fetched, or it became final; in a state of ``BEGUN``, when that began.
 
-    A comparison without a difference does not renew it while it settles.
+    Any other comparison without a difference does not renew it.
     """
     exported_at: datetime | None = None
     """When its row last changed."""
@@ -216,6 +216,11 @@ class StoredExecution:
     """It has a row of its own; without one it counts as incomplete: a run was killed before it wrote that."""
     has_newer_rows: bool = False
     """Calls or evals are newer than its row: a run was killed before it wrote that."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it is exported and not marked."""
+        return self.export_state == ExportState.EXPORTED and self.deleted_at is None
 
     @property
     def is_damaged(self) -> bool:
@@ -368,7 +373,7 @@ def _count_open_calls_as_ended(unchanged: StoredExecution | None, settlement: Se
     """Whether calls without an end count as ended: nothing of their execution has changed for ``settle_hours``.
 
     Cancelled executions keep pending calls for ever. A final execution stays final: its row may be young only because
-    it was verified. If a call goes on after all, its execution changes, or a scrub finds it.
+    its run test was renamed. If a call goes on after all, its execution changes, or the sweep finds it.
     """
     if unchanged is None:
         return False

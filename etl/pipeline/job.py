@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime
 from functools import cache, partial
 from pathlib import Path
 
+from etl.dataset.comparisons import read_compared
 from etl.dataset.last_run import Attempt, last_load_into, note_failure, read_last_run, update_last_run
 from etl.dataset.parts import identify, read_identity
 from etl.dataset.state import StoredState, lacks_details
@@ -24,7 +25,7 @@ from etl.load.open import module_for
 from etl.load.synchronize import load_warehouse
 from etl.model.findings import Finding, Kind, alarms
 from etl.model.wording import ShownInLines, by_purpose, counted, duration
-from etl.pipeline.apply import bring_up_to_date, finish_deletions
+from etl.pipeline.apply import bring_up_to_date, finish_deletions, sweep
 from etl.pipeline.conclude import conclude
 from etl.pipeline.context import Notify, Progress, Run, begin
 from etl.pipeline.lists import discover_all, note_gone, read_lists
@@ -32,6 +33,7 @@ from etl.pipeline.record import Record
 from etl.pipeline.shared_steps import (
     absent_executions,
     choose_previews,
+    choose_sweep,
     half_written,
     has_details,
     make_plan,
@@ -129,13 +131,14 @@ async def plan(
         async with run.client:
             if not settings.run_tests:
                 await discover_all(run, record, state)
+            choose_sweep(run, record, state)
             async with asyncio.TaskGroup() as group, aclosing(read_lists(group, run, record, state)) as rounds:
                 async for run_tests, is_last in rounds:
                     if is_last:
                         absent = sum(map(len, absent_executions(record, state).values())) + len(
                             half_written(record, state)
                         )
-                    due = make_plan(run, record, state, run_tests, is_last=is_last)
+                    due = make_plan(run, record, state, run_tests)
                     planned += due
                     previewed += choose_previews(run, due)
             requests_for_lists = run.client.traffic.requests
@@ -293,6 +296,7 @@ def _begin_record(run: Run, *, is_export: bool = False) -> Record:
     before = read_last_run(files, note=note, set_aside=is_export).of(run.settings.scope)
     # A run that was killed left only an attempt: what it may have changed is not complete any more.
     record.before = before.after(before.attempt)
+    record.compared = read_compared(files)
     return record
 
 
@@ -316,6 +320,9 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
             await until_stopped(_export(run, record, state), stop, minutes=minutes)
     except* ExporterError as group:
         failure = _reason_to_stop(group)
+        if record.is_sweeping and not isinstance(failure, DestinationError | InterruptedRunError):
+            record.find(Kind.NOT_COMPARED, "", f"the comparison of final executions ended early: {failure}")
+            failure = None
     except* Exception as group:  # noqa: BLE001 recorded here, raised below
         bug = next(leaves(group))
         failure = ExporterError(f"this is a bug in metrics-etl, please report it: {type(bug).__name__}: {bug}")
@@ -361,11 +368,13 @@ async def _export(run: Run, record: Record, state: StoredState) -> None:
         await finish_deletions(run, state)
         if not run.settings.run_tests:
             await discover_all(run, record, state)
+        choose_sweep(run, record, state)
         async with asyncio.TaskGroup() as group, aclosing(read_lists(group, run, record, state)) as rounds:
             async for run_tests, is_last in rounds:
                 await bring_up_to_date(run, record, state, run_tests, crawler, is_last=is_last)
         if not run.settings.run_tests:
             note_gone(record, state)
+        await sweep(run, record, state, crawler)
 
 
 def _reason_to_stop(group: BaseExceptionGroup[ExporterError]) -> ExporterError:

@@ -25,6 +25,7 @@ from etl.model.records import (
 )
 from etl.model.values import MISFIT, Coercer, coercer_of, fields_of, json_text, timestamp_or_none, to_float, to_string
 from etl.transform.drift import ALWAYS_SHOWN, NO_LOSSES, Answer, Loss, Losses, find_losses
+from etl.transform.row_hash import says_the_same
 from etl.transform.rows import MAKERS
 
 _WAITS = "pending"
@@ -47,6 +48,9 @@ _AS_IN_BUNDLE = (
 """Fields of a flat bundle that are those of the bundle."""
 _TEXTS = [schema.CALLS.names.index(name) for name in ("extra", "raw")]
 _STATUS, _METRICS_FROM = (schema.CALLS.names.index(name) for name in ("status", "metrics_from"))
+_NAMES = ("call_execution_id", "eval_config_id", "run_test_name", "execution_id", "execution_started_at")
+_IDENTITY = {name: schema.EVALS.names.index(name) for name in _NAMES}
+"""The columns of an eval that its output does not fill, by place."""
 _COERCERS = [coercer_of(column) for column in schema.CALLS.columns]
 
 
@@ -229,6 +233,16 @@ def eval_row(value: Any, given: Mapping[str, Any]) -> tuple[list[Any], int]:
     """
     output = value if isinstance(value, dict) else {"output": value}
     return MAKERS[schema.EVALS.name].make(output, {**given, "output_passed": _passed(output)})
+
+
+def has_evals(listed: ListedCall, stored: Iterable[Sequence[Any]]) -> bool:
+    """Whether the listed call has exactly the evals of these ``stored`` rows."""
+    known = {row[_IDENTITY["eval_config_id"]]: row for row in stored}
+    given = {key: {name: row[index] for name, index in _IDENTITY.items()} for key, row in known.items()}
+    outputs = eval_outputs(listed)
+    return outputs.keys() == known.keys() and all(
+        says_the_same(schema.EVALS, eval_row(output, given[key])[0], known[key]) for key, output in outputs.items()
+    )
 
 
 def _passed(output: Mapping[str, Any]) -> bool | None:

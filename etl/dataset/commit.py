@@ -159,7 +159,9 @@ def _note_losses(
         has_values = _has_values(dataset, part, stored)
         for execution_id, bundle in batch.items():
             before = stored.get(execution_id)
-            is_new = before is None or not (before.held.exported_calls or before.export_state in lifecycle.WHOLE)
+            # Rows that were made of lists tell nothing of how a call's own metrics were answered.
+            is_fetched = before is not None and before.held.exported_calls > before.held.detail_calls
+            is_new = before is None or not (is_fetched or before.export_state in lifecycle.WHOLE)
             answers.note(execution_id, bundle.losses, is_new=is_new, has_values=has_values)
     return frozenset(filter(answers.holds, chain.from_iterable(by_part.values())))
 

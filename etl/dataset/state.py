@@ -141,10 +141,12 @@ def read_state(dataset: Dataset, *, set_aside: bool) -> StoredState:
 def lacks_details(dataset: Dataset, state: StoredState) -> bool:
     """Whether there are calls, and the newest of each run test have no value that only an execution's detail shows.
 
-    Where a detail failed, its execution says nothing.
+    Where a detail failed, its execution says nothing, unless there are no others.
     """
-    known = [each for each in state.executions.values() if each.held.exported_calls]
-    told = sorted((each for each in known if not each.lacks_detail), key=lambda each: each.place)
+    known = sorted(
+        (each for each in state.executions.values() if each.held.exported_calls), key=lambda each: each.place
+    )
+    told = [each for each in known if not each.lacks_detail] or known
     newest = {each.run_test_key: Part(each.run_test_key, each.place) for each in told}
     tables = (dataset.rows(schema.CALLS, part) for part in newest.values())
     return bool(known) and all(rows[name].null_count == len(rows) for rows in tables for name in SHOWN_COLUMNS)

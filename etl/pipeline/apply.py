@@ -140,7 +140,8 @@ async def _rename(run: Run, record: Record, state: StoredState, elsewhere: Lists
     for part, names in renames.items():
         await to_the_end(partial(rename, run.dataset, part, names, run.stamp()))
         pairs.update((state.executions[execution_id].run_test_name, new) for execution_id, new in names.items())
-    record.answers |= {new: record.answers_of(old) for old, new in pairs}
+    answers = {new: record.answers_of(old) for old, new in pairs}
+    record.answers |= {new: Answers(before.told, before.was_alarm) for new, before in answers.items()}
     exported = {run_test.name for run_test in (*record.run_tests, *run.settings.configured)}
     for (old, new), count in sorted(pairs.items()):
         if new == old:

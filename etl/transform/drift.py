@@ -148,13 +148,10 @@ class Answers:
     def holds(self, execution_id: str) -> bool:
         """Whether the execution is not final yet: it lost values, and none says that this is no matter of the API.
 
-        In the run that brings its calls, no other can say so of values that moved: the next ones may lack them, too.
+        In the run that brings its calls, no other can say so: the next ones may lack the values, too.
         """
-        found = [losses[execution_id] for losses in self._odd().values() if execution_id in losses]
-        if execution_id in self._new:
-            moved = (losses[execution_id] for losses in self._lost.values() if execution_id in losses)
-            found += [loss for loss in moved if loss.is_moved]
-        return not all(loss.is_filled for loss in found)
+        found = self._lost if execution_id in self._new else self._odd()
+        return any(execution_id in losses and not losses[execution_id].is_filled for losses in found.values())
 
     def text(self, *, is_drift: bool, is_filled: bool = False) -> str:
         """Which columns lost their values, in one line; empty if none did.
@@ -188,11 +185,11 @@ class Answers:
         return odd
 
     def _is_drift(self, column: str, losses: Mapping[str, Loss]) -> bool:
-        """Whether the column lost its values in many calls of several executions, in two nights, or still."""
+        """Whether the column lost its values in many calls of several executions, in new ones two nights, or still."""
         is_much = len(losses) > 1 and sum(loss.calls for loss in losses.values()) >= _MANY_CALLS
         if column in self._has:
             return is_much or (self.was_alarm and bool(losses) and self._is_told(column))
-        is_again = self.was_alarm or len(losses) > 1 or not self._new.isdisjoint(losses)
+        is_again = self.was_alarm or not self._new.isdisjoint(losses)
         return is_much or (is_again and self._is_told(column))
 
     def _is_told(self, column: str) -> bool:

@@ -80,7 +80,7 @@ async def sweep(run: Run, record: Record, state: StoredState, crawler: Crawler) 
     answers = {name: record.answers_of(name) for name in record.planned}
     changed = {name for name, each in answers.items() if each.was_alarm or each.text(is_drift=True)}
     items = [item for item in record.all_planned() if item.reason is Reason.SWEEP and item.run_test_name not in changed]
-    if items and not run.client.lacks_details:
+    if items:
         record.is_sweeping = True
         # One part after the other: each is read once.
         items.sort(key=lambda item: (item.run_test_key, item.stored.place if item.stored else ""))
@@ -212,7 +212,9 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
         interval_seconds=run.settings.export.commit_interval_seconds,
         arrived=lambda listed_before: crawl.arrived(listed_before),  # noqa: PLW0108 it is made below
     )
-    crawl = crawler((item for item in planned if item.is_fetched), buffer.add, _reader_of_calls(run, state))
+    # As the crawl takes them: what is swept is left alone once it turns out that the API has no details.
+    due = (item for item in planned if item.is_fetched and not (record.is_sweeping and _lacks_detail(run, item)))
+    crawl = crawler(due, buffer.add, _reader_of_calls(run, state))
     run.progress.crawl_began_at = run.progress.crawl_began_at or monotonic()
     try:
         async with asyncio.TaskGroup() as group:
@@ -225,6 +227,10 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
         record.fetched.add(crawl.counts)
         await buffer.flush()
     await _mark_deleted_since(run, record, state, planned, crawl.counts.deleted_executions, places)
+
+
+def _lacks_detail(run: Run, item: Planned) -> bool:
+    return item.route.reads_detail and run.client.lacks_details
 
 
 def _settlement(run: Run, record: Record, fetched_at: datetime) -> Settlement:

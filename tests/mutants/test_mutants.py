@@ -62,8 +62,8 @@ MUTANTS = [
     Mutant(
         "all that the detail shows is compared",
         "etl/transform/detail.py",
-        "    return {name for name, new, old in pairs if name in compared and json_text(new) != json_text(old)}",
-        "    return set()",
+        "if name in compared and new is not old",
+        "if False and new is not old",
     ),
     Mutant(
         "kept call without a row makes its execution incomplete",
@@ -475,6 +475,20 @@ MUTANTS = [
         "etl/transform/detail.py",
         "if name in _OF_A_SNAPSHOT}",
         "if name}",
+    ),
+    Mutant(
+        "failed comparison of a final execution changes nothing",
+        "etl/extract/crawl.py",
+        "execution.planned.reason is Reason.SWEEP and _tells_nothing(bundle)",
+        "False",
+        ("tests/pipeline/test_sweep.py",),
+    ),
+    Mutant(
+        "sweep compares evals, too",
+        "etl/extract/settling.py",
+        "return latest.lacks_evals or all(",
+        "return True or all(",
+        ("tests/pipeline/test_sweep.py",),
     ),
     Mutant(
         "what the detail alone has is amended, and not fetched",

@@ -46,7 +46,7 @@ async def server() -> AsyncIterator[Sandbox]:
     ("patience", "options"),
     [
         pytest.param(300, {}, id="exact"),
-        pytest.param(300, {"export": {"settle_by": "refetch"}}, id="refetch"),
+        pytest.param(300, {"export": {"settle_by": "refetch", "sweep_days": 0}}, id="refetch"),
         pytest.param(300, {"export": {"metrics": "listed"}}, id="listed"),
         pytest.param(0, {"api": {"requests_per_minute": 1_000_000}}, id="lists first"),
     ],

@@ -21,7 +21,7 @@ from tests.pipeline.nights import Nights, kinds
 from tests.support import settings_for
 
 EXECUTIONS = 14
-ALL = {"sweep_days": 1}
+ALL, MONTH = {"sweep_days": 1}, {"sweep_days": 30}
 NEW_EVAL = "9f6f1f0e-0000-4000-8000-000000000001"
 
 
@@ -43,7 +43,7 @@ def change(nights: Nights) -> set[str]:
 async def test_what_changes_in_final_executions_is_there_within_thirty_nights_and_told_once(nights: Nights) -> None:
     await nights.export()
     changed = change(nights)
-    summaries = [await nights.export() for _ in range(30)]
+    summaries = [await nights.export(export=MONTH) for _ in range(30)]
     assert {summary.exit_code for summary in summaries} == {0}
     assert_equals_world(nights.folder, nights.world)
     assert {row["export_state"] for row in nights.rows("executions")} == {"exported"}
@@ -64,20 +64,20 @@ async def test_what_is_as_it_was_is_compared_once_and_no_row_changes(nights: Nig
         assert (summary.exit_code, swept(summary), nights.files()) == (0, each * EXECUTIONS, before)
         assert sum(each["verified"] for each in summary.receipt.as_json()["executions"].values()) == EXECUTIONS
     assert Kind.SWEPT not in kinds(summary)
-    assert swept(await nights.export(export=options)) == 0, "the next ones are due days later"
+    assert swept(await nights.export(export=MONTH | options)) == 0, "the next ones are due days later"
 
 
 async def test_without_the_note_of_earlier_comparisons_they_come_early_and_nothing_else_differs(nights: Nights) -> None:
     await nights.export()
     nights.now += timedelta(days=40)
     for _ in range(14):
-        await nights.export()
+        await nights.export(export=MONTH)
     note, rows = nights.folder / "data" / COMPARED, nights.files()
     assert len({each for ids in json.loads(note.read_text()).values() for each in ids}) == EXECUTIONS
-    assert swept(await nights.export()) == 0
+    assert swept(await nights.export(export=MONTH)) == 0
     for spoil in (note.unlink, lambda: note.write_text("{")):
         spoil()
-        summary = await nights.export()
+        summary = await nights.export(export=MONTH)
         assert (summary.exit_code, swept(summary), nights.files()) == (0, 2, rows)
 
 
@@ -103,6 +103,15 @@ async def test_failed_comparison_changes_nothing_is_a_notice_and_comes_again(
             assert kinds(summary) == [Kind.NOT_COMPARED]
             assert summary.notices[0].startswith(f"{EXECUTIONS} final executions could not be compared: ")
     assert all(run_test.is_complete for run_test in summary.run_tests)
+
+
+async def test_api_without_details_is_asked_for_no_more_than_it_takes_to_know(nights: Nights) -> None:
+    await nights.export()
+    page = Fault(status=404, body=b"<html>Not found</html>")
+    nights.server.fault = lambda request, _nth: page if _details(request) else None
+    summary = await nights.export(export=ALL, api={"concurrency": 1})
+    assert (summary.exit_code, kinds(summary)) == (0, [Kind.NOT_COMPARED])
+    assert swept(summary) <= 1 + 2, "a list, and a detail that is confirmed"
 
 
 async def test_new_call_that_cannot_be_fetched_is_missing(nights: Nights) -> None:

@@ -26,10 +26,11 @@ def details_are_the_source(history: History, night: Night) -> None:
     is_calm = night.is_clean and night.summary is not None and night.summary.failure is None
     letters = {held.row["subject_id"] for held in missing_details(night)}
     before, after = night.before.executions, night.after.executions
+    scope = night.in_scope & after.keys() - hidden(history.source, night)
     for execution in history.source.executions(is_finished=True):
         execution_id = execution.execution_id
         is_final = execution_id in before and before[execution_id].row["export_state"] == "exported"
-        if execution_id in hidden(history.source, night) or execution_id not in night.in_scope & after.keys():
+        if execution_id not in scope:
             continue
         versions = [each[execution_id].row["fingerprint"] for each in (before, after) if execution_id in each]
         has_changed = len({*versions}) > 1

@@ -45,7 +45,8 @@ def print_how_to_open(dataset: str, options: Options | None = None) -> None:
 
 def _run_test_row(run_test: RunTestSummary) -> Sequence[str | int]:
     waiting = run_test.reasons[Reason.WAITING]
-    fetched = sum(run_test.reasons.values()) - waiting - run_test.reasons[Reason.FINAL] - run_test.missed
+    not_fetched = waiting + run_test.reasons[Reason.FINAL] + run_test.reasons[Reason.SWEEP]
+    fetched = sum(run_test.reasons.values()) - not_fetched - run_test.missed
     if run_test.missed:
         state = f"{run_test.missed:,} left"
     elif run_test.is_complete:

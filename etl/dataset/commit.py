@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cache, partial
+from functools import cache
 from itertools import chain, groupby
 from operator import attrgetter
 from typing import Any
@@ -36,6 +36,7 @@ _Known = Mapping[str, StoredExecution | None]
 """What the dataset held of each execution when it was planned; None for a new one."""
 _Rows = Mapping[str, pa.Table]
 """By the table's name."""
+_TABLES = {table.name: table for table in schema.OF_EXECUTIONS}
 _NOTHING_HELD = HeldRows(listed_calls=None, exported_calls=0, calls_digest=rows_digest([]))
 
 
@@ -158,21 +159,28 @@ def _note_losses(
         has_values = _has_values(dataset, part, stored)
         for execution_id, bundle in batch.items():
             before = stored.get(execution_id)
-            is_new = before is None or not before.held.exported_calls
+            # Rows that were made of lists tell nothing of how a call's own metrics were answered.
+            is_fetched = before is not None and before.held.exported_calls > before.held.detail_calls
+            is_new = before is None or not (is_fetched or before.export_state in lifecycle.WHOLE)
             answers.note(execution_id, bundle.losses, is_new=is_new, has_values=has_values)
     return frozenset(filter(answers.holds, chain.from_iterable(by_part.values())))
 
 
 def _has_values(dataset: Dataset, part: Part, stored: Mapping[str, StoredExecution]) -> Callable[[str], bool]:
-    """Tells whether a column of ``calls`` has a value in a stored row of the part, or of the newest other one.
+    """Tells whether a column ("calls.status") has a value in a stored row of the part, or of the newest other one.
 
     These are read when first asked.
     """
     key = part.run_test_key
     others = {known.place for known in stored.values() if known.run_test_key == key} - {part.place}
     parts = [part, *(Part(key, place) for place in sorted(others)[-1:])]
-    rows = cache(partial(dataset.rows, schema.CALLS))
-    return lambda name: any(rows(each)[name].null_count < len(rows(each)) for each in parts)
+    rows = cache(dataset.rows)
+
+    def has_values(column: str) -> bool:
+        table, _, name = column.partition(".")
+        return any(stored[name].null_count < len(stored) for each in parts if (stored := rows(_TABLES[table], each)))
+
+    return has_values
 
 
 def _commit_part(
@@ -209,7 +217,6 @@ def _replacement(batch: _Batch, known: _Known, stamp: ExportStamp, settlement: S
     failed = {id_ for id_, bundle in listed.items() if _has_failed(bundle)}
     undetailed = {id_ for id_, bundle in listed.items() if _lacks_detail(bundle) and not bundle.keeps_unseen}
     stored = {id_: before for id_, before in known.items() if before}
-    final = {id_ for id_, before in stored.items() if before.export_state == ExportState.EXPORTED}
     whole = {id_ for id_, before in stored.items() if lifecycle.is_whole_as_listed(batch[id_].execution, before)}
     return Replacement(
         batch.keys(),
@@ -219,9 +226,9 @@ def _replacement(batch: _Batch, known: _Known, stamp: ExportStamp, settlement: S
         unproved=unlisted | pieces | {id_ for id_, bundle in listed.items() if _has_letter(bundle, RUNS)},
         heads={id_ for id_, bundle in batch.items() if _has_letter(bundle, METRICS)},
         renewed={id_ for id_, before in stored.items() if before.exported_at is None or before.is_damaged},
-        # Without the time of this fetch, a scrub would fetch the same final executions every night, and a run all calls
-        # of those that lack nothing but their detail, or whose answers have changed (``lifecycle.is_held``).
-        verified=((final | settlement.drifted) & listed.keys() | undetailed) - pieces,
+        # Without the time of this fetch, a run would fetch all calls of those that lack nothing but their detail, or
+        # whose answers have changed (``lifecycle.is_held``), every night.
+        verified=(settlement.drifted & listed.keys() | undetailed) - pieces,
         # A piece of an execution that is stored whole, as listed, only confirms it: its rows keep their stamp.
         restamped=failed | (pieces - whole),
         stamp=stamp.columns,
@@ -260,6 +267,7 @@ def _state(bundle: FlatBundle, before: StoredExecution | None, held: HeldRows, s
         and bundle.part_of is None
         and (bundle.listed is None or held.exported_calls == len(bundle.listed)),
         lacks_detail=_lacks_detail(bundle),
+        keeps_unseen=bundle.keeps_unseen,
         is_part=bundle.part_of is not None,
         is_late=bundle.run_test_name in settlement.complete_before,
     )

@@ -95,6 +95,8 @@ class LastRun(msgspec.Struct, frozen=True):
     """How long the last run took."""
     requests: int = 0
     """How many requests the last run sent to the API."""
+    requests_per_minute: int | None = None
+    """The rate limit that the last run kept to; None if none was known."""
     rows: dict[str, int] = {}
     """By table, how many rows the last run wrote."""
     problems: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ what to fetch: see ``extract/plan``.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +24,7 @@ from etl.model.arrow import is_of
 from etl.model.lifecycle import LONG_AGO, ExportState, HeldRows, StoredCalls, StoredExecution
 from etl.model.records import DETAIL
 from etl.model.values import python_values, shared_values
+from etl.transform.detail import SHOWN_COLUMNS
 
 _UNIQUE = {"execution_id", "fingerprint", "calls_digest", "held_digest"}
 """Columns of the index of which hardly any two rows share a value."""
@@ -52,6 +53,12 @@ class StoredState:
         """Where the rows of the execution lie; None if there are none."""
         stored = self.executions.get(execution_id)
         return Part(stored.run_test_key, stored.place) if stored else None
+
+    def started_before(self, day: date) -> set[str]:
+        """The ids of the stored executions that were created before this day; not those of which that is unknown."""
+        moment = pa.scalar(datetime(day.year, day.month, day.day, tzinfo=UTC), schema.TIMESTAMP)
+        rows = (part.rows.filter(pc.less(part.rows["started_at"], moment)) for part in self.index.parts.values())
+        return {execution_id for each in rows for execution_id in each["execution_id"].to_pylist()}
 
     def newest_started_at(self) -> datetime:
         """When the newest stored execution was created, as far as that is known; long ago if it is not."""
@@ -129,6 +136,20 @@ def read_state(dataset: Dataset, *, set_aside: bool) -> StoredState:
     derive_executions(state)
     state.lost = _lost(known, state)
     return state
+
+
+def lacks_details(dataset: Dataset, state: StoredState) -> bool:
+    """Whether there are calls, and the newest of each run test have no value that only an execution's detail shows.
+
+    Where a detail failed, its execution says nothing, unless there are no others.
+    """
+    known = sorted(
+        (each for each in state.executions.values() if each.held.exported_calls), key=lambda each: each.place
+    )
+    told = [each for each in known if not each.lacks_detail] or known
+    newest = {each.run_test_key: Part(each.run_test_key, each.place) for each in told}
+    tables = (dataset.rows(schema.CALLS, part) for part in newest.values())
+    return bool(known) and all(rows[name].null_count == len(rows) for rows in tables for name in SHOWN_COLUMNS)
 
 
 def derive_executions(state: StoredState) -> None:

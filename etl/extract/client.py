@@ -39,7 +39,7 @@ No error holds a key: keys are removed from everything that the server sent befo
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -123,6 +123,8 @@ class Client:
         self.largest_page.shrink(int(api.read_timeout_seconds / _SECONDS_A_ROW))
         self.lacks_details = False
         """Whether the API has no details of executions; known after the first ``get_detail``."""
+        self.may_lack_details: Callable[[], bool] = lambda: True
+        """Whether that can be: the dataset has rows, and no values that only a detail shows."""
         self._knows_details = False
         self._first_detail = asyncio.Lock()
         self._settings = settings

@@ -36,7 +36,7 @@ from etl.extract.client import Client
 from etl.extract.endpoints import get_call_metrics, get_execution, get_listed_call
 from etl.extract.listing import MAX_ROUNDS
 from etl.extract.open_execution import OpenExecution
-from etl.extract.plan import Planned, Route
+from etl.extract.plan import Planned, Reason, Route
 from etl.extract.settling import Settling
 from etl.model.records import METRICS, RUNS, DeadLetter, ExecutionBundle
 from etl.model.wording import counted
@@ -317,10 +317,19 @@ class Crawl:
         ]
 
     async def _close(self, execution: OpenExecution, bundle: ExecutionBundle | None) -> None:
+        if bundle is not None and execution.planned.reason is Reason.SWEEP and _tells_nothing(bundle):
+            self.settling.counts.not_compared[execution.execution_id] = bundle.dead_letters[0].message
+            bundle = None
         if bundle is not None:
             await self.emit(bundle)
         self._open.remove(execution)
         self._has_more_work.set()
+
+
+def _tells_nothing(bundle: ExecutionBundle) -> bool:
+    """Whether lists could not be read or proved, and nothing is known to differ: what is stored stays as it is."""
+    is_known = bundle.calls or bundle.deleted or bundle.amended
+    return bool(bundle.dead_letters) and not is_known and all(each.endpoint == RUNS for each in bundle.dead_letters)
 
 
 def _preview_of(execution: OpenExecution) -> ExecutionBundle | None:

@@ -51,8 +51,8 @@ class Purpose(StrEnum):
     """Executions that settle."""
     DEAD_LETTERS = "dead_letters"
     """Executions that are incomplete."""
-    SCRUB = "scrub"
-    """Final executions that are verified."""
+    SWEEP = "sweep"
+    """Final executions that are compared again."""
 
 
 def no_requests() -> dict[Purpose, int]:

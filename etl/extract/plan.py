@@ -1,8 +1,8 @@
 """Choose which executions this run fetches, why, and by which route. Pure: the same input gives the same plan.
 
 Three decisions, in this order: the ``Reason`` (is there anything to fetch?), the ``Route`` (which requests fetch it,
-and what of the stored rows may stay?), and the order (what is worth most comes first). A scrub and a preview change
-the first two of what they take up. The steps that follow look at the route and never at the settings.
+and what of the stored rows may stay?), and the order (what is worth most comes first). A preview changes the route of
+what it takes up. The steps that follow look at the route and never at the settings.
 """
 
 from collections.abc import Container, Iterable, Mapping
@@ -36,7 +36,7 @@ class Reason(Word):
     INCOMPLETE = "incomplete", "part of it could not be exported last time"
     REQUESTED = "requested", "requested by --full-refresh"
     SETTLING = "settling", "finished, but late data may still arrive"
-    SCRUB = "scrub", "final, and fetched again to verify it"
+    SWEEP = "sweep", "final, and compared with the source again"
     UNFINISHED = "unfinished", 'still running, and calls = "all"'
     WAITING = "waiting", "still running; its calls are fetched once it has finished"
     FINAL = "final", "exported and unchanged: not fetched"
@@ -50,15 +50,15 @@ class Route(Word):
     | reason | stored calls | ``settle_by`` | route |
     |---|---|---|---|
     | new, damaged, requested | any | detail | ``WHOLE`` |
-    | changed, incomplete, settling, listed | not intact | detail | ``WHOLE`` |
-    | changed, incomplete, settling | intact | detail | ``COMPARE`` |
+    | changed, incomplete, settling, listed, sweep | not intact | detail | ``WHOLE`` |
+    | changed, incomplete, settling, sweep | intact | detail | ``COMPARE`` |
     | listed; incomplete, its state, too, and its entry in the list unchanged | intact | detail | ``RESUME_COMPARED`` |
     | the same, and with detail what this run has stored from its lists | intact | refetch | ``RESUME`` |
-    | unfinished, scrub; with refetch any reason not above | any | any | ``BARE`` |
+    | unfinished; with refetch any reason not above | any | any | ``BARE`` |
     | new, or changed without a stored call, where fetching all takes long | none | any | ``PREVIEW``, then as above |
 
     With ``metrics = "listed"``: ``WHOLE`` if it was requested; ``LISTS_COMPARED`` if the calls are intact and the
-    reason is changed, settling or incomplete; otherwise ``LISTS``, for a scrub, too.
+    reason is changed, settling, incomplete or sweep; otherwise ``LISTS``.
 
     An execution of C calls costs these requests:
 
@@ -111,14 +111,14 @@ class Route(Word):
         return self in (Route.LISTS, Route.LISTS_COMPARED, Route.PREVIEW)
 
 
-_PURPOSES = {Reason.INCOMPLETE: Purpose.DEAD_LETTERS, Reason.SETTLING: Purpose.SETTLE, Reason.SCRUB: Purpose.SCRUB}
+_PURPOSES = {Reason.INCOMPLETE: Purpose.DEAD_LETTERS, Reason.SETTLING: Purpose.SETTLE, Reason.SWEEP: Purpose.SWEEP}
 """What requests are counted for; those for any other reason are first fetches."""
-_COMPARED = {Reason.SETTLING, Reason.CHANGED, Reason.INCOMPLETE, Reason.LISTED}
+_COMPARED = {Reason.SETTLING, Reason.CHANGED, Reason.INCOMPLETE, Reason.LISTED, Reason.SWEEP}
 """Reasons for which intact stored calls may be compared before they are fetched."""
 _WITHOUT_DETAIL = {Reason.FINAL, Reason.UNFINISHED, Reason.WAITING}
-"""Reasons for which no detail is read: the execution still runs, or it is final, and routed for a scrub."""
+"""Reasons for which no detail is read: the execution still runs, or it is final."""
 
-_LATER = (Reason.INCOMPLETE, Reason.SETTLING, Reason.UNFINISHED, Reason.SCRUB, Reason.WAITING, Reason.FINAL)
+_LATER = (Reason.INCOMPLETE, Reason.SETTLING, Reason.UNFINISHED, Reason.SWEEP, Reason.WAITING, Reason.FINAL)
 _ORDER = {reason: place for place, reason in enumerate(_LATER, start=1)}
 """Which place a reason has in the order of a plan; those that are not named come first."""
 
@@ -141,6 +141,8 @@ class Policy:
     """How long late data may come."""
     previewed: Container[str] = ()
     """The execution_ids of what this run has stored from lists: their details need not be read again."""
+    swept: Container[str] = ()
+    """The execution_ids of what is compared again, if it is final: see ``sweep``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ class Planned:
     reason: Reason
     """Why it is fetched, or why not."""
     route: Route
-    """How it is fetched; of a final execution, how it would be scrubbed."""
+    """How it is fetched, if it is."""
     stored: StoredExecution | None
     """What the dataset holds of it."""
     estimated_calls: int
@@ -164,12 +166,17 @@ class Planned:
     unreadable: DeadLetter | None = None
     """Why its row in the list could not be read: then only its head is known."""
     may_wait: bool = False
-    """It settles, and neither is it overdue nor are its metrics: its detail may be missing for another night."""
+    """Its detail may be missing for another night: it is swept, or settles and is not overdue, nor are its metrics."""
 
     @property
     def is_fetched(self) -> bool:
         """Whether its calls are fetched in this run."""
         return self.reason not in (Reason.WAITING, Reason.FINAL)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a run that does not fetch it is incomplete: it is not compared once more."""
+        return self.is_fetched and self.reason is not Reason.SWEEP
 
     @property
     def purpose(self) -> Purpose:
@@ -233,7 +240,7 @@ def pages(rows: int, limit: int) -> int:
 
 
 def says_nothing_new(listed: ListedExecution, known: StoredExecution | None, policy: Policy) -> bool:
-    """Whether the execution gives a run nothing to fetch or to write, unless it is scrubbed."""
+    """Whether the execution gives a run nothing to fetch or to write."""
     reason = _reason(listed, known, policy)
     return reason is Reason.FINAL or (reason is Reason.WAITING and _is_waiting_row_current(listed, known))
 
@@ -260,7 +267,7 @@ def plan_run_test(
         letter = listed.heads.get(execution.execution_id)
         reason = _reason(execution, known, policy)
         # Only its head could be read, and its aggregates are missing: the next run must try again.
-        if letter and known and reason in (Reason.FINAL, Reason.SETTLING, Reason.CHANGED):
+        if letter and known and reason in (Reason.FINAL, Reason.SWEEP, Reason.SETTLING, Reason.CHANGED):
             reason = Reason.INCOMPLETE
         plan.append(
             Planned(
@@ -272,7 +279,8 @@ def plan_run_test(
                 stored=known,
                 estimated_calls=_estimated_calls(execution, known),
                 unreadable=letter,
-                may_wait=reason is Reason.SETTLING and known is not None and _may_wait(execution, known, policy),
+                may_wait=reason is Reason.SWEEP
+                or (reason is Reason.SETTLING and known is not None and _may_wait(execution, known, policy)),
             )
         )
     return plan
@@ -282,25 +290,10 @@ def order_by_worth(plan: Iterable[Planned]) -> list[Planned]:
     """The plan in the order in which it is fetched.
 
     First what is new, changed, damaged, requested or listed, newest first; then what failed before, and may fail again;
-    then what settles, what still runs, and what is scrubbed.
+    then what settles, what still runs, and what is swept.
     """
     newest_first = sorted(plan, key=lambda planned: planned.execution.started_at or LONG_AGO, reverse=True)
     return sorted(newest_first, key=lambda planned: _ORDER.get(planned.reason, 0))
-
-
-def scrub(plan: Iterable[Planned], *, requests: int, page_limit: int) -> list[Planned]:
-    """The plan, with as many final executions to be fetched as ``requests`` suffice for, longest unverified first."""
-    result = list(plan)
-    final = [index for index, item in enumerate(result) if item.reason is Reason.FINAL]
-    for index in sorted(final, key=lambda index: (_verified_at(result[index].stored), index)):
-        if (cost := result[index].requests(page_limit)) <= requests:
-            requests -= cost
-            result[index] = replace(result[index], reason=Reason.SCRUB)
-    return result
-
-
-def _verified_at(known: StoredExecution | None) -> datetime:
-    return (known and known.verified_at) or LONG_AGO
 
 
 def _reason(execution: ListedExecution, known: StoredExecution | None, policy: Policy) -> Reason:
@@ -345,7 +338,9 @@ def _reason_to_refetch(execution: ListedExecution, known: StoredExecution, polic
     if (known.held.detail_calls or known.export_state == ExportState.LISTED) and not policy.detail_suffices:
         return Reason.LISTED
     is_final = known.export_state == ExportState.EXPORTED and not known.lacks_detail
-    return Reason.FINAL if is_final else Reason.SETTLING
+    if not is_final:
+        return Reason.SETTLING
+    return Reason.SWEEP if execution.execution_id in policy.swept else Reason.FINAL
 
 
 def _may_wait(execution: ListedExecution, known: StoredExecution, policy: Policy) -> bool:
@@ -353,7 +348,7 @@ def _may_wait(execution: ListedExecution, known: StoredExecution, policy: Policy
 
     It need not be for some nights, nor if only its detail is missing, and all else was fetched long after its end.
     """
-    verified_at = _verified_at(known)
+    verified_at = known.verified_at or LONG_AGO
     if verified_at > policy.overdue_since or not known.lacks_detail:
         return verified_at > policy.overdue_since
     ended_at = timestamp_or_none(execution.unpack().payload.get("completed_at"))

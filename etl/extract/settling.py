@@ -16,7 +16,7 @@ from etl.extract.call_list import CallList, Details, read_details
 from etl.extract.client import Client
 from etl.extract.endpoints import get_call_metrics
 from etl.extract.open_execution import OpenExecution
-from etl.extract.plan import Planned, Route
+from etl.extract.plan import Planned, Reason, Route
 from etl.model import schema
 from etl.model.lifecycle import BEGUN, WHOLE, StoredCalls
 from etl.model.records import FROM_DETAIL, CallMetrics, DetailedCall, FetchedCall, ListedCall
@@ -32,7 +32,7 @@ from etl.transform.detail import (
     vouches_for_evals,
 )
 from etl.transform.drift import ALWAYS_SHOWN, Answer, find_losses
-from etl.transform.flatten import COMPLETED, answer_of, call_row, filled
+from etl.transform.flatten import COMPLETED, answer_of, call_row, filled, has_evals
 from etl.transform.row_hash import says_the_same
 
 ReadStored = Callable[[Planned], Awaitable[StoredCalls]]
@@ -57,6 +57,10 @@ class Counts:
     """How many executions were left to the next run, or have no detail because the API gives none, previews apart."""
     failure: str | None = None
     """How reading such a detail failed last."""
+    compared: set[str] = field(default_factory=set)
+    """Swept executions that are as they are stored."""
+    not_compared: dict[str, str] = field(default_factory=dict)
+    """Swept executions about which the source did not say enough, and why."""
 
     def add(self, other: "Counts") -> None:
         """Add those of another crawl, which ended later."""
@@ -64,6 +68,8 @@ class Counts:
         self.saved_requests += other.saved_requests
         self.without_detail += other.without_detail
         self.failure = other.failure or self.failure
+        self.compared |= other.compared
+        self.not_compared |= other.not_compared
 
 
 @dataclass(slots=True, eq=False)
@@ -86,7 +92,8 @@ class Settling:
     async def compare(self, execution: OpenExecution, latest: CallList) -> bool:
         """Decide which stored calls stay; take what the detail shows of all calls, and their metrics if it suffices.
 
-        False if this needs a detail that cannot be had: then nothing of the execution is fetched in this step.
+        False if nothing of the execution is fetched in this step: this needs a detail that cannot be had, or the
+        execution is swept, and as it is stored.
         """
         item = execution.planned
         arrived = execution.arrived
@@ -100,18 +107,14 @@ class Settling:
         lacked = item.stored is not None and item.stored.lacks_detail
         if item.route.reads_detail and (lacked or execution.listed.calls.keys() - kept):
             found = await self._details_of(execution, latest)
-            is_left = not found.calls and (item.route is Route.PREVIEW or (item.may_wait and not lacked))
-            if (is_left or self.client.lacks_details) and item.route is not Route.PREVIEW:
-                self.counts.without_detail += 1
-                self.counts.failure = str(found.failure or "they have no calls")
-            if is_left:
+            if self._is_left(execution, found, lacked=lacked):
                 return False
             details = found.calls
-            if not self.client.lacks_details:
+            if not self._has_no_details:
                 arrived.detailed, arrived.no_detail = frozenset(details), found.failure
-                unseen = candidates - details.keys() if item.may_wait and lacked else set()
-                arrived.keeps_unseen = bool(unseen)
-                kept |= unseen
+            unseen = candidates - details.keys() if item.may_wait and lacked else set()
+            arrived.keeps_unseen = bool(unseen)
+            kept |= unseen
         arrived.shown |= {key: arrived.shown.get(key, {}) | shown_in(detail) for key, detail in details.items()}
         arrived.by_lists |= {key: by_lists(detail) for key, detail in details.items()}
         if details:
@@ -122,9 +125,30 @@ class Settling:
             kept |= await self._keepable_calls(execution, comparable, kept=kept)
         self.counts.saved_requests += len(kept)
         arrived.kept = frozenset(kept - arrived.metrics.keys())
+        if item.reason is Reason.SWEEP and _is_as_stored(execution, latest):
+            self.counts.compared.add(execution.execution_id)
+            return False
         if item.route.makes_rows_of_lists:
             _take_metrics_of_details(execution, details)
         return True
+
+    @property
+    def _has_no_details(self) -> bool:
+        """Whether the API has none, and the dataset does not say otherwise."""
+        return self.client.lacks_details and self.client.may_lack_details()
+
+    def _is_left(self, execution: OpenExecution, found: Details, *, lacked: bool) -> bool:
+        """Whether nothing of it is fetched: its detail is missing or, if it is swept, lacks a stored call."""
+        item = execution.planned
+        is_left = not found.calls and (item.route is Route.PREVIEW or (item.may_wait and not lacked))
+        if item.reason is Reason.SWEEP:
+            is_left = is_left or not execution.listed.calls.keys() & execution.stored.rows.keys() <= found.calls.keys()
+            if is_left:
+                self.counts.not_compared[execution.execution_id] = str(found.failure or "its detail lacks calls")
+        elif (is_left or self._has_no_details) and item.route is not Route.PREVIEW:
+            self.counts.without_detail += 1
+            self.counts.failure = str(found.failure or "they have no calls")
+        return is_left
 
     async def is_as_stored(self, item: Planned, listed: CallList) -> bool:
         """Whether the detail that the list was made of shows the stored calls and evals as they are, and no others."""
@@ -220,10 +244,10 @@ class Settling:
             by_lists=arrived.by_lists[probe],
         )
         row, _ = call_row(call, run_test_name=item.run_test_name, started_at=item.execution.started_at)
-        if not lost[probe] <= find_losses(schema.CALLS, [answer_of(call, row, is_compared=True)]).lost.keys():
-            return set()  # the answers have their old form again, or this version knows the new one
         if not says_the_same(schema.CALLS, filled(call, row), rows[probe]):
-            return same
+            still_lost = find_losses(schema.CALLS, [answer_of(call, row, is_compared=True)]).lost.keys()
+            # None stays if the answers have their old form again, or this version knows the new one.
+            return same if lost[probe] <= still_lost else set()
         others = len(completed) - 1
         arrived.kept_losses = {name: loss.calls - 1 for name, loss in losses.items()}
         arrived.kept_losses |= {f"{schema.CALLS.name}.{name}": others for name in in_all}
@@ -237,6 +261,16 @@ class Settling:
         except SourceError:
             return None
         return metrics if metrics.execution_id == item.execution.execution_id else None
+
+
+def _is_as_stored(execution: OpenExecution, latest: CallList) -> bool:
+    """Whether one page showed all stored calls, which stay without an amendment, with their evals, and no others."""
+    stored, arrived = execution.stored, execution.arrived
+    if latest.count is not None or latest.unreadable or arrived.amended:
+        return False
+    if not arrived.kept == stored.rows.keys() == latest.calls.keys():
+        return False
+    return latest.lacks_evals or all(has_evals(call, stored.evals.get(key, ())) for key, call in latest.calls.items())
 
 
 def _candidates(execution: OpenExecution) -> set[str]:

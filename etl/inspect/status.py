@@ -101,6 +101,8 @@ class Status(ShownInLines):
     """Whether an export that began now would fail. False if the settings do not name the run tests."""
     max_age_hours: float = NIGHTLY_HOURS
     """How old the last complete export may be."""
+    sweep_days: int | None = None
+    """How old the comparison of a final execution may get, 0 for any age; None if there are no settings."""
 
     @property
     def verdict(self) -> StatusVerdict:
@@ -129,9 +131,11 @@ class Status(ShownInLines):
                 yield "problem", f"an export would fail now: {problem}"
         yield from alarm_lines(self.findings, has_next_step=False)
         yield from (("notice", str(finding)) for finding in self.findings if not finding.is_alarm)
-        times = [run_test.verified_at for run_test in self.run_tests if run_test.verified_at]
-        if verified := min(times, default=None):
-            yield "final", f"last verified up to {ago(verified, self.read_at)}; later evals need --full-refresh"
+        times = [run_test.compared_at for run_test in self.run_tests if run_test.is_configured and run_test.compared_at]
+        if oldest := min(times, default=None):
+            limit = " (no limit: sweep_days is 0)" if self.sweep_days == 0 else ""
+            limit = f" (limit: {counted(self.sweep_days, 'day')})" if self.sweep_days else limit
+            yield "final", f"oldest comparison with the API: {ago(oldest, self.read_at)}{limit}"
         if self.set_aside:
             files = counted(self.set_aside, "damaged file")
             yield "notice", f"{files} in {self.dataset}/{QUARANTINE}: inspect, then delete"

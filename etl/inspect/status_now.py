@@ -63,5 +63,5 @@ def read_now(given: _Given, max_age_hours: float = NIGHTLY_HOURS) -> tuple[Setti
     except (ConfigurationError, DestinationError) as error:
         problems += str(error).split("\n")
     would_fail = configured is not None and bool(problems)
-    now = replace(of_dataset, problems_now=tuple(problems), would_fail=would_fail, max_age_hours=max_age_hours)
-    return settings, files, now
+    now = replace(of_dataset, max_age_hours=max_age_hours, sweep_days=settings.export.sweep_days)
+    return settings, files, replace(now, problems_now=tuple(problems), would_fail=would_fail)

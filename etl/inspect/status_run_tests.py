@@ -52,8 +52,8 @@ class RunTestStatus:
     """When its newest execution was created; a time after its export is wrong, and does not count."""
     exported_at: datetime | None
     """When a row of its executions changed last."""
-    verified_at: datetime | None
-    """Of its final executions, when the one was fetched that was verified longest ago."""
+    compared_at: datetime | None
+    """When that of its final executions was fetched or compared whose last comparison is the oldest."""
     complete_at: datetime | None
     """When everything in it was exported last; None if it never was, or if it is not configured."""
     is_configured: bool
@@ -62,13 +62,17 @@ class RunTestStatus:
     """Whether the last run over it left nothing out."""
 
 
-def execution_rows(files: Iterable[StoredFile]) -> list[dict[str, Any]]:
-    """The rows of these files of ``executions``: ``EXECUTION_COLUMNS``, and for each its ``key`` and its ``state``."""
+def execution_rows(files: Iterable[StoredFile], compared: Mapping[str, datetime]) -> list[dict[str, Any]]:
+    """The rows of these files of ``executions``: ``EXECUTION_COLUMNS``, and ``key``, ``state`` and ``compared_at``.
+
+    ``compared`` is when executions were compared without a difference, by id.
+    """
     rows = []
     for file in files:
         for values in zip(*(python_values(file.columns[name]) for name in EXECUTION_COLUMNS), strict=True):
             row = dict(zip(EXECUTION_COLUMNS, values, strict=True))
             row["key"] = file.part.run_test_key
+            row["compared_at"] = _latest((row["verified_at"], compared.get(row["execution_id"])))
             row["state"] = _DELETED if row["deleted_at"] else row["export_state"] or ""
             rows.append(row)
     return rows
@@ -83,7 +87,7 @@ def run_tests_of(rows: _Rows, configured: Mapping[str, str], last_run: LastRun) 
         key = configured.get(name, "")
         has_own_key = key not in ("", default_key(name))
         states = Counter(row["state"] for row in own)
-        verified = [row["verified_at"] for row in own if row["verified_at"] and row["state"] == ExportState.EXPORTED]
+        compared = [row["compared_at"] for row in own if row["compared_at"] and row["state"] == ExportState.EXPORTED]
         complete_at = last_run.last_complete_at.get(key)
         yield RunTestStatus(
             name=name,
@@ -93,7 +97,7 @@ def run_tests_of(rows: _Rows, configured: Mapping[str, str], last_run: LastRun) 
             calls=sum(row["exported_calls"] or 0 for row in own),
             newest_started_at=_latest(unless_future(row["started_at"], row["exported_at"]) for row in own),
             exported_at=_latest(row["exported_at"] for row in own),
-            verified_at=min(verified, default=None),
+            compared_at=min(compared, default=None),
             complete_at=complete_at,
             is_configured=name in configured,
             is_complete=complete_at is not None and key not in last_run.incomplete,

@@ -154,6 +154,8 @@ class Kind(StrEnum):
     )
     # worth knowing
     DELETED = _notice("deleted", "rows were marked as deleted (deleted_at), because the source no longer has them")
+    SWEPT = _notice("swept", "final executions differed from the source, and were fetched again; they settle again")
+    NOT_COMPARED = _notice("not_compared", "final executions could not be compared; their rows stay as they are", _RUN)
     RENAMED = _notice("renamed", "a run test was renamed; its rows now have the new name")
     NOT_EXPORTED = _notice(
         "not_exported",

@@ -195,9 +195,9 @@ class StoredExecution:
     held: HeldRows
     """What its calls and evals really are."""
     verified_at: datetime | None = None
-    """When its calls were last fetched, or, if it is final, verified; in a state of ``BEGUN``, when that began.
+    """When its calls were last fetched, or it became final; in a state of ``BEGUN``, when that began.
 
-    A comparison without a difference does not renew it while it settles.
+    Any other comparison without a difference does not renew it.
     """
     exported_at: datetime | None = None
     """When its row last changed."""
@@ -218,6 +218,11 @@ class StoredExecution:
     """Calls or evals are newer than its row: a run was killed before it wrote that."""
 
     @property
+    def is_final(self) -> bool:
+        """Whether it is exported and not marked."""
+        return self.export_state == ExportState.EXPORTED and self.deleted_at is None
+
+    @property
     def is_damaged(self) -> bool:
         """Whether the dataset holds other calls or evals than were exported, or newer ones."""
         return self.has_newer_rows or self.held.calls_digest != self.calls_digest
@@ -235,6 +240,8 @@ class Arrival:
     """Each listed call has its row, and there is no dead letter but those of its detail."""
     lacks_detail: bool = False
     """Its detail, or that of some calls, could not be read."""
+    keeps_unseen: bool = False
+    """Stored calls stay, although nothing was there to compare them with."""
     is_part: bool = False
     """More is to come, unless something stops the run."""
     is_late: bool = False
@@ -307,6 +314,7 @@ def sight_of(execution: Execution, known: StoredExecution | None, arrival: Arriv
         and (TERMINAL_CALL.issuperset(arrival.call_statuses) or _count_open_calls_as_ended(unchanged, settlement))
         and (settlement.detail_suffices or not held.detail_calls)
         and not arrival.lacks_detail
+        and (not arrival.keeps_unseen or (known is not None and is_held(execution, known, settlement.settle)))
         and _is_settled(execution, unchanged, held, settlement, is_first=is_new and not arrival.is_late)
     )
     return Sight.SETTLED if is_settled else Sight.UNSETTLED
@@ -332,14 +340,15 @@ def is_whole_as_listed(execution: Execution, known: StoredExecution) -> bool:
     return known.export_state in WHOLE and known.fingerprint == fingerprint(execution.payload)
 
 
-def is_held(execution: ListedExecution, known: StoredExecution, settle: timedelta) -> bool:
+def is_held(execution: Execution, known: StoredExecution, settle: timedelta) -> bool:
     """Whether a settling execution, listed as before, was compared after all late data was expected.
 
     So it is not final for another reason: columns lost their values, see ``transform/drift``.
     """
     if known.export_state != ExportState.SETTLING or known.verified_at is None:
         return False
-    ended_at = timestamp_or_none(execution.unpack().payload.get("completed_at")) or execution.started_at
+    payload = execution.payload
+    ended_at = timestamp_or_none(payload.get("completed_at")) or timestamp_or_none(payload.get("started_at"))
     return ended_at is None or known.verified_at - ended_at >= settle
 
 
@@ -364,7 +373,7 @@ def _count_open_calls_as_ended(unchanged: StoredExecution | None, settlement: Se
     """Whether calls without an end count as ended: nothing of their execution has changed for ``settle_hours``.
 
     Cancelled executions keep pending calls for ever. A final execution stays final: its row may be young only because
-    it was verified. If a call goes on after all, its execution changes, or a scrub finds it.
+    its run test was renamed. If a call goes on after all, its execution changes, or the sweep finds it.
     """
     if unchanged is None:
         return False

@@ -158,8 +158,7 @@ EXECUTIONS = Table(
         Column(
             "verified_at",
             TIMESTAMP,
-            "When the execution's calls were last fetched; checks that find no change while it is settling do not "
-            "count.",
+            "When a fetch or comparison of the execution's calls last changed something, or made it final.",
             null="null until fetched",
         ),
         *_EXPORT,

@@ -57,18 +57,35 @@ async def bring_up_to_date(
             # about them, so each that does not exist is marked.
             answers = await look_up(run, half_written_ids)
             await _mark(run, record, state, record.run_tests[-1].name, answers.gone)
-    planned = make_plan(run, record, state, run_tests, is_last=is_last)
+    planned = make_plan(run, record, state, run_tests)
     if previewed := choose_previews(run, planned):
         run.progress.previews += previewed
         run.notify("lists_first", executions=len(previewed))
         await _fetch(run, record, state, previewed, crawler)
         await _refresh(run, state)
-        planned = make_plan(run, record, state, run_tests, is_last=is_last)
+        planned = make_plan(run, record, state, run_tests)
     held = _held(run, record, planned)
     later = {item.execution.execution_id for items in held.values() for item in items}
+    later |= {item.execution.execution_id for item in planned if item.reason is Reason.SWEEP}
     await _fetch(run, record, state, [item for item in planned if item.execution.execution_id not in later], crawler)
     if held:
         await _fetch_held(run, record, state, held, crawler)
+
+
+async def sweep(run: Run, record: Record, state: StoredState, crawler: Crawler) -> None:
+    """Compare what is swept, once all else is done.
+
+    Not where the API's answers have changed: what they no longer give may be lost from rows then.
+    """
+    answers = {name: record.answers_of(name) for name in record.planned}
+    changed = {name for name, each in answers.items() if each.was_alarm or each.text(is_drift=True)}
+    items = [item for item in record.all_planned() if item.reason is Reason.SWEEP and item.run_test_name not in changed]
+    if items:
+        record.is_sweeping = True
+        # One part after the other: each is read once.
+        items.sort(key=lambda item: (item.run_test_key, item.stored.place if item.stored else ""))
+        await _fetch(run, record, state, items, crawler)
+        record.is_sweeping = False
 
 
 def _held(run: Run, record: Record, planned: Iterable[Planned]) -> dict[str, list[Planned]]:
@@ -76,7 +93,7 @@ def _held(run: Run, record: Record, planned: Iterable[Planned]) -> dict[str, lis
     held: dict[str, list[Planned]] = {}
     for item in planned:
         is_drifting = item.reason is Reason.SETTLING and record.answers_of(item.run_test_name).was_alarm
-        if is_drifting and item.stored and is_held(item.execution, item.stored, run.settle):
+        if is_drifting and item.stored and is_held(item.execution.unpack(), item.stored, run.settle):
             held.setdefault(item.run_test_name, []).append(item)
     return held
 
@@ -123,6 +140,8 @@ async def _rename(run: Run, record: Record, state: StoredState, elsewhere: Lists
     for part, names in renames.items():
         await to_the_end(partial(rename, run.dataset, part, names, run.stamp()))
         pairs.update((state.executions[execution_id].run_test_name, new) for execution_id, new in names.items())
+    answers = {new: record.answers_of(old) for old, new in pairs}
+    record.answers |= {new: Answers(before.told, before.was_alarm) for new, before in answers.items()}
     exported = {run_test.name for run_test in (*record.run_tests, *run.settings.configured)}
     for (old, new), count in sorted(pairs.items()):
         if new == old:
@@ -186,14 +205,16 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
         else:
             record.note_arrival(arrived)
             run.dataset.written.rows[schema.CALLS.name] -= rows_again
-            _note_commit(run, record, bundles)
+            _note_commit(run, record, state, bundles)
 
     buffer = CommitBuffer(
         save,
         interval_seconds=run.settings.export.commit_interval_seconds,
         arrived=lambda listed_before: crawl.arrived(listed_before),  # noqa: PLW0108 it is made below
     )
-    crawl = crawler((item for item in planned if item.is_fetched), buffer.add, _reader_of_calls(run, state))
+    # As the crawl takes them: what is swept is left alone once it turns out that the API has no details.
+    due = (item for item in planned if item.is_fetched and not (record.is_sweeping and _lacks_detail(run, item)))
+    crawl = crawler(due, buffer.add, _reader_of_calls(run, state))
     run.progress.crawl_began_at = run.progress.crawl_began_at or monotonic()
     try:
         async with asyncio.TaskGroup() as group:
@@ -208,6 +229,10 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
     await _mark_deleted_since(run, record, state, planned, crawl.counts.deleted_executions, places)
 
 
+def _lacks_detail(run: Run, item: Planned) -> bool:
+    return item.route.reads_detail and run.client.lacks_details
+
+
 def _settlement(run: Run, record: Record, fetched_at: datetime) -> Settlement:
     """What decides whether late data may still come; made for each commit, since answers correct the source's clock."""
     return Settlement(
@@ -219,11 +244,13 @@ def _settlement(run: Run, record: Record, fetched_at: datetime) -> Settlement:
     )
 
 
-def _note_commit(run: Run, record: Record, bundles: Iterable[FlatBundle]) -> None:
-    """Note which executions are in the dataset now, and tell it."""
-    whole = {bundle.execution.execution_id for bundle in bundles if bundle.part_of is None}
-    record.committed |= whole
-    fetched = {item.execution.execution_id for item in record.all_planned() if item.is_fetched}
+def _note_commit(run: Run, record: Record, state: StoredState, bundles: Iterable[FlatBundle]) -> None:
+    """Note which executions are in the dataset now, and which of them were final, and tell it."""
+    whole = {bundle.execution.execution_id: bundle for bundle in bundles if bundle.part_of is None}
+    record.committed |= whole.keys()
+    compared = {key for key, bundle in whole.items() if bundle.is_fetched and not bundle.dead_letters}
+    record.fetched.compared |= {key for key in compared & state.executions.keys() if state.executions[key].is_final}
+    fetched = {item.execution.execution_id for item in record.all_planned() if item.is_awaited}
     run.progress.committed_executions = len(fetched & record.committed)
     seconds = run.progress.seconds_left(monotonic())
     run.notify(
@@ -246,7 +273,7 @@ async def _mark_deleted_since(
             ids_of.setdefault(item.run_test_name, set()).add(item.execution.execution_id)
     for name, ids in sorted(ids_of.items()):
         listed = await _listed_now(run, name, ids)
-        if listed:
+        if listed and not record.is_sweeping:
             record.find(Kind.NOT_FETCHED, name, f"404 for {counted(len(listed), 'listed execution')}: {LAG}")
         await _mark(run, record, state, name, ids - listed, places)
 

@@ -7,11 +7,13 @@ warehouse.
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from etl.dataset.comparisons import write_compared
 from etl.dataset.index import update_index, write_index
 from etl.dataset.last_run import update_last_run
 from etl.dataset.layout import Part, folder_of, parse_part_path, place_of
 from etl.dataset.state import StoredState
 from etl.errors import DestinationError, ExporterError
+from etl.extract.plan import Reason
 from etl.extract.transport import Traffic
 from etl.model import schema
 from etl.model.findings import Kind
@@ -37,6 +39,7 @@ async def conclude(run: Run, record: Record, state: StoredState, failure: Export
         if failure is None:
             await to_the_end(partial(_add_missing_tables, run, record, state))
         await to_the_end(partial(_save_index, run, record, state))
+        await to_the_end(partial(_save_compared, run, record, state))
     except DestinationError as error:
         failure = failure or error
     summary = _summarize(run, record, failure=failure, finished_at=finished_at)
@@ -79,6 +82,17 @@ def _save_index(run: Run, record: Record, state: StoredState) -> None:
             record.find(Kind.FETCHED_AGAIN, subject, text)
 
 
+def _save_compared(run: Run, record: Record, state: StoredState) -> None:
+    """Save which final executions were compared, as of the run's start: what came since may not have been seen."""
+    compared = record.fetched.compared & state.executions.keys()
+    if not compared:
+        return
+    for execution_id in compared:
+        run.dataset.receipt.note(state.executions[execution_id].run_test_key, "verified", {execution_id})
+    times = {**record.compared, **dict.fromkeys(compared, run.by_source(run.started_at))}
+    write_compared(run.dataset.files, {key: at for key, at in times.items() if key in state.executions})
+
+
 def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finished_at: datetime) -> Summary:
     """The run as one value, once the findings of its run tests and of the run as a whole are noted."""
     settled_before = run.settled_before(finished_at)
@@ -110,6 +124,13 @@ def _find_in_run(run: Run, record: Record) -> None:
     marked = run.dataset.written.marked
     if rows := [counted(marked[table], table.removesuffix("s")) for table in ("calls", "evals") if marked[table]]:
         record.find(Kind.DELETED, "", f"{' and '.join(rows)} marked as deleted: the source no longer has them")
+    swept = {item.execution.execution_id for item in record.all_planned() if item.reason is Reason.SWEEP}
+    if found := sorted(swept & run.dataset.written.executions):
+        text = f"the sweep found {counted(len(found), 'change')} in final executions: {first_few(found)}"
+        record.find(Kind.SWEPT, "", text)
+    if failures := record.fetched.not_compared:
+        text = f"{counted(len(failures), 'final execution')} could not be compared: {min(failures.values())}"
+        record.find(Kind.NOT_COMPARED, "", text)
     if run.policy.detail_suffices:
         columns = ", ".join(schema.NOT_IN_LISTS)
         record.find(Kind.LISTS_ALONE, "", f'[export] metrics is "listed", so these are empty: {columns}')

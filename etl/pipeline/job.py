@@ -11,12 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
+from etl.dataset.comparisons import read_compared
 from etl.dataset.last_run import Attempt, last_load_into, note_failure, read_last_run, update_last_run
 from etl.dataset.parts import identify, read_identity
-from etl.dataset.state import StoredState
+from etl.dataset.state import StoredState, lacks_details
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, LockHeldError, TimeLimitError, leaves
 from etl.extract.endpoints import Purpose
 from etl.extract.plan import Planned, requests_to_fetch
@@ -24,7 +25,7 @@ from etl.load.open import module_for
 from etl.load.synchronize import load_warehouse
 from etl.model.findings import Finding, Kind, alarms
 from etl.model.wording import ShownInLines, by_purpose, counted, duration
-from etl.pipeline.apply import bring_up_to_date, finish_deletions
+from etl.pipeline.apply import bring_up_to_date, finish_deletions, sweep
 from etl.pipeline.conclude import conclude
 from etl.pipeline.context import Notify, Progress, Run, begin
 from etl.pipeline.lists import discover_all, note_gone, read_lists
@@ -32,6 +33,7 @@ from etl.pipeline.record import Record
 from etl.pipeline.shared_steps import (
     absent_executions,
     choose_previews,
+    choose_sweep,
     half_written,
     has_details,
     make_plan,
@@ -129,13 +131,14 @@ async def plan(
         async with run.client:
             if not settings.run_tests:
                 await discover_all(run, record, state)
+            choose_sweep(run, record, state)
             async with asyncio.TaskGroup() as group, aclosing(read_lists(group, run, record, state)) as rounds:
                 async for run_tests, is_last in rounds:
                     if is_last:
                         absent = sum(map(len, absent_executions(record, state).values())) + len(
                             half_written(record, state)
                         )
-                    due = make_plan(run, record, state, run_tests, is_last=is_last)
+                    due = make_plan(run, record, state, run_tests)
                     planned += due
                     previewed += choose_previews(run, due)
             requests_for_lists = run.client.traffic.requests
@@ -177,7 +180,8 @@ def _expected_requests(run: Run, planned: Sequence[Planned], previewed: Sequence
 
 def _expected_requests_without_details(run: Run, planned: Sequence[Planned]) -> dict[Purpose, int]:
     """The same for an API without details. The export finds that out by the request that the plan sent, too."""
-    expected = requests_to_fetch(planned, page_limit=run.settings.api.page_limit, has_details=False)
+    awaited = (item for item in planned if item.is_awaited)  # what is swept cannot be compared
+    expected = requests_to_fetch(awaited, page_limit=run.settings.api.page_limit, has_details=False)
     for purpose, requests in run.client.traffic.requests_by_purpose.items():
         expected[purpose] += requests
     return expected
@@ -293,6 +297,7 @@ def _begin_record(run: Run, *, is_export: bool = False) -> Record:
     before = read_last_run(files, note=note, set_aside=is_export).of(run.settings.scope)
     # A run that was killed left only an attempt: what it may have changed is not complete any more.
     record.before = before.after(before.attempt)
+    record.compared = read_compared(files)
     return record
 
 
@@ -304,6 +309,7 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
     """
     settings = run.settings
     state = await to_the_end(partial(read_stored, run, record, set_aside=True))
+    run.client.may_lack_details = cache(partial(lacks_details, run.dataset, state))
     run.notify("run_started", export_run_id=run.export_run_id, dataset=settings.destination.path)
     failure: ExporterError | None = None
     bug: BaseException | None = None
@@ -315,6 +321,9 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
             await until_stopped(_export(run, record, state), stop, minutes=minutes)
     except* ExporterError as group:
         failure = _reason_to_stop(group)
+        if record.is_sweeping and not isinstance(failure, DestinationError | InterruptedRunError):
+            record.find(Kind.NOT_COMPARED, "", f"the comparison of final executions ended early: {failure}")
+            failure = None
     except* Exception as group:  # noqa: BLE001 recorded here, raised below
         bug = next(leaves(group))
         failure = ExporterError(f"this is a bug in metrics-etl, please report it: {type(bug).__name__}: {bug}")
@@ -360,11 +369,13 @@ async def _export(run: Run, record: Record, state: StoredState) -> None:
         await finish_deletions(run, state)
         if not run.settings.run_tests:
             await discover_all(run, record, state)
+        choose_sweep(run, record, state)
         async with asyncio.TaskGroup() as group, aclosing(read_lists(group, run, record, state)) as rounds:
             async for run_tests, is_last in rounds:
                 await bring_up_to_date(run, record, state, run_tests, crawler, is_last=is_last)
         if not run.settings.run_tests:
             note_gone(record, state)
+        await sweep(run, record, state, crawler)
 
 
 def _reason_to_stop(group: BaseExceptionGroup[ExporterError]) -> ExporterError:

@@ -6,6 +6,7 @@ their ids.
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterator
+from dataclasses import replace
 
 from etl.dataset.state import StoredState
 from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
@@ -101,16 +102,14 @@ async def read_lists(
 async def _read_list(run: Run, record: Record, state: StoredState, run_test: RunTest) -> None:
     begun_at = run.clock()
     page_limit = run.settings.api.page_limit
-    is_scrubbed = run.settings.export.scrub_requests > 0
+    policy = replace(run.policy, swept=record.swept)
     try:
         executions = await list_executions_completely(
             run.client,
             run_test.name,
             page_limit=page_limit,
             begun_at=lambda: run.by_source(begun_at) - CLOCKS_DIFFER,
-            says_nothing_new=lambda row: (
-                not is_scrubbed and says_nothing_new(row, state.executions.get(row.execution_id), run.policy)
-            ),
+            says_nothing_new=lambda row: says_nothing_new(row, state.executions.get(row.execution_id), policy),
         )
     except NotFoundError:
         record.not_found.add(run_test.name)

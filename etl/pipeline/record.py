@@ -6,6 +6,7 @@ Nothing here sends a request, or reads or writes a file.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
@@ -48,6 +49,12 @@ class Record:
     """How many executions were marked as deleted."""
     fetched: Counts = field(default_factory=Counts)
     """What all crawls of this run found and spared."""
+    compared: Mapping[str, datetime] = field(default_factory=dict)
+    """When earlier runs compared final executions without a difference."""
+    swept: AbstractSet[str] = frozenset()
+    """The execution_ids of what is compared again if it is final."""
+    is_sweeping: bool = False
+    """All but the sweep is done: what ends the run now leaves nothing out."""
     committed: set[str] = field(default_factory=set)
     """The execution_ids of executions that were committed whole."""
     previewed: set[str] = field(default_factory=set)
@@ -114,7 +121,7 @@ class Record:
         name = run_test.name
         planned = self.planned.get(name, [])
         arrived = self.arrived.get(name, Arrived())
-        due = [item for item in planned if item.is_fetched or is_waiting_row_due(item)]
+        due = [item for item in planned if item.is_awaited or is_waiting_row_due(item)]
         previewed = self.previewed - self.committed
         return RunTestSummary(
             name,

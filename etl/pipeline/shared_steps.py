@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import date, timedelta
 from itertools import chain
 
 from etl.dataset.state import StoredState, read_state
 from etl.errors import SourceError
 from etl.extract.endpoints import Slice, list_call_details
-from etl.extract.plan import Planned, order_by_worth, plan_run_test, previews, requests_to_fetch, scrub
+from etl.extract.plan import Planned, order_by_worth, plan_run_test, previews, requests_to_fetch
+from etl.extract.sweep import choose
 from etl.model import schema
 from etl.model.findings import Kind
 from etl.model.keys import default_key, numbered_keys
@@ -24,6 +26,8 @@ from etl.settings import RunTest
 
 PATIENCE_SECONDS = 5 * 60.0
 """If fetching what is new exactly takes longer, rows of its lists come first, at two requests more an execution."""
+_NIGHT_MINUTES = 600.0
+"""How long a night is if ``max_runtime_minutes`` does not say it: a tenth of its requests are for the sweep."""
 
 
 def read_stored(run: Run, record: Record, *, set_aside: bool) -> StoredState:
@@ -89,6 +93,28 @@ def home_of(record: Record, state: StoredState, run_test: RunTest) -> str:
     return next(key for key in chain(by_name, numbered_keys(run_test.key)) if key not in taken)
 
 
+def choose_sweep(run: Run, record: Record, state: StoredState) -> None:
+    """Note which final executions in scope are compared with the source again, if the lists still have them."""
+    export = run.settings.export
+    limit = run.client.quota.requests_per_minute or record.before.requests_per_minute
+    most = math.inf if limit is None else limit * (export.max_runtime_minutes or _NIGHT_MINUTES) / 10
+    since = {run_test.name: run_test.since or date.min for run_test in record.run_tests}
+    too_old = {day: state.started_before(day) for day in since.values()}
+    final = {
+        key: known
+        for key, known in state.executions.items()
+        if known.is_final and (day := since.get(known.run_test_name)) and key not in too_old[day]
+    }
+    record.swept = choose(
+        final,
+        record.compared,
+        now=run.by_source(run.started_at),
+        within=timedelta(days=export.sweep_days),
+        most_requests=most,
+        compares=run.policy.settle_by_detail,
+    )
+
+
 def choose_previews(run: Run, planned: Iterable[Planned]) -> list[Planned]:
     """What is to be stored from its lists first: all that is new, if the rate limit would hold metrics back."""
     new = previews(planned)
@@ -106,16 +132,15 @@ async def has_details(run: Run, planned: Sequence[Planned]) -> bool:
     return not run.client.lacks_details
 
 
-def make_plan(
-    run: Run, record: Record, state: StoredState, run_tests: Iterable[RunTest], *, is_last: bool
-) -> list[Planned]:
+def make_plan(run: Run, record: Record, state: StoredState, run_tests: Iterable[RunTest]) -> list[Planned]:
     """What to do with each listed execution of these run tests, most valuable first; it is recorded, too.
 
-    An execution that several lists have is planned once. The last round plans what is scrubbed.
+    An execution that several lists have is planned once.
     """
     page_limit = run.settings.api.page_limit
     overdue_since = run.by_source(run.started_at) - overdue_after(run.settle)
-    policy = replace(run.policy, overdue_since=overdue_since, settle=run.settle, previewed=record.previewed)
+    policy = replace(run.policy, previewed=record.previewed, swept=record.swept)
+    policy = replace(policy, overdue_since=overdue_since, settle=run.settle)
     planned: list[Planned] = []
     for run_test in run_tests:
         record.planned.pop(run_test.name, None)
@@ -129,8 +154,6 @@ def make_plan(
         planned += [item for item in items if item.execution.execution_id not in seen]
         seen |= listed.executions.keys()
         record.planned[run_test.name] = []
-    if is_last:
-        planned = scrub(planned, requests=run.settings.export.scrub_requests, page_limit=page_limit)
     planned = order_by_worth(planned)
     for item in planned:
         record.planned[item.run_test_name].append(item)
@@ -139,7 +162,7 @@ def make_plan(
             reasons = dict(count_reasons(record.planned[run_test.name]))
             executions = len(record.lists[run_test.name].executions)
             run.notify("listed", run_test=run_test.name, executions=executions, reasons=reasons)
-    run.progress.planned_executions = sum(item.is_fetched for item in record.all_planned())
+    run.progress.planned_executions = sum(item.is_awaited for item in record.all_planned())
     expected = requests_to_fetch([*record.all_planned(), *run.progress.previews], page_limit=page_limit)
     run.progress.planned_requests = sum(expected.values())
     run.notify("planned", executions=run.progress.planned_executions, requests=run.progress.planned_requests)

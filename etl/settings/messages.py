@@ -18,6 +18,8 @@ BASE_URL = "FI_BASE_URL"
 """Another variable for ``[api] base_url``, which other tools of the platform read, too."""
 IS_SECTION = "is a section: set its keys instead"
 _LONGEST_SHOWN = 200
+_REPLACED = {"scrub_requests": "sweep_days"}
+"""Settings of older versions, with those that took their places."""
 _TEXTS = {
     "greater_than_equal": "must be at least {ge}",
     "greater_than": "must be more than {gt}",
@@ -94,6 +96,8 @@ def _hint(model: type[BaseModel], place: _Place, *, is_variable: bool) -> str:
     *section, name = (part for part in place if isinstance(part, str))
     places = list(setting_places(model))
     homes = [known for known in places if known[-1] == name]
+    if (new := _REPLACED.get(name)) is not None:
+        return f"was replaced by {variable_of(*section, new) if is_variable else new}"
     if is_variable:
         return f"is unknown: {nearest(variable_of(*place), [variable_of(*known) for known in homes or places])}"
     if homes:

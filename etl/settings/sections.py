@@ -179,8 +179,8 @@ class Export(Section):
     """check a finished execution again until it is this old: costs and evals may arrive late"""
     settle_by: Literal["detail", "refetch"] = "detail"
     """"detail": check for changes with two requests, fetch changed calls; "refetch": fetch every call again"""
-    scrub_requests: int = Field(0, ge=0, le=1_000_000)
-    """requests per run to spend on re-verifying final executions, least recently verified first"""
+    sweep_days: int = Field(30, ge=0, le=3650)
+    """compare each final execution with the API again within so many days, a few every night; 0: never"""
     max_runtime_minutes: float | None = Field(None, gt=0, le=60 * 24 * 7)
     """stop cleanly after this time; the next run continues"""
     calls: Literal["finished", "all"] = "finished"

@@ -113,7 +113,9 @@ def differences(
     row = filled(fetched, own)
     pairs = zip(schema.CALLS.names, _covered(row, parsed(row[_EXTRA])), _covered(stored, extra), strict=True)
     compared = _COMPARED - {"extra"} if stored[_METRICS_FROM] == FROM_BOTH else _COMPARED
-    return {name for name, new, old in pairs if name in compared and json_text(new) != json_text(old)}
+    return {
+        name for name, new, old in pairs if name in compared and new is not old and json_text(new) != json_text(old)
+    }
 
 
 def metrics_in(detail: DetailedCall) -> CallMetrics | None:

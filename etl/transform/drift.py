@@ -5,7 +5,8 @@ another field of the same answer, or earlier rows. The API writes null for a val
 null nor a field that is gone with nothing in its place is a loss.
 
 One call, or one execution, may be odd for its own reasons. So ``Losses`` are what one execution shows, and ``Answers``
-put those of a run test together: a single execution that has a column shows that the API's form is the declared one.
+put those of a run test together: an execution that has a column shows that the API's form is the declared one, unless
+many others lack it.
 """
 
 import re
@@ -49,7 +50,9 @@ class Loss:
     is_filled: bool = False
     """The rows have the values all the same, from the execution's detail."""
     is_absent: bool = False
-    """The detail no longer names the field. That is a loss only if earlier rows have values."""
+    """Nothing else in the answers shows the values. That is a loss only if earlier rows have some."""
+    is_moved: bool = False
+    """Another field has the values, or they are other ones: a loss also beside calls that have the column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,9 @@ class Losses:
     """What the answers about one execution show of their form. Columns are named with their table: ``calls.status``."""
 
     lost: Mapping[str, Loss] = field(default_factory=dict)
-    """The columns that lost their values in every call that had any."""
+    """The columns that lost their values: in every call that had any; or they are moved, in at least one call."""
     has: frozenset[str] = frozenset()
-    """The columns that have a value where it is declared, in one call at least."""
+    """Other columns that have a value where it is declared, in one call at least."""
 
 
 NO_LOSSES = Losses()
@@ -82,25 +85,33 @@ def find_losses(table: schema.Table, answers: Sequence[Answer]) -> Losses:
     """What these answers, which are all about one execution, show of their form."""
     at = _EXTRA[table.name]
     unknown = [unknown_fields(answer.row[at]) for answer in answers]
-    shown = {index for answer in answers for index in answer.shown}
+    has_unknown = any(unknown)
+    by_index = [*zip(*(answer.row for answer in answers), strict=True)]
+    differing = {
+        index
+        for answer in answers
+        for index, value in answer.shown.items()
+        if value is not None and value != answer.row[index]
+    }
     lost: dict[str, Loss] = {}
     has = set[str]()
     for column in _COLUMNS[table.name]:
-        if not any(unknown) and shown.isdisjoint(column.indexes):  # most columns: this need not cost much
-            if any(answer.row[index] is not None for index in column.indexes for answer in answers):
+        at = column.indexes[0]
+        nulls = min(by_index[index].count(None) for index in column.indexes) if answers else 0
+        if at not in differing and not (nulls and has_unknown):  # most columns: this need not cost much
+            if nulls < len(answers):
                 has.add(column.name)
             continue
-        found = []
-        for answer, fields in zip(answers, unknown, strict=True):
-            if loss := column.loss(answer, fields):
-                found.append(loss)
-            elif column.value(answer.row) is not None:
-                has.add(column.name)
-                break
-        else:
-            if found:
-                is_filled = all(loss.is_filled for loss in found)
-                lost[column.name] = replace(found[0], calls=len(found), is_filled=is_filled)
+        # A field that stands beside a value in one call has not replaced it in another.
+        pairs = [*zip(answers, unknown, strict=True)]
+        beside = {leaf for answer, fields in pairs if column.value(answer.row) is not None for leaf in fields}
+        losses = [(answer, column.loss(answer, set(fields) - beside)) for answer, fields in pairs]
+        has_value = any(column.value(answer.row) is not None for answer, loss in losses if not loss)
+        if found := [loss for _, loss in losses if loss and (loss.is_moved or not has_value)]:
+            is_filled = all(loss.is_filled for loss in found)
+            lost[column.name] = replace(found[0], calls=len(found), is_filled=is_filled)
+        elif has_value:
+            has.add(column.name)
     return Losses(lost, frozenset(has))
 
 
@@ -125,18 +136,22 @@ class Answers:
     """The executions whose calls are new in this run."""
 
     def note(self, execution_id: str, losses: Losses, *, is_new: bool, has_values: Callable[[str], bool]) -> None:
-        """Add what an execution, or a piece of one, shows; ``has_values`` tells whether stored calls have a column."""
+        """Add what an execution, or a piece of one, shows; ``has_values`` tells whether stored rows have a column."""
         self._has |= losses.has
         self._new |= {execution_id} if is_new else set()
         for column, loss in losses.lost.items():
-            if not loss.is_absent or self._is_told(column) or has_values(column.partition(".")[2]):
+            if not loss.is_absent or self._is_told(column) or has_values(column):
                 of_column = self._lost.setdefault(column, {})
                 before = of_column[execution_id].calls if execution_id in of_column else 0
                 of_column[execution_id] = replace(loss, calls=before + loss.calls)
 
     def holds(self, execution_id: str) -> bool:
-        """Whether the execution is not final yet: it lost values, and none says that this is no matter of the API."""
-        return any(execution_id in losses and not losses[execution_id].is_filled for losses in self._odd().values())
+        """Whether the execution is not final yet: it lost values, and none says that this is no matter of the API.
+
+        In the run that brings its calls, no other can say so: the next ones may lack the values, too.
+        """
+        found = self._lost if execution_id in self._new else self._odd()
+        return any(execution_id in losses and not losses[execution_id].is_filled for losses in found.values())
 
     def text(self, *, is_drift: bool, is_filled: bool = False) -> str:
         """Which columns lost their values, in one line; empty if none did.
@@ -147,7 +162,8 @@ class Answers:
         found = {
             column: losses
             for column, losses in sorted(self._odd().items())
-            if self._is_drift(column) is is_drift and all(loss.is_filled for loss in losses.values()) is is_filled
+            if self._is_drift(column, losses) is is_drift
+            and all(loss.is_filled for loss in losses.values()) is is_filled
         }
         if not found:
             return ""
@@ -159,14 +175,21 @@ class Answers:
         return f"in {number}: {first_few(texts, shown=3)}"
 
     def _odd(self) -> dict[str, dict[str, Loss]]:
-        """The losses in columns that no execution has."""
-        return {column: losses for column, losses in self._lost.items() if column not in self._has}
+        """The losses in columns that no execution has, and those of moved values that are drift all the same."""
+        odd = {}
+        for column, losses in self._lost.items():
+            if column not in self._has:
+                odd[column] = losses
+            elif self._is_drift(column, moved := {key: loss for key, loss in losses.items() if loss.is_moved}):
+                odd[column] = moved
+        return odd
 
-    def _is_drift(self, column: str) -> bool:
-        """Whether the column lost its values in many calls of several executions, in two nights, or still."""
-        losses = self._lost[column]
+    def _is_drift(self, column: str, losses: Mapping[str, Loss]) -> bool:
+        """Whether the column lost its values in many calls of several executions, in new ones two nights, or still."""
         is_much = len(losses) > 1 and sum(loss.calls for loss in losses.values()) >= _MANY_CALLS
-        is_again = self.was_alarm or len(losses) > 1 or not self._new.isdisjoint(losses)
+        if column in self._has:
+            return is_much or (self.was_alarm and bool(losses) and self._is_told(column))
+        is_again = self.was_alarm or not self._new.isdisjoint(losses)
         return is_much or (is_again and self._is_told(column))
 
     def _is_told(self, column: str) -> bool:
@@ -193,14 +216,15 @@ class _Judged(NamedTuple):
             if value is None:
                 return Loss(1, "comes from the executions' details alone", is_filled=True)
             is_other = answer.is_compared and value != shown and not self.is_json
-            return Loss(1, "differs from the executions' details") if is_other else None
+            return Loss(1, "differs from the executions' details", is_moved=True) if is_other else None
         is_null = value is None and shown is None and self.indexes[0] in answer.shown
         if value is not None or is_null or not unknown or self._is_there(answer):
             return None
         paths = [(path, _is_object(answer, path[:-1])) for path in self.paths]
-        found = (leaf for leaf in unknown if any(_replaces(leaf, path, is_beside_alone=known) for path, known in paths))
-        place = next((".".join(leaf) for leaf in found), None)
-        return Loss(1, f"is null (extra has {place})") if place else None
+        for leaf in sorted(unknown):
+            if any(_replaces(leaf, path, is_beside_alone=known) for path, known in paths):
+                return Loss(1, f"is null (extra has {'.'.join(leaf)})", is_moved=leaf not in self.paths)
+        return None
 
     def _is_there(self, answer: Answer) -> bool:
         """Whether the payload has a value that fits, or a null, where it is declared."""

@@ -25,6 +25,7 @@ from etl.model.records import (
 )
 from etl.model.values import MISFIT, Coercer, coercer_of, fields_of, json_text, timestamp_or_none, to_float, to_string
 from etl.transform.drift import ALWAYS_SHOWN, NO_LOSSES, Answer, Loss, Losses, find_losses
+from etl.transform.row_hash import says_the_same
 from etl.transform.rows import MAKERS
 
 _WAITS = "pending"
@@ -47,6 +48,9 @@ _AS_IN_BUNDLE = (
 """Fields of a flat bundle that are those of the bundle."""
 _TEXTS = [schema.CALLS.names.index(name) for name in ("extra", "raw")]
 _STATUS, _METRICS_FROM = (schema.CALLS.names.index(name) for name in ("status", "metrics_from"))
+_NAMES = ("call_execution_id", "eval_config_id", "run_test_name", "execution_id", "execution_started_at")
+_IDENTITY = {name: schema.EVALS.names.index(name) for name in _NAMES}
+"""The columns of an eval that its output does not fill, by place."""
 _COERCERS = [coercer_of(column) for column in schema.CALLS.columns]
 
 
@@ -163,15 +167,16 @@ def _losses(
     of_calls = find_losses(schema.CALLS, calls)
     of_evals = find_losses(schema.EVALS, [Answer(partial(dict, output), row) for output, row in judged])
     kept = bundle.kept_losses
-    lost = {
-        **{name: replace(loss, calls=len(completed)) for name, loss in {**of_execution.lost, **of_evals.lost}.items()},
-        **{name: replace(loss, calls=loss.calls + kept.get(name, 0)) for name, loss in of_calls.lost.items()},
-    }
+    lost = {name: replace(loss, calls=loss.calls + kept.get(name, 0)) for name, loss in of_calls.lost.items()}
+    if bundle.part_of is not None:
+        return Losses(lost, of_calls.has)  # the rest is told once, of all calls
+    lost |= {name: replace(loss, calls=len(completed)) for name, loss in of_execution.lost.items()}
+    lost |= {name: replace(loss, calls=min(loss.calls, len(completed))) for name, loss in of_evals.lost.items()}
     has = of_execution.has | of_calls.has | of_evals.has
     verdicts = {_passed(output) is not None for output, _ in judged if _is_verdict(output)}
     has -= {_VERDICT} if True not in verdicts else set()
     if verdicts == {False}:
-        lost[_VERDICT] = Loss(len(completed), "is null (output_text says neither Passed nor Failed)")
+        lost[_VERDICT] = Loss(len(completed), "is null (output_text says neither Passed nor Failed)", is_absent=True)
     if completed and bundle.detail_fields is not None:
         named = {ALWAYS_SHOWN[name] for name in bundle.detail_fields}
         absent = {column: name for name, column in ALWAYS_SHOWN.items() if column not in named}
@@ -228,6 +233,16 @@ def eval_row(value: Any, given: Mapping[str, Any]) -> tuple[list[Any], int]:
     """
     output = value if isinstance(value, dict) else {"output": value}
     return MAKERS[schema.EVALS.name].make(output, {**given, "output_passed": _passed(output)})
+
+
+def has_evals(listed: ListedCall, stored: Iterable[Sequence[Any]]) -> bool:
+    """Whether the listed call has exactly the evals of these ``stored`` rows."""
+    known = {row[_IDENTITY["eval_config_id"]]: row for row in stored}
+    given = {key: {name: row[index] for name, index in _IDENTITY.items()} for key, row in known.items()}
+    outputs = eval_outputs(listed)
+    return outputs.keys() == known.keys() and all(
+        says_the_same(schema.EVALS, eval_row(output, given[key])[0], known[key]) for key, output in outputs.items()
+    )
 
 
 def _passed(output: Mapping[str, Any]) -> bool | None:

@@ -65,10 +65,10 @@ def test_one_is_no_plural(capsys: pytest.CaptureFixture[str]) -> None:
         rows=dict.fromkeys(["executions", "calls", "evals"], 1),
         retries=1,
         rejections=1,
-        requests_by_purpose={Purpose.SCRUB: 1},
+        requests_by_purpose={Purpose.SWEEP: 1},
     )
     assert "written    1 execution, 1 call, 1 eval (new or changed rows)\n" in shown
-    assert "requests   1 request in 0.0 s (1 sent again, 1 refused by the rate limit): scrub 1\n" in shown
+    assert "requests   1 request in 0.0 s (1 sent again, 1 refused by the rate limit): sweep 1\n" in shown
     assert re.findall(r"\b1 (?:stored )?\w+s\b", shown) == []
 
 

@@ -1,11 +1,10 @@
 """Which executions a run fetches, and why: one rule, one reason."""
 
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
-from etl.extract.plan import Reason, Route, scrub
+from etl.extract.plan import Reason, Route
 from etl.model.lifecycle import ExportState, HeldRows
 from tests.bundles import dead_letter, execution, plan_of, stored_of
 
@@ -50,6 +49,19 @@ def test_finished_execution_is_fetched_unless_it_is_exported_and_unchanged(chang
     [item] = plan(listed, stored_of(listed, **changes))
     assert item.reason is expected
     assert item.is_fetched is (expected is not Reason.FINAL)
+
+
+def test_final_execution_is_swept_when_its_turn_has_come_and_compared_if_it_is_intact():
+    listed = execution()
+    swept = {"swept": {"execution"}, "settle_by_detail": True}
+    [item] = plan(listed, stored_of(listed), **swept)
+    assert (item.reason, item.route, item.may_wait, item.requests(16)) == (Reason.SWEEP, Route.COMPARE, True, 2)
+    empty = stored_of(listed, held=HeldRows(0, 0, "digest"))
+    assert plan(listed, empty, **swept)[0].route is Route.WHOLE
+    assert plan(listed, stored_of(listed), swept={"execution"})[0].route is Route.BARE
+    assert plan(listed, stored_of(listed), **swept, detail_suffices=True)[0].route is Route.LISTS_COMPARED
+    assert reason(listed, stored_of(listed, export_state="settling"), **swept) is Reason.SETTLING
+    assert reason(listed, stored_of(listed), **swept, full_refresh=True) is Reason.REQUESTED
 
 
 def test_every_state_is_documented():
@@ -139,37 +151,3 @@ def test_execution_of_which_only_the_head_is_known_is_never_taken_for_final(chan
     assert (item.reason, item.unreadable) == (expected, LETTER)
     assert plan(listed, heads={"execution": LETTER})[0].reason is Reason.NEW
     assert plan(execution(status="running"), heads={"execution": LETTER})[0].reason is Reason.WAITING
-
-
-def final(name, *, verified_days_ago, calls):
-    listed = execution(name)
-    verified_at = None if verified_days_ago is None else NOW - timedelta(days=verified_days_ago)
-    [item] = plan(listed, stored_of(listed, verified_at=verified_at))
-    return replace(item, estimated_calls=calls)
-
-
-def scrubbed(items, requests, page_limit=4):
-    return [
-        item.execution.execution_id
-        for item in scrub(items, requests=requests, page_limit=page_limit)
-        if item.is_fetched
-    ]
-
-
-def test_scrub_spends_its_requests_on_the_executions_that_were_not_verified_for_longest():
-    items = [final(name, verified_days_ago=days, calls=3) for name, days in [("a", 1), ("b", 9), ("c", None), ("d", 5)]]
-    assert [scrubbed(items, requests) for requests in (0, 3, 4, 8, 11, 12, 99)] == [
-        [],
-        [],
-        ["c"],
-        ["b", "c"],
-        ["b", "c"],
-        ["b", "c", "d"],
-        ["a", "b", "c", "d"],
-    ]
-
-
-def test_scrub_passes_over_what_it_cannot_afford():
-    items = [final("big", verified_days_ago=9, calls=9), final("small", verified_days_ago=1, calls=1)]
-    assert scrubbed(items, 10) == ["small"]
-    assert scrubbed(items, 11) == ["big"], "9 calls, a page of 4 and one of 16"

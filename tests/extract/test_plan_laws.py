@@ -121,7 +121,7 @@ def test_every_listed_execution_since_the_date_is_planned_exactly_once(case, sin
 @settings(max_examples=60)
 @given(cases())
 def test_what_is_fetched_stands_before_what_is_not_and_what_settles_after_what_is_new_the_newest_first(case):
-    last = [Reason.INCOMPLETE, Reason.SETTLING, Reason.UNFINISHED, Reason.SCRUB, Reason.WAITING, Reason.FINAL]
+    last = [Reason.INCOMPLETE, Reason.SETTLING, Reason.UNFINISHED, Reason.SWEEP, Reason.WAITING, Reason.FINAL]
     ordered = [
         (last.index(item.reason) + 1 if item.reason in last else 0, NOW - (item.execution.started_at or LONG_AGO))
         for item in order_by_worth(plan_of(*case))

@@ -26,7 +26,7 @@ async def test_status_is_what_the_command_prints_by_settings_their_file_or_the_f
 
     for given in (settings, file, str(file), None, tmp_path / "data", "data"):
         found = etl.status(given, max_age_hours=9)
-        assert json.loads(json.dumps(found.as_json())) | {"read_at": None, "dataset": None} == told
+        assert json.loads(json.dumps(found.as_json())) | {"read_at": None, "dataset": None, "sweep_days": 30} == told
         assert found.verdict.is_good
     assert not etl.status(settings, max_age_hours=0).verdict.is_good
 

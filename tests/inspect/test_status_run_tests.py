@@ -38,7 +38,8 @@ ROWS = execution_rows(
     [
         file("a", row("1", "A", calls=2), row("2", "A", "settling"), row("3", "B", "waiting", day=1, calls=0)),
         file("b", row("4", "A", "incomplete", day=2), row("5", "A", deleted_at=AT, calls=0), row("6", "C")),
-    ]
+    ],
+    {},
 )
 
 

@@ -241,7 +241,7 @@ class History:
     def _settings(self, configured: list[Entry], minutes: float | None, options: dict[str, Any]) -> Settings:
         export = {
             name: options[name]
-            for name in ("calls", "scrub_requests", "commit_interval_seconds", "settle_by", "metrics")
+            for name in ("calls", "sweep_days", "commit_interval_seconds", "settle_by", "metrics")
             if name in options
         }
         names = "all" if self.source.is_all else [{"name": each.name, "key": each.partition} for each in configured]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from etl.dataset.last_run import _MOST_OTHERS
 from etl.errors import ExitCode
 from etl.model.findings import Kind
-from etl.model.records import METRICS
+from etl.model.records import DETAIL, METRICS, RUNS
 from tests.forms import LOST
 from tests.machine.dataset import Follower, Rows, is_vouched_for
 from tests.machine.source import Source, State
@@ -21,8 +21,8 @@ from tests.machine.source import Source, State
 if TYPE_CHECKING:
     from tests.machine.driver import Night
 
-EVERYTHING = 1_000_000
-"""So many requests for scrubbing: a run scrubs every final execution."""
+AT_ONCE = 1
+"""With so few ``sweep_days``, each run compares every final execution."""
 NIGHTS_TO_HEAL = 2
 BEGUN = ("incomplete", "listed")
 """In these export states an execution goes on with what was fetched, and is compared in the next night."""
@@ -91,7 +91,7 @@ class Memory:
 
     def end(self, source: Source, night: "Night") -> None:
         """Take in what is known from now on, once the night is judged."""
-        if night.is_complete and night.is_clean and source.unseen:
+        if night.is_complete and night.is_clean and not told(night, Kind.NOT_COMPARED):
             self._forget_what_was_seen(source, night)
         changed = (each for each, rows in night.after.of.items() if night.before.of.get(each) != rows)
         self.differed_at |= {each: night.began_at for each in changed if night.differs(each)}
@@ -120,20 +120,20 @@ class Memory:
         self.last_good_state = {each: state for each, state in night.source_after.items() if each in scope}
 
     def _forget_what_was_seen(self, source: Source, night: "Night") -> None:
-        """A run that fetched all calls of an execution has seen what no list shows."""
+        """A run that fetched all calls of an execution, or compared its two lists, has seen what changed."""
+        listed = {request.query.get("execution_id") for request in night.requests if request.path == RUNS}
+        detailed = {request.path.removeprefix(DETAIL).strip("/") for request in night.requests}
         asked = Counter(
             request.query["call_execution_id"]
             for request in night.requests
             if request.path == METRICS and "call_execution_id" in request.query
         )
-        # Where lists take long, those that come last are scrubbed.
-        is_slow = source.delays or "requests_per_minute" in night.options
-        is_scrubbed = night.options.get("scrub_requests") == EVERYTHING and not is_slow
         scope = night.in_scope
         for execution in source.executions(is_finished=True):
             calls = [each for each in execution.calls if not each.is_deleted]
             has_all = bool(calls) and all(asked[each.call_execution_id] for each in calls)
-            is_seen = night.options.get("full_refresh") or is_scrubbed or has_all
+            is_compared = execution.execution_id in listed and (not calls or execution.execution_id in detailed)
+            is_seen = night.options.get("full_refresh") or has_all or is_compared
             if execution.execution_id in scope and is_seen:
                 source.unseen.discard(execution.execution_id)
 
@@ -145,7 +145,7 @@ def told(night: "Night", kind: Kind) -> dict[str, str]:
 
 def hidden(source: Source, night: "Night") -> set[str]:
     """Executions of which the answers of this night did not show all, or not where it is declared."""
-    is_blind = night.options.keys() & {"settle_by", "scrub_requests"}  # calls are fetched without a detail
+    is_blind = "settle_by" in night.options  # calls are fetched without a detail
     formed = source.formed_names() if source.form in LOST or is_blind else set[str]()
     return {*night.lie.executions} | {
         each.execution_id

@@ -20,12 +20,13 @@ import pyarrow as pa
 
 from tests.machine.driver import History, told
 from tests.machine.expected.requests import assert_quiet
-from tests.machine.memory import EVERYTHING
 from tests.machine.oracle import judge
 from tests.machine.rules import RULES, Rule
 from tests.machine.source import SETTLE
 
 _SHRINKING_SECONDS = 20.0
+SWEEP_DAYS = 3
+"""In so many nights, the sweep has compared everything."""
 REAL = 16
 """One history of so many has real Parquet files."""
 
@@ -95,16 +96,16 @@ def end(history: History) -> None:
     """Faults end, everything finishes, and two nights pass: all is well, nobody is told anything. Then it is quiet."""
     history.source.calm_down()
     history.memory.healing.clear()
-    for number, scrub_requests in enumerate((0, 0, EVERYTHING, 0, 0)):
-        history.source.now += 2 * SETTLE
-        last = history.night(accept_deletions=True, scrub_requests=scrub_requests)
+    for number, sweep_days in enumerate((0, 0, *[SWEEP_DAYS] * SWEEP_DAYS, 0, 0)):
+        history.source.now += SETTLE if sweep_days else 2 * SETTLE
+        last = history.night(accept_deletions=True, sweep_days=sweep_days)
         assert last is not None
         assert last.exit_code == 0 or number == 0, f"L9: nothing is wrong any more: {last}"
     assert last is not None
     listed = {each for each, name in history.source.listed().items() if name in last.names}
-    assert not history.source.unseen & listed, "L8: a scrub has not seen everything"
+    assert not history.source.unseen & listed, "L8: the sweep has not seen everything"
     history.source.now += 2 * SETTLE
-    last = history.night()
+    last = history.night(sweep_days=0)
     assert last is not None
     assert last.exit_code == 0, f"L9: nothing is wrong any more: {last}"
     assert_quiet(history, last)

@@ -15,7 +15,7 @@ from etl.model.records import DETAIL
 from etl.sandbox import Fault, SandboxRequest, SimulatedCall, SimulatedExecution
 from tests.machine.driver import History
 from tests.machine.in_process import Death
-from tests.machine.memory import EVERYTHING
+from tests.machine.memory import AT_ONCE
 from tests.machine.source import FINISHED, FORMS, NAMES, Entry, Lie
 from tests.support import cap_pages
 
@@ -387,7 +387,7 @@ def _options(rng: random.Random) -> dict[str, Any]:
         return {}
     every: dict[str, Any] = {
         "page_limit": rng.choice((1, 2, 4, 16)),
-        "scrub_requests": rng.choice((6, EVERYTHING)),
+        "sweep_days": rng.choice((0, AT_ONCE)),
         "full_refresh": True,
         "accept_deletions": True,
         "calls": "all",
@@ -451,7 +451,7 @@ def slow_night(history: History, rng: random.Random) -> None:
         "commit_interval_seconds": rng.choice((1e-6, 30)),
         "minutes": rng.choice((None, 1, 3)),
     }
-    options |= rng.choice(({}, {"full_refresh": True}, {"scrub_requests": EVERYTHING}))
+    options |= rng.choice(({}, {"full_refresh": True}, {"sweep_days": AT_ONCE}))
     history.night(**{name: value for name, value in options.items() if value})
     history.source.delays = None
 

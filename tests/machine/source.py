@@ -81,9 +81,10 @@ class Lie:
 class Source:
     """The world and its clock.
 
-    ``unseen`` are executions of which something changed that no list shows, and that may have been final then: only a
-    scrub finds it. ``deleted`` are run tests that are gone from the list of them; the API still has their executions by
-    their ids. ``fault`` is what the server does wrong until further notice, ``lie`` what its lists do not show.
+    ``unseen`` are executions of which something changed that no list of executions shows, and that may have been final
+    then: the sweep finds it. ``deleted`` are run tests that are gone from the list of them; the API still has their
+    executions by their ids. ``fault`` is what the server does wrong until further notice, ``lie`` what its lists do not
+    show.
     ``struck`` counts the answers that were not as they should be, ``struck_lists`` those but of details. ``form`` names
     the form in which the API gives values of the run tests that are ``formed``, if it is another one than it was.
     """
@@ -250,7 +251,7 @@ class Source:
         }
 
     def change_unseen(self, execution: SimulatedExecution) -> None:
-        """Something that no list shows is about to change; once the execution has settled, only a scrub finds it."""
+        """Something is about to change that no list of executions shows; what has settled is found by the sweep."""
         if execution.completed_at is None or self.now - execution.completed_at >= SETTLE:
             self.unseen.add(execution.execution_id)
 

@@ -178,7 +178,7 @@ def test_execution_settles_by_the_clock_that_is_behind():
     ("hours_since_the_last_change", "expected"), [(24, ExportState.EXPORTED), (23.9, ExportState.SETTLING)]
 )
 def test_calls_that_never_end_count_as_ended_when_nothing_has_changed_for_long(hours_since_the_last_change, expected):
-    """And then for ever, though a scrub that finds nothing new makes the row younger each night."""
+    """And then for ever, though a rename makes the row younger."""
     cancelled = finished(100, status="cancelled")
     seen_at = ago(hours_since_the_last_change)
     known = stored_of(cancelled, export_state="settling", exported_at=seen_at, verified_at=seen_at)

@@ -20,7 +20,7 @@ FOLLOWED = ("executions", "calls", "evals")
 
 
 class Nights:
-    """One export after the other into one dataset, each a day later than the one before."""
+    """One export after the other into one dataset, each a day later than the one before, without the sweep."""
 
     def __init__(self, server: Sandbox, folder: Path) -> None:
         self.server = server
@@ -35,6 +35,7 @@ class Nights:
         self.now += timedelta(days=1)
         self.server.requests.clear()
         sections = {name: options.pop(name) for name in ("api", "export", "warehouse") if name in options}
+        sections["export"] = {"sweep_days": 0} | sections.get("export", {})
         settings = settings_for(self.server, self.folder / "data", run_tests=names, **sections).only(only)
         return await job.export(settings, clock=lambda: self.now, **options)
 

@@ -12,6 +12,7 @@ from etl.model.findings import Kind
 from etl.pipeline import shared_steps
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, SandboxRequest, SimulatedCall, SimulatedRunTest
+from etl.sandbox.dispatch import HTML_404
 from etl.sandbox.fields import COST, LATENCY
 from etl.sandbox.world import CONVERSATION
 from etl.transform.rows import MAKERS
@@ -127,9 +128,9 @@ async def test_values_that_the_api_has_otherwise_are_an_alarm_until_they_are_bac
     assert len(settled.server.requests) == 1
 
 
-@pytest.mark.parametrize("name", [name for name in LOST if name != "a score"])
+@pytest.mark.parametrize("name", [name for name in LOST if name not in ("a score", "a verdict")])
 async def test_old_executions_of_a_first_export_are_an_alarm_too_and_not_final(empty: Nights, name: str) -> None:
-    """Not a field that only the detail has: nothing says that this source ever had it."""
+    """Not where only earlier rows could show that this source ever had the values."""
     for days in (40, 41):
         begin(empty, age=timedelta(days=days))
     concerns, edit, words = LOST[name]
@@ -289,6 +290,22 @@ async def test_details_that_cannot_be_had_do_not_end_an_alarm(settled: Nights) -
     after = await settled.export()
     assert (after.exit_code, told(after)) == (3, told(before))
     assert not any(map(of_call, settled.server.requests))
+
+
+@pytest.mark.parametrize("nights_before", [0, 3])
+async def test_404_for_all_details_is_unknown_in_a_first_export_and_where_there_were_some(
+    empty: Nights, nights_before: int
+) -> None:
+    begin(empty, age=timedelta(days=40))
+    for _ in range(nights_before):
+        await empty.export()
+    begin(empty)
+    empty.server.fault = lambda request, _nth: Fault(status=404, body=HTML_404) if of_detail(request) else None
+    assert [(await empty.export()).exit_code for _ in range(nights_before or 1)] == [3] * (nights_before or 1)
+    empty.server.fault = None
+    assert [(await empty.export()).exit_code for _ in range(2)] == [0, 0]
+    assert_equals_world(empty.folder, empty.world)
+    assert {row["overall_score"] for row in empty.rows("calls") if row["status"] == "completed"} == {7}
 
 
 async def test_a_detail_that_changes_with_the_metrics_costs_no_more(settled: Nights) -> None:

@@ -38,10 +38,10 @@ class Nights:
         self.server, self.data, self.now = server, folder / "data", FIRST_NIGHT
         self.engine = duckdb.connect()
 
-    async def export(self, *, scrub_requests: int = 0, **options: Any) -> Summary:
+    async def export(self, **options: Any) -> Summary:
         self.now += timedelta(days=1)
         before = self.files()
-        settings = settings_for(self.server, self.data, export={"scrub_requests": scrub_requests})
+        settings = settings_for(self.server, self.data, export={"sweep_days": 0})
         summary = await job.export(settings, clock=lambda: self.now, **options)
         now, receipt = self.files(), summary.receipt.as_json()
         assert {each["path"]: each["sha256"] for each in receipt["written"]} == {

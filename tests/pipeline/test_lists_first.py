@@ -146,8 +146,8 @@ class TestListsAlone:
 
     async def test_exact_values_stay_where_nothing_has_changed(self, server: Sandbox, tmp_path: Path) -> None:
         await export(server, tmp_path)
-        scrubbed = await export(server, tmp_path, metrics="listed", scrub_requests=1_000)
-        assert scrubbed.run_tests[0].reasons == {"scrub": EXECUTIONS}
+        swept = await export(server, tmp_path, metrics="listed", sweep_days=1)
+        assert swept.run_tests[0].reasons == {"sweep": EXECUTIONS}
         assert {row["metrics_from"] for row in rows_of(tmp_path, "calls")} == {"metrics"}
         assert_equals_world(tmp_path, server.world)
 

@@ -47,7 +47,7 @@ async def test_run_that_is_stopped_leaves_the_state_of_what_it_did_not_verify(ni
     nights.server.fault = lambda request, _nth: (
         Fault(is_hanging=True) if request.query.get("call_execution_id") == slow else None
     )
-    stopped = await nights.export(export={"scrub_requests": 999, "max_runtime_minutes": 0.02})
+    stopped = await nights.export(full_refresh=True, export={"max_runtime_minutes": 0.02})
     after = {row["execution_id"]: (row["export_state"], row["verified_at"]) for row in nights.rows("executions")}
     nights.server.fault = None
 

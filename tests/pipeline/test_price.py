@@ -21,7 +21,7 @@ from tests.support import settings_for
 from tests.worlds import a_sandbox, executions_of, settled_world
 
 CALLS = 5
-NOTHING = {"list": 0, "first_fetch": 0, "settle": 0, "dead_letters": 0, "scrub": 0}
+NOTHING = {"list": 0, "first_fetch": 0, "settle": 0, "dead_letters": 0, "sweep": 0}
 server = a_sandbox(run_tests=1, executions=4, calls=CALLS)
 
 
@@ -92,9 +92,10 @@ async def test_each_request_has_its_purpose_and_plan_says_so_before(server: Sand
     assert planned.requests_by_purpose == NOTHING | {"list": 3, "settle": 2}, "no list tells which calls differ"
     assert settled.saved_requests == refetching - settled.requests == CALLS - 3
 
-    executions = {"settle": [lately], "scrub": old}
-    _planned, scrubbed = await night(server, tmp_path, executions, export={"scrub_requests": 15})
-    assert scrubbed.requests_by_purpose == NOTHING | {"list": 1, "settle": 2, "scrub": 2 * (1 + CALLS)}
+    executions = {"settle": [lately], "sweep": old}
+    planned, swept = await night(server, tmp_path, executions, export={"sweep_days": 1})
+    assert swept.requests_by_purpose == NOTHING | {"list": 1, "settle": 2, "sweep": 2 * 3}
+    assert planned.requests_by_purpose[Purpose.SWEEP] == swept.requests_by_purpose[Purpose.SWEEP]
 
 
 async def test_execution_with_a_numeric_eval_settles_in_two_requests_and_a_change_in_two_more(

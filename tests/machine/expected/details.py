@@ -4,12 +4,13 @@ A row that a run writes has it as the source shows it, or a dead letter of the d
 as one does, the execution is not final, and no run over it ends with 0.
 """
 
+from etl.model.findings import Kind
 from etl.model.records import DETAIL
 from etl.sandbox.simulate import execution_detail
 from tests.machine.dataset import Held, is_marked, said
 from tests.machine.driver import History, Night
 from tests.machine.expected.requests import subject_of
-from tests.machine.memory import hidden
+from tests.machine.memory import hidden, told
 from tests.machine.source import FINISHED
 
 _COLUMNS = ("overall_score", "agent_definition_used_name")
@@ -24,17 +25,17 @@ def details_are_the_source(history: History, night: Night) -> None:
         return
     requested = {subject_of(each) for each in night.requests if each.path.startswith(DETAIL)}
     is_calm = night.is_clean and night.summary is not None and night.summary.failure is None
+    is_calm = is_calm and not told(night, Kind.NOT_COMPARED)  # the sweep was cut short
     letters = {held.row["subject_id"] for held in missing_details(night)}
     before, after = night.before.executions, night.after.executions
     scope = night.in_scope & after.keys() - hidden(history.source, night)
     for execution in history.source.executions(is_finished=True):
         execution_id = execution.execution_id
-        is_final = execution_id in before and before[execution_id].row["export_state"] == "exported"
         if execution_id not in scope:
             continue
         versions = [each[execution_id].row["fingerprint"] for each in (before, after) if execution_id in each]
         has_changed = len({*versions}) > 1
-        is_read = _reads_details(night) and not (is_final and not has_changed and "scrub_requests" in night.options)
+        is_read = _reads_details(night)
         shown = {each["id"]: each for each in execution_detail(execution, "", {"limit": "999"})["results"]}
         for (table, key), held in night.after.of[execution_id].items():
             if table != "calls" or is_marked(held.row) or key[0] not in shown:

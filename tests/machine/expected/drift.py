@@ -4,7 +4,7 @@
    and none for a single execution, nor for values that the execution's detail has, too.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 from etl.model.findings import Kind
@@ -20,6 +20,7 @@ _MANY = 20
 _OUTPUTS = ("output_passed", "output_score", "output_text")
 _COLUMNS = {
     "a cost": ("calls", ("cost_stt_cost_cents",)),
+    "half of a cost": ("calls", ("cost_stt_cost_cents",)),
     "a unit": ("calls", ("latency_response_time_ms",)),
     "evals": ("evals", _OUTPUTS),
     "a verdict": ("evals", ("output_passed",)),
@@ -107,7 +108,7 @@ def _lacking(history: History, night: Night, name: str) -> dict[str, int]:
     calls = Counter({each.execution_id: 0 for each in finished if table == "executions"})
     calls.update(each.execution_id for each, _ in judged)
     completed = {call.call_execution_id for _, call in judged}
-    found: dict[str, int] = {}
+    found: defaultdict[str, set[str]] = defaultdict(set)
     for key, held in night.after.tables[table].items():
         row, truth = held.row, wanted.get(key)
         is_judged = table == "executions" or key[0] in completed
@@ -115,5 +116,5 @@ def _lacking(history: History, night: Night, name: str) -> dict[str, int]:
             continue
         own = night.after.executions[row["execution_id"]].row
         if own["run_test_name"] == name and any(row[each] != truth[each] != None for each in columns):  # noqa: E711
-            found[row["execution_id"]] = calls[row["execution_id"]]
-    return found
+            found[row["execution_id"]].add(key[0])
+    return {key: len(lacking) if table == "calls" else calls[key] for key, lacking in found.items()}

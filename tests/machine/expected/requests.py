@@ -30,8 +30,8 @@ def subject_of(request: SandboxRequest) -> str | None:
 def requests_are_few(history: History, night: Night) -> None:
     """In a night without faults and changes, where each list fits a page.
 
-    An execution that is final and as it was costs nothing, one that settles and is as it was two, any other one its
-    calls and a few; whatever is missing, one look-up.
+    An execution that settles or is swept, and is as it was, costs two, any other one its calls and a few; whatever is
+    missing, one look-up.
     """
     options = night.options
     is_plain = night.is_complete and night.is_clean and not (history.memory.healing or history.memory.is_struck)
@@ -48,7 +48,7 @@ def requests_are_few(history: History, night: Night) -> None:
         else:
             spent[owners[subject].execution_id if subject in owners else subject] += 1
     _lists_are_read_once(history, night, lists)
-    if options.get("full_refresh") or options.get("scrub_requests"):
+    if options.get("full_refresh"):
         return
     executions = {each.execution_id: each for each in history.source.all_executions()}
     for execution_id, requests in spent.items():
@@ -77,8 +77,8 @@ def requests_are_counted(history: History, night: Night) -> None:
     }
     settling = sum(subject_of(request) in same for request in night.requests)
     assert counted[Purpose.SETTLE] >= settling, f"L10: {settling} compare what settles, and counted {counted}"
-    if not night.options.get("scrub_requests"):
-        assert not counted[Purpose.SCRUB], f"L10: nothing is scrubbed, and counted {counted}"
+    if night.options.get("sweep_days") == 0:
+        assert not counted[Purpose.SWEEP], f"L10: nothing is swept, and counted {counted}"
 
 
 def requests_are_within_the_limit(_history: History, night: Night) -> None:
@@ -101,17 +101,22 @@ def _most(history: History, night: Night, execution: SimulatedExecution) -> tupl
         return 3 - execution.is_deleted + 2 * (not shows_stored), "it is missing from its list"
     entries = 2 + len(calls) if is_refused else 0
     held = night.before.executions.get(execution.execution_id)
-    if held is None or is_marked(held.row) or not _is_as_it_was(history, night, execution.execution_id):
+    is_as_it_was = execution.execution_id not in history.source.unseen and _is_as_it_was(
+        history, night, execution.execution_id
+    )
+    if held is None or is_marked(held.row) or not is_as_it_was:
         first = 2 if "requests_per_minute" in night.options else 0
         return 3 + len(calls) + entries + first, "it is new or changed"
     if is_from_lists(night.before, execution.execution_id) and night.options.get("metrics") != "listed":
         return 3 + len(calls) + entries, "its calls' own metrics are wanted"
     if execution.status not in FINISHED and night.options.get("calls") == "all":
         return 3 + len(calls) + entries, "it runs, and its calls are wanted all the same"
-    if held.row["export_state"] == "settling":
+    if held.row["export_state"] in ({"settling"} if night.options.get("sweep_days") == 0 else {"settling", "exported"}):
         rows = (held.row for (table, _), held in night.before.of[execution.execution_id].items() if table == "calls")
         probe = any(row["metrics_from"] == "both" or row["extra"] for row in rows)
-        return 2 + probe + (len(calls) + entries if night.options.get("settle_by") == "refetch" else 0), "it settles"
+        return 2 + probe + (
+            len(calls) + entries if night.options.get("settle_by") == "refetch" else 0
+        ), "it settles, or is swept"
     return 0, f"it is {held.row['export_state']}"
 
 

@@ -87,13 +87,17 @@ async def discover(client: Client, *, page_limit: int, now: datetime | None = No
     return Discovered(by_name, problems)
 
 
-def no_such_run_test(name: str, listed: Collection[str]) -> str:
-    """The message about a name that the API does not know, with the nearest of the ``listed`` names, which it knows."""
-    hint = nearest(name, listed, otherwise="metrics-etl discover lists them") if listed else "check the key's workspace"
+def no_such_run_test(name: str, listed: Collection[str], configured: Collection[str]) -> str:
+    """The message about a name that the API does not know, with the nearest of the ``listed`` names, which it knows.
+
+    One that is ``configured``, too, is not meant.
+    """
+    others = [each for each in listed if each not in configured]
+    hint = nearest(name, others, otherwise="metrics-etl discover lists them") if listed else "check the key's workspace"
     return f"the API has no run test with this name: {hint}"
 
 
-async def why_unknown(client: Client, name: str, *, page_limit: int) -> str:
+async def why_unknown(client: Client, name: str, configured: Collection[str], *, page_limit: int) -> str:
     """Why the API answered 404 for this name, as one line.
 
     The first page of run tests decides: if the name is on it, the line says that the API contradicts itself; otherwise
@@ -106,7 +110,7 @@ async def why_unknown(client: Client, name: str, *, page_limit: int) -> str:
     listed = [run_test.name for run_test in page.results]
     if name in listed:
         return "the API answered 404 for this run test, although it is in the API's list of run tests"
-    return no_such_run_test(name, listed)
+    return no_such_run_test(name, listed, configured)
 
 
 def _problems(listing: Listing[ListedRunTest]) -> Iterator[str]:

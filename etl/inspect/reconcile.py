@@ -149,7 +149,8 @@ async def _read_lists(client: Client, settings: Settings, result: Reconciliation
         try:
             listing = await read_executions_once(client, run_test.name, page_limit=page_limit, since=run_test.since)
         except NotFoundError:
-            text = await why_unknown(client, run_test.name, page_limit=page_limit)
+            configured = {each.name for each in settings.configured}
+            text = await why_unknown(client, run_test.name, configured, page_limit=page_limit)
             result.findings.append(Finding(Kind.NO_SUCH_RUN_TEST, run_test.name, text))
             continue
         except SourceError as error:

@@ -113,7 +113,8 @@ async def _read_list(run: Run, record: Record, state: StoredState, run_test: Run
         )
     except NotFoundError:
         record.not_found.add(run_test.name)
-        text = await why_unknown(run.client, run_test.name, page_limit=page_limit)
+        configured = {each.name for each in run.settings.configured}
+        text = await why_unknown(run.client, run_test.name, configured, page_limit=page_limit)
         _fail(run, record, run_test, Kind.NO_SUCH_RUN_TEST, text)
     except SourceError as error:
         _fail(run, record, run_test, Kind.LIST_FAILED, str(error))

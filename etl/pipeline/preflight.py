@@ -142,7 +142,7 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
         if not wanted or not error.status:  # an export of named run tests does not read this list
             raise
     unknown = [name for name in wanted if name not in listed and not await is_run_test(client, name)]
-    problems = [f"{quoted(name)}: {no_such_run_test(name, listed)}" for name in unknown]
+    problems = [f"{quoted(name)}: {no_such_run_test(name, listed, wanted)}" for name in unknown]
     if not wanted and not listed:
         problems = ["the key sees none: check its workspace"]
     if problems:

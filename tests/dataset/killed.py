@@ -1,15 +1,11 @@
 """A process that dies between two writes."""
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
-from pathlib import Path
 from unittest import mock
 
-from etl.dataset.parts import Dataset
 from etl.files.local import LocalFiles
-from tests.datasets import a_dataset
 
 
 class KilledError(BaseException):
@@ -28,25 +24,3 @@ def killed_before(write: int) -> Iterator[None]:
 
     with mock.patch.object(LocalFiles, "publish", publish_or_die), suppress(KilledError):
         yield
-
-
-def finished_after_each_kill(
-    root: Path, folder: Path, work: Callable[[Dataset], object], *, may_be_idle: bool = False
-) -> Iterator[Dataset]:
-    """Copies of the dataset, in each of which the work was killed before another write and done again.
-
-    In the last copy it was not killed.
-    """
-    for number in count():
-        copy = folder / f"killed-{number}"
-        shutil.copytree(root, copy)
-        dataset = a_dataset(copy)
-        is_done = False
-        with killed_before(number):
-            work(dataset)
-            is_done = True
-        work(a_dataset(copy))
-        yield dataset
-        if is_done:
-            assert number or may_be_idle, "the work writes"
-            return

@@ -11,7 +11,6 @@ from etl.dataset.state import read_state
 from etl.model import schema
 from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle
-from tests.dataset.killed import finished_after_each_kill
 from tests.datasets import FETCHED_AT, a_dataset, assert_sound, export_to, part, place, published, stored_in
 
 OLDER, LATER = "2026-07-30", "2026-09-02"
@@ -93,15 +92,13 @@ def test_rows_of_renamed_executions_take_the_name_where_they_lie_and_say_so(data
     ],
 )
 def test_executions_are_renamed_that_a_list_shows_under_another_name_and_deleted_ones_follow_the_living(
-    dataset, tmp_path, listed, gone, renamed
+    dataset, listed, gone, renamed
 ):
     before = names_in(dataset)
-    for each in finished_after_each_kill(
-        dataset.files.root, tmp_path, lambda each: rename_as_listed(each, listed, gone), may_be_idle=not renamed
-    ):
-        assert names_in(each) == before | renamed
-        assert_vouched(each)
-        assert find_renames(read_state(each, set_aside=False), listed, gone) == {}
+    rename_as_listed(dataset, listed, gone)
+    assert names_in(dataset) == before | renamed
+    assert_vouched(dataset)
+    assert find_renames(read_state(dataset, set_aside=False), listed, gone) == {}
 
 
 def test_what_was_damaged_before_is_damaged_still(dataset):

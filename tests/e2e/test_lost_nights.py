@@ -87,18 +87,3 @@ async def test_killed_before_its_first_commit_is_named_and_not_while_it_is_at_wo
     server.fault = None
     assert (await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))).exit_code == 0
     assert "ended without a summary" not in (await status(folder)).stdout
-
-
-async def test_narrowed_run_does_not_hide_a_lost_night(server: Sandbox, tmp_path: Path) -> None:
-    names = [run_test.name for run_test in server.world.run_tests]
-    write_settings(tmp_path, names)
-    env = environment(server)
-    assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)).exit_code == 0
-    assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=env | {"FI_API_KEY": ""})).exit_code == 2
-
-    for _ in range(2):
-        narrowed = await metrics_etl("run", "--quiet", "--run-test", names[0], cwd=tmp_path, env=env)
-        assert narrowed.exit_code == 0
-        assert (await status(tmp_path)).stdout.startswith("Not good: 1 of 2 run tests incomplete since ")
-    assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)).exit_code == 0
-    assert (await status(tmp_path)).stdout.startswith("Good: ")

@@ -20,7 +20,6 @@ from etl.errors import (
     KeyRefusedError,
     NotFoundError,
     RequestRefusedError,
-    ServerFaultError,
     SourceError,
     SourceUnavailableError,
     TransientError,
@@ -104,15 +103,6 @@ async def test_request_carries_the_keys_and_says_who_asks():
             "Cache-Control": "no-cache",
         }
         assert not {"Authorization", "Cookie", "Proxy-Authorization"} & set(headers), "an answer's cookie is not kept"
-
-
-async def test_name_arrives_unchanged(server):
-    names = ["a&b=c+d;e", "100% #1/2?%2F", "two\nlines\0", "🙂 e\u0301", ".."]
-    async with client_of(server.base_url) as client:
-        for name in names:
-            with suppress(NotFoundError):
-                await client.get(list_executions(name, Slice(1, 2)))
-    assert [request.query["run_test_name"] for request in server.requests] == names
 
 
 async def test_environment_and_home_change_nothing(server, monkeypatch, tmp_path):
@@ -212,25 +202,6 @@ async def test_server_that_fails_between_two_refusals_lets_nothing_through(serve
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind"),
-    [
-        *((Fault(status=status), RequestRefusedError) for status in (204, 301, 302, 307, 400, 405, 406, 410, 422)),
-        (Fault(status=404, body=b"<html>", headers=HTML), RequestRefusedError),
-        (Fault(status=404, body=b'{"status": false, "message": "Gone."}'), NotFoundError),
-        (Fault(status=401), KeyRefusedError),
-        (Fault(status=403, body=b"<html>", headers=HTML), RequestRefusedError),
-    ],
-)
-async def test_refusal_is_not_retried(server, fault, kind):
-    server.fault = lambda _request, _nth: fault
-    async with client_of(server.base_url) as client:
-        with pytest.raises(kind) as caught:
-            await client.get(first_execution(server))
-    assert type(caught.value) is kind
-    assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize(
     "fault",
     [
         *(Fault(status=status) for status in (301, 302, 303, 307, 308, 401, 403)),
@@ -251,15 +222,6 @@ async def test_refusal_among_answers_is_believed_when_it_is_repeated(server, fau
             await client.get(first_execution(server))
     assert len(server.requests) == client.traffic.requests == 1 + 2 + 3 + 2
     assert client.traffic.retries == 1 + 2 + 1
-
-
-async def test_500_on_a_later_page_is_for_the_one_who_pages(server):
-    name = server.world.run_tests[0].name
-    async with client_of(server.base_url) as client:
-        with pytest.raises(ServerFaultError, match="page 9") as caught:
-            await client.get(list_executions(name, Slice(9, 10)))
-    assert caught.value.is_final
-    assert caught.value.tries == len(server.requests) == 1
 
 
 # Keys

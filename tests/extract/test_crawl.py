@@ -143,19 +143,6 @@ async def test_call_that_is_unknown_once_is_fetched(server):
     assert (bundle.dead_letters, bundle.deleted) == ((), frozenset())
 
 
-@pytest.mark.parametrize("concurrency", [1, 3])
-async def test_execution_deleted_since_it_was_planned_is_no_bundle(server, concurrency):
-    gone = executions(server)[1]
-    gone.is_deleted = True
-    bundles, work = await crawl(server, concurrency=concurrency)
-    assert bundles.keys() == {each.execution_id for each in executions(server)} - {gone.execution_id}
-    assert work.settling.counts.deleted_executions == {gone.execution_id}
-    before = len(server.requests)
-    bundles, _ = await crawl(server, [NO_CALLS] * 20, concurrency=concurrency)
-    assert not bundles
-    assert len(server.requests) - before == 20 * 2, "the list, and the execution itself"
-
-
 @pytest.mark.parametrize("max_limit", [None, 2])
 @pytest.mark.parametrize("is_disturbed", [False, True])
 async def test_what_is_stored_of_an_incomplete_execution_is_not_fetched_again(server, max_limit, is_disturbed):
@@ -179,9 +166,6 @@ async def test_what_is_stored_of_an_incomplete_execution_is_not_fetched_again(se
     assert (listed_ids(bundle), bundle.dead_letters) == (call_ids(execution), ())
     assert [server.count(METRICS, call_execution_id=each) for each in ids[:2]] == [0, 0]
     assert not [request for request in server.requests if request.path.startswith(DETAIL)]
-
-
-# Stored calls
 
 
 async def test_emit_that_blocks_bounds_the_open_executions(server):

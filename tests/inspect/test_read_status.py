@@ -18,7 +18,7 @@ import pytest
 from etl.dataset.last_run import Attempt, update_last_run
 from etl.files import local
 from etl.files.local import LocalFiles
-from etl.files.names import INDEX, LAST_RUN
+from etl.files.names import INDEX
 from etl.inspect.read_status import read_status
 from etl.inspect.status import Status, judge_status
 from etl.model.findings import Kind
@@ -270,26 +270,6 @@ async def test_other_settings_files_of_the_dataset_make_a_status_neither_fresh_n
     await export(server, tmp_path, run_tests=[*mine, *theirs], night=2)
     assert told([*mine, *theirs], day=2).complete_at == NIGHT + timedelta(days=2)
     assert judge_status(told(mine, day=2)) == stale
-
-
-async def test_first_run_that_was_killed_leaves_run_tests_that_were_never_complete(
-    server: Sandbox, tmp_path: Path
-) -> None:
-    """None of them is left out: it exported all that there is."""
-    await export(server, tmp_path, run_tests="all")
-    attempt = Attempt(started_at=NIGHT, export_run_id="killed")
-    (tmp_path / "data" / LAST_RUN).unlink()
-    shutil.rmtree(tmp_path / "data" / "runs")
-    update_last_run(LocalFiles(tmp_path / "data"), {"scope": "all", "attempt": attempt})
-
-    found = status_of(tmp_path)
-
-    assert [(each.is_configured, each.is_complete, each.complete_at) for each in found.run_tests] == [
-        (True, False, None)
-    ] * 2
-    assert judge_status(found).text == "Not good: the last run was killed or crashed, and no earlier run was complete"
-    assert [each.kind for each in found.findings] == [Kind.RUN_LOST]
-    assert "it was killed or crashed" in found.findings[0].text
 
 
 async def test_narrowed_run_does_not_hide_what_is_wrong_with_the_list_of_run_tests(

@@ -129,16 +129,11 @@ class Reader:
         That is, it vouches for calls and evals that were not there, or says that all is well beside a dead letter. Each
         file that was published is read, also one that was replaced since (L1).
         """
-        wrong, calls = (
-            [],
-            {
-                part: {
-                    table: {key: held for key, held in before.tables[table].items() if held.part == part}
-                    for table in _BEFORE
-                }
-                for part in {held.part for table in _BEFORE for held in before.tables[table].values()}
-            },
-        )
+        wrong: list[str] = []
+        calls: dict[Part, dict[str, dict[Key, Held]]] = {}
+        for table in _BEFORE:
+            for key, held in before.tables[table].items():
+                calls.setdefault(held.part, {}).setdefault(table, {})[key] = held
         last = dict(before.executions)
         for path, data in self._store.published:
             if (parsed := parse_part_path(path)) is None or parsed[0] not in TABLES:

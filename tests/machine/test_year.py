@@ -90,7 +90,7 @@ def _a_day(history: History, rng: random.Random) -> None:  # noqa: C901, PLR0912
     source = history.source
     for execution in source.executions(is_finished=False):
         source.finish(execution)
-    for run_test in rng.sample(source.world.run_tests, 8):
+    for run_test in rng.sample(source.world.run_tests, 4):
         source.begin(run_test, rng.randint(1, 4), is_finished=rng.random() < 0.8)
     run_test = rng.choice([each for each in source.world.run_tests if _living(each)])
     execution = rng.choice(_living(run_test))

@@ -32,12 +32,18 @@ NOT_NUMBERS = [
 
 
 HELD: dict[Coercer, list[tuple[Any, Any]]] = {
-    to_int: [(5.000000000000001e16, 50_000_000_000_000_010), (-1.2345678901234568e18, -1_234_567_890_123_456_800)],
-    to_float: [(-0.0, -0.0), (NumberLiteral("-2.00000000000000000001"), -2.0)],
+    to_int: [
+        (88.0, 88),
+        (5.000000000000001e16, 50_000_000_000_000_010),
+        (-1.2345678901234568e18, -1_234_567_890_123_456_800),
+    ],
+    to_float: [(-0.0, -0.0), (7, 7.0), ("1500", 1500.0), (NumberLiteral("-2.00000000000000000001"), -2.0)],
+    to_bool: [(True, True), (False, False)],
+    to_string: [("=SUM(A1)", "=SUM(A1)"), ("a\0b", "a\0b"), ("1500", "1500")],
     to_timestamp: [("2026-03-01T09:00:01.5Z", datetime(2026, 3, 1, 9, 0, 1, 500_000, tzinfo=UTC))],
     to_json: [({"b": 1, "a": [1.0, None, "é"]}, '{"b":1,"a":[1.0,null,"é"]}')],
 }
-"""What the laws and the hostile payloads seldom or never show."""
+"""What the laws seldom or never show."""
 MISFITS: dict[Coercer, list[Any]] = {
     to_int: [
         *NOT_NUMBERS, 2.5, -0.1, 5e-324, 2**63, -(2**63) - 1, 2**64, 10**400, 2.0**63, 1e300,

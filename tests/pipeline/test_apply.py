@@ -12,30 +12,13 @@ from etl.dataset import commit as commit_module
 from etl.dataset import parts as dataset_module
 from etl.errors import ExitCode, InterruptedRunError
 from etl.files.local import LocalFiles
-from etl.model.findings import Kind
 from etl.pipeline import apply, job
 from etl.sandbox import Sandbox
 from etl.transform import frames
-from tests.e2e.truth import assert_equals_world, rows_of
+from tests.e2e.truth import rows_of
 from tests.pipeline.nights import Nights, kinds
 from tests.support import settings_for
 from tests.worlds import settled_world
-
-
-async def test_executions_of_a_deleted_run_test_are_marked_where_another_one_has_its_name_now(
-    nights: Nights, tmp_path: Path
-) -> None:
-    """By their ids the API still gives them; their details it does not."""
-    await nights.export(names="all")
-    gone = nights.world.run_tests.pop(0)
-    nights.world.run_tests[0].name = gone.name
-
-    summary = await nights.export(names="all")
-
-    assert (summary.exit_code, kinds(summary)[:2]) == (0, [Kind.RENAMED, Kind.DELETED])
-    assert nights.marked("executions") == len(gone.executions)
-    assert nights.marked("calls") == sum(len(execution.calls) for execution in gone.executions)
-    assert_equals_world(tmp_path, nights.world)
 
 
 async def test_call_that_two_executions_list_belongs_to_the_one_that_it_names(nights: Nights) -> None:

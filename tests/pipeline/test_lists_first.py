@@ -1,7 +1,6 @@
 """Rows from lists first: what is new can be read long before its calls have been fetched, and is exact at the end."""
 
 from collections import Counter
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -116,49 +115,6 @@ async def test_run_that_ends_in_between_is_continued_where_it_stood(server: Sand
     assert third.requests == 1 + 2 * len(begun), "what is old is final at once; what was begun before is compared"
 
 
-@pytest.mark.usefixtures("at_once")
-async def test_execution_whose_lists_cannot_be_had_waits_for_its_calls(server: Sandbox, tmp_path: Path) -> None:
-    one, other = server.world.run_tests[0].executions[:2]
-
-    def fail(request: SandboxRequest, nth: int) -> Fault | None:
-        is_of_one = one.execution_id in request.target and request.path.startswith("/simulate/")
-        return Fault(status=500) if is_of_one or (other.execution_id in request.target and nth < 3) else None
-
-    server.fault = fail
-    summary = await export(server, tmp_path)
-    assert summary.exit_code == 3, "the detail is missing"
-    assert_equals_world(tmp_path, server.world)
-
-
-@pytest.mark.usefixtures("at_once")
-async def test_score_that_came_between_the_lists_and_the_calls_arrives(server: Sandbox, tmp_path: Path) -> None:
-    """The execution ended an hour before it was stored from its lists, and settles like any other."""
-    execution = server.world.run_tests[0].executions[0]
-    call, ended = execution.calls[0], execution.completed_at
-    assert ended
-    call.overall_score = None
-    server.fault = lambda request, _nth: Fault(status=401) if "call_execution_id" in request.query else None
-    for hours in (1, 25, 50):
-        await job.export(settings(server, tmp_path), clock=lambda now=ended + timedelta(hours=hours): now)  # type: ignore[misc]
-        server.fault, call.overall_score = None, 7.5
-    (row,) = [row for row in rows_of(tmp_path, "calls") if row["call_execution_id"] == call.call_execution_id]
-    assert (row["overall_score"], row["metrics_from"]) == (7.5, "metrics")
-
-
-@pytest.mark.usefixtures("at_once")
-async def test_score_of_a_call_that_ran_again_since_is_not_that_of_before(server: Sandbox, tmp_path: Path) -> None:
-    execution = server.world.run_tests[0].executions[0]
-    server.fault = lambda request, _nth: Fault(status=401) if "call_execution_id" in request.query else None
-    await export(server, tmp_path)
-    server.fault = None
-    execution.total_calls += 1  # so that the list shows that something changed
-    for call in execution.calls:
-        call.overall_score = call.total_cost_cents = 5
-    await export(server, tmp_path, settle_by="refetch")
-    mine = [row for row in rows_of(tmp_path, "calls") if row["execution_id"] == execution.execution_id]
-    assert {(row["cost_total_cost_cents"], row["overall_score"]) for row in mine} == {(5, None)}, "no detail is read"
-
-
 @pytest.mark.parametrize("limit", [None, EXECUTIONS * CALLS])
 async def test_what_takes_little_of_the_quota_is_fetched_at_once(
     server: Sandbox, tmp_path: Path, limit: int | None
@@ -193,10 +149,6 @@ class TestListsAlone:
         swept = await export(server, tmp_path, metrics="listed", sweep_days=1)
         assert swept.run_tests[0].reasons == {"sweep": EXECUTIONS}
         assert {row["metrics_from"] for row in rows_of(tmp_path, "calls")} == {"metrics"}
-        assert_equals_world(tmp_path, server.world)
-
-    async def test_full_refresh_is_exact(self, server: Sandbox, tmp_path: Path) -> None:
-        await job.export(settings(server, tmp_path, metrics="listed"), full_refresh=True)
         assert_equals_world(tmp_path, server.world)
 
     async def test_evals_that_the_list_cannot_give_come_with_each_call(self, server: Sandbox, tmp_path: Path) -> None:

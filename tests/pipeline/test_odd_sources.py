@@ -1,10 +1,11 @@
-"""What a source answers that is odd but no change: unknown statuses, stops, documented spellings, a rate limit."""
+"""What a source answers that is odd but no change: unknown statuses, stops, documented spellings, nesting."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from etl import read_table
 from etl.model.findings import Kind
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, SimulatedExecution
@@ -69,12 +70,16 @@ async def test_documented_spelling_gives_the_same_dataset(tmp_path: Path) -> Non
     assert_equals_world(tmp_path, world)
 
 
-async def test_rate_limited_server_is_waited_for_and_nothing_is_lost(tmp_path: Path) -> None:
-    """A window of one second stands for the real minute; without headers the first refusal teaches the limit."""
-    world = settled_world(run_tests=1, executions=4, calls=20)
-    async with Sandbox(world, rate_limit=60, rate_window_seconds=1.0) as server:
-        summary = await job.export(settings_for(server, tmp_path / "data"))
-
-    assert summary.exit_code == 0
-    assert summary.rejections == 0
-    assert_equals_world(tmp_path, world)
+@pytest.mark.parametrize(("depth", "code"), [(800, 0), (100_000, 5)])
+async def test_list_that_is_nested_deeply_is_exported_or_refused(tmp_path: Path, depth: int, code: int) -> None:
+    deep = b'{"a":' * depth + b"1" + b"}" * depth
+    async with Sandbox(settled_world(run_tests=1, executions=2, calls=1)) as server:
+        server.fault = lambda request, _nth: (
+            Fault(edit=lambda body: body.replace(b'"status":"', b'"deep":%b,"status":"' % deep))
+            if "run_test_name" in request.query
+            else None
+        )
+        summary = await job.export(settings_for(server, tmp_path, api={"max_tries": 1}))
+    assert summary.exit_code == code
+    if code == 0:
+        assert [deep.decode() in extra for extra in read_table(tmp_path, "executions")["extra"]] == [True, True]

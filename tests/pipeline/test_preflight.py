@@ -67,7 +67,7 @@ async def test_rate_limit_is_told_where_it_is_known() -> None:
     [("Checkout floe", "did you mean 'Checkout flow'?"), ("Nothing like it", "metrics-etl discover lists them")],
 )
 async def test_unknown_run_test_is_named_with_what_may_be_meant(server: Sandbox, name: str, hint: str) -> None:
-    found = (await checked(server, [names(server)[0], name]))[Subject.RUN_TESTS]
+    found = (await checked(server, [names(server)[1], name]))[Subject.RUN_TESTS]
     assert (found.exit_code, found.detail) == (2, f"{name!r}: the API has no run test with this name: {hint}")
 
 
@@ -89,6 +89,16 @@ async def test_mistyped_run_test_gets_the_same_hint_from_every_command(server: S
     stored = exported["run_test_name"][0]
     with pytest.raises(ConfigurationError, match=f"did you mean '{stored}'"):
         read_table(settings.destination.path, "executions", run_tests=stored.lower().replace("r", ""))
+
+
+async def test_name_that_is_configured_too_is_not_what_was_meant(server: Sandbox) -> None:
+    """As after a run test was renamed, or deleted, and another one has nearly its name."""
+    server.world.run_tests[0].name, server.world.run_tests[1].name = "Agent 15", "Agent 5, new"
+    told = [(await checked(server, ["Agent 5", "Agent 15"]))[Subject.RUN_TESTS].detail]
+    told += (await job.export(Settings.load())).problems
+    assert told == ["'Agent 5': the API has no run test with this name: did you mean 'Agent 5, new'?"] * 2
+    told = [(await checked(server, ["Agent 5", "Agent 15", "Agent 5, new"]))[Subject.RUN_TESTS].detail]
+    assert told == ["'Agent 5': the API has no run test with this name: metrics-etl discover lists them"]
 
 
 @pytest.mark.parametrize("status", [403, 503])

@@ -28,9 +28,10 @@ def details_are_the_source(history: History, night: Night) -> None:
     is_calm = is_calm and not told(night, Kind.NOT_COMPARED)  # the sweep was cut short
     letters = {held.row["subject_id"] for held in missing_details(night)}
     before, after = night.before.executions, night.after.executions
+    scope = night.in_scope & after.keys() - hidden(history.source, night)
     for execution in history.source.executions(is_finished=True):
         execution_id = execution.execution_id
-        if execution_id in hidden(history.source, night) or execution_id not in night.in_scope & after.keys():
+        if execution_id not in scope:
             continue
         versions = [each[execution_id].row["fingerprint"] for each in (before, after) if execution_id in each]
         has_changed = len({*versions}) > 1

@@ -8,7 +8,8 @@ what to fetch: see ``extract/plan``.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, datetime
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -56,9 +57,9 @@ class StoredState:
 
     def started_before(self, day: date) -> set[str]:
         """The ids of the stored executions that were created before this day; not those of which that is unknown."""
-        moment = pa.scalar(datetime(day.year, day.month, day.day, tzinfo=UTC), schema.TIMESTAMP)
-        rows = (part.rows.filter(pc.less(part.rows["started_at"], moment)) for part in self.index.parts.values())
-        return {execution_id for each in rows for execution_id in each["execution_id"].to_pylist()}
+        rows = (part.rows for part in self.index.parts.values())
+        pairs = (zip(python_values(each["started_at"]), each["execution_id"].to_pylist(), strict=True) for each in rows)
+        return {execution_id for at, execution_id in chain.from_iterable(pairs) if at and at.date() < day}
 
     def newest_started_at(self) -> datetime:
         """When the newest stored execution was created, as far as that is known; long ago if it is not."""

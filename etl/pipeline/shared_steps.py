@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import timedelta
 from itertools import chain
 
 from etl.dataset.state import StoredState, read_state
@@ -98,12 +98,12 @@ def choose_sweep(run: Run, record: Record, state: StoredState) -> None:
     export = run.settings.export
     limit = run.client.quota.requests_per_minute or record.before.requests_per_minute
     most = math.inf if limit is None else limit * (export.max_runtime_minutes or _NIGHT_MINUTES) / 10
-    since = {run_test.name: run_test.since or date.min for run_test in record.run_tests}
-    too_old = {day: state.started_before(day) for day in since.values()}
+    since = {run_test.name: run_test.since for run_test in record.run_tests}
+    too_old = {day: state.started_before(day) if day else set() for day in {*since.values()}}
     final = {
         key: known
         for key, known in state.executions.items()
-        if known.is_final and (day := since.get(known.run_test_name)) and key not in too_old[day]
+        if known.is_final and known.run_test_name in since and key not in too_old[since[known.run_test_name]]
     }
     record.swept = choose(
         final,

@@ -51,7 +51,6 @@ def test_after_a_pause_it_catches_up_at_twice_the_pace_the_oldest_first():
     assert chosen(ages) == [0, 1, 2, 3]
     assert chosen(ages, days=1) == chosen(ages, days=2) == [*range(58)]
     assert chosen([timedelta(0)] * 58, days=1) == [*range(58)]
-    assert chosen([NIGHT] * 58) == [0, 1]
     assert chosen([timedelta(hours=1)] * 58) == [], "runs of every hour"
 
 

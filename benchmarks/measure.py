@@ -55,12 +55,12 @@ def python(environment: str, module: str, *arguments: str | Path) -> list[str | 
 
 
 def configure(folder: Path, url: str, dataset: Path, *, run_tests: Sequence[str] = ("Load",), **api: object) -> Path:
-    """A configuration file for the load server at ``url``."""
+    """A configuration file for the load server at ``url``, which has no details of executions."""
     options = "".join(f"{name} = {json.dumps(value)}\n" for name, value in api.items())
     path = folder / f"{dataset.name}.toml"
     path.write_text(
         f'run_tests = {json.dumps(run_tests)}\n[api]\nbase_url = "{url}"\n{options}[destination]\npath = "{dataset}"\n'
-        '[log]\nformat = "json"\n'
+        '[export]\nsettle_by = "refetch"\nsweep_days = 0\n[log]\nformat = "json"\n'
     )
     return path
 

@@ -58,6 +58,7 @@ def test_there_is_no_detail_of_an_execution(server):
 async def test_export_has_every_row(server, tmp_path):
     keys = {"api_key": KEYS["FI_API_KEY"], "secret_key": KEYS["FI_SECRET_KEY"]}
     values = {"run_tests": ["Load"], "api": {"base_url": server}, "destination": {"path": str(tmp_path / "data")}}
+    values["export"] = {"settle_by": "refetch"}
     summary = await etl.export(Settings.model_validate(values | keys))
     assert (summary.exit_code, summary.rows) == (0, {"executions": 5, "calls": 15, "evals": 45})
     calls = etl.read_table(tmp_path / "data", "calls")

@@ -78,6 +78,8 @@ class ArrivedCalls:
     """As in ``ExecutionBundle``."""
     kept_losses: dict[str, int] = field(default_factory=dict)
     """As in ``ExecutionBundle``."""
+    kept_has: frozenset[str] = frozenset()
+    """As in ``ExecutionBundle``."""
     detailed: AbstractSet[str] | None = None
     """The calls that the execution's detail has; None where the route reads none, or the API has none."""
     no_detail: SourceError | None = None
@@ -228,6 +230,7 @@ class OpenExecution:
             amended=tuple(row for key, row in arrived.amended.items() if key in kept),
             detail_fields=arrived.detail_fields,
             kept_losses=arrived.kept_losses,
+            kept_has=arrived.kept_has,
             deleted=self.deleted,
             lacks_evals=self.listed.lacks_evals,
             keeps_unseen=arrived.keeps_unseen,

@@ -225,7 +225,8 @@ class Settling:
         same = {key for key, names in differing.items() if not names}
         completed = {key: names for key, names in differing.items() if rows[key][_STATUS] == COMPLETED}
         stored = {key: Answer(None, rows[key], arrived.by_lists[key]) for key in completed}
-        losses = find_losses(schema.CALLS, [*stored.values()]).lost
+        of_rows = find_losses(schema.CALLS, [*stored.values()])
+        losses = of_rows.lost
         in_all = set[str].intersection(*completed.values()) if completed else set()
         if not losses:
             in_all -= {"detail"}
@@ -250,6 +251,7 @@ class Settling:
             return same if lost[probe] <= still_lost else set()
         others = len(completed) - 1
         arrived.kept_losses = {name: loss.calls - 1 for name, loss in losses.items()}
+        arrived.kept_has = of_rows.has & losses.keys()
         arrived.kept_losses |= {f"{schema.CALLS.name}.{name}": others for name in in_all}
         return {key for key, names in differing.items() if names <= in_all}
 

@@ -164,6 +164,8 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     """Which fields that only it has the execution's detail names, be they null; None if it was not read."""
     kept_losses: Mapping[str, int] = {}
     """By column, as ``Losses`` names it, in how many kept rows it is null although ``extra`` may have its value."""
+    kept_has: frozenset[str] = frozenset()
+    """Of columns of which some kept rows lack values so, those that most have."""
     part_of: int | None = None
     """The number of all its calls if only some have arrived, which then are the ``listed`` ones; None if all have."""
     lacks_evals: bool = False

@@ -62,7 +62,7 @@ class Losses:
     lost: Mapping[str, Loss] = field(default_factory=dict)
     """The columns that lost their values: in every call that had any; or they are moved, in at least one call."""
     has: frozenset[str] = frozenset()
-    """Other columns that have a value where it is declared, in one call at least."""
+    """The columns that have a value where it is declared, in more calls than lost it."""
 
 
 NO_LOSSES = Losses()
@@ -106,11 +106,11 @@ def find_losses(table: schema.Table, answers: Sequence[Answer]) -> Losses:
         pairs = [*zip(answers, unknown, strict=True)]
         beside = {leaf for answer, fields in pairs if column.value(answer.row) is not None for leaf in fields}
         losses = [(answer, column.loss(answer, set(fields) - beside)) for answer, fields in pairs]
-        has_value = any(column.value(answer.row) is not None for answer, loss in losses if not loss)
-        if found := [loss for _, loss in losses if loss and (loss.is_moved or not has_value)]:
+        values = sum(column.value(answer.row) is not None for answer, loss in losses if not loss)
+        if found := [loss for _, loss in losses if loss and (loss.is_moved or not values)]:
             is_filled = all(loss.is_filled for loss in found)
             lost[column.name] = replace(found[0], calls=len(found), is_filled=is_filled)
-        elif has_value:
+        if values > len(found):
             has.add(column.name)
     return Losses(lost, frozenset(has))
 
@@ -185,11 +185,11 @@ class Answers:
         return odd
 
     def _is_drift(self, column: str, losses: Mapping[str, Loss]) -> bool:
-        """Whether the column lost its values in many calls of several executions, in new ones two nights, or still."""
+        """Whether the column lost its values in many calls of several executions, in two nights, or still."""
         is_much = len(losses) > 1 and sum(loss.calls for loss in losses.values()) >= _MANY_CALLS
         if column in self._has:
             return is_much or (self.was_alarm and bool(losses) and self._is_told(column))
-        is_again = self.was_alarm or not self._new.isdisjoint(losses)
+        is_again = self.was_alarm or len(losses) > 1 or not self._new.isdisjoint(losses)
         return is_much or (is_again and self._is_told(column))
 
     def _is_told(self, column: str) -> bool:

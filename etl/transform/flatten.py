@@ -168,11 +168,12 @@ def _losses(
     of_evals = find_losses(schema.EVALS, [Answer(partial(dict, output), row) for output, row in judged])
     kept = bundle.kept_losses
     lost = {name: replace(loss, calls=loss.calls + kept.get(name, 0)) for name, loss in of_calls.lost.items()}
+    has = of_calls.has | bundle.kept_has
     if bundle.part_of is not None:
-        return Losses(lost, of_calls.has)  # the rest is told once, of all calls
+        return Losses(lost, has)  # the rest is told once, of all calls
     lost |= {name: replace(loss, calls=len(completed)) for name, loss in of_execution.lost.items()}
     lost |= {name: replace(loss, calls=min(loss.calls, len(completed))) for name, loss in of_evals.lost.items()}
-    has = of_execution.has | of_calls.has | of_evals.has
+    has |= of_execution.has | of_evals.has
     verdicts = {_passed(output) is not None for output, _ in judged if _is_verdict(output)}
     has -= {_VERDICT} if True not in verdicts else set()
     if verdicts == {False}:

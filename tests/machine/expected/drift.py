@@ -23,13 +23,12 @@ _COLUMNS = {
     "half of a cost": ("calls", ("cost_stt_cost_cents",)),
     "a unit": ("calls", ("latency_response_time_ms",)),
     "evals": ("evals", _OUTPUTS),
-    "a verdict": ("evals", ("output_passed",)),
     "times": ("executions", ("started_at", "completed_at")),
     "a start": ("executions", ("started_at",)),
     "averages": ("executions", ("calls_total", "latency_avg_agent_latency_ms")),
     "an average": ("executions", ("latency_percentiles_p50",)),
 }
-"""By form, the columns that lose values; not of a score, which a source may never have had."""
+"""By form, the columns that lose values; not of a score or a verdict, which a source may never have had."""
 _HARMLESS = {"page_limit", "commit_interval_seconds", "accept_deletions", "full_refresh"}
 
 
@@ -97,7 +96,10 @@ def _is_plain(history: History, night: Night) -> bool:
 
 
 def _lacking(history: History, night: Night, name: str) -> dict[str, int]:
-    """The executions of the run test that lack values that the API has, each with how many calls are completed."""
+    """The executions of the run test that lack values that the API has, each with how many calls do, or are completed.
+
+    Not those of which more calls have the value.
+    """
     if history.source.form not in _COLUMNS:
         return {}
     table, columns = _COLUMNS[history.source.form]
@@ -109,6 +111,7 @@ def _lacking(history: History, night: Night, name: str) -> dict[str, int]:
     calls.update(each.execution_id for each, _ in judged)
     completed = {call.call_execution_id for _, call in judged}
     found: defaultdict[str, set[str]] = defaultdict(set)
+    right = Counter[str]()
     for key, held in night.after.tables[table].items():
         row, truth = held.row, wanted.get(key)
         is_judged = table == "executions" or key[0] in completed
@@ -117,4 +120,7 @@ def _lacking(history: History, night: Night, name: str) -> dict[str, int]:
         own = night.after.executions[row["execution_id"]].row
         if own["run_test_name"] == name and any(row[each] != truth[each] != None for each in columns):  # noqa: E711
             found[row["execution_id"]].add(key[0])
-    return {key: len(lacking) if table == "calls" else calls[key] for key, lacking in found.items()}
+        elif table == "calls" and row[columns[0]] is not None:
+            right[row["execution_id"]] += 1
+    lacking = {key: len(lost) for key, lost in found.items() if len(lost) >= right[key]}
+    return {key: number if table == "calls" else calls[key] for key, number in lacking.items()}

@@ -1,4 +1,4 @@
-"""What the words of the output mean, for ``docs/commands.md``: what ``meanings.toml`` says."""
+"""What the words of the output mean, for the reference pages of the manual: what ``meanings.toml`` says."""
 
 import tomllib
 from pathlib import Path
@@ -18,6 +18,8 @@ def _with_findings(fields: dict[str, str]) -> dict[str, str]:
     return found
 
 
+HEADS: dict[str, str] = _SAID["heads"]
+"""What stands above the tables of the reference."""
 FIELDS = {command: _with_findings(fields) for command, fields in _SAID["fields"].items()}
 """By command. Also those of ``_state/last_run.json``, which are of ``run``."""
 EVENTS: dict[str, tuple[str, str]] = {name: (meaning, fields) for name, (meaning, fields) in _SAID["events"].items()}

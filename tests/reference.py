@@ -27,63 +27,13 @@ from etl.pipeline.metrics_file import write_metrics_file
 from etl.pipeline.summary import RunTestSummary, Summary
 from etl.settings.json_schema import settings_schema
 from etl.transform.aggregates import Cause
-from tests.meanings import EVENTS, FIELDS, PURPOSE_MEANINGS, SUBJECT_MEANINGS
+from tests.meanings import EVENTS, FIELDS, HEADS, PURPOSE_MEANINGS, SUBJECT_MEANINGS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 SCREENS = Path(__file__).parent / "e2e" / "screens"
 """What commands print; an end-to-end test holds each to its command."""
 COMMANDS: dict[str, Any] = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-_COMMANDS_HEAD = """\
-<!-- Written by: python -m tests.reference. Correct the code, not this page. -->
-
-# Every command, option and word
-
-Type `metrics-etl COMMAND`, or `python -m etl COMMAND`. `--help` explains each command; `--install-completion` installs
-completion for your shell. Results go to stdout, messages and progress to stderr. A command that cannot write its result
-to stdout exits with 6, except `run`, `demo`, `load` and `report`, whose work is done by then. Control characters in
-names and other text from outside are escaped.
-
-Some features need an extra, which installs more packages: in a checkout, `make install EXTRAS=bucket,report` adds their
-locked versions; uv, pipx and pip take `'simulation-metrics-etl[bucket,report]'`. If an extra is missing, the error
-names the command for your installation. The extras are `bucket`, `report`, `prometheus`, `dask`, `fast` (uvloop), and
-for a [warehouse](warehouses.md) `duckdb`, `postgresql`, `snowflake`, `bigquery` and `delta`.
-
-Exit codes, and the `outcome` of each:"""
-_FINDINGS_HEAD = """\
-`run`, `status`, `verify` and `compare` report the same findings. `missing`: something at the source is missing from the
-dataset, or is wrong there. `unknown`: nobody can tell. Both are alarms: `run` and `verify` exit with 3. A `notice` is
-only worth knowing."""
-_LOG_HEAD = """\
-One JSON object per line on stderr, with `event`, `level` and `timestamp`. On a terminal you see progress instead,
-unless `[log] format` says otherwise. With `format = "json"`, `run` prints nothing else, and `run_finished` is its
-summary. Only wrong options or settings, a failing stdout, and bugs are reported as plain text. No event contains a key,
-a header or a body."""
-_SETTINGS_HEAD = """\
-<!-- Written by: python -m tests.reference. Correct the code, not this page. -->
-
-# Every setting
-
-The settings file is `config/metrics-etl.toml`, or the file that `--config` or `METRICS_ETL_CONFIG` names.
-`metrics-etl init` writes one like [example.toml](../config/example.toml). Only `run_tests` is required. An environment
-variable overrides a setting. A relative path in the file is relative to the folder of the file; `~` and `$VARIABLES` in
-paths are expanded.
-
-Your editor completes and checks the file if its first line is `#:schema PATH`, with the path of
-[metrics-etl.schema.json](metrics-etl.schema.json) (VS Code needs the extension Even Better TOML).
-`metrics-etl schema --format json-schema` prints that file. `metrics-etl check` also finds what an editor cannot: wrong
-addresses, missing files, run tests with the same key, wrong values in the environment.
-
-Keys and passwords never belong in the settings file. Each comes from an environment variable, or from a file that the
-same variable with `_FILE` names: `FI_API_KEY_FILE` is the path of a file with the API key. Only you may have access to
-that file (mode 0600 or 0400)."""
-_RUN_TESTS = """\
-With `"all"`, each run looks them up, so new run tests are exported from their first night on. Run tests that share a
-name are exported as one, because the API lists executions by name. A name that begins or ends with a space cannot be
-exported. Environment variable: `METRICS_ETL_RUN_TESTS`, with names joined by commas, or JSON.
-
-To give a run test its own key or first day, write a table instead of a name: `{ name = "Checkout", since = 2026-01-01
-}`."""
 _SECRETS = {
     "FI_API_KEY": "the API key",
     "FI_SECRET_KEY": "the secret key",
@@ -148,14 +98,14 @@ def _coded(meanings: Mapping[Any, str]) -> Iterator[tuple[str, str]]:
 
 
 def _commands_page() -> Iterator[str]:
-    yield _COMMANDS_HEAD
+    yield HEADS["commands"]
     exits = ((f"{code}", code.outcome, code.meaning) for code in ExitCode)
     yield from _table(("code", "outcome", "meaning"), exits)
     for name, command in COMMANDS.items():
         yield from _command(name, command)
         for heading, rows in _words(name):
             yield from _table(heading, rows)
-    yield from ("## Findings", "", _FINDINGS_HEAD)
+    yield from ("## Findings", "", HEADS["findings"])
     yield from _table(
         ("finding", "severity", "meaning", "next step"),
         ((f"`{each}`", each.severity.value, each.meaning, each.next_step) for each in Kind),
@@ -166,7 +116,7 @@ def _commands_page() -> Iterator[str]:
         "`run --metrics-file` writes them, each as a gauge with the label `dataset`.",
     )
     yield from _table(("metric", "meaning", "more labels"), sorted(_prometheus_metrics()))
-    yield from ("## Log events", "", _LOG_HEAD)
+    yield from ("## Log events", "", HEADS["log"])
     yield from _table(("event", "meaning", "fields"), ((f"`{name}`", *texts) for name, texts in EVENTS.items()))
 
 
@@ -230,11 +180,11 @@ def _prometheus_metrics() -> Iterator[tuple[str, str, str]]:
 
 
 def _settings_page() -> Iterator[str]:
-    yield _SETTINGS_HEAD
+    yield HEADS["settings"]
     yield from _table(("environment variable", "meaning"), _coded(_SECRETS))
     sections = settings_schema()["properties"]
     run_tests = sections.pop("run_tests")
-    yield from ("## run_tests", "", _sentence(run_tests["description"]), _RUN_TESTS)
+    yield from ("## run_tests", "", _sentence(run_tests["description"]), HEADS["run_tests"])
     yield from _keys(run_tests["anyOf"][1]["items"]["anyOf"][1]["properties"])
     for name, section in sections.items():
         yield from (f"## {name}", "", section["description"])

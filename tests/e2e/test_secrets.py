@@ -141,7 +141,7 @@ async def run(folder: Path, *arguments: str, env: dict[str, str]) -> tuple[int, 
 )
 async def test_verbose_command_prints_and_writes_no_key(name: str, exit_code: int, tmp_path: Path) -> None:
     async with EchoingSource(KINDS[name].fault) as source:
-        write_settings(tmp_path, [each.name for each in source.world.run_tests], "[api]", "max_tries = 2")
+        write_settings(tmp_path, [each.name for each in source.world.run_tests], "[api]", "max_tries = 1")
         ended, said = await run(tmp_path, "run", "--verbose", env=environment(source))
         plan_ended, plan_said = await run(tmp_path, "plan", "--json", env=environment(source))
 

@@ -126,32 +126,6 @@ def test_whatever_is_compared_without_a_difference_becomes_final_in_the_end(worl
     assert state(bundle, known=settled, digest="another", now=later) is ExportState.SETTLING
 
 
-@pytest.mark.parametrize(
-    ("hours_ago", "settle_hours", "expected"),
-    [
-        (24, 24, ExportState.EXPORTED),
-        (23.999, 24, ExportState.SETTLING),
-        (0, 0, ExportState.EXPORTED),
-        (-0.001, 0, ExportState.SETTLING),
-        (-1, 24, ExportState.SETTLING),
-        (0.5, 0.5, ExportState.EXPORTED),
-    ],
-)
-def test_execution_of_a_first_export_settles_from_its_end_alone(hours_ago, settle_hours, expected):
-    bundle = bundle_of(fetched_call(), of=finished(hours_ago))
-    assert state(bundle, settle_hours) is expected
-    appears_late = expected if settle_hours == 0 else ExportState.SETTLING
-    assert state(bundle, settle_hours, is_late=True) is appears_late, "it was not there when its run test was complete"
-
-
-@pytest.mark.parametrize("total_calls", [3, None])
-def test_execution_that_counts_more_calls_than_a_first_export_saw_or_none_is_looked_at_once_more(total_calls):
-    """A list may lack some for a night; deleted ones are counted for ever."""
-    of = finished(240, total_calls=total_calls)
-    for settle_hours in (0, 24):
-        assert state(bundle_of(of=of), settle_hours=settle_hours) is ExportState.SETTLING
-
-
 @pytest.mark.parametrize(("hours_since", "expected"), [(21.5, ExportState.SETTLING), (21.6, ExportState.EXPORTED)])
 @pytest.mark.parametrize("of", [finished(240), execution(), execution(completed_at="soon"), finished(-1_000_000)])
 def test_execution_is_final_once_it_was_compared_late_enough_after_it_was_first_seen_so(of, hours_since, expected):
@@ -160,32 +134,6 @@ def test_execution_is_final_once_it_was_compared_late_enough_after_it_was_first_
     assert state(bundle_of(of=of), known=known) is expected
     assert state(bundle_of(of=of), known=replace(known, verified_at=None)) is ExportState.SETTLING
     assert state(bundle_of(of=of), known=stored_of(of, verified_at=NOW)) is ExportState.EXPORTED, "it was final before"
-
-
-def test_execution_settles_by_the_clock_that_is_behind():
-    """The source's may be ahead for one run, and ours, too."""
-    for of in (finished(30), execution()):
-        known = stored_of(of, export_state="settling", verified_at=ago(25))
-        for behind, expected in ((0, ExportState.EXPORTED), (28, ExportState.SETTLING)):
-            assert state(bundle_of(of=of), known=known, behind=timedelta(hours=behind)) is expected
-    assert state(bundle_of(of=finished(30)), behind=timedelta(hours=28)) is ExportState.SETTLING
-    just_now = finished(-0.08)
-    known = stored_of(just_now, export_state="settling", verified_at=ago(24))
-    assert state(bundle_of(of=just_now), known=known) is ExportState.SETTLING, "two right clocks are never equal"
-
-
-@pytest.mark.parametrize(
-    ("hours_since_the_last_change", "expected"), [(24, ExportState.EXPORTED), (23.9, ExportState.SETTLING)]
-)
-def test_calls_that_never_end_count_as_ended_when_nothing_has_changed_for_long(hours_since_the_last_change, expected):
-    """And then for ever, though a rename makes the row younger."""
-    cancelled = finished(100, status="cancelled")
-    seen_at = ago(hours_since_the_last_change)
-    known = stored_of(cancelled, export_state="settling", exported_at=seen_at, verified_at=seen_at)
-    bundle = bundle_of(fetched_call("a"), fetched_call("b", status="pending"), of=cancelled)
-    assert state(bundle, known=known) is expected
-    assert state(bundle, known=known, behind=timedelta(hours=30)) is ExportState.SETTLING
-    assert state(bundle, known=stored_of(cancelled, exported_at=ago(1))) is ExportState.EXPORTED
 
 
 @given(st.dictionaries(any_text, json_values, max_size=4))

@@ -77,18 +77,6 @@ async def test_plan_tells_what_run_sends_in_each_night(
     assert_equals_world(tmp_path, server.world)
 
 
-async def test_nothing_is_looked_up_for_a_list_that_is_not_proved(nights: Nights) -> None:
-    await nights.export()
-    first = nights.world.run_tests[0]
-    first.executions[0].is_deleted = True
-    first.executions[5].calls[0].chat_metrics = {"total_tokens": 12.5}  # every page that holds it is a 500
-
-    summary = await nights.export()
-
-    assert (summary.exit_code, Kind.ROW_UNREADABLE in kinds(summary)) == (3, True)
-    assert nights.marked("executions") == 0
-
-
 @pytest.mark.parametrize("table", ["evals", "executions"])
 async def test_rows_that_a_failed_run_left_without_an_execution_are_marked_when_that_is_gone(
     nights: Nights, monkeypatch: pytest.MonkeyPatch, table: str

@@ -46,7 +46,9 @@ def a_wrong_list_marks_nothing(history: History, night: Night) -> None:
     """If the API knows one that is missing from a list, none is marked: no execution of the run test, no call."""
     if history.source.fault is not None or night.was_changing:
         return
-    hidden = {each for each in night.lie.executions & living_in(night.before, night.names) if _is_living(night, each)}
+    told = {each.execution_id for each in history.source.executions() if not history.source.is_poisoned(each)}
+    lied = night.lie.executions & living_in(night.before, night.names) & told
+    hidden = {each for each in lied if _is_living(night, each)}
     names = {night.after.executions[each].row["run_test_name"] for each in hidden}
     for execution_id in living_in(night.before, night.names) & night.after.called(names):
         assert _is_living(night, execution_id), f"L5: {execution_id} is marked, although its list was wrong"

@@ -20,7 +20,6 @@ _MANY = 20
 _OUTPUTS = ("output_passed", "output_score", "output_text")
 _COLUMNS = {
     "a cost": ("calls", ("cost_stt_cost_cents",)),
-    "half of a cost": ("calls", ("cost_stt_cost_cents",)),
     "a unit": ("calls", ("latency_response_time_ms",)),
     "evals": ("evals", _OUTPUTS),
     "times": ("executions", ("started_at", "completed_at")),
@@ -29,8 +28,6 @@ _COLUMNS = {
     "an average": ("executions", ("latency_percentiles_p50",)),
 }
 """By form, the columns that lose values; not of a score or a verdict, which a source may never have had."""
-_OF_SOME_CALLS = "half of a cost"
-"""Others may speak for the column, so that it need not be told."""
 _HARMLESS = {"page_limit", "commit_interval_seconds", "accept_deletions", "full_refresh"}
 
 
@@ -45,7 +42,7 @@ def drift_is_told_rightly(history: History, night: Night) -> None:
         assert source.form not in FILLED or memory.healing, f"L9: {source.form} is no loss: {text}"
         if source.form in _COLUMNS and not memory.told:
             assert len(_lacking(history, night, name)) > 1, f"L9: one execution is an alarm: {text}"
-    for name in source.formed_names() & night.names if source.form != _OF_SOME_CALLS else ():
+    for name in source.formed_names() & night.names:
         for execution_id in _lacking(history, night, name):
             state = night.after.executions[execution_id].row["export_state"]
             assert state != "exported", (
@@ -56,7 +53,7 @@ def drift_is_told_rightly(history: History, night: Night) -> None:
 def drift_that_must_be_told(history: History, night: Night) -> list[str]:
     """Two executions lack values that the API has, in a second night or in many calls."""
     memory, source = history.memory, history.source
-    if not _is_plain(history, night) or source.form not in _COLUMNS or source.form == _OF_SOME_CALLS:
+    if not _is_plain(history, night) or source.form not in _COLUMNS:
         return []
     is_second = memory.form == source.form
     found = []

@@ -19,7 +19,7 @@ from etl.sandbox import Fault, SandboxRequest, SimulatedRunTest
 from tests.forms import LOST
 from tests.machine.driver import History, Night, told
 from tests.machine.oracle import judge
-from tests.machine.source import Entry
+from tests.machine.source import FORMS, Entry
 
 RUN_TESTS = 20
 NIGHTS = 365
@@ -154,7 +154,7 @@ def _something_goes_wrong(history: History, rng: random.Random, day: int) -> Tro
             source.fault = fail
             return Trouble(Kind.DEAD_LETTER, repair)
         case "form":
-            source.form = rng.choice(sorted(LOST))
+            source.form = rng.choice(sorted(LOST.keys() & FORMS.keys()))
             source.formed = [*source.world.run_tests]
 
             return Trouble(Kind.ANSWERS_CHANGED, repair, nights=6)

@@ -168,25 +168,6 @@ def test_no_header_raises_or_holds_for_more_than_a_day(answers, share):
         assert (quota.requests_per_minute or 1) >= 1
 
 
-@pytest.mark.parametrize("date", [None, f"Thu, 26 Nov 2026 00:00:00 +{10**19}"])
-def test_window_end_without_a_date_is_a_whole_window_away(date):
-    quota = Quota()
-    ask(quota, 0.0, headers(10, 0, UNIX + 5) | ({} if date is None else {"Date": date}))
-    assert quota.wait_seconds(1.0) == WINDOW_SECONDS - 1
-
-
-@pytest.mark.parametrize(("share", "ours"), [(1.0, 100), (0.8, 80), (0.7, 70), (0.001, 1)])
-def test_share_of_each_limit_is_left_to_others(share, ours):
-    told = Quota(share=share)
-    ask(told, 0.0, window(100, 99, ends_at=40, now=0))
-    assert (send_all(told, 1.0), told.requests_per_minute) == (ours - 1, ours)
-    configured = Quota(requests_per_minute=100, share=share)
-    assert (send_all(configured, 0.0), configured.requests_per_minute) == (ours, ours)
-    learned = Quota(share=share)
-    refuse_after(learned, 100)
-    assert (send_all(learned, 60.0), learned.requests_per_minute) == (ours, ours)
-
-
 # A limit that is kept without the server's help
 
 
@@ -256,19 +237,6 @@ def refuse_after(quota: Quota, accepted: int, *, late: int = 0, refused: int = 3
         quota.refused(now + 1, 29.0)
     for _ in range(late):
         quota.answered(now + 2, {})
-
-
-@pytest.mark.parametrize(
-    ("answered", "hint", "holds"), [(9, None, 5), (9, 0, 0), (9, 1, 1), (9, 15, 15), (9, 61, 61), (0, 30, 30)]
-)
-def test_refusal_that_is_of_no_minute_teaches_nothing(answered, hint, holds):
-    """It says nothing, or is of a limit by the second or of a longer time, or others had spent the minute."""
-    quota = Quota()
-    for _ in range(answered + 1):
-        ask(quota, 31.0)
-    quota.refused(31.0, hint)
-    assert quota.wait_seconds(31.0) == holds
-    assert (quota.wait_seconds(31.0 + holds), quota.requests_per_minute) == (0, None)
 
 
 def test_learned_limit_of_which_a_share_is_ours_is_forgotten_after_a_while():

@@ -25,7 +25,7 @@ FIELDS: dict[str, dict[str, str]] = {
         **_FINDINGS,
         "requests": "requests sent to the API",
         "requests_by_purpose": "the same by purpose",
-        "saved_requests": 'requests that `settle_by = "detail"` saved; negative when it cost more than it saved',
+        "saved_requests": "requests that lists saved; negative when they cost more",
         "retries": "requests sent again after a failure",
         "rejections": "requests that the rate limit refused",
         "requests_per_minute": "the rate limit that the run kept to; null when none is known",

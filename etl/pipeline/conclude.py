@@ -110,6 +110,8 @@ def _find_in_run(run: Run, record: Record) -> None:
     marked = run.dataset.written.marked
     if rows := [counted(marked[table], table.removesuffix("s")) for table in ("calls", "evals") if marked[table]]:
         record.find(Kind.DELETED, "", f"{' and '.join(rows)} marked as deleted: the source no longer has them")
+    if record.fetched.one_by_one:
+        record.find(Kind.ONE_BY_ONE, "", f"calls were fetched one by one: {record.fetched.one_by_one}")
     if run.policy.detail_suffices:
         columns = ", ".join(schema.NOT_IN_LISTS)
         record.find(Kind.LISTS_ALONE, "", f'[export] metrics is "listed", so these are empty: {columns}')

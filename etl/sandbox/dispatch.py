@@ -224,7 +224,7 @@ def _detail(
 def _voice_calls(world: World, url: str, query: Mapping[str, str], max_limit: int | None) -> dict[str, Any]:
     """The list of voice calls: of one execution, which may not exist, or of all."""
     _check_strictly(query, "test_execution_id")
-    executions = world.executions()
+    executions = [each for test in world.run_tests for each in test.executions if not each.is_deleted]
     if execution_id := query.get("test_execution_id"):
         executions = [each for each in executions if each.execution_id == execution_id.lower()]
     page = simulate.voice_calls_page(executions, url, query, max_limit)

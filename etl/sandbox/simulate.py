@@ -54,7 +54,7 @@ def _call(call: SimulatedCall, execution: SimulatedExecution) -> dict[str, Any]:
         "customer_cost_breakdown": call.cost_breakdown,
         "customer_latency_metrics": None if call.system_metrics is None else {"systemMetrics": call.system_metrics},
         **{name: chat.get(name) for name in FROM_CHAT},
-        "turn_count": chat.get("message_count") if turn_count is None else turn_count,
+        "turn_count": chat.get("bot_message_count", chat.get("message_count")) if turn_count is None else turn_count,
         "eval_outputs": _evals(call, execution),
         "overall_score": chat.get("csat_score") if call.overall_score is None else call.overall_score,
         "customer_cost_cents": call.total_cost_cents,

@@ -156,10 +156,6 @@ class World:
         execution = self._executions.get(execution_id)
         return None if execution is None or execution.is_deleted else execution
 
-    def executions(self) -> list[SimulatedExecution]:
-        """All that are not deleted, of run tests that are not."""
-        return [each for run_test in self.run_tests for each in run_test.executions if not each.is_deleted]
-
     def call(self, call_execution_id: str) -> tuple[SimulatedExecution, SimulatedCall] | None:
         """The call with this id and its execution, or None if there is none or it was deleted; its execution may be."""
         execution, call = self._calls.get(call_execution_id, (None, None))

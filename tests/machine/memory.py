@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from etl.dataset.last_run import _MOST_OTHERS
 from etl.errors import ExitCode
 from etl.model.findings import Kind
-from etl.model.records import METRICS
+from etl.model.records import METRICS, VOICE_CALLS
 from tests.forms import LOST
 from tests.machine.dataset import Follower, Rows, is_vouched_for
 from tests.machine.source import Source, State
@@ -120,12 +120,13 @@ class Memory:
         self.last_good_state = {each: state for each, state in night.source_after.items() if each in scope}
 
     def _forget_what_was_seen(self, source: Source, night: "Night") -> None:
-        """A run that fetched all calls of an execution has seen what no list shows."""
+        """A run that fetched all calls of an execution, or listed them as voice calls, has seen what no list shows."""
         asked = Counter(
             request.query["call_execution_id"]
             for request in night.requests
             if request.path == METRICS and "call_execution_id" in request.query
         )
+        shown = {request.query["test_execution_id"] for request in night.requests if request.path == VOICE_CALLS}
         # Where lists take long, those that come last are scrubbed.
         is_slow = source.delays or "requests_per_minute" in night.options
         is_scrubbed = night.options.get("scrub_requests") == EVERYTHING and not is_slow
@@ -133,7 +134,8 @@ class Memory:
         for execution in source.executions(is_finished=True):
             calls = [each for each in execution.calls if not each.is_deleted]
             has_all = bool(calls) and all(asked[each.call_execution_id] for each in calls)
-            is_seen = night.options.get("full_refresh") or is_scrubbed or has_all
+            is_shown = execution.execution_id in shown and not execution.run_test.profile.is_chat
+            is_seen = night.options.get("full_refresh") or is_scrubbed or has_all or is_shown
             if execution.execution_id in scope and is_seen:
                 source.unseen.discard(execution.execution_id)
 

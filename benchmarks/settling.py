@@ -18,24 +18,26 @@ from etl.settings import Settings
 ENDED = datetime(2026, 10, 30, 15, tzinfo=UTC)
 NIGHTS = (ENDED + timedelta(minutes=1), ENDED + timedelta(days=4))
 SIZES = (5, 30)
+WAYS: dict[str, dict[str, Any]] = {
+    "exact": {},
+    "calls": {"metrics": "calls"},
+    "calls, refetch": {"metrics": "calls", "settle_by": "refetch"},
+    "listed": {"metrics": "listed"},
+}
 
 
 def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     """Tables by name."""
     executions = 10 if is_quick else 200
-    rows = [
-        asyncio.run(_row(folder / f"{calls}-{way}", executions, calls, way))
-        for calls in SIZES
-        for way in ("detail", "refetch", "listed")
-    ]
-    header = ["calls an execution", "settle_by", "first export", "settling", "requests a call"]
+    rows = [asyncio.run(_row(folder / f"{calls}-{way}", executions, calls, way)) for calls in SIZES for way in WAYS]
+    header = ["voice calls an execution", "metrics", "first export", "settling", "requests a call"]
     return {"settling": table([*header, "calls and evals files written"], rows)}
 
 
 async def _row(folder: Path, executions: int, calls: int, way: str) -> list[str]:
     world = world_of(executions, calls, days=1)
     async with Sandbox(world, api_key="key", secret_key="secret") as server:  # noqa: S106 of the sandbox alone
-        settings = settings_of(server, folder, {"metrics": way} if way == "listed" else {"settle_by": way})
+        settings = settings_of(server, folder, WAYS[way])
         nights: list[Summary] = [await job.export(settings, clock=partial(same, at)) for at in NIGHTS]
     written = sum(nights[1].rows.get(name, 0) > 0 for name in ("calls", "evals"))
     total = len(etl.read_table(folder, "calls"))

@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 
-from etl.model.records import DETAIL, METRICS, RUNS
-from etl.sandbox import SandboxRequest
+from etl.model.records import DETAIL, METRICS, RUNS, VOICE_CALLS
+from etl.sandbox import Fault, SandboxRequest
+from etl.sandbox.dispatch import HTML_404
 from etl.transform.rows import value_at
 
 Edit = Callable[[Any], object]
@@ -35,7 +36,7 @@ def of_half_the_calls(request: SandboxRequest) -> bool:
 
 
 def of_calls(request: SandboxRequest) -> bool:
-    return request.path == RUNS and "execution_id" in request.query
+    return (request.path == RUNS and "execution_id" in request.query) or request.path == VOICE_CALLS
 
 
 def of_detail(request: SandboxRequest) -> bool:
@@ -62,7 +63,7 @@ def in_rows(edit: Edit) -> Edit:
 
 def in_evals(edit: Edit) -> Edit:
     def edit_all(call: Any) -> None:
-        for output in call["eval_outputs"].values():
+        for output in (call["eval_outputs"] or {}).values():
             edit(output)
 
     return in_rows(edit_all)
@@ -145,3 +146,23 @@ FILLED: dict[str, tuple[Concerns, Edit]] = {
     "a scenario": (of_calls, in_rows(renames("scenario_name", "scenario_title"))),
 }
 """Forms of which the execution's detail has the values, too."""
+
+
+def lie(call: Any) -> None:
+    """One cell of it is wrong: of each call, since any may be the one that is fetched."""
+    call["stt_cost_cents"] = 4_711
+
+
+VOICE_LISTS = {
+    "absent": Fault(status=404, body=HTML_404),
+    "unknown": Fault(status=404, body=b'{"status": false, "message": "Not found."}'),
+    "not allowed": Fault(status=405, body=b'{"status": false, "message": "Method not allowed."}'),
+    "refused": Fault(status=403, body=b'{"status": false, "message": "Forbidden"}'),
+    "faulty": Fault(status=500, body=b'{"status": false, "message": "Failed."}'),
+    "HTML": Fault(body=b"<html>Welcome</html>"),
+    "cut": Fault(cut_after_bytes=90),
+    "half": Fault(edit=lambda body: formed(body, lambda page: page.update(results=page["results"][::2], count=3))),
+    "of another version": Fault(edit=lambda body: formed(body, in_rows(renames("stt_cost_cents", "stt_cents")))),
+    "a lie": Fault(edit=lambda body: formed(body, in_rows(lie))),
+}
+"""What may be wrong with the list of voice calls."""

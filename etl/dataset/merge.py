@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from etl.model import schema
 from etl.model.arrow import is_of, where, with_column, with_values
-from etl.model.records import DETAIL, FROM_METRICS
+from etl.model.records import DETAIL, FROM_LISTS, FROM_METRICS
 from etl.transform.row_hash import ROW_HASH, hash_rows
 
 _VERSION_COLUMNS = {"export_run_id", "exported_at", "verified_at"}
@@ -243,8 +243,10 @@ def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, 
         names = [ROW_HASH, *(name for name in ("deleted_at", "raw") if name in names)]
     columns = [rows[name].to_pylist() for name in names]
     if "metrics_from" in table.names:
-        # Metrics of another source replace a row even if all values agree. An older version wrote null.
-        columns.append(pc.fill_null(rows["metrics_from"], FROM_METRICS).to_pylist())
+        # Metrics of another source replace a row even if all values agree, but for two that are exact. An older version
+        # wrote null.
+        made_from = pc.fill_null(rows["metrics_from"], FROM_METRICS)
+        columns.append(pc.if_else(pc.equal(made_from, FROM_LISTS), FROM_METRICS, made_from).to_pylist())
     contents = zip(*columns, strict=True)
     return zip(_keys(table, rows), contents, strict=True)
 

@@ -61,7 +61,7 @@ def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:
         raise kind(
             f"{request.subject}: unexpected answer from {request.path}: {_why_unexpected(exc, body)}",
             status=200,
-            excerpt=_excerpt(body),
+            excerpt="" if request.is_of_whole_calls else _excerpt(body),
             tries=tries,
         ) from None
 

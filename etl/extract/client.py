@@ -5,6 +5,7 @@ Who owns what:
 ============  ==================================================================================================
 tries         ``Client``: which failure is retried, how often, after which pause. Nothing else retries a request.
 slots         ``Client``: at most ``[api] concurrency`` requests are under way. A request between two tries has none.
+pace          ``Pace``: how many of these may be for whole lists of calls.
 windows       ``Quota``: how many requests may be sent now, by what the server reported, refused or is configured.
 holds         ``Client`` decides which answer causes one, ``Quota`` keeps its end, ``Gate`` waits for it.
 connections   ``Transport``: sockets, timeouts, headers, the proxy. It sends each request once.
@@ -40,7 +41,7 @@ No error holds a key: keys are removed from everything that the server sent befo
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Self, TypeVar
@@ -61,6 +62,7 @@ from etl.extract.answers import decode, error_of, retry_after_seconds
 from etl.extract.endpoints import Request
 from etl.extract.gate import Gate, OnHold
 from etl.extract.listing import LargestPage
+from etl.extract.pace import Pace
 from etl.extract.quota import WINDOW_SECONDS, Quota
 from etl.extract.redact import eraser
 from etl.extract.transport import Answer, NoAnswerError, Traffic, Transport
@@ -121,6 +123,8 @@ class Client:
         self.largest_page = LargestPage()
         """The largest page that is requested of any list; at first, one that fits the read timeout."""
         self.largest_page.shrink(int(api.read_timeout_seconds / _SECONDS_A_ROW))
+        self.pace = Pace(api.concurrency)
+        """How fast whole lists of calls are requested."""
         self.lacks_details = False
         """Whether the API has no details of executions; known after the first ``get_detail``."""
         self.may_lack_details: Callable[[], bool] = lambda: True
@@ -247,7 +251,7 @@ class Client:
         failure: SourceError | KeyRefusedError
         max_tries = self._settings.api.max_tries
         if request.is_optional:
-            max_tries = min(max_tries, _OPTIONAL_TRIES)
+            max_tries = min(max_tries, 1 if request.is_tried_once else _OPTIONAL_TRIES)
         tries = refusals = 0
         while True:
             tries += 1
@@ -268,7 +272,7 @@ class Client:
             await asyncio.sleep(backoff.full_jitter(next(waits)))
 
     async def _send_and_read(self, request: Request[T], tries: int) -> T:
-        async with self._slots:
+        async with self.pace if request.is_of_whole_calls else nullcontext(), self._slots:
             answer = await self._send_until_let_through(request, tries)
         if answer.status == 200:
             return self._decoded(request, answer.body, tries)
@@ -321,14 +325,17 @@ class Client:
         """Send it once, and count it: the quota, too, is told of each request and of its end."""
         self.traffic.requests_by_purpose[request.purpose] += 1
         headers: Mapping[str, str] = {}
+        began_at, size_bytes = self._now(), None
         try:
             answer = await self._transport.get(request.target)
-            headers = answer.headers
+            headers, size_bytes = answer.headers, None if answer.status >= 500 else len(answer.body)
         except NoAnswerError as error:
             error_class = RequestRefusedError if error.is_final else TransientError
             raise error_class(f"{request.subject}: {error}", status=error.status, tries=tries) from None
         finally:
             self.quota.answered(self._now(), headers)
+            if request.is_of_whole_calls:
+                self.pace.note(self._now() - began_at, size_bytes)
         self.traffic.received(answer)
         return answer
 

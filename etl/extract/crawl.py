@@ -31,7 +31,7 @@ from dataclasses import dataclass, field, replace
 
 from etl.errors import NotFoundError, SourceError
 from etl.extract.absence import decide, look_up_ids
-from etl.extract.call_list import CallList, list_of_details, read_call_list
+from etl.extract.call_list import CallList, Details, list_of_details, read_call_list
 from etl.extract.client import Client
 from etl.extract.endpoints import get_call_metrics, get_execution, get_listed_call
 from etl.extract.listing import MAX_ROUNDS
@@ -129,7 +129,7 @@ class Crawl:
             if not await self._compare(execution, latest):
                 return
             done = execution.arrived.done
-            pending = [key for key in pending if key not in done]
+            pending = execution.due_first([key for key in pending if key not in done])
         if len(listed.calls) < (listed.count or 0) and listed.readings < MAX_ROUNDS:
             self._list_again(execution)
         else:
@@ -152,16 +152,19 @@ class Crawl:
             SourceError: the list cannot be had, or a preview's detail, without which it is nothing.
         """
         item = execution.planned
+        details: Details | None = None
+        if not execution.listed.readings:
+            details, of_voice = await self.settling.list_of_voice(item)
+            if of_voice:
+                return of_voice
         if item.route is Route.PREVIEW:
-            details = await self.settling.details(item, rows=item.estimated_calls)
+            details = details or await self.settling.details(item, rows=item.estimated_calls)
             if details.failure:
                 raise details.failure
         elif item.route is Route.LISTS_COMPARED and not execution.listed.readings:
             details = await self.settling.details(item, rows=item.estimated_calls)
             if details.failure is None and await self.settling.is_as_stored(item, listed := list_of_details(details)):
                 return listed
-        else:
-            details = None
         return await read_call_list(self.client, item, page_limit=self.page_limit, details=details)
 
     async def _compare(self, execution: OpenExecution, latest: CallList) -> bool:
@@ -176,7 +179,7 @@ class Crawl:
         has_kept = bool(execution.arrived.kept or execution.arrived.metrics)
         needs_proof = is_decided and has_kept and execution.listed.count is not None
         is_proved = not needs_proof or await self._is_listed_again(execution)
-        if execution.planned.route is Route.PREVIEW:
+        if execution.planned.route is Route.PREVIEW and not execution.arrived.unjudged:
             await self._close(execution, _preview_of(execution) if is_decided and is_proved else None)
         elif not is_decided:
             await self._close(execution, None)
@@ -253,12 +256,21 @@ class Crawl:
             arrived.elsewhere.add(call_execution_id)
             return
         arrived.metrics[call_execution_id] = metrics
-        if len(arrived.metrics) % _MOST_IN_HAND == 0:
+        if len(arrived.metrics) % _MOST_IN_HAND == 0 and not arrived.unjudged:
             await self.emit(execution.take_arrived())
 
     async def _finish_or_relist(self, execution: OpenExecution) -> None:
-        """Everything listed is fetched: emit the execution if its list is proved, else read the list again."""
+        """Everything listed is fetched: emit the execution if its list is proved, else read the list again.
+
+        If one call was fetched to judge by, the others may still have to be.
+        """
         listed = execution.listed
+        if execution.arrived.unjudged and (left := self.settling.judge(execution)):
+            if execution.planned.route is Route.PREVIEW:
+                await self._close(execution, None)  # it is fetched afterwards, call by call
+            else:
+                await self._queue(execution, left)
+            return
         is_proved = not listed.not_found if listed.count is None else execution.arrived.alive == listed.count
         if is_proved or listed.lags or listed.readings >= MAX_ROUNDS:
             await self._finish(execution, is_proved=is_proved)
@@ -313,7 +325,10 @@ class Crawl:
         return [
             execution.take_arrived()
             for execution in self._open
-            if execution.arrived.metrics and execution.outstanding and execution.listed.read_at < listed_before
+            if execution.arrived.metrics
+            and execution.outstanding
+            and not execution.arrived.unjudged
+            and execution.listed.read_at < listed_before
         ]
 
     async def _close(self, execution: OpenExecution, bundle: ExecutionBundle | None) -> None:

@@ -17,14 +17,17 @@ from etl.model.records import (
     METRICS,
     RUN_TESTS,
     RUNS,
+    VOICE_CALLS,
     CallMetrics,
     DetailedCall,
     Execution,
     ListedCall,
     ListedRunTest,
     Page,
+    VoiceCall,
 )
 from etl.model.wording import quoted
+from etl.transform.voice import FIELDS
 
 T = TypeVar("T")
 Query = tuple[tuple[str, str], ...]
@@ -82,6 +85,10 @@ class Request(msgspec.Struct, Generic[T], frozen=True):
     """Whether the document stands in an object: ``{"status": true, "result": …}``."""
     is_optional: bool = False
     """Whether the run can do without it: a refused key does not stop the run then, and it is tried only twice."""
+    is_tried_once: bool = False
+    """Whether it is not tried again at all."""
+    is_of_whole_calls: bool = False
+    """Whether the answer is dear and has personal data: few are requested at once, and an error does not quote it."""
     purpose: Purpose = Purpose.LIST
     """What it is counted for."""
 
@@ -208,6 +215,31 @@ def list_call_details(execution_id: str, page: Slice) -> Request[Page[DetailedCa
         retries_500=page.retries_500,
         is_wrapped=False,
         is_optional=True,
+        is_of_whole_calls=True,
+    )
+
+
+def list_voice_calls(execution_id: str, page: Slice) -> Request[Page[VoiceCall]]:
+    """One page of an execution's voice calls, last saved first: none of a chat, nor of what does not exist.
+
+    Personal data and whatever else is not exported is dropped here.
+
+    Source: GET /simulate/api/call-executions/?test_execution_id=…
+    """
+
+    def decode_row(row: Any) -> VoiceCall:
+        return VoiceCall(call_execution_id=_id(row, "id"), payload={name: field_of(row, name) for name in FIELDS})
+
+    return Request(
+        path=VOICE_CALLS,
+        query=(("test_execution_id", execution_id), *page.query),
+        subject=f"voice calls of execution {execution_id}",
+        decode=lambda document: _page(document, page.page, decode_row),
+        retries_500=False,
+        is_wrapped=False,
+        is_optional=True,
+        is_tried_once=True,
+        is_of_whole_calls=True,
     )
 
 

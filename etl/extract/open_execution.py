@@ -16,6 +16,10 @@ from etl.extract.call_list import CallList
 from etl.extract.plan import Planned
 from etl.model.lifecycle import StoredCalls
 from etl.model.records import DETAIL, RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall
+from etl.model.values import json_text
+from etl.model.wording import first_few
+from etl.transform.flatten import COMPLETED
+from etl.transform.voice import differing
 
 
 @dataclass(slots=True)
@@ -66,6 +70,8 @@ class ArrivedCalls:
     """The calls that were fetched, or made of the lists, and not handed over yet."""
     shown: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Of each call, what only the execution's detail shows."""
+    unjudged: Mapping[str, CallMetrics] = field(default_factory=dict)
+    """Whole metrics that the lists give, until one call's own metrics confirm them."""
     at_hand: Mapping[str, CallMetrics] = field(default_factory=dict)
     """Metrics made of the detail, of calls whose entries are still to come."""
     kept: frozenset[str] = frozenset()
@@ -149,6 +155,36 @@ class OpenExecution:
     def living(self) -> set[str]:
         """The stored calls that are not marked."""
         return {key for key, is_deleted in self.stored.calls.items() if not is_deleted}
+
+    def due_first(self, pending: Sequence[str]) -> list[str]:
+        """Of the calls that are not there yet, those to fetch at once: of those that lists show whole, only one.
+
+        It has the most values, since it shall confirm all others. One that was fetched already does as well.
+        """
+        arrived = self.arrived
+        sampled = arrived.unjudged.keys() & arrived.metrics.keys()
+        if arrived.unjudged and not sampled:
+            sampled = {max(arrived.unjudged, key=lambda key: _worth(arrived.unjudged[key]))}
+        return [key for key in pending if key not in arrived.unjudged or key in sampled]
+
+    def judge(self) -> tuple[str | None, list[str]]:
+        """Take the metrics that the lists give, if the call that was fetched of these has the same by itself.
+
+        Returns in which columns it differs, empty if in none, or None if it could not be fetched; and the calls that
+        are still to be fetched by their own metrics.
+        """
+        arrived = self.arrived
+        given, arrived.unjudged = arrived.unjudged, {}
+        left = {key: metrics for key, metrics in given.items() if key in self.listed.calls and key not in arrived.done}
+        sampled = given.keys() & arrived.metrics.keys()
+        if not sampled:
+            return None, [*left]
+        call = next(call for call in self._fetched_calls() if call.metrics.call_execution_id in sampled)
+        key = call.metrics.call_execution_id
+        if columns := differing(call, given[key]):
+            return f"call {key}: {first_few(columns, shown=3)}", [*left]
+        arrived.metrics |= left
+        return "", []
 
     def is_repeated_by(self, latest: CallList) -> bool:
         """Whether a list of many pages says the same again, although the calls that it names were fetched since."""
@@ -247,3 +283,8 @@ class OpenExecution:
             )
             for key, metrics in self.arrived.metrics.items()
         )
+
+
+def _worth(metrics: CallMetrics) -> tuple[bool, int]:
+    """How much a call tells about others."""
+    return metrics.status == COMPLETED, len(json_text(metrics.payload))

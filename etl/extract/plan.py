@@ -8,6 +8,7 @@ what it takes up. The steps that follow look at the route and never at the setti
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from etl.extract.bad_rows import pages_of
 from etl.extract.endpoints import Purpose, no_requests
@@ -60,7 +61,8 @@ class Route(Word):
     With ``metrics = "listed"``: ``WHOLE`` if it was requested; ``LISTS_COMPARED`` if the calls are intact and the
     reason is changed, settling, incomplete or sweep; otherwise ``LISTS``.
 
-    An execution of C calls costs these requests:
+    An execution of C calls costs these requests. Where it ``reads_voice_calls`` and its detail has no others, the list
+    is that of voice calls, and one call is fetched for all.
 
     | route | requests |
     |---|---|
@@ -133,6 +135,8 @@ class Policy:
     """With ``--full-refresh``: every finished execution is fetched, whatever is stored."""
     settle_by_detail: bool = False
     """With ``settle_by = "detail"``: stored calls are compared with the detail before they are fetched again."""
+    reads_voice_calls: bool = False
+    """With ``metrics = "exact"``, unless payloads are kept: rows are made of lists that show calls whole."""
     detail_suffices: bool = False
     """With ``metrics = "listed"``: rows are made of the lists, and calls have no metrics of their own."""
     overdue_since: datetime = LONG_AGO
@@ -165,6 +169,8 @@ class Planned:
     """How many calls it has, as far as that is known before its calls are listed."""
     unreadable: DeadLetter | None = None
     """Why its row in the list could not be read: then only its head is known."""
+    reads_voice_calls: bool = False
+    """Its calls may be fetched by two lists, its detail and that of voice calls, if it has voice calls alone."""
     may_wait: bool = False
     """Its detail may be missing for another night: it is swept, or settles and is not overdue, nor are its metrics."""
 
@@ -199,10 +205,15 @@ class Planned:
         details = 1 if self.route.reads_detail else 0
         if self.route is Route.LISTS_COMPARED and self.reason is Reason.SETTLING:
             return lists  # it is probably unchanged: the detail takes the place of a list
-        if self.route.makes_rows_of_lists:
+        if self.route.makes_rows_of_lists and not self.is_shown_whole:
             return lists + details
-        some_stay = self.route.keeps_fetched or self.route.keeps_unchanged
-        return lists + details + self._calls_to_fetch(some_stay=some_stay)
+        calls = self._calls_to_fetch(some_stay=self.route.keeps_fetched or self.route.keeps_unchanged)
+        return lists + details + (min(calls, 1) if self.is_shown_whole else calls)
+
+    @property
+    def is_shown_whole(self) -> bool:
+        """Whether lists probably show all its calls whole, so that one of them is fetched at most."""
+        return self.reads_voice_calls and not self.execution.has_chats
 
     def _calls_to_fetch(self, *, some_stay: bool) -> int:
         # An execution that changed has probably run again, and all its calls with it.
@@ -212,12 +223,20 @@ class Planned:
         return max(0, self.estimated_calls - exact)
 
 
-def requests_to_fetch(plan: Iterable[Planned], *, page_limit: int, has_details: bool = True) -> dict[Purpose, int]:
-    """An estimate of the requests that fetching all of it takes, by purpose."""
+def requests_to_fetch(
+    plan: Iterable[Planned], previewed: Iterable[Planned] = (), *, page_limit: int, has_details: bool = True
+) -> dict[Purpose, int]:
+    """An estimate of the requests that fetching all of it takes, by purpose.
+
+    What is ``previewed`` is fetched before: whole, if lists show it so, else all but its calls' own metrics.
+    """
     expected = no_requests()
-    for item in plan:
-        if item.is_fetched:
-            expected[item.purpose] += item.requests(page_limit, has_details=has_details)
+    before = {item.execution.execution_id: item for item in previewed}
+    for item in filter(attrgetter("is_fetched"), (*plan, *before.values())):
+        requests = item.requests(page_limit, has_details=has_details)
+        if item.route is not Route.PREVIEW and item.execution.execution_id in before:
+            requests = 0 if item.is_shown_whole else requests - item.route.reads_detail
+        expected[item.purpose] += requests
     return expected
 
 
@@ -269,16 +288,18 @@ def plan_run_test(
         # Only its head could be read, and its aggregates are missing: the next run must try again.
         if letter and known and reason in (Reason.FINAL, Reason.SWEEP, Reason.SETTLING, Reason.CHANGED):
             reason = Reason.INCOMPLETE
+        route = _route(execution, known, reason, policy)
         plan.append(
             Planned(
                 run_test_name=run_test.name,
                 run_test_key=known.run_test_key if known else home,
                 execution=execution,
                 reason=reason,
-                route=_route(execution, known, reason, policy),
+                route=route,
                 stored=known,
                 estimated_calls=_estimated_calls(execution, known),
                 unreadable=letter,
+                reads_voice_calls=policy.reads_voice_calls and route.reads_detail and not route.makes_rows_of_lists,
                 may_wait=reason is Reason.SWEEP
                 or (reason is Reason.SETTLING and known is not None and _may_wait(execution, known, policy)),
             )

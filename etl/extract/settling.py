@@ -17,9 +17,10 @@ from etl.extract.client import Client
 from etl.extract.endpoints import get_call_metrics
 from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned, Reason, Route
+from etl.extract.voice_list import VoiceLists
 from etl.model import schema
 from etl.model.lifecycle import BEGUN, WHOLE, StoredCalls
-from etl.model.records import FROM_DETAIL, CallMetrics, DetailedCall, FetchedCall, ListedCall
+from etl.model.records import FROM_DETAIL, FROM_LISTS, CallMetrics, DetailedCall, FetchedCall, ListedCall
 from etl.transform.detail import (
     SHOWN_COLUMNS,
     amended,
@@ -61,6 +62,8 @@ class Counts:
     """Swept executions that are as they are stored."""
     not_compared: dict[str, str] = field(default_factory=dict)
     """Swept executions about which the source did not say enough, and why."""
+    one_by_one: str = ""
+    """Why calls were fetched one by one although lists might have shown them whole, the first time; else empty."""
 
     def add(self, other: "Counts") -> None:
         """Add those of another crawl, which ended later."""
@@ -70,6 +73,7 @@ class Counts:
         self.failure = other.failure or self.failure
         self.compared |= other.compared
         self.not_compared |= other.not_compared
+        self.one_by_one = self.one_by_one or other.one_by_one
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +84,8 @@ class Settling:
     """Sends the requests for details."""
     read_stored: ReadStored
     """Reads what the dataset holds of an execution."""
+    voice: VoiceLists
+    """Reads lists of voice calls, for all crawls of a run."""
     counts: Counts = field(default_factory=Counts)
     """What all comparisons together found; it grows with each."""
     _failures_in_a_row: int = 0
@@ -128,7 +134,8 @@ class Settling:
         if item.reason is Reason.SWEEP and _is_as_stored(execution, latest):
             self.counts.compared.add(execution.execution_id)
             return False
-        if item.route.makes_rows_of_lists:
+        arrived.unjudged = _whole_metrics(execution, details) if item.reads_voice_calls else {}
+        if item.route.makes_rows_of_lists and not arrived.unjudged:
             _take_metrics_of_details(execution, details)
         return True
 
@@ -149,6 +156,31 @@ class Settling:
             self.counts.without_detail += 1
             self.counts.failure = str(found.failure or "they have no calls")
         return is_left
+
+    async def list_of_voice(self, item: Planned) -> tuple[Details | None, CallList | None]:
+        """The execution's detail, and the list of its calls that this and the list of voice calls make together.
+
+        Neither is read where the route, or this run so far, says that it is of no use.
+        """
+        if self.voice.is_over or not item.reads_voice_calls:
+            return None, None
+        details = await self.details(item, rows=item.estimated_calls)
+        listed = await self.voice.read(item, details)
+        self.counts.one_by_one = self.voice.failure
+        return details, listed
+
+    def judge(self, execution: OpenExecution) -> list[str]:
+        """Decide, by the call that was fetched of those that lists show whole, whether the others need no request.
+
+        Returns the calls that need one after all.
+        """
+        spared = len(execution.arrived.unjudged) - 1
+        difference, left = execution.judge()
+        if difference is not None:
+            self.voice.note(difference and f"{difference} differ between its own metrics and its execution's lists")
+            self.counts.one_by_one = self.voice.failure
+        self.counts.saved_requests += 0 if left else spared
+        return left
 
     async def is_as_stored(self, item: Planned, listed: CallList) -> bool:
         """Whether the detail that the list was made of shows the stored calls and evals as they are, and no others."""
@@ -301,6 +333,18 @@ def _standing(item: Planned, rows: Mapping[str, _Row]) -> set[str]:
     begun_at = stored.verified_at if stored.export_state in BEGUN else None
     moments = {key: row[_INDEX["exported_at"]] for key, row in rows.items() if begun_at}
     return {key for key, moment in moments.items() if moment is not None and begun_at and moment >= begun_at}
+
+
+def _whole_metrics(execution: OpenExecution, details: _Details) -> dict[str, CallMetrics]:
+    """The metrics of the calls that do not stay and that the lists show whole; none if that spares no request.
+
+    A preview takes one, too: no row of lists is exact before a call has confirmed it.
+    """
+    keys = execution.listed.calls.keys() & details.keys() - execution.arrived.kept
+    given = {key: metrics for key in sorted(keys) if (metrics := metrics_in(details[key]))}
+    whole = {key: metrics for key, metrics in given.items() if metrics.made_from == FROM_LISTS}
+    is_worth_it = len(whole) > 1 or execution.planned.route is Route.PREVIEW
+    return whole if is_worth_it and whole.keys() - execution.arrived.metrics else {}
 
 
 def _take_metrics_of_details(execution: OpenExecution, details: _Details) -> None:

@@ -9,12 +9,12 @@ from etl.load.tables import LAST_LOAD, VIEWS, columns_of, needed_of
 from etl.model import schema
 from etl.model.lifecycle import ExportState
 from etl.model.locations import DEFAULT_NAMESPACE
-from etl.model.records import FROM_DETAIL, FROM_METRICS
+from etl.model.records import FROM_BOTH, FROM_DETAIL, FROM_LISTS, FROM_METRICS
 from etl.model.schema import Column, Table
 
 _VALUES: dict[str, list[str]] = {
     "export_state": [*map(str, ExportState)],
-    "metrics_from": [FROM_METRICS, FROM_DETAIL],
+    "metrics_from": [FROM_METRICS, FROM_LISTS, FROM_DETAIL, FROM_BOTH],
     "outcome": sorted({code.outcome for code in ExitCode if code.outcome}),
 }
 """Values of columns that have no others."""

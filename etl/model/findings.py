@@ -187,6 +187,10 @@ class Kind(StrEnum):
         "calls' own metrics no longer have some values; they come from the executions' details",
         "nothing is missing; tell the API's operators",
     )
+    ONE_BY_ONE = _notice(
+        "one_by_one",
+        "calls that lists might have shown whole were fetched one by one: the rows are the same, at more requests",
+    )
     LISTS_ALONE = _notice(
         "lists_alone",
         "calls have no metrics of their own, so some columns are empty",

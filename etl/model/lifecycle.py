@@ -83,6 +83,8 @@ class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """When the source created it; None if the list does not say."""
     calls: int | None
     """How many calls it has according to the list; None if the list does not say."""
+    has_chats: bool
+    """Whether its aggregates have values of chats."""
     packed: bytes | dict[str, Any] | None
     """The payload, pickled to a tenth of the memory; as it is if too deeply nested for that; None if dropped."""
 
@@ -95,6 +97,7 @@ class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             fingerprint=fingerprint(execution.payload),
             started_at=timestamp_or_none(execution.payload.get("started_at")),
             calls=next(iter(call_counts(execution.payload)), None),
+            has_chats=_has_chats(execution.payload),
             packed=None,
         )
 
@@ -143,6 +146,13 @@ def call_counts(payload: Mapping[str, Any]) -> list[int]:
     total = calls.get("total") if isinstance(calls, dict) else None
     counts = map(to_int, (total, payload.get("total_calls")))
     return [count for count in counts if count is not MISFIT and count >= 0]
+
+
+def _has_chats(payload: Mapping[str, Any]) -> bool:
+    """Whether an average over chats is neither zero nor null; voice calls count turns, too."""
+    metrics = payload.get("metrics")
+    chat = metrics.get("chat") if isinstance(metrics, dict) else None
+    return isinstance(chat, dict) and any(chat.get(f"avg_{name}") for name in ("total_tokens", "csat_score"))
 
 
 @dataclass(frozen=True, slots=True)

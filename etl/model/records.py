@@ -19,10 +19,13 @@ RUNS = "/sdk/api/v1/simulation/runs/"
 ANALYTICS = "/sdk/api/v1/simulation/analytics/"
 RUN_TESTS = "/simulate/run-tests/"
 DETAIL = "/simulate/test-executions/"
+VOICE_CALLS = "/simulate/api/call-executions/"
 FROM_METRICS = "metrics"
 """Value of ``calls.metrics_from``: the row was made of the call's own metrics."""
 FROM_DETAIL = "detail"
 """Value of ``calls.metrics_from``: the row was made of the two lists of its execution, without a few columns."""
+FROM_LISTS = "lists"
+"""Value of ``calls.metrics_from``: the row was made of the detail and the list of voice calls, which have all of it."""
 FROM_BOTH = "both"
 """Value of ``calls.metrics_from``: its own metrics, and values of the lists where these have none."""
 
@@ -65,21 +68,31 @@ class ListedCall(msgspec.Struct, frozen=True, kw_only=True):
 class CallMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """One call's own metrics.
 
-    Source: GET /sdk/api/v1/simulation/metrics/?call_execution_id=…, or the detail of its execution.
+    Source: GET /sdk/api/v1/simulation/metrics/?call_execution_id=…, or lists of its execution.
     """
 
     call_execution_id: str
     execution_id: str
     status: str
     payload: dict[str, Any]
-    is_from_detail: bool = False
-    """Whether they were put together from the execution's detail, which does not have all."""
+    made_from: str = FROM_METRICS
+    """What they were put together from, as ``calls.metrics_from`` says it."""
 
 
 class DetailedCall(msgspec.Struct, frozen=True, kw_only=True):
     """One call in its execution's detail, which has most of its metrics, in another shape.
 
     Source: GET /simulate/test-executions/{execution_id}/
+    """
+
+    call_execution_id: str
+    payload: dict[str, Any]
+
+
+class VoiceCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One call in the list of its execution's voice calls, with those fields alone that are needed of it.
+
+    Source: GET /simulate/api/call-executions/?test_execution_id=…
     """
 
     call_execution_id: str

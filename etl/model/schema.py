@@ -63,7 +63,7 @@ NOT_IN_LISTS = (
     "chat_metrics_message_count",
     "chat_metrics_turn_count",
 )
-"""Columns of ``calls`` that stay null until a call's own metrics are fetched: no list of its execution has them."""
+"""Columns of ``calls`` that neither the list of an execution's calls nor its detail has."""
 
 
 def _field(path: str, type_: pa.DataType, meaning: str, unit: str = "", null: str = "") -> Column:
@@ -234,8 +234,9 @@ CALLS = Table(
         Column(
             "metrics_from",
             STRING,
-            "metrics: the row has the call's own metrics. both: its own metrics lack values, which come from the "
-            "execution's detail. detail: it has what the execution's lists tell, and is null in "
+            "metrics: the row has the call's own metrics. lists: it has the same values, from lists that show voice "
+            "calls whole. both: its own metrics lack values, which come from the execution's detail. detail: it has "
+            "what that and the list of calls tell, and is null in "
             f"{', '.join(NOT_IN_LISTS)}.",
             null="null when a version without this column wrote the row, which means metrics",
         ),

@@ -67,6 +67,7 @@ async def bring_up_to_date(
     held = _held(run, record, planned)
     later = {item.execution.execution_id for items in held.values() for item in items}
     later |= {item.execution.execution_id for item in planned if item.reason is Reason.SWEEP}
+    later |= record.committed  # whole before all others, because lists showed them so
     await _fetch(run, record, state, [item for item in planned if item.execution.execution_id not in later], crawler)
     if held:
         await _fetch_held(run, record, state, held, crawler)
@@ -191,17 +192,25 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
     fetched_at = run.after_stamps()  # later than any rename's stamp: renamed rows must not seem fetched by this run
 
     async def save(bundles: list[FlatBundle]) -> None:
+        if is_preview:
+            run.progress.previewed += len(bundles)
+            await save_of([bundle for bundle in bundles if bundle.part_of is not None], is_preview=True)
+            bundles = [bundle for bundle in bundles if bundle.part_of is None]
+        await save_of(bundles, is_preview=False)
+
+    async def save_of(bundles: list[FlatBundle], *, is_preview: bool) -> None:
+        if not bundles:
+            return
         # Counted before the commit, which empties the bundles: a row that comes twice in a run, first from its lists,
         # is new or changed once.
         again = (bundle for bundle in bundles if bundle.execution.execution_id in record.previewed)
         rows_again = sum(len(bundle.calls.values) for bundle in again)
         settlement = _settlement(run, record, fetched_at)
-        answers_of = (lambda _: Answers()) if is_preview else record.answers_of  # its executions arrive once more
+        answers_of = (lambda _: Answers()) if is_preview else record.answers_of  # these executions arrive once more
         commit_bundles = partial(commit, run.dataset, bundles, state.executions, places.parts_of, run.stamp())
         arrived = await to_the_end(partial(commit_bundles, settlement, answers_of))
         if is_preview:
             record.previewed |= {bundle.execution.execution_id for bundle in bundles}
-            run.progress.previewed = len(record.previewed)
         else:
             record.note_arrival(arrived)
             run.dataset.written.rows[schema.CALLS.name] -= rows_again

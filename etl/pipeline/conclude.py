@@ -131,6 +131,8 @@ def _find_in_run(run: Run, record: Record) -> None:
     if failures := record.fetched.not_compared:
         text = f"{counted(len(failures), 'final execution')} could not be compared: {min(failures.values())}"
         record.find(Kind.NOT_COMPARED, "", text)
+    if record.fetched.one_by_one:
+        record.find(Kind.ONE_BY_ONE, "", f"calls were fetched one by one: {record.fetched.one_by_one}")
     if run.policy.detail_suffices:
         columns = ", ".join(schema.NOT_IN_LISTS)
         record.find(Kind.LISTS_ALONE, "", f'[export] metrics is "listed", so these are empty: {columns}')

@@ -148,6 +148,7 @@ def begin(
             fetch_unfinished=settings.export.calls == "all",
             full_refresh=full_refresh,
             settle_by_detail=settings.export.settle_by == "detail",
+            reads_voice_calls=settings.export.metrics == "exact" and not settings.export.include_raw,
             detail_suffices=settings.export.metrics == "listed",
         ),
         accept_deletions=accept_deletions,

@@ -146,7 +146,7 @@ async def plan(
     except* ExporterError as group:
         raise _reason_to_stop(group) from None
     if is_with_details:
-        expected = _expected_requests(run, planned, previewed)
+        expected = requests_to_fetch(planned, previewed, page_limit=settings.api.page_limit)
     else:
         previewed = []
         expected = _expected_requests_without_details(run, planned)
@@ -168,18 +168,11 @@ async def plan(
     )
 
 
-def _expected_requests(run: Run, planned: Sequence[Planned], previewed: Sequence[Planned]) -> dict[Purpose, int]:
-    """How many requests it takes to fetch what is planned, some of it from lists before."""
-    expected = requests_to_fetch([*planned, *previewed], page_limit=run.settings.api.page_limit)
-    # A preview and the exact fetch share one reading of the detail: count it once.
-    previewed_ids = {item.execution.execution_id for item in previewed}
-    fetched_after_preview = (item for item in planned if item.execution.execution_id in previewed_ids)
-    expected[Purpose.FIRST_FETCH] -= sum(item.route.reads_detail for item in fetched_after_preview)
-    return expected
-
-
 def _expected_requests_without_details(run: Run, planned: Sequence[Planned]) -> dict[Purpose, int]:
-    """The same for an API without details. The export finds that out by the request that the plan sent, too."""
+    """How many requests it takes to fetch what is planned from an API without details.
+
+    The export finds that out by the request that the plan sent, too.
+    """
     awaited = (item for item in planned if item.is_awaited)  # what is swept cannot be compared
     expected = requests_to_fetch(awaited, page_limit=run.settings.api.page_limit, has_details=False)
     for purpose, requests in run.client.traffic.requests_by_purpose.items():

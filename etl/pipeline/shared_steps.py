@@ -28,6 +28,8 @@ PATIENCE_SECONDS = 5 * 60.0
 """If fetching what is new exactly takes longer, rows of its lists come first, at two requests more an execution."""
 _NIGHT_MINUTES = 600.0
 """How long a night is if ``max_runtime_minutes`` does not say it: a tenth of its requests are for the sweep."""
+MANY_REQUESTS = 5_000
+"""Where no limit is known, so many requests count as that long."""
 
 
 def read_stored(run: Run, record: Record, *, set_aside: bool) -> StoredState:
@@ -116,10 +118,12 @@ def choose_sweep(run: Run, record: Record, state: StoredState) -> None:
 
 
 def choose_previews(run: Run, planned: Iterable[Planned]) -> list[Planned]:
-    """What is to be stored from its lists first: all that is new, if the rate limit would hold metrics back."""
+    """What is to be stored from its lists first: all that is new, if its calls' own metrics may take long."""
     new = previews(planned)
-    seconds = run.client.quota.seconds_for(sum(item.estimated_calls for item in new), math.inf)
-    return new if seconds is not None and seconds >= PATIENCE_SECONDS else []
+    requests = sum(item.estimated_calls for item in new)
+    seconds = run.client.quota.seconds_for(requests, math.inf)
+    takes_long = requests >= MANY_REQUESTS if seconds is None else seconds >= PATIENCE_SECONDS
+    return new if takes_long else []
 
 
 async def has_details(run: Run, planned: Sequence[Planned]) -> bool:
@@ -142,6 +146,7 @@ def make_plan(run: Run, record: Record, state: StoredState, run_tests: Iterable[
     policy = replace(run.policy, previewed=record.previewed, swept=record.swept)
     policy = replace(policy, overdue_since=overdue_since, settle=run.settle)
     planned: list[Planned] = []
+    done = {id_: item for item in record.all_planned() if (id_ := item.execution.execution_id) in record.committed}
     for run_test in run_tests:
         record.planned.pop(run_test.name, None)
     seen = {item.execution.execution_id for item in record.all_planned()}
@@ -151,6 +156,7 @@ def make_plan(run: Run, record: Record, state: StoredState, run_tests: Iterable[
             continue
         home = home_of(record, state, run_test)
         items = plan_run_test(run_test, listed, state.executions, home=home, policy=policy)
+        items = [done.get(item.execution.execution_id, item) for item in items]
         planned += [item for item in items if item.execution.execution_id not in seen]
         seen |= listed.executions.keys()
         record.planned[run_test.name] = []
@@ -163,7 +169,7 @@ def make_plan(run: Run, record: Record, state: StoredState, run_tests: Iterable[
             executions = len(record.lists[run_test.name].executions)
             run.notify("listed", run_test=run_test.name, executions=executions, reasons=reasons)
     run.progress.planned_executions = sum(item.is_awaited for item in record.all_planned())
-    expected = requests_to_fetch([*record.all_planned(), *run.progress.previews], page_limit=page_limit)
+    expected = requests_to_fetch(record.all_planned(), run.progress.previews, page_limit=page_limit)
     run.progress.planned_requests = sum(expected.values())
     run.notify("planned", executions=run.progress.planned_executions, requests=run.progress.planned_requests)
     return planned

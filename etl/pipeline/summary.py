@@ -243,7 +243,7 @@ class Summary(ShownInLines):
         if self.requests:
             text += f": {by_purpose(self.requests_by_purpose)}"
         if self.saved_requests > 0:
-            text += f"; {counted(self.saved_requests, 'request')} avoided by checking for changes first"
+            text += f"; {counted(self.saved_requests, 'request')} saved by lists"
         return text
 
     def as_json(self) -> dict[str, Any]:

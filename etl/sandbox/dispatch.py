@@ -22,12 +22,14 @@ METRICS = "/sdk/api/v1/simulation/metrics/"
 RUNS = "/sdk/api/v1/simulation/runs/"
 ANALYTICS = "/sdk/api/v1/simulation/analytics/"
 RUN_TESTS = "/simulate/run-tests/"
+VOICE_CALLS = "/simulate/api/call-executions/"
 DETAIL = re.compile(r"/simulate/test-executions/([0-9a-fA-F-]{36})/")
 FAILURES = {
     METRICS: "Unable to fetch simulation metrics.",
     RUNS: "Unable to fetch simulation runs.",
     ANALYTICS: "Unable to fetch simulation analytics.",
     RUN_TESTS: "Failed to retrieve run tests: Invalid page.",
+    VOICE_CALLS: "Failed to retrieve call executions.",
 }
 IDS = ("call_execution_id", "execution_id")
 SELECTORS = (*IDS, "run_test_name")
@@ -101,8 +103,8 @@ def answer_to(
         _check_access(request.method, headers, rules)
         if execution_id:
             return json_answer(200, _detail(world, execution_id[1], url, query, rules.max_limit))
-        if request.path == RUN_TESTS:
-            return json_answer(200, simulate.run_tests_page(world, url, query, rules.max_limit))
+        if page := {RUN_TESTS: simulate.run_tests_page, VOICE_CALLS: _voice_calls}.get(request.path):
+            return json_answer(200, page(world, url, query, rules.max_limit))
         query = _validated_query(request.path, query)
         return json_answer(200, {"status": True, "result": _result(world, request.path, query, rules.max_limit)})
     except _RefusedError as refused:
@@ -209,25 +211,53 @@ def rate_limited(limit: int, retry_after: int) -> dict[str, Any]:
 def _detail(
     world: World, execution_id: str, url: str, query: Mapping[str, str], max_limit: int | None
 ) -> dict[str, Any]:
-    """The detail of an execution, whose parameters are checked more strictly than those of the other endpoints."""
-
-    def refused(name: str, code: str, text: str) -> _RefusedError:
-        body = _error("validation_error", code, f"{name}: {text}", attr=name, details={name: [text]})
-        return _RefusedError(400, body)
-
-    for name, value in query.items():
-        if name not in ("page", "limit"):
-            raise refused(name, "invalid", "Unknown field.")
-        if not value.isdecimal():
-            raise refused(name, "invalid", "A valid integer is required.")
-        if int(value) < 1:
-            raise refused(name, "min_value", "Ensure this value is greater than or equal to 1.")
+    """The detail of an execution."""
+    _check_strictly(query)
     execution = world.execution(execution_id.lower())
     run_test_ids = {run_test.run_test_id for run_test in world.run_tests}
     if execution is None or execution.run_test.run_test_id not in run_test_ids:
         text = "Failed to retrieve test execution: No TestExecution matches the given query."
         raise _RefusedError(500, server_error(text))
     return simulate.execution_detail(execution, url, query, max_limit)
+
+
+def _voice_calls(world: World, url: str, query: Mapping[str, str], max_limit: int | None) -> dict[str, Any]:
+    """The list of voice calls: of one execution, which may not exist, or of all."""
+    _check_strictly(query, "test_execution_id")
+    executions = [each for test in world.run_tests for each in test.executions if not each.is_deleted]
+    if execution_id := query.get("test_execution_id"):
+        executions = [each for each in executions if each.execution_id == execution_id.lower()]
+    page = simulate.voice_calls_page(executions, url, query, max_limit)
+    if page["current_page"] > page["total_pages"]:
+        raise _RefusedError(
+            404, _error("not_found", "not_found", "Invalid page.", details={"detail": ["Invalid page."]})
+        )
+    return page
+
+
+def _check_strictly(query: Mapping[str, str], selector: str = "") -> None:
+    """Refuse parameters that /sdk/… lets pass; ``selector`` is the one that holds an id.
+
+    Raises:
+        _RefusedError: A parameter is unknown or invalid.
+    """
+
+    def refused(name: str, code: str, text: str) -> _RefusedError:
+        body = _error("validation_error", code, f"{name}: {text}", attr=name, details={name: [text]})
+        return _RefusedError(400, body)
+
+    for name, value in query.items():
+        if name == selector:
+            try:
+                uuid.UUID(value)
+            except ValueError:
+                raise refused(name, "invalid", "Must be a valid UUID.") from None
+        elif name not in ("page", "limit"):
+            raise refused(name, "invalid", "Unknown field.")
+        elif not value.isdecimal():
+            raise refused(name, "invalid", "A valid integer is required.")
+        elif int(value) < 1:
+            raise refused(name, "min_value", "Ensure this value is greater than or equal to 1.")
 
 
 def _result(world: World, path: str, query: Mapping[str, str], max_limit: int | None) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def _measure_voice(call: SimulatedCall, rng: Random, latency: int) -> None:
             call.system_metrics["turn_latency_p90_ms"] = round(latency * 1.3)
     _set_costs(call, rng, minutes)
     turns = max(2, round(minutes * rng.uniform(3.5, 5.5)))
-    call.chat_metrics = rng.choice([None, None, {}, {"turn_count": turns, "message_count": turns + turns // 2}])
+    call.chat_metrics = rng.choice([None, None, {}, {"bot_message_count": turns}])
 
 
 def _set_costs(call: SimulatedCall, rng: Random, minutes: float) -> None:

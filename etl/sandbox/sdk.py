@@ -62,8 +62,10 @@ def aggregates(calls: Sequence[SimulatedCall]) -> dict[str, Any]:
     """
     latencies = sorted(call.avg_agent_latency_ms for call in calls if call.avg_agent_latency_ms is not None)
 
-    def chat(name: str, kind: Callable[[str], float], digits: int) -> float:
-        return average((_read(call.chat_metrics.get(name), kind) for call in calls if call.chat_metrics), digits)
+    def chat(name: str, kind: Callable[[str], float], digits: int, other: str = "") -> float:
+        found = [call.chat_metrics for call in calls if call.chat_metrics]
+        values = (metrics.get(other) if metrics.get(name) is None else metrics[name] for metrics in found)
+        return average((_read(value, kind) for value in values), digits)
 
     return {
         "latency": {
@@ -81,7 +83,7 @@ def aggregates(calls: Sequence[SimulatedCall]) -> dict[str, Any]:
             "avg_input_tokens": chat("input_tokens", int, 0),
             "avg_output_tokens": chat("output_tokens", int, 0),
             "avg_chat_latency_ms": chat("avg_latency_ms", float, 1),
-            "avg_turn_count": chat("turn_count", float, 0),
+            "avg_turn_count": chat("turn_count", float, 0, "bot_message_count"),
             "avg_csat_score": chat("csat_score", float, 2),
         },
         "calls": {

@@ -1,13 +1,18 @@
-"""What /simulate/… answers, without an envelope: the detail of an execution, and the run tests. Pure."""
+"""What /simulate/… answers, without an envelope: an execution's detail, voice calls, and the run tests. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from etl.sandbox.fields import DEFAULT_LIMIT, LATENCY, cut, links, named_fields, page_of, timestamp
+from etl.sandbox.fields import COST, DEFAULT_LIMIT, LATENCY, cut, links, named_fields, page_of, timestamp
 from etl.sandbox.world import CONVERSATION, SimulatedCall, SimulatedExecution, SimulatedRunTest, World, listable_calls
 
 SAME_NAME = (*CONVERSATION[:-1], *LATENCY, "status", "duration_seconds", "tool_outputs", "rerun_snapshots")
+OF_VOICE = (
+    "status", "started_at", "completed_at", "duration_seconds", "overall_score", "ended_reason", "response_time_ms",
+    "call_summary", "system_metrics", "cost_breakdown", *COST[1:],
+)  # fmt: skip
 FROM_CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "csat_score")
+PHONE_NUMBER = "+15550100"
 NULL_IN_RUN_TESTS = (
     "agent_definition", "agent_version", "agent_definition_detail", "prompt_template", "prompt_template_detail",
     "prompt_version", "prompt_version_detail", "simulator_agent", "simulator_agent_detail", "deleted_at",
@@ -49,7 +54,7 @@ def _call(call: SimulatedCall, execution: SimulatedExecution) -> dict[str, Any]:
         "customer_cost_breakdown": call.cost_breakdown,
         "customer_latency_metrics": None if call.system_metrics is None else {"systemMetrics": call.system_metrics},
         **{name: chat.get(name) for name in FROM_CHAT},
-        "turn_count": chat.get("message_count") if turn_count is None else turn_count,
+        "turn_count": chat.get("bot_message_count", chat.get("message_count")) if turn_count is None else turn_count,
         "eval_outputs": _evals(call, execution),
         "overall_score": chat.get("csat_score") if call.overall_score is None else call.overall_score,
         "customer_cost_cents": call.total_cost_cents,
@@ -59,7 +64,8 @@ def _call(call: SimulatedCall, execution: SimulatedExecution) -> dict[str, Any]:
         "scenario_columns": {},
         "transcript": [],
         "recordings": {},
-        "phone_number": None if is_chat else "+15550100",
+        "phone_number": None if is_chat else PHONE_NUMBER,
+        "simulation_call_type": "text" if is_chat else "voice",
     }
 
 
@@ -90,6 +96,34 @@ def _value(output: Mapping[str, Any]) -> Any:
     if isinstance(value, dict):
         value = value.get("choices", value.get("choice"))
     return value if isinstance(value, list) else [value]
+
+
+def voice_calls_page(
+    executions: Iterable[SimulatedExecution], url: str, query: Mapping[str, str], max_limit: int | None = None
+) -> dict[str, Any]:
+    """One page of the executions' voice calls, last updated first. A page past the end is empty."""
+    calls = [call for each in executions if not each.run_test.profile.is_chat for call in listable_calls(each)]
+    calls.sort(key=lambda call: call.updated_at, reverse=True)
+    page = cut(calls, int(query.get("page", 1)), int(query.get("limit", DEFAULT_LIMIT)), max_limit)
+    return {**page, **links(page, url, query), "results": [_voice_call(call) for call in page["results"]]}
+
+
+def _voice_call(call: SimulatedCall) -> dict[str, Any]:
+    """The call as the list of voice calls has it: the evals as they are stored, and personal data."""
+    return {
+        "id": call.call_execution_id,
+        "phone_number": PHONE_NUMBER,
+        **named_fields(call, OF_VOICE),
+        "cost_cents": call.total_cost_cents,
+        "customer_cost_cents": call.total_cost_cents,
+        "scenario_name": call.scenario.name,
+        "eval_outputs": call.eval_outputs or None,
+        "transcripts": [{"speaker_role": "user", "content": "My number is " + PHONE_NUMBER}],
+        "provider_call_data": {"vapi": {"customer": {"number": PHONE_NUMBER}}},
+        "recording_url": "https://recordings.example/call.wav",
+        "agent_version": None,
+        "simulation_call_type": "voice",
+    }
 
 
 def run_tests_page(world: World, url: str, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:

@@ -173,8 +173,10 @@ class Api(Section):
 class Export(Section):
     """What to export, and when an execution counts as settled."""
 
-    metrics: Literal["exact", "listed"] = "exact"
-    """"exact": fetch each call's own metrics; "listed": take them from its lists, which leaves some columns empty"""
+    metrics: Literal["exact", "calls", "listed"] = "exact"
+    """"exact": by lists that show voice calls whole, else by each call's own metrics; "calls": always by these;
+    "listed": by lists alone, which leaves some columns empty
+    """
     settle_hours: float = Field(24, ge=0, le=24 * 365)
     """check a finished execution again until it is this old: costs and evals may arrive late"""
     settle_by: Literal["detail", "refetch"] = "detail"

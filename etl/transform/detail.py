@@ -1,17 +1,30 @@
-"""Make a call's row from the two lists of its execution, and tell whether the stored row is what these lists say. Pure.
+"""Make a call's row from the lists of its execution, and tell whether the stored row is what these lists say. Pure.
 
-The two lists cost two requests an execution, where the calls' own metrics cost one a call. The list of calls has their
+Lists cost two requests an execution, where the calls' own metrics cost one a call. The list of calls has their
 scenarios and evals. The execution's detail has nearly all of their metrics in another shape, and some fields that
-nothing else has. Both are brought into the shape of a call's own metrics, and made into a row like these.
+nothing else has. What it lacks of a voice call, ``voice.py`` adds to it. All is brought into the shape of a call's own
+metrics, and made into a row like these.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any
 
+from msgspec import structs
+
 from etl.model import schema
-from etl.model.records import FROM_BOTH, FROM_DETAIL, CallMetrics, DetailedCall, FetchedCall, ListedCall, NumberLiteral
+from etl.model.records import (
+    FROM_BOTH,
+    FROM_DETAIL,
+    FROM_LISTS,
+    CallMetrics,
+    DetailedCall,
+    FetchedCall,
+    ListedCall,
+    NumberLiteral,
+)
 from etl.model.values import json_text, parsed
 from etl.transform.flatten import call_row, eval_row, filled
 from etl.transform.rows import MAKERS, Path, value_at
@@ -32,6 +45,9 @@ SAME: Mapping[str, Path] = {
     **{name: ("chat_metrics", name) for name in ("avg_latency_ms", "csat_score", "turn_count")},
 }
 """By field of the detail, where a call's own metrics have the same value."""
+
+STAGES: Mapping[str, Path] = {name: ("cost", name) for name in ("stt_cost_cents", "llm_cost_cents", "tts_cost_cents")}
+"""The same for fields that a detail has only with what the list of voice calls adds to it."""
 
 _OBJECTS: Mapping[Path, tuple[Path, Path]] = {
     ("customer_latency_metrics", "systemMetrics"): (
@@ -66,7 +82,7 @@ _NEEDED = {*SAME, *(path[0] for path in _OBJECTS)}
 """Fields without which the detail tells too little of a call."""
 _SPELLINGS = {path for paths in _OBJECTS.values() for path in paths}
 _COVERED: frozenset[Path] = frozenset({*SAME.values(), *_SPELLINGS, ("call_results",), ("detail",)})
-"""Paths in the payload of a call below which the two lists have all that its own metrics have."""
+"""Paths in the payload of a call below which list and detail have all that its own metrics have."""
 _EXTRA = schema.CALLS.names.index("extra")
 _METRICS_FROM = schema.CALLS.names.index("metrics_from")
 _TURN_COUNT = schema.CALLS.names.index("chat_metrics_turn_count")
@@ -87,15 +103,18 @@ COVERED_COLUMNS = tuple(
     for column in schema.CALLS.columns
     if any(path[:depth] in _COVERED for path in column.paths for depth in range(1, len(path) + 1))
 )
-"""Columns of ``calls`` for which the two lists are enough. The same holds for what ``extra`` has below their paths."""
+"""Columns of ``calls`` for which list and detail are enough, as for what ``extra`` has below their paths."""
 
 _COMPARED = {*COVERED_COLUMNS, "run_test_name", "execution_started_at", "extra"}
+_STAGE_COLUMNS = {schema.CALLS.names[_AT[path]] for path in STAGES.values()}
+_OF_CHATS = [name for name, path in SAME.items() if path[0] == "chat_metrics" and name != "turn_count"]
+"""Fields of the detail that are null for a voice call; it may make up a turn count."""
 
 
 def differences(
     listed: ListedCall, detail: DetailedCall, stored: Sequence[Any], *, run_test_name: str, started_at: datetime | None
 ) -> set[str]:
-    """The columns in which fetching the call's metrics now would give another row, as far as ``COVERED_COLUMNS`` go.
+    """The columns in which fetching the call's metrics now would give another row, as far as the lists show them.
 
     ``stored`` is the call's row in the order of ``schema.CALLS``; the run test's name and the start are those of its
     execution. If a field of the detail is missing, nothing can be said, and a column ``detail`` is named that no row
@@ -111,8 +130,13 @@ def differences(
         del fetched.metrics.payload["chat_metrics"]["turn_count"]
     own, _ = call_row(fetched, run_test_name=run_test_name, started_at=started_at)
     row = filled(fetched, own)
-    pairs = zip(schema.CALLS.names, _covered(row, parsed(row[_EXTRA])), _covered(stored, extra), strict=True)
-    compared = _COMPARED - {"extra"} if stored[_METRICS_FROM] == FROM_BOTH else _COMPARED
+    has_stages = detail.payload.keys() >= STAGES.keys()
+    paths = _COVERED.union(STAGES.values()) if has_stages else _COVERED
+    pairs = zip(
+        schema.CALLS.names, _covered(row, parsed(row[_EXTRA]), paths), _covered(stored, extra, paths), strict=True
+    )
+    compared = _COMPARED | _STAGE_COLUMNS if has_stages else _COMPARED
+    compared = compared - {"extra"} if stored[_METRICS_FROM] == FROM_BOTH else compared
     return {
         name for name, new, old in pairs if name in compared and new is not old and json_text(new) != json_text(old)
     }
@@ -121,14 +145,16 @@ def differences(
 def metrics_in(detail: DetailedCall) -> CallMetrics | None:
     """The call's metrics as far as the execution's detail has them; None if a field or the call's status is missing.
 
-    They lack the columns ``schema.NOT_IN_LISTS``: the detail has no costs by kind and no ``message_count``, and it may
-    make up a ``turn_count``.
+    Those of a voice call whose stages were added are whole. Others lack the columns ``schema.NOT_IN_LISTS``: the detail
+    has no costs by kind and no ``message_count``, and it may make up a ``turn_count``.
     """
     if not (_has_all(detail) and isinstance(detail.payload["status"], str)):
         return None
     metrics = _metrics(detail, {})
     del metrics.payload["chat_metrics"]["turn_count"]
-    return metrics
+    is_of_voice = all(detail.payload[name] is None for name in _OF_CHATS)
+    is_whole = is_of_voice and detail.payload.keys() >= STAGES.keys()
+    return structs.replace(metrics, made_from=FROM_LISTS) if is_whole else metrics
 
 
 def by_lists(detail: DetailedCall) -> dict[int, Any]:
@@ -215,8 +241,9 @@ def _has_all(detail: DetailedCall) -> bool:
 def _metrics(detail: DetailedCall, extra: Mapping[str, Any]) -> CallMetrics:
     """The call's metrics as far as the detail has them; open-ended objects are where the stored ``extra`` has them."""
     payload: dict[str, Any] = {}
-    for name, path in SAME.items():
-        _put(payload, path, detail.payload[name])
+    for name, path in {**SAME, **STAGES}.items():
+        if name in detail.payload:
+            _put(payload, path, detail.payload[name])
     for path, spellings in _OBJECTS.items():
         value = value_at(detail.payload, path)
         if isinstance(value, dict):
@@ -227,24 +254,24 @@ def _metrics(detail: DetailedCall, extra: Mapping[str, Any]) -> CallMetrics:
         execution_id=detail.payload["test_execution_id"],
         status=detail.payload["status"],
         payload=payload,
-        is_from_detail=True,
+        made_from=FROM_DETAIL,
     )
 
 
-def _covered(row: Sequence[Any], extra: Mapping[str, Any]) -> list[Any]:
-    """The row with only that part of its ``extra`` that lies below a covered path."""
-    covered = _below(extra, ())
+def _covered(row: Sequence[Any], extra: Mapping[str, Any], paths: AbstractSet[Path]) -> list[Any]:
+    """The row with only that part of its ``extra`` that lies below one of the paths."""
+    covered = _below(extra, (), paths)
     return [*row[:_EXTRA], json_text(covered, is_sorted=True) if covered else None, *row[_EXTRA + 1 :]]
 
 
-def _below(fields: Mapping[str, Any], at: Path) -> dict[str, Any]:
-    """The part of the fields, which are at this path of a payload, that lies below a covered path."""
+def _below(fields: Mapping[str, Any], at: Path, paths: AbstractSet[Path]) -> dict[str, Any]:
+    """The part of the fields, which are at this path of a payload, that lies below one of the paths."""
     covered: dict[str, Any] = {}
     for name, value in fields.items():
         path = (*at, name)
-        if path in _COVERED:
+        if path in paths:
             covered[name] = value
-        elif isinstance(value, dict) and (nested := _below(value, path)):
+        elif isinstance(value, dict) and (nested := _below(value, path, paths)):
             covered[name] = nested
     return covered
 

@@ -15,7 +15,7 @@ import msgspec
 from etl.model import schema
 from etl.model.records import (
     FROM_BOTH,
-    FROM_DETAIL,
+    FROM_LISTS,
     FROM_METRICS,
     DeadLetter,
     Execution,
@@ -150,7 +150,8 @@ def _losses(
 ) -> Losses:
     """What the answers have in another form; ``rows`` are those of the calls by themselves.
 
-    Only calls that are completed count, and evals that gave something: others have no values to judge the form by.
+    Only calls that are completed count, and evals that gave something: others have no values to judge the form by. Nor
+    do rows of lists: these were put into the declared form, and the call that confirmed them shows the API's.
     """
     if bundle.listed is None:
         return NO_LOSSES
@@ -159,7 +160,7 @@ def _losses(
     calls = [
         answer_of(call, own, is_compared=bundle.detail_fields is not None)
         for call, own in zip(bundle.calls, rows, strict=True)
-        if call.metrics.status == COMPLETED
+        if call.metrics.status == COMPLETED and call.metrics.made_from != FROM_LISTS
     ]
     judged = [(output, row) for call, output, (row, _) in evals if call in completed and _is_judged(output)]
     row, _ = MAKERS[schema.EXECUTIONS.name].make(payload, {})
@@ -198,8 +199,8 @@ def call_row(
         "call_execution_id": call.metrics.call_execution_id,
         "run_test_name": run_test_name,
         "execution_started_at": started_at,
-        "raw": json_text(call.metrics.payload) if include_raw and not call.metrics.is_from_detail else None,
-        "metrics_from": FROM_DETAIL if call.metrics.is_from_detail else FROM_METRICS,
+        "raw": json_text(call.metrics.payload) if include_raw and call.metrics.made_from == FROM_METRICS else None,
+        "metrics_from": call.metrics.made_from,
     }
     return MAKERS[schema.CALLS.name].make(_call_payload(call), given)
 
@@ -213,7 +214,7 @@ def filled(call: FetchedCall, row: list[Any]) -> list[Any]:
     }
     if not values:
         return row
-    values[_METRICS_FROM] = FROM_BOTH if row[_METRICS_FROM] == FROM_METRICS else FROM_DETAIL
+    values[_METRICS_FROM] = FROM_BOTH if row[_METRICS_FROM] == FROM_METRICS else row[_METRICS_FROM]
     return [values.get(index, value) for index, value in enumerate(row)]
 
 

@@ -16,7 +16,7 @@ from etl.model.values import python_values
 
 ROW_HASH = "row_hash"
 """A column of tables in memory that have their hashes with them."""
-_NOT_HASHED = {"raw", "metrics_from", "deleted_at", "export_run_id", "exported_at"}
+NOT_HASHED = {"raw", "metrics_from", "deleted_at", "export_run_id", "exported_at"}
 """Columns that are left out: a row's hash covers what the source says, not which export wrote the row, and how."""
 _HASHED_AS = ("latency_customer_", "latency_customer_latency_metrics_")
 """A prefix of nine columns of ``calls``, and the longer one under which they are hashed.
@@ -32,7 +32,7 @@ def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:
     if ROW_HASH in rows.column_names:
         hashes: list[str] = rows[ROW_HASH].to_pylist()
         return hashes
-    names = [name for name in table.names if name not in _NOT_HASHED]
+    names = [name for name in table.names if name not in NOT_HASHED]
     computed: list[str] = []
     for start in range(0, len(rows), _BATCH_ROWS):
         batch = rows.slice(start, _BATCH_ROWS)
@@ -43,7 +43,7 @@ def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:
 def says_the_same(table: schema.Table, row: Sequence[Any], other: Sequence[Any]) -> bool:
     """Whether two rows have the same hash. Both are lists of values, in the order of the table's columns."""
     columns = zip(table.names, row, other, strict=True)
-    return all(value == other_value for name, value, other_value in columns if name not in _NOT_HASHED)
+    return all(value == other_value for name, value, other_value in columns if name not in NOT_HASHED)
 
 
 def _values(column: pa.ChunkedArray) -> Iterable[Any]:

@@ -51,7 +51,7 @@ def exported(tmp_path_factory):
             return Fault(status=400) if lost.call_execution_id in request.target else None
 
         async with Sandbox(world, fault=fault) as server:
-            return await job.export(settings_for(server, root))
+            return await job.export(settings_for(server, root, export={"metrics": "calls"}))
 
     summary = asyncio.run(run())
     counts = {name: sum(map(len, calls[name])) - (name == "007") for name in NAMES}

@@ -39,7 +39,8 @@ async def gate(
     folder: Path, server: Sandbox, execution: SimulatedExecution, *arguments: str, **variables: str
 ) -> Ended:
     write_settings(folder, ["Checkout flow", "Support triage"])
-    env = environment(server, METRICS_ETL_API__MAX_TRIES="1", COLUMNS="300", **variables)
+    variables = {"METRICS_ETL_API__MAX_TRIES": "1", "METRICS_ETL_EXPORT__METRICS": "calls", **variables}
+    env = environment(server, COLUMNS="300", **variables)
     return await metrics_etl("compare", "--wait", execution.execution_id, *DAYS, *arguments, cwd=folder, env=env)
 
 

@@ -79,8 +79,9 @@ async def test_full_refresh_fetches_final_executions_and_dry_run_only_says_so(se
     assert len(server.requests) - sent == 3 + 1, "the lists, and whether there are details"
     result = await export(server, tmp_path, "--full-refresh")
 
-    assert planned.document["requests"] == 18 * 12
+    requests = 12 * 3 + 6 * (2 + 10)  # voice calls of two run tests, chats of one
+    assert planned.document["requests"] == requests
     assert set(json_paths(planned.document, FIELDS["plan"])) == FIELDS["plan"].keys()
-    assert result.document["requests"] == 3 + 18 * 12
+    assert result.document["requests"] == 3 + requests
     assert result.document["run_tests"][0]["reasons"] == {"requested": 6}
     assert data_files(tmp_path) == before, "nothing has changed"

@@ -57,7 +57,8 @@ async def test_first_export_shows_what_plan_predicts_and_its_command_exports(tmp
 async def test_queries_about_nights_and_dead_letters_run(server: Sandbox, tmp_path: Path, monkeypatch: Any) -> None:
     broken = server.world.run_tests[0].executions[0].calls[0].call_execution_id
     server.fault = lambda request, _: Fault(status=500) if broken in request.target else None
-    write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests], "[api]", "max_tries = 1")
+    lines = ("[api]", "max_tries = 1", "[export]", 'metrics = "calls"')
+    write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests], *lines)
     assert (await metrics_etl("run", cwd=tmp_path, env=environment(server))).exit_code == 3
     monkeypatch.chdir(tmp_path)
     (nights,) = blocks("monitoring.md", "In your own tools", "sql")

@@ -53,7 +53,7 @@ async def test_signal_ends_the_run_and_keeps_what_had_arrived(
     """Every call of the last execution hangs; the others are whole when the signal comes."""
     last = server.world.run_tests[1].executions[0]
     waiting = hold_back(server, last)
-    write_settings(tmp_path, names(server))
+    write_settings(tmp_path, names(server), "[export]", 'metrics = "calls"')
     env = environment(server, **({} if is_fast else without_uvloop(tmp_path / "no-uvloop")))
     process = await start("run", "--json", cwd=tmp_path, env=env)
     await waiting.wait()

@@ -24,7 +24,7 @@ async def limited():
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
 async def test_progress_under_a_rate_limit_tells_the_truth_in_one_line(limited, tmp_path: Path, columns: int) -> None:
-    write_settings(tmp_path, [limited.world.run_tests[0].name])
+    write_settings(tmp_path, [limited.world.run_tests[0].name], "[export]", 'metrics = "calls"')
     terminal = Terminal("run", cwd=tmp_path, env=environment(limited, TERM="xterm-256color"), columns=columns)
 
     await terminal.read_until("left" if columns == 40 else "rate limit: waiting")

@@ -8,6 +8,7 @@ from typing import Any
 from etl.extract.client import Client
 from etl.extract.plan import Planned, Route
 from etl.extract.settling import Settling
+from etl.extract.voice_list import VoiceLists
 from etl.model import schema
 from etl.model.lifecycle import StoredCalls
 from tests.bundles import EXPORT, as_listed, execution, planned, stored_of
@@ -42,4 +43,4 @@ def settling_of(
         rows = {key: row(key) for key, is_deleted in held.items() if not is_deleted}
         return StoredCalls(held, rows, failed=frozenset(failed))
 
-    return Settling(client, read)
+    return Settling(client, read, VoiceLists(client))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from etl.model.findings import Kind
-from etl.model.records import DETAIL
+from etl.model.records import DETAIL, METRICS, RUNS, VOICE_CALLS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, SandboxRequest
@@ -31,8 +31,9 @@ async def night(server: Sandbox, folder: Path, now: datetime, **export: object) 
 
 def asked(server: Sandbox) -> dict[str, int]:
     """How many requests of each kind."""
-    kinds = {"detail": DETAIL, "list": "runs/", "call": "call_execution_id="}
-    return {name: sum(mark in request.target for request in server.requests) for name, mark in kinds.items()}
+    kinds = {"detail": (DETAIL,), "list": (RUNS, VOICE_CALLS), "call": ("?call_execution_id=",)}
+    targets = [request.target.replace(f"{RUNS}?call", f"{METRICS}?call") for request in server.requests]
+    return {name: sum(any(mark in each for mark in marks) for each in targets) for name, marks in kinds.items()}
 
 
 def no_details(request: SandboxRequest, _nth: int) -> Fault | None:
@@ -173,7 +174,7 @@ async def test_dead_letter_costs_its_own_request_and_two_lists_and_its_execution
     dead = execution.calls[3].call_execution_id
     async with Sandbox(world) as server:
         server.fault = lambda request, _nth: Fault(status=400) if dead in request.target else None
-        first = await night(server, tmp_path, LATER)
+        first = await night(server, tmp_path, LATER, metrics="calls")
         server.fault = None
         second = await night(server, tmp_path, LATER + DAY)
         resumed = asked(server)
@@ -197,7 +198,7 @@ async def test_run_that_was_stopped_in_an_execution_goes_on_with_its_detail_of_t
     monkeypatch.setattr("etl.pipeline.shared_steps.PATIENCE_SECONDS", 0)
     api = {"requests_per_minute": requests_per_minute, "concurrency": 2, "max_tries": 1}
     async with Sandbox(world) as server:
-        settings = settings_for(server, tmp_path / "data", api=api)
+        settings = settings_for(server, tmp_path / "data", api=api, export={"metrics": "calls"})
         metrics = itertools.count()
         server.fault = lambda request, _nth: (
             Fault(status=401, body=b'{"status": false}')

@@ -64,7 +64,7 @@ async def test_every_difference_of_hundreds_of_executions_is_explained(tmp_path:
     broken = next(call for call in world.run_tests[0].executions[7].calls if not call.is_deleted).call_execution_id
     async with Sandbox(world) as server:
         server.fault = lambda request, _nth: Fault(status=500) if broken in request.target else None
-        settings = settings_for(server, tmp_path / "data", api={"base_url": server.base_url, "max_tries": 1})
+        settings = settings_for(server, tmp_path / "data", api={"max_tries": 1}, export={"metrics": "calls"})
         assert (await job.export(settings)).exit_code == 3
         server.fault = None
         asked = len(server.requests)
@@ -75,7 +75,8 @@ async def test_every_difference_of_hundreds_of_executions_is_explained(tmp_path:
         assert (reconciliation.unexplained, reconciliation.findings) == (0, [])
         assert reconciliation.compared >= 5 * executions
         assert reconciliation.same > reconciliation.values / 4
-        assert {"zero_for_null", "rounding", "deleted_calls", "dead_letter", "misfit"} == set(reconciliation.explained)
+        causes = {"zero_for_null", "rounding", "deleted_calls", "dead_letter", "misfit", "bot_messages"}
+        assert causes == set(reconciliation.explained)
         assert set(reconciliation.skipped) == {Skipped.IN_FLIGHT}
 
         first, second = world.run_tests[:2]
@@ -97,7 +98,7 @@ async def test_every_difference_of_hundreds_of_executions_is_explained(tmp_path:
 
 
 async def exported(server: Sandbox, folder: Path) -> Settings:
-    settings = settings_for(server, folder / "data")
+    settings = settings_for(server, folder / "data", export={"metrics": "calls"})
     assert (await job.export(settings)).exit_code == 0
     return settings
 

@@ -291,7 +291,8 @@ def test_export_at_work_is_named(place: Place) -> None:
 async def test_dead_letter_is_a_finding_until_it_is_healed(place: Place, tmp_path: Path) -> None:
     call = place.server.world.run_tests[0].executions[0].calls[0].call_execution_id
     place.server.fault = lambda request, _nth: Fault(status=500) if call in request.target else None
-    settings = settings_for(place.server, tmp_path / "fresh", api={"max_tries": 1, "base_url": place.server.base_url})
+    api, export = {"max_tries": 1}, {"metrics": "calls"}
+    settings = settings_for(place.server, tmp_path / "fresh", api=api, export=export)
     assert (await job.export(settings)).exit_code == 3
 
     (finding,) = verify(settings, Scope()).findings

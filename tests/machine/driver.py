@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -312,7 +313,8 @@ class History:
         configured = self._settings(self.source.configured(), None, {}).configured
         now = self.source.now + timedelta(days=3653)
         found = read_status(MemoryFiles(ROOT), now=now, configured=configured)
-        complete = {each.key: (each.complete_at, each.is_complete) for each in found.run_tests if each.is_configured}
+        # Not by their keys: these follow from names, which any run brings up to date.
+        complete = Counter((each.complete_at, each.is_complete) for each in found.run_tests if each.is_configured)
         return scope, found.complete_at, found.lost_run, complete
 
     # damage

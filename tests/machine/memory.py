@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from etl.dataset.last_run import _MOST_OTHERS
 from etl.errors import ExitCode
 from etl.model.findings import Kind
-from etl.model.records import DETAIL, METRICS, RUNS
+from etl.model.records import DETAIL, METRICS, RUNS, VOICE_CALLS
 from tests.forms import LOST
 from tests.machine.dataset import Follower, Rows, is_vouched_for
 from tests.machine.source import Source, State
@@ -122,6 +122,7 @@ class Memory:
     def _forget_what_was_seen(self, source: Source, night: "Night") -> None:
         """A run that fetched all calls of an execution, or compared its two lists, has seen what changed."""
         listed = {request.query.get("execution_id") for request in night.requests if request.path == RUNS}
+        listed |= {request.query["test_execution_id"] for request in night.requests if request.path == VOICE_CALLS}
         detailed = {request.path.removeprefix(DETAIL).strip("/") for request in night.requests}
         asked = Counter(
             request.query["call_execution_id"]

@@ -253,6 +253,28 @@ def details_fail(history: History, rng: random.Random) -> None:
     history.source.fail_details(rng.randrange(99), rng.choice((0.4, 1.0)))
 
 
+@rule(0.8)
+def voice_lists_fail(history: History, rng: random.Random) -> None:
+    history.source.fail_voice_lists(rng.randrange(99), rng.choice((0.4, 1.0)))
+
+
+@rule(1)
+def night_of_a_voice_list_that_lies_in_a_cell(history: History, rng: random.Random) -> None:
+    fault = history.source.fault
+    for execution, call in _calls(history, rng)[:1]:
+        history.source.lie_in_a_cell(execution, call)
+    history.night(**_options(rng))
+    history.source.fault = fault
+
+
+@rule(1.5)
+def stages_change(history: History, rng: random.Random) -> None:
+    """What a stage of a call costs comes late, alone: only a list of voice calls shows it."""
+    for execution, call in _calls(history, rng):
+        call.stt_cost_cents = rng.randrange(100)
+        history.source.unseen.add(execution.execution_id)
+
+
 @rule(1)
 def details_are_poisoned(history: History, rng: random.Random) -> None:
     history.source.undetailed |= {call.call_execution_id for _, call in _calls(history, rng)}
@@ -393,7 +415,7 @@ def _options(rng: random.Random) -> dict[str, Any]:
         "calls": "all",
         "commit_interval_seconds": 1e-6,
         "settle_by": "refetch",
-        "metrics": "listed",
+        "metrics": rng.choice(("listed", "calls")),
         "requests_per_minute": 1,  # so that lists come first
     }
     return {name: every[name] for name in sorted(every) if rng.random() < 0.2}

@@ -12,11 +12,11 @@ import msgspec
 
 from etl import sandbox
 from etl.model.keys import default_key
-from etl.model.records import DETAIL, METRICS, RUNS
+from etl.model.records import DETAIL, METRICS, RUNS, VOICE_CALLS
 from etl.sandbox import Fault, Sandbox, SandboxRequest, SimulatedCall, SimulatedExecution, World
 from etl.sandbox.dispatch import HTML_404, answer_to, not_found
 from tests.e2e.truth import outputs_of
-from tests.forms import FILLED, LOST, OF_SOME_CALLS, formed
+from tests.forms import FILLED, LOST, OF_SOME_CALLS, VOICE_LISTS, formed, in_rows, lie
 from tests.machine.in_process import BASE_URL
 from tests.support import poison_details
 from tests.worlds import CALL_STATUSES, EXECUTION_STATUSES, add_late_data
@@ -185,8 +185,9 @@ class Source:
                 )
                 for test in self.world.run_tests
             ]
-        elif self.lie.calls and (request.path == RUNS or request.path.startswith(DETAIL)):
-            execution_id = request.query.get("execution_id") or request.path.removeprefix(DETAIL).strip("/")
+        elif self.lie.calls and (request.path in (RUNS, VOICE_CALLS) or request.path.startswith(DETAIL)):
+            ids = (request.query.get(name) for name in ("execution_id", "test_execution_id"))
+            execution_id = next(filter(None, ids), request.path.removeprefix(DETAIL).strip("/"))
             if (execution := self.world.execution(execution_id)) is None:
                 return None
             calls = [each for each in execution.calls if each.call_execution_id not in self.lie.calls]
@@ -299,6 +300,23 @@ class Source:
             return rng.choice(NOT_A_DETAIL) if request.path.startswith(DETAIL) and rng.random() < share else None
 
         self.fault = fail
+
+    def fail_voice_lists(self, seed: int, share: float) -> None:
+        """The lists of voice calls of this share of the executions are wrong, each in its own way; nothing else is."""
+
+        def fail(request: SandboxRequest, _nth: int) -> Fault | None:
+            rng = random.Random(f"{seed} {request.query.get('test_execution_id')}")
+            is_wrong = request.path == VOICE_CALLS and rng.random() < share
+            return rng.choice([*VOICE_LISTS.values()]) if is_wrong else None
+
+        self.fault = fail
+
+    def lie_in_a_cell(self, execution: SimulatedExecution, call: SimulatedCall) -> None:
+        """One cell of one call is wrong in the list of voice calls: it is taken, unless that call is fetched."""
+        self.unseen.add(execution.execution_id)
+        edit = in_rows(lambda row: lie(row) if row["id"] == call.call_execution_id else None)
+        fault = Fault(edit=lambda body: formed(body, edit))
+        self.fault = lambda request, _nth: fault if request.path == VOICE_CALLS else None
 
     def come_between(self, name: str, *, deletes_at: int) -> None:
         """An execution begins after the server has counted a list, and before it reads the rows of its first page.

@@ -6,15 +6,18 @@ A history that fails prints how to tell it again: ``python -m tests.machine --se
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from etl.pipeline import job
 from etl.sandbox import SimulatedExecution, SimulatedRunTest
+from tests.machine.dataset import said
 from tests.machine.driver import History, told
 from tests.machine.oracle import judge
 from tests.machine.play import play, steps_of, tell
@@ -80,8 +83,8 @@ def test_calls_that_are_deleted_while_a_run_reads_are_no_alarm(history: History,
         for call in execution.calls[10:14]:
             call.is_deleted = True
 
-    codes = [exit_code(history, change=delete_some, nth_request=nth_request, page_limit=16), exit_code(history)]
-    assert codes == [0, 0]
+    options = {"change": delete_some, "nth_request": nth_request, "page_limit": 16, "metrics": "calls"}
+    assert [exit_code(history, **options), exit_code(history)] == [0, 0]
 
 
 @pytest.mark.timeout(900)
@@ -159,6 +162,41 @@ def test_a_warehouse_is_the_dataset_after_any_history(seed: int, tmp_path: Path)
                 (data / path).write_bytes(file)
             load_into(place, data)
             assert_equals_dataset(place, data)
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seeds", [range(40), pytest.param(range(40, 1_000), marks=pytest.mark.slow)])
+def test_rows_that_lists_show_whole_are_those_of_the_calls_in_any_world(seeds: range) -> None:
+    """Cell by cell, whatever has happened to the calls before the first night."""
+    made_from = Counter[str]()
+    for seed in seeds:
+        (rows, found), (own, _) = first_night(seed, {}), first_night(seed, {"metrics": "calls"})
+        assert rows == own, seed
+        made_from += found
+    assert made_from["lists"] > made_from["metrics"] > 0
+
+
+def first_night(seed: int, options: dict[str, Any]) -> tuple[Any, Counter[str]]:
+    """What is stored of calls and evals after one night, and how many rows of calls were made from what."""
+    with told(seed, lambda *_: None) as history:
+        for test in history.source.world.run_tests:
+            history.source.begin(test, 9, is_finished=True)
+        for step in steps_of(seed, 20):
+            if step.name in (
+                "late_data",
+                "rerun",
+                "finish",
+                "delete_calls",
+                "delete_evals",
+                "odd_eval",
+                "hold",
+                "poison",
+            ):
+                step.rule(history, random.Random(step.number))
+        history.night(calls="all", **options)
+        tables = {name: history.rows.tables[name] for name in ("calls", "evals")}
+        found = Counter(str(held.row["metrics_from"]) for held in tables["calls"].values())
+        return {key: said(name, held.row) for name, rows in tables.items() for key, held in rows.items()}, found
 
 
 @pytest.mark.parametrize("limit", [3, 20, 1_000])

@@ -27,7 +27,7 @@ async def test_call_that_two_executions_list_belongs_to_the_one_that_it_names(ni
     await nights.export(names=[nights.world.run_tests[1].name])
 
     for is_full in (False, False, True):
-        summary = await nights.export(full_refresh=is_full)
+        summary = await nights.export(full_refresh=is_full, export={"metrics": "calls"})
         assert (summary.exit_code, kinds(summary)) == (0, [])
     ids = [row["call_execution_id"] for row in nights.rows("calls")]
     assert len(ids) == len({*ids}) == 14 * 3

@@ -43,7 +43,10 @@ async def test_each_execution_that_is_still_to_come_counts_a_request_or_more_wha
     for execution in world.run_tests[0].executions[:12]:
         execution.status = "running"
     events: list[dict[str, Any]] = []
-    options: Any = {"api": {"concurrency": 1, "max_tries": 1}, "export": {"commit_interval_seconds": 1e-6}}
+    options: Any = {
+        "api": {"concurrency": 1, "max_tries": 1},
+        "export": {"commit_interval_seconds": 1e-6, "metrics": "calls"},
+    }
     async with Sandbox(world) as server:
         server.fault = lambda request, _: (
             Fault(status=500) if request.path == RUNS and "execution_id" in request.query else None

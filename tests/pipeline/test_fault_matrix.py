@@ -85,6 +85,7 @@ def settings(source: Source, folder: Path, kind: faults.Kind | None = None) -> S
             "requests_per_minute": 100_000,  # told, so that nothing is learned from one refusal
             **timeouts,
         },
+        export={"metrics": "calls"},
     )
 
 

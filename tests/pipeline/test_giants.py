@@ -43,6 +43,7 @@ async def night_that_ends_after(calls: int, server: Sandbox, folder: Path, **opt
             stop.set_result(InterruptedRunError("stopped by a signal", exit_code=ExitCode.SIGTERM))
 
     server.on_request = count
+    options["export"] = {"metrics": "calls", **options.get("export", {})}
     settings = settings_for(server, folder / "data", api={"concurrency": 2}, **options)
     try:
         return await job.export(settings, stop=stop, clock=lambda: NIGHT)

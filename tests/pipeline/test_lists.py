@@ -137,7 +137,8 @@ async def test_list_that_is_slow_holds_back_no_other_run_test(
         return nights.server.count(METRICS, call_execution_id=call.call_execution_id) > 0
 
     nights.server.fault = wait
-    summary = await nights.export(api={"max_tries": 20, "read_timeout_seconds": 0.3})
+    api = {"max_tries": 20, "read_timeout_seconds": 0.3}
+    summary = await nights.export(api=api, export={"metrics": "calls"})
 
     assert summary.exit_code == 0
     assert_equals_world(tmp_path, nights.world)

@@ -27,6 +27,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(server: Sandbox, folder: Path, **export: Any) -> Any:
+    export = {"metrics": "calls"} | export
     return settings_for(server, folder / "data", api={"requests_per_minute": 1_000_000}, export=export)
 
 
@@ -82,7 +83,7 @@ async def test_all_rows_can_be_read_before_a_call_is_fetched_and_are_exact_at_th
     assert planned.requests_to_use == 1 + 2 * EXECUTIONS
     assert (summary.rows["executions"], summary.rows["calls"]) == (EXECUTIONS, EXECUTIONS * CALLS), "each counts once"
 
-    await job.export(settings_for(server, tmp_path / "plain" / "data"))
+    await job.export(settings_for(server, tmp_path / "plain" / "data", export={"metrics": "calls"}))
     for table in ("executions", "calls", "evals"):
         assert without_versions(tmp_path, table) == without_versions(tmp_path / "plain", table)
 
@@ -120,7 +121,7 @@ async def test_what_takes_little_of_the_quota_is_fetched_at_once(
     server: Sandbox, tmp_path: Path, limit: int | None
 ) -> None:
     api = {"requests_per_minute": limit} if limit else {}
-    planned = await job.plan(settings_for(server, tmp_path / "data", api=api))
+    planned = await job.plan(settings_for(server, tmp_path / "data", api=api, export={"metrics": "calls"}))
     assert (planned.previews, planned.requests_to_use) == ((), 0) or not planned.previews
     assert planned.requests == EXECUTIONS * (2 + CALLS)
 

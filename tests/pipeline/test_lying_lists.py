@@ -40,8 +40,8 @@ def page_of(server: Sandbox, request: SandboxRequest, kind: str, edit: Edit) -> 
 
 
 async def export(server: Sandbox, folder: Path, **options: Any) -> Summary:
-    settings = settings_for(server, folder / "data", api={"max_tries": 2}, run_tests=options.get("run_tests"))
-    return await job.export(settings)
+    options = {"run_tests": options.get("run_tests"), "export": {"metrics": "calls"}}
+    return await job.export(settings_for(server, folder / "data", api={"max_tries": 2}, **options))
 
 
 ENDLESS = {"total_pages": 10**9, "count": 10**9}
@@ -123,7 +123,8 @@ async def test_calls_of_a_list_that_contradicts_them_are_fetched_once(tmp_path: 
             return Fault(edit=lambda body: body.replace(b'"count":20,', b'"count":19,'))
 
         server.fault = contradict
-        summary = await job.export(settings_for(server, tmp_path / "data", api={"page_limit": 8}))
+        settings = settings_for(server, tmp_path / "data", api={"page_limit": 8}, export={"metrics": "calls"})
+        summary = await job.export(settings)
 
     assert summary.exit_code == 3
     assert server.count(METRICS, call_execution_id=alive) == 1

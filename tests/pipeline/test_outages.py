@@ -21,7 +21,8 @@ OUTAGE = Fault(status=502, body=b"<html>Bad Gateway</html>", headers={"Content-T
 
 
 async def export(source: Sandbox, folder: Path, **api: Any) -> Summary:
-    return await etl.export(settings_for(source, folder / "data", api={"max_tries": MAX_TRIES, **api}))
+    api = {"max_tries": MAX_TRIES, **api}
+    return await etl.export(settings_for(source, folder / "data", api=api, export={"metrics": "calls"}))
 
 
 def two_executions() -> World:

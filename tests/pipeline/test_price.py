@@ -21,6 +21,7 @@ from tests.support import settings_for
 from tests.worlds import a_sandbox, executions_of, settled_world
 
 CALLS = 5
+ONE_BY_ONE = {"metrics": "calls"}
 NOTHING = {"list": 0, "first_fetch": 0, "settle": 0, "dead_letters": 0, "sweep": 0}
 server = a_sandbox(run_tests=1, executions=4, calls=CALLS)
 
@@ -50,7 +51,7 @@ async def night(
     server: Sandbox, folder: Path, purposes: Mapping[str, Collection[SimulatedExecution]], **options: Any
 ) -> tuple[Plan, Summary]:
     """A plan, and the summary of a run, which says by purpose what the sandbox was sent."""
-    settings = settings_for(server, folder / "data", **options)
+    settings = settings_for(server, folder / "data", **{"export": ONE_BY_ONE, **options})
     planned = await job.plan(settings)
     server.requests.clear()
     summary = await job.export(settings)
@@ -93,7 +94,7 @@ async def test_each_request_has_its_purpose_and_plan_says_so_before(server: Sand
     assert settled.saved_requests == refetching - settled.requests == CALLS - 3
 
     executions = {"settle": [lately], "sweep": old}
-    planned, swept = await night(server, tmp_path, executions, export={"sweep_days": 1})
+    planned, swept = await night(server, tmp_path, executions, export=ONE_BY_ONE | {"sweep_days": 1})
     assert swept.requests_by_purpose == NOTHING | {"list": 1, "settle": 2, "sweep": 2 * 3}
     assert planned.requests_by_purpose[Purpose.SWEEP] == swept.requests_by_purpose[Purpose.SWEEP]
 
@@ -107,7 +108,7 @@ async def test_execution_with_a_numeric_eval_settles_in_two_requests_and_a_chang
         call.status = "completed"
         output = {"name": config.name, "output": 0.5, "output_type": "numeric", "reason": "r"}
         call.eval_outputs = call.eval_outputs | {config.config_id: output}
-    first = await job.export(settings_for(server, tmp_path / "data"))
+    first = await job.export(settings_for(server, tmp_path / "data", export=ONE_BY_ONE))
     assert first.requests == 1 + 4 * (2 + CALLS) + (3 + 2 * CALLS), "its list twice, and its detail"
     assert_equals_world(tmp_path, server.world)
     _planned, quiet = await night(server, tmp_path, {"settle": [lately]})
@@ -124,10 +125,10 @@ async def test_one_500_costs_a_settling_execution_a_request(
     server: Sandbox, tmp_path: Path, path: str, requests: int
 ) -> None:
     ended_lately(server)
-    await job.export(settings_for(server, tmp_path / "data"))
+    await job.export(settings_for(server, tmp_path / "data", export=ONE_BY_ONE))
     fails = [Fault(status=500)]
     server.fault = lambda request, _nth: fails.pop() if path in request.target and fails else None
-    settled = await job.export(settings_for(server, tmp_path / "data"))
+    settled = await job.export(settings_for(server, tmp_path / "data", export=ONE_BY_ONE))
     assert (settled.exit_code, settled.requests) == (0, requests)
 
 

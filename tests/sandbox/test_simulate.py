@@ -1,7 +1,8 @@
-"""The detail of an execution, as the sandbox gives it, against recorded answers."""
+"""The detail and the voice calls of an execution, as the sandbox gives them, against recorded answers."""
 
 import json
 import re
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ PATH = "/simulate/test-executions"
 def recorded_execution(case: str) -> tuple[World, str]:
     """A world with the execution of a recorded detail, made of the other recorded answers about its calls."""
     world = world_of(executions=0)
-    runs = SAMPLES[f"runs_{case}"]["body"]["result"]
+    runs = (SAMPLES.get(f"runs_{case}") or SAMPLES[f"{case}_runs"])["body"]["result"]
     own = [sample["body"]["result"] for name, sample in SAMPLES.items() if name.startswith(f"{case}_metrics_")]
     by_id = {each["call_execution_id"]: each for each in own}
     calls = []
@@ -29,6 +30,7 @@ def recorded_execution(case: str) -> tuple[World, str]:
         calls.append(call_with_answer(by_id[listed["call_execution_id"]], listed))
         calls[-1].updated_at = END - timedelta(seconds=order)
     run_test = world.run_tests[0]
+    run_test.profile = replace(run_test.profile, is_chat=case == "detail_chat")
     configs = {key: each["name"] for call in calls for key, each in call.eval_outputs.items()}
     run_test.eval_configs = [EvalConfig(key, name, "score", key, name) for key, name in configs.items()]
     run_test.executions.append(execution_with_answer(run_test, runs, calls))
@@ -81,6 +83,38 @@ async def test_page_past_the_end_of_the_detail_is_empty(session):
     recorded = SAMPLES["detail_page_999"]["body"]
     names = ("count", "next", "previous", "total_pages", "current_page", "results")
     assert (status, {name: body[name] for name in names}) == (200, {name: recorded[name] for name in names})
+
+
+async def test_voice_calls_are_the_recorded_ones(session):
+    recorded = SAMPLES["voice_list"]["body"]
+    world, execution_id = recorded_execution("voice_list")
+    async with Sandbox(world) as sandbox:
+        target = SAMPLES["voice_list"]["request"]["target"]
+        status, body = await answered(session, sandbox, target)
+        assert execution_id in target
+        calls = [call.call_execution_id for call in world.run_tests[0].executions[0].calls]
+        beyond = await answered(session, sandbox, SAMPLES["voice_list_page_beyond"]["request"]["target"])
+    assert (status, {**body, "results": []}) == (200, {**recorded, "results": []})
+    assert [each["id"] for each in body["results"]] == calls
+    assert beyond == (404, SAMPLES["voice_list_page_beyond"]["body"])
+    # No answer from which the world was rebuilt tells these.
+    unknown = {"started_at", "completed_at", "ended_reason", "call_summary", "overall_score", "customer_cost_cents"}
+    unknown |= {"phone_number", "transcripts", "provider_call_data", "recording_url"}
+    for given, call in zip(body["results"], recorded["results"], strict=True):
+        assert {name: call[name] for name in given.keys() - unknown} == {
+            name: given[name] for name in given.keys() - unknown
+        }
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["bad_uuid", "limit_0", "unknown_param", "unknown_execution", "of_a_chat"],
+)
+async def test_other_answers_about_voice_calls_are_the_recorded_ones(case, session):
+    sample = SAMPLES[f"voice_list_{case}"]
+    world, _ = recorded_execution("voice_list" if case != "of_a_chat" else "detail_chat")
+    async with Sandbox(world) as sandbox:
+        assert await answered(session, sandbox, sample["request"]["target"]) == (sample["status"], sample["body"])
 
 
 def world_with_odd_evals(case: str) -> World:

@@ -8,7 +8,8 @@ from functools import partial
 from etl.extract.client import Client
 from etl.extract.crawl import Crawl
 from etl.extract.plan import Planned
-from etl.extract.settling import ReadStored, Settling
+from etl.extract.settling import Settling
+from etl.extract.voice_list import VoiceLists
 from etl.model.records import ExecutionBundle
 from etl.pipeline.engine.interface import Crawler, Take
 from etl.settings.sections import Api
@@ -21,16 +22,13 @@ class LocalCrawl:
     Payloads are several times as large as rows, and need not be kept until the commit.
     """
 
-    def __init__(
-        self, client: Client, plan: Iterable[Planned], take: Take, stored: ReadStored, api: Api, *, include_raw: bool
-    ) -> None:
+    def __init__(self, settling: Settling, plan: Iterable[Planned], take: Take, api: Api, *, include_raw: bool) -> None:
         self._flatten = partial(flatten, include_raw=include_raw)
-        settling = Settling(client, stored)
 
         async def emit(bundle: ExecutionBundle) -> None:
             await take(self._flatten(bundle))
 
-        self._crawl = Crawl(client, iter(plan), emit, api.concurrency, api.page_limit, settling)
+        self._crawl = Crawl(settling.client, iter(plan), emit, api.concurrency, api.page_limit, settling)
         self.run = self._crawl.run
         self.counts = settling.counts
 
@@ -45,4 +43,7 @@ async def this_process(client: Client, api: Api, *, include_raw: bool) -> AsyncI
 
     ``include_raw``: rows also hold the payloads that they were made of.
     """
-    yield lambda plan, take, stored: LocalCrawl(client, plan, take, stored, api, include_raw=include_raw)
+    voice = VoiceLists(client)
+    yield lambda plan, take, stored: LocalCrawl(
+        Settling(client, stored, voice), plan, take, api, include_raw=include_raw
+    )

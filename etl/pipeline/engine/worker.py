@@ -16,8 +16,9 @@ from etl.errors import ConfigurationError, ExporterError, leaves
 from etl.extract.client import Client
 from etl.extract.plan import Planned
 from etl.extract.quota import Quota
-from etl.extract.settling import Counts
+from etl.extract.settling import Counts, Settling
 from etl.extract.transport import Traffic
+from etl.extract.voice_list import VoiceLists
 from etl.model.lifecycle import StoredCalls
 from etl.pipeline.engine.this_process import LocalCrawl
 from etl.settings import Settings
@@ -141,7 +142,8 @@ class _Session:
 
         settings = Settings.model_validate({"run_tests": "all", "api": batch.api, **_keys()})
         client = Client(settings, quota=self._quota(batch))
-        local_crawl = LocalCrawl(client, batch.items, take, stored, batch.api, include_raw=batch.include_raw)
+        settling = Settling(client, stored, VoiceLists(client))
+        local_crawl = LocalCrawl(settling, batch.items, take, batch.api, include_raw=batch.include_raw)
         task = asyncio.get_running_loop().create_task(crawl())
         self._running[batch.run_id] = task
         if batch.run_id in self._stopped:  # it was stopped before ``stop`` could cancel the task

@@ -1,0 +1,72 @@
+"""What the list of voice calls adds to an execution's detail, so that both together give a call's whole row. Pure.
+
+Which list has which cell of the row of a voice call, and when it is not believed:
+
+| cells | list | not believed |
+|---|---|---|
+| ``SAME`` and the open-ended objects of ``detail.py`` | detail | another value in the other list (``IN_BOTH``) |
+| ``STAGES`` of ``detail.py``: what speech and language models cost | voice calls | the same |
+| evals, as they are stored, and the scenario | voice calls; detail for its id | |
+| of chats | neither | the detail shows one: the call is no voice call |
+
+A call of which something is not believed keeps its own request. ``differing`` judges by one call for all.
+"""
+
+from collections.abc import Mapping
+
+from msgspec import structs
+
+from etl.model import schema
+from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall, VoiceCall
+from etl.model.values import json_text, parsed
+from etl.transform.detail import STAGES
+from etl.transform.flatten import call_row
+from etl.transform.row_hash import NOT_HASHED
+from etl.transform.rows import Path, value_at
+
+IN_BOTH: Mapping[str, Path] = {
+    **{name: (name,) for name in ("status", "duration_seconds", "response_time_ms", "cost_cents")},
+    **{name: (name,) for name in ("overall_score", "customer_cost_cents")},
+    "scenario_name": ("scenario",),
+    "system_metrics": ("customer_latency_metrics", "systemMetrics"),
+    "cost_breakdown": ("customer_cost_breakdown",),
+}
+"""By field of the list of voice calls, where the detail has the same. Where they differ, the call has just changed."""
+
+FIELDS = (*IN_BOTH, *STAGES, "eval_outputs")
+"""The fields that are read of a voice call; all others, many of them personal data, are dropped at once."""
+
+
+def listed_call(detail: DetailedCall, voice: VoiceCall) -> ListedCall:
+    """The call as the list of calls would have it."""
+    payload = {
+        "call_execution_id": voice.call_execution_id,
+        "scenario_id": detail.payload.get("scenario_id"),
+        "scenario_name": voice.payload["scenario_name"],
+        **{name: detail.payload.get(name) for name in ("status", "duration_seconds")},
+        "eval_outputs": {} if voice.payload["eval_outputs"] is None else voice.payload["eval_outputs"],
+    }
+    return ListedCall(call_execution_id=voice.call_execution_id, payload=payload)
+
+
+def joined(detail: DetailedCall, voice: VoiceCall) -> DetailedCall:
+    """The detail's call with its stages; without them where the two lists do not agree about it."""
+    if any(value_at(detail.payload, path) != voice.payload[name] for name, path in IN_BOTH.items()):
+        return detail
+    return structs.replace(detail, payload=detail.payload | {name: voice.payload[name] for name in STAGES})
+
+
+def differing(call: FetchedCall, of_lists: CallMetrics) -> list[str]:
+    """The columns in which the row of a call's own metrics is another one than that of its lists."""
+    both = (call, structs.replace(call, metrics=of_lists))
+    rows = [call_row(each, run_test_name="", started_at=None)[0] for each in both]
+    return [
+        column.name
+        for column, own, other in zip(schema.CALLS.columns, *rows, strict=True)
+        if column.name not in NOT_HASHED and _comparable(column, own) != _comparable(column, other)
+    ]
+
+
+def _comparable(column: schema.Column, value: object) -> object:
+    """The value, with the fields of an object in order."""
+    return json_text(parsed(value), is_sorted=True) if column.is_json and isinstance(value, str) else value

@@ -31,8 +31,8 @@ def of_call(request: SandboxRequest) -> bool:
     return request.path == METRICS and "call_execution_id" in request.query
 
 
-def of_half_the_calls(request: SandboxRequest) -> bool:
-    return of_call(request) and request.query["call_execution_id"][-1] in "02468ace"
+def of_most_calls(request: SandboxRequest) -> bool:
+    return of_call(request) and request.query["call_execution_id"][-1] in "0123456789a"
 
 
 def of_calls(request: SandboxRequest) -> bool:
@@ -110,10 +110,10 @@ STT = moves("cost", "stt_cost_cents", "stt_cents")
 """The detail does not have this cost."""
 
 
-OF_SOME_CALLS = "half of a cost"
+OF_SOME_CALLS = "most of a cost"
 LOST: dict[str, tuple[Concerns, Edit, str]] = {
     "a cost": (of_call, STT, "calls.cost_stt_cost_cents is null (extra has cost.stt_cents)"),
-    OF_SOME_CALLS: (of_half_the_calls, STT, "calls.cost_stt_cost_cents is null (extra has cost.stt_cents)"),
+    OF_SOME_CALLS: (of_most_calls, STT, "calls.cost_stt_cost_cents is null (extra has cost.stt_cents)"),
     "a unit": (of_call, write_seconds, "calls.latency_response_time_ms differs from the executions' details"),
     "evals": (of_calls, in_evals(renames("output", "result")), "evals.output_passed is null (extra has result)"),
     "a verdict": (of_calls, in_evals(shout), "evals.output_passed is null (output_text says neither"),

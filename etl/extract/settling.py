@@ -111,7 +111,8 @@ class Settling:
         kept = candidates & standing if item.route.keeps_fetched else set()
         details: _Details = {}
         lacked = item.stored is not None and item.stored.lacks_detail
-        if item.route.reads_detail and (lacked or execution.listed.calls.keys() - kept):
+        is_at_hand = latest.details is not None and bool(latest.details.calls)
+        if item.route.reads_detail and (lacked or is_at_hand or execution.listed.calls.keys() - kept):
             found = await self._details_of(execution, latest)
             if self._is_left(execution, found, lacked=lacked):
                 return False

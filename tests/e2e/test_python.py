@@ -43,7 +43,7 @@ async def test_run_waits_for_the_export_and_ctrl_c_keeps_what_had_arrived(
 ) -> None:
     """Every call of one execution hangs; the others are whole when the signal comes."""
     waiting = hold_back(server, server.world.run_tests[1].executions[0])
-    write_settings(tmp_path, [each.name for each in server.world.run_tests])
+    write_settings(tmp_path, [each.name for each in server.world.run_tests], "[export]", 'metrics = "calls"')
     process = await start_program(sys.executable, "-c", code, cwd=tmp_path, env=environment(server))
     await waiting.wait()
     process.send_signal(signal.SIGINT)

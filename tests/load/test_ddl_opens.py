@@ -50,7 +50,7 @@ def export(world, root, *, lost=None):
             return Fault(status=400) if lost and lost.call_execution_id in request.target else None
 
         async with Sandbox(world, fault=fault) as server:
-            return await job.export(settings_for(server, root))
+            return await job.export(settings_for(server, root, export={"metrics": "calls"}))
 
     return asyncio.run(run())
 

@@ -102,14 +102,23 @@ def _held(run: Run, record: Record, planned: Iterable[Planned]) -> dict[str, lis
 async def _fetch_held(
     run: Run, record: Record, state: StoredState, held: dict[str, list[Planned]], crawler: Crawler
 ) -> None:
-    """Fetch one of each run test, and all others as soon as the answers have their old form again."""
+    """Fetch one of each run test, and all others as soon as the answers have their old form again.
+
+    One that shows neither form, because its calls have no such values any more, is followed by another one.
+    """
     record.left_alone |= held.keys()
-    probes = {name: items.pop(0) for name, items in held.items() if not record.answers_of(name).text(is_drift=True)}
-    await _fetch(run, record, state, [*probes.values()], crawler)
-    probed = (name for name, item in probes.items() if item.execution.execution_id in record.committed)
-    healed = [name for name in probed if not record.answers_of(name).text(is_drift=True)]
-    record.left_alone.difference_update(healed)
-    await _fetch(run, record, state, [item for name in healed for item in held[name]], crawler)
+    left = {name: items for name, items in held.items() if not record.answers_of(name).text(is_drift=True)}
+    due = {name: items[:1] for name, items in left.items()}
+    while due:
+        await _fetch(run, record, state, [item for items in due.values() for item in items], crawler)
+        for name, items in due.items():
+            left[name] = left[name][len(items) :]
+            is_told = record.answers_of(name).text(is_drift=True)
+            if is_told or any(item.execution.execution_id not in record.committed for item in items):
+                del left[name]
+            elif not left[name]:
+                record.left_alone.discard(name)
+        due = {name: items[: None if record.answers_of(name).is_back else 1] for name, items in left.items() if items}
 
 
 async def _refresh(run: Run, state: StoredState) -> None:

@@ -153,6 +153,11 @@ class Answers:
         found = self._lost if execution_id in self._new else self._odd()
         return any(execution_id in losses and not losses[execution_id].is_filled for losses in found.values())
 
+    @property
+    def is_back(self) -> bool:
+        """Whether some execution has each column that lost its values in the last run."""
+        return self._has.issuperset(re.findall(r"(?:calls|evals|executions)\.\w+", self.told))
+
     def text(self, *, is_drift: bool, is_filled: bool = False) -> str:
         """Which columns lost their values, in one line; empty if none did.
 

@@ -37,6 +37,7 @@ def requests_are_few(history: History, night: Night) -> None:
     options = night.options
     is_plain = night.is_complete and night.is_clean and not (history.memory.healing or history.memory.is_struck)
     has_pages = options.get("page_limit", _MANY) < _MANY or history.source.server._rules.max_limit is not None
+    is_plain = is_plain and not history.source.poisoned
     if not is_plain or has_pages or history.source.form in LOST or history.memory.form != history.source.form:
         return
     spent: Counter[str] = Counter()

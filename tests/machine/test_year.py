@@ -144,12 +144,15 @@ def _something_goes_wrong(history: History, rng: random.Random, day: int) -> Tro
             return Trouble(Kind.NO_SUCH_RUN_TEST, partial(source.entries.remove, entry))
         case "call" | "detail" as subject:
             execution = source.begin(run_test, 3, is_finished=True)
+            # Lists would show a voice call whole.
             failing = (
-                execution.calls[0].call_execution_id if subject == "call" else f"executions/{execution.execution_id}"
+                (execution.calls[0].call_execution_id, f"test_execution_id={execution.execution_id}")
+                if subject == "call"
+                else (f"executions/{execution.execution_id}",)
             )
 
             def fail(request: SandboxRequest, _nth: int) -> Fault | None:
-                return Fault(status=500) if failing in request.target else None
+                return Fault(status=500) if any(each in request.target for each in failing) else None
 
             source.fault = fail
             return Trouble(Kind.DEAD_LETTER, repair)

@@ -16,9 +16,7 @@ from etl.extract.call_list import CallList
 from etl.extract.plan import Planned
 from etl.model.lifecycle import StoredCalls
 from etl.model.records import DETAIL, RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall
-from etl.model.values import json_text
 from etl.model.wording import first_few
-from etl.transform.flatten import COMPLETED
 from etl.transform.voice import differing
 
 
@@ -71,7 +69,7 @@ class ArrivedCalls:
     shown: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Of each call, what only the execution's detail shows."""
     unjudged: Mapping[str, CallMetrics] = field(default_factory=dict)
-    """Whole metrics that the lists give, until one call's own metrics confirm them."""
+    """Whole metrics that the lists give, until one call's own metrics confirm them; that call comes first."""
     at_hand: Mapping[str, CallMetrics] = field(default_factory=dict)
     """Metrics made of the detail, of calls whose entries are still to come."""
     kept: frozenset[str] = frozenset()
@@ -159,12 +157,12 @@ class OpenExecution:
     def due_first(self, pending: Sequence[str]) -> list[str]:
         """Of the calls that are not there yet, those to fetch at once: of those that lists show whole, only one.
 
-        It has the most values, since it shall confirm all others. One that was fetched already does as well.
+        One that was fetched already does as well.
         """
         arrived = self.arrived
         sampled = arrived.unjudged.keys() & arrived.metrics.keys()
         if arrived.unjudged and not sampled:
-            sampled = {max(arrived.unjudged, key=lambda key: _worth(arrived.unjudged[key]))}
+            sampled = {next(iter(arrived.unjudged))}
         return [key for key in pending if key not in arrived.unjudged or key in sampled]
 
     def judge(self) -> tuple[str | None, list[str]]:
@@ -283,8 +281,3 @@ class OpenExecution:
             )
             for key, metrics in self.arrived.metrics.items()
         )
-
-
-def _worth(metrics: CallMetrics) -> tuple[bool, int]:
-    """How much a call tells about others."""
-    return metrics.status == COMPLETED, len(json_text(metrics.payload))

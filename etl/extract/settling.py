@@ -21,6 +21,7 @@ from etl.extract.voice_list import VoiceLists
 from etl.model import schema
 from etl.model.lifecycle import BEGUN, WHOLE, StoredCalls
 from etl.model.records import FROM_DETAIL, FROM_LISTS, CallMetrics, DetailedCall, FetchedCall, ListedCall
+from etl.model.values import json_text
 from etl.transform.detail import (
     SHOWN_COLUMNS,
     amended,
@@ -339,13 +340,20 @@ def _standing(item: Planned, rows: Mapping[str, _Row]) -> set[str]:
 def _whole_metrics(execution: OpenExecution, details: _Details) -> dict[str, CallMetrics]:
     """The metrics of the calls that do not stay and that the lists show whole; none if that spares no request.
 
-    A preview takes one, too: no row of lists is exact before a call has confirmed it.
+    A preview takes one, too: no row of lists is exact before a call has confirmed it. The one that tells most about the
+    others comes first.
     """
     keys = execution.listed.calls.keys() & details.keys() - execution.arrived.kept
     given = {key: metrics for key in sorted(keys) if (metrics := metrics_in(details[key]))}
-    whole = {key: metrics for key, metrics in given.items() if metrics.made_from == FROM_LISTS}
+    keys_by_worth = sorted(given, key=lambda key: _worth(given[key], details[key]), reverse=True)
+    whole = {key: given[key] for key in keys_by_worth if given[key].made_from == FROM_LISTS}
     is_worth_it = len(whole) > 1 or execution.planned.route is Route.PREVIEW
     return whole if is_worth_it and whole.keys() - execution.arrived.metrics else {}
+
+
+def _worth(metrics: CallMetrics, detail: DetailedCall) -> tuple[bool, bool, int]:
+    """How much a call tells about others: it has many values, and a turn count, unless the detail makes that up."""
+    return metrics.status == COMPLETED, detail.payload.get("turn_count") is not None, len(json_text(metrics.payload))
 
 
 def _take_metrics_of_details(execution: OpenExecution, details: _Details) -> None:

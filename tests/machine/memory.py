@@ -122,7 +122,7 @@ class Memory:
     def _forget_what_was_seen(self, source: Source, night: "Night") -> None:
         """A run that fetched all calls of an execution, or compared its two lists, has seen what changed."""
         listed = {request.query.get("execution_id") for request in night.requests if request.path == RUNS}
-        listed |= {request.query["test_execution_id"] for request in night.requests if request.path == VOICE_CALLS}
+        voice = {request.query["test_execution_id"] for request in night.requests if request.path == VOICE_CALLS}
         detailed = {request.path.removeprefix(DETAIL).strip("/") for request in night.requests}
         asked = Counter(
             request.query["call_execution_id"]
@@ -133,10 +133,12 @@ class Memory:
         for execution in source.executions(is_finished=True):
             calls = [each for each in execution.calls if not each.is_deleted]
             has_all = bool(calls) and all(asked[each.call_execution_id] for each in calls)
-            is_compared = execution.execution_id in listed and (not calls or execution.execution_id in detailed)
+            of_calls = voice if execution.execution_id in source.staged else listed | voice
+            is_compared = execution.execution_id in of_calls and (not calls or execution.execution_id in detailed)
             is_seen = night.options.get("full_refresh") or has_all or is_compared
             if execution.execution_id in scope and is_seen:
                 source.unseen.discard(execution.execution_id)
+                source.staged.discard(execution.execution_id)
 
 
 def told(night: "Night", kind: Kind) -> dict[str, str]:

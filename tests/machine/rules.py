@@ -269,10 +269,13 @@ def night_of_a_voice_list_that_lies_in_a_cell(history: History, rng: random.Rand
 
 @rule(1.5)
 def stages_change(history: History, rng: random.Random) -> None:
-    """What a stage of a call costs comes late, alone: only a list of voice calls shows it."""
+    """What a stage of a call costs comes late, alone: only a list of voice calls shows it, and not beside chats."""
     for execution, call in _calls(history, rng):
+        if execution.run_test.profile.is_chat or any(each.chat_metrics for each in execution.calls):
+            continue
         call.stt_cost_cents = rng.randrange(100)
         history.source.unseen.add(execution.execution_id)
+        history.source.staged.add(execution.execution_id)
 
 
 @rule(1)

@@ -83,9 +83,9 @@ class Source:
     """The world and its clock.
 
     ``unseen`` are executions of which something changed that no list of executions shows, and that may have been final
-    then: the sweep finds it. ``deleted`` are run tests that are gone from the list of them; the API still has their
-    executions by their ids. ``fault`` is what the server does wrong until further notice, ``lie`` what its lists do not
-    show.
+    then: the sweep finds it. ``staged`` are those of which only a list of voice calls shows it. ``deleted`` are run
+    tests that are gone from the list of them; the API still has their executions by their ids. ``fault`` is what the
+    server does wrong until further notice, ``lie`` what its lists do not show.
     ``struck`` counts the answers that were not as they should be, ``struck_lists`` those but of details. ``form`` names
     the form in which the API gives values of the run tests that are ``formed``, if it is another one than it was.
     """
@@ -111,6 +111,7 @@ class Source:
         self.struck = self.struck_lists = 0
         self.deleted: list[sandbox.SimulatedRunTest] = []
         self.unseen: set[str] = set()
+        self.staged: set[str] = set()
         self.poisoned: dict[str, dict[str, Any] | None] = {}
         self.undetailed: set[str] = set()
         """Calls that make each page of their execution's detail a 500."""

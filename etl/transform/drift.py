@@ -24,6 +24,7 @@ _FREE |= {("cost", "breakdown"), ("cost", "customer_cost_breakdown")}
 """Where a call's metrics have an object of the voice provider, which may hold anything."""
 _TABLES = (schema.EXECUTIONS, schema.CALLS, schema.EVALS)
 """The tables whose rows are made of payloads."""
+_NAMES = {f"{table.name}.{name}" for table in _TABLES for name in table.names}
 _OPTIONAL = {"chat_metrics", "detail", "name", "output_type", "reason", "status"}
 """Fields that an answer may leave out, or of which it may leave out any part."""
 _SOMETIMES_SHOWN = ("agent_definition_used_", "simulator_agent_")
@@ -156,7 +157,7 @@ class Answers:
     @property
     def is_back(self) -> bool:
         """Whether some execution has each column that lost its values in the last run."""
-        return self._has.issuperset(re.findall(r"(?:calls|evals|executions)\.\w+", self.told))
+        return self._has >= self._told_columns
 
     def text(self, *, is_drift: bool, is_filled: bool = False) -> str:
         """Which columns lost their values, in one line; empty if none did.
@@ -198,7 +199,12 @@ class Answers:
         return is_much or (is_again and self._is_told(column))
 
     def _is_told(self, column: str) -> bool:
-        return column in re.findall(r"[\w.]+", self.told)
+        return column in self._told_columns
+
+    @property
+    def _told_columns(self) -> set[str]:
+        """The columns that ``told`` names; it also names fields, as paths of an answer."""
+        return _NAMES.intersection(re.findall(r"[\w.]+", self.told))
 
 
 class _Judged(NamedTuple):

@@ -96,6 +96,13 @@ def test_one_execution_is_no_drift_nor_are_few_calls_beside_one_that_has_the_col
     assert before.holds("a") is (is_drift or len(calls) == len(losses) or losses["a"][1] != OLD)
 
 
+def test_an_alarm_names_columns_and_not_the_fields_that_have_their_values():
+    answers = Answers(f"in 9 calls of 2 executions: {COST} is null (extra has means.calls.completed)", was_alarm=True)
+    assert not answers.is_back
+    answers.note("a", Losses(has=frozenset({COST})), is_new=False, has_values=lambda _: False)
+    assert answers.is_back
+
+
 @pytest.mark.parametrize(("had", "said", "is_lost"), [(True, "", True), (False, COST, True), (False, "", False)])
 def test_a_field_that_no_detail_names_is_lost_only_if_the_run_test_had_it(had, said, is_lost):
     answers = Answers(said)

@@ -174,11 +174,12 @@ def _has_values(dataset: Dataset, part: Part, stored: Mapping[str, StoredExecuti
     key = part.run_test_key
     others = {known.place for known in stored.values() if known.run_test_key == key} - {part.place}
     parts = [part, *(Part(key, place) for place in sorted(others)[-1:])]
-    rows = cache(dataset.rows)
+    rows_of = cache(dataset.rows)
 
     def has_values(column: str) -> bool:
         table, _, name = column.partition(".")
-        return any(stored[name].null_count < len(stored) for each in parts if (stored := rows(_TABLES[table], each)))
+        values = (rows_of(_TABLES[table], each)[name] for each in parts)
+        return any(each.null_count < len(each) for each in values)
 
     return has_values
 

@@ -345,10 +345,11 @@ def _whole_metrics(execution: OpenExecution, details: _Details) -> dict[str, Cal
     """
     keys = execution.listed.calls.keys() & details.keys() - execution.arrived.kept
     given = {key: metrics for key in sorted(keys) if (metrics := metrics_in(details[key]))}
-    keys_by_worth = sorted(given, key=lambda key: _worth(given[key], details[key]), reverse=True)
-    whole = {key: given[key] for key in keys_by_worth if given[key].made_from == FROM_LISTS}
+    whole = {key: metrics for key, metrics in given.items() if metrics.made_from == FROM_LISTS}
     is_worth_it = len(whole) > 1 or execution.planned.route is Route.PREVIEW
-    return whole if is_worth_it and whole.keys() - execution.arrived.metrics else {}
+    if not (is_worth_it and whole.keys() - execution.arrived.metrics):
+        return {}
+    return dict(sorted(whole.items(), key=lambda pair: _worth(pair[1], details[pair[0]]), reverse=True))
 
 
 def _worth(metrics: CallMetrics, detail: DetailedCall) -> tuple[bool, bool, int]:

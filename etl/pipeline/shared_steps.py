@@ -143,8 +143,9 @@ def make_plan(run: Run, record: Record, state: StoredState, run_tests: Iterable[
     """
     page_limit = run.settings.api.page_limit
     overdue_since = run.by_source(run.started_at) - overdue_after(run.settle)
-    policy = replace(run.policy, previewed=record.previewed, swept=record.swept)
-    policy = replace(policy, overdue_since=overdue_since, settle=run.settle)
+    policy = replace(
+        run.policy, overdue_since=overdue_since, settle=run.settle, previewed=record.previewed, swept=record.swept
+    )
     planned: list[Planned] = []
     done = {id_: item for item in record.all_planned() if (id_ := item.execution.execution_id) in record.committed}
     for run_test in run_tests:

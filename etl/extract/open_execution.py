@@ -241,14 +241,14 @@ class OpenExecution:
         )
 
     def _letters_of_detail(self) -> list[DeadLetter]:
-        """A dead letter for each listed call that the detail lacks, or one for the execution if it has none of them."""
+        """A dead letter for each listed call that is missing from the detail, or one for the execution if all are."""
         arrived = self.arrived
         if arrived.detailed is None:
             return []
         missing = self.listed.calls.keys() - arrived.detailed - arrived.elsewhere
         if missing and not arrived.detailed:
             missing = {self.execution_id}
-        failure = arrived.no_detail or SourceError(f"detail of execution {self.execution_id}: it lacks a listed call")
+        failure = arrived.no_detail or SourceError(f"detail of execution {self.execution_id}: a listed call is missing")
         return [DeadLetter.of(DETAIL, subject, failure) for subject in sorted(missing)]
 
     def bundle(self) -> ExecutionBundle:

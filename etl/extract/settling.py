@@ -147,13 +147,13 @@ class Settling:
         return self.client.lacks_details and self.client.may_lack_details()
 
     def _is_left(self, execution: OpenExecution, found: Details, *, lacked: bool) -> bool:
-        """Whether nothing of it is fetched: its detail is missing or, if it is swept, lacks a stored call."""
+        """Whether nothing of it is fetched: its detail is missing or, if it is swept, has not every stored call."""
         item = execution.planned
         is_left = not found.calls and (item.route is Route.PREVIEW or (item.may_wait and not lacked))
         if item.reason is Reason.SWEEP:
             is_left = is_left or not execution.listed.calls.keys() & execution.stored.rows.keys() <= found.calls.keys()
             if is_left:
-                self.counts.not_compared[execution.execution_id] = str(found.failure or "its detail lacks calls")
+                self.counts.not_compared[execution.execution_id] = str(found.failure or "calls are missing in it")
         elif (is_left or self._has_no_details) and item.route is not Route.PREVIEW:
             self.counts.without_detail += 1
             self.counts.failure = str(found.failure or "they have no calls")

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from operator import attrgetter
 from time import monotonic
 
 from etl.dataset.commit import commit, mark_deleted
@@ -150,7 +151,11 @@ async def _rename(run: Run, record: Record, state: StoredState, elsewhere: Lists
     for part, names in renames.items():
         await to_the_end(partial(rename, run.dataset, part, names, run.stamp()))
         pairs.update((state.executions[execution_id].run_test_name, new) for execution_id, new in names.items())
-    answers = {new: record.answers_of(old) for old, new in pairs}
+    moved = {old for old, _ in pairs}
+    sources = {to: {to} - moved | {old for old, new in pairs if new == to} for _, to in pairs}
+    answers = {
+        to: max(map(record.answers_of, names), key=attrgetter("was_alarm", "told")) for to, names in sources.items()
+    }
     record.answers |= {new: Answers(before.told, before.was_alarm) for new, before in answers.items()}
     exported = {run_test.name for run_test in (*record.run_tests, *run.settings.configured)}
     for (old, new), count in sorted(pairs.items()):

@@ -103,6 +103,8 @@ class Memory:
         self.healing |= dict.fromkeys(hidden(source, night), NIGHTS_TO_HEAL)
         if night.options.get("metrics") == "listed":  # what no list has is not missing then, and final without it
             source.unseen |= self.healing.keys()
+        if source.form == "a verdict":  # no alarm where a judge never had others: then they are its words, and final
+            source.unseen |= {each.execution_id for test in source.formed for each in test.executions}
         self.form = source.form
         if night.summary is not None:
             self.told, self.odd = told(night, Kind.ANSWERS_CHANGED), told(night, Kind.ANSWERS_ODD)
@@ -133,7 +135,7 @@ class Memory:
         for execution in source.executions(is_finished=True):
             calls = [each for each in execution.calls if not each.is_deleted]
             has_all = bool(calls) and all(asked[each.call_execution_id] for each in calls)
-            of_calls = voice if execution.execution_id in source.staged else listed | voice
+            of_calls = voice if calls and execution.execution_id in source.staged else listed | voice
             is_compared = execution.execution_id in of_calls and (not calls or execution.execution_id in detailed)
             is_seen = night.options.get("full_refresh") or has_all or is_compared
             if execution.execution_id in scope and is_seen:
@@ -148,7 +150,7 @@ def told(night: "Night", kind: Kind) -> dict[str, str]:
 
 def hidden(source: Source, night: "Night") -> set[str]:
     """Executions of which the answers of this night did not show all, or not where it is declared."""
-    is_blind = "settle_by" in night.options  # calls are fetched without a detail
+    is_blind = "settle_by" in night.options or told(night, Kind.NO_DETAIL)  # calls are fetched without a detail
     formed = source.formed_names() if source.form in LOST or is_blind else set[str]()
     return {*night.lie.executions} | {
         each.execution_id

@@ -288,6 +288,19 @@ async def test_a_run_of_another_run_test_forgets_no_alarm(settled: Nights) -> No
     assert (codes, sum(map(of_call, settled.server.requests))) == ([3, 0, 3, 3], 1), "one probe"
 
 
+async def test_a_run_test_that_takes_the_name_of_another_ends_no_alarm(settled: Nights) -> None:
+    first = settled.world.run_tests[0]
+    other = sandbox.new_run_test(random.Random(1), "Other", settled.now, first.profile)
+    sandbox.add_run_test(settled.world, other)
+    sandbox.add_execution(settled.world, other, random.Random(99), settled.now, 0, status="completed")
+    answer(settled, (of_call, STT))
+    for _ in range(2):
+        begin(settled, 2)
+        await settled.export()
+    other.name = first.name
+    assert [(await settled.export(names="all")).exit_code for _ in range(2)] == [3, 3]
+
+
 async def test_details_that_cannot_be_had_do_not_end_an_alarm(settled: Nights) -> None:
     answer(settled, (of_call, STT))
     for _ in range(4):

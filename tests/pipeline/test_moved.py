@@ -13,6 +13,7 @@ from etl import sandbox
 from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.model.records import ANALYTICS, METRICS
+from etl.pipeline import lists
 from etl.sandbox import Fault, SimulatedRunTest, World
 from tests.e2e.truth import assert_equals_world
 from tests.pipeline.nights import NIGHT, Nights, kinds
@@ -157,3 +158,20 @@ async def test_execution_whose_evals_cannot_be_summed_up_is_found_by_one_request
     clone(nights, executions=0)
     assert (await nights.export(names=names)).exit_code == 0
     assert nights.server.count(ANALYTICS) == 1
+
+
+async def test_a_clone_waits_for_the_list_of_those_that_it_lacks(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Theirs is the folder that has its name."""
+    monkeypatch.setattr(lists, "LIST_PATIENCE_SECONDS", 0.1)
+    names = [each.name for each in nights.world.run_tests]
+    await nights.export(names=names)
+    clone(nights, executions=3)
+    names.append(f"{names[0]} old")
+    nights.server.fault = lambda request, _nth: (
+        Fault(delay_seconds=0.5) if request.query.get("run_test_name") == names[2] else None
+    )
+    assert (await nights.export(names=names)).exit_code == 0
+    key = default_key(names[0])
+    assert homes(nights) == {(names[2], key): 10, (names[1], default_key(names[1])): 4, (names[0], f"{key}-2"): 3}

@@ -28,6 +28,7 @@ MEASUREMENTS = (
     "dask",
     "lists",
     "settling",
+    "sweep",
 )
 DOCUMENT = ROOT / "docs" / "performance.md"
 

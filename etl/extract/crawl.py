@@ -172,7 +172,6 @@ class Crawl:
 
         Then the execution was closed (the next run decides, or it is a preview), or its list is read again first.
         """
-        execution.stored = await self.settling.read_stored(execution.planned)
         is_decided = await self.settling.compare(execution, latest)
         # The rows are not needed any more, and many executions are open while their calls arrive.
         execution.stored = replace(execution.stored, rows={}, evals={})

@@ -6,7 +6,7 @@ what it takes up. The steps that follow look at the route and never at the setti
 """
 
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from operator import attrgetter
 
@@ -145,8 +145,8 @@ class Policy:
     """How long late data may come."""
     previewed: Container[str] = ()
     """The execution_ids of what this run has stored from lists: their details need not be read again."""
-    swept: Container[str] = ()
-    """The execution_ids of what is compared again, if it is final: see ``sweep``."""
+    swept: Mapping[str, str] = field(default_factory=dict)
+    """The execution_ids of what is compared again, if it is final, with the fingerprints that ``sweep`` gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +171,8 @@ class Planned:
     """Why its row in the list could not be read: then only its head is known."""
     reads_voice_calls: bool = False
     """Its calls may be fetched by two lists, its detail and that of voice calls, if it has voice calls alone."""
+    lists: str = ""
+    """The fingerprint of its lists and of what is stored when these were last the same; empty if that is not known."""
     may_wait: bool = False
     """Its detail may be missing for another night: it is swept, or settles and is not overdue, nor are its metrics."""
 
@@ -299,6 +301,7 @@ def plan_run_test(
                 stored=known,
                 estimated_calls=_estimated_calls(execution, known),
                 unreadable=letter,
+                lists=policy.swept.get(execution.execution_id, ""),
                 reads_voice_calls=policy.reads_voice_calls and route.reads_detail and not route.makes_rows_of_lists,
                 may_wait=reason is Reason.SWEEP
                 or (reason is Reason.SETTLING and known is not None and _may_wait(execution, known, policy)),

@@ -8,7 +8,7 @@ requested again.
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from etl.errors import NotFoundError, SourceError
@@ -19,10 +19,12 @@ from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned, Reason, Route
 from etl.extract.voice_list import VoiceLists
 from etl.model import schema
+from etl.model.digest import fingerprint
 from etl.model.lifecycle import BEGUN, WHOLE, StoredCalls
 from etl.model.records import FROM_DETAIL, FROM_LISTS, CallMetrics, DetailedCall, FetchedCall, ListedCall
 from etl.model.values import json_text
 from etl.transform.detail import (
+    EXPORTED,
     SHOWN_COLUMNS,
     amended,
     by_lists,
@@ -36,6 +38,7 @@ from etl.transform.detail import (
 from etl.transform.drift import ALWAYS_SHOWN, Answer, find_losses
 from etl.transform.flatten import COMPLETED, answer_of, call_row, filled, has_evals
 from etl.transform.row_hash import says_the_same
+from etl.version import __version__
 
 ReadStored = Callable[[Planned], Awaitable[StoredCalls]]
 """Reads what the dataset holds of an execution."""
@@ -59,8 +62,8 @@ class Counts:
     """How many executions were left to the next run, or have no detail because the API gives none, previews apart."""
     failure: str | None = None
     """How reading such a detail failed last."""
-    compared: set[str] = field(default_factory=set)
-    """Swept executions that are as they are stored."""
+    compared: dict[str, str] = field(default_factory=dict)
+    """Executions that are as they are stored, with fingerprints of that."""
     not_compared: dict[str, str] = field(default_factory=dict)
     """Swept executions about which the source did not say enough, and why."""
     one_by_one: str = ""
@@ -102,8 +105,24 @@ class Settling:
         False if nothing of the execution is fetched in this step: this needs a detail that cannot be had, or the
         execution is swept, and as it is stored.
         """
-        item = execution.planned
-        arrived = execution.arrived
+        item, said = execution.planned, ""
+        has_ended = item.reason in (Reason.SETTLING, Reason.SWEEP)
+        if has_ended and item.route.keeps_unchanged and latest.calls:
+            latest = replace(latest, details=await self._details_of(execution, latest))
+            said = _fingerprint(item, latest)
+        is_known = item.reason is Reason.SWEEP and bool(said) and said == item.lists
+        if not is_known:
+            execution.stored = await self.read_stored(item)
+            if not await self._decide(execution, latest):
+                return False
+        if is_known or (has_ended and _is_as_stored(execution, latest)):
+            self.counts.compared[execution.execution_id] = said
+            return item.reason is not Reason.SWEEP
+        return True
+
+    async def _decide(self, execution: OpenExecution, latest: CallList) -> bool:
+        """As ``compare``, by comparing each call."""
+        item, arrived = execution.planned, execution.arrived
         rows = execution.stored.rows
         standing = _standing(item, rows)
         arrived.shown = {key: shown_in_row(rows[key]) for key in standing}
@@ -133,9 +152,6 @@ class Settling:
             kept |= await self._keepable_calls(execution, comparable, kept=kept)
         self.counts.saved_requests += len(kept)
         arrived.kept = frozenset(kept - arrived.metrics.keys())
-        if item.reason is Reason.SWEEP and _is_as_stored(execution, latest):
-            self.counts.compared.add(execution.execution_id)
-            return False
         arrived.unjudged = _whole_metrics(execution, details) if item.reads_voice_calls else {}
         if item.route.makes_rows_of_lists and not arrived.unjudged:
             _take_metrics_of_details(execution, details)
@@ -297,6 +313,21 @@ class Settling:
         except SourceError:
             return None
         return metrics if metrics.execution_id == item.execution.execution_id else None
+
+
+def _fingerprint(item: Planned, latest: CallList) -> str:
+    """The fingerprint of what the list of calls and the detail say, as far as it is exported, and of what is stored.
+
+    So if it is the same again, there is no difference again. It is empty where the lists do not show everything, and
+    another one in another version, which may export more.
+    """
+    details = latest.details.calls if latest.details and not latest.details.failure else {}
+    if latest.count is not None or latest.unreadable or latest.calls.keys() != details.keys():
+        return ""
+    shown = {key: {name: each.payload.get(name) for name in EXPORTED} for key, each in details.items()}
+    listed = {key: call.payload for key, call in latest.calls.items()}
+    rows = item.stored and item.stored.held.calls_digest
+    return fingerprint({"of": (__version__, item.run_test_name, rows), "listed": listed, "shown": shown})
 
 
 def _is_as_stored(execution: OpenExecution, latest: CallList) -> bool:

@@ -76,7 +76,8 @@ def read_status(
     has_row = attempt is not None and attempt.export_run_id in {run.export_run_id for run in runs}
     lost_run = attempt if is_over and not has_row else None
     last_run = last_run.after(lost_run)
-    executions = execution_rows(tables["executions"], read_compared(files))
+    compared = {key: each.at for key, each in read_compared(files).items()}
+    executions = execution_rows(tables["executions"], compared)
     known = {run_test.name: run_test.key for run_test in configured or ()} or _known_run_tests(last_run, executions)
     run_tests = tuple(run_tests_of(executions, known, last_run))
     letters = [row for file in tables["errors"] for row in file.columns.to_pylist()]

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from operator import attrgetter
 from time import monotonic
 
 from etl.dataset.commit import commit, mark_deleted
@@ -154,7 +153,8 @@ async def _rename(run: Run, record: Record, state: StoredState, elsewhere: Lists
     moved = {old for old, _ in pairs}
     sources = {to: {to} - moved | {old for old, new in pairs if new == to} for _, to in pairs}
     answers = {
-        to: max(map(record.answers_of, names), key=attrgetter("was_alarm", "told")) for to, names in sources.items()
+        to: max(map(record.answers_of, names), key=lambda each: (each.was_alarm, each.told))
+        for to, names in sources.items()
     }
     record.answers |= {new: Answers(before.told, before.was_alarm) for new, before in answers.items()}
     exported = {run_test.name for run_test in (*record.run_tests, *run.settings.configured)}
@@ -272,7 +272,8 @@ def _note_commit(run: Run, record: Record, state: StoredState, bundles: Iterable
     whole = {bundle.execution.execution_id: bundle for bundle in bundles if bundle.part_of is None}
     record.committed |= whole.keys()
     compared = {key for key, bundle in whole.items() if bundle.is_fetched and not bundle.dead_letters}
-    record.fetched.compared |= {key for key in compared & state.executions.keys() if state.executions[key].is_final}
+    known = {key: state.executions[key] for key in compared & state.executions.keys()}
+    record.fetched.compared |= {key: "" for key, each in known.items() if each.is_final}
     fetched = {item.execution.execution_id for item in record.all_planned() if item.is_awaited}
     run.progress.committed_executions = len(fetched & record.committed)
     seconds = run.progress.seconds_left(monotonic())

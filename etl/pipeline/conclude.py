@@ -7,7 +7,7 @@ warehouse.
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from etl.dataset.comparisons import write_compared
+from etl.dataset.comparisons import Comparison, write_compared
 from etl.dataset.index import update_index, write_index
 from etl.dataset.last_run import update_last_run
 from etl.dataset.layout import Part, folder_of, parse_part_path, place_of
@@ -84,13 +84,14 @@ def _save_index(run: Run, record: Record, state: StoredState) -> None:
 
 def _save_compared(run: Run, record: Record, state: StoredState) -> None:
     """Save which final executions were compared, as of the run's start: what came since may not have been seen."""
-    compared = record.fetched.compared & state.executions.keys()
+    compared = {key: lists for key, lists in record.fetched.compared.items() if key in state.executions}
     if not compared:
         return
     for execution_id in compared:
         run.dataset.receipt.note(state.executions[execution_id].run_test_key, "verified", {execution_id})
-    times = {**record.compared, **dict.fromkeys(compared, run.by_source(run.started_at))}
-    write_compared(run.dataset.files, {key: at for key, at in times.items() if key in state.executions})
+    at = run.by_source(run.started_at)
+    known = {**record.compared, **{key: Comparison(at, lists) for key, lists in compared.items()}}
+    write_compared(run.dataset.files, {key: each for key, each in known.items() if key in state.executions})
 
 
 def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finished_at: datetime) -> Summary:

@@ -6,12 +6,12 @@ Nothing here sends a request, or reads or writes a file.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
 
 from etl.dataset.commit import Arrived
+from etl.dataset.comparisons import Comparison
 from etl.dataset.last_run import LastRun
 from etl.extract.plan import Planned, Reason
 from etl.extract.settling import Counts
@@ -49,10 +49,10 @@ class Record:
     """How many executions were marked as deleted."""
     fetched: Counts = field(default_factory=Counts)
     """What all crawls of this run found and spared."""
-    compared: Mapping[str, datetime] = field(default_factory=dict)
-    """When earlier runs compared final executions without a difference."""
-    swept: AbstractSet[str] = frozenset()
-    """The execution_ids of what is compared again if it is final."""
+    compared: Mapping[str, Comparison] = field(default_factory=dict)
+    """What earlier runs noted of comparisons of final executions."""
+    swept: Mapping[str, str] = field(default_factory=dict)
+    """The execution_ids of what is compared again if it is final, as in ``Policy``."""
     is_sweeping: bool = False
     """All but the sweep is done: what ends the run now leaves nothing out."""
     committed: set[str] = field(default_factory=set)

@@ -80,6 +80,8 @@ _OF_A_SNAPSHOT |= {"message_count", "response_time_ms", "avg_agent_latency_ms", 
 
 _NEEDED = {*SAME, *(path[0] for path in _OBJECTS)}
 """Fields without which the detail tells too little of a call."""
+EXPORTED = sorted(_NEEDED | STAGES.keys() | SHOWN.keys() | {"scenario", "scenario_id", "eval_outputs"})
+"""All fields of the detail that a row may show."""
 _SPELLINGS = {path for paths in _OBJECTS.values() for path in paths}
 _COVERED: frozenset[Path] = frozenset({*SAME.values(), *_SPELLINGS, ("call_results",), ("detail",)})
 """Paths in the payload of a call below which list and detail have all that its own metrics have."""

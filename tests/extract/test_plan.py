@@ -53,12 +53,12 @@ def test_finished_execution_is_fetched_unless_it_is_exported_and_unchanged(chang
 
 def test_final_execution_is_swept_when_its_turn_has_come_and_compared_if_it_is_intact():
     listed = execution()
-    swept = {"swept": {"execution"}, "settle_by_detail": True}
+    swept = {"swept": {"execution": ""}, "settle_by_detail": True}
     [item] = plan(listed, stored_of(listed), **swept)
     assert (item.reason, item.route, item.may_wait, item.requests(16)) == (Reason.SWEEP, Route.COMPARE, True, 2)
     empty = stored_of(listed, held=HeldRows(0, 0, "digest"))
     assert plan(listed, empty, **swept)[0].route is Route.WHOLE
-    assert plan(listed, stored_of(listed), swept={"execution"})[0].route is Route.BARE
+    assert plan(listed, stored_of(listed), swept={"execution": ""})[0].route is Route.BARE
     assert plan(listed, stored_of(listed), **swept, detail_suffices=True)[0].route is Route.LISTS_COMPARED
     assert reason(listed, stored_of(listed, export_state="settling"), **swept) is Reason.SETTLING
     assert reason(listed, stored_of(listed), **swept, full_refresh=True) is Reason.REQUESTED

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from etl.dataset.comparisons import Comparison
 from etl.extract.sweep import choose, compared_at
 from etl.model.lifecycle import LONG_AGO
 from tests.bundles import execution, stored_of
@@ -19,7 +20,7 @@ FIRST = NOW - 1_000 * NIGHT
 def choice(times, *, now=NOW, days=30, most_requests=10**9, compares=True):
     """What is compared now of executions that were compared at these times; half of these are known from rows."""
     final = {each: stored_of(execution(each), run_test_key=each[:1], verified_at=at) for each, at in times.items()}
-    noted = {each: at for each, at in times.items() if hash(at) % 2}
+    noted = {each: Comparison(at, "said") for each, at in times.items() if hash(at) % 2}
     final |= {each: replace(final[each], verified_at=FIRST) for each in noted}
     within = timedelta(days=days)
     return choose(final, noted, now=now, within=within, most_requests=most_requests, compares=compares)
@@ -61,12 +62,12 @@ def test_it_takes_no_more_requests_than_it_may():
 
 
 def test_what_lies_together_comes_together():
-    assert choice(dict.fromkeys(("a1", "b1", "a2", "b2"), FIRST), days=4, most_requests=4) == {"a1", "a2"}
+    assert choice(dict.fromkeys(("a1", "b1", "a2", "b2"), FIRST), days=4, most_requests=4).keys() == {"a1", "a2"}
 
 
 def test_the_newest_time_counts_that_is_not_to_come():
     known = stored_of(execution(), verified_at=NOW - NIGHT)
-    assert compared_at(known, None, NOW) == NOW - NIGHT
+    assert compared_at(known, LONG_AGO, NOW) == NOW - NIGHT
     assert compared_at(known, NOW, NOW) == NOW
     assert compared_at(known, NOW + NIGHT, NOW) == NOW - NIGHT
-    assert compared_at(stored_of(execution(), verified_at=None), None, NOW) == LONG_AGO
+    assert compared_at(stored_of(execution(), verified_at=None), LONG_AGO, NOW) == LONG_AGO

@@ -125,6 +125,7 @@ class Memory:
         """A run that fetched all calls of an execution, or compared its two lists, has seen what changed."""
         listed = {request.query.get("execution_id") for request in night.requests if request.path == RUNS}
         voice = {request.query["test_execution_id"] for request in night.requests if request.path == VOICE_CALLS}
+        is_of_no_use = told(night, Kind.ONE_BY_ONE)
         detailed = {request.path.removeprefix(DETAIL).strip("/") for request in night.requests}
         asked = Counter(
             request.query["call_execution_id"]
@@ -135,7 +136,8 @@ class Memory:
         for execution in source.executions(is_finished=True):
             calls = [each for each in execution.calls if not each.is_deleted]
             has_all = bool(calls) and all(asked[each.call_execution_id] for each in calls)
-            of_calls = voice if calls and execution.execution_id in source.staged else listed | voice
+            is_staged = calls and execution.execution_id in source.staged
+            of_calls = (set() if is_of_no_use else voice) if is_staged else listed | voice
             is_compared = execution.execution_id in of_calls and (not calls or execution.execution_id in detailed)
             is_seen = night.options.get("full_refresh") or has_all or is_compared
             if execution.execution_id in scope and is_seen:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from etl import sandbox
+from etl.dataset.state import CallReader
 from etl.extract.endpoints import Purpose
 from etl.files.names import COMPARED
 from etl.inspect.status_now import status
@@ -41,8 +42,12 @@ def change(nights: Nights) -> set[str]:
     return {each.execution_id for each in (deleted, judged, billed, corrected)}
 
 
-async def test_what_changes_in_final_executions_is_there_within_thirty_nights_and_told_once(nights: Nights) -> None:
-    await nights.export()
+@pytest.mark.parametrize("sweeps_before", [0, 1])
+async def test_what_changes_in_final_executions_is_there_within_thirty_nights_and_told_once(
+    nights: Nights, sweeps_before: int
+) -> None:
+    for export in ({}, *[ALL] * sweeps_before):
+        await nights.export(export=export)
     changed = change(nights)
     summaries = [await nights.export(export=MONTH) for _ in range(30)]
     assert {summary.exit_code for summary in summaries} == {0}
@@ -66,6 +71,38 @@ async def test_what_is_as_it_was_is_compared_once_and_no_row_changes(nights: Nig
         assert sum(each["verified"] for each in summary.receipt.as_json()["executions"].values()) == EXECUTIONS
     assert Kind.SWEPT not in kinds(summary)
     assert swept(await nights.export(export=MONTH | options)) == 0, "the next ones are due days later"
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["swept before", "settled"])
+async def test_lists_that_say_what_they_said_need_no_stored_rows(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, *, is_new: bool
+) -> None:
+    number = EXECUTIONS
+    if is_new:
+        first, second = nights.world.run_tests
+        number = 2
+        for each in (first, second):  # of voice, and of chats
+            each.executions.clear()
+            sandbox.add_execution(nights.world, each, Random(each.name), nights.now + timedelta(hours=20), 3)
+    for export in ({}, {}, {}, {} if is_new else ALL):
+        await nights.export(export=export)
+    monkeypatch.delattr(CallReader, "read")
+    assert swept(await nights.export(export=ALL)) == 2 * number
+
+
+async def test_what_lists_said_proves_nothing_beside_other_rows(nights: Nights) -> None:
+    """As where a source has its old values again, and the note of when it had them is restored."""
+    for export in ({}, ALL):
+        await nights.export(export=export)
+    note, call = nights.folder / "data" / COMPARED, nights.world.run_tests[0].executions[0].calls[0]
+    before, cost = note.read_bytes(), call.total_cost_cents
+    call.total_cost_cents = 4321
+    for export in (ALL, {}, {}):
+        await nights.export(export=export)
+    call.total_cost_cents = cost
+    note.write_bytes(before)
+    assert kinds(await nights.export(export=ALL)) == [Kind.SWEPT]
+    assert_equals_world(nights.folder, nights.world)
 
 
 async def test_without_the_note_of_earlier_comparisons_they_come_early_and_nothing_else_differs(nights: Nights) -> None:

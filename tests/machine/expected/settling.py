@@ -80,10 +80,9 @@ def final_stays_whole(history: History, night: Night) -> None:
         if execution_id in unsure or state != night.source_before[execution_id]:
             continue
         before, after = (rows.executions.get(execution_id) for rows in (night.before, night.after))
-        has_detail = all(
-            held.row["rerun_snapshots"] is not None
-            for (table, _), held in night.before.of.get(execution_id, {}).items()
-            if table == "calls"
-        )
-        if before and after and before.row["export_state"] == "exported" and has_detail:
+        rows = [held.row for (table, _), held in night.before.of.get(execution_id, {}).items() if table == "calls"]
+        has_detail = all(row["rerun_snapshots"] is not None for row in rows)
+        # One by one, it takes rows that lists made by their own metrics: these are other rows.
+        is_same = not night.options.get("full_refresh") or {row["metrics_from"] for row in rows} <= {"metrics"}
+        if before and after and before.row["export_state"] == "exported" and has_detail and is_same:
             assert after.row["export_state"] != "incomplete", f"L8: {execution_id}, which was final, is incomplete"

@@ -265,7 +265,7 @@ class Crawl:
         """
         listed = execution.listed
         if execution.arrived.unjudged and (left := self.settling.judge(execution)):
-            if execution.planned.route is Route.PREVIEW:
+            if execution.planned.route is Route.PREVIEW and not execution.arrived.unjudged:
                 await self._close(execution, None)  # it is fetched afterwards, call by call
             else:
                 await self._queue(execution, left)

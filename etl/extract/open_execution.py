@@ -19,6 +19,9 @@ from etl.model.records import DETAIL, RUNS, CallMetrics, DeadLetter, ExecutionBu
 from etl.model.wording import first_few
 from etl.transform.voice import differing
 
+_MOST_JUDGES = 3
+"""So many calls are tried to confirm what lists show of all."""
+
 
 @dataclass(slots=True)
 class ListedCalls:
@@ -168,20 +171,27 @@ class OpenExecution:
     def judge(self) -> tuple[str | None, list[str]]:
         """Take the metrics that the lists give, if the call that was fetched of these has the same by itself.
 
-        Returns in which columns it differs, empty if in none, or None if it could not be fetched; and the calls that
+        If it could not be fetched, the next one is. Then the lists give that one's, too.
+
+        Returns in which columns it differs, empty if in none, or None if none could be fetched yet; and the calls that
         are still to be fetched by their own metrics.
         """
         arrived = self.arrived
         given, arrived.unjudged = arrived.unjudged, {}
         left = {key: metrics for key, metrics in given.items() if key in self.listed.calls and key not in arrived.done}
         sampled = given.keys() & arrived.metrics.keys()
+        failed = given.keys() & {letter.subject_id for letter in arrived.dead_letters}
         if not sampled:
-            return None, [*left]
+            if not left or len(failed) == _MOST_JUDGES:
+                return None, [*left]
+            arrived.unjudged = given
+            return None, [next(iter(left))]
         call = next(call for call in self._fetched_calls() if call.metrics.call_execution_id in sampled)
         key = call.metrics.call_execution_id
         if columns := differing(call, given[key]):
             return f"call {key}: {first_few(columns, shown=3)}", [*left]
-        arrived.metrics |= left
+        arrived.metrics |= left | {each: given[each] for each in failed}
+        arrived.dead_letters = [letter for letter in arrived.dead_letters if letter.subject_id not in failed]
         return "", []
 
     def is_repeated_by(self, latest: CallList) -> bool:

@@ -94,6 +94,7 @@ _AT: Mapping[Path, int] = {path: index for index, column in enumerate(schema.CAL
 _SHOWN_IN_BOTH = {
     name: _AT[path] for name, path in SAME.items() if name not in ("id", "test_execution_id", "turn_count")
 }
+_SHOWN_IN_BOTH |= {name: _AT[path] for name, path in STAGES.items()}
 _SHOWN_IN_BOTH |= {"scenario": _AT["call_results", "scenario_name"], "scenario_id": _AT["call_results", "scenario_id"]}
 """By field of the detail, the place of its column in a row; without a turn count, which the detail may make up."""
 _OF_PROVIDER = {path[2]: index for path, index in _AT.items() if path[:2] == ("latency", "system_metrics")}

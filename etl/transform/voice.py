@@ -57,13 +57,16 @@ def joined(detail: DetailedCall, voice: VoiceCall) -> DetailedCall:
 
 
 def differing(call: FetchedCall, of_lists: CallMetrics) -> list[str]:
-    """The columns in which the row of a call's own metrics is another one than that of its lists."""
+    """The columns in which the row of a call's own metrics is another one than that of its lists.
+
+    Not ``extra``: a new field there is no reason to ask for each call.
+    """
     both = (call, structs.replace(call, metrics=of_lists))
     rows = [call_row(each, run_test_name="", started_at=None)[0] for each in both]
     return [
         column.name
         for column, own, other in zip(schema.CALLS.columns, *rows, strict=True)
-        if column.name not in NOT_HASHED and _comparable(column, own) != _comparable(column, other)
+        if column.name not in {*NOT_HASHED, "extra"} and _comparable(column, own) != _comparable(column, other)
     ]
 
 

@@ -13,10 +13,10 @@ from etl.model.findings import Kind
 from etl.model.records import DETAIL, METRICS, RUNS, VOICE_CALLS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Sandbox, SandboxRequest, World
+from etl.sandbox import Fault, Sandbox, SandboxRequest, World
 from etl.sandbox.simulate import PHONE_NUMBER
 from tests.e2e.truth import assert_equals_world, rows_of
-from tests.forms import VOICE_LISTS
+from tests.forms import VOICE_LISTS, formed, of_call
 from tests.support import settings_for
 from tests.worlds import settled_world, world_of
 
@@ -106,6 +106,43 @@ async def test_without_a_list_of_voice_calls_rows_are_the_same_at_one_request_mo
     is_read = wrong == "a lie"  # it is found by a call, once the list is read
     assert sent["runs"] == EXECUTIONS - (sent["voice"] if is_read else 0)
     assert sent["call"] == EXECUTIONS * 6
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize("bad", [1, 2, 3])
+async def test_call_whose_own_metrics_cannot_be_had_is_whole_from_lists_if_another_confirms_these(
+    tmp_path: Path, bad: int
+) -> None:
+    asked_first: list[str] = []
+
+    def fail(request: SandboxRequest, _nth: int) -> Fault | None:
+        if call_id := request.query.get("call_execution_id"):
+            asked_first.extend([call_id] if call_id not in asked_first else [])
+        return Fault(status=500) if call_id in asked_first[:bad] else None
+
+    async with Sandbox(voice_world(executions=1)) as server:
+        server.fault = fail
+        summary = await export(server, tmp_path, api={"max_tries": 1})
+    if bad == 3:
+        assert (summary.exit_code, len(asked_first)) == (3, CALLS)
+        return
+    assert (summary.exit_code, len(asked_first)) == (0, bad + 1)
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_a_new_field_of_calls_own_metrics_is_no_reason_to_ask_for_each(tmp_path: Path) -> None:
+    async with Sandbox(voice_world()) as server:
+        edit = Fault(edit=lambda body: formed(body, lambda call: call["latency"].update(ttfb_ms=120)))
+        server.fault = lambda request, _nth: edit if of_call(request) else None
+        summary = await export(server, tmp_path)
+    assert (summary.exit_code, told(summary), asked(server)["call"]) == (0, [], EXECUTIONS)
+
+
+async def test_what_a_stage_costs_is_not_null_where_only_the_list_has_it(tmp_path: Path) -> None:
+    async with Sandbox(voice_world()) as server:
+        edit = Fault(edit=lambda body: formed(body, lambda call: call["cost"].update(llm_cost_cents=None)))
+        server.fault = lambda request, _nth: edit if of_call(request) else None
+        assert (await export(server, tmp_path)).exit_code == 0
     assert_equals_world(tmp_path, server.world)
 
 

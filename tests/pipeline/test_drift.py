@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -75,8 +76,10 @@ def failed(call: SimulatedCall) -> None:
 
 @pytest.fixture
 def empty(nights: Nights) -> Nights:
-    """A run test without executions."""
+    """A run test of chats without executions: no list shows what stages of these cost."""
     del nights.world.run_tests[1:]
+    run_test = nights.world.run_tests[0]
+    run_test.profile = replace(run_test.profile, is_chat=True)
     nights.world.run_tests[0].executions.clear()
     return nights
 

@@ -12,7 +12,7 @@ import pytest
 from etl import sandbox
 from etl.model.findings import Kind, Severity
 from etl.model.keys import default_key
-from etl.model.records import METRICS, RUN_TESTS
+from etl.model.records import METRICS, RUN_TESTS, VOICE_CALLS
 from etl.sandbox import Fault, SandboxRequest
 from tests.pipeline.nights import NIGHT, Nights, kinds, short_list
 from tests.support import cap_pages
@@ -124,7 +124,9 @@ def a_field_that_was_renamed(nights: Nights) -> None:
         run_test = nights.world.run_tests[0]
         sandbox.add_execution(nights.world, run_test, random.Random(seed), NIGHT, 40, status="completed")
     renamed = Fault(edit=lambda body: body.replace(b'"stt_cost_cents"', b'"stt_cents"'))
-    nights.server.fault = lambda request, _nth: renamed if "call_execution_id" in request.query else None
+    nights.server.fault = lambda request, _nth: (
+        renamed if "call_execution_id" in request.query or request.path == VOICE_CALLS else None
+    )
 
 
 @cause(Kind.QUARANTINED)

@@ -124,6 +124,21 @@ LOST: dict[str, tuple[Concerns, Edit, str]] = {
         in_rows(renames("started_at", "began")),
         "executions.started_at is null (extra has began)",
     ),
+    "an object": (
+        of_call,
+        lambda call: call["cost"].update(llm_cost_cents={"amount": call["cost"]["llm_cost_cents"]}),
+        "calls.cost_llm_cost_cents is null (extra has cost.llm_cost_cents.amount)",
+    ),
+    "an object for a score": (
+        of_detail,
+        in_rows(lambda call: call.update(overall_score={"value": call["overall_score"]})),
+        "calls.overall_score is null (extra has detail.overall_score.value)",
+    ),
+    "a start elsewhere": (
+        of_run_test,
+        in_rows(lambda row: row.update(times={"started_at": row.pop("started_at")})),
+        "executions.started_at is null (extra has times.started_at)",
+    ),
     "averages": (
         of_run_test,
         in_rows(renames("metrics", "means")),

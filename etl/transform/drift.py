@@ -52,8 +52,11 @@ class Loss:
     """The rows have the values all the same, from the execution's detail."""
     is_absent: bool = False
     """Nothing else in the answers shows the values. That is a loss only if earlier rows have some."""
-    is_moved: bool = False
-    """Another field has the values, or they are other ones: a loss also beside calls that have the column."""
+
+    @property
+    def is_shown(self) -> bool:
+        """The answers have the values in another place or form: a loss also beside calls that have the column."""
+        return not (self.is_filled or self.is_absent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def find_losses(table: schema.Table, answers: Sequence[Answer]) -> Losses:
         beside = {leaf for answer, fields in pairs if column.value(answer.row) is not None for leaf in fields}
         losses = [(answer, column.loss(answer, set(fields) - beside)) for answer, fields in pairs]
         values = sum(column.value(answer.row) is not None for answer, loss in losses if not loss)
-        if found := [loss for _, loss in losses if loss and (loss.is_moved or not values)]:
+        if found := [loss for _, loss in losses if loss and (loss.is_shown or not values)]:
             is_filled = all(loss.is_filled for loss in found)
             lost[column.name] = replace(found[0], calls=len(found), is_filled=is_filled)
         if values > len(found):
@@ -181,13 +184,13 @@ class Answers:
         return f"in {number}: {first_few(texts, shown=3)}"
 
     def _odd(self) -> dict[str, dict[str, Loss]]:
-        """The losses in columns that no execution has, and those of moved values that are drift all the same."""
+        """The losses in columns that no execution has, and those of values shown elsewhere that are drift even so."""
         odd = {}
         for column, losses in self._lost.items():
             if column not in self._has:
                 odd[column] = losses
-            elif self._is_drift(column, moved := {key: loss for key, loss in losses.items() if loss.is_moved}):
-                odd[column] = moved
+            elif self._is_drift(column, shown := {key: loss for key, loss in losses.items() if loss.is_shown}):
+                odd[column] = shown
         return odd
 
     def _is_drift(self, column: str, losses: Mapping[str, Loss]) -> bool:
@@ -227,14 +230,14 @@ class _Judged(NamedTuple):
             if value is None:
                 return Loss(1, "comes from the executions' details alone", is_filled=True)
             is_other = answer.is_compared and value != shown and not self.is_json
-            return Loss(1, "differs from the executions' details", is_moved=True) if is_other else None
+            return Loss(1, "differs from the executions' details") if is_other else None
         is_null = value is None and shown is None and self.indexes[0] in answer.shown
         if value is not None or is_null or not unknown or self._is_there(answer):
             return None
-        paths = [(path, _is_object(answer, path[:-1])) for path in self.paths]
+        paths = [(path, _has_place(answer, path)) for path in self.paths]
         for leaf in sorted(unknown):
             if any(_replaces(leaf, path, is_beside_alone=known) for path, known in paths):
-                return Loss(1, f"is null (extra has {'.'.join(leaf)})", is_moved=leaf not in self.paths)
+                return Loss(1, f"is null (extra has {'.'.join(leaf)})")
         return None
 
     def _is_there(self, answer: Answer) -> bool:
@@ -256,22 +259,27 @@ def _has(payload: Any, path: Path, coercer: Coercer) -> bool:
     return coercer(payload) is not MISFIT
 
 
-def _is_object(answer: Answer, path: Path) -> bool:
-    """Whether the answer has the object in which a field is declared; False if only the row is at hand."""
-    return answer.payload is not None and isinstance(value_at(answer.payload(), path), Mapping)
+def _has_place(answer: Answer, path: Path) -> bool:
+    """Whether the answer has the object in which a field is declared, or may leave out the field.
+
+    False if only the row is at hand, and of a field that no object holds.
+    """
+    if len(path) == 1:
+        return path[0] in _OPTIONAL
+    return answer.payload is not None and isinstance(value_at(answer.payload(), path[:-1]), Mapping)
 
 
 def _replaces(leaf: Path, path: Path, *, is_beside_alone: bool) -> bool:
-    """Whether a field that has no column may have the value of this path: it has its name, or stands beside it.
+    """Whether a field that has no column may have the value of this path: it has its name, or stands beside or in it.
 
     While the field's own object is there, only what stands in it counts (``is_beside_alone``). A value that only does
     not fit its own column stands for no other; and beside what may be missing anyway, a new field says nothing.
     """
     if path[:2] in _FREE:
         return False
-    is_there = leaf[:-1] == path[:-1]
+    is_there, is_in_it = leaf[:-1] == path[:-1], leaf[: len(path)] == path
     is_beside = is_there and path[0] not in _OPTIONAL and leaf not in _DECLARED
-    return is_beside or (_plain(leaf[-1]) == _plain(path[-1]) and (is_there or not is_beside_alone))
+    return is_in_it or is_beside or (_plain(leaf[-1]) == _plain(path[-1]) and (is_there or not is_beside_alone))
 
 
 def _plain(name: str) -> str:

@@ -182,7 +182,7 @@ def _losses(
     if completed and bundle.detail_fields is not None:
         named = {ALWAYS_SHOWN[name] for name in bundle.detail_fields}
         absent = {column: name for name, column in ALWAYS_SHOWN.items() if column not in named}
-        has = (has | named) - absent.keys()
+        has = (has | (named - lost.keys())) - absent.keys()
         texts = {column: f"is null (no detail names {name})" for column, name in absent.items()}
         lost |= {column: Loss(len(completed), text, is_absent=True) for column, text in texts.items()}
     return Losses(lost, has)

@@ -21,7 +21,16 @@ from etl.extract.voice_list import VoiceLists
 from etl.model import schema
 from etl.model.digest import fingerprint
 from etl.model.lifecycle import BEGUN, WHOLE, StoredCalls
-from etl.model.records import FROM_DETAIL, FROM_LISTS, CallMetrics, DetailedCall, FetchedCall, ListedCall
+from etl.model.records import (
+    FROM_DETAIL,
+    FROM_LISTS,
+    RUNS,
+    CallMetrics,
+    DeadLetter,
+    DetailedCall,
+    FetchedCall,
+    ListedCall,
+)
 from etl.model.values import json_text
 from etl.transform.detail import (
     EXPORTED,
@@ -36,7 +45,7 @@ from etl.transform.detail import (
     vouches_for_evals,
 )
 from etl.transform.drift import ALWAYS_SHOWN, Answer, find_losses
-from etl.transform.flatten import COMPLETED, answer_of, call_row, filled, has_evals
+from etl.transform.flatten import COMPLETED, answer_of, call_row, eval_outputs, filled, has_evals
 from etl.transform.row_hash import says_the_same
 from etl.version import __version__
 
@@ -48,6 +57,7 @@ _MOST_FAILURES = 5
 """After so many details in a row could not be read, the crawl requests no more, unless an earlier one still can be."""
 _INDEX = {name: index for index, name in enumerate(schema.CALLS.names)}
 _STATUS = _INDEX["status"]
+_EVAL_CONFIG_ID = schema.EVALS.names.index("eval_config_id")
 
 
 @dataclass(slots=True)
@@ -142,6 +152,10 @@ class Settling:
             unseen = candidates - details.keys() if item.may_wait and lacked else set()
             arrived.keeps_unseen = bool(unseen)
             kept |= unseen
+        for key in _lacking_evals(execution, details):
+            arrived.left_out.add(key)
+            error = SourceError(f"call {key}: its list lacks evals that its execution's detail shows", tries=1)
+            arrived.dead_letters.append(DeadLetter.of(RUNS, key, error))
         arrived.shown |= {key: arrived.shown.get(key, {}) | shown_in(detail) for key, detail in details.items()}
         arrived.by_lists |= {key: by_lists(detail) for key, detail in details.items()}
         if details:
@@ -338,6 +352,19 @@ def _is_as_stored(execution: OpenExecution, latest: CallList) -> bool:
     if not arrived.kept == stored.rows.keys() == latest.calls.keys():
         return False
     return latest.lacks_evals or all(has_evals(call, stored.evals.get(key, ())) for key, call in latest.calls.items())
+
+
+def _lacking_evals(execution: OpenExecution, details: _Details) -> set[str]:
+    """The calls whose list lacks evals that are stored and that the detail still shows: these are not gone."""
+    listed, stored = execution.listed, execution.stored.evals
+    outputs = {key: eval_outputs(listed.calls[key]) for key in details.keys() & stored.keys() & listed.calls.keys()}
+    return {
+        key
+        for key, given in outputs.items()
+        if not listed.lacks_evals
+        and any(row[_EVAL_CONFIG_ID] not in given for row in stored[key])
+        and vouches_for_evals(details[key], stored[key])
+    }
 
 
 def _candidates(execution: OpenExecution) -> set[str]:

@@ -304,6 +304,26 @@ async def test_a_run_test_that_takes_the_name_of_another_ends_no_alarm(settled: 
     assert [(await settled.export(names="all")).exit_code for _ in range(2)] == [3, 3]
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda call: call.update(eval_outputs=[*call["eval_outputs"].values()]),
+        lambda call: call.update(eval_outputs={"results": call["eval_outputs"]}),
+        lambda call: call.update(evals=call["eval_outputs"], eval_outputs=None),
+    ],
+    ids=["a list", "one deeper", "under another name"],
+)
+async def test_evals_that_only_the_detail_shows_are_missing_and_not_marked(settled: Nights, edit: Edit) -> None:
+    begin(settled)
+    assert (await settled.export()).exit_code == 0
+    answer(settled, (of_calls, in_rows(edit)))
+    for _ in range(2):
+        assert ((await settled.export(export={"sweep_days": 1})).exit_code, settled.marked("evals")) == (3, 0)
+    settled.server.fault = None
+    assert (await settled.export()).exit_code == 0
+    assert_equals_world(settled.folder, settled.world)
+
+
 async def test_details_that_cannot_be_had_do_not_end_an_alarm(settled: Nights) -> None:
     answer(settled, (of_call, STT))
     for _ in range(4):

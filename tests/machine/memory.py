@@ -103,7 +103,8 @@ class Memory:
         self.healing |= dict.fromkeys(hidden(source, night), NIGHTS_TO_HEAL)
         if night.options.get("metrics") == "listed":  # what no list has is not missing then, and final without it
             source.unseen |= self.healing.keys()
-        if source.form == "a verdict":  # no alarm where a judge never had others: then they are its words, and final
+        # No alarm where a judge never had other words, or where no detail says otherwise: then it is final.
+        if source.form == "a verdict" or "settle_by" in night.options:
             source.unseen |= {each.execution_id for test in source.formed for each in test.executions}
         self.form = source.form
         if night.summary is not None:

@@ -24,7 +24,8 @@ from etl.inspect.status import Status, judge_status
 from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.pipeline import job
-from etl.sandbox import Fault, Sandbox, add_run_test
+from etl.sandbox import Fault, Sandbox
+from etl.sandbox.world import add_run_test
 from tests.support import settings_for
 from tests.warehouses import Place
 from tests.worlds import a_sandbox, settled_world

@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
-from etl import sandbox
 from etl.compare.comparison import compare
 from etl.files.local import LocalFiles
 from etl.inspect.read_status import read_status
@@ -19,6 +18,7 @@ from etl.pipeline import context, job
 from etl.pipeline.metrics_file import write_metrics_file
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox
+from etl.sandbox.world import SimulatedRunTest, add_run_test
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
 from tests.worlds import a_sandbox
@@ -177,8 +177,8 @@ async def test_failure_of_the_newest_run_is_told_although_the_clock_of_the_sourc
     first = ENDED + 4 * DAY
     await run(first, ahead)
     await run(first + timedelta(hours=1), timedelta(0))
-    odd = sandbox.SimulatedRunTest(run_test_id="22222222-2222-4222-8222-222222222222", name="odd ", created_at=ENDED)
-    sandbox.add_run_test(server.world, odd)
+    odd = SimulatedRunTest(run_test_id="22222222-2222-4222-8222-222222222222", name="odd ", created_at=ENDED)
+    add_run_test(server.world, odd)
     last = first + timedelta(hours=2)
     failed = await run(last, timedelta(0) if is_right_again else ahead)
 

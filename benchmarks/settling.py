@@ -12,7 +12,8 @@ import etl
 from benchmarks.measure import table
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Sandbox, World, make_world
+from etl.sandbox import Sandbox, World
+from etl.sandbox.generate import make_world
 from etl.settings import Settings
 
 ENDED = datetime(2026, 10, 30, 15, tzinfo=UTC)

@@ -19,7 +19,8 @@ from benchmarks.settling import ENDED, NIGHTS, same, settings_of
 from etl.files.names import COMPARED
 from etl.model.records import DETAIL, VOICE_CALLS
 from etl.pipeline import job
-from etl.sandbox import Sandbox, make_world
+from etl.sandbox import Sandbox
+from etl.sandbox.generate import make_world
 from etl.settings import Settings
 
 RUN_TESTS, CALLS = 10, 30

@@ -10,7 +10,8 @@ from typing import Any
 from etl.extract.client import Client
 from etl.files.interface import Files, listed
 from etl.model.records import DETAIL
-from etl.sandbox import Fault, Sandbox, SandboxRequest, listable_calls
+from etl.sandbox import Fault, Sandbox, SandboxRequest
+from etl.sandbox.world import listable_calls
 from etl.settings import Settings
 
 API_KEY, SECRET_KEY = "sandbox-key", "sandbox-secret"

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from etl.sandbox import Sandbox, SimulatedCall, SimulatedExecution, World, listable_calls, make_world, touch_call
+from etl.sandbox import Sandbox, World
+from etl.sandbox.generate import make_world
 from etl.sandbox.measures import eval_output
+from etl.sandbox.world import SimulatedCall, SimulatedExecution, listable_calls, touch_call
 
 END = datetime(2026, 11, 1, 12, tzinfo=UTC)
 CALL_STATUSES = ("pending", "queued", "ongoing", "completed", "failed", "analyzing", "cancelled")

@@ -27,6 +27,8 @@ from etl.model.wording import counted, shown
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.report.gather import gather_contents
+from etl.sandbox.generate import add_execution, finish_execution, latest_friday, settled_world
+from etl.sandbox.world import listable_executions, rerun_execution
 from etl.settings import Settings
 from etl.settings.sections import WarehouseSettings
 
@@ -51,7 +53,7 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
         _require_free(path)
     dataset = path or Path(tempfile.mkdtemp(prefix="metrics-etl-demo-"))
     rng = random.Random(seed)  # noqa: S311 a made-up world is no secret
-    world = sandbox.settled_world(rng, now, run_tests=_RUN_TESTS, executions=_EXECUTIONS, calls=_CALLS)
+    world = settled_world(rng, now, run_tests=_RUN_TESTS, executions=_EXECUTIONS, calls=_CALLS)
     async with sandbox.Sandbox(world) as server:
         settings = Settings.model_validate(
             {
@@ -66,7 +68,7 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
         _print_step(f"A sandbox with {_RUN_TESTS} run tests is running at {server.base_url}. First export:")
         _raise_failure(await job.export(settings))
         _print_files(dataset)
-        _change_world(world, rng, sandbox.latest_friday(now))
+        _change_world(world, rng, latest_friday(now))
         _print_step("Now the source changes: a new execution, a rerun, and one that has just started. Second export:")
         summary = _raise_failure(await job.export(settings))
         print_summary(summary)
@@ -125,11 +127,11 @@ def _show_report(dataset: Path, settings: Settings) -> None:
 def _change_world(world: sandbox.World, rng: random.Random, now: datetime) -> None:
     """Add a finished execution and one that has just started, and rerun one."""
     first, second = world.run_tests[0], world.run_tests[1]
-    sandbox.add_execution(world, first, rng, now - timedelta(hours=30), _CALLS)
-    rerun = sandbox.listable_executions(world, second.name)[0]
-    sandbox.rerun_execution(rerun, now - timedelta(hours=28))
-    sandbox.finish_execution(rerun, rng, now - timedelta(hours=27))
-    sandbox.add_execution(world, first, rng, now - timedelta(minutes=15), _CALLS, status="running")
+    add_execution(world, first, rng, now - timedelta(hours=30), _CALLS)
+    rerun = listable_executions(world, second.name)[0]
+    rerun_execution(rerun, now - timedelta(hours=28))
+    finish_execution(rerun, rng, now - timedelta(hours=27))
+    add_execution(world, first, rng, now - timedelta(minutes=15), _CALLS, status="running")
 
 
 def _raise_failure(summary: Summary) -> Summary:

@@ -44,7 +44,8 @@ def sandbox(  # noqa: PLR0913 one parameter for each option of the command
     with report_errors(verbose=False):
         import random
 
-        from etl.sandbox import Sandbox, random_faults, settled_world
+        from etl.sandbox import Sandbox, random_faults
+        from etl.sandbox.generate import settled_world
 
         rng = random.Random(seed)  # noqa: S311 a made-up world is no secret
         server = Sandbox(

@@ -85,18 +85,13 @@ class Judged:
     """How many false alarms to expect if nothing changes."""
 
 
-def read_worse(
-    files: Files, *, false_alarms_per_year: float, run_tests: Sequence[str] | None = None, until: date | None = None
-) -> Sequence[Worse]:
+def read_worse(files: Files, *, false_alarms_per_year: float) -> Sequence[Worse]:
     """What is worse after the last night of each run test, in the order of ``Judged.worse``.
 
-    ``run_tests``: only these, by name or key. ``until``: as if later nights had not been.
-
     Raises:
-        ConfigurationError: the dataset has no such run test.
         DestinationError: a file of the dataset cannot be read.
     """
-    nights = read_nights(files, CALL_COLUMNS, run_tests, until)
+    nights = read_nights(files, CALL_COLUMNS, None, None)
     return judge_nights(*nights, false_alarms_per_year=false_alarms_per_year).worse
 
 

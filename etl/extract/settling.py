@@ -6,10 +6,9 @@ fetched as if it were new, and a dead letter says that the detail is missing. Fr
 requested again.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from etl.errors import NotFoundError, SourceError
 from etl.extract.call_list import CallList, Details, read_details
@@ -17,47 +16,47 @@ from etl.extract.client import Client
 from etl.extract.endpoints import get_call_metrics
 from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned, Reason, Route
+from etl.extract.stored_rows import (
+    Row,
+    candidates_in,
+    differences_of,
+    fingerprint_of,
+    lacking_evals,
+    standing_in,
+    stays_whole,
+)
 from etl.extract.voice_list import VoiceLists
 from etl.model import schema
-from etl.model.digest import fingerprint
-from etl.model.lifecycle import BEGUN, WHOLE, StoredCalls
+from etl.model.lifecycle import StoredCalls
 from etl.model.records import (
-    FROM_DETAIL,
     FROM_LISTS,
     RUNS,
     CallMetrics,
     DeadLetter,
     DetailedCall,
     FetchedCall,
-    ListedCall,
 )
 from etl.model.values import json_text
 from etl.transform.detail import (
-    EXPORTED,
     SHOWN_COLUMNS,
     amended,
     by_lists,
     by_lists_in_row,
-    differences,
     metrics_in,
     shown_in,
     shown_in_row,
     vouches_for_evals,
 )
 from etl.transform.drift import ALWAYS_SHOWN, Answer, find_losses
-from etl.transform.flatten import COMPLETED, answer_of, call_row, eval_outputs, filled, has_evals
+from etl.transform.flatten import COMPLETED, answer_of, call_row, filled
 from etl.transform.row_hash import says_the_same
-from etl.version import __version__
 
 ReadStored = Callable[[Planned], Awaitable[StoredCalls]]
 """Reads what the dataset holds of an execution."""
-_Row = Sequence[Any]
 _Details = Mapping[str, DetailedCall]
 _MOST_FAILURES = 5
 """After so many details in a row could not be read, the crawl requests no more, unless an earlier one still can be."""
-_INDEX = {name: index for index, name in enumerate(schema.CALLS.names)}
-_STATUS = _INDEX["status"]
-_EVAL_CONFIG_ID = schema.EVALS.names.index("eval_config_id")
+_STATUS = schema.CALLS.names.index("status")
 
 
 @dataclass(slots=True)
@@ -119,13 +118,13 @@ class Settling:
         has_ended = item.reason in (Reason.SETTLING, Reason.SWEEP)
         if has_ended and item.route.keeps_unchanged and latest.calls:
             latest = replace(latest, details=await self._details_of(execution, latest))
-            said = _fingerprint(item, latest)
+            said = fingerprint_of(item, latest)
         is_known = item.reason is Reason.SWEEP and bool(said) and said == item.lists
         if not is_known:
             execution.stored = await self.read_stored(item)
             if not await self._decide(execution, latest):
                 return False
-        if is_known or (has_ended and _is_as_stored(execution, latest)):
+        if is_known or (has_ended and stays_whole(execution, latest)):
             self.counts.compared[execution.execution_id] = said
             return item.reason is not Reason.SWEEP
         return True
@@ -134,10 +133,10 @@ class Settling:
         """As ``compare``, by comparing each call."""
         item, arrived = execution.planned, execution.arrived
         rows = execution.stored.rows
-        standing = _standing(item, rows)
+        standing = standing_in(item, rows)
         arrived.shown = {key: shown_in_row(rows[key]) for key in standing}
         arrived.by_lists = {key: shown for key in standing if (shown := by_lists_in_row(rows[key]))}
-        candidates = _candidates(execution)
+        candidates = candidates_in(execution)
         kept = candidates & standing if item.route.keeps_fetched else set()
         details: _Details = {}
         lacked = item.stored is not None and item.stored.lacks_detail
@@ -152,7 +151,7 @@ class Settling:
             unseen = candidates - details.keys() if item.may_wait and lacked else set()
             arrived.keeps_unseen = bool(unseen)
             kept |= unseen
-        for key in _lacking_evals(execution, details):
+        for key in lacking_evals(execution, details):
             arrived.left_out.add(key)
             error = SourceError(f"call {key}: its list lacks evals that its execution's detail shows", tries=1)
             arrived.dead_letters.append(DeadLetter.of(RUNS, key, error))
@@ -219,7 +218,7 @@ class Settling:
         stored = await self.read_stored(item)
         details = listed.details.calls if listed.details else {}
         return stored.rows.keys() == details.keys() and all(
-            _differences(item, listed.calls[key], detail, stored.rows[key]) <= SHOWN_COLUMNS
+            differences_of(item, listed.calls[key], detail, stored.rows[key]) <= SHOWN_COLUMNS
             and vouches_for_evals(detail, stored.evals.get(key, ()))
             for key, detail in details.items()
         )
@@ -262,7 +261,7 @@ class Settling:
         item = execution.planned
         stored = execution.stored
         columns_of = {
-            key: _differences(item, execution.listed.calls[key], detail, stored.rows[key])
+            key: differences_of(item, execution.listed.calls[key], detail, stored.rows[key])
             for key, detail in details.items()
         }
         to_amend = [key for key, names in columns_of.items() if names & SHOWN_COLUMNS]
@@ -277,7 +276,7 @@ class Settling:
         return same
 
     async def _calls_as_probed(
-        self, execution: OpenExecution, rows: Mapping[str, _Row], differing: Mapping[str, set[str]]
+        self, execution: OpenExecution, rows: Mapping[str, Row], differing: Mapping[str, set[str]]
     ) -> set[str]:
         """The calls whose rows can stay, also where all of them look as if the API had changed its answers.
 
@@ -329,72 +328,6 @@ class Settling:
         return metrics if metrics.execution_id == item.execution.execution_id else None
 
 
-def _fingerprint(item: Planned, latest: CallList) -> str:
-    """The fingerprint of what the list of calls and the detail say, as far as it is exported, and of what is stored.
-
-    So if it is the same again, there is no difference again. It is empty where the lists do not show everything, and
-    another one in another version, which may export more.
-    """
-    details = latest.details.calls if latest.details and not latest.details.failure else {}
-    if latest.count is not None or latest.unreadable or latest.calls.keys() != details.keys():
-        return ""
-    shown = {key: {name: each.payload.get(name) for name in EXPORTED} for key, each in details.items()}
-    listed = {key: call.payload for key, call in latest.calls.items()}
-    rows = item.stored and item.stored.held.calls_digest
-    return fingerprint({"of": (__version__, item.run_test_name, rows), "listed": listed, "shown": shown})
-
-
-def _is_as_stored(execution: OpenExecution, latest: CallList) -> bool:
-    """Whether one page showed all stored calls, which stay without an amendment, with their evals, and no others."""
-    stored, arrived = execution.stored, execution.arrived
-    if latest.count is not None or latest.unreadable or arrived.amended:
-        return False
-    if not arrived.kept == stored.rows.keys() == latest.calls.keys():
-        return False
-    return latest.lacks_evals or all(has_evals(call, stored.evals.get(key, ())) for key, call in latest.calls.items())
-
-
-def _lacking_evals(execution: OpenExecution, details: _Details) -> set[str]:
-    """The calls whose list lacks evals that are stored and that the detail still shows: these are not gone."""
-    listed, stored = execution.listed, execution.stored.evals
-    outputs = {key: eval_outputs(listed.calls[key]) for key in details.keys() & stored.keys() & listed.calls.keys()}
-    return {
-        key
-        for key, given in outputs.items()
-        if not listed.lacks_evals
-        and any(row[_EVAL_CONFIG_ID] not in given for row in stored[key])
-        and vouches_for_evals(details[key], stored[key])
-    }
-
-
-def _candidates(execution: OpenExecution) -> set[str]:
-    """The listed calls whose rows may stay.
-
-    Not one that a dead letter is about, since its row is older; nor one whose row was made of lists, where exact
-    metrics are wanted.
-    """
-    stored = execution.stored
-    may_be_of_lists = execution.planned.route.makes_rows_of_lists
-    listed = {key for key, call in execution.listed.calls.items() if isinstance(call.payload.get("status"), str)}
-    exact = {key for key, row in stored.rows.items() if may_be_of_lists or row[_INDEX["metrics_from"]] != FROM_DETAIL}
-    return (listed & exact) - stored.failed
-
-
-def _standing(item: Planned, rows: Mapping[str, _Row]) -> set[str]:
-    """The calls whose rows are of the execution as it is listed now: it was stored so, or they were fetched since.
-
-    What only the detail shows of any other call may be gone at the source.
-    """
-    stored = item.stored
-    if stored is None or stored.deleted_at or stored.fingerprint != item.execution.fingerprint:
-        return set()
-    if stored.export_state in WHOLE:
-        return {*rows}
-    begun_at = stored.verified_at if stored.export_state in BEGUN else None
-    moments = {key: row[_INDEX["exported_at"]] for key, row in rows.items() if begun_at}
-    return {key for key, moment in moments.items() if moment is not None and begun_at and moment >= begun_at}
-
-
 def _whole_metrics(execution: OpenExecution, details: _Details) -> dict[str, CallMetrics]:
     """The metrics of the calls that do not stay and that the lists show whole; none if that spares no request.
 
@@ -427,7 +360,3 @@ def _take_metrics_of_details(execution: OpenExecution, details: _Details) -> Non
         execution.arrived.at_hand = given
     else:
         execution.arrived.metrics |= given
-
-
-def _differences(item: Planned, listed: ListedCall, detail: DetailedCall, stored: _Row) -> set[str]:
-    return differences(listed, detail, stored, run_test_name=item.run_test_name, started_at=item.execution.started_at)

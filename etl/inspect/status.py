@@ -106,8 +106,20 @@ class Status(ShownInLines):
 
     @property
     def verdict(self) -> StatusVerdict:
-        """Whether all is well, and what to do next; see ``judge_status``."""
-        return judge_status(self)
+        """Whether all is well, and what to do next; with the gravest problem if it is not good.
+
+        Good means that everything configured was complete within ``max_age_hours``, that no run has failed since, that
+        nothing is missing or unknown, and that an export that began now would not fail. An export at work changes only
+        what to do next.
+        """
+        problem = next(_problems(self), None)
+        if problem is None:
+            text = f"Good: the last complete export was {_complete(self)}"
+            return StatusVerdict(is_good=True, text=text, next_step="metrics-etl verify")
+        text, next_step = problem
+        if self.at_work:
+            text, next_step = f"{text}; an export is running", "metrics-etl status"
+        return StatusVerdict(is_good=False, text=f"Not good: {text}", next_step=next_step)
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """The status as it is shown, each line with its label."""
@@ -146,23 +158,6 @@ class Status(ShownInLines):
         judged = {"is_good": verdict.is_good, "verdict": verdict.text, "next": verdict.next_step}
         findings = [finding.as_json() for finding in self.findings]
         return {**judged, **msgspec.to_builtins(self), "findings": findings}
-
-
-def judge_status(status: Status) -> StatusVerdict:
-    """The verdict, with the gravest problem if it is not good.
-
-    Good means that everything configured was complete within ``max_age_hours``, that no run has failed since, that
-    nothing is missing or unknown, and that an export that began now would not fail. An export at work changes only what
-    to do next.
-    """
-    problem = next(_problems(status), None)
-    if problem is None:
-        text = f"Good: the last complete export was {_complete(status)}"
-        return StatusVerdict(is_good=True, text=text, next_step="metrics-etl verify")
-    text, next_step = problem
-    if status.at_work:
-        text, next_step = f"{text}; an export is running", "metrics-etl status"
-    return StatusVerdict(is_good=False, text=f"Not good: {text}", next_step=next_step)
 
 
 def _problems(status: Status) -> Iterator[tuple[str, str]]:

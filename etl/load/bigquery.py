@@ -88,8 +88,7 @@ class _Session(Session):
 
     def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
         with spooled(pieces) as file:
-            if file is not None:
-                self._stage(f"{_quoted(namespace)}.{_quoted(table)}" if namespace else table, file)
+            self._stage(f"{_quoted(namespace)}.{_quoted(table)}" if namespace else table, file)
 
     def commit(self) -> None:
         script, self._script = self._script, []

@@ -329,16 +329,15 @@ class _Table:
         """Replace the rows for which the predicate is true, or all rows, by these, in one commit."""
         pieces = chain([self._schema.empty_table()], (_with_columns(piece, self._schema) for piece in rows))
         with streamed(pieces) as reader:
-            if reader is not None:
-                write_deltalake(
-                    self._handle,
-                    reader,
-                    mode="overwrite",
-                    predicate=predicate,
-                    schema_mode="overwrite" if self.name == STATE else None,
-                    writer_properties=_WRITER,
-                    commit_properties=_of_load(load_id),
-                )
+            write_deltalake(
+                self._handle,
+                reader,
+                mode="overwrite",
+                predicate=predicate,
+                schema_mode="overwrite" if self.name == STATE else None,
+                writer_properties=_WRITER,
+                commit_properties=_of_load(load_id),
+            )
 
     @cached_property
     def _dataset(self) -> ds.Dataset:

@@ -64,13 +64,13 @@ def translated_errors(
 
 
 @contextmanager
-def streamed(pieces: Iterable[pa.Table]) -> Iterator[pa.RecordBatchReader | None]:
-    """The pieces as one Arrow stream, for a driver that reads one; None if there are no pieces.
+def streamed(pieces: Iterable[pa.Table]) -> Iterator[pa.RecordBatchReader]:
+    """The pieces, at least one, as one Arrow stream, for a driver that reads one.
 
     An error of ``pieces`` is raised as it is, not as the driver reports that its stream ended.
     """
     remaining = iter(pieces)
-    first = next(remaining, None)
+    first = next(remaining)
     errors: list[BaseException] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -82,7 +82,7 @@ def streamed(pieces: Iterable[pa.Table]) -> Iterator[pa.RecordBatchReader | None
             raise
 
     try:
-        yield None if first is None else pa.RecordBatchReader.from_batches(first.schema, batches())
+        yield pa.RecordBatchReader.from_batches(first.schema, batches())
     except Exception:
         if errors:  # the driver has wrapped it in an error of its own
             raise errors[0] from None
@@ -102,8 +102,8 @@ class Spooled:
 
 
 @contextmanager
-def spooled(pieces: Iterable[pa.Table]) -> Iterator[Spooled | None]:
-    """The pieces as one temporary file, for a driver that loads files; None if there are no pieces.
+def spooled(pieces: Iterable[pa.Table]) -> Iterator[Spooled]:
+    """The pieces, at least one, as one temporary file, for a driver that loads files.
 
     Memory holds one piece at a time.
 
@@ -111,10 +111,7 @@ def spooled(pieces: Iterable[pa.Table]) -> Iterator[Spooled | None]:
         DestinationError: the file cannot be written, for example because the disk of the temporary folder is full.
     """
     remaining = iter(pieces)
-    first = next(remaining, None)
-    if first is None:
-        yield None
-        return
+    first = next(remaining)
     with ExitStack() as opened:
         try:
             folder = opened.enter_context(TemporaryDirectory(prefix="metrics-etl-", ignore_cleanup_errors=True))

@@ -59,10 +59,9 @@ class _Session(Session):
         self._begin()
         target = f'"{namespace}"."{table}"' if namespace else table
         with streamed(pieces) as rows, self._translated_errors():
-            if rows is not None:
-                self._connection.register("metrics_etl_arriving", rows)
-                self._connection.execute(f"INSERT INTO {target} BY NAME SELECT * FROM metrics_etl_arriving")
-                self._connection.unregister("metrics_etl_arriving")
+            self._connection.register("metrics_etl_arriving", rows)
+            self._connection.execute(f"INSERT INTO {target} BY NAME SELECT * FROM metrics_etl_arriving")
+            self._connection.unregister("metrics_etl_arriving")
 
     def commit(self) -> None:
         with self._translated_errors():

@@ -144,8 +144,7 @@ class _Session(Session):
 
         def send() -> None:
             with streamed(_as_json(piece, names) for piece in pieces) as rows:
-                if rows is not None:
-                    self._cursor.adbc_ingest(table, rows, mode="append", **target)
+                self._cursor.adbc_ingest(table, rows, mode="append", **target)
 
         self._answer(send)
 

@@ -82,8 +82,6 @@ class _Session(Session):
         target = f"{_quoted(namespace)}.{_quoted(table)}" if namespace else table
         folder = f"@{_STAGE}/{uuid4().hex}/"
         with spooled(pieces) as file:
-            if file is None:
-                return
             with self._translated_errors():
                 self._cursor.execute(f"PUT {sql_quoted(f'file://{file.path}')} {folder} AUTO_COMPRESS = FALSE")
                 copied_files = self._cursor.execute(

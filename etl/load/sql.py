@@ -7,6 +7,7 @@ driver does differently is its ``Session``.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -42,7 +43,10 @@ class Session(Protocol):
         """Run a statement; begins a transaction if none is open."""
 
     def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
-        """Add rows in bulk, columns by name, one piece in memory at a time. An empty namespace: a temporary table."""
+        """Add rows in bulk, at least one piece, columns by name; an empty namespace means a temporary table.
+
+        One piece is in memory at a time.
+        """
 
     def commit(self) -> None:
         """End the transaction and keep what it did."""
@@ -118,7 +122,9 @@ class SqlWarehouse:
                 self._execute(self._sql.delete(_GONE))
             sent = defaultdict[tuple[str, str], Counter[str]](Counter)
             for group, table in DATA:
-                session.append(self._namespace, table.name, _counted(step.rows(table), group, table, sent))
+                pieces = _counted(step.rows(table), group, table, sent)
+                if (first := next(pieces, None)) is not None:
+                    session.append(self._namespace, table.name, chain([first], pieces))
             arrived = ((kind, item, digest) for kind, items in step.arriving.items() for item, digest in items.items())
             self._fill(_ARRIVED, ((kind, item, digest, row_counts(sent[kind, item])) for kind, item, digest in arrived))
             self._execute([self._sql.note(_ARRIVED)])

@@ -229,9 +229,7 @@ def _voice_calls(world: World, url: str, query: Mapping[str, str], max_limit: in
         executions = [each for each in executions if each.execution_id == execution_id.lower()]
     page = simulate.voice_calls_page(executions, url, query, max_limit)
     if page["current_page"] > page["total_pages"]:
-        raise _RefusedError(
-            404, _error("not_found", "not_found", "Invalid page.", details={"detail": ["Invalid page."]})
-        )
+        raise _refused(404, "not_found", "not_found", "Invalid page.")
     return page
 
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from etl.compare.nightly import Worse, read_worse
+from etl.compare.nightly import Worse, judge_nights, read_nights, read_worse
+from etl.compare.samples import CALL_COLUMNS
 from etl.inspect.read_tables import open_dataset
 from tests.e2e.demo_dataset import make_demo
 
@@ -21,9 +22,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-def worse(data: Path, **options: object) -> Sequence[Worse]:
-    files, wanted = open_dataset(str(data), {}), {"false_alarms_per_year": 1.0} | options
-    return read_worse(files, **wanted)  # type: ignore[arg-type]
+def worse(data: Path) -> Sequence[Worse]:
+    return read_worse(open_dataset(str(data), {}), false_alarms_per_year=1.0)
 
 
 def test_regression_of_the_demo_is_found_since_the_day_on_which_it_began(demo: Path) -> None:
@@ -38,8 +38,9 @@ def test_regression_of_the_demo_is_found_since_the_day_on_which_it_began(demo: P
 
 
 def test_nothing_was_worse_before_and_nothing_is_of_other_run_tests(demo: Path) -> None:
-    assert worse(demo, until=date(2026, 11, 9)) == []
-    assert worse(demo, run_tests=["Refund chat"]) == []
+    for run_tests, until in ((None, date(2026, 11, 9)), (["Refund chat"], None)):
+        nights = read_nights(open_dataset(str(demo), {}), CALL_COLUMNS, run_tests, until)
+        assert judge_nights(*nights, false_alarms_per_year=1.0).worse == []
 
 
 def test_executions_that_were_deleted_do_not_count(demo: Path, tmp_path: Path) -> None:

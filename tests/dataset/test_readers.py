@@ -10,7 +10,8 @@ import pytest
 
 from etl.model import schema
 from etl.pipeline import job
-from etl.sandbox import Fault, Sandbox, listable_calls
+from etl.sandbox import Fault, Sandbox
+from etl.sandbox.world import listable_calls
 from tests.dataset.readers import READERS, with_read_table
 from tests.support import settings_for
 from tests.warehouses import by_key, rows_of_dataset

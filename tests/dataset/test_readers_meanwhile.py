@@ -10,9 +10,10 @@ import duckdb
 import polars as pl
 import pytest
 
-from etl import sandbox
 from etl.pipeline import job
 from etl.sandbox import Sandbox
+from etl.sandbox.generate import add_execution, finish_execution
+from etl.sandbox.world import rerun_execution
 from tests.dataset.readers import READERS, with_duckdb, with_duckdb_over_pyarrow, with_polars, with_polars_over_pyarrow
 from tests.support import settings_for
 from tests.worlds import settled_world
@@ -32,7 +33,7 @@ async def server():
     world = settled_world(run_tests=1, executions=0)
     for minutes in range(3):
         started_at = NOON + timedelta(minutes=minutes)
-        sandbox.add_execution(world, world.run_tests[0], random.Random(minutes), started_at, CALLS)
+        add_execution(world, world.run_tests[0], random.Random(minutes), started_at, CALLS)
     async with Sandbox(world) as running:
         yield running
 
@@ -40,8 +41,8 @@ async def server():
 def rerun(execution, version):
     """Run the execution again; each of its calls then costs ``version`` cents."""
     now = datetime.now(UTC)
-    sandbox.rerun_execution(execution, now - timedelta(hours=29))
-    sandbox.finish_execution(execution, random.Random(version), now - timedelta(hours=28))
+    rerun_execution(execution, now - timedelta(hours=29))
+    finish_execution(execution, random.Random(version), now - timedelta(hours=28))
     for call in execution.calls:
         call.total_cost_cents = version
 
@@ -86,7 +87,7 @@ async def test_a_read_during_a_rewrite_sees_every_call_and_one_version_of_each_e
                 rerun(executions[rewrites % 3], rewrites)
                 # Earlier than the others: what a reader cuts off at the end is not new.
                 begins_at = NOON - timedelta(seconds=rewrites)
-                new = sandbox.add_execution(world, run_test, random.Random(f"new {rewrites}"), begins_at, CALLS)
+                new = add_execution(world, run_test, random.Random(f"new {rewrites}"), begins_at, CALLS)
                 for call in new.calls:
                     call.total_cost_cents = rewrites
                 summary = await job.export(settings)

@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from etl.errors import ExitCode, LockHeldError
-from etl.sandbox import Sandbox, add_execution
+from etl.sandbox import Sandbox
+from etl.sandbox.generate import add_execution
 from etl.settings import Settings
 from etl.version import __version__
 from tests.e2e.command import COMMAND, Ended, shell

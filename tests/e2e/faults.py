@@ -8,9 +8,10 @@ from enum import Enum, StrEnum
 import msgspec
 
 from etl.model.records import DETAIL, METRICS, RUNS
-from etl.sandbox import Fault, Sandbox, SandboxRequest, SimulatedExecution
+from etl.sandbox import Fault, Sandbox, SandboxRequest
 from etl.sandbox.dispatch import not_found, rate_limited, server_error
 from etl.sandbox.server import HTML_502
+from etl.sandbox.world import SimulatedExecution
 
 ELSEWHERE = "http://127.0.0.1:9/"
 

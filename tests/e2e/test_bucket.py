@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 import etl
-from etl import sandbox
 from etl.cli.app import main
 from etl.files import lease, objects, store
 from etl.files.interface import never_stopped
 from etl.pipeline import buffer
 from etl.sandbox import Fault, Sandbox
+from etl.sandbox.generate import add_execution
 from tests.datasets import assert_kept, assert_sound, contents, fill_parts_early
 from tests.e2e.command import ended, environment, metrics_etl, start, write_settings
 from tests.e2e.test_killed import at_any_moment, run_again
@@ -253,7 +253,7 @@ class Disturbed:
         mirror(url, self.proxy.options, self.before)
         run_again(run_test.executions[1], rng, now)
         for days in (1, 2):
-            sandbox.add_execution(self.server.world, run_test, rng, now - timedelta(days=9, hours=days), 2)
+            add_execution(self.server.world, run_test, rng, now - timedelta(days=9, hours=days), 2)
 
     def place_of(self, name: str) -> str:
         return f"s3://datasets/{self.folder.name}/{name}"

@@ -6,7 +6,9 @@ from pathlib import Path
 from random import Random
 
 from etl.files.open import open_files
-from etl.sandbox import Fault, Sandbox, SandboxRequest, SimulatedExecution, add_execution, finish_execution
+from etl.sandbox import Fault, Sandbox, SandboxRequest
+from etl.sandbox.generate import add_execution, finish_execution
+from etl.sandbox.world import SimulatedExecution
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings
 from tests.support import API_KEY
 from tests.worlds import settled_world

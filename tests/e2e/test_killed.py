@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from etl import sandbox
-from etl.sandbox import Fault, Sandbox, SimulatedExecution
+from etl.sandbox import Fault, Sandbox
+from etl.sandbox.generate import add_execution, finish_execution
+from etl.sandbox.world import SimulatedExecution, rerun_execution
 from tests.datasets import assert_kept, assert_sound, staged
 from tests.e2e.command import environment, metrics_etl, start, write_settings
 from tests.e2e.dying import kinds_of_steps, run_dying
@@ -24,8 +25,8 @@ IN_ORDER = ["[export]", "commit_interval_seconds = 3600", "[api]", "concurrency 
 
 
 def run_again(execution: SimulatedExecution, rng: random.Random, now: datetime) -> None:
-    sandbox.rerun_execution(execution, now - timedelta(hours=29))
-    sandbox.finish_execution(execution, rng, now - timedelta(hours=28))
+    rerun_execution(execution, now - timedelta(hours=29))
+    finish_execution(execution, rng, now - timedelta(hours=28))
 
 
 @pytest.fixture
@@ -40,9 +41,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Sandbox]:
         assert await run_dying(folder, environment(running)) == 0
         run_again(running.world.run_tests[0].executions[1], rng, now)
         for days in (1, 2):
-            sandbox.add_execution(
-                running.world, running.world.run_tests[0], rng, now - timedelta(days=9, hours=days), 2
-            )
+            add_execution(running.world, running.world.run_tests[0], rng, now - timedelta(days=9, hours=days), 2)
         (folder / "data" / "_state" / "staging" / "left-by-a-dead-run").write_bytes(b"PAR1")
         yield running
 

@@ -19,6 +19,7 @@ from etl.pipeline import job
 from etl.report import charts
 from etl.report.gather import gather_contents
 from etl.report.page import picture_of
+from etl.sandbox.generate import make_world
 from tests.e2e.command import Ended, environment, metrics_etl
 from tests.e2e.demo_dataset import FRIDAY, make_demo
 from tests.support import settings_for
@@ -167,7 +168,7 @@ def test_browser_shows_the_page_at_any_width_and_in_the_dark(name: str, folder: 
 
     home = folder if name == "the demo" else tmp_path
     if name in WORLDS:
-        world = sandbox.make_world(Random(1), end=FRIDAY, **WORLDS[name])
+        world = make_world(Random(1), end=FRIDAY, **WORLDS[name])
         if name == "chat alone":
             world.run_tests[:] = [each for each in world.run_tests if each.profile.is_chat]
         asyncio.run(export_of(world, tmp_path / "data"))

@@ -17,12 +17,13 @@ from typing import Any
 
 import pytest
 
-from etl import sandbox
 from etl.cli.app import main
 from etl.files.open import open_files
 from etl.load import sql
 from etl.model import schema
 from etl.sandbox import Sandbox
+from etl.sandbox.generate import finish_execution
+from etl.sandbox.world import rerun_execution
 from tests.e2e.command import assert_documented, ended, environment, metrics_etl, start, type_in, write_settings
 from tests.e2e.warm import fork_server
 from tests.warehouses import DyingSession, Place, assert_equals_dataset, holding, of_the_page
@@ -51,8 +52,8 @@ def rerun_one(server: Sandbox) -> None:
     """One execution runs again, with other calls."""
     execution = server.world.run_tests[0].executions[0]
     now = datetime.now(UTC)
-    sandbox.rerun_execution(execution, now - timedelta(hours=30))
-    sandbox.finish_execution(execution, random.Random(3), now - timedelta(hours=29))
+    rerun_execution(execution, now - timedelta(hours=30))
+    finish_execution(execution, random.Random(3), now - timedelta(hours=29))
 
 
 async def test_run_loads_at_its_end_and_load_shows_what_differed_and_asks_the_api_nothing(

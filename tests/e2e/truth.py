@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow.dataset as ds
 
 from etl.model import schema
-from etl.sandbox import SimulatedCall, SimulatedExecution, SimulatedRunTest, World, listable_calls
+from etl.sandbox import World
 from etl.sandbox.sdk import execution_metrics
+from etl.sandbox.world import SimulatedCall, SimulatedExecution, SimulatedRunTest, listable_calls
 
 Row = dict[str, Any]
 

@@ -10,7 +10,8 @@ from etl.errors import ServerFaultError
 from etl.extract.call_list import CallList, Details, read_call_list, read_details
 from etl.extract.plan import Planned, Route
 from etl.model.records import DETAIL, RUNS
-from etl.sandbox import Fault, Sandbox, SandboxRequest, listable_calls
+from etl.sandbox import Fault, Sandbox, SandboxRequest
+from etl.sandbox.world import listable_calls
 from tests.bundles import planned
 from tests.support import cap_pages, client_of, poison_details
 from tests.worlds import a_sandbox

@@ -10,7 +10,7 @@ from etl.errors import DestinationError
 from etl.extract.crawl import Crawl
 from etl.model.records import DETAIL, METRICS, RUNS, ExecutionBundle
 from etl.sandbox import Fault, Sandbox
-from etl.sandbox import SimulatedExecution as SandboxExecution
+from etl.sandbox.world import SimulatedExecution as SandboxExecution
 from tests.bundles import planned
 from tests.extract.held import resumed, settling_of
 from tests.support import cap_pages, client_of

@@ -10,8 +10,9 @@ from etl.extract.executions import list_executions_completely
 from etl.extract.plan import Planned
 from etl.model.lifecycle import ExecutionList
 from etl.model.records import METRICS, RUNS, DeadLetter, ExecutionBundle
-from etl.sandbox import Fault, Sandbox, SandboxRequest, World, listable_executions, touch_call
-from etl.sandbox import SimulatedExecution as SandboxExecution
+from etl.sandbox import Fault, Sandbox, SandboxRequest, World
+from etl.sandbox.world import SimulatedExecution as SandboxExecution
+from etl.sandbox.world import listable_executions, touch_call
 from tests.bundles import planned
 from tests.extract.held import settling_of
 from tests.support import client_of

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from etl import sandbox
 from etl.errors import ExporterError
 from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.model.records import RUN_TESTS
 from etl.pipeline import job
-from etl.sandbox import Fault, Sandbox, SandboxRequest, SimulatedRunTest
+from etl.sandbox import Fault, Sandbox, SandboxRequest, world
 from etl.sandbox.generate import new_id
+from etl.sandbox.world import SimulatedRunTest
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.pipeline.nights import NIGHT, Nights, kinds
 from tests.support import settings_for
@@ -38,7 +38,7 @@ def add_run_test(server: Sandbox, name: str, seed: int = 7) -> SimulatedRunTest:
     (made,) = settled_world(seed=seed, run_tests=1, executions=1, calls=2).run_tests
     made.name, made.created_at = name, NIGHT
     made.run_test_id = new_id(random.Random(seed))
-    sandbox.add_run_test(server.world, made)
+    world.add_run_test(server.world, made)
     return made
 
 

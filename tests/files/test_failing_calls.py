@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from etl import sandbox
 from etl.errors import DestinationError
 from etl.files import local
 from etl.pipeline import job
 from etl.sandbox import Sandbox
+from etl.sandbox.generate import add_execution, finish_execution
+from etl.sandbox.world import rerun_execution
 from tests.datasets import assert_sound, fill_parts_early, staged
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world
@@ -50,9 +51,9 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         folder = tmp_path / "old"
         await job.export(settings_for(running, folder / "data"))
         execution = running.world.run_tests[0].executions[1]
-        sandbox.rerun_execution(execution, now - timedelta(hours=29))
-        sandbox.finish_execution(execution, rng, now - timedelta(hours=28))
-        sandbox.add_execution(running.world, running.world.run_tests[0], rng, now - timedelta(days=9), 2)
+        rerun_execution(execution, now - timedelta(hours=29))
+        finish_execution(execution, rng, now - timedelta(hours=28))
+        add_execution(running.world, running.world.run_tests[0], rng, now - timedelta(days=9), 2)
         (folder / "data" / "_state" / "staging" / "left-by-a-dead-run").write_bytes(b"PAR1")
         yield running
 

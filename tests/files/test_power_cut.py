@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from etl import sandbox
 from etl.pipeline import job
 from etl.sandbox import Sandbox
+from etl.sandbox.generate import add_execution, finish_execution
+from etl.sandbox.world import rerun_execution
 from tests.datasets import assert_kept, assert_sound, fill_parts_early, staged
 from tests.e2e.truth import assert_equals_world
 from tests.files.powercut import Disk
@@ -36,9 +37,9 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         (tmp_path / "new").mkdir()
         await export(running, tmp_path / "old")
         for execution in (run_test.executions[1] for run_test in running.world.run_tests):
-            sandbox.rerun_execution(execution, now - timedelta(hours=29))
-            sandbox.finish_execution(execution, rng, now - timedelta(hours=28))
-        sandbox.add_execution(running.world, running.world.run_tests[0], rng, now - timedelta(days=9), 2)
+            rerun_execution(execution, now - timedelta(hours=29))
+            finish_execution(execution, rng, now - timedelta(hours=28))
+        add_execution(running.world, running.world.run_tests[0], rng, now - timedelta(days=9), 2)
         yield running
 
 

@@ -20,11 +20,12 @@ from etl.files import local
 from etl.files.local import LocalFiles
 from etl.files.names import INDEX
 from etl.inspect.read_status import read_status
-from etl.inspect.status import Status, judge_status
+from etl.inspect.status import Status
 from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.pipeline import job
-from etl.sandbox import Fault, Sandbox, add_run_test
+from etl.sandbox import Fault, Sandbox
+from etl.sandbox.world import add_run_test
 from tests.support import settings_for
 from tests.warehouses import Place
 from tests.worlds import a_sandbox, settled_world
@@ -54,7 +55,7 @@ async def test_counts_are_those_of_the_tables(server: Sandbox, tmp_path: Path) -
     poisoned.completed_calls += 1
     failure = Fault(status=500)
     server.fault = lambda request, _nth: failure if request.query.get("call_execution_id") in letters else None
-    await export(server, tmp_path, night=1)
+    await export(server, tmp_path, night=1, export={"metrics": "calls"})
 
     found = status_of(tmp_path, now=NIGHT + timedelta(days=1, hours=5))
 
@@ -85,7 +86,7 @@ async def test_rows_that_somebody_took_away_are_told_until_a_run_has_fetched_the
     server: Sandbox, tmp_path: Path
 ) -> None:
     await export(server, tmp_path)
-    good = judge_status(status_of(tmp_path))
+    good = status_of(tmp_path).verdict
     folder = min((tmp_path / "data" / "calls").iterdir())
     paths = [path.relative_to(tmp_path / "data").as_posix() for path in sorted(folder.rglob("*.parquet"))]
     shutil.rmtree(folder)
@@ -94,11 +95,11 @@ async def test_rows_that_somebody_took_away_are_told_until_a_run_has_fetched_the
 
     assert good.is_good
     assert [(each.kind, each.subject) for each in found.findings] == [(Kind.LOST_ROWS, path) for path in paths]
-    assert judge_status(found).text.startswith(f"Not good: '{paths[0]}': ")
-    assert judge_status(found).next_step == found.findings[0].kind.next_step
+    assert found.verdict.text.startswith(f"Not good: '{paths[0]}': ")
+    assert found.verdict.next_step == found.findings[0].kind.next_step
     assert again.exit_code == 0
     assert Kind.FETCHED_AGAIN in {each.kind for each in again.findings}
-    assert judge_status(status_of(tmp_path)).is_good
+    assert status_of(tmp_path).verdict.is_good
 
 
 async def test_what_the_index_knows_needs_no_file_and_without_it_nothing_else_is_told(
@@ -176,7 +177,7 @@ async def test_damaged_and_foreign_files_are_named_and_the_rest_is_counted(serve
     named = [(each.kind, each.subject) for each in found.findings]
     assert named == [(Kind.UNREADABLE, path), (Kind.FOREIGN_FILE, "evals/notes.parquet")]
     assert next(each.rows for each in found.tables if each.name == "calls") == rows - lost
-    assert judge_status(found).text.startswith(f"Not good: '{path}': cannot be read: ")
+    assert found.verdict.text.startswith(f"Not good: '{path}': cannot be read: ")
 
 
 async def test_damaged_record_of_a_run_is_set_aside_by_the_next_one_and_is_no_alarm(
@@ -200,7 +201,7 @@ async def test_damaged_record_of_a_run_is_set_aside_by_the_next_one_and_is_no_al
     assert (summary.exit_code, summary.load_failure) == (0, None)
     assert [each.kind for each in summary.findings] == [Kind.DOCUMENT_SET_ASIDE]
     assert (healed.findings, healed.set_aside, first.exists(), second.exists()) == ((), 1, False, True)
-    assert judge_status(healed).is_good
+    assert healed.verdict.is_good
     assert len(all_rows(tmp_path, "runs")) == 2
 
 
@@ -235,7 +236,7 @@ async def test_run_that_begins_while_status_reads_is_not_a_lost_one(server: Sand
         begun = asyncio.Event()
         found = read_status(BeginsLate(tmp_path / "data"), now=now)
 
-    assert judge_status(found).text.startswith("Good")
+    assert found.verdict.text.startswith("Good")
 
 
 async def test_other_settings_files_of_the_dataset_make_a_status_neither_fresh_nor_stale(
@@ -253,23 +254,23 @@ async def test_other_settings_files_of_the_dataset_make_a_status_neither_fresh_n
     for night, status in ((0, None), (1, 500), (1, 401), (1, None)):
         server.fault = lambda _request, _nth, status=status: Fault(status=status) if status else None
         await export(server, tmp_path, run_tests=theirs, night=night)
-        verdict = judge_status(told(mine, day=0))
+        verdict = told(mine, day=0).verdict
         assert verdict.text == "Good: the last complete export was 5 h ago"
-        other = judge_status(told(theirs, day=night))
+        other = told(theirs, day=night).verdict
         assert other.is_good is (status is None)
         assert status != 401 or other.text.startswith("Not good: the API refused the key (401 on ")
     killed = Attempt(started_at=NIGHT, export_run_id="killed")
     scope = settings_for(server, tmp_path / "data", run_tests=theirs).scope
     update_last_run(LocalFiles(tmp_path / "data"), {"scope": scope, "attempt": killed})
 
-    assert judge_status(told(mine, day=0)).is_good
+    assert told(mine, day=0).verdict.is_good
     assert told(theirs, day=1).lost_run == killed
     assert [each.kind for each in told(theirs, day=1).findings] == [Kind.RUN_LOST]
-    stale = judge_status(told(mine, day=2))
+    stale = told(mine, day=2).verdict
     assert stale.text == "Not good: the last complete export was 2 days ago"
     await export(server, tmp_path, run_tests=[*mine, *theirs], night=2)
     assert told([*mine, *theirs], day=2).complete_at == NIGHT + timedelta(days=2)
-    assert judge_status(told(mine, day=2)) == stale
+    assert told(mine, day=2).verdict == stale
 
 
 async def test_narrowed_run_does_not_hide_what_is_wrong_with_the_list_of_run_tests(
@@ -285,8 +286,8 @@ async def test_narrowed_run_does_not_hide_what_is_wrong_with_the_list_of_run_tes
     healed = await job.export(settings)
 
     assert [run.exit_code for run in (whole, *narrowed, healed)] == [3, 0, 0, 0]
-    assert judge_status(found).text.startswith("Not good: the list of run tests was not complete when it was last read")
-    assert judge_status(status_of(tmp_path, now=datetime.now(UTC))).is_good
+    assert found.verdict.text.startswith("Not good: the list of run tests was not complete when it was last read")
+    assert status_of(tmp_path, now=datetime.now(UTC)).verdict.is_good
 
 
 async def test_run_that_could_not_write_its_row_is_told_with_its_reason(server: Sandbox, tmp_path: Path) -> None:
@@ -296,7 +297,7 @@ async def test_run_that_could_not_write_its_row_is_told_with_its_reason(server: 
     summary = await job.export(settings_for(server, tmp_path / "data"), clock=lambda: NIGHT)
 
     found = status_of(tmp_path)
-    verdict = judge_status(found)
+    verdict = found.verdict
 
     assert (summary.exit_code, found.lost_run) == (6, None)
     assert (found.runs[0].export_run_id, found.runs[0].exit_code) == (summary.export_run_id, 6)

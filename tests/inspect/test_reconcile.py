@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from etl import sandbox
 from etl.dataset.layout import Scope
 from etl.errors import KeyRefusedError, SourceUnavailableError
 from etl.inspect.reconcile import Reconciliation, Skipped, reconcile
@@ -15,6 +14,8 @@ from etl.inspect.verify import VerifyReport, verify
 from etl.model.findings import Kind
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, World
+from etl.sandbox.generate import add_execution, finish_execution
+from etl.sandbox.world import rerun_execution
 from etl.settings import Settings
 from tests.support import settings_for
 from tests.worlds import settled_world
@@ -48,8 +49,8 @@ def eventful_world(executions: int) -> World:
             case 2 if calls:
                 calls[0].avg_agent_latency_ms = calls[0].duration_seconds = calls[0].talk_ratio = 0
             case 3:
-                sandbox.rerun_execution(execution, END)
-                sandbox.finish_execution(execution, rng, END + timedelta(minutes=5))
+                rerun_execution(execution, END)
+                finish_execution(execution, rng, END + timedelta(minutes=5))
             case 4 if calls:
                 calls[0].chat_metrics = {"turn_count": 4.5, "avg_latency_ms": "1500", "total_tokens": "12"}
             case 5:
@@ -82,10 +83,10 @@ async def test_every_difference_of_hundreds_of_executions_is_explained(tmp_path:
         first, second = world.run_tests[:2]
         next(call for call in first.executions[1].calls if not call.is_deleted).is_deleted = True
         first.executions[2].is_deleted = True
-        sandbox.rerun_execution(first.executions[3], END)
+        rerun_execution(first.executions[3], END)
         changed = next(each for each in second.executions if each.status == "completed" and each.calls)
         changed.calls[0].duration_seconds = 10_000
-        new = sandbox.add_execution(world, second, random.Random(1), END, 3)
+        new = add_execution(world, second, random.Random(1), END, 3)
         _, later = await against_api(settings)
 
     assert (later.unexplained, later.findings) == (0, [])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from etl.dataset.last_run import Attempt
-from etl.inspect.status import RunStatus, Status, judge_status
+from etl.inspect.status import RunStatus, Status
 from etl.inspect.status_run_tests import RunTestStatus
 from etl.model.findings import Finding, Kind
 
@@ -46,7 +46,7 @@ DELETED = Finding(Kind.DELETED, "Refund chat", "1 execution deleted at the sourc
 
 
 def told(**changes: Any) -> tuple[str, str]:
-    verdict = judge_status(replace(GOOD, **changes))
+    verdict = replace(GOOD, **changes).verdict
     assert verdict.is_good == verdict.text.startswith("Good: ")
     return verdict.text, verdict.next_step
 
@@ -111,10 +111,10 @@ def test_anything_wrong_is_not_good_and_tells_what_to_type(changes: dict[str, An
 
 
 def test_how_old_is_too_old_can_be_said() -> None:
-    assert judge_status(replace(GOOD, complete_at=MONDAY, max_age_hours=54)).is_good
-    assert not judge_status(replace(GOOD, max_age_hours=4)).is_good
+    assert replace(GOOD, complete_at=MONDAY, max_age_hours=54).verdict.is_good
+    assert not replace(GOOD, max_age_hours=4).verdict.is_good
 
 
 def test_export_that_would_fail_now_is_not_good_whatever_was_complete() -> None:
-    verdict = judge_status(replace(GOOD, would_fail=True))
+    verdict = replace(GOOD, would_fail=True).verdict
     assert (verdict.text, verdict.next_step) == ("Not good: an export would fail now", "metrics-etl check")

@@ -27,7 +27,8 @@ from etl.load.tables import COLUMN_TYPES, columns_of
 from etl.load.texts import comment
 from etl.model import schema
 from etl.pipeline import job
-from etl.sandbox import Fault, Sandbox, listable_calls
+from etl.sandbox import Fault, Sandbox
+from etl.sandbox.world import listable_calls
 from tests.support import settings_for
 from tests.warehouses import by_key, rows_of_dataset
 from tests.worlds import settled_world

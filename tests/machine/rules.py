@@ -12,7 +12,15 @@ from typing import Any, TypeVar
 from etl import sandbox
 from etl.files.names import INDEX
 from etl.model.records import DETAIL
-from etl.sandbox import Fault, SandboxRequest, SimulatedCall, SimulatedExecution
+from etl.sandbox import Fault, SandboxRequest, generate
+from etl.sandbox.world import (
+    SimulatedCall,
+    SimulatedExecution,
+    SimulatedRunTest,
+    add_run_test,
+    listable_calls,
+    touch_call,
+)
 from tests.machine.driver import History
 from tests.machine.in_process import Death
 from tests.machine.memory import AT_ONCE
@@ -121,7 +129,7 @@ def late_data(history: History, rng: random.Random) -> None:
 @rule(0.5)
 def touch(history: History, rng: random.Random) -> None:
     for _, call in _calls(history, rng):
-        sandbox.touch_call(call, history.source.now)
+        touch_call(call, history.source.now)
 
 
 @rule(0.5)
@@ -150,11 +158,11 @@ def rename(history: History, rng: random.Random) -> None:
         history.source.follow()
 
 
-def _made_anew(history: History, rng: random.Random, old: sandbox.SimulatedRunTest) -> sandbox.SimulatedRunTest:
+def _made_anew(history: History, rng: random.Random, old: SimulatedRunTest) -> SimulatedRunTest:
     """A new run test of the same name, with executions or without; the settings mean this one from now on."""
     source = history.source
-    new = sandbox.new_run_test(source.rng, old.name, source.now, old.profile)
-    sandbox.add_run_test(source.world, new)
+    new = generate.new_run_test(source.rng, old.name, source.now, old.profile)
+    add_run_test(source.world, new)
     for _ in range(rng.choice((0, 1, 2))):
         source.begin(new, rng.randint(0, 3), is_finished=rng.random() < 0.8)
     source.now += timedelta(minutes=30)
@@ -214,7 +222,7 @@ def new_run_test(history: History, rng: random.Random) -> None:
     source, run_tests = history.source, history.source.world.run_tests
     if source.is_all and len(run_tests) < len(NAMES):
         name = rng.choice(NAMES)
-        sandbox.add_run_test(source.world, sandbox.new_run_test(source.rng, name, source.now, run_tests[0].profile))
+        add_run_test(source.world, generate.new_run_test(source.rng, name, source.now, run_tests[0].profile))
         source.now += timedelta(minutes=30)  # as after a new execution: what is new costs a second look
 
 
@@ -566,14 +574,14 @@ def lists_shift_during_a_night(history: History, rng: random.Random) -> None:
 
     def shift() -> None:
         living = [each for each in new if not each.is_deleted]
-        calls = [calls for each in living if (calls := sandbox.listable_calls(each))]
+        calls = [calls for each in living if (calls := listable_calls(each))]
         change = rng.choice(changes)
         if change == "delete" and living:
             living[-1].is_deleted = True
         elif change == "delete call" and calls:
             rng.choice(calls)[0].is_deleted = True
         elif change == "touch" and calls:
-            sandbox.touch_call(rng.choice(calls)[-1], source.now)
+            touch_call(rng.choice(calls)[-1], source.now)
 
     tell = rng.choice((history.night, partial(_night_of_pages, history)))
     page_limit = rng.choice((1, 2))

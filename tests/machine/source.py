@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
-from etl import sandbox
 from etl.model.keys import default_key
 from etl.model.records import DETAIL, METRICS, RUNS, VOICE_CALLS
-from etl.sandbox import Fault, Sandbox, SandboxRequest, SimulatedCall, SimulatedExecution, World
+from etl.sandbox import Fault, Sandbox, SandboxRequest, World
 from etl.sandbox.dispatch import HTML_404, answer_to, not_found
+from etl.sandbox.generate import add_execution, finish_execution, make_world
+from etl.sandbox.world import SimulatedCall, SimulatedExecution, SimulatedRunTest, listable_executions, rerun_execution
 from tests.e2e.truth import outputs_of
 from tests.forms import FILLED, LOST, OF_SOME_CALLS, VOICE_LISTS, formed, in_rows, lie
 from tests.machine.in_process import BASE_URL
@@ -61,7 +62,7 @@ NOT_A_DETAIL = (
 class Entry:
     """A configured run test, as the settings call it; None for the key is the default."""
 
-    run_test: sandbox.SimulatedRunTest
+    run_test: SimulatedRunTest
     name: str
     key: str | None = None
     is_exported: bool = True
@@ -93,7 +94,7 @@ class Source:
     def __init__(self, rng: random.Random, *, is_all: bool) -> None:
         self.rng, self.is_all = rng, is_all
         self.now = datetime(2026, 11, 1, 12, tzinfo=UTC)
-        self.world = sandbox.make_world(
+        self.world = make_world(
             rng,
             end=self.now - rng.choice((0, 2, 2)) * SETTLE,
             names=NAMES[: rng.randint(1, 3)],
@@ -109,7 +110,7 @@ class Source:
         self.ahead = timedelta(0)
         self.delays: random.Random | None = None
         self.struck = self.struck_lists = 0
-        self.deleted: list[sandbox.SimulatedRunTest] = []
+        self.deleted: list[SimulatedRunTest] = []
         self.unseen: set[str] = set()
         self.staged: set[str] = set()
         self.poisoned: dict[str, dict[str, Any] | None] = {}
@@ -119,7 +120,7 @@ class Source:
         """Executions of which a fetch may change rows although nothing else tells: a score has changed, which only the
         detail shows."""
         self.form = ""
-        self.formed: list[sandbox.SimulatedRunTest] = []
+        self.formed: list[SimulatedRunTest] = []
 
     # what it has
 
@@ -216,23 +217,23 @@ class Source:
     # what happens to it
 
     def begin(
-        self, run_test: sandbox.SimulatedRunTest, calls: int, *, is_finished: bool, age: timedelta = timedelta(0)
+        self, run_test: SimulatedRunTest, calls: int, *, is_finished: bool, age: timedelta = timedelta(0)
     ) -> SimulatedExecution:
         """A new execution; one with an ``age`` is backfilled."""
         status = "completed" if is_finished else "running"
-        execution = sandbox.add_execution(self.world, run_test, self.rng, self.now - age, calls, status=status)
+        execution = add_execution(self.world, run_test, self.rng, self.now - age, calls, status=status)
         if not age:
             self.now += timedelta(minutes=30)
         return execution
 
     def finish(self, execution: SimulatedExecution, status: str = "completed") -> None:
         self._give_a_start(execution)
-        sandbox.finish_execution(execution, self.rng, self.now)
+        finish_execution(execution, self.rng, self.now)
         execution.status = status
 
     def rerun(self, execution: SimulatedExecution) -> None:
         self._give_a_start(execution)
-        sandbox.rerun_execution(execution, self.now)
+        rerun_execution(execution, self.now)
 
     def _give_a_start(self, execution: SimulatedExecution) -> None:
         started_at: datetime | None = execution.started_at
@@ -332,7 +333,7 @@ class Source:
             if request.query.get("run_test_name") != name:
                 return None
             seen += 1
-            listed = sandbox.listable_executions(self.world, name)
+            listed = listable_executions(self.world, name)
             if seen == deletes_at and len(listed) > 1:
                 listed[1].is_deleted = True
             if seen > 1 or not listed:

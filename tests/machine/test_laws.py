@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from etl.pipeline import job
-from etl.sandbox import SimulatedExecution, SimulatedRunTest
+from etl.sandbox.world import SimulatedExecution, SimulatedRunTest
 from tests.machine.dataset import said
 from tests.machine.driver import History, told
 from tests.machine.oracle import judge

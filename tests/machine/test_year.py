@@ -12,10 +12,11 @@ from functools import partial
 
 import pytest
 
-from etl import sandbox
 from etl.errors import ExitCode
 from etl.model.findings import Kind
-from etl.sandbox import Fault, SandboxRequest, SimulatedRunTest
+from etl.sandbox import Fault, SandboxRequest
+from etl.sandbox.generate import new_run_test
+from etl.sandbox.world import SimulatedExecution, SimulatedRunTest, add_run_test
 from tests.forms import LOST
 from tests.machine.driver import History, Night, told
 from tests.machine.oracle import judge
@@ -74,7 +75,7 @@ def _twenty_run_tests(history: History) -> None:
     world, source = history.source.world, history.source
     while len(world.run_tests) < RUN_TESTS:
         name, profile = f"Agent {len(world.run_tests) + 1}", world.run_tests[0].profile
-        sandbox.add_run_test(world, sandbox.new_run_test(source.rng, name, source.now, profile))
+        add_run_test(world, new_run_test(source.rng, name, source.now, profile))
     source.entries[:] = [Entry(run_test, run_test.name) for run_test in world.run_tests]
 
 
@@ -108,8 +109,8 @@ def _a_day(history: History, rng: random.Random) -> None:  # noqa: C901, PLR0912
             source.begin(run_test, 2, is_finished=True, age=timedelta(days=40))
         case "clone" if len(source.world.run_tests) < 2 * RUN_TESTS:
             old_name, run_test.name = run_test.name, f"{run_test.name} old"
-            new = sandbox.new_run_test(source.rng, old_name, source.now, run_test.profile)
-            sandbox.add_run_test(source.world, new)
+            new = new_run_test(source.rng, old_name, source.now, run_test.profile)
+            add_run_test(source.world, new)
             for entry in source.entries:
                 entry.run_test = new if entry.run_test is run_test else entry.run_test
             if source.formed:
@@ -121,7 +122,7 @@ def _a_day(history: History, rng: random.Random) -> None:  # noqa: C901, PLR0912
                 entry.run_test = {id(run_test): other, id(other): run_test}.get(id(entry.run_test), entry.run_test)
 
 
-def _living(run_test: SimulatedRunTest) -> list[sandbox.SimulatedExecution]:
+def _living(run_test: SimulatedRunTest) -> list[SimulatedExecution]:
     return [each for each in run_test.executions if not each.is_deleted and each.status != "running"]
 
 

@@ -20,7 +20,8 @@ from etl.model.findings import alarms
 from etl.model.metrics import METRICS, Statistic
 from etl.notify import webhook
 from etl.pipeline import job
-from etl.sandbox import Fault, Sandbox, SandboxRequest, World, add_execution
+from etl.sandbox import Fault, Sandbox, SandboxRequest, World
+from etl.sandbox.generate import add_execution
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.support import API_KEY, SECRET_KEY, settings_for
 from tests.worlds import executions_of, settled_world

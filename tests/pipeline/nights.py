@@ -12,7 +12,8 @@ from etl import sandbox
 from etl.model.findings import Kind
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Fault, Sandbox, SandboxRequest, SimulatedExecution
+from etl.sandbox import Fault, Sandbox, SandboxRequest
+from etl.sandbox.world import SimulatedExecution
 from tests.support import settings_for
 
 NIGHT = datetime.now(UTC)

@@ -12,7 +12,8 @@ from etl.files.local import LocalFiles
 from etl.files.names import INDEX
 from etl.model import schema
 from etl.pipeline import job
-from etl.sandbox import Fault, Sandbox, rerun_execution
+from etl.sandbox import Fault, Sandbox
+from etl.sandbox.world import rerun_execution
 from tests.support import settings_for
 from tests.worlds import settled_world
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from etl import sandbox
 from etl.model.findings import Kind
 from etl.pipeline import shared_steps
 from etl.pipeline.summary import Summary
-from etl.sandbox import Fault, SandboxRequest, SimulatedCall, SimulatedRunTest
+from etl.sandbox import Fault, SandboxRequest
 from etl.sandbox.dispatch import HTML_404
 from etl.sandbox.fields import COST, LATENCY
-from etl.sandbox.world import CONVERSATION
+from etl.sandbox.generate import add_execution, new_run_test
+from etl.sandbox.world import CONVERSATION, SimulatedCall, SimulatedRunTest, add_run_test
 from etl.transform.rows import MAKERS
 from tests.e2e.truth import assert_equals_world
 from tests.forms import (
@@ -48,7 +48,7 @@ def begin(nights: Nights, calls: int = CALLS, *, age: timedelta = timedelta(0)) 
     """An execution that ends before the next night, with one call more, which failed."""
     run_test = nights.world.run_tests[0]
     rng, ended_at = random.Random(len(run_test.executions)), nights.now + timedelta(hours=20) - age
-    execution = sandbox.add_execution(nights.world, run_test, rng, ended_at, calls + 1, status="completed")
+    execution = add_execution(nights.world, run_test, rng, ended_at, calls + 1, status="completed")
     first, *others = sorted(execution.calls, key=lambda call: call.call_execution_id)
     failed(first)
     return [complete(run_test, call) for call in others]
@@ -282,7 +282,7 @@ async def test_a_run_that_forgets_what_the_last_one_said_costs_more_and_says_the
 
 async def test_a_run_of_another_run_test_forgets_no_alarm(settled: Nights) -> None:
     profile = settled.world.run_tests[0].profile
-    sandbox.add_run_test(settled.world, sandbox.new_run_test(random.Random(1), "Other", settled.now, profile))
+    add_run_test(settled.world, new_run_test(random.Random(1), "Other", settled.now, profile))
     answer(settled, (of_call, STT))
     begin(settled, 2)
     await settled.export()
@@ -293,9 +293,9 @@ async def test_a_run_of_another_run_test_forgets_no_alarm(settled: Nights) -> No
 
 async def test_a_run_test_that_takes_the_name_of_another_ends_no_alarm(settled: Nights) -> None:
     first = settled.world.run_tests[0]
-    other = sandbox.new_run_test(random.Random(1), "Other", settled.now, first.profile)
-    sandbox.add_run_test(settled.world, other)
-    sandbox.add_execution(settled.world, other, random.Random(99), settled.now, 0, status="completed")
+    other = new_run_test(random.Random(1), "Other", settled.now, first.profile)
+    add_run_test(settled.world, other)
+    add_execution(settled.world, other, random.Random(99), settled.now, 0, status="completed")
     answer(settled, (of_call, STT))
     for _ in range(2):
         begin(settled, 2)

@@ -19,7 +19,8 @@ from etl.extract import quota as quota_module
 from etl.model import schema
 from etl.model.findings import Kind
 from etl.pipeline import job
-from etl.sandbox import Fault, Sandbox, SandboxRequest, World, listable_executions
+from etl.sandbox import Fault, Sandbox, SandboxRequest, World
+from etl.sandbox.world import listable_executions
 from etl.settings import Settings
 from tests.datasets import fill_parts_early
 from tests.e2e import faults, truth

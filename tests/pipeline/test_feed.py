@@ -12,13 +12,14 @@ import duckdb
 import pytest
 
 import etl
-from etl import sandbox
 from etl.load.ddl import ddl
 from etl.model import schema
 from etl.model.keys import default_key
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Sandbox, SimulatedExecution
+from etl.sandbox import Sandbox
+from etl.sandbox.generate import finish_execution
+from etl.sandbox.world import SimulatedExecution, rerun_execution
 from tests.support import settings_for
 from tests.worlds import a_sandbox
 
@@ -120,10 +121,10 @@ async def test_a_copy_that_follows_is_the_dataset_after_every_night(server: Sand
     assert living == {*etl.read_calls(nights.data)["call_execution_id"]}
     assert len(living) + len(deleted.calls) == len(etl.read_calls(nights.data, deleted="include"))
 
-    sandbox.rerun_execution(rerun, nights.now)
+    rerun_execution(rerun, nights.now)
     summary, replaced = await night()
     assert (replaced, counts(summary, one)) == (ids(rerun), {"replaced": 1}), "it runs"
-    sandbox.finish_execution(rerun, rng, nights.now)
+    finish_execution(rerun, rng, nights.now)
     summary, replaced = await night()
     assert (replaced, counts(summary, one)) == (ids(rerun), {"replaced": 1}), "it has ended"
     (lost,) = (nights.data / "executions" / f"run_test={one}").rglob("*.parquet")
@@ -141,9 +142,9 @@ async def test_python_gives_what_takes_the_place_of_what_one_has(
     await nights.export()
     since = nights.now
     changed = server.world.run_tests[1].executions[0]
-    sandbox.rerun_execution(changed, nights.now)
+    rerun_execution(changed, nights.now)
     await nights.export()
-    sandbox.finish_execution(changed, random.Random(3), nights.now)
+    finish_execution(changed, random.Random(3), nights.now)
     await nights.export()
     monkeypatch.chdir(nights.data.parent)
     found: dict[str, Any] = {}

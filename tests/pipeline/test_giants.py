@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from etl import sandbox
 from etl.dataset.layout import Scope
 from etl.errors import ExitCode, InterruptedRunError
 from etl.extract import crawl as crawl_module
@@ -16,6 +15,7 @@ from etl.inspect.verify import verify
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, SandboxRequest
+from etl.sandbox.world import listable_calls
 from tests.datasets import assert_sound
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import cap_pages, settings_for
@@ -97,7 +97,7 @@ async def test_dead_letter_of_an_execution_that_is_saved_in_pieces_counts_once(
     """Each piece brings it, and in a night that ends early nothing but pieces comes."""
     monkeypatch.setattr(crawl_module, "_MOST_IN_HAND", 7)
     (execution,) = executions_of(server.world)
-    first = sandbox.listable_calls(execution)[0].call_execution_id
+    first = listable_calls(execution)[0].call_execution_id
     server.fault = lambda request, _nth: Fault(status=400) if request.query.get("call_execution_id") == first else None
     summary = await night_that_ends_after(calls, server, tmp_path, export={"commit_interval_seconds": 1e-6})
     assert (summary.run_tests[0].dead_letters, len(rows_of(tmp_path, "errors"))) == (1, 1)

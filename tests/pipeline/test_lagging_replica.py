@@ -7,11 +7,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from etl import sandbox
 from etl.model.findings import Kind
 from etl.model.records import DETAIL, METRICS
-from etl.sandbox import Fault, SandboxRequest, SimulatedExecution
+from etl.sandbox import Fault, SandboxRequest
 from etl.sandbox.dispatch import not_found
+from etl.sandbox.generate import finish_execution
+from etl.sandbox.world import SimulatedExecution, rerun_execution
 from tests.e2e.truth import assert_equals_world
 from tests.pipeline.nights import NIGHT, Nights, kinds
 
@@ -38,8 +39,8 @@ async def test_replica_that_lags_is_one_finding_until_it_no_longer_does(
     execution.is_deleted = not is_stored
     await nights.export()
     execution.is_deleted = False
-    sandbox.rerun_execution(execution, NIGHT)
-    sandbox.finish_execution(execution, random.Random(1), NIGHT + timedelta(hours=1))
+    rerun_execution(execution, NIGHT)
+    finish_execution(execution, random.Random(1), NIGHT + timedelta(hours=1))
     lag(nights, execution, has_list=has_list)
 
     lagging = [await nights.export() for _ in range(2)]

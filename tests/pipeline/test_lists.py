@@ -7,12 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from etl import sandbox
 from etl.model.findings import Kind
 from etl.model.records import METRICS, RUN_TESTS
 from etl.pipeline import lists
-from etl.sandbox import Fault, SandboxRequest, SimulatedCall
+from etl.sandbox import Fault, SandboxRequest
 from etl.sandbox.dispatch import HTML_404, not_found
+from etl.sandbox.generate import add_execution
+from etl.sandbox.world import SimulatedCall
 from tests.e2e.truth import assert_equals_world
 from tests.pipeline.nights import NIGHT, Nights, kinds
 from tests.worlds import settled_world
@@ -103,7 +104,7 @@ async def test_run_test_that_exists_and_is_missing_from_the_list_of_run_tests_is
 ) -> None:
     await nights.export(names="all")
     hidden = nights.world.run_tests[0]
-    sandbox.add_execution(nights.world, hidden, random.Random(1), NIGHT, 2, status="completed")
+    add_execution(nights.world, hidden, random.Random(1), NIGHT, 2, status="completed")
     nights.server.fault = lambda request, _nth: (
         Fault(edit=lambda body: _without(body, hidden.name)) if request.path == RUN_TESTS else None
     )

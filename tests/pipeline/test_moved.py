@@ -9,12 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from etl import sandbox
 from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.model.records import ANALYTICS, METRICS
 from etl.pipeline import lists
-from etl.sandbox import Fault, SimulatedRunTest, World
+from etl.sandbox import Fault, World
+from etl.sandbox.generate import add_execution, new_run_test
+from etl.sandbox.world import SimulatedRunTest, add_run_test
 from tests.e2e.truth import assert_equals_world
 from tests.pipeline.nights import NIGHT, Nights, kinds
 
@@ -25,12 +26,12 @@ def clone(nights: Nights, *, executions: int) -> SimulatedRunTest:
     Some of them are older than all that is stored.
     """
     old = nights.world.run_tests[0]
-    new = sandbox.new_run_test(random.Random(3), old.name, NIGHT, old.profile)
-    sandbox.add_run_test(nights.world, new)
+    new = new_run_test(random.Random(3), old.name, NIGHT, old.profile)
+    add_run_test(nights.world, new)
     old.name = f"{old.name} old"
     for number in range(executions):
         began_at = NIGHT - timedelta(days=200 * number)
-        sandbox.add_execution(nights.world, new, random.Random(number), began_at, 2, status="completed")
+        add_execution(nights.world, new, random.Random(number), began_at, 2, status="completed")
     return new
 
 
@@ -74,8 +75,8 @@ async def test_executions_of_a_renamed_run_test_take_its_name_and_a_clone_is_exp
 
     quiet = await nights.export(names=names)
     assert (quiet.exit_code, kinds(quiet), nights.server.count(ANALYTICS)) == (0, [], 0)
-    sandbox.add_execution(nights.world, new, random.Random(9), NIGHT, 1, status="completed")
-    sandbox.add_execution(nights.world, nights.world.run_tests[0], random.Random(8), NIGHT, 1, status="completed")
+    add_execution(nights.world, new, random.Random(9), NIGHT, 1, status="completed")
+    add_execution(nights.world, nights.world.run_tests[0], random.Random(8), NIGHT, 1, status="completed")
     both = await nights.export(names=[*names, f"{first} old"])
     assert both.exit_code == 0
     assert homes(nights)[f"{first} old", key] == 11
@@ -95,11 +96,11 @@ async def test_new_executions_after_all_stored_ones_were_deleted_need_no_option(
     await nights.export(names=names)
     stored = len(nights.rows("executions"))
     if how == "run test":
-        nights.world.run_tests[0] = sandbox.new_run_test(random.Random(3), run_test.name, NIGHT, run_test.profile)
+        nights.world.run_tests[0] = new_run_test(random.Random(3), run_test.name, NIGHT, run_test.profile)
     else:
         for execution in run_test.executions:
             execution.is_deleted = since is None or execution.created_at.date() >= since
-    new = sandbox.add_execution(nights.world, nights.world.run_tests[0], random.Random(9), NIGHT, 2, status="completed")
+    new = add_execution(nights.world, nights.world.run_tests[0], random.Random(9), NIGHT, 2, status="completed")
 
     summary = await nights.export(names=names)
 
@@ -112,7 +113,7 @@ async def test_run_test_that_moves_to_another_workspace_is_marked_until_it_retur
     """By id, the API still returns its executions; a detail denies them. Another run test has its name meanwhile."""
     first = nights.world.run_tests[0]
     await nights.export()
-    nights.world.run_tests[0] = sandbox.new_run_test(random.Random(3), first.name, NIGHT, first.profile)
+    nights.world.run_tests[0] = new_run_test(random.Random(3), first.name, NIGHT, first.profile)
     gone = await nights.export()
     assert (gone.exit_code, nights.marked("executions"), nights.server.count(ANALYTICS)) == (0, 10, 0)
     nights.world.run_tests[0] = first

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from etl import sandbox
 from etl.model.findings import Kind, Severity
 from etl.model.keys import default_key
 from etl.model.records import METRICS, RUN_TESTS, VOICE_CALLS
 from etl.sandbox import Fault, SandboxRequest
+from etl.sandbox.generate import add_execution
 from tests.pipeline.nights import NIGHT, Nights, kinds, short_list
 from tests.support import cap_pages
 
@@ -59,7 +59,7 @@ def a_list_that_fails(nights: Nights) -> dict[str, Any]:
 def a_list_that_loses_a_row_whenever_it_is_read(nights: Nights) -> None:
     first, rng = nights.world.run_tests[0], random.Random(1)
     for _ in range(40):
-        sandbox.add_execution(nights.world, first, rng, NIGHT, 1, status="completed")
+        add_execution(nights.world, first, rng, NIGHT, 1, status="completed")
     cap_pages(nights.server, 10)
 
     def delete(request: SandboxRequest) -> None:
@@ -102,13 +102,13 @@ def a_list_of_run_tests_that_is_cut_short(nights: Nights) -> dict[str, Any]:
 @cause(Kind.NOT_FETCHED)
 def a_run_that_is_out_of_time(nights: Nights) -> dict[str, Any]:
     nights.server.fault = lambda request, _nth: Fault(is_hanging=True) if "call_execution_id" in request.query else None
-    sandbox.add_execution(nights.world, nights.world.run_tests[0], random.Random(1), NIGHT, 2, status="completed")
+    add_execution(nights.world, nights.world.run_tests[0], random.Random(1), NIGHT, 2, status="completed")
     return {"export": {"max_runtime_minutes": 0.01}}
 
 
 @cause(Kind.DEAD_LETTER)
 def a_call_that_fails(nights: Nights) -> dict[str, Any]:
-    sandbox.add_execution(nights.world, nights.world.run_tests[0], random.Random(1), NIGHT, 2, status="completed")
+    add_execution(nights.world, nights.world.run_tests[0], random.Random(1), NIGHT, 2, status="completed")
     return fail(nights, lambda request: "call_execution_id" in request.query)
 
 
@@ -122,7 +122,7 @@ def a_status_of_another_version(nights: Nights) -> dict[str, Any]:
 def a_field_that_was_renamed(nights: Nights) -> None:
     for seed in (1, 2):
         run_test = nights.world.run_tests[0]
-        sandbox.add_execution(nights.world, run_test, random.Random(seed), NIGHT, 40, status="completed")
+        add_execution(nights.world, run_test, random.Random(seed), NIGHT, 40, status="completed")
     renamed = Fault(edit=lambda body: body.replace(b'"stt_cost_cents"', b'"stt_cents"'))
     nights.server.fault = lambda request, _nth: (
         renamed if "call_execution_id" in request.query or request.path == VOICE_CALLS else None

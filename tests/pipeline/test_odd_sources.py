@@ -8,7 +8,8 @@ import pytest
 from etl import read_table
 from etl.model.findings import Kind
 from etl.pipeline import job
-from etl.sandbox import Fault, Sandbox, SimulatedExecution
+from etl.sandbox import Fault, Sandbox
+from etl.sandbox.world import SimulatedExecution
 from tests.datasets import fill_parts_early
 from tests.e2e.truth import assert_equals_world
 from tests.pipeline.nights import Nights, kinds

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from etl import sandbox
 from etl.extract.endpoints import Purpose
 from etl.pipeline import job
 from etl.pipeline.job import Plan
 from etl.pipeline.summary import Summary
-from etl.sandbox import Fault, Sandbox, SimulatedExecution
+from etl.sandbox import Fault, Sandbox
+from etl.sandbox.generate import add_execution
+from etl.sandbox.world import SimulatedExecution
 from tests.e2e.truth import assert_equals_world
 from tests.support import settings_for
 from tests.worlds import a_sandbox, executions_of, settled_world
@@ -29,7 +30,7 @@ server = a_sandbox(run_tests=1, executions=4, calls=CALLS)
 def ended_lately(server: Sandbox) -> SimulatedExecution:
     """A new execution that settles for a day from now on."""
     ended_at = datetime.now(UTC) - timedelta(hours=2)
-    return sandbox.add_execution(server.world, server.world.run_tests[0], random.Random(5), ended_at, CALLS)
+    return add_execution(server.world, server.world.run_tests[0], random.Random(5), ended_at, CALLS)
 
 
 def asked_for(server: Sandbox, purposes: Mapping[str, Collection[SimulatedExecution]]) -> dict[str, int]:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from etl import sandbox
 from etl.errors import DestinationError
 from etl.files.local import LocalFiles
 from etl.model.findings import Kind
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox
 from etl.sandbox.dispatch import HTML_404
+from etl.sandbox.generate import add_execution
 from tests.dataset.killed import killed_before
 from tests.e2e.truth import assert_equals_world
 from tests.pipeline.nights import NIGHT, Nights, kinds
@@ -32,7 +32,7 @@ async def server() -> AsyncIterator[Sandbox]:
     world = settled_world(run_tests=1, executions=OLD, calls=CALLS, calls_spread=0)
     for number in range(SETTLING):
         ended_at = NOW - timedelta(hours=2)
-        made = sandbox.add_execution(world, world.run_tests[0], random.Random(number), ended_at, CALLS)
+        made = add_execution(world, world.run_tests[0], random.Random(number), ended_at, CALLS)
         for call in made.calls:
             call.chat_metrics = {"total_tokens": 900, "message_count": number} if number % 2 else None
     async with Sandbox(world) as running:
@@ -142,7 +142,7 @@ async def test_execution_that_a_killed_run_unmarked_by_half_is_marked_whole_when
 async def test_configured_key_counts_for_what_is_new_alone(nights: Nights, tmp_path: Path) -> None:
     first, second = nights.world.run_tests
     await nights.export()
-    new = sandbox.add_execution(nights.world, first, random.Random(1), NIGHT, 2, status="completed")
+    new = add_execution(nights.world, first, random.Random(1), NIGHT, 2, status="completed")
 
     summary = await nights.export(names=[{"name": first.name, "key": "short"}, second.name])
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from etl import sandbox
 from etl.dataset.state import CallReader
 from etl.extract.endpoints import Purpose
 from etl.files.names import COMPARED
@@ -18,6 +17,7 @@ from etl.model.findings import Kind
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, SandboxRequest
+from etl.sandbox.generate import add_execution
 from tests.e2e.truth import assert_equals_world
 from tests.pipeline.nights import Nights, kinds
 from tests.support import settings_for
@@ -85,7 +85,7 @@ async def test_lists_that_say_what_they_said_need_no_stored_rows(
         second.profile = replace(second.profile, is_chat=True)
         for each in (first, second):
             each.executions.clear()
-            sandbox.add_execution(nights.world, each, Random(each.name), nights.now + timedelta(hours=20), 3)
+            add_execution(nights.world, each, Random(each.name), nights.now + timedelta(hours=20), 3)
     for export in ({}, {}, {}, {} if is_new else ALL):
         await nights.export(export=export)
     monkeypatch.delattr(CallReader, "read")
@@ -179,7 +179,7 @@ async def test_sweep_that_is_cut_short_leaves_the_night_complete(
 ) -> None:
     await nights.export()
     before = nights.files()
-    sandbox.add_execution(nights.world, nights.world.run_tests[1], Random(5), nights.now, 2)
+    add_execution(nights.world, nights.world.run_tests[1], Random(5), nights.now, 2)
     ids = {each.execution_id for each in nights.world.run_tests[0].executions}
     nights.server.fault = lambda request, _nth: fault if any(each in request.target for each in ids) else None
     summary = await nights.export(**options)

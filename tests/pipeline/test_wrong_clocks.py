@@ -10,15 +10,14 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
-from etl import sandbox
 from etl.compare.comparison import compare
 from etl.files.local import LocalFiles
 from etl.inspect.read_status import read_status
-from etl.inspect.status import judge_status
 from etl.pipeline import context, job
 from etl.pipeline.metrics_file import write_metrics_file
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox
+from etl.sandbox.world import SimulatedRunTest, add_run_test
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
 from tests.worlds import a_sandbox
@@ -116,7 +115,7 @@ async def test_age_counts_from_the_clock_that_is_behind(export: Export, tmp_path
         found = read_status(LocalFiles(tmp_path / "data"), now=now)
         assert found.complete_at is not None
         assert abs(found.complete_at - counted) < timedelta(minutes=1)
-        assert judge_status(found).is_good == (now - counted < timedelta(hours=26))
+        assert found.verdict.is_good == (now - counted < timedelta(hours=26))
     [line] = [
         each
         for each in (tmp_path / "etl.prom").read_text().splitlines()
@@ -139,13 +138,13 @@ async def test_status_names_what_went_wrong_after_a_run_of_the_future(server: Sa
     settings, now = settings_for(server, tmp_path / "data"), datetime.now(UTC)
     await job.export(settings, clock=lambda: now + YEAR)
     await job.export(settings)
-    assert judge_status(read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC))).is_good
+    assert read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC)).verdict.is_good
 
     server.fault = lambda _request, _nth: Fault(status=401)
     await job.export(settings)
     found = read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC))
     assert ([run.exit_code for run in found.runs], found.lost_run) == ([4, 0, 0], None)
-    assert judge_status(found).text.startswith("Not good: the API refused the key")
+    assert found.verdict.text.startswith("Not good: the API refused the key")
 
 
 async def test_load_is_dated_by_the_clock_that_is_behind(server: Sandbox, tmp_path: Path) -> None:
@@ -177,15 +176,15 @@ async def test_failure_of_the_newest_run_is_told_although_the_clock_of_the_sourc
     first = ENDED + 4 * DAY
     await run(first, ahead)
     await run(first + timedelta(hours=1), timedelta(0))
-    odd = sandbox.SimulatedRunTest(run_test_id="22222222-2222-4222-8222-222222222222", name="odd ", created_at=ENDED)
-    sandbox.add_run_test(server.world, odd)
+    odd = SimulatedRunTest(run_test_id="22222222-2222-4222-8222-222222222222", name="odd ", created_at=ENDED)
+    add_run_test(server.world, odd)
     last = first + timedelta(hours=2)
     failed = await run(last, timedelta(0) if is_right_again else ahead)
 
     for hours in (1, 6, 23, 31):
         found = read_status(LocalFiles(tmp_path / "data"), now=last + timedelta(hours=hours), configured=())
         assert found.runs[0].export_run_id == failed.export_run_id
-        assert not judge_status(found).is_good
+        assert not found.verdict.is_good
 
 
 async def test_execution_that_began_after_it_was_exported_is_newest_nowhere(

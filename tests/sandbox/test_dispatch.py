@@ -12,18 +12,17 @@ import aiohttp
 import pytest
 import yarl
 
-from etl.sandbox import (
+from etl.sandbox import Sandbox, World
+from etl.sandbox.generate import add_execution, new_run_test
+from etl.sandbox.world import (
+    EvalConfig,
     Profile,
-    Sandbox,
+    Scenario,
     SimulatedCall,
     SimulatedExecution,
     SimulatedRunTest,
-    World,
-    add_execution,
     listable_calls,
-    new_run_test,
 )
-from etl.sandbox.world import EvalConfig, Scenario
 from tests.sandbox.requests import KEYS, RUN_TESTS, get
 from tests.sandbox.samples import SAMPLES, result_of
 from tests.worlds import CALL_STATUSES, END, EXECUTION_STATUSES, world_of

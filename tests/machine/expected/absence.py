@@ -6,7 +6,7 @@
 6. A mark is reversible. It is cleared when the source lists the row again. No execution, call or eval is ever removed.
 """
 
-from etl.sandbox import SimulatedExecution
+from etl.sandbox.world import SimulatedExecution
 from tests.e2e.truth import outputs_of
 from tests.machine.dataset import DATA, Key, is_marked
 from tests.machine.driver import History, Night

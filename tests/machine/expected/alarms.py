@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from etl.dataset.layout import Scope
 from etl.errors import ExitCode
 from etl.inspect.read_status import read_status
-from etl.inspect.status import judge_status
 from etl.inspect.verify import verify
 from etl.model.findings import Kind
 from etl.model.lifecycle import LONG_AGO
@@ -181,7 +180,7 @@ def light_is_true(history: History, night: Night) -> None:
     assert settings is not None
     now = history.source.now + timedelta(hours=1)
     status = read_status(MemoryFiles(ROOT), now=now, configured=settings.configured)
-    verdict = judge_status(status)
+    verdict = status.verdict
     if night.is_killed:
         has_told = any(path.startswith("runs/") for path in night.versions_after.keys() - night.versions_before.keys())
         has_left_traces = not has_told and night.versions_after != night.versions_before

@@ -4,8 +4,8 @@
    later. Rows of an unproved list are exported, too, but rows missing from it do not count as deleted.
 """
 
-from etl import sandbox
 from etl.model.findings import Kind
+from etl.sandbox.world import listable_calls
 from tests.e2e.truth import assert_same_rows, call_rows, eval_rows
 from tests.machine.dataset import Row, Rows, is_from_lists, is_marked
 from tests.machine.driver import History, Night
@@ -49,7 +49,7 @@ def what_stood_still_is_there(history: History, night: Night) -> None:
         before, after = night.source_before.get(execution_id), night.source_after[execution_id]
         if execution_id in unsure or before is None or before == after or before[:-1] != after[:-1]:
             continue
-        for call in sandbox.listable_calls(execution):
+        for call in listable_calls(execution):
             if call_state(call) in before[-1]:
                 held = night.after.tables["calls"].get((call.call_execution_id,))
                 is_there = held is not None and not is_marked(held.row)

@@ -10,7 +10,8 @@ from collections import Counter
 
 from etl.extract.endpoints import Purpose
 from etl.model.records import DETAIL, RUN_TESTS
-from etl.sandbox import SandboxRequest, SimulatedExecution
+from etl.sandbox import SandboxRequest
+from etl.sandbox.world import SimulatedExecution
 from tests.forms import LOST
 from tests.machine.dataset import is_from_lists, is_marked, is_vouched_for
 from tests.machine.driver import History, Night

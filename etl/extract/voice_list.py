@@ -65,22 +65,16 @@ class VoiceLists:
         """The voice calls of an execution of ``count`` calls; fewer if pages shift while they are read."""
         pace = self.client.pace
         calls: dict[str, VoiceCall] = {}
-        position, rows, is_cut = 0, pace.rows, False
-        while position < count:
-            number = position // rows + 1
+        rows, number = pace.rows, 1
+        while True:
             request = list_voice_calls(item.execution.execution_id, Slice(number, rows))
             page = await self.client.get(request.sent_for(item.purpose))
             calls |= {call.call_execution_id: call for call in page.results}
-            if page.count != count or not page.results or number == page.total_pages:
-                break
-            if len(page.results) < rows:  # the server gives smaller pages
-                rows, is_cut = len(page.results), True
-            elif rows == pace.rows:
+            if len(page.results) == pace.rows:
                 pace.note_full_page()
-            position = number * rows
-            if not (is_cut or position % pace.rows):
-                rows = pace.rows
-        return calls
+            if page.count != count or not page.results or number >= page.total_pages:
+                return calls
+            number += 1
 
 
 def _shows_chats(details: Details) -> bool:

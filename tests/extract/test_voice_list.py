@@ -250,7 +250,7 @@ async def test_payloads_are_kept_of_each_call_by_itself(tmp_path: Path) -> None:
 
 
 async def test_pages_grow_while_they_are_fast(tmp_path: Path) -> None:
-    async with Sandbox(voice_world(executions=1, calls=100)) as server:
-        assert (await export(server, tmp_path)).exit_code == 0
+    async with Sandbox(voice_world(executions=2, calls=100, calls_spread=0)) as server:
+        assert (await export(server, tmp_path, api={"concurrency": 1})).exit_code == 0
     pages = [(each.query["page"], each.query["limit"]) for each in server.requests if each.path == VOICE_CALLS]
-    assert pages == [("1", "32"), ("2", "32"), ("2", "64")]
+    assert pages == [("1", "32"), ("2", "32"), ("3", "32"), ("4", "32"), ("1", "64"), ("2", "64")]

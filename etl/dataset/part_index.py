@@ -172,17 +172,12 @@ def _rows_of(rows: Mapping[str, pa.Table], digests: Mapping[str, str]) -> pa.Tab
     return pa.table(columns, ROWS)
 
 
-def _newest(*tables: pa.Table) -> dict[str, int]:
-    """When the newest row of each execution was exported, in microseconds since 1970."""
+def _newest(*tables: pa.Table) -> dict[str, int | None]:
+    """When the newest row of each execution was exported, in microseconds since 1970; None if no row says when."""
     rows = pa.concat_tables([table.select(["execution_id", "exported_at"]) for table in tables])
-    rows = rows.filter(rows["exported_at"].is_valid())
-    newest: dict[str, int] = {}
-    if len(rows):
-        ids, starts, _ = _runs(rows)
-        newest_of_runs = np.maximum.reduceat(rows["exported_at"].cast(pa.int64()).to_numpy(), starts).tolist()
-        for execution_id, exported_at in zip(ids, newest_of_runs, strict=True):
-            newest[execution_id] = max(exported_at, newest.get(execution_id, exported_at))
-    return newest
+    newest = rows.group_by("execution_id", use_threads=False).aggregate([("exported_at", "max")])
+    exported_at = newest["exported_at_max"].cast(pa.int64()).to_pylist()
+    return dict(zip(newest["execution_id"].to_pylist(), exported_at, strict=True))
 
 
 def _living(rows: pa.Table) -> Counter[str]:
@@ -201,15 +196,9 @@ def _add_vouchers(vouchers: dict[str, list[str]], table: schema.Table, rows: pa.
     of_rows = hash_rows(table, rows)
     for index in np.flatnonzero(rows["deleted_at"].is_valid()).tolist():
         of_rows[index] = voucher(of_rows[index], is_deleted=True)
-    for execution_id, start, end in zip(*_runs(rows), strict=True):
-        vouchers.setdefault(execution_id, []).extend(of_rows[start:end])
-
-
-def _runs(rows: pa.Table) -> tuple[list[str], list[int], list[int]]:
-    """Runs of neighboring rows of one execution: their executions, first positions, and positions after the last.
-
-    A part is sorted by execution, so that there are few runs; a loop over all rows would take far longer.
-    """
+    # A part is sorted by execution, so that there are few runs; a loop over all rows would take far longer.
     runs = pc.run_end_encode(rows["execution_id"].combine_chunks())
-    ends = runs.run_ends.to_pylist()
-    return runs.values.to_pylist(), [0, *ends][:-1], ends
+    start = 0
+    for execution_id, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+        vouchers.setdefault(execution_id, []).extend(of_rows[start:end])
+        start = end

@@ -73,7 +73,7 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
     return {
         "requests": plan.requests,
         "requests_by_purpose": {purpose.value: count for purpose, count in plan.requests_by_purpose.items()},
-        "requests_per_minute": plan.requests_per_minute,
+        **fields_of(plan, "call_requests", "requests_per_minute"),
         "minutes": _minutes(plan.seconds),
         "minutes_to_use": _minutes(plan.seconds_to_use),
         **fields_of(plan, "requests_to_use", "problems"),

@@ -324,6 +324,7 @@ class Client:
     async def _send(self, request: Request[Any], tries: int) -> Answer:
         """Send it once, and count it: the quota, too, is told of each request and of its end."""
         self.traffic.requests_by_purpose[request.purpose] += 1
+        self.traffic.call_requests += bool(request.group)
         headers: Mapping[str, str] = {}
         began_at, size_bytes = self._now(), None
         try:

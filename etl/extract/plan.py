@@ -202,15 +202,19 @@ class Planned:
         Without ``has_details``, the API does not give details of executions.
         """
         lists = pages(self.estimated_calls, page_limit)
+        # What is made of lists and settles is probably unchanged: then the detail takes the place of a list.
+        is_in_place = self.route is Route.LISTS_COMPARED and self.reason is Reason.SETTLING
+        details = has_details and self.route.reads_detail and not is_in_place
+        return lists + details + self.call_requests(has_details=has_details)
+
+    def call_requests(self, *, has_details: bool = True) -> int:
+        """How many of these are for one call by itself."""
         if not has_details:
-            return lists if self.may_wait else lists + self._calls_to_fetch(some_stay=self.route.keeps_fetched)
-        details = 1 if self.route.reads_detail else 0
-        if self.route is Route.LISTS_COMPARED and self.reason is Reason.SETTLING:
-            return lists  # it is probably unchanged: the detail takes the place of a list
+            return 0 if self.may_wait else self._calls_to_fetch(some_stay=self.route.keeps_fetched)
         if self.route.makes_rows_of_lists and not self.is_shown_whole:
-            return lists + details
+            return 0
         calls = self._calls_to_fetch(some_stay=self.route.keeps_fetched or self.route.keeps_unchanged)
-        return lists + details + (min(calls, 1) if self.is_shown_whole else calls)
+        return min(calls, 1) if self.is_shown_whole else calls
 
     @property
     def is_shown_whole(self) -> bool:

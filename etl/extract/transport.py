@@ -33,6 +33,8 @@ class Traffic:
 
     requests_by_purpose: dict[Purpose, int] = field(default_factory=no_requests)
     """How many requests were sent, each retry included, by what they were sent for."""
+    call_requests: int = 0
+    """How many of these were for one call by itself."""
     retries: int = 0
     """How many of these were sent again, after a failure or a refusal by the rate limit."""
     rejections: int = 0
@@ -65,6 +67,7 @@ class Traffic:
         """Add the counts of another machine; not its times, since its clock and its event loop are not ours."""
         for purpose, requests in other.requests_by_purpose.items():
             self.requests_by_purpose[purpose] += requests
+        self.call_requests += other.call_requests
         self.retries += other.retries
         self.rejections += other.rejections
         self.received_bytes += other.received_bytes

@@ -312,6 +312,7 @@ RUNS_TABLE = Table(
         Column("version", STRING, "Version of the exporter."),
         Column("seconds", FLOAT, "Duration of the run.", "s"),
         Column("requests", INT, "Requests sent, retries included.", "requests"),
+        Column("call_requests", INT, "Requests for single calls.", "requests", null="null when an older version ran"),
         Column("retries", INT, "Requests sent again after a transient fault.", "requests"),
         Column("rejections", INT, "Requests that the rate limit refused.", "requests"),
         Column("executions", INT, "New or changed executions.", "rows"),

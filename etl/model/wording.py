@@ -76,9 +76,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def by_purpose(requests: Mapping[Any, int]) -> str:
-    """How many requests were sent for each purpose that had any: ``list 4, first fetch 53``."""
-    return ", ".join(f"{purpose.replace('_', ' ')} {count:,}" for purpose, count in requests.items() if count)
+def by_purpose(requests: Mapping[Any, int], for_single_calls: int = 0) -> str:
+    """How many requests were sent for each purpose that had any: ``list 4, first fetch 53 (40 for single calls)``."""
+    texts = [f"{purpose.replace('_', ' ')} {count:,}" for purpose, count in requests.items() if count]
+    return ", ".join(texts) + (f" ({for_single_calls:,} for single calls)" if for_single_calls else "")
 
 
 class ShownInLines:

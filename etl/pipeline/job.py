@@ -56,6 +56,8 @@ class Plan(ShownInLines):
     """Each run test's share."""
     requests_by_purpose: Mapping[Purpose, int]
     """How many requests it takes, with those for the lists."""
+    call_requests: int
+    """How many of these are for one call by itself."""
     requests_per_minute: int | None
     """The rate limit; None if the API announces none and none is configured."""
     seconds: float | None = None
@@ -82,7 +84,7 @@ class Plan(ShownInLines):
     def lines(self) -> Iterator[tuple[str, str]]:
         """The problems, and what the rest takes."""
         yield from (("problem", problem) for problem in self.problems)
-        fetching = by_purpose({**self.requests_by_purpose, Purpose.LIST: 0})
+        fetching = by_purpose({**self.requests_by_purpose, Purpose.LIST: 0}, self.call_requests)
         text = f"{counted(self.requests, 'request')} to fetch what is planned{': ' if fetching else ''}{fetching}"
         yield "requests", f"{text}; the lists take {self.requests_by_purpose[Purpose.LIST]:,} more"
         yield "duration", self._duration()
@@ -159,6 +161,7 @@ async def plan(
         planned=planned,
         run_tests=record.run_test_summaries(is_cut_short=False, settled_before=run.settled_before(run.clock())),
         requests_by_purpose=expected,
+        call_requests=sum(item.call_requests(has_details=is_with_details) for item in planned if item.is_fetched),
         requests_per_minute=quota.requests_per_minute,
         seconds=quota.seconds_for(sum(expected.values()), math.inf),
         previews=previewed,

@@ -83,6 +83,8 @@ class Summary(ShownInLines):
     """Everything missing, unknown or worth knowing; what a load left out is among them."""
     requests_by_purpose: dict[Purpose, int] = field(default_factory=no_requests)
     """Requests that were sent to the API, retries included."""
+    call_requests: int = 0
+    """How many of these were for one call by itself; all others were for lists."""
     saved_requests: int = 0
     """Requests that were not needed, because a comparison showed that nothing had changed; negative if it cost more."""
     retries: int = 0
@@ -241,7 +243,7 @@ class Summary(ShownInLines):
         if self.retries or self.rejections:
             text += f" ({self.retries:,} sent again, {self.rejections:,} refused by the rate limit)"
         if self.requests:
-            text += f": {by_purpose(self.requests_by_purpose)}"
+            text += f": {by_purpose(self.requests_by_purpose, self.call_requests)}"
         if self.saved_requests > 0:
             text += f"; {counted(self.saved_requests, 'request')} saved by lists"
         return text
@@ -259,7 +261,9 @@ class Summary(ShownInLines):
             "findings": [finding.as_json() for finding in self.findings],
             "requests": self.requests,
             "requests_by_purpose": {purpose.value: sent for purpose, sent in self.requests_by_purpose.items()},
-            **fields_of(self, "saved_requests", "retries", "rejections", "requests_per_minute", "files"),
+            **fields_of(
+                self, "call_requests", "saved_requests", "retries", "rejections", "requests_per_minute", "files"
+            ),
             "bytes": self.size_bytes,
             "store_requests": self.store_requests,
             "warehouse": self.load.as_json() if self.load else None,

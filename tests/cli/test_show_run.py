@@ -94,7 +94,7 @@ def test_plan_tells_its_price(
     capsys: pytest.CaptureFixture[str], fetched: int, limit: int | None, requests: str, duration: str
 ) -> None:
     by_purpose = no_requests() | {Purpose.LIST: 2, Purpose.FIRST_FETCH: fetched}
-    print_plan(Plan([], [], by_purpose, limit, seconds=limit and fetched / limit * 60))
+    print_plan(Plan([], [], by_purpose, 0, limit, seconds=limit and fetched / limit * 60))
     shown = capsys.readouterr().out
     assert f"requests   {requests}" in shown
     assert f"duration   {duration}" in shown
@@ -104,7 +104,7 @@ def test_rows_from_lists_are_told_before_the_run_and_after_one_that_ended_early(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     first: Any = [object()] * 60
-    print_plan(Plan([], [], no_requests(), 100, seconds=960, previews=first, requests_to_use=123, seconds_to_use=60))
+    print_plan(Plan([], [], no_requests(), 0, 100, seconds=960, previews=first, requests_to_use=123, seconds_to_use=60))
     assert "readable   60 new executions after about 60 s, 123 requests: from their lists\n" in capsys.readouterr().out
     shown = printed(capsys, replace(WHOLE, is_complete=False, missed=5, previewed=3))
     assert "from lists 3 executions so far: readable, and fetched exactly by the next run\n" in shown

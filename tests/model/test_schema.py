@@ -12,7 +12,7 @@ from etl.model.lifecycle import ExportState
 COLUMNS = [(table, column) for table in schema.TABLES.values() for column in table.columns]
 
 MONEY_AND_COUNTS = re.compile(
-    r"cents$|_tokens$|_count$|^calls_|_calls$|^(requests|retries|rejections|misfits|files|bytes|tries)$"
+    r"cents$|_tokens$|_count$|^calls_|_calls$|^((call_)?requests|retries|rejections|misfits|files|bytes|tries)$"
 )
 
 COUNTS = {"executions", "calls", "evals", "dead_letters"}

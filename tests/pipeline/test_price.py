@@ -58,6 +58,7 @@ async def night(
     summary = await job.export(settings)
     assert summary.requests_by_purpose == asked_for(server, purposes)
     assert summary.requests == len(server.requests)
+    assert summary.call_requests == sum("call_execution_id" in request.query for request in server.requests)
     return planned, summary
 
 
@@ -74,6 +75,7 @@ async def test_each_request_has_its_purpose_and_plan_says_so_before(server: Sand
     planned, first = await night(server, tmp_path, {"first_fetch": old})
     assert planned.requests_by_purpose == NOTHING | {"list": 1, "first_fetch": 4 * (2 + CALLS)}
     assert first.requests_by_purpose == planned.requests_by_purpose
+    assert first.call_requests == planned.call_requests == 4 * CALLS
     assert first.saved_requests == 0
 
     lately = ended_lately(server)

@@ -17,7 +17,7 @@ from benchmarks.settling import ENDED, same, settings_of, world_of
 from etl.pipeline import job, shared_steps
 from etl.sandbox import Sandbox, World
 
-LIMITS: dict[int | None, float] = {100: 1.0, 1_000: 12.0, None: 60.0}
+LIMITS: dict[int | None, float] = {100: 1.0, 1_000: 6.0, None: 60.0}
 """Requests a minute, and how many seconds that lasts."""
 WAYS: dict[str, dict[str, Any]] = {
     "calls alone": {"settle_by": "refetch"},
@@ -29,7 +29,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     """Tables by name."""
-    executions, calls = (50, 8) if is_quick else (130, 40)
+    executions, calls = (50, 8) if is_quick else (500, 40)
     world = world_of(executions, calls, days=50)
     rows = []
     for limit in [1_000, None] if is_quick else LIMITS:

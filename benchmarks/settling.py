@@ -1,7 +1,8 @@
-"""Requests over the life of a call: first export, and the night in which its execution settles, on the sandbox."""
+"""Requests over the life of a call: first export, the night in which its execution settles, and a sweep of it."""
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,11 @@ from etl.settings import Settings
 
 ENDED = datetime(2026, 10, 30, 15, tzinfo=UTC)
 NIGHTS = (ENDED + timedelta(minutes=1), ENDED + timedelta(days=4))
+SWEEP = ENDED + timedelta(days=30)
 SIZES = (5, 30)
 WAYS: dict[str, dict[str, Any]] = {
     "exact": {},
+    "exact, chats": {},
     "calls": {"metrics": "calls"},
     "calls, refetch": {"metrics": "calls", "settle_by": "refetch"},
     "listed": {"metrics": "listed"},
@@ -31,15 +34,20 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     """Tables by name."""
     executions = 10 if is_quick else 200
     rows = [asyncio.run(_row(folder / f"{calls}-{way}", executions, calls, way)) for calls in SIZES for way in WAYS]
-    header = ["voice calls an execution", "metrics", "first export", "settling", "requests a call"]
+    header = ["calls an execution", "metrics", "first export", "settling", "sweep", "requests a call"]
     return {"settling": table([*header, "calls and evals files written"], rows)}
 
 
 async def _row(folder: Path, executions: int, calls: int, way: str) -> list[str]:
     world = world_of(executions, calls, days=1)
+    if way == "exact, chats":
+        for run_test in world.run_tests:
+            run_test.profile = replace(run_test.profile, is_chat=True)
     async with Sandbox(world, api_key="key", secret_key="secret") as server:  # noqa: S106 of the sandbox alone
         settings = settings_of(server, folder, WAYS[way])
         nights: list[Summary] = [await job.export(settings, clock=partial(same, at)) for at in NIGHTS]
+        swept = settings.model_copy(update={"export": settings.export.model_copy(update={"sweep_days": 1})})
+        nights.append(await job.export(swept, clock=partial(same, SWEEP)))
     written = sum(nights[1].rows.get(name, 0) > 0 for name in ("calls", "evals"))
     total = len(etl.read_table(folder, "calls"))
     requests = [night.requests for night in nights]

@@ -120,7 +120,7 @@ class Table:
     @cached_property
     def no_rows(self) -> pa.Table:
         """A table of this schema without any row."""
-        return self.arrow_schema.empty_table()
+        return pa.Table.from_batches([], self.arrow_schema)  # empty_table() imports pandas
 
     @property
     def _pandas_metadata(self) -> str:

@@ -122,12 +122,18 @@ def _without(body: bytes, name: str) -> bytes:
     return msgspec.json.encode(document)
 
 
+@pytest.mark.parametrize("is_first", [True, False])
 async def test_list_that_is_slow_holds_back_no_other_run_test(
-    nights: Nights, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, is_first: bool
 ) -> None:
-    """Its answer comes only once the calls of the other run test were fetched."""
+    """Its answer comes only once the calls of the other run test were fetched, of which one execution was deleted."""
     monkeypatch.setattr(lists, "LIST_PATIENCE_SECONDS", 0.05)
     first, second = nights.world.run_tests
+    if not is_first:
+        await nights.export()
+        second.executions[1].is_deleted = True
+        add_execution(nights.world, second, random.Random(1), NIGHT, 2, status="completed")
+        second.executions[0], second.executions[-1] = second.executions[-1], second.executions[0]
     last = second.executions[0].calls[0]
 
     def wait(request: SandboxRequest, _nth: int) -> Fault | None:

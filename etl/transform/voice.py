@@ -20,7 +20,7 @@ from etl.model import schema
 from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall, VoiceCall
 from etl.model.values import json_text, parsed
 from etl.transform.detail import STAGES
-from etl.transform.flatten import call_row
+from etl.transform.flatten import call_row, filled
 from etl.transform.row_hash import NOT_HASHED
 from etl.transform.rows import Path, value_at
 
@@ -59,10 +59,10 @@ def joined(detail: DetailedCall, voice: VoiceCall) -> DetailedCall:
 def differing(call: FetchedCall, of_lists: CallMetrics) -> list[str]:
     """The columns in which the row of a call's own metrics is another one than that of its lists.
 
-    Not ``extra``: a new field there is no reason to ask for each call.
+    What it lacks, lists may have. Nor does ``extra`` count: a new field there is no reason to ask for each call.
     """
     both = (call, structs.replace(call, metrics=of_lists))
-    rows = [call_row(each, run_test_name="", started_at=None)[0] for each in both]
+    rows = [filled(each, call_row(each, run_test_name="", started_at=None)[0]) for each in both]
     return [
         column.name
         for column, own, other in zip(schema.CALLS.columns, *rows, strict=True)

@@ -142,7 +142,8 @@ async def test_what_a_stage_costs_is_not_null_where_only_the_list_has_it(tmp_pat
     async with Sandbox(voice_world()) as server:
         edit = Fault(edit=lambda body: formed(body, lambda call: call["cost"].update(llm_cost_cents=None)))
         server.fault = lambda request, _nth: edit if of_call(request) else None
-        assert (await export(server, tmp_path)).exit_code == 0
+        summary = await export(server, tmp_path)
+    assert (summary.exit_code, told(summary), asked(server)["call"]) == (0, [], EXECUTIONS)
     assert_equals_world(tmp_path, server.world)
 
 

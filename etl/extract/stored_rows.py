@@ -13,7 +13,7 @@ from etl.model import schema
 from etl.model.digest import fingerprint
 from etl.model.lifecycle import BEGUN, WHOLE
 from etl.model.records import FROM_DETAIL, DetailedCall, ListedCall
-from etl.transform.detail import EXPORTED, differences, vouches_for_evals
+from etl.transform.detail import EXPORTED, differences
 from etl.transform.flatten import eval_outputs, has_evals
 from etl.version import __version__
 
@@ -52,14 +52,12 @@ def stays_whole(execution: OpenExecution, latest: CallList) -> bool:
 def lacking_evals(execution: OpenExecution, details: Mapping[str, DetailedCall]) -> set[str]:
     """The calls whose list lacks evals that are stored and that the detail still shows: these are not gone."""
     listed, stored = execution.listed, execution.stored.evals
-    outputs = {key: eval_outputs(listed.calls[key]) for key in details.keys() & stored.keys() & listed.calls.keys()}
-    return {
-        key
-        for key, given in outputs.items()
-        if not listed.lacks_evals
-        and any(row[_EVAL_CONFIG_ID] not in given for row in stored[key])
-        and vouches_for_evals(details[key], stored[key])
-    }
+    lacking = set[str]()
+    for key in () if listed.lacks_evals else details.keys() & stored.keys() & listed.calls.keys():
+        known, shown = {row[_EVAL_CONFIG_ID] for row in stored[key]}, details[key].payload.get("eval_outputs")
+        if isinstance(shown, dict) and known & shown.keys() - eval_outputs(listed.calls[key]).keys():
+            lacking.add(key)
+    return lacking
 
 
 def candidates_in(execution: OpenExecution) -> set[str]:

@@ -314,7 +314,9 @@ async def test_a_run_test_that_takes_the_name_of_another_ends_no_alarm(settled: 
     ids=["a list", "one deeper", "under another name"],
 )
 async def test_evals_that_only_the_detail_shows_are_missing_and_not_marked(settled: Nights, edit: Edit) -> None:
-    begin(settled)
+    for call in begin(settled):
+        output = next(iter(call.eval_outputs.values()))
+        call.eval_outputs = call.eval_outputs | {"of a deleted configuration": output}
     assert (await settled.export()).exit_code == 0
     answer(settled, (of_calls, in_rows(edit)))
     for _ in range(2):

@@ -52,11 +52,8 @@ class Loss:
     """The rows have the values all the same, from the execution's detail."""
     is_absent: bool = False
     """Nothing else in the answers shows the values. That is a loss only if earlier rows have some."""
-
-    @property
-    def is_shown(self) -> bool:
-        """The answers have the values in another place or form: a loss also beside calls that have the column."""
-        return not (self.is_filled or self.is_absent)
+    is_moved: bool = False
+    """The values are in another place, or they are other ones: a loss also beside calls that have the column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +108,7 @@ def find_losses(table: schema.Table, answers: Sequence[Answer]) -> Losses:
         beside = {leaf for answer, fields in pairs if column.value(answer.row) is not None for leaf in fields}
         losses = [(answer, column.loss(answer, set(fields) - beside)) for answer, fields in pairs]
         values = sum(column.value(answer.row) is not None for answer, loss in losses if not loss)
-        if found := [loss for _, loss in losses if loss and (loss.is_shown or not values)]:
+        if found := [loss for _, loss in losses if loss and (loss.is_moved or not values)]:
             is_filled = all(loss.is_filled for loss in found)
             lost[column.name] = replace(found[0], calls=len(found), is_filled=is_filled)
         if values > len(found):
@@ -184,13 +181,13 @@ class Answers:
         return f"in {number}: {first_few(texts, shown=3)}"
 
     def _odd(self) -> dict[str, dict[str, Loss]]:
-        """The losses in columns that no execution has, and those of values shown elsewhere that are drift even so."""
+        """The losses in columns that no execution has, and those of moved values that are drift all the same."""
         odd = {}
         for column, losses in self._lost.items():
             if column not in self._has:
                 odd[column] = losses
-            elif self._is_drift(column, shown := {key: loss for key, loss in losses.items() if loss.is_shown}):
-                odd[column] = shown
+            elif self._is_drift(column, moved := {key: loss for key, loss in losses.items() if loss.is_moved}):
+                odd[column] = moved
         return odd
 
     def _is_drift(self, column: str, losses: Mapping[str, Loss]) -> bool:
@@ -230,14 +227,15 @@ class _Judged(NamedTuple):
             if value is None:
                 return Loss(1, "comes from the executions' details alone", is_filled=True)
             is_other = answer.is_compared and value != shown and not self.is_json
-            return Loss(1, "differs from the executions' details") if is_other else None
+            return Loss(1, "differs from the executions' details", is_moved=True) if is_other else None
         is_null = value is None and shown is None and self.indexes[0] in answer.shown
         if value is not None or is_null or not unknown or self._is_there(answer):
             return None
         paths = [(path, _has_place(answer, path)) for path in self.paths]
         for leaf in sorted(unknown):
             if any(_replaces(leaf, path, is_beside_alone=known) for path, known in paths):
-                return Loss(1, f"is null (extra has {'.'.join(leaf)})")
+                is_moved = not any(leaf[: len(path)] == path for path in self.paths)
+                return Loss(1, f"is null (extra has {'.'.join(leaf)})", is_moved=is_moved)
         return None
 
     def _is_there(self, answer: Answer) -> bool:

@@ -181,8 +181,9 @@ def _losses(
         lost[_VERDICT] = Loss(len(completed), "is null (output_text says neither Passed nor Failed)", is_absent=True)
     if completed and bundle.detail_fields is not None:
         named = {ALWAYS_SHOWN[name] for name in bundle.detail_fields}
+        new = named - lost.keys() if calls else set[str]()  # a call that stays shows nothing of today's form
         absent = {column: name for name, column in ALWAYS_SHOWN.items() if column not in named}
-        has = (has | (named - lost.keys())) - absent.keys()
+        has = (has | new) - absent.keys()
         texts = {column: f"is null (no detail names {name})" for column, name in absent.items()}
         lost |= {column: Loss(len(completed), text, is_absent=True) for column, text in texts.items()}
     return Losses(lost, has)

@@ -58,7 +58,7 @@ def drift_that_must_be_told(history: History, night: Night) -> list[str]:
     is_second = memory.form == source.form
     found = []
     for name in source.formed_names() & night.names:
-        lacking = _lacking(history, night, name)
+        lacking = {key: calls for key, calls in _lacking(history, night, name).items() if key not in source.unseen}
         is_known = is_second and (name in memory.odd or name in memory.told)
         if len(lacking) > 1 and (is_known or sum(lacking.values()) >= _MANY):
             found.append(f"{len(lacking)} executions of {name} lack values that the API has otherwise: {source.form}")

@@ -19,8 +19,10 @@ from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, SandboxRequest
 from etl.sandbox.generate import add_execution
 from tests.e2e.truth import assert_equals_world
+from tests.loads import compared
 from tests.pipeline.nights import Nights, kinds
 from tests.support import settings_for
+from tests.warehouses import Place
 
 EXECUTIONS = 14
 ALL, MONTH = {"sweep_days": 1}, {"sweep_days": 30}
@@ -47,11 +49,13 @@ def change(nights: Nights) -> set[str]:
 async def test_what_changes_in_final_executions_is_there_within_thirty_nights_and_told_once(
     nights: Nights, sweeps_before: int
 ) -> None:
+    place = Place(f"duckdb://{nights.folder / 'warehouse.duckdb'}")
     for export in ({}, *[ALL] * sweeps_before):
-        await nights.export(export=export)
+        await nights.export(export=export, warehouse={"url": place.url})
     changed = change(nights)
-    summaries = [await nights.export(export=MONTH) for _ in range(30)]
+    summaries = [await nights.export(export=MONTH, warehouse={"url": place.url}) for _ in range(30)]
     assert {summary.exit_code for summary in summaries} == {0}
+    assert compared(place, nights.folder / "data").findings == []
     assert_equals_world(nights.folder, nights.world)
     assert {row["export_state"] for row in nights.rows("executions")} == {"exported"}
     told = [each.text for summary in summaries for each in summary.findings if each.kind is Kind.SWEPT]

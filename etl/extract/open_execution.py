@@ -4,7 +4,7 @@
 call is always known by its call_execution_id. Nothing is requested here.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,6 +91,8 @@ class ArrivedCalls:
     """The calls that the execution's detail has; None where the route reads none, or the API has none."""
     no_detail: SourceError | None = None
     """Why calls are missing from the detail."""
+    without_evals: frozenset[str] = frozenset()
+    """Calls of which the list does not show evals that the detail still shows: they stay as they are stored."""
     keeps_unseen: bool = False
     """Stored calls that are missing from it are kept all the same."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
@@ -105,13 +107,13 @@ class ArrivedCalls:
     @property
     def alive(self) -> int:
         """How many calls exist. One that could not be fetched counts: nothing says that it was deleted."""
-        return len(self.metrics) + len(self.kept) + len(self.elsewhere) + len(self.dead_letters)
+        return len(self.done)
 
     @property
     def done(self) -> set[str]:
         """The calls that need no further request."""
         failed = {letter.subject_id for letter in self.dead_letters}
-        return {*self.metrics, *self.kept, *self.elsewhere, *failed}
+        return {*self.metrics, *self.kept, *self.elsewhere, *self.without_evals, *failed}
 
     def restrict_to(self, listed: Collection[str]) -> None:
         """Forget what is not in a list that one page showed whole."""
@@ -246,6 +248,7 @@ class OpenExecution:
             dead_letters=(
                 *self.arrived.dead_letters,
                 *self._letters_of_detail(),
+                *self._letters_of_evals(),
                 *filter(None, (self.unproved, planned.unreadable)),
             ),
         )
@@ -261,10 +264,16 @@ class OpenExecution:
         failure = arrived.no_detail or SourceError(f"detail of execution {self.execution_id}: a listed call is missing")
         return [DeadLetter.of(DETAIL, subject, failure) for subject in sorted(missing)]
 
+    def _letters_of_evals(self) -> Iterator[DeadLetter]:
+        """A dead letter for each call of which the list does not show all evals."""
+        for key in sorted(self.arrived.without_evals):
+            text = f"call {key}: evals that its execution's detail shows are missing from its list"
+            yield DeadLetter.of(RUNS, key, SourceError(text))
+
     def bundle(self) -> ExecutionBundle:
         """All that is known of it."""
         arrived = self.arrived
-        absent = arrived.left_out | arrived.elsewhere
+        absent = arrived.left_out | arrived.elsewhere | arrived.without_evals
         kept = arrived.kept & self.listed.calls.keys()
         return structs.replace(
             self.bundle_without_calls(),

@@ -18,24 +18,17 @@ from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned, Reason, Route
 from etl.extract.stored_rows import (
     Row,
+    calls_without_evals,
     candidates_in,
     differences_of,
     fingerprint_of,
-    lacking_evals,
     standing_in,
     stays_whole,
 )
 from etl.extract.voice_list import VoiceLists
 from etl.model import schema
 from etl.model.lifecycle import StoredCalls
-from etl.model.records import (
-    FROM_LISTS,
-    RUNS,
-    CallMetrics,
-    DeadLetter,
-    DetailedCall,
-    FetchedCall,
-)
+from etl.model.records import FROM_LISTS, CallMetrics, DetailedCall, FetchedCall
 from etl.model.values import json_text
 from etl.transform.detail import (
     SHOWN_COLUMNS,
@@ -151,10 +144,7 @@ class Settling:
             unseen = candidates - details.keys() if item.may_wait and lacked else set()
             arrived.keeps_unseen = bool(unseen)
             kept |= unseen
-        for key in lacking_evals(execution, details):
-            arrived.left_out.add(key)
-            error = SourceError(f"call {key}: its list lacks evals that its execution's detail shows", tries=1)
-            arrived.dead_letters.append(DeadLetter.of(RUNS, key, error))
+        arrived.without_evals = calls_without_evals(execution, details)
         arrived.shown |= {key: arrived.shown.get(key, {}) | shown_in(detail) for key, detail in details.items()}
         arrived.by_lists |= {key: by_lists(detail) for key, detail in details.items()}
         if details:

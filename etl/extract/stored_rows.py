@@ -49,15 +49,17 @@ def stays_whole(execution: OpenExecution, latest: CallList) -> bool:
     return latest.lacks_evals or all(has_evals(call, stored.evals.get(key, ())) for key, call in latest.calls.items())
 
 
-def lacking_evals(execution: OpenExecution, details: Mapping[str, DetailedCall]) -> set[str]:
-    """The calls whose list lacks evals that are stored and that the detail still shows: these are not gone."""
+def calls_without_evals(execution: OpenExecution, details: Mapping[str, DetailedCall]) -> frozenset[str]:
+    """The calls whose list does not show evals that are stored, and that the detail still shows: these are not gone."""
     listed, stored = execution.listed, execution.stored.evals
-    lacking = set[str]()
-    for key in () if listed.lacks_evals else details.keys() & stored.keys() & listed.calls.keys():
+    if listed.lacks_evals:
+        return frozenset()
+
+    def hides_evals(key: str) -> bool:
         known, shown = {row[_EVAL_CONFIG_ID] for row in stored[key]}, details[key].payload.get("eval_outputs")
-        if isinstance(shown, dict) and known & shown.keys() - eval_outputs(listed.calls[key]).keys():
-            lacking.add(key)
-    return lacking
+        return isinstance(shown, dict) and bool(known & shown.keys() - eval_outputs(listed.calls[key]).keys())
+
+    return frozenset(filter(hides_evals, details.keys() & stored.keys() & listed.calls.keys()))
 
 
 def candidates_in(execution: OpenExecution) -> set[str]:

@@ -36,6 +36,7 @@ from tests.forms import (
     sets,
 )
 from tests.pipeline.nights import Nights
+from tests.support import cap_pages
 
 CALLS = 24
 
@@ -321,6 +322,33 @@ async def test_evals_that_only_the_detail_shows_are_missing_and_not_marked(settl
     answer(settled, (of_calls, in_rows(edit)))
     for _ in range(2):
         assert ((await settled.export(export={"sweep_days": 1})).exit_code, settled.marked("evals")) == (3, 0)
+    settled.server.fault = None
+    assert (await settled.export()).exit_code == 0
+    assert_equals_world(settled.folder, settled.world)
+
+
+@pytest.mark.parametrize("is_paged", [False, True])
+@pytest.mark.parametrize("of_voice", [False, True])
+async def test_evals_that_only_the_detail_shows_are_missing_whatever_else_comes(
+    settled: Nights, *, of_voice: bool, is_paged: bool
+) -> None:
+    """Their calls change, one call judges for all, and the list takes many pages."""
+    run_test = settled.world.run_tests[0]
+    run_test.profile = replace(run_test.profile, is_chat=not of_voice)
+    calls = begin(settled)
+    await settled.export()
+    for call in calls:
+        call.total_cost_cents = 4321
+    cap_pages(settled.server, 7 if is_paged else None)
+    some = {call.call_execution_id for call in calls[:5]}
+    hide = in_rows(
+        lambda call: {call.get("id"), call.get("call_execution_id")} & some and call.update(eval_outputs=None)
+    )
+    answer(settled, (of_calls, hide))
+    for _ in range(2):
+        summary = await settled.export()
+        assert (summary.exit_code, settled.marked("evals"), len(summary.problems)) == (3, 0, 1)
+        assert "5 requests failed: call " in told(summary, Kind.DEAD_LETTER)
     settled.server.fault = None
     assert (await settled.export()).exit_code == 0
     assert_equals_world(settled.folder, settled.world)

@@ -16,7 +16,7 @@ from etl.dataset.parts import Dataset
 from etl.errors import FileMissingError
 from etl.files.interface import Entry
 from etl.model import schema
-from etl.model.arrow import is_of, where
+from etl.model.arrow import is_of, runs_of, where
 from etl.model.digest import rows_digest, voucher
 from etl.model.lifecycle import HeldRows
 from etl.model.records import DETAIL, FROM_DETAIL
@@ -196,9 +196,5 @@ def _add_vouchers(vouchers: dict[str, list[str]], table: schema.Table, rows: pa.
     of_rows = hash_rows(table, rows)
     for index in np.flatnonzero(rows["deleted_at"].is_valid()).tolist():
         of_rows[index] = voucher(of_rows[index], is_deleted=True)
-    # A part is sorted by execution, so that there are few runs; a loop over all rows would take far longer.
-    runs = pc.run_end_encode(rows["execution_id"].combine_chunks())
-    start = 0
-    for execution_id, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+    for execution_id, start, end in runs_of(rows):
         vouchers.setdefault(execution_id, []).extend(of_rows[start:end])
-        start = end

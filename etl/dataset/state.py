@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from itertools import chain, groupby
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from etl.dataset.parquet import UnreadableError
 from etl.dataset.parts import Dataset
 from etl.errors import FileMissingError
 from etl.model import schema
+from etl.model.arrow import runs_of
 from etl.model.lifecycle import LONG_AGO, ExportState, HeldRows, StoredCalls, StoredExecution
 from etl.model.records import DETAIL
 from etl.model.values import python_values, shared_values
@@ -110,10 +111,8 @@ class CallReader:
             except (FileMissingError, UnreadableError):
                 rows = table.no_rows
             runs = self._runs[table.name] = defaultdict(list)
-            start = 0
-            for owner, run in groupby(rows["execution_id"].to_pylist()):
-                runs[owner].append(rows.slice(start, length := len([*run])))
-                start += length
+            for owner, start, end in runs_of(rows):
+                runs[owner].append(rows.slice(start, end - start))
         return pa.concat_tables(self._runs[table.name].get(execution_id, [table.no_rows]))
 
 

@@ -3,7 +3,7 @@
 Pure: each function returns another table, and none changes the one that it got.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,21 @@ import pyarrow.compute as pc
 def is_of(rows: pa.Table, executions: Collection[str]) -> pa.ChunkedArray:
     """For each row, whether it belongs to one of the executions, which are given by id."""
     return pc.is_in(rows["execution_id"], value_set=pa.array(list(executions), pa.string()))
+
+
+def runs_of(rows: pa.Table) -> Iterator[tuple[str, int, int]]:
+    """Runs of neighboring rows of one execution: its id, the first position, and the position after the last.
+
+    A part is sorted by execution, so that there are few runs; a loop over all rows would take far longer.
+    """
+    begun = 0
+    for chunk in rows["execution_id"].chunks:
+        runs = pc.run_end_encode(chunk)
+        start = begun
+        for execution_id, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+            yield execution_id, start, begun + end
+            start = begun + end
+        begun = start
 
 
 def where(rows: pa.Table, is_wanted: pa.ChunkedArray | list[bool]) -> pa.Table:

@@ -81,9 +81,9 @@ async def read_lists(
 ) -> AsyncGenerator[tuple[list[RunTest], bool]]:
     """Read the list of each run test; gives those that were read since, and whether they are the last.
 
-    Usually that is all of them at once. Where lists are slow, the others come first, but for those that lack all
-    stored executions. None comes before the key is known to be of the right workspace. A list that cannot be read is a
-    finding; that none can is an error.
+    Usually that is all of them at once. Where lists are slow, the others come first, but for those whose list has
+    nothing of what is stored. None comes before the key is known to be of the right workspace. A list that cannot be
+    read is a finding; that none can is an error.
     """
     pending = {group.create_task(_read_list(run, record, state, run_test)): run_test for run_test in record.run_tests}
     read: list[RunTest] = []
@@ -96,14 +96,15 @@ async def read_lists(
             if len(record.unreachable) == len(record.run_tests):
                 raise SourceUnavailableError(f"no list of executions could be read: {record.unreachable[0]}")
             await _refuse_another_workspace(run, record, state)
-        # The list of another name may have all that one lacks: with these executions goes the folder in which they lie.
+        # Another name may list all that is missing from one: with these executions goes the folder in which they lie.
         absent = absent_executions(record, state) if pending else {}
-        known = {
-            name for name, listed in record.lists.items() if not listed.executions.keys().isdisjoint(state.executions)
-        }
-        if ready := [run_test for run_test in read if run_test.name in known or not absent.get(run_test.name)]:
+        stored = state.executions.keys()
+        late = [
+            each for each in read if absent.get(each.name) and stored.isdisjoint(record.lists[each.name].executions)
+        ]
+        if ready := [run_test for run_test in read if run_test not in late]:
             yield ready, not pending
-            read = [run_test for run_test in read if run_test not in ready]
+            read = late
 
 
 async def _read_list(run: Run, record: Record, state: StoredState, run_test: RunTest) -> None:

@@ -33,6 +33,8 @@ IN_BOTH: Mapping[str, Path] = {
 }
 """By field of the list of voice calls, where the detail has the same. Where they differ, the call has just changed."""
 
+_NOT_JUDGED = NOT_HASHED | {"extra"}
+"""Columns in which a call's own metrics may differ from lists: a new field is no reason to ask for each call."""
 FIELDS = (*IN_BOTH, *STAGES, "eval_outputs")
 """The fields that are read of a voice call; all others, many of them personal data, are dropped at once."""
 
@@ -59,14 +61,14 @@ def joined(detail: DetailedCall, voice: VoiceCall) -> DetailedCall:
 def differing(call: FetchedCall, of_lists: CallMetrics) -> list[str]:
     """The columns in which the row of a call's own metrics is another one than that of its lists.
 
-    What it lacks, lists may have. Nor does ``extra`` count: a new field there is no reason to ask for each call.
+    What is null in it, lists may have.
     """
     both = (call, structs.replace(call, metrics=of_lists))
     rows = [filled(each, call_row(each, run_test_name="", started_at=None)[0]) for each in both]
     return [
         column.name
         for column, own, other in zip(schema.CALLS.columns, *rows, strict=True)
-        if column.name not in {*NOT_HASHED, "extra"} and _comparable(column, own) != _comparable(column, other)
+        if column.name not in _NOT_JUDGED and _comparable(column, own) != _comparable(column, other)
     ]
 
 

@@ -80,7 +80,10 @@ class Request(msgspec.Struct, Generic[T], frozen=True):
     retries_500: bool = True
     """Whether the client retries a 500; not where it means something by itself, such as a page past the last one."""
     group: str = ""
-    """What may well fail together by no fault of the endpoint: the calls of one execution. Empty: only itself."""
+    """What may well fail together by no fault of the endpoint: the calls of one execution. Empty: only itself.
+
+    So a request has one if it is about one call, and is counted as such.
+    """
     is_wrapped: bool = True
     """Whether the document stands in an object: ``{"status": true, "result": …}``."""
     is_optional: bool = False

@@ -267,8 +267,8 @@ class OpenExecution:
     def _letters_of_evals(self) -> Iterator[DeadLetter]:
         """A dead letter for each call of which the list does not show all evals."""
         for key in sorted(self.arrived.without_evals):
-            text = f"call {key}: evals that its execution's detail shows are missing from its list"
-            yield DeadLetter.of(RUNS, key, SourceError(text))
+            error = SourceError(f"call {key}: evals that its execution's detail shows are missing from its list")
+            yield DeadLetter.of(RUNS, key, error)
 
     def bundle(self) -> ExecutionBundle:
         """All that is known of it."""

@@ -171,7 +171,7 @@ class Planned:
     """Why its row in the list could not be read: then only its head is known."""
     reads_voice_calls: bool = False
     """Its calls may be fetched by two lists, its detail and that of voice calls, if it has voice calls alone."""
-    lists: str = ""
+    lists_fingerprint: str = ""
     """The fingerprint of its lists and of what is stored when these were last the same; empty if that is not known."""
     may_wait: bool = False
     """Its detail may be missing for another night: it is swept, or settles and is not overdue, nor are its metrics."""
@@ -305,7 +305,7 @@ def plan_run_test(
                 stored=known,
                 estimated_calls=_estimated_calls(execution, known),
                 unreadable=letter,
-                lists=policy.swept.get(execution.execution_id, ""),
+                lists_fingerprint=policy.swept.get(execution.execution_id, ""),
                 reads_voice_calls=policy.reads_voice_calls and route.reads_detail and not route.makes_rows_of_lists,
                 may_wait=reason is Reason.SWEEP
                 or (reason is Reason.SETTLING and known is not None and _may_wait(execution, known, policy)),

@@ -112,7 +112,7 @@ class Settling:
         if has_ended and item.route.keeps_unchanged and latest.calls:
             latest = replace(latest, details=await self._details_of(execution, latest))
             said = fingerprint_of(item, latest)
-        is_known = item.reason is Reason.SWEEP and bool(said) and said == item.lists
+        is_known = item.reason is Reason.SWEEP and bool(said) and said == item.lists_fingerprint
         if not is_known:
             execution.stored = await self.read_stored(item)
             if not await self._decide(execution, latest):

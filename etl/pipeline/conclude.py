@@ -84,13 +84,13 @@ def _save_index(run: Run, record: Record, state: StoredState) -> None:
 
 def _save_compared(run: Run, record: Record, state: StoredState) -> None:
     """Save which final executions were compared, as of the run's start: what came since may not have been seen."""
-    compared = {key: lists for key, lists in record.fetched.compared.items() if key in state.executions}
+    compared = {key: said for key, said in record.fetched.compared.items() if key in state.executions}
     if not compared:
         return
     for execution_id in compared:
         run.dataset.receipt.note(state.executions[execution_id].run_test_key, "verified", {execution_id})
     at = run.by_source(run.started_at)
-    known = {**record.compared, **{key: Comparison(at, lists) for key, lists in compared.items()}}
+    known = {**record.compared, **{key: Comparison(at, said) for key, said in compared.items()}}
     write_compared(run.dataset.files, {key: each for key, each in known.items() if key in state.executions})
 
 

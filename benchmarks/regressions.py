@@ -21,7 +21,7 @@ from etl.model.metrics import Limit, Statistic
 
 SIZES = (25, 50, 100, 200, 400, 800)
 COMPARISONS = 2000
-EXECUTIONS = ((1, 1), (5, 1), (9, 1), (10, 1), (20, 1), (5, 5), (10, 10), (20, 20))
+EXECUTIONS = ((1, 1), (5, 1), (10, 1), (20, 1), (28, 2), (5, 5), (10, 10), (20, 20))
 CALLS = 25
 REGRESSION = 0.2
 LIMIT = Limit(0.1, is_relative=True)

@@ -284,25 +284,23 @@ def _between_executions(sides: Sequence[_Side], deviations: Sequence[Values], fi
     many means were subtracted to get the deviations: one a scenario.
 
     Where executions do not matter, the squares of their summed deviations add up to about the squares of their calls'
-    deviations. A side of one execution cannot tell; it is taken to vary as the other side shows.
+    deviations. Executions are taken to vary alike on both sides: each side tells as much as it has degrees of freedom,
+    and a side of one execution nothing.
     """
-    observed = 0.0
-    expected = 0.0
-    telling_weights = 0.0
-    freedom = 0.0
-    executions = 0.0
-    weights_by_execution = [np.bincount(side.executions, side.weights) for side in sides]
-    all_weights = sum(float((weights**2).sum()) for weights in weights_by_execution)
-    for side, weights, of_calls in zip(sides, weights_by_execution, deviations, strict=True):
-        present = np.count_nonzero(weights)
+    freedom, executions, amount, all_weights = 0, 0, 0.0, 0.0
+    for side, of_calls in zip(sides, deviations, strict=True):
+        weights = np.bincount(side.executions, side.weights)
+        squared_weights = float((weights**2).sum())
+        all_weights += squared_weights
+        present = int(np.count_nonzero(weights))
         if present > 1 and len(of_calls) > fitted_means:
             weighted = side.weights * of_calls
             by_execution = np.bincount(side.executions, weighted)
-            observed += float((by_execution**2).sum()) * present / (present - 1)
-            expected += float((weighted**2).sum()) * len(of_calls) / (len(of_calls) - fitted_means)
-            telling_weights += float((weights**2).sum())
+            observed = float((by_execution**2).sum()) * present / (present - 1)
+            expected = float((weighted**2).sum()) * len(of_calls) / (len(of_calls) - fitted_means)
+            amount += (present - 1) * (observed - expected) / squared_weights
             freedom += present - 1
             executions += present
-    if executions < FEWEST_EXECUTIONS or observed <= expected:
+    if executions < FEWEST_EXECUTIONS or amount <= 0:
         return []
-    return [_Variance((observed - expected) / telling_weights * all_weights, freedom)]
+    return [_Variance(amount / freedom * all_weights, freedom)]

@@ -68,6 +68,7 @@ def test_value_interval_verdict_and_limits_agree(pair, one, other):
     assume(result.difference is not None)
     for interval in (result.difference, result.change):
         assert interval.low <= interval.value <= interval.high
+    assert statistic is not Statistic.RATE or -1 <= result.difference.low <= result.difference.high <= 1
     opposite = {Verdict.WORSE: Verdict.BETTER, Verdict.BETTER: Verdict.WORSE, Verdict.UNCLEAR: Verdict.UNCLEAR}
     assert turned.verdict is opposite[result.verdict]
     for is_relative in (False, True):
@@ -179,7 +180,7 @@ def test_calls_that_are_alike_within_their_execution_count_for_fewer(statistic):
         assert width > 1.3 * apart
 
 
-@pytest.mark.parametrize(("baseline", "candidate"), [(5, 5), (10, 1), pytest.param(20, 20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("baseline", "candidate"), [(5, 5), (10, 1), (28, 2), pytest.param(20, 20, marks=pytest.mark.slow)])
 def test_slow_days_raise_few_false_alarms_where_executions_tell_of_them(baseline, candidate):
     worse, beyond = day_alarms(baseline, candidate, comparisons=200)
     assert worse <= 0.05

@@ -29,11 +29,11 @@ PICTURE = ROOT / "docs" / "report.svg"
 BARE = environment(FI_API_KEY=None, FI_SECRET_KEY=None)
 WORSE = """\
 Checkout flow: Agent latency, mean +53.3% (1,260 ms to 1,932 ms) since 2026-11-09, 6 nights, \
-95% interval +38.4 to +69.8%
+95% interval +39.3 to +68.7%
 Checkout flow: Task Completion: passed -25.5 pp (94.9% to 69.3%) since 2026-11-09, 6 nights, \
-95% interval -35.1 to -16.0 pp
-Checkout flow: Tone Score: mean score -10.3% (0.78 to 0.70) since 2026-11-09, 6 nights, 95% interval -15.9 to -4.3%
-Checkout flow: Customer satisfaction -10.3% (7.79 to 6.98) since 2026-11-09, 6 nights, 95% interval -15.9 to -4.3%"""
+95% interval -34.2 to -16.9 pp
+Checkout flow: Tone Score: mean score -10.3% (0.78 to 0.70) since 2026-11-09, 6 nights, 95% interval -15.6 to -4.7%
+Checkout flow: Customer satisfaction -10.3% (7.79 to 6.98) since 2026-11-09, 6 nights, 95% interval -15.6 to -4.7%"""
 
 
 @pytest.fixture(scope="module")

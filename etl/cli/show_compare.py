@@ -9,7 +9,7 @@ from rich.text import Text
 from etl.cli.console import print_line, print_lines, print_table, stdout_console
 from etl.compare.comparison import ComparisonReport, Row, change_texts, change_words, planned_limits, value_text
 from etl.compare.selection import Selection
-from etl.compare.statistics import FEWEST, Outcome, Verdict
+from etl.compare.statistics import Outcome, Verdict
 from etl.errors import ExitCode
 from etl.model.findings import alarm_lines
 from etl.model.wording import counted, shown
@@ -127,7 +127,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         value_text(row.found.candidate, row.metric.unit),
         *change_texts(row.metric, row.found),
         _calls_text(row),
-        f"{row.found.verdict.value}{_limit_text(row)}",
+        f"{row.found.verdict.value if row.found.candidate_calls else row.lacking}{_limit_text(row)}",
     )
 
 
@@ -137,21 +137,16 @@ def _calls_text(row: Row) -> str:
 
 def _limit_text(row: Row) -> str:
     """What follows the verdict: what became of the metric's limit; nothing if it has none."""
-    limit = row.limit
     match row.outcome:
         case None:
             return ""
         case Outcome.EXCEEDED:
-            return f", beyond the limit of {limit}"
+            return f", beyond the limit of {row.limit}"
         case Outcome.KEPT:
-            return f", limit of {limit} not exceeded"
+            return f", limit of {row.limit} not exceeded"
         case Outcome.NO_VALUES:
-            return f" for the limit of {limit}: {row.lacking}"
-    if row.found.estimate is None:  # the verdict itself is then "too few calls"
-        return f" for the limit of {limit}: {FEWEST[row.metric.statistic]} on each side at least"
-    needed = row.found.calls_needed(limit) if limit else None
-    advice = f"{needed:,} on each side would do" if needed else "more calls do not help, more executions do"
-    return f", too few calls for the limit of {limit}: {advice}"
+            return f", limit of {row.limit} not judged"
+    return f", limit of {row.limit} not judged: {row.why_not_judged}"
 
 
 def _code(text: str) -> str:

@@ -16,7 +16,7 @@ from etl.compare.pairing import NONE, Pairing
 from etl.compare.repeats import Repeats, repeats_of
 from etl.compare.samples import Samples, difference_of, eval_metrics, read_samples
 from etl.compare.selection import ComparedExecution, Selection, Selector, can_tell_slow_days, read_executions, select
-from etl.compare.statistics import CHANCE_OF_WORSE, FEWEST_EXECUTIONS, Difference, Interval, Outcome, Verdict
+from etl.compare.statistics import CHANCE_OF_WORSE, FEWEST, FEWEST_EXECUTIONS, Difference, Interval, Outcome, Verdict
 from etl.dataset.last_run import read_last_run
 from etl.errors import ConfigurationError, ExitCode
 from etl.files.interface import Files
@@ -49,6 +49,18 @@ class Row:
     def outcome(self) -> Outcome | None:
         """What became of the limit; None without one."""
         return self.found.against(self.limit, limits=self.limits) if self.limit else None
+
+    @property
+    def why_not_judged(self) -> str:
+        """What is missing to judge the limit, in words; empty if it is judged, or there is none."""
+        if self.limit is None or self.outcome in (Outcome.EXCEEDED, Outcome.KEPT):
+            return ""
+        if self.outcome is Outcome.NO_VALUES:
+            return self.lacking
+        if self.found.estimate is None:
+            return f"at least {FEWEST[self.metric.statistic]} calls are needed on each side"
+        needed = self.found.calls_needed(self.limit)
+        return f"{needed:,} calls on each side would do" if needed else "executions differ too much, more would tell"
 
     @property
     def surely_worse(self) -> float:
@@ -115,27 +127,19 @@ class ComparisonReport:
     @property
     def exceeded(self) -> list[str]:
         """The names of the metrics that are worse than their limit allows, beyond doubt."""
-        return self._of(Outcome.EXCEEDED)
+        return [row.metric.name for row in self.rows if row.outcome is Outcome.EXCEEDED]
 
     @property
-    def not_judged(self) -> list[str]:
-        """The names of the metrics that have a limit, but too few calls for it, or nothing to compare."""
-        return [*self._of(Outcome.NOT_JUDGED), *self._without_values]
-
-    @property
-    def _without_values(self) -> dict[str, str]:
-        """By the name of a metric, why nothing is compared with its limit; of the settings' limits if none applies."""
+    def not_judged(self) -> dict[str, str]:
+        """By the metric of a limit that is not judged, why; if no limit of the settings applies, all of these."""
         if any(row.limit for row in self.rows):
-            return {row.metric.name: row.lacking for row in self.rows if row.outcome is Outcome.NO_VALUES}
+            return {row.metric.name: row.why_not_judged for row in self.rows if row.why_not_judged}
         return dict.fromkeys(self.unapplied, "the run test does not have it")
 
     @property
     def incomplete(self) -> int:
         """How many executions are incomplete, if there are limits: missing calls may be those that got worse."""
         return self.baseline.incomplete + self.candidate.incomplete if any(row.limit for row in self.rows) else 0
-
-    def _of(self, outcome: Outcome) -> list[str]:
-        return [row.metric.name for row in self.rows if row.outcome is outcome]
 
     @property
     def exit_code(self) -> ExitCode:
@@ -150,17 +154,15 @@ class ComparisonReport:
         parts = []
         if self.exceeded:
             parts.append(f"regression beyond the limit: {first_few(self.exceeded, shown=5)}")
-        if unsure := self._of(Outcome.NOT_JUDGED):
-            parts.append(f"too few calls for the limit: {first_few(unsure, shown=5)}")
-        if self._without_values:
-            causes = [f"{name} ({cause})" for name, cause in self._without_values.items()]
-            parts.append(f"nothing to compare for the limit: {first_few(causes, shown=5)}")
+        if self.not_judged:
+            causes = [f"{name} ({cause})" for name, cause in self.not_judged.items()]
+            parts.append(f"limit not judged: {first_few(causes, shown=5)}")
         if self.findings:
             parts.append("rows are missing from the dataset")
         if self.incomplete:
             parts.append(f"calls are missing: {counted(self.incomplete, 'incomplete execution')}")
         if not parts:
-            kept = len(self._of(Outcome.KEPT))
+            kept = sum(row.outcome is Outcome.KEPT for row in self.rows)
             parts.append(f"{counted(kept, 'limit')} checked, not exceeded" if kept else "compared, without limits")
         if worse := [row.metric.name for row in self.rows if row.found.verdict is Verdict.WORSE and not row.limit]:
             one_in = max(2, round(1 / (CHANCE_OF_WORSE * len(self.rows))))
@@ -173,7 +175,8 @@ class ComparisonReport:
     def as_json(self) -> dict[str, Any]:
         """The document of ``compare --json``; what is infinite is null."""
         return {
-            **fields_of(self, "dataset", "exit_code", "conclusion", "exceeded", "not_judged"),
+            **fields_of(self, "dataset", "exit_code", "conclusion", "exceeded"),
+            "not_judged": list(self.not_judged),
             "findings": [finding.as_json() for finding in self.findings],
             "baseline": self.baseline.as_json(self.calls[0]),
             "candidate": self.candidate.as_json(self.calls[1]),

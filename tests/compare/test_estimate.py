@@ -180,7 +180,9 @@ def test_calls_that_are_alike_within_their_execution_count_for_fewer(statistic):
         assert width > 1.3 * apart
 
 
-@pytest.mark.parametrize(("baseline", "candidate"), [(5, 5), (10, 1), (28, 2), pytest.param(20, 20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("baseline", "candidate"), [(5, 5), (10, 1), (28, 2), pytest.param(20, 20, marks=pytest.mark.slow)]
+)
 def test_slow_days_raise_few_false_alarms_where_executions_tell_of_them(baseline, candidate):
     worse, beyond = day_alarms(baseline, candidate, comparisons=200)
     assert worse <= 0.05

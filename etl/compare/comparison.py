@@ -60,7 +60,9 @@ class Row:
         if self.found.estimate is None:
             return f"at least {FEWEST[self.metric.statistic]} calls are needed on each side"
         needed = self.found.calls_needed(self.limit)
-        return f"{needed:,} calls on each side would do" if needed else "executions differ too much, more would tell"
+        if needed is None:
+            return "executions differ too much, more would tell"
+        return f"{needed:,} calls on each side would do" if needed > self.found.calls else "more calls would tell"
 
     @property
     def surely_worse(self) -> float:
@@ -202,7 +204,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     """Compare the named metrics, by default all of which a side has values; and each that has a limit.
 
     ``limits`` are those of this comparison. ``default_limits`` are those of the settings: they are for any run test, so
-    the limit of a metric without values says nothing.
+    the limit of a metric that this one never had says nothing, unless there is no other.
 
     Raises:
         ConfigurationError: a metric or an eval is unknown, or as ``select``.

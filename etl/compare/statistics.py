@@ -148,6 +148,11 @@ class Difference:
     """None when a side has fewer than ``FEWEST`` calls."""
 
     @property
+    def calls(self) -> float:
+        """As how many calls on each side they tell as much, were both sides of one size."""
+        return 2 / (1 / self.baseline_calls + 1 / self.candidate_calls)
+
+    @property
     def difference(self) -> Interval | None:
         """By how much the candidate is higher, with a 95% interval, in the metric's unit."""
         return self._interval(_TWO_SIDED, is_relative=False)
@@ -207,8 +212,7 @@ class Difference:
         # The error shrinks with the root of the variance. This share of the variance may be left to calls, and falls
         # with their number; the fixed share does not.
         share_of_calls = (most / (error * reach)) ** 2 - self.estimate.fixed if error else 1.0
-        calls = 2 / (1 / self.baseline_calls + 1 / self.candidate_calls)  # on each side, were both of one size
-        needed_calls = calls * (1 - self.estimate.fixed) / share_of_calls if share_of_calls > 0 else math.inf
+        needed_calls = self.calls * (1 - self.estimate.fixed) / share_of_calls if share_of_calls > 0 else math.inf
         return max(min(FEWEST.values()), math.ceil(needed_calls)) if math.isfinite(needed_calls) else None
 
     def _interval(self, certainty: float, *, is_relative: bool) -> Interval | None:

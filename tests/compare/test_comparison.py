@@ -15,7 +15,7 @@ from etl.cli.show_compare import junit, markdown
 from etl.compare.comparison import ComparisonReport, Row, compare, value_text
 from etl.compare.estimate import difference
 from etl.compare.selection import Selection, Span
-from etl.compare.statistics import Sample
+from etl.compare.statistics import Difference, Estimate, Sample
 from etl.errors import ConfigurationError
 from etl.inspect.read_tables import open_dataset
 from etl.model.findings import Kind
@@ -177,6 +177,25 @@ def test_limit_without_values_to_compare_is_never_a_pass_wherever_it_was_set(
         assert report.exit_code == (3 if told else 0)
         assert (told or "1 limit checked, not exceeded") in report.conclusion
         assert (ET.fromstring(junit(report)).get("errors") == "0") == (told is None)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "told"),
+    [
+        (None, "at least 20 calls are needed on each side"),
+        (Estimate(0.05, False, False, 0.1, 1e9, 0.0), "108 calls on each side would do"),
+        (Estimate(0.0, False, False, 0.15, 9.0, 0.9), "executions differ too much, more would tell"),
+        (Estimate(0.19, False, False, 0.06, 1e9, 0.0), "more calls would tell"),
+        (Estimate(0.0, False, False, 0.01, 1e9, 0.0), ""),
+    ],
+)
+def test_limit_that_is_not_judged_says_what_would_help(estimate: Estimate | None, told: str) -> None:
+    found = Difference(
+        baseline=1.0, candidate=1.0, baseline_calls=50, candidate_calls=50, is_higher_worse=True, estimate=estimate
+    )
+    assert (
+        Row(METRICS["latency_mean"], found, limits_of({"latency_mean": "10%"})["latency_mean"]).why_not_judged == told
+    )
 
 
 def test_mean_beyond_what_a_double_holds_is_null_in_json() -> None:

@@ -62,11 +62,11 @@ def _print_tables(tables: Iterable["TableStatus"]) -> None:
 
 
 def _print_runs(runs: Sequence[RunStatus]) -> None:
-    titles = ("last runs (UTC)", "exit", "outcome", "executions", "calls", "requests", "time")
+    titles = ("last runs (UTC)", "exit", "outcome", "executions", "calls", "requests", "for calls", "time")
     rows = []
     for run in runs:
         started = f"{run.started_at:%Y-%m-%d %H:%M:%S}"
-        counts = (run.executions, run.calls, run.requests)
+        counts = (run.executions, run.calls, run.requests, "" if run.call_requests is None else run.call_requests)
         rows.append((started, run.exit_code, run.outcome, *counts, duration(run.seconds)))
     print_result("")
     print_table(titles, rows, words={"outcome"})

@@ -27,7 +27,7 @@ from etl.model.arrow import where
 from etl.model.metrics import METRICS, Metric, Statistic
 from etl.model.wording import counted
 
-_DAYS = timedelta(days=2 * (NIGHTS_BEFORE + LONGEST))
+_DAYS = timedelta(days=NIGHTS_BEFORE + 2 * LONGEST)
 """Nights that are older than this, beside the newest one of the run test, are not judged."""
 _JUDGED = [metric for metric in METRICS.values() if metric.statistic not in (Statistic.MEDIAN, Statistic.P95)]
 """The metrics of calls that are judged. Percentiles are not: the calls of a night say little about them."""

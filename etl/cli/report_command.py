@@ -77,7 +77,7 @@ def write_report(
     print_line("dataset", contents.verdict.text)
     headlines = page.headlines(contents.run_tests)
     print_line("worse", *(f"{run_test.name}: {worse.text}" for run_test, worse in headlines))
-    print_line("remark", *(": ".join(filter(None, (each.run_test, each.text))) for each in contents.judged.remarks))
+    print_line("notice", *(": ".join(filter(None, (each.run_test, each.text))) for each in contents.judged.remarks))
 
 
 def page_module() -> "ModuleType":

@@ -118,9 +118,8 @@ def find_alarms(figures: Values, variances: Values, limit: float) -> list[Alarm]
         better, lengths = _best_splits(-figures[own], variances[own], 1)
         above = np.flatnonzero(better[told - since :] > _BETTER)
         if len(above):
-            seen_at = told - since + int(above[0])
-            length = int(lengths[seen_at])
-            end = since + seen_at + 1 - length
+            length = int(lengths[told - since + above[0]])
+            end = told + int(above[0]) + 1 - length
             alarms.append(replace(alarm, ended_at=int(nights[end])))
             nights, first = np.delete(nights, slice(since, end)), since + length
         elif since + LONGEST < len(nights):
@@ -136,8 +135,6 @@ def _best_splits(figures: Values, variances: Values, fewest_before: int) -> tupl
     The difference is in its standard deviations. The last nights are 2 at least and ``LONGEST`` at most, those before
     are ``fewest_before`` at least. Odd nights are clamped by the usual spread (Winsor).
     """
-    if not len(figures):
-        return np.empty(0), np.empty(0, dtype=np.int64)
     usual = NIGHTS_BEFORE + LONGEST
     earlier = np.full(usual - 1, np.nan)
     # A row for each night: that night, and those before it.

@@ -16,18 +16,17 @@ import numpy as np
 from benchmarks.document import publish
 from benchmarks.measure import ROOT, table
 from etl.compare.estimate import difference
-from etl.compare.statistics import FEWEST, Outcome, Sample, Verdict
+from etl.compare.statistics import FEWEST, Outcome, Sample, Values, Verdict
 from etl.model.metrics import Limit, Statistic
 
 SIZES = (25, 50, 100, 200, 400, 800)
 COMPARISONS = 2000
-EXECUTIONS = ((1, 1), (5, 1), (9, 1), (10, 1), (20, 1), (5, 5), (10, 10), (20, 20))
+EXECUTIONS = ((1, 1), (5, 1), (10, 1), (20, 1), (28, 2), (5, 5), (10, 10), (20, 20))
 CALLS = 25
 REGRESSION = 0.2
 LIMIT = Limit(0.1, is_relative=True)
 _SPREAD, _EXPLAINED = 0.45, 0.6
 ANY = "any of them"
-VERDICTS = "verdicts of compare"
 _METRICS = {
     "latency_p50": ("latency", Statistic.MEDIAN, True),
     "latency_p95": ("latency", Statistic.P95, True),
@@ -198,6 +197,87 @@ def day_alarms(baseline: int, candidate: int, *, comparisons: int) -> tuple[floa
     return worse / comparisons, beyond / comparisons
 
 
+GATE_LIMITS = {
+    "latency_mean": (Statistic.MEAN, True, LIMIT),
+    "latency_p50": (Statistic.MEDIAN, True, LIMIT),
+    "cost_mean": (Statistic.MEAN, True, LIMIT),
+    "csat_mean": (Statistic.MEAN, False, LIMIT),
+    "failure_rate": (Statistic.RATE, True, Limit(0.05, is_relative=False)),
+    "eval_…_pass_rate": (Statistic.RATE, False, LIMIT),
+}
+GATES = ((14, 1, 0.0), (14, 1, 0.03), (14, 1, 0.05), (28, 1, 0.05), (14, 1, 0.08), (28, 2, 0.08))
+"""Nights of the baseline and of the candidate, and by how much nights differ: a standard deviation."""
+
+
+def _gated_calls(
+    rng: np.random.Generator, scenarios: Mapping[str, Values], nights: int, spread: float, by: float
+) -> dict[str, Sample]:
+    """The calls of one side by the metrics of ``GATE_LIMITS``: so many nights of 25 scenarios, each played 4 times.
+
+    Values within a scenario have a gamma distribution; a night makes all of its calls slower and dearer alike.
+    """
+    played = np.tile(np.repeat(np.arange(CALLS), 4), nights)
+    night = np.repeat(np.arange(nights), CALLS * 4)
+
+    def drawn(name: str, variation: float) -> Values:
+        level = scenarios[name][played] * np.exp(rng.normal(0, spread, nights))[night]
+        return level * (1 + by) * rng.gamma(variation**-2, variation**2, len(played))
+
+    odds = scenarios["passing"][played] + rng.normal(0, 5 * spread, nights)[night]
+    latency, cost = drawn("latency", 0.28), np.round(drawn("cost", 0.35))
+    values = {
+        "latency_mean": latency,
+        "latency_p50": latency,
+        "cost_mean": cost,
+        "csat_mean": np.clip((1 - by) * (scenarios["csat"][played] + rng.normal(0, 1.2, len(played))), 0, 10),
+        "failure_rate": rng.random(len(played)) < 0.03 + by / 4,
+        "eval_…_pass_rate": rng.random(len(played)) < (1 - by) / (1 + np.exp(-odds)),
+    }
+    return {name: Sample(each.astype(np.float64), night, played) for name, each in values.items()}
+
+
+def gate_outcomes(
+    nights: tuple[int, int], spread: float, by: float, *, comparisons: int
+) -> tuple[Counter[Outcome], Counter[Outcome]]:
+    """How a gate with one limit, of the mean latency, and one with all of ``GATE_LIMITS`` ended."""
+    rng = np.random.default_rng(nights)
+    one, all_of_them = Counter[Outcome](), Counter[Outcome]()
+    for _ in range(comparisons):
+        scenarios = {
+            "latency": 1150 * np.exp(rng.normal(0, _SPREAD * np.sqrt(_EXPLAINED), CALLS)),
+            "cost": 17 * np.exp(rng.normal(0, 0.3, CALLS)),
+            "csat": rng.normal(8, 1, CALLS),
+            "passing": rng.normal(np.log(9), 1, CALLS),
+        }
+        before, after = (
+            _gated_calls(rng, scenarios, count, spread, worse) for count, worse in zip(nights, (0.0, by), strict=True)
+        )
+        found = {
+            name: (difference(before[name], after[name], statistic, is_higher_worse=is_higher_worse), limit)
+            for name, (statistic, is_higher_worse, limit) in GATE_LIMITS.items()
+        }
+        latency, limit = found["latency_mean"]
+        one[latency.against(limit)] += 1
+        outcomes = {each.against(limit, limits=len(found)) for each, limit in found.values()}
+        ranked = (Outcome.EXCEEDED, Outcome.NOT_JUDGED, Outcome.KEPT)
+        all_of_them[next(outcome for outcome in ranked if outcome in outcomes)] += 1
+    return one, all_of_them
+
+
+def _gate_table(*, comparisons: int) -> str:
+    rows = []
+    for before, after, spread in GATES:
+        row = [f"{before}, {after}", f"{spread:.0%}"]
+        for by in (0.0, REGRESSION):
+            for outcomes in gate_outcomes((before, after), spread, by, comparisons=comparisons):
+                shares = (outcomes[each] / comparisons for each in (Outcome.KEPT, Outcome.NOT_JUDGED, Outcome.EXCEEDED))
+                row.append(" / ".join(map(_percent, shares)))
+        rows.append(row)
+    header = ["nights", "nights differ by", *(f"{agent}: {limits}" for agent in AGENTS for limits in ("1 limit", "6"))]
+    return table(header, rows)
+
+
+AGENTS = ("unchanged", "20% worse")
 WORLDS = [ScenarioWorld(*each) for each in ((7, 20), (25, 4), (50, 4), (50, 1))]
 
 
@@ -221,9 +301,10 @@ def tables(*, comparisons: int) -> dict[str, str]:
         return table(["calls on each side", *found[SIZES[0]]], rows)
 
     return {
-        VERDICTS: of("false_alarms", "misses"),
+        "verdicts of compare": of("false_alarms", "misses"),
         "limits of compare": of("false_alarms_of_limit", "misses_of_limit"),
         "scenarios of compare": _scenario_table(comparisons=comparisons),
+        "gate of compare": _gate_table(comparisons=comparisons // 4),
         "days of compare": table(
             ["executions", '"worse"', "beyond a limit of 10%"],
             [
@@ -247,8 +328,9 @@ def main() -> None:
     for name, text in made.items():
         print(f"\n{name}\n\n{text}")
     if not is_quick:
-        publish(ROOT / "docs" / "decisions" / "0011-compare-scenario-by-scenario.md", {VERDICTS: made.pop(VERDICTS)})
-        publish(ROOT / "docs" / "compare.md", made)
+        for_users = {name: made.pop(name) for name in ("gate of compare", "scenarios of compare")}
+        publish(ROOT / "docs" / "compare.md", for_users)
+        publish(ROOT / "docs" / "decisions" / "0011-compare-scenario-by-scenario.md", made)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """Worlds for the sandbox, each the same at any hour of any day."""
 
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
 import pytest
 
 from etl.sandbox import Sandbox, World
-from etl.sandbox.generate import make_world
+from etl.sandbox.generate import add_execution, finish_execution, make_world
 from etl.sandbox.measures import eval_output
-from etl.sandbox.world import SimulatedCall, SimulatedExecution, listable_calls, touch_call
+from etl.sandbox.world import SimulatedCall, SimulatedExecution, SimulatedRunTest, listable_calls, touch_call
 
 END = datetime(2026, 11, 1, 12, tzinfo=UTC)
 CALL_STATUSES = ("pending", "queued", "ongoing", "completed", "failed", "analyzing", "cancelled")
@@ -66,6 +66,17 @@ def a_sandbox(**options: Any) -> Any:
 def executions_of(world: World) -> Iterator[SimulatedExecution]:
     """Every execution that is not deleted, run test by run test."""
     return (each for run_test in world.run_tests for each in run_test.executions if not each.is_deleted)
+
+
+def add_mixed_execution(
+    world: World, run_test: SimulatedRunTest, rng: Random, now: datetime, calls: int, *, chats: int
+) -> SimulatedExecution:
+    """A finished execution of so many calls, some of which are chats, whatever its run test's are."""
+    execution = add_execution(world, run_test, rng, now, calls, status="pending")
+    for call in rng.sample(execution.calls, min(chats, calls)):
+        call.is_chat = True
+    finish_execution(execution, rng, now + timedelta(minutes=20))
+    return execution
 
 
 def add_late_data(execution: SimulatedExecution, rng: Random, now: datetime) -> SimulatedCall | None:

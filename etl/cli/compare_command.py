@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from etl.cli.console import print_json, print_result
-from etl.cli.options import AsJson, Config, Verbose, output, output_format, parse_day, parse_seconds
+from etl.cli.options import AsJson, Config, Verbose, output_format, parse_day, parse_seconds
 from etl.cli.process import end, report_errors
 from etl.cli.run_commands import export_once_ended
-from etl.errors import ConfigurationError, ExitCode, SourceError
+from etl.errors import ConfigurationError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,28 +56,28 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         list[str] | None,
         _gate(
             metavar="METRIC=LIMIT",
-            help="Exit with 10 if the metric is certainly worse by more than this: latency_p95=10%, failure_rate=2pp. "
-            "Repeat the option for more.",
+            help="Exit with 10 if it is 95% sure that the metric is worse by more than this: latency_mean=10%, "
+            "failure_rate=2pp. Repeat the option for more.",
         ),
     ] = None,
     unpaired: Annotated[
         bool, _what("--unpaired", help="Compare all calls together, even if both sides played the same scenarios.")
     ] = False,
-    plan: Annotated[
-        bool, output("--plan", help="Print how many calls on each side a limit needs, instead of the comparison.")
-    ] = False,
     form: Annotated[
-        Literal["table", "markdown", "json"] | None,
-        output_format(help="table, markdown (for a comment on a pull request) or json.", rich_help_panel="Output"),
-    ] = None,
+        Literal["table", "json", "junit", "markdown", "md"],
+        output_format(
+            help="table, json, junit (for CI), or markdown or md (for a comment on a pull request).",
+            rich_help_panel="Output",
+        ),
+    ] = "table",
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Show whether an agent got worse, and how certain that is.
 
     Compares executions or date ranges. Without --wait, it reads only the dataset and needs no key. Exits with 10 if a
-    metric exceeds its limit, with 3 if there are too few calls to tell, some calls are missing, or the execution did
-    not end in time.
+    metric exceeds its limit, with 3 if the calls are too few to tell or some are missing, or if the execution did not
+    end in time.
 
     Example: metrics-etl compare --baseline 14d..1d --candidate last
     """
@@ -87,7 +87,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     limits = _limits(max_regression or ())
     seconds = parse_seconds(timeout)
     with report_errors(verbose=verbose):
-        from etl.cli.show_compare import markdown, print_comparison, print_comparison_plan
+        from etl.cli.show_compare import junit, markdown, print_comparison
         from etl.compare.comparison import compare as compare_executions
         from etl.inspect.read_tables import open_dataset
         from etl.settings import Settings
@@ -112,13 +112,11 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         report = replace(report, findings=[*missing, *report.findings])
         if as_json or form == "json":
             print_json(report.as_json())
-        elif plan:
-            print_comparison_plan(report)
-        elif form == "markdown":
-            print_result(markdown(report))
-        else:
+        elif form == "table":
             print_comparison(report)
-        end(ExitCode.COMPLETE if plan else report.exit_code)
+        else:
+            print_result(junit(report) if form == "junit" else markdown(report))
+        end(report.exit_code)
 
 
 def _selector(text: str) -> "Selector":

@@ -1,19 +1,21 @@
 """What ``compare`` prints: a table for a terminal, or Markdown for a comment on a pull request. Decides nothing."""
 
 import re
+import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
 from rich.text import Text
 
 from etl.cli.console import print_line, print_lines, print_table, stdout_console
-from etl.compare.comparison import ComparisonReport, Row, change_texts, detects_text, planned_limits, value_text
+from etl.compare.comparison import ComparisonReport, Row, change_texts, change_words, value_text
 from etl.compare.selection import Selection
 from etl.compare.statistics import Outcome, Verdict
+from etl.errors import ExitCode
 from etl.model.findings import alarm_lines
 from etl.model.wording import counted, shown
 
-_HEADER = ("metric", "baseline", "candidate", "change", "95% interval", "detects", "calls", "verdict")
-_ONLY_IF_WIDE = {"95% interval", "detects", "calls"}
+_HEADER = ("metric", "baseline", "candidate", "change", "95% interval", "calls", "verdict")
+_ONLY_IF_WIDE = {"95% interval", "calls"}
 """Columns that a narrow terminal does without, because the verdict sums them up."""
 _WIDE = 120
 _STYLES = {Verdict.WORSE: "red", Verdict.BETTER: "green", Verdict.TOO_FEW: "dim", Verdict.UNCLEAR: ""}
@@ -26,26 +28,10 @@ def print_comparison(report: ComparisonReport) -> None:
     columns = [name for name in _HEADER if is_wide or name not in _ONLY_IF_WIDE]
     rows = (dict(zip(_HEADER, _styled_cells(row), strict=True)) for row in report.rows)
     print_table(columns, ([cells[name] for name in columns] for cells in rows), words={"metric", "verdict"})
-    print_line("repeats", *(repetition.text for repetition in report.repetitions))
+    print_line("repeats", *_repeats(report))
     print_line("notice", *report.notices)
     print_lines(alarm_lines(report.findings))
     print_line("outcome", f"{report.conclusion} (exit {report.exit_code})", style="bold red" if report.exceeded else "")
-
-
-def print_comparison_plan(report: ComparisonReport) -> None:
-    """Print to stdout how many calls on each side a limit needs, estimated from the variance of these calls."""
-    print_lines(_head_lines(report))
-    rows = []
-    for row in report.rows:
-        needed = [row.found.calls_needed(limit) for limit in planned_limits(row.metric)]
-        texts = [f"{calls:,}" if calls else "-" for calls in needed]
-        rows.append((shown(row.metric.name), _calls_text(row), detects_text(row), *texts))
-    print_table(("metric", "calls", "detects", "limit 5%", "10%", "20%"), rows, words={"metric"})
-    print_line(
-        "outcome",
-        "calls on each side that find a change of twice the limit in 9 of 10 cases "
-        "(-: it takes more executions); rates in pp",
-    )
 
 
 def _styled_cells(row: Row) -> tuple[str | Text, ...]:
@@ -68,12 +54,34 @@ def markdown(report: ComparisonReport) -> str:
             f"### {_code(report.candidate.run_test)}: {report.conclusion}",
             "",
             *(f"- {label}: {_code(text)}" for label, text in _head_lines(report)[1:]),
-            *(f"- repeats: {_code(repetition.text)}" for repetition in report.repetitions),
+            *(f"- repeats: {_code(text)}" for text in _repeats(report)),
             *(f"- notice: {_code(notice)}" for notice in (*report.notices, *map(str, report.findings))),
             "",
             *(f"| {' | '.join(cells)} |" for cells in rows),
         )
     )
+
+
+def junit(report: ComparisonReport) -> str:
+    """The same as JUnit XML: one test for each limit, and one for the rest of what the exit code stands for.
+
+    A limit that cannot be judged is an error: CI systems show a skipped test as a good one.
+    """
+    suite = ET.Element("testsuite", name=f"metrics-etl compare: {shown(report.candidate.run_test)}")
+    for row in report.rows:
+        if row.limit:
+            test = ET.SubElement(suite, "testcase", name=f"{row.metric.name} within {row.limit}")
+            if row.outcome is not Outcome.KEPT:
+                kind = "failure" if row.outcome is Outcome.EXCEEDED else "error"
+                ET.SubElement(test, kind, message=f"{change_words(row)}: {_cells(row)[-1]}")
+    whole = ET.SubElement(suite, "testcase", name="comparison")
+    if report.exit_code not in (ExitCode.COMPLETE, ExitCode.REGRESSION):
+        ET.SubElement(whole, "error", message=report.conclusion)
+    ET.SubElement(whole, "system-out").text = markdown(report)
+    for name, path in {"tests": "testcase", "failures": "testcase/failure", "errors": "testcase/error"}.items():
+        suite.set(name, str(len(suite.findall(path))))
+    ET.indent(suite)
+    return ET.tostring(suite, "unicode", xml_declaration=True)
 
 
 def _head_lines(report: ComparisonReport) -> list[tuple[str, str]]:
@@ -84,6 +92,10 @@ def _head_lines(report: ComparisonReport) -> list[tuple[str, str]]:
         ("candidate", _selection_text(report.candidate, report.calls[1])),
         ("compared", report.pairing.text),
     ]
+
+
+def _repeats(report: ComparisonReport) -> list[str]:
+    return [repetition.text for repetition in report.repetitions if repetition.is_telling]
 
 
 def _selection_text(selection: Selection, calls: int) -> str:
@@ -98,9 +110,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         value_text(row.found.baseline, row.metric.unit),
         value_text(row.found.candidate, row.metric.unit),
         *change_texts(row.metric, row.found),
-        detects_text(row),
         _calls_text(row),
-        f"{row.found.verdict.value}{_limit_text(row)}",
+        f"{row.found.verdict.value if row.found.candidate_calls else row.lacking}{_limit_text(row)}",
     )
 
 
@@ -110,21 +121,16 @@ def _calls_text(row: Row) -> str:
 
 def _limit_text(row: Row) -> str:
     """What follows the verdict: what became of the metric's limit; nothing if it has none."""
-    limit = row.limit
     match row.outcome:
+        case None:
+            return ""
         case Outcome.EXCEEDED:
-            return f", beyond the limit of {limit}"
-        case Outcome.IN_DOUBT:
-            return f", possibly beyond the limit of {limit}"
+            return f", beyond the limit of {row.limit}"
         case Outcome.KEPT:
-            return f", within {limit}"
-    if limit is None:
-        return ""
-    if row.found.difference is None:  # the verdict itself is then "too few calls"
-        return f" for the limit of {limit}"
-    needed = row.found.calls_needed(limit)
-    advice = f"{needed:,} on each side would do" if needed else "more executions would tell"
-    return f", too few calls for the limit of {limit}: {advice}"
+            return f", limit of {row.limit} not exceeded"
+        case Outcome.NO_VALUES:
+            return f", limit of {row.limit} not judged"
+    return f", limit of {row.limit} not judged: {row.why_not_judged}"
 
 
 def _code(text: str) -> str:

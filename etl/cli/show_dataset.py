@@ -1,7 +1,7 @@
 """What ``status`` and ``verify`` print. Decides nothing."""
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 _SHOWN_STATES = ("waiting", "listed", "settling", "incomplete", "deleted")
 
 
-def print_status(status: Status) -> None:
-    """Print the state of the dataset to stdout: one screen of 80 columns, the verdict first."""
+def print_status(status: Status, accepted: Mapping[str, date]) -> None:
+    """Print the state of the dataset to stdout: one screen of 80 columns, the verdict first.
+
+    ``accepted`` are the levels that the settings call normal.
+    """
     now = status.read_at
     style = "bold green" if status.verdict.is_good else "bold red"
     stdout_console().print(Text(status.verdict.text, style=style), soft_wrap=True)
@@ -39,6 +42,7 @@ def print_status(status: Status) -> None:
     _print_tables(status.tables)
     if status.runs:
         _print_runs(status.runs)
+    print_line("accepted", *(f"{name} since {day}" for name, day in accepted.items()))
     print_lines(status.problem_lines())
     print_line("next", status.verdict.next_step)
 
@@ -62,11 +66,11 @@ def _print_tables(tables: Iterable["TableStatus"]) -> None:
 
 
 def _print_runs(runs: Sequence[RunStatus]) -> None:
-    titles = ("last runs (UTC)", "exit", "outcome", "executions", "calls", "requests", "time")
+    titles = ("last runs (UTC)", "exit", "outcome", "executions", "calls", "requests", "for calls", "time")
     rows = []
     for run in runs:
         started = f"{run.started_at:%Y-%m-%d %H:%M:%S}"
-        counts = (run.executions, run.calls, run.requests)
+        counts = (run.executions, run.calls, run.requests, "" if run.call_requests is None else run.call_requests)
         rows.append((started, run.exit_code, run.outcome, *counts, duration(run.seconds)))
     print_result("")
     print_table(titles, rows, words={"outcome"})

@@ -92,7 +92,8 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
         executions = counted(progress.listed_executions, "execution")
         yield f"listing: {executions}, {counted(progress.traffic.requests, 'request')}"
     else:
-        yield f"{progress.done_requests:,}/{progress.planned_requests:,} requests"
+        for_calls = f" ({calls:,} for single calls)" if (calls := progress.traffic.call_requests) else ""
+        yield f"{progress.done_requests:,}/{progress.planned_requests:,} requests{for_calls}"
         if (seconds := progress.seconds_left(now)) is not None:
             yield f"{duration(seconds)} left"
     if (held := math.ceil(progress.traffic.held_until - now)) > 1:

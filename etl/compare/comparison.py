@@ -16,7 +16,7 @@ from etl.compare.pairing import NONE, Pairing
 from etl.compare.repeats import Repeats, repeats_of
 from etl.compare.samples import Samples, difference_of, eval_metrics, read_samples
 from etl.compare.selection import ComparedExecution, Selection, Selector, can_tell_slow_days, read_executions, select
-from etl.compare.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome, Verdict
+from etl.compare.statistics import CHANCE_OF_WORSE, FEWEST, FEWEST_EXECUTIONS, Difference, Interval, Outcome, Verdict
 from etl.dataset.last_run import read_last_run
 from etl.errors import ConfigurationError, ExitCode
 from etl.files.interface import Files
@@ -28,6 +28,7 @@ from etl.model.metrics import METRICS, SHARE, Limit, Metric
 from etl.model.values import fields_of
 from etl.model.wording import counted, first_few, nearest, quoted, shown
 
+_SIDES = ("baseline", "candidate")
 _SHORT_UNITS = {"US cents": "ct", "score": ""}
 
 
@@ -39,18 +40,29 @@ class Row:
     found: Difference
     """How the metric differs between both sides."""
     limit: Limit | None = None
-    is_demanded: bool = False
-    """Whether the limit should be judged: it was given for this comparison, or there are values."""
+    limits: int = 1
+    """How many limits the comparison has."""
+    lacking: str = ""
+    """Why no values are compared, in words; empty where some are."""
 
     @property
     def outcome(self) -> Outcome | None:
         """What became of the limit; None without one."""
-        return self.found.against(self.limit) if self.limit else None
+        return self.found.against(self.limit, limits=self.limits) if self.limit else None
 
     @property
-    def detects(self) -> float:
-        """The smallest worsening that such calls show in 9 of 10 cases; beyond the limit, if there is one."""
-        return self.found.detects(self.limit or Limit(0, is_relative=not self.metric.is_rate))
+    def why_not_judged(self) -> str:
+        """What is missing to judge the limit, in words; empty if it is judged, or there is none."""
+        if self.limit is None or self.outcome in (Outcome.EXCEEDED, Outcome.KEPT):
+            return ""
+        if self.outcome is Outcome.NO_VALUES:
+            return self.lacking
+        if self.found.estimate is None:
+            return f"at least {FEWEST[self.metric.statistic]} calls are needed on each side"
+        needed = self.found.calls_needed(self.limit)
+        if needed is None:
+            return "executions differ too much, more would tell"
+        return f"{needed:,} calls on each side would do" if needed > self.found.calls else "more calls would tell"
 
     @property
     def surely_worse(self) -> float:
@@ -79,6 +91,11 @@ class Repetition:
         k = self.candidate.k
         return f"{self.metric.eval_name} passes {k} of {k}: {before} before, {now} now"
 
+    @property
+    def is_telling(self) -> bool:
+        """Whether both sides have enough scenarios and calls."""
+        return self.baseline.is_telling and self.candidate.is_telling
+
     def as_json(self) -> dict[str, Any]:
         """The repetition as ``compare --json`` has it."""
         sides = {"baseline": self.baseline, "candidate": self.candidate}
@@ -100,6 +117,8 @@ class ComparisonReport:
     """One for each metric."""
     pairing: Pairing = field(default_factory=Pairing)
     """How the calls of both sides are matched."""
+    unapplied: Sequence[str] = ()
+    """The metrics of limits of the settings that the run test does not have: other run tests may."""
     repetitions: Sequence[Repetition] = ()
     """One for each Pass/Fail eval, where scenarios ran more than once."""
     findings: Sequence[Finding] = ()
@@ -113,9 +132,11 @@ class ComparisonReport:
         return [row.metric.name for row in self.rows if row.outcome is Outcome.EXCEEDED]
 
     @property
-    def not_judged(self) -> list[str]:
-        """The names of the metrics that should be judged by a limit, but have too few calls for it."""
-        return [row.metric.name for row in self.rows if row.outcome is Outcome.NOT_JUDGED and row.is_demanded]
+    def not_judged(self) -> dict[str, str]:
+        """By the metric of a limit that is not judged, why; if no limit of the settings applies, all of these."""
+        if any(row.limit for row in self.rows):
+            return {row.metric.name: row.why_not_judged for row in self.rows if row.why_not_judged}
+        return dict.fromkeys(self.unapplied, "the run test does not have it")
 
     @property
     def incomplete(self) -> int:
@@ -136,22 +157,28 @@ class ComparisonReport:
         if self.exceeded:
             parts.append(f"regression beyond the limit: {first_few(self.exceeded, shown=5)}")
         if self.not_judged:
-            parts.append(f"too few calls for the limit: {first_few(self.not_judged, shown=5)}")
+            causes = [f"{name} ({cause})" for name, cause in self.not_judged.items()]
+            parts.append(f"limit not judged: {first_few(causes, shown=5)}")
         if self.findings:
             parts.append("rows are missing from the dataset")
         if self.incomplete:
             parts.append(f"calls are missing: {counted(self.incomplete, 'incomplete execution')}")
         if not parts:
-            judged = sum(row.outcome not in (None, Outcome.NOT_JUDGED) for row in self.rows)
-            parts.append(f"{counted(judged, 'limit')} checked, not exceeded" if judged else "compared, without limits")
+            kept = sum(row.outcome is Outcome.KEPT for row in self.rows)
+            parts.append(f"{counted(kept, 'limit')} checked, not exceeded" if kept else "compared, without limits")
         if worse := [row.metric.name for row in self.rows if row.found.verdict is Verdict.WORSE and not row.limit]:
-            parts.append(f"worse without a limit: {first_few(worse, shown=5)}")
+            one_in = max(2, round(1 / (CHANCE_OF_WORSE * len(self.rows))))
+            chance = (
+                f"{counted(len(self.rows), 'metric')} compared: 1 in {one_in} comparisons calls one worse by chance"
+            )
+            parts.append(f"worse without a limit: {first_few(worse, shown=5)} ({chance})")
         return "; ".join(parts)
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``compare --json``; what is infinite is null."""
         return {
-            **fields_of(self, "dataset", "exit_code", "conclusion", "exceeded", "not_judged"),
+            **fields_of(self, "dataset", "exit_code", "conclusion", "exceeded"),
+            "not_judged": list(self.not_judged),
             "findings": [finding.as_json() for finding in self.findings],
             "baseline": self.baseline.as_json(self.calls[0]),
             "candidate": self.candidate.as_json(self.calls[1]),
@@ -177,7 +204,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     """Compare the named metrics, by default all of which a side has values; and each that has a limit.
 
     ``limits`` are those of this comparison. ``default_limits`` are those of the settings: they are for any run test, so
-    the limit of a metric without values says nothing.
+    the limit of a metric that this one never had says nothing, unless there is no other.
 
     Raises:
         ConfigurationError: a metric or an eval is unknown, or as ``select``.
@@ -191,20 +218,28 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     for name in (*metrics, *limits):
         if name not in known:
             raise ConfigurationError(f"no metric {name!r}: {nearest(name, known)}")
-    for name in default_limits:
-        if name not in known:
-            notices.append(f"[compare] max_regression: no metric {name} here: {nearest(name, known)}")
+    present = {name for name, metric in known.items() if any(len(side.of(metric)) for side in samples)}
+    if unknown := [name for name in default_limits if name not in known]:
+        # An eval that both sides lack is gone, unless it is another run test's.
+        earlier = [each for each in executions if each.label == after.run_test and each.deleted_at is None]
+        gone = eval_metrics(read_samples(files, earlier)[0])
+        present |= gone.keys() & unknown
+        known = gone | known
+        notices += [
+            f"[compare] max_regression: no metric {name} here: {nearest(name, known)}"
+            for name in unknown
+            if name not in gone
+        ]
+    applied = {**{name: limit for name, limit in default_limits.items() if name in present}, **limits}
     notices += _notices_of_last_run(files, [*before.executions, *after.executions])
     if not can_tell_slow_days((before, after)):
         ranges = f"compare date ranges with at least {FEWEST_EXECUTIONS} executions"
         notices.append(f"one slow day can look like a worse agent: {ranges}")
-    rows = []
-    for name, metric in known.items():
-        found = difference_of(metric, samples)
-        has_values = bool(found.baseline_calls or found.candidate_calls)
-        limit = limits.get(name, default_limits.get(name))
-        if name in metrics or name in limits or (has_values and (not metrics or limit)):
-            rows.append(Row(metric, found, limit, is_demanded=name in limits or has_values))
+    rows = [
+        Row(metric, difference_of(metric, samples), applied.get(name), len(applied), _lacking(metric, samples))
+        for name, metric in known.items()
+        if name in metrics or name in applied or (name in present and not metrics)
+    ]
     return ComparisonReport(
         dataset=files.where(),
         baseline=before,
@@ -212,16 +247,22 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         calls=(samples[0].calls, samples[1].calls),
         rows=rows,
         pairing=pairing,
+        unapplied=[name for name in default_limits if name not in applied],
         repetitions=_repetitions([row.metric for row in rows], samples, pairing),
         findings=_missing_rows(files, (before, after), samples),
         notices=notices,
     )
 
 
+def _lacking(metric: Metric, samples: Sequence[Samples]) -> str:
+    sides = [name for name, side in zip(_SIDES, samples, strict=True) if not len(side.of(metric))]
+    return f"no values in the {' and the '.join(sides)}" if sides else "no scenario in common"
+
+
 def _missing_rows(files: Files, selections: Sequence[Selection], samples: Sequence[Samples]) -> list[Finding]:
     """A finding for each file that is gone, and for each side with fewer calls than were exported."""
     findings = read_lost(files, {execution.run_test for side in selections for execution in side.executions})
-    for name, selection, held in zip(("baseline", "candidate"), selections, samples, strict=True):
+    for name, selection, held in zip(_SIDES, selections, samples, strict=True):
         missing = sum(execution.exported_calls or 0 for execution in selection.executions) - held.calls
         if missing > 0:
             text = f"{counted(missing, 'call')} of the {name} missing from the dataset"
@@ -269,9 +310,7 @@ def _row_as_json(row: Row) -> dict[str, Any]:
         "verdict": found.verdict.value,
         "limit": str(row.limit) if row.limit else None,
         "limit_outcome": row.outcome.value if row.outcome else None,
-        "detects": row.detects,
         "calls_needed": found.calls_needed(row.limit) if row.limit else None,
-        "calls_for_limits": {str(limit): found.calls_needed(limit) for limit in planned_limits(row.metric)},
     }
     return _plain(document)
 
@@ -279,19 +318,6 @@ def _row_as_json(row: Row) -> dict[str, Any]:
 def _plain(document: dict[str, Any]) -> dict[str, Any]:
     """Dicts, lists and numbers alone; an infinity, which JSON does not know, is None."""
     return msgspec.json.decode(msgspec.json.encode(document), type=dict[str, Any])
-
-
-def planned_limits(metric: Metric) -> list[Limit]:
-    """Limits for which ``--plan`` and the JSON say how many calls they need: 5%, 10% and 20%, for a rate in points."""
-    return [Limit(amount, is_relative=not metric.is_rate) for amount in (0.05, 0.1, 0.2)]
-
-
-def detects_text(row: Row) -> str:
-    """The smallest worsening that would be found: ``20%``, or for a rate ``8.1 pp``; ``-`` if none would be."""
-    if not math.isfinite(row.detects):
-        return "-"
-    is_share = row.limit.is_relative if row.limit else not row.metric.is_rate
-    return f"{row.detects * 100:,.3g}{'%' if is_share else ' pp'}"
 
 
 def value_text(value: float | None, unit: str) -> str:

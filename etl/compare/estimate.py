@@ -22,29 +22,28 @@ from statistics import NormalDist
 
 import numpy as np
 
-from etl.compare.statistics import FEWEST, FEWEST_EXECUTIONS, Difference, Interval, Numbers, Sample, Values, bisect
+from etl.compare.statistics import (
+    FEWEST,
+    FEWEST_EXECUTIONS,
+    LARGEST_LOG,
+    ROUNDING,
+    Difference,
+    Estimate,
+    Numbers,
+    Sample,
+    Values,
+    bisect,
+)
 from etl.model.metrics import Statistic
 
-_LEVEL = 0.95
-"""The confidence level of each interval, two-sided."""
-_POWER = 0.9
-"""A change is called detectable if it would be found with this probability."""
 _FEWEST_SCENARIOS = 10
 """With at least this many scenarios, they count as a sample of what callers want.
 
 With fewer, they count as everything that callers want.
 """
-_ROUNDING = 1e-12
-"""A difference below this share of the values is only rounding: sums of the same doubles may differ by it."""
 _PERCENTILES = {Statistic.MEDIAN: 0.5, Statistic.P95: 0.95}
-_Z = NormalDist().inv_cdf((1 + _LEVEL) / 2)
-"""The quantile of the normal distribution for a two-sided interval: 1.96."""
-_Z_POWER = NormalDist().inv_cdf(_POWER)
-"""The quantile for the chance to find a change: 1.28."""
-_LARGEST_LOG = 700.0
-"""A larger exponent overflows a double."""
-_REFINEMENTS = 20
-"""How often the reach of a rate and its error are refined in turn."""
+_Z = NormalDist().inv_cdf(0.975)
+"""The quantile of the normal distribution for a two-sided interval of 95%: 1.96."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +62,13 @@ class _Side:
 
 
 @dataclass(frozen=True, slots=True)
-class _Estimate:
-    """By how much the candidate differs."""
+class _Shift:
+    """By how much the candidate differs, and what each call has to do with it."""
 
     value: float
-    """The logarithm of candidate / baseline if ``is_ratio``, else candidate minus baseline in the metric's unit."""
+    """As in ``Estimate``."""
     influences: Sequence[Values]
-    """For each side, what each of its calls adds to the estimate, before it is weighted; in the estimate's unit."""
+    """For each side, what each of its calls adds to the value, before it is weighted; in the value's unit."""
     is_ratio: bool
 
 
@@ -86,7 +85,7 @@ class _Variance:
 def difference(baseline: Sample, candidate: Sample, statistic: Statistic, *, is_higher_worse: bool) -> Difference:
     """How the candidate's figure differs from the baseline's, over the calls of the scenarios that both have.
 
-    With fewer calls than ``FEWEST`` on a side there are figures, but no ``difference`` and no ``change``.
+    With fewer calls than ``FEWEST`` on a side there are figures, but no ``estimate``.
     """
     sides, shares = _matched(baseline, candidate)
     before, after = (_figure(side, shares, statistic) for side in sides)
@@ -100,40 +99,8 @@ def difference(baseline: Sample, candidate: Sample, statistic: Statistic, *, is_
     if before is None or after is None or min(result.baseline_calls, result.candidate_calls) < FEWEST[statistic]:
         return result
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # near the largest that a double holds
-        estimate = _estimate(sides, shares, statistic, before, after)
-        error, freedom, fixed = _error(sides, shares, estimate, statistic)
-        half_width = error * _t_quantile(_Z, freedom)
-        reach = half_width + error * _Z_POWER
-        if statistic is Statistic.RATE:
-            reach = _reach_of_rate(sides[1], after, error, reach, is_higher_worse=is_higher_worse)
-        interval, change = _intervals(estimate, half_width, before)
-    return replace(result, difference=interval, change=change, is_ratio=estimate.is_ratio, reach=reach, fixed=fixed)
-
-
-def _intervals(estimate: _Estimate, half_width: float, before: float) -> tuple[Interval, Interval]:
-    """The estimate and its bounds as a difference in the metric's unit, and as a share of the baseline's figure."""
-    bounds = np.array([estimate.value, estimate.value - half_width, estimate.value + half_width])
-    # A bound that differs from zero only by rounding is zero.
-    bounds[np.abs(bounds) <= _ROUNDING * (1.0 if estimate.is_ratio else abs(before))] = 0.0
-    if estimate.is_ratio:
-        bounds = before * np.expm1(np.minimum(bounds, _LARGEST_LOG))
-    # With a baseline of zero, no difference is no change; 0 / 0 would be nan.
-    shares = np.where(bounds == 0, 0.0, bounds / np.abs(np.float64(before)))
-    return Interval(*map(float, bounds)), Interval(*map(float, shares))
-
-
-def _reach_of_rate(side: _Side, rate: float, error: float, reach: float, *, is_higher_worse: bool) -> float:
-    """How far a rate must get worse to be found, as a share of calls.
-
-    Calls vary more the nearer the rate is to one half, so the worse rate may have a larger error: reach and error are
-    refined in turn until they agree.
-    """
-    errors_to_find = reach / error
-    for _ in range(_REFINEMENTS):
-        worse_rate = min(1.0, max(0.0, rate + (reach if is_higher_worse else -reach)))
-        growth = max(0.0, worse_rate * (1 - worse_rate) - rate * (1 - rate))
-        reach = errors_to_find * math.sqrt(error**2 + growth * float((side.weights**2).sum()))
-    return reach
+        shift = _shift(sides, shares, statistic, before, after)
+        return replace(result, estimate=_estimate(sides, shares, shift, statistic))
 
 
 def _matched(*samples: Sample) -> tuple[list[_Side], Values]:
@@ -151,7 +118,7 @@ def _matched(*samples: Sample) -> tuple[list[_Side], Values]:
     counts = [np.bincount(scenarios, minlength=len(common)).astype(np.float64) for scenarios in numbers]
     shares = counts[0] * counts[1] / (counts[0] + counts[1])
     shares = shares / shares.sum()
-    is_even = all(np.ptp(shares / count) <= _ROUNDING for count in counts if len(count))
+    is_even = all(np.ptp(shares / count) <= ROUNDING for count in counts if len(count))
     sides = []
     for sample, scenarios, count in zip(kept, numbers, counts, strict=True):
         order = np.lexsort((sample.executions, scenarios, sample.values))
@@ -183,11 +150,11 @@ def _quantile(side: _Side, share: float | Sequence[float]) -> Values:
     if side.is_even:
         quantile: Values = np.asarray(np.quantile(side.values, share))
         return quantile
-    places = np.searchsorted(np.cumsum(side.weights), np.asarray(share) - _ROUNDING)
+    places = np.searchsorted(np.cumsum(side.weights), np.asarray(share) - ROUNDING)
     return side.values[np.minimum(places, len(side.values) - 1)]
 
 
-def _estimate(sides: Sequence[_Side], shares: Values, statistic: Statistic, before: float, after: float) -> _Estimate:
+def _shift(sides: Sequence[_Side], shares: Values, statistic: Statistic, before: float, after: float) -> _Shift:
     """The logarithm of the ratio where it exists, otherwise the difference; for a rate always the difference.
 
     A ratio of means needs a mean above zero in every scenario, because a few calls at zero would decide it. A ratio of
@@ -197,13 +164,13 @@ def _estimate(sides: Sequence[_Side], shares: Values, statistic: Statistic, befo
         influences = _influences_on_percentile(sides, _PERCENTILES[statistic])
         if min(before, after) > 0 and min(side.values[0] for side in sides) >= 0:
             influences = [influences[0] / before, influences[1] / after]
-            return _Estimate(math.log(after / before), influences, is_ratio=True)
+            return _Shift(math.log(after / before), influences, is_ratio=True)
     else:
         influences = [side.values for side in sides]
         means = [_means(side, side.values, len(shares)) for side in sides]
         if statistic is Statistic.MEAN and min(np.min(of_scenarios) for of_scenarios in means) > 0:
             return _ratio_of_means(sides, shares, *means)
-    return _Estimate(after - before, influences, is_ratio=False)
+    return _Shift(after - before, influences, is_ratio=False)
 
 
 def _influences_on_percentile(sides: Sequence[_Side], share: float) -> list[Values]:
@@ -222,7 +189,7 @@ def _influences_on_percentile(sides: Sequence[_Side], share: float) -> list[Valu
     return influences
 
 
-def _ratio_of_means(sides: Sequence[_Side], shares: Values, before: Values, after: Values) -> _Estimate:
+def _ratio_of_means(sides: Sequence[_Side], shares: Values, before: Values, after: Values) -> _Shift:
     """The logarithm of the ratio r that solves: sum of share * (after / r - before) / level = 0.
 
     Each difference counts relative to its scenario's level. ``before`` and ``after`` are the means of the scenarios. A
@@ -239,34 +206,32 @@ def _ratio_of_means(sides: Sequence[_Side], shares: Values, before: Values, afte
         adjusted, levels = adjusted_and_levels(log_ratio)
         return bool((shares * (adjusted - before) / levels).sum() > 0)
 
-    log_ratio = bisect(is_below, -_LARGEST_LOG, _LARGEST_LOG)
+    log_ratio = bisect(is_below, -LARGEST_LOG, LARGEST_LOG)
     adjusted, levels = adjusted_and_levels(log_ratio)
     # Minus the derivative of that sum by log r: dividing by it turns a call's share of the sum into its influence.
     slope = (shares * adjusted * before / levels**2).sum()
     scales = [1 / (slope * levels), np.exp(-log_ratio) / (slope * levels)]
     influences = [side.values * scale[side.scenarios] for side, scale in zip(sides, scales, strict=True)]
-    return _Estimate(log_ratio, influences, is_ratio=True)
+    return _Shift(log_ratio, influences, is_ratio=True)
 
 
-def _error(
-    sides: Sequence[_Side], shares: Values, estimate: _Estimate, statistic: Statistic
-) -> tuple[float, float, float]:
-    """The standard error of the estimate, its degrees of freedom, and the share of its variance that executions add.
+def _estimate(sides: Sequence[_Side], shares: Values, shift: _Shift, statistic: Statistic) -> Estimate:
+    """The shift with its standard error, the degrees of freedom, and the share of the variance that executions add.
 
     The variance is a sum of several sources. Its degrees of freedom are those of Welch and Satterthwaite: the square of
     the sum over the sum of the squares, each divided by the source's own.
     """
     count = len(shares)
-    given = list(zip(sides, estimate.influences, strict=True))
+    given = list(zip(sides, shift.influences, strict=True))
     means = [_means(side, influences, count) for side, influences in given]
     deviations = [influences - mean[side.scenarios] for (side, influences), mean in zip(given, means, strict=True)]
     if statistic in _PERCENTILES:
         # Where all calls of a scenario lie on one side of the percentile, they would seem not to vary within it.
-        sources = _between_calls(sides, estimate.influences, 1)
+        sources = _between_calls(sides, shift.influences, 1)
     else:
         sources = _between_calls(sides, deviations, count, is_rate=statistic is Statistic.RATE)
     effective_scenarios = 1 / (shares**2).sum()  # that many of equal shares would weigh as much
-    if effective_scenarios > _FEWEST_SCENARIOS - _ROUNDING:
+    if effective_scenarios > _FEWEST_SCENARIOS - ROUNDING:
         of_scenarios = shares * (means[1] - means[0])
         # Each scenario's deviation from the average, corrected by 1 / (1 - share) because the scenario is part of that
         # average.
@@ -282,7 +247,8 @@ def _error(
     squares = sum(source.amount**2 / source.freedom for source in sources)
     freedom = float(variance**2 / squares) if squares else math.inf
     fixed = sum(source.amount for source in of_executions) / variance if variance else 0.0
-    return math.sqrt(variance), freedom, fixed
+    is_rate = statistic is Statistic.RATE
+    return Estimate(shift.value, shift.is_ratio, is_rate, error=math.sqrt(variance), freedom=freedom, fixed=fixed)
 
 
 def _between_calls(
@@ -318,31 +284,23 @@ def _between_executions(sides: Sequence[_Side], deviations: Sequence[Values], fi
     many means were subtracted to get the deviations: one a scenario.
 
     Where executions do not matter, the squares of their summed deviations add up to about the squares of their calls'
-    deviations. A side of one execution cannot tell; it is taken to vary as the other side shows.
+    deviations. Executions are taken to vary alike on both sides: each side tells as much as it has degrees of freedom,
+    and a side of one execution nothing.
     """
-    observed = 0.0
-    expected = 0.0
-    telling_weights = 0.0
-    freedom = 0.0
-    executions = 0.0
-    weights_by_execution = [np.bincount(side.executions, side.weights) for side in sides]
-    all_weights = sum(float((weights**2).sum()) for weights in weights_by_execution)
-    for side, weights, of_calls in zip(sides, weights_by_execution, deviations, strict=True):
-        present = np.count_nonzero(weights)
+    freedom, executions, amount, all_weights = 0, 0, 0.0, 0.0
+    for side, of_calls in zip(sides, deviations, strict=True):
+        weights = np.bincount(side.executions, side.weights)
+        squared_weights = float((weights**2).sum())
+        all_weights += squared_weights
+        present = int(np.count_nonzero(weights))
         if present > 1 and len(of_calls) > fitted_means:
             weighted = side.weights * of_calls
             by_execution = np.bincount(side.executions, weighted)
-            observed += float((by_execution**2).sum()) * present / (present - 1)
-            expected += float((weighted**2).sum()) * len(of_calls) / (len(of_calls) - fitted_means)
-            telling_weights += float((weights**2).sum())
+            observed = float((by_execution**2).sum()) * present / (present - 1)
+            expected = float((weighted**2).sum()) * len(of_calls) / (len(of_calls) - fitted_means)
+            amount += (present - 1) * (observed - expected) / squared_weights
             freedom += present - 1
             executions += present
-    if executions < FEWEST_EXECUTIONS or observed <= expected:
+    if executions < FEWEST_EXECUTIONS or amount <= 0:
         return []
-    return [_Variance((observed - expected) / telling_weights * all_weights, freedom)]
-
-
-def _t_quantile(z: float, freedom: float) -> float:
-    """Student's t quantile for as many degrees of freedom, from the normal quantile ``z`` (Cornish and Fisher)."""
-    terms = ((z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
-    return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
+    return [_Variance(amount / freedom * all_weights, freedom)]

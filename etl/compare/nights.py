@@ -135,6 +135,8 @@ def _best_splits(figures: Values, variances: Values, fewest_before: int) -> tupl
     The difference is in its standard deviations. The last nights are 2 at least and ``LONGEST`` at most, those before
     are ``fewest_before`` at least. Odd nights are clamped by the usual spread (Winsor).
     """
+    if not len(figures):
+        return np.empty(0), np.empty(0, dtype=np.int64)
     usual = NIGHTS_BEFORE + LONGEST
     earlier = np.full(usual - 1, np.nan)
     # A row for each night: that night, and those before it.

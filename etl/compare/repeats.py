@@ -15,6 +15,7 @@ from statistics import fmean
 
 K = 3
 """How many calls all have to pass, where a scenario ran so often."""
+_FEWEST_SCENARIOS, _FEWEST_CALLS = 10, 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,11 @@ class Repeats:
     """All scenarios together."""
     scenarios: Sequence[Repeated]
     """Each scenario, in the order of ids."""
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether the estimates of all scenarios together are more than chance."""
+        return len(self.scenarios) >= _FEWEST_SCENARIOS and self.whole.calls >= _FEWEST_CALLS
 
     def named(self, names: Sequence[str]) -> "Repeats":
         """The same with names in place of ids, which are numbers of these names."""

@@ -7,6 +7,7 @@ and ``Outcome``. It estimates nothing: ``estimate`` makes a ``Difference`` of tw
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,20 @@ FEWEST = {Statistic.MEDIAN: 20, Statistic.P95: 40, Statistic.MEAN: 20, Statistic
 """A side with fewer calls gets no interval. A 95th percentile of 39 calls is hardly more than their largest value."""
 FEWEST_EXECUTIONS = 5
 """Fewer executions, on all sides that have several, do not tell how alike the calls of one execution are."""
+CHANCE_OF_WORSE = 0.02
+"""The chance that an unchanged metric is called worse, as decision 11 measures it."""
+_TWO_SIDED = 0.975
+"""How sure each bound of a 95% interval is."""
+_SURE = 0.95
+"""How sure the bound is that decides about a limit."""
+_FALSE_FAILURES = 0.01
+"""The chance that any limit of a comparison fails an unchanged agent, at most."""
+_POWER = 0.9
+"""How often enough calls decide about the limit of an unchanged agent."""
+ROUNDING = 1e-12
+"""A difference below this share of the values is only rounding: sums of the same doubles may differ by it."""
+LARGEST_LOG = 700.0
+"""A larger exponent overflows a double."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,24 +86,53 @@ class Verdict(Word):
 class Outcome(Word):
     """What the calls say about a limit."""
 
-    KEPT = "kept", "the change is within the limit"
-    IN_DOUBT = "in doubt", "the change exceeds the limit, but part of its interval does not"
-    EXCEEDED = "exceeded", "the whole interval is beyond the limit: exit code 10"
-    NOT_JUDGED = "not judged", "too few calls to find a change of twice the limit in 9 of 10 cases: exit code 3"
+    KEPT = "kept", "not exceeded, and at 95% certainty the metric did not get worse by twice the limit"
+    EXCEEDED = "exceeded", "at 95% certainty, the metric got worse by more than the limit: exit code 10"
+    NOT_JUDGED = "not judged", "too few calls, or executions, to be sure of either: exit code 3"
+    NO_VALUES = "no values", "nothing to compare: no values on a side, or no scenario in common: exit code 3"
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate and its 95% confidence interval. As a share of a baseline of zero, all three may be infinite."""
+    """An estimate and its bounds. As a share of a baseline of zero, all three may be infinite."""
 
     value: float
     low: float
     high: float
 
 
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """By how much the candidate differs, and how uncertain that is."""
+
+    value: float
+    """The logarithm of candidate / baseline if ``is_ratio``, else candidate minus baseline in the metric's unit."""
+    is_ratio: bool
+    is_rate: bool
+    error: float
+    """The standard error of the value."""
+    freedom: float
+    """Its degrees of freedom."""
+    fixed: float
+    """The share of the variance that executions add: more calls of the same executions cannot reduce it."""
+
+    def difference(self, baseline: float, certainty: float) -> Interval:
+        """The difference in the metric's unit; each of its bounds is on its side of the truth with this certainty."""
+        half_width = self.error * _t_quantile(NormalDist().inv_cdf(certainty), self.freedom)
+        bounds = np.array([self.value, self.value - half_width, self.value + half_width])
+        # A bound that differs from zero only by rounding is zero.
+        bounds[np.abs(bounds) <= ROUNDING * (1.0 if self.is_ratio else abs(baseline))] = 0.0
+        if self.is_ratio:
+            with np.errstate(over="ignore"):
+                bounds = baseline * np.expm1(np.minimum(bounds, LARGEST_LOG))
+        if self.is_rate:
+            bounds = np.clip(bounds, -1.0, 1.0)
+        return Interval(*map(float, bounds))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """How one metric of the candidate's calls differs from that of the baseline's, and what so many calls can show."""
+    """How one metric of the candidate's calls differs from that of the baseline's."""
 
     baseline: float | None
     """The baseline's figure, in the metric's unit, with scenarios weighted as on the other side; None without calls."""
@@ -100,16 +144,23 @@ class Difference:
     """How many calls of the candidate are compared."""
     is_higher_worse: bool
     """Whether the metric gets worse by growing, as a latency does and a pass rate does not."""
-    difference: Interval | None = None
-    """By how much the candidate is higher, in the metric's unit; None when a side has fewer than ``FEWEST`` calls."""
-    change: Interval | None = None
-    """The same as a share of the baseline's absolute figure; of a mean, not quite what the two figures make."""
-    is_ratio: bool = False
-    """Whether the logarithm of candidate / baseline was estimated, and not the difference. Never of a rate."""
-    reach: float = math.inf
-    """How far beyond a limit a change is found in 9 of 10 cases: in the metric's unit, or the logarithm of a ratio."""
-    fixed: float = 0.0
-    """The share of the estimate's variance that executions add: more calls of the same executions cannot reduce it."""
+    estimate: Estimate | None = None
+    """None when a side has fewer than ``FEWEST`` calls."""
+
+    @property
+    def calls(self) -> float:
+        """As how many calls on each side they tell as much, were both sides of one size."""
+        return 2 / (1 / self.baseline_calls + 1 / self.candidate_calls)
+
+    @property
+    def difference(self) -> Interval | None:
+        """By how much the candidate is higher, with a 95% interval, in the metric's unit."""
+        return self._interval(_TWO_SIDED, is_relative=False)
+
+    @property
+    def change(self) -> Interval | None:
+        """The same as a share of the baseline's absolute figure; of a mean, not quite what the two figures make."""
+        return self._interval(_TWO_SIDED, is_relative=True)
 
     @property
     def verdict(self) -> Verdict:
@@ -121,62 +172,63 @@ class Difference:
             return Verdict.WORSE
         return Verdict.BETTER if worsening.high < 0 else Verdict.UNCLEAR
 
-    def worsening(self, *, is_relative: bool) -> Interval | None:
+    def worsening(self, *, is_relative: bool, certainty: float = _TWO_SIDED) -> Interval | None:
         """``change`` if relative, else ``difference``, with the signs turned so that above zero is worse."""
-        interval = self.change if is_relative else self.difference
+        interval = self._interval(certainty, is_relative=is_relative)
         if interval is None or self.is_higher_worse:
             return interval
         return Interval(-interval.value, low=-interval.high, high=-interval.low)
 
-    def against(self, limit: Limit) -> Outcome:
-        """Exceeded if the whole interval is beyond the limit; kept or in doubt only where the calls could have told.
+    def against(self, limit: Limit, *, limits: int = 1) -> Outcome:
+        """What the calls say about a limit, which is one of so many.
 
-        They could if they would find a change of twice the limit, or if the whole interval is within it.
+        Exceeded only if it is also as good as certain that the metric got worse at all, the more certain the more
+        limits there are: any of them fails an unchanged agent with a chance of ``_FALSE_FAILURES`` at most.
         """
-        worsening = self.worsening(is_relative=limit.is_relative)
-        if worsening is None:
+        if not (self.baseline_calls and self.candidate_calls):
+            return Outcome.NO_VALUES
+        worsening = self.worsening(is_relative=limit.is_relative, certainty=_SURE)
+        at_all = self.worsening(is_relative=limit.is_relative, certainty=1 - _FALSE_FAILURES / limits)
+        if worsening is None or at_all is None:
             return Outcome.NOT_JUDGED
-        if worsening.low > limit.amount:
+        if worsening.low > limit.amount and at_all.low > 0:
             return Outcome.EXCEEDED
-        if not (worsening.high <= limit.amount or self.detects(limit) <= 2 * limit.amount):
-            return Outcome.NOT_JUDGED
-        return Outcome.IN_DOUBT if worsening.value > limit.amount else Outcome.KEPT
-
-    def detects(self, limit: Limit) -> float:
-        """The smallest worsening that would be called beyond the limit in 9 of 10 cases, in the limit's unit.
-
-        Infinite when no change would be: with too few calls, or a relative limit on a baseline of zero.
-        """
-        if self.is_ratio and self.is_higher_worse:
-            return float(self._ratio(limit.amount) * np.exp(self.reach) - 1)
-        if self.is_ratio:
-            return float(1 - self._ratio(limit.amount) * np.exp(-self.reach))
-        unit = self._unit_of(limit)
-        return limit.amount + self.reach / unit if unit else math.inf
+        return Outcome.KEPT if worsening.high <= 2 * limit.amount else Outcome.NOT_JUDGED
 
     def calls_needed(self, limit: Limit) -> int | None:
-        """How many calls on each side would find a change of twice the limit in 9 of 10 cases, varying as these do.
+        """With how many calls on each side, varying as these do, an unchanged agent keeps a limit in 9 of 10 cases.
 
-        None where no number of calls would, since executions differ too much, or where these calls are too few to tell.
+        None where no number of calls would do, since executions differ too much, or where these calls are too few to
+        tell.
         """
-        if self.difference is None:
+        if self.estimate is None:
             return None
-        if self.is_ratio:
-            at_limit, at_twice = self._ratio(limit.amount), self._ratio(2 * limit.amount)
-            needed_reach = abs(math.log(at_twice / at_limit)) if min(at_limit, at_twice) > 0 else 0.0
-        else:
-            needed_reach = limit.amount * self._unit_of(limit)
-        # The reach shrinks with the root of the variance. This share of the variance may be left to calls, and falls
+        error = self.estimate.error
+        reach = _t_quantile(NormalDist().inv_cdf(_SURE), self.estimate.freedom) + NormalDist().inv_cdf(_POWER)
+        most = 2 * limit.amount * (abs(self.baseline or 0.0) if limit.is_relative else 1.0)
+        if self.estimate.is_ratio:
+            ratio = 1 + 2 * limit.amount if self.is_higher_worse else 1 - 2 * limit.amount
+            most = abs(math.log(ratio)) if ratio > 0 else math.inf
+        # The error shrinks with the root of the variance. This share of the variance may be left to calls, and falls
         # with their number; the fixed share does not.
-        share_of_calls = (needed_reach / self.reach) ** 2 - self.fixed if self.reach else 1.0
-        calls = 2 / (1 / self.baseline_calls + 1 / self.candidate_calls)  # on each side, were both of one size
-        needed_calls = calls * (1 - self.fixed) / share_of_calls if share_of_calls > 0 else math.inf
-        return math.ceil(needed_calls) if math.isfinite(needed_calls) else None
+        share_of_calls = (most / (error * reach)) ** 2 - self.estimate.fixed if error else 1.0
+        needed_calls = self.calls * (1 - self.estimate.fixed) / share_of_calls if share_of_calls > 0 else math.inf
+        return max(min(FEWEST.values()), math.ceil(needed_calls)) if math.isfinite(needed_calls) else None
 
-    def _ratio(self, worsening: float) -> float:
-        """Candidate / baseline when the metric got worse by this share of the baseline."""
-        return 1 + worsening if self.is_higher_worse else 1 - worsening
+    def _interval(self, certainty: float, *, is_relative: bool) -> Interval | None:
+        if self.estimate is None or self.baseline is None:
+            return None
+        interval = self.estimate.difference(self.baseline, certainty)
+        if not is_relative:
+            return interval
+        # With a baseline of zero, no difference is no change; 0 / 0 would be nan.
+        bounds = np.array([interval.value, interval.low, interval.high])
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # near the largest that a double holds
+            shares = np.where(bounds == 0, 0.0, bounds / np.abs(np.float64(self.baseline)))
+        return Interval(*map(float, shares))
 
-    def _unit_of(self, limit: Limit) -> float:
-        """What a limit of 1 amounts to in the metric's unit."""
-        return abs(self.baseline or 0.0) if limit.is_relative else 1.0
+
+def _t_quantile(z: float, freedom: float) -> float:
+    """Student's t quantile for as many degrees of freedom, from the normal quantile ``z`` (Cornish and Fisher)."""
+    terms = ((z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
+    return z + sum(term / freedom**power for power, term in enumerate(terms, 1))

@@ -25,14 +25,15 @@ from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_call_details, list_calls
 from etl.extract.listing import MOST_ROWS_OF_A_PAGE, read_pass
 from etl.extract.plan import Planned, Route
-from etl.model.records import DetailedCall, ListedCall, Page
+from etl.model.records import ListedCall, Page
+from etl.transform.detail import listed_in
 
 
 @dataclass(frozen=True, slots=True)
 class Details:
     """What was read of an execution's detail."""
 
-    calls: Mapping[str, DetailedCall] = field(default_factory=dict)
+    calls: Mapping[str, ListedCall] = field(default_factory=dict)
     """Its calls by call_execution_id, without those that it has twice: of these it does not say which entry counts."""
     failure: SourceError | None = None
     """Why calls are missing; None if it was read to its end."""
@@ -89,7 +90,7 @@ async def read_call_list(client: Client, item: Planned, *, page_limit: int, deta
 
 def list_of_details(details: Details) -> CallList:
     """A list without evals, made of an execution's detail that was read to its end."""
-    calls = {key: _listed(detail) for key, detail in details.calls.items()}
+    calls = {key: listed_in(detail) for key, detail in details.calls.items()}
     return CallList(calls, lacks_evals=True, details=details)
 
 
@@ -142,7 +143,7 @@ async def read_details(client: Client, item: Planned, *, rows: int) -> Details:
     limit = power_of_two_above(rows)
     ambiguous = set[str]()
 
-    async def read(part: Slice) -> Page[DetailedCall]:
+    async def read(part: Slice) -> Page[ListedCall]:
         part = structs.replace(part, is_probe=part.limit < limit)  # a 500 of the first page may pass
         page = await client.get_detail(list_call_details(execution_id, part).sent_for(item.purpose))
         times = Counter(call.call_execution_id for call in page.results)
@@ -161,15 +162,3 @@ async def read_details(client: Client, item: Planned, *, rows: int) -> Details:
     if failure is None and len(calls) < reader.count:
         failure = SourceError(f"detail of execution {execution_id}: it shows {len(calls)} of {reader.count:g} calls")
     return Details(calls, failure)
-
-
-def _listed(detail: DetailedCall) -> ListedCall:
-    """The call as a list without evals has it."""
-    payload = {
-        "call_execution_id": detail.call_execution_id,
-        "scenario_name": detail.payload.get("scenario"),
-        "scenario_id": detail.payload.get("scenario_id"),
-        "status": detail.payload.get("status"),
-        "duration_seconds": detail.payload.get("duration_seconds"),
-    }
-    return ListedCall(call_execution_id=detail.call_execution_id, payload=payload)

@@ -19,12 +19,10 @@ from etl.model.records import (
     RUNS,
     VOICE_CALLS,
     CallMetrics,
-    DetailedCall,
     Execution,
     ListedCall,
     ListedRunTest,
     Page,
-    VoiceCall,
 )
 from etl.model.wording import quoted
 from etl.transform.voice import FIELDS
@@ -196,7 +194,7 @@ def _list(path: str, selector: Query, page: Slice, subject: str, decode_row: Cal
     )
 
 
-def list_call_details(execution_id: str, page: Slice) -> Request[Page[DetailedCall]]:
+def list_call_details(execution_id: str, page: Slice) -> Request[Page[ListedCall]]:
     """One page of an execution's detail: its calls with most of their metrics, last updated first.
 
     Some servers, keys and executions have no detail.
@@ -204,8 +202,8 @@ def list_call_details(execution_id: str, page: Slice) -> Request[Page[DetailedCa
     Source: GET /simulate/test-executions/{execution_id}/
     """
 
-    def decode_row(row: Any) -> DetailedCall:
-        call = DetailedCall(call_execution_id=_id(row, "id"), payload=row)
+    def decode_row(row: Any) -> ListedCall:
+        call = ListedCall(call_execution_id=_id(row, "id"), payload=row)
         if row.get("test_execution_id") != execution_id:
             raise UnexpectedError("the answer is for another execution")
         return call
@@ -222,7 +220,7 @@ def list_call_details(execution_id: str, page: Slice) -> Request[Page[DetailedCa
     )
 
 
-def list_voice_calls(execution_id: str, page: Slice) -> Request[Page[VoiceCall]]:
+def list_voice_calls(execution_id: str, page: Slice) -> Request[Page[ListedCall]]:
     """One page of an execution's voice calls, last saved first: none of a chat, nor of what does not exist.
 
     Personal data and whatever else is not exported is dropped here.
@@ -230,8 +228,8 @@ def list_voice_calls(execution_id: str, page: Slice) -> Request[Page[VoiceCall]]
     Source: GET /simulate/api/call-executions/?test_execution_id=…
     """
 
-    def decode_row(row: Any) -> VoiceCall:
-        return VoiceCall(call_execution_id=_id(row, "id"), payload={name: field_of(row, name) for name in FIELDS})
+    def decode_row(row: Any) -> ListedCall:
+        return ListedCall(call_execution_id=_id(row, "id"), payload={name: field_of(row, name) for name in FIELDS})
 
     return Request(
         path=VOICE_CALLS,

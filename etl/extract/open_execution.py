@@ -16,6 +16,7 @@ from etl.extract.call_list import CallList
 from etl.extract.plan import Planned
 from etl.model.lifecycle import StoredCalls
 from etl.model.records import DETAIL, RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall
+from etl.model.values import fields_of
 from etl.model.wording import first_few
 from etl.transform.voice import differing
 
@@ -281,12 +282,9 @@ class OpenExecution:
             calls=self._fetched_calls(),
             kept=kept,
             amended=tuple(row for key, row in arrived.amended.items() if key in kept),
-            detail_fields=arrived.detail_fields,
-            kept_losses=arrived.kept_losses,
-            kept_has=arrived.kept_has,
+            **fields_of(arrived, "detail_fields", "kept_losses", "kept_has", "keeps_unseen"),
             deleted=self.deleted,
             lacks_evals=self.listed.lacks_evals,
-            keeps_unseen=arrived.keeps_unseen,
         )
 
     def _fetched_calls(self) -> tuple[FetchedCall, ...]:

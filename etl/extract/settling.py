@@ -28,7 +28,7 @@ from etl.extract.stored_rows import (
 from etl.extract.voice_list import VoiceLists
 from etl.model import schema
 from etl.model.lifecycle import StoredCalls
-from etl.model.records import FROM_LISTS, CallMetrics, DetailedCall, FetchedCall
+from etl.model.records import FROM_LISTS, CallMetrics, FetchedCall, ListedCall
 from etl.model.values import json_text
 from etl.transform.detail import (
     SHOWN_COLUMNS,
@@ -46,7 +46,7 @@ from etl.transform.row_hash import says_the_same
 
 ReadStored = Callable[[Planned], Awaitable[StoredCalls]]
 """Reads what the dataset holds of an execution."""
-_Details = Mapping[str, DetailedCall]
+_Details = Mapping[str, ListedCall]
 _MOST_FAILURES = 5
 """After so many details in a row could not be read, the crawl requests no more, unless an earlier one still can be."""
 _STATUS = schema.CALLS.names.index("status")
@@ -155,9 +155,14 @@ class Settling:
             kept |= await self._keepable_calls(execution, comparable, kept=kept)
         self.counts.saved_requests += len(kept)
         arrived.kept = frozenset(kept - arrived.metrics.keys())
-        arrived.unjudged = _whole_metrics(execution, details) if item.reads_voice_calls else {}
+        keys = execution.listed.calls.keys() & details.keys() - arrived.kept
+        given = {key: metrics for key in sorted(keys) if (metrics := metrics_in(details[key]))}
+        arrived.unjudged = _whole_metrics(execution, details, given) if item.reads_voice_calls else {}
         if item.route.makes_rows_of_lists and not arrived.unjudged:
-            _take_metrics_of_details(execution, details)
+            if execution.listed.lacks_evals:
+                arrived.at_hand = given
+            else:
+                arrived.metrics |= given
         return True
 
     @property
@@ -318,14 +323,14 @@ class Settling:
         return metrics if metrics.execution_id == item.execution.execution_id else None
 
 
-def _whole_metrics(execution: OpenExecution, details: _Details) -> dict[str, CallMetrics]:
-    """The metrics of the calls that do not stay and that the lists show whole; none if that spares no request.
+def _whole_metrics(
+    execution: OpenExecution, details: _Details, given: Mapping[str, CallMetrics]
+) -> dict[str, CallMetrics]:
+    """Of the metrics that details give of the calls that do not stay, the whole ones; none if that spares no request.
 
     A preview takes one, too: no row of lists is exact before a call has confirmed it. The one that tells most about the
     others comes first.
     """
-    keys = execution.listed.calls.keys() & details.keys() - execution.arrived.kept
-    given = {key: metrics for key in sorted(keys) if (metrics := metrics_in(details[key]))}
     whole = {key: metrics for key, metrics in given.items() if metrics.made_from == FROM_LISTS}
     is_worth_it = len(whole) > 1 or execution.planned.route is Route.PREVIEW
     if not (is_worth_it and whole.keys() - execution.arrived.metrics):
@@ -333,20 +338,6 @@ def _whole_metrics(execution: OpenExecution, details: _Details) -> dict[str, Cal
     return dict(sorted(whole.items(), key=lambda pair: _worth(pair[1], details[pair[0]]), reverse=True))
 
 
-def _worth(metrics: CallMetrics, detail: DetailedCall) -> tuple[bool, bool, int]:
+def _worth(metrics: CallMetrics, detail: ListedCall) -> tuple[bool, bool, int]:
     """How much a call tells about others: it has many values, and a turn count, unless the detail makes that up."""
     return metrics.status == COMPLETED, detail.payload.get("turn_count") is not None, len(json_text(metrics.payload))
-
-
-def _take_metrics_of_details(execution: OpenExecution, details: _Details) -> None:
-    """Take the metrics that details give of the calls that do not stay."""
-    given: dict[str, CallMetrics] = {}
-    for key in execution.listed.calls:
-        if key in details and key not in execution.arrived.kept:
-            metrics = metrics_in(details[key])
-            if metrics is not None:
-                given[key] = metrics
-    if execution.listed.lacks_evals:
-        execution.arrived.at_hand = given
-    else:
-        execution.arrived.metrics |= given

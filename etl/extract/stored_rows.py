@@ -12,7 +12,7 @@ from etl.extract.plan import Planned
 from etl.model import schema
 from etl.model.digest import fingerprint
 from etl.model.lifecycle import BEGUN, WHOLE
-from etl.model.records import FROM_DETAIL, DetailedCall, ListedCall
+from etl.model.records import FROM_DETAIL, ListedCall
 from etl.transform.detail import EXPORTED, differences
 from etl.transform.flatten import eval_outputs, has_evals
 from etl.version import __version__
@@ -49,7 +49,7 @@ def stays_whole(execution: OpenExecution, latest: CallList) -> bool:
     return latest.lacks_evals or all(has_evals(call, stored.evals.get(key, ())) for key, call in latest.calls.items())
 
 
-def calls_without_evals(execution: OpenExecution, details: Mapping[str, DetailedCall]) -> frozenset[str]:
+def calls_without_evals(execution: OpenExecution, details: Mapping[str, ListedCall]) -> frozenset[str]:
     """The calls whose list does not show evals that are stored, and that the detail still shows: these are not gone."""
     listed, stored = execution.listed, execution.stored.evals
     if listed.lacks_evals:
@@ -90,6 +90,6 @@ def standing_in(item: Planned, rows: Mapping[str, Row]) -> set[str]:
     return {key for key, moment in moments.items() if moment is not None and begun_at and moment >= begun_at}
 
 
-def differences_of(item: Planned, listed: ListedCall, detail: DetailedCall, stored: Row) -> set[str]:
+def differences_of(item: Planned, listed: ListedCall, detail: ListedCall, stored: Row) -> set[str]:
     """The columns in which the call would get another row, as for ``differences``."""
     return differences(listed, detail, stored, run_test_name=item.run_test_name, started_at=item.execution.started_at)

@@ -13,7 +13,7 @@ from etl.extract.call_list import CallList, Details
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_voice_calls
 from etl.extract.plan import Planned
-from etl.model.records import VoiceCall
+from etl.model.records import ListedCall
 from etl.transform.voice import joined, listed_call
 
 _MOST_FAILURES = 3
@@ -61,10 +61,10 @@ class VoiceLists:
         self._failures_in_a_row = self._failures_in_a_row + 1 if failure else 0
         self.is_over |= self._failures_in_a_row >= _MOST_FAILURES
 
-    async def _read(self, item: Planned, count: int) -> Mapping[str, VoiceCall]:
+    async def _read(self, item: Planned, count: int) -> Mapping[str, ListedCall]:
         """The voice calls of an execution of ``count`` calls; fewer if pages shift while they are read."""
         pace = self.client.pace
-        calls: dict[str, VoiceCall] = {}
+        calls: dict[str, ListedCall] = {}
         rows, number = pace.rows, 1
         while True:
             request = list_voice_calls(item.execution.execution_id, Slice(number, rows))

@@ -64,6 +64,8 @@ class RunStatus:
     """How long it took."""
     message: str | None = None
     """What was missing or unknown, or why it ended, one line each; null if it was complete."""
+    call_requests: int | None = None
+    """How many of its requests were for one call by itself; null if an older version ran."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

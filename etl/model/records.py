@@ -56,9 +56,11 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """One call in the list of its execution, with its scenario and its eval outputs.
+    """One call in one of three lists of its execution.
 
-    Source: GET /sdk/api/v1/simulation/runs/?execution_id=…
+    Sources: GET /sdk/api/v1/simulation/runs/?execution_id=…, with its scenario and its eval outputs;
+    /simulate/test-executions/{execution_id}/, the detail, which has most of its metrics, in another shape; and
+    /simulate/api/call-executions/?test_execution_id=…, the list of voice calls, with the needed fields alone.
     """
 
     call_execution_id: str
@@ -77,26 +79,6 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True):
     payload: dict[str, Any]
     made_from: str = FROM_METRICS
     """What they were put together from, as ``calls.metrics_from`` says it."""
-
-
-class DetailedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """One call in its execution's detail, which has most of its metrics, in another shape.
-
-    Source: GET /simulate/test-executions/{execution_id}/
-    """
-
-    call_execution_id: str
-    payload: dict[str, Any]
-
-
-class VoiceCall(msgspec.Struct, frozen=True, kw_only=True):
-    """One call in the list of its execution's voice calls, with those fields alone that are needed of it.
-
-    Source: GET /simulate/api/call-executions/?test_execution_id=…
-    """
-
-    call_execution_id: str
-    payload: dict[str, Any]
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):

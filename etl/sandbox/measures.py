@@ -38,7 +38,7 @@ def measure(run_test: SimulatedRunTest, call: SimulatedCall, rng: Random, ended_
         slowdown = REGRESSION_SLOWDOWN if is_regressed else 1.0
         slowdown *= MONDAY_SLOWDOWN if ended_at.weekday() == 0 else 1.0
         latency = round(_log_normal(rng, profile.latency_median_ms * slowdown, 0.28))
-        if profile.is_chat:
+        if call.is_chat or profile.is_chat:
             _measure_chat(call, rng, latency)
         else:
             _measure_voice(call, rng, latency)

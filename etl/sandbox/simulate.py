@@ -39,7 +39,7 @@ def execution_detail(
 
 def _call(call: SimulatedCall, execution: SimulatedExecution) -> dict[str, Any]:
     chat = call.chat_metrics or {}
-    is_chat = execution.run_test.profile.is_chat
+    is_chat = _is_chat(call, execution)
     turn_count = chat.get("turn_count")
     return {
         "id": call.call_execution_id,
@@ -67,6 +67,10 @@ def _call(call: SimulatedCall, execution: SimulatedExecution) -> dict[str, Any]:
         "phone_number": None if is_chat else PHONE_NUMBER,
         "simulation_call_type": "text" if is_chat else "voice",
     }
+
+
+def _is_chat(call: SimulatedCall, execution: SimulatedExecution) -> bool:
+    return call.is_chat or execution.run_test.profile.is_chat
 
 
 def _evals(call: SimulatedCall, execution: SimulatedExecution) -> dict[str, Any]:
@@ -102,7 +106,7 @@ def voice_calls_page(
     executions: Iterable[SimulatedExecution], url: str, query: Mapping[str, str], max_limit: int | None = None
 ) -> dict[str, Any]:
     """One page of the executions' voice calls, last updated first. A page past the end is empty."""
-    calls = [call for each in executions if not each.run_test.profile.is_chat for call in listable_calls(each)]
+    calls = [call for each in executions for call in listable_calls(each) if not _is_chat(call, each)]
     calls.sort(key=lambda call: call.updated_at, reverse=True)
     page = cut(calls, int(query.get("page", 1)), int(query.get("limit", DEFAULT_LIMIT)), max_limit)
     return {**page, **links(page, url, query), "results": [_voice_call(call) for call in page["results"]]}

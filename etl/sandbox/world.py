@@ -55,6 +55,8 @@ class SimulatedCall:
     status: str
     updated_at: datetime
     """When it was saved last: calls are listed by it."""
+    is_chat: bool = False
+    """Whether it is a chat beside voice calls; where all are chats, the profile of their run test says it."""
     started_at: datetime | None = None
     completed_at: datetime | None = None
     ended_reason: str | None = None

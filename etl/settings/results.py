@@ -4,6 +4,7 @@ As in ``sections``, users read the text below each key and the first text of eac
 """
 
 import re
+from datetime import date
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -33,6 +34,8 @@ class Compare(Section):
     """how many unchanged metrics the nightly verdict may call worse in a year, over all run tests: above 0 up to 100;
     up to 4 times as many where one bad night follows another
     """
+    accepted: dict[str, date] = Field({})
+    """levels that count as normal, by run test or "RUN TEST/METRIC": no night before this day is compared with"""
 
     @property
     def limits(self) -> dict[str, Limit]:

@@ -20,7 +20,6 @@ from etl.model.records import (
     FROM_DETAIL,
     FROM_LISTS,
     CallMetrics,
-    DetailedCall,
     FetchedCall,
     ListedCall,
     NumberLiteral,
@@ -115,7 +114,7 @@ _OF_CHATS = [name for name, path in SAME.items() if path[0] == "chat_metrics" an
 
 
 def differences(
-    listed: ListedCall, detail: DetailedCall, stored: Sequence[Any], *, run_test_name: str, started_at: datetime | None
+    listed: ListedCall, detail: ListedCall, stored: Sequence[Any], *, run_test_name: str, started_at: datetime | None
 ) -> set[str]:
     """The columns in which fetching the call's metrics now would give another row, as far as the lists show them.
 
@@ -145,7 +144,17 @@ def differences(
     }
 
 
-def metrics_in(detail: DetailedCall) -> CallMetrics | None:
+def listed_in(detail: ListedCall) -> ListedCall:
+    """The call as a list without evals has it."""
+    payload: dict[str, Any] = {
+        "call_execution_id": detail.call_execution_id,
+        "scenario_name": detail.payload.get("scenario"),
+    }
+    payload |= {name: detail.payload.get(name) for name in ("scenario_id", "status", "duration_seconds")}
+    return ListedCall(call_execution_id=detail.call_execution_id, payload=payload)
+
+
+def metrics_in(detail: ListedCall) -> CallMetrics | None:
     """The call's metrics as far as the execution's detail has them; None if a field or the call's status is missing.
 
     Those of a voice call whose stages were added are whole. Others lack the columns ``schema.NOT_IN_LISTS``: the detail
@@ -160,7 +169,7 @@ def metrics_in(detail: DetailedCall) -> CallMetrics | None:
     return structs.replace(metrics, made_from=FROM_LISTS) if is_whole else metrics
 
 
-def by_lists(detail: DetailedCall) -> dict[int, Any]:
+def by_lists(detail: ListedCall) -> dict[int, Any]:
     """What the detail shows of the columns that a call's own metrics and its list fill, as ``FetchedCall.by_lists``."""
     payload = detail.payload
     shown = {index: payload[name] for name, index in _SHOWN_IN_BOTH.items() if name in payload}
@@ -181,7 +190,7 @@ def by_lists_in_row(stored: Sequence[Any]) -> dict[int, Any]:
     return shown | {_BREAKDOWN: None if breakdown is None else parsed(breakdown)}
 
 
-def shown_in(detail: DetailedCall) -> dict[str, Any]:
+def shown_in(detail: ListedCall) -> dict[str, Any]:
     """The exported fields of the call that only the detail has, by name."""
     shown = {name: detail.payload[name] for name in SHOWN if name in detail.payload}
     if "rerun_snapshots" in shown:
@@ -210,7 +219,7 @@ def shown_in_row(stored: Sequence[Any]) -> dict[str, Any]:
     return shown
 
 
-def amended(stored: Sequence[Any], detail: DetailedCall) -> list[Any]:
+def amended(stored: Sequence[Any], detail: ListedCall) -> list[Any]:
     """The stored row of a call with what only the detail has, as it is now; a field that is gone keeps its value."""
     shown, _ = MAKERS[schema.CALLS.name].make({"detail": shown_in_row(stored) | shown_in(detail)}, {})
     row = list(stored)
@@ -223,7 +232,7 @@ def amended(stored: Sequence[Any], detail: DetailedCall) -> list[Any]:
     return row
 
 
-def vouches_for_evals(detail: DetailedCall, stored: Iterable[Sequence[Any]]) -> bool:
+def vouches_for_evals(detail: ListedCall, stored: Iterable[Sequence[Any]]) -> bool:
     """Whether the detail shows exactly the ``stored`` evals of the call: rows in the order of ``schema.EVALS``.
 
     The detail writes choices as a list, and an empty text for a missing one. It leaves out an eval that waits or has no
@@ -236,12 +245,12 @@ def vouches_for_evals(detail: DetailedCall, stored: Iterable[Sequence[Any]]) -> 
     return dict(map(_said_by_both, shown)) == dict(map(_said_by_both, stored))
 
 
-def _has_all(detail: DetailedCall) -> bool:
+def _has_all(detail: ListedCall) -> bool:
     """Whether the detail has every field that it has to have of a call, be it null."""
     return detail.payload.keys() >= _NEEDED
 
 
-def _metrics(detail: DetailedCall, extra: Mapping[str, Any]) -> CallMetrics:
+def _metrics(detail: ListedCall, extra: Mapping[str, Any]) -> CallMetrics:
     """The call's metrics as far as the detail has them; open-ended objects are where the stored ``extra`` has them."""
     payload: dict[str, Any] = {}
     for name, path in {**SAME, **STAGES}.items():

@@ -5,7 +5,7 @@ The execution's own row comes later, from ``frames``: it says what the dataset h
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Self
@@ -35,17 +35,6 @@ COMPLETED = "completed"
 _NO_OUTPUT = {_WAITS, "failed", "error", "skipped", "running", "queued"}
 """Statuses, in lower case, of evals that gave nothing."""
 _VERDICT = "evals.output_passed"
-_AS_IN_BUNDLE = (
-    "run_test_key",
-    "execution",
-    "dead_letters",
-    "kept",
-    "deleted",
-    "part_of",
-    "lacks_evals",
-    "keeps_unseen",
-)
-"""Fields of a flat bundle that are those of the bundle."""
 _TEXTS = [schema.CALLS.names.index(name) for name in ("extra", "raw")]
 _STATUS, _METRICS_FROM = (schema.CALLS.names.index(name) for name in ("status", "metrics_from"))
 _NAMES = ("call_execution_id", "eval_config_id", "run_test_name", "execution_id", "execution_started_at")
@@ -109,6 +98,10 @@ class FlatBundle:
         return self.listed is not None
 
 
+_AS_IN_BUNDLE = {each.name for each in fields(FlatBundle)} & {*ExecutionBundle.__struct_fields__} - {"listed", "calls"}
+"""Fields of both bundles that have the same value."""
+
+
 def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle:
     """The bundle with rows in place of its payloads. A metric that the API left out or null stays null.
 
@@ -131,7 +124,6 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
     statuses.update(_status(call) for call in listed if call.call_execution_id in bundle.kept)
     statuses.update(_WAITS for _, output, _ in evals if _waits(output))
     return FlatBundle(
-        run_test_name=name,
         **fields_of(bundle, *_AS_IN_BUNDLE),
         listed=None if bundle.listed is None else frozenset(outputs),
         call_statuses=statuses,
@@ -314,9 +306,9 @@ def _call_payload(call: FetchedCall) -> dict[str, Any]:
         outputs = {config_id: output for config_id, output in outputs.items() if to_string(config_id) is MISFIT} or None
     if outputs is not None:
         listed["eval_outputs"] = outputs
-    for name, fields in (("call_results", listed), ("detail", call.shown)):
+    for name, values in (("call_results", listed), ("detail", call.shown)):
         if name in payload:
             # The metrics may have a field of this name one day: it is kept, under another name.
             payload[f"metrics.{name}"] = payload.pop(name)
-        payload[name] = fields
+        payload[name] = values
     return payload

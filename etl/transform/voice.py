@@ -6,7 +6,8 @@ Which list has which cell of the row of a voice call, and when it is not believe
 |---|---|---|
 | ``SAME`` and the open-ended objects of ``detail.py`` | detail | another value in the other list (``IN_BOTH``) |
 | ``STAGES`` of ``detail.py``: what speech and language models cost | voice calls | the same |
-| evals, as they are stored, and the scenario | voice calls; detail for its id | |
+| evals, as they are stored | voice calls | |
+| scenario | detail | another name in the other list |
 | of chats | neither | the detail shows one: the call is no voice call |
 
 A call of which something is not believed keeps its own request. ``differing`` judges by one call for all.
@@ -17,9 +18,9 @@ from collections.abc import Mapping
 from msgspec import structs
 
 from etl.model import schema
-from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall, VoiceCall
+from etl.model.records import CallMetrics, FetchedCall, ListedCall
 from etl.model.values import json_text, parsed
-from etl.transform.detail import STAGES
+from etl.transform.detail import STAGES, listed_in
 from etl.transform.flatten import call_row, filled
 from etl.transform.row_hash import NOT_HASHED
 from etl.transform.rows import Path, value_at
@@ -39,19 +40,13 @@ FIELDS = (*IN_BOTH, *STAGES, "eval_outputs")
 """The fields that are read of a voice call; all others, many of them personal data, are dropped at once."""
 
 
-def listed_call(detail: DetailedCall, voice: VoiceCall) -> ListedCall:
+def listed_call(detail: ListedCall, voice: ListedCall) -> ListedCall:
     """The call as the list of calls would have it."""
-    payload = {
-        "call_execution_id": voice.call_execution_id,
-        "scenario_id": detail.payload.get("scenario_id"),
-        "scenario_name": voice.payload["scenario_name"],
-        **{name: detail.payload.get(name) for name in ("status", "duration_seconds")},
-        "eval_outputs": {} if voice.payload["eval_outputs"] is None else voice.payload["eval_outputs"],
-    }
-    return ListedCall(call_execution_id=voice.call_execution_id, payload=payload)
+    listed, outputs = listed_in(detail), voice.payload["eval_outputs"]
+    return structs.replace(listed, payload=listed.payload | {"eval_outputs": {} if outputs is None else outputs})
 
 
-def joined(detail: DetailedCall, voice: VoiceCall) -> DetailedCall:
+def joined(detail: ListedCall, voice: ListedCall) -> ListedCall:
     """The detail's call with its stages; without them where the two lists do not agree about it."""
     if any(value_at(detail.payload, path) != voice.payload[name] for name, path in IN_BOTH.items()):
         return detail

@@ -45,6 +45,12 @@ def test_rows_from_lists_are_told_beside_what_is_fetched():
     assert list(progress_parts(early, 20.0)) == ["0/400 requests", "2/3 from lists", "12/40 saved"]
 
 
+def test_requests_for_single_calls_are_told_once_there_are_any():
+    some = progress(done=100, planned=400)
+    some.traffic.call_requests = 60
+    assert next(progress_parts(some, 20.0)) == "100/400 requests (60 for single calls)"
+
+
 def test_load_says_once_what_it_waits_for(capsys):
     with load_progress(is_shown=True) as (_, on_retry):
         for reason in ("starting up", "starting up", "a deadlock"):

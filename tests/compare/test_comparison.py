@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import xml.etree.ElementTree as ET
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ import numpy as np
 import pytest
 
 import etl
-from etl.cli.show_compare import markdown
+from etl.cli.show_compare import junit, markdown
 from etl.compare.comparison import ComparisonReport, Row, compare, value_text
 from etl.compare.estimate import difference
 from etl.compare.selection import Selection, Span
-from etl.compare.statistics import Sample
+from etl.compare.statistics import Difference, Estimate, Sample
 from etl.errors import ConfigurationError
 from etl.inspect.read_tables import open_dataset
 from etl.model.findings import Kind
@@ -35,10 +36,16 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compared(
-    data: Path, *sides: Any, run_test: str | None = None, is_paired: bool = True, **texts: str
+    data: Path,
+    *sides: Any,
+    run_test: str | None = None,
+    is_paired: bool = True,
+    defaults: dict[str, str] | None = None,
+    **texts: str,
 ) -> ComparisonReport:
     files, limits = open_dataset(str(data), {}), limits_of(texts)
-    return compare(files, *sides, run_test=run_test, limits=limits, default_limits={}, is_paired=is_paired)
+    default_limits = limits_of(defaults or {})
+    return compare(files, *sides, run_test=run_test, limits=limits, default_limits=default_limits, is_paired=is_paired)
 
 
 SIDE = Selection("e", (execution("e", run_test_name="`a``@team <img src=x>\n| b"),))
@@ -124,6 +131,71 @@ def test_limit_is_not_kept_by_what_is_there_while_calls_are_missing(tmp_path: Pa
     assert "calls are missing: 1 incomplete execution" in markdown(kept)
     write(data, "calls", *calls_of("old", 1000), *calls_of("new", 9000), key="a", date="2026-11-10")
     assert compared(data, "previous", "last", latency_mean="50%").exit_code == 10
+
+
+def evals_of(execution_id: str, name: str) -> list[dict[str, object]]:
+    own = {"eval_name": name, "eval_config_id": name, "output_passed": True, "execution_started_at": AT}
+    return [
+        own | {"execution_id": execution_id, "call_execution_id": call["call_execution_id"]}
+        for call in calls_of(execution_id, 1000)
+    ]
+
+
+NO_LATENCY: dict[str, object] = {"status": "failed", "latency_avg_agent_latency_ms": None}
+TONE, LATENCY = {"eval_tone_pass_rate": "10pp"}, {"latency_mean": "50%"}
+
+
+@pytest.mark.parametrize(
+    ("of_call", "of_eval", "limits", "told"),
+    [
+        (NO_LATENCY, "Tone", LATENCY, "latency_mean (no values in the candidate)"),
+        ({"scenario_id": "new"}, "Tone", LATENCY, "latency_mean (no scenario in common)"),
+        ({}, "Tone of voice", TONE, "eval_tone_pass_rate (no values in the candidate)"),
+        ({}, "Tone of voice", {"eval_tone_of_voice_pass_rate": "10pp"}, "pass_rate (no values in the baseline)"),
+        ({}, "Tone", {"eval_gone_pass_rate": "9%"} | LATENCY, "gone_pass_rate (no values in the baseline and the can"),
+        ({}, "Tone", {"chat_latency_mean": "9%"}, "chat_latency_mean (the run test does not have it)"),
+        ({}, "Tone", {"eval_ton_pass_rate": "9%"}, "eval_ton_pass_rate (the run test does not have it)"),
+        ({}, "Tone", {"eval_ton_pass_rate": "9%", "chat_latency_mean": "9%"} | TONE, None),
+    ],
+)
+def test_limit_without_values_to_compare_is_never_a_pass_wherever_it_was_set(
+    tmp_path: Path, of_call: dict[str, object], of_eval: str, limits: dict[str, str], told: str | None
+) -> None:
+    """But a limit of the settings is for any run test, which need not have the metric."""
+    executions = (an_execution("first", started_at=datetime(2026, 11, 1, tzinfo=UTC)), an_execution("old", **EARLY))
+    data = a_dataset(tmp_path, *executions, an_execution("new"))
+    calls = [call | {"scenario_id": "s"} for name in ("first", "old") for call in calls_of(name, 1000)]
+    calls += [call | {"scenario_id": "s"} | of_call for call in calls_of("new", 1000)]
+    write(data, "calls", *calls, key="a", date="2026-11-10")
+    evals = [*evals_of("first", "Gone"), *evals_of("old", "Tone"), *evals_of("new", of_eval)]
+    write(data, "evals", *evals, key="a", date="2026-11-10")
+    reports = [compared(data, "previous", "last", defaults=limits)]
+    if told and "does not have" not in told and "gone" not in told:
+        given: dict[str, Any] = {**limits}
+        reports.append(compared(data, "previous", "last", **given))
+    for report in reports:
+        assert report.exit_code == (3 if told else 0)
+        assert (told or "1 limit checked, not exceeded") in report.conclusion
+        assert (ET.fromstring(junit(report)).get("errors") == "0") == (told is None)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "told"),
+    [
+        (None, "at least 20 calls are needed on each side"),
+        (Estimate(0.05, False, False, 0.1, 1e9, 0.0), "108 calls on each side would do"),
+        (Estimate(0.0, False, False, 0.15, 9.0, 0.9), "executions differ too much, more would tell"),
+        (Estimate(0.19, False, False, 0.06, 1e9, 0.0), "more calls would tell"),
+        (Estimate(0.0, False, False, 0.01, 1e9, 0.0), ""),
+    ],
+)
+def test_limit_that_is_not_judged_says_what_would_help(estimate: Estimate | None, told: str) -> None:
+    found = Difference(
+        baseline=1.0, candidate=1.0, baseline_calls=50, candidate_calls=50, is_higher_worse=True, estimate=estimate
+    )
+    assert (
+        Row(METRICS["latency_mean"], found, limits_of({"latency_mean": "10%"})["latency_mean"]).why_not_judged == told
+    )
 
 
 def test_mean_beyond_what_a_double_holds_is_null_in_json() -> None:

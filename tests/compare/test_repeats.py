@@ -37,3 +37,8 @@ def test_scenario_that_is_unknown_or_ran_less_often_than_k_has_no_estimate_and_i
     assert found.scenarios == [Repeated("", 5, 5), Repeated("a", 4, 3, 0.25, 1.0), Repeated("b", 1, 1)]
     assert (found.k, found.whole) == (3, Repeated("", 10, 9, 0.25, 1.0))
     assert repeats_of(["", ""], [1, 1]).whole.pass_power_k is None
+
+
+@pytest.mark.parametrize(("scenarios", "calls", "is_telling"), [(9, 5, False), (10, 3, True), (10, 2, False)])
+def test_few_scenarios_or_calls_tell_nothing_of_all(scenarios: int, calls: int, is_telling: bool) -> None:
+    assert repeats_of(list(map(str, range(scenarios))) * calls, [1] * scenarios * calls).is_telling == is_telling

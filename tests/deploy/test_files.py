@@ -241,7 +241,7 @@ async def test_step_of_the_workflow_says_what_each_exit_code_asks_for(server: Sa
 
 
 @pytest.mark.slow
-async def test_gate_for_regressions_comments_and_fails_for_a_regression_alone(tmp_path: Path) -> None:
+async def test_gate_for_regressions_comments_and_fails_for_a_regression_or_without_a_verdict(tmp_path: Path) -> None:
     if shutil.which("bash") is None:
         pytest.skip("the steps need bash, as the runner has")
     *_, compare = yaml.safe_load((DEPLOY / "github-compare.yml").read_text())["jobs"]["compare"]["steps"]
@@ -285,8 +285,8 @@ async def test_gate_for_regressions_comments_and_fails_for_a_regression_alone(tm
     assert (same.exit_code, same.stdout) == (0, "")
     assert (worse.exit_code, worse.stdout) == (10, "::error::a metric is worse than its limit allows\n")
     assert (few.exit_code, few.stdout) == (
-        0,
-        "::warning::not judged: too few calls, some are missing, or the execution did not end in time\n",
+        3,
+        "::error::not judged: too few calls, some are missing, or the execution did not end in time\n",
     )
     comment = f"pr comment https://git.example/pull/1 --body-file {tmp_path}/comparison.md\n"
     assert (tmp_path / "said").read_text() == comment * 3

@@ -70,7 +70,10 @@ async def test_limit_that_too_few_calls_cannot_answer_is_no_green_light(folder: 
     loose = await compare(folder, *sides, "--max-regression", "latency_p50=1000%")
     other = await compare(folder, *sides, "--max-regression", "chat_latency_p50=10%")
     assert (strict.exit_code, loose.exit_code, other.exit_code) == (3, 0, 3)
-    assert "too few calls for the limit: latency_p95; worse without a limit: " in strict.stdout
+    assert (
+        "limit not judged: latency_p95 (at least 40 calls are needed on each side); worse without a limit: "
+        in strict.stdout
+    )
     assert re.search(
         r"^candidate  \S+ \(last, completed, created 2026-11-19 09:00\): 25 calls$", loose.stdout, re.MULTILINE
     )
@@ -88,25 +91,12 @@ async def test_limits_of_the_settings_hold_unless_an_option_says_otherwise(folde
     assert "latency_mean" not in narrowed.stdout
 
 
-async def test_plan_says_how_many_calls_limits_need_and_judges_nothing(folder: Path) -> None:
-    sides = (*CHECKOUT, "--max-regression", "latency_mean=10%")
-    plan = await compare(folder, *sides, "--plan")
-    judged = await compare(folder, *sides, "--json")
-    (row,) = (line.split() for line in plan.stdout.splitlines() if line.startswith("latency_mean"))
-    (metric,) = (each for each in judged.document["metrics"] if each["metric"] == "latency_mean")
-    assert (plan.exit_code, judged.exit_code) == (0, 10)
-    needed = [None if each == "-" else int(each.replace(",", "")) for each in row[-3:]]
-    assert needed == list(metric["calls_for_limits"].values())
-    assert needed[-1]
-    assert metric["calls_needed"] == metric["calls_for_limits"]["10%"]
-
-
 async def test_calls_of_all_scenarios_are_compared_together_when_that_is_wanted(folder: Path) -> None:
     paired = await compare(folder, *CHECKOUT)
     together = await compare(folder, *CHECKOUT, "--unpaired")
     assert "compared   scenario by scenario (7 that both have)" in paired.stdout
     assert "compared   all calls together, without regard to scenarios" in together.stdout
-    assert (" passes 3 of 3: " in paired.stdout, " passes 3 of 3: " in together.stdout) == (True, False)
+    assert " passes 3 of 3: " not in paired.stdout + together.stdout, "of seven scenarios, little more than chance"
 
 
 @pytest.mark.parametrize(("columns", "is_whole"), [(80, False), (130, True)])
@@ -120,13 +110,15 @@ async def test_table_fits_the_terminal(folder: Path, columns: int, is_whole: boo
 
 
 async def test_markdown_is_a_table_for_a_comment(folder: Path) -> None:
-    result = await compare(folder, *CHECKOUT, "--format", "markdown", "--max-regression", "latency_p95=10%")
+    result = await compare(folder, *CHECKOUT, "--format", "md", "--max-regression", "latency_mean=10%")
     assert result.exit_code == 10
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("### `Checkout flow`: regression beyond the limit: latency_p95; worse without a limit: ")
+    assert lines[0].startswith(
+        "### `Checkout flow`: regression beyond the limit: latency_mean; worse without a limit: "
+    )
     table = [line for line in lines if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1
-    assert any(line.startswith("| `latency_p95` |") and "**worse, beyond the limit of 10%**" in line for line in table)
+    assert any(line.startswith("| `latency_mean` |") and "**worse, beyond the limit of 10%**" in line for line in table)
 
 
 @pytest.mark.parametrize(

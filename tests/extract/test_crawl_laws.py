@@ -21,7 +21,7 @@ from etl.extract.client import Client
 from etl.extract.crawl import Crawl
 from etl.extract.endpoints import Request, Slice
 from etl.extract.listing import LargestPage
-from etl.model.records import RUNS, CallMetrics, DetailedCall, ExecutionBundle, ListedCall, Page
+from etl.model.records import RUNS, CallMetrics, ExecutionBundle, ListedCall, Page
 from tests.bundles import planned
 from tests.extract.held import resumed, settling_of
 from tests.extract.shifting_list import CAPS, HISTORY, LIMIT, WAIT, Server, is_500, rows
@@ -44,7 +44,7 @@ class CallsClient:
     lacks_details: bool = False
     asked: Counter[str] = field(default_factory=Counter)
 
-    async def get_detail(self, _request: Request[Any]) -> Page[DetailedCall]:
+    async def get_detail(self, _request: Request[Any]) -> Page[ListedCall]:
         return self.detail()
 
     async def get(self, request: Request[Any]) -> Any:
@@ -70,13 +70,13 @@ class CallsClient:
         execution_id = "another" if name.startswith("foreign") else "e"
         return CallMetrics(call_execution_id=name, execution_id=execution_id, status="completed", payload={})
 
-    def detail(self) -> Page[DetailedCall]:
+    def detail(self) -> Page[ListedCall]:
         self.server.happen()
         if not self.has_detail:
             raise is_500(1)
         self.server.counted.append(self.server.alive)
         self.server.counted_alone = self.server.alive
-        found = tuple(DetailedCall(call_execution_id=name, payload={}) for name in self.server.ordered())
+        found = tuple(ListedCall(call_execution_id=name, payload={}) for name in self.server.ordered())
         return Page(total_pages=1, count=len(found), results=found)
 
     def entry(self, name: str) -> ListedCall:

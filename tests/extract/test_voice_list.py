@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -16,9 +17,9 @@ from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, SandboxRequest, World
 from etl.sandbox.simulate import PHONE_NUMBER
 from tests.e2e.truth import assert_equals_world, rows_of
-from tests.forms import VOICE_LISTS, formed, of_call
+from tests.forms import VOICE_LISTS, formed, in_rows, of_call, renames
 from tests.support import settings_for
-from tests.worlds import settled_world, world_of
+from tests.worlds import add_mixed_execution, settled_world, world_of
 
 ENDED = datetime(2026, 10, 30, 15, tzinfo=UTC)
 LATER, DAY = ENDED + timedelta(days=4), timedelta(days=1)
@@ -176,6 +177,26 @@ async def test_chats_are_not_asked_for_as_voice_calls(tmp_path: Path) -> None:
         assert (await export(server, tmp_path, run_tests=[name])).exit_code == 0
     assert asked(server)["voice"] == 0
     assert asked(server)["call"] == 8
+
+
+@pytest.mark.parametrize("says_kind", [True, False])
+async def test_calls_of_which_some_are_chats_are_fetched_one_by_one(tmp_path: Path, *, says_kind: bool) -> None:
+    """A detail that does not say which calls are chats has more calls than the list of voice calls."""
+    world = voice_world(executions=1)
+    add_mixed_execution(world, world.run_tests[0], Random(1), ENDED - DAY, 6, chats=2)
+    nameless = Fault(edit=lambda body: formed(body, in_rows(renames("simulation_call_type", "kind"))))
+    fault = None if says_kind else lambda request, _: nameless if request.path.startswith(DETAIL) else None
+    async with Sandbox(world, fault=fault) as server:
+        summary = await export(server, tmp_path)
+        sent = asked(server)
+        again = await export(server, tmp_path, LATER + DAY, export={"sweep_days": 1})
+    assert (summary.exit_code, again.exit_code) == (0, 0)
+    assert (sent["voice"], sent["call"]) == (2 - says_kind, 1 + 6)
+    assert [text.endswith("the list of its voice calls has 4 calls, its detail 6") for text in told(summary)] == (
+        [] if says_kind else [True]
+    )
+    assert asked(server)["call"] == 0
+    assert_equals_world(tmp_path, world)
 
 
 async def test_evals_that_the_usual_list_cannot_give_come_with_the_voice_calls(tmp_path: Path) -> None:

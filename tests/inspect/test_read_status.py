@@ -69,6 +69,9 @@ async def test_counts_are_those_of_the_tables(server: Sandbox, tmp_path: Path) -
         calls = [row for row in tables["calls"] if row["run_test"] == run_test.key and row["deleted_at"] is None]
         assert (run_test.executions, run_test.calls) == (len(rows), len(calls))
         assert run_test.exported_at == max(row["exported_at"] for row in rows)
+    requests = {(row["export_run_id"], row["requests"], row["call_requests"]) for row in tables["runs"]}
+    assert {(run.export_run_id, run.requests, run.call_requests) for run in found.runs} == requests
+    assert all(call_requests for _, _, call_requests in requests)
     by_key = {run_test.key: run_test for run_test in found.run_tests}
     assert (by_key[default_key(first.name)].deleted, by_key[default_key(second.name)].incomplete) == (1, 1)
     assert by_key[default_key(first.name)].waiting >= 1

@@ -69,6 +69,14 @@ def backfill(history: History, rng: random.Random) -> None:
 
 
 @rule(2)
+def voice_and_chats(history: History, rng: random.Random) -> None:
+    """An execution of both: one of just now, or of long ago. It has calls that the list of voice calls lacks."""
+    run_test, age = rng.choice(history.source.world.run_tests), timedelta(days=rng.choice((0, 2, 20)))
+    history.source.begin(run_test, rng.randint(2, 4), is_finished=True, age=age, chats=rng.randint(1, 2))
+    history.source.now += timedelta(minutes=30)
+
+
+@rule(2)
 def finish(history: History, rng: random.Random) -> None:
     for execution in some(rng, history.source.executions(is_finished=False))[:2]:
         history.source.finish(execution, rng.choice(FINISHED))
@@ -279,7 +287,7 @@ def night_of_a_voice_list_that_lies_in_a_cell(history: History, rng: random.Rand
 def stages_change(history: History, rng: random.Random) -> None:
     """What a stage of a call costs comes late, alone: only a list of voice calls shows it, and not beside chats."""
     for execution, call in _calls(history, rng):
-        if execution.run_test.profile.is_chat or any(each.chat_metrics for each in execution.calls):
+        if execution.run_test.profile.is_chat or any(each.is_chat or each.chat_metrics for each in execution.calls):
             continue
         call.stt_cost_cents = rng.randrange(100)
         history.source.unseen.add(execution.execution_id)

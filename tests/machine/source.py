@@ -20,7 +20,7 @@ from tests.e2e.truth import outputs_of
 from tests.forms import FILLED, LOST, OF_SOME_CALLS, VOICE_LISTS, formed, in_rows, lie
 from tests.machine.in_process import BASE_URL
 from tests.support import poison_details
-from tests.worlds import CALL_STATUSES, EXECUTION_STATUSES, add_late_data
+from tests.worlds import CALL_STATUSES, EXECUTION_STATUSES, add_late_data, add_mixed_execution
 
 SETTLE = timedelta(hours=24)
 FINISHED = ("completed", "failed", "cancelled")
@@ -121,6 +121,8 @@ class Source:
         detail shows."""
         self.form = ""
         self.formed: list[SimulatedRunTest] = []
+        self.tells_chats = rng.random() < 0.7
+        """Details say which calls are chats."""
 
     # what it has
 
@@ -171,6 +173,9 @@ class Source:
         self.struck_lists += found is not None and not request.path.startswith(DETAIL)
         if self.form and FORMS[self.form][0](request) and self._names_of(request) & self.formed_names():
             found = replace(found or Fault(), edit=self._in_form(found))
+        if not self.tells_chats and request.path.startswith(DETAIL):
+            edit = found.edit if found and found.edit else bytes
+            found = replace(found or Fault(), edit=lambda body: edit(body).replace(b"simulation_call_type", b"kind"))
         if self.ahead:
             date = format_datetime(datetime.now(UTC) - self.ahead, usegmt=True)
             found = replace(found or Fault(), headers={**(found.headers if found else {}), "Date": date})
@@ -217,9 +222,17 @@ class Source:
     # what happens to it
 
     def begin(
-        self, run_test: SimulatedRunTest, calls: int, *, is_finished: bool, age: timedelta = timedelta(0)
+        self,
+        run_test: SimulatedRunTest,
+        calls: int,
+        *,
+        is_finished: bool,
+        age: timedelta = timedelta(0),
+        chats: int = 0,
     ) -> SimulatedExecution:
-        """A new execution; one with an ``age`` is backfilled."""
+        """A new execution; one with an ``age`` is backfilled. One with ``chats`` is finished."""
+        if chats:
+            return add_mixed_execution(self.world, run_test, self.rng, self.now - age, calls, chats=chats)
         status = "completed" if is_finished else "running"
         execution = add_execution(self.world, run_test, self.rng, self.now - age, calls, status=status)
         if not age:

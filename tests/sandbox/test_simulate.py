@@ -2,18 +2,21 @@
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from etl.sandbox import Sandbox
+from etl.sandbox.dispatch import VOICE_CALLS
 from etl.sandbox.world import EvalConfig, World
 from tests.sandbox.test_dispatch import call_with_answer, execution_with_answer
-from tests.worlds import END, world_of
+from tests.worlds import END, add_mixed_execution, world_of
 
 SAMPLES = {path.stem: json.loads(path.read_bytes()) for path in Path(__file__).parents[1].glob("samples/detail/*.json")}
 PATH = "/simulate/test-executions"
@@ -104,6 +107,24 @@ async def test_voice_calls_are_the_recorded_ones(session):
         assert {name: call[name] for name in given.keys() - unknown} == {
             name: given[name] for name in given.keys() - unknown
         }
+
+
+async def test_execution_has_voice_calls_and_chats(session):
+    """Its detail has both, and says which are which; the list of voice calls has no chats."""
+    world = world_of(executions=0)
+    execution = add_mixed_execution(world, world.run_tests[0], Random(1), END, 20, chats=8)
+    async with Sandbox(world) as sandbox:
+        _, detail = await answered(session, sandbox, f"{PATH}/{execution.execution_id}/?limit=100")
+        _, voice = await answered(
+            session, sandbox, f"{VOICE_CALLS}?test_execution_id={execution.execution_id}&limit=100"
+        )
+    kinds = {each["id"]: each["simulation_call_type"] for each in detail["results"]}
+    assert Counter(kinds.values()) == {"voice": 12, "text": 8}
+    assert {each["id"] for each in voice["results"]} == {key for key, kind in kinds.items() if kind == "voice"}
+    chats = [each for each in detail["results"] if each["simulation_call_type"] == "text" and each["turn_count"]]
+    assert chats
+    assert {(each["user_wpm"], each["phone_number"]) for each in chats} == {(None, None)}
+    assert all(each["total_tokens"] for each in chats)
 
 
 @pytest.mark.parametrize(

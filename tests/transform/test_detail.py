@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from etl.extract.parse import parse_json
 from etl.model import schema
-from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall
+from etl.model.records import CallMetrics, FetchedCall, ListedCall
 from etl.model.schema import NOT_IN_LISTS
 from etl.model.values import parsed
 from etl.transform.detail import (
@@ -84,7 +84,7 @@ def row_of(listed: dict[str, Any], metrics: dict[str, Any], shown: dict[str, Any
 
 
 def row_by_lists(listed: dict[str, Any], detail: dict[str, Any]) -> list[Any] | None:
-    shown = DetailedCall(call_execution_id=detail["id"], payload=detail)
+    shown = ListedCall(call_execution_id=detail["id"], payload=detail)
     if (metrics := metrics_in(shown)) is None:
         return None
     own = ListedCall(call_execution_id=detail["id"], payload=listed)
@@ -96,7 +96,7 @@ def is_vouched(
     listed: dict[str, Any], detail: dict[str, Any], row: list[Any], name: str = "Checkout", at: Any = STARTED_AT
 ) -> bool:
     in_list = ListedCall(call_execution_id=listed["call_execution_id"], payload=listed)
-    in_detail = DetailedCall(call_execution_id=detail["id"], payload=detail)
+    in_detail = ListedCall(call_execution_id=detail["id"], payload=detail)
     return differences(in_list, in_detail, row, run_test_name=name, started_at=at) <= SHOWN_COLUMNS
 
 
@@ -193,7 +193,7 @@ def fields_of(case: str) -> set[str]:
 def test_snapshot_of_a_rerun_keeps_numbers_and_evals_and_no_text_of_the_call():
     snapshots = [each["rerun_snapshots"] for each in recorded("detail_statuses")["results"] if each["rerun_snapshots"]]
     detail = DETAIL | {"rerun_snapshots": snapshots[0]}
-    (kept,) = shown_in(DetailedCall(call_execution_id="c", payload=detail))["rerun_snapshots"]
+    (kept,) = shown_in(ListedCall(call_execution_id="c", payload=detail))["rerun_snapshots"]
     assert (kept["cost_cents"], kept["stt_cost_cents"], kept["chat_metrics"]["message_count"]) == (36, 4, 26)
     assert not kept.keys() & {"call_summary", "customer_number", "recording_url", "transcripts", "provider_call_data"}
 
@@ -208,7 +208,7 @@ def test_row_is_the_same_whether_the_detail_came_with_it_or_later(name):
     listed, detail, metrics = PAIRS[name]
     odd = detail | {"overall_score": "good", "tool_outputs": {"a": [1.50]}, "customer_cost_cents": None}
     for told in (detail, odd):
-        shown = DetailedCall(call_execution_id=detail["id"], payload=told)
+        shown = ListedCall(call_execution_id=detail["id"], payload=told)
         at_once = row_of(listed, metrics, shown_in(shown))
         assert amended(row_of(listed, metrics), shown) == at_once
         assert row_of(listed, metrics, shown_in_row(at_once)) == at_once
@@ -216,12 +216,12 @@ def test_row_is_the_same_whether_the_detail_came_with_it_or_later(name):
 
 
 OVERALL = schema.CALLS.names.index("overall_score")
-DETAIL_CALL = DetailedCall(call_execution_id="c", payload=DETAIL)
+DETAIL_CALL = ListedCall(call_execution_id="c", payload=DETAIL)
 
 
 def test_field_that_the_detail_no_longer_has_keeps_its_value():
     row = row_of(LISTED, METRICS, {"overall_score": 7.0, "provider": "vapi"})
-    told = DetailedCall(call_execution_id=DETAIL["id"], payload={"provider": None})
+    told = ListedCall(call_execution_id=DETAIL["id"], payload={"provider": None})
     assert shown_in_row(amended(row, told)) == {"overall_score": 7.0}
 
 
@@ -306,7 +306,7 @@ def test_each_value_of_a_row_from_lists_is_that_of_the_metrics_or_null(changes):
             if (row := row_by_lists(listed, detail)) is None:
                 assert not isinstance(now["status"], str)
                 continue
-            exact = row_of(listed, now, shown_in(DetailedCall(call_execution_id="c", payload=detail)))
+            exact = row_of(listed, now, shown_in(ListedCall(call_execution_id="c", payload=detail)))
             for name, own, truth in zip(schema.CALLS.names, row, exact, strict=True):
                 if name == "extra":
                     assert is_within(parsed(own), parsed(truth)), (place, value)

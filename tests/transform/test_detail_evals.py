@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from etl.model.records import DetailedCall
+from etl.model.records import ListedCall
 from etl.transform.detail import vouches_for_evals
 from etl.transform.flatten import eval_row
 from tests.transform.test_detail import SAMPLES, recorded
@@ -35,7 +35,7 @@ PAIRS = pairs()
 
 def is_vouched(listed: dict[str, Any], shown: Any) -> bool:
     rows = [eval_row(output, {"eval_config_id": key})[0] for key, output in reversed(listed.items())]
-    return vouches_for_evals(DetailedCall(call_execution_id="call", payload={"eval_outputs": shown}), rows)
+    return vouches_for_evals(ListedCall(call_execution_id="call", payload={"eval_outputs": shown}), rows)
 
 
 def test_recorded_pairs_are_many():

@@ -11,7 +11,7 @@ from etl.errors import UnexpectedAnswerError
 from etl.extract.answers import decode
 from etl.extract.endpoints import Slice, list_call_details, list_voice_calls
 from etl.extract.parse import parse_json
-from etl.model.records import FROM_DETAIL, FROM_LISTS, CallMetrics, DetailedCall, FetchedCall, ListedCall, VoiceCall
+from etl.model.records import FROM_DETAIL, FROM_LISTS, CallMetrics, FetchedCall, ListedCall
 from etl.transform import detail as detail_module
 from etl.transform.detail import SAME, SHOWN_COLUMNS, STAGES, differences, metrics_in
 from etl.transform.flatten import call_row, eval_outputs
@@ -20,7 +20,7 @@ from etl.transform.voice import FIELDS, IN_BOTH, differing, joined, listed_call
 SAMPLES = {path.stem: json.loads(path.read_bytes()) for path in Path(__file__).parents[1].glob("samples/detail/*.json")}
 EXECUTION_ID = "a8621017-64cb-48ce-a293-486cf562de5b"
 PERSONAL = ("phone_number", "customer_number", "transcripts", "provider_call_data", "recording_url", "call_metadata")
-Both = dict[str, tuple[DetailedCall, VoiceCall]]
+Both = dict[str, tuple[ListedCall, ListedCall]]
 OF_VOICE = [name for name, path in SAME.items() if path[0] != "chat_metrics"]
 
 

@@ -110,7 +110,8 @@ def _most(  # noqa: PLR0911 a case a return
         history, night, execution.execution_id
     )
     own = [call for call in execution.calls if "total_tokens" in (call.chat_metrics or {}) or call.is_deleted]
-    is_voice = not (execution.run_test.profile.is_chat or history.source.form)
+    has_chats = execution.run_test.profile.is_chat or any(call.is_chat for call in execution.calls)
+    is_voice = not (has_chats or history.source.form)
     if is_voice and not night.options.keys() & {"metrics", "settle_by", "calls"}:
         return 4 + len(own), "lists show its voice calls whole"
     if held is None or is_marked(held.row) or not is_as_it_was:
@@ -123,7 +124,8 @@ def _most(  # noqa: PLR0911 a case a return
     if held.row["export_state"] in ({"settling"} if night.options.get("sweep_days") == 0 else {"settling", "exported"}):
         rows = (held.row for (table, _), held in night.before.of[execution.execution_id].items() if table == "calls")
         probe = any(row["metrics_from"] == "both" or row["extra"] for row in rows)
-        return 2 + probe + (
+        asks = has_chats and not history.source.tells_chats
+        return 2 + probe + asks + (
             len(calls) + entries if night.options.get("settle_by") == "refetch" else 0
         ), "it settles, or is swept"
     return 0, f"it is {held.row['export_state']}"

@@ -118,9 +118,8 @@ def find_alarms(figures: Values, variances: Values, limit: float) -> list[Alarm]
         better, lengths = _best_splits(-figures[own], variances[own], 1)
         above = np.flatnonzero(better[told - since :] > _BETTER)
         if len(above):
-            seen_at = told - since + int(above[0])
-            length = int(lengths[seen_at])
-            end = since + seen_at + 1 - length
+            length = int(lengths[told - since + above[0]])
+            end = told + int(above[0]) + 1 - length
             alarms.append(replace(alarm, ended_at=int(nights[end])))
             nights, first = np.delete(nights, slice(since, end)), since + length
         elif since + LONGEST < len(nights):

@@ -215,11 +215,16 @@ def judge_nights(executions: Executions, calls: pa.Table, evals: pa.Table, rules
         worse=worse,
         remarks=[*_outages(series, newest), *remarks],
         run_tests=len(judged),
-        metrics=sum(len(series[name].figures) for name in judged),
+        metrics=sum(_is_judged(values) for name in judged for values, _ in series[name].figures.values()),
         nights=len({night for name in judged for night in series[name].nights}),
         not_yet=[name for name in groups if name not in judged],
         false_alarms_per_year=rules.false_alarms_per_year,
     )
+
+
+def _is_judged(figures: Values) -> bool:
+    """Whether the metric has more nights than those that are judged by no others."""
+    return int(np.isfinite(figures).sum()) > FEWEST_NIGHTS
 
 
 def _outages(series: Mapping[str, _Series], newest: date) -> Iterator[Remark]:

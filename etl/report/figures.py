@@ -53,7 +53,7 @@ class PassRates:
     name: str
     """The name of the eval, or of the scenario."""
     k: int
-    """The k of ``now.pass_power_k``."""
+    """The k of ``now.pass_power_k``; 1 where the calls of a side are too few to tell of it."""
     before: Repeated
     """The outputs of the baseline."""
     now: Repeated
@@ -261,14 +261,15 @@ def _pass_rates(
     compared = [outputs[outputs["execution_id"].isin(ids)] for ids in sides or (set(), set())]
     before, now, whole = (repeats_of(rows["scenario"].to_numpy(), rows["has_passed"]) for rows in (*compared, outputs))
     before_of, now_of = ({each.scenario: each for each in side.scenarios} for side in (before, now))
+    k = now.k if before.is_telling and now.is_telling else 1
     none = Repeated("")
     scenarios = []
     for all_calls in whole.scenarios:
         scenario = all_calls.scenario
         sides_of = before_of.get(scenario, none), now_of.get(scenario, none)
-        scenarios.append(PassRates(names.get(scenario, scenario), now.k, *sides_of, all_calls))
+        scenarios.append(PassRates(names.get(scenario, scenario), k, *sides_of, all_calls))
     scenarios.sort(key=_lowest_rate_first)
-    return PassRates(eval_name, now.k, before.whole, now.whole, whole.whole), scenarios
+    return PassRates(eval_name, k, before.whole, now.whole, whole.whole), scenarios
 
 
 def _lowest_rate_first(rates: PassRates) -> tuple[bool, float, str]:

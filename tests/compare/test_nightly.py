@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -43,6 +44,14 @@ def test_nothing_was_worse_before_and_nothing_is_of_other_run_tests(demo: Path) 
     for run_tests, until in ((None, date(2026, 11, 9)), (["Refund chat"], None)):
         nights = read_nights(open_dataset(str(demo), {}), CALL_COLUMNS, run_tests, until)
         assert judge_nights(*nights, Compare()).worse == []
+
+
+def test_eval_of_few_nights_is_not_said_to_be_judged(demo: Path) -> None:
+    executions, calls, evals = read_nights(open_dataset(str(demo), {}), CALL_COLUMNS, ["Checkout flow"], None)
+    recent = [each.execution_id for each in executions if each.started_at.date() >= date(2026, 11, 9)]
+    young = evals.filter(pc.is_in(evals["execution_id"], pa.array(recent, pa.string())))
+    without, few = (judge_nights(executions, calls, each, Compare()).metrics for each in (evals.slice(0, 0), young))
+    assert few == without < judge_nights(executions, calls, evals, Compare()).metrics
 
 
 def test_executions_that_were_deleted_do_not_count(demo: Path, tmp_path: Path) -> None:

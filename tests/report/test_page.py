@@ -104,7 +104,8 @@ def test_what_was_judged_how_often_that_is_wrong_and_what_was_not_is_told():
     assert "Nothing now, judged by 30 nights." in told
     assert (
         "Judged after each night: 7 metrics of 2 run tests, 30 nights. If nothing changes, expect about 1 false alarm "
-        "a year, up to 4 where one bad night follows another. Not judged yet, with fewer than 10 nights before: New, Newer."
+        "a year, up to 4 where one bad night follows another. Not judged yet, with fewer than 10 nights before: New, "
+        "Newer."
     ) in told
     assert "Nothing can be judged yet." in Elements(page(contents(same))).texts("p")
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from etl.cli.console import print_json, print_result
-from etl.cli.options import AsJson, Config, Verbose, output, output_format, parse_day, parse_seconds
+from etl.cli.options import AsJson, Config, Verbose, output_format, parse_day, parse_seconds
 from etl.cli.process import end, report_errors
 from etl.cli.run_commands import export_once_ended
-from etl.errors import ConfigurationError, ExitCode, SourceError
+from etl.errors import ConfigurationError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,9 +63,6 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     unpaired: Annotated[
         bool, _what("--unpaired", help="Compare all calls together, even if both sides played the same scenarios.")
     ] = False,
-    plan: Annotated[
-        bool, output("--plan", help="Print how many calls on each side a limit needs, instead of the comparison.")
-    ] = False,
     form: Annotated[
         Literal["table", "json", "junit", "markdown", "md"],
         output_format(
@@ -90,7 +87,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     limits = _limits(max_regression or ())
     seconds = parse_seconds(timeout)
     with report_errors(verbose=verbose):
-        from etl.cli.show_compare import junit, markdown, print_comparison, print_comparison_plan
+        from etl.cli.show_compare import junit, markdown, print_comparison
         from etl.compare.comparison import compare as compare_executions
         from etl.inspect.read_tables import open_dataset
         from etl.settings import Settings
@@ -115,13 +112,11 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         report = replace(report, findings=[*missing, *report.findings])
         if as_json or form == "json":
             print_json(report.as_json())
-        elif plan:
-            print_comparison_plan(report)
         elif form == "table":
             print_comparison(report)
         else:
             print_result(junit(report) if form == "junit" else markdown(report))
-        end(ExitCode.COMPLETE if plan else report.exit_code)
+        end(report.exit_code)
 
 
 def _selector(text: str) -> "Selector":

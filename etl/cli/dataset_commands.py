@@ -42,11 +42,11 @@ def status(
         from etl.inspect.status import NIGHTLY_HOURS
         from etl.inspect.status_now import read_now
 
-        *_, current = read_now(config, NIGHTLY_HOURS if max_age_hours is None else max_age_hours)
+        settings, _, current = read_now(config, NIGHTLY_HOURS if max_age_hours is None else max_age_hours)
         if as_json:
             print_json(current.as_json())
         else:
-            print_status(current)
+            print_status(current, settings.compare.accepted)
         is_alarm = max_age_hours is not None and not current.verdict.is_good
         end(ExitCode.PARTIAL if is_alarm else ExitCode.COMPLETE)
 

@@ -119,8 +119,7 @@ def _show_report(dataset: Path, settings: Settings) -> None:
     page = page_module()
     files = open_files(str(dataset))
     _print_step("A report, for a browser or an e-mail:")
-    rate = settings.compare.false_alarms_per_year
-    contents = gather_contents(files, read_status(files, now=datetime.now(UTC)), false_alarms_per_year=rate)
+    contents = gather_contents(files, read_status(files, now=datetime.now(UTC)), rules=settings.compare)
     write_report(page, contents, Path(f"{dataset}.html"))
 
 

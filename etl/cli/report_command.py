@@ -53,8 +53,7 @@ def report(
 
         page = page_module()
         settings, files, status = read_now(config)
-        rate = settings.compare.false_alarms_per_year
-        contents = gather_contents(files, status, run_tests, since, until, false_alarms_per_year=rate)
+        contents = gather_contents(files, status, run_tests, since, until, rules=settings.compare)
         write_report(page, contents, page_file, settings.report)
         if png:
             for key, picture in page.pictures(contents):
@@ -78,6 +77,7 @@ def write_report(
     print_line("dataset", contents.verdict.text)
     headlines = page.headlines(contents.run_tests)
     print_line("worse", *(f"{run_test.name}: {worse.text}" for run_test, worse in headlines))
+    print_line("notice", *(": ".join(filter(None, (each.run_test, each.text))) for each in contents.judged.remarks))
 
 
 def page_module() -> "ModuleType":

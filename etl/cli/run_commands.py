@@ -257,7 +257,7 @@ def _tell_webhook(ended: "Summary | Exception", settings: "Settings") -> None:
         from etl.compare.nightly import read_worse
         from etl.notify.webhook import tell
 
-        worse = partial(read_worse, false_alarms_per_year=settings.compare.false_alarms_per_year)
+        worse = partial(read_worse, rules=settings.compare)
         if problem := run_async(tell(settings, ended, worse)):
             _notify("not_notified", settings, problem=problem)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from etl.cli.console import print_line, print_lines, print_table, stdout_console
-from etl.compare.comparison import ComparisonReport, Row, change_texts, change_words, planned_limits, value_text
+from etl.compare.comparison import ComparisonReport, Row, change_texts, change_words, value_text
 from etl.compare.selection import Selection
 from etl.compare.statistics import Outcome, Verdict
 from etl.errors import ExitCode
@@ -32,22 +32,6 @@ def print_comparison(report: ComparisonReport) -> None:
     print_line("notice", *report.notices)
     print_lines(alarm_lines(report.findings))
     print_line("outcome", f"{report.conclusion} (exit {report.exit_code})", style="bold red" if report.exceeded else "")
-
-
-def print_comparison_plan(report: ComparisonReport) -> None:
-    """Print to stdout how many calls on each side a limit needs, estimated from the variance of these calls."""
-    print_lines(_head_lines(report))
-    rows = []
-    for row in report.rows:
-        needed = [row.found.calls_needed(limit) for limit in planned_limits(row.metric)]
-        texts = [f"{calls:,}" if calls else "-" for calls in needed]
-        rows.append((shown(row.metric.name), _calls_text(row), *texts))
-    print_table(("metric", "calls", "limit 5%", "10%", "20%"), rows, words={"metric"})
-    print_line(
-        "outcome",
-        "calls on each side with which an unchanged agent keeps the limit in 9 of 10 cases "
-        "(-: only more executions help); rates in pp",
-    )
 
 
 def _styled_cells(row: Row) -> tuple[str | Text, ...]:

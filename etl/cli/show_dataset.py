@@ -1,7 +1,7 @@
 """What ``status`` and ``verify`` print. Decides nothing."""
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 _SHOWN_STATES = ("waiting", "listed", "settling", "incomplete", "deleted")
 
 
-def print_status(status: Status) -> None:
-    """Print the state of the dataset to stdout: one screen of 80 columns, the verdict first."""
+def print_status(status: Status, accepted: Mapping[str, date]) -> None:
+    """Print the state of the dataset to stdout: one screen of 80 columns, the verdict first.
+
+    ``accepted`` are the levels that the settings call normal.
+    """
     now = status.read_at
     style = "bold green" if status.verdict.is_good else "bold red"
     stdout_console().print(Text(status.verdict.text, style=style), soft_wrap=True)
@@ -39,6 +42,7 @@ def print_status(status: Status) -> None:
     _print_tables(status.tables)
     if status.runs:
         _print_runs(status.runs)
+    print_line("accepted", *(f"{name} since {day}" for name, day in accepted.items()))
     print_lines(status.problem_lines())
     print_line("next", status.verdict.next_step)
 

@@ -311,7 +311,6 @@ def _row_as_json(row: Row) -> dict[str, Any]:
         "limit": str(row.limit) if row.limit else None,
         "limit_outcome": row.outcome.value if row.outcome else None,
         "calls_needed": found.calls_needed(row.limit) if row.limit else None,
-        "calls_for_limits": {str(limit): found.calls_needed(limit) for limit in planned_limits(row.metric)},
     }
     return _plain(document)
 
@@ -319,11 +318,6 @@ def _row_as_json(row: Row) -> dict[str, Any]:
 def _plain(document: dict[str, Any]) -> dict[str, Any]:
     """Dicts, lists and numbers alone; an infinity, which JSON does not know, is None."""
     return msgspec.json.decode(msgspec.json.encode(document), type=dict[str, Any])
-
-
-def planned_limits(metric: Metric) -> list[Limit]:
-    """Limits for which ``--plan`` and the JSON say how many calls they need: 5%, 10% and 20%, for a rate in points."""
-    return [Limit(amount, is_relative=not metric.is_rate) for amount in (0.05, 0.1, 0.2)]
 
 
 def value_text(value: float | None, unit: str) -> str:

@@ -8,32 +8,62 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from itertools import groupby
+from itertools import compress, dropwhile, groupby, takewhile
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.compare.comparison import Row, change_texts, change_words
-from etl.compare.nights import FEWEST_NIGHTS, LONGEST, NIGHTS_BEFORE, figures_of_nights, find_alarms, threshold
+from etl.compare.nights import FEWEST_NIGHTS, LONGEST, NIGHTS_BEFORE, Alarm, figures_of_nights, find_alarms, threshold
 from etl.compare.pairing import Pairing
 from etl.compare.samples import CALL_COLUMNS, EVAL_COLUMNS, Samples, difference_of, eval_metrics, live_rows, samples_of
 from etl.compare.selection import ComparedExecution, read_executions
-from etl.compare.statistics import Values
+from etl.compare.statistics import Numbers, Values
 from etl.files.interface import Files
 from etl.inspect.read_tables import find_scope
 from etl.model import schema
 from etl.model.arrow import where
 from etl.model.metrics import METRICS, Metric, Statistic
-from etl.model.wording import counted
+from etl.model.wording import counted, first_few
+from etl.settings.results import Compare
 
-_DAYS = timedelta(days=2 * (NIGHTS_BEFORE + LONGEST))
+_DAYS = timedelta(days=NIGHTS_BEFORE + 2 * LONGEST)
 """Nights that are older than this, beside the newest one of the run test, are not judged."""
 _JUDGED = [metric for metric in METRICS.values() if metric.statistic not in (Statistic.MEDIAN, Statistic.P95)]
 """The metrics of calls that are judged. Percentiles are not: the calls of a night say little about them."""
+_SILENT_DAYS, _SILENT_NIGHTS = timedelta(days=14), 3
+"""After so long without calls, or nights without values, there is nothing to judge any more."""
+_SHOWN = timedelta(days=28)
+"""For so long a remark is shown."""
+_FAILED, _MOST = METRICS["failure_rate"], 0.5
 Executions = Sequence[ComparedExecution]
-FiguresOfNights = Mapping[Metric, tuple[Values, Values]]
-"""By metric, what ``figures_of_nights`` gives, with signs turned so that higher figures are worse."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """The nights of one run test."""
+
+    nights: Sequence[date]
+    """The days on which executions began, oldest first."""
+    figures: Mapping[Metric, tuple[Values, Values]]
+    """By metric, what ``figures_of_nights`` gives, with signs turned so that higher figures are worse.
+
+    NaN in nights of an outage.
+    """
+    is_outage: npt.NDArray[np.bool_]
+    """For each night, whether most calls failed, which is not usual."""
+    renewals: Sequence[int]
+    """The nights since which no scenario is one of before."""
+
+    def silence_of(self, metric: Metric) -> int:
+        """For how many nights the metric has had no values, where it was judged before, and for longer than ever."""
+        has_values = np.isfinite(self.figures[metric][0][~self.is_outage])
+        nights = np.flatnonzero(np.append(has_values, True))
+        gaps = np.diff(nights) - 1
+        is_new = len(gaps) >= FEWEST_NIGHTS and gaps[-1] >= max(_SILENT_NIGHTS, gaps[:-1].max() + 1)
+        return int(gaps[-1]) if is_new else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +92,35 @@ class Worse:
         certainty = "too few calls for an interval" if interval == "-" else f"95% interval {interval}"
         return f"{change_words(self.row)} since {self.since}, {counted(self.nights, 'night')}, {certainty}"
 
+    @property
+    def about(self) -> str:
+        """What identifies it, beside its run test."""
+        return self.row.metric.name
+
     def as_json(self) -> dict[str, str]:
         """The item of a webhook's message."""
         return {"run_test": self.run_test, "metric": self.row.metric.name, "since": f"{self.since}", "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What else there is to say of the nights of a run test: why an alarm ended, or what cannot be judged."""
+
+    run_test: str
+    """The name of the run test; empty for several."""
+    since: date
+    text: str
+    metric: str = ""
+    """The name of the metric; empty for all."""
+
+    @property
+    def about(self) -> str:
+        """What identifies it, beside its run test: another one about the same metric is another day's."""
+        return f"{self.metric} since {self.since}"
+
+    def as_json(self) -> dict[str, str]:
+        """The item of a webhook's message."""
+        return {"run_test": self.run_test, "metric": self.metric, "since": f"{self.since}", "text": self.text}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +129,8 @@ class Judged:
 
     worse: Sequence[Worse] = ()
     """By the names of run tests, and in each what surely got worse most first."""
+    remarks: Sequence[Remark] = ()
+    """What else the last four weeks show, by the names of run tests."""
     run_tests: int = 0
     """How many run tests had enough nights."""
     metrics: int = 0
@@ -85,14 +143,15 @@ class Judged:
     """How many false alarms to expect if nothing changes."""
 
 
-def read_worse(files: Files, *, false_alarms_per_year: float) -> Sequence[Worse]:
-    """What is worse after the last night of each run test, in the order of ``Judged.worse``.
+def read_worse(files: Files, rules: Compare) -> Sequence[Worse | Remark]:
+    """What is worse after the last night of each run test, in the order of ``Judged.worse``, and then the remarks.
 
     Raises:
         DestinationError: a file of the dataset cannot be read.
     """
     nights = read_nights(files, CALL_COLUMNS, None, None)
-    return judge_nights(*nights, false_alarms_per_year=false_alarms_per_year).worse
+    judged = judge_nights(*nights, rules)
+    return [*judged.worse, *judged.remarks]
 
 
 def read_nights(
@@ -123,29 +182,75 @@ def _judged(executions: Executions) -> Executions:
     return sorted(recent, key=lambda execution: (execution.label, execution.age))
 
 
-def judge_nights(executions: Executions, calls: pa.Table, evals: pa.Table, *, false_alarms_per_year: float) -> Judged:
+def judge_nights(executions: Executions, calls: pa.Table, evals: pa.Table, rules: Compare) -> Judged:
     """What is worse after the last night of each run test; all metrics of all run tests share the false alarms.
 
     ``calls`` and ``evals`` have their keys, ``CALL_COLUMNS`` and ``EVAL_COLUMNS``.
     """
     groups = {label: list(group) for label, group in groupby(_judged(executions), key=lambda each: each.label)}
     calls_of, evals_of = by_run_test(executions, calls), by_run_test(executions, evals)
-    figures = {name: _figures(group, calls_of[name], evals_of[name]) for name, group in groups.items()}
-    limit = threshold(sum(map(len, figures.values())), false_alarms_per_year=false_alarms_per_year)
+    series = {name: _series(group, calls_of[name], evals_of[name], rules.accepted) for name, group in groups.items()}
+    limit = threshold(
+        sum(len(each.figures) for each in series.values()), false_alarms_per_year=rules.false_alarms_per_year
+    )
+    newest = max((each.nights[-1] for each in series.values()), default=date.min)
     worse: list[Worse] = []
-    for name, by_metric in figures.items():
-        of_run_test = _worse(by_metric, limit, groups[name], calls_of[name], evals_of[name])
+    remarks: list[Remark] = []
+    for name, own in series.items():
+        if newest - own.nights[-1] > _SILENT_DAYS:
+            if newest - own.nights[-1] <= _SILENT_DAYS + _SHOWN:
+                remarks.append(Remark(name, own.nights[-1], f"no calls since {own.nights[-1]}"))
+            continue
+        alarms = {metric: find_alarms(*figures, limit) for metric, figures in own.figures.items()}
+        remarks += _remarks(name, own, alarms)
+        standing = {
+            metric: found[-1].since
+            for metric, found in alarms.items()
+            if found and found[-1].ended_at is None and not own.silence_of(metric)
+        }
+        of_run_test = _worse(own.nights, standing, groups[name], calls_of[name], evals_of[name])
         worse += sorted(of_run_test, key=lambda each: -each.row.surely_worse)
-    nights = {name: _nights(group) for name, group in groups.items()}
-    judged = [name for name in groups if len(nights[name]) > FEWEST_NIGHTS]
+    judged = [name for name in groups if len(series[name].nights) > FEWEST_NIGHTS]
     return Judged(
         worse=worse,
+        remarks=[*_outages(series, newest), *remarks],
         run_tests=len(judged),
-        metrics=sum(len(figures[name]) for name in judged),
-        nights=len({night for name in judged for night in nights[name]}),
+        metrics=sum(len(series[name].figures) for name in judged),
+        nights=len({night for name in judged for night in series[name].nights}),
         not_yet=[name for name in groups if name not in judged],
-        false_alarms_per_year=false_alarms_per_year,
+        false_alarms_per_year=rules.false_alarms_per_year,
     )
+
+
+def _outages(series: Mapping[str, _Series], newest: date) -> Iterator[Remark]:
+    """One remark on the latest nights in which most calls failed, in whatever run tests, if that was lately."""
+    nights = sorted({night for each in series.values() for night in each.nights}, reverse=True)
+    failed = {name: set(compress(each.nights, each.is_outage)) for name, each in series.items()}
+    all_failed = set[date]().union(*failed.values())
+    lately = (night for night in nights if newest - night <= _SHOWN)
+    if episode := list(takewhile(all_failed.__contains__, dropwhile(lambda night: night not in all_failed, lately))):
+        names = [name for name, own in failed.items() if own.intersection(episode)]
+        nights_text = f"{len(episode)} nights from {episode[-1]} to {episode[0]}" if episode[1:] else f"{episode[0]}"
+        where = f", in {first_few(names)}" if names[1:] else ""
+        text = f"most calls failed on {nights_text}{where}: not judged"
+        yield Remark("" if names[1:] else names[0], episode[-1], text)
+
+
+def _remarks(name: str, own: _Series, alarms: Mapping[Metric, Sequence[Alarm]]) -> Iterator[Remark]:
+    """Why alarms ended without being better again, and since when there is nothing to judge."""
+    for metric, found in alarms.items():
+        if silence := own.silence_of(metric):
+            since = own.nights[np.flatnonzero(~own.is_outage)[-1 - silence]]
+            if silence <= LONGEST:
+                yield Remark(name, since, f"no values of {metric.title} since {since}", metric.name)
+        elif found and found[-1].is_normal and (ended := found[-1].ended_at or 0) + LONGEST > len(own.nights):
+            since = own.nights[found[-1].since]
+            text = f"{metric.title}: worse since {since}; counts as normal since {own.nights[ended]}"
+            yield Remark(name, since, text, metric.name)
+    lately = [night for night in own.renewals if len(own.nights) - LONGEST < night <= len(own.nights) - _SILENT_NIGHTS]
+    if len(lately) == 1:
+        since = own.nights[lately[0]]
+        yield Remark(name, since, f"new scenarios since {since}: not comparable with before")
 
 
 def by_run_test(executions: Executions, rows: pa.Table) -> Mapping[str, pa.Table]:
@@ -163,45 +268,51 @@ def by_run_test(executions: Executions, rows: pa.Table) -> Mapping[str, pa.Table
     return tables
 
 
-def _nights(executions: Executions) -> list[date]:
-    """The days on which executions began, oldest first."""
-    return sorted({execution.started_at.date() for execution in executions})
-
-
-def _figures(executions: Executions, calls: pa.Table, evals: pa.Table) -> FiguresOfNights:
-    """The figures of all nights of one run test, for each metric that has values."""
+def _series(executions: Executions, calls: pa.Table, evals: pa.Table, accepted: Mapping[str, date]) -> _Series:
+    """The nights of one run test, with the figures of each metric that has values, since its level was accepted."""
     (samples,), _ = samples_of(calls, evals, executions)
-    days = np.array([execution.started_at.date() for execution in executions], dtype="datetime64[D]")
-    nights = np.unique(days, return_inverse=True)[1]  # the number of each execution's night
+    label, nights = executions[0].label, sorted({execution.started_at.date() for execution in executions})
+    number = np.array([nights.index(execution.started_at.date()) for execution in executions])
+    status = samples.of(_FAILED)
+    ended, failed = (np.bincount(number[status.executions], each, len(nights)) for each in (None, status.values))
+    share = failed / np.maximum(ended, 1)
+    is_outage = (share > _MOST) & (np.median(share) <= _MOST)
     figures = {}
     for metric in (*_JUDGED, *eval_metrics([samples]).values()):
+        since = max(accepted.get(key, date.min) for key in (label, f"{label}/{metric.name}"))
         sample = samples.of(metric)
+        sample = sample.only((~is_outage & (np.array(nights) >= since))[number[sample.executions]])
         if len(sample):
-            by_night = replace(sample, executions=nights[sample.executions])
-            values, variances = figures_of_nights(by_night, metric.statistic)
+            of_nights = figures_of_nights(replace(sample, executions=number[sample.executions]), metric.statistic)
+            missing = (0, len(nights) - len(of_nights[0]))
+            values, variances = (np.pad(each, missing, constant_values=np.nan) for each in of_nights)
             figures[metric] = (values if metric.is_higher_worse else -values, variances)
-    return figures
+    return _Series(nights, figures, is_outage, _renewals(number[status.executions], status.scenarios, len(nights)))
+
+
+def _renewals(nights: Numbers, scenarios: Numbers, count: int) -> list[int]:
+    """The nights since which no scenario is one of before, of calls of these nights and scenarios."""
+    crossed = np.zeros(count + 1, dtype=np.int64)
+    for scenario in np.unique(scenarios):
+        own = nights[scenarios == scenario]
+        crossed[own.min() + 1] += 1
+        crossed[own.max() + 1] -= 1
+    return [int(night) for night in np.flatnonzero(np.cumsum(crossed)[:count] == 0) if night > 0]
 
 
 def _worse(
-    figures: FiguresOfNights, limit: float, executions: Executions, calls: pa.Table, evals: pa.Table
+    nights: Sequence[date], standing: Mapping[Metric, int], executions: Executions, calls: pa.Table, evals: pa.Table
 ) -> Iterator[Worse]:
-    """Each metric of a run test whose alarm stands, with the nights since the change against those before it.
+    """Each metric that is worse, by the number of the night since which, with the nights since against those before.
 
     Before are as many nights as an alarm is found by, ``NIGHTS_BEFORE`` at most.
     """
-    standing = {}
-    for metric, (values, variances) in figures.items():
-        alarms = find_alarms(values, variances, limit)
-        if alarms and alarms[-1].ended_at is None:
-            standing[metric] = alarms[-1]
-    nights = _nights(executions)
-    for number in sorted({alarm.since for alarm in standing.values()}):
+    for number in sorted({*standing.values()}):
         since, first = nights[number], nights[max(0, number - NIGHTS_BEFORE)]
         before = [execution for execution in executions if first <= execution.started_at.date() < since]
         after = [execution for execution in executions if execution.started_at.date() >= since]
         samples, pairing = samples_of(calls, evals, before, after)
-        for metric in [metric for metric, alarm in standing.items() if alarm.since == number]:
+        for metric in [metric for metric, night in standing.items() if night == number]:
             yield Worse(
                 run_test=executions[0].label,
                 since=since,

@@ -1,32 +1,38 @@
 """Whether a metric has got worse for some nights, with so few false alarms a year as are wanted. Pure.
 
-A night is a day on which executions began. Its figure is taken in relation to what its scenarios lead to expect, and
-scored by the nights before. A one-sided CUSUM adds up the scores: bad nights raise the sum, usual ones bring it back to
-zero, and above a threshold it is an alarm, which one night alone cannot raise. Decision 12 has the sources, and how
-often the procedure is wrong.
+A night is a day on which executions began. Its figure is taken in relation to what its scenarios lead to expect. After
+each night the figures are split where the nights since differ most from those before; a difference above a threshold is
+an alarm, which one night alone cannot raise. Decision 12 has the sources, and how often the procedure is wrong.
 """
 
 import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-from etl.compare.statistics import Sample, Values, bisect
+from etl.compare.statistics import Numbers, Sample, Values
 from etl.model.metrics import Statistic
 
-NIGHTS_BEFORE = 56
-"""A night is compared with this number of nights before it at most, and with ``FEWEST_NIGHTS`` at least."""
+NIGHTS_BEFORE = 112
+"""A change is judged by this number of nights before it at most, and by ``FEWEST_NIGHTS`` at least."""
 FEWEST_NIGHTS = 10
 LONGEST = 28
 """After this number of nights a change is what is usual."""
-_ALLOWANCE = 1.0
-"""What each night takes off the sum: a score has to be above it to raise the sum."""
-_ALLOWANCE_FOR_DAYS = 0.6
-"""What it takes off beside, as far as calls do not explain how nights differ: such nights resemble their neighbors."""
-_HIGHEST_SCORE = 3.5
-"""A higher score counts as this, so that one night alone is never an alarm."""
-_SAFETY = 1.5
-"""The mean number of nights until a false alarm has to be this many times what the setting asks for."""
+_ROUNDS = 4
+"""How often nights and scenarios are corrected for each other: a scenario may have come on a bad night."""
+_MOST_MEDIANS = 4
+"""A call counts at most this many times the median of its scenario: one that hung says no more than that."""
+_MOST_SPREADS = 2.5
+"""A night counts as this many usual spreads from the median at most: one odd night is no alarm, and hides none."""
+_MAD = 1.4826
+"""The standard deviation of a normal distribution, in median absolute deviations."""
+_CHANCES = 450
+"""How many independent chances for a false alarm a metric has in a year, by simulation."""
+_BETTER = 3.0
+"""A difference above this ends an alarm."""
+_LOWEST_THRESHOLD = 3.0
+"""Below this one night alone could raise an alarm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +45,17 @@ class Alarm:
     """The night that showed it."""
     ended_at: int | None = None
     """The first night that is no longer part of it; None while it stands."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Night:
-    """A night with calls. Figures are on the scale of ``figures_of_nights``, on which higher is worse."""
-
-    figure: float
-    variance: float
-    """What its number of calls explains."""
-    capped: float
-    """The figure, as far as it counts once it is one of the nights before: one odd night hides no change."""
+    is_normal: bool = False
+    """Whether it ended since it had lasted for ``LONGEST`` nights, and not since nights were better again."""
 
 
 def threshold(metrics: int, *, false_alarms_per_year: float) -> float:
-    """How high the sum of scores has to rise for an alarm, where this number of metrics is judged every night.
+    """How large a difference has to be for an alarm, where this number of metrics is judged every night.
 
-    By Siegmund's formula for the mean number of nights until a CUSUM raises a false alarm.
+    In standard deviations, by the tail of the normal distribution.
     """
-    nights = _SAFETY * 365 * max(1, metrics) / false_alarms_per_year
-
-    def is_below(sum_: float) -> bool:
-        reach = 2 * _ALLOWANCE * (sum_ + 1.166)
-        return (math.exp(reach) - reach - 1) / (2 * _ALLOWANCE**2) < nights
-
-    return max(bisect(is_below, 0.0, 50.0), _HIGHEST_SCORE - _ALLOWANCE)  # which one night alone cannot pass
+    chances = _CHANCES * max(1, metrics) / false_alarms_per_year
+    return max(_LOWEST_THRESHOLD, math.sqrt(2 * math.log(chances)))
 
 
 def figures_of_nights(sample: Sample, statistic: Statistic) -> tuple[Values, Values]:
@@ -74,15 +66,19 @@ def figures_of_nights(sample: Sample, statistic: Statistic) -> tuple[Values, Val
     rate (Anscombe); where values may be zero or less, the difference. NaN for a night without calls.
     """
     is_rate = statistic is Statistic.RATE
-    values, scenarios = sample.values, sample.scenarios + 1  # -1, for none, is a number like others then
+    scenarios = sample.scenarios + 1  # -1, for none, is a number like others then
+    values = sample.values if is_rate else _without_outliers(sample.values, scenarios)
     is_turned = is_rate and values.mean() > 0.5  # the rarer of both outcomes tells
     values = 1 - values if is_turned else values
-    scenario_means = np.bincount(scenarios, values) / np.maximum(np.bincount(scenarios), 1)
-    levels = scenario_means[scenarios]
-    calls = np.bincount(sample.executions)
-    observed, expected = np.bincount(sample.executions, values), np.bincount(sample.executions, levels)
+    calls, observed = np.bincount(sample.executions), np.bincount(sample.executions, values)
+    sums, ratio = np.bincount(scenarios, values), np.ones(len(calls))
+    for _ in range(_ROUNDS if np.min(values) >= 0 else 1):
+        weights = np.bincount(scenarios, ratio[sample.executions])
+        levels = (sums / np.where(weights > 0, weights, 1.0))[scenarios]
+        expected = np.bincount(sample.executions, levels)
+        ratio = np.where(expected > 0, observed / np.where(expected > 0, expected, 1.0), 1.0)
+    ratio = np.where(calls > 0, ratio, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(expected > 0, observed / expected, np.where(calls > 0, 1.0, np.nan))
         if is_rate:
             hits = calls * np.minimum(values.mean() * ratio, 1.0)
             figures = np.arcsin(np.sqrt((hits + 0.375) / (calls + 0.75)))
@@ -93,63 +89,72 @@ def figures_of_nights(sample: Sample, statistic: Statistic) -> tuple[Values, Val
         return (observed - expected) / calls, np.mean((values - levels) ** 2) / calls
 
 
+def _without_outliers(values: Values, scenarios: Numbers) -> Values:
+    """The values, each at most ``_MOST_MEDIANS`` times its scenario's median if that is above zero."""
+    ordered = values[np.lexsort((values, scenarios))]
+    calls = np.bincount(scenarios)
+    middles = np.minimum(np.cumsum(calls) - (calls + 1) // 2, len(values) - 1)
+    medians = ordered[middles][scenarios]
+    return np.where(medians > 0, np.minimum(values, _MOST_MEDIANS * medians), values)
+
+
 def find_alarms(figures: Values, variances: Values, limit: float) -> list[Alarm]:
     """The alarms of all nights, oldest first, where higher figures are worse; only the last may still stand.
 
-    A change begins when the sum of scores leaves zero, and raises an alarm above ``limit``. It is over when the sum is
-    back at zero or, since it is what is usual now, after ``LONGEST`` nights. A night is compared with the nights before
-    the change, but not with those of an alarm that is over.
+    An alarm is over when nights are better again: they do not differ from those before it then, and its own do not
+    count any more. After ``LONGEST`` nights it is what is usual: only the nights since it began count then.
     """
     alarms: list[Alarm] = []
-    usual: list[_Night] = []  # the nights before, with which a night is compared
-    pending: list[_Night] = []  # the nights since the sum was zero
-    total, since = 0.0, 0  # the sum of scores, and the night on which it left zero
-    stands = False
-    for night in np.flatnonzero(np.isfinite(figures)).tolist():
-        figure, variance = float(figures[night]), float(variances[night])
-        is_usual_now = len(pending) > LONGEST
-        if total == 0 or is_usual_now:
-            if stands:
-                alarms[-1] = replace(alarms[-1], ended_at=night)
-            if is_usual_now:
-                usual = [replace(earlier, capped=earlier.figure) for earlier in pending]
-            elif not stands:
-                usual = [*usual, *pending][-NIGHTS_BEFORE:]
-            total, since = 0.0, night
-            stands, pending = False, []
-        if len(usual) < FEWEST_NIGHTS:
-            pending.append(_Night(figure, variance, capped=figure))
-            continue
-        score, capped, unexplained = _judge(figure, variance, usual)
-        pending.append(_Night(figure, variance, capped))
-        total += score - _ALLOWANCE - _ALLOWANCE_FOR_DAYS * unexplained
-        total = min(max(total, 0.0), limit + _ALLOWANCE)
-        if total > limit and not stands:
-            stands = True
-            alarms.append(Alarm(since, told_at=night))
-    if stands and total == 0:
-        alarms[-1] = replace(alarms[-1], ended_at=night + 1)
-    return alarms
+    nights, first = np.flatnonzero(np.isfinite(figures)), 0
+    while True:
+        worse, lengths = _best_splits(figures[nights], variances[nights], FEWEST_NIGHTS)
+        above = np.flatnonzero(worse[first:] > limit)
+        if not len(above):
+            return alarms
+        told = first + int(above[0])
+        since = told + 1 - int(lengths[told])
+        alarm = Alarm(int(nights[since]), told_at=int(nights[told]))
+        own = nights[since : since + LONGEST]
+        better, lengths = _best_splits(-figures[own], variances[own], 1)
+        above = np.flatnonzero(better[told - since :] > _BETTER)
+        if len(above):
+            length = int(lengths[told - since + above[0]])
+            end = told + int(above[0]) + 1 - length
+            alarms.append(replace(alarm, ended_at=int(nights[end])))
+            nights, first = np.delete(nights, slice(since, end)), since + length
+        elif since + LONGEST < len(nights):
+            alarms.append(replace(alarm, ended_at=int(nights[since + LONGEST]), is_normal=True))
+            nights, first = nights[since:], LONGEST
+        else:
+            return [*alarms, alarm]
 
 
-def _judge(figure: float, variance: float, usual: list[_Night]) -> tuple[float, float, float]:
-    """How bad a night is beside the usual ones: its score, its capped figure, and their unexplained share of variance.
+def _best_splits(figures: Values, variances: Values, fewest_before: int) -> tuple[Values, Numbers]:
+    """After each night, the largest difference of some last nights from those before, and how many these are.
 
-    The score is a quantile of the normal distribution, ``_HIGHEST_SCORE`` at most; the capped figure lies no farther
-    from the mean than that. Unexplained is what the usual nights differ by beyond what their numbers of calls explain.
+    The difference is in its standard deviations. The last nights are 2 at least and ``LONGEST`` at most, those before
+    are ``fewest_before`` at least. Odd nights are clamped by the usual spread (Winsor).
     """
-    mean = sum(night.capped for night in usual) / len(usual)
-    explained = sum(night.variance for night in usual) / len(usual)
-    squares = sum(night.capped**2 for night in usual) - len(usual) * mean**2
-    observed = max(0.0, squares) / (len(usual) - 1)
-    unexplained = max(0.0, 1 - explained / observed) if observed > 0 else 0.0
-    # A night of fewer calls varies more, and the mean of the usual nights is uncertain, too.
-    expected = math.sqrt((max(observed, explained) + max(0.0, variance - explained)) * (1 + 1 / len(usual)))
-    score = _normal_score((figure - mean) / expected, len(usual) - 1) if expected > 0 else 0.0
-    most = _HIGHEST_SCORE * expected
-    return min(score, _HIGHEST_SCORE), min(max(figure, mean - most), mean + most), unexplained
-
-
-def _normal_score(t: float, freedom: int) -> float:
-    """The quantile of the normal distribution that is as likely as ``t`` is of Student's t distribution (Wallace)."""
-    return math.copysign((8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom)), t)
+    if not len(figures):
+        return np.empty(0), np.empty(0, dtype=np.int64)
+    usual = NIGHTS_BEFORE + LONGEST
+    earlier = np.full(usual - 1, np.nan)
+    # A row for each night: that night, and those before it.
+    rows, explained = (sliding_window_view(np.append(earlier, each), usual)[:, ::-1] for each in (figures, variances))
+    nights = np.isfinite(rows).sum(axis=1, keepdims=True)
+    explained = np.nanmean(explained, axis=1, keepdims=True)
+    middles = (nights - 1) // 2  # rows are sorted with those that are missing at their end
+    rows = rows - np.take_along_axis(np.sort(rows), middles, axis=1)
+    deviation = np.take_along_axis(np.sort(np.abs(rows)), middles, axis=1)
+    spread = np.maximum(_MAD * deviation, np.sqrt(explained))
+    rows = np.nan_to_num(np.clip(rows, -_MOST_SPREADS * spread, _MOST_SPREADS * spread))
+    since = np.arange(1, LONGEST + 1)
+    before = np.maximum(nights - since, 1)
+    of_since = np.cumsum(rows[:, :LONGEST], axis=1)
+    of_before = rows.sum(axis=1, keepdims=True) - of_since
+    squares = (rows**2).sum(axis=1, keepdims=True) - of_since**2 / since - of_before**2 / before
+    variance = np.maximum(squares / np.maximum(nights - 2, 1), explained) * (1 / since + 1 / before)
+    is_judged = (since >= 2) & (nights - since >= fewest_before) & (variance > 0)
+    differences = (of_since / since - of_before / before) / np.sqrt(np.where(is_judged, variance, 1.0))
+    differences = np.where(is_judged, differences, 0.0)
+    return differences.max(axis=1), differences.argmax(axis=1) + 1

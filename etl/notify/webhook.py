@@ -16,7 +16,7 @@ import backoff
 import msgspec
 from yarl import URL
 
-from etl.compare.nightly import Worse
+from etl.compare.nightly import Remark, Worse
 from etl.dataset.parts import read_document
 from etl.errors import ExitCode, ExporterError, SourceUnavailableError, TransientError
 from etl.extract.transport import reason_of
@@ -34,7 +34,7 @@ _OWN_WORDS = _OF_THE_SOURCE | {Kind.QUARANTINED, Kind.LOST_ROWS}
 _MOST_LINES = 21
 _WORSE = "worse"
 _Key = tuple[str, ...]
-"""What identifies an item: kind and subject of a finding, or ``worse``, run test and metric."""
+"""What identifies an item: kind and subject of a finding, or ``worse``, run test and what it is about."""
 _Known = dict[str, frozenset[_Key]]
 """The content of ``_state/notified.json``: by the scope of a run, the keys of what people know from such runs.
 
@@ -46,7 +46,7 @@ _Items = dict[_Key, Mapping[str, str]]
 
 
 async def tell(
-    settings: Settings, ended: Summary | Exception, read_worse: Callable[[Files], Sequence[Worse]]
+    settings: Settings, ended: Summary | Exception, read_worse: Callable[[Files], Sequence[Worse | Remark]]
 ) -> str | None:
     """Post what is new since the last message, once a run has ended; returns why that failed, or None.
 
@@ -111,11 +111,11 @@ def _findings(ended: Summary | Exception, failure: Exception | None, code: ExitC
             yield {"kind": finding.kind, "subject": finding.subject, "text": text, "next_step": finding.kind.next_step}
 
 
-def _worse(found: Sequence[Worse], settings: Settings) -> _Items:
-    """What got worse, of the run tests that are configured; of all where none is named."""
+def _worse(found: Sequence[Worse | Remark], settings: Settings) -> _Items:
+    """What the nights say of the run tests that are configured, or of several; of all where none is named."""
     names = {run_test.name for run_test in settings.run_tests}
-    own = [worse for worse in found if not names or worse.run_test in names]
-    return {(_WORSE, worse.run_test, worse.row.metric.name): worse.as_json() for worse in own}
+    own = [each for each in found if not names or each.run_test in {*names, ""}]
+    return {(_WORSE, each.run_test, each.about): each.as_json() for each in own}
 
 
 def _message(

@@ -16,6 +16,7 @@ from etl.inspect.status import Status, StatusVerdict
 from etl.model.findings import Kind, alarms
 from etl.model.wording import counted
 from etl.report.figures import CALLS_READ, Figures, figures_of
+from etl.settings.results import Compare
 
 MOST_DETAILS = 10
 """How many run tests are shown in detail, those that got worse most; of each other the overview has a line."""
@@ -46,7 +47,7 @@ def gather_contents(
     since: date | None = None,
     until: date | None = None,
     *,
-    false_alarms_per_year: float,
+    rules: Compare,
 ) -> ReportContents:
     """The figures of the run tests, by name or key, on these days; ``status`` is that of the dataset just now.
 
@@ -58,7 +59,7 @@ def gather_contents(
     """
     first_day = since or date.min
     executions, calls, evals = read_nights(files, CALLS_READ, run_tests, until, first_day)
-    judged = judge_nights(executions, calls, evals, false_alarms_per_year=false_alarms_per_year)
+    judged = judge_nights(executions, calls, evals, rules)
     worse = defaultdict[str, list[Worse]](list)
     for each in judged.worse:
         worse[each.run_test].append(each)

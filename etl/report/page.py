@@ -103,7 +103,8 @@ def judged_words(judged: Judged) -> str:
         metrics = f"{counted(judged.metrics, 'metric')} of {counted(judged.run_tests, 'run test')}"
         rate = judged.false_alarms_per_year
         sentences.append(f"Judged after each night: {metrics}, {counted(judged.nights, 'night')}.")
-        sentences.append(f"If nothing changes, expect {rate:g} false alarm{'' if rate == 1 else 's'} a year.")
+        alarms = f"about {rate:g} false alarm{'' if rate == 1 else 's'} a year"
+        sentences.append(f"If nothing changes, expect {alarms}, up to {4 * rate:g} where one bad night follows another.")
     if judged.not_yet:
         names = first_few(judged.not_yet, shown=10)
         sentences.append(f"Not judged yet, with fewer than {FEWEST_NIGHTS} nights before: {names}.")

@@ -4,6 +4,7 @@ As in ``sections``, users read the text below each key and the first text of eac
 """
 
 import re
+from datetime import date
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -30,7 +31,11 @@ class Compare(Section):
     max_regression: Annotated[dict[str, str], BeforeValidator(_known_limits)] = Field({})
     """limits for compare, by metric: "10%" of the baseline, or "2pp" (percentage points) for a rate"""
     false_alarms_per_year: float = Field(1.0, gt=0, le=100)
-    """how many unchanged metrics the nightly verdict may call worse in a year, over all run tests: above 0 up to 100"""
+    """how many unchanged metrics the nightly verdict may call worse in a year, over all run tests: above 0 up to 100;
+    up to 4 times as many where one bad night follows another
+    """
+    accepted: dict[str, date] = Field({})
+    """levels that count as normal, by run test or "RUN TEST/METRIC": no night before this day is compared with"""
 
     @property
     def limits(self) -> dict[str, Limit]:

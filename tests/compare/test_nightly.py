@@ -12,6 +12,7 @@ import pytest
 from etl.compare.nightly import Worse, judge_nights, read_nights, read_worse
 from etl.compare.samples import CALL_COLUMNS
 from etl.inspect.read_tables import open_dataset
+from etl.settings.results import Compare
 from tests.e2e.demo_dataset import make_demo
 
 
@@ -23,7 +24,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def worse(data: Path) -> Sequence[Worse]:
-    return read_worse(open_dataset(str(data), {}), false_alarms_per_year=1.0)
+    found = read_worse(open_dataset(str(data), {}), rules=Compare())
+    return [each for each in found if isinstance(each, Worse)]
 
 
 def test_regression_of_the_demo_is_found_since_the_day_on_which_it_began(demo: Path) -> None:
@@ -40,7 +42,7 @@ def test_regression_of_the_demo_is_found_since_the_day_on_which_it_began(demo: P
 def test_nothing_was_worse_before_and_nothing_is_of_other_run_tests(demo: Path) -> None:
     for run_tests, until in ((None, date(2026, 11, 9)), (["Refund chat"], None)):
         nights = read_nights(open_dataset(str(demo), {}), CALL_COLUMNS, run_tests, until)
-        assert judge_nights(*nights, false_alarms_per_year=1.0).worse == []
+        assert judge_nights(*nights, Compare()).worse == []
 
 
 def test_executions_that_were_deleted_do_not_count(demo: Path, tmp_path: Path) -> None:

@@ -91,19 +91,6 @@ async def test_limits_of_the_settings_hold_unless_an_option_says_otherwise(folde
     assert "latency_mean" not in narrowed.stdout
 
 
-async def test_plan_says_how_many_calls_limits_need_and_judges_nothing(folder: Path) -> None:
-    sides = (*CHECKOUT, "--max-regression", "latency_mean=10%")
-    plan = await compare(folder, *sides, "--plan")
-    judged = await compare(folder, *sides, "--json")
-    (row,) = (line.split() for line in plan.stdout.splitlines() if line.startswith("latency_mean"))
-    (metric,) = (each for each in judged.document["metrics"] if each["metric"] == "latency_mean")
-    assert (plan.exit_code, judged.exit_code) == (0, 10)
-    needed = [None if each == "-" else int(each.replace(",", "")) for each in row[-3:]]
-    assert needed == list(metric["calls_for_limits"].values())
-    assert needed[-1]
-    assert metric["calls_needed"] == metric["calls_for_limits"]["10%"]
-
-
 async def test_calls_of_all_scenarios_are_compared_together_when_that_is_wanted(folder: Path) -> None:
     paired = await compare(folder, *CHECKOUT)
     together = await compare(folder, *CHECKOUT, "--unpaired")

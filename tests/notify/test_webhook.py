@@ -13,7 +13,7 @@ from aiohttp.test_utils import RawTestServer
 
 from etl.compare.comparison import Row
 from etl.compare.estimate import difference
-from etl.compare.nightly import Worse
+from etl.compare.nightly import Remark, Worse
 from etl.compare.pairing import Pairing
 from etl.compare.statistics import Sample
 from etl.model.findings import alarms
@@ -37,6 +37,7 @@ WORSE = Worse(
     samples=(),
     pairing=Pairing(),
 )
+REMARK = Remark("", date(2026, 11, 1), "most calls failed on 2026-11-01, in A and B: not judged")
 FAILURES = {"refused", "unavailable"}
 
 
@@ -101,14 +102,14 @@ async def test_each_alarm_of_thirty_nights_is_told_once_without_a_word_of_the_ro
             }
             settings = settings_for(server, tmp_path / "data", run_tests=names, **options)
             settings = settings.only(names[:1] if rng.random() < 0.25 else ())
-            worse: Any = None if rng.random() < 0.1 else [WORSE] * ("worse" in troubles)
+            worse: Any = None if rng.random() < 0.1 else [WORSE, REMARK] * ("worse" in troubles)
             summary = await job.export(settings, clock=lambda at=now: at)  # type: ignore[misc]
             problem = await webhook.tell(settings, summary, lambda _, worse=worse: [*worse])  # type: ignore[misc]
             said += [*hook.bodies, problem or "", repr(settings)]
 
             there = {(each.kind.value, each.subject) for each in alarms(summary.findings)}
             is_read = summary.failure is not None or worse is not None
-            there |= {(each.run_test, each.row.metric.name) for each in worse or ()}
+            there |= {(each.run_test, each.as_json()["metric"]) for each in worse or ()}
             there = {(summary.outcome, "")} if summary.failure else there
             is_whole = summary.failure is None and is_read and not settings.is_part
             is_end = bool(is_whole and not there and told)
@@ -122,7 +123,7 @@ async def test_each_alarm_of_thirty_nights_is_told_once_without_a_word_of_the_ro
             kinds |= {kind for key in expected for kind, _ in key}
     said.append((tmp_path / "data" / "_state" / "notified.json").read_text())
     assert [word for word in words if any(word in each for each in said)] == []
-    assert kinds == {"dead_letter", "list_failed", "no_such_run_test", WORSE.run_test, *FAILURES}
+    assert kinds == {"dead_letter", "list_failed", "no_such_run_test", WORSE.run_test, "", *FAILURES}
 
 
 async def test_end_of_a_trouble_is_told_after_the_settings_were_fixed_and_by_no_run_of_other_settings(

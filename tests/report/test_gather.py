@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from etl.files.local import LocalFiles
 from etl.inspect.read_status import read_status
 from etl.report.gather import MOST_DETAILS, gather_contents
+from etl.settings.results import Compare
 from tests.bundles import a_bundle
 from tests.datasets import a_dataset, export_to
 
@@ -19,7 +20,7 @@ def a_dataset_of(path, run_tests):
 
 
 def read(files, run_tests=None):
-    return gather_contents(files, read_status(files, now=datetime.now(UTC)), run_tests, false_alarms_per_year=1)
+    return gather_contents(files, read_status(files, now=datetime.now(UTC)), run_tests, rules=Compare())
 
 
 def test_of_many_run_tests_so_many_have_details_and_all_have_figures(tmp_path):

@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 from typing import Any
 
-from etl.compare.nightly import Judged
+from etl.compare.nightly import Judged, Remark
 from etl.inspect.status import StatusVerdict
 from etl.report.charts import png
 from etl.report.gather import MOST_DETAILS, ReportContents
@@ -101,12 +101,21 @@ def test_what_got_worse_is_the_first_thing_after_the_head_and_then_which_call_to
 def test_what_was_judged_how_often_that_is_wrong_and_what_was_not_is_told():
     same = of_two_weeks(worse=())
     told = Elements(page(contents(same, judged=replace(JUDGED, not_yet=["New", "Newer"])))).texts("p")
-    assert "Nothing, in 30 nights." in told
+    assert "Nothing now, judged by 30 nights." in told
     assert (
-        "Judged after each night: 7 metrics of 2 run tests, 30 nights. If nothing changes, expect 1 false alarm "
-        "a year. Not judged yet, with fewer than 10 nights before: New, Newer."
+        "Judged after each night: 7 metrics of 2 run tests, 30 nights. If nothing changes, expect about 1 false alarm "
+        "a year, up to 4 where one bad night follows another. Not judged yet, with fewer than 10 nights before: New, Newer."
     ) in told
     assert "Nothing can be judged yet." in Elements(page(contents(same))).texts("p")
+
+
+def test_what_else_the_nights_say_stands_below_what_got_worse():
+    remarks = [
+        Remark("<A>", date(2026, 11, 2), "no calls since 2026-11-02"),
+        Remark("", date(2026, 11, 3), "most fail"),
+    ]
+    items = Elements(page(contents(of_two_weeks(worse=()), judged=replace(JUDGED, remarks=remarks)))).texts("li")
+    assert items[:2] == ["<A>: no calls since 2026-11-02", "most fail"]
 
 
 def test_head_says_what_is_covered_how_fresh_it_is_and_what_is_missing():

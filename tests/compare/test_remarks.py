@@ -1,0 +1,141 @@
+"""What the nights say besides what is worse: why an alarm ended, and what could not be judged."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from etl.compare.nightly import Judged, judge_nights
+from etl.compare.nights import LONGEST
+from etl.compare.samples import CALL_COLUMNS, EVAL_COLUMNS
+from etl.model import schema
+from etl.settings.results import Compare
+from tests.compare.executions import execution
+from tests.report.rows import table
+
+FIRST = datetime(2026, 9, 1, 9, tzinfo=UTC)
+Change = Callable[[int, int], dict[str, Any]]
+"""What differs in a call, by the number of its night and of the call."""
+
+
+def day(night: int) -> str:
+    return f"{(FIRST + timedelta(days=night)).date()}"
+
+
+def judged(
+    nights: int,
+    change: Change,
+    *,
+    run_tests: tuple[str, ...] = ("A",),
+    are_alike: bool = False,
+    accepted: dict[str, date] | None = None,
+) -> Judged:
+    """The verdict on 20 calls a night of each run test: of four scenarios, with a latency, and an eval that passes."""
+    rng = np.random.default_rng(7)
+    executions, calls, evals = [], [], []
+    for name in run_tests:
+        for night in range(nights):
+            for number in range(20):
+                call_id, values = f"{name}-{night}-{number}", change(night, number) if name == "A" or are_alike else {}
+                if values.get("is_absent"):
+                    continue
+                own = {"call_execution_id": call_id, "execution_id": f"{name}-{night}"}
+                slow = float(values.pop("slow", 1.0) * 1000 * rng.lognormal(0, 0.2))
+                has_failed = values.get("status") == "failed"
+                usual = {"status": "completed", "scenario_id": f"s{number % 4}", "scenario_name": f"S{number % 4}"}
+                has_eval = values.pop("has_eval", not has_failed)
+                calls.append(own | usual | {"latency_avg_agent_latency_ms": None if has_failed else slow} | values)
+                output = {"eval_name": "Task", "eval_config_id": "task", "output_passed": bool(rng.random() < 0.9)}
+                evals += [own | output] if has_eval else []
+            if calls and calls[-1]["execution_id"] == f"{name}-{night}":
+                at = FIRST + timedelta(days=night)
+                executions.append(execution(f"{name}-{night}", run_test=name.lower(), started_at=at))
+    of_calls, of_evals = table(schema.CALLS, CALL_COLUMNS, calls), table(schema.EVALS, EVAL_COLUMNS, evals)
+    return judge_nights(executions, of_calls, of_evals, Compare(accepted=accepted or {}))
+
+
+def told(found: Judged) -> tuple[list[str], list[str]]:
+    """The metrics that are worse, and the remarks."""
+    return [each.row.metric.name for each in found.worse], [each.text for each in found.remarks]
+
+
+def slow_from(first: int, **values: Any) -> Change:
+    return lambda night, _: {"slow": 1.5} | values if night >= first else {}
+
+
+def test_what_lasted_counts_as_normal_and_is_told_until_it_is_old() -> None:
+    worse, remarks = told(judged(40 + LONGEST + 5, slow_from(40)))
+    (remark,) = remarks
+    assert worse == []
+    assert remark.startswith("Agent latency, mean: worse since 2026-10-1")
+    assert remark.endswith(f"; counts as normal since {day(40 + LONGEST)}")
+    assert told(judged(40 + 3 * LONGEST, slow_from(40))) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("change", "nights", "remark"),
+    [
+        (lambda night, _: slow_from(30)(night, 0) | ({"is_absent": True} if night > 35 else {}), 51, "no calls"),
+        (slow_from(30), 51, None),
+        (lambda night, _: {"latency_avg_agent_latency_ms": None} if night > 35 else slow_from(30)(night, 0), 40, "lat"),
+        (lambda night, _: {"has_eval": night <= 35}, 40, "no values of Task: passed since"),
+    ],
+)
+def test_alarm_ends_with_its_data_and_the_end_is_told(change: Change, nights: int, remark: str | None) -> None:
+    worse, remarks = told(judged(nights, change, run_tests=("A", "B")))
+    expected = {
+        "no calls": f"no calls since {day(35)}",
+        "lat": f"no values of Agent latency, mean since {day(35)}",
+        "no values of Task: passed since": f"no values of Task: passed since {day(35)}",
+    }
+    assert worse == ([] if remark else ["latency_mean"])
+    assert remarks == ([expected[remark]] if remark else [])
+
+
+def test_scenarios_that_are_all_new_are_told_and_compared_with_nothing_before() -> None:
+    worse, remarks = told(judged(45, lambda night, n: slow_from(35, scenario_id=f"new {n % 4}")(night, n)))
+    assert (worse, remarks) == ([], [f"new scenarios since {day(35)}: not comparable with before"])
+
+
+@pytest.mark.parametrize(
+    ("accepted", "worse"),
+    [
+        ({"A": 40}, []),
+        ({"A/latency_mean": 40}, []),
+        ({"A/cost_mean": 40}, ["latency_mean"]),
+        ({"B": 40}, ["latency_mean"]),
+        ({"A": 20}, ["latency_mean"]),
+    ],
+)
+def test_level_that_was_accepted_is_normal_and_what_is_worse_than_that_is_not(
+    accepted: dict[str, int], worse: list[str]
+) -> None:
+    given = {name: FIRST.date() + timedelta(days=night) for name, night in accepted.items()}
+    assert told(judged(60, slow_from(40), accepted=given)) == (worse, [])
+    later = judged(
+        60, lambda night, _: {"slow": 1.5 if 40 <= night < 55 else 3.0} if night >= 40 else {}, accepted=given
+    )
+    assert told(later)[0] == ["latency_mean"]
+
+
+@pytest.mark.parametrize("last", [35, 37, 44])
+def test_outage_is_one_line_for_all_run_tests_and_no_alarm(last: int) -> None:
+    def failing(night: int, number: int) -> dict[str, Any]:
+        return {"status": "failed"} if 35 <= night <= last and number > 3 else {}
+
+    found = judged(45, failing)
+    (remark,) = found.remarks
+    assert found.worse == []
+    assert remark.since == FIRST.date() + timedelta(days=35)
+    nights = f"{last - 34} nights from {day(35)} to {day(last)}" if last > 35 else day(35)
+    assert (remark.run_test, remark.text) == ("A", f"most calls failed on {nights}: not judged")
+
+
+def test_outage_of_several_run_tests_is_one_line() -> None:
+    def failing(night: int, number: int) -> dict[str, Any]:
+        return {"status": "failed"} if night == 40 and number > 3 else {}
+
+    (remark,) = judged(45, failing, run_tests=("A", "B", "C"), are_alike=True).remarks
+    assert (remark.run_test, remark.text) == ("", f"most calls failed on {day(40)}, in A, B and 1 more: not judged")

@@ -52,8 +52,8 @@ class Route(Word):
     |---|---|---|---|
     | new, damaged, requested | any | detail | ``WHOLE`` |
     | changed, incomplete, settling, listed, sweep | not intact | detail | ``WHOLE`` |
-    | changed, incomplete, settling, sweep | intact | detail | ``COMPARE`` |
-    | listed; incomplete, its state, too, and its entry in the list unchanged | intact | detail | ``RESUME_COMPARED`` |
+    | changed, incomplete, settling, listed, sweep | intact | detail | ``COMPARE`` |
+    | listed, incomplete: its state, too, and its entry in the list unchanged | intact | detail | ``RESUME_COMPARED`` |
     | the same, and with detail what this run has stored from its lists | intact | refetch | ``RESUME`` |
     | unfinished; with refetch any reason not above | any | any | ``BARE`` |
     | new, or changed without a stored call, where fetching all takes long | none | any | ``PREVIEW``, then as above |
@@ -403,8 +403,8 @@ def _route(execution: ListedExecution, known: StoredExecution | None, reason: Re
 
 def _has_begun(execution: ListedExecution, known: StoredExecution, reason: Reason) -> bool:
     """Whether an earlier run began to fetch the execution as it is listed now, and did not come to its end."""
-    is_unfinished = known.export_state == ExportState.INCOMPLETE and reason is Reason.INCOMPLETE
-    return known.fingerprint == execution.fingerprint and (is_unfinished or reason is Reason.LISTED)
+    begun = {Reason.INCOMPLETE: ExportState.INCOMPLETE, Reason.LISTED: ExportState.LISTED}
+    return known.fingerprint == execution.fingerprint and known.export_state == begun.get(reason)
 
 
 def _is_intact(known: StoredExecution) -> bool:

@@ -81,7 +81,7 @@ def test_every_state_is_documented():
         ({"export_state": "incomplete", "calls_digest": "another digest"}, Route.WHOLE, Route.BARE),
         ({"export_state": "incomplete", "deleted_at": NOW}, Route.WHOLE, Route.BARE),
         ({"export_state": "incomplete", "held": HeldRows(2, 0, "digest")}, Route.WHOLE, Route.BARE),
-        ({"held": HeldRows(2, 2, "digest", detail_calls=1)}, Route.RESUME_COMPARED, Route.RESUME),
+        ({"held": HeldRows(2, 2, "digest", detail_calls=1)}, Route.COMPARE, Route.BARE),
         ({"export_state": "listed"}, Route.RESUME_COMPARED, Route.RESUME),
     ],
 )

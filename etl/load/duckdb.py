@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from etl.errors import DestinationError
-from etl.load.drivers import do_nothing, failure, streamed, translated_errors
+from etl.load.drivers import do_nothing, streamed, translated_errors
 from etl.load.sql import Session, SqlWarehouse
 from etl.load.statements import Dialect
 
@@ -115,10 +115,8 @@ def connect_to_rehearse(url: str, namespace: str, _on_wait: Callable[[], None] =
     if file.exists():
         return _warehouse(url, file, namespace)
     with ExitStack() as opened:
-        try:
+        with translated_errors(url, OSError):
             folder = opened.enter_context(TemporaryDirectory(prefix=".metrics-etl-", dir=file.parent))
-        except OSError as exc:
-            raise failure(url, str(exc)) from exc
         warehouse = _warehouse(url, Path(folder, file.name), namespace)
         opened.callback(warehouse.close)
         warehouse.close = opened.pop_all().close

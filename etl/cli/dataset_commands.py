@@ -91,9 +91,12 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
             if not quiet:
                 print_message("asking the API: one request for each page of the lists")
             on_hold = (lambda _seconds: None) if quiet else print_rate_limit_wait
-            report.add(run_async(reconcile(narrowed, report.executions, unsound=report.unsound, on_hold=on_hold)))
+            compared = reconcile(narrowed, report.executions, unsound=report.unsound, on_hold=on_hold)
+            report.reconciliation = run_async(compared)
+            report.findings += report.reconciliation.findings
         if warehouse:
-            report.add(run_in_thread(verify_warehouse, settings))
+            report.warehouse = run_in_thread(verify_warehouse, settings)
+            report.findings += report.warehouse.findings
         print_in_form(report, VerifyReport.as_json, print_report, as_json=as_json, quiet=quiet)
         if quiet:
             print_message(*map(finding_text, report.findings))

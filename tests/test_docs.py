@@ -125,7 +125,7 @@ def documents() -> dict[str, Any]:
         "last_load": LastLoad(warehouse="", tried_at=now),
     }
     report = VerifyReport("", findings=[Finding(Kind.DAMAGED, "", "")], reconciliation=Reconciliation())
-    report.add(WarehouseReport("", rows=Counter(calls=1), days=[Day("", "", "", 0, 0)]))
+    report.warehouse = WarehouseReport("", rows=Counter(calls=1), days=[Day("", "", "", 0, 0)])
     summary = Summary("", "", "", now, now, run_tests=[RunTestSummary("", "")], findings=report.findings)
     summary.receipt.note_written("", b"", rows=0)
     found = Discovered({"a": [ListedRunTest(run_test_id="", name="a", payload={})]}, ())

@@ -6,8 +6,8 @@ Control characters are escaped in everything that came from outside: names, path
 import json
 import re
 import sys
-from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from etl.model.wording import CONTROL, shown
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+T = TypeVar("T")
 
 _LABEL_WIDTH = 11
 _WIDE = 10_000
@@ -73,6 +74,16 @@ def as_json(document: object, *, indent: int | None = None, is_ascii: bool = Fal
 def print_json(document: object) -> None:
     """Print a result for scripts to stdout: as ASCII, unless stdout is UTF-8."""
     print(as_json(document, indent=2, is_ascii=not sys.stdout.encoding.lower().startswith("utf")))
+
+
+def print_in_form(
+    outcome: T, document_of: Callable[[T], object], print_text: Callable[[T], None], *, as_json: bool, quiet: bool
+) -> None:
+    """Print what a command found in the form that its options want: for scripts, for people, or not at all."""
+    if as_json:
+        print_json(document_of(outcome))
+    elif not quiet:
+        print_text(outcome)
 
 
 def print_rate_limit_wait(seconds: float) -> None:

@@ -3,11 +3,12 @@
 None of them writes to the dataset. What they find is decided by the room ``inspect``.
 """
 
+from functools import partial
 from typing import Annotated, Literal, get_args
 
 import typer
 
-from etl.cli.console import print_json, print_message, print_rate_limit_wait, print_result
+from etl.cli.console import print_in_form, print_json, print_message, print_rate_limit_wait, print_result
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, output_format
 from etl.cli.process import end, report_errors, run_async, run_in_thread
 from etl.errors import ExitCode
@@ -39,14 +40,12 @@ def status(
     """
     with report_errors(verbose=verbose):
         from etl.cli.show_dataset import print_status
-        from etl.inspect.status import NIGHTLY_HOURS
+        from etl.inspect.status import NIGHTLY_HOURS, Status
         from etl.inspect.status_now import read_now
 
         settings, _, current = read_now(config, NIGHTLY_HOURS if max_age_hours is None else max_age_hours)
-        if as_json:
-            print_json(current.as_json())
-        else:
-            print_status(current, settings.compare.accepted)
+        print_text = partial(print_status, accepted=settings.compare.accepted)
+        print_in_form(current, Status.as_json, print_text, as_json=as_json, quiet=False)
         is_alarm = max_age_hours is not None and not current.verdict.is_good
         end(ExitCode.PARTIAL if is_alarm else ExitCode.COMPLETE)
 
@@ -81,7 +80,7 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
     with report_errors(verbose=verbose):
         from etl.cli.show_dataset import finding_text, print_report
         from etl.inspect.reconcile import reconcile
-        from etl.inspect.verify import stored_scope
+        from etl.inspect.verify import VerifyReport, stored_scope
         from etl.inspect.verify import verify as verify_files
         from etl.inspect.verify_warehouse import verify_warehouse
         from etl.settings import Settings
@@ -94,13 +93,13 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
             if not quiet:
                 print_message("asking the API: one request for each page of the lists")
             on_hold = (lambda _seconds: None) if quiet else print_rate_limit_wait
-            report.add(run_async(reconcile(narrowed, report.executions, unsound=report.unsound, on_hold=on_hold)))
+            compared = reconcile(narrowed, report.executions, unsound=report.unsound, on_hold=on_hold)
+            report.reconciliation = run_async(compared)
+            report.findings += report.reconciliation.findings
         if warehouse:
-            report.add(run_in_thread(verify_warehouse, settings))
-        if as_json:
-            print_json(report.as_json())
-        elif not quiet:
-            print_report(report)
+            report.warehouse = run_in_thread(verify_warehouse, settings)
+            report.findings += report.warehouse.findings
+        print_in_form(report, VerifyReport.as_json, print_report, as_json=as_json, quiet=quiet)
         if quiet:
             print_message(*map(finding_text, report.findings))
         end(report.exit_code)

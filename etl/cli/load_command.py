@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etl.cli.console import print_json, print_message
+from etl.cli.console import print_in_form, print_message
 from etl.cli.options import AsJson, Config, Quiet, Verbose
 from etl.cli.process import end, report_errors, run_in_thread
 from etl.errors import ExitCode, LockHeldError
@@ -47,7 +47,7 @@ def load(
         from etl.dataset.parts import Dataset
         from etl.inspect.read_tables import open_dataset
         from etl.load.open import module_for
-        from etl.load.synchronize import load_warehouse, preview_load
+        from etl.load.synchronize import LoadResult, load_warehouse, preview_load
         from etl.settings import Settings
 
         settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
@@ -63,10 +63,7 @@ def load(
                 files.sweep_staging()
                 load_it = partial(load_warehouse, on_progress=shown[0], on_retry=shown[1])
                 result = run_in_thread(load_it, settings.warehouse, dataset, now, is_full=full)
-        if as_json:
-            print_json(result.as_json())
-        elif not quiet:
-            print_load(result, is_dry_run=dry_run)
+        print_in_form(result, LoadResult.as_json, partial(print_load, is_dry_run=dry_run), as_json=as_json, quiet=quiet)
         if quiet:
             print_message(*result.problems)
         end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE, is_result_printed=dry_run)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from etl.cli.console import print_json, print_message, print_rate_limit_wait, print_result
+from etl.cli.console import print_in_form, print_json, print_message, print_rate_limit_wait, print_result
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, output, selection
 from etl.cli.process import end, report_errors, run_async, stop_on_signals
 from etl.errors import ConfigurationError, ExitCode, ExporterError
@@ -194,10 +194,7 @@ def _print_plan_and_exit(
             print_rate_limit_wait(fields["seconds"])
 
     result = run_async(job.plan(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify))
-    if as_json:
-        print_json(plan_as_json(result))
-    else:
-        print_plan(result)
+    print_in_form(result, plan_as_json, print_plan, as_json=as_json, quiet=False)
     end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE)
 
 

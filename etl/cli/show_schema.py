@@ -45,14 +45,7 @@ def _as_json(table: schema.Table) -> dict[str, Any]:
         "one_row_per": table.one_row_per,
         "key": table.key,
         "columns": [
-            {
-                "name": column.name,
-                "type": column.type_name,
-                "unit": column.unit or None,
-                "meaning": column.meaning,
-                "source": column.source or None,
-                "null": column.null_rule,
-            }
+            {"name": column.name} | {title: text or None for title, text in column.described.items()}
             for column in table.columns
         ],
     }

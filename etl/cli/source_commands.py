@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from etl.cli.console import print_json, print_message, print_rate_limit_wait, print_result
+from etl.cli.console import print_in_form, print_json, print_message, print_rate_limit_wait, print_result
 from etl.cli.options import AsJson, Config, Verbose
 from etl.cli.process import end, report_errors, run_async
 from etl.errors import ConfigurationError, ExitCode
@@ -73,10 +73,7 @@ def check(
         from etl.pipeline import preflight
 
         checks = run_async(preflight.check(config, on_hold=print_rate_limit_wait, is_read_only=read_only))
-        if as_json:
-            print_json(preflight.checks_as_json(checks))
-        else:
-            print_checks(checks)
+        print_in_form(checks, preflight.checks_as_json, print_checks, as_json=as_json, quiet=False)
         end(preflight.exit_code(checks))
 
 

@@ -58,11 +58,11 @@ class Row:
         if self.outcome is Outcome.NO_VALUES:
             return self.lacking
         if self.found.estimate is None:
-            return f"at least {FEWEST[self.metric.statistic]} calls are needed on each side"
+            return f"needs at least {FEWEST[self.metric.statistic]} calls on each side"
         needed = self.found.calls_needed(self.limit)
         if needed is None:
-            return "executions differ too much, more would tell"
-        return f"{needed:,} calls on each side would do" if needed > self.found.calls else "more calls would tell"
+            return "executions differ too much: compare several on each side"
+        return f"needs about {needed:,} calls on each side" if needed > self.found.calls else "more calls would tell"
 
     @property
     def surely_worse(self) -> float:
@@ -165,7 +165,9 @@ class ComparisonReport:
             parts.append(f"calls are missing: {counted(self.incomplete, 'incomplete execution')}")
         if not parts:
             kept = sum(row.outcome is Outcome.KEPT for row in self.rows)
-            parts.append(f"{counted(kept, 'limit')} checked, not exceeded" if kept else "compared, without limits")
+            parts.append(f"pass: {counted(kept, 'limit')} not exceeded" if kept else "compared, without limits")
+        elif not self.exceeded:
+            parts[0] = f"not a pass: {parts[0]}"
         if worse := [row.metric.name for row in self.rows if row.found.verdict is Verdict.WORSE and not row.limit]:
             one_in = max(2, round(1 / (CHANCE_OF_WORSE * len(self.rows))))
             chance = (
@@ -256,6 +258,9 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
 
 def _lacking(metric: Metric, samples: Sequence[Samples]) -> str:
     sides = [name for name, side in zip(_SIDES, samples, strict=True) if not len(side.of(metric))]
+    failures = samples[1].of(METRICS["failure_rate"]).values
+    if sides == ["candidate"] and len(failures) and failures.all():
+        return "all calls of the candidate failed"
     return f"no values in the {' and the '.join(sides)}" if sides else "no scenario in common"
 
 

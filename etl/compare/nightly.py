@@ -235,10 +235,12 @@ def _outages(series: Mapping[str, _Series], newest: date) -> Iterator[Remark]:
     lately = (night for night in nights if newest - night <= _SHOWN)
     if episode := list(takewhile(all_failed.__contains__, dropwhile(lambda night: night not in all_failed, lately))):
         names = [name for name, own in failed.items() if own.intersection(episode)]
-        nights_text = f"{len(episode)} nights from {episode[-1]} to {episode[0]}" if episode[1:] else f"{episode[0]}"
-        where = f", in {first_few(names)}" if names[1:] else ""
-        text = f"most calls failed on {nights_text}{where}: not judged"
-        yield Remark("" if names[1:] else names[0], episode[-1], text)
+        when, these = f"{episode[0]}", "this night is"
+        if len(episode) > 1:
+            when, these = f"{len(episode)} nights from {episode[-1]} to {episode[0]}", "these nights are"
+        where = f", in {first_few(names, shown=5)}" if len(names) > 1 else ""
+        run_test = names[0] if len(names) == 1 else ""
+        yield Remark(run_test, episode[-1], f"most calls failed on {when}{where}: {these} not judged")
 
 
 def _remarks(name: str, own: _Series, alarms: Mapping[Metric, Sequence[Alarm]]) -> Iterator[Remark]:
@@ -255,7 +257,7 @@ def _remarks(name: str, own: _Series, alarms: Mapping[Metric, Sequence[Alarm]]) 
     lately = [night for night in own.renewals if len(own.nights) - LONGEST < night <= len(own.nights) - _SILENT_NIGHTS]
     if len(lately) == 1:
         since = own.nights[lately[0]]
-        yield Remark(name, since, f"new scenarios since {since}: not comparable with before")
+        yield Remark(name, since, f"all scenarios are new since {since}: judged from then on")
 
 
 def by_run_test(executions: Executions, rows: pa.Table) -> Mapping[str, pa.Table]:

@@ -248,7 +248,7 @@ def _notices(executions: Sequence[ComparedExecution], before: Selection, after: 
         states = [execution.export_state for execution in selection.executions]
         unfinished = sum(_would_be_in(execution, selection) for execution in executions if not execution.is_finished)
         counts = {
-            "incomplete: metrics-etl run fetches the calls that are missing": selection.incomplete,
+            "incomplete: run metrics-etl run for the calls that are missing, then compare again": selection.incomplete,
             "settling: costs and evals may still arrive": states.count(ExportState.SETTLING),
             "not finished: not compared": unfinished,
         }

@@ -9,7 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,17 +49,15 @@ class LocalFiles:
 
         return LocalFileSystem(), str(self.root)
 
-    @contextmanager
     def lock(
         self,
         now: datetime,
         *,
         is_stopped: Callable[[], bool] = never_stopped,  # noqa: ARG002 only a bucket waits for its lease
         note: str = "",
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """Hold the dataset's lock; see ``lock.exclusive``. ``is_stopped`` is not needed: nothing is waited for."""
-        with lock.exclusive(self.root, now=now, note=note):
-            yield
+        return lock.exclusive(self.root, now=now, note=note)
 
     def lock_holder(self) -> str | None:
         """Who holds the lock; see ``lock.holder``."""

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -83,11 +83,10 @@ def holder(root: Path) -> str | None:
 def _lock(file: int, folder: int) -> None:
     """Lock the file and the folder, given by descriptors; BlockingIOError if another process holds one of the locks."""
     for seconds in _RETRY_SECONDS:
-        try:
+        with suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
-        except BlockingIOError:
-            time.sleep(seconds)
+        time.sleep(seconds)
     else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:

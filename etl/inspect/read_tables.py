@@ -104,12 +104,9 @@ def describe(table: str) -> pd.DataFrame:
         ConfigurationError: an unknown table.
     """
     declared = declared_table(table)
-    rows = [
-        (column.name, column.type_name, column.unit, column.meaning, column.source, column.null_rule)
-        for column in (*declared.columns, *declared.added_columns)
-    ]
-    names = ["column", "type", "unit", "meaning", "source", "null"]
-    return pd.DataFrame(rows, columns=names, dtype=pd.ArrowDtype(schema.STRING))
+    columns = (*declared.columns, *declared.added_columns)
+    rows = [{"column": column.name} | column.described for column in columns]
+    return pd.DataFrame(rows, dtype=pd.ArrowDtype(schema.STRING))
 
 
 def declared_table(name: str) -> schema.Table:

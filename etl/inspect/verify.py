@@ -65,14 +65,6 @@ class VerifyReport:
         wrong = (finding.subject for finding in self.findings if finding.kind != Kind.DEAD_LETTER)
         return {parsed[1] for path in wrong if (parsed := parse_part_path(path))}
 
-    def add(self, compared: Reconciliation | WarehouseReport) -> None:
-        """Add the result of a comparison with the API, or with the warehouse, and its findings."""
-        if isinstance(compared, Reconciliation):
-            self.reconciliation = compared
-        else:
-            self.warehouse = compared
-        self.findings += compared.findings
-
     def as_json(self) -> dict[str, Any]:
         """The report as a JSON object, as ``verify --json`` prints it."""
         return {

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from etl.errors import DestinationError
-from etl.load.drivers import do_nothing, failure, streamed, translated_errors
+from etl.load.drivers import do_nothing, streamed, translated_errors
 from etl.load.sql import Session, SqlWarehouse
 from etl.load.statements import Dialect
 
@@ -34,7 +34,6 @@ class _Session(Session):
     def __init__(self, where: str, file: Path, *, is_read_only: bool) -> None:
         self.where = where
         self._translated_errors = partial(translated_errors, where, duckdb.Error, hints=_HINTS)
-        self._is_open = False
         with self._translated_errors():
             self._connection = duckdb.connect(file, read_only=is_read_only)
             if not is_read_only:
@@ -44,19 +43,18 @@ class _Session(Session):
         if paths.fetchall() == [(None,)] and file.is_file():
             self._connection.close()
             raise DestinationError(f"{file}: not a DuckDB database: name another file in [warehouse] url")
+        # From here on, a transaction is always open; it sees what was there at its first statement.
+        self._connection.begin()
 
     def query(self, sql: str) -> pa.Table:
-        self._begin()
         with self._translated_errors():
             return self._connection.sql(sql).to_arrow_table()
 
     def execute(self, sql: str) -> None:
-        self._begin()
         with self._translated_errors():
             self._connection.execute(sql)
 
     def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
-        self._begin()
         target = f'"{namespace}"."{table}"' if namespace else table
         with streamed(pieces) as rows, self._translated_errors():
             self._connection.register("metrics_etl_arriving", rows)
@@ -66,23 +64,15 @@ class _Session(Session):
     def commit(self) -> None:
         with self._translated_errors():
             self._connection.commit()
-        self._is_open = False
+            self._connection.begin()
 
     def rollback(self) -> None:
-        if self._is_open:
-            with self._translated_errors():
-                self._connection.rollback()
-            self._is_open = False
+        with self._translated_errors():
+            self._connection.rollback()
+            self._connection.begin()
 
     def close(self) -> None:
         self._connection.close()
-
-    def _begin(self) -> None:
-        """Begin a transaction if none is open."""
-        if not self._is_open:
-            with self._translated_errors():
-                self._connection.begin()
-            self._is_open = True
 
 
 def connect(
@@ -125,10 +115,8 @@ def connect_to_rehearse(url: str, namespace: str, _on_wait: Callable[[], None] =
     if file.exists():
         return _warehouse(url, file, namespace)
     with ExitStack() as opened:
-        try:
+        with translated_errors(url, OSError):
             folder = opened.enter_context(TemporaryDirectory(prefix=".metrics-etl-", dir=file.parent))
-        except OSError as exc:
-            raise failure(url, str(exc)) from exc
         warehouse = _warehouse(url, Path(folder, file.name), namespace)
         opened.callback(warehouse.close)
         warehouse.close = opened.pop_all().close

@@ -66,6 +66,12 @@ class Column:
         """The name of the type in the documentation."""
         return _TYPE_NAMES.get(self.type, str(self.type))
 
+    @property
+    def described(self) -> dict[str, str]:
+        """What a reference says of it beside its name, by title; an empty text where it has nothing of the kind."""
+        texts = {"type": self.type_name, "unit": self.unit, "meaning": self.meaning}
+        return texts | {"source": self.source, "null": self.null_rule}
+
 
 DAY = Column(
     "date",

@@ -148,7 +148,7 @@ TONE, LATENCY = {"eval_tone_pass_rate": "10pp"}, {"latency_mean": "50%"}
 @pytest.mark.parametrize(
     ("of_call", "of_eval", "limits", "told"),
     [
-        (NO_LATENCY, "Tone", LATENCY, "latency_mean (no values in the candidate)"),
+        (NO_LATENCY, "Tone", LATENCY, "latency_mean (all calls of the candidate failed)"),
         ({"scenario_id": "new"}, "Tone", LATENCY, "latency_mean (no scenario in common)"),
         ({}, "Tone of voice", TONE, "eval_tone_pass_rate (no values in the candidate)"),
         ({}, "Tone of voice", {"eval_tone_of_voice_pass_rate": "10pp"}, "pass_rate (no values in the baseline)"),
@@ -175,16 +175,16 @@ def test_limit_without_values_to_compare_is_never_a_pass_wherever_it_was_set(
         reports.append(compared(data, "previous", "last", **given))
     for report in reports:
         assert report.exit_code == (3 if told else 0)
-        assert (told or "1 limit checked, not exceeded") in report.conclusion
+        assert (told or "pass: 1 limit not exceeded") in report.conclusion
         assert (ET.fromstring(junit(report)).get("errors") == "0") == (told is None)
 
 
 @pytest.mark.parametrize(
     ("estimate", "told"),
     [
-        (None, "at least 20 calls are needed on each side"),
-        (Estimate(0.05, False, False, 0.1, 1e9, 0.0), "108 calls on each side would do"),
-        (Estimate(0.0, False, False, 0.15, 9.0, 0.9), "executions differ too much, more would tell"),
+        (None, "needs at least 20 calls on each side"),
+        (Estimate(0.05, False, False, 0.1, 1e9, 0.0), "needs about 108 calls on each side"),
+        (Estimate(0.0, False, False, 0.15, 9.0, 0.9), "executions differ too much: compare several on each side"),
         (Estimate(0.19, False, False, 0.06, 1e9, 0.0), "more calls would tell"),
         (Estimate(0.0, False, False, 0.01, 1e9, 0.0), ""),
     ],

@@ -96,7 +96,7 @@ def test_alarm_ends_with_its_data_and_the_end_is_told(change: Change, nights: in
 
 def test_scenarios_that_are_all_new_are_told_and_compared_with_nothing_before() -> None:
     worse, remarks = told(judged(45, lambda night, n: slow_from(35, scenario_id=f"new {n % 4}")(night, n)))
-    assert (worse, remarks) == ([], [f"new scenarios since {day(35)}: not comparable with before"])
+    assert (worse, remarks) == ([], [f"all scenarios are new since {day(35)}: judged from then on"])
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,8 @@ def test_outage_is_one_line_for_all_run_tests_and_no_alarm(last: int) -> None:
     assert found.worse == []
     assert remark.since == FIRST.date() + timedelta(days=35)
     nights = f"{last - 34} nights from {day(35)} to {day(last)}" if last > 35 else day(35)
-    assert (remark.run_test, remark.text) == ("A", f"most calls failed on {nights}: not judged")
+    what = "these nights are" if last > 35 else "this night is"
+    assert (remark.run_test, remark.text) == ("A", f"most calls failed on {nights}: {what} not judged")
 
 
 def test_outage_of_several_run_tests_is_one_line() -> None:
@@ -138,4 +139,7 @@ def test_outage_of_several_run_tests_is_one_line() -> None:
         return {"status": "failed"} if night == 40 and number > 3 else {}
 
     (remark,) = judged(45, failing, run_tests=("A", "B", "C"), are_alike=True).remarks
-    assert (remark.run_test, remark.text) == ("", f"most calls failed on {day(40)}, in A, B and 1 more: not judged")
+    assert (remark.run_test, remark.text) == (
+        "",
+        f"most calls failed on {day(40)}, in A, B, C: this night is not judged",
+    )

@@ -54,7 +54,7 @@ def test_span_holds_its_first_and_last_day_but_as_a_baseline_not_the_execution_t
 def test_what_is_missing_settling_or_not_finished_is_told():
     assert notices(MANY, "previous", "last") == [
         "baseline: 1 execution settling: costs and evals may still arrive",
-        "candidate: 1 execution incomplete: metrics-etl run fetches the calls that are missing",
+        "candidate: 1 execution incomplete: run metrics-etl run for the calls that are missing, then compare again",
         "candidate: 1 execution not finished: not compared",
     ]
     assert notices(MANY, "e1", span(5, 6))[-1] == "candidate: 1 execution not finished: not compared"

@@ -71,8 +71,7 @@ async def test_limit_that_too_few_calls_cannot_answer_is_no_green_light(folder: 
     other = await compare(folder, *sides, "--max-regression", "chat_latency_p50=10%")
     assert (strict.exit_code, loose.exit_code, other.exit_code) == (3, 0, 3)
     assert (
-        "limit not judged: latency_p95 (at least 40 calls are needed on each side); worse without a limit: "
-        in strict.stdout
+        "limit not judged: latency_p95 (needs at least 40 calls on each side); worse without a limit: " in strict.stdout
     )
     assert re.search(
         r"^candidate  \S+ \(last, completed, created 2026-11-19 09:00\): 25 calls$", loose.stdout, re.MULTILINE

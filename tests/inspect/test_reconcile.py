@@ -26,7 +26,8 @@ END = datetime(2026, 10, 30, 15, tzinfo=UTC)
 async def against_api(settings: Settings) -> tuple[VerifyReport, Reconciliation]:
     report = verify(settings, Scope(), needs_aggregates=True)
     reconciliation = await reconcile(settings, report.executions, unsound=report.unsound, on_hold=lambda _: None)
-    report.add(reconciliation)
+    report.reconciliation = reconciliation
+    report.findings += reconciliation.findings
     return report, reconciliation
 
 

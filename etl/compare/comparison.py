@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from etl.compare.pairing import NONE, Pairing
-from etl.compare.repeats import Repeats, repeats_of
+from etl.compare.repeats import repeats_of
 from etl.compare.samples import Samples, difference_of, eval_metrics, read_samples
 from etl.compare.selection import ComparedExecution, Selection, Selector, can_tell_slow_days, read_executions, select
 from etl.compare.statistics import CHANCE_OF_WORSE, FEWEST, FEWEST_EXECUTIONS, Difference, Interval, Outcome, Verdict
@@ -76,31 +76,20 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """How reliably an eval passes repeated calls of a scenario, over the scenarios that both sides have."""
+    """How likely an eval passes repeated calls of a scenario, over the scenarios that both sides have."""
 
     metric: Metric
     """The eval's pass rate."""
-    baseline: Repeats
-    candidate: Repeats
-    """Both have one ``k``."""
+    k: int
+    """How many calls all have to pass."""
+    baseline: float | None
+    candidate: float | None
 
     @property
     def text(self) -> str:
         """``Task Completion passes 3 of 3: 86.1% before, 25.0% now``."""
-        before, now = (value_text(side.whole.pass_power_k, SHARE) for side in (self.baseline, self.candidate))
-        k = self.candidate.k
-        return f"{self.metric.eval_name} passes {k} of {k}: {before} before, {now} now"
-
-    @property
-    def is_telling(self) -> bool:
-        """Whether both sides have enough scenarios and calls."""
-        return self.baseline.is_telling and self.candidate.is_telling
-
-    def as_json(self) -> dict[str, Any]:
-        """The repetition as ``compare --json`` has it."""
-        sides = {"baseline": self.baseline, "candidate": self.candidate}
-        of_sides = {name: {"whole": side.whole, "scenarios": side.scenarios} for name, side in sides.items()}
-        return {"metric": self.metric.name, "k": self.candidate.k} | of_sides
+        before, now = (value_text(side, SHARE) for side in (self.baseline, self.candidate))
+        return f"{self.metric.eval_name} passes {self.k} of {self.k}: {before} before, {now} now"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +109,7 @@ class ComparisonReport:
     unapplied: Sequence[str] = ()
     """The metrics of limits of the settings that the run test does not have: other run tests may."""
     repetitions: Sequence[Repetition] = ()
-    """One for each Pass/Fail eval, where scenarios ran more than once."""
+    """One for each Pass/Fail eval, where enough scenarios ran more than once."""
     findings: Sequence[Finding] = ()
     """What is missing from the dataset: none of it is judged, so the exit code is 3."""
     notices: Sequence[str] = field(default_factory=list)
@@ -187,7 +176,10 @@ class ComparisonReport:
             "scenarios": self.pairing.common if self.pairing.is_paired else None,
             "are_rows": self.pairing.are_rows,
             "metrics": [_row_as_json(row) for row in self.rows],
-            "repetitions": [_plain(repetition.as_json()) for repetition in self.repetitions],
+            "repetitions": [
+                {"metric": each.metric.name} | fields_of(each, "k", "baseline", "candidate")
+                for each in self.repetitions
+            ],
             "notices": list(self.notices),
         }
 
@@ -299,9 +291,9 @@ def _repetitions(metrics: Sequence[Metric], sides: Sequence[Samples], pairing: P
         common = np.setdiff1d(np.intersect1d(before.scenarios, after.scenarios), [NONE])
         outputs = [sample.only(np.isin(sample.scenarios, common)) for sample in (before, after)]
         k = min(repeats_of(map(str, sample.scenarios), sample.values).k for sample in outputs)
-        if len(common) and k > 1:
-            repeats = [repeats_of(map(str, sample.scenarios), sample.values, most=k) for sample in outputs]
-            repetitions.append(Repetition(metric, *(side.named(pairing.names) for side in repeats)))
+        repeats = [repeats_of(map(str, sample.scenarios), sample.values, most=k) for sample in outputs]
+        if k > 1 and all(side.is_telling for side in repeats):
+            repetitions.append(Repetition(metric, k, *(side.whole.pass_power_k for side in repeats)))
     return repetitions
 
 

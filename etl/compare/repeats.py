@@ -8,7 +8,7 @@ c, k) / C(n, k).
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import compress
 from math import comb, nan
 from statistics import fmean
@@ -54,10 +54,6 @@ class Repeats:
     def is_telling(self) -> bool:
         """Whether the estimates of all scenarios together are more than chance."""
         return len(self.scenarios) >= _FEWEST_SCENARIOS and self.whole.calls >= _FEWEST_CALLS
-
-    def named(self, names: Sequence[str]) -> "Repeats":
-        """The same with names in place of ids, which are numbers of these names."""
-        return replace(self, scenarios=[replace(each, scenario=names[int(each.scenario)]) for each in self.scenarios])
 
 
 def repeats_of(scenarios: Iterable[str], passed: Iterable[float], *, most: int = K) -> Repeats:

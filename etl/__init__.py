@@ -24,9 +24,9 @@ from etl.version import __version__
 if TYPE_CHECKING:
     from etl.inspect.joined_calls import read_calls
     from etl.inspect.open_table import open_table
+    from etl.inspect.read_status import status
     from etl.inspect.read_tables import describe, read_table
     from etl.inspect.status import Status
-    from etl.inspect.status_now import status
     from etl.pipeline.job import Plan, export, plan, run
     from etl.pipeline.summary import RunTestSummary, Summary
     from etl.settings import Settings
@@ -41,7 +41,7 @@ _LAZY = {
     "etl.inspect.open_table": {"open_table"},
     "etl.inspect.read_tables": {"describe", "read_table"},
     "etl.inspect.status": {"Status"},
-    "etl.inspect.status_now": {"status"},
+    "etl.inspect.read_status": {"status"},
     "etl.pipeline.job": {"Plan", "export", "plan", "run"},
     "etl.pipeline.summary": {"RunTestSummary", "Summary"},
     "etl.settings": {"Settings"},

@@ -16,8 +16,8 @@ from etl.dataset.parts import identify
 from etl.inspect.verify_warehouse import WarehouseReport, verify_rows
 from etl.load.drivers import spooled
 from etl.load.open import open_warehouse
-from etl.load.rehearsal import made_up_load
 from etl.load.statements import Dialect, Statements
+from etl.load.synchronize import made_up_load
 from etl.load.tables import ALL_TABLES, VIEWS
 from etl.model import schema
 from etl.transform.frames import ExportStamp, table_of

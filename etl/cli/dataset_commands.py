@@ -40,8 +40,8 @@ def status(
     """
     with report_errors(verbose=verbose):
         from etl.cli.show_dataset import print_status
+        from etl.inspect.read_status import read_now
         from etl.inspect.status import NIGHTLY_HOURS, Status
-        from etl.inspect.status_now import read_now
 
         settings, _, current = read_now(config, NIGHTLY_HOURS if max_age_hours is None else max_age_hours)
         print_text = partial(print_status, accepted=settings.compare.accepted)

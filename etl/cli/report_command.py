@@ -48,7 +48,7 @@ def report(
     if since and until and since > until:
         raise typer.BadParameter(f"--since {since} is later than --until {until}")
     with report_errors(verbose=verbose):
-        from etl.inspect.status_now import read_now
+        from etl.inspect.read_status import read_now
         from etl.report.gather import gather_contents
 
         page = page_module()

@@ -36,7 +36,6 @@ _Known = Mapping[str, StoredExecution | None]
 """What the dataset held of each execution when it was planned; None for a new one."""
 _Rows = Mapping[str, pa.Table]
 """By the table's name."""
-_TABLES = {table.name: table for table in schema.OF_EXECUTIONS}
 _NOTHING_HELD = HeldRows(listed_calls=None, exported_calls=0, calls_digest=rows_digest([]))
 
 
@@ -178,7 +177,7 @@ def _has_values(dataset: Dataset, part: Part, stored: Mapping[str, StoredExecuti
 
     def has_values(column: str) -> bool:
         table, _, name = column.partition(".")
-        values = (rows_of(_TABLES[table], each)[name] for each in parts)
+        values = (rows_of(schema.TABLES[table], each)[name] for each in parts)
         return any(each.null_count < len(each) for each in values)
 
     return has_values

@@ -65,18 +65,11 @@ def holder(root: Path) -> str | None:
 
     Tries a shared lock and gives it back at once, so that two callers do not take each other for a holder.
     """
-    try:
-        file = open_at_once(root / LOCK)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _holder(os.pread(file, _HOLDER_MAX_BYTES, 0))
-    except OSError:
-        return None
-    finally:
-        os.close(file)
+    with suppress(OSError), open(root / LOCK, "rb", opener=open_at_once) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _holder(file.read(_HOLDER_MAX_BYTES))
     return None
 
 

@@ -1,12 +1,14 @@
-"""How a status is read: what a dataset holds, how fresh it is, and what is missing.
+"""How a status is read: of settings, the path of a settings file, or the dataset alone.
 
 It reads the dataset alone, without a lock, and only the columns that it needs; ``status.py`` says what a status is and
 judges it. An export may run meanwhile: a file that it replaces is read as it was or as it will be.
 """
 
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
-from datetime import datetime
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from etl.dataset.comparisons import read_compared
@@ -14,16 +16,18 @@ from etl.dataset.index import index_if_readable
 from etl.dataset.last_run import RUN_TESTS, Attempt, LastRun, lacks_of_warehouse, read_last_run
 from etl.dataset.layout import Scope
 from etl.dataset.parts import read_identity
-from etl.errors import DestinationError
+from etl.errors import ConfigurationError, DestinationError
 from etl.files.interface import Files
 from etl.files.names import QUARANTINE
-from etl.inspect.status import RunStatus, Status
+from etl.files.open import open_files
+from etl.inspect.status import NIGHTLY_HOURS, RunStatus, Status
 from etl.inspect.status_run_tests import EXECUTION_COLUMNS, execution_rows, missing_of, places_of, run_tests_of
 from etl.inspect.stored import StoredFile, TableStatus, find_lost, stored_files
 from etl.model import schema
 from etl.model.findings import Finding, Kind, alarms
+from etl.model.locations import Options
 from etl.model.values import fields_of, python_values
-from etl.settings import RunTest
+from etl.settings import RunTest, Settings
 from etl.settings.read import scope_of
 
 _LAST_RUNS = 7
@@ -36,6 +40,55 @@ _COLUMNS: dict[str, Sequence[str]] = {
     "runs": [run_field.name for run_field in fields(RunStatus)],
 }
 """The columns that are read of each table; of the other tables, rows are only counted."""
+_Given = Settings | str | os.PathLike[str] | None
+
+
+def status(settings: _Given = None, *, max_age_hours: float = NIGHTLY_HOURS, options: Options | None = None) -> Status:
+    """Whether all is well, and what to do next.
+
+    Reads only the dataset, as ``metrics-etl status`` does: needs no key and changes nothing. ``settings`` may also be
+    the path of a settings file (``.toml``) or of the dataset: its folder, or its URL in a bucket, with ``options`` as
+    in ``[destination.options]``. The verdict is good only if the last complete export is at most ``max_age_hours`` old.
+
+    Raises:
+        ConfigurationError: a mistake in the settings.
+        DestinationError: there is no dataset, or it cannot be read.
+    """
+    if isinstance(settings, str | os.PathLike) and not os.fspath(settings).endswith(".toml"):
+        of_dataset = read_status(open_files(os.fspath(settings), options), now=datetime.now(UTC))
+        return replace(of_dataset, max_age_hours=max_age_hours)
+    return read_now(settings, max_age_hours)[2]
+
+
+def read_now(given: _Given, max_age_hours: float = NIGHTLY_HOURS) -> tuple[Settings, Files, Status]:
+    """The settings, the files of their dataset, and its status with ``problems_now``.
+
+    ``given`` are settings or the path of their file; None for where the file is by default. Problems are found by
+    reading alone, without the API, the keys or the rows. If the settings name no run tests, those that the last run
+    knew count as configured.
+
+    Raises:
+        ConfigurationError: a mistake in the settings that hides where the dataset is.
+        DestinationError: there is no dataset, or it cannot be read.
+    """
+    path = None if given is None or isinstance(given, Settings) else Path(given)
+    configured = None
+    problems = list[str]()
+    try:
+        settings = given if isinstance(given, Settings) else Settings.load(path, needs_keys=False)
+        configured = settings.configured
+    except ConfigurationError as error:
+        problems = str(error).split("\n")
+        settings = Settings.load(path, needs_keys=False, needs_run_tests=False)
+    files = open_files(settings.destination.path, settings.destination.options)
+    of_dataset = read_status(files, now=datetime.now(UTC), configured=configured, warehouse=settings.warehouse.place)
+    try:
+        files.examine()
+    except (ConfigurationError, DestinationError) as error:
+        problems += str(error).split("\n")
+    would_fail = configured is not None and bool(problems)
+    now = replace(of_dataset, max_age_hours=max_age_hours, sweep_days=settings.export.sweep_days)
+    return settings, files, replace(now, problems_now=tuple(problems), would_fail=would_fail)
 
 
 def read_status(

@@ -1,6 +1,6 @@
 """What a status is: the state of a dataset as one value, with a verdict in one line and what to do next.
 
-Pure: ``read_status.py`` reads it from the files of a dataset, and ``status_now.py`` finds these and knows the time.
+Pure: ``read_status.py`` finds the files of a dataset, reads it from them, and knows the time.
 """
 
 from collections.abc import Iterator, Sequence

@@ -6,7 +6,7 @@ drops nothing that others may use: views are replaced, so that their grants and 
 
 from collections.abc import Collection, Iterator
 
-from etl.load.statements import DATA, TABLE_NAMES, Dialect, Statements
+from etl.load.statements import DATA, Dialect, Statements
 from etl.load.tables import ALL_TABLES, STATE_TABLE, VIEWS, View, columns_of
 from etl.load.texts import sql_quoted
 from etl.model import schema
@@ -66,7 +66,7 @@ def postgresql_tables(tables: Collection[Table]) -> str:
 
     Only then are the views created, and noted, and roles granted what they need.
     """
-    is_all = {table.name for table in tables} >= TABLE_NAMES
+    is_all = {table.name for table in tables} >= schema.TABLES.keys()
     statements = ["BEGIN", "SET LOCAL client_min_messages = warning", *_SQL.create_schema()]
     for table in ALL_TABLES if is_all else tables:
         statements += [_SQL.create(table), _add_columns(table), *_SQL.describe(table)]

@@ -15,8 +15,6 @@ Existing = Mapping[str, Collection[str]]
 """The tables and views that exist, each with the names of its columns."""
 DATA = tuple((group, table) for group in GROUPS for table in group.tables)
 """The tables of the dataset, each with its group, in the order in which rows arrive."""
-TABLE_NAMES = frozenset(table.name for _, table in DATA)
-"""The names of the tables of the dataset."""
 _NO_ROWS = f"'{'/'.join('0' for _ in DATA)}'"
 """The literal for the ``row_counts`` of an item without rows, see ``row_counts``."""
 
@@ -111,7 +109,7 @@ class Statements:
 
     # what is there
 
-    def counted(self, existing: Collection[str] = TABLE_NAMES, *, wanted: str = "") -> str:
+    def counted(self, existing: Collection[str] = schema.TABLES.keys(), *, wanted: str = "") -> str:
         """A query for kind, item and the item's ``row_counts``, from the ``existing`` tables.
 
         ``wanted`` names a table that lists items: then only these are counted.
@@ -137,7 +135,7 @@ class Statements:
         The digest is null if a table has more or fewer rows of the item than were loaded, and empty if nobody counted
         what was loaded. If some tables or columns are missing, ``existing`` says which are there.
         """
-        tables = TABLE_NAMES if existing is None else existing.keys() & TABLE_NAMES
+        tables = schema.TABLES.keys() if existing is None else existing.keys() & schema.TABLES.keys()
         if existing is not None and not (tables and "row_counts" in existing[STATE_TABLE.name]):
             return f"SELECT kind, item, digest FROM {self._state} UNION ALL {self._defined()}"
         return (

@@ -21,8 +21,7 @@ from etl.files.interface import Files
 from etl.files.names import LOCK
 from etl.files.open import open_files
 from etl.load.open import open_warehouse
-from etl.load.rehearsal import made_up_load
-from etl.load.synchronize import EXPERIMENTAL, refuse_another
+from etl.load.synchronize import EXPERIMENTAL, made_up_load, refuse_another
 from etl.model.values import fields_of
 from etl.model.wording import counted, first_few, quoted
 from etl.pipeline.lists import is_run_test

@@ -12,7 +12,7 @@ import pytest
 from etl.dataset.state import CallReader
 from etl.extract.endpoints import Purpose
 from etl.files.names import COMPARED
-from etl.inspect.status_now import status
+from etl.inspect.read_status import status
 from etl.model.findings import Kind
 from etl.pipeline import job
 from etl.pipeline.summary import Summary

@@ -5,13 +5,12 @@ Reads the dataset alone and stores no verdict: the same rows give the same verdi
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from itertools import compress, dropwhile, groupby, takewhile
+from itertools import compress, groupby
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -52,15 +51,15 @@ class _Series:
 
     NaN in nights of an outage.
     """
-    is_outage: npt.NDArray[np.bool_]
-    """For each night, whether most calls failed, which is not usual."""
+    outages: Collection[date]
+    """The nights in which most calls failed, which is not usual."""
     renewals: Sequence[int]
     """The nights since which no scenario is one of before."""
 
     def silence_of(self, metric: Metric) -> int:
         """For how many nights the metric has had no values, where it was judged before, and for longer than ever."""
-        has_values = np.isfinite(self.figures[metric][0][~self.is_outage])
-        nights = np.flatnonzero(np.append(has_values, True))
+        by_night = zip(self.nights, np.isfinite(self.figures[metric][0]), strict=True)
+        nights = np.flatnonzero([*(has_values for night, has_values in by_night if night not in self.outages), True])
         gaps = np.diff(nights) - 1
         is_new = len(gaps) >= FEWEST_NIGHTS and gaps[-1] >= max(_SILENT_NIGHTS, gaps[:-1].max() + 1)
         return int(gaps[-1]) if is_new else 0
@@ -93,13 +92,9 @@ class Worse:
         return f"{change_words(self.row)} since {self.since}, {counted(self.nights, 'night')}, {certainty}"
 
     @property
-    def about(self) -> str:
-        """What identifies it, beside its run test."""
+    def metric(self) -> str:
+        """The name of the metric."""
         return self.row.metric.name
-
-    def as_json(self) -> dict[str, str]:
-        """The item of a webhook's message."""
-        return {"run_test": self.run_test, "metric": self.row.metric.name, "since": f"{self.since}", "text": self.text}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +107,6 @@ class Remark:
     text: str
     metric: str = ""
     """The name of the metric; empty for all."""
-
-    @property
-    def about(self) -> str:
-        """What identifies it, beside its run test: another one about the same metric is another day's."""
-        return f"{self.metric} since {self.since}"
-
-    def as_json(self) -> dict[str, str]:
-        """The item of a webhook's message."""
-        return {"run_test": self.run_test, "metric": self.metric, "since": f"{self.since}", "text": self.text}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,26 +214,20 @@ def _is_judged(figures: Values) -> bool:
 
 
 def _outages(series: Mapping[str, _Series], newest: date) -> Iterator[Remark]:
-    """One remark on the latest nights in which most calls failed, in whatever run tests, if that was lately."""
-    nights = sorted({night for each in series.values() for night in each.nights}, reverse=True)
-    failed = {name: set(compress(each.nights, each.is_outage)) for name, each in series.items()}
-    all_failed = set[date]().union(*failed.values())
-    lately = (night for night in nights if newest - night <= _SHOWN)
-    if episode := list(takewhile(all_failed.__contains__, dropwhile(lambda night: night not in all_failed, lately))):
-        names = [name for name, own in failed.items() if own.intersection(episode)]
-        when, these = f"{episode[0]}", "this night is"
-        if len(episode) > 1:
-            when, these = f"{len(episode)} nights from {episode[-1]} to {episode[0]}", "these nights are"
+    """One remark on all nights of late in which most calls failed, in whatever run tests."""
+    failed = {name: {each for each in own.outages if newest - each < _SHOWN} for name, own in series.items()}
+    if nights := sorted(set[date]().union(*failed.values()), reverse=True):
+        names = [name for name, own in failed.items() if own]
         where = f", in {first_few(names, shown=5)}" if len(names) > 1 else ""
-        run_test = names[0] if len(names) == 1 else ""
-        yield Remark(run_test, episode[-1], f"most calls failed on {when}{where}: {these} not judged")
+        text = f"most calls failed on {first_few(list(map(str, nights)), shown=3)}{where}: such a night is not judged"
+        yield Remark(names[0] if len(names) == 1 else "", nights[0], text)
 
 
 def _remarks(name: str, own: _Series, alarms: Mapping[Metric, Sequence[Alarm]]) -> Iterator[Remark]:
     """Why alarms ended without being better again, and since when there is nothing to judge."""
     for metric, found in alarms.items():
         if silence := own.silence_of(metric):
-            since = own.nights[np.flatnonzero(~own.is_outage)[-1 - silence]]
+            since = [night for night in own.nights if night not in own.outages][-1 - silence]
             if silence <= LONGEST:
                 yield Remark(name, since, f"no values of {metric.title} since {since}", metric.name)
         elif found and found[-1].is_normal and (ended := found[-1].ended_at or 0) + LONGEST > len(own.nights):
@@ -294,7 +274,8 @@ def _series(executions: Executions, calls: pa.Table, evals: pa.Table, accepted: 
             missing = (0, len(nights) - len(of_nights[0]))
             values, variances = (np.pad(each, missing, constant_values=np.nan) for each in of_nights)
             figures[metric] = (values if metric.is_higher_worse else -values, variances)
-    return _Series(nights, figures, is_outage, _renewals(number[status.executions], status.scenarios, len(nights)))
+    outages = {*compress(nights, is_outage)}
+    return _Series(nights, figures, outages, _renewals(number[status.executions], status.scenarios, len(nights)))
 
 
 def _renewals(nights: Numbers, scenarios: Numbers, count: int) -> list[int]:

@@ -24,6 +24,7 @@ from etl.files.interface import Files
 from etl.files.names import NOTIFIED
 from etl.files.open import open_files
 from etl.model.findings import Finding, Kind, alarms
+from etl.model.values import fields_of
 from etl.model.wording import shown
 from etl.pipeline.summary import Summary
 from etl.settings import Settings
@@ -115,7 +116,12 @@ def _worse(found: Sequence[Worse | Remark], settings: Settings) -> _Items:
     """What the nights say of the run tests that are configured, or of several; of all where none is named."""
     names = {run_test.name for run_test in settings.run_tests}
     own = [each for each in found if not names or each.run_test in {*names, ""}]
-    return {(_WORSE, each.run_test, each.about): each.as_json() for each in own}
+    # A remark on another day is another one.
+    keys = [each.metric if isinstance(each, Worse) else f"{each.metric} since {each.since}" for each in own]
+    return {
+        (_WORSE, each.run_test, key): {**fields_of(each, "run_test", "metric", "text"), "since": f"{each.since}"}
+        for key, each in zip(keys, own, strict=True)
+    }
 
 
 def _message(

@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from etl.compare.comparison import change_texts, change_words, value_text
-from etl.compare.nightly import Judged, Worse
+from etl.compare.nightly import Worse
 from etl.compare.nights import FEWEST_NIGHTS
 from etl.compare.repeats import K, Repeated
 from etl.compare.selection import Selection, Span
@@ -61,7 +61,7 @@ def page(contents: ReportContents, links: ReportSettings | None = None) -> str:
         lstrip_blocks=True,
     )
     of_compare = (change_texts, change_words, value_text)
-    of_page = (counted, covered, forests, judged_words, rate_text, sections, selection_text, span_words)
+    of_page = (counted, covered, first_few, forests, rate_text, sections, selection_text, span_words)
     environment.globals.update({function.__name__: function for function in of_compare + of_page})
     return environment.get_template("page.html").render(
         contents=contents,
@@ -74,6 +74,7 @@ def page(contents: ReportContents, links: ReportSettings | None = None) -> str:
         most_evals=MOST_EVALS,
         share=SHARE,
         most_k=K,
+        fewest_nights=FEWEST_NIGHTS,
     )
 
 
@@ -94,23 +95,6 @@ def picture_of(figures: Figures) -> Any:
 def headlines(run_tests: Sequence[Figures]) -> list[tuple[Figures, Worse]]:
     """The first things that got worse, each with the figures of its run test."""
     return [(figures, worse) for figures in run_tests for worse in figures.worse][:_MOST_HEADLINES]
-
-
-def judged_words(judged: Judged) -> str:
-    """How much was judged, how often that is wrong, and what was not judged yet."""
-    sentences = []
-    if judged.run_tests:
-        metrics = f"{counted(judged.metrics, 'metric')} of {counted(judged.run_tests, 'run test')}"
-        rate = judged.false_alarms_per_year
-        sentences.append(f"Judged after each night: {metrics}, {counted(judged.nights, 'night')}.")
-        alarms = f"about {rate:g} false alarm{'' if rate == 1 else 's'} a year"
-        sentences.append(
-            f"If nothing changes, expect {alarms}, up to {4 * rate:g} where one bad night follows another."
-        )
-    if judged.not_yet:
-        names = first_few(judged.not_yet, shown=10)
-        sentences.append(f"Not judged yet, with fewer than {FEWEST_NIGHTS} nights before: {names}.")
-    return " ".join(sentences)
 
 
 def rate_text(outputs: Repeated) -> str:

@@ -36,7 +36,7 @@ Checkout flow: Task Completion: passed -25.5 pp (94.9% to 69.3%) since 2026-11-0
 Checkout flow: Tone Score: mean score -10.3% (0.78 to 0.70) since 2026-11-09, 6 nights, 95% interval -15.6 to -4.7%
 Checkout flow: Customer satisfaction -10.3% (7.79 to 6.98) since 2026-11-09, 6 nights, 95% interval -15.6 to -4.7%"""
 
-REMARK = "notice     Refund chat: most calls failed on 2026-11-09: this night is not judged"
+REMARK = "notice     Refund chat: most calls failed on 2026-11-09: such a night is not judged"
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,7 @@ async def test_each_alarm_of_thirty_nights_is_told_once_without_a_word_of_the_ro
 
             there = {(each.kind.value, each.subject) for each in alarms(summary.findings)}
             is_read = summary.failure is not None or worse is not None
-            there |= {(each.run_test, each.as_json()["metric"]) for each in worse or ()}
+            there |= {(each.run_test, each.metric) for each in worse or ()}
             there = {(summary.outcome, "")} if summary.failure else there
             is_whole = summary.failure is None and is_read and not settings.is_part
             is_end = bool(is_whole and not there and told)

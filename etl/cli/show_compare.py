@@ -28,7 +28,6 @@ def print_comparison(report: ComparisonReport) -> None:
     columns = [name for name in _HEADER if is_wide or name not in _ONLY_IF_WIDE]
     rows = (dict(zip(_HEADER, _styled_cells(row), strict=True)) for row in report.rows)
     print_table(columns, ([cells[name] for name in columns] for cells in rows), words={"metric", "verdict"})
-    print_line("repeats", *(repetition.text for repetition in report.repetitions))
     print_line("notice", *report.notices)
     print_lines(alarm_lines(report.findings))
     print_line("outcome", f"{report.conclusion} (exit {report.exit_code})", style="bold red" if report.exceeded else "")
@@ -54,7 +53,6 @@ def markdown(report: ComparisonReport) -> str:
             f"### {_code(report.candidate.run_test)}: {report.conclusion}",
             "",
             *(f"- {label}: {_code(text)}" for label, text in _head_lines(report)[1:]),
-            *(f"- repeats: {_code(repetition.text)}" for repetition in report.repetitions),
             *(f"- notice: {_code(notice)}" for notice in (*report.notices, *map(str, report.findings))),
             "",
             *(f"| {' | '.join(cells)} |" for cells in rows),

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from etl.compare.pairing import NONE, Pairing
-from etl.compare.repeats import repeats_of
+from etl.compare.pairing import Pairing
 from etl.compare.samples import Samples, difference_of, eval_metrics, read_samples
 from etl.compare.selection import ComparedExecution, Selection, Selector, can_tell_slow_days, read_executions, select
 from etl.compare.statistics import CHANCE_OF_WORSE, FEWEST, FEWEST_EXECUTIONS, Difference, Interval, Outcome, Verdict
@@ -74,24 +72,6 @@ class Row:
         return worsening.low if worsening else -math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Repetition:
-    """How likely an eval passes repeated calls of a scenario, over the scenarios that both sides have."""
-
-    metric: Metric
-    """The eval's pass rate."""
-    k: int
-    """How many calls all have to pass."""
-    baseline: float | None
-    candidate: float | None
-
-    @property
-    def text(self) -> str:
-        """``Task Completion passes 3 of 3: 86.1% before, 25.0% now``."""
-        before, now = (value_text(side, SHARE) for side in (self.baseline, self.candidate))
-        return f"{self.metric.eval_name} passes {self.k} of {self.k}: {before} before, {now} now"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonReport:
     """What ``compare`` found, as a whole."""
@@ -108,8 +88,6 @@ class ComparisonReport:
     """How the calls of both sides are matched."""
     unapplied: Sequence[str] = ()
     """The metrics of limits of the settings that the run test does not have: other run tests may."""
-    repetitions: Sequence[Repetition] = ()
-    """One for each Pass/Fail eval, where enough scenarios ran more than once."""
     findings: Sequence[Finding] = ()
     """What is missing from the dataset: none of it is judged, so the exit code is 3."""
     notices: Sequence[str] = field(default_factory=list)
@@ -176,10 +154,6 @@ class ComparisonReport:
             "scenarios": self.pairing.common if self.pairing.is_paired else None,
             "are_rows": self.pairing.are_rows,
             "metrics": [_row_as_json(row) for row in self.rows],
-            "repetitions": [
-                {"metric": each.metric.name} | fields_of(each, "k", "baseline", "candidate")
-                for each in self.repetitions
-            ],
             "notices": list(self.notices),
         }
 
@@ -219,11 +193,9 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         gone = eval_metrics(read_samples(files, earlier)[0])
         present |= gone.keys() & unknown
         known = gone | known
-        notices += [
-            f"[compare] max_regression: no metric {name} here: {nearest(name, known)}"
-            for name in unknown
-            if name not in gone
-        ]
+        for name in unknown:
+            if name not in gone:
+                notices.append(f"[compare] max_regression: no metric {name} here: {nearest(name, known)}")
     applied = {**{name: limit for name, limit in default_limits.items() if name in present}, **limits}
     notices += _notices_of_last_run(files, [*before.executions, *after.executions])
     if not can_tell_slow_days((before, after)):
@@ -242,7 +214,6 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         rows=rows,
         pairing=pairing,
         unapplied=[name for name in default_limits if name not in applied],
-        repetitions=_repetitions([row.metric for row in rows], samples, pairing),
         findings=_missing_rows(files, (before, after), samples),
         notices=notices,
     )
@@ -277,24 +248,6 @@ def _notices_of_last_run(files: Files, executions: Sequence[ComparedExecution]) 
         names = ", ".join(map(quoted, sorted(incomplete)))
         notices.append(f"the last run did not export all of {names}: see metrics-etl status")
     return notices
-
-
-def _repetitions(metrics: Sequence[Metric], sides: Sequence[Samples], pairing: Pairing) -> list[Repetition]:
-    """The repeats of each Pass/Fail eval, where scenarios that both sides have ran more than once; with one ``k``."""
-    if not pairing.is_paired:
-        return []
-    repetitions = []
-    for metric in metrics:
-        if not (metric.eval_name and metric.is_rate):
-            continue
-        before, after = (side.of(metric) for side in sides)
-        common = np.setdiff1d(np.intersect1d(before.scenarios, after.scenarios), [NONE])
-        outputs = [sample.only(np.isin(sample.scenarios, common)) for sample in (before, after)]
-        k = min(repeats_of(map(str, sample.scenarios), sample.values).k for sample in outputs)
-        repeats = [repeats_of(map(str, sample.scenarios), sample.values, most=k) for sample in outputs]
-        if k > 1 and all(side.is_telling for side in repeats):
-            repetitions.append(Repetition(metric, k, *(side.whole.pass_power_k for side in repeats)))
-    return repetitions
 
 
 def _row_as_json(row: Row) -> dict[str, Any]:

@@ -135,8 +135,7 @@ def read_worse(files: Files, rules: Compare) -> Sequence[Worse | Remark]:
     Raises:
         DestinationError: a file of the dataset cannot be read.
     """
-    nights = read_nights(files, CALL_COLUMNS, None, None)
-    judged = judge_nights(*nights, rules)
+    judged = judge_nights(*read_nights(files, CALL_COLUMNS, None, None), rules)
     return [*judged.worse, *judged.remarks]
 
 

@@ -4,6 +4,7 @@ Every export that has sent a request ends here, however it went. Nothing here as
 warehouse.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -98,7 +99,8 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
     """The run as one value, once the findings of its run tests and of the run as a whole are noted."""
     settled_before = run.settled_before(finished_at)
     run_tests = record.run_test_summaries(is_cut_short=failure is not None, settled_before=settled_before)
-    _find_in_run(run, record)
+    for kind, text in _findings_of_run(run, record):
+        record.find(kind, "", text)
     return Summary(
         export_run_id=run.export_run_id,
         version=__version__,
@@ -119,34 +121,33 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
     )
 
 
-def _find_in_run(run: Run, record: Record) -> None:
-    """Note what concerns the run as a whole."""
+def _findings_of_run(run: Run, record: Record) -> Iterator[tuple[Kind, str]]:
+    """What concerns the run as a whole."""
     traffic = run.client.traffic
     marked = run.dataset.written.marked
     if rows := [counted(marked[table], table.removesuffix("s")) for table in ("calls", "evals") if marked[table]]:
-        record.find(Kind.DELETED, "", f"{' and '.join(rows)} marked as deleted: the source no longer has them")
+        yield Kind.DELETED, f"{' and '.join(rows)} marked as deleted: the source no longer has them"
     swept = {item.execution.execution_id for item in record.all_planned() if item.reason is Reason.SWEEP}
     if found := sorted(swept & run.dataset.written.executions):
-        text = f"the sweep found {counted(len(found), 'change')} in final executions: {first_few(found)}"
-        record.find(Kind.SWEPT, "", text)
+        yield Kind.SWEPT, f"the sweep found {counted(len(found), 'change')} in final executions: {first_few(found)}"
     if failures := record.fetched.not_compared:
-        text = f"{counted(len(failures), 'final execution')} could not be compared: {min(failures.values())}"
-        record.find(Kind.NOT_COMPARED, "", text)
+        executions = counted(len(failures), "final execution")
+        yield Kind.NOT_COMPARED, f"{executions} could not be compared: {min(failures.values())}"
     if record.fetched.one_by_one:
-        record.find(Kind.ONE_BY_ONE, "", f"calls were fetched one by one: {record.fetched.one_by_one}")
+        yield Kind.ONE_BY_ONE, f"calls were fetched one by one: {record.fetched.one_by_one}"
     if run.policy.detail_suffices:
         columns = ", ".join(schema.NOT_IN_LISTS)
-        record.find(Kind.LISTS_ALONE, "", f'[export] metrics is "listed", so these are empty: {columns}')
+        yield Kind.LISTS_ALONE, f'[export] metrics is "listed", so these are empty: {columns}'
     if traffic.redactions:
-        record.find(Kind.KEY_REMOVED, "", f"{counted(traffic.redactions, 'answer')} contained a key")
+        yield Kind.KEY_REMOVED, f"{counted(traffic.redactions, 'answer')} contained a key"
     if record.completed_files:
         files = counted(record.completed_files, "file")
-        record.find(Kind.COLUMNS_ADDED, "", f"{files} from an older version got this version's columns")
+        yield Kind.COLUMNS_ADDED, f"{files} from an older version got this version's columns"
     if record.fetched.without_detail:
         details = f"the details of {counted(record.fetched.without_detail, 'execution')}"
-        record.find(Kind.NO_DETAIL, "", f"{details} could not be read: {record.fetched.failure}")
+        yield Kind.NO_DETAIL, f"{details} could not be read: {record.fetched.failure}"
     if text := _difference_of_clocks(traffic):
-        record.find(Kind.CLOCK, "", text)
+        yield Kind.CLOCK, text
 
 
 def _difference_of_clocks(traffic: Traffic) -> str:

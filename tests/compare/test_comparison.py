@@ -198,18 +198,6 @@ def test_limit_that_is_not_judged_says_what_would_help(estimate: Estimate | None
     )
 
 
-@pytest.mark.parametrize(("scenarios", "told"), [(10, [{"k": 3, "baseline": 1.0, "candidate": 1.0}]), (9, [])])
-def test_repeats_of_few_scenarios_are_not_told(tmp_path: Path, scenarios: int, told: list[dict[str, Any]]) -> None:
-    data = a_dataset(tmp_path, an_execution("old", **EARLY), an_execution("new"))
-    calls = [*calls_of("old", 1000), *calls_of("new", 1000)]
-    numbered = [call | {"scenario_id": f"s{number % scenarios}"} for number, call in enumerate(calls)]
-    write(data, "calls", *numbered, key="a", date="2026-11-10")
-    write(data, "evals", *evals_of("old", "Tone"), *evals_of("new", "Tone"), key="a", date="2026-11-10")
-    report = compared(data, "previous", "last")
-    assert report.as_json()["repetitions"] == [{"metric": "eval_tone_pass_rate"} | each for each in told]
-    assert ("Tone passes 3 of 3: 100.0% before, 100.0% now" in markdown(report)) == bool(told)
-
-
 def test_mean_beyond_what_a_double_holds_is_null_in_json() -> None:
     """JSON knows no infinity, and few of its readers do."""
     huge, metric = Sample.of(np.full(50, 1.7e308)), METRICS["latency_mean"]

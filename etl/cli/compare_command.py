@@ -65,10 +65,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     ] = False,
     form: Annotated[
         Literal["table", "json", "junit", "markdown", "md"],
-        output_format(
-            help="table, json, junit (for CI), or markdown or md (for a comment on a pull request).",
-            rich_help_panel="Output",
-        ),
+        output_format(help="table, json, junit, or markdown or md for a pull request.", rich_help_panel="Output"),
     ] = "table",
     as_json: AsJson = False,
     verbose: Verbose = False,

@@ -105,7 +105,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         value_text(row.found.candidate, row.metric.unit),
         *change_texts(row.metric, row.found),
         _calls_text(row),
-        f"{row.found.verdict.value if row.found.candidate_calls else row.lacking}{_limit_text(row)}",
+        f"{row.found.verdict.value}{_limit_text(row)}",
     )
 
 
@@ -122,8 +122,6 @@ def _limit_text(row: Row) -> str:
             return f", beyond the limit of {row.limit}"
         case Outcome.KEPT:
             return f", limit of {row.limit} not exceeded"
-        case Outcome.NO_VALUES:
-            return f", limit of {row.limit} not judged"
     return f", limit of {row.limit} not judged: {row.why_not_judged}"
 
 

@@ -92,8 +92,7 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
         executions = counted(progress.listed_executions, "execution")
         yield f"listing: {executions}, {counted(progress.traffic.requests, 'request')}"
     else:
-        for_calls = f" ({calls:,} for single calls)" if (calls := progress.traffic.call_requests) else ""
-        yield f"{progress.done_requests:,}/{progress.planned_requests:,} requests{for_calls}"
+        yield f"{progress.done_requests:,}/{progress.planned_requests:,} requests"
         if (seconds := progress.seconds_left(now)) is not None:
             yield f"{duration(seconds)} left"
     if (held := math.ceil(progress.traffic.held_until - now)) > 1:
@@ -104,6 +103,8 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
         yield f"{progress.previewed:,}/{len(progress.previews):,} from lists"
     if progress.crawl_began_at is not None:
         yield f"{progress.committed_executions:,}/{progress.planned_executions:,} saved"
+        if progress.traffic.call_requests:
+            yield f"{progress.traffic.call_requests:,} for single calls"
 
 
 def make_notify(log: Log, *, verbose: bool) -> Callable[..., None]:

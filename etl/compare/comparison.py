@@ -137,9 +137,7 @@ class ComparisonReport:
             parts[0] = f"not a pass: {parts[0]}"
         if worse := [row.metric.name for row in self.rows if row.found.verdict is Verdict.WORSE and not row.limit]:
             one_in = max(2, round(1 / (CHANCE_OF_WORSE * len(self.rows))))
-            chance = (
-                f"{counted(len(self.rows), 'metric')} compared: 1 in {one_in} comparisons calls one worse by chance"
-            )
+            chance = f"by chance, 1 in {one_in} comparisons of {counted(len(self.rows), 'metric')} has one"
             parts.append(f"worse without a limit: {first_few(worse, shown=5)} ({chance})")
         return "; ".join(parts)
 
@@ -187,15 +185,16 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         if name not in known:
             raise ConfigurationError(f"no metric {name!r}: {nearest(name, known)}")
     present = {name for name, metric in known.items() if any(len(side.of(metric)) for side in samples)}
-    if unknown := [name for name in default_limits if name not in known]:
-        # An eval that both sides lack is gone, unless it is another run test's.
-        earlier = [each for each in executions if each.label == after.run_test and each.deleted_at is None]
-        gone = eval_metrics(read_samples(files, earlier)[0])
-        present |= gone.keys() & unknown
-        known = gone | known
-        for name in unknown:
-            if name not in gone:
-                notices.append(f"[compare] max_regression: no metric {name} here: {nearest(name, known)}")
+    if absent := [name for name in default_limits if name not in present]:
+        # What both sides lack is gone, unless only other run tests have it.
+        earlier, _ = read_samples(
+            files, [each for each in executions if each.label == after.run_test and not each.deleted_at]
+        )
+        known = METRICS | eval_metrics(earlier) | known
+        gone = {name for name in absent if name in known and len(earlier[0].of(known[name]))}
+        present |= gone
+        for name in sorted({*absent} - gone):
+            notices.append(f"[compare] max_regression: the run test has no {name}: {nearest(name, known)}")
     applied = {**{name: limit for name, limit in default_limits.items() if name in present}, **limits}
     notices += _notices_of_last_run(files, [*before.executions, *after.executions])
     if not can_tell_slow_days((before, after)):

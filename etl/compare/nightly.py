@@ -34,9 +34,10 @@ _JUDGED = [metric for metric in METRICS.values() if metric.statistic not in (Sta
 """The metrics of calls that are judged. Percentiles are not: the calls of a night say little about them."""
 _SILENT_DAYS, _SILENT_NIGHTS = timedelta(days=14), 3
 """After so long without calls, or nights without values, there is nothing to judge any more."""
-_SHOWN = timedelta(days=28)
-"""For so long a remark is shown."""
-_FAILED, _MOST = METRICS["failure_rate"], 0.5
+_SHOWN, _SAME_OUTAGE = timedelta(days=28), timedelta(days=3)
+"""For so long a remark is shown; nights of outages this close to each other are of one."""
+_FAILED, _MOST, _FEWEST_FAILED = METRICS["failure_rate"], 0.5, 5
+"""Where more than half of the calls failed, and at least so many, it is an outage."""
 Executions = Sequence[ComparedExecution]
 
 
@@ -49,7 +50,7 @@ class _Series:
     figures: Mapping[Metric, tuple[Values, Values]]
     """By metric, what ``figures_of_nights`` gives, with signs turned so that higher figures are worse.
 
-    NaN in nights of an outage.
+    NaN in nights of an outage, but for the share of failed calls: if it lasts, that is worse.
     """
     outages: Collection[date]
     """The nights in which most calls failed, which is not usual."""
@@ -58,8 +59,7 @@ class _Series:
 
     def silence_of(self, metric: Metric) -> int:
         """For how many nights the metric has had no values, where it was judged before, and for longer than ever."""
-        by_night = zip(self.nights, np.isfinite(self.figures[metric][0]), strict=True)
-        nights = np.flatnonzero([*(has_values for night, has_values in by_night if night not in self.outages), True])
+        nights = np.flatnonzero(np.append(np.isfinite(self.figures[metric][0]), True))
         gaps = np.diff(nights) - 1
         is_new = len(gaps) >= FEWEST_NIGHTS and gaps[-1] >= max(_SILENT_NIGHTS, gaps[:-1].max() + 1)
         return int(gaps[-1]) if is_new else 0
@@ -219,15 +219,17 @@ def _outages(series: Mapping[str, _Series], newest: date) -> Iterator[Remark]:
         names = [name for name, own in failed.items() if own]
         where = f", in {first_few(names, shown=5)}" if len(names) > 1 else ""
         text = f"most calls failed on {first_few(list(map(str, nights)), shown=3)}{where}: such a night is not judged"
-        yield Remark(names[0] if len(names) == 1 else "", nights[0], text)
+        ends = zip(nights, [*nights[1:], date.min], strict=True)
+        since = next(night for night, before in ends if night - before > _SAME_OUTAGE)
+        yield Remark(names[0] if len(names) == 1 else "", since, text)
 
 
 def _remarks(name: str, own: _Series, alarms: Mapping[Metric, Sequence[Alarm]]) -> Iterator[Remark]:
     """Why alarms ended without being better again, and since when there is nothing to judge."""
     for metric, found in alarms.items():
         if silence := own.silence_of(metric):
-            since = [night for night in own.nights if night not in own.outages][-1 - silence]
-            if silence <= LONGEST:
+            since = own.nights[-1 - silence]
+            if silence <= LONGEST and own.nights[-1] not in own.outages:
                 yield Remark(name, since, f"no values of {metric.title} since {since}", metric.name)
         elif found and found[-1].is_normal and (ended := found[-1].ended_at or 0) + LONGEST > len(own.nights):
             since = own.nights[found[-1].since]
@@ -262,12 +264,13 @@ def _series(executions: Executions, calls: pa.Table, evals: pa.Table, accepted: 
     status = samples.of(_FAILED)
     ended, failed = (np.bincount(number[status.executions], each, len(nights)) for each in (None, status.values))
     share = failed / np.maximum(ended, 1)
-    is_outage = (share > _MOST) & (np.median(share) <= _MOST)
+    is_outage = (share > _MOST) & (failed >= _FEWEST_FAILED) & (np.median(share) <= _MOST)
     figures = {}
     for metric in (*_JUDGED, *eval_metrics([samples]).values()):
         since = max(accepted.get(key, date.min) for key in (label, f"{label}/{metric.name}"))
+        is_judged = (~is_outage | (metric is _FAILED)) & (np.array(nights) >= since)
         sample = samples.of(metric)
-        sample = sample.only((~is_outage & (np.array(nights) >= since))[number[sample.executions]])
+        sample = sample.only(is_judged[number[sample.executions]])
         if len(sample):
             of_nights = figures_of_nights(replace(sample, executions=number[sample.executions]), metric.statistic)
             missing = (0, len(nights) - len(of_nights[0]))

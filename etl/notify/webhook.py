@@ -33,7 +33,7 @@ _OF_THE_SOURCE = {Kind.NO_SUCH_RUN_TEST, Kind.LIST_UNPROVED, Kind.LIST_WRONG, Ki
 _OWN_WORDS = _OF_THE_SOURCE | {Kind.QUARANTINED, Kind.LOST_ROWS}
 """The kinds of findings whose texts hold no words of a server, only names and figures."""
 _MOST_LINES = 21
-_WORSE = "worse"
+_WORSE, _REMARK = _OF_NIGHTS = "worse", "remark"
 _Key = tuple[str, ...]
 """What identifies an item: kind and subject of a finding, or ``worse``, run test and what it is about."""
 _Known = dict[str, frozenset[_Key]]
@@ -79,9 +79,10 @@ async def tell(
         new = {key: item for key, item in items.items() if key not in known | (told_elsewhere - named)}
         names = {run_test.name for run_test in settings.run_tests} or {key[1] for key in told_elsewhere if key[1]}
         over = {key for key in told_elsewhere - items.keys() if is_whole and key[1] in names}
-        open_elsewhere = frozenset(key for key in told_elsewhere - over if key[0] != _WORSE)
+        open_elsewhere = frozenset(key for key in told_elsewhere - over if key[0] not in _OF_NIGHTS)
         unnamed = open_elsewhere - named
-        is_well_again = is_whole and not items and any(kind != _WORSE for kind, *_ in known | over | unnamed)
+        is_well = is_whole and all(kind == _REMARK for kind, *_ in items)
+        is_well_again = is_well and any(kind not in _OF_NIGHTS for kind, *_ in known | over | unnamed)
         if new or is_well_again:
             await _post(url, _message(settings.destination.path, code, new, open_elsewhere, unnamed))
         # What this run could not see still stands, but for failures: that the run got so far ends them.
@@ -115,13 +116,14 @@ def _findings(ended: Summary | Exception, failure: Exception | None, code: ExitC
 def _worse(found: Sequence[Worse | Remark], settings: Settings) -> _Items:
     """What the nights say of the run tests that are configured, or of several; of all where none is named."""
     names = {run_test.name for run_test in settings.run_tests}
-    own = [each for each in found if not names or each.run_test in {*names, ""}]
-    # A remark on another day is another one.
-    keys = [each.metric if isinstance(each, Worse) else f"{each.metric} since {each.since}" for each in own]
-    return {
-        (_WORSE, each.run_test, key): {**fields_of(each, "run_test", "metric", "text"), "since": f"{each.since}"}
-        for key, each in zip(keys, own, strict=True)
-    }
+    told: _Items = {}
+    for each in found:
+        if not names or each.run_test in {*names, ""}:
+            # A remark on another day is another one.
+            kind, day = (_WORSE, "") if isinstance(each, Worse) else (_REMARK, f" since {each.since}")
+            item = fields_of(each, "run_test", "metric", "text") | {"since": f"{each.since}"}
+            told[kind, each.run_test, f"{each.metric}{day}"] = item
+    return told
 
 
 def _message(
@@ -144,8 +146,8 @@ def _message(
         "dataset": dataset,
         "exit_code": int(code),
         "outcome": code.outcome,
-        "findings": [item for (kind, *_), item in new.items() if kind != _WORSE],
-        "worse": [item for (kind, *_), item in new.items() if kind == _WORSE],
+        "findings": [item for (kind, *_), item in new.items() if kind not in _OF_NIGHTS],
+        "worse": [item for (kind, *_), item in new.items() if kind in _OF_NIGHTS],
     }
 
 

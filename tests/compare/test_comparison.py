@@ -153,6 +153,7 @@ TONE, LATENCY = {"eval_tone_pass_rate": "10pp"}, {"latency_mean": "50%"}
         ({}, "Tone of voice", TONE, "eval_tone_pass_rate (no values in the candidate)"),
         ({}, "Tone of voice", {"eval_tone_of_voice_pass_rate": "10pp"}, "pass_rate (no values in the baseline)"),
         ({}, "Tone", {"eval_gone_pass_rate": "9%"} | LATENCY, "gone_pass_rate (no values in the baseline and the can"),
+        (NO_LATENCY | {"is_everywhere": True}, "Tone", LATENCY, "latency_mean (no values in the baseline and the cand"),
         ({}, "Tone", {"chat_latency_mean": "9%"}, "chat_latency_mean (the run test does not have it)"),
         ({}, "Tone", {"eval_ton_pass_rate": "9%"}, "eval_ton_pass_rate (the run test does not have it)"),
         ({}, "Tone", {"eval_ton_pass_rate": "9%", "chat_latency_mean": "9%"} | TONE, None),
@@ -164,8 +165,10 @@ def test_limit_without_values_to_compare_is_never_a_pass_wherever_it_was_set(
     """But a limit of the settings is for any run test, which need not have the metric."""
     executions = (an_execution("first", started_at=datetime(2026, 11, 1, tzinfo=UTC)), an_execution("old", **EARLY))
     data = a_dataset(tmp_path, *executions, an_execution("new"))
-    calls = [call | {"scenario_id": "s"} for name in ("first", "old") for call in calls_of(name, 1000)]
-    calls += [call | {"scenario_id": "s"} | of_call for call in calls_of("new", 1000)]
+    calls = [call | {"scenario_id": "s"} for name in ("first", "old", "new") for call in calls_of(name, 1000)]
+    of_call = dict(of_call)
+    lost = ("old", "new") if of_call.pop("is_everywhere", False) else ("new",)
+    calls = [call | of_call if call["execution_id"] in lost else call for call in calls]
     write(data, "calls", *calls, key="a", date="2026-11-10")
     evals = [*evals_of("first", "Gone"), *evals_of("old", "Tone"), *evals_of("new", of_eval)]
     write(data, "evals", *evals, key="a", date="2026-11-10")

@@ -84,7 +84,9 @@ async def tell(
         is_well = is_whole and all(kind == _REMARK for kind, *_ in items)
         is_well_again = is_well and any(kind not in _OF_NIGHTS for kind, *_ in known | over | unnamed)
         if new or is_well_again:
-            await _post(url, _message(settings.destination.path, code, new, open_elsewhere, unnamed))
+            await _post(
+                url, _message(settings.destination.path, code, new, open_elsewhere, unnamed if is_well_again else None)
+            )
         # What this run could not see still stands, but for failures: that the run got so far ends them.
         outcomes = {exit_code.outcome for exit_code in ExitCode}
         unseen = {key for key in known - items.keys() if not is_whole and key[0] not in outcomes}
@@ -127,11 +129,11 @@ def _worse(found: Sequence[Worse | Remark], settings: Settings) -> _Items:
 
 
 def _message(
-    dataset: str, code: ExitCode, new: _Items, open_elsewhere: Collection[_Key], unnamed: Collection[_Key]
+    dataset: str, code: ExitCode, new: _Items, open_elsewhere: Collection[_Key], unnamed: Collection[_Key] | None
 ) -> dict[str, Any]:
     """The message as JSON. Its text is escaped as Slack wants it: else a name could be a link, or call everybody."""
     lines = [f"metrics-etl, {shown(dataset)}: {code.outcome} (exit {code})"]
-    if not new:
+    if unnamed is not None:  # all is well again
         lines[0] += f": all is well again{' with these settings' if open_elsewhere else ''}"
         words = (": ".join(filter(None, (subject, kind.replace("_", " ")))) for kind, subject in sorted(unnamed))
         lines += (shown(f"• reported with other settings: {each}") for each in words)

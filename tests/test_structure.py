@@ -21,7 +21,6 @@ TESTED_ELSEWHERE = {
     "etl/cli/compare_command.py": "tests/e2e/test_compare.py",
     "etl/cli/dataset_commands.py": "tests/e2e/test_commands.py",
     "etl/cli/demo.py": "tests/e2e/test_commands.py",
-    "etl/cli/load_command.py": "tests/e2e/test_warehouse.py",
     "etl/cli/report_command.py": "tests/e2e/test_report.py",
     "etl/cli/run_commands.py": "tests/e2e/test_export.py",
     "etl/cli/sandbox_commands.py": "tests/e2e/test_commands.py",

@@ -13,8 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from etl.cli.compare_command import compare
 from etl.cli.console import print_result
-from etl.cli.dataset_commands import schema, status, verify
-from etl.cli.load_command import load
+from etl.cli.dataset_commands import load, schema, status, verify
 from etl.cli.process import end
 from etl.cli.report_command import report
 from etl.cli.run_commands import plan, run

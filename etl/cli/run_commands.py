@@ -254,7 +254,7 @@ def _tell_webhook(ended: "Summary | Exception", settings: "Settings") -> None:
         from etl.compare.nightly import read_worse
         from etl.notify.webhook import tell
 
-        worse = partial(read_worse, rules=settings.compare)
+        worse = partial(read_worse, rules=settings.compare, today=datetime.now(UTC).date())
         if problem := run_async(tell(settings, ended, worse)):
             _notify("not_notified", settings, problem=problem)
 

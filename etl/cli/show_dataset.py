@@ -9,7 +9,8 @@ from rich.text import Text
 from etl.cli.console import print_line, print_lines, print_result, print_table, stdout_console
 from etl.inspect.status import RunStatus, Status, ago
 from etl.model.findings import Finding
-from etl.model.wording import counted, duration, first_few, shown
+from etl.model.metrics import METRICS
+from etl.model.wording import counted, duration, first_few, nearest, shown
 
 if TYPE_CHECKING:
     from etl.inspect.reconcile import Reconciliation
@@ -42,7 +43,11 @@ def print_status(status: Status, accepted: Mapping[str, date]) -> None:
     _print_tables(status.tables)
     if status.runs:
         _print_runs(status.runs)
-    print_line("accepted", *(f"{name} since {day}" for name, day in accepted.items()))
+    metrics = ("", *(f"/{metric}" for metric in METRICS))
+    known = [f"{run_test.name}{metric}" for run_test in status.run_tests for metric in metrics]
+    for name, day in accepted.items():
+        is_known = name.split("/eval_")[0] in known
+        print_line("accepted", f"{name} since {day}{'' if is_known else f': not found, {nearest(name, known)}'}")
     print_lines(status.problem_lines())
     print_line("next", status.verdict.next_step)
 

@@ -41,12 +41,15 @@ class Row:
     limits: int = 1
     """How many limits the comparison has."""
     lacking: str = ""
-    """Why no values are compared, in words; empty where some are."""
+    """Why no limit is kept, in words: nothing, or too little of the candidate, is compared. Empty where enough is."""
 
     @property
     def outcome(self) -> Outcome | None:
         """What became of the limit; None without one."""
-        return self.found.against(self.limit, limits=self.limits) if self.limit else None
+        if self.limit is None:
+            return None
+        outcome = self.found.against(self.limit, limits=self.limits)
+        return Outcome.NO_VALUES if self.lacking and outcome is not Outcome.EXCEEDED else outcome
 
     @property
     def why_not_judged(self) -> str:
@@ -57,6 +60,8 @@ class Row:
             return self.lacking
         if self.found.estimate is None:
             return f"needs at least {FEWEST[self.metric.statistic]} calls on each side"
+        if self.limit.is_relative and not self.found.baseline:
+            return "a share of zero is zero: give the limit of a rate in pp"
         needed = self.found.calls_needed(self.limit)
         if needed is None:
             return "executions differ too much: compare several on each side"
@@ -201,9 +206,10 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         ranges = f"compare date ranges with at least {FEWEST_EXECUTIONS} executions"
         notices.append(f"one slow day can look like a worse agent: {ranges}")
     rows = [
-        Row(metric, difference_of(metric, samples), applied.get(name), len(applied), _lacking(metric, samples))
+        Row(metric, found, applied.get(name), len(applied), _lacking(metric, samples, found))
         for name, metric in known.items()
         if name in metrics or name in applied or (name in present and not metrics)
+        for found in [difference_of(metric, samples)]
     ]
     return ComparisonReport(
         dataset=files.where(),
@@ -218,12 +224,20 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     )
 
 
-def _lacking(metric: Metric, samples: Sequence[Samples]) -> str:
+def _lacking(metric: Metric, samples: Sequence[Samples], found: Difference) -> str:
+    """What is missing for a limit to be kept: values of at least half as many of the calls as the baseline has."""
     sides = [name for name, side in zip(_SIDES, samples, strict=True) if not len(side.of(metric))]
     failures = samples[1].of(METRICS["failure_rate"]).values
     if sides == ["candidate"] and len(failures) and failures.all():
         return "all calls of the candidate failed"
-    return f"no values in the {' and the '.join(sides)}" if sides else "no scenario in common"
+    if sides:
+        return f"no values in the {' and the '.join(sides)}"
+    if not found.candidate_calls:
+        return "no scenario in common"
+    share_before, share = len(samples[0].of(metric)) / samples[0].calls, found.candidate_calls / samples[1].calls
+    if share < share_before / 2:
+        return f"compares only {found.candidate_calls:,} of {counted(samples[1].calls, 'call')} of the candidate"
+    return ""
 
 
 def _missing_rows(files: Files, selections: Sequence[Selection], samples: Sequence[Samples]) -> list[Finding]:

@@ -8,14 +8,23 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from itertools import compress, groupby
+from itertools import chain, compress, groupby
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.compare.comparison import Row, change_texts, change_words
-from etl.compare.nights import FEWEST_NIGHTS, LONGEST, NIGHTS_BEFORE, Alarm, figures_of_nights, find_alarms, threshold
+from etl.compare.nights import (
+    FEWEST_NIGHTS,
+    LONGEST,
+    NIGHTS_BEFORE,
+    Alarm,
+    figures_of_nights,
+    find_alarms,
+    threshold,
+    without_outliers,
+)
 from etl.compare.pairing import Pairing
 from etl.compare.samples import CALL_COLUMNS, EVAL_COLUMNS, Samples, difference_of, eval_metrics, live_rows, samples_of
 from etl.compare.selection import ComparedExecution, read_executions
@@ -28,12 +37,12 @@ from etl.model.metrics import METRICS, Metric, Statistic
 from etl.model.wording import counted, first_few
 from etl.settings.results import Compare
 
-_DAYS = timedelta(days=NIGHTS_BEFORE + 2 * LONGEST)
-"""Nights that are older than this, beside the newest one of the run test, are not judged."""
+_NIGHTS = NIGHTS_BEFORE + 2 * LONGEST
+"""How many of the last nights of a run test are judged."""
 _JUDGED = [metric for metric in METRICS.values() if metric.statistic not in (Statistic.MEDIAN, Statistic.P95)]
 """The metrics of calls that are judged. Percentiles are not: the calls of a night say little about them."""
-_SILENT_DAYS, _SILENT_NIGHTS = timedelta(days=14), 3
-"""After so long without calls, or nights without values, there is nothing to judge any more."""
+_SILENT_DAYS, _SILENT_NIGHTS = 14, 3
+"""After so many days without calls, or nights without values, there is nothing to judge: if it was never so long."""
 _SHOWN, _SAME_OUTAGE = timedelta(days=28), timedelta(days=3)
 """For so long a remark is shown; nights of outages this close to each other are of one."""
 _FAILED, _MOST, _FEWEST_FAILED = METRICS["failure_rate"], 0.5, 5
@@ -129,13 +138,15 @@ class Judged:
     """How many false alarms to expect if nothing changes."""
 
 
-def read_worse(files: Files, rules: Compare) -> Sequence[Worse | Remark]:
+def read_worse(files: Files, rules: Compare, today: date) -> Sequence[Worse | Remark]:
     """What is worse after the last night of each run test, in the order of ``Judged.worse``, and then the remarks.
+
+    ``today`` is the day of the last export.
 
     Raises:
         DestinationError: a file of the dataset cannot be read.
     """
-    judged = judge_nights(*read_nights(files, CALL_COLUMNS, None, None), rules)
+    judged = judge_nights(*read_nights(files, CALL_COLUMNS, None, None), rules, today)
     return [*judged.worse, *judged.remarks]
 
 
@@ -144,7 +155,7 @@ def read_nights(
 ) -> tuple[Executions, pa.Table, pa.Table]:
     """The executions that the source still has, their calls with these columns, and their evals with ``EVAL_COLUMNS``.
 
-    They begin with the first night that is judged, or with ``since`` if that is earlier.
+    Those of a run test begin with its first night that is judged, or with ``since`` if that is earlier.
 
     Raises:
         ConfigurationError: the dataset has no such run test.
@@ -152,38 +163,46 @@ def read_nights(
     """
     scope = find_scope(files, schema.EXECUTIONS, run_tests, None, until)
     living = [execution for execution in read_executions(files, scope) if execution.deleted_at is None]
-    first = min([since, *(execution.started_at.date() for execution in _judged(living))])
-    scope = replace(scope, since=first)
+    judged = sorted(chain(*_judged(living).values()), key=lambda execution: execution.age, reverse=True)
+    first = {execution.run_test: min(since, execution.started_at.date()) for execution in judged}
+    scope = replace(scope, since=since, since_of=first)
     calls = live_rows(files, schema.CALLS, scope, columns)
     evals = live_rows(files, schema.EVALS, scope, EVAL_COLUMNS)
-    return [execution for execution in living if execution.started_at.date() >= first], calls, evals
+    return [each for each in living if each.started_at.date() >= first.get(each.run_test, since)], calls, evals
 
 
-def _judged(executions: Executions) -> Executions:
-    """The finished executions of the nights that count, by the names of run tests, and by age in each."""
-    finished = [execution for execution in executions if execution.is_finished]
-    newest = max((execution.started_at.date() for execution in finished), default=date.min)
-    recent = (execution for execution in finished if newest - execution.started_at.date() <= _DAYS)
-    return sorted(recent, key=lambda execution: (execution.label, execution.age))
+def _judged(executions: Executions) -> Mapping[str, Executions]:
+    """By the names of run tests, the finished executions of the nights that count, by age."""
+    finished = sorted((each for each in executions if each.is_finished), key=lambda each: (each.label, each.age))
+    groups = {}
+    for label, group in groupby(finished, key=lambda each: each.label):
+        own = list(group)
+        first = sorted({each.started_at.date() for each in own})[-_NIGHTS:][0]
+        groups[label] = [each for each in own if each.started_at.date() >= first]
+    return groups
 
 
-def judge_nights(executions: Executions, calls: pa.Table, evals: pa.Table, rules: Compare) -> Judged:
+def judge_nights(
+    executions: Executions, calls: pa.Table, evals: pa.Table, rules: Compare, today: date = date.min
+) -> Judged:
     """What is worse after the last night of each run test; all metrics of all run tests share the false alarms.
 
-    ``calls`` and ``evals`` have their keys, ``CALL_COLUMNS`` and ``EVAL_COLUMNS``.
+    ``calls`` and ``evals`` have their keys, ``CALL_COLUMNS`` and ``EVAL_COLUMNS``. ``today`` is the day of the last
+    export, if it is known: how long a run test has been silent is counted to there, or to the last night of any.
     """
-    groups = {label: list(group) for label, group in groupby(_judged(executions), key=lambda each: each.label)}
+    groups = _judged(executions)
     calls_of, evals_of = by_run_test(executions, calls), by_run_test(executions, evals)
     series = {name: _series(group, calls_of[name], evals_of[name], rules.accepted) for name, group in groups.items()}
     limit = threshold(
         sum(len(each.figures) for each in series.values()), false_alarms_per_year=rules.false_alarms_per_year
     )
-    newest = max((each.nights[-1] for each in series.values()), default=date.min)
+    newest = max([today, *(each.nights[-1] for each in series.values())])
     worse: list[Worse] = []
     remarks: list[Remark] = []
     for name, own in series.items():
-        if newest - own.nights[-1] > _SILENT_DAYS:
-            if newest - own.nights[-1] <= _SILENT_DAYS + _SHOWN:
+        *earlier, silent = np.diff([night.toordinal() for night in (*own.nights, newest)])
+        if silent > (usual := max(_SILENT_DAYS, *earlier, 0)):
+            if silent <= usual + _SHOWN.days:
                 remarks.append(Remark(name, own.nights[-1], f"no calls since {own.nights[-1]}"))
             continue
         alarms = {metric: find_alarms(*figures, limit) for metric, figures in own.figures.items()}
@@ -193,23 +212,23 @@ def judge_nights(executions: Executions, calls: pa.Table, evals: pa.Table, rules
             for metric, found in alarms.items()
             if found and found[-1].ended_at is None and not own.silence_of(metric)
         }
-        of_run_test = _worse(own.nights, standing, groups[name], calls_of[name], evals_of[name])
+        of_run_test = _worse(own, standing, groups[name], calls_of[name], evals_of[name])
         worse += sorted(of_run_test, key=lambda each: -each.row.surely_worse)
-    judged = [name for name in groups if len(series[name].nights) > FEWEST_NIGHTS]
+    judged = {name: sum(map(_is_judged, own.figures.values())) for name, own in series.items()}
     return Judged(
         worse=worse,
         remarks=[*_outages(series, newest), *remarks],
-        run_tests=len(judged),
-        metrics=sum(_is_judged(values) for name in judged for values, _ in series[name].figures.values()),
-        nights=len({night for name in judged for night in series[name].nights}),
-        not_yet=[name for name in groups if name not in judged],
+        run_tests=sum(map(bool, judged.values())),
+        metrics=sum(judged.values()),
+        nights=len({night for name, metrics in judged.items() if metrics for night in series[name].nights}),
+        not_yet=[name for name, metrics in judged.items() if not metrics],
         false_alarms_per_year=rules.false_alarms_per_year,
     )
 
 
-def _is_judged(figures: Values) -> bool:
+def _is_judged(figures: tuple[Values, Values]) -> bool:
     """Whether the metric has more nights than those that are judged by no others."""
-    return int(np.isfinite(figures).sum()) > FEWEST_NIGHTS
+    return int(np.isfinite(figures[0]).sum()) > FEWEST_NIGHTS
 
 
 def _outages(series: Mapping[str, _Series], newest: date) -> Iterator[Remark]:
@@ -287,28 +306,37 @@ def _renewals(nights: Numbers, scenarios: Numbers, count: int) -> list[int]:
         own = nights[scenarios == scenario]
         crossed[own.min() + 1] += 1
         crossed[own.max() + 1] -= 1
-    return [int(night) for night in np.flatnonzero(np.cumsum(crossed)[:count] == 0) if night > 0]
+    return [
+        int(night) for night in np.flatnonzero(np.cumsum(crossed)[:count] == 0) if night > nights.min(initial=count)
+    ]
 
 
 def _worse(
-    nights: Sequence[date], standing: Mapping[Metric, int], executions: Executions, calls: pa.Table, evals: pa.Table
+    own: _Series, standing: Mapping[Metric, int], executions: Executions, calls: pa.Table, evals: pa.Table
 ) -> Iterator[Worse]:
     """Each metric that is worse, by the number of the night since which, with the nights since against those before.
 
-    Before are as many nights as an alarm is found by, ``NIGHTS_BEFORE`` at most.
+    As the alarm is found: before are ``NIGHTS_BEFORE`` nights at most, nights of an outage do not count, nor does a
+    call that hung as more than one of the slowest.
     """
-    for number in sorted({*standing.values()}):
-        since, first = nights[number], nights[max(0, number - NIGHTS_BEFORE)]
-        before = [execution for execution in executions if first <= execution.started_at.date() < since]
-        after = [execution for execution in executions if execution.started_at.date() >= since]
-        samples, pairing = samples_of(calls, evals, before, after)
-        for metric in [metric for metric, night in standing.items() if night == number]:
-            yield Worse(
-                run_test=executions[0].label,
-                since=since,
-                nights=len(nights) - number,
-                row=Row(metric, difference_of(metric, samples)),
-                sides=(before, after),
-                samples=samples,
-                pairing=pairing,
-            )
+    for metric, number in standing.items():
+        left_out = own.outages if metric is not _FAILED else ()
+        first, since = own.nights[max(0, number - NIGHTS_BEFORE)], own.nights[number]
+        sides: tuple[list[ComparedExecution], list[ComparedExecution]] = ([], [])
+        for execution in executions:
+            if (night := execution.started_at.date()) >= first and night not in left_out:
+                sides[night >= since].append(execution)
+        both, pairing = samples_of(calls, evals, *sides)
+        before, after = (side.of(metric) for side in both)
+        scenarios = np.append(before.scenarios, after.scenarios) + 1
+        values = np.split(without_outliers(np.append(before.values, after.values), scenarios), [len(before)])
+        samples = [side.with_values(metric, own_values) for side, own_values in zip(both, values, strict=True)]
+        yield Worse(
+            run_test=executions[0].label,
+            since=since,
+            nights=len(own.nights) - number,
+            row=Row(metric, difference_of(metric, samples)),
+            sides=sides,
+            samples=samples,
+            pairing=pairing,
+        )

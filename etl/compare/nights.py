@@ -67,7 +67,7 @@ def figures_of_nights(sample: Sample, statistic: Statistic) -> tuple[Values, Val
     """
     is_rate = statistic is Statistic.RATE
     scenarios = sample.scenarios + 1  # -1, for none, is a number like others then
-    values = sample.values if is_rate else _without_outliers(sample.values, scenarios)
+    values = sample.values if is_rate else without_outliers(sample.values, scenarios)
     is_turned = is_rate and values.mean() > 0.5  # the rarer of both outcomes tells
     values = 1 - values if is_turned else values
     calls, observed = np.bincount(sample.executions), np.bincount(sample.executions, values)
@@ -89,7 +89,7 @@ def figures_of_nights(sample: Sample, statistic: Statistic) -> tuple[Values, Val
         return (observed - expected) / calls, np.mean((values - levels) ** 2) / calls
 
 
-def _without_outliers(values: Values, scenarios: Numbers) -> Values:
+def without_outliers(values: Values, scenarios: Numbers) -> Values:
     """The values, each at most ``_MOST_MEDIANS`` times its scenario's median if that is above zero."""
     ordered = values[np.lexsort((values, scenarios))]
     calls = np.bincount(scenarios)

@@ -5,7 +5,7 @@ nothing.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from etl.compare.estimate import difference
 from etl.compare.pairing import NONE, SCENARIO_COLUMNS, Pairing, paired
 from etl.compare.selection import ComparedExecution
-from etl.compare.statistics import Difference, Sample
+from etl.compare.statistics import Difference, Sample, Values
 from etl.dataset.layout import Scope
 from etl.files.interface import Files
 from etl.inspect.joined_calls import eval_names, slug_of
@@ -48,6 +48,11 @@ class Samples:
     def of(self, metric: Metric) -> Sample:
         """One value for each call that has the metric; empty if none has."""
         return self.values.get((metric.eval_name, metric.column), _NO_VALUES)
+
+    def with_values(self, metric: Metric, values: Values) -> "Samples":
+        """The same with other values of a metric, in the order of ``of``."""
+        key = metric.eval_name, metric.column
+        return replace(self, values={**self.values, key: replace(self.of(metric), values=values)})
 
 
 def read_samples(

@@ -89,7 +89,7 @@ class Outcome(Word):
     KEPT = "kept", "not exceeded, and at 95% certainty the metric did not get worse by twice the limit"
     EXCEEDED = "exceeded", "at 95% certainty, the metric got worse by more than the limit: exit code 10"
     NOT_JUDGED = "not judged", "too few calls, or executions, to be sure of either: exit code 3"
-    NO_VALUES = "no values", "nothing to compare: no values on a side, or no scenario in common: exit code 3"
+    NO_VALUES = "no values", "nothing, or only a small part of the candidate's calls, to compare: exit code 3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +185,6 @@ class Difference:
         Exceeded only if it is also as good as certain that the metric got worse at all, the more certain the more
         limits there are: any of them fails an unchanged agent with a chance of ``_FALSE_FAILURES`` at most.
         """
-        if not (self.baseline_calls and self.candidate_calls):
-            return Outcome.NO_VALUES
         worsening = self.worsening(is_relative=limit.is_relative, certainty=_SURE)
         at_all = self.worsening(is_relative=limit.is_relative, certainty=1 - _FALSE_FAILURES / limits)
         if worsening is None or at_all is None:

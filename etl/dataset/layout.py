@@ -57,6 +57,8 @@ class Scope:
     """The first UTC day on which an execution of the scope may start."""
     until: date = date.max
     """The last such day, included."""
+    since_of: Mapping[str, date] = field(default_factory=dict)
+    """By key, the first such day of a run test that has one of its own."""
     names: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """By key, the names of the only run tests that are meant: a folder may hold rows of several, after a rename."""
 
@@ -64,7 +66,7 @@ class Scope:
         """Whether the part may hold executions of the scope. The run test does not matter for an export run."""
         first, last = days_of(part.folder)
         is_of_run_tests = not part.run_test_key or self.run_test_keys is None or part.run_test_key in self.run_test_keys
-        return is_of_run_tests and self.since <= last and first <= self.until
+        return is_of_run_tests and self.since_of.get(part.run_test_key, self.since) <= last and first <= self.until
 
 
 def folder_of(day: date) -> str:

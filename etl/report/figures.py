@@ -4,6 +4,7 @@ Owns every figure of the page; ``charts`` draws them and ``page`` puts them in w
 nothing is shown as zero that nobody measured.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, timedelta
@@ -17,7 +18,6 @@ from etl.compare.comparison import Row
 from etl.compare.estimate import difference
 from etl.compare.nightly import Worse
 from etl.compare.pairing import NONE
-from etl.compare.repeats import Repeated, repeats_of
 from etl.compare.samples import CALL_COLUMNS, difference_of, eval_metrics, samples_of
 from etl.compare.selection import ComparedExecution, Selection, select_latest
 from etl.compare.statistics import Difference
@@ -47,18 +47,29 @@ last.
 
 
 @dataclass(frozen=True, slots=True)
+class Outputs:
+    """How many outputs an eval has, and how many of them passed."""
+
+    calls: int = 0
+    passed: int = 0
+
+    @property
+    def rate(self) -> float:
+        """The share that passed; NaN without outputs."""
+        return self.passed / self.calls if self.calls else math.nan
+
+
+@dataclass(frozen=True, slots=True)
 class PassRates:
     """The outputs of an eval, or of one of its scenarios."""
 
     name: str
     """The name of the eval, or of the scenario."""
-    k: int
-    """The k of ``now.pass_power_k``; 1 where the calls of a side are too few to tell of it."""
-    before: Repeated
+    before: Outputs
     """The outputs of the baseline."""
-    now: Repeated
+    now: Outputs
     """The outputs of the candidate."""
-    whole: Repeated
+    whole: Outputs
     """The outputs of all calls of the report."""
 
     @property
@@ -259,17 +270,18 @@ def _pass_rates(
     by id.
     """
     compared = [outputs[outputs["execution_id"].isin(ids)] for ids in sides or (set(), set())]
-    before, now, whole = (repeats_of(rows["scenario"].to_numpy(), rows["has_passed"]) for rows in (*compared, outputs))
-    before_of, now_of = ({each.scenario: each for each in side.scenarios} for side in (before, now))
-    k = now.k if before.is_telling and now.is_telling else 1
-    none = Repeated("")
-    scenarios = []
-    for all_calls in whole.scenarios:
-        scenario = all_calls.scenario
-        sides_of = before_of.get(scenario, none), now_of.get(scenario, none)
-        scenarios.append(PassRates(names.get(scenario, scenario), k, *sides_of, all_calls))
-    scenarios.sort(key=_lowest_rate_first)
-    return PassRates(eval_name, k, before.whole, now.whole, whole.whole), scenarios
+    of_sides = [_by_scenario(rows) for rows in (*compared, outputs)]
+    whole = (Outputs(len(rows), int(rows["has_passed"].sum())) for rows in (*compared, outputs))
+    scenarios = [
+        PassRates(names.get(scenario, scenario), *(side.get(scenario, Outputs()) for side in of_sides))
+        for scenario in of_sides[-1]
+    ]
+    return PassRates(eval_name, *whole), sorted(scenarios, key=_lowest_rate_first)
+
+
+def _by_scenario(outputs: pd.DataFrame) -> dict[str, Outputs]:
+    passed = outputs.groupby("scenario")["has_passed"].agg(["size", "sum"])
+    return {scenario: Outputs(calls, passes) for scenario, calls, passes in passed.itertuples(name=None)}
 
 
 def _lowest_rate_first(rates: PassRates) -> tuple[bool, float, str]:

@@ -59,7 +59,8 @@ def gather_contents(
     """
     first_day = since or date.min
     executions, calls, evals = read_nights(files, CALLS_READ, run_tests, until, first_day)
-    judged = judge_nights(executions, calls, evals, rules)
+    last_day = until or (status.complete_at.date() if status.complete_at else date.min)
+    judged = judge_nights(executions, calls, evals, rules, last_day)
     worse = defaultdict[str, list[Worse]](list)
     for each in judged.worse:
         worse[each.run_test].append(each)

@@ -15,13 +15,12 @@ from markupsafe import Markup
 from etl.compare.comparison import change_texts, change_words, value_text
 from etl.compare.nightly import Worse
 from etl.compare.nights import FEWEST_NIGHTS
-from etl.compare.repeats import K, Repeated
 from etl.compare.selection import Selection, Span
 from etl.model import schema
 from etl.model.metrics import SHARE, passed_title
 from etl.model.wording import counted, first_few, shown
 from etl.report.charts import MOST_EVALS, MOST_SCENARIOS, charts_of, forest_chart, panel, png, svg
-from etl.report.figures import COST, INTERRUPTIONS, LATENCIES, Figures
+from etl.report.figures import COST, INTERRUPTIONS, LATENCIES, Figures, Outputs
 from etl.report.gather import ReportContents
 from etl.settings.results import ReportSettings
 
@@ -72,8 +71,6 @@ def page(contents: ReportContents, links: ReportSettings | None = None) -> str:
         latencies=LATENCIES,
         most_scenarios=MOST_SCENARIOS,
         most_evals=MOST_EVALS,
-        share=SHARE,
-        most_k=K,
         fewest_nights=FEWEST_NIGHTS,
     )
 
@@ -97,7 +94,7 @@ def headlines(run_tests: Sequence[Figures]) -> list[tuple[Figures, Worse]]:
     return [(figures, worse) for figures in run_tests for worse in figures.worse][:_MOST_HEADLINES]
 
 
-def rate_text(outputs: Repeated) -> str:
+def rate_text(outputs: Outputs) -> str:
     """The share that passed, and of how many: ``63.3% of 60``; ``-`` without outputs."""
     return f"{value_text(outputs.rate, SHARE)} of {outputs.calls:,}" if outputs.calls else "-"
 

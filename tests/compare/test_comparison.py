@@ -3,6 +3,7 @@
 import json
 import shutil
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from etl.cli.show_compare import junit, markdown
 from etl.compare.comparison import ComparisonReport, Row, compare, value_text
 from etl.compare.estimate import difference
 from etl.compare.selection import Selection, Span
-from etl.compare.statistics import Difference, Estimate, Sample
+from etl.compare.statistics import Difference, Estimate, Outcome, Sample
 from etl.errors import ConfigurationError
 from etl.inspect.read_tables import open_dataset
 from etl.model.findings import Kind
@@ -154,6 +155,10 @@ TONE, LATENCY = {"eval_tone_pass_rate": "10pp"}, {"latency_mean": "50%"}
         ({}, "Tone of voice", {"eval_tone_of_voice_pass_rate": "10pp"}, "pass_rate (no values in the baseline)"),
         ({}, "Tone", {"eval_gone_pass_rate": "9%"} | LATENCY, "gone_pass_rate (no values in the baseline and the can"),
         (NO_LATENCY | {"is_everywhere": True}, "Tone", LATENCY, "latency_mean (no values in the baseline and the cand"),
+        (NO_LATENCY | {"kept": 24}, "Tone", LATENCY, "latency_mean (compares only 24 of 50 calls of the candidate)"),
+        ({"scenario_id": "new", "kept": 24}, "Tone", LATENCY, "latency_mean (compares only 24 of 50 calls of the"),
+        (NO_LATENCY | {"kept": 25}, "Tone", LATENCY, None),
+        ({}, "Tone", {"failure_rate": "10%"}, "failure_rate (a share of zero is zero: give the limit of a rate in pp)"),
         ({}, "Tone", {"chat_latency_mean": "9%"}, "chat_latency_mean (the run test does not have it)"),
         ({}, "Tone", {"eval_ton_pass_rate": "9%"}, "eval_ton_pass_rate (the run test does not have it)"),
         ({}, "Tone", {"eval_ton_pass_rate": "9%", "chat_latency_mean": "9%"} | TONE, None),
@@ -168,7 +173,11 @@ def test_limit_without_values_to_compare_is_never_a_pass_wherever_it_was_set(
     calls = [call | {"scenario_id": "s"} for name in ("first", "old", "new") for call in calls_of(name, 1000)]
     of_call = dict(of_call)
     lost = ("old", "new") if of_call.pop("is_everywhere", False) else ("new",)
-    calls = [call | of_call if call["execution_id"] in lost else call for call in calls]
+    kept = {f"new-{number}" for number in range(int(str(of_call.pop("kept", 0))))}
+    calls = [
+        call | of_call if call["execution_id"] in lost and call["call_execution_id"] not in kept else call
+        for call in calls
+    ]
     write(data, "calls", *calls, key="a", date="2026-11-10")
     evals = [*evals_of("first", "Gone"), *evals_of("old", "Tone"), *evals_of("new", of_eval)]
     write(data, "evals", *evals, key="a", date="2026-11-10")
@@ -196,9 +205,10 @@ def test_limit_that_is_not_judged_says_what_would_help(estimate: Estimate | None
     found = Difference(
         baseline=1.0, candidate=1.0, baseline_calls=50, candidate_calls=50, is_higher_worse=True, estimate=estimate
     )
-    assert (
-        Row(METRICS["latency_mean"], found, limits_of({"latency_mean": "10%"})["latency_mean"]).why_not_judged == told
-    )
+    row = Row(METRICS["latency_mean"], found, limits_of({"latency_mean": "10%"})["latency_mean"])
+    assert row.why_not_judged == told
+    sure = replace(found, estimate=Estimate(0.9, False, False, 0.01, 1e9, 0.0))
+    assert replace(row, found=sure, lacking="too few").outcome is Outcome.EXCEEDED
 
 
 def test_mean_beyond_what_a_double_holds_is_null_in_json() -> None:

@@ -14,7 +14,7 @@ from etl.compare.nightly import Worse, judge_nights, read_nights, read_worse
 from etl.compare.samples import CALL_COLUMNS
 from etl.inspect.read_tables import open_dataset
 from etl.settings.results import Compare
-from tests.e2e.demo_dataset import make_demo
+from tests.e2e.demo_dataset import FRIDAY, make_demo
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def worse(data: Path) -> Sequence[Worse]:
-    found = read_worse(open_dataset(str(data), {}), rules=Compare())
+    found = read_worse(open_dataset(str(data), {}), Compare(), FRIDAY.date())
     return [each for each in found if isinstance(each, Worse)]
 
 

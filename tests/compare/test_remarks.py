@@ -31,8 +31,13 @@ def judged(
     run_tests: tuple[str, ...] = ("A",),
     are_alike: bool = False,
     accepted: dict[str, date] | None = None,
+    every_days: int = 1,
+    silent_days: int = 0,
 ) -> Judged:
-    """The verdict on 20 calls a night of each run test: of four scenarios, with a latency, and an eval that passes."""
+    """The verdict on 20 calls a night of each run test: of four scenarios, with a latency, and an eval that passes.
+
+    A night is every so many days, and the last export so many after the last night.
+    """
     rng = np.random.default_rng(7)
     executions, calls, evals = [], [], []
     for name in run_tests:
@@ -50,10 +55,11 @@ def judged(
                 output = {"eval_name": "Task", "eval_config_id": "task", "output_passed": bool(rng.random() < 0.9)}
                 evals += [own | output] if has_eval else []
             if calls and calls[-1]["execution_id"] == f"{name}-{night}":
-                at = FIRST + timedelta(days=night)
+                at = FIRST + timedelta(days=night * every_days)
                 executions.append(execution(f"{name}-{night}", run_test=name.lower(), started_at=at))
     of_calls, of_evals = table(schema.CALLS, CALL_COLUMNS, calls), table(schema.EVALS, EVAL_COLUMNS, evals)
-    return judge_nights(executions, of_calls, of_evals, Compare(accepted=accepted or {}))
+    today = executions[-1].started_at.date() + timedelta(days=silent_days)
+    return judge_nights(executions, of_calls, of_evals, Compare(accepted=accepted or {}), today)
 
 
 def told(found: Judged) -> tuple[list[str], list[str]]:
@@ -66,8 +72,7 @@ def slow_from(first: int, **values: Any) -> Change:
 
 
 def test_what_lasted_counts_as_normal_and_is_told_until_it_is_old() -> None:
-    worse, remarks = told(judged(40 + LONGEST + 5, slow_from(40)))
-    (remark,) = remarks
+    worse, (remark,) = told(judged(40 + LONGEST + 5, slow_from(40)))
     assert worse == []
     assert remark.startswith("Agent latency, mean: worse since 2026-10-1")
     assert remark.endswith(f"; counts as normal since {day(40 + LONGEST)}")
@@ -75,28 +80,58 @@ def test_what_lasted_counts_as_normal_and_is_told_until_it_is_old() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "nights", "remark"),
+    ("change", "nights", "ended"),
     [
         (lambda night, _: slow_from(30)(night, 0) | ({"is_absent": True} if night > 35 else {}), 51, "no calls"),
-        (slow_from(30), 51, None),
-        (lambda night, _: {"latency_avg_agent_latency_ms": None} if night > 35 else slow_from(30)(night, 0), 40, "lat"),
-        (lambda night, _: {"has_eval": night <= 35}, 40, "no values of Task: passed since"),
+        (slow_from(30), 51, ""),
+        (
+            lambda night, _: {"latency_avg_agent_latency_ms": None} if night > 35 else slow_from(30)(night, 0),
+            40,
+            "no values of Agent latency, mean",
+        ),
+        (lambda night, _: {"has_eval": night <= 35}, 40, "no values of Task: passed"),
     ],
 )
-def test_alarm_ends_with_its_data_and_the_end_is_told(change: Change, nights: int, remark: str | None) -> None:
-    worse, remarks = told(judged(nights, change, run_tests=("A", "B")))
-    expected = {
-        "no calls": f"no calls since {day(35)}",
-        "lat": f"no values of Agent latency, mean since {day(35)}",
-        "no values of Task: passed since": f"no values of Task: passed since {day(35)}",
-    }
-    assert worse == ([] if remark else ["latency_mean"])
-    assert remarks == ([expected[remark]] if remark else [])
+def test_alarm_ends_with_its_data_and_the_end_is_told(change: Change, nights: int, ended: str) -> None:
+    found = told(judged(nights, change, run_tests=("A", "B")))
+    assert found == (([], [f"{ended} since {day(35)}"]) if ended else (["latency_mean"], []))
+
+
+@pytest.mark.parametrize(("every_days", "silent_days", "is_silent"), [(1, 14, 0), (1, 15, 1), (20, 20, 0), (20, 21, 1)])
+def test_only_run_test_of_a_dataset_is_silent_after_two_weeks_and_longer_than_ever(
+    every_days: int, silent_days: int, is_silent: int
+) -> None:
+    found = told(judged(40, slow_from(30), every_days=every_days, silent_days=silent_days))
+    assert found == (([], [f"no calls since {day(39 * every_days)}"]) if is_silent else (["latency_mean"], []))
+
+
+def test_alarm_of_a_run_test_of_every_week_ends_as_those_of_every_night() -> None:
+    worse, (remark,) = told(judged(40 + LONGEST + 5, slow_from(40), every_days=7))
+    assert (worse, remark.endswith(f"; counts as normal since {day((40 + LONGEST) * 7)}")) == ([], True)
+
+
+@pytest.mark.parametrize("odd", [{"latency_avg_agent_latency_ms": 600_000.0}, {"status": "failed"}])
+def test_words_of_an_alarm_are_of_the_nights_and_calls_that_are_judged(odd: dict[str, Any]) -> None:
+    """A call that hung, and the few slow ones that an outage left, say nothing of the others."""
+
+    def change(night: int, number: int) -> dict[str, Any]:
+        if "status" in odd and night in (20, 42, 43, 44):
+            return odd if number > 3 else {"slow": 9.0}
+        return odd if (night, number) in {(20, 5), (44, 6)} else slow_from(40)(night, number)
+
+    worse = next(each for each in judged(46, change).worse if each.metric == "latency_mean")
+    assert (f"{worse.since}", worse.row.surely_worse) == (day(40), pytest.approx(0.4, abs=0.08))
+
+
+def test_few_nights_since_a_level_was_accepted_and_calls_without_a_status_are_not_called_judged_or_new() -> None:
+    few = judged(20, slow_from(15), accepted={"A": FIRST.date() + timedelta(days=15)})
+    assert (few.run_tests, few.metrics, few.not_yet) == (0, 0, ["A"])
+    assert told(judged(4, lambda *_: {"status": None})) == ([], [])
 
 
 def test_scenarios_that_are_all_new_are_told_and_compared_with_nothing_before() -> None:
-    worse, remarks = told(judged(45, lambda night, n: slow_from(35, scenario_id=f"new {n % 4}")(night, n)))
-    assert (worse, remarks) == ([], [f"all scenarios are new since {day(35)}: judged from then on"])
+    found = told(judged(45, lambda night, n: slow_from(35, scenario_id=f"new {n % 4}")(night, n)))
+    assert found == ([], [f"all scenarios are new since {day(35)}: judged from then on"])
 
 
 @pytest.mark.parametrize(
@@ -139,7 +174,5 @@ def test_outage_of_several_run_tests_is_one_line() -> None:
         return {"status": "failed"} if night == 40 and number > 3 else {}
 
     (remark,) = judged(45, failing, run_tests=("A", "B", "C"), are_alike=True).remarks
-    assert (remark.run_test, remark.text) == (
-        "",
-        f"most calls failed on {day(40)}, in A, B, C: such a night is not judged",
-    )
+    text = f"most calls failed on {day(40)}, in A, B, C: such a night is not judged"
+    assert (remark.run_test, remark.text) == ("", text)

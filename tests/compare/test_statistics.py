@@ -60,7 +60,7 @@ def test_more_limits_fail_an_unchanged_agent_no_more_often():
 def test_metric_that_a_side_lacks_is_not_judged_and_has_no_number_of_calls_that_would_do(lacking):
     sides = [Sample.of(np.empty(0)), Sample.of(np.ones(50))]
     result = difference(sides[lacking], sides[1 - lacking], Statistic.MEAN, is_higher_worse=True)
-    assert (result.calls_needed(TEN_PERCENT), result.against(TEN_PERCENT)) == (None, Outcome.NO_VALUES)
+    assert (result.calls_needed(TEN_PERCENT), result.against(TEN_PERCENT)) == (None, Outcome.NOT_JUDGED)
 
 
 def test_more_calls_are_not_promised_to_help_where_days_differ():

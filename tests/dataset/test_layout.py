@@ -69,6 +69,7 @@ def test_other_paths_are_neither_parts_nor_export_runs(path):
         (Scope(frozenset()), [False] * 4),
         (Scope(since=date(2026, 3, 31)), [True] * 4),
         (Scope(since=date(2026, 4, 1)), [False, True, False, True]),
+        (Scope(since=date(2026, 4, 1), since_of={"a": date.max}), [False, False, False, True]),
         (Scope(until=date(2026, 2, 28)), [False] * 4),
         (Scope(frozenset(["b"]), date(2026, 3, 31), date(2026, 4, 1)), [False, False, True, True]),
     ],

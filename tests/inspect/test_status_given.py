@@ -1,11 +1,13 @@
 """``etl.status``: the same as the command prints, whatever it is given."""
 
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 import etl
+from etl.cli.show_dataset import print_status
 from etl.sandbox import Sandbox
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.support import settings_for
@@ -15,7 +17,7 @@ server = a_sandbox(run_tests=2, executions=3, calls=2)
 
 
 async def test_status_is_what_the_command_prints_by_settings_their_file_or_the_folder(
-    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = settings_for(server, tmp_path / "data")
     file = write_settings(tmp_path, [each.name for each in settings.run_tests])
@@ -29,6 +31,11 @@ async def test_status_is_what_the_command_prints_by_settings_their_file_or_the_f
         assert json.loads(json.dumps(found.as_json())) | {"read_at": None, "dataset": None, "sweep_days": 30} == told
         assert found.verdict.is_good
     assert not etl.status(settings, max_age_hours=0).verdict.is_good
+    name = settings.run_tests[0].name
+    print_status(found, {f"{name}{rest}": date(2026, 11, 9) for rest in ("", "/eval_x_pass_rate", "/cost_men")})
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("accepted")]
+    assert lines[0].endswith(f"{name} since 2026-11-09")
+    assert [line.endswith(f"not found, did you mean '{name}/cost_mean'?") for line in lines] == [False, False, True]
 
 
 def test_status_without_a_dataset_or_with_a_mistake_in_the_settings_says_so(

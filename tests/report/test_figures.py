@@ -73,15 +73,6 @@ def test_pass_rates_are_those_of_each_eval_and_scenario_the_lowest_first():
     ]
 
 
-@pytest.mark.parametrize(("scenarios", "before", "k"), [(10, 3, 3), (9, 4, 1), (10, 2, 1)])
-def test_how_likely_three_calls_all_pass_is_told_from_ten_scenarios_and_thirty_calls_a_side_on(scenarios, before, k):
-    days = [(day, n) for day, each in ((0, before), (1, 4)) for n in range(each * scenarios)]
-    calls = [call(100 * day + n, of=f"e{day}", day=day, scenario_id=f"s{n % scenarios}") for day, n in days]
-    evals = [output(100 * day + n, of=f"e{day}", passed=True) for day, n in days]
-    ((task, _),) = figures(calls, evals, [execution("e0"), execution("e1", day=1)]).details.pass_rates
-    assert task.k == k
-
-
 def test_pass_rates_before_and_now_are_those_that_are_compared_and_all_calls_are_the_whole():
     """A scenario is its id: two may have one name."""
     passed = {0: 8, 20: 2, 40: 7}
@@ -96,9 +87,8 @@ def test_pass_rates_before_and_now_are_those_that_are_compared_and_all_calls_are
     (row,) = (each.found for each in found.changes if each.metric.name == "eval_task_pass_rate")
     assert (task.before.rate, task.now.rate, task.whole.rate) == (row.baseline, row.candidate, 17 / 24)
     assert (task.before.calls, task.now.calls, task.whole.calls, task.change) == (8, 8, 24, 0.625)
-    told = [(each.name, each.now.rate, each.now.pass_power_k) for each in (task, *scenarios)]
-    assert told == [("Task", 7 / 8, 0.625), ("One", 0.75, 0.25), ("One", 1, 1)]
-    assert (task.k, same.name, same.k) == (1, "Same", 1)
+    told = [(each.name, each.now.rate, each.before.calls) for each in (task, *scenarios)]
+    assert (told, same.name) == ([("Task", 7 / 8, 8), ("One", 0.75, 4), ("One", 1, 4)], "Same")
     weeks = [(0, 1, 8), (1, None, None), (2, 0.25, 8), (3, None, None), (4, None, None), (5, 0.875, 8)]
     assert records(found.details.weekly_rates["Task"]) == [
         {"week": week(2) + timedelta(weeks=number), "rate": rate, "outputs": outputs} for number, rate, outputs in weeks

@@ -111,7 +111,6 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
         run_tests=run_tests,
         findings=record.findings,
         **fields_of(run.client.traffic, "requests_by_purpose", "call_requests", "retries", "rejections"),
-        saved_requests=record.fetched.saved_requests,
         requests_per_minute=run.client.quota.requests_per_minute,
         **fields_of(run.dataset.written, "files", "size_bytes", "rows"),
         store_requests=dict(run.dataset.files.requests),

@@ -13,7 +13,7 @@ from etl.compare.nightly import Judged, Worse, by_run_test, judge_nights, read_n
 from etl.compare.selection import ComparedExecution
 from etl.files.interface import Files
 from etl.inspect.status import Status, StatusVerdict
-from etl.model.findings import Kind, alarms
+from etl.model.findings import alarms
 from etl.model.wording import counted
 from etl.report.figures import CALLS_READ, Figures, figures_of
 from etl.settings.results import Compare
@@ -85,9 +85,8 @@ def gather_contents(
 
 
 def _missing(status: Status, names: Collection[str]) -> list[str]:
-    """What is missing or unknown, what was only listed, and how many executions of these run tests have not ended."""
-    lists_alone = [finding for finding in status.findings if finding.kind is Kind.LISTS_ALONE]
-    missing = [str(finding) for finding in (*alarms(status.findings), *lists_alone)]
+    """What is missing or unknown, and how many executions of these run tests have not ended."""
+    missing = [str(finding) for finding in alarms(status.findings)]
     unfinished = sum(run_test.waiting for run_test in status.run_tests if run_test.name in names)
     if unfinished:
         missing.append(f"{counted(unfinished, 'execution')} not finished yet")

@@ -86,37 +86,37 @@ class _Nights:
             SystemExit: it found a difference, or it did not compare just its share.
         """
         files = open_files(str(self.dataset))
-        share, compared = self._compared_before()
+        fingerprints: dict[str, str] = {}
         with self._server(details=True) as url:
             for name in ("swept for the first time", "swept again"):
+                share, compared = self._compared_before(fingerprints)
                 write_compared(files, compared)
                 told = json.loads(self._run(f"{QUIET}, a thirtieth {name}", self.dataset, url, "run", SWEEPING).output)
                 _check_sweep(told, len(share))
                 found = read_compared(files)
                 if {key for key, each in found.items() if each.at > compared[key].at} != share:
                     raise SystemExit("another share was swept than that which was due")
-                if compared[min(share)].fingerprint and any(
-                    found[key].fingerprint != compared[key].fingerprint for key in share
-                ):
+                if any(compared[key].fingerprint not in ("", found[key].fingerprint) for key in share):
                     raise SystemExit("the lists of an unchanged world have other fingerprints")
-                compared = {
-                    key: Comparison(each.at, found[key].fingerprint or _hash(key)) for key, each in compared.items()
-                }
+                fingerprints = {key: each.fingerprint or _hash(key) for key, each in found.items()}
             self.note(
                 "the same lists, read by a bare loop",
                 python("plain", "baselines.lists", url, json.dumps(sorted(share))),
             )
         (self.dataset / COMPARED).unlink()
 
-    def _compared_before(self) -> tuple[set[str], dict[str, Comparison]]:
-        """The executions that are due, and when each was compared: so many each night since the last ``SWEEP_DAYS``.
+    def _compared_before(self, fingerprints: Mapping[str, str]) -> tuple[set[str], dict[str, Comparison]]:
+        """The executions that are due now, and when each one was compared: as many in each of the nights before.
 
-        A run leaves one night free: it has compared all of them once the next run would be too late.
+        All have their turn in a night less than ``SWEEP_DAYS``, because what is due before the next night is due now.
         """
         now, nights = datetime.now(UTC), SWEEP_DAYS - 1
         ids = [execution_id(number) for test in range(self._world.run_tests) for number in self._world.numbers(test)]
         night_of = {key: place * nights // len(ids) for place, key in enumerate(ids)}
-        compared = {key: Comparison(now - timedelta(days=nights - night), "") for key, night in night_of.items()}
+        compared = {
+            key: Comparison(now - timedelta(days=nights - night), fingerprints.get(key, ""))
+            for key, night in night_of.items()
+        }
         return {key for key, night in night_of.items() if night == 0}, compared
 
     @contextmanager
@@ -148,7 +148,7 @@ class _Nights:
             for name, each in self.samples.items()
             if name
         ]
-        return table(["", "CPU s", "wall s", "peak MB", "CPU, ratio"], rows)
+        return table(["", "CPU s", "wall s", "peak MB", f"CPU / {QUIET}"], rows)
 
 
 def _check_sweep(told: Mapping[str, Any], swept: int) -> None:
@@ -157,16 +157,9 @@ def _check_sweep(told: Mapping[str, Any], swept: int) -> None:
     ``told`` is the summary of the run.
     """
     lists = len(told["run_tests"])
+    expected: dict[str, Any] = {"exit_code": 0, "findings": [], "notices": [], "rows": {}, "files": 0}
     requests = {"list": lists, "first_fetch": 0, "settle": 0, "dead_letters": 0, "sweep": 2 * swept}
-    expected: dict[str, Any] = {
-        "exit_code": 0,
-        "findings": [],
-        "notices": [],
-        "rows": {},
-        "call_requests": 0,
-        "files": 0,
-    }
-    expected |= {"requests": lists + 2 * swept, "requests_by_purpose": requests}
+    expected |= {"requests": lists + 2 * swept, "requests_by_purpose": requests, "call_requests": 0}
     if (found := {name: told[name] for name in expected}) != expected:
         raise SystemExit(f"a sweep over what has not changed: {found}, not {expected}")
 

@@ -1,6 +1,6 @@
 """A night that sweeps, beside one that does not, and beside a bare loop that only reads the same lists, on the sandbox.
 
-``python -m benchmarks.sweep URL FOLDER RUN_TESTS SWEEP_DAYS`` is the night that it measures.
+``python -m benchmarks.sweep night URL FOLDER SWEEP_DAYS``, and ``… bare URL IDS``, are the processes that it measures.
 """
 
 import asyncio
@@ -11,9 +11,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import aiohttp
+import msgspec
+
 from benchmarks.measure import Sample, middle, ratio, run, table
 from benchmarks.settling import ENDED, NIGHTS, same, settings_of
 from etl.files.names import COMPARED
+from etl.model.records import DETAIL, VOICE_CALLS
 from etl.pipeline import job
 from etl.sandbox import Sandbox
 from etl.sandbox.generate import make_world
@@ -59,16 +63,16 @@ async def _samples(folder: Path, executions: int, rounds: int) -> dict[str, list
         ids = json.dumps([each.execution_id for test in world.run_tests for each in test.executions])
         names = json.dumps([run_test.name for run_test in world.run_tests])
 
-        async def note(name: str, module: str, *arguments: str) -> None:
-            command = [sys.executable, "-m", f"benchmarks.{module}", server.base_url, *arguments]
+        async def note(name: str, *arguments: str) -> None:
+            command = [sys.executable, "-m", "benchmarks.sweep", *arguments]
             found.setdefault(name, []).append(await asyncio.to_thread(run, command))
 
         for _ in range(rounds):
-            await note("nothing swept", "sweep", str(folder / "data"), names, "0")
+            await note("nothing swept", "night", server.base_url, str(folder / "data"), names, "0")
             (folder / "data" / COMPARED).unlink(missing_ok=True)
-            await note("all of it swept", "sweep", str(folder / "data"), names, "1")
-            await note("swept again", "sweep", str(folder / "data"), names, "1")
-            await note("the same lists, read by a bare loop", "baselines.lists", ids)
+            await note("all of it swept", "night", server.base_url, str(folder / "data"), names, "1")
+            await note("swept again", "night", server.base_url, str(folder / "data"), names, "1")
+            await note("the same lists, read by a bare loop", "bare", server.base_url, ids)
     return found
 
 
@@ -84,5 +88,28 @@ async def _night(url: str, folder: str, names: str, sweep_days: str) -> int:
     return (await job.export(Settings.model_validate(sections), clock=partial(same, NIGHTS[-1]))).requests
 
 
+async def _bare(url: str, ids: str) -> int:
+    keys, requests = {"X-Api-Key": "key", "X-Secret-Key": "secret"}, 0
+    pending = iter(json.loads(ids))
+    async with aiohttp.ClientSession(url, headers=keys) as session:
+
+        async def work() -> None:
+            nonlocal requests
+            for key in pending:
+                for target in (
+                    f"{DETAIL}{key}/?limit=100&page=1",
+                    f"{VOICE_CALLS}?test_execution_id={key}&page=1&limit=100",
+                ):
+                    async with session.get(target) as answer:
+                        msgspec.json.decode(await answer.read())
+                        requests += 1
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(8):
+                group.create_task(work())
+    return requests
+
+
 if __name__ == "__main__":
-    print(asyncio.run(_night(*sys.argv[1:])))
+    what, *arguments = sys.argv[1:]
+    print(asyncio.run(_night(*arguments) if what == "night" else _bare(*arguments)))

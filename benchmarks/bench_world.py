@@ -121,9 +121,9 @@ class World:
         ids = {"call_execution_id": call_id(execution, call), "execution_id": execution_id(execution)}
         return ids | call_metrics(self._variant(execution, call))
 
-    def detailed_call(self, execution: int, call: int) -> dict[str, Any]:
-        """The call as its execution's detail shows it."""
-        whole: dict[str, Any] = json.loads(self._whole_call(execution, call, is_detail=True))
+    def whole_call(self, execution: int, call: int, *, is_detail: bool) -> dict[str, Any]:
+        """The call as its execution's detail shows it, or the list of voice calls."""
+        whole: dict[str, Any] = json.loads(self._whole_call(execution, call, is_detail=is_detail))
         return whole
 
     def body(self, target: str) -> bytes:

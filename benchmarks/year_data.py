@@ -26,6 +26,7 @@ from etl.model.records import CallMetrics, Execution, ExecutionBundle, FetchedCa
 from etl.transform.detail import shown_in
 from etl.transform.flatten import flatten
 from etl.transform.frames import ExportStamp
+from etl.transform.voice import joined
 
 STORED_AGO = timedelta(days=60)
 """So long that all that the sweep knows is what later nights noted."""
@@ -74,14 +75,17 @@ def _bundle(world: World, name: str, number: int) -> ExecutionBundle:
     for each in range(world.calls):
         listed, metrics = world.listed_call(number, each), world.call(number, each)
         call_id = listed["call_execution_id"]
-        detail = ListedCall(call_execution_id=call_id, payload=world.detailed_call(number, each))
+        detail, voice = (
+            ListedCall(call_execution_id=call_id, payload=world.whole_call(number, each, is_detail=is_detail))
+            for is_detail in (True, False)
+        )
         calls.append(
             FetchedCall(
                 listed=ListedCall(call_execution_id=call_id, payload=listed),
                 metrics=CallMetrics(
                     call_execution_id=call_id, execution_id=execution_id, status="completed", payload=metrics
                 ),
-                shown=shown_in(detail),
+                shown=shown_in(joined(detail, voice)),
             )
         )
     return ExecutionBundle(

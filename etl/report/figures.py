@@ -25,6 +25,7 @@ from etl.inspect.joined_calls import eval_names
 from etl.model import schema
 from etl.model.arrow import where
 from etl.model.metrics import METRICS, Metric
+from etl.settings.results import Compare
 
 LATENCIES = ("latency_avg_agent_latency_ms", "chat_metrics_avg_latency_ms")
 """The columns whose latencies are drawn, each in a chart of its own."""
@@ -155,6 +156,7 @@ def figures_of(
     evals: pa.Table,
     worse: Sequence[Worse] = (),
     *,
+    rules: Compare,
     has_details: bool = True,
 ) -> Figures:
     """The figures of one run test that has these executions, one at least; ``worse`` is what the nights say of it.
@@ -175,7 +177,9 @@ def figures_of(
         days=days,
         dollars=None if frame[COST].isna().all() else float(frame[COST].sum() / 100),
         selections=selections,
-        changes=_changes(selections, calls, evals, [each.row.metric.name for each in worse]) if selections else [],
+        changes=_changes(selections, calls, evals, [each.row.metric.name for each in worse], rules)
+        if selections
+        else [],
         worse=worse,
         details=_details(frame, evals, selections, worse) if has_details else None,
     )
@@ -194,10 +198,10 @@ def change_of(metric: Metric, found: Difference) -> float | None:
 
 
 def _changes(
-    selections: tuple[Selection, Selection], calls: pa.Table, evals: pa.Table, worse: Sequence[str]
+    selections: tuple[Selection, Selection], calls: pa.Table, evals: pa.Table, worse: Sequence[str], rules: Compare
 ) -> list[Row]:
     """A row for each metric of which baseline or candidate has values, first the metrics that are worse."""
-    samples, _ = samples_of(calls, evals, *(selection.executions for selection in selections))
+    samples, _ = samples_of(calls, evals, *(selection.executions for selection in selections), rules=rules)
     metrics = (*METRICS.values(), *eval_metrics(samples).values())
     rows = [Row(metric, difference_of(metric, samples)) for metric in metrics]
     rows = [row for row in rows if row.found.baseline_calls or row.found.candidate_calls]

@@ -59,7 +59,7 @@ def gather_contents(
     """
     first_day = since or date.min
     executions, calls, evals = read_nights(files, CALLS_READ, run_tests, until, first_day)
-    last_day = until or (status.complete_at.date() if status.complete_at else date.min)
+    last_day = min(until or date.max, status.complete_at.date() if status.complete_at else date.min)
     judged = judge_nights(executions, calls, evals, rules, last_day)
     worse = defaultdict[str, list[Worse]](list)
     for each in judged.worse:
@@ -77,7 +77,9 @@ def gather_contents(
         verdict=status.verdict,
         missing=_missing(status, shown),
         run_tests=[
-            figures_of(shown[name], calls_of[name], evals_of[name], worse[name], has_details=number < MOST_DETAILS)
+            figures_of(
+                shown[name], calls_of[name], evals_of[name], worse[name], rules=rules, has_details=number < MOST_DETAILS
+            )
             for number, name in enumerate(order)
         ],
         judged=judged,

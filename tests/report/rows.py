@@ -11,6 +11,7 @@ from etl.compare.samples import EVAL_COLUMNS, difference_of, eval_metrics, sampl
 from etl.model import schema
 from etl.model.metrics import METRICS
 from etl.report.figures import CALLS_READ, figures_of
+from etl.settings.results import Compare
 from tests.compare.executions import execution as compared_execution
 
 MONDAY = datetime(2026, 11, 2, 9, tzinfo=UTC)
@@ -42,12 +43,12 @@ def figures(calls, evals=(), executions=None, key="key", name="Name", *, worse=(
     tables = table(schema.CALLS, CALLS_READ, list(calls)), table(schema.EVALS, EVAL_COLUMNS, list(evals))
     named = [replace(each, run_test=key, run_test_name=name) for each in executions or [execution("e1")]]
     found = [worse_since(each, named, tables) for each in worse]
-    return figures_of(named, *tables, found, has_details=has_details)
+    return figures_of(named, *tables, found, rules=Compare(), has_details=has_details)
 
 
 def worse_since(name, executions, tables):
     sides = executions[:1], executions[1:]
-    samples, pairing = samples_of(*tables, *sides)
+    samples, pairing = samples_of(*tables, *sides, rules=Compare())
     metric = (METRICS | eval_metrics(samples))[name]
     row, since = Row(metric, difference_of(metric, samples)), executions[1].started_at.date()
     return Worse(

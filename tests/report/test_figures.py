@@ -149,6 +149,6 @@ def test_what_got_worse_comes_first_among_all_that_has_values():
     calls = [call(n, of=f"e{1 + n % 2}", day=10 * (n % 2), cost_total_cost_cents=4, **{LATENCY: 5}) for n in range(4)]
     found = figures(calls, [], executions, worse=["cost_mean"])
     names = [each.metric.name for each in found.changes]
-    assert names == ["cost_mean", "latency_p50", "latency_p95", "latency_mean", "failure_rate"]
+    assert names == ["cost_mean", "latency_p50", "latency_p95", "latency_mean", "failure_rate", "line_failure_rate"]
     expected = "Cost of a call (4.00 ct to 4.00 ct) since 2026-11-12, 1 night, too few calls for an interval"
     assert found.worse[0].text == expected

@@ -9,17 +9,17 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
-from etl.compare.nightly import Judged, Worse, by_run_test, judge_nights, read_nights
+from etl.compare.nightly import Judged, Remark, Worse, by_run_test, judge_nights, read_nights
 from etl.compare.selection import ComparedExecution
 from etl.files.interface import Files
 from etl.inspect.status import Status, StatusVerdict
 from etl.model.findings import Kind, alarms
 from etl.model.wording import counted
-from etl.report.figures import CALLS_READ, Figures, figures_of
+from etl.report.figures import CALLS_READ, Figures, Standing, figures_of
 from etl.settings.results import Compare
 
 MOST_DETAILS = 10
-"""How many run tests are shown in detail, those that got worse most; of each other the overview has a line."""
+"""How many run tests are shown in detail, those that need a person most; of each other the overview has a line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class ReportContents:
     missing: Sequence[str]
     """What the dataset does not hold, in words."""
     run_tests: Sequence[Figures]
-    """Those with executions on the days of the report; what surely got worse most comes first."""
+    """Those with executions on the days of the report, in the order of what needs a person."""
     judged: Judged = field(default_factory=Judged)
     """What got worse, by the nights, and what that verdict rests on."""
 
@@ -61,27 +61,49 @@ def gather_contents(
     executions, calls, evals = read_nights(files, CALLS_READ, run_tests, until, first_day)
     last_day = until or (status.complete_at.date() if status.complete_at else date.min)
     judged = judge_nights(executions, calls, evals, rules, last_day)
-    worse = defaultdict[str, list[Worse]](list)
+    worse, remarks = defaultdict[str, list[Worse]](list), defaultdict[str, list[Remark]](list)
     for each in judged.worse:
         worse[each.run_test].append(each)
+    for remark in judged.remarks:
+        remarks[remark.run_test].append(remark)
     shown = defaultdict[str, list[ComparedExecution]](list)
     for execution in executions:
         if execution.started_at.date() >= first_day:
             shown[execution.label].append(execution)
-    most_worse = {name: worse[name][0].row.surely_worse for name in shown if worse[name]}
-    order = sorted(shown, key=lambda name: (name not in most_worse, -most_worse.get(name, 0.0), name))
     calls_of, evals_of = by_run_test(executions, calls), by_run_test(executions, evals)
+    standings = {name: _standing(name, judged, worse[name], len(calls_of[name])) for name in shown}
+
+    def urgency(name: str) -> tuple[int, float, bool, str]:
+        gravest = -worse[name][0].row.surely_worse if worse[name] else 0.0
+        return list(Standing).index(standings[name]), gravest, not remarks[name], name
+
     return ReportContents(
         dataset=status.dataset,
         read_at=status.read_at,
         verdict=status.verdict,
         missing=_missing(status, shown),
         run_tests=[
-            figures_of(shown[name], calls_of[name], evals_of[name], worse[name], has_details=number < MOST_DETAILS)
-            for number, name in enumerate(order)
+            figures_of(
+                shown[name],
+                calls_of[name],
+                evals_of[name],
+                worse[name],
+                remarks[name],
+                standing=standings[name],
+                has_details=number < MOST_DETAILS,
+            )
+            for number, name in enumerate(sorted(shown, key=urgency))
         ],
         judged=judged,
     )
+
+
+def _standing(name: str, judged: Judged, worse: Sequence[Worse], calls: int) -> Standing:
+    if worse:
+        return Standing.WORSE
+    if name in judged.silent or not calls:
+        return Standing.NO_CALLS
+    return Standing.AS_BEFORE if name in judged.run_tests else Standing.NOT_YET
 
 
 def _missing(status: Status, names: Collection[str]) -> list[str]:

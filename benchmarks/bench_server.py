@@ -1,4 +1,4 @@
-"""A server of the API's three answers that costs almost nothing: it renders a list once, and joins a call's metrics.
+"""A server of the API's answers that costs almost nothing: it renders a list once, and joins a call's metrics.
 
 Run as a process of its own (``python -m benchmarks.bench_server``); prints its address. It serves a ``World``, with a
 latency and a rate limit if asked for. It checks no key and parses no more of a request than its target: it is not what
@@ -76,6 +76,7 @@ class Server:
         self._world = world
         self._quota = quota
         self._lists: dict[bytes, bytes] = {}
+        self._room_bytes = _CACHE_BYTES
         self._requests = 0
         self._first_at = self._last_at = 0.0
 
@@ -92,7 +93,8 @@ class Server:
         if not is_allowed:
             return self._render(b"429 Too Many Requests", headers, _REFUSAL)
         body = self._lists.get(target) or self._world.body(target.decode())
-        if b"&limit=" in target:
+        if target.startswith(b"/sdk/") and b"&limit=" in target and self._room_bytes > 0:
+            self._room_bytes -= 0 if target in self._lists else len(body)
             self._lists[target] = body
         return self._render(b"200 OK" if body else b"404 Not Found", headers, body)
 
@@ -112,6 +114,8 @@ class Server:
         return head % (status, len(body), headers) + body
 
 
+_CACHE_BYTES = 256 << 20
+"""So much of rendered lists is kept; nothing of whole calls, which a night requests once."""
 _REFUSAL = b'{"status": false, "result": {"code": "RATE_LIMITED", "message": "Too many requests."}}'
 
 
@@ -145,6 +149,9 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--only-changed", action="store_true", help="serve no other executions than those that ran again"
+    )
+    parser.add_argument(
+        "--details", action="store_true", help="serve executions' details and lists of voice calls, too"
     )
     for each in fields(World):
         if each.type is int:

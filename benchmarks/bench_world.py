@@ -5,6 +5,7 @@ Each is a function of its number, so that none has to be kept in memory.
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -13,6 +14,9 @@ from random import Random
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from benchmarks.bench_details import detailed_call, voice_call
+
+DETAIL, VOICE_CALLS = "/simulate/test-executions/", "/simulate/api/call-executions/"
 FIRST_DAY = datetime(2023, 1, 1, tzinfo=UTC)
 VARIANTS = 1_024
 SCENARIOS = 7
@@ -48,7 +52,8 @@ class World:
 
     The first ``changed`` executions of each run test ran again, for the ``generation``-th time; so did every
     ``changed_every``-th. ``only_changed``: there are no others. ``padding_mb`` of spaces follow the body of each call,
-    and each has a field of ``text_kb`` that hardly compresses.
+    and each has a field of ``text_kb`` that hardly compresses. Only with ``details``, the API has details of executions
+    and lists of voice calls.
     """
 
     run_tests: int = 1
@@ -59,6 +64,7 @@ class World:
     changed: int = 0
     changed_every: int = 0
     only_changed: bool = False
+    details: bool = False
     generation: int = 0
     padding_mb: int = 0
     text_kb: int = 0
@@ -80,18 +86,15 @@ class World:
 
     def execution(self, number: int) -> dict[str, Any]:
         """The execution as the list of its run test gives it."""
-        index = number % self.executions
         generation = self._generation(number)
-        started_at = FIRST_DAY + timedelta(
-            days=index // self.per_day, seconds=index % self.per_day * 86_400 // self.per_day
-        )
+        started_at = self._started_at(number)
         ended_at = started_at + timedelta(minutes=60 + generation % 60)
         latency = 1_210.0 + number * 7 % 97
         return {
             "execution_id": execution_id(number),
             "status": "completed",
-            "started_at": f"{started_at:%Y-%m-%dT%H:%M:%S}.000000Z",
-            "completed_at": f"{ended_at:%Y-%m-%dT%H:%M:%S}.000000Z",
+            "started_at": _timestamp(started_at),
+            "completed_at": _timestamp(ended_at),
             "total_calls": self.calls,
             "completed_calls": self.calls,
             "failed_calls": 0,
@@ -110,20 +113,18 @@ class World:
 
     def listed_call(self, execution: int, call: int) -> dict[str, Any]:
         """The call as its execution lists it."""
-        scenario = call % SCENARIOS
-        return {
-            "call_execution_id": call_id(execution, call),
-            "scenario_id": f"5ce0a210-0000-4000-8000-{scenario:012x}",
-            "scenario_name": f"Scenario {scenario}",
-            "status": "completed",
-            "duration_seconds": 60 + self._variant(execution, call) % 90,
-            "eval_outputs": eval_outputs(self._variant(execution, call), self.evals),
-        }
+        variant = self._variant(execution, call)
+        return {"call_execution_id": call_id(execution, call)} | _listed_call(variant, call % SCENARIOS, self.evals)
 
     def call(self, execution: int, call: int) -> dict[str, Any]:
         """The call's raw metrics."""
         ids = {"call_execution_id": call_id(execution, call), "execution_id": execution_id(execution)}
         return ids | call_metrics(self._variant(execution, call))
+
+    def whole_call(self, execution: int, call: int, *, is_detail: bool) -> dict[str, Any]:
+        """The call as its execution's detail shows it, or the list of voice calls."""
+        whole: dict[str, Any] = json.loads(self._whole_call(execution, call, is_detail=is_detail))
+        return whole
 
     def body(self, target: str) -> bytes:
         """The body of a 200; empty where there is nothing of this kind."""
@@ -142,8 +143,11 @@ class World:
                     _spaces(self.padding_mb),
                 )
             )
-        query = dict(parse_qsl(urlsplit(target).query))
+        url = urlsplit(target)
+        query = dict(parse_qsl(url.query))
         page, limit = int(query["page"]), int(query["limit"])
+        if url.path.startswith((DETAIL, VOICE_CALLS)):
+            return self._whole_calls(url.path, query, page, limit) if self.details else b""
         if name := query.get("run_test_name"):
             newest_first = self.numbers(self.names.index(name))[::-1]
             return render(
@@ -156,6 +160,30 @@ class World:
         listed = _page(calls, page, limit, self.calls)
         return render({**self.execution(number), "eval_results": [], "call_results": listed})
 
+    def _whole_calls(self, path: str, query: Mapping[str, str], page: int, limit: int) -> bytes:
+        """A page of an execution's detail, or of its voice calls; neither is in an envelope."""
+        is_detail = path.startswith(DETAIL)
+        number = _number(path.removeprefix(DETAIL) if is_detail else query["test_execution_id"])
+        numbers = _cut(range(self.calls), page, limit)
+        if not (numbers or is_detail):
+            return b""
+        document = {"next": None, "previous": None, **_page([], page, limit, self.calls)}
+        if is_detail:
+            document |= {"column_order": [], "error_messages": [], "status": "completed"}
+            document |= {"provider": "vapi", "agent_type": "voice"}
+        calls = b",".join(self._whole_call(number, each, is_detail=is_detail) for each in numbers)
+        return _compact(document).replace(b'"results":[]', b'"results":[%b]' % calls)
+
+    def _whole_call(self, execution: int, call: int, *, is_detail: bool) -> bytes:
+        body = _whole_body(self._variant(execution, call), call % SCENARIOS, self.evals, is_detail=is_detail)
+        body = body.replace(b"@call", call_id(execution, call).encode())
+        body = body.replace(b"@execution", execution_id(execution).encode())
+        return body.replace(b"@started", _timestamp(self._started_at(execution)).encode())
+
+    def _started_at(self, execution: int) -> datetime:
+        days, place = divmod(execution % self.executions, self.per_day)
+        return FIRST_DAY + timedelta(days=days, seconds=place * 86_400 // self.per_day)
+
     def _generation(self, execution: int) -> int:
         return self.generation if self.is_changed(execution) else 0
 
@@ -166,6 +194,17 @@ class World:
 def a_year(run_tests: int, days: int) -> World:
     """Two executions a day."""
     return World(run_tests=run_tests, executions=2 * days, calls=30, evals=3, per_day=2)
+
+
+def _listed_call(variant: int, scenario: int, evals: int) -> dict[str, Any]:
+    """A call as its execution lists it, without its id."""
+    return {
+        "scenario_id": f"5ce0a210-0000-4000-8000-{scenario:012x}",
+        "scenario_name": f"Scenario {scenario}",
+        "status": "completed",
+        "duration_seconds": 60 + variant % 90,
+        "eval_outputs": eval_outputs(variant, evals),
+    }
 
 
 @cache
@@ -243,13 +282,31 @@ def _call_body(variant: int) -> tuple[bytes, bytes, bytes]:
 
 
 @cache
+def _whole_body(variant: int, scenario: int, evals: int, *, is_detail: bool) -> bytes:
+    """A call in its execution's detail or in its list of voice calls, with marks for its ids and times."""
+    listed = {"call_execution_id": "@call"} | _listed_call(variant, scenario, evals)
+    metrics = call_metrics(variant)
+    if is_detail:
+        return _compact(detailed_call(listed, metrics, execution_id="@execution", started_at="@started"))
+    return _compact(voice_call(listed, metrics, started_at="@started"))
+
+
+@cache
 def _spaces(megabytes: int) -> bytes:
     return b" " * (megabytes << 20)
 
 
 def render(result: object) -> bytes:
     """Compact, as Django REST framework renders what the API says."""
-    return json.dumps({"status": True, "result": result}, separators=(",", ":")).encode()
+    return _compact({"status": True, "result": result})
+
+
+def _compact(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _timestamp(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.000000Z"
 
 
 def _cut(rows: Any, page: int, limit: int) -> Any:

@@ -16,6 +16,8 @@ from urllib.request import urlopen
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / ".venv-bench"
+CALL_BY_CALL: Mapping[str, object] = {"settle_by": "refetch", "sweep_days": 0}
+"""``[export]`` of all benchmarks that do not say otherwise: each call is fetched by itself, and nothing is swept."""
 KEYS = {"FI_API_KEY": "benchmark-api-key", "FI_SECRET_KEY": "benchmark-secret-key"}
 
 
@@ -54,15 +56,26 @@ def python(environment: str, module: str, *arguments: str | Path) -> list[str | 
     return [ENVIRONMENTS / environment / "bin" / "python", "-m", f"benchmarks.{module}", *arguments]
 
 
-def configure(folder: Path, url: str, dataset: Path, *, run_tests: Sequence[str] = ("Load",), **api: object) -> Path:
-    """A configuration file for the load server at ``url``, which has no details of executions."""
-    options = "".join(f"{name} = {json.dumps(value)}\n" for name, value in api.items())
+def configure(
+    folder: Path,
+    url: str,
+    dataset: Path,
+    *,
+    run_tests: Sequence[str] = ("Load",),
+    export: Mapping[str, object] = CALL_BY_CALL,
+    **api: object,
+) -> Path:
+    """A configuration file for the load server at ``url``; ``export`` and ``api`` are sections of it."""
     path = folder / f"{dataset.name}.toml"
     path.write_text(
-        f'run_tests = {json.dumps(run_tests)}\n[api]\nbase_url = "{url}"\n{options}[destination]\npath = "{dataset}"\n'
-        '[export]\nsettle_by = "refetch"\nsweep_days = 0\n[log]\nformat = "json"\n'
+        f'run_tests = {json.dumps(run_tests)}\n[api]\nbase_url = "{url}"\n{_options(api)}'
+        f'[destination]\npath = "{dataset}"\n[export]\n{_options(export)}[log]\nformat = "json"\n'
     )
     return path
+
+
+def _options(section: Mapping[str, object]) -> str:
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in section.items())
 
 
 @contextmanager

@@ -23,14 +23,19 @@ from etl.files.open import open_files
 from etl.model.keys import default_key
 from etl.model.lifecycle import Settlement
 from etl.model.records import CallMetrics, Execution, ExecutionBundle, FetchedCall, ListedCall
+from etl.transform.detail import shown_in
 from etl.transform.flatten import flatten
 from etl.transform.frames import ExportStamp
+from etl.transform.voice import joined
+
+STORED_AGO = timedelta(days=60)
+"""So long that all that the sweep knows is what later nights noted."""
 
 
 def make_dataset(folder: Path, world: World) -> None:
     """Commit everything, a month of a run test at a time, and index it."""
     files = open_files(str(folder))
-    now = datetime.now(UTC)
+    now = datetime.now(UTC) - STORED_AGO
     files.prepare()
     identify(files, now)
     dataset = Dataset(files)
@@ -70,12 +75,17 @@ def _bundle(world: World, name: str, number: int) -> ExecutionBundle:
     for each in range(world.calls):
         listed, metrics = world.listed_call(number, each), world.call(number, each)
         call_id = listed["call_execution_id"]
+        detail, voice = (
+            ListedCall(call_execution_id=call_id, payload=world.whole_call(number, each, is_detail=is_detail))
+            for is_detail in (True, False)
+        )
         calls.append(
             FetchedCall(
                 listed=ListedCall(call_execution_id=call_id, payload=listed),
                 metrics=CallMetrics(
                     call_execution_id=call_id, execution_id=execution_id, status="completed", payload=metrics
                 ),
+                shown=shown_in(joined(detail, voice)),
             )
         )
     return ExecutionBundle(

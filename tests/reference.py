@@ -220,7 +220,7 @@ def _type(key: Mapping[str, Any]) -> str:
 
 def _default(key: Mapping[str, Any]) -> str:
     default = key.get("default")
-    return "" if default in (None, "", {}) else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+    return "" if default in (None, "", {}) else f"`{default if isinstance(default, str) else json.dumps(default)}`"
 
 
 def _sentence(text: str) -> str:

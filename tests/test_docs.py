@@ -25,7 +25,7 @@ from etl.inspect.status import RunStatus, Status
 from etl.inspect.status_run_tests import RunTestStatus
 from etl.inspect.stored import TableStatus
 from etl.inspect.verify import VerifyReport
-from etl.inspect.verify_warehouse import Day, WarehouseReport
+from etl.inspect.verify_warehouse import WarehouseReport
 from etl.load.ddl import QUERY_ENGINES, TYPES, ddl
 from etl.load.synchronize import LoadResult
 from etl.load.tables import COLUMN_TYPES
@@ -125,7 +125,7 @@ def documents() -> dict[str, Any]:
         "last_load": LastLoad(warehouse="", tried_at=now),
     }
     report = VerifyReport("", findings=[Finding(Kind.DAMAGED, "", "")], reconciliation=Reconciliation())
-    report.warehouse = WarehouseReport("", rows=Counter(calls=1), days=[Day("", "", "", 0, 0)])
+    report.warehouse = WarehouseReport("", rows=Counter(calls=1))
     summary = Summary("", "", "", now, now, run_tests=[RunTestSummary("", "")], findings=report.findings)
     summary.receipt.note_written("", b"", rows=0)
     found = Discovered({"a": [ListedRunTest(run_test_id="", name="a", payload={})]}, ())

@@ -34,7 +34,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         _what(
             metavar="X",
             help="What to compare with: an execution_id, last, previous, "
-            "or a date range (2026-11-01..2026-11-07, 14d..8d).",
+            "a date range (2026-11-01..2026-11-07, 14d..8d), or version=NAME of the agent.",
         ),
     ],
     candidate: Annotated[str | None, _what(metavar="Y", help="What to judge, in the same form. Or use --wait.")] = None,
@@ -99,7 +99,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
                 run_test=None if wait else run_test,
                 metrics=metrics or (),
                 limits=limits,
-                default_limits=settings.compare.limits,
+                rules=settings.compare,
                 is_paired=not unpaired,
             )
         except ConfigurationError as error:
@@ -117,13 +117,15 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
 
 
 def _selector(text: str) -> "Selector":
-    """A date range from ``FIRST..LAST``; any other text as it is: ``last``, ``previous`` or an execution_id.
+    """A date range from ``FIRST..LAST``, a version from ``version=NAME``; else the text: ``last``, an execution_id.
 
     Raises:
         BadParameter: an end of the range is not a day.
     """
-    from etl.compare.selection import Span
+    from etl.compare.selection import Span, Version
 
+    if text.startswith("version="):
+        return Version(text.removeprefix("version="))
     first, dots, last = text.partition("..")
     return Span(parse_day(first), parse_day(last)) if dots else text
 

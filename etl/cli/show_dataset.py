@@ -114,9 +114,6 @@ def _print_warehouse(report: "WarehouseReport") -> None:
         differs = f" (the warehouse has {loaded:,})" if loaded != count else ""
         compared.append(f"{counted(count, 'row')} of {table}{differs}")
     print_line("warehouse", f"{report.warehouse}: compared {', '.join(compared)}")
-    for day in report.days:
-        where = f"{day.table} of {day.run_test} on {day.day}" if day.run_test else f"{day.table} on {day.day}"
-        print_line("differs", f"{where}: {counted(day.rows, 'row')}, {day.loaded_rows:,} in the warehouse")
     if report.held_back:
         executions = counted(report.held_back, "execution")
         print_line("left out", f"{executions} with rows missing from the dataset: metrics-etl run exports them again")

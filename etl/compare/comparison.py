@@ -13,7 +13,16 @@ import msgspec
 
 from etl.compare.pairing import Pairing
 from etl.compare.samples import Samples, difference_of, eval_metrics, read_samples
-from etl.compare.selection import ComparedExecution, Selection, Selector, can_tell_slow_days, read_executions, select
+from etl.compare.selection import (
+    ComparedExecution,
+    Selection,
+    Selector,
+    Version,
+    can_tell_slow_days,
+    read_executions,
+    select,
+    with_versions,
+)
 from etl.compare.statistics import CHANCE_OF_WORSE, FEWEST, FEWEST_EXECUTIONS, Difference, Interval, Outcome, Verdict
 from etl.dataset.last_run import read_last_run
 from etl.errors import ConfigurationError, ExitCode
@@ -25,6 +34,7 @@ from etl.model.findings import Finding, Kind
 from etl.model.metrics import METRICS, SHARE, Limit, Metric
 from etl.model.values import fields_of
 from etl.model.wording import counted, first_few, nearest, quoted, shown
+from etl.settings.results import Compare
 
 _SIDES = ("baseline", "candidate")
 _SHORT_UNITS = {"US cents": "ct", "score": ""}
@@ -49,19 +59,19 @@ class Row:
         if self.limit is None:
             return None
         outcome = self.found.against(self.limit, limits=self.limits)
-        return Outcome.NO_VALUES if self.lacking and outcome is not Outcome.EXCEEDED else outcome
+        return Outcome.NOT_JUDGED if self.lacking and outcome is Outcome.KEPT else outcome
 
     @property
     def why_not_judged(self) -> str:
         """What is missing to judge the limit, in words; empty if it is judged, or there is none."""
-        if self.limit is None or self.outcome in (Outcome.EXCEEDED, Outcome.KEPT):
+        if self.limit is None or self.outcome is not Outcome.NOT_JUDGED:
             return ""
-        if self.outcome is Outcome.NO_VALUES:
+        if self.lacking:
             return self.lacking
         if self.found.estimate is None:
             return f"needs at least {FEWEST[self.metric.statistic]} calls on each side"
         if self.limit.is_relative and not self.found.baseline:
-            return "a share of zero is zero: give the limit of a rate in pp"
+            return f"the baseline is zero{': give the limit in pp' if self.metric.is_rate else ''}"
         needed = self.found.calls_needed(self.limit)
         if needed is None:
             return "executions differ too much: compare several on each side"
@@ -169,38 +179,41 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     run_test: str | None = None,
     metrics: Sequence[str] = (),
     limits: Mapping[str, Limit],
-    default_limits: Mapping[str, Limit],
+    rules: Compare,
     is_paired: bool = True,
 ) -> ComparisonReport:
     """Compare the named metrics, by default all of which a side has values; and each that has a limit.
 
-    ``limits`` are those of this comparison. ``default_limits`` are those of the settings: they are for any run test, so
+    ``limits`` are those of this comparison. Those of ``rules``, the settings, are for any run test, so
     the limit of a metric that this one never had says nothing, unless there is no other.
 
     Raises:
         ConfigurationError: a metric or an eval is unknown, or as ``select``.
         DestinationError: a file of the dataset cannot be read.
     """
-    executions = read_executions(files, find_scope(files, schema.EXECUTIONS, run_test, None, None))
+    scope = find_scope(files, schema.EXECUTIONS, run_test, None, None)
+    executions = read_executions(files, scope)
+    if any(isinstance(selector, Version) for selector in (baseline, candidate)):
+        executions = with_versions(files, scope, executions)
     before, after, notices = select(executions, baseline, candidate, where=files.where())
-    samples, pairing = read_samples(files, before.executions, after.executions, is_paired=is_paired)
+    samples, pairing = read_samples(files, before.executions, after.executions, rules=rules, is_paired=is_paired)
     notices += pairing.left_out
     known = METRICS | eval_metrics(samples)
     for name in (*metrics, *limits):
         if name not in known:
             raise ConfigurationError(f"no metric {name!r}: {nearest(name, known)}")
     present = {name for name, metric in known.items() if any(len(side.of(metric)) for side in samples)}
-    if absent := [name for name in default_limits if name not in present]:
+    if absent := [name for name in rules.limits if name not in present]:
         # What both sides lack is gone, unless only other run tests have it.
         earlier, _ = read_samples(
-            files, [each for each in executions if each.label == after.run_test and not each.deleted_at]
+            files, [each for each in executions if each.label == after.run_test and not each.deleted_at], rules=rules
         )
         known = METRICS | eval_metrics(earlier) | known
         gone = {name for name in absent if name in known and len(earlier[0].of(known[name]))}
         present |= gone
         for name in sorted({*absent} - gone):
             notices.append(f"[compare] max_regression: the run test has no {name}: {nearest(name, known)}")
-    applied = {**{name: limit for name, limit in default_limits.items() if name in present}, **limits}
+    applied = {**{name: limit for name, limit in rules.limits.items() if name in present}, **limits}
     notices += _notices_of_last_run(files, [*before.executions, *after.executions])
     if not can_tell_slow_days((before, after)):
         ranges = f"compare date ranges with at least {FEWEST_EXECUTIONS} executions"
@@ -218,7 +231,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         calls=(samples[0].calls, samples[1].calls),
         rows=rows,
         pairing=pairing,
-        unapplied=[name for name in default_limits if name not in applied],
+        unapplied=[name for name in rules.limits if name not in applied],
         findings=_missing_rows(files, (before, after), samples),
         notices=notices,
     )
@@ -234,8 +247,9 @@ def _lacking(metric: Metric, samples: Sequence[Samples], found: Difference) -> s
         return f"no values in the {' and the '.join(sides)}"
     if not found.candidate_calls:
         return "no scenario in common"
-    share_before, share = len(samples[0].of(metric)) / samples[0].calls, found.candidate_calls / samples[1].calls
-    if share < share_before / 2:
+    counts = len(samples[0].of(metric)), found.candidate_calls
+    before, now = (count / max(1, side.calls) for count, side in zip(counts, samples, strict=True))
+    if now < before / 2:
         return f"compares only {found.candidate_calls:,} of {counted(samples[1].calls, 'call')} of the candidate"
     return ""
 

@@ -4,7 +4,7 @@ Reads the dataset alone and stores no verdict: the same rows give the same verdi
 ``nights`` says.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -23,7 +23,6 @@ from etl.compare.nights import (
     figures_of_nights,
     find_alarms,
     threshold,
-    without_outliers,
 )
 from etl.compare.pairing import Pairing
 from etl.compare.samples import CALL_COLUMNS, EVAL_COLUMNS, Samples, difference_of, eval_metrics, live_rows, samples_of
@@ -32,7 +31,7 @@ from etl.compare.statistics import Numbers, Values
 from etl.files.interface import Files
 from etl.inspect.read_tables import find_scope
 from etl.model import schema
-from etl.model.arrow import where
+from etl.model.arrow import is_of, where
 from etl.model.metrics import METRICS, Metric, Statistic
 from etl.model.wording import counted, first_few
 from etl.settings.results import Compare
@@ -42,10 +41,11 @@ _NIGHTS = NIGHTS_BEFORE + 2 * LONGEST
 _JUDGED = [metric for metric in METRICS.values() if metric.statistic not in (Statistic.MEDIAN, Statistic.P95)]
 """The metrics of calls that are judged. Percentiles are not: the calls of a night say little about them."""
 _SILENT_DAYS, _SILENT_NIGHTS = 14, 3
-"""After so many days without calls, or nights without values, there is nothing to judge: if it was never so long."""
+"""After so many days without calls, or nights without values, there is nothing to judge: if that is not usual."""
 _SHOWN, _SAME_OUTAGE = timedelta(days=28), timedelta(days=3)
 """For so long a remark is shown; nights of outages this close to each other are of one."""
-_FAILED, _MOST, _FEWEST_FAILED = METRICS["failure_rate"], 0.5, 5
+_FAILURES = METRICS["failure_rate"], METRICS["line_failure_rate"]
+_MOST, _FEWEST_FAILED = 0.5, 5
 """Where more than half of the calls failed, and at least so many, it is an outage."""
 Executions = Sequence[ComparedExecution]
 
@@ -92,13 +92,20 @@ class Worse:
     """The values of all metrics, before and since."""
     pairing: Pairing
     """How the calls of both sides are matched."""
+    versions: Sequence[str | None] = (None, None)
+    """The version of the agent in most calls before and since; None where none is known."""
 
     @property
     def text(self) -> str:
-        """``Cost of a call +47.6% (12.6 ct to 18.6 ct) since 2026-11-09, 6 nights, 95% interval +39.1 to +56.6%``."""
+        """``Cost of a call +47.6% (12.6 ct to 18.6 ct) since 2026-11-09, 6 nights, 95% interval +39.1 to +56.6%``.
+
+        If the version of the agent is another one since, ``; agent version v1, since then v2``.
+        """
         _, interval = change_texts(self.row.metric, self.row.found)
         certainty = "too few calls for an interval" if interval == "-" else f"95% interval {interval}"
-        return f"{change_words(self.row)} since {self.since}, {counted(self.nights, 'night')}, {certainty}"
+        text = f"{change_words(self.row)} since {self.since}, {counted(self.nights, 'night')}, {certainty}"
+        before, since = self.versions
+        return f"{text}; agent version {before}, since then {since}" if before and since and before != since else text
 
     @property
     def metric(self) -> str:
@@ -173,7 +180,8 @@ def read_nights(
 
 def _judged(executions: Executions) -> Mapping[str, Executions]:
     """By the names of run tests, the finished executions of the nights that count, by age."""
-    finished = sorted((each for each in executions if each.is_finished), key=lambda each: (each.label, each.age))
+    finished = [each for each in executions if each.is_finished and each.exported_calls != 0]
+    finished.sort(key=lambda each: (each.label, each.age))
     groups = {}
     for label, group in groupby(finished, key=lambda each: each.label):
         own = list(group)
@@ -192,7 +200,7 @@ def judge_nights(
     """
     groups = _judged(executions)
     calls_of, evals_of = by_run_test(executions, calls), by_run_test(executions, evals)
-    series = {name: _series(group, calls_of[name], evals_of[name], rules.accepted) for name, group in groups.items()}
+    series = {name: _series(group, calls_of[name], evals_of[name], rules) for name, group in groups.items()}
     limit = threshold(
         sum(len(each.figures) for each in series.values()), false_alarms_per_year=rules.false_alarms_per_year
     )
@@ -201,7 +209,7 @@ def judge_nights(
     remarks: list[Remark] = []
     without_calls = []
     for name, own in series.items():
-        *earlier, silent = np.diff([night.toordinal() for night in (*own.nights, newest)])
+        *earlier, silent = np.diff([night.toordinal() for night in (*own.nights[-LONGEST:], newest)])
         if silent > (usual := max(_SILENT_DAYS, *earlier, 0)):
             without_calls.append(name)
             if silent <= usual + _SHOWN.days:
@@ -210,11 +218,11 @@ def judge_nights(
         alarms = {metric: find_alarms(*figures, limit) for metric, figures in own.figures.items()}
         remarks += _remarks(name, own, alarms)
         standing = {
-            metric: found[-1].since
+            metric: found[-1]
             for metric, found in alarms.items()
             if found and found[-1].ended_at is None and not own.silence_of(metric)
         }
-        of_run_test = _worse(own, standing, groups[name], calls_of[name], evals_of[name])
+        of_run_test = _worse(own, standing, groups[name], calls_of[name], evals_of[name], rules)
         worse += sorted(of_run_test, key=lambda each: -each.row.surely_worse)
     judged = {name: sum(map(_is_judged, own.figures.values())) for name, own in series.items()}
     return Judged(
@@ -234,15 +242,15 @@ def _is_judged(figures: tuple[Values, Values]) -> bool:
 
 
 def _outages(series: Mapping[str, _Series], newest: date) -> Iterator[Remark]:
-    """One remark on all nights of late in which most calls failed, in whatever run tests."""
-    failed = {name: {each for each in own.outages if newest - each < _SHOWN} for name, own in series.items()}
-    if nights := sorted(set[date]().union(*failed.values()), reverse=True):
-        names = [name for name, own in failed.items() if own]
-        where = f", in {first_few(names, shown=5)}" if len(names) > 1 else ""
-        text = f"most calls failed on {first_few(list(map(str, nights)), shown=3)}{where}: such a night is not judged"
+    """One remark on the last nights in which most calls failed, in whatever run tests, if they were of late."""
+    nights = sorted(set[date]().union(*(own.outages for own in series.values())), reverse=True)
+    if nights and newest - nights[0] < _SHOWN:
         ends = zip(nights, [*nights[1:], date.min], strict=True)
         since = next(night for night, before in ends if night - before > _SAME_OUTAGE)
-        yield Remark(names[0] if len(names) == 1 else "", since, text)
+        names = [name for name, own in series.items() if any(night >= since for night in own.outages)]
+        failed = first_few([f"{night}" for night in nights if night >= since], shown=3)
+        text = f"most calls failed on {failed}, in {first_few(names, shown=5)}: such a night is not judged"
+        yield Remark("", since, text)
 
 
 def _remarks(name: str, own: _Series, alarms: Mapping[Metric, Sequence[Alarm]]) -> Iterator[Remark]:
@@ -277,19 +285,20 @@ def by_run_test(executions: Executions, rows: pa.Table) -> Mapping[str, pa.Table
     return tables
 
 
-def _series(executions: Executions, calls: pa.Table, evals: pa.Table, accepted: Mapping[str, date]) -> _Series:
+def _series(executions: Executions, calls: pa.Table, evals: pa.Table, rules: Compare) -> _Series:
     """The nights of one run test, with the figures of each metric that has values, since its level was accepted."""
-    (samples,), _ = samples_of(calls, evals, executions)
+    (samples,), _ = samples_of(calls, evals, executions, rules=rules)
     label, nights = executions[0].label, sorted({execution.started_at.date() for execution in executions})
     number = np.array([nights.index(execution.started_at.date()) for execution in executions])
-    status = samples.of(_FAILED)
-    ended, failed = (np.bincount(number[status.executions], each, len(nights)) for each in (None, status.values))
+    by_agent, by_line = map(samples.of, _FAILURES)
+    ended = np.bincount(number[by_line.executions], minlength=len(nights))
+    failed = sum(np.bincount(number[each.executions], each.values, len(nights)) for each in (by_agent, by_line))
     share = failed / np.maximum(ended, 1)
     is_outage = (share > _MOST) & (failed >= _FEWEST_FAILED) & (np.median(share) <= _MOST)
     figures = {}
     for metric in (*_JUDGED, *eval_metrics([samples]).values()):
-        since = max(accepted.get(key, date.min) for key in (label, f"{label}/{metric.name}"))
-        is_judged = (~is_outage | (metric is _FAILED)) & (np.array(nights) >= since)
+        since = max(rules.accepted.get(key, date.min) for key in (label, f"{label}/{metric.name}"))
+        is_judged = (~is_outage | (metric in _FAILURES)) & (np.array(nights) >= since)
         sample = samples.of(metric)
         sample = sample.only(is_judged[number[sample.executions]])
         if len(sample):
@@ -298,7 +307,7 @@ def _series(executions: Executions, calls: pa.Table, evals: pa.Table, accepted: 
             values, variances = (np.pad(each, missing, constant_values=np.nan) for each in of_nights)
             figures[metric] = (values if metric.is_higher_worse else -values, variances)
     outages = {*compress(nights, is_outage)}
-    return _Series(nights, figures, outages, _renewals(number[status.executions], status.scenarios, len(nights)))
+    return _Series(nights, figures, outages, _renewals(number[by_line.executions], by_line.scenarios, len(nights)))
 
 
 def _renewals(nights: Numbers, scenarios: Numbers, count: int) -> list[int]:
@@ -314,31 +323,28 @@ def _renewals(nights: Numbers, scenarios: Numbers, count: int) -> list[int]:
 
 
 def _worse(
-    own: _Series, standing: Mapping[Metric, int], executions: Executions, calls: pa.Table, evals: pa.Table
+    own: _Series, alarms: Mapping[Metric, Alarm], group: Executions, calls: pa.Table, evals: pa.Table, rules: Compare
 ) -> Iterator[Worse]:
-    """Each metric that is worse, by the number of the night since which, with the nights since against those before.
+    """Each metric that is worse, with the nights since against those before, as its alarm is found.
 
-    As the alarm is found: before are ``NIGHTS_BEFORE`` nights at most, nights of an outage do not count, nor does a
-    call that hung as more than one of the slowest.
+    A call that hung counts as a slow one.
     """
-    for metric, number in standing.items():
-        left_out = own.outages if metric is not _FAILED else ()
-        first, since = own.nights[max(0, number - NIGHTS_BEFORE)], own.nights[number]
-        sides: tuple[list[ComparedExecution], list[ComparedExecution]] = ([], [])
-        for execution in executions:
-            if (night := execution.started_at.date()) >= first and night not in left_out:
-                sides[night >= since].append(execution)
-        both, pairing = samples_of(calls, evals, *sides)
-        before, after = (side.of(metric) for side in both)
-        scenarios = np.append(before.scenarios, after.scenarios) + 1
-        values = np.split(without_outliers(np.append(before.values, after.values), scenarios), [len(before)])
-        samples = [side.with_values(metric, own_values) for side, own_values in zip(both, values, strict=True)]
+    for metric, alarm in alarms.items():
+        after = np.flatnonzero(np.isfinite(own.figures[metric][0]))
+        numbers = alarm.before, after[after >= alarm.since]
+        nights = [{own.nights[number] for number in side} for side in numbers]
+        sides = [[each for each in group if each.started_at.date() in side] for side in nights]
+        both, pairing = samples_of(calls, evals, *sides, rules=rules)
+        samples = [side.without_outliers(metric) for side in both]
+        named = (calls.filter(is_of(calls, [each.execution_id for each in side]))["agent_version"] for side in sides)
+        versions = [Counter(each.drop_null().to_pylist()).most_common(1) for each in named]
         yield Worse(
-            run_test=executions[0].label,
-            since=since,
-            nights=len(own.nights) - number,
+            run_test=group[0].label,
+            since=own.nights[alarm.since],
+            nights=len(own.nights) - alarm.since,
             row=Row(metric, difference_of(metric, samples)),
-            sides=sides,
+            sides=(sides[0], sides[1]),
             samples=samples,
             pairing=pairing,
+            versions=[most_common[0][0] if most_common else None for most_common in versions],
         )

@@ -41,6 +41,8 @@ class Alarm:
 
     since: int
     """The first night of the change."""
+    before: Numbers
+    """The nights that it was compared with."""
     told_at: int
     """The night that showed it."""
     ended_at: int | None = None
@@ -102,10 +104,11 @@ def find_alarms(figures: Values, variances: Values, limit: float) -> list[Alarm]
     """The alarms of all nights, oldest first, where higher figures are worse; only the last may still stand.
 
     An alarm is over when nights are better again: they do not differ from those before it then, and its own do not
-    count any more. After ``LONGEST`` nights it is what is usual: only the nights since it began count then.
+    count any more. What has lasted for ``LONGEST`` nights, better or worse, is what is usual: only the nights since it
+    began count then.
     """
     alarms: list[Alarm] = []
-    nights, first = np.flatnonzero(np.isfinite(figures)), 0
+    nights, first = _since_last_improvement(figures, variances, limit), 0
     while True:
         worse, lengths = _best_splits(figures[nights], variances[nights], FEWEST_NIGHTS)
         above = np.flatnonzero(worse[first:] > limit)
@@ -113,7 +116,7 @@ def find_alarms(figures: Values, variances: Values, limit: float) -> list[Alarm]
             return alarms
         told = first + int(above[0])
         since = told + 1 - int(lengths[told])
-        alarm = Alarm(int(nights[since]), told_at=int(nights[told]))
+        alarm = Alarm(int(nights[since]), nights[max(0, since - NIGHTS_BEFORE) : since], told_at=int(nights[told]))
         own = nights[since : since + LONGEST]
         better, lengths = _best_splits(-figures[own], variances[own], 1)
         above = np.flatnonzero(better[told - since :] > _BETTER)
@@ -127,6 +130,18 @@ def find_alarms(figures: Values, variances: Values, limit: float) -> list[Alarm]
             nights, first = nights[since:], LONGEST
         else:
             return [*alarms, alarm]
+
+
+def _since_last_improvement(figures: Values, variances: Values, limit: float) -> Numbers:
+    """The nights with figures, from the last change for the better on that has lasted."""
+    nights = np.flatnonzero(np.isfinite(figures))
+    while True:
+        better, lengths = _best_splits(-figures[nights], variances[nights], FEWEST_NIGHTS)
+        began = (night + 1 - int(lengths[night]) for night in np.flatnonzero(better > limit))
+        lasted = next((night for night in began if night + LONGEST <= len(nights)), None)
+        if lasted is None:
+            return nights
+        nights = nights[lasted:]
 
 
 def _best_splits(figures: Values, variances: Values, fewest_before: int) -> tuple[Values, Numbers]:

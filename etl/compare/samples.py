@@ -4,6 +4,7 @@ Owns which rows count: those that the source still has, and for each metric the 
 nothing.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
@@ -13,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.compare.estimate import difference
+from etl.compare.nights import without_outliers
 from etl.compare.pairing import NONE, SCENARIO_COLUMNS, Pairing, paired
 from etl.compare.selection import ComparedExecution
-from etl.compare.statistics import Difference, Sample, Values
+from etl.compare.statistics import Difference, Sample
 from etl.dataset.layout import Scope
 from etl.files.interface import Files
 from etl.inspect.joined_calls import eval_names, slug_of
@@ -23,12 +25,13 @@ from etl.inspect.read_tables import read_rows
 from etl.model import schema
 from etl.model.arrow import is_of
 from etl.model.metrics import METRICS, Metric, Statistic, eval_metric
+from etl.settings.results import Compare
 
 _NO_VALUES = Sample.of(np.empty(0))
 _EXECUTION, _SCENARIO = "number of the execution", "number of the scenario"
 """Columns that are added to calls and evals; a ``Sample`` has the same numbers."""
 _METRIC_COLUMNS = sorted({metric.column for metric in METRICS.values()})
-CALL_COLUMNS = [*_METRIC_COLUMNS, *SCENARIO_COLUMNS]
+CALL_COLUMNS = [*_METRIC_COLUMNS, *SCENARIO_COLUMNS, "agent_version"]
 """The columns of calls that a comparison reads."""
 _SCORE, _SHOWN_SCORE = METRICS["csat_mean"].column, "overall_score"
 _OUTPUTS = {"output_passed": Statistic.RATE, "output_score": Statistic.MEAN}
@@ -49,14 +52,15 @@ class Samples:
         """One value for each call that has the metric; empty if none has."""
         return self.values.get((metric.eval_name, metric.column), _NO_VALUES)
 
-    def with_values(self, metric: Metric, values: Values) -> "Samples":
-        """The same with other values of a metric, in the order of ``of``."""
-        key = metric.eval_name, metric.column
-        return replace(self, values={**self.values, key: replace(self.of(metric), values=values)})
+    def without_outliers(self, metric: Metric) -> "Samples":
+        """The same, but no call counts for more of this metric than ``nights`` lets one count."""
+        sample = self.of(metric)
+        values = without_outliers(sample.values, sample.scenarios + 1)
+        return replace(self, values={**self.values, (metric.eval_name, metric.column): replace(sample, values=values)})
 
 
 def read_samples(
-    files: Files, *sides: Sequence[ComparedExecution], is_paired: bool = True
+    files: Files, *sides: Sequence[ComparedExecution], rules: Compare, is_paired: bool = True
 ) -> tuple[list[Samples], Pairing]:
     """The values of the calls of baseline and candidate, and how both sides are matched.
 
@@ -73,11 +77,11 @@ def read_samples(
         scope = Scope(scope.run_test_keys)
         calls = live_rows(files, schema.CALLS, scope, CALL_COLUMNS)
     evals = live_rows(files, schema.EVALS, scope, EVAL_COLUMNS)
-    return samples_of(calls, evals, *sides, is_paired=is_paired)
+    return samples_of(calls, evals, *sides, rules=rules, is_paired=is_paired)
 
 
 def samples_of(
-    calls: pa.Table, evals: pa.Table, *sides: Sequence[ComparedExecution], is_paired: bool = True
+    calls: pa.Table, evals: pa.Table, *sides: Sequence[ComparedExecution], rules: Compare, is_paired: bool = True
 ) -> tuple[list[Samples], Pairing]:
     """For each side, the values of its executions' calls; and how the sides are matched.
 
@@ -88,8 +92,7 @@ def samples_of(
     pairing, scenarios_of_sides = paired(calls_of_sides, is_wanted=is_paired)
     samples = []
     for executions, rows, scenarios in zip(sides, calls_of_sides, scenarios_of_sides, strict=True):
-        own_calls = rows.set_column(rows.column_names.index("status"), "status", _has_failed(rows["status"]))
-        own_calls = own_calls.append_column(_SCENARIO, pa.array(scenarios))
+        own_calls = _with_failures(rows, rules.line_failures).append_column(_SCENARIO, pa.array(scenarios))
         own_evals = _numbered(evals, executions)
         places = pc.index_in(own_evals["call_execution_id"], value_set=own_calls["call_execution_id"].combine_chunks())
         # The call of an eval may be missing from the files: its scenario is unknown, unless all calls are compared
@@ -153,10 +156,23 @@ def _eval_samples(evals: pa.Table) -> dict[tuple[str | None, str], Sample]:
     return samples
 
 
-def _has_failed(statuses: pa.ChunkedArray) -> pa.ChunkedArray:
-    """True for a call that failed, false for one that completed; null for one that was cancelled or has not ended."""
-    has_ended = pc.is_in(statuses, value_set=pa.array(["completed", "failed"], schema.STRING))
-    return pc.if_else(has_ended, pc.equal(statuses, "failed"), pa.scalar(None, schema.BOOL))
+def _with_failures(calls: pa.Table, line_failures: Sequence[str]) -> pa.Table:
+    """The calls with ``status``: whether the agent failed; and ``ended_reason``: whether the line did.
+
+    Both are null for a call that was cancelled or has not ended; the first also where the line failed.
+    """
+    words = "|".join(re.escape(each).replace(r"\ ", "[^a-z0-9]") for each in line_failures)
+    is_of_line = pc.match_substring_regex(
+        calls["ended_reason"], f"(^|[^a-z0-9])({words})($|[^a-z0-9])", ignore_case=True
+    )
+    has_ended = pc.is_in(calls["status"], value_set=pa.array(["completed", "failed"], schema.STRING))
+    has_failed = pc.equal(calls["status"], "failed")
+    of_line = pc.and_(has_failed, pc.fill_null(is_of_line, fill_value=False))
+    by_agent = pc.if_else(pc.and_not(has_ended, of_line), has_failed, pa.scalar(None, schema.BOOL))
+    by_line = pc.if_else(has_ended, of_line, pa.scalar(None, schema.BOOL))
+    for name, values in {"status": by_agent, "ended_reason": by_line}.items():
+        calls = calls.set_column(calls.column_names.index(name), name, values)
+    return calls
 
 
 def _sample(rows: pa.Table, column: str) -> Sample:

@@ -5,7 +5,7 @@ finished executions count, and only those that the source still has. Reads no ca
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta
 
 from etl.compare.statistics import FEWEST_EXECUTIONS
@@ -35,8 +35,22 @@ class Span:
         return self.since <= execution.started_at.date() <= self.until
 
 
-Selector = str | Span
-"""How a user selects executions: ``last``, ``previous``, a date range, or else the id of one."""
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of the agent."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"version={self.name}"
+
+    def has(self, execution: "ComparedExecution") -> bool:
+        """Whether all calls of the execution were of this version."""
+        return execution.agent_version == self.name
+
+
+Selector = str | Span | Version
+"""How a user selects executions: ``last``, ``previous``, a date range, a version, or else the id of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +73,8 @@ class ComparedExecution:
     """When it was first missing from the source; None while the source has it."""
     exported_calls: int | None
     """How many of its calls the dataset should hold; None if that is not known."""
+    agent_version: str | None = None
+    """The version of the agent in all of its calls, where ``with_versions`` read it; None if they differ."""
 
     @property
     def label(self) -> str:
@@ -98,7 +114,7 @@ class Selection:
     @property
     def label(self) -> str:
         """``2026-11-01..2026-11-07``, or the execution: its id, status and start."""
-        if isinstance(self.selector, Span):
+        if not isinstance(self.selector, str):
             return str(self.selector)
         (execution,) = self.executions
         word = f"{self.selector}, " if self.selector in (LAST, PREVIOUS) else ""
@@ -122,9 +138,21 @@ def read_executions(files: Files, scope: Scope) -> list[ComparedExecution]:
     Raises:
         DestinationError: a file of the dataset cannot be read.
     """
-    columns = [*(column.name for column in fields(ComparedExecution)), "exported_at"]
+    columns = [*(column.name for column in fields(ComparedExecution)[:-1]), "exported_at"]
     rows = read_rows(files, schema.EXECUTIONS, scope, columns).to_pylist()
     return [ComparedExecution(**row) for row in rows if unless_future(row["started_at"], row.pop("exported_at"))]
+
+
+def with_versions(files: Files, scope: Scope, executions: Iterable[ComparedExecution]) -> list[ComparedExecution]:
+    """The executions of the scope with the version of the agent that their calls name.
+
+    Raises:
+        DestinationError: a file of the dataset cannot be read.
+    """
+    rows = read_rows(files, schema.CALLS, scope, ["execution_id", "agent_version"], is_living=True)
+    bounds = rows.group_by("execution_id").aggregate([("agent_version", "min"), ("agent_version", "max")])
+    versions = {key: low for key, low, high in zip(*bounds.to_pydict().values(), strict=True) if low == high}
+    return [replace(each, agent_version=versions.get(each.execution_id)) for each in executions]
 
 
 def select(
@@ -145,7 +173,7 @@ def select(
         run_test = named[0].label if named else _only_run_test(executions, where)
         executions = [execution for execution in executions if execution.label == run_test]
     after = _select_one(executions, candidate, where)
-    judged = after.executions if isinstance(baseline, Span) and not isinstance(candidate, Span) else ()
+    judged = after.executions if isinstance(candidate, str) and not isinstance(baseline, str) else ()
     before = _select_one([execution for execution in executions if execution not in judged], baseline, where)
     ids_before, ids_after = ({execution.execution_id for execution in side.executions} for side in (before, after))
     common = sorted(ids_before & ids_after)
@@ -214,12 +242,15 @@ def _only_run_test(executions: Iterable[ComparedExecution], where: str) -> str:
 def _select_one(executions: Sequence[ComparedExecution], selector: Selector, where: str) -> Selection:
     """One side; an error if the selector means no execution that can be compared."""
     finished = _newest_first(executions)
-    if isinstance(selector, Span):
+    if not isinstance(selector, str):
         chosen = tuple(filter(selector.has, finished))
         if not chosen:
             days = [execution.started_at.date() for execution in finished]
             others = f"; there are some from {min(days)} to {max(days)}" if days else ""
-            raise ConfigurationError(f"{where} has no finished execution created in {selector}{others}")
+            if isinstance(selector, Version):
+                versions = sorted({each.agent_version for each in finished if each.agent_version})
+                others = f"; the run test has {first_few(versions)}" if versions else "; its calls name no version"
+            raise ConfigurationError(f"{where} has no finished execution of {selector}{others}")
         return Selection(selector, chosen)
     if _is_id(selector):
         return Selection(selector, (_by_id(executions, selector, where),))
@@ -260,6 +291,6 @@ def _would_be_in(execution: ComparedExecution, selection: Selection) -> bool:
     """Whether an unfinished execution will be in the selection once it has ended: on its days, or as the last one."""
     if execution.deleted_at is not None:
         return False
-    if isinstance(selection.selector, Span):
+    if not isinstance(selection.selector, str):
         return selection.selector.has(execution)
     return selection.selector == LAST and execution.age > selection.executions[0].age

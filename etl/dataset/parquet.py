@@ -16,8 +16,6 @@ from etl.errors import DestinationError, ForeignFileError, SchemaError
 from etl.files.interface import MOST_BYTES, Files
 from etl.model import schema
 
-_DROPPED = {"unlisted_calls", "row_hash"}
-"""Columns of earlier versions that this one ignores."""
 _BYTES_PER_VALUE = 16
 """What a value takes in memory at least: once decoded, and once more while it is cast."""
 
@@ -52,7 +50,7 @@ class OpenPart:
             self.size_bytes = len(data)
             self._stored = {*self._file.schema_arrow.names}
             # Columns that this version does not know: a newer one has written the file.
-            self.unknown = sorted(self._stored.difference(table.names, _DROPPED))
+            self.unknown = sorted(self._stored.difference(table.names))
 
     @property
     def is_outdated(self) -> bool:

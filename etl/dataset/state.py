@@ -39,8 +39,6 @@ class StoredState:
 
     executions: dict[str, StoredExecution] = field(default_factory=dict)
     """By id, every execution of which there is a row in any table; a killed run may have left no row of its own."""
-    half_deleted: set[str] = field(default_factory=set)
-    """The ids of executions that are marked while their calls or evals are not: an older version left them so."""
     half_unmarked: set[str] = field(default_factory=set)
     """The ids of marked executions whose calls and evals a killed run has unmarked or replaced already."""
     lost: dict[Part, set[str]] = field(default_factory=dict)
@@ -158,9 +156,8 @@ def lacks_details(dataset: Dataset, state: StoredState) -> bool:
 
 
 def derive_executions(state: StoredState) -> None:
-    """Derive ``executions``, ``half_deleted`` and ``half_unmarked`` from the index again."""
+    """Derive ``executions`` and ``half_unmarked`` from the index again."""
     state.executions = {}
-    state.half_deleted = set()
     state.half_unmarked = set()
     for part, part_index in state.index.parts.items():
         for row in _values(part_index.rows):
@@ -197,8 +194,7 @@ def _add_execution(part: Part, row: Mapping[str, Any], state: StoredState) -> No
     if has_row or row["execution_id"] not in state.executions:
         state.executions[row["execution_id"]] = stored
     if row["deleted_at"] and not row["is_deleted"]:
-        half_done = state.half_unmarked if stored.is_damaged else state.half_deleted
-        half_done.add(row["execution_id"])
+        state.half_unmarked.add(row["execution_id"])
 
 
 def _lost(known: Index, state: StoredState) -> dict[Part, set[str]]:

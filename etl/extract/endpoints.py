@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from etl.model import schema
 from etl.model.records import (
     ANALYTICS,
     DETAIL,
@@ -229,7 +230,8 @@ def list_voice_calls(execution_id: str, page: Slice) -> Request[Page[ListedCall]
     """
 
     def decode_row(row: Any) -> ListedCall:
-        return ListedCall(call_execution_id=_id(row, "id"), payload={name: field_of(row, name) for name in FIELDS})
+        fields = (*FIELDS, *(name for name in schema.OF_VOICE_LIST if name in row))
+        return ListedCall(call_execution_id=_id(row, "id"), payload={name: field_of(row, name) for name in fields})
 
     return Request(
         path=VOICE_CALLS,

@@ -54,12 +54,10 @@ _STATUS = schema.CALLS.names.index("status")
 
 @dataclass(slots=True)
 class Counts:
-    """What a crawl found and spared."""
+    """What a crawl found."""
 
     deleted_executions: set[str] = field(default_factory=set)
     """Planned executions that the API no longer has."""
-    saved_requests: int = 0
-    """How many calls did not have to be fetched, less one for each detail that was read to compare them."""
     without_detail: int = 0
     """How many executions were left to the next run, or have no detail because the API gives none, previews apart."""
     failure: str | None = None
@@ -74,7 +72,6 @@ class Counts:
     def add(self, other: "Counts") -> None:
         """Add those of another crawl, which ended later."""
         self.deleted_executions |= other.deleted_executions
-        self.saved_requests += other.saved_requests
         self.without_detail += other.without_detail
         self.failure = other.failure or self.failure
         self.compared |= other.compared
@@ -153,7 +150,6 @@ class Settling:
         if item.route.keeps_unchanged or item.route.makes_rows_of_lists:
             comparable = {key: details[key] for key in sorted(candidates & details.keys())}
             kept |= await self._keepable_calls(execution, comparable, kept=kept)
-        self.counts.saved_requests += len(kept)
         arrived.kept = frozenset(kept - arrived.metrics.keys())
         keys = execution.listed.calls.keys() & details.keys() - arrived.kept
         given = {key: metrics for key in sorted(keys) if (metrics := metrics_in(details[key]))}
@@ -200,12 +196,10 @@ class Settling:
 
         Returns the calls that need one after all.
         """
-        spared = len(execution.arrived.unjudged) - 1
         difference, left = execution.judge()
         if difference is not None:
             self.voice.note(difference and f"{difference} differ between its own metrics and its execution's lists")
             self.counts.one_by_one = self.voice.failure
-        self.counts.saved_requests += 0 if left else spared
         return left
 
     async def is_as_stored(self, item: Planned, listed: CallList) -> bool:
@@ -226,8 +220,6 @@ class Settling:
         """
         if self._given_up:
             return self._given_up
-        if item.route.keeps_unchanged:
-            self.counts.saved_requests -= 1
         details = await read_details(self.client, item, rows=rows)
         if details.calls or isinstance(details.failure, NotFoundError | None):
             self._failures_in_a_row = 0

@@ -39,8 +39,6 @@ class Traffic:
     """How many of these were sent again, after a failure or a refusal by the rate limit."""
     rejections: int = 0
     """How many the rate limit refused (429)."""
-    received_bytes: int = 0
-    """The size of all bodies, decompressed."""
     redactions: int = 0
     """How many answers had a key in them, which was removed."""
     held_until: float = 0.0
@@ -58,7 +56,6 @@ class Traffic:
 
     def received(self, answer: "Answer") -> None:
         """Count an answer that arrived just now."""
-        self.received_bytes += len(answer.body)
         offset = clock_offset(answer.headers, datetime.now(UTC))
         if offset is not None:
             self.clock_offset = offset if self.clock_offset is None else min(offset, self.clock_offset)
@@ -70,7 +67,6 @@ class Traffic:
         self.call_requests += other.call_requests
         self.retries += other.retries
         self.rejections += other.rejections
-        self.received_bytes += other.received_bytes
         self.redactions += other.redactions
 
 

@@ -220,7 +220,6 @@ def _of_lost_run(lost_run: Attempt | None) -> Iterator[Finding]:
 
 def _of_last_run(last_run: LastRun) -> Iterator[Finding]:
     """The findings of the last run that no row shows."""
-    yield from (finding for finding in last_run.findings if finding.kind is Kind.LISTS_ALONE)
     unseen = [finding for finding in alarms(last_run.findings) if finding.kind not in _SHOWN_BY_ROWS]
     yield from unseen
     if RUN_TESTS in last_run.incomplete and not any(finding.kind is Kind.RUN_TESTS_UNKNOWN for finding in unseen):

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -34,22 +33,6 @@ Rows = list[tuple[Key, dict[str, Any]]]
 """The rows of one item, each with its key, which may stand there more than once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Day:
-    """A UTC day on which the dataset and the warehouse have different numbers of rows of a table."""
-
-    table: str
-    """The table."""
-    run_test: str
-    """The key of the run test; empty for ``runs``."""
-    day: str
-    """The day on which the rows began, as ``2026-11-01``; ``unknown`` if they do not say."""
-    rows: int
-    """How many rows the dataset has."""
-    loaded_rows: int
-    """How many rows the warehouse has."""
-
-
 @dataclass(slots=True)
 class WarehouseReport:
     """The result of a comparison with a warehouse."""
@@ -60,8 +43,6 @@ class WarehouseReport:
     """By table, how many rows the dataset has, without those of damaged executions."""
     loaded_rows: Counter[str] = field(default_factory=Counter)
     """By table, how many rows the warehouse has, without those of damaged executions."""
-    days: list[Day] = field(default_factory=list)
-    """The days on which these numbers differ."""
     held_back: int = 0
     """How many executions were not compared, because rows of them are missing or altered in the dataset."""
     findings: list[Finding] = field(default_factory=list)
@@ -75,7 +56,6 @@ class WarehouseReport:
                 {"name": name, "rows": count, "loaded_rows": self.loaded_rows[name]}
                 for name, count in self.rows.items()
             ],
-            "days": msgspec.to_builtins(self.days),
             "held_back": self.held_back,
         }
 
@@ -103,8 +83,6 @@ def verify_rows(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
     loaded = warehouse.loaded()
     refuse_another(warehouse, loaded, contents.dataset_id)
     report = WarehouseReport(warehouse.where, held_back=len(contents.damaged))
-    days = Counter[tuple[str, str, str]]()
-    loaded_days = Counter[tuple[str, str, str]]()
     for group in GROUPS:
         different: defaultdict[str, list[str]] = defaultdict(list)
         for table in reversed(group.tables):
@@ -117,8 +95,6 @@ def verify_rows(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
                     theirs = theirs.filter(pc.invert(is_of(theirs, contents.damaged)))
                 report.rows[table.name] += len(ours)
                 report.loaded_rows[table.name] += len(theirs)
-                days.update(_days(table, ours))
-                loaded_days.update(_days(table, theirs))
                 for item, text in _unequal_items(group, table, ours, theirs):
                     different[item].append(text)
         report.findings += [
@@ -129,9 +105,6 @@ def verify_rows(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
         Finding(Kind.LOADED_WRONG, f"view {name}", "somebody has changed its definition")
         for name in loaded.altered_views
     ]
-    for day in sorted(days.keys() | loaded_days.keys()):
-        if days[day] != loaded_days[day]:
-            report.days.append(Day(*day, days[day], loaded_days[day]))
     return report
 
 
@@ -143,13 +116,6 @@ def _ours(contents: Contents, warehouse: Warehouse, table: Table, items: set[str
     for column, value in zip(table.partitions, place, strict=True):
         rows = rows.filter(pc.equal(rows[column.name], value))
     return rows
-
-
-def _days(table: Table, rows: pa.Table) -> Iterator[tuple[str, str, str]]:
-    """For each row its table, run test and UTC day, as ``Day`` has them."""
-    days = pc.fill_null(pc.strftime(rows[table.start], format="%Y-%m-%d"), "unknown").to_pylist()
-    run_tests = pc.fill_null(rows["run_test"], "").to_pylist() if "run_test" in rows.column_names else [""] * len(days)
-    return ((table.name, run_test, day) for run_test, day in zip(run_tests, days, strict=True))
 
 
 def _unequal_items(group: Group, table: Table, ours: pa.Table, theirs: pa.Table) -> Iterator[tuple[str, str]]:

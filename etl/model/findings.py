@@ -62,6 +62,14 @@ class Kind(StrEnum):
         kind._value_, kind.severity, kind.meaning, kind.next_step = value, severity, meaning, next_step
         return kind
 
+    @classmethod
+    def _missing_(cls, value: object) -> Self:
+        """A kind in the record of a run of another version, which this one does not know: no alarm."""
+        kind = str.__new__(cls, value)
+        kind._name_ = str(value)
+        kind._value_, kind.severity, kind.meaning, kind.next_step = _notice(str(value), "")
+        return kind
+
     # the source
     NO_SUCH_RUN_TEST = _missing(
         "no_such_run_test",
@@ -190,11 +198,6 @@ class Kind(StrEnum):
     ONE_BY_ONE = _notice(
         "one_by_one",
         "calls that lists might have shown whole were fetched one by one: the rows are the same, at more requests",
-    )
-    LISTS_ALONE = _notice(
-        "lists_alone",
-        "calls have no metrics of their own, so some columns are empty",
-        'nothing; or set [export] metrics = "exact", and the next run fetches them',
     )
     KEY_REMOVED = _notice(
         "key_removed",

@@ -14,6 +14,8 @@ from etl.model.wording import nearest, quoted
 
 SHARE = "share"
 """The unit of a rate: 0.05 is 5%."""
+LINE_FAILURES = ("no answer", "did not answer", "busy", "failed to connect", "telephony", "sip", "phone call provider")
+"""Words in the ``ended_reason`` of a failed call that mean: not the agent failed, but the telephone line."""
 EVAL = re.compile(r"eval_\w+_(pass_rate|mean)")
 """What the names of metrics of evals look like; which evals there are, only the dataset can tell."""
 _LIMIT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) *(%|pp)", re.ASCII)
@@ -72,6 +74,11 @@ def _interruptions(who: str, column: str, whom: str) -> Metric:
     return Metric(f"{who}_interruptions", title, f"conversation_{column}", "1/min", Statistic.MEAN, meaning)
 
 
+def _failures(name: str, title: str, column: str, what: str) -> Metric:
+    """How many calls failed in some way."""
+    return Metric(name, title, column, SHARE, Statistic.RATE, f"{what} among completed and failed calls")
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -91,8 +98,9 @@ METRICS: dict[str, Metric] = {
             "mean customer satisfaction, or what the platform shows as such",
             is_higher_worse=False,
         ),
-        Metric(
-            "failure_rate", "Failed calls", "status", SHARE, Statistic.RATE, "failed among completed and failed calls"
+        _failures("failure_rate", "Failed calls", "status", "failed, but not on the line,"),
+        _failures(
+            "line_failure_rate", "Calls failed on the line", "ended_reason", "failed on the line (no answer, busy)"
         ),
     )
 }

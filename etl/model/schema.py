@@ -43,6 +43,7 @@ _EXPORT = (
 _KEPT = "an unknown status is kept as it is."
 _NOT_SHOWN = "null when the execution's detail gave no value that fits, or was not read"
 """The null rule of a column that only the execution's detail has."""
+_NOT_LISTED = "null when the call is a chat, or no list of voice calls was read that has it"
 _VOICE = {
     "bot_wpm": (FLOAT, "Speaking rate of the agent", "words/min"),
     "user_wpm": (FLOAT, "Speaking rate of the simulated user", "words/min"),
@@ -64,6 +65,8 @@ NOT_IN_LISTS = (
     "chat_metrics_turn_count",
 )
 """Columns of ``calls`` that neither the list of an execution's calls nor its detail has."""
+OF_VOICE_LIST = ("completed_at", "agent_version")
+"""Columns of ``calls`` that only the list of voice calls has; a server may lack them."""
 
 
 def _field(path: str, type_: pa.DataType, meaning: str, unit: str = "", null: str = "") -> Column:
@@ -72,9 +75,11 @@ def _field(path: str, type_: pa.DataType, meaning: str, unit: str = "", null: st
     return Column(name, type_, meaning, unit, path, null)
 
 
-def _shown(name: str, type_: pa.DataType, meaning: str, unit: str = "", *, is_json: bool = False) -> Column:
-    """A column of a field that only the execution's detail has, as the platform's screen shows it."""
-    return Column(name, type_, meaning, unit, f"detail.{name}", _NOT_SHOWN, is_json=is_json)
+def _shown(
+    name: str, type_: pa.DataType, meaning: str, unit: str = "", *, null: str = _NOT_SHOWN, is_json: bool = False
+) -> Column:
+    """A column of a field that only the execution's detail has, or the list of voice calls, which is joined to it."""
+    return Column(name, type_, meaning, unit, f"detail.{name}", null, is_json=is_json)
 
 
 def _measured(name: str) -> Column:
@@ -215,6 +220,11 @@ CALLS = Table(
         _shown(
             "overall_score", FLOAT, "The score that the platform shows as CSAT; the only one of voice calls.", "score"
         ),
+        _shown(
+            "ended_reason", STRING, "Why the call ended, in the source's words: one line, cut after 200 characters."
+        ),
+        _shown("completed_at", TIMESTAMP, "When the call ended.", null=_NOT_LISTED),
+        _shown("agent_version", STRING, "Name of the version of the agent that was tested.", null=_NOT_LISTED),
         _shown("customer_cost_cents", INT, "What the call cost on the customer's side.", "US cents"),
         _shown("provider", STRING, "The voice provider that carried the call."),
         _shown("agent_definition_used_id", STRING, "Identifies the agent that was tested."),

@@ -1,4 +1,4 @@
-"""Tell people what a run found, by a webhook: each thing once until it goes away, and then that all is well again.
+"""Tell people what a run found, by a webhook: each thing once until it goes away, and when all is in order again.
 
 This package stands above ``pipeline`` and ``compare``: it is given how a run ended and what got worse, and decides what
 of that is new. It owns ``_state/notified.json``, which holds what people know, and changes nothing else in a dataset.
@@ -81,7 +81,7 @@ async def tell(
         over = {key for key in told_elsewhere - items.keys() if is_whole and key[1] in names}
         open_elsewhere = frozenset(key for key in told_elsewhere - over if key[0] not in _OF_NIGHTS)
         unnamed = open_elsewhere - named
-        is_well = is_whole and all(kind == _REMARK for kind, *_ in items)
+        is_well = is_whole and all(kind in _OF_NIGHTS for kind, *_ in items)
         is_well_again = is_well and any(kind not in _OF_NIGHTS for kind, *_ in known | over | unnamed)
         if new or is_well_again:
             await _post(
@@ -133,8 +133,8 @@ def _message(
 ) -> dict[str, Any]:
     """The message as JSON. Its text is escaped as Slack wants it: else a name could be a link, or call everybody."""
     lines = [f"metrics-etl, {shown(dataset)}: {code.outcome} (exit {code})"]
-    if unnamed is not None:  # all is well again
-        lines[0] += f": all is well again{' with these settings' if open_elsewhere else ''}"
+    if unnamed is not None:  # the export is in order again
+        lines[0] += f": the export is in order again{' with these settings' if open_elsewhere else ''}"
         words = (": ".join(filter(None, (subject, kind.replace("_", " ")))) for kind, subject in sorted(unnamed))
         lines += (shown(f"• reported with other settings: {each}") for each in words)
     for item in new.values():

@@ -127,13 +127,6 @@ async def _refresh(run: Run, state: StoredState) -> None:
     derive_executions(state)
 
 
-async def finish_deletions(run: Run, state: StoredState) -> None:
-    """Mark calls and evals of executions that are marked themselves: an older version left them as they were."""
-    parts = {execution_id: part for execution_id in state.half_deleted if (part := state.part_of(execution_id))}
-    if parts:
-        await to_the_end(partial(mark_deleted, run.dataset, parts, run.stamp()))
-
-
 async def _rename(run: Run, record: Record, state: StoredState, elsewhere: Lists | None = None) -> None:
     """Let the rows of renamed run tests take the new name; ``elsewhere`` are lists beside those of the run."""
     lists: Lists = {

@@ -111,7 +111,6 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
         run_tests=run_tests,
         findings=record.findings,
         **fields_of(run.client.traffic, "requests_by_purpose", "call_requests", "retries", "rejections"),
-        saved_requests=record.fetched.saved_requests,
         requests_per_minute=run.client.quota.requests_per_minute,
         **fields_of(run.dataset.written, "files", "size_bytes", "rows"),
         store_requests=dict(run.dataset.files.requests),
@@ -135,9 +134,6 @@ def _findings_of_run(run: Run, record: Record) -> Iterator[tuple[Kind, str]]:
         yield Kind.NOT_COMPARED, f"{executions} could not be compared: {min(failures.values())}"
     if record.fetched.one_by_one:
         yield Kind.ONE_BY_ONE, f"calls were fetched one by one: {record.fetched.one_by_one}"
-    if run.policy.detail_suffices:
-        columns = ", ".join(schema.NOT_IN_LISTS)
-        yield Kind.LISTS_ALONE, f'[export] metrics is "listed", so these are empty: {columns}'
     if traffic.redactions:
         yield Kind.KEY_REMOVED, f"{counted(traffic.redactions, 'answer')} contained a key"
     if record.completed_files:

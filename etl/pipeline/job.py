@@ -25,7 +25,7 @@ from etl.load.open import module_for
 from etl.load.synchronize import load_warehouse
 from etl.model.findings import Finding, Kind, alarms
 from etl.model.wording import ShownInLines, by_purpose, counted, duration
-from etl.pipeline.apply import bring_up_to_date, finish_deletions, sweep
+from etl.pipeline.apply import bring_up_to_date, sweep
 from etl.pipeline.conclude import conclude
 from etl.pipeline.context import Notify, Progress, Run, begin
 from etl.pipeline.lists import discover_all, note_gone, read_lists
@@ -362,7 +362,6 @@ async def _export(run: Run, record: Record, state: StoredState) -> None:
     """The steps of an export that send requests: run tests, lists, and round by round what these bring."""
     async with run.engine as crawler:
         record.completed_files = await to_the_end(run.dataset.complete)
-        await finish_deletions(run, state)
         if not run.settings.run_tests:
             await discover_all(run, record, state)
         choose_sweep(run, record, state)

@@ -57,7 +57,6 @@ def _samples(summary: Summary) -> Iterator[tuple[str, str, float, dict[str, str]
     for purpose, sent in summary.requests_by_purpose.items():
         yield "run_requests", "Requests that the last run sent, by purpose.", sent, {"purpose": purpose}
     yield "run_call_requests", "Requests of the last run for single calls.", summary.call_requests, {}
-    yield "run_saved_requests", "Requests that lists saved.", summary.saved_requests, {}
     yield "run_retries", "Requests that the last run sent again.", summary.retries, {}
     yield "run_rejections", "Requests of the last run that the rate limit refused.", summary.rejections, {}
     yield "run_written_bytes", "Bytes that the last run wrote.", summary.size_bytes, {}

@@ -85,8 +85,6 @@ class Summary(ShownInLines):
     """Requests that were sent to the API, retries included."""
     call_requests: int = 0
     """How many of these were for one call by itself; all others were for lists."""
-    saved_requests: int = 0
-    """Requests that were not needed, because a comparison showed that nothing had changed; negative if it cost more."""
     retries: int = 0
     """Requests that were sent again."""
     rejections: int = 0
@@ -244,8 +242,6 @@ class Summary(ShownInLines):
             text += f" ({self.retries:,} sent again, {self.rejections:,} refused by the rate limit)"
         if self.requests:
             text += f": {by_purpose(self.requests_by_purpose, self.call_requests)}"
-        if self.saved_requests > 0:
-            text += f"; {counted(self.saved_requests, 'request')} saved by lists"
         return text
 
     def as_json(self) -> dict[str, Any]:
@@ -261,9 +257,7 @@ class Summary(ShownInLines):
             "findings": [finding.as_json() for finding in self.findings],
             "requests": self.requests,
             "requests_by_purpose": {purpose.value: sent for purpose, sent in self.requests_by_purpose.items()},
-            **fields_of(
-                self, "call_requests", "saved_requests", "retries", "rejections", "requests_per_minute", "files"
-            ),
+            **fields_of(self, "call_requests", "retries", "rejections", "requests_per_minute", "files"),
             "bytes": self.size_bytes,
             "store_requests": self.store_requests,
             "warehouse": self.load.as_json() if self.load else None,

@@ -6,7 +6,7 @@ UTC. A color stands for one thing in all charts; ``page.css`` has those of dark 
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -49,8 +49,11 @@ _CONFIG: dict[str, Any] = {
 }
 
 
-def trend_chart(trend: Trend) -> Any:
-    """A point for each night, with the level before and after, and a line at the moment of change if there is one."""
+def trend_chart(trend: Trend, versions: Iterable[tuple[date, str]] = ()) -> Any:
+    """A point for each night, with the level before and after, and a line at the moment of change if there is one.
+
+    Where one of the agent's ``versions`` begins, there is a dotted line.
+    """
     metric, since = trend.row.metric, trend.since
     days = [night for night, _ in trend.nights]
     rows: Rows = [
@@ -68,7 +71,13 @@ def trend_chart(trend: Trend) -> Any:
     y = alt.Y("value:Q", title="" if metric.is_rate else metric.unit, axis=y_axis, scale=y_scale)
     color = _color(is_worse=since is not None, legend=None)
     chart = _chart(rows).encode(x=x, y=y, color=color)
+    news: Rows = [
+        {"night": _utc(night - _DAY / 2), "text": f"agent version {shown(name)} since {night}"}
+        for night, name in versions
+        if night >= days[0]
+    ]
     layers = [
+        _chart(news).mark_rule(color=GREY, strokeDash=[2, 3]).encode(x=x, description="text:N"),
         chart.mark_line(aria=False, strokeWidth=1),
         chart.mark_point(filled=True, size=24, opacity=1).encode(description="text:N"),
     ]

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from etl.compare.comparison import Row
 from etl.compare.estimate import difference
-from etl.compare.nightly import Executions, Remark, Worse
+from etl.compare.nightly import Executions, Worse
 from etl.compare.pairing import NONE, Pairing
 from etl.compare.samples import CALL_COLUMNS, Samples, difference_of, eval_metrics, samples_of
 from etl.compare.selection import ComparedExecution, select_latest
@@ -26,6 +26,7 @@ from etl.compare.statistics import Difference, Numbers, Values
 from etl.inspect.joined_calls import eval_names
 from etl.model.arrow import is_of, where
 from etl.model.metrics import METRICS, Metric, Statistic
+from etl.settings.results import Compare
 
 LATENCIES = ("latency_avg_agent_latency_ms", "chat_metrics_avg_latency_ms")
 """The columns of latencies, of voice calls and of chats."""
@@ -37,14 +38,8 @@ WORST_CALLS = 10
 _MOST_NIGHTS = 42
 """How many nights a trend has, the last ones: an alarm has 28 at most."""
 _BINS = 24
-_COST_OF_SUCCESS = Metric(
-    "",
-    "Cost per successful call",
-    COST,
-    "US cents",
-    Statistic.MEAN,
-    "cost of all calls, divided by the completed calls that failed no eval",
-)
+_OF_SUCCESS = "cost of all calls, divided by the completed calls that failed no eval"
+_COST_OF_SUCCESS = Metric("", "Cost per successful call", COST, "US cents", Statistic.MEAN, _OF_SUCCESS)
 
 
 class Standing(StrEnum):
@@ -132,6 +127,8 @@ class WorstCall:
     """The value of the metric that got worse most, in its unit; None where nothing did."""
     failed_evals: Sequence[str]
     """The names of the evals that it failed, in order."""
+    ended_reason: str | None
+    agent_version: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +147,10 @@ class Details:
     """The pass rates of each scenario by these evals, where one fell most first."""
     distributions: Sequence[Distribution]
     """Of each latency that has values."""
+    failures: Sequence[tuple[str, int, int]]
+    """Each reason why calls failed, with their number before and after; the most frequent after first."""
+    versions: Sequence[tuple[date, str]]
+    """The first night of each version of the agent, but for the oldest."""
     worst_calls: Sequence[WorstCall]
     """Of the calls after; the worst first."""
 
@@ -171,8 +172,6 @@ class Figures:
     """The cost of all calls; None where no call has one."""
     worse: Sequence[Worse]
     """What got worse by the verdict on the nights, what surely got worse most first."""
-    remarks: Sequence[Remark]
-    """What else the nights say."""
     trends: Sequence[Trend]
     """One of each metric that got worse, in the same order; where none did, of the first that has values."""
     details: Details | None
@@ -184,9 +183,9 @@ def figures_of(
     calls: pa.Table,
     evals: pa.Table,
     worse: Sequence[Worse] = (),
-    remarks: Sequence[Remark] = (),
     *,
     standing: Standing,
+    rules: Compare,
     has_details: bool = True,
 ) -> Figures:
     """The figures of one run test that has these executions, one at least; ``worse`` is what the nights say of it.
@@ -198,7 +197,7 @@ def figures_of(
     cents = pc.sum(own[COST]).as_py()
     days = pc.min_max(own["date"]).as_py()
     newest = max(executions, key=lambda execution: execution.age)
-    compared = _compared(executions, calls, evals, worse)
+    compared = _compared(executions, calls, evals, worse, rules)
     return Figures(
         key=newest.run_test,
         name=newest.label,
@@ -207,7 +206,6 @@ def figures_of(
         days=(days["min"], days["max"]) if len(own) else None,
         dollars=None if cents is None else cents / 100,
         worse=worse,
-        remarks=remarks,
         trends=[_trend(each.row, each, each.since) for each in worse] or _first_trend(compared),
         details=_details(calls, evals, compared, worse) if has_details else None,
     )
@@ -226,14 +224,14 @@ def change_of(metric: Metric, found: Difference) -> float | None:
 
 
 def _compared(
-    executions: Sequence[ComparedExecution], calls: pa.Table, evals: pa.Table, worse: Sequence[Worse]
+    executions: Executions, calls: pa.Table, evals: pa.Table, worse: Sequence[Worse], rules: Compare
 ) -> Compared:
     if worse:
         return Compared(worse[0].sides, worse[0].samples, worse[0].pairing)
     selections = select_latest(executions)
     finished = [execution for execution in executions if execution.is_finished]
     sides = (selections[0].executions, selections[1].executions) if selections else ((), finished)
-    return Compared(sides, *samples_of(calls, evals, *sides))
+    return Compared(sides, *samples_of(calls, evals, *sides, rules=rules))
 
 
 def _first_trend(compared: Compared) -> list[Trend]:
@@ -277,6 +275,8 @@ def _details(calls: pa.Table, evals: pa.Table, compared: Compared, worse: Sequen
         evals=passed,
         rates=_rates(compared, [row.metric for row in passed]),
         distributions=_distributions(compared.samples),
+        failures=_failures(before, after),
+        versions=_new_versions(calls),
         worst_calls=_worst_calls(after, evals, worse[0].row.metric if worse else None),
     )
 
@@ -301,6 +301,17 @@ def _cost_of_success(calls: pd.DataFrame) -> float | None:
     """In cents; None where no call was a success, or none has a cost."""
     successes = (calls["status"].eq("completed") & ~calls["failed_evals"].astype(bool)).sum()
     return float(calls[COST].sum() / successes) if successes and calls[COST].notna().any() else None
+
+
+def _failures(*sides: pd.DataFrame) -> list[tuple[str, int, int]]:
+    failed = [calls.loc[calls["status"].eq("failed"), "ended_reason"].fillna("unknown") for calls in sides]
+    counts = pd.concat([reasons.value_counts() for reasons in failed], axis=1).fillna(0).astype(int)
+    return sorted(counts.itertuples(name=None), key=lambda each: (-each[2], -each[1], each[0]))
+
+
+def _new_versions(calls: pa.Table) -> list[tuple[date, str]]:
+    known = calls.filter(pc.is_valid(calls["agent_version"])).group_by("agent_version").aggregate([("date", "min")])
+    return sorted(zip(known["date_min"].to_pylist(), known["agent_version"].to_pylist(), strict=True))[1:]
 
 
 def _scenarios(pairing: Pairing) -> tuple[Sequence[str], Numbers]:
@@ -361,9 +372,9 @@ def _distributions(both: Sequence[Samples]) -> list[Distribution]:
 def _worst_calls(calls: pd.DataFrame, evals: pa.Table, metric: Metric | None) -> list[WorstCall]:
     """The calls that are worst by what got worse, then those with the most failed evals, and among equals the slowest.
 
-    They are completed calls, unless it is the share of failed calls that got worse.
+    They are completed calls, unless it is a share of failed calls that got worse.
     """
-    if metric is None or metric.column != "status":
+    if metric is None or metric.eval_name or not metric.is_rate:
         calls = calls[calls["status"].eq("completed")]
     values = _values(metric, calls, evals) if metric else pd.Series(dtype=float)
     calls = calls.assign(
@@ -382,8 +393,8 @@ def _worst_calls(calls: pd.DataFrame, evals: pa.Table, metric: Metric | None) ->
 def _values(metric: Metric, calls: pd.DataFrame, evals: pa.Table) -> pd.Series:
     """The values of the metric by call: of a rate of calls, whether it failed; of an eval, the mean of its outputs."""
     if metric.eval_name is None:
-        values = calls.set_index("call_execution_id")[metric.column]
-        return values.eq("failed") if metric.is_rate else values
+        by_call = calls.set_index("call_execution_id")
+        return by_call["status"].eq("failed") if metric.is_rate else by_call[metric.column]
     own = evals.filter(pc.equal(eval_names(evals), metric.eval_name)).select(["call_execution_id", metric.column])
     outputs: pd.DataFrame = own.to_pandas().astype({metric.column: float})
     return outputs.groupby("call_execution_id")[metric.column].mean()

@@ -9,11 +9,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
-from etl.compare.nightly import Judged, Remark, Worse, by_run_test, judge_nights, read_nights
+from etl.compare.nightly import Judged, Worse, by_run_test, judge_nights, read_nights
 from etl.compare.selection import ComparedExecution
 from etl.files.interface import Files
 from etl.inspect.status import Status, StatusVerdict
-from etl.model.findings import Kind, alarms
+from etl.model.findings import alarms
 from etl.model.wording import counted
 from etl.report.figures import CALLS_READ, Figures, Standing, figures_of
 from etl.settings.results import Compare
@@ -59,23 +59,22 @@ def gather_contents(
     """
     first_day = since or date.min
     executions, calls, evals = read_nights(files, CALLS_READ, run_tests, until, first_day)
-    last_day = until or (status.complete_at.date() if status.complete_at else date.min)
+    last_day = min(until or date.max, status.complete_at.date() if status.complete_at else date.min)
     judged = judge_nights(executions, calls, evals, rules, last_day)
-    worse, remarks = defaultdict[str, list[Worse]](list), defaultdict[str, list[Remark]](list)
+    worse = defaultdict[str, list[Worse]](list)
     for each in judged.worse:
         worse[each.run_test].append(each)
-    for remark in judged.remarks:
-        remarks[remark.run_test].append(remark)
     shown = defaultdict[str, list[ComparedExecution]](list)
     for execution in executions:
         if execution.started_at.date() >= first_day:
             shown[execution.label].append(execution)
     calls_of, evals_of = by_run_test(executions, calls), by_run_test(executions, evals)
+    remarked = {remark.run_test for remark in judged.remarks}
     standings = {name: _standing(name, judged, worse[name], len(calls_of[name])) for name in shown}
 
     def urgency(name: str) -> tuple[int, float, bool, str]:
         gravest = -worse[name][0].row.surely_worse if worse[name] else 0.0
-        return list(Standing).index(standings[name]), gravest, not remarks[name], name
+        return list(Standing).index(standings[name]), gravest, name not in remarked, name
 
     return ReportContents(
         dataset=status.dataset,
@@ -88,8 +87,8 @@ def gather_contents(
                 calls_of[name],
                 evals_of[name],
                 worse[name],
-                remarks[name],
                 standing=standings[name],
+                rules=rules,
                 has_details=number < MOST_DETAILS,
             )
             for number, name in enumerate(sorted(shown, key=urgency))
@@ -107,9 +106,8 @@ def _standing(name: str, judged: Judged, worse: Sequence[Worse], calls: int) -> 
 
 
 def _missing(status: Status, names: Collection[str]) -> list[str]:
-    """What is missing or unknown, what was only listed, and how many executions of these run tests have not ended."""
-    lists_alone = [finding for finding in status.findings if finding.kind is Kind.LISTS_ALONE]
-    missing = [str(finding) for finding in (*alarms(status.findings), *lists_alone)]
+    """What is missing or unknown, and how many executions of these run tests have not ended."""
+    missing = [str(finding) for finding in alarms(status.findings)]
     unfinished = sum(run_test.waiting for run_test in status.run_tests if run_test.name in names)
     if unfinished:
         missing.append(f"{counted(unfinished, 'execution')} not finished yet")

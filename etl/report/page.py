@@ -116,7 +116,7 @@ def sections(figures: Figures) -> list[PageSection]:
         before, after = (value_text(value, metric.unit) for value in (found.baseline, found.candidate))
         certainty = "too few calls for an interval" if by == "-" else f"{by} (95% interval {interval})"
         words = f"{before} → {after}, {certainty}" if figures.details.sides[0] else "The mean of each night."
-        drawn.append(PageSection(metric.title, words, trend_chart(trend)))
+        drawn.append(PageSection(metric.title, words, trend_chart(trend, figures.details.versions)))
     for each in figures.details.distributions:
         is_worse = each.metric.name in [worse.metric for worse in figures.worse]
         title = each.metric.title.partition(",")[0]

@@ -23,6 +23,9 @@ LONGEST_CALL_SECONDS = 600
 def measure(run_test: SimulatedRunTest, call: SimulatedCall, rng: Random, ended_at: datetime) -> None:
     """Set the values that a call of this status has; one that is pending or queued has none."""
     profile = run_test.profile
+    is_regressed = profile.regression_at is not None and ended_at >= profile.regression_at
+    if call.status in ("failed", "completed", "analyzing"):
+        call.agent_version = "v2" if is_regressed else "v1"
     if call.status == "ongoing":
         call.started_at = ended_at
     elif call.status == "failed":
@@ -30,7 +33,6 @@ def measure(run_test: SimulatedRunTest, call: SimulatedCall, rng: Random, ended_
         call.duration_seconds = rng.choice([0, None])
         call.ended_reason = rng.choice(["customer-did-not-answer", "assistant-error", "silence-timed-out"])
     elif call.status in ("completed", "analyzing"):
-        is_regressed = profile.regression_at is not None and ended_at >= profile.regression_at
         duration = int(min(LONGEST_CALL_SECONDS, max(12, _log_normal(rng, profile.duration_median_seconds, 0.5))))
         call.duration_seconds = duration
         call.started_at, call.completed_at = ended_at - timedelta(seconds=duration), ended_at

@@ -9,7 +9,7 @@ from etl.sandbox.world import CONVERSATION, SimulatedCall, SimulatedExecution, S
 SAME_NAME = (*CONVERSATION[:-1], *LATENCY, "status", "duration_seconds", "tool_outputs", "rerun_snapshots")
 OF_VOICE = (
     "status", "started_at", "completed_at", "duration_seconds", "overall_score", "ended_reason", "response_time_ms",
-    "call_summary", "system_metrics", "cost_breakdown", *COST[1:],
+    "call_summary", "system_metrics", "cost_breakdown", *COST[1:], "agent_version",
 )  # fmt: skip
 FROM_CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "csat_score")
 PHONE_NUMBER = "+15550100"
@@ -125,7 +125,6 @@ def _voice_call(call: SimulatedCall) -> dict[str, Any]:
         "transcripts": [{"speaker_role": "user", "content": "My number is " + PHONE_NUMBER}],
         "provider_call_data": {"vapi": {"customer": {"number": PHONE_NUMBER}}},
         "recording_url": "https://recordings.example/call.wav",
-        "agent_version": None,
         "simulation_call_type": "voice",
     }
 

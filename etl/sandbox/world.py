@@ -60,6 +60,7 @@ class SimulatedCall:
     started_at: datetime | None = None
     completed_at: datetime | None = None
     ended_reason: str | None = None
+    agent_version: str | None = None
     call_summary: str | None = None
     duration_seconds: float | None = None
     overall_score: float | None = None

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from etl.model.locations import without_secrets
-from etl.model.metrics import Limit, limits_of
+from etl.model.metrics import LINE_FAILURES, Limit, limits_of
 from etl.settings.sections import Section, http_url, is_loopback
 
 _CALL_URL = re.compile(r"https?://[\w.:\[\]-]+/([!-z|~]|\{(call_)?execution_id\})*", re.ASCII)
@@ -36,6 +36,9 @@ class Compare(Section):
     """
     accepted: dict[str, date] = Field({})
     """levels that count as normal, by run test or "RUN TEST/METRIC": no night before this day is compared with"""
+
+    line_failures: list[Annotated[str, Field(min_length=1)]] = Field([*LINE_FAILURES])
+    """words in ended_reason of a failed call: the telephone line failed, not the agent"""
 
     @property
     def limits(self) -> dict[str, Limit]:

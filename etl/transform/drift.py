@@ -27,8 +27,8 @@ _TABLES = (schema.EXECUTIONS, schema.CALLS, schema.EVALS)
 _NAMES = {f"{table.name}.{name}" for table in _TABLES for name in table.names}
 _OPTIONAL = {"chat_metrics", "detail", "name", "output_type", "reason", "status"}
 """Fields that an answer may leave out, or of which it may leave out any part."""
-_SOMETIMES_SHOWN = ("agent_definition_used_", "simulator_agent_")
-"""How those fields of the detail begin that it has only of calls with an agent."""
+_SOMETIMES_SHOWN = ("agent_definition_used_", "simulator_agent_", *schema.OF_VOICE_LIST)
+"""How those fields of the detail begin that it has only of calls with an agent, or with the list of voice calls."""
 ALWAYS_SHOWN = {
     path[1]: f"{schema.CALLS.name}.{column.name}"
     for column in schema.CALLS.columns

@@ -7,6 +7,7 @@ Which list has which cell of the row of a voice call, and when it is not believe
 | ``SAME`` and the open-ended objects of ``detail.py`` | detail | another value in the other list (``IN_BOTH``) |
 | ``STAGES`` of ``detail.py``: what speech and language models cost | voice calls | the same |
 | evals, as they are stored | voice calls | |
+| ``schema.OF_VOICE_LIST`` | voice calls | it is not there |
 | scenario | detail | another name in the other list |
 | of chats | neither | the detail shows one: the call is no voice call |
 
@@ -37,7 +38,9 @@ IN_BOTH: Mapping[str, Path] = {
 _NOT_JUDGED = NOT_HASHED | {"extra"}
 """Columns in which a call's own metrics may differ from lists: a new field is no reason to ask for each call."""
 FIELDS = (*IN_BOTH, *STAGES, "eval_outputs")
-"""The fields that are read of a voice call; all others, many of them personal data, are dropped at once."""
+"""The fields that a voice call has to have. Others are dropped at once, but for ``schema.OF_VOICE_LIST``: many are
+personal data.
+"""
 
 
 def listed_call(detail: ListedCall, voice: ListedCall) -> ListedCall:
@@ -50,7 +53,8 @@ def joined(detail: ListedCall, voice: ListedCall) -> ListedCall:
     """The detail's call with its stages; without them where the two lists do not agree about it."""
     if any(value_at(detail.payload, path) != voice.payload[name] for name, path in IN_BOTH.items()):
         return detail
-    return structs.replace(detail, payload=detail.payload | {name: voice.payload[name] for name in STAGES})
+    added = {name: voice.payload[name] for name in (*STAGES, *schema.OF_VOICE_LIST) if name in voice.payload}
+    return structs.replace(detail, payload=detail.payload | added)
 
 
 def differing(call: FetchedCall, of_lists: CallMetrics) -> list[str]:

@@ -15,12 +15,13 @@ import etl
 from etl.cli.show_compare import junit, markdown
 from etl.compare.comparison import ComparisonReport, Row, compare, value_text
 from etl.compare.estimate import difference
-from etl.compare.selection import Selection, Span
+from etl.compare.selection import Selection, Span, Version
 from etl.compare.statistics import Difference, Estimate, Outcome, Sample
 from etl.errors import ConfigurationError
 from etl.inspect.read_tables import open_dataset
 from etl.model.findings import Kind
 from etl.model.metrics import METRICS, limits_of
+from etl.settings.results import Compare
 from tests import datasets
 from tests.compare.executions import execution
 from tests.datasets import write
@@ -45,8 +46,8 @@ def compared(
     **texts: str,
 ) -> ComparisonReport:
     files, limits = open_dataset(str(data), {}), limits_of(texts)
-    default_limits = limits_of(defaults or {})
-    return compare(files, *sides, run_test=run_test, limits=limits, default_limits=default_limits, is_paired=is_paired)
+    rules = Compare(max_regression=defaults or {})
+    return compare(files, *sides, run_test=run_test, limits=limits, rules=rules, is_paired=is_paired)
 
 
 SIDE = Selection("e", (execution("e", run_test_name="`a``@team <img src=x>\n| b"),))
@@ -100,6 +101,21 @@ def test_executions_and_calls_that_were_deleted_are_left_out(tmp_path: Path) -> 
     assert document["metrics"][0]["candidate"] == pytest.approx(1010, rel=0.1)
     with pytest.raises(ConfigurationError, match="execution 'gone' was deleted at the source: choose another one"):
         compared(data, "gone", "last")
+
+
+def test_versions_of_the_agent_are_compared_by_what_the_calls_name(tmp_path: Path) -> None:
+    """Not an execution of both, which tells nothing of either."""
+    versions = {"old": ("v1", "v1"), "mixed": ("v1", "v2"), "new": ("v2", "v2")}
+    data = a_dataset(tmp_path, *(an_execution(name) for name in versions))
+    calls = [
+        call | {"agent_version": named[number % 2]}
+        for name, named in versions.items()
+        for number, call in enumerate(calls_of(name, 1000))
+    ]
+    write(data, "calls", *calls, key="a", date="2026-11-10")
+    document = compared(data, Version("v1"), Version("v2")).as_json()
+    sides = [(document[side]["wanted"], document[side]["executions"]) for side in ("baseline", "candidate")]
+    assert sides == [("version=v1", ["old"]), ("version=v2", ["new"])]
 
 
 def test_calls_in_the_month_of_their_first_sight_are_found(tmp_path: Path) -> None:
@@ -158,7 +174,7 @@ TONE, LATENCY = {"eval_tone_pass_rate": "10pp"}, {"latency_mean": "50%"}
         (NO_LATENCY | {"kept": 24}, "Tone", LATENCY, "latency_mean (compares only 24 of 50 calls of the candidate)"),
         ({"scenario_id": "new", "kept": 24}, "Tone", LATENCY, "latency_mean (compares only 24 of 50 calls of the"),
         (NO_LATENCY | {"kept": 25}, "Tone", LATENCY, None),
-        ({}, "Tone", {"failure_rate": "10%"}, "failure_rate (a share of zero is zero: give the limit of a rate in pp)"),
+        ({}, "Tone", {"failure_rate": "10%"}, "failure_rate (the baseline is zero: give the limit in pp)"),
         ({}, "Tone", {"chat_latency_mean": "9%"}, "chat_latency_mean (the run test does not have it)"),
         ({}, "Tone", {"eval_ton_pass_rate": "9%"}, "eval_ton_pass_rate (the run test does not have it)"),
         ({}, "Tone", {"eval_ton_pass_rate": "9%", "chat_latency_mean": "9%"} | TONE, None),
@@ -239,9 +255,13 @@ def test_figures_are_those_that_pandas_finds(demo: Path) -> None:
         assert found["eval_task_completion_pass_rate"][side] == pytest.approx(passed.mean())
         scores = rows["eval_tone_score_score"].dropna().astype("float64")
         assert found["eval_tone_score_mean"][side] == pytest.approx(scores.mean())
-        ended = rows["status"][rows["status"].isin(["completed", "failed"])]
-        assert found["failure_rate"][side] == pytest.approx(ended.eq("failed").mean())
-        assert found["failure_rate"][f"{side}_calls"] == len(ended)
+        ended = rows[rows["status"].isin(["completed", "failed"])]
+        of_line = ended["status"].eq("failed") & ended["ended_reason"].eq("customer-did-not-answer")
+        for name, failed in (
+            ("failure_rate", ended["status"][~of_line].eq("failed")),
+            ("line_failure_rate", of_line),
+        ):
+            assert (found[name][side], found[name][f"{side}_calls"]) == (pytest.approx(failed.mean()), len(failed))
 
 
 @pytest.mark.parametrize("table", ["executions", "calls", "evals"])

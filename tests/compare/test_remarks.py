@@ -54,9 +54,13 @@ def judged(
                 calls.append(own | usual | {"latency_avg_agent_latency_ms": None if has_failed else slow} | values)
                 output = {"eval_name": "Task", "eval_config_id": "task", "output_passed": bool(rng.random() < 0.9)}
                 evals += [own | output] if has_eval else []
-            if calls and calls[-1]["execution_id"] == f"{name}-{night}":
-                at = FIRST + timedelta(days=night * every_days)
-                executions.append(execution(f"{name}-{night}", run_test=name.lower(), started_at=at))
+            at, of_night = (
+                FIRST + timedelta(days=night * every_days),
+                bool(calls) and calls[-1]["execution_id"] == f"{name}-{night}",
+            )
+            executions.append(
+                execution(f"{name}-{night}", run_test=name.lower(), started_at=at, exported_calls=20 * of_night)
+            )
     of_calls, of_evals = table(schema.CALLS, CALL_COLUMNS, calls), table(schema.EVALS, EVAL_COLUMNS, evals)
     today = executions[-1].started_at.date() + timedelta(days=silent_days)
     return judge_nights(executions, of_calls, of_evals, Compare(accepted=accepted or {}), today)
@@ -101,8 +105,15 @@ def test_alarm_ends_with_its_data_and_the_end_is_told(change: Change, nights: in
 def test_only_run_test_of_a_dataset_is_silent_after_two_weeks_and_longer_than_ever(
     every_days: int, silent_days: int, is_silent: int
 ) -> None:
-    verdict = judged(40, slow_from(30), every_days=every_days, silent_days=silent_days)
-    expected = ([], [f"no calls since {day(39 * every_days)}"]) if is_silent else (["latency_mean"], [])
+    """But for a pause so long ago that it says nothing of the last nights."""
+    trial = 60 // every_days
+
+    def change(night: int, _: int) -> dict[str, Any]:
+        return {"is_absent": True} if 0 < night < trial else slow_from(trial + 30)(night, 0)
+
+    verdict = judged(trial + 40, change, every_days=every_days, silent_days=silent_days)
+    last = day((trial + 39) * every_days)
+    expected = ([], [f"no calls since {last}"]) if is_silent else (["latency_mean"], [])
     assert (told(verdict), verdict.silent) == (expected, ["A"] * is_silent)
 
 
@@ -121,13 +132,26 @@ def test_words_of_an_alarm_are_of_the_nights_and_calls_that_are_judged(odd: dict
         return odd if (night, number) in {(20, 5), (44, 6)} else slow_from(40)(night, number)
 
     worse = next(each for each in judged(46, change).worse if each.metric == "latency_mean")
-    assert (f"{worse.since}", worse.row.surely_worse) == (day(40), pytest.approx(0.4, abs=0.08))
+    assert f"{worse.since}" == day(40)
+    assert worse.row.surely_worse == pytest.approx(0.4, abs=0.08)
 
 
 def test_few_nights_since_a_level_was_accepted_and_calls_without_a_status_are_not_called_judged_or_new() -> None:
     few = judged(20, slow_from(15), accepted={"A": FIRST.date() + timedelta(days=15)})
     assert (few.run_tests, few.metrics) == ([], 0)
     assert told(judged(4, lambda *_: {"status": None})) == ([], [])
+
+
+@pytest.mark.parametrize("accepted", [None, 40])
+def test_level_that_got_better_for_four_weeks_or_was_accepted_is_what_a_regression_is_told_against(
+    accepted: int,
+) -> None:
+    def change(night: int, _: int) -> dict[str, Any]:
+        return {"slow": 2.0 if night < 40 else 1.0 if night < 72 else 1.6}
+
+    given = {"A": FIRST.date() + timedelta(days=40)} if accepted else None
+    (worse,) = judged(80, change, accepted=given).worse
+    assert worse.row.found.baseline == pytest.approx(1000, rel=0.05)
 
 
 def test_scenarios_that_are_all_new_are_told_and_compared_with_nothing_before() -> None:
@@ -156,18 +180,22 @@ def test_level_that_was_accepted_is_normal_and_what_is_worse_than_that_is_not(
     assert told(later)[0] == ["latency_mean"]
 
 
-@pytest.mark.parametrize("last", [35, 37, 44])
-def test_outage_is_one_line_for_all_run_tests_and_no_alarm(last: int) -> None:
-    def failing(night: int, number: int) -> dict[str, Any]:
-        return {"status": "failed"} if 35 <= night <= last and number > 3 else {}
+@pytest.mark.parametrize(("last", "failed_by"), [(35, "agent"), (37, "line"), (44, "agent"), (44, "line")])
+def test_outage_is_one_line_for_all_run_tests_and_no_alarm_unless_it_lasts(last: int, failed_by: str) -> None:
+    failure = {"status": "failed", "ended_reason": "error: No_Answer" if failed_by == "line" else "assistant-error"}
+    rate = "line_failure_rate" if failed_by == "line" else "failure_rate"
 
-    found = judged(45, failing)
-    (remark,) = found.remarks
-    assert [each.metric for each in found.worse] == (["failure_rate"] if last == 44 else []), "if it lasts"
-    nights = [day(night) for night in range(last, 34, -1)]
-    told = ", ".join(nights[:3]) + (f" and {len(nights) - 3} more" if len(nights) > 3 else "")
-    expected = ("A", nights[-1], f"most calls failed on {told}: such a night is not judged")
-    assert (remark.run_test, f"{remark.since}", remark.text) == expected
+    def failing(night: int, number: int) -> dict[str, Any]:
+        return dict(failure) if 35 <= night <= last and number > 3 else {}
+
+    assert told(judged(last + LONGEST + 1, failing)) == ([], [])
+    for nights in (45, last + LONGEST):
+        found = judged(nights, failing)
+        assert [each.metric for each in found.worse] == ([rate] if last == 44 == nights - 1 else [])
+        failed = [day(night) for night in range(last, 34, -1)]
+        days = ", ".join(failed[:3]) + (f" and {len(failed) - 3} more" if len(failed) > 3 else "")
+        text = f"most calls failed on {days}, in A: such a night is not judged"
+        assert [(each.since, each.text) for each in found.remarks] == [(date.fromisoformat(day(35)), text)]
 
 
 def test_outage_of_several_run_tests_is_one_line() -> None:

@@ -9,6 +9,7 @@ from etl.compare.samples import Samples, eval_metrics, read_samples
 from etl.compare.statistics import Sample
 from etl.files.local import LocalFiles
 from etl.model.metrics import METRICS, Statistic, eval_metric
+from etl.settings.results import Compare
 from tests.compare.executions import execution
 from tests.datasets import a_dataset, write
 
@@ -31,7 +32,7 @@ def judged(call_id, name, config_id="c", **output):
 
 def read(data):
     one = [execution("e1", run_test="checkout", started_at=AT)]
-    return read_samples(LocalFiles(data), one, one)[0][0]
+    return read_samples(LocalFiles(data), one, one, rules=Compare())[0][0]
 
 
 def test_null_is_no_value_and_other_executions_do_not_count(data):

@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from etl.compare.selection import Span, select, select_latest
+from etl.compare.selection import Span, Version, select, select_latest
 from etl.errors import ConfigurationError
 from tests.compare.executions import AT, execution
 
@@ -89,9 +89,11 @@ REFUSED = [
     (MANY, ("e1", "runs"), "execution 'runs' had not finished when it was exported (status running)"),
     (MANY[:1], ("previous", "last"), "there is no previous execution: data holds 1 finished execution of the run test"),
     (MANY[-1:], ("e1", "last"), "data has no execution 'e1'"),
-    (MANY, (span(20, 21), "last"), "created in 2026-11-20..2026-11-21; there are some from 2026-11-01 to 2026-11-03"),
+    (MANY, (span(20, 21), "last"), "of 2026-11-20..2026-11-21; there are some from 2026-11-01 to 2026-11-03"),
     (MANY, (span(5, 5), "last"),
-     "no finished execution created in 2026-11-05..2026-11-05; there are some from 2026-11-01"),
+     "no finished execution of 2026-11-05..2026-11-05; there are some from 2026-11-01"),
+    (MANY, (Version("v1"), "last"), "no finished execution of version=v1; its calls name no version"),
+    ([execution(each, agent_version="v2") for each in "ab"], (Version("v1"), "last"), "=v1; the run test has v2"),
     (MANY, (span(1, 5), span(5, 6)), "baseline and candidate have 1 execution in common (e4)"),
     (MANY, ("last", "last"), "baseline and candidate have 1 execution in common (e4)"),
 ]  # fmt: skip

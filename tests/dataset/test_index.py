@@ -66,7 +66,7 @@ def reads(dataset, monkeypatch):
 def state_of(dataset):
     """What a run takes from the state, but for what was lost, which is what the index is compared for."""
     state = read_state(dataset, set_aside=False)
-    return state.executions, state.half_deleted, state.unreadable
+    return state.executions, state.half_unmarked, state.unreadable
 
 
 def parts_in(paths):

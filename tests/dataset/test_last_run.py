@@ -38,3 +38,12 @@ def test_last_load_is_kept_for_each_warehouse_and_for_all_settings_files(tmp_pat
 
     loads = [last_load_into(files, place, LOAD.tried_at) for place in (PLACE, "other", "third")]
     assert loads == [LOAD, other, LastLoad(warehouse="third", tried_at=LOAD.tried_at)]
+
+
+def test_record_stays_whole_although_a_finding_in_it_is_of_a_kind_that_is_gone(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    files.prepare()
+    finding = {"kind": "lists_alone", "severity": "notice", "subject": "", "text": "a text", "next_step": "nothing"}
+    update_last_run(files, {"scope": "a", "findings": [finding]})
+    record = read_last_run(files, note=pytest.fail)
+    assert (record.scope, [each.as_json() for each in record.findings]) == ("a", [finding])

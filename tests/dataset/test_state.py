@@ -11,7 +11,6 @@ from etl.dataset.layout import Part
 from etl.dataset.state import CallReader, read_state
 from etl.files import local
 from etl.model import schema
-from etl.model.arrow import with_values
 from etl.model.lifecycle import StoredCalls
 from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle
@@ -36,19 +35,13 @@ def test_calls_that_were_copied_elsewhere_without_their_executions_move_no_execu
     assert state_of(dataset).part_of("e1") == HERE
 
 
-def test_execution_that_is_marked_and_whose_calls_are_not_is_half_deleted(dataset):
-    """As a version without marks of calls left it; a run that was killed while unmarking them leaves other digests."""
+def test_execution_that_is_marked_and_whose_calls_are_not_is_half_unmarked(dataset):
     export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]), a_bundle("e3", [], version=0))
-    marks = {"deleted_at": dict.fromkeys(("e1", "e3"), STAMP.exported_at)}
-    dataset.write(schema.EXECUTIONS, HERE, with_values(dataset.rows(schema.EXECUTIONS, HERE), marks))
-    assert state_of(dataset).half_deleted == {"e1"}
     calls = dataset.rows(schema.CALLS, HERE)
-    mark_deleted(dataset, {"e1": HERE}, STAMP)
-    state = state_of(dataset)
-    assert (state.half_deleted, state.executions["e1"].is_damaged) == (set(), False)
+    mark_deleted(dataset, {"e1": HERE, "e3": HERE}, STAMP)
+    assert state_of(dataset).half_unmarked == set()
     dataset.write(schema.CALLS, HERE, calls)
-    state = state_of(dataset)
-    assert (state.half_deleted, state.executions["e1"].is_damaged) == (set(), True)
+    assert state_of(dataset).half_unmarked == {"e1"}
 
 
 @pytest.fixture

@@ -281,7 +281,7 @@ async def test_gate_for_regressions_comments_and_fails_for_a_regression_or_witho
     alone, same, worse, few = endings
 
     assert (alone.exit_code, alone.stdout) == (2, "")
-    assert "has no finished execution created in 2026-10-01" in alone.stderr
+    assert "has no finished execution of 2026-10-01" in alone.stderr
     assert (same.exit_code, same.stdout) == (0, "")
     assert (worse.exit_code, worse.stdout) == (10, "::error::a metric is worse than its limit allows\n")
     assert (few.exit_code, few.stdout) == (

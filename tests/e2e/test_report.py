@@ -33,13 +33,15 @@ PAGES = {"light": SCREEN, "dark": SCREEN, "light-phone": PHONE, "dark-phone": PH
 """Pictures of the page's first screen: each by its scheme, with its size in pixels."""
 WORSE = """\
 Checkout flow: Agent latency, mean +53.3% (1,260 ms to 1,932 ms) since 2026-11-09, 6 nights, \
-95% interval +39.3 to +68.7%
+95% interval +39.3 to +68.7%; agent version v1, since then v2
 Checkout flow: Task Completion: passed -25.5 pp (94.9% to 69.3%) since 2026-11-09, 6 nights, \
-95% interval -34.2 to -16.9 pp
-Checkout flow: Tone Score: mean score -10.3% (0.78 to 0.70) since 2026-11-09, 6 nights, 95% interval -15.6 to -4.7%
-Checkout flow: Customer satisfaction -10.3% (7.79 to 6.98) since 2026-11-09, 6 nights, 95% interval -15.6 to -4.7%"""
+95% interval -34.2 to -16.9 pp; agent version v1, since then v2
+Checkout flow: Tone Score: mean score -10.3% (0.78 to 0.70) since 2026-11-09, 6 nights, \
+95% interval -15.6 to -4.7%; agent version v1, since then v2
+Checkout flow: Customer satisfaction -10.3% (7.79 to 6.98) since 2026-11-09, 6 nights, \
+95% interval -15.6 to -4.7%; agent version v1, since then v2"""
 
-REMARK = "notice     Refund chat: most calls failed on 2026-11-09: such a night is not judged"
+REMARK = "notice     most calls failed on 2026-11-09, in Refund chat: such a night is not judged"
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +67,9 @@ async def test_regression_of_the_demo_is_what_the_command_and_the_page_say_first
     assert (label, worse) == ("report     report.html", expected)
     assert re.fullmatch(r"dataset    Not good: the last complete export was .* ago", status), "it is of that Friday"
     page = (folder / "report.html").read_text()
-    order = re.findall(r'<th scope="row" dir="auto"><a href="#.*?">(.*?)</a>', page)
-    assert order == ["Checkout flow", "Refund chat", "Support triage"]
+    assert re.findall(r'<a href="#.*?">(.*?)</a>', page) == ["Checkout flow", "Refund chat", "Support triage"]
     assert re.search(r'<strong dir="auto">Agent latency, mean \+53\.3%</strong> .*since 2026-11-09', page)
     assert page.count(", by scenario</h3>") == page.count("since 9 Nov</text>") == 4
-    assert page.count("1,260 ms → 1,932 ms") == 2
     assert "1 execution not finished yet" in page
 
 

@@ -116,12 +116,12 @@ async def test_each_alarm_of_thirty_nights_is_told_once_without_a_word_of_the_ro
             there |= {(each.run_test, each.metric) for each in worse or ()}
             there = {(summary.outcome, "")} if summary.failure else there
             is_whole = summary.failure is None and is_read and not settings.is_part
-            is_end = bool(is_whole and not there - of_remark and told - of_nights)
+            is_end = bool(is_whole and not there - of_nights and told - of_nights)
             is_due = bool(there - told) or is_end
             expected = [there - told] if is_due and not hook.fails else []
             assert [*map(told_in, hook.bodies)] == expected, troubles
             assert (problem is not None) == (not is_read or (is_due and hook.fails))
-            assert ["all is well again" in each for each in hook.bodies] == [is_end] * len(expected)
+            assert ["in order again" in each for each in hook.bodies] == [is_end] * len(expected)
             if not (is_due and hook.fails):
                 told = there | {each for each in told if not is_whole and each[0] not in FAILURES}
             kinds |= {kind for key in expected for kind, _ in key}
@@ -138,7 +138,8 @@ async def test_end_of_a_trouble_is_told_after_the_settings_were_fixed_and_by_no_
     mine, other, *more = (each.name for each in world.run_tests)
     server, hook, broken = Sandbox(world), Hook(), set[str]()
     server.fault = lambda request, _: Fault(status=418) if broken & {*request.query.values()} else None
-    here, elsewhere = "complete (exit 0): all is well again", "with these settings • reported with other settings:"
+    here = "complete (exit 0): the export is in order again"
+    elsewhere = "with these settings • reported with other settings:"
     failed = "partial (exit 3) • {}: the list of a run test's executions could not be read"
     mistyped = "the API has no run test with this name: metrics-etl discover lists them"
     nights: Any = (

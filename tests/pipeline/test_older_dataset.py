@@ -1,4 +1,4 @@
-"""A dataset of 0.1 that is kept here, with the API's answers of that night.
+"""A dataset of 1.0.0rc1 that is kept here, with the API's list of that night.
 
 Whatever the exporter becomes, these files stay as they are; a run of today must go on with them.
 """
@@ -16,7 +16,6 @@ import pytest
 from etl.dataset.layout import Scope
 from etl.inspect.verify import verify
 from etl.model import schema
-from etl.model.arrow import with_column
 from etl.model.records import DETAIL
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, SandboxRequest
@@ -25,7 +24,7 @@ from etl.settings import Settings
 from tests.support import settings_for
 from tests.worlds import settled_world
 
-KEPT = Path(__file__).parents[1] / "samples" / "dataset-0.1"
+KEPT = Path(__file__).parents[1] / "samples" / "dataset-1.0.0rc1"
 TABLES = ("executions", "calls", "evals")
 
 
@@ -42,7 +41,8 @@ async def settings(tmp_path: Path) -> AsyncIterator[Settings]:
 
     shutil.copytree(KEPT / "data", tmp_path / "data")
     async with Sandbox(settled_world(run_tests=1, executions=1, calls=1), fault=answer) as server:
-        yield settings_for(server, tmp_path / "data", run_tests=[{"name": "Checkout flow", "key": "checkout"}])
+        run_tests = [{"name": "Checkout flow", "key": "checkout"}]
+        yield settings_for(server, tmp_path / "data", run_tests=run_tests, export={"sweep_days": 0})
 
 
 def part(folder: Path, table: str) -> Path:
@@ -54,7 +54,7 @@ def rows(folder: Path, table: str) -> pa.Table:
     return pq.ParquetFile(part(folder, table)).read()
 
 
-async def test_dataset_of_version_0_1_goes_on_without_fetching_anything_again(
+async def test_dataset_of_version_1_0_0rc1_goes_on_without_fetching_anything_again(
     settings: Settings, tmp_path: Path
 ) -> None:
     """Its files get the columns of today, and say in all others what they said."""
@@ -68,24 +68,7 @@ async def test_dataset_of_version_0_1_goes_on_without_fetching_anything_again(
     for table, older in before.items():
         now = rows(tmp_path, table)
         assert now.schema.equals(schema.TABLES[table].arrow_schema, check_metadata=True), table
-        names = [name for name in older.column_names if name not in ("unlisted_calls", "row_hash")]
-        assert now.select(names).equals(older.select(names)), table
+        assert now.select(older.column_names).equals(older), table
     assert (second.exit_code, second.notices) == (0, [])
     assert {table: part(tmp_path, table).stat().st_ino for table in TABLES} == files
-    assert verify(settings, Scope()).findings == []
-
-
-async def test_first_run_marks_calls_and_evals_of_executions_that_an_older_version_marked(
-    settings: Settings, tmp_path: Path
-) -> None:
-    """And unmarks them, since the API lists the execution again."""
-    executions = rows(tmp_path, "executions")
-    marked = with_column(executions, "deleted_at", [executions["exported_at"][0].as_py(), None])
-    pq.write_table(marked, part(tmp_path, "executions"))
-
-    result = await job.export(settings)
-
-    assert result.notices[0] == "3 calls and 9 evals marked as deleted: the source no longer has them"
-    for table in TABLES:
-        assert rows(tmp_path, table)["deleted_at"].null_count == len(rows(tmp_path, table))
     assert verify(settings, Scope()).findings == []

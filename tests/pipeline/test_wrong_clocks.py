@@ -18,6 +18,7 @@ from etl.pipeline.metrics_file import write_metrics_file
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox
 from etl.sandbox.world import SimulatedRunTest, add_run_test
+from etl.settings.results import Compare
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
 from tests.worlds import a_sandbox
@@ -199,5 +200,5 @@ async def test_execution_that_began_after_it_was_exported_is_newest_nowhere(
         await export(night)
         [run_test] = read_status(files, now=night).run_tests
         assert run_test.newest_started_at == right.started_at
-        last = compare(files, "previous", "last", limits={}, default_limits={}).candidate
+        last = compare(files, "previous", "last", limits={}, rules=Compare()).candidate
         assert [each.execution_id for each in last.executions] == [right.execution_id]

@@ -11,6 +11,7 @@ from etl.compare.samples import EVAL_COLUMNS, difference_of, eval_metrics, sampl
 from etl.model import schema
 from etl.model.metrics import METRICS
 from etl.report.figures import CALLS_READ, Standing, figures_of
+from etl.settings.results import Compare
 from tests.compare.executions import execution as compared_execution
 
 MONDAY = datetime(2026, 11, 2, 9, tzinfo=UTC)
@@ -42,13 +43,13 @@ def figures(calls, evals=(), executions=None, key="key", name="Name", *, worse=(
     tables = table(schema.CALLS, CALLS_READ, list(calls)), table(schema.EVALS, EVAL_COLUMNS, list(evals))
     named = [replace(each, run_test=key, run_test_name=name) for each in executions or [execution("e1")]]
     found = [worse_since(each, named, tables) for each in worse]
-    values = {"standing": Standing.WORSE if worse else Standing.AS_BEFORE} | values
+    values = {"standing": Standing.WORSE if worse else Standing.AS_BEFORE, "rules": Compare()} | values
     return figures_of(named, *tables, found, **values)
 
 
 def worse_since(name, executions, tables):
     sides = executions[:1], executions[1:]
-    samples, pairing = samples_of(*tables, *sides)
+    samples, pairing = samples_of(*tables, *sides, rules=Compare())
     metric = (METRICS | eval_metrics(samples))[name]
     row, since = Row(metric, difference_of(metric, samples)), executions[1].started_at.date()
     return Worse(

@@ -41,9 +41,11 @@ def texts(image):
 
 
 def test_each_night_of_a_trend_says_what_it_shows_and_the_change_is_marked_with_both_levels():
-    image = drawn(trend_chart(slower().trends[0]))
+    versions = [(date(2026, 11, 1), "v1"), (date(2026, 11, 12), "v2\x1b")]
+    image = drawn(trend_chart(slower().trends[0], versions))
     assert words(image) == ["2026-11-02: 1,029 ms", "2026-11-12: 1,530 ms"]
-    assert words(image, "rule mark") == ["since 12 Nov", "before: 1,029 ms", "after: 1,530 ms"]
+    rules = ["since 12 Nov", "agent version v2\\x1b since 2026-11-12", "before: 1,029 ms", "after: 1,530 ms"]
+    assert words(image, "rule mark") == rules
     assert "since 12 Nov" in texts(image)
     assert [each for each in texts(image) if re.fullmatch("[0-9,]+", each)] == ["0", "500", "1,000", "1,500"]
 
@@ -130,11 +132,3 @@ def test_dark_mode_knows_every_color_of_the_charts():
     unknown = {pair for pair in used if f'[{pair[0]}="{pair[1]}"]' not in css}
     assert unknown == {("fill", charts.GREY), ("stroke", charts.GREY)}, "which is to be seen on both"
     assert {color for _, color in used} >= {charts.RED, charts.BLUE, charts.GREY}
-
-
-def test_picture_of_a_run_test_has_all_charts_under_its_name():
-    found = slower()
-    drawn_charts = [(f"chart {n}", trend_chart(each)) for n, each in enumerate(found.trends)]
-    picture = panel(["漢字 <name>", "Agent latency +40.8%"], drawn_charts)
-    assert {"漢字 <name>", "Agent latency +40.8%", "chart 0", "chart 1"} <= {*texts(drawn(picture))}
-    assert png(picture).startswith(b"\x89PNG")

@@ -8,6 +8,7 @@ import pytest
 from etl.report.figures import ScenarioRates
 from tests.report.rows import CHAT_LATENCY, LATENCY, call, execution, figures, output
 
+FAILURES = ("failure_rate", "line_failure_rate")
 TWO = [execution("e1"), execution("e2", day=10)]
 
 
@@ -29,7 +30,7 @@ def test_all_is_compared_on_the_sides_of_the_gravest_alarm_and_what_got_worse_ha
     ]
     found = figures(calls, [], executions, worse=["cost_mean"])
     rows = {row.metric.name: row for row in found.details.changes}
-    assert list(rows) == ["cost_mean", "latency_p50", "latency_p95", "latency_mean", "failure_rate", ""]
+    assert list(rows) == ["cost_mean", *(f"latency_{each}" for each in ("p50", "p95", "mean")), *FAILURES, ""]
     assert rows["cost_mean"] is found.worse[0].row is found.trends[0].row
     assert {(row.found.baseline_calls, row.found.candidate_calls) for row in rows.values()} == {(3, 6)}
     assert (rows[""].found.baseline, rows[""].found.candidate) == (1, 12)
@@ -51,6 +52,18 @@ def test_what_no_call_has_is_not_there():
     assert found.details.worst_calls[0].latency_ms is None
     nothing = figures([])
     assert (nothing.calls, nothing.days, nothing.trends, nothing.details.changes) == (0, None, [], [])
+
+
+def test_reasons_of_failed_calls_are_counted_on_both_sides_and_each_new_version_has_its_first_night():
+    named = [("busy", "v1"), ("busy", "v1"), (None, None), ("error", "v2"), ("error", "v1"), ("busy", "v2")]
+    calls = [
+        call(n, of=f"e{1 + n // 3}", day=n // 3 * 10, status="failed", ended_reason=reason, agent_version=version)
+        for n, (reason, version) in enumerate(named)
+    ]
+    details = figures([*calls, call(9, of="e2", ended_reason="done")], [], TWO, worse=["failure_rate"]).details
+    assert details.failures == [("error", 0, 2), ("busy", 2, 1), ("unknown", 1, 0)]
+    assert details.versions == [(date(2026, 11, 12), "v2")]
+    assert [each.ended_reason for each in details.worst_calls] == ["error", "error", "busy", "done"]
 
 
 def test_calls_days_and_cost_are_those_of_the_executions_that_are_shown():
@@ -97,15 +110,9 @@ def test_worst_calls_failed_the_most_evals_and_then_are_the_slowest():
     assert [list(each.failed_evals) for each in found[:3]] == [["Task", "Tone"], ["Task"], []]
 
 
-def test_worst_call_without_a_scenario_has_none():
-    for calls in ([call(1)], [call(1), call(2, scenario_name="angry")]):
-        assert figures(calls).details.worst_calls[0].scenario_name is None
-
-
 def test_worst_calls_are_those_of_the_candidate():
-    executions = [execution("e1"), execution("e2", day=10)]
     calls = [call(1, **{LATENCY: 900}), call(2, of="e2", day=10, **{LATENCY: 100})]
-    assert [each.call_execution_id for each in figures(calls, executions=executions).details.worst_calls] == ["c2"]
+    assert [each.call_execution_id for each in figures(calls, executions=TWO).details.worst_calls] == ["c2"]
 
 
 def test_worst_calls_are_those_since_something_got_worse_worst_by_that_first():

@@ -87,7 +87,7 @@ def test_first_is_a_row_of_each_run_test_that_says_what_changed_by_how_much_and_
     elements = Elements(page(contents(slow, same, judged=JUDGED)))
     assert elements.texts("h1") == ["Simulation metrics 2026-11-02 to 2026-11-12"]
     first, second = elements.texts("tr")[1:3]
-    changed = r"Agent latency, mean \+9\d\.\d% since 2026-11-12 10\d ms → 20\d ms, and 1 more metric"
+    changed = r"Agent latency, mean \+9\d\.\d% since 2026-11-12 10\d ms → 20\d ms, 1 more metric"
     assert re.fullmatch(rf"Slow worse {changed} Agent latency, mean 120 unknown", first)
     assert re.fullmatch(r"Same as before Agent latency, mean 20\d ms 120 unknown", second)
     drawn = [each["aria-label"] for tag, each, _ in elements.found if tag == "svg" and each.get("class") == "spark"]
@@ -123,21 +123,18 @@ def test_rates_of_scenarios_are_told_in_figures_and_redder_where_they_fell_more(
 
 def test_what_was_judged_and_how_often_that_is_wrong_is_told_at_the_foot():
     (told,) = Elements(page(contents(of_two_weeks(worse=()), judged=JUDGED))).texts("p")[-1:]
-    assert told.startswith(
-        "Judged after each night: 7 metrics of 2 run tests, 30 nights. If nothing changes, expect about 1 false alarm "
-        "a year, up to 4 where one bad night follows another. Times are UTC."
-    )
+    assert "7 metrics of 2 run tests, 30 nights. If nothing changes, expect about 1 false alarm a year, up to 4" in told
 
 
 def test_what_else_the_nights_say_stands_in_the_rows_and_what_is_of_several_run_tests_after_what_got_worse():
-    own = [Remark("<A>", date(2026, 11, 2), "no calls since 2026-11-02")]
-    of_all = [Remark("", date(2026, 11, 3), "most fail")]
-    shown = of_two_weeks("Slow"), figures([call(1)], name="<A>", remarks=own)
-    rows = Elements(page(contents(*shown, judged=replace(JUDGED, remarks=of_all)))).texts("tr")
+    texts = {"<A>": "no calls since 2026-11-02", "": "most fail"}
+    remarks = [Remark(name, date(2026, 11, 2), text) for name, text in texts.items()]
+    shown = of_two_weeks("Slow"), figures([call(1)], name="<A>")
+    rows = Elements(page(contents(*shown, judged=replace(JUDGED, remarks=remarks)))).texts("tr")
     told = "<A> as before no calls since 2026-11-02 Failed calls 1 unknown"
-    assert rows[2:4] == ["Several run tests most fail", told]
-    only_worse = Elements(page(contents(shown[0], judged=replace(JUDGED, remarks=of_all))))
-    assert only_worse.texts("tr")[2] == "Several run tests most fail"
+    assert rows[2:4] == ["Outage most fail", told]
+    only_worse = Elements(page(contents(shown[0], judged=replace(JUDGED, remarks=remarks))))
+    assert only_worse.texts("tr")[2] == "Outage most fail"
 
 
 def test_foot_says_how_fresh_the_export_is_and_what_is_missing():
@@ -149,6 +146,13 @@ def test_foot_says_how_fresh_the_export_is_and_what_is_missing():
     assert "lack 9 and 2 more: metrics-etl status lists them Times are UTC." in foot
     assert elements.texts("p", **{"class": "bad"}) == ["Export: Not good: 1 of 1 run test incomplete"]
     assert Elements(page(contents(of_two_weeks()))).texts("p", **{"class": "good"}) == [f"Export: {GOOD.text}"]
+
+
+def test_why_calls_failed_and_which_version_spoke_is_told_where_it_is_known():
+    own = {"ended_reason": "<busy>", "agent_version": "v1"}
+    elements = Elements(page(contents(figures([call(1, **own), call(2, status="failed", **own)]))))
+    assert {"Reason Before After", "<busy> 0 calls 1 call"} <= {*elements.texts("tr")}
+    assert any(each.endswith("none <busy> v1") for each in elements.texts("tr"))
 
 
 def test_figures_without_data_are_said_and_not_drawn():
@@ -169,11 +173,13 @@ def test_dataset_without_executions_on_these_days_makes_a_page_that_says_so():
 
 def test_text_from_outside_is_escaped_with_its_control_characters():
     odd = "<script>alert(1)</script> & \"x\" 'y' \x1b[31m\u202e"
-    calls = [call(n, of=f"e{1 + n % 2}", scenario_name=odd, scenario_id="s", **{LATENCY: 5}) for n in range(2)]
+    own = dict.fromkeys(("ended_reason", "agent_version", "scenario_name"), odd) | {"scenario_id": "s", LATENCY: 5}
+    calls = [call(n, of=f"e{1 + n % 2}", **own) for n in range(2)]
     evals = [output(n, of=f"e{1 + n % 2}", passed=False, name=odd) for n in range(2)]
     two = [execution("e1"), execution("e2", day=10)]
-    found = figures(calls, evals, two, name=odd, worse=["latency_mean"], remarks=[Remark(odd, AT.date(), odd)])
-    text = page(contents(found, dataset=odd, missing=[odd]))
+    found = figures(calls, evals, two, name=odd, worse=["latency_mean"])
+    judged = Judged(remarks=[Remark(odd, AT.date(), odd)])
+    text = page(contents(found, dataset=odd, missing=[odd], judged=judged))
     assert png(picture_of(found))
     assert "script" not in {tag for tag, _, _ in Elements(text).found}
     assert not re.search("[\x1b\u202e]", text)
@@ -200,8 +206,7 @@ def test_worst_call_links_to_the_platform_where_somebody_said_where_that_is():
     )
     for call_url, expected in links:
         elements = Elements(page(shown, ReportSettings(call_url=call_url)))
-        found = [each["href"] for _, each, _ in elements.found if each.get("rel") == "noreferrer"]
-        assert found == 2 * expected, "to hear first, and in the list"
+        assert [each["href"] for _, each, _ in elements.found if each.get("rel") == "noreferrer"] == 2 * expected
 
 
 def test_of_many_run_tests_the_worst_are_shown_and_all_are_listed():

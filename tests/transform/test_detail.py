@@ -180,7 +180,8 @@ def test_each_field_of_the_recorded_detail_is_exported_or_left_out_for_a_reason(
     fields = {name for case in SAMPLES if "_metrics" not in case for name in fields_of(case)}
     known = {*SAME, *OBJECTS, *SHOWN}.union(*LEFT_OUT.values())
     assert fields - known == set()
-    assert {*SHOWN} - fields == {"simulator_agent_id", "simulator_agent_name"}  # none was set where that was recorded
+    # None was set where that was recorded.
+    assert {*SHOWN} - fields == {"simulator_agent_id", "simulator_agent_name", *schema.OF_VOICE_LIST}
     assert not known.intersection(*LEFT_OUT.values())
 
 
@@ -223,6 +224,11 @@ def test_field_that_the_detail_no_longer_has_keeps_its_value():
     row = row_of(LISTED, METRICS, {"overall_score": 7.0, "provider": "vapi"})
     told = ListedCall(call_execution_id=DETAIL["id"], payload={"provider": None})
     assert shown_in_row(amended(row, told)) == {"overall_score": 7.0}
+
+
+def test_reason_is_one_line_of_200_characters():
+    told = ListedCall(call_execution_id=DETAIL["id"], payload={"ended_reason": "error:\n \x1b[31m" + "x" * 300})
+    assert shown_in_row(amended(ROW, told))["ended_reason"] == "error: [31m" + "x" * 189
 
 
 @pytest.mark.parametrize("change", [{"scenario_name": "Another"}, {"status": "failed"}, {"new": {"deep": 1}}])

@@ -72,15 +72,16 @@ def trend_chart(trend: Trend, versions: Iterable[tuple[date, str]] = ()) -> Any:
     color = _color(is_worse=since is not None, legend=None)
     chart = _chart(rows).encode(x=x, y=y, color=color)
     news: Rows = [
-        {"night": _utc(night - _DAY / 2), "text": f"agent version {shown(name)} since {night}"}
+        {"night": _utc(night - _DAY / 2), "text": f"agent version {shown(name)[:_LONGEST_NAME]} since {night}"}
         for night, name in versions
-        if night >= days[0]
+        if days[0] <= night <= days[-1]
     ]
     layers = [
-        _chart(news).mark_rule(color=GREY, strokeDash=[2, 3]).encode(x=x, description="text:N"),
         chart.mark_line(aria=False, strokeWidth=1),
         chart.mark_point(filled=True, size=24, opacity=1).encode(description="text:N"),
     ]
+    if news:
+        layers.append(_chart(news).mark_rule(color=GREY, strokeDash=[2, 3]).encode(x=x, description="text:N"))
     if since:
         found = trend.row.found
         edges = (_BEFORE, found.baseline, first, since - _DAY / 2), (_AFTER, found.candidate, since - _DAY / 2, last)

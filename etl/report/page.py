@@ -128,7 +128,6 @@ def sections(figures: Figures) -> list[PageSection]:
         rest = f" {more} changed less, or have too few calls." if len(forest) > MOST_SCENARIOS else ""
         caption = f"Further {way} is worse. A line is a 95% interval.{rest}"
         if forest:
-            drawn.append(
-                PageSection(f"{worse.row.metric.title}, by scenario", caption, forest_chart(worse.row, forest))
-            )
+            title = f"{worse.row.metric.title}, by scenario"
+            drawn.append(PageSection(title, caption, forest_chart(worse.row, forest)))
     return drawn

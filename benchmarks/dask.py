@@ -43,8 +43,9 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
 
 def _export(folder: Path, url: str, data: Path, concurrency: int, address: str | None) -> Sample:
     configuration = configure(folder, url, data, concurrency=concurrency)
-    on_dask = ["--dask", address] if address else []
-    return run(exporter("dask", "run", "--config", configuration, "--quiet", *on_dask))
+    if address:
+        configuration.write_text(f'{configuration.read_text()}[engine]\nkind = "dask"\naddress = "{address}"\n')
+    return run(exporter("dask", "run", "--config", configuration, "--quiet"))
 
 
 @contextmanager

@@ -51,13 +51,6 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
             help='Write the metrics of the run for Prometheus to this .prom file. Needs the "prometheus" extra.',
         ),
     ] = None,
-    dask: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help='Fetch on a Dask cluster: the address of its scheduler, tcp://HOST:8786. Needs the "dask" extra.',
-        ),
-    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Annotated[
@@ -76,8 +69,6 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
 
         try:
             settings = Settings.load(config).only(run_tests or (), since=since)
-            if dask:
-                settings = settings.on_dask(dask)
             if metrics_file:
                 check_metrics_file(metrics_file, settings.destination.path)
         except ConfigurationError as error:

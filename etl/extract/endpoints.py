@@ -255,7 +255,7 @@ def get_execution(execution_id: str) -> Request[Execution]:
     return Request(METRICS, (("execution_id", execution_id),), f"execution {execution_id}", decode)
 
 
-def get_run_test_name(execution_id: str, *, without_evals: bool = False) -> Request[str]:
+def get_run_test_name(execution_id: str, *, without_evals: bool = False, is_optional: bool = True) -> Request[str]:
     """The name that the execution's run test has now.
 
     The server may be unable to sum up an eval: with ``without_evals`` it sums up none.
@@ -270,7 +270,7 @@ def get_run_test_name(execution_id: str, *, without_evals: bool = False) -> Requ
 
     eval_name = (("eval_name", _NO_EVAL),) if without_evals else ()
     query = (("execution_id", execution_id), *eval_name)
-    return Request(ANALYTICS, query, f"run test of execution {execution_id}", decode, is_optional=True)
+    return Request(ANALYTICS, query, f"run test of execution {execution_id}", decode, is_optional=is_optional)
 
 
 def get_call_metrics(call_execution_id: str, execution_id: str) -> Request[CallMetrics]:

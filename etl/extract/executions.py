@@ -1,17 +1,19 @@
 """The executions of a run test, as the API lists them.
 
 Owns the two ways to read that list: with a proof that none is missing (law 4), for an export, or once, for a check
-without a proof. Never decides what is fetched of them: ``plan.py`` does.
+without a proof; and how to learn which list has an execution. Never decides what is fetched of them: ``plan.py`` does.
 """
 
 from collections.abc import Callable, Iterable
 from datetime import date, datetime
+from functools import partial
 
 from msgspec import structs
 
+from etl.errors import SourceError
 from etl.extract.bad_rows import HeadReader, PageReader
 from etl.extract.client import Client
-from etl.extract.endpoints import Slice, list_execution_heads, list_executions
+from etl.extract.endpoints import Slice, get_run_test_name, list_execution_heads, list_executions
 from etl.extract.listing import Listing, list_completely, read_pass
 from etl.model.lifecycle import ExecutionList, ListedExecution
 from etl.model.records import METRICS, DeadLetter, Execution, Page
@@ -80,6 +82,19 @@ async def read_executions_once(
 
     pages = await read_pass(read, _id, limit=page_limit, head_at=_heads(client, name), largest=client.largest_page)
     return _execution_list(Listing(pages.rows, is_complete=False, unreadable=pages.unreadable))
+
+
+async def run_test_of(client: Client, execution_id: str, *, is_optional: bool) -> str:
+    """The name that the execution's run test has now. ``is_optional`` is as in ``Request``.
+
+    Raises:
+        SourceError: The API did not say.
+    """
+    request = partial(get_run_test_name, execution_id, is_optional=is_optional)
+    try:
+        return await client.get(request(without_evals=True))
+    except SourceError:
+        return await client.get(request())
 
 
 def is_before(execution: ListedExecution, since: date) -> bool:

@@ -4,7 +4,6 @@ Pure. It serves every client of a store: that of the dataset, and that of Delta 
 """
 
 import re
-from datetime import datetime, timedelta
 
 _CODES = {
     "NoSuchBucket": "no such bucket: create it, or correct its name",
@@ -25,7 +24,7 @@ def refusal(text: str) -> str:
     """What the answer means, with the next step; empty if only the client's own words tell."""
     code, message = tag("Code", text), tag("Message", text)
     if code == "RequestTimeTooSkewed":
-        return f"this machine's clock is wrong{_wrong_by(text)}: fix it (NTP)"
+        return "this machine's clock is wrong: fix it (NTP)"
     if code in _OTHER_REGION or _REDIRECTED in text:
         region = tag("Region", text)
         return f"the bucket is in another region{region and f', {region}'}: set region in the options, or AWS_REGION"
@@ -45,12 +44,3 @@ def tag(name: str, text: str) -> str:
     """The content of the XML element in the answer; empty if there is none."""
     found = re.search(f"<{name}>([^<]*)</{name}>", text)
     return found[1] if found else ""
-
-
-def _wrong_by(text: str) -> str:
-    """By how much, where the store says what time it is."""
-    times = tag("RequestTime", text), tag("ServerTime", text)
-    if not all(times):
-        return ""
-    ours, theirs = map(datetime.fromisoformat, times)
-    return f" by {abs(ours - theirs) // timedelta(minutes=1):,} min"

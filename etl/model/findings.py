@@ -179,7 +179,6 @@ class Kind(StrEnum):
         f"a file in the folder _state or runs could not be read: a run moves it to {_ASIDE}; other commands ignore it",
         f"nothing; once it is in {_ASIDE}, it can be deleted",
     )
-    CLOCK = _notice("clock", "this machine's clock and the source's differ", "check this machine's clock (NTP)")
     NO_DETAIL = _notice(
         "no_detail",
         "the API gives no details of executions, so a few columns are empty; "

@@ -5,7 +5,7 @@ warehouse.
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 from etl.dataset.comparisons import Comparison, write_compared
@@ -15,10 +15,8 @@ from etl.dataset.layout import Part, folder_of, parse_part_path, place_of
 from etl.dataset.state import StoredState
 from etl.errors import DestinationError, ExporterError
 from etl.extract.plan import Reason
-from etl.extract.transport import Traffic
 from etl.model import schema
 from etl.model.findings import Kind
-from etl.model.lifecycle import CLOCKS_DIFFER
 from etl.model.values import fields_of
 from etl.model.wording import counted, first_few
 from etl.pipeline.context import Run
@@ -122,7 +120,6 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
 
 def _findings_of_run(run: Run, record: Record) -> Iterator[tuple[Kind, str]]:
     """What concerns the run as a whole."""
-    traffic = run.client.traffic
     marked = run.dataset.written.marked
     if rows := [counted(marked[table], table.removesuffix("s")) for table in ("calls", "evals") if marked[table]]:
         yield Kind.DELETED, f"{' and '.join(rows)} marked as deleted: the source no longer has them"
@@ -134,26 +131,14 @@ def _findings_of_run(run: Run, record: Record) -> Iterator[tuple[Kind, str]]:
         yield Kind.NOT_COMPARED, f"{executions} could not be compared: {min(failures.values())}"
     if record.fetched.one_by_one:
         yield Kind.ONE_BY_ONE, f"calls were fetched one by one: {record.fetched.one_by_one}"
-    if traffic.redactions:
-        yield Kind.KEY_REMOVED, f"{counted(traffic.redactions, 'answer')} contained a key"
+    if redactions := run.client.traffic.redactions:
+        yield Kind.KEY_REMOVED, f"{counted(redactions, 'answer')} contained a key"
     if record.completed_files:
         files = counted(record.completed_files, "file")
         yield Kind.COLUMNS_ADDED, f"{files} from an older version got this version's columns"
     if record.fetched.without_detail:
         details = f"the details of {counted(record.fetched.without_detail, 'execution')}"
         yield Kind.NO_DETAIL, f"{details} could not be read: {record.fetched.failure}"
-    if text := _difference_of_clocks(traffic):
-        yield Kind.CLOCK, text
-
-
-def _difference_of_clocks(traffic: Traffic) -> str:
-    """What to say of this machine's clock; empty if it agrees with the source's, or the source has told no time."""
-    offset = traffic.clock_offset
-    if offset is None or abs(offset) <= CLOCKS_DIFFER:
-        return ""
-    way = "behind" if offset > timedelta(0) else "ahead of"
-    difference = f"this machine's clock is {abs(offset) // timedelta(minutes=1):,} min {way} the source's"
-    return f"{difference}: check it (NTP); if it is right, tell the API's operators"
 
 
 def _save_row(run: Run, summary: Summary) -> None:

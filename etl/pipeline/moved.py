@@ -8,9 +8,7 @@ from dataclasses import replace
 
 from etl.errors import SourceError
 from etl.extract.absence import decide
-from etl.extract.client import Client
-from etl.extract.endpoints import get_run_test_name
-from etl.extract.executions import read_executions_once
+from etl.extract.executions import read_executions_once, run_test_of
 from etl.model.findings import Kind
 from etl.model.wording import counted, first_few, quoted
 from etl.pipeline.context import Run
@@ -39,7 +37,7 @@ async def _gone_of(run: Run, record: Record, name: str, absent: Collection[str],
             break
         execution_id = min(answers.alive)
         try:
-            new_name = await _run_test_of(run.client, execution_id)
+            new_name = await run_test_of(run.client, execution_id, is_optional=True)
             if new_name not in record.lists and new_name not in elsewhere:
                 listed = await read_executions_once(run.client, new_name, page_limit=run.settings.api.page_limit)
                 elsewhere[new_name] = frozenset(listed.executions)
@@ -58,15 +56,3 @@ async def _gone_of(run: Run, record: Record, name: str, absent: Collection[str],
         reason = first_few([str(error) for error in answers.unknown.values()], shown=1)
         record.find(Kind.LOOK_UP_FAILED, name, f"{executions} missing from its list could not be looked up: {reason}")
     return decide(replace(answers, gone=gone))
-
-
-async def _run_test_of(client: Client, execution_id: str) -> str:
-    """The name that the execution's run test has now.
-
-    Raises:
-        SourceError: The API did not say.
-    """
-    try:
-        return await client.get(get_run_test_name(execution_id, without_evals=True))
-    except SourceError:
-        return await client.get(get_run_test_name(execution_id))

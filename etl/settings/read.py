@@ -143,10 +143,6 @@ class Settings(ShownInLines, BaseSettings):
         _refuse_warehouse_in_tables(self.warehouse.url or "", self.destination.path)
         return self
 
-    def on_dask(self, address: str) -> "Settings":
-        """These settings, for a run on the Dask cluster with this scheduler."""
-        return self.model_copy(update={"engine": Engine(kind="dask", address=address)})
-
     def only(self, names: str | Collection[str] = (), *, since: date | str | None = None) -> "Settings":
         """These settings for only some run tests, by name or key, and only executions since a day.
 

@@ -11,11 +11,6 @@ from tests.stores import Edited, proxied
 
 DENIED = "User: arn:aws:iam::1:user/etl is not authorized to perform: "
 ANSWERS = {
-    "clock": (
-        403,
-        "<Code>RequestTimeTooSkewed</Code><RequestTime>20261101T020000Z</RequestTime><ServerTime>2026-11-01T04:05:59Z</ServerTime>",
-        "this machine's clock is wrong by 125 min: fix it (NTP)",
-    ),
     "region, by name": (
         400,
         "<Code>AuthorizationHeaderMalformed</Code><Message>the region is wrong</Message><Region>eu-west-1</Region>",

@@ -41,7 +41,7 @@ def test_only_what_is_missing_or_unknown_is_an_alarm():
 def test_finding_shows_its_subject_and_all_that_a_script_needs():
     finding = Finding(Kind.LIST_WRONG, "Check\nout", "3 of its executions exist")
     assert str(finding) == "'Check\\nout': 3 of its executions exist"
-    assert str(Finding(Kind.CLOCK, "", "a text")) == "a text"
+    assert str(Finding(Kind.RENAMED, "", "a text")) == "a text"
     assert finding.as_json() == {
         "kind": "list_wrong",
         "severity": "unknown",

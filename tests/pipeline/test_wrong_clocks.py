@@ -1,6 +1,5 @@
 """A client whose clock is wrong: times of the source are compared with the source's clock."""
 
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import format_datetime
@@ -96,10 +95,8 @@ async def test_clock_that_is_set_before_the_first_answer_makes_nothing_final_ear
 async def test_clock_that_is_behind_makes_final_what_has_settled(export: Export, tmp_path: Path) -> None:
     """As much later: by what the two say, the source's may as well be ahead."""
     for night in (1, 2, 3):
-        summary = await export(ENDED + night * DAY, ahead=-DAY)
+        await export(ENDED + night * DAY, ahead=-DAY)
     assert set(column(tmp_path, "export_state")) == {"exported"}
-    (notice,) = summary.notices
-    assert re.fullmatch(r"this machine's clock is 1,4[0-9]{2} min behind the source's: check it .*", notice)
 
 
 @pytest.mark.parametrize("ahead", [timedelta(hours=-20), timedelta(hours=20)], ids=["source ahead", "source behind"])

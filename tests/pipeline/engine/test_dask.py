@@ -76,6 +76,11 @@ def at_request(number: int, act: Callable[[], object]) -> Callable[..., None]:
     return count
 
 
+def on(workers: Cluster) -> tuple[str, ...]:
+    """The settings of a run on the cluster."""
+    return "[engine]", 'kind = "dask"', f'address = "{workers.address}"'
+
+
 async def requests_after(server: Sandbox, address: str) -> int:
     """How many requests come once all workers have answered that they have nothing to do for Dask."""
     before = len(server.requests)
@@ -252,12 +257,12 @@ async def test_an_address_that_cannot_be_a_schedulers_is_told_in_one_line(
 async def test_a_signal_reaches_the_workers_and_what_arrived_is_kept(
     world: World, tmp_path: Path, workers: Cluster, number: signal.Signals
 ) -> None:
-    write_settings(tmp_path, [each.name for each in world.run_tests], "[api]", "concurrency = 2")
+    write_settings(tmp_path, [each.name for each in world.run_tests], "[api]", "concurrency = 2", *on(workers))
     enough = asyncio.Event()
     async with Sandbox(world, latency_seconds=0.05, api_key=API_KEY, secret_key=SECRET_KEY) as server:
         server.on_request = at_request(200, enough.set)
         env = environment(server)
-        process = await start_cold("run", "--dask", workers.address, cwd=tmp_path, env=env)
+        process = await start_cold("run", cwd=tmp_path, env=env)
         await enough.wait()
         process.send_signal(number)
         _, stderr = await process.communicate()
@@ -334,11 +339,11 @@ async def test_a_refused_key_ends_the_run_and_no_key_is_in_a_message_a_log_or_th
 
 async def test_nothing_of_dask_is_on_stderr(world: World, tmp_path: Path, workers: Cluster) -> None:
     names = [each.name for each in world.run_tests]
-    write_settings(tmp_path, names, "[api]", "concurrency = 2", "[log]", 'format = "json"')
+    write_settings(tmp_path, names, "[api]", "concurrency = 2", "[log]", 'format = "json"', *on(workers))
     async with Sandbox(world, latency_seconds=0.03, api_key=API_KEY, secret_key=SECRET_KEY) as server:
         server.on_request = at_request(200, workers.scheduler.kill)  # in the middle of its only batch
         warned = environment(server, DASK_DISTRIBUTED__ADMIN__LARGE_GRAPH_WARNING_THRESHOLD="1 B")
-        result = await ended(await start_cold("run", "--dask", workers.address, cwd=tmp_path, env=warned))
+        result = await ended(await start_cold("run", cwd=tmp_path, env=warned))
     assert result.exit_code == 5
     assert [json.loads(line)["event"] for line in result.stderr.splitlines()][-1] == "run_finished"
 

@@ -133,14 +133,14 @@ class Judged:
     """By the names of run tests, and in each what surely got worse most first."""
     remarks: Sequence[Remark] = ()
     """What else the last four weeks show, by the names of run tests."""
-    run_tests: int = 0
-    """How many run tests had enough nights."""
+    run_tests: Sequence[str] = ()
+    """The names of the run tests that had enough nights."""
     metrics: int = 0
     """How many metrics were judged, added up over these run tests."""
     nights: int = 0
     """How many different nights were judged."""
-    not_yet: Sequence[str] = ()
-    """The names of the run tests that had too few nights."""
+    silent: Sequence[str] = ()
+    """The names of the run tests that have had no calls for longer than usual."""
     false_alarms_per_year: float = 1.0
     """How many false alarms to expect if nothing changes."""
 
@@ -207,9 +207,11 @@ def judge_nights(
     newest = max([today, *(each.nights[-1] for each in series.values())])
     worse: list[Worse] = []
     remarks: list[Remark] = []
+    without_calls = []
     for name, own in series.items():
         *earlier, silent = np.diff([night.toordinal() for night in (*own.nights[-LONGEST:], newest)])
         if silent > (usual := max(_SILENT_DAYS, *earlier, 0)):
+            without_calls.append(name)
             if silent <= usual + _SHOWN.days:
                 remarks.append(Remark(name, own.nights[-1], f"no calls since {own.nights[-1]}"))
             continue
@@ -226,10 +228,10 @@ def judge_nights(
     return Judged(
         worse=worse,
         remarks=[*_outages(series, newest), *remarks],
-        run_tests=sum(map(bool, judged.values())),
+        run_tests=[name for name, metrics in judged.items() if metrics],
         metrics=sum(judged.values()),
         nights=len({night for name, metrics in judged.items() if metrics for night in series[name].nights}),
-        not_yet=[name for name, metrics in judged.items() if not metrics],
+        silent=without_calls,
         false_alarms_per_year=rules.false_alarms_per_year,
     )
 

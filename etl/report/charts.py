@@ -1,7 +1,7 @@
 """The figures of a run test as Altair charts, and these as SVG and PNG. Pure; needs the extra ``report``.
 
-Owns how a chart looks and what its marks say to a screen reader; ``page`` has the titles and captions. Weeks begin on
-Monday, and times are UTC. A color stands for one thing in all charts; ``page.css`` has those of dark mode.
+Owns how a chart looks and what its marks say to a screen reader; ``page`` has the titles and captions. Nights are days,
+UTC. A color stands for one thing in all charts; ``page.css`` has those of dark mode.
 """
 
 import json
@@ -14,28 +14,22 @@ import altair as alt
 import pandas as pd
 import vl_convert as vlc
 
-from etl.compare.comparison import change_texts, value_text
-from etl.model.metrics import passed_title
+from etl.compare.comparison import Row, change_texts, value_text
 from etl.model.wording import counted, shown
-from etl.report.figures import INTERRUPTIONS, Figures, Forest, change_of
+from etl.report.figures import Distribution, Forest, Trend, change_of
 
 INK, GRID, PAPER = "#1f2933", "#d9dee3", "#ffffff"
-BLUE, ORANGE, GREEN, RED = "#2366b8", "#c2560c", "#2e8555", "#c42b2b"
-GREY, PURPLE, TEAL = "#7b8794", "#7d4aa5", "#0d7f8c"
+BLUE, RED, GREY = "#2366b8", "#c42b2b", "#7b8794"
 _WIDTH, _HEIGHT = 310, 130
 """The size of the plot within a chart, in pixels."""
 _NAMES = 165
 """How much of a forest's width the names of scenarios take."""
 _TICKS = 6
-MOST_EVALS = 6
-"""How many evals have a chart, those that changed most."""
-MOST_SCENARIOS = 20
+MOST_SCENARIOS = 12
 """How many scenarios a forest has, those that changed most."""
 _LONGEST_NAME = 60
-_LONGEST_STATUS = 40
-_STATUS_COLORS = {"completed": GREEN, "failed": RED, "cancelled": GREY}
-_WEEK = timedelta(days=7)
-_PERCENTILES = {"p50": "median (p50)", "p95": "95th percentile (p95)"}
+_DAY = timedelta(days=1)
+_BEFORE, _AFTER = "before", "after"
 Rows = list[dict[Any, Any]]
 """The data of a chart. In all charts, ``text`` is what a mark says in words."""
 _CONFIG: dict[str, Any] = {
@@ -55,43 +49,83 @@ _CONFIG: dict[str, Any] = {
 }
 
 
-def charts_of(figures: Figures) -> dict[str, Any]:
-    """The charts that have data; none without details.
+def trend_chart(trend: Trend, versions: Iterable[tuple[date, str]] = ()) -> Any:
+    """A point for each night, with the level before and after, and a line at the moment of change if there is one.
 
-    Of latencies by their column, of evals by ``passed_title``, and as ``calls``, ``cost`` and ``interruptions``; in
-    that order.
+    Where one of the agent's ``versions`` begins, there is a dotted line.
     """
-    details = figures.details
-    if figures.days is None or details is None:
-        return {}
-    x = _time_axis(figures.days)
-    charts = {
-        column: _measures(by_week, _PERCENTILES, [BLUE, ORANGE], x, "ms")
-        for column, by_week in details.latencies.items()
-    }
-    names = [rates.name for rates, _ in details.pass_rates[:MOST_EVALS]]
-    lowest = min((details.weekly_rates[name]["rate"].min() for name in names), default=1.0)
-    # One for all, so that they can be compared; it begins at 0%, 25%, 50% or 75%.
-    scale = alt.Scale(domain=[min(int(lowest * 4), 3) / 4, 1])
-    y = alt.Y("value:Q", title="outputs that passed", axis=alt.Axis(tickCount=4, format=".0%"), scale=scale)
-    charts |= {passed_title(name): _passed(details.weekly_rates[name], x, y) for name in names}
-    charts["calls"] = _statuses(details.statuses, details.step, x)
-    if len(details.cost):
-        charts["cost"] = _cost(details.cost, details.step, x)
-    if len(details.interruptions):
-        lines = dict(zip(INTERRUPTIONS, ("by the agent", "by the user"), strict=True))
-        charts["interruptions"] = _measures(details.interruptions, lines, [ORANGE, BLUE], x, "interruptions per minute")
-    return charts
+    metric, since = trend.row.metric, trend.since
+    days = [night for night, _ in trend.nights]
+    rows: Rows = [
+        {"night": _utc(night), "value": value, "side": _BEFORE if since and night < since else _AFTER}
+        | {"text": f"{night}: {value_text(value, metric.unit)}"}
+        for night, value in trend.nights
+    ]
+    first, last = days[0] - _DAY, days[-1] + _DAY
+    step = -(-(last - first).days // _TICKS) * _DAY  # rounded up
+    ticks = [_utc(days[0] + number * step) for number in range(_TICKS) if days[0] + number * step < last]
+    axis = alt.Axis(values=ticks, format="%b %Y" if step.days > 60 else "%-d %b", grid=False, title=None)
+    x = alt.X("night:T", scale=alt.Scale(type="utc", domain=[_utc(first), _utc(last)]), axis=axis)
+    y_axis = alt.Axis(tickCount=4, format=".0%" if metric.is_rate else ",~f")
+    y_scale = alt.Scale(domain=[0, 1]) if metric.is_rate else alt.Scale(zero=True)
+    y = alt.Y("value:Q", title="" if metric.is_rate else metric.unit, axis=y_axis, scale=y_scale)
+    color = _color(is_worse=since is not None, legend=None)
+    chart = _chart(rows).encode(x=x, y=y, color=color)
+    news: Rows = [
+        {"night": _utc(night - _DAY / 2), "text": f"agent version {shown(name)[:_LONGEST_NAME]} since {night}"}
+        for night, name in versions
+        if days[0] <= night <= days[-1]
+    ]
+    layers = [
+        chart.mark_line(aria=False, strokeWidth=1),
+        chart.mark_point(filled=True, size=24, opacity=1).encode(description="text:N"),
+    ]
+    if news:
+        layers.append(_chart(news).mark_rule(color=GREY, strokeDash=[2, 3]).encode(x=x, description="text:N"))
+    if since:
+        found = trend.row.found
+        edges = (_BEFORE, found.baseline, first, since - _DAY / 2), (_AFTER, found.candidate, since - _DAY / 2, last)
+        levels: Rows = [
+            {"side": side, "value": level, "night": _utc(begin), "end": _utc(end)}
+            | {"text": f"{side}: {value_text(level, metric.unit)}"}
+            for side, level, begin, end in edges
+        ]
+        level = _chart(levels).mark_rule(strokeWidth=2, strokeDash=[6, 3]).encode(x=x, x2="end:T", y=y, color=color)
+        is_late = since - days[0] > days[-1] - since
+        moment = _chart([{"night": _utc(since - _DAY / 2), "text": f"since {since:%-d %b}"}]).encode(x=x)
+        label = moment.mark_text(align="right" if is_late else "left", dx=-4 if is_late else 4, color=INK, aria=False)
+        layers = [
+            moment.mark_rule(color=INK).encode(description="text:N"),
+            label.encode(y=alt.value(-6), text="text:N"),
+            *layers,
+            level.encode(description="text:N"),
+        ]
+    return alt.LayerChart(layer=layers)
 
 
-def forest_chart(forest: Forest) -> Any:
+def distribution_chart(found: Distribution, *, is_worse: bool) -> Any:
+    """The share of the calls in each step of the values, before as an area and after as a line."""
+    rows: Rows = [
+        {"value": edge, "share": share, "side": side}
+        for side, shares in ((_BEFORE, found.before), (_AFTER, found.after))
+        for edge, share in zip(found.edges.tolist(), [*shares.tolist(), float(shares[-1])], strict=True)
+    ]
+    x = alt.X("value:Q", title=found.metric.unit, axis=alt.Axis(tickCount=5, format=",~f", grid=False))
+    y = alt.Y("share:Q", title="calls", axis=alt.Axis(tickCount=4, format=".0%"))
+    legend = alt.Legend(symbolOpacity=1, symbolType="square")
+    chart = _chart(rows).encode(x=x, y=y, color=_color(is_worse=is_worse, legend=legend))
+    before, after = (chart.transform_filter(f"datum.side == '{side}'") for side in (_BEFORE, _AFTER))
+    area = before.mark_area(interpolate="step-after", opacity=0.35, aria=False)
+    return alt.LayerChart(layer=[area, after.mark_line(interpolate="step-after", aria=False)])
+
+
+def forest_chart(row: Row, forest: Forest) -> Any:
     """A row for each scenario, and for all together at the bottom, with a dot as far from zero as the figure changed.
 
     A line is the 95% interval. Names stand on the left, with the figures before and since.
     """
-    worse, scenarios = forest
-    metric = worse.row.metric
-    lines = [*scenarios[:MOST_SCENARIOS], ("All together", worse.row.found)]
+    metric = row.metric
+    lines = [*forest[:MOST_SCENARIOS], ("All together", row.found)]
     changes = [change_of(metric, found) or 0.0 for _, found in lines]
     # An interval that is far wider than all changes would make these unreadable: its line is cut.
     least = 2 * min(*changes, 0.0) - max(*changes, 0.0)
@@ -104,30 +138,28 @@ def forest_chart(forest: Forest) -> Any:
         by, bounds = change_texts(metric, found)
         certainty = f"{by}, 95% interval {bounds}" if interval else "too few calls for an interval"
         label = shown(name)[:_LONGEST_NAME]
-        row = {
+        point = {
             "line": f"{len(rows)}\n{label}\n{before} to {since}",
             "text": f"{label}: {before} of {calls_before} before, {since} of {calls_since} since, {certainty}",
             "change": change,
-            "before": 0,
             "shape": len(rows) + 1 < len(lines),
             "low": interval and max(interval.low, least),
             "high": interval and min(interval.high, most),
         }
-        rows.append(row)
+        rows.append(point)
     axis = alt.Axis(tickCount=5, labelExpr="datum.value ? format(datum.value * 100, '+,~f') : '0'", labelOverlap=True)
     unit = "percentage points" if metric.is_rate else "%"
     x = alt.X("change:Q", title=f"change in {unit}", axis=axis, scale=alt.Scale(padding=12))
     # The first line of a label, a number, keeps two scenarios of one name apart. The font of a browser may be wider.
     labels: dict[str, Any] = {"labelLimit": 0.85 * _NAMES, "labelExpr": "slice(split(datum.label, '\\n'), 1)"}
     names = alt.Axis(minExtent=_NAMES, maxExtent=_NAMES, ticks=False, domain=False, title=None, **labels)
-    y = alt.Y("line:N", sort=[row["line"] for row in rows], axis=names)
+    y = alt.Y("line:N", sort=[each["line"] for each in rows], axis=names)
     shape = alt.Shape("shape:N", scale=alt.Scale(domain=[True, False], range=["circle", "diamond"]), legend=None)
-    chart = alt.Chart(alt.InlineData(values=rows), width=_WIDTH + 40 - _NAMES, height=alt.Step(34)).encode(x=x, y=y)
+    chart = alt.Chart(alt.InlineData(values=rows), width=_WIDTH + 40 - _NAMES, height=alt.Step(30)).encode(x=x, y=y)
     now = chart.mark_point(filled=True, size=60, opacity=1, color=INK).encode(shape=shape, description="text:N")
     no_change = alt.Chart(alt.InlineData(values=[{}])).mark_rule(color=GREY, aria=False).encode(x=alt.datum(0))
     intervals = chart.mark_rule(color=GREY, strokeWidth=2, aria=False).encode(x="low:Q", x2="high:Q")
-    before = chart.mark_point(color=GREY, size=40, aria=False).encode(x="before:Q")
-    return alt.LayerChart(layer=[no_change, intervals, before, now])
+    return alt.LayerChart(layer=[no_change, intervals, now])
 
 
 def svg(chart: Any) -> str:
@@ -141,13 +173,16 @@ def png(chart: Any) -> bytes:
 
 
 def panel(titles: Sequence[str], charts: Sequence[tuple[str, Any]]) -> Any:
-    """Charts with their titles as one picture, two in a row."""
+    """Charts with their titles as one picture in two columns, as a page has them."""
     head, *rest = titles
     title = alt.TitleParams(
         head, subtitle=rest, offset=14, anchor="start", fontSize=16, subtitleColor=INK, limit=2 * _WIDTH
     )
     titled = [chart.properties(title=text) for text, chart in charts]
-    return alt.concat(*titled, columns=2, title=title).resolve_scale(color="independent", shape="independent")
+    middle = (len(titled) + 1) // 2
+    columns = [alt.vconcat(*each) for each in (titled[:middle], titled[middle:]) if each]
+    alone: Any = dict.fromkeys(("color", "shape"), "independent")
+    return alt.hconcat(*(each.resolve_scale(**alone) for each in columns), title=title).resolve_scale(**alone)
 
 
 def _spec(chart: Any) -> str:
@@ -156,105 +191,14 @@ def _spec(chart: Any) -> str:
     return re.sub("[^\0-\uffff]", "▯", json.dumps(spec, ensure_ascii=False))
 
 
-def _time_axis(days: tuple[date, date]) -> alt.X:
-    """The axis from the Monday before the first day to the end of the last one's week: two weeks at least.
-
-    It has a tick on every Monday, or on as many as find room.
-    """
-    first, last = (day - timedelta(days=day.weekday()) for day in days)
-    end = last + _WEEK
-    start = min(first, end - 2 * _WEEK)
-    mondays = [start + _WEEK * number for number in range((end - start) // _WEEK)]
-    step = -(-len(mondays) // _TICKS)  # rounded up
-    style = "%b %Y" if end - start > timedelta(days=365) else "%-d %b"
-    ticks = [_utc(day) for day in mondays[::step]]
-    axis = alt.Axis(values=ticks, format=style, grid=False, labelFlush=False, labelOverlap=True, title=None)
-    return alt.X("start:T", scale=alt.Scale(type="utc", domain=[_utc(start), _utc(end)]), axis=axis)
-
-
-def _measures(by_week: pd.DataFrame, names: dict[str, str], colors: list[str], x: alt.X, unit: str) -> Any:
-    """A line for each of the columns that have names."""
-    points = [
-        (row["week"], name, row[column], f", {name}: {row[column]:,.4g} {unit}")
-        for row in by_week.to_dict("records")
-        for column, name in names.items()
-    ]
-    y = alt.Y("value:Q", title=unit, axis=alt.Axis(tickCount=4, format=",~f"))
-    return _lines(points, dict(zip(names.values(), colors, strict=True)), x, y)
-
-
-def _passed(by_week: pd.DataFrame, x: alt.X, y: alt.Y) -> Any:
-    """The line of the share of outputs that passed."""
-    weeks = by_week.itertuples(index=False)
-    points = [(week, "", rate, f": {rate:.1%} of {outputs:,.0f} passed") for week, rate, outputs in weeks]
-    return _lines(points, {"": GREEN}, x, y)
-
-
-def _lines(points: Iterable[tuple[date, str, Any, str]], colors: dict[str, str], x: alt.X, y: alt.Y) -> Any:
-    """A line of each color, with a point in the middle of each week, and broken where a week has no value.
-
-    A point is its week, its line, its value, and what it says after the week. A single line has no legend.
-    """
-    rows: Rows = [
-        {"start": _utc(week + _WEEK / 2), "line": line, "text": f"{_words(week, _WEEK)}{text}"}
-        | {"value": None if pd.isna(value) else value}
-        for week, line, value, text in points
-    ]
-    legend = alt.Undefined if len(colors) > 1 else None
-    color = alt.Color("line:N", scale=alt.Scale(domain=[*colors], range=[*colors.values()]), legend=legend)
-    shape = alt.Shape("line:N", scale=alt.Scale(domain=[*colors], range=["circle", "triangle-up"]), legend=legend)
-    chart = _chart(rows).encode(x=x, y=y, color=color)
-    drawn = chart.transform_filter("isValid(datum.value)").mark_point(filled=True, size=40, opacity=1)
-    return alt.LayerChart(layer=[chart.mark_line(aria=False), drawn.encode(shape=shape, description="text:N")])
-
-
-def _cost(by_step: pd.DataFrame, step: timedelta, x: alt.X) -> Any:
-    """A bar for each step; the axis has as many decimals as keep its ticks apart."""
-    most = by_step["dollars"].max()
-    decimals = 0
-    if most < 10:
-        decimals = 3 if most < 0.05 else 2
-    y = alt.Y("above:Q", title="US dollars", axis=alt.Axis(tickCount=4, format=f"$,.{decimals}f"))
-    texts = [f"${dollars:,.2f}" for dollars in by_step["dollars"]]
-    return _bars(by_step.assign(below=0, above=by_step["dollars"], text=texts), step, x, y, PURPLE)
-
-
-def _statuses(by_step: pd.DataFrame, step: timedelta, x: alt.X) -> Any:
-    """A bar for each step and status, those of a step stacked: the usual statuses at the bottom, others by name."""
-    # A control character would end the process in Vega's renderer.
-    by_step = by_step.assign(status=[shown(status)[:_LONGEST_STATUS] for status in by_step["status"]])
-    present = set(by_step["status"])
-    usual = [status for status in _STATUS_COLORS if status in present]
-    order = [*usual, *sorted(present - _STATUS_COLORS.keys())]
-    bars = by_step.sort_values("status", key=lambda statuses: statuses.map(order.index), kind="stable")
-    above = bars.groupby("start")["calls"].cumsum()
-    texts = [f"{calls:,} {status}" for calls, status in zip(bars["calls"], bars["status"], strict=True)]
-    others = (BLUE, ORANGE, PURPLE, TEAL)
-    colors = [_STATUS_COLORS.get(status) or others[number % len(others)] for number, status in enumerate(order)]
-    color = alt.Color("status:N", scale=alt.Scale(domain=order, range=colors), legend=alt.Legend(columns=4))
-    whole = list(range(int(above.max()) + 1)) if above.max() <= 4 else alt.Undefined  # there is no half a call
-    y = alt.Y("above:Q", title="calls", axis=alt.Axis(values=whole, tickCount=4, format="~s"))
-    return _bars(bars.assign(below=above - bars["calls"], above=above, text=texts), step, x, y).encode(color=color)
-
-
-def _bars(bars: pd.DataFrame, step: timedelta, x: alt.X, y: alt.Y, color: str = INK) -> Any:
-    """A bar for each row, from ``below`` to ``above``, that says ``text``, with a little room beside it."""
-    rows: Rows = [
-        row
-        | {"start": _utc(row["start"] + step * 0.06), "end": _utc(row["start"] + step * 0.94)}
-        | {"text": f"{_words(row['start'], step)}: {row['text']}"}
-        for row in bars.to_dict("records")
-    ]
-    return _chart(rows).mark_bar(color=color).encode(x=x, x2="end:T", y=y, y2="below:Q", description="text:N")
+def _color(*, is_worse: bool, legend: alt.Legend | None) -> alt.Color:
+    """Grey is before, and after is blue, or red where something got worse."""
+    scale = alt.Scale(domain=[_BEFORE, _AFTER], range=[GREY, RED if is_worse else BLUE])
+    return alt.Color("side:N", scale=scale, legend=legend)
 
 
 def _chart(rows: Rows) -> Any:
     return alt.Chart(alt.InlineData(values=rows), width=_WIDTH, height=_HEIGHT)
-
-
-def _words(start: date, step: timedelta) -> str:
-    """The day, or the week by its Monday."""
-    return f"week of {start:%Y-%m-%d}" if step == _WEEK else f"{start:%Y-%m-%d}"
 
 
 def _utc(moment: date) -> str:

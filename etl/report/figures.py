@@ -1,13 +1,15 @@
-"""What a report says of one run test: figures by week and day, rates, worst calls, what changed, what got worse. Pure.
+"""What a report says of one run test: how it stands, what changed by night and by scenario, and its worst calls. Pure.
 
-Owns every figure of the page; ``charts`` draws them and ``page`` puts them in words. A figure without data has no rows:
-nothing is shown as zero that nobody measured.
+Owns every figure of the page; ``charts`` draws them and ``page`` puts them in words. All figures before and after are
+of the same two sides: those of the gravest alarm or, without one, the newest week and the four weeks before. What got
+worse since another night has the figures of its own alarm. A figure without data has no rows: nothing is shown as zero
+that nobody measured.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from datetime import date, timedelta
+from datetime import date
+from enum import StrEnum
 
 import numpy as np
 import pandas as pd
@@ -16,31 +18,65 @@ import pyarrow.compute as pc
 
 from etl.compare.comparison import Row
 from etl.compare.estimate import difference
-from etl.compare.nightly import Worse
-from etl.compare.pairing import NONE
-from etl.compare.samples import CALL_COLUMNS, difference_of, eval_metrics, samples_of
-from etl.compare.selection import ComparedExecution, Selection, select_latest
-from etl.compare.statistics import Difference
+from etl.compare.nightly import Executions, Worse
+from etl.compare.pairing import NONE, Pairing
+from etl.compare.samples import CALL_COLUMNS, Samples, difference_of, eval_metrics, samples_of
+from etl.compare.selection import ComparedExecution, select_latest
+from etl.compare.statistics import Difference, Numbers, Values
 from etl.inspect.joined_calls import eval_names
-from etl.model import schema
-from etl.model.arrow import where
-from etl.model.metrics import METRICS, Metric
+from etl.model.arrow import is_of, where
+from etl.model.metrics import METRICS, Metric, Statistic
 from etl.settings.results import Compare
 
 LATENCIES = ("latency_avg_agent_latency_ms", "chat_metrics_avg_latency_ms")
-"""The columns whose latencies are drawn, each in a chart of its own."""
-INTERRUPTIONS = ("conversation_ai_interruption_rate", "conversation_user_interruption_rate")
-"""By the agent, and by the user: one chart has both."""
+"""The columns of latencies, of voice calls and of chats."""
 COST = "cost_total_cost_cents"
 CALLS_READ = [*CALL_COLUMNS, "date"]
 """The columns of calls that a report reads."""
 WORST_CALLS = 10
 """How many of them are listed."""
-_DAY, _WEEK = timedelta(days=1), timedelta(days=7)
-_LONG = timedelta(days=92)
-"""If the days of a report are farther apart, a bar stands for a week."""
-Forest = tuple[Worse, Sequence[tuple[str, Difference]]]
-"""What got worse, and how it differs in each scenario that has calls before and since.
+_MOST_NIGHTS = 42
+"""How many nights a trend has, the last ones: an alarm has 28 at most."""
+_BINS = 24
+_OF_SUCCESS = "cost of all calls, divided by the completed calls that failed no eval"
+_COST_OF_SUCCESS = Metric("", "Cost per successful call", COST, "US cents", Statistic.MEAN, _OF_SUCCESS)
+
+
+class Standing(StrEnum):
+    """The verdict on a run test in a word, in the order of what needs a person."""
+
+    WORSE = "worse"
+    NO_CALLS = "no calls"
+    AS_BEFORE = "as before"
+    NOT_YET = "not judged yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The two sides that the figures of a run test are of."""
+
+    sides: tuple[Executions, Executions]
+    """The executions before and after; none before where there is nothing to compare with."""
+    samples: Sequence[Samples]
+    """The values of all metrics, before and after."""
+    pairing: Pairing
+    """How the calls of both sides are matched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """A metric by night."""
+
+    row: Row
+    """The metric before and after."""
+    nights: Sequence[tuple[date, float]]
+    """The last nights that were compared, oldest first, each with the mean of its calls."""
+    since: date | None
+    """The first night of the change; None where the metric did not get worse."""
+
+
+Forest = Sequence[tuple[str, Difference]]
+"""How a metric differs in each scenario that has calls before and after.
 
 Scenarios have their names, and stand in the order of their change, the largest first; those with too few calls come
 last.
@@ -48,35 +84,32 @@ last.
 
 
 @dataclass(frozen=True, slots=True)
-class Outputs:
-    """How many outputs an eval has, and how many of them passed."""
-
-    calls: int = 0
-    passed: int = 0
-
-    @property
-    def rate(self) -> float:
-        """The share that passed; NaN without outputs."""
-        return self.passed / self.calls if self.calls else math.nan
-
-
-@dataclass(frozen=True, slots=True)
-class PassRates:
-    """The outputs of an eval, or of one of its scenarios."""
+class ScenarioRates:
+    """The pass rates of a scenario."""
 
     name: str
-    """The name of the eval, or of the scenario."""
-    before: Outputs
-    """The outputs of the baseline."""
-    now: Outputs
-    """The outputs of the candidate."""
-    whole: Outputs
-    """The outputs of all calls of the report."""
+    calls: tuple[int, int]
+    """How many calls the evals judged before and after: those of the eval that judged most."""
+    rates: Sequence[tuple[float | None, float | None]]
+    """Of each eval the share that passed before and after; None without outputs."""
 
     @property
     def change(self) -> float:
-        """The rate now minus the rate before; 0 where a side has no outputs."""
-        return self.now.rate - self.before.rate if self.now.calls and self.before.calls else 0.0
+        """That of the eval that fell most, or rose least; 0 where none has both rates."""
+        both = ((before, after) for before, after in self.rates if before is not None and after is not None)
+        return min((after - before for before, after in both), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """How the calls of both sides are distributed over a metric's values."""
+
+    metric: Metric
+    edges: Values
+    """From zero to the 99th percentile of both sides, in equal steps."""
+    before: Values
+    """The share of the calls in each step; the last one has all above, too."""
+    after: Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,34 +127,32 @@ class WorstCall:
     """The value of the metric that got worse most, in its unit; None where nothing did."""
     failed_evals: Sequence[str]
     """The names of the evals that it failed, in order."""
+    ended_reason: str | None
+    agent_version: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Details:
-    """What is drawn and listed of one run test.
+    """What is drawn and listed of one run test."""
 
-    Weeks are named by their Mondays. Frames by ``week`` have a row without values for each empty week between two
-    others.
-    """
-
-    step: timedelta
-    """What a bar stands for: a day or, where the report is long, a week."""
-    latencies: Mapping[str, pd.DataFrame]
-    """By column of ``LATENCIES``: by ``week`` the percentiles ``p50`` and ``p95``, in ms."""
-    interruptions: pd.DataFrame
-    """By ``week`` the means of ``INTERRUPTIONS``, per minute."""
-    cost: pd.DataFrame
-    """By ``start`` of a step the ``dollars``, of the steps with a cost."""
-    statuses: pd.DataFrame
-    """By ``start`` of a step and ``status`` the number of ``calls``."""
-    weekly_rates: Mapping[str, pd.DataFrame]
-    """By name of an eval: by ``week`` the ``rate`` that passed, a share, and the number of ``outputs``."""
-    pass_rates: Sequence[tuple[PassRates, Sequence[PassRates]]]
-    """Each eval with its scenarios: evals by the largest change, scenarios by the lowest rate now."""
+    sides: tuple[Executions, Executions]
+    """The executions before and after."""
+    changes: Sequence[Row]
+    """Each metric that has values, what got worse first; and the cost per successful call."""
     forests: Sequence[Forest]
-    """What got worse, where scenarios are known that have calls before and since."""
+    """One for each trend of what got worse; empty where no scenario has calls before and after."""
+    evals: Sequence[Row]
+    """The pass rates of all scenarios together, those that changed most first."""
+    rates: Sequence[ScenarioRates]
+    """The pass rates of each scenario by these evals, where one fell most first."""
+    distributions: Sequence[Distribution]
+    """Of each latency that has values."""
+    failures: Sequence[tuple[str, int, int]]
+    """Each reason why calls failed, with their number before and after; the most frequent after first."""
+    versions: Sequence[tuple[date, str]]
+    """The first night of each version of the agent, but for the oldest."""
     worst_calls: Sequence[WorstCall]
-    """Of the calls since something got worse or, if nothing did, of the candidate; the worst first."""
+    """Of the calls after; the worst first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,20 +163,17 @@ class Figures:
     """The key of the folder that holds its newest execution."""
     name: str
     """The name that the newest execution gives it."""
-    executions: int
-    """How many executions there are, finished or not."""
+    standing: Standing
     calls: int
-    """How many calls they have."""
+    """How many calls its executions have."""
     days: tuple[date, date] | None
     """The first and the last day of the calls; None without calls."""
     dollars: float | None
     """The cost of all calls; None where no call has one."""
-    selections: tuple[Selection, Selection] | None
-    """Baseline and candidate of the changes; None with fewer than two finished executions."""
-    changes: Sequence[Row]
-    """Each metric that has values, what got worse first; empty without selections."""
     worse: Sequence[Worse]
     """What got worse by the verdict on the nights, what surely got worse most first."""
+    trends: Sequence[Trend]
+    """One of each metric that got worse, in the same order; where none did, of the first that has values."""
     details: Details | None
     """None for a run test that is only listed."""
 
@@ -156,32 +184,30 @@ def figures_of(
     evals: pa.Table,
     worse: Sequence[Worse] = (),
     *,
+    standing: Standing,
     rules: Compare,
     has_details: bool = True,
 ) -> Figures:
     """The figures of one run test that has these executions, one at least; ``worse`` is what the nights say of it.
 
-    ``calls`` and ``evals`` have their keys, ``CALLS_READ`` and ``EVAL_COLUMNS``. Rows of other executions are left out.
+    ``calls`` and ``evals`` have their keys, ``CALLS_READ`` and ``EVAL_COLUMNS``. Rows of other executions are not
+    counted, and compared only where ``worse`` does.
     """
-    ids = pa.array([execution.execution_id for execution in executions], schema.STRING)
-    calls, evals = (where(rows, pc.is_in(rows["execution_id"], value_set=ids)) for rows in (calls, evals))
-    selections = select_latest(executions)
-    frame = calls.to_pandas(date_as_object=False)
-    days = (frame["date"].min().date(), frame["date"].max().date()) if len(frame) else None
+    own = where(calls, is_of(calls, [execution.execution_id for execution in executions]))
+    cents = pc.sum(own[COST]).as_py()
+    days = pc.min_max(own["date"]).as_py()
     newest = max(executions, key=lambda execution: execution.age)
+    compared = _compared(executions, calls, evals, worse, rules)
     return Figures(
         key=newest.run_test,
         name=newest.label,
-        executions=len(executions),
-        calls=len(frame),
-        days=days,
-        dollars=None if frame[COST].isna().all() else float(frame[COST].sum() / 100),
-        selections=selections,
-        changes=_changes(selections, calls, evals, [each.row.metric.name for each in worse], rules)
-        if selections
-        else [],
+        standing=standing,
+        calls=len(own),
+        days=(days["min"], days["max"]) if len(own) else None,
+        dollars=None if cents is None else cents / 100,
         worse=worse,
-        details=_details(frame, evals, selections, worse) if has_details else None,
+        trends=[_trend(each.row, each, each.since) for each in worse] or _first_trend(compared),
+        details=_details(calls, evals, compared, worse) if has_details else None,
     )
 
 
@@ -197,144 +223,169 @@ def change_of(metric: Metric, found: Difference) -> float | None:
     return (found.candidate - found.baseline) / abs(found.baseline) if found.baseline else None
 
 
-def _changes(
-    selections: tuple[Selection, Selection], calls: pa.Table, evals: pa.Table, worse: Sequence[str], rules: Compare
-) -> list[Row]:
-    """A row for each metric of which baseline or candidate has values, first the metrics that are worse."""
-    samples, _ = samples_of(calls, evals, *(selection.executions for selection in selections), rules=rules)
-    metrics = (*METRICS.values(), *eval_metrics(samples).values())
-    rows = [Row(metric, difference_of(metric, samples)) for metric in metrics]
-    rows = [row for row in rows if row.found.baseline_calls or row.found.candidate_calls]
-    return sorted(rows, key=lambda row: [*worse, row.metric.name].index(row.metric.name))
+def _compared(
+    executions: Executions, calls: pa.Table, evals: pa.Table, worse: Sequence[Worse], rules: Compare
+) -> Compared:
+    if worse:
+        return Compared(worse[0].sides, worse[0].samples, worse[0].pairing)
+    selections = select_latest(executions)
+    finished = [execution for execution in executions if execution.is_finished]
+    sides = (selections[0].executions, selections[1].executions) if selections else ((), finished)
+    return Compared(sides, *samples_of(calls, evals, *sides, rules=rules))
 
 
-def _details(
-    calls: pd.DataFrame, evals: pa.Table, selections: tuple[Selection, Selection] | None, worse: Sequence[Worse]
-) -> Details:
-    """The details of one run test. Adds to ``calls`` the ``week``, the ``start`` of the step, and the ``scenario``."""
-    step = _WEEK if calls["date"].max() - calls["date"].min() > _LONG else _DAY
-    calls["week"] = calls["date"] - pd.to_timedelta(calls["date"].dt.day_of_week, unit="D")
-    calls["start"] = calls["week"] if step == _WEEK else calls["date"]
-    scenarios = calls["scenario_id"].fillna(calls["scenario_name"]).fillna("")
-    calls["scenario"] = pd.Categorical(scenarios, sorted({"", *scenarios.unique()}))  # each text is in memory once
-    named = calls[["scenario", "scenario_name"]].dropna().drop_duplicates("scenario", keep="last")
-    names = {"": "no scenario"} | dict(named.itertuples(index=False, name=None))
-    sides = [{execution.execution_id for execution in side.executions} for side in selections or ()]
-    outputs = _outputs(evals, calls)
-    by_eval = [(str(name), of_eval) for name, of_eval in outputs.groupby("eval")]
-    pass_rates = [_pass_rates(name, of_eval, sides, names) for name, of_eval in by_eval]
-    candidate = sides[1] if sides else set(calls["execution_id"])
-    return Details(
-        step=step,
-        latencies={column: by_week for column in LATENCIES if len(by_week := _latency(calls, column))},
-        interruptions=_every_week(calls.groupby("week")[list(INTERRUPTIONS)].mean().dropna(how="all")),
-        cost=(calls.groupby("start")[COST].sum(min_count=1).dropna() / 100).rename("dollars").reset_index(),
-        statuses=calls.groupby(["start", calls["status"].fillna("unknown")]).size().rename("calls").reset_index(),
-        weekly_rates={name: _weekly_rates(of_eval) for name, of_eval in by_eval},
-        pass_rates=sorted(pass_rates, key=lambda rates: (-abs(rates[0].change), rates[0].whole.rate)),
-        forests=[forest for forest in map(_forest, worse) if forest[1]],
-        worst_calls=_worst_calls(calls, outputs, evals, worse[0] if worse else None, candidate),
-    )
+def _first_trend(compared: Compared) -> list[Trend]:
+    """That of the first metric of calls that has values, but for percentiles."""
+    for metric in METRICS.values():
+        if metric.statistic in (Statistic.MEAN, Statistic.RATE) and len(compared.samples[1].of(metric)):
+            return [_trend(Row(metric, difference_of(metric, compared.samples)), compared, None)]
+    return []
 
 
-def _outputs(evals: pa.Table, calls: pd.DataFrame) -> pd.DataFrame:
-    """The outputs that passed or failed, with the ``eval``'s name, and their call's ``week`` and ``scenario``."""
-    judged = evals.filter(pc.is_valid(evals["output_passed"]))
-    rows: pd.DataFrame = judged.to_pandas()
-    of_calls = calls.set_index("call_execution_id")[["week", "scenario"]].reindex(rows["call_execution_id"])
-    return rows.assign(
-        eval=eval_names(judged).to_pandas(),
-        week=of_calls["week"].array,
-        scenario=of_calls["scenario"].fillna("").array,
-        has_passed=rows["output_passed"].astype(bool),
-    )
-
-
-def _latency(calls: pd.DataFrame, column: str) -> pd.DataFrame:
-    by_week = calls.dropna(subset=[column]).groupby("week")[column]
-    return _every_week(pd.DataFrame({"p50": by_week.quantile(0.5), "p95": by_week.quantile(0.95)}))
-
-
-def _every_week(by_week: pd.DataFrame) -> pd.DataFrame:
-    """The weeks with values, and those in between without: no line runs across them."""
-    return by_week.asfreq("7D").rename_axis("week").reset_index()
-
-
-def _weekly_rates(outputs: pd.DataFrame) -> pd.DataFrame:
-    passed = outputs.groupby("week")["has_passed"]
-    return _every_week(pd.DataFrame({"rate": passed.mean(), "outputs": passed.size()}))
-
-
-def _pass_rates(
-    eval_name: str, outputs: pd.DataFrame, sides: Sequence[set[str]], names: Mapping[str, str]
-) -> tuple[PassRates, list[PassRates]]:
-    """The rates of one eval, and of each of its scenarios: those with calls now first, each by its rate.
-
-    ``sides`` are the ids of the executions of baseline and candidate, if there are such; ``names`` those of scenarios
-    by id.
-    """
-    compared = [outputs[outputs["execution_id"].isin(ids)] for ids in sides or (set(), set())]
-    of_sides = [_by_scenario(rows) for rows in (*compared, outputs)]
-    whole = (Outputs(len(rows), int(rows["has_passed"].sum())) for rows in (*compared, outputs))
-    scenarios = [
-        PassRates(names.get(scenario, scenario), *(side.get(scenario, Outputs()) for side in of_sides))
-        for scenario in of_sides[-1]
+def _trend(row: Row, compared: Compared | Worse, since: date | None) -> Trend:
+    both = [samples.of(row.metric) for samples in compared.samples]
+    days = [
+        np.array([execution.started_at.toordinal() for execution in side], dtype=np.int64)[sample.executions]
+        for side, sample in zip(compared.sides, both, strict=True)
     ]
-    return PassRates(eval_name, *whole), sorted(scenarios, key=_lowest_rate_first)
+    nights, number = np.unique(np.concatenate(days), return_inverse=True)
+    means = np.bincount(number, np.concatenate([sample.values for sample in both])) / np.bincount(number)
+    by_night = [(date.fromordinal(night), mean) for night, mean in zip(nights.tolist(), means.tolist(), strict=True)]
+    return Trend(row, by_night[-_MOST_NIGHTS:], since)
 
 
-def _by_scenario(outputs: pd.DataFrame) -> dict[str, Outputs]:
-    passed = outputs.groupby("scenario")["has_passed"].agg(["size", "sum"])
-    return {scenario: Outputs(calls, passes) for scenario, calls, passes in passed.itertuples(name=None)}
+def _details(calls: pa.Table, evals: pa.Table, compared: Compared, worse: Sequence[Worse]) -> Details:
+    rows = {row.metric.name: row for row in _changes(compared.samples)}
+    first = {each.metric: each.row for each in worse}
+    changes = [*(first | rows | first).values()]
+    passed = [row for row in changes if row.metric.eval_name and row.metric.is_rate]
+    passed.sort(key=lambda row: -abs(change_of(row.metric, row.found) or 0.0))
+    before, after = (_frame(calls, evals, side) for side in compared.sides)
+    costs = Difference(
+        baseline=_cost_of_success(before),
+        candidate=_cost_of_success(after),
+        baseline_calls=len(before),
+        candidate_calls=len(after),
+        is_higher_worse=True,
+    )
+    return Details(
+        sides=compared.sides,
+        changes=changes if costs.candidate is None else [*changes, Row(_COST_OF_SUCCESS, costs)],
+        forests=[_forest(each) for each in worse],
+        evals=passed,
+        rates=_rates(compared, [row.metric for row in passed]),
+        distributions=_distributions(compared.samples),
+        failures=_failures(before, after),
+        versions=_new_versions(calls),
+        worst_calls=_worst_calls(after, evals, worse[0].row.metric if worse else None),
+    )
 
 
-def _lowest_rate_first(rates: PassRates) -> tuple[bool, float, str]:
-    current = rates.now if rates.now.calls else rates.whole
-    return not rates.now.calls, current.rate, rates.name
+def _changes(both: Sequence[Samples]) -> list[Row]:
+    """A row for each metric of which a side has values."""
+    metrics = (*METRICS.values(), *eval_metrics(both).values())
+    rows = [Row(metric, difference_of(metric, both)) for metric in metrics]
+    return [row for row in rows if row.found.baseline_calls or row.found.candidate_calls]
+
+
+def _frame(calls: pa.Table, evals: pa.Table, executions: Executions) -> pd.DataFrame:
+    """The calls of these executions, with their ``failed_evals``: a list of names, in order."""
+    own = calls.filter(is_of(calls, [execution.execution_id for execution in executions]))
+    frame: pd.DataFrame = own.to_pandas(date_as_object=False)
+    failed = evals.filter(pc.equal(evals["output_passed"], False))  # noqa: FBT003 a value, not a flag
+    names = eval_names(failed).to_pandas().groupby(failed["call_execution_id"].to_pandas()).agg(sorted)
+    return frame.assign(failed_evals=[names.get(call_id, []) for call_id in frame["call_execution_id"]])
+
+
+def _cost_of_success(calls: pd.DataFrame) -> float | None:
+    """In cents; None where no call was a success, or none has a cost."""
+    successes = (calls["status"].eq("completed") & ~calls["failed_evals"].astype(bool)).sum()
+    return float(calls[COST].sum() / successes) if successes and calls[COST].notna().any() else None
+
+
+def _failures(*sides: pd.DataFrame) -> list[tuple[str, int, int]]:
+    failed = [calls.loc[calls["status"].eq("failed"), "ended_reason"].fillna("unknown") for calls in sides]
+    counts = pd.concat([reasons.value_counts() for reasons in failed], axis=1).fillna(0).astype(int)
+    return sorted(counts.itertuples(name=None), key=lambda each: (-each[2], -each[1], each[0]))
+
+
+def _new_versions(calls: pa.Table) -> list[tuple[date, str]]:
+    known = calls.filter(pc.is_valid(calls["agent_version"])).group_by("agent_version").aggregate([("date", "min")])
+    return sorted(zip(known["date_min"].to_pylist(), known["agent_version"].to_pylist(), strict=True))[1:]
+
+
+def _scenarios(pairing: Pairing) -> tuple[Sequence[str], Numbers]:
+    """The names of scenarios, and for the number of each scenario or row the place of its name.
+
+    The place at -1, that of calls without a scenario, is ``NONE``. Rows of a scenario's data are matched one by one,
+    but shown together.
+    """
+    names, places = np.unique(np.array(pairing.names, dtype=object), return_inverse=True)
+    return list(names), np.append(places, NONE)
 
 
 def _forest(worse: Worse) -> Forest:
-    """How the metric differs in each scenario. Rows of a scenario's data are matched one by one, but shown together."""
-    names, scenario_of_row = np.unique(np.array(worse.pairing.names, dtype=object), return_inverse=True)
-    scenario_of_row = np.append(scenario_of_row, NONE)  # the last one, at -1, is that of calls without a scenario
+    """How the metric differs in each scenario."""
     metric = worse.row.metric
+    names, places = _scenarios(worse.pairing)
     samples = [each.of(metric) for each in worse.samples]
     scenarios = []
     for number, name in enumerate(names):
-        before, after = (sample.only(scenario_of_row[sample.scenarios] == number) for sample in samples)
+        before, after = (sample.only(places[sample.scenarios] == number) for sample in samples)
         found = difference(before, after, metric.statistic, is_higher_worse=metric.is_higher_worse)
         change = change_of(metric, found)
         if change is not None:
             scenarios.append((found.difference is None, -abs(change), name, found))
     scenarios.sort(key=lambda each: each[:2])
-    return worse, [(name, found) for _, _, name, found in scenarios]
+    return [(name, found) for _, _, name, found in scenarios]
 
 
-def _worst_calls(
-    calls: pd.DataFrame, outputs: pd.DataFrame, evals: pa.Table, worse: Worse | None, candidate: set[str]
-) -> list[WorstCall]:
+def _rates(compared: Compared, metrics: Sequence[Metric]) -> list[ScenarioRates]:
+    """The rates of each scenario by these metrics, those first where one fell most."""
+    names, places = _scenarios(compared.pairing)
+    found = []
+    for number, name in enumerate(names if metrics else ()):
+        of_evals = [[samples.of(metric) for samples in compared.samples] for metric in metrics]
+        values = [[each.values[places[each.scenarios] == number] for each in both] for both in of_evals]
+        rates = [(_mean(before), _mean(after)) for before, after in values]
+        calls = max(len(before) for before, _ in values), max(len(after) for _, after in values)
+        found.append(ScenarioRates(name, calls, rates))
+    return sorted(found, key=lambda each: each.change)
+
+
+def _mean(values: Values) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _distributions(both: Sequence[Samples]) -> list[Distribution]:
+    """Of the latencies that have values after."""
+    found = []
+    for metric in map(METRICS.__getitem__, ("latency_mean", "chat_latency_mean")):
+        values = [samples.of(metric).values for samples in both]
+        if len(values[1]):
+            edges = np.linspace(0, np.quantile(np.concatenate(values), 0.99) or 1.0, _BINS + 1)
+            shares = [np.histogram(np.clip(each, 0, edges[-1]), edges)[0] / max(1, len(each)) for each in values]
+            found.append(Distribution(metric, edges, *shares))
+    return found
+
+
+def _worst_calls(calls: pd.DataFrame, evals: pa.Table, metric: Metric | None) -> list[WorstCall]:
     """The calls that are worst by what got worse, then those with the most failed evals, and among equals the slowest.
 
-    They are completed calls, unless it is the share of failed calls that got worse; of the candidate's executions, or
-    of those since it got worse.
+    They are completed calls, unless it is a share of failed calls that got worse.
     """
-    metric = worse.row.metric if worse else None
-    compared = {execution.execution_id for execution in worse.sides[1]} if worse else candidate
-    calls = calls[calls["execution_id"].isin(compared)]
-    if metric is None or metric.column != "status":
+    if metric is None or metric.eval_name or not metric.is_rate:
         calls = calls[calls["status"].eq("completed")]
-    failed = outputs[~outputs["has_passed"]].set_index("call_execution_id")["eval"]
     values = _values(metric, calls, evals) if metric else pd.Series(dtype=float)
     calls = calls.assign(
         day=calls["date"].dt.date,
         value=values.reindex(calls["call_execution_id"]).to_numpy(float),
         latency_ms=calls[LATENCIES[0]].fillna(calls[LATENCIES[1]]),
-        failures=calls["call_execution_id"].map(failed.index.value_counts()).fillna(0),
+        failures=calls["failed_evals"].map(len),
     )
     is_lower_worse = metric is not None and not metric.is_higher_worse
     by = {"value": is_lower_worse, "failures": False, "latency_ms": False, "call_execution_id": True}
     worst = calls.sort_values(list(by), ascending=list(by.values())).head(WORST_CALLS).astype(object)
-    worst["failed_evals"] = [sorted(failed[failed.index == call_id]) for call_id in worst["call_execution_id"]]
     rows = worst.where(worst.notna(), None)[[field.name for field in fields(WorstCall)]]
     return [WorstCall(*row) for row in rows.to_numpy().tolist()]
 
@@ -342,8 +393,8 @@ def _worst_calls(
 def _values(metric: Metric, calls: pd.DataFrame, evals: pa.Table) -> pd.Series:
     """The values of the metric by call: of a rate of calls, whether it failed; of an eval, the mean of its outputs."""
     if metric.eval_name is None:
-        values = calls.set_index("call_execution_id")[metric.column]
-        return values.eq("failed") if metric.is_rate else values
+        by_call = calls.set_index("call_execution_id")
+        return by_call["status"].eq("failed") if metric.is_rate else by_call[metric.column]
     own = evals.filter(pc.equal(eval_names(evals), metric.eval_name)).select(["call_execution_id", metric.column])
     outputs: pd.DataFrame = own.to_pandas().astype({metric.column: float})
     return outputs.groupby("call_execution_id")[metric.column].mean()

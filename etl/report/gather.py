@@ -15,11 +15,11 @@ from etl.files.interface import Files
 from etl.inspect.status import Status, StatusVerdict
 from etl.model.findings import alarms
 from etl.model.wording import counted
-from etl.report.figures import CALLS_READ, Figures, figures_of
+from etl.report.figures import CALLS_READ, Figures, Standing, figures_of
 from etl.settings.results import Compare
 
 MOST_DETAILS = 10
-"""How many run tests are shown in detail, those that got worse most; of each other the overview has a line."""
+"""How many run tests are shown in detail, those that need a person most; of each other the overview has a line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class ReportContents:
     missing: Sequence[str]
     """What the dataset does not hold, in words."""
     run_tests: Sequence[Figures]
-    """Those with executions on the days of the report; what surely got worse most comes first."""
+    """Those with executions on the days of the report, in the order of what needs a person."""
     judged: Judged = field(default_factory=Judged)
     """What got worse, by the nights, and what that verdict rests on."""
 
@@ -68,9 +68,14 @@ def gather_contents(
     for execution in executions:
         if execution.started_at.date() >= first_day:
             shown[execution.label].append(execution)
-    most_worse = {name: worse[name][0].row.surely_worse for name in shown if worse[name]}
-    order = sorted(shown, key=lambda name: (name not in most_worse, -most_worse.get(name, 0.0), name))
     calls_of, evals_of = by_run_test(executions, calls), by_run_test(executions, evals)
+    remarked = {remark.run_test for remark in judged.remarks}
+    standings = {name: _standing(name, judged, worse[name], len(calls_of[name])) for name in shown}
+
+    def urgency(name: str) -> tuple[int, float, bool, str]:
+        gravest = -worse[name][0].row.surely_worse if worse[name] else 0.0
+        return list(Standing).index(standings[name]), gravest, name not in remarked, name
+
     return ReportContents(
         dataset=status.dataset,
         read_at=status.read_at,
@@ -78,12 +83,26 @@ def gather_contents(
         missing=_missing(status, shown),
         run_tests=[
             figures_of(
-                shown[name], calls_of[name], evals_of[name], worse[name], rules=rules, has_details=number < MOST_DETAILS
+                shown[name],
+                calls_of[name],
+                evals_of[name],
+                worse[name],
+                standing=standings[name],
+                rules=rules,
+                has_details=number < MOST_DETAILS,
             )
-            for number, name in enumerate(order)
+            for number, name in enumerate(sorted(shown, key=urgency))
         ],
         judged=judged,
     )
+
+
+def _standing(name: str, judged: Judged, worse: Sequence[Worse], calls: int) -> Standing:
+    if worse:
+        return Standing.WORSE
+    if name in judged.silent or not calls:
+        return Standing.NO_CALLS
+    return Standing.AS_BEFORE if name in judged.run_tests else Standing.NOT_YET
 
 
 def _missing(status: Status, names: Collection[str]) -> list[str]:

@@ -12,20 +12,21 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from etl.compare.comparison import change_texts, change_words, value_text
-from etl.compare.nightly import Worse
+from etl.compare.comparison import change_texts, value_text
+from etl.compare.nightly import Executions, Worse
 from etl.compare.nights import FEWEST_NIGHTS
-from etl.compare.selection import Selection, Span
-from etl.model import schema
-from etl.model.metrics import SHARE, passed_title
-from etl.model.wording import counted, first_few, shown
-from etl.report.charts import MOST_EVALS, MOST_SCENARIOS, charts_of, forest_chart, panel, png, svg
-from etl.report.figures import COST, INTERRUPTIONS, LATENCIES, Figures, Outputs
+from etl.model.wording import counted, shown
+from etl.report.charts import MOST_SCENARIOS, distribution_chart, forest_chart, panel, png, svg, trend_chart
+from etl.report.figures import LATENCIES, Figures
 from etl.report.gather import ReportContents
 from etl.settings.results import ReportSettings
 
 _MOST_HEADLINES = 10
-"""How many things that got worse stand at the top of the page."""
+"""How many things that got worse are printed."""
+_MOST_TRENDS = 4
+"""How many metrics that got worse have charts, those that surely got worse most."""
+_MOST_EVALS = 6
+"""How many evals have a column, those that changed most."""
 _MOST_IN_PICTURE = 2
 """How many stand above a picture of charts."""
 
@@ -59,18 +60,18 @@ def page(contents: ReportContents, links: ReportSettings | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    of_compare = (change_texts, change_words, value_text)
-    of_page = (counted, covered, first_few, forests, rate_text, sections, selection_text, span_words)
-    environment.globals.update({function.__name__: function for function in of_compare + of_page})
+    functions = (change_texts, counted, sections, side_text, value_text)
+    environment.globals.update({function.__name__: function for function in functions})
+    days = [day for figures in contents.run_tests for day in figures.days or ()]
     return environment.get_template("page.html").render(
         contents=contents,
         links=links or ReportSettings(),
+        days=_span(days) if days else "no calls",
         details=[figures for figures in contents.run_tests if figures.details],
-        headlines=headlines(contents.run_tests),
-        more=sum(len(figures.worse) for figures in contents.run_tests) - _MOST_HEADLINES,
         latencies=LATENCIES,
+        most_trends=_MOST_TRENDS,
+        most_evals=_MOST_EVALS,
         most_scenarios=MOST_SCENARIOS,
-        most_evals=MOST_EVALS,
         fewest_nights=FEWEST_NIGHTS,
     )
 
@@ -94,68 +95,39 @@ def headlines(run_tests: Sequence[Figures]) -> list[tuple[Figures, Worse]]:
     return [(figures, worse) for figures in run_tests for worse in figures.worse][:_MOST_HEADLINES]
 
 
-def rate_text(outputs: Outputs) -> str:
-    """The share that passed, and of how many: ``63.3% of 60``; ``-`` without outputs."""
-    return f"{value_text(outputs.rate, SHARE)} of {outputs.calls:,}" if outputs.calls else "-"
+def side_text(executions: Executions) -> str:
+    """``2026-11-01 to 2026-11-07 (9 executions)``: the days on which these began, one at least."""
+    days = [execution.started_at.date() for execution in executions]
+    return f"{_span(days)} ({counted(len(days), 'execution')})"
 
 
-def selection_text(selection: Selection) -> str:
-    """``2026-11-01 to 2026-11-07 (9 executions)``: the days on which these began; or the one execution."""
-    if not isinstance(selection.selector, Span):
-        return f"execution {selection.label}"
-    days = [execution.started_at.date() for execution in selection.executions]
-    return f"{span_words(min(days), max(days))} ({counted(len(days), 'execution')})"
-
-
-def covered(contents: ReportContents) -> str:
-    """The days of the report's calls, or ``no calls``."""
-    days = [day for figures in contents.run_tests for day in figures.days or ()]
-    return span_words(min(days), max(days)) if days else "no calls"
-
-
-def span_words(first: date, last: date) -> str:
-    """``2026-11-01 to 2026-11-07``, or the one day."""
-    return f"{first} to {last}" if first < last else str(first)
+def _span(days: Sequence[date]) -> str:
+    return " to ".join(map(str, sorted({min(days), max(days)})))
 
 
 def sections(figures: Figures) -> list[PageSection]:
-    """The charts that there are, of latencies, evals, calls, cost and interruptions; none without details."""
+    """The charts: trends, latencies before and after, and what got worse by scenario; none without details."""
     if figures.details is None:
         return []
-    step = "week" if figures.details.step.days == 7 else "day"
-    weekly = "the median call and the 95th percentile of each week, in ms."
-    agent, user = map(_meaning, INTERRUPTIONS)
-    words = {
-        LATENCIES[0]: ("Agent latency", f"{_meaning(LATENCIES[0])}: {weekly}"),
-        LATENCIES[1]: ("Chat latency", f"{_meaning(LATENCIES[1])}: {weekly}"),
-        "calls": (f"Calls per {step}", "Calls by how they ended."),
-        "cost": (f"Cost per {step}", f"{_meaning(COST)}, added up, in US dollars."),
-        "interruptions": ("Interruptions", f"{agent} and {user[0].lower()}{user[1:]}: means of each week's calls."),
-    }
-    for rates, _ in figures.details.pass_rates:
-        sides = f" Before: {rate_text(rates.before)}; now: {rate_text(rates.now)}." if figures.selections else ""
-        title = passed_title(rates.name)
-        words[title] = (title, f"Share of its outputs that passed, by week.{sides}")
-    return [PageSection(*words[name], chart) for name, chart in charts_of(figures).items()]
-
-
-def forests(figures: Figures) -> list[PageSection]:
-    """The charts of what got worse, by scenario; none without details."""
     drawn = []
-    for forest in figures.details.forests if figures.details else ():
-        worse, scenarios = forest
-        metric = worse.row.metric
-        caption = (
-            f"Each scenario since {worse.since}, with the 95% interval of its change if there are enough calls; "
-            f"the line is where it was before, further {'right' if metric.is_higher_worse else 'left'} is worse."
-        )
-        more = len(scenarios) - MOST_SCENARIOS
-        if more > 0:
-            caption += f" {counted(more, 'more scenario')} changed less, or have too few calls."
-        drawn.append(PageSection(f"{metric.title}, by scenario", caption, forest_chart(forest)))
+    for trend in figures.trends[:_MOST_TRENDS]:
+        metric, found = trend.row.metric, trend.row.found
+        by, interval = change_texts(metric, found)
+        before, after = (value_text(value, metric.unit) for value in (found.baseline, found.candidate))
+        certainty = "too few calls for an interval" if by == "-" else f"{by} (95% interval {interval})"
+        words = f"{before} → {after}, {certainty}" if figures.details.sides[0] else "The mean of each night."
+        drawn.append(PageSection(metric.title, words, trend_chart(trend, figures.details.versions)))
+    for each in figures.details.distributions:
+        is_worse = each.metric.name in [worse.metric for worse in figures.worse]
+        title = each.metric.title.partition(",")[0]
+        caption = "How many calls took how long. The last step has all slower ones, too."
+        drawn.append(PageSection(f"{title}, all calls", caption, distribution_chart(each, is_worse=is_worse)))
+    for worse, forest in list(zip(figures.worse, figures.details.forests, strict=True))[:_MOST_TRENDS]:
+        way = "right" if worse.row.metric.is_higher_worse else "left"
+        more = counted(len(forest) - MOST_SCENARIOS, "more scenario")
+        rest = f" {more} changed less, or have too few calls." if len(forest) > MOST_SCENARIOS else ""
+        caption = f"Further {way} is worse. A line is a 95% interval.{rest}"
+        if forest:
+            title = f"{worse.row.metric.title}, by scenario"
+            drawn.append(PageSection(title, caption, forest_chart(worse.row, forest)))
     return drawn
-
-
-def _meaning(column: str) -> str:
-    """What a column of calls means, to stand within a sentence."""
-    return next(declared.meaning.rstrip(".") for declared in schema.CALLS.columns if declared.name == column)

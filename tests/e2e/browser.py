@@ -61,14 +61,14 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
-def see(browser: Browser, path: Path, picture: Path, *, width: int, scheme: Any) -> Seen:
-    """Open the page in a window of this width, and keep a picture of all of it.
+def see(browser: Browser, path: Path, picture: Path, *, width: int, scheme: Any, height: int | None = None) -> Seen:
+    """Open the page in a window of this width, and keep a picture of all of it, or of the first ``height`` pixels.
 
     ``scheme`` is ``light``, ``dark`` or ``print``.
     """
     seen = Seen()
     colors: Any = "light" if scheme == "print" else scheme
-    page: Page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=colors)
+    page: Page = browser.new_page(viewport={"width": width, "height": height or 900}, color_scheme=colors)
     page.emulate_media(media="print" if scheme == "print" else "screen")
     page.on("request", lambda request: seen.requests.append(request.url))
     page.on("console", lambda message: seen.console.append(message.text))
@@ -76,7 +76,7 @@ def see(browser: Browser, path: Path, picture: Path, *, width: int, scheme: Any)
     page.goto(path.as_uri())
     seen.requests.remove(path.as_uri())
     seen.faults = page.evaluate(FAULTS)
-    page.screenshot(path=picture, full_page=True)
+    page.screenshot(path=picture, full_page=height is None)
     found = Axe().run(page).response["violations"]
     seen.findings = [f"{each['id']} ({each['impact']}): {each['nodes'][0]['html']}" for each in found]
     page.close()

@@ -10,7 +10,7 @@ from etl.compare.nightly import Worse
 from etl.compare.samples import EVAL_COLUMNS, difference_of, eval_metrics, samples_of
 from etl.model import schema
 from etl.model.metrics import METRICS
-from etl.report.figures import CALLS_READ, figures_of
+from etl.report.figures import CALLS_READ, Standing, figures_of
 from etl.settings.results import Compare
 from tests.compare.executions import execution as compared_execution
 
@@ -38,12 +38,13 @@ def table(declared, names, rows):
     return pa.Table.from_pylist(rows, pa.schema([(name, columns[name]) for name in wanted]))
 
 
-def figures(calls, evals=(), executions=None, key="key", name="Name", *, worse=(), has_details=True):
+def figures(calls, evals=(), executions=None, key="key", name="Name", *, worse=(), **values):
     """``worse``: metrics by name, which are worse since the second execution."""
     tables = table(schema.CALLS, CALLS_READ, list(calls)), table(schema.EVALS, EVAL_COLUMNS, list(evals))
     named = [replace(each, run_test=key, run_test_name=name) for each in executions or [execution("e1")]]
     found = [worse_since(each, named, tables) for each in worse]
-    return figures_of(named, *tables, found, rules=Compare(), has_details=has_details)
+    values = {"standing": Standing.WORSE if worse else Standing.AS_BEFORE, "rules": Compare()} | values
+    return figures_of(named, *tables, found, **values)
 
 
 def worse_since(name, executions, tables):

@@ -1,98 +1,103 @@
 """What a report says is what the rows say, and what they do not say is not shown as zero."""
 
-from datetime import timedelta
+from datetime import date
 from itertools import product
 
-import pandas as pd
 import pytest
 
+from etl.report.figures import ScenarioRates
 from tests.report.rows import CHAT_LATENCY, LATENCY, call, execution, figures, output
 
-
-def records(frame):
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")
-
-
-def week(day):
-    return pd.Timestamp(2026, 11, day)
+FAILURES = ("failure_rate", "line_failure_rate")
+TWO = [execution("e1"), execution("e2", day=10)]
 
 
-def test_latency_is_that_of_each_week_from_monday_to_sunday_and_none_where_nobody_measured():
-    calls = [call(n, day=day, **{LATENCY: ms}) for n, (day, ms) in enumerate([(0, 100), (6, 300), (14, 500)])]
-    assert records(figures(calls).details.latencies[LATENCY]) == [
-        {"week": week(2), "p50": 200, "p95": 290},
-        {"week": week(9), "p50": None, "p95": None},
-        {"week": week(16), "p50": 500, "p95": 500},
+def test_trend_is_the_mean_of_each_night_over_the_last_nights_that_are_compared():
+    executions = [execution(f"e{night}", day=night) for night in range(50)]
+    numbers = list(product(range(50), (0, 1)))
+    calls = [call(2 * night + n, of=f"e{night}", day=night, **{LATENCY: night + n}) for night, n in numbers]
+    same = figures(calls, [], executions).trends[0]
+    assert (same.since, len(same.nights), same.nights[-1]) == (None, 35, (date(2026, 12, 21), 49.5))
+    trend = figures(calls, [], executions, worse=["latency_mean"]).trends[0]
+    assert (trend.since, len(trend.nights), trend.row.found.candidate) == (date(2026, 11, 3), 42, 25.5)
+
+
+def test_all_is_compared_on_the_sides_of_the_gravest_alarm_and_what_got_worse_has_the_figures_of_its_own():
+    executions = [execution(f"e{day}", day=day) for day in (0, 10, 12)]
+    calls = [
+        call(10 * day + n, of=f"e{day}", day=day, cost_total_cost_cents=day + n, **{LATENCY: 5})
+        for day, n in product((0, 10, 12), range(3))
     ]
+    found = figures(calls, [], executions, worse=["cost_mean"])
+    rows = {row.metric.name: row for row in found.details.changes}
+    assert list(rows) == ["cost_mean", *(f"latency_{each}" for each in ("p50", "p95", "mean")), *FAILURES, ""]
+    assert rows["cost_mean"] is found.worse[0].row is found.trends[0].row
+    assert {(row.found.baseline_calls, row.found.candidate_calls) for row in rows.values()} == {(3, 6)}
+    assert (rows[""].found.baseline, rows[""].found.candidate) == (1, 12)
+
+
+def test_cost_per_success_is_all_cost_over_the_completed_calls_that_failed_no_eval():
+    calls = [call(n, status=status, cost_total_cost_cents=6) for n, status in enumerate(["completed"] * 3 + ["failed"])]
+    evals = [output(0, passed=False), output(1, passed=True), output(2, passed=None)]
+    (row,) = (row for row in figures(calls, evals).details.changes if not row.metric.name)
+    assert (row.found.baseline, row.found.candidate) == (None, 12)
+    assert all(row.metric.name for row in figures(calls[:1], evals).details.changes), "no success, no price"
+    assert all(row.metric.name for row in figures([call(1)]).details.changes)
 
 
 def test_what_no_call_has_is_not_there():
     found = figures([call(1), call(2)])
-    assert (found.details.latencies, found.dollars) == ({}, None)
-    assert (len(found.details.cost), len(found.details.interruptions), found.details.pass_rates) == (0, 0, [])
+    assert (found.dollars, [trend.row.metric.name for trend in found.trends]) == (None, ["failure_rate"])
+    assert (found.details.distributions, found.details.evals, found.details.rates) == ([], [], [])
     assert found.details.worst_calls[0].latency_ms is None
+    nothing = figures([])
+    assert (nothing.calls, nothing.days, nothing.trends, nothing.details.changes) == (0, None, [], [])
 
 
-def test_cost_is_the_sum_of_each_day_in_dollars():
-    cents = [(0, 110), (0, 15), (1, None), (2, 0)]
-    calls = [call(n, day=day, cost_total_cost_cents=each) for n, (day, each) in enumerate(cents)]
-    found = figures(calls)
-    assert records(found.details.cost) == [{"start": week(2), "dollars": 1.25}, {"start": week(4), "dollars": 0}]
-    assert found.dollars == 1.25
+def test_reasons_of_failed_calls_are_counted_on_both_sides_and_each_new_version_has_its_first_night():
+    named = [("busy", "v1"), ("busy", "v1"), (None, None), ("error", "v2"), ("error", "v1"), ("busy", "v2")]
+    calls = [
+        call(n, of=f"e{1 + n // 3}", day=n // 3 * 10, status="failed", ended_reason=reason, agent_version=version)
+        for n, (reason, version) in enumerate(named)
+    ]
+    details = figures([*calls, call(9, of="e2", ended_reason="done")], [], TWO, worse=["failure_rate"]).details
+    assert details.failures == [("error", 0, 2), ("busy", 2, 1), ("unknown", 1, 0)]
+    assert details.versions == [(date(2026, 11, 12), "v2")]
+    assert [each.ended_reason for each in details.worst_calls] == ["error", "error", "busy", "done"]
 
 
-def test_calls_are_counted_by_day_and_status():
-    calls = [call(1), call(2), call(3, status="failed"), call(4, status=None, day=1)]
-    assert records(figures(calls).details.statuses) == [
-        {"start": week(2), "status": "completed", "calls": 2},
-        {"start": week(2), "status": "failed", "calls": 1},
-        {"start": week(3), "status": "unknown", "calls": 1},
+def test_calls_days_and_cost_are_those_of_the_executions_that_are_shown():
+    calls = [call(1, cost_total_cost_cents=110), call(2, day=3, cost_total_cost_cents=15), call(3, day=1)]
+    found = figures([*calls, call(4, of="deleted", day=9, cost_total_cost_cents=1)])
+    assert (found.calls, found.days, found.dollars) == (3, (date(2026, 11, 2), date(2026, 11, 5)), 1.25)
+
+
+def test_rates_of_a_scenario_are_those_of_each_eval_before_and_after_the_largest_fall_first():
+    """A scenario is its name: rows of its data are shown together."""
+    calls, evals = [], []
+    for number, (scenario, side, n) in enumerate(product("abc", (0, 1), range(4))):
+        own = {"scenario_id": scenario if scenario != "c" else f"c{n % 2}", "scenario_name": scenario.upper()}
+        calls.append(call(number, of=f"e{side + 1}", day=10 * side, **own))
+        passed = n < {"a": (4, 3), "b": (4, 1), "c": (2, 2)}[scenario][side]
+        evals.append(output(number, of=f"e{side + 1}", passed=passed))
+        if scenario == "a":
+            evals.append(output(number, of=f"e{side + 1}", name="Tone", passed=True))
+    details = figures(calls, evals, TWO).details
+    assert [row.metric.eval_name for row in details.evals] == ["Task", "Tone"]
+    assert details.rates == [
+        ScenarioRates("B", (4, 4), [(1, 0.25), (None, None)]),
+        ScenarioRates("A", (4, 4), [(1, 0.75), (1, 1)]),
+        ScenarioRates("C", (4, 4), [(0.5, 0.5), (None, None)]),
     ]
 
 
-@pytest.mark.parametrize(("days", "step"), [(92, 1), (93, 7)])
-def test_bars_stand_for_weeks_when_there_are_too_many_days(days, step):
-    found = figures([call(1, day=3), call(2, day=3 + days)])
-    assert found.details.step == timedelta(days=step)
-    assert found.details.statuses["start"][0] == (week(5) if step == 1 else week(2))
-
-
-def test_pass_rates_are_those_of_each_eval_and_scenario_the_lowest_first():
-    calls = [call(n, scenario_name=name) for n, name in enumerate(["angry", "angry", "calm", None])]
-    evals = [output(n, passed=passed) for n, passed in enumerate([True, False, True, True])]
-    evals += [output(n, name="Tone", passed=passed) for n, passed in enumerate([False, None])]
-    evals.append(output(0, name="", passed=True))
-    found = [
-        (rates.name, rates.whole.rate, rates.whole.calls, [(one.name, one.whole.rate) for one in scenarios])
-        for rates, scenarios in figures(calls, evals).details.pass_rates
-    ]
-    assert found == [
-        ("Tone", 0, 1, [("angry", 0)]),
-        ("Task", 0.75, 4, [("angry", 0.5), ("calm", 1), ("no scenario", 1)]),
-        ("config of ", 1, 1, [("angry", 1)]),
-    ]
-
-
-def test_pass_rates_before_and_now_are_those_that_are_compared_and_all_calls_are_the_whole():
-    """A scenario is its id: two may have one name."""
-    passed = {0: 8, 20: 2, 40: 7}
-    executions = [execution(f"e{day}", day=day) for day in passed]
-    numbers = [(day, n) for day in passed for n in range(8)]
-    scenarios = [{"scenario_id": f"s{n % 2}", "scenario_name": "One"} for n in range(8)]
-    calls = [call(100 * day + n, of=f"e{day}", day=day, **scenarios[n]) for day, n in numbers]
-    evals = [output(100 * day + n, of=f"e{day}", passed=n < passed[day]) for day, n in numbers]
-    evals += [output(100 * day, of=f"e{day}", name="Same", passed=True) for day in passed]
-    found = figures(calls, evals, executions)
-    (task, scenarios), (same, _) = found.details.pass_rates
-    (row,) = (each.found for each in found.changes if each.metric.name == "eval_task_pass_rate")
-    assert (task.before.rate, task.now.rate, task.whole.rate) == (row.baseline, row.candidate, 17 / 24)
-    assert (task.before.calls, task.now.calls, task.whole.calls, task.change) == (8, 8, 24, 0.625)
-    told = [(each.name, each.now.rate, each.before.calls) for each in (task, *scenarios)]
-    assert (told, same.name) == ([("Task", 7 / 8, 8), ("One", 0.75, 4), ("One", 1, 4)], "Same")
-    weeks = [(0, 1, 8), (1, None, None), (2, 0.25, 8), (3, None, None), (4, None, None), (5, 0.875, 8)]
-    assert records(found.details.weekly_rates["Task"]) == [
-        {"week": week(2) + timedelta(weeks=number), "rate": rate, "outputs": outputs} for number, rate, outputs in weeks
-    ]
+@pytest.mark.parametrize("column", [LATENCY, CHAT_LATENCY])
+def test_distribution_has_all_calls_of_both_sides_the_slowest_in_the_last_step(column):
+    calls = [call(n, of=f"e{1 + n % 2}", day=n % 2 * 10, **{column: 100 + 50 * (n % 2)}) for n in range(400)]
+    (found,) = figures([*calls, call(999, **{column: 90_000})], [], TWO).details.distributions
+    assert (found.metric.column, found.edges[0], found.edges[-1]) == (column, 0, 150)
+    assert [shares.sum() for shares in (found.before, found.after)] == pytest.approx([1, 1])
+    assert (found.before[-1], found.after[-1]) == (pytest.approx(1 / 201), 1)
 
 
 def test_worst_calls_failed_the_most_evals_and_then_are_the_slowest():
@@ -105,20 +110,9 @@ def test_worst_calls_failed_the_most_evals_and_then_are_the_slowest():
     assert [list(each.failed_evals) for each in found[:3]] == [["Task", "Tone"], ["Task"], []]
 
 
-def test_worst_call_without_a_scenario_has_none():
-    for calls in ([call(1)], [call(1), call(2, scenario_name="angry")]):
-        assert figures(calls).details.worst_calls[0].scenario_name is None
-
-
 def test_worst_calls_are_those_of_the_candidate():
-    executions = [execution("e1"), execution("e2", day=10)]
     calls = [call(1, **{LATENCY: 900}), call(2, of="e2", day=10, **{LATENCY: 100})]
-    assert [each.call_execution_id for each in figures(calls, executions=executions).details.worst_calls] == ["c2"]
-
-
-def test_rows_of_other_executions_are_left_out():
-    found = figures([call(1), call(2, of="deleted")], [output(2, of="deleted", passed=True)])
-    assert (found.calls, found.details.pass_rates) == (1, [])
+    assert [each.call_execution_id for each in figures(calls, executions=TWO).details.worst_calls] == ["c2"]
 
 
 def test_worst_calls_are_those_since_something_got_worse_worst_by_that_first():
@@ -142,13 +136,3 @@ def test_worst_calls_are_those_since_something_got_worse_worst_by_that_first():
     for metric, first in expected.items():
         worst = figures(calls, evals, executions, worse=[metric]).details.worst_calls
         assert [each.call_execution_id for each in worst[:3]] == first, metric
-
-
-def test_what_got_worse_comes_first_among_all_that_has_values():
-    executions = [execution("e1"), execution("e2", day=10)]
-    calls = [call(n, of=f"e{1 + n % 2}", day=10 * (n % 2), cost_total_cost_cents=4, **{LATENCY: 5}) for n in range(4)]
-    found = figures(calls, [], executions, worse=["cost_mean"])
-    names = [each.metric.name for each in found.changes]
-    assert names == ["cost_mean", "latency_p50", "latency_p95", "latency_mean", "failure_rate", "line_failure_rate"]
-    expected = "Cost of a call (4.00 ct to 4.00 ct) since 2026-11-12, 1 night, too few calls for an interval"
-    assert found.worse[0].text == expected

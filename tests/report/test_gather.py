@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from etl.files.local import LocalFiles
 from etl.inspect.read_status import read_status
+from etl.report.figures import Standing
 from etl.report.gather import MOST_DETAILS, gather_contents
 from etl.settings.results import Compare
 from tests.bundles import a_bundle
@@ -26,12 +27,20 @@ def read(files, run_tests=None):
 def test_of_many_run_tests_so_many_have_details_and_all_have_figures(tmp_path):
     contents = read(a_dataset_of(tmp_path, MOST_DETAILS + 2))
     found = contents.run_tests
-    assert (contents.judged.run_tests, len(contents.judged.not_yet)) == (0, MOST_DETAILS + 2)
+    assert (contents.judged.run_tests, {each.standing for each in found}) == ([], {Standing.NOT_YET})
     assert [each.key for each in found] == [f"run-test-{number:02}" for number in range(MOST_DETAILS + 2)]
     assert [each.details is not None for each in found] == [True] * MOST_DETAILS + [False] * 2
-    assert {(each.executions, each.calls, len(each.changes) > 0) for each in found} == {(2, 2, True)}
+    assert {(each.calls, len(each.trends)) for each in found} == {(2, 1)}
 
 
 def test_only_the_run_tests_that_are_named_are_read(tmp_path):
     files = a_dataset_of(tmp_path, 3)
     assert [each.key for each in read(files, ["run-test-01"]).run_tests] == ["run-test-01"]
+
+
+def test_run_test_that_fell_silent_needs_a_person_before_those_that_are_new(tmp_path):
+    files = a_dataset_of(tmp_path, 2)
+    export_to(a_dataset(tmp_path), a_bundle("old", ["old-c"], key="silent", date="2026-06-01"))
+    first, *others = read(files).run_tests
+    assert (first.key, first.standing) == ("silent", Standing.NO_CALLS)
+    assert {each.standing for each in others} == {Standing.NOT_YET}

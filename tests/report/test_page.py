@@ -6,9 +6,11 @@ from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 from typing import Any
 
+from etl.compare.comparison import change_texts, value_text
 from etl.compare.nightly import Judged, Remark
 from etl.inspect.status import StatusVerdict
 from etl.report.charts import png
+from etl.report.figures import Standing
 from etl.report.gather import MOST_DETAILS, ReportContents
 from etl.report.page import page, picture_of, pictures
 from etl.settings.results import ReportSettings
@@ -16,8 +18,8 @@ from tests.report.rows import LATENCY, call, execution, figures, output
 
 AT = datetime(2026, 11, 26, 7, tzinfo=UTC)
 GOOD = StatusVerdict(is_good=True, text="Good: the last complete export was 5 h ago", next_step="metrics-etl verify")
-JUDGED = Judged(run_tests=2, metrics=7, nights=30)
-VOID = {"meta", "link", "br", "line", "path", "rect"}
+JUDGED = Judged(run_tests=["Name", "Same"], metrics=7, nights=30)
+VOID = {"meta", "link", "br", "line", "path", "rect", "polyline", "circle"}
 
 
 def contents(*run_tests, **changes):
@@ -37,6 +39,7 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         element = [tag, dict(attrs), ""]
+        self.handle_data(" " if tag in ("th", "td", "small") else "")
         self.found.append(element)
         if tag not in VOID:
             self.open.append(element)
@@ -73,87 +76,110 @@ def test_page_needs_no_script_and_sends_no_request():
     for tag, attributes, _ in elements.found:
         sources = ("href", "src", "xlink:href", "action", "style")
         links = [value for name, value in attributes.items() if name in sources]
-        expected = r"https://h/c\d+$" if attributes.get("rel") == "noreferrer" else "#|data:,$|width: [0-9.]+%$"
+        expected = r"https://h/c\d+$" if attributes.get("rel") == "noreferrer" else "#|data:,$|--fall: [0-9]+%$"
         assert all(re.match(expected, each) for each in links), (tag, links)
         assert not [name for name in attributes if name.startswith("on")]
     assert not re.search(r"@import|url\(", "".join(elements.texts("style")))
 
 
-def test_what_got_worse_is_the_first_thing_after_the_head_and_then_which_call_to_listen_to():
+def test_first_is_a_row_of_each_run_test_that_says_what_changed_by_how_much_and_since_when():
     slow, same = of_two_weeks("Slow"), of_two_weeks("Same", "same", worse=())
-    links = ReportSettings(call_url="https://h/{call_execution_id}")
-    elements = Elements(page(contents(slow, same, judged=JUDGED), links))
-    assert elements.texts("h2")[:3] == ["What got worse", "Slow", "Same"]
-    assert [text for tag, _, text in elements.found if tag == "li"] == [f"Slow: {each.text}" for each in slow.worse]
-    latency = r"Agent latency, mean \+9\d\.\d% \(10\d ms to 20\d ms\) since 2026-11-12, 1 night, 95% interval "
-    assert re.match(latency, slow.worse[0].text)
-    assert elements.texts("a", href="https://h/c111") == ["c111"] * 3, "the slowest, among those the one that failed"
-    assert elements.texts("p")[2].startswith("Listen first to c111: Slow, 2026-11-12, unknown scenario, 206 ms")
-    assert {"latency_mean", "latency_p95"} <= {*elements.texts("code")}, "to copy into a limit"
-    heads = [each for each in elements.texts("th", scope="row") if "since" in each]
-    assert [each.partition("mean of")[0] for each in heads] == [
-        "Agent latency, mean latency_mean worse since 2026-11-12",
-        "Task: passed eval_task_pass_rate worse since 2026-11-12",
-    ]
-    assert not {"worse", "better"} & {*elements.texts("td")}
+    elements = Elements(page(contents(slow, same, judged=JUDGED)))
+    assert elements.texts("h1") == ["Simulation metrics 2026-11-02 to 2026-11-12"]
+    first, second = elements.texts("tr")[1:3]
+    changed = r"Agent latency, mean \+9\d\.\d% since 2026-11-12 10\d ms → 20\d ms, 1 more metric"
+    assert re.fullmatch(rf"Slow worse {changed} Agent latency, mean 120 unknown", first)
+    assert re.fullmatch(r"Same as before Agent latency, mean 20\d ms 120 unknown", second)
+    drawn = [each["aria-label"] for tag, each, _ in elements.found if tag == "svg" and each.get("class") == "spark"]
+    line = "Agent latency, mean by night, 2 nights"
+    assert drawn == [f"{line}, changed on 2026-11-12", line]
+    assert elements.texts("h2") == ["Slow", "Same"]
 
 
-def test_what_was_judged_how_often_that_is_wrong_and_what_was_not_is_told():
-    same = of_two_weeks(worse=())
-    told = Elements(page(contents(same, judged=replace(JUDGED, not_yet=["New", "Newer"])))).texts("p")
-    assert "Nothing now, judged by 30 nights." in told
-    assert (
-        "Judged after each night: 7 metrics of 2 run tests, 30 nights. If nothing changes, expect about 1 false alarm "
-        "a year, up to 4 where one bad night follows another. Not judged yet, with fewer than 10 nights before: New, "
-        "Newer."
-    ) in told
-    assert "Nothing can be judged yet." in Elements(page(contents(same))).texts("p")
+def test_change_of_a_metric_is_told_with_the_same_figures_everywhere():
+    slow = of_two_weeks("Slow")
+    elements = Elements(page(contents(slow, judged=JUDGED)))
+    metrics = [each for each in elements.texts("tr") if "worse since" in each]
+    for worse, row in zip(slow.worse, metrics, strict=True):
+        metric, found = worse.row.metric, worse.row.found
+        before, after = (value_text(each, metric.unit) for each in (found.baseline, found.candidate))
+        by, interval = change_texts(metric, found)
+        assert row.startswith(f"{metric.title} {metric.name} worse since {worse.since}")
+        assert row.endswith(f"{before} {after} {by} {interval}")
+        assert f"{before} → {after}, {by} (95% interval {interval})" in elements.texts("figcaption")
+        assert f"{before} to {after}" in worse.text
+    texts = " ".join(text for _, _, text in elements.found)
+    assert len({*re.findall(r"10\d ms → 20\d ms", texts)}) == 1
+    assert "Before: 2026-11-02 (1 execution). After: 2026-11-12 (1 execution). Listen first to c111." in texts
 
 
-def test_what_else_the_nights_say_stands_below_what_got_worse():
-    remarks = [
-        Remark("<A>", date(2026, 11, 2), "no calls since 2026-11-02"),
-        Remark("", date(2026, 11, 3), "most fail"),
-    ]
-    items = Elements(page(contents(of_two_weeks(worse=()), judged=replace(JUDGED, remarks=remarks)))).texts("li")
-    assert items[:2] == ["<A>: no calls since 2026-11-02", "most fail"]
+def test_rates_of_scenarios_are_told_in_figures_and_redder_where_they_fell_more():
+    calls = [call(n, of=f"e{1 + n % 2}", day=10 * (n % 2), scenario_id="s", scenario_name="Angry") for n in range(8)]
+    evals = [output(n, of=f"e{1 + n % 2}", passed=n % 2 == 0 or n > 3) for n in range(8)]
+    elements = Elements(page(contents(figures(calls, evals, [execution("e1"), execution("e2", day=10)]))))
+    assert "Angry 4 → 4 100% → 50%" in elements.texts("tr")
+    assert [each["style"] for _, each, _ in elements.found if "style" in each] == ["--fall: 50%"]
 
 
-def test_head_says_what_is_covered_how_fresh_it_is_and_what_is_missing():
+def test_what_was_judged_and_how_often_that_is_wrong_is_told_at_the_foot():
+    (told,) = Elements(page(contents(of_two_weeks(worse=()), judged=JUDGED))).texts("p")[-1:]
+    assert "7 metrics of 2 run tests, 30 nights. If nothing changes, expect about 1 false alarm a year, up to 4" in told
+
+
+def test_what_else_the_nights_say_stands_in_the_rows_and_what_is_of_several_run_tests_after_what_got_worse():
+    texts = {"<A>": "no calls since 2026-11-02", "": "most fail"}
+    remarks = [Remark(name, date(2026, 11, 2), text) for name, text in texts.items()]
+    shown = of_two_weeks("Slow"), figures([call(1)], name="<A>")
+    rows = Elements(page(contents(*shown, judged=replace(JUDGED, remarks=remarks)))).texts("tr")
+    told = "<A> as before no calls since 2026-11-02 Failed calls 1 unknown"
+    assert rows[2:4] == ["Outage most fail", told]
+    only_worse = Elements(page(contents(shown[0], judged=replace(JUDGED, remarks=remarks))))
+    assert only_worse.texts("tr")[2] == "Outage most fail"
+
+
+def test_foot_says_how_fresh_the_export_is_and_what_is_missing():
     bad = StatusVerdict(is_good=False, text="Not good: 1 of 1 run test incomplete", next_step="metrics-etl run")
     missing = [f"lack {number}" for number in range(12)]
     elements = Elements(page(contents(of_two_weeks(), verdict=bad, missing=missing)))
-    assert "2026-11-02 to 2026-11-12, 1 run test, 120 calls, from data" in elements.texts("p")
-    assert elements.texts("p", **{"class": "bad"}) == ["Not good: 1 of 1 run test incomplete"]
-    assert [each for each in elements.texts("li") if "lack" in each] == missing[:10]
-    assert "and 2 more: metrics-etl status lists them" in elements.texts("li")
-    assert Elements(page(contents(of_two_weeks()))).texts("p", **{"class": "good"}) == [GOOD.text]
+    (foot,) = elements.texts("footer")
+    assert foot.startswith("Export: Not good: 1 of 1 run test incomplete lack 0 lack 1 ")
+    assert "lack 9 and 2 more: metrics-etl status lists them Times are UTC." in foot
+    assert elements.texts("p", **{"class": "bad"}) == ["Export: Not good: 1 of 1 run test incomplete"]
+    assert Elements(page(contents(of_two_weeks()))).texts("p", **{"class": "good"}) == [f"Export: {GOOD.text}"]
+
+
+def test_why_calls_failed_and_which_version_spoke_is_told_where_it_is_known():
+    own = {"ended_reason": "<busy>", "agent_version": "v1"}
+    elements = Elements(page(contents(figures([call(1, **own), call(2, status="failed", **own)]))))
+    assert {"Reason Before After", "<busy> 0 calls 1 call"} <= {*elements.texts("tr")}
+    assert any(each.endswith("none <busy> v1") for each in elements.texts("tr"))
 
 
 def test_figures_without_data_are_said_and_not_drawn():
-    elements = Elements(page(contents(figures([]))))
+    elements = Elements(page(contents(figures([], standing=Standing.NO_CALLS))))
     assert "svg" not in {tag for tag, _, _ in elements.found}
     said = elements.texts("p")
-    assert {
-        "No eval passed or failed a call.",
-        "No call was completed.",
-        "Nothing to compare with yet: fewer than two finished executions.",
-        "Nothing can be judged yet.",
-    } <= set(said)
-    assert "unknown" in elements.texts("td")
+    assert {"No call was completed.", "Nothing to compare with yet: fewer than two finished executions."} <= set(said)
+    assert elements.texts("tr")[1:] == ["Name no calls none so far 0 unknown"]
+    alone = Elements(page(contents(figures([call(1, **{LATENCY: 5})], standing=Standing.NOT_YET))))
+    assert "The mean of each night." in alone.texts("figcaption")
+    (row,) = (each for each in alone.texts("tr") if each.startswith("Name"))
+    assert row == "Name not judged yet fewer than 10 nights before Agent latency, mean 1 unknown"
 
 
 def test_dataset_without_executions_on_these_days_makes_a_page_that_says_so():
-    texts = Elements(page(contents())).texts("p")
-    assert "The dataset holds no executions on these days." in texts
-    assert any(each.startswith("no calls, 0 run tests") for each in texts)
+    assert "The dataset holds no executions on these days." in Elements(page(contents())).texts("p")
 
 
 def test_text_from_outside_is_escaped_with_its_control_characters():
     odd = "<script>alert(1)</script> & \"x\" 'y' \x1b[31m\u202e"
-    evals = [output(n, passed=False, name=odd) for n in range(2)]
-    found = figures([call(n, scenario_name=odd, status=odd) for n in range(2)], evals, name=odd)
-    text = page(contents(found, dataset=odd, missing=[odd]))
+    own = dict.fromkeys(("ended_reason", "agent_version", "scenario_name"), odd) | {"scenario_id": "s", LATENCY: 5}
+    calls = [call(n, of=f"e{1 + n % 2}", **own) for n in range(2)]
+    evals = [output(n, of=f"e{1 + n % 2}", passed=False, name=odd) for n in range(2)]
+    two = [execution("e1"), execution("e2", day=10)]
+    found = figures(calls, evals, two, name=odd, worse=["latency_mean"])
+    judged = Judged(remarks=[Remark(odd, AT.date(), odd)])
+    text = page(contents(found, dataset=odd, missing=[odd], judged=judged))
     assert png(picture_of(found))
     assert "script" not in {tag for tag, _, _ in Elements(text).found}
     assert not re.search("[\x1b\u202e]", text)
@@ -163,9 +189,10 @@ def test_text_from_outside_is_escaped_with_its_control_characters():
 def test_every_cell_of_a_table_says_what_stands_above_it():
     """A narrow screen shows no heads of columns."""
     elements = Elements(page(contents(of_two_weeks(), figures([call(1)], [output(1, passed=True)], key="one"))))
-    cells = [attributes for tag, attributes, _ in elements.found if tag == "td" and attributes.get("class") != "bar"]
-    heads = {*elements.texts("th", scope="col")} - {"Run test", "Metric", "Eval and scenario", "Call"}
-    assert {each.get("data-label") for each in cells} == heads
+    unnamed = ("verdict", "change", "night")
+    cells = [each for tag, each, _ in elements.found if tag == "td" and each.get("class") not in unnamed]
+    heads = {*elements.texts("th", scope="col")} - {"Run test", "Metric", "Scenario", "Call"}
+    assert {each.get("data-label") for each in cells} - {"Scenario"} == heads - {"Verdict", "What changed", "By night"}
 
 
 def test_worst_call_links_to_the_platform_where_somebody_said_where_that_is():
@@ -179,7 +206,7 @@ def test_worst_call_links_to_the_platform_where_somebody_said_where_that_is():
     )
     for call_url, expected in links:
         elements = Elements(page(shown, ReportSettings(call_url=call_url)))
-        assert [each["href"] for _, each, _ in elements.found if each.get("rel") == "noreferrer"] == expected
+        assert [each["href"] for _, each, _ in elements.found if each.get("rel") == "noreferrer"] == 2 * expected
 
 
 def test_of_many_run_tests_the_worst_are_shown_and_all_are_listed():

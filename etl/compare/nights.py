@@ -31,6 +31,11 @@ _CHANCES = 450
 """How many independent chances for a false alarm a metric has in a year, by simulation."""
 _BETTER = 3.0
 """A difference above this ends an alarm."""
+_LASTING = 1.15
+"""A difference of so many thresholds is an improvement that, if it lasts, replaces the nights before it.
+
+Nights that resemble each other would seem to improve too often otherwise, and few nights would be left to judge by.
+"""
 _LOWEST_THRESHOLD = 3.0
 """Below this one night alone could raise an alarm."""
 
@@ -137,7 +142,7 @@ def _since_last_improvement(figures: Values, variances: Values, limit: float) ->
     nights = np.flatnonzero(np.isfinite(figures))
     while True:
         better, lengths = _best_splits(-figures[nights], variances[nights], FEWEST_NIGHTS)
-        began = (night + 1 - int(lengths[night]) for night in np.flatnonzero(better > limit))
+        began = (night + 1 - int(lengths[night]) for night in np.flatnonzero(better > _LASTING * limit))
         lasted = next((night for night in began if night + LONGEST <= len(nights)), None)
         if lasted is None:
             return nights

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 
-from etl.dataset.comparisons import Comparison, write_compared
+from etl.dataset.comparisons import Comparison, read_compared, write_compared
 from etl.dataset.index import update_index, write_index
 from etl.dataset.last_run import update_last_run
 from etl.dataset.layout import Part, folder_of, parse_part_path, place_of
@@ -82,14 +82,17 @@ def _save_index(run: Run, record: Record, state: StoredState) -> None:
 
 
 def _save_compared(run: Run, record: Record, state: StoredState) -> None:
-    """Save which final executions were compared, as of the run's start: what came since may not have been seen."""
+    """Save which final executions were compared, as of the run's start: what came since may not have been seen.
+
+    What earlier runs noted is read again: holding it all the while would take much memory.
+    """
     compared = {key: said for key, said in record.fetched.compared.items() if key in state.executions}
     if not compared:
         return
     for execution_id in compared:
         run.dataset.receipt.note(state.executions[execution_id].run_test_key, "verified", {execution_id})
     at = run.by_source(run.started_at)
-    known = {**record.compared, **{key: Comparison(at, said) for key, said in compared.items()}}
+    known = read_compared(run.dataset.files) | {key: Comparison(at, said) for key, said in compared.items()}
     write_compared(run.dataset.files, {key: each for key, each in known.items() if key in state.executions})
 
 

@@ -14,7 +14,6 @@ from datetime import UTC, date, datetime
 from functools import cache, partial
 from pathlib import Path
 
-from etl.dataset.comparisons import read_compared
 from etl.dataset.last_run import Attempt, last_load_into, note_failure, read_last_run, update_last_run
 from etl.dataset.parts import identify, read_identity
 from etl.dataset.state import StoredState, lacks_details
@@ -293,7 +292,6 @@ def _begin_record(run: Run, *, is_export: bool = False) -> Record:
     before = read_last_run(files, note=note, set_aside=is_export).of(run.settings.scope)
     # A run that was killed left only an attempt: what it may have changed is not complete any more.
     record.before = before.after(before.attempt)
-    record.compared = read_compared(files)
     return record
 
 

@@ -11,7 +11,6 @@ from datetime import datetime
 from itertools import chain
 
 from etl.dataset.commit import Arrived
-from etl.dataset.comparisons import Comparison
 from etl.dataset.last_run import LastRun
 from etl.extract.plan import Planned, Reason
 from etl.extract.settling import Counts
@@ -49,8 +48,6 @@ class Record:
     """How many executions were marked as deleted."""
     fetched: Counts = field(default_factory=Counts)
     """What all crawls of this run found and spared."""
-    compared: Mapping[str, Comparison] = field(default_factory=dict)
-    """What earlier runs noted of comparisons of final executions."""
     swept: Mapping[str, str] = field(default_factory=dict)
     """The execution_ids of what is compared again if it is final, as in ``Policy``."""
     is_sweeping: bool = False

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from itertools import chain
 
+from etl.dataset.comparisons import read_compared
 from etl.dataset.state import StoredState, read_state
 from etl.errors import SourceError
 from etl.extract.endpoints import Slice, list_call_details
@@ -109,7 +110,7 @@ def choose_sweep(run: Run, record: Record, state: StoredState) -> None:
     }
     record.swept = choose(
         final,
-        record.compared,
+        read_compared(run.dataset.files),
         now=run.by_source(run.started_at),
         within=timedelta(days=export.sweep_days),
         most_requests=most,

@@ -214,7 +214,7 @@ def _without_texts(snapshot: Mapping[str, Any]) -> dict[str, Any]:
 def shown_in_row(stored: Sequence[Any]) -> dict[str, Any]:
     """The fields that only the detail has, by name, as the stored row of a call has them; without nulls."""
     shown = {
-        name: parsed(value) if column.is_json else value
+        name: parsed(value) if column.is_json else value.isoformat() if column.type is schema.TIMESTAMP else value
         for (name, column), index in zip(SHOWN.items(), _SHOWN_AT, strict=True)
         if (value := stored[index]) is not None
     }

@@ -257,10 +257,8 @@ def test_figures_are_those_that_pandas_finds(demo: Path) -> None:
         assert found["eval_tone_score_mean"][side] == pytest.approx(scores.mean())
         ended = rows[rows["status"].isin(["completed", "failed"])]
         of_line = ended["status"].eq("failed") & ended["ended_reason"].eq("customer-did-not-answer")
-        for name, failed in (
-            ("failure_rate", ended["status"][~of_line].eq("failed")),
-            ("line_failure_rate", of_line),
-        ):
+        rates = {"failure_rate": ended["status"][~of_line].eq("failed"), "line_failure_rate": of_line}
+        for name, failed in rates.items():
             assert (found[name][side], found[name][f"{side}_calls"]) == (pytest.approx(failed.mean()), len(failed))
 
 

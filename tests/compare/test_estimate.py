@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.regressions import ANY, SIZES, WORLDS, ScenarioWorld, chances, day_alarms, scenario_alarms
+from benchmarks.regressions import ANY, WORLDS, ScenarioWorld, chances, day_alarms, scenario_alarms
 from etl.compare.estimate import difference
 from etl.compare.statistics import FEWEST, FEWEST_EXECUTIONS, Outcome, Sample, Verdict
 from etl.model.metrics import Limit, Statistic
@@ -312,11 +312,3 @@ def test_false_alarms_are_rare_and_a_regression_that_is_there_is_found(size):
         assert chance.false_alarms_of_limit <= 0.05, name
         if size == 400:
             assert chance.misses <= 0.05, name
-
-
-@pytest.mark.slow
-def test_whole_table_of_the_document_has_few_false_alarms():
-    for size in SIZES:
-        for name, chance in chances(size, comparisons=2000).items():
-            assert chance.false_alarms <= 0.05 or name == ANY, (size, name)
-            assert chance.false_alarms_of_limit <= 0.05, (size, name)

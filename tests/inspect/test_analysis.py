@@ -5,12 +5,9 @@ import io
 import re
 from datetime import UTC, datetime
 from importlib.util import find_spec
-from itertools import combinations
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-import duckdb
 import pytest
 
 import etl
@@ -62,23 +59,6 @@ def test_column_that_describe_calls_never_null_has_no_nulls(folder, name):
     described = etl.describe(name)
     never = described["column"][described["null"] == schema.NEVER].to_list()
     assert not frame[never].isna().any(axis=None)
-
-
-def test_pass_power_k_of_the_page_is_the_share_of_all_choices_of_three_calls(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    calls = etl.read_calls("data", evals="wide")
-    mine = calls[calls["run_test_name"] == "Checkout flow"].dropna(subset=["eval_task_completion_passed"])
-    expected = []
-    for name, passed in mine.groupby("scenario_name")["eval_task_completion_passed"]:
-        shares = (pytest.approx(fmean(map(of_all, combinations(passed, 3)))) for of_all in (all, any))
-        expected.append((name, len(passed), int(passed.sum()), *shares))
-    section = ANALYSIS.partition("\n## 12. ")[2]
-    (query,) = re.findall("```sql\n(.*?)```", section, re.DOTALL)
-    assert duckdb.connect().execute(query).fetchall() == expected
-    (block,) = BLOCK.finditer(section)
-    namespace: dict[str, Any] = {"calls": calls}
-    exec(compile(block["code"], "page", "exec"), namespace)
-    assert list(namespace["passes"].itertuples(name=None)) == expected
 
 
 def test_python_of_the_readme_reads_one_row_per_call(folder, monkeypatch):

@@ -78,8 +78,7 @@ async def test_each_alarm_of_thirty_nights_is_told_once_without_a_word_of_the_ro
     names, words = [each.name for each in world.run_tests], words_of(world)
     server, hook, troubles, said = Sandbox(world), Hook(), set[str](), list[str]()
     told, kinds = set[tuple[str, str]](), set[str]()
-    of_remark = {(REMARK.run_test, REMARK.metric)}
-    of_nights = of_remark | {(WORSE.run_test, WORSE.metric)}
+    of_nights = {(each.run_test, each.metric) for each in (REMARK, WORSE)}
 
     def fault(request: SandboxRequest, _nth: int) -> Fault | None:
         asked, body = {*request.query.values()}, json.dumps({"status": False, "message": " ".join(words)}).encode()

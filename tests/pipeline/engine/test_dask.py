@@ -54,8 +54,8 @@ async def workers(tmp_path: Path) -> AsyncIterator[Cluster]:
 async def export(
     server: Sandbox, folder: Path, address: str, stop: asyncio.Future[Any] | None = None, **sections: Any
 ) -> Summary:
-    engine = {"kind": "dask", "address": address}
-    return await job.export(settings_for(server, folder / "data", engine=engine, **sections), stop=stop)
+    by_call = {"engine": {"kind": "dask", "address": address}, "export": {"metrics": "calls"}} | sections
+    return await job.export(settings_for(server, folder / "data", **by_call), stop=stop)
 
 
 def kill(processes: Iterable[asyncio.subprocess.Process]) -> None:
@@ -78,7 +78,7 @@ def at_request(number: int, act: Callable[[], object]) -> Callable[..., None]:
 
 def on(workers: Cluster) -> tuple[str, ...]:
     """The settings of a run on the cluster."""
-    return "[engine]", 'kind = "dask"', f'address = "{workers.address}"'
+    return "[export]", 'metrics = "calls"', "[engine]", 'kind = "dask"', f'address = "{workers.address}"'
 
 
 async def requests_after(server: Sandbox, address: str) -> int:

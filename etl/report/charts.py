@@ -25,7 +25,7 @@ _WIDTH, _HEIGHT = 310, 130
 _NAMES = 165
 """How much of a forest's width the names of scenarios take."""
 _TICKS = 6
-MOST_SCENARIOS = 12
+MOST_SCENARIOS = 10
 """How many scenarios a forest has, those that changed most."""
 _LONGEST_NAME = 60
 _DAY = timedelta(days=1)
@@ -163,8 +163,11 @@ def forest_chart(row: Row, forest: Forest) -> Any:
 
 
 def svg(chart: Any) -> str:
-    """The chart as an SVG element, whose marks say in words what they show. Emoji are drawn as ``▯``."""
-    return str(vlc.vegalite_to_svg(_spec(chart)))
+    """The chart as an SVG element, whose marks say in words what they show. Emoji are drawn as ``▯``.
+
+    Places have two decimals, which is less than a reader could see.
+    """
+    return re.sub(r"(\d\.\d\d)\d{9,}", r"\1", vlc.vegalite_to_svg(_spec(chart)))
 
 
 def png(chart: Any) -> bytes:

@@ -35,7 +35,7 @@ CALLS_READ = [*CALL_COLUMNS, "date"]
 """The columns of calls that a report reads."""
 WORST_CALLS = 10
 """How many of them are listed."""
-_MOST_NIGHTS = 42
+_MOST_NIGHTS = 35
 """How many nights a trend has, the last ones: an alarm has 28 at most."""
 _BINS = 24
 _OF_SUCCESS = "cost of all calls, divided by the completed calls that failed no eval"

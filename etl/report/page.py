@@ -25,10 +25,10 @@ _MOST_HEADLINES = 10
 """How many things that got worse are printed."""
 _MOST_TRENDS = 4
 """How many metrics that got worse have charts, those that surely got worse most."""
-_MOST_EVALS = 6
+_MOST_FORESTS = 2
+"""How many of these are shown by scenario, and named above a picture of charts."""
+_MOST_EVALS = 5
 """How many evals have a column, those that changed most."""
-_MOST_IN_PICTURE = 2
-"""How many stand above a picture of charts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def pictures(contents: ReportContents) -> Iterator[tuple[str, bytes]]:
 def picture_of(figures: Figures) -> Any:
     """All charts of the run test as one, under its name and what got worse; None without charts."""
     charts = [(shown(section.title), section.chart) for section in sections(figures)]
-    titles = [shown(figures.name), *(worse.text for worse in figures.worse[:_MOST_IN_PICTURE])]
+    titles = [shown(figures.name), *(worse.text for worse in figures.worse[:_MOST_FORESTS])]
     return panel(titles, charts) if charts else None
 
 
@@ -122,7 +122,7 @@ def sections(figures: Figures) -> list[PageSection]:
         title = each.metric.title.partition(",")[0]
         caption = "How many calls took how long. The last step has all slower ones, too."
         drawn.append(PageSection(f"{title}, all calls", caption, distribution_chart(each, is_worse=is_worse)))
-    for worse, forest in list(zip(figures.worse, figures.details.forests, strict=True))[:_MOST_TRENDS]:
+    for worse, forest in list(zip(figures.worse, figures.details.forests, strict=True))[:_MOST_FORESTS]:
         way = "right" if worse.row.metric.is_higher_worse else "left"
         more = counted(len(forest) - MOST_SCENARIOS, "more scenario")
         rest = f" {more} changed less, or have too few calls." if len(forest) > MOST_SCENARIOS else ""

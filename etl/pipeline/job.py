@@ -132,7 +132,7 @@ async def plan(
         async with run.client:
             if not settings.run_tests:
                 await discover_all(run, record, state)
-            choose_sweep(run, record, state)
+            await asyncio.to_thread(choose_sweep, run, record, state)
             async with asyncio.TaskGroup() as group, aclosing(read_lists(group, run, record, state)) as rounds:
                 async for run_tests, is_last in rounds:
                     if is_last:
@@ -362,7 +362,7 @@ async def _export(run: Run, record: Record, state: StoredState) -> None:
         record.completed_files = await to_the_end(run.dataset.complete)
         if not run.settings.run_tests:
             await discover_all(run, record, state)
-        choose_sweep(run, record, state)
+        await to_the_end(partial(choose_sweep, run, record, state))
         async with asyncio.TaskGroup() as group, aclosing(read_lists(group, run, record, state)) as rounds:
             async for run_tests, is_last in rounds:
                 await bring_up_to_date(run, record, state, run_tests, crawler, is_last=is_last)

@@ -111,7 +111,7 @@ def distribution_chart(found: Distribution, *, is_worse: bool) -> Any:
         for edge, share in zip(found.edges.tolist(), [*shares.tolist(), float(shares[-1])], strict=True)
     ]
     x = alt.X("value:Q", title=found.metric.unit, axis=alt.Axis(tickCount=5, format=",~f", grid=False))
-    y = alt.Y("share:Q", title="calls", axis=alt.Axis(tickCount=4, format=".0%"))
+    y = alt.Y("share:Q", title="share of calls", axis=alt.Axis(tickCount=4, format=".0%"))
     legend = alt.Legend(symbolOpacity=1, symbolType="square")
     chart = _chart(rows).encode(x=x, y=y, color=_color(is_worse=is_worse, legend=legend))
     before, after = (chart.transform_filter(f"datum.side == '{side}'") for side in (_BEFORE, _AFTER))

@@ -47,7 +47,7 @@ class Standing(StrEnum):
 
     WORSE = "worse"
     NO_CALLS = "no calls"
-    AS_BEFORE = "as before"
+    AS_BEFORE = "no change"
     NOT_YET = "not judged yet"
 
 

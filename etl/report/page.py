@@ -15,7 +15,7 @@ from markupsafe import Markup
 from etl.compare.comparison import change_texts, value_text
 from etl.compare.nightly import Executions, Worse
 from etl.compare.nights import FEWEST_NIGHTS
-from etl.model.wording import counted, shown
+from etl.model.wording import counted, first_few, shown
 from etl.report.charts import MOST_SCENARIOS, distribution_chart, forest_chart, panel, png, svg, trend_chart
 from etl.report.figures import LATENCIES, Figures
 from etl.report.gather import ReportContents
@@ -60,7 +60,7 @@ def page(contents: ReportContents, links: ReportSettings | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    functions = (change_texts, counted, sections, side_text, value_text)
+    functions = (change_texts, counted, first_few, sections, side_text, value_text)
     environment.globals.update({function.__name__: function for function in functions})
     days = [day for figures in contents.run_tests for day in figures.days or ()]
     return environment.get_template("page.html").render(
@@ -120,7 +120,7 @@ def sections(figures: Figures) -> list[PageSection]:
     for each in figures.details.distributions:
         is_worse = each.metric.name in [worse.metric for worse in figures.worse]
         title = each.metric.title.partition(",")[0]
-        caption = "How many calls took how long. The last step has all slower ones, too."
+        caption = "The share of calls by latency. The last step has all slower ones, too."
         drawn.append(PageSection(f"{title}, all calls", caption, distribution_chart(each, is_worse=is_worse)))
     for worse, forest in list(zip(figures.worse, figures.details.forests, strict=True))[:_MOST_FORESTS]:
         way = "right" if worse.row.metric.is_higher_worse else "left"

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox.world import SimulatedExecution, SimulatedRunTest
 from tests.machine.dataset import said
@@ -196,7 +197,8 @@ def first_night(seed: int, options: dict[str, Any]) -> tuple[Any, Counter[str]]:
         history.night(calls="all", **options)
         tables = {name: history.rows.tables[name] for name in ("calls", "evals")}
         found = Counter(str(held.row["metrics_from"]) for held in tables["calls"].values())
-        return {key: said(name, held.row) for name, rows in tables.items() for key, held in rows.items()}, found
+        rest = dict.fromkeys(schema.OF_VOICE_LIST)
+        return {key: said(name, held.row) | rest for name, rows in tables.items() for key, held in rows.items()}, found
 
 
 @pytest.mark.parametrize("limit", [3, 20, 1_000])

@@ -129,9 +129,7 @@ async def test_each_alarm_of_thirty_nights_is_told_once_without_a_word_of_the_ro
     assert kinds == {"dead_letter", "list_failed", "no_such_run_test", WORSE.run_test, "", *FAILURES}
 
 
-async def test_end_of_a_trouble_is_told_after_the_settings_were_fixed_and_by_no_run_of_other_settings(
-    tmp_path: Path,
-) -> None:
+async def test_end_of_a_trouble_is_told_once_the_settings_are_right_and_by_no_run_of_others(tmp_path: Path) -> None:
     """Two people export into one dataset; the first mistypes a name, corrects it, and does so again."""
     world = settled_world(run_tests=4, executions=1, calls=1)
     mine, other, *more = (each.name for each in world.run_tests)

@@ -87,9 +87,9 @@ def test_first_is_a_row_of_each_run_test_that_says_what_changed_by_how_much_and_
     elements = Elements(page(contents(slow, same, judged=JUDGED)))
     assert elements.texts("h1") == ["Simulation metrics 2026-11-02 to 2026-11-12"]
     first, second = elements.texts("tr")[1:3]
-    changed = r"Agent latency, mean \+9\d\.\d% since 2026-11-12 10\d ms → 20\d ms, 1 more metric"
-    assert re.fullmatch(rf"Slow worse {changed} Agent latency, mean 120 unknown", first)
-    assert re.fullmatch(r"Same as before Agent latency, mean 20\d ms 120 unknown", second)
+    changed = r"Agent latency, mean \+9\d\.\d% since 2026-11-12 10\d ms → 20\d ms also worse: Task: passed"
+    assert re.fullmatch(rf"Slow worse {changed} Agent latency, mean 20\d ms 120 unknown", first)
+    assert re.fullmatch(r"Same no change Agent latency, mean 20\d ms 120 unknown", second)
     drawn = [each["aria-label"] for tag, each, _ in elements.found if tag == "svg" and each.get("class") == "spark"]
     line = "Agent latency, mean by night, 2 nights"
     assert drawn == [f"{line}, changed on 2026-11-12", line]
@@ -110,7 +110,7 @@ def test_change_of_a_metric_is_told_with_the_same_figures_everywhere():
         assert f"{before} to {after}" in worse.text
     texts = " ".join(text for _, _, text in elements.found)
     assert len({*re.findall(r"10\d ms → 20\d ms", texts)}) == 1
-    assert "Before: 2026-11-02 (1 execution). After: 2026-11-12 (1 execution). Listen first to c111." in texts
+    assert "Before: 2026-11-02 (1 execution). After: 2026-11-12 (1 execution). Listen first to call c111." in texts
 
 
 def test_rates_of_scenarios_are_told_in_figures_and_redder_where_they_fell_more_but_not_of_too_many():
@@ -132,7 +132,7 @@ def test_what_else_the_nights_say_stands_in_the_rows_and_what_is_of_several_run_
     remarks = [Remark(name, date(2026, 11, 2), text) for name, text in texts.items()]
     shown = of_two_weeks("Slow"), figures([call(1)], name="<A>")
     rows = Elements(page(contents(*shown, judged=replace(JUDGED, remarks=remarks)))).texts("tr")
-    told = "<A> as before no calls since 2026-11-02 Failed calls 1 unknown"
+    told = "<A> no change no calls since 2026-11-02 Failed calls 1 unknown"
     assert rows[2:4] == ["Outage most fail", told]
     only_worse = Elements(page(contents(shown[0], judged=replace(JUDGED, remarks=remarks))))
     assert only_worse.texts("tr")[2] == "Outage most fail"

@@ -249,7 +249,7 @@ def _outages(series: Mapping[str, _Series], newest: date) -> Iterator[Remark]:
         since = next(night for night, before in ends if night - before > _SAME_OUTAGE)
         names = [name for name, own in series.items() if any(night >= since for night in own.outages)]
         failed = first_few([f"{night}" for night in nights if night >= since], shown=3)
-        text = f"most calls failed on {failed}, in {first_few(names, shown=5)}: such nights do not count"
+        text = f"most calls failed on {failed}, in {first_few(names, shown=5)}: no verdict counts such nights"
         yield Remark("", since, text)
 
 

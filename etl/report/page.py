@@ -15,7 +15,7 @@ from markupsafe import Markup
 from etl.compare.comparison import change_texts, value_text
 from etl.compare.nightly import Executions, Worse
 from etl.compare.nights import FEWEST_NIGHTS
-from etl.model.wording import counted, first_few, shown
+from etl.model.wording import counted, shown
 from etl.report.charts import MOST_SCENARIOS, distribution_chart, forest_chart, panel, png, svg, trend_chart
 from etl.report.figures import LATENCIES, Figures
 from etl.report.gather import ReportContents
@@ -60,7 +60,7 @@ def page(contents: ReportContents, links: ReportSettings | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    functions = (change_texts, counted, first_few, sections, side_text, value_text)
+    functions = (change_texts, counted, sections, side_text, value_text)
     environment.globals.update({function.__name__: function for function in functions})
     days = [day for figures in contents.run_tests for day in figures.days or ()]
     return environment.get_template("page.html").render(

@@ -194,7 +194,7 @@ def test_outage_is_one_line_for_all_run_tests_and_no_alarm_unless_it_lasts(last:
         assert [each.metric for each in found.worse] == ([rate] if last == 44 == nights - 1 else [])
         failed = [day(night) for night in range(last, 34, -1)]
         days = ", ".join(failed[:3]) + (f" and {len(failed) - 3} more" if len(failed) > 3 else "")
-        text = f"most calls failed on {days}, in A: such nights do not count"
+        text = f"most calls failed on {days}, in A: no verdict counts such nights"
         assert [(each.since, each.text) for each in found.remarks] == [(date.fromisoformat(day(35)), text)]
 
 
@@ -203,5 +203,5 @@ def test_outage_of_several_run_tests_is_one_line() -> None:
         return {"status": "failed"} if night == 40 and number > 3 else {}
 
     (remark,) = judged(45, failing, run_tests=("A", "B", "C"), are_alike=True).remarks
-    text = f"most calls failed on {day(40)}, in A, B, C: such nights do not count"
+    text = f"most calls failed on {day(40)}, in A, B, C: no verdict counts such nights"
     assert (remark.run_test, remark.text) == ("", text)

@@ -87,7 +87,7 @@ def test_first_is_a_row_of_each_run_test_that_says_what_changed_by_how_much_and_
     elements = Elements(page(contents(slow, same, judged=JUDGED)))
     assert elements.texts("h1") == ["Simulation metrics 2026-11-02 to 2026-11-12"]
     first, second = elements.texts("tr")[1:3]
-    changed = r"Agent latency, mean \+9\d\.\d% since 2026-11-12 10\d ms → 20\d ms also worse: Task: passed"
+    changed = r"Agent latency, mean \+9\d\.\d% since 2026-11-12 10\d ms → 20\d ms also worse: Task: passed \+0\.0 pp"
     assert re.fullmatch(rf"Slow worse {changed} Agent latency, mean 20\d ms 120 unknown", first)
     assert re.fullmatch(r"Same no change Agent latency, mean 20\d ms 120 unknown", second)
     drawn = [each["aria-label"] for tag, each, _ in elements.found if tag == "svg" and each.get("class") == "spark"]
@@ -133,9 +133,9 @@ def test_what_else_the_nights_say_stands_in_the_rows_and_what_is_of_several_run_
     shown = of_two_weeks("Slow"), figures([call(1)], name="<A>")
     rows = Elements(page(contents(*shown, judged=replace(JUDGED, remarks=remarks)))).texts("tr")
     told = "<A> no change no calls since 2026-11-02 Failed calls 1 unknown"
-    assert rows[2:4] == ["Outage most fail", told]
+    assert rows[2:4] == ["Outage: most fail", told]
     only_worse = Elements(page(contents(shown[0], judged=replace(JUDGED, remarks=remarks))))
-    assert only_worse.texts("tr")[2] == "Outage most fail"
+    assert only_worse.texts("tr")[2] == "Outage: most fail"
 
 
 def test_foot_says_how_fresh_the_export_is_and_what_is_missing():

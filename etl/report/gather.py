@@ -51,7 +51,8 @@ def gather_contents(
 ) -> ReportContents:
     """The figures of the run tests, by name or key, on these days; ``status`` is that of the dataset just now.
 
-    Nights before ``since`` are judged, too, but no figure shows them. Deleted executions are left out.
+    Nights before ``since`` are judged, too, but no figure shows them, unless they say something of a run test that has
+    no others. Deleted executions are left out.
 
     Raises:
         ConfigurationError: the dataset has no such run test.
@@ -64,12 +65,13 @@ def gather_contents(
     worse = defaultdict[str, list[Worse]](list)
     for each in judged.worse:
         worse[each.run_test].append(each)
+    remarked = {remark.run_test for remark in judged.remarks}
+    recent = {each.label for each in executions if each.started_at.date() >= first_day}
     shown = defaultdict[str, list[ComparedExecution]](list)
     for execution in executions:
-        if execution.started_at.date() >= first_day:
+        if execution.started_at.date() >= first_day or execution.label in {*worse, *remarked} - recent:
             shown[execution.label].append(execution)
     calls_of, evals_of = by_run_test(executions, calls), by_run_test(executions, evals)
-    remarked = {remark.run_test for remark in judged.remarks}
     standings = {name: _standing(name, judged, worse[name], len(calls_of[name])) for name in shown}
 
     def urgency(name: str) -> tuple[int, float, bool, str]:

@@ -1,6 +1,6 @@
 """The figures of many run tests: all are there, the worst in detail, and none depends on what was read beside it."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from etl.files.local import LocalFiles
 from etl.inspect.read_status import read_status
@@ -20,8 +20,8 @@ def a_dataset_of(path, run_tests):
     return LocalFiles(path)
 
 
-def read(files, run_tests=None):
-    return gather_contents(files, read_status(files, now=datetime.now(UTC)), run_tests, rules=Compare())
+def read(files, run_tests=None, since=None):
+    return gather_contents(files, read_status(files, now=datetime.now(UTC)), run_tests, since, rules=Compare())
 
 
 def test_of_many_run_tests_so_many_have_details_and_all_have_figures(tmp_path):
@@ -38,9 +38,9 @@ def test_only_the_run_tests_that_are_named_are_read(tmp_path):
     assert [each.key for each in read(files, ["run-test-01"]).run_tests] == ["run-test-01"]
 
 
-def test_run_test_that_fell_silent_needs_a_person_before_those_that_are_new(tmp_path):
+def test_run_test_that_fell_silent_needs_a_person_before_those_that_are_new_whichever_days_are_shown(tmp_path):
     files = a_dataset_of(tmp_path, 2)
-    export_to(a_dataset(tmp_path), a_bundle("old", ["old-c"], key="silent", date="2026-06-01"))
-    first, *others = read(files).run_tests
+    export_to(a_dataset(tmp_path), a_bundle("old", ["old-c"], key="silent", date="2026-08-25"))
+    first, *others = read(files, since=date(2026, 9, 1)).run_tests
     assert (first.key, first.standing) == ("silent", Standing.NO_CALLS)
     assert {each.standing for each in others} == {Standing.NOT_YET}

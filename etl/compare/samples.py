@@ -161,7 +161,9 @@ def _with_failures(calls: pa.Table, line_failures: Sequence[str]) -> pa.Table:
 
     Both are null for a call that was cancelled or has not ended; the first also where the line failed.
     """
-    words = "|".join(re.escape(each).replace(r"\ ", "[^a-z0-9]") for each in line_failures)
+    words = (
+        "|".join(re.escape(each).replace(r"\ ", "[^a-z0-9]") for each in line_failures) or r"[^\s\S]"
+    )  # which matches nothing
     is_of_line = pc.match_substring_regex(
         calls["ended_reason"], f"(^|[^a-z0-9])({words})($|[^a-z0-9])", ignore_case=True
     )

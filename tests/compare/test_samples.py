@@ -80,3 +80,11 @@ def test_evals_whose_names_look_alike_keep_apart_under_the_same_names_on_both_si
 def test_whole_number_that_no_double_holds_counts_as_the_nearest_one(data):
     write(data, "calls", call("1", cost_total_cost_cents=2**53 + 1), call("2", cost_total_cost_cents=2**63 - 1))
     assert read(data).of(METRICS["cost_mean"]).values.tolist() == [2.0**53, 2.0**63]
+
+
+def test_without_words_for_the_line_every_failure_is_the_agents(data):
+    write(data, "calls", call("1", status="failed", ended_reason="error: no answer"))
+    one = [execution("e1", run_test="checkout", started_at=AT)]
+    (samples, *_), _ = read_samples(LocalFiles(data), one, one, rules=Compare(line_failures=[]))
+    assert samples.of(METRICS["failure_rate"]).values.tolist() == [1.0]
+    assert read(data).of(METRICS["failure_rate"]).values.tolist() == []

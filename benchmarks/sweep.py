@@ -11,13 +11,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import aiohttp
-import msgspec
-
+from benchmarks.baselines import lists
 from benchmarks.measure import Sample, middle, ratio, run, table
 from benchmarks.settling import ENDED, NIGHTS, same, settings_of
 from etl.files.names import COMPARED
-from etl.model.records import DETAIL, VOICE_CALLS
 from etl.pipeline import job
 from etl.sandbox import Sandbox
 from etl.sandbox.generate import make_world
@@ -88,28 +85,9 @@ async def _night(url: str, folder: str, names: str, sweep_days: str) -> int:
     return (await job.export(Settings.model_validate(sections), clock=partial(same, NIGHTS[-1]))).requests
 
 
-async def _bare(url: str, ids: str) -> int:
-    keys, requests = {"X-Api-Key": "key", "X-Secret-Key": "secret"}, 0
-    pending = iter(json.loads(ids))
-    async with aiohttp.ClientSession(url, headers=keys) as session:
-
-        async def work() -> None:
-            nonlocal requests
-            for key in pending:
-                for target in (
-                    f"{DETAIL}{key}/?limit=100&page=1",
-                    f"{VOICE_CALLS}?test_execution_id={key}&page=1&limit=100",
-                ):
-                    async with session.get(target) as answer:
-                        msgspec.json.decode(await answer.read())
-                        requests += 1
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(8):
-                group.create_task(work())
-    return requests
-
-
 if __name__ == "__main__":
     what, *arguments = sys.argv[1:]
-    print(asyncio.run(_night(*arguments) if what == "night" else _bare(*arguments)))
+    if what == "night":
+        print(asyncio.run(_night(*arguments)))
+    else:
+        asyncio.run(lists.main(*arguments))

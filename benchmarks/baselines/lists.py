@@ -1,6 +1,7 @@
 """The floor of a sweep: fetch the details and the lists of voice calls of executions, decode them, and drop them.
 
-Unlike the loop of ``benchmarks/sweep.py``, it imports nothing of the exporter, so that its start costs little.
+It imports nothing of the exporter, so that its start costs little; ``benchmarks/sweep.py`` runs it in a process that
+does, as its nights do.
 
 ``python -m benchmarks.baselines.lists URL IDS``, these as JSON; prints how many requests it sent.
 """

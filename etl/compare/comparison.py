@@ -184,8 +184,8 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
 ) -> ComparisonReport:
     """Compare the named metrics, by default all of which a side has values; and each that has a limit.
 
-    ``limits`` are those of this comparison. Those of ``rules``, the settings, are for any run test, so
-    the limit of a metric that this one never had says nothing, unless there is no other.
+    ``limits`` are those of this comparison. Those of ``rules``, the settings, are for any run test, so the limit of a
+    metric that this one never had says nothing, unless there is no other.
 
     Raises:
         ConfigurationError: a metric or an eval is unknown, or as ``select``.

@@ -15,15 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.compare.comparison import Row, change_texts, change_words
-from etl.compare.nights import (
-    FEWEST_NIGHTS,
-    LONGEST,
-    NIGHTS_BEFORE,
-    Alarm,
-    figures_of_nights,
-    find_alarms,
-    threshold,
-)
+from etl.compare.nights import FEWEST_NIGHTS, LONGEST, NIGHTS_BEFORE, Alarm, figures_of_nights, find_alarms, threshold
 from etl.compare.pairing import Pairing
 from etl.compare.samples import CALL_COLUMNS, EVAL_COLUMNS, Samples, difference_of, eval_metrics, live_rows, samples_of
 from etl.compare.selection import ComparedExecution, read_executions

@@ -177,22 +177,17 @@ def test_rows_that_lists_show_whole_are_those_of_the_calls_in_any_world(seeds: r
     assert made_from["lists"] > made_from["metrics"] > 0
 
 
+_OF_CALLS = "late_data", "rerun", "finish", "delete_calls", "delete_evals", "odd_eval", "hold", "poison"
+"""The steps that change calls."""
+
+
 def first_night(seed: int, options: dict[str, Any]) -> tuple[Any, Counter[str]]:
     """What is stored of calls and evals after one night, and how many rows of calls were made from what."""
     with told(seed, lambda *_: None) as history:
         for test in history.source.world.run_tests:
             history.source.begin(test, 9, is_finished=True)
         for step in steps_of(seed, 20):
-            if step.name in (
-                "late_data",
-                "rerun",
-                "finish",
-                "delete_calls",
-                "delete_evals",
-                "odd_eval",
-                "hold",
-                "poison",
-            ):
+            if step.name in _OF_CALLS:
                 step.rule(history, random.Random(step.number))
         history.night(calls="all", **options)
         tables = {name: history.rows.tables[name] for name in ("calls", "evals")}

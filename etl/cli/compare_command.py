@@ -63,6 +63,10 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     unpaired: Annotated[
         bool, _what("--unpaired", help="Compare all calls together, even if both sides played the same scenarios.")
     ] = False,
+    group_by: Annotated[
+        Literal["agent_version"] | None,
+        _what("--group-by", help="Compare each version of the candidate's agent by itself, too. Needs --json."),
+    ] = None,
     form: Annotated[
         Literal["table", "json", "junit", "markdown", "md"],
         output_format(help="table, json, junit, or markdown or md for a pull request.", rich_help_panel="Output"),
@@ -80,6 +84,8 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     """
     if (wait is None) == (candidate is None):
         raise typer.BadParameter("give either --candidate or --wait")
+    if group_by and not (as_json or form == "json"):
+        raise typer.BadParameter("--group-by needs --json")
     selectors = (_selector(baseline), wait or _selector(candidate or ""))
     limits = _limits(max_regression or ())
     seconds = parse_seconds(timeout)
@@ -101,6 +107,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
                 limits=limits,
                 rules=settings.compare,
                 is_paired=not unpaired,
+                group_by=group_by,
             )
         except ConfigurationError as error:
             if missing:  # the comparison fails because of what the export could not get

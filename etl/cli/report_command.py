@@ -54,7 +54,7 @@ def report(
         page = page_module()
         settings, files, status = read_now(config)
         contents = gather_contents(files, status, run_tests, since, until, rules=settings.compare)
-        write_report(page, contents, page_file, settings.report)
+        write_report(page, contents, page_file, settings.report.links_for(settings.api.base_url))
         if png:
             for key, picture in page.pictures(contents):
                 _write(png / f"{key}.png", picture)

@@ -7,21 +7,21 @@ Reads the dataset alone; never writes, and takes no lock.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import groupby
+from typing import Any, Literal
 
 import msgspec
 
+from etl.compare.causes import JudgeChange, judge_changes
 from etl.compare.pairing import Pairing
 from etl.compare.samples import Samples, difference_of, eval_metrics, read_samples
 from etl.compare.selection import (
     ComparedExecution,
     Selection,
     Selector,
-    Version,
     can_tell_slow_days,
     read_executions,
     select,
-    with_versions,
 )
 from etl.compare.statistics import CHANCE_OF_WORSE, FEWEST, FEWEST_EXECUTIONS, Difference, Interval, Outcome, Verdict
 from etl.dataset.last_run import read_last_run
@@ -99,8 +99,12 @@ class ComparisonReport:
     """How many calls baseline and candidate have, with values or without."""
     rows: Sequence[Row]
     """One for each metric."""
+    groups: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    """By version of the agent, the same metrics of the candidate's executions that tested it, if that was wanted."""
     pairing: Pairing = field(default_factory=Pairing)
     """How the calls of both sides are matched."""
+    judges: Sequence[JudgeChange] = ()
+    """The evals that are not judged in the same way in all these executions."""
     unapplied: Sequence[str] = ()
     """The metrics of limits of the settings that the run test does not have: other run tests may."""
     findings: Sequence[Finding] = ()
@@ -134,7 +138,7 @@ class ComparisonReport:
 
     @property
     def conclusion(self) -> str:
-        """The outcome in one line: why the exit code is what it is, and which metrics are worse without a limit."""
+        """The outcome in one line: changed judges, why the exit code is what it is, what is worse without a limit."""
         parts = []
         if self.exceeded:
             parts.append(f"regression beyond the limit: {first_few(self.exceeded, shown=5)}")
@@ -154,7 +158,8 @@ class ComparisonReport:
             one_in = max(2, round(1 / (CHANCE_OF_WORSE * len(self.rows))))
             chance = f"by chance, 1 in {one_in} comparisons of {counted(len(self.rows), 'metric')} has one"
             parts.append(f"worse without a limit: {first_few(worse, shown=5)} ({chance})")
-        return "; ".join(parts)
+        judges = [first_few(list(map(str, self.judges)), shown=3)] if self.judges else []
+        return "; ".join(judges + parts)
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``compare --json``; what is infinite is null."""
@@ -164,9 +169,11 @@ class ComparisonReport:
             "findings": [finding.as_json() for finding in self.findings],
             "baseline": self.baseline.as_json(self.calls[0]),
             "candidate": self.candidate.as_json(self.calls[1]),
+            "judges_changed": [fields_of(each, "eval_name", "since", "what") for each in self.judges],
             "scenarios": self.pairing.common if self.pairing.is_paired else None,
             "are_rows": self.pairing.are_rows,
             "metrics": [_row_as_json(row) for row in self.rows],
+            "groups": {name: [_row_as_json(row) for row in rows] for name, rows in self.groups.items()},
             "notices": list(self.notices),
         }
 
@@ -181,8 +188,11 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     limits: Mapping[str, Limit],
     rules: Compare,
     is_paired: bool = True,
+    group_by: Literal["agent_version"] | None = None,
 ) -> ComparisonReport:
     """Compare the named metrics, by default all of which a side has values; and each that has a limit.
+
+    With ``group_by``, each of the candidate's agent versions is compared with the whole baseline, too, without limits.
 
     ``limits`` are those of this comparison. Those of ``rules``, the settings, are for any run test, so the limit of a
     metric that this one never had says nothing, unless there is no other.
@@ -193,8 +203,6 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     """
     scope = find_scope(files, schema.EXECUTIONS, run_test, None, None)
     executions = read_executions(files, scope)
-    if any(isinstance(selector, Version) for selector in (baseline, candidate)):
-        executions = with_versions(files, scope, executions)
     before, after, notices = select(executions, baseline, candidate, where=files.where())
     samples, pairing = read_samples(files, before.executions, after.executions, rules=rules, is_paired=is_paired)
     notices += pairing.left_out
@@ -224,17 +232,28 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         if name in metrics or name in applied or (name in present and not metrics)
         for found in [difference_of(metric, samples)]
     ]
+    groups = {}
+    if group_by:
+        for version, group in groupby(sorted(after.executions, key=_version), key=_version):
+            both, _ = read_samples(files, before.executions, list(group), rules=rules, is_paired=is_paired)
+            groups[version] = [Row(row.metric, difference_of(row.metric, both)) for row in rows]
     return ComparisonReport(
         dataset=files.where(),
         baseline=before,
         candidate=after,
         calls=(samples[0].calls, samples[1].calls),
         rows=rows,
+        groups=groups,
         pairing=pairing,
+        judges=judge_changes([*before.executions, *after.executions]),
         unapplied=[name for name in rules.limits if name not in applied],
         findings=_missing_rows(files, (before, after), samples),
         notices=notices,
     )
+
+
+def _version(execution: ComparedExecution) -> str:
+    return execution.agent_version or "unknown"
 
 
 def _lacking(metric: Metric, samples: Sequence[Samples], found: Difference) -> str:

@@ -4,7 +4,7 @@ Reads the dataset alone and stores no verdict: the same rows give the same verdi
 ``nights`` says.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.compare.causes import JudgeChange, judge_changes, usual_version
 from etl.compare.comparison import Row, change_texts, change_words
 from etl.compare.nights import FEWEST_NIGHTS, LONGEST, NIGHTS_BEFORE, Alarm, figures_of_nights, find_alarms, threshold
 from etl.compare.pairing import Pairing
@@ -23,7 +24,7 @@ from etl.compare.statistics import Numbers, Values
 from etl.files.interface import Files
 from etl.inspect.read_tables import find_scope
 from etl.model import schema
-from etl.model.arrow import is_of, where
+from etl.model.arrow import where
 from etl.model.metrics import METRICS, Metric, Statistic
 from etl.model.wording import counted, first_few
 from etl.settings.results import Compare
@@ -84,20 +85,27 @@ class Worse:
     """The values of all metrics, before and since."""
     pairing: Pairing
     """How the calls of both sides are matched."""
-    versions: Sequence[str | None] = (None, None)
-    """The version of the agent in most calls before and since; None where none is known."""
+    judges: Sequence[JudgeChange] = ()
+    """How the metric's eval came to be judged in another way in these nights."""
 
     @property
     def text(self) -> str:
         """``Cost of a call +47.6% (12.6 ct to 18.6 ct) since 2026-11-09, 6 nights, 95% interval +39.1 to +56.6%``.
 
-        If the version of the agent is another one since, ``; agent version v1, since then v2``.
+        Before it, whether the eval is judged in another way; after it, whether the version of the agent is another one:
+        ``; agent version v1, since then v2``.
         """
         _, interval = change_texts(self.row.metric, self.row.found)
         certainty = "too few calls for an interval" if interval == "-" else f"95% interval {interval}"
-        text = f"{change_words(self.row)} since {self.since}, {counted(self.nights, 'night')}, {certainty}"
+        judged = "".join(f"{change}; " for change in self.judges)
+        text = f"{judged}{change_words(self.row)} since {self.since}, {counted(self.nights, 'night')}, {certainty}"
         before, since = self.versions
         return f"{text}; agent version {before}, since then {since}" if before and since and before != since else text
+
+    @property
+    def versions(self) -> tuple[str | None, str | None]:
+        """The version of the agent in most executions before and since; None where none is known."""
+        return usual_version(self.sides[0]), usual_version(self.sides[1])
 
     @property
     def metric(self) -> str:
@@ -328,8 +336,7 @@ def _worse(
         sides = [[each for each in group if each.started_at.date() in side] for side in nights]
         both, pairing = samples_of(calls, evals, *sides, rules=rules)
         samples = [side.without_outliers(metric) for side in both]
-        named = (calls.filter(is_of(calls, [each.execution_id for each in side]))["agent_version"] for side in sides)
-        versions = [Counter(each.drop_null().to_pylist()).most_common(1) for each in named]
+        changes = judge_changes(chain(*sides)) if metric.eval_name else []
         yield Worse(
             run_test=group[0].label,
             since=own.nights[alarm.since],
@@ -338,5 +345,5 @@ def _worse(
             sides=(sides[0], sides[1]),
             samples=samples,
             pairing=pairing,
-            versions=[most_common[0][0] if most_common else None for most_common in versions],
+            judges=[change for change in changes if change.eval_name == metric.eval_name],
         )

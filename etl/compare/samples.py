@@ -31,7 +31,7 @@ _NO_VALUES = Sample.of(np.empty(0))
 _EXECUTION, _SCENARIO = "number of the execution", "number of the scenario"
 """Columns that are added to calls and evals; a ``Sample`` has the same numbers."""
 _METRIC_COLUMNS = sorted({metric.column for metric in METRICS.values()})
-CALL_COLUMNS = [*_METRIC_COLUMNS, *SCENARIO_COLUMNS, "agent_version"]
+CALL_COLUMNS = [*_METRIC_COLUMNS, *SCENARIO_COLUMNS]
 """The columns of calls that a comparison reads."""
 _SCORE, _SHOWN_SCORE = METRICS["csat_mean"].column, "overall_score"
 _OUTPUTS = {"output_passed": Statistic.RATE, "output_score": Statistic.MEAN}

@@ -5,7 +5,7 @@ finished executions count, and only those that the source still has. Reads no ca
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 
 from etl.compare.statistics import FEWEST_EXECUTIONS
@@ -15,6 +15,7 @@ from etl.files.interface import Files
 from etl.inspect.read_tables import read_rows
 from etl.model import schema
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState, unless_future
+from etl.model.values import shared_values
 from etl.model.wording import counted, first_few, quoted
 
 LAST, PREVIOUS = "last", "previous"
@@ -45,7 +46,7 @@ class Version:
         return f"version={self.name}"
 
     def has(self, execution: "ComparedExecution") -> bool:
-        """Whether all calls of the execution were of this version."""
+        """Whether the execution tested this version."""
         return execution.agent_version == self.name
 
 
@@ -74,7 +75,11 @@ class ComparedExecution:
     exported_calls: int | None
     """How many of its calls the dataset should hold; None if that is not known."""
     agent_version: str | None = None
-    """The version of the agent in all of its calls, where ``with_versions`` read it; None if they differ."""
+    """The name of the version of the agent that it tested."""
+    run_test_id: str | None = None
+    """The id of its run test at the source."""
+    judged_by: str | None = None
+    """What judged its calls, as JSON; None where that is not known."""
 
     @property
     def label(self) -> str:
@@ -138,21 +143,10 @@ def read_executions(files: Files, scope: Scope) -> list[ComparedExecution]:
     Raises:
         DestinationError: a file of the dataset cannot be read.
     """
-    columns = [*(column.name for column in fields(ComparedExecution)[:-1]), "exported_at"]
-    rows = read_rows(files, schema.EXECUTIONS, scope, columns).to_pylist()
+    columns = [*(column.name for column in fields(ComparedExecution)), "exported_at"]
+    values = map(shared_values, read_rows(files, schema.EXECUTIONS, scope, columns).columns)
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
     return [ComparedExecution(**row) for row in rows if unless_future(row["started_at"], row.pop("exported_at"))]
-
-
-def with_versions(files: Files, scope: Scope, executions: Iterable[ComparedExecution]) -> list[ComparedExecution]:
-    """The executions of the scope with the version of the agent that their calls name.
-
-    Raises:
-        DestinationError: a file of the dataset cannot be read.
-    """
-    rows = read_rows(files, schema.CALLS, scope, ["execution_id", "agent_version"], is_living=True)
-    bounds = rows.group_by("execution_id").aggregate([("agent_version", "min"), ("agent_version", "max")])
-    versions = {key: low for key, low, high in zip(*bounds.to_pydict().values(), strict=True) if low == high}
-    return [replace(each, agent_version=versions.get(each.execution_id)) for each in executions]
 
 
 def select(
@@ -249,7 +243,7 @@ def _select_one(executions: Sequence[ComparedExecution], selector: Selector, whe
             others = f"; there are some from {min(days)} to {max(days)}" if days else ""
             if isinstance(selector, Version):
                 versions = sorted({each.agent_version for each in finished if each.agent_version})
-                others = f"; the run test has {first_few(versions)}" if versions else "; its calls name no version"
+                others = f"; the run test has {first_few(versions)}" if versions else "; none names a version"
             raise ConfigurationError(f"{where} has no finished execution of {selector}{others}")
         return Selection(selector, chosen)
     if _is_id(selector):

@@ -20,12 +20,13 @@ from etl.model.records import (
     RUNS,
     VOICE_CALLS,
     CallMetrics,
+    Description,
     Execution,
     ListedCall,
     ListedRunTest,
     Page,
 )
-from etl.model.wording import quoted
+from etl.model.wording import quoted, reason_line
 from etl.transform.voice import FIELDS
 
 T = TypeVar("T")
@@ -174,13 +175,32 @@ def list_calls(execution_id: str, page: Slice, *, without_evals: bool = False) -
     )
 
 
-def list_run_tests(page: Slice) -> Request[Page[ListedRunTest]]:
-    """One page of the run tests in the key's workspace, newest created first.
+def list_run_tests(page: Slice, *, is_optional: bool = False) -> Request[Page[ListedRunTest]]:
+    """One page of the run tests in the key's workspace, newest created first. ``is_optional`` is as in ``Request``.
 
     Source: GET /simulate/run-tests/
     """
     request = _list(RUN_TESTS, (), page, "run tests", _run_test)
-    return msgspec.structs.replace(request, is_wrapped=False)
+    return msgspec.structs.replace(request, is_wrapped=False, is_optional=is_optional or request.is_optional)
+
+
+def list_run_test_executions(run_test_id: str, page: Slice) -> Request[Page[Description]]:
+    """One page of what a run test's own list says of its executions, newest created first.
+
+    The server loads all calls of these executions.
+
+    Source: GET /simulate/run-tests/{run_test_id}/executions/
+    """
+    return Request(
+        path=f"{RUN_TESTS}{run_test_id}/executions/",
+        query=page.query,
+        subject=f"executions of run test {run_test_id}, page {page.page}",
+        decode=lambda document: _page(document, page.page, lambda row: _description(row, run_test_id)),
+        retries_500=page.retries_500,
+        is_wrapped=False,
+        is_optional=True,
+        is_of_whole_calls=True,
+    )
 
 
 def _list(path: str, selector: Query, page: Slice, subject: str, decode_row: Callable[[Any], T]) -> Request[Page[T]]:
@@ -383,3 +403,13 @@ def _call_metrics(document: Any) -> CallMetrics:
 
 def _run_test(document: Any) -> ListedRunTest:
     return ListedRunTest(run_test_id=_id(document, "id"), name=_typed(document, "name", str), payload=document)
+
+
+def _description(row: Any, run_test_id: str) -> Description:
+    def text(name: str) -> str | None:
+        value = field_of(row, name)
+        return reason_line(_typed(row, name, str)) if value not in (None, "", "N/A") else None
+
+    columns = {name: text(name) for name in ("agent_version", "error_reason")}
+    columns |= {"run_test_id": run_test_id, "agent_name": text("agent_definition")}
+    return Description(execution_id=_id(row, "id"), columns=columns)

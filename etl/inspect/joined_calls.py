@@ -25,6 +25,7 @@ from etl.model.values import shared_values
 from etl.transform.frames import to_pandas
 
 _SHARED = {"execution_id", "run_test_name", "started_at"}  # calls has these itself, the last as execution_started_at
+_SHARED |= {"judged_by"}  # a long text: each call of an execution would repeat it
 EXECUTION_COLUMNS = {f"execution_{name}": name for name in schema.EXECUTIONS.names if name not in _SHARED}
 """The names in ``executions`` of the columns that are added to a call, by their names there."""
 CALL_COLUMNS = [*schema.CALLS.names, *(column.name for column in schema.CALLS.added_columns)]

@@ -141,3 +141,20 @@ class Table:
             if (dtype := _NULLABLE_DTYPES.get(column.type))
         ]
         return json.dumps({"index_columns": [], "column_indexes": [], "columns": columns}, separators=(",", ":"))
+
+
+NOT_SHOWN = "null when the execution's detail gave no value that fits, or was not read"
+"""The null rule of a column that only the execution's detail has."""
+
+
+def field(path: str, type_: pa.DataType, meaning: str, unit: str = "", null: str = "") -> Column:
+    """A column that has the name of its path in the payload, without what would only repeat the table."""
+    name = path.removeprefix("metrics.").removeprefix("call_results.").replace(".", "_")
+    return Column(name, type_, meaning, unit, path, null)
+
+
+def shown(
+    name: str, type_: pa.DataType, meaning: str, unit: str = "", *, null: str = NOT_SHOWN, is_json: bool = False
+) -> Column:
+    """A column of a field that only the execution's detail has, or the list of voice calls, which is joined to it."""
+    return Column(name, type_, meaning, unit, f"detail.{name}", null, is_json=is_json)

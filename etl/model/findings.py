@@ -194,6 +194,11 @@ class Kind(StrEnum):
         "calls' own metrics no longer have some values; they come from the executions' details",
         "nothing is missing; tell the API's operators",
     )
+    NOT_DESCRIBED = _notice(
+        "not_described",
+        "agent versions and eval configurations of new executions could not be read; their columns are null",
+        f"nothing: {_RUN} while they settle",
+    )
     ONE_BY_ONE = _notice(
         "one_by_one",
         "calls that lists might have shown whole were fetched one by one: the rows are the same, at more requests",

@@ -224,6 +224,8 @@ class StoredExecution:
     """The errors table has dead letters of its detail: rows of its calls lack what only that shows."""
     has_row: bool = True
     """It has a row of its own; without one it counts as incomplete: a run was killed before it wrote that."""
+    is_described: bool = False
+    """It has what the lists of run tests say of it."""
     has_newer_rows: bool = False
     """Calls or evals are newer than its row: a run was killed before it wrote that."""
 

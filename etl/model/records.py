@@ -55,6 +55,17 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     payload: dict[str, Any]
 
 
+class Description(msgspec.Struct, frozen=True, kw_only=True):
+    """What lists of run tests say of an execution beside its metrics.
+
+    Sources: GET /simulate/run-tests/{run_test_id}/executions/ and, of what judged it, /simulate/run-tests/.
+    """
+
+    execution_id: str
+    columns: dict[str, str | None]
+    """By column of ``executions``."""
+
+
 class ListedCall(msgspec.Struct, frozen=True, kw_only=True):
     """One call in one of three lists of its execution.
 

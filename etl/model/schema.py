@@ -6,7 +6,7 @@ tomorrow.
 
 import pyarrow as pa
 
-from etl.model.columns import BOOL, DATE, DAY, FLOAT, GIVEN, INT, NEVER, STRING, TIMESTAMP, Column, Table
+from etl.model.columns import BOOL, DATE, DAY, FLOAT, GIVEN, INT, NEVER, STRING, TIMESTAMP, Column, Table, field, shown
 from etl.model.records import DETAIL, METRICS, RUNS
 
 __all__ = ["CALLS", "ERRORS", "EVALS", "EXECUTIONS", "OF_CALLS", "OF_EXECUTIONS", "RUNS_TABLE", "TABLES"]
@@ -41,8 +41,6 @@ _EXPORT = (
 )
 
 _KEPT = "an unknown status is kept as it is."
-_NOT_SHOWN = "null when the execution's detail gave no value that fits, or was not read"
-"""The null rule of a column that only the execution's detail has."""
 _NOT_LISTED = "null when the call is a chat, or no list of voice calls was read that has it"
 _VOICE = {
     "bot_wpm": (FLOAT, "Speaking rate of the agent", "words/min"),
@@ -69,23 +67,10 @@ OF_VOICE_LIST = ("completed_at", "agent_version")
 """Columns of ``calls`` that only the list of voice calls has; a server may lack them."""
 
 
-def _field(path: str, type_: pa.DataType, meaning: str, unit: str = "", null: str = "") -> Column:
-    """A column that has the name of its path in the payload, without what would only repeat the table."""
-    name = path.removeprefix("metrics.").removeprefix("call_results.").replace(".", "_")
-    return Column(name, type_, meaning, unit, path, null)
-
-
-def _shown(
-    name: str, type_: pa.DataType, meaning: str, unit: str = "", *, null: str = _NOT_SHOWN, is_json: bool = False
-) -> Column:
-    """A column of a field that only the execution's detail has, or the list of voice calls, which is joined to it."""
-    return Column(name, type_, meaning, unit, f"detail.{name}", null, is_json=is_json)
-
-
 def _measured(name: str) -> Column:
     """A metric of ``_VOICE`` as the API measured it."""
     type_, meaning, unit = _VOICE[name]
-    return _field(f"conversation.{name}", type_, f"{meaning}.", unit)
+    return field(f"conversation.{name}", type_, f"{meaning}.", unit)
 
 
 def _reported(name: str, type_: pa.DataType, meaning: str, unit: str) -> Column:
@@ -102,14 +87,28 @@ def _reported(name: str, type_: pa.DataType, meaning: str, unit: str) -> Column:
 
 def _mean(path: str, meaning: str, unit: str) -> Column:
     """A mean over an execution's calls, for which the API writes 0.0 where it should write null."""
-    return _field(f"metrics.{path}", FLOAT, f"Mean {meaning}. Also 0.0 when no call had data.", unit)
+    return field(f"metrics.{path}", FLOAT, f"Mean {meaning}. Also 0.0 when no call had data.", unit)
 
 
 def _percentile(name: str, meaning: str) -> Column:
     """A percentile of the agent latency of an execution's calls."""
     path = f"metrics.latency.percentiles.{name}"
-    return _field(path, FLOAT, meaning, "ms", "null when no call had data")
+    return field(path, FLOAT, meaning, "ms", "null when no call had data")
 
+
+_TOLD = {
+    "run_test_id": "Identifies the run test at the source.",
+    "agent_name": "Name of the agent that was tested. Like the next four columns, as first seen finished.",
+    "agent_version": "Name of the agent's version; where the execution has none, the API names the newest.",
+    "error_reason": "Why the execution failed: one line, cut after 200 characters.",
+    "judged_by": "What judged it, by eval_config_id: name, template, model, mapping.",
+    "judged_by_fingerprint": "BLAKE2b-128 of judged_by.",
+}
+_NOT_TOLD = "null when unknown; older rows: until fetched again"
+DESCRIBED = tuple(
+    Column(name, STRING, meaning, null=_NOT_TOLD, is_json=name == "judged_by") for name, meaning in _TOLD.items()
+)
+"""Columns of ``executions`` that only the lists of run tests and of a run test's executions fill."""
 
 EXECUTIONS = Table(
     "executions",
@@ -118,18 +117,18 @@ EXECUTIONS = Table(
     (
         Column("execution_id", STRING, "Identifies the execution.", source="execution_id", is_key=True),
         _RUN_TEST_NAME,
-        _field("status", STRING, f"pending, running, completed, failed, cancelled, cancelling or evaluating; {_KEPT}"),
-        _field("started_at", TIMESTAMP, "When the execution was created."),
-        _field("completed_at", TIMESTAMP, "When it ended.", null="null while it runs"),
-        _field("total_calls", INT, "The API's own count of calls; may differ from what it lists.", "calls"),
-        _field("completed_calls", INT, "The API's own count of completed calls.", "calls"),
-        _field("failed_calls", INT, "The API's own count of failed calls.", "calls"),
+        field("status", STRING, f"pending, running, completed, failed, cancelled, cancelling or evaluating; {_KEPT}"),
+        field("started_at", TIMESTAMP, "When the execution was created."),
+        field("completed_at", TIMESTAMP, "When it ended.", null="null while it runs"),
+        field("total_calls", INT, "The API's own count of calls; may differ from what it lists.", "calls"),
+        field("completed_calls", INT, "The API's own count of completed calls.", "calls"),
+        field("failed_calls", INT, "The API's own count of failed calls.", "calls"),
         _mean("latency.avg_agent_latency_ms", "agent latency over the calls", "ms"),
         _mean("latency.avg_response_time_ms", "response time over the calls", "ms"),
         _percentile("p50", "Median agent latency of the calls."),
         _percentile("p95", "95th percentile of the calls' agent latency."),
         _percentile("p99", "99th percentile of the calls' agent latency."),
-        _field("metrics.cost.total_duration_seconds", FLOAT, "Sum of the calls' durations.", "s"),
+        field("metrics.cost.total_duration_seconds", FLOAT, "Sum of the calls' durations.", "s"),
         _mean("conversation.avg_user_wpm", "speaking rate of the simulated user", "words/min"),
         _mean("conversation.avg_bot_wpm", "speaking rate of the agent", "words/min"),
         _mean("conversation.avg_talk_ratio", "ratio of the agent's to the user's talking time", "ratio"),
@@ -142,10 +141,11 @@ EXECUTIONS = Table(
         _mean("chat.avg_chat_latency_ms", "latency of chat answers", "ms"),
         _mean("chat.avg_turn_count", "turns per chat call", "turns"),
         _mean("chat.avg_csat_score", "customer satisfaction score", "score"),
-        _field("metrics.calls.total", INT, "Current number of calls, deleted ones included.", "calls"),
-        _field("metrics.calls.completed", INT, "Current number of completed calls.", "calls"),
-        _field("metrics.calls.failed", INT, "Current number of failed calls.", "calls"),
-        _field("metrics.calls.pending", INT, "Current number of pending calls.", "calls"),
+        field("metrics.calls.total", INT, "Current number of calls, deleted ones included.", "calls"),
+        field("metrics.calls.completed", INT, "Current number of completed calls.", "calls"),
+        field("metrics.calls.failed", INT, "Current number of failed calls.", "calls"),
+        field("metrics.calls.pending", INT, "Current number of pending calls.", "calls"),
+        *DESCRIBED,
         _EXTRA,
         _RAW,
         Column("listed_calls", INT, "Calls that the API listed for the execution.", "calls", null="null until listed"),
@@ -180,21 +180,21 @@ CALLS = Table(
         Column("execution_id", STRING, "The execution that the call belongs to.", source="execution_id", null=NEVER),
         _RUN_TEST_NAME,
         _EXECUTION_STARTED_AT,
-        _field("call_results.scenario_id", STRING, "The scenario that was played."),
-        _field("call_results.scenario_name", STRING, "Name of the scenario when the call was exported."),
-        _field("status", STRING, f"pending, queued, ongoing, completed, failed, analyzing or cancelled; {_KEPT}"),
-        _field("duration_seconds", FLOAT, "Length of the call.", "s"),
-        _field("latency.avg_agent_latency_ms", FLOAT, "Mean time that the agent took to answer.", "ms"),
-        _field("latency.response_time_ms", FLOAT, "Response time of the call.", "ms"),
+        field("call_results.scenario_id", STRING, "The scenario that was played."),
+        field("call_results.scenario_name", STRING, "Name of the scenario when the call was exported."),
+        field("status", STRING, f"pending, queued, ongoing, completed, failed, analyzing or cancelled; {_KEPT}"),
+        field("duration_seconds", FLOAT, "Length of the call.", "s"),
+        field("latency.avg_agent_latency_ms", FLOAT, "Mean time that the agent took to answer.", "ms"),
+        field("latency.response_time_ms", FLOAT, "Response time of the call.", "ms"),
         *(_reported(name, *declared) for name, declared in _VOICE.items()),
         _reported("avg_agent_latency_ms", FLOAT, "Mean time that the agent took to answer", "ms"),
         _reported(
             "avg_stop_time_after_interruption_ms", FLOAT, "Mean time until the agent stops once interrupted", "ms"
         ),
-        _field("cost.total_cost_cents", INT, "Total cost of the call.", "US cents"),
-        _field("cost.stt_cost_cents", INT, "Cost of speech to text.", "US cents"),
-        _field("cost.llm_cost_cents", INT, "Cost of the language model.", "US cents"),
-        _field("cost.tts_cost_cents", INT, "Cost of text to speech.", "US cents"),
+        field("cost.total_cost_cents", INT, "Total cost of the call.", "US cents"),
+        field("cost.stt_cost_cents", INT, "Cost of speech to text.", "US cents"),
+        field("cost.llm_cost_cents", INT, "Cost of the language model.", "US cents"),
+        field("cost.tts_cost_cents", INT, "Cost of text to speech.", "US cents"),
         Column(
             "cost_customer_cost_breakdown",
             STRING,
@@ -204,36 +204,34 @@ CALLS = Table(
         ),
         *(_measured(name) for name in ("user_wpm", "bot_wpm", "talk_ratio")),
         *(_measured(f"{who}_interruption_{figure}") for who in ("user", "ai") for figure in ("count", "rate")),
-        _field(
+        field(
             "conversation.avg_stop_time_after_interruption_ms",
             FLOAT,
             "Mean time until the agent stops talking once interrupted.",
             "ms",
         ),
-        _field("chat_metrics.input_tokens", INT, "Input tokens.", "tokens"),
-        _field("chat_metrics.output_tokens", INT, "Output tokens.", "tokens"),
-        _field("chat_metrics.total_tokens", INT, "Total number of tokens.", "tokens"),
-        _field("chat_metrics.message_count", INT, "Number of messages in the chat.", "messages"),
-        _field("chat_metrics.turn_count", INT, "Number of turns in the chat.", "turns"),
-        _field("chat_metrics.avg_latency_ms", FLOAT, "Mean latency of the chat's answers.", "ms"),
-        _field("chat_metrics.csat_score", FLOAT, "Customer satisfaction score.", "score"),
-        _shown(
+        field("chat_metrics.input_tokens", INT, "Input tokens.", "tokens"),
+        field("chat_metrics.output_tokens", INT, "Output tokens.", "tokens"),
+        field("chat_metrics.total_tokens", INT, "Total number of tokens.", "tokens"),
+        field("chat_metrics.message_count", INT, "Number of messages in the chat.", "messages"),
+        field("chat_metrics.turn_count", INT, "Number of turns in the chat.", "turns"),
+        field("chat_metrics.avg_latency_ms", FLOAT, "Mean latency of the chat's answers.", "ms"),
+        field("chat_metrics.csat_score", FLOAT, "Customer satisfaction score.", "score"),
+        shown(
             "overall_score", FLOAT, "The score that the platform shows as CSAT; the only one of voice calls.", "score"
         ),
-        _shown(
-            "ended_reason", STRING, "Why the call ended, in the source's words: one line, cut after 200 characters."
-        ),
-        _shown("completed_at", TIMESTAMP, "When the call ended.", null=_NOT_LISTED),
-        _shown("agent_version", STRING, "Name of the version of the agent that was tested.", null=_NOT_LISTED),
-        _shown("customer_cost_cents", INT, "What the call cost on the customer's side.", "US cents"),
-        _shown("provider", STRING, "The voice provider that carried the call."),
-        _shown("agent_definition_used_id", STRING, "Identifies the agent that was tested."),
-        _shown("agent_definition_used_name", STRING, "Name of the agent that was tested, when the call was exported."),
-        _shown("simulator_agent_id", STRING, "Identifies the simulated user."),
-        _shown("simulator_agent_name", STRING, "Name of the simulated user when the call was exported."),
-        _shown("scenario_columns", STRING, "The scenario's row of data that was played, by column.", is_json=True),
-        _shown("tool_outputs", STRING, "What the evaluations of tools gave, by tool.", is_json=True),
-        _shown(
+        shown("ended_reason", STRING, "Why the call ended, in the source's words: one line, cut after 200 characters."),
+        shown("completed_at", TIMESTAMP, "When the call ended.", null=_NOT_LISTED),
+        shown("agent_version", STRING, "Name of the version of the agent that was tested.", null=_NOT_LISTED),
+        shown("customer_cost_cents", INT, "What the call cost on the customer's side.", "US cents"),
+        shown("provider", STRING, "The voice provider that carried the call."),
+        shown("agent_definition_used_id", STRING, "Identifies the agent that was tested."),
+        shown("agent_definition_used_name", STRING, "Name of the agent that was tested, when the call was exported."),
+        shown("simulator_agent_id", STRING, "Identifies the simulated user."),
+        shown("simulator_agent_name", STRING, "Name of the simulated user when the call was exported."),
+        shown("scenario_columns", STRING, "The scenario's row of data that was played, by column.", is_json=True),
+        shown("tool_outputs", STRING, "What the evaluations of tools gave, by tool.", is_json=True),
+        shown(
             "rerun_snapshots",
             STRING,
             "The call's metrics and evals before each rerun, newest first, without texts and recordings.",
@@ -274,13 +272,13 @@ EVALS = Table(
         Column("execution_id", STRING, "The execution that the call belongs to."),
         _EXECUTION_STARTED_AT,
         Column("eval_name", STRING, "Name of the eval when the call was exported.", source="name"),
-        _field("output_type", STRING, "Pass/Fail, score, choices or another type that the API names."),
+        field("output_type", STRING, "Pass/Fail, score, choices or another type that the API names."),
         _output("passed", BOOL, "a verdict: true or Passed, false or Failed", "null when it is not one"),
         _output("score", FLOAT, "a number", "null when it is not one", "score"),
         _output("text", STRING, "a string", "null when it is not one"),
         _output("json", STRING, "a list or an object", "null when it is neither"),
-        _field("reason", STRING, "Why the eval gave this output."),
-        _field("status", STRING, "Completed, Failed, skipped or another word that the API uses."),
+        field("reason", STRING, "Why the eval gave this output."),
+        field("status", STRING, "Completed, Failed, skipped or another word that the API uses."),
         _EXTRA,
         _DELETED_AT,
         *_EXPORT,

@@ -12,6 +12,8 @@ from typing import Any, Self
 # direction. Also what is not a character, and lone surrogates, which stand for bytes of a file name. What joins emoji
 # does none of that.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]")
+_LONGEST_REASON = 200
+"""Of a reason in the source's words, so many characters are kept."""
 _MOST_LINES = 3
 """Of one label, so many lines are shown."""
 _MOST_CHARACTERS = 300
@@ -34,6 +36,11 @@ class Word(StrEnum):
 def shown(text: str) -> str:
     """A text from outside as it is printed and logged: in one line, each control character escaped as in Python."""
     return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def reason_line(text: str) -> str:
+    """A reason from outside, which may quote an exception or a caller, as it is kept: one line, cut, nothing hidden."""
+    return "".join(filter(str.isprintable, " ".join(text.split())))[:_LONGEST_REASON]
 
 
 def quoted(name: str) -> str:

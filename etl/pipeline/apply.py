@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from time import monotonic
@@ -25,6 +26,7 @@ from etl.model.lifecycle import Settlement, StoredCalls, is_held
 from etl.model.wording import counted, quoted
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.context import Run
+from etl.pipeline.descriptions import describe_planned
 from etl.pipeline.engine.interface import Crawler
 from etl.pipeline.lists import is_run_test, look_up
 from etl.pipeline.moved import Lists, look_for
@@ -58,6 +60,7 @@ async def bring_up_to_date(
             answers = await look_up(run, half_written_ids)
             await _mark(run, record, state, record.run_tests[-1].name, answers.gone)
     planned = make_plan(run, record, state, run_tests)
+    await describe_planned(run, record, planned)
     if previewed := choose_previews(run, planned):
         run.progress.previews += previewed
         run.notify("lists_first", executions=len(previewed))
@@ -212,6 +215,8 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
         # is new or changed once.
         again = (bundle for bundle in bundles if bundle.execution.execution_id in record.previewed)
         rows_again = sum(len(bundle.calls.values) for bundle in again)
+        of_lists = record.descriptions
+        bundles = [replace(each, described=of_lists.get(each.execution.execution_id, {})) for each in bundles]
         settlement = _settlement(run, record, fetched_at)
         answers_of = (lambda _: Answers()) if is_preview else record.answers_of  # these executions arrive once more
         commit_bundles = partial(commit, run.dataset, bundles, state.executions, places.parts_of, run.stamp())

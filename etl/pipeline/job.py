@@ -27,6 +27,7 @@ from etl.model.wording import ShownInLines, by_purpose, counted, duration
 from etl.pipeline.apply import bring_up_to_date, sweep
 from etl.pipeline.conclude import conclude
 from etl.pipeline.context import Notify, Progress, Run, begin
+from etl.pipeline.descriptions import requests_to_describe
 from etl.pipeline.lists import discover_all, note_gone, read_lists
 from etl.pipeline.record import Record
 from etl.pipeline.shared_steps import (
@@ -152,7 +153,7 @@ async def plan(
         previewed = []
         expected = _expected_requests_without_details(run, planned)
     # The export reads all lists again. An execution that is in none of them any more takes a request or two.
-    expected[Purpose.LIST] = requests_for_lists + 2 * absent
+    expected[Purpose.LIST] = requests_for_lists + 2 * absent + requests_to_describe(record, planned)
     quota = run.client.quota
     of_previews = requests_to_fetch(previewed, page_limit=settings.api.page_limit)
     to_use = expected[Purpose.LIST] + sum(of_previews.values())

@@ -37,6 +37,7 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
     exported as ever.
     """
     found = await discover(run.client, page_limit=run.settings.api.page_limit, now=run.clock())
+    record.listed_run_tests = found.run_tests
     for problem in found.problems:
         record.find(Kind.RUN_TESTS_UNKNOWN, "", problem)
     for name, run_tests in found.run_tests.items():

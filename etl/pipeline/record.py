@@ -5,7 +5,7 @@ Nothing here sends a request, or reads or writes a file.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
@@ -16,6 +16,7 @@ from etl.extract.plan import Planned, Reason
 from etl.extract.settling import Counts
 from etl.model.findings import Finding, Kind, alarms
 from etl.model.lifecycle import KNOWN_EXECUTION, ExecutionList
+from etl.model.records import ListedRunTest
 from etl.model.wording import counted, quoted
 from etl.pipeline.summary import RunTestSummary
 from etl.settings import RunTest
@@ -44,6 +45,10 @@ class Record:
     """One error for each list that the API could not give; lists that it gave in an unexpected form do not count."""
     planned: dict[str, list[Planned]] = field(default_factory=dict)
     """What to do with each listed execution, most valuable first. Only run tests whose list was read have an entry."""
+    listed_run_tests: Mapping[str, Sequence[ListedRunTest]] | None = None
+    """By name, the run tests of the workspace; None before their list was read."""
+    descriptions: dict[str, Mapping[str, str | None]] = field(default_factory=dict)
+    """By execution_id, what lists of run tests say of new executions, by column."""
     deleted: Counter[str] = field(default_factory=Counter)
     """How many executions were marked as deleted."""
     fetched: Counts = field(default_factory=Counts)

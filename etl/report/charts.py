@@ -27,7 +27,9 @@ _NAMES = 165
 _TICKS = 6
 MOST_SCENARIOS = 10
 """How many scenarios a forest has, those that changed most."""
-_LONGEST_NAME = 60
+MOST_CHARACTERS = 60
+"""Of a name, so many characters are drawn."""
+_LONGEST_LABEL = 8
 _DAY = timedelta(days=1)
 _BEFORE, _AFTER = "before", "after"
 Rows = list[dict[Any, Any]]
@@ -49,10 +51,10 @@ _CONFIG: dict[str, Any] = {
 }
 
 
-def trend_chart(trend: Trend, versions: Iterable[tuple[date, str]] = ()) -> Any:
+def trend_chart(trend: Trend, news: Iterable[tuple[date, str, str]] = ()) -> Any:
     """A point for each night, with the level before and after, and a line at the moment of change if there is one.
 
-    Where one of the agent's ``versions`` begins, there is a dotted line.
+    Each of ``news`` is a dotted line at its night, with a short label and a longer text.
     """
     metric, since = trend.row.metric, trend.since
     days = [night for night, _ in trend.nights]
@@ -71,17 +73,24 @@ def trend_chart(trend: Trend, versions: Iterable[tuple[date, str]] = ()) -> Any:
     y = alt.Y("value:Q", title="" if metric.is_rate else metric.unit, axis=y_axis, scale=y_scale)
     color = _color(is_worse=since is not None, legend=None)
     chart = _chart(rows).encode(x=x, y=y, color=color)
-    news: Rows = [
-        {"night": _utc(night - _DAY / 2), "text": f"agent version {shown(name)[:_LONGEST_NAME]} since {night}"}
-        for night, name in versions
+    marks: Rows = [
+        {
+            "night": _utc(night - _DAY / 2),
+            "label": shown(label)[:_LONGEST_LABEL],
+            "text": f"{shown(text)} since {night}",
+        }
+        for night, label, text in news
         if days[0] <= night <= days[-1]
     ]
     layers = [
         chart.mark_line(aria=False, strokeWidth=1),
         chart.mark_point(filled=True, size=24, opacity=1).encode(description="text:N"),
     ]
-    if news:
-        layers.append(_chart(news).mark_rule(color=GREY, strokeDash=[2, 3]).encode(x=x, description="text:N"))
+    if marks:
+        lines = _chart(marks).encode(x=x)
+        layers.append(lines.mark_rule(color=GREY, strokeDash=[2, 3]).encode(description="text:N"))
+        labels = lines.mark_text(align="left", dx=3, fontSize=9, color=GREY, aria=False)
+        layers.append(labels.encode(y=alt.value(5), text="label:N"))
     if since:
         found = trend.row.found
         edges = (_BEFORE, found.baseline, first, since - _DAY / 2), (_AFTER, found.candidate, since - _DAY / 2, last)
@@ -137,7 +146,7 @@ def forest_chart(row: Row, forest: Forest) -> Any:
         calls_before, calls_since = (counted(calls, "call") for calls in (found.baseline_calls, found.candidate_calls))
         by, bounds = change_texts(metric, found)
         certainty = f"{by}, 95% interval {bounds}" if interval else "too few calls for an interval"
-        label = shown(name)[:_LONGEST_NAME]
+        label = shown(name)[:MOST_CHARACTERS]
         point = {
             "line": f"{len(rows)}\n{label}\n{before} to {since}",
             "text": f"{label}: {before} of {calls_before} before, {since} of {calls_since} since, {certainty}",

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.compare.causes import JudgeChange, judge_changes, new_versions
 from etl.compare.comparison import Row
 from etl.compare.estimate import difference
 from etl.compare.nightly import Executions, Worse
@@ -129,6 +130,7 @@ class WorstCall:
     """The names of the evals that it failed, in order."""
     ended_reason: str | None
     agent_version: str | None
+    run_test_id: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +153,8 @@ class Details:
     """Each reason why calls failed, with their number before and after; the most frequent after first."""
     versions: Sequence[tuple[date, str]]
     """The first night of each version of the agent, but for the oldest."""
+    judges: Sequence[JudgeChange]
+    """How evals came to be judged in another way, oldest first."""
     worst_calls: Sequence[WorstCall]
     """Of the calls after; the worst first."""
 
@@ -207,7 +211,7 @@ def figures_of(
         dollars=None if cents is None else cents / 100,
         worse=worse,
         trends=[_trend(each.row, each, each.since) for each in worse] or _first_trend(compared),
-        details=_details(calls, evals, compared, worse) if has_details else None,
+        details=_details(executions, calls, evals, compared, worse) if has_details else None,
     )
 
 
@@ -254,7 +258,9 @@ def _trend(row: Row, compared: Compared | Worse, since: date | None) -> Trend:
     return Trend(row, by_night[-_MOST_NIGHTS:], since)
 
 
-def _details(calls: pa.Table, evals: pa.Table, compared: Compared, worse: Sequence[Worse]) -> Details:
+def _details(
+    executions: Executions, calls: pa.Table, evals: pa.Table, compared: Compared, worse: Sequence[Worse]
+) -> Details:
     rows = {row.metric.name: row for row in _changes(compared.samples)}
     first = {each.metric: each.row for each in worse}
     changes = [*(first | rows | first).values()]
@@ -276,7 +282,8 @@ def _details(calls: pa.Table, evals: pa.Table, compared: Compared, worse: Sequen
         rates=_rates(compared, [row.metric for row in passed]),
         distributions=_distributions(compared.samples),
         failures=_failures(before, after),
-        versions=_new_versions(calls),
+        versions=new_versions(executions),
+        judges=judge_changes(executions),
         worst_calls=_worst_calls(after, evals, worse[0].row.metric if worse else None),
     )
 
@@ -289,12 +296,17 @@ def _changes(both: Sequence[Samples]) -> list[Row]:
 
 
 def _frame(calls: pa.Table, evals: pa.Table, executions: Executions) -> pd.DataFrame:
-    """The calls of these executions, with their ``failed_evals``: a list of names, in order."""
+    """The calls of these executions, with the agent's version, and ``failed_evals``: a list of names, in order."""
     own = calls.filter(is_of(calls, [execution.execution_id for execution in executions]))
     frame: pd.DataFrame = own.to_pandas(date_as_object=False)
     failed = evals.filter(pc.equal(evals["output_passed"], False))  # noqa: FBT003 a value, not a flag
     names = eval_names(failed).to_pandas().groupby(failed["call_execution_id"].to_pandas()).agg(sorted)
-    return frame.assign(failed_evals=[names.get(call_id, []) for call_id in frame["call_execution_id"]])
+    failed_evals = [names.get(call_id, []) for call_id in frame["call_execution_id"]]
+    of_executions = {
+        name: frame["execution_id"].map({each.execution_id: getattr(each, name) for each in executions})
+        for name in ("agent_version", "run_test_id")
+    }
+    return frame.assign(failed_evals=failed_evals, **of_executions)
 
 
 def _cost_of_success(calls: pd.DataFrame) -> float | None:
@@ -307,11 +319,6 @@ def _failures(*sides: pd.DataFrame) -> list[tuple[str, int, int]]:
     failed = [calls.loc[calls["status"].eq("failed"), "ended_reason"].fillna("unknown") for calls in sides]
     counts = pd.concat([reasons.value_counts() for reasons in failed], axis=1).fillna(0).astype(int)
     return sorted(counts.itertuples(name=None), key=lambda each: (-each[2], -each[1], each[0]))
-
-
-def _new_versions(calls: pa.Table) -> list[tuple[date, str]]:
-    known = calls.filter(pc.is_valid(calls["agent_version"])).group_by("agent_version").aggregate([("date", "min")])
-    return sorted(zip(known["date_min"].to_pylist(), known["agent_version"].to_pylist(), strict=True))[1:]
 
 
 def _scenarios(pairing: Pairing) -> tuple[Sequence[str], Numbers]:

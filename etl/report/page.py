@@ -15,9 +15,19 @@ from markupsafe import Markup
 from etl.compare.comparison import change_texts, value_text
 from etl.compare.nightly import Executions, Worse
 from etl.compare.nights import FEWEST_NIGHTS
+from etl.model.metrics import Metric
 from etl.model.wording import counted, shown
-from etl.report.charts import MOST_SCENARIOS, distribution_chart, forest_chart, panel, png, svg, trend_chart
-from etl.report.figures import LATENCIES, Figures
+from etl.report.charts import (
+    MOST_CHARACTERS,
+    MOST_SCENARIOS,
+    distribution_chart,
+    forest_chart,
+    panel,
+    png,
+    svg,
+    trend_chart,
+)
+from etl.report.figures import LATENCIES, Details, Figures
 from etl.report.gather import ReportContents
 from etl.settings.results import ReportSettings
 
@@ -86,7 +96,7 @@ def pictures(contents: ReportContents) -> Iterator[tuple[str, bytes]]:
 def picture_of(figures: Figures) -> Any:
     """All charts of the run test as one, under its name and what got worse; None without charts."""
     charts = [(shown(section.title), section.chart) for section in sections(figures)]
-    titles = [shown(figures.name), *(worse.text for worse in figures.worse[:_MOST_FORESTS])]
+    titles = [shown(text) for text in (figures.name, *(each.text for each in figures.worse[:_MOST_FORESTS]))]
     return panel(titles, charts) if charts else None
 
 
@@ -105,6 +115,14 @@ def _span(days: Sequence[date]) -> str:
     return " to ".join(map(str, sorted({min(days), max(days)})))
 
 
+def _news(details: Details, metric: Metric) -> Iterator[tuple[date, str, str]]:
+    """What changed at the source and may have moved the metric: night, label and text."""
+    yield from ((night, name, f"agent version {name[:MOST_CHARACTERS]}") for night, name in details.versions)
+    for change in details.judges:
+        if change.eval_name == metric.eval_name:
+            yield change.since, "judge", f"judged otherwise ({change.what[:MOST_CHARACTERS]})"
+
+
 def sections(figures: Figures) -> list[PageSection]:
     """The charts: trends, latencies before and after, and what got worse by scenario; none without details."""
     if figures.details is None:
@@ -116,7 +134,7 @@ def sections(figures: Figures) -> list[PageSection]:
         before, after = (value_text(value, metric.unit) for value in (found.baseline, found.candidate))
         certainty = "too few calls for an interval" if by == "-" else f"{by} (95% interval {interval})"
         words = f"{before} → {after}, {certainty}" if figures.details.sides[0] else "The mean of each night."
-        drawn.append(PageSection(metric.title, words, trend_chart(trend, figures.details.versions)))
+        drawn.append(PageSection(metric.title, words, trend_chart(trend, _news(figures.details, metric))))
     for each in figures.details.distributions:
         is_worse = each.metric.name in [worse.metric for worse in figures.worse]
         title = each.metric.title.partition(",")[0]

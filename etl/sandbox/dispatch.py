@@ -6,7 +6,7 @@ hold is computed in ``sdk`` and ``simulate``.
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ RUNS = "/sdk/api/v1/simulation/runs/"
 ANALYTICS = "/sdk/api/v1/simulation/analytics/"
 RUN_TESTS = "/simulate/run-tests/"
 VOICE_CALLS = "/simulate/api/call-executions/"
+EXECUTIONS = re.compile(r"/simulate/run-tests/([0-9a-fA-F-]{36})/executions/")
 DETAIL = re.compile(r"/simulate/test-executions/([0-9a-fA-F-]{36})/")
 FAILURES = {
     METRICS: "Unable to fetch simulation metrics.",
@@ -39,6 +40,7 @@ PARAMETERS = {
     ANALYTICS: {"execution_id", "eval_name"},
 }
 """By endpoint. The real server also takes ``run_test_name`` for analytics."""
+NO_SUCH_PAGE = "Failed to retrieve test executions: Invalid page."
 NO_SELECTOR = "At least one of 'run_test_name', 'execution_id', or 'call_execution_id' is required."
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 HTML_404 = b"<!doctype html><html lang=en><head><title>Not Found</title></head><body><h1>Not Found</h1></body></html>"
@@ -95,22 +97,27 @@ def answer_to(
 
     ``headers`` are those of the request, and must ignore case; links in the answer begin with ``origin``.
     """
-    execution_id = DETAIL.fullmatch(request.path)
-    if request.path not in FAILURES and not execution_id:
+    execution_id, run_test_id = DETAIL.fullmatch(request.path), EXECUTIONS.fullmatch(request.path)
+    if request.path not in FAILURES and not (execution_id or run_test_id):
         return _wrong_path(request)
     url, query = f"{origin}{request.path}", request.query
     try:
         _check_access(request.method, headers, rules)
+        page: Callable[..., dict[str, Any]] | None
         if execution_id:
-            return json_answer(200, _detail(world, execution_id[1], url, query, rules.max_limit))
-        if page := {RUN_TESTS: simulate.run_tests_page, VOICE_CALLS: _voice_calls}.get(request.path):
-            return json_answer(200, page(world, url, query, rules.max_limit))
+            page = partial(_detail, execution_id=execution_id[1])
+        elif run_test_id:
+            page = partial(_executions, run_test_id=run_test_id[1])
+        else:
+            page = {RUN_TESTS: simulate.run_tests_page, VOICE_CALLS: _voice_calls}.get(request.path)
+        if page:
+            return json_answer(200, page(world, url=url, query=query, max_limit=rules.max_limit))
         query = _validated_query(request.path, query)
         return json_answer(200, {"status": True, "result": _result(world, request.path, query, rules.max_limit)})
     except _RefusedError as refused:
         return refused.answer
     except AnswerError:
-        return json_answer(500, server_error(FAILURES[request.path]))
+        return json_answer(500, server_error(FAILURES.get(request.path, NO_SUCH_PAGE)))
 
 
 def _wrong_path(request: SandboxRequest) -> SandboxAnswer:
@@ -219,6 +226,14 @@ def _detail(
         text = "Failed to retrieve test execution: No TestExecution matches the given query."
         raise _RefusedError(500, server_error(text))
     return simulate.execution_detail(execution, url, query, max_limit)
+
+
+def _executions(
+    world: World, run_test_id: str, url: str, query: Mapping[str, str], max_limit: int | None
+) -> dict[str, Any]:
+    """The list of a run test's executions."""
+    run_test = _found(world.run_test(run_test_id.lower()), "Run test")
+    return simulate.run_test_executions_page(run_test, url, query, max_limit)
 
 
 def _voice_calls(world: World, url: str, query: Mapping[str, str], max_limit: int | None) -> dict[str, Any]:

@@ -146,6 +146,7 @@ def add_execution(
         created_at=now,
         started_at=started_at,
         total_calls=calls,
+        agent_version="v2" if run_test.profile.is_regressed(now) else "v1",
         calls=[
             SimulatedCall(
                 call_execution_id=new_id(rng),
@@ -202,6 +203,7 @@ def _advance(execution: SimulatedExecution, rng: Random, at: datetime, status: s
         if call.status != "pending":
             touch_call(call, ended_at + (at - ended_at) * rng.uniform(0.2, 0.9))
     execution.status = status
+    execution.error_reason = "The simulation stopped: its worker was lost." if status == "failed" else None
     execution.completed_at = at if status in TERMINAL_STATUSES else None
     statuses = [call.status for call in execution.calls]
     execution.completed_calls, execution.failed_calls = statuses.count("completed"), statuses.count("failed")

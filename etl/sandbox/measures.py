@@ -23,7 +23,7 @@ LONGEST_CALL_SECONDS = 600
 def measure(run_test: SimulatedRunTest, call: SimulatedCall, rng: Random, ended_at: datetime) -> None:
     """Set the values that a call of this status has; one that is pending or queued has none."""
     profile = run_test.profile
-    is_regressed = profile.regression_at is not None and ended_at >= profile.regression_at
+    is_regressed = profile.is_regressed(ended_at)
     if call.status in ("failed", "completed", "analyzing"):
         call.agent_version = "v2" if is_regressed else "v1"
     if call.status == "ongoing":

@@ -1,4 +1,4 @@
-"""What /simulate/… answers, without an envelope: an execution's detail, voice calls, and the run tests. Pure."""
+"""What /simulate/… answers, without an envelope: details, voice calls, run tests and their executions. Pure."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -142,6 +142,34 @@ def run_tests_page(world: World, url: str, query: Mapping[str, str], max_limit: 
     return {**page, **links(page, url, query), "results": results}
 
 
+def run_test_executions_page(
+    run_test: SimulatedRunTest, url: str, query: Mapping[str, str], max_limit: int | None = None
+) -> dict[str, Any]:
+    """One run test's executions, newest created first. One without a version has the newest version's name.
+
+    Raises:
+        AnswerError: There is no such page.
+    """
+    executions = [each for each in run_test.executions if not each.is_deleted]
+    executions.sort(key=lambda each: each.created_at, reverse=True)
+    newest = next((each.agent_version for each in executions if each.agent_version), "N/A")
+    page = page_of(executions, query, max_limit)
+    results = [
+        {
+            "id": each.execution_id,
+            "status": each.status.title(),
+            "error_reason": each.error_reason,
+            "calls": len(listable_calls(each)),
+            "agent_version": each.agent_version or newest,
+            "agent_definition": run_test.description,
+            "agent_type": "text" if run_test.profile.is_chat else "voice",
+            "source_type": "agent_definition",
+        }
+        for each in page["results"]
+    ]
+    return {**page, **links(page, url, query), "results": results}
+
+
 def _run_test(run_test: SimulatedRunTest, organization_id: str) -> dict[str, Any]:
     configs: list[dict[str, Any]] = [
         {
@@ -151,7 +179,7 @@ def _run_test(run_test: SimulatedRunTest, organization_id: str) -> dict[str, Any
             "mapping": {},
             "filters": {},
             "error_localizer": False,
-            "model": None,
+            "model": config.model,
             "status": "Completed",
             "eval_group": None,
             "template_id": config.template_id,

@@ -22,6 +22,8 @@ class EvalConfig:
     """``Pass/Fail``, ``score`` or ``choices``."""
     template_id: str
     template_name: str
+    model: str | None = None
+    """The language model that judges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,10 @@ class Profile:
     """The share of calls that solve their task, from 0 to 1."""
     regression_at: datetime | None = None
     """When it got slower and worse; None for never."""
+
+    def is_regressed(self, at: datetime) -> bool:
+        """Whether it was slower and worse then: that is version 2 of the agent."""
+        return self.regression_at is not None and at >= self.regression_at
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,6 +119,9 @@ class SimulatedExecution:
     """As the other two counters, stored as on the real server: deleting a call does not change it."""
     completed_calls: int = 0
     failed_calls: int = 0
+    agent_version: str | None = None
+    """The name of the agent's version; None where the execution has none, and is shown with the newest one."""
+    error_reason: str | None = None
     calls: list[SimulatedCall] = field(default_factory=list)
     is_deleted: bool = False
 
@@ -165,6 +174,10 @@ class World:
         if execution is None or call is None or call.is_deleted:
             return None
         return execution, call
+
+    def run_test(self, run_test_id: str) -> SimulatedRunTest | None:
+        """The run test with this id, or None."""
+        return next((run_test for run_test in self.run_tests if run_test.run_test_id == run_test_id), None)
 
     def run_tests_named(self, name: str) -> list[SimulatedRunTest]:
         """All run tests with exactly this name."""

@@ -51,13 +51,11 @@ class Environment(EnvSettingsSource):
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         """The value of a variable that does not hold a plain text, from its JSON.
 
-        Run tests may also be names joined by commas, or the word "all"; ``[report] call_url`` may also be an address.
+        Run tests may also be names joined by commas, or the word "all".
 
         Raises:
             ConfigurationError: it is not JSON.
         """
-        if field_name == "call_url" and not value.startswith("{"):
-            return value
         if field_name == "run_tests" and not value.startswith(("[", '"')):
             return "all" if value.strip() == "all" else [name.strip() for name in value.split(",")]
         try:

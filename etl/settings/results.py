@@ -5,16 +5,19 @@ As in ``sections``, users read the text below each key and the first text of eac
 
 import re
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import quote
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from etl.model.locations import without_secrets
 from etl.model.metrics import LINE_FAILURES, Limit, limits_of
-from etl.settings.sections import Section, http_url, is_loopback
+from etl.settings.sections import HOSTED_API, Section, http_url, is_loopback
 
-_CALL_URL = re.compile(r"https?://[\w.:\[\]-]+/([!-z|~]|\{(call_)?execution_id\})*", re.ASCII)
+_CALL_URL = re.compile(r"https?://[\w.:\[\]-]+(/([!-z|~]|\{(run_test|(call_)?execution)_id\})*)?", re.ASCII)
+_HOSTED_APP = "https://app.futureagi.com"
+_PAGE = "/dashboard/simulate/test/{run_test_id}/{execution_id}"
+"""Where the application shows an execution; a call has no page of its own."""
 
 
 def _known_limits(value: Any) -> Any:
@@ -63,24 +66,32 @@ class Notification(Section):
     """webhook that gets new alarms as JSON, such as Slack's; plain http:// only to this machine"""
 
 
-def _call_addresses(value: str | dict[str, str] | None) -> str | dict[str, str] | None:
-    urls = value.values() if isinstance(value, dict) else [value]
-    for url in urls:
-        if url and not _CALL_URL.fullmatch(url):
-            raise ValueError(f"must be like https://HOST/{{call_execution_id}}, got {without_secrets(url)}")
+def _call_address(value: str | None) -> str | None:
+    if value and not _CALL_URL.fullmatch(value):
+        raise ValueError(
+            f"must be https://HOST, or an address with {{call_execution_id}}, got {without_secrets(value)}"
+        )
     return value
 
 
 class ReportSettings(Section):
-    """Where the platform shows a call: no address is known that fits every workspace."""
+    """Where the platform shows calls."""
 
-    call_url: Annotated[str | dict[str, str] | None, AfterValidator(_call_addresses)] = None
-    """address of a call on the platform, with {execution_id} or {call_execution_id}, or a table of one for each run
-    test
+    call_url: Annotated[str | None, AfterValidator(_call_address)] = None
+    """host of the platform's web application, or an address with {run_test_id}, {execution_id} or {call_execution_id};
+    by default https://app.futureagi.com for the hosted API, and no links for other servers
     """
 
-    def call_link(self, run_test: str, execution_id: str, call_execution_id: str) -> str | None:
-        """The address of this call on the platform; None if the settings give none for its run test."""
-        url = self.call_url.get(run_test) if isinstance(self.call_url, dict) else self.call_url
-        ids = {"execution_id": quote(execution_id, safe=""), "call_execution_id": quote(call_execution_id, safe="")}
-        return url and url.format(**ids)
+    def links_for(self, base_url: str) -> Self:
+        """These settings, with the hosted application for calls of the hosted API if nothing else is set."""
+        is_hosted = self.call_url is None and base_url == HOSTED_API
+        return self.model_copy(update={"call_url": _HOSTED_APP}) if is_hosted else self
+
+    def call_link(self, run_test_id: str | None, execution_id: str, call_execution_id: str) -> str | None:
+        """The address of this call on the platform, or of its execution; None where that is not known."""
+        url = self.call_url or ""
+        url = f"{url.rstrip('/')}{_PAGE}" if url and "{" not in url else url
+        if not url or (run_test_id is None and "{run_test_id}" in url):
+            return None
+        ids = {"run_test_id": run_test_id or "", "execution_id": execution_id, "call_execution_id": call_execution_id}
+        return url.format(**{name: quote(value, safe="") for name, value in ids.items()})

@@ -29,6 +29,7 @@ from etl.model import locations
 from etl.model.keys import default_key, is_key, is_listable
 from etl.model.wording import nearest
 
+HOSTED_API = "https://api.futureagi.com"
 _BUCKET_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[^/?#]+)*")
 _NAMESPACE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
@@ -140,7 +141,7 @@ def _power_of_two(value: int) -> int:
 class Api(Section):
     """The source, and how many requests it gets."""
 
-    base_url: Annotated[str, AfterValidator(_source_address)] = "https://api.futureagi.com"
+    base_url: Annotated[str, AfterValidator(_source_address)] = HOSTED_API
     """address of the API; FI_BASE_URL overrides it; plain http:// only to this machine"""
     concurrency: int = Field(32, ge=1, le=256)
     """concurrent requests, 1 to 256"""

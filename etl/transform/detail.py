@@ -25,6 +25,7 @@ from etl.model.records import (
     NumberLiteral,
 )
 from etl.model.values import json_text, parsed
+from etl.model.wording import reason_line
 from etl.transform.flatten import call_row, eval_row, filled
 from etl.transform.rows import MAKERS, Path, value_at
 
@@ -77,7 +78,6 @@ _OF_A_SNAPSHOT |= {"cost_cents", "stt_cost_cents", "llm_cost_cents", "tts_cost_c
 _OF_A_SNAPSHOT |= {"message_count", "response_time_ms", "avg_agent_latency_ms", "overall_score", "eval_outputs"}
 """Fields of a call's state before a rerun that are exported: no text, number of a phone or recording is among them."""
 
-_LONGEST_REASON = 200
 _NEEDED = {*SAME, *(path[0] for path in _OBJECTS)}
 """Fields without which the detail tells too little of a call."""
 EXPORTED = sorted(_NEEDED | STAGES.keys() | SHOWN.keys() | {"scenario", "scenario_id", "eval_outputs"})
@@ -194,8 +194,8 @@ def by_lists_in_row(stored: Sequence[Any]) -> dict[int, Any]:
 def shown_in(detail: ListedCall) -> dict[str, Any]:
     """The exported fields of the call that only the detail has, by name."""
     shown = {name: detail.payload[name] for name in SHOWN if name in detail.payload}
-    if isinstance(reason := shown.get("ended_reason"), str):  # free text, which may quote an exception or a caller
-        shown["ended_reason"] = "".join(filter(str.isprintable, " ".join(reason.split())))[:_LONGEST_REASON]
+    if isinstance(reason := shown.get("ended_reason"), str):
+        shown["ended_reason"] = reason_line(reason)
     if "rerun_snapshots" in shown:
         snapshots = shown["rerun_snapshots"] if isinstance(shown["rerun_snapshots"], list) else ()
         shown["rerun_snapshots"] = [_without_texts(snapshot) for snapshot in snapshots if isinstance(snapshot, dict)]

@@ -43,11 +43,13 @@ def compared(
     run_test: str | None = None,
     is_paired: bool = True,
     defaults: dict[str, str] | None = None,
+    group_by: Any = None,
     **texts: str,
 ) -> ComparisonReport:
     files, limits = open_dataset(str(data), {}), limits_of(texts)
     rules = Compare(max_regression=defaults or {})
-    return compare(files, *sides, run_test=run_test, limits=limits, rules=rules, is_paired=is_paired)
+    own = {"run_test": run_test, "is_paired": is_paired, "group_by": group_by}
+    return compare(files, *sides, limits=limits, rules=rules, **own)
 
 
 SIDE = Selection("e", (execution("e", run_test_name="`a``@team <img src=x>\n| b"),))
@@ -103,19 +105,31 @@ def test_executions_and_calls_that_were_deleted_are_left_out(tmp_path: Path) -> 
         compared(data, "gone", "last")
 
 
-def test_versions_of_the_agent_are_compared_by_what_the_calls_name(tmp_path: Path) -> None:
-    """Not an execution of both, which tells nothing of either."""
-    versions = {"old": ("v1", "v1"), "mixed": ("v1", "v2"), "new": ("v2", "v2")}
-    data = a_dataset(tmp_path, *(an_execution(name) for name in versions))
-    calls = [
-        call | {"agent_version": named[number % 2]}
-        for name, named in versions.items()
-        for number, call in enumerate(calls_of(name, 1000))
-    ]
+def judged_by(model: str) -> str:
+    return json.dumps({"c": {"name": "Task", "model": model}})
+
+
+def test_versions_of_the_agent_are_compared_each_by_itself_too_and_a_changed_judge_is_told_first(
+    tmp_path: Path,
+) -> None:
+    versions = {"old": "v1", "unknown": None, "new": "v2"}
+    data = a_dataset(
+        tmp_path,
+        *(an_execution(name, agent_version=version, judged_by=judged_by(name)) for name, version in versions.items()),
+    )
+    calls = [call for name in versions for call in calls_of(name, 2000 if name == "new" else 1000)]
     write(data, "calls", *calls, key="a", date="2026-11-10")
     document = compared(data, Version("v1"), Version("v2")).as_json()
     sides = [(document[side]["wanted"], document[side]["executions"]) for side in ("baseline", "candidate")]
     assert sides == [("version=v1", ["old"]), ("version=v2", ["new"])]
+    what = {"eval_name": "Task", "since": "2026-11-10", "what": "model new, then old"}
+    assert [json.loads(json.dumps(each, default=str)) for each in document["judges_changed"]] == [what]
+    assert document["conclusion"].startswith("the judge of 'Task' changed on 2026-11-10: model new, then old; ")
+
+    groups = compared(data, Version("v1"), Version("v2"), group_by="agent_version").as_json()["groups"]
+    assert groups.keys() == {"v2"}
+    assert [row["metric"] for row in groups["v2"]] == [row["metric"] for row in document["metrics"]]
+    assert (groups["v2"][0]["limit"], groups["v2"][0]["candidate"]) == (None, document["metrics"][0]["candidate"])
 
 
 def test_calls_in_the_month_of_their_first_sight_are_found(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ REFUSED = [
     (MANY, (span(20, 21), "last"), "of 2026-11-20..2026-11-21; there are some from 2026-11-01 to 2026-11-03"),
     (MANY, (span(5, 5), "last"),
      "no finished execution of 2026-11-05..2026-11-05; there are some from 2026-11-01"),
-    (MANY, (Version("v1"), "last"), "no finished execution of version=v1; its calls name no version"),
+    (MANY, (Version("v1"), "last"), "no finished execution of version=v1; none names a version"),
     ([execution(each, agent_version="v2") for each in "ab"], (Version("v1"), "last"), "=v1; the run test has v2"),
     (MANY, (span(1, 5), span(5, 6)), "baseline and candidate have 1 execution in common (e4)"),
     (MANY, ("last", "last"), "baseline and candidate have 1 execution in common (e4)"),

@@ -141,6 +141,8 @@ def _execution_row(run_test: SimulatedRunTest, execution: SimulatedExecution) ->
         "latency_avg_agent_latency_ms": metrics["latency"]["avg_agent_latency_ms"],
         "latency_avg_response_time_ms": metrics["latency"]["avg_response_time_ms"],
     }
+    if execution.status in ("completed", "failed", "cancelled"):
+        row |= {"run_test_id": run_test.run_test_id, "agent_version": execution.agent_version}
     row |= {f"latency_percentiles_{name}": percentiles.get(name) for name in ("p50", "p95", "p99")}
     for block in ("cost", "conversation", "chat", "calls"):
         row |= {f"{block}_{name}": value for name, value in metrics[block].items()}

@@ -67,7 +67,7 @@ async def test_voice_calls_cost_three_requests_an_execution_and_two_while_they_s
         again = await export(server, tmp_path, ENDED + timedelta(hours=4))
         compared = asked(server)
     assert (first.exit_code, again.exit_code, told(first)) == (0, 0, [])
-    assert sent == {"other": 1, "detail": EXECUTIONS, "voice": EXECUTIONS, "call": EXECUTIONS}
+    assert sent == {"other": 3, "detail": EXECUTIONS, "voice": EXECUTIONS, "call": EXECUTIONS}
     assert compared == {"other": 1, "detail": EXECUTIONS, "voice": EXECUTIONS}
     assert Counter(row["metrics_from"] for row in rows_of(tmp_path, "calls")) == {
         "lists": EXECUTIONS * (CALLS - 1),
@@ -266,7 +266,7 @@ async def test_single_call_is_fetched_by_itself_also_where_lists_come_first(
         assert (await export(server, tmp_path)).exit_code == 0
     assert {row["metrics_from"] for row in rows_of(tmp_path, "calls")} == {"metrics"}
     assert {row["export_state"] for row in rows_of(tmp_path, "executions")} == {"exported"}
-    assert asked(server) == {"other": 1, "detail": EXECUTIONS, "voice": EXECUTIONS, "call": EXECUTIONS}
+    assert asked(server) == {"other": 3, "detail": EXECUTIONS, "voice": EXECUTIONS, "call": EXECUTIONS}
 
 
 async def test_payloads_are_kept_of_each_call_by_itself(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_columns_are_those_of_calls_and_executions_with_the_declared_types(data)
     expected |= {
         f"execution_{column.name}": column.type
         for column in schema.EXECUTIONS.columns
-        if column.name not in {"execution_id", "run_test_name", "started_at"}
+        if column.name not in {"execution_id", "run_test_name", "started_at", "judged_by"}
     }
     frame = etl.read_calls(data)
     assert types(frame) == expected

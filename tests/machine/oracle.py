@@ -7,7 +7,18 @@ Neither knows how the exporter works.
 from collections.abc import Callable
 
 from tests.machine.driver import History, Night
-from tests.machine.expected import absence, alarms, details, drift, lists, places, requests, settling, vouchers
+from tests.machine.expected import (
+    absence,
+    alarms,
+    described,
+    details,
+    drift,
+    lists,
+    places,
+    requests,
+    settling,
+    vouchers,
+)
 
 IGNORED = set[str]()
 """Laws that are not judged, as "L7,L10": to see what else is broken while one is."""
@@ -34,6 +45,7 @@ LAWS: tuple[Callable[[History, Night], None], ...] = (
     details.details_are_the_source,
     details.what_lacks_its_detail_settles,
     details.missing_details_are_told,
+    described.descriptions_are_the_source_and_stay,
     lists.what_stood_still_is_there,
     lists.unproved_lists_are_exported,
     places.all_rows_have_the_name,

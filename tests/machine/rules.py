@@ -5,6 +5,7 @@ So a step is a name and a number, and means much the same when others are taken 
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -86,6 +87,13 @@ def finish(history: History, rng: random.Random) -> None:
 def rerun(history: History, rng: random.Random) -> None:
     for execution in some(rng, history.source.executions(is_finished=True))[:2]:
         history.source.rerun(execution)
+
+
+@rule(1)
+def release(history: History, rng: random.Random) -> None:
+    """From now on, a run test tests another version of its agent."""
+    run_test = rng.choice(history.source.world.run_tests)
+    run_test.profile = replace(run_test.profile, regression_at=history.source.now)
 
 
 @rule(0.3)

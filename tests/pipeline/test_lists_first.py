@@ -41,7 +41,7 @@ def asked(server: Sandbox) -> Counter[str]:
 
     def kind(request: SandboxRequest) -> str:
         if request.path.startswith("/simulate/"):
-            return "detail"
+            return "" if "/run-tests/" in request.path else "detail"
         return "list" if "execution_id" in request.query else "call" if "call_execution_id" in request.query else ""
 
     return Counter(filter(None, map(kind, server.requests)))
@@ -80,7 +80,7 @@ async def test_all_rows_can_be_read_before_a_call_is_fetched_and_are_exact_at_th
     assert {row["metrics_from"] for row in early} == {"detail"}
     assert {row["metrics_from"] for row in exact.values()} == {"metrics"}
     assert summary.requests_by_purpose == planned.requests_by_purpose
-    assert planned.requests_to_use == 1 + 2 * EXECUTIONS
+    assert planned.requests_to_use == 1 + 2 + 2 * EXECUTIONS
     assert (summary.rows["executions"], summary.rows["calls"]) == (EXECUTIONS, EXECUTIONS * CALLS), "each counts once"
 
     await job.export(settings_for(server, tmp_path / "plain" / "data", export={"metrics": "calls"}))

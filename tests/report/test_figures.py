@@ -1,5 +1,6 @@
 """What a report says is what the rows say, and what they do not say is not shown as zero."""
 
+from dataclasses import replace
 from datetime import date
 from itertools import product
 
@@ -55,14 +56,15 @@ def test_what_no_call_has_is_not_there():
 
 
 def test_reasons_of_failed_calls_are_counted_on_both_sides_and_each_new_version_has_its_first_night():
-    named = [("busy", "v1"), ("busy", "v1"), (None, None), ("error", "v2"), ("error", "v1"), ("busy", "v2")]
+    two = [replace(each, agent_version=version) for each, version in zip(TWO, ("v1", "v2"), strict=True)]
     calls = [
-        call(n, of=f"e{1 + n // 3}", day=n // 3 * 10, status="failed", ended_reason=reason, agent_version=version)
-        for n, (reason, version) in enumerate(named)
+        call(n, of=f"e{1 + n // 3}", day=n // 3 * 10, status="failed", ended_reason=reason)
+        for n, reason in enumerate(["busy", "busy", None, "error", "error", "busy"])
     ]
-    details = figures([*calls, call(9, of="e2", ended_reason="done")], [], TWO, worse=["failure_rate"]).details
+    details = figures([*calls, call(9, of="e2", ended_reason="done")], [], two, worse=["failure_rate"]).details
     assert details.failures == [("error", 0, 2), ("busy", 2, 1), ("unknown", 1, 0)]
     assert details.versions == [(date(2026, 11, 12), "v2")]
+    assert {each.agent_version for each in details.worst_calls} == {"v2"}
     assert [each.ended_reason for each in details.worst_calls] == ["error", "error", "busy", "done"]
 
 

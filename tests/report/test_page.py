@@ -1,5 +1,6 @@
 """The page is one file that anybody can open: well formed, without scripts or requests, and with all text escaped."""
 
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -149,8 +150,9 @@ def test_foot_says_how_fresh_the_export_is_and_what_is_missing():
 
 
 def test_why_calls_failed_and_which_version_spoke_is_told_where_it_is_known():
-    own = {"ended_reason": "<busy>", "agent_version": "v1"}
-    elements = Elements(page(contents(figures([call(1, **own), call(2, status="failed", **own)]))))
+    own = {"ended_reason": "<busy>"}
+    of_v1 = [replace(execution("e1"), agent_version="v1")]
+    elements = Elements(page(contents(figures([call(1, **own), call(2, status="failed", **own)], [], of_v1))))
     assert {"Reason Before After", "<busy> 0 calls 1 call"} <= {*elements.texts("tr")}
     assert any(each.endswith("none <busy> v1") for each in elements.texts("tr"))
 
@@ -173,10 +175,11 @@ def test_dataset_without_executions_on_these_days_makes_a_page_that_says_so():
 
 def test_text_from_outside_is_escaped_with_its_control_characters():
     odd = "<script>alert(1)</script> & \"x\" 'y' \x1b[31m\u202e"
-    own = dict.fromkeys(("ended_reason", "agent_version", "scenario_name"), odd) | {"scenario_id": "s", LATENCY: 5}
+    own = dict.fromkeys(("ended_reason", "scenario_name"), odd) | {"scenario_id": "s", LATENCY: 5}
     calls = [call(n, of=f"e{1 + n % 2}", **own) for n in range(2)]
     evals = [output(n, of=f"e{1 + n % 2}", passed=False, name=odd) for n in range(2)]
-    two = [execution("e1"), execution("e2", day=10)]
+    judges = [json.dumps({"c": {"name": odd, "model": model}}) for model in ("a", odd)]
+    two = [replace(execution(f"e{n + 1}", day=10 * n), agent_version=f"{odd}{n}", judged_by=judges[n]) for n in (0, 1)]
     found = figures(calls, evals, two, name=odd, worse=["latency_mean"])
     judged = Judged(remarks=[Remark(odd, AT.date(), odd)])
     text = page(contents(found, dataset=odd, missing=[odd], judged=judged))
@@ -196,13 +199,12 @@ def test_every_cell_of_a_table_says_what_stands_above_it():
 
 
 def test_worst_call_links_to_the_platform_where_somebody_said_where_that_is():
-    shown = contents(figures([call(1, of="e/1")], executions=[execution("e/1")]))
-    both, one = "https://h/{execution_id}?call={call_execution_id}", "http://h/{execution_id}"
+    ids = [replace(execution("e/1"), run_test_id="r")]
+    shown = contents(figures([call(1, of="e/1")], executions=ids))
     links: Any = (
         (None, []),
-        (both, ["https://h/e%2F1?call=c1"]),
-        ({"Name": one}, ["http://h/e%2F1"]),
-        ({"A": one}, []),
+        ("https://h/{execution_id}?call={call_execution_id}", ["https://h/e%2F1?call=c1"]),
+        ("https://h", ["https://h/dashboard/simulate/test/r/e%2F1"]),
     )
     for call_url, expected in links:
         elements = Elements(page(shown, ReportSettings(call_url=call_url)))

@@ -14,6 +14,7 @@ import pytest
 
 from etl.sandbox import Sandbox
 from etl.sandbox.dispatch import VOICE_CALLS
+from etl.sandbox.generate import add_execution
 from etl.sandbox.world import EvalConfig, World
 from tests.sandbox.test_dispatch import call_with_answer, execution_with_answer
 from tests.worlds import END, add_mixed_execution, world_of
@@ -107,6 +108,31 @@ async def test_voice_calls_are_the_recorded_ones(session):
         assert {name: call[name] for name in given.keys() - unknown} == {
             name: given[name] for name in given.keys() - unknown
         }
+
+
+@pytest.mark.parametrize("case", ["", "_empty", "_limit_0", "_page_beyond", "_unknown"])
+async def test_executions_of_a_run_test_are_listed_as_recorded_and_one_without_a_version_has_the_newest(case, session):
+    sample = SAMPLES[f"executions_of_a_run_test{case}"]
+    world = world_of(run_tests=1, executions=0)
+    (run_test,) = world.run_tests
+    run_test.run_test_id = "" if case == "_unknown" else sample["request"]["target"].split("/")[3]
+    run_test.description, recorded = "Ägent V", sample["body"].get("results", [])
+    for number in range(sample["body"].get("count", 1)):
+        made = add_execution(world, run_test, Random(1), END - timedelta(hours=number), 0)
+        made.agent_version = None
+        if number < len(recorded):
+            made.execution_id, made.status = recorded[number]["id"], recorded[number]["status"].lower()
+    async with Sandbox(world) as sandbox:
+        status, body = await answered(session, sandbox, sample["request"]["target"])
+        assert status == sample["status"]
+        assert {**body, "results": 0, "next": 0} == {**sample["body"], "results": 0, "next": 0}
+        told = ("id", "status", "error_reason", "agent_version", "agent_definition", "agent_type", "source_type")
+        rows = [{name: each[name] for name in told} for each in body.get("results", [])]
+        assert rows == [{name: each[name] for name in told} for each in recorded]
+        for each in run_test.executions[1:2]:
+            each.agent_version = "v7"
+            _, body = await answered(session, sandbox, sample["request"]["target"])
+            assert {each["agent_version"] for each in body.get("results", [])} <= {"v7"}
 
 
 async def test_execution_has_voice_calls_and_chats(session):

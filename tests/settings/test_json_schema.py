@@ -61,7 +61,7 @@ ACCEPTED = [
     "[export]\nmax_runtime_minutes = 10.5\nsettle_hours = 0",
     '[compare]\nmax_regression = { latency_p95 = "10%", failure_rate = "2.5 pp", eval_tone_mean = " 5 % " }',
     '[report]\ncall_url = "https://h:1/a?b={execution_id}&c={call_execution_id}#d"',
-    '[report.call_url]\n"Checkout flow" = "http://h/{execution_id}"',
+    '[report]\ncall_url = "http://h"',
     *(f'[warehouse]\nurl = "{url}"\nschema = "a_1"' for url in WAREHOUSES),
     '[api]\nca_file = "prod.toml"\nproxy = "http://proxy.example:3128"',
     '[engine]\nkind = "dask"\naddress = "tcp://scheduler:8786"',

@@ -136,12 +136,15 @@ MISTAKES = {
     ],
     "report": [
         *(
-            (f'call_url = "{url}"', f"call_url must be like https://HOST/{{call_execution_id}}, got {url!r}")
+            (
+                f'call_url = "{url}"',
+                f"call_url must be https://HOST, or an address with {{call_execution_id}}, got {url!r}",
+            )
             for url in ("ftp://h/{execution_id}", "javascript:x", "https://{execution_id}/x", "https://h/{call_id}")
         ),
         (
-            'call_url = { A = "https://user:canary@h/{execution_id}" }',
-            "call_url must be like https://HOST/{call_execution_id}, got https://…",
+            'call_url = "https://user:canary@h/{execution_id}"',
+            "call_url must be https://HOST, or an address with {call_execution_id}, got https://…",
         ),
     ],
     "destination": [

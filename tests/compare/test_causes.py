@@ -1,0 +1,35 @@
+"""What changed at the source: versions of the agent, and what judges."""
+
+import json
+from datetime import date
+from typing import Any
+
+from etl.compare.causes import judge_changes, new_versions, usual_version
+from tests.compare.executions import execution
+
+
+def judged(*configs: dict[str, Any]) -> str:
+    return json.dumps({str(number): config for number, config in enumerate(configs)})
+
+
+def test_version_counts_from_its_first_day_and_the_oldest_is_not_new() -> None:
+    versions = ["v1", "v2", None, "v1", "v3", "v3"]
+    executions = [execution(str(day), day=day, agent_version=version) for day, version in enumerate(versions)]
+    assert new_versions(reversed(executions)) == [(date(2026, 11, 2), "v2"), (date(2026, 11, 5), "v3")]
+    assert (usual_version(executions[:4]), usual_version(executions[2:3])) == ("v1", None)
+
+
+def test_change_of_a_judge_names_what_differs_and_a_new_or_unknown_judge_is_none() -> None:
+    """An eval that is made anew under another id is judged as before."""
+    task = {"name": "Task", "model": "a", "template_id": "t", "mapping": {"x": 1}}
+    tone = {"name": "Tone", "model": "a"}
+    told = [
+        judged(task),
+        None,
+        judged(tone, task),
+        judged(tone, task | {"model": "b"}),
+        judged(task | {"model": "b", "template_id": "u", "mapping": {}}),
+    ]
+    executions = [execution(str(day), day=day, judged_by=each) for day, each in enumerate(told)]
+    found = [(each.eval_name, each.since.day, each.what) for each in judge_changes(reversed(executions))]
+    assert found == [("Task", 4, "model a, then b"), ("Task", 5, "mapping, template")]

@@ -1,0 +1,100 @@
+"""What lists of run tests say of executions is asked for once, kept, and missed without an alarm."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl.extract.endpoints import Slice, list_run_test_executions
+from etl.model.findings import Kind
+from etl.model.schema import DESCRIBED
+from etl.sandbox import Fault, Sandbox
+from etl.sandbox.generate import add_execution
+from tests.pipeline.nights import NIGHT, Nights, kinds
+from tests.worlds import settled_world
+
+SAMPLES = Path(__file__).parents[1] / "samples" / "detail"
+
+
+@pytest.fixture
+async def nights(tmp_path: Path) -> Any:
+    async with Sandbox(settled_world(run_tests=1, executions=3, calls=2)) as server:
+        yield Nights(server, tmp_path)
+
+
+def described(nights: Nights) -> dict[str, tuple[Any, ...]]:
+    names = ("agent_version", "agent_name", "error_reason", "judged_by")
+    return {row["execution_id"]: tuple(row[name] for name in names) for row in nights.rows("executions")}
+
+
+async def test_what_was_told_first_stays_though_the_source_tells_another_version_and_judge(nights: Nights) -> None:
+    """The API names the newest version for an execution without one."""
+    (run_test,) = nights.world.run_tests
+    first, second, third = run_test.executions
+    first.agent_version = second.agent_version = None
+    third.error_reason = "a\nlong " + 300 * "x"
+    assert (await nights.export()).exit_code == 0
+    told = described(nights)
+    assert {each[:2] for each in told.values()} == {("v2", "Voice agent")}
+    assert {key: each[2] for key, each in told.items()} == dict.fromkeys(told) | {
+        third.execution_id: "a long " + 193 * "x"
+    }
+    judges = json.loads(told[first.execution_id][3])
+    assert {key: each["name"] for key, each in judges.items()} == {c.config_id: c.name for c in run_test.eval_configs}
+
+    run_test.eval_configs = [replace(each, model="other") for each in run_test.eval_configs]
+    fresh = add_execution(nights.world, run_test, random.Random(1), NIGHT, 2)
+    fresh.agent_version = "v9"
+    first.calls[0].duration_seconds = 999.0
+    assert (await nights.export(full_refresh=True)).exit_code == 0
+    assert {key: described(nights)[key] for key in told} == told
+    assert described(nights)[fresh.execution_id][0] == "v9"
+    assert '"model":"other"' in described(nights)[fresh.execution_id][3]
+
+
+@pytest.mark.parametrize("path", ["/simulate/run-tests/", "/executions/"])
+async def test_list_that_fails_is_a_notice_and_is_asked_for_again_while_the_executions_settle(
+    nights: Nights, path: str
+) -> None:
+    fresh = add_execution(nights.world, nights.world.run_tests[0], random.Random(1), nights.now, 2)
+    nights.server.fault = lambda request, _nth: Fault(status=403) if request.path.endswith(path) else None
+    failed = await nights.export()
+    assert (failed.exit_code, kinds(failed)) == (0, [Kind.NOT_DESCRIBED])
+    nights.server.fault = None
+    assert (await nights.export()).exit_code == 0
+    assert described(nights)[fresh.execution_id][0] == "v2"
+
+
+@pytest.mark.parametrize("cap", [None, 1])
+async def test_pages_are_read_on_which_new_executions_are_and_none_in_a_quiet_night(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap: int | None
+) -> None:
+    """Also if the server gives smaller pages than it is asked for."""
+    for module in ("etl.extract.descriptions", "etl.pipeline.descriptions"):
+        monkeypatch.setattr(f"{module}.PAGE_ROWS", 2)
+    async with Sandbox(settled_world(run_tests=1, executions=6, calls=2), max_limit=cap) as server:
+        nights, executions = Nights(server, tmp_path), server.world.run_tests[0].executions
+        for late in executions[:2]:
+            late.status = "running"
+        await nights.export()
+        assert server.count("/executions/") == (2 if cap is None else 4)
+        for late in executions[:2]:
+            late.status = "completed"
+        await nights.export()
+        assert server.count("/executions/") == (1 if cap is None else 3)
+        assert {each[0] for each in described(nights).values()} == {"v1", "v2"}
+        await nights.export()
+        assert server.count("/run-tests/") == 0
+
+
+def test_recorded_list_has_no_version_where_the_source_says_it_has_none() -> None:
+    sample = json.loads((SAMPLES / "executions_of_a_run_test.json").read_text(encoding="utf-8"))
+    run_test_id = sample["request"]["target"].split("/")[3]
+    page = list_run_test_executions(run_test_id, Slice(1, 6)).decode(sample["body"])
+    assert [each.execution_id for each in page.results] == [each["id"] for each in sample["body"]["results"]]
+    told = {"run_test_id": run_test_id, "agent_name": "Ägent V", "agent_version": None, "error_reason": None}
+    assert all(each.columns == told for each in page.results)
+    assert told.keys() < {column.name for column in DESCRIBED}

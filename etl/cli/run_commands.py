@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import typer
-
 from etl.cli.console import print_in_form, print_json, print_message, print_rate_limit_wait, print_result
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, output, selection
 from etl.cli.process import end, report_errors, run_async, stop_on_signals
@@ -40,9 +38,6 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
             help="If the source no longer has any of the stored executions, mark them as deleted. "
             "Without this option, such a run changes nothing, because the key may belong to another workspace.",
         ),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and change nothing, like metrics-etl plan.")
     ] = False,
     metrics_file: Annotated[
         Path | None,
@@ -72,13 +67,8 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
             if metrics_file:
                 check_metrics_file(metrics_file, settings.destination.path)
         except ConfigurationError as error:
-            if not dry_run:
-                _report_mistake(error, config, is_interactive=bool(run_tests or since))
+            _report_mistake(error, config, is_interactive=bool(run_tests or since))
             raise
-        if dry_run:
-            _print_plan_and_exit(
-                settings, as_json=as_json, full_refresh=full_refresh, accept_deletions=accept_deletions
-            )
         try:
             summary = _export(
                 settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
@@ -102,15 +92,22 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
 def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Show what a run would fetch now, why, and at what cost.
 
-    Reads the lists of executions and the details of one execution, and changes nothing. Exits with 3 if a list could
-    not be read completely.
+    Reads the lists of executions, and changes nothing. Exits with 3 if a list could not be read completely.
 
     Example: metrics-etl plan
     """
     with report_errors(verbose=verbose):
+        from etl.cli.show_run import plan_as_json, print_plan
+        from etl.pipeline import job
         from etl.settings import Settings
 
-        _print_plan_and_exit(Settings.load(config), as_json=as_json)
+        def notify(event: str, **fields: Any) -> None:
+            if event == "held":
+                print_rate_limit_wait(fields["seconds"])
+
+        result = run_async(job.plan(Settings.load(config), notify=notify))
+        print_in_form(result, plan_as_json, print_plan, as_json=as_json, quiet=False)
+        end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE)
 
 
 def export_once_ended(settings: "Settings", execution_id: str, *, seconds: float) -> "list[Finding]":
@@ -172,21 +169,6 @@ def _export(
             )
 
     return run_async(export())
-
-
-def _print_plan_and_exit(
-    settings: "Settings", *, as_json: bool, full_refresh: bool = False, accept_deletions: bool = False
-) -> NoReturn:
-    from etl.cli.show_run import plan_as_json, print_plan
-    from etl.pipeline import job
-
-    def notify(event: str, **fields: Any) -> None:
-        if event == "held":
-            print_rate_limit_wait(fields["seconds"])
-
-    result = run_async(job.plan(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify))
-    print_in_form(result, plan_as_json, print_plan, as_json=as_json, quiet=False)
-    end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE)
 
 
 def _print_end(summary: "Summary", settings: "Settings", *, as_json: bool, quiet: bool) -> None:

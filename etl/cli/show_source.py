@@ -1,7 +1,6 @@
 """What ``check`` and ``discover`` print: checks as lines; run tests as TOML to paste, and as JSON. Decides nothing."""
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import Any
 
 from rich.markup import escape
@@ -9,8 +8,6 @@ from rich.markup import escape
 from etl.cli.console import as_json, stdout_console
 from etl.extract.run_tests import Discovered
 from etl.model.keys import default_key
-from etl.model.records import ListedRunTest
-from etl.model.values import timestamp_or_none
 from etl.model.wording import shown
 from etl.pipeline.preflight import Check
 
@@ -29,20 +26,14 @@ def print_checks(checks: Sequence[Check]) -> None:
 def run_tests_as_toml(discovered: Discovered) -> Iterator[str]:
     """The lines of ``run_tests`` for a settings file; the first and the last are its brackets.
 
-    A comment after each name says its folder in the dataset, when it was created, and when it last ran.
+    A comment after each name says its folder in the dataset.
     """
     names = {name: f"{as_json(name)}," for name in discovered.run_tests}  # a string in JSON is one in TOML, too
     width = min(_WIDEST_NAME, max(map(len, names.values())))
     yield "run_tests = ["
     for name, run_tests in discovered.run_tests.items():
-        created_at, last_run_at = _times(run_tests).values()
-        comments = [
-            f"folder {default_key(name)}",
-            f"created {created_at:%Y-%m-%d}" if created_at else "",
-            f"last run {last_run_at:%Y-%m-%d}" if last_run_at else "",
-            f"{len(run_tests)} run tests of this name, exported as one" if len(run_tests) > 1 else "",
-        ]
-        yield f"    {names[name]:<{width}} # {', '.join(filter(None, comments))}"
+        namesakes = f", {len(run_tests)} run tests of this name, exported as one" if len(run_tests) > 1 else ""
+        yield f"    {names[name]:<{width}} # folder {default_key(name)}{namesakes}"
     yield "]"
 
 
@@ -55,20 +46,7 @@ def run_tests_as_json(discovered: Discovered) -> dict[str, Any]:
                 "name": name,
                 "key": default_key(name),
                 "run_test_ids": [run_test.run_test_id for run_test in run_tests],
-                **{field: time and time.isoformat(timespec="seconds") for field, time in _times(run_tests).items()},
             }
             for name, run_tests in discovered.run_tests.items()
         ],
-    }
-
-
-def _times(run_tests: Sequence[ListedRunTest]) -> dict[str, datetime | None]:
-    """When the first of these run tests of one name was created, and when one of them last ran; None if unknown."""
-
-    def times(field: str) -> Iterator[datetime]:
-        return filter(None, (timestamp_or_none(run_test.payload.get(field)) for run_test in run_tests))
-
-    return {
-        "created_at": min(times("created_at"), default=None),
-        "last_run_at": max(times("last_run_at"), default=None),
     }

@@ -25,7 +25,6 @@ from etl.model.arrow import runs_of
 from etl.model.lifecycle import LONG_AGO, ExportState, HeldRows, StoredCalls, StoredExecution
 from etl.model.records import DETAIL
 from etl.model.values import python_values, shared_values
-from etl.transform.detail import SHOWN_COLUMNS
 
 _UNIQUE = {"execution_id", "fingerprint", "calls_digest", "held_digest"}
 """Columns of the index of which hardly any two rows share a value."""
@@ -139,20 +138,6 @@ def read_state(dataset: Dataset, *, set_aside: bool) -> StoredState:
     derive_executions(state)
     state.lost = _lost(known, state)
     return state
-
-
-def lacks_details(dataset: Dataset, state: StoredState) -> bool:
-    """Whether there are calls, and the newest of each run test have no value that only an execution's detail shows.
-
-    Where a detail failed, its execution says nothing, unless there are no others.
-    """
-    known = sorted(
-        (each for each in state.executions.values() if each.held.exported_calls), key=lambda each: each.place
-    )
-    told = [each for each in known if not each.lacks_detail] or known
-    newest = {each.run_test_key: Part(each.run_test_key, each.place) for each in told}
-    tables = (dataset.rows(schema.CALLS, part) for part in newest.values())
-    return bool(known) and all(rows[name].null_count == len(rows) for rows in tables for name in SHOWN_COLUMNS)
 
 
 def derive_executions(state: StoredState) -> None:

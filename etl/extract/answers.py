@@ -92,7 +92,7 @@ def error_of(request: Request[Any], status: int, body: bytes, *, tries: int = 1)
     if status in (401, 403) and is_page:
         message = "a proxy or firewall refused the request, not the API: check [api] proxy and FI_BASE_URL"
     elif status == 404:
-        message = "the answer is not from the Future AGI API: check FI_BASE_URL"
+        message = "the server does not have this path: check FI_BASE_URL"
     elif 300 <= status < 400:
         message = "a redirect, which metrics-etl does not follow: check FI_BASE_URL"
     return RequestRefusedError(f"{where}: {message}", status=status, excerpt=excerpt, tries=tries)

@@ -145,7 +145,7 @@ async def read_details(client: Client, item: Planned, *, rows: int) -> Details:
 
     async def read(part: Slice) -> Page[ListedCall]:
         part = structs.replace(part, is_probe=part.limit < limit)  # a 500 of the first page may pass
-        page = await client.get_detail(list_call_details(execution_id, part).sent_for(item.purpose))
+        page = await client.get(list_call_details(execution_id, part).sent_for(item.purpose))
         times = Counter(call.call_execution_id for call in page.results)
         ambiguous.update(key for key, number in times.items() if number > 1)
         return page

@@ -40,7 +40,7 @@ No error holds a key: keys are removed from everything that the server sent befo
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -125,12 +125,6 @@ class Client:
         self.largest_page.shrink(int(api.read_timeout_seconds / _SECONDS_A_ROW))
         self.pace = Pace(api.concurrency)
         """How fast whole lists of calls are requested."""
-        self.lacks_details = False
-        """Whether the API has no details of executions; known after the first ``get_detail``."""
-        self.may_lack_details: Callable[[], bool] = lambda: True
-        """Whether that can be: the dataset has rows, and no values that only a detail shows."""
-        self._knows_details = False
-        self._first_detail = asyncio.Lock()
         self._settings = settings
         self._without_keys = eraser(keys)
         self._without_secrets = eraser(key for key in keys if len(key) >= _SHORTEST_SECRET)
@@ -183,37 +177,6 @@ class Client:
             raise
         self._note_answered(request, kind)
         return value
-
-    async def get_detail(self, request: Request[T]) -> T:
-        """As ``get``, for the details of executions, which some APIs do not have.
-
-        The first request finds out: all others wait for its answer, and none of them is sent if the path is unknown
-        (404).
-
-        Raises:
-            RequestRefusedError: With status 404 whenever the API has no details of executions.
-            ExporterError: Otherwise as for ``get``.
-        """
-        detail = None
-        if not self._knows_details:
-            async with self._first_detail:
-                if not self._knows_details:
-                    detail = await self._get_first_detail(request)
-        if self.lacks_details:
-            raise RequestRefusedError("the API has no details of executions (404)", status=404)
-        return await self.get(request) if detail is None else detail
-
-    async def _get_first_detail(self, request: Request[T]) -> T | None:
-        """The decoded answer; None if the path is unknown."""
-        try:
-            return await self.get(request)
-        except RequestRefusedError as error:
-            if error.status != 404:
-                raise
-            self.lacks_details = True
-            return None
-        finally:
-            self._knows_details = True
 
     def _note_answered(self, request: Request[Any], kind: _KindHistory) -> None:
         self.gate.note_useful_answer()

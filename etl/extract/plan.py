@@ -196,21 +196,17 @@ class Planned:
         """Whether the dataset already says all that can be said without its calls."""
         return self.unreadable is None and _is_waiting_row_current(self.execution, self.stored)
 
-    def requests(self, page_limit: int, *, has_details: bool = True) -> int:
-        """An estimate of the requests that fetching it takes.
-
-        Without ``has_details``, the API does not give details of executions.
-        """
+    def requests(self, page_limit: int) -> int:
+        """An estimate of the requests that fetching it takes."""
         lists = pages(self.estimated_calls, page_limit)
         # What is made of lists and settles is probably unchanged: then the detail takes the place of a list.
         is_in_place = self.route is Route.LISTS_COMPARED and self.reason is Reason.SETTLING
-        details = has_details and self.route.reads_detail and not is_in_place
-        return lists + details + self.call_requests(has_details=has_details)
+        details = self.route.reads_detail and not is_in_place
+        return lists + details + self.call_requests
 
-    def call_requests(self, *, has_details: bool = True) -> int:
+    @property
+    def call_requests(self) -> int:
         """How many of these are for one call by itself."""
-        if not has_details:
-            return 0 if self.may_wait else self._calls_to_fetch(some_stay=self.route.keeps_fetched)
         if self.route.makes_rows_of_lists and not self.is_shown_whole:
             return 0
         calls = self._calls_to_fetch(some_stay=self.route.keeps_fetched or self.route.keeps_unchanged)
@@ -230,7 +226,7 @@ class Planned:
 
 
 def requests_to_fetch(
-    plan: Iterable[Planned], previewed: Iterable[Planned] = (), *, page_limit: int, has_details: bool = True
+    plan: Iterable[Planned], previewed: Iterable[Planned] = (), *, page_limit: int
 ) -> dict[Purpose, int]:
     """An estimate of the requests that fetching all of it takes, by purpose.
 
@@ -239,7 +235,7 @@ def requests_to_fetch(
     expected = no_requests()
     before = {item.execution.execution_id: item for item in previewed}
     for item in filter(attrgetter("is_fetched"), (*plan, *before.values())):
-        requests = item.requests(page_limit, has_details=has_details)
+        requests = item.requests(page_limit)
         if item.route is not Route.PREVIEW and item.execution.execution_id in before:
             requests = 0 if item.is_shown_whole else requests - item.route.reads_detail
         expected[item.purpose] += requests

@@ -59,7 +59,7 @@ class Counts:
     deleted_executions: set[str] = field(default_factory=set)
     """Planned executions that the API no longer has."""
     without_detail: int = 0
-    """How many executions were left to the next run, or have no detail because the API gives none, previews apart."""
+    """How many executions were left to the next run, previews apart."""
     failure: str | None = None
     """How reading such a detail failed last."""
     compared: dict[str, str] = field(default_factory=dict)
@@ -136,8 +136,7 @@ class Settling:
             if self._is_left(execution, found, lacked=lacked):
                 return False
             details = found.calls
-            if not self._has_no_details:
-                arrived.detailed, arrived.no_detail = frozenset(details), found.failure
+            arrived.detailed, arrived.no_detail = frozenset(details), found.failure
             unseen = candidates - details.keys() if item.may_wait and lacked else set()
             arrived.keeps_unseen = bool(unseen)
             kept |= unseen
@@ -161,11 +160,6 @@ class Settling:
                 arrived.metrics |= given
         return True
 
-    @property
-    def _has_no_details(self) -> bool:
-        """Whether the API has none, and the dataset does not say otherwise."""
-        return self.client.lacks_details and self.client.may_lack_details()
-
     def _is_left(self, execution: OpenExecution, found: Details, *, lacked: bool) -> bool:
         """Whether nothing of it is fetched: its detail is missing or, if it is swept, has not every stored call."""
         item = execution.planned
@@ -174,7 +168,7 @@ class Settling:
             is_left = is_left or not execution.listed.calls.keys() & execution.stored.rows.keys() <= found.calls.keys()
             if is_left:
                 self.counts.not_compared[execution.execution_id] = str(found.failure or "calls are missing in it")
-        elif (is_left or self._has_no_details) and item.route is not Route.PREVIEW:
+        elif is_left and item.route is not Route.PREVIEW:
             self.counts.without_detail += 1
             self.counts.failure = str(found.failure or "they have no calls")
         return is_left

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from etl.errors import ConfigurationError
 from etl.load import external_tables as external
-from etl.load.external_tables import declared, indented, joined_names
+from etl.load.external_tables import declared
 from etl.load.postgresql_script import postgresql_tables
 from etl.load.tables import COLUMN_TYPES, Types, columns_of
 from etl.load.texts import backslash_quoted, sql_quoted
@@ -135,24 +135,6 @@ FROM read_parquet(
 );"""
 
 
-def _clickhouse(table: Table, folder: str, types: Types) -> str:
-    """A view on s3() or, for a path, file(), whose structure names only the columns of the files."""
-    structure = indented(
-        f"`{column.name}` " + (types[column.type] if column.is_key else f"Nullable({types[column.type]})")
-        for column in table.columns
-    )
-    function = "s3" if "://" in folder else "file"
-    return f"""\
-CREATE OR REPLACE VIEW {table.name} AS
-SELECT *, {joined_names(table.partitions)}
-FROM {function}(
-  {backslash_quoted(f"{folder}/**/*.parquet")},
-  'Parquet',
-  {backslash_quoted(f"{chr(10)}{structure}{chr(10)}")}
-)
-SETTINGS use_hive_partitioning = 1;"""
-
-
 def _note(table: Table, text: str) -> str:
     """The comment before the statement for ``errors``, whose folder may be missing; nothing for another table."""
     return f"{text}\n" if table.name == schema.ERRORS.name else ""
@@ -166,9 +148,7 @@ TYPES: dict[str, tuple[str, ...]] = {
     "bigquery": ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP"),
     "snowflake": ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP_NTZ"),
     "athena": ("string", "bigint", "double", "boolean", "timestamp"),
-    "redshift": ("VARCHAR(65535)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN", "TIMESTAMP"),
     "trino": ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP(6)"),
-    "clickhouse": ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')"),
 }
 """Each engine's names of the types, in the order of ``COLUMN_TYPES``."""
 _IN_BUCKETS = ("s3", "gs", "az", "abfs", "abfss")
@@ -183,8 +163,6 @@ QUERY_ENGINES: dict[str, QueryEngine] = {
     "bigquery": QueryEngine("gs://BUCKET/PREFIX", ("gs",), external.bigquery, external.BIGQUERY_DATASET),
     "snowflake": QueryEngine(_S3, ("s3", "gs", "gcs", "azure"), external.snowflake, external.SNOWFLAKE_STAGE),
     "athena": QueryEngine(_S3, ("s3",), external.athena),
-    "redshift": QueryEngine(_S3, ("s3",), external.redshift, external.REDSHIFT_SCHEMA),
     "trino": QueryEngine(_S3, _IN_HADOOP, external.trino, external.TRINO_SCHEMA),
-    "clickhouse": QueryEngine(_S3, ("", "s3", "gs", "https"), _clickhouse),
 }
 """Every engine that reads the dataset's files; ``cli`` offers these, and ``postgresql``, which reads a warehouse."""

@@ -1,4 +1,4 @@
-"""External tables for Spark, BigQuery, Snowflake, Athena, Redshift and Trino. Pure.
+"""External tables for Spark, BigQuery, Snowflake, Athena and Trino. Pure.
 
 The catalogs of most of these engines have to be refreshed after an export: the statements say how.
 """
@@ -17,8 +17,6 @@ _PROJECTIONS = {
     "month": {"type": "date", "format": "yyyy-MM", "range": "2020-01,NOW", "interval": "1", "interval.unit": "MONTHS"},
 }
 """How Athena computes the partitions instead of listing them; no execution is older than the first month."""
-_EXAMPLES = {"run_test": "KEY", "month": "YYYY-MM"}
-"""What stands for a partition in the instructions for Redshift."""
 
 
 def declared(columns: Iterable[Column], types: Types, form: str, quote: Callable[[str], str] = backslash_quoted) -> str:
@@ -128,35 +126,6 @@ LOCATION {backslash_quoted(f"{folder}/")}
 TBLPROPERTIES (
 {indented(f"{backslash_quoted(name)} = {backslash_quoted(value)}" for name, value in properties.items())}
 );"""
-
-
-REDSHIFT_SCHEMA = f"""\
-CREATE EXTERNAL SCHEMA IF NOT EXISTS {NAMESPACE}
-FROM DATA CATALOG DATABASE '{NAMESPACE}'
-IAM_ROLE default
-CREATE EXTERNAL DATABASE IF NOT EXISTS;"""
-"""Creates a schema for the tables, and for it a database in the Glue catalog."""
-
-
-def redshift(table: Table, folder: str, types: Types) -> str:
-    """An external table of Redshift Spectrum. It has no column comments, and each partition must be registered."""
-    examples = {column.name: _EXAMPLES[column.name] for column in table.partitions}
-    partition = "/".join(f"{name}={example}" for name, example in examples.items())
-    return f"""\
-CREATE EXTERNAL TABLE {NAMESPACE}.{table.name} (
-{declared(table.columns, types, '"{name}" {type}')}
-)
-PARTITIONED BY (
-{declared(table.partitions, types, '"{name}" {type}')}
-)
-STORED AS PARQUET
-LOCATION {sql_quoted(f"{folder}/")};
-
--- After every export, for each new partition:
--- ALTER TABLE {NAMESPACE}.{table.name} ADD IF NOT EXISTS
--- PARTITION ({", ".join(f'"{name}" = {sql_quoted(example)}' for name, example in examples.items())})
--- LOCATION {sql_quoted(f"{folder}/{partition}/")};
--- or for all of them at once, in Athena: MSCK REPAIR TABLE {NAMESPACE}.{table.name};"""
 
 
 TRINO_SCHEMA = f"""\

@@ -181,8 +181,7 @@ class Kind(StrEnum):
     )
     NO_DETAIL = _notice(
         "no_detail",
-        "the API gives no details of executions, so a few columns are empty; "
-        "or those of some that settle could not be read, so these were not compared",
+        "the details of executions that settle could not be read, so these were not compared",
         f"nothing: {_RUN}",
     )
     ANSWERS_ODD = _notice(

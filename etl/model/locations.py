@@ -34,9 +34,9 @@ IN_FILES = frozenset({"duckdb", "delta"})
 DEFAULT_NAMESPACE = "simulation_metrics"
 """The schema of a warehouse's tables, unless the settings name another one."""
 
-_DataFrames = Literal["pandas", "duckdb", "polars"]
-_Clusters = Literal["spark", "bigquery", "snowflake", "athena", "redshift", "trino"]
-QueryEngineName = Literal[_DataFrames, _Clusters, "clickhouse", "postgresql"]
+QueryEngineName = Literal[
+    "pandas", "duckdb", "polars", "spark", "bigquery", "snowflake", "athena", "trino", "postgresql"
+]
 """An engine as typed on the command line: a key of ``ddl.QUERY_ENGINES``, or PostgreSQL, which reads no Parquet."""
 
 

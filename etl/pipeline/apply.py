@@ -233,8 +233,7 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
         interval_seconds=run.settings.export.commit_interval_seconds,
         arrived=lambda listed_before: crawl.arrived(listed_before),  # noqa: PLW0108 it is made below
     )
-    # As the crawl takes them: what is swept is left alone once it turns out that the API has no details.
-    due = (item for item in planned if item.is_fetched and not (record.is_sweeping and _lacks_detail(run, item)))
+    due = (item for item in planned if item.is_fetched)
     crawl = crawler(due, buffer.add, _reader_of_calls(run, state))
     run.progress.crawl_began_at = run.progress.crawl_began_at or monotonic()
     try:
@@ -248,10 +247,6 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
         record.fetched.add(crawl.counts)
         await buffer.flush()
     await _mark_deleted_since(run, record, state, planned, crawl.counts.deleted_executions, places)
-
-
-def _lacks_detail(run: Run, item: Planned) -> bool:
-    return item.route.reads_detail and run.client.lacks_details
 
 
 def _settlement(run: Run, record: Record, fetched_at: datetime) -> Settlement:

@@ -11,12 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from etl.dataset.last_run import Attempt, last_load_into, note_failure, read_last_run, update_last_run
 from etl.dataset.parts import identify, read_identity
-from etl.dataset.state import StoredState, lacks_details
+from etl.dataset.state import StoredState
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, LockHeldError, TimeLimitError, leaves
 from etl.extract.endpoints import Purpose
 from etl.extract.plan import Planned, requests_to_fetch
@@ -35,7 +35,6 @@ from etl.pipeline.shared_steps import (
     choose_previews,
     choose_sweep,
     half_written,
-    has_details,
     make_plan,
     read_stored,
 )
@@ -117,7 +116,7 @@ async def plan(
 ) -> Plan:
     """What ``export`` would fetch now, and why. Changes nothing.
 
-    Reads the lists and the detail of one execution, and looks up by id or name what lists leave open.
+    Reads the lists, and looks up by id or name what they leave open.
 
     Raises:
         ConfigurationError, KeyRefusedError, SourceUnavailableError, DestinationError: what would end an export.
@@ -144,14 +143,9 @@ async def plan(
                     planned += due
                     previewed += choose_previews(run, due)
             requests_for_lists = run.client.traffic.requests
-            is_with_details = await has_details(run, planned)
     except* ExporterError as group:
         raise _reason_to_stop(group) from None
-    if is_with_details:
-        expected = requests_to_fetch(planned, previewed, page_limit=settings.api.page_limit)
-    else:
-        previewed = []
-        expected = _expected_requests_without_details(run, planned)
+    expected = requests_to_fetch(planned, previewed, page_limit=settings.api.page_limit)
     # The export reads all lists again. An execution that is in none of them any more takes a request or two.
     expected[Purpose.LIST] = requests_for_lists + 2 * absent + requests_to_describe(record, planned)
     quota = run.client.quota
@@ -161,7 +155,7 @@ async def plan(
         planned=planned,
         run_tests=record.run_test_summaries(is_cut_short=False, settled_before=run.settled_before(run.clock())),
         requests_by_purpose=expected,
-        call_requests=sum(item.call_requests(has_details=is_with_details) for item in planned if item.is_fetched),
+        call_requests=sum(item.call_requests for item in planned if item.is_fetched),
         requests_per_minute=quota.requests_per_minute,
         seconds=quota.seconds_for(sum(expected.values()), math.inf),
         previews=previewed,
@@ -169,18 +163,6 @@ async def plan(
         seconds_to_use=quota.seconds_for(to_use, math.inf) if previewed else None,
         findings=record.findings,
     )
-
-
-def _expected_requests_without_details(run: Run, planned: Sequence[Planned]) -> dict[Purpose, int]:
-    """How many requests it takes to fetch what is planned from an API without details.
-
-    The export finds that out by the request that the plan sent, too.
-    """
-    awaited = (item for item in planned if item.is_awaited)  # what is swept cannot be compared
-    expected = requests_to_fetch(awaited, page_limit=run.settings.api.page_limit, has_details=False)
-    for purpose, requests in run.client.traffic.requests_by_purpose.items():
-        expected[purpose] += requests
-    return expected
 
 
 async def export(
@@ -304,7 +286,6 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
     """
     settings = run.settings
     state = await to_the_end(partial(read_stored, run, record, set_aside=True))
-    run.client.may_lack_details = cache(partial(lacks_details, run.dataset, state))
     run.notify("run_started", export_run_id=run.export_run_id, dataset=settings.destination.path)
     failure: ExporterError | None = None
     bug: BaseException | None = None

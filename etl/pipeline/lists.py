@@ -173,9 +173,7 @@ async def _refuse_another_workspace(run: Run, record: Record, state: StoredState
         return
     every_nth = max(1, -(-len(living) // _SAMPLE))
     answers = await look_up(run, sorted(living)[::every_nth])
-    # By its id the API also gives what belongs to another workspace, if there is no detail that denies it.
-    is_here = answers.alive and not (listed and run.client.lacks_details)
-    if is_here or not (listed or answers.gone):
+    if answers.alive or not (listed or answers.gone):
         return
     others = ", but others that are not newer" if listed else ""
     raise ConfigurationError(
@@ -201,7 +199,7 @@ async def look_up(run: Run, execution_ids: Collection[str]) -> LookedUp:
     async def exists(execution_id: str) -> bool:
         await run.client.get(get_execution(execution_id))
         try:
-            await run.client.get_detail(list_call_details(execution_id, Slice(1, 1)))
+            await run.client.get(list_call_details(execution_id, Slice(1, 1)))
         except NotFoundError:
             raise
         except SourceError:

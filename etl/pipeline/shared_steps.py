@@ -5,16 +5,13 @@ Nothing is written, but for damaged files that an export moves out of the way.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 from itertools import chain
 
 from etl.dataset.comparisons import read_compared
 from etl.dataset.state import StoredState, read_state
-from etl.errors import SourceError
-from etl.extract.endpoints import Slice, list_call_details
 from etl.extract.plan import Planned, order_by_worth, plan_run_test, previews, requests_to_fetch
 from etl.extract.sweep import choose
 from etl.model import schema
@@ -125,16 +122,6 @@ def choose_previews(run: Run, planned: Iterable[Planned]) -> list[Planned]:
     seconds = run.client.quota.seconds_for(requests, math.inf)
     takes_long = requests >= MANY_REQUESTS if seconds is None else seconds >= PATIENCE_SECONDS
     return new if takes_long else []
-
-
-async def has_details(run: Run, planned: Sequence[Planned]) -> bool:
-    """Whether the API gives details of executions: one request for a detail that is planned to be read tells."""
-    item = next((item for item in planned if item.is_fetched and item.route.reads_detail), None)
-    if item:
-        with suppress(SourceError):
-            request = list_call_details(item.execution.execution_id, Slice(1, 1))
-            await run.client.get_detail(request.sent_for(item.purpose))
-    return not run.client.lacks_details
 
 
 def make_plan(run: Run, record: Record, state: StoredState, run_tests: Iterable[RunTest]) -> list[Planned]:

@@ -33,14 +33,6 @@ def named_fields(record: SimulatedCall | SimulatedExecution, names: Iterable[str
     return {name: timestamp(value) if isinstance(value, datetime) else value for name, value in values.items()}
 
 
-def percentile(ordered: Sequence[float], rank: float) -> float:
-    """The percentile of sorted values, by linear interpolation."""
-    position = (len(ordered) - 1) * rank / 100
-    below = int(position)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
-
-
 def page_of(rows: Sequence[Any], query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
     """The page of ``rows`` that the query names. Page 1 always exists; a limit that is no positive integer becomes 10.
 

@@ -5,12 +5,11 @@ it. Where the real server answers 500, ``AnswerError`` is raised: for a page tha
 cannot sum up, filter or read as a number.
 """
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from etl.sandbox.fields import COST, COUNTERS, LATENCY, AnswerError, execution_head, named_fields, page_of, percentile
+from etl.sandbox.fields import COST, COUNTERS, LATENCY, AnswerError, execution_head, named_fields, page_of
 from etl.sandbox.world import CONVERSATION, EvalConfig, SimulatedCall, SimulatedExecution, listable_calls
 
 CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "turn_count", "csat_score", "message_count")
@@ -23,7 +22,6 @@ CONVERSATION_DIGITS = {
     "avg_stop_time_after_interruption_ms": 0,
 }
 SUMMED_UP = ("Pass/Fail", "score", "choices")
-EVAL_PERCENTILES = (5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100)
 
 
 def call_metrics(call: SimulatedCall, execution: SimulatedExecution) -> dict[str, Any]:
@@ -93,6 +91,14 @@ def aggregates(calls: Sequence[SimulatedCall]) -> dict[str, Any]:
     }
 
 
+def percentile(ordered: Sequence[float], rank: float) -> float:
+    """The percentile of sorted values, by linear interpolation."""
+    position = (len(ordered) - 1) * rank / 100
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
 def average(values: Iterable[float | None], digits: int) -> float:
     """The mean of the values that are not None, rounded half up; 0.0 if there are none."""
     known = [value for value in values if value is not None]
@@ -155,7 +161,7 @@ def _call_head(call: SimulatedCall, query: Mapping[str, str]) -> dict[str, Any]:
 
 
 def execution_evals(execution: SimulatedExecution, query: Mapping[str, str]) -> dict[str, Any]:
-    """A row of runs/?run_test_name=: one entry per wanted eval, from the completed calls that are not deleted.
+    """A row of runs/?run_test_name=: one entry per wanted eval, without what the real server sums up of its outputs.
 
     Raises:
         AnswerError: An eval whose outputs cannot be summed up.
@@ -163,7 +169,18 @@ def execution_evals(execution: SimulatedExecution, query: Mapping[str, str]) -> 
     wanted = _eval_names(query)
     calls = [call for call in listable_calls(execution) if call.status == "completed" and call.eval_outputs]
     configs = [config for config in execution.run_test.eval_configs if wanted is None or config.name in wanted]
-    return {**execution_head(execution), "eval_results": [_eval_result(config, calls) for config in configs]}
+    for config in configs:
+        _check_outputs(config, calls)
+    results = [
+        {
+            "name": config.template_name,
+            "id": config.template_id,
+            "output_type": config.output_type,
+            "result": [{"name": config.name, "id": config.config_id}],
+        }
+        for config in configs
+    ]
+    return {**execution_head(execution), "eval_results": results}
 
 
 def execution_analytics(execution: SimulatedExecution, query: Mapping[str, str]) -> dict[str, Any]:
@@ -203,40 +220,11 @@ def _eval_outputs(call: SimulatedCall, eval_names: Collection[str] | None) -> di
     return {config_id: output for config_id, output in outputs.items() if str(output.get("name", "")).lower() in wanted}
 
 
-def _eval_result(config: EvalConfig, calls: Sequence[SimulatedCall]) -> dict[str, Any]:
-    """What the eval gave for the calls, summed up by the kind of its outputs."""
-    outputs = _outputs(config, calls)
-    result: dict[str, Any] = {"name": config.name, "id": config.config_id, "total_cells": len(outputs), "output": {}}
-    summary: dict[str, Any]
-
-    def percent(count: int) -> float:
-        return round(100 * count / len(outputs), 2) if outputs else 0
-
-    if config.output_type == "Pass/Fail":
-        words = Counter(str(output).lower() for output in outputs)
-        passed, failed = words["passed"] + words["true"], words["failed"] + words["false"]
-        if outputs:
-            counts = {"pass_count": passed, "fail_count": failed}
-            result["output"] = {"pass": percent(passed), "fail": percent(failed), **counts}
-        summary = {"total_pass_rate": percent(passed)}
-    elif config.output_type == "score":
-        scores = sorted(100 * float(output) for output in outputs)
-        if scores:
-            result["output"] = {f"p{rank}": round(percentile(scores, rank), 2) for rank in EVAL_PERCENTILES}
-            result["avg_score"] = round(sum(scores) / len(scores), 2)
-        summary = {"total_avg": result.get("avg_score", 0)}
-    else:
-        result["output"] = {choice: percent(times) for choice, times in Counter(map(str, outputs)).items()}
-        summary = {"total_choices_avg": dict(result["output"])}
-    template = {"name": config.template_name, "id": config.template_id}
-    return {**template, "output_type": config.output_type, "result": [result], **summary}
-
-
-def _outputs(config: EvalConfig, calls: Sequence[SimulatedCall]) -> list[Any]:
-    """What the eval gave for the calls, without nulls.
+def _check_outputs(config: EvalConfig, calls: Sequence[SimulatedCall]) -> None:
+    """Refuse an eval that the real server cannot sum up: the type of its output for the call saved last decides.
 
     Raises:
-        AnswerError: It cannot be summed up; the type of its output for the call that was saved last decides.
+        AnswerError: It is so.
     """
     if not all(isinstance(call.eval_outputs, dict) for call in calls):
         raise AnswerError("eval outputs that are no object")
@@ -246,4 +234,3 @@ def _outputs(config: EvalConfig, calls: Sequence[SimulatedCall]) -> list[Any]:
     last_type = next((output["output_type"] for output in evals if output.get("output_type")), config.output_type)
     if last_type not in SUMMED_UP:
         raise AnswerError(f"outputs of {config.name} that cannot be summed up: {last_type}")
-    return [output["output"] for output in evals if output.get("output") is not None and output.get("output_type")]

@@ -25,7 +25,7 @@ async def test_what_is_printed_can_be_pasted_and_run(tmp_path: Path) -> None:
     assert "2 run tests of this name" in printed.stdout
     assert [each["name"] for each in as_json.document["run_tests"]] == tomllib.loads(printed.stdout)["run_tests"]
     assert as_json.document["problems"] == []
-    assert set(as_json.document["run_tests"][0]) == {"name", "key", "run_test_ids", "created_at", "last_run_at"}
+    assert set(as_json.document["run_tests"][0]) == {"name", "key", "run_test_ids"}
     assert run.exit_code == 0
     assert run.document["rows"]["calls"] == 10
 

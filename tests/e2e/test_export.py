@@ -70,18 +70,22 @@ async def test_run_test_and_since_narrow_the_run(server: Sandbox, tmp_path: Path
     assert f"did you mean '{second.name}'?" in unknown.stderr
 
 
-async def test_full_refresh_fetches_final_executions_and_dry_run_only_says_so(server: Sandbox, tmp_path: Path) -> None:
-    await export(server, tmp_path)
-    before = data_files(tmp_path)
-    sent = len(server.requests)
+async def test_plan_tells_what_run_sends(server: Sandbox, tmp_path: Path) -> None:
+    write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests])
+    planned = await metrics_etl("plan", "--json", cwd=tmp_path, env=environment(server))
+    lists = len(server.requests)
+    result = await export(server, tmp_path)
 
-    planned = await export(server, tmp_path, "--full-refresh", "--dry-run")
-    assert len(server.requests) - sent == 3 + 1, "the lists, and whether there are details"
+    assert set(json_paths(planned.document, FIELDS["plan"])) == FIELDS["plan"].keys()
+    assert planned.document["requests"] == 12 * 3 + 6 * (2 + 10)  # voice calls of two run tests, chats of one
+    assert result.document["requests"] == lists + planned.document["requests"]
+
+
+async def test_full_refresh_fetches_final_executions_again(server: Sandbox, tmp_path: Path) -> None:
+    first = await export(server, tmp_path)
+    before = data_files(tmp_path)
     result = await export(server, tmp_path, "--full-refresh")
 
-    requests = 12 * 3 + 6 * (2 + 10)  # voice calls of two run tests, chats of one
-    assert planned.document["requests"] == requests
-    assert set(json_paths(planned.document, FIELDS["plan"])) == FIELDS["plan"].keys()
-    assert result.document["requests"] == 3 + requests
+    assert result.document["requests"] == first.document["requests"]
     assert result.document["run_tests"][0]["reasons"] == {"requested": 6}
     assert data_files(tmp_path) == before, "nothing has changed"

@@ -38,8 +38,8 @@ from etl.extract.endpoints import (
     list_run_tests,
 )
 from etl.extract.quota import Quota
-from etl.model.records import DETAIL, METRICS
-from etl.sandbox import Fault, Sandbox, SandboxRequest
+from etl.model.records import METRICS
+from etl.sandbox import Fault, Sandbox
 from etl.version import __version__
 from tests.support import API_KEY, SECRET_KEY, client_of
 from tests.worlds import a_sandbox
@@ -152,31 +152,6 @@ async def test_detail_of_an_execution_that_its_workspace_does_not_have_is_not_fo
         with pytest.raises(NotFoundError, match="No TestExecution matches"):
             await client.get(list_call_details("2c1b8a60-0000-4000-8000-000000000000", Slice(1, 10)))
     assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize(
-    ("statuses", "sent"),
-    [([404, 404], 2), ([403, 403, 404, 404], 2 + 2 * 11), ([200, 404], 1 + 2 * 11), ([404, 200], 2 + 11)],
-)
-async def test_where_the_first_detail_is_an_unknown_path_no_other_is_requested(server, statuses, sent):
-    """Though many are wanted at once. One refusal is no answer yet, nor is a later one."""
-    answers = iter(statuses)
-    page = b'{"total_pages":1,"current_page":1,"count":0,"results":[]}'
-
-    def answer(request: SandboxRequest, _nth: int) -> Fault | None:
-        if not request.path.startswith(DETAIL):
-            return None
-        status = next(answers, statuses[-1])
-        return Fault(status=status, body=page if status == 200 else b"<html>")
-
-    server.fault = answer
-    async with client_of(server.base_url) as client:
-        await client.get(list_executions(server.world.run_tests[0].name, Slice(1, 10)))
-        wanted = [list_call_details(f"2c1b8a60-0000-4000-8000-{number:012}", Slice(1, 10)) for number in range(12)]
-        found = await asyncio.gather(*map(client.get_detail, wanted), return_exceptions=True)
-    assert server.count(DETAIL) == sent
-    assert client.lacks_details == (statuses == [404, 404])
-    assert not client.lacks_details or {str(each) for each in found} == {"the API has no details of executions (404)"}
 
 
 async def test_what_a_run_can_do_without_is_not_sent_again_to_a_server_that_is_busy_and_holds_nothing_for_hours(server):

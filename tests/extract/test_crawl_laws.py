@@ -21,7 +21,7 @@ from etl.extract.client import Client
 from etl.extract.crawl import Crawl
 from etl.extract.endpoints import Request, Slice
 from etl.extract.listing import LargestPage
-from etl.model.records import RUNS, CallMetrics, ExecutionBundle, ListedCall, Page
+from etl.model.records import DETAIL, RUNS, CallMetrics, ExecutionBundle, ListedCall, Page
 from tests.bundles import planned
 from tests.extract.held import resumed, settling_of
 from tests.extract.shifting_list import CAPS, HISTORY, LIMIT, WAIT, Server, is_500, rows
@@ -41,14 +41,12 @@ class CallsClient:
     has_detail: bool = False
     has_entries: bool = True
     largest_page: LargestPage = field(default_factory=LargestPage)
-    lacks_details: bool = False
     asked: Counter[str] = field(default_factory=Counter)
-
-    async def get_detail(self, _request: Request[Any]) -> Page[ListedCall]:
-        return self.detail()
 
     async def get(self, request: Request[Any]) -> Any:
         query = dict(request.query)
+        if request.path.startswith(DETAIL):
+            return self.detail()
         if request.path == RUNS and "call_execution_id" in query:
             return self.entry(query["call_execution_id"])
         if request.path == RUNS:

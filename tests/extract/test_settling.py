@@ -12,6 +12,7 @@ from etl.model.records import DETAIL, METRICS, RUNS, VOICE_CALLS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, SandboxRequest
+from etl.sandbox.dispatch import HTML_404
 from etl.sandbox.simulate import execution_detail
 from etl.sandbox.world import Scenario, World
 from tests.e2e.truth import assert_equals_world, rows_of
@@ -83,16 +84,19 @@ async def test_list_that_is_written_in_another_way_costs_two_requests_an_executi
     assert_equals_world(tmp_path, world)
 
 
-async def test_source_that_gives_no_details_tonight_is_soon_asked_for_no_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", [Fault(status=502), Fault(status=404, body=HTML_404)])
+async def test_source_that_gives_no_details_tonight_is_soon_asked_for_no_more(tmp_path: Path, fault: Fault) -> None:
+    """A path that the server does not know is a failure like any other, and the dead letters name it."""
     world = settled_world(run_tests=1, days=1, executions=12, calls=1)
     async with Sandbox(world) as server:
-        server.fault = no_details
+        server.fault = lambda request, _nth: fault if request.path.startswith(DETAIL) else None
         first = await job.export(settings_for(server, tmp_path / "data", api={"concurrency": 1}), clock=lambda: LATER)
         assert sum(request.path.startswith(DETAIL) for request in server.requests) == 5 * 2
         told = [row["message"] for row in letters(tmp_path)]
         server.fault = None
         second = await night(server, tmp_path, LATER + DAY)
     assert sum("not requested, because 5 details in a row failed" in text for text in told) == 12 - 5
+    assert all(f": {fault.status} on {DETAIL}" in text for text in told)
     assert (first.exit_code, second.exit_code) == (3, 0)
     assert_holds_details(tmp_path, world)
 

@@ -334,23 +334,11 @@ def test_spark_has_every_row_in_the_declared_types(dataset, tmp_path):
 
 
 @pytest.mark.slow
-def test_clickhouse_has_every_row_in_the_declared_types(dataset, tmp_path):
-    copy = tmp_path / "data"
-    run_test, month, rows = one_file_left(dataset.root, copy)
-    statements = ddl(TABLES, "clickhouse", str(dataset.root)).split(";\n")
-    spoilt = ddl([schema.CALLS], "clickhouse", str(copy)).replace("VIEW calls", "VIEW spoilt")
-    queries = {table.name: f"SELECT * FROM {table.name}" for table in TABLES}
-    queries |= {f"{table.name} columns": f"DESCRIBE TABLE {table.name}" for table in TABLES}
-    queries["pruned"] = f"SELECT count(status) AS n FROM spoilt WHERE run_test = '{run_test}' AND month = '{month}'"
-    found = run_elsewhere("in_clickhouse.py", tmp_path, [*statements, spoilt], queries)
-    types = dict(zip(COLUMN_TYPES, ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')"), strict=True))
+def test_documented_example_for_clickhouse_reads_every_row(executions, dataset):
+    (example,) = documented("ClickHouse")
+    rows = re.sub("^.*(?=FROM)|WHERE.*(?=SETTINGS)", "", example, flags=re.DOTALL)
+    queries = {table.name: f"SELECT * {rows.replace('executions', table.name)}" for table in TABLES}
+    found = run_elsewhere("in_clickhouse.py", Path.cwd(), [], {"example": example, **queries})
+    assert sum(row["count()"] for row in found.pop("example")) == executions > 0
     for table in TABLES:
         assert by_key(table, found[table.name]) == as_json(rows_of_dataset(dataset.root, table))
-        expected = [
-            (column.name, types[column.type] if column.is_key else f"Nullable({types[column.type]})")
-            for column in table.columns
-        ]
-        words = [(column.name, "LowCardinality(String)") for column in table.partitions]
-        described = [(each["name"], each["type"]) for each in found[f"{table.name} columns"]]
-        assert described == [*expected, *words]
-    assert found["pruned"] == [{"n": rows}]

@@ -14,6 +14,7 @@ from etl import sandbox
 from etl.files.names import INDEX
 from etl.model.records import DETAIL
 from etl.sandbox import Fault, SandboxRequest, generate
+from etl.sandbox.dispatch import HTML_404
 from etl.sandbox.world import (
     SimulatedCall,
     SimulatedExecution,
@@ -317,7 +318,7 @@ def nights_without_details(history: History, rng: random.Random) -> None:
     new_run_test(history, rng)
     for run_test in source.world.run_tests[known:]:
         source.begin(run_test, rng.randint(1, 4), is_finished=True, age=timedelta(days=20))
-    fault, failure = source.fault, Fault(status=rng.choice((500, 502)))
+    fault, failure = source.fault, Fault(status=rng.choice((404, 500, 502)), body=HTML_404)
     source.fault = lambda request, _nth: failure if request.path.startswith(DETAIL) else None
     for _ in range(rng.choice((1, 1, 4))):
         history.night(**_options(rng))

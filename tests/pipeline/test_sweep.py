@@ -149,15 +149,6 @@ async def test_failed_comparison_changes_nothing_is_a_notice_and_comes_again(
     assert all(run_test.is_complete for run_test in summary.run_tests)
 
 
-async def test_api_without_details_is_asked_for_no_more_than_it_takes_to_know(nights: Nights) -> None:
-    await nights.export()
-    page = Fault(status=404, body=b"<html>Not found</html>")
-    nights.server.fault = lambda request, _nth: page if _details(request) else None
-    summary = await nights.export(export=ALL, api={"concurrency": 1})
-    assert (summary.exit_code, kinds(summary)) == (0, [Kind.NOT_COMPARED])
-    assert swept(summary) <= 1 + 2, "a list, and a detail that is confirmed"
-
-
 async def test_new_call_that_cannot_be_fetched_is_missing(nights: Nights) -> None:
     call = nights.world.run_tests[0].executions[0].calls[0]
     call.is_deleted = True

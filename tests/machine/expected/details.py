@@ -66,10 +66,8 @@ def missing_details_are_told(history: History, night: Night) -> None:
 
 
 def _reads_details(night: Night) -> bool:
-    """Whether the settings of the night, and the API, give details."""
-    findings = night.summary.findings if night.summary else ()
-    is_wanted = night.options.get("settle_by") != "refetch" or night.options.get("metrics") == "listed"
-    return is_wanted and not any("the API has no details" in each.text for each in findings)
+    """Whether the settings of the night ask for details."""
+    return night.options.get("settle_by") != "refetch" or night.options.get("metrics") == "listed"
 
 
 def missing_details(night: Night) -> list[Held]:

@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Python compiles each module when it is first imported; pip would compile all of them, which takes as long as the rest.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
 BENCH := .venv-bench
 READERS := .venv-readers
 SNOWFLAKE := .venv-snowflake
@@ -118,6 +119,7 @@ $(RELEASE)/.done: requirements-release.lock
 
 # Extras that were installed before are kept up to date.
 install: $(VENV)/.runtime $(EXTRAS_WANTED:%=$(VENV)/.extra-%) $(wildcard $(VENV)/.extra-*) ## Install the locked versions into .venv; with EXTRAS=report,bucket also those extras
+	@echo "Installed in $(VENV). To use it: . $(BIN)/activate"
 
 demo: $(VENV)/.extra-duckdb $(VENV)/.extra-report ## Export a made-up world from the sandbox and look at it (no key, no network)
 	@$(BIN)/metrics-etl demo

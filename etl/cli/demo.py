@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from etl import sandbox
-from etl.cli.console import print_line, print_result, stdout_console
+from etl.cli.console import print_line, print_lines, print_result, stdout_console
 from etl.cli.report_command import page_module, write_report
 from etl.cli.show_run import print_how_to_open, print_load, print_summary
 from etl.dataset.parquet import read_size
@@ -20,6 +20,7 @@ from etl.errors import ConfigurationError
 from etl.files.interface import data_files
 from etl.files.open import open_files
 from etl.inspect.read_status import read_status
+from etl.inspect.read_tables import read_table
 from etl.load.open import module_for
 from etl.load.synchronize import load_warehouse
 from etl.model.schema import TABLES
@@ -69,12 +70,16 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
         _raise_failure(await job.export(settings))
         _print_files(dataset)
         _change_world(world, rng, latest_friday(now))
-        _print_step("Now the source changes: a new execution, a rerun, and one that has just started. Second export:")
+        _print_step(
+            "Now the source changes: a new execution, a rerun, a deleted call, and an execution that has just started. "
+            "Second export:"
+        )
         summary = _raise_failure(await job.export(settings))
         print_summary(summary)
-        _print_step("Only what changed was fetched. A third export finds nothing new:")
-        summary = _raise_failure(await job.export(settings))
-        print_result(f"requests sent: {summary.requests}, files written: {summary.files}")
+        _print_step("The deleted call stays in the dataset, marked:")
+        _print_deleted(dataset)
+        _print_step("A third export finds nothing new. Compared once more, the execution of the deleted call is final:")
+        print_lines(list(_raise_failure(await job.export(settings)).lines())[:2])
     for name, show in (("warehouse", _show_warehouse), ("report", _show_report)):
         try:
             show(dataset, settings)
@@ -124,12 +129,13 @@ def _show_report(dataset: Path, settings: Settings) -> None:
 
 
 def _change_world(world: sandbox.World, rng: random.Random, now: datetime) -> None:
-    """Add a finished execution and one that has just started, and rerun one."""
+    """Add a finished execution and one that has just started, rerun one, and delete one of its calls."""
     first, second = world.run_tests[0], world.run_tests[1]
     add_execution(world, first, rng, now - timedelta(hours=30), _CALLS)
     rerun = listable_executions(world, second.name)[0]
     rerun_execution(rerun, now - timedelta(hours=28))
     finish_execution(rerun, rng, now - timedelta(hours=27))
+    rerun.calls[0].is_deleted = True
     add_execution(world, first, rng, now - timedelta(minutes=15), _CALLS, status="running")
 
 
@@ -152,6 +158,14 @@ def _print_files(dataset: Path) -> None:
         if paths := [entry.path for entry in data_files(files, table)]:
             rows = sum(read_size(files, path)[0] for path in paths)
             print_line(table, f"{rows:,} rows in {counted(len(paths), 'file')}, such as {paths[0]}")
+
+
+def _print_deleted(dataset: Path) -> None:
+    """Print the calls that the source no longer has."""
+    calls = read_table(dataset, "calls", deleted="include")
+    columns = ["run_test_name", "call_execution_id", "duration_seconds", "deleted_at"]
+    deleted = calls[calls["deleted_at"].notna()][columns]
+    print_result(deleted.assign(deleted_at=deleted["deleted_at"].dt.floor("s")).to_string(index=False))
 
 
 def _print_step(text: str) -> None:

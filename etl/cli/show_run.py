@@ -35,12 +35,16 @@ def print_load(result: LoadResult, *, is_dry_run: bool) -> None:
 
 
 def print_how_to_open(dataset: str, options: Options | None = None) -> None:
-    """Print code that opens the dataset to stdout, to copy. ``options`` are those of a bucket."""
+    """Print code that reads the calls that the source still has to stdout, to copy.
+
+    ``options`` are those of a bucket.
+    """
     more = f", options={dict(options)}" if options else ""
     print_line("Python", f'etl.read_calls("{dataset}", evals="wide"{more})')
     if scheme_of(dataset) is None:
-        print_line("pandas", f'pd.read_parquet("{dataset}/calls", dtype_backend="pyarrow")')
-        print_line("DuckDB", f"FROM '{dataset}/calls/*/*/*.parquet'")
+        read = f'pd.read_parquet("{dataset}/calls", dtype_backend="pyarrow")'
+        print_line("pandas", f"{read}.loc[lambda calls: calls.deleted_at.isna()]")
+        print_line("DuckDB", f"FROM '{dataset}/calls/*/*/*.parquet' WHERE deleted_at IS NULL")
 
 
 def _run_test_row(run_test: RunTestSummary) -> Sequence[str | int]:

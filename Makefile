@@ -159,7 +159,7 @@ format: $(VENV)/.dev ## Format the code
 docs: $(VENV)/.dev ## Check that the documentation and the code agree
 	@$(BIN)/python -m pytest tests/test_docs.py
 
-bench: $(BENCH)/.done $(VENV)/.dev ## Measure everything again and write docs/performance.md (about an hour, on a quiet machine)
+bench: $(BENCH)/.done $(VENV)/.dev ## Measure everything again and write benchmarks/results.md (about an hour, on a quiet machine)
 	@$(BIN)/python -m benchmarks
 
 bench-quick: $(BENCH)/.done $(VENV)/.dev ## Measure small sizes, once; write nothing

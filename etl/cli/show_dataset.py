@@ -49,7 +49,7 @@ def print_status(status: Status, accepted: Mapping[str, date]) -> None:
         is_known = name.split("/eval_")[0] in known
         print_line("accepted", f"{name} since {day}{'' if is_known else f': not found, {nearest(name, known)}'}")
     print_lines(status.problem_lines())
-    print_line("next", status.verdict.next_step)
+    print_line("next", *filter(None, [status.verdict.next_step]))
 
 
 def _print_run_tests(run_tests: Sequence["RunTestStatus"], now: datetime) -> None:

@@ -23,7 +23,7 @@ def print_summary(summary: Summary) -> None:
 def print_load(result: LoadResult, *, is_dry_run: bool) -> None:
     """Print what differed between dataset and warehouse, and what was loaded, to stdout."""
     print_line("warehouse", result.warehouse)
-    print_line("differed", result.in_words)
+    print_line("changes", result.in_words)
     if is_dry_run:
         print_line("outcome", "nothing was changed" if result.is_changed else "nothing to do")
         return
@@ -52,7 +52,7 @@ def _run_test_row(run_test: RunTestSummary) -> Sequence[str | int]:
     not_fetched = waiting + run_test.reasons[Reason.FINAL] + run_test.reasons[Reason.SWEEP]
     fetched = sum(run_test.reasons.values()) - not_fetched - run_test.missed
     if run_test.missed:
-        state = f"{run_test.missed:,} left"
+        state = f"{run_test.missed:,} left{f', {run_test.previewed:,} readable' if run_test.previewed else ''}"
     elif run_test.is_complete:
         state = "complete"
     else:

@@ -29,13 +29,12 @@ from etl.model.locations import IN_FILES, has_few_slashes, scheme_of
 from etl.model.wording import quoted, shown
 from etl.pipeline.preflight import Subject, check, check_source, exit_code
 from etl.settings import Api, Settings
-from etl.settings.api_keys import read_api_key
+from etl.settings.api_keys import KEYS_FILE, read_api_key
 from etl.settings.messages import BASE_URL
 from etl.settings.read import DEFAULT_PATH
 
 _KEYS = {"FI_API_KEY": "API key (not shown)", "FI_SECRET_KEY": "Secret key (not shown)"}
 """The environment variable of each key, and the question for it."""
-_KEYS_FILE = Path("keys.env")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,23 +114,21 @@ def set_up(given: Mapping[str, Any], *, is_asking: bool) -> ExitCode:
     missing = [name for name in _KEYS if not (os.environ.get(name) or os.environ.get(f"{name}_FILE"))]
     if os.path.lexists(answers.file):
         raise ConfigurationError(f"{answers.file} already exists and is never overwritten: edit it, or move it away")
-    if missing and _KEYS_FILE.exists():
-        raise ConfigurationError(
-            f"{_KEYS_FILE} exists, but was not loaded: type . ./{_KEYS_FILE} first, or move it away"
-        )
+    if missing and KEYS_FILE.exists():
+        raise ConfigurationError(f"{KEYS_FILE} exists, but was not loaded: type . ./{KEYS_FILE} first, or move it away")
     answers.settings(needs_keys=False)
     answers = _test_source(answers, missing if is_asking else (), asks_address=is_asking and not url)
     if is_asking:
         answers = _ask_the_rest(answers, given)
     texts = {answers.file: (answers.text, 0o666)}
-    question = f"Save the keys in {_KEYS_FILE}, which only you can read?"
+    question = f"Save the keys in {KEYS_FILE}, which only you can read?"
     if is_asking and missing and _ask(typer.confirm, question, default=True):
         keys = " ".join(f"{name}={shlex.quote(read_api_key(name).get_secret_value())}" for name in _KEYS)
-        texts[_KEYS_FILE] = (f"# Keep this file private. To load it: . ./{_KEYS_FILE}\nexport {keys}\n", 0o600)
+        texts[KEYS_FILE] = (f"# Keep this file private. To load it: . ./{KEYS_FILE}\nexport {keys}\n", 0o600)
     write_new(texts)
     checks = run_async(check(answers.file, on_hold=print_rate_limit_wait))
     print_checks(checks)
-    load_keys = f". ./{_KEYS_FILE} && " if _KEYS_FILE in texts else ""
+    load_keys = f". ./{KEYS_FILE} && " if KEYS_FILE in texts else ""
     _print_next(answers.file, "check" if exit_code(checks) else "run", load_keys)
     return exit_code(checks)
 
@@ -141,6 +138,8 @@ def _test_source(answers: InitAnswers, keys: Collection[str], *, asks_address: b
 
     Any other problem with the source ends the command with what ``check`` would print.
     """
+    if keys:
+        print_message("You find your keys in the platform's dashboard, under Settings.")
     while True:
         if asks_address:
             answers = _ask_for("base_url", answers, "Address of the API")

@@ -239,7 +239,7 @@ class Settings(ShownInLines, BaseSettings):
         except ValidationError as exc:
             mistakes += mistakes_of(cls, exc, file, from_environment)
         if mistakes:
-            raise ConfigurationError("\n".join(mistakes))
+            raise ConfigurationError("\n".join(dict.fromkeys(mistakes)))
         has_proxy = needs_keys and settings.api.proxy is not None
         return settings.model_copy(update=read_proxy_credentials()) if has_proxy else settings
 
@@ -303,7 +303,8 @@ def _read_file(file: Path, text: str, *, may_be_missing: bool) -> dict[str, Any]
             f"{file}: not found{place}: metrics-etl init writes one; --config names another file"
         ) from None
     except tomllib.TOMLDecodeError as exc:
-        raise ConfigurationError(f"{file}: not valid TOML: {exc}") from None
+        hint = ": text needs quotes" if str(exc).startswith("Invalid value") else ""
+        raise ConfigurationError(f"{file}: not valid TOML: {exc}{hint}") from None
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigurationError(f"{file}: cannot be read: {getattr(exc, 'strerror', exc)}") from None
 

@@ -57,6 +57,8 @@ MISTAKES = {
     "api": [
         ("concurrency = 5000", "concurrency must be at most 256, got 5000"),
         ("concurency = 5", "concurency is unknown: did you mean 'concurrency'?"),
+        ("rate_limit = 5", "rate_limit is unknown: did you mean 'requests_per_minute'?"),
+        ("retries = 5", "retries is unknown: did you mean 'max_tries'?"),
         ("concurrency = 'x'", "concurrency must be a whole number, got 'x'"),
         ("quota_share = nan", "quota_share must be a number, got nan"),
         ("page_limit = 1000", "page_limit must be a power of two, got 1000"),

@@ -81,18 +81,25 @@ def read_now(given: _Given, max_age_hours: float = NIGHTLY_HOURS) -> tuple[Setti
         problems = str(error).split("\n")
         settings = Settings.load(path, needs_keys=False, needs_run_tests=False)
     files = open_files(settings.destination.path, settings.destination.options)
-    of_dataset = read_status(files, now=datetime.now(UTC), configured=configured, warehouse=settings.warehouse.place)
+    place = settings.warehouse.place
+    now = datetime.now(UTC)
+    found = read_status(files, now=now, configured=configured, scope=settings.scope, warehouse=place)
     try:
         files.examine()
     except (ConfigurationError, DestinationError) as error:
         problems += str(error).split("\n")
     would_fail = configured is not None and bool(problems)
-    now = replace(of_dataset, max_age_hours=max_age_hours, sweep_days=settings.export.sweep_days)
-    return settings, files, replace(now, problems_now=tuple(problems), would_fail=would_fail)
+    found = replace(found, max_age_hours=max_age_hours, sweep_days=settings.export.sweep_days)
+    return settings, files, replace(found, problems_now=tuple(problems), would_fail=would_fail)
 
 
 def read_status(
-    files: Files, *, now: datetime, configured: Sequence[RunTest] | None = None, warehouse: str | None = None
+    files: Files,
+    *,
+    now: datetime,
+    configured: Sequence[RunTest] | None = None,
+    scope: str = "",
+    warehouse: str | None = None,
 ) -> Status:
     """The status of the dataset as it is now.
 
@@ -101,6 +108,7 @@ def read_status(
         now: The current time; ages are counted from here.
         configured: The run tests of the settings, empty for "all"; None if there are no settings. If no run tests are
             given, those that the last run knew count as configured.
+        scope: That of the settings; empty for that of ``configured``.
         warehouse: The place of the warehouse that the settings name; None if they name none.
 
     Raises:
@@ -111,7 +119,7 @@ def read_status(
     # The record is read before the lock: a run takes the lock before it notes its attempt, and gives it back when all
     # is done.
     record = read_last_run(files, note=ignored.append)
-    last_run = record if configured is None else record.of(scope_of(configured))
+    last_run = record if configured is None else record.of(scope or scope_of(configured))
     attempt = last_run.attempt
     at_work = files.lock_holder()
     index = index_if_readable(files, ignored)  # before the files: a run may replace it meanwhile

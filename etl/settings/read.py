@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationError, ValidationInfo, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -43,6 +43,12 @@ def _run_tests(value: Any) -> Any:
     if value in ([], ()):
         raise ValueError('must be "all" or name at least one run test')
     return value
+
+
+def _with_first_days(run_tests: tuple[RunTest, ...], others: ValidationInfo) -> tuple[RunTest, ...]:
+    """The run tests, each with the day of ``[export]`` unless it has one of its own."""
+    export = others.data.get("export", Export())
+    return tuple(run_test.model_copy(update={"since": run_test.since or export.since}) for run_test in run_tests)
 
 
 class Environment(EnvSettingsSource):
@@ -77,10 +83,10 @@ class Settings(ShownInLines, BaseSettings):
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, allow_inf_nan=False
     )
 
-    run_tests: Annotated[tuple[RunTest, ...], BeforeValidator(_run_tests)]
+    export: Export = Export()
+    run_tests: Annotated[tuple[RunTest, ...], BeforeValidator(_run_tests), AfterValidator(_with_first_days)]
     """The run tests to export; empty for "all", which are discovered at each run."""
     api: Api = Api()
-    export: Export = Export()
     engine: Engine = Engine()
     destination: Destination = Destination()
     warehouse: WarehouseSettings = WarehouseSettings()
@@ -114,7 +120,8 @@ class Settings(ShownInLines, BaseSettings):
     @property
     def scope(self) -> str:
         """The configured run tests and their first days, as text: what "complete" refers to. See ``scope_of``."""
-        return scope_of(self.configured)
+        text = scope_of(self.configured)
+        return f"all since {self.export.since}" if text == "all" and self.export.since else text
 
     @property
     def since(self) -> date | None:
@@ -178,13 +185,13 @@ class Settings(ShownInLines, BaseSettings):
         return [test for test in self.run_tests if not names or test.name in names or test.key in names]
 
     def with_run_tests(self, names: Iterable[str]) -> "Settings":
-        """These settings with these run tests in place of "all", each with the day that was given to ``only``.
+        """These settings with these run tests in place of "all", each with the day given to ``only`` or the settings.
 
         Raises:
             ConfigurationError: a name that no run test can have, or two names with the same key.
         """
         try:
-            run_tests = tuple(RunTest(name=name, since=self._since) for name in names)
+            run_tests = tuple(RunTest(name=name, since=self._since or self.export.since) for name in names)
             _refuse_shared_keys(run_tests)
         except ValidationError as exc:
             given = exc.errors()[0]["input"]

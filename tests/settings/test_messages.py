@@ -48,7 +48,7 @@ MISTAKES = {
         ("concurrency = 8", "concurrency belongs in [api]"),
         (
             'run_tests = ["A"]\nsince = 2026-01-01',
-            'since belongs to a run test: run_tests = [{ name = "My Agent Test", since = … }]',
+            'since belongs in [export] or to a run test: run_tests = [{ name = "My Agent Test", since = … }]',
         ),
         ('[destination]\nrun_tests = ["A"]', "[destination] run_tests belongs above the first section"),
         ("basis_url = 'x'", "basis_url is unknown: did you mean 'base_url'?"),

@@ -77,7 +77,9 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
         summary = _raise_failure(await job.export(settings))
         print_summary(summary)
         _print_step("The deleted call stays in the dataset, marked:")
-        _print_deleted(dataset)
+        calls = read_table(dataset, "calls", deleted="include").dropna(subset="deleted_at")
+        columns = ["run_test_name", "call_execution_id", "duration_seconds", "deleted_at"]
+        print_result(calls[columns].to_string(index=False, formatters={"deleted_at": "{:%Y-%m-%d}".format}))
         _print_step("A third export finds nothing new. Compared once more, the execution of the deleted call is final:")
         print_lines(list(_raise_failure(await job.export(settings)).lines())[:2])
     for name, show in (("warehouse", _show_warehouse), ("report", _show_report)):
@@ -158,14 +160,6 @@ def _print_files(dataset: Path) -> None:
         if paths := [entry.path for entry in data_files(files, table)]:
             rows = sum(read_size(files, path)[0] for path in paths)
             print_line(table, f"{rows:,} rows in {counted(len(paths), 'file')}, such as {paths[0]}")
-
-
-def _print_deleted(dataset: Path) -> None:
-    """Print the calls that the source no longer has."""
-    calls = read_table(dataset, "calls", deleted="include")
-    columns = ["run_test_name", "call_execution_id", "duration_seconds", "deleted_at"]
-    deleted = calls[calls["deleted_at"].notna()][columns]
-    print_result(deleted.assign(deleted_at=deleted["deleted_at"].dt.floor("s")).to_string(index=False))
 
 
 def _print_step(text: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from etl.cli.console import print_in_form, print_json, print_message, print_rate_limit_wait, print_result
+from etl.cli.console import print_hold, print_in_form, print_json, print_message, print_result
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, output, selection
 from etl.cli.process import end, report_errors, run_async, stop_on_signals
 from etl.errors import ConfigurationError, ExitCode, ExporterError
@@ -180,11 +180,8 @@ def _print_plan_and_exit(
     from etl.cli.show_run import plan_as_json, print_plan
     from etl.pipeline import job
 
-    def notify(event: str, **fields: Any) -> None:
-        if event == "held":
-            print_rate_limit_wait(fields["seconds"])
-
-    result = run_async(job.plan(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify))
+    planning = job.plan(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=print_hold)
+    result = run_async(planning)
     print_in_form(result, plan_as_json, print_plan, as_json=as_json, quiet=False)
     end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE)
 

@@ -42,7 +42,8 @@ from etl.pipeline.summary import RunTestSummary, Summary
 from etl.pipeline.tasks import held, to_the_end, until_stopped
 from etl.settings import Settings
 
-_STANDARD_REQUESTS_PER_MINUTE = 100
+STANDARD_REQUESTS_PER_MINUTE = 100
+"""What is assumed of an API that announces no limit."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -95,8 +96,8 @@ class Plan(ShownInLines):
         if not self.requests:
             return "nothing to fetch from the lists that could be read" if self.problems else "nothing to fetch"
         if self.seconds is None:
-            at_standard = duration(self.requests / _STANDARD_REQUESTS_PER_MINUTE * 60)
-            limit = f"assuming {_STANDARD_REQUESTS_PER_MINUTE} requests a minute"
+            at_standard = duration(self.requests / STANDARD_REQUESTS_PER_MINUTE * 60)
+            limit = f"assuming {STANDARD_REQUESTS_PER_MINUTE} requests a minute"
             return f"{at_standard}, {limit} (the API announces no limit; if it has none, sooner)"
         limit = counted(self.requests_per_minute or 0, "request")
         if self.seconds < 1:

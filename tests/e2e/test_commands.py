@@ -41,7 +41,7 @@ def test_demo_shows_files_and_what_incremental_means(demo: tuple[Path, Ended]) -
     assert "run_test=checkout-flow-" in shown
     assert "Checkout flow       22        1        1     25     75  complete" in shown
     assert re.search(r"^written    3 executions, 49 calls, \d+ evals \(new or changed rows\)$", shown, re.MULTILINE)
-    assert re.search(r"^Support triage [\da-f-]{36} +\d+\.\d +20[\d-]{8} [\d:]{8}\+00:00$", shown, re.MULTILINE)
+    assert re.search(r"^Support triage [\da-f-]{36} +\d+\.\d +20[\d-]{8}$", shown, re.MULTILINE)
     assert "requests   5 requests in " in shown.partition("finds nothing new")[2]
     assert ds.dataset(folder / "data" / "calls").count_rows() == 1525
     assert_equals_dataset(Place(f"duckdb://{folder}/data.duckdb"), folder / "data")

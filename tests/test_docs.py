@@ -49,7 +49,7 @@ def text(path: str) -> str:
     return (ROOT / path).read_text(encoding="utf-8")
 
 
-READING = "\n".join(text(f"docs/{page}.md") for page in ("pandas", "engines", "clouds"))
+READING = "\n".join(text(f"docs/{page}.md") for page in ("pandas", "engines"))
 
 
 @pytest.mark.parametrize(("engine", "title"), [("pandas", "Without this package"), ("duckdb", "DuckDB")])
@@ -91,10 +91,10 @@ def test_every_word_has_a_meaning() -> None:
         assert all(list(table) == list(words) for table in tables), words
 
 
-def test_every_alarm_has_an_entry() -> None:
-    section = text("docs/failed-night.md").partition("\n## Something is missing\n")[2].partition("\n## ")[0]
-    found = re.findall(r"^\| `([a-z_]+)` \| .+ \| .+ \|$", section, re.MULTILINE)
-    assert found == [kind for kind in Kind if Finding(kind, "", "").is_alarm]
+def test_every_finding_that_a_person_has_to_act_on_is_one() -> None:
+    found = re.findall(r"^\| `([a-z_]+)`.* \| .+ \|$", text("docs/failed-night.md"), re.MULTILINE)
+    assert found
+    assert {*found} <= {*Kind}
 
 
 def test_every_purpose_is_documented_with_the_reasons_that_it_is_for() -> None:
@@ -143,7 +143,6 @@ def test_every_field_of_the_json_is_documented(command: str) -> None:
 @pytest.mark.parametrize(
     ("path", "title"),
     [
-        ("README.md", "## Exit codes"),
         ("docs/failed-night.md", "## By exit code"),
         ("docs/orchestrators.md", "## What to do for each exit code"),
     ],
@@ -268,9 +267,9 @@ def words(path: Path) -> int:
 def test_manual_can_be_finished() -> None:
     written = [path for path in (ROOT / "docs").glob("*.md") if path.name not in GENERATED]
     counts = {path.name: words(path) for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *written]}
-    longest = dict.fromkeys(counts, 900) | {"architecture.md": 2_300, "failed-night.md": 1_000}
+    longest = dict.fromkeys(counts, 900) | {"architecture.md": 2_300}
     assert {name: count for name, count in counts.items() if count > longest[name]} == {}, longest
-    assert sum(counts.values()) <= 13_000, f"the manual may have 13,000 words: cut some elsewhere: {counts}"
+    assert sum(counts.values()) <= 11_000, f"the manual may have 11,000 words: cut some elsewhere: {counts}"
 
 
 def test_decisions_can_be_finished() -> None:

@@ -159,7 +159,7 @@ def _print_files(dataset: Path) -> None:
     for table in sorted(TABLES):
         if paths := [entry.path for entry in data_files(files, table)]:
             rows = sum(read_size(files, path)[0] for path in paths)
-            print_line(table, f"{rows:,} rows in {counted(len(paths), 'file')}, such as {paths[0]}")
+            print_line(table, f"{counted(rows, 'row')} in {counted(len(paths), 'file')}, such as {paths[0]}")
 
 
 def _print_step(text: str) -> None:

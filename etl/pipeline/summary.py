@@ -121,7 +121,7 @@ class Summary(ShownInLines):
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the command exits with; the README explains each code.
+        """What the command exits with; docs/failed-night.md explains each code.
 
         What ended the run decides, then an alarm, then the error of a load that failed, whose sentence is
         ``_load_problem``. A load that left something out has added an alarm.

@@ -11,20 +11,18 @@ from pathlib import Path
 from rich.markup import escape
 
 from etl import sandbox
-from etl.cli.console import print_line, print_lines, print_result, stdout_console
+from etl.cli.console import print_lines, print_result, stdout_console
 from etl.cli.report_command import page_module, write_report
+from etl.cli.show_dataset import print_tables
 from etl.cli.show_run import print_how_to_open, print_load, print_summary
-from etl.dataset.parquet import read_size
 from etl.dataset.parts import Dataset
 from etl.errors import ConfigurationError
-from etl.files.interface import data_files
 from etl.files.open import open_files
 from etl.inspect.read_status import read_status
 from etl.inspect.read_tables import read_table
 from etl.load.open import module_for
 from etl.load.synchronize import load_warehouse
-from etl.model.schema import TABLES
-from etl.model.wording import counted, shown
+from etl.model.wording import shown
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.report.gather import gather_contents
@@ -68,12 +66,10 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
         )
         _print_step(f"A sandbox with {_RUN_TESTS} run tests is running at {server.base_url}. First export:")
         _raise_failure(await job.export(settings))
-        _print_files(dataset)
+        _print_step("The dataset on disk:")
+        print_tables(read_status(open_files(str(dataset)), now=datetime.now(UTC)).tables)
         _change_world(world, rng, latest_friday(now))
-        _print_step(
-            "Now the source changes: a new execution, a rerun, a deleted call, and an execution that has just started. "
-            "Second export:"
-        )
+        _print_step("Now the source has a new execution, a rerun, a deleted call, a running execution. Second export:")
         summary = _raise_failure(await job.export(settings))
         print_summary(summary)
         _print_step("The deleted call stays in the dataset, marked:")
@@ -150,16 +146,6 @@ def _raise_failure(summary: Summary) -> Summary:
     if summary.failure:
         raise summary.failure
     return summary
-
-
-def _print_files(dataset: Path) -> None:
-    """Print the rows and files of each table that has any."""
-    _print_step("The dataset on disk:")
-    files = open_files(str(dataset))
-    for table in sorted(TABLES):
-        if paths := [entry.path for entry in data_files(files, table)]:
-            rows = sum(read_size(files, path)[0] for path in paths)
-            print_line(table, f"{counted(rows, 'row')} in {counted(len(paths), 'file')}, such as {paths[0]}")
 
 
 def _print_step(text: str) -> None:

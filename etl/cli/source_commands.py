@@ -45,9 +45,8 @@ def init(  # noqa: PLR0913 one parameter for each option of the command
             raise ConfigurationError("init asks questions, but this is not a terminal: set the keys, and add --yes")
         from etl.cli.questions import set_up
 
-        places = {"file": config, "base_url": base_url, "path": path, "warehouse": warehouse}
-        options = places | {"run_tests": run_tests, "since": since}
-        answers = {name: value for name, value in options.items() if value}
+        given = {"file": config, "base_url": base_url, "run_tests": run_tests, "path": path, "warehouse": warehouse}
+        answers = {name: value for name, value in (given | {"since": since}).items() if value}
         end(set_up(answers, is_asking=not yes))
 
 

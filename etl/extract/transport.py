@@ -194,12 +194,9 @@ class Transport:
         if is_proxy_unknown or isinstance(exc, aiohttp.ClientProxyConnectionError):
             return NoAnswerError(f"cannot connect to [api] proxy {self._proxy}: {reason_of(exc)}")
         is_unreachable = isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-        is_refused = isinstance(exc.__cause__, ConnectionRefusedError)
-        hint = f"; check {'' if is_refused else 'the network, then '}[api] base_url or FI_BASE_URL"
+        hint = "; check the network, then [api] base_url or FI_BASE_URL" if is_unreachable and not self._proxy else ""
         what = "cannot connect to" if is_unreachable else "no complete answer from"
-        return NoAnswerError(
-            f"{what} {self._server}: {reason_of(exc)}{hint if is_unreachable and not self._proxy else ''}"
-        )
+        return NoAnswerError(f"{what} {self._server}: {reason_of(exc)}{hint}")
 
     def _proxy_failure(self, exc: aiohttp.ClientHttpProxyError) -> Exception:
         """The error to raise if the proxy itself answered, instead of connecting to the API."""

@@ -142,7 +142,7 @@ async def test_keys_in_files_are_used_and_all_run_tests_are_the_default(server: 
         ("", {}, 2, "this is not a terminal"),
         ("--yes", {"FI_API_KEY": None}, 2, "no key: set FI_API_KEY"),
         ("--yes", {"FI_API_KEY": "canary"}, 4, "check FI_API_KEY and FI_SECRET_KEY"),
-        ("--yes", {"FI_BASE_URL": "http://127.0.0.1:9"}, 5, "check [api] base_url or FI_BASE_URL"),
+        ("--yes", {"FI_BASE_URL": "http://127.0.0.1:9"}, 5, "[api] base_url or FI_BASE_URL"),
         ("--yes --base-url http://example.com", {}, 2, "error: environment: FI_BASE_URL must be https://"),
         ("--yes --run-test Chekout", {}, 2, "did you mean 'Checkout flow'?"),
         ("--yes --path ftp://x", {}, 2, "error: config/metrics-etl.toml: [destination] path must be a folder"),

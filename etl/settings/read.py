@@ -119,9 +119,10 @@ class Settings(ShownInLines, BaseSettings):
 
     @property
     def scope(self) -> str:
-        """The configured run tests and their first days, as text: what "complete" refers to. See ``scope_of``."""
-        text = scope_of(self.configured)
-        return f"all since {self.export.since}" if text == "all" and self.export.since else text
+        """The configured run tests, their keys and first days, as text to compare: what "complete" is about."""
+        fields = sorted((run_test.name, run_test.key, str(run_test.since or "")) for run_test in self.configured)
+        every = f"all since {self.export.since}" if self.export.since else "all"
+        return json.dumps(fields, ensure_ascii=False) if fields else every
 
     @property
     def since(self) -> date | None:
@@ -249,12 +250,6 @@ class Settings(ShownInLines, BaseSettings):
             raise ConfigurationError("\n".join(dict.fromkeys(mistakes)))
         has_proxy = needs_keys and settings.api.proxy is not None
         return settings.model_copy(update=read_proxy_credentials()) if has_proxy else settings
-
-
-def scope_of(run_tests: Iterable[RunTest]) -> str:
-    """The run tests, their keys and first days as sorted JSON, so that two scopes can be compared; "all" for none."""
-    fields = sorted((run_test.name, run_test.key, str(run_test.since or "")) for run_test in run_tests)
-    return json.dumps(fields, ensure_ascii=False) if fields else "all"
 
 
 def _day_to_begin_at(since: date | str | None) -> date | None:

@@ -252,7 +252,7 @@ async def test_other_settings_files_of_the_dataset_make_a_status_neither_fresh_n
     def told(names: list[str], *, day: int) -> Status:
         settings = settings_for(server, tmp_path / "data", run_tests=names)
         now = NIGHT + timedelta(days=day, hours=5)
-        return read_status(LocalFiles(tmp_path / "data"), now=now, configured=settings.configured)
+        return read_status(LocalFiles(tmp_path / "data"), now=now, settings=settings)
 
     await export(server, tmp_path, run_tests=mine)
     for night, status in ((0, None), (1, 500), (1, 401), (1, None)):

@@ -105,7 +105,7 @@ def _show_warehouse(dataset: Path, settings: Settings) -> None:
     import duckdb
 
     stored = Dataset(open_files(str(dataset)), compression=settings.destination.compression)
-    _print_step("A load makes a warehouse, here a DuckDB file, match the dataset:")
+    _print_step("Load the dataset into a warehouse, here a DuckDB file:")
     print_load(load_warehouse(WarehouseSettings(url=url), stored, datetime.now(UTC)), is_dry_run=False)
     _print_step("Query it with SQL:")
     print_result(_QUESTION)

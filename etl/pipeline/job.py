@@ -98,7 +98,7 @@ class Plan(ShownInLines):
         if self.seconds is None:
             at_standard = duration(self.requests / STANDARD_REQUESTS_PER_MINUTE * 60)
             limit = f"assuming {STANDARD_REQUESTS_PER_MINUTE} requests a minute"
-            return f"{at_standard}, {limit} (the API announces no limit; if it has none, sooner)"
+            return f"about {at_standard}, {limit}: the API announces no limit (without one, it is faster)"
         limit = counted(self.requests_per_minute or 0, "request")
         if self.seconds < 1:
             return f"within a minute: the limit is {limit} a minute"

@@ -79,7 +79,7 @@ def test_one_is_no_plural(capsys: pytest.CaptureFixture[str]) -> None:
             30,
             None,
             "32 requests: list 2, first fetch 30",
-            "18 s, assuming 100 requests a minute (the API announces no limit; if it has none, sooner)",
+            "about 18 s, assuming 100 requests a minute: the API announces no limit (without one, it is faster)",
         ),
         (3000, 100, "3,002 requests: list 2, first fetch 3,000", "about 30 min at 100 requests a minute"),
         (0, 100, "2 requests: list 2", "nothing to fetch"),

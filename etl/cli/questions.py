@@ -150,7 +150,7 @@ def _test_source(answers: InitAnswers, keys: Collection[str], *, asks_address: b
     Any other problem with the source ends the command with what ``check`` would print.
     """
     if keys:
-        print_message("You find your keys in the platform's dashboard, under Settings.")
+        print_message("Your keys are in the platform's dashboard, under Settings.")
     while True:
         if asks_address:
             answers = _ask_for("base_url", answers, "Address of the API")

@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Python compiles each module when it is first imported; pip would compile all of them, which takes as long as the rest.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
 BENCH := .venv-bench
 READERS := .venv-readers
 SNOWFLAKE := .venv-snowflake
@@ -118,6 +119,7 @@ $(RELEASE)/.done: requirements-release.lock
 
 # Extras that were installed before are kept up to date.
 install: $(VENV)/.runtime $(EXTRAS_WANTED:%=$(VENV)/.extra-%) $(wildcard $(VENV)/.extra-*) ## Install the locked versions into .venv; with EXTRAS=report,bucket also those extras
+	@echo "Installed in $(VENV). To use it: . $(BIN)/activate"
 
 demo: $(VENV)/.extra-duckdb $(VENV)/.extra-report ## Export a made-up world from the sandbox and look at it (no key, no network)
 	@$(BIN)/metrics-etl demo
@@ -157,7 +159,7 @@ format: $(VENV)/.dev ## Format the code
 docs: $(VENV)/.dev ## Check that the documentation and the code agree
 	@$(BIN)/python -m pytest tests/test_docs.py
 
-bench: $(BENCH)/.done $(VENV)/.dev ## Measure everything again and write docs/performance.md (about an hour, on a quiet machine)
+bench: $(BENCH)/.done $(VENV)/.dev ## Measure everything again and write benchmarks/results.md (about an hour, on a quiet machine)
 	@$(BIN)/python -m benchmarks
 
 bench-quick: $(BENCH)/.done $(VENV)/.dev ## Measure small sizes, once; write nothing

@@ -1,6 +1,6 @@
 """All measurements: ``python -m benchmarks [--quick] [NAME …]`` prints their tables.
 
-A run of all of them writes docs/performance.md.
+A run of all of them writes benchmarks/results.md.
 """
 
 import argparse
@@ -30,7 +30,7 @@ MEASUREMENTS = (
     "settling",
     "sweep",
 )
-DOCUMENT = ROOT / "docs" / "performance.md"
+DOCUMENT = ROOT / "benchmarks" / "results.md"
 
 
 def main() -> None:

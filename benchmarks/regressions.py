@@ -2,8 +2,8 @@
 
 Two samples of made-up calls are compared, thousands of times, with no difference between the agents and with a
 regression of 20%. The calls are like the sandbox's: log-normal latencies, costs in whole cents, an eval that nine calls
-of ten pass. Then with scenarios, of which some are slower; and with slow days. Seeded; the full form writes tables of
-docs/compare.md and decision 11.
+of ten pass. Then with scenarios, of which some are slower; and with slow days. Seeded; the full form writes the tables
+of decision 11.
 """
 
 import argparse
@@ -328,8 +328,6 @@ def main() -> None:
     for name, text in made.items():
         print(f"\n{name}\n\n{text}")
     if not is_quick:
-        for_users = {name: made.pop(name) for name in ("gate of compare", "scenarios of compare")}
-        publish(ROOT / "docs" / "compare.md", for_users)
         publish(ROOT / "docs" / "decisions" / "0011-compare-scenario-by-scenario.md", made)
 
 

@@ -10,7 +10,7 @@ from typing import Self
 
 
 class ExitCode(IntEnum):
-    """Every code that the command exits with; the README says what to do about each."""
+    """Every code that the command exits with; docs/failed-night.md says what to do about each."""
 
     meaning: str
     """What the code says, in the few words of the reference."""

@@ -32,7 +32,7 @@ from etl.load.tables import COLUMN_TYPES
 from etl.model.findings import Finding, Kind
 from etl.model.locations import EXPERIMENTAL, WAREHOUSES
 from etl.model.records import ListedRunTest
-from etl.model.schema import EXECUTIONS, TABLES, TIMESTAMP
+from etl.model.schema import EXECUTIONS, TIMESTAMP
 from etl.pipeline.context import Progress
 from etl.pipeline.preflight import Check, Subject, checks_as_json
 from etl.pipeline.summary import RunTestSummary, Summary
@@ -42,13 +42,14 @@ from tests.reference import json_paths, written
 
 ROOT = Path(__file__).parents[1]
 GENERATED = {"commands.md", "data-dictionary.md", "settings.md"}
+MARKDOWN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks/results.md"])
 
 
 def text(path: str) -> str:
     return (ROOT / path).read_text(encoding="utf-8")
 
 
-READING = "\n".join(text(f"docs/{page}.md") for page in ("pandas", "engines", "clouds"))
+READING = "\n".join(text(f"docs/{page}.md") for page in ("pandas", "engines"))
 
 
 @pytest.mark.parametrize(("engine", "title"), [("pandas", "Without this package"), ("duckdb", "DuckDB")])
@@ -85,20 +86,15 @@ def test_reference_is_what_the_code_says() -> None:
     assert not different, f"write {different} again: python -m tests.reference"
 
 
-def test_readme_counts_the_columns() -> None:
-    columns = (*TABLES["calls"].columns, "run_test", "month")
-    assert f"5 of {len(columns)} columns" in text("README.md")
-
-
 def test_every_word_has_a_meaning() -> None:
     for words, *tables in ((Purpose, PURPOSE_MEANINGS), (Subject, SUBJECT_MEANINGS)):
         assert all(list(table) == list(words) for table in tables), words
 
 
-def test_every_alarm_has_an_entry() -> None:
-    section = text("docs/failed-night.md").partition("\n## Something is missing\n")[2].partition("\n## ")[0]
-    found = re.findall(r"^\| `([a-z_]+)` \| .+ \| .+ \|$", section, re.MULTILINE)
-    assert found == [kind for kind in Kind if Finding(kind, "", "").is_alarm]
+def test_every_finding_that_a_person_has_to_act_on_is_one() -> None:
+    found = re.findall(r"^\| `([a-z_]+)`.* \| .+ \|$", text("docs/failed-night.md"), re.MULTILINE)
+    assert found
+    assert {*found} <= {*Kind}
 
 
 def test_every_purpose_is_documented_with_the_reasons_that_it_is_for() -> None:
@@ -147,7 +143,6 @@ def test_every_field_of_the_json_is_documented(command: str) -> None:
 @pytest.mark.parametrize(
     ("path", "title"),
     [
-        ("README.md", "## Exit codes"),
         ("docs/failed-night.md", "## By exit code"),
         ("docs/orchestrators.md", "## What to do for each exit code"),
     ],
@@ -231,9 +226,7 @@ def without_code(path: Path) -> str:
     return re.sub(r"^ *```.*?^ *```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    "path", sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]), ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: path.name)
 def test_manual_is_written_in_plain_english(path: Path) -> None:
     assert BANNED.findall(without_code(path)) == []
 
@@ -258,7 +251,7 @@ def anchors(path: Path) -> set[str]:
 
 
 def test_local_links_lead_somewhere() -> None:
-    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+    for path in MARKDOWN:
         for name, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", without_code(path)):
             target = path.parent / name if name else path
             assert target.exists(), (path, name)
@@ -274,9 +267,9 @@ def words(path: Path) -> int:
 def test_manual_can_be_finished() -> None:
     written = [path for path in (ROOT / "docs").glob("*.md") if path.name not in GENERATED]
     counts = {path.name: words(path) for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *written]}
-    longest = dict.fromkeys(counts, 900) | {"architecture.md": 2_300, "failed-night.md": 1_000}
+    longest = dict.fromkeys(counts, 900) | {"architecture.md": 2_300}
     assert {name: count for name, count in counts.items() if count > longest[name]} == {}, longest
-    assert sum(counts.values()) <= 13_000, f"the manual may have 13,000 words: cut some elsewhere: {counts}"
+    assert sum(counts.values()) <= 11_000, f"the manual may have 11,000 words: cut some elsewhere: {counts}"
 
 
 def test_decisions_can_be_finished() -> None:

@@ -65,7 +65,11 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     ] = False,
     group_by: Annotated[
         Literal["agent_version"] | None,
-        _what("--group-by", help="Compare each version of the candidate's agent by itself, too. Needs --json."),
+        _what(
+            "--group-by",
+            metavar="COLUMN",
+            help="Compare each version of the candidate's agent by itself, too. Needs --json.",
+        ),
     ] = None,
     form: Annotated[
         Literal["table", "json", "junit", "markdown", "md"],

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from etl.model.wording import CONTROL, shown
 
@@ -89,6 +89,12 @@ def print_in_form(
 def print_rate_limit_wait(seconds: float) -> None:
     """Say on stderr why nothing happens for so many seconds."""
     print_message(f"waiting for the rate limit, {seconds:.0f} s")
+
+
+def print_hold(event: str, **fields: Any) -> None:
+    """As ``print_rate_limit_wait``, for the event of that; other events print nothing."""
+    if event == "held":
+        print_rate_limit_wait(fields["seconds"])
 
 
 def print_table(

@@ -11,19 +11,18 @@ from pathlib import Path
 from rich.markup import escape
 
 from etl import sandbox
-from etl.cli.console import print_line, print_result, stdout_console
+from etl.cli.console import print_lines, print_result, stdout_console
 from etl.cli.report_command import page_module, write_report
+from etl.cli.show_dataset import print_tables
 from etl.cli.show_run import print_how_to_open, print_load, print_summary
-from etl.dataset.parquet import read_size
 from etl.dataset.parts import Dataset
 from etl.errors import ConfigurationError
-from etl.files.interface import data_files
 from etl.files.open import open_files
 from etl.inspect.read_status import read_status
+from etl.inspect.read_tables import read_table
 from etl.load.open import module_for
 from etl.load.synchronize import load_warehouse
-from etl.model.schema import TABLES
-from etl.model.wording import counted, shown
+from etl.model.wording import shown
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.report.gather import gather_contents
@@ -67,14 +66,18 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
         )
         _print_step(f"A sandbox with {_RUN_TESTS} run tests is running at {server.base_url}. First export:")
         _raise_failure(await job.export(settings))
-        _print_files(dataset)
+        _print_step("The dataset on disk:")
+        print_tables(read_status(open_files(str(dataset)), now=datetime.now(UTC)).tables)
         _change_world(world, rng, latest_friday(now))
-        _print_step("Now the source changes: a new execution, a rerun, and one that has just started. Second export:")
+        _print_step("Now the source has a new execution, a rerun, a deleted call, a running execution. Second export:")
         summary = _raise_failure(await job.export(settings))
         print_summary(summary)
-        _print_step("Only what changed was fetched. A third export finds nothing new:")
-        summary = _raise_failure(await job.export(settings))
-        print_result(f"requests sent: {summary.requests}, files written: {summary.files}")
+        _print_step("The deleted call stays in the dataset, marked:")
+        calls = read_table(dataset, "calls", deleted="include").dropna(subset="deleted_at")
+        columns = ["run_test_name", "call_execution_id", "duration_seconds", "deleted_at"]
+        print_result(calls[columns].to_string(index=False, formatters={"deleted_at": "{:%Y-%m-%d}".format}))
+        _print_step("A third export finds nothing new, and compares the execution with the deleted call once more:")
+        print_lines(list(_raise_failure(await job.export(settings)).lines())[:2])
     for name, show in (("warehouse", _show_warehouse), ("report", _show_report)):
         try:
             show(dataset, settings)
@@ -102,7 +105,7 @@ def _show_warehouse(dataset: Path, settings: Settings) -> None:
     import duckdb
 
     stored = Dataset(open_files(str(dataset)), compression=settings.destination.compression)
-    _print_step("A load makes a warehouse, here a DuckDB file, match the dataset:")
+    _print_step("Load the dataset into a warehouse, here a DuckDB file:")
     print_load(load_warehouse(WarehouseSettings(url=url), stored, datetime.now(UTC)), is_dry_run=False)
     _print_step("Query it with SQL:")
     print_result(_QUESTION)
@@ -124,12 +127,13 @@ def _show_report(dataset: Path, settings: Settings) -> None:
 
 
 def _change_world(world: sandbox.World, rng: random.Random, now: datetime) -> None:
-    """Add a finished execution and one that has just started, and rerun one."""
+    """Add a finished execution and one that has just started, rerun one, and delete one of its calls."""
     first, second = world.run_tests[0], world.run_tests[1]
     add_execution(world, first, rng, now - timedelta(hours=30), _CALLS)
     rerun = listable_executions(world, second.name)[0]
     rerun_execution(rerun, now - timedelta(hours=28))
     finish_execution(rerun, rng, now - timedelta(hours=27))
+    rerun.calls[0].is_deleted = True
     add_execution(world, first, rng, now - timedelta(minutes=15), _CALLS, status="running")
 
 
@@ -142,16 +146,6 @@ def _raise_failure(summary: Summary) -> Summary:
     if summary.failure:
         raise summary.failure
     return summary
-
-
-def _print_files(dataset: Path) -> None:
-    """Print the rows and files of each table that has any."""
-    _print_step("The dataset on disk:")
-    files = open_files(str(dataset))
-    for table in sorted(TABLES):
-        if paths := [entry.path for entry in data_files(files, table)]:
-            rows = sum(read_size(files, path)[0] for path in paths)
-            print_line(table, f"{rows:,} rows in {counted(len(paths), 'file')}, such as {paths[0]}")
 
 
 def _print_step(text: str) -> None:

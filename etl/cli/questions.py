@@ -12,30 +12,35 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from etl.cli.console import as_json, print_line, print_message, print_rate_limit_wait, print_result
+from etl.cli.console import as_json, print_hold, print_line, print_message, print_rate_limit_wait, print_result
+from etl.cli.options import parse_day
 from etl.cli.process import end, run_async
 from etl.cli.show_source import print_checks, run_tests_as_toml
 from etl.errors import ConfigurationError, DestinationError, ExitCode, InterruptedRunError
+from etl.extract.executions import is_before
+from etl.extract.plan import requests_to_fetch
 from etl.extract.run_tests import discover_for
 from etl.files.open import open_files
 from etl.load.open import module_for
+from etl.model.days import day_of
 from etl.model.locations import IN_FILES, has_few_slashes, scheme_of
-from etl.model.wording import quoted, shown
+from etl.model.wording import counted, duration, quoted, shown
+from etl.pipeline import job
 from etl.pipeline.preflight import Subject, check, check_source, exit_code
 from etl.settings import Api, Settings
-from etl.settings.api_keys import read_api_key
+from etl.settings.api_keys import KEYS_FILE, read_api_key
 from etl.settings.messages import BASE_URL
 from etl.settings.read import DEFAULT_PATH
 
 _KEYS = {"FI_API_KEY": "API key (not shown)", "FI_SECRET_KEY": "Secret key (not shown)"}
 """The environment variable of each key, and the question for it."""
-_KEYS_FILE = Path("keys.env")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ class InitAnswers:
     """Folder or URL of the dataset; a relative folder is in the working directory."""
     warehouse: str = "none"
     """URL of a warehouse, or ``"none"``; a relative path in it starts at the working directory."""
+    since: date | None = None
+    """The first day to export; None for everything."""
 
     @property
     def text(self) -> str:
@@ -68,6 +75,9 @@ run_tests = {as_json(self.run_tests)}
 
 [api]
 base_url = {as_json(self.base_url)}
+
+[export]
+{"" if self.since else "# "}since = {self.since or "2026-01-31"} # skip executions created before this day
 
 [destination]
 path = {path} # relative to this file; or a bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER"
@@ -115,23 +125,21 @@ def set_up(given: Mapping[str, Any], *, is_asking: bool) -> ExitCode:
     missing = [name for name in _KEYS if not (os.environ.get(name) or os.environ.get(f"{name}_FILE"))]
     if os.path.lexists(answers.file):
         raise ConfigurationError(f"{answers.file} already exists and is never overwritten: edit it, or move it away")
-    if missing and _KEYS_FILE.exists():
-        raise ConfigurationError(
-            f"{_KEYS_FILE} exists, but was not loaded: type . ./{_KEYS_FILE} first, or move it away"
-        )
+    if missing and KEYS_FILE.exists():
+        raise ConfigurationError(f"{KEYS_FILE} exists, but was not loaded: type . ./{KEYS_FILE} first, or move it away")
     answers.settings(needs_keys=False)
     answers = _test_source(answers, missing if is_asking else (), asks_address=is_asking and not url)
     if is_asking:
         answers = _ask_the_rest(answers, given)
     texts = {answers.file: (answers.text, 0o666)}
-    question = f"Save the keys in {_KEYS_FILE}, which only you can read?"
+    question = f"Save the keys in {KEYS_FILE}, which only you can read?"
     if is_asking and missing and _ask(typer.confirm, question, default=True):
         keys = " ".join(f"{name}={shlex.quote(read_api_key(name).get_secret_value())}" for name in _KEYS)
-        texts[_KEYS_FILE] = (f"# Keep this file private. To load it: . ./{_KEYS_FILE}\nexport {keys}\n", 0o600)
+        texts[KEYS_FILE] = (f"# Keep this file private. To load it: . ./{KEYS_FILE}\nexport {keys}\n", 0o600)
     write_new(texts)
     checks = run_async(check(answers.file, on_hold=print_rate_limit_wait))
     print_checks(checks)
-    load_keys = f". ./{_KEYS_FILE} && " if _KEYS_FILE in texts else ""
+    load_keys = f". ./{KEYS_FILE} && " if KEYS_FILE in texts else ""
     _print_next(answers.file, "check" if exit_code(checks) else "run", load_keys)
     return exit_code(checks)
 
@@ -141,6 +149,8 @@ def _test_source(answers: InitAnswers, keys: Collection[str], *, asks_address: b
 
     Any other problem with the source ends the command with what ``check`` would print.
     """
+    if keys:
+        print_message("Your keys are in the platform's dashboard, under Settings.")
     while True:
         if asks_address:
             answers = _ask_for("base_url", answers, "Address of the API")
@@ -166,9 +176,26 @@ def _ask_the_rest(answers: InitAnswers, given: Collection[str]) -> InitAnswers:
         answers = _ask_for("run_tests", answers, question, partial(_chosen, [*discovered.run_tests]))
     if "path" not in given:
         answers = _ask_for("path", answers, "Dataset: a folder, or a bucket such as s3://BUCKET/FOLDER")
+    if "since" not in given:
+        _print_first_days(answers.settings())
+        question = "Export from when: a day such as 2026-10-31 or 30d, or all"
+        answers = _ask_for("since", answers, question, lambda answer: None if answer == "all" else parse_day(answer))
     if "warehouse" not in given:
         answers = _ask_for("warehouse", answers, "Warehouse: a URL such as duckdb://metrics.duckdb, or none")
     return answers
+
+
+def _print_first_days(settings: Settings) -> None:
+    """Print how many executions there are from some days on, and about how long a first export of them takes."""
+    plan = run_async(job.plan(settings, notify=print_hold))
+    rate = plan.requests_per_minute or job.STANDARD_REQUESTS_PER_MINUTE
+    print_result(f"A first export takes, at {rate} requests a minute:")
+    for answer in ("all", "90d", "30d", "7d"):
+        day = day_of(answer, datetime.now(UTC).date()) or date.min
+        chosen = [item for item in plan.planned if not is_before(item.execution, day)]
+        requests = requests_to_fetch(chosen, page_limit=settings.api.page_limit)
+        seconds = sum(requests.values()) / rate * 60
+        print_result(f"{answer:>4}  {counted(len(chosen), 'execution')}, about {duration(seconds)}")
 
 
 def _chosen(names: Sequence[str], answer: str) -> Sequence[str]:
@@ -194,7 +221,7 @@ def _ask_for(name: str, answers: InitAnswers, question: str, parse: Callable[[st
             raise typer.BadParameter(shown(str(error))) from None
         return changed
 
-    default = getattr(answers, name)
+    default = getattr(answers, name) or "all"
     return _ask(typer.prompt, question, default=default, value_proc=accepted)  # type: ignore[no-any-return]
 
 

@@ -40,7 +40,7 @@ def print_status(status: Status, accepted: Mapping[str, date]) -> None:
     print_result("")
     _print_run_tests(status.run_tests, now)
     print_result("")
-    _print_tables(status.tables)
+    print_tables(status.tables)
     if status.runs:
         _print_runs(status.runs)
     metrics = ("", *(f"/{metric}" for metric in METRICS))
@@ -49,7 +49,7 @@ def print_status(status: Status, accepted: Mapping[str, date]) -> None:
         is_known = name.split("/eval_")[0] in known
         print_line("accepted", f"{name} since {day}{'' if is_known else f': not found, {nearest(name, known)}'}")
     print_lines(status.problem_lines())
-    print_line("next", status.verdict.next_step)
+    print_line("next", *filter(None, [status.verdict.next_step]))
 
 
 def _print_run_tests(run_tests: Sequence["RunTestStatus"], now: datetime) -> None:
@@ -65,7 +65,8 @@ def _print_run_tests(run_tests: Sequence["RunTestStatus"], now: datetime) -> Non
     print_table(titles, rows, words={"newest", "complete", "state"})
 
 
-def _print_tables(tables: Iterable["TableStatus"]) -> None:
+def print_tables(tables: Iterable["TableStatus"]) -> None:
+    """Print how much each table holds to stdout."""
     rows = ((table.name, table.rows, table.files, _size_text(table.size_bytes)) for table in tables)
     print_table(("table", "rows", "files", "size"), rows)
 
@@ -87,7 +88,7 @@ def _size_text(size_bytes: int) -> str:
 
 def print_report(report: "VerifyReport") -> None:
     """Print what was checked and everything that was found to stdout."""
-    _print_tables(report.tables.values())
+    print_tables(report.tables.values())
     print_line("dataset", report.dataset)
     print_line(
         "checked", "page checksums, columns, keys, row hashes, each row's file, and each execution's calls and evals"

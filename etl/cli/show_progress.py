@@ -92,7 +92,7 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
         executions = counted(progress.listed_executions, "execution")
         yield f"listing: {executions}, {counted(progress.traffic.requests, 'request')}"
     else:
-        yield f"{progress.done_requests:,}/{progress.planned_requests:,} requests"
+        yield f"{progress.done_requests:,} of {progress.planned_requests:,} requests"
         if (seconds := progress.seconds_left(now)) is not None:
             yield f"{duration(seconds)} left"
     if (held := math.ceil(progress.traffic.held_until - now)) > 1:
@@ -100,9 +100,9 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
     elif (left := progress.quota.left(now)) is not None:
         yield f"rate limit: {left:,} of {progress.quota.requests_per_minute:,} left"
     if progress.previews:
-        yield f"{progress.previewed:,}/{len(progress.previews):,} from lists"
+        yield f"{progress.previewed:,} of {len(progress.previews):,} executions readable"
     if progress.crawl_began_at is not None:
-        yield f"{progress.committed_executions:,}/{progress.planned_executions:,} saved"
+        yield f"{progress.committed_executions:,} of {progress.planned_executions:,} executions saved"
         if progress.traffic.call_requests:
             yield f"{progress.traffic.call_requests:,} for single calls"
 

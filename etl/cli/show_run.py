@@ -23,7 +23,7 @@ def print_summary(summary: Summary) -> None:
 def print_load(result: LoadResult, *, is_dry_run: bool) -> None:
     """Print what differed between dataset and warehouse, and what was loaded, to stdout."""
     print_line("warehouse", result.warehouse)
-    print_line("differed", result.in_words)
+    print_line("changes", result.in_words)
     if is_dry_run:
         print_line("outcome", "nothing was changed" if result.is_changed else "nothing to do")
         return
@@ -35,12 +35,16 @@ def print_load(result: LoadResult, *, is_dry_run: bool) -> None:
 
 
 def print_how_to_open(dataset: str, options: Options | None = None) -> None:
-    """Print code that opens the dataset to stdout, to copy. ``options`` are those of a bucket."""
+    """Print code that reads the calls that the source still has to stdout, to copy.
+
+    ``options`` are those of a bucket.
+    """
     more = f", options={dict(options)}" if options else ""
     print_line("Python", f'etl.read_calls("{dataset}", evals="wide"{more})')
     if scheme_of(dataset) is None:
-        print_line("pandas", f'pd.read_parquet("{dataset}/calls", dtype_backend="pyarrow")')
-        print_line("DuckDB", f"FROM '{dataset}/calls/*/*/*.parquet'")
+        read = f'pd.read_parquet("{dataset}/calls", dtype_backend="pyarrow")'
+        print_line("pandas", f"{read}.loc[lambda calls: calls.deleted_at.isna()]")
+        print_line("DuckDB", f"FROM '{dataset}/calls/*/*/*.parquet' WHERE deleted_at IS NULL")
 
 
 def _run_test_row(run_test: RunTestSummary) -> Sequence[str | int]:
@@ -48,7 +52,7 @@ def _run_test_row(run_test: RunTestSummary) -> Sequence[str | int]:
     not_fetched = waiting + run_test.reasons[Reason.FINAL] + run_test.reasons[Reason.SWEEP]
     fetched = sum(run_test.reasons.values()) - not_fetched - run_test.missed
     if run_test.missed:
-        state = f"{run_test.missed:,} left"
+        state = f"{run_test.missed:,} left{f', {run_test.previewed:,} readable' if run_test.previewed else ''}"
     elif run_test.is_complete:
         state = "complete"
     else:

@@ -4,20 +4,21 @@ What ``init`` asks and writes is in ``questions``; what ``check`` tests is in ``
 """
 
 import os
+from datetime import date
 from functools import partial
 from typing import Annotated
 
 import typer
 
 from etl.cli.console import print_in_form, print_json, print_message, print_rate_limit_wait, print_result
-from etl.cli.options import AsJson, Config, Verbose
+from etl.cli.options import AsJson, Config, Verbose, parse_day
 from etl.cli.process import end, report_errors, run_async
 from etl.errors import ConfigurationError, ExitCode
 
 _answer = partial(typer.Option, rich_help_panel="Answers")
 
 
-def init(
+def init(  # noqa: PLR0913 one parameter for each option of the command
     config: Config = None,
     *,
     base_url: Annotated[str, _answer(metavar="URL", help="Address of a self-hosted API.", envvar="FI_BASE_URL")] = "",
@@ -25,15 +26,17 @@ def init(
         list[str] | None, _answer("--run-test", metavar="NAME", help="Run test to export. Repeat the option for more.")
     ] = None,
     path: Annotated[str, _answer(metavar="PLACE", help="Folder or bucket of the dataset.", show_default="data")] = "",
+    since: Annotated[date | None, _answer(parser=parse_day, metavar="DATE", help="First day to export.")] = None,
     warehouse: Annotated[str, _answer(metavar="URL", help="Warehouse, such as duckdb://metrics.duckdb.")] = "",
     yes: Annotated[bool, _answer("--yes", "-y", help="Ask nothing. Set the keys in the environment.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Ask what an export needs, test it, and write the settings.
 
-    Asks for the keys, the run tests, and a place for the dataset. Writes the settings, which never hold a key, and
-    keys.env if you want it. Then it runs check, and prints a line for cron. No file is ever overwritten. If a key or an
-    address is wrong, or you press Ctrl-C before the end of the questions, nothing is written.
+    Asks for the keys, the run tests, a place for the dataset, and from when to export. Writes the settings, which never
+    hold a key, and keys.env if you want it. Then it runs check, and prints a line for cron. No file is ever
+    overwritten. If a key or an address is wrong, or you press Ctrl-C before the end of the questions, nothing is
+    written.
 
     Example: metrics-etl init
     """
@@ -42,8 +45,8 @@ def init(
             raise ConfigurationError("init asks questions, but this is not a terminal: set the keys, and add --yes")
         from etl.cli.questions import set_up
 
-        options = {"file": config, "base_url": base_url, "run_tests": run_tests, "path": path, "warehouse": warehouse}
-        answers = {name: value for name, value in options.items() if value}
+        given = {"file": config, "base_url": base_url, "run_tests": run_tests, "path": path, "warehouse": warehouse}
+        answers = {name: value for name, value in (given | {"since": since}).items() if value}
         end(set_up(answers, is_asking=not yes))
 
 

@@ -83,14 +83,11 @@ class Route(Word):
     WHOLE = "whole", "every call is fetched, and the detail is read for what only it shows"
     BARE = "bare", "every call is fetched, and no detail is read"
     COMPARE = "compare", "stored calls that list and detail show unchanged stay; the others are fetched"
-    RESUME = (
-        "resume",
-        "calls stay that were fetched since the execution was found as it is listed; the others are fetched",
-    )
+    RESUME = "resume", "calls fetched since the execution was listed as it is now stay; the others are fetched"
     RESUME_COMPARED = "resume compared", "as for resume, but older stored calls are compared before they are fetched"
-    LISTS = "lists", "rows are made of list and detail; only calls that these do not give are fetched"
+    LISTS = "lists", "rows come from list and detail; only calls missing there are fetched"
     LISTS_COMPARED = "lists compared", "as for lists, but stored calls that the detail shows unchanged stay"
-    PREVIEW = "preview", "rows are made of list and detail, to be replaced by exact ones in the same run or a later one"
+    PREVIEW = "preview", "rows come from list and detail, until exact ones replace them"
 
     @property
     def reads_detail(self) -> bool:

@@ -194,7 +194,7 @@ class Transport:
         if is_proxy_unknown or isinstance(exc, aiohttp.ClientProxyConnectionError):
             return NoAnswerError(f"cannot connect to [api] proxy {self._proxy}: {reason_of(exc)}")
         is_unreachable = isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-        hint = "; check [api] base_url or FI_BASE_URL" if is_unreachable and not self._proxy else ""
+        hint = "; check the network, then [api] base_url or FI_BASE_URL" if is_unreachable and not self._proxy else ""
         what = "cannot connect to" if is_unreachable else "no complete answer from"
         return NoAnswerError(f"{what} {self._server}: {reason_of(exc)}{hint}")
 

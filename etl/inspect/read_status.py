@@ -27,8 +27,7 @@ from etl.model import schema
 from etl.model.findings import Finding, Kind, alarms
 from etl.model.locations import Options
 from etl.model.values import fields_of, python_values
-from etl.settings import RunTest, Settings
-from etl.settings.read import scope_of
+from etl.settings import Settings
 
 _LAST_RUNS = 7
 """How many export runs a status shows."""
@@ -72,36 +71,29 @@ def read_now(given: _Given, max_age_hours: float = NIGHTLY_HOURS) -> tuple[Setti
         DestinationError: there is no dataset, or it cannot be read.
     """
     path = None if given is None or isinstance(given, Settings) else Path(given)
-    configured = None
+    known = None
     problems = list[str]()
     try:
-        settings = given if isinstance(given, Settings) else Settings.load(path, needs_keys=False)
-        configured = settings.configured
+        settings = known = given if isinstance(given, Settings) else Settings.load(path, needs_keys=False)
     except ConfigurationError as error:
         problems = str(error).split("\n")
         settings = Settings.load(path, needs_keys=False, needs_run_tests=False)
     files = open_files(settings.destination.path, settings.destination.options)
-    of_dataset = read_status(files, now=datetime.now(UTC), configured=configured, warehouse=settings.warehouse.place)
+    found = read_status(files, now=datetime.now(UTC), settings=known)
     try:
         files.examine()
     except (ConfigurationError, DestinationError) as error:
         problems += str(error).split("\n")
-    would_fail = configured is not None and bool(problems)
-    now = replace(of_dataset, max_age_hours=max_age_hours, sweep_days=settings.export.sweep_days)
-    return settings, files, replace(now, problems_now=tuple(problems), would_fail=would_fail)
+    would_fail = known is not None and bool(problems)
+    found = replace(found, max_age_hours=max_age_hours, sweep_days=settings.export.sweep_days)
+    return settings, files, replace(found, problems_now=tuple(problems), would_fail=would_fail)
 
 
-def read_status(
-    files: Files, *, now: datetime, configured: Sequence[RunTest] | None = None, warehouse: str | None = None
-) -> Status:
-    """The status of the dataset as it is now.
+def read_status(files: Files, *, now: datetime, settings: Settings | None = None) -> Status:
+    """The status of the dataset. Ages are counted from ``now``.
 
-    Args:
-        files: The files of the dataset.
-        now: The current time; ages are counted from here.
-        configured: The run tests of the settings, empty for "all"; None if there are no settings. If no run tests are
-            given, those that the last run knew count as configured.
-        warehouse: The place of the warehouse that the settings name; None if they name none.
+    Without settings, or if these are for all run tests, those that the last run knew count as configured. The warehouse
+    is that of the settings.
 
     Raises:
         DestinationError: there is no dataset, or it cannot be read.
@@ -111,7 +103,8 @@ def read_status(
     # The record is read before the lock: a run takes the lock before it notes its attempt, and gives it back when all
     # is done.
     record = read_last_run(files, note=ignored.append)
-    last_run = record if configured is None else record.of(scope_of(configured))
+    last_run = record.of(settings.scope) if settings else record
+    configured, warehouse = (settings.configured, settings.warehouse.place) if settings else ((), None)
     attempt = last_run.attempt
     at_work = files.lock_holder()
     index = index_if_readable(files, ignored)  # before the files: a run may replace it meanwhile
@@ -131,7 +124,7 @@ def read_status(
     last_run = last_run.after(lost_run)
     compared = {key: each.at for key, each in read_compared(files).items()}
     executions = execution_rows(tables["executions"], compared)
-    known = {run_test.name: run_test.key for run_test in configured or ()} or _known_run_tests(last_run, executions)
+    known = {run_test.name: run_test.key for run_test in configured} or _known_run_tests(last_run, executions)
     run_tests = tuple(run_tests_of(executions, known, last_run))
     letters = [row for file in tables["errors"] for row in file.columns.to_pylist()]
     counts: dict[str, int | None] = {finding.subject: None for finding in of_files}
@@ -223,4 +216,4 @@ def _of_last_run(last_run: LastRun) -> Iterator[Finding]:
     unseen = [finding for finding in alarms(last_run.findings) if finding.kind not in _SHOWN_BY_ROWS]
     yield from unseen
     if RUN_TESTS in last_run.incomplete and not any(finding.kind is Kind.RUN_TESTS_UNKNOWN for finding in unseen):
-        yield Finding(Kind.RUN_TESTS_UNKNOWN, "", "the list of run tests was not complete when it was last read")
+        yield Finding(Kind.RUN_TESTS_UNKNOWN, "", "the last run of all run tests could not list them all")

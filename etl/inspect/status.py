@@ -22,6 +22,8 @@ NIGHTLY_HOURS = 26
 """How old the last complete export may be for a run every night, with two hours to spare."""
 _CHECK = "metrics-etl check"
 _RUN = "metrics-etl run"
+_FULL = "No space left on device"
+"""How the message about a full disk ends."""
 _CHECK_FIRST = {ExitCode.CONFIGURATION, ExitCode.KEY_REFUSED, ExitCode.SOURCE_UNAVAILABLE, ExitCode.DESTINATION_FAILED}
 """The exit codes after which ``check`` says more than another run would."""
 
@@ -35,7 +37,7 @@ class StatusVerdict:
     text: str
     """One line for people, which begins with ``Good: `` or ``Not good: ``."""
     next_step: str
-    """What to do next: a command, or a sentence."""
+    """What to do next: a command, or a sentence; empty if all is well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class Status(ShownInLines):
         problem = next(_problems(self), None)
         if problem is None:
             text = f"Good: the last complete export was {_complete(self)}"
-            return StatusVerdict(is_good=True, text=text, next_step="metrics-etl verify")
+            return StatusVerdict(is_good=True, text=text, next_step="")
         text, next_step = problem
         if self.at_work:
             text, next_step = f"{text}; an export is running", "metrics-etl status"
@@ -131,7 +133,8 @@ class Status(ShownInLines):
         yield "run tests", f"{complete:,} of {len(self.run_tests):,} complete"
         yield "rows", ", ".join(counted(table.rows, table.name.removesuffix("s")) for table in self.tables)
         yield from self.problem_lines()
-        yield "next", self.verdict.next_step
+        if self.verdict.next_step:
+            yield "next", self.verdict.next_step
 
     def problem_lines(self) -> Iterator[tuple[str, str]]:
         """The lines about what is missing, and what is worth knowing, each with its label."""
@@ -149,7 +152,7 @@ class Status(ShownInLines):
         if oldest := min(times, default=None):
             limit = " (no limit: sweep_days is 0)" if self.sweep_days == 0 else ""
             limit = f" (limit: {counted(self.sweep_days, 'day')})" if self.sweep_days else limit
-            yield "final", f"oldest comparison with the API: {ago(oldest, self.read_at)}{limit}"
+            yield "final", f"all checked against the API; oldest check {ago(oldest, self.read_at)}{limit}"
         if self.set_aside:
             files = counted(self.set_aside, "damaged file")
             yield "notice", f"{files} in {self.dataset}/{QUARANTINE}: inspect, then delete"
@@ -167,7 +170,8 @@ def _problems(status: Status) -> Iterator[tuple[str, str]]:
     yield from _of_last_run(status)
     if finding := gravest(status.findings):
         others = sum(1 for _ in alarms(status.findings)) - 1
-        yield f"{finding}{f' (and {others:,} more)' if others else ''}", finding.kind.next_step
+        below = f"; {counted(others, 'more problem')} below" if others else ""
+        yield f"{finding}{below}", finding.kind.next_step
     if status.runs and status.runs[0].exit_code:
         yield _ended(status.runs[0]), _RUN
     configured = [run_test for run_test in status.run_tests if run_test.is_configured]
@@ -195,7 +199,8 @@ def _of_last_run(status: Status) -> Iterator[tuple[str, str]]:
     elif status.runs and status.runs[0].exit_code not in (ExitCode.COMPLETE, ExitCode.PARTIAL):
         last = status.runs[0]
         cause = (last.message or "").partition("\n")[0]
-        yield cause or _ended(last), _CHECK if last.exit_code in _CHECK_FIRST else _RUN
+        next_step = _CHECK if last.exit_code in _CHECK_FIRST else _RUN
+        yield cause or _ended(last), f"make room, then {_RUN}" if cause.endswith(_FULL) else next_step
 
 
 def _ended(run: RunStatus) -> str:

@@ -15,7 +15,6 @@ from etl.load.external_tables import declared
 from etl.load.postgresql_script import postgresql_tables
 from etl.load.tables import COLUMN_TYPES, Types, columns_of
 from etl.load.texts import backslash_quoted, sql_quoted
-from etl.model import schema
 from etl.model.schema import Table
 
 
@@ -51,10 +50,7 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
     engine = QUERY_ENGINES[engine_name]
     root = engine.placeholder if location is None else dataset_root(location, engine_name, engine.schemes)
     types = dict(zip(COLUMN_TYPES, TYPES[engine_name], strict=True))
-    # Without dead letters, the errors table has no folder, and an engine may refuse it: as the last one, it stops no
-    # other.
-    errors_last = sorted(tables, key=lambda table: table.name == schema.ERRORS.name)
-    statements = [engine.open_table(table, f"{root}/{table.name}", types) for table in errors_last]
+    statements = [engine.open_table(table, f"{root}/{table.name}", types) for table in tables]
     begin = engine.begin.format(url=backslash_quoted(re.sub("^gs://", "gcs://", f"{root}/")))
     return "\n\n".join([begin, *statements] if begin else statements)
 
@@ -86,7 +82,7 @@ def _pandas(table: Table, folder: str, types: Types) -> str:
     """A DataFrame with Arrow types."""
     columns = "\n".join(f'            "{column.name}": {types[column.type]},' for column in columns_of(table))
     return f"""\
-{_note(table, "# There is no folder before the first dead letter.")}{table.name} = pd.read_parquet(
+{table.name} = pd.read_parquet(
     {json.dumps(folder, ensure_ascii=False)},
     dtype_backend="pyarrow",
     schema=pa.schema(
@@ -116,12 +112,8 @@ def _polars(table: Table, folder: str, types: Types) -> str:
 def _duckdb(table: Table, folder: str, types: Types) -> str:
     """A view. Its first half has no rows, and gives each column its type even if no file has the column."""
     partitions = ", ".join(f"'{column.name}': {types[column.type]}" for column in table.partitions)
-    text = (
-        "-- The table errors has no files until a request fails for good. Until then, end the statement at WHERE false;"
-    )
-    note = _note(table, text)
     return f"""\
-{note}CREATE OR REPLACE VIEW {table.name} AS
+CREATE OR REPLACE VIEW {table.name} AS
 SELECT
 {declared(columns_of(table), types, 'NULL::{type} AS "{name}"')}
 WHERE false
@@ -133,11 +125,6 @@ FROM read_parquet(
   hive_types = {{{partitions}}},
   union_by_name = true
 );"""
-
-
-def _note(table: Table, text: str) -> str:
-    """The comment before the statement for ``errors``, whose folder may be missing; nothing for another table."""
-    return f"{text}\n" if table.name == schema.ERRORS.name else ""
 
 
 TYPES: dict[str, tuple[str, ...]] = {

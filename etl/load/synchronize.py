@@ -111,7 +111,7 @@ class LoadResult:
         counts = fields_of(self, "new", "changed") | {"changed in the warehouse": self.altered, "removed": self.removed}
         if texts := [f"{count:,} {name}" for name, count in counts.items() if count]:
             return f"executions: {', '.join(texts)}"
-        return "no executions" if self.is_changed else "nothing: it is up to date"
+        return "already up to date"
 
     def as_json(self) -> dict[str, Any]:
         """The result as a JSON object, as ``load --json`` prints it."""

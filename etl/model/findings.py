@@ -255,7 +255,7 @@ def alarm_lines(findings: Sequence[Finding], *, has_next_step: bool = True) -> I
     counts = Counter(alarm.kind for alarm in alarms(findings))
     for kind, count in counts.items():
         first = next(finding for finding in findings if finding.kind is kind)
-        yield "problem", f"{first} (and {count - 1:,} more)" if count > 1 else str(first)
+        yield "problem", f"{first}; {count - 1:,} more like this" if count > 1 else str(first)
     if has_next_step and (alarm_to_act_on := gravest(findings)):
         yield "next", alarm_to_act_on.kind.next_step
 

@@ -42,7 +42,8 @@ from etl.pipeline.summary import RunTestSummary, Summary
 from etl.pipeline.tasks import held, to_the_end, until_stopped
 from etl.settings import Settings
 
-_STANDARD_REQUESTS_PER_MINUTE = 100
+STANDARD_REQUESTS_PER_MINUTE = 100
+"""What is assumed of an API that announces no limit."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -83,9 +84,8 @@ class Plan(ShownInLines):
     def lines(self) -> Iterator[tuple[str, str]]:
         """The problems, and what the rest takes."""
         yield from (("problem", problem) for problem in self.problems)
-        fetching = by_purpose({**self.requests_by_purpose, Purpose.LIST: 0}, self.call_requests)
-        text = f"{counted(self.requests, 'request')} to fetch what is planned{': ' if fetching else ''}{fetching}"
-        yield "requests", f"{text}; the lists take {self.requests_by_purpose[Purpose.LIST]:,} more"
+        requests = counted(sum(self.requests_by_purpose.values()), "request")
+        yield "requests", f"{requests}: {by_purpose(self.requests_by_purpose, self.call_requests)}"
         yield "duration", self._duration()
         if self.previews and self.seconds_to_use is not None:
             executions = counted(len(self.previews), "new execution")
@@ -96,10 +96,9 @@ class Plan(ShownInLines):
         if not self.requests:
             return "nothing to fetch from the lists that could be read" if self.problems else "nothing to fetch"
         if self.seconds is None:
-            at_standard = duration(self.requests / _STANDARD_REQUESTS_PER_MINUTE * 60)
-            return (
-                f"{at_standard} at {_STANDARD_REQUESTS_PER_MINUTE} requests a minute; the API does not announce a limit"
-            )
+            at_standard = duration(self.requests / STANDARD_REQUESTS_PER_MINUTE * 60)
+            limit = f"assuming {STANDARD_REQUESTS_PER_MINUTE} requests a minute"
+            return f"about {at_standard}, {limit}: the API announces no limit (without one, it is faster)"
         limit = counted(self.requests_per_minute or 0, "request")
         if self.seconds < 1:
             return f"within a minute: the limit is {limit} a minute"

@@ -121,7 +121,7 @@ class Summary(ShownInLines):
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the command exits with; the README explains each code.
+        """What the command exits with; docs/failed-night.md explains each code.
 
         What ended the run decides, then an alarm, then the error of a load that failed, whose sentence is
         ``_load_problem``. A load that left something out has added an alarm.
@@ -216,9 +216,6 @@ class Summary(ShownInLines):
             yield from (("notice", notice) for notice in self.load.notices)
         if misfits := sum(run_test.misfits for run_test in self.run_tests):
             yield "misfits", f'{counted(misfits, "value")} that did not fit: see the column "extra"'
-        if previewed := sum(run_test.previewed for run_test in self.run_tests):
-            executions = counted(previewed, "execution")
-            yield "from lists", f"{executions} so far: readable, and fetched exactly by the next run"
         yield from (("notice", notice) for notice in self.notices)
         if self.failure:
             yield "problem", str(self.failure)

@@ -11,6 +11,9 @@ from pydantic import SecretStr
 
 from etl.errors import ConfigurationError
 
+KEYS_FILE = Path("keys.env")
+"""Where ``init`` saves the keys, in the working directory. A shell loads it, never this program."""
+
 
 def read_api_key(variable: str, *, kind: str = "key") -> SecretStr:
     """The key in the environment variable, or in the file that ``<variable>_FILE`` names, without space around it.
@@ -32,6 +35,8 @@ def read_api_key(variable: str, *, kind: str = "key") -> SecretStr:
         except (OSError, UnicodeDecodeError) as exc:
             raise ConfigurationError(f"{where}: cannot be read: {getattr(exc, 'strerror', 'not text')}") from None
     key = (value or "").strip()
+    if not key and kind == "key" and KEYS_FILE.exists():
+        raise ConfigurationError(f"no {kind}: {KEYS_FILE} is here, but was not loaded: type . ./{KEYS_FILE} first")
     if not key:
         raise ConfigurationError(f"no {kind}: set {variable}, or {variable}_FILE to the path of a file with the {kind}")
     if not (key.isascii() and key.isprintable()):

@@ -20,6 +20,8 @@ IS_SECTION = "is a section: set its keys instead"
 _LONGEST_SHOWN = 200
 _REPLACED = {"scrub_requests": "sweep_days"}
 """Settings of older versions, with those that took their places."""
+_MEANT = {"rate_limit": "requests_per_minute", "retries": "max_tries"}
+"""Settings by names that other tools give them, spelled unlike ours."""
 _TEXTS = {
     "greater_than_equal": "must be at least {ge}",
     "greater_than": "must be more than {gt}",
@@ -99,8 +101,9 @@ def _hint(model: type[BaseModel], place: _Place, *, is_variable: bool) -> str:
     homes = [known for known in places if known[-1] == name]
     if (new := _REPLACED.get(name)) is not None:
         return f"was replaced by {variable_of(*section, new) if is_variable else new}"
+    name = _MEANT.get(name, name)
     if is_variable:
-        return f"is unknown: {nearest(variable_of(*place), [variable_of(*known) for known in homes or places])}"
+        return f"is unknown: {nearest(variable_of(*section, name), [variable_of(*known) for known in homes or places])}"
     if homes:
         return f"belongs {' or '.join(map(_home, homes))}"
     names_in_section = [known[-1] for known in places if list(known[:-1]) == section]

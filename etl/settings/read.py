@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationError, ValidationInfo, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -43,6 +43,12 @@ def _run_tests(value: Any) -> Any:
     if value in ([], ()):
         raise ValueError('must be "all" or name at least one run test')
     return value
+
+
+def _with_first_days(run_tests: tuple[RunTest, ...], others: ValidationInfo) -> tuple[RunTest, ...]:
+    """The run tests, each with the day of ``[export]`` unless it has one of its own."""
+    export = others.data.get("export", Export())
+    return tuple(run_test.model_copy(update={"since": run_test.since or export.since}) for run_test in run_tests)
 
 
 class Environment(EnvSettingsSource):
@@ -75,10 +81,10 @@ class Settings(ShownInLines, BaseSettings):
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, allow_inf_nan=False
     )
 
-    run_tests: Annotated[tuple[RunTest, ...], BeforeValidator(_run_tests)]
+    export: Export = Export()
+    run_tests: Annotated[tuple[RunTest, ...], BeforeValidator(_run_tests), AfterValidator(_with_first_days)]
     """The run tests to export; empty for "all", which are discovered at each run."""
     api: Api = Api()
-    export: Export = Export()
     engine: Engine = Engine()
     destination: Destination = Destination()
     warehouse: WarehouseSettings = WarehouseSettings()
@@ -111,8 +117,10 @@ class Settings(ShownInLines, BaseSettings):
 
     @property
     def scope(self) -> str:
-        """The configured run tests and their first days, as text: what "complete" refers to. See ``scope_of``."""
-        return scope_of(self.configured)
+        """The configured run tests, their keys and first days, as text to compare: what "complete" is about."""
+        fields = sorted((run_test.name, run_test.key, str(run_test.since or "")) for run_test in self.configured)
+        every = f"all since {self.export.since}" if self.export.since else "all"
+        return json.dumps(fields, ensure_ascii=False) if fields else every
 
     @property
     def since(self) -> date | None:
@@ -176,13 +184,13 @@ class Settings(ShownInLines, BaseSettings):
         return [test for test in self.run_tests if not names or test.name in names or test.key in names]
 
     def with_run_tests(self, names: Iterable[str]) -> "Settings":
-        """These settings with these run tests in place of "all", each with the day that was given to ``only``.
+        """These settings with these run tests in place of "all", each with the day given to ``only`` or the settings.
 
         Raises:
             ConfigurationError: a name that no run test can have, or two names with the same key.
         """
         try:
-            run_tests = tuple(RunTest(name=name, since=self._since) for name in names)
+            run_tests = tuple(RunTest(name=name, since=self._since or self.export.since) for name in names)
             _refuse_shared_keys(run_tests)
         except ValidationError as exc:
             given = exc.errors()[0]["input"]
@@ -237,15 +245,9 @@ class Settings(ShownInLines, BaseSettings):
         except ValidationError as exc:
             mistakes += mistakes_of(cls, exc, file, from_environment)
         if mistakes:
-            raise ConfigurationError("\n".join(mistakes))
+            raise ConfigurationError("\n".join(dict.fromkeys(mistakes)))
         has_proxy = needs_keys and settings.api.proxy is not None
         return settings.model_copy(update=read_proxy_credentials()) if has_proxy else settings
-
-
-def scope_of(run_tests: Iterable[RunTest]) -> str:
-    """The run tests, their keys and first days as sorted JSON, so that two scopes can be compared; "all" for none."""
-    fields = sorted((run_test.name, run_test.key, str(run_test.since or "")) for run_test in run_tests)
-    return json.dumps(fields, ensure_ascii=False) if fields else "all"
 
 
 def _day_to_begin_at(since: date | str | None) -> date | None:
@@ -301,7 +303,8 @@ def _read_file(file: Path, text: str, *, may_be_missing: bool) -> dict[str, Any]
             f"{file}: not found{place}: metrics-etl init writes one; --config names another file"
         ) from None
     except tomllib.TOMLDecodeError as exc:
-        raise ConfigurationError(f"{file}: not valid TOML: {exc}") from None
+        hint = ": text needs quotes" if str(exc).startswith("Invalid value") else ""
+        raise ConfigurationError(f"{file}: not valid TOML: {exc}{hint}") from None
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigurationError(f"{file}: cannot be read: {getattr(exc, 'strerror', exc)}") from None
 

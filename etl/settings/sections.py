@@ -186,6 +186,8 @@ class Export(Section):
     """compare each final execution with the API again within so many days, a few every night; 0: never"""
     max_runtime_minutes: float | None = Field(None, gt=0, le=60 * 24 * 7)
     """stop cleanly after this time; the next run continues"""
+    since: Annotated[date | None, AfterValidator(refuse_day_to_come)] = None
+    """skip executions created before this day (UTC); a run test may set its own day"""
     calls: Literal["finished", "all"] = "finished"
     """"finished": only calls of finished executions; "all": those of running ones, too"""
     commit_interval_seconds: float = Field(30, gt=0, le=3600)

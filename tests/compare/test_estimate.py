@@ -294,7 +294,7 @@ def test_calls_without_a_scenario_or_of_one_that_the_other_side_lacks_are_not_co
     "world", [WORLDS[1], *(pytest.param(each, marks=pytest.mark.slow) for each in WORLDS[2:])], ids=str
 )
 def test_scenarios_find_what_all_calls_together_miss_and_a_changed_mix_is_no_regression(world):
-    """Seeded: the quick form of a table in docs/compare.md."""
+    """Seeded: the quick form of a table in decision 11."""
     comparisons = 200
     pooled, paired = (scenario_alarms(world, 0.2, comparisons=comparisons, is_paired=each) for each in (False, True))
     mixed = scenario_alarms(world, 0.0, comparisons=comparisons, is_mix_shifted=True)
@@ -306,7 +306,7 @@ def test_scenarios_find_what_all_calls_together_miss_and_a_changed_mix_is_no_reg
 
 @pytest.mark.parametrize("size", [25, *(pytest.param(size, marks=pytest.mark.slow) for size in (100, 400))])
 def test_false_alarms_are_rare_and_a_regression_that_is_there_is_found(size):
-    """Seeded: the quick form of the tables in docs/compare.md and decision 11."""
+    """Seeded: the quick form of the tables in decision 11."""
     for name, chance in chances(size, comparisons=100 if size == 400 else 200).items():
         assert chance.false_alarms <= 0.05 or name == ANY, name
         assert chance.false_alarms_of_limit <= 0.05, name

@@ -28,7 +28,7 @@ def alarms_in(made, statistic=Statistic.MEAN):
 
 
 def test_false_alarms_are_rare_and_changes_are_found_within_a_week():
-    """Seeded: the quick form of a table in docs/compare.md."""
+    """Seeded: the quick form of a table in decision 12."""
     assert sum(false_alarms(USUAL, years=1).values()) <= 2
     for changed in ("20% slower", "pass rate 90% to 75%"):
         assert np.median(delays(USUAL, changed, changes=60)) <= 7, changed

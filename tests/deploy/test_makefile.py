@@ -79,4 +79,5 @@ def test_environment_that_was_left_half_made_is_made_anew_and_one_that_works_is_
     (folder / ".venv" / ".runtime").unlink()
     assert make(folder, "install", f"PYTHON={sys.executable}").returncode == 0
     assert (folder / ".venv" / "mine").exists()
-    assert make(folder, "install", f"PYTHON={sys.executable}").stderr == ""
+    again = make(folder, "install", f"PYTHON={sys.executable}")
+    assert (again.stdout, again.stderr) == ("Installed in .venv. To use it: . .venv/bin/activate\n", "")

@@ -89,7 +89,7 @@ def test_page_of_an_index_leads_to_files_of_this_version_and_needs_no_checkout(m
     at_the_tag = [re.match(rf"{SOURCE}/(blob|raw)/v{re.escape(__version__)}/([^#]+)", link) for link in links]
     assert len(links) > 20
     assert all(match and (ROOT / match[2]).exists() for match in at_the_tag), links
-    assert [match[2] for match in at_the_tag if match and match[1] == "raw"] == ["docs/report.svg"]
+    assert [match[2] for match in at_the_tag if match and match[1] == "raw"] == ["docs/report-light.png"]
     assert "mermaid" not in page
     assert "'.[" not in page
 

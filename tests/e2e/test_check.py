@@ -71,7 +71,7 @@ async def test_dataset_that_is_there_stays_as_it_is(server: Sandbox, tmp_path: P
         ({"METRICS_ETL_API__CONCURRENCY": "0"}, "settings", 2, "METRICS_ETL_API__CONCURRENCY must be at least 1"),
         ({"FI_API_KEY": None}, "key", 2, "no key: set FI_API_KEY"),
         ({"FI_API_KEY": "wrong-canary"}, "key", 4, "check FI_API_KEY and FI_SECRET_KEY"),
-        ({"FI_BASE_URL": "http://127.0.0.1:9"}, "server", 5, "connection refused; check [api] base_url or FI_BASE_URL"),
+        ({"FI_BASE_URL": "http://127.0.0.1:9"}, "server", 5, "connection refused; check the network, then [api]"),
         ({"METRICS_ETL_DESTINATION__PATH": "config/metrics-etl.toml"}, "destination", 6, "Not a directory"),
     ],
     ids=["settings", "no key", "wrong key", "refused", "a file"],

@@ -3,6 +3,7 @@
 import re
 import signal
 import tomllib
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import duckdb
@@ -67,6 +68,8 @@ async def test_a_newcomer_answers_questions_and_has_rows(guarded: Sandbox, tmp_p
     await terminal.answer("'9' is not a number from 1 to 3", "3 1\n")
     await terminal.answer("s3://BUCKET/FOLDER [data]: ", "ftp://host/data\n")
     await terminal.answer("path must be a folder, or s3://BUCKET/FOLDER", "\n")
+    await terminal.answer("or all [all]: ", "7\n")
+    await terminal.answer("'7' is not a date", "2026-10-27\n")
     await terminal.answer("or none [none]: ", "duckdb://metrics.duckdb\n")
     await terminal.answer("[Y/n]: ", "\n")
     assert await terminal.ended() == 0
@@ -78,6 +81,7 @@ async def test_a_newcomer_answers_questions_and_has_rows(guarded: Sandbox, tmp_p
     assert tomllib.loads(written["config/metrics-etl.toml"]) == {
         "run_tests": [listed[2], listed[0]],
         "api": {"base_url": guarded.base_url},
+        "export": {"since": date(2026, 10, 27)},
         "destination": {"path": "../data"},
         "warehouse": {"url": "duckdb://../metrics.duckdb"},
     }
@@ -86,11 +90,18 @@ async def test_a_newcomer_answers_questions_and_has_rows(guarded: Sandbox, tmp_p
     assert not [key for key in (SPECIAL[0], SPECIAL[1], "canary") if key in said]
     assert terminal.echoes
     assert any(re.match("ok +warehouse", line) for line in terminal.lines)
+    chosen = [
+        each for test in guarded.world.run_tests if test.name in (listed[2], listed[0]) for each in test.executions
+    ]
+    ages = [(datetime.now(UTC).date() - each.created_at.date()).days for each in chosen]
+    counts = re.findall(r"^ +(all|90d|30d|7d)  (\d) executions?, about .+ s\r?$", terminal.written, re.MULTILINE)
+    of_days = {"all": 4} | {f"{days}d": sum(age <= days for age in ages) for days in (90, 30, 7)}
+    assert counts == [(answer, str(count)) for answer, count in of_days.items()]
     night = await at_night(terminal.written, tmp_path)
     assert (night.exit_code, night.stdout, night.stderr) == (0, "", "")
-    assert run_tests_in(folder / "data") == {listed[0], listed[2]}
+    rows = sum(len(each.calls) for each in chosen if each.created_at.date() >= date(2026, 10, 27))
     with duckdb.connect(folder / "metrics.duckdb", read_only=True) as warehouse:
-        assert warehouse.sql("SELECT count(*) FROM simulation_metrics.calls").fetchall() == [(8,)]
+        assert warehouse.sql("SELECT count(*) FROM simulation_metrics.calls").fetchall() == [(rows,)]
 
 
 async def test_without_a_terminal_options_are_the_answers(tmp_path: Path) -> None:
@@ -131,7 +142,7 @@ async def test_keys_in_files_are_used_and_all_run_tests_are_the_default(server: 
         ("", {}, 2, "this is not a terminal"),
         ("--yes", {"FI_API_KEY": None}, 2, "no key: set FI_API_KEY"),
         ("--yes", {"FI_API_KEY": "canary"}, 4, "check FI_API_KEY and FI_SECRET_KEY"),
-        ("--yes", {"FI_BASE_URL": "http://127.0.0.1:9"}, 5, "check [api] base_url or FI_BASE_URL"),
+        ("--yes", {"FI_BASE_URL": "http://127.0.0.1:9"}, 5, "[api] base_url or FI_BASE_URL"),
         ("--yes --base-url http://example.com", {}, 2, "error: environment: FI_BASE_URL must be https://"),
         ("--yes --run-test Chekout", {}, 2, "did you mean 'Checkout flow'?"),
         ("--yes --path ftp://x", {}, 2, "error: config/metrics-etl.toml: [destination] path must be a folder"),
@@ -175,13 +186,13 @@ async def test_refused_key_of_the_environment_is_not_a_reason_to_ask_again(serve
     assert (await terminal.ended(), entries(tmp_path)) == (4, [])
 
 
-@pytest.mark.parametrize("question", ["Secret key (not shown): ", "or all [all]: ", "[Y/n]: "])
+@pytest.mark.parametrize("question", ["Secret key (not shown): ", "1,3, or all [all]: ", "[Y/n]: "])
 @pytest.mark.parametrize("stop", [signal.SIGINT, None], ids=["Ctrl-C", "Ctrl-D"])
 async def test_who_stops_at_a_question_finds_nothing_written_and_a_terminal_that_echoes(
     server: Sandbox, tmp_path: Path, question: str, stop: signal.Signals | None
 ) -> None:
     terminal = Terminal("init", cwd=tmp_path, env=environment(server, **KEYLESS))
-    answers = dict.fromkeys(["or all [all]: ", "[data]: ", "[none]: ", "[Y/n]: "], "")
+    answers = dict.fromkeys(["1,3, or all [all]: ", "[data]: ", "30d, or all [all]: ", "[none]: ", "[Y/n]: "], "")
     answers = {"API key (not shown): ": API_KEY, "Secret key (not shown): ": SECRET_KEY} | answers
     for each in [*answers][: [*answers].index(question)]:
         await terminal.answer(each, f"{answers[each]}\n")

@@ -32,13 +32,13 @@ async def test_progress_under_a_rate_limit_tells_the_truth_in_one_line(limited, 
     exit_code = await terminal.ended()
 
     assert exit_code == 130
-    progress = [line for line in terminal.lines if "/96 requests" in line]
+    progress = [line for line in terminal.lines if " of 96 requests" in line]
     assert progress
     assert all(len(line) <= columns for line in progress)
     if columns > 40:
         held = next(line for line in progress if "waiting" in line)
         assert " min left  rate limit: waiting " in held or " s left  rate limit: waiting " in held
-        assert "/3 saved" in held
+        assert " of 3 executions" in held
         lines = terminal.written.replace("\r", "")
         assert re.search(r"^Checkout flow +3 +[0-2] .* [1-3] left *$", lines, re.MULTILINE)
     assert "outcome    interrupted (exit 130)" in terminal.lines

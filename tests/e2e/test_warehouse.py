@@ -73,9 +73,9 @@ async def test_run_loads_at_its_end_and_load_shows_what_differed_and_asks_the_ap
 
     url = f"duckdb://{folder}/config/metrics.duckdb"
     assert f"warehouse  {url}, schema simulation_metrics: executions: 6 new" in run.stdout
-    assert "differed   executions: 6 changed in the warehouse\noutcome    nothing was changed\n" in dry.stdout
+    assert "changes    executions: 6 changed in the warehouse\noutcome    nothing was changed\n" in dry.stdout
     assert "loaded     18 calls" in done.stdout
-    assert "differed   nothing: it is up to date" in again.stdout
+    assert "changes    already up to date" in again.stdout
     assert full.document["executions"]["changed"] == 6
     assert_documented("load", full.document)
     assert (quiet.stdout, quiet.stderr) == ("", "")

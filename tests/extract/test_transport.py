@@ -132,7 +132,9 @@ async def test_server_that_cannot_be_reached_names_the_setting(base_url, reason)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     async with client_of(base_url.format(port=port), max_tries=1) as client:
-        with pytest.raises(TransientError, match=rf"{reason}; check \[api\] base_url or FI_BASE_URL$"):
+        with pytest.raises(
+            TransientError, match=rf"{reason}; check the network, then \[api\] base_url or FI_BASE_URL$"
+        ):
             await client.get(ANY)
 
 

@@ -61,20 +61,15 @@ def test_column_that_describe_calls_never_null_has_no_nulls(folder, name):
     assert not frame[never].isna().any(axis=None)
 
 
-def test_python_of_the_readme_reads_one_row_per_call(folder, monkeypatch):
+def test_python_of_the_readme_prints_what_it_shows(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(etl, "run", lambda _path: None)  # the demo was it
-    (code,) = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    (block,) = BLOCK.finditer(README)
     namespace: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), namespace)
+    exec(compile(block["code"], "README.md", "exec"), namespace)
+    printed = [line.rstrip() for line in null_of_pandas(capsys.readouterr().out).splitlines()]
+    assert printed == null_of_pandas(block["printed"]).splitlines()
     assert namespace["calls"]["call_execution_id"].is_unique
-    assert len(namespace["calls"]) == len(etl.read_table(folder / "data", "calls", since="2026-10-01"))
-
-
-def test_readme_shows_rows_of_the_demo(folder):
-    calls = etl.read_table(folder / "data", "calls")
-    (shown,) = re.findall(r"^```text\n(run_test_name .*?)^```$", README, re.MULTILINE | re.DOTALL)
-    columns = shown.splitlines()[0].split()
-    assert shown == calls[columns].head(3).to_string(index=False) + "\n"
-    assert f"{len(columns)} of {len(calls.columns)} columns" in README
+    assert len(namespace["calls"]) == len(calls := etl.read_table(folder / "data", "calls", since="2026-10-01"))
+    assert f"A call has {len(calls.columns)} columns" in README
     assert set(re.findall(r"^[├└]── (\w+)/", README, re.MULTILINE)) == {*schema.TABLES, "_state"}

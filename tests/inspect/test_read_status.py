@@ -15,6 +15,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+import etl
 from etl.dataset.last_run import Attempt, update_last_run
 from etl.files import local
 from etl.files.local import LocalFiles
@@ -251,7 +252,7 @@ async def test_other_settings_files_of_the_dataset_make_a_status_neither_fresh_n
     def told(names: list[str], *, day: int) -> Status:
         settings = settings_for(server, tmp_path / "data", run_tests=names)
         now = NIGHT + timedelta(days=day, hours=5)
-        return read_status(LocalFiles(tmp_path / "data"), now=now, configured=settings.configured)
+        return read_status(LocalFiles(tmp_path / "data"), now=now, settings=settings)
 
     await export(server, tmp_path, run_tests=mine)
     for night, status in ((0, None), (1, 500), (1, 401), (1, None)):
@@ -289,8 +290,21 @@ async def test_narrowed_run_does_not_hide_what_is_wrong_with_the_list_of_run_tes
     healed = await job.export(settings)
 
     assert [run.exit_code for run in (whole, *narrowed, healed)] == [3, 0, 0, 0]
-    assert found.verdict.text.startswith("Not good: the list of run tests was not complete when it was last read")
+    assert found.verdict.text.startswith("Not good: the last run of all run tests could not list them all")
     assert status_of(tmp_path, now=datetime.now(UTC)).verdict.is_good
+
+
+async def test_first_day_of_all_run_tests_counts_as_complete_until_it_moves_back(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    days = sorted(execution.created_at.date() for test in server.world.run_tests for execution in test.executions)
+    data = tmp_path / "data"
+    for day, rows in ((days[-2], sum(each >= days[-2] for each in days)), (None, len(days))):
+        settings = settings_for(server, data, run_tests="all", export={"since": day})
+        assert day or etl.status(settings).complete_at is None
+        assert (await job.export(settings)).exit_code == 0
+        assert etl.status(settings).verdict.is_good
+        assert ds.dataset(data / "executions").count_rows() == rows
 
 
 async def test_run_that_could_not_write_its_row_is_told_with_its_reason(server: Sandbox, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def ended(exit_code: int, message: str | None = None) -> RunStatus:
 
 
 def test_everything_complete_this_night_is_good() -> None:
-    expected = ("Good: the last complete export was 5 h ago", "metrics-etl verify")
+    expected = ("Good: the last complete export was 5 h ago", "")
     left_out = replace(WHOLE, is_configured=False, is_complete=False, complete_at=None, incomplete=2)
     for changes in ({}, {"run_tests": (WHOLE, left_out)}, {"findings": (DELETED,)}):
         assert told(**changes) == expected
@@ -64,8 +64,8 @@ def test_everything_complete_this_night_is_good() -> None:
 
 def test_the_gravest_alarm_is_the_verdict_and_its_next_step_comes_next() -> None:
     for findings, text in (
-        ((LIST, LOST), f"{LOST} (and 1 more)"),
-        ((LOAD, LIST), f"{LIST} (and 1 more)"),
+        ((LIST, LOST), f"{LOST}; 1 more problem below"),
+        ((LOAD, LIST), f"{LIST}; 1 more problem below"),
         ((LOAD, DELETED), "the warehouse was never loaded"),
     ):
         shown, next_step = told(findings=findings)
@@ -80,6 +80,8 @@ def test_what_ended_the_last_run_is_named_and_not_what_is_incomplete_for_it() ->
         runs = (ended(exit_code, f"{REFUSED}\nmore"),)
         expected = (f"Not good: {REFUSED}", f"metrics-etl {command}")
         assert told(run_tests=(behind,), runs=runs, findings=(LIST,)) == expected
+    full = (ended(6, "calls: No space left on device"),)
+    assert told(runs=full) == ("Not good: calls: No space left on device", "make room, then metrics-etl run")
 
 
 @pytest.mark.parametrize(("since", "words"), [(MONDAY, "incomplete since 2026-11-23"), (None, "never fully exported")])

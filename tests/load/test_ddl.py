@@ -28,7 +28,7 @@ RECORDS = Path(__file__).parent / "ddl"
 
 
 def small_tables():
-    """A column of each type, in two tables: of a run test, and whose folder may be missing; of a month alone."""
+    """A column of each type, in two tables: of a month alone, and of a run test."""
     columns = (
         schema.Column("id", schema.STRING, "Who's who.", is_key=True),
         schema.Column("number", schema.INT, "A number.", "ms"),
@@ -36,7 +36,7 @@ def small_tables():
         schema.Column("is_so", schema.BOOL, "Whether it is so."),
         schema.Column("at", schema.TIMESTAMP, "When it was."),
     )
-    return [schema.Table(each.name, "", "", columns, each.partitions) for each in (schema.ERRORS, schema.RUNS_TABLE)]
+    return [schema.Table(each.name, "", "", columns, each.partitions) for each in (schema.RUNS_TABLE, schema.ERRORS)]
 
 
 def location(engine):

@@ -84,7 +84,7 @@ def opened(engine, tables, root):
 
 def documented(title):
     """The code of the section of this title on the pages for readers; an engine's ends with its example."""
-    paths = (ROOT / f"docs/{page}.md" for page in ("pandas", "engines", "clouds"))
+    paths = (ROOT / f"docs/{page}.md" for page in ("pandas", "engines"))
     pages = "\n".join(path.read_text(encoding="utf-8") for path in paths)
     (section,) = re.split(rf"^## {title}$", pages, flags=re.MULTILINE | re.IGNORECASE)[1:]
     return re.findall(r"```(?:python|sql)\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)

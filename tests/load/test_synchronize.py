@@ -39,5 +39,5 @@ def test_runs_that_another_copy_has_loaded_are_refused_but_not_those_that_this_c
 
 def test_result_names_only_what_there_was() -> None:
     assert LoadResult("", new=1200, altered=3).in_words == "executions: 1,200 new, 3 changed in the warehouse"
-    assert LoadResult("", is_changed=True).in_words == "no executions"
-    assert LoadResult("").in_words == "nothing: it is up to date"
+    assert LoadResult("", is_changed=True).in_words == "already up to date"
+    assert LoadResult("").in_words == "already up to date"

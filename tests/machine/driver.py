@@ -310,9 +310,9 @@ class History:
         scope, record = self.scope(), read_last_run(MemoryFiles(ROOT), note=lambda _: None)
         if scope not in {record.scope, *record.others} or not self.rows.tables["executions"]:
             return None
-        configured = self._settings(self.source.configured(), None, {}).configured
+        settings = self._settings(self.source.configured(), None, {})
         now = self.source.now + timedelta(days=3653)
-        found = read_status(MemoryFiles(ROOT), now=now, configured=configured)
+        found = read_status(MemoryFiles(ROOT), now=now, settings=settings)
         # Not by their keys: these follow from names, which any run brings up to date.
         complete = Counter((each.complete_at, each.is_complete) for each in found.run_tests if each.is_configured)
         return scope, found.complete_at, found.lost_run, complete

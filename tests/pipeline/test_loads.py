@@ -37,7 +37,7 @@ async def test_status_waits_for_the_load_of_a_run_at_work(server: Sandbox, tmp_p
     files, now = LocalFiles(tmp_path / "data"), datetime.now(UTC)
 
     def is_told() -> bool:
-        found = read_status(files, now=now, warehouse=settings.warehouse.place).findings
+        found = read_status(files, now=now, settings=settings).findings
         return Kind.NOT_LOADED in {each.kind for each in found}
 
     with files.lock(now):
@@ -53,7 +53,7 @@ async def test_each_of_two_warehouses_has_its_own_last_load(server: Sandbox, tmp
 
     def load_second_and_look() -> list[bool]:
         load_warehouse(two.warehouse, Dataset(files), NOW)
-        found = [read_status(files, now=datetime.now(UTC), warehouse=each.warehouse.place) for each in (one, two)]
+        found = [read_status(files, now=datetime.now(UTC), settings=each) for each in (one, two)]
         return [Kind.NOT_LOADED in {each.kind for each in status.findings} for status in found]
 
     await night(one, 0)

@@ -169,8 +169,9 @@ async def test_failure_of_the_newest_run_is_told_although_the_clock_of_the_sourc
     async def run(at: datetime, ahead: timedelta) -> Summary:
         date = Fault(headers={"Date": format_datetime(datetime.now(UTC) + ahead, usegmt=True)})
         server.fault = lambda _request, _nth: date
-        return await job.export(settings_for(server, tmp_path / "data", run_tests="all"), clock=lambda: at)
+        return await job.export(settings, clock=lambda: at)
 
+    settings = settings_for(server, tmp_path / "data", run_tests="all")
     first = ENDED + 4 * DAY
     await run(first, ahead)
     await run(first + timedelta(hours=1), timedelta(0))
@@ -180,7 +181,7 @@ async def test_failure_of_the_newest_run_is_told_although_the_clock_of_the_sourc
     failed = await run(last, timedelta(0) if is_right_again else ahead)
 
     for hours in (1, 6, 23, 31):
-        found = read_status(LocalFiles(tmp_path / "data"), now=last + timedelta(hours=hours), configured=())
+        found = read_status(LocalFiles(tmp_path / "data"), now=last + timedelta(hours=hours), settings=settings)
         assert found.runs[0].export_run_id == failed.export_run_id
         assert not found.verdict.is_good
 

@@ -18,7 +18,7 @@ from etl.settings.results import ReportSettings
 from tests.report.rows import LATENCY, call, execution, figures, output
 
 AT = datetime(2026, 11, 26, 7, tzinfo=UTC)
-GOOD = StatusVerdict(is_good=True, text="Good: the last complete export was 5 h ago", next_step="metrics-etl verify")
+GOOD = StatusVerdict(is_good=True, text="Good: the last complete export was 5 h ago", next_step="")
 JUDGED = Judged(run_tests=["Name", "Same"], metrics=7, nights=30)
 VOID = {"meta", "link", "br", "line", "path", "rect", "polyline", "circle"}
 

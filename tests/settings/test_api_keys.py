@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from etl.settings.api_keys import _is_open_to_others
-from tests.settings.reading import mistake, read_settings
+from tests.settings.reading import mistake, mistakes, read_settings
 
 ROOT, ME, SOMEBODY = 0, 1000, 1001
 
@@ -29,6 +29,17 @@ def test_keys_from_files(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert mistake(file, 'run_tests = ["A"]') == others.replace(f"{tmp_path}/", "")
     key_file.unlink()
     assert "cannot be read: No such file" in mistake(file, 'run_tests = ["A"]')
+
+
+def test_keys_that_were_saved_but_not_loaded_are_named_once(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FI_API_KEY")
+    monkeypatch.delenv("FI_SECRET_KEY")
+    assert len(mistakes(file, 'run_tests = "all"')) == 2
+    Path("keys.env").touch()
+    assert mistake(file, 'run_tests = "all"') == "no key: keys.env is here, but was not loaded: type . ./keys.env first"
 
 
 def test_pipe_is_read_until_its_writer_has_ended(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ ACCEPTED = [
     '[destination]\npath = "s3://b"\noptions = { region = "x", request_payer = true }',
     '[destination]\npath = "az://b"\noptions = { use_azure_cli = true }',
     "[destination]\noptions = {}",
-    "[export]\nmax_runtime_minutes = 10.5\nsettle_hours = 0",
+    "[export]\nmax_runtime_minutes = 10.5\nsettle_hours = 0\nsince = 2026-01-01",
     '[compare]\nmax_regression = { latency_p95 = "10%", failure_rate = "2.5 pp", eval_tone_mean = " 5 % " }',
     '[report]\ncall_url = "https://h:1/a?b={execution_id}&c={call_execution_id}#d"',
     '[report]\ncall_url = "http://h"',

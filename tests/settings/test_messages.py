@@ -48,7 +48,7 @@ MISTAKES = {
         ("concurrency = 8", "concurrency belongs in [api]"),
         (
             'run_tests = ["A"]\nsince = 2026-01-01',
-            'since belongs to a run test: run_tests = [{ name = "My Agent Test", since = … }]',
+            'since belongs in [export] or to a run test: run_tests = [{ name = "My Agent Test", since = … }]',
         ),
         ('[destination]\nrun_tests = ["A"]', "[destination] run_tests belongs above the first section"),
         ("basis_url = 'x'", "basis_url is unknown: did you mean 'base_url'?"),
@@ -57,6 +57,8 @@ MISTAKES = {
     "api": [
         ("concurrency = 5000", "concurrency must be at most 256, got 5000"),
         ("concurency = 5", "concurency is unknown: did you mean 'concurrency'?"),
+        ("rate_limit = 5", "rate_limit is unknown: did you mean 'requests_per_minute'?"),
+        ("retries = 5", "retries is unknown: did you mean 'max_tries'?"),
         ("concurrency = 'x'", "concurrency must be a whole number, got 'x'"),
         ("quota_share = nan", "quota_share must be a number, got nan"),
         ("page_limit = 1000", "page_limit must be a power of two, got 1000"),

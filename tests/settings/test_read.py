@@ -23,6 +23,16 @@ def test_names_and_tables_of_run_tests_mix(file: Path) -> None:
     assert (second.key, second.since) == ("bee", date(2026, 1, 31))
 
 
+def test_day_for_all_run_tests_is_that_of_each_that_has_none(file: Path) -> None:
+    text = "run_tests = {}\n[export]\nsince = 2026-02-01"
+    settings = read_settings(file, text.format('["A", {name = "B", since = 2026-01-31}]'))
+    assert [run_test.since for run_test in settings.run_tests] == [date(2026, 2, 1), date(2026, 1, 31)]
+    all_of_them = read_settings(file, text.format('"all"'))
+    assert [run_test.since for run_test in all_of_them.with_run_tests(["C"]).run_tests] == [date(2026, 2, 1)]
+    assert all_of_them.only("C").run_tests[0].since == date(2026, 2, 1)
+    assert all_of_them.only(since="2026-03-01").with_run_tests(["C"]).run_tests[0].since == date(2026, 3, 1)
+
+
 @pytest.mark.parametrize("in_environment", [False, True])
 def test_day_that_has_not_come_is_a_mistake(
     file: Path, monkeypatch: pytest.MonkeyPatch, *, in_environment: bool
@@ -153,6 +163,7 @@ def test_settings_of_a_command_that_asks_nobody_need_no_keys(file: Path, monkeyp
 
 def test_files_that_cannot_be_read(file: Path) -> None:
     assert "not valid TOML" in mistake(file, "run_tests = [")
+    assert mistake(file, "path = data").endswith("Invalid value (at line 1, column 8): text needs quotes")
     file.write_bytes(b"run_tests = ['\xff']")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Settings.load(file)

@@ -179,7 +179,7 @@ def light_is_true(history: History, night: Night) -> None:
     settings = night.settings
     assert settings is not None
     now = history.source.now + timedelta(hours=1)
-    status = read_status(MemoryFiles(ROOT), now=now, configured=settings.configured)
+    status = read_status(MemoryFiles(ROOT), now=now, settings=settings)
     verdict = status.verdict
     if night.is_killed:
         has_told = any(path.startswith("runs/") for path in night.versions_after.keys() - night.versions_before.keys())

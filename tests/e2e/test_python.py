@@ -105,7 +105,7 @@ async def test_values_show_in_a_few_lines_what_one_asks_first_and_never_a_key(se
     told: list[tuple[Any, tuple[str, ...]]] = [
         (settings, ("run tests  <script>\\x1b[2J, Support triage\n", f"API        {server.base_url}, with keys\n")),
         (etl.Settings(run_tests="all"), ("run tests  all\n", "https://api.futureagi.com, without keys\n")),
-        (planned, ("requests   18 requests to fetch", "duration   ")),
+        (planned, ("requests   20 requests: list 2", "duration   ")),
         (summary, ("written    6 executions, 30 calls", "outcome    complete (exit 0)")),
         (failed, ("problem    ", "outcome    unavailable (exit 5)")),
         (

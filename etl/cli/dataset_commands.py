@@ -113,8 +113,8 @@ def schema(
     ] = None,
     *,
     output: Annotated[
-        Literal["table", "json", "markdown", "odcs", "json-schema"] | None,
-        output_format(help="table, json, json-schema (of the settings file), markdown or odcs (a data contract)."),
+        Literal["table", "json", "odcs", "json-schema"] | None,
+        output_format(help="table, json, json-schema (of the settings file) or odcs (a data contract)."),
     ] = None,
     engine: Annotated[
         QueryEngineName | None,

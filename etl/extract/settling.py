@@ -58,22 +58,16 @@ class Counts:
 
     deleted_executions: set[str] = field(default_factory=set)
     """Planned executions that the API no longer has."""
-    without_detail: int = 0
-    """How many executions were left to the next run, previews apart."""
-    failure: str | None = None
-    """How reading such a detail failed last."""
     compared: dict[str, str] = field(default_factory=dict)
     """Executions that are as they are stored, with fingerprints of that."""
     not_compared: dict[str, str] = field(default_factory=dict)
-    """Swept executions about which the source did not say enough, and why."""
+    """Executions that are swept, or settle, about which the source did not say enough, and why."""
     one_by_one: str = ""
     """Why calls were fetched one by one although lists might have shown them whole, the first time; else empty."""
 
     def add(self, other: "Counts") -> None:
         """Add those of another crawl, which ended later."""
         self.deleted_executions |= other.deleted_executions
-        self.without_detail += other.without_detail
-        self.failure = other.failure or self.failure
         self.compared |= other.compared
         self.not_compared |= other.not_compared
         self.one_by_one = self.one_by_one or other.one_by_one
@@ -166,11 +160,8 @@ class Settling:
         is_left = not found.calls and (item.route is Route.PREVIEW or (item.may_wait and not lacked))
         if item.reason is Reason.SWEEP:
             is_left = is_left or not execution.listed.calls.keys() & execution.stored.rows.keys() <= found.calls.keys()
-            if is_left:
-                self.counts.not_compared[execution.execution_id] = str(found.failure or "calls are missing in it")
-        elif is_left and item.route is not Route.PREVIEW:
-            self.counts.without_detail += 1
-            self.counts.failure = str(found.failure or "they have no calls")
+        if is_left and item.route is not Route.PREVIEW:
+            self.counts.not_compared[execution.execution_id] = str(found.failure or "calls are missing in its detail")
         return is_left
 
     async def list_of_voice(self, item: Planned) -> tuple[Details | None, CallList | None]:

@@ -163,7 +163,7 @@ class Kind(StrEnum):
     # worth knowing
     DELETED = _notice("deleted", "rows were marked as deleted (deleted_at), because the source no longer has them")
     SWEPT = _notice("swept", "final executions differed from the source, and were fetched again; they settle again")
-    NOT_COMPARED = _notice("not_compared", "final executions could not be compared; their rows stay as they are", _RUN)
+    NOT_COMPARED = _notice("not_compared", "executions could not be compared; their rows stay as they are", _RUN)
     RENAMED = _notice("renamed", "a run test was renamed; its rows now have the new name")
     NOT_EXPORTED = _notice(
         "not_exported",
@@ -178,11 +178,6 @@ class Kind(StrEnum):
         "document_set_aside",
         f"a file in the folder _state or runs could not be read: a run moves it to {_ASIDE}; other commands ignore it",
         f"nothing; once it is in {_ASIDE}, it can be deleted",
-    )
-    NO_DETAIL = _notice(
-        "no_detail",
-        "the details of executions that settle could not be read, so these were not compared",
-        f"nothing: {_RUN}",
     )
     ANSWERS_ODD = _notice(
         "answers_odd",

@@ -130,7 +130,7 @@ def _findings_of_run(run: Run, record: Record) -> Iterator[tuple[Kind, str]]:
     if found := sorted(swept & run.dataset.written.executions):
         yield Kind.SWEPT, f"the sweep found {counted(len(found), 'change')} in final executions: {first_few(found)}"
     if failures := record.fetched.not_compared:
-        executions = counted(len(failures), "final execution")
+        executions = counted(len(failures), "execution")
         yield Kind.NOT_COMPARED, f"{executions} could not be compared: {min(failures.values())}"
     if record.fetched.one_by_one:
         yield Kind.ONE_BY_ONE, f"calls were fetched one by one: {record.fetched.one_by_one}"
@@ -139,9 +139,6 @@ def _findings_of_run(run: Run, record: Record) -> Iterator[tuple[Kind, str]]:
     if record.completed_files:
         files = counted(record.completed_files, "file")
         yield Kind.COLUMNS_ADDED, f"{files} from an older version got this version's columns"
-    if record.fetched.without_detail:
-        details = f"the details of {counted(record.fetched.without_detail, 'execution')}"
-        yield Kind.NO_DETAIL, f"{details} could not be read: {record.fetched.failure}"
 
 
 def _save_row(run: Run, summary: Summary) -> None:

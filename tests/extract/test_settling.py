@@ -131,7 +131,7 @@ async def test_execution_whose_detail_fails_settles_on_and_is_fetched_once_it_ha
         healed = [await night(server, tmp_path, FIRST_NIGHT + days * DAY) for days in (6, 7, 8)]
 
     assert asked_while_waiting == {"detail": 3 * 2, "list": 3, "call": 0}
-    assert [each.kind for each in waiting.findings] == [Kind.NO_DETAIL]
+    assert [each.kind for each in waiting.findings] == [Kind.NOT_COMPARED]
     assert asked_once["call"] == 3 * CALLS
     assert (waiting.exit_code, overdue.exit_code, *(each.exit_code for each in healed)) == (0, 3, 0, 0, 0)
     assert healed[-1].requests == 1

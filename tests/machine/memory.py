@@ -153,7 +153,7 @@ def told(night: "Night", kind: Kind) -> dict[str, str]:
 
 def hidden(source: Source, night: "Night") -> set[str]:
     """Executions of which the answers of this night did not show all, or not where it is declared."""
-    is_blind = "settle_by" in night.options or told(night, Kind.NO_DETAIL)  # calls are fetched without a detail
+    is_blind = "settle_by" in night.options  # calls are fetched without a detail
     formed = source.formed_names() if source.form in LOST or is_blind else set[str]()
     return {*night.lie.executions} | {
         each.execution_id

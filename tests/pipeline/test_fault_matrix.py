@@ -292,7 +292,7 @@ async def test_settling_execution_whose_detail_fails_is_fetched_whole(
     The detail is tried twice at most, and in smaller pages where it is a 500. If the first one is unknown to the
     server, there are none, and no other is requested.
     """
-    kind, are_none = KINDS[name], (name, position) == ("404 HTML", "first")
+    kind = KINDS[name]
     async with Source(days=1) as source:
         executions = [each for run_test in source.world.run_tests for each in run_test.executions]
         await job.export(settings(source, tmp_path), clock=lambda: FIRST_NIGHT)
@@ -311,11 +311,10 @@ async def test_settling_execution_whose_detail_fails_is_fetched_whole(
     # A detail has no status that could be false, and is not asked for fields that no column knows.
     is_halved = kind.fault.status == 500
     is_read = kind.cure is Cure.UNDERSTAND or name in ("status false", "NaN") or is_halved
-    found = [] if is_read else [Kind.NO_DETAIL if are_none else Kind.DEAD_LETTER]
-    assert [each.kind for each in settled.findings] == found
-    assert asked[Endpoint.CALL] == len(executions) + 2 * (len(executions) if are_none else not is_read)
+    assert [each.kind for each in settled.findings] == [Kind.DEAD_LETTER] * (not is_read)
+    assert asked[Endpoint.CALL] == len(executions) + 2 * (not is_read)
     most = 3 if is_halved else not is_read
-    assert 0 <= asked[Endpoint.DETAIL] - (1 if are_none else len(executions)) <= most or "429" in name
+    assert 0 <= asked[Endpoint.DETAIL] - len(executions) <= most or "429" in name
     assert seen == asked[Endpoint.DETAIL]
     assert {row["export_state"] for row in truth.rows_of(tmp_path, "executions")} == {"exported"}
     truth.assert_equals_world(tmp_path, source.world)

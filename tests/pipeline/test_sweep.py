@@ -146,7 +146,7 @@ async def test_failed_comparison_changes_nothing_is_a_notice_and_comes_again(
         assert (summary.exit_code, nights.files()) == (0, before)
         if is_struck is not _lists_of_calls:  # which the detail stands in for
             assert kinds(summary) == [Kind.NOT_COMPARED]
-            assert summary.notices[0].startswith(f"{EXECUTIONS} final executions could not be compared: ")
+            assert summary.notices[0].startswith(f"{EXECUTIONS} executions could not be compared: ")
     assert all(run_test.is_complete for run_test in summary.run_tests)
 
 

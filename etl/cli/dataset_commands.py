@@ -4,24 +4,18 @@ And ``load``, which makes the warehouse match it, outside of a run. None of them
 is decided by the room ``inspect``; what is loaded, by ``load.synchronize``.
 """
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import typer
 
 from etl.cli.console import print_in_form, print_json, print_message, print_rate_limit_wait, print_result
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, output_format
 from etl.cli.process import end, report_errors, run_async, run_in_thread
-from etl.errors import ExitCode, LockHeldError
+from etl.errors import ExitCode
 from etl.model.locations import QueryEngineName
 from etl.model.wording import nearest
-
-if TYPE_CHECKING:
-    from etl.files.interface import Files
 
 
 def status(
@@ -215,7 +209,7 @@ def load(
         else:
             files.prepare()
             now = datetime.now(UTC)
-            with _lock_of_load(files, now, quiet=quiet), load_progress(is_shown=not (quiet or as_json)) as shown:
+            with files.lock(now), load_progress(is_shown=not (quiet or as_json)) as shown:
                 files.sweep_staging()
                 load_it = partial(load_warehouse, on_progress=shown[0], on_retry=shown[1])
                 result = run_in_thread(load_it, settings.warehouse, dataset, now, is_full=full)
@@ -223,27 +217,3 @@ def load(
         if quiet:
             print_message(*result.problems)
         end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE, is_result_printed=dry_run)
-
-
-@contextmanager
-def _lock_of_load(files: "Files", now: datetime, *, quiet: bool) -> Iterator[None]:
-    """Hold the dataset's lock during the block; wait while another load holds it: it may be into another warehouse.
-
-    Raises:
-        LockHeldError: an export holds the lock.
-    """
-    note = ", loading a warehouse"
-    is_waiting = False
-    while True:
-        try:
-            with files.lock(now, note=note):
-                yield
-                return
-        except LockHeldError:
-            holder = files.lock_holder() or note
-            if not holder.endswith(note):
-                raise
-        if not quiet and not is_waiting:
-            print_message(f"waiting for another load of this dataset ({holder})")
-        is_waiting = True
-        time.sleep(0.5)

@@ -73,11 +73,11 @@ class BucketFiles:
         return examined
 
     @contextmanager
-    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped, note: str = "") -> Iterator[None]:
+    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped) -> Iterator[None]:
         """Hold the dataset's lease, see ``lease.hold``, and list the bucket once."""
         self._objects.be_patient(is_stopped)
         self.examine()
-        with lease.hold(self._objects, now, is_stopped, note) as held:
+        with lease.hold(self._objects, now, is_stopped) as held:
             self._lease = held
             self._listed = {stored.path: stored for stored in self._objects.list("")}
             try:

@@ -100,13 +100,11 @@ class Files(Protocol):
             DestinationError: the first step that failed; an export would fail there, too.
         """
 
-    def lock(
-        self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped, note: str = ""
-    ) -> AbstractContextManager[None]:
+    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped) -> AbstractContextManager[None]:
         """Be the only writer inside the ``with`` block. Call ``prepare`` first.
 
-        Others are told who holds the lock since ``now``, followed by ``note``. Some storages need time to find out
-        whether another writer lives: when ``is_stopped`` turns true meanwhile, the lock counts as held.
+        Others are told who holds the lock since ``now``. Some storages need time to find out whether another writer
+        lives: when ``is_stopped`` turns true meanwhile, the lock counts as held.
 
         Raises:
             LockHeldError: another export holds the lock; nothing was changed.

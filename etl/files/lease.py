@@ -38,11 +38,10 @@ class Lease:
     DestinationError; only ``take`` raises LockHeldError.
     """
 
-    def __init__(self, objects: Objects, now: datetime, note: str = "") -> None:
+    def __init__(self, objects: Objects, now: datetime) -> None:
         self._objects = objects
         self._where = f"{objects.url}/{LOCK}"
         self._holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now.isoformat(timespec="seconds")}
-        self._holder |= {"note": note} if note else {}
         self._token = secrets.token_hex(16)
         self._renewals = 0
         self._seen: Version | None = None
@@ -170,14 +169,12 @@ def _clocks() -> tuple[float, float]:
 
 
 @contextmanager
-def hold(
-    objects: Objects, now: datetime, is_stopped: Callable[[], bool] = never_stopped, note: str = ""
-) -> Iterator[Lease]:
+def hold(objects: Objects, now: datetime, is_stopped: Callable[[], bool] = never_stopped) -> Iterator[Lease]:
     """Hold the lease of the dataset, renewed in the background at each third of its life.
 
-    ``note`` is added to the words that name the holder. Errors as for ``Lease.take``.
+    Errors as for ``Lease.take``.
     """
-    lease, end = Lease(objects, now, note), Event()
+    lease, end = Lease(objects, now), Event()
 
     def renew_until_the_end() -> None:
         while not end.wait(LIFE_SECONDS / 3):
@@ -246,6 +243,6 @@ def _holder(text: bytes) -> str | None:
         lease = json.loads(text)
         if not lease["token"] or lease.get("released"):
             return None
-        return f"pid {lease['pid']} on {lease['host']} since {lease['since']}{lease.get('note', '')}"
+        return f"pid {lease['pid']} on {lease['host']} since {lease['since']}"
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None

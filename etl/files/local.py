@@ -54,10 +54,9 @@ class LocalFiles:
         now: datetime,
         *,
         is_stopped: Callable[[], bool] = never_stopped,  # noqa: ARG002 only a bucket waits for its lease
-        note: str = "",
     ) -> AbstractContextManager[None]:
         """Hold the dataset's lock; see ``lock.exclusive``. ``is_stopped`` is not needed: nothing is waited for."""
-        return lock.exclusive(self.root, now=now, note=note)
+        return lock.exclusive(self.root, now=now)
 
     def lock_holder(self) -> str | None:
         """Who holds the lock; see ``lock.holder``."""

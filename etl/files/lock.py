@@ -29,8 +29,8 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def exclusive(root: Path, *, now: datetime, note: str = "") -> Iterator[None]:
-    """Hold the lock of the dataset in this folder, which exists; ``note`` is added to the words that name the holder.
+def exclusive(root: Path, *, now: datetime) -> Iterator[None]:
+    """Hold the lock of the dataset in this folder, which exists.
 
     Raises:
         LockHeldError: another process holds the lock.
@@ -48,7 +48,6 @@ def exclusive(root: Path, *, now: datetime, note: str = "") -> Iterator[None]:
         try:
             _lock(file, folder)
             facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": now.isoformat(timespec="seconds")}
-            facts |= {"note": note} if note else {}
             os.ftruncate(file, 0)
             os.pwrite(file, json.dumps(facts).encode(), 0)
         except BlockingIOError:
@@ -95,6 +94,6 @@ def _holder(text: bytes) -> str:
     """The words that name the holder, from the text of a lock file, which may be cut or somebody else's."""
     try:
         facts = json.loads(text)
-        return f"pid {facts['pid']} on {facts['host']} since {facts['since']}{facts.get('note', '')}"
+        return f"pid {facts['pid']} on {facts['host']} since {facts['since']}"
     except (KeyError, TypeError, ValueError, RecursionError):
         return "holder unknown"

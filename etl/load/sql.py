@@ -80,22 +80,11 @@ class SqlWarehouse:
         self.close = session.close
 
     def loaded(self) -> Loaded:
-        """See ``Warehouse``. One query, since some engines bill each; if it fails, more queries find out why."""
+        """See ``Warehouse``. Two queries: for the columns, then for what was loaded into them."""
         with self._reading():
-            try:
-                rows = self._session.query(self._sql.loaded_if_whole()).to_pylist()
-                existing = _columns([*row["item"].split("."), row["digest"]] for row in rows if row["kind"] == "column")
-                missing = self._missing(existing)
-            except DestinationError as error:
-                try:
-                    self._session.rollback()
-                    existing = self._existing()
-                except DestinationError:
-                    raise error from None
-                missing = self._missing(existing)
-                if not missing:
-                    raise
-                rows = self._session.query(self._sql.loaded(existing)).to_pylist() if existing else []
+            existing = self._existing()
+            missing = self._missing(existing)
+            rows = self._session.query(self._sql.loaded(existing)).to_pylist() if existing else []
         digests = _digests(rows)
         altered_views = _altered_views(digests)
         dataset_id, noted_shape = next(iter(digests.pop("dataset", {}).items()), (None, None))
@@ -242,8 +231,12 @@ class SqlWarehouse:
 
     def _existing(self) -> dict[str, dict[str, str]]:
         """The columns, with their types, of each table and view that has one of our names."""
+        columns: defaultdict[str, dict[str, str]] = defaultdict(dict)
         rows = self._session.query(self._dialect.columns.format(schema=sql_quoted(self._namespace))).to_pylist()
-        return _columns(row.values() for row in rows)
+        for table, column, type_ in (row.values() for row in rows):
+            if table in _NAMES:
+                columns[table][column] = type_
+        return dict(columns)
 
     def _missing(self, existing: Mapping[str, Mapping[str, str]]) -> list[str]:
         """Names of the tables, views and columns (``table.column``) that are missing.
@@ -270,21 +263,11 @@ class SqlWarehouse:
         return missing
 
 
-def _columns(rows: Iterable[Iterable[str]]) -> dict[str, dict[str, str]]:
-    """Columns with their types, by table or view of ours, from rows of table, column and type."""
-    columns: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for table, column, type_ in rows:
-        if table in _NAMES:
-            columns[table][column] = type_
-    return dict(columns)
-
-
 def _digests(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str | None]]:
     """Digests by kind and item, from rows of ``Statements.loaded``."""
     digests: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
     for row in rows:
-        if row["kind"] != "column":
-            digests[row["kind"]][row["item"]] = row["digest"]
+        digests[row["kind"]][row["item"]] = row["digest"]
     return dict(digests)
 
 

@@ -129,14 +129,14 @@ class Statements:
         )
         return f"SELECT kind, item, {each} AS row_counts FROM ({counts}) AS counts GROUP BY kind, item"
 
-    def loaded(self, existing: Existing | None = None) -> str:
+    def loaded(self, existing: Existing) -> str:
         """A query for kind, item and digest of what was loaded, and, as kind ``defined``, for the definitions of views.
 
         The digest is null if a table has more or fewer rows of the item than were loaded, and empty if nobody counted
-        what was loaded. If some tables or columns are missing, ``existing`` says which are there.
+        what was loaded. ``existing`` says which tables and columns are there.
         """
-        tables = schema.TABLES.keys() if existing is None else existing.keys() & schema.TABLES.keys()
-        if existing is not None and not (tables and "row_counts" in existing[STATE_TABLE.name]):
+        tables = existing.keys() & schema.TABLES.keys()
+        if not (tables and "row_counts" in existing[STATE_TABLE.name]):
             return f"SELECT kind, item, digest FROM {self._state} UNION ALL {self._defined()}"
         return (
             "SELECT COALESCE(s.kind, c.kind) AS kind, COALESCE(s.item, c.item) AS item, "
@@ -146,12 +146,6 @@ class Statements:
             f"FROM {self._state} AS s FULL OUTER JOIN ({self.counted(tables)}) AS c "
             f"ON s.kind = c.kind AND s.item = c.item UNION ALL {self._defined()}"
         )
-
-    def loaded_if_whole(self) -> str:
-        """As ``loaded``, and, as kind ``column``, for the types of columns. It fails if a table is missing."""
-        columns = self._of_schema(self.dialect.columns.partition(" ORDER BY ")[0])
-        types = f"SELECT 'column', table_name || '.' || column_name, data_type FROM ({columns}) AS declared"
-        return f"{self.loaded()} UNION ALL {types}"
 
     def views(self) -> str:
         """A query for definitions of views: as kind ``view`` those that were noted, as kind ``defined`` those now."""

@@ -8,7 +8,7 @@ place.
 
 import asyncio
 import html
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -37,11 +37,7 @@ _WORSE, _REMARK = _OF_NIGHTS = "worse", "remark"
 _Key = tuple[str, ...]
 """What identifies an item: kind and subject of a finding, or ``worse``, run test and what it is about."""
 _Known = dict[str, frozenset[_Key]]
-"""The content of ``_state/notified.json``: by the scope of a run, the keys of what people know from such runs.
-
-Under ``_NAMED`` are those of them that a message about other settings has named, too.
-"""
-_NAMED = ""
+"""The content of ``_state/notified.json``: by the scope of a run, the keys of what people know from such runs."""
 _Items = dict[_Key, Mapping[str, str]]
 """What is to be told, by key: each as the message's JSON has it."""
 
@@ -54,8 +50,7 @@ async def tell(
     Nothing is posted of a run that was interrupted or found the dataset locked. What a message told is noted only when
     it arrived. After a run that failed or was narrowed to a part, only failures count as gone. Raises nothing.
 
-    What a run with other settings told is over if it is about a run test that this run found in order. All else may
-    last, since other people may export into the dataset: the message that all is well with these settings names it.
+    Settings that are new begin with what people know from runs with others: these may have been corrected.
     """
     failure = ended.failure if isinstance(ended, Summary) else ended
     code: ExitCode = getattr(ended, "exit_code", ExitCode.BUG)
@@ -66,9 +61,7 @@ async def tell(
     try:
         files = open_files(settings.destination.path, settings.destination.options)
         before = await asyncio.to_thread(read_document, files, NOTIFIED, _Known, note=str) or {}
-        known, named = (before.get(scope, frozenset()) for scope in (settings.scope, _NAMED))
-        others = {scope: keys for scope, keys in before.items() if scope not in (settings.scope, _NAMED)}
-        told_elsewhere = frozenset[_Key]().union(*others.values())
+        known = before.get(settings.scope, frozenset[_Key]().union(*before.values()))
         items: _Items = {(item["kind"], item["subject"]): item for item in _findings(ended, failure, code)}
         if not failure:
             try:
@@ -76,26 +69,18 @@ async def tell(
             except Exception as error:  # noqa: BLE001 alarms are sent all the same
                 problem = error
         is_whole = not (failure or problem or settings.is_part)
-        new = {key: item for key, item in items.items() if key not in known | (told_elsewhere - named)}
-        names = {run_test.name for run_test in settings.run_tests} or {key[1] for key in told_elsewhere if key[1]}
-        over = {key for key in told_elsewhere - items.keys() if is_whole and key[1] in names}
-        open_elsewhere = frozenset(key for key in told_elsewhere - over if key[0] not in _OF_NIGHTS)
-        unnamed = open_elsewhere - named
+        new = {key: item for key, item in items.items() if key not in known}
         is_well = is_whole and all(kind in _OF_NIGHTS for kind, *_ in items)
-        is_well_again = is_well and any(kind not in _OF_NIGHTS for kind, *_ in known | over | unnamed)
+        is_well_again = is_well and any(kind not in _OF_NIGHTS for kind, *_ in known)
         if new or is_well_again:
-            await _post(
-                url, _message(settings.destination.path, code, new, open_elsewhere, unnamed if is_well_again else None)
-            )
+            await _post(url, _message(settings.destination.path, code, new, is_well_again=is_well_again))
         # What this run could not see still stands, but for failures: that the run got so far ends them.
         outcomes = {exit_code.outcome for exit_code in ExitCode}
         unseen = {key for key in known - items.keys() if not is_whole and key[0] not in outcomes}
         now_known = frozenset(items.keys() | unseen)
-        after = {scope: keys - over for scope, keys in others.items()} | {settings.scope: now_known}
-        after[_NAMED] = open_elsewhere if is_well_again else named & (open_elsewhere | now_known)
-        document = {scope: keys for scope, keys in after.items() if keys}
-        if document != before:
-            await asyncio.to_thread(files.publish, NOTIFIED, msgspec.json.encode(document))
+        if now_known != before.get(settings.scope):
+            document = msgspec.json.encode(before | {settings.scope: now_known})
+            await asyncio.to_thread(files.publish, NOTIFIED, document)
     except Exception as error:  # noqa: BLE001 the run has ended, and nothing here changes how
         problem = error
     if problem is None:
@@ -128,15 +113,11 @@ def _worse(found: Sequence[Worse | Remark], settings: Settings) -> _Items:
     return told
 
 
-def _message(
-    dataset: str, code: ExitCode, new: _Items, open_elsewhere: Collection[_Key], unnamed: Collection[_Key] | None
-) -> dict[str, Any]:
+def _message(dataset: str, code: ExitCode, new: _Items, *, is_well_again: bool) -> dict[str, Any]:
     """The message as JSON. Its text is escaped as Slack wants it: else a name could be a link, or call everybody."""
     lines = [f"metrics-etl, {shown(dataset)}: {code.outcome} (exit {code})"]
-    if unnamed is not None:  # the export is in order again
-        lines[0] += f": the export is in order again{' with these settings' if open_elsewhere else ''}"
-        words = (": ".join(filter(None, (subject, kind.replace("_", " ")))) for kind, subject in sorted(unnamed))
-        lines += (shown(f"• reported with other settings: {each}") for each in words)
+    if is_well_again:
+        lines[0] += ": the export is in order again"
     for item in new.values():
         subject = item.get("subject", item.get("run_test"))
         line = shown(f"• {subject}: {item['text']}" if subject else f"• {item['text']}")

@@ -147,28 +147,6 @@ async def test_load_waits_for_nobody_who_holds_the_dataset(server: Sandbox, fold
     assert dry.exit_code == 0
 
 
-async def test_loads_into_two_targets_at_once_wait_for_each_other(
-    server: Sandbox, folder: Path, in_postgresql: Place
-) -> None:
-    env = environment(server)
-    await metrics_etl("run", "--quiet", cwd=folder, env=env)
-    place = {f"METRICS_ETL_WAREHOUSE__{name.upper()}": value for name, value in in_postgresql.settings.items()}
-    await metrics_etl("load", "--quiet", cwd=folder, env=env | place)
-    waits = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    with closing(in_postgresql.open()) as other:
-        other._session.execute(f"LOCK TABLE {in_postgresql.namespace}.calls")
-        one = await start("load", "--full", cwd=folder, env=env | place)
-        while not await asyncio.to_thread(in_postgresql.query, waits):
-            pass
-        two = await start("load", "--full", cwd=folder, env=env)
-        assert two.stderr is not None
-        told = (await two.stderr.readline()).decode()
-    assert told.startswith(f"waiting for another load of this dataset (pid {one.pid} on ")
-    assert [(await ended(each)).exit_code for each in (one, two)] == [0, 0]
-    assert_equals_dataset(in_postgresql, folder / "data")
-    assert_equals_dataset(here(folder), folder / "data")
-
-
 @pytest.mark.parametrize(
     ("command", "told"),
     [pytest.param("load", "waiting: duckdb://", marks=pytest.mark.slow), ("run", '"event": "load_waits"')],

@@ -161,6 +161,17 @@ class TimeLimitError(ExporterError):
     exit_code = ExitCode.PARTIAL
 
 
+def needs_extra(what: str, extra: str, missing: ImportError) -> ConfigurationError:
+    """The error to raise where a package of the extra is not installed; its message ends with how to add it.
+
+    ``what`` names the feature in the message, ``missing`` is the failed import.
+    """
+    return ConfigurationError(
+        f'{what} needs the "{extra}" extra ({missing.name} is not installed): '
+        f"in a checkout, make install EXTRAS={extra}; elsewhere, install 'simulation-metrics-etl[{extra}]'"
+    )
+
+
 def leaves(error: BaseException) -> Iterator[BaseException]:
     """The errors in a group, and in the groups within it; an error that is no group is its own only leaf."""
     if isinstance(error, BaseExceptionGroup):

@@ -13,7 +13,6 @@ from typing import Any
 import typer
 
 from etl.cli.commands import app
-from etl.cli.show_schema import schema_markdown
 from etl.compare.statistics import Outcome, Verdict
 from etl.dataset.last_run import LastRun
 from etl.errors import ExitCode
@@ -80,6 +79,23 @@ def json_paths(value: Any, fields: Mapping[str, str], path: str = "") -> Iterato
     elif isinstance(value, dict) and (has_fields or not path):
         for name, each in value.items():
             yield from json_paths(each, fields, f"{path}.{name}".removeprefix("."))
+
+
+def _dictionary() -> Iterator[str]:
+    """A section for each table."""
+    for table in TABLES.values():
+        yield f"## {table.name}"
+        yield ""
+        source = f" Source: `GET {table.endpoint}`." if table.endpoint else ""
+        yield f"One row per {table.one_row_per}. Key: {', '.join(f'`{name}`' for name in table.key)}.{source}"
+        yield ""
+        yield "| column | type | unit | meaning | source | null |"
+        yield "|---|---|---|---|---|---|"
+        for column in table.columns:
+            paths = " or ".join(f"`{path}`" for path in column.source.split("|")) if column.source else ""
+            cells = (f"`{column.name}`", column.type_name, column.unit, column.meaning, paths, column.null_rule)
+            yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+        yield ""
 
 
 def _page(lines: Iterable[str]) -> str:
@@ -261,7 +277,7 @@ def written() -> dict[str, str]:
         "architecture.md": _with_modules((DOCS / "architecture.md").read_text(encoding="utf-8")),
         "commands.md": _page(_commands_page()),
         "settings.md": _page(_settings_page()),
-        "data-dictionary.md": _page([head, "", *schema_markdown(list(TABLES.values()))]),
+        "data-dictionary.md": _page([head, "", *_dictionary()]),
         "metrics-etl.schema.json": json.dumps(settings_schema(), indent=2, ensure_ascii=False) + "\n",
     }
 

@@ -47,7 +47,6 @@ def test_only_what_every_room_needs_lies_outside_of_the_rooms() -> None:
         "__init__.py",
         "__main__.py",
         "errors.py",
-        "extras.py",
         "version.py",
     }
 

@@ -113,8 +113,8 @@ def schema(
     ] = None,
     *,
     output: Annotated[
-        Literal["table", "json", "markdown", "json-schema"] | None,
-        output_format(help="table, json, markdown, or json-schema (of the settings file)."),
+        Literal["table", "json", "json-schema"] | None,
+        output_format(help="table, json, or json-schema (of the settings file)."),
     ] = None,
     engine: Annotated[
         QueryEngineName | None,

@@ -12,8 +12,7 @@ import typer
 from etl.cli.console import print_line
 from etl.cli.options import Config, RunTests, Since, Verbose, day, output
 from etl.cli.process import end, report_errors
-from etl.errors import DestinationError, ExitCode
-from etl.extras import needs_extra
+from etl.errors import DestinationError, ExitCode, needs_extra
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -1,42 +1,23 @@
-"""What ``schema`` prints of the columns: for people, for scripts, and as the data dictionary. Decides nothing."""
+"""What ``schema`` prints of the columns: for people, and for scripts. Decides nothing."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from etl.cli.console import print_json, print_result
+from etl.cli.console import print_json
 from etl.model import schema
 
 
 def print_schema(tables: Sequence[schema.Table], output: str) -> None:
-    """Print the columns of the tables to stdout; ``output`` is ``"table"``, ``"json"`` or ``"markdown"``."""
+    """Print the columns of the tables to stdout; ``output`` is ``"table"`` or ``"json"``."""
     if output == "json":
         print_json([_as_json(table) for table in tables])
-    elif output == "markdown":
-        print_result("\n".join(schema_markdown(tables)))
     else:
         _print_tables(tables)
-
-
-def schema_markdown(tables: Sequence[schema.Table]) -> Iterator[str]:
-    """The lines of a Markdown section for each table, as in the data dictionary."""
-    for table in tables:
-        yield f"## {table.name}"
-        yield ""
-        source = f" Source: `GET {table.endpoint}`." if table.endpoint else ""
-        yield f"One row per {table.one_row_per}. Key: {', '.join(f'`{name}`' for name in table.key)}.{source}"
-        yield ""
-        yield "| column | type | unit | meaning | source | null |"
-        yield "|---|---|---|---|---|---|"
-        for column in table.columns:
-            paths = " or ".join(f"`{path}`" for path in column.source.split("|")) if column.source else ""
-            cells = (f"`{column.name}`", column.type_name, column.unit, column.meaning, paths, column.null_rule)
-            yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-        yield ""
 
 
 def _as_json(table: schema.Table) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What the local storage asks of the operating system: safe opening, durable folders, free space and permissions.
+"""What the local storage asks of the operating system: safe opening, durable folders, free space.
 
-Knows which paths every export uses, and never writes a file itself.
+Never writes a file itself.
 """
 
 import errno
@@ -8,8 +8,6 @@ import os
 from pathlib import Path
 
 from etl.errors import DestinationError
-from etl.files.names import IDENTITY, INDEX, LAST_RUN, LOCK, QUARANTINE, STAGING, STATE
-from etl.model import schema
 
 _LEAST_FREE_BYTES = 64 << 20
 """With less free space an export does not begin: a commit needs room for a whole part beside the old one."""
@@ -80,34 +78,3 @@ def nearest_folder(path: Path) -> Path:
     if not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     return path
-
-
-def check_access(root: Path) -> None:
-    """Check that this user may use each existing file and folder of an export: another user may have made some.
-
-    Raises:
-        DestinationError: the first one that may not be used, or that is a file in a folder's place or the other way
-            round.
-    """
-    tables = [root / name for name in schema.TABLES]
-    patterns = ("run_test=*", "run_test=*/month=*", "month=*")
-    partitions = [partition for table in tables for pattern in patterns for partition in table.glob(pattern)]
-    folders = [root, root / STATE, root / STAGING, root / QUARANTINE, *tables, *partitions]
-    needed = dict.fromkeys(folders, os.R_OK | os.W_OK | os.X_OK)
-    # These files are replaced, never written to.
-    needed |= dict.fromkeys((root / name for name in (IDENTITY, LAST_RUN, INDEX)), os.R_OK)
-    needed |= {root / LOCK: os.R_OK | os.W_OK}
-    for path, mode in needed.items():
-        error = _error_of_use(path, mode)
-        if error and path.exists():
-            raise DestinationError(f"{path}: {why(OSError(error, os.strerror(error)))}")
-
-
-def _error_of_use(path: Path, mode: int) -> int | None:
-    """The error number that using the path in this mode would give; None if it may be used. Only folders need X_OK."""
-    is_folder = bool(mode & os.X_OK)
-    if path.is_dir() != is_folder:
-        return errno.ENOTDIR if is_folder else errno.EISDIR
-    # What an export may do is decided by the effective user, where the system can be asked about that one.
-    is_allowed = os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
-    return None if is_allowed else errno.EACCES

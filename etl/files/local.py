@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.files import lock
-from etl.files.folder import check_access, fsync_folder, nearest_folder, open_at_once, require_space, why
+from etl.files.folder import fsync_folder, nearest_folder, open_at_once, require_space, why
 from etl.files.interface import MOST_BYTES, Entry, Probe, listed, never_stopped, next_aside, refuse_other_things
 from etl.files.names import QUARANTINE, STAGING, STATE
 from etl.model import schema
@@ -105,8 +105,6 @@ class LocalFiles:
             except (DestinationError, OSError) as exc:
                 reason = why(exc) if isinstance(exc, OSError) else str(exc).partition(": ")[2]
                 raise DestinationError(f"{above}: {reason}") from exc
-            if examined.is_there:
-                check_access(self.root)
         return examined
 
     def publish(self, path: str, data: bytes | memoryview) -> None:

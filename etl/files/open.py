@@ -5,8 +5,7 @@ Knows each implementation of ``Files`` and imports it on use; reads and writes n
 
 from pathlib import Path
 
-from etl.errors import ConfigurationError
-from etl.extras import needs_extra
+from etl.errors import ConfigurationError, needs_extra
 from etl.files.interface import Files
 from etl.model.locations import BUCKETS, Options, scheme_of
 

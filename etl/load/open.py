@@ -11,7 +11,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Literal, cast
 
-from etl.extras import needs_extra
+from etl.errors import needs_extra
 from etl.load.drivers import do_nothing
 from etl.load.interface import Warehouse
 from etl.model.locations import WAREHOUSES, scheme_of

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from etl.dataset.parts import Dataset
+from etl.errors import needs_extra
 from etl.extract.client import Client
 from etl.extract.endpoints import Purpose
 from etl.extract.plan import Planned, Policy
 from etl.extract.quota import Quota
 from etl.extract.transport import Traffic
-from etl.extras import needs_extra
 from etl.files.open import open_files
 from etl.model.lifecycle import LONG_AGO
 from etl.pipeline.engine.interface import Engine

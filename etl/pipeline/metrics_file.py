@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from etl.errors import ConfigurationError, DestinationError
-from etl.extras import needs_extra
+from etl.errors import ConfigurationError, DestinationError, needs_extra
 from etl.files.open import is_in_dataset
 from etl.pipeline.summary import Summary
 

@@ -116,7 +116,7 @@ def test_settings_for_the_sandbox_name_what_it_serves_by_default() -> None:
     assert settings["api"]["base_url"] == "http://127.0.0.1:8765"
 
 
-@pytest.mark.parametrize(("words", "expected"), [("metrics-etl ", "run"), ("metrics-etl schema -f ma", "markdown")])
+@pytest.mark.parametrize(("words", "expected"), [("metrics-etl ", "run"), ("metrics-etl schema -f ta", "table")])
 async def test_shell_completes_commands_options_and_choices(tmp_path: Path, words: str, expected: str) -> None:
     typed = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     result = await metrics_etl(cwd=tmp_path, env=environment(_METRICS_ETL_COMPLETE="complete_bash", **typed))

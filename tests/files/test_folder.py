@@ -4,18 +4,14 @@ import errno
 import os
 import shutil
 import subprocess
-import tempfile
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 from etl.errors import DestinationError
 from etl.files.folder import open_at_once
 from etl.files.local import LocalFiles
-from etl.files.names import IDENTITY, INDEX, LAST_RUN, LOCK, STAGING
-from tests.damages import NOBODY
+from etl.files.names import IDENTITY, INDEX, LAST_RUN, STAGING
 from tests.files.kernel import small_disk
 from tests.files.watched import watched
 from tests.support import paths_in
@@ -60,36 +56,6 @@ def export_into(files):
             files.publish(name, b"{}")
 
 
-@contextmanager
-def as_somebody_else():
-    """The code in the block runs as a user who has no rights of its own."""
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-@pytest.mark.parametrize(
-    ("closed", "mode"), [(LOCK, 0o444), (INDEX, 0o000), (STAGING, 0o555), ("calls/run_test=a/month=2026-01", 0o555)]
-)
-def test_probe_finds_what_somebody_else_may_not_use(closed, mode):
-    with tempfile.TemporaryDirectory() as name:  # others may not enter the folders of pytest
-        root = Path(name)
-        export_into(LocalFiles(root))
-        for path in (root, *root.rglob("*")):
-            path.chmod(0o777 if path.is_dir() else 0o666)
-        with as_somebody_else():
-            LocalFiles(root).probe()
-        (root / closed).chmod(mode)
-        for attempt in (export_into, LocalFiles.probe):
-            with as_somebody_else(), pytest.raises(DestinationError, match=f"{closed}.*: Permission denied"):
-                attempt(LocalFiles(root))
-        with as_somebody_else():
-            assert LocalFiles(root).examine().is_there, "who reads need not export"
-
-
 @pytest.mark.parametrize("name", ["create", "write", "fsync", "rename", "unlink", "mkdir", "flock", "pwrite"])
 def test_probe_does_what_every_export_does(files, name):
     """A system call that fails here ends both: as where folders cannot be made durable, or files not replaced."""
@@ -104,28 +70,6 @@ def test_probe_does_what_every_export_does(files, name):
             attempt(LocalFiles(files.root))
     shutil.rmtree(files.root / STAGING)
     assert LocalFiles(files.root).probe().is_there
-
-
-@pytest.mark.parametrize(
-    ("path", "fault"),
-    [
-        (LOCK, "Is a directory: remove it"),
-        ("calls/run_test=a", "Not a directory: a file is in the way"),
-        ("calls/run_test=a/month=2026-01", "Not a directory: a file is in the way"),
-    ],
-)
-def test_probe_finds_a_file_in_the_place_of_a_folder_and_a_folder_in_that_of_a_file(files, path, fault):
-    export_into(files)
-    (files.root / "calls" / "._run_test=a").touch()  # as a Mac leaves it
-    files.probe()
-    (files.root / path).rename(files.root / "aside")
-    if path == LOCK:
-        (files.root / path).mkdir()
-    else:
-        (files.root / path).touch()
-    for attempt in (export_into, LocalFiles.probe):
-        with pytest.raises(DestinationError, match=fault):
-            attempt(LocalFiles(files.root))
 
 
 def test_probe_says_that_the_file_system_is_mounted_for_reading_alone(tmp_path):

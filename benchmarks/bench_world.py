@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 from benchmarks.bench_details import detailed_call, voice_call
 
 DETAIL, VOICE_CALLS = "/simulate/test-executions/", "/simulate/api/call-executions/"
+RUN_TESTS = "/simulate/run-tests/"
 FIRST_DAY = datetime(2023, 1, 1, tzinfo=UTC)
 VARIANTS = 1_024
 SCENARIOS = 7
@@ -146,6 +147,8 @@ class World:
         url = urlsplit(target)
         query = dict(parse_qsl(url.query))
         page, limit = int(query["page"]), int(query["limit"])
+        if url.path.startswith(RUN_TESTS):
+            return self._about(url.path.removeprefix(RUN_TESTS), page, limit)
         if url.path.startswith((DETAIL, VOICE_CALLS)):
             return self._whole_calls(url.path, query, page, limit) if self.details else b""
         if name := query.get("run_test_name"):
@@ -159,6 +162,19 @@ class World:
         calls = [self.listed_call(number, each) for each in _cut(range(self.calls), page, limit)]
         listed = _page(calls, page, limit, self.calls)
         return render({**self.execution(number), "eval_results": [], "call_results": listed})
+
+    def _about(self, path: str, page: int, limit: int) -> bytes:
+        """The list of run tests, or what the list of the one in the path says of its executions."""
+        if not path:
+            of_all = [
+                {"id": f"{number:08}-0000-4000-8000-000000000000", "name": name, "simulate_eval_configs_detail": []}
+                for number, name in enumerate(self.names)
+            ]
+            return _compact(_page(list(_cut(of_all, page, limit)), page, limit, len(of_all)))
+        newest_first = self.numbers(int(path[:8]))[::-1]
+        told = {"status": "Completed", "agent_version": "v1", "agent_definition": "Agent", "error_reason": None}
+        rows = [{"id": execution_id(number), **told} for number in _cut(newest_first, page, limit)]
+        return _compact(_page(rows, page, limit, len(newest_first)))
 
     def _whole_calls(self, path: str, query: Mapping[str, str], page: int, limit: int) -> bytes:
         """A page of an execution's detail, or of its voice calls; neither is in an envelope."""

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define METRICS "/sdk/api/v1/simulation/metrics/?"
+#define RUN_TESTS "/simulate/run-tests/"
 #define RUNS "/sdk/api/v1/simulation/runs/?"
 #define STARTS_WITH(text, start) (!strncmp(text, start, sizeof(start) - 1))
 #define LOW(bits) (((u64)1 << (bits)) - 1)
@@ -183,16 +184,40 @@ static int add_result(const char *target)
     return 1;
 }
 
+/* Adds the list of run tests, or what the run test's own list says of its executions; whether there is anything. */
+static int add_about(const char *target)
+{
+    const char *page = parameter(target, "page"), *limit = parameter(target, "limit");
+    long which = page ? atol(page) : 1, rows = limit ? atol(limit) : 10, pages = (executions + rows - 1) / rows;
+    if (STARTS_WITH(target, RUN_TESTS "?")) {
+        add("'total_pages':1,'current_page':1,'count':1,'results':[{'id':'00000000-0000-4000-8000-000000000000',");
+        add("'name':'Load','simulate_eval_configs_detail':[]}]");
+        return 1;
+    }
+    if (!STARTS_WITH(target, RUN_TESTS)) return 0;
+    add("'total_pages':%ld,'current_page':%ld,'count':%ld,'results':[", pages, which, executions);
+    for (long row = (which - 1) * rows; row < which * rows && row < executions; row++) {
+        add("%s{'id':'%s','status':'Completed',", row % rows ? "," : "", execution_id(executions - 1 - row).text);
+        add("'agent_version':'v1','agent_definition':'Agent','error_reason':null}");
+    }
+    add("]");
+    return 1;
+}
+
 /* Answers one request. The client is on this machine and reads what it requested: sending may block. */
 static void answer(int socket, const char *target)
 {
     char head[256];
     const char *status = "200 OK", *type = "application/json";
     body.length = 0;
-    add("{'status':true,'result':{");
-    if (add_result(target))
-        add("}}");
-    else
+    add("{");
+    int is_found = add_about(target);
+    if (!is_found) {
+        add("'status':true,'result':{");
+        if ((is_found = add_result(target))) add("}");
+    }
+    add("}");
+    if (!is_found)
         status = "404 Not Found", type = "text/html", body.length = 0, add("<h1>Not Found</h1>");
     snprintf(head, sizeof head, "HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n\r\n", status, type,
              body.length);

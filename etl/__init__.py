@@ -4,8 +4,9 @@
 >>> etl.status("data")                                        # is all well, and what to do next
 >>> calls = etl.read_calls("data", since="7d", evals="wide")  # one row per call, in pandas
 
-``read_table``, ``open_table`` and ``describe`` give the other tables. In a coroutine, ``await etl.plan(…)`` says what
-an export would fetch, and ``await etl.export(…)`` is ``run``. Every expected error is an ``ExporterError``.
+``read_table``, ``open_table`` and ``describe`` give the other tables, ``report_data`` the figures of a report. In a
+coroutine, ``await etl.plan(…)`` says what an export would fetch, and ``await etl.export(…)`` is ``run``. Every expected
+error is an ``ExporterError``.
 """
 
 from importlib import import_module
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
     from etl.inspect.status import Status
     from etl.pipeline.job import Plan, export, plan, run
     from etl.pipeline.summary import RunTestSummary, Summary
+    from etl.report.frames import report_data
     from etl.settings import Settings
 
-__all__ = ["describe", "export", "open_table", "plan", "read_calls", "read_table", "run", "status"]
+__all__ = ["describe", "export", "open_table", "plan", "read_calls", "read_table", "report_data", "run", "status"]
 __all__ += ["Plan", "RunTestSummary", "Settings", "Status", "Summary", "__version__"]
 __all__ += ["ConfigurationError", "DestinationError", "ExporterError", "KeyRefusedError", "LockHeldError"]
 __all__ += ["SourceUnavailableError"]
@@ -44,6 +46,7 @@ _LAZY = {
     "etl.inspect.read_status": {"status"},
     "etl.pipeline.job": {"Plan", "export", "plan", "run"},
     "etl.pipeline.summary": {"RunTestSummary", "Summary"},
+    "etl.report.frames": {"report_data"},
     "etl.settings": {"Settings"},
 }
 """By module, the public names that are imported from it at their first use, as for type checkers above."""

@@ -4,6 +4,7 @@ A line counts if it has a token that is neither a comment nor part of a docstrin
 """
 
 import ast
+import functools
 import tokenize
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +22,7 @@ _NO_CODE = {
 }
 
 
+@functools.cache
 def code_lines(path: Path) -> int:
     """The number of code lines of a module."""
     counted: set[int] = set()

@@ -1,6 +1,7 @@
 """Every sentence that the product can show, taken from the code, for somebody to read: ``python -m tests.messages``."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,7 @@ def modules() -> list[Path]:
     return sorted((ROOT / "etl").rglob("*.py"))
 
 
+@functools.cache
 def parsed(path: Path) -> ast.AST:
     return ast.parse(path.read_text(encoding="utf-8"))
 

@@ -113,8 +113,8 @@ def schema(
     ] = None,
     *,
     output: Annotated[
-        Literal["table", "json", "odcs", "json-schema"] | None,
-        output_format(help="table, json, json-schema (of the settings file) or odcs (a data contract)."),
+        Literal["table", "json", "json-schema"] | None,
+        output_format(help="table, json, or json-schema (of the settings file)."),
     ] = None,
     engine: Annotated[
         QueryEngineName | None,
@@ -128,7 +128,7 @@ def schema(
         str | None,
         typer.Option(
             metavar="LOCATION",
-            help="For --ddl or --format odcs: path or URL of the dataset.",
+            help="For --ddl: path or URL of the dataset.",
             show_default="data, or a placeholder for your bucket",
         ),
     ] = None,
@@ -139,8 +139,7 @@ def schema(
 ) -> None:
     """Explain every column, or print the code that opens the dataset.
 
-    Prints the name, type, unit, meaning and source of each column. With --format odcs it prints a data contract (Open
-    Data Contract Standard 3.1.0), which datacontract-cli can test against your files.
+    Prints the name, type, unit, meaning and source of each column.
 
     Example: metrics-etl schema --ddl duckdb --location s3://my-bucket/data
     """
@@ -158,10 +157,6 @@ def schema(
             from etl.load.dbt import sources
 
             print_result(sources(tables))
-        elif output == "odcs":
-            from etl.load.odcs import contract
-
-            print_json(contract(tables, location))
         elif output == "json-schema":
             from etl.settings.json_schema import settings_schema
 

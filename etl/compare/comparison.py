@@ -7,7 +7,6 @@ Reads the dataset alone; never writes, and takes no lock.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any, Literal
 
 import msgspec
@@ -173,7 +172,7 @@ class ComparisonReport:
             "scenarios": self.pairing.common if self.pairing.is_paired else None,
             "are_rows": self.pairing.are_rows,
             "metrics": [_row_as_json(row) for row in self.rows],
-            "groups": {name: [_row_as_json(row) for row in rows] for name, rows in self.groups.items()},
+            "groups": {name: [_row_as_json(row) for row in rows] for name, rows in sorted(self.groups.items())},
             "notices": list(self.notices),
         }
 
@@ -233,10 +232,10 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         for found in [difference_of(metric, samples)]
     ]
     groups = {}
-    if group_by:
-        for version, group in groupby(sorted(after.executions, key=_version), key=_version):
-            both, _ = read_samples(files, before.executions, list(group), rules=rules, is_paired=is_paired)
-            groups[version] = [Row(row.metric, difference_of(row.metric, both)) for row in rows]
+    for version in {execution.agent_version for execution in after.executions} if group_by else ():
+        own = [execution for execution in after.executions if execution.agent_version == version]
+        both, _ = read_samples(files, before.executions, own, rules=rules, is_paired=is_paired)
+        groups[version or "unknown"] = [Row(row.metric, difference_of(row.metric, both)) for row in rows]
     return ComparisonReport(
         dataset=files.where(),
         baseline=before,
@@ -250,10 +249,6 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         findings=_missing_rows(files, (before, after), samples),
         notices=notices,
     )
-
-
-def _version(execution: ComparedExecution) -> str:
-    return execution.agent_version or "unknown"
 
 
 def _lacking(metric: Metric, samples: Sequence[Samples], found: Difference) -> str:

@@ -14,7 +14,6 @@ import pytest
 
 import etl
 from etl.load.ddl import ddl
-from etl.load.odcs import contract
 from etl.model.schema import TABLES
 from etl.sandbox import Sandbox
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
@@ -132,14 +131,6 @@ async def test_schema_prints_what_opens_a_table_in_an_engine(tmp_path: Path) -> 
     assert result.exit_code == 0
     assert result.stdout == ddl([TABLES["calls"]], "duckdb", "s3://b/it's") + "\n"
     assert result.stderr == ""
-
-
-async def test_schema_prints_a_data_contract(tmp_path: Path) -> None:
-    whole = await metrics_etl("schema", "--format", "odcs", "--location", "s3://b/p", cwd=tmp_path, env=environment())
-    of_errors = await metrics_etl("schema", "errors", "-f", "odcs", cwd=tmp_path, env=environment())
-
-    assert whole.document == contract(list(TABLES.values()), "s3://b/p")
-    assert of_errors.document == contract([TABLES["errors"]])
 
 
 async def test_schema_prints_the_schema_of_the_settings_as_it_is_published(tmp_path: Path) -> None:

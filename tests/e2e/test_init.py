@@ -170,22 +170,6 @@ async def test_keys_that_were_saved_but_not_loaded_are_not_asked_for(server: San
     assert (keyless.exit_code, files(tmp_path)) == (2, {"keys.env": "mine"})
 
 
-async def test_option_that_is_wrong_is_not_a_reason_to_ask_for_the_keys_again(server: Sandbox, tmp_path: Path) -> None:
-    terminal = Terminal("init", "--run-test", "Chekout", cwd=tmp_path, env=environment(server, **KEYLESS))
-    await terminal.answer("API key (not shown): ", f"{API_KEY}\n")
-    await terminal.answer("Secret key (not shown): ", f"{SECRET_KEY}\n")
-
-    assert (await terminal.ended(), entries(tmp_path)) == (2, [])
-    assert "did you mean 'Checkout flow'?" in terminal.written
-
-
-async def test_refused_key_of_the_environment_is_not_a_reason_to_ask_again(server: Sandbox, tmp_path: Path) -> None:
-    env = environment(FI_BASE_URL=None, FI_API_KEY="canary", FI_SECRET_KEY=SECRET_KEY)
-    terminal = Terminal("init", cwd=tmp_path, env=env)
-    await terminal.answer("Address of the API", f"{server.base_url}\n")
-    assert (await terminal.ended(), entries(tmp_path)) == (4, [])
-
-
 @pytest.mark.parametrize("question", ["Secret key (not shown): ", "1,3, or all [all]: ", "[Y/n]: "])
 @pytest.mark.parametrize("stop", [signal.SIGINT, None], ids=["Ctrl-C", "Ctrl-D"])
 async def test_who_stops_at_a_question_finds_nothing_written_and_a_terminal_that_echoes(

@@ -44,12 +44,11 @@ server = a_sandbox(run_tests=1, executions=2, calls=3)
 @pytest.mark.parametrize(
     "module",
     [
-        "etl.cli.process",
         "pydantic",
-        "etl.pipeline.job",
         *(
             pytest.param(module, marks=pytest.mark.slow)
             for module in (
+                *("etl.cli.process", "etl.pipeline.job"),
                 *("typing_extensions", "asyncio", "etl.cli.run_commands", "msgspec"),
                 *("numpy", "pyarrow", "aiohttp"),
             )
@@ -81,7 +80,7 @@ async def test_interrupted_while_it_shuts_down(
 
 @pytest.mark.parametrize(
     "command",
-    ["check", "verify --against-api", *(pytest.param(name, marks=pytest.mark.slow) for name in ("plan", "discover"))],
+    ["check", *(pytest.param(name, marks=pytest.mark.slow) for name in ("verify --against-api", "plan", "discover"))],
 )
 async def test_interrupted_while_it_waits_for_the_api(server: Sandbox, tmp_path: Path, command: str) -> None:
     write_settings(tmp_path, [server.world.run_tests[0].name])

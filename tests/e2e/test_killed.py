@@ -88,7 +88,9 @@ async def test_a_command_that_is_killed_before_any_step_on_its_files_is_complete
         shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("spelling", ["data", "link", "config/../data"])
+@pytest.mark.parametrize(
+    "spelling", ["link", *(pytest.param(each, marks=pytest.mark.slow) for each in ("data", "config/../data"))]
+)
 async def test_a_second_run_touches_nothing_and_asks_nothing_and_a_killed_holder_blocks_nobody(
     server: Sandbox, tmp_path: Path, spelling: str
 ) -> None:

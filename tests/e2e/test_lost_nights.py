@@ -33,11 +33,12 @@ async def status(folder: Path) -> Ended:
     ("changes", "arguments", "words", "is_first"),
     [
         ({"FI_API_KEY": None}, [], "the last run could not start: no key: set FI_API_KEY", True),
-        (
+        pytest.param(
             {},
             ["--run-test", "Renamed"],
             "the last run could not start: --run-test 'Renamed' is not in run_tests",
             False,
+            marks=pytest.mark.slow,
         ),
         (
             {"FI_BASE_URL": "https://host.invalid", "METRICS_ETL_API__MAX_TRIES": "1"},

@@ -69,7 +69,7 @@ def exit_codes(results: dict[str, Ended]) -> dict[str, int]:
     "plant",
     [
         pytest.param(pipe, id="pipe"),
-        pytest.param(text('{"last_complete_at": {"a": 1e400}}'), id="number"),
+        pytest.param(text('{"last_complete_at": {"a": 1e400}}'), id="number", marks=pytest.mark.slow),
         pytest.param(text("nothing that is JSON"), id="text", marks=pytest.mark.slow),
     ],
 )
@@ -100,7 +100,7 @@ async def test_what_is_no_lock_is_refused_in_one_line(server: Sandbox, exported:
     assert results["run"].stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("plant", [sparse_terabyte, bomb])
+@pytest.mark.parametrize("plant", [bomb, pytest.param(sparse_terabyte, marks=pytest.mark.slow)])
 async def test_part_that_is_too_large_is_fetched_again(
     server: Sandbox, exported: Path, plant: Callable[[Path], None]
 ) -> None:

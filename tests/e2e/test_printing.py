@@ -11,8 +11,11 @@ from tests.worlds import settled_world
 
 NAME = "Zahlung \N{EURO SIGN} \N{SNOWMAN}"
 UNUSABLE = (
-    *(">/dev/full", "2>&1 | true"),
-    *(pytest.param(streams, marks=pytest.mark.slow) for streams in ("<&- >&- 2>&-", ">&-", "2>&-", "2>/dev/full")),
+    ">/dev/full",
+    *(
+        pytest.param(streams, marks=pytest.mark.slow)
+        for streams in ("2>&1 | true", "<&- >&- 2>&-", ">&-", "2>&-", "2>/dev/full")
+    ),
 )
 RESULTS = (
     "status",

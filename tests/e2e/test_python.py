@@ -37,7 +37,7 @@ async def python(code: str, folder: Path, server: Sandbox) -> Ended:
     return await shell(sys.executable, "-c", code, cwd=folder, env=environment(server))
 
 
-@pytest.mark.parametrize("code", [SCRIPT, NOTEBOOK], ids=["script", "notebook"])
+@pytest.mark.parametrize("code", [NOTEBOOK, pytest.param(SCRIPT, marks=pytest.mark.slow)], ids=["notebook", "script"])
 async def test_run_waits_for_the_export_and_ctrl_c_keeps_what_had_arrived(
     server: Sandbox, tmp_path: Path, code: str
 ) -> None:

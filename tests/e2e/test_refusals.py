@@ -106,10 +106,15 @@ async def test_second_signal_ends_the_process_at_once(server: Sandbox, tmp_path:
 @pytest.mark.parametrize(
     ("command", "module", "extra"),
     [
-        ("run --metrics-file etl.prom", "prometheus_client", "prometheus"),
-        ("report", "altair", "report"),
         ("run", "adbc_driver_postgresql", "postgresql"),
-        pytest.param("load", "adbc_driver_postgresql", "postgresql", marks=pytest.mark.slow),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (
+                ("run --metrics-file etl.prom", "prometheus_client", "prometheus"),
+                ("report", "altair", "report"),
+                ("load", "adbc_driver_postgresql", "postgresql"),
+            )
+        ),
     ],
 )
 async def test_missing_package_is_told_with_its_extra_before_anything_is_asked(

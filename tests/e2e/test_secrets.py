@@ -153,9 +153,9 @@ async def test_verbose_command_prints_and_writes_no_key(name: str, exit_code: in
 @pytest.mark.parametrize(
     "bug",
     [
-        "import etl.extract.client as module; module.decode = lambda *_, **__: 1 / 0",
-        pytest.param(
-            "import etl.dataset.commit as module; module.calls_frame = lambda *_: 1 / 0", marks=pytest.mark.slow
+        *(
+            pytest.param(f"import etl.{bug} = lambda *_, **__: 1 / 0", marks=pytest.mark.slow)
+            for bug in ("extract.client as module; module.decode", "dataset.commit as module; module.calls_frame")
         ),
         "import aiohttp; aiohttp.TCPConnector.connect = lambda self, request, **_: {}[repr(request.headers)]",
     ],

@@ -148,7 +148,9 @@ async def test_load_waits_for_nobody_who_holds_the_dataset(server: Sandbox, fold
 
 
 @pytest.mark.parametrize(
-    ("command", "told"), [("load", "waiting: duckdb://"), ("run", '"event": "load_waits"')], ids=["load", "run"]
+    ("command", "told"),
+    [pytest.param("load", "waiting: duckdb://", marks=pytest.mark.slow), ("run", '"event": "load_waits"')],
+    ids=["load", "run"],
 )
 async def test_file_that_somebody_has_open_is_waited_for_and_the_command_says_so(
     server: Sandbox, folder: Path, command: str, told: str

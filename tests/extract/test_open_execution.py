@@ -6,8 +6,7 @@ from etl.errors import SourceError
 from etl.extract.call_list import CallList
 from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Route
-from etl.model.lifecycle import StoredCalls
-from etl.model.records import RUNS, CallMetrics, DeadLetter, ListedCall
+from etl.model.records import CallMetrics, ListedCall
 from tests.bundles import planned
 
 
@@ -29,24 +28,6 @@ def opened(keys="", *, arrived="", route=Route.WHOLE, **list_options):
     execution.take_list(call_list(keys, **list_options))
     execution.arrived.metrics |= {key: metrics(key) for key in arrived}
     return execution
-
-
-def test_calls_of_one_page_are_fetched_once_and_what_left_the_list_is_forgotten():
-    execution = opened("abc", arrived="ab")
-    execution.arrived.dead_letters.append(DeadLetter.of(RUNS, "c", SourceError("failed")))
-    assert execution.take_list(call_list("bd")) == ["d"]
-    assert (execution.arrived.metrics.keys(), execution.arrived.dead_letters) == ({"b"}, [])
-    assert execution.listed.calls.keys() == {"b", "d"}
-
-
-def test_calls_of_many_pages_are_joined_and_fetched_again_after_each_count():
-    """Only what is found alive after the latest count proves it (L4)."""
-    execution = opened("ab", arrived="ab", count=3)
-    execution.arrived.kept = frozenset("b")
-    assert execution.take_list(call_list("bc", count=3)) == ["a", "b", "c"]
-    resumed = opened("ab", count=3, route=Route.RESUME)
-    resumed.arrived.kept = frozenset("b")
-    assert resumed.take_list(call_list("bc", count=3)) == ["a", "c"], "what was fetched since it began stays"
 
 
 def test_listed_call_that_is_unknown_by_id_is_gone_if_the_next_list_agrees_and_lags_if_not():
@@ -75,20 +56,6 @@ def test_list_of_many_pages_that_says_the_same_again_is_told_from_news():
     assert not opened("ab", arrived="a", count=2).is_repeated_by(call_list("ab", count=2)), "not all were seen alive"
 
 
-def test_parts_and_rest_hand_over_each_call_once():
-    execution = opened("abc", arrived="ab")
-    part = execution.take_arrived()
-    assert (part.part_of, [call.metrics.call_execution_id for call in part.calls]) == (3, ["a", "b"])
-    execution.arrived.metrics["c"] = metrics("c")
-    rest = execution.bundle()
-    assert ([call.metrics.call_execution_id for call in rest.calls], rest.kept, rest.part_of) == (
-        ["c"],
-        {"a", "b"},
-        None,
-    )
-    assert len(rest.listed) == 3
-
-
 def test_bundle_says_nothing_of_calls_that_are_elsewhere_or_whose_entries_are_missing():
     execution = opened("abc", arrived="a")
     execution.arrived.elsewhere.add("b")
@@ -101,8 +68,3 @@ def test_execution_that_is_cut_short_says_nothing_of_its_calls_unless_a_part_was
     assert (execution.cut_short().listed, len(execution.cut_short().dead_letters)) == (None, 1)
     execution.take_arrived()
     assert execution.cut_short().listed == ()
-
-
-def test_living_calls_are_those_without_a_mark():
-    execution = OpenExecution(planned("e"), StoredCalls({"a": False, "b": True}))
-    assert execution.living == {"a"}

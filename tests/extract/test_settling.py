@@ -1,6 +1,5 @@
 """Executions that only settle are compared by two lists, and what is dead is fetched alone."""
 
-import itertools
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -192,32 +191,6 @@ async def test_dead_letter_costs_its_own_request_and_two_lists_and_its_execution
     assert compared == {"detail": 1, "list": 1, "call": 0}
     assert asked(server) == {"detail": 0, "list": 0, "call": 0}
     assert_equals_world(tmp_path, world)
-
-
-@pytest.mark.parametrize("requests_per_minute", ["auto", 1_000_000], ids=["whole", "lists first"])
-async def test_run_that_was_stopped_in_an_execution_goes_on_with_its_detail_of_today(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requests_per_minute: object
-) -> None:
-    """Half of its calls were fetched, of which the detail is read again, too."""
-    monkeypatch.setattr("etl.pipeline.shared_steps.PATIENCE_SECONDS", 0)
-    api = {"requests_per_minute": requests_per_minute, "concurrency": 2, "max_tries": 1}
-    async with Sandbox(world) as server:
-        settings = settings_for(server, tmp_path / "data", api=api, export={"metrics": "calls"})
-        metrics = itertools.count()
-        server.fault = lambda request, _nth: (
-            Fault(status=401, body=b'{"status": false}')
-            if "call_execution_id" in request.target and next(metrics) > CALLS
-            else None
-        )
-        stopped = await job.export(settings, clock=lambda: LATER)
-        server.fault = None
-        final = {row["execution_id"] for row in rows_of(tmp_path, "executions") if row["export_state"] == "exported"}
-        begun = [each for each in world.run_tests[0].executions if each.execution_id not in final]
-        for number, call in enumerate(call for execution in begun for call in execution.calls):
-            call.overall_score = number / 100
-        resumed = await job.export(settings, clock=lambda: LATER + DAY)
-    assert (stopped.exit_code, resumed.exit_code) == (4, 0)
-    assert_holds_details(tmp_path, world)
 
 
 async def test_execution_with_evals_that_wait_is_not_final_at_once(world: World, tmp_path: Path) -> None:

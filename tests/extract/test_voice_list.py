@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from etl.model import schema
 from etl.model.findings import Kind
 from etl.model.records import DETAIL, METRICS, RUNS, VOICE_CALLS
 from etl.pipeline import job
@@ -19,7 +18,7 @@ from etl.sandbox.simulate import PHONE_NUMBER
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.forms import VOICE_LISTS, formed, in_rows, of_call, renames
 from tests.support import settings_for
-from tests.worlds import add_mixed_execution, settled_world, world_of
+from tests.worlds import add_mixed_execution, settled_world
 
 ENDED = datetime(2026, 10, 30, 15, tzinfo=UTC)
 LATER, DAY = ENDED + timedelta(days=4), timedelta(days=1)
@@ -40,16 +39,6 @@ def asked(server: Sandbox) -> Counter[str]:
         else kinds.get(request.path) or ("call" if "call_execution_id" in request.query else "other")
         for request in server.requests
     )
-
-
-def cells(folder: Path, table: str) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """All that the source says in the rows, wherever it says it."""
-    left_out = {"export_run_id", "exported_at", "metrics_from", *schema.OF_VOICE_LIST}
-    names = [name for name in schema.TABLES[table].names if name not in left_out]
-    return {
-        tuple(row[name] for name in schema.TABLES[table].key): {name: row[name] for name in names}
-        for row in rows_of(folder, table)
-    }
 
 
 def voice_world(**options: Any) -> World:
@@ -75,27 +64,6 @@ async def test_voice_calls_cost_three_requests_an_execution_and_two_while_they_s
     }
     assert_equals_world(tmp_path, server.world)
     assert PHONE_NUMBER not in json.dumps(rows_of(tmp_path, "calls"), default=str)
-
-
-@pytest.mark.parametrize("seed", range(1, 9))
-async def test_rows_are_those_of_the_calls_own_metrics_cell_by_cell(tmp_path: Path, seed: int) -> None:
-    """Whatever calls by voice and by text have, and in whichever state they are."""
-    world = world_of(seed, quirks=True, executions=4, calls=8, calls_spread=6, days=3)
-    async with Sandbox(world, max_limit=(None, 3, 7)[seed % 3]) as server:
-        found = [
-            await export(server, tmp_path / metrics, LATER + 9 * DAY, export={"metrics": metrics, "calls": "all"})
-            for metrics in ("exact", "calls")
-        ]
-    assert [each.exit_code for each in found] == [0, 0]
-    assert found[0].requests < found[1].requests
-    rows = rows_of(tmp_path / "exact", "calls")
-    assert {"lists", "metrics"} <= {row["metrics_from"] for row in rows}
-    calls = {call.call_execution_id: call for each in world.run_tests[0].executions for call in each.calls}
-    for row in [each for each in rows if each["metrics_from"] == "lists" and each["call_execution_id"] in calls]:
-        for name in (*schema.OF_VOICE_LIST, "ended_reason"):
-            assert row[name] == getattr(calls[row["call_execution_id"]], name), name
-    for table in ("calls", "evals"):
-        assert cells(tmp_path / "exact", table) == cells(tmp_path / "calls", table)
 
 
 @pytest.mark.parametrize("wrong", VOICE_LISTS)

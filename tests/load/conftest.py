@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from tests.loads import first_export
-from tests.warehouses import of_role, run_printed_ddl
+from tests.warehouses import Place, load_into, new_duckdb, of_role, run_printed_ddl
 
 ON_EVERY_TARGET = {
     "test_first_load_equals_the_dataset",
@@ -17,10 +17,10 @@ ON_EVERY_TARGET = {
 
 
 def pytest_generate_tests(metafunc):
-    if metafunc.module.__name__.endswith("test_laws") and "target" in metafunc.fixturenames:
+    if metafunc.module.__name__.endswith("test_laws") and "empty" in metafunc.fixturenames:
         marks = () if metafunc.function.__name__ in ON_EVERY_TARGET else pytest.mark.slow
         others = [pytest.param(name, marks=marks) for name in ("postgresql", "delta")]
-        metafunc.parametrize("target", ["duckdb", *others], indirect=True)
+        metafunc.parametrize("empty", ["duckdb", *others], indirect=True)
 
 
 @pytest.fixture
@@ -30,9 +30,42 @@ def in_delta(tmp_path):
 
 
 @pytest.fixture
-def target(request):
+def empty(request):
     """A place where no table is yet, in one of the targets that run here."""
     return request.getfixturevalue(f"in_{request.param}")
+
+
+@pytest.fixture(scope="session")
+def loaded_duckdb(exported, tmp_path_factory):
+    """The file of a database with the first export."""
+    with closing(new_duckdb(tmp_path_factory.mktemp("loaded"))) as place:
+        load_into(place, exported)
+    return place.url.removeprefix("duckdb://")
+
+
+@pytest.fixture
+def target(empty, data, loaded_duckdb, tmp_path):
+    """The first export, loaded: into DuckDB most of it was already, by another path to it."""
+    is_duckdb = empty.url.startswith("duckdb://")
+    with closing(Place(f"duckdb://{shutil.copy(loaded_duckdb, tmp_path)}") if is_duckdb else empty) as place:
+        load_into(place, data)
+        yield place
+
+
+@pytest.fixture(scope="session")
+def loaded_lake(exported, tmp_path_factory):
+    lakes = pytest.importorskip("tests.lakes")
+    lake = lakes.Lake(tmp_path_factory.mktemp("loaded") / "lake")
+    load_into(lake, exported)
+    return lake
+
+
+@pytest.fixture
+def lake(in_delta, loaded_lake, data):
+    """Delta tables of the first export."""
+    shutil.copytree(loaded_lake.folder, in_delta.folder)
+    load_into(in_delta, data)
+    return in_delta
 
 
 @pytest.fixture

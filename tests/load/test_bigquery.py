@@ -30,7 +30,7 @@ from etl.load import bigquery
 from etl.load.bigquery import _dialect
 from etl.load.synchronize import synchronize
 from etl.load.tables import ALL_TABLES, VIEWS, columns_of
-from tests.load.test_laws import *  # noqa: F403 the laws, with the target of this module
+from tests.load.test_laws import *  # noqa: F403 the laws, with the place of this module
 from tests.load.test_laws import contents
 from tests.loads import assert_settled, made_by, next_export, spooled_with_one_more
 from tests.stores import free_ports
@@ -119,7 +119,7 @@ class Project(Place):
 
 
 @pytest.fixture
-def target(emulator, monkeypatch):
+def empty(emulator, monkeypatch):
     """An empty dataset."""
 
     class Client(library.Client):  # type: ignore[misc]
@@ -135,23 +135,17 @@ def target(emulator, monkeypatch):
         project.client.close()
 
 
-@pytest.fixture
-def loaded(target, data):
-    load_into(target, data)
-    return target
-
-
-def test_tables_are_partitioned_and_clustered_and_nothing_stays_staged(loaded):
-    calls = loaded.client.get_table(f"project.{loaded.namespace}.calls")
+def test_tables_are_partitioned_and_clustered_and_nothing_stays_staged(target):
+    calls = target.client.get_table(f"project.{target.namespace}.calls")
 
     assert calls.time_partitioning.type_ == "MONTH"
     assert calls.clustering_fields == ["run_test", "execution_id"]
     assert calls.description == "One row per call."
     assert all(field.description for field in calls.schema)
-    assert loaded.staged() == []
+    assert target.staged() == []
 
 
-def test_bigquery_dataset_that_is_not_there_is_one_line(target, data):
+def test_bigquery_dataset_that_is_not_there_is_one_line(empty, data):
     with pytest.raises(DestinationError, match=r"bigquery://project/nowhere: 404 .*nowhere"):
         load_into(Place("bigquery://project/nowhere"), data)
 
@@ -160,36 +154,36 @@ UNREACHABLE = [RetryError("timeout of 600 s exceeded", None), ConnectionResetErr
 
 
 @pytest.mark.parametrize("error", UNREACHABLE)
-def test_bigquery_that_cannot_be_reached_is_one_line(target, data, monkeypatch, error):
+def test_bigquery_that_cannot_be_reached_is_one_line(empty, data, monkeypatch, error):
     def fail(*_args, **_kw):
         raise error
 
     monkeypatch.setattr(library.Client, "query", fail)
     with pytest.raises(DestinationError, match=r"^bigquery://project/.*(exceeded|reset)"):
-        load_into(target, data)
+        load_into(empty, data)
 
 
-def test_script_that_fails_changes_nothing(loaded, data, monkeypatch):
+def test_script_that_fails_changes_nothing(target, data, monkeypatch):
     next_export(data)
-    before = contents(loaded)
+    before = contents(target)
     with monkeypatch.context() as patch:
         patch.setattr(bigquery, "_COMMIT", "SELECT ERROR('no')")
         with pytest.raises(DestinationError, match=r"400 .* no Location"):
-            load_into(loaded, data)
-    assert contents(loaded) == before
-    load_into(loaded, data)
-    assert_settled(loaded, data)
+            load_into(target, data)
+    assert contents(target) == before
+    load_into(target, data)
+    assert_settled(target, data)
 
 
-def test_load_job_that_brings_too_few_rows_ends_the_load(loaded, data, monkeypatch):
+def test_load_job_that_brings_too_few_rows_ends_the_load(target, data, monkeypatch):
     next_export(data)
 
     with monkeypatch.context() as patch:
         patch.setattr(bigquery, "spooled", spooled_with_one_more)
         with pytest.raises(DestinationError, match="metrics_etl_gone accepted 5 of 6 rows"):
-            load_into(loaded, data)
-    load_into(loaded, data)
-    assert_settled(loaded, data)
+            load_into(target, data)
+    load_into(target, data)
+    assert_settled(target, data)
 
 
 def test_every_bigquery_table_is_made_by_one_statement():

@@ -3,17 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from etl.load.delta_log import LOAD_ID, DeltaLog
 from etl.load.tables import ALL_TABLES, STATE
-from tests.warehouses import load_into
-
-
-@pytest.fixture
-def lake(in_delta: Any, data: Path) -> Any:
-    load_into(in_delta, data)
-    return in_delta
 
 
 def log_of(lake: Any, name: str) -> DeltaLog:

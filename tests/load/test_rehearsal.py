@@ -77,9 +77,12 @@ SETUPS = {
         'null value in column "team"',
     ),
 }
+QUICK = {"temporary tables", "no view", "trigger"}
 
 
-@pytest.mark.parametrize("name", SETUPS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in SETUPS]
+)
 def test_what_a_load_needs_is_known_before(data: Path, database: Place, granted: Place, name: str) -> None:
     statements, words = SETUPS[name]
     assert_both_say("", granted, data)
@@ -89,6 +92,7 @@ def test_what_a_load_needs_is_known_before(data: Path, database: Place, granted:
     assert_both_say(words, granted, data)
 
 
+@pytest.mark.slow
 def test_each_documented_grant_is_needed_and_no_other(data: Path, database: Place, granted: Place) -> None:
     assert_both_say("", granted, data)
     for table in ALL_TABLES:
@@ -99,7 +103,7 @@ def test_each_documented_grant_is_needed_and_no_other(data: Path, database: Plac
     assert_settled(database, data)
 
 
-@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+@pytest.mark.parametrize("encoding", ["LATIN1", pytest.param("SQL_ASCII", marks=pytest.mark.slow)])
 def test_database_of_another_encoding_is_refused(data: Path, in_postgresql: Place, encoding: str) -> None:
     name = in_postgresql.namespace
     run_psql(

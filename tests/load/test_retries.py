@@ -73,6 +73,7 @@ def test_server_that_restarts_ends_the_connection_and_refuses_others_for_a_while
         assert_settled(place, data)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not pgbouncer_program(), reason="PgBouncer is not installed: apt-get install pgbouncer")
 def test_server_that_restarts_behind_a_pooler_is_waited_for(data: Path, server: Server) -> None:
     with pgbouncer(server.url) as url, closing(new_postgresql(url)) as place:

@@ -19,7 +19,7 @@ from etl.errors import DestinationError  # noqa: E402 as above
 from etl.load import snowflake  # noqa: E402 as above
 from etl.load.snowflake import _DIALECT  # noqa: E402 as above
 from etl.load.tables import ALL_TABLES, VIEWS, columns_of  # noqa: E402 as above
-from tests.load.test_laws import *  # noqa: E402, F403 the laws, with the target of this module
+from tests.load.test_laws import *  # noqa: E402, F403 the laws, with the place of this module
 from tests.loads import assert_settled, made_by, next_export, spooled_with_one_more  # noqa: E402 as above
 from tests.warehouses import Place, load_into  # noqa: E402 as above
 
@@ -44,7 +44,7 @@ def fetch_arrow_all(cursor, **_):
 
 
 @pytest.fixture
-def target(monkeypatch):
+def empty(monkeypatch):
     """An account with an empty database."""
     execute = FakeSnowflakeCursor.execute
 
@@ -59,14 +59,8 @@ def target(monkeypatch):
         yield account
 
 
-@pytest.fixture
-def loaded(target, data):
-    load_into(target, data)
-    return target
-
-
-def test_analysts_need_no_quotes(loaded):
-    found = loaded.query("SELECT duration_seconds, run_test, month FROM {s}.calls WHERE call_execution_id = 'c3'")
+def test_analysts_need_no_quotes(target):
+    found = target.query("SELECT duration_seconds, run_test, month FROM {s}.calls WHERE call_execution_id = 'c3'")
 
     assert found == [{"duration_seconds": 1.0, "run_test": "checkout", "month": "2026-08"}]
 
@@ -84,21 +78,21 @@ def recorded(monkeypatch):
     return asked
 
 
-def test_schema_that_is_there_in_snowflake_is_not_made(target, data, monkeypatch):
+def test_schema_that_is_there_in_snowflake_is_not_made(empty, data, monkeypatch):
     """Who owns one may not be allowed to make one."""
-    target.edit("CREATE SCHEMA {s}")
+    empty.edit("CREATE SCHEMA {s}")
     asked = recorded(monkeypatch)
-    load_into(target, data)
+    load_into(empty, data)
 
     assert not [each for each in asked if each.startswith("CREATE SCHEMA")]
 
 
-def test_nothing_is_made_once_the_transaction_has_begun(loaded, data, monkeypatch):
+def test_nothing_is_made_once_the_transaction_has_begun(target, data, monkeypatch):
     """DDL would end it."""
     next_export(data)
-    loaded.remove("evals")
+    target.remove("evals")
     asked = recorded(monkeypatch)
-    load_into(loaded, data)
+    load_into(target, data)
     began = asked.index("BEGIN")
 
     kinds = {each.split()[0] for each in asked[began : asked.index("COMMIT", began)]}
@@ -110,15 +104,15 @@ def test_nothing_is_made_once_the_transaction_has_begun(loaded, data, monkeypatc
     assert changing == []
 
 
-def test_copy_that_brings_too_few_rows_ends_the_load_and_changes_nothing(loaded, data, monkeypatch):
+def test_copy_that_brings_too_few_rows_ends_the_load_and_changes_nothing(target, data, monkeypatch):
     next_export(data)
 
     with monkeypatch.context() as patch:
         patch.setattr(snowflake, "spooled", spooled_with_one_more)
         with pytest.raises(DestinationError, match=r"metrics_etl_gone accepted 5 of 6 rows"):
-            load_into(loaded, data)
-    load_into(loaded, data)
-    assert_settled(loaded, data)
+            load_into(target, data)
+    load_into(target, data)
+    assert_settled(target, data)
 
 
 def test_every_table_has_its_comments_key_and_mark_in_the_statement_that_makes_it():

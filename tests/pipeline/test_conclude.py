@@ -1,19 +1,16 @@
 """What an export leaves at its end: what counts as complete, a file for each table, and the index."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from etl.errors import DestinationError
 from etl.files import local
 from etl.files.local import LocalFiles
 from etl.files.names import INDEX
 from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox
-from etl.sandbox.world import rerun_execution
 from tests.support import settings_for
 from tests.worlds import settled_world
 
@@ -31,26 +28,6 @@ async def test_run_that_ends_before_it_has_a_plan_calls_nothing_complete(tmp_pat
         refused = await job.export(settings_for(server, tmp_path / "data"))
 
     assert (refused.exit_code, refused.run_tests[0].is_complete) == (4, False)
-
-
-async def test_run_test_of_which_a_waiting_row_could_not_be_saved_is_not_complete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = settled_world(run_tests=1, executions=1, calls=2)
-    rerun_execution(world.run_tests[0].executions[0], datetime.now(UTC))
-
-    def fail_at_executions(files: LocalFiles, path: str, data: bytes) -> None:
-        if path.startswith("executions/"):
-            raise DestinationError(f"{path}: No space left on device")
-        publish(files, path, data)
-
-    publish = LocalFiles.publish
-    monkeypatch.setattr(LocalFiles, "publish", fail_at_executions)
-    async with Sandbox(world) as server:
-        failed = await job.export(settings_for(server, tmp_path / "data"))
-
-    assert (failed.exit_code, failed.run_tests[0].reasons) == (6, {"waiting": 1})
-    assert not failed.run_tests[0].is_complete
 
 
 async def test_each_table_has_a_file_though_the_source_has_nothing(tmp_path: Path) -> None:

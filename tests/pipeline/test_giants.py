@@ -18,7 +18,7 @@ from etl.sandbox import Fault, Sandbox, SandboxRequest
 from etl.sandbox.world import listable_calls
 from tests.datasets import assert_sound
 from tests.e2e.truth import assert_equals_world, rows_of
-from tests.support import cap_pages, settings_for
+from tests.support import settings_for
 from tests.worlds import a_sandbox, executions_of
 
 CALLS = 40
@@ -68,25 +68,6 @@ async def test_giant_is_whole_after_as_many_nights_as_it_takes_and_no_call_is_fe
     twice = [call for call, times in calls_in(server.requests).items() if times > 1]
     assert len(twice) <= 2 * nights
     assert rows_of(tmp_path, "executions")[0]["export_state"] == "settling", "no time has passed between these nights"
-    assert verify(settings_for(server, tmp_path / "data"), Scope()).findings == []
-
-
-@pytest.mark.parametrize(("settle_by", "max_limit"), [("detail", None), ("refetch", 6)])
-async def test_what_arrived_is_committed_in_pieces_and_is_whole_in_the_end(
-    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settle_by: str, max_limit: int | None
-) -> None:
-    """Also where its list does not fit a page."""
-    monkeypatch.setattr(crawl_module, "_MOST_IN_HAND", 7)
-    cap_pages(server, max_limit)
-    summary = await night_that_ends_after(
-        10_000, server, tmp_path, export={"settle_by": settle_by, "commit_interval_seconds": 1e-6}
-    )
-    assert (summary.exit_code, summary.run_tests[0].executions) == (0, 1)
-    assert summary.rows == {table: len(rows_of(tmp_path, table)) for table in summary.rows}, (
-        "counts agree with the rows"
-    )
-    assert max(calls_in(server.requests).values()) == 1
-    assert_equals_world(tmp_path, server.world)
     assert verify(settings_for(server, tmp_path / "data"), Scope()).findings == []
 
 

@@ -163,22 +163,6 @@ async def test_key_of_another_workspace_is_refused_where_one_of_its_lists_fails(
     assert nights.files() == before
 
 
-async def test_list_that_comes_late_shows_what_another_one_lacks(
-    nights: Nights, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where two run tests swap their names."""
-    monkeypatch.setattr(lists, "LIST_PATIENCE_SECONDS", 0.1)
-    first, second = nights.world.run_tests
-    names = [first.name, second.name]
-    await nights.export(names=names)
-    first.name, second.name = second.name, first.name
-    nights.server.fault = lambda request, _nth: (
-        Fault(delay_seconds=0.5) if request.query.get("run_test_name") == names[1] else None
-    )
-    swapped = await nights.export(names=names)
-    assert (swapped.exit_code, nights.marked("executions")) == (0, 0)
-
-
 async def test_404_of_a_run_test_that_is_listed_suggests_no_other_name(nights: Nights) -> None:
     body = msgspec.json.encode(not_found("Run test"))
     nights.server.fault = lambda request, _nth: (

@@ -145,28 +145,6 @@ class TestListsAlone:
         assert (await export(server, tmp_path, metrics="listed")).exit_code == 0
         assert asked(server) == {"detail": 1}, "it shows that nothing has changed since"
 
-    async def test_exact_values_stay_where_nothing_has_changed(self, server: Sandbox, tmp_path: Path) -> None:
-        await export(server, tmp_path)
-        swept = await export(server, tmp_path, metrics="listed", sweep_days=1)
-        assert swept.run_tests[0].reasons == {"sweep": EXECUTIONS}
-        assert {row["metrics_from"] for row in rows_of(tmp_path, "calls")} == {"metrics"}
-        assert_equals_world(tmp_path, server.world)
-
-    @pytest.mark.parametrize("settle_by", ["detail", "refetch"])
-    async def test_what_came_late_meanwhile_is_there_once_exact_values_are_wanted(
-        self, server: Sandbox, tmp_path: Path, settle_by: str
-    ) -> None:
-        """Rows that were exact before are no newer than the execution: it had all of its rows, and settled."""
-        await export(server, tmp_path)
-        execution = server.world.run_tests[0].executions[0]
-        execution.total_calls += 1  # so that the list shows that something changed
-        execution.calls[0].total_cost_cents = 4321
-        await export(server, tmp_path, metrics="listed")
-        execution.calls[1].total_cost_cents = 1234
-        assert (await export(server, tmp_path, settle_by=settle_by)).exit_code == 0
-        assert_equals_world(tmp_path, server.world)
-        assert asked(server)["call"] == {"detail": 2, "refetch": CALLS}[settle_by]
-
     async def test_evals_that_the_list_cannot_give_come_with_each_call(self, server: Sandbox, tmp_path: Path) -> None:
         """A numeric eval makes the list a 500; what is saved early is nothing without its evals."""
         execution, config = server.world.run_tests[0].executions[0], server.world.run_tests[0].eval_configs[0]

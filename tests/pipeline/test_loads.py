@@ -108,26 +108,3 @@ async def test_older_copy_of_the_dataset_replaces_nothing_that_was_loaded_since(
     assert_equals_dataset(place, tmp_path / "old")
     place.close()
     assert [(await night(settings, 5)).exit_code for settings in (new, old)] == [6, 0]
-
-
-async def test_what_is_missing_from_the_dataset_is_told_by_a_run_until_a_full_load(
-    server: Sandbox, tmp_path: Path
-) -> None:
-    """Somebody took the files of executions away that the source has no more, either."""
-    place = new_duckdb(tmp_path)
-    settings = settings_for(server, tmp_path / "data", warehouse=place.settings)
-    await night(settings, 0)
-    gone = server.world.run_tests[1].executions
-    for execution in gone:
-        execution.is_deleted = True
-    for table in ("executions", "calls", "evals"):
-        shutil.rmtree(max((tmp_path / "data" / table).glob("run_test=*")))
-    summary = await night(settings, 1)
-    assert summary.exit_code == 3
-    assert summary.as_json()["warehouse"]["executions"]["missing"] == len(gone)
-
-    result = load_warehouse(settings.warehouse, Dataset(LocalFiles(tmp_path / "data")), NOW, is_full=True)
-    assert result.removed == len(gone)
-    assert (await night(settings, 2)).exit_code == 0
-    assert_equals_dataset(place, tmp_path / "data")
-    place.close()

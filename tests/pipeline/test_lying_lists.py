@@ -55,10 +55,13 @@ def empty(page: dict[str, Any], number: int) -> dict[str, Any]:
     return page | ENDLESS | {"current_page": number} | ({"results": []} if number > 1 else {})
 
 
+QUICK = (False, METRICS, repeating), (False, RUNS, repeating), (True, RUN_TESTS, empty)
+
+
 @pytest.mark.parametrize(
     ("is_broken_at_first", "kind", "edit"),
     [
-        pytest.param(*case, marks=() if case[0] == (case[2] is empty) else pytest.mark.slow)
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
         for case in product([False, True], [METRICS, RUNS, RUN_TESTS], [repeating, empty])
         if case[:2] != (True, RUNS)
     ],

@@ -83,7 +83,13 @@ async def test_summary_that_cannot_be_saved_leaves_every_series(server: Sandbox,
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")
-@pytest.mark.parametrize("night", ["complete", "failed", "killed", "narrowed", "mistyped", "never began", "not loaded"])
+@pytest.mark.parametrize(
+    "night",
+    [
+        *("complete", "failed", "never began"),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("killed", "narrowed", "mistyped", "not loaded")),
+    ],
+)
 async def test_documented_alert_fires_before_seven_unless_the_night_was_complete(
     server: Sandbox, tmp_path: Path, night: str
 ) -> None:

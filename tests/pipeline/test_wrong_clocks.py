@@ -92,13 +92,6 @@ async def test_clock_that_is_set_before_the_first_answer_makes_nothing_final_ear
     assert abs(max(column(tmp_path, "exported_at")) - datetime.now(UTC)) < timedelta(minutes=2)
 
 
-async def test_clock_that_is_behind_makes_final_what_has_settled(export: Export, tmp_path: Path) -> None:
-    """As much later: by what the two say, the source's may as well be ahead."""
-    for night in (1, 2, 3):
-        await export(ENDED + night * DAY, ahead=-DAY)
-    assert set(column(tmp_path, "export_state")) == {"exported"}
-
-
 @pytest.mark.parametrize("ahead", [timedelta(hours=-20), timedelta(hours=20)], ids=["source ahead", "source behind"])
 async def test_age_counts_from_the_clock_that_is_behind(export: Export, tmp_path: Path, ahead: timedelta) -> None:
     """If the source is ahead, its time comes once this machine's clock reaches it: the dataset gets no fresher."""
@@ -130,19 +123,6 @@ async def test_deletion_is_dated_by_the_source(server: Sandbox, export: Export, 
     times = {row["deleted_at"] for row in rows if row["deleted_at"]}
     assert times
     assert all(abs(deleted_at - (ENDED + 3 * DAY)) < timedelta(minutes=1) for deleted_at in times)
-
-
-async def test_status_names_what_went_wrong_after_a_run_of_the_future(server: Sandbox, tmp_path: Path) -> None:
-    settings, now = settings_for(server, tmp_path / "data"), datetime.now(UTC)
-    await job.export(settings, clock=lambda: now + YEAR)
-    await job.export(settings)
-    assert read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC)).verdict.is_good
-
-    server.fault = lambda _request, _nth: Fault(status=401)
-    await job.export(settings)
-    found = read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC))
-    assert ([run.exit_code for run in found.runs], found.lost_run) == ([4, 0, 0], None)
-    assert found.verdict.text.startswith("Not good: the API refused the key")
 
 
 async def test_load_is_dated_by_the_clock_that_is_behind(server: Sandbox, tmp_path: Path) -> None:

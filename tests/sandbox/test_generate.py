@@ -3,28 +3,16 @@
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from etl.sandbox.generate import add_execution, finish_execution, latest_friday
+from etl.sandbox.generate import latest_friday
 from etl.sandbox.sdk import execution_metrics
-from etl.sandbox.world import TERMINAL_STATUSES, listable_calls
+from etl.sandbox.world import listable_calls
 from tests.worlds import CALL_STATUSES, END, EXECUTION_STATUSES, add_late_data, executions_of, small_world, world_of
-
-
-def test_same_seed_gives_the_same_world():
-    assert small_world() == small_world()
-    assert small_world() != world_of(5, run_tests=2, executions=6, calls=5)
 
 
 def test_every_status_occurs():
     world = world_of()
     assert {each.status for each in executions_of(world)} == set(EXECUTION_STATUSES)
     assert {call.status for each in executions_of(world) for call in each.calls} == set(CALL_STATUSES)
-
-
-def test_finished_world_holds_only_terminal_executions_and_calls():
-    for each in executions_of(world_of(include_unfinished=False)):
-        assert each.status in TERMINAL_STATUSES
-        assert each.completed_at is not None
-        assert {call.status for call in each.calls} <= TERMINAL_STATUSES
 
 
 def test_times_are_in_order_and_nothing_is_later_than_the_end(month):
@@ -35,18 +23,6 @@ def test_times_are_in_order_and_nothing_is_later_than_the_end(month):
             assert execution.started_at <= call.updated_at <= (execution.completed_at or END)
             if call.started_at and call.completed_at:
                 assert execution.started_at <= call.started_at <= call.completed_at <= call.updated_at
-
-
-def test_execution_runs_and_finishes():
-    world = small_world(executions=0)
-    execution = add_execution(world, world.run_tests[0], Random(2), END, 20, status="running")
-    done = [call for call in execution.calls if call.status == "completed"]
-    values = [call.duration_seconds for call in done]
-    finish_execution(execution, Random(3), END + timedelta(minutes=20))
-    assert (execution.status, execution.completed_at) == ("completed", END + timedelta(minutes=20))
-    assert {call.status for call in execution.calls} <= TERMINAL_STATUSES
-    assert [call.duration_seconds for call in done] == values
-    assert {len(call.eval_outputs) for call in execution.calls if call.status == "completed"} == {3}
 
 
 def test_late_data_changes_a_call_but_not_what_its_execution_shows():

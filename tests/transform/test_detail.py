@@ -27,6 +27,7 @@ from etl.transform.detail import (
     shown_in_row,
 )
 from etl.transform.flatten import call_row
+from tests.support import examples
 
 SAMPLES = {path.stem: json.loads(path.read_bytes()) for path in Path(__file__).parents[1].glob("samples/detail/*.json")}
 OBJECTS = ("customer_latency_metrics", "customer_cost_breakdown")
@@ -231,16 +232,6 @@ def test_reason_is_one_line_of_200_characters():
     assert shown_in_row(amended(ROW, told))["ended_reason"] == "error: [31m" + "x" * 189
 
 
-@pytest.mark.parametrize("change", [{"scenario_name": "Another"}, {"status": "failed"}, {"new": {"deep": 1}}])
-def test_change_that_the_list_of_calls_shows_is_seen(change):
-    assert not is_vouched(LISTED | change, DETAIL, ROW)
-
-
-@pytest.mark.parametrize("place", [("cost", "stt_cost_cents"), ("chat_metrics", "message_count"), ("new",)])
-def test_change_that_neither_list_shows_goes_unseen(place):
-    assert is_vouched(LISTED, detail_of(changed(METRICS, place, 77)), ROW)
-
-
 def test_open_ended_objects_are_the_same_in_either_spelling():
     listed, detail, metrics = VOICE
     documented = deepcopy(metrics)
@@ -285,10 +276,10 @@ def changed(metrics: dict[str, Any], place: tuple[str, ...], value: Any) -> dict
     return result
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.lists(st.tuples(PLACES, VALUES), min_size=8, max_size=8))
 def test_call_whose_metrics_differ_where_the_map_looks_is_never_vouched_for(changes):
-    """Eight changes to each of the 18 recorded calls: over 20,000 pairs."""
+    """Eight changes to each of the 18 recorded calls: over 20,000 pairs in full."""
     for listed, _, metrics in PAIRS.values():
         stored = row_of(listed, metrics)
         for place, value in changes:

@@ -1,0 +1,32 @@
+"""The frames behind the page have the figures of the page."""
+
+from pathlib import Path
+
+import pytest
+
+import etl
+from tests.e2e.demo_dataset import make_demo
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("frames")
+    make_demo(folder / "data")
+    (folder / "settings.toml").write_text('run_tests = "all"\n[destination]\npath = "data"\n', encoding="utf-8")
+    return folder / "settings.toml"
+
+
+def test_figures_are_those_that_the_documents_show_of_the_demo(settings: Path) -> None:
+    frames = etl.report_data(settings)
+    assert [*frames["run_tests"]["verdict"]] == ["worse", "no change", "no change"]
+    is_latency = (frames["metrics"]["run_test"] == "Checkout flow") & (frames["metrics"]["metric"] == "latency_mean")
+    (worse,) = frames["metrics"][is_latency].to_dict("records")
+    assert (round(worse["before"]), round(worse["after"]), str(worse["since"])) == (1260, 1932, "2026-11-09")
+    assert worse["low"] < worse["difference"] < worse["high"]
+    assert {"nights", "scenarios", "rates", "failures", "worst_calls"} <= frames.keys()
+    assert {*frames["worst_calls"].loc[lambda frame: frame["run_test"] == "Checkout flow", "agent_version"]} == {"v2"}
+    of_metric = frames["scenarios"].loc[lambda frame: frame["metric"] == "latency_mean"]
+    assert (of_metric["after"] > of_metric["before"]).all()
+    only = etl.report_data(settings, run_tests=["Refund chat"])
+    assert {name for frame in only.values() for name in frame["run_test"]} == {"Refund chat"}
+    assert "scenarios" not in only

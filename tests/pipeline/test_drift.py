@@ -361,6 +361,20 @@ async def test_evals_that_only_the_detail_shows_are_missing_whatever_else_comes(
     assert_equals_world(settled.folder, settled.world)
 
 
+async def test_details_that_cannot_be_had_do_not_end_an_alarm(settled: Nights) -> None:
+    answer(settled, (of_call, STT))
+    for _ in range(4):
+        begin(settled)
+        before = await settled.export()
+    changed = Fault(edit=lambda body: formed(body, STT))
+    settled.server.fault = lambda request, _nth: (
+        Fault(status=500) if of_detail(request) else changed if of_call(request) else None
+    )
+    after = await settled.export()
+    assert (after.exit_code, told(after)) == (3, told(before))
+    assert not any(map(of_call, settled.server.requests))
+
+
 @pytest.mark.parametrize("nights_before", [0, 3])
 async def test_404_for_all_details_is_unknown_in_a_first_export_and_where_there_were_some(
     empty: Nights, nights_before: int

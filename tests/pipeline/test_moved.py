@@ -5,7 +5,6 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from etl.model.findings import Kind
@@ -32,15 +31,6 @@ def clone(nights: Nights, *, executions: int) -> SimulatedRunTest:
         began_at = NIGHT - timedelta(days=200 * number)
         add_execution(nights.world, new, random.Random(number), began_at, 2, status="completed")
     return new
-
-
-def without(body: bytes, execution_id: str) -> bytes:
-    """A list of executions that lacks one."""
-    document = msgspec.json.decode(body)
-    result = document["result"]
-    result["results"] = [each for each in result["results"] if each["execution_id"] != execution_id]
-    result["count"] = len(result["results"])
-    return msgspec.json.encode(document)
 
 
 def homes(nights: Nights) -> Counter[tuple[str, str]]:

@@ -155,20 +155,6 @@ async def test_dead_letters_have_their_price_and_retries_are_in_it(server: Sandb
     assert_equals_world(tmp_path, server.world)
 
 
-async def test_lists_of_all_run_tests_and_of_what_moved_are_lists(server: Sandbox, tmp_path: Path) -> None:
-    """Of a renamed run test one execution was deleted: it is asked for under the name that is gone."""
-    executions = server.world.run_tests[0].executions
-    planned, first = await night(server, tmp_path, {"first_fetch": executions}, run_tests="all")
-    whole = NOTHING | {"list": 2, "first_fetch": 4 * (2 + CALLS)}
-    assert first.requests_by_purpose == planned.requests_by_purpose == whole
-
-    server.world.run_tests[0].name = "Another name"
-    executions[0].is_deleted = True
-    planned, renamed = await night(server, tmp_path, {}, run_tests="all")
-    assert renamed.requests_by_purpose == NOTHING | {"list": 4}, "the old name, and the execution"
-    assert planned.requests_by_purpose == NOTHING | {"list": 3}, "the rows have the old name then"
-
-
 async def test_look_up_takes_as_many_requests_as_the_plan_allows_for(tmp_path: Path) -> None:
     """An execution of a deleted run test answers by its id; only its detail tells that it is gone."""
     async with Sandbox(settled_world(run_tests=2, executions=2, calls=CALLS)) as server:

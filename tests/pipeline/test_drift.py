@@ -25,6 +25,7 @@ from tests.e2e.truth import assert_equals_world
 from tests.forms import (
     FILLED,
     LOST,
+    OF_SOME_CALLS,
     STT,
     Concerns,
     Edit,
@@ -46,6 +47,7 @@ from tests.worlds import settled_world
 CALLS = 24
 
 
+QUICK = ("a cost", OF_SOME_CALLS, "a unit", "evals", "a score", "times", "averages")
 ASIDE = (Kind.FROM_DETAILS, Kind.ONE_BY_ONE)
 """Notices of another form of answers that lose nothing."""
 
@@ -141,7 +143,10 @@ def told(summary: Summary, kind: Kind = Kind.ANSWERS_CHANGED) -> str:
     return next((str(each) for each in summary.findings if each.kind is kind), "")
 
 
-@pytest.mark.parametrize(("concerns", "edit", "words"), LOST.values(), ids=LOST)
+@pytest.mark.parametrize(
+    ("concerns", "edit", "words"),
+    [pytest.param(*LOST[name], id=name, marks=() if name in QUICK else pytest.mark.slow) for name in LOST],
+)
 async def test_values_that_the_api_has_otherwise_are_an_alarm_until_they_are_back_and_fetched_again(
     settled: Nights, concerns: Concerns, edit: Edit, words: str
 ) -> None:

@@ -38,8 +38,13 @@ def homes(nights: Nights) -> Counter[tuple[str, str]]:
     return Counter((row["run_test_name"], row["run_test"]) for row in nights.rows("executions"))
 
 
-@pytest.mark.parametrize("scope", ["both", "alone", "--run-test"])
-@pytest.mark.parametrize("executions", [0, 3])
+@pytest.mark.parametrize(
+    ("scope", "executions"),
+    [
+        *(("both", 3), ("alone", 0), ("--run-test", 3)),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("both", 0), ("alone", 3), ("--run-test", 0))),
+    ],
+)
 async def test_executions_of_a_renamed_run_test_take_its_name_and_a_clone_is_exported_beside_them(
     nights: Nights, tmp_path: Path, executions: int, scope: str
 ) -> None:

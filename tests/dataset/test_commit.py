@@ -1,14 +1,11 @@
 """What a commit leaves behind: whole executions, in an order that survives any end, and nothing touched in vain."""
 
-from datetime import timedelta
-
 import msgspec
 
 from etl.model.lifecycle import ExportState
 from etl.model.records import METRICS
 from tests.bundles import KEY, a_bundle, dead_letter
 from tests.datasets import (
-    FETCHED_AT,
     export_to,
     rows,
     stored_in,
@@ -18,30 +15,8 @@ TABLES = ["calls", "evals", "errors", "executions"]
 NAME = KEY.title()
 
 
-def counts(**changes):
-    """What the receipt counts of a run test."""
-    return dict.fromkeys(("inserted", "replaced", "marked", "emptied", "verified"), 0) | changes
-
-
 def changed(bundle, **changes):
     return msgspec.structs.replace(bundle, **changes)
-
-
-def identities(root):
-    """What changes when a file is written again, be it with the same bytes."""
-    return {
-        path.relative_to(root).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes())
-        for path in root.rglob("*.parquet")
-    }
-
-
-def test_final_execution_that_is_fetched_again_unchanged_changes_no_file(dataset, tmp_path):
-    """Feeds and warehouses would load it again."""
-    export_to(dataset, a_bundle("e1"))
-    before = identities(tmp_path)
-    written, _ = export_to(dataset, a_bundle("e1"), run="run-2", fetched_at=FETCHED_AT + timedelta(days=1))
-    assert identities(tmp_path) == before
-    assert not any(written.rows.values())
 
 
 def test_execution_that_the_list_cannot_give_keeps_its_aggregates_and_is_incomplete(dataset, tmp_path):

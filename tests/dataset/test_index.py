@@ -24,7 +24,7 @@ from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle
 from tests.datasets import FETCHED_AT, a_dataset, export_to, part, place, published
 
-TABLES = ("executions", "calls", "evals", "errors")
+SLOW = [pytest.param(table, marks=pytest.mark.slow) for table in ("evals", "errors")]
 HERE = Part(KEY, place())
 
 
@@ -164,7 +164,7 @@ def _alter(path):
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", ["calls", "executions", *SLOW])
 @pytest.mark.parametrize(
     ("change", "is_whole"),
     [

@@ -40,7 +40,7 @@ TABLES = list(schema.TABLES.values())
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """An export with hostile names and values, one dead letter, and what the server holds of it."""
-    world = settled_world(names=NAMES, executions=3, calls=4, days=60, quirks=True)
+    world = settled_world(names=NAMES, executions=2, calls=4, days=60, quirks=True)
     calls = {test.name: [listable_calls(each) for each in test.executions] for test in world.run_tests}
     first, lost = calls["007"][0][:2]
     first.total_cost_cents = 2**53 + 1

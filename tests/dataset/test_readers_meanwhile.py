@@ -47,7 +47,7 @@ def rerun(execution, version):
         call.total_cost_cents = version
 
 
-@pytest.mark.parametrize("reads", [60, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("reads", [30, pytest.param(2000, marks=pytest.mark.slow)])
 async def test_a_read_during_a_rewrite_sees_every_call_and_one_version_of_each_execution(server, tmp_path, reads):
     world, run_test = server.world, server.world.run_tests[0]
     executions = [*run_test.executions]

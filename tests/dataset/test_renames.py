@@ -15,7 +15,6 @@ from tests.datasets import FETCHED_AT, a_dataset, assert_sound, export_to, part,
 
 OLDER, LATER = "2026-07-30", "2026-09-02"
 OLD, NEW = KEY.title(), "Till"
-ALL = ("e0", "e1", "e2", "e3")
 HERE = Part(KEY, place())
 STAMP = ExportStamp("run-2", FETCHED_AT + timedelta(days=1))
 

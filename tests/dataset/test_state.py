@@ -17,7 +17,7 @@ from tests.bundles import KEY, a_bundle
 from tests.datasets import FETCHED_AT, export_to, part, place
 
 LATER = "2026-09-02"
-HERE, THERE = Part(KEY, place()), Part(KEY, place(LATER))
+HERE = Part(KEY, place())
 TABLES = ("calls", "evals", "errors", "executions")
 STAMP = ExportStamp("run-2", FETCHED_AT + timedelta(days=1))
 

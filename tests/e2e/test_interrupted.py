@@ -65,7 +65,9 @@ async def test_interrupted_while_it_starts(server: Sandbox, tmp_path: Path, modu
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("moment", AT_THE_END)
+@pytest.mark.parametrize(
+    "moment", [*AT_THE_END][:1] + [pytest.param(each, marks=pytest.mark.slow) for each in [*AT_THE_END][1:]]
+)
 async def test_interrupted_while_it_shuts_down(
     server: Sandbox, tmp_path: Path, moment: str, number: signal.Signals
 ) -> None:

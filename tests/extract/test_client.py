@@ -41,8 +41,9 @@ from etl.extract.quota import Quota
 from etl.model.records import METRICS
 from etl.sandbox import Fault, Sandbox
 from etl.version import __version__
+from tests.certificates import certificate
 from tests.support import API_KEY, SECRET_KEY, client_of
-from tests.worlds import a_sandbox
+from tests.worlds import a_sandbox, small_world
 
 CANARIES = {"api_key": "canary-key-7f3a", "secret_key": "canary-secret-91bc"}
 OK = b'{"status": true, "result": {"execution_id": "x", "status": "completed"}}'
@@ -302,6 +303,19 @@ async def test_tls_failure_is_not_retried(server):
         with pytest.raises(RequestRefusedError, match=r"TLS failed at 127\.0\.0\.1: .*ca_file"):
             await client.get(ANY)
     assert client.traffic.requests == 1
+
+
+@pytest.mark.parametrize(("name", "is_named"), [("IP:127.0.0.1", False), ("DNS:api.example.com", True)])
+async def test_certificate_that_is_not_trusted_or_of_another_host_is_refused_before_a_key_is_sent(
+    tmp_path, name, is_named
+):
+    ca_file, tls = certificate(tmp_path, name)
+    trusted: dict[str, Any] = {"ca_file": ca_file} if is_named else {}
+    async with Sandbox(small_world(), tls=tls) as source, client_of(source.base_url, **trusted) as client:
+        with pytest.raises(RequestRefusedError, match=r"TLS failed at 127\.0\.0\.1") as refused:
+            await client.get(ANY)
+    assert (source.requests, client.traffic.requests) == ([], 1)
+    assert is_named or "[api] ca_file" in str(refused.value)
 
 
 async def test_ca_file_is_used_or_named(tmp_path):

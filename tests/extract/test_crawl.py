@@ -16,8 +16,6 @@ from tests.extract.held import resumed, settling_of
 from tests.support import cap_pages, client_of
 from tests.worlds import a_sandbox
 
-NO_CALLS = "00000000-0000-4000-8000-000000000000"
-GONE, MARKED = (f"00000000-0000-4000-8000-00000000000{number}" for number in (1, 2))
 server = a_sandbox(run_tests=1, executions=6, calls=5)
 
 

@@ -12,6 +12,7 @@ from etl.model.records import Execution
 from etl.model.values import timestamp_or_none
 from tests.bundles import plan_of
 from tests.strategies import any_text, json_values, scalars, times
+from tests.support import examples
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
 statuses = st.sampled_from(["completed", "completed", "failed", "cancelled", "running", "paused"]) | any_text
@@ -72,7 +73,7 @@ def cases(draw):
     return listed, stored
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(120))
 @given(cases(), st.booleans(), st.booleans())
 def test_final_is_only_what_is_exported_with_equal_fingerprint_and_equal_digest(case, fetch_unfinished, full_refresh):
     listed, stored = case
@@ -95,7 +96,7 @@ def test_final_is_only_what_is_exported_with_equal_fingerprint_and_equal_digest(
         assert item.is_fetched is ((is_finished or fetch_unfinished) and item.reason is not Reason.FINAL)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(120))
 @given(cases(), st.none() | st.dates(max_value=date(2026, 11, 1)) | st.just(date(2026, 3, 1)))
 def test_every_listed_execution_since_the_date_is_planned_exactly_once(case, since):
     """And an older one of which something is missing, or that is marked as deleted."""
@@ -118,7 +119,7 @@ def test_every_listed_execution_since_the_date_is_planned_exactly_once(case, sin
     assert sorted(item.execution.execution_id for item in order_by_worth(planned)) == sorted(expected)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(120))
 @given(cases())
 def test_what_is_fetched_stands_before_what_is_not_and_what_settles_after_what_is_new_the_newest_first(case):
     last = [Reason.INCOMPLETE, Reason.SETTLING, Reason.UNFINISHED, Reason.SWEEP, Reason.WAITING, Reason.FINAL]

@@ -140,36 +140,6 @@ async def test_execution_whose_detail_fails_settles_on_and_is_fetched_once_it_ha
     assert_holds_details(tmp_path, world)
 
 
-@pytest.mark.parametrize("is_one_call", [True, False], ids=["one call", "all calls"])
-async def test_detail_that_fails_in_a_first_export_is_a_dead_letter_until_it_was_read(
-    world: World, tmp_path: Path, *, is_one_call: bool
-) -> None:
-    """A call that makes its page fail costs the others nothing, and the execution is not fetched again."""
-    execution = world.run_tests[0].executions[0]
-    bad = [call.call_execution_id for call in execution.calls][: 1 if is_one_call else None]
-    async with Sandbox(world) as server:
-        server.fault = poison_details(server, bad)
-        first = await night(server, tmp_path, LATER)
-        told = letters(tmp_path)
-        states = {row["execution_id"]: row["export_state"] for row in rows_of(tmp_path, "executions")}
-        second = await night(server, tmp_path, LATER + DAY)
-        sent = asked(server)
-        server.fault = None
-        healed = [await night(server, tmp_path, LATER + days * DAY) for days in (2, 3, 4)]
-
-    assert [(row["endpoint"], row["subject_id"]) for row in told] == [
-        (DETAIL, bad[0] if is_one_call else execution.execution_id)
-    ]
-    assert [each.kind for each in first.findings] == [each.kind for each in second.findings] == [Kind.DEAD_LETTER]
-    assert states.pop(execution.execution_id) == "settling"
-    assert {*states.values()} == {"exported"}
-    assert (sent["list"], sent["call"]) == (1, 0)
-    assert [each.exit_code for each in (first, second, *healed)] == [3, 3, 0, 0, 0]
-    assert letters(tmp_path) == []
-    assert healed[-1].requests == 1
-    assert_holds_details(tmp_path, world)
-
-
 async def test_dead_letter_costs_its_own_request_and_two_lists_and_its_execution_settles(
     world: World, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from etl.dataset.comparisons import Comparison
 from etl.extract.sweep import choose, compared_at
 from etl.model.lifecycle import LONG_AGO
 from tests.bundles import execution, stored_of
+from tests.support import examples
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
 NIGHT = timedelta(days=1)
@@ -31,7 +32,7 @@ def chosen(ages, **options):
     return sorted(map(int, choice({f"{number:03}": NOW - age for number, age in enumerate(ages)}, **options)))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.integers(2, 40), st.integers(0, 200), st.floats(0, 3), st.integers(0, 99))
 def test_nothing_gets_older_than_it_may_and_no_night_takes_more_than_its_share(days, first, new, seed):
     """Executions become final at any rate, and nights begin a little early or late."""

@@ -120,29 +120,6 @@ async def test_what_a_stage_costs_is_not_null_where_only_the_list_has_it(tmp_pat
     assert_equals_world(tmp_path, server.world)
 
 
-async def test_call_with_a_value_of_chats_is_fetched_by_itself(tmp_path: Path) -> None:
-    world = voice_world(executions=1)
-    call = next(call for call in world.run_tests[0].executions[0].calls if call.status == "completed")
-    call.chat_metrics = {"total_tokens": 5, "message_count": 3}
-    async with Sandbox(world) as server:
-        assert (await export(server, tmp_path)).exit_code == 0
-    assert asked(server)["call"] == 2
-    assert_equals_world(tmp_path, world)
-
-
-async def test_a_turn_count_that_one_voice_call_has_is_not_lost(tmp_path: Path) -> None:
-    """The detail shows one, which it may have made up: so this call judges for all."""
-    world = voice_world(executions=1)
-    completed = [call for call in world.run_tests[0].executions[0].calls if call.status == "completed"]
-    for call in completed:
-        call.chat_metrics, call.system_metrics = None, {"bot_wpm": 150, "talk_ratio": 1.5}
-    completed[1].chat_metrics, completed[1].system_metrics = {"turn_count": 10, "message_count": 15}, None
-    async with Sandbox(world) as server:
-        assert (await export(server, tmp_path)).exit_code == 0
-    assert_equals_world(tmp_path, world)
-    assert [row["chat_metrics_turn_count"] for row in rows_of(tmp_path, "calls")].count(10) == 1
-
-
 async def test_chats_are_not_asked_for_as_voice_calls(tmp_path: Path) -> None:
     async with Sandbox(settled_world(run_tests=3, days=1, executions=2, calls=4)) as server:
         name = server.world.run_tests[2].name

@@ -54,6 +54,7 @@ def test_tables_that_an_administrator_made_are_filled_by_who_may_make_none(
 # what stands between, and what administrators add
 
 
+@pytest.mark.slow
 def test_every_load_works_behind_a_pooler(data: Path, pooled: Place) -> None:
     load_into(pooled, data)
     next_export(data)
@@ -118,6 +119,7 @@ def test_foreign_keys_of_others_hold_if_they_are_deferred(data: Path, in_postgre
     assert in_postgresql.query("SELECT * FROM {s}.cascaded") == [], "docs/warehouses.md warns of it"
 
 
+@pytest.mark.slow
 def test_columns_of_others_need_a_default_or_take_null(data: Path, in_postgresql: Place) -> None:
     load_into(in_postgresql, data)
     in_postgresql.edit(
@@ -156,6 +158,7 @@ def test_json_is_jsonb_and_the_same_whatever_postgresql_makes_of_it(data: Path, 
     assert found == {"number": "1.50", "half": "\ufffd"}
 
 
+@pytest.mark.slow
 def test_json_in_tables_of_an_older_version_stays_text(data: Path, in_postgresql: Place) -> None:
     load_into(in_postgresql, data)
     in_postgresql.make_texts("calls", "extra")

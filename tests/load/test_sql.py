@@ -19,9 +19,14 @@ from tests.warehouses import Place, assert_equals_dataset, contents_of, load_int
     ("table", "renamed"),
     [
         ("calls", "TO of_before"),
-        ("calls", "COLUMN status TO of_before"),
-        pytest.param("executions", "TO of_before", marks=pytest.mark.slow),
-        pytest.param("executions", "COLUMN deleted_at TO of_before", marks=pytest.mark.slow),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (
+                ("calls", "COLUMN status TO of_before"),
+                ("executions", "TO of_before"),
+                ("executions", "COLUMN deleted_at TO of_before"),
+            )
+        ),
     ],
 )
 def test_views_show_what_came_in_the_place_of_what_was_renamed(

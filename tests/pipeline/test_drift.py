@@ -25,6 +25,7 @@ from tests.e2e.truth import assert_equals_world
 from tests.forms import (
     FILLED,
     LOST,
+    OF_SOME_CALLS,
     STT,
     Concerns,
     Edit,
@@ -46,6 +47,7 @@ from tests.worlds import settled_world
 CALLS = 24
 
 
+QUICK = ("a cost", OF_SOME_CALLS, "a unit", "evals", "a score", "times", "averages")
 ASIDE = (Kind.FROM_DETAILS, Kind.ONE_BY_ONE)
 """Notices of another form of answers that lose nothing."""
 
@@ -141,7 +143,10 @@ def told(summary: Summary, kind: Kind = Kind.ANSWERS_CHANGED) -> str:
     return next((str(each) for each in summary.findings if each.kind is kind), "")
 
 
-@pytest.mark.parametrize(("concerns", "edit", "words"), LOST.values(), ids=LOST)
+@pytest.mark.parametrize(
+    ("concerns", "edit", "words"),
+    [pytest.param(*LOST[name], id=name, marks=() if name in QUICK else pytest.mark.slow) for name in LOST],
+)
 async def test_values_that_the_api_has_otherwise_are_an_alarm_until_they_are_back_and_fetched_again(
     settled: Nights, concerns: Concerns, edit: Edit, words: str
 ) -> None:
@@ -359,6 +364,20 @@ async def test_evals_that_only_the_detail_shows_are_missing_whatever_else_comes(
     settled.server.fault = None
     assert (await settled.export()).exit_code == 0
     assert_equals_world(settled.folder, settled.world)
+
+
+async def test_details_that_cannot_be_had_do_not_end_an_alarm(settled: Nights) -> None:
+    answer(settled, (of_call, STT))
+    for _ in range(4):
+        begin(settled)
+        before = await settled.export()
+    changed = Fault(edit=lambda body: formed(body, STT))
+    settled.server.fault = lambda request, _nth: (
+        Fault(status=500) if of_detail(request) else changed if of_call(request) else None
+    )
+    after = await settled.export()
+    assert (after.exit_code, told(after)) == (3, told(before))
+    assert not any(map(of_call, settled.server.requests))
 
 
 @pytest.mark.parametrize("nights_before", [0, 3])

@@ -5,7 +5,6 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from etl.model.findings import Kind
@@ -34,22 +33,18 @@ def clone(nights: Nights, *, executions: int) -> SimulatedRunTest:
     return new
 
 
-def without(body: bytes, execution_id: str) -> bytes:
-    """A list of executions that lacks one."""
-    document = msgspec.json.decode(body)
-    result = document["result"]
-    result["results"] = [each for each in result["results"] if each["execution_id"] != execution_id]
-    result["count"] = len(result["results"])
-    return msgspec.json.encode(document)
-
-
 def homes(nights: Nights) -> Counter[tuple[str, str]]:
     """How many executions have each name, and lie in each folder."""
     return Counter((row["run_test_name"], row["run_test"]) for row in nights.rows("executions"))
 
 
-@pytest.mark.parametrize("scope", ["both", "alone", "--run-test"])
-@pytest.mark.parametrize("executions", [0, 3])
+@pytest.mark.parametrize(
+    ("scope", "executions"),
+    [
+        *(("both", 3), ("alone", 0), ("--run-test", 3)),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("both", 0), ("alone", 3), ("--run-test", 0))),
+    ],
+)
 async def test_executions_of_a_renamed_run_test_take_its_name_and_a_clone_is_exported_beside_them(
     nights: Nights, tmp_path: Path, executions: int, scope: str
 ) -> None:

@@ -2,7 +2,6 @@
 
 KEYS = {"X-Api-Key": "sandbox-key", "X-Secret-Key": "sandbox-secret"}
 METRICS = "/sdk/api/v1/simulation/metrics/"
-RUNS = "/sdk/api/v1/simulation/runs/"
 RUN_TESTS = "/simulate/run-tests/"
 
 

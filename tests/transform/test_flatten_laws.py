@@ -106,7 +106,7 @@ def test_every_value_of_an_eval_is_in_its_column_or_in_extra(outputs):
     assert misfits == frame.misfits
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(120))
 @given(metrics=call_metrics, listed=listings, payload=payloads(schema.EXECUTIONS, without=("execution_id", "status")))
 def test_every_frame_comes_back_from_parquet_and_hashes_of_its_rows_tell_what_they_say(metrics, listed, payload):
     bundle = bundle_of(fetched_call("call", metrics, listed), of=execution(**{"started_at": None} | payload))
@@ -122,7 +122,7 @@ def test_every_frame_comes_back_from_parquet_and_hashes_of_its_rows_tell_what_th
             assert hash_rows(table, read) == [hash_of(table.name, row) for row in read.to_pylist()]
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(120))
 @given(metrics=call_metrics | both_spellings, shuffle=st.randoms(use_true_random=False))
 def test_the_order_of_a_payloads_fields_changes_no_column(metrics, shuffle):
     def shuffled(value):

@@ -90,15 +90,17 @@ class _RefusedError(Exception):
         self.answer = json_answer(status, body, **headers)
 
 
-def answer_to(world: World, request: SandboxRequest, headers: Mapping[str, str], rules: Rules) -> SandboxAnswer:
+def answer_to(
+    world: World, request: SandboxRequest, headers: Mapping[str, str], origin: str, rules: Rules
+) -> SandboxAnswer:
     """The answer to one request.
 
-    ``headers`` are those of the request, and must ignore case.
+    ``headers`` are those of the request, and must ignore case; links in the answer begin with ``origin``.
     """
     execution_id, run_test_id = DETAIL.fullmatch(request.path), EXECUTIONS.fullmatch(request.path)
     if request.path not in FAILURES and not (execution_id or run_test_id):
         return _wrong_path(request)
-    query = request.query
+    url, query = f"{origin}{request.path}", request.query
     try:
         _check_access(request.method, headers, rules)
         page: Callable[..., dict[str, Any]] | None
@@ -109,7 +111,7 @@ def answer_to(world: World, request: SandboxRequest, headers: Mapping[str, str],
         else:
             page = {RUN_TESTS: simulate.run_tests_page, VOICE_CALLS: _voice_calls}.get(request.path)
         if page:
-            return json_answer(200, page(world, query=query, max_limit=rules.max_limit))
+            return json_answer(200, page(world, url=url, query=query, max_limit=rules.max_limit))
         query = _validated_query(request.path, query)
         return json_answer(200, {"status": True, "result": _result(world, request.path, query, rules.max_limit)})
     except _RefusedError as refused:
@@ -213,7 +215,9 @@ def rate_limited(limit: int, retry_after: int) -> dict[str, Any]:
     return {"status": False, "result": {"code": "RATE_LIMITED", "message": message, "retry_after": retry_after}}
 
 
-def _detail(world: World, execution_id: str, query: Mapping[str, str], max_limit: int | None) -> dict[str, Any]:
+def _detail(
+    world: World, execution_id: str, url: str, query: Mapping[str, str], max_limit: int | None
+) -> dict[str, Any]:
     """The detail of an execution."""
     _check_strictly(query)
     execution = world.execution(execution_id.lower())
@@ -221,22 +225,24 @@ def _detail(world: World, execution_id: str, query: Mapping[str, str], max_limit
     if execution is None or execution.run_test.run_test_id not in run_test_ids:
         text = "Failed to retrieve test execution: No TestExecution matches the given query."
         raise _RefusedError(500, server_error(text))
-    return simulate.execution_detail(execution, query, max_limit)
+    return simulate.execution_detail(execution, url, query, max_limit)
 
 
-def _executions(world: World, run_test_id: str, query: Mapping[str, str], max_limit: int | None) -> dict[str, Any]:
+def _executions(
+    world: World, run_test_id: str, url: str, query: Mapping[str, str], max_limit: int | None
+) -> dict[str, Any]:
     """The list of a run test's executions."""
     run_test = _found(world.run_test(run_test_id.lower()), "Run test")
-    return simulate.run_test_executions_page(run_test, query, max_limit)
+    return simulate.run_test_executions_page(run_test, url, query, max_limit)
 
 
-def _voice_calls(world: World, query: Mapping[str, str], max_limit: int | None) -> dict[str, Any]:
+def _voice_calls(world: World, url: str, query: Mapping[str, str], max_limit: int | None) -> dict[str, Any]:
     """The list of voice calls: of one execution, which may not exist, or of all."""
     _check_strictly(query, "test_execution_id")
     executions = [each for test in world.run_tests for each in test.executions if not each.is_deleted]
     if execution_id := query.get("test_execution_id"):
         executions = [each for each in executions if each.execution_id == execution_id.lower()]
-    page = simulate.voice_calls_page(executions, query, max_limit)
+    page = simulate.voice_calls_page(executions, url, query, max_limit)
     if page["current_page"] > page["total_pages"]:
         raise _refused(404, "not_found", "not_found", "Invalid page.")
     return page

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from etl.sandbox.world import SimulatedCall, SimulatedExecution
 
@@ -55,6 +56,20 @@ def cut(rows: Sequence[Any], page: int, limit: int, max_limit: int | None = None
         "count": len(rows),
         "results": rows[(page - 1) * limit : page * limit],
     }
+
+
+def links(page: Mapping[str, Any], url: str, query: Mapping[str, str]) -> dict[str, str | None]:
+    """The URLs of the pages before and after this one; that of page 1 has no page parameter."""
+
+    def link(number: int) -> str:
+        parameters = {name: value for name, value in query.items() if name != "page"}
+        if number > 1:
+            parameters["page"] = str(number)
+        return f"{url}?{urlencode(sorted(parameters.items()))}" if parameters else url
+
+    current, last = page["current_page"], page["total_pages"]
+    previous = link(current - 1) if 1 < current <= last else None
+    return {"next": link(current + 1) if current < last else None, "previous": previous}
 
 
 def _integer(text: str | None) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from etl.sandbox.fields import COST, LATENCY, AnswerError, execution_head, named_fields, page_of
+from etl.sandbox.fields import COST, COUNTERS, LATENCY, AnswerError, execution_head, named_fields, page_of
 from etl.sandbox.world import CONVERSATION, EvalConfig, SimulatedCall, SimulatedExecution, listable_calls
 
 CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "turn_count", "csat_score", "message_count")
@@ -194,6 +194,10 @@ def execution_analytics(execution: SimulatedExecution, query: Mapping[str, str])
         "run_test_name": execution.run_test.name,
         "status": execution.status,
         "eval_results": execution_evals(execution, query)["eval_results"],
+        "eval_averages": {},
+        "system_summary": named_fields(execution, COUNTERS),
+        "eval_explanation_summary": None,
+        "eval_explanation_summary_status": "pending",
     }
 
 

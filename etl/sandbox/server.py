@@ -170,7 +170,7 @@ class Sandbox:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         query = dict(request.query)
         received = SandboxRequest(request.method, request.path, request.raw_path, query, None, time.monotonic())
-        answer, fault = self.answer(received, request.headers)
+        answer, fault = self.answer(received, request.headers, f"{request.scheme}://{request.host}")
         delay_seconds = self.latency_seconds + fault.delay_seconds
         if delay_seconds:
             await asyncio.sleep(delay_seconds)
@@ -195,11 +195,11 @@ class Sandbox:
             _disconnect(request, fault)
         return response
 
-    def answer(self, received: SandboxRequest, headers: Mapping[str, str]) -> tuple[SandboxAnswer, Fault]:
+    def answer(self, received: SandboxRequest, headers: Mapping[str, str], origin: str) -> tuple[SandboxAnswer, Fault]:
         """Compute the answer and record the request, without a socket. The caller sends the answer as the fault says.
 
-        ``headers`` are those of the request, and must ignore case. Not a coroutine, so that no other request comes
-        between.
+        ``headers`` are those of the request, and must ignore case; links in the answer begin with ``origin``. Not a
+        coroutine, so that no other request comes between.
         """
         now = self.clock()
         fault = Fault()
@@ -213,7 +213,7 @@ class Sandbox:
                 fault = self.fault(received, self._requests_by_target[received.target]) or fault
             if self.on_request is not None:
                 self.on_request(received)
-            answer = answer_to(self.world, received, headers, self._rules)
+            answer = answer_to(self.world, received, headers, origin, self._rules)
         sent = CIMultiDict(answer.headers)
         sent.update(self._window.headers() if self._window is not None else {})
         sent.update(fault.headers)

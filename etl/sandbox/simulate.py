@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from etl.sandbox.fields import COST, DEFAULT_LIMIT, LATENCY, cut, named_fields, page_of, timestamp
+from etl.sandbox.fields import COST, DEFAULT_LIMIT, LATENCY, cut, links, named_fields, page_of, timestamp
 from etl.sandbox.world import CONVERSATION, SimulatedCall, SimulatedExecution, SimulatedRunTest, World, listable_calls
 
 SAME_NAME = (*CONVERSATION[:-1], *LATENCY, "status", "duration_seconds", "tool_outputs", "rerun_snapshots")
@@ -13,17 +13,27 @@ OF_VOICE = (
 )  # fmt: skip
 FROM_CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "csat_score")
 PHONE_NUMBER = "+15550100"
+NULL_IN_RUN_TESTS = (
+    "agent_definition", "agent_version", "agent_definition_detail", "prompt_template", "prompt_template_detail",
+    "prompt_version", "prompt_version_detail", "simulator_agent", "simulator_agent_detail", "deleted_at",
+)  # fmt: skip
 
 
 def execution_detail(
-    execution: SimulatedExecution, query: Mapping[str, str], max_limit: int | None = None
+    execution: SimulatedExecution, url: str, query: Mapping[str, str], max_limit: int | None = None
 ) -> dict[str, Any]:
-    """One page of the calls, last updated first. A page past the end is empty."""
+    """One page of the calls, last updated first, with links made from ``url``. A page past the end is empty."""
     limit = int(query.get("limit", DEFAULT_LIMIT))
     page = cut(listable_calls(execution), int(query.get("page", 1)), limit, max_limit)
     return {
         **page,
+        **links(page, url, query),
         "results": [_call(call, execution) for call in page["results"]],
+        "column_order": [],
+        "error_messages": [],
+        "status": execution.status,
+        "provider": None,
+        "agent_type": "text" if execution.run_test.profile.is_chat else "voice",
     }
 
 
@@ -93,13 +103,13 @@ def _value(output: Mapping[str, Any]) -> Any:
 
 
 def voice_calls_page(
-    executions: Iterable[SimulatedExecution], query: Mapping[str, str], max_limit: int | None = None
+    executions: Iterable[SimulatedExecution], url: str, query: Mapping[str, str], max_limit: int | None = None
 ) -> dict[str, Any]:
     """One page of the executions' voice calls, last updated first. A page past the end is empty."""
     calls = [call for each in executions for call in listable_calls(each) if not _is_chat(call, each)]
     calls.sort(key=lambda call: call.updated_at, reverse=True)
     page = cut(calls, int(query.get("page", 1)), int(query.get("limit", DEFAULT_LIMIT)), max_limit)
-    return {**page, "results": [_voice_call(call) for call in page["results"]]}
+    return {**page, **links(page, url, query), "results": [_voice_call(call) for call in page["results"]]}
 
 
 def _voice_call(call: SimulatedCall) -> dict[str, Any]:
@@ -119,8 +129,8 @@ def _voice_call(call: SimulatedCall) -> dict[str, Any]:
     }
 
 
-def run_tests_page(world: World, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
-    """Run tests whose name contains ``search``, newest created first.
+def run_tests_page(world: World, url: str, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
+    """Run tests whose name contains ``search``, newest created first, with links made from ``url``.
 
     Raises:
         AnswerError: There is no such page.
@@ -128,12 +138,12 @@ def run_tests_page(world: World, query: Mapping[str, str], max_limit: int | None
     search = query.get("search", "").strip().lower()
     run_tests = [run_test for run_test in world.run_tests if search in run_test.name.lower()]
     page = page_of(sorted(run_tests, key=lambda run_test: run_test.created_at, reverse=True), query, max_limit)
-    results = [_run_test(run_test) for run_test in page["results"]]
-    return {**page, "results": results}
+    results = [_run_test(run_test, world.organization_id) for run_test in page["results"]]
+    return {**page, **links(page, url, query), "results": results}
 
 
 def run_test_executions_page(
-    run_test: SimulatedRunTest, query: Mapping[str, str], max_limit: int | None = None
+    run_test: SimulatedRunTest, url: str, query: Mapping[str, str], max_limit: int | None = None
 ) -> dict[str, Any]:
     """One run test's executions, newest created first. One without a version has the newest version's name.
 
@@ -157,25 +167,45 @@ def run_test_executions_page(
         }
         for each in page["results"]
     ]
-    return {**page, "results": results}
+    return {**page, **links(page, url, query), "results": results}
 
 
-def _run_test(run_test: SimulatedRunTest) -> dict[str, Any]:
-    """The run test and its evals, without what no exporter reads."""
+def _run_test(run_test: SimulatedRunTest, organization_id: str) -> dict[str, Any]:
+    configs: list[dict[str, Any]] = [
+        {
+            "id": config.config_id,
+            "name": config.name,
+            "config": {},
+            "mapping": {},
+            "filters": {},
+            "error_localizer": False,
+            "model": config.model,
+            "status": "Completed",
+            "eval_group": None,
+            "template_id": config.template_id,
+        }
+        for config in run_test.eval_configs
+    ]
+    created = (execution.created_at for execution in run_test.executions if not execution.is_deleted)
+    last_run_at = max(created, default=None)
     return {
+        **dict.fromkeys(NULL_IN_RUN_TESTS),
         "id": run_test.run_test_id,
         "name": run_test.name,
         "description": run_test.description,
-        "simulate_eval_configs_detail": [
-            {
-                "id": config.config_id,
-                "name": config.name,
-                "config": {},
-                "mapping": {},
-                "model": config.model,
-                "template_id": config.template_id,
-            }
-            for config in run_test.eval_configs
-        ],
+        "source_type": "agent_definition",
+        "source_type_display": "Agent Definition",
+        "scenarios": [],
+        "scenarios_detail": [],
+        "dataset_row_ids": [],
+        "simulate_eval_configs": [config.config_id for config in run_test.eval_configs],
+        "simulate_eval_configs_detail": configs,
+        "evals_detail": configs,
+        "evals": configs,
+        "organization": organization_id,
+        "enable_tool_evaluation": False,
         "created_at": timestamp(run_test.created_at),
+        "updated_at": timestamp(run_test.created_at),
+        "last_run_at": timestamp(last_run_at),
+        "deleted": False,
     }

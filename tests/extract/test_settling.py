@@ -52,7 +52,7 @@ def assert_holds_details(folder: Path, world: World) -> None:
         call["id"]: call["overall_score"]
         for run_test in world.run_tests
         for execution in run_test.executions
-        for call in execution_detail(execution, {"limit": "999"})["results"]
+        for call in execution_detail(execution, "", {"limit": "999"})["results"]
     }
 
 

@@ -75,8 +75,8 @@ def transport_of(sandbox: Sandbox) -> type:
     """A ``Transport`` for the client, whose server is this sandbox."""
 
     class InProcess:
-        def __init__(self, _settings: Settings, headers: Mapping[str, str]) -> None:
-            self._headers = CIMultiDict(headers)
+        def __init__(self, settings: Settings, headers: Mapping[str, str]) -> None:
+            self._origin, self._headers = settings.api.base_url, CIMultiDict(headers)
 
         async def close(self) -> None:
             pass
@@ -84,7 +84,7 @@ def transport_of(sandbox: Sandbox) -> type:
         async def get(self, target: str) -> Answer:
             path, query = _parsed(target)
             request = SandboxRequest("GET", path, target, dict(query), None, asyncio.get_running_loop().time())
-            answer, fault = sandbox.answer(request, self._headers)
+            answer, fault = sandbox.answer(request, self._headers, self._origin)
             await asyncio.sleep(fault.delay_seconds)
             if fault.is_hanging:
                 await asyncio.sleep(300)

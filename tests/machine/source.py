@@ -18,6 +18,7 @@ from etl.sandbox.generate import add_execution, finish_execution, make_world
 from etl.sandbox.world import SimulatedCall, SimulatedExecution, SimulatedRunTest, listable_executions, rerun_execution
 from tests.e2e.truth import outputs_of
 from tests.forms import FILLED, LOST, OF_SOME_CALLS, VOICE_LISTS, formed, in_rows, lie
+from tests.machine.in_process import BASE_URL
 from tests.support import poison_details
 from tests.worlds import CALL_STATUSES, EXECUTION_STATUSES, add_late_data, add_mixed_execution
 
@@ -200,7 +201,7 @@ class Source:
             tests = [replace(execution.run_test, executions=[replace(execution, calls=calls)])]
         else:
             return None
-        answer = answer_to(World("", tests), request, _KEYS, self.server._rules)
+        answer = answer_to(World("", tests), request, _KEYS, BASE_URL, self.server._rules)
         return Fault(status=answer.status, body=answer.body)
 
     def _in_form(self, found: Fault | None) -> Callable[[bytes], bytes]:
@@ -351,7 +352,7 @@ class Source:
             if seen > 1 or not listed:
                 return None
             self.begin(listed[0].run_test, 1, is_finished=True)
-            answer = answer_to(self.world, request, _KEYS, self.server._rules)
+            answer = answer_to(self.world, request, _KEYS, BASE_URL, self.server._rules)
             body = msgspec.json.decode(answer.body)
             if answer.status == 200:
                 body["result"] |= {"count": len(listed), "results": body["result"]["results"][: len(listed)]}

@@ -28,7 +28,7 @@ def page_of(server: Sandbox, request: SandboxRequest, kind: str, edit: Edit) -> 
     number = int(query.get("page", "0"))
     first = {name: value for name, value in query.items() if name != "page"}
     if kind == RUN_TESTS and request.path == RUN_TESTS:
-        document = edit(run_tests_page(world, first), number)
+        document = edit(run_tests_page(world, "http://localhost/", first), number)
     elif kind == METRICS and request.path == METRICS and "run_test_name" in query:
         document = {"status": True, "result": edit(dispatch._result(world, METRICS, first, None), number)}
     elif kind == RUNS and request.path == RUNS and (execution := world.execution(query.get("execution_id", ""))):

@@ -36,7 +36,7 @@ def details_are_the_source(history: History, night: Night) -> None:
         versions = [each[execution_id].row["fingerprint"] for each in (before, after) if execution_id in each]
         has_changed = len({*versions}) > 1
         is_read = _reads_details(night)
-        shown = {each["id"]: each for each in execution_detail(execution, {"limit": "999"})["results"]}
+        shown = {each["id"]: each for each in execution_detail(execution, "", {"limit": "999"})["results"]}
         for (table, key), held in night.after.of[execution_id].items():
             if table != "calls" or is_marked(held.row) or key[0] not in shown:
                 continue

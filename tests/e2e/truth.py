@@ -172,7 +172,7 @@ def assert_same_rows(table: str, rows: list[Row], expected: dict[tuple[str, ...]
     is_json = {column.name for column in schema.TABLES[table].columns if column.is_json}
     for key, wanted in expected.items():
         row = found[key]
-        untold = schema.NOT_IN_LISTS if row.get("metrics_from") == "detail" else ()
+        untold: tuple[str, ...] = schema.NOT_IN_LISTS if row.get("metrics_from") == "detail" else ()
         untold = ("run_test_id", "agent_version") if row.get("run_test_id", "") is None else untold
         for name, value in (wanted | dict.fromkeys(untold)).items():
             cell = row[name]

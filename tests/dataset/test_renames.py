@@ -15,6 +15,7 @@ from tests.datasets import FETCHED_AT, a_dataset, assert_sound, export_to, part,
 
 OLDER, LATER = "2026-07-30", "2026-09-02"
 OLD, NEW = KEY.title(), "Till"
+ALL = ("e0", "e1", "e2", "e3")
 HERE = Part(KEY, place())
 STAMP = ExportStamp("run-2", FETCHED_AT + timedelta(days=1))
 
@@ -65,6 +66,39 @@ def test_rows_of_renamed_executions_take_the_name_where_they_lie_and_say_so(data
     assert now["executions"]["e1",]["exported_at"] == STAMP.exported_at
     assert_vouched(dataset)
     assert names_in(dataset) == {"e0": OLD, "e1": NEW, "e2": OLD, "e3": OLD, "e9": "Booking"}
+
+
+@pytest.mark.parametrize(
+    ("listed", "gone", "renamed"),
+    [
+        ({NEW: ["e1", "e2"]}, [OLD], dict.fromkeys(ALL, NEW)),
+        ({NEW: ["e1", "e2"]}, [], dict.fromkeys(ALL, NEW)),
+        ({NEW: ["e1"]}, [], {"e1": NEW}),
+        ({NEW: ["e1"], "Other": ["e2"]}, [OLD], {"e1": NEW, "e2": "Other"}),
+        ({NEW: ["e1"], OLD: ["e1", "e2"]}, [], {"e1": NEW}),
+        ({OLD: ["e1", "e2"], NEW: ["e1", "e5"]}, [], {}),
+        ({OLD: ["e9"], "Booking": ["e1", "e2"]}, [], dict.fromkeys(ALL, "Booking") | {"e9": OLD}),
+        ({}, [OLD], {}),
+    ],
+    ids=[
+        "all",
+        "another one has the old name",
+        "one is in no list",
+        "split",
+        "two lists",
+        "the other way round",
+        "swapped",
+        "nothing is listed",
+    ],
+)
+def test_executions_are_renamed_that_a_list_shows_under_another_name_and_deleted_ones_follow_the_living(
+    dataset, listed, gone, renamed
+):
+    before = names_in(dataset)
+    rename_as_listed(dataset, listed, gone)
+    assert names_in(dataset) == before | renamed
+    assert_vouched(dataset)
+    assert find_renames(read_state(dataset, set_aside=False), listed, gone) == {}
 
 
 def test_what_was_damaged_before_is_damaged_still(dataset):

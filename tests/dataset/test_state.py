@@ -14,10 +14,11 @@ from etl.model import schema
 from etl.model.lifecycle import StoredCalls
 from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle
+from tests.dataset.killed import killed_before
 from tests.datasets import FETCHED_AT, export_to, part, place
 
 LATER = "2026-09-02"
-HERE = Part(KEY, place())
+HERE, THERE = Part(KEY, place()), Part(KEY, place(LATER))
 TABLES = ("calls", "evals", "errors", "executions")
 STAMP = ExportStamp("run-2", FETCHED_AT + timedelta(days=1))
 
@@ -79,6 +80,19 @@ def test_rows_that_somebody_took_away_are_lost_for_the_first_run_that_looks_and_
     assert state_of(known).lost == ({HERE: lost} if lost else {})
     save(known)
     assert state_of(known).lost == {}
+
+
+def test_what_a_killed_run_left_is_damaged_and_not_lost(known):
+    for write in range(4):
+        new = [a_bundle("e1", seconds=write + 2.0), a_bundle("e2", [], version=2), a_bundle("e5", ["c5"])]
+        with killed_before(write):
+            export_to(known, *new, run="run-2", fetched_at=STAMP.exported_at)
+        state = state_of(known)
+        assert (state.lost, state.executions["e1"].is_damaged) == ({}, write > 0)
+    with killed_before(1):
+        mark_deleted(known, {"e3": THERE}, STAMP)
+    state = state_of(known)
+    assert (state.lost, state.executions["e3"].is_damaged) == ({}, True)
 
 
 @pytest.fixture

@@ -30,6 +30,16 @@ def opened(keys="", *, arrived="", route=Route.WHOLE, **list_options):
     return execution
 
 
+def test_calls_of_many_pages_are_joined_and_fetched_again_after_each_count():
+    """Only what is found alive after the latest count proves it (L4)."""
+    execution = opened("ab", arrived="ab", count=3)
+    execution.arrived.kept = frozenset("b")
+    assert execution.take_list(call_list("bc", count=3)) == ["a", "b", "c"]
+    resumed = opened("ab", count=3, route=Route.RESUME)
+    resumed.arrived.kept = frozenset("b")
+    assert resumed.take_list(call_list("bc", count=3)) == ["a", "c"], "what was fetched since it began stays"
+
+
 def test_listed_call_that_is_unknown_by_id_is_gone_if_the_next_list_agrees_and_lags_if_not():
     execution = opened("ab")
     execution.listed.not_found |= {"a", "b"}

@@ -18,8 +18,8 @@ from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, SandboxRequest, World
 from etl.sandbox.dispatch import HTML_404
 from etl.sandbox.fields import COST, LATENCY
-from etl.sandbox.generate import add_execution
-from etl.sandbox.world import CONVERSATION, SimulatedCall, SimulatedRunTest
+from etl.sandbox.generate import add_execution, new_run_test
+from etl.sandbox.world import CONVERSATION, SimulatedCall, SimulatedRunTest, add_run_test
 from etl.transform.rows import MAKERS
 from tests.e2e.truth import assert_equals_world
 from tests.forms import (
@@ -315,6 +315,30 @@ async def test_a_run_that_forgets_what_the_last_one_said_costs_more_and_says_the
     assert told(after).partition(": calls.")[2] == told(before).partition(": calls.")[2]
     assert "48 calls of 2 executions" in told(before)
     assert "96 calls of 4 executions" in told(after)
+
+
+async def test_a_run_of_another_run_test_forgets_no_alarm(settled: Nights) -> None:
+    profile = settled.world.run_tests[0].profile
+    add_run_test(settled.world, new_run_test(random.Random(1), "Other", settled.now, profile))
+    answer(settled, (of_call, STT))
+    begin(settled, 2)
+    await settled.export()
+    begin(settled, 2)
+    codes = [(await settled.export(only=only)).exit_code for only in ([], ["Other"], [], [])]
+    assert (codes, sum(map(of_call, settled.server.requests))) == ([3, 0, 3, 3], 1), "one probe"
+
+
+async def test_a_run_test_that_takes_the_name_of_another_ends_no_alarm(settled: Nights) -> None:
+    first = settled.world.run_tests[0]
+    other = new_run_test(random.Random(1), "Other", settled.now, first.profile)
+    add_run_test(settled.world, other)
+    add_execution(settled.world, other, random.Random(99), settled.now, 0, status="completed")
+    answer(settled, (of_call, STT))
+    for _ in range(2):
+        begin(settled, 2)
+        await settled.export()
+    other.name = first.name
+    assert [(await settled.export(names="all")).exit_code for _ in range(2)] == [3, 3]
 
 
 @pytest.mark.parametrize(

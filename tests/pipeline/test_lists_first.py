@@ -145,6 +145,13 @@ class TestListsAlone:
         assert (await export(server, tmp_path, metrics="listed")).exit_code == 0
         assert asked(server) == {"detail": 1}, "it shows that nothing has changed since"
 
+    async def test_exact_values_stay_where_nothing_has_changed(self, server: Sandbox, tmp_path: Path) -> None:
+        await export(server, tmp_path)
+        swept = await export(server, tmp_path, metrics="listed", sweep_days=1)
+        assert swept.run_tests[0].reasons == {"sweep": EXECUTIONS}
+        assert {row["metrics_from"] for row in rows_of(tmp_path, "calls")} == {"metrics"}
+        assert_equals_world(tmp_path, server.world)
+
     async def test_evals_that_the_list_cannot_give_come_with_each_call(self, server: Sandbox, tmp_path: Path) -> None:
         """A numeric eval makes the list a 500; what is saved early is nothing without its evals."""
         execution, config = server.world.run_tests[0].executions[0], server.world.run_tests[0].eval_configs[0]

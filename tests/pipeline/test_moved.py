@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.model.records import ANALYTICS, METRICS
 from etl.pipeline import lists
-from etl.sandbox import Fault
+from etl.sandbox import Fault, World
 from etl.sandbox.generate import add_execution, new_run_test
 from etl.sandbox.world import SimulatedRunTest, add_run_test
 from tests.e2e.truth import assert_equals_world
@@ -76,6 +77,31 @@ async def test_executions_of_a_renamed_run_test_take_its_name_and_a_clone_is_exp
     assert homes(nights)[f"{first} old", key] == 11
     assert homes(nights)[first, f"{key}-2"] == executions + 1
     assert_equals_world(tmp_path, nights.world)
+
+
+@pytest.mark.parametrize("how", ["executions", "run test", "what is in scope"])
+async def test_new_executions_after_all_stored_ones_were_deleted_need_no_option(
+    nights: Nights, tmp_path: Path, how: str
+) -> None:
+    """The run test may be deleted with them, and made anew. Older ones, which the settings leave out, say nothing."""
+    del nights.world.run_tests[1]
+    run_test = nights.world.run_tests[0]
+    since = run_test.executions[4].created_at.date() if how == "what is in scope" else None
+    names = [{"name": run_test.name, "since": since}]
+    await nights.export(names=names)
+    stored = len(nights.rows("executions"))
+    if how == "run test":
+        nights.world.run_tests[0] = new_run_test(random.Random(3), run_test.name, NIGHT, run_test.profile)
+    else:
+        for execution in run_test.executions:
+            execution.is_deleted = since is None or execution.created_at.date() >= since
+    new = add_execution(nights.world, nights.world.run_tests[0], random.Random(9), NIGHT, 2, status="completed")
+
+    summary = await nights.export(names=names)
+
+    assert (summary.exit_code, nights.marked("executions")) == (0, stored)
+    assert homes(nights) == {(run_test.name, default_key(run_test.name)): stored + 1}
+    assert_equals_world(tmp_path, World("", [replace(nights.world.run_tests[0], executions=[new])]))
 
 
 async def test_run_test_that_moves_to_another_workspace_is_marked_until_it_returns(nights: Nights) -> None:

@@ -92,6 +92,13 @@ async def test_clock_that_is_set_before_the_first_answer_makes_nothing_final_ear
     assert abs(max(column(tmp_path, "exported_at")) - datetime.now(UTC)) < timedelta(minutes=2)
 
 
+async def test_clock_that_is_behind_makes_final_what_has_settled(export: Export, tmp_path: Path) -> None:
+    """As much later: by what the two say, the source's may as well be ahead."""
+    for night in (1, 2, 3):
+        await export(ENDED + night * DAY, ahead=-DAY)
+    assert set(column(tmp_path, "export_state")) == {"exported"}
+
+
 @pytest.mark.parametrize("ahead", [timedelta(hours=-20), timedelta(hours=20)], ids=["source ahead", "source behind"])
 async def test_age_counts_from_the_clock_that_is_behind(export: Export, tmp_path: Path, ahead: timedelta) -> None:
     """If the source is ahead, its time comes once this machine's clock reaches it: the dataset gets no fresher."""

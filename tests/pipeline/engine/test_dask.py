@@ -223,6 +223,20 @@ async def test_no_scheduler_and_no_worker_are_told_before_the_first_request(
         assert f"no Dask scheduler with workers answers at {address}: start both" in str(summary.problems)
 
 
+@pytest.mark.parametrize("address", ["here://now", "tls://127.0.0.1:9", "another server"])
+async def test_an_address_that_cannot_be_a_schedulers_is_told_in_one_line(
+    world: World, tmp_path: Path, address: str
+) -> None:
+    async with Sandbox(world) as server:
+        address = server.base_url.replace("http", "tcp") if address == "another server" else address
+        summary = await export(server, tmp_path, address)
+        assert not server.requests
+    assert summary.exit_code == 2
+    [problem] = summary.problems
+    assert problem.startswith(f"[engine] address: no Dask scheduler can be reached at {address!r}: ")
+    assert "\n" not in problem
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_reaches_the_workers_and_what_arrived_is_kept(
     world: World, tmp_path: Path, workers: Cluster, number: signal.Signals
@@ -242,6 +256,29 @@ async def test_a_signal_reaches_the_workers_and_what_arrived_is_kept(
         assert len(contents(tmp_path / "data")["calls"]) > 50
         server.on_request = None
         assert (await job.export(settings_for(server, tmp_path / "data"))).exit_code == 0
+    assert_equals_world(tmp_path, world)
+
+
+async def test_a_worker_may_join_midway_and_each_has_two_batches_at_most(
+    world: World, tmp_path: Path, workers: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way: list[tuple[int, int]] = []
+    next_batch = dask._DaskCrawl._next_batch
+    joining: list[asyncio.Task[None]] = []
+
+    async def counted(crawl: Any, count: int) -> Any:
+        batch = await next_batch(crawl, count)
+        under_way.append((len(crawl.under_way) + (batch is not None), count))
+        return batch
+
+    monkeypatch.setattr(dask._DaskCrawl, "_next_batch", counted)
+    async with Sandbox(world, latency_seconds=0.1) as server:
+        server.on_request = at_request(50, lambda: joining.append(asyncio.create_task(workers.add_worker())))
+        summary = await export(server, tmp_path, workers.address, api={"concurrency": 2})
+        await joining[0]
+    assert summary.exit_code == 0
+    assert {workers for _, workers in under_way} == {2, 3}
+    assert all(batches <= 2 * workers for batches, workers in under_way)
     assert_equals_world(tmp_path, world)
 
 

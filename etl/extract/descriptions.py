@@ -1,10 +1,10 @@
 """What lists of run tests say of executions: which agent they tested, why they failed, what judged their calls.
 
 Owns how far these lists are read. They are never proved: what they do not have tonight is null, and asked for again
-while the execution settles.
+whenever the execution is fetched or compared.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_run_test_executions
@@ -19,29 +19,45 @@ _JUDGES = ("name", "template_id", "model", "config", "mapping", "filters", "eval
 
 
 async def describe(
-    client: Client, run_tests: Iterable[ListedRunTest], places: Mapping[str, int]
-) -> dict[str, Mapping[str, str | None]]:
-    """What is said of some executions, by id and then by column of ``executions``.
+    client: Client,
+    run_tests: Sequence[ListedRunTest],
+    places: Mapping[str, int],
+    found: dict[str, Mapping[str, str | None]],
+) -> None:
+    """Add to ``found`` what is said of some executions, by id and then by column of ``executions``.
 
-    ``places`` are those of the executions in the list of their run test, which begins with the newest, from 0. Only the
-    pages are read on which they should be, as long as these bring any.
+    The ``run_tests`` have one name. ``places`` are those of the executions in the list of that name, which begins with
+    the newest, from 0. Of each run test only the pages are read on which they should be, and the one after, where a
+    page lacks some: newer ones may have moved them there. What was found before an error stays in ``found``.
 
     Raises:
         ExporterError: As for ``Client.get``.
     """
-    found: dict[str, Mapping[str, str | None]] = {}
     for run_test in run_tests:
-        judges, page, rows, is_read = judges_of(run_test), 0, PAGE_ROWS, False
-        while not is_read and (left := places.keys() - found.keys()):
-            page = max(page + 1, min(places[execution_id] for execution_id in left) // rows + 1)
+        judges, page, rows = judges_of(run_test), 0, PAGE_ROWS
+        while True:
+            left = [place for execution_id, place in places.items() if execution_id not in found]
+            numbers = page_numbers(left, len(run_tests), rows)
+            # The page after the last one that was read, if that should have had more, or the next with any.
+            page = min((max(number, page + 1) for number in numbers if number >= page), default=0)
+            if not page:
+                break
             answer = await client.get(list_run_test_executions(run_test.run_test_id, Slice(page, PAGE_ROWS)))
-            news = {each.execution_id: each.columns | judges for each in answer.results if each.execution_id in left}
-            found |= news
-            is_cut = len(answer.results) < rows and page < answer.total_pages  # the server gives smaller pages
-            is_read = page >= answer.total_pages or not (news or is_cut)
-            if is_cut:
-                page, rows = 0, max(1, len(answer.results))
-    return found
+            wanted = (each for each in answer.results if each.execution_id in places)
+            found |= {each.execution_id: each.columns | judges for each in wanted}
+            if page >= answer.total_pages:
+                break
+            if 0 < len(answer.results) < rows:  # the server gives smaller pages
+                page, rows = 0, len(answer.results)
+
+
+def page_numbers(places: Collection[int], run_tests: int, rows: int = PAGE_ROWS) -> Collection[int]:
+    """The pages of a run test's list on which executions at these places should be.
+
+    Where several run tests have one name, the place in their common list is only the last one at which it may be.
+    """
+    numbers = {place // rows + 1 for place in places}
+    return numbers if run_tests < 2 else range(1, max(numbers, default=0) + 1)
 
 
 def judges_of(run_test: ListedRunTest) -> dict[str, str | None]:

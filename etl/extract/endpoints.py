@@ -406,10 +406,12 @@ def _run_test(document: Any) -> ListedRunTest:
 
 
 def _description(row: Any, run_test_id: str) -> Description:
-    def text(name: str) -> str | None:
-        value = field_of(row, name)
-        return reason_line(_typed(row, name, str)) if value not in (None, "", "N/A") else None
+    execution_id = _id(row, "id")
+
+    def text(name: str) -> str | None:  # only texts that it may do without
+        value = row.get(name)
+        return reason_line(value) if isinstance(value, str) and value not in ("", "N/A") else None
 
     columns = {name: text(name) for name in ("agent_version", "error_reason")}
     columns |= {"run_test_id": run_test_id, "agent_name": text("agent_definition")}
-    return Description(execution_id=_id(row, "id"), columns=columns)
+    return Description(execution_id=execution_id, columns=columns)

@@ -190,8 +190,8 @@ class Kind(StrEnum):
     )
     NOT_DESCRIBED = _notice(
         "not_described",
-        "agent versions and eval configurations of new executions could not be read; their columns are null",
-        f"nothing: {_RUN} while they settle",
+        "agent versions and eval configurations of executions are not known; their columns are null",
+        "nothing: runs request them again while the executions settle, and whenever they are compared",
     )
     ONE_BY_ONE = _notice(
         "one_by_one",

@@ -26,7 +26,7 @@ from etl.model.lifecycle import Settlement, StoredCalls, is_held
 from etl.model.wording import counted, quoted
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.context import Run
-from etl.pipeline.descriptions import describe_planned
+from etl.pipeline.descriptions import describe_planned, wait_for_descriptions
 from etl.pipeline.engine.interface import Crawler
 from etl.pipeline.lists import is_run_test, look_up
 from etl.pipeline.moved import Lists, look_for
@@ -60,7 +60,21 @@ async def bring_up_to_date(
             answers = await look_up(run, half_written_ids)
             await _mark(run, record, state, record.run_tests[-1].name, answers.gone)
     planned = make_plan(run, record, state, run_tests)
-    await describe_planned(run, record, planned)
+    async with asyncio.TaskGroup() as group:
+        # Two tasks: what cancels the run ends the waiting for descriptions first, and then what is received is saved.
+        record.describing = group.create_task(describe_planned(run, record, planned))
+        group.create_task(_fetch_planned(run, record, state, run_tests, planned, crawler))
+
+
+async def _fetch_planned(
+    run: Run,
+    record: Record,
+    state: StoredState,
+    run_tests: Collection[RunTest],
+    planned: list[Planned],
+    crawler: Crawler,
+) -> None:
+    """Fetch all that is planned for these run tests, but for what is swept."""
     if previewed := choose_previews(run, planned):
         run.progress.previews += previewed
         run.notify("lists_first", executions=len(previewed))
@@ -74,6 +88,9 @@ async def bring_up_to_date(
     await _fetch(run, record, state, [item for item in planned if item.execution.execution_id not in later], crawler)
     if held:
         await _fetch_held(run, record, state, held, crawler)
+    await wait_for_descriptions(record)  # those of what is swept are still to be used
+    if record.describing:
+        record.describing.cancel()
 
 
 async def sweep(run: Run, record: Record, state: StoredState, crawler: Crawler) -> None:
@@ -83,7 +100,11 @@ async def sweep(run: Run, record: Record, state: StoredState, crawler: Crawler) 
     """
     answers = {name: record.answers_of(name) for name in record.planned}
     changed = {name for name, each in answers.items() if each.was_alarm or each.text(is_drift=True)}
-    items = [item for item in record.all_planned() if item.reason is Reason.SWEEP and item.run_test_name not in changed]
+    items = [
+        replace(item, is_told_more=item.execution.execution_id in record.descriptions)
+        for item in record.all_planned()
+        if item.reason is Reason.SWEEP and item.run_test_name not in changed
+    ]
     if items:
         record.is_sweeping = True
         # One part after the other: each is read once.
@@ -215,6 +236,7 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
         # is new or changed once.
         again = (bundle for bundle in bundles if bundle.execution.execution_id in record.previewed)
         rows_again = sum(len(bundle.calls.values) for bundle in again)
+        await wait_for_descriptions(record)
         of_lists = record.descriptions
         bundles = [replace(each, described=of_lists.get(each.execution.execution_id, {})) for each in bundles]
         settlement = _settlement(run, record, fetched_at)

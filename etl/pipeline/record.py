@@ -4,6 +4,7 @@ Each step notes here what it learned, and later steps read it. At the end it bec
 Nothing here sends a request, or reads or writes a file.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,8 +48,14 @@ class Record:
     """What to do with each listed execution, most valuable first. Only run tests whose list was read have an entry."""
     listed_run_tests: Mapping[str, Sequence[ListedRunTest]] | None = None
     """By name, the run tests of the workspace; None before their list was read."""
+    listing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while they are listed."""
     descriptions: dict[str, Mapping[str, str | None]] = field(default_factory=dict)
     """By execution_id, what lists of run tests say of new executions, by column."""
+    describing: asyncio.Task[None] | None = None
+    """Adds to the descriptions, beside the fetch."""
+    waited_seconds: float = 0.0
+    """How long commits have waited for descriptions."""
     deleted: Counter[str] = field(default_factory=Counter)
     """How many executions were marked as deleted."""
     fetched: Counts = field(default_factory=Counts)

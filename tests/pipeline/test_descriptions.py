@@ -2,7 +2,9 @@
 
 import json
 import random
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,11 @@ SAMPLES = Path(__file__).parents[1] / "samples" / "detail"
 async def nights(tmp_path: Path) -> Any:
     async with Sandbox(settled_world(run_tests=1, executions=3, calls=2)) as server:
         yield Nights(server, tmp_path)
+
+
+@pytest.fixture
+def few_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("etl.extract.descriptions.PAGE_ROWS", 2)
 
 
 def described(nights: Nights) -> dict[str, tuple[Any, ...]]:
@@ -70,11 +77,9 @@ async def test_list_that_fails_is_a_notice_and_is_asked_for_again_while_the_exec
 
 @pytest.mark.parametrize("cap", [None, 1])
 async def test_pages_are_read_on_which_new_executions_are_and_none_in_a_quiet_night(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap: int | None
+    tmp_path: Path, few_a_page: None, cap: int | None
 ) -> None:
     """Also if the server gives smaller pages than it is asked for."""
-    for module in ("etl.extract.descriptions", "etl.pipeline.descriptions"):
-        monkeypatch.setattr(f"{module}.PAGE_ROWS", 2)
     async with Sandbox(settled_world(run_tests=1, executions=6, calls=2), max_limit=cap) as server:
         nights, executions = Nights(server, tmp_path), server.world.run_tests[0].executions
         for late in executions[:2]:
@@ -88,6 +93,91 @@ async def test_pages_are_read_on_which_new_executions_are_and_none_in_a_quiet_ni
         assert {each[0] for each in described(nights).values()} == {"v1", "v2"}
         await nights.export()
         assert server.count("/run-tests/") == 0
+
+
+@pytest.mark.parametrize("path", ["/simulate/run-tests/", "/executions/"])
+@pytest.mark.parametrize("is_stopped", [False, True], ids=["to the end", "stopped"])
+async def test_list_that_hangs_holds_no_row_back(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, path: str, is_stopped: bool
+) -> None:
+    if not is_stopped:
+        monkeypatch.setattr("etl.pipeline.descriptions.PATIENCE_SECONDS", 0.1)
+    nights.server.fault = lambda request, _nth: Fault(is_hanging=True) if request.path.endswith(path) else None
+    summary = await nights.export(export={"max_runtime_minutes": 0.03})
+    assert kinds(summary)[0] is Kind.NOT_DESCRIBED
+    assert (summary.exit_code == 0) is not is_stopped
+    assert [len(nights.rows(table)) for table in ("executions", "calls")] == [3, 6]
+
+
+async def test_page_that_fails_takes_nothing_from_others_and_is_asked_for_again_when_final_rows_are_compared(
+    nights: Nights, few_a_page: None
+) -> None:
+    nights.server.fault = lambda request, _nth: (
+        Fault(status=500) if request.path.endswith("/executions/") and request.query["page"] == "2" else None
+    )
+    assert kinds(await nights.export()) == [Kind.NOT_DESCRIBED]
+    (oldest,) = (key for key, told in described(nights).items() if told[0] is None)
+    assert oldest == nights.world.run_tests[0].executions[0].execution_id
+    nights.server.fault = None
+    nights.now += timedelta(days=1)
+    assert kinds(await nights.export(export={"sweep_days": 1})) == []
+    assert described(nights)[oldest][0] is not None
+
+
+async def test_run_tests_of_one_name_are_each_read_as_far_as_their_common_list_goes(
+    tmp_path: Path, few_a_page: None
+) -> None:
+    """And never beyond the last page of their own."""
+    async with Sandbox(settled_world(run_tests=2, executions=5, calls=1)) as server:
+        nights, (first, second) = Nights(server, tmp_path), server.world.run_tests
+        second.name = first.name
+        summary = await nights.export(names=[first.name])
+        assert kinds(summary) == []
+        ids = {row["execution_id"]: row["run_test_id"] for row in nights.rows("executions")}
+        assert ids == {each.execution_id: test.run_test_id for test in (first, second) for each in test.executions}
+        assert {request.status for request in server.requests if request.path.endswith("/executions/")} == {200}
+
+
+async def test_run_tests_are_listed_once_for_a_name_that_none_has_and_for_descriptions(nights: Nights) -> None:
+    await nights.export(names=[nights.world.run_tests[0].name, "gone"])
+    assert [request.path for request in nights.server.requests].count("/simulate/run-tests/") == 1
+
+
+async def test_judges_that_were_not_told_are_asked_for_again(nights: Nights) -> None:
+    fresh = add_execution(nights.world, nights.world.run_tests[0], random.Random(1), nights.now, 2)
+    nights.server.fault = changed("/simulate/run-tests/", lambda row: row.pop("simulate_eval_configs_detail"))
+    await nights.export()
+    assert described(nights)[fresh.execution_id][::3] == ("v2", None)
+    nights.server.fault = None
+    await nights.export()
+    assert described(nights)[fresh.execution_id][3]
+
+
+async def test_odd_value_of_one_execution_is_null_there_and_elsewhere_all_is_told(nights: Nights) -> None:
+    odd, *_ = nights.world.run_tests[0].executions
+
+    def edit(row: dict[str, Any]) -> None:
+        if row["id"] == odd.execution_id:
+            row["agent_version"] = 5
+            del row["error_reason"]
+
+    nights.server.fault = changed("/executions/", edit)
+    assert kinds(await nights.export()) == []
+    versions = {key: told[0] for key, told in described(nights).items()}
+    assert versions.pop(odd.execution_id) is None
+    assert None not in versions.values()
+
+
+def changed(path: str, edit: Callable[[dict[str, Any]], Any]) -> Callable[..., Fault | None]:
+    """Answers of this endpoint come with each row edited."""
+
+    def apply(body: bytes) -> bytes:
+        document = json.loads(body)
+        for row in document["results"]:
+            edit(row)
+        return json.dumps(document).encode()
+
+    return lambda request, _nth: Fault(edit=apply) if request.path.endswith(path) else None
 
 
 def test_recorded_list_has_no_version_where_the_source_says_it_has_none() -> None:

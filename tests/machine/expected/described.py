@@ -17,7 +17,7 @@ def descriptions_are_the_source_and_stay(history: History, night: Night) -> None
     for execution_id, held in after.items():
         told = {name: held.row[name] for name in _ONCE}
         known = before[execution_id].row if execution_id in before else dict.fromkeys(_ONCE)
-        if known["run_test_id"] is not None:
+        if known["judged_by_fingerprint"] is not None:
             assert told == {name: known[name] for name in _ONCE}, f"L6: {execution_id} was {known}, and is {told}"
         elif told["run_test_id"] is not None and execution_id not in night.changed:
             execution = at_source[execution_id]
@@ -26,5 +26,5 @@ def descriptions_are_the_source_and_stay(history: History, night: Night) -> None
     if night.is_complete and night.is_clean:
         finished = {each.execution_id for each in history.source.executions(is_finished=True)}
         new = (after.keys() - before.keys()) & finished & night.in_scope - hidden(history.source, night)
-        lacking = [each for each in new if after[each].row["run_test_id"] is None]
+        lacking = [each for each in new if after[each].row["judged_by_fingerprint"] is None]
         assert not lacking, f"L1: {lacking[0]} is new, and nothing says which version it tested"

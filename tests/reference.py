@@ -24,9 +24,9 @@ from etl.model.metrics import METRICS
 from etl.model.schema import TABLES
 from etl.pipeline.metrics_file import write_metrics_file
 from etl.pipeline.summary import RunTestSummary, Summary
-from etl.settings.json_schema import settings_schema
 from etl.transform.aggregates import Cause
 from tests.meanings import EVENTS, FIELDS, HEADS, PURPOSE_MEANINGS, SUBJECT_MEANINGS
+from tests.settings.json_schema import settings_schema
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-from etl.cli.console import print_in_form, print_json, print_message, print_rate_limit_wait, print_result
+from etl.cli.console import print_in_form, print_message, print_rate_limit_wait, print_result
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, output_format
 from etl.cli.process import end, report_errors, run_async, run_in_thread
 from etl.errors import ExitCode
@@ -112,10 +112,7 @@ def schema(
         str | None, typer.Argument(metavar="TABLE", help="executions, calls, evals, errors or runs. By default all.")
     ] = None,
     *,
-    output: Annotated[
-        Literal["table", "json", "json-schema"] | None,
-        output_format(help="table, json, or json-schema (of the settings file)."),
-    ] = None,
+    output: Annotated[Literal["table", "json"], output_format(help="table or json.")] = "table",
     engine: Annotated[
         QueryEngineName | None,
         typer.Option(
@@ -157,14 +154,10 @@ def schema(
             from etl.load.dbt import sources
 
             print_result(sources(tables))
-        elif output == "json-schema":
-            from etl.settings.json_schema import settings_schema
-
-            print_json(settings_schema())
         else:
             from etl.cli.show_schema import print_schema
 
-            print_schema(tables, output or "table")
+            print_schema(tables, output)
         end(ExitCode.COMPLETE)
 
 

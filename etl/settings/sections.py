@@ -1,7 +1,7 @@
 """The sections of the settings file: each key with its type, its default and its bounds, and below it what it means.
 
-``docs/settings.md`` and editors show these meanings, and the first text of each section: see ``json_schema``. This
-module reads no file and no environment variable.
+``docs/settings.md`` and editors show these meanings, and the first text of each section; the schema for editors is made
+by ``tests/settings/json_schema.py``. This module reads no file and no environment variable.
 """
 
 import re

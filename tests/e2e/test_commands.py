@@ -133,13 +133,6 @@ async def test_schema_prints_what_opens_a_table_in_an_engine(tmp_path: Path) -> 
     assert result.stderr == ""
 
 
-async def test_schema_prints_the_schema_of_the_settings_as_it_is_published(tmp_path: Path) -> None:
-    """Fix it with: metrics-etl schema --format json-schema > docs/metrics-etl.schema.json."""
-    result = await metrics_etl("schema", "--format", "json-schema", cwd=tmp_path, env=environment())
-
-    assert result.stdout == (ROOT / "docs" / "metrics-etl.schema.json").read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize(
     ("arguments", "path", "events", "exit_code"),
     [

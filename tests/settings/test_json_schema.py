@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from etl.settings import Settings
-from etl.settings.json_schema import settings_schema
+from tests.settings.json_schema import settings_schema
 from tests.settings.reading import mistake, read_settings
 from tests.settings.test_messages import test_each_mistake_names_file_key_and_fix as told_mistakes
 

@@ -131,9 +131,8 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
     is_verified = False
     if table is schema.EXECUTIONS:
         new = with_values(new, _values(before, [*_AGGREGATES, "extra"], replacement.heads))
-        described = where(before, before["judged_by_fingerprint"].is_valid())
-        once = [column.name for column in schema.DESCRIBED]
-        new = with_values(new, _values(described, once, described["execution_id"].to_pylist()))
+        described = [column.name for column in schema.DESCRIBED]
+        new = with_values(new, _values(before, described, before["execution_id"].to_pylist()))
         before = before.filter(pc.invert(is_of(before, replacement.renewed)))
         # A newer time alone makes no new row: the old row takes over the time.
         after = with_values(before, _values(new, _VERSION_COLUMNS, replacement.verified))

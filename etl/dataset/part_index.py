@@ -24,12 +24,10 @@ from etl.transform.row_hash import hash_rows
 
 _OF_EXECUTION = ("execution_id", "listed_calls", "exported_calls", "run_test_name", "started_at", "export_state")
 """Columns that say which execution it is, how many calls it has, and how far it was exported."""
-_OF_EXPORT = ("fingerprint", "calls_digest", "verified_at", "exported_at", "export_run_id", "deleted_at")
-"""Columns that say what was exported, and when."""
-_OF_DESCRIPTION = ("judged_by_fingerprint",)
-"""Null until lists of run tests gave all that the dataset keeps of them."""
+_OF_EXPORT = ("run_test_id", "fingerprint", "calls_digest", "verified_at", "exported_at", "export_run_id", "deleted_at")
+"""Columns that say what was exported, and when; ``run_test_id`` is null where lists of run tests told nothing of it."""
 _READ = {
-    "executions": _OF_EXECUTION + _OF_EXPORT + _OF_DESCRIPTION,
+    "executions": _OF_EXECUTION + _OF_EXPORT,
     "calls": ("execution_id", "deleted_at", "exported_at", "metrics_from"),
     "evals": ("execution_id", "deleted_at", "exported_at"),
     "errors": ("execution_id", "endpoint"),

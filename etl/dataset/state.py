@@ -173,7 +173,7 @@ def _add_execution(part: Part, row: Mapping[str, Any], state: StoredState) -> No
         has_letters=row["has_errors"],
         lacks_detail=row["lacks_detail"],
         has_row=has_row,
-        is_described=row["judged_by_fingerprint"] is not None,
+        is_described=row["run_test_id"] is not None,
         has_newer_rows=bool(has_row and held_at and exported_at and held_at > exported_at),
     )
     # Somebody may have copied a file of calls to another part: the part with the execution's own row counts.

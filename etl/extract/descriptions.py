@@ -1,63 +1,84 @@
 """What lists of run tests say of executions: which agent they tested, why they failed, what judged their calls.
 
-Owns how far these lists are read. They are never proved: what they do not have tonight is null, and asked for again
-whenever the execution is fetched or compared.
+Owns how far these lists are read. They are never proved: what they do not have is null.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 
+from etl.errors import ExporterError
 from etl.extract.client import Client
-from etl.extract.endpoints import Slice, list_run_test_executions
+from etl.extract.endpoints import Slice, list_run_test_executions, list_run_tests
 from etl.model.digest import fingerprint
 from etl.model.records import ListedRunTest
 from etl.model.values import json_text
 
 PAGE_ROWS = 25
 """How many executions a page has: the server loads all calls of each."""
+_MOST_FAILURES = 2
+"""A list of which so many pages fail is left alone."""
 _JUDGES = ("name", "template_id", "model", "config", "mapping", "filters", "eval_group", "error_localizer")
 """What is kept of an eval's configuration."""
 
 
-async def describe(
-    client: Client,
-    run_tests: Sequence[ListedRunTest],
-    places: Mapping[str, int],
-    found: dict[str, Mapping[str, str | None]],
-) -> None:
-    """Add to ``found`` what is said of some executions, by id and then by column of ``executions``.
-
-    The ``run_tests`` have one name. ``places`` are those of the executions in the list of that name, which begins with
-    the newest, from 0. Of each run test only the pages are read on which they should be, and the one after, where a
-    page lacks some: newer ones may have moved them there. What was found before an error stays in ``found``.
+async def run_tests_by_name(client: Client, *, page_limit: int) -> dict[str, list[ListedRunTest]]:
+    """The run tests of the key's workspace, as far as one reading of their list shows them.
 
     Raises:
         ExporterError: As for ``Client.get``.
     """
-    for run_test in run_tests:
-        judges, page, rows = judges_of(run_test), 0, PAGE_ROWS
-        while True:
-            left = [place for execution_id, place in places.items() if execution_id not in found]
-            numbers = page_numbers(left, len(run_tests), rows)
-            # The page after the last one that was read, if that should have had more, or the next with any.
-            page = min((max(number, page + 1) for number in numbers if number >= page), default=0)
-            if not page:
-                break
-            answer = await client.get(list_run_test_executions(run_test.run_test_id, Slice(page, PAGE_ROWS)))
-            wanted = (each for each in answer.results if each.execution_id in places)
-            found |= {each.execution_id: each.columns | judges for each in wanted}
-            if page >= answer.total_pages:
-                break
-            if 0 < len(answer.results) < rows:  # the server gives smaller pages
-                page, rows = 0, len(answer.results)
+    found: dict[str, list[ListedRunTest]] = {}
+    page, total = 0, 1
+    while page < total:
+        page += 1
+        answer = await client.get(list_run_tests(Slice(page, page_limit), is_optional=True))
+        total = answer.total_pages if answer.results else 0
+        for run_test in answer.results:
+            found.setdefault(run_test.name, []).append(run_test)
+    return found
 
 
-def page_numbers(places: Collection[int], run_tests: int, rows: int = PAGE_ROWS) -> Collection[int]:
-    """The pages of a run test's list on which executions at these places should be.
+async def describe(
+    client: Client, run_test: ListedRunTest, places: Mapping[str, int], problems: list[str], *, is_alone: bool
+) -> AsyncIterator[dict[str, dict[str, str | None]]]:
+    """What is said of executions, page by page, by id and then by column of ``executions``.
 
-    Where several run tests have one name, the place in their common list is only the last one at which it may be.
+    ``places`` are where they stand in the list of the run test's name, from 0, newest first. If it ``is_alone`` in
+    having that name, only their pages are read, and the one after, where one lacks some: newer executions may have
+    moved them. Those that its list lacks are in the end described as its own. Otherwise, all pages are read as far as
+    the last place. A page that fails is a problem, and no more.
     """
-    numbers = {place // rows + 1 for place in places}
-    return numbers if run_tests < 2 else range(1, max(numbers, default=0) + 1)
+    judges = judges_of(run_test)
+    found: set[str] = set()
+    rows, page, failures = PAGE_ROWS, 0, 0
+    due = pages_of(places, rows, is_alone=is_alone)
+    while failures < _MOST_FAILURES and (left := [number for number in due if number > page]):
+        page = min(left)
+        try:
+            answer = await client.get(list_run_test_executions(run_test.run_test_id, Slice(page, PAGE_ROWS)))
+        except ExporterError as error:
+            problems.append(str(error))
+            failures += 1
+            continue
+        told = {each.execution_id: each.columns | judges for each in answer.results if each.execution_id in places}
+        found |= told.keys()
+        yield told
+        if page >= answer.total_pages or len(found) == len(places):
+            break
+        if 0 < len(answer.results) < rows:  # the server gives smaller pages
+            page, rows = 0, len(answer.results)
+            due = pages_of({key: place for key, place in places.items() if key not in found}, rows, is_alone=is_alone)
+        elif due[page] - found:
+            due.setdefault(page + 1, set())
+    if is_alone and not failures:
+        yield {key: {"run_test_id": run_test.run_test_id, **judges} for key in places.keys() - found}
+
+
+def pages_of(places: Mapping[str, int], rows: int = PAGE_ROWS, *, is_alone: bool) -> dict[int, set[str]]:
+    """The pages of a run test's list to read, by number from 1, and which executions should be on each."""
+    pages: dict[int, set[str]] = {}
+    for execution_id, place in places.items():
+        pages.setdefault(place // rows + 1, set()).add(execution_id)
+    return pages if is_alone else {number: set() for number in range(1, max(pages, default=0) + 1)}
 
 
 def judges_of(run_test: ListedRunTest) -> dict[str, str | None]:

@@ -172,8 +172,6 @@ class Planned:
     """The fingerprint of its lists and of what is stored when these were last the same; empty if that is not known."""
     may_wait: bool = False
     """Its detail may be missing for another night: it is swept, or settles and is not overdue, nor are its metrics."""
-    is_told_more: bool = False
-    """Lists of run tests say of it what is not stored: it is written again though nothing else differs."""
 
     @property
     def is_fetched(self) -> bool:

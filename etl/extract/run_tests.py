@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from etl.errors import ConfigurationError, SourceError, SourceUnavailableError, UnexpectedAnswerError
+from etl.errors import ConfigurationError, KeyRefusedError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.bad_rows import no_head
 from etl.extract.client import Client
-from etl.extract.endpoints import list_run_tests
+from etl.extract.endpoints import Slice, list_run_tests
 from etl.extract.listing import Listing, list_completely
 from etl.model.keys import is_listable
 from etl.model.lifecycle import CLOCKS_DIFFER
@@ -90,16 +90,29 @@ async def discover(
 
 
 def no_such_run_test(name: str, listed: Collection[str], configured: Collection[str]) -> str:
-    """The message about a name for which the API answered 404, with the nearest of the ``listed`` names.
+    """The message about a name that the API does not know, with the nearest of the ``listed`` names, which it knows.
 
-    ``listed`` are the names in the list of run tests; empty if that cannot be read. One that is ``configured``, too, is
-    not meant.
+    One that is ``configured``, too, is not meant.
     """
-    if name in listed:
-        return "the API answered 404 for this run test, although it is in the API's list of run tests"
     others = [each for each in listed if each not in configured]
     hint = nearest(name, others, otherwise="metrics-etl discover lists them") if listed else "check the key's workspace"
     return f"the API has no run test with this name: {hint}"
+
+
+async def why_unknown(client: Client, name: str, configured: Collection[str], *, page_limit: int) -> str:
+    """Why the API answered 404 for this name, as one line.
+
+    The first page of run tests decides: if the name is on it, the line says that the API contradicts itself; otherwise
+    it is the line of ``no_such_run_test``, with the nearest name. If the page cannot be read, there is no hint.
+    """
+    try:
+        page = await client.get(list_run_tests(Slice(1, page_limit)))
+    except (KeyRefusedError, SourceError, SourceUnavailableError):
+        return "the API has no run test with this name"
+    listed = [run_test.name for run_test in page.results]
+    if name in listed:
+        return "the API answered 404 for this run test, although it is in the API's list of run tests"
+    return no_such_run_test(name, listed, configured)
 
 
 def _problems(listing: Listing[ListedRunTest]) -> Iterator[str]:

@@ -103,15 +103,14 @@ class Settling:
         if has_ended and item.route.keeps_unchanged and latest.calls:
             latest = replace(latest, details=await self._details_of(execution, latest))
             said = fingerprint_of(item, latest)
-        may_rest = item.reason is Reason.SWEEP and not item.is_told_more
-        is_known = may_rest and bool(said) and said == item.lists_fingerprint
+        is_known = item.reason is Reason.SWEEP and bool(said) and said == item.lists_fingerprint
         if not is_known:
             execution.stored = await self.read_stored(item)
             if not await self._decide(execution, latest):
                 return False
         if is_known or (has_ended and stays_whole(execution, latest)):
             self.counts.compared[execution.execution_id] = said
-            return not may_rest
+            return item.reason is not Reason.SWEEP
         return True
 
     async def _decide(self, execution: OpenExecution, latest: CallList) -> bool:

@@ -6,16 +6,15 @@ has changed since it was exported is not compared: the next run fetches it.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date
 from typing import Any
 
 from etl.dataset.layout import Part, days_of
-from etl.errors import ExporterError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
+from etl.errors import NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.client import Client
 from etl.extract.executions import is_before, read_executions_once
-from etl.extract.run_tests import discover, no_such_run_test
+from etl.extract.run_tests import discover, why_unknown
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExecutionList, ExportState, ListedExecution
 from etl.model.values import fields_of
@@ -151,10 +150,7 @@ async def _read_lists(client: Client, settings: Settings, result: Reconciliation
             listing = await read_executions_once(client, run_test.name, page_limit=page_limit, since=run_test.since)
         except NotFoundError:
             configured = {each.name for each in settings.configured}
-            names: Collection[str] = ()
-            with suppress(ExporterError):
-                names = (await discover(client, page_limit=page_limit)).run_tests
-            text = no_such_run_test(run_test.name, names, configured)
+            text = await why_unknown(client, run_test.name, configured, page_limit=page_limit)
             result.findings.append(Finding(Kind.NO_SUCH_RUN_TEST, run_test.name, text))
             continue
         except SourceError as error:

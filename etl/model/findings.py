@@ -191,7 +191,7 @@ class Kind(StrEnum):
     NOT_DESCRIBED = _notice(
         "not_described",
         "agent versions and eval configurations of executions are not known; their columns are null",
-        "nothing: runs request them again while the executions settle, and whenever they are compared",
+        "nothing: a run requests them again when the run test has new executions",
     )
     ONE_BY_ONE = _notice(
         "one_by_one",

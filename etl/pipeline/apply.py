@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from time import monotonic
@@ -26,7 +25,6 @@ from etl.model.lifecycle import Settlement, StoredCalls, is_held
 from etl.model.wording import counted, quoted
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.context import Run
-from etl.pipeline.descriptions import describe_planned, wait_for_descriptions
 from etl.pipeline.engine.interface import Crawler
 from etl.pipeline.lists import is_run_test, look_up
 from etl.pipeline.moved import Lists, look_for
@@ -52,7 +50,7 @@ async def bring_up_to_date(
         for name, gone in (await look_for(run, record, absent_executions(record, state), elsewhere)).items():
             await _mark(run, record, state, name, gone)
         if elsewhere:
-            await _refresh(run, state)
+            await refresh(run, state)
             await _rename(run, record, state, elsewhere)
         if half_written_ids := half_written(record, state):
             # Their run tests may not be in this run: the last one stands for them in the summary. No list can be wrong
@@ -60,26 +58,11 @@ async def bring_up_to_date(
             answers = await look_up(run, half_written_ids)
             await _mark(run, record, state, record.run_tests[-1].name, answers.gone)
     planned = make_plan(run, record, state, run_tests)
-    async with asyncio.TaskGroup() as group:
-        # Two tasks: what cancels the run ends the waiting for descriptions first, and then what is received is saved.
-        record.describing = group.create_task(describe_planned(run, record, planned))
-        group.create_task(_fetch_planned(run, record, state, run_tests, planned, crawler))
-
-
-async def _fetch_planned(
-    run: Run,
-    record: Record,
-    state: StoredState,
-    run_tests: Collection[RunTest],
-    planned: list[Planned],
-    crawler: Crawler,
-) -> None:
-    """Fetch all that is planned for these run tests, but for what is swept."""
     if previewed := choose_previews(run, planned):
         run.progress.previews += previewed
         run.notify("lists_first", executions=len(previewed))
         await _fetch(run, record, state, previewed, crawler)
-        await _refresh(run, state)
+        await refresh(run, state)
         planned = make_plan(run, record, state, run_tests)
     held = _held(run, record, planned)
     later = {item.execution.execution_id for items in held.values() for item in items}
@@ -88,9 +71,6 @@ async def _fetch_planned(
     await _fetch(run, record, state, [item for item in planned if item.execution.execution_id not in later], crawler)
     if held:
         await _fetch_held(run, record, state, held, crawler)
-    await wait_for_descriptions(record)  # those of what is swept are still to be used
-    if record.describing:
-        record.describing.cancel()
 
 
 async def sweep(run: Run, record: Record, state: StoredState, crawler: Crawler) -> None:
@@ -100,17 +80,13 @@ async def sweep(run: Run, record: Record, state: StoredState, crawler: Crawler) 
     """
     answers = {name: record.answers_of(name) for name in record.planned}
     changed = {name for name, each in answers.items() if each.was_alarm or each.text(is_drift=True)}
-    items = [
-        replace(item, is_told_more=item.execution.execution_id in record.descriptions)
-        for item in record.all_planned()
-        if item.reason is Reason.SWEEP and item.run_test_name not in changed
-    ]
+    items = [item for item in record.all_planned() if item.reason is Reason.SWEEP and item.run_test_name not in changed]
     if items:
-        record.is_sweeping = True
+        record.last_step = Kind.NOT_COMPARED
         # One part after the other: each is read once.
         items.sort(key=lambda item: (item.run_test_key, item.stored.place if item.stored else ""))
         await _fetch(run, record, state, items, crawler)
-        record.is_sweeping = False
+        record.last_step = None
 
 
 def _held(run: Run, record: Record, planned: Iterable[Planned]) -> dict[str, list[Planned]]:
@@ -145,7 +121,7 @@ async def _fetch_held(
         due = {name: items[: None if record.answers_of(name).is_back else 1] for name, items in left.items() if items}
 
 
-async def _refresh(run: Run, state: StoredState) -> None:
+async def refresh(run: Run, state: StoredState) -> None:
     """Update the state with what this run has written."""
     state.index = await to_the_end(partial(update_index, run.dataset, state.index, []))
     derive_executions(state)
@@ -184,7 +160,7 @@ async def _rename(run: Run, record: Record, state: StoredState, elsewhere: Lists
             text = f"{counted(count, 'execution')} now {'belongs' if count == 1 else 'belong'} to {quoted(new)}"
             record.find(Kind.NOT_EXPORTED, old, f"{text}, which you do not export: add it, or leave it")
         run.notify("renamed", run_test=new, before=old)
-    await _refresh(run, state)
+    await refresh(run, state)
 
 
 async def _is_gone(run: Run, record: Record, name: str) -> bool:
@@ -236,9 +212,6 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
         # is new or changed once.
         again = (bundle for bundle in bundles if bundle.execution.execution_id in record.previewed)
         rows_again = sum(len(bundle.calls.values) for bundle in again)
-        await wait_for_descriptions(record)
-        of_lists = record.descriptions
-        bundles = [replace(each, described=of_lists.get(each.execution.execution_id, {})) for each in bundles]
         settlement = _settlement(run, record, fetched_at)
         answers_of = (lambda _: Answers()) if is_preview else record.answers_of  # these executions arrive once more
         commit_bundles = partial(commit, run.dataset, bundles, state.executions, places.parts_of, run.stamp())
@@ -312,7 +285,7 @@ async def _mark_deleted_since(
             ids_of.setdefault(item.run_test_name, set()).add(item.execution.execution_id)
     for name, ids in sorted(ids_of.items()):
         listed = await _listed_now(run, name, ids)
-        if listed and not record.is_sweeping:
+        if listed and record.last_step is None:
             record.find(Kind.NOT_FETCHED, name, f"404 for {counted(len(listed), 'listed execution')}: {LAG}")
         await _mark(run, record, state, name, ids - listed, places)
 

@@ -127,7 +127,7 @@ def _findings_of_run(run: Run, record: Record) -> Iterator[tuple[Kind, str]]:
     if rows := [counted(marked[table], table.removesuffix("s")) for table in ("calls", "evals") if marked[table]]:
         yield Kind.DELETED, f"{' and '.join(rows)} marked as deleted: the source no longer has them"
     swept = {item.execution.execution_id for item in record.all_planned() if item.reason is Reason.SWEEP}
-    if found := sorted(swept & run.dataset.written.executions - record.descriptions.keys()):
+    if found := sorted(swept & run.dataset.written.executions):
         yield Kind.SWEPT, f"the sweep found {counted(len(found), 'change')} in final executions: {first_few(found)}"
     if failures := record.fetched.not_compared:
         executions = counted(len(failures), "execution")

@@ -1,92 +1,96 @@
-"""Ask what lists of run tests say of new executions: a request a run test with news, and one for the list of all.
+"""Ask what lists of run tests say of executions, once all else is done, and write it into their rows.
 
-Nothing depends on it: it goes on beside the fetch, and a commit waits for it only so long.
+Only in a night with news: a request for the list of all run tests, and for each run test that has news, one for every
+25 executions of which nothing is known yet.
 """
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from time import monotonic
+from functools import partial
 
+from etl.dataset.descriptions import write_descriptions
+from etl.dataset.layout import Part
+from etl.dataset.state import StoredState
 from etl.errors import ExporterError
-from etl.extract.descriptions import describe, page_numbers
-from etl.extract.plan import Planned
+from etl.extract.descriptions import describe, judges_of, pages_of, run_tests_by_name
 from etl.model.findings import Kind
 from etl.model.lifecycle import LONG_AGO, TERMINAL_EXECUTION
-from etl.model.wording import counted, first_few, quoted
+from etl.model.records import ListedRunTest
+from etl.model.wording import counted, first_few
+from etl.pipeline.apply import refresh
 from etl.pipeline.context import Run
-from etl.pipeline.lists import run_tests_of
 from etl.pipeline.record import Record
-
-PATIENCE_SECONDS = 60.0
-"""How long all commits of a run wait for descriptions."""
+from etl.pipeline.tasks import to_the_end
 
 
-async def describe_planned(run: Run, record: Record, planned: Iterable[Planned]) -> None:
-    """Note in ``descriptions`` what is said of the planned executions of which nothing is stored yet.
-
-    What fails, or is cut short, is one notice: the executions are exported without it, and described when they are
-    fetched or compared again.
-    """
-    wanted = _undescribed(record, planned)
+async def describe_executions(run: Run, record: Record, state: StoredState) -> None:
+    """Describe ended executions of run tests with news. Whatever fails is one notice, and left to the next news."""
+    wanted = _undescribed(record)
+    if not wanted:
+        return
+    record.last_step = Kind.NOT_DESCRIBED
+    await refresh(run, state)
+    told: dict[str, Mapping[str, str | None]] = {}
     problems: list[str] = []
     try:
-        if wanted:
-            await run_tests_of(run, record)
+        if record.listed_run_tests is None:
+            limit = run.settings.api.page_limit
+            record.listed_run_tests = await run_tests_by_name(run.client, page_limit=limit)
         async with asyncio.TaskGroup() as group:
             for name, places in wanted.items():
-                group.create_task(_describe(run, record, name, places, problems))
+                run_tests = [each for each in record.listed_run_tests.get(name, ()) if judges_of(each)]
+                group.create_task(_describe(run, run_tests, places, told, problems))
     except ExporterError as error:
-        problems.append(f"the list of run tests could not be read: {error}")
-    except asyncio.CancelledError:
-        problems.append("the run waited for them as long as it may")
-        raise
+        problems.append(str(error))
     finally:
-        lacking = {key for places in wanted.values() for key in places} - record.descriptions.keys()
-        if lacking:
-            why = first_few(problems) if problems else "the lists do not have them"
-            record.find(Kind.NOT_DESCRIBED, "", f"of {counted(len(lacking), 'execution')}: {why}")
+        parts: dict[Part, dict[str, Mapping[str, str | None]]] = {}
+        lacking = 0
+        for execution_id in {key for places in wanted.values() for key in places} & state.executions.keys():
+            stored = state.executions[execution_id]
+            if execution_id in told and stored.has_row:
+                parts.setdefault(Part(stored.run_test_key, stored.place), {})[execution_id] = told[execution_id]
+            lacking += execution_id not in told
+        for part, descriptions in parts.items():
+            await to_the_end(partial(write_descriptions, run.dataset, part, descriptions, run.stamp()))
+    if lacking:
+        why = first_few(problems) if problems else "the lists do not have them"
+        record.find(Kind.NOT_DESCRIBED, "", f"of {counted(lacking, 'execution')}: {why}")
 
 
-async def wait_for_descriptions(record: Record) -> None:
-    """Wait until all is described, but no longer than a run waits for it."""
-    if record.describing:
-        began_at = monotonic()
-        await asyncio.wait([record.describing], timeout=max(0.0, PATIENCE_SECONDS - record.waited_seconds))
-        record.waited_seconds += monotonic() - began_at
+async def _describe(
+    run: Run,
+    run_tests: Iterable[ListedRunTest],
+    places: Mapping[str, int],
+    told: dict[str, Mapping[str, str | None]],
+    problems: list[str],
+) -> None:
+    """Add to ``told`` what the lists of these run tests, which have one name, say of executions."""
+    run_tests = [*run_tests]
+    for run_test in run_tests:
+        left = {key: place for key, place in places.items() if key not in told}
+        async for page in describe(run.client, run_test, left, problems, is_alone=len(run_tests) == 1):
+            told |= page
 
 
-async def _describe(run: Run, record: Record, name: str, places: Mapping[str, int], problems: list[str]) -> None:
-    try:
-        run_tests = (record.listed_run_tests or {}).get(name, ())
-        await describe(run.client, run_tests, places, record.descriptions)
-    except ExporterError as error:
-        problems.append(f"{quoted(name)}: {error}")
+def requests_to_describe(record: Record) -> int:
+    """How many requests ``describe_executions`` takes, if each name is that of one run test."""
+    wanted = _undescribed(record)
+    pages = sum(len(pages_of(places, is_alone=True)) for places in wanted.values())
+    return pages + bool(pages and record.listed_run_tests is None)
 
 
-def requests_to_describe(record: Record, planned: Iterable[Planned]) -> int:
-    """How many requests ``describe_planned`` takes, if each name is that of one run test where the list is not read."""
-    listed, requests = record.listed_run_tests or {}, 0
-    for name, places in _undescribed(record, planned).items():
-        run_tests = max(1, len(listed.get(name, ())))
-        requests += run_tests * len(page_numbers(places.values(), run_tests))
-    return requests + bool(requests and record.listed_run_tests is None)
+def _undescribed(record: Record) -> dict[str, dict[str, int]]:
+    """Of run tests with news, the ended executions of which nothing is known, each with its place in the list.
 
-
-def _undescribed(record: Record, planned: Iterable[Planned]) -> dict[str, dict[str, int]]:
-    """The executions that have ended and are fetched without a description, by the name of their run test.
-
-    Each with its place in the list, which begins with the newest, from 0.
+    News is one of them that is fetched, and not only compared once more. The list begins with the newest, from 0.
     """
-    wanted: dict[str, set[str]] = {}
-    for item in planned:
-        execution = item.execution
-        is_new = not (item.stored and item.stored.is_described) and execution.execution_id not in record.descriptions
-        if item.is_fetched and is_new and execution.status in TERMINAL_EXECUTION:
-            wanted.setdefault(item.run_test_name, set()).add(execution.execution_id)
-    places = {}
-    for name, execution_ids in wanted.items():
-        listed = record.lists[name].executions.values()
-        newest_first = sorted(listed, key=lambda each: each.started_at or LONG_AGO, reverse=True)
-        in_order = enumerate(each.execution_id for each in newest_first)
-        places[name] = {execution_id: place for place, execution_id in in_order if execution_id in execution_ids}
-    return places
+    wanted: dict[str, dict[str, int]] = {}
+    for name, planned in record.planned.items():
+        ended = [item for item in planned if item.execution.status in TERMINAL_EXECUTION]
+        new = {item.execution.execution_id: item for item in ended if not (item.stored and item.stored.is_described)}
+        if any(item.is_awaited for item in new.values()):
+            listed = record.lists[name].executions.values()
+            newest_first = sorted(listed, key=lambda each: each.started_at or LONG_AGO, reverse=True)
+            in_order = enumerate(each.execution_id for each in newest_first)
+            wanted[name] = {key: place for place, key in in_order if key in new}
+    return wanted

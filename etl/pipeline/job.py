@@ -27,7 +27,7 @@ from etl.model.wording import ShownInLines, by_purpose, counted, duration
 from etl.pipeline.apply import bring_up_to_date, sweep
 from etl.pipeline.conclude import conclude
 from etl.pipeline.context import Notify, Progress, Run, begin
-from etl.pipeline.descriptions import requests_to_describe
+from etl.pipeline.descriptions import describe_executions, requests_to_describe
 from etl.pipeline.lists import discover_all, note_gone, read_lists
 from etl.pipeline.record import Record
 from etl.pipeline.shared_steps import (
@@ -146,7 +146,7 @@ async def plan(
         raise _reason_to_stop(group) from None
     expected = requests_to_fetch(planned, previewed, page_limit=settings.api.page_limit)
     # The export reads all lists again. An execution that is in none of them any more takes a request or two.
-    expected[Purpose.LIST] = requests_for_lists + 2 * absent + requests_to_describe(record, planned)
+    expected[Purpose.LIST] = requests_for_lists + 2 * absent + requests_to_describe(record)
     quota = run.client.quota
     of_previews = requests_to_fetch(previewed, page_limit=settings.api.page_limit)
     to_use = expected[Purpose.LIST] + sum(of_previews.values())
@@ -296,8 +296,8 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
             await until_stopped(_export(run, record, state), stop, minutes=minutes)
     except* ExporterError as group:
         failure = _reason_to_stop(group)
-        if record.is_sweeping and not isinstance(failure, DestinationError | InterruptedRunError):
-            record.find(Kind.NOT_COMPARED, "", f"the comparison of final executions ended early: {failure}")
+        if record.last_step and not isinstance(failure, DestinationError | InterruptedRunError):
+            record.find(record.last_step, "", f"this step ended early: {failure}")
             failure = None
     except* Exception as group:  # noqa: BLE001 recorded here, raised below
         bug = next(leaves(group))
@@ -350,6 +350,7 @@ async def _export(run: Run, record: Record, state: StoredState) -> None:
         if not run.settings.run_tests:
             note_gone(record, state)
         await sweep(run, record, state, crawler)
+        await describe_executions(run, record, state)
 
 
 def _reason_to_stop(group: BaseExceptionGroup[ExporterError]) -> ExporterError:

@@ -5,28 +5,19 @@ their ids.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Collection, Iterator
 from dataclasses import replace
 
 from etl.dataset.state import StoredState
-from etl.errors import (
-    ConfigurationError,
-    ExporterError,
-    NotFoundError,
-    SourceError,
-    SourceUnavailableError,
-    UnexpectedAnswerError,
-)
+from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.absence import LookedUp, look_up_ids
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, get_execution, list_call_details, list_executions
 from etl.extract.executions import is_before, list_executions_completely
 from etl.extract.plan import says_nothing_new
-from etl.extract.run_tests import discover, no_such_run_test
+from etl.extract.run_tests import discover, why_unknown
 from etl.model.findings import Kind
 from etl.model.lifecycle import CLOCKS_DIFFER, ListedExecution
-from etl.model.records import ListedRunTest
 from etl.model.wording import counted
 from etl.pipeline.context import Run
 from etl.pipeline.record import Record
@@ -62,16 +53,6 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
             record.find(Kind.RUN_TESTS_UNKNOWN, name, text)
     record.run_tests = run.settings.with_run_tests(names).run_tests
     run.notify("discovered", run_tests=len(names))
-
-
-async def run_tests_of(run: Run, record: Record) -> Mapping[str, Sequence[ListedRunTest]]:
-    """The run tests of the workspace, by name, for what can do without them; listed once. Errors: see ``discover``."""
-    async with record.listing:
-        if record.listed_run_tests is None:
-            limit = run.settings.api.page_limit
-            found = await discover(run.client, page_limit=limit, now=run.clock(), is_optional=True)
-            record.listed_run_tests = found.run_tests
-    return record.listed_run_tests
 
 
 async def is_run_test(client: Client, name: str) -> bool:
@@ -142,10 +123,7 @@ async def _read_list(run: Run, record: Record, state: StoredState, run_test: Run
     except NotFoundError:
         record.not_found.add(run_test.name)
         configured = {each.name for each in run.settings.configured}
-        names: Collection[str] = ()
-        with suppress(ExporterError):
-            names = await run_tests_of(run, record)
-        text = no_such_run_test(run_test.name, names, configured)
+        text = await why_unknown(run.client, run_test.name, configured, page_limit=page_limit)
         _fail(run, record, run_test, Kind.NO_SUCH_RUN_TEST, text)
     except SourceError as error:
         _fail(run, record, run_test, Kind.LIST_FAILED, str(error))

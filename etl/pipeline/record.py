@@ -4,7 +4,6 @@ Each step notes here what it learned, and later steps read it. At the end it bec
 Nothing here sends a request, or reads or writes a file.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,22 +47,14 @@ class Record:
     """What to do with each listed execution, most valuable first. Only run tests whose list was read have an entry."""
     listed_run_tests: Mapping[str, Sequence[ListedRunTest]] | None = None
     """By name, the run tests of the workspace; None before their list was read."""
-    listing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while they are listed."""
-    descriptions: dict[str, Mapping[str, str | None]] = field(default_factory=dict)
-    """By execution_id, what lists of run tests say of new executions, by column."""
-    describing: asyncio.Task[None] | None = None
-    """Adds to the descriptions, beside the fetch."""
-    waited_seconds: float = 0.0
-    """How long commits have waited for descriptions."""
     deleted: Counter[str] = field(default_factory=Counter)
     """How many executions were marked as deleted."""
     fetched: Counts = field(default_factory=Counts)
     """What all crawls of this run found and spared."""
     swept: Mapping[str, str] = field(default_factory=dict)
     """The execution_ids of what is compared again if it is final, as in ``Policy``."""
-    is_sweeping: bool = False
-    """All but the sweep is done: what ends the run now leaves nothing out."""
+    last_step: Kind | None = None
+    """What to say if something ends the run now; None while that would leave out what a run promises."""
     committed: set[str] = field(default_factory=set)
     """The execution_ids of executions that were committed whole."""
     previewed: set[str] = field(default_factory=set)

@@ -81,8 +81,6 @@ class FlatBundle:
     part_of: int | None = None
     lacks_evals: bool = False
     keeps_unseen: bool = False
-    described: Mapping[str, str | None] = field(default_factory=dict)
-    """What lists of run tests say of the execution, by column; empty where nothing was asked."""
 
     @property
     def started_at(self) -> datetime | None:

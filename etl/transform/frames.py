@@ -97,7 +97,6 @@ def executions_frame(
             "fingerprint": fingerprint(payload),
             "verified_at": verified_at[execution_id],
             **fields_of(held[execution_id], *_OF_HELD),
-            **bundle.described,
         }
         return maker.make(payload, given)
 

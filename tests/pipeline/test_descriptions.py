@@ -4,9 +4,9 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -96,32 +96,29 @@ async def test_pages_are_read_on_which_new_executions_are_and_none_in_a_quiet_ni
 
 
 @pytest.mark.parametrize("path", ["/simulate/run-tests/", "/executions/"])
-@pytest.mark.parametrize("is_stopped", [False, True], ids=["to the end", "stopped"])
-async def test_list_that_hangs_holds_no_row_back(
-    nights: Nights, monkeypatch: pytest.MonkeyPatch, path: str, is_stopped: bool
-) -> None:
-    if not is_stopped:
-        monkeypatch.setattr("etl.pipeline.descriptions.PATIENCE_SECONDS", 0.1)
+async def test_list_that_hangs_holds_nothing_back(nights: Nights, path: str) -> None:
     nights.server.fault = lambda request, _nth: Fault(is_hanging=True) if request.path.endswith(path) else None
-    summary = await nights.export(export={"max_runtime_minutes": 0.03})
-    assert kinds(summary)[0] is Kind.NOT_DESCRIBED
-    assert (summary.exit_code == 0) is not is_stopped
+    summary = await nights.export(api={"concurrency": 1}, export={"max_runtime_minutes": 0.05})
+    assert (summary.exit_code, {*kinds(summary)}) == (0, {Kind.NOT_DESCRIBED})
     assert [len(nights.rows(table)) for table in ("executions", "calls")] == [3, 6]
 
 
-async def test_page_that_fails_takes_nothing_from_others_and_is_asked_for_again_when_final_rows_are_compared(
+async def test_page_that_fails_takes_nothing_from_others_and_is_asked_for_again_with_the_next_news(
     nights: Nights, few_a_page: None
 ) -> None:
+    """Also for rows that are final."""
     nights.server.fault = lambda request, _nth: (
-        Fault(status=500) if request.path.endswith("/executions/") and request.query["page"] == "2" else None
+        Fault(status=500) if request.path.endswith("/executions/") and request.query["page"] == "1" else None
     )
     assert kinds(await nights.export()) == [Kind.NOT_DESCRIBED]
-    (oldest,) = (key for key, told in described(nights).items() if told[0] is None)
-    assert oldest == nights.world.run_tests[0].executions[0].execution_id
+    versions = sorted(str(told[0]) for told in described(nights).values())
+    assert versions == ["None", "None", "v1"]
     nights.server.fault = None
-    nights.now += timedelta(days=1)
-    assert kinds(await nights.export(export={"sweep_days": 1})) == []
-    assert described(nights)[oldest][0] is not None
+    assert kinds(await nights.export()) == []
+    assert nights.server.count("/run-tests/") == 0
+    add_execution(nights.world, nights.world.run_tests[0], random.Random(1), nights.now, 2)
+    assert kinds(await nights.export()) == []
+    assert None not in {told[0] for told in described(nights).values()}
 
 
 async def test_run_tests_of_one_name_are_each_read_as_far_as_their_common_list_goes(
@@ -138,19 +135,24 @@ async def test_run_tests_of_one_name_are_each_read_as_far_as_their_common_list_g
         assert {request.status for request in server.requests if request.path.endswith("/executions/")} == {200}
 
 
-async def test_run_tests_are_listed_once_for_a_name_that_none_has_and_for_descriptions(nights: Nights) -> None:
-    await nights.export(names=[nights.world.run_tests[0].name, "gone"])
-    assert [request.path for request in nights.server.requests].count("/simulate/run-tests/") == 1
-
-
-async def test_judges_that_were_not_told_are_asked_for_again(nights: Nights) -> None:
+async def test_version_is_not_stored_without_what_judged_the_execution(nights: Nights) -> None:
+    """Else nothing would tell that it is to be asked for again."""
     fresh = add_execution(nights.world, nights.world.run_tests[0], random.Random(1), nights.now, 2)
     nights.server.fault = changed("/simulate/run-tests/", lambda row: row.pop("simulate_eval_configs_detail"))
-    await nights.export()
-    assert described(nights)[fresh.execution_id][::3] == ("v2", None)
+    assert kinds(await nights.export()) == [Kind.NOT_DESCRIBED]
     nights.server.fault = None
     await nights.export()
-    assert described(nights)[fresh.execution_id][3]
+    assert described(nights)[fresh.execution_id][0] == "v2"
+    assert None not in {told[3] for told in described(nights).values()}
+
+
+async def test_execution_that_its_list_lacks_is_asked_for_once(nights: Nights) -> None:
+    nights.server.fault = changed("/executions/", lambda row: row.update(id=str(uuid4())))
+    assert kinds(await nights.export()) == []
+    add_execution(nights.world, nights.world.run_tests[0], random.Random(1), nights.now, 2)
+    await nights.export()
+    assert {told[0] for told in described(nights).values()} == {None}
+    assert nights.server.count("/executions/") == 1
 
 
 async def test_odd_value_of_one_execution_is_null_there_and_elsewhere_all_is_told(nights: Nights) -> None:

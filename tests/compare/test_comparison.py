@@ -105,8 +105,8 @@ def test_executions_and_calls_that_were_deleted_are_left_out(tmp_path: Path) -> 
         compared(data, "gone", "last")
 
 
-def judged_by(model: str) -> str:
-    return json.dumps({"c": {"name": "Task", "model": model}})
+def judged_by(model: str) -> dict[str, str]:
+    return {"judged_by": json.dumps({"c": {"name": "Task", "model": model}}), "judged_by_fingerprint": model}
 
 
 def test_versions_of_the_agent_are_compared_each_by_itself_too_and_a_changed_judge_is_told_first(
@@ -115,7 +115,7 @@ def test_versions_of_the_agent_are_compared_each_by_itself_too_and_a_changed_jud
     versions = {"old": "v1", "unknown": None, "new": "v2"}
     data = a_dataset(
         tmp_path,
-        *(an_execution(name, agent_version=version, judged_by=judged_by(name)) for name, version in versions.items()),
+        *(an_execution(name, agent_version=version, **judged_by(name)) for name, version in versions.items()),
     )
     calls = [call for name in versions for call in calls_of(name, 2000 if name == "new" else 1000)]
     write(data, "calls", *calls, key="a", date="2026-11-10")

@@ -48,9 +48,10 @@ def markdown(report: ComparisonReport) -> str:
     for row in report.rows:
         name, *cells, verdict = _cells(row)
         rows.append([f"`{name}`", *cells, f"**{verdict}**" if row.outcome is Outcome.EXCEEDED else verdict])
+    judges = f"{_code(report.changed_judges)}; " if report.judges else ""
     return "\n".join(
         (
-            f"### {_code(report.candidate.run_test)}: {report.conclusion}",
+            f"### {_code(report.candidate.run_test)}: {judges}{report.outcome}",
             "",
             *(f"- {label}: {_code(text)}" for label, text in _head_lines(report)[1:]),
             *(f"- notice: {_code(notice)}" for notice in (*report.notices, *map(str, report.findings))),

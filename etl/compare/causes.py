@@ -25,7 +25,7 @@ class JudgeChange:
     since: date
     """The day on which the first execution began that is judged so."""
     what: str
-    """``model gpt-4o, then gpt-4.1``, or the names of the settings that differ."""
+    """``model 'gpt-4o', then 'gpt-4.1'``, or the names of the settings that differ."""
 
     def __str__(self) -> str:
         return f"the judge of {quoted(self.eval_name)} changed on {self.since}: {self.what}"
@@ -85,7 +85,7 @@ def _differences(before: _Judges, now: _Judges) -> Iterator[str]:
         if was != is_now or any(before[each][key] != now[each][key] for each in before.keys() & now.keys()):
             gone, new = was - is_now, is_now - was
             is_told = key == "model" and len(gone) == len(new) == 1 and all(0 < len(each) <= 40 for each in gone | new)
-            yield f"{key} {min(gone)}, then {min(new)}" if is_told else key.removesuffix("_id")
+            yield f"{key} {quoted(*gone)}, then {quoted(*new)}" if is_told else key.removesuffix("_id")
 
 
 def _by_age(executions: Iterable[ComparedExecution]) -> list[ComparedExecution]:

@@ -136,8 +136,18 @@ class ComparisonReport:
         return ExitCode.PARTIAL if self.not_judged or self.findings or self.incomplete else ExitCode.COMPLETE
 
     @property
+    def changed_judges(self) -> str:
+        """Which evals are judged otherwise, in words that may come from outside; empty where none is."""
+        return first_few(list(map(str, self.judges)), shown=3)
+
+    @property
     def conclusion(self) -> str:
-        """The outcome in one line: changed judges, why the exit code is what it is, what is worse without a limit."""
+        """The outcome in one line, after the judges that changed: without these, its figures would be misread."""
+        return "; ".join(filter(None, (self.changed_judges, self.outcome)))
+
+    @property
+    def outcome(self) -> str:
+        """Why the exit code is what it is, and what is worse without a limit."""
         parts = []
         if self.exceeded:
             parts.append(f"regression beyond the limit: {first_few(self.exceeded, shown=5)}")
@@ -157,8 +167,7 @@ class ComparisonReport:
             one_in = max(2, round(1 / (CHANCE_OF_WORSE * len(self.rows))))
             chance = f"by chance, 1 in {one_in} comparisons of {counted(len(self.rows), 'metric')} has one"
             parts.append(f"worse without a limit: {first_few(worse, shown=5)} ({chance})")
-        judges = [first_few(list(map(str, self.judges)), shown=3)] if self.judges else []
-        return "; ".join(judges + parts)
+        return "; ".join(parts)
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``compare --json``; what is infinite is null."""

@@ -13,6 +13,7 @@ import pytest
 
 import etl
 from etl.cli.show_compare import junit, markdown
+from etl.compare.causes import judge_changes
 from etl.compare.comparison import ComparisonReport, Row, compare, value_text
 from etl.compare.estimate import difference
 from etl.compare.selection import Selection, Span, Version
@@ -58,6 +59,11 @@ SIDE = Selection("e", (execution("e", run_test_name="`a``@team <img src=x>\n| b"
 def test_name_from_outside_is_neither_a_mention_nor_html_in_a_comment() -> None:
     report = ComparisonReport(dataset="data", baseline=SIDE, candidate=SIDE, calls=(0, 0), rows=[])
     assert markdown(report).splitlines()[0] == r"### ``` `a``@team <img src=x>\n| b ```: compared, without limits"
+    judges = [json.dumps({"1": {"name": "<b>@all\n", "model": f"<{model}>\x1b"}}) for model in "ab"]
+    report = replace(report, judges=judge_changes(execution(each, judged_by=each) for each in judges))
+    told = r"the judge of '<b>@all\n' changed on 2026-11-01: model '<a>\x1b', then '<b>\x1b'"
+    assert markdown(report).splitlines()[0].endswith(f"b ```: `{told}`; compared, without limits")
+    assert f"`{told}`" in (ET.fromstring(junit(report)).findtext("testcase/system-out") or "")
 
 
 AT = datetime(2026, 11, 10, 9, tzinfo=UTC)
@@ -122,9 +128,9 @@ def test_versions_of_the_agent_are_compared_each_by_itself_too_and_a_changed_jud
     document = compared(data, Version("v1"), Version("v2")).as_json()
     sides = [(document[side]["wanted"], document[side]["executions"]) for side in ("baseline", "candidate")]
     assert sides == [("version=v1", ["old"]), ("version=v2", ["new"])]
-    what = {"eval_name": "Task", "since": "2026-11-10", "what": "model new, then old"}
+    what = {"eval_name": "Task", "since": "2026-11-10", "what": "model 'new', then 'old'"}
     assert [json.loads(json.dumps(each, default=str)) for each in document["judges_changed"]] == [what]
-    assert document["conclusion"].startswith("the judge of 'Task' changed on 2026-11-10: model new, then old; ")
+    assert document["conclusion"].startswith("the judge of 'Task' changed on 2026-11-10: model 'new', then 'old'; ")
 
     groups = compared(data, Version("v1"), Version("v2"), group_by="agent_version").as_json()["groups"]
     assert groups.keys() == {"v2"}

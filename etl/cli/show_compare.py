@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from etl.cli.console import print_line, print_lines, print_table, stdout_console
+from etl.compare.causes import changes_text
 from etl.compare.comparison import ComparisonReport, Row, change_texts, change_words, value_text
 from etl.compare.selection import Selection
 from etl.compare.statistics import Outcome, Verdict
@@ -48,7 +49,7 @@ def markdown(report: ComparisonReport) -> str:
     for row in report.rows:
         name, *cells, verdict = _cells(row)
         rows.append([f"`{name}`", *cells, f"**{verdict}**" if row.outcome is Outcome.EXCEEDED else verdict])
-    judges = f"{_code(report.changed_judges)}; " if report.judges else ""
+    judges = f"{_code(changes_text(report.judges))}; " if report.judges else ""
     return "\n".join(
         (
             f"### {_code(report.candidate.run_test)}: {judges}{report.outcome}",

@@ -31,6 +31,11 @@ class JudgeChange:
         return f"the judge of {quoted(self.eval_name)} changed on {self.since}: {self.what}"
 
 
+def changes_text(changes: Iterable[JudgeChange]) -> str:
+    """The first few in a sentence, in words that may come from outside; empty where there are none."""
+    return first_few(list(map(str, changes)), shown=2)
+
+
 def new_versions(executions: Iterable[ComparedExecution]) -> list[tuple[date, str]]:
     """The first day of each version of the agent, in the order of these days, but for the oldest version."""
     first: dict[str, date] = {}

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from etl.compare.causes import JudgeChange, judge_changes
+from etl.compare.causes import JudgeChange, changes_text, judge_changes
 from etl.compare.pairing import Pairing
 from etl.compare.samples import Samples, difference_of, eval_metrics, read_samples
 from etl.compare.selection import (
@@ -136,14 +136,9 @@ class ComparisonReport:
         return ExitCode.PARTIAL if self.not_judged or self.findings or self.incomplete else ExitCode.COMPLETE
 
     @property
-    def changed_judges(self) -> str:
-        """Which evals are judged otherwise, in words that may come from outside; empty where none is."""
-        return first_few(list(map(str, self.judges)), shown=3)
-
-    @property
     def conclusion(self) -> str:
         """The outcome in one line, after the judges that changed: without these, its figures would be misread."""
-        return "; ".join(filter(None, (self.changed_judges, self.outcome)))
+        return "; ".join(filter(None, (changes_text(self.judges), self.outcome)))
 
     @property
     def outcome(self) -> str:
@@ -181,7 +176,14 @@ class ComparisonReport:
             "scenarios": self.pairing.common if self.pairing.is_paired else None,
             "are_rows": self.pairing.are_rows,
             "metrics": [_row_as_json(row) for row in self.rows],
-            "groups": {name: [_row_as_json(row) for row in rows] for name, rows in sorted(self.groups.items())},
+            "groups": [
+                {
+                    "agent_version": each.agent_version,
+                    "notices": list(each.notices),
+                    "metrics": list(map(_row_as_json, each.rows)),
+                }
+                for each in self.groups
+            ],
             "notices": list(self.notices),
         }
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.compare.causes import JudgeChange, judge_changes, usual_version
+from etl.compare.causes import JudgeChange, changes_text, judge_changes, usual_version
 from etl.compare.comparison import Row, change_texts, change_words
 from etl.compare.nights import FEWEST_NIGHTS, LONGEST, NIGHTS_BEFORE, Alarm, figures_of_nights, find_alarms, threshold
 from etl.compare.pairing import Pairing
@@ -97,7 +97,7 @@ class Worse:
         """
         _, interval = change_texts(self.row.metric, self.row.found)
         certainty = "too few calls for an interval" if interval == "-" else f"95% interval {interval}"
-        judged = "".join(f"{change}; " for change in self.judges)
+        judged = f"{changes_text(self.judges)}; " if self.judges else ""
         text = f"{judged}{change_words(self.row)} since {self.since}, {counted(self.nights, 'night')}, {certainty}"
         before, since = self.versions
         return f"{text}; agent version {before}, since then {since}" if before and since and before != since else text

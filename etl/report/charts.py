@@ -15,7 +15,7 @@ import pandas as pd
 import vl_convert as vlc
 
 from etl.compare.comparison import Row, change_texts, value_text
-from etl.model.wording import counted, shown
+from etl.model.wording import counted, first_few, shown
 from etl.report.figures import Distribution, Forest, Trend, change_of
 
 INK, GRID, PAPER = "#1f2933", "#d9dee3", "#ffffff"
@@ -29,7 +29,9 @@ MOST_SCENARIOS = 10
 """How many scenarios a forest has, those that changed most."""
 MOST_CHARACTERS = 60
 """Of a name, so many characters are drawn."""
-_LONGEST_LABEL = 8
+_LONGEST_LABEL = 20
+_MOST_MARKS = 6
+"""So many nights with news are marked."""
 _DAY = timedelta(days=1)
 _BEFORE, _AFTER = "before", "after"
 Rows = list[dict[Any, Any]]
@@ -54,7 +56,8 @@ _CONFIG: dict[str, Any] = {
 def trend_chart(trend: Trend, news: Iterable[tuple[date, str, str]] = ()) -> Any:
     """A point for each night, with the level before and after, and a line at the moment of change if there is one.
 
-    Each of ``news`` is a dotted line at its night, with a short label and a longer text.
+    Each of ``news`` has a night, a short label and a longer text. A dotted line marks a night that has some: the nights
+    next to the change, and by name those with room for one.
     """
     metric, since = trend.row.metric, trend.since
     days = [night for night, _ in trend.nights]
@@ -73,15 +76,19 @@ def trend_chart(trend: Trend, news: Iterable[tuple[date, str, str]] = ()) -> Any
     y = alt.Y("value:Q", title="" if metric.is_rate else metric.unit, axis=y_axis, scale=y_scale)
     color = _color(is_worse=since is not None, legend=None)
     chart = _chart(rows).encode(x=x, y=y, color=color)
-    marks: Rows = [
-        {
-            "night": _utc(night - _DAY / 2),
-            "label": shown(label)[:_LONGEST_LABEL],
-            "text": f"{shown(text)} since {night}",
-        }
-        for night, label, text in news
-        if days[0] <= night <= days[-1]
-    ]
+    labels: dict[date, dict[str, str]] = {}
+    for night, label, text in news:
+        if days[0] <= night <= days[-1]:
+            labels.setdefault(night, {})[shown(text)] = shown(label)
+    marks: Rows = []
+    labelled: list[date] = []
+    for night in sorted(labels, key=lambda night: abs(night - (since or days[-1])))[:_MOST_MARKS]:
+        has_room = all(3 * abs(night - other) >= last - first for other in labelled)
+        labelled += [night] * has_room
+        label = ", ".join(dict.fromkeys(labels[night].values()))[:_LONGEST_LABEL] if has_room else ""
+        text = f"{first_few(list(labels[night]))} since {night}"
+        is_late = night - days[0] > days[-1] - night
+        marks.append({"night": _utc(night - _DAY / 2), "label": label, "is_late": is_late, "text": text})
     layers = [
         chart.mark_line(aria=False, strokeWidth=1),
         chart.mark_point(filled=True, size=24, opacity=1).encode(description="text:N"),
@@ -89,8 +96,9 @@ def trend_chart(trend: Trend, news: Iterable[tuple[date, str, str]] = ()) -> Any
     if marks:
         lines = _chart(marks).encode(x=x)
         layers.append(lines.mark_rule(color=GREY, strokeDash=[2, 3]).encode(description="text:N"))
-        labels = lines.mark_text(align="left", dx=3, fontSize=9, color=GREY, aria=False)
-        layers.append(labels.encode(y=alt.value(5), text="label:N"))
+        for side, shift, test in (("left", 3, "!datum.is_late"), ("right", -3, "datum.is_late")):
+            names = lines.transform_filter(test).mark_text(align=side, dx=shift, fontSize=9, color=GREY, aria=False)
+            layers.append(names.encode(y=alt.value(5), text="label:N"))
     if since:
         found = trend.row.found
         edges = (_BEFORE, found.baseline, first, since - _DAY / 2), (_AFTER, found.candidate, since - _DAY / 2, last)

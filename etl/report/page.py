@@ -120,7 +120,7 @@ def _news(details: Details, metric: Metric) -> Iterator[tuple[date, str, str]]:
     yield from ((night, name, f"agent version {name[:MOST_CHARACTERS]}") for night, name in details.versions)
     for change in details.judges:
         if change.eval_name == metric.eval_name:
-            yield change.since, "judge", f"judged otherwise ({change.what[:MOST_CHARACTERS]})"
+            yield change.since, "new judge", f"judged otherwise ({change.what[:MOST_CHARACTERS]})"
 
 
 def sections(figures: Figures) -> list[PageSection]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from etl.compare.causes import judge_changes, new_versions, usual_version
+from etl.compare.causes import changes_text, judge_changes, new_versions, usual_version
 from tests.compare.executions import execution
 
 
@@ -59,3 +59,9 @@ def test_judge_is_what_decides_of_all_evals_of_a_name_by_their_ids_and_what_is_e
 ) -> None:
     sides = [execution(str(day), day=day, judged_by=json.dumps(each)) for day, each in enumerate((before, now))]
     assert [each.what for each in judge_changes(sides)] == ([what] if what else [])
+
+
+def test_of_a_judge_that_flips_every_night_the_first_changes_are_told() -> None:
+    flips = [execution(str(day), day=day, judged_by=json.dumps({"1": (A, B)[day % 2]})) for day in range(30)]
+    told = changes_text(judge_changes(flips))
+    assert told.endswith("the judge of 'Task' changed on 2026-11-03: model 'b', then 'a' and 27 more")

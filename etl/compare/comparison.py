@@ -86,6 +86,18 @@ class Row:
         return worsening.low if worsening else -math.inf
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The candidate's executions of one version of the agent, against the whole baseline."""
+
+    agent_version: str | None
+    """As the executions have it; None where that is not known."""
+    rows: Sequence[Row]
+    """The metrics of the report, without limits."""
+    notices: Sequence[str]
+    """Which calls are not compared."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonReport:
     """What ``compare`` found, as a whole."""
@@ -98,8 +110,8 @@ class ComparisonReport:
     """How many calls baseline and candidate have, with values or without."""
     rows: Sequence[Row]
     """One for each metric."""
-    groups: Mapping[str, Sequence[Row]] = field(default_factory=dict)
-    """By version of the agent, the same metrics of the candidate's executions that tested it, if that was wanted."""
+    groups: Sequence[Group] = ()
+    """One of each version of the candidate's agent, the oldest first, if that was wanted."""
     pairing: Pairing = field(default_factory=Pairing)
     """How the calls of both sides are matched."""
     judges: Sequence[JudgeChange] = ()
@@ -242,11 +254,13 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         if name in metrics or name in applied or (name in present and not metrics)
         for found in [difference_of(metric, samples)]
     ]
-    groups = {}
-    for version in {execution.agent_version for execution in after.executions} if group_by else ():
+    groups = []
+    oldest_first = sorted(after.executions, key=lambda execution: execution.age) if group_by else ()
+    for version in dict.fromkeys(execution.agent_version for execution in oldest_first):
         own = [execution for execution in after.executions if execution.agent_version == version]
-        both, _ = read_samples(files, before.executions, own, rules=rules, is_paired=is_paired)
-        groups[version or "unknown"] = [Row(row.metric, difference_of(row.metric, both)) for row in rows]
+        both, of_group = read_samples(files, before.executions, own, rules=rules, is_paired=is_paired)
+        found = [Row(row.metric, difference_of(row.metric, both)) for row in rows]
+        groups.append(Group(version, found, of_group.left_out))
     return ComparisonReport(
         dataset=files.where(),
         baseline=before,

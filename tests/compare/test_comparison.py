@@ -132,10 +132,30 @@ def test_versions_of_the_agent_are_compared_each_by_itself_too_and_a_changed_jud
     assert [json.loads(json.dumps(each, default=str)) for each in document["judges_changed"]] == [what]
     assert document["conclusion"].startswith("the judge of 'Task' changed on 2026-11-10: model 'new', then 'old'; ")
 
-    groups = compared(data, Version("v1"), Version("v2"), group_by="agent_version").as_json()["groups"]
-    assert groups.keys() == {"v2"}
-    assert [row["metric"] for row in groups["v2"]] == [row["metric"] for row in document["metrics"]]
-    assert (groups["v2"][0]["limit"], groups["v2"][0]["candidate"]) == (None, document["metrics"][0]["candidate"])
+    (group,) = compared(data, Version("v1"), Version("v2"), group_by="agent_version").as_json()["groups"]
+    assert (group["agent_version"], group["notices"]) == ("v2", [])
+    assert [row["metric"] for row in group["metrics"]] == [row["metric"] for row in document["metrics"]]
+    assert (group["metrics"][0]["limit"], group["metrics"][0]["candidate"]) == (
+        None,
+        document["metrics"][0]["candidate"],
+    )
+
+
+def test_groups_are_what_executions_have_the_oldest_first_and_each_says_what_it_leaves_out(tmp_path: Path) -> None:
+    """A version may be called unknown."""
+    versions = ["unknown", None, "v9", "", "v1"]
+    others = [
+        an_execution(f"e{n}", agent_version=version, started_at=AT.replace(hour=10 + n))
+        for n, version in enumerate(versions)
+    ]
+    data = a_dataset(tmp_path, an_execution("old", **EARLY), *others)
+    calls = [call | {"scenario_id": f"{e}"} for n in range(5) for e, call in enumerate(calls_of(f"e{n}", 9)[: n + 1])]
+    old = [call | {"scenario_id": "0"} for call in calls_of("old", 9)]
+    write(data, "calls", *old, *calls, key="a", date="2026-11-10")
+    spans = (Span(date(2026, 11, 1), date(2026, 11, 7)), Span(date(2026, 11, 8), date(2026, 11, 14)))
+    groups = compared(data, *spans, group_by="agent_version").as_json()["groups"]
+    assert [each["agent_version"] for each in groups] == versions
+    assert [len(each["notices"]) for each in groups] == [0, 1, 1, 1, 1]
 
 
 def test_calls_in_the_month_of_their_first_sight_are_found(tmp_path: Path) -> None:

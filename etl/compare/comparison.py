@@ -360,7 +360,10 @@ def change_texts(metric: Metric, found: Difference) -> tuple[str, str]:
     if found.difference is None or found.change is None:
         return "-", "-"
     if metric.is_rate:
-        return _signed(found.difference, 100, " pp")
+        _, interval = _signed(found.difference, 100, " pp")
+        # Rates stand beside it with one digit: the difference is that of what stands there.
+        before, after = (round(100 * (rate or 0.0), 1) for rate in (found.baseline, found.candidate))
+        return f"{after - before + 0.0:+.1f} pp", interval
     if found.baseline:
         return _signed(found.change, 100, "%")
     return _signed(found.difference, 1, f" {_SHORT_UNITS.get(metric.unit, metric.unit)}".rstrip())

@@ -115,14 +115,19 @@ class Worse:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """What else there is to say of the nights of a run test: why an alarm ended, or what cannot be judged."""
+    """What else there is to say of the nights of run tests: why an alarm ended, or what cannot be judged."""
 
-    run_test: str
-    """The name of the run test; empty for several."""
+    run_tests: Sequence[str]
+    """The names of the run tests."""
     since: date
     text: str
     metric: str = ""
     """The name of the metric; empty for all."""
+
+    @property
+    def run_test(self) -> str:
+        """The name of the only run test; empty for several."""
+        return self.run_tests[0] if len(self.run_tests) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +148,10 @@ class Judged:
     """The names of the run tests that have had no calls for longer than usual."""
     false_alarms_per_year: float = 1.0
     """How many false alarms to expect if nothing changes."""
+
+    def remarks_of(self, run_test: str) -> list[Remark]:
+        """Those of the run test of this name, and of others with it."""
+        return [remark for remark in self.remarks if run_test in remark.run_tests]
 
 
 def read_worse(files: Files, rules: Compare, today: date) -> Sequence[Worse | Remark]:
@@ -213,7 +222,7 @@ def judge_nights(
         if silent > (usual := max(_SILENT_DAYS, *earlier, 0)):
             without_calls.append(name)
             if silent <= usual + _SHOWN.days:
-                remarks.append(Remark(name, own.nights[-1], f"no calls since {own.nights[-1]}"))
+                remarks.append(Remark([name], own.nights[-1], f"no calls since {own.nights[-1]}"))
             continue
         alarms = {metric: find_alarms(*figures, limit) for metric, figures in own.figures.items()}
         remarks += _remarks(name, own, alarms)
@@ -248,9 +257,11 @@ def _outages(series: Mapping[str, _Series], newest: date) -> Iterator[Remark]:
         ends = zip(nights, [*nights[1:], date.min], strict=True)
         since = next(night for night, before in ends if night - before > _SAME_OUTAGE)
         names = [name for name, own in series.items() if any(night >= since for night in own.outages)]
-        failed = first_few([f"{night}" for night in nights if night >= since], shown=3)
-        text = f"most calls failed on {failed}, in {first_few(names, shown=5)}: no verdict counts such nights"
-        yield Remark("", since, text)
+        failed = [f"{night}" for night in nights if night >= since]
+        places = f", in {first_few(names, shown=5)}" if len(names) > 1 else ""
+        left_out = "that night" if len(failed) == 1 else "these nights"
+        text = f"most calls failed on {first_few(failed, shown=3)}{places}: verdicts leave {left_out} out"
+        yield Remark(names, since, text)
 
 
 def _remarks(name: str, own: _Series, alarms: Mapping[Metric, Sequence[Alarm]]) -> Iterator[Remark]:
@@ -259,15 +270,15 @@ def _remarks(name: str, own: _Series, alarms: Mapping[Metric, Sequence[Alarm]]) 
         if silence := own.silence_of(metric):
             since = own.nights[-1 - silence]
             if silence <= LONGEST and own.nights[-1] not in own.outages:
-                yield Remark(name, since, f"no values of {metric.title} since {since}", metric.name)
+                yield Remark([name], since, f"no values of {metric.title} since {since}", metric.name)
         elif found and found[-1].is_normal and (ended := found[-1].ended_at or 0) + LONGEST > len(own.nights):
             since = own.nights[found[-1].since]
             text = f"{metric.title}: worse since {since}; counts as normal since {own.nights[ended]}"
-            yield Remark(name, since, text, metric.name)
+            yield Remark([name], since, text, metric.name)
     lately = [night for night in own.renewals if len(own.nights) - LONGEST < night <= len(own.nights) - _SILENT_NIGHTS]
     if len(lately) == 1:
         since = own.nights[lately[0]]
-        yield Remark(name, since, f"all scenarios are new since {since}: judged from then on")
+        yield Remark([name], since, f"all scenarios are new since {since}: judged from then on")
 
 
 def by_run_test(executions: Executions, rows: pa.Table) -> Mapping[str, pa.Table]:

@@ -24,7 +24,7 @@ _WIDTH, _HEIGHT = 310, 130
 """The size of the plot within a chart, in pixels."""
 _NAMES = 165
 """How much of a forest's width the names of scenarios take."""
-_TICKS = 6
+_TICKS = 4
 MOST_SCENARIOS = 10
 """How many scenarios a forest has, those that changed most."""
 MOST_CHARACTERS = 60
@@ -69,7 +69,7 @@ def trend_chart(trend: Trend, news: Iterable[tuple[date, str, str]] = ()) -> Any
     first, last = days[0] - _DAY, days[-1] + _DAY
     step = -(-(last - first).days // _TICKS) * _DAY  # rounded up
     ticks = [_utc(days[0] + number * step) for number in range(_TICKS) if days[0] + number * step < last]
-    axis = alt.Axis(values=ticks, format="%b %Y" if step.days > 60 else "%-d %b", grid=False, title=None)
+    axis = alt.Axis(values=ticks, format="%Y-%m" if step.days > 60 else "%Y-%m-%d", grid=False, title=None)
     x = alt.X("night:T", scale=alt.Scale(type="utc", domain=[_utc(first), _utc(last)]), axis=axis)
     y_axis = alt.Axis(tickCount=4, format=".0%" if metric.is_rate else ",~f")
     y_scale = alt.Scale(domain=[0, 1]) if metric.is_rate else alt.Scale(zero=True)
@@ -98,7 +98,7 @@ def trend_chart(trend: Trend, news: Iterable[tuple[date, str, str]] = ()) -> Any
         layers.append(lines.mark_rule(color=GREY, strokeDash=[2, 3]).encode(description="text:N"))
         for side, shift, test in (("left", 3, "!datum.is_late"), ("right", -3, "datum.is_late")):
             names = lines.transform_filter(test).mark_text(align=side, dx=shift, fontSize=9, color=GREY, aria=False)
-            layers.append(names.encode(y=alt.value(5), text="label:N"))
+            layers.append(names.encode(y=alt.value(_HEIGHT - 6), text="label:N"))
     if since:
         found = trend.row.found
         edges = (_BEFORE, found.baseline, first, since - _DAY / 2), (_AFTER, found.candidate, since - _DAY / 2, last)
@@ -109,7 +109,7 @@ def trend_chart(trend: Trend, news: Iterable[tuple[date, str, str]] = ()) -> Any
         ]
         level = _chart(levels).mark_rule(strokeWidth=2, strokeDash=[6, 3]).encode(x=x, x2="end:T", y=y, color=color)
         is_late = since - days[0] > days[-1] - since
-        moment = _chart([{"night": _utc(since - _DAY / 2), "text": f"since {since:%-d %b}"}]).encode(x=x)
+        moment = _chart([{"night": _utc(since - _DAY / 2), "text": f"since {since}"}]).encode(x=x)
         label = moment.mark_text(align="right" if is_late else "left", dx=-4 if is_late else 4, color=INK, aria=False)
         layers = [
             moment.mark_rule(color=INK).encode(description="text:N"),

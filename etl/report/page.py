@@ -117,7 +117,8 @@ def _span(days: Sequence[date]) -> str:
 
 def _news(details: Details, metric: Metric) -> Iterator[tuple[date, str, str]]:
     """What changed at the source and may have moved the metric: night, label and text."""
-    yield from ((night, name, f"agent version {name[:MOST_CHARACTERS]}") for night, name in details.versions)
+    for night, name in details.versions:
+        yield night, f"agent {name}", f"agent version {name[:MOST_CHARACTERS]}"
     for change in details.judges:
         if change.eval_name == metric.eval_name:
             yield change.since, "new judge", f"judged otherwise ({change.what[:MOST_CHARACTERS]})"
@@ -138,13 +139,13 @@ def sections(figures: Figures) -> list[PageSection]:
     for each in figures.details.distributions:
         is_worse = each.metric.name in [worse.metric for worse in figures.worse]
         title = each.metric.title.partition(",")[0]
-        caption = "The share of calls by latency. The last step has all slower ones, too."
+        caption = "How large a share of the calls had which latency. On the far right are all that were even slower."
         drawn.append(PageSection(f"{title}, all calls", caption, distribution_chart(each, is_worse=is_worse)))
     for worse, forest in list(zip(figures.worse, figures.details.forests, strict=True))[:_MOST_FORESTS]:
         way = "right" if worse.row.metric.is_higher_worse else "left"
         more = counted(len(forest) - MOST_SCENARIOS, "more scenario")
         rest = f" {more} changed less, or have too few calls." if len(forest) > MOST_SCENARIOS else ""
-        caption = f"Further {way} is worse. A line is a 95% interval.{rest}"
+        caption = f"A dot {way} of 0 got worse. A line is its 95% interval: across 0, it may be chance.{rest}"
         if forest:
             title = f"{worse.row.metric.title}, by scenario"
             drawn.append(PageSection(title, caption, forest_chart(worse.row, forest)))

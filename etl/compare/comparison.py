@@ -189,11 +189,7 @@ class ComparisonReport:
             "are_rows": self.pairing.are_rows,
             "metrics": [_row_as_json(row) for row in self.rows],
             "groups": [
-                {
-                    "agent_version": each.agent_version,
-                    "notices": list(each.notices),
-                    "metrics": list(map(_row_as_json, each.rows)),
-                }
+                {**fields_of(each, "agent_version", "notices"), "metrics": list(map(_row_as_json, each.rows))}
                 for each in self.groups
             ],
             "notices": list(self.notices),
@@ -260,7 +256,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         own = [execution for execution in after.executions if execution.agent_version == version]
         both, of_group = read_samples(files, before.executions, own, rules=rules, is_paired=is_paired)
         found = [Row(row.metric, difference_of(row.metric, both)) for row in rows]
-        groups.append(Group(version, found, of_group.left_out))
+        groups.append(Group(version, found, list(of_group.left_out)))
     return ComparisonReport(
         dataset=files.where(),
         baseline=before,

@@ -51,7 +51,7 @@ def test_each_night_of_a_trend_says_what_it_shows_and_the_change_is_marked_with_
     assert [each for each in texts(image) if re.fullmatch("[0-9,]+", each)] == ["0", "500", "1,000", "1,500"]
 
 
-def test_nights_with_news_are_marked_once_the_nearest_to_the_change_and_named_where_there_is_room():
+def test_nights_with_news_are_marked_once_and_the_nearest_to_the_change_is_named():
     trend = replace(slower().trends[0], nights=[(date(2026, 11, 1) + timedelta(days=n), 1.0) for n in range(30)])
     news = [(night, "new judge", f"judged {n}") for night, _ in trend.nights for n in range(4)]
     image = drawn(trend_chart(trend, [*news, (date(2026, 11, 12), "agent v2", "agent v2")]))

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from html.parser import HTMLParser
+from itertools import product
 from typing import Any
 
 from etl.compare.comparison import change_texts, value_text
@@ -122,8 +123,8 @@ def test_rates_of_scenarios_are_told_in_figures_and_redder_where_they_fell_more_
     calls = [call(n, of=of, day=10 * (n % 2), scenario_id=s, scenario_name=s) for n, of, s in numbers]
     evals = [output(n, of=of, name=f"E{e}", passed=n % 2 == 0 or n % 8 > 3) for n, of, _ in numbers for e in range(7)]
     elements = Elements(page(contents(figures(calls, evals, [execution("e1"), execution("e2", day=10)]))))
-    assert {f"S0 4 → 4{' 100% → 50%' * 5}", "and 3 scenarios that fell less"} <= {*elements.texts("tr")}
-    assert [each["style"] for _, each, _ in elements.found if "style" in each] == ["--fall: 50%"] * 50
+    assert {f"S0 4 → 4{' 100% → 50%' * 5}", "and 5 scenarios that fell less"} <= {*elements.texts("tr")}
+    assert [each["style"] for _, each, _ in elements.found if "style" in each] == ["--fall: 50%"] * 40
 
 
 def test_what_was_judged_and_how_often_that_is_wrong_is_told_at_the_foot():
@@ -221,6 +222,29 @@ def test_of_many_run_tests_the_worst_are_shown_and_all_are_listed():
     assert any(each.startswith(f"Below are the first {MOST_DETAILS}.") for each in elements.texts("p"))
     ids = {attributes.get("id") for _, attributes, _ in elements.found}
     assert all(attributes["href"][1:] in ids for tag, attributes, _ in elements.found if tag == "a")
+
+
+def test_run_test_at_its_extreme_takes_100_kib_of_the_page():
+    """More nights, versions, judges, scenarios and evals than a page shows, with long names, and all got worse."""
+    long, nights, evals = "long name " * 25, range(36), range(30)
+    judges = [json.dumps({f"{e}": {"name": f"{e} {long}", "model": model * 30} for e in evals}) for model in "ab"]
+    executions = [
+        replace(execution(f"{n:036}", day=n), agent_version=f"{n} {long}", judged_by=judges[n % 2]) for n in nights
+    ]
+    calls, outputs = [], []
+    for number, (night, scenario) in enumerate(product(nights, range(12))):
+        own = {"of": f"{night:036}", "scenario_id": f"{scenario}", "scenario_name": f"{scenario} {long}"}
+        reason = f"{number} {long}"[:200]
+        calls.append(call(f"{number:035}", day=night, ended_reason=reason, **own, **{LATENCY: 999 + number}))
+        names = [f"{e} {long}" for e in evals]
+        outputs += [
+            output(f"{number:035}", of=own["of"], name=name, passed=night == 0, output_score=1) for name in names
+        ]
+    worse = [row.metric.name for row in figures(calls, outputs, executions).details.changes][-8:]
+    found = figures(calls, outputs, executions, worse=worse, name=long)
+    html = page(contents(found))
+    assert len(html.encode()) - len(page(contents()).encode()) <= 100 * 1024
+    assert any(each.endswith("more metrics: metrics-etl compare lists them") for each in Elements(html).texts("th"))
 
 
 def test_picture_is_made_of_each_run_test_that_has_a_chart():

@@ -106,13 +106,9 @@ def _cells(row: Row) -> tuple[str, ...]:
         value_text(row.found.baseline, row.metric.unit),
         value_text(row.found.candidate, row.metric.unit),
         *change_texts(row.metric, row.found),
-        _calls_text(row),
+        f"{row.found.baseline_calls:,}, {row.found.candidate_calls:,}",
         f"{row.found.verdict.value}{_limit_text(row)}",
     )
-
-
-def _calls_text(row: Row) -> str:
-    return f"{row.found.baseline_calls:,}, {row.found.candidate_calls:,}"
 
 
 def _limit_text(row: Row) -> str:

@@ -251,8 +251,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         for found in [difference_of(metric, samples)]
     ]
     groups = []
-    oldest_first = sorted(after.executions, key=lambda execution: execution.age) if group_by else ()
-    for version in dict.fromkeys(execution.agent_version for execution in oldest_first):
+    for version in dict.fromkeys(each.agent_version for each in reversed(after.executions)) if group_by else ():
         own = [execution for execution in after.executions if execution.agent_version == version]
         both, of_group = read_samples(files, before.executions, own, rules=rules, is_paired=is_paired)
         found = [Row(row.metric, difference_of(row.metric, both)) for row in rows]
@@ -324,11 +323,7 @@ def _row_as_json(row: Row) -> dict[str, Any]:
         "limit_outcome": row.outcome.value if row.outcome else None,
         "calls_needed": found.calls_needed(row.limit) if row.limit else None,
     }
-    return _plain(document)
-
-
-def _plain(document: dict[str, Any]) -> dict[str, Any]:
-    """Dicts, lists and numbers alone; an infinity, which JSON does not know, is None."""
+    # Dicts, lists and numbers alone; an infinity, which JSON does not know, is None.
     return msgspec.json.decode(msgspec.json.encode(document), type=dict[str, Any])
 
 
@@ -356,10 +351,9 @@ def change_texts(metric: Metric, found: Difference) -> tuple[str, str]:
     if found.difference is None or found.change is None:
         return "-", "-"
     if metric.is_rate:
-        _, interval = _signed(found.difference, 100, " pp")
         # Rates stand beside it with one digit: the difference is that of what stands there.
         before, after = (round(100 * (rate or 0.0), 1) for rate in (found.baseline, found.candidate))
-        return f"{after - before + 0.0:+.1f} pp", interval
+        return f"{after - before:+.1f} pp", _signed(found.difference, 100, " pp")[1]
     if found.baseline:
         return _signed(found.change, 100, "%")
     return _signed(found.difference, 1, f" {_SHORT_UNITS.get(metric.unit, metric.unit)}".rstrip())

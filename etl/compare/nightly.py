@@ -149,10 +149,6 @@ class Judged:
     false_alarms_per_year: float = 1.0
     """How many false alarms to expect if nothing changes."""
 
-    def remarks_of(self, run_test: str) -> list[Remark]:
-        """Those of the run test of this name, and of others with it."""
-        return [remark for remark in self.remarks if run_test in remark.run_tests]
-
 
 def read_worse(files: Files, rules: Compare, today: date) -> Sequence[Worse | Remark]:
     """What is worse after the last night of each run test, in the order of ``Judged.worse``, and then the remarks.
@@ -233,7 +229,9 @@ def judge_nights(
         }
         of_run_test = _worse(own, standing, groups[name], calls_of[name], evals_of[name], rules)
         worse += sorted(of_run_test, key=lambda each: -each.row.surely_worse)
-    judged = {name: sum(map(_is_judged, own.figures.values())) for name, own in series.items()}
+    # A metric is judged once it has more nights than those that are judged by no others.
+    counts = {name: [np.isfinite(each).sum() for each, _ in own.figures.values()] for name, own in series.items()}
+    judged = {name: sum(int(nights) > FEWEST_NIGHTS for nights in of_metrics) for name, of_metrics in counts.items()}
     return Judged(
         worse=worse,
         remarks=[*_outages(series, newest), *remarks],
@@ -245,11 +243,6 @@ def judge_nights(
     )
 
 
-def _is_judged(figures: tuple[Values, Values]) -> bool:
-    """Whether the metric has more nights than those that are judged by no others."""
-    return int(np.isfinite(figures[0]).sum()) > FEWEST_NIGHTS
-
-
 def _outages(series: Mapping[str, _Series], newest: date) -> Iterator[Remark]:
     """One remark on the last nights in which most calls failed, in whatever run tests, if they were of late."""
     nights = sorted(set[date]().union(*(own.outages for own in series.values())), reverse=True)
@@ -259,8 +252,7 @@ def _outages(series: Mapping[str, _Series], newest: date) -> Iterator[Remark]:
         names = [name for name, own in series.items() if any(night >= since for night in own.outages)]
         failed = [f"{night}" for night in nights if night >= since]
         places = f", in {first_few(names, shown=5)}" if len(names) > 1 else ""
-        left_out = "that night" if len(failed) == 1 else "these nights"
-        text = f"most calls failed on {first_few(failed, shown=3)}{places}: verdicts leave {left_out} out"
+        text = f"most calls failed on {first_few(failed, shown=3)}{places}: verdicts leave such nights out"
         yield Remark(names, since, text)
 
 

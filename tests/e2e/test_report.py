@@ -32,7 +32,7 @@ Checkout flow: Tone Score, mean -10.3% (0.78 to 0.70) since 2026-11-09, 6 nights
 Checkout flow: Customer satisfaction -10.3% (7.79 to 6.98) since 2026-11-09, 6 nights, \
 95% interval -15.6 to -4.7%; agent version v1, since then v2"""
 
-REMARK = "notice     Refund chat: most calls failed on 2026-11-09: verdicts leave that night out"
+REMARK = "notice     Refund chat: most calls failed on 2026-11-09: verdicts leave such nights out"
 
 
 @pytest.fixture(scope="module")

@@ -117,8 +117,8 @@ def trend_chart(trend: Trend, news: Iterable[tuple[date, str, str]] = ()) -> Any
 
 
 def _beside(night: date, text: str, days: Sequence[date], **look: Any) -> Any:
-    """The text beside the line at the night, on the side with more days."""
-    is_late = night - days[0] > days[-1] - night
+    """The text beside the line at the night: after it, where there is room."""
+    is_late = 10 * (days[-1] - night) < 3 * (days[-1] - days[0])
     chart = _chart([{"night": _utc(night - _DAY / 2), "text": text}]).encode(text="text:N")
     return chart.mark_text(align="right" if is_late else "left", dx=-4 if is_late else 4, aria=False, **look)
 

@@ -59,8 +59,14 @@ PACKAGES = {
 _GROUPS = ("", "Answers", "Selection", "What to compare", "Gate", "Made-up data", "Behavior of the server", "Output")
 """As ``--help`` groups options."""
 _EVAL_METRICS = (
-    ("`eval_NAME_pass_rate`", "NAME: passed", "share", "lower", "share of the outputs of a Pass/Fail eval that passed"),
-    ("`eval_NAME_mean`", "NAME: mean score", "score", "lower", "mean score of an eval"),
+    (
+        "`eval_NAME_pass_rate`",
+        "NAME, pass rate",
+        "share",
+        "lower",
+        "share of the outputs of a Pass/Fail eval that passed",
+    ),
+    ("`eval_NAME_mean`", "NAME, mean", "score", "lower", "mean score of an eval"),
 )
 _TYPES = {"string": "text", "object": "table", "integer": "whole number", "boolean": "true or false"}
 

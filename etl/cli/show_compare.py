@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from etl.cli.console import print_line, print_lines, print_table, stdout_console
+from etl.compare.causes import changes_text
 from etl.compare.comparison import ComparisonReport, Row, change_texts, change_words, value_text
 from etl.compare.selection import Selection
 from etl.compare.statistics import Outcome, Verdict
@@ -48,9 +49,10 @@ def markdown(report: ComparisonReport) -> str:
     for row in report.rows:
         name, *cells, verdict = _cells(row)
         rows.append([f"`{name}`", *cells, f"**{verdict}**" if row.outcome is Outcome.EXCEEDED else verdict])
+    judges = f"{_code(changes_text(report.judges))}; " if report.judges else ""
     return "\n".join(
         (
-            f"### {_code(report.candidate.run_test)}: {report.conclusion}",
+            f"### {_code(report.candidate.run_test)}: {judges}{report.outcome}",
             "",
             *(f"- {label}: {_code(text)}" for label, text in _head_lines(report)[1:]),
             *(f"- notice: {_code(notice)}" for notice in (*report.notices, *map(str, report.findings))),
@@ -104,13 +106,9 @@ def _cells(row: Row) -> tuple[str, ...]:
         value_text(row.found.baseline, row.metric.unit),
         value_text(row.found.candidate, row.metric.unit),
         *change_texts(row.metric, row.found),
-        _calls_text(row),
+        f"{row.found.baseline_calls:,}, {row.found.candidate_calls:,}",
         f"{row.found.verdict.value}{_limit_text(row)}",
     )
-
-
-def _calls_text(row: Row) -> str:
-    return f"{row.found.baseline_calls:,}, {row.found.candidate_calls:,}"
 
 
 def _limit_text(row: Row) -> str:

@@ -1,8 +1,8 @@
 """What changed at the source between two executions: the version of the agent, and what judges their evals. Pure."""
 
 import json
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -10,6 +10,11 @@ from typing import Any
 
 from etl.compare.selection import ComparedExecution
 from etl.model.wording import first_few, quoted
+
+_JUDGING = ("template_id", "model", "config", "mapping")
+"""What of an eval's configuration decides how it judges."""
+_Judges = dict[str, dict[str, str]]
+"""The evals of one name: by id, what decides how each judges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +25,15 @@ class JudgeChange:
     since: date
     """The day on which the first execution began that is judged so."""
     what: str
-    """``model gpt-4o, then gpt-4.1``, or the names of the settings that differ."""
+    """``model 'gpt-4o', then 'gpt-4.1'``, or the names of the settings that differ."""
 
     def __str__(self) -> str:
         return f"the judge of {quoted(self.eval_name)} changed on {self.since}: {self.what}"
+
+
+def changes_text(changes: Iterable[JudgeChange]) -> str:
+    """The first few in a sentence, in words that may come from outside; empty where there are none."""
+    return first_few(list(map(str, changes)), shown=2)
 
 
 def new_versions(executions: Iterable[ComparedExecution]) -> list[tuple[date, str]]:
@@ -42,31 +52,45 @@ def usual_version(executions: Iterable[ComparedExecution]) -> str | None:
 
 
 def judge_changes(executions: Iterable[ComparedExecution]) -> list[JudgeChange]:
-    """Each change of an eval's configuration from one execution to a later one, oldest first.
+    """Each change of what judges under an eval's name from one execution to a later one, oldest first.
 
-    An eval that is new, or whose configuration is not known, has not changed.
+    A name that is new, or whose evals are not known, has not changed.
     """
-    judges: dict[str, dict[str, Any]] = {}
+    judges: dict[str, _Judges] = {}
     changes = []
     for execution in _by_age(executions):
-        for name, config in _judges(execution.judged_by or "{}").items():
-            before = judges.get(name, config)
-            if differing := [key for key in sorted({*before, *config}) if before.get(key) != config.get(key)]:
-                what = [_difference(key, before.get(key), config.get(key)) for key in differing]
+        for name, now in _judges(execution.judged_by or "{}").items():
+            if what := list(_differences(judges.get(name, now), now)):
                 changes.append(JudgeChange(name, execution.started_at.date(), first_few(what, shown=3)))
-            judges[name] = config
+            judges[name] = now
     return changes
 
 
 @lru_cache(maxsize=64)
-def _judges(judged_by: str) -> dict[str, dict[str, Any]]:
-    """By the name of the eval, its configuration."""
-    return {str(config.get("name")): config for config in json.loads(judged_by).values()}
+def _judges(judged_by: str) -> dict[str, _Judges]:
+    """The evals by their name, which several may have."""
+    by_name = defaultdict[str, _Judges](dict)
+    for eval_id, config in json.loads(judged_by).items():
+        by_name[str(config.get("name"))][eval_id] = {key: _text(config.get(key)) for key in _JUDGING}
+    return by_name
 
 
-def _difference(key: str, before: Any, after: Any) -> str:
-    are_short = all(isinstance(value, str) and len(value) <= 40 for value in (before, after))
-    return f"{key} {before}, then {after}" if are_short and key != "template_id" else key.removesuffix("_id")
+def _text(value: Any) -> str:
+    """The value as text, without what is empty: that may be missing as well."""
+    if isinstance(value, dict):
+        told = {key: text for key, each in sorted(value.items()) if (text := _text(each))}
+        return json.dumps(told) if told else ""
+    return "" if value in (None, []) else value if isinstance(value, str) else json.dumps(value)
+
+
+def _differences(before: _Judges, now: _Judges) -> Iterator[str]:
+    """What differs, in words: in an eval that both sides have, or else in all of the name together."""
+    for key in _JUDGING:
+        was, is_now = ({judge[key] for judge in side.values()} for side in (before, now))
+        if was != is_now or any(before[each][key] != now[each][key] for each in before.keys() & now.keys()):
+            gone, new = was - is_now, is_now - was
+            is_told = key == "model" and len(gone) == len(new) == 1 and all(0 < len(each) <= 40 for each in gone | new)
+            yield f"{key} {quoted(*gone)}, then {quoted(*new)}" if is_told else key.removesuffix("_id")
 
 
 def _by_age(executions: Iterable[ComparedExecution]) -> list[ComparedExecution]:

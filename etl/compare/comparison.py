@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from etl.compare.causes import JudgeChange, judge_changes
+from etl.compare.causes import JudgeChange, changes_text, judge_changes
 from etl.compare.pairing import Pairing
 from etl.compare.samples import Samples, difference_of, eval_metrics, read_samples
 from etl.compare.selection import (
@@ -86,6 +86,18 @@ class Row:
         return worsening.low if worsening else -math.inf
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The candidate's executions of one version of the agent, against the whole baseline."""
+
+    agent_version: str | None
+    """As the executions have it; None where that is not known."""
+    rows: Sequence[Row]
+    """The metrics of the report, without limits."""
+    notices: Sequence[str]
+    """Which calls are not compared."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonReport:
     """What ``compare`` found, as a whole."""
@@ -98,8 +110,8 @@ class ComparisonReport:
     """How many calls baseline and candidate have, with values or without."""
     rows: Sequence[Row]
     """One for each metric."""
-    groups: Mapping[str, Sequence[Row]] = field(default_factory=dict)
-    """By version of the agent, the same metrics of the candidate's executions that tested it, if that was wanted."""
+    groups: Sequence[Group] = ()
+    """One of each version of the candidate's agent, the oldest first, if that was wanted."""
     pairing: Pairing = field(default_factory=Pairing)
     """How the calls of both sides are matched."""
     judges: Sequence[JudgeChange] = ()
@@ -137,7 +149,12 @@ class ComparisonReport:
 
     @property
     def conclusion(self) -> str:
-        """The outcome in one line: changed judges, why the exit code is what it is, what is worse without a limit."""
+        """The outcome in one line, after the judges that changed: without these, its figures would be misread."""
+        return "; ".join(filter(None, (changes_text(self.judges), self.outcome)))
+
+    @property
+    def outcome(self) -> str:
+        """Why the exit code is what it is, and what is worse without a limit."""
         parts = []
         if self.exceeded:
             parts.append(f"regression beyond the limit: {first_few(self.exceeded, shown=5)}")
@@ -157,8 +174,7 @@ class ComparisonReport:
             one_in = max(2, round(1 / (CHANCE_OF_WORSE * len(self.rows))))
             chance = f"by chance, 1 in {one_in} comparisons of {counted(len(self.rows), 'metric')} has one"
             parts.append(f"worse without a limit: {first_few(worse, shown=5)} ({chance})")
-        judges = [first_few(list(map(str, self.judges)), shown=3)] if self.judges else []
-        return "; ".join(judges + parts)
+        return "; ".join(parts)
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``compare --json``; what is infinite is null."""
@@ -172,7 +188,10 @@ class ComparisonReport:
             "scenarios": self.pairing.common if self.pairing.is_paired else None,
             "are_rows": self.pairing.are_rows,
             "metrics": [_row_as_json(row) for row in self.rows],
-            "groups": {name: [_row_as_json(row) for row in rows] for name, rows in sorted(self.groups.items())},
+            "groups": [
+                {**fields_of(each, "agent_version", "notices"), "metrics": list(map(_row_as_json, each.rows))}
+                for each in self.groups
+            ],
             "notices": list(self.notices),
         }
 
@@ -231,11 +250,12 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         if name in metrics or name in applied or (name in present and not metrics)
         for found in [difference_of(metric, samples)]
     ]
-    groups = {}
-    for version in {execution.agent_version for execution in after.executions} if group_by else ():
+    groups = []
+    for version in dict.fromkeys(each.agent_version for each in reversed(after.executions)) if group_by else ():
         own = [execution for execution in after.executions if execution.agent_version == version]
-        both, _ = read_samples(files, before.executions, own, rules=rules, is_paired=is_paired)
-        groups[version or "unknown"] = [Row(row.metric, difference_of(row.metric, both)) for row in rows]
+        both, of_group = read_samples(files, before.executions, own, rules=rules, is_paired=is_paired)
+        found = [Row(row.metric, difference_of(row.metric, both)) for row in rows]
+        groups.append(Group(version, found, list(of_group.left_out)))
     return ComparisonReport(
         dataset=files.where(),
         baseline=before,
@@ -303,11 +323,7 @@ def _row_as_json(row: Row) -> dict[str, Any]:
         "limit_outcome": row.outcome.value if row.outcome else None,
         "calls_needed": found.calls_needed(row.limit) if row.limit else None,
     }
-    return _plain(document)
-
-
-def _plain(document: dict[str, Any]) -> dict[str, Any]:
-    """Dicts, lists and numbers alone; an infinity, which JSON does not know, is None."""
+    # Dicts, lists and numbers alone; an infinity, which JSON does not know, is None.
     return msgspec.json.decode(msgspec.json.encode(document), type=dict[str, Any])
 
 
@@ -335,7 +351,9 @@ def change_texts(metric: Metric, found: Difference) -> tuple[str, str]:
     if found.difference is None or found.change is None:
         return "-", "-"
     if metric.is_rate:
-        return _signed(found.difference, 100, " pp")
+        # Rates stand beside it with one digit: the difference is that of what stands there.
+        before, after = (round(100 * (rate or 0.0), 1) for rate in (found.baseline, found.candidate))
+        return f"{after - before:+.1f} pp", _signed(found.difference, 100, " pp")[1]
     if found.baseline:
         return _signed(found.change, 100, "%")
     return _signed(found.difference, 1, f" {_SHORT_UNITS.get(metric.unit, metric.unit)}".rstrip())

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.compare.causes import JudgeChange, judge_changes, usual_version
+from etl.compare.causes import JudgeChange, changes_text, judge_changes, usual_version
 from etl.compare.comparison import Row, change_texts, change_words
 from etl.compare.nights import FEWEST_NIGHTS, LONGEST, NIGHTS_BEFORE, Alarm, figures_of_nights, find_alarms, threshold
 from etl.compare.pairing import Pairing
@@ -97,7 +97,7 @@ class Worse:
         """
         _, interval = change_texts(self.row.metric, self.row.found)
         certainty = "too few calls for an interval" if interval == "-" else f"95% interval {interval}"
-        judged = "".join(f"{change}; " for change in self.judges)
+        judged = f"{changes_text(self.judges)}; " if self.judges else ""
         text = f"{judged}{change_words(self.row)} since {self.since}, {counted(self.nights, 'night')}, {certainty}"
         before, since = self.versions
         return f"{text}; agent version {before}, since then {since}" if before and since and before != since else text
@@ -115,14 +115,19 @@ class Worse:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """What else there is to say of the nights of a run test: why an alarm ended, or what cannot be judged."""
+    """What else there is to say of the nights of run tests: why an alarm ended, or what cannot be judged."""
 
-    run_test: str
-    """The name of the run test; empty for several."""
+    run_tests: Sequence[str]
+    """The names of the run tests."""
     since: date
     text: str
     metric: str = ""
     """The name of the metric; empty for all."""
+
+    @property
+    def run_test(self) -> str:
+        """The name of the only run test; empty for several."""
+        return self.run_tests[0] if len(self.run_tests) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +218,7 @@ def judge_nights(
         if silent > (usual := max(_SILENT_DAYS, *earlier, 0)):
             without_calls.append(name)
             if silent <= usual + _SHOWN.days:
-                remarks.append(Remark(name, own.nights[-1], f"no calls since {own.nights[-1]}"))
+                remarks.append(Remark([name], own.nights[-1], f"no calls since {own.nights[-1]}"))
             continue
         alarms = {metric: find_alarms(*figures, limit) for metric, figures in own.figures.items()}
         remarks += _remarks(name, own, alarms)
@@ -224,7 +229,9 @@ def judge_nights(
         }
         of_run_test = _worse(own, standing, groups[name], calls_of[name], evals_of[name], rules)
         worse += sorted(of_run_test, key=lambda each: -each.row.surely_worse)
-    judged = {name: sum(map(_is_judged, own.figures.values())) for name, own in series.items()}
+    # A metric is judged once it has more nights than those that are judged by no others.
+    counts = {name: [np.isfinite(each).sum() for each, _ in own.figures.values()] for name, own in series.items()}
+    judged = {name: sum(int(nights) > FEWEST_NIGHTS for nights in of_metrics) for name, of_metrics in counts.items()}
     return Judged(
         worse=worse,
         remarks=[*_outages(series, newest), *remarks],
@@ -236,11 +243,6 @@ def judge_nights(
     )
 
 
-def _is_judged(figures: tuple[Values, Values]) -> bool:
-    """Whether the metric has more nights than those that are judged by no others."""
-    return int(np.isfinite(figures[0]).sum()) > FEWEST_NIGHTS
-
-
 def _outages(series: Mapping[str, _Series], newest: date) -> Iterator[Remark]:
     """One remark on the last nights in which most calls failed, in whatever run tests, if they were of late."""
     nights = sorted(set[date]().union(*(own.outages for own in series.values())), reverse=True)
@@ -248,9 +250,10 @@ def _outages(series: Mapping[str, _Series], newest: date) -> Iterator[Remark]:
         ends = zip(nights, [*nights[1:], date.min], strict=True)
         since = next(night for night, before in ends if night - before > _SAME_OUTAGE)
         names = [name for name, own in series.items() if any(night >= since for night in own.outages)]
-        failed = first_few([f"{night}" for night in nights if night >= since], shown=3)
-        text = f"most calls failed on {failed}, in {first_few(names, shown=5)}: no verdict counts such nights"
-        yield Remark("", since, text)
+        failed = [f"{night}" for night in nights if night >= since]
+        places = f", in {first_few(names, shown=5)}" if len(names) > 1 else ""
+        text = f"most calls failed on {first_few(failed, shown=3)}{places}: verdicts leave such nights out"
+        yield Remark(names, since, text)
 
 
 def _remarks(name: str, own: _Series, alarms: Mapping[Metric, Sequence[Alarm]]) -> Iterator[Remark]:
@@ -259,15 +262,15 @@ def _remarks(name: str, own: _Series, alarms: Mapping[Metric, Sequence[Alarm]]) 
         if silence := own.silence_of(metric):
             since = own.nights[-1 - silence]
             if silence <= LONGEST and own.nights[-1] not in own.outages:
-                yield Remark(name, since, f"no values of {metric.title} since {since}", metric.name)
+                yield Remark([name], since, f"no values of {metric.title} since {since}", metric.name)
         elif found and found[-1].is_normal and (ended := found[-1].ended_at or 0) + LONGEST > len(own.nights):
             since = own.nights[found[-1].since]
             text = f"{metric.title}: worse since {since}; counts as normal since {own.nights[ended]}"
-            yield Remark(name, since, text, metric.name)
+            yield Remark([name], since, text, metric.name)
     lately = [night for night in own.renewals if len(own.nights) - LONGEST < night <= len(own.nights) - _SILENT_NIGHTS]
     if len(lately) == 1:
         since = own.nights[lately[0]]
-        yield Remark(name, since, f"all scenarios are new since {since}: judged from then on")
+        yield Remark([name], since, f"all scenarios are new since {since}: judged from then on")
 
 
 def by_run_test(executions: Executions, rows: pa.Table) -> Mapping[str, pa.Table]:

@@ -78,8 +78,10 @@ class ComparedExecution:
     """The name of the version of the agent that it tested."""
     run_test_id: str | None = None
     """The id of its run test at the source."""
+    judged_by_fingerprint: str | None = None
+    """The same for all executions whose calls were judged alike; None where that is not known."""
     judged_by: str | None = None
-    """What judged its calls, as JSON; None where that is not known."""
+    """What judged its calls, as JSON, likewise."""
 
     @property
     def label(self) -> str:
@@ -143,10 +145,18 @@ def read_executions(files: Files, scope: Scope) -> list[ComparedExecution]:
     Raises:
         DestinationError: a file of the dataset cannot be read.
     """
-    columns = [*(column.name for column in fields(ComparedExecution)), "exported_at"]
+    columns = [*(column.name for column in fields(ComparedExecution) if column.name != "judged_by"), "exported_at"]
     values = map(shared_values, read_rows(files, schema.EXECUTIONS, scope, columns).columns)
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
-    return [ComparedExecution(**row) for row in rows if unless_future(row["started_at"], row.pop("exported_at"))]
+    # A text that judged thousands of executions may be long: it is read once a part, and held once.
+    names = ["judged_by_fingerprint", "judged_by"]
+    texts = read_rows(files, schema.EXECUTIONS, scope, names, once_per=names[0], is_of_days=False)
+    judges = dict(zip(*(column.to_pylist() for column in texts.columns), strict=True))
+    return [
+        ComparedExecution(**row, judged_by=judges.get(row["judged_by_fingerprint"]))
+        for row in rows
+        if unless_future(row["started_at"], row.pop("exported_at"))
+    ]
 
 
 def select(

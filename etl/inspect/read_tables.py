@@ -183,7 +183,7 @@ def includes_deleted(deleted: str) -> bool:
     return deleted == "include"
 
 
-def read_rows(
+def read_rows(  # noqa: PLR0913 each narrows what is read, and is given by name
     files: Files,
     table: schema.Table,
     scope: Scope,
@@ -192,6 +192,7 @@ def read_rows(
     changed_since: datetime | None = None,
     is_living: bool = False,
     is_of_days: bool = True,
+    once_per: str | None = None,
 ) -> pa.Table:
     """The rows in the scope: these columns, with exactly the declared types, in the order of the parts' paths.
 
@@ -204,6 +205,7 @@ def read_rows(
         is_living: Leave out rows that are marked as deleted, in a table that has such.
         is_of_days: Leave out rows of other days than the scope's; otherwise, all rows of a part that is in the scope
             count.
+        once_per: Of the rows of a part that have one value in this column, one alone: for long texts that repeat.
 
     Raises:
         DestinationError: a file cannot be read, or is not a file of the dataset.
@@ -228,6 +230,8 @@ def read_rows(
             rows = rows.filter(pc.is_null(rows[DELETED_AT]))
         if (only := scope.names.get(part.run_test_key)) is not None:
             rows = rows.filter(pc.is_in(rows["run_test_name"], value_set=pa.array(only, schema.STRING)))
+        if once_per:
+            rows = rows.take(pc.index_in(rows[once_per].unique(), value_set=rows[once_per].combine_chunks()))
         return rows.select(names).cast(declared)
 
     in_scope = [(path, part) for path, part in parts_of(files, table).items() if scope.has(part)]

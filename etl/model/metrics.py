@@ -112,14 +112,9 @@ def eval_metric(label: str, eval_name: str, statistic: Statistic) -> Metric:
     metric = partial(Metric, statistic=statistic, is_higher_worse=False, eval_name=eval_name)
     if statistic is Statistic.RATE:
         meaning = f"share of the outputs of {eval_name} that passed"
-        return metric(f"eval_{label}_pass_rate", passed_title(eval_name), "output_passed", SHARE, meaning=meaning)
-    title = f"{eval_name}: mean score"
+        return metric(f"eval_{label}_pass_rate", f"{eval_name}, pass rate", "output_passed", SHARE, meaning=meaning)
+    title = f"{eval_name}, mean"
     return metric(f"eval_{label}_mean", title, "output_score", "score", meaning=f"mean score of {eval_name}")
-
-
-def passed_title(eval_name: str) -> str:
-    """The title of an eval's pass rate."""
-    return f"{eval_name}: passed"
 
 
 @dataclass(frozen=True, slots=True)

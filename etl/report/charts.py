@@ -15,7 +15,7 @@ import pandas as pd
 import vl_convert as vlc
 
 from etl.compare.comparison import Row, change_texts, value_text
-from etl.model.wording import counted, shown
+from etl.model.wording import counted, first_few, shown
 from etl.report.figures import Distribution, Forest, Trend, change_of
 
 INK, GRID, PAPER = "#1f2933", "#d9dee3", "#ffffff"
@@ -24,12 +24,17 @@ _WIDTH, _HEIGHT = 310, 130
 """The size of the plot within a chart, in pixels."""
 _NAMES = 165
 """How much of a forest's width the names of scenarios take."""
-_TICKS = 6
-MOST_SCENARIOS = 10
+_TICKS = 4
+MOST_SCENARIOS = 8
 """How many scenarios a forest has, those that changed most."""
 MOST_CHARACTERS = 60
 """Of a name, so many characters are drawn."""
-_LONGEST_LABEL = 8
+_LONGEST_LABEL = 20
+_MOST_MARKS = 6
+"""So many nights with news are marked."""
+_DEFAULTS = '(opacity="1"|stroke-width="1"|pointer-events="none"|font-family="sans-serif")'
+_UNSEEN = re.compile(f'<path class="(back|fore)ground"[^>]*/>| {_DEFAULTS}(?=[^<>]*>)')
+"""In an SVG element, frames without a color, and what is so by default or by ``page.css``."""
 _DAY = timedelta(days=1)
 _BEFORE, _AFTER = "before", "after"
 Rows = list[dict[Any, Any]]
@@ -54,7 +59,8 @@ _CONFIG: dict[str, Any] = {
 def trend_chart(trend: Trend, news: Iterable[tuple[date, str, str]] = ()) -> Any:
     """A point for each night, with the level before and after, and a line at the moment of change if there is one.
 
-    Each of ``news`` is a dotted line at its night, with a short label and a longer text.
+    Each of ``news`` has a night, a short label and a longer text. A dotted line marks a night that has some, of the
+    nights nearest to the change; the label stands at the nearest alone.
     """
     metric, since = trend.row.metric, trend.since
     days = [night for night, _ in trend.nights]
@@ -66,31 +72,30 @@ def trend_chart(trend: Trend, news: Iterable[tuple[date, str, str]] = ()) -> Any
     first, last = days[0] - _DAY, days[-1] + _DAY
     step = -(-(last - first).days // _TICKS) * _DAY  # rounded up
     ticks = [_utc(days[0] + number * step) for number in range(_TICKS) if days[0] + number * step < last]
-    axis = alt.Axis(values=ticks, format="%b %Y" if step.days > 60 else "%-d %b", grid=False, title=None)
+    axis = alt.Axis(values=ticks, format="%Y-%m" if step.days > 60 else "%Y-%m-%d", grid=False, title=None)
     x = alt.X("night:T", scale=alt.Scale(type="utc", domain=[_utc(first), _utc(last)]), axis=axis)
     y_axis = alt.Axis(tickCount=4, format=".0%" if metric.is_rate else ",~f")
     y_scale = alt.Scale(domain=[0, 1]) if metric.is_rate else alt.Scale(zero=True)
     y = alt.Y("value:Q", title="" if metric.is_rate else metric.unit, axis=y_axis, scale=y_scale)
     color = _color(is_worse=since is not None, legend=None)
     chart = _chart(rows).encode(x=x, y=y, color=color)
-    marks: Rows = [
-        {
-            "night": _utc(night - _DAY / 2),
-            "label": shown(label)[:_LONGEST_LABEL],
-            "text": f"{shown(text)} since {night}",
-        }
-        for night, label, text in news
-        if days[0] <= night <= days[-1]
-    ]
+    told: dict[date, dict[str, str]] = {}
+    for night, label, text in news:
+        if days[0] <= night <= days[-1]:
+            told.setdefault(night, {})[shown(text)] = shown(label)
+    nearest = sorted(told, key=lambda night: abs(night - (since or days[-1])))[:_MOST_MARKS]
     layers = [
         chart.mark_line(aria=False, strokeWidth=1),
-        chart.mark_point(filled=True, size=24, opacity=1).encode(description="text:N"),
+        chart.mark_point(filled=True, size=16, opacity=1, strokeWidth=1).encode(description="text:N"),
     ]
-    if marks:
-        lines = _chart(marks).encode(x=x)
-        layers.append(lines.mark_rule(color=GREY, strokeDash=[2, 3]).encode(description="text:N"))
-        labels = lines.mark_text(align="left", dx=3, fontSize=9, color=GREY, aria=False)
-        layers.append(labels.encode(y=alt.value(5), text="label:N"))
+    if nearest:
+        marks = [
+            {"night": _utc(each - _DAY / 2), "text": f"{first_few(list(told[each]))} since {each}"} for each in nearest
+        ]
+        lines = _chart(marks).mark_rule(color=GREY, strokeDash=[2, 3])
+        label = ", ".join(dict.fromkeys(told[nearest[0]].values()))[:_LONGEST_LABEL]
+        name = _beside(nearest[0], label, days, color=GREY, fontSize=9)
+        layers += [lines.encode(x=x, description="text:N"), name.encode(x=x, y=alt.value(_HEIGHT - 6))]
     if since:
         found = trend.row.found
         edges = (_BEFORE, found.baseline, first, since - _DAY / 2), (_AFTER, found.candidate, since - _DAY / 2, last)
@@ -100,16 +105,22 @@ def trend_chart(trend: Trend, news: Iterable[tuple[date, str, str]] = ()) -> Any
             for side, level, begin, end in edges
         ]
         level = _chart(levels).mark_rule(strokeWidth=2, strokeDash=[6, 3]).encode(x=x, x2="end:T", y=y, color=color)
-        is_late = since - days[0] > days[-1] - since
-        moment = _chart([{"night": _utc(since - _DAY / 2), "text": f"since {since:%-d %b}"}]).encode(x=x)
-        label = moment.mark_text(align="right" if is_late else "left", dx=-4 if is_late else 4, color=INK, aria=False)
+        text = f"since {since}"
+        moment = _chart([{"night": _utc(since - _DAY / 2), "text": text}]).mark_rule(color=INK)
         layers = [
-            moment.mark_rule(color=INK).encode(description="text:N"),
-            label.encode(y=alt.value(-6), text="text:N"),
+            moment.encode(x=x, description="text:N"),
+            _beside(since, text, days, color=INK).encode(x=x, y=alt.value(-6)),
             *layers,
             level.encode(description="text:N"),
         ]
     return alt.LayerChart(layer=layers)
+
+
+def _beside(night: date, text: str, days: Sequence[date], **look: Any) -> Any:
+    """The text beside the line at the night: after it, where there is room."""
+    is_late = 10 * (days[-1] - night) < 3 * (days[-1] - days[0])
+    chart = _chart([{"night": _utc(night - _DAY / 2), "text": text}]).encode(text="text:N")
+    return chart.mark_text(align="right" if is_late else "left", dx=-4 if is_late else 4, aria=False, **look)
 
 
 def distribution_chart(found: Distribution, *, is_worse: bool) -> Any:
@@ -165,7 +176,8 @@ def forest_chart(row: Row, forest: Forest) -> Any:
     y = alt.Y("line:N", sort=[each["line"] for each in rows], axis=names)
     shape = alt.Shape("shape:N", scale=alt.Scale(domain=[True, False], range=["circle", "diamond"]), legend=None)
     chart = alt.Chart(alt.InlineData(values=rows), width=_WIDTH + 40 - _NAMES, height=alt.Step(30)).encode(x=x, y=y)
-    now = chart.mark_point(filled=True, size=60, opacity=1, color=INK).encode(shape=shape, description="text:N")
+    dots = chart.mark_point(filled=True, size=64, opacity=1, strokeWidth=1, color=INK)
+    now = dots.encode(shape=shape, description="text:N")
     no_change = alt.Chart(alt.InlineData(values=[{}])).mark_rule(color=GREY, aria=False).encode(x=alt.datum(0))
     intervals = chart.mark_rule(color=GREY, strokeWidth=2, aria=False).encode(x="low:Q", x2="high:Q")
     return alt.LayerChart(layer=[no_change, intervals, now])
@@ -174,9 +186,9 @@ def forest_chart(row: Row, forest: Forest) -> Any:
 def svg(chart: Any) -> str:
     """The chart as an SVG element, whose marks say in words what they show. Emoji are drawn as ``▯``.
 
-    Places have two decimals, which is less than a reader could see.
+    Places have two decimals, which is less than a reader could see; what draws nothing is left out.
     """
-    return re.sub(r"(\d\.\d\d)\d{9,}", r"\1", vlc.vegalite_to_svg(_spec(chart)))
+    return _UNSEEN.sub("", re.sub(r"(\d\.\d\d)\d{9,}", r"\1", vlc.vegalite_to_svg(_spec(chart))))
 
 
 def png(chart: Any) -> bytes:

@@ -65,7 +65,7 @@ def gather_contents(
     worse = defaultdict[str, list[Worse]](list)
     for each in judged.worse:
         worse[each.run_test].append(each)
-    remarked = {remark.run_test for remark in judged.remarks}
+    remarked = {name for remark in judged.remarks for name in remark.run_tests}
     recent = {each.label for each in executions if each.started_at.date() >= first_day}
     shown = defaultdict[str, list[ComparedExecution]](list)
     for execution in executions:

@@ -33,12 +33,16 @@ from etl.settings.results import ReportSettings
 
 _MOST_HEADLINES = 10
 """How many things that got worse are printed."""
-_MOST_TRENDS = 4
+_MOST_TRENDS = 3
 """How many metrics that got worse have charts, those that surely got worse most."""
 _MOST_FORESTS = 2
 """How many of these are shown by scenario, and named above a picture of charts."""
 _MOST_EVALS = 5
-"""How many evals have a column, those that changed most."""
+"""How many evals have a column, those that changed most; and of each call, how many that failed are named."""
+_MOST_METRICS = 20
+"""How many metrics are listed, those that got worse first."""
+_LONGEST_NAME = 75
+"""Of a name, so many characters stand in a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ def page(contents: ReportContents, links: ReportSettings | None = None) -> str:
     )
     functions = (change_texts, counted, sections, side_text, value_text)
     environment.globals.update({function.__name__: function for function in functions})
+    environment.filters["short"] = lambda name: name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
     days = [day for figures in contents.run_tests for day in figures.days or ()]
     return environment.get_template("page.html").render(
         contents=contents,
@@ -81,6 +86,7 @@ def page(contents: ReportContents, links: ReportSettings | None = None) -> str:
         latencies=LATENCIES,
         most_trends=_MOST_TRENDS,
         most_evals=_MOST_EVALS,
+        most_metrics=_MOST_METRICS,
         most_scenarios=MOST_SCENARIOS,
         fewest_nights=FEWEST_NIGHTS,
     )
@@ -117,10 +123,11 @@ def _span(days: Sequence[date]) -> str:
 
 def _news(details: Details, metric: Metric) -> Iterator[tuple[date, str, str]]:
     """What changed at the source and may have moved the metric: night, label and text."""
-    yield from ((night, name, f"agent version {name[:MOST_CHARACTERS]}") for night, name in details.versions)
+    for night, name in details.versions:
+        yield night, f"agent {name}", f"agent version {name[:MOST_CHARACTERS]}"
     for change in details.judges:
         if change.eval_name == metric.eval_name:
-            yield change.since, "judge", f"judged otherwise ({change.what[:MOST_CHARACTERS]})"
+            yield change.since, "new judge", f"judged otherwise ({change.what[:MOST_CHARACTERS]})"
 
 
 def sections(figures: Figures) -> list[PageSection]:
@@ -135,16 +142,16 @@ def sections(figures: Figures) -> list[PageSection]:
         certainty = "too few calls for an interval" if by == "-" else f"{by} (95% interval {interval})"
         words = f"{before} → {after}, {certainty}" if figures.details.sides[0] else "The mean of each night."
         drawn.append(PageSection(metric.title, words, trend_chart(trend, _news(figures.details, metric))))
-    for each in figures.details.distributions:
+    for each in figures.details.distributions[:1]:  # an agent speaks or writes
         is_worse = each.metric.name in [worse.metric for worse in figures.worse]
         title = each.metric.title.partition(",")[0]
-        caption = "The share of calls by latency. The last step has all slower ones, too."
+        caption = "How large a share of the calls had which latency. On the far right are all that were even slower."
         drawn.append(PageSection(f"{title}, all calls", caption, distribution_chart(each, is_worse=is_worse)))
     for worse, forest in list(zip(figures.worse, figures.details.forests, strict=True))[:_MOST_FORESTS]:
         way = "right" if worse.row.metric.is_higher_worse else "left"
         more = counted(len(forest) - MOST_SCENARIOS, "more scenario")
         rest = f" {more} changed less, or have too few calls." if len(forest) > MOST_SCENARIOS else ""
-        caption = f"Further {way} is worse. A line is a 95% interval.{rest}"
+        caption = f"A dot {way} of 0 got worse. A line is its 95% interval: across 0, it may be chance.{rest}"
         if forest:
             title = f"{worse.row.metric.title}, by scenario"
             drawn.append(PageSection(title, caption, forest_chart(worse.row, forest)))

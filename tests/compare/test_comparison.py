@@ -13,7 +13,8 @@ import pytest
 
 import etl
 from etl.cli.show_compare import junit, markdown
-from etl.compare.comparison import ComparisonReport, Row, compare, value_text
+from etl.compare.causes import judge_changes
+from etl.compare.comparison import ComparisonReport, Row, change_texts, compare, value_text
 from etl.compare.estimate import difference
 from etl.compare.selection import Selection, Span, Version
 from etl.compare.statistics import Difference, Estimate, Outcome, Sample
@@ -58,6 +59,11 @@ SIDE = Selection("e", (execution("e", run_test_name="`a``@team <img src=x>\n| b"
 def test_name_from_outside_is_neither_a_mention_nor_html_in_a_comment() -> None:
     report = ComparisonReport(dataset="data", baseline=SIDE, candidate=SIDE, calls=(0, 0), rows=[])
     assert markdown(report).splitlines()[0] == r"### ``` `a``@team <img src=x>\n| b ```: compared, without limits"
+    judges = [json.dumps({"1": {"name": "<b>@all\n", "model": f"<{model}>\x1b"}}) for model in "ab"]
+    report = replace(report, judges=judge_changes(execution(each, judged_by=each) for each in judges))
+    told = r"the judge of '<b>@all\n' changed on 2026-11-01: model '<a>\x1b', then '<b>\x1b'"
+    assert markdown(report).splitlines()[0].endswith(f"b ```: `{told}`; compared, without limits")
+    assert f"`{told}`" in (ET.fromstring(junit(report)).findtext("testcase/system-out") or "")
 
 
 AT = datetime(2026, 11, 10, 9, tzinfo=UTC)
@@ -105,8 +111,8 @@ def test_executions_and_calls_that_were_deleted_are_left_out(tmp_path: Path) -> 
         compared(data, "gone", "last")
 
 
-def judged_by(model: str) -> str:
-    return json.dumps({"c": {"name": "Task", "model": model}})
+def judged_by(model: str) -> dict[str, str]:
+    return {"judged_by": json.dumps({"c": {"name": "Task", "model": model}}), "judged_by_fingerprint": model}
 
 
 def test_versions_of_the_agent_are_compared_each_by_itself_too_and_a_changed_judge_is_told_first(
@@ -115,21 +121,41 @@ def test_versions_of_the_agent_are_compared_each_by_itself_too_and_a_changed_jud
     versions = {"old": "v1", "unknown": None, "new": "v2"}
     data = a_dataset(
         tmp_path,
-        *(an_execution(name, agent_version=version, judged_by=judged_by(name)) for name, version in versions.items()),
+        *(an_execution(name, agent_version=version, **judged_by(name)) for name, version in versions.items()),
     )
     calls = [call for name in versions for call in calls_of(name, 2000 if name == "new" else 1000)]
     write(data, "calls", *calls, key="a", date="2026-11-10")
     document = compared(data, Version("v1"), Version("v2")).as_json()
     sides = [(document[side]["wanted"], document[side]["executions"]) for side in ("baseline", "candidate")]
     assert sides == [("version=v1", ["old"]), ("version=v2", ["new"])]
-    what = {"eval_name": "Task", "since": "2026-11-10", "what": "model new, then old"}
+    what = {"eval_name": "Task", "since": "2026-11-10", "what": "model 'new', then 'old'"}
     assert [json.loads(json.dumps(each, default=str)) for each in document["judges_changed"]] == [what]
-    assert document["conclusion"].startswith("the judge of 'Task' changed on 2026-11-10: model new, then old; ")
+    assert document["conclusion"].startswith("the judge of 'Task' changed on 2026-11-10: model 'new', then 'old'; ")
 
-    groups = compared(data, Version("v1"), Version("v2"), group_by="agent_version").as_json()["groups"]
-    assert groups.keys() == {"v2"}
-    assert [row["metric"] for row in groups["v2"]] == [row["metric"] for row in document["metrics"]]
-    assert (groups["v2"][0]["limit"], groups["v2"][0]["candidate"]) == (None, document["metrics"][0]["candidate"])
+    (group,) = compared(data, Version("v1"), Version("v2"), group_by="agent_version").as_json()["groups"]
+    assert (group["agent_version"], group["notices"]) == ("v2", [])
+    assert [row["metric"] for row in group["metrics"]] == [row["metric"] for row in document["metrics"]]
+    assert (group["metrics"][0]["limit"], group["metrics"][0]["candidate"]) == (
+        None,
+        document["metrics"][0]["candidate"],
+    )
+
+
+def test_groups_are_what_executions_have_the_oldest_first_and_each_says_what_it_leaves_out(tmp_path: Path) -> None:
+    """A version may be called unknown."""
+    versions = ["unknown", None, "v9", "", "v1"]
+    others = [
+        an_execution(f"e{n}", agent_version=version, started_at=AT.replace(hour=10 + n))
+        for n, version in enumerate(versions)
+    ]
+    data = a_dataset(tmp_path, an_execution("old", **EARLY), *others)
+    calls = [call | {"scenario_id": f"{e}"} for n in range(5) for e, call in enumerate(calls_of(f"e{n}", 9)[: n + 1])]
+    old = [call | {"scenario_id": "0"} for call in calls_of("old", 9)]
+    write(data, "calls", *old, *calls, key="a", date="2026-11-10")
+    spans = (Span(date(2026, 11, 1), date(2026, 11, 7)), Span(date(2026, 11, 8), date(2026, 11, 14)))
+    groups = compared(data, *spans, group_by="agent_version").as_json()["groups"]
+    assert [each["agent_version"] for each in groups] == versions
+    assert [len(each["notices"]) for each in groups] == [0, 1, 1, 1, 1]
 
 
 def test_calls_in_the_month_of_their_first_sight_are_found(tmp_path: Path) -> None:
@@ -306,3 +332,12 @@ def test_nothing_passes_where_rows_were_taken_away(demo: Path, tmp_path: Path, t
 )
 def test_value_keeps_two_digits_however_small_it_is(value, unit, text):
     assert value_text(value, unit) == text
+
+
+@pytest.mark.parametrize(("before", "after", "told"), [(0.9486, 0.6934, "-25.6 pp"), (0.5, 0.5, "+0.0 pp")])
+def test_difference_of_rates_is_that_of_the_rates_as_they_are_shown(before: float, after: float, told: str) -> None:
+    """Of 94.9% and 69.3%, a reader makes 25.6."""
+    estimate = Estimate(after - before, False, True, 0.01, 1e9, 0.0)
+    sides = {"baseline": before, "candidate": after, "baseline_calls": 50, "candidate_calls": 50}
+    found: Any = {**sides, "is_higher_worse": True, "estimate": estimate}
+    assert change_texts(METRICS["failure_rate"], Difference(**found))[0] == told

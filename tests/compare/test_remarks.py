@@ -93,7 +93,7 @@ def test_what_lasted_counts_as_normal_and_is_told_until_it_is_old() -> None:
             40,
             "no values of Agent latency, mean",
         ),
-        (lambda night, _: {"has_eval": night <= 35}, 40, "no values of Task: passed"),
+        (lambda night, _: {"has_eval": night <= 35}, 40, "no values of Task, pass rate"),
     ],
 )
 def test_alarm_ends_with_its_data_and_the_end_is_told(change: Change, nights: int, ended: str) -> None:
@@ -194,8 +194,10 @@ def test_outage_is_one_line_for_all_run_tests_and_no_alarm_unless_it_lasts(last:
         assert [each.metric for each in found.worse] == ([rate] if last == 44 == nights - 1 else [])
         failed = [day(night) for night in range(last, 34, -1)]
         days = ", ".join(failed[:3]) + (f" and {len(failed) - 3} more" if len(failed) > 3 else "")
-        text = f"most calls failed on {days}, in A: no verdict counts such nights"
-        assert [(each.since, each.text) for each in found.remarks] == [(date.fromisoformat(day(35)), text)]
+        text = f"most calls failed on {days}: verdicts leave such nights out"
+        assert [(each.run_test, each.since, each.text) for each in found.remarks] == [
+            ("A", date.fromisoformat(day(35)), text)
+        ]
 
 
 def test_outage_of_several_run_tests_is_one_line() -> None:
@@ -203,5 +205,5 @@ def test_outage_of_several_run_tests_is_one_line() -> None:
         return {"status": "failed"} if night == 40 and number > 3 else {}
 
     (remark,) = judged(45, failing, run_tests=("A", "B", "C"), are_alike=True).remarks
-    text = f"most calls failed on {day(40)}, in A, B, C: no verdict counts such nights"
-    assert (remark.run_test, remark.text) == ("", text)
+    text = f"most calls failed on {day(40)}, in A, B, C: verdicts leave such nights out"
+    assert (remark.run_test, remark.run_tests, remark.text) == ("", ["A", "B", "C"], text)

@@ -4,9 +4,14 @@ from datetime import date
 
 import pytest
 
+from etl.compare import selection
 from etl.compare.selection import Span, Version, select, select_latest
+from etl.dataset.layout import Scope
 from etl.errors import ConfigurationError
+from etl.files.local import LocalFiles
+from etl.inspect.read_tables import read_rows
 from tests.compare.executions import AT, execution
+from tests.datasets import a_dataset, write
 
 
 def ids(executions, baseline, candidate):
@@ -126,3 +131,27 @@ def test_nothing_is_compared_before_two_executions_have_finished():
     running = execution("runs", day=5, status="running", export_state="waiting")
     assert latest() is None
     assert latest(execution("e1"), running, execution("gone", day=3, deleted_at=AT)) is None
+
+
+def test_text_of_a_judge_is_read_once_a_part_however_many_executions_it_judged(tmp_path, monkeypatch):
+    """As many long ones as there are executions are more than memory, or an array of texts, holds."""
+    long, sizes = "x" * 10_000, []
+
+    def read(*arguments, **options):
+        rows = read_rows(*arguments, **options)
+        sizes.append(rows.nbytes)
+        return rows
+
+    monkeypatch.setattr(selection, "read_rows", read)
+    a_dataset(tmp_path)
+    for month in ("2026-10", "2026-11"):
+        judges = {"f": f"f{long}", "g": f"g{long}", None: None}
+        own = [
+            {"execution_id": f"{month}-{n}", "judged_by_fingerprint": each, "judged_by": judges[each], "started_at": AT}
+            for n, each in enumerate([*judges] * 50)
+        ]
+        write(tmp_path, "executions", *own, date=f"{month}-01")
+    found = selection.read_executions(LocalFiles(tmp_path), Scope(None))
+    assert len(found) == 300
+    assert all(each.judged_by == judges[each.judged_by_fingerprint] for each in found)
+    assert sum(sizes) < 300 * 300

@@ -37,7 +37,7 @@ WORSE = Worse(
     samples=(),
     pairing=Pairing(),
 )
-REMARK = Remark("", date(2026, 11, 1), "most calls failed on 2026-11-01, in A and B: not judged")
+REMARK = Remark(["A", "B"], date(2026, 11, 1), "most calls failed on 2026-11-01, in A and B: not judged")
 FAILURES = {"refused", "unavailable"}
 
 

@@ -1,5 +1,6 @@
 """The frames behind the page have the figures of the page."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -29,4 +30,7 @@ def test_figures_are_those_that_the_documents_show_of_the_demo(settings: Path) -
     assert (of_metric["after"] > of_metric["before"]).all()
     only = etl.report_data(settings, run_tests=["Refund chat"])
     assert {name for frame in only.values() for name in frame["run_test"]} == {"Refund chat"}
-    assert "scenarios" not in only
+    assert len(only) == len(frames) == 7
+    nothing = etl.report_data(settings, until=date(2026, 1, 1))
+    assert {name: [*frame] for name, frame in nothing.items()} == {name: [*frame] for name, frame in frames.items()}
+    assert {len(frame) for frame in nothing.values()} == {0}

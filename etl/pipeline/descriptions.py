@@ -38,7 +38,7 @@ async def describe_planned(run: Run, record: Record, planned: Iterable[Planned])
     except ExporterError as error:
         problems.append(f"the list of run tests could not be read: {error}")
     except asyncio.CancelledError:
-        problems.append("the run waited for them as long as it may")
+        problems.append("the run could not wait for them any longer")
         raise
     finally:
         lacking = {key for places in wanted.values() for key in places} - record.descriptions.keys()

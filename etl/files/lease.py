@@ -1,4 +1,4 @@
-"""One writer at a time in a bucket: an object that its holder renews, and that a taker replaces if it stands still.
+"""One writer at a time in a bucket: an object that its holder renews, and that a taker replaces if it is not renewed.
 
 No clocks of two machines are compared. A taker watches the object for the life of a lease; if it does not change, its
 holder is dead. A holder that could not renew its lease for half of that time writes nothing before it has. Every
@@ -106,7 +106,7 @@ class Lease:
                 self._write()
             except (ConflictError, FileMissingError):
                 self._lost = (
-                    f"{self._where}: this export lost its lock: another program replaced or removed it (an export may, "
+                    f"{self._where}: this export lost its lock: another program replaced or removed it (as exports may "
                     f"{LIFE_SECONDS:g} seconds after the last renewal); nothing was lost, and the next run continues"
                 )
                 raise DestinationError(self._lost) from None

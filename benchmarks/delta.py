@@ -22,11 +22,7 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
         received.append(len(content))
         return status, content, headers
 
-    with (
-        bench_server(executions=executions, calls=10) as url,
-        seaweed(store_folder) as store,
-        proxied(store) as proxy,
-    ):
+    with bench_server(executions=executions, calls=10) as url, seaweed(store_folder) as store, proxied(store) as proxy:
         proxy.judge = lambda _request: Edited(counted)
         os.environ |= KEYS | {
             "AWS_ENDPOINT_URL": proxy.endpoint,

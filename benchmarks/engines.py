@@ -110,10 +110,7 @@ def in_pyarrow(query: str, path: Path) -> int:
     of_calls = calls.to_table(["call_execution_id", "scenario_name"])
     places = pc.index_in(judged["call_execution_id"], value_set=of_calls["call_execution_id"])
     found = pa.table(
-        {
-            "scenario_name": of_calls["scenario_name"].take(places),
-            "passed": judged["output_passed"].cast(pa.int8()),
-        }
+        {"scenario_name": of_calls["scenario_name"].take(places), "passed": judged["output_passed"].cast(pa.int8())}
     )
     return len(found.group_by("scenario_name").aggregate([("passed", "mean")]))
 

@@ -18,17 +18,7 @@ from typing import Any
 
 from benchmarks.bench_world import World, a_year, execution_id
 from benchmarks.engines import ENGINES, MONTH, QUERIES, YEAR
-from benchmarks.measure import (
-    CALL_BY_CALL,
-    Sample,
-    bench_server,
-    configure,
-    exporter,
-    middle,
-    python,
-    run,
-    table,
-)
+from benchmarks.measure import CALL_BY_CALL, Sample, bench_server, configure, exporter, middle, python, run, table
 from etl.dataset.comparisons import Comparison, read_compared, write_compared
 from etl.files.names import COMPARED
 from etl.files.open import open_files

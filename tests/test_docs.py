@@ -142,10 +142,7 @@ def test_every_field_of_the_json_is_documented(command: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "title"),
-    [
-        ("docs/failed-night.md", "## By exit code"),
-        ("docs/orchestrators.md", "## What to do for each exit code"),
-    ],
+    [("docs/failed-night.md", "## By exit code"), ("docs/orchestrators.md", "## What to do for each exit code")],
 )
 def test_every_exit_code_is_documented(path: str, title: str) -> None:
     table = text(path).partition(title)[2].partition("\n## ")[0]

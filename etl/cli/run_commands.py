@@ -42,8 +42,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
     metrics_file: Annotated[
         Path | None,
         output(
-            metavar="FILE",
-            help='Write Prometheus metrics of the run to this .prom file. Needs the "prometheus" extra.',
+            metavar="FILE", help='Write Prometheus metrics of the run to this .prom file. Needs the "prometheus" extra.'
         ),
     ] = None,
     as_json: AsJson = False,

@@ -42,11 +42,7 @@ def run_tests_as_json(discovered: Discovered) -> dict[str, Any]:
     return {
         "problems": discovered.problems,
         "run_tests": [
-            {
-                "name": name,
-                "key": default_key(name),
-                "run_test_ids": [run_test.run_test_id for run_test in run_tests],
-            }
+            {"name": name, "key": default_key(name), "run_test_ids": [run_test.run_test_id for run_test in run_tests]}
             for name, run_tests in discovered.run_tests.items()
         ],
     }

@@ -54,11 +54,7 @@ def check(
     config: Config = None,
     *,
     read_only: Annotated[
-        bool,
-        typer.Option(
-            "--read-only",
-            help="Write nothing: check only that destination and warehouse can be read.",
-        ),
+        bool, typer.Option("--read-only", help="Write nothing: check only that destination and warehouse can be read.")
     ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,

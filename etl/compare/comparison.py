@@ -14,14 +14,7 @@ import msgspec
 from etl.compare.causes import JudgeChange, changes_text, judge_changes
 from etl.compare.pairing import Pairing
 from etl.compare.samples import Samples, difference_of, eval_metrics, read_samples
-from etl.compare.selection import (
-    ComparedExecution,
-    Selection,
-    Selector,
-    can_tell_slow_days,
-    read_executions,
-    select,
-)
+from etl.compare.selection import ComparedExecution, Selection, Selector, can_tell_slow_days, read_executions, select
 from etl.compare.statistics import CHANCE_OF_WORSE, FEWEST, FEWEST_EXECUTIONS, Difference, Interval, Outcome, Verdict
 from etl.dataset.last_run import read_last_run
 from etl.errors import ConfigurationError, ExitCode

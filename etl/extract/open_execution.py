@@ -291,10 +291,7 @@ class OpenExecution:
         shown, by_lists = self.arrived.shown, self.arrived.by_lists
         return tuple(
             FetchedCall(
-                listed=self.listed.calls[key],
-                metrics=metrics,
-                shown=shown.get(key, {}),
-                by_lists=by_lists.get(key, {}),
+                listed=self.listed.calls[key], metrics=metrics, shown=shown.get(key, {}), by_lists=by_lists.get(key, {})
             )
             for key, metrics in self.arrived.metrics.items()
         )

@@ -15,15 +15,7 @@ from typing import Any
 from msgspec import structs
 
 from etl.model import schema
-from etl.model.records import (
-    FROM_BOTH,
-    FROM_DETAIL,
-    FROM_LISTS,
-    CallMetrics,
-    FetchedCall,
-    ListedCall,
-    NumberLiteral,
-)
+from etl.model.records import FROM_BOTH, FROM_DETAIL, FROM_LISTS, CallMetrics, FetchedCall, ListedCall, NumberLiteral
 from etl.model.values import json_text, parsed
 from etl.model.wording import reason_line
 from etl.transform.flatten import call_row, eval_row, filled

@@ -120,8 +120,7 @@ def test_versions_of_the_agent_are_compared_each_by_itself_too_and_a_changed_jud
 ) -> None:
     versions = {"old": "v1", "unknown": None, "new": "v2"}
     data = a_dataset(
-        tmp_path,
-        *(an_execution(name, agent_version=version, **judged_by(name)) for name, version in versions.items()),
+        tmp_path, *(an_execution(name, agent_version=version, **judged_by(name)) for name, version in versions.items())
     )
     calls = [call for name in versions for call in calls_of(name, 2000 if name == "new" else 1000)]
     write(data, "calls", *calls, key="a", date="2026-11-10")

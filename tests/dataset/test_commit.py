@@ -5,11 +5,7 @@ import msgspec
 from etl.model.lifecycle import ExportState
 from etl.model.records import METRICS
 from tests.bundles import KEY, a_bundle, dead_letter
-from tests.datasets import (
-    export_to,
-    rows,
-    stored_in,
-)
+from tests.datasets import export_to, rows, stored_in
 
 TABLES = ["calls", "evals", "errors", "executions"]
 NAME = KEY.title()

@@ -143,8 +143,7 @@ async def assert_survives(server: Sandbox, folder: Path, failing: Failing, step:
 
 @pytest.mark.slow  # under strace, each takes seconds
 @pytest.mark.parametrize(
-    ("call", "nth"),
-    [(call, nth) for call, times in KERNEL_CALLS.items() for nth in range(1, times + 1)],
+    ("call", "nth"), [(call, nth) for call, times in KERNEL_CALLS.items() for nth in range(1, times + 1)]
 )
 async def test_a_call_that_the_kernel_refuses_harms_nothing_and_the_next_run_completes(
     server: Sandbox, tmp_path: Path, call: str, nth: int

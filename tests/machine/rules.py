@@ -497,10 +497,7 @@ def night_overlaps(history: History, rng: random.Random) -> None:
 def slow_night(history: History, rng: random.Random) -> None:
     """Each answer takes its time, what has arrived is saved meanwhile, and the run may end before it is done."""
     history.source.delays = random.Random(rng.randrange(99))
-    options: dict[str, Any] = {
-        "commit_interval_seconds": rng.choice((1e-6, 30)),
-        "minutes": rng.choice((None, 1, 3)),
-    }
+    options: dict[str, Any] = {"commit_interval_seconds": rng.choice((1e-6, 30)), "minutes": rng.choice((None, 1, 3))}
     options |= rng.choice(({}, {"full_refresh": True}, {"sweep_days": AT_ONCE}))
     history.night(**{name: value for name, value in options.items() if value})
     history.source.delays = None

@@ -154,10 +154,7 @@ async def test_execution_has_voice_calls_and_chats(session):
     assert all(each["total_tokens"] for each in chats)
 
 
-@pytest.mark.parametrize(
-    "case",
-    ["bad_uuid", "limit_0", "unknown_param", "unknown_execution", "of_a_chat"],
-)
+@pytest.mark.parametrize("case", ["bad_uuid", "limit_0", "unknown_param", "unknown_execution", "of_a_chat"])
 async def test_other_answers_about_voice_calls_are_the_recorded_ones(case, session):
     sample = SAMPLES[f"voice_list_{case}"]
     world, _ = recorded_execution("voice_list" if case != "of_a_chat" else "detail_chat")

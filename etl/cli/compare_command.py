@@ -50,7 +50,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         _gate(metavar="EXECUTION", help="Judge this execution_id: wait until it ends, and export its run test."),
     ] = None,
     timeout: Annotated[
-        str, _gate(metavar="TIME", help="How long --wait waits for the end, or for another export: 90s, 30m or 2h.")
+        str, _gate(metavar="TIME", help="Longest wait for the execution, or another export, to end: 90s, 30m or 2h.")
     ] = "30m",
     max_regression: Annotated[
         list[str] | None,
@@ -68,7 +68,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         _what(
             "--group-by",
             metavar="COLUMN",
-            help="Compare each version of the candidate's agent by itself, too. Needs --json.",
+            help="Also compare each version of the candidate's agent separately. Needs --json.",
         ),
     ] = None,
     form: Annotated[

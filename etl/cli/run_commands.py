@@ -43,7 +43,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         Path | None,
         output(
             metavar="FILE",
-            help='Write the metrics of the run for Prometheus to this .prom file. Needs the "prometheus" extra.',
+            help='Write Prometheus metrics of the run to this .prom file. Needs the "prometheus" extra.',
         ),
     ] = None,
     as_json: AsJson = False,

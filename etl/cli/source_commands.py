@@ -57,7 +57,7 @@ def check(
         bool,
         typer.Option(
             "--read-only",
-            help="Try no writes: check only that destination and warehouse can be read.",
+            help="Write nothing: check only that destination and warehouse can be read.",
         ),
     ] = False,
     as_json: AsJson = False,

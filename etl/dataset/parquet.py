@@ -69,7 +69,7 @@ class OpenPart:
         if self.unknown and not may_be_newer:
             raise DestinationError(
                 f"{self._where}: unknown columns {self.unknown}: "
-                "upgrade if a newer one made it; else move it out of the dataset"
+                "upgrade if a newer version wrote it; else move it out of the dataset"
             )
         with _readable(self._where):
             # In this thread: giving a few small columns to others costs more than reading them, and a thread that still

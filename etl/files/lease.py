@@ -106,7 +106,7 @@ class Lease:
                 self._write()
             except (ConflictError, FileMissingError):
                 self._lost = (
-                    f"{self._where}: this export lost its lock: another program replaced or removed it (an export may, "
+                    f"{self._where}: this export lost its lock: another program replaced or removed it (as exports may "
                     f"{LIFE_SECONDS:g} seconds after the last renewal); nothing was lost, and the next run continues"
                 )
                 raise DestinationError(self._lost) from None

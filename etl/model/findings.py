@@ -104,9 +104,9 @@ class Kind(StrEnum):
     )
     ANSWERS_CHANGED = _missing(
         "answers_changed",
-        "the format of the API's answers has changed: columns lack values that the API has, or have others",
+        "the format of the API's answers has changed: columns lack values that the API has, or have wrong ones",
         "report the columns named here to the API's operators and the exporter's maintainers; runs fetch the values "
-        'once they can be read; with settle_by = "refetch", set it to "detail", which has most of them',
+        'once they can be read; if settle_by is "refetch", set it to "detail", which still gives most of them',
     )
     RUN_LOST = _unknown(
         "run_lost",
@@ -168,7 +168,7 @@ class Kind(StrEnum):
     NOT_EXPORTED = _notice(
         "not_exported",
         "stored executions now belong to a run test that the settings do not name; their rows have its name",
-        "nothing, or add that name to run_tests to export what is new of it",
+        "nothing, or add that name to run_tests to export its new executions",
     )
     FETCHED_AGAIN = _notice("fetched_again", "rows were gone or damaged, and were fetched again")
     RUN_TEST_GONE = _notice("run_test_gone", "the API no longer has a run test of this name; its rows stay as they are")
@@ -181,7 +181,7 @@ class Kind(StrEnum):
     )
     ANSWERS_ODD = _notice(
         "answers_odd",
-        "columns of an execution lack values that the API has; until others show whether that is so in all, it settles",
+        "an execution lacks values that the API has; it keeps settling until others show whether all executions do",
     )
     FROM_DETAILS = _notice(
         "from_details",
@@ -195,7 +195,7 @@ class Kind(StrEnum):
     )
     ONE_BY_ONE = _notice(
         "one_by_one",
-        "calls that lists might have shown whole were fetched one by one: the rows are the same, at more requests",
+        "calls that lists might have shown in full were fetched one by one: the same rows for more requests",
     )
     KEY_REMOVED = _notice(
         "key_removed",

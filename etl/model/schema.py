@@ -41,7 +41,7 @@ _EXPORT = (
 )
 
 _KEPT = "an unknown status is kept as it is."
-_NOT_LISTED = "null when the call is a chat, or no list of voice calls was read that has it"
+_NOT_LISTED = "null when the call is a chat, or no list of voice calls that has it was read"
 _VOICE = {
     "bot_wpm": (FLOAT, "Speaking rate of the agent", "words/min"),
     "user_wpm": (FLOAT, "Speaking rate of the simulated user", "words/min"),
@@ -98,7 +98,7 @@ def _percentile(name: str, meaning: str) -> Column:
 
 _TOLD = {
     "run_test_id": "Identifies the run test at the source.",
-    "agent_name": "Name of the agent that was tested. Like the next four columns, as first seen finished.",
+    "agent_name": "Name of the agent that was tested. Kept, like the next four columns, as first seen finished.",
     "agent_version": "Name of the agent's version; where the execution has none, the API names the newest.",
     "error_reason": "Why the execution failed: one line, cut after 200 characters.",
     "judged_by": "What judged it, by eval_config_id: name, template, model, mapping.",
@@ -243,8 +243,8 @@ CALLS = Table(
             "metrics_from",
             STRING,
             "metrics: the row has the call's own metrics. lists: it has the same values, from lists that show voice "
-            "calls whole. both: its own metrics lack values, which come from the execution's detail. detail: it has "
-            "what that and the list of calls tell, and is null in "
+            "calls in full. both: the call's own metrics lack values, which come from the execution's detail. detail: "
+            "the row has what that detail and the list of calls show, and is null in "
             f"{', '.join(NOT_IN_LISTS)}.",
             null="null when a version without this column wrote the row, which means metrics",
         ),
@@ -291,7 +291,7 @@ ERRORS = Table(
     "dead letter: a request that a run gave up on; removed when it succeeds",
     "",
     (
-        Column("endpoint", STRING, f"Path of the endpoint that failed; {DETAIL} is a detail's.", is_key=True),
+        Column("endpoint", STRING, f"Path of the endpoint that failed; {DETAIL} is that of details.", is_key=True),
         Column("subject_id", STRING, "The call or execution that was asked for.", is_key=True),
         Column("execution_id", STRING, "The execution that is not final because of it.", is_key=True),
         _RUN_TEST_NAME,

@@ -55,9 +55,9 @@ def _samples(summary: Summary) -> Iterator[tuple[str, str, float, dict[str, str]
     yield "run_duration_seconds", "How long the last run took.", summary.seconds, {}
     for purpose, sent in summary.requests_by_purpose.items():
         yield "run_requests", "Requests that the last run sent, by purpose.", sent, {"purpose": purpose}
-    yield "run_call_requests", "Requests of the last run for single calls.", summary.call_requests, {}
+    yield "run_call_requests", "Requests for single calls in the last run.", summary.call_requests, {}
     yield "run_retries", "Requests that the last run sent again.", summary.retries, {}
-    yield "run_rejections", "Requests of the last run that the rate limit refused.", summary.rejections, {}
+    yield "run_rejections", "Requests that the rate limit refused in the last run.", summary.rejections, {}
     yield "run_written_bytes", "Bytes that the last run wrote.", summary.size_bytes, {}
     yield "run_problems", "How many things were missing or wrong after the last run.", len(summary.problems), {}
     if (limit := summary.requests_per_minute) is not None:
@@ -77,7 +77,7 @@ def _samples(summary: Summary) -> Iterator[tuple[str, str, float, dict[str, str]
         yield "complete", meaning, key not in complete.incomplete, {"run_test": key}
     for run_test in summary.run_tests:
         labels = {"run_test": run_test.key}
-        yield "dead_letters", "Requests of the last run that failed.", run_test.dead_letters, labels
+        yield "dead_letters", "Requests that failed in the last run.", run_test.dead_letters, labels
         yield "from_lists", "Executions that the last run stored from their lists only.", run_test.previewed, labels
         for reason, count in run_test.reasons.items():
             yield "executions", "Listed executions, by reason.", count, labels | {"reason": reason}

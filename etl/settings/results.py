@@ -27,21 +27,21 @@ def _known_limits(value: Any) -> Any:
 
 
 class Compare(Section):
-    """How much worse a metric may get before ``metrics-etl compare`` signals it, and how rarely ``report`` may be
+    """How much worse a metric may get before ``metrics-etl compare`` signals it, and how often ``report`` may be
     wrong.
     """  # noqa: D205 - one sentence for users
 
     max_regression: Annotated[dict[str, str], BeforeValidator(_known_limits)] = Field({})
     """limits for compare, by metric: "10%" of the baseline, or "2pp" (percentage points) for a rate"""
     false_alarms_per_year: float = Field(1.0, gt=0, le=100)
-    """how many unchanged metrics the nightly verdict may call worse in a year, over all run tests: above 0 up to 100;
-    up to 4 times as many where one bad night follows another
+    """how many unchanged metrics the nightly verdict may call worse in a year, over all run tests: above 0, at most
+    100; up to 4 times as many if each night resembles the one before
     """
     accepted: dict[str, date] = Field({})
-    """levels that count as normal, by run test or "RUN TEST/METRIC": no night before this day is compared with"""
+    """first day of the level that counts as normal, by run test or "RUN TEST/METRIC"; earlier nights do not count"""
 
     line_failures: list[Annotated[str, Field(min_length=1)]] = Field([*LINE_FAILURES])
-    """words in ended_reason of a failed call: the telephone line failed, not the agent"""
+    """words in a failed call's ended_reason that mean the telephone line failed, not the agent"""
 
     @property
     def limits(self) -> dict[str, Limit]:
@@ -60,7 +60,7 @@ def _webhook(value: str | None) -> str | None:
 
 
 class Notification(Section):
-    """Whom a run tells what it found, each thing once."""
+    """Where a run reports what it found, each finding once."""
 
     url: Annotated[str | None, AfterValidator(_webhook)] = Field(None, repr=False)
     """webhook that gets new alarms as JSON, such as Slack's; plain http:// only to this machine"""

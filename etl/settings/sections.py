@@ -152,7 +152,7 @@ class Api(Section):
     ] = Field(None, json_schema_extra={"default": "auto", "type": ["string", "integer"]})
     """rate limit to stay within: a number, or "auto" to learn it from the API's answers"""
     quota_share: float = Field(1.0, gt=0, le=1)
-    """share of the rate limit to use, above 0 up to 1; the rest is left for others"""
+    """share of the rate limit to use, above 0, at most 1; the rest is left for others"""
     page_limit: Annotated[int, Field(ge=1, le=16384), AfterValidator(_power_of_two)] = 1024
     """rows of a list's first page, a power of two up to 16384; later pages may be larger"""
     connect_timeout_seconds: float = Field(10, gt=0, le=600)
@@ -175,21 +175,21 @@ class Export(Section):
     """What to export, and when an execution counts as settled."""
 
     metrics: Literal["exact", "calls", "listed"] = "exact"
-    """"exact": by lists that show voice calls whole, else by each call's own metrics; "calls": always by these;
-    "listed": by lists alone, which leaves some columns empty
+    """"exact": from lists if they show voice calls in full, else from each call's own metrics; "calls": always from
+    each call's own metrics; "listed": from lists alone, which leaves some columns empty
     """
     settle_hours: float = Field(24, ge=0, le=24 * 365)
     """check a finished execution again until it is this old: costs and evals may arrive late"""
     settle_by: Literal["detail", "refetch"] = "detail"
     """"detail": check for changes with two requests, fetch changed calls; "refetch": fetch every call again"""
     sweep_days: int = Field(30, ge=0, le=3650)
-    """compare each final execution with the API again within so many days, a few every night; 0: never"""
+    """compare each final execution with the API again within this many days, a few every night; 0: never"""
     max_runtime_minutes: float | None = Field(None, gt=0, le=60 * 24 * 7)
     """stop cleanly after this time; the next run continues"""
     since: Annotated[date | None, AfterValidator(refuse_day_to_come)] = None
     """skip executions created before this day (UTC); a run test may set its own day"""
     calls: Literal["finished", "all"] = "finished"
-    """"finished": only calls of finished executions; "all": those of running ones, too"""
+    """"finished": only calls of finished executions; "all": calls of running ones, too"""
     commit_interval_seconds: float = Field(30, gt=0, le=3600)
     """how often to save; a crash loses at most about this much work"""
     include_raw: bool = False
@@ -212,8 +212,8 @@ class Destination(Section):
     """Where the dataset is; ``options`` are for a bucket."""
 
     path: Annotated[str, Field(min_length=1), AfterValidator(_dataset_place)] = "data"
-    """folder of the dataset; default: data, next to this file, or next to its folder if that is named config; or a
-    bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER" (needs the "bucket" extra)
+    """folder of the dataset, or a bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER" (needs
+    the "bucket" extra); default: data next to the settings file, or one folder up if the file is in one named config
     """
     compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
     """"zstd", "snappy", "gzip", or "none" for no compression"""

@@ -133,7 +133,7 @@ def test_a_column_of_a_newer_version_is_refused_unless_it_may_be_there(files):
     with pytest.raises(DestinationError) as caught:
         part.read(["duration_seconds"])
     assert not isinstance(caught.value, UnreadableError)
-    reason = "unknown columns ['mood']: upgrade if a newer one made it; else move it out of the dataset"
+    reason = "unknown columns ['mood']: upgrade if a newer version wrote it; else move it out of the dataset"
     assert str(caught.value) == f"{files.where(PATH)}: {reason}"
     assert part.read(["duration_seconds"], may_be_newer=True).column_names == ["duration_seconds"]
 

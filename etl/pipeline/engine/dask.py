@@ -75,7 +75,7 @@ async def _require_fit_workers(client: Any, address: str) -> None:
             answers = await client.run(worker.require_fit, __version__, on_error="return")
     except (OSError, TimeoutError):
         raise SourceUnavailableError(
-            f"no Dask scheduler with workers answers at {address}: "
+            f"no Dask scheduler with workers at {address}: "
             "start both (dask scheduler, dask worker), or check [engine] address"
         ) from None
     except Exception as error:  # noqa: BLE001 Dask raises many kinds: for no address, no certificate, another server

@@ -220,7 +220,7 @@ async def test_no_scheduler_and_no_worker_are_told_before_the_first_request(
         asked = len(server.requests)
     assert (without_workers.exit_code, nowhere.exit_code, asked) == (5, 5, 0)
     for summary, address in ((without_workers, running.address), (nowhere, "tcp://127.0.0.1:9")):
-        assert f"no Dask scheduler with workers answers at {address}: start both" in str(summary.problems)
+        assert f"no Dask scheduler with workers at {address}: start both" in str(summary.problems)
 
 
 @pytest.mark.parametrize("address", ["here://now", "tls://127.0.0.1:9", "another server"])

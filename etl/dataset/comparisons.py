@@ -1,4 +1,4 @@
-"""When final executions were last compared with the source without a difference.
+"""When a comparison of each final execution with the source last found no difference.
 
 Owns ``_state/compared.json``. It is a cache: rows say when they were fetched, and a comparison without a difference
 changes no row. If it is missing or damaged, or a run is killed before it is written, these executions are compared

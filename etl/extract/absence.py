@@ -1,4 +1,4 @@
-"""Rows that a proved list does not have: each is requested by its id, and only the answer decides (law 5).
+"""Rows that are missing from a proved list: each is requested by its id, and only the answer decides (law 5).
 
 That holds for executions and calls alike. ``crawl.py`` asks for calls, ``pipeline/apply.py`` for executions.
 """

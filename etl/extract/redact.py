@@ -1,4 +1,4 @@
-"""Remove the keys from what the server sends: a server that echoes its requests sends them back. Pure.
+"""Remove the keys from what the server sends: one that echoes its requests sends the keys back. Pure.
 
 A key is found verbatim, and escaped for JSON, a URL or HTML, once or several times, as servers echo text. A key in any
 other form, such as base64, is not found: a server that encodes it so has it already.

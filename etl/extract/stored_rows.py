@@ -1,4 +1,4 @@
-"""What an execution's lists and its stored rows say of each other: which may stay, and whether all are right. Pure.
+"""Compare an execution's stored rows with its lists: which rows may stay, and whether all are right. Pure.
 
 ``settling.py`` decides with it.
 """

@@ -1,4 +1,4 @@
-"""One writer at a time in a bucket: an object that its holder renews, and that a taker replaces if it stands still.
+"""One writer at a time in a bucket: an object that its holder renews, and that a taker replaces if it is not renewed.
 
 No clocks of two machines are compared. A taker watches the object for the life of a lease; if it does not change, its
 holder is dead. A holder that could not renew its lease for half of that time writes nothing before it has. Every

@@ -1,4 +1,4 @@
-"""How a status is read: of settings, the path of a settings file, or the dataset alone.
+"""How a status is read: from settings, from the path of a settings file, or from the dataset alone.
 
 It reads the dataset alone, without a lock, and only the columns that it needs; ``status.py`` says what a status is and
 judges it. An export may run meanwhile: a file that it replaces is read as it was or as it will be.

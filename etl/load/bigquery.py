@@ -1,4 +1,4 @@
-"""BigQuery, by its own client: load jobs fill staged tables, from which one script, which is a transaction, fills ours.
+"""BigQuery, by its own client: load jobs fill staged tables, and one script fills ours from them, in a transaction.
 
 DDL cannot be part of a transaction: tables are made and completed before it. A load that was killed leaves staged
 tables, which expire within a day.

@@ -1,4 +1,4 @@
-"""How PostgreSQL says things, and the script of ``schema --ddl postgresql``. Pure, and without the driver.
+"""PostgreSQL's own forms of SQL, and the script of ``schema --ddl postgresql``. Pure, and without the driver.
 
 The script makes what a first load makes, or completes what an older version made; it can be run again and again. It
 drops nothing that others may use: views are replaced, so that their grants and what depends on them stay.

@@ -1,4 +1,4 @@
-"""What the steps of one run share: settings, services, the time at which it began, and how far it is, to be shown."""
+"""What the steps of one run share: settings, services, when the run began, and its progress for the display."""
 
 import secrets
 from collections import deque

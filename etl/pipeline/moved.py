@@ -1,4 +1,4 @@
-"""Stored executions that are missing from the proved list of their name: those that are gone, or renamed by now.
+"""Stored executions that are missing from the proved list of their name: whether they are gone, or renamed by now.
 
 A name is not an identity: a run test may have been renamed, and another one may have its name (law 7). Writes nothing.
 """

@@ -1,4 +1,4 @@
-"""What a run needs of asyncio: end early on a signal, let work finish although it is cancelled, and hold a lock."""
+"""What a run needs from asyncio: end early on a signal, let work finish although it is cancelled, and hold a lock."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine

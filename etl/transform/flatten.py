@@ -1,4 +1,4 @@
-"""Make the rows of an execution's calls, evals and dead letters from what was fetched of it. Pure.
+"""Make the rows of an execution's calls, evals and dead letters from what was fetched. Pure.
 
 The execution's own row comes later, from ``frames``: it says what the dataset holds in the end.
 """

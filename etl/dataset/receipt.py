@@ -1,6 +1,7 @@
 """What a run has changed in the dataset: files, and executions of each run test.
 
-Kept in memory while the run lasts; the run's record then takes it as JSON. Never reads or writes a file.
+Kept in memory while the run lasts; then its row of ``runs`` takes it as JSON, which is written after all the files that
+it names, and so does the record of the last run. A run that is killed leaves none. Never reads or writes a file.
 """
 
 from collections.abc import Collection
@@ -35,6 +36,8 @@ class WrittenFile:
 class Receipt:
     """The changes of one run so far."""
 
+    follows: str | None = None
+    """The id of the run that began before, even if it was killed and so left no receipt; None if that is unknown."""
     written: dict[str, WrittenFile] = field(default_factory=dict)
     """By path, the files that this run wrote and that are still there."""
     removed: set[str] = field(default_factory=set)
@@ -63,6 +66,7 @@ class Receipt:
         listed = paths[:_MOST_FILES]
         files = ((path, self.written[path]) for path in listed if path in self.written)
         return {
+            "follows": self.follows,
             "written": [
                 {"path": path, "rows": file.rows, "bytes": file.size_bytes, "sha256": file.sha256}
                 for path, file in files

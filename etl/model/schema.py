@@ -332,6 +332,7 @@ RUNS_TABLE = Table(
         Column("bytes", INT, "Bytes of Parquet written.", "bytes"),
         Column("message", STRING, "Why the run ended as it did.", null="null when nothing is missing"),
         Column("run_tests", STRING, "Counts for each run test.", is_json=True),
+        Column("receipt", STRING, "Files it wrote, with sha256.", null="null when an older version ran", is_json=True),
     ),
     (Column("month", STRING, "UTC month, as 2026-11, in which the run began."),),
 )

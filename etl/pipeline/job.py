@@ -271,7 +271,9 @@ def _begin_record(run: Run, *, is_export: bool = False) -> Record:
         identify(files, run.started_at, note=note)
     else:
         read_identity(files, note=note)
-    before = read_last_run(files, note=note, set_aside=is_export).of(run.settings.scope)
+    last = read_last_run(files, note=note, set_aside=is_export)
+    run.dataset.receipt.follows = last.attempt.export_run_id if last.attempt else None
+    before = last.of(run.settings.scope)
     # A run that was killed left only an attempt: what it may have changed is not complete any more.
     record.before = before.after(before.attempt)
     return record

@@ -278,7 +278,7 @@ class Summary(ShownInLines):
             "dead_letters": sum(run_test.dead_letters for run_test in self.run_tests),
             "misfits": sum(run_test.misfits for run_test in self.run_tests),
             "message": "\n".join(self.problems) or None,
-            "run_tests": msgspec.json.encode(document["run_tests"]).decode(),
+            **{name: msgspec.json.encode(document[name]).decode() for name in ("run_tests", "receipt")},
         }
         return {name: row[name] for name in RUNS_TABLE.names}
 

@@ -29,7 +29,7 @@ class Verdict:
 
 def spoiled(mutant: Mutant, folder: Path) -> Path:
     """A copy of the project without the guard."""
-    for name in ("etl", "tests", "config", "benchmarks"):
+    for name in ("etl", "tests", "config", "benchmarks", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, folder)

@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -17,15 +18,16 @@ from etl.model import schema
 from etl.model.keys import default_key
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Sandbox
+from etl.sandbox import Fault, Sandbox
 from etl.sandbox.generate import finish_execution
 from etl.sandbox.world import SimulatedExecution, rerun_execution
+from tests.dataset.killed import killed_before
 from tests.support import settings_for
 from tests.worlds import a_sandbox
 
 TEXT = (Path(__file__).parents[2] / "docs" / "feed.md").read_text(encoding="utf-8")
 ONCE, NIGHTLY = re.findall(r"^```sql\n(.*?)^```\n", TEXT, re.MULTILINE | re.DOTALL)
-(PYTHON,) = re.findall(r"^```python\n(.*?)^```\n", TEXT, re.MULTILINE | re.DOTALL)
+PYTHON, CATCH_UP = re.findall(r"^```python\n(.*?)^```\n", TEXT, re.MULTILINE | re.DOTALL)
 FIRST_NIGHT = datetime(2026, 11, 5, 2, tzinfo=UTC)
 FOLLOWED = ("executions", "calls", "evals")
 NO_DIFFERENCES = dict.fromkeys(FOLLOWED, 0)
@@ -53,10 +55,18 @@ class Nights:
         assert gone.isdisjoint(now), "one that came and went within the run may be told as well"
         return summary
 
-    def files(self) -> dict[str, str]:
+    def files(self, folder: str = "data") -> dict[str, str]:
         """The hash of each file of a table by path."""
-        paths = (path for path in self.data.rglob("*.parquet") if "_state" not in path.parts)
-        return {path.relative_to(self.data).as_posix(): sha256(path.read_bytes()).hexdigest() for path in paths}
+        root = self.data.with_name(folder)
+        paths = (path for path in root.rglob("*.parquet") if "_state" not in path.parts)
+        return {path.relative_to(root).as_posix(): sha256(path.read_bytes()).hexdigest() for path in paths}
+
+    def catch_up(self) -> set[str]:
+        """Copy what the receipts name that are new; returns the paths that were looked at."""
+        found: dict[str, Any] = {}
+        exec(CATCH_UP, found)
+        assert self.files("copy") == self.files()
+        return {path for path in found["changed"] if not path.startswith("runs/")}
 
     def follow(self) -> set[str]:
         """Load what changed; returns the executions that were replaced."""
@@ -152,3 +162,33 @@ async def test_python_gives_what_takes_the_place_of_what_one_has(
     assert found["changed"]["execution_id"].to_list() == [changed.execution_id]
     assert sorted(found["calls"]["call_execution_id"]) == sorted(each.call_execution_id for each in changed.calls)
     assert len(etl.read_table("data", "calls", changed_since=since)) == len(changed.calls)
+
+
+async def test_a_copy_catches_up_file_by_file_however_many_nights_it_missed(
+    server: Sandbox, nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (rerun, other, *_), (untouched, *_) = (each.executions for each in server.world.run_tests)
+    monkeypatch.chdir(nights.data.parent)
+    await nights.export()
+    nights.catch_up()
+
+    rerun_execution(rerun, nights.now)
+    await nights.export()
+    finish_execution(rerun, random.Random(3), nights.now)
+    await nights.export()
+    changed = nights.catch_up()
+    key = default_key(untouched.run_test.name)
+    assert [key in path for path in changed] == [False] * 3, "of the other run test, no file was looked at"
+    assert nights.catch_up() == set()
+
+    other.is_deleted = True
+    other_settings = settings_for(server, nights.data, run_tests=[other.run_test.name])
+    with suppress(BaseExceptionGroup), killed_before(2):  # after the note of its start and the marks of calls
+        await job.export(other_settings, clock=lambda: nights.now)
+    await nights.export()
+    assert nights.catch_up() == {path for path in nights.files() if not path.startswith("runs/")}, "a run was killed"
+    (damaged,) = (nights.data / "evals" / f"run_test={key}").rglob("*.parquet")
+    damaged.write_bytes(b"PAR1")
+    server.fault = lambda _request, _nth: Fault(status=401)
+    await nights.export()
+    assert nights.catch_up() == {damaged.relative_to(nights.data).as_posix()}, "set aside, and not fetched again yet"

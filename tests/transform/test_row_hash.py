@@ -1,6 +1,4 @@
-"""The hash of a row says what the source says in it, and the same in every version."""
-
-from datetime import UTC, datetime
+"""How stored rows are hashed; of which bytes, ``tests/test_format.py`` says."""
 
 import pyarrow as pa
 import pytest
@@ -8,27 +6,13 @@ import pytest
 from etl.model import schema
 from etl.model.arrow import with_column
 from etl.transform import row_hash
-from etl.transform.frames import ExportStamp
 from etl.transform.row_hash import ROW_HASH, hash_rows, says_the_same
 from tests.bundles import EXPORT, bundle_of, calls_frame, fetched_call
 from tests.datasets import hash_of
 
 
-def rows_of(metrics=None, export=EXPORT):
-    return calls_frame([bundle_of(fetched_call("call", metrics or {}))], export).rows
-
-
-def test_nine_columns_are_hashed_under_a_longer_name_than_their_own():
-    """A changed value here would take every call that has such a metric for damaged, and fetch its execution again."""
-    metrics = {"latency": {"system_metrics": {"bot_wpm": 149.53, "user_wpm": 5.0, "ai_interruption_count": 1}}}
-    assert hash_rows(schema.CALLS, rows_of(metrics)) == ["02160c7155f02af26d7060216c552691"]
-
-
-def test_which_export_wrote_a_row_changes_no_hash():
-    later = rows_of(
-        {"x": 1}, ExportStamp(export_run_id="run-2", exported_at=datetime(2026, 3, 1, tzinfo=UTC), include_raw=True)
-    )
-    assert hash_rows(schema.CALLS, later) == hash_rows(schema.CALLS, rows_of({"x": 1}))
+def rows_of(metrics=None):
+    return calls_frame([bundle_of(fetched_call("call", metrics or {}))], EXPORT).rows
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])

@@ -100,7 +100,7 @@ class LoadResult:
             )
         if self.missing:
             lines.append(
-                f"{counted(len(self.missing), 'execution')} in the warehouse but not in the dataset: "
+                f"{counted(len(self.missing), 'execution')} not in the dataset but in the warehouse: "
                 f"{first_few(self.missing)}; metrics-etl load --full removes them there"
             )
         return lines

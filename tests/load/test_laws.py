@@ -340,7 +340,7 @@ def test_what_is_missing_from_the_dataset_stays_and_is_told_until_a_full_load(
         kept = load_into(target, data)
         assert (kept.removed, kept.as_json()["executions"]["missing"]) == (0, 2)
         assert kept.problems == [
-            "2 executions in the warehouse but not in the dataset: e4, e7; metrics-etl load --full removes them there"
+            "2 executions not in the dataset but in the warehouse: e4, e7; metrics-etl load --full removes them there"
         ]
         assert contents(target) == before
 

@@ -68,6 +68,16 @@ def test_rows_come_sorted_by_start_execution_and_key_and_unknown_starts_last():
     assert told(result, "call_execution_id") == [("z",), ("a2",), ("b",), ("a",), ("n",)]
 
 
+def test_rows_that_are_in_order_are_not_copied_for_those_that_come_after_them():
+    """A part is written again with each commit of a first export: copying all its text each time costs as much."""
+    old = rows(schema.CALLS, call("a", execution_started_at=OLD), call("c", execution_started_at=OLD))
+    new = rows(schema.CALLS, call("z", "e2", execution_started_at=NEW), call("y", "e2", execution_started_at=NEW))
+    result = merge(schema.CALLS, old, new, Replacement(["e2"], stamp=STAMP)).table
+    assert result["call_execution_id"].to_pylist() == ["a", "c", "y", "z"]
+    text_of = [each["status"].chunk(0).buffers()[2].address for each in (old, result)]
+    assert text_of[0] == text_of[1]
+
+
 def test_more_text_than_can_be_sorted_is_merged_unsorted(monkeypatch):
     """As of one execution whose calls hold more than 2 GiB: Arrow would raise, and the run end."""
     monkeypatch.setattr(merge_module, "_MOST_SORTED_BYTES", 1)

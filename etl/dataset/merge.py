@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -148,7 +149,7 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
     own = pa.concat_tables([where(_with_marks(after, marks, replacement.stamp), is_kept), where(new, is_arriving)])
     merged = pa.concat_tables([others, own.select(table.names)])
     if merged.nbytes < _MOST_SORTED_BYTES:
-        merged = merged.sort_by([(name, "ascending") for name in _SORT[table.name]])
+        merged = _sorted(table, merged)
     ids = before["execution_id"].to_pylist()
     replaced = compress(ids, [not stays for stays in is_kept])
     changed = {*replaced, *compress(new["execution_id"].to_pylist(), is_arriving), *(ids[index] for index in marks)}
@@ -190,6 +191,8 @@ def _compare(
     table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replacement
 ) -> tuple[list[bool], list[bool]]:
     """Which of the old rows stay as they are, and which of the new ones replace an old one or are added."""
+    if not len(old):
+        return [], [True] * len(new)
     new_contents = dict(_contents(table, new))
     if table is schema.CALLS and replacement.restamped:
         # () equals the content of no row, so these always replace the old row.
@@ -228,6 +231,14 @@ def _marks(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Repla
         if key not in new_keys and is_deleted != was_deleted:
             marks[index] = is_deleted
     return marks
+
+
+def _sorted(table: schema.Table, rows: pa.Table) -> pa.Table:
+    """The rows in order. The first ones are not copied as far as they are in it: what is new mostly comes last."""
+    order = pc.sort_indices(rows, [(name, "ascending") for name in _SORT[table.name]])
+    moved = np.flatnonzero(order.to_numpy() != np.arange(len(rows)))
+    first = moved[0] if len(moved) else len(rows)
+    return pa.concat_tables([rows.slice(0, first), rows.take(order.slice(first))])
 
 
 def _values(rows: pa.Table, names: Iterable[str], executions: Collection[str]) -> dict[str, dict[str, Any]]:

@@ -210,7 +210,6 @@ class Client:
     async def _answer(self, request: Request[T]) -> T:
         """The decoded answer; the one place that retries, as the table above says."""
         # Not by ``backoff.on_exception``, which costs a quarter of the client's processor time where nothing fails.
-        waits = islice(backoff.expo(max_value=_BACKOFF_MAX_SECONDS), 1, None)  # its first value is no wait
         failure: SourceError | KeyRefusedError
         max_tries = self._settings.api.max_tries
         if request.is_optional:
@@ -232,7 +231,8 @@ class Client:
             if tries >= max_tries or not is_retried:
                 raise failure
             self.traffic.retries += 1
-            await asyncio.sleep(backoff.full_jitter(next(waits)))
+            waits = backoff.expo(max_value=_BACKOFF_MAX_SECONDS)  # its first value is no wait
+            await asyncio.sleep(backoff.full_jitter(next(islice(waits, tries, None))))
 
     async def _send_and_read(self, request: Request[T], tries: int) -> T:
         async with self.pace if request.is_of_whole_calls else nullcontext(), self._slots:

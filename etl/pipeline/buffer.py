@@ -29,7 +29,7 @@ from typing import Any
 from etl.pipeline.tasks import to_the_end
 from etl.transform.flatten import FlatBundle
 
-_MANY_CALLS = 2_000
+_MANY_CALLS = 5_000
 """So many calls fill a commit: they fit well into memory."""
 _MUCH_TEXT = 16 << 20
 """So many characters fill a commit, however few calls have them: they fill a part or two."""

@@ -44,8 +44,7 @@ async def describe(
 
     ``places`` are where they stand in the list of the run test's name, from 0, newest first. If it ``is_alone`` in
     having that name, only their pages are read, and the one after, where one lacks some: newer executions may have
-    moved them. Those that its list lacks are in the end described as its own. Otherwise, all pages are read as far as
-    the last place. A page that fails is a problem, and no more.
+    moved them. Otherwise, all pages are read as far as the last place. A page that fails is a problem, and no more.
     """
     judges = judges_of(run_test)
     found: set[str] = set()
@@ -69,8 +68,6 @@ async def describe(
             due = pages_of({key: place for key, place in places.items() if key not in found}, rows, is_alone=is_alone)
         elif due[page] - found:
             due.setdefault(page + 1, set())
-    if is_alone and not failures:
-        yield {key: {"run_test_id": run_test.run_test_id, **judges} for key in places.keys() - found}
 
 
 def pages_of(places: Mapping[str, int], rows: int = PAGE_ROWS, *, is_alone: bool) -> dict[int, set[str]]:

@@ -5,7 +5,9 @@ needs to know no endpoint. Whether an answer is a document at all, or which erro
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from enum import StrEnum
+from functools import partial
 from typing import Any, Generic, Self, TypeVar
 from urllib.parse import quote
 
@@ -176,16 +178,21 @@ def list_calls(execution_id: str, page: Slice, *, without_evals: bool = False) -
 
 
 def list_run_tests(page: Slice, *, is_optional: bool = False) -> Request[Page[ListedRunTest]]:
-    """One page of the run tests in the key's workspace, newest created first. ``is_optional`` is as in ``Request``.
+    """One page of the run tests in the key's workspace, newest created first.
+
+    If it ``is_optional``, as in ``Request``, rows that cannot be read are left out.
 
     Source: GET /simulate/run-tests/
     """
     request = _list(RUN_TESTS, (), page, "run tests", _run_test)
-    return msgspec.structs.replace(request, is_wrapped=False, is_optional=is_optional or request.is_optional)
+    if is_optional:
+        decode = partial(_page, page=page.page, decode_row=_run_test, is_odd_left_out=True)
+        request = msgspec.structs.replace(request, decode=decode, is_optional=True)
+    return msgspec.structs.replace(request, is_wrapped=False)
 
 
 def list_run_test_executions(run_test_id: str, page: Slice) -> Request[Page[Description]]:
-    """One page of what a run test's own list says of its executions, newest created first.
+    """One page of what a run test's own list says of its executions, newest created first, but for unreadable rows.
 
     The server loads all calls of these executions.
 
@@ -195,7 +202,9 @@ def list_run_test_executions(run_test_id: str, page: Slice) -> Request[Page[Desc
         path=f"{RUN_TESTS}{run_test_id}/executions/",
         query=page.query,
         subject=f"executions of run test {run_test_id}, page {page.page}",
-        decode=lambda document: _page(document, page.page, lambda row: _description(row, run_test_id)),
+        decode=lambda document: _page(
+            document, page.page, lambda row: _description(row, run_test_id), is_odd_left_out=True
+        ),
         retries_500=page.retries_500,
         is_wrapped=False,
         is_optional=True,
@@ -366,15 +375,16 @@ def _with_id(decode_row: Callable[[Any], T], name: str, wanted: str) -> Callable
     return decode
 
 
-def _page(document: Any, page: int, decode_row: Callable[[Any], T]) -> Page[T]:
+def _page(document: Any, page: int, decode_row: Callable[[Any], T], *, is_odd_left_out: bool = False) -> Page[T]:
     current_page = _typed(document, "current_page", int)
     if current_page != page:
         raise UnexpectedError(f"asked for page {page}, got page {current_page}")
-    return Page(
-        total_pages=_typed(document, "total_pages", int),
-        count=_typed(document, "count", int),
-        results=tuple(decode_row(row) for row in _typed(document, "results", list)),
-    )
+    rows: list[T] = []
+    for row in _typed(document, "results", list):
+        with suppress(UnexpectedError) if is_odd_left_out else nullcontext():
+            rows.append(decode_row(row))
+    total_pages, count = (_typed(document, name, int) for name in ("total_pages", "count"))
+    return Page(total_pages=total_pages, count=count, results=tuple(rows))
 
 
 def _execution(row: Any) -> Execution:

@@ -43,13 +43,11 @@ async def discover_for(settings: Settings, on_hold: Callable[[float], None]) -> 
         return await discover(client, page_limit=settings.api.page_limit)
 
 
-async def discover(
-    client: Client, *, page_limit: int, now: datetime | None = None, is_optional: bool = False
-) -> Discovered:
+async def discover(client: Client, *, page_limit: int, now: datetime | None = None) -> Discovered:
     """List all run tests of the key's workspace.
 
     An unproved list, or rows that cannot be read, are no error: ``problems`` reports them. ``now`` is when the reading
-    begins, by our clock. ``is_optional`` is as in ``Request``.
+    begins, by our clock.
 
     Raises:
         ConfigurationError: There is no run test.
@@ -66,7 +64,7 @@ async def discover(
 
     try:
         listing = await list_completely(
-            lambda part: client.get(list_run_tests(part, is_optional=is_optional)),
+            lambda part: client.get(list_run_tests(part)),
             lambda run_test: run_test.run_test_id,
             limit=page_limit,
             head_at=no_head,

@@ -104,7 +104,7 @@ _TOLD = {
     "judged_by": "What judged it, by eval_config_id: name, template, model, mapping.",
     "judged_by_fingerprint": "BLAKE2b-128 of judged_by.",
 }
-_NOT_TOLD = "null when unknown, and in older rows until they are fetched again"
+_NOT_TOLD = "null when unknown, and until its run test has new executions"
 DESCRIBED = tuple(
     Column(name, STRING, meaning, null=_NOT_TOLD, is_json=name == "judged_by") for name, meaning in _TOLD.items()
 )

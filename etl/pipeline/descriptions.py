@@ -5,7 +5,7 @@ Only in a night with news: a request for the list of all run tests, and for each
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 
 from etl.dataset.descriptions import write_descriptions
@@ -22,6 +22,9 @@ from etl.pipeline.context import Run
 from etl.pipeline.record import Record
 from etl.pipeline.tasks import to_the_end
 
+_MOST_SECONDS = 600.0
+"""After so long, what is not described yet is left to a later run."""
+
 
 async def describe_executions(run: Run, record: Record, state: StoredState) -> None:
     """Describe ended executions of run tests with news. Whatever fails is one notice, and left to the next news."""
@@ -33,15 +36,14 @@ async def describe_executions(run: Run, record: Record, state: StoredState) -> N
     told: dict[str, Mapping[str, str | None]] = {}
     problems: list[str] = []
     try:
-        if record.listed_run_tests is None:
-            limit = run.settings.api.page_limit
-            record.listed_run_tests = await run_tests_by_name(run.client, page_limit=limit)
-        async with asyncio.TaskGroup() as group:
-            for name, places in wanted.items():
-                run_tests = [each for each in record.listed_run_tests.get(name, ()) if judges_of(each)]
-                group.create_task(_describe(run, run_tests, places, told, problems))
-    except ExporterError as error:
-        problems.append(str(error))
+        async with asyncio.timeout(_MOST_SECONDS):
+            if record.listed_run_tests is None:
+                record.listed_run_tests = await run_tests_by_name(run.client, page_limit=run.settings.api.page_limit)
+            async with asyncio.TaskGroup() as group:
+                for name, places in wanted.items():
+                    group.create_task(_describe(run, record.listed_run_tests.get(name, ()), places, told, problems))
+    except (ExporterError, TimeoutError) as error:
+        problems.append(str(error) or "the lists are too slow")
     finally:
         parts: dict[Part, dict[str, Mapping[str, str | None]]] = {}
         lacking = 0
@@ -52,21 +54,20 @@ async def describe_executions(run: Run, record: Record, state: StoredState) -> N
             lacking += execution_id not in told
         for part, descriptions in parts.items():
             await to_the_end(partial(write_descriptions, run.dataset, part, descriptions, run.stamp()))
-    if lacking:
-        why = first_few(problems) if problems else "the lists do not have them"
-        record.find(Kind.NOT_DESCRIBED, "", f"of {counted(lacking, 'execution')}: {why}")
+        if lacking:
+            why = first_few(problems) if problems else "the lists do not have them"
+            record.find(Kind.NOT_DESCRIBED, "", f"of {counted(lacking, 'execution')}: {why}")
 
 
 async def _describe(
     run: Run,
-    run_tests: Iterable[ListedRunTest],
+    run_tests: Collection[ListedRunTest],
     places: Mapping[str, int],
     told: dict[str, Mapping[str, str | None]],
     problems: list[str],
 ) -> None:
     """Add to ``told`` what the lists of these run tests, which have one name, say of executions."""
-    run_tests = [*run_tests]
-    for run_test in run_tests:
+    for run_test in filter(judges_of, run_tests):
         left = {key: place for key, place in places.items() if key not in told}
         async for page in describe(run.client, run_test, left, problems, is_alone=len(run_tests) == 1):
             told |= page

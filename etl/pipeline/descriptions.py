@@ -52,8 +52,8 @@ async def describe_executions(run: Run, record: Record, state: StoredState) -> N
             if execution_id in told and stored.has_row:
                 parts.setdefault(Part(stored.run_test_key, stored.place), {})[execution_id] = told[execution_id]
             lacking += execution_id not in told
-        for part, descriptions in parts.items():
-            await to_the_end(partial(write_descriptions, run.dataset, part, descriptions, run.stamp()))
+        for part in sorted(parts):
+            await to_the_end(partial(write_descriptions, run.dataset, part, parts[part], run.stamp()))
         if lacking:
             why = first_few(problems) if problems else "the lists do not have them"
             record.find(Kind.NOT_DESCRIBED, "", f"of {counted(lacking, 'execution')}: {why}")

@@ -149,7 +149,7 @@ async def test_a_changed_part_is_read_once_and_written_once(proxy: StoreProxy, t
         write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests], *lines)
         assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)).exit_code == 0
         assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)).exit_code == 0
-        run_again(server.world.run_tests[0].executions[1], random.Random(1), datetime.now(UTC))
+        run_again(server.world.run_tests[1].executions[1], random.Random(1), datetime.now(UTC))
         proxy.requests.clear()
         night = await metrics_etl("run", "--json", cwd=tmp_path, env=env)
 

@@ -54,7 +54,9 @@ async def test_calls_and_evals_are_on_the_disk_before_the_executions_and_the_acc
     assert targets[-3][2] == "index.parquet"
     assert [target[1:] for target in targets[:2]] == [["_state", "dataset.json"], ["_state", "last_run.json"]]
     assert targets[-4][1] == "errors", "which has no rows"
-    parts = [(target[1], tuple(target[2:])) for target in targets[2:-4]]
+    written = [(target[1], tuple(target[2:])) for target in targets[2:-4]]
+    parts, described = written[: len(written) * 3 // 4], written[len(written) * 3 // 4 :]
+    assert {table for table, _ in described} == {"executions"}
     for calls, evals, executions in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
         assert [table for table, _ in (calls, evals, executions)] == ["calls", "evals", "executions"]
         assert calls[1] == evals[1] == executions[1]

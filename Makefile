@@ -183,7 +183,7 @@ release: $(RELEASE)/.done ## Build wheel, sdist and SBOM into dist/, and run the
 # All extras are resolved together, so that any of them fit beside each other, and the lock of one has what the core's has not.
 ALL := $(VENV)/all.txt
 LOWEST := $(VENV)/lowest.txt
-IN_DEV := bucket delta duckdb fast postgresql prometheus report
+IN_DEV := bucket delta duckdb fast postgresql report
 BEYOND_CORE = $$(sed -n 's/==.*//p' requirements.lock | sed 's/^/--no-emit-package /')
 lock: $(VENV)/.dev ## Resolve the locked requirements anew
 	$(LOCK) pyproject.toml --all-extras --group dev --output-file $(ALL)

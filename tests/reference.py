@@ -3,18 +3,14 @@
 import ast
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import typer
 
 from etl.cli.commands import app
 from etl.compare.statistics import Outcome, Verdict
-from etl.dataset.last_run import LastRun
 from etl.errors import ExitCode
 from etl.extract.plan import Reason
 from etl.inspect.reconcile import Skipped
@@ -22,8 +18,6 @@ from etl.model.findings import Kind
 from etl.model.locations import BUCKETS, EXPERIMENTAL, WAREHOUSES
 from etl.model.metrics import METRICS
 from etl.model.schema import TABLES
-from etl.pipeline.metrics_file import write_metrics_file
-from etl.pipeline.summary import RunTestSummary, Summary
 from etl.transform.aggregates import Cause
 from tests.meanings import EVENTS, FIELDS, HEADS, PURPOSE_MEANINGS, SUBJECT_MEANINGS
 from tests.settings.json_schema import settings_schema
@@ -132,12 +126,6 @@ def _commands_page() -> Iterator[str]:
         ("finding", "severity", "meaning", "next step"),
         ((f"`{each}`", each.severity.value, each.meaning, each.next_step) for each in Kind),
     )
-    yield from (
-        "## Metrics for Prometheus",
-        "",
-        "`run --metrics-file` writes them, each as a gauge with the label `dataset`.",
-    )
-    yield from _table(("metric", "meaning", "more labels"), sorted(_prometheus_metrics()))
     yield from ("## Log events", "", HEADS["log"])
     yield from _table(("event", "meaning", "fields"), ((f"`{name}`", *texts) for name, texts in EVENTS.items()))
 
@@ -184,21 +172,6 @@ def _words(command: str) -> Iterator[tuple[tuple[str, ...], Iterable[tuple[str, 
         yield ("metric", "in the report", "unit", "worse when", "meaning"), (*metrics, *_EVAL_METRICS)
         yield ("verdict", "meaning"), _coded({each: each.meaning for each in Verdict})
         yield ("limit", "meaning"), _coded({each: each.meaning for each in Outcome})
-
-
-def _prometheus_metrics() -> Iterator[tuple[str, str, str]]:
-    now = datetime.now(UTC)
-    run_test = RunTestSummary("", "", reasons=Counter({Reason.NEW.value: 1}))
-    summary = Summary("", "", "", now, now, run_tests=[run_test], requests_per_minute=1, rows={"calls": 1})
-    summary.completeness = LastRun(last_complete_at={"": now})
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "all.prom"
-        write_metrics_file(summary, path)
-        text = path.read_text(encoding="utf-8")
-    for name, meaning in re.findall(r"^# HELP (\S+) (.*)$", text, re.MULTILINE):
-        labels = re.findall(rf"^{name}{{(.*)}}", text, re.MULTILINE)[0]
-        more = [f"`{label}`" for label in re.findall(r"(\w+)=", labels) if label != "dataset"]
-        yield f"`{name}`", meaning, ", ".join(more)
 
 
 def _settings_page() -> Iterator[str]:

@@ -10,7 +10,7 @@ from contextlib import redirect_stdout, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 from etl.cli.console import print_in_form, print_json, print_message, print_rate_limit_wait, print_result
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, output, selection
@@ -39,12 +39,6 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
             "Without this option, such a run changes nothing, because the key may belong to another workspace.",
         ),
     ] = False,
-    metrics_file: Annotated[
-        Path | None,
-        output(
-            metavar="FILE", help='Write Prometheus metrics of the run to this .prom file. Needs the "prometheus" extra.'
-        ),
-    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Annotated[
@@ -58,13 +52,10 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
     Example: metrics-etl run --run-test "Checkout flow" --since 2026-11-01
     """
     with report_errors(verbose=verbose):
-        from etl.pipeline.metrics_file import check_metrics_file, write_metrics_file
         from etl.settings import Settings
 
         try:
             settings = Settings.load(config).only(run_tests or (), since=since)
-            if metrics_file:
-                check_metrics_file(metrics_file, settings.destination.path)
         except ConfigurationError as error:
             _report_mistake(error, config, is_interactive=bool(run_tests or since))
             raise
@@ -75,16 +66,12 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         except Exception as error:
             _note_failure(error, settings)
             _tell_webhook(error, settings)
-            if isinstance(error, ExporterError):
-                _end_and_notify("run_failed", error, settings)
+            if isinstance(error, ExporterError) and settings.log.format == "json":
+                _notify("run_failed", settings, error=str(error), exit_code=error.exit_code)
+                end(error.exit_code, is_result_printed=False)
             raise
         _print_end(summary, settings, as_json=as_json, quiet=quiet)
         _tell_webhook(summary, settings)
-        if metrics_file:
-            try:
-                write_metrics_file(summary, metrics_file)
-            except ExporterError as error:
-                _end_and_notify("metrics_file_failed", error, settings)
         end(summary.exit_code, is_result_printed=False)
 
 
@@ -229,14 +216,6 @@ def _tell_webhook(ended: "Summary | Exception", settings: "Settings") -> None:
         worse = partial(read_worse, rules=settings.compare, today=datetime.now(UTC).date())
         if problem := run_async(tell(settings, ended, worse)):
             _notify("not_notified", settings, problem=problem)
-
-
-def _end_and_notify(event: str, error: ExporterError, settings: "Settings") -> NoReturn:
-    """End the command with the error: as one line of text, or, where the log is JSON, as this event."""
-    if settings.log.format != "json":
-        raise error
-    _notify(event, settings, error=str(error), exit_code=error.exit_code)
-    end(error.exit_code, is_result_printed=False)
 
 
 def _notify(event: str, settings: "Settings", **fields: Any) -> None:

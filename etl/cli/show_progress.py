@@ -19,7 +19,7 @@ from etl.settings import Log
 
 _EVENT_LEVELS = {
     **dict.fromkeys(("run_test_failed", "load_waits", "not_notified"), "warning"),
-    **dict.fromkeys(("problem", "run_failed", "metrics_file_failed"), "error"),
+    **dict.fromkeys(("problem", "run_failed"), "error"),
 }
 """All other events are ``info``."""
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}

@@ -10,11 +10,6 @@ from etl.files.interface import Files
 from etl.model.locations import BUCKETS, Options, scheme_of
 
 
-def is_in_dataset(path: Path, dataset: str) -> bool:
-    """Whether the path is the folder of the dataset, or lies in it; never true of a dataset in a bucket."""
-    return scheme_of(dataset) is None and path.resolve().is_relative_to(Path(dataset).resolve())
-
-
 def open_files(location: str, options: Options | None = None) -> Files:
     """The storage of the dataset at this location: a folder's path, or a bucket's URL. Reads and writes nothing yet.
 

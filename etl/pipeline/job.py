@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from functools import partial
 from pathlib import Path
 
-from etl.dataset.last_run import Attempt, last_load_into, note_failure, read_last_run, update_last_run
+from etl.dataset.last_run import Attempt, note_failure, read_last_run, update_last_run
 from etl.dataset.parts import identify, read_identity
 from etl.dataset.state import StoredState
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, LockHeldError, TimeLimitError, leaves
@@ -307,11 +307,6 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
     summary = await conclude(run, record, state, failure)
     if settings.warehouse.url and not isinstance(failure, InterruptedRunError | DestinationError) and bug is None:
         await _load(run, summary, stop)
-    if settings.warehouse.url:
-        place = settings.warehouse.place or ""
-        last_load = await to_the_end(partial(last_load_into, run.dataset.files, place, summary.counts_from))
-        # 1970: never loaded; None would mean that there is no warehouse.
-        summary.warehouse_loaded_at = last_load.loaded_at or datetime.fromtimestamp(0, UTC)
     not_in_event = ("run_tests", "receipt", "dataset", "version")
     run.notify("run_finished", **{key: value for key, value in summary.as_json().items() if key not in not_in_event})
     if bug is not None:

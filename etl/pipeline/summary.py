@@ -111,8 +111,6 @@ class Summary(ShownInLines):
     """What was loaded into the warehouse; None if there is none, or the load failed or was not tried."""
     load_failure: ExporterError | None = None
     """Why nothing was loaded."""
-    warehouse_loaded_at: datetime | None = None
-    """When a load last left nothing out; 1970 for never, None without a warehouse."""
 
     @property
     def requests(self) -> int:

@@ -1,6 +1,8 @@
-"""What docs/housekeeping.md and docs/first-export.md promise of a dataset: copied, lost in part, or exported again."""
+"""What the pages on housekeeping, the first export and monitoring show works as they show it."""
 
+import json
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +68,25 @@ async def test_queries_about_nights_and_dead_letters_run(server: Sandbox, tmp_pa
 
     assert [outcome for _, outcome, *_ in duckdb.execute(nights).fetchall()] == ["partial"]
     assert [(status, count) for _, status, count, *_ in duckdb.execute(letters).fetchall()] == [(500, 1)]
+
+
+async def test_recipe_for_prometheus_writes_what_the_record_of_the_last_run_says(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    (recipe,), (script,) = (blocks("monitoring.md", "In Prometheus", language) for language in ("python", "sh"))
+    (tmp_path / "last_run.py").write_text(recipe)
+    first = {"name": server.world.run_tests[0].name, "key": "first"}
+    write_settings(tmp_path, [first, {"name": "No such test", "key": "second"}])
+    assert (await metrics_etl("run", cwd=tmp_path, env=environment(server))).exit_code == 3
+    written = await type_in(script.replace("/var/lib/node_exporter", str(tmp_path)), tmp_path, server)
+
+    assert (written.exit_code, written.stderr) == (0, "")
+    run = json.loads((tmp_path / "data" / "_state" / "last_run.json").read_text())
+    finished_at, complete_at = map(datetime.fromisoformat, (run["finished_at"], run["last_complete_at"]["first"]))
+    assert sorted((tmp_path / "metrics_etl.prom").read_text().splitlines()) == [
+        "metrics_etl_dataset_complete_timestamp_seconds 0",
+        f'metrics_etl_last_complete_timestamp_seconds{{run_test="first"}} {complete_at.timestamp()}',
+        'metrics_etl_last_complete_timestamp_seconds{run_test="second"} 0',
+        "metrics_etl_run_exit_code 3",
+        f"metrics_etl_run_finished_timestamp_seconds {finished_at.timestamp()}",
+    ]

@@ -109,11 +109,7 @@ async def test_second_signal_ends_the_process_at_once(server: Sandbox, tmp_path:
         ("run", "adbc_driver_postgresql", "postgresql"),
         *(
             pytest.param(*each, marks=pytest.mark.slow)
-            for each in (
-                ("run --metrics-file etl.prom", "prometheus_client", "prometheus"),
-                ("report", "altair", "report"),
-                ("load", "adbc_driver_postgresql", "postgresql"),
-            )
+            for each in (("report", "altair", "report"), ("load", "adbc_driver_postgresql", "postgresql"))
         ),
     ],
 )

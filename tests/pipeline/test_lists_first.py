@@ -80,6 +80,7 @@ async def test_all_rows_can_be_read_before_a_call_is_fetched_and_are_exact_at_th
     assert {row["metrics_from"] for row in early} == {"detail"}
     assert {row["metrics_from"] for row in exact.values()} == {"metrics"}
     assert summary.requests_by_purpose == planned.requests_by_purpose
+    assert summary.requests_per_minute == planned.requests_per_minute == 1_000_000
     assert planned.requests_to_use == 1 + 2 + 2 * EXECUTIONS
     assert (summary.rows["executions"], summary.rows["calls"]) == (EXECUTIONS, EXECUTIONS * CALLS), "each counts once"
 

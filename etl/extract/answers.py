@@ -28,6 +28,7 @@ from etl.errors import (
 )
 from etl.extract.endpoints import NO_SUCH_EXECUTION, Request, UnexpectedError, field_of
 from etl.extract.parse import parse_json
+from etl.model.leave_out import Empty
 
 T = TypeVar("T")
 
@@ -42,8 +43,10 @@ _TOLERANCE = timedelta(minutes=1)  # Date has whole seconds, and an answer takes
 _FARTHEST = timedelta(days=3653)  # no clock of a server is ten years off, and times near the year 9999 overflow
 
 
-def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:
+def decode(request: Request[T], body: bytes, *, tries: int = 1, empty: Empty | None = None) -> T:
     """The value in the body of a 200; ``tries`` is the number of the try.
+
+    If something is left out, ``empty`` empties the document first, and no error quotes the body.
 
     Raises:
         UnexpectedAnswerError: The API answered, but with another document than it documents.
@@ -56,12 +59,14 @@ def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:
             document = _result(document)
         # From here on, the API itself has answered.
         kind = UnexpectedAnswerError
+        if empty is not None:
+            empty(request.path, document)
         return request.decode(document)
     except (ValueError, RecursionError) as exc:
         raise kind(
             f"{request.subject}: unexpected answer from {request.path}: {_why_unexpected(exc, body)}",
             status=200,
-            excerpt="" if request.is_of_whole_calls else _excerpt(body),
+            excerpt="" if request.is_of_whole_calls or empty else _excerpt(body),
             tries=tries,
         ) from None
 

@@ -66,6 +66,7 @@ from etl.extract.pace import Pace
 from etl.extract.quota import WINDOW_SECONDS, Quota
 from etl.extract.redact import eraser
 from etl.extract.transport import Answer, NoAnswerError, Traffic, Transport
+from etl.model.leave_out import emptier
 from etl.settings import Settings
 from etl.version import __version__
 
@@ -128,6 +129,7 @@ class Client:
         self._settings = settings
         self._without_keys = eraser(keys)
         self._without_secrets = eraser(key for key in keys if len(key) >= _SHORTEST_SECRET)
+        self._empty = emptier(settings.export.leave_out)
         self._slots = asyncio.Semaphore(api.concurrency)
         self._now = asyncio.get_running_loop().time
         self._kinds: defaultdict[tuple[str, str], _KindHistory] = defaultdict(_KindHistory)
@@ -259,13 +261,16 @@ class Client:
         return answer
 
     def _decoded(self, request: Request[T], body: bytes, tries: int) -> T:
-        """The decoded value. Long keys are removed from the data, and every key from an error's excerpt."""
+        """The decoded value. Long keys are removed from the data, and every key from an error's excerpt.
+
+        What ``[export] leave_out`` names is emptied in the data.
+        """
         data = self._without_secrets(body)
         self.traffic.redactions += data != body
         with suppress(TransientError):
-            return decode(request, data, tries=tries)
+            return decode(request, data, tries=tries, empty=self._empty)
         # Outside of the with: else the first error, with its excerpt, would stay attached as the context of this one.
-        return decode(request, self._without_keys(body), tries=tries)
+        return decode(request, self._without_keys(body), tries=tries, empty=self._empty)
 
     def _hold_if_asked(self, request: Request[Any], answer: Answer) -> None:
         """Hold all requests if the answer asks for it: a 429, or a 503 with Retry-After.

@@ -31,7 +31,7 @@ _TEXTS = {
     "path_not_file": "must be an existing file",
     "literal": "must be {expected}",
     "string": "must be text in quotes",
-    "list": 'must be a list of texts, such as ["busy"]',
+    "list": "must be a list of texts in quotes",
     "path": "must be text in quotes",
     "int": "must be a whole number",
     "float": "must be a number",

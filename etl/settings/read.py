@@ -57,12 +57,12 @@ class Environment(EnvSettingsSource):
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         """The value of a variable that does not hold a plain text, from its JSON.
 
-        Run tests may also be names joined by commas, or the word "all".
+        Run tests and columns to leave out may also be names joined by commas, and run tests the word "all".
 
         Raises:
             ConfigurationError: it is not JSON.
         """
-        if field_name == "run_tests" and not value.startswith(("[", '"')):
+        if field_name in ("run_tests", "leave_out") and not value.startswith(("[", '"')):
             return "all" if value.strip() == "all" else [name.strip() for name in value.split(",")]
         try:
             return super().decode_complex_value(field_name, field, value)

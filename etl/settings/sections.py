@@ -25,9 +25,9 @@ from pydantic import (
 )
 
 from etl.errors import ConfigurationError
-from etl.model import locations
+from etl.model import leave_out, locations
 from etl.model.keys import default_key, is_key, is_listable
-from etl.model.wording import nearest
+from etl.model.wording import nearest, quoted
 
 HOSTED_API = "https://api.futureagi.com"
 _BUCKET_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[^/?#]+)*")
@@ -171,6 +171,13 @@ class Api(Section):
     """
 
 
+def _columns_to_leave_out(names: list[str]) -> list[str]:
+    for name in names:
+        if name not in leave_out.COLUMNS:
+            raise ValueError(f"must not contain {quoted(name)}: {nearest(name, leave_out.COLUMNS)}")
+    return names
+
+
 class Export(Section):
     """What to export, and when an execution counts as settled."""
 
@@ -192,6 +199,15 @@ class Export(Section):
     """"finished": only calls of finished executions; "all": calls of running ones, too"""
     commit_interval_seconds: float = Field(30, gt=0, le=3600)
     """how often to save; a crash loses at most about this much work"""
+    leave_out: Annotated[list[str], AfterValidator(_columns_to_leave_out)] = Field(
+        [], json_schema_extra={"items": {"enum": [*leave_out.COLUMNS]}}
+    )
+    """columns whose values never enter the dataset, as ["evals.reason", "calls.tool_outputs"]: evals.reason,
+    executions.error_reason, calls.ended_reason (without it, failures of the line count as the agent's),
+    calls.agent_version, calls.provider, calls.agent_definition_used_id, calls.agent_definition_used_name,
+    calls.simulator_agent_id, calls.simulator_agent_name, calls.scenario_columns, calls.tool_outputs; --full-refresh
+    empties stored rows, but see docs/security.md
+    """
     include_raw: bool = False
     """true: keep each payload as JSON text in the column raw; --full-refresh fills it for older rows"""
 

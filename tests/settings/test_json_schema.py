@@ -58,7 +58,7 @@ ACCEPTED = [
     '[destination]\npath = "s3://b"\noptions = { region = "x", request_payer = true }',
     '[destination]\npath = "az://b"\noptions = { use_azure_cli = true }',
     "[destination]\noptions = {}",
-    "[export]\nmax_runtime_minutes = 10.5\nsettle_hours = 0\nsince = 2026-01-01",
+    '[export]\nmax_runtime_minutes = 10.5\nsettle_hours = 0\nsince = 2026-01-01\nleave_out = ["evals.reason"]',
     '[compare]\nmax_regression = { latency_p95 = "10%", failure_rate = "2.5 pp", eval_tone_mean = " 5 % " }',
     '[report]\ncall_url = "https://h:1/a?b={execution_id}&c={call_execution_id}#d"',
     '[report]\ncall_url = "http://h"',
@@ -85,6 +85,11 @@ def test_every_setting_is_in_it_with_its_meaning_and_no_secret() -> None:
         for key in section["properties"].values():
             assert key["description"]
             assert "default" not in key or key["default"] is not None
+
+
+def test_meaning_names_each_column_that_can_be_left_out() -> None:
+    key = SECTIONS["export"]["leave_out"]
+    assert [each for each in key["items"]["enum"] if each not in key["description"]] == []
 
 
 def test_the_defaults_are_those_of_the_settings(file: Path) -> None:

@@ -149,6 +149,13 @@ MISTAKES = {
             "call_url must be https://HOST, or an address with {call_execution_id}, got https://…",
         ),
     ],
+    "export": [
+        ('leave_out = "evals.reason"', "leave_out must be a list of texts in quotes, got 'evals.reason'"),
+        *(
+            (f'leave_out = ["evals.reason", "{name}"]', f"leave_out must not contain '{name}': did you mean '{near}'?")
+            for name, near in (("call.ended_reason", "calls.ended_reason"), ("calls.status", "calls.tool_outputs"))
+        ),
+    ],
     "destination": [
         ('compression = "lz4"', 'compression must be "zstd", "snappy", "gzip" or "none", got \'lz4\''),
         *(

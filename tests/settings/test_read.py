@@ -56,11 +56,13 @@ def test_environment_overrides_the_file(file: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("METRICS_ETL_API__CONCURRENCY", "7")
     monkeypatch.setenv("METRICS_ETL_RUN_TESTS", '["From env"]')
     monkeypatch.setenv("FI_BASE_URL", "http://localhost:8080/api/")
+    monkeypatch.setenv("METRICS_ETL_EXPORT__LEAVE_OUT", "evals.reason, calls.provider")
 
     settings = read_settings(file, 'run_tests = ["A"]\n[api]\nconcurrency = 3\nmax_tries = 2')
 
     assert (settings.api.concurrency, settings.api.max_tries) == (7, 2)
     assert settings.run_tests[0].name == "From env"
+    assert settings.export.leave_out == ["evals.reason", "calls.provider"]
     assert settings.api.base_url == "http://localhost:8080/api"
 
 

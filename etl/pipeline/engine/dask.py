@@ -163,7 +163,7 @@ class _DaskCrawl:
             items=tuple(items),
             stored={item.execution.execution_id: await self.stored(item) for item in items},
             api=self.settings.api,
-            include_raw=self.settings.export.include_raw,
+            export=self.settings.export,
             requests_per_minute=None if limit is None else max(1, limit // workers),
         )
 

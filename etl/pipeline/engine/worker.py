@@ -23,7 +23,7 @@ from etl.model.lifecycle import StoredCalls
 from etl.pipeline.engine.this_process import LocalCrawl
 from etl.settings import Settings
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
-from etl.settings.sections import Api
+from etl.settings.sections import Api, Export
 from etl.transform.flatten import FlatBundle
 from etl.version import __version__
 
@@ -40,8 +40,8 @@ class Batch:
     """What the dataset holds of each execution, by execution_id."""
     api: Api
     """The settings of the API, which hold no key."""
-    include_raw: bool
-    """Whether rows also hold the payloads that they were made of."""
+    export: Export
+    """The settings of what is exported."""
     requests_per_minute: int | None
     """The worker's share of the rate limit; None while no limit is known."""
 
@@ -140,10 +140,10 @@ class _Session:
         async def stored(item: Planned) -> StoredCalls:
             return batch.stored[item.execution.execution_id]
 
-        settings = Settings.model_validate({"run_tests": "all", "api": batch.api, **_keys()})
+        settings = Settings.model_validate({"run_tests": "all", "api": batch.api, "export": batch.export, **_keys()})
         client = Client(settings, quota=self._quota(batch))
         settling = Settling(client, stored, VoiceLists(client))
-        local_crawl = LocalCrawl(settling, batch.items, take, batch.api, include_raw=batch.include_raw)
+        local_crawl = LocalCrawl(settling, batch.items, take, batch.api, include_raw=batch.export.include_raw)
         task = asyncio.get_running_loop().create_task(crawl())
         self._running[batch.run_id] = task
         if batch.run_id in self._stopped:  # it was stopped before ``stop`` could cancel the task

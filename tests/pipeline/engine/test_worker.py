@@ -10,12 +10,13 @@ import pytest
 
 from etl.errors import ConfigurationError, KeyRefusedError, SourceUnavailableError
 from etl.extract.plan import Planned
+from etl.model import schema
 from etl.model.lifecycle import StoredCalls
 from etl.model.records import NumberLiteral
 from etl.pipeline.engine import this_process, worker
 from etl.pipeline.engine.worker import Batch, BatchAnswer, next_items
 from etl.sandbox import Fault, Sandbox
-from etl.settings.sections import Api
+from etl.settings.sections import Api, Export
 from etl.version import __version__
 from tests.bundles import execution, plan_of
 from tests.support import API_KEY, SECRET_KEY
@@ -44,7 +45,7 @@ def batch_of(server: Sandbox, **changes: Any) -> Batch:
         items=tuple(plan_of([execution(each.execution_id, total_calls=CALLS) for each in executions], {})),
         stored={},
         api=Api(base_url=server.base_url, concurrency=2),
-        include_raw=False,
+        export=Export(),
         requests_per_minute=None,
     )
     return replace(batch, **({"stored": dict.fromkeys(ids(batch.items), StoredCalls())} | changes))
@@ -70,6 +71,14 @@ async def test_a_batch_comes_back_as_flat_bundles_with_what_it_took(server: Sand
     assert [len(bundle.calls.values) for bundle in answer.bundles] == [CALLS] * 3
     assert answer.error is None
     assert answer.traffic.requests == 3 * (1 + CALLS)
+
+
+async def test_a_worker_leaves_out_what_the_run_does(server: Sandbox) -> None:
+    reason = schema.EVALS.names.index("reason")
+    for left_out in ([], ["evals.reason"]):
+        answer = await fetch(batch_of(server, export=Export(leave_out=left_out)))
+        evals = [row for bundle in answer.bundles for row in bundle.evals.values]
+        assert ({row[reason] for row in evals} == {None}) is bool(left_out)
 
 
 async def test_another_version_is_refused(server: Sandbox) -> None:

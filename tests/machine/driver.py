@@ -139,6 +139,7 @@ class History:
     def __init__(self, seed: int, judge: Callable[["History", Night], None], *, is_all: bool = False) -> None:
         self.rng = random.Random(seed)
         self.source = Source(self.rng, is_all=is_all)
+        self.left_out = ["evals.reason"] if random.Random(f"left out {seed}").random() < 0.3 else []
         self.store = STORES[str(ROOT)] = Store()
         self.reader = Reader(self.store)
         self.memory = Memory()
@@ -244,7 +245,7 @@ class History:
             name: options[name]
             for name in ("calls", "sweep_days", "commit_interval_seconds", "settle_by", "metrics")
             if name in options
-        }
+        } | {"leave_out": self.left_out}
         names = "all" if self.source.is_all else [{"name": each.name, "key": each.partition} for each in configured]
         return _settings_of(
             json.dumps(

@@ -19,10 +19,12 @@ def dataset_is_the_source(history: History, night: Night) -> None:
     if not night.is_complete:
         return
     truth = Truth.of(history, night)
+    left_out = {"reason": None} if history.left_out else {}
+    evals = {key: row | left_out for key, row in eval_rows(truth.world).items()}
     for table, rows, wanted in (
         ("executions", truth.executions, {execution_id for (execution_id,) in truth.executions}),
         ("calls", call_rows(truth.world), truth.compared),
-        ("evals", eval_rows(truth.world), truth.compared),
+        ("evals", evals, truth.compared),
     ):
         held = [row for row in _unmarked(night.after, table) if row["execution_id"] in wanted]
         try:

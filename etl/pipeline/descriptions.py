@@ -12,7 +12,7 @@ from etl.dataset.descriptions import write_descriptions
 from etl.dataset.layout import Part
 from etl.dataset.state import StoredState
 from etl.errors import ExporterError
-from etl.extract.descriptions import describe, judges_of, pages_of, run_tests_by_name
+from etl.extract.descriptions import describe, pages_of, run_tests_by_name
 from etl.model.findings import Kind
 from etl.model.lifecycle import LONG_AGO, TERMINAL_EXECUTION
 from etl.model.records import ListedRunTest
@@ -67,7 +67,7 @@ async def _describe(
     problems: list[str],
 ) -> None:
     """Add to ``told`` what the lists of these run tests, which have one name, say of executions."""
-    for run_test in filter(judges_of, run_tests):
+    for run_test in run_tests:
         left = {key: place for key, place in places.items() if key not in told}
         async for page in describe(run.client, run_test, left, problems, is_alone=len(run_tests) == 1):
             told |= page

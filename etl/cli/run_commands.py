@@ -99,8 +99,8 @@ def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = F
 def export_once_ended(settings: "Settings", execution_id: str, *, seconds: float) -> "list[Finding]":
     """Wait until the execution has ended and no other export is running, and export its run test.
 
-    Waits at most ``seconds`` for both. Returns a finding for everything that the dataset lacks after this export; what
-    the warehouse lacks is none.
+    Waits at most ``seconds`` for both. Returns a finding for everything that is missing from the dataset after this
+    export; what is missing from the warehouse is none.
 
     Raises:
         ExporterError: the execution did not end in time, or the export failed as a whole.

@@ -43,9 +43,9 @@ async def describe(
     """What is said of executions, page by page, by id and then by column of ``executions``.
 
     ``places`` are where they stand in the list of the run test's name, from 0, newest first. If it ``is_alone`` in
-    having that name, only their pages are read, and the one after, where some are missing from one: newer executions may have
-    moved them. Otherwise, all pages are read as far as the last place. A page that fails is a problem, and no more. None
-    is read if the list of run tests does not say what judges this one.
+    having that name, only their pages are read, and the one after, where some are missing from one: newer executions
+    may have moved them. Otherwise, all pages are read as far as the last place. A page that fails is a problem, and no
+    more. None is read if the list of run tests does not say what judges this one.
     """
     judges = judges_of(run_test)
     if not judges:

@@ -137,8 +137,8 @@ class LargestPage:
         server gives it: at best, it then holds the whole list. Where no larger one can be had, it is read again only if
         ``is_read_twice``.
 
-        A larger page is not believed if it has other rows than it counts, or if it claims to be the whole list and
-        lacks a row of the first page.
+        A larger page is not believed if it has other rows than it counts, or if it claims to be the whole list and a
+        row of the first page is missing from it.
 
         Raises:
             SourceError: The page of ``limit`` rows could not be read.

@@ -181,7 +181,7 @@ class Kind(StrEnum):
     )
     ANSWERS_ODD = _notice(
         "answers_odd",
-        "an execution lacks values that the API has; it keeps settling until others show whether all executions do",
+        "values that the API has are missing from an execution; it settles until others show whether all have them",
     )
     FROM_DETAILS = _notice(
         "from_details",

@@ -47,7 +47,7 @@ def scheme_of(location: str) -> str | None:
 
 
 def has_few_slashes(location: str) -> bool:
-    """Whether the location begins like the URL of a bucket or a warehouse but lacks the slashes, as ``s3:/bucket``."""
+    """Whether the location begins like the URL of a bucket or a warehouse, without its slashes, as ``s3:/bucket``."""
     scheme, colon, rest = location.partition(":")
     return bool(colon) and scheme in {*BUCKETS, *WAREHOUSES} and not rest.startswith("//")
 

@@ -23,7 +23,7 @@ async def look_for(run: Run, record: Record, absent: Mapping[str, Collection[str
     """Request by id each stored execution that the proved list of its name does not have; gives those that are gone.
 
     One that exists may have another name now: the list of that is read, once, and added to ``elsewhere``. What it has
-    is not missing. If it lacks that execution, too, a list was wrong: then nothing of this name is gone (law 5).
+    is not missing. If that does not have it, either, a list was wrong: then nothing of this name is gone (law 5).
     """
     return {name: await _gone_of(run, record, name, absent[name], elsewhere) for name in absent}
 
@@ -46,7 +46,7 @@ async def _gone_of(run: Run, record: Record, name: str, absent: Collection[str],
             record.find(Kind.LOOK_UP_FAILED, name, text)
             break
         if execution_id not in elsewhere.get(new_name, ()):
-            also = "" if new_name == name else f" and belongs to {quoted(new_name)}, whose list lacks it, too"
+            also = "" if new_name == name else f" and belongs to {quoted(new_name)}, whose list is missing it, too"
             missed = f"its list is missing execution {execution_id}, which still exists{also}"
             record.find(Kind.LIST_WRONG, name, f"{missed}: nothing was marked as deleted")
             break

@@ -54,7 +54,7 @@ def _webhook(value: str | None) -> str | None:
         return value
     url = http_url(value)
     if url is None or (url.scheme == "http" and not is_loopback(url.host or "")):
-        # The address is not repeated: whoever knows it may post there.
+        # The address is not repeated: anyone who knows it may post there.
         raise ValueError("must be an https:// address (plain http:// is allowed for this machine only)")
     return value
 

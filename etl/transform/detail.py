@@ -2,8 +2,8 @@
 
 Lists cost two requests an execution, where the calls' own metrics cost one a call. The list of calls has their
 scenarios and evals. The execution's detail has nearly all of their metrics in another shape, and some fields that
-nothing else has. What it lacks of a voice call, ``voice.py`` adds to it. All is brought into the shape of a call's own
-metrics, and made into a row like these.
+nothing else has. What is missing from it of a voice call, ``voice.py`` adds to it. All is brought into the shape of a
+call's own metrics, and made into a row like these.
 """
 
 import json

@@ -221,7 +221,7 @@ class _Judged(NamedTuple):
         return next((row[index] for index in self.indexes if row[index] is not None), None)
 
     def loss(self, answer: Answer, unknown: Iterable[Path]) -> Loss | None:
-        """Whether the answer lacks the value, and something else shows it; ``unknown`` are fields of the answer."""
+        """Whether the value is missing, and something else shows it; ``unknown`` are fields of the answer."""
         value, shown = self.value(answer.row), answer.shown.get(self.indexes[0])
         if shown is not None and (shown := self.coercers[0](shown)) is not MISFIT:
             if value is None:

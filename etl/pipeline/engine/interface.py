@@ -1,6 +1,6 @@
 """What every engine offers: while it is open, it makes crawls, and each crawl over a plan hands over flat bundles.
 
-An engine fetches and flattens. It never writes to the dataset: whoever opened it commits what its crawls hand over.
+An engine fetches and flattens. It never writes to the dataset: the run that opened it commits what crawls hand over.
 """
 
 from collections.abc import Awaitable, Callable, Iterable

@@ -1,30 +1,49 @@
-"""First exports without a limit, next to a bare client loop, a general tool and two scripts: time and memory.
+"""First exports of voice calls without a limit, by way, next to a bare client loop, a general tool and two scripts.
 
-On two servers: the product's own load server, and one in C whose answers look otherwise.
+On two servers: the product's own load server, which has the lists that show calls whole, and one in C without them,
+whose answers look otherwise.
 """
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
-from benchmarks.measure import Sample, bench_server, c_server, configure, exporter, middle, python, ratio, run, table
+from benchmarks.measure import (
+    CALL_BY_CALL,
+    Sample,
+    bench_server,
+    c_server,
+    configure,
+    exporter,
+    middle,
+    python,
+    ratio,
+    run,
+    table,
+)
 
 CONCURRENCY = 50
-CALLS_OF_AN_EXECUTION = 100
+CALLS_OF_AN_EXECUTION = 40
 LATENCY_MS = 20
-EXPORTER = "metrics-etl"
+LISTS = "metrics-etl"
+CALLS = 'metrics-etl, metrics = "calls"'
+NO_DETAILS = 'metrics-etl, settle_by = "refetch"'
 FAST = "metrics-etl, uvloop"
+WAYS: Mapping[str, Mapping[str, object]] = {
+    LISTS: {"sweep_days": 0},
+    CALLS: {"metrics": "calls", "sweep_days": 0},
+    NO_DETAILS: CALL_BY_CALL,
+    FAST: {"sweep_days": 0},
+}
 BARE = "bare aiohttp loop"
 GATHERED = "aiohttp gather + json_normalize"
 SEQUENTIAL = "requests + json_normalize"
 DLT = "dlt rest_api"
-EACH_SIZE = (BARE, GATHERED, EXPORTER)
-ONLY_SMALL = (FAST, SEQUENTIAL, DLT)
 SCRIPTS = {GATHERED: "gathered", SEQUENTIAL: "sequential", DLT: "dlt_rest_api"}
-ROUNDS = 5
+ROUNDS = 3
 
 Server = Callable[..., AbstractContextManager[str]]
 
@@ -32,19 +51,24 @@ Server = Callable[..., AbstractContextManager[str]]
 def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     """Tables by name."""
     sizes, rounds = ((1_000, 2_000), 1) if is_quick else ((10_000, 50_000, 100_000), ROUNDS)
-    with_latency = sizes[1]
-    servers: dict[str, Server] = {"Python": bench_server, "C": partial(c_server, folder)}
+    servers: dict[str, tuple[Server, tuple[str, ...], tuple[str, ...]]] = {
+        "Python": (partial(bench_server, details=True), (LISTS, CALLS), (FAST, SEQUENTIAL, DLT)),
+        "C": (partial(c_server, folder), (NO_DETAILS,), ()),
+    }
     rows: list[list[str]] = []
     waits: list[list[str]] = []
-    for server, start in servers.items():
+    for server, (start, ways, only_small) in servers.items():
         for calls in sizes:
-            names = (*EACH_SIZE, *ONLY_SMALL) if calls == sizes[0] else EACH_SIZE
-            rows += _rows([server, f"{calls:,}"], _rounds(folder, start, names, calls, rounds))
-        samples = _rounds(folder, start, (EXPORTER,), with_latency, rounds, latency_ms=LATENCY_MS)
-        waits.append(_wait(server, with_latency, samples[EXPORTER]))
-    header = ["server", "calls", "", "CPU s", "CPU / bare loop", "CPU / metrics-etl", "wall s", "peak MB"]
-    of_waits = ["server", "calls", "requests sent", "wall s", "least s", "wall / least"]
-    return {"throughput": table(header, rows), f"throughput at {LATENCY_MS} ms": table(of_waits, waits)}
+            names = (*ways, BARE, GATHERED, *(only_small if calls == sizes[0] else ()))
+            rows += _rows([server, f"{calls:,}"], _rounds(folder, start, names, calls, rounds), calls)
+        with_latency = _rounds(folder, start, ways, sizes[1], rounds, latency_ms=LATENCY_MS)
+        waits += [_wait(server, way, sizes[1], with_latency[way]) for way in ways]
+    of_times = ["minutes at 100", "at 1,000", "CPU ms a call", "/ script", "/ bare loop", "wall s", "peak MB"]
+    of_waits = ["server", "calls", "", "requests", "wall s", "least s, call by call", "wall / least"]
+    return {
+        "throughput": table(["server", "calls", "", "requests", *of_times], rows),
+        f"throughput at {LATENCY_MS} ms": table(of_waits, waits),
+    }
 
 
 def _rounds(
@@ -69,34 +93,42 @@ def _run(folder: Path, url: str, name: str) -> Sample:
         return run(python("plain", "baselines.bare", url, "Load"))
     if name in SCRIPTS:
         return run(python("baselines", f"baselines.{SCRIPTS[name]}", url, "Load", target))
-    configuration = configure(folder, url, target, concurrency=CONCURRENCY)
+    configuration = configure(folder, url, target, export=WAYS[name], concurrency=CONCURRENCY)
     return run(exporter("fast" if name == FAST else "plain", "run", "--config", configuration, "--json"))
 
 
 def _calls(name: str, sample: Sample) -> int:
-    is_ours = name in (EXPORTER, FAST)
-    return int(json.loads(sample.output)["rows"]["calls"] if is_ours else sample.output.split()[-1])
+    return int(json.loads(sample.output)["rows"]["calls"] if name in WAYS else sample.output.split()[-1])
 
 
-def _rows(start: list[str], samples: dict[str, list[Sample]]) -> list[list[str]]:
-    return [
-        [
-            *start,
-            name,
-            f"{middle(own, 'cpu_seconds'):.2f}",
-            f"{ratio(own, samples[BARE], 'cpu_seconds'):.2f}",
-            f"{ratio(own, samples[EXPORTER], 'cpu_seconds'):.2f}",
-            f"{middle(own, 'wall_seconds'):.2f}",
-            f"{middle(own, 'peak_mb'):.0f}",
-        ]
-        for name, own in samples.items()
-    ]
+def _requests(name: str, sample: Sample, calls: int) -> int:
+    """Ours are counted; all others send one for each call, for each execution and for the list of these."""
+    return int(json.loads(sample.output)["requests"]) if name in WAYS else calls + calls // CALLS_OF_AN_EXECUTION + 1
 
 
-def _wait(server: str, calls: int, samples: list[Sample]) -> list[str]:
-    """Beside the least that an export can take: a request for each call and each execution, so many at a time."""
-    requests = json.loads(samples[0].output)["requests"]
+def _rows(start: list[str], samples: dict[str, list[Sample]], calls: int) -> list[list[str]]:
+    rows = []
+    for name, own in samples.items():
+        requests = _requests(name, own[0], calls)
+        rows.append(
+            [
+                *start,
+                name,
+                f"{requests:,}",
+                *(f"{requests / limit:,.1f}" for limit in (100, 1_000)),
+                f"{middle(own, 'cpu_seconds') / calls * 1_000:.3f}",
+                f"{ratio(own, samples[GATHERED], 'cpu_seconds'):.2f}",
+                f"{ratio(own, samples[BARE], 'cpu_seconds'):.2f}",
+                f"{middle(own, 'wall_seconds'):.2f}",
+                f"{middle(own, 'peak_mb'):.0f}",
+            ]
+        )
+    return rows
+
+
+def _wait(server: str, way: str, calls: int, samples: list[Sample]) -> list[str]:
+    """Beside the least that call by call can take: a request for each call and execution, so many at a time."""
     wall_seconds = middle(samples, "wall_seconds")
     least_seconds = (calls + calls // CALLS_OF_AN_EXECUTION) * LATENCY_MS / 1000 / CONCURRENCY
-    times = f"{wall_seconds / least_seconds:.2f}"
-    return [server, f"{calls:,}", f"{requests:,}", f"{wall_seconds:.1f}", f"{least_seconds:.1f}", times]
+    requests, times = _requests(way, samples[0], calls), f"{wall_seconds / least_seconds:.2f}"
+    return [server, f"{calls:,}", way, f"{requests:,}", f"{wall_seconds:.1f}", f"{least_seconds:.1f}", times]

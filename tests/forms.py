@@ -164,8 +164,11 @@ FILLED: dict[str, tuple[Concerns, Edit]] = {
 
 
 def lie(call: Any) -> None:
-    """One cell of it is wrong: of each call, since any may be the one that is fetched."""
-    call["stt_cost_cents"] = 4_711
+    """One cell of it is wrong: of each call, since any may be the one that is fetched.
+
+    Not one that is null: a null of the call's own metrics replaces nothing that lists show.
+    """
+    call["stt_cost_cents"] = call["stt_cost_cents"] and 4_711
 
 
 VOICE_LISTS = {

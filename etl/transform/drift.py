@@ -181,11 +181,15 @@ class Answers:
         return f"in {number}: {first_few(texts, shown=3)}"
 
     def _odd(self) -> dict[str, dict[str, Loss]]:
-        """The losses in columns that no execution has, and those of moved values that are drift all the same."""
+        """The losses in columns that no execution has, and those of moved values that are drift all the same.
+
+        Executions whose rows have the values from their details say nothing of what is missing: they count only where
+        it is missing from none.
+        """
         odd = {}
         for column, losses in self._lost.items():
             if column not in self._has:
-                odd[column] = losses
+                odd[column] = {key: loss for key, loss in losses.items() if not loss.is_filled} or losses
             elif self._is_drift(column, moved := {key: loss for key, loss in losses.items() if loss.is_moved}):
                 odd[column] = moved
         return odd

@@ -61,13 +61,14 @@ def test_a_value_that_the_detail_shows_is_lost_if_it_is_missing_or_another(value
 def told(answers, losses):
     """What is said of this column after these executions, each with so many calls that lost it; 0 has it."""
     for execution_id, (calls, age) in losses.items():
-        shown = Losses({COST: Loss(calls, "is null", is_moved=age != MISFIT)})
+        shown = Losses({COST: Loss(calls, "is null", is_moved=age != MISFIT, is_filled=age == FILLED)})
         shown = shown if calls else Losses(has=frozenset({COST}))
         answers.note(execution_id, shown, is_new=age != OLD, has_values=lambda _: False)
     return answers.text(is_drift=True)
 
 
 NEW, MISFIT, OLD = "new", "new, and the value does not fit", "old"
+FILLED = "new, and the row has the value from the detail"
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,7 @@ NEW, MISFIT, OLD = "new", "new, and the value does not fit", "old"
         (Answers(f"odd: {COST} is null"), {"a": (1, OLD)}, False),
         (Answers(f"odd: {COST} is null"), {"a": (1, NEW)}, True),
         (Answers(f"odd: {COST} is null"), {"a": (1, OLD), "b": (1, OLD)}, True),
+        (Answers(f"odd: {COST} is null"), {"a": (1, OLD), "b": (1, FILLED)}, False),
         (Answers(f"odd: {LATENCY} is null"), {"a": (1, NEW)}, False),
         (Answers(f"{COST} is null", was_alarm=True), {"a": (1, OLD)}, True),
         (Answers(f"{COST} is null", was_alarm=True), {"a": (1, OLD), "b": (0, OLD)}, True),

@@ -25,6 +25,7 @@ def find_renames(
     ``listed`` has the ids of the executions in each list, by the name of its run test; if two lists have one, the first
     counts. ``gone`` are names that no run test has any more. A stored execution that is in no list, and is marked or
     has such a name, takes the new name of the living ones of its old name and folder, if all of these have the same.
+    Listed ones without a row of their own are among the renamed: only their other rows tell what they are called.
     """
     names: dict[str, str] = {}
     for name, execution_ids in listed.items():
@@ -40,7 +41,7 @@ def find_renames(
     for execution_id, stored in state.executions.items():
         name = names.get(execution_id) or heirs.get((stored.run_test_key, stored.run_test_name), "")
         # The row of a damaged one may have its new name already, and its calls not.
-        if stored.has_row and name and (name != stored.run_test_name or stored.is_damaged):
+        if name and (name != stored.run_test_name or stored.is_damaged):
             renamed.setdefault(Part(stored.run_test_key, stored.place), {})[execution_id] = name
 
     # Parts without a listed execution come first: if a run is killed, the listed ones still lead to the others.
@@ -51,30 +52,29 @@ def find_renames(
 def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: ExportStamp) -> None:
     """Give executions of the part the names that stand by execution_id, in all tables; execution rows go last.
 
-    Writes nothing if they all have these names. The digest in an execution's row covers the names of its calls and
-    evals, so it changes; but one that did not match its rows before stays as it is, so that the damage is still
-    noticed. A rename that is killed is completed by the next run.
+    One of which a killed run, or damage, left no row of its own is renamed, too. Writes nothing if they all have these
+    names. The digest in an execution's row covers the names of its calls and evals, so it changes; but one that did not
+    match its rows before stays as it is, so that the damage is still noticed. A rename that is killed is completed by
+    the next run.
     """
     executions = dataset.rows(schema.EXECUTIONS, part)
     ids, digests = (executions[name].to_pylist() for name in ("execution_id", "calls_digest"))
     old_names = dict(zip(ids, executions["run_test_name"].to_pylist(), strict=True))
     named = {"run_test_name": names}
     stamped = {name: dict.fromkeys(names, value) for name, value in stamp.columns.items()}
-    stored = [dataset.rows(table, part) for table in schema.OF_CALLS]
+    tables = (*schema.OF_CALLS, schema.ERRORS)
+    stored = [dataset.rows(table, part) for table in tables]
     # A run that was killed here left new names in calls, and digests over calls with the names of the execution rows.
-    with_old_names = {"run_test_name": {execution_id: old_names[execution_id] for execution_id in names}}
-    before = [with_values(rows, with_old_names) for rows in stored]
+    before = [with_values(rows, {"run_test_name": old_names}) for rows in stored]
     after = [with_values(rows, named) for rows in stored]
-    if after == stored and names.items() <= old_names.items():
+    if after == stored and all(old_names.get(execution_id, name) == name for execution_id, name in names.items()):
         return
-    for table, rows, renamed in zip(schema.OF_CALLS, stored, after, strict=True):
+    for table, rows, renamed in zip(tables, stored, after, strict=True):
         if not renamed.equals(rows):
-            dataset.write(table, part, with_values(renamed, stamped), changed=names)
-    errors = dataset.rows(schema.ERRORS, part)
-    if len(errors):
-        dataset.write(schema.ERRORS, part, with_values(errors, named))
+            own = stamped if table in schema.OF_CALLS else {}
+            dataset.write(table, part, with_values(renamed, own), changed=names)
     counts = dict.fromkeys(names)
-    held_stored, held_before, held_after = (held_rows(counts, *tables) for tables in (stored, before, after))
+    held_stored, held_before, held_after = (held_rows(counts, *rows[:2]) for rows in (stored, before, after))
     dataset.note_held(part, held_after)
     new_digests = {
         execution: held_after[execution].calls_digest
@@ -86,4 +86,4 @@ def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: Export
     begun_at = {execution_id: None for execution_id, state in states if state in BEGUN and execution_id in names}
     values: dict[str, Mapping[str, Any]] = {"calls_digest": new_digests, "verified_at": begun_at, **named, **stamped}
     dataset.write(schema.EXECUTIONS, part, with_values(executions, values))
-    dataset.receipt.note(part.run_test_key, "replaced", names.keys())
+    dataset.receipt.note(part.run_test_key, "replaced", names.keys() & old_names.keys())

@@ -142,7 +142,8 @@ async def _rename(run: Run, record: Record, state: StoredState, elsewhere: Lists
     pairs = Counter[tuple[str, str]]()
     for part, names in renames.items():
         await to_the_end(partial(rename, run.dataset, part, names, run.stamp()))
-        pairs.update((state.executions[execution_id].run_test_name, new) for execution_id, new in names.items())
+        known = [(state.executions[execution_id], new) for execution_id, new in names.items()]
+        pairs.update((stored.run_test_name, new) for stored, new in known if stored.has_row)
     moved = {old for old, _ in pairs}
     sources = {to: {to} - moved | {old for old, new in pairs if new == to} for _, to in pairs}
     answers = {

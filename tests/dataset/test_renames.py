@@ -9,6 +9,7 @@ from etl.dataset.layout import Part
 from etl.dataset.renames import find_renames, rename
 from etl.dataset.state import read_state
 from etl.model import schema
+from etl.model.arrow import with_values
 from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle
 from tests.datasets import FETCHED_AT, a_dataset, assert_sound, export_to, part, place, published, stored_in
@@ -106,3 +107,13 @@ def test_what_was_damaged_before_is_damaged_still(dataset):
     dataset.write(schema.CALLS, HERE, calls.slice(1))
     rename_as_listed(dataset, {NEW: ["e1", "e2"]})
     assert_vouched(dataset, "e1")
+
+
+def test_rows_without_an_execution_row_take_the_name_that_lists_it(dataset):
+    """Also a marked call, which no fetch replaces."""
+    calls = dataset.rows(schema.CALLS, HERE)
+    dataset.write(schema.CALLS, HERE, with_values(calls, {"deleted_at": {"e1": FETCHED_AT}}))
+    (dataset.files.root / part("executions")).unlink()
+    rename_as_listed(dataset, {NEW: ["e1"]}, gone=())
+    assert "replaced" not in dataset.receipt.executions[KEY], "its row is still to come"
+    assert names_in(dataset) == {"e0": OLD, "e1": NEW, "e2": OLD, "e3": OLD, "e9": "Booking"}

@@ -40,8 +40,6 @@ class Memory:
     """Rows that damage took, by table and key, until a run has ended."""
     hurt: set[str] = field(default_factory=set)
     """Executions of which damage took a row, ever."""
-    unnamed: set[str] = field(default_factory=set)
-    """Executions of which a killed run left rows without their own, ever."""
     last_good_state: dict[str, State] = field(default_factory=dict)
     """The source as the last run over everything that ended with 0 found it, as long as nothing came between."""
     healing: dict[str, int] = field(default_factory=dict)
@@ -82,7 +80,6 @@ class Memory:
         self.follower.follow(night.after)
         if not night.is_complete:
             return
-        self.unnamed |= night.before.of.keys() - night.before.executions.keys()
         if night.is_clean and night.is_full:
             seen = night.in_scope
             self.healing = {

@@ -171,3 +171,13 @@ async def test_a_clone_waits_for_the_list_of_those_that_it_lacks(
     assert (await nights.export(names=names)).exit_code == 0
     key = default_key(names[0])
     assert homes(nights) == {(names[2], key): 10, (names[1], default_key(names[1])): 4, (names[0], f"{key}-2"): 3}
+
+
+async def test_a_new_name_is_no_news_of_rows_that_somebody_removed(nights: Nights, tmp_path: Path) -> None:
+    await nights.export()
+    nights.world.run_tests[0].name = "Till"
+    for path in (nights.folder / "data" / "executions").rglob("*.parquet"):
+        path.unlink()
+    found = await nights.export()
+    assert (found.exit_code, {*kinds(found)}) == (0, {Kind.FETCHED_AGAIN})
+    assert_equals_world(tmp_path, nights.world)

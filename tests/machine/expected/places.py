@@ -26,14 +26,8 @@ def all_rows_have_the_name(history: History, night: Night) -> None:
     """After exit 0, all rows of an execution have the name that its run test has now."""
     if not night.is_complete:
         return
-    unnamed = history.memory.unnamed
-    nameless = history.memory.hurt | unnamed  # what is marked keeps the name that only a lost row knew
     for (execution_id,), row in Truth.of(history, night).executions.items():
-        # What a killed run left of one that runs again keeps its name until it has finished, and is fetched.
-        if execution_id in unnamed and night.after.executions[execution_id].row["export_state"] == "waiting":
-            continue
-        rows = [held.row for held in night.after.of[execution_id].values()]
-        names = {each["run_test_name"] for each in rows if not (execution_id in nameless and is_marked(each))}
+        names = {held.row["run_test_name"] for held in night.after.of[execution_id].values()}
         assert names == {row["run_test_name"]}, f"L7: rows of {execution_id} are called {names}"
 
 

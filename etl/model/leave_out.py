@@ -2,16 +2,18 @@
 
 A field is set to null and not removed, since null is what the API writes for a value that it does not have. So all that
 follows sees an ordinary answer: nothing counts as lost or changed in form, and no value gets into ``extra`` or ``raw``.
-Only a row's own fields are emptied, never a field of the same name in an open-ended object.
+But for reasons of evals, only a row's own fields are emptied, never one of the same name in an open-ended object.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Any
 
 from etl.model.records import DETAIL, RUN_TESTS
 from etl.model.schema import CALLS, STRING
 
 _REASON = "evals.reason"
+_WITH_EVALS = ("eval_outputs", "rerun_snapshots")
+"""Fields of a call that have reasons of evals."""
 COLUMNS = (
     _REASON,
     *(
@@ -29,20 +31,19 @@ Empty = Callable[[str, Any], None]
 def emptier(columns: Collection[str]) -> Empty | None:
     """What empties all fields of these ``COLUMNS``; None if there are none.
 
-    ``evals.reason`` also stands in snapshots of calls before a rerun. A field that the detail of an execution does not
-    have becomes null there, too: otherwise its stored value would stay.
+    A field of this name goes from any answer, and a ``reason`` at any depth of a call's evals, also in its snapshots. A
+    field that the detail of an execution does not have becomes null there, too: otherwise its stored value would stay.
     """
     of_calls, of_executions = (
         [name.removeprefix(table) for name in columns if name.startswith(table)] for table in ("calls.", "executions.")
     )
 
     def empty(path: str, document: Any) -> None:
-        fields = of_executions if path.startswith(RUN_TESTS) else of_calls
+        fields = of_executions if path.startswith(RUN_TESTS) else [*of_calls, *of_executions]
         for row in _rows_in(document):
             row |= {name: None for name in fields if name in row or path.startswith(DETAIL)}
-            for output in _eval_outputs_in(row) if _REASON in columns else ():
-                if "reason" in output:
-                    output["reason"] = None
+            if _REASON in columns:
+                row |= {name: _without_reasons(row[name]) for name in _WITH_EVALS if name in row}
 
     return empty if columns else None
 
@@ -54,10 +55,9 @@ def _rows_in(document: Any) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
-def _eval_outputs_in(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The outputs of evals of a call, now and before each rerun; in a list, too, in place of the usual object."""
-    snapshots = row.get("rerun_snapshots")
-    for state in (row, *(snapshots if isinstance(snapshots, list) else ())):
-        outputs = state.get("eval_outputs") if isinstance(state, dict) else None
-        values = outputs.values() if isinstance(outputs, dict) else outputs
-        yield from (output for output in values if isinstance(output, dict)) if isinstance(values, Collection) else ()
+def _without_reasons(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_reasons(each) for each in value]
+    if isinstance(value, dict):
+        return {name: None if name == "reason" else _without_reasons(each) for name, each in value.items()}
+    return value

@@ -51,12 +51,12 @@ def quoted(name: str) -> str:
 def nearest(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
     """What a message says about an unknown name: which known names it may mean, whatever their case.
 
-    These are the names that end in it after a ``_``, or else the one that is spelled most like it. If there are none,
-    the message says ``otherwise``, or else names all that are known.
+    These are the names that end in it after a ``_`` or a dot, or else the one that is spelled most like it. If there
+    are none, the message says ``otherwise``, or else names all that are known.
     """
     known_by_folded = {known_name.casefold(): known_name for known_name in known}
     folded = name.casefold()
-    endings = [known_name for known_name in known_by_folded if known_name.endswith(f"_{folded}")]
+    endings = [known_name for known_name in known_by_folded if known_name.endswith((f"_{folded}", f".{folded}"))]
     candidates = endings or get_close_matches(folded, known_by_folded, n=1)
     if candidates:
         return f"did you mean {' or '.join(quoted(known_by_folded[candidate]) for candidate in candidates)}?"

@@ -203,10 +203,10 @@ class Export(Section):
         [], json_schema_extra={"items": {"enum": [*leave_out.COLUMNS]}}
     )
     """columns whose values never enter the dataset, as ["evals.reason", "calls.tool_outputs"]: evals.reason,
-    executions.error_reason, calls.ended_reason (without it, failures of the line count as the agent's),
-    calls.agent_version, calls.provider, calls.agent_definition_used_id, calls.agent_definition_used_name,
-    calls.simulator_agent_id, calls.simulator_agent_name, calls.scenario_columns, calls.tool_outputs; --full-refresh
-    empties stored rows, but see docs/security.md
+    executions.error_reason, calls.ended_reason (without it, failures of the line count as the agent's: run
+    --full-refresh at once), calls.agent_version, calls.provider, calls.agent_definition_used_id,
+    calls.agent_definition_used_name, calls.simulator_agent_id, calls.simulator_agent_name, calls.scenario_columns,
+    calls.tool_outputs; --full-refresh empties stored rows, but see docs/security.md
     """
     include_raw: bool = False
     """true: keep each payload as JSON text in the column raw; --full-refresh fills it for older rows"""

@@ -13,10 +13,21 @@ from etl.model.leave_out import COLUMNS, emptier
 from etl.model.records import METRICS, RUN_TESTS, RUNS
 
 FREE = {"reason": "r", "ended_reason": "r"}
-CALL = {"ended_reason": "r", "cost": FREE, "eval_outputs": {"e": {"reason": "r", "output": FREE}, "odd": "r"}}
-EMPTIED = {"ended_reason": None, "cost": FREE, "eval_outputs": {"e": {"reason": None, "output": FREE}, "odd": "r"}}
-STATES = {"rerun_snapshots": [{"eval_outputs": [{"reason": "r"}, 5]}, 5], "eval_outputs": "r"}
-EMPTIED_STATES = {"rerun_snapshots": [{"eval_outputs": [{"reason": None}, 5]}, 5], "eval_outputs": "r"}
+LEFT = FREE | {"reason": None}
+CALL = {
+    "ended_reason": "r",
+    "error_reason": "r",
+    "cost": FREE,
+    "eval_outputs": {"e": {"reason": "r", "output": FREE}, "odd": "r"},
+}
+EMPTIED = {
+    "ended_reason": None,
+    "error_reason": None,
+    "cost": FREE,
+    "eval_outputs": {"e": {"reason": None, "output": LEFT}, "odd": "r"},
+}
+STATES = {"rerun_snapshots": [{"eval_outputs": [[{"reason": "r"}], 5]}, 5], "eval_outputs": "r"}
+EMPTIED_STATES = {"rerun_snapshots": [{"eval_outputs": [[{"reason": None}], 5]}, 5], "eval_outputs": "r"}
 RUN, EMPTIED_RUN = ({"error_reason": value, "agent_version": "v"} for value in ("r", None))
 ODD: list[Any] = [(RUNS, odd, odd) for odd in (None, [CALL], {"results": 5}, {"call_results": [CALL]})]
 
@@ -32,7 +43,12 @@ def test_nothing_is_done_where_nothing_is_left_out() -> None:
 )
 @pytest.mark.parametrize(
     ("path", "row", "expected"),
-    [(METRICS, CALL, EMPTIED), (RUNS, STATES, EMPTIED_STATES), (RUN_TESTS, RUN, EMPTIED_RUN), *ODD],
+    [
+        (METRICS, CALL | {"error_reason": "r"}, EMPTIED | {"error_reason": None}),
+        (RUNS, STATES, EMPTIED_STATES),
+        (RUN_TESTS, RUN, EMPTIED_RUN),
+        *ODD,
+    ],
 )
 def test_rows_are_emptied_in_each_document(wrap: Callable[[Any], Any], path: str, row: Any, expected: Any) -> None:
     document, empty = json.loads(json.dumps(wrap(row))), emptier(COLUMNS)

@@ -153,7 +153,11 @@ MISTAKES = {
         ('leave_out = "evals.reason"', "leave_out must be a list of texts in quotes, got 'evals.reason'"),
         *(
             (f'leave_out = ["evals.reason", "{name}"]', f"leave_out must not contain '{name}': did you mean '{near}'?")
-            for name, near in (("call.ended_reason", "calls.ended_reason"), ("calls.status", "calls.tool_outputs"))
+            for name, near in (
+                ("call.ended_reason", "calls.ended_reason"),
+                ("calls.status", "calls.tool_outputs"),
+                ("reason", "evals.reason' or 'calls.ended_reason' or 'executions.error_reason"),
+            )
         ),
     ],
     "destination": [

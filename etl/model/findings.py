@@ -181,7 +181,7 @@ class Kind(StrEnum):
     )
     ANSWERS_ODD = _notice(
         "answers_odd",
-        "values that the API has are missing from an execution; it settles until others show whether all have them",
+        "values that the API has are missing from an execution; it settles until others show whether theirs are, too",
     )
     FROM_DETAILS = _notice(
         "from_details",

@@ -20,6 +20,7 @@ from etl.load.statements import Dialect, Statements
 from etl.load.synchronize import made_up_load
 from etl.load.tables import ALL_TABLES, VIEWS
 from etl.model import schema
+from etl.pipeline.forget import forget
 from etl.transform.frames import ExportStamp, table_of
 from tests.bundles import a_bundle, an_unlisted_bundle, bundle_of, fetched_call
 from tests.datasets import a_dataset, export_to
@@ -40,6 +41,7 @@ def first_export(root: Path) -> Path:
         a_bundle("e3", ["c4", "c5"], key="checkout", date="2026-09-03", given_up=["c5"]),
         a_bundle("e4", ["c6"], key="refund", date="2026-08-04"),
         a_bundle("e7", ["c9"], key="refund", date="2026-10-05"),
+        a_bundle("e9", ["c10"], key="refund", date="2026-10-06"),
         an_unlisted_bundle("e5"),
     )
     _record(dataset, "run-1", 1)
@@ -49,7 +51,7 @@ def first_export(root: Path) -> Path:
 def next_export(root: Path) -> None:
     """Change the dataset in every way in which a next export can.
 
-    Other values, a call and an eval less, no call left, a call more, a new execution, and a deleted one.
+    Other values, a call and an eval less, no call left, a call more, a new execution, a deleted and a forgotten one.
     """
     dataset = a_dataset(root)
     at = NOW.replace(day=2)
@@ -68,6 +70,7 @@ def next_export(root: Path) -> None:
     )
     mark_deleted(dataset, {"e7": Part("refund", "month=2026-10/part-0")}, ExportStamp("run-2", at))
     _record(dataset, "run-2", 2)
+    forget(a_dataset(root), executions=["e9"], is_agreed=True)
 
 
 def _record(dataset: Any, run: str, day: int) -> None:

@@ -28,6 +28,7 @@ TESTED_ELSEWHERE = {
     # Output that is all there is to see: whole screens of it.
     "etl/cli/show_compare.py": "tests/e2e/test_compare.py",
     "etl/cli/show_dataset.py": "tests/e2e/test_status.py",
+    "etl/dataset/forget.py": "tests/pipeline/test_forget.py",
     "etl/dataset/descriptions.py": "tests/pipeline/test_descriptions.py",
     "etl/extract/descriptions.py": "tests/pipeline/test_descriptions.py",
     "etl/dataset/comparisons.py": "tests/pipeline/test_sweep.py",  # what a run notes for the next one

@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from etl.cli.compare_command import compare
 from etl.cli.console import print_result
-from etl.cli.dataset_commands import load, schema, status, verify
+from etl.cli.dataset_commands import forget, load, schema, status, verify
 from etl.cli.process import end
 from etl.cli.report_command import report
 from etl.cli.run_commands import plan, run
@@ -61,7 +61,7 @@ app = typer.Typer(
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Export": (init, run, plan, check, discover),
     "Look at the dataset": (status, verify, compare, report, schema),
-    "Maintain": (load,),
+    "Maintain": (load, forget),
     "Try it": (demo, sandbox),
 }
 """The commands under the headings of ``--help``, in its order."""

@@ -1,19 +1,20 @@
 """``status``, ``verify`` and ``schema``: what is in the dataset, whether it is intact, and what its columns mean.
 
-And ``load``, which makes the warehouse match it, outside of a run. None of them writes to the dataset. What they find
-is decided by the room ``inspect``; what is loaded, by ``load.synchronize``.
+And ``load``, which makes the warehouse match it, outside of a run; none of these writes to the dataset. ``forget``
+removes rows from it. What they find is decided by the room ``inspect``; what is loaded, by ``load.synchronize``; what
+goes, by ``pipeline.forget``.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import partial
 from typing import Annotated, Literal, get_args
 
 import typer
 
-from etl.cli.console import print_in_form, print_message, print_rate_limit_wait, print_result
-from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, output_format
+from etl.cli.console import print_in_form, print_line, print_message, print_rate_limit_wait, print_result
+from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, day, output_format, selection
 from etl.cli.process import end, report_errors, run_async, run_in_thread
-from etl.errors import ExitCode
+from etl.errors import ConfigurationError, ExitCode
 from etl.model.locations import QueryEngineName
 from etl.model.wording import nearest
 
@@ -205,3 +206,59 @@ def load(
         if quiet:
             print_message(*result.problems)
         end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE, is_result_printed=dry_run)
+
+
+def forget(
+    config: Config = None,
+    *,
+    calls: Annotated[
+        list[str] | None,
+        selection("--call", metavar="ID", help="A call that is deleted at the source. Repeat the option for more."),
+    ] = None,
+    executions: Annotated[
+        list[str] | None,
+        selection("--execution", metavar="ID", help="An execution, with its calls. Repeat the option for more."),
+    ] = None,
+    run_tests: Annotated[
+        list[str] | None,
+        selection("--run-test", metavar="NAME", help="All executions of a run test, by its name or folder."),
+    ] = None,
+    deleted_before: Annotated[
+        date | None, day(help="Everything that was marked as deleted before this day (UTC).")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it; otherwise only say how much goes.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Remove rows for good.
+
+    They go from the dataset at once, and from the warehouse with the next load. No run fetches a forgotten execution
+    again: its row stays, with its id, run test and start alone. The table runs says who forgot how much. Backups,
+    copies, old versions in a bucket and _state/quarantine are yours to remove.
+
+    Example: metrics-etl forget --deleted-before 90d --yes
+    """
+    with report_errors(verbose=verbose):
+        from etl.dataset.parts import Dataset
+        from etl.inspect.read_tables import open_dataset
+        from etl.pipeline import forget as forgetting
+        from etl.settings import Settings
+
+        if not (calls or executions or run_tests or deleted_before):
+            raise ConfigurationError("name what to forget: --call, --execution, --run-test or --deleted-before")
+        destination = Settings.load(config, needs_keys=False, needs_run_tests=False).destination
+        files = open_dataset(destination.path, destination.options)
+        files.prepare()
+        with files.lock(datetime.now(UTC)):
+            files.sweep_staging()
+            text = forgetting.forget(
+                Dataset(files, compression=destination.compression),
+                calls=calls or (),
+                executions=executions or (),
+                run_tests=run_tests or (),
+                deleted_before=deleted_before,
+                is_agreed=yes,
+            )
+        print_line("forgotten" if yes else "to forget", text or "nothing")
+        if text:
+            print_line("next", "metrics-etl load, if there is a warehouse" if yes else "the same command with --yes")
+        end(ExitCode.COMPLETE)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from etl.inspect.verify import VerifyReport
     from etl.inspect.verify_warehouse import WarehouseReport
 
-_SHOWN_STATES = ("waiting", "listed", "settling", "incomplete", "deleted")
+_SHOWN_STATES = ("waiting", "listed", "settling", "incomplete", "deleted", "forgotten")
 
 
 def print_status(status: Status, accepted: Mapping[str, date]) -> None:

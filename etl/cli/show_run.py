@@ -49,7 +49,7 @@ def print_how_to_open(dataset: str, options: Options | None = None) -> None:
 
 def _run_test_row(run_test: RunTestSummary) -> Sequence[str | int]:
     waiting = run_test.reasons[Reason.WAITING]
-    not_fetched = waiting + run_test.reasons[Reason.FINAL] + run_test.reasons[Reason.SWEEP]
+    not_fetched = waiting + sum(run_test.reasons[reason] for reason in (Reason.FINAL, Reason.FORGOTTEN, Reason.SWEEP))
     fetched = sum(run_test.reasons.values()) - not_fetched - run_test.missed
     if run_test.missed:
         state = f"{run_test.missed:,} left{f', {run_test.previewed:,} readable' if run_test.previewed else ''}"

@@ -29,6 +29,9 @@ T = TypeVar("T")
 
 _LAYOUT = 2
 """The number of the layout that ``dataset/layout`` describes."""
+_LAYOUT_FORGETFUL = 3
+"""The same, once something was forgotten: versions that would fetch it again refuse the dataset."""
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 @dataclass(slots=True)
@@ -185,6 +188,27 @@ class Dataset:
         return len(data)
 
 
+class Forgetting(msgspec.Struct, frozen=True, kw_only=True):
+    """What is being removed on the owner's word, see ``dataset/forget``."""
+
+    export_run_id: str
+    """Under which id it stands in ``runs``."""
+    started_at: _Moment
+    """When it was asked for."""
+    exported_at: _Moment
+    """The time that changed rows get: after that of all rows, so that readers who follow it see them."""
+    message: str = ""
+    """How much goes, who forgot it, and by which options, in one line."""
+    executions: frozenset[str]
+    """The ids of the executions that go."""
+    calls: frozenset[str]
+    """The ids of the calls that go with their evals and dead letters, although their execution stays."""
+    deleted_before: _Moment
+    """Evals that were marked before this time go, too."""
+    parts: tuple[tuple[Part, frozenset[str]], ...] = ()
+    """Where something goes, with the ids of all executions that it belongs to."""
+
+
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """What ``_state/dataset.json`` says of the dataset."""
 
@@ -192,8 +216,14 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """Random, and the same for as long as the dataset exists; a warehouse refuses another one."""
     layout: int
     """The number of the layout, see ``dataset/layout``; a newer version may have another."""
-    created_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    created_at: _Moment
     """When the dataset was made."""
+    forgetting: Forgetting | None = None
+    """What is being removed; None if nothing is."""
+
+    def while_forgetting(self, what: Forgetting | None) -> bytes:
+        """The document while that is removed, and with None, after it."""
+        return msgspec.json.encode(msgspec.structs.replace(self, layout=_LAYOUT_FORGETFUL, forgetting=what))
 
 
 def read_document(
@@ -228,15 +258,29 @@ def read_identity(
         DestinationError: the file may not be read, or its layout is one that this version does not know.
     """
     identity = read_document(files, IDENTITY, Identity, note=note, set_aside=set_aside)
-    if identity and identity.layout != _LAYOUT:
+    if identity and identity.layout not in (_LAYOUT, _LAYOUT_FORGETFUL):
         raise DestinationError(
             f"{files.where(IDENTITY)}: layout {identity.layout}, written by a newer version: upgrade the exporter"
         )
     return identity
 
 
-def identify(files: Files, now: datetime, *, note: Callable[[str], object] = lambda _: None) -> None:
+def require_whole(files: Files, *, note: Callable[[str], object] = lambda _: None) -> None:
+    """Refuse a dataset that nobody can read now.
+
+    Raises:
+        DestinationError: rows are being removed; or as for ``read_identity``.
+    """
+    identity = read_identity(files, note=note)
+    if identity and identity.forgetting:
+        text = "rows are being forgotten: if metrics-etl forget was killed, metrics-etl run finishes it"
+        raise DestinationError(f"{files.where()}: {text}")
+
+
+def identify(files: Files, now: datetime, *, note: Callable[[str], object] = lambda _: None) -> Identity:
     """Give the dataset an id, unless it has one. Only for the holder of the lock; errors as for ``read_identity``."""
-    if read_identity(files, note=note, set_aside=True) is None:
+    identity = read_identity(files, note=note, set_aside=True)
+    if identity is None:
         identity = Identity(dataset_id=secrets.token_hex(16), layout=_LAYOUT, created_at=now)
         files.publish(IDENTITY, msgspec.json.encode(identity))
+    return identity

@@ -41,6 +41,7 @@ class Reason(Word):
     UNFINISHED = "unfinished", 'still running, and calls = "all"'
     WAITING = "waiting", "still running; its calls are fetched once it has finished"
     FINAL = "final", "exported and unchanged: not fetched"
+    FORGOTTEN = "forgotten", "forgotten by its owner: never fetched again"
 
 
 class Route(Word):
@@ -176,7 +177,7 @@ class Planned:
     @property
     def is_fetched(self) -> bool:
         """Whether its calls are fetched in this run."""
-        return self.reason not in (Reason.WAITING, Reason.FINAL)
+        return self.reason not in (Reason.WAITING, Reason.FINAL, Reason.FORGOTTEN)
 
     @property
     def is_awaited(self) -> bool:
@@ -260,7 +261,9 @@ def pages(rows: int, limit: int) -> int:
 def says_nothing_new(listed: ListedExecution, known: StoredExecution | None, policy: Policy) -> bool:
     """Whether the execution gives a run nothing to fetch or to write."""
     reason = _reason(listed, known, policy)
-    return reason is Reason.FINAL or (reason is Reason.WAITING and _is_waiting_row_current(listed, known))
+    return reason in (Reason.FINAL, Reason.FORGOTTEN) or (
+        reason is Reason.WAITING and _is_waiting_row_current(listed, known)
+    )
 
 
 def plan_run_test(
@@ -319,6 +322,8 @@ def order_by_worth(plan: Iterable[Planned]) -> list[Planned]:
 
 def _reason(execution: ListedExecution, known: StoredExecution | None, policy: Policy) -> Reason:
     """Why the execution is fetched, or why not, by its status, the options, and what is stored of it."""
+    if known and known.export_state == ExportState.FORGOTTEN:
+        return Reason.FORGOTTEN
     if execution.status not in TERMINAL_EXECUTION:
         return Reason.UNFINISHED if policy.fetch_unfinished else Reason.WAITING
     if policy.full_refresh:

@@ -15,7 +15,7 @@ from etl.dataset.comparisons import read_compared
 from etl.dataset.index import index_if_readable
 from etl.dataset.last_run import RUN_TESTS, Attempt, LastRun, lacks_of_warehouse, read_last_run
 from etl.dataset.layout import Scope
-from etl.dataset.parts import read_identity
+from etl.dataset.parts import require_whole
 from etl.errors import ConfigurationError, DestinationError
 from etl.files.interface import Files
 from etl.files.names import QUARANTINE
@@ -99,7 +99,7 @@ def read_status(files: Files, *, now: datetime, settings: Settings | None = None
         DestinationError: there is no dataset, or it cannot be read.
     """
     ignored = list[str]()
-    read_identity(files, note=ignored.append)
+    require_whole(files, note=ignored.append)
     # The record is read before the lock: a run takes the lock before it notes its attempt, and gives it back when all
     # is done.
     record = read_last_run(files, note=ignored.append)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from etl.dataset.index import index_if_readable
 from etl.dataset.layout import Part, Scope, parse_part_path
 from etl.dataset.parquet import OpenPart
-from etl.dataset.parts import read_identity
+from etl.dataset.parts import require_whole
 from etl.errors import ConfigurationError, DestinationError
 from etl.files.interface import Files, data_files, read_each
 from etl.files.names import STATE
@@ -143,14 +143,14 @@ def open_dataset(path: str | os.PathLike[str], options: Options | None = None) -
 
     Raises:
         ConfigurationError: the URL or the options are wrong, or the bucket's client is not installed.
-        DestinationError: there is no dataset, it is of a newer version, or it cannot be reached.
+        DestinationError: there is no dataset, it is of a newer version, or it cannot be reached or read now.
     """
     files = open_files(os.fspath(path), options)
     if not any(files.entries(name) for name in (STATE, *schema.TABLES)):
         raise DestinationError(
             f"{files.where()}: no dataset there: give the path that [destination] names, or run metrics-etl run"
         )
-    read_identity(files)
+    require_whole(files)
     return files
 
 

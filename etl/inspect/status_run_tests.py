@@ -44,6 +44,8 @@ class RunTestStatus:
     """Not finished yet."""
     incomplete: int
     """Part of it could not be fetched."""
+    forgotten: int
+    """Removed by its owner, but for its row."""
     deleted: int
     """The source no longer has it; in no other state."""
     calls: int
@@ -73,7 +75,8 @@ def execution_rows(files: Iterable[StoredFile], compared: Mapping[str, datetime]
             row = dict(zip(EXECUTION_COLUMNS, values, strict=True))
             row["key"] = file.part.run_test_key
             row["compared_at"] = _latest((row["verified_at"], compared.get(row["execution_id"])))
-            row["state"] = _DELETED if row["deleted_at"] else row["export_state"] or ""
+            is_deleted = row["deleted_at"] and row["export_state"] != ExportState.FORGOTTEN
+            row["state"] = _DELETED if is_deleted else row["export_state"] or ""
             rows.append(row)
     return rows
 

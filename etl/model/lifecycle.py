@@ -60,6 +60,8 @@ class ExportState(StrEnum):
     """Not finished at the source: its calls are not there yet, or are those of before it ran again."""
     INCOMPLETE = "incomplete"
     """Part of it could not be fetched; the next run goes on."""
+    FORGOTTEN = "forgotten"
+    """Its owner had all but its row removed (``dataset/forget``). No run sees it any more."""
 
 
 BEGUN = frozenset({ExportState.INCOMPLETE, ExportState.LISTED})

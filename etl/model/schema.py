@@ -154,8 +154,8 @@ EXECUTIONS = Table(
             "export_state",
             STRING,
             "exported: final. settling: exported, and checked again until it is final. listed: stored from its lists, "
-            "the calls' own metrics are still to come. waiting: not finished at the source, calls not fetched. "
-            "incomplete: something is missing (see the errors table) or has not arrived yet.",
+            "exact metrics are to come. waiting: not finished at the source. incomplete: something is missing (see the "
+            "errors table) or is still to come. forgotten: metrics-etl forget left its id, run test and start alone.",
         ),
         _DELETED_AT,
         Column("fingerprint", STRING, "BLAKE2b-128 of the listed payload; a change means fetching again."),

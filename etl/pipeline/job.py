@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from etl.dataset.last_run import Attempt, note_failure, read_last_run, update_last_run
-from etl.dataset.parts import identify, read_identity
+from etl.dataset.parts import Dataset, identify, require_whole
 from etl.dataset.state import StoredState
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, LockHeldError, TimeLimitError, leaves
 from etl.extract.endpoints import Purpose
@@ -28,6 +28,7 @@ from etl.pipeline.apply import bring_up_to_date, sweep
 from etl.pipeline.conclude import conclude
 from etl.pipeline.context import Notify, Progress, Run, begin
 from etl.pipeline.descriptions import describe_executions, requests_to_describe
+from etl.pipeline.forget import finish_forgetting
 from etl.pipeline.lists import discover_all, note_gone, read_lists
 from etl.pipeline.record import Record
 from etl.pipeline.shared_steps import (
@@ -262,15 +263,17 @@ def run(
 def _begin_record(run: Run, *, is_export: bool = False) -> Record:
     """A record that knows what the run before left.
 
-    An export gives the dataset an id, if it has none, and moves documents that it cannot read to quarantine.
+    An export gives the dataset an id, if it has none, removes what a killed ``forget`` has left, and moves documents
+    that it cannot read to quarantine.
     """
     record = Record(run.settings.run_tests)
     files = run.dataset.files
     note = partial(record.find, Kind.DOCUMENT_SET_ASIDE, "")
     if is_export:
         identify(files, run.started_at, note=note)
+        finish_forgetting(Dataset(files, compression=run.settings.destination.compression))
     else:
-        read_identity(files, note=note)
+        require_whole(files, note=note)
     last = read_last_run(files, note=note, set_aside=is_export)
     run.dataset.receipt.follows = last.attempt.export_run_id if last.attempt else None
     before = last.of(run.settings.scope)

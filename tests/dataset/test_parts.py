@@ -115,7 +115,7 @@ def test_new_dataset_is_given_an_id_once(dataset, tmp_path):
     assert another.dataset_id != identity.dataset_id
 
 
-@pytest.mark.parametrize("layout", [1, 3])
+@pytest.mark.parametrize("layout", [1, 4])
 def test_another_layout_is_refused(dataset, tmp_path, layout):
     text = json.dumps({"dataset_id": "a", "layout": layout, "created_at": "2026-11-01T00:00:00Z", "new": 1})
     (tmp_path / IDENTITY).write_text(text)

@@ -42,6 +42,20 @@ async def test_commands_of_housekeeping_do_what_the_page_says(tmp_path: Path) ->
         assert_equals_world(tmp_path, server.world)
 
 
+async def test_forget_says_how_much_goes_and_removes_it_only_when_told_so_again(tmp_path: Path) -> None:
+    async with Sandbox(settled_world(run_tests=1, executions=3, calls=2)) as server:
+        await export(server, tmp_path)
+        (script,) = blocks("housekeeping.md", "Forget calls, executions or what is old")
+        execution_id = server.world.run_tests[0].executions[0].execution_id
+        lines = script.replace("5af9e484-…", execution_id).splitlines()[:3]
+        asked, done, old = [await type_in(line, tmp_path, server) for line in lines]
+        status = await type_in("metrics-etl status", tmp_path, server)
+    assert asked.stdout == "to forget  1 execution, 2 calls, 6 evals\nnext       the same command with --yes\n"
+    assert done.stdout.startswith("forgotten  1 execution, 2 calls, 6 evals\nnext       metrics-etl load")
+    assert old.stdout.startswith("forgotten  nothing\n")
+    assert "  1 forgotten" in status.stdout
+
+
 async def test_first_export_shows_what_plan_predicts_and_its_command_exports(tmp_path: Path) -> None:
     page = (DOCS / "first-export.md").read_text(encoding="utf-8")
     shown = re.search(r"<!-- plan -->\n```text\n(.*?)```", page, re.DOTALL)

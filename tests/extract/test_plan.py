@@ -33,6 +33,7 @@ DAMAGED = HeldRows(listed_calls=2, exported_calls=1, calls_digest="another diges
         ({"export_state": "settling"}, Reason.SETTLING),
         ({"export_state": "a state of a later version"}, Reason.SETTLING),
         ({"export_state": "incomplete"}, Reason.INCOMPLETE),
+        ({"export_state": "forgotten", "fingerprint": ""}, Reason.FORGOTTEN),
         ({"has_letters": True}, Reason.INCOMPLETE),
         ({"export_state": "waiting"}, Reason.CHANGED),
         ({"export_state": "incomplete", "fingerprint": "another"}, Reason.INCOMPLETE),
@@ -48,7 +49,7 @@ def test_finished_execution_is_fetched_unless_it_is_exported_and_unchanged(chang
     listed = execution()
     [item] = plan(listed, stored_of(listed, **changes))
     assert item.reason is expected
-    assert item.is_fetched is (expected is not Reason.FINAL)
+    assert item.is_fetched is (expected not in (Reason.FINAL, Reason.FORGOTTEN))
 
 
 def test_final_execution_is_swept_when_its_turn_has_come_and_compared_if_it_is_intact():
@@ -65,7 +66,7 @@ def test_final_execution_is_swept_when_its_turn_has_come_and_compared_if_it_is_i
 
 
 def test_every_state_is_documented():
-    assert set(ExportState) == {"exported", "settling", "listed", "waiting", "incomplete"}
+    assert set(ExportState) == {"exported", "settling", "listed", "waiting", "incomplete", "forgotten"}
 
 
 @pytest.mark.parametrize(

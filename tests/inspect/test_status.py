@@ -19,6 +19,7 @@ WHOLE = RunTestStatus(
     key="checkout",
     **dict.fromkeys(["executions", "exported", "settling", "listed", "waiting", "deleted", "calls"], 1),
     incomplete=0,
+    forgotten=0,
     newest_started_at=NIGHT,
     exported_at=NIGHT,
     compared_at=NIGHT,

@@ -42,7 +42,7 @@ def test_next_load_replaces_executions_by_one_commit_a_table(lake, data):
     assert lake.versions() == {name: version + 1 for name, version in before.items()}
     assert not files & {*lake.table().file_uris()}, "each month has an execution that changed"
     assert len(lake.table("executions").file_uris()) == len(lake.table("executions").partitions())
-    export_to(a_dataset(data), a_bundle("e9", ["c10"], key="refund", date="2026-12-01"))
+    export_to(a_dataset(data), a_bundle("e10", ["c11"], key="refund", date="2026-12-01"))
     files = {*lake.table().file_uris()}
     load_into(lake, data)
     assert files < {*lake.table().file_uris()}
@@ -208,13 +208,13 @@ def take(environment):
 
 
 def test_bucket_is_loaded_changed_and_healed(data, bucket):
-    assert load_into(bucket, data).new == 6
+    assert load_into(bucket, data).new == 7
     assert compared(bucket, data).findings == []
     next_export(data)
     DeltaTable(f"{bucket.url.removeprefix('delta+')}/calls").delete("call_execution_id = 'c6'")
     result = load_into(bucket, data)
 
-    assert (result.new, result.changed) == (1, 6)
+    assert (result.new, result.changed) == (1, 7)
     assert compared(bucket, data).findings == []
     assert not load_into(bucket, data).is_changed
 

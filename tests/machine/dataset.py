@@ -109,13 +109,21 @@ class Reader:
         self._read: dict[str, tuple[bytes, list[tuple[Key, Held]]]] = {}
         self.damaged: dict[str, int] = {}
         """Files that something else than an export spoiled, with their versions."""
+        self.forgotten: set[str] = set()
+        """Executions that are not among the rows: their owner forgot them."""
+        self.left: list[Row] = []
+        """Their rows, as they were read last."""
 
     def rows(self) -> Rows:
         found = Rows()
+        self.left = []
         for path, (version, data) in sorted(self._store.content.items()):
             if path.partition("/")[0] in TABLES and (self.damaged.get(path) != version or _is_readable(path, data)):
                 for key, held in self._rows_of(path, data):
-                    found.add(path.partition("/")[0], key, held)
+                    if held.row["execution_id"] in self.forgotten:
+                        self.left.append(held.row)
+                    else:
+                        found.add(path.partition("/")[0], key, held)
         return found
 
     def _rows_of(self, path: str, data: bytes) -> list[tuple[Key, Held]]:

@@ -17,13 +17,15 @@ import pytest
 
 from etl.dataset import parquet as load_parquet
 from etl.dataset.last_run import read_last_run
+from etl.dataset.parts import Dataset
 from etl.errors import ExitCode, ExporterError, LockHeldError, leaves
 from etl.extract import client
 from etl.extract import crawl as crawl_module
 from etl.files import local
-from etl.files.names import INDEX
+from etl.files.names import IDENTITY, INDEX
 from etl.inspect.read_status import read_status
 from etl.pipeline import job
+from etl.pipeline.forget import forget
 from etl.pipeline.summary import Summary
 from etl.sandbox import SandboxRequest
 from etl.settings import Settings
@@ -318,6 +320,31 @@ class History:
         complete = Counter((each.complete_at, each.is_complete) for each in found.run_tests if each.is_configured)
         return scope, found.complete_at, found.lost_run, complete
 
+    # what the owner removes
+
+    def forget(self, *, death: Death | None = None, **what: Any) -> None:
+        """The owner forgets executions or calls; if that is killed, the next night finishes it."""
+        self.store.death = death
+        try:
+            said = forget(Dataset(MemoryFiles(ROOT), compression="snappy"), is_agreed=True, **what)
+            is_noted = True
+        except ExporterError as error:
+            said, is_noted = repr(error), False
+        except Killed as error:
+            said, is_noted = repr(error), b'"forgetting":{' in self.store.content[IDENTITY][1]
+        self.memory.is_struck |= death is not None and death.is_dead  # the next night finishes it, whatever it finds
+        self.store.death = None
+        self.log.append(f"forget({what}, {death}) -> {said}")
+        if is_noted:
+            gone = {*what.get("executions", ())}
+            self.reader.forgotten |= gone
+            self.source.forgotten |= gone
+            for open_ones in (self.memory.healing, self.memory.last_good_state):
+                for execution_id in gone & open_ones.keys():
+                    del open_ones[execution_id]
+        self.rows = self.reader.rows()
+        self.reader.unvouched(self.rows)
+
     # damage
 
     def damage(self, path: str, data: bytes | None) -> None:
@@ -326,7 +353,12 @@ class History:
         if data is not None:
             self.reader.damaged[path] = self.store.content[path][0]
         before, self.rows = self.rows, self.reader.rows()
+        lost = self.reader.forgotten - {row["execution_id"] for row in self.reader.left if "fingerprint" in row}
+        self.reader.forgotten -= lost  # nothing says any more that their owner forgot them
+        self.source.forgotten -= lost
         self.memory.note_damage(before, self.rows)
+        self.memory.lost |= {("executions", (execution_id,)) for execution_id in lost}
+        self.memory.hurt |= lost
         self.indexes.clear()  # one from before would tell of the loss again
 
 

@@ -25,6 +25,7 @@ IGNORED = set[str]()
 
 LAWS: tuple[Callable[[History, Night], None], ...] = (
     absence.nothing_is_lost,
+    absence.what_is_forgotten_stays_so,
     places.nothing_moves,
     absence.marks_are_true,
     absence.a_wrong_list_marks_nothing,

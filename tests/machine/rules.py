@@ -23,6 +23,7 @@ from etl.sandbox.world import (
     listable_calls,
     touch_call,
 )
+from tests.machine.dataset import is_marked
 from tests.machine.driver import History
 from tests.machine.in_process import Death
 from tests.machine.memory import AT_ONCE
@@ -52,6 +53,17 @@ def some(rng: random.Random, among: list[T]) -> list[T]:
         return []
     number = rng.choice((1, 1, 1, 2, 3, len(among) - 1, len(among)))
     return rng.sample(among, min(max(1, number), len(among)))
+
+
+@rule(1)
+def forget(history: History, rng: random.Random) -> None:
+    """The owner forgets executions, which may be killed, or calls that the source no longer has."""
+    marked = [key[0] for key, held in history.rows.tables["calls"].items() if is_marked(held.row)]
+    if marked and rng.random() < 0.5:
+        history.forget(calls=some(rng, sorted(marked)))
+    elif history.rows.executions:
+        executions = some(rng, sorted(history.rows.executions))
+        history.forget(executions=executions, death=rng.choice((None, Death(rng.randrange(9)))))
 
 
 # the source

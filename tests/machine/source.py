@@ -111,6 +111,8 @@ class Source:
         self.delays: random.Random | None = None
         self.struck = self.struck_lists = 0
         self.deleted: list[SimulatedRunTest] = []
+        self.forgotten: set[str] = set()
+        """Executions that the server still has, and that nobody expects anything of: their owner forgot them."""
         self.unseen: set[str] = set()
         self.staged: set[str] = set()
         self.poisoned: dict[str, dict[str, Any] | None] = {}
@@ -132,6 +134,7 @@ class Source:
             for run_test in self.world.run_tests
             for each in run_test.executions
             if not each.is_deleted and is_finished in (None, each.status in FINISHED)
+            if each.execution_id not in self.forgotten
         ]
 
     def calls(
@@ -142,6 +145,10 @@ class Source:
 
     def all_executions(self) -> list[SimulatedExecution]:
         """Those that were deleted, and those of run tests that were deleted, too."""
+        return [each for each in self.everything() if each.execution_id not in self.forgotten]
+
+    def everything(self) -> list[SimulatedExecution]:
+        """The forgotten ones, too."""
         return [each for test in (*self.world.run_tests, *self.deleted) for each in test.executions]
 
     def state(self) -> dict[str, State]:
@@ -374,7 +381,7 @@ class Source:
 
     def heal(self) -> None:
         self.undetailed.clear()
-        for execution in self.all_executions():
+        for execution in self.everything():
             for call in execution.calls:
                 if call.call_execution_id in self.poisoned:
                     healthy = self.poisoned.pop(call.call_execution_id)

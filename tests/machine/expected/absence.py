@@ -3,7 +3,8 @@
 5. An absence is confirmed by id. A stored row that is missing from a proved list is requested by its id. If the API
    does not know it, the row is marked. If the API knows one of them, the list was wrong, and none is marked. Evals have
    no id: their call's entry in the list decides.
-6. A mark is reversible. It is cleared when the source lists the row again. No execution, call or eval is ever removed.
+6. A mark is reversible. It is cleared when the source lists the row again. Nothing but its owner's word
+   (`metrics-etl forget`) ever removes an execution, call or eval.
 """
 
 from etl.sandbox.world import SimulatedExecution
@@ -14,6 +15,8 @@ from tests.machine.expected.truth import Truth, living_in
 
 _VERSION = {"export_run_id", "exported_at"}
 _OF_A_NAME = {"run_test_name", "calls_digest"}
+_OF_WHAT_IS_FORGOTTEN = {"execution_id", "run_test_name", "started_at", "export_state", "fingerprint", "calls_digest"}
+_OF_WHAT_IS_FORGOTTEN |= {"exported_calls", "deleted_at", *_VERSION}
 _OF_AN_EXECUTION = {"exported_calls", "listed_calls", "export_state", "verified_at"}
 
 
@@ -77,10 +80,19 @@ def what_is_gone_is_marked(history: History, night: Night) -> None:
 
 
 def nothing_is_lost(_history: History, night: Night) -> None:
-    """No execution, call or eval is ever removed."""
+    """No night removes an execution, call or eval, but to finish what its owner began to remove."""
     for table in DATA:
         lost = night.before.tables[table].keys() - night.after.tables[table].keys()
         assert not lost, f"L6: {table}: {len(lost)} rows are gone, as {min(lost)}"
+
+
+def what_is_forgotten_stays_so(history: History, night: Night) -> None:
+    """After each night that began: the row of each forgotten execution, which says so and nothing of the source."""
+    if night.is_killed or night.refused is not None:
+        return
+    left = [{name for name, value in row.items() if value is not None} for row in history.reader.left]
+    assert all(names <= _OF_WHAT_IS_FORGOTTEN for names in left), f"L6: {left} is left of what was forgotten"
+    assert len(left) == len(history.reader.forgotten), "L6: what was forgotten has other rows than its own"
 
 
 def marked_rows_stay(_history: History, night: Night) -> None:

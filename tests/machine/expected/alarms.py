@@ -95,7 +95,7 @@ def reasons_for_an_alarm(history: History, night: Night) -> list[str]:
     found += ["the run was out of time"] if "minutes" in night.options else []
     executions = [each for each in source.executions() if each.run_test.name in names]
     stored = night.before.called(names)
-    by_id = [each for each in source.all_executions() if each.run_test.name in names or each.execution_id in stored]
+    by_id = [each for each in source.everything() if each.run_test.name in names or each.execution_id in stored]
     found += ["a call is poisoned"] if any(map(source.is_poisoned, by_id)) else []
     found += ["only details say what a deleted run test had"] if night.struck and source.deleted else []
     found += ["a status is unknown"] if any(map(has_unknown_status, executions)) else []

@@ -27,6 +27,7 @@ class Truth:
     @classmethod
     def of(cls, history: History, night: Night) -> "Truth":
         unsure = night.changed | hidden(history.source, night) | history.memory.healing.keys()
+        unsure |= history.source.forgotten
         world = World("", [])
         for test in history.source.world.run_tests:
             if test.name in night.names:

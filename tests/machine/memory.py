@@ -54,7 +54,7 @@ class Memory:
     """What the last run said of run tests whose answers changed, by their names; of single executions, ``odd``."""
     odd: Mapping[str, str] = field(default_factory=dict)
     form: str = ""
-    """The form that answers had in the last night."""
+    """The form that answers had in the last night that judged them."""
 
     def complete_before(self, night: "Night") -> set[str]:
         """The names of the night's run tests that were complete before: what is new there is no first export."""
@@ -103,8 +103,8 @@ class Memory:
         # No alarm where a judge never had other words, or where no detail says otherwise: then it is final.
         if source.form == "a verdict" or "settle_by" in night.options:
             source.unseen |= {each.execution_id for test in source.formed for each in test.executions}
-        self.form = source.form
         if night.summary is not None:
+            self.form = source.form
             self.told, self.odd = told(night, Kind.ANSWERS_CHANGED), told(night, Kind.ANSWERS_ODD)
         if night.is_full and night.exit_code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
             self.is_struck = False

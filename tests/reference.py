@@ -13,12 +13,10 @@ from etl.cli.commands import app
 from etl.compare.statistics import Outcome, Verdict
 from etl.errors import ExitCode
 from etl.extract.plan import Reason
-from etl.inspect.reconcile import Skipped
 from etl.model.findings import Kind
 from etl.model.locations import BUCKETS, EXPERIMENTAL, WAREHOUSES
 from etl.model.metrics import METRICS
 from etl.model.schema import TABLES
-from etl.transform.aggregates import Cause
 from tests.meanings import EVENTS, FIELDS, HEADS, PURPOSE_MEANINGS, SUBJECT_MEANINGS
 from tests.settings.json_schema import settings_schema
 
@@ -161,9 +159,6 @@ def _words(command: str) -> Iterator[tuple[tuple[str, ...], Iterable[tuple[str, 
         yield ("purpose", "requests for"), _coded(PURPOSE_MEANINGS)
     if command == "check":
         yield ("subject", "fine when"), _coded(SUBJECT_MEANINGS)
-    if command == "verify":
-        yield ("cause of a difference", "meaning"), _coded({each: each.meaning for each in Cause})
-        yield ("not compared", "meaning"), _coded({each: each.meaning for each in Skipped})
     if command == "compare":
         metrics = (
             (f"`{each.name}`", each.title, each.unit, "higher" if each.is_higher_worse else "lower", each.meaning)

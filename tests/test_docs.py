@@ -20,7 +20,6 @@ from etl.errors import ExitCode
 from etl.extract.endpoints import Purpose
 from etl.extract.plan import Reason
 from etl.extract.run_tests import Discovered
-from etl.inspect.reconcile import Reconciliation
 from etl.inspect.status import RunStatus, Status
 from etl.inspect.status_run_tests import RunTestStatus
 from etl.inspect.stored import TableStatus
@@ -120,7 +119,7 @@ def documents() -> dict[str, Any]:
         "findings": [Finding(Kind.DAMAGED, "", "").as_json()],
         "last_load": LastLoad(warehouse="", tried_at=now),
     }
-    report = VerifyReport("", findings=[Finding(Kind.DAMAGED, "", "")], reconciliation=Reconciliation())
+    report = VerifyReport("", findings=[Finding(Kind.DAMAGED, "", "")])
     report.warehouse = WarehouseReport("", rows=Counter(calls=1))
     summary = Summary("", "", "", now, now, run_tests=[RunTestSummary("", "")], findings=report.findings)
     summary.receipt.note_written("", b"", rows=0)

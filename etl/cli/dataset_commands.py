@@ -11,9 +11,9 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-from etl.cli.console import print_in_form, print_line, print_message, print_rate_limit_wait, print_result
+from etl.cli.console import print_in_form, print_line, print_message, print_result
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, day, output_format, selection
-from etl.cli.process import end, report_errors, run_async, run_in_thread
+from etl.cli.process import end, report_errors, run_in_thread
 from etl.errors import ConfigurationError, ExitCode
 from etl.model.locations import QueryEngineName
 from etl.model.wording import nearest
@@ -53,19 +53,11 @@ def status(
         end(ExitCode.PARTIAL if is_alarm else ExitCode.COMPLETE)
 
 
-def verify(  # noqa: PLR0913 one parameter for each option of the command
+def verify(
     config: Config = None,
     *,
     run_tests: RunTests = None,
     since: Since = None,
-    against_api: Annotated[
-        bool,
-        typer.Option(
-            "--against-api",
-            help="Also compare the API's averages, percentiles and counts with the exported calls. "
-            "Needs the keys, and one request per page of each list.",
-        ),
-    ] = False,
     warehouse: Annotated[
         bool, typer.Option("--warehouse", help="Also compare every row of the warehouse with the dataset.")
     ] = False,
@@ -78,27 +70,17 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
     Checks every file, key, value and execution, and changes nothing. Exits with 3 if it finds
     anything: each finding names the file, what is wrong and how to fix it.
 
-    Example: metrics-etl verify --against-api --since 2026-11-01
+    Example: metrics-etl verify --since 2026-11-01
     """
     with report_errors(verbose=verbose):
         from etl.cli.show_dataset import finding_text, print_report
-        from etl.inspect.reconcile import reconcile
         from etl.inspect.verify import VerifyReport, stored_scope
         from etl.inspect.verify import verify as verify_files
         from etl.inspect.verify_warehouse import verify_warehouse
         from etl.settings import Settings
 
-        settings = Settings.load(config, needs_keys=against_api, needs_run_tests=against_api)
-        narrowed = settings.only(run_tests or (), since=since)
-        scope = stored_scope(settings, run_tests or (), since)
-        report = verify_files(narrowed, scope, needs_aggregates=against_api)
-        if against_api:
-            if not quiet:
-                print_message("asking the API: one request for each page of the lists")
-            on_hold = (lambda _seconds: None) if quiet else print_rate_limit_wait
-            compared = reconcile(narrowed, report.executions, unsound=report.unsound, on_hold=on_hold)
-            report.reconciliation = run_async(compared)
-            report.findings += report.reconciliation.findings
+        settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
+        report = verify_files(settings, stored_scope(settings, run_tests or (), since))
         if warehouse:
             report.warehouse = run_in_thread(verify_warehouse, settings)
             report.findings += report.warehouse.findings

@@ -10,10 +10,9 @@ from etl.cli.console import print_line, print_lines, print_result, print_table, 
 from etl.inspect.status import RunStatus, Status, ago
 from etl.model.findings import Finding
 from etl.model.metrics import METRICS
-from etl.model.wording import counted, duration, first_few, nearest, shown
+from etl.model.wording import counted, duration, nearest, shown
 
 if TYPE_CHECKING:
-    from etl.inspect.reconcile import Reconciliation
     from etl.inspect.status_run_tests import RunTestStatus
     from etl.inspect.stored import TableStatus
     from etl.inspect.verify import VerifyReport
@@ -93,8 +92,6 @@ def print_report(report: "VerifyReport") -> None:
     print_line(
         "checked", "page checksums, columns, keys, row hashes, each row's file, and each execution's calls and evals"
     )
-    if report.reconciliation:
-        _print_reconciliation(report.reconciliation)
     if report.warehouse:
         _print_warehouse(report.warehouse)
     print_line("notice", *report.notices)
@@ -118,17 +115,3 @@ def _print_warehouse(report: "WarehouseReport") -> None:
     if report.held_back:
         executions = counted(report.held_back, "execution")
         print_line("left out", f"{executions} with rows missing from the dataset: metrics-etl run exports them again")
-
-
-def _print_reconciliation(result: "Reconciliation") -> None:
-    """Print how the API's own figures compare with the exported calls, and why some differ or were left out."""
-    print_line(
-        "api",
-        f"{counted(result.compared, 'execution')} compared in {counted(result.requests, 'request')}: "
-        f"{counted(result.values, 'value')}: {result.same:,} equal, "
-        f"{sum(result.explained.values()):,} different for a known reason, {result.unexplained:,} for no known reason",
-    )
-    for cause, count in result.explained.most_common():
-        print_line("explained", f"{count:,} {cause}: {cause.meaning}")
-    for reason, ids in sorted(result.skipped.items()):
-        print_line("left out", f"{len(ids):,} {reason.value}: {reason.meaning} ({first_few(ids)})")

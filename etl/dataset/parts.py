@@ -273,8 +273,9 @@ def require_whole(files: Files, *, note: Callable[[str], object] = lambda _: Non
     """
     identity = read_identity(files, note=note)
     if identity and identity.forgetting:
-        text = "rows are being forgotten: if metrics-etl forget was killed, metrics-etl run finishes it"
-        raise DestinationError(f"{files.where()}: {text}")
+        raise DestinationError(
+            f"{files.where()}: rows are being forgotten: if metrics-etl forget was killed, metrics-etl run finishes it"
+        )
 
 
 def identify(files: Files, now: datetime, *, note: Callable[[str], object] = lambda _: None) -> Identity:

@@ -1,14 +1,12 @@
 """The executions of a run test, as the API lists them.
 
-Owns the two ways to read that list: with a proof that none is missing (law 4), for an export, or once, for a check
-without a proof; and how to learn which list has an execution. Never decides what is fetched of them: ``plan.py`` does.
+Owns the two ways to read that list: with a proof that none is missing (law 4), or once, without a proof; and how to
+learn which list has an execution. Never decides what is fetched of them: ``plan.py`` does.
 """
 
 from collections.abc import Callable, Iterable
 from datetime import date, datetime
 from functools import partial
-
-from msgspec import structs
 
 from etl.errors import SourceError
 from etl.extract.bad_rows import HeadReader, PageReader
@@ -59,27 +57,14 @@ async def list_executions_completely(
     return _execution_list(listing)
 
 
-async def read_executions_once(
-    client: Client, name: str, *, page_limit: int, since: date | None = None
-) -> ExecutionList:
+async def read_executions_once(client: Client, name: str, *, page_limit: int) -> ExecutionList:
     """Read the run test's list once, one request a page, without a proof: ``is_complete`` is never set.
-
-    With ``since``, stop after the page whose last execution was created before that day; that page's older executions
-    are included.
 
     Raises:
         NotFoundError: There is no run test of this name.
         ExporterError: Otherwise as for ``Client.get``: the list could not be read.
     """
-    read_page = _pages(client, name, _with_payload)
-
-    async def read(part: Slice) -> Page[ListedExecution]:
-        page = await read_page(part)
-        # Newest created first: what follows is older.
-        if since is not None and page.results and is_before(page.results[-1], since):
-            return structs.replace(page, total_pages=part.page)
-        return page
-
+    read = _pages(client, name, _with_payload)
     pages = await read_pass(read, _id, limit=page_limit, head_at=_heads(client, name), largest=client.largest_page)
     return _execution_list(Listing(pages.rows, is_complete=False, unreadable=pages.unreadable))
 

@@ -20,7 +20,6 @@ from etl.errors import DestinationError, ExitCode
 from etl.files.interface import Entry, Files
 from etl.files.names import QUARANTINE
 from etl.inspect.read_tables import find_scope, open_dataset
-from etl.inspect.reconcile import EXPORTED_COLUMNS, Exported, Reconciliation
 from etl.inspect.rules import Placement, doubled_rows
 from etl.inspect.stored import TableStatus, find_lost
 from etl.inspect.verify_warehouse import WarehouseReport
@@ -30,12 +29,11 @@ from etl.model.lifecycle import ExportState
 from etl.model.values import fields_of
 from etl.model.wording import counted
 from etl.settings import Settings
-from etl.transform.aggregates import recompute
 
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What ``verify`` read and found, and what a comparison with the API or a warehouse added."""
+    """What ``verify`` read and found, and what a comparison with a warehouse added."""
 
     dataset: str
     """The path or URL of the dataset."""
@@ -47,10 +45,6 @@ class VerifyReport:
     """What else people should know, one line each."""
     export_at_work: str | None = None
     """The process that was exporting meanwhile, None if there was none."""
-    executions: dict[str, Exported] = field(default_factory=dict)
-    """By execution_id, what a comparison with the API needs; empty unless it was asked for."""
-    reconciliation: Reconciliation | None = None
-    """The comparison with the API, if there was one."""
     warehouse: WarehouseReport | None = None
     """The comparison with the warehouse, if there was one."""
 
@@ -58,12 +52,6 @@ class VerifyReport:
     def exit_code(self) -> ExitCode:
         """3 if anything is wrong, else 0."""
         return ExitCode.PARTIAL if self.findings else ExitCode.COMPLETE
-
-    @property
-    def unsound(self) -> set[Part]:
-        """The parts with missing or wrong rows. Dead letters do not count: they say nothing about stored rows."""
-        wrong = (finding.subject for finding in self.findings if finding.kind != Kind.DEAD_LETTER)
-        return {parsed[1] for path in wrong if (parsed := parse_part_path(path))}
 
     def as_json(self) -> dict[str, Any]:
         """The report as a JSON object, as ``verify --json`` prints it."""
@@ -75,15 +63,12 @@ class VerifyReport:
             ],
             "findings": [finding.as_json() for finding in self.findings],
             "notices": self.notices,
-            "against_api": self.reconciliation.as_json() if self.reconciliation else None,
             "warehouse": self.warehouse.as_json() if self.warehouse else None,
         }
 
 
-def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) -> VerifyReport:
+def verify(settings: Settings, scope: Scope) -> VerifyReport:
     """Read the files in the scope, and say what is wrong with them, and whether they changed meanwhile.
-
-    With ``needs_aggregates``, the report has the executions with the aggregates of their calls, for ``reconcile``.
 
     Raises:
         ConfigurationError: the destination in the settings is wrong.
@@ -92,7 +77,7 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
     files = open_dataset(settings.destination.path, settings.destination.options)
     at_work = files.lock_holder()
     index = index_if_readable(files, [])  # before the files: a run may replace it meanwhile
-    reading = _Reading(files, scope, VerifyReport(settings.destination.path), needs_aggregates)
+    reading = _Reading(files, scope, VerifyReport(settings.destination.path))
     entries = _entries(files)
     reading.read_all(entries)
     report = reading.report
@@ -114,10 +99,11 @@ def stored_scope(settings: Settings, run_tests: Collection[str], since: date | N
     Run tests are given by name or key; all if there are none.
 
     Raises:
-        ConfigurationError: the settings or the dataset do not have a run test.
+        ConfigurationError: the settings or the dataset do not have a run test, or the day is in the future.
     """
+    narrowed = settings.only(run_tests, since=since)
     files = open_dataset(settings.destination.path, settings.destination.options)
-    names = [run_test.name for run_test in settings.only(run_tests).run_tests] if run_tests else None
+    names = [run_test.name for run_test in narrowed.run_tests] if run_tests else None
     return replace(find_scope(files, schema.EXECUTIONS, names, since, None), names={})
 
 
@@ -131,8 +117,6 @@ class _Reading:
     """Which of them are read."""
     report: VerifyReport
     """What is filled."""
-    needs_aggregates: bool
-    """Whether the report gets executions."""
     rows: dict[str, int | None] = field(default_factory=dict)
     """By path, how many rows each file has; None if it cannot be read."""
     placement: Placement = field(default_factory=Placement)
@@ -189,7 +173,7 @@ class _Reading:
         """Check a part with executions: where its rows lie, and which requests for them failed for good."""
         self.placement.add(part, rows)
         stored = rows.get(schema.EXECUTIONS.name)
-        executions = [] if stored is None else stored.select(EXPORTED_COLUMNS).to_pylist()
+        executions = [] if stored is None else stored.select(("execution_id", "export_state", "deleted_at")).to_pylist()
         # A waiting execution is fetched when it has finished, and a deleted one never: what failed of these does not
         # count.
         not_due = {
@@ -201,13 +185,6 @@ class _Reading:
         if letters:
             text = f"{counted(len(letters), 'dead letter')}: {letters[0]['message']}"
             self._find(Kind.DEAD_LETTER, part_path(schema.ERRORS.name, part), text)
-        if self.needs_aggregates:
-            calls = rows.get(schema.CALLS.name)
-            computed = {} if calls is None else recompute(calls)
-            with_letters = {letter["execution_id"] for letter in letters}
-            for row in executions:
-                id_ = row["execution_id"]
-                self.report.executions[id_] = Exported(part, row, id_ in with_letters, computed.get(id_))
 
     def _check_run(self, part: Part, rows: pa.Table) -> None:
         """Check that the part of an export run has the row of this run, and no other."""

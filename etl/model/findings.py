@@ -150,11 +150,6 @@ class Kind(StrEnum):
         "something in a table's folder that metrics-etl did not write: a file, a link, a pipe or a device",
         "move it out of the dataset: readers may take it for data",
     )
-    DIFFERENCE = _unknown(
-        "difference",
-        "an aggregate from the API that differs from the stored calls for no known reason",
-        "metrics-etl run --full-refresh; if the difference stays, please report it",
-    )
     # the warehouse
     NOT_LOADED = _missing("not_loaded", "the warehouse is behind the dataset", "metrics-etl load")
     LOADED_WRONG = _missing(

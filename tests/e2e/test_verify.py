@@ -1,4 +1,4 @@
-"""``metrics-etl verify`` as a command: without keys, and against the API.
+"""``metrics-etl verify`` as a command.
 
 What it finds is tested in ``tests/inspect/test_verify.py``.
 """
@@ -57,25 +57,12 @@ async def test_command_says_that_there_is_no_dataset(tmp_path: Path) -> None:
     assert ended.stderr.startswith(f"error: {tmp_path / 'data'}: no dataset there: ")
 
 
-async def test_against_the_api_the_command_compares_and_says_what_it_costs(server: Sandbox, folder: Path) -> None:
-    command = ("verify", "--against-api")
+async def test_run_test_is_chosen_by_its_name_or_its_folder(server: Sandbox, folder: Path) -> None:
     name = server.world.run_tests[0].name
-    env = environment(server)
-    shown = await metrics_etl(*command, cwd=folder, env=env)
-    requests = len(server.requests)
-    one = await metrics_etl(*command, "--json", "--run-test", name, cwd=folder, env=env)
-    by_key = await metrics_etl("verify", "--json", "--run-test", default_key(name), cwd=folder, env=BARE)
-
-    assert (shown.exit_code, one.exit_code) == (0, 0)
-    assert shown.stderr == "asking the API: one request for each page of the lists\n"
-    assert "6 executions compared in 3 requests" in shown.stdout
-    assert (requests, one.document["against_api"]["compared"]) == (3, 3)
-    assert by_key.document["tables"] == one.document["tables"]
-
-    unkeyed = await metrics_etl(*command, cwd=folder, env=environment(server, FI_API_KEY=None))
-    refused = await metrics_etl(*command, cwd=folder, env=environment(server, FI_API_KEY="no"))
-    server.world.run_tests.clear()
-    nothing = await metrics_etl(*command, cwd=folder, env=env)
-    gone = env | {"FI_BASE_URL": "http://127.0.0.1:9", "METRICS_ETL_API__MAX_TRIES": "1"}
-    down = await metrics_etl(*command, cwd=folder, env=gone)
-    assert [each.exit_code for each in (unkeyed, refused, nothing, down)] == [2, 4, 2, 5]
+    by_name, by_key = [
+        await metrics_etl("verify", "--json", "--run-test", each, cwd=folder, env=BARE)
+        for each in (name, default_key(name))
+    ]
+    rows = {table["name"]: table["rows"] for table in by_name.document["tables"]}
+    assert (rows["executions"], rows["calls"]) == (3, 6)
+    assert by_key.document["tables"] == by_name.document["tables"]

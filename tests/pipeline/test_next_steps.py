@@ -19,7 +19,7 @@ from tests.support import cap_pages
 
 OF_VERIFY = {
     *(Kind.DAMAGED, Kind.MISPLACED, Kind.SCHEMA, Kind.UNREADABLE),
-    *(Kind.NOT_READ, Kind.FOREIGN_FILE, Kind.DIFFERENCE, Kind.LOADED_WRONG),
+    *(Kind.NOT_READ, Kind.FOREIGN_FILE, Kind.LOADED_WRONG),
 }
 Cause = Callable[[Nights], dict[str, Any] | None]
 """Brings the alarm about; what it returns are options of the run that is to tell it."""

@@ -8,7 +8,6 @@ import pytest
 from etl import read_table
 from etl.errors import ConfigurationError, ExitCode
 from etl.files.open import open_files
-from etl.inspect.reconcile import reconcile
 from etl.model.records import METRICS, RUN_TESTS
 from etl.pipeline import job
 from etl.pipeline.preflight import Check, Subject, check, exit_code
@@ -79,8 +78,7 @@ async def test_mistyped_run_test_gets_the_same_hint_from_every_command(server: S
     settings = Settings.load()
     told += (await job.export(settings)).problems
     exported = read_table(settings.destination.path, "executions")
-    report = await reconcile(settings, {}, unsound=(), on_hold=lambda _seconds: None)
-    told += map(str, report.findings)
+    told += (await job.plan(settings)).problems
     assert told == [f"'{wrong}': the API has no run test with this name: did you mean '{right}'?"] * 3
 
     write_settings(Path(), [right, *others], "[api]", f'base_url = "{server.base_url}"')

@@ -143,7 +143,8 @@ def _is_wrong_workspace(history: History, night: Night) -> bool:
     is_sure = not (
         night.struck or night.was_changing or night.is_narrowed or night.lie.executions or "minutes" in night.options
     )
-    is_sure = is_sure and not history.source.poisoned  # a row that cannot be read may be one of them
+    # A row that cannot be read may be one of them, and a forgotten one that is listed belongs to the workspace.
+    is_sure = is_sure and not (history.source.poisoned or history.source.forgotten)
     is_known = any(test.name in night.names for test in history.source.world.run_tests)  # else that is what it says
     return bool(
         living

@@ -58,12 +58,12 @@ class Placement:
     """
 
     def __init__(self) -> None:
-        self._damaged: list[Finding] = []
-        self._executions: dict[str, pa.Array] = {}
+        self.damaged: list[Finding] = []
+        self.executions: dict[str, pa.Array] = {}
         """By path, the ids of the executions in the file."""
-        self._calls: dict[str, pa.Array] = {}
+        self.calls: dict[str, pa.Array] = {}
         """By path, the ids of the living calls that lie beside their execution."""
-        self._strays: dict[str, dict[str, bool]] = {}
+        self.strays: dict[str, dict[str, bool]] = {}
         """By path, the executions whose row is not in the part, each with whether it has living rows in the file."""
 
     def add(self, part: Part, rows: Mapping[str, pa.Table | None]) -> None:
@@ -75,16 +75,23 @@ class Placement:
         path = part_path(schema.EXECUTIONS.name, part)
         execution_rows = executions.select(_COUNTED).to_pylist()
         ids = dict.fromkeys(row["execution_id"] for row in execution_rows)
-        self._executions[path] = pa.array(list(ids), pa.string())
+        self.executions[path] = pa.array(list(ids), pa.string())
         if calls is not None and evals is not None:
             held = held_rows(ids, calls, evals)
             texts = ((row["execution_id"], damage(row, held[row["execution_id"]])) for row in execution_rows)
             if damaged := [f"{execution_id} ({text})" for execution_id, text in texts if text]:
                 text = f"{counted(len(damaged), 'execution')}: {first_few(damaged)}"
-                self._damaged.append(Finding(Kind.DAMAGED, path, text))
+                self.damaged.append(Finding(Kind.DAMAGED, path, text))
         for table, table_rows in ((schema.CALLS, calls), (schema.EVALS, evals)):
             if table_rows is not None:
                 self._add_beside(table, part_path(table.name, part), table_rows, ids)
+
+    def update(self, other: "Placement") -> None:
+        """Add the parts of another one."""
+        self.damaged += other.damaged
+        self.executions = dict(sorted((self.executions | other.executions).items()))
+        self.calls = dict(sorted((self.calls | other.calls).items()))
+        self.strays = dict(sorted((self.strays | other.strays).items()))
 
     def _add_beside(self, table: schema.Table, path: str, rows: pa.Table, ids: Collection[str]) -> None:
         """Add the rows of calls or evals that lie beside the executions with these ids."""
@@ -93,26 +100,26 @@ class Placement:
         strays = rows.filter(pc.invert(is_own))["execution_id"].unique().to_pylist()
         living = {*rows.filter(pc.and_not(is_living, is_own))["execution_id"].to_pylist()}
         if strays:
-            self._strays[path] = {execution_id: execution_id in living for execution_id in strays}
+            self.strays[path] = {execution_id: execution_id in living for execution_id in strays}
         if table is schema.CALLS:
-            self._calls[path] = rows.filter(pc.and_(is_living, is_own))["call_execution_id"].unique()
+            self.calls[path] = rows.filter(pc.and_(is_living, is_own))["call_execution_id"].unique()
 
     def findings(self) -> Iterator[Finding]:
         """All findings about the parts that were added."""
-        yield from self._damaged
-        yield from _in_two_files("execution", self._executions)
+        yield from self.damaged
+        yield from _in_two_files("execution", self.executions)
         yield from self._without_execution()
-        yield from _in_two_files("call", self._calls)
+        yield from _in_two_files("call", self.calls)
 
     def _without_execution(self) -> Iterator[Finding]:
         """Rows of executions that have no row in their part: it is in another part, or nowhere.
 
         If all rows that an execution has in a file are marked as deleted, it needs no row.
         """
-        if not self._strays:
+        if not self.strays:
             return
-        path_of = {id_: path for path, ids in self._executions.items() for id_ in ids.to_pylist()}
-        for path, strays in self._strays.items():
+        path_of = {id_: path for path, ids in self.executions.items() for id_ in ids.to_pylist()}
+        for path, strays in self.strays.items():
             if elsewhere := [execution_id for execution_id in strays if execution_id in path_of]:
                 executions = _named("execution", elsewhere)
                 text = f"holds calls or evals of {executions}, whose row is in {path_of[elsewhere[0]]}"

@@ -2,11 +2,12 @@
 
 Each file can be read, has unique keys and no unknown columns. Each row lies beside its execution, and each execution
 has exactly the calls and evals that were exported. What is wrong is a finding, and does not keep the rest from being
-read. Nothing is changed.
+read. Nothing is changed. Large datasets are read by as many processes as there are processors.
 """
 
+import os
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date
 from typing import Any
@@ -19,6 +20,8 @@ from etl.dataset.parquet import OpenPart, UnreadableError
 from etl.errors import DestinationError, ExitCode
 from etl.files.interface import Entry, Files
 from etl.files.names import QUARANTINE
+from etl.files.open import open_files
+from etl.inspect.processes import in_processes
 from etl.inspect.read_tables import find_scope, open_dataset
 from etl.inspect.rules import Placement, doubled_rows
 from etl.inspect.stored import TableStatus, find_lost
@@ -29,6 +32,12 @@ from etl.model.lifecycle import ExportState
 from etl.model.values import fields_of
 from etl.model.wording import counted
 from etl.settings import Settings
+from etl.settings.sections import Destination
+
+_SHARE_BYTES = 16 * 1024 * 1024
+"""Less than so much is read sooner than a process has started that reads it."""
+_Parts = list[tuple[Part, dict[str, str]]]
+"""Parts in their order, each with the paths of its files by table."""
 
 
 @dataclass(slots=True)
@@ -77,10 +86,16 @@ def verify(settings: Settings, scope: Scope) -> VerifyReport:
     files = open_dataset(settings.destination.path, settings.destination.options)
     at_work = files.lock_holder()
     index = index_if_readable(files, [])  # before the files: a run may replace it meanwhile
-    reading = _Reading(files, scope, VerifyReport(settings.destination.path))
     entries = _entries(files)
-    reading.read_all(entries)
+    reading = _Reading(VerifyReport(settings.destination.path))
+    parts = reading.sort(entries, scope)
+    size = sum(entry.size_bytes for entry in entries)
+    count = max(1, min(os.cpu_count() or 1, size // _SHARE_BYTES))
+    shares = [(settings.destination, parts[number::count]) for number in range(count)]
+    for share in in_processes(_read_share, shares) if count > 1 else map(_read_share, shares):
+        reading.add(share)
     report = reading.report
+    report.findings += reading.placement.findings()
     report.findings += find_lost(index, reading.rows, scope)
     report.findings.sort(key=lambda finding: (finding.subject, finding.kind))
     report.export_at_work = at_work or files.lock_holder()
@@ -109,21 +124,17 @@ def stored_scope(settings: Settings, run_tests: Collection[str], since: date | N
 
 @dataclass(slots=True)
 class _Reading:
-    """Reads the files in a scope into a report."""
+    """What reading parts has found."""
 
-    files: Files
-    """The files of the dataset."""
-    scope: Scope
-    """Which of them are read."""
     report: VerifyReport
-    """What is filled."""
+    """The findings, and how much was read."""
     rows: dict[str, int | None] = field(default_factory=dict)
     """By path, how many rows each file has; None if it cannot be read."""
     placement: Placement = field(default_factory=Placement)
     """Whether the rows of each execution lie together."""
 
-    def read_all(self, entries: Collection[Entry]) -> None:
-        """Read each of these files that is in the scope, once and part by part."""
+    def sort(self, entries: Iterable[Entry], scope: Scope) -> _Parts:
+        """The parts in the scope; what else lies there is a finding."""
         parts: dict[Part, dict[str, str]] = defaultdict(dict)
         for entry in entries:
             if entry.oddity:
@@ -133,26 +144,38 @@ class _Reading:
                 parts[part][table_name] = entry.path
             else:
                 self._find(Kind.FOREIGN_FILE, entry.path, "is not a file of this dataset")
-        for part, paths in sorted(parts.items()):
-            if self.scope.has(part):
-                rows = {name: self._read(schema.TABLES[name], path) for name, path in paths.items()}
-                if part.run_test_key:
-                    self._read_part(part, rows)
-                elif (run_rows := rows[schema.RUNS_TABLE.name]) is not None:
-                    self._check_run(part, run_rows)
-        self.report.findings += self.placement.findings()
+        return [(part, paths) for part, paths in sorted(parts.items()) if scope.has(part)]
+
+    def read(self, files: Files, part: Part, paths: Mapping[str, str]) -> None:
+        """Read the files of one part, each once."""
+        rows = {name: self._read(files, schema.TABLES[name], path) for name, path in paths.items()}
+        if part.run_test_key:
+            self._check_part(part, rows)
+        elif (run_rows := rows[schema.RUNS_TABLE.name]) is not None:
+            self._check_run(part, run_rows)
+
+    def add(self, other: "_Reading") -> None:
+        """Add what was found in other parts."""
+        for name, figures in self.report.tables.items():
+            read = other.report.tables[name]
+            figures.files += read.files
+            figures.rows += read.rows
+            figures.size_bytes += read.size_bytes
+        self.report.findings += other.report.findings
+        self.rows |= other.rows
+        self.placement.update(other.placement)
 
     def _find(self, kind: Kind, subject: str, text: str) -> None:
         """Add a finding to the report."""
         self.report.findings.append(Finding(kind, subject, text))
 
-    def _read(self, table: schema.Table, path: str) -> pa.Table | None:
+    def _read(self, files: Files, table: schema.Table, path: str) -> pa.Table | None:
         """The rows of one file, with each value checked; None, and a finding, if it cannot be read."""
         figures = self.report.tables[table.name]
         figures.files += 1
         self.rows[path] = None
         try:
-            part = OpenPart(self.files, table, path)
+            part = OpenPart(files, table, path)
             if part.unknown:
                 self._find(Kind.SCHEMA, path, f"has unknown columns: {', '.join(part.unknown)}")
                 return None
@@ -169,7 +192,7 @@ class _Reading:
         self.report.findings += doubled_rows(table, path, rows)
         return rows
 
-    def _read_part(self, part: Part, rows: Mapping[str, pa.Table | None]) -> None:
+    def _check_part(self, part: Part, rows: Mapping[str, pa.Table | None]) -> None:
         """Check a part with executions: where its rows lie, and which requests for them failed for good."""
         self.placement.add(part, rows)
         stored = rows.get(schema.EXECUTIONS.name)
@@ -192,6 +215,16 @@ class _Reading:
         if [run_part(at.astimezone(UTC).date(), run_id) for at, run_id in started] != [part]:
             text = "should hold exactly one run, the one it is named after"
             self._find(Kind.MISPLACED, part_path(schema.RUNS_TABLE.name, part), text)
+
+
+def _read_share(share: tuple[Destination, _Parts]) -> _Reading:
+    """Read these parts of the dataset, perhaps in a process of its own."""
+    destination, parts = share
+    files = open_files(destination.path, destination.options)
+    reading = _Reading(VerifyReport(destination.path))
+    for part, paths in parts:
+        reading.read(files, part, paths)
+    return reading
 
 
 def _entries(files: Files) -> list[Entry]:

@@ -237,6 +237,17 @@ async def test_what_is_broken_in_one_place_is_a_finding_that_names_it_and_how_to
     assert_equals_world(place.folder, world)
 
 
+def test_processes_that_share_the_parts_find_the_same_as_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    lose_a_file(place)
+    copy_to_another_run_test(place)
+    copy_a_run_to_another_month(place)
+    alone = place.verify()
+    assert len(alone.findings) >= 3
+    monkeypatch.setattr("etl.inspect.verify._SHARE_BYTES", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert place.verify() == alone
+
+
 def test_rows_without_an_execution_are_found_in_each_file_unless_all_are_marked_as_deleted(place: Place) -> None:
     place.part("executions").unlink()
     found = [(each.kind, place.data / each.subject) for each in place.verify().findings]

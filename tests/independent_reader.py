@@ -69,7 +69,7 @@ def damaged(part: str, executions: list[Row], calls: list[Row], evals: list[Row]
 
 def findings(root: Path) -> Iterator[str]:
     """What is wrong with the dataset, a line each."""
-    if json.loads((root / "_state/dataset.json").read_bytes())["layout"] != 2:
+    if json.loads((root / "_state/dataset.json").read_bytes())["layout"] not in (2, 3):
         yield "another layout"
     found: dict[str, dict[str, list[Row]]] = defaultdict(dict)
     hashes: dict[str, str | None] = {}

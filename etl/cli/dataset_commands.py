@@ -228,18 +228,23 @@ def forget(
         if not (calls or executions or run_tests or deleted_before):
             raise ConfigurationError("name what to forget: --call, --execution, --run-test or --deleted-before")
         destination = Settings.load(config, needs_keys=False, needs_run_tests=False).destination
-        files = open_dataset(destination.path, destination.options)
-        files.prepare()
-        with files.lock(datetime.now(UTC)):
-            files.sweep_staging()
-            text = forgetting.forget(
-                Dataset(files, compression=destination.compression),
-                calls=calls or (),
-                executions=executions or (),
-                run_tests=run_tests or (),
-                deleted_before=deleted_before,
-                is_agreed=yes,
-            )
+        files = open_dataset(destination.path, destination.options, is_whole=not yes)
+        forget_it = partial(
+            forgetting.forget,
+            Dataset(files, compression=destination.compression),
+            calls=calls or (),
+            executions=executions or (),
+            run_tests=run_tests or (),
+            deleted_before=deleted_before,
+            is_agreed=yes,
+        )
+        if yes:
+            files.prepare()
+            with files.lock(datetime.now(UTC)):
+                files.sweep_staging()
+                text = forget_it()
+        else:
+            text = forget_it()
         print_line("forgotten" if yes else "to forget", text or "nothing")
         if text:
             print_line("next", "metrics-etl load, if there is a warehouse" if yes else "the same command with --yes")

@@ -225,7 +225,7 @@ def _by_id(executions: Iterable[ComparedExecution], selector: Selector, where: s
         )
     name = f"execution {quoted(execution.execution_id)}"
     if execution.deleted_at is not None:
-        raise ConfigurationError(f"{name} was deleted at the source: choose another one")
+        raise ConfigurationError(f"{name} was deleted at the source, or forgotten: choose another one")
     if not execution.is_finished:
         status = f"had not finished when it was exported (status {execution.status})"
         raise ConfigurationError(f"{name} {status}: once it has, run metrics-etl run")

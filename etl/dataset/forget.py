@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from etl.dataset.layout import Part, part_path
 from etl.dataset.part_index import held_rows
 from etl.dataset.parts import Dataset, Forgetting
+from etl.errors import FileMissingError
 from etl.files.interface import version_of
 from etl.model import schema
 from etl.model.arrow import is_of, with_values
@@ -34,10 +35,10 @@ class Going:
 
     rows: Counter[str]
     """How many rows, by table."""
-    executions: frozenset[str]
-    """The ids of the executions that these rows belong to."""
+    executions: dict[str, tuple[str, int]]
+    """The executions that these rows belong to, each with its digest and number of calls afterwards."""
     calls: frozenset[str]
-    """The ids of the calls that go."""
+    """The ids of the calls that go; of an execution that goes as a whole, only those that were named."""
 
 
 def find_going(
@@ -48,7 +49,7 @@ def find_going(
     Raises:
         DestinationError: a file cannot be read.
     """
-    stored = {table.name: dataset.rows(table, part) for table in schema.OF_EXECUTIONS}
+    stored = {table.name: _rows(dataset, table, part) for table in schema.OF_EXECUTIONS}
     of_calls = (
         stored[table.name].select(["call_execution_id", "deleted_at", "execution_id"]) for table in schema.OF_CALLS
     )
@@ -56,46 +57,51 @@ def find_going(
     living = {*_calls_of(marks.filter(marks["deleted_at"].is_null()))}
     gone = {*_calls_of(marks)}.intersection(calls) - living
     gone |= {*_calls_of(stored["calls"].filter(_is_older(stored["calls"], deleted_before)))}
-    gone |= {*_calls_of(marks.filter(is_of(marks, executions)))}
-    going = {
-        name: rows.filter(_goes(schema.TABLES[name], rows, executions, gone, deleted_before))
-        for name, rows in stored.items()
-    }
-    counts = Counter({name: len(rows) for name, rows in going.items()})
-    of_executions = frozenset[str]().union(*(rows["execution_id"].to_pylist() for rows in going.values()))
-    return Going(counts, of_executions, frozenset(gone))
+    gone |= {*_calls_of(marks.filter(is_of(marks, executions)))}.intersection(calls)
+    going = {name: _goes(schema.TABLES[name], rows, executions, gone, deleted_before) for name, rows in stored.items()}
+    counts = Counter({name: pc.sum(goes).as_py() or 0 for name, goes in going.items()})
+    changed = [id_ for name, rows in stored.items() for id_ in rows.filter(going[name])["execution_id"].to_pylist()]
+    left = (stored[table.name].filter(pc.invert(going[table.name])) for table in schema.OF_CALLS)
+    held = held_rows(dict.fromkeys(changed), *left)
+    return Going(counts, {id_: (each.calls_digest, each.exported_calls) for id_, each in held.items()}, frozenset(gone))
 
 
 def forget_rows(dataset: Dataset, what: Forgetting) -> None:
     """Remove the rows, part by part, execution rows last, and write all files of the parts, even if repeated.
 
+    What the rows of executions vouch for is what was there when it was noted: what somebody took away since is missed.
+
     Raises:
         DestinationError: a file cannot be read or written; the next run goes on.
     """
     for part, changed in what.parts:
-        left = {}
         for table in (schema.CALLS, schema.EVALS, schema.ERRORS):
             rows = dataset.rows(table, part)
             goes = _goes(table, rows, what.executions, what.calls, what.deleted_before)
-            left[table.name] = rows.filter(pc.invert(goes))
             if version_of(dataset.files, part_path(table.name, part)):
-                dataset.write(table, part, left[table.name], changed=changed)
-        held = held_rows(dict.fromkeys(changed), left["calls"], left["evals"])
+                dataset.write(table, part, rows.filter(pc.invert(goes)))
         rows = dataset.rows(schema.EXECUTIONS, part)
-        own = dict.fromkeys(changed & what.executions)
+        own = dict.fromkeys(changed.keys() & what.executions)
         rows = with_values(rows, {name: own for name in rows.column_names if name not in _KEPT})
         values: dict[str, dict[str, object]] = {
             "export_state": dict.fromkeys(own, ExportState.FORGOTTEN),
             "fingerprint": dict.fromkeys(own, ""),
             "deleted_at": dict.fromkeys(own, what.exported_at),
-            "calls_digest": {execution_id: each.calls_digest for execution_id, each in held.items()},
-            "exported_calls": {execution_id: each.exported_calls for execution_id, each in held.items()},
+            "calls_digest": {execution_id: digest for execution_id, (digest, _) in changed.items()},
+            "exported_calls": {execution_id: calls for execution_id, (_, calls) in changed.items()},
             "export_run_id": dict.fromkeys(changed, what.export_run_id),
             "exported_at": dict.fromkeys(changed, what.exported_at),
         }
-        dataset.note_held(part, held)
         dataset.write(schema.EXECUTIONS, part, with_values(rows, values))
         dataset.receipt.note(part.run_test_key, "replaced", changed)
+
+
+def _rows(dataset: Dataset, table: schema.Table, part: Part) -> pa.Table:
+    """All rows of the part; a damaged file is not moved: nothing is agreed yet."""
+    try:
+        return dataset.read(table, part_path(table.name, part), table.names)
+    except FileMissingError:
+        return table.no_rows
 
 
 def _goes(

@@ -107,6 +107,8 @@ class LastRun(msgspec.Struct, frozen=True):
     """What the last run that judged them said of run tests whose answers lost values."""
     run_tests: tuple[RunTestResult, ...] = ()
     """The run tests of the last run."""
+    forgot: str | None = None
+    """Under which id ``forget`` removed rows since the last attempt began; None if it did not."""
     attempt: Attempt | None = None
     """The last attempt over this scope, which may be younger than the last run."""
     loads: dict[str, LastLoad] = {}
@@ -119,6 +121,11 @@ class LastRun(msgspec.Struct, frozen=True):
         if scope == self.scope:
             return self
         return replace(self.others.get(scope) or replace(self, complete_at=None), loads=self.loads)
+
+    @property
+    def last_writer(self) -> str | None:
+        """The id of what wrote last, even if it was killed; None if that is unknown."""
+        return self.forgot or (self.attempt.export_run_id if self.attempt else None)
 
     def after(self, attempt: Attempt | None) -> Self:
         """The record as it holds after this attempt: unless it is of the same run, every run test is incomplete."""

@@ -70,7 +70,8 @@ class Dataset:
         """
         self.digests: dict[Part, dict[str, str]] = {}
         """By part and execution, the digest of the calls and evals that it wrote; empty text while it writes them."""
-        self._compression = compression
+        self.compression = compression
+        """How files are compressed."""
         self._outdated: set[str] = set()
         """The paths of files that were read and lack columns of this version."""
 
@@ -182,7 +183,7 @@ class Dataset:
 
     def _publish(self, table: schema.Table, path: str, rows: pa.Table) -> int:
         """Write the file and note it in the receipt; returns its size in bytes."""
-        data = encode(table, rows, self._compression)
+        data = encode(table, rows, self.compression)
         self.files.publish(path, data)
         self.receipt.note_written(path, data, rows=len(rows))
         return len(data)
@@ -197,16 +198,18 @@ class Forgetting(msgspec.Struct, frozen=True, kw_only=True):
     """When it was asked for."""
     exported_at: _Moment
     """The time that changed rows get: after that of all rows, so that readers who follow it see them."""
-    message: str = ""
+    follows: str | None
+    """The id of what wrote before, for the receipt."""
+    message: str
     """How much goes, who forgot it, and by which options, in one line."""
     executions: frozenset[str]
     """The ids of the executions that go."""
     calls: frozenset[str]
-    """The ids of the calls that go with their evals and dead letters, although their execution stays."""
+    """The ids of the calls that go with their evals and dead letters although their execution stays."""
     deleted_before: _Moment
     """Evals that were marked before this time go, too."""
-    parts: tuple[tuple[Part, frozenset[str]], ...] = ()
-    """Where something goes, with the ids of all executions that it belongs to."""
+    parts: tuple[tuple[Part, dict[str, tuple[str, int]]], ...]
+    """Where something goes, with each execution that it belongs to: its digest and number of calls afterwards."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -274,7 +277,7 @@ def require_whole(files: Files, *, note: Callable[[str], object] = lambda _: Non
     identity = read_identity(files, note=note)
     if identity and identity.forgetting:
         raise DestinationError(
-            f"{files.where()}: rows are being forgotten: if metrics-etl forget was killed, metrics-etl run finishes it"
+            f"{files.where()}: rows are being forgotten: if that was killed, repeat it, or run metrics-etl run"
         )
 
 

@@ -322,7 +322,7 @@ def order_by_worth(plan: Iterable[Planned]) -> list[Planned]:
 
 def _reason(execution: ListedExecution, known: StoredExecution | None, policy: Policy) -> Reason:
     """Why the execution is fetched, or why not, by its status, the options, and what is stored of it."""
-    if known and known.export_state == ExportState.FORGOTTEN:
+    if known and known.is_forgotten:
         return Reason.FORGOTTEN
     if execution.status not in TERMINAL_EXECUTION:
         return Reason.UNFINISHED if policy.fetch_unfinished else Reason.WAITING

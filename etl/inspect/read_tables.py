@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from etl.dataset.index import index_if_readable
 from etl.dataset.layout import Part, Scope, parse_part_path
 from etl.dataset.parquet import OpenPart
-from etl.dataset.parts import require_whole
+from etl.dataset.parts import read_identity, require_whole
 from etl.errors import ConfigurationError, DestinationError
 from etl.files.interface import Files, data_files, read_each
 from etl.files.names import STATE
@@ -138,8 +138,10 @@ def chosen_columns(columns: str | Iterable[str] | None, known: Collection[str], 
     return names
 
 
-def open_dataset(path: str | os.PathLike[str], options: Options | None = None) -> Files:
+def open_dataset(path: str | os.PathLike[str], options: Options | None = None, *, is_whole: bool = True) -> Files:
     """The files of the dataset at this path, a folder or a URL in a bucket.
+
+    Unless it need not be ``is_whole``, one of which rows are being removed is refused.
 
     Raises:
         ConfigurationError: the URL or the options are wrong, or the bucket's client is not installed.
@@ -150,7 +152,7 @@ def open_dataset(path: str | os.PathLike[str], options: Options | None = None) -
         raise DestinationError(
             f"{files.where()}: no dataset there: give the path that [destination] names, or run metrics-etl run"
         )
-    require_whole(files)
+    (require_whole if is_whole else read_identity)(files)
     return files
 
 

@@ -15,7 +15,7 @@ from etl.model.schema import Column, Table
 _VALUES: dict[str, list[str]] = {
     "export_state": [*map(str, ExportState)],
     "metrics_from": [FROM_METRICS, FROM_LISTS, FROM_DETAIL, FROM_BOTH],
-    "outcome": sorted({code.outcome for code in ExitCode if code.outcome}),
+    "outcome": sorted({code.outcome for code in ExitCode if code.outcome} | {str(ExportState.FORGOTTEN)}),
 }
 """Values of columns that have no others."""
 _WRITTEN_AT = {schema.ERRORS.name: "last_seen_at", schema.RUNS_TABLE.name: "finished_at", LAST_LOAD.name: "loaded_at"}

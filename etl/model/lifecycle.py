@@ -232,6 +232,11 @@ class StoredExecution:
     """Calls or evals are newer than its row: a run was killed before it wrote that."""
 
     @property
+    def is_forgotten(self) -> bool:
+        """Whether its owner has forgotten it."""
+        return self.export_state == ExportState.FORGOTTEN
+
+    @property
     def is_final(self) -> bool:
         """Whether it is exported and not marked."""
         return self.export_state == ExportState.EXPORTED and self.deleted_at is None

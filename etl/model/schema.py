@@ -31,8 +31,8 @@ _RAW = Column("raw", STRING, "The payload as received.", null="null unless [expo
 _DELETED_AT = Column(
     "deleted_at",
     TIMESTAMP,
-    "When a run found that the source no longer has this row. The row is kept; the time is cleared if the source has "
-    "it again.",
+    "When a run found that the source no longer has this row, or when it was forgotten. The row is kept; the time is "
+    "cleared if the source has the row again.",
     null="null while the source has it",
 )
 _EXPORT = (
@@ -315,7 +315,7 @@ RUNS_TABLE = Table(
         Column("export_run_id", STRING, "Identifies the export run; sorts by time.", is_key=True),
         Column("started_at", TIMESTAMP, "When the run began."),
         Column("finished_at", TIMESTAMP, "When the run ended."),
-        Column("outcome", STRING, "The exit code as a word: complete, partial, refused, unavailable and others."),
+        Column("outcome", STRING, "The exit code as a word (complete, partial, refused …), or forgotten."),
         Column("exit_code", INT, "Exit code of the command."),
         Column("version", STRING, "Version of the exporter."),
         Column("seconds", FLOAT, "Duration of the run.", "s"),

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from etl.dataset.forget import find_going, forget_rows
 from etl.dataset.index import Index, read_index, update_index, write_index
-from etl.dataset.last_run import read_last_run
+from etl.dataset.last_run import read_last_run, update_last_run
 from etl.dataset.layout import Part
 from etl.dataset.parts import Dataset, Forgetting, identify, read_identity, require_whole
 from etl.dataset.state import StoredState, read_state
@@ -25,10 +25,12 @@ from etl.files.names import IDENTITY
 from etl.model import schema
 from etl.model.lifecycle import CLOCKS_DIFFER, LONG_AGO, ExportState, StoredExecution
 from etl.model.values import fields_of
-from etl.model.wording import counted, first_few, nearest, quoted
+from etl.model.wording import counted, first_few, nearest, quoted, shown
 from etl.pipeline.summary import Summary
 from etl.transform.frames import table_of
 from etl.version import __version__
+
+_DAMAGED = "rows are damaged or gone: run metrics-etl run first, which says which"
 
 
 def forget(
@@ -42,8 +44,8 @@ def forget(
 ) -> str:
     """Remove all rows of these executions and run tests, of these calls, and those marked before this day (UTC).
 
-    Call it only while holding the dataset's lock. Returns how much goes, empty if nothing does; it stays unless the
-    owner ``is_agreed``.
+    Returns how much goes, empty if nothing does. Unless the owner ``is_agreed``, nothing is written; if so, only while
+    the caller holds the dataset's lock, and what a killed one left is removed first.
 
     Raises:
         ConfigurationError: the dataset does not have what is named, or the source still has a call of these, which
@@ -51,13 +53,17 @@ def forget(
         DestinationError: a killed one is not finished; or a file cannot be read or written. If something was removed
             already, the next run goes on.
     """
+    if is_agreed:
+        finish_forgetting(dataset)
     require_whole(dataset.files)
     state = read_state(dataset, set_aside=False)
+    if state.lost or state.unreadable:
+        raise ConfigurationError(_DAMAGED)
     before = datetime.combine(deleted_before, time.min, UTC) if deleted_before else LONG_AGO
     chosen = _chosen(state, executions, run_tests, before)
     counts, missing = Counter[str](), {*calls}
     gone_calls = set[str]()
-    parts: list[tuple[Part, frozenset[str]]] = []
+    parts: list[tuple[Part, dict[str, tuple[str, int]]]] = []
     of_chosen = {part for key in chosen if (part := state.part_of(key))}
     for part in sorted(state.index.parts if calls or deleted_before else of_chosen):
         going = find_going(dataset, part, chosen, calls, before)
@@ -73,18 +79,20 @@ def forget(
         )
     known = {key: state.executions[key] for _, changed in parts for key in changed}
     damaged = [key for key, each in known.items() if not each.has_row or (each.is_damaged and key not in chosen)]
-    if damaged or state.lost or state.unreadable:
-        raise ConfigurationError("rows are damaged or gone: run metrics-etl run first, which says which")
+    if damaged:
+        raise ConfigurationError(_DAMAGED)
     text = ", ".join(counted(counts[name], name.removesuffix("s")) for name in schema.TABLES if counts[name])
     if is_agreed and parts:
-        options = {"call": calls, "execution": executions, "run-test": run_tests, "deleted-before": deleted_before}
-        asked = ", ".join(f"--{name}" for name, value in options.items() if value)
+        options = {"call": calls, "execution": executions, "run-test": run_tests}
+        asked = [f"--{name}" for name, value in options.items() if value]
+        asked += [f"--deleted-before {deleted_before}"] if deleted_before else []
         now = datetime.now(UTC)
         what = Forgetting(
             export_run_id=f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
             started_at=now,
             exported_at=_after_all_rows(state.index, now),
-            message=f"{text} forgotten by {_user()} on {socket.gethostname()} ({asked})",
+            follows=read_last_run(dataset.files, note=lambda _: None).last_writer,
+            message=f"{text} forgotten by {shown(_user())} on {socket.gethostname()} ({', '.join(asked)})",
             executions=frozenset(chosen),
             calls=frozenset(gone_calls),
             deleted_before=before,
@@ -95,20 +103,24 @@ def forget(
     return text
 
 
-def finish_forgetting(dataset: Dataset) -> None:
+def finish_forgetting(of: Dataset) -> None:
     """Remove what is noted as to be removed, if anything is: also what a killed ``forget`` has left.
 
     Only for the holder of the lock; errors as for ``forget_rows``.
     """
-    files = dataset.files
+    files = of.files
     identity = read_identity(files)
     if identity is None or identity.forgetting is None:
         return
     what = identity.forgetting
-    last = read_last_run(files, note=lambda _: None)
-    dataset.receipt.follows = last.attempt.export_run_id if last.attempt else None
+    dataset = Dataset(files, compression=of.compression)
+    dataset.receipt.follows = what.follows
     forget_rows(dataset, what)
-    write_index(files, update_index(dataset, read_index(files), []))
+    # Of all other parts, the index stays as it is: what somebody took away there, the next run must see.
+    index = read_index(files)
+    after = update_index(dataset, index, [])
+    index.parts |= {part: after.parts[part] for part, _ in what.parts if part in after.parts}
+    write_index(files, index)
     summary = Summary(
         **fields_of(what, "export_run_id", "started_at"),
         version=__version__,
@@ -119,16 +131,13 @@ def finish_forgetting(dataset: Dataset) -> None:
     )
     row = summary.as_row() | {"outcome": ExportState.FORGOTTEN, "message": what.message}
     dataset.record_run(what.started_at.date(), what.export_run_id, table_of(schema.RUNS_TABLE, [row]))
+    update_last_run(files, {"forgot": what.export_run_id})
     files.publish(IDENTITY, identity.while_forgetting(None))
 
 
 def _chosen(state: StoredState, executions: Collection[str], run_tests: Collection[str], before: datetime) -> set[str]:
     """The ids of the executions that go as a whole; one that is forgotten goes again only if rows of it came back."""
-    known = {
-        key: each
-        for key, each in state.executions.items()
-        if each.export_state != ExportState.FORGOTTEN or each.is_damaged
-    }
+    known = {key: each for key, each in state.executions.items() if not each.is_forgotten or each.is_damaged}
     chosen = {*executions}.union(*(_executions_of(known, name) for name in run_tests))
     if unknown := chosen - known.keys():
         raise ConfigurationError(f"not in the dataset, or forgotten already: execution {first_few(sorted(unknown))}")

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from etl.dataset.last_run import Attempt, note_failure, read_last_run, update_last_run
-from etl.dataset.parts import Dataset, identify, require_whole
+from etl.dataset.parts import identify, require_whole
 from etl.dataset.state import StoredState
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, LockHeldError, TimeLimitError, leaves
 from etl.extract.endpoints import Purpose
@@ -207,7 +207,9 @@ async def export(
             await to_the_end(files.sweep_staging)
             record = await to_the_end(partial(_begin_record, run, is_export=True))
             begun = Attempt(started_at=run.started_at, export_run_id=run.export_run_id)
-            await to_the_end(partial(update_last_run, files, {"scope": settings.scope, "attempt": begun}))
+            await to_the_end(
+                partial(update_last_run, files, {"scope": settings.scope, "attempt": begun, "forgot": None})
+            )
             return await _export_alone(run, record, stop)
     except (LockHeldError, DestinationError) as error:  # a later one is in the summary
         if stop.done():
@@ -271,11 +273,11 @@ def _begin_record(run: Run, *, is_export: bool = False) -> Record:
     note = partial(record.find, Kind.DOCUMENT_SET_ASIDE, "")
     if is_export:
         identify(files, run.started_at, note=note)
-        finish_forgetting(Dataset(files, compression=run.settings.destination.compression))
+        finish_forgetting(run.dataset)
     else:
         require_whole(files, note=note)
     last = read_last_run(files, note=note, set_aside=is_export)
-    run.dataset.receipt.follows = last.attempt.export_run_id if last.attempt else None
+    run.dataset.receipt.follows = last.last_writer
     before = last.of(run.settings.scope)
     # A run that was killed left only an attempt: what it may have changed is not complete any more.
     record.before = before.after(before.attempt)

@@ -132,7 +132,9 @@ async def _read_list(run: Run, record: Record, state: StoredState, run_test: Run
     else:
         record.lists[run_test.name] = executions
         run.progress.listed_executions += len(executions.executions)
-        rows = [*executions.unreadable, *(letter.message for letter in executions.heads.values())]
+        forgotten = {key for key in executions.heads if (known := state.executions.get(key)) and known.is_forgotten}
+        heads = (letter.message for key, letter in executions.heads.items() if key not in forgotten)
+        rows = [*executions.unreadable, *heads]
         if rows:
             text = f"{counted(len(rows), 'row')} of its list cannot be read: {rows[-1]}"
             record.find(Kind.ROW_UNREADABLE, run_test.name, text)

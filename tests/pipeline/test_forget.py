@@ -55,7 +55,8 @@ async def test_forgotten_execution_is_a_row_that_says_so_and_nothing_fetches_it_
     before = nights.files()
     first.calls[0].duration_seconds = 1.0
     summary = await nights.export(full_refresh=True)
-    assert (summary.exit_code, summary.receipt.follows) == (0, exported.export_run_id)
+    assert (summary.exit_code, summary.receipt.follows) == (0, record["export_run_id"])
+    assert json.loads(record["receipt"])["follows"] == exported.export_run_id
     assert summary.run_tests[0].reasons == {"requested": len(others), "forgotten": 1}
     assert not any(first.execution_id in request.target for request in nights.server.requests)
     assert rows_of(nights, first.execution_id)["executions"] == [row]

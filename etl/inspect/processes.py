@@ -32,8 +32,9 @@ def in_processes(do: Callable[[T], R], shares: Sequence[T]) -> Iterator[R]:
             command, input=pickle.dumps((do, share)), stdout=subprocess.PIPE, check=False
         )
         if ended.returncode:
-            text = f"a process that read a share of the dataset ended with {ended.returncode}: is there enough memory?"
-            raise DestinationError(text)
+            raise DestinationError(
+                f"a process that read a share of the dataset ended with {ended.returncode}: is there enough memory?"
+            )
         read: R = pickle.loads(ended.stdout)  # noqa: S301 made there
         return read
 

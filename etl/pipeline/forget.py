@@ -30,7 +30,7 @@ from etl.pipeline.summary import Summary
 from etl.transform.frames import table_of
 from etl.version import __version__
 
-_DAMAGED = "rows are damaged or gone: run metrics-etl run first, which says which"
+_RUN_FIRST = ": run metrics-etl run first, which says which"
 
 
 def forget(
@@ -58,7 +58,7 @@ def forget(
     require_whole(dataset.files)
     state = read_state(dataset, set_aside=False)
     if state.lost or state.unreadable:
-        raise ConfigurationError(_DAMAGED)
+        raise ConfigurationError(f"rows are damaged or gone{_RUN_FIRST}")
     before = datetime.combine(deleted_before, time.min, UTC) if deleted_before else LONG_AGO
     chosen = _chosen(state, executions, run_tests, before)
     counts, missing = Counter[str](), {*calls}
@@ -80,7 +80,7 @@ def forget(
     known = {key: state.executions[key] for _, changed in parts for key in changed}
     damaged = [key for key, each in known.items() if not each.has_row or (each.is_damaged and key not in chosen)]
     if damaged:
-        raise ConfigurationError(_DAMAGED)
+        raise ConfigurationError(f"rows are damaged or gone{_RUN_FIRST}")
     text = ", ".join(counted(counts[name], name.removesuffix("s")) for name in schema.TABLES if counts[name])
     if is_agreed and parts:
         options = {"call": calls, "execution": executions, "run-test": run_tests}

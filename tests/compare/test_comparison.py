@@ -107,7 +107,7 @@ def test_executions_and_calls_that_were_deleted_are_left_out(tmp_path: Path) -> 
     document = compared(data, *spans).as_json()
     assert (document["candidate"]["executions"], document["candidate"]["calls"]) == (["new"], 50)
     assert document["metrics"][0]["candidate"] == pytest.approx(1010, rel=0.1)
-    with pytest.raises(ConfigurationError, match="execution 'gone' was deleted at the source: choose another one"):
+    with pytest.raises(ConfigurationError, match="execution 'gone' was deleted at the source, or forgotten: choose"):
         compared(data, "gone", "last")
 
 

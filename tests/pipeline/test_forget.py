@@ -117,6 +117,28 @@ async def test_what_somebody_took_away_is_told_by_a_run_before_anything_is_forgo
     assert forgotten(nights, run_tests=[default_key(second.name)]).startswith(f"{len(second.executions)} executions")
 
 
+async def test_what_is_lost_while_a_killed_one_waits_is_told_or_fetched_again(nights: Nights) -> None:
+    await nights.export()
+    gone, other, *_ = nights.world.run_tests
+    call = other.executions[0].calls[0]
+    call.is_deleted = True
+    for execution in gone.executions:
+        execution.is_deleted = True
+    for _ in range(2):
+        await nights.export(full_refresh=True)
+    with killed_before(1):
+        forgotten(nights, calls=[call.call_execution_id])
+    data = nights.folder / "data"
+    for table in FOLLOWED:
+        shutil.rmtree(data / table / f"run_test={default_key(gone.name)}")
+    shutil.rmtree(data / "calls" / f"run_test={default_key(other.name)}")
+    summary = await nights.export()
+    assert [kind for kind in kinds(summary) if kind is Kind.LOST_ROWS]
+    assert summary.exit_code == 3
+    left = [len([each for each in execution.calls if not each.is_deleted]) for execution in other.executions]
+    assert [len(rows_of(nights, each.execution_id)["calls"]) for each in other.executions] == left
+
+
 async def test_killed_at_any_write_it_is_forgotten_by_the_next_run_or_not_at_all(nights: Nights) -> None:
     await nights.export()
     run_test = nights.world.run_tests[1]

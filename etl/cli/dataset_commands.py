@@ -228,7 +228,7 @@ def forget(
         if not (calls or executions or run_tests or deleted_before):
             raise ConfigurationError("name what to forget: --call, --execution, --run-test or --deleted-before")
         destination = Settings.load(config, needs_keys=False, needs_run_tests=False).destination
-        files = open_dataset(destination.path, destination.options, is_whole=not yes)
+        files = open_dataset(destination.path, destination.options, is_whole=False)
         forget_it = partial(
             forgetting.forget,
             Dataset(files, compression=destination.compression),

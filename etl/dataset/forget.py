@@ -1,9 +1,9 @@
 """Remove rows for good, on the owner's word: nothing else in the exporter does (law 6).
 
 What goes stands in ``_state/dataset.json`` before the first file is written, and until the last one is. In between,
-nobody reads the dataset; if ``forget`` is killed, the next run finishes it. A forgotten execution keeps a row that says
-so, with nothing of what the source gave but its id, its run test and its start: so no run fetches it again, and readers
-that follow ``exported_at`` replace the rows that they have of it by none.
+nobody reads the dataset; what a killed ``forget`` leaves, the next one or a run removes. A forgotten execution keeps a
+row that says so, with nothing of what the source gave but its id, its run test and its start: so no run fetches it
+again, and readers that follow ``exported_at`` replace the rows that they have of it by none.
 
 Never decides who asks for it, nor what may go: see ``pipeline/forget``.
 """
@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from etl.dataset.layout import Part, part_path
 from etl.dataset.part_index import held_rows
 from etl.dataset.parts import Dataset, Forgetting
-from etl.errors import FileMissingError
 from etl.files.interface import version_of
 from etl.model import schema
 from etl.model.arrow import is_of, with_values
@@ -49,7 +48,7 @@ def find_going(
     Raises:
         DestinationError: a file cannot be read.
     """
-    stored = {table.name: _rows(dataset, table, part) for table in schema.OF_EXECUTIONS}
+    stored = {table.name: dataset.rows_if_readable(table, part) for table in schema.OF_EXECUTIONS}
     of_calls = (
         stored[table.name].select(["call_execution_id", "deleted_at", "execution_id"]) for table in schema.OF_CALLS
     )
@@ -94,14 +93,6 @@ def forget_rows(dataset: Dataset, what: Forgetting) -> None:
         }
         dataset.write(schema.EXECUTIONS, part, with_values(rows, values))
         dataset.receipt.note(part.run_test_key, "replaced", changed)
-
-
-def _rows(dataset: Dataset, table: schema.Table, part: Part) -> pa.Table:
-    """All rows of the part; a damaged file is not moved: nothing is agreed yet."""
-    try:
-        return dataset.read(table, part_path(table.name, part), table.names)
-    except FileMissingError:
-        return table.no_rows
 
 
 def _goes(

@@ -103,15 +103,24 @@ class Dataset:
         Raises:
             DestinationError: the file is damaged, and was moved to the quarantine; or a newer version wrote it.
         """
-        path = part_path(table.name, part)
         try:
-            return self.read(table, path, table.names)
-        except FileMissingError:
-            return table.no_rows
+            return self.rows_if_readable(table, part)
         except UnreadableError as exc:
             # The file's other executions are not at hand: the next run misses their rows and fetches them again.
-            aside = self.set_aside(path)
+            aside = self.set_aside(part_path(table.name, part))
             raise DestinationError(f"{exc}; moved to {aside}: run again to fetch its rows again") from exc
+
+    def rows_if_readable(self, table: schema.Table, part: Part) -> pa.Table:
+        """As ``rows``, but a damaged file stays where it is.
+
+        Raises:
+            UnreadableError: the file is damaged.
+            DestinationError: the file may not be read, or a newer version wrote it.
+        """
+        try:
+            return self.read(table, part_path(table.name, part), table.names)
+        except FileMissingError:
+            return table.no_rows
 
     def read(self, table: schema.Table, path: str, names: Sequence[str]) -> pa.Table:
         """Columns of one file.

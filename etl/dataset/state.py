@@ -16,10 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.dataset.index import Index, is_damaged, read_index, update_index
-from etl.dataset.layout import Part, part_path
+from etl.dataset.layout import Part
 from etl.dataset.parquet import UnreadableError
 from etl.dataset.parts import Dataset
-from etl.errors import FileMissingError
 from etl.model import schema
 from etl.model.arrow import runs_of
 from etl.model.lifecycle import LONG_AGO, ExportState, HeldRows, StoredCalls, StoredExecution
@@ -104,8 +103,8 @@ class CallReader:
             self._runs = {}
         if table.name not in self._runs:
             try:
-                rows = self._dataset.read(table, part_path(table.name, part), table.names)
-            except (FileMissingError, UnreadableError):
+                rows = self._dataset.rows_if_readable(table, part)
+            except UnreadableError:
                 rows = table.no_rows
             runs = self._runs[table.name] = defaultdict(list)
             for owner, start, end in runs_of(rows):
@@ -173,7 +172,7 @@ def _add_execution(part: Part, row: Mapping[str, Any], state: StoredState) -> No
         has_letters=row["has_errors"],
         lacks_detail=row["lacks_detail"],
         has_row=has_row,
-        is_described=row["run_test_id"] is not None,
+        is_described=row["run_test_id"] is not None or row["export_state"] == ExportState.FORGOTTEN,
         has_newer_rows=bool(has_row and held_at and exported_at and held_at > exported_at),
     )
     # Somebody may have copied a file of calls to another part: the part with the execution's own row counts.

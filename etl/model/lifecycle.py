@@ -227,7 +227,7 @@ class StoredExecution:
     has_row: bool = True
     """It has a row of its own; without one it counts as incomplete: a run was killed before it wrote that."""
     is_described: bool = False
-    """It has what the lists of run tests say of it."""
+    """It has what the lists of run tests say of it, or never gets it, since it is forgotten."""
     has_newer_rows: bool = False
     """Calls or evals are newer than its row: a run was killed before it wrote that."""
 

@@ -124,6 +124,11 @@ class Run:
         return ExportStamp(self.export_run_id, self.stamped[-1], include_raw=self.settings.export.include_raw)
 
 
+def new_run_id(started_at: datetime) -> str:
+    """An id for what begins at this time, by this machine's clock: ids sort by it."""
+    return f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+
+
 def begin(
     settings: Settings,
     *,
@@ -141,7 +146,7 @@ def begin(
     client = Client(settings, on_hold=lambda seconds: notify("held", seconds=round(seconds, 1)))
     progress.traffic, progress.quota = client.traffic, client.quota
     destination = settings.destination
-    run_id = f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    run_id = new_run_id(started_at)
     return Run(
         settings=settings,
         policy=Policy(

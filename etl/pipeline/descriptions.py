@@ -13,7 +13,6 @@ from etl.dataset.layout import Part
 from etl.dataset.state import StoredState
 from etl.errors import ExporterError
 from etl.extract.descriptions import describe, pages_of, run_tests_by_name
-from etl.extract.plan import Reason
 from etl.model.findings import Kind
 from etl.model.lifecycle import LONG_AGO, TERMINAL_EXECUTION
 from etl.model.records import ListedRunTest
@@ -88,8 +87,7 @@ def _undescribed(record: Record) -> dict[str, dict[str, int]]:
     """
     wanted: dict[str, dict[str, int]] = {}
     for name, planned in record.planned.items():
-        kept = (item for item in planned if item.reason is not Reason.FORGOTTEN)
-        ended = [item for item in kept if item.execution.status in TERMINAL_EXECUTION]
+        ended = [item for item in planned if item.execution.status in TERMINAL_EXECUTION]
         new = {item.execution.execution_id: item for item in ended if not (item.stored and item.stored.is_described)}
         if any(item.is_awaited for item in new.values()):
             listed = record.lists[name].executions.values()

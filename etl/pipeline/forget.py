@@ -5,7 +5,6 @@ Which rows of a part go, and in which order files are written, is for ``dataset/
 
 import getpass
 import os
-import secrets
 import socket
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -26,11 +25,10 @@ from etl.model import schema
 from etl.model.lifecycle import CLOCKS_DIFFER, LONG_AGO, ExportState, StoredExecution
 from etl.model.values import fields_of
 from etl.model.wording import counted, first_few, nearest, quoted, shown
+from etl.pipeline.context import new_run_id
 from etl.pipeline.summary import Summary
 from etl.transform.frames import table_of
 from etl.version import __version__
-
-_RUN_FIRST = ": run metrics-etl run first, which says which"
 
 
 def forget(
@@ -55,10 +53,10 @@ def forget(
     """
     if is_agreed:
         finish_forgetting(dataset)
-    require_whole(dataset.files)
+    else:
+        require_whole(dataset.files)
     state = read_state(dataset, set_aside=False)
-    if state.lost or state.unreadable:
-        raise ConfigurationError(f"rows are damaged or gone{_RUN_FIRST}")
+    _refuse_damage(state.lost or state.unreadable)
     before = datetime.combine(deleted_before, time.min, UTC) if deleted_before else LONG_AGO
     chosen = _chosen(state, executions, run_tests, before)
     counts, missing = Counter[str](), {*calls}
@@ -78,9 +76,7 @@ def forget(
             "metrics-etl run, or forget its execution"
         )
     known = {key: state.executions[key] for _, changed in parts for key in changed}
-    damaged = [key for key, each in known.items() if not each.has_row or (each.is_damaged and key not in chosen)]
-    if damaged:
-        raise ConfigurationError(f"rows are damaged or gone{_RUN_FIRST}")
+    _refuse_damage([key for key, each in known.items() if not each.has_row or (each.is_damaged and key not in chosen)])
     text = ", ".join(counted(counts[name], name.removesuffix("s")) for name in schema.TABLES if counts[name])
     if is_agreed and parts:
         options = {"call": calls, "execution": executions, "run-test": run_tests}
@@ -88,7 +84,7 @@ def forget(
         asked += [f"--deleted-before {deleted_before}"] if deleted_before else []
         now = datetime.now(UTC)
         what = Forgetting(
-            export_run_id=f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
+            export_run_id=new_run_id(now),
             started_at=now,
             exported_at=_after_all_rows(state.index, now),
             follows=read_last_run(dataset.files, note=lambda _: None).last_writer,
@@ -133,6 +129,11 @@ def finish_forgetting(of: Dataset) -> None:
     dataset.record_run(what.started_at.date(), what.export_run_id, table_of(schema.RUNS_TABLE, [row]))
     update_last_run(files, {"forgot": what.export_run_id})
     files.publish(IDENTITY, identity.while_forgetting(None))
+
+
+def _refuse_damage(found: Collection[object]) -> None:
+    if found:
+        raise ConfigurationError("rows are damaged or gone: run metrics-etl run first, which says which")
 
 
 def _chosen(state: StoredState, executions: Collection[str], run_tests: Collection[str], before: datetime) -> set[str]:

@@ -39,7 +39,7 @@ def run(command: Sequence[str | Path]) -> Sample:
     """
     with tempfile.NamedTemporaryFile() as figures:
         launched = [sys.executable, "-m", "benchmarks.launch", figures.name, *map(str, command)]
-        environment = {**os.environ, **KEYS}
+        environment = {**os.environ, **KEYS, "PYTHONDONTWRITEBYTECODE": ""}  # modules are compiled once, not each time
         finished = subprocess.run(launched, check=False, capture_output=True, text=True, env=environment, cwd=ROOT)
         if finished.returncode:
             raise SystemExit(f"{command}: exit {finished.returncode}\n{finished.stderr[-2000:]}")

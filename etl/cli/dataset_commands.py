@@ -208,13 +208,13 @@ def forget(
     deleted_before: Annotated[
         date | None, day(help="Everything that was marked as deleted before this day (UTC).")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it; otherwise only say how much goes.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove the rows. Without it, only say how many.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Remove rows for good.
 
     They go from the dataset at once, and from the warehouse with the next load. No run fetches a forgotten execution
-    again: its row stays, with its id, run test and start alone. The table runs says who forgot how much. Backups,
+    again: its row stays, with only its id, run test and start. The table runs says who forgot how much. Backups,
     copies, old versions in a bucket and _state/quarantine are yours to remove.
 
     Example: metrics-etl forget --deleted-before 90d --yes

@@ -126,7 +126,7 @@ def set_up(given: Mapping[str, Any], *, is_asking: bool) -> ExitCode:
     if os.path.lexists(answers.file):
         raise ConfigurationError(f"{answers.file} already exists and is never overwritten: edit it, or move it away")
     if missing and KEYS_FILE.exists():
-        raise ConfigurationError(f"{KEYS_FILE} exists, but not loaded: run '. ./{KEYS_FILE}' first, or move it away")
+        raise ConfigurationError(f"{KEYS_FILE} exists, but is not loaded: run '. ./{KEYS_FILE}' first, or move it away")
     answers.settings(needs_keys=False)
     answers = _test_source(answers, missing if is_asking else (), asks_address=is_asking and not url)
     if is_asking:

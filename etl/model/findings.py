@@ -176,7 +176,7 @@ class Kind(StrEnum):
     )
     ANSWERS_ODD = _notice(
         "answers_odd",
-        "values that the API has are missing from an execution; it settles until others show whether theirs are, too",
+        "an execution has no values where the API has some; it settles until others show whether they have them",
     )
     FROM_DETAILS = _notice(
         "from_details",

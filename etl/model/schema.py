@@ -98,7 +98,7 @@ def _percentile(name: str, meaning: str) -> Column:
 
 _TOLD = {
     "run_test_id": "Identifies the run test at the source.",
-    "agent_name": "Name of the agent that was tested. Kept, like the next four columns, as first seen finished.",
+    "agent_name": "Name of the agent that was tested. This and the next four columns stay as first seen after its end.",
     "agent_version": "Name of the agent's version; where the execution has none, the API names the newest.",
     "error_reason": "Why the execution failed: one line, cut after 200 characters.",
     "judged_by": "What judged it, by eval_config_id: name, template, model, mapping.",
@@ -155,7 +155,7 @@ EXECUTIONS = Table(
             STRING,
             "exported: final. settling: exported, and checked again until it is final. listed: stored from its lists, "
             "exact metrics are to come. waiting: not finished at the source. incomplete: something is missing (see the "
-            "errors table) or is still to come. forgotten: metrics-etl forget left its id, run test and start alone.",
+            "errors table) or is still to come. forgotten: only its id, run test and start are kept.",
         ),
         _DELETED_AT,
         Column("fingerprint", STRING, "BLAKE2b-128 of the listed payload; a change means fetching again."),

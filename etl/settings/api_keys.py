@@ -36,7 +36,7 @@ def read_api_key(variable: str, *, kind: str = "key") -> SecretStr:
             raise ConfigurationError(f"{where}: cannot be read: {getattr(exc, 'strerror', 'not text')}") from None
     key = (value or "").strip()
     if not key and kind == "key" and KEYS_FILE.exists():
-        raise ConfigurationError(f"no {kind}: {KEYS_FILE} is here, but not loaded: run '. ./{KEYS_FILE}' first")
+        raise ConfigurationError(f"no {kind}: {KEYS_FILE} is here, but is not loaded: run '. ./{KEYS_FILE}' first")
     if not key:
         raise ConfigurationError(f"no {kind}: set {variable}, or {variable}_FILE to the path of a file with the {kind}")
     if not (key.isascii() and key.isprintable()):

@@ -166,7 +166,7 @@ async def test_keys_that_were_saved_but_not_loaded_are_not_asked_for(server: San
     (tmp_path / "keys.env").write_text("mine")
     keyless = await metrics_etl("init", "--yes", cwd=tmp_path, env=environment(server, **KEYLESS))
 
-    assert keyless.stderr == "error: keys.env exists, but not loaded: run '. ./keys.env' first, or move it away\n"
+    assert keyless.stderr == "error: keys.env exists, but is not loaded: run '. ./keys.env' first, or move it away\n"
     assert (keyless.exit_code, files(tmp_path)) == (2, {"keys.env": "mine"})
 
 

@@ -39,7 +39,7 @@ def test_keys_that_were_saved_but_not_loaded_are_named_once(
     monkeypatch.delenv("FI_SECRET_KEY")
     assert len(mistakes(file, 'run_tests = "all"')) == 2
     Path("keys.env").touch()
-    assert mistake(file, 'run_tests = "all"') == "no key: keys.env is here, but not loaded: run '. ./keys.env' first"
+    assert mistake(file, 'run_tests = "all"') == "no key: keys.env is here, but is not loaded: run '. ./keys.env' first"
 
 
 def test_pipe_is_read_until_its_writer_has_ended(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

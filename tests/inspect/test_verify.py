@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import pytest
 from etl.cli.show_dataset import finding_text
 from etl.dataset.layout import Scope, days_of
 from etl.dataset.parquet import encode
-from etl.errors import DestinationError
+from etl.errors import ConfigurationError, DestinationError
 from etl.files.local import LocalFiles
-from etl.inspect.verify import VerifyReport, verify
+from etl.inspect.verify import VerifyReport, stored_scope, verify
 from etl.model import schema
 from etl.model.arrow import with_column
 from etl.model.findings import Kind
@@ -325,6 +325,12 @@ def test_run_tests_and_months_that_are_not_asked_for_are_not_read(place: Place) 
     _, last_day = days_of(place.part("calls").parent.name)
     assert len(place.verify(since=last_day).findings) == 2
     assert place.verify(since=last_day + timedelta(days=1)).findings == []
+
+
+def test_day_to_come_is_refused_since_nothing_would_be_read(place: Place) -> None:
+    to_come = datetime.now(UTC).date() + timedelta(days=3)
+    with pytest.raises(ConfigurationError, match="must not be in the future"):
+        stored_scope(settings_for(place.server, place.data), (), to_come)
 
 
 def test_file_that_may_not_be_read_is_not_to_be_fetched_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

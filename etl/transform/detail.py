@@ -41,6 +41,12 @@ SAME: Mapping[str, Path] = {
 STAGES: Mapping[str, Path] = {name: ("cost", name) for name in ("stt_cost_cents", "llm_cost_cents", "tts_cost_cents")}
 """The same for fields that a detail has only with what the list of voice calls adds to it."""
 
+FIELDS_IN: dict[str, Mapping[str, str]] = {
+    above: {name: path[-1] for name, path in {**SAME, **STAGES}.items() if path[:-1] == (above,) * bool(above)}
+    for above in ("", "latency", "cost", "conversation", "chat_metrics")
+}
+"""By object of a call's own metrics ("": the outermost), its fields by their names in the detail."""
+
 _OBJECTS: Mapping[Path, tuple[Path, Path]] = {
     ("customer_latency_metrics", "systemMetrics"): (
         ("latency", "system_metrics"),
@@ -247,19 +253,21 @@ def _has_all(detail: ListedCall) -> bool:
 
 def _metrics(detail: ListedCall, extra: Mapping[str, Any]) -> CallMetrics:
     """The call's metrics as far as the detail has them; open-ended objects are where the stored ``extra`` has them."""
+    shown = detail.payload
     payload: dict[str, Any] = {}
-    for name, path in {**SAME, **STAGES}.items():
-        if name in detail.payload:
-            _put(payload, path, detail.payload[name])
+    for above, fields in FIELDS_IN.items():
+        values = {own: shown[name] for name, own in fields.items() if name in shown}
+        payload |= {above: values} if above else values
     for path, spellings in _OBJECTS.items():
-        value = value_at(detail.payload, path)
+        value = value_at(shown, path)
         if isinstance(value, dict):
             stored_at = (spelling for spelling in spellings if value_at(extra, spelling) is not None)
-            _put(payload, next(stored_at, spellings[0]), value)
+            above, own = next(stored_at, spellings[0])
+            payload[above][own] = value
     return CallMetrics(
         call_execution_id=detail.call_execution_id,
-        execution_id=detail.payload["test_execution_id"],
-        status=detail.payload["status"],
+        execution_id=shown["test_execution_id"],
+        status=shown["status"],
         payload=payload,
         made_from=FROM_DETAIL,
     )
@@ -281,13 +289,6 @@ def _below(fields: Mapping[str, Any], at: Path, paths: AbstractSet[Path]) -> dic
         elif isinstance(value, dict) and (nested := _below(value, path, paths)):
             covered[name] = nested
     return covered
-
-
-def _put(payload: dict[str, Any], path: Path, value: Any) -> None:
-    """Set the value at the path, and make the objects that lead to it."""
-    for step in path[:-1]:
-        payload = payload.setdefault(step, {})
-    payload[path[-1]] = value
 
 
 def _as_listed(output: Any) -> Any:

@@ -5,8 +5,8 @@ exactly goes there. Everything else (unknown fields, values that do not fit) goe
 nothing is lost, and no payload changes the type of a column.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from etl.model import schema
@@ -39,24 +39,21 @@ class RowMaker:
         return row, misfits
 
 
-@dataclass(frozen=True, slots=True)
-class _Leaf:
-    """A value of the payload. Of the columns for it, the first whose coercer accepts the value takes it."""
+_Leaf = tuple[int, Coercer, tuple[tuple[int, Coercer], ...]]
+"""A value of the payload: place and coercer of its column; and of each further one, as the outputs of evals have them.
 
-    index: int
-    """Where the first column is in the row."""
-    coercer: Coercer
-    """The coercer of the first column."""
-    others: tuple[tuple[int, Coercer], ...] = ()
-    """Place and coercer of each further column: the outputs of evals have several."""
+The first column whose coercer accepts the value takes it.
+"""
 
 
 @dataclass(slots=True)
 class _Node:
     """An object of the payload."""
 
-    fields: "dict[str, _Leaf | _Node]"
-    """Its declared fields, by name."""
+    leaves: dict[str, _Leaf] = field(default_factory=dict)
+    """Its declared values, by name."""
+    objects: "dict[str, _Node]" = field(default_factory=dict)
+    """Its declared objects, by name."""
     alternatives: tuple[str, ...] = ()
     """Names of the same field, the preferred one first; an object may have it under each of them."""
 
@@ -65,43 +62,47 @@ def _fill(payload: dict[str, Any], node: _Node, row: list[Any]) -> tuple[dict[st
     """Fill ``row`` from ``payload``; return what no column took, nested as received, and how much of it did not fit."""
     extra: dict[str, Any] = {}
     misfits = 0
-    fields = node.fields
-    present = [name for name in node.alternatives if name in payload]
-    if len(present) > 1:
-        # The preferred name comes first, whatever the order in the payload, and so takes the column.
-        payload = {name: payload[name] for name in present} | payload
-    for name, value in payload.items():
-        field = fields.get(name)
-        if field is None:
-            extra[name] = value
-        elif value is None:
-            continue
-        elif field.__class__ is _Leaf:
+    leaves, objects = node.leaves, node.objects
+    in_order = _preferred_first(payload, node.alternatives) if node.alternatives else payload
+    for name, value in in_order.items():
+        if leaf := leaves.get(name):
+            if value is None:
+                continue
             # Nearly every value fits the first column, which is still empty: this case is inline to save a function
             # call.
-            fitted = field.coercer(value)
-            if fitted is not MISFIT and row[field.index] is None:
-                row[field.index] = fitted
-            elif not _fits_elsewhere(value, fitted, field, row):
+            index, coercer, _ = leaf
+            fitted = coercer(value)
+            if fitted is not MISFIT and row[index] is None:
+                row[index] = fitted
+            elif not _fits_elsewhere(value, fitted, leaf, row):
                 extra[name] = value
                 misfits += 1
+        elif name not in objects:
+            extra[name] = value
         elif isinstance(value, dict):
-            nested, count = _fill(value, field, row)  # type: ignore[arg-type]
+            nested, count = _fill(value, objects[name], row)
             misfits += count
             if nested:
                 extra[name] = nested
-        else:
+        elif value is not None:
             extra[name] = value
             misfits += 1
     return extra, misfits
 
 
+def _preferred_first(payload: dict[str, Any], alternatives: Sequence[str]) -> dict[str, Any]:
+    """The payload; if it has a field under several names, the preferred one comes first, and so takes the column."""
+    present = [name for name in alternatives if name in payload]
+    return {name: payload[name] for name in present} | payload if len(present) > 1 else payload
+
+
 def _fits_elsewhere(value: Any, fitted: Any, leaf: _Leaf, row: list[Any]) -> bool:
     """Whether the first column already holds the value, as ``fitted``, or another column takes it."""
+    first, _, others = leaf
     if fitted is not MISFIT:
         # It was sent under two names. The second value goes to extra if it differs.
-        return bool(row[leaf.index] == fitted)
-    for index, coercer in leaf.others:
+        return bool(row[first] == fitted)
+    for index, coercer in others:
         fitted = coercer(value)
         if fitted is not MISFIT:
             if row[index] is None:
@@ -117,7 +118,7 @@ def _score(value: Any) -> Any:
 
 def _build_tree(table: schema.Table) -> _Node:
     """The declared paths of the table's payloads, with the columns at their ends."""
-    tree = _Node({})
+    tree = _Node()
     targets: dict[Path, list[tuple[int, Coercer]]] = {}
     if table is schema.CALLS:
         # Eval outputs that have no row in the evals table are misfits of the call.
@@ -127,7 +128,7 @@ def _build_tree(table: schema.Table) -> _Node:
         for path in column.paths:
             targets.setdefault(path, []).append((index, coercer))
     for path, (first, *others) in targets.items():
-        _node_of(tree, path[:-1]).fields[path[-1]] = _Leaf(*first, tuple(others))
+        _node_of(tree, path[:-1]).leaves[path[-1]] = (*first, tuple(others))
     for paths in (column.paths for column in table.columns if len(column.paths) > 1):
         fork = next(depth for depth, steps in enumerate(zip(*paths, strict=False)) if len(set(steps)) > 1)
         _node_of(tree, paths[0][:fork]).alternatives = tuple(path[fork] for path in paths)
@@ -136,10 +137,9 @@ def _build_tree(table: schema.Table) -> _Node:
 
 def _node_of(tree: _Node, steps: Iterable[str]) -> _Node:
     """The node at this path, made if it is missing."""
-    node: Any = tree
     for step in steps:
-        node = node.fields.setdefault(step, _Node({}))
-    return node  # type: ignore[no-any-return]
+        tree = tree.objects.setdefault(step, _Node())
+    return tree
 
 
 def value_at(payload: Any, path: Iterable[str]) -> Any:

@@ -443,7 +443,7 @@ async def test_a_version_that_knows_the_new_name_fetches_what_the_old_one_did_no
         begin(settled)
         last = await settled.export()
     assert last.exit_code == 3
-    costs = MAKERS["calls"]._tree.fields["cost"].fields  # type: ignore[union-attr]
+    costs = MAKERS["calls"]._tree.objects["cost"].leaves
     monkeypatch.setitem(costs, "stt_cents", costs["stt_cost_cents"])
     assert [(await settled.export()).exit_code for _ in range(3)] == [0, 0, 0]
     assert_equals_world(settled.folder, settled.world)

@@ -13,8 +13,7 @@ from etl.extract.endpoints import Slice, list_call_details, list_voice_calls
 from etl.extract.parse import parse_json
 from etl.model import schema
 from etl.model.records import FROM_DETAIL, FROM_LISTS, CallMetrics, FetchedCall, ListedCall
-from etl.transform import detail as detail_module
-from etl.transform.detail import SAME, SHOWN_COLUMNS, STAGES, differences, metrics_in
+from etl.transform.detail import FIELDS_IN, SAME, SHOWN_COLUMNS, STAGES, differences, metrics_in
 from etl.transform.flatten import call_row, eval_outputs
 from etl.transform.voice import FIELDS, IN_BOTH, differing, joined, listed_call
 
@@ -87,13 +86,11 @@ def test_rows_of_lists_are_those_of_the_calls_own_metrics() -> None:
 @pytest.mark.parametrize("name", [*OF_VOICE, *STAGES])
 def test_each_field_of_the_table_has_its_place(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """With the value of another field in its place, some row is another one."""
-    table = "SAME" if name in SAME else "STAGES"
-    places = dict(getattr(detail_module, table))
     another = "response_time_ms" if name != "response_time_ms" else "cost_cents"
-    path = places.pop(name)
-    monkeypatch.setattr(detail_module, table, places | ({another: path} if name in SAME else {}))
-    if name in STAGES:
-        monkeypatch.setattr(detail_module, "SAME", {**SAME, another: path})
+    above = next(above for above, fields in FIELDS_IN.items() if name in fields)
+    own_names = dict(FIELDS_IN[above])
+    own_name = own_names.pop(name)
+    monkeypatch.setitem(FIELDS_IN, above, own_names | {another: own_name})
     assert odd_columns(lists()) != []
 
 

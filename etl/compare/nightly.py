@@ -93,14 +93,14 @@ class Worse:
         """``Cost of a call +47.6% (12.6 ct to 18.6 ct) since 2026-11-09, 6 nights, 95% interval +39.1 to +56.6%``.
 
         Before it, whether the eval is judged in another way; after it, whether the version of the agent is another one:
-        ``; agent version v1, since then v2``.
+        ``; agent version v2, v1 before``.
         """
         _, interval = change_texts(self.row.metric, self.row.found)
         certainty = "too few calls for an interval" if interval == "-" else f"95% interval {interval}"
         judged = f"{changes_text(self.judges)}; " if self.judges else ""
         text = f"{judged}{change_words(self.row)} since {self.since}, {counted(self.nights, 'night')}, {certainty}"
         before, since = self.versions
-        return f"{text}; agent version {before}, since then {since}" if before and since and before != since else text
+        return f"{text}; agent version {since}, {before} before" if before and since and before != since else text
 
     @property
     def versions(self) -> tuple[str | None, str | None]:
@@ -251,8 +251,8 @@ def _outages(series: Mapping[str, _Series], newest: date) -> Iterator[Remark]:
         since = next(night for night, before in ends if night - before > _SAME_OUTAGE)
         names = [name for name, own in series.items() if any(night >= since for night in own.outages)]
         failed = [f"{night}" for night in nights if night >= since]
-        places = f", in {first_few(names, shown=5)}" if len(names) > 1 else ""
-        text = f"most calls failed on {first_few(failed, shown=3)}{places}: verdicts leave such nights out"
+        places = f" in {first_few(names, shown=5)}" if len(names) > 1 else ""
+        text = f"not judged: {first_few(failed, shown=3)}{places} (most calls failed)"
         yield Remark(names, since, text)
 
 

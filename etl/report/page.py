@@ -151,7 +151,7 @@ def sections(figures: Figures) -> list[PageSection]:
         way = "right" if worse.row.metric.is_higher_worse else "left"
         more = counted(len(forest) - MOST_SCENARIOS, "more scenario")
         rest = f" {more} changed less, or have too few calls." if len(forest) > MOST_SCENARIOS else ""
-        caption = f"A dot {way} of 0 got worse. A line is its 95% interval: across 0, it may be chance.{rest}"
+        caption = f"A dot {way} of 0 got worse, unless its line (95% interval) crosses 0.{rest}"
         if forest:
             title = f"{worse.row.metric.title}, by scenario"
             drawn.append(PageSection(title, caption, forest_chart(worse.row, forest)))

@@ -24,15 +24,15 @@ PAGES = {"light": SCREEN, "dark": SCREEN, "light-phone": PHONE, "dark-phone": PH
 """Pictures of the page's first screen: each by its scheme, with its size in pixels."""
 WORSE = """\
 Checkout flow: Agent latency, mean +53.3% (1,260 ms to 1,932 ms) since 2026-11-09, 6 nights, \
-95% interval +39.3 to +68.7%; agent version v1, since then v2
+95% interval +39.3 to +68.7%; agent version v2, v1 before
 Checkout flow: Task Completion, pass rate -25.6 pp (94.9% to 69.3%) since 2026-11-09, 6 nights, \
-95% interval -34.2 to -16.9 pp; agent version v1, since then v2
+95% interval -34.2 to -16.9 pp; agent version v2, v1 before
 Checkout flow: Tone Score, mean -10.3% (0.78 to 0.70) since 2026-11-09, 6 nights, \
-95% interval -15.6 to -4.7%; agent version v1, since then v2
+95% interval -15.6 to -4.7%; agent version v2, v1 before
 Checkout flow: Customer satisfaction -10.3% (7.79 to 6.98) since 2026-11-09, 6 nights, \
-95% interval -15.6 to -4.7%; agent version v1, since then v2"""
+95% interval -15.6 to -4.7%; agent version v2, v1 before"""
 
-REMARK = "notice     Refund chat: most calls failed on 2026-11-09: verdicts leave such nights out"
+REMARK = "notice     Refund chat: not judged: 2026-11-09 (most calls failed)"
 
 
 @pytest.fixture(scope="module")

@@ -153,13 +153,9 @@ class Statements:
 
     def _defined(self) -> str:
         """A query for the definitions of our views, as kind ``defined``."""
-        views = self._of_schema(self.dialect.views)
+        views = self.dialect.views.format(schema=sql_quoted(self.namespace))
         ours = ", ".join(sql_quoted(view.name) for view in VIEWS)
         return f"SELECT 'defined', name, definition FROM ({views}) AS views WHERE name IN ({ours})"
-
-    def _of_schema(self, query: str) -> str:
-        """A query of the dialect, for our schema."""
-        return query.format(schema=sql_quoted(self.namespace))
 
     def note(self, arrived: str) -> str:
         """Note the items in the table ``arrived``; without a digest if more or fewer rows arrived than were sent."""

@@ -45,16 +45,15 @@ async def describe_executions(run: Run, record: Record, state: StoredState) -> N
     except (ExporterError, TimeoutError) as error:
         problems.append(str(error) or "the lists are too slow")
     finally:
+        asked = {key for places in wanted.values() for key in places} & state.executions.keys()
         parts: dict[Part, dict[str, Mapping[str, str | None]]] = {}
-        lacking = 0
-        for execution_id in {key for places in wanted.values() for key in places} & state.executions.keys():
+        for execution_id in asked & told.keys():
             stored = state.executions[execution_id]
-            if execution_id in told and stored.has_row:
+            if stored.has_row:
                 parts.setdefault(Part(stored.run_test_key, stored.place), {})[execution_id] = told[execution_id]
-            lacking += execution_id not in told
         for part in sorted(parts):
             await to_the_end(partial(write_descriptions, run.dataset, part, parts[part], run.stamp()))
-        if lacking:
+        if lacking := len(asked - told.keys()):
             why = first_few(problems) if problems else "the lists do not have them"
             record.find(Kind.NOT_DESCRIBED, "", f"of {counted(lacking, 'execution')}: {why}")
 
@@ -75,8 +74,7 @@ async def _describe(
 
 def requests_to_describe(record: Record) -> int:
     """How many requests ``describe_executions`` takes, if each name is that of one run test."""
-    wanted = _undescribed(record)
-    pages = sum(len(pages_of(places, is_alone=True)) for places in wanted.values())
+    pages = sum(len(pages_of(places, is_alone=True)) for places in _undescribed(record).values())
     return pages + bool(pages and record.listed_run_tests is None)
 
 

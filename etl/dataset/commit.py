@@ -137,7 +137,7 @@ def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[_Rows, 
     calls, evals, errors = (make(bundles, stamp) for make in (calls_frame, evals_frame, errors_frame))
     whole = sum(bundle.part_of is None for bundle in bundles)
     arrived = Arrived(
-        rows=Counter(executions=whole, calls=len(calls.data), evals=len(evals.data)),
+        rows=Counter(executions=whole, calls=len(calls.rows), evals=len(evals.rows)),
         misfits=calls.misfits + evals.misfits,
         dead_letters={bundle.execution.execution_id: bundle.dead_letters for bundle in bundles},
     )

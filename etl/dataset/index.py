@@ -21,6 +21,7 @@ from etl.files.interface import Entry, Files, data_files, read_each
 from etl.files.names import INDEX
 from etl.model import schema
 from etl.model.digest import fingerprint
+from etl.model.values import arrow_array
 
 
 def meaning_of(tables: Iterable[schema.Table]) -> str:
@@ -158,7 +159,7 @@ def write_index(files: Files, index: Index) -> None:
         for part, part_index in index.parts.items()
     ]
     head = _Head(_dataset_id(files), _MEANING, parts, index.runs)
-    # An empty table imports pandas, which a night with nothing new does not need.
+    # An empty table imports pandas, which runs do without.
     rows = pa.concat_tables([part_index.rows for part_index in index.parts.values()] or [ROWS.empty_table()])
     files.publish(INDEX, pack(rows.replace_schema_metadata({"head": msgspec.json.encode(head)}), "zstd"))
 
@@ -181,8 +182,12 @@ def list_parts(files: Files) -> dict[Part, dict[str, Entry]]:
 
 def is_damaged(rows: pa.Table) -> pa.ChunkedArray:
     """Which rows of an index are of executions that have other or newer calls or evals than their own row says."""
-    is_newer = pc.fill_null(pc.greater(rows["held_at"], rows["exported_at"]), fill_value=False)
-    return pc.and_(rows["is_here"], pc.or_(rows["held_digest"].is_valid(), is_newer))
+    return pc.and_(rows["is_here"], pc.or_(rows["held_digest"].is_valid(), has_newer(rows)))
+
+
+def has_newer(rows: pa.Table) -> pa.ChunkedArray:
+    """Which rows of an index are of executions that have newer calls or evals than their own row."""
+    return pc.fill_null(pc.greater(rows["held_at"], rows["exported_at"]), arrow_array([False], schema.BOOL)[0])
 
 
 def _known_digests(dataset: Dataset, known: Index, part: Part, entries: Mapping[str, Entry]) -> dict[str, str] | None:

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.model import schema
-from etl.model.arrow import is_of, where, with_column, with_values
+from etl.model.arrow import is_of, where, with_values
 from etl.model.records import DETAIL, FROM_LISTS, FROM_METRICS
+from etl.model.values import arrow_array, python_values
 from etl.transform.row_hash import ROW_HASH, hash_rows
 
 _VERSION_COLUMNS = {"export_run_id", "exported_at", "verified_at"}
@@ -139,9 +140,8 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
         after = with_values(before, _values(new, _VERSION_COLUMNS, replacement.verified))
         is_verified = not after["verified_at"].equals(before["verified_at"])
     if table is schema.ERRORS:
-        seen_at = dict(zip(_keys(table, before), before["first_seen_at"].to_pylist(), strict=True))
-        new_seen_at = zip(_keys(table, new), new["first_seen_at"].to_pylist(), strict=True)
-        new = with_column(new, "first_seen_at", [seen_at.get(key, now) for key, now in new_seen_at])
+        seen_at = dict(zip(_keys(table, before), python_values(before["first_seen_at"]), strict=True))
+        new = with_values(new, {"first_seen_at": seen_at}, [*_keys(table, new)])
     is_kept, is_arriving = _compare(table, before, new, replacement)
     marks = _marks(table, before, new, replacement) if table in schema.OF_CALLS else {}
     if all(is_kept) and not (any(is_arriving) or marks or is_verified):
@@ -175,7 +175,7 @@ def mark(table: schema.Table, rows: pa.Table, executions: Collection[str], stamp
 
 
 def _with_hashes(table: schema.Table, rows: pa.Table) -> pa.Table:
-    return rows.append_column(ROW_HASH, pa.array(hash_rows(table, rows), pa.string()))
+    return rows.append_column(ROW_HASH, arrow_array(hash_rows(table, rows), pa.string()))
 
 
 def _with_marks(rows: pa.Table, marks: Mapping[int, bool], stamp: Mapping[str, Any]) -> pa.Table:
@@ -236,7 +236,7 @@ def _marks(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Repla
 def _sorted(table: schema.Table, rows: pa.Table) -> pa.Table:
     """The rows in order. The first ones are not copied as far as they are in it: what is new mostly comes last."""
     order = pc.sort_indices(rows, [(name, "ascending") for name in _SORT[table.name]])
-    moved = np.flatnonzero(order.to_numpy() != np.arange(len(rows)))
+    moved = np.flatnonzero(np.from_dlpack(order) != np.arange(len(rows)))
     first = moved[0] if len(moved) else len(rows)
     return pa.concat_tables([rows.slice(0, first), rows.take(order.slice(first))])
 
@@ -245,7 +245,7 @@ def _values(rows: pa.Table, names: Iterable[str], executions: Collection[str]) -
     """What the rows of these executions have in these columns, by column and execution_id."""
     rows = rows.filter(is_of(rows, executions))
     ids = rows["execution_id"].to_pylist()
-    return {name: dict(zip(ids, rows[name].to_pylist(), strict=True)) for name in names}
+    return {name: dict(zip(ids, python_values(rows[name]), strict=True)) for name in names}
 
 
 def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]:
@@ -254,12 +254,12 @@ def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, 
     if table in schema.OF_CALLS:
         # The hash leaves out deleted_at, raw and metrics_from, so these are compared next to it.
         names = [ROW_HASH, *(name for name in ("deleted_at", "raw") if name in names)]
-    columns = [rows[name].to_pylist() for name in names]
+    columns = [python_values(rows[name]) for name in names]
     if "metrics_from" in table.names:
         # Metrics of another source replace a row even if all values agree, but for two that are exact. An older version
         # wrote null.
-        made_from = pc.fill_null(rows["metrics_from"], FROM_METRICS)
-        columns.append(pc.if_else(pc.equal(made_from, FROM_LISTS), FROM_METRICS, made_from).to_pylist())
+        alike = {None: FROM_METRICS, FROM_LISTS: FROM_METRICS}
+        columns.append([alike.get(each, each) for each in rows["metrics_from"].to_pylist()])
     contents = zip(*columns, strict=True)
     return zip(_keys(table, rows), contents, strict=True)
 

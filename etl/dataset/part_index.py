@@ -6,8 +6,9 @@ Computed from the part's files alone. What is kept of it, and when a file is rea
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,10 +17,11 @@ from etl.dataset.parts import Dataset
 from etl.errors import FileMissingError
 from etl.files.interface import Entry
 from etl.model import schema
-from etl.model.arrow import is_of, runs_of, where
+from etl.model.arrow import is_of, row_versions, runs_of, where
 from etl.model.digest import rows_digest, voucher
-from etl.model.lifecycle import HeldRows
+from etl.model.lifecycle import LONG_AGO, HeldRows
 from etl.model.records import DETAIL, FROM_DETAIL
+from etl.model.values import arrow_array
 from etl.transform.row_hash import hash_rows
 
 _OF_EXECUTION = ("execution_id", "listed_calls", "exported_calls", "run_test_name", "started_at", "export_state")
@@ -144,7 +146,7 @@ def _rows_of(rows: Mapping[str, pa.Table], digests: Mapping[str, str]) -> pa.Tab
         last = {execution_id: index for index, execution_id in enumerate(own_rows["execution_id"].to_pylist())}
         own_rows = own_rows.take([*last.values()])
     ids_in = {name: {*of_table["execution_id"].unique().to_pylist()} for name, of_table in rows.items()}
-    without_row = pa.array(sorted(set[str]().union(*ids_in.values()) - own_counts.keys()), pa.string())
+    without_row = arrow_array(sorted(set[str]().union(*ids_in.values()) - own_counts.keys()), pa.string())
     index = pa.concat_tables([own_rows, pa.table({"execution_id": without_row})], promote_options="default")
     ids = index["execution_id"].to_pylist()
     # The digest of a row that was doubled does not count, so that its execution is fetched again.
@@ -155,10 +157,10 @@ def _rows_of(rows: Mapping[str, pa.Table], digests: Mapping[str, str]) -> pa.Tab
     detail_calls = _from_detail(rows["calls"])
     living = living_calls | _living(rows["evals"])
     newest = _newest(rows["calls"], rows["evals"])
-    is_of_detail = pc.equal(rows["errors"]["endpoint"], DETAIL)
+    is_of_detail = pc.is_in(rows["errors"]["endpoint"], arrow_array([DETAIL], pa.string()))
     failed = {*where(rows["errors"], pc.invert(is_of_detail))["execution_id"].to_pylist()}
     without_detail = {*where(rows["errors"], is_of_detail)["execution_id"].to_pylist()}
-    columns = {name: index[name] for name in index.column_names} | {
+    made: dict[str, list[Any]] = {
         "calls_digest": vouched,
         "is_here": [execution_id in own_counts for execution_id in ids],
         "held_calls": [living_calls[execution_id] for execution_id in ids],
@@ -169,15 +171,14 @@ def _rows_of(rows: Mapping[str, pa.Table], digests: Mapping[str, str]) -> pa.Tab
         "has_errors": [execution_id in failed for execution_id in ids],
         "lacks_detail": [execution_id in without_detail for execution_id in ids],
     }
-    return pa.table(columns, ROWS)
+    columns = [arrow_array(made[each.name], each.type) if each.name in made else index[each.name] for each in ROWS]
+    return pa.Table.from_arrays(columns, schema=ROWS)
 
 
-def _newest(*tables: pa.Table) -> dict[str, int | None]:
-    """When the newest row of each execution was exported, in microseconds since 1970; None if no row says when."""
-    rows = pa.concat_tables([table.select(["execution_id", "exported_at"]) for table in tables])
-    newest = rows.group_by("execution_id", use_threads=False).aggregate([("exported_at", "max")])
-    exported_at = newest["exported_at_max"].cast(pa.int64()).to_pylist()
-    return dict(zip(newest["execution_id"].to_pylist(), exported_at, strict=True))
+def _newest(*tables: pa.Table) -> dict[str, datetime | None]:
+    """When the newest row of each execution was exported; None if no row says when."""
+    versions = set[tuple[str, datetime | None]]().union(*map(row_versions, tables))
+    return dict(sorted(versions, key=lambda version: version[1] or LONG_AGO))  # the newest one comes last
 
 
 def _living(rows: pa.Table) -> Counter[str]:
@@ -188,13 +189,13 @@ def _living(rows: pa.Table) -> Counter[str]:
 
 def _from_detail(calls: pa.Table) -> Counter[str]:
     """How many unmarked calls of each execution have no metrics but those of the detail."""
-    return _living(calls.filter(pc.equal(calls["metrics_from"], FROM_DETAIL)))
+    return _living(calls.filter(pc.is_in(calls["metrics_from"], arrow_array([FROM_DETAIL], pa.string()))))
 
 
 def _add_vouchers(vouchers: dict[str, list[str]], table: schema.Table, rows: pa.Table) -> None:
     """Add what the digest takes of each of these rows (see ``voucher``) to the list of its execution."""
     of_rows = hash_rows(table, rows)
-    for index in np.flatnonzero(rows["deleted_at"].is_valid()).tolist():
+    for index in pc.indices_nonzero(rows["deleted_at"].is_valid()).to_pylist():
         of_rows[index] = voucher(of_rows[index], is_deleted=True)
     for execution_id, start, end in runs_of(rows):
         vouchers.setdefault(execution_id, []).extend(of_rows[start:end])

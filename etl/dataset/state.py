@@ -15,12 +15,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.dataset.index import Index, is_damaged, read_index, update_index
+from etl.dataset.index import Index, has_newer, is_damaged, read_index, update_index
 from etl.dataset.layout import Part
 from etl.dataset.parquet import UnreadableError
 from etl.dataset.parts import Dataset
 from etl.model import schema
-from etl.model.arrow import runs_of
+from etl.model.arrow import row_versions, runs_of
 from etl.model.lifecycle import LONG_AGO, ExportState, HeldRows, StoredCalls, StoredExecution
 from etl.model.records import DETAIL
 from etl.model.values import python_values, shared_values
@@ -67,7 +67,7 @@ class CallReader:
     """Reads the stored calls of one execution after the other, and keeps the part that it read last.
 
     A missing or damaged file counts as empty: the commit deals with it. Not for two threads at once. It hands no Python
-    value to Arrow, which would import pandas for that: in a night that changes nothing, this costs as much as the rest.
+    value to Arrow, which would import pandas for that.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -204,15 +204,9 @@ def _lost(known: Index, state: StoredState) -> dict[Part, set[str]]:
 
 def _without_some_calls(before: pa.Table, after: pa.Table) -> set[str]:
     """The executions of a part whose calls or evals were removed between two readings of its index."""
-    is_not_newer = pc.fill_null(pc.less_equal(after["held_at"], after["exported_at"]), fill_value=True)
-    mismatched = after.filter(pc.and_(is_damaged(after), is_not_newer))
+    mismatched = after.filter(pc.and_not(is_damaged(after), has_newer(after)))
     whole_before = before.filter(pc.and_not(before["is_here"], is_damaged(before)))
-    return {execution_id for execution_id, _ in _row_versions(mismatched) & _row_versions(whole_before)}
-
-
-def _row_versions(rows: pa.Table) -> set[tuple[str, datetime | None]]:
-    """Pairs of execution_id and exported_at: equal pairs mean that the execution's row is the same."""
-    return {*zip(rows["execution_id"].to_pylist(), rows["exported_at"].to_pylist(), strict=True)}
+    return {execution_id for execution_id, _ in row_versions(mismatched) & row_versions(whole_before)}
 
 
 def _values(rows: pa.Table) -> Iterator[Mapping[str, Any]]:

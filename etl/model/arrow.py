@@ -4,15 +4,18 @@ Pure: each function returns another table, and none changes the one that it got.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.model.values import arrow_array, python_values
+
 
 def is_of(rows: pa.Table, executions: Collection[str]) -> pa.ChunkedArray:
     """For each row, whether it belongs to one of the executions, which are given by id."""
-    return pc.is_in(rows["execution_id"], value_set=pa.array(list(executions), pa.string()))
+    return pc.is_in(rows["execution_id"], value_set=arrow_array([*executions], pa.string()))
 
 
 def runs_of(rows: pa.Table) -> Iterator[tuple[str, int, int]]:
@@ -30,9 +33,14 @@ def runs_of(rows: pa.Table) -> Iterator[tuple[str, int, int]]:
         begun = start
 
 
+def row_versions(rows: pa.Table) -> set[tuple[str, datetime | None]]:
+    """Pairs of execution_id and exported_at: equal pairs mean that the execution's row is the same."""
+    return {*zip(rows["execution_id"].to_pylist(), python_values(rows["exported_at"]), strict=True)}
+
+
 def where(rows: pa.Table, is_wanted: pa.ChunkedArray | list[bool]) -> pa.Table:
     """The rows for which ``is_wanted`` holds. If all are wanted, none is copied: the text of a part is large."""
-    mask = pa.array(is_wanted, pa.bool_()) if isinstance(is_wanted, list) else is_wanted
+    mask = arrow_array(is_wanted, pa.bool_()) if isinstance(is_wanted, list) else is_wanted
     return rows if pc.all(mask, min_count=0).as_py() else rows.filter(mask)
 
 
@@ -40,7 +48,7 @@ def with_column(rows: pa.Table, name: str, values: list[Any]) -> pa.Table:
     """The rows with ``values`` in the column ``name``, one for each row, as the column's type."""
     index = rows.schema.get_field_index(name)
     field = rows.schema.field(index)
-    return rows.set_column(index, field, pa.array(values, field.type))
+    return rows.set_column(index, field, arrow_array(values, field.type))
 
 
 def with_values(rows: pa.Table, columns: Mapping[str, Mapping[Any, Any]], keys: Sequence[Any] = ()) -> pa.Table:
@@ -51,6 +59,6 @@ def with_values(rows: pa.Table, columns: Mapping[str, Mapping[Any, Any]], keys: 
     """
     keys = keys or rows["execution_id"].to_pylist()
     for name, values in columns.items():
-        old_values = rows[name].to_pylist()
+        old_values = python_values(rows[name])
         rows = with_column(rows, name, [values.get(key, old) for key, old in zip(keys, old_values, strict=True)])
     return rows

@@ -7,12 +7,13 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from etl.model import schema
@@ -25,6 +26,7 @@ Coercer = Callable[[Any], Any]
 """Converts one value that is not null: returns what the column holds, or ``MISFIT``; raises nothing."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _LEAST_INT, _GREATEST_INT = -(2**63), 2**63 - 1
 _WHOLE = 2**53
 """Up to here, and down to its negative, a double holds every integer."""
@@ -169,11 +171,34 @@ def python_values(column: pa.ChunkedArray | pa.Array) -> list[Any]:
     Times are made here, each once: pyarrow takes five times as long, and imports pandas first.
     """
     if column.type != schema.TIMESTAMP:
-        values: list[Any] = column.to_pylist()
-        return values
+        return list(column.to_pylist())
     microseconds = column.cast(pa.int64()).to_pylist()
     times = {at: _EPOCH + timedelta(microseconds=at) for at in {*microseconds} - {None}}
     return [times.get(at) for at in microseconds]
+
+
+def arrow_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """The values, of which None is null, as an array of a column's type: the other way round than ``python_values``.
+
+    Made of buffers: for Python values, ``pa.array`` imports pandas first, and takes longer for times.
+
+    Raises:
+        ArrowInvalid: the texts together have more than 2 GiB.
+    """
+    is_valid = [value is not None for value in values]
+    if not any(is_valid):
+        return pa.nulls(len(values), kind)
+    validity = pa.py_buffer(np.packbits(is_valid, bitorder="little"))
+    if kind == schema.STRING:
+        texts = [(value or "").encode() for value in values]
+        ends = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        buffers = [validity, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))]
+        return pa.Array.from_buffers(pa.large_string(), len(texts), buffers).cast(kind)
+    if kind == schema.TIMESTAMP:
+        return arrow_array([at and (at - _EPOCH) // _MICROSECOND for at in values], schema.INT).cast(kind)
+    held: np.ndarray[Any, Any] = np.array([0 if value is None else value for value in values], kind.to_pandas_dtype())
+    data = np.packbits(held, bitorder="little") if kind == schema.BOOL else held
+    return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(data)])
 
 
 def shared_values(column: pa.ChunkedArray) -> list[Any]:

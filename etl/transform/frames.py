@@ -1,27 +1,25 @@
-"""Rows become pandas frames with exactly the declared columns, and frames become the Arrow tables that are written.
+"""Rows become frames with exactly the declared columns: Arrow tables, which are written, and pandas for people.
 
-Pure. One conversion each way: the columns of a frame are Arrow arrays, made once of Python values, and the table takes
-them as they are. A frame has the rows of many bundles, since making one takes milliseconds however few its rows.
-Analysts read and test frames; the dataset reads, merges and writes Arrow tables.
+Pure. The values become Arrow arrays once, and a pandas frame takes these as they are. A frame has the rows of many
+bundles, since making one takes milliseconds however few its rows. Analysts read and test pandas frames; the dataset
+reads, merges and writes Arrow tables.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
+from itertools import chain, repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pyarrow as pa
-from pyarrow.json import ParseOptions, ReadOptions, read_json
 
 from etl.errors import SchemaError
 from etl.model import schema
 from etl.model.digest import fingerprint
 from etl.model.lifecycle import HeldRows
-from etl.model.values import fields_of, json_text
+from etl.model.values import arrow_array, fields_of, json_text
 from etl.transform.flatten import FlatBundle, Rows
 from etl.transform.rows import MAKERS
 
@@ -51,21 +49,19 @@ class ExportStamp:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Rows of one table as a pandas frame, before they are written."""
+    """Rows of one table, as they are written and as a pandas frame."""
 
     table: schema.Table
     """The table that declares the columns."""
-    data: "pd.DataFrame"
-    """The rows; each column is backed by an Arrow array of its declared type."""
+    rows: pa.Table
+    """The rows, as they are written."""
     misfits: int
     """How many values did not fit their column, and were kept in ``extra``."""
 
     @property
-    def rows(self) -> pa.Table:
-        """The frame as it is written: an Arrow table of the declared schema, without a copy of the values."""
-        # ``Table.from_pandas`` takes five times as long, however few the rows.
-        arrays = [pa.array(values.array) for _, values in self.data.items()]
-        return pa.Table.from_arrays(arrays, schema=self.table.arrow_schema)
+    def data(self) -> "pd.DataFrame":
+        """The same rows in pandas, without a copy of the values: each column is backed by its Arrow array."""
+        return to_pandas(self.rows)
 
 
 def executions_frame(
@@ -134,42 +130,28 @@ def errors_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
 
 
 def table_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """An Arrow table with the declared columns, of rows given by column name; for few rows, but at least one.
-
-    It is made from JSON, without a frame: ``pa.array`` would import pandas, and a night with nothing new does without.
-    """
-    values = (MAKERS[table.name].make({}, row)[0] for row in rows)
-    lines = b"\n".join(msgspec.json.encode(dict(zip(table.names, row, strict=True))) for row in values)
-    options = ReadOptions(block_size=len(lines) + 1)
-    parsed = read_json(pa.BufferReader(lines), options, ParseOptions(explicit_schema=table.arrow_schema))
-    return pa.Table.from_arrays(parsed.columns, schema=table.arrow_schema)
+    """An Arrow table with the declared columns, of rows given by column name."""
+    return _frame(table, [Rows.of(MAKERS[table.name].make({}, row) for row in rows)], {}).rows
 
 
 def to_pandas(table: pa.Table) -> "pd.DataFrame":
     """The table as a frame with pyarrow-backed dtypes: null stays null, and whole numbers stay whole."""
-    return _data_frame(zip(table.column_names, table.columns, strict=True))
-
-
-def _data_frame(columns: Iterable[tuple[str, pa.Array | pa.ChunkedArray]]) -> "pd.DataFrame":
-    """A frame of these columns by name, without a copy of their values."""
-    import pandas as pd  # noqa: PLC0415 most nights have no new rows, and do without its import
+    import pandas as pd  # noqa: PLC0415 runs do without its import
 
     # As ``Table.to_pandas`` with these types does, in a quarter of the time.
-    return pd.DataFrame({name: pd.arrays.ArrowExtensionArray(column) for name, column in columns}, copy=False)
+    return pd.DataFrame({name: pd.arrays.ArrowExtensionArray(table[name]) for name in table.column_names}, copy=False)
 
 
 def _frame(table: schema.Table, parts: Sequence[Rows], shared: Mapping[str, Any]) -> Frame:
     """All rows in one frame; ``shared`` gives the columns that have the same value in each row."""
     rows = list(chain.from_iterable(part.values for part in parts))
-    misfits = sum(part.misfits for part in parts)
-    if not rows:
-        return Frame(table, to_pandas(table.no_rows), misfits)
     _refuse_duplicate_keys(table, rows)
-    columns = (
-        (column.name, pa.array([shared[column.name]] * len(rows) if column.name in shared else values, column.type))
-        for values, column in zip(zip(*rows, strict=True), table.columns, strict=True)
-    )
-    return Frame(table, _data_frame(columns), misfits)
+    by_column = zip(*rows, strict=True) if rows else repeat(())
+    arrays = [
+        arrow_array([shared[column.name]] * len(rows) if column.name in shared else values, column.type)
+        for column, values in zip(table.columns, by_column, strict=False)
+    ]
+    return Frame(table, pa.Table.from_arrays(arrays, schema=table.arrow_schema), sum(part.misfits for part in parts))
 
 
 def _refuse_duplicate_keys(table: schema.Table, rows: Sequence[Sequence[Any]]) -> None:

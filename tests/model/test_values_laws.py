@@ -5,11 +5,13 @@ from datetime import UTC, date, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
+import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.extract.parse import parse_json
-from etl.model.values import MISFIT, json_text, to_float, to_int, to_timestamp
+from etl.model import schema
+from etl.model.values import MISFIT, arrow_array, json_text, to_float, to_int, to_timestamp
 from tests.strategies import json_values, numeric_text
 
 numbers = st.integers() | st.integers(-(2**70), 2**70) | st.floats() | numeric_text
@@ -63,6 +65,24 @@ def test_every_moment_fits_at_every_offset(moment, offset_minutes, zeros):
     result = to_timestamp(f"{moment.date().isoformat()}T{text}")
     assert result == moment.replace(tzinfo=UTC) - timedelta(minutes=offset_minutes)
     assert to_timestamp(result.isoformat()) == result
+
+
+@given(
+    st.sampled_from(
+        [
+            (schema.INT, st.integers(-(2**63), 2**63 - 1)),
+            (schema.FLOAT, st.floats(allow_nan=False)),
+            (schema.BOOL, st.booleans()),
+            (schema.STRING, st.text(st.characters(exclude_categories=["Cs"]))),
+            (schema.TIMESTAMP, st.datetimes(timezones=st.just(UTC))),
+        ]
+    ).flatmap(lambda column: st.tuples(st.just(column[0]), st.lists(st.none() | column[1])))
+)
+def test_an_array_is_the_one_that_pyarrow_makes(column):
+    kind, values = column
+    array = arrow_array(values, kind)
+    array.validate(full=True)
+    assert (array.type, repr(array.to_pylist())) == (kind, repr(pa.array(values, kind).to_pylist()))
 
 
 @given(json_values)

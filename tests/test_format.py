@@ -76,7 +76,7 @@ def test_reader_finds_nothing_wrong_with_a_dataset_of_the_oldest_version() -> No
 def test_page_names_what_the_code_does_and_its_reader_knows_nothing_of_the_code() -> None:
     left_out = PAGE.partition("Left out are")[2].partition(". ")[0]
     assert set(re.findall("`([a-z_]+)`", left_out)) == NOT_HASHED
-    assert f"`_state/dataset.json` (now {_LAYOUT}). {_LAYOUT_FORGETFUL} is the same" in PAGE
+    assert f"`_state/dataset.json` (now {_LAYOUT}; {_LAYOUT_FORGETFUL} if something was forgotten" in PAGE
     types = PAGE.partition("- **Types** are ")[2].partition(", declared")[0].replace("`", "")
     used = {column.type_name for table in schema.TABLES.values() for column in table.columns}
     assert set(re.split(r", (?=[a-z])| and ", types)) == used

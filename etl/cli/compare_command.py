@@ -34,7 +34,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         _what(
             metavar="X",
             help="What to compare with: an execution_id, last, previous, "
-            "a date range (2026-11-01..2026-11-07, 14d..8d), or version=NAME of the agent.",
+            "a date range (2026-11-01..2026-11-07, 14d..8d), or version=NAME for an agent version.",
         ),
     ],
     candidate: Annotated[str | None, _what(metavar="Y", help="What to judge, in the same form. Or use --wait.")] = None,
@@ -50,13 +50,13 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         _gate(metavar="EXECUTION", help="Judge this execution_id: wait until it ends, and export its run test."),
     ] = None,
     timeout: Annotated[
-        str, _gate(metavar="TIME", help="Longest wait for the execution, or another export, to end: 90s, 30m or 2h.")
+        str, _gate(metavar="TIME", help="Longest wait in all for the execution and another export: 90s, 30m or 2h.")
     ] = "30m",
     max_regression: Annotated[
         list[str] | None,
         _gate(
             metavar="METRIC=LIMIT",
-            help="Exit with 10 if it is 95% sure that the metric is worse by more than this: latency_mean=10%, "
+            help="Exit with 10 if, at 95% certainty, the metric is worse by more than this: latency_mean=10%, "
             "failure_rate=2pp. Repeat the option for more.",
         ),
     ] = None,
@@ -73,7 +73,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     ] = None,
     form: Annotated[
         Literal["table", "json", "junit", "markdown", "md"],
-        output_format(help="table, json, junit, or markdown or md for a pull request.", rich_help_panel="Output"),
+        output_format(help="table, json, junit, or markdown (md) for a pull request.", rich_help_panel="Output"),
     ] = "table",
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -81,8 +81,8 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     """Show whether an agent got worse, and how certain that is.
 
     Compares executions or date ranges. Without --wait, it reads only the dataset and needs no key. Exits with 10 if a
-    metric exceeds its limit, with 3 if the calls are too few to tell or some are missing, or if the execution did not
-    end in time.
+    metric exceeds its limit. Exits with 3 if the calls are too few to tell, if some are missing, or if the execution
+    did not end in time.
 
     Example: metrics-etl compare --baseline 14d..1d --candidate last
     """

@@ -27,8 +27,8 @@ def status(
         typer.Option(
             min=0,
             metavar="N",
-            help="Exit with 3 unless the verdict is Good and everything was complete in the last N hours. "
-            "For monitoring.",
+            help="For monitoring: exit with 3 unless the verdict is Good and the last complete export is at most "
+            "N hours old.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -208,14 +208,14 @@ def forget(
     deleted_before: Annotated[
         date | None, day(help="Everything that was marked as deleted before this day (UTC).")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove the rows. Without it, only say how many.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove the rows. Without --yes, only count them.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Remove rows for good.
 
-    They go from the dataset at once, and from the warehouse with the next load. No run fetches a forgotten execution
-    again: its row stays, with only its id, run test and start. The table runs says who forgot how much. Backups,
-    copies, old versions in a bucket and _state/quarantine are yours to remove.
+    Rows are removed from the dataset at once, and from the warehouse by the next load. No run fetches a forgotten
+    execution again: its own row stays, with only its id, run test and start. The runs table records who removed how
+    many rows. You have to remove them yourself from backups, copies, old versions in a bucket and _state/quarantine.
 
     Example: metrics-etl forget --deleted-before 90d --yes
     """

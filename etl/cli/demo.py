@@ -69,14 +69,14 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
         _print_step("The dataset on disk:")
         print_tables(read_status(open_files(str(dataset)), now=datetime.now(UTC)).tables)
         _change_world(world, rng, latest_friday(now))
-        _print_step("Now the source has a new execution, a rerun, a deleted call, a running execution. Second export:")
+        _print_step("Now the source has a new and a running execution, a rerun and a deleted call. Second export:")
         summary = _raise_failure(await job.export(settings))
         print_summary(summary)
         _print_step("The deleted call stays in the dataset, marked:")
         calls = read_table(dataset, "calls", deleted="include").dropna(subset="deleted_at")
         columns = ["run_test_name", "call_execution_id", "duration_seconds", "deleted_at"]
         print_result(calls[columns].to_string(index=False, formatters={"deleted_at": "{:%Y-%m-%d}".format}))
-        _print_step("A third export finds nothing new, and compares the execution with the deleted call once more:")
+        _print_step("A third export finds nothing new, and checks once more the execution that has the deleted call:")
         print_lines(list(_raise_failure(await job.export(settings)).lines())[:2])
     for name, show in (("warehouse", _show_warehouse), ("report", _show_report)):
         try:

@@ -132,7 +132,7 @@ def set_up(given: Mapping[str, Any], *, is_asking: bool) -> ExitCode:
     if is_asking:
         answers = _ask_the_rest(answers, given)
     texts = {answers.file: (answers.text, 0o666)}
-    question = f"Save the keys in {KEYS_FILE}, which only you can read?"
+    question = f"Save the keys in {KEYS_FILE}, readable only by you?"
     if is_asking and missing and _ask(typer.confirm, question, default=True):
         keys = " ".join(f"{name}={shlex.quote(read_api_key(name).get_secret_value())}" for name in _KEYS)
         texts[KEYS_FILE] = (f"# Keep this file private. To load it: . ./{KEYS_FILE}\nexport {keys}\n", 0o600)
@@ -178,7 +178,7 @@ def _ask_the_rest(answers: InitAnswers, given: Collection[str]) -> InitAnswers:
         answers = _ask_for("path", answers, "Dataset: a folder, or a bucket such as s3://BUCKET/FOLDER")
     if "since" not in given:
         _print_first_days(answers.settings())
-        question = "Export from when: a day such as 2026-10-31 or 30d, or all"
+        question = "First day to export: a day such as 2026-10-31 or 30d, or all"
         answers = _ask_for("since", answers, question, lambda answer: None if answer == "all" else parse_day(answer))
     if "warehouse" not in given:
         answers = _ask_for("warehouse", answers, "Warehouse: a URL such as duckdb://metrics.duckdb, or none")

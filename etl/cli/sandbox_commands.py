@@ -97,4 +97,4 @@ async def _serve(server: "Sandbox", *, port: int) -> None:
                 )
                 await stop
     except OSError as exc:
-        raise ConfigurationError(f"--port {port}: {exc.strerror}: choose another, or 0 for a free one") from None
+        raise ConfigurationError(f"--port {port}: {exc.strerror}: choose another port, or 0 for a free one") from None

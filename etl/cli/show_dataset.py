@@ -102,7 +102,7 @@ def print_report(report: "VerifyReport") -> None:
 
 def finding_text(finding: Finding) -> str:
     """A finding in one line: its kind, what was found, and what to do."""
-    return shown(f"{finding.kind.value}: {finding}: {finding.kind.next_step}")
+    return shown(f"{finding.kind.value}: {str(finding).rstrip('.')}; next: {finding.kind.next_step}")
 
 
 def _print_warehouse(report: "WarehouseReport") -> None:
@@ -114,4 +114,4 @@ def _print_warehouse(report: "WarehouseReport") -> None:
     print_line("warehouse", f"{report.warehouse}: compared {', '.join(compared)}")
     if report.held_back:
         executions = counted(report.held_back, "execution")
-        print_line("left out", f"{executions} with rows missing from the dataset: metrics-etl run exports them again")
+        print_line("left out", f"{executions} with rows missing from the dataset; metrics-etl run exports these again")

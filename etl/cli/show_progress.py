@@ -104,7 +104,7 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
     if progress.crawl_began_at is not None:
         yield f"{progress.committed_executions:,} of {progress.planned_executions:,} executions saved"
         if progress.traffic.call_requests:
-            yield f"{progress.traffic.call_requests:,} for single calls"
+            yield f"{progress.traffic.call_requests:,} requests for single calls"
 
 
 def make_notify(log: Log, *, verbose: bool) -> Callable[..., None]:

@@ -28,21 +28,21 @@ def init(  # noqa: PLR0913 one parameter for each option of the command
     path: Annotated[str, _answer(metavar="PLACE", help="Folder or bucket of the dataset.", show_default="data")] = "",
     since: Annotated[date | None, _answer(parser=parse_day, metavar="DATE", help="First day to export.")] = None,
     warehouse: Annotated[str, _answer(metavar="URL", help="Warehouse, such as duckdb://metrics.duckdb.")] = "",
-    yes: Annotated[bool, _answer("--yes", "-y", help="Ask nothing. Set the keys in the environment.")] = False,
+    yes: Annotated[bool, _answer("--yes", "-y", help="Ask nothing; take the keys from the environment.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Ask what an export needs, test it, and write the settings.
 
-    Asks for the keys, the run tests, a place for the dataset, and from when to export. Writes the settings, which never
-    hold a key, and keys.env if you want it. Then it runs check, and prints a line for cron. No file is ever
-    overwritten. If a key or an address is wrong, or you press Ctrl-C before the end of the questions, nothing is
-    written.
+    Asks for the address and keys of the API, the run tests, a place for the dataset, the first day to export, and a
+    warehouse. Writes the settings, which never hold a key, and keys.env if you want it. Then it runs check, and prints
+    a line for cron. No file is ever overwritten. If a key or an address is wrong, or you press Ctrl-C before the end of
+    the questions, nothing is written.
 
     Example: metrics-etl init
     """
     with report_errors(verbose=verbose):
         if not (yes or os.isatty(0)):
-            raise ConfigurationError("init asks questions, but this is not a terminal: set the keys, and add --yes")
+            raise ConfigurationError("no terminal to ask questions in: set the keys in the environment, and add --yes")
         from etl.cli.questions import set_up
 
         given = {"file": config, "base_url": base_url, "run_tests": run_tests, "path": path, "warehouse": warehouse}
@@ -54,7 +54,7 @@ def check(
     config: Config = None,
     *,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="Write nothing: check only that destination and warehouse can be read.")
+        bool, typer.Option("--read-only", help="Only read: do not check that destination and warehouse can be written.")
     ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,

@@ -126,7 +126,7 @@ class ComparisonReport:
         """By the metric of a limit that is not judged, why; if no limit of the settings applies, all of these."""
         if any(row.limit for row in self.rows):
             return {row.metric.name: row.why_not_judged for row in self.rows if row.why_not_judged}
-        return dict.fromkeys(self.unapplied, "the run test does not have it")
+        return dict.fromkeys(self.unapplied, "the run test does not have this metric")
 
     @property
     def incomplete(self) -> int:
@@ -165,7 +165,7 @@ class ComparisonReport:
             parts[0] = f"not a pass: {parts[0]}"
         if worse := [row.metric.name for row in self.rows if row.found.verdict is Verdict.WORSE and not row.limit]:
             one_in = max(2, round(1 / (CHANCE_OF_WORSE * len(self.rows))))
-            chance = f"by chance, 1 in {one_in} comparisons of {counted(len(self.rows), 'metric')} has one"
+            chance = f"by chance, 1 in {one_in} comparisons of {counted(len(self.rows), 'metric')} has a worse one"
             parts.append(f"worse without a limit: {first_few(worse, shown=5)} ({chance})")
         return "; ".join(parts)
 
@@ -277,7 +277,7 @@ def _lacking(metric: Metric, samples: Sequence[Samples], found: Difference) -> s
     counts = len(samples[0].of(metric)), found.candidate_calls
     before, now = (count / max(1, side.calls) for count, side in zip(counts, samples, strict=True))
     if now < before / 2:
-        return f"compares only {found.candidate_calls:,} of {counted(samples[1].calls, 'call')} of the candidate"
+        return f"only {found.candidate_calls:,} of {counted(samples[1].calls, 'call')} of the candidate can be compared"
     return ""
 
 
@@ -287,7 +287,7 @@ def _missing_rows(files: Files, selections: Sequence[Selection], samples: Sequen
     for name, selection, held in zip(_SIDES, selections, samples, strict=True):
         missing = sum(execution.exported_calls or 0 for execution in selection.executions) - held.calls
         if missing > 0:
-            text = f"{counted(missing, 'call')} of the {name} missing from the dataset"
+            text = f"the dataset is missing {counted(missing, 'call')} of the {name}"
             findings.append(Finding(Kind.DAMAGED, selection.run_test, text))
     return findings
 

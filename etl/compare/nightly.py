@@ -270,7 +270,7 @@ def _remarks(name: str, own: _Series, alarms: Mapping[Metric, Sequence[Alarm]]) 
     lately = [night for night in own.renewals if len(own.nights) - LONGEST < night <= len(own.nights) - _SILENT_NIGHTS]
     if len(lately) == 1:
         since = own.nights[lately[0]]
-        yield Remark([name], since, f"all scenarios are new since {since}: judged from then on")
+        yield Remark([name], since, f"all scenarios are new since {since}: only nights from then on are judged")
 
 
 def by_run_test(executions: Executions, rows: pa.Table) -> Mapping[str, pa.Table]:

@@ -118,7 +118,7 @@ def _left_out(sides: Sequence[Numbers], common: Numbers, what: str) -> list[str]
             only = f"{counted(len(np.unique(alone)), what)} only in the {side}"
             texts.append(f"{only}: {counted(len(alone), 'call')} not compared")
         if unknown := int((numbers == NONE).sum()):
-            texts.append(f"{side}: {counted(unknown, 'call')} without a scenario: not compared")
+            texts.append(f"{side}: {counted(unknown, 'call')} without a scenario, so not compared")
     if not len(common):
         texts.append("no scenario in common: --unpaired compares all calls together")
     return texts

@@ -228,7 +228,7 @@ def _by_id(executions: Iterable[ComparedExecution], selector: Selector, where: s
         raise ConfigurationError(f"{name} was deleted at the source, or forgotten: choose another one")
     if not execution.is_finished:
         status = f"had not finished when it was exported (status {execution.status})"
-        raise ConfigurationError(f"{name} {status}: once it has, run metrics-etl run")
+        raise ConfigurationError(f"{name} {status}: run metrics-etl run once it has finished")
     return execution
 
 
@@ -253,7 +253,7 @@ def _select_one(executions: Sequence[ComparedExecution], selector: Selector, whe
             others = f"; there are some from {min(days)} to {max(days)}" if days else ""
             if isinstance(selector, Version):
                 versions = sorted({each.agent_version for each in finished if each.agent_version})
-                others = f"; the run test has {first_few(versions)}" if versions else "; none names a version"
+                others = f"; the run test has {first_few(versions)}" if versions else "; no execution names a version"
             raise ConfigurationError(f"{where} has no finished execution of {selector}{others}")
         return Selection(selector, chosen)
     if _is_id(selector):
@@ -283,9 +283,9 @@ def _notices(executions: Sequence[ComparedExecution], before: Selection, after: 
         states = [execution.export_state for execution in selection.executions]
         unfinished = sum(_would_be_in(execution, selection) for execution in executions if not execution.is_finished)
         counts = {
-            "incomplete: run metrics-etl run for the calls that are missing, then compare again": selection.incomplete,
+            "incomplete: fetch the missing calls with metrics-etl run, then compare again": selection.incomplete,
             "settling: costs and evals may still arrive": states.count(ExportState.SETTLING),
-            "not finished: not compared": unfinished,
+            "not finished, so not compared": unfinished,
         }
         notices += [f"{side}: {counted(count, 'execution')} {words}" for words, count in counts.items() if count]
     return notices

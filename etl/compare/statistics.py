@@ -88,7 +88,7 @@ class Outcome(Word):
 
     KEPT = "kept", "not exceeded, and at 95% certainty the metric did not get worse by twice the limit"
     EXCEEDED = "exceeded", "at 95% certainty, the metric got worse by more than the limit: exit code 10"
-    NOT_JUDGED = "not judged", "not sure of either, or too little to compare: exit code 3"
+    NOT_JUDGED = "not judged", "neither is certain, or there is too little to compare: exit code 3"
 
 
 @dataclass(frozen=True, slots=True)

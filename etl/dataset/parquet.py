@@ -69,7 +69,7 @@ class OpenPart:
         if self.unknown and not may_be_newer:
             raise DestinationError(
                 f"{self._where}: unknown columns {self.unknown}: "
-                "upgrade if a newer version wrote it; else move it out of the dataset"
+                "upgrade if a newer version wrote the file; otherwise move it out of the dataset"
             )
         with _readable(self._where):
             # In this thread: giving a few small columns to others costs more than reading them, and a thread that still
@@ -120,7 +120,7 @@ def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
         raise SchemaError(f"{table.name}: {_first_line(exc)}") from exc
     file = pq.ParquetFile(pa.BufferReader(data))
     if file.metadata.num_rows != len(rows) or not file.schema_arrow.equals(table.arrow_schema, check_metadata=True):
-        raise SchemaError(f"{table.name}: the new file does not hold its rows: this is a bug, please report it")
+        raise SchemaError(f"{table.name}: rows differ in the new file: this is a bug, please report it")
     if fault := _excess(file.metadata, len(data)):
         raise DestinationError(f"{table.name}: the new file {fault}: please report this")
     return data

@@ -286,7 +286,7 @@ def require_whole(files: Files, *, note: Callable[[str], object] = lambda _: Non
     identity = read_identity(files, note=note)
     if identity and identity.forgetting:
         raise DestinationError(
-            f"{files.where()}: rows are being forgotten: if that was killed, repeat it, or run metrics-etl run"
+            f"{files.where()}: metrics-etl forget is removing rows: if it was killed, repeat it, or run metrics-etl run"
         )
 
 

@@ -285,7 +285,7 @@ class Crawl:
             execution.unproved = DeadLetter.of(RUNS, execution.execution_id, error)
         elif not is_proved:
             error = SourceError(
-                f"its list of calls did not match its count in any of {counted(listed.readings, 'reading')}; "
+                f"its list of calls differed from its call count in {counted(listed.readings, 'reading')}; "
                 f"{execution.arrived.alive} calls were fetched",
                 tries=listed.readings,
             )

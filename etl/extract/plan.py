@@ -32,7 +32,7 @@ class Reason(Word):
 
     NEW = "new", "not in the dataset yet"
     CHANGED = "changed", "its row in the API's list has changed, or it is listed again"
-    LISTED = "listed", "stored from its lists; the calls' own metrics are still to come"
+    LISTED = "listed", "stored from lists; the calls' own metrics are still to be fetched"
     DAMAGED = "damaged", "the stored calls or evals differ from what was exported"
     INCOMPLETE = "incomplete", "part of it could not be exported last time"
     REQUESTED = "requested", "requested by --full-refresh"
@@ -83,12 +83,12 @@ class Route(Word):
 
     WHOLE = "whole", "every call is fetched, and the detail is read for what only it shows"
     BARE = "bare", "every call is fetched, and no detail is read"
-    COMPARE = "compare", "stored calls that list and detail show unchanged stay; the others are fetched"
-    RESUME = "resume", "calls fetched since the execution was listed as it is now stay; the others are fetched"
+    COMPARE = "compare", "stored calls stay if list and detail show them unchanged; the others are fetched"
+    RESUME = "resume", "calls stay if fetched since the execution's listed row last changed; the others are fetched"
     RESUME_COMPARED = "resume compared", "as for resume, but older stored calls are compared before they are fetched"
     LISTS = "lists", "rows come from list and detail; only calls missing there are fetched"
-    LISTS_COMPARED = "lists compared", "as for lists, but stored calls that the detail shows unchanged stay"
-    PREVIEW = "preview", "rows come from list and detail, until exact ones replace them"
+    LISTS_COMPARED = "lists compared", "as for lists, but stored calls stay if the detail shows them unchanged"
+    PREVIEW = "preview", "rows come from list and detail, until the calls' own metrics replace them"
 
     @property
     def reads_detail(self) -> bool:

@@ -122,5 +122,5 @@ def _problems(listing: Listing[ListedRunTest]) -> Iterator[str]:
         yield "the list of run tests kept changing while it was read; run again"
     for run_test in listing.rows.values():
         if not is_listable(run_test.name):
-            unlisted = f"run test {run_test.run_test_id} was left out: the API cannot find it by the name"
+            unlisted = f"run test {run_test.run_test_id} was left out: the API cannot find it by its name"
             yield f"{unlisted} {quoted(run_test.name)}: rename it at the source"

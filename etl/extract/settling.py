@@ -183,7 +183,7 @@ class Settling:
         """
         difference, left = execution.judge()
         if difference is not None:
-            self.voice.note(difference and f"{difference} differ between its own metrics and its execution's lists")
+            self.voice.note(difference and f"{difference} differ between the call's own metrics and the lists")
             self.counts.one_by_one = self.voice.failure
         return left
 

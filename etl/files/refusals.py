@@ -10,7 +10,7 @@ _CODES = {
     "InvalidAccessKeyId": "the store does not know this access key: check the credentials",
     "SignatureDoesNotMatch": "the secret key does not match the access key: check the credentials",
     "ExpiredToken": "the credentials have expired: renew them, and run again",
-    "UserProjectMissing": "its owner lets requesters pay, which works for s3:// only: use another bucket",
+    "UserProjectMissing": "requesters pay for this bucket, which is supported for s3:// only: use another bucket",
 }
 """What a store's error codes mean to the user."""
 _OTHER_REGION = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
@@ -29,7 +29,7 @@ def refusal(text: str) -> str:
         region = tag("Region", text)
         return f"the bucket is in another region{region and f', {region}'}: set region in the options, or AWS_REGION"
     if code.startswith("KMS.") or "kms:" in message:
-        return f"the KMS key that encrypts its objects cannot be used: {message}: {_ALLOW_KMS}"
+        return f"the KMS key that encrypts the bucket's objects cannot be used: {message}: {_ALLOW_KMS}"
     if code == "AccessDenied" and "explicit deny" in message:
         return f"a policy forbids this: {message}: {_ALLOW_UNENCRYPTED}"
     return _CODES.get(code, "")

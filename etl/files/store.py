@@ -63,8 +63,8 @@ def open_store(url: str, options: Options, *, is_hasty: bool = False) -> ObjectS
     try:
         return _STORES[parts.scheme](parts.netloc, config=settings, **common)
     except (BaseError, ValueError) as exc:
-        reason = str(exc).split("\n\nDebug source")[0]
-        raise ConfigurationError(f"{url}: {reason}: set it in [destination.options] or the environment") from exc
+        reason = str(exc).split("\n\nDebug source")[0].rstrip(".")
+        raise ConfigurationError(f"{url}: {reason}; correct [destination.options] or the environment") from exc
 
 
 def open_filesystem(url: str, options: Options) -> tuple[Any, str]:
@@ -86,7 +86,7 @@ def _arguments(url: str, options: Options, patience: Mapping[str, Any]) -> tuple
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise ConfigurationError(f"{url.partition('://')[0]}://…: give SCHEME://BUCKET/FOLDER") from None
+        raise ConfigurationError(f"{url.partition('://')[0]}://…: invalid URL; use SCHEME://BUCKET/FOLDER") from None
     endpoint = str(config.get("endpoint") or (os.environ.get("AWS_ENDPOINT_URL", "") if parts.scheme == "s3" else ""))
     if ("endpoint" in config or endpoint) and not _ADDRESS.fullmatch(endpoint):
         raise ConfigurationError(f"{url}: the endpoint must be http(s)://HOST or http(s)://HOST:PORT")
@@ -157,7 +157,7 @@ def store_error(exc: Exception, url: str, path: str, kind: str) -> DestinationEr
         return StoreFailedError(f"{url}: the server there is not an object store: check the endpoint")
     if isinstance(exc, FileNotFoundError):
         if kind == "put":
-            return ConflictError(f"{where}: removed by another program after it was read; not written: run again")
+            return ConflictError(f"{where}: removed by another program after it was read; nothing written: run again")
         return FileMissingError(f"{where}: no such object")
     if is_denied(text):
         payer = "; if requesters pay, set request_payer in the options" if url.startswith("s3://") else ""

@@ -125,7 +125,7 @@ class Placement:
                 text = f"holds calls or evals of {executions}, whose row is in {path_of[elsewhere[0]]}"
                 yield Finding(Kind.MISPLACED, path, text)
             if nowhere := [id_ for id_, is_living in strays.items() if is_living and id_ not in path_of]:
-                text = f"holds calls or evals of {_named('execution', nowhere)}, missing from the executions table"
+                text = f"holds calls or evals of {_named('execution', nowhere)} without a row in the executions table"
                 yield Finding(Kind.DAMAGED, path, text)
 
 

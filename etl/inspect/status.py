@@ -152,7 +152,7 @@ class Status(ShownInLines):
         if oldest := min(times, default=None):
             limit = " (no limit: sweep_days is 0)" if self.sweep_days == 0 else ""
             limit = f" (limit: {counted(self.sweep_days, 'day')})" if self.sweep_days else limit
-            yield "final", f"all compared; oldest comparison {ago(oldest, self.read_at)}{limit}"
+            yield "final", f"all compared with the API, the oldest {ago(oldest, self.read_at)}{limit}"
         if self.set_aside:
             files = counted(self.set_aside, "damaged file")
             yield "notice", f"{files} in {self.dataset}/{QUARANTINE}: inspect, then delete"
@@ -180,7 +180,7 @@ def _problems(status: Status) -> Iterator[tuple[str, str]]:
     if status.would_fail:
         yield "an export would fail now", _CHECK
     if status.complete_at is None:
-        yield "no run has completed all configured run tests yet", _RUN
+        yield "no run has fully exported all configured run tests yet", _RUN
     elif (status.read_at - status.complete_at).total_seconds() > status.max_age_hours * 3600:
         yield f"the last complete export was {_complete(status)}", _RUN
 

@@ -100,7 +100,7 @@ class LoadResult:
             )
         if self.missing:
             lines.append(
-                f"{counted(len(self.missing), 'execution')} not in the dataset but in the warehouse: "
+                f"{counted(len(self.missing), 'execution')} only in the warehouse, not in the dataset: "
                 f"{first_few(self.missing)}; metrics-etl load --full removes them there"
             )
         return lines

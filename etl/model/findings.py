@@ -26,7 +26,6 @@ class Severity(StrEnum):
 
 _RUN = "the next run tries again"
 """The next step of an alarm that needs nobody."""
-_DISCOVER = "metrics-etl discover lists the names"
 _ASIDE = "_state/quarantine"
 """Where damaged files are moved to."""
 _MOVE_ASIDE = "move the file out of the dataset and keep it; metrics-etl run then fetches the rows the API still lists"
@@ -74,13 +73,14 @@ class Kind(StrEnum):
     NO_SUCH_RUN_TEST = _missing(
         "no_such_run_test",
         "the API has no run test with this name",
-        f"correct the name in run_tests, or check that the key belongs to the right workspace: {_DISCOVER}",
+        "correct the name in run_tests (metrics-etl discover lists all names), or check that the key belongs to "
+        "the right workspace",
     )
     LIST_FAILED = _unknown("list_failed", "the list of a run test's executions could not be read")
     LIST_UNPROVED = _unknown("list_unproved", "a list kept changing while it was read, so rows may be missing from it")
     LIST_WRONG = _unknown(
         "list_wrong",
-        "executions are missing from a list, although the API still returns them by id: nothing was marked as deleted",
+        "executions are missing from a list, although the API still returns them by id; nothing was marked as deleted",
     )
     LOOK_UP_FAILED = _unknown(
         "look_up_failed", "the API did not say whether executions that are missing from a list still exist"
@@ -93,7 +93,7 @@ class Kind(StrEnum):
     RUN_TESTS_UNKNOWN = _unknown("run_tests_unknown", 'run tests may be missing from the list (run_tests = "all")')
     NOT_FETCHED = _missing(
         "not_fetched",
-        "executions that were not fetched, or were fetched only in part",
+        "executions were not fetched, or only in part",
         "the next run continues where the last one stopped",
     )
     DEAD_LETTER = _missing("dead_letter", "requests failed after all retries; the errors table has a row for each")
@@ -104,14 +104,14 @@ class Kind(StrEnum):
     )
     ANSWERS_CHANGED = _missing(
         "answers_changed",
-        "the format of the API's answers has changed: columns lack values that the API has, or have wrong ones",
-        "report the columns named here to the API's operators and the exporter's maintainers; runs fetch the values "
-        'once they can be read; if settle_by is "refetch", set it to "detail", which still gives most of them',
+        "the format of the API's answers has changed: in some columns, values that the API has are missing or wrong",
+        "report the columns named here to the API's operators and the exporter's maintainers; later runs fetch the "
+        'values as soon as they can be read; if settle_by is "refetch", change it to "detail", which still gives most',
     )
     RUN_LOST = _unknown(
         "run_lost",
         "the last run was killed or could not start",
-        "if it left an error message, fix the problem it names; then run metrics-etl run",
+        "if the run left an error message, fix that problem; then run metrics-etl run",
     )
     # the dataset
     QUARANTINED = _unknown(
@@ -126,28 +126,28 @@ class Kind(StrEnum):
     )
     DAMAGED = _missing(
         "damaged",
-        "an execution whose stored calls or evals differ from what was exported, or whose own row is missing",
+        "an execution's stored calls or evals differ from what was exported, or its own row is missing",
         "the next run fetches it again, if the API still has it",
     )
     MISPLACED = _missing(
         "misplaced",
-        "rows in the wrong file, or stored twice: files were moved or copied by hand",
+        "rows are in the wrong file, or stored twice: files were moved or copied by hand",
         "move a misplaced file back to its place, or a duplicate out of the dataset; then run metrics-etl run",
     )
     SCHEMA = _unknown(
         "schema",
-        "a file with columns that this version does not know",
+        "a file has columns that this version does not know",
         f"upgrade the exporter if a newer one wrote it; otherwise {_MOVE_ASIDE}",
     )
-    UNREADABLE = _unknown("unreadable", "a damaged file: cut short, or with a wrong checksum", _RUN_OR_MOVE)
+    UNREADABLE = _unknown("unreadable", "a file is damaged: cut short, or with a wrong checksum", _RUN_OR_MOVE)
     NOT_READ = _unknown(
         "not_read",
-        "a file that this user may not read, or that does not fit in memory",
+        "a file was not read: this user may not read it, or it does not fit in memory",
         "leave the file in place, since its rows may be intact; try as another user, or with more memory",
     )
     FOREIGN_FILE = _unknown(
         "foreign_file",
-        "something in a table's folder that metrics-etl did not write: a file, a link, a pipe or a device",
+        "a table's folder holds something that metrics-etl did not write: a file, link, pipe or device",
         "move it out of the dataset: readers may take it for data",
     )
     # the warehouse
@@ -157,8 +157,8 @@ class Kind(StrEnum):
     )
     # worth knowing
     DELETED = _notice("deleted", "rows were marked as deleted (deleted_at), because the source no longer has them")
-    SWEPT = _notice("swept", "final executions differed from the source, and were fetched again; they settle again")
-    NOT_COMPARED = _notice("not_compared", "executions could not be compared; their rows stay as they are", _RUN)
+    SWEPT = _notice("swept", "final executions had changed, and were fetched again; checks for late data begin again")
+    NOT_COMPARED = _notice("not_compared", "executions could not be compared with the API; rows stay as they are", _RUN)
     RENAMED = _notice("renamed", "a run test was renamed; its rows now have the new name")
     NOT_EXPORTED = _notice(
         "not_exported",
@@ -168,7 +168,7 @@ class Kind(StrEnum):
     FETCHED_AGAIN = _notice("fetched_again", "rows were gone or damaged, and were fetched again")
     RUN_TEST_GONE = _notice("run_test_gone", "the API no longer has a run test of this name; its rows stay as they are")
     NAMESAKES = _notice("namesakes", "run tests have the same name, and the API lists their executions together")
-    NEW_STATUS = _notice("new_status", "a status that this version does not know; it counts as not finished")
+    NEW_STATUS = _notice("new_status", "executions or calls have a status new to this version and count as unfinished")
     DOCUMENT_SET_ASIDE = _notice(
         "document_set_aside",
         f"a file in the folder _state or runs could not be read: a run moves it to {_ASIDE}; other commands ignore it",
@@ -176,30 +176,30 @@ class Kind(StrEnum):
     )
     ANSWERS_ODD = _notice(
         "answers_odd",
-        "an execution has no values where the API has some; it settles until others show whether they have them",
+        "an execution is missing values that the API has; it is checked again until others show if the format changed",
     )
     FROM_DETAILS = _notice(
         "from_details",
-        "calls' own metrics no longer have some values; they come from the executions' details",
-        "nothing is missing; tell the API's operators",
+        "some values are no longer in the calls' own metrics; they are taken from the executions' details",
+        "report the change to the API's operators; nothing is missing",
     )
     NOT_DESCRIBED = _notice(
         "not_described",
-        "agent versions and eval configurations of executions are not known; their columns are null",
+        "agent versions and eval configurations of executions are not known; the columns for them are null",
         "nothing: a run requests them again when the run test has new executions",
     )
     ONE_BY_ONE = _notice(
         "one_by_one",
-        "calls that lists might have shown in full were fetched one by one: the same rows for more requests",
+        "calls were fetched one by one, because the lists could not be used: the same rows, for more requests",
     )
     KEY_REMOVED = _notice(
         "key_removed",
-        "answers from the API contained one of the keys; the dataset has [key] in its place",
+        "the API's answers contained one of your API keys; the dataset has [key] instead",
         "rotate that key",
     )
     COLUMNS_ADDED = _notice(
         "columns_added",
-        "files from an older version got this version's columns, null until their rows are fetched again",
+        "files from an older version got this version's new columns, which are null until the rows are fetched again",
         "nothing, or metrics-etl run --full-refresh to fill them",
     )
 

@@ -76,7 +76,7 @@ def _interruptions(who: str, column: str, whom: str) -> Metric:
 
 def _failures(name: str, title: str, column: str, what: str) -> Metric:
     """How many calls failed in some way."""
-    return Metric(name, title, column, SHARE, Statistic.RATE, f"{what} among completed and failed calls")
+    return Metric(name, title, column, SHARE, Statistic.RATE, f"share of completed and failed calls that {what}")
 
 
 METRICS: dict[str, Metric] = {
@@ -98,7 +98,7 @@ METRICS: dict[str, Metric] = {
             "mean customer satisfaction, or what the platform shows as such",
             is_higher_worse=False,
         ),
-        _failures("failure_rate", "Failed calls", "status", "failed, but not on the line,"),
+        _failures("failure_rate", "Failed calls", "status", "failed, but not on the telephone line"),
         _failures(
             "line_failure_rate", "Calls failed on the line", "ended_reason", "failed on the line (no answer, busy)"
         ),

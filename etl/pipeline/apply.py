@@ -159,7 +159,7 @@ async def _rename(run: Run, record: Record, state: StoredState, elsewhere: Lists
             record.find(Kind.RENAMED, new, f"was called {quoted(old)}; its rows have the new name now")
         else:
             text = f"{counted(count, 'execution')} now {'belongs' if count == 1 else 'belong'} to {quoted(new)}"
-            record.find(Kind.NOT_EXPORTED, old, f"{text}, which you do not export: add it, or leave it")
+            record.find(Kind.NOT_EXPORTED, old, f"{text}, which run_tests does not name")
         run.notify("renamed", run_test=new, before=old)
     await refresh(run, state)
 

@@ -36,7 +36,7 @@ async def await_end(settings: Settings, execution_id: str, *, seconds: float) ->
             raise SourceUnavailableError(f"cannot wait for the execution: {error}") from None
         raise ConfigurationError(f"the API has no {execution}: check the id, and the key's workspace") from None
     if settings.run_tests and name not in {run_test.name for run_test in settings.run_tests}:
-        raise ConfigurationError(f"{execution} belongs to {quoted(name)}: add that to run_tests")
+        raise ConfigurationError(f"{execution} belongs to {quoted(name)}: add that name to run_tests")
     return name
 
 

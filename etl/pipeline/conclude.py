@@ -128,17 +128,17 @@ def _findings_of_run(run: Run, record: Record) -> Iterator[tuple[Kind, str]]:
         yield Kind.DELETED, f"{' and '.join(rows)} marked as deleted: the source no longer has them"
     swept = {item.execution.execution_id for item in record.all_planned() if item.reason is Reason.SWEEP}
     if found := sorted(swept & run.dataset.written.executions):
-        yield Kind.SWEPT, f"the sweep found {counted(len(found), 'change')} in final executions: {first_few(found)}"
+        yield Kind.SWEPT, f"{counted(len(found), 'final execution')} had changed at the source: {first_few(found)}"
     if failures := record.fetched.not_compared:
         executions = counted(len(failures), "execution")
-        yield Kind.NOT_COMPARED, f"{executions} could not be compared: {min(failures.values())}"
+        yield Kind.NOT_COMPARED, f"{executions} could not be compared with the API: {min(failures.values())}"
     if record.fetched.one_by_one:
         yield Kind.ONE_BY_ONE, f"calls were fetched one by one: {record.fetched.one_by_one}"
     if redactions := run.client.traffic.redactions:
-        yield Kind.KEY_REMOVED, f"{counted(redactions, 'answer')} contained a key"
+        yield Kind.KEY_REMOVED, f"{counted(redactions, 'answer')} contained an API key"
     if record.completed_files:
         files = counted(record.completed_files, "file")
-        yield Kind.COLUMNS_ADDED, f"{files} from an older version got this version's columns"
+        yield Kind.COLUMNS_ADDED, f"{files} from an older version got this version's new columns"
 
 
 def _save_row(run: Run, summary: Summary) -> None:

@@ -43,7 +43,7 @@ async def describe_executions(run: Run, record: Record, state: StoredState) -> N
                 for name, places in wanted.items():
                     group.create_task(_describe(run, record.listed_run_tests.get(name, ()), places, told, problems))
     except (ExporterError, TimeoutError) as error:
-        problems.append(str(error) or "the lists are too slow")
+        problems.append(str(error) or "reading the lists took too long")
     finally:
         asked = {key for places in wanted.values() for key in places} & state.executions.keys()
         parts: dict[Part, dict[str, Mapping[str, str | None]]] = {}
@@ -54,8 +54,9 @@ async def describe_executions(run: Run, record: Record, state: StoredState) -> N
         for part in sorted(parts):
             await to_the_end(partial(write_descriptions, run.dataset, part, parts[part], run.stamp()))
         if lacking := len(asked - told.keys()):
-            why = first_few(problems) if problems else "the lists do not have them"
-            record.find(Kind.NOT_DESCRIBED, "", f"of {counted(lacking, 'execution')}: {why}")
+            text = f"agent versions and eval configurations of {counted(lacking, 'execution')} are not known"
+            why = first_few(problems) if problems else "the lists do not show them"
+            record.find(Kind.NOT_DESCRIBED, "", f"{text}: {why}")
 
 
 async def _describe(

@@ -91,7 +91,7 @@ class Plan(ShownInLines):
         if self.previews and self.seconds_to_use is not None:
             executions = counted(len(self.previews), "new execution")
             requests = counted(self.requests_to_use, "request")
-            yield "readable", f"{executions} after about {duration(self.seconds_to_use)}, {requests}: from their lists"
+            yield "readable", f"{executions} from lists, after about {duration(self.seconds_to_use)} and {requests}"
 
     def _duration(self) -> str:
         if not self.requests:
@@ -99,7 +99,7 @@ class Plan(ShownInLines):
         if self.seconds is None:
             at_standard = duration(self.requests / STANDARD_REQUESTS_PER_MINUTE * 60)
             limit = f"assuming {STANDARD_REQUESTS_PER_MINUTE} requests a minute"
-            return f"about {at_standard}, {limit}: the API announces no limit (without one, it is faster)"
+            return f"about {at_standard}, {limit}: the API announces no limit (if there is none, it is faster)"
         limit = counted(self.requests_per_minute or 0, "request")
         if self.seconds < 1:
             return f"within a minute: the limit is {limit} a minute"

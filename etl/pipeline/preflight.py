@@ -121,7 +121,7 @@ async def check_source(load: Callable[[], Settings], on_hold: Callable[[float], 
         limit = counted(client.quota.requests_per_minute, "request")
         rate_limit = f"{limit} a minute, as the API and the settings allow"
     return [
-        Check(Subject.SERVER, f"{url} answers: {counted(client.traffic.requests, 'request')}"),
+        Check(Subject.SERVER, f"{url} answers; {counted(client.traffic.requests, 'request')} sent"),
         Check(Subject.KEY, "accepted"),
         Check(Subject.RATE_LIMIT, rate_limit),
         *run_tests,
@@ -190,7 +190,7 @@ def _check_warehouse(settings: Settings, *, is_read_only: bool = False) -> list[
         return _problems(Subject.WAREHOUSE, error)
     words = f"; {EXPERIMENTAL}" if section.is_experimental else ""
     can = "can be loaded" if is_loadable else "can be read"
-    return [Check(Subject.WAREHOUSE, f"{warehouse.where} {can}: {counted(executions, 'execution')}{words}")]
+    return [Check(Subject.WAREHOUSE, f"{warehouse.where} {can}, and holds {counted(executions, 'execution')}{words}")]
 
 
 def _has_dataset(files: Files) -> bool:

@@ -150,7 +150,7 @@ class Record:
         for count, kind, text in (
             (len(arrived.without_rows), Kind.NOT_FETCHED, "incomplete, because stored rows are gone"),
             (summary.missed, Kind.NOT_FETCHED, "not fetched yet, because the run ended early"),
-            (summary.deleted, Kind.DELETED, "deleted at the source; the rows stay, with a deleted_at"),
+            (summary.deleted, Kind.DELETED, "deleted at the source; their rows stay, with a deleted_at"),
         ):
             if count:
                 self.find(kind, name, f"{counted(count, 'execution')} {text}")

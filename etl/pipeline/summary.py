@@ -213,7 +213,7 @@ class Summary(ShownInLines):
             yield "warehouse", f"{self.load.warehouse}: {self.load.in_words}"
             yield from (("notice", notice) for notice in self.load.notices)
         if misfits := sum(run_test.misfits for run_test in self.run_tests):
-            yield "misfits", f'{counted(misfits, "value")} that did not fit: see the column "extra"'
+            yield "misfits", f'{counted(misfits, "value")} did not fit: see the column "extra"'
         yield from (("notice", notice) for notice in self.notices)
         if self.failure:
             yield "problem", str(self.failure)

@@ -127,7 +127,7 @@ def _news(details: Details, metric: Metric) -> Iterator[tuple[date, str, str]]:
         yield night, f"agent {name}", f"agent version {name[:MOST_CHARACTERS]}"
     for change in details.judges:
         if change.eval_name == metric.eval_name:
-            yield change.since, "new judge", f"judged otherwise ({change.what[:MOST_CHARACTERS]})"
+            yield change.since, "new judge", f"judged differently ({change.what[:MOST_CHARACTERS]})"
 
 
 def sections(figures: Figures) -> list[PageSection]:
@@ -145,13 +145,13 @@ def sections(figures: Figures) -> list[PageSection]:
     for each in figures.details.distributions[:1]:  # an agent speaks or writes
         is_worse = each.metric.name in [worse.metric for worse in figures.worse]
         title = each.metric.title.partition(",")[0]
-        caption = "How large a share of the calls had which latency. On the far right are all that were even slower."
+        caption = "The share of calls at each latency. The last step on the right includes all slower calls."
         drawn.append(PageSection(f"{title}, all calls", caption, distribution_chart(each, is_worse=is_worse)))
     for worse, forest in list(zip(figures.worse, figures.details.forests, strict=True))[:_MOST_FORESTS]:
         way = "right" if worse.row.metric.is_higher_worse else "left"
         more = counted(len(forest) - MOST_SCENARIOS, "more scenario")
         rest = f" {more} changed less, or have too few calls." if len(forest) > MOST_SCENARIOS else ""
-        caption = f"A dot {way} of 0 got worse, unless its line (95% interval) crosses 0.{rest}"
+        caption = f"A scenario with its dot {way} of 0 got worse, unless the line (95% interval) crosses 0.{rest}"
         if forest:
             title = f"{worse.row.metric.title}, by scenario"
             drawn.append(PageSection(title, caption, forest_chart(worse.row, forest)))

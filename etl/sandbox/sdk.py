@@ -212,10 +212,10 @@ def _eval_outputs(call: SimulatedCall, eval_names: Collection[str] | None) -> di
     if eval_names is None:
         return call.eval_outputs
     if not isinstance(call.eval_outputs, dict):
-        raise AnswerError("eval outputs that are no object")
+        raise AnswerError("a call's eval outputs are not an object")
     outputs = {key: output for key, output in call.eval_outputs.items() if isinstance(output, dict)}
     if any(output.get("name", "") is None for output in outputs.values()):
-        raise AnswerError("an eval output whose name is null")
+        raise AnswerError("the name of an eval output is null")
     wanted = {name.lower() for name in eval_names}
     return {config_id: output for config_id, output in outputs.items() if str(output.get("name", "")).lower() in wanted}
 
@@ -227,10 +227,10 @@ def _check_outputs(config: EvalConfig, calls: Sequence[SimulatedCall]) -> None:
         AnswerError: It is so.
     """
     if not all(isinstance(call.eval_outputs, dict) for call in calls):
-        raise AnswerError("eval outputs that are no object")
+        raise AnswerError("a call's eval outputs are not an object")
     evals = [call.eval_outputs.get(config.config_id) or {} for call in calls]
     if not all(isinstance(output, dict) for output in evals):
-        raise AnswerError(f"an output of {config.name} that is no object")
+        raise AnswerError(f"an output of {config.name} is not an object")
     last_type = next((output["output_type"] for output in evals if output.get("output_type")), config.output_type)
     if last_type not in SUMMED_UP:
-        raise AnswerError(f"outputs of {config.name} that cannot be summed up: {last_type}")
+        raise AnswerError(f"outputs of {config.name} have no summary: {last_type}")

@@ -52,7 +52,7 @@ def test_rows_from_lists_are_told_beside_what_is_fetched():
 def test_requests_for_single_calls_are_told_once_there_are_any():
     some = progress(done=100, planned=400)
     some.traffic.call_requests = 60
-    assert list(progress_parts(some, 20.0))[-1] == "60 for single calls"
+    assert list(progress_parts(some, 20.0))[-1] == "60 requests for single calls"
 
 
 def test_load_says_once_what_it_waits_for(capsys):

@@ -79,7 +79,7 @@ def test_one_is_no_plural(capsys: pytest.CaptureFixture[str]) -> None:
             30,
             None,
             "32 requests: list 2, first fetch 30",
-            "about 18 s, assuming 100 requests a minute: the API announces no limit (without one, it is faster)",
+            "about 18 s, assuming 100 requests a minute: the API announces no limit (if there is none, it is faster)",
         ),
         (3000, 100, "3,002 requests: list 2, first fetch 3,000", "about 30 min at 100 requests a minute"),
         (0, 100, "2 requests: list 2", "nothing to fetch"),
@@ -100,7 +100,7 @@ def test_rows_from_lists_are_told_before_the_run_and_after_one_that_ended_early(
 ) -> None:
     first: Any = [object()] * 60
     print_plan(Plan([], [], no_requests(), 0, 100, seconds=960, previews=first, requests_to_use=123, seconds_to_use=60))
-    assert "readable   60 new executions after about 60 s, 123 requests: from their lists\n" in capsys.readouterr().out
+    assert "readable   60 new executions from lists, after about 60 s and 123 requests\n" in capsys.readouterr().out
     shown = printed(capsys, replace(WHOLE, is_complete=False, missed=5, previewed=3))
     assert re.search(r"^Checkout flow .* 5 left, 3 readable *$", shown, re.MULTILINE)
 

@@ -170,7 +170,7 @@ def test_calls_that_are_gone_from_the_files_are_told(tmp_path: Path) -> None:
     write(data, "calls", *calls_of("old", 1000), *calls_of("new", 1000), key="a", date="2026-11-10")
     report = compared(data, "previous", "last")
     (finding,) = report.findings
-    assert (finding.kind, finding.text) == (Kind.DAMAGED, "10 calls of the baseline missing from the dataset")
+    assert (finding.kind, finding.text) == (Kind.DAMAGED, "the dataset is missing 10 calls of the baseline")
     assert (report.exit_code, report.notices) == (3, [FEW])
 
 
@@ -210,12 +210,17 @@ TONE, LATENCY = {"eval_tone_pass_rate": "10pp"}, {"latency_mean": "50%"}
         ({}, "Tone of voice", {"eval_tone_of_voice_pass_rate": "10pp"}, "pass_rate (no values in the baseline)"),
         ({}, "Tone", {"eval_gone_pass_rate": "9%"} | LATENCY, "gone_pass_rate (no values in the baseline and the can"),
         (NO_LATENCY | {"is_everywhere": True}, "Tone", LATENCY, "latency_mean (no values in the baseline and the cand"),
-        (NO_LATENCY | {"kept": 24}, "Tone", LATENCY, "latency_mean (compares only 24 of 50 calls of the candidate)"),
-        ({"scenario_id": "new", "kept": 24}, "Tone", LATENCY, "latency_mean (compares only 24 of 50 calls of the"),
+        (
+            NO_LATENCY | {"kept": 24},
+            "Tone",
+            LATENCY,
+            "latency_mean (only 24 of 50 calls of the candidate can be compared)",
+        ),
+        ({"scenario_id": "new", "kept": 24}, "Tone", LATENCY, "latency_mean (only 24 of 50 calls of the candidate can"),
         (NO_LATENCY | {"kept": 25}, "Tone", LATENCY, None),
         ({}, "Tone", {"failure_rate": "10%"}, "failure_rate (the baseline is zero: give the limit in pp)"),
-        ({}, "Tone", {"chat_latency_mean": "9%"}, "chat_latency_mean (the run test does not have it)"),
-        ({}, "Tone", {"eval_ton_pass_rate": "9%"}, "eval_ton_pass_rate (the run test does not have it)"),
+        ({}, "Tone", {"chat_latency_mean": "9%"}, "chat_latency_mean (the run test does not have this metric)"),
+        ({}, "Tone", {"eval_ton_pass_rate": "9%"}, "eval_ton_pass_rate (the run test does not have this metric)"),
         ({}, "Tone", {"eval_ton_pass_rate": "9%", "chat_latency_mean": "9%"} | TONE, None),
     ],
 )

@@ -18,7 +18,7 @@ def test_scenarios_that_both_sides_have_are_compared_and_the_others_named():
     assert (pairing.is_paired, pairing.common, pairing.are_rows) == (True, 2, False)
     assert pairing.left_out == [
         "1 scenario only in the baseline: 1 call not compared",
-        "baseline: 1 call without a scenario: not compared",
+        "baseline: 1 call without a scenario, so not compared",
         "1 scenario only in the candidate: 1 call not compared",
     ]
     assert [pairing.names[number] for number in new] == ["B", "B", "A", "D"]

@@ -156,7 +156,7 @@ def test_level_that_got_better_for_four_weeks_or_was_accepted_is_what_a_regressi
 
 def test_scenarios_that_are_all_new_are_told_and_compared_with_nothing_before() -> None:
     found = told(judged(45, lambda night, n: slow_from(35, scenario_id=f"new {n % 4}")(night, n)))
-    assert found == ([], [f"all scenarios are new since {day(35)}: judged from then on"])
+    assert found == ([], [f"all scenarios are new since {day(35)}: only nights from then on are judged"])
 
 
 @pytest.mark.parametrize(

@@ -59,10 +59,10 @@ def test_span_holds_its_first_and_last_day_but_as_a_baseline_not_the_execution_t
 def test_what_is_missing_settling_or_not_finished_is_told():
     assert notices(MANY, "previous", "last") == [
         "baseline: 1 execution settling: costs and evals may still arrive",
-        "candidate: 1 execution incomplete: run metrics-etl run for the calls that are missing, then compare again",
-        "candidate: 1 execution not finished: not compared",
+        "candidate: 1 execution incomplete: fetch the missing calls with metrics-etl run, then compare again",
+        "candidate: 1 execution not finished, so not compared",
     ]
-    assert notices(MANY, "e1", span(5, 6))[-1] == "candidate: 1 execution not finished: not compared"
+    assert notices(MANY, "e1", span(5, 6))[-1] == "candidate: 1 execution not finished, so not compared"
     assert notices(MANY, "e1", "e2") == []
 
 
@@ -97,7 +97,7 @@ REFUSED = [
     (MANY, (span(20, 21), "last"), "of 2026-11-20..2026-11-21; there are some from 2026-11-01 to 2026-11-03"),
     (MANY, (span(5, 5), "last"),
      "no finished execution of 2026-11-05..2026-11-05; there are some from 2026-11-01"),
-    (MANY, (Version("v1"), "last"), "no finished execution of version=v1; none names a version"),
+    (MANY, (Version("v1"), "last"), "no finished execution of version=v1; no execution names a version"),
     ([execution(each, agent_version="v2") for each in "ab"], (Version("v1"), "last"), "=v1; the run test has v2"),
     (MANY, (span(1, 5), span(5, 6)), "baseline and candidate have 1 execution in common (e4)"),
     (MANY, ("last", "last"), "baseline and candidate have 1 execution in common (e4)"),

@@ -133,7 +133,7 @@ def test_a_column_of_a_newer_version_is_refused_unless_it_may_be_there(files):
     with pytest.raises(DestinationError) as caught:
         part.read(["duration_seconds"])
     assert not isinstance(caught.value, UnreadableError)
-    reason = "unknown columns ['mood']: upgrade if a newer version wrote it; else move it out of the dataset"
+    reason = "unknown columns ['mood']: upgrade if a newer version wrote the file; otherwise move it out of the dataset"
     assert str(caught.value) == f"{files.where(PATH)}: {reason}"
     assert part.read(["duration_seconds"], may_be_newer=True).column_names == ["duration_seconds"]
 
@@ -192,7 +192,7 @@ def test_encoded_file_that_lacks_a_row_is_noticed(monkeypatch):
     write = pq.write_table
     monkeypatch.setattr(pq, "write_table", lambda rows, *others, **options: write(rows.slice(1), *others, **options))
     rows = pa.Table.from_pylist([dict.fromkeys(schema.CALLS.key, key) for key in "ab"], schema.CALLS.arrow_schema)
-    with pytest.raises(SchemaError, match="the new file does not hold its rows: this is a bug, please report it"):
+    with pytest.raises(SchemaError, match="rows differ in the new file: this is a bug, please report it"):
         encode(schema.CALLS, rows, "zstd")
 
 

@@ -41,7 +41,7 @@ async def test_all_is_well_for_one_request_and_without_a_trace(server: Sandbox, 
     assert [line.startswith(f"ok       {subject} ") for line, subject in zip(lines, SUBJECTS, strict=True)] == [
         True
     ] * 7
-    assert lines[1].endswith(" answers: 1 request")
+    assert lines[1].endswith(" answers; 1 request sent")
     assert "3 of 3 exist" in lines[4]
     assert "does not exist yet, but can be created" in lines[5]
     assert len(server.requests) == 1

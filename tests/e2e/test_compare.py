@@ -76,7 +76,7 @@ async def test_limit_that_too_few_calls_cannot_answer_is_no_green_light(folder: 
     assert re.search(
         r"^candidate  \S+ \(last, completed, created 2026-11-19 09:00\): 25 calls$", loose.stdout, re.MULTILINE
     )
-    assert "notice     candidate: 1 execution not finished: not compared" in loose.stdout
+    assert "notice     candidate: 1 execution not finished, so not compared" in loose.stdout
 
 
 async def test_limits_of_the_settings_hold_unless_an_option_says_otherwise(folder: Path, tmp_path: Path) -> None:

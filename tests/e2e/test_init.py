@@ -139,7 +139,7 @@ async def test_keys_in_files_are_used_and_all_run_tests_are_the_default(server: 
 @pytest.mark.parametrize(
     ("arguments", "changes", "code", "words"),
     [
-        ("", {}, 2, "this is not a terminal"),
+        ("", {}, 2, "no terminal to ask questions in"),
         ("--yes", {"FI_API_KEY": None}, 2, "no key: set FI_API_KEY"),
         ("--yes", {"FI_API_KEY": "canary"}, 4, "check FI_API_KEY and FI_SECRET_KEY"),
         ("--yes", {"FI_BASE_URL": "http://127.0.0.1:9"}, 5, "[api] base_url or FI_BASE_URL"),

@@ -265,7 +265,7 @@ async def test_check_and_verify_look_at_the_warehouse_too(server: Sandbox, folde
     (folder / "config" / "metrics.duckdb").write_bytes(b"something else")
     broken = await metrics_etl("check", cwd=folder, env=env)
 
-    assert "metrics.duckdb, schema simulation_metrics can be loaded: 6 executions" in fine.stdout
+    assert "metrics.duckdb, schema simulation_metrics can be loaded, and holds 6 executions" in fine.stdout
     assert (intact.exit_code, "compared 6 rows of executions" in intact.stdout) == (0, True)
     assert altered.exit_code == 3
     assert {each["kind"] for each in altered.document["findings"]} == {"loaded_wrong"}

@@ -98,7 +98,7 @@ async def test_name_by_which_nothing_can_be_asked_for_is_a_problem(
     assert summary.exit_code == 3
     (problem,) = summary.problems
     assert problem.startswith(f"run test {nameless.run_test_id} was left out: the API cannot find it")
-    assert f"the API cannot find it by the name {name!r}: rename it at the source" in problem
+    assert f"the API cannot find it by its name {name!r}: rename it at the source" in problem
     assert len(rows_of(tmp_path, "executions")) == 12
 
 

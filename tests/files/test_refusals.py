@@ -24,7 +24,7 @@ ANSWERS = {
     "key, off": (
         400,
         "<Code>KMS.DisabledException</Code><Message>arn:aws:kms:key/1 is disabled.</Message>",
-        "the KMS key that encrypts its objects cannot be used: arn:aws:kms:key/1 is disabled.: enable the key",
+        "the KMS key that encrypts the bucket's objects cannot be used: arn:aws:kms:key/1 is disabled.: enable the key",
     ),
     "key, not allowed": (
         403,

@@ -28,8 +28,9 @@ def test_folder_in_a_bucket_is_the_one_that_is_written():
 
 
 def test_options_that_the_store_refuses_are_a_mistake_in_the_settings():
-    with pytest.raises(ConfigurationError, match=r"az://c: .*ccount.*: set it in \[destination.options\]"):
-        Objects("az://c", {})
+    for url, options, reason in (("az://c", {}, ".*ccount.*"), ("s3://c", {"foo": "x"}, ".*for store 'S3'")):
+        with pytest.raises(ConfigurationError, match=rf"{url}: {reason}; correct \[destination.options\]"):
+            Objects(url, options)
 
 
 @pytest.mark.parametrize(("profile", "key"), [(None, "a-key"), ("other", "b-key")])

@@ -104,7 +104,7 @@ STALE = "the last complete export was 2 days ago"
         ({"lost_run": KILLED, "complete_at": None}, f"{CRASHED}, and no earlier run was complete", "run"),
         ({"lost_run": REFUSED_RUN}, "the last run could not start: no key", "check"),
         ({"runs": (ended(3),)}, "the last run ended with code 3 (word)", "run"),
-        ({"runs": (), "complete_at": None}, "no run has completed all configured run tests yet", "run"),
+        ({"runs": (), "complete_at": None}, "no run has fully exported all configured run tests yet", "run"),
         ({"complete_at": MONDAY}, STALE, "run"),
         ({"complete_at": MONDAY, "at_work": "pid 1"}, f"{STALE}; an export is running", "status"),
     ],

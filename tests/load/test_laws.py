@@ -339,7 +339,7 @@ def test_what_is_missing_from_the_dataset_stays_and_is_told_until_a_full_load(
     for _ in range(2):
         kept = load_into(target, data)
         assert (kept.removed, kept.as_json()["executions"]["missing"]) == (0, 3)
-        told = "3 executions not in the dataset but in the warehouse: e4, e7 and 1 more"
+        told = "3 executions only in the warehouse, not in the dataset: e4, e7 and 1 more"
         assert kept.problems == [f"{told}; metrics-etl load --full removes them there"]
         assert contents(target) == before
 

@@ -120,5 +120,5 @@ def test_database_of_another_encoding_is_refused(data: Path, in_postgresql: Plac
 def test_duckdb_file_that_another_process_holds_is_named_with_the_fix(data: Path, in_duckdb: Place) -> None:
     load_into(in_duckdb, data)
     with holding(in_duckdb):
-        assert_both_say("Conflicting lock is held in .*: close the file there", in_duckdb, data)
+        assert_both_say("Conflicting lock is held in .*: close the file in that program", in_duckdb, data)
     assert_both_say("", in_duckdb, data)

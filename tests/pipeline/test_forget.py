@@ -62,7 +62,7 @@ async def test_forgotten_execution_is_a_row_that_says_so_and_nothing_fetches_it_
     assert rows_of(nights, first.execution_id)["executions"] == [row]
     settings = settings_for(nights.server, nights.folder / "data")
     assert verify(settings, stored_scope(settings, (), None)).findings == []
-    with pytest.raises(ConfigurationError, match="forgotten already"):
+    with pytest.raises(ConfigurationError, match="already forgotten"):
         forgotten(nights, executions=[first.execution_id])
     assert forgotten(nights, deleted_before=nights.now.date() + timedelta(days=9)) == ""
 
@@ -92,9 +92,9 @@ async def test_what_is_deleted_is_forgotten_by_its_call_or_by_a_day_and_the_rest
 @pytest.mark.parametrize(
     ("what", "error"),
     [
-        ({"executions": ["nobody"]}, "not in the dataset, or forgotten already: execution nobody"),
+        ({"executions": ["nobody"]}, "execution nobody: not in the dataset, or already forgotten"),
         ({"run_tests": ["Nothing"]}, "no execution of run test 'Nothing'"),
-        ({"calls": ["nobody"]}, "not in the dataset, or still at the source: call nobody: delete it there"),
+        ({"calls": ["nobody"]}, "call nobody: not in the dataset, or still at the source; delete it at the source"),
     ],
 )
 async def test_what_is_not_there_is_refused(nights: Nights, what: Any, error: str) -> None:
@@ -151,7 +151,7 @@ async def test_killed_at_any_write_it_is_forgotten_by_the_next_run_or_not_at_all
         identity = json.loads((nights.folder / "data" / IDENTITY).read_bytes())
         is_whole = identity["layout"] == 3 and identity["forgetting"] is None
         if identity.get("forgetting"):
-            with pytest.raises(DestinationError, match="being forgotten"):
+            with pytest.raises(DestinationError, match="forget is removing rows"):
                 status(nights.folder / "data")
         assert (await nights.export()).exit_code == 0
         held = ids & {row["execution_id"] for name in FOLLOWED[1:] for row in nights.rows(name)}

@@ -139,14 +139,16 @@ async def test_warehouse_rehearses_a_load_unless_one_may_be_at_work(server: Sand
     lines = "[warehouse]", f'url = "duckdb://{tmp_path}/w.duckdb"'
     warehouse = f"duckdb://{tmp_path}/w.duckdb, schema simulation_metrics"
     told = (await checked(server, names(server), *lines))[Subject.WAREHOUSE]
-    assert (told.outcome, told.detail) == ("ok", f"{warehouse} can be loaded: 0 executions")
+    assert (told.outcome, told.detail) == ("ok", f"{warehouse} can be loaded, and holds 0 executions")
     assert not (tmp_path / "w.duckdb").exists()
     await exported()
     before = (tmp_path / "w.duckdb").read_bytes()
-    assert (await checked(server, names(server), *lines))[Subject.WAREHOUSE].detail.endswith("loaded: 3 executions")
+    assert (await checked(server, names(server), *lines))[Subject.WAREHOUSE].detail.endswith(
+        "loaded, and holds 3 executions"
+    )
     with open_files(str(tmp_path / "data")).lock(datetime.now(UTC)):
         told = (await checked(server, names(server), *lines))[Subject.WAREHOUSE]
-    assert (told.outcome, told.detail) == ("ok", f"{warehouse} can be read: 3 executions")
+    assert (told.outcome, told.detail) == ("ok", f"{warehouse} can be read, and holds 3 executions")
     assert (tmp_path / "w.duckdb").read_bytes() == before
 
 

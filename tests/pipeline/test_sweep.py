@@ -60,7 +60,7 @@ async def test_what_changes_in_final_executions_is_there_within_thirty_nights_an
     assert_equals_world(nights.folder, nights.world)
     assert {row["export_state"] for row in nights.rows("executions")} == {"exported"}
     told = [each.text for summary in summaries for each in summary.findings if each.kind is Kind.SWEPT]
-    assert sorted(told) == [f"the sweep found 1 change in final executions: {each}" for each in sorted(changed)]
+    assert sorted(told) == [f"1 final execution had changed at the source: {each}" for each in sorted(changed)]
     requests = [swept(summary) for summary in summaries]
     assert sum(requests) <= 2 * (EXECUTIONS + 1) + 3, "each in two, a look-up, and two calls that cost more"
     assert max(requests) == 2 + 1, "an even pace"
@@ -146,7 +146,7 @@ async def test_failed_comparison_changes_nothing_is_a_notice_and_comes_again(
         assert (summary.exit_code, nights.files()) == (0, before)
         if is_struck is not _lists_of_calls:  # which the detail stands in for
             assert kinds(summary) == [Kind.NOT_COMPARED]
-            assert summary.notices[0].startswith(f"{EXECUTIONS} executions could not be compared: ")
+            assert summary.notices[0].startswith(f"{EXECUTIONS} executions could not be compared with the API: ")
     assert all(run_test.is_complete for run_test in summary.run_tests)
 
 
@@ -211,7 +211,7 @@ async def test_status_says_how_old_the_oldest_comparison_is_and_how_old_it_may_g
         now = settings_for(nights.server, nights.folder / "data", export=export) if export else settings
         return dict(status(now).lines())["final"]
 
-    assert line() == "all compared; oldest comparison 3 days ago (limit: 30 days)"
-    assert line(sweep_days=0) == "all compared; oldest comparison 3 days ago (no limit: sweep_days is 0)"
+    assert line() == "all compared with the API, the oldest 3 days ago (limit: 30 days)"
+    assert line(sweep_days=0) == "all compared with the API, the oldest 3 days ago (no limit: sweep_days is 0)"
     await nights.export(export=ALL)
-    assert line() == "all compared; oldest comparison 2 days ago (limit: 30 days)"
+    assert line() == "all compared with the API, the oldest 2 days ago (limit: 30 days)"

@@ -168,7 +168,7 @@ def test_figures_without_data_are_said_and_not_drawn():
     alone = Elements(page(contents(figures([call(1, **{LATENCY: 5})], standing=Standing.NOT_YET))))
     assert "The mean of each night." in alone.texts("figcaption")
     (row,) = (each for each in alone.texts("tr") if each.startswith("Name"))
-    assert row == "Name not judged yet fewer than 10 nights before Agent latency, mean 1 unknown"
+    assert row == "Name not judged yet fewer than 10 earlier nights Agent latency, mean 1 unknown"
 
 
 def test_dataset_without_executions_on_these_days_makes_a_page_that_says_so():
@@ -219,7 +219,7 @@ def test_of_many_run_tests_the_worst_are_shown_and_all_are_listed():
     headers = [each for each in elements.texts("th", scope="row") if each.startswith("Run test")]
     assert headers == [f"Run test {number}" for number in range(25)]
     assert len([each for each in elements.texts("h2") if each.startswith("Run test")]) == MOST_DETAILS
-    assert any(each.startswith(f"Below are the first {MOST_DETAILS}.") for each in elements.texts("p"))
+    assert any(each.startswith(f"Below are the first {MOST_DETAILS} run tests.") for each in elements.texts("p"))
     ids = {attributes.get("id") for _, attributes, _ in elements.found}
     assert all(attributes["href"][1:] in ids for tag, attributes, _ in elements.found if tag == "a")
 

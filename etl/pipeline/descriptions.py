@@ -54,9 +54,8 @@ async def describe_executions(run: Run, record: Record, state: StoredState) -> N
         for part in sorted(parts):
             await to_the_end(partial(write_descriptions, run.dataset, part, parts[part], run.stamp()))
         if lacking := len(asked - told.keys()):
-            text = f"agent versions and eval configurations of {counted(lacking, 'execution')} are not known"
             why = first_few(problems) if problems else "the lists do not show them"
-            record.find(Kind.NOT_DESCRIBED, "", f"{text}: {why}")
+            record.find(Kind.NOT_DESCRIBED, "", f"agent and judge of {counted(lacking, 'execution')} unknown: {why}")
 
 
 async def _describe(

@@ -1,4 +1,4 @@
-"""Ask what lists of run tests say of executions, once all else is done, and write it into their rows.
+"""Ask what lists of run tests say of executions, once all calls are fetched, and write it into their rows.
 
 Only in a night with news: a request for the list of all run tests, and for each run test that has news, one for every
 25 executions of which nothing is known yet.

@@ -351,8 +351,8 @@ async def _export(run: Run, record: Record, state: StoredState) -> None:
                 await bring_up_to_date(run, record, state, run_tests, crawler, is_last=is_last)
         if not run.settings.run_tests:
             note_gone(record, state)
-        await sweep(run, record, state, crawler)
         await describe_executions(run, record, state)
+        await sweep(run, record, state, crawler)
 
 
 def _reason_to_stop(group: BaseExceptionGroup[ExporterError]) -> ExporterError:

@@ -102,6 +102,18 @@ async def test_list_that_hangs_holds_nothing_back(nights: Nights, path: str) -> 
     assert [len(nights.rows(table)) for table in ("executions", "calls")] == [3, 6]
 
 
+async def test_sweep_that_hangs_leaves_no_new_execution_undescribed(nights: Nights) -> None:
+    await nights.export()
+    old = [execution.execution_id for execution in nights.world.run_tests[0].executions]
+    fresh = add_execution(nights.world, nights.world.run_tests[0], random.Random(1), nights.now, 2)
+    nights.server.fault = lambda request, _nth: (
+        Fault(is_hanging=True) if any(key in request.path for key in old) else None
+    )
+    summary = await nights.export(export={"sweep_days": 1, "max_runtime_minutes": 0.05})
+    assert (summary.exit_code, kinds(summary)) == (0, [Kind.NOT_COMPARED])
+    assert described(nights)[fresh.execution_id][0] == "v2"
+
+
 async def test_page_that_fails_takes_nothing_from_others_and_is_asked_for_again_with_the_next_news(
     nights: Nights, few_a_page: None
 ) -> None:

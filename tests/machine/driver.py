@@ -331,7 +331,8 @@ class History:
         except ExporterError as error:
             said, is_noted = repr(error), False
         except Killed as error:
-            said, is_noted = repr(error), b'"forgetting":{' in self.store.content[IDENTITY][1]
+            noted = json.loads(self.store.content[IDENTITY][1]).get("forgetting")  # an earlier one, maybe
+            said, is_noted = repr(error), noted is not None and {*what["executions"]} <= {*noted["executions"]}
         self.memory.is_struck |= death is not None and death.is_dead  # the next night finishes it, whatever it finds
         self.store.death = None
         self.log.append(f"forget({what}, {death}) -> {said}")

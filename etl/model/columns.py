@@ -19,6 +19,8 @@ _TYPE_NAMES = {TIMESTAMP: "timestamp[us, UTC]", DATE: "date"}
 """By Arrow type, its name in the documentation, if that is not Arrow's own."""
 GIVEN = "null when the API gave no value that fits"
 """The null rule of a column that the API fills."""
+_AS_FOR = {"latency": ", as for chats", "conversation": ", as for chats", "chat_metrics": ", as for most voice calls"}
+"""By the part of a call's metrics, of which calls the API gives none of its values."""
 NEVER = "never null"
 """The null rule of a key, and of a column that the exporter fills."""
 _NULLABLE_DTYPES = {INT: "Int64", BOOL: "boolean"}
@@ -57,9 +59,8 @@ class Column:
 
         By default a value from the API may be missing, and neither a key nor a value that the exporter makes may.
         """
-        if self.null:
-            return self.null
-        return GIVEN if self.source and not self.is_key else NEVER
+        given = GIVEN + _AS_FOR.get(self.source.partition(".")[0], "")
+        return self.null or (given if self.source and not self.is_key else NEVER)
 
     @property
     def type_name(self) -> str:

@@ -76,7 +76,7 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
         calls = read_table(dataset, "calls", deleted="include").dropna(subset="deleted_at")
         columns = ["run_test_name", "call_execution_id", "duration_seconds", "deleted_at"]
         print_result(calls[columns].to_string(index=False, formatters={"deleted_at": "{:%Y-%m-%d}".format}))
-        _print_step("A third export finds nothing new, and checks once more the execution that has the deleted call:")
+        _print_step("A third export compares the execution that has the deleted call once more:")
         print_lines(list(_raise_failure(await job.export(settings)).lines())[:2])
     for name, show in (("warehouse", _show_warehouse), ("report", _show_report)):
         try:

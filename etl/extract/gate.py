@@ -79,4 +79,4 @@ class Gate:
             return
         # The message has whole minutes: the next one is never too early.
         end = datetime.now(UTC) + timedelta(seconds=seconds, minutes=1)
-        raise SourceUnavailableError(f"the API accepts no requests until {end:%Y-%m-%d %H:%M} UTC{why}: run again then")
+        raise SourceUnavailableError(f"no request may be sent until {end:%Y-%m-%d %H:%M} UTC{why}: run again then")

@@ -22,8 +22,8 @@ NIGHTLY_HOURS = 26
 """How old the last complete export may be for a run every night, with two hours to spare."""
 _CHECK = "metrics-etl check"
 _RUN = "metrics-etl run"
-_FULL = "No space left on device"
-"""How the message about a full disk ends."""
+_AFTER = {"No space left on device": f"make room, then {_RUN}", "--accept-deletions": "check the key's workspace"}
+"""By the end of the message of the last run: what comes next."""
 _CHECK_FIRST = {ExitCode.CONFIGURATION, ExitCode.KEY_REFUSED, ExitCode.SOURCE_UNAVAILABLE, ExitCode.DESTINATION_FAILED}
 """The exit codes after which ``check`` says more than another run would."""
 
@@ -200,7 +200,7 @@ def _of_last_run(status: Status) -> Iterator[tuple[str, str]]:
         last = status.runs[0]
         cause = (last.message or "").partition("\n")[0]
         next_step = _CHECK if last.exit_code in _CHECK_FIRST else _RUN
-        yield cause or _ended(last), f"make room, then {_RUN}" if cause.endswith(_FULL) else next_step
+        yield cause or _ended(last), next((step for end, step in _AFTER.items() if cause.endswith(end)), next_step)
 
 
 def _ended(run: RunStatus) -> str:

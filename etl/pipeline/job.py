@@ -91,7 +91,7 @@ class Plan(ShownInLines):
         if self.previews and self.seconds_to_use is not None:
             executions = counted(len(self.previews), "new execution")
             requests = counted(self.requests_to_use, "request")
-            yield "readable", f"{executions} from lists, after about {duration(self.seconds_to_use)} and {requests}"
+            yield "readable", f"{executions} from lists, after {requests}, at least {duration(self.seconds_to_use)}"
 
     def _duration(self) -> str:
         if not self.requests:

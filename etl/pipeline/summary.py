@@ -228,7 +228,7 @@ class Summary(ShownInLines):
         if rows:
             return f"{rows} (new or changed rows)"
         if self.files:
-            return f"{counted(self.files, 'file')}, with no new or changed rows"
+            return f"{counted(self.files, 'file')}, for marks, names or states"
         return "nothing" if self.exit_code else "nothing: everything is up to date"
 
     def _requests(self) -> str:

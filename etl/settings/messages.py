@@ -16,7 +16,7 @@ ENV_PREFIX = "METRICS_ETL_"
 """Of each environment variable that holds a setting."""
 BASE_URL = "FI_BASE_URL"
 """Another variable for ``[api] base_url``, which other tools of the platform read, too."""
-IS_SECTION = "is a section: set its keys instead"
+IS_SECTION = "is a section: set its keys instead, or give them as JSON"
 _LONGEST_SHOWN = 200
 _REPLACED = {"scrub_requests": "sweep_days"}
 """Settings of older versions, with those that took their places."""

@@ -67,8 +67,9 @@ class Environment(EnvSettingsSource):
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
+            variables = (name for name, text in self.env_vars.items() if text == value and name.endswith(field_name))
             hint = _NO_RUN_TESTS if field_name == "run_tests" else IS_SECTION
-            raise ConfigurationError(f"environment: {variable_of(field_name)} {hint}") from None
+            raise ConfigurationError(f"environment: {next(variables).upper()} {hint}") from None
 
 
 class Settings(ShownInLines, BaseSettings):

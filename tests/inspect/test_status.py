@@ -81,8 +81,9 @@ def test_what_ended_the_last_run_is_named_and_not_what_is_incomplete_for_it() ->
         runs = (ended(exit_code, f"{REFUSED}\nmore"),)
         expected = (f"Not good: {REFUSED}", f"metrics-etl {command}")
         assert told(run_tests=(behind,), runs=runs, findings=(LIST,)) == expected
-    full = (ended(6, "calls: No space left on device"),)
-    assert told(runs=full) == ("Not good: calls: No space left on device", "make room, then metrics-etl run")
+    full, gone = "calls: No space left on device", "the key sees none: run once with --accept-deletions"
+    assert told(runs=(ended(6, full),)) == (f"Not good: {full}", "make room, then metrics-etl run")
+    assert told(runs=(ended(2, gone),)) == (f"Not good: {gone}", "check the key's workspace")
 
 
 @pytest.mark.parametrize(("since", "words"), [(MONDAY, "incomplete since 2026-11-23"), (None, "never fully exported")])

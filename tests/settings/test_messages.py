@@ -44,7 +44,7 @@ MISTAKES = {
             '[destination]\npath = "/d"\n[warehouse]\nurl = "delta:///d/calls/w"',
             "[warehouse] url is inside the dataset's folder calls: choose a place outside it",
         ),
-        ("api = 3", "api is a section: set its keys instead"),
+        ("api = 3", "api is a section: set its keys instead, or give them as JSON"),
         ("concurrency = 8", "concurrency belongs in [api]"),
         (
             'run_tests = ["A"]\nsince = 2026-01-01',
@@ -223,7 +223,10 @@ A_LIST = '["Checkout flow", "Refunds, late"]'
             "[Checkout flow]",
             f"{UNKNOWN}_RUN_TESTS is not valid JSON: give a name, names joined by commas, or a list such as {A_LIST}",
         ),
-        ("METRICS_ETL_API", "100", "environment: METRICS_ETL_API is a section: set its keys instead"),
+        *(
+            (name, "100,", f"environment: {name} is a section: set its keys instead, or give them as JSON")
+            for name in ("METRICS_ETL_API", "METRICS_ETL_COMPARE__ACCEPTED", "METRICS_ETL_DESTINATION__OPTIONS")
+        ),
         ("FI_BASE_URL", "nonsense", "environment: FI_BASE_URL must be an https:// address, got 'nonsense'"),
         ("FI_API_KEY", "", "no key: set FI_API_KEY, or FI_API_KEY_FILE to the path of a file with the key"),
         *(

@@ -37,7 +37,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
             "a date range (2026-11-01..2026-11-07, 14d..8d), or version=NAME for an agent version.",
         ),
     ],
-    candidate: Annotated[str | None, _what(metavar="Y", help="What to judge, in the same form. Or use --wait.")] = None,
+    candidate: Annotated[str | None, _what(metavar="Y", help="What to judge: see --baseline. Or use --wait.")] = None,
     run_test: Annotated[
         str | None, _what(metavar="NAME", help="The run test, by name or folder, if the dataset has several.")
     ] = None,
@@ -47,17 +47,17 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     ] = None,
     wait: Annotated[
         str | None,
-        _gate(metavar="EXECUTION", help="Judge this execution_id: wait until it ends, and export its run test."),
+        _gate(metavar="EXECUTION", help="Wait until this execution (an id) ends, export its run test, then judge it."),
     ] = None,
     timeout: Annotated[
-        str, _gate(metavar="TIME", help="Longest wait in all for the execution and another export: 90s, 30m or 2h.")
+        str, _gate(metavar="TIME", help="Longest total wait for the execution and any other export: 90s, 30m or 2h.")
     ] = "30m",
     max_regression: Annotated[
         list[str] | None,
         _gate(
             metavar="METRIC=LIMIT",
-            help="Exit with 10 if, at 95% certainty, the metric is worse by more than this: latency_mean=10%, "
-            "failure_rate=2pp. Repeat the option for more.",
+            help="Exit with 10 if, at 95% certainty, the metric got worse by more than its limit, such as "
+            "latency_mean=10% or failure_rate=2pp. Repeat the option for more.",
         ),
     ] = None,
     unpaired: Annotated[
@@ -153,7 +153,7 @@ def _limits(texts: "Sequence[str]") -> "dict[str, Limit]":
     for text in texts:
         name, equals, limit = text.partition("=")
         if not equals:
-            raise typer.BadParameter(f"--max-regression {text!r} has no limit: give one such as latency_p95=10%")
+            raise typer.BadParameter(f"--max-regression {text!r} has no limit: write it as in latency_p95=10%")
         limits[name.strip()] = limit
     try:
         return limits_of(limits)

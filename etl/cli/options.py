@@ -19,7 +19,7 @@ def parse_day(text: str) -> date:
     """
     if day := day_of(text, datetime.now(UTC).date()):
         return day
-    raise typer.BadParameter(f"{text!r} is not a date: use one {A_DAY}")
+    raise typer.BadParameter(f"{text!r} is not a date {A_DAY}")
 
 
 def parse_seconds(text: str) -> float:
@@ -29,7 +29,7 @@ def parse_seconds(text: str) -> float:
         BadParameter: the text has another form.
     """
     if not re.fullmatch(r"[0-9]{1,5}[smh]", text):
-        raise typer.BadParameter(f"{text!r} is not a length of time: use one such as 90s, 30m or 2h")
+        raise typer.BadParameter(f"{text!r} is not a length of time such as 90s, 30m or 2h")
     return float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
 
 

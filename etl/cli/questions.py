@@ -67,7 +67,7 @@ class InitAnswers:
         url = as_json(self._in_file(self.warehouse if has_warehouse else "duckdb://metrics.duckdb"))
         # A string or list in JSON is one in TOML, too.
         return f"""\
-# Settings of metrics-etl, as `metrics-etl init` writes them. Every other setting: docs/settings.md
+# Settings of metrics-etl, as `metrics-etl init` writes them. docs/settings.md lists all settings.
 # Keys never belong here: they come from FI_API_KEY and FI_SECRET_KEY.
 
 # Names of run tests in a list, or "all" for every run test that the key can see
@@ -83,7 +83,7 @@ base_url = {as_json(self.base_url)}
 path = {path} # relative to this file; or a bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER"
 
 [warehouse]
-{"" if has_warehouse else "# "}url = {url} # loaded after every run; other warehouses: docs/warehouses.md
+{"" if has_warehouse else "# "}url = {url} # loaded after every run; for other warehouses, see docs/warehouses.md
 """
 
     def settings(self, *, needs_keys: bool = True) -> Settings:

@@ -27,7 +27,7 @@ def report(
     run_tests: RunTests = None,
     since: Since = None,
     until: Annotated[
-        date | None, day(help="Only executions created on or before this day (UTC), in the same form as --since.")
+        date | None, day(help="Only executions created on or before this day (UTC), written as for --since.")
     ] = None,
     page_file: Annotated[
         Path, output("--output", "-o", metavar="FILE", help="The HTML file to write.", show_default="report.html")

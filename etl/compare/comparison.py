@@ -67,7 +67,7 @@ class Row:
         needed = self.found.calls_needed(self.limit)
         if needed is None:
             return "executions differ too much: compare several on each side"
-        return f"needs about {needed:,} calls on each side" if needed > self.found.calls else "more calls would tell"
+        return f"needs about {needed:,} calls on each side" if needed > self.found.calls else "needs more calls"
 
     @property
     def surely_worse(self) -> float:
@@ -165,7 +165,7 @@ class ComparisonReport:
             parts[0] = f"not a pass: {parts[0]}"
         if worse := [row.metric.name for row in self.rows if row.found.verdict is Verdict.WORSE and not row.limit]:
             one_in = max(2, round(1 / (CHANCE_OF_WORSE * len(self.rows))))
-            chance = f"by chance, 1 in {one_in} comparisons of {counted(len(self.rows), 'metric')} has a worse one"
+            chance = f"by chance, 1 in {one_in} comparisons of {counted(len(self.rows), 'metric')} shows a worse metric"
             parts.append(f"worse without a limit: {first_few(worse, shown=5)} ({chance})")
         return "; ".join(parts)
 
@@ -231,7 +231,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         gone = {name for name in absent if name in known and len(earlier[0].of(known[name]))}
         present |= gone
         for name in sorted({*absent} - gone):
-            notices.append(f"[compare] max_regression: the run test has no {name}: {nearest(name, known)}")
+            notices.append(f"[compare] max_regression: the run test has no metric {name}: {nearest(name, known)}")
     applied = {**{name: limit for name, limit in rules.limits.items() if name in present}, **limits}
     notices += _notices_of_last_run(files, [*before.executions, *after.executions])
     if not can_tell_slow_days((before, after)):

@@ -265,7 +265,7 @@ def _remarks(name: str, own: _Series, alarms: Mapping[Metric, Sequence[Alarm]]) 
                 yield Remark([name], since, f"no values of {metric.title} since {since}", metric.name)
         elif found and found[-1].is_normal and (ended := found[-1].ended_at or 0) + LONGEST > len(own.nights):
             since = own.nights[found[-1].since]
-            text = f"{metric.title}: worse since {since}; counts as normal since {own.nights[ended]}"
+            text = f"{metric.title}: worse since {since}; this level counts as normal since {own.nights[ended]}"
             yield Remark([name], since, text, metric.name)
     lately = [night for night in own.renewals if len(own.nights) - LONGEST < night <= len(own.nights) - _SILENT_NIGHTS]
     if len(lately) == 1:

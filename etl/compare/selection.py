@@ -250,7 +250,7 @@ def _select_one(executions: Sequence[ComparedExecution], selector: Selector, whe
         chosen = tuple(filter(selector.has, finished))
         if not chosen:
             days = [execution.started_at.date() for execution in finished]
-            others = f"; there are some from {min(days)} to {max(days)}" if days else ""
+            others = f"; those that it has are from {min(days)} to {max(days)}" if days else ""
             if isinstance(selector, Version):
                 versions = sorted({each.agent_version for each in finished if each.agent_version})
                 others = f"; the run test has {first_few(versions)}" if versions else "; no execution names a version"

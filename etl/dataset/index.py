@@ -107,7 +107,7 @@ def index_if_readable(files: Files, ignored: list[str]) -> Index:
     try:
         return read_index(files)
     except DestinationError as error:
-        ignored.append(f"{error}; ignored: each file is read instead")
+        ignored.append(f"{error}; this index is ignored, and each file is read instead")
         return Index()
 
 

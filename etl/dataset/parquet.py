@@ -120,7 +120,9 @@ def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
         raise SchemaError(f"{table.name}: {_first_line(exc)}") from exc
     file = pq.ParquetFile(pa.BufferReader(data))
     if file.metadata.num_rows != len(rows) or not file.schema_arrow.equals(table.arrow_schema, check_metadata=True):
-        raise SchemaError(f"{table.name}: rows differ in the new file: this is a bug, please report it")
+        raise SchemaError(
+            f"{table.name}: the new file does not match its rows or schema: this is a bug, please report it"
+        )
     if fault := _excess(file.metadata, len(data)):
         raise DestinationError(f"{table.name}: the new file {fault}: please report this")
     return data

@@ -108,7 +108,7 @@ class Dataset:
         except UnreadableError as exc:
             # The file's other executions are not at hand: the next run misses their rows and fetches them again.
             aside = self.set_aside(part_path(table.name, part))
-            raise DestinationError(f"{exc}; moved to {aside}: run again to fetch its rows again") from exc
+            raise DestinationError(f"{exc}; the file was moved to {aside}: run again to fetch its rows") from exc
 
     def rows_if_readable(self, table: schema.Table, part: Part) -> pa.Table:
         """As ``rows``, but a damaged file stays where it is.

@@ -268,7 +268,7 @@ class OpenExecution:
     def _letters_of_evals(self) -> Iterator[DeadLetter]:
         """A dead letter for each call of which the list does not show all evals."""
         for key in sorted(self.arrived.without_evals):
-            error = SourceError(f"call {key}: evals that its execution's detail shows are missing from its list")
+            error = SourceError(f"call {key}: evals that its execution's detail shows are not in the list of calls")
             yield DeadLetter.of(RUNS, key, error)
 
     def bundle(self) -> ExecutionBundle:

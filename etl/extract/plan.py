@@ -81,11 +81,11 @@ class Route(Word):
     the detail, in this run or before, a dead letter says so, and each run requests it again.
     """
 
-    WHOLE = "whole", "every call is fetched, and the detail is read for what only it shows"
+    WHOLE = "whole", "every call is fetched, and the detail is read for the values that only it has"
     BARE = "bare", "every call is fetched, and no detail is read"
     COMPARE = "compare", "stored calls stay if list and detail show them unchanged; the others are fetched"
-    RESUME = "resume", "calls stay if fetched since the execution's listed row last changed; the others are fetched"
-    RESUME_COMPARED = "resume compared", "as for resume, but older stored calls are compared before they are fetched"
+    RESUME = "resume", "calls stay if fetched after the execution's listed row last changed; the others are fetched"
+    RESUME_COMPARED = "resume compared", "as for resume, but stored calls that the detail shows unchanged stay, too"
     LISTS = "lists", "rows come from list and detail; only calls missing there are fetched"
     LISTS_COMPARED = "lists compared", "as for lists, but stored calls stay if the detail shows them unchanged"
     PREVIEW = "preview", "rows come from list and detail, until the calls' own metrics replace them"

@@ -217,7 +217,7 @@ class Settling:
                 self.client, self._answered, rows=self._answered.estimated_calls
             )
             if not (again and again.calls):
-                why = f"{_MOST_FAILURES} details in a row failed: {details.failure}"
+                why = f"{_MOST_FAILURES} consecutive details failed: {details.failure}"
                 self._given_up = Details(failure=SourceError(f"not requested, because {why}", tries=0))
         return details
 

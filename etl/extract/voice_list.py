@@ -51,7 +51,7 @@ class VoiceLists:
             listed = {key: listed_call(detail, calls[key]) for key, detail in both.items()}
             return CallList(listed, details=Details(both))
         if calls:
-            text = f"the list of its voice calls has {len(calls)} calls, its detail {len(details.calls)}"
+            text = f"the list of its voice calls has {len(calls)} calls, but its detail has {len(details.calls)}"
             self.note(f"execution {item.execution.execution_id}: {text}")
         return None
 

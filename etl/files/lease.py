@@ -106,8 +106,8 @@ class Lease:
                 self._write()
             except (ConflictError, FileMissingError):
                 self._lost = (
-                    f"{self._where}: this export lost its lock: another program replaced or removed it (others "
-                    f"may, {LIFE_SECONDS:g} seconds after its last renewal); nothing was lost, the next run continues"
+                    f"{self._where}: this export lost its lock: another program replaced or removed it (allowed "
+                    f"if not renewed for {LIFE_SECONDS:g} seconds); nothing was lost, and the next run continues"
                 )
                 raise DestinationError(self._lost) from None
 

@@ -157,7 +157,7 @@ def store_error(exc: Exception, url: str, path: str, kind: str) -> DestinationEr
         return StoreFailedError(f"{url}: the server there is not an object store: check the endpoint")
     if isinstance(exc, FileNotFoundError):
         if kind == "put":
-            return ConflictError(f"{where}: removed by another program after it was read; nothing written: run again")
+            return ConflictError(f"{where}: removed by another program after it was read; nothing was saved: run again")
         return FileMissingError(f"{where}: no such object")
     if is_denied(text):
         payer = "; if requesters pay, set request_payer in the options" if url.startswith("s3://") else ""

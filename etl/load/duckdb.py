@@ -18,7 +18,7 @@ _DIALECT = Dialect(
     types=("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE"),
     views="SELECT view_name AS name, sql AS definition FROM duckdb_views() WHERE schema_name = {schema}",
 )
-_HINTS = {"Conflicting lock is held": "close the file in that program: only one can use a file that is written to"}
+_HINTS = {"Conflicting lock is held": "close the file in that program: while one program writes, no other can use it"}
 """What to do about an error, by a part of its text."""
 _MEMORY = "120MB"
 """How much DuckDB may keep in memory: the rest of what is not committed yet goes to disk.

@@ -46,7 +46,7 @@ USING parquet
 PARTITIONED BY ({joined_names(table.partitions, "`")})
 LOCATION {backslash_quoted(folder)};
 
--- Again after every export, to find new partitions.
+-- Run this again after every export, to find new partitions.
 MSCK REPAIR TABLE {table.name};"""
 
 
@@ -95,7 +95,7 @@ LOCATION = @{NAMESPACE}/{table.name}/
 AUTO_REFRESH = FALSE
 FILE_FORMAT = (TYPE = PARQUET);
 
--- Again after every export, to find new and changed files.
+-- Run this again after every export, to find new and changed files.
 ALTER EXTERNAL TABLE {table.name} REFRESH;"""
 
 
@@ -131,7 +131,7 @@ TBLPROPERTIES (
 TRINO_SCHEMA = f"""\
 CREATE SCHEMA IF NOT EXISTS hive.{NAMESPACE};
 
--- In every session, or hive.timestamp-precision in the catalog: otherwise times are cut to milliseconds.
+-- Set this in every session, or hive.timestamp-precision in the catalog: otherwise times are cut to milliseconds.
 SET SESSION hive.timestamp_precision = 'MICROSECONDS';"""
 """Creates the schema of the tables, and sets the precision without which Trino refuses TIMESTAMP(6)."""
 
@@ -148,5 +148,5 @@ WITH (
   partitioned_by = ARRAY[{joined_names(table.partitions, "'")}]
 );
 
--- Again after every export, to find new partitions.
+-- Run this again after every export, to find new partitions.
 CALL hive.system.sync_partition_metadata('{NAMESPACE}', '{table.name}', 'FULL');"""

@@ -118,7 +118,7 @@ class _Session(Session):
         if not self._replaced:
             return []
         text = f"{counted(self._replaced, 'value')} contained U+0000, or an unpaired surrogate in JSON, "
-        return [text + "which PostgreSQL cannot store: it was replaced by U+FFFD"]
+        return [text + "which PostgreSQL cannot store: these characters were replaced by U+FFFD"]
 
     def query(self, sql: str) -> pa.Table:
         self._begin()

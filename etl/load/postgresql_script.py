@@ -139,7 +139,7 @@ END $metrics_etl$"""
 
 def _foreign_keys() -> Iterator[str]:
     """Foreign keys, as comments: a load checks each of their rows, and readers need none."""
-    yield "-- Each load keeps these, and takes longer with them:"
+    yield "-- Optional foreign keys. Each load keeps them, but takes longer:"
     for table in schema.OF_CALLS:
         yield (
             f"-- ALTER TABLE {_SQL.name(table.name)} ADD FOREIGN KEY (execution_id) "

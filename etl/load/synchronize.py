@@ -174,7 +174,7 @@ def refuse_another_copy(warehouse: Warehouse, loaded: Loaded, export_runs: Abstr
     others = theirs - export_runs
     if others and rows_digest(theirs) != runs_left:
         raise DestinationError(
-            f"{warehouse.where}: another copy of this dataset has been loaded there since this one "
+            f"{warehouse.where}: another copy of this dataset was loaded there after this one "
             f"({counted(len(others), 'run')}, such as {max(others)}): load from one copy only; "
             "to keep using this one, run metrics-etl load --full"
         )

@@ -106,7 +106,7 @@ class Kind(StrEnum):
         "answers_changed",
         "the format of the API's answers has changed: in some columns, values that the API has are missing or wrong",
         "report the columns named here to the API's operators and the exporter's maintainers; later runs fetch the "
-        'values as soon as they can be read; if settle_by is "refetch", change it to "detail", which still gives most',
+        'values as soon as they can be read; if settle_by is "refetch", set "detail", which still gives most of them',
     )
     RUN_LOST = _unknown(
         "run_lost",
@@ -162,13 +162,13 @@ class Kind(StrEnum):
     RENAMED = _notice("renamed", "a run test was renamed; its rows now have the new name")
     NOT_EXPORTED = _notice(
         "not_exported",
-        "stored executions now belong to a run test that the settings do not name; their rows have its name",
+        "stored executions now belong to a run test that the settings do not name; their rows have its name now",
         "nothing, or add that name to run_tests to export its new executions",
     )
     FETCHED_AGAIN = _notice("fetched_again", "rows were gone or damaged, and were fetched again")
     RUN_TEST_GONE = _notice("run_test_gone", "the API no longer has a run test of this name; its rows stay as they are")
     NAMESAKES = _notice("namesakes", "run tests have the same name, and the API lists their executions together")
-    NEW_STATUS = _notice("new_status", "executions or calls have a status new to this version and count as unfinished")
+    NEW_STATUS = _notice("new_status", "executions or calls count as unfinished: their status is new to this version")
     DOCUMENT_SET_ASIDE = _notice(
         "document_set_aside",
         f"a file in the folder _state or runs could not be read: a run moves it to {_ASIDE}; other commands ignore it",
@@ -190,7 +190,7 @@ class Kind(StrEnum):
     )
     ONE_BY_ONE = _notice(
         "one_by_one",
-        "calls were fetched one by one, because the lists could not be used: the same rows, for more requests",
+        "calls were fetched one by one, because the lists could not be used: the rows are the same, with more requests",
     )
     KEY_REMOVED = _notice(
         "key_removed",

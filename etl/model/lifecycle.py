@@ -291,9 +291,9 @@ class Sight(Word):
     RUNNING = "running", "it has not finished at the source, so its calls were not requested"
     PART = "part", "a call has no row, a request failed, or more is to come"
     LISTED = "listed", "each call has a row, some made of lists; their own metrics are to come"
-    UNSETTLED = "unsettled", "all of it, but late data may come, it or a call still runs, or values are missing"
-    SETTLED = "settled", "all of it, and no late data is expected"
-    NOTHING_NEW = "nothing new", "a part of it that changes nothing"
+    UNSETTLED = "unsettled", "all was seen, but late data may come, it or a call still runs, or values are missing"
+    SETTLED = "settled", "all was seen, and no late data is expected"
+    NOTHING_NEW = "nothing new", "only a part of it was seen, and that changes nothing"
 
 
 _NEXT_STATE = {

@@ -95,7 +95,7 @@ METRICS: dict[str, Metric] = {
             "chat_metrics_csat_score",
             "score",
             Statistic.MEAN,
-            "mean customer satisfaction, or what the platform shows as such",
+            "mean customer satisfaction score, or the score that the platform shows as CSAT",
             is_higher_worse=False,
         ),
         _failures("failure_rate", "Failed calls", "status", "failed, but not on the telephone line"),

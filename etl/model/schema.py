@@ -14,7 +14,7 @@ __all__ += ["BOOL", "DATE", "DAY", "FLOAT", "GIVEN", "INT", "NEVER", "STRING", "
 
 _PARTITIONS = (
     Column("run_test", STRING, "Folder of the run test."),
-    Column("month", STRING, "UTC month, as 2026-11, in which the execution began, or else was first seen."),
+    Column("month", STRING, "UTC month, as 2026-11, in which the execution began or, if unknown, was first seen."),
 )
 _RUN_TEST_NAME = Column("run_test_name", STRING, "Name of the run test, as configured when the row was exported.")
 _EXECUTION_STARTED_AT = Column("execution_started_at", TIMESTAMP, "When the row's execution was created.", null=GIVEN)
@@ -41,7 +41,7 @@ _EXPORT = (
 )
 
 _KEPT = "an unknown status is kept as it is."
-_NOT_LISTED = "null when the call is a chat, or no list of voice calls that has it was read"
+_NOT_LISTED = "null when the call is a chat, or when no list of voice calls with it was read"
 _VOICE = {
     "bot_wpm": (FLOAT, "Speaking rate of the agent", "words/min"),
     "user_wpm": (FLOAT, "Speaking rate of the simulated user", "words/min"),
@@ -98,13 +98,13 @@ def _percentile(name: str, meaning: str) -> Column:
 
 _TOLD = {
     "run_test_id": "Identifies the run test at the source.",
-    "agent_name": "Name of the agent that was tested. This and the next four columns stay as first seen after its end.",
-    "agent_version": "Name of the agent's version; where the execution has none, the API names the newest.",
+    "agent_name": "Name of the tested agent. This and the next 4 columns stay as first seen after the execution ended.",
+    "agent_version": "Name of the agent's version; if the execution has none, the API gives the newest.",
     "error_reason": "Why the execution failed: one line, cut after 200 characters.",
-    "judged_by": "What judged it, by eval_config_id: name, template, model, mapping.",
+    "judged_by": "What judged its calls: name, template, model and mapping of each eval, by eval_config_id.",
     "judged_by_fingerprint": "BLAKE2b-128 of judged_by.",
 }
-_NOT_TOLD = "null when unknown, and until its run test has new executions"
+_NOT_TOLD = "null when unknown; requested again when the run test has new executions"
 DESCRIBED = tuple(
     Column(name, STRING, meaning, null=_NOT_TOLD, is_json=name == "judged_by") for name, meaning in _TOLD.items()
 )
@@ -153,17 +153,17 @@ EXECUTIONS = Table(
         Column(
             "export_state",
             STRING,
-            "exported: final. settling: exported, and checked again until it is final. listed: stored from its lists, "
-            "exact metrics are to come. waiting: not finished at the source. incomplete: something is missing (see the "
-            "errors table) or is still to come. forgotten: only its id, run test and start are kept.",
+            "exported: final. settling: exported, and checked again until it is final. listed: stored from its lists; "
+            "its calls' own metrics are still to come. waiting: not finished at the source. incomplete: something is "
+            "missing (see the errors table) or is still to come. forgotten: only its id, run test and start are kept.",
         ),
         _DELETED_AT,
-        Column("fingerprint", STRING, "BLAKE2b-128 of the listed payload; a change means fetching again."),
-        Column("calls_digest", STRING, "BLAKE2b-128 over the execution's calls, evals and marks."),
+        Column("fingerprint", STRING, "BLAKE2b-128 of the listed payload; if it changes, the execution is refetched."),
+        Column("calls_digest", STRING, "BLAKE2b-128 over the execution's calls and evals, with their deletion marks."),
         Column(
             "verified_at",
             TIMESTAMP,
-            "When a fetch or comparison of the execution's calls last changed something, or made it final.",
+            "When a fetch or comparison of the execution's calls last changed something, or made the execution final.",
             null="null until fetched",
         ),
         *_EXPORT,
@@ -217,9 +217,7 @@ CALLS = Table(
         field("chat_metrics.turn_count", INT, "Number of turns in the chat.", "turns"),
         field("chat_metrics.avg_latency_ms", FLOAT, "Mean latency of the chat's answers.", "ms"),
         field("chat_metrics.csat_score", FLOAT, "Customer satisfaction score.", "score"),
-        shown(
-            "overall_score", FLOAT, "The score that the platform shows as CSAT; the only one of voice calls.", "score"
-        ),
+        shown("overall_score", FLOAT, "Score shown as CSAT by the platform; voice calls have no other score.", "score"),
         shown("ended_reason", STRING, "Why the call ended, in the source's words: one line, cut after 200 characters."),
         shown("completed_at", TIMESTAMP, "When the call ended.", null=_NOT_LISTED),
         shown("agent_version", STRING, "Name of the version of the agent that was tested.", null=_NOT_LISTED),
@@ -229,8 +227,8 @@ CALLS = Table(
         shown("agent_definition_used_name", STRING, "Name of the agent that was tested, when the call was exported."),
         shown("simulator_agent_id", STRING, "Identifies the simulated user."),
         shown("simulator_agent_name", STRING, "Name of the simulated user when the call was exported."),
-        shown("scenario_columns", STRING, "The scenario's row of data that was played, by column.", is_json=True),
-        shown("tool_outputs", STRING, "What the evaluations of tools gave, by tool.", is_json=True),
+        shown("scenario_columns", STRING, "The row of the scenario's data that was played, by column.", is_json=True),
+        shown("tool_outputs", STRING, "Results of the tool evaluations, by tool.", is_json=True),
         shown(
             "rerun_snapshots",
             STRING,
@@ -243,10 +241,10 @@ CALLS = Table(
             "metrics_from",
             STRING,
             "metrics: the row has the call's own metrics. lists: it has the same values, from lists that show voice "
-            "calls in full. both: the call's own metrics lack values, which come from the execution's detail. detail: "
-            "the row has what that detail and the list of calls show, and is null in "
+            "calls in full. both: values missing from the call's own metrics come from the execution's detail. detail: "
+            "the row has what that detail and the list of calls show; these columns are null: "
             f"{', '.join(NOT_IN_LISTS)}.",
-            null="null when a version without this column wrote the row, which means metrics",
+            null="null when a version without this column wrote the row: this means metrics",
         ),
         _DELETED_AT,
         *_EXPORT,
@@ -273,10 +271,10 @@ EVALS = Table(
         _EXECUTION_STARTED_AT,
         Column("eval_name", STRING, "Name of the eval when the call was exported.", source="name"),
         field("output_type", STRING, "Pass/Fail, score, choices or another type that the API names."),
-        _output("passed", BOOL, "a verdict: true or Passed, false or Failed", "null when it is not one"),
-        _output("score", FLOAT, "a number", "null when it is not one", "score"),
-        _output("text", STRING, "a string", "null when it is not one"),
-        _output("json", STRING, "a list or an object", "null when it is neither"),
+        _output("passed", BOOL, "a verdict: true or Passed, false or Failed", "null when the output is something else"),
+        _output("score", FLOAT, "a number", "null when the output is something else", "score"),
+        _output("text", STRING, "a string", "null when the output is something else"),
+        _output("json", STRING, "a list or an object", "null when the output is something else"),
         field("reason", STRING, "Why the eval gave this output."),
         field("status", STRING, "Completed, Failed, skipped or another word that the API uses."),
         _EXTRA,
@@ -291,17 +289,17 @@ ERRORS = Table(
     "dead letter: a request that a run gave up on; removed when it succeeds",
     "",
     (
-        Column("endpoint", STRING, f"Path of the endpoint that failed; {DETAIL} is that of details.", is_key=True),
+        Column("endpoint", STRING, f"Path of the endpoint that failed; {DETAIL} stands for details.", is_key=True),
         Column("subject_id", STRING, "The call or execution that was asked for.", is_key=True),
-        Column("execution_id", STRING, "The execution that is not final because of it.", is_key=True),
+        Column("execution_id", STRING, "The execution that is not final because of this failure.", is_key=True),
         _RUN_TEST_NAME,
         _EXECUTION_STARTED_AT,
         Column("status", INT, "HTTP status of the last try; 0 when there was no answer."),
         Column("message", STRING, "What went wrong."),
         Column("excerpt", STRING, "The first 200 characters of the last answer; of an HTML page, its title."),
         Column("tries", INT, "Requests that the last run spent on this failure.", "requests"),
-        Column("first_seen_at", TIMESTAMP, "When it first failed."),
-        Column("last_seen_at", TIMESTAMP, "When it last failed."),
+        Column("first_seen_at", TIMESTAMP, "When the request first failed."),
+        Column("last_seen_at", TIMESTAMP, "When the request last failed."),
         _EXPORT[0],
     ),
     _PARTITIONS,
@@ -332,7 +330,7 @@ RUNS_TABLE = Table(
         Column("bytes", INT, "Bytes of Parquet written.", "bytes"),
         Column("message", STRING, "Why the run ended as it did.", null="null when nothing is missing"),
         Column("run_tests", STRING, "Counts for each run test.", is_json=True),
-        Column("receipt", STRING, "Files it wrote, with sha256.", null="null when an older version ran", is_json=True),
+        Column("receipt", STRING, "Files written, with sha256.", null="null when an older version ran", is_json=True),
     ),
     (Column("month", STRING, "UTC month, as 2026-11, in which the run began."),),
 )

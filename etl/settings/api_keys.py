@@ -30,7 +30,7 @@ def read_api_key(variable: str, *, kind: str = "key") -> SecretStr:
         where = f"{variable}_FILE ({path})"
         try:
             if _is_open_to_others(Path(path).stat()):
-                raise ConfigurationError(f"{where}: others can read it: chmod 600 {path}")
+                raise ConfigurationError(f"{where}: other users can read it: run chmod 600 {path}")
             value = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as exc:
             raise ConfigurationError(f"{where}: cannot be read: {getattr(exc, 'strerror', 'not text')}") from None

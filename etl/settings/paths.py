@@ -77,7 +77,7 @@ def _whole(path: str, folder: Path, where: str) -> str:
     whole = _VARIABLE.sub(value_of, path)
     if whole != whole.strip() or whole.startswith(('"', "'")):
         # As docker run --env-file hands them on.
-        raise ConfigurationError(f"{where} must have no blanks or quotes around it")
+        raise ConfigurationError(f"{where} must not have spaces or quotes around it")
     if path.startswith("~"):
         try:
             whole = str(Path(whole).expanduser())

@@ -257,7 +257,7 @@ def _day_to_begin_at(since: date | str | None) -> date | None:
         return None
     day = day_of(since, datetime.now(UTC).date())
     if day is None:
-        raise ConfigurationError(f"since {since!r} is not a date: use one {A_DAY}")
+        raise ConfigurationError(f"since must be a date {A_DAY}, got {since!r}")
     try:
         return refuse_day_to_come(day)
     except ValueError as exc:

@@ -160,14 +160,14 @@ class Api(Section):
     read_timeout_seconds: float = Field(60, gt=0, le=3600)
     """longest wait for an answer, or for its next bytes; a whole request may take 5 times as long"""
     max_tries: int = Field(6, ge=1, le=20)
-    """attempts per request; reused connections that turned out closed don't count"""
+    """attempts per request; one on a reused connection that turned out closed does not count"""
     max_response_mb: int = Field(64, ge=1, le=4096)
     """largest response to accept, in MiB; memory may hold `concurrency` of them at once"""
     ca_file: FilePath | None = None
     """certificates to trust instead of the system's"""
     proxy: Annotated[str, AfterValidator(_proxy_address)] | None = None
-    """proxy to the API, such as http://proxy.example:3128; its credentials: FI_PROXY_USER, FI_PROXY_PASSWORD (or
-    …_FILE)
+    """proxy to the API, such as http://proxy.example:3128; set its credentials in FI_PROXY_USER and
+    FI_PROXY_PASSWORD (or …_FILE)
     """
 
 
@@ -188,7 +188,7 @@ class Export(Section):
     settle_hours: float = Field(24, ge=0, le=24 * 365)
     """check a finished execution again until it is this old: costs and evals may arrive late"""
     settle_by: Literal["detail", "refetch"] = "detail"
-    """"detail": check for changes with two requests, fetch changed calls; "refetch": fetch every call again"""
+    """"detail": check an execution with two requests, and fetch changed calls; "refetch": fetch every call again"""
     sweep_days: int = Field(30, ge=0, le=3650)
     """compare each final execution with the API again within this many days, a few every night; 0: never"""
     max_runtime_minutes: float | None = Field(None, gt=0, le=60 * 24 * 7)
@@ -203,10 +203,10 @@ class Export(Section):
         [], json_schema_extra={"items": {"enum": [*leave_out.COLUMNS]}}
     )
     """columns whose values never enter the dataset, as ["evals.reason", "calls.tool_outputs"]: evals.reason,
-    executions.error_reason, calls.ended_reason (without it, failures of the line count as the agent's: run
-    --full-refresh at once), calls.agent_version, calls.provider, calls.agent_definition_used_id,
+    executions.error_reason, calls.ended_reason (without it, failures of the telephone line count as
+    the agent's: run --full-refresh at once), calls.agent_version, calls.provider, calls.agent_definition_used_id,
     calls.agent_definition_used_name, calls.simulator_agent_id, calls.simulator_agent_name, calls.scenario_columns,
-    calls.tool_outputs; --full-refresh empties stored rows, but see docs/security.md
+    calls.tool_outputs; --full-refresh empties them in stored rows, but see docs/security.md
     """
     include_raw: bool = False
     """true: keep each payload as JSON text in the column raw; --full-refresh fills it for older rows"""
@@ -229,7 +229,8 @@ class Destination(Section):
 
     path: Annotated[str, Field(min_length=1), AfterValidator(_dataset_place)] = "data"
     """folder of the dataset, or a bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER" (needs
-    the "bucket" extra); default: data next to the settings file, or one folder up if the file is in one named config
+    the "bucket" extra); default: the folder data next to the settings file, or one folder up if that file is
+    in a folder named config
     """
     compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
     """"zstd", "snappy", "gzip", or "none" for no compression"""
@@ -287,7 +288,7 @@ def _warehouse_url(value: str) -> str:
 
 def _schema_name(value: str) -> str:
     if not _NAMESPACE.fullmatch(value):
-        raise ValueError(f"must be lower-case letters, digits and _, at most 63, got {value!r}")
+        raise ValueError(f"must be lower-case letters, digits and _, at most 63 characters, got {value!r}")
     return value
 
 

@@ -257,7 +257,7 @@ def test_limit_without_values_to_compare_is_never_a_pass_wherever_it_was_set(
         (None, "needs at least 20 calls on each side"),
         (Estimate(0.05, False, False, 0.1, 1e9, 0.0), "needs about 108 calls on each side"),
         (Estimate(0.0, False, False, 0.15, 9.0, 0.9), "executions differ too much: compare several on each side"),
-        (Estimate(0.19, False, False, 0.06, 1e9, 0.0), "more calls would tell"),
+        (Estimate(0.19, False, False, 0.06, 1e9, 0.0), "needs more calls"),
         (Estimate(0.0, False, False, 0.01, 1e9, 0.0), ""),
     ],
 )

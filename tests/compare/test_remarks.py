@@ -79,7 +79,7 @@ def test_what_lasted_counts_as_normal_and_is_told_until_it_is_old() -> None:
     worse, (remark,) = told(judged(40 + LONGEST + 5, slow_from(40)))
     assert worse == []
     assert remark.startswith("Agent latency, mean: worse since 2026-10-1")
-    assert remark.endswith(f"; counts as normal since {day(40 + LONGEST)}")
+    assert remark.endswith(f"; this level counts as normal since {day(40 + LONGEST)}")
     assert told(judged(40 + 3 * LONGEST, slow_from(40))) == ([], [])
 
 
@@ -119,7 +119,7 @@ def test_only_run_test_of_a_dataset_is_silent_after_two_weeks_and_longer_than_ev
 
 def test_alarm_of_a_run_test_of_every_week_ends_as_those_of_every_night() -> None:
     worse, (remark,) = told(judged(40 + LONGEST + 5, slow_from(40), every_days=7))
-    assert (worse, remark.endswith(f"; counts as normal since {day((40 + LONGEST) * 7)}")) == ([], True)
+    assert (worse, remark.endswith(f"; this level counts as normal since {day((40 + LONGEST) * 7)}")) == ([], True)
 
 
 @pytest.mark.parametrize("odd", [{"latency_avg_agent_latency_ms": 600_000.0}, {"status": "failed"}])

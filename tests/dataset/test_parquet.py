@@ -192,7 +192,7 @@ def test_encoded_file_that_lacks_a_row_is_noticed(monkeypatch):
     write = pq.write_table
     monkeypatch.setattr(pq, "write_table", lambda rows, *others, **options: write(rows.slice(1), *others, **options))
     rows = pa.Table.from_pylist([dict.fromkeys(schema.CALLS.key, key) for key in "ab"], schema.CALLS.arrow_schema)
-    with pytest.raises(SchemaError, match="rows differ in the new file: this is a bug, please report it"):
+    with pytest.raises(SchemaError, match="file does not match its rows or schema: this is a bug, please report it"):
         encode(schema.CALLS, rows, "zstd")
 
 

@@ -125,7 +125,7 @@ async def test_markdown_is_a_table_for_a_comment(folder: Path) -> None:
         (WEEKS, "which run test? "),
         ((*CHECKOUT, "--metric", "latency_95"), "no metric 'latency_95': did you mean 'latency_p95'?"),
         ((*CHECKOUT, "--max-regression", "latncy_p95=10%"), "did you mean 'latency_p95'?"),
-        ((*CHECKOUT, "--max-regression", "latency_p95"), "has no limit: give one such as latency_p95=10%"),
+        ((*CHECKOUT, "--max-regression", "latency_p95"), "has no limit: write it as in latency_p95=10%"),
         ((*CHECKOUT, "--max-regression", "latency_p95=2pp"), "for latency_p95, got '2pp'"),
     ],
 )

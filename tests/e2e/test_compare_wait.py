@@ -100,7 +100,7 @@ async def test_gate_that_cannot_judge_says_why_in_a_line(tmp_path: Path) -> None
             (("--timeout", "1s"), API_KEY, 3, "had not ended after 0:00:01 (--timeout)"),
             ((), "another", 4, "the API refused the key"),
             (("--candidate", "last"), API_KEY, 2, "give either --candidate or --wait"),
-            (("--timeout", "soon"), API_KEY, 2, "'soon' is not a length of time: use one such as 90s, 30m or 2h"),
+            (("--timeout", "soon"), API_KEY, 2, "'soon' is not a length of time such as 90s, 30m or 2h"),
         ):
             refused = await gate(tmp_path, server, execution, *arguments, FI_API_KEY=key)
             assert (refused.exit_code, refused.stdout) == (exit_code, "")

@@ -123,7 +123,7 @@ def test_rates_of_scenarios_are_told_in_figures_and_redder_where_they_fell_more_
     calls = [call(n, of=of, day=10 * (n % 2), scenario_id=s, scenario_name=s) for n, of, s in numbers]
     evals = [output(n, of=of, name=f"E{e}", passed=n % 2 == 0 or n % 8 > 3) for n, of, _ in numbers for e in range(7)]
     elements = Elements(page(contents(figures(calls, evals, [execution("e1"), execution("e2", day=10)]))))
-    assert {f"S0 4 → 4{' 100% → 50%' * 5}", "and 5 scenarios that fell less"} <= {*elements.texts("tr")}
+    assert {f"S0 4 → 4{' 100% → 50%' * 5}", "and 5 scenarios whose shares fell less"} <= {*elements.texts("tr")}
     assert [each["style"] for _, each, _ in elements.found if "style" in each] == ["--fall: 50%"] * 40
 
 

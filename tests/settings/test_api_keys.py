@@ -25,7 +25,7 @@ def test_keys_from_files(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert settings.api_key.get_secret_value() == "from-file"
 
     key_file.chmod(0o604)
-    others = f"FI_API_KEY_FILE ({key_file}): others can read it: chmod 600 {key_file}"
+    others = f"FI_API_KEY_FILE ({key_file}): other users can read it: run chmod 600 {key_file}"
     assert mistake(file, 'run_tests = ["A"]') == others.replace(f"{tmp_path}/", "")
     key_file.unlink()
     assert "cannot be read: No such file" in mistake(file, 'run_tests = ["A"]')

@@ -119,7 +119,7 @@ MISTAKES = {
             'url = "duckdb://:memory:"',
             "url must name a file: what is loaded into memory is gone afterwards, got duckdb://:memory:",
         ),
-        ('schema = "Metrics"', "schema must be lower-case letters, digits and _, at most 63, got 'Metrics'"),
+        ('schema = "Metrics"', "schema must be lower-case letters, digits and _, at most 63 characters, got 'Metrics'"),
         ('schem = "a"', "schem is unknown: did you mean 'schema'?"),
     ],
     "compare": [

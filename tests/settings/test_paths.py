@@ -99,7 +99,7 @@ def test_blanks_and_quotes_around_a_path_are_a_mistake(
     """docker run --env-file hands them on, and they would make a second dataset."""
     monkeypatch.setenv("PLACE", '"/srv/x"')
     monkeypatch.setenv(f"METRICS_ETL_{variable}", value)
-    words = f"METRICS_ETL_{variable} must have no blanks or quotes around it"
+    words = f"METRICS_ETL_{variable} must not have spaces or quotes around it"
     assert mistake(file, 'run_tests = "all"').endswith(words)
 
 

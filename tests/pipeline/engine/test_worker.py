@@ -82,9 +82,9 @@ async def test_a_worker_leaves_out_what_the_run_does(server: Sandbox) -> None:
 
 
 async def test_another_version_is_refused(server: Sandbox) -> None:
-    with pytest.raises(ConfigurationError, match=r"it runs version .* of metrics-etl, this machine 0\.0\.1: install"):
+    with pytest.raises(ConfigurationError, match=r"it runs metrics-etl .*, but this machine runs 0\.0\.1: install"):
         await fetch(batch_of(server), "0.0.1")
-    with pytest.raises(ConfigurationError, match=r"this machine 0\.0\.1"):
+    with pytest.raises(ConfigurationError, match=r"this machine runs 0\.0\.1"):
         worker.require_fit("0.0.1")
 
 

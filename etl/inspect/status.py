@@ -152,7 +152,7 @@ class Status(ShownInLines):
         if oldest := min(times, default=None):
             limit = " (no limit: sweep_days is 0)" if self.sweep_days == 0 else ""
             limit = f" (limit: {counted(self.sweep_days, 'day')})" if self.sweep_days else limit
-            yield "final", f"all compared with the API; the oldest comparison was {ago(oldest, self.read_at)}{limit}"
+            yield "final", f"all compared; oldest comparison: {ago(oldest, self.read_at)}{limit}"
         if self.set_aside:
             files = counted(self.set_aside, "damaged file")
             yield "notice", f"{files} in {self.dataset}/{QUARANTINE}: inspect, then delete"

@@ -69,7 +69,7 @@ def test_damage_of_a_file_that_the_index_knows_ends_one_run_and_the_next_one_rep
     end = start + column.total_compressed_size
     path.write_bytes(data[:start] + b"\xff" * (end - start) + data[end:])
 
-    message = r"not readable as Parquet: .*; moved to _state/quarantine/.*run again"
+    message = r"not readable as Parquet: .*; the file was moved to _state/quarantine/.*run again"
     with pytest.raises(DestinationError, match=message) as e:
         mark_deleted(dataset, {"e1": Part(KEY, place())}, ExportStamp("run-2", FETCHED_AT))
     assert "\n" not in str(e.value)

@@ -98,7 +98,7 @@ async def test_older_copy_of_the_dataset_replaces_nothing_that_was_loaded_since(
     for number in (2, 3):
         refused = await night(old, number)
         assert refused.exit_code == 6
-        assert "another copy of this dataset has been loaded there since" in refused.problems[0]
+        assert "another copy of this dataset was loaded there after this one" in refused.problems[0]
     with pytest.raises(DestinationError, match="another copy of this dataset"):
         preview_load(old.warehouse, Dataset(LocalFiles(tmp_path / "old")))
     assert_equals_dataset(place, tmp_path / "new")

@@ -65,8 +65,7 @@ class Lease:
             if holder(self._objects):
                 raise LockHeldError(f"another export has just locked {self._where}; nothing was changed") from None
             raise DestinationError(
-                f"{self._where}: the lock is free, but cannot be replaced: "
-                "check for a proxy that alters ETags or answers"
+                f"{self._where}: the lock is free, but cannot be taken: check for a proxy that changes ETags or answers"
             ) from None
         try:
             # Only this process writes the object now, so what must fail can be tried on it.

@@ -177,7 +177,7 @@ def test_proxy_that_weakens_etags_does_no_harm_and_one_that_changes_them_is_told
             held.renew()
     proxy.judge = lambda told: Edited(other) if told.method == "GET" else None
     with pytest.raises(
-        DestinationError, match="the lock is free, but cannot be replaced: check for a proxy that alters ETags"
+        DestinationError, match="the lock is free, but cannot be taken: check for a proxy that changes ETags"
     ) as caught:
         lease.Lease(objects, NOW).take(never_stopped)
     assert not isinstance(caught.value, LockHeldError)

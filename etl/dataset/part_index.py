@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import compress
 from typing import Any
 
 import pyarrow as pa
@@ -195,7 +196,7 @@ def _from_detail(calls: pa.Table) -> Counter[str]:
 def _add_vouchers(vouchers: dict[str, list[str]], table: schema.Table, rows: pa.Table) -> None:
     """Add what the digest takes of each of these rows (see ``voucher``) to the list of its execution."""
     of_rows = hash_rows(table, rows)
-    for index in pc.indices_nonzero(rows["deleted_at"].is_valid()).to_pylist():
+    for index in compress(range(len(rows)), rows["deleted_at"].is_valid().to_pylist()):
         of_rows[index] = voucher(of_rows[index], is_deleted=True)
     for execution_id, start, end in runs_of(rows):
         vouchers.setdefault(execution_id, []).extend(of_rows[start:end])

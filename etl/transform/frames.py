@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain, repeat
+from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -146,10 +146,10 @@ def _frame(table: schema.Table, parts: Sequence[Rows], shared: Mapping[str, Any]
     """All rows in one frame; ``shared`` gives the columns that have the same value in each row."""
     rows = list(chain.from_iterable(part.values for part in parts))
     _refuse_duplicate_keys(table, rows)
-    by_column = zip(*rows, strict=True) if rows else repeat(())
+    by_column: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else [()] * len(table.columns)
     arrays = [
         arrow_array([shared[column.name]] * len(rows) if column.name in shared else values, column.type)
-        for column, values in zip(table.columns, by_column, strict=False)
+        for column, values in zip(table.columns, by_column, strict=True)
     ]
     return Frame(table, pa.Table.from_arrays(arrays, schema=table.arrow_schema), sum(part.misfits for part in parts))
 

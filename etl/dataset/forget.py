@@ -103,7 +103,7 @@ def _goes(
     if table is schema.EXECUTIONS:
         return goes
     subject = "subject_id" if table is schema.ERRORS else "call_execution_id"
-    goes = pc.or_(goes, pc.is_in(rows[subject], value_set=pa.array(list(calls), pa.string())))
+    goes = pc.or_(goes, is_of(rows, calls, subject))
     return pc.or_(goes, _is_older(rows, deleted_before)) if table is schema.EVALS else goes
 
 

@@ -159,8 +159,7 @@ def write_index(files: Files, index: Index) -> None:
         for part, part_index in index.parts.items()
     ]
     head = _Head(_dataset_id(files), _MEANING, parts, index.runs)
-    # An empty table imports pandas, which runs do without.
-    rows = pa.concat_tables([part_index.rows for part_index in index.parts.values()] or [ROWS.empty_table()])
+    rows = pa.concat_tables([pa.Table.from_batches([], ROWS), *(part.rows for part in index.parts.values())])
     files.publish(INDEX, pack(rows.replace_schema_metadata({"head": msgspec.json.encode(head)}), "zstd"))
 
 

@@ -158,7 +158,7 @@ def _rows_of(rows: Mapping[str, pa.Table], digests: Mapping[str, str]) -> pa.Tab
     detail_calls = _from_detail(rows["calls"])
     living = living_calls | _living(rows["evals"])
     newest = _newest(rows["calls"], rows["evals"])
-    is_of_detail = pc.is_in(rows["errors"]["endpoint"], arrow_array([DETAIL], pa.string()))
+    is_of_detail = is_of(rows["errors"], [DETAIL], "endpoint")
     failed = {*where(rows["errors"], pc.invert(is_of_detail))["execution_id"].to_pylist()}
     without_detail = {*where(rows["errors"], is_of_detail)["execution_id"].to_pylist()}
     made: dict[str, list[Any]] = {
@@ -190,7 +190,7 @@ def _living(rows: pa.Table) -> Counter[str]:
 
 def _from_detail(calls: pa.Table) -> Counter[str]:
     """How many unmarked calls of each execution have no metrics but those of the detail."""
-    return _living(calls.filter(pc.is_in(calls["metrics_from"], arrow_array([FROM_DETAIL], pa.string()))))
+    return _living(calls.filter(is_of(calls, [FROM_DETAIL], "metrics_from")))
 
 
 def _add_vouchers(vouchers: dict[str, list[str]], table: schema.Table, rows: pa.Table) -> None:

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from etl.model.values import arrow_array, python_values
 
 
-def is_of(rows: pa.Table, executions: Collection[str]) -> pa.ChunkedArray:
-    """For each row, whether it belongs to one of the executions, which are given by id."""
-    return pc.is_in(rows["execution_id"], value_set=arrow_array([*executions], pa.string()))
+def is_of(rows: pa.Table, texts: Collection[str], column: str = "execution_id") -> pa.ChunkedArray:
+    """For each row, whether its column has one of the texts; by default, whether it is of one of these executions."""
+    return pc.is_in(rows[column], value_set=arrow_array([*texts], pa.string()))
 
 
 def runs_of(rows: pa.Table) -> Iterator[tuple[str, int, int]]:
@@ -34,7 +34,7 @@ def runs_of(rows: pa.Table) -> Iterator[tuple[str, int, int]]:
 
 
 def row_versions(rows: pa.Table) -> set[tuple[str, datetime | None]]:
-    """Pairs of execution_id and exported_at: equal pairs mean that the execution's row is the same."""
+    """Pairs of execution_id and exported_at: an execution's own row with an equal pair is the same."""
     return {*zip(rows["execution_id"].to_pylist(), python_values(rows["exported_at"]), strict=True)}
 
 

@@ -167,8 +167,8 @@ def needs_extra(what: str, extra: str, missing: ImportError) -> ConfigurationErr
     ``what`` names the feature in the message, ``missing`` is the failed import.
     """
     return ConfigurationError(
-        f'{what} needs the "{extra}" extra ({missing.name} is not installed): '
-        f"in a checkout, make install EXTRAS={extra}; elsewhere, install 'simulation-metrics-etl[{extra}]'"
+        f'{what} needs the extra "{extra}", because {missing.name} is not installed. '
+        f"In a checkout, run make install EXTRAS={extra}; elsewhere, install 'simulation-metrics-etl[{extra}]'"
     )
 
 

@@ -33,13 +33,16 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         str,
         _what(
             metavar="X",
-            help="What to compare with: an execution_id, last, previous, "
-            "a date range (2026-11-01..2026-11-07, 14d..8d), or version=NAME for an agent version.",
+            help="The executions to compare with: an execution_id, last or previous, a date range such as "
+            "2026-11-01..2026-11-07 or 14d..8d, or version=NAME for all executions of an agent version.",
         ),
     ],
-    candidate: Annotated[str | None, _what(metavar="Y", help="What to judge: see --baseline. Or use --wait.")] = None,
+    candidate: Annotated[
+        str | None,
+        _what(metavar="Y", help="The executions to judge, written as for --baseline. Required without --wait."),
+    ] = None,
     run_test: Annotated[
-        str | None, _what(metavar="NAME", help="The run test, by name or folder, if the dataset has several.")
+        str | None, _what(metavar="NAME", help="The run test, by name or folder. Required if the dataset has several.")
     ] = None,
     metrics: Annotated[
         list[str] | None,
@@ -47,17 +50,17 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     ] = None,
     wait: Annotated[
         str | None,
-        _gate(metavar="EXECUTION", help="Wait until this execution (an id) ends, export its run test, then judge it."),
+        _gate(metavar="EXECUTION", help="Wait for this execution's end, export its run test, and judge the execution."),
     ] = None,
     timeout: Annotated[
-        str, _gate(metavar="TIME", help="Longest total wait for the execution and any other export: 90s, 30m or 2h.")
+        str, _gate(metavar="TIME", help="Longest total wait for the execution and other exports, such as 90s or 30m.")
     ] = "30m",
     max_regression: Annotated[
         list[str] | None,
         _gate(
             metavar="METRIC=LIMIT",
-            help="Exit with 10 if, at 95% certainty, the metric got worse by more than its limit, such as "
-            "latency_mean=10% or failure_rate=2pp. Repeat the option for more.",
+            help="Exit with 10 if, with 95% certainty, the metric got worse by more than its limit. Write both like "
+            "latency_mean=10% or, in percentage points, failure_rate=2pp. Repeat the option for more metrics.",
         ),
     ] = None,
     unpaired: Annotated[
@@ -68,7 +71,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         _what(
             "--group-by",
             metavar="COLUMN",
-            help="Also compare each version of the candidate's agent separately. Needs --json.",
+            help="Also compare each version of the candidate's agent with the baseline. Needs --json.",
         ),
     ] = None,
     form: Annotated[
@@ -81,7 +84,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     """Show whether an agent got worse, and how certain that is.
 
     Compares executions or date ranges. Without --wait, it reads only the dataset and needs no key. Exits with 10 if a
-    metric exceeds its limit. Exits with 3 if the calls are too few to tell, if some are missing, or if the execution
+    metric exceeds its limit. Exits with 3 if there are too few calls to tell, if calls are missing, or if the execution
     did not end in time.
 
     Example: metrics-etl compare --baseline 14d..1d --candidate last
@@ -89,7 +92,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     if (wait is None) == (candidate is None):
         raise typer.BadParameter("give either --candidate or --wait")
     if group_by and not (as_json or form == "json"):
-        raise typer.BadParameter("--group-by needs --json")
+        raise typer.BadParameter("--group-by requires --json")
     selectors = (_selector(baseline), wait or _selector(candidate or ""))
     limits = _limits(max_regression or ())
     seconds = parse_seconds(timeout)
@@ -115,7 +118,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
             )
         except ConfigurationError as error:
             if missing:  # the comparison fails because of what the export could not get
-                raise SourceError(f"not compared: {missing[0]}; {error}") from None
+                raise SourceError(f"{missing[0]}. Therefore, the comparison failed: {error}") from None
             raise
         report = replace(report, findings=[*missing, *report.findings])
         if as_json or form == "json":
@@ -153,7 +156,7 @@ def _limits(texts: "Sequence[str]") -> "dict[str, Limit]":
     for text in texts:
         name, equals, limit = text.partition("=")
         if not equals:
-            raise typer.BadParameter(f"--max-regression {text!r} has no limit: write it as in latency_p95=10%")
+            raise typer.BadParameter(f"--max-regression {text!r} has no limit. Write it as in latency_p95=10%")
         limits[name.strip()] = limit
     try:
         return limits_of(limits)

@@ -88,7 +88,7 @@ def print_in_form(
 
 def print_rate_limit_wait(seconds: float) -> None:
     """Say on stderr why nothing happens for so many seconds."""
-    print_message(f"waiting for the rate limit, {seconds:.0f} s")
+    print_message(f"waiting {seconds:.0f} s for the rate limit")
 
 
 def print_hold(event: str, **fields: Any) -> None:

@@ -27,7 +27,7 @@ def status(
         typer.Option(
             min=0,
             metavar="N",
-            help="For monitoring: exit with 3 unless the verdict is Good and the last complete export is at most "
+            help="For monitoring, exit with 3 unless the verdict is Good and the last complete export is at most "
             "N hours old.",
         ),
     ] = None,
@@ -67,8 +67,8 @@ def verify(
 ) -> None:
     """Prove that the dataset is intact, file by file.
 
-    Checks every file, key, value and execution, and changes nothing. Exits with 3 if it finds
-    anything: each finding names the file, what is wrong and how to fix it.
+    Checks every file, key, value and execution, and changes nothing. Exits with 3 if it finds anything. Each finding
+    names the file, what is wrong and how to fix it.
 
     Example: metrics-etl verify --since 2026-11-01
     """
@@ -92,7 +92,7 @@ def verify(
 
 def schema(
     table: Annotated[
-        str | None, typer.Argument(metavar="TABLE", help="executions, calls, evals, errors or runs. By default all.")
+        str | None, typer.Argument(metavar="TABLE", help="executions, calls, evals, errors or runs (by default, all).")
     ] = None,
     *,
     output: Annotated[Literal["table", "json"], output_format(help="table or json.")] = "table",
@@ -108,13 +108,12 @@ def schema(
         str | None,
         typer.Option(
             metavar="LOCATION",
-            help="For --ddl: path or URL of the dataset.",
+            help="With --ddl, the path or URL of the dataset.",
             show_default="data, or a placeholder for your bucket",
         ),
     ] = None,
     dbt: Annotated[
-        bool,
-        typer.Option("--dbt", help="Print a sources.yml for dbt: the tables and views of a warehouse, with tests."),
+        bool, typer.Option("--dbt", help="Print a sources.yml for dbt: tables and views of a warehouse, with tests.")
     ] = False,
 ) -> None:
     """Explain every column, or print the code that opens the dataset.
@@ -126,7 +125,7 @@ def schema(
     from etl.model.schema import TABLES
 
     if table is not None and table not in TABLES:
-        raise typer.BadParameter(f"there is no table {table!r}: {nearest(table, TABLES)}")
+        raise typer.BadParameter(f"there is no table {table!r}. {nearest(table, TABLES)}")
     tables = [TABLES[table]] if table else list(TABLES.values())
     with report_errors(verbose=False):
         if engine:
@@ -150,15 +149,15 @@ def load(
     full: Annotated[
         bool, typer.Option("--full", help="Load every row again, and remove executions that the dataset no longer has.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what differs, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what a load would change.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Make the warehouse match the dataset.
 
-    Every run ends with this. Use it after an outage, a restored backup or a change by hand. Safe to repeat and to
-    interrupt. Sends no request to the API and needs no key. Exits with 3 if the dataset itself is missing rows.
+    Every run ends with a load. Use this command after an outage, a restored backup or a change by hand. Safe to repeat
+    and to interrupt. Sends no request to the API and needs no key. Exits with 3 if the dataset itself is missing rows.
 
     Example: metrics-etl load --dry-run
     """
@@ -195,18 +194,18 @@ def forget(
     *,
     calls: Annotated[
         list[str] | None,
-        selection("--call", metavar="ID", help="A call that is deleted at the source. Repeat the option for more."),
+        selection("--call", metavar="ID", help="Forget a call deleted at the source. Repeat the option for more."),
     ] = None,
     executions: Annotated[
         list[str] | None,
-        selection("--execution", metavar="ID", help="An execution, with its calls. Repeat the option for more."),
+        selection("--execution", metavar="ID", help="Forget this execution and its calls. Repeat the option for more."),
     ] = None,
     run_tests: Annotated[
         list[str] | None,
-        selection("--run-test", metavar="NAME", help="All executions of a run test, by its name or folder."),
+        selection("--run-test", metavar="NAME", help="Forget all executions of this run test, by name or folder."),
     ] = None,
     deleted_before: Annotated[
-        date | None, day(help="Everything that was marked as deleted before this day (UTC).")
+        date | None, day(help="Forget everything that was marked as deleted before this day (UTC).")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove the rows. Without --yes, only count them.")] = False,
     verbose: Verbose = False,
@@ -214,8 +213,8 @@ def forget(
     """Remove rows for good.
 
     Rows are removed from the dataset at once, and from the warehouse by the next load. No run fetches a forgotten
-    execution again: its own row stays, with only its id, run test and start. The runs table records who removed how
-    many rows. You have to remove them yourself from backups, copies, old versions in a bucket and _state/quarantine.
+    execution again. Its own row stays, with only its id, run test and start. The runs table records who removed how
+    many rows. You must remove the rows yourself from backups, copies, old versions in a bucket and _state/quarantine.
 
     Example: metrics-etl forget --deleted-before 90d --yes
     """
@@ -226,7 +225,7 @@ def forget(
         from etl.settings import Settings
 
         if not (calls or executions or run_tests or deleted_before):
-            raise ConfigurationError("name what to forget: --call, --execution, --run-test or --deleted-before")
+            raise ConfigurationError("name what to forget with --call, --execution, --run-test or --deleted-before")
         destination = Settings.load(config, needs_keys=False, needs_run_tests=False).destination
         files = open_dataset(destination.path, destination.options, is_whole=False)
         forget_it = partial(
@@ -247,5 +246,5 @@ def forget(
             text = forget_it()
         print_line("forgotten" if yes else "to forget", text or "nothing")
         if text:
-            print_line("next", "metrics-etl load, if there is a warehouse" if yes else "the same command with --yes")
+            print_line("next", "metrics-etl load, if you have a warehouse" if yes else "add --yes to remove these rows")
         end(ExitCode.COMPLETE)

@@ -69,21 +69,21 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
         _print_step("The dataset on disk:")
         print_tables(read_status(open_files(str(dataset)), now=datetime.now(UTC)).tables)
         _change_world(world, rng, latest_friday(now))
-        _print_step("Now the source has a new and a running execution, a rerun and a deleted call. Second export:")
+        _print_step("Now the source has a new, a running and a rerun execution, and a deleted call. Second export:")
         summary = _raise_failure(await job.export(settings))
         print_summary(summary)
-        _print_step("The deleted call stays in the dataset, marked:")
+        _print_step("The deleted call stays in the dataset, marked as deleted:")
         calls = read_table(dataset, "calls", deleted="include").dropna(subset="deleted_at")
         columns = ["run_test_name", "call_execution_id", "duration_seconds", "deleted_at"]
         print_result(calls[columns].to_string(index=False, formatters={"deleted_at": "{:%Y-%m-%d}".format}))
-        _print_step("A third export compares the execution that has the deleted call once more:")
+        _print_step("A third export compares the deleted call's execution with the source once more:")
         print_lines(list(_raise_failure(await job.export(settings)).lines())[:2])
     for name, show in (("warehouse", _show_warehouse), ("report", _show_report)):
         try:
             show(dataset, settings)
         except ConfigurationError as error:  # its extra is not installed
             _print_step(f"Skipped the {name}: {error}")
-    _print_step(f"The dataset stays in {dataset}. Open it with")
+    _print_step(f"The dataset stays in {dataset}. To open the dataset:")
     print_how_to_open(str(dataset))
 
 
@@ -91,7 +91,7 @@ def _require_free(path: Path) -> None:
     """Refuse a place that is taken: made-up rows must not mix with a real dataset, its warehouse or its report."""
     for place in (path, Path(f"{path}.duckdb"), Path(f"{path}.html")):
         if place.exists() and not (place.is_dir() and not any(place.iterdir())):
-            raise ConfigurationError(f"--path: {place} already exists: name a new folder")
+            raise ConfigurationError(f"--path: {place} already exists. Name a new folder")
 
 
 def _show_warehouse(dataset: Path, settings: Settings) -> None:
@@ -105,9 +105,9 @@ def _show_warehouse(dataset: Path, settings: Settings) -> None:
     import duckdb
 
     stored = Dataset(open_files(str(dataset)), compression=settings.destination.compression)
-    _print_step("Load the dataset into a warehouse, here a DuckDB file:")
+    _print_step("Load the dataset into a warehouse, which is a DuckDB file here:")
     print_load(load_warehouse(WarehouseSettings(url=url), stored, datetime.now(UTC)), is_dry_run=False)
-    _print_step("Query it with SQL:")
+    _print_step("Query the warehouse with SQL:")
     print_result(_QUESTION)
     with duckdb.connect(f"{dataset}.duckdb", read_only=True) as warehouse:
         print_result(warehouse.sql(_QUESTION).df().to_string(index=False))
@@ -121,7 +121,7 @@ def _show_report(dataset: Path, settings: Settings) -> None:
     """
     page = page_module()
     files = open_files(str(dataset))
-    _print_step("A report, for a browser or an e-mail:")
+    _print_step("Draw a report for a browser or an e-mail:")
     contents = gather_contents(files, read_status(files, now=datetime.now(UTC)), rules=settings.compare)
     write_report(page, contents, Path(f"{dataset}.html"))
 

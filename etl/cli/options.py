@@ -29,7 +29,7 @@ def parse_seconds(text: str) -> float:
         BadParameter: the text has another form.
     """
     if not re.fullmatch(r"[0-9]{1,5}[smh]", text):
-        raise typer.BadParameter(f"{text!r} is not a length of time such as 90s, 30m or 2h")
+        raise typer.BadParameter(f"{text!r} is not a duration such as 90s, 30m or 2h")
     return float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
 
 
@@ -45,7 +45,7 @@ Config = Annotated[
         "--config",
         "-c",
         metavar="FILE",
-        help="Settings file.",
+        help="Path of the settings file.",
         envvar="METRICS_ETL_CONFIG",
         show_default="config/metrics-etl.toml",
     ),
@@ -58,10 +58,10 @@ RunTests = Annotated[
     selection(
         "--run-test",
         metavar="NAME",
-        help='Only this run test, by name or folder (only by name if run_tests is "all"). Repeat the option for more.',
+        help='Only this run test, by name (or by folder, unless run_tests is "all"). Repeat the option for more.',
     ),
 ]
 Since = Annotated[
     date | None,
-    day(help="Only executions created on or after this day (UTC): 2026-11-01, yesterday, or 7d for seven days ago."),
+    day(help="Only executions created on or after this day (UTC), such as 2026-11-01, yesterday, or 7d (7 days ago)."),
 ]

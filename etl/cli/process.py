@@ -132,7 +132,7 @@ def stop_on_signals() -> Iterator["asyncio.Future[InterruptedRunError]"]:
         if stop.done():
             os._exit(128 + number)
         code = ExitCode[number.name]
-        error = InterruptedRunError(f"interrupted by {code.name}; everything received is saved", exit_code=code)
+        error = InterruptedRunError(f"interrupted by {code.name}, but everything received is saved", exit_code=code)
         stop.set_result(error)
 
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -176,9 +176,9 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
         exit_code = error.exit_code
     except Exception as error:  # noqa: BLE001 the last line of defence: users get one line, not a traceback
         reason = (
-            traceback.format_exc().rstrip() if verbose else f"{type(error).__name__}: {error} (--verbose shows where)"
+            traceback.format_exc().rstrip() if verbose else f"{type(error).__name__}: {error} (--verbose shows details)"
         )
-        lines = [f"this is a bug in metrics-etl, please report it: {reason}"]
+        lines = [f"this is a bug in metrics-etl. Please report it: {reason}"]
         exit_code = ExitCode.BUG
     else:
         return
@@ -195,7 +195,7 @@ def end(exit_code: ExitCode, *, is_result_printed: bool = True) -> NoReturn:
     """
     gc.freeze()  # else the interpreter, as it ends, looks for garbage in all that was imported
     if failure := _stdout_failure():
-        print_message(f"error: cannot write to stdout: {failure}: the output is incomplete")
+        print_message(f"error: the output is incomplete, because writing to stdout failed: {failure}")
         if is_result_printed and exit_code is ExitCode.COMPLETE:
             exit_code = ExitCode.DESTINATION_FAILED
     raise SystemExit(exit_code)

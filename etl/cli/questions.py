@@ -67,10 +67,10 @@ class InitAnswers:
         url = as_json(self._in_file(self.warehouse if has_warehouse else "duckdb://metrics.duckdb"))
         # A string or list in JSON is one in TOML, too.
         return f"""\
-# Settings of metrics-etl, as `metrics-etl init` writes them. docs/settings.md lists all settings.
-# Keys never belong here: they come from FI_API_KEY and FI_SECRET_KEY.
+# Settings of metrics-etl, written by `metrics-etl init`. docs/settings.md lists all settings.
+# API keys never belong in this file. They come from FI_API_KEY and FI_SECRET_KEY.
 
-# Names of run tests in a list, or "all" for every run test that the key can see
+# A list with the names of run tests, or "all" for every run test that the key can see
 run_tests = {as_json(self.run_tests)}
 
 [api]
@@ -80,10 +80,10 @@ base_url = {as_json(self.base_url)}
 {"" if self.since else "# "}since = {self.since or "2026-01-31"} # skip executions created before this day
 
 [destination]
-path = {path} # relative to this file; or a bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER"
+path = {path} # relative to this file, or a bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER"
 
 [warehouse]
-{"" if has_warehouse else "# "}url = {url} # loaded after every run; for other warehouses, see docs/warehouses.md
+{"" if has_warehouse else "# "}url = {url} # loaded after every run. For other warehouses, see docs/warehouses.md
 """
 
     def settings(self, *, needs_keys: bool = True) -> Settings:
@@ -124,9 +124,9 @@ def set_up(given: Mapping[str, Any], *, is_asking: bool) -> ExitCode:
     answers = InitAnswers(**given)
     missing = [name for name in _KEYS if not (os.environ.get(name) or os.environ.get(f"{name}_FILE"))]
     if os.path.lexists(answers.file):
-        raise ConfigurationError(f"{answers.file} already exists and is never overwritten: edit it, or move it away")
+        raise ConfigurationError(f"{answers.file} already exists and is never overwritten. Edit it, or move it away")
     if missing and KEYS_FILE.exists():
-        raise ConfigurationError(f"{KEYS_FILE} exists, but is not loaded: run '. ./{KEYS_FILE}' first, or move it away")
+        raise ConfigurationError(f"{KEYS_FILE} exists, but is not loaded. Run '. ./{KEYS_FILE}' first, or move it away")
     answers.settings(needs_keys=False)
     answers = _test_source(answers, missing if is_asking else (), asks_address=is_asking and not url)
     if is_asking:
@@ -172,16 +172,16 @@ def _ask_the_rest(answers: InitAnswers, given: Collection[str]) -> InitAnswers:
         _, *lines, _ = run_tests_as_toml(discovered)
         print_result("\n".join(f"{number:>3}  {line.strip()}" for number, line in enumerate(lines, 1)))
         print_message(*(f"problem: {problem}" for problem in discovered.problems))
-        question = "Run tests to export: numbers such as 1,3, or all"
+        question = "Run tests to export (numbers such as 1,3, or all)"
         answers = _ask_for("run_tests", answers, question, partial(_chosen, [*discovered.run_tests]))
     if "path" not in given:
-        answers = _ask_for("path", answers, "Dataset: a folder, or a bucket such as s3://BUCKET/FOLDER")
+        answers = _ask_for("path", answers, "Dataset (a folder, or a bucket such as s3://BUCKET/FOLDER)")
     if "since" not in given:
         _print_first_days(answers.settings())
-        question = "First day to export: a day such as 2026-10-31 or 30d, or all"
+        question = "First day to export (a day such as 2026-10-31 or 30d, or all)"
         answers = _ask_for("since", answers, question, lambda answer: None if answer == "all" else parse_day(answer))
     if "warehouse" not in given:
-        answers = _ask_for("warehouse", answers, "Warehouse: a URL such as duckdb://metrics.duckdb, or none")
+        answers = _ask_for("warehouse", answers, "Warehouse (a URL such as duckdb://metrics.duckdb, or none)")
     return answers
 
 
@@ -189,7 +189,7 @@ def _print_first_days(settings: Settings) -> None:
     """Print how many executions there are from some days on, and about how long a first export of them takes."""
     plan = run_async(job.plan(settings, notify=print_hold))
     rate = plan.requests_per_minute or job.STANDARD_REQUESTS_PER_MINUTE
-    print_result(f"A first export takes, at {rate} requests a minute:")
+    print_result(f"At {rate} requests a minute, a first export takes this long, depending on the first day:")
     for answer in ("all", "90d", "30d", "7d"):
         day = day_of(answer, datetime.now(UTC).date()) or date.min
         chosen = [item for item in plan.planned if not is_before(item.execution, day)]
@@ -236,7 +236,7 @@ def _ask(ask: Callable[..., Any], question: str, **options: Any) -> Any:
         return ask(question, err=True, **options)
     except typer.Abort:
         print_message("")
-        raise InterruptedRunError("stopped: nothing was written", exit_code=ExitCode.SIGINT) from None
+        raise InterruptedRunError("stopped before anything was written", exit_code=ExitCode.SIGINT) from None
     finally:
         signal.signal(signal.SIGINT, previous)
 
@@ -259,7 +259,7 @@ def write_new(texts: Mapping[Path, tuple[str, int]]) -> None:
                 with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
                     opened.write(text)
             except OSError as exc:
-                raise DestinationError(f"{file}: {exc.strerror}: nothing was written") from None
+                raise DestinationError(f"cannot write {file}: {exc.strerror}. Nothing was written") from None
         undo.pop_all()
     for file in texts:
         print_line("written", str(file))
@@ -274,7 +274,7 @@ def _print_next(file: Path, command: str, load_keys: str) -> None:
     program = [sys.executable, "-m", "etl"] if own.name == "__main__.py" else [str(own)]
     options = [] if str(file) == DEFAULT_PATH else ["--config", str(file)]
     if not load_keys:
-        print_line("keys", "not saved: for cron, load them from a file, or set FI_API_KEY_FILE and FI_SECRET_KEY_FILE")
+        print_line("keys", "not saved. For cron, load keys from a file, or set FI_API_KEY_FILE and FI_SECRET_KEY_FILE")
     line = f"cd {shlex.quote(str(Path.cwd()))} && {load_keys}{shlex.join([*program, 'run', '--quiet', *options])}"
     print_line("cron", "0 2 * * * " + line.replace("%", r"\%"))  # to cron, a percent sign ends the command
     typed = ["metrics-etl"] if shutil.which("metrics-etl") == str(own) else program

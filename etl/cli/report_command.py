@@ -97,4 +97,4 @@ def _write(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     except OSError as exc:
-        raise DestinationError(f"{path}: {exc.strerror}: choose another place for the report") from None
+        raise DestinationError(f"cannot write {path}: {exc.strerror}. Choose another place for the report") from None

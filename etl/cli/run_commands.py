@@ -35,7 +35,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         bool,
         selection(
             "--accept-deletions",
-            help="If the source no longer has any of the stored executions, mark them as deleted. "
+            help="Mark all stored executions as deleted if none of them exists at the source any more. "
             "Without this option, such a run changes nothing, because the key may belong to another workspace.",
         ),
     ] = False,
@@ -111,11 +111,11 @@ def export_once_ended(settings: "Settings", execution_id: str, *, seconds: float
     from etl.pipeline.await_end import await_end
 
     gives_up_at = time.monotonic() + seconds
-    print_message(f"waiting for the end of execution {execution_id}")
+    print_message(f"waiting for execution {execution_id} to end")
     run_test = run_async(await_end(settings, execution_id, seconds=seconds))
     files = open_files(settings.destination.path, settings.destination.options)
     if holder := files.lock_holder():
-        print_message(f"waiting for another export ({holder})")
+        print_message(f"waiting for another export to end ({holder})")
     while files.lock_holder() and time.monotonic() < gives_up_at:
         time.sleep(0.5)
     summary = _export(settings.only([run_test]), quiet=False, verbose=False, full_refresh=False, accept_deletions=False)

@@ -24,14 +24,14 @@ _SEED = "The same seed gives the same data."
 
 def sandbox(  # noqa: PLR0913 one parameter for each option of the command
     port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="N", help="Port on 127.0.0.1; 0 picks a free one.")
+        int, typer.Option(min=0, max=65535, metavar="N", help="Port on 127.0.0.1, or 0 for any free port.")
     ] = 8765,
     seed: Annotated[int, _data(help=_SEED)] = 1,
     run_tests: Annotated[int, _data(min=1, max=1000, help="Number of run tests.")] = 3,
     executions: Annotated[int, _data(min=0, max=100_000, help="Executions per run test.")] = 20,
     calls: Annotated[int, _data(min=0, max=100_000, help="Calls per execution.")] = 25,
-    rate_limit: Annotated[int, _server(min=0, help="Requests per minute; 0 means no limit.")] = 0,
-    latency_ms: Annotated[float, _server(min=0, help="Delay before each answer.")] = 0,
+    rate_limit: Annotated[int, _server(min=0, help="Requests allowed per minute, or 0 for no limit.")] = 0,
+    latency_ms: Annotated[float, _server(min=0, help="Delay before each answer, in ms.")] = 0,
     faults: Annotated[float, _server(min=0, max=1, help="Share of requests that fail in some way.")] = 0,
 ) -> None:
     """Run a simulated API on this machine, to try things out.
@@ -64,7 +64,7 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help=_SEED)] = 1,
 ) -> None:
-    """See it work in a minute, without a key or network.
+    """See metrics-etl work in a minute, without a key or network.
 
     Exports made-up run tests from a simulated API, shows the dataset, changes the source and exports again. Then loads
     a warehouse (needs the "duckdb" extra) and writes a report (needs the "report" extra).
@@ -92,9 +92,9 @@ async def _serve(server: "Sandbox", *, port: int) -> None:
             with stop_on_signals() as stop:
                 print_result(f"run_tests = [{names}]")
                 print_message(
-                    f"a simulated API runs at {server.base_url} until you press Ctrl-C; "
-                    "use the lines above in another terminal"
+                    f"a simulated API runs at {server.base_url} until you press Ctrl-C. "
+                    "Use the lines above in another terminal"
                 )
                 await stop
     except OSError as exc:
-        raise ConfigurationError(f"--port {port}: {exc.strerror}: choose another port, or 0 for a free one") from None
+        raise ConfigurationError(f"--port {port}: {exc.strerror}. Choose another port, or 0 for a free one") from None

@@ -119,8 +119,8 @@ def _limit_text(row: Row) -> str:
         case Outcome.EXCEEDED:
             return f", beyond the limit of {row.limit}"
         case Outcome.KEPT:
-            return f", limit of {row.limit} not exceeded"
-    return f", limit of {row.limit} not judged: {row.why_not_judged}"
+            return f", within the limit of {row.limit}"
+    return f", but the limit of {row.limit} was not judged: {row.why_not_judged}"
 
 
 def _code(text: str) -> str:

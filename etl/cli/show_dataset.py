@@ -46,7 +46,7 @@ def print_status(status: Status, accepted: Mapping[str, date]) -> None:
     known = [f"{run_test.name}{metric}" for run_test in status.run_tests for metric in metrics]
     for name, day in accepted.items():
         is_known = name.split("/eval_")[0] in known
-        print_line("accepted", f"{name} since {day}{'' if is_known else f': not found, {nearest(name, known)}'}")
+        print_line("accepted", f"{name} since {day}{'' if is_known else f': not found. {nearest(name, known)}'}")
     print_lines(status.problem_lines())
     print_line("next", *filter(None, [status.verdict.next_step]))
 
@@ -109,9 +109,9 @@ def _print_warehouse(report: "WarehouseReport") -> None:
     compared = []
     for table, count in report.rows.items():
         loaded = report.loaded_rows[table]
-        differs = f" (the warehouse has {loaded:,})" if loaded != count else ""
+        differs = f" (the warehouse has {loaded:,} rows)" if loaded != count else ""
         compared.append(f"{counted(count, 'row')} of {table}{differs}")
     print_line("warehouse", f"{report.warehouse}: compared {', '.join(compared)}")
     if report.held_back:
         executions = counted(report.held_back, "execution")
-        print_line("left out", f"{executions} with rows missing from the dataset; metrics-etl run exports these again")
+        print_line("left out", f"{executions} with rows missing from the dataset. Restore them with metrics-etl run")

@@ -90,7 +90,7 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
     """
     if progress.crawl_began_at is None:
         executions = counted(progress.listed_executions, "execution")
-        yield f"listing: {executions}, {counted(progress.traffic.requests, 'request')}"
+        yield f"listing: {executions} found, {counted(progress.traffic.requests, 'request')} sent"
     else:
         yield f"{progress.done_requests:,} of {progress.planned_requests:,} requests"
         if (seconds := progress.seconds_left(now)) is not None:
@@ -98,7 +98,7 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
     if (held := math.ceil(progress.traffic.held_until - now)) > 1:
         yield f"rate limit: waiting {held} s"
     elif (left := progress.quota.left(now)) is not None:
-        yield f"rate limit: {left:,} of {progress.quota.requests_per_minute:,} left"
+        yield f"rate limit: {left:,} of {progress.quota.requests_per_minute:,} requests left"
     if progress.previews:
         yield f"{progress.previewed:,} of {len(progress.previews):,} executions readable"
     if progress.crawl_began_at is not None:

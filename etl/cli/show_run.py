@@ -25,7 +25,7 @@ def print_load(result: LoadResult, *, is_dry_run: bool) -> None:
     print_line("warehouse", result.warehouse)
     print_line("changes", result.in_words)
     if is_dry_run:
-        print_line("outcome", "nothing was changed" if result.is_changed else "nothing to do")
+        print_line("outcome", "nothing was changed, as this is a dry run" if result.is_changed else "nothing to do")
         return
     rows = ", ".join(counted(count, name.removesuffix("s")) for name, count in result.rows.items())
     if result.is_changed:

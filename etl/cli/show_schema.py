@@ -36,7 +36,7 @@ def _print_tables(tables: Sequence[schema.Table]) -> None:
     # As wide as the terminal also where a pager such as less reads this: rich asks all three standard streams.
     console = Console(file=sys.stdout, highlight=False)
     for table in tables:
-        console.print(f"\n[bold]{table.name}[/]: one row per {table.one_row_per}; key {', '.join(table.key)}")
+        console.print(f"\n[bold]{table.name}[/]: one row per {table.one_row_per}, identified by {', '.join(table.key)}")
         for column in table.columns:
             unit = f", {column.unit}" if column.unit else ""
             console.print(Text.assemble((column.name, "bold"), f"  {column.type_name}{unit}"))

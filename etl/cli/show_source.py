@@ -32,7 +32,7 @@ def run_tests_as_toml(discovered: Discovered) -> Iterator[str]:
     width = min(_WIDEST_NAME, max(map(len, names.values())))
     yield "run_tests = ["
     for name, run_tests in discovered.run_tests.items():
-        namesakes = f", {len(run_tests)} run tests of this name, exported as one" if len(run_tests) > 1 else ""
+        namesakes = f", {len(run_tests)} run tests have this name and are exported as one" if len(run_tests) > 1 else ""
         yield f"    {names[name]:<{width}} # folder {default_key(name)}{namesakes}"
     yield "]"
 

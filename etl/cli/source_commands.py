@@ -28,7 +28,7 @@ def init(  # noqa: PLR0913 one parameter for each option of the command
     path: Annotated[str, _answer(metavar="PLACE", help="Folder or bucket of the dataset.", show_default="data")] = "",
     since: Annotated[date | None, _answer(parser=parse_day, metavar="DATE", help="First day to export.")] = None,
     warehouse: Annotated[str, _answer(metavar="URL", help="Warehouse, such as duckdb://metrics.duckdb.")] = "",
-    yes: Annotated[bool, _answer("--yes", "-y", help="Ask nothing; take the keys from the environment.")] = False,
+    yes: Annotated[bool, _answer("--yes", "-y", help="Ask nothing, and take the keys from the environment.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Ask what an export needs, test it, and write the settings.
@@ -42,7 +42,7 @@ def init(  # noqa: PLR0913 one parameter for each option of the command
     """
     with report_errors(verbose=verbose):
         if not (yes or os.isatty(0)):
-            raise ConfigurationError("no terminal to ask questions in: set the keys in the environment, and add --yes")
+            raise ConfigurationError("init needs a terminal. Without it, set the keys in the environment and add --yes")
         from etl.cli.questions import set_up
 
         given = {"file": config, "base_url": base_url, "run_tests": run_tests, "path": path, "warehouse": warehouse}
@@ -54,7 +54,7 @@ def check(
     config: Config = None,
     *,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="Only read: do not check that destination and warehouse can be written.")
+        bool, typer.Option("--read-only", help="Do not check whether the dataset and the warehouse can be written.")
     ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -79,8 +79,8 @@ def check(
 def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """List the run tests that your key can see, ready to paste.
 
-    Prints run_tests for the settings file: paste it above the first section and remove the lines you do not want. Needs
-    no settings file. Exits with 2 if the key sees no run test, with 3 if the list may be incomplete.
+    Prints run_tests for the settings file. Paste it above the first section, and remove the lines that you do not want.
+    Needs no settings file. Exits with 2 if the key sees no run test, and with 3 if the list may be incomplete.
 
     Example: metrics-etl discover
     """

@@ -28,7 +28,7 @@ class JudgeChange:
     """``model 'gpt-4o', then 'gpt-4.1'``, or the names of the settings that differ."""
 
     def __str__(self) -> str:
-        return f"the judge of {quoted(self.eval_name)} changed on {self.since}: {self.what}"
+        return f"the judge of eval {quoted(self.eval_name)} changed on {self.since}: {self.what}"
 
 
 def changes_text(changes: Iterable[JudgeChange]) -> str:
@@ -90,7 +90,7 @@ def _differences(before: _Judges, now: _Judges) -> Iterator[str]:
         if was != is_now or any(before[each][key] != now[each][key] for each in before.keys() & now.keys()):
             gone, new = was - is_now, is_now - was
             is_told = key == "model" and len(gone) == len(new) == 1 and all(0 < len(each) <= 40 for each in gone | new)
-            yield f"{key} {quoted(*gone)}, then {quoted(*new)}" if is_told else key.removesuffix("_id")
+            yield f"{key} from {quoted(*gone)} to {quoted(*new)}" if is_told else key.removesuffix("_id")
 
 
 def _by_age(executions: Iterable[ComparedExecution]) -> list[ComparedExecution]:

@@ -61,13 +61,13 @@ class Row:
         if self.lacking:
             return self.lacking
         if self.found.estimate is None:
-            return f"needs at least {FEWEST[self.metric.statistic]} calls on each side"
+            return f"at least {FEWEST[self.metric.statistic]} calls are needed on each side"
         if self.limit.is_relative and not self.found.baseline:
-            return f"the baseline is zero{': give the limit in pp' if self.metric.is_rate else ''}"
+            return f"the baseline is zero{', so give the limit in pp' if self.metric.is_rate else ''}"
         needed = self.found.calls_needed(self.limit)
         if needed is None:
-            return "executions differ too much: compare several on each side"
-        return f"needs about {needed:,} calls on each side" if needed > self.found.calls else "needs more calls"
+            return "the executions of a side differ too much, so compare several executions on each side"
+        return f"{f'about {needed:,}' if needed > self.found.calls else 'more'} calls are needed on each side"
 
     @property
     def surely_worse(self) -> float:
@@ -153,20 +153,20 @@ class ComparisonReport:
             parts.append(f"regression beyond the limit: {first_few(self.exceeded, shown=5)}")
         if self.not_judged:
             causes = [f"{name} ({cause})" for name, cause in self.not_judged.items()]
-            parts.append(f"limit not judged: {first_few(causes, shown=5)}")
+            parts.append(f"the limit was not judged for {first_few(causes, shown=5)}")
         if self.findings:
             parts.append("rows are missing from the dataset")
         if self.incomplete:
-            parts.append(f"calls are missing: {counted(self.incomplete, 'incomplete execution')}")
+            parts.append(f"calls are missing from {counted(self.incomplete, 'incomplete execution')}")
         if not parts:
             kept = sum(row.outcome is Outcome.KEPT for row in self.rows)
-            parts.append(f"pass: {counted(kept, 'limit')} not exceeded" if kept else "compared, without limits")
+            parts.append(f"pass: {counted(kept, 'limit')} not exceeded" if kept else "compared without limits")
         elif not self.exceeded:
-            parts[0] = f"not a pass: {parts[0]}"
+            parts[0] = f"not a pass, because {parts[0]}"
         if worse := [row.metric.name for row in self.rows if row.found.verdict is Verdict.WORSE and not row.limit]:
             one_in = max(2, round(1 / (CHANCE_OF_WORSE * len(self.rows))))
             chance = f"by chance, 1 in {one_in} comparisons of {counted(len(self.rows), 'metric')} shows a worse metric"
-            parts.append(f"worse without a limit: {first_few(worse, shown=5)} ({chance})")
+            parts.append(f"worse, but without a limit: {first_few(worse, shown=5)} ({chance})")
         return "; ".join(parts)
 
     def as_json(self) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     known = METRICS | eval_metrics(samples)
     for name in (*metrics, *limits):
         if name not in known:
-            raise ConfigurationError(f"no metric {name!r}: {nearest(name, known)}")
+            raise ConfigurationError(f"there is no metric {name!r}. {nearest(name, known)}")
     present = {name for name, metric in known.items() if any(len(side.of(metric)) for side in samples)}
     if absent := [name for name in rules.limits if name not in present]:
         # What both sides lack is gone, unless only other run tests have it.
@@ -231,12 +231,12 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         gone = {name for name in absent if name in known and len(earlier[0].of(known[name]))}
         present |= gone
         for name in sorted({*absent} - gone):
-            notices.append(f"[compare] max_regression: the run test has no metric {name}: {nearest(name, known)}")
+            notices.append(f"[compare] max_regression: the run test has no metric {name}. {nearest(name, known)}")
     applied = {**{name: limit for name, limit in rules.limits.items() if name in present}, **limits}
     notices += _notices_of_last_run(files, [*before.executions, *after.executions])
     if not can_tell_slow_days((before, after)):
-        ranges = f"compare date ranges with at least {FEWEST_EXECUTIONS} executions"
-        notices.append(f"one slow day can look like a worse agent: {ranges}")
+        ranges = f"Compare date ranges with at least {FEWEST_EXECUTIONS} executions each"
+        notices.append(f"one slow day can look like a worse agent. {ranges}")
     rows = [
         Row(metric, found, applied.get(name), len(applied), _lacking(metric, samples, found))
         for name, metric in known.items()
@@ -271,9 +271,9 @@ def _lacking(metric: Metric, samples: Sequence[Samples], found: Difference) -> s
     if sides == ["candidate"] and len(failures) and failures.all():
         return "all calls of the candidate failed"
     if sides:
-        return f"no values in the {' and the '.join(sides)}"
+        return f"there are no values in the {' and the '.join(sides)}"
     if not found.candidate_calls:
-        return "no scenario in common"
+        return "the two sides have no scenario in common"
     counts = len(samples[0].of(metric)), found.candidate_calls
     before, now = (count / max(1, side.calls) for count, side in zip(counts, samples, strict=True))
     if now < before / 2:
@@ -300,7 +300,7 @@ def _notices_of_last_run(files: Files, executions: Sequence[ComparedExecution]) 
     incomplete = {each.label for each in executions if keys.get(each.label, each.run_test) in last_run.incomplete}
     if incomplete:
         names = ", ".join(map(quoted, sorted(incomplete)))
-        notices.append(f"the last run did not export all of {names}: see metrics-etl status")
+        notices.append(f"the last run did not fully export {names}. To see why, run metrics-etl status")
     return notices
 
 

@@ -93,14 +93,14 @@ class Worse:
         """``Cost of a call +47.6% (12.6 ct to 18.6 ct) since 2026-11-09, 6 nights, 95% interval +39.1 to +56.6%``.
 
         Before it, whether the eval is judged in another way; after it, whether the version of the agent is another one:
-        ``; agent version v2, v1 before``.
+        ``; agent version v2, after v1``.
         """
         _, interval = change_texts(self.row.metric, self.row.found)
         certainty = "too few calls for an interval" if interval == "-" else f"95% interval {interval}"
         judged = f"{changes_text(self.judges)}; " if self.judges else ""
         text = f"{judged}{change_words(self.row)} since {self.since}, {counted(self.nights, 'night')}, {certainty}"
         before, since = self.versions
-        return f"{text}; agent version {since}, {before} before" if before and since and before != since else text
+        return f"{text}; agent version {since}, after {before}" if before and since and before != since else text
 
     @property
     def versions(self) -> tuple[str | None, str | None]:
@@ -252,7 +252,7 @@ def _outages(series: Mapping[str, _Series], newest: date) -> Iterator[Remark]:
         names = [name for name, own in series.items() if any(night >= since for night in own.outages)]
         failed = [f"{night}" for night in nights if night >= since]
         places = f" in {first_few(names, shown=5)}" if len(names) > 1 else ""
-        text = f"not judged: {first_few(failed, shown=3)}{places} (most calls failed)"
+        text = f"{first_few(failed, shown=3)}{places} not judged, because most calls failed"
         yield Remark(names, since, text)
 
 
@@ -265,12 +265,12 @@ def _remarks(name: str, own: _Series, alarms: Mapping[Metric, Sequence[Alarm]]) 
                 yield Remark([name], since, f"no values of {metric.title} since {since}", metric.name)
         elif found and found[-1].is_normal and (ended := found[-1].ended_at or 0) + LONGEST > len(own.nights):
             since = own.nights[found[-1].since]
-            text = f"{metric.title}: worse since {since}; this level counts as normal since {own.nights[ended]}"
+            text = f"{metric.title}: worse since {since}, but counted as normal since {own.nights[ended]}"
             yield Remark([name], since, text, metric.name)
     lately = [night for night in own.renewals if len(own.nights) - LONGEST < night <= len(own.nights) - _SILENT_NIGHTS]
     if len(lately) == 1:
         since = own.nights[lately[0]]
-        yield Remark([name], since, f"all scenarios are new since {since}: only nights from then on are judged")
+        yield Remark([name], since, f"all scenarios are new since {since}, so only nights from then on are judged")
 
 
 def by_run_test(executions: Executions, rows: pa.Table) -> Mapping[str, pa.Table]:

@@ -41,11 +41,11 @@ class Pairing:
 
     @property
     def text(self) -> str:
-        """``scenario by scenario (25 that both have)``."""
+        """``scenario by scenario (25 that both sides have)``."""
         if not self.is_paired:
             return "all calls together, without regard to scenarios"
         what = "row by row of the scenarios" if self.are_rows else "scenario by scenario"
-        return f"{what} ({self.common:,} that both have)"
+        return f"{what} ({self.common:,} that both sides have)"
 
 
 def paired(sides: Sequence[pa.Table], *, is_wanted: bool = True) -> tuple[Pairing, list[Numbers]]:
@@ -115,10 +115,10 @@ def _left_out(sides: Sequence[Numbers], common: Numbers, what: str) -> list[str]
     for side, numbers in zip(("baseline", "candidate"), sides, strict=False):  # a side may be alone
         alone = numbers[(numbers != NONE) & ~np.isin(numbers, common)]
         if len(alone):
-            only = f"{counted(len(np.unique(alone)), what)} only in the {side}"
-            texts.append(f"{only}: {counted(len(alone), 'call')} not compared")
+            only = f"{counted(len(np.unique(alone)), what)} found only in the {side}"
+            texts.append(f"the comparison leaves out {counted(len(alone), 'call')} of {only}")
         if unknown := int((numbers == NONE).sum()):
-            texts.append(f"{side}: {counted(unknown, 'call')} without a scenario, so not compared")
+            texts.append(f"the comparison leaves out {counted(unknown, 'call')} of the {side} without a scenario")
     if not len(common):
-        texts.append("no scenario in common: --unpaired compares all calls together")
+        texts.append("the two sides have no scenario in common. To compare all calls together, add --unpaired")
     return texts

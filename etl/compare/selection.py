@@ -183,7 +183,7 @@ def select(
     common = sorted(ids_before & ids_after)
     if common:
         shared = f"{counted(len(common), 'execution')} in common ({first_few(common, shown=1)})"
-        raise ConfigurationError(f"baseline and candidate have {shared}: choose sides that do not overlap")
+        raise ConfigurationError(f"baseline and candidate have {shared}. Choose sides that do not overlap")
     return before, after, _notices(executions, before, after)
 
 
@@ -220,15 +220,15 @@ def _by_id(executions: Iterable[ComparedExecution], selector: Selector, where: s
     execution = next((each for each in executions if each.execution_id == selector), None)
     if execution is None:
         raise ConfigurationError(
-            f"{where} has no execution {quoted(str(selector))}: give an execution_id, {LAST}, {PREVIOUS}, "
+            f"{where} has no execution {quoted(str(selector))}. Give an execution_id, {LAST}, {PREVIOUS}, "
             "or a date range such as 2026-11-01..2026-11-07"
         )
     name = f"execution {quoted(execution.execution_id)}"
     if execution.deleted_at is not None:
-        raise ConfigurationError(f"{name} was deleted at the source, or forgotten: choose another one")
+        raise ConfigurationError(f"{name} was deleted at the source, or forgotten. Choose another execution")
     if not execution.is_finished:
         status = f"had not finished when it was exported (status {execution.status})"
-        raise ConfigurationError(f"{name} {status}: run metrics-etl run once it has finished")
+        raise ConfigurationError(f"{name} {status}. Run metrics-etl run once it has finished")
     return execution
 
 
@@ -236,10 +236,10 @@ def _only_run_test(executions: Iterable[ComparedExecution], where: str) -> str:
     """The name of the only run test of which the source still has executions; an error if there is not just one."""
     keys = {execution.label: execution.run_test for execution in executions if execution.deleted_at is None}
     if not keys:
-        raise ConfigurationError(f"{where} holds no executions yet: run metrics-etl run")
+        raise ConfigurationError(f"{where} holds no executions yet. Run metrics-etl run first")
     if len(keys) > 1:
         held = first_few(sorted(f"{quoted(name)} ({key})" for name, key in keys.items()), shown=5)
-        raise ConfigurationError(f"which run test? {where} holds {held}: name one with --run-test")
+        raise ConfigurationError(f"{where} holds several run tests: {held}. Name one with --run-test")
     return next(iter(keys))
 
 
@@ -250,10 +250,10 @@ def _select_one(executions: Sequence[ComparedExecution], selector: Selector, whe
         chosen = tuple(filter(selector.has, finished))
         if not chosen:
             days = [execution.started_at.date() for execution in finished]
-            others = f"; those that it has are from {min(days)} to {max(days)}" if days else ""
+            others = f". Its finished executions are from {min(days)} to {max(days)}" if days else ""
             if isinstance(selector, Version):
                 versions = sorted({each.agent_version for each in finished if each.agent_version})
-                others = f"; the run test has {first_few(versions)}" if versions else "; no execution names a version"
+                others = f". Known versions: {first_few(versions)}" if versions else ". No execution names a version"
             raise ConfigurationError(f"{where} has no finished execution of {selector}{others}")
         return Selection(selector, chosen)
     if _is_id(selector):
@@ -261,7 +261,7 @@ def _select_one(executions: Sequence[ComparedExecution], selector: Selector, whe
     place = (LAST, PREVIOUS).index(selector)
     if len(finished) <= place:
         held = f"{where} holds {counted(len(finished), 'finished execution')} of the run test"
-        raise ConfigurationError(f"there is no {selector} execution: {held}")
+        raise ConfigurationError(f"there is no {selector} execution, because {held}")
     return Selection(selector, (finished[place],))
 
 
@@ -276,18 +276,18 @@ def _notices(executions: Sequence[ComparedExecution], before: Selection, after: 
     notices = []
     if before.run_test != after.run_test:
         notices.append(
-            f"the baseline belongs to run test {quoted(before.run_test)}, the candidate to {quoted(after.run_test)}: "
-            "choose both from the same run test"
+            f"the baseline belongs to run test {quoted(before.run_test)}, the candidate to {quoted(after.run_test)}. "
+            "Choose both from the same run test"
         )
     for side, selection in (("baseline", before), ("candidate", after)):
         states = [execution.export_state for execution in selection.executions]
         unfinished = sum(_would_be_in(execution, selection) for execution in executions if not execution.is_finished)
         counts = {
-            "incomplete: fetch the missing calls with metrics-etl run, then compare again": selection.incomplete,
-            "settling: costs and evals may still arrive": states.count(ExportState.SETTLING),
-            "not finished, so not compared": unfinished,
+            "with missing calls. Fetch the calls with metrics-etl run, then compare again": selection.incomplete,
+            "still settling, so more costs and evals may arrive": states.count(ExportState.SETTLING),
+            "that had not finished when last exported, and so cannot be compared": unfinished,
         }
-        notices += [f"{side}: {counted(count, 'execution')} {words}" for words, count in counts.items() if count]
+        notices += [f"the {side} has {counted(count, 'execution')} {words}" for words, count in counts.items() if count]
     return notices
 
 

@@ -76,19 +76,19 @@ class Verdict(Word):
 
     BETTER = "better", "the whole 95% interval of the difference is on the better side"
     WORSE = "worse", "the whole 95% interval of the difference is on the worse side"
-    UNCLEAR = "no clear difference", "this number of calls cannot show a difference; there may still be one"
+    UNCLEAR = "no clear difference", "this number of calls shows no difference, although there may be one"
     TOO_FEW = (
         "too few calls",
-        f"fewer than {FEWEST[Statistic.MEAN]} calls on a side, or {FEWEST[Statistic.P95]} for a 95th percentile",
+        f"a side has under {FEWEST[Statistic.MEAN]} calls, or under {FEWEST[Statistic.P95]} for a 95th percentile",
     )
 
 
 class Outcome(Word):
     """What the calls say about a limit."""
 
-    KEPT = "kept", "not exceeded, and at 95% certainty the metric did not get worse by twice the limit"
-    EXCEEDED = "exceeded", "at 95% certainty, the metric got worse by more than the limit: exit code 10"
-    NOT_JUDGED = "not judged", "neither is certain, or there is too little to compare: exit code 3"
+    KEPT = "kept", "the metric kept its limit and, with 95% certainty, did not get worse by twice the limit"
+    EXCEEDED = "exceeded", "with 95% certainty, the metric got worse by more than the limit (exit code 10)"
+    NOT_JUDGED = "not judged", "neither of these is certain, or there are too few calls to compare (exit code 3)"
 
 
 @dataclass(frozen=True, slots=True)

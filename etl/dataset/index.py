@@ -107,7 +107,7 @@ def index_if_readable(files: Files, ignored: list[str]) -> Index:
     try:
         return read_index(files)
     except DestinationError as error:
-        ignored.append(f"{error}; this index is ignored, and each file is read instead")
+        ignored.append(f"{error}. This index is ignored, and each file is read instead")
         return Index()
 
 
@@ -175,7 +175,7 @@ def list_parts(files: Files) -> dict[Part, dict[str, Entry]]:
             if parsed := parse_part_path(entry.path):
                 parts.setdefault(parsed[1], {})[table.name] = entry
             elif entry.path.count("/") > 1:
-                raise DestinationError(f"{files.where(entry.path)}: not a file of this dataset; move it elsewhere")
+                raise DestinationError(f"{files.where(entry.path)} is not a file of this dataset. Move it elsewhere")
     return parts
 
 

@@ -24,7 +24,7 @@ class UnreadableError(DestinationError):
     """A file is damaged, or no Parquet file of ours; ``reason`` says how, in one line."""
 
     def __init__(self, where: str, reason: str) -> None:
-        super().__init__(f"{where}: not readable as Parquet: {reason}")
+        super().__init__(f"{where} cannot be read: {reason}")
         self.reason = reason
 
 
@@ -43,7 +43,7 @@ class OpenPart:
         try:
             data = files.read(path)
         except ForeignFileError as exc:
-            raise UnreadableError(self._where, "not written by metrics-etl, or too large") from exc
+            raise UnreadableError(self._where, "it was not written by metrics-etl, or is too large") from exc
         with _readable(self._where):
             self._file = _opened(pa.BufferReader(data), self._where, len(data))
             self.rows: int = self._file.metadata.num_rows
@@ -68,8 +68,8 @@ class OpenPart:
         """
         if self.unknown and not may_be_newer:
             raise DestinationError(
-                f"{self._where}: unknown columns {self.unknown}: "
-                "upgrade if a newer version wrote the file; otherwise move it out of the dataset"
+                f"{self._where} has unknown columns: {', '.join(self.unknown)}. "
+                "Upgrade metrics-etl if a newer version wrote the file; otherwise, move the file out of the dataset"
             )
         with _readable(self._where):
             # In this thread: giving a few small columns to others costs more than reading them, and a thread that still
@@ -96,7 +96,7 @@ class OpenPart:
             return pa.table(columns, pa.schema([declared.field(name) for name in names], declared.metadata))
         except pa.ArrowException as exc:
             reason = _first_line(exc)
-            raise DestinationError(f"{self._where}: its column types differ from this version's: {reason}") from exc
+            raise DestinationError(f"{self._where} has other column types than this version: {reason}") from exc
 
 
 def read_size(files: Files, path: str) -> tuple[int, int]:
@@ -121,10 +121,10 @@ def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
     file = pq.ParquetFile(pa.BufferReader(data))
     if file.metadata.num_rows != len(rows) or not file.schema_arrow.equals(table.arrow_schema, check_metadata=True):
         raise SchemaError(
-            f"{table.name}: the new file does not match its rows or schema: this is a bug, please report it"
+            f"the new file of {table.name} does not match its rows or schema. This is a bug. Please report it"
         )
     if fault := _excess(file.metadata, len(data)):
-        raise DestinationError(f"{table.name}: the new file {fault}: please report this")
+        raise DestinationError(f"the new file of {table.name} {fault}. Please report this")
     return data
 
 
@@ -146,7 +146,7 @@ def _opened(source: pa.BufferReader | BinaryIO, where: str, size_bytes: int) -> 
     """The opened file; UnreadableError if its footer, which has no checksum, promises more than a file may take."""
     file = pq.ParquetFile(source, page_checksum_verification=True)
     if fault := _excess(file.metadata, size_bytes):
-        raise UnreadableError(where, fault)
+        raise UnreadableError(where, f"it {fault}")
     return file
 
 
@@ -158,7 +158,7 @@ def _excess(footer: pq.FileMetaData, size_bytes: int) -> str | None:
     unpacked = sum(footer.row_group(number).total_byte_size for number in range(footer.num_row_groups))
     unpacked += footer.num_rows * footer.num_columns * _BYTES_PER_VALUE
     if unpacked > MOST_BYTES:
-        return f"takes {unpacked / 2**30:,.1f} GiB of memory; at most {MOST_BYTES / 2**30:g} are allowed"
+        return f"takes {unpacked / 2**30:,.1f} GiB of memory, but at most {MOST_BYTES / 2**30:g} GiB are allowed"
     return f"has {footer.num_rows:,} rows in only {size_bytes:,} bytes" if footer.num_rows > size_bytes else None
 
 
@@ -168,10 +168,10 @@ def _readable(where: str) -> Iterator[None]:
     try:
         yield
     except MemoryError as exc:
-        raise DestinationError(f"{where}: not enough memory to read it") from exc
+        raise DestinationError(f"there is not enough memory to read {where}") from exc
     except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
         raise UnreadableError(where, _first_line(exc)) from exc
 
 
 def _first_line(exc: Exception) -> str:
-    return str(exc).partition("\n")[0]
+    return str(exc).partition("\n")[0].rstrip(".")

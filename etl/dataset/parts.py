@@ -108,7 +108,7 @@ class Dataset:
         except UnreadableError as exc:
             # The file's other executions are not at hand: the next run misses their rows and fetches them again.
             aside = self.set_aside(part_path(table.name, part))
-            raise DestinationError(f"{exc}; the file was moved to {aside}: run again to fetch its rows") from exc
+            raise DestinationError(f"{exc}. The file was moved to {aside}. Run again to fetch its rows") from exc
 
     def rows_if_readable(self, table: schema.Table, part: Part) -> pa.Table:
         """As ``rows``, but a damaged file stays where it is.
@@ -256,8 +256,8 @@ def read_document(
     except ForeignFileError as exc:
         fault = str(exc)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        fault = f"{files.where(path)}: damaged, or not written by metrics-etl: {exc}"
-    note(f"{fault}; moved to {files.set_aside(path)}" if set_aside else f"{fault}; ignored")
+        fault = f"{files.where(path)} is damaged, or was not written by metrics-etl: {exc}"
+    note(f"{fault}. The file was moved to {files.set_aside(path)}" if set_aside else f"{fault}. The file is ignored")
     return None
 
 
@@ -272,7 +272,7 @@ def read_identity(
     identity = read_document(files, IDENTITY, Identity, note=note, set_aside=set_aside)
     if identity and identity.layout not in (_LAYOUT, _LAYOUT_FORGETFUL):
         raise DestinationError(
-            f"{files.where(IDENTITY)}: layout {identity.layout}, written by a newer version: upgrade the exporter"
+            f"{files.where(IDENTITY)} has layout {identity.layout}, which a newer version wrote. Upgrade metrics-etl"
         )
     return identity
 
@@ -286,7 +286,8 @@ def require_whole(files: Files, *, note: Callable[[str], object] = lambda _: Non
     identity = read_identity(files, note=note)
     if identity and identity.forgetting:
         raise DestinationError(
-            f"{files.where()}: metrics-etl forget is removing rows: if it was killed, repeat it, or run metrics-etl run"
+            f"metrics-etl forget is removing rows from {files.where()}. "
+            "If that command was killed, repeat it, or run metrics-etl run"
         )
 
 

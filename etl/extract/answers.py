@@ -64,7 +64,7 @@ def decode(request: Request[T], body: bytes, *, tries: int = 1, empty: Empty | N
         return request.decode(document)
     except (ValueError, RecursionError) as exc:
         raise kind(
-            f"{request.subject}: unexpected answer from {request.path}: {_why_unexpected(exc, body)}",
+            f"{request.subject}: the answer from {request.path} is unexpected: {_why_unexpected(exc, body)}",
             status=200,
             excerpt="" if request.is_of_whole_calls or empty else _excerpt(body),
             tries=tries,
@@ -81,11 +81,11 @@ def error_of(request: Request[Any], status: int, body: bytes, *, tries: int = 1)
     document, is_page = _parsed(body)
     fields = document if isinstance(document, dict) else {}
     if status in (401, 403) and not (is_page or request.is_optional):
-        text = f"the API refused the key ({status} on {request.path}): check FI_API_KEY and FI_SECRET_KEY"
+        text = f"the API refused the key ({status} on {request.path}). Check FI_API_KEY and FI_SECRET_KEY"
         return KeyRefusedError(text)
     excerpt = _excerpt(body)
-    message = _one_line(_words(fields)) or excerpt or "empty body"
-    where = f"{request.subject}: {status} on {request.path}"
+    message = _one_line(_words(fields)) or excerpt or "the body is empty"
+    where = f"{request.subject}: {request.path} answered {status}"
     # Only these are the API's own words; any other 404 comes from a proxy or another server, and says nothing.
     is_of_api = fields.get("status") is False or isinstance(fields.get("error"), dict)
     if (status == 404 and is_of_api) or (status == 500 and NO_SUCH_EXECUTION in message):
@@ -95,11 +95,11 @@ def error_of(request: Request[Any], status: int, body: bytes, *, tries: int = 1)
     if status > 500 or status in _ASK_TO_RETRY:
         return TransientError(f"{where}: {message}", status=status, excerpt=excerpt, tries=tries)
     if status in (401, 403) and is_page:
-        message = "a proxy or firewall refused the request, not the API: check [api] proxy and FI_BASE_URL"
+        message = "a proxy or firewall, not the API, refused the request. Check [api] proxy and FI_BASE_URL"
     elif status == 404:
-        message = "the server does not have this path: check FI_BASE_URL"
+        message = "the server does not have this path. Check FI_BASE_URL"
     elif 300 <= status < 400:
-        message = "a redirect, which metrics-etl does not follow: check FI_BASE_URL"
+        message = "this is a redirect, which metrics-etl does not follow. Check FI_BASE_URL"
     return RequestRefusedError(f"{where}: {message}", status=status, excerpt=excerpt, tries=tries)
 
 
@@ -152,18 +152,18 @@ def _why_unexpected(exc: Exception, body: bytes) -> str:
         case json.JSONDecodeError() if body.lstrip()[:1] == b"<":
             return "HTML, not JSON"
         case json.JSONDecodeError():
-            return f"JSON that is truncated or invalid at character {exc.pos}" if exc.pos else "not JSON"
+            return f"its JSON is truncated or invalid at character {exc.pos}" if exc.pos else "it is not JSON"
         case UnicodeDecodeError():
-            return "not UTF-8 text"
+            return "it is not UTF-8 text"
         case RecursionError():
-            return "nested too deeply"
+            return "it is nested too deeply"
         case _:
             return _one_line(str(exc))
 
 
 def _result(document: Any) -> Any:
     if field_of(document, "status") is not True:
-        raise UnexpectedError('the field "status" is not true')
+        raise UnexpectedError('its field "status" is not true')
     return field_of(document, "result")
 
 

@@ -177,7 +177,7 @@ class SkippingReader(Generic[T]):
         if self._is_beyond(position):
             return
         if len(self.unreadable) == MAX_UNREADABLE:
-            message = f"too many unreadable rows: row {position} and everything after it were left out"
+            message = f"too many rows cannot be read. Row {position} and all rows after it were left out"
             self._stop(position, SourceError(message, status=error.status, excerpt=error.excerpt))
             return
         # It was requested once in the search, and once more to be sure.
@@ -199,8 +199,8 @@ class SkippingReader(Generic[T]):
 def endless_list(count: float, position: int) -> SourceError:
     """The error for a list whose pages never end, read as far as the position."""
     return SourceError(
-        f"the list claims {count:,} rows, but {MAX_PAGES_WITHOUT_NEWS} consecutive pages had nothing new: "
-        f"anything after row {position:,} was left out",
+        f"the list claims {count:,} rows, but {MAX_PAGES_WITHOUT_NEWS} consecutive pages had nothing new. "
+        f"All rows after row {position:,} were left out",
         status=200,
     )
 

@@ -126,7 +126,7 @@ async def _read(
     )
     if listing.unreadable:
         last = listing.unreadable[-1].error
-        text = f"{len(listing.unreadable)} of its calls cannot be listed: {last}"
+        text = f"cannot list {len(listing.unreadable)} of the calls of execution {item.execution.execution_id}: {last}"
         problem = SourceError(text, status=last.status, excerpt=last.excerpt)
         return CallList(listing.rows, unreadable=problem, lacks_evals=without_evals)
     count = None if listing.is_whole_page else (await read(Slice(1, 1))).count
@@ -160,5 +160,5 @@ async def read_details(client: Client, item: Planned, *, rows: int) -> Details:
     calls = {key: call for key, call in reader.rows.items() if key not in ambiguous}
     failure = failure or next((row.error for row in reader.unreadable), None)
     if failure is None and len(calls) < reader.count:
-        failure = SourceError(f"detail of execution {execution_id}: it shows {len(calls)} of {reader.count:g} calls")
+        failure = SourceError(f"the detail of execution {execution_id} shows {len(calls)} of {reader.count:g} calls")
     return Details(calls, failure)

@@ -174,7 +174,7 @@ class Client:
             if kind.given_up_in_a_row % _GIVEN_UP_LIMIT == 0 and await self._is_down(kind):
                 url = self._settings.api.base_url
                 raise SourceUnavailableError(
-                    f"the API at {url} fails every request to {request.path}; the last error: {error}"
+                    f"the API at {url} fails every request to {request.path}. The last error was: {error}"
                 ) from None
             raise
         self._note_answered(request, kind)
@@ -311,7 +311,7 @@ class Client:
 
 def _keys_of(settings: Settings) -> tuple[str, str]:
     if settings.api_key is None or settings.secret_key is None:
-        raise ConfigurationError("the settings hold no keys: load them with needs_keys=True")
+        raise ConfigurationError("the settings hold no keys. Load the settings with needs_keys=True")
     return settings.api_key.get_secret_value(), settings.secret_key.get_secret_value()
 
 

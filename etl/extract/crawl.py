@@ -45,7 +45,7 @@ Emit = Callable[[ExecutionBundle], Awaitable[None]]
 
 _MOST_IN_HAND = 2_000
 """After so many calls of one execution have arrived, they are handed over, so that memory is bounded."""
-LAG = "a replica of the API probably lags behind"
+LAG = "probably because a replica of the API lags behind"
 """Why something is listed and not found by its id, although the list still has it."""
 _WORKERS_PER_SLOT = 2  # a worker whose request waits for its next try leaves its place in the client to another
 
@@ -281,12 +281,12 @@ class Crawl:
         listed = execution.listed
         if listed.lags:
             calls = counted(len(listed.not_found), "listed call")
-            error = SourceError(f"404 for {calls}: {LAG}", status=404, tries=listed.readings)
+            error = SourceError(f"the API answered 404 for {calls}, {LAG}", status=404, tries=listed.readings)
             execution.unproved = DeadLetter.of(RUNS, execution.execution_id, error)
         elif not is_proved:
             error = SourceError(
-                f"its list of calls differed from its call count in {counted(listed.readings, 'reading')}; "
-                f"{execution.arrived.alive} calls were fetched",
+                f"the list of calls differed from the execution's call count in {counted(listed.readings, 'reading')}, "
+                f"and {execution.arrived.alive} calls were fetched",
                 tries=listed.readings,
             )
             execution.unproved = DeadLetter.of(RUNS, execution.execution_id, error)

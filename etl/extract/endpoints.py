@@ -163,7 +163,7 @@ def list_calls(execution_id: str, page: Slice, *, without_evals: bool = False) -
         calls = field_of(result, "call_results")
         # Every known server names the execution beside its calls. One that leaves it out is not refused for that.
         if result.get("execution_id", execution_id) != execution_id:
-            raise UnexpectedError("the answer is for another execution_id")
+            raise UnexpectedError("it is for another execution_id")
         return _page(calls, page.page, _listed_call)
 
     eval_name = (("eval_name", _NO_EVAL),) if without_evals else ()
@@ -235,7 +235,7 @@ def list_call_details(execution_id: str, page: Slice) -> Request[Page[ListedCall
     def decode_row(row: Any) -> ListedCall:
         call = ListedCall(call_execution_id=_id(row, "id"), payload=row)
         if row.get("test_execution_id") != execution_id:
-            raise UnexpectedError("the answer is for another execution")
+            raise UnexpectedError("it is for another execution")
         return call
 
     return Request(
@@ -294,7 +294,7 @@ def get_run_test_name(execution_id: str, *, without_evals: bool = False, is_opti
 
     def decode(result: Any) -> str:
         if field_of(result, "execution_id") != execution_id:
-            raise UnexpectedError("the answer is for another execution_id")
+            raise UnexpectedError("it is for another execution_id")
         return _typed(result, "run_test_name", str)
 
     eval_name = (("eval_name", _NO_EVAL),) if without_evals else ()
@@ -340,7 +340,7 @@ def field_of(document: Any, name: str) -> Any:
     try:
         return document[name]
     except KeyError:
-        raise UnexpectedError(f"no field {name}") from None
+        raise UnexpectedError(f"the field {name} is missing") from None
     except TypeError:
         raise UnexpectedError(f"expected an object with {name}, got {_kind(document)}") from None
 
@@ -348,7 +348,7 @@ def field_of(document: Any, name: str) -> Any:
 def _typed(document: Any, name: str, kind: type[T]) -> T:
     value = field_of(document, name)
     if type(value) is not kind:  # not isinstance: True is an int
-        raise UnexpectedError(f"expected {kind.__name__}, got {_kind(value)} at {name}")
+        raise UnexpectedError(f"the field {name} is {_kind(value)} instead of {kind.__name__}")
     return value
 
 
@@ -359,7 +359,7 @@ def _kind(value: Any) -> str:
 def _id(document: Any, name: str) -> str:
     value = _typed(document, name, str)
     if not value or not value.isprintable():
-        raise UnexpectedError(f"expected an id at {name}")
+        raise UnexpectedError(f"the field {name} is not an id")
     return value
 
 
@@ -369,7 +369,7 @@ def _with_id(decode_row: Callable[[Any], T], name: str, wanted: str) -> Callable
     def decode(result: Any) -> T:
         value = decode_row(result)
         if getattr(value, name) != wanted:
-            raise UnexpectedError(f"the answer is for another {name}")
+            raise UnexpectedError(f"it is for another {name}")
         return value
 
     return decode
@@ -378,7 +378,7 @@ def _with_id(decode_row: Callable[[Any], T], name: str, wanted: str) -> Callable
 def _page(document: Any, page: int, decode_row: Callable[[Any], T], *, is_odd_left_out: bool = False) -> Page[T]:
     current_page = _typed(document, "current_page", int)
     if current_page != page:
-        raise UnexpectedError(f"asked for page {page}, got page {current_page}")
+        raise UnexpectedError(f"it is page {current_page} instead of page {page}")
     rows: list[T] = []
     for row in _typed(document, "results", list):
         with suppress(UnexpectedError) if is_odd_left_out else nullcontext():

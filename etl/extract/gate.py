@@ -74,9 +74,9 @@ class Gate:
         if max(seconds, self._now() + seconds - self._refused_since) > _LONGEST_WAIT_SECONDS:
             why = ""
         elif seconds > self.run_ends_at - self._now():
-            why = ", which is beyond [export] max_runtime_minutes"
+            why = ", which is after the end of [export] max_runtime_minutes"
         else:
             return
         # The message has whole minutes: the next one is never too early.
         end = datetime.now(UTC) + timedelta(seconds=seconds, minutes=1)
-        raise SourceUnavailableError(f"no request may be sent until {end:%Y-%m-%d %H:%M} UTC{why}: run again then")
+        raise SourceUnavailableError(f"the API allows no request until {end:%Y-%m-%d %H:%M} UTC{why}. Run again then")

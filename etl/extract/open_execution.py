@@ -192,7 +192,7 @@ class OpenExecution:
         call = next(call for call in self._fetched_calls() if call.metrics.call_execution_id in sampled)
         key = call.metrics.call_execution_id
         if columns := differing(call, given[key]):
-            return f"call {key}: {first_few(columns, shown=3)}", [*left]
+            return f"columns of call {key} ({first_few(columns, shown=3)})", [*left]
         arrived.metrics |= left | {each: given[each] for each in failed}
         arrived.dead_letters = [letter for letter in arrived.dead_letters if letter.subject_id not in failed]
         return "", []
@@ -262,13 +262,13 @@ class OpenExecution:
         missing = self.listed.calls.keys() - arrived.detailed - arrived.elsewhere
         if missing and not arrived.detailed:
             missing = {self.execution_id}
-        failure = arrived.no_detail or SourceError(f"detail of execution {self.execution_id}: a listed call is missing")
+        failure = arrived.no_detail or SourceError(f"the detail of execution {self.execution_id} lacks a listed call")
         return [DeadLetter.of(DETAIL, subject, failure) for subject in sorted(missing)]
 
     def _letters_of_evals(self) -> Iterator[DeadLetter]:
         """A dead letter for each call of which the list does not show all evals."""
         for key in sorted(self.arrived.without_evals):
-            error = SourceError(f"call {key}: evals that its execution's detail shows are not in the list of calls")
+            error = SourceError(f"the list of calls lacks evals of call {key} that the execution's detail shows")
             yield DeadLetter.of(RUNS, key, error)
 
     def bundle(self) -> ExecutionBundle:

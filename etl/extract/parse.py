@@ -56,7 +56,7 @@ def _decode_slowly(body: bytes) -> Any:
 def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(fields)
     if len(document) < len(fields):
-        raise ValueError("an object has two fields with the same name")
+        raise ValueError("one of its objects has two fields with the same name")
     return document
 
 

@@ -30,18 +30,18 @@ from etl.settings import RunTest
 class Reason(Word):
     """Why an execution is fetched, or why it is not."""
 
-    NEW = "new", "not in the dataset yet"
-    CHANGED = "changed", "its row in the API's list has changed, or it is listed again"
-    LISTED = "listed", "stored from lists; the calls' own metrics are still to be fetched"
-    DAMAGED = "damaged", "the stored calls or evals differ from what was exported"
-    INCOMPLETE = "incomplete", "part of it could not be exported last time"
-    REQUESTED = "requested", "requested by --full-refresh"
-    SETTLING = "settling", "finished, but late data may still arrive"
-    SWEEP = "sweep", "final, and compared with the source again"
-    UNFINISHED = "unfinished", 'still running, and calls = "all"'
-    WAITING = "waiting", "still running; its calls are fetched once it has finished"
-    FINAL = "final", "exported and unchanged: not fetched"
-    FORGOTTEN = "forgotten", "forgotten by its owner: never fetched again"
+    NEW = "new", "it is not in the dataset yet"
+    CHANGED = "changed", "its row in the API's list has changed, or the list shows it again"
+    LISTED = "listed", "it is stored from lists, and its calls' own metrics are still to be fetched"
+    DAMAGED = "damaged", "its stored calls or evals differ from what was exported"
+    INCOMPLETE = "incomplete", "the last run could not export a part of it"
+    REQUESTED = "requested", "--full-refresh requests it"
+    SETTLING = "settling", "it has finished, but late data may still arrive"
+    SWEEP = "sweep", "it is final, and is compared with the source again"
+    UNFINISHED = "unfinished", 'it is still running, and the settings have calls = "all"'
+    WAITING = "waiting", "it is still running, so its calls are fetched once it has finished"
+    FINAL = "final", "it is exported and unchanged, so it is not fetched"
+    FORGOTTEN = "forgotten", "metrics-etl forget removed it, so it is never fetched again"
 
 
 class Route(Word):
@@ -81,14 +81,14 @@ class Route(Word):
     the detail, in this run or before, a dead letter says so, and each run requests it again.
     """
 
-    WHOLE = "whole", "every call is fetched, and the detail is read for the values that only it has"
+    WHOLE = "whole", "every call is fetched, and the detail is read for values that only the detail has"
     BARE = "bare", "every call is fetched, and no detail is read"
-    COMPARE = "compare", "stored calls stay if list and detail show them unchanged; the others are fetched"
-    RESUME = "resume", "calls stay if fetched after the execution's listed row last changed; the others are fetched"
-    RESUME_COMPARED = "resume compared", "as for resume, but stored calls that the detail shows unchanged stay, too"
-    LISTS = "lists", "rows come from list and detail; only calls missing there are fetched"
-    LISTS_COMPARED = "lists compared", "as for lists, but stored calls stay if the detail shows them unchanged"
-    PREVIEW = "preview", "rows come from list and detail, until the calls' own metrics replace them"
+    COMPARE = "compare", "a stored call is kept if list and detail show it unchanged; all other calls are fetched"
+    RESUME = "resume", "a call is kept if fetched after the execution's row last changed; all others are fetched"
+    RESUME_COMPARED = "resume compared", "as for resume, but a call that the detail shows unchanged is kept, too"
+    LISTS = "lists", "rows are made from list and detail, and only calls that are missing there are fetched"
+    LISTS_COMPARED = "lists compared", "as for lists, but a stored call is kept if the detail shows it unchanged"
+    PREVIEW = "preview", "rows are made from list and detail, until the calls' own metrics replace these rows"
 
     @property
     def reads_detail(self) -> bool:

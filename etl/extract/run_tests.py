@@ -83,7 +83,7 @@ async def discover(client: Client, *, page_limit: int, now: datetime | None = No
     if not by_name and problems:
         raise SourceUnavailableError(f"no run test could be listed: {problems[0]}")
     if not by_name:
-        raise ConfigurationError("the key sees no run test: check its workspace")
+        raise ConfigurationError("the key sees no run test. Check the key's workspace")
     return Discovered(by_name, problems)
 
 
@@ -93,8 +93,8 @@ def no_such_run_test(name: str, listed: Collection[str], configured: Collection[
     One that is ``configured``, too, is not meant.
     """
     others = [each for each in listed if each not in configured]
-    hint = nearest(name, others, otherwise="metrics-etl discover lists them") if listed else "check the key's workspace"
-    return f"the API has no run test with this name: {hint}"
+    hint = nearest(name, others, otherwise="See metrics-etl discover") if listed else "Check the key's workspace"
+    return f"the API has no run test with this name. {hint}"
 
 
 async def why_unknown(client: Client, name: str, configured: Collection[str], *, page_limit: int) -> str:
@@ -119,8 +119,8 @@ def _problems(listing: Listing[ListedRunTest]) -> Iterator[str]:
         rows = counted(len(listing.unreadable), "row")
         yield f"{rows} of the list of run tests cannot be read: {listing.unreadable[-1].error}"
     elif not listing.is_complete:
-        yield "the list of run tests kept changing while it was read; run again"
+        yield "the list of run tests kept changing while it was read. Run again"
     for run_test in listing.rows.values():
         if not is_listable(run_test.name):
-            unlisted = f"run test {run_test.run_test_id} was left out: the API cannot find it by its name"
-            yield f"{unlisted} {quoted(run_test.name)}: rename it at the source"
+            unlisted = f"run test {run_test.run_test_id} was left out, because the API cannot find it by its name"
+            yield f"{unlisted} {quoted(run_test.name)}. Rename it at the source"

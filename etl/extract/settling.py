@@ -161,7 +161,7 @@ class Settling:
         if item.reason is Reason.SWEEP:
             is_left = is_left or not execution.listed.calls.keys() & execution.stored.rows.keys() <= found.calls.keys()
         if is_left and item.route is not Route.PREVIEW:
-            self.counts.not_compared[execution.execution_id] = str(found.failure or "calls are missing from its detail")
+            self.counts.not_compared[execution.execution_id] = str(found.failure or "an execution's detail lacks calls")
         return is_left
 
     async def list_of_voice(self, item: Planned) -> tuple[Details | None, CallList | None]:
@@ -217,8 +217,8 @@ class Settling:
                 self.client, self._answered, rows=self._answered.estimated_calls
             )
             if not (again and again.calls):
-                why = f"{_MOST_FAILURES} consecutive details failed: {details.failure}"
-                self._given_up = Details(failure=SourceError(f"not requested, because {why}", tries=0))
+                why = f"{_MOST_FAILURES} consecutive requests for details failed: {details.failure}"
+                self._given_up = Details(failure=SourceError(f"the detail was not requested, because {why}", tries=0))
         return details
 
     async def _details_of(self, execution: OpenExecution, latest: CallList) -> Details:

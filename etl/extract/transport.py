@@ -164,7 +164,7 @@ class Transport:
         while chunk := await response.content.readany():
             body += chunk
             if len(body) > self._max_response_mb << 20:
-                text = f"the answer is larger than {self._max_response_mb} MiB: raise [api] max_response_mb"
+                text = f"the answer is larger than {self._max_response_mb} MiB. Raise [api] max_response_mb"
                 raise NoAnswerError(text, status=response.status, is_final=True)
         return bytes(body)
 
@@ -186,26 +186,26 @@ class Transport:
     def _failure(self, exc: Exception) -> Exception:
         """The error to raise in place of aiohttp's: what happened, where, and which setting to check."""
         if isinstance(exc, aiohttp.ClientSSLError):
-            text = f"TLS failed at {self._server}: {type(exc).__name__}; see [api] ca_file"
+            text = f"the TLS connection to {self._server} failed: {type(exc).__name__}. Check [api] ca_file"
             return NoAnswerError(text, is_final=True)
         if isinstance(exc, aiohttp.ClientHttpProxyError):
             return self._proxy_failure(exc)
         is_proxy_unknown = self._proxy and isinstance(exc, aiohttp.ClientConnectorDNSError)
         if is_proxy_unknown or isinstance(exc, aiohttp.ClientProxyConnectionError):
-            return NoAnswerError(f"cannot connect to [api] proxy {self._proxy}: {reason_of(exc)}")
+            return NoAnswerError(f"cannot connect to the proxy {self._proxy} ([api] proxy): {reason_of(exc)}")
         is_unreachable = isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-        hint = "; check the network, then [api] base_url or FI_BASE_URL" if is_unreachable and not self._proxy else ""
-        what = "cannot connect to" if is_unreachable else "no complete answer from"
+        hint = ". Check the network, then [api] base_url or FI_BASE_URL" if is_unreachable and not self._proxy else ""
+        what = "cannot connect to" if is_unreachable else "got no complete answer from"
         return NoAnswerError(f"{what} {self._server}: {reason_of(exc)}{hint}")
 
     def _proxy_failure(self, exc: aiohttp.ClientHttpProxyError) -> Exception:
         """The error to raise if the proxy itself answered, instead of connecting to the API."""
         if exc.status >= 500 or exc.status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS):
-            return NoAnswerError(f"no complete answer from {self._server}: the proxy answered {exc.status}")
-        setting = f"see [api] proxy {self._proxy}"
+            return NoAnswerError(f"got no complete answer from {self._server}, because the proxy answered {exc.status}")
+        what = "[api] proxy"
         if exc.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-            setting = f"check FI_PROXY_USER and FI_PROXY_PASSWORD, {setting}"
-        return ConfigurationError(f"the proxy refused to connect to {self._host} ({exc.status}): {setting}")
+            what = "FI_PROXY_USER, FI_PROXY_PASSWORD and [api] proxy"
+        return ConfigurationError(f"the proxy {self._proxy} denied access to {self._host} ({exc.status}). Check {what}")
 
 
 def _trusting(settings: Settings) -> ssl.SSLContext | None:
@@ -214,7 +214,7 @@ def _trusting(settings: Settings) -> ssl.SSLContext | None:
     try:
         return ssl.create_default_context(cafile=ca_file) if ca_file else None
     except OSError as exc:
-        raise ConfigurationError(f"[api] ca_file: {ca_file}: {exc.strerror}") from None
+        raise ConfigurationError(f"cannot read [api] ca_file {ca_file}: {exc.strerror}") from None
 
 
 def _proxy_headers(settings: Settings) -> dict[str, str]:

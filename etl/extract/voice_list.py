@@ -51,8 +51,8 @@ class VoiceLists:
             listed = {key: listed_call(detail, calls[key]) for key, detail in both.items()}
             return CallList(listed, details=Details(both))
         if calls:
-            text = f"the list of its voice calls has {len(calls)} calls, but its detail has {len(details.calls)}"
-            self.note(f"execution {item.execution.execution_id}: {text}")
+            text = f"its list of voice calls has {len(calls)} calls, but its detail has {len(details.calls)}"
+            self.note(f"for execution {item.execution.execution_id}, {text}")
         return None
 
     def note(self, failure: str) -> None:

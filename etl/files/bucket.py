@@ -104,7 +104,7 @@ class BucketFiles:
             DestinationError: the object is missing although this run has seen it, or cannot be read.
         """
         if self._listed is not None and path not in self._listed:
-            raise FileMissingError(f"{self.where(path)}: no such object")
+            raise FileMissingError(f"there is no object {self.where(path)}")
         if kept := self._kept.get(path):
             return kept
         try:
@@ -113,11 +113,11 @@ class BucketFiles:
             if self._listed is None:
                 raise
             raise DestinationError(  # else the rows that are there would be written over
-                f"{self.where(path)}: missing, although this run has seen it: another program removed it, or the store "
-                "gave a wrong answer; run again"
+                f"{self.where(path)} is missing, although this run has seen it. Another program removed the object, or "
+                "the store gave a wrong answer. Run again"
             ) from exc
         if stored.size_bytes > MOST_BYTES:
-            raise ForeignFileError(f"{self.where(path)}: too large ({stored.size_bytes:,} bytes, limit {MOST_BYTES:,})")
+            raise ForeignFileError(f"{self.where(path)} has {stored.size_bytes:,} bytes (limit: {MOST_BYTES:,})")
         self._note(stored, data)
         return data
 
@@ -146,7 +146,7 @@ class BucketFiles:
         self._objects.copy(path, aside)
         self._note(self._objects.head(aside), b"")
         if seen is None or self._objects.head(path).version.e_tag != seen.version.e_tag:
-            raise DestinationError(f"{self.where(path)}: changed by another program since it was read: run again")
+            raise DestinationError(f"another program changed {self.where(path)} after it was read. Run again")
         self._objects.delete(path)
         self._kept.pop(path, None)
         if self._listed is not None:

@@ -12,13 +12,13 @@ from etl.errors import DestinationError
 _LEAST_FREE_BYTES = 64 << 20
 """With less free space an export does not begin: a commit needs room for a whole part beside the old one."""
 _FIXES = {
-    errno.EACCES: "let this user read and write it",
-    errno.EPERM: "let this user read and write it",
-    errno.EROFS: "remount it read-write",
-    errno.EISDIR: "remove it",
-    errno.ENOTDIR: "a file is in the way: move it, or choose another [destination] path",
-    errno.ELOOP: "replace the link with the file or folder itself",
-    errno.EXDEV: "keep the dataset on one file system",
+    errno.EACCES: "Let this user read and write this path",
+    errno.EPERM: "Let this user read and write this path",
+    errno.EROFS: "Remount the file system read-write",
+    errno.EISDIR: "Remove the folder",
+    errno.ENOTDIR: "A file is in the way. Move the file, or choose another [destination] path",
+    errno.ELOOP: "Replace the link with the file or folder itself",
+    errno.EXDEV: "Keep the dataset on one file system",
 }
 """What to do about an operating system error, where something can be done in general."""
 
@@ -46,7 +46,7 @@ def fsync_folder(folder: Path) -> None:
 def why(error: OSError) -> str:
     """The operating system's own words for the error, followed by what to do about it, where that is known."""
     text = error.strerror or str(error)
-    return f"{text}: {_FIXES[error.errno]}" if error.errno in _FIXES else text
+    return f"{text}. {_FIXES[error.errno]}" if error.errno in _FIXES else text
 
 
 def require_space(folder: Path) -> int | None:
@@ -61,8 +61,8 @@ def require_space(folder: Path) -> int | None:
         return None
     if free_bytes < _LEAST_FREE_BYTES:
         raise DestinationError(
-            f"{folder}: {free_bytes / 2**20:.1f} MiB free, but an export needs {_LEAST_FREE_BYTES >> 20} MiB: "
-            "make room, or move the dataset"
+            f"{folder}: only {free_bytes / 2**20:.1f} MiB are free, but an export needs {_LEAST_FREE_BYTES >> 20} MiB. "
+            "Make room, or move the dataset"
         )
     return free_bytes
 

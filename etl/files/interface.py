@@ -190,7 +190,7 @@ def refuse_other_things(where: str, paths: Iterable[str]) -> None:
     if occupied and not any(_OURS.match(path) for path in occupied):
         name = occupied[0].partition("/")[0]
         raise DestinationError(
-            f"{where} is not empty ({name}) and holds no dataset: set [destination] path to a new or empty folder"
+            f"{where} is not empty ({name}) and holds no dataset. Set [destination] path to a new or empty folder"
         )
 
 

@@ -63,9 +63,9 @@ class Lease:
             self._write()
         except (ConflictError, FileMissingError):
             if holder(self._objects):
-                raise LockHeldError(f"another export has just locked {self._where}; nothing was changed") from None
+                raise LockHeldError(f"another export has just locked {self._where}, so nothing was changed") from None
             raise DestinationError(
-                f"{self._where}: the lock is free, but cannot be taken: check for a proxy that changes ETags or answers"
+                f"the lock {self._where} is free, but cannot be taken. Check for a proxy that changes ETags or answers"
             ) from None
         try:
             # Only this process writes the object now, so what must fail can be tried on it.
@@ -88,7 +88,7 @@ class Lease:
             while (seconds_left := deadline - time.monotonic()) > 0:
                 time.sleep(min(seconds_left, LIFE_SECONDS / _LOOKS))
                 if is_stopped() or self._objects.head(LOCK).version.e_tag != stored.version.e_tag:
-                    raise LockHeldError(f"another export holds {self._where} ({words}); nothing was changed")
+                    raise LockHeldError(f"another export holds {self._where} ({words}), so nothing was changed")
         return stored.version
 
     def renew(self) -> None:
@@ -105,8 +105,8 @@ class Lease:
                 self._write()
             except (ConflictError, FileMissingError):
                 self._lost = (
-                    f"{self._where}: this export lost its lock: another program replaced or removed it (allowed "
-                    f"if not renewed for {LIFE_SECONDS:g} seconds); nothing was lost, and the next run continues"
+                    f"another program replaced or removed {self._where}, the lock of this export, as it may do after "
+                    f"{LIFE_SECONDS:g} seconds without renewal. Nothing was lost, and the next run continues"
                 )
                 raise DestinationError(self._lost) from None
 
@@ -205,7 +205,7 @@ def prove(objects: Objects, path: str) -> None:
         objects.put(path, b"3", first)
         _must_refuse(objects, path, b"4", first)
         if objects.get(path)[1] != b"3":
-            raise DestinationError(f"{objects.url}/{path}: changed between write and read: check for a proxy or cache")
+            raise DestinationError(f"{objects.url}/{path} changed between write and read. Check for a proxy or cache")
     finally:
         objects.delete(path)
 
@@ -217,8 +217,8 @@ def _must_refuse(objects: Objects, path: str, data: bytes, seen: Version | None)
     except ConflictError:
         return
     raise DestinationError(
-        f"{objects.url}: this store ignores conditions (If-Match, If-None-Match), so two exports could overwrite "
-        "each other's rows: use a store that honors them, or a folder"
+        f"the store of {objects.url} ignores conditions (If-Match, If-None-Match), so two exports could overwrite "
+        "each other's rows. Use a store that honors conditions, or a folder"
     )
 
 

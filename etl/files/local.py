@@ -25,7 +25,7 @@ from etl.model import schema
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-_LINK = "is a symbolic link: a dataset must not contain any"
+_LINK = "is a symbolic link, which a dataset must not contain"
 _TICK_NS = 50_000_000
 """A file younger than this may change again and keep its time: a file system's clock stands still for milliseconds."""
 
@@ -129,9 +129,9 @@ class LocalFiles:
         """The whole file; ForeignFileError if it is larger than ``MOST_BYTES``, FileMissingError if there is none."""
         with self._naming(path), open(self.root / path, "rb", opener=open_at_once) as file:
             if (size_bytes := os.fstat(file.fileno()).st_size) > MOST_BYTES:
-                raise ForeignFileError(f"{self.root / path}: too large ({size_bytes:,} bytes, limit {MOST_BYTES:,})")
+                raise ForeignFileError(f"{self.root / path} has {size_bytes:,} bytes (limit: {MOST_BYTES:,})")
             if len(data := file.read()) != size_bytes:
-                raise DestinationError(f"{self.where(path)}: {len(data):,} of {size_bytes:,} bytes arrived: run again")
+                raise DestinationError(f"{self.where(path)}: {len(data):,} of {size_bytes:,} bytes arrived. Run again")
             return data
 
     def open(self, path: str) -> BinaryIO:
@@ -208,11 +208,11 @@ class LocalFiles:
             if child.is_symlink():
                 yield Entry(path, oddity=_LINK)
             elif child.is_dir() and child.name.endswith(".parquet"):
-                yield Entry(path, oddity="is a folder, where a file should be: move it out of the dataset")
+                yield Entry(path, oddity="is a folder, but should be a file. Move it out of the dataset")
             elif child.is_dir():
                 yield from self._walk(path)
             elif not child.is_file():
-                yield Entry(path, oddity="is neither a file nor a folder: move it out of the dataset")
+                yield Entry(path, oddity="is neither a file nor a folder. Move it out of the dataset")
             else:
                 with suppress(FileNotFoundError):  # it may be gone by now
                     status = child.stat(follow_symlinks=False)

@@ -52,9 +52,9 @@ def exclusive(root: Path, *, now: datetime) -> Iterator[None]:
             os.pwrite(file, json.dumps(facts).encode(), 0)
         except BlockingIOError:
             text = os.pread(file, _HOLDER_MAX_BYTES, 0)
-            raise LockHeldError(f"another export holds {path} ({_holder(text)}); nothing was changed") from None
+            raise LockHeldError(f"another export holds {path} ({_holder(text)}), so nothing was changed") from None
         except OSError as exc:
-            fix = ": keep the dataset where files can be locked" if exc.errno in _NO_LOCKS else ""
+            fix = ". Keep the dataset where files can be locked" if exc.errno in _NO_LOCKS else ""
             raise DestinationError(f"{path}: cannot be locked: {exc.strerror}{fix}") from exc
         yield
 

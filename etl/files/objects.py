@@ -123,9 +123,7 @@ class Objects:
         if seen.generation is None:  # lists do not say it
             stored = self.head(path)
             if stored.version.e_tag != seen.e_tag:
-                raise store.ConflictError(
-                    f"{self.url}/{path}: changed by another program since it was listed: run again"
-                )
+                raise store.ConflictError(f"another program changed {self.url}/{path} after it was listed. Run again")
             seen = stored.version
         return {"e_tag": seen.e_tag, "version": seen.generation or ""}
 
@@ -139,7 +137,7 @@ class Objects:
             data = self._answer(lambda: answer.bytes().to_bytes(), is_content=True)
         if len(data) != stored.size_bytes:  # a content in chunks may end early under the header of the whole
             raise store.StoreFailedError(
-                f"{self.url}/{path}: {len(data):,} of {stored.size_bytes:,} bytes arrived: run again"
+                f"{self.url}/{path}: {len(data):,} of {stored.size_bytes:,} bytes arrived. Run again"
             )
         return stored, data
 

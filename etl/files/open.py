@@ -26,10 +26,10 @@ def open_files(location: str, options: Options | None = None) -> Files:
         try:
             return LocalFiles(Path(location).expanduser())
         except RuntimeError:
-            raise ConfigurationError(f"{location}: this machine has no such user: write the path in full") from None
+            raise ConfigurationError(f"{location} names an unknown user. Write the path in full") from None
     if scheme not in BUCKETS:
         schemes = ", ".join(f"{bucket}://" for bucket in BUCKETS)
-        raise ConfigurationError(f"{scheme}://… is not supported: use a folder, or a URL that starts with {schemes}")
+        raise ConfigurationError(f"{scheme}://… is not supported. Use a folder, or a URL that starts with {schemes}")
     try:
         from etl.files.bucket import BucketFiles  # noqa: PLC0415 as above
     except ModuleNotFoundError as exc:

@@ -40,9 +40,9 @@ _ADDRESS = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9
 _OUTAGES = ("SlowDown", "InternalError", "ServiceUnavailable", "ServerBusy", "OperationTimedOut")
 _NO_ANSWER = "error sending request"
 _NO_CREDENTIALS = {
-    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role",
-    "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or give the machine a service account",
-    "az": "set AZURE_STORAGE_ACCOUNT_KEY, or give the machine an identity",
+    "s3": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role",
+    "gs": "Set GOOGLE_APPLICATION_CREDENTIALS, or give the machine a service account",
+    "az": "Set AZURE_STORAGE_ACCOUNT_KEY, or give the machine an identity",
 }
 # Where obstore asks the machine for its identity, if it finds no credentials anywhere else.
 _METADATA_ADDRESSES = ("169.254.169.254", "metadata.google.internal")
@@ -64,7 +64,7 @@ def open_store(url: str, options: Options, *, is_hasty: bool = False) -> ObjectS
         return _STORES[parts.scheme](parts.netloc, config=settings, **common)
     except (BaseError, ValueError) as exc:
         reason = str(exc).split("\n\nDebug source")[0].rstrip(".")
-        raise ConfigurationError(f"{url}: {reason}; correct [destination.options] or the environment") from exc
+        raise ConfigurationError(f"{url}: {reason}. Correct [destination.options] or the environment") from exc
 
 
 def open_filesystem(url: str, options: Options) -> tuple[Any, str]:
@@ -86,7 +86,7 @@ def _arguments(url: str, options: Options, patience: Mapping[str, Any]) -> tuple
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise ConfigurationError(f"{url.partition('://')[0]}://…: invalid URL; use SCHEME://BUCKET/FOLDER") from None
+        raise ConfigurationError(f"{url.partition('://')[0]}://… is invalid. Use SCHEME://BUCKET/FOLDER") from None
     endpoint = str(config.get("endpoint") or (os.environ.get("AWS_ENDPOINT_URL", "") if parts.scheme == "s3" else ""))
     if ("endpoint" in config or endpoint) and not _ADDRESS.fullmatch(endpoint):
         raise ConfigurationError(f"{url}: the endpoint must be http(s)://HOST or http(s)://HOST:PORT")
@@ -112,12 +112,12 @@ def _shared_profile() -> dict[str, str]:
     try:
         profiles.read(file, encoding="utf-8")
     except (ParserError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"{file}: not a valid AWS credentials file: {type(exc).__name__}") from None
+        raise ConfigurationError(f"{file} is not a valid AWS credentials file: {type(exc).__name__}") from None
     profile = profiles[named or "default"] if profiles.has_section(named or "default") else {}
     if named and "aws_access_key_id" not in profile:
         raise ConfigurationError(
-            f"{file}: the profile {named} has no keys: "
-            f'eval "$(aws configure export-credentials --profile {named} --format env)" sets them'
+            f"the profile {named} in {file} has no keys. To set them, run "
+            f'eval "$(aws configure export-credentials --profile {named} --format env)"'
         )
     names = ("access_key_id", "secret_access_key", "session_token")
     return {name: profile[f"aws_{name}"] for name in names if f"aws_{name}" in profile}
@@ -133,7 +133,7 @@ class StoreFailedError(DestinationError):
 
 def no_answer(url: str) -> StoreFailedError:
     """The error for a store that was not waited for any longer."""
-    return StoreFailedError(f"{url}: cannot be reached, or is too slow: check the network, and the endpoint")
+    return StoreFailedError(f"{url} cannot be reached, or is too slow. Check the network and the endpoint")
 
 
 def is_cut_off(exc: Exception) -> bool:
@@ -146,22 +146,22 @@ def store_error(exc: Exception, url: str, path: str, kind: str) -> DestinationEr
     where = f"{url}/{path}" if path else url
     text = str(exc).split("\n\nDebug source")[0]
     if isinstance(exc, AlreadyExistsError | PreconditionError):
-        return ConflictError(f"{where}: changed by another program since it was read; nothing was lost: run again")
+        return ConflictError(f"another program changed {where} after it was read, but nothing was lost. Run again")
     if any(address in text for address in _METADATA_ADDRESSES):
-        return DestinationError(f"{url}: no credentials found: {_NO_CREDENTIALS[urlsplit(url).scheme]}")
+        return DestinationError(f"{url}: no credentials were found. {_NO_CREDENTIALS[urlsplit(url).scheme]}")
     if _NO_ANSWER in text:
         return no_answer(url)
     if meaning := refusal(text):
         return DestinationError(f"{url}: {meaning}")
     if _NO_STORE.search(text):
-        return StoreFailedError(f"{url}: the server there is not an object store: check the endpoint")
+        return StoreFailedError(f"{url}: the server is not an object store. Check the endpoint")
     if isinstance(exc, FileNotFoundError):
         if kind == "put":
-            return ConflictError(f"{where}: removed by another program after it was read; nothing was saved: run again")
-        return FileMissingError(f"{where}: no such object")
+            return ConflictError(f"another program removed {where} after it was read, so nothing was saved. Run again")
+        return FileMissingError(f"there is no object {where}")
     if is_denied(text):
-        payer = "; if requesters pay, set request_payer in the options" if url.startswith("s3://") else ""
-        return DestinationError(f"{where}: no permission to {kind} it: allow this for all objects below {url}{payer}")
+        payer = ". If requesters pay, set request_payer in the options" if url.startswith("s3://") else ""
+        return DestinationError(f"no permission to {kind} {where}. Allow this for all objects below {url}{payer}")
     if code := tag("Code", text):
         text = ": ".join(filter(None, [f"the store returned {code}", tag("Message", text)]))
     kind_of_error = DestinationError if code and code not in _OUTAGES else StoreFailedError

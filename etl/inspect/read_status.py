@@ -115,7 +115,7 @@ def read_status(files: Files, *, now: datetime, settings: Settings | None = None
     }
     if at_work is None and not any(tables.values()) and not of_files and attempt is None:
         raise DestinationError(
-            f"{files.where()}: no dataset there yet: create it with metrics-etl run, or fix [destination] path"
+            f"there is no dataset at {files.where()} yet. Create one with metrics-etl run, or fix [destination] path"
         )
     runs = _runs(tables["runs"], last_run)
     is_over = at_work is None or (attempt is not None and attempt.exit_code is not None) or attempt != record.attempt
@@ -205,8 +205,8 @@ def _of_lost_run(lost_run: Attempt | None) -> Iterator[Finding]:
         text = f"could not start (exit {lost_run.exit_code}): {lost_run.message}"
         if lost_run.exit_code is None:
             text = (
-                "ended without a summary: it was killed or crashed, the machine stopped, or the disk was full; "
-                "what it had saved is kept"
+                "ended without a summary, because it was killed or crashed, the machine stopped, or the disk was full. "
+                "Everything that the run had saved is kept"
             )
         yield Finding(Kind.RUN_LOST, "", f"the run of {lost_run.started_at:%Y-%m-%d %H:%M:%S} (UTC) {text}")
 

@@ -84,9 +84,9 @@ def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
     names = chosen_columns(columns, [column.name for column in (*declared.columns, *declared.added_columns)], table)
     files = open_dataset(path, options)
     if run_tests is not None and declared is schema.RUNS_TABLE:
-        raise ConfigurationError('the table "runs" is not partitioned by run test: leave run_tests out')
+        raise ConfigurationError('the table "runs" is not partitioned by run test. Leave out run_tests')
     if changed_since is not None and EXPORTED_AT not in declared.names:
-        raise ConfigurationError(f"{table} has no {EXPORTED_AT}: leave changed_since out")
+        raise ConfigurationError(f"{table} has no column {EXPORTED_AT}. Leave out changed_since")
     after = moment("changed_since", changed_since)
     is_living = not includes_deleted(deleted)
     scope = find_scope(files, declared, run_tests, since, until)
@@ -116,7 +116,7 @@ def declared_table(name: str) -> schema.Table:
         ConfigurationError: there is none.
     """
     if name not in schema.TABLES:
-        raise ConfigurationError(f"there is no table {name!r}: {nearest(name, schema.TABLES)}")
+        raise ConfigurationError(f"there is no table {name!r}. {nearest(name, schema.TABLES)}")
     return schema.TABLES[name]
 
 
@@ -131,10 +131,10 @@ def chosen_columns(columns: str | Iterable[str] | None, known: Collection[str], 
     names = list(dict.fromkeys(known if columns is None else _texts(columns)))
     for name in names:
         if name not in known:
-            hint = nearest(str(name), known, otherwise=f"etl.describe({of!r}) lists its columns")
-            raise ConfigurationError(f"{of} has no column {name!r}: {hint}")
+            hint = nearest(str(name), known, otherwise=f"etl.describe({of!r}) lists all columns")
+            raise ConfigurationError(f"{of} has no column {name!r}. {hint}")
     if not names:
-        raise ConfigurationError("columns is empty: name at least one, or leave it out")
+        raise ConfigurationError("columns is empty. Name at least one column, or leave out columns")
     return names
 
 
@@ -150,7 +150,7 @@ def open_dataset(path: str | os.PathLike[str], options: Options | None = None, *
     files = open_files(os.fspath(path), options)
     if not any(files.entries(name) for name in (STATE, *schema.TABLES)):
         raise DestinationError(
-            f"{files.where()}: no dataset there: give the path that [destination] names, or run metrics-etl run"
+            f"there is no dataset at {files.where()}. Give the path that [destination] names, or run metrics-etl run"
         )
     (require_whole if is_whole else read_identity)(files)
     return files
@@ -255,7 +255,7 @@ def _only(scope: Scope, files: Files, table: schema.Table, wanted: list[str]) ->
         keys_of_name = {key for key, stored in names_by_key.items() if name in stored}
         if not keys_of_name:
             known = set().union(*names_by_key.values()) or present
-            raise ConfigurationError(f"{files.where()} has no run test {quoted(name)}: {nearest(name, known)}")
+            raise ConfigurationError(f"{files.where()} has no run test {quoted(name)}. {nearest(name, known)}")
         for key in keys_of_name - keys:
             names[key] |= {name}
     return replace(scope, run_test_keys=frozenset(keys | names.keys()), names=names)
@@ -287,7 +287,7 @@ def parts_of(files: Files, table: schema.Table) -> dict[str, Part]:
         if parsed := parse_part_path(entry.path):
             parts[entry.path] = parsed[1]
         else:
-            raise DestinationError(f"{files.where(entry.path)}: not a file of this dataset; move it elsewhere")
+            raise DestinationError(f"{files.where(entry.path)} is not a file of this dataset. Move it elsewhere")
     return parts
 
 

@@ -36,7 +36,7 @@ def doubled_rows(table: schema.Table, path: str, rows: pa.Table) -> Iterator[Fin
     if twice := counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist():
         first = zip(table.key, twice[0].split(_BETWEEN_KEYS), strict=False)
         key = ", ".join(f"{name} {value}" for name, value in first)
-        yield Finding(Kind.MISPLACED, path, f"{counted(len(twice), 'duplicate key')}: {key}")
+        yield Finding(Kind.MISPLACED, path, f"holds {counted(len(twice), 'duplicate key')}: {key}")
 
 
 def damage(row: Mapping[str, Any], held: HeldRows) -> str | None:
@@ -47,7 +47,7 @@ def damage(row: Mapping[str, Any], held: HeldRows) -> str | None:
         return "its calls or evals differ from what was exported"
     is_whole = row["export_state"] in (ExportState.EXPORTED, ExportState.SETTLING) and row["deleted_at"] is None
     if is_whole and row["listed_calls"] != held.exported_calls:
-        return f"{row['export_state']}, but {row['listed_calls']} calls were listed and {held.exported_calls} exported"
+        return f"it is {row['export_state']}, but has {held.exported_calls} of {row['listed_calls']} listed calls"
     return None
 
 
@@ -80,7 +80,7 @@ class Placement:
             held = held_rows(ids, calls, evals)
             texts = ((row["execution_id"], damage(row, held[row["execution_id"]])) for row in execution_rows)
             if damaged := [f"{execution_id} ({text})" for execution_id, text in texts if text]:
-                text = f"{counted(len(damaged), 'execution')}: {first_few(damaged)}"
+                text = f"holds {counted(len(damaged), 'damaged execution')}: {first_few(damaged)}"
                 self.damaged.append(Finding(Kind.DAMAGED, path, text))
         for table, table_rows in ((schema.CALLS, calls), (schema.EVALS, evals)):
             if table_rows is not None:
@@ -136,7 +136,7 @@ def _in_two_files(thing: str, ids_in: Mapping[str, pa.Array]) -> Iterator[Findin
     twice = ordered[1:].filter(pc.equal(ordered[1:], ordered[:-1]))
     doubled = {path: own.filter(pc.is_in(own, value_set=twice)) for path, own in ids_in.items()}
     if paths := [path for path, own in doubled.items() if len(own)]:
-        text = f"{_named(thing, doubled[paths[0]].to_pylist())} also in {first_few(paths[1:])}"
+        text = f"has {_named(thing, doubled[paths[0]].to_pylist())} in common with {first_few(paths[1:])}"
         yield Finding(Kind.MISPLACED, paths[0], text)
 
 

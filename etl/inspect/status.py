@@ -22,7 +22,7 @@ NIGHTLY_HOURS = 26
 """How old the last complete export may be for a run every night, with two hours to spare."""
 _CHECK = "metrics-etl check"
 _RUN = "metrics-etl run"
-_AFTER = {"No space left on device": f"make room, then {_RUN}", "--accept-deletions": "check the key's workspace"}
+_AFTER = {"No space left on device": f"make room, then run {_RUN}", "--accept-deletions": "check the key's workspace"}
 """By the end of the message of the last run: what comes next."""
 _CHECK_FIRST = {ExitCode.CONFIGURATION, ExitCode.KEY_REFUSED, ExitCode.SOURCE_UNAVAILABLE, ExitCode.DESTINATION_FAILED}
 """The exit codes after which ``check`` says more than another run would."""
@@ -122,7 +122,7 @@ class Status(ShownInLines):
             return StatusVerdict(is_good=True, text=text, next_step="")
         text, next_step = problem
         if self.at_work:
-            text, next_step = f"{text}; an export is running", "metrics-etl status"
+            text, next_step = f"{text}. An export is running", "metrics-etl status"
         return StatusVerdict(is_good=False, text=f"Not good: {text}", next_step=next_step)
 
     def lines(self) -> Iterator[tuple[str, str]]:
@@ -150,12 +150,12 @@ class Status(ShownInLines):
         yield from (("notice", str(finding)) for finding in self.findings if not finding.is_alarm)
         times = [run_test.compared_at for run_test in self.run_tests if run_test.is_configured and run_test.compared_at]
         if oldest := min(times, default=None):
-            limit = " (no limit: sweep_days is 0)" if self.sweep_days == 0 else ""
+            limit = " (no limit, because sweep_days is 0)" if self.sweep_days == 0 else ""
             limit = f" (limit: {counted(self.sweep_days, 'day')})" if self.sweep_days else limit
-            yield "final", f"all compared; oldest comparison: {ago(oldest, self.read_at)}{limit}"
+            yield "final", f"the oldest comparison with the API was {ago(oldest, self.read_at)}{limit}"
         if self.set_aside:
             files = counted(self.set_aside, "damaged file")
-            yield "notice", f"{files} in {self.dataset}/{QUARANTINE}: inspect, then delete"
+            yield "notice", f"inspect and then delete {files} in {self.dataset}/{QUARANTINE}"
 
     def as_json(self) -> dict[str, Any]:
         """The status as a JSON object, as ``status --json`` prints it."""
@@ -170,13 +170,14 @@ def _problems(status: Status) -> Iterator[tuple[str, str]]:
     yield from _of_last_run(status)
     if finding := gravest(status.findings):
         others = sum(1 for _ in alarms(status.findings)) - 1
-        below = f"; {counted(others, 'more problem')} below" if others else ""
+        below = f" ({counted(others, 'more problem')} below)" if others else ""
         yield f"{finding}{below}", finding.kind.next_step
     if status.runs and status.runs[0].exit_code:
         yield _ended(status.runs[0]), _RUN
     configured = [run_test for run_test in status.run_tests if run_test.is_configured]
     if incomplete := [run_test for run_test in configured if not run_test.is_complete]:
-        yield f"{len(incomplete)} of {counted(len(configured), 'run test')} {_since(incomplete)}", _RUN
+        have = "has" if len(incomplete) == 1 else "have"
+        yield f"{len(incomplete)} of {counted(len(configured), 'run test')} {have} {_since(incomplete)}", _RUN
     if status.would_fail:
         yield "an export would fail now", _CHECK
     if status.complete_at is None:
@@ -209,11 +210,11 @@ def _ended(run: RunStatus) -> str:
 
 
 def _since(incomplete: Sequence[RunTestStatus]) -> str:
-    """Since when these run tests are incomplete: ``incomplete since 2026-11-23``, or ``never fully exported``."""
+    """Since when these run tests are incomplete: ``been incomplete since 2026-11-23``, or ``never been complete``."""
     times = [run_test.complete_at for run_test in incomplete if run_test.complete_at]
     if never_complete := len(incomplete) - len(times):
-        return f"incomplete, {never_complete} of them never fully exported" if times else "never fully exported"
-    return f"incomplete since {min(times):%Y-%m-%d}"
+        return f"been incomplete, {never_complete} of them always" if times else "never been complete"
+    return f"been incomplete since {min(times):%Y-%m-%d}"
 
 
 def _complete(status: Status) -> str:

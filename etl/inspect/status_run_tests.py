@@ -127,7 +127,7 @@ def missing_of(rows: _Rows, letters: _Rows, configured: Mapping[str, str]) -> li
         for name, texts in messages.items()
     ]
     findings += [
-        Finding(Kind.NOT_FETCHED, name, f"{counted(count, 'execution')} incomplete")
+        Finding(Kind.NOT_FETCHED, name, f"{counted(count, 'execution')} could not be fully exported")
         for name, count in incomplete.items()
     ]
     of_configured = [finding for finding in findings if finding.subject in configured]

@@ -103,7 +103,7 @@ def find_lost(index: Index, rows: Mapping[str, int | None], scope: Scope) -> Ite
             path = part_path(table.name, part)
             now = rows.get(path, 0)
             if table is not schema.ERRORS and scope.has(part) and now is not None and now < before:
-                text = f"{counted(before - now, 'row')} missing; there were {before:,} after the last run"
+                text = f"has lost {before - now:,} of the {counted(before, 'row')} that it had after the last run"
                 yield Finding(Kind.LOST_ROWS, path, text)
 
 

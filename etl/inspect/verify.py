@@ -102,9 +102,9 @@ def verify(settings: Settings, scope: Scope) -> VerifyReport:
     if report.export_at_work:
         report.notices.append(f"an export is running on this dataset ({report.export_at_work})")
     if damaged := files.entries(QUARANTINE):
-        report.notices.append(f"{counted(len(damaged), 'damaged file')} in {QUARANTINE}: inspect, then delete")
+        report.notices.append(f"inspect and then delete {counted(len(damaged), 'damaged file')} in {QUARANTINE}")
     if report.findings and [entry.version for entry in entries] != [entry.version for entry in _entries(files)]:
-        report.notices.append("files changed while they were read: verify again when the export has ended")
+        report.notices.append("files changed while they were read. Verify again when the export has ended")
     return report
 
 
@@ -213,7 +213,7 @@ class _Reading:
         """Check that the part of an export run has the row of this run, and no other."""
         started = [(row["started_at"], row["export_run_id"]) for row in rows.to_pylist()]
         if [run_part(at.astimezone(UTC).date(), run_id) for at, run_id in started] != [part]:
-            text = "should hold exactly one run, the one it is named after"
+            text = "should hold exactly one run, the run in the file's name"
             self._find(Kind.MISPLACED, part_path(schema.RUNS_TABLE.name, part), text)
 
 

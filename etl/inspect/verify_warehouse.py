@@ -102,7 +102,7 @@ def verify_rows(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
             for item, texts in sorted(different.items())
         ]
     report.findings += [
-        Finding(Kind.LOADED_WRONG, f"view {name}", "somebody has changed its definition")
+        Finding(Kind.LOADED_WRONG, f"view {name}", "somebody has changed the definition of this view")
         for name in loaded.altered_views
     ]
     return report
@@ -169,4 +169,4 @@ def _differences(ours: Rows, theirs: Rows) -> Iterator[str]:
         yield f"{counted(extra, 'row')} too many"
     if changed := [key for key in both if our_rows[key] != their_rows[key]]:
         columns = {name for key in changed for name, value in our_rows[key].items() if their_rows[key][name] != value}
-        yield f"{counted(len(changed), 'row')} with different values ({first_few(sorted(columns))})"
+        yield f"{counted(len(changed), 'row')} with different values in {first_few(sorted(columns))}"

@@ -119,7 +119,7 @@ class _Session(Session):
             self._staged.append(staged.table_id)
             loaded = self._client.load_table_from_file(content, staged, job_config=config).result().output_rows
         if loaded != file.rows:
-            raise DestinationError(f"{self.where}: {target} accepted {loaded} of {file.rows} rows: load again")
+            raise DestinationError(f"{self.where}: {target} accepted {loaded} of {file.rows} rows. Load again")
         names = ", ".join(map(_quoted, file.schema.names))
         self._script.append(f"INSERT INTO {target} ({names}) SELECT {names} FROM {_quoted(staged.table_id)}")
 

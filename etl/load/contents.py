@@ -92,7 +92,7 @@ class Contents:
             rows = table.no_rows
         except UnreadableError as exc:
             # The damage is in a column that no run reads, so no run moves the file to the quarantine.
-            raise DestinationError(f"{exc}; restore the file, or move it away; then run metrics-etl run") from exc
+            raise DestinationError(f"{exc}. Restore the file, or move it away, and then run metrics-etl run") from exc
         if table in GROUPS[0].tables:  # a part holds many executions, but only one run, or one run test's dead letters
             rows = rows.filter(is_of(rows, items))
         return with_places(rows, table, _path_columns(part))
@@ -107,13 +107,13 @@ def read_contents(dataset: Dataset) -> Contents:
     files = dataset.files
     identity = read_identity(files)
     if identity is None:
-        raise DestinationError(f"{files.where()}: no dataset to load: run metrics-etl run first")
+        raise DestinationError(f"there is no dataset at {files.where()} to load. Run metrics-etl run first")
     unreadable: list[str] = []
     index = update_index(dataset, read_index(files), unreadable)
     if unreadable:
         raise DestinationError(
-            f"{files.where(unreadable[0])} cannot be read: "
-            "metrics-etl run moves it to _state/quarantine and repairs what it can"
+            f"{files.where(unreadable[0])} cannot be read. "
+            "Run metrics-etl run, which moves the file to _state/quarantine and repairs what it can"
         )
     complete_at = read_last_run(files, note=lambda _: None).complete_at
     contents = Contents(dataset, identity.dataset_id, damaged=index.damaged(), complete_at=complete_at)

@@ -44,7 +44,7 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
     if engine_name == "postgresql":
         if location is not None:
             raise ConfigurationError(
-                "postgresql cannot read Parquet, so --location does not apply: use metrics-etl load"
+                "postgresql cannot read Parquet, so --location does not apply. Use metrics-etl load"
             )
         return postgresql_tables(tables)
     engine = QUERY_ENGINES[engine_name]
@@ -70,7 +70,7 @@ def dataset_root(location: str, reader: str, schemes: Sequence[str]) -> str:
         raise ConfigurationError(f"{where} does not name a folder")
     if not location.isprintable() or re.search(r"[*?\[\]{}\\]", location):
         raise ConfigurationError(
-            f"{where} must not contain * ? [ ] {{ }} \\ or control characters: engines read them as patterns"
+            f"{where} must not contain control characters or * ? [ ] {{ }} \\, which engines read as patterns"
         )
     if scheme not in schemes or bool(separator) != bool(scheme):
         known = ", ".join(f"{name}://" if name else "paths" for name in schemes)

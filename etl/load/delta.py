@@ -40,7 +40,7 @@ _WRITER = WriterProperties(default_column_properties=ColumnProperties(dictionary
 """The library writes the files of all partitions at once: with dictionaries, each would take 3 MB of memory."""
 _STALE = ""
 """Digest of an item whose rows may have changed, see ``Loaded``."""
-_ALLOW = "no permission: allow reading, writing, listing and deleting there"
+_ALLOW = "there is no permission. Allow reading, writing, listing and deleting there"
 """What to say of a bucket that refuses a request without another reason."""
 _DECORATION = re.compile(r"\x1b\[\d*m|↳")
 """Colors and arrows in the library's messages."""
@@ -156,15 +156,15 @@ class DeltaWarehouse:
         # Such as those of a dataset, whose readers would read our rows, too.
         if any(file.base_name != "_delta_log" for file in files_below(url, "", self._options)):
             if any(DeltaTable.is_deltatable(f"{self.where}/{other.name}", self._options) for other in ALL_TABLES):
-                raise DestinationError(f"{url}: its Delta log is gone: remove the table, and run metrics-etl load")
-            raise DestinationError(f"{url} holds files that are not a Delta table: name another [warehouse] url")
+                raise DestinationError(f"the Delta log of {url} is gone. Remove the table, and run metrics-etl load")
+            raise DestinationError(f"{url} holds files that are not a Delta table. Name another [warehouse] url")
         return None
 
     def _opened(self, table: Table) -> "_Table":
         """The table as it is now; DestinationError if it does not exist."""
         if opened := self._open(table):
             return opened
-        raise DestinationError(f"{self.where} has no table {table.name}: run metrics-etl load")
+        raise DestinationError(f"{self.where} has no table {table.name}. Run metrics-etl load")
 
     def _complete(self, tables: "dict[str, _Table]", changing: set[str], load_id: str) -> None:
         """Create missing tables, add missing columns, and replace what was changed in ``tables``.
@@ -188,7 +188,7 @@ class DeltaWarehouse:
         for name in names:
             if tables[name].is_append_only:
                 raise DestinationError(
-                    f"{self.where}: {name} is append-only: set delta.appendOnly to false on the tables there, "
+                    f"the table {name} at {self.where} is append-only. Set delta.appendOnly to false on each table, "
                     "then run metrics-etl load"
                 )
 
@@ -212,7 +212,7 @@ class DeltaWarehouse:
         try:
             yield
         except CommitFailedError as exc:
-            text = f"{self.where}: someone else wrote at the same time: load again ({exc})"
+            text = f"{self.where}: someone else wrote at the same time ({exc}). Load again"
             raise WarehouseUnavailableError(text) from exc
         except (DeltaError, OSError, pa.ArrowException) as exc:
             meaning = refusal(str(exc)) or (is_denied(str(exc)) and _ALLOW)
@@ -236,16 +236,16 @@ class _Table:
         handle = DeltaTable(self._log.url, version=self._log.version, storage_options=self._log.options)
         if "deletionVectors" in (handle.protocol().reader_features or ()):
             raise DestinationError(
-                f"{self._log.url} has deletion vectors, which someone turned on and the exporter cannot read: in Spark "
-                f"run ALTER TABLE {self.name} DROP FEATURE deletionVectors; or remove all tables, then run "
+                f"someone turned on deletion vectors for {self._log.url}, which metrics-etl cannot read. Either run "
+                f"ALTER TABLE {self.name} DROP FEATURE deletionVectors in Spark, or remove all tables. Then, run "
                 "metrics-etl load"
             )
         types = {field.name: field.type for field in handle.schema().fields}
         for declared in _delta_schema(self._table, columns_of(self._table)).fields:
             if types.get(declared.name, declared.type) != declared.type:
                 raise DestinationError(
-                    f"{self._log.url}: {self.name}.{declared.name} is {types[declared.name].type}, "
-                    f"expected {declared.type.type}: give it that type, or remove the tables and load again"
+                    f"{self._log.url}: the column {self.name}.{declared.name} has the type {types[declared.name].type} "
+                    f"instead of {declared.type.type}. Change the type, or remove the tables and load again"
                 )
         return handle
 

@@ -32,8 +32,8 @@ def not_ours(where: str, name: str) -> DestinationError:
     """The error for a table or view that has one of our names, although the warehouse has no ``STATE`` table."""
     thing = f"{'view' if name in {view.name for view in VIEWS} else 'table'} {name}"
     return DestinationError(
-        f"{where}: the {thing} exists, but {STATE} does not, so it may be someone else's: "
-        f"name another [warehouse] schema or url, or drop the {thing} if nobody needs it"
+        f"{where}: the {thing} exists, but {STATE} does not, so the {thing} may be someone else's. "
+        f"Name another [warehouse] schema or url, or drop the {thing} if nobody needs it"
     )
 
 
@@ -42,7 +42,7 @@ def failure(where: str, text: str, hints: Mapping[str, str] = MappingProxyType({
 
     ``hints`` say what to do about it, by a part of the text; the first that fits is added.
     """
-    hint = next((f": {hint}" for part, hint in hints.items() if part in text), "")
+    hint = next((f". {hint}" for part, hint in hints.items() if part in text), "")
     kind = WarehouseUnavailableError if passes(text) else DestinationError
     return kind(f"{where}: {' '.join(text.split())[:_MESSAGE_MAX_CHARACTERS]}{hint}")
 
@@ -122,7 +122,7 @@ def spooled(pieces: Iterable[pa.Table]) -> Iterator[Spooled]:
                     writer.write_table(piece)
                     rows += len(piece)
         except OSError as exc:
-            text = f"{exc}: a load keeps rows in a temporary folder while it runs: set TMPDIR to a writable folder"
+            text = f"{exc}. A load needs a temporary folder for rows. Set TMPDIR to a writable folder with enough space"
             raise DestinationError(text) from exc
         yield Spooled(path, first.schema, rows)
 

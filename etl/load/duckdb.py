@@ -18,7 +18,7 @@ _DIALECT = Dialect(
     types=("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE"),
     views="SELECT view_name AS name, sql AS definition FROM duckdb_views() WHERE schema_name = {schema}",
 )
-_HINTS = {"Conflicting lock is held": "close the file in that program: while one program writes, no other can use it"}
+_HINTS = {"Conflicting lock is held": "Close the file in that program. No other can use it while one program writes"}
 """What to do about an error, by a part of its text."""
 _MEMORY = "120MB"
 """How much DuckDB may keep in memory: the rest of what is not committed yet goes to disk.
@@ -42,7 +42,7 @@ class _Session(Session):
         # DuckDB opens a CSV, JSON or Parquet file as views in a database in memory, whose path is null.
         if paths.fetchall() == [(None,)] and file.is_file():
             self._connection.close()
-            raise DestinationError(f"{file}: not a DuckDB database: name another file in [warehouse] url")
+            raise DestinationError(f"{file} is not a DuckDB database. Name another file in [warehouse] url")
         # From here on, a transaction is always open; it sees what was there at its first statement.
         self._connection.begin()
 
@@ -103,8 +103,8 @@ def _warehouse(url: str, file: Path, namespace: str, *, is_read_only: bool = Fal
     if namespace in {row["database_name"].lower() for row in names}:
         session.close()
         raise DestinationError(
-            f"{session.where}: DuckDB confuses the schema {namespace} with the database of that name: "
-            "name another [warehouse] schema or file"
+            f"{session.where}: DuckDB confuses the schema {namespace} with the database of that name. "
+            "Name another [warehouse] schema or file"
         )
     return SqlWarehouse(session, _DIALECT, namespace)
 

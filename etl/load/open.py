@@ -50,4 +50,4 @@ def module_for(url: str) -> ModuleType:
     try:
         return import_module(f"etl.load.{kind}")
     except ModuleNotFoundError as exc:
-        raise needs_extra(f"[warehouse] url: {scheme}://", kind, exc) from None
+        raise needs_extra(f"[warehouse] url {scheme}://…", kind, exc) from None

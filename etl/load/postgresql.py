@@ -53,15 +53,15 @@ _ESCAPE = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u(?:0000|[dD][89a-f
 """An escape in a JSON text: a surrogate pair; as group 1, a NUL or half a pair, which jsonb refuses; any other."""
 _JSON_NAMES = {column.name for _, table in DATA for column in table.columns if column.is_json}
 _HINTS = {
-    "row-level security": "give this role BYPASSRLS, or disable row-level security on the table",
-    "22P05": "create the database with ENCODING 'UTF8'",
-    "UTF8 and SQL_ASCII": "create the database with ENCODING 'UTF8'",
-    "25006": "this role or database is read-only (default_transaction_read_only): name a role that may write",
-    "40001": "someone else changed these rows at the same time: load again",
-    "42501": 'see "Permissions" in docs/warehouses.md',
+    "row-level security": "Give this role BYPASSRLS, or disable row-level security on the table",
+    "22P05": "Create the database with ENCODING 'UTF8'",
+    "UTF8 and SQL_ASCII": "Create the database with ENCODING 'UTF8'",
+    "25006": "This role or database is read-only (default_transaction_read_only). Name a role that may write",
+    "40001": "Someone else changed these rows at the same time. Load again",
+    "42501": 'See "Permissions" in docs/warehouses.md',
 }
 """What to do about an error, by its sqlstate or a part of its text; the first that fits."""
-_ON_REPLICA = {"25006": "this server is a replica: name the primary in [warehouse] url"}
+_ON_REPLICA = {"25006": "This server is a replica. Name the primary in [warehouse] url"}
 """The same, on a server that follows another one."""
 _PASSING_STATES = {"57P01", "57P02", "57P03", "53300", "40P01", "40001"}
 """What passes by itself: a server that stops or starts, no free connection, a deadlock, a change by somebody else."""
@@ -118,7 +118,7 @@ class _Session(Session):
         if not self._replaced:
             return []
         text = f"{counted(self._replaced, 'value')} contained U+0000, or an unpaired surrogate in JSON, "
-        return [text + "which PostgreSQL cannot store: these characters were replaced by U+FFFD"]
+        return [text + "which PostgreSQL cannot store. These characters were replaced by U+FFFD"]
 
     def query(self, sql: str) -> pa.Table:
         self._begin()
@@ -191,7 +191,7 @@ class _Session(Session):
         stopped.
         """
         if self._is_lost:
-            raise DestinationError(f"{self.where}: the connection was lost: load again")
+            raise DestinationError(f"the connection to {self.where} was lost. Load again")
         answer = in_background(work)
         try:
             while not wait([answer], timeout=_WAIT_SECONDS).done:
@@ -219,7 +219,7 @@ class _Session(Session):
             hints += [hint for part, hint in self._hints.items() if part == exc.sqlstate or part in text][:1]
             is_passing = exc.sqlstate in _PASSING_STATES or passes(str(exc))
             kind = WarehouseUnavailableError if is_passing else DestinationError
-            raise kind(": ".join([f"{self.where}: {text}", *hints])) from exc
+            raise kind(". ".join([f"{self.where}: {text}", *hints])) from exc
 
 
 def _as_json(rows: pa.Table, names: Collection[str]) -> pa.Table:

@@ -46,10 +46,9 @@ POSTGRESQL = Dialect(
     # Unlike those of information_schema, columns that the user may not read, and materialized views, are among these.
     columns=(
         "SELECT CAST(c.relname AS text) AS table_name, CAST(a.attname AS text) AS column_name, "
-        "format_type(a.atttypid, a.atttypmod) AS data_type FROM pg_class AS c "
-        "JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_attribute AS a ON a.attrelid = c.oid "
-        "WHERE n.nspname = {schema} AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped "
-        "ORDER BY c.relname, a.attnum"
+        "format_type(a.atttypid, a.atttypmod) AS data_type FROM pg_class AS c JOIN pg_namespace AS n "
+        "ON n.oid = c.relnamespace JOIN pg_attribute AS a ON a.attrelid = c.oid WHERE n.nspname = {schema} AND "
+        "c.relkind IN ('r', 'p', 'v', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped ORDER BY c.relname, a.attnum"
     ),
     rehearsal=("SET LOCAL lock_timeout = '5s'",),  # who waits for a lock holds up everybody who comes later
     key="PRIMARY KEY ({columns})",
@@ -90,9 +89,8 @@ def _drop_unknown() -> str:
     state = _SQL.name(STATE_TABLE.name)
     ours = ", ".join(map(sql_quoted, STATE_TABLE.names))
     return (
-        "DO $$ BEGIN EXECUTE (SELECT COALESCE("
-        f"string_agg(format('ALTER TABLE {state} DROP COLUMN %I', column_name), '; '), '') "
-        f"FROM information_schema.columns WHERE table_schema = {sql_quoted(DEFAULT_NAMESPACE)} "
+        f"DO $$ BEGIN EXECUTE (SELECT COALESCE(string_agg(format('ALTER TABLE {state} DROP COLUMN %I', column_name), "
+        f"'; '), '') FROM information_schema.columns WHERE table_schema = {sql_quoted(DEFAULT_NAMESPACE)} "
         f"AND table_name = {sql_quoted(STATE_TABLE.name)} AND column_name NOT IN ({ours})); END $$"
     )
 

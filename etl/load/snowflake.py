@@ -90,7 +90,7 @@ class _Session(Session):
                 ).fetchall()
             loaded = sum(copied[_ROWS_LOADED] for copied in copied_files)
             if loaded != file.rows:
-                raise DestinationError(f"{self.where}: {target} accepted {loaded} of {file.rows} rows: load again")
+                raise DestinationError(f"{self.where}: {target} accepted {loaded} of {file.rows} rows. Load again")
 
     def commit(self) -> None:
         self.execute("COMMIT")

@@ -120,8 +120,8 @@ class SqlWarehouse:
             if incomplete := session.query(self._sql.not_noted()).to_pylist():
                 items = first_few([f"{row['kind']} {row['item']}" for row in incomplete])
                 raise DestinationError(
-                    f"{self.where}: more or fewer rows arrived than were sent, for {items}: "
-                    "drop the trigger or rule that adds or removes rows in these tables, and load again"
+                    f"{self.where}: more or fewer rows arrived than were sent for {items}. "
+                    "Drop the trigger or rule that adds or removes rows in these tables, and load again"
                 )
         return session.notices
 
@@ -138,9 +138,11 @@ class SqlWarehouse:
         with self._reading():
             columns = self._existing().get(table.name)
             if columns is None:
-                raise DestinationError(f"{self.where} has no table {table.name}: run metrics-etl load")
+                raise DestinationError(f"{self.where} has no table {table.name}. Run metrics-etl load")
             if missing := [column.name for column in columns_of(table) if column.name not in columns]:
-                raise DestinationError(f"{self.where}: {table.name} has no {first_few(missing)}: run metrics-etl load")
+                raise DestinationError(
+                    f"{self.where}: {table.name} has no column {first_few(missing)}. Run metrics-etl load"
+                )
             places = self._session.query(f"SELECT DISTINCT {names} FROM {self._sql.name(table.name)}")
         return {tuple(row.values()) for row in places.to_pylist()}
 
@@ -211,7 +213,7 @@ class SqlWarehouse:
             known = view.columns.keys() | existing.get(view.table.name, {}).keys()
             kept = [name for name in existing.get(view.name, {}) if name in known]
             if view.columns.keys() - {*kept} or view.name in altered_views or is_made:
-                fix = f": if someone replaced it, drop {self._namespace}.{view.name}, then run metrics-etl load"
+                fix = f". If someone replaced the view, drop {self._namespace}.{view.name}, then run metrics-etl load"
                 self._make(view.name, self._sql.create_view(view, kept), fix if view.name in existing else "")
 
     def _make(self, what: str, statements: Iterable[str], fix: str = "") -> None:
@@ -219,7 +221,7 @@ class SqlWarehouse:
         try:
             self._execute(statements)
         except DestinationError as error:
-            raise type(error)(f"{error}: cannot create {what}{fix}") from error
+            raise type(error)(f"cannot create {what}: {error}{fix}") from error
 
     def _note_dataset(self, step: LoadStep) -> None:
         """Note the dataset, the shape of the tables, the times of the load, and how the views are defined."""
@@ -256,9 +258,8 @@ class SqlWarehouse:
                     missing.append(f"{table.name}.{column.name}")
                 elif not self._dialect.takes(column, type_):
                     raise DestinationError(
-                        f"{self.where}: {table.name}.{column.name} is {type_}, "
-                        f"expected {self._dialect.type_of(column)}: "
-                        "give it that type, or drop the tables and load again"
+                        f"{self.where}: the column {table.name}.{column.name} has the type {type_} instead of "
+                        f"{self._dialect.type_of(column)}. Change the type, or drop the tables and load again"
                     )
         return missing
 

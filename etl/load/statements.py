@@ -141,8 +141,7 @@ class Statements:
         return (
             "SELECT COALESCE(s.kind, c.kind) AS kind, COALESCE(s.item, c.item) AS item, "
             f"CASE WHEN s.kind IN ('dataset', 'view') OR s.row_counts = COALESCE(c.row_counts, {_NO_ROWS}) "
-            "THEN s.digest "
-            "WHEN s.kind IS NOT NULL AND s.row_counts IS NULL THEN '' END AS digest "
+            "THEN s.digest WHEN s.kind IS NOT NULL AND s.row_counts IS NULL THEN '' END AS digest "
             f"FROM {self._state} AS s FULL OUTER JOIN ({self.counted(tables)}) AS c "
             f"ON s.kind = c.kind AND s.item = c.item UNION ALL {self._defined()}"
         )
@@ -161,9 +160,8 @@ class Statements:
         """Note the items in the table ``arrived``; without a digest if more or fewer rows arrived than were sent."""
         return (
             f"INSERT INTO {self._state} (kind, item, digest, row_counts) SELECT a.kind, a.item, "
-            f"CASE WHEN a.row_counts = COALESCE(c.row_counts, {_NO_ROWS}) THEN a.digest END, a.row_counts "
-            f"FROM {arrived} AS a LEFT JOIN ({self.counted(wanted=arrived)}) AS c "
-            "ON a.kind = c.kind AND a.item = c.item"
+            f"CASE WHEN a.row_counts = COALESCE(c.row_counts, {_NO_ROWS}) THEN a.digest END, a.row_counts FROM "
+            f"{arrived} AS a LEFT JOIN ({self.counted(wanted=arrived)}) AS c ON a.kind = c.kind AND a.item = c.item"
         )
 
     def not_noted(self) -> str:

@@ -29,7 +29,7 @@ from etl.model.values import fields_of
 from etl.model.wording import counted, first_few
 from etl.settings.sections import WarehouseSettings
 
-EXPERIMENTAL = "experimental: tested with an emulator only; after the first load, run metrics-etl verify --warehouse"
+EXPERIMENTAL = "support for this warehouse is experimental. After the first load, run metrics-etl verify --warehouse"
 """What ``check`` and the first load say about a kind of warehouse that was never tried on the real service."""
 RETRY_SECONDS = 120
 """How long after its first failure a load is tried again, if what ended it passes by itself."""
@@ -95,13 +95,13 @@ class LoadResult:
         lines = []
         if self.damaged:
             lines.append(
-                f"{counted(self.damaged, 'execution')} not loaded, because rows in the dataset are damaged: "
-                "metrics-etl run exports them again"
+                f"{counted(self.damaged, 'execution')} could not be loaded, because rows in the dataset are damaged. "
+                "Run metrics-etl run, which exports these rows again"
             )
         if self.missing:
             lines.append(
-                f"{counted(len(self.missing), 'execution')} only in the warehouse, not in the dataset: "
-                f"{first_few(self.missing)}; metrics-etl load --full removes them there"
+                f"the warehouse has {counted(len(self.missing), 'execution')} that the dataset does not have: "
+                f"{first_few(self.missing)}. To remove what is not in the dataset, run metrics-etl load --full"
             )
         return lines
 
@@ -158,8 +158,8 @@ def refuse_another(warehouse: Warehouse, loaded: Loaded, dataset_id: str) -> Non
     """Raise DestinationError if another dataset was loaded into the warehouse."""
     if loaded.dataset_id not in (None, dataset_id):
         raise DestinationError(
-            f"{warehouse.where} holds another dataset ({loaded.dataset_id}; this one is {dataset_id}): "
-            "name another [warehouse] schema or url"
+            f"{warehouse.where} holds another dataset ({loaded.dataset_id}) than this one ({dataset_id}). "
+            "Name another [warehouse] schema or url"
         )
 
 
@@ -174,9 +174,8 @@ def refuse_another_copy(warehouse: Warehouse, loaded: Loaded, export_runs: Abstr
     others = theirs - export_runs
     if others and rows_digest(theirs) != runs_left:
         raise DestinationError(
-            f"{warehouse.where}: another copy of this dataset was loaded there after this one "
-            f"({counted(len(others), 'run')}, such as {max(others)}): load from one copy only; "
-            "to keep using this one, run metrics-etl load --full"
+            f"{warehouse.where} was last loaded from another copy of this dataset ({counted(len(others), 'more run')}, "
+            f"such as {max(others)}). Load from one copy only. To keep using this copy, run metrics-etl load --full"
         )
 
 

@@ -42,19 +42,19 @@ GROUPS = (
 """All kinds of items. A warehouse compares, removes and loads an item as a whole."""
 STATE_TABLE = Table(
     STATE,
-    "item that was loaded, kept for the next load; readers do not need it",
+    "item that was loaded, which only the next load needs",
     "",
     (
-        Column("kind", STRING, "dataset, execution, errors, run, view, load, or table (Delta only).", is_key=True),
+        Column("kind", STRING, "dataset, execution, errors, run, view, load, or (in Delta only) table.", is_key=True),
         Column(
             "item",
             STRING,
-            "Id of the dataset, execution or export run; key of the run test; name of the view, table or time.",
+            "The id of a dataset, execution or run, the key of a run test, or the name of a view, table or time.",
             is_key=True,
         ),
-        Column("digest", STRING, "Hash of what the dataset held when the item was loaded; definition; time of a load."),
+        Column("digest", STRING, "Hash of the item when it was loaded, definition of a view, or time of a load."),
         Column(
-            "row_counts", STRING, "Rows of the item in calls/evals/executions/errors/runs, as loaded (not in Delta)."
+            "row_counts", STRING, "How many rows were loaded into calls/evals/executions/errors/runs (not in Delta)."
         ),
     ),
     (),
@@ -91,14 +91,14 @@ class View:
 _DOLLARS = Column("cost_total_dollars", schema.FLOAT, "Total cost of the call.", "US dollars")
 _LOADED_AT = Column("loaded_at", schema.TIMESTAMP, "When the last load that changed anything began.")
 _COMPLETE_AT = Column(
-    "complete_at", schema.TIMESTAMP, "When a run had last exported everything that was configured, as of that load."
+    "complete_at", schema.TIMESTAMP, "As of that load, when a run had last exported everything that was configured."
 )
-_ROWS = Column("rows", INT, "How many rows all tables have.", "rows")
+_ROWS = Column("rows", INT, "Total number of rows in all tables.", "rows")
 _NOTED = "MAX(CASE WHEN t.item = '{}' THEN t.digest END)"
 """A time that the last load has noted."""
 LAST_LOAD = View(
     "last_load",
-    "One row: how fresh the tables are.",
+    "One row that tells how fresh the tables are.",
     STATE_TABLE,
     computed=(
         (_LOADED_AT, _NOTED.format(_LOADED_AT.name)),
@@ -111,7 +111,7 @@ CURRENT_VIEWS = (
     View("executions_current", "Executions that are not deleted.", schema.EXECUTIONS),
     View(
         "calls_current",
-        "Calls that are not deleted, with their execution.",
+        "Calls that are not deleted, with columns of their execution.",
         schema.CALLS,
         ("status", "completed_at", "export_state"),
         ((_DOLLARS, "t.cost_total_cost_cents / 100.0"),),

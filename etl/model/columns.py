@@ -77,7 +77,7 @@ class Column:
 DAY = Column(
     "date",
     DATE,
-    "UTC day on which the row's execution was created, or the export run began.",
+    "UTC day on which the row's execution was created or, in runs, the export run began.",
     null="null when the API does not say when the execution was created",
 )
 """A column of no file: readers get it from the start of the execution, or of the export run."""
@@ -144,7 +144,7 @@ class Table:
         return json.dumps({"index_columns": [], "column_indexes": [], "columns": columns}, separators=(",", ":"))
 
 
-NOT_SHOWN = "null when the execution's detail gave no value that fits, or was not read"
+NOT_SHOWN = "null when the execution's detail was not read, or gave no value that fits"
 """The null rule of a column that only the execution's detail has."""
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from etl.model.wording import quoted
+from etl.model.wording import counted, quoted
 
 
 class Severity(StrEnum):
@@ -28,8 +28,8 @@ _RUN = "the next run tries again"
 """The next step of an alarm that needs nobody."""
 _ASIDE = "_state/quarantine"
 """Where damaged files are moved to."""
-_MOVE_ASIDE = "move the file out of the dataset and keep it; metrics-etl run then fetches the rows the API still lists"
-_RUN_OR_MOVE = f"metrics-etl run; if verify still finds it, {_MOVE_ASIDE}"
+_MOVE_ASIDE = "move the file out of the dataset, keep it, and run metrics-etl run to fetch what the API still has"
+_RUN_OR_MOVE = f"metrics-etl run. If metrics-etl verify still finds the damage, {_MOVE_ASIDE}"
 _Facts = tuple[str, Severity, str, str]
 """The value of a kind, its severity, its meaning and its next step."""
 
@@ -79,76 +79,75 @@ class Kind(StrEnum):
     LIST_FAILED = _unknown("list_failed", "the list of a run test's executions could not be read")
     LIST_UNPROVED = _unknown("list_unproved", "a list kept changing while it was read, so rows may be missing from it")
     LIST_WRONG = _unknown(
-        "list_wrong",
-        "executions are missing from a list, although the API still returns them by id; nothing was marked as deleted",
+        "list_wrong", "a list lacks executions that the API still returns by id, so nothing was marked as deleted"
     )
     LOOK_UP_FAILED = _unknown(
         "look_up_failed", "the API did not say whether executions that are missing from a list still exist"
     )
     ROW_UNREADABLE = _missing(
         "row_unreadable",
-        "the API cannot return one row of a list; all others were exported",
-        f"{_RUN}; if this goes on for days, report it to the API's operators",
+        "the API cannot return one row of a list, but all other rows were exported",
+        f"{_RUN}. If this goes on for days, report the row to the API's operators",
     )
-    RUN_TESTS_UNKNOWN = _unknown("run_tests_unknown", 'run tests may be missing from the list (run_tests = "all")')
+    RUN_TESTS_UNKNOWN = _unknown("run_tests_unknown", 'with run_tests = "all", some run tests may be missing')
     NOT_FETCHED = _missing(
         "not_fetched",
-        "executions were not fetched, or only in part",
+        "executions were not fetched, or were fetched only in part",
         "the next run continues where the last one stopped",
     )
-    DEAD_LETTER = _missing("dead_letter", "requests failed after all retries; the errors table has a row for each")
+    DEAD_LETTER = _missing("dead_letter", "requests failed after all retries, as the errors table shows")
     NEW_STATUS_ENDED = _missing(
         "new_status_ended",
         "executions seem to have ended in a status that this version does not know, so their calls are not fetched",
-        'upgrade, or set [export] calls = "all"',
+        'upgrade metrics-etl, or set [export] calls = "all"',
     )
     ANSWERS_CHANGED = _missing(
         "answers_changed",
-        "the format of the API's answers has changed: in some columns, values that the API has are missing or wrong",
-        "report the columns named here to the API's operators and the exporter's maintainers; later runs fetch the "
-        'values as soon as they can be read; if settle_by is "refetch", set "detail", which still gives most of them',
+        "the format of the API's answers has changed, so values that the API has are missing or wrong in some columns",
+        "report these columns to the API's operators and the maintainers of metrics-etl. Later runs fetch the values "
+        'as soon as they can read them. If settle_by is "refetch", set "detail", which still gives most values',
     )
     RUN_LOST = _unknown(
         "run_lost",
         "the last run was killed or could not start",
-        "if the run left an error message, fix that problem; then run metrics-etl run",
+        "if the run left an error message, fix that problem, and then run metrics-etl run",
     )
     # the dataset
     QUARANTINED = _unknown(
         "quarantined",
-        f"a damaged file was moved to {_ASIDE}; the rows that the API still lists were fetched again",
-        f"inspect the file, then delete it from {_ASIDE}; runs do not need it",
+        f"a damaged file was moved to {_ASIDE}, and the rows that the API still lists were fetched again",
+        f"inspect the file, and then delete it from {_ASIDE}, where no run needs it",
     )
     LOST_ROWS = _missing(
         "lost_rows",
         "rows that were there after the last run are gone from their files, and were not fetched again",
-        "metrics-etl run, without --run-test and --since; rows that the API no longer lists are only in your backups",
+        "metrics-etl run, without --run-test and --since. Rows that the API no longer lists are only in your backups",
     )
     DAMAGED = _missing(
         "damaged",
-        "an execution's stored calls or evals differ from what was exported, or its own row is missing",
-        "the next run fetches it again, if the API still has it",
+        "an execution's stored calls or evals differ from what was exported, or the execution's own row is missing",
+        "the next run fetches the execution again, if the API still has it",
     )
     MISPLACED = _missing(
         "misplaced",
-        "rows are in the wrong file, or stored twice: files were moved or copied by hand",
-        "move a misplaced file back to its place, or a duplicate out of the dataset; then run metrics-etl run",
+        "rows are in the wrong file, or are stored twice, because files were moved or copied by hand",
+        "move a misplaced file back to its place, or a duplicate out of the dataset, and then run metrics-etl run",
     )
     SCHEMA = _unknown(
         "schema",
         "a file has columns that this version does not know",
-        f"upgrade the exporter if a newer one wrote it; otherwise {_MOVE_ASIDE}",
+        f"if a newer version wrote the file, upgrade metrics-etl; otherwise, {_MOVE_ASIDE}",
     )
-    UNREADABLE = _unknown("unreadable", "a file is damaged: cut short, or with a wrong checksum", _RUN_OR_MOVE)
+    UNREADABLE = _unknown("unreadable", "a file is cut short, or its checksum is wrong", _RUN_OR_MOVE)
     NOT_READ = _unknown(
         "not_read",
-        "a file was not read: this user may not read it, or it does not fit in memory",
-        "leave the file in place, since its rows may be intact; try as another user, or with more memory",
+        "a file was not read, because this user may not read it, or because it does not fit in memory",
+        "leave the file in place, since its rows may be intact. Try again as another user, or with more memory",
     )
     FOREIGN_FILE = _unknown(
         "foreign_file",
-        "a table's folder holds something that metrics-etl did not write: a file, link, pipe or device",
-        "move it out of the dataset: readers may take it for data",
+        "a table's folder holds something that metrics-etl did not write, such as a file, link, pipe or device",
+        "move it out of the dataset, because readers may take it for data",
     )
     # the warehouse
     NOT_LOADED = _missing("not_loaded", "the warehouse is behind the dataset", "metrics-etl load")
@@ -157,50 +156,50 @@ class Kind(StrEnum):
     )
     # worth knowing
     DELETED = _notice("deleted", "rows were marked as deleted (deleted_at), because the source no longer has them")
-    SWEPT = _notice("swept", "final executions had changed, and were fetched again; checks for late data begin again")
-    NOT_COMPARED = _notice("not_compared", "executions could not be compared with the API; rows stay as they are", _RUN)
-    RENAMED = _notice("renamed", "a run test was renamed; its rows now have the new name")
+    SWEPT = _notice("swept", "final executions had changed, were fetched again, and are checked for late data again")
+    NOT_COMPARED = _notice("not_compared", "executions could not be compared with the API, so rows are unchanged", _RUN)
+    RENAMED = _notice("renamed", "a run test was renamed, and its rows now have the new name")
     NOT_EXPORTED = _notice(
         "not_exported",
-        "stored executions now belong to a run test that the settings do not name; their rows have its name now",
-        "nothing, or add that name to run_tests to export its new executions",
+        "stored executions now belong to a run test that the settings do not name, and their rows now have its name",
+        "nothing, or add this run test to run_tests to export its new executions",
     )
     FETCHED_AGAIN = _notice("fetched_again", "rows were gone or damaged, and were fetched again")
-    RUN_TEST_GONE = _notice("run_test_gone", "the API no longer has a run test of this name; its rows stay as they are")
-    NAMESAKES = _notice("namesakes", "run tests have the same name, and the API lists their executions together")
-    NEW_STATUS = _notice("new_status", "executions or calls count as unfinished: their status is new to this version")
+    RUN_TEST_GONE = _notice("run_test_gone", "the API no longer has a run test of this name, but its rows stay")
+    NAMESAKES = _notice("namesakes", "several run tests have one name, so the API lists their executions together")
+    NEW_STATUS = _notice("new_status", "executions or calls with a status new to this version count as unfinished")
     DOCUMENT_SET_ASIDE = _notice(
         "document_set_aside",
-        f"a file in the folder _state or runs could not be read: a run moves it to {_ASIDE}; other commands ignore it",
-        f"nothing; once it is in {_ASIDE}, it can be deleted",
+        f"a file in the folder _state or runs could not be read. Runs move it to {_ASIDE}; other commands ignore it",
+        f"nothing, but once the file is in {_ASIDE}, you can delete it",
     )
     ANSWERS_ODD = _notice(
         "answers_odd",
-        "an execution is missing values that the API has; it is checked again until others show if the format changed",
+        "an execution lacks values that the API has, and is checked again until others show if the format changed",
     )
     FROM_DETAILS = _notice(
         "from_details",
-        "some values are no longer in the calls' own metrics; they are taken from the executions' details",
-        "report the change to the API's operators; nothing is missing",
+        "some values are no longer in the calls' own metrics, and are taken from the executions' details",
+        "report the change to the API's operators. Nothing is missing",
     )
     NOT_DESCRIBED = _notice(
         "not_described",
-        "agent versions and eval configurations of executions are not known; the columns for them are null",
-        "nothing: a run requests them again when the run test has new executions",
+        "agent versions and eval configurations of executions are unknown, so the columns for them are null",
+        "nothing, since a run requests them again when the run test has new executions",
     )
     ONE_BY_ONE = _notice(
         "one_by_one",
-        "calls were fetched one by one, because the lists could not be used: the rows are the same, with more requests",
+        "calls were fetched one by one, because lists could not be used. The rows are the same, but took more requests",
     )
     KEY_REMOVED = _notice(
         "key_removed",
-        "the API's answers contained one of your API keys; the dataset has [key] instead",
+        "the API's answers contained one of your API keys, and the dataset has [key] in its place",
         "rotate that key",
     )
     COLUMNS_ADDED = _notice(
         "columns_added",
         "files from an older version got this version's new columns, which are null until the rows are fetched again",
-        "nothing, or metrics-etl run --full-refresh to fill them",
+        "nothing, or metrics-etl run --full-refresh to fill these columns",
     )
 
 
@@ -245,7 +244,7 @@ def alarm_lines(findings: Sequence[Finding], *, has_next_step: bool = True) -> I
     counts = Counter(alarm.kind for alarm in alarms(findings))
     for kind, count in counts.items():
         first = next(finding for finding in findings if finding.kind is kind)
-        yield "problem", f"{first}; {count - 1:,} more like this" if count > 1 else str(first)
+        yield "problem", f"{first} ({counted(count - 1, 'more problem')} like this)" if count > 1 else str(first)
     if has_next_step and (alarm_to_act_on := gravest(findings)):
         yield "next", alarm_to_act_on.kind.next_step
 

@@ -118,7 +118,7 @@ class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """
         if self.packed is None:
             raise ValueError(
-                f"execution {self.execution_id}: its payload is no longer in memory: this is a bug, please report it"
+                f"the payload of execution {self.execution_id} is no longer in memory. This is a bug. Please report it"
             )
         payload = pickle.loads(self.packed) if isinstance(self.packed, bytes) else self.packed  # noqa: S301 made here
         return Execution(execution_id=self.execution_id, status=self.status, payload=payload)
@@ -290,10 +290,10 @@ class Sight(Word):
 
     RUNNING = "running", "it has not finished at the source, so its calls were not requested"
     PART = "part", "a call has no row, a request failed, or more is to come"
-    LISTED = "listed", "each call has a row, some made of lists; their own metrics are to come"
-    UNSETTLED = "unsettled", "all was seen, but late data may come, it or a call still runs, or values are missing"
-    SETTLED = "settled", "all was seen, and no late data is expected"
-    NOTHING_NEW = "nothing new", "only a part of it was seen, and that changes nothing"
+    LISTED = "listed", "each call has a row, but the own metrics of some calls are still to come"
+    UNSETTLED = "unsettled", "all of it was seen, but late data may come, it or a call runs, or values are missing"
+    SETTLED = "settled", "all of it was seen, and no late data is expected"
+    NOTHING_NEW = "nothing new", "only a part of it was seen, which changes nothing"
 
 
 _NEXT_STATE = {

@@ -95,7 +95,7 @@ METRICS: dict[str, Metric] = {
             "chat_metrics_csat_score",
             "score",
             Statistic.MEAN,
-            "mean customer satisfaction score, or the score that the platform shows as CSAT",
+            "mean customer satisfaction score (of voice calls, the score that the platform shows as CSAT)",
             is_higher_worse=False,
         ),
         _failures("failure_rate", "Failed calls", "status", "failed, but not on the telephone line"),
@@ -154,5 +154,5 @@ def limits_of(texts: Mapping[str, str]) -> dict[str, Limit]:
     """
     for name in texts:
         if name not in METRICS and not EVAL.fullmatch(name):
-            raise ValueError(f"names {quoted(name)}, which is not a metric: {nearest(name, METRICS)}")
+            raise ValueError(f"names {quoted(name)}, which is not a metric. {nearest(name, METRICS)}")
     return {name: Limit.parse(name, text) for name, text in texts.items()}

@@ -13,8 +13,8 @@ __all__ = ["CALLS", "ERRORS", "EVALS", "EXECUTIONS", "OF_CALLS", "OF_EXECUTIONS"
 __all__ += ["BOOL", "DATE", "DAY", "FLOAT", "GIVEN", "INT", "NEVER", "STRING", "TIMESTAMP", "Column", "Table"]
 
 _PARTITIONS = (
-    Column("run_test", STRING, "Folder of the run test."),
-    Column("month", STRING, "UTC month, as 2026-11, in which the execution began or, if unknown, was first seen."),
+    Column("run_test", STRING, "Key of the run test, which names its folder."),
+    Column("month", STRING, "UTC month (2026-11) in which the execution began or, if that is unknown, was first seen."),
 )
 _RUN_TEST_NAME = Column("run_test_name", STRING, "Name of the run test, as configured when the row was exported.")
 _EXECUTION_STARTED_AT = Column("execution_started_at", TIMESTAMP, "When the row's execution was created.", null=GIVEN)
@@ -31,16 +31,16 @@ _RAW = Column("raw", STRING, "The payload as received.", null="null unless [expo
 _DELETED_AT = Column(
     "deleted_at",
     TIMESTAMP,
-    "When a run found that the source no longer has this row, or when it was forgotten. The row is kept; the time is "
-    "cleared if the source has the row again.",
+    "When a run found that the source no longer has this row, or when the row was forgotten. The row is kept. The time "
+    "is cleared if the source has the row again.",
     null="null while the source has it",
 )
 _EXPORT = (
-    Column("export_run_id", STRING, "The export run that wrote this version of the row; see runs.export_run_id."),
+    Column("export_run_id", STRING, "The export run that wrote this version of the row, as in runs.export_run_id."),
     Column("exported_at", TIMESTAMP, "When this version of the row was exported."),
 )
 
-_KEPT = "an unknown status is kept as it is."
+_KEPT = "An unknown status is kept as it is."
 _NOT_LISTED = "null when the call is a chat, or when no list of voice calls with it was read"
 _VOICE = {
     "bot_wpm": (FLOAT, "Speaking rate of the agent", "words/min"),
@@ -99,10 +99,10 @@ def _percentile(name: str, meaning: str) -> Column:
 _TOLD = {
     "run_test_id": "Identifies the run test at the source.",
     "agent_name": "Name of the tested agent. This and the next 4 columns stay as first seen after the execution ended.",
-    "agent_version": "Name of the agent's version; if the execution has none, the API gives the newest.",
-    "error_reason": "Why the execution failed: one line, cut after 200 characters.",
-    "judged_by": "What judged its calls: name, template, model and mapping of each eval, by eval_config_id.",
-    "judged_by_fingerprint": "BLAKE2b-128 of judged_by.",
+    "agent_version": "Name of the agent's version. If the execution has none, the API gives the newest.",
+    "error_reason": "Why the execution failed, in one line, cut after 200 characters.",
+    "judged_by": "What judged its calls: the name, template, model and mapping of each eval, by eval_config_id.",
+    "judged_by_fingerprint": "BLAKE2b-128 hash of judged_by.",
 }
 _NOT_TOLD = "null when unknown; requested again when the run test has new executions"
 DESCRIBED = tuple(
@@ -117,10 +117,10 @@ EXECUTIONS = Table(
     (
         Column("execution_id", STRING, "Identifies the execution.", source="execution_id", is_key=True),
         _RUN_TEST_NAME,
-        field("status", STRING, f"pending, running, completed, failed, cancelled, cancelling or evaluating; {_KEPT}"),
+        field("status", STRING, f"pending, running, completed, failed, cancelled, cancelling or evaluating. {_KEPT}"),
         field("started_at", TIMESTAMP, "When the execution was created."),
-        field("completed_at", TIMESTAMP, "When it ended.", null="null while it runs"),
-        field("total_calls", INT, "The API's own count of calls; may differ from what it lists.", "calls"),
+        field("completed_at", TIMESTAMP, "When the execution ended.", null="null while it runs"),
+        field("total_calls", INT, "The API's own count of calls, which may differ from its list.", "calls"),
         field("completed_calls", INT, "The API's own count of completed calls.", "calls"),
         field("failed_calls", INT, "The API's own count of failed calls.", "calls"),
         _mean("latency.avg_agent_latency_ms", "agent latency over the calls", "ms"),
@@ -134,7 +134,7 @@ EXECUTIONS = Table(
         _mean("conversation.avg_talk_ratio", "ratio of the agent's to the user's talking time", "ratio"),
         _mean("conversation.avg_user_interruption_rate", "interruptions by the user per minute", "1/min"),
         _mean("conversation.avg_ai_interruption_rate", "interruptions by the agent per minute", "1/min"),
-        _mean("conversation.avg_stop_time_after_interruption_ms", "time until the agent stops once interrupted", "ms"),
+        _mean("conversation.avg_stop_time_after_interruption_ms", "time until the agent stops when interrupted", "ms"),
         _mean("chat.avg_total_tokens", "tokens per chat call", "tokens"),
         _mean("chat.avg_input_tokens", "input tokens per chat call", "tokens"),
         _mean("chat.avg_output_tokens", "output tokens per chat call", "tokens"),
@@ -148,18 +148,18 @@ EXECUTIONS = Table(
         *DESCRIBED,
         _EXTRA,
         _RAW,
-        Column("listed_calls", INT, "Calls that the API listed for the execution.", "calls", null="null until listed"),
-        Column("exported_calls", INT, "Calls of the execution in the calls table that have no deleted_at.", "calls"),
+        Column("listed_calls", INT, "Number of calls that the API listed.", "calls", null="null until listed"),
+        Column("exported_calls", INT, "Number of the execution's calls that have no deleted_at.", "calls"),
         Column(
             "export_state",
             STRING,
-            "exported: final. settling: exported, and checked again until it is final. listed: stored from its lists; "
-            "its calls' own metrics are still to come. waiting: not finished at the source. incomplete: something is "
-            "missing (see the errors table) or is still to come. forgotten: only its id, run test and start are kept.",
+            "exported: whole and final. settling: whole, but checked again until it is final. listed: stored from "
+            "lists; its calls' own metrics are still to come. waiting: not finished at the source. incomplete: some of "
+            "it is missing (see the errors table) or still to come. forgotten: only its id, run test and start remain.",
         ),
         _DELETED_AT,
-        Column("fingerprint", STRING, "BLAKE2b-128 of the listed payload; if it changes, the execution is refetched."),
-        Column("calls_digest", STRING, "BLAKE2b-128 over the execution's calls and evals, with their deletion marks."),
+        Column("fingerprint", STRING, "BLAKE2b-128 of the listed payload. If it changes, the execution is refetched."),
+        Column("calls_digest", STRING, "BLAKE2b-128 of the execution's calls and evals, with their deletion marks."),
         Column(
             "verified_at",
             TIMESTAMP,
@@ -182,14 +182,14 @@ CALLS = Table(
         _EXECUTION_STARTED_AT,
         field("call_results.scenario_id", STRING, "The scenario that was played."),
         field("call_results.scenario_name", STRING, "Name of the scenario when the call was exported."),
-        field("status", STRING, f"pending, queued, ongoing, completed, failed, analyzing or cancelled; {_KEPT}"),
+        field("status", STRING, f"pending, queued, ongoing, completed, failed, analyzing or cancelled. {_KEPT}"),
         field("duration_seconds", FLOAT, "Length of the call.", "s"),
         field("latency.avg_agent_latency_ms", FLOAT, "Mean time that the agent took to answer.", "ms"),
         field("latency.response_time_ms", FLOAT, "Response time of the call.", "ms"),
         *(_reported(name, *declared) for name, declared in _VOICE.items()),
         _reported("avg_agent_latency_ms", FLOAT, "Mean time that the agent took to answer", "ms"),
         _reported(
-            "avg_stop_time_after_interruption_ms", FLOAT, "Mean time until the agent stops once interrupted", "ms"
+            "avg_stop_time_after_interruption_ms", FLOAT, "Mean time until the agent stops when interrupted", "ms"
         ),
         field("cost.total_cost_cents", INT, "Total cost of the call.", "US cents"),
         field("cost.stt_cost_cents", INT, "Cost of speech to text.", "US cents"),
@@ -207,7 +207,7 @@ CALLS = Table(
         field(
             "conversation.avg_stop_time_after_interruption_ms",
             FLOAT,
-            "Mean time until the agent stops talking once interrupted.",
+            "Mean time until the agent stops talking when interrupted.",
             "ms",
         ),
         field("chat_metrics.input_tokens", INT, "Input tokens.", "tokens"),
@@ -217,8 +217,8 @@ CALLS = Table(
         field("chat_metrics.turn_count", INT, "Number of turns in the chat.", "turns"),
         field("chat_metrics.avg_latency_ms", FLOAT, "Mean latency of the chat's answers.", "ms"),
         field("chat_metrics.csat_score", FLOAT, "Customer satisfaction score.", "score"),
-        shown("overall_score", FLOAT, "Score shown as CSAT by the platform; voice calls have no other score.", "score"),
-        shown("ended_reason", STRING, "Why the call ended, in the source's words: one line, cut after 200 characters."),
+        shown("overall_score", FLOAT, "Score shown as CSAT by the platform, the only score of a voice call.", "score"),
+        shown("ended_reason", STRING, "Why the call ended, as one line from the source, cut after 200 characters."),
         shown("completed_at", TIMESTAMP, "When the call ended.", null=_NOT_LISTED),
         shown("agent_version", STRING, "Name of the version of the agent that was tested.", null=_NOT_LISTED),
         shown("customer_cost_cents", INT, "What the call cost on the customer's side.", "US cents"),
@@ -242,9 +242,9 @@ CALLS = Table(
             STRING,
             "metrics: the row has the call's own metrics. lists: it has the same values, from lists that show voice "
             "calls in full. both: values missing from the call's own metrics come from the execution's detail. detail: "
-            "the row has what that detail and the list of calls show; these columns are null: "
+            "the row has what that detail and the list of calls show, and these columns are null: "
             f"{', '.join(NOT_IN_LISTS)}.",
-            null="null when a version without this column wrote the row: this means metrics",
+            null="null when a version without this column wrote the row, which means metrics",
         ),
         _DELETED_AT,
         *_EXPORT,
@@ -270,13 +270,13 @@ EVALS = Table(
         Column("execution_id", STRING, "The execution that the call belongs to."),
         _EXECUTION_STARTED_AT,
         Column("eval_name", STRING, "Name of the eval when the call was exported.", source="name"),
-        field("output_type", STRING, "Pass/Fail, score, choices or another type that the API names."),
-        _output("passed", BOOL, "a verdict: true or Passed, false or Failed", "null when the output is something else"),
+        field("output_type", STRING, "Type of the output: Pass/Fail, score, choices or another type."),
+        _output("passed", BOOL, "a verdict: true, Passed, false or Failed", "null when the output is something else"),
         _output("score", FLOAT, "a number", "null when the output is something else", "score"),
         _output("text", STRING, "a string", "null when the output is something else"),
         _output("json", STRING, "a list or an object", "null when the output is something else"),
         field("reason", STRING, "Why the eval gave this output."),
-        field("status", STRING, "Completed, Failed, skipped or another word that the API uses."),
+        field("status", STRING, "Status of the eval: Completed, Failed, skipped or another word that the API uses."),
         _EXTRA,
         _DELETED_AT,
         *_EXPORT,
@@ -286,18 +286,18 @@ EVALS = Table(
 
 ERRORS = Table(
     "errors",
-    "dead letter: a request that a run gave up on; removed when it succeeds",
+    "request that a run gave up on (dead letter), until the request succeeds",
     "",
     (
-        Column("endpoint", STRING, f"Path of the endpoint that failed; {DETAIL} stands for details.", is_key=True),
-        Column("subject_id", STRING, "The call or execution that was asked for.", is_key=True),
+        Column("endpoint", STRING, f"Path of the endpoint that failed, {DETAIL} for a detail.", is_key=True),
+        Column("subject_id", STRING, "The call or execution that was requested.", is_key=True),
         Column("execution_id", STRING, "The execution that is not final because of this failure.", is_key=True),
         _RUN_TEST_NAME,
         _EXECUTION_STARTED_AT,
-        Column("status", INT, "HTTP status of the last try; 0 when there was no answer."),
+        Column("status", INT, "HTTP status of the last try, or 0 if there was no answer."),
         Column("message", STRING, "What went wrong."),
-        Column("excerpt", STRING, "The first 200 characters of the last answer; of an HTML page, its title."),
-        Column("tries", INT, "Requests that the last run spent on this failure.", "requests"),
+        Column("excerpt", STRING, "The first 200 characters of the last answer, or the title of an HTML page."),
+        Column("tries", INT, "How often the last run sent the request.", "requests"),
         Column("first_seen_at", TIMESTAMP, "When the request first failed."),
         Column("last_seen_at", TIMESTAMP, "When the request last failed."),
         _EXPORT[0],
@@ -310,12 +310,12 @@ RUNS_TABLE = Table(
     "export run",
     "",
     (
-        Column("export_run_id", STRING, "Identifies the export run; sorts by time.", is_key=True),
+        Column("export_run_id", STRING, "Identifies the export run. The ids of later runs sort later.", is_key=True),
         Column("started_at", TIMESTAMP, "When the run began."),
         Column("finished_at", TIMESTAMP, "When the run ended."),
         Column("outcome", STRING, "The exit code as a word (complete, partial, refused …), or forgotten."),
         Column("exit_code", INT, "Exit code of the command."),
-        Column("version", STRING, "Version of the exporter."),
+        Column("version", STRING, "Version of metrics-etl."),
         Column("seconds", FLOAT, "Duration of the run.", "s"),
         Column("requests", INT, "Requests sent, retries included.", "requests"),
         Column("call_requests", INT, "Requests for single calls.", "requests", null="null when an older version ran"),
@@ -330,9 +330,9 @@ RUNS_TABLE = Table(
         Column("bytes", INT, "Bytes of Parquet written.", "bytes"),
         Column("message", STRING, "Why the run ended as it did.", null="null when nothing is missing"),
         Column("run_tests", STRING, "Counts for each run test.", is_json=True),
-        Column("receipt", STRING, "Files written, with sha256.", null="null when an older version ran", is_json=True),
+        Column("receipt", STRING, "Files written, with SHA-256.", null="null when an older version ran", is_json=True),
     ),
-    (Column("month", STRING, "UTC month, as 2026-11, in which the run began."),),
+    (Column("month", STRING, "UTC month, such as 2026-11, in which the run began."),),
 )
 
 TABLES: dict[str, Table] = {table.name: table for table in (EXECUTIONS, CALLS, EVALS, ERRORS, RUNS_TABLE)}

@@ -59,9 +59,9 @@ def nearest(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
     endings = [known_name for known_name in known_by_folded if known_name.endswith((f"_{folded}", f".{folded}"))]
     candidates = endings or get_close_matches(folded, known_by_folded, n=1)
     if candidates:
-        return f"did you mean {' or '.join(quoted(known_by_folded[candidate]) for candidate in candidates)}?"
+        return f"Did you mean {' or '.join(quoted(known_by_folded[candidate]) for candidate in candidates)}?"
     names = [quoted(known_name) for known_name in sorted(known_by_folded.values())]
-    return otherwise or (f"choose from {first_few(names, shown=12)}" if names else "there are none yet")
+    return otherwise or (f"Choose from {first_few(names, shown=12)}" if names else "There are none to choose from")
 
 
 def first_few(things: Sequence[str], *, shown: int = 2) -> str:

@@ -123,7 +123,7 @@ def _message(dataset: str, code: ExitCode, new: _Items, *, is_well_again: bool) 
         line = shown(f"• {subject}: {item['text']}" if subject else f"• {item['text']}")
         lines.append(f"{line} → {item['next_step']}" if item.get("next_step") else line)
     if len(lines) > _MOST_LINES:
-        lines[_MOST_LINES:] = [f"and {len(lines) - _MOST_LINES:,} more: metrics-etl status"]
+        lines[_MOST_LINES:] = [f"and {len(lines) - _MOST_LINES:,} more, which metrics-etl status shows"]
     return {
         "text": html.escape("\n".join(lines), quote=False),
         "dataset": dataset,

@@ -156,7 +156,7 @@ async def _rename(run: Run, record: Record, state: StoredState, elsewhere: Lists
         if new == old:
             continue
         if new in exported or not run.settings.configured:
-            record.find(Kind.RENAMED, new, f"was called {quoted(old)}; its rows have the new name now")
+            record.find(Kind.RENAMED, new, f"was called {quoted(old)}, and its rows now have the new name")
         else:
             text = f"{counted(count, 'execution')} now {'belongs' if count == 1 else 'belong'} to {quoted(new)}"
             record.find(Kind.NOT_EXPORTED, old, f"{text}, which run_tests does not name")
@@ -287,7 +287,7 @@ async def _mark_deleted_since(
     for name, ids in sorted(ids_of.items()):
         listed = await _listed_now(run, name, ids)
         if listed and record.last_step is None:
-            record.find(Kind.NOT_FETCHED, name, f"404 for {counted(len(listed), 'listed execution')}: {LAG}")
+            record.find(Kind.NOT_FETCHED, name, f"the API answered 404 for {counted(len(listed), 'execution')}, {LAG}")
         await _mark(run, record, state, name, ids - listed, places)
 
 

@@ -30,13 +30,13 @@ async def await_end(settings: Settings, execution_id: str, *, seconds: float) ->
             name = await run_test_of(client, execution_id, is_optional=False)
     except TimeoutError:
         limit = timedelta(seconds=seconds)
-        raise TimeLimitError(f"{execution} had not ended after {limit} (--timeout): not compared") from None
+        raise TimeLimitError(f"{execution} had not ended after {limit} (--timeout), so it was not compared") from None
     except SourceError as error:
         if not (isinstance(error, NotFoundError) or error.status == 400):  # 400: the id is no UUID
             raise SourceUnavailableError(f"cannot wait for the execution: {error}") from None
-        raise ConfigurationError(f"the API has no {execution}: check the id, and the key's workspace") from None
+        raise ConfigurationError(f"the API has no {execution}. Check the id and the key's workspace") from None
     if settings.run_tests and name not in {run_test.name for run_test in settings.run_tests}:
-        raise ConfigurationError(f"{execution} belongs to {quoted(name)}: add that name to run_tests")
+        raise ConfigurationError(f"{execution} belongs to run test {quoted(name)}. Add that name to run_tests")
     return name
 
 

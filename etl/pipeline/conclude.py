@@ -125,7 +125,7 @@ def _findings_of_run(run: Run, record: Record) -> Iterator[tuple[Kind, str]]:
     """What concerns the run as a whole."""
     marked = run.dataset.written.marked
     if rows := [counted(marked[table], table.removesuffix("s")) for table in ("calls", "evals") if marked[table]]:
-        yield Kind.DELETED, f"{' and '.join(rows)} marked as deleted: the source no longer has them"
+        yield Kind.DELETED, f"the source no longer has {' and '.join(rows)}, which got a deleted_at"
     swept = {item.execution.execution_id for item in record.all_planned() if item.reason is Reason.SWEEP}
     if found := sorted(swept & run.dataset.written.executions):
         yield Kind.SWEPT, f"{counted(len(found), 'final execution')} had changed at the source: {first_few(found)}"

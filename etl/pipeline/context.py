@@ -181,5 +181,5 @@ def dask_module() -> Any:
     try:
         import etl.pipeline.engine.dask as module  # noqa: PLC0415 imported on use, where its package is installed
     except ModuleNotFoundError as exc:
-        raise needs_extra("[engine] kind: dask", "dask", exc) from None
+        raise needs_extra('[engine] kind = "dask"', "dask", exc) from None
     return module

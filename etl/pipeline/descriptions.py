@@ -55,7 +55,8 @@ async def describe_executions(run: Run, record: Record, state: StoredState) -> N
             await to_the_end(partial(write_descriptions, run.dataset, part, parts[part], run.stamp()))
         if lacking := len(asked - told.keys()):
             why = first_few(problems) if problems else "the lists do not show them"
-            record.find(Kind.NOT_DESCRIBED, "", f"agent and judge of {counted(lacking, 'execution')} unknown: {why}")
+            unknown = f"the agent and the judge of {counted(lacking, 'execution')} are unknown"
+            record.find(Kind.NOT_DESCRIBED, "", f"{unknown}: {why}")
 
 
 async def _describe(

@@ -72,8 +72,8 @@ def forget(
             parts.append((part, going.executions))
     if missing:
         raise ConfigurationError(
-            f"call {first_few(sorted(missing))}: not in the dataset, or still at the source; delete it at the source "
-            "and run metrics-etl run, or forget its execution"
+            f"cannot forget call {first_few(sorted(missing))}, which is not in the dataset, or is still at the source. "
+            "Delete the call at the source and run metrics-etl run, or forget its execution"
         )
     known = {key: state.executions[key] for _, changed in parts for key in changed}
     _refuse_damage([key for key, each in known.items() if not each.has_row or (each.is_damaged and key not in chosen)])
@@ -133,7 +133,7 @@ def finish_forgetting(of: Dataset) -> None:
 
 def _refuse_damage(found: Collection[object]) -> None:
     if found:
-        raise ConfigurationError("rows are damaged or gone: run metrics-etl run first, which names them")
+        raise ConfigurationError("rows are damaged or gone. Run metrics-etl run first, which names these rows")
 
 
 def _chosen(state: StoredState, executions: Collection[str], run_tests: Collection[str], before: datetime) -> set[str]:
@@ -141,7 +141,7 @@ def _chosen(state: StoredState, executions: Collection[str], run_tests: Collecti
     known = {key: each for key, each in state.executions.items() if not each.is_forgotten or each.is_damaged}
     chosen = {*executions}.union(*(_executions_of(known, name) for name in run_tests))
     if unknown := chosen - known.keys():
-        raise ConfigurationError(f"execution {first_few(sorted(unknown))}: not in the dataset, or already forgotten")
+        raise ConfigurationError(f"the dataset never had execution {first_few(sorted(unknown))}, or has forgotten it")
     return chosen | {key for key, each in known.items() if each.deleted_at and each.deleted_at < before}
 
 
@@ -150,7 +150,7 @@ def _executions_of(known: Mapping[str, StoredExecution], name: str) -> set[str]:
     own = {key for key, each in known.items() if name in (each.run_test_name, each.run_test_key)}
     if not own:
         names = {each.run_test_name for each in known.values()}
-        raise ConfigurationError(f"no execution of run test {quoted(name)} in the dataset: {nearest(name, names)}")
+        raise ConfigurationError(f"the dataset has no execution of run test {quoted(name)}. {nearest(name, names)}")
     return own
 
 

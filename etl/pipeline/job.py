@@ -91,7 +91,7 @@ class Plan(ShownInLines):
         if self.previews and self.seconds_to_use is not None:
             executions = counted(len(self.previews), "new execution")
             requests = counted(self.requests_to_use, "request")
-            yield "readable", f"{executions} from lists, after {requests}, at least {duration(self.seconds_to_use)}"
+            yield "readable", f"{executions} from lists after {requests}, in {duration(self.seconds_to_use)} or more"
 
     def _duration(self) -> str:
         if not self.requests:
@@ -99,10 +99,10 @@ class Plan(ShownInLines):
         if self.seconds is None:
             at_standard = duration(self.requests / STANDARD_REQUESTS_PER_MINUTE * 60)
             limit = f"assuming {STANDARD_REQUESTS_PER_MINUTE} requests a minute"
-            return f"about {at_standard}, {limit}: the API announces no limit (if there is none, it is faster)"
+            return f"about {at_standard}, {limit}, because the API announces no limit (less without a limit)"
         limit = counted(self.requests_per_minute or 0, "request")
         if self.seconds < 1:
-            return f"within a minute: the limit is {limit} a minute"
+            return f"within a minute, since the limit is {limit} a minute"
         return f"about {duration(self.seconds)} at {limit} a minute"
 
 
@@ -256,7 +256,7 @@ def run(
         wait([ended])
     except BaseException:
         if not ended.done():  # its loop is there to be told
-            stop.set_result(InterruptedRunError("interrupted; everything received is saved"))
+            stop.set_result(InterruptedRunError("interrupted, but everything received is saved"))
         wait([ended])
         raise
     return ended.result()
@@ -308,7 +308,7 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
             failure = None
     except* Exception as group:  # noqa: BLE001 recorded here, raised below
         bug = next(leaves(group))
-        failure = ExporterError(f"this is a bug in metrics-etl, please report it: {type(bug).__name__}: {bug}")
+        failure = ExporterError(f"this is a bug in metrics-etl. Please report it: {type(bug).__name__}: {bug}")
     summary = await conclude(run, record, state, failure)
     if settings.warehouse.url and not isinstance(failure, InterruptedRunError | DestinationError) and bug is None:
         await _load(run, summary, stop)

@@ -42,14 +42,14 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
         record.find(Kind.RUN_TESTS_UNKNOWN, "", problem)
     for name, run_tests in found.run_tests.items():
         if len(run_tests) > 1:
-            text = f"{len(run_tests)} run tests have this name; the API lists their executions together"
+            text = f"{len(run_tests)} run tests have this name, and the API lists their executions together"
             record.find(Kind.NAMESAKES, name, text)
     names = [*found.run_tests]
     for name in _missing(record, state, names):
         try:
             names += [name] if await is_run_test(run.client, name) else []
         except SourceError as error:
-            text = f"not in the list of run tests, and looking it up by name failed: {error}"
+            text = f"it is not in the list of run tests, and a request for it by name failed: {error}"
             record.find(Kind.RUN_TESTS_UNKNOWN, name, text)
     record.run_tests = run.settings.with_run_tests(names).run_tests
     run.notify("discovered", run_tests=len(names))
@@ -66,7 +66,7 @@ async def is_run_test(client: Client, name: str) -> bool:
 
 def note_gone(record: Record, state: StoredState) -> None:
     """Note the run tests that the last run exported, and whose name no run test has any more, though rows have it."""
-    text = "the API no longer has a run test of this name; its rows stay as they are"
+    text = "the API no longer has a run test of this name, but its rows stay as they are"
     for name in _missing(record, state, [run_test.name for run_test in record.run_tests]):
         record.find(Kind.RUN_TEST_GONE, name, text)
 
@@ -136,10 +136,10 @@ async def _read_list(run: Run, record: Record, state: StoredState, run_test: Run
         heads = (letter.message for key, letter in executions.heads.items() if key not in forgotten)
         rows = [*executions.unreadable, *heads]
         if rows:
-            text = f"{counted(len(rows), 'row')} of its list cannot be read: {rows[-1]}"
+            text = f"{counted(len(rows), 'row')} of the list of executions cannot be read: {rows[-1]}"
             record.find(Kind.ROW_UNREADABLE, run_test.name, text)
         elif not executions.is_complete:
-            record.find(Kind.LIST_UNPROVED, run_test.name, "its list kept changing while it was read")
+            record.find(Kind.LIST_UNPROVED, run_test.name, "the list of executions kept changing while it was read")
 
 
 def _fail(run: Run, record: Record, run_test: RunTest, kind: Kind, text: str) -> None:
@@ -177,10 +177,10 @@ async def _refuse_another_workspace(run: Run, record: Record, state: StoredState
     answers = await look_up(run, sorted(living)[::every_nth])
     if answers.alive or not (listed or answers.gone):
         return
-    others = ", although it sees others that are as old" if listed else ""
+    others = ", although it sees other executions as old" if listed else ""
     raise ConfigurationError(
-        f"the key sees none of the {counted(len(mine), 'execution')} of the dataset{others}, so nothing was changed: "
-        "check the key's workspace; if they were all deleted, run once with --accept-deletions"
+        f"the key sees none of the {counted(len(mine), 'execution')} of the dataset{others}, so nothing was changed. "
+        "Check the key's workspace. If all of these executions were deleted, run once with --accept-deletions"
     )
 
 

@@ -46,13 +46,13 @@ async def _gone_of(run: Run, record: Record, name: str, absent: Collection[str],
             record.find(Kind.LOOK_UP_FAILED, name, text)
             break
         if execution_id not in elsewhere.get(new_name, ()):
-            also = "" if new_name == name else f" and belongs to {quoted(new_name)}, whose list is missing it, too"
-            missed = f"its list is missing execution {execution_id}, which still exists{also}"
-            record.find(Kind.LIST_WRONG, name, f"{missed}: nothing was marked as deleted")
+            also = "" if new_name == name else f" and belongs to {quoted(new_name)}, whose list lacks it, too"
+            missed = f"the list of executions lacks execution {execution_id}, which still exists{also}"
+            record.find(Kind.LIST_WRONG, name, f"{missed}. Therefore, nothing was marked as deleted")
             break
         missing -= {*gone, *elsewhere[new_name]}
     if answers.unknown:
         executions = counted(len(answers.unknown), "stored execution")
         reason = first_few([str(error) for error in answers.unknown.values()], shown=1)
-        record.find(Kind.LOOK_UP_FAILED, name, f"{executions} missing from its list could not be looked up: {reason}")
+        record.find(Kind.LOOK_UP_FAILED, name, f"{executions} missing from the list could not be looked up: {reason}")
     return decide(replace(answers, gone=gone))

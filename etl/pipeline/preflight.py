@@ -116,7 +116,7 @@ async def check_source(load: Callable[[], Settings], on_hold: Callable[[float], 
     except (SourceError, SourceUnavailableError, ConfigurationError) as error:
         code = error.exit_code if isinstance(error, ConfigurationError) else ExitCode.SOURCE_UNAVAILABLE
         return [Check(Subject.SERVER, f"{url}: {error}", code), *map(_skipped, _SOURCE[1:])]
-    rate_limit = "unknown: the API does not announce it; a run learns it from the first refusal"
+    rate_limit = "unknown, since the API does not announce it. A run learns the limit from the first refusal"
     if client.quota.requests_per_minute:
         limit = counted(client.quota.requests_per_minute, "request")
         rate_limit = f"{limit} a minute, as the API and the settings allow"
@@ -143,13 +143,13 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
     unknown = [name for name in wanted if name not in listed and not await is_run_test(client, name)]
     problems = [f"{quoted(name)}: {no_such_run_test(name, listed, wanted)}" for name in unknown]
     if not wanted and not listed:
-        problems = ["the key sees none: check its workspace"]
+        problems = ["the key sees no run test. Check the key's workspace"]
     if problems:
         return [Check(Subject.RUN_TESTS, problem, ExitCode.CONFIGURATION) for problem in problems]
     if wanted:
-        return [Check(Subject.RUN_TESTS, f"{len(wanted)} of {len(wanted)} exist")]
+        return [Check(Subject.RUN_TESTS, f"{len(wanted)} of {counted(len(wanted), 'run test')} exist")]
     names = [*map(quoted, sorted(listed)), *["…"] * on_other_pages]
-    return [Check(Subject.RUN_TESTS, f"all {len(names)} that the key sees: {first_few(names)}")]
+    return [Check(Subject.RUN_TESTS, f"all {counted(len(names), 'run test')} that the key sees: {first_few(names)}")]
 
 
 def _check_dataset(settings: Settings, *, is_read_only: bool) -> list[Check]:
@@ -204,4 +204,4 @@ def _problems(subject: Subject, error: ExporterError) -> list[Check]:
 
 
 def _skipped(subject: Subject) -> Check:
-    return Check(subject, "not checked: fix the problem first", is_skipped=True)
+    return Check(subject, "not checked, because the problem above must be fixed first", is_skipped=True)

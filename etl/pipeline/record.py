@@ -148,9 +148,9 @@ class Record:
             messages = (letter.message for letters in arrived.dead_letters.values() for letter in letters)
             self.find(Kind.DEAD_LETTER, name, f"{counted(summary.dead_letters, 'request')} failed: {min(messages)}")
         for count, kind, text in (
-            (len(arrived.without_rows), Kind.NOT_FETCHED, "incomplete, because stored rows are gone"),
-            (summary.missed, Kind.NOT_FETCHED, "not fetched yet, because the run ended early"),
-            (summary.deleted, Kind.DELETED, "deleted at the source; their rows stay, with a deleted_at"),
+            (len(arrived.without_rows), Kind.NOT_FETCHED, "could not be completed, because stored rows are gone"),
+            (summary.missed, Kind.NOT_FETCHED, "could not be fetched, because the run ended early"),
+            (summary.deleted, Kind.DELETED, "disappeared from the source and got a deleted_at"),
         ):
             if count:
                 self.find(kind, name, f"{counted(count, 'execution')} {text}")
@@ -162,11 +162,11 @@ class Record:
         answers = self.answers_of(name)
         changed, odd = answers.text(is_drift=True), answers.text(is_drift=False)
         if changed:
-            self.find(Kind.ANSWERS_CHANGED, name, f"the API's answers changed, {changed}")
+            self.find(Kind.ANSWERS_CHANGED, name, f"the API's answers changed {changed}")
         if odd:
-            self.find(Kind.ANSWERS_ODD, name, f"values may be missing, {odd}")
+            self.find(Kind.ANSWERS_ODD, name, f"values may be missing {odd}")
         if text := answers.text(is_drift=True, is_filled=True):
-            self.find(Kind.FROM_DETAILS, name, f"the API's answers changed, {text}")
+            self.find(Kind.FROM_DETAILS, name, f"the API's answers changed {text}")
         has_looked = name in self.planned and name not in self.left_alone
         if answers.was_alarm and not (has_looked or changed):
             self.find(Kind.ANSWERS_CHANGED, name, answers.told)

@@ -39,8 +39,8 @@ def read_stored(run: Run, record: Record, *, set_aside: bool) -> StoredState:
     state = read_state(run.dataset, set_aside=set_aside)
     for path in state.unreadable:
         has_rows = not path.startswith(f"{schema.RUNS_TABLE.name}/")
-        text = f"damaged: {'moved' if set_aside else 'a run moves it'} to _state/quarantine"
-        text += "; its rows are fetched again" if has_rows else "; it held no rows"
+        text = f"is damaged, and {'was moved' if set_aside else 'a run moves it'} to _state/quarantine"
+        text += ". The rows are fetched again" if has_rows else ". The file held no rows"
         record.find(Kind.QUARANTINED if has_rows else Kind.DOCUMENT_SET_ASIDE, path, text)
     return state
 

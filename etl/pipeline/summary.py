@@ -134,7 +134,7 @@ class Summary(ShownInLines):
     @property
     def _load_problem(self) -> str | None:
         """What a person is told of a load that failed; None if none did."""
-        return f"not loaded: {self.load_failure}" if self.load_failure else None
+        return f"the warehouse was not loaded: {self.load_failure}" if self.load_failure else None
 
     @property
     def counts_from(self) -> datetime:
@@ -213,7 +213,7 @@ class Summary(ShownInLines):
             yield "warehouse", f"{self.load.warehouse}: {self.load.in_words}"
             yield from (("notice", notice) for notice in self.load.notices)
         if misfits := sum(run_test.misfits for run_test in self.run_tests):
-            yield "misfits", f'{counted(misfits, "value")} did not fit: see the column "extra"'
+            yield "misfits", f'{counted(misfits, "value")} did not fit the columns, and went into the column "extra"'
         yield from (("notice", notice) for notice in self.notices)
         if self.failure:
             yield "problem", str(self.failure)
@@ -228,8 +228,8 @@ class Summary(ShownInLines):
         if rows:
             return f"{rows} (new or changed rows)"
         if self.files:
-            return f"{counted(self.files, 'file')}, for marks, names or states"
-        return "nothing" if self.exit_code else "nothing: everything is up to date"
+            return f"{counted(self.files, 'file')} with new marks, names or states"
+        return "nothing" if self.exit_code else "nothing, because everything is up to date"
 
     def _requests(self) -> str:
         text = f"{counted(self.requests, 'request')} in {duration(self.seconds)}"

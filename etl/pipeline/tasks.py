@@ -27,7 +27,7 @@ async def until_stopped(work: Awaitable[None], stop: asyncio.Future[Any], *, min
                 raise await asyncio.shield(stop)
         except TimeoutError:
             raise TimeLimitError(
-                f"stopped after {minutes:g} minutes ([export] max_runtime_minutes); the next run fetches the rest"
+                f"stopped after {minutes:g} minutes ([export] max_runtime_minutes). The next run fetches the rest"
             ) from None
 
     async with asyncio.TaskGroup() as group:

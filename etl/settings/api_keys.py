@@ -30,17 +30,17 @@ def read_api_key(variable: str, *, kind: str = "key") -> SecretStr:
         where = f"{variable}_FILE ({path})"
         try:
             if _is_open_to_others(Path(path).stat()):
-                raise ConfigurationError(f"{where}: other users can read it: run chmod 600 {path}")
+                raise ConfigurationError(f"{where}: other users can read this file. Run chmod 600 {path}")
             value = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as exc:
-            raise ConfigurationError(f"{where}: cannot be read: {getattr(exc, 'strerror', 'not text')}") from None
+            raise ConfigurationError(f"cannot read {where}: {getattr(exc, 'strerror', 'it is not text')}") from None
     key = (value or "").strip()
     if not key and kind == "key" and KEYS_FILE.exists():
-        raise ConfigurationError(f"no {kind}: {KEYS_FILE} is here, but is not loaded: run '. ./{KEYS_FILE}' first")
+        raise ConfigurationError(f"there is no {kind}, because {KEYS_FILE} is not loaded. Run '. ./{KEYS_FILE}' first")
     if not key:
-        raise ConfigurationError(f"no {kind}: set {variable}, or {variable}_FILE to the path of a file with the {kind}")
+        raise ConfigurationError(f"there is no {kind}. Set {variable}, or {variable}_FILE to the path of a {kind} file")
     if not (key.isascii() and key.isprintable()):
-        raise ConfigurationError(f"{where}: contains a character that cannot be in a {kind}: copy the {kind} again")
+        raise ConfigurationError(f"{where}: it contains a character that cannot be in a {kind}. Copy the {kind} again")
     return SecretStr(key)
 
 

@@ -16,7 +16,7 @@ ENV_PREFIX = "METRICS_ETL_"
 """Of each environment variable that holds a setting."""
 BASE_URL = "FI_BASE_URL"
 """Another variable for ``[api] base_url``, which other tools of the platform read, too."""
-IS_SECTION = "is a section: set its keys instead, or give them as JSON"
+IS_SECTION = "is a section. Set its keys instead, or give them as JSON"
 _LONGEST_SHOWN = 200
 _REPLACED = {"scrub_requests": "sweep_days"}
 """Settings of older versions, with those that took their places."""
@@ -65,7 +65,7 @@ def mistakes_of(
         elif kind == "missing":
             # If the key is there but misspelled, or in another section, its hint has said so.
             if not any(str(place[-1]) in hint for hint in hints):
-                example = ': name what to export, e.g. run_tests = ["My Agent Test"]' if len(place) == 1 else ""
+                example = '. Name what to export, e.g. run_tests = ["My Agent Test"]' if len(place) == 1 else ""
                 yield f"{where} is missing{example}"
         elif kind == "value_error":
             # From one of our own validators, which repeat no secret.
@@ -103,18 +103,18 @@ def _hint(model: type[BaseModel], place: _Place, *, is_variable: bool) -> str:
         return f"was replaced by {variable_of(*section, new) if is_variable else new}"
     name = _MEANT.get(name, name)
     if is_variable:
-        return f"is unknown: {nearest(variable_of(*section, name), [variable_of(*known) for known in homes or places])}"
+        return f"is unknown. {nearest(variable_of(*section, name), [variable_of(*known) for known in homes or places])}"
     if homes:
         return f"belongs {' or '.join(map(_home, homes))}"
     names_in_section = [known[-1] for known in places if list(known[:-1]) == section]
     names = [known[-1] for known in places]
-    return f"is unknown: {nearest(name, names, otherwise=nearest(name, names_in_section))}"
+    return f"is unknown. {nearest(name, names, otherwise=nearest(name, names_in_section))}"
 
 
 def _home(place: tuple[str, ...]) -> str:
     """Where a known key belongs, in words that follow "belongs"."""
     if place[0] == "run_tests" and len(place) > 1:
-        return f'to a run test: run_tests = [{{ name = "My Agent Test", {place[1]} = … }}]'
+        return f'to a run test, as in run_tests = [{{ name = "My Agent Test", {place[1]} = … }}]'
     return f"in [{place[0]}]" if len(place) > 1 else "above the first section"
 
 

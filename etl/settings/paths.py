@@ -70,9 +70,9 @@ def _whole(path: str, folder: Path, where: str) -> str:
         if "://" in path and "@" in path[match.end() :]:
             # The name of the variable is not repeated: it may be a part of a password.
             raise ConfigurationError(
-                f"{where}: the user name or password names a variable that is not set: set it, or write %24 for a $"
+                f"{where}: the user name or password names a variable that is not set. Set it, or write %24 for a $"
             )
-        raise ConfigurationError(f"{where}: the variable {match[0]} is not set: set it, or write the path in full")
+        raise ConfigurationError(f"{where}: the variable {match[0]} is not set. Set it, or write the path in full")
 
     whole = _VARIABLE.sub(value_of, path)
     if whole != whole.strip() or whole.startswith(('"', "'")):
@@ -83,6 +83,6 @@ def _whole(path: str, folder: Path, where: str) -> str:
             whole = str(Path(whole).expanduser())
         except RuntimeError:
             user = path.partition("/")[0]
-            raise ConfigurationError(f"{where}: there is no user {user} here: write the path in full") from None
+            raise ConfigurationError(f"{where}: this machine has no user {user}. Write the path in full") from None
     is_url = "://" in whole or has_few_slashes(whole)
     return whole if is_url or Path(whole).is_absolute() else os.path.normpath(folder / whole)

@@ -30,7 +30,7 @@ from etl.settings.sections import Api, Destination, Engine, Export, Log, RunTest
 
 DEFAULT_PATH = "config/metrics-etl.toml"
 _LIST = '["Checkout flow", "Refunds, late"]'
-_NO_RUN_TESTS = f"is not valid JSON: give a name, names joined by commas, or a list such as {_LIST}"
+_NO_RUN_TESTS = f"is not valid JSON. Give a name, names joined by commas, or a list such as {_LIST}"
 _KEYS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
 _SECRETS = _KEYS | {"proxy_user": "FI_PROXY_USER", "proxy_password": "FI_PROXY_PASSWORD"}
 """By field of the settings, the environment variable of each secret."""
@@ -181,7 +181,7 @@ class Settings(ShownInLines, BaseSettings):
         known = {label for run_test in self.run_tests for label in (run_test.name, run_test.key)}
         for name in names:
             if name not in known:
-                raise ConfigurationError(f"--run-test {quoted(name)} is not in run_tests: {nearest(name, known)}")
+                raise ConfigurationError(f"--run-test {quoted(name)} is not in run_tests. {nearest(name, known)}")
         return [test for test in self.run_tests if not names or test.name in names or test.key in names]
 
     def with_run_tests(self, names: Iterable[str]) -> "Settings":
@@ -271,12 +271,12 @@ def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:
         other = names.setdefault(run_test.key, run_test.name)
         if other != run_test.name:
             raise ValueError(
-                f"run_tests {other!r} and {run_test.name!r} have the same key {run_test.key!r}: "
-                f"give one of them another key"
+                f"run_tests {other!r} and {run_test.name!r} have the same key {run_test.key!r}. "
+                f"Give one of them another key"
             )
     for name, count in Counter(run_test.name for run_test in run_tests).items():
         if count > 1:
-            raise ValueError(f"run_tests names {name!r} twice: name it once")
+            raise ValueError(f"run_tests names {name!r} twice. Name it once")
 
 
 def _refuse_warehouse_in_tables(url: str, dataset: str) -> None:
@@ -285,7 +285,7 @@ def _refuse_warehouse_in_tables(url: str, dataset: str) -> None:
     root = f"{dataset.rstrip('/')}/"
     folder = place.removeprefix(root).partition("/")[0] if place.startswith(root) else ""
     if folder in (*schema.TABLES, "_state"):
-        raise ValueError(f"[warehouse] url is inside the dataset's folder {folder}: choose a place outside it")
+        raise ValueError(f"[warehouse] url is inside the dataset's folder {folder}. Choose a place outside it")
 
 
 def _read_file(file: Path, text: str, *, may_be_missing: bool) -> dict[str, Any]:
@@ -301,13 +301,13 @@ def _read_file(file: Path, text: str, *, may_be_missing: bool) -> dict[str, Any]
             return {}
         place = "" if file.is_absolute() else f" (looked for in {Path.cwd()})"
         raise ConfigurationError(
-            f"{file}: not found{place}: metrics-etl init writes one; --config names another file"
+            f"{file} was not found{place}. Write one with metrics-etl init, or name another with --config"
         ) from None
     except tomllib.TOMLDecodeError as exc:
-        hint = ": text needs quotes" if str(exc).startswith("Invalid value") else ""
-        raise ConfigurationError(f"{file}: not valid TOML: {exc}{hint}") from None
+        hint = ". Text needs quotes" if str(exc).startswith("Invalid value") else ""
+        raise ConfigurationError(f"{file} is not valid TOML: {exc}{hint}") from None
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"{file}: cannot be read: {getattr(exc, 'strerror', exc)}") from None
+        raise ConfigurationError(f"{file} cannot be read: {getattr(exc, 'strerror', exc)}") from None
 
 
 def _without_secrets(values: dict[str, Any], file: Path) -> Iterator[str]:
@@ -318,8 +318,8 @@ def _without_secrets(values: dict[str, Any], file: Path) -> Iterator[str]:
             if variable := _SECRETS.get(name.lower().removeprefix("fi_")):
                 del keys[name]
                 yield (
-                    f"{file}: {section}{name}: keys and credentials must not be in a file that is copied and "
-                    f"committed: set {variable} or {variable}_FILE"
+                    f"{file}: {section}{name} must not be in a file, which may be copied and committed. "
+                    f"Set the environment variable {variable} or {variable}_FILE"
                 )
 
 
@@ -330,8 +330,8 @@ def _unknown_variables(cls: type[BaseSettings]) -> Iterator[str]:
         name = variable.upper()
         if name.startswith(ENV_PREFIX) and name.split("__")[0] not in known:
             secret = _SECRETS.get(name.removeprefix(ENV_PREFIX).lower())
-            hint = f"did you mean {quoted(secret)}?" if secret else nearest(name, known)
-            yield f"environment: {variable} is unknown: {hint}"
+            hint = f"Did you mean {quoted(secret)}?" if secret else nearest(name, known)
+            yield f"environment: {variable} is unknown. {hint}"
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

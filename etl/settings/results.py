@@ -27,21 +27,23 @@ def _known_limits(value: Any) -> Any:
 
 
 class Compare(Section):
-    """How much worse a metric may get before ``metrics-etl compare`` signals it, and how often ``report`` may be
+    """How much worse a metric may get before ``metrics-etl compare`` fails, and how often the nightly verdict may be
     wrong.
     """  # noqa: D205 - one sentence for users
 
     max_regression: Annotated[dict[str, str], BeforeValidator(_known_limits)] = Field({})
-    """limits for compare, by metric: "10%" of the baseline, or "2pp" (percentage points) for a rate"""
+    """how much worse each metric may get in compare: "10%" of the baseline or, for a rate, "2pp" (percentage points)"""
     false_alarms_per_year: float = Field(1.0, gt=0, le=100)
     """how many unchanged metrics the nightly verdict may call worse in a year, over all run tests: above 0, at most
-    100; up to 4 times as many if each night resembles the one before
+    100. If each night resembles the night before, there may be up to 4 times as many
     """
     accepted: dict[str, date] = Field({})
-    """first day of the level that counts as normal, by run test or "RUN TEST/METRIC"; earlier nights do not count"""
+    """by run test or "RUN TEST/METRIC", the first day of the level that counts as normal; the nightly verdict ignores
+    earlier nights
+    """
 
     line_failures: list[Annotated[str, Field(min_length=1)]] = Field([*LINE_FAILURES])
-    """words in a failed call's ended_reason that mean the telephone line failed, not the agent"""
+    """words in a failed call's ended_reason which mean that the telephone line failed, not the agent"""
 
     @property
     def limits(self) -> dict[str, Limit]:
@@ -60,10 +62,10 @@ def _webhook(value: str | None) -> str | None:
 
 
 class Notification(Section):
-    """Where a run reports what it found, each finding once."""
+    """Where a run reports its findings, each of them once."""
 
     url: Annotated[str | None, AfterValidator(_webhook)] = Field(None, repr=False)
-    """webhook that gets new alarms as JSON, such as Slack's; plain http:// only to this machine"""
+    """webhook, such as Slack's, that gets new alarms as JSON; plain http:// is allowed for this machine only"""
 
 
 def _call_address(value: str | None) -> str | None:
@@ -78,8 +80,8 @@ class ReportSettings(Section):
     """Where the platform shows calls."""
 
     call_url: Annotated[str | None, AfterValidator(_call_address)] = None
-    """host of the platform's web application, or an address with {run_test_id}, {execution_id} or {call_execution_id};
-    by default https://app.futureagi.com for the hosted API, and no links for other servers
+    """host of the platform's web application, or an address with {run_test_id}, {execution_id} or {call_execution_id}.
+    The default is https://app.futureagi.com for the hosted API, and no links for other servers
     """
 
     def links_for(self, base_url: str) -> Self:

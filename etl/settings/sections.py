@@ -64,10 +64,10 @@ class RunTest(Section):
     """One run test to export: its name in the API, the key that names its partition, and the first day to export."""
 
     name: str = Field(min_length=1)
-    """name in the API"""
+    """name of the run test in the API"""
     key: str = ""
-    """names the folder, run_test=KEY: lower-case letters and digits, joined by - or _, starting with a letter; derived
-    from the name by default
+    """what the folder is called, as in run_test=KEY: lower-case letters and digits, joined by - or _, starting with a
+    letter; by default, derived from the name
     """
     since: Annotated[date | None, AfterValidator(refuse_day_to_come)] = None
     """skip executions created before this day (UTC)"""
@@ -87,8 +87,8 @@ class RunTest(Section):
             raise ValueError(f"name must not begin or end with a space, which the API strips, got {self.name!r}")
         if not is_key(self.key):
             raise ValueError(
-                f"key must be lower-case letters and digits, joined by - or _, begin with a letter, and not look like "
-                f"a value (true, null, nan, …), got {self.key!r}"
+                f"key must consist of lower-case letters and digits, joined by - or _, must begin with a letter, and "
+                f"must not look like a value (true, null, nan, …), got {self.key!r}"
             )
         return self
 
@@ -123,12 +123,12 @@ def _source_address(value: str) -> str:
 def _proxy_address(value: str, others: ValidationInfo) -> str:
     if "@" in value:
         # The value is not repeated: it may hold a password.
-        raise ValueError("must not contain credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD")
+        raise ValueError("must not contain credentials. Set FI_PROXY_USER and FI_PROXY_PASSWORD")
     url = http_url(value)
     if url is None or url.scheme != "http" or url.path != "/" or {url.query, url.fragment} != {None}:
-        raise ValueError("must be an http:// address, e.g. http://proxy.example:3128 (no TLS to it, no SOCKS)")
+        raise ValueError("must be an http:// address, e.g. http://proxy.example:3128 (without TLS or SOCKS)")
     if not others.data.get("base_url", "https:").startswith("https:"):
-        raise ValueError("cannot be used with an http:// base_url: the proxy would see the keys")
+        raise ValueError("cannot be used with an http:// base_url, because the proxy would see the keys")
     return str(url).rstrip("/")
 
 
@@ -139,34 +139,34 @@ def _power_of_two(value: int) -> int:
 
 
 class Api(Section):
-    """The source, and how many requests it gets."""
+    """Where the API is, and how many requests it gets."""
 
     base_url: Annotated[str, AfterValidator(_source_address)] = HOSTED_API
-    """address of the API; FI_BASE_URL overrides it; plain http:// only to this machine"""
+    """address of the API, which FI_BASE_URL overrides; plain http:// is allowed for this machine only"""
     concurrency: int = Field(32, ge=1, le=256)
-    """concurrent requests, 1 to 256"""
+    """how many requests to send at once, 1 to 256"""
     requests_per_minute: Annotated[
         Annotated[int, Field(ge=1, le=10_000_000)] | None,
         BeforeValidator(lambda value: None if value == "auto" else value),
         WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 10_000_000}]}),
     ] = Field(None, json_schema_extra={"default": "auto", "type": ["string", "integer"]})
-    """rate limit to stay within: a number, or "auto" to learn it from the API's answers"""
+    """rate limit to stay within: a number, or "auto" to learn the limit from the API's answers"""
     quota_share: float = Field(1.0, gt=0, le=1)
-    """share of the rate limit to use, above 0, at most 1; the rest is left for others"""
+    """share of the rate limit to use, above 0, at most 1; the rest is left for other programs"""
     page_limit: Annotated[int, Field(ge=1, le=16384), AfterValidator(_power_of_two)] = 1024
-    """rows of a list's first page, a power of two up to 16384; later pages may be larger"""
+    """how many rows to request for a list's first page, a power of two up to 16384; later pages may be larger"""
     connect_timeout_seconds: float = Field(10, gt=0, le=600)
     """longest wait for a connection"""
     read_timeout_seconds: float = Field(60, gt=0, le=3600)
     """longest wait for an answer, or for its next bytes; a whole request may take 5 times as long"""
     max_tries: int = Field(6, ge=1, le=20)
-    """attempts per request; one on a reused connection that turned out closed does not count"""
+    """how often to try each request; a try on a reused connection that turned out to be closed does not count"""
     max_response_mb: int = Field(64, ge=1, le=4096)
-    """largest response to accept, in MiB; memory may hold `concurrency` of them at once"""
+    """largest response to accept, in MiB; memory may hold `concurrency` such responses at once"""
     ca_file: FilePath | None = None
-    """certificates to trust instead of the system's"""
+    """file with the certificates to trust instead of the system's"""
     proxy: Annotated[str, AfterValidator(_proxy_address)] | None = None
-    """proxy to the API, such as http://proxy.example:3128; set its credentials in FI_PROXY_USER and
+    """proxy in front of the API, such as http://proxy.example:3128; set its credentials in FI_PROXY_USER and
     FI_PROXY_PASSWORD (or …_FILE)
     """
 
@@ -174,7 +174,7 @@ class Api(Section):
 def _columns_to_leave_out(names: list[str]) -> list[str]:
     for name in names:
         if name not in leave_out.COLUMNS:
-            raise ValueError(f"must not contain {quoted(name)}: {nearest(name, leave_out.COLUMNS)}")
+            raise ValueError(f"must not contain {quoted(name)}. {nearest(name, leave_out.COLUMNS)}")
     return names
 
 
@@ -182,34 +182,38 @@ class Export(Section):
     """What to export, and when an execution counts as settled."""
 
     metrics: Literal["exact", "calls", "listed"] = "exact"
-    """"exact": from lists if they show voice calls in full, else from each call's own metrics; "calls": always from
-    each call's own metrics; "listed": from lists alone, which leaves some columns empty
+    """where metrics come from. "exact" takes them from lists if the lists show voice calls in full, else from each
+    call's own metrics; "calls" always takes each call's own metrics; "listed" takes them from lists alone, which leaves
+    some columns empty
     """
     settle_hours: float = Field(24, ge=0, le=24 * 365)
-    """check a finished execution again until it is this old: costs and evals may arrive late"""
+    """check a finished execution again until it is this old, because costs and evals may arrive late"""
     settle_by: Literal["detail", "refetch"] = "detail"
-    """"detail": check an execution with two requests, and fetch changed calls; "refetch": fetch every call again"""
+    """how to check an execution again. "detail" checks it with two requests, and fetches changed calls; "refetch"
+    fetches every call again
+    """
     sweep_days: int = Field(30, ge=0, le=3650)
-    """compare each final execution with the API again within this many days, a few every night; 0: never"""
+    """compare each final execution with the API again within this many days, a few every night; 0 means never"""
     max_runtime_minutes: float | None = Field(None, gt=0, le=60 * 24 * 7)
-    """stop cleanly after this time; the next run continues"""
+    """stop cleanly after this many minutes; the next run continues"""
     since: Annotated[date | None, AfterValidator(refuse_day_to_come)] = None
     """skip executions created before this day (UTC); a run test may set its own day"""
     calls: Literal["finished", "all"] = "finished"
-    """"finished": only calls of finished executions; "all": calls of running ones, too"""
+    """which calls to export: "finished" for calls of finished executions only, "all" for those of running ones, too"""
     commit_interval_seconds: float = Field(30, gt=0, le=3600)
     """how often to save; a crash loses at most about this much work"""
     leave_out: Annotated[list[str], AfterValidator(_columns_to_leave_out)] = Field(
         [], json_schema_extra={"items": {"enum": [*leave_out.COLUMNS]}}
     )
-    """columns whose values never enter the dataset, as ["evals.reason", "calls.tool_outputs"]: evals.reason,
-    executions.error_reason, calls.ended_reason (without it, failures of the telephone line count as
-    the agent's: run --full-refresh at once), calls.agent_version, calls.provider, calls.agent_definition_used_id,
-    calls.agent_definition_used_name, calls.simulator_agent_id, calls.simulator_agent_name, calls.scenario_columns,
-    calls.tool_outputs; --full-refresh empties them in stored rows, but see docs/security.md
+    """columns whose values never enter the dataset, such as ["evals.reason", "calls.tool_outputs"]. These columns are
+    possible: evals.reason, executions.error_reason, calls.ended_reason (without it, failures of the telephone line
+    count as the agent's, so run --full-refresh at once), calls.agent_version, calls.provider,
+    calls.agent_definition_used_id, calls.agent_definition_used_name, calls.simulator_agent_id,
+    calls.simulator_agent_name, calls.scenario_columns, calls.tool_outputs. To empty them in stored rows, run
+    --full-refresh, but see docs/security.md
     """
     include_raw: bool = False
-    """true: keep each payload as JSON text in the column raw; --full-refresh fills it for older rows"""
+    """whether to keep each payload as JSON text in the column raw; --full-refresh fills this column in older rows"""
 
 
 def _dataset_place(value: str) -> str:
@@ -229,13 +233,13 @@ class Destination(Section):
 
     path: Annotated[str, Field(min_length=1), AfterValidator(_dataset_place)] = "data"
     """folder of the dataset, or a bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER" (needs
-    the "bucket" extra); default: the folder data next to the settings file, or one folder up if that file is
-    in a folder named config
+    the "bucket" extra). The default is the folder data next to the settings file, or one folder up if the settings file
+    is in a folder named config
     """
     compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
-    """"zstd", "snappy", "gzip", or "none" for no compression"""
+    """how to compress the files: "zstd", "snappy", "gzip", or "none" for no compression"""
     options: dict[str, str | bool] = {}
-    """options of the bucket, such as { region = "eu-central-1" }, never credentials"""
+    """options of the bucket, such as { region = "eu-central-1" }, but never credentials"""
 
     @field_validator("options", mode="before")
     @classmethod
@@ -245,8 +249,8 @@ class Destination(Section):
             raise ValueError("must be a table whose values are text, true or false")
         known = locations.BUCKETS.get(locations.scheme_of(others.data.get("path", "")) or "", frozenset())
         for name in value.keys() - known:
-            hint = nearest(name, known) if known else "only a bucket has options"
-            raise ValueError(f"must not contain {name}: {hint}; credentials do not belong here")
+            hint = nearest(name, known) if known else "Only a bucket has options"
+            raise ValueError(f"must not contain {name} (credentials do not belong here). {hint}")
         return value
 
 
@@ -254,14 +258,14 @@ class Engine(Section):
     """Where fetching happens: in this process, or on a Dask cluster."""
 
     kind: Literal["asyncio", "dask"] = "asyncio"
-    """"asyncio": this process fetches; "dask": the workers of a Dask cluster do (needs the "dask" extra)"""
+    """what fetches: "asyncio" for this process, "dask" for the workers of a Dask cluster (needs the "dask" extra)"""
     address: str | None = None
     """address of the Dask scheduler, such as tcp://scheduler:8786"""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if (self.kind == "dask") != bool(self.address):
-            raise ValueError('kind = "dask" and an address such as "tcp://host:8786" go together: set both or neither')
+            raise ValueError('kind = "dask" and an address such as "tcp://host:8786" go together. Set both or neither')
         return self
 
 
@@ -276,19 +280,19 @@ def _warehouse_url(value: str) -> str:
     # Up to the last @, since a password may hold one, too. No message repeats any of it.
     user, at, _ = rest.rpartition("@")
     if (at and ":" in user) or "password" in options.lower():
-        raise ValueError("must not contain a password: set PGPASSWORD, or use the driver's file, such as ~/.pgpass")
+        raise ValueError("must not contain a password. Set PGPASSWORD, or use the driver's file, such as ~/.pgpass")
     if scheme == "postgresql" and not server.partition("/")[2] and "dbname=" not in options:
         raise ValueError("must name a database, as in postgresql://user@host/database, got none")
     if scheme == "duckdb" and rest.rpartition("/")[2].startswith(("md:", "motherduck:")):
-        raise ValueError("must name a file: MotherDuck (md:) is not supported, got duckdb://md:…")
+        raise ValueError("must name a file, because MotherDuck (md:) is not supported, got duckdb://md:…")
     if scheme == "duckdb" and rest.rpartition("/")[2].startswith(":memory:"):
-        raise ValueError("must name a file: what is loaded into memory is gone afterwards, got duckdb://:memory:")
+        raise ValueError("must name a file, because a database in memory is lost at the end, got duckdb://:memory:")
     return value
 
 
 def _schema_name(value: str) -> str:
     if not _NAMESPACE.fullmatch(value):
-        raise ValueError(f"must be lower-case letters, digits and _, at most 63 characters, got {value!r}")
+        raise ValueError(f"must consist of at most 63 lower-case letters, digits and _, got {value!r}")
     return value
 
 
@@ -296,11 +300,11 @@ class WarehouseSettings(Section):
     """Which warehouse the dataset is loaded into, and the schema of its tables there."""
 
     url: Annotated[str, AfterValidator(_warehouse_url)] | None = None
-    """warehouse to keep in sync with the dataset, such as duckdb://metrics.duckdb, see docs/warehouses.md; never with a
-    password
+    """URL of the warehouse to keep in sync with the dataset, such as duckdb://metrics.duckdb, but without a password.
+    For other warehouses, see docs/warehouses.md
     """
     namespace: Annotated[str, AfterValidator(_schema_name)] = Field(locations.DEFAULT_NAMESPACE, alias="schema")
-    """schema of its tables; created if missing"""
+    """schema of the tables in the warehouse, which a load creates if it is missing"""
 
     @property
     def named_url(self) -> str:
@@ -310,7 +314,7 @@ class WarehouseSettings(Section):
             ConfigurationError: the settings name no warehouse.
         """
         if self.url is None:
-            raise ConfigurationError('no warehouse is set: name one, e.g. [warehouse] url = "duckdb://metrics.duckdb"')
+            raise ConfigurationError('no warehouse is set. Name one, e.g. [warehouse] url = "duckdb://metrics.duckdb"')
         return self.url
 
     @property
@@ -329,6 +333,8 @@ class Log(Section):
     """How messages are written."""
 
     format: Literal["auto", "console", "json"] = "auto"
-    """"auto": progress on a terminal, JSON lines elsewhere; "console": readable lines; "json": JSON lines only"""
+    """form of the log. "auto" shows progress on a terminal, and writes JSON lines elsewhere; "console" writes readable
+    lines; "json" writes only JSON lines
+    """
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """"debug", "info", "warning", or "error" for errors alone"""
+    """which messages to log: "debug", "info", "warning", or "error" for errors alone"""

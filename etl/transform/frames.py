@@ -159,4 +159,4 @@ def _refuse_duplicate_keys(table: schema.Table, rows: Sequence[Sequence[Any]]) -
     key_of = itemgetter(*(table.names.index(name) for name in table.key))
     for key, count in Counter(map(key_of, rows)).most_common(1):
         if count > 1:
-            raise SchemaError(f"{table.name}: two rows with the key {key}: this is a bug, please report it")
+            raise SchemaError(f"two rows of {table.name} have the key {key}. This is a bug. Please report it")

@@ -84,8 +84,8 @@ def test_any_other_exception_is_reported_as_a_bug_in_one_line(capsys: pytest.Cap
     with pytest.raises(SystemExit) as raised, report_errors(verbose=False):
         raise ZeroDivisionError("division by zero")
     assert raised.value.code == 1
-    message = "ZeroDivisionError: division by zero (--verbose shows where)"
-    assert capsys.readouterr().err == f"error: this is a bug in metrics-etl, please report it: {message}\n"
+    message = "ZeroDivisionError: division by zero (--verbose shows details)"
+    assert capsys.readouterr().err == f"error: this is a bug in metrics-etl. Please report it: {message}\n"
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -94,7 +94,10 @@ async def test_signal_asks_the_run_to_stop_with_its_exit_code(number: signal.Sig
     with stop_on_signals() as stop:
         os.kill(os.getpid(), number)
         error = await stop
-    assert (error.exit_code, str(error)) == (exit_code, f"interrupted by {number.name}; everything received is saved")
+    assert (error.exit_code, f"{error}") == (
+        exit_code,
+        f"interrupted by {number.name}, but everything received is saved",
+    )
     assert signal.getsignal(number) is before
 
 

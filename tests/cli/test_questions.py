@@ -48,7 +48,7 @@ def test_files_are_all_there_or_none_and_nothing_is_replaced(tmp_path: Path) -> 
     first, second = tmp_path / "new" / "a", tmp_path / "b"
     second.write_text("mine")
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    with pytest.raises(DestinationError, match="b: File exists: nothing was written"):
+    with pytest.raises(DestinationError, match=r"b: File exists\. Nothing was written"):
         write_new({first: ("text", 0o666), second: ("text", 0o600)})
     assert (first.exists(), second.read_text()) == (False, "mine")
     assert signal.pthread_sigmask(signal.SIG_SETMASK, blocked) == blocked

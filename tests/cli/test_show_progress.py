@@ -11,7 +11,7 @@ from tests.progress import progress, spend
 def test_listing_says_what_was_found():
     listing = Progress(listed_executions=1200)
     listing.traffic.requests_by_purpose[Purpose.LIST] = 3
-    assert list(progress_parts(listing, 1.0)) == ["listing: 1,200 executions, 3 requests"]
+    assert list(progress_parts(listing, 1.0)) == ["listing: 1,200 executions found, 3 requests sent"]
 
 
 def test_pace_tells_the_time_left_where_no_limit_is_known():
@@ -30,13 +30,13 @@ def test_hold_is_counted_down_in_place_of_what_is_left():
     held = progress(done=100, planned=1000, limit=100)
     held.traffic.held_until = 60.0
     assert "rate limit: waiting 43 s" in progress_parts(held, 17.5)
-    assert "rate limit: 100 of 100 left" in progress_parts(held, 60.0)
+    assert "rate limit: 100 of 100 requests left" in progress_parts(held, 60.0)
 
 
 def test_spent_limit_says_that_nothing_is_left():
     limited = progress(done=100, planned=1000, limit=100)
     spend(limited.quota, 100, 1.0)
-    assert "rate limit: 0 of 100 left" in progress_parts(limited, 1.0)
+    assert "rate limit: 0 of 100 requests left" in progress_parts(limited, 1.0)
 
 
 def test_rows_from_lists_are_told_beside_what_is_fetched():

@@ -29,8 +29,8 @@ def printed(capsys: pytest.CaptureFixture[str], *run_tests: RunTestSummary, **ch
 
 def test_only_a_complete_run_that_wrote_nothing_was_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
     shown = printed(capsys, WHOLE)
-    assert "written    nothing: everything is up to date\n" in shown
-    assert "written    2 files, for marks, names or states\n" in printed(capsys, WHOLE, files=2)
+    assert "written    nothing, because everything is up to date\n" in shown
+    assert "written    2 files with new marks, names or states\n" in printed(capsys, WHOLE, files=2)
     for failure in (
         KeyRefusedError("refused"),
         SourceUnavailableError("down"),
@@ -52,7 +52,7 @@ def test_the_first_alarm_of_each_kind_is_told_with_a_count_and_the_next_step_of_
     assert lines == [
         ("notice", str(notice)),
         ("problem", str(LOAD)),
-        ("problem", f"{LIST}; 1 more like this"),
+        ("problem", f"{LIST} (1 more problem like this)"),
         ("problem", str(LETTER)),
         ("next", Kind.DEAD_LETTER.next_step),
     ]
@@ -79,7 +79,7 @@ def test_one_is_no_plural(capsys: pytest.CaptureFixture[str]) -> None:
             30,
             None,
             "32 requests: list 2, first fetch 30",
-            "about 18 s, assuming 100 requests a minute: the API announces no limit (if there is none, it is faster)",
+            "about 18 s, assuming 100 requests a minute, because the API announces no limit (less without a limit)",
         ),
         (3000, 100, "3,002 requests: list 2, first fetch 3,000", "about 30 min at 100 requests a minute"),
         (0, 100, "2 requests: list 2", "nothing to fetch"),
@@ -100,7 +100,7 @@ def test_rows_from_lists_are_told_before_the_run_and_after_one_that_ended_early(
 ) -> None:
     first: Any = [object()] * 60
     print_plan(Plan([], [], no_requests(), 0, 100, seconds=960, previews=first, requests_to_use=123, seconds_to_use=60))
-    assert "readable   60 new executions from lists, after 123 requests, at least 60 s\n" in capsys.readouterr().out
+    assert "readable   60 new executions from lists after 123 requests, in 60 s or more\n" in capsys.readouterr().out
     shown = printed(capsys, replace(WHOLE, is_complete=False, missed=5, previewed=3))
     assert re.search(r"^Checkout flow .* 5 left, 3 readable *$", shown, re.MULTILINE)
 

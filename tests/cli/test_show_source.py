@@ -54,7 +54,7 @@ def test_comments_tell_key_and_namesakes() -> None:
     both = discovered(run_test("Nightly", 1), run_test("Nightly", 2), run_test("New", 3))
     folder = default_key("Nightly")
     assert [*run_tests_as_toml(both)][1:-1] == [
-        f'    "Nightly", # folder {folder}, 2 run tests of this name, exported as one',
+        f'    "Nightly", # folder {folder}, 2 run tests have this name and are exported as one',
         f'    "New",     # folder {default_key("New")}',
     ]
     assert run_tests_as_json(both)["run_tests"] == [

@@ -34,7 +34,7 @@ def test_change_of_a_judge_names_what_differs_and_a_new_or_unknown_judge_is_none
     ]
     executions = [execution(str(day), day=day, judged_by=each) for day, each in enumerate(told)]
     found = [(each.eval_name, each.since.day, each.what) for each in judge_changes(reversed(executions))]
-    assert found == [("Task", 4, "model 'a', then 'b'"), ("Task", 5, "template, mapping")]
+    assert found == [("Task", 4, "model from 'a' to 'b'"), ("Task", 5, "template, mapping")]
 
 
 A, B = {"name": "Task", "model": "a"}, {"name": "Task", "model": "b"}
@@ -45,7 +45,7 @@ A, B = {"name": "Task", "model": "a"}, {"name": "Task", "model": "b"}
     [
         ({"1": A, "2": B}, {"2": B, "1": A}, None),
         ({"1": A, "2": B}, {"1": B, "2": A}, "model"),
-        ({"1": A, "2": B}, {"1": A, "2": B | {"model": "c"}}, "model 'b', then 'c'"),
+        ({"1": A, "2": B}, {"1": A, "2": B | {"model": "c"}}, "model from 'b' to 'c'"),
         ({"1": A, "2": B}, {"3": B, "4": A}, None),
         ({"1": A, "2": B}, {"1": A}, "model"),
         ({"1": A}, {"1": A, "2": A}, None),
@@ -64,4 +64,4 @@ def test_judge_is_what_decides_of_all_evals_of_a_name_by_their_ids_and_what_is_e
 def test_of_a_judge_that_flips_every_night_the_first_changes_are_told() -> None:
     flips = [execution(str(day), day=day, judged_by=json.dumps({"1": (A, B)[day % 2]})) for day in range(30)]
     told = changes_text(judge_changes(flips))
-    assert told.endswith("the judge of 'Task' changed on 2026-11-03: model 'b', then 'a' and 27 more")
+    assert told.endswith("the judge of eval 'Task' changed on 2026-11-03: model from 'b' to 'a' and 27 more")

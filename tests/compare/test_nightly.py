@@ -36,7 +36,7 @@ def test_regression_of_the_demo_is_found_since_the_day_on_which_it_began(demo: P
     latency = found[0]
     assert latency.text == (
         "Agent latency, mean +53.3% (1,260 ms to 1,932 ms) since 2026-11-09, 6 nights, 95% interval +39.3 to +68.7%; "
-        "agent version v2, v1 before"
+        "agent version v2, after v1"
     )
     assert [len(side) for side in latency.sides] == [13, 8]
 

@@ -79,7 +79,7 @@ def test_what_lasted_counts_as_normal_and_is_told_until_it_is_old() -> None:
     worse, (remark,) = told(judged(40 + LONGEST + 5, slow_from(40)))
     assert worse == []
     assert remark.startswith("Agent latency, mean: worse since 2026-10-1")
-    assert remark.endswith(f"; this level counts as normal since {day(40 + LONGEST)}")
+    assert remark.endswith(f", but counted as normal since {day(40 + LONGEST)}")
     assert told(judged(40 + 3 * LONGEST, slow_from(40))) == ([], [])
 
 
@@ -119,7 +119,7 @@ def test_only_run_test_of_a_dataset_is_silent_after_two_weeks_and_longer_than_ev
 
 def test_alarm_of_a_run_test_of_every_week_ends_as_those_of_every_night() -> None:
     worse, (remark,) = told(judged(40 + LONGEST + 5, slow_from(40), every_days=7))
-    assert (worse, remark.endswith(f"; this level counts as normal since {day((40 + LONGEST) * 7)}")) == ([], True)
+    assert (worse, remark.endswith(f", but counted as normal since {day((40 + LONGEST) * 7)}")) == ([], True)
 
 
 @pytest.mark.parametrize("odd", [{"latency_avg_agent_latency_ms": 600_000.0}, {"status": "failed"}])
@@ -156,7 +156,7 @@ def test_level_that_got_better_for_four_weeks_or_was_accepted_is_what_a_regressi
 
 def test_scenarios_that_are_all_new_are_told_and_compared_with_nothing_before() -> None:
     found = told(judged(45, lambda night, n: slow_from(35, scenario_id=f"new {n % 4}")(night, n)))
-    assert found == ([], [f"all scenarios are new since {day(35)}: only nights from then on are judged"])
+    assert found == ([], [f"all scenarios are new since {day(35)}, so only nights from then on are judged"])
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_outage_is_one_line_for_all_run_tests_and_no_alarm_unless_it_lasts(last:
         assert [each.metric for each in found.worse] == ([rate] if last == 44 == nights - 1 else [])
         failed = [day(night) for night in range(last, 34, -1)]
         days = ", ".join(failed[:3]) + (f" and {len(failed) - 3} more" if len(failed) > 3 else "")
-        text = f"not judged: {days} (most calls failed)"
+        text = f"{days} not judged, because most calls failed"
         assert [(each.run_test, each.since, each.text) for each in found.remarks] == [
             ("A", date.fromisoformat(day(35)), text)
         ]
@@ -205,5 +205,5 @@ def test_outage_of_several_run_tests_is_one_line() -> None:
         return {"status": "failed"} if night == 40 and number > 3 else {}
 
     (remark,) = judged(45, failing, run_tests=("A", "B", "C"), are_alike=True).remarks
-    text = f"not judged: {day(40)} in A, B, C (most calls failed)"
+    text = f"{day(40)} in A, B, C not judged, because most calls failed"
     assert (remark.run_test, remark.run_tests, remark.text) == ("", ["A", "B", "C"], text)

@@ -58,11 +58,13 @@ def test_span_holds_its_first_and_last_day_but_as_a_baseline_not_the_execution_t
 
 def test_what_is_missing_settling_or_not_finished_is_told():
     assert notices(MANY, "previous", "last") == [
-        "baseline: 1 execution settling: costs and evals may still arrive",
-        "candidate: 1 execution incomplete: fetch the missing calls with metrics-etl run, then compare again",
-        "candidate: 1 execution not finished, so not compared",
+        "the baseline has 1 execution still settling, so more costs and evals may arrive",
+        "the candidate has 1 execution with missing calls. Fetch the calls with metrics-etl run, then compare again",
+        "the candidate has 1 execution that had not finished when last exported, and so cannot be compared",
     ]
-    assert notices(MANY, "e1", span(5, 6))[-1] == "candidate: 1 execution not finished, so not compared"
+    assert notices(MANY, "e1", span(5, 6))[-1].endswith(
+        "had not finished when last exported, and so cannot be compared"
+    )
     assert notices(MANY, "e1", "e2") == []
 
 
@@ -76,29 +78,29 @@ def test_two_executions_of_two_run_tests_may_be_compared_and_that_is_told():
 def test_words_mean_the_run_test_of_the_execution_beside_them():
     executions = [execution("e1"), execution("e2", day=1), execution("b1", day=2, run_test="b")]
     assert ids(executions, "e1", "last") == (["e1"], ["e2"])
-    expected = "baseline and candidate have 1 execution in common (b1): choose sides that do not overlap"
+    expected = "baseline and candidate have 1 execution in common (b1). Choose sides that do not overlap"
     assert refusal(executions, "b1", "last") == expected
 
 
 def test_run_test_must_be_named_where_there_are_several():
     executions = [execution("e1"), execution("b1", run_test="b")]
-    expected = "which run test? data holds 'A' (a), 'B' (b): name one with --run-test"
+    expected = "data holds several run tests: 'A' (a), 'B' (b). Name one with --run-test"
     assert refusal(executions, "previous", "last") == expected
     assert ids([*executions[:1], execution("e2", day=1)], "previous", "last") == (["e1"], ["e2"])
 
 
 REFUSED = [
-    ([], ("previous", "last"), "data holds no executions yet: run metrics-etl run"),
-    (MANY, ("e9", "last"), "data has no execution 'e9': give an execution_id, last, previous, or a date range"),
+    ([], ("previous", "last"), "data holds no executions yet. Run metrics-etl run first"),
+    (MANY, ("e9", "last"), "data has no execution 'e9'. Give an execution_id, last, previous, or a date range"),
     (MANY, ("gone", "last"), "execution 'gone' was deleted at the source"),
     (MANY, ("e1", "runs"), "execution 'runs' had not finished when it was exported (status running)"),
-    (MANY[:1], ("previous", "last"), "there is no previous execution: data holds 1 finished execution of the run test"),
+    (MANY[:1], ("previous", "last"), "no previous execution, because data holds 1 finished execution of the run test"),
     (MANY[-1:], ("e1", "last"), "data has no execution 'e1'"),
-    (MANY, (span(20, 21), "last"), "of 2026-11-20..2026-11-21; those that it has are from 2026-11-01 to 2026-11-03"),
+    (MANY, (span(20, 21), "last"), ".2026-11-21. Its finished executions are from 2026-11-01 to 2026-11-03"),
     (MANY, (span(5, 5), "last"),
-     "no finished execution of 2026-11-05..2026-11-05; those that it has are from 2026-11-01"),
-    (MANY, (Version("v1"), "last"), "no finished execution of version=v1; no execution names a version"),
-    ([execution(each, agent_version="v2") for each in "ab"], (Version("v1"), "last"), "=v1; the run test has v2"),
+     "no finished execution of 2026-11-05..2026-11-05. Its finished executions are from 2026-11-01"),
+    (MANY, (Version("v1"), "last"), "no finished execution of version=v1. No execution names a version"),
+    ([execution(each, agent_version="v2") for each in "ab"], (Version("v1"), "last"), "=v1. Known versions: v2"),
     (MANY, (span(1, 5), span(5, 6)), "baseline and candidate have 1 execution in common (e4)"),
     (MANY, ("last", "last"), "baseline and candidate have 1 execution in common (e4)"),
 ]  # fmt: skip

@@ -270,4 +270,4 @@ def test_index_that_may_not_be_read_is_told_and_each_file_is_read(dataset, monke
     monkeypatch.setattr(dataset.files, "read", refuse)
     ignored: list[str] = []
     assert index_if_readable(dataset.files, ignored) == Index()
-    assert ignored == ["index.parquet: Permission denied; this index is ignored, and each file is read instead"]
+    assert ignored == ["index.parquet: Permission denied. This index is ignored, and each file is read instead"]

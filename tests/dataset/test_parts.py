@@ -69,7 +69,7 @@ def test_damage_of_a_file_that_the_index_knows_ends_one_run_and_the_next_one_rep
     end = start + column.total_compressed_size
     path.write_bytes(data[:start] + b"\xff" * (end - start) + data[end:])
 
-    message = r"not readable as Parquet: .*; the file was moved to _state/quarantine/.*run again"
+    message = r"cannot be read: .*\. The file was moved to _state/quarantine/.*Run again"
     with pytest.raises(DestinationError, match=message) as e:
         mark_deleted(dataset, {"e1": Part(KEY, place())}, ExportStamp("run-2", FETCHED_AT))
     assert "\n" not in str(e.value)
@@ -87,7 +87,7 @@ def test_a_file_that_no_export_wrote_is_refused_by_name_and_left_alone(dataset, 
     path.write_bytes(b"theirs")
     with pytest.raises(DestinationError) as caught:
         read_state(dataset, set_aside=True)
-    assert str(caught.value) == f"{path}: not a file of this dataset; move it elsewhere"
+    assert str(caught.value) == f"{path} is not a file of this dataset. Move it elsewhere"
     assert path.read_bytes() == b"theirs"
 
 
@@ -119,7 +119,7 @@ def test_new_dataset_is_given_an_id_once(dataset, tmp_path):
 def test_another_layout_is_refused(dataset, tmp_path, layout):
     text = json.dumps({"dataset_id": "a", "layout": layout, "created_at": "2026-11-01T00:00:00Z", "new": 1})
     (tmp_path / IDENTITY).write_text(text)
-    message = f"^{tmp_path / IDENTITY}: layout {layout}, written by a newer version: upgrade the exporter$"
+    message = f"^{tmp_path / IDENTITY} has layout {layout}, which a newer version wrote. Upgrade metrics-etl$"
     with pytest.raises(DestinationError, match=message):
         identify(dataset.files, NOW)
     assert (tmp_path / IDENTITY).read_text() == text
@@ -134,5 +134,5 @@ def test_document_that_cannot_be_read_is_set_aside_for_a_new_id(dataset, tmp_pat
     assert read_identity(dataset.files) is not None
     aside = "_state/quarantine/0001-_state-dataset.json"
     assert (tmp_path / aside).read_text() == text
-    assert [note.rpartition("; ")[2] for note in notes] == ["ignored", f"moved to {aside}"]
+    assert [note.rpartition("file ")[2] for note in notes] == ["is ignored", f"was moved to {aside}"]
     assert all(note.startswith(str(tmp_path / IDENTITY)) and "\n" not in note for note in notes)

@@ -42,7 +42,7 @@ async def test_all_is_well_for_one_request_and_without_a_trace(server: Sandbox, 
         True
     ] * 7
     assert lines[1].endswith(" answers; 1 request sent")
-    assert "3 of 3 exist" in lines[4]
+    assert "3 of 3 run tests exist" in lines[4]
     assert "does not exist yet, but can be created" in lines[5]
     assert len(server.requests) == 1
     assert list(times(tmp_path)) == [tmp_path / "config", tmp_path / "config" / "metrics-etl.toml"]
@@ -60,7 +60,7 @@ async def test_dataset_that_is_there_stays_as_it_is(server: Sandbox, tmp_path: P
     assert outcomes(result) == dict.fromkeys(SUBJECTS, "ok")
     assert times(tmp_path) == before
     details = {check["subject"]: check["detail"] for check in result.document["checks"]}
-    assert details["run tests"] == "all 3 that the key sees: 'Checkout flow', 'Refund chat' and 1 more"
+    assert details["run tests"] == "all 3 run tests that the key sees: 'Checkout flow', 'Refund chat' and 1 more"
     assert "/data can be written, " in details["destination"]
     assert all(set(check) == {"subject", "outcome", "detail", "exit_code"} for check in result.document["checks"])
 
@@ -69,9 +69,9 @@ async def test_dataset_that_is_there_stays_as_it_is(server: Sandbox, tmp_path: P
     ("changes", "subject", "code", "words"),
     [
         ({"METRICS_ETL_API__CONCURRENCY": "0"}, "settings", 2, "METRICS_ETL_API__CONCURRENCY must be at least 1"),
-        ({"FI_API_KEY": None}, "key", 2, "no key: set FI_API_KEY"),
-        ({"FI_API_KEY": "wrong-canary"}, "key", 4, "check FI_API_KEY and FI_SECRET_KEY"),
-        ({"FI_BASE_URL": "http://127.0.0.1:9"}, "server", 5, "connection refused; check the network, then [api]"),
+        ({"FI_API_KEY": None}, "key", 2, "there is no key. Set FI_API_KEY"),
+        ({"FI_API_KEY": "wrong-canary"}, "key", 4, "Check FI_API_KEY and FI_SECRET_KEY"),
+        ({"FI_BASE_URL": "http://127.0.0.1:9"}, "server", 5, "connection refused. Check the network, then [api]"),
         ({"METRICS_ETL_DESTINATION__PATH": "config/metrics-etl.toml"}, "destination", 6, "Not a directory"),
     ],
     ids=["settings", "no key", "wrong key", "refused", "a file"],

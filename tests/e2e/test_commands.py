@@ -61,7 +61,7 @@ def test_demo_writes_nothing_where_something_is(tmp_path: Path, there: str) -> N
     refused = asyncio.run(metrics_etl("demo", "--path", "mine", cwd=tmp_path, env=environment()))
 
     assert (refused.exit_code, refused.stdout) == (2, "")
-    assert refused.stderr == f"error: --path: {there} already exists: name a new folder\n"
+    assert refused.stderr == f"error: --path: {there} already exists. Name a new folder\n"
     assert [path.name for path in tmp_path.iterdir()] == [there]
 
 
@@ -106,7 +106,7 @@ async def test_sandbox_serves_what_its_printed_lines_say(tmp_path: Path) -> None
     assert stopped.exit_code == 0
     base_url = exports[0].partition("=")[2]
     assert stopped.stderr == (
-        f"a simulated API runs at {base_url} until you press Ctrl-C; use the lines above in another terminal\n"
+        f"a simulated API runs at {base_url} until you press Ctrl-C. Use the lines above in another terminal\n"
     )
 
 

@@ -71,12 +71,13 @@ async def test_limit_that_too_few_calls_cannot_answer_is_no_green_light(folder: 
     other = await compare(folder, *sides, "--max-regression", "chat_latency_p50=10%")
     assert (strict.exit_code, loose.exit_code, other.exit_code) == (3, 0, 3)
     assert (
-        "limit not judged: latency_p95 (needs at least 40 calls on each side); worse without a limit: " in strict.stdout
+        "not judged for latency_p95 (at least 40 calls are needed on each side); worse, but without a limit: "
+        in strict.stdout
     )
     assert re.search(
         r"^candidate  \S+ \(last, completed, created 2026-11-19 09:00\): 25 calls$", loose.stdout, re.MULTILINE
     )
-    assert "notice     candidate: 1 execution not finished, so not compared" in loose.stdout
+    assert "notice     the candidate has 1 execution that had not finished when last exported, and" in loose.stdout
 
 
 async def test_limits_of_the_settings_hold_unless_an_option_says_otherwise(folder: Path, tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ async def test_limits_of_the_settings_hold_unless_an_option_says_otherwise(folde
 async def test_calls_of_all_scenarios_are_compared_together_when_that_is_wanted(folder: Path) -> None:
     paired = await compare(folder, *CHECKOUT)
     together = await compare(folder, *CHECKOUT, "--unpaired")
-    assert "compared   scenario by scenario (7 that both have)" in paired.stdout
+    assert "compared   scenario by scenario (7 that both sides have)" in paired.stdout
     assert "compared   all calls together, without regard to scenarios" in together.stdout
 
 
@@ -112,7 +113,7 @@ async def test_markdown_is_a_table_for_a_comment(folder: Path) -> None:
     assert result.exit_code == 10
     lines = result.stdout.splitlines()
     assert lines[0].startswith(
-        "### `Checkout flow`: regression beyond the limit: latency_mean; worse without a limit: "
+        "### `Checkout flow`: regression beyond the limit: latency_mean; worse, but without a limit: "
     )
     table = [line for line in lines if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1
@@ -122,10 +123,10 @@ async def test_markdown_is_a_table_for_a_comment(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (WEEKS, "which run test? "),
-        ((*CHECKOUT, "--metric", "latency_95"), "no metric 'latency_95': did you mean 'latency_p95'?"),
-        ((*CHECKOUT, "--max-regression", "latncy_p95=10%"), "did you mean 'latency_p95'?"),
-        ((*CHECKOUT, "--max-regression", "latency_p95"), "has no limit: write it as in latency_p95=10%"),
+        (WEEKS, "holds several run tests: "),
+        ((*CHECKOUT, "--metric", "latency_95"), "there is no metric 'latency_95'. Did you mean 'latency_p95'?"),
+        ((*CHECKOUT, "--max-regression", "latncy_p95=10%"), "Did you mean 'latency_p95'?"),
+        ((*CHECKOUT, "--max-regression", "latency_p95"), "has no limit. Write it as in latency_p95=10%"),
         ((*CHECKOUT, "--max-regression", "latency_p95=2pp"), "for latency_p95, got '2pp'"),
     ],
 )
@@ -144,5 +145,5 @@ async def test_run_that_failed_since_is_a_notice(folder: Path, tmp_path: Path) -
     write_settings(tmp_path, ["Checkout flow"], '[api]\nbase_url = "http://127.0.0.1:9"\nmax_tries = 1')
     failed = await metrics_etl("run", cwd=tmp_path, env=environment())
     since = await compare(tmp_path, *CHECKOUT, "--json")
-    text = "the last run did not export all of 'Checkout flow': see metrics-etl status"
+    text = "the last run did not fully export 'Checkout flow'. To see why, run metrics-etl status"
     assert (failed.exit_code, text in whole.document["notices"], text in since.document["notices"]) == (5, False, True)

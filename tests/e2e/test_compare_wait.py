@@ -54,8 +54,8 @@ async def test_gate_waits_exports_and_judges_as_three_commands_would(tmp_path: P
     assert judged.exit_code == document["exit_code"] == 10
     everything = document["candidate"]["executions"] + document["baseline"]["executions"]
     assert everything == [each.execution_id for each in reversed(execution.run_test.executions)]
-    assert "regression beyond the limit: latency_mean; worse without a limit: latency_" in document["conclusion"]
-    assert f"waiting for the end of execution {execution.execution_id}\n" in judged.stderr
+    assert "regression beyond the limit: latency_mean; worse, but without a limit: latency_" in document["conclusion"]
+    assert f"waiting for execution {execution.execution_id} to end\n" in judged.stderr
     assert "outcome    complete (exit 0)" in judged.stderr
     assert len([*(tmp_path / "data" / "executions").iterdir()]) == 1, "no other run test is exported"
 
@@ -89,7 +89,7 @@ async def test_gate_waits_for_another_export_and_no_longer_than_it_may(tmp_path:
         judged = await waiting
     assert (held.exit_code, held.stdout) == (75, "")
     assert held.stderr.splitlines()[-1].startswith("error: another export holds ")
-    assert judged.stdout.startswith("### `Checkout flow`: compared, without limits; worse without a limit: ")
+    assert judged.stdout.startswith("### `Checkout flow`: compared without limits; worse, but without a limit: ")
 
 
 async def test_gate_that_cannot_judge_says_why_in_a_line(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ async def test_gate_that_cannot_judge_says_why_in_a_line(tmp_path: Path) -> None
             (("--timeout", "1s"), API_KEY, 3, "had not ended after 0:00:01 (--timeout)"),
             ((), "another", 4, "the API refused the key"),
             (("--candidate", "last"), API_KEY, 2, "give either --candidate or --wait"),
-            (("--timeout", "soon"), API_KEY, 2, "'soon' is not a length of time such as 90s, 30m or 2h"),
+            (("--timeout", "soon"), API_KEY, 2, "'soon' is not a duration such as 90s, 30m or 2h"),
         ):
             refused = await gate(tmp_path, server, execution, *arguments, FI_API_KEY=key)
             assert (refused.exit_code, refused.stdout) == (exit_code, "")

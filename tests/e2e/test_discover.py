@@ -22,7 +22,7 @@ async def test_what_is_printed_can_be_pasted_and_run(tmp_path: Path) -> None:
 
     assert (printed.exit_code, printed.stderr) == (0, "")
     assert set(tomllib.loads(printed.stdout)["run_tests"]) == set(HOSTILE)
-    assert "2 run tests of this name" in printed.stdout
+    assert "2 run tests have this name" in printed.stdout
     assert [each["name"] for each in as_json.document["run_tests"]] == tomllib.loads(printed.stdout)["run_tests"]
     assert as_json.document["problems"] == []
     assert set(as_json.document["run_tests"][0]) == {"name", "key", "run_test_ids"}

@@ -67,7 +67,7 @@ async def test_run_test_and_since_narrow_the_run(server: Sandbox, tmp_path: Path
     assert {row["execution_id"] for row in rows_of(tmp_path, "executions")} == wanted
     assert [run_test["name"] for run_test in result.document["run_tests"]] == [first.name]
     assert unknown.exit_code == 2
-    assert f"did you mean '{second.name}'?" in unknown.stderr
+    assert f"Did you mean '{second.name}'?" in unknown.stderr
 
 
 async def test_plan_tells_what_run_sends(server: Sandbox, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ async def test_forget_says_how_much_goes_and_removes_it_only_when_told_so_again(
         lines = script.replace("5af9e484-…", execution_id).splitlines()[:3]
         asked, done, old = [await type_in(line, tmp_path, server) for line in lines]
         status = await type_in("metrics-etl status", tmp_path, server)
-    assert asked.stdout == "to forget  1 execution, 2 calls, 6 evals\nnext       the same command with --yes\n"
+    assert asked.stdout == "to forget  1 execution, 2 calls, 6 evals\nnext       add --yes to remove these rows\n"
     assert done.stdout.startswith("forgotten  1 execution, 2 calls, 6 evals\nnext       metrics-etl load")
     assert old.stdout.startswith("forgotten  nothing\n")
     assert "  1 forgotten" in status.stdout

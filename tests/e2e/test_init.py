@@ -64,13 +64,13 @@ async def test_a_newcomer_answers_questions_and_has_rows(guarded: Sandbox, tmp_p
     await terminal.answer(f"Address of the API [{guarded.base_url}]: ", "\n")
     await terminal.answer("API key (not shown): ", f"{SPECIAL[0]}\n")
     await terminal.answer("Secret key (not shown): ", f"{SPECIAL[1]}\n")
-    await terminal.answer("or all [all]: ", "1,9\n")
+    await terminal.answer("or all) [all]: ", "1,9\n")
     await terminal.answer("'9' is not a number from 1 to 3", "3 1\n")
-    await terminal.answer("s3://BUCKET/FOLDER [data]: ", "ftp://host/data\n")
+    await terminal.answer("s3://BUCKET/FOLDER) [data]: ", "ftp://host/data\n")
     await terminal.answer("path must be a folder, or s3://BUCKET/FOLDER", "\n")
-    await terminal.answer("or all [all]: ", "7\n")
+    await terminal.answer("or all) [all]: ", "7\n")
     await terminal.answer("'7' is not a date", "2026-10-27\n")
-    await terminal.answer("or none [none]: ", "duckdb://metrics.duckdb\n")
+    await terminal.answer("or none) [none]: ", "duckdb://metrics.duckdb\n")
     await terminal.answer("[Y/n]: ", "\n")
     assert await terminal.ended() == 0
 
@@ -118,7 +118,7 @@ async def test_without_a_terminal_options_are_the_answers(tmp_path: Path) -> Non
     assert run_tests_in(tmp_path / "my data") == set(HOSTILE)
     assert (again.exit_code, again.stdout) == (2, "")
     assert again.stderr == (
-        "error: deep/er/mine.toml already exists and is never overwritten: edit it, or move it away\n"
+        "error: deep/er/mine.toml already exists and is never overwritten. Edit it, or move it away\n"
     )
 
 
@@ -139,12 +139,12 @@ async def test_keys_in_files_are_used_and_all_run_tests_are_the_default(server: 
 @pytest.mark.parametrize(
     ("arguments", "changes", "code", "words"),
     [
-        ("", {}, 2, "no terminal to ask questions in"),
-        ("--yes", {"FI_API_KEY": None}, 2, "no key: set FI_API_KEY"),
-        ("--yes", {"FI_API_KEY": "canary"}, 4, "check FI_API_KEY and FI_SECRET_KEY"),
+        ("", {}, 2, "init needs a terminal"),
+        ("--yes", {"FI_API_KEY": None}, 2, "there is no key. Set FI_API_KEY"),
+        ("--yes", {"FI_API_KEY": "canary"}, 4, "Check FI_API_KEY and FI_SECRET_KEY"),
         ("--yes", {"FI_BASE_URL": "http://127.0.0.1:9"}, 5, "[api] base_url or FI_BASE_URL"),
         ("--yes --base-url http://example.com", {}, 2, "error: environment: FI_BASE_URL must be https://"),
-        ("--yes --run-test Chekout", {}, 2, "did you mean 'Checkout flow'?"),
+        ("--yes --run-test Chekout", {}, 2, "Did you mean 'Checkout flow'?"),
         ("--yes --path ftp://x", {}, 2, "error: config/metrics-etl.toml: [destination] path must be a folder"),
         ("--yes --warehouse oracle://x", {}, 2, "error: config/metrics-etl.toml: [warehouse] url must be one of"),
         ("--yes", {"METRICS_ETL_API__CONCURRENCY": "0"}, 2, "error: environment: METRICS_ETL_API__CONCURRENCY must be"),
@@ -166,17 +166,17 @@ async def test_keys_that_were_saved_but_not_loaded_are_not_asked_for(server: San
     (tmp_path / "keys.env").write_text("mine")
     keyless = await metrics_etl("init", "--yes", cwd=tmp_path, env=environment(server, **KEYLESS))
 
-    assert keyless.stderr == "error: keys.env exists, but is not loaded: run '. ./keys.env' first, or move it away\n"
+    assert keyless.stderr == "error: keys.env exists, but is not loaded. Run '. ./keys.env' first, or move it away\n"
     assert (keyless.exit_code, files(tmp_path)) == (2, {"keys.env": "mine"})
 
 
-@pytest.mark.parametrize("question", ["Secret key (not shown): ", "1,3, or all [all]: ", "[Y/n]: "])
+@pytest.mark.parametrize("question", ["Secret key (not shown): ", "1,3, or all) [all]: ", "[Y/n]: "])
 @pytest.mark.parametrize("stop", [signal.SIGINT, None], ids=["Ctrl-C", "Ctrl-D"])
 async def test_who_stops_at_a_question_finds_nothing_written_and_a_terminal_that_echoes(
     server: Sandbox, tmp_path: Path, question: str, stop: signal.Signals | None
 ) -> None:
     terminal = Terminal("init", cwd=tmp_path, env=environment(server, **KEYLESS))
-    answers = dict.fromkeys(["1,3, or all [all]: ", "[data]: ", "30d, or all [all]: ", "[none]: ", "[Y/n]: "], "")
+    answers = dict.fromkeys(["1,3, or all) [all]: ", "[data]: ", "30d, or all) [all]: ", "[none]: ", "[Y/n]: "], "")
     answers = {"API key (not shown): ": API_KEY, "Secret key (not shown): ": SECRET_KEY} | answers
     for each in [*answers][: [*answers].index(question)]:
         await terminal.answer(each, f"{answers[each]}\n")
@@ -187,5 +187,5 @@ async def test_who_stops_at_a_question_finds_nothing_written_and_a_terminal_that
 
     assert await terminal.ended() == 130
     assert terminal.echoes
-    assert terminal.lines[-1] == "error: stopped: nothing was written"
+    assert terminal.lines[-1] == "error: stopped before anything was written"
     assert entries(tmp_path) == []

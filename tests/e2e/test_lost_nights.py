@@ -32,7 +32,7 @@ async def status(folder: Path) -> Ended:
 @pytest.mark.parametrize(
     ("changes", "arguments", "words", "is_first"),
     [
-        ({"FI_API_KEY": None}, [], "the last run could not start: no key: set FI_API_KEY", True),
+        ({"FI_API_KEY": None}, [], "the last run could not start: there is no key. Set FI_API_KEY", True),
         pytest.param(
             {},
             ["--run-test", "Renamed"],
@@ -84,7 +84,7 @@ async def test_killed_before_its_first_commit_is_named_and_not_while_it_is_at_wo
     assert "ended without a summary" not in during
     assert after.startswith("Not good: the last run was killed or crashed")
     assert ("no earlier run was complete" in after.splitlines()[0]) is is_first
-    assert "(UTC) ended without a summary: it was killed or crashed, the machine stopped, or the disk was full" in after
+    assert "(UTC) ended without a summary, because it was killed or crashed, the machine stopped, or the disk" in after
     server.fault = None
     assert (await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))).exit_code == 0
     assert "ended without a summary" not in (await status(folder)).stdout

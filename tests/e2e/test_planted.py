@@ -82,7 +82,7 @@ async def test_document_that_cannot_be_read_is_set_aside_by_the_next_run(
 
     for name, words in (("status", "ignored"), ("run", "moved to _state/quarantine/0001-")):
         shown = " ".join(results[name].stdout.split())
-        assert (shown.count(f"/data/{document}: "), shown.count(words)) == (1, 1), name
+        assert (shown.count(f"/data/{document} is damaged"), shown.count(words)) == (1, 1), name
     assert exit_codes(results) == dict.fromkeys(COMMANDS, 0)
     after = (await metrics_etl("status", cwd=exported, env=environment())).stdout
     assert "ignored" not in after
@@ -128,10 +128,10 @@ async def test_folder_in_place_of_a_part_is_refused_before_anything_is_requested
     server.on_request = asked.append
     refused = [await metrics_etl(name, cwd=exported, env=environment(server)) for name in ("run", "plan")]
 
-    words = f"{part} is a folder, where a file should be: move it out of the dataset"
+    words = f"{part} is a folder, but should be a file. Move it out of the dataset"
     assert words in results["check"].stdout
     assert (results["check"].exit_code, results["verify"].exit_code) == (6, 3)
-    assert "is a folder, where a file should be: move it out of the dataset" in results["verify"].stdout
+    assert "is a folder, but should be a file. Move it out of the dataset" in results["verify"].stdout
     assert ([result.exit_code for result in refused], asked) == ([6, 6], [])
     assert all(words in result.stderr for result in refused)
 

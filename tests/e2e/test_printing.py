@@ -24,7 +24,7 @@ RESULTS = (
         for words in ("--version", "plan", "verify", "check", "discover", "schema")
     ),
 )
-NO_SPACE = "error: cannot write to stdout: No space left on device: the output is incomplete\n"
+NO_SPACE = "error: the output is incomplete, because writing to stdout failed: No space left on device\n"
 
 
 @pytest.fixture

@@ -122,5 +122,5 @@ async def test_missing_package_is_told_with_its_extra_before_anything_is_asked(
 
     result = await metrics_etl(*command.split(), cwd=tmp_path, env=environment(server, PYTHONPATH=str(tmp_path)))
 
-    assert_refused(result, 2, f'needs the "{extra}" extra ({module} is not installed): ')
+    assert_refused(result, 2, f'needs the extra "{extra}", because {module} is not installed. ')
     assert server.requests == []

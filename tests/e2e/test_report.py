@@ -24,15 +24,15 @@ PAGES = {"light": SCREEN, "dark": SCREEN, "light-phone": PHONE, "dark-phone": PH
 """Pictures of the page's first screen: each by its scheme, with its size in pixels."""
 WORSE = """\
 Checkout flow: Agent latency, mean +53.3% (1,260 ms to 1,932 ms) since 2026-11-09, 6 nights, \
-95% interval +39.3 to +68.7%; agent version v2, v1 before
+95% interval +39.3 to +68.7%; agent version v2, after v1
 Checkout flow: Task Completion, pass rate -25.6 pp (94.9% to 69.3%) since 2026-11-09, 6 nights, \
-95% interval -34.2 to -16.9 pp; agent version v2, v1 before
+95% interval -34.2 to -16.9 pp; agent version v2, after v1
 Checkout flow: Tone Score, mean -10.3% (0.78 to 0.70) since 2026-11-09, 6 nights, \
-95% interval -15.6 to -4.7%; agent version v2, v1 before
+95% interval -15.6 to -4.7%; agent version v2, after v1
 Checkout flow: Customer satisfaction -10.3% (7.79 to 6.98) since 2026-11-09, 6 nights, \
-95% interval -15.6 to -4.7%; agent version v2, v1 before"""
+95% interval -15.6 to -4.7%; agent version v2, after v1"""
 
-REMARK = "notice     Refund chat: not judged: 2026-11-09 (most calls failed)"
+REMARK = "notice     Refund chat: 2026-11-09 not judged, because most calls failed"
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ async def test_pictures_are_kept_and_a_second_report_takes_the_place_of_the_firs
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "words"),
     [
-        (("--run-test", "Refund chat", "--output", "."), 6, ".: Is a directory: choose another place for the report"),
+        (("--run-test", "Refund chat", "--output", "."), 6, ".: Is a directory. Choose another place for the report"),
         (("--since", "2026-11-10", "--until", "2026-11-01"), 2, "--since 2026-11-10 is later than --until 2026-11-01"),
     ],
 )

@@ -34,7 +34,7 @@ async def test_command_needs_no_key_no_settings_and_no_server(server: Sandbox, t
     )
 
     assert (shown.exit_code, as_json.exit_code, shown.stderr) == (0, 0, "")
-    assert "problem    an export would fail now: config/metrics-etl.toml: not found" in shown.stdout
+    assert "problem    an export would fail now: config/metrics-etl.toml was not found" in shown.stdout
     assert "export     not running\n" in shown.stdout
     assert "Checkout flow" in shown.stdout
     assert_documented("status", as_json.document)
@@ -94,8 +94,8 @@ async def test_where_there_is_no_dataset_it_says_so(tmp_path: Path) -> None:
     for result in (nothing, empty):
         assert result.exit_code == 6
         assert result.stderr == (
-            f"error: {tmp_path / 'data'}: no dataset there yet: "
-            "create it with metrics-etl run, or fix [destination] path\n"
+            f"error: there is no dataset at {tmp_path / 'data'} yet. "
+            "Create one with metrics-etl run, or fix [destination] path\n"
         )
     assert list(files_in(tmp_path)) == []
 

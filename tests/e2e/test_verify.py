@@ -47,7 +47,7 @@ async def test_run_test_of_which_there_is_nothing_is_no_green_light(server: Sand
         for arguments in (["--run-test", "Nope"], ["--run-test", name, "--run-test", "Nope"]):
             ended = await metrics_etl("verify", *arguments, cwd=folder, env=BARE)
             assert (ended.exit_code, ended.stdout) == (2, "")
-            assert "has no run test 'Nope': choose from " in ended.stderr
+            assert "has no run test 'Nope'. Choose from " in ended.stderr
         assert (await metrics_etl("verify", "--run-test", name, cwd=folder, env=BARE)).exit_code == 0
 
 
@@ -55,7 +55,7 @@ async def test_command_says_that_there_is_no_dataset(tmp_path: Path) -> None:
     write_settings(tmp_path, ["A"])
     ended = await metrics_etl("verify", cwd=tmp_path, env=BARE)
     assert ended.exit_code == 6
-    assert ended.stderr.startswith(f"error: {tmp_path / 'data'}: no dataset there: ")
+    assert ended.stderr.startswith(f"error: there is no dataset at {tmp_path / 'data'}. ")
 
 
 async def test_run_test_is_chosen_by_its_name_or_its_folder(server: Sandbox, folder: Path) -> None:

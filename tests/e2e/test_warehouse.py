@@ -73,7 +73,7 @@ async def test_run_loads_at_its_end_and_load_shows_what_differed_and_asks_the_ap
 
     url = f"duckdb://{folder}/config/metrics.duckdb"
     assert f"warehouse  {url}, schema simulation_metrics: executions: 6 new" in run.stdout
-    assert "changes    executions: 6 changed in the warehouse\noutcome    nothing was changed\n" in dry.stdout
+    assert "6 changed in the warehouse\noutcome    nothing was changed, as this is a dry run\n" in dry.stdout
     assert "loaded     18 calls" in done.stdout
     assert "changes    already up to date" in again.stdout
     assert full.document["executions"]["changed"] == 6
@@ -97,7 +97,7 @@ async def test_warehouse_that_fails_harms_nothing_and_is_told_until_a_load_made_
     good = await metrics_etl("status", cwd=folder, env=environment(server))
 
     assert (failed.exit_code, failed.document["outcome"]) == (6, "destination")
-    assert failed.document["problems"][0].startswith("not loaded: ")
+    assert failed.document["problems"][0].startswith("the warehouse was not loaded: ")
     assert json.loads((folder / "data" / "_state" / "last_run.json").read_text())["exit_code"] == 0
     assert status.stdout.startswith("Not good: the last load failed: ")
     assert status.stdout.splitlines()[-1] == "next       metrics-etl load"
@@ -122,7 +122,7 @@ async def test_who_only_looks_makes_no_database(server: Sandbox, folder: Path) -
 
     assert "executions: 6 new" in dry.stdout
     assert [each.exit_code for each in (dry, check, verify, *nowhere)] == [0, 0, 6, 6, 6, 6]
-    assert verify.stderr.endswith("has no table executions: run metrics-etl load\n")
+    assert verify.stderr.endswith("has no table executions. Run metrics-etl load\n")
     assert [path.name for path in (folder / "config").iterdir()] == ["metrics-etl.toml"]
 
 
@@ -216,7 +216,7 @@ async def test_first_signal_ends_what_waits_for_the_warehouse_and_an_export_is_k
     assert stopped.exit_code == 128 + number
     if command == ["run"]:
         assert left == []
-        assert f"not loaded: interrupted by {number.name}" in stopped.stdout
+        assert f"the warehouse was not loaded: interrupted by {number.name}" in stopped.stdout
         assert json.loads((tmp_path / "data" / "_state" / "last_run.json").read_text())["exit_code"] == 0
     else:
         assert stopped.stderr == f"error: interrupted by {number.name}\n"

@@ -62,9 +62,9 @@ def test_recorded_refusal_is_the_right_error_in_one_line(case):
     [
         ("metrics_name_not_found", "run test 'No Such Test', page 1: not found (Run test not found.)"),
         ("metrics_unknown_param", 'Validation failed: {"foo": ["Unknown field."]}'),
-        ("metrics_wrong_secret", f"the API refused the key (401 on {METRICS}): check FI_API_KEY and FI_SECRET_KEY"),
-        ("metrics_no_trailing_slash", "a redirect, which metrics-etl does not follow: check FI_BASE_URL"),
-        ("metrics_page_999", f"page 999: 500 on {METRICS}: Unable to fetch simulation metrics."),
+        ("metrics_wrong_secret", f"the API refused the key (401 on {METRICS}). Check FI_API_KEY and FI_SECRET_KEY"),
+        ("metrics_no_trailing_slash", "this is a redirect, which metrics-etl does not follow. Check FI_BASE_URL"),
+        ("metrics_page_999", f"page 999: {METRICS} answered 500: Unable to fetch simulation metrics."),
         ("ratelimit_429", "Rate limit exceeded: 5 api requests per minute"),
     ],
 )
@@ -82,7 +82,7 @@ def documented(code: str, message: str, details: Any = None) -> bytes:
 
 def test_documented_error_body_tells_its_message_and_details():
     error = raised(GET_CALL, 400, documented("validation_error", "Invalid parameter.", {"limit": ["Ünknown"]}))
-    assert str(error) == f'call {CALL_ID}: 400 on {METRICS}: Invalid parameter.: {{"limit": ["Ünknown"]}}'
+    assert str(error) == f'call {CALL_ID}: {METRICS} answered 400: Invalid parameter.: {{"limit": ["Ünknown"]}}'
     error = raised(GET_CALL, 404, documented("not_found", "No such call."))
     assert type(error) is NotFoundError
     assert str(error) == f"call {CALL_ID}: not found (No such call.)"
@@ -104,7 +104,7 @@ def test_404_that_is_not_this_api_is_no_deletion(body):
     """Taken for one, a proxy's 404 would silently drop calls that exist."""
     error = raised(GET_CALL, 404, body)
     assert type(error) is RequestRefusedError
-    assert "check FI_BASE_URL" in str(error)
+    assert "Check FI_BASE_URL" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -138,12 +138,12 @@ def test_status_decides_whatever_the_body(status, kind, body):
 def test_page_of_a_proxy_says_nothing_about_the_key(status, body, kind):
     error = raised(GET_CALL, status, body)
     assert type(error) is kind
-    assert ("check FI_API_KEY" in str(error)) == (kind is KeyRefusedError)
-    assert ("a proxy or firewall refused the request" in str(error)) == (kind is RequestRefusedError)
+    assert ("Check FI_API_KEY" in str(error)) == (kind is KeyRefusedError)
+    assert ("a proxy or firewall, not the API, refused the request" in str(error)) == (kind is RequestRefusedError)
 
 
 def test_error_without_words_quotes_what_came():
-    assert "empty body" in str(raised(GET_CALL, 500, b""))
+    assert "the body is empty" in str(raised(GET_CALL, 500, b""))
     assert '{"status":false}' in str(raised(GET_CALL, 500, b'{"status":false}'))
 
 
@@ -192,26 +192,26 @@ def test_newline_in_a_name_does_not_break_the_message():
         (b"", "empty"),
         (b"\n<html><body>Sign in</body></html>", "HTML, not JSON"),
         (b"upstream timed out", "not JSON"),
-        (b'{"status": true, "result": {"call_exec', "JSON that is truncated or invalid at character 28"),
-        ('{"status": true, "result": {}}'.encode("utf-16"), "not UTF-8 text"),
-        (b"[" * 100_000, "nested too deeply"),
+        (b'{"status": true, "result": {"call_exec', "its JSON is truncated or invalid at character 28"),
+        ('{"status": true, "result": {}}'.encode("utf-16"), "it is not UTF-8 text"),
+        (b"[" * 100_000, "it is nested too deeply"),
         (b'{"status": true, "status": true}', "two fields with the same name"),
         (b"null", "expected an object with status, got null"),
-        (b'{"status": false, "result": {}}', 'the field "status" is not true'),
-        (b'{"status": "true", "result": {}}', 'the field "status" is not true'),
-        (b'{"status": true}', "no field result"),
+        (b'{"status": false, "result": {}}', 'its field "status" is not true'),
+        (b'{"status": "true", "result": {}}', 'its field "status" is not true'),
+        (b'{"status": true}', "the field result is missing"),
         (b'{"status": true, "result": null}', "expected an object with call_execution_id, got null"),
-        (msgspec.json.encode(call_answer(call_execution_id=None)), "expected str, got null at call_execution_id"),
-        (msgspec.json.encode(call_answer(call_execution_id="a\nb")), "expected an id at call_execution_id"),
-        (b'{"status": true, "result": {"call_execution_id": "\\ud800", "execution_id": "x"}}', "expected an id"),
-        (msgspec.json.encode(call_answer(call_execution_id="other")), "the answer is for another call_execution_id"),
-        (msgspec.json.encode(call_answer(status=None)), "expected str, got null at status"),
+        (msgspec.json.encode(call_answer(call_execution_id=None)), "field call_execution_id is null instead of str"),
+        (msgspec.json.encode(call_answer(call_execution_id="a\nb")), "the field call_execution_id is not an id"),
+        (b'{"status": true, "result": {"call_execution_id": "\\ud800", "execution_id": "x"}}', "is not an id"),
+        (msgspec.json.encode(call_answer(call_execution_id="other")), "it is for another call_execution_id"),
+        (msgspec.json.encode(call_answer(status=None)), "the field status is null instead of str"),
     ],
 )
 def test_200_that_is_not_the_documented_json_is_retried(body, reason):
     error = raised(GET_CALL, 200, body)
     assert isinstance(error, TransientError)
-    assert str(error).startswith(f"call {CALL_ID}: unexpected answer from {METRICS}: ")
+    assert str(error).startswith(f"call {CALL_ID}: the answer from {METRICS} is unexpected: ")
     assert reason in str(error)
     assert str(error).isprintable()
     assert error.status == 200

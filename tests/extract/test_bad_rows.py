@@ -123,7 +123,7 @@ def test_too_many_bad_rows_end_the_reading_with_a_message():
     server.bad = frozenset(server.ordered()[1::2])
     found = read_around(server)
     assert len(found.unreadable) == MAX_UNREADABLE + 1
-    assert "row 201 and everything after it" in str(found.unreadable[-1].error)
+    assert "Row 201 and all rows after it" in str(found.unreadable[-1].error)
     assert found.rows.keys() == set(server.ordered()[:201:2])
     assert len(server.requests) <= most_requests(201, MAX_UNREADABLE + 1, LIMIT, None)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from etl.errors import DestinationError
-from etl.extract.crawl import Crawl
+from etl.extract.crawl import LAG, Crawl
 from etl.model.records import DETAIL, METRICS, RUNS, ExecutionBundle
 from etl.sandbox import Fault, Sandbox
 from etl.sandbox.world import SimulatedExecution as SandboxExecution
@@ -128,7 +128,7 @@ async def test_calls_that_are_listed_and_unknown_by_id_are_one_dead_letter_and_m
     assert fetched_ids(bundle) == listed_ids(bundle) == call_ids(execution)[3:]
     tries = 1 if max_limit else 2
     assert (letters(bundle), bundle.deleted) == ([(RUNS, execution.execution_id, 404, tries)], frozenset())
-    assert bundle.dead_letters[0].message == "404 for 3 listed calls: a replica of the API probably lags behind"
+    assert bundle.dead_letters[0].message == f"the API answered 404 for 3 listed calls, {LAG}"
     assert server.count(METRICS, call_execution_id=lagging[0]) == tries
 
 

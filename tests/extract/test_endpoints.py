@@ -124,12 +124,15 @@ def page_answer(**changes: Any) -> bytes:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (page_answer(current_page=2), "asked for page 1, got page 2"),
-        (page_answer(total_pages=True), "expected int, got bool at total_pages"),
-        (page_answer(count="missing"), "no field count"),
-        (page_answer(results=None), "expected list, got null at results"),
-        (page_answer(results=[{"id": "1"}]), "no field name"),
-        (b'{"total_pages": 1e400, "current_page": 1, "count": 1, "results": []}', "got NumberLiteral at total_pages"),
+        (page_answer(current_page=2), "it is page 2 instead of page 1"),
+        (page_answer(total_pages=True), "the field total_pages is bool instead of int"),
+        (page_answer(count="missing"), "the field count is missing"),
+        (page_answer(results=None), "the field results is null instead of list"),
+        (page_answer(results=[{"id": "1"}]), "the field name is missing"),
+        (
+            b'{"total_pages": 1e400, "current_page": 1, "count": 1, "results": []}',
+            "the field total_pages is NumberLiteral instead of int",
+        ),
     ],
 )
 def test_page_that_does_not_say_where_it_stands_is_retried(body, reason):
@@ -165,11 +168,11 @@ def test_head_is_what_the_list_of_executions_tells_of_a_row_but_its_aggregates()
     [
         (get_execution(EXECUTION_ID), {"execution_id": "other", "status": "completed"}, "for another execution_id"),
         (get_run_test_name(EXECUTION_ID), {"execution_id": "other", "run_test_name": "A"}, "another execution_id"),
-        (get_run_test_name(EXECUTION_ID), {"execution_id": EXECUTION_ID}, "no field run_test_name"),
-        (LIST_CALLS, {"execution_id": "other", "call_results": CALLS_PAGE}, "the answer is for another execution_id"),
-        (LIST_CALLS, {"execution_id": EXECUTION_ID}, "no field call_results"),
+        (get_run_test_name(EXECUTION_ID), {"execution_id": EXECUTION_ID}, "the field run_test_name is missing"),
+        (LIST_CALLS, {"execution_id": "other", "call_results": CALLS_PAGE}, "it is for another execution_id"),
+        (LIST_CALLS, {"execution_id": EXECUTION_ID}, "the field call_results is missing"),
         # A server that calls them otherwise would empty the evals of every new execution.
-        (LIST_CALLS, {"execution_id": EXECUTION_ID, "call_results": WITHOUT_EVALS}, "no field eval_outputs"),
+        (LIST_CALLS, {"execution_id": EXECUTION_ID, "call_results": WITHOUT_EVALS}, "field eval_outputs is missing"),
     ],
 )
 def test_answer_about_another_execution_without_calls_or_without_their_evals_is_retried(request_, result, reason):

@@ -65,7 +65,7 @@ async def test_bad_execution_whose_head_fails_as_well_is_told_by_the_error():
         found = await listed(server, 1024)
     assert found.executions.keys() == {each.execution_id for each in in_order(server.world)} - {bad}
     assert not found.heads
-    assert ["page 4: 500" in line for line in found.unreadable] == [True]
+    assert ["answered 500" in line for line in found.unreadable] == [True]
 
 
 # Calls
@@ -110,7 +110,7 @@ async def test_call_that_cannot_be_listed_is_a_dead_letter_and_the_others_are_fe
     subject = bad if has_detail else execution.execution_id
     assert (letter.endpoint, letter.subject_id, letter.status) == (RUNS, subject, 500)
     assert letter.excerpt == "HTML page: Server Error (500)"
-    assert has_detail or letter.message.startswith("1 of its calls cannot be listed: ")
+    assert has_detail or letter.message.startswith("cannot list 1 of the calls of execution ")
     assert not server.count(METRICS, call_execution_id=bad)
     assert sorted(call.metrics.call_execution_id for call in bundle.calls) == sorted(others)
     evals = {each.call_execution_id: each.payload["eval_outputs"] for each in bundle.listed or ()}

@@ -49,8 +49,8 @@ async def test_nobody_waits_for_more_than_an_hour_or_beyond_the_end_of_the_run(
     assert [type(end) for end in ends] == 3 * [SourceUnavailableError]
     assert (held.told, held.slept) == ([], 0)
 
-    said = str(ends[0]).removeprefix("no request may be sent until ").removesuffix(": run again then")
-    said, _, setting = said.partition(", which is beyond [export] ")
+    said = str(ends[0]).removeprefix("the API allows no request until ").removesuffix(". Run again then")
+    said, _, setting = said.partition(", which is after the end of [export] ")
     assert setting == ("" if run_seconds is None else "max_runtime_minutes")
     moment = datetime.strptime(said, "%Y-%m-%d %H:%M UTC").replace(tzinfo=UTC)
     late = moment - datetime.now(UTC) - timedelta(seconds=seconds)

@@ -80,7 +80,7 @@ async def test_run_tests_of_one_name_are_exported_as_one_and_told(
     summary = await export()
 
     assert (summary.exit_code, len(summary.run_tests)) == (0, 3)
-    assert summary.notices == [f"{name!r}: 2 run tests have this name; the API lists their executions together"]
+    assert summary.notices == [f"{name!r}: 2 run tests have this name, and the API lists their executions together"]
     assert_equals_world(tmp_path, server.world)
 
 
@@ -97,8 +97,8 @@ async def test_name_by_which_nothing_can_be_asked_for_is_a_problem(
 
     assert summary.exit_code == 3
     (problem,) = summary.problems
-    assert problem.startswith(f"run test {nameless.run_test_id} was left out: the API cannot find it")
-    assert f"the API cannot find it by its name {name!r}: rename it at the source" in problem
+    assert problem.startswith(f"run test {nameless.run_test_id} was left out, because the API cannot")
+    assert f"the API cannot find it by its name {name!r}. Rename it at the source" in problem
     assert len(rows_of(tmp_path, "executions")) == 12
 
 
@@ -133,8 +133,8 @@ async def test_plan_discovers_too_and_says_what_it_could_not(server: Sandbox, tm
     ("fault", "exit_code", "words"),
     [
         (Fault(status=401), 4, "FI_API_KEY"),
-        (Fault(status=503), 5, "the run tests could not be listed: run tests, page 1: 503"),
-        (Fault(status=404, body=b"<html>"), 5, "the server does not have this path: check FI_BASE_URL"),
+        (Fault(status=503), 5, "the run tests could not be listed: run tests, page 1: /"),
+        (Fault(status=404, body=b"<html>"), 5, "the server does not have this path. Check FI_BASE_URL"),
         (Fault(body=b'{"count":0,"total_pages":1,"current_page":1,"results":[]}'), 2, "the key sees no run test"),
     ],
     ids=["401", "503", "404 HTML", "no run test"],

@@ -94,8 +94,8 @@ async def test_source_that_gives_no_details_tonight_is_soon_asked_for_no_more(tm
         told = [row["message"] for row in letters(tmp_path)]
         server.fault = None
         second = await night(server, tmp_path, LATER + DAY)
-    assert sum("not requested, because 5 consecutive details failed" in text for text in told) == 12 - 5
-    assert all(f": {fault.status} on {DETAIL}" in text for text in told)
+    assert sum("the detail was not requested, because 5 consecutive requests" in text for text in told) == 12 - 5
+    assert all(f" answered {fault.status}: " in text for text in told)
     assert (first.exit_code, second.exit_code) == (3, 0)
     assert_holds_details(tmp_path, world)
 

@@ -105,7 +105,7 @@ async def test_whatever_http_allows_is_understood_at_once(answer):
 )
 async def test_answer_that_is_not_whole_is_an_error(answer, reason):
     async with listening(answer) as (_, base_url), client_of(base_url, max_tries=1) as client:
-        with pytest.raises(TransientError, match=rf"no complete answer from 127\.0\.0\.1: {reason}"):
+        with pytest.raises(TransientError, match=rf"got no complete answer from 127\.0\.0\.1: {reason}"):
             await client.get(ANY)
 
 
@@ -133,7 +133,7 @@ async def test_server_that_cannot_be_reached_names_the_setting(base_url, reason)
         port = free.getsockname()[1]
     async with client_of(base_url.format(port=port), max_tries=1) as client:
         with pytest.raises(
-            TransientError, match=rf"{reason}; check the network, then \[api\] base_url or FI_BASE_URL$"
+            TransientError, match=rf"{reason}\. Check the network, then \[api\] base_url or FI_BASE_URL$"
         ):
             await client.get(ANY)
 

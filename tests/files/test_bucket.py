@@ -48,7 +48,7 @@ def test_a_missing_object_and_a_large_one_are_told_apart(files, monkeypatch):
     with files.lock(NOW), pytest.raises(FileMissingError):
         files.open(PART)
     files.publish(PART, b"12345")
-    with pytest.raises(ForeignFileError, match="5 bytes, limit 4"):
+    with pytest.raises(ForeignFileError, match=r"has 5 bytes \(limit: 4\)"):
         files.read(PART)
 
 
@@ -58,9 +58,9 @@ def test_nothing_is_written_over_or_removed_that_this_run_has_not_seen(files, pr
         another(files, proxy).publish(PART, b"theirs")
         another(files, proxy).publish("new", b"theirs")
         for path in (PART, "new"):
-            with pytest.raises(DestinationError, match="changed by another program"):
+            with pytest.raises(DestinationError, match="another program changed "):
                 files.publish(path, b"mine")
-        with pytest.raises(DestinationError, match="changed by another program"):
+        with pytest.raises(DestinationError, match="another program changed "):
             files.set_aside(PART)
         assert files.read(PART) == b"theirs"
         files.publish(PART, b"mine")  # it has seen theirs now
@@ -78,9 +78,9 @@ def test_what_this_run_has_seen_is_not_missing_because_an_answer_says_so(files, 
         proxy.judge = lambda _told: None
         assert (paths_in(files, "calls"), files.read(PART)) == ([PART], b"one")
         files._objects.delete(PART)
-        with pytest.raises(DestinationError, match="by another program"):
+        with pytest.raises(DestinationError, match="another program changed "):
             files.publish(PART, b"two")
-        with pytest.raises(DestinationError, match="another program removed it"):
+        with pytest.raises(DestinationError, match="Another program removed the object"):
             files.read(PART)
 
 
@@ -106,7 +106,7 @@ def test_one_that_lost_the_lease_writes_and_removes_nothing(files, proxy, monkey
             monkeypatch.undo()
             monkeypatch.setattr(lease, "LIFE_SECONDS", 0.0)
             for attempt in (lambda: files.publish("new", b"1"), lambda: files.set_aside(PART)):
-                with pytest.raises(DestinationError, match="another program replaced or removed it"):
+                with pytest.raises(DestinationError, match="another program replaced or removed "):
                     attempt()
     assert paths_in(files, "") == ["_state/lock", PART]
 
@@ -118,7 +118,7 @@ def test_a_place_of_other_things_is_refused_before_anything_is_written(files, pr
     assert not files.probe().is_there
     files.publish("evals/gold/monday.csv", b"1")
     for use in (lambda: files.lock(NOW).__enter__(), files.probe, files.examine):
-        with pytest.raises(DestinationError, match=r"is not empty \(evals\) and holds no dataset: set"):
+        with pytest.raises(DestinationError, match=r"is not empty \(evals\) and holds no dataset\. Set"):
             use()
     note_failure(files, ConfigurationError("no key"), NOW, "all")
     assert paths_in(files, "") == ["evals/gold/monday.csv"]
@@ -131,7 +131,7 @@ def test_a_place_of_other_things_is_refused_before_anything_is_written(files, pr
 @pytest.mark.parametrize(("method", "kind"), [("GET", "get"), ("PUT", "put"), ("DELETE", "delete")])
 def test_a_probe_finds_what_the_credentials_may_not_do(files, proxy, method, kind):
     proxy.judge = lambda told: Refused(403, "AccessDenied") if told.method == method else None
-    with pytest.raises(DestinationError, match=f"no permission to {kind} it"):
+    with pytest.raises(DestinationError, match=f"no permission to {kind} s3://"):
         files.probe()
 
 

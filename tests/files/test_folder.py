@@ -37,7 +37,7 @@ def test_probe_leaves_no_trace(files, tmp_path):
 def test_folder_that_has_other_things_and_no_dataset_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "evals" / "gold").mkdir(parents=True)
     for use in (LocalFiles.probe, LocalFiles.prepare):
-        with pytest.raises(DestinationError, match=r"is not empty \(evals\) and holds no dataset: set"):
+        with pytest.raises(DestinationError, match=r"is not empty \(evals\) and holds no dataset\. Set"):
             use(LocalFiles(tmp_path))
     assert [path.name for path in tmp_path.rglob("*")] == ["evals", "gold"]
     (tmp_path / "evals" / "gold").rename(tmp_path / "evals" / "run_test=checkout")
@@ -78,5 +78,5 @@ def test_probe_says_that_the_file_system_is_mounted_for_reading_alone(tmp_path):
         export_into(files)
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         for attempt in (files.probe, lambda: export_into(files)):
-            with pytest.raises(DestinationError, match="Read-only file system: remount it read-write"):
+            with pytest.raises(DestinationError, match=r"Read-only file system\. Remount the file system read-write"):
                 attempt()

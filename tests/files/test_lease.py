@@ -61,11 +61,11 @@ def test_a_dead_holder_is_followed_and_finds_out_if_it_is_not_dead(objects, life
     dead = died(objects)
     with lease.hold(objects, NOW):
         for attempt in (dead.renew, dead.renew):
-            with pytest.raises(DestinationError, match="this export lost its lock"):
+            with pytest.raises(DestinationError, match=r"another program replaced or removed .*, the lock of"):
                 attempt()
         dead.release()
         assert lease.holder(objects)
-    with pytest.raises(DestinationError, match="another program replaced or removed it"):
+    with pytest.raises(DestinationError, match="another program replaced or removed "):
         dead.require()
 
 
@@ -151,7 +151,7 @@ def test_a_lock_that_is_removed_or_replaced_meanwhile_ends_the_run_in_one_line(o
     for harm in (objects.delete, lambda path: objects.put(path, b"junk", objects.head(path).version)):
         with lease.hold(objects, NOW) as mine:
             harm(LOCK)
-            with pytest.raises(DestinationError, match="another program replaced or removed it"):
+            with pytest.raises(DestinationError, match="another program replaced or removed "):
                 mine.renew()
 
 
@@ -177,7 +177,7 @@ def test_proxy_that_weakens_etags_does_no_harm_and_one_that_changes_them_is_told
             held.renew()
     proxy.judge = lambda told: Edited(other) if told.method == "GET" else None
     with pytest.raises(
-        DestinationError, match="the lock is free, but cannot be taken: check for a proxy that changes ETags"
+        DestinationError, match=r"lock is free, but cannot be taken\. Check for a proxy that changes ETags"
     ) as caught:
         lease.Lease(objects, NOW).take(never_stopped)
     assert not isinstance(caught.value, LockHeldError)

@@ -33,7 +33,7 @@ def publishing(files, data, failing):
 
 
 MONTH = "calls/run_test=a/month=2026-01"
-IS_A_FILE = "Not a directory: a file is in the way: move it, or choose another [destination] path"
+IS_A_FILE = "Not a directory. A file is in the way. Move the file, or choose another [destination] path"
 
 
 @pytest.mark.parametrize("old", [b"old", None], ids=["replaced", "new"])
@@ -88,8 +88,8 @@ def test_what_is_no_file_is_told_where_it_is_listed_and_never_opened_or_written_
     (files.root / PART).symlink_to(theirs)
     os.mkfifo(folder / "pipe")
     (files.root / "evals").symlink_to(tmp_path)
-    assert [(Path(entry.path).name, entry.oddity.partition(":")[0]) for entry in files.entries("calls")] == [
-        (Path(PART).name, "is a symbolic link"),
+    assert [(Path(entry.path).name, entry.oddity.partition(".")[0]) for entry in files.entries("calls")] == [
+        (Path(PART).name, "is a symbolic link, which a dataset must not contain"),
         ("pipe", "is neither a file nor a folder"),
     ]
     assert [(entry.path, bool(entry.oddity)) for entry in files.entries("evals")] == [("evals", True)]
@@ -135,7 +135,7 @@ def test_an_open_file_is_read_in_parts_of_one_version(files):
 
 def test_a_file_that_ends_before_its_size_is_not_taken_for_whole():
     """Files of the kernel have a page's size and fewer bytes, as one of a mounted folder may that is cut."""
-    with pytest.raises(DestinationError, match=r"/sys/kernel/fscaps: \d+ of 4,096 bytes arrived: run again"):
+    with pytest.raises(DestinationError, match=r"/sys/kernel/fscaps: \d+ of 4,096 bytes arrived. Run again"):
         LocalFiles(Path("/sys/kernel")).read("fscaps")
 
 
@@ -144,7 +144,7 @@ def test_a_folder_where_a_file_should_be_is_named(files):
     for attempt in (lambda: files.publish(PART, b"ours"), lambda: files.read(PART)):
         with pytest.raises(DestinationError) as caught:
             attempt()
-        assert str(caught.value) == f"{files.root / PART}: Is a directory: remove it"
+        assert str(caught.value) == f"{files.root / PART}: Is a directory. Remove the folder"
     assert paths_in(files, STAGING) == []
 
 
@@ -153,7 +153,7 @@ def test_a_folder_where_a_file_should_be_is_named(files):
     [
         ("file/data", IS_A_FILE),
         ("x" * 256, "File name too long"),
-        ("loop/data", "Too many levels of symbolic links: replace the link with the file or folder itself"),
+        ("loop/data", "Too many levels of symbolic links. Replace the link with the file or folder itself"),
     ],
 )
 def test_a_root_that_cannot_be_is_one_line_that_names_it(tmp_path, spelling, reason):
@@ -170,7 +170,7 @@ def test_a_root_that_may_not_be_made_is_one_line_that_names_it(tmp_path):
     files = LocalFiles(tmp_path / "data")
     with closed(tmp_path), pytest.raises(DestinationError) as caught:
         files.prepare()
-    assert str(caught.value) == f"{files.root}: Permission denied: let this user read and write it"
+    assert str(caught.value) == f"{files.root}: Permission denied. Let this user read and write this path"
 
 
 def test_a_file_is_durable_in_the_quarantine_before_it_is_gone_from_its_table(files):
@@ -190,7 +190,7 @@ def test_a_disk_without_room_is_refused_unless_it_does_not_tell(tmp_path, monkey
     if is_refused:
         with pytest.raises(DestinationError) as caught:
             files.prepare()
-        reason = "63.0 MiB free, but an export needs 64 MiB: make room, or move the dataset"
+        reason = "only 63.0 MiB are free, but an export needs 64 MiB. Make room, or move the dataset"
         assert str(caught.value) == f"{files.root}: {reason}"
     else:
         files.prepare()

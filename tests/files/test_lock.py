@@ -65,7 +65,7 @@ def test_the_second_process_is_told_who_holds_the_lock_and_since_when(root):
                 pass
             assert str(caught.value) == (
                 f"another export holds {root / LOCK} (pid {process.pid} on {socket.gethostname()} "
-                "since 2026-11-01T02:00:07+00:00); nothing was changed"
+                "since 2026-11-01T02:00:07+00:00), so nothing was changed"
             )
 
 
@@ -161,7 +161,7 @@ def test_what_cannot_be_locked_is_named_with_the_fix_and_free_again(root, monkey
     with pytest.raises(DestinationError) as caught, exclusive(root, now=NOW):
         pass
     monkeypatch.undo()
-    fix = ": keep the dataset where files can be locked" if code == errno.ENOLCK else ""
+    fix = ". Keep the dataset where files can be locked" if code == errno.ENOLCK else ""
     assert str(caught.value) == f"{root / LOCK}: cannot be locked: {os.strerror(code)}{fix}"
     with exclusive(root, now=NOW):
         pass

@@ -35,7 +35,7 @@ def test_an_object_is_what_was_put_and_is_listed_as_it_is(objects):
     objects.copy(PATH, "other")
     objects.delete(PATH)
     objects.delete(PATH)
-    with pytest.raises(FileMissingError, match="no such object"):
+    with pytest.raises(FileMissingError, match="there is no object s3://"):
         objects.get(PATH)
     assert objects.get("other")[1] == b"one"
 
@@ -43,7 +43,7 @@ def test_an_object_is_what_was_put_and_is_listed_as_it_is(objects):
 def test_nothing_is_replaced_that_was_not_seen(objects):
     first = objects.put(PATH, b"one", None)
     for seen in (None, Version('"0"')):
-        with pytest.raises(ConflictError, match="changed by another program"):
+        with pytest.raises(ConflictError, match="another program changed "):
             objects.put(PATH, b"two", seen)
     second = objects.put(PATH, b"two", first)
     with pytest.raises(ConflictError):
@@ -118,7 +118,7 @@ def test_a_store_that_is_silent_is_given_up_by_a_reader_and_by_a_run_that_is_sto
         given = {"access_key_id": "a", "secret_access_key": "b"}
         objects = Objects("s3://bucket/folder", {"endpoint": endpoint, "region": "us-east-1"} | given)
         objects._most_seconds = 0.2
-        with pytest.raises(StoreFailedError, match="s3://bucket/folder: cannot be reached, or is too slow"):
+        with pytest.raises(StoreFailedError, match="s3://bucket/folder cannot be reached, or is too slow"):
             objects.get(PATH)
         objects.be_patient(lambda: True)
         with pytest.raises(StoreFailedError):
@@ -161,11 +161,11 @@ def test_what_fails_once_is_tried_again(objects, proxy, verdict):
 @pytest.mark.parametrize(
     ("refused", "words"),
     [
-        (Refused(403, "AccessDenied"), "no permission to put it: allow this for all objects below s3://"),
-        (Refused(400, "ExpiredToken"), "the credentials have expired: renew them"),
-        (Refused(404, "NoSuchBucket"), "no such bucket: create it"),
+        (Refused(403, "AccessDenied"), "Allow this for all objects below s3://"),
+        (Refused(400, "ExpiredToken"), "the credentials have expired. Renew them"),
+        (Refused(404, "NoSuchBucket"), "there is no such bucket. Create the bucket"),
         (Refused(400, "EntityTooLarge"), "the store returned EntityTooLarge"),
-        (Refused(401), "no permission to put it"),
+        (Refused(401), "no permission to put s3://"),
     ],
 )
 def test_a_refusal_is_one_line_that_names_the_fix(objects, proxy, refused, words):
@@ -174,7 +174,7 @@ def test_a_refusal_is_one_line_that_names_the_fix(objects, proxy, refused, words
         objects.put(PATH, b"one", None)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith(objects.url)
+    assert objects.url in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [200, 404, 405])
@@ -182,16 +182,16 @@ def test_an_endpoint_that_is_a_website_is_told_as_that(objects, proxy, status):
     page = b"<!DOCTYPE html><html><body>Welcome</body></html>"
     proxy.judge = lambda _told: Edited(lambda *_: (status, page, {"Content-Type": "text/html"}))
     for work in (lambda: objects.put(PATH, b"one", None), lambda: objects.get(PATH)):
-        with pytest.raises(DestinationError, match="not an object store: check the endpoint") as caught:
+        with pytest.raises(DestinationError, match=r"not an object store\. Check the endpoint") as caught:
             work()
-        assert str(caught.value).startswith(objects.url)
+        assert objects.url in str(caught.value)
 
 
 def test_a_store_that_cannot_be_reached_is_named(proxy, monkeypatch):
     monkeypatch.setitem(store._HASTY, "retry_config", {"max_retries": 1})
     objects = Objects("s3://bucket/folder", {"endpoint": "http://127.0.0.1:9", "region": "us-east-1"}).hasty()
     with pytest.raises(
-        DestinationError, match="s3://bucket/folder: cannot be reached, or is too slow: check the network"
+        DestinationError, match=r"s3://bucket/folder cannot be reached, or is too slow\. Check the network"
     ):
         objects.get(PATH)
 

@@ -39,7 +39,7 @@ def test_a_missing_package_is_a_mistake_that_names_the_extra(monkeypatch):
     for name in ("bucket", "objects"):
         monkeypatch.delitem(sys.modules, f"etl.files.{name}")
     monkeypatch.setitem(sys.modules, "obstore", None)
-    with pytest.raises(ConfigurationError, match=r'^s3://b needs the "bucket" extra \(obstore is not installed\): '):
+    with pytest.raises(ConfigurationError, match=r'^s3://b needs the extra "bucket", because obstore is not'):
         open_files("s3://b", {})
 
 
@@ -47,11 +47,11 @@ def test_a_missing_package_is_a_mistake_that_names_the_extra(monkeypatch):
 def test_another_scheme_is_refused_in_one_line(location):
     with pytest.raises(ConfigurationError) as caught:
         open_files(location)
-    assert str(caught.value).startswith(f"{location.partition('://')[0]}://… is not supported: use a folder, or a URL")
+    assert str(caught.value).startswith(f"{location.partition('://')[0]}://… is not supported. Use a folder, or a URL")
 
 
 @pytest.mark.parametrize("location", ["~nosuchuser/data", "~nosuchuser"])
 def test_home_of_nobody_is_refused_in_one_line(location):
-    message = r"^~nosuchuser.*: this machine has no such user: write the path in full$"
+    message = r"^~nosuchuser.* names an unknown user. Write the path in full$"
     with pytest.raises(ConfigurationError, match=message):
         open_files(location)

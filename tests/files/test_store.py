@@ -29,7 +29,7 @@ def test_folder_in_a_bucket_is_the_one_that_is_written():
 
 def test_options_that_the_store_refuses_are_a_mistake_in_the_settings():
     for url, options, reason in (("az://c", {}, ".*ccount.*"), ("s3://c", {"foo": "x"}, ".*for store 'S3'")):
-        with pytest.raises(ConfigurationError, match=rf"{url}: {reason}; correct \[destination.options\]"):
+        with pytest.raises(ConfigurationError, match=rf"{url}: {reason}\. Correct \[destination.options\]"):
             Objects(url, options)
 
 
@@ -58,7 +58,7 @@ def test_a_shared_profile_gives_the_keys(seaweed_store, tmp_path, monkeypatch, p
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[sso]\nsso_session = mine\n", "the profile sso has no keys: eval"),
+        ("[sso]\nsso_session = mine\n", " has no keys. To set them, run eval"),
         ("no section", "not a valid AWS credentials file"),
     ],
 )
@@ -79,4 +79,4 @@ def test_missing_credentials_are_told_with_the_places_where_they_may_be(monkeypa
     objects = Objects(url, {})
     with pytest.raises(DestinationError) as caught, objects._naming(PATH, "get"):
         raise exceptions.GenericError("Error performing PUT http://169.254.169.254/latest/api/token in 2 ms - refused")
-    assert str(caught.value).startswith(f"{url}: no credentials found: set {words}")
+    assert str(caught.value).startswith(f"{url}: no credentials were found. Set {words}")

@@ -204,9 +204,9 @@ def test_calls_and_evals_that_the_source_no_longer_has_are_left_out_unless_they_
     ("asked", "message"),
     [
         ({"deleted": None}, 'deleted must be "exclude" or "include", got None'),
-        ({"columns": ["started_at"]}, "calls has no column 'started_at': did you mean 'execution_started_at'?"),
+        ({"columns": ["started_at"]}, "calls has no column 'started_at'. Did you mean 'execution_started_at'?"),
         ({"evals": "long"}, "evals must be \"wide\" or None, got 'long'"),
-        ({"run_tests": "Nope"}, "{data} has no run test 'Nope': there are none yet"),
+        ({"run_tests": "Nope"}, "{data} has no run test 'Nope'. There are none to choose from"),
     ],
 )
 def test_read_calls_tells_a_mistake_in_one_line(data, asked, message):

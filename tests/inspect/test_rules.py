@@ -32,7 +32,7 @@ def faults(calls):
 def test_a_call_stands_twice_only_if_all_but_one_of_its_rows_are_marked_in_other_executions(calls):
     first = calls.slice(0, 1)
     marked = with_column(with_column(first, "deleted_at", [EXPORT.exported_at]), "execution_id", ["other"])
-    twice = "1 duplicate key: call_execution_id c1"
+    twice = "holds 1 duplicate key: call_execution_id c1"
     assert faults(pa.concat_tables([calls, marked])) == []
     assert faults(pa.concat_tables([calls, marked, marked])) == [twice]
     assert faults(pa.concat_tables([calls, first])) == [twice]
@@ -54,7 +54,7 @@ def test_an_execution_that_claims_to_be_whole_holds_all_calls_that_were_listed()
     held = HeldRows(listed_calls=None, exported_calls=1, calls_digest="digest")
     row = {"listed_calls": 2, "exported_calls": 1, "calls_digest": held.calls_digest, "deleted_at": None}
     whole = row | {"export_state": "exported"}
-    assert damage(whole, held) == "exported, but 2 calls were listed and 1 exported"
+    assert damage(whole, held) == "it is exported, but has 1 of 2 listed calls"
     for fine in (row | {"export_state": "incomplete"}, whole | {"deleted_at": EXPORT.exported_at}):
         assert damage(fine, held) is None
 
@@ -79,4 +79,4 @@ def test_a_call_of_two_executions_is_one_finding_though_both_vouch_for_it(tmp_pa
 
     paths = sorted(paths_in(dataset.files, "calls"))
     assert (finding.kind, finding.subject) == (Kind.MISPLACED, paths[0])
-    assert finding.text == f"1 call (c1) also in {paths[1]}"
+    assert finding.text == f"has 1 call (c1) in common with {paths[1]}"

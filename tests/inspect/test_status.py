@@ -28,7 +28,7 @@ WHOLE = RunTestStatus(
     is_complete=True,
 )
 LAST = RunStatus("run", NIGHT, NIGHT, "complete", 0, 1, 1, 1, 1, 1.0)
-REFUSED = "the API refused the key (401): check FI_API_KEY and FI_SECRET_KEY"
+REFUSED = "the API refused the key (401). Check FI_API_KEY and FI_SECRET_KEY"
 GOOD = Status(
     dataset="data",
     read_at=NOW,
@@ -65,8 +65,8 @@ def test_everything_complete_this_night_is_good() -> None:
 
 def test_the_gravest_alarm_is_the_verdict_and_its_next_step_comes_next() -> None:
     for findings, text in (
-        ((LIST, LOST), f"{LOST}; 1 more problem below"),
-        ((LOAD, LIST), f"{LIST}; 1 more problem below"),
+        ((LIST, LOST), f"{LOST} (1 more problem below)"),
+        ((LOAD, LIST), f"{LIST} (1 more problem below)"),
         ((LOAD, DELETED), "the warehouse was never loaded"),
     ):
         shown, next_step = told(findings=findings)
@@ -82,15 +82,17 @@ def test_what_ended_the_last_run_is_named_and_not_what_is_incomplete_for_it() ->
         expected = (f"Not good: {REFUSED}", f"metrics-etl {command}")
         assert told(run_tests=(behind,), runs=runs, findings=(LIST,)) == expected
     full, gone = "calls: No space left on device", "the key sees none: run once with --accept-deletions"
-    assert told(runs=(ended(6, full),)) == (f"Not good: {full}", "make room, then metrics-etl run")
+    assert told(runs=(ended(6, full),)) == (f"Not good: {full}", "make room, then run metrics-etl run")
     assert told(runs=(ended(2, gone),)) == (f"Not good: {gone}", "check the key's workspace")
 
 
-@pytest.mark.parametrize(("since", "words"), [(MONDAY, "incomplete since 2026-11-23"), (None, "never fully exported")])
+@pytest.mark.parametrize(
+    ("since", "words"), [(MONDAY, "been incomplete since 2026-11-23"), (None, "never been complete")]
+)
 def test_incomplete_run_tests_are_counted_with_since_when(since: datetime | None, words: str) -> None:
     behind = replace(WHOLE, is_complete=False, complete_at=since)
     found = told(run_tests=(behind, WHOLE, WHOLE), complete_at=since)
-    assert found == (f"Not good: 1 of 3 run tests {words}", "metrics-etl run")
+    assert found == (f"Not good: 1 of 3 run tests has {words}", "metrics-etl run")
 
 
 KILLED, REFUSED_RUN = Attempt(started_at=NIGHT), Attempt(started_at=NIGHT, exit_code=2, message="no key")
@@ -107,7 +109,7 @@ STALE = "the last complete export was 2 days ago"
         ({"runs": (ended(3),)}, "the last run ended with code 3 (word)", "run"),
         ({"runs": (), "complete_at": None}, "no run has fully exported all configured run tests yet", "run"),
         ({"complete_at": MONDAY}, STALE, "run"),
-        ({"complete_at": MONDAY, "at_work": "pid 1"}, f"{STALE}; an export is running", "status"),
+        ({"complete_at": MONDAY, "at_work": "pid 1"}, f"{STALE}. An export is running", "status"),
     ],
 )
 def test_anything_wrong_is_not_good_and_tells_what_to_type(changes: dict[str, Any], text: str, command: str) -> None:

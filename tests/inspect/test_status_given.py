@@ -34,7 +34,7 @@ async def test_status_is_what_the_command_prints_by_settings_their_file_or_the_f
     name = settings.run_tests[0].name
     print_status(found, {f"{name}{rest}": date(2026, 11, 9) for rest in ("", "/eval_x_pass_rate", "/cost_men")})
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("accepted")]
-    assert [line.endswith(f"not found, did you mean '{name}/cost_mean'?") for line in lines] == [False, False, True]
+    assert [line.endswith(f"not found. Did you mean '{name}/cost_mean'?") for line in lines] == [False, False, True]
 
 
 def test_status_without_a_dataset_or_with_a_mistake_in_the_settings_says_so(
@@ -42,8 +42,8 @@ def test_status_without_a_dataset_or_with_a_mistake_in_the_settings_says_so(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for given in ("data", None):
-        with pytest.raises(etl.DestinationError, match="no dataset there yet"):
+        with pytest.raises(etl.DestinationError, match="there is no dataset at "):
             etl.status(given)
     for file in ("absent.toml", write_settings(tmp_path, "all", "sinc = 1")):
-        with pytest.raises(etl.ConfigurationError, match=r"absent.toml: not found|sinc is unknown"):
+        with pytest.raises(etl.ConfigurationError, match=r"absent.toml was not found|sinc is unknown"):
             etl.status(file)

@@ -77,7 +77,7 @@ def test_what_is_missing_of_configured_run_tests_is_told_by_its_dead_letters_or_
     (found,) = missing_of(ROWS, letters, {"A": "a"})
     assert (found.kind, found.subject, found.text) == (Kind.DEAD_LETTER, "A", "3 requests failed: a")
     (found,) = missing_of(ROWS, [], {"A": "a"})
-    assert (found.kind, found.text) == (Kind.NOT_FETCHED, "1 execution incomplete")
+    assert (found.kind, found.text) == (Kind.NOT_FETCHED, "1 execution could not be fully exported")
 
 
 def test_what_failed_of_a_waiting_or_deleted_execution_is_of_no_account():

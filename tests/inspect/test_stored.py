@@ -31,7 +31,7 @@ def lost(data, *keys):
 def test_a_missing_file_is_named_with_the_rows_that_it_had(data, table):
     rows = pq.read_metadata(data / part(table)).num_rows
     shutil.rmtree(data / table / f"run_test={KEY}")
-    assert lost(data) == [(part(table), f"{rows} rows missing; there were {rows} after the last run")]
+    assert lost(data) == [(part(table), f"has lost {rows} of the {rows} rows that it had after the last run")]
     assert [each.kind for each in read_lost(LocalFiles(data), [KEY])] == [Kind.LOST_ROWS]
     assert lost(data, "other") == []
 
@@ -39,7 +39,7 @@ def test_a_missing_file_is_named_with_the_rows_that_it_had(data, table):
 def test_a_file_with_fewer_rows_is_named_with_their_number(data):
     path = data / part("calls")
     pq.write_table(pq.ParquetFile(path).read().slice(1), path)
-    assert lost(data) == [(part("calls"), "1 row missing; there were 3 after the last run")]
+    assert lost(data) == [(part("calls"), "has lost 1 of the 3 rows that it had after the last run")]
 
 
 def test_rows_that_a_run_adds_and_files_of_dead_letters_that_go_are_no_loss(data):

@@ -198,7 +198,7 @@ BREAKS: dict[Callable[[Place], Path], tuple[Kind, str, set[Kind]]] = {
     damage_a_page: (Kind.UNREADABLE, "cannot be read: ", set()),
     link_a_file: (Kind.FOREIGN_FILE, "is a symbolic link", {DAMAGED, Kind.LOST_ROWS}),
     put_a_file_of_another_name: (Kind.FOREIGN_FILE, "is not a file of this dataset", set()),
-    copy_a_run_to_another_month: (MISPLACED, "should hold exactly one run, the one it is named after", set()),
+    copy_a_run_to_another_month: (MISPLACED, "should hold exactly one run, the run in the file's name", set()),
 }
 """What is found where it was broken, and what else follows from it elsewhere."""
 
@@ -268,7 +268,7 @@ def test_files_in_the_quarantine_are_a_notice_and_columns_that_an_older_version_
     pq.write_table(rows.drop_columns(["extra", "raw"]).replace_schema_metadata(), path)
     report = place.verify()
     assert report.findings == []
-    assert report.notices == ["1 damaged file in _state/quarantine: inspect, then delete"]
+    assert report.notices == ["inspect and then delete 1 damaged file in _state/quarantine"]
 
     pq.write_table(rows.drop_columns(["scenario_name"]), path)  # which had values
     assert [each.kind for each in place.verify().findings] == [DAMAGED]
@@ -287,7 +287,7 @@ def test_what_changes_while_it_is_read_is_said_to_do_so(place: Place, monkeypatc
     report = place.verify()
 
     assert {each.kind for each in report.findings} == {DAMAGED, Kind.LOST_ROWS}
-    assert report.notices == ["files changed while they were read: verify again when the export has ended"]
+    assert report.notices == ["files changed while they were read. Verify again when the export has ended"]
 
 
 def test_export_at_work_is_named(place: Place) -> None:
@@ -338,7 +338,7 @@ def test_file_that_may_not_be_read_is_not_to_be_fetched_again(place: Place, monk
 
     def refused(self: LocalFiles, path: str, **options: Any) -> bytes:
         if self.root / path == closed_part:
-            raise DestinationError(f"{closed_part}: Permission denied: let this user read and write it")
+            raise DestinationError(f"{closed_part}: Permission denied: Let this user read and write this path")
         return read(self, path, **options)
 
     monkeypatch.setattr(LocalFiles, "read", refused)
@@ -346,5 +346,5 @@ def test_file_that_may_not_be_read_is_not_to_be_fetched_again(place: Place, monk
     (finding,) = report.findings
     assert place.data / finding.subject == closed_part
     assert (finding.kind, report.exit_code) == (Kind.NOT_READ, 3)
-    assert finding.text.endswith("Permission denied: let this user read and write it")
+    assert finding.text.endswith("Permission denied: Let this user read and write this path")
     assert "fetch" not in finding.kind.next_step

@@ -18,5 +18,5 @@ def test_verify_finds_times_that_python_does_not_have(data: Path, warehouse: Pla
     warehouse.edit("UPDATE {s}.executions SET started_at = '-infinity' WHERE execution_id = 'e1'")
 
     assert [each.text for each in compared(warehouse, data).findings] == [
-        "executions: 1 row with different values (started_at)"
+        "executions: 1 row with different values in started_at"
     ]

@@ -13,7 +13,7 @@ from tests.warehouses import contents_of
 def test_dataset_that_lost_its_id_needs_a_run_first(data: Path) -> None:
     (data / "_state" / "dataset.json").unlink()
 
-    with pytest.raises(DestinationError, match=r"no dataset to load: run metrics-etl run first$"):
+    with pytest.raises(DestinationError, match=r"to load\. Run metrics-etl run first$"):
         contents_of(data)
 
 

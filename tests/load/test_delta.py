@@ -76,7 +76,7 @@ def test_commit_of_somebody_else_meanwhile_ends_the_load_and_the_next_heals(lake
         nobody = dict.fromkeys(["call_execution_id", "execution_id", "run_test"], "nobody")
         lake.copy("calls", "call_execution_id = 'c3'", **nobody)
         warehouse.loaded = lambda: loaded
-        with pytest.raises(DestinationError, match="someone else wrote at the same time: load again"):
+        with pytest.raises(DestinationError, match=r"someone else wrote at the same time .*\. Load again"):
             synchronize(contents_of(data), warehouse)
     load_into(lake, data)
     assert_settled(lake, data)
@@ -86,8 +86,8 @@ def test_append_only_table_is_told_with_the_property_to_change(lake, data):
     lake.table().alter.set_table_properties({"delta.appendOnly": "true"})
     next_export(data)
     before = lake.versions()
-    fix = r"set delta\.appendOnly to false .*, then run metrics-etl load"
-    with pytest.raises(DestinationError, match=f"calls is append-only: {fix}"):
+    fix = r"Set delta\.appendOnly to false .*, then run metrics-etl load"
+    with pytest.raises(DestinationError, match=rf"calls at .* is append-only\. {fix}"):
         load_into(lake, data)
     assert lake.versions() == before
 
@@ -144,7 +144,7 @@ def test_folder_that_holds_other_files_is_refused(lake, data):
 
 def test_delta_log_that_is_gone_is_told_with_the_fix(lake, data):
     shutil.rmtree(lake.folder / "evals" / "_delta_log")
-    with pytest.raises(DestinationError, match="evals: its Delta log is gone: remove the table, and run metrics-etl"):
+    with pytest.raises(DestinationError, match=r"Delta log of .*evals is gone\. Remove the table, and run"):
         load_into(lake, data)
     shutil.rmtree(lake.folder / "evals")
     load_into(lake, data)
@@ -157,7 +157,7 @@ def test_deletion_vectors_of_another_writer_are_told_with_the_fix(lake, data):
     features = {"readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]}
     noted = json.dumps({"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, **features}})
     (lake.folder / "calls" / "_delta_log" / f"{lake.table().version() + 1:020}.json").write_text(f"{noted}\n")
-    with pytest.raises(DestinationError, match=r"calls has deletion vectors.* ALTER TABLE calls DROP FEATURE"):
+    with pytest.raises(DestinationError, match=r"deletion vectors for .*calls, .* ALTER TABLE calls DROP FEATURE"):
         load_into(lake, data)
 
 
@@ -243,7 +243,7 @@ def test_of_loads_that_begin_at_once_one_wins(request, data, where):
         loaded = racer.loaded()
         racer.loaded = lambda loaded=loaded: loaded
     synchronize(contents_of(data), racers[0])
-    with pytest.raises(DestinationError, match="someone else wrote at the same time: load again"):
+    with pytest.raises(DestinationError, match=r"someone else wrote at the same time .*\. Load again"):
         synchronize(contents_of(data), racers[1])
 
     assert compared(place, data).findings == []
@@ -255,7 +255,7 @@ def test_bucket_that_refuses_the_key_is_one_line(bucket, monkeypatch):
     with pytest.raises(DestinationError) as refused:
         bucket.open().loaded()
 
-    assert str(refused.value).endswith(": the secret key does not match the access key: check the credentials")
+    assert str(refused.value).endswith(": the secret key does not match the access key. Check the credentials")
     assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(refused.value)
 
 
@@ -275,10 +275,10 @@ def test_bucket_that_refuses_something_is_told_by_a_rehearsal(bucket, data, prox
         assert (rehearse(), paths()) == (True, before)
         for words in (["GET"], ["PUT"], ["DELETE", "POST"]):  # many are deleted by one POST
             proxy.judge = lambda told, words=words: Refused(403, "AccessDenied") if told.method in words else None
-            with pytest.raises(DestinationError, match=": no permission: allow reading, writing, listing and deleting"):
+            with pytest.raises(DestinationError, match=r": there is no permission\. Allow reading, writing"):
                 rehearse()
         proxy.judge = lambda _: Refused(403, "RequestTimeTooSkewed")
-        with pytest.raises(DestinationError, match=r": this machine's clock is wrong: fix it \(NTP\)$"):
+        with pytest.raises(DestinationError, match=r": this machine's clock is wrong\. Correct the clock"):
             rehearse()
 
 

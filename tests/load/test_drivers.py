@@ -22,5 +22,5 @@ def test_file_holds_all_rows_until_they_are_loaded():
 def test_without_a_place_for_temporary_files_the_fix_is_named(monkeypatch, tmp_path):
     """As in a container whose own disk is read-only."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    with pytest.raises(DestinationError, match="set TMPDIR to a writable folder"), spooled([SOME]):
+    with pytest.raises(DestinationError, match="Set TMPDIR to a writable folder"), spooled([SOME]):
         pass

@@ -21,13 +21,13 @@ def test_file_that_is_no_duckdb_database_is_refused(tmp_path: Path, name: str) -
     """DuckDB makes views of it in a database in memory, where everything that is loaded is gone afterwards."""
     file = tmp_path / name
     duckdb.sql(f"COPY (SELECT 1 AS a, 2 AS b) TO '{file}'")
-    with pytest.raises(DestinationError, match=f"{name}: not a DuckDB database: name another file"):
+    with pytest.raises(DestinationError, match=rf"{name} is not a DuckDB database\. Name another file"):
         connect(f"duckdb://{file}", NAMESPACE)
 
 
 @pytest.mark.parametrize("name", ["simulation_metrics", "Simulation_Metrics", "temp"])
 def test_schema_that_has_the_name_of_a_duckdb_database_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DestinationError, match=r"name another \[warehouse\] schema or file$"):
+    with pytest.raises(DestinationError, match=r"Name another \[warehouse\] schema or file$"):
         connect(f"duckdb://{tmp_path}/{name}.duckdb", name.lower())
 
 

@@ -225,7 +225,7 @@ def test_verify_names_each_difference_and_nothing_else(target: Any, data: Path) 
     report = compared(target, data)
 
     assert {each.subject: each.text for each in report.findings} == {
-        "execution e2": "evals: 1 row too many; calls: 1 row with different values (duration_seconds)",
+        "execution e2": "evals: 1 row too many; calls: 1 row with different values in duration_seconds",
         "execution e4": "evals: 1 row missing",
         "execution nobody": "calls: 1 row too many",
         "run another": "runs: 1 row too many",
@@ -240,7 +240,7 @@ def test_verify_names_each_difference_and_nothing_else(target: Any, data: Path) 
 def test_another_dataset_is_refused(target: Any, data: Path, tmp_path: Path) -> None:
     other = first_export(tmp_path / "other")
     for is_full in (False, True):
-        with pytest.raises(DestinationError, match=r"holds another dataset .*: name another \[warehouse\]"):
+        with pytest.raises(DestinationError, match=r"holds another dataset .*\. Name another \[warehouse\]"):
             load_into(target, other, is_full=is_full)
     load_into(target, data)
     assert_settled(target, data)
@@ -248,7 +248,7 @@ def test_another_dataset_is_refused(target: Any, data: Path, tmp_path: Path) -> 
 
 def test_tables_are_refused_where_nothing_tells_that_they_are_ours(target: Any, data: Path) -> None:
     target.remove(STATE)
-    refusal = rf"table \w+ exists, but {STATE} does not.*: name another .*, or drop the table"
+    refusal = rf"table \w+ exists, but {STATE} does not.*\. Name another .*, or drop the table"
     for is_dry_run in (True, False):
         with pytest.raises(DestinationError, match=refusal):
             load_into(target, data, is_dry_run=is_dry_run)
@@ -308,17 +308,17 @@ def test_columns_that_the_exporter_does_not_have_do_no_harm(target: Any, data: P
 def test_column_of_another_type_is_refused(target: Any, data: Path) -> None:
     target.make_texts("calls", "duration_seconds")
 
-    with pytest.raises(DestinationError, match=r"(?i)calls\.duration_seconds is \S+.*, expected .*: give it that type"):
+    with pytest.raises(DestinationError, match=r"(?i)calls\.duration_seconds has the type \S+.* instead of "):
         load_into(target, data)
 
 
 def test_verify_of_tables_that_are_not_there_or_of_an_older_version_names_the_fix(empty: Any, data: Path) -> None:
-    with pytest.raises(DestinationError, match=r"has no table executions: run metrics-etl load$"):
+    with pytest.raises(DestinationError, match=r"has no table executions\. Run metrics-etl load$"):
         compared(empty, data)
     if empty.has_views:  # elsewhere a column that is not there is one of nulls
         load_into(empty, data)
         empty.make_older("evals", "deleted_at")
-        with pytest.raises(DestinationError, match=r"evals has no deleted_at: run metrics-etl load$"):
+        with pytest.raises(DestinationError, match=r"evals has no column deleted_at\. Run metrics-etl load$"):
             compared(empty, data)
 
 
@@ -339,8 +339,8 @@ def test_what_is_missing_from_the_dataset_stays_and_is_told_until_a_full_load(
     for _ in range(2):
         kept = load_into(target, data)
         assert (kept.removed, kept.as_json()["executions"]["missing"]) == (0, 3)
-        told = "3 executions only in the warehouse, not in the dataset: e4, e7 and 1 more"
-        assert kept.problems == [f"{told}; metrics-etl load --full removes them there"]
+        told = "the warehouse has 3 executions that the dataset does not have: e4, e7 and 1 more"
+        assert kept.problems == [f"{told}. To remove what is not in the dataset, run metrics-etl load --full"]
         assert contents(target) == before
 
     result = load_into(target, data, is_full=True)
@@ -357,7 +357,7 @@ def test_damaged_executions_are_held_back(target: Any, data: Path, tmp_path: Pat
     for is_full in (False, True):
         result = load_into(target, data, is_full=is_full)
         assert (result.damaged, result.removed, result.missing) == (3, 0, ())
-        assert result.problems[0].startswith("3 executions not loaded, because rows in the dataset are damaged")
+        assert result.problems[0].startswith("3 executions could not be loaded, because rows in the dataset are")
         assert target.rows(schema.CALLS) == before
     (tmp_path / "calls").rename(damaged)
     load_into(target, data)
@@ -384,7 +384,7 @@ def test_file_that_cannot_be_read_is_told_with_the_fix_and_nothing_is_changed(ta
     next_export(data)
     for name in ("runs", "executions"):
         max((data / name).rglob("*.parquet")).write_bytes(b"PAR1 and nothing else")
-        with pytest.raises(DestinationError, match="metrics-etl run moves it to _state/quarantine"):
+        with pytest.raises(DestinationError, match="metrics-etl run, which moves the file to _state/quarantine"):
             load_into(target, data)
         assert contents(target) == before or not target.is_atomic
 
@@ -470,7 +470,7 @@ def test_view_that_somebody_changed_is_found_and_made_again(viewed: Any, data: P
             (make, *_) = opened._sql.create_view(view, ())
         viewed.edit(f"{make} AND false")
     assert sorted(str(each) for each in compared(viewed, data).findings) == sorted(
-        f"'view {view.name}': somebody has changed its definition" for view in VIEWS
+        f"'view {view.name}': somebody has changed the definition of this view" for view in VIEWS
     )
     assert load_into(viewed, data, is_full=is_full).is_changed
     assert_settled(viewed, data)

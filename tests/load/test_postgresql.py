@@ -73,7 +73,7 @@ def test_replica_is_verified_and_takes_no_load(data: Path, in_postgresql: Place,
         pass
 
     assert_settled(on_replica, data)
-    with pytest.raises(DestinationError, match=r"this server is a replica: name the primary in \[warehouse\] url"):
+    with pytest.raises(DestinationError, match=r"This server is a replica\. Name the primary in \[warehouse\] url"):
         load_into(on_replica, data, is_full=True)
 
 
@@ -88,7 +88,7 @@ def test_rows_that_a_trigger_drops_are_missed_and_nothing_is_noted(data: Path, i
     before = in_postgresql.rows(schema.CALLS)
     in_postgresql.edit(*DROPPING.split(";\n"))
     next_export(data)
-    difference = "more or fewer rows arrived than were sent, for execution e2: drop the trigger"
+    difference = "more or fewer rows arrived than were sent for execution e2. Drop the trigger"
     for is_full in (False, True):
         with pytest.raises(DestinationError, match=difference):
             load_into(in_postgresql, data, is_full=is_full)

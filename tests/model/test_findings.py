@@ -23,7 +23,7 @@ def test_next_step_of_an_alarm_is_a_command_or_an_action(kind):
     assert not kind.meaning.endswith(".")
     assert re.match(r"[a-z]", kind.meaning)
     step = kind.next_step
-    is_command = step.startswith("metrics-etl ") and step.split()[1].rstrip(",;:") in COMMANDS
+    is_command = step.startswith("metrics-etl ") and step.split()[1].rstrip(",.") in COMMANDS
     if Finding(kind, "", "").is_alarm:
         assert is_command or step.startswith(ACTIONS)
     else:

@@ -154,7 +154,7 @@ def test_number_of_calls_counts_only_where_its_column_takes_it(number):
 
 
 def test_payload_that_was_let_go_is_missed_with_a_word():
-    with pytest.raises(ValueError, match="execution e: its payload is no longer in memory"):
+    with pytest.raises(ValueError, match="the payload of execution e is no longer in memory"):
         ListedExecution.of(execution("e")).unpack()
 
 

@@ -48,7 +48,7 @@ def test_what_is_no_limit_is_refused(text):
 
 @pytest.mark.parametrize("name", ["latency_95", "x", ""])
 def test_unknown_metric_is_refused(name):
-    with pytest.raises(ValueError, match=f"names '{name}', which is not a metric: "):
+    with pytest.raises(ValueError, match=f"names '{name}', which is not a metric. "):
         limits_of({name: "10%"})
 
 

@@ -15,14 +15,14 @@ def test_of_many_things_the_first_are_named(things, text):
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("CHECKOUT FLO", "did you mean 'Checkout flow'?"),
-        ("ratio", "did you mean 'talk_ratio' or 'user_ratio'?"),
-        ("zzz", "choose from 'Checkout flow', 'talk_ratio', 'user_ratio'"),
+        ("CHECKOUT FLO", "Did you mean 'Checkout flow'?"),
+        ("ratio", "Did you mean 'talk_ratio' or 'user_ratio'?"),
+        ("zzz", "Choose from 'Checkout flow', 'talk_ratio', 'user_ratio'"),
     ],
 )
 def test_unknown_name_is_answered_with_what_may_be_meant(name, hint):
     assert nearest(name, ["user_ratio", "talk_ratio", "Checkout flow"][::-1]) == hint
-    assert nearest(name, []) == "there are none yet"
+    assert nearest(name, []) == "There are none to choose from"
 
 
 @pytest.mark.parametrize(

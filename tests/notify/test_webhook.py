@@ -137,7 +137,7 @@ async def test_end_of_a_trouble_is_told_once_the_settings_are_right_and_by_no_ru
     server.fault = lambda request, _: Fault(status=418) if broken & {*request.query.values()} else None
     again = "complete (exit 0): the export is in order again"
     failed = "partial (exit 3) • {}: the list of a run test's executions could not be read"
-    mistyped = "partial (exit 3) • Chats: the API has no run test with this name: metrics-etl discover lists them"
+    mistyped = "partial (exit 3) • Chats: the API has no run test with this name. See metrics-etl discover"
     nights: Any = (
         ([mine, more[0]], "", ""),
         ([other, more[1], "Chats"], "", mistyped),

@@ -68,9 +68,9 @@ def test_execution_that_cannot_be_waited_for_is_told_in_a_line() -> None:
     ended, down = a_source(run_test=2)[0], Sandbox(endless.world, fault=lambda _request, _nth: Fault(status=502))
     for source, wanted, names, error, message in (
         (endless, execution_id, "all", TimeLimitError, r"had not ended after 0:30:00 \(--timeout\)"),
-        (endless, "latest", "all", ConfigurationError, "the API has no execution 'latest': check the id"),
+        (endless, "latest", "all", ConfigurationError, "the API has no execution 'latest'. Check the id"),
         (endless, "00000000-0000-4000-8000-000000000000", "all", ConfigurationError, "the API has no execution"),
-        (ended, execution_id, others, ConfigurationError, f"belongs to {ended.world.run_tests[2].name!r}: add that"),
+        (ended, execution_id, others, ConfigurationError, f"run test {ended.world.run_tests[2].name!r}. Add that"),
         (down, execution_id, "all", SourceUnavailableError, "cannot wait for the execution"),
     ):
         with pytest.raises(error, match=message):

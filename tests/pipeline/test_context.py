@@ -19,7 +19,7 @@ from tests.worlds import settled_world
 def test_without_dask_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     monkeypatch.delitem(sys.modules, "etl.pipeline.engine.dask", raising=False)
-    said = r'^\[engine\] kind: dask needs the "dask" extra \(distributed is not installed\): '
+    said = r'^\[engine\] kind = "dask" needs the extra "dask", because distributed is not installed\. '
     with pytest.raises(ConfigurationError, match=said):
         dask_module()
 

@@ -227,7 +227,7 @@ async def test_hold_of_hours_ends_the_run_at_once_and_keeps_what_had_arrived(
         await assert_heals(source, tmp_path)
 
     assert ended.exit_code == (3 if rows else 5)
-    assert "no request may be sent until " in ended.problems[0]
+    assert "the API allows no request until " in ended.problems[0]
     assert after <= 2 * CONCURRENCY, "those that were under way"
 
 

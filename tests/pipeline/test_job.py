@@ -21,7 +21,7 @@ async def test_a_bug_is_recorded_and_raised(tmp_path: Path, monkeypatch: pytest.
 
     (row,) = ds.dataset(tmp_path / "data" / "runs").to_table().to_pylist()
     assert (row["outcome"], row["exit_code"]) == ("error", 1)
-    assert "please report it: ZeroDivisionError: division by zero" in row["message"]
+    assert "Please report it: ZeroDivisionError: division by zero" in row["message"]
 
 
 async def test_files_of_an_older_version_are_completed_before_the_api_is_asked(tmp_path: Path) -> None:

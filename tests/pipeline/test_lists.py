@@ -28,7 +28,7 @@ async def test_source_without_any_stored_execution_is_refused_until_that_is_said
 
     refused = await nights.export()
     assert (refused.exit_code, nights.files() == files) == (2, True)
-    assert "check the key's workspace" in refused.problems[0]
+    assert "Check the key's workspace" in refused.problems[0]
 
     accepted, quiet = await nights.export(accept_deletions=True), await nights.export()
     assert (accepted.exit_code, nights.marked("executions"), quiet.exit_code) == (0, 14, 0)

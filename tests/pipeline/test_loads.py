@@ -77,7 +77,7 @@ async def test_warehouse_never_tried_on_the_real_service_is_called_experimental_
     assert not settings.warehouse.is_experimental
     monkeypatch.setattr(locations, "EXPERIMENTAL", {"duckdb"})
     [check] = preflight._check_warehouse(settings)
-    assert "0 executions; experimental: tested with an emulator only" in check.detail
+    assert "0 executions; support for this warehouse is experimental" in check.detail
     loads = [(await night(settings, number)).load for number in range(2)]
 
     assert [load and load.notices for load in loads] == [[EXPERIMENTAL], []]
@@ -98,7 +98,7 @@ async def test_older_copy_of_the_dataset_replaces_nothing_that_was_loaded_since(
     for number in (2, 3):
         refused = await night(old, number)
         assert refused.exit_code == 6
-        assert "another copy of this dataset was loaded there after this one" in refused.problems[0]
+        assert "was last loaded from another copy of this dataset" in refused.problems[0]
     with pytest.raises(DestinationError, match="another copy of this dataset"):
         preview_load(old.warehouse, Dataset(LocalFiles(tmp_path / "old")))
     assert_equals_dataset(place, tmp_path / "new")

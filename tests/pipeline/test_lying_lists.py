@@ -104,8 +104,8 @@ async def test_malformed_list_says_what_is_wrong_with_it_and_where(server: Sandb
     assert odd.exit_code == 3
     found = [row["message"] for row in rows_of(tmp_path, "errors")] if kind == RUNS else odd.problems
     assert found
-    reason = "expected int, got str at total_pages"
-    assert all(f"unexpected answer from {kind}: {reason}" in message for message in found)
+    reason = "the field total_pages is str instead of int"
+    assert all(f"the answer from {kind} is unexpected: {reason}" in message for message in found)
     server.fault = None
     assert (await export(server, tmp_path)).exit_code == 0
     assert_equals_world(tmp_path, server.world)

@@ -63,11 +63,11 @@ async def test_rate_limit_is_told_where_it_is_known() -> None:
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("Checkout floe", "did you mean 'Checkout flow'?"), ("Nothing like it", "metrics-etl discover lists them")],
+    [("Checkout floe", "Did you mean 'Checkout flow'?"), ("Nothing like it", "See metrics-etl discover")],
 )
 async def test_unknown_run_test_is_named_with_what_may_be_meant(server: Sandbox, name: str, hint: str) -> None:
     found = (await checked(server, [names(server)[1], name]))[Subject.RUN_TESTS]
-    assert (found.exit_code, found.detail) == (2, f"{name!r}: the API has no run test with this name: {hint}")
+    assert (found.exit_code, found.detail) == (2, f"{name!r}: the API has no run test with this name. {hint}")
 
 
 async def test_mistyped_run_test_gets_the_same_hint_from_every_command(server: Sandbox) -> None:
@@ -79,13 +79,13 @@ async def test_mistyped_run_test_gets_the_same_hint_from_every_command(server: S
     told += (await job.export(settings)).problems
     exported = read_table(settings.destination.path, "executions")
     told += (await job.plan(settings)).problems
-    assert told == [f"'{wrong}': the API has no run test with this name: did you mean '{right}'?"] * 3
+    assert told == [f"'{wrong}': the API has no run test with this name. Did you mean '{right}'?"] * 3
 
     write_settings(Path(), [right, *others], "[api]", f'base_url = "{server.base_url}"')
-    with pytest.raises(ConfigurationError, match=f"did you mean '{right}'"):
+    with pytest.raises(ConfigurationError, match=f"Did you mean '{right}'"):
         Settings.load().only([wrong])
     stored = exported["run_test_name"][0]
-    with pytest.raises(ConfigurationError, match=f"did you mean '{stored}'"):
+    with pytest.raises(ConfigurationError, match=f"Did you mean '{stored}'"):
         read_table(settings.destination.path, "executions", run_tests=stored.lower().replace("r", ""))
 
 
@@ -94,9 +94,9 @@ async def test_name_that_is_configured_too_is_not_what_was_meant(server: Sandbox
     server.world.run_tests[0].name, server.world.run_tests[1].name = "Agent 15", "Agent 5, new"
     told = [(await checked(server, ["Agent 5", "Agent 15"]))[Subject.RUN_TESTS].detail]
     told += (await job.export(Settings.load())).problems
-    assert told == ["'Agent 5': the API has no run test with this name: did you mean 'Agent 5, new'?"] * 2
+    assert told == ["'Agent 5': the API has no run test with this name. Did you mean 'Agent 5, new'?"] * 2
     told = [(await checked(server, ["Agent 5", "Agent 15", "Agent 5, new"]))[Subject.RUN_TESTS].detail]
-    assert told == ["'Agent 5': the API has no run test with this name: metrics-etl discover lists them"]
+    assert told == ["'Agent 5': the API has no run test with this name. See metrics-etl discover"]
 
 
 @pytest.mark.parametrize("status", [403, 503])
@@ -118,7 +118,7 @@ async def test_run_test_beyond_the_first_page_is_asked_for_by_name() -> None:
 
 @pytest.mark.parametrize(
     ("page_limit", "seen"),
-    [(4, "3 that the key sees: 'A', 'B' and 1 more"), (2, "4 that the key sees: 'A', 'B' and 2 more")],
+    [(4, "3 run tests that the key sees: 'A', 'B' and 1"), (2, "4 run tests that the key sees: 'A', 'B' and 2")],
 )
 async def test_names_that_the_key_sees_are_counted_once_each(page_limit: int, seen: str) -> None:
     """As far as the first page tells."""
@@ -126,7 +126,7 @@ async def test_names_that_the_key_sees_are_counted_once_each(page_limit: int, se
         for run_test, name in zip(server.world.run_tests, "CCAB", strict=True):
             run_test.name = name
         found = await checked(server, "all", f"page_limit = {page_limit}")
-    assert found[Subject.RUN_TESTS].detail == f"all {seen}"
+    assert found[Subject.RUN_TESTS].detail == f"all {seen} more"
 
 
 async def test_list_of_run_tests_that_fails_matters_only_where_all_are_exported(server: Sandbox) -> None:

@@ -211,7 +211,7 @@ async def test_status_says_how_old_the_oldest_comparison_is_and_how_old_it_may_g
         now = settings_for(nights.server, nights.folder / "data", export=export) if export else settings
         return dict(status(now).lines())["final"]
 
-    assert line() == "all compared; oldest comparison: 3 days ago (limit: 30 days)"
-    assert line(sweep_days=0).endswith("oldest comparison: 3 days ago (no limit: sweep_days is 0)")
+    assert line() == "the oldest comparison with the API was 3 days ago (limit: 30 days)"
+    assert line(sweep_days=0).endswith("API was 3 days ago (no limit, because sweep_days is 0)")
     await nights.export(export=ALL)
-    assert line() == "all compared; oldest comparison: 2 days ago (limit: 30 days)"
+    assert line() == "the oldest comparison with the API was 2 days ago (limit: 30 days)"

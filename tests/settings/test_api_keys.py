@@ -25,10 +25,10 @@ def test_keys_from_files(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert settings.api_key.get_secret_value() == "from-file"
 
     key_file.chmod(0o604)
-    others = f"FI_API_KEY_FILE ({key_file}): other users can read it: run chmod 600 {key_file}"
+    others = f"FI_API_KEY_FILE ({key_file}): other users can read this file. Run chmod 600 {key_file}"
     assert mistake(file, 'run_tests = ["A"]') == others.replace(f"{tmp_path}/", "")
     key_file.unlink()
-    assert "cannot be read: No such file" in mistake(file, 'run_tests = ["A"]')
+    assert "cannot read FI_API_KEY_FILE" in mistake(file, 'run_tests = ["A"]')
 
 
 def test_keys_that_were_saved_but_not_loaded_are_named_once(
@@ -39,7 +39,7 @@ def test_keys_that_were_saved_but_not_loaded_are_named_once(
     monkeypatch.delenv("FI_SECRET_KEY")
     assert len(mistakes(file, 'run_tests = "all"')) == 2
     Path("keys.env").touch()
-    assert mistake(file, 'run_tests = "all"') == "no key: keys.env is here, but is not loaded: run '. ./keys.env' first"
+    assert mistake(file, 'run_tests = "all"').endswith("keys.env is not loaded. Run '. ./keys.env' first")
 
 
 def test_pipe_is_read_until_its_writer_has_ended(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,8 +104,8 @@ def test_proxy_is_given_alone_or_with_credentials_of_the_environment(
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"FI_PROXY_USER": "me"}, "no password: set FI_PROXY_PASSWORD, or FI_PROXY_PASSWORD_FILE"),
-        ({"FI_PROXY_PASSWORD": "canary"}, "no user name: set FI_PROXY_USER, or"),
+        ({"FI_PROXY_USER": "me"}, "no password. Set FI_PROXY_PASSWORD, or FI_PROXY_PASSWORD_FILE"),
+        ({"FI_PROXY_PASSWORD": "canary"}, "no user name. Set FI_PROXY_USER, or"),
     ],
 )
 def test_half_the_credentials_of_a_proxy_are_a_mistake(

@@ -11,54 +11,54 @@ from etl.settings import Settings
 from etl.settings.messages import setting_places
 from tests.settings.reading import mistake, mistakes, read_settings
 
-NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to it, no SOCKS)"
+NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (without TLS or SOCKS)"
 WAREHOUSE_URLS = ", ".join(f"{each}://…" for each in WAREHOUSES)
 DESTINATIONS = "a folder, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://BUCKET/FOLDER"
-NO_PASSWORD = "set PGPASSWORD, or use the driver's file, such as ~/.pgpass"
+NO_PASSWORD = "Set PGPASSWORD, or use the driver's file, such as ~/.pgpass"
 S3_OPTIONS = ", ".join(map(repr, sorted(BUCKETS["s3"])))
-ELSEWHERE = "credentials do not belong here"
-KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and committed: set"
+ELSEWHERE = "(credentials do not belong here)"
+KEY_IN_FILE = " must not be in a file, which may be copied and committed. Set the environment variable"
 
 
 MISTAKES = {
     "": [
-        ("", 'run_tests is missing: name what to export, e.g. run_tests = ["My Agent Test"]'),
-        ('run_test = ["A"]', "run_test is unknown: did you mean 'run_tests'?"),
+        ("", 'run_tests is missing. Name what to export, e.g. run_tests = ["My Agent Test"]'),
+        ('run_test = ["A"]', "run_test is unknown. Did you mean 'run_tests'?"),
         ("run_tests = []", """run_tests must be "all" or name at least one run test"""),
         ('run_tests = "A"', """run_tests must be "all" or a list, e.g. ["My Agent Test"], got 'A'"""),
-        ('run_tests = ["A", "A"]', "run_tests names 'A' twice: name it once"),
+        ('run_tests = ["A", "A"]', "run_tests names 'A' twice. Name it once"),
         (
             'run_tests = [{name = "A", key = "k", since = 2026-01-01}, {name = "A", key = "j"}]',
-            "run_tests names 'A' twice: name it once",
+            "run_tests names 'A' twice. Name it once",
         ),
         ('run_tests = [""]', "run_tests[0] name must not be empty, got ''"),
         ("run_tests = [3]", 'run_tests[0] must be a name in quotes, or a table such as { name = "My Agent Test" }'),
         ('run_tests = [{key = "a"}]', "run_tests[0] name is missing"),
-        ('run_tests = [{name = "A", nam = 1}]', "run_tests[0] nam is unknown: did you mean 'name'?"),
+        ('run_tests = [{name = "A", nam = 1}]', "run_tests[0] nam is unknown. Did you mean 'name'?"),
         (
             'run_tests = [{name = "A", key = "k"}, {name = "B", key = "k"}]',
-            "run_tests 'A' and 'B' have the same key 'k': give one of them another key",
+            "run_tests 'A' and 'B' have the same key 'k'. Give one of them another key",
         ),
-        ("[apy]\nconcurrency = 5", "apy is unknown: did you mean 'api'?"),
+        ("[apy]\nconcurrency = 5", "apy is unknown. Did you mean 'api'?"),
         (
             '[destination]\npath = "/d"\n[warehouse]\nurl = "delta:///d/calls/w"',
-            "[warehouse] url is inside the dataset's folder calls: choose a place outside it",
+            "[warehouse] url is inside the dataset's folder calls. Choose a place outside it",
         ),
-        ("api = 3", "api is a section: set its keys instead, or give them as JSON"),
+        ("api = 3", "api is a section. Set its keys instead, or give them as JSON"),
         ("concurrency = 8", "concurrency belongs in [api]"),
         (
             'run_tests = ["A"]\nsince = 2026-01-01',
-            'since belongs in [export] or to a run test: run_tests = [{ name = "My Agent Test", since = … }]',
+            'since belongs in [export] or to a run test, as in run_tests = [{ name = "My Agent Test", since = … }]',
         ),
         ('[destination]\nrun_tests = ["A"]', "[destination] run_tests belongs above the first section"),
-        ("basis_url = 'x'", "basis_url is unknown: did you mean 'base_url'?"),
+        ("basis_url = 'x'", "basis_url is unknown. Did you mean 'base_url'?"),
         ('FI_SECRET_KEY = "canary"', f"FI_SECRET_KEY{KEY_IN_FILE} FI_SECRET_KEY or FI_SECRET_KEY_FILE"),
     ],
     "api": [
         ("concurrency = 5000", "concurrency must be at most 256, got 5000"),
-        ("concurency = 5", "concurency is unknown: did you mean 'concurrency'?"),
-        ("rate_limit = 5", "rate_limit is unknown: did you mean 'requests_per_minute'?"),
-        ("retries = 5", "retries is unknown: did you mean 'max_tries'?"),
+        ("concurency = 5", "concurency is unknown. Did you mean 'concurrency'?"),
+        ("rate_limit = 5", "rate_limit is unknown. Did you mean 'requests_per_minute'?"),
+        ("retries = 5", "retries is unknown. Did you mean 'max_tries'?"),
         ("concurrency = 'x'", "concurrency must be a whole number, got 'x'"),
         ("quota_share = nan", "quota_share must be a number, got nan"),
         ("page_limit = 1000", "page_limit must be a power of two, got 1000"),
@@ -78,7 +78,7 @@ MISTAKES = {
         ('proxy_password = "canary"', f"proxy_password{KEY_IN_FILE} FI_PROXY_PASSWORD or FI_PROXY_PASSWORD_FILE"),
         (
             'proxy = "http://user:canary@proxy:3128"',
-            "proxy must not contain credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD",
+            "proxy must not contain credentials. Set FI_PROXY_USER and FI_PROXY_PASSWORD",
         ),
         *(
             (f'proxy = "{value}"', f"proxy {NO_PROXY}")
@@ -89,7 +89,7 @@ MISTAKES = {
         ),
         (
             'proxy = "http://proxy:3128"\nbase_url = "http://localhost:8080"',
-            "proxy cannot be used with an http:// base_url: the proxy would see the keys",
+            "proxy cannot be used with an http:// base_url, because the proxy would see the keys",
         ),
     ],
     "warehouse": [
@@ -101,7 +101,7 @@ MISTAKES = {
             )
         ),
         *(
-            (f'url = "postgresql://{rest}"', f"url must not contain a password: {NO_PASSWORD}")
+            (f'url = "postgresql://{rest}"', f"url must not contain a password. {NO_PASSWORD}")
             for rest in (
                 *("user:canary@h/d", "user:can/ary@h/d", "user:can?ary@h/d"),
                 *("h/d?password=canary", "h/d?PASSWORD=canary"),
@@ -112,15 +112,15 @@ MISTAKES = {
             for url in ("postgresql://user@host", "postgres://host:5432/", "postgresql://host?sslmode=require")
         ),
         *(
-            (f'url = "{url}"', "url must name a file: MotherDuck (md:) is not supported, got duckdb://md:…")
+            (f'url = "{url}"', "url must name a file, because MotherDuck (md:) is not supported, got duckdb://md:…")
             for url in ("duckdb://md:metrics", "duckdb:///md:", "duckdb://motherduck:metrics?token=canary")
         ),
         (
             'url = "duckdb://:memory:"',
-            "url must name a file: what is loaded into memory is gone afterwards, got duckdb://:memory:",
+            "url must name a file, because a database in memory is lost at the end, got duckdb://:memory:",
         ),
-        ('schema = "Metrics"', "schema must be lower-case letters, digits and _, at most 63 characters, got 'Metrics'"),
-        ('schem = "a"', "schem is unknown: did you mean 'schema'?"),
+        ('schema = "Metrics"', "schema must consist of at most 63 lower-case letters, digits and _, got 'Metrics'"),
+        ('schem = "a"', "schem is unknown. Did you mean 'schema'?"),
     ],
     "compare": [
         (
@@ -129,7 +129,7 @@ MISTAKES = {
         ),
         (
             'max_regression = { latency_95 = "10%" }',
-            "max_regression names 'latency_95', which is not a metric: did you mean 'latency_p95'?",
+            "max_regression names 'latency_95', which is not a metric. Did you mean 'latency_p95'?",
         ),
         (
             "max_regression = { latency_p95 = 10 }",
@@ -152,7 +152,7 @@ MISTAKES = {
     "export": [
         ('leave_out = "evals.reason"', "leave_out must be a list of texts in quotes, got 'evals.reason'"),
         *(
-            (f'leave_out = ["evals.reason", "{name}"]', f"leave_out must not contain '{name}': did you mean '{near}'?")
+            (f'leave_out = ["evals.reason", "{name}"]', f"leave_out must not contain '{name}'. Did you mean '{near}'?")
             for name, near in (
                 ("call.ended_reason", "calls.ended_reason"),
                 ("calls.status", "calls.tool_outputs"),
@@ -173,10 +173,10 @@ MISTAKES = {
         ('path = "s3://KEY:canary@b/x"', "path must be s3://BUCKET/FOLDER, got s3://…"),
         (
             'path = "s3://b"\n[destination.options]\nsecret_access_key = "canary"',
-            f"options must not contain secret_access_key: choose from {S3_OPTIONS}; {ELSEWHERE}",
+            f"options must not contain secret_access_key {ELSEWHERE}. Choose from {S3_OPTIONS}",
         ),
         ('path = "s3://b"\noptions = "canary"', "options must be a table whose values are text, true or false"),
-        ('options = { region = "x" }', f"options must not contain region: only a bucket has options; {ELSEWHERE}"),
+        ('options = { region = "x" }', f"options must not contain region {ELSEWHERE}. Only a bucket has options"),
     ],
 }
 """By section, what is written in it, and what is said."""
@@ -207,10 +207,10 @@ A_LIST = '["Checkout flow", "Refunds, late"]'
         (
             "METRICS_ETL_API__CONCURENCY",
             "1",
-            "environment: METRICS_ETL_API__CONCURENCY is unknown: did you mean 'METRICS_ETL_API__CONCURRENCY'?",
+            "environment: METRICS_ETL_API__CONCURENCY is unknown. Did you mean 'METRICS_ETL_API__CONCURRENCY'?",
         ),
         *(
-            (f"METRICS_ETL{name}", value, f"{UNKNOWN}{name} is unknown: did you mean '{meant}'?")
+            (f"METRICS_ETL{name}", value, f"{UNKNOWN}{name} is unknown. Did you mean '{meant}'?")
             for name, value, meant in (
                 ("_APY__CONCURRENCY", "1", "METRICS_ETL_API__CONCURRENCY"),
                 ("_API_KEY", "canary", "FI_API_KEY"),
@@ -221,16 +221,16 @@ A_LIST = '["Checkout flow", "Refunds, late"]'
         (
             "METRICS_ETL_RUN_TESTS",
             "[Checkout flow]",
-            f"{UNKNOWN}_RUN_TESTS is not valid JSON: give a name, names joined by commas, or a list such as {A_LIST}",
+            f"{UNKNOWN}_RUN_TESTS is not valid JSON. Give a name, names joined by commas, or a list such as {A_LIST}",
         ),
         *(
-            (name, "100,", f"environment: {name} is a section: set its keys instead, or give them as JSON")
+            (name, "100,", f"environment: {name} is a section. Set its keys instead, or give them as JSON")
             for name in ("METRICS_ETL_API", "METRICS_ETL_COMPARE__ACCEPTED", "METRICS_ETL_DESTINATION__OPTIONS")
         ),
         ("FI_BASE_URL", "nonsense", "environment: FI_BASE_URL must be an https:// address, got 'nonsense'"),
-        ("FI_API_KEY", "", "no key: set FI_API_KEY, or FI_API_KEY_FILE to the path of a file with the key"),
+        ("FI_API_KEY", "", "there is no key. Set FI_API_KEY, or FI_API_KEY_FILE to the path of a key file"),
         *(
-            (name, value, f"{name}: contains a character that cannot be in a key: copy the key again")
+            (name, value, f"{name}: it contains a character that cannot be in a key. Copy the key again")
             for name, value in (("FI_API_KEY", "canary\x1b[1m"), ("FI_SECRET_KEY", "canary\r\nX-Evil: 1"))
         ),
     ],
@@ -265,12 +265,12 @@ def test_all_mistakes_are_told_at_once(file: Path, monkeypatch: pytest.MonkeyPat
         path = "x"
         """
     assert mistakes(file, text) == [
-        "environment: METRICS_ETL_APY__CONCURRENCY is unknown: did you mean 'METRICS_ETL_API__CONCURRENCY'?",
+        "environment: METRICS_ETL_APY__CONCURRENCY is unknown. Did you mean 'METRICS_ETL_API__CONCURRENCY'?",
         f"prod.toml: api_key{KEY_IN_FILE} FI_API_KEY or FI_API_KEY_FILE",
-        "prod.toml: [destination] path: the variable $NOT_SET is not set: set it, or write the path in full",
-        "no key: set FI_API_KEY, or FI_API_KEY_FILE to the path of a file with the key",
+        "prod.toml: [destination] path: the variable $NOT_SET is not set. Set it, or write the path in full",
+        "there is no key. Set FI_API_KEY, or FI_API_KEY_FILE to the path of a key file",
         "prod.toml: [warehouse] path belongs in [destination]",
-        "prod.toml: run_test is unknown: did you mean 'run_tests'?",
+        "prod.toml: run_test is unknown. Did you mean 'run_tests'?",
         "prod.toml: [api] concurrency must be at least 1, got 0",
         "prod.toml: [api] proxy must be text in quotes, got a table",
     ]

@@ -60,13 +60,13 @@ def test_home_and_variables_are_expanded(file: Path, elsewhere: Path, monkeypatc
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("~nosuchuser/x", "there is no user ~nosuchuser here: write the path in full"),
-        ("/x/$NOT_SET/y", "the variable $NOT_SET is not set: set it, or write the path in full"),
-        ("$EMPTY", "the variable $EMPTY is not set: set it, or write the path in full"),
-        ("${}/y", "the variable ${} is not set: set it, or write the path in full"),
+        ("~nosuchuser/x", "this machine has no user ~nosuchuser. Write the path in full"),
+        ("/x/$NOT_SET/y", "the variable $NOT_SET is not set. Set it, or write the path in full"),
+        ("$EMPTY", "the variable $EMPTY is not set. Set it, or write the path in full"),
+        ("${}/y", "the variable ${} is not set. Set it, or write the path in full"),
         (
             "postgresql://etl:pa$sword@db.example.com/metrics",
-            "the user name or password names a variable that is not set: set it, or write %24 for a $",
+            "the user name or password names a variable that is not set. Set it, or write %24 for a $",
         ),
     ],
 )

@@ -133,7 +133,7 @@ def test_what_is_not_needed_may_be_absent(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv("FI_API_KEY")
     without = Settings.load(needs_keys=False, needs_run_tests=False)
     assert (without.api_key, without.secret_key, without.destination.path) == (None, None, str(tmp_path / "data"))
-    with pytest.raises(ConfigurationError, match=r"absent\.toml: not found"):
+    with pytest.raises(ConfigurationError, match=r"absent\.toml was not found"):
         Settings.load("absent.toml", needs_keys=False, needs_run_tests=False)
 
 
@@ -165,7 +165,7 @@ def test_settings_of_a_command_that_asks_nobody_need_no_keys(file: Path, monkeyp
 
 def test_files_that_cannot_be_read(file: Path) -> None:
     assert "not valid TOML" in mistake(file, "run_tests = [")
-    assert mistake(file, "path = data").endswith("Invalid value (at line 1, column 8): text needs quotes")
+    assert mistake(file, "path = data").endswith("Invalid value (at line 1, column 8). Text needs quotes")
     file.write_bytes(b"run_tests = ['\xff']")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Settings.load(file)
@@ -177,9 +177,9 @@ def test_file_that_is_missing_is_named_with_the_place_where_it_was_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    fix = "metrics-etl init writes one; --config names another file"
+    fix = "Write one with metrics-etl init, or name another with --config"
     for path, place in (("absent.toml", f" (looked for in {tmp_path})"), (tmp_path / "absent.toml", "")):
-        with pytest.raises(ConfigurationError, match=re.escape(f"{path}: not found{place}: {fix}")):
+        with pytest.raises(ConfigurationError, match=re.escape(f"{path} was not found{place}. {fix}")):
             Settings.load(path)
 
 
@@ -194,5 +194,5 @@ def test_only_chooses_by_name_or_key(file: Path) -> None:
     assert before <= (settings.only(since="0d").since or date.min) <= datetime.now(UTC).date()
     with pytest.raises(ConfigurationError, match=r"since must be a date such as 2026-11-01, .*, got '7'"):
         settings.only(since="7")
-    with pytest.raises(ConfigurationError, match="did you mean 'Alpha'"):
+    with pytest.raises(ConfigurationError, match="Did you mean 'Alpha'"):
         settings.only(["alpha"])

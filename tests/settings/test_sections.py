@@ -20,4 +20,4 @@ def test_name_that_the_api_would_take_for_another_is_refused(file, name):
 
 @pytest.mark.parametrize("key", ["007", "2026-01-01", "true", "null", "A", "a b", "a/b", "..", "é", "a" * 81, "-a"])
 def test_key_that_a_reader_would_misread_is_refused(file: Path, key: str) -> None:
-    assert "run_tests[0] key must be lower-case" in mistake(file, f'run_tests = [{{name = "A", key = "{key}"}}]')
+    assert "run_tests[0] key must consist of lower" in mistake(file, f'run_tests = [{{name = "A", key = "{key}"}}]')

@@ -27,9 +27,9 @@ def test_a_key_in_two_bundles_is_refused():
     call = fetched_call("same", {}, {"eval_outputs": {"config": 1}})
     bundles = [bundle_of(call), bundle_of(call, of=execution("other"))]
     for table, make in (("calls", calls_frame), ("evals", evals_frame)):
-        with pytest.raises(SchemaError, match=f"{table}: two rows with the key"):
+        with pytest.raises(SchemaError, match=f"two rows of {table} have the key"):
             make(bundles, EXPORT)
-    with pytest.raises(SchemaError, match="executions: two rows with the key"):
+    with pytest.raises(SchemaError, match="two rows of executions have the key"):
         frame_of_executions(execution(), execution())
 
 

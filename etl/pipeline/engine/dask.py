@@ -75,12 +75,12 @@ async def _require_fit_workers(client: Any, address: str) -> None:
             answers = await client.run(worker.require_fit, __version__, on_error="return")
     except (OSError, TimeoutError):
         raise SourceUnavailableError(
-            f"no Dask scheduler with workers at {address}: "
-            "start both (dask scheduler, dask worker), or check [engine] address"
+            f"there is no Dask scheduler with workers at {address}. "
+            "Start both (dask scheduler, dask worker), or check [engine] address"
         ) from None
     except Exception as error:  # noqa: BLE001 Dask raises many kinds: for no address, no certificate, another server
         raise ConfigurationError(
-            f"[engine] address: no Dask scheduler can be reached at {address!r}: {_in_one_line(error)}"
+            f"no Dask scheduler can be reached at [engine] address {address!r}: {_in_one_line(error)}"
         ) from None
     for worker_address, answer in answers.items():
         if isinstance(answer, Exception):
@@ -139,7 +139,7 @@ class _DaskCrawl:
             if isinstance(error, ExporterError) or not is_gone:
                 raise
             address = self.settings.engine.address
-            raise SourceUnavailableError(f"the Dask scheduler at {address} is gone: start it, and run again") from None
+            raise SourceUnavailableError(f"the Dask scheduler at {address} is gone. Start it, and run again") from None
 
     async def _fill(self, completed: Any) -> None:
         """Send so many batches that no worker waits, and no more, because their answers must fit into memory."""
@@ -193,7 +193,7 @@ class _DaskCrawl:
                         seen_at = now()
             await asyncio.sleep(_LOOK_SECONDS)
         scheduler = f"the Dask scheduler at {self.settings.engine.address}"
-        raise SourceUnavailableError(f"{scheduler} is gone, or all of its workers are: start them, and run again")
+        raise SourceUnavailableError(f"{scheduler} is gone, or all of its workers are. Start them, and run again")
 
     async def _stop(self) -> None:
         """Stop the workers and take what has arrived there. One that is silent must not cost what the others have."""
@@ -221,12 +221,12 @@ async def _answer_of(future: Any) -> BatchAnswer:
     """
     error = await future.exception()
     if isinstance(error, KilledWorker):
-        deaths = f"{error.allowed_failures + 1} workers died while fetching the same batch"
-        raise SourceUnavailableError(f"{deaths}; see the log of the last one, {error.last_worker.address}")
+        deaths = f"{error.allowed_failures + 1} Dask workers died while fetching the same batch"
+        raise SourceUnavailableError(f"{deaths}. See the log of the last one, {error.last_worker.address}")
     if isinstance(error, ExporterError):
         raise ConfigurationError(f"a Dask worker cannot fetch: {_in_one_line(error)}")
     if error is not None:
-        raise ExporterError(f"this is a bug in metrics-etl on a Dask worker, please report it: {_in_one_line(error)}")
+        raise ExporterError(f"a Dask worker hit a bug in metrics-etl. Please report it: {_in_one_line(error)}")
     answer: BatchAnswer = pickle.loads(await future.result())  # noqa: S301 Dask's own messages are pickles
     future.release()
     return answer

@@ -96,7 +96,7 @@ def require_fit(version: str) -> None:
     """
     if version != __version__:
         raise ConfigurationError(
-            f"it runs metrics-etl {__version__}, but this machine runs {version}: install the same version"
+            f"it runs metrics-etl {__version__}, but this machine runs {version}. Install the same version"
         )
     _keys()
 

@@ -162,7 +162,7 @@ async def test_an_exception_on_a_worker_is_told_and_nothing_is_called_complete(w
             await running.add_worker(preload=preload)
         summary = await export(server, tmp_path, running.address)
     assert summary.exit_code == 1
-    assert "on a Dask worker, please report it: MemoryError: too little" in str(summary.problems)
+    assert "a Dask worker hit a bug in metrics-etl. Please report it: MemoryError: too little" in str(summary.problems)
     assert_sound(tmp_path / "data")
 
 
@@ -233,7 +233,7 @@ async def test_an_address_that_cannot_be_a_schedulers_is_told_in_one_line(
         assert not server.requests
     assert summary.exit_code == 2
     [problem] = summary.problems
-    assert problem.startswith(f"[engine] address: no Dask scheduler can be reached at {address!r}: ")
+    assert problem.startswith(f"no Dask scheduler can be reached at [engine] address {address!r}: ")
     assert "\n" not in problem
 
 

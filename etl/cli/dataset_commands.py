@@ -18,6 +18,8 @@ from etl.errors import ConfigurationError, ExitCode
 from etl.model.locations import QueryEngineName
 from etl.model.wording import nearest
 
+_Names = list[str] | None
+
 
 def status(
     config: Config = None,
@@ -190,24 +192,16 @@ def load(
         end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE, is_result_printed=dry_run)
 
 
-def forget(
+def forget(  # noqa: PLR0913 one parameter for each option of the command
     config: Config = None,
     *,
-    calls: Annotated[
-        list[str] | None,
-        selection("--call", metavar="ID", help="A call that is deleted at the source. Repeat the option for more."),
-    ] = None,
-    executions: Annotated[
-        list[str] | None,
-        selection("--execution", metavar="ID", help="An execution, with its calls. Repeat the option for more."),
-    ] = None,
+    calls: Annotated[_Names, selection("--call", metavar="ID", help="A call that is deleted at the source.")] = None,
+    executions: Annotated[_Names, selection("--execution", metavar="ID", help="An execution with its calls.")] = None,
     run_tests: Annotated[
-        list[str] | None,
-        selection("--run-test", metavar="NAME", help="All executions of a run test, by its name or folder."),
+        _Names, selection("--run-test", metavar="NAME", help="All executions of a run test, by its name or folder.")
     ] = None,
-    deleted_before: Annotated[
-        date | None, day(help="Everything that was marked as deleted before this day (UTC).")
-    ] = None,
+    created_before: Annotated[date | None, day(help="All executions created before this day (UTC).")] = None,
+    deleted_before: Annotated[date | None, day(help="Everything marked as deleted before this day (UTC).")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove the rows. Without --yes, only count them.")] = False,
     verbose: Verbose = False,
 ) -> None:
@@ -217,6 +211,8 @@ def forget(
     execution again: its own row stays, with only its id, run test and start. The runs table records who removed how
     many rows. You have to remove them yourself from backups, copies, old versions in a bucket and _state/quarantine.
 
+    The options --call, --execution and --run-test can be given several times.
+
     Example: metrics-etl forget --deleted-before 90d --yes
     """
     with report_errors(verbose=verbose):
@@ -225,8 +221,8 @@ def forget(
         from etl.pipeline import forget as forgetting
         from etl.settings import Settings
 
-        if not (calls or executions or run_tests or deleted_before):
-            raise ConfigurationError("name what to forget: --call, --execution, --run-test or --deleted-before")
+        if not (calls or executions or run_tests or created_before or deleted_before):
+            raise ConfigurationError("name what to forget: metrics-etl forget --help lists the options")
         destination = Settings.load(config, needs_keys=False, needs_run_tests=False).destination
         files = open_dataset(destination.path, destination.options, is_whole=False)
         forget_it = partial(
@@ -235,6 +231,7 @@ def forget(
             calls=calls or (),
             executions=executions or (),
             run_tests=run_tests or (),
+            created_before=created_before,
             deleted_before=deleted_before,
             is_agreed=yes,
         )

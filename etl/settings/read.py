@@ -306,7 +306,8 @@ def _read_file(file: Path, text: str, *, may_be_missing: bool) -> dict[str, Any]
         hint = ": text needs quotes" if str(exc).startswith("Invalid value") else ""
         raise ConfigurationError(f"{file}: not valid TOML: {exc}{hint}") from None
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"{file}: cannot be read: {getattr(exc, 'strerror', exc)}") from None
+        reason = "it is a folder, not a settings file" if file.is_dir() else getattr(exc, "strerror", exc)
+        raise ConfigurationError(f"{file}: cannot be read: {reason}") from None
 
 
 def _without_secrets(values: dict[str, Any], file: Path) -> Iterator[str]:

@@ -169,7 +169,7 @@ def test_files_that_cannot_be_read(file: Path) -> None:
     file.write_bytes(b"run_tests = ['\xff']")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Settings.load(file)
-    with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
+    with pytest.raises(ConfigurationError, match="cannot be read: it is a folder, not a settings file"):
         Settings.load(file.parent)
 
 

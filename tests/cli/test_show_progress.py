@@ -26,10 +26,10 @@ def test_no_time_is_told_before_anything_is_known():
     assert list(progress_parts(progress(planned=400), 20.0)) == ["0 of 400 requests", "12 of 40 saved"]
 
 
-def test_hold_is_counted_down_in_place_of_what_is_left():
-    held = progress(done=100, planned=1000, limit=100)
+def test_hold_is_counted_down_in_place_of_what_is_left_and_is_part_of_the_time_left():
+    held = progress(done=100, planned=101, limit=100)
     held.traffic.held_until = 60.0
-    assert "rate limit: waiting 43 s" in progress_parts(held, 17.5)
+    assert [*progress_parts(held, 17.5)][1:3] == ["43 s left", "rate limit: waiting 43 s"]
     assert "rate limit: 100 of 100 left" in progress_parts(held, 60.0)
 
 

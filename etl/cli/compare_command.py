@@ -70,7 +70,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         Literal["agent_version"] | None,
         _what(
             "--group-by",
-            metavar="COLUMN",
+            metavar="agent_version",
             help="Also compare each version of the candidate's agent with the baseline. Needs --json.",
         ),
     ] = None,

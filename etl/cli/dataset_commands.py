@@ -18,6 +18,8 @@ from etl.errors import ConfigurationError, ExitCode
 from etl.model.locations import QueryEngineName
 from etl.model.wording import nearest
 
+_Names = list[str] | None
+
 
 def status(
     config: Config = None,
@@ -189,24 +191,17 @@ def load(
         end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE, is_result_printed=dry_run)
 
 
-def forget(
+def forget(  # noqa: PLR0913 one parameter for each option of the command
     config: Config = None,
     *,
-    calls: Annotated[
-        list[str] | None,
-        selection("--call", metavar="ID", help="Forget a call deleted at the source. Repeat the option for more."),
-    ] = None,
-    executions: Annotated[
-        list[str] | None,
-        selection("--execution", metavar="ID", help="Forget this execution and its calls. Repeat the option for more."),
-    ] = None,
+    calls: Annotated[_Names, selection("--call", metavar="ID", help="Forget a call deleted at the source.")] = None,
+    executions: Annotated[_Names, selection("--execution", metavar="ID", help="Forget an execution.")] = None,
     run_tests: Annotated[
-        list[str] | None,
+        _Names,
         selection("--run-test", metavar="NAME", help="Forget all executions of this run test, by name or folder."),
     ] = None,
-    deleted_before: Annotated[
-        date | None, day(help="Forget everything that was marked as deleted before this day (UTC).")
-    ] = None,
+    created_before: Annotated[date | None, day(help="Forget all executions created before this day (UTC).")] = None,
+    deleted_before: Annotated[date | None, day(help="Forget everything marked as deleted before this day.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove the rows. Without --yes, only count them.")] = False,
     verbose: Verbose = False,
 ) -> None:
@@ -216,6 +211,8 @@ def forget(
     execution again. Its own row stays, with only its id, run test and start. The runs table records who removed how
     many rows. You must remove the rows yourself from backups, copies, old versions in a bucket and _state/quarantine.
 
+    The options --call, --execution and --run-test can be given several times.
+
     Example: metrics-etl forget --deleted-before 90d --yes
     """
     with report_errors(verbose=verbose):
@@ -224,8 +221,8 @@ def forget(
         from etl.pipeline import forget as forgetting
         from etl.settings import Settings
 
-        if not (calls or executions or run_tests or deleted_before):
-            raise ConfigurationError("name what to forget with --call, --execution, --run-test or --deleted-before")
+        if not (calls or executions or run_tests or created_before or deleted_before):
+            raise ConfigurationError("name what to forget. metrics-etl forget --help lists the options")
         destination = Settings.load(config, needs_keys=False, needs_run_tests=False).destination
         files = open_dataset(destination.path, destination.options, is_whole=False)
         forget_it = partial(
@@ -234,6 +231,7 @@ def forget(
             calls=calls or (),
             executions=executions or (),
             run_tests=run_tests or (),
+            created_before=created_before,
             deleted_before=deleted_before,
             is_agreed=yes,
         )

@@ -57,7 +57,8 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         try:
             settings = Settings.load(config).only(run_tests or (), since=since)
         except ConfigurationError as error:
-            _report_mistake(error, config, is_interactive=bool(run_tests or since))
+            if not (run_tests or since):
+                _report_mistake(error, config)
             raise
         try:
             summary = _export(
@@ -179,8 +180,8 @@ def _print_end(summary: "Summary", settings: "Settings", *, as_json: bool, quiet
         print_message(*summary.problems)
 
 
-def _report_mistake(error: ConfigurationError, config: Path | None, *, is_interactive: bool) -> None:
-    """Tell ``status`` why the settings did not let a run start, and the webhook, unless a person sees it at a terminal.
+def _report_mistake(error: ConfigurationError, config: Path | None) -> None:
+    """Tell ``status`` and the webhook why the settings did not let a run start.
 
     Settings that cannot be read even without keys are not reported: ``status`` sees by itself what is wrong in them.
     """
@@ -189,8 +190,7 @@ def _report_mistake(error: ConfigurationError, config: Path | None, *, is_intera
     with suppress(ConfigurationError):
         settings = Settings.load(config, needs_keys=False)
         _note_failure(error, settings)
-        if not is_interactive:
-            _tell_webhook(error, settings)
+        _tell_webhook(error, settings)
 
 
 def _note_failure(error: Exception, settings: "Settings") -> None:

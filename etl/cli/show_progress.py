@@ -88,21 +88,22 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
 
     ``now`` is on the clock of ``time.monotonic``.
     """
+    held = math.ceil(progress.traffic.held_until - now)
     if progress.crawl_began_at is None:
         executions = counted(progress.listed_executions, "execution")
         yield f"listing: {executions} found, {counted(progress.traffic.requests, 'request')} sent"
     else:
         yield f"{progress.done_requests:,} of {progress.planned_requests:,} requests"
         if (seconds := progress.seconds_left(now)) is not None:
-            yield f"{duration(seconds)} left"
-    if (held := math.ceil(progress.traffic.held_until - now)) > 1:
+            yield f"{duration(max(seconds, held))} left"
+    if held > 1:
         yield f"rate limit: waiting {held} s"
     elif (left := progress.quota.left(now)) is not None:
         yield f"rate limit: {left:,} of {progress.quota.requests_per_minute:,} requests left"
     if progress.previews:
-        yield f"{progress.previewed:,} of {len(progress.previews):,} executions readable"
+        yield f"{progress.previewed:,} of {len(progress.previews):,} readable"
     if progress.crawl_began_at is not None:
-        yield f"{progress.committed_executions:,} of {progress.planned_executions:,} executions saved"
+        yield f"{progress.committed_executions:,} of {progress.planned_executions:,} saved"
         if progress.traffic.call_requests:
             yield f"{progress.traffic.call_requests:,} requests for single calls"
 

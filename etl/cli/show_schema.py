@@ -2,10 +2,10 @@
 
 import sys
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from etl.cli.console import print_json
@@ -40,6 +40,6 @@ def _print_tables(tables: Sequence[schema.Table]) -> None:
         for column in table.columns:
             unit = f", {column.unit}" if column.unit else ""
             console.print(Text.assemble((column.name, "bold"), f"  {column.type_name}{unit}"))
-            paths = " or ".join(column.source.split("|"))
-            source = f" Source: {paths}." if paths else ""
-            console.print(Padding(Text(f"{column.meaning}{source}", overflow="fold"), (0, 0, 0, 4), expand=False))
+            source = f" Source: {column.source.replace('|', ' or ')}." if column.source else ""
+            text = f"{column.meaning}{source} {column.null_rule[0].upper()}{column.null_rule[1:]}."
+            console.print(Text(fill(text, console.width, initial_indent=" " * 4, subsequent_indent=" " * 4)))

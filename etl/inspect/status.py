@@ -20,8 +20,8 @@ from etl.model.wording import ShownInLines, counted
 
 NIGHTLY_HOURS = 26
 """How old the last complete export may be for a run every night, with two hours to spare."""
-_CHECK = "metrics-etl check"
 _RUN = "metrics-etl run"
+_CHECK = f"metrics-etl check, then {_RUN}"
 _AFTER = {"No space left on device": f"make room, then run {_RUN}", "--accept-deletions": "check the key's workspace"}
 """By the end of the message of the last run: what comes next."""
 _CHECK_FIRST = {ExitCode.CONFIGURATION, ExitCode.KEY_REFUSED, ExitCode.SOURCE_UNAVAILABLE, ExitCode.DESTINATION_FAILED}
@@ -121,6 +121,8 @@ class Status(ShownInLines):
             text = f"Good: the last complete export was {_complete(self)}"
             return StatusVerdict(is_good=True, text=text, next_step="")
         text, next_step = problem
+        if self.would_fail and next_step == _RUN:
+            next_step = _CHECK
         if self.at_work:
             text, next_step = f"{text}. An export is running", "metrics-etl status"
         return StatusVerdict(is_good=False, text=f"Not good: {text}", next_step=next_step)
@@ -137,16 +139,17 @@ class Status(ShownInLines):
             yield "next", self.verdict.next_step
 
     def problem_lines(self) -> Iterator[tuple[str, str]]:
-        """The lines about what is missing, and what is worth knowing, each with its label."""
-        shown_below = {str(finding) for finding in self.findings}
-        message = self.runs[0].message if self.runs else None
-        for line in (message or "").splitlines():
-            if line not in shown_below:
+        """The lines about what is missing or worth knowing, each with its label; what the verdict says is left out."""
+        shown_elsewhere = "\n".join([self.verdict.text, *map(str, self.findings)])
+        for line in (self.runs[0].message or "").splitlines() if self.runs else ():
+            if line not in shown_elsewhere:
                 yield "problem", f"in the last run: {line}"
         if not self.verdict.is_good:
             for problem in self.problems_now:
                 yield "problem", f"an export would fail now: {problem}"
-        yield from alarm_lines(self.findings, has_next_step=False)
+        yield from (
+            each for each in alarm_lines(self.findings, has_next_step=False) if each[1] not in self.verdict.text
+        )
         yield from (("notice", str(finding)) for finding in self.findings if not finding.is_alarm)
         times = [run_test.compared_at for run_test in self.run_tests if run_test.is_configured and run_test.compared_at]
         if oldest := min(times, default=None):
@@ -196,7 +199,7 @@ def _of_last_run(status: Status) -> Iterator[tuple[str, str]]:
             yield f"the last run could not start: {lost.message}", _CHECK
         else:
             before = "" if status.complete_at else ", and no earlier run was complete"
-            yield f"the last run was killed or crashed{before}", _RUN
+            yield f"the last run was killed or crashed, or the disk was full{before}", _RUN
     elif status.runs and status.runs[0].exit_code not in (ExitCode.COMPLETE, ExitCode.PARTIAL):
         last = status.runs[0]
         cause = (last.message or "").partition("\n")[0]

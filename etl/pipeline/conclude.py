@@ -55,8 +55,8 @@ def _add_missing_tables(run: Run, record: Record, state: StoredState) -> None:
     """Give each table a file, so that no reader fails where a table has no rows. After a failure, the next run does."""
     written = dict(filter(None, map(parse_part_path, run.dataset.receipt.written)))  # a part by table
     missing = [table for table in schema.OF_EXECUTIONS if table.name not in state.index.tables | written.keys()]
-    if missing and record.run_tests:
-        new = Part(record.run_tests[0].key, place_of(folder_of(run.started_at.astimezone(UTC).date()), 0))
+    if missing and (keys := [each.key for each in record.run_tests if each.name not in record.not_found]):
+        new = Part(keys[0], place_of(folder_of(run.started_at.astimezone(UTC).date()), 0))
         part = min((*state.index.parts, *written.values()), default=new)
         for table in missing:
             run.dataset.write(table, part, table.no_rows)

@@ -38,9 +38,10 @@ def forget(
     calls: Collection[str] = (),
     run_tests: Collection[str] = (),
     deleted_before: date | None = None,
+    created_before: date | None = None,
     is_agreed: bool,
 ) -> str:
-    """Remove all rows of these executions and run tests, of these calls, and those marked before this day (UTC).
+    """Remove all rows of these executions, run tests and calls, and of what was created or marked before a day (UTC).
 
     Returns how much goes, empty if nothing does. Unless the owner ``is_agreed``, nothing is written; if so, only while
     the caller holds the dataset's lock, and what a killed one left is removed first.
@@ -59,6 +60,8 @@ def forget(
     _refuse_damage(state.lost or state.unreadable)
     before = datetime.combine(deleted_before, time.min, UTC) if deleted_before else LONG_AGO
     chosen = _chosen(state, executions, run_tests, before)
+    if created_before:
+        chosen |= {key for key in state.started_before(created_before) if not state.executions[key].is_forgotten}
     counts, missing = Counter[str](), {*calls}
     gone_calls = set[str]()
     parts: list[tuple[Part, dict[str, tuple[str, int]]]] = []
@@ -81,7 +84,8 @@ def forget(
     if is_agreed and parts:
         options = {"call": calls, "execution": executions, "run-test": run_tests}
         asked = [f"--{name}" for name, value in options.items() if value]
-        asked += [f"--deleted-before {deleted_before}"] if deleted_before else []
+        days = {"deleted-before": deleted_before, "created-before": created_before}
+        asked += [f"--{name} {day}" for name, day in days.items() if day]
         now = datetime.now(UTC)
         what = Forgetting(
             export_run_id=new_run_id(now),

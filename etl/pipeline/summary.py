@@ -148,7 +148,8 @@ class Summary(ShownInLines):
         that left nothing out of everything configured. Run tests that are no longer configured are dropped. Call it
         again when ``failure`` or the findings have changed.
         """
-        tried = {run_test.key for run_test in self.run_tests}
+        unknown = {finding.subject for finding in self.findings if finding.kind is Kind.NO_SUCH_RUN_TEST}
+        tried = {run_test.key for run_test in self.run_tests if run_test.name not in unknown}
         whole = {run_test.key for run_test in self.run_tests if run_test.is_complete and self.failure is None}
         completed = whole if settings.since is None else set[str]()
         has_listed = bool(self.run_tests) and not settings.is_part

@@ -48,7 +48,7 @@ class Standing(StrEnum):
 
     WORSE = "worse"
     NO_CALLS = "no calls"
-    AS_BEFORE = "no change"
+    AS_BEFORE = "no alarm"
     NOT_YET = "not judged yet"
 
 

@@ -34,6 +34,8 @@ _NO_RUN_TESTS = f"is not valid JSON. Give a name, names joined by commas, or a l
 _KEYS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
 _SECRETS = _KEYS | {"proxy_user": "FI_PROXY_USER", "proxy_password": "FI_PROXY_PASSWORD"}
 """By field of the settings, the environment variable of each secret."""
+_KEYS_OF_API = _SECRETS | {"key": "FI_API_KEY", "secret": "FI_SECRET_KEY"}
+"""As above, with the names that the keys may be given in the section of the API."""
 
 
 def _run_tests(value: Any) -> Any:
@@ -270,10 +272,7 @@ def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:
     for run_test in run_tests:
         other = names.setdefault(run_test.key, run_test.name)
         if other != run_test.name:
-            raise ValueError(
-                f"run_tests {other!r} and {run_test.name!r} have the same key {run_test.key!r}. "
-                f"Give one of them another key"
-            )
+            raise ValueError(f"run_tests {other!r} and {run_test.name!r} share the key {run_test.key!r}. Change one")
     for name, count in Counter(run_test.name for run_test in run_tests).items():
         if count > 1:
             raise ValueError(f"run_tests names {name!r} twice. Name it once")
@@ -307,7 +306,8 @@ def _read_file(file: Path, text: str, *, may_be_missing: bool) -> dict[str, Any]
         hint = ". Text needs quotes" if str(exc).startswith("Invalid value") else ""
         raise ConfigurationError(f"{file} is not valid TOML: {exc}{hint}") from None
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"{file} cannot be read: {getattr(exc, 'strerror', exc)}") from None
+        reason = "it is a folder, not a settings file" if file.is_dir() else getattr(exc, "strerror", exc)
+        raise ConfigurationError(f"{file} cannot be read: {reason}") from None
 
 
 def _without_secrets(values: dict[str, Any], file: Path) -> Iterator[str]:
@@ -315,12 +315,9 @@ def _without_secrets(values: dict[str, Any], file: Path) -> Iterator[str]:
     sections = [(f"[{name}] ", keys) for name, keys in values.items() if isinstance(keys, dict)]
     for section, keys in [("", values), *sections]:
         for name in [*keys]:
-            if variable := _SECRETS.get(name.lower().removeprefix("fi_")):
+            if variable := (_KEYS_OF_API if section == "[api] " else _SECRETS).get(name.lower().removeprefix("fi_")):
                 del keys[name]
-                yield (
-                    f"{file}: {section}{name} must not be in a file, which may be copied and committed. "
-                    f"Set the environment variable {variable} or {variable}_FILE"
-                )
+                yield f"{file}: {section}{name} does not belong in this file. Set {variable} or {variable}_FILE"
 
 
 def _unknown_variables(cls: type[BaseSettings]) -> Iterator[str]:

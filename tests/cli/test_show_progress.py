@@ -18,18 +18,18 @@ def test_pace_tells_the_time_left_where_no_limit_is_known():
     assert list(progress_parts(progress(done=100, planned=400), 20.0)) == [
         "100 of 400 requests",
         "60 s left",
-        "12 of 40 executions saved",
+        "12 of 40 saved",
     ]
 
 
 def test_no_time_is_told_before_anything_is_known():
-    assert list(progress_parts(progress(planned=400), 20.0)) == ["0 of 400 requests", "12 of 40 executions saved"]
+    assert list(progress_parts(progress(planned=400), 20.0)) == ["0 of 400 requests", "12 of 40 saved"]
 
 
-def test_hold_is_counted_down_in_place_of_what_is_left():
-    held = progress(done=100, planned=1000, limit=100)
+def test_hold_is_counted_down_in_place_of_what_is_left_and_is_part_of_the_time_left():
+    held = progress(done=100, planned=101, limit=100)
     held.traffic.held_until = 60.0
-    assert "rate limit: waiting 43 s" in progress_parts(held, 17.5)
+    assert [*progress_parts(held, 17.5)][1:3] == ["43 s left", "rate limit: waiting 43 s"]
     assert "rate limit: 100 of 100 requests left" in progress_parts(held, 60.0)
 
 
@@ -42,11 +42,7 @@ def test_spent_limit_says_that_nothing_is_left():
 def test_rows_from_lists_are_told_beside_what_is_fetched():
     early = progress(planned=400)
     early.previews, early.previewed = [SimpleNamespace()] * 3, 2  # type: ignore[list-item]
-    assert list(progress_parts(early, 20.0)) == [
-        "0 of 400 requests",
-        "2 of 3 executions readable",
-        "12 of 40 executions saved",
-    ]
+    assert list(progress_parts(early, 20.0)) == ["0 of 400 requests", "2 of 3 readable", "12 of 40 saved"]
 
 
 def test_requests_for_single_calls_are_told_once_there_are_any():

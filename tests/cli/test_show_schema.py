@@ -29,7 +29,7 @@ def test_json_says_null_where_a_column_has_no_unit_or_source(capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("width", [50, 80, 200])
-def test_text_fits_the_width_and_tells_sources(
+def test_text_fits_the_width_and_tells_sources_and_nulls(
     width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
@@ -38,5 +38,5 @@ def test_text_fits_the_width_and_tells_sources(
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= width
     for column in TABLES["calls"].columns:
-        for text in (column.name, column.meaning, *column.source.split("|")):
+        for text in (column.name, column.meaning, *column.source.split("|"), column.null_rule[1:]):
             assert "".join(text.split()) in "".join(printed.split())

@@ -82,7 +82,7 @@ async def test_killed_before_its_first_commit_is_named_and_not_while_it_is_at_wo
 
     assert f"export     running: pid {process.pid} on " in during
     assert "ended without a summary" not in during
-    assert after.startswith("Not good: the last run was killed or crashed")
+    assert after.startswith("Not good: the last run was killed or crashed, or the disk was full")
     assert ("no earlier run was complete" in after.splitlines()[0]) is is_first
     assert "(UTC) ended without a summary, because it was killed or crashed, the machine stopped, or the disk" in after
     server.fault = None

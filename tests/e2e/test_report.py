@@ -199,7 +199,9 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
         make_demo(Path(temporary, "data"))
         asyncio.run(report(Path(temporary)))
+        page = Path(temporary, "report.html")
+        page.write_text(re.sub('<p class="bad">.*?</p>', "", page.read_text()))  # the export was fresh in that week
         with chromium() as browser:
             for scheme, (width, height) in PAGES.items():
                 file, media = page_picture(scheme), scheme.partition("-")[0]
-                see(browser, Path(temporary, "report.html"), file, width=width, scheme=media, height=height)
+                see(browser, page, file, width=width, scheme=media, height=height)

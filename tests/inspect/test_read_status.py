@@ -319,7 +319,7 @@ async def test_run_that_could_not_write_its_row_is_told_with_its_reason(server: 
     assert (summary.exit_code, found.lost_run) == (6, None)
     assert (found.runs[0].export_run_id, found.runs[0].exit_code) == (summary.export_run_id, 6)
     assert found.runs[0].message == "\n".join(summary.problems)
-    assert (verdict.is_good, verdict.next_step) == (False, "metrics-etl check")
+    assert (verdict.is_good, verdict.next_step) == (False, "metrics-etl check, then metrics-etl run")
     assert [each.is_complete for each in found.run_tests] == [False, False]
 
 

@@ -77,9 +77,9 @@ def test_the_gravest_alarm_is_the_verdict_and_its_next_step_comes_next() -> None
 
 def test_what_ended_the_last_run_is_named_and_not_what_is_incomplete_for_it() -> None:
     behind = replace(WHOLE, is_complete=False)
-    for exit_code, command in ((2, "check"), (4, "check"), (5, "check"), (6, "check"), (1, "run"), (143, "run")):
+    for exit_code, next_step in (*((code, CHECK) for code in (2, 4, 5, 6)), (1, RUN), (143, RUN)):
         runs = (ended(exit_code, f"{REFUSED}\nmore"),)
-        expected = (f"Not good: {REFUSED}", f"metrics-etl {command}")
+        expected = (f"Not good: {REFUSED}", next_step)
         assert told(run_tests=(behind,), runs=runs, findings=(LIST,)) == expected
     full, gone = "calls: No space left on device", "the key sees none: run once with --accept-deletions"
     assert told(runs=(ended(6, full),)) == (f"Not good: {full}", "make room, then run metrics-etl run")
@@ -96,7 +96,8 @@ def test_incomplete_run_tests_are_counted_with_since_when(since: datetime | None
 
 
 KILLED, REFUSED_RUN = Attempt(started_at=NIGHT), Attempt(started_at=NIGHT, exit_code=2, message="no key")
-CRASHED = "the last run was killed or crashed"
+CRASHED = "the last run was killed or crashed, or the disk was full"
+RUN, CHECK = "metrics-etl run", "metrics-etl check, then metrics-etl run"
 STALE = "the last complete export was 2 days ago"
 
 
@@ -105,7 +106,7 @@ STALE = "the last complete export was 2 days ago"
     [
         ({"lost_run": KILLED}, CRASHED, "run"),
         ({"lost_run": KILLED, "complete_at": None}, f"{CRASHED}, and no earlier run was complete", "run"),
-        ({"lost_run": REFUSED_RUN}, "the last run could not start: no key", "check"),
+        ({"lost_run": REFUSED_RUN}, "the last run could not start: no key", "check, then metrics-etl run"),
         ({"runs": (ended(3),)}, "the last run ended with code 3 (word)", "run"),
         ({"runs": (), "complete_at": None}, "no run has fully exported all configured run tests yet", "run"),
         ({"complete_at": MONDAY}, STALE, "run"),
@@ -123,4 +124,6 @@ def test_how_old_is_too_old_can_be_said() -> None:
 
 def test_export_that_would_fail_now_is_not_good_whatever_was_complete() -> None:
     verdict = replace(GOOD, would_fail=True).verdict
-    assert (verdict.text, verdict.next_step) == ("Not good: an export would fail now", "metrics-etl check")
+    assert (verdict.text, verdict.next_step) == ("Not good: an export would fail now", CHECK)
+    killed = replace(GOOD, lost_run=KILLED, would_fail=True)
+    assert killed.verdict.next_step == CHECK, "another run alone would fail as that one did"

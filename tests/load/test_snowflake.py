@@ -109,7 +109,7 @@ def test_copy_that_brings_too_few_rows_ends_the_load_and_changes_nothing(target,
 
     with monkeypatch.context() as patch:
         patch.setattr(snowflake, "spooled", spooled_with_one_more)
-        with pytest.raises(DestinationError, match=r"metrics_etl_gone accepted 5 of 6 rows"):
+        with pytest.raises(DestinationError, match=r"metrics_etl_gone accepted 6 of 7 rows"):
             load_into(target, data)
     load_into(target, data)
     assert_settled(target, data)

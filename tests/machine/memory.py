@@ -103,6 +103,10 @@ class Memory:
         # No alarm where a judge never had other words, or where no detail says otherwise: then it is final.
         if source.form == "a verdict" or "settle_by" in night.options:
             source.unseen |= {each.execution_id for test in source.formed for each in test.executions}
+        # A call that came back while its list hid it stays marked, and its execution may be final then.
+        source.unseen |= {
+            each.execution_id for each, call in source.calls() if call.call_execution_id in night.lie.calls
+        }
         if night.summary is not None:
             self.form = source.form
             self.told, self.odd = told(night, Kind.ANSWERS_CHANGED), told(night, Kind.ANSWERS_ODD)

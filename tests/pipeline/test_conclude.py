@@ -30,11 +30,15 @@ async def test_run_that_ends_before_it_has_a_plan_calls_nothing_complete(tmp_pat
     assert (refused.exit_code, refused.run_tests[0].is_complete) == (4, False)
 
 
-async def test_each_table_has_a_file_though_the_source_has_nothing(tmp_path: Path) -> None:
+async def test_each_table_has_a_file_though_the_source_has_nothing_but_not_under_a_name_that_it_does_not_have(
+    tmp_path: Path,
+) -> None:
     async with Sandbox(settled_world(run_tests=1, executions=0, calls=0)) as server:
-        settings = settings_for(server, tmp_path / "data")
+        settings = settings_for(server, tmp_path / "data", run_tests="all")
+        mistyped = await job.export(settings.only(["Chekout"]))
         first, second = [await job.export(settings) for _ in range(2)]
 
+    assert (mistyped.exit_code, mistyped.files, [*mistyped.completeness.last_complete_at]) == (3, 0, [])
     assert (first.exit_code, first.files, second.exit_code, second.files) == (0, 4, 0, 0)
     for table in schema.OF_EXECUTIONS:
         [path] = (tmp_path / "data" / table.name).rglob("*.parquet")

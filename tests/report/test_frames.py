@@ -19,7 +19,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_figures_are_those_that_the_documents_show_of_the_demo(settings: Path) -> None:
     frames = etl.report_data(settings)
-    assert [*frames["run_tests"]["verdict"]] == ["worse", "no change", "no change"]
+    assert [*frames["run_tests"]["verdict"]] == ["worse", "no alarm", "no alarm"]
     is_latency = (frames["metrics"]["run_test"] == "Checkout flow") & (frames["metrics"]["metric"] == "latency_mean")
     (worse,) = frames["metrics"][is_latency].to_dict("records")
     assert (round(worse["before"]), round(worse["after"]), str(worse["since"])) == (1260, 1932, "2026-11-09")

@@ -93,7 +93,7 @@ def test_first_is_a_row_of_each_run_test_that_says_what_changed_by_how_much_and_
         r"Agent latency, mean \+9\d\.\d% since 2026-11-12 10\d ms → 20\d ms also worse: Task, pass rate 66\.7% → 66\.7%"
     )
     assert re.fullmatch(rf"Slow worse {changed} Agent latency, mean 20\d ms 120 unknown", first)
-    assert re.fullmatch(r"Same no change Agent latency, mean 20\d ms 120 unknown", second)
+    assert re.fullmatch(r"Same no alarm Agent latency, mean 20\d ms 120 unknown", second)
     drawn = [each["aria-label"] for tag, each, _ in elements.found if tag == "svg" and each.get("class") == "spark"]
     line = "Agent latency, mean by night, 2 nights"
     assert drawn == [f"{line}, changed on 2026-11-12", line]
@@ -138,7 +138,7 @@ def test_what_else_the_nights_say_stands_in_the_row_of_each_run_test_that_it_is_
     shown = of_two_weeks("Slow"), figures([call(1)], name="<A>")
     rows = Elements(page(contents(*shown, judged=replace(JUDGED, remarks=remarks)))).texts("tr")
     assert "pass rate 66.7% → 66.7% most fail Agent latency" in rows[1]
-    assert rows[2] == "<A> no change no calls since 2026-11-02 most fail Failed calls 1 unknown"
+    assert rows[2] == "<A> no alarm no calls since 2026-11-02 most fail Failed calls 1 unknown"
 
 
 def test_foot_says_how_fresh_the_export_is_and_what_is_missing():
@@ -148,6 +148,7 @@ def test_foot_says_how_fresh_the_export_is_and_what_is_missing():
     (foot,) = elements.texts("footer")
     assert "lack 9 and 2 more: metrics-etl status lists them Times are UTC." in foot
     assert elements.texts("p", **{"class": "bad"}) == ["Export: Not good: 1 of 1 run test incomplete"]
+    assert elements.texts("header")[0].endswith(bad.text), "a page that is mailed after a failed night says so first"
     assert Elements(page(contents(of_two_weeks()))).texts("p", **{"class": "good"}) == [f"Export: {GOOD.text}"]
 
 

@@ -21,7 +21,7 @@ SECTIONS = {name: each["properties"] for name, each in SCHEMA["properties"].item
 WAREHOUSES = ("duckdb://x.duckdb", "duckdb:///a b/x", "postgresql://u@h:5432/d?sslmode=require", "postgresql:///d")
 NOT_TOLD = (
     "names 'A' twice",  # in two forms, or with two keys
-    "have the same key",
+    "share the key",
     "is inside the dataset",
     "must be a number, got nan",  # JSON has no nan
     *("[api] base_url must", "[api] proxy must", "cannot be used with an http:// base_url", "must be a power of two"),

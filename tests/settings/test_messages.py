@@ -17,7 +17,7 @@ DESTINATIONS = "a folder, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://BUCKET
 NO_PASSWORD = "Set PGPASSWORD, or use the driver's file, such as ~/.pgpass"
 S3_OPTIONS = ", ".join(map(repr, sorted(BUCKETS["s3"])))
 ELSEWHERE = "(credentials do not belong here)"
-KEY_IN_FILE = " must not be in a file, which may be copied and committed. Set the environment variable"
+KEY_IN_FILE = " does not belong in this file. Set"
 
 
 MISTAKES = {
@@ -37,7 +37,7 @@ MISTAKES = {
         ('run_tests = [{name = "A", nam = 1}]', "run_tests[0] nam is unknown. Did you mean 'name'?"),
         (
             'run_tests = [{name = "A", key = "k"}, {name = "B", key = "k"}]',
-            "run_tests 'A' and 'B' have the same key 'k'. Give one of them another key",
+            "run_tests 'A' and 'B' share the key 'k'. Change one",
         ),
         ("[apy]\nconcurrency = 5", "apy is unknown. Did you mean 'api'?"),
         (
@@ -75,6 +75,7 @@ MISTAKES = {
         ('base_url = "https://api example"', "base_url must be an https:// address, got 'https://api example'"),
         ('base_url = "ftp://host"', "base_url must be an https:// address, got 'ftp://host'"),
         ('api_key = "canary"', f"api_key{KEY_IN_FILE} FI_API_KEY or FI_API_KEY_FILE"),
+        ('key = "canary"', f"key{KEY_IN_FILE} FI_API_KEY or FI_API_KEY_FILE"),
         ('proxy_password = "canary"', f"proxy_password{KEY_IN_FILE} FI_PROXY_PASSWORD or FI_PROXY_PASSWORD_FILE"),
         (
             'proxy = "http://user:canary@proxy:3128"',

@@ -123,7 +123,7 @@ def test_some_of_all_run_tests_are_taken_by_name(file: Path) -> None:
 
 def test_discovered_names_with_one_key_are_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("etl.settings.sections.default_key", lambda _name: "same")
-    with pytest.raises(ConfigurationError, match="'A' and 'B' have the same key 'same'"):
+    with pytest.raises(ConfigurationError, match="'A' and 'B' share the key 'same'"):
         read_settings(file, 'run_tests = "all"').with_run_tests(["A", "B"])
 
 
@@ -169,7 +169,7 @@ def test_files_that_cannot_be_read(file: Path) -> None:
     file.write_bytes(b"run_tests = ['\xff']")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Settings.load(file)
-    with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
+    with pytest.raises(ConfigurationError, match="cannot be read: it is a folder, not a settings file"):
         Settings.load(file.parent)
 
 

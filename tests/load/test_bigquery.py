@@ -180,7 +180,7 @@ def test_load_job_that_brings_too_few_rows_ends_the_load(target, data, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(bigquery, "spooled", spooled_with_one_more)
-        with pytest.raises(DestinationError, match="metrics_etl_gone accepted 5 of 6 rows"):
+        with pytest.raises(DestinationError, match="metrics_etl_gone accepted 6 of 7 rows"):
             load_into(target, data)
     load_into(target, data)
     assert_settled(target, data)

@@ -94,10 +94,8 @@ async def test_signal_asks_the_run_to_stop_with_its_exit_code(number: signal.Sig
     with stop_on_signals() as stop:
         os.kill(os.getpid(), number)
         error = await stop
-    assert (error.exit_code, f"{error}") == (
-        exit_code,
-        f"interrupted by {number.name}, but everything received is saved",
-    )
+    said = f"interrupted by {number.name}, but everything received is saved"
+    assert (error.exit_code, str(error)) == (exit_code, said)
     assert signal.getsignal(number) is before
 
 

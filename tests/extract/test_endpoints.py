@@ -129,10 +129,7 @@ def page_answer(**changes: Any) -> bytes:
         (page_answer(count="missing"), "the field count is missing"),
         (page_answer(results=None), "the field results is null instead of list"),
         (page_answer(results=[{"id": "1"}]), "the field name is missing"),
-        (
-            b'{"total_pages": 1e400, "current_page": 1, "count": 1, "results": []}',
-            "the field total_pages is NumberLiteral instead of int",
-        ),
+        (b'{"total_pages": 1e400, "current_page": 1, "count": 1, "results": []}', "total_pages is NumberLiteral"),
     ],
 )
 def test_page_that_does_not_say_where_it_stands_is_retried(body, reason):

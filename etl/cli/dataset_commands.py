@@ -211,7 +211,8 @@ def forget(  # noqa: PLR0913 one parameter for each option of the command
     execution again. Its own row stays, with only its id, run test and start. The runs table records who removed how
     many rows. You must remove the rows yourself from backups, copies, old versions in a bucket and _state/quarantine.
 
-    The options --call, --execution and --run-test can be given several times.
+    The options --call, --execution and --run-test can be given several times. If you give several options, everything
+    that any of them names is removed.
 
     Example: metrics-etl forget --deleted-before 90d --yes
     """

@@ -190,8 +190,8 @@ async def test_a_cluster_that_is_lost_ends_the_run_and_what_arrived_is_kept(
 @pytest.mark.parametrize(
     ("env", "preload", "message"),
     [
-        (WITHOUT_KEYS, "", "no key: set FI_API_KEY"),
-        (WITH_KEYS, ANOTHER_VERSION, "it runs version 0.0.1 of metrics-etl"),
+        (WITHOUT_KEYS, "", "FI_API_KEY"),
+        (WITH_KEYS, ANOTHER_VERSION, "it runs metrics-etl 0.0.1"),
         (WITH_KEYS, WITHOUT_EXPORTER, "etl.pipeline.engine.worker"),
     ],
     ids=["without keys", "another version", "without the exporter"],

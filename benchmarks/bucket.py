@@ -29,10 +29,9 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
                 ("bucket", configure(folder, url, folder / f"there-{number}", concurrency=50)),
             ):
                 if place == "bucket":
-                    written = config.read_text().partition("[destination]")[0]
                     options = "".join(f'{name} = "{value}"\n' for name, value in store.options.items())
-                    target = f'[destination]\npath = "{store.url()}"\n[destination.options]\n{options}'
-                    config.write_text(f'{written}{target}[log]\nformat = "json"\n')
+                    written = config.read_text().replace(f"{folder / f'there-{number}'}", store.url())
+                    config.write_text(f"{written}[destination.options]\n{options}")
                 for night in NIGHTS:
                     command: list[str | Path] = [COMMAND, "run", "--json", "--config", config]
                     samples.setdefault((night, place), []).append(run(command))

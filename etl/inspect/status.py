@@ -153,8 +153,7 @@ class Status(ShownInLines):
         yield from (("notice", str(finding)) for finding in self.findings if not finding.is_alarm)
         times = [run_test.compared_at for run_test in self.run_tests if run_test.is_configured and run_test.compared_at]
         if oldest := min(times, default=None):
-            limit = " (no limit, because sweep_days is 0)" if self.sweep_days == 0 else ""
-            limit = f" (limit: {counted(self.sweep_days, 'day')})" if self.sweep_days else limit
+            limit = f" (limit: {counted(self.sweep_days, 'day')})" if self.sweep_days else ""
             yield "final", f"the oldest comparison with the API was {ago(oldest, self.read_at)}{limit}"
         if self.set_aside:
             files = counted(self.set_aside, "damaged file")

@@ -118,9 +118,9 @@ def _message(dataset: str, code: ExitCode, new: _Items, *, is_well_again: bool) 
     lines = [f"metrics-etl, {shown(dataset)}: {code.outcome} (exit {code})"]
     if is_well_again:
         lines[0] += ": the export is in order again"
-    for item in new.values():
-        subject = item.get("subject", item.get("run_test"))
-        line = shown(f"• {subject}: {item['text']}" if subject else f"• {item['text']}")
+    for (kind, *_), item in new.items():
+        parts = item.get("subject", item.get("run_test")), "worse" if kind == _WORSE else "", item["text"]
+        line = shown(f"• {': '.join(filter(None, parts))}")
         lines.append(f"{line} → {item['next_step']}" if item.get("next_step") else line)
     if len(lines) > _MOST_LINES:
         lines[_MOST_LINES:] = [f"and {len(lines) - _MOST_LINES:,} more, which metrics-etl status shows"]

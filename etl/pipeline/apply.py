@@ -156,7 +156,8 @@ async def _rename(run: Run, record: Record, state: StoredState, elsewhere: Lists
         if new == old:
             continue
         if new in exported or not run.settings.configured:
-            record.find(Kind.RENAMED, new, f"was called {quoted(old)}, and its rows now have the new name")
+            what = f"was called {quoted(old)}" if old in gone else f"got {counted(count, 'execution')} of {quoted(old)}"
+            record.find(Kind.RENAMED, new, f"{what}, and its rows now have the new name")
         else:
             text = f"{counted(count, 'execution')} now {'belongs' if count == 1 else 'belong'} to {quoted(new)}"
             record.find(Kind.NOT_EXPORTED, old, f"{text}, which run_tests does not name")

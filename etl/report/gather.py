@@ -14,7 +14,7 @@ from etl.compare.selection import ComparedExecution
 from etl.files.interface import Files
 from etl.inspect.status import Status, StatusVerdict
 from etl.model.findings import alarms
-from etl.model.wording import counted
+from etl.model.wording import counted, quoted
 from etl.report.figures import CALLS_READ, Figures, Standing, figures_of
 from etl.settings.results import Compare
 
@@ -71,6 +71,7 @@ def gather_contents(
     for execution in executions:
         if execution.started_at.date() >= first_day or execution.label in {*worse, *remarked} - recent:
             shown[execution.label].append(execution)
+    old = [f"{quoted(name)} has no execution since {since}: older ones are shown" for name in sorted({*shown} - recent)]
     calls_of, evals_of = by_run_test(executions, calls), by_run_test(executions, evals)
     standings = {name: _standing(name, judged, worse[name], len(calls_of[name])) for name in shown}
 
@@ -82,7 +83,7 @@ def gather_contents(
         dataset=status.dataset,
         read_at=status.read_at,
         verdict=status.verdict,
-        missing=_missing(status, shown),
+        missing=[*_missing(status, shown), *old],
         run_tests=[
             figures_of(
                 shown[name],

@@ -152,7 +152,8 @@ def sections(figures: Figures) -> list[PageSection]:
         way = "right" if worse.row.metric.is_higher_worse else "left"
         more = counted(len(forest) - MOST_SCENARIOS, "more scenario")
         rest = f" {more} changed less, or have too few calls." if len(forest) > MOST_SCENARIOS else ""
-        caption = f"A scenario with its dot {way} of 0 got worse, unless the line (95% interval) crosses 0.{rest}"
+        worse_if = f"A scenario with its dot {way} of 0 got worse, unless the line (95% interval) crosses 0."
+        caption = f"{worse_if} A dot without a line has too few calls to tell.{rest}"
         if forest:
             title = f"{worse.row.metric.title}, by scenario"
             drawn.append(PageSection(title, caption, forest_chart(worse.row, forest)))

@@ -64,6 +64,7 @@ def words_of(world: World) -> list[str]:
 def told_in(body: str) -> set[tuple[str, str]]:
     document = json.loads(body)
     assert document.keys() == {"text", "dataset", "exit_code", "outcome", "findings", "worse"}
+    assert (": worse: " in document["text"]) == any(each["metric"] == WORSE.metric for each in document["worse"])
     found = [(each["kind"], each["subject"]) for each in document["findings"]]
     return {*found, *((each["run_test"], each["metric"]) for each in document["worse"])}
 

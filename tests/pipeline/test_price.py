@@ -168,6 +168,7 @@ async def test_lists_of_all_run_tests_and_of_what_moved_are_lists(server: Sandbo
     executions[0].is_deleted = True
     planned, renamed = await night(server, tmp_path, {}, run_tests="all")
     assert renamed.requests_by_purpose == NOTHING | {"list": 4}, "the old name, and the execution"
+    assert "'Another name': was called" in renamed.notices[0]
     assert planned.requests_by_purpose == NOTHING | {"list": 3}, "the rows have the old name then"
 
 

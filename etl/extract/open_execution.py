@@ -262,13 +262,13 @@ class OpenExecution:
         missing = self.listed.calls.keys() - arrived.detailed - arrived.elsewhere
         if missing and not arrived.detailed:
             missing = {self.execution_id}
-        failure = arrived.no_detail or SourceError(f"the detail of execution {self.execution_id} lacks a listed call")
+        failure = arrived.no_detail or SourceError(f"detail of execution {self.execution_id} is missing a listed call")
         return [DeadLetter.of(DETAIL, subject, failure) for subject in sorted(missing)]
 
     def _letters_of_evals(self) -> Iterator[DeadLetter]:
         """A dead letter for each call of which the list does not show all evals."""
         for key in sorted(self.arrived.without_evals):
-            error = SourceError(f"the list of calls lacks evals of call {key} that the execution's detail shows")
+            error = SourceError(f"the list of calls is missing evals of call {key} that the execution's detail shows")
             yield DeadLetter.of(RUNS, key, error)
 
     def bundle(self) -> ExecutionBundle:

@@ -161,7 +161,7 @@ class Settling:
         if item.reason is Reason.SWEEP:
             is_left = is_left or not execution.listed.calls.keys() & execution.stored.rows.keys() <= found.calls.keys()
         if is_left and item.route is not Route.PREVIEW:
-            self.counts.not_compared[execution.execution_id] = str(found.failure or "an execution's detail lacks calls")
+            self.counts.not_compared[execution.execution_id] = str(found.failure or "the detail is missing calls")
         return is_left
 
     async def list_of_voice(self, item: Planned) -> tuple[Details | None, CallList | None]:

@@ -79,7 +79,7 @@ class Kind(StrEnum):
     LIST_FAILED = _unknown("list_failed", "the list of a run test's executions could not be read")
     LIST_UNPROVED = _unknown("list_unproved", "a list kept changing while it was read, so rows may be missing from it")
     LIST_WRONG = _unknown(
-        "list_wrong", "a list lacks executions that the API still returns by id, so nothing was marked as deleted"
+        "list_wrong", "a list is missing executions that the API still returns by id, so nothing was marked as deleted"
     )
     LOOK_UP_FAILED = _unknown(
         "look_up_failed", "the API did not say whether executions that are missing from a list still exist"
@@ -175,7 +175,7 @@ class Kind(StrEnum):
     )
     ANSWERS_ODD = _notice(
         "answers_odd",
-        "an execution lacks values that the API has, and is checked again until others show if the format changed",
+        "an execution is missing values that the API has, and is checked again until others show if the format changed",
     )
     FROM_DETAILS = _notice(
         "from_details",

@@ -46,8 +46,8 @@ async def _gone_of(run: Run, record: Record, name: str, absent: Collection[str],
             record.find(Kind.LOOK_UP_FAILED, name, text)
             break
         if execution_id not in elsewhere.get(new_name, ()):
-            also = "" if new_name == name else f" and belongs to {quoted(new_name)}, whose list lacks it, too"
-            missed = f"the list of executions lacks execution {execution_id}, which still exists{also}"
+            also = "" if new_name == name else f" and belongs to {quoted(new_name)}, from whose list it is missing, too"
+            missed = f"execution {execution_id} is missing from the list of executions, but still exists{also}"
             record.find(Kind.LIST_WRONG, name, f"{missed}. Therefore, nothing was marked as deleted")
             break
         missing -= {*gone, *elsewhere[new_name]}

@@ -384,7 +384,7 @@ async def test_evals_that_only_the_detail_shows_are_missing_whatever_else_comes(
     for _ in range(2):
         summary = await settled.export()
         assert (summary.exit_code, settled.marked("evals"), len(summary.problems)) == (3, 0, 1)
-        assert "5 requests failed: the list of calls lacks evals of call " in told(summary, Kind.DEAD_LETTER)
+        assert "5 requests failed: the list of calls is missing evals of call " in told(summary, Kind.DEAD_LETTER)
     settled.server.fault = None
     assert (await settled.export()).exit_code == 0
     assert_equals_world(settled.folder, settled.world)

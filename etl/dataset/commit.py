@@ -309,9 +309,7 @@ def _commit_calls(
 def _count_in_list(bundle: FlatBundle) -> int | None:
     """How many calls the execution has according to its list; None if the list failed before it named any."""
     count = bundle.part_of or len(bundle.listed or ())
-    if count == 0 and _has_letter(bundle, RUNS):
-        return None
-    return count
+    return None if count == 0 and _has_letter(bundle, RUNS) else count
 
 
 def _note_changes(

@@ -328,9 +328,7 @@ def _reason(execution: ListedExecution, known: StoredExecution | None, policy: P
         return Reason.UNFINISHED if policy.fetch_unfinished else Reason.WAITING
     if policy.full_refresh:
         return Reason.REQUESTED
-    if known is None:
-        return Reason.NEW
-    return _reason_to_refetch(execution, known, policy)
+    return Reason.NEW if known is None else _reason_to_refetch(execution, known, policy)
 
 
 def _is_waiting_row_current(execution: ListedExecution, known: StoredExecution | None) -> bool:

@@ -156,9 +156,7 @@ def _escaped(value: Any, *, is_sorted: bool) -> str:
         return f"{{{','.join(fields)}}}"
     if isinstance(value, list):
         return f"[{','.join(_escaped(item, is_sorted=is_sorted) for item in value)}]"
-    if isinstance(value, NumberLiteral):
-        return json_text(value)
-    return json.dumps(value)
+    return json_text(value) if isinstance(value, NumberLiteral) else json.dumps(value)
 
 
 _encode = msgspec.json.Encoder(enc_hook=_digits).encode

@@ -102,7 +102,7 @@ def print_report(report: "VerifyReport") -> None:
 
 def finding_text(finding: Finding) -> str:
     """A finding in one line: its kind, what was found, and what to do."""
-    return shown(f"{finding.kind.value}: {str(finding).rstrip('.')}; next: {finding.kind.next_step}")
+    return shown(f"{finding.kind.value}: {str(finding).rstrip('.')}; next: {finding.next_step}")
 
 
 def _print_warehouse(report: "WarehouseReport") -> None:

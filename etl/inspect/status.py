@@ -173,7 +173,7 @@ def _problems(status: Status) -> Iterator[tuple[str, str]]:
     if finding := gravest(status.findings):
         others = sum(1 for _ in alarms(status.findings)) - 1
         below = f" ({counted(others, 'more problem')} below)" if others else ""
-        yield f"{finding}{below}", finding.kind.next_step
+        yield f"{finding}{below}", finding.next_step
     if status.runs and status.runs[0].exit_code:
         yield _ended(status.runs[0]), _RUN
     configured = [run_test for run_test in status.run_tests if run_test.is_configured]

@@ -30,6 +30,7 @@ _ASIDE = "_state/quarantine"
 """Where damaged files are moved to."""
 _MOVE_ASIDE = "move the file out of the dataset, keep it, and run metrics-etl run to fetch what the API still has"
 _RUN_OR_MOVE = f"metrics-etl run. If metrics-etl verify still finds the damage, {_MOVE_ASIDE}"
+_LOAD_ALL = "metrics-etl load --full"
 _Facts = tuple[str, Severity, str, str]
 """The value of a kind, its severity, its meaning and its next step."""
 
@@ -151,9 +152,7 @@ class Kind(StrEnum):
     )
     # the warehouse
     NOT_LOADED = _missing("not_loaded", "the warehouse is behind the dataset", "metrics-etl load")
-    LOADED_WRONG = _missing(
-        "loaded_wrong", "somebody changed rows or views in the warehouse", "metrics-etl load --full"
-    )
+    LOADED_WRONG = _missing("loaded_wrong", "somebody changed rows or views in the warehouse", _LOAD_ALL)
     # worth knowing
     DELETED = _notice("deleted", "rows were marked as deleted (deleted_at), because the source no longer has them")
     SWEPT = _notice("swept", "final executions had changed, were fetched again, and are checked for late data again")
@@ -218,12 +217,17 @@ class Finding:
         """Whether it says that something is missing or unknown. A run with such a finding exits with 3."""
         return self.kind.severity is not Severity.NOTICE
 
+    @property
+    def next_step(self) -> str:
+        """What to do about it: what its kind says, unless its text ends with the one command that helps."""
+        return _LOAD_ALL if self.text.endswith(_LOAD_ALL) else self.kind.next_step
+
     def __str__(self) -> str:
         return f"{quoted(self.subject)}: {self.text}" if self.subject else self.text
 
     def as_json(self) -> dict[str, Any]:
         """The finding as a JSON object, as the commands print it with ``--json``."""
-        words = {"subject": self.subject, "text": self.text, "next_step": self.kind.next_step}
+        words = {"subject": self.subject, "text": self.text, "next_step": self.next_step}
         return {"kind": self.kind.value, "severity": self.kind.severity.value, **words}
 
 
@@ -246,7 +250,7 @@ def alarm_lines(findings: Sequence[Finding], *, has_next_step: bool = True) -> I
         first = next(finding for finding in findings if finding.kind is kind)
         yield "problem", f"{first} ({counted(count - 1, 'more problem')} like this)" if count > 1 else str(first)
     if has_next_step and (alarm_to_act_on := gravest(findings)):
-        yield "next", alarm_to_act_on.kind.next_step
+        yield "next", alarm_to_act_on.next_step
 
 
 def gravest(findings: Iterable[Finding]) -> Finding | None:

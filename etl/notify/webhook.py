@@ -94,10 +94,10 @@ def _findings(ended: Summary | Exception, failure: Exception | None, code: ExitC
     if failure:
         yield {"kind": code.outcome, "subject": "", "text": code.meaning, "next_step": "metrics-etl status"}
     if isinstance(ended, Summary) and not isinstance(failure, SourceUnavailableError):
-        not_loaded = [Finding(Kind.NOT_LOADED, "", "")] if ended.load_failure else []
+        not_loaded = [Finding(Kind.NOT_LOADED, "", str(ended.load_failure))] if ended.load_failure else []
         for finding in alarms([*ended.findings, *not_loaded]):
             text = finding.text if finding.kind in _OWN_WORDS else finding.kind.meaning
-            yield {"kind": finding.kind, "subject": finding.subject, "text": text, "next_step": finding.kind.next_step}
+            yield {"kind": finding.kind, "subject": finding.subject, "text": text, "next_step": finding.next_step}
 
 
 def _worse(found: Sequence[Worse | Remark], settings: Settings) -> _Items:

@@ -18,8 +18,8 @@ from etl.pipeline.context import Progress
 from etl.settings import Log
 
 _EVENT_LEVELS = {
-    **dict.fromkeys(("run_test_failed", "load_waits", "not_notified"), "warning"),
-    **dict.fromkeys(("problem", "run_failed"), "error"),
+    **dict.fromkeys(("run_test_failed", "load_waits"), "warning"),
+    **dict.fromkeys(("problem", "run_failed", "not_notified"), "error"),
 }
 """All other events are ``info``."""
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}

@@ -66,7 +66,7 @@ class Row:
             return f"the baseline is zero{', so give the limit in pp' if self.metric.is_rate else ''}"
         needed = self.found.calls_needed(self.limit)
         if needed is None:
-            return "the executions of a side differ too much, so compare several executions on each side"
+            return "the executions of a side differ too much, so compare more executions on each side"
         return f"{f'about {needed:,}' if needed > self.found.calls else 'more'} calls are needed on each side"
 
     @property

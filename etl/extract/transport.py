@@ -186,7 +186,7 @@ class Transport:
     def _failure(self, exc: Exception) -> Exception:
         """The error to raise in place of aiohttp's: what happened, where, and which setting to check."""
         if isinstance(exc, aiohttp.ClientSSLError):
-            text = f"the TLS connection to {self._server} failed: {type(exc).__name__}. Check [api] ca_file"
+            text = f"the TLS connection to {self._server} failed: {type(exc).__name__}. Check base_url and ca_file"
             return NoAnswerError(text, is_final=True)
         if isinstance(exc, aiohttp.ClientHttpProxyError):
             return self._proxy_failure(exc)

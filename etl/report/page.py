@@ -113,9 +113,10 @@ def headlines(run_tests: Sequence[Figures]) -> list[tuple[Figures, Worse]]:
 
 
 def side_text(executions: Executions) -> str:
-    """``2026-11-01 to 2026-11-07 (9 executions)``: the days on which these began, one at least."""
-    days = [execution.started_at.date() for execution in executions]
-    return f"{_span(days)} ({counted(len(days), 'execution')})"
+    """``2026-11-01 to 2026-11-07 (9 executions)``: the days on which these began, at least one; of one, its time."""
+    began = [execution.started_at for execution in executions]
+    span = _span([each.date() for each in began]) if len(began) > 1 else f"{began[0]:%Y-%m-%d %H:%M}"
+    return f"{span} ({counted(len(began), 'execution')})"
 
 
 def _span(days: Sequence[date]) -> str:

@@ -256,7 +256,7 @@ def test_limit_without_values_to_compare_is_never_a_pass_wherever_it_was_set(
     [
         (None, "at least 20 calls are needed on each side"),
         (Estimate(0.05, False, False, 0.1, 1e9, 0.0), "about 108 calls are needed on each side"),
-        (Estimate(0.0, False, False, 0.15, 9.0, 0.9), "differ too much, so compare several executions on each side"),
+        (Estimate(0.0, False, False, 0.15, 9.0, 0.9), "differ too much, so compare more executions on each side"),
         (Estimate(0.19, False, False, 0.06, 1e9, 0.0), "more calls are needed on each side"),
         (Estimate(0.0, False, False, 0.01, 1e9, 0.0), ""),
     ],

@@ -74,8 +74,8 @@ class ArrivedCalls:
     """Of each call, what only the execution's detail shows."""
     unjudged: Mapping[str, CallMetrics] = field(default_factory=dict)
     """Whole metrics that the lists give, until one call's own metrics confirm them; that call comes first."""
-    at_hand: Mapping[str, CallMetrics] = field(default_factory=dict)
-    """Metrics made of the detail, of calls whose entries are still to come."""
+    at_hand: dict[str, CallMetrics] = field(default_factory=dict)
+    """The metrics of calls whose entries are still to come."""
     kept: frozenset[str] = frozenset()
     """Calls whose stored rows stay, also those that were handed over in parts."""
     amended: Mapping[str, Sequence[Any]] = field(default_factory=dict)

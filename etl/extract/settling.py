@@ -143,7 +143,7 @@ class Settling:
         if item.route.keeps_unchanged or item.route.makes_rows_of_lists:
             comparable = {key: details[key] for key in sorted(candidates & details.keys())}
             kept |= await self._keepable_calls(execution, comparable, kept=kept)
-        arrived.kept = frozenset(kept - arrived.metrics.keys())
+        arrived.kept = frozenset(kept - arrived.metrics.keys() - arrived.at_hand.keys())
         keys = execution.listed.calls.keys() & details.keys() - arrived.kept
         given = {key: metrics for key in sorted(keys) if (metrics := metrics_in(details[key]))}
         arrived.unjudged = _whole_metrics(execution, details, given) if item.reads_voice_calls else {}
@@ -240,10 +240,10 @@ class Settling:
         amended_rows = {key: amended(stored.rows[key], details[key]) for key in to_amend}
         differing = {key: names - SHOWN_COLUMNS for key, names in columns_of.items()}
         same = {key for key, names in differing.items() if not names}
+        if not item.route.makes_rows_of_lists:
+            same = await self._calls_as_probed(execution, {**stored.rows, **amended_rows}, differing)
         if execution.listed.lacks_evals:
             same = {key for key in same if vouches_for_evals(details[key], stored.evals.get(key, ()))}
-        elif not item.route.makes_rows_of_lists:
-            same = await self._calls_as_probed(execution, {**stored.rows, **amended_rows}, differing)
         execution.arrived.amended = {key: amended_rows[key] for key in (same | kept) & amended_rows.keys()}
         return same
 
@@ -272,7 +272,7 @@ class Settling:
         metrics = await self._metrics(item, probe)
         if metrics is None:
             return same - {probe}
-        arrived.metrics[probe] = metrics
+        (arrived.at_hand if execution.listed.lacks_evals else arrived.metrics)[probe] = metrics
         call = FetchedCall(
             listed=execution.listed.calls[probe],
             metrics=metrics,

@@ -292,12 +292,12 @@ async def test_one_execution_that_is_odd_is_no_alarm_and_final_once_another_is_n
 
 
 async def test_one_execution_a_week_is_enough_for_an_alarm_and_costs_little_between(empty: Nights) -> None:
-    """Though each has one call, and is the only one that is not final."""
+    """Though each has one call, and is the only one that is not final; of the second one, no list shows the evals."""
     answer(empty, (of_call, STT))
     begin(empty, 1)
     assert [(await empty.export()).exit_code for _ in range(7)] == [0] * 7
     assert len(empty.server.requests) == 1 + 3
-    begin(empty, 1)
+    next(iter(begin(empty, 1)[0].eval_outputs.values())).update(output=0.5, output_type="numeric")
     assert [(await empty.export()).exit_code for _ in range(4)] == [3] * 4
     empty.server.fault = None
     assert [(await empty.export()).exit_code for _ in range(2)] == [0, 0]

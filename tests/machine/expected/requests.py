@@ -122,10 +122,11 @@ def _most(  # noqa: PLR0911 a case a return
     if execution.status not in FINISHED and night.options.get("calls") == "all":
         return 3 + len(calls) + entries, "it runs, and its calls are wanted all the same"
     if held.row["export_state"] in ({"settling"} if night.options.get("sweep_days") == 0 else {"settling", "exported"}):
-        rows = (held.row for (table, _), held in night.before.of[execution.execution_id].items() if table == "calls")
-        probe = any(row["metrics_from"] == "both" or row["extra"] for row in rows)
+        rows = [held.row for (table, _), held in night.before.of[execution.execution_id].items() if table == "calls"]
+        # One call is a probe; and what a row has in another form than the API's is fetched again.
+        others = max(any(row["metrics_from"] == "both" for row in rows), sum(bool(row["extra"]) for row in rows))
         asks = has_chats and not history.source.tells_chats
-        return 2 + probe + asks + (
+        return 2 + others + asks + (
             len(calls) + entries if night.options.get("settle_by") == "refetch" else 0
         ), "it settles, or is swept"
     return 0, f"it is {held.row['export_state']}"

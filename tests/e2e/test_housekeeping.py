@@ -27,7 +27,7 @@ def blocks(page: str, title: str, language: str = "sh") -> list[str]:
 async def test_commands_of_housekeeping_do_what_the_page_says(tmp_path: Path) -> None:
     async with Sandbox(settled_world(run_tests=1, executions=3, calls=2)) as server:
         await export(server, tmp_path)
-        (copy,) = blocks("housekeeping.md", "Move or copy a dataset")
+        (copy,) = blocks("housekeeping.md", "Move, copy or restore a dataset")
         again, anew = blocks("housekeeping.md", "Export one run test again")
         (tmp_path / "backup").mkdir()
         printed, requests = [], []

@@ -73,7 +73,7 @@ class CallReader:
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         self._part: Part | None = None
-        self._runs: dict[str, dict[str, list[pa.Table]]] = {}
+        self._read: dict[str, tuple[pa.Table, dict[str, list[tuple[int, int]]]]] = {}
 
     def read(self, part: Part, execution_id: str) -> StoredCalls:
         """What the part holds of the execution's calls, evals and dead letters.
@@ -100,16 +100,19 @@ class CallReader:
     def _rows_of(self, table: schema.Table, part: Part, execution_id: str) -> pa.Table:
         if part != self._part:
             self._part = part
-            self._runs = {}
-        if table.name not in self._runs:
+            self._read = {}
+        if table.name not in self._read:
             try:
                 rows = self._dataset.rows_if_readable(table, part)
             except UnreadableError:
                 rows = table.no_rows
-            runs = self._runs[table.name] = defaultdict(list)
+            runs: dict[str, list[tuple[int, int]]] = defaultdict(list)
             for owner, start, end in runs_of(rows):
-                runs[owner].append(rows.slice(start, end - start))
-        return pa.concat_tables(self._runs[table.name].get(execution_id, [table.no_rows]))
+                runs[owner].append((start, end - start))
+            self._read[table.name] = rows, runs
+        rows, runs = self._read[table.name]
+        # Only these are cut out: slices of all executions would take more memory than the part.
+        return pa.concat_tables([rows.slice(*run) for run in runs.get(execution_id, [(0, 0)])])
 
 
 def _living(rows: pa.Table) -> Iterator[tuple[str, list[Any]]]:

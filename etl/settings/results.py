@@ -35,11 +35,11 @@ class Compare(Section):
     """how much worse each metric may get in compare: "10%" of the baseline or, for a rate, "2pp" (percentage points)"""
     false_alarms_per_year: float = Field(1.0, gt=0, le=100)
     """how many unchanged metrics the nightly verdict may call worse in a year, over all run tests: above 0, at most
-    100. If each night resembles the night before, there may be up to 4 times as many
+    100. If slow nights tend to follow each other, there may be up to 4 times as many
     """
     accepted: dict[str, date] = Field({})
-    """by run test or "RUN TEST/METRIC", the first day of the level that counts as normal; the nightly verdict ignores
-    earlier nights
+    """for a run test, or for one metric ("RUN TEST/METRIC"), the day from which its values count as the new normal; the
+    nightly verdict ignores earlier nights
     """
 
     line_failures: list[Annotated[str, Field(min_length=1)]] = Field([*LINE_FAILURES])
@@ -77,11 +77,11 @@ def _call_address(value: str | None) -> str | None:
 
 
 class ReportSettings(Section):
-    """Where the platform shows calls."""
+    """Where links in reports lead."""
 
     call_url: Annotated[str | None, AfterValidator(_call_address)] = None
     """host of the platform's web application, or an address with {run_test_id}, {execution_id} or {call_execution_id}.
-    The default is https://app.futureagi.com for the hosted API, and no links for other servers
+    The default for the hosted API is https://app.futureagi.com; with another server, reports have no links
     """
 
     def links_for(self, base_url: str) -> Self:

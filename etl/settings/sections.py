@@ -166,7 +166,7 @@ class Api(Section):
     ca_file: FilePath | None = None
     """file with the certificates to trust instead of the system's"""
     proxy: Annotated[str, AfterValidator(_proxy_address)] | None = None
-    """proxy in front of the API, such as http://proxy.example:3128; set its credentials in FI_PROXY_USER and
+    """proxy through which to reach the API, such as http://proxy.example:3128; set its credentials in FI_PROXY_USER and
     FI_PROXY_PASSWORD (or …_FILE)
     """
 
@@ -182,9 +182,9 @@ class Export(Section):
     """What to export, and when an execution counts as settled."""
 
     metrics: Literal["exact", "calls", "listed"] = "exact"
-    """where metrics come from. "exact" takes them from lists if the lists show voice calls in full, else from each
-    call's own metrics; "calls" always takes each call's own metrics; "listed" takes them from lists alone, which leaves
-    some columns empty
+    """where metrics come from. "exact" reads them from the API's list of an execution's calls if the list has all
+    metrics of voice calls, and otherwise requests each call's metrics; "calls" always requests each call's metrics;
+    "listed" reads only lists, which leaves some columns empty
     """
     settle_hours: float = Field(24, ge=0, le=24 * 365)
     """check a finished execution again until it is this old, because costs and evals may arrive late"""
@@ -193,7 +193,7 @@ class Export(Section):
     fetches every call again
     """
     sweep_days: int = Field(30, ge=0, le=3650)
-    """compare each final execution with the API again within this many days, a few every night; 0 means never"""
+    """after an execution has settled, compare it with the API again every so many days; 0 means never"""
     max_runtime_minutes: float | None = Field(None, gt=0, le=60 * 24 * 7)
     """stop cleanly after this many minutes; the next run continues"""
     since: Annotated[date | None, AfterValidator(refuse_day_to_come)] = None
@@ -206,11 +206,10 @@ class Export(Section):
         [], json_schema_extra={"items": {"enum": [*leave_out.COLUMNS]}}
     )
     """columns whose values never enter the dataset, such as ["evals.reason", "calls.tool_outputs"]. These columns are
-    possible: evals.reason, executions.error_reason, calls.ended_reason (without it, failures of the telephone line
-    count as the agent's, so run --full-refresh at once), calls.agent_version, calls.provider,
+    possible: evals.reason, executions.error_reason, calls.ended_reason, calls.agent_version, calls.provider,
     calls.agent_definition_used_id, calls.agent_definition_used_name, calls.simulator_agent_id,
-    calls.simulator_agent_name, calls.scenario_columns, calls.tool_outputs. To empty them in stored rows, run
-    --full-refresh, but see docs/security.md
+    calls.simulator_agent_name, calls.scenario_columns, calls.tool_outputs. Without calls.ended_reason, failures of the
+    telephone line count as the agent's. To empty columns in stored rows, run --full-refresh, but see docs/security.md
     """
     include_raw: bool = False
     """whether to keep each payload as JSON text in the column raw; --full-refresh fills this column in older rows"""
@@ -233,8 +232,8 @@ class Destination(Section):
 
     path: Annotated[str, Field(min_length=1), AfterValidator(_dataset_place)] = "data"
     """folder of the dataset, or a bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER" (needs
-    the "bucket" extra). The default is the folder data next to the settings file, or one folder up if the settings file
-    is in a folder named config
+    the "bucket" extra). By default, a folder named data next to the settings file, or one folder up if the settings
+    file is in a folder named config
     """
     compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
     """how to compress the files: "zstd", "snappy", "gzip", or "none" for no compression"""

@@ -79,8 +79,8 @@ class Nights:
         """How many rows of each table stand in the dataset or the copy alone."""
         return {
             table: self.engine.execute(
-                f"SELECT count(*) FROM ((FROM {table} EXCEPT ALL FROM mine.{table}) "
-                f"UNION ALL (FROM mine.{table} EXCEPT ALL FROM {table}))"
+                f"SELECT count(*) FROM ((FROM {table} EXCEPT ALL FROM own.{table}) "
+                f"UNION ALL (FROM own.{table} EXCEPT ALL FROM {table}))"
             ).fetchall()[0][0]
             for table in FOLLOWED
         }

@@ -71,12 +71,12 @@ def print_tables(tables: Iterable["TableStatus"]) -> None:
 
 
 def _print_runs(runs: Sequence[RunStatus]) -> None:
-    titles = ("last runs (UTC)", "exit", "outcome", "executions", "calls", "requests", "for calls", "time")
+    titles = ("last runs (UTC)", "outcome", "executions", "calls", "requests", "for calls", "time")
     rows = []
     for run in runs:
-        started = f"{run.started_at:%Y-%m-%d %H:%M:%S}"
         counts = (run.executions, run.calls, run.requests, "" if run.call_requests is None else run.call_requests)
-        rows.append((started, run.exit_code, run.outcome, *counts, duration(run.seconds)))
+        outcome = f"{run.outcome} ({run.exit_code})"
+        rows.append((f"{run.started_at:%Y-%m-%d %H:%M}", outcome, *counts, duration(run.seconds)))
     print_result("")
     print_table(titles, rows, words={"outcome"})
 

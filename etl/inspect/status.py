@@ -15,7 +15,7 @@ from etl.errors import ExitCode
 from etl.files.names import QUARANTINE
 from etl.inspect.status_run_tests import RunTestStatus
 from etl.inspect.stored import TableStatus
-from etl.model.findings import Finding, alarm_lines, alarms, gravest
+from etl.model.findings import Finding, alarms, gravest
 from etl.model.wording import ShownInLines, counted
 
 NIGHTLY_HOURS = 26
@@ -23,8 +23,8 @@ NIGHTLY_HOURS = 26
 _RUN = "metrics-etl run"
 _CHECK = f"metrics-etl check, then {_RUN}"
 _AFTER = {"No space left on device": f"make room, then run {_RUN}", "--accept-deletions": "check the key's workspace"}
-"""By the end of the message of the last run: what comes next."""
-_CHECK_FIRST = {ExitCode.CONFIGURATION, ExitCode.KEY_REFUSED, ExitCode.SOURCE_UNAVAILABLE, ExitCode.DESTINATION_FAILED}
+"""By the end of a problem: what comes next."""
+_CHECK_FIRST = {*ExitCode} - {ExitCode.BUG, ExitCode.SIGINT, ExitCode.SIGTERM}
 """The exit codes after which ``check`` says more than another run would."""
 
 
@@ -146,15 +146,14 @@ class Status(ShownInLines):
                 yield "problem", f"in the last run: {line}"
         if not self.verdict.is_good:
             for problem in self.problems_now:
-                yield "problem", f"an export would fail now: {problem}"
-        yield from (
-            each for each in alarm_lines(self.findings, has_next_step=False) if each[1] not in self.verdict.text
-        )
+                if problem not in self.verdict.text:
+                    yield "problem", f"an export would fail now: {problem}"
+        yield from (("problem", str(each)) for each in alarms(self.findings) if str(each) not in self.verdict.text)
         yield from (("notice", str(finding)) for finding in self.findings if not finding.is_alarm)
         times = [run_test.compared_at for run_test in self.run_tests if run_test.is_configured and run_test.compared_at]
         if oldest := min(times, default=None):
             limit = f" (limit: {counted(self.sweep_days, 'day')})" if self.sweep_days else ""
-            yield "final", f"the oldest comparison with the API was {ago(oldest, self.read_at)}{limit}"
+            yield "final", f"all were compared with the API at most {ago(oldest, self.read_at)}{limit}"
         if self.set_aside:
             files = counted(self.set_aside, "damaged file")
             yield "notice", f"inspect and then delete {files} in {self.dataset}/{QUARANTINE}"
@@ -180,8 +179,8 @@ def _problems(status: Status) -> Iterator[tuple[str, str]]:
     if incomplete := [run_test for run_test in configured if not run_test.is_complete]:
         have = "has" if len(incomplete) == 1 else "have"
         yield f"{len(incomplete)} of {counted(len(configured), 'run test')} {have} {_since(incomplete)}", _RUN
-    if status.would_fail:
-        yield "an export would fail now", _CHECK
+    for problem in status.problems_now if status.would_fail else ():
+        yield f"an export would fail now: {problem}", _after(problem, _CHECK)
     if status.complete_at is None:
         yield "no run has fully exported all configured run tests yet", _RUN
     elif (status.read_at - status.complete_at).total_seconds() > status.max_age_hours * 3600:
@@ -191,7 +190,8 @@ def _problems(status: Status) -> Iterator[tuple[str, str]]:
 def _of_last_run(status: Status) -> Iterator[tuple[str, str]]:
     """Why the last run did not get to its end, with the next step.
 
-    Nothing if it did, even if it left something out: then its findings say more.
+    Nothing if it did, even if it left something out: then its findings say more. What ended a run comes before these
+    in its message, and is none of them.
     """
     if lost := status.lost_run:
         if lost.exit_code is not None:
@@ -199,11 +199,15 @@ def _of_last_run(status: Status) -> Iterator[tuple[str, str]]:
         else:
             before = "" if status.complete_at else ", and no earlier run was complete"
             yield f"the last run was killed or crashed, or the disk was full{before}", _RUN
-    elif status.runs and status.runs[0].exit_code not in (ExitCode.COMPLETE, ExitCode.PARTIAL):
-        last = status.runs[0]
+    elif status.runs and (last := status.runs[0]).exit_code:
         cause = (last.message or "").partition("\n")[0]
-        next_step = _CHECK if last.exit_code in _CHECK_FIRST else _RUN
-        yield cause or _ended(last), next((step for end, step in _AFTER.items() if cause.endswith(end)), next_step)
+        if last.exit_code != ExitCode.PARTIAL or cause not in {"", *map(str, status.findings)}:
+            yield cause or _ended(last), _after(cause, _CHECK if last.exit_code in _CHECK_FIRST else _RUN)
+
+
+def _after(problem: str, otherwise: str) -> str:
+    """What comes after this problem."""
+    return next((step for end, step in _AFTER.items() if problem.endswith(end)), otherwise)
 
 
 def _ended(run: RunStatus) -> str:

@@ -71,7 +71,7 @@ def screen(name: str) -> list[str]:
 
 
 def timeless(text: str) -> list[str]:
-    for pattern in (r"\d{4}-\d\d-\d\d", r"\d\d:\d\d:\d\d", r"[\d.]+ s\b", r"[\d.]+ [KM]iB", r"\d+ (?:min|h|days) ago"):
+    for pattern in (r"\d{4}-\d\d-\d\d", r"\d\d(?::\d\d)+", r"[\d.]+ s\b", r"[\d.]+ [KM]iB", r"\d+ (?:min|h|days) ago"):
         text = re.sub(pattern, "…", text)
     text = re.sub(r"^(dataset|report|warehouse) .*$", r"\1 …", text, flags=re.MULTILINE)
     # In how many months the executions lie depends on the day.

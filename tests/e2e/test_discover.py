@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 
 from etl.model.records import RUN_TESTS
-from etl.sandbox import Fault, Sandbox, SandboxRequest
+from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import environment, metrics_etl
 from tests.worlds import settled_world
 
@@ -31,11 +31,9 @@ async def test_what_is_printed_can_be_pasted_and_run(tmp_path: Path) -> None:
 
 
 async def test_what_the_list_lacks_is_said_and_exits_3(tmp_path: Path) -> None:
-    def refuse_the_newest(request: SandboxRequest, _nth: int) -> Fault | None:
-        return Fault(status=500) if request.query["page"] == "1" else None
 
     async with Sandbox(settled_world(run_tests=3, executions=1, calls=1)) as server:
-        server.fault = refuse_the_newest
+        server.fault = lambda request, _nth: Fault(status=500) if request.query["page"] == "1" else None
         result = await metrics_etl("discover", cwd=tmp_path, env=environment(server, METRICS_ETL_API__MAX_TRIES="1"))
 
     assert result.exit_code == 3

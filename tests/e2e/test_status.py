@@ -80,8 +80,8 @@ async def test_destination_that_would_end_an_export_now_is_not_good_on_the_machi
     (problem,) = as_json.document["problems_now"]
     assert "staging" in problem
     assert (as_json.document["is_good"], as_json.document["next"]) == (False, "metrics-etl check, then metrics-etl run")
-    assert shown.stdout.startswith("Not good: an export would fail now\n")
-    assert f"an export would fail now: {problem}" in " ".join(shown.stdout.split())
+    assert shown.stdout.startswith("Not good: an export would fail now: ")
+    assert shown.stdout.count("would fail") == 1
     assert reader.stdout.startswith("Good: ")
     assert configured.exit_code == 6
 

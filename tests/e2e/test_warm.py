@@ -6,11 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import warm
-from tests.e2e.command import COMMAND, Ended, ended, environment, start_cold
-
-
-async def started_warm(*arguments: str, cwd: Path, env: dict[str, str]) -> Ended:
-    return await ended(await warm.start([os.fspath(COMMAND), *arguments], cwd, env))
+from tests.e2e.command import COMMAND, ended, environment, start_cold
 
 
 @pytest.mark.parametrize(
@@ -28,7 +24,7 @@ async def test_command_that_starts_warm_ends_and_prints_as_one_that_starts_cold(
 ) -> None:
     env = environment(METRICS_ETL_API__CONCURRENCY="0")
 
-    found = await started_warm(*words.split(), cwd=tmp_path, env=env)
+    found = await ended(await warm.start([os.fspath(COMMAND), *words.split()], tmp_path, env))
 
     assert found == await ended(await start_cold(*words.split(), cwd=tmp_path, env=env))
     assert found.exit_code == exit_code

@@ -69,10 +69,6 @@ def listed_ids(bundle: ExecutionBundle) -> list[str]:
     return sorted(call.call_execution_id for call in bundle.listed or ())
 
 
-def letters(bundle: ExecutionBundle) -> list[tuple[str, str, int, int]]:
-    return [(each.endpoint, each.subject_id, each.status, each.tries) for each in bundle.dead_letters]
-
-
 @pytest.mark.parametrize("concurrency", [1, 2, 32])
 @pytest.mark.parametrize(("page_limit", "max_limit", "reads"), [(1024, None, 1), (2, None, 2), (2, 2, 3 + 1)])
 async def test_each_planned_execution_comes_out_once_with_all_its_calls(
@@ -127,8 +123,9 @@ async def test_calls_that_are_listed_and_unknown_by_id_are_one_dead_letter_and_m
     bundle = bundles[execution.execution_id]
     assert fetched_ids(bundle) == listed_ids(bundle) == call_ids(execution)[3:]
     tries = 1 if max_limit else 2
-    assert (letters(bundle), bundle.deleted) == ([(RUNS, execution.execution_id, 404, tries)], frozenset())
-    assert bundle.dead_letters[0].message == f"the API answered 404 for 3 listed calls, {LAG}"
+    (letter,) = bundle.dead_letters
+    assert (letter.endpoint, letter.status, letter.tries, bundle.deleted) == (RUNS, 404, tries, frozenset())
+    assert letter.message == f"the API answered 404 for 3 listed calls, {LAG}"
     assert server.count(METRICS, call_execution_id=lagging[0]) == tries
 
 

@@ -10,7 +10,7 @@ from etl.model.findings import Kind
 from etl.model.records import DETAIL, METRICS, RUNS, VOICE_CALLS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Fault, Sandbox, SandboxRequest
+from etl.sandbox import Fault, Sandbox
 from etl.sandbox.dispatch import HTML_404
 from etl.sandbox.simulate import execution_detail
 from etl.sandbox.world import Scenario, World
@@ -36,10 +36,6 @@ def asked(server: Sandbox) -> dict[str, int]:
     return {name: sum(any(mark in each for mark in marks) for each in targets) for name, marks in kinds.items()}
 
 
-def no_details(request: SandboxRequest, _nth: int) -> Fault | None:
-    return Fault(status=502) if request.path.startswith(DETAIL) else None
-
-
 def letters(folder: Path) -> list[dict[str, Any]]:
     """The dead letters of the dataset."""
     return rows_of(folder, "errors")
@@ -61,18 +57,14 @@ def world() -> World:
     return settled_world(run_tests=1, days=1, executions=3, calls=CALLS)
 
 
-def with_a_new_field(body: bytes) -> bytes:
-    """The list of executions as a newer server may write it."""
-    return body.replace(b'"total_calls":', b'"novel":1,"total_calls":')
-
-
 async def test_list_that_is_written_in_another_way_costs_two_requests_an_execution_in_two_nights(
     world: World, tmp_path: Path
 ) -> None:
     async with Sandbox(world) as server:
         for now in (FIRST_NIGHT, LATER):
             await night(server, tmp_path, now)
-        server.fault = lambda request, _nth: Fault(edit=with_a_new_field) if "run_test_name" in request.query else None
+        novel = Fault(edit=lambda body: body.replace(b'"total_calls":', b'"novel":1,"total_calls":'))
+        server.fault = lambda request, _nth: novel if "run_test_name" in request.query else None
         odd = await night(server, tmp_path, LATER)
         sent = asked(server)
         again, after = [await night(server, tmp_path, LATER + timedelta(days=days)) for days in (1, 2)]
@@ -117,7 +109,7 @@ async def test_execution_whose_detail_fails_settles_on_and_is_fetched_once_it_ha
     first, second, _ = world.run_tests[0].executions
     async with Sandbox(world) as server:
         await night(server, tmp_path, FIRST_NIGHT)
-        server.fault = no_details
+        server.fault = lambda request, _nth: Fault(status=502) if request.path.startswith(DETAIL) else None
         first.calls[0].total_cost_cents = 4321  # only the detail shows it
         second.calls[1].scenario = Scenario("another", "Another")
         waiting = await night(server, tmp_path, FIRST_NIGHT + DAY)

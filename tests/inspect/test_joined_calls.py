@@ -41,10 +41,6 @@ def evals_of(data, **asked):
     return {name: frame[name].to_list() for name in frame if name != "call_execution_id"}
 
 
-def types(frame):
-    return {name: dtype.pyarrow_dtype for name, dtype in frame.dtypes.items()}
-
-
 def test_a_call_without_a_row_of_its_execution_has_null_there(data):
     write(data, "calls", call("c1"), call("c2", "e2"), call("c3"))
     write(data, "executions", {"execution_id": "e1", "status": "completed", "completed_at": AT})
@@ -64,7 +60,7 @@ def test_columns_are_those_of_calls_and_executions_with_the_declared_types(data)
         if column.name not in {"execution_id", "run_test_name", "started_at", "judged_by"}
     }
     frame = etl.read_calls(data)
-    assert types(frame) == expected
+    assert {name: dtype.pyarrow_dtype for name, dtype in frame.dtypes.items()} == expected
     assert list(frame) == [*CALL_COLUMNS, *EXECUTION_COLUMNS] == list(expected)
 
 

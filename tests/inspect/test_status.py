@@ -61,6 +61,7 @@ def test_everything_complete_this_night_is_good() -> None:
     left_out = replace(WHOLE, is_configured=False, is_complete=False, complete_at=None, incomplete=2)
     for changes in ({}, {"run_tests": (WHOLE, left_out)}, {"findings": (DELETED,)}):
         assert told(**changes) == expected
+    assert replace(GOOD, complete_at=MONDAY, max_age_hours=54).verdict.is_good
 
 
 def test_the_gravest_alarm_is_the_verdict_and_its_next_step_comes_next() -> None:
@@ -71,8 +72,10 @@ def test_the_gravest_alarm_is_the_verdict_and_its_next_step_comes_next() -> None
     ):
         shown, next_step = told(findings=findings)
         assert shown == f"Not good: {text}"
-        gravest = next(each for each in findings if text.startswith(str(each)))
+        gravest, *others = sorted(findings, key=lambda each: not text.startswith(str(each)))
         assert next_step == gravest.kind.next_step
+        problems = [line for label, line in replace(GOOD, findings=findings).lines() if label == "problem"]
+        assert problems == [str(each) for each in others if each.is_alarm]
 
 
 def test_what_ended_the_last_run_is_named_and_not_what_is_incomplete_for_it() -> None:
@@ -81,6 +84,8 @@ def test_what_ended_the_last_run_is_named_and_not_what_is_incomplete_for_it() ->
         runs = (ended(exit_code, f"{REFUSED}\nmore"),)
         expected = (f"Not good: {REFUSED}", next_step)
         assert told(run_tests=(behind,), runs=runs, findings=(LIST,)) == expected
+    assert told(runs=(ended(3, REFUSED),), findings=(LIST,)) == (f"Not good: {REFUSED}", CHECK), "it ended early"
+    assert told(runs=(ended(3, str(LIST)),), findings=(LIST,)) == (f"Not good: {LIST}", LIST.next_step)
     full, gone = "calls: No space left on device", "the key sees none: run once with --accept-deletions"
     assert told(runs=(ended(6, full),)) == (f"Not good: {full}", "make room, then run metrics-etl run")
     assert told(runs=(ended(2, gone),)) == (f"Not good: {gone}", "check the key's workspace")
@@ -110,6 +115,7 @@ STALE = "the last complete export was 2 days ago"
         ({"runs": (ended(3),)}, "the last run ended with code 3 (word)", "run"),
         ({"runs": (), "complete_at": None}, "no run has fully exported all configured run tests yet", "run"),
         ({"complete_at": MONDAY}, STALE, "run"),
+        ({"max_age_hours": 4}, "the last complete export was 5 h ago", "run"),
         ({"complete_at": MONDAY, "at_work": "pid 1"}, f"{STALE}. An export is running", "status"),
     ],
 )
@@ -117,13 +123,9 @@ def test_anything_wrong_is_not_good_and_tells_what_to_type(changes: dict[str, An
     assert told(**changes) == (f"Not good: {text}", f"metrics-etl {command}")
 
 
-def test_how_old_is_too_old_can_be_said() -> None:
-    assert replace(GOOD, complete_at=MONDAY, max_age_hours=54).verdict.is_good
-    assert not replace(GOOD, max_age_hours=4).verdict.is_good
-
-
 def test_export_that_would_fail_now_is_not_good_whatever_was_complete() -> None:
-    verdict = replace(GOOD, would_fail=True).verdict
-    assert (verdict.text, verdict.next_step) == ("Not good: an export would fail now", CHECK)
+    for problem, next_step in (("no key", CHECK), ("No space left on device", "make room, then run metrics-etl run")):
+        shown = told(would_fail=True, problems_now=(problem, "more"))
+        assert shown == (f"Not good: an export would fail now: {problem}", next_step)
     killed = replace(GOOD, lost_run=KILLED, would_fail=True)
     assert killed.verdict.next_step == CHECK, "another run alone would fail as that one did"

@@ -22,3 +22,11 @@ def test_all_commits_of_a_run_test_add_up_and_a_dead_letter_that_two_of_them_tel
 
     assert (summary.executions, summary.calls, summary.misfits, summary.dead_letters) == (1, 3, 3, 1)
     assert [each.kind for each in record.findings] == [Kind.DEAD_LETTER, Kind.NOT_FETCHED, Kind.NEW_STATUS]
+
+
+def test_no_run_test_counts_as_complete_in_a_run_that_ended_early() -> None:
+    record = Record((RunTest.model_validate("Checkout"),))
+    record.planned["Checkout"] = []
+    for is_early in (False, True):
+        (summary,) = record.run_test_summaries(is_cut_short=is_early, settled_before=datetime(2026, 1, 1, tzinfo=UTC))
+        assert summary.is_complete is not is_early

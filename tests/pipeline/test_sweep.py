@@ -208,7 +208,7 @@ async def test_status_says_how_old_the_oldest_comparison_is_and_how_old_it_may_g
 
     def line(**export: Any) -> str:
         now = settings_for(nights.server, nights.folder / "data", export=export)
-        return dict(status(now).lines())["final"].removeprefix("the oldest comparison with the API was ")
+        return dict(status(now).lines())["final"].removeprefix("all were compared with the API at most ")
 
     assert [line(), line(sweep_days=0)] == ["3 days ago (limit: 30 days)", "3 days ago"]
     await nights.export(export=ALL)

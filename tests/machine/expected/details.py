@@ -35,7 +35,7 @@ def details_are_the_source(history: History, night: Night) -> None:
             continue
         versions = [each[execution_id].row["fingerprint"] for each in (before, after) if execution_id in each]
         has_changed = len({*versions}) > 1
-        is_read = _reads_details(night)
+        is_read = night.options.get("settle_by") != "refetch" or night.options.get("metrics") == "listed"
         shown = {each["id"]: each for each in execution_detail(execution, "", {"limit": "999"})["results"]}
         for (table, key), held in night.after.of[execution_id].items():
             if table != "calls" or is_marked(held.row) or key[0] not in shown:
@@ -63,11 +63,6 @@ def missing_details_are_told(history: History, night: Night) -> None:
     left = [held.row for held in missing_details(night) if held.row["execution_id"] in finished & night.in_scope]
     if night.is_complete:
         assert not left, f"L9: exit 0 beside a dead letter: {left[0]}"
-
-
-def _reads_details(night: Night) -> bool:
-    """Whether the settings of the night ask for details."""
-    return night.options.get("settle_by") != "refetch" or night.options.get("metrics") == "listed"
 
 
 def missing_details(night: Night) -> list[Held]:

@@ -7,7 +7,7 @@
 from etl.model.findings import Kind
 from etl.sandbox.world import listable_calls
 from tests.e2e.truth import assert_same_rows, call_rows, eval_rows
-from tests.machine.dataset import Row, Rows, is_from_lists, is_marked
+from tests.machine.dataset import is_from_lists, is_marked
 from tests.machine.driver import History, Night
 from tests.machine.expected.truth import Truth, living_in
 from tests.machine.memory import hidden
@@ -26,7 +26,8 @@ def dataset_is_the_source(history: History, night: Night) -> None:
         ("calls", call_rows(truth.world), truth.compared),
         ("evals", evals, truth.compared),
     ):
-        held = [row for row in _unmarked(night.after, table) if row["execution_id"] in wanted]
+        rows_held = [each.row for each in night.after.tables[table].values() if not is_marked(each.row)]
+        held = [row for row in rows_held if row["execution_id"] in wanted]
         try:
             assert_same_rows(table, held, {key: row for key, row in rows.items() if row["execution_id"] in wanted})
         except AssertionError as error:
@@ -79,7 +80,3 @@ def unproved_lists_mark_nothing(_history: History, night: Night) -> None:
         assert before is None or is_marked(before.row) or not is_marked(night.after.executions[execution_id].row), (
             f"L4: {execution_id} is missing from a list that nothing proves, and is marked"
         )
-
-
-def _unmarked(rows: Rows, table: str) -> list[Row]:
-    return [held.row for held in rows.tables[table].values() if not is_marked(held.row)]

@@ -156,7 +156,7 @@ def _limits(texts: "Sequence[str]") -> "dict[str, Limit]":
     for text in texts:
         name, equals, limit = text.partition("=")
         if not equals:
-            raise typer.BadParameter(f"--max-regression {text!r} has no limit. Write it as in latency_p95=10%")
+            raise typer.BadParameter(f"--max-regression {text!r} has no limit. Add one, as in latency_p95=10%")
         limits[name.strip()] = limit
     try:
         return limits_of(limits)

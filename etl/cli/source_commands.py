@@ -42,7 +42,7 @@ def init(  # noqa: PLR0913 one parameter for each option of the command
     """
     with report_errors(verbose=verbose):
         if not (yes or os.isatty(0)):
-            raise ConfigurationError("init needs a terminal. Without it, set the keys in the environment and add --yes")
+            raise ConfigurationError("init needs a terminal, or the keys in the environment and --yes")
         from etl.cli.questions import set_up
 
         given = {"file": config, "base_url": base_url, "run_tests": run_tests, "path": path, "warehouse": warehouse}

@@ -261,7 +261,7 @@ def _select_one(executions: Sequence[ComparedExecution], selector: Selector, whe
     place = (LAST, PREVIOUS).index(selector)
     if len(finished) <= place:
         held = f"{where} holds {counted(len(finished), 'finished execution')} of the run test"
-        raise ConfigurationError(f"there is no {selector} execution, because {held}")
+        raise ConfigurationError(f"there is no {selector!r} execution, because {held}")
     return Selection(selector, (finished[place],))
 
 

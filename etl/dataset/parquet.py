@@ -96,7 +96,7 @@ class OpenPart:
             return pa.table(columns, pa.schema([declared.field(name) for name in names], declared.metadata))
         except pa.ArrowException as exc:
             reason = _first_line(exc)
-            raise DestinationError(f"{self._where} has other column types than this version: {reason}") from exc
+            raise DestinationError(f"{self._where} has column types that cannot be converted: {reason}") from exc
 
 
 def read_size(files: Files, path: str) -> tuple[int, int]:
@@ -168,7 +168,7 @@ def _readable(where: str) -> Iterator[None]:
     try:
         yield
     except MemoryError as exc:
-        raise DestinationError(f"there is not enough memory to read {where}") from exc
+        raise DestinationError(f"there is not enough memory to read {where}. Try again with more memory") from exc
     except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
         raise UnreadableError(where, _first_line(exc)) from exc
 

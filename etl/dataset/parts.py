@@ -287,7 +287,7 @@ def require_whole(files: Files, *, note: Callable[[str], object] = lambda _: Non
     if identity and identity.forgetting:
         raise DestinationError(
             f"metrics-etl forget is removing rows from {files.where()}. "
-            "If that command was killed, repeat it, or run metrics-etl run"
+            "Wait until it ends. If it was killed, repeat it, or run metrics-etl run"
         )
 
 

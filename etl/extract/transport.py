@@ -214,7 +214,7 @@ def _trusting(settings: Settings) -> ssl.SSLContext | None:
     try:
         return ssl.create_default_context(cafile=ca_file) if ca_file else None
     except OSError as exc:
-        raise ConfigurationError(f"cannot read [api] ca_file {ca_file}: {exc.strerror}") from None
+        raise ConfigurationError(f"cannot read [api] ca_file {ca_file}: {exc.strerror}. Name a PEM file") from None
 
 
 def _proxy_headers(settings: Settings) -> dict[str, str]:

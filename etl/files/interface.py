@@ -189,9 +189,7 @@ def refuse_other_things(where: str, paths: Iterable[str]) -> None:
     occupied = sorted(path for path in paths if not path.startswith(".") and path != "lost+found")
     if occupied and not any(_OURS.match(path) for path in occupied):
         name = occupied[0].partition("/")[0]
-        raise DestinationError(
-            f"{where} is not empty ({name}) and holds no dataset. Set [destination] path to a new or empty folder"
-        )
+        raise DestinationError(f"{where} holds {name}, but no dataset. Set [destination] path to a new or empty folder")
 
 
 def listed(files: Files, folder: str) -> tuple[Entry, ...]:

@@ -55,7 +55,7 @@ def exclusive(root: Path, *, now: datetime) -> Iterator[None]:
             raise LockHeldError(f"another export holds {path} ({_holder(text)}), so nothing was changed") from None
         except OSError as exc:
             fix = ". Keep the dataset where files can be locked" if exc.errno in _NO_LOCKS else ""
-            raise DestinationError(f"{path}: cannot be locked: {exc.strerror}{fix}") from exc
+            raise DestinationError(f"{path} cannot be locked: {exc.strerror}{fix}") from exc
         yield
 
 

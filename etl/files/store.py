@@ -89,7 +89,7 @@ def _arguments(url: str, options: Options, patience: Mapping[str, Any]) -> tuple
         raise ConfigurationError(f"{url.partition('://')[0]}://… is invalid. Use SCHEME://BUCKET/FOLDER") from None
     endpoint = str(config.get("endpoint") or (os.environ.get("AWS_ENDPOINT_URL", "") if parts.scheme == "s3" else ""))
     if ("endpoint" in config or endpoint) and not _ADDRESS.fullmatch(endpoint):
-        raise ConfigurationError(f"{url}: the endpoint must be http(s)://HOST or http(s)://HOST:PORT")
+        raise ConfigurationError(f"{url}: the endpoint must be http(s)://HOST or http(s)://HOST:PORT. Correct it")
     if parts.scheme == "s3":
         config |= _shared_profile()
     client = patience["client_options"] | {"allow_http": endpoint.startswith("http://")}

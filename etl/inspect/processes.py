@@ -33,7 +33,7 @@ def in_processes(do: Callable[[T], R], shares: Sequence[T]) -> Iterator[R]:
         )
         if ended.returncode:
             raise DestinationError(
-                f"a process that read a part of the dataset ended with code {ended.returncode}. Is there enough memory?"
+                f"a process reading part of the dataset ended with code {ended.returncode}. Try again with more memory"
             )
         read: R = pickle.loads(ended.stdout)  # noqa: S301 made there
         return read

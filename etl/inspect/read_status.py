@@ -216,4 +216,4 @@ def _of_last_run(last_run: LastRun) -> Iterator[Finding]:
     unseen = [finding for finding in alarms(last_run.findings) if finding.kind not in _SHOWN_BY_ROWS]
     yield from unseen
     if RUN_TESTS in last_run.incomplete and not any(finding.kind is Kind.RUN_TESTS_UNKNOWN for finding in unseen):
-        yield Finding(Kind.RUN_TESTS_UNKNOWN, "", "the last full run could not list all run tests")
+        yield Finding(Kind.RUN_TESTS_UNKNOWN, "", "the last run over all run tests could not list them all")

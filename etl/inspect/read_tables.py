@@ -134,7 +134,7 @@ def chosen_columns(columns: str | Iterable[str] | None, known: Collection[str], 
             hint = nearest(str(name), known, otherwise=f"etl.describe({of!r}) lists all columns")
             raise ConfigurationError(f"{of} has no column {name!r}. {hint}")
     if not names:
-        raise ConfigurationError("columns is empty. Name at least one column, or leave out columns")
+        raise ConfigurationError("columns is empty. Name at least one column, or pass None for all")
     return names
 
 

@@ -36,7 +36,7 @@ def doubled_rows(table: schema.Table, path: str, rows: pa.Table) -> Iterator[Fin
     if twice := counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist():
         first = zip(table.key, twice[0].split(_BETWEEN_KEYS), strict=False)
         key = ", ".join(f"{name} {value}" for name, value in first)
-        yield Finding(Kind.MISPLACED, path, f"holds {counted(len(twice), 'duplicate key')}: {key}")
+        yield Finding(Kind.MISPLACED, path, f"holds {counted(len(twice), 'duplicate key')} (first: {key})")
 
 
 def damage(row: Mapping[str, Any], held: HeldRows) -> str | None:

@@ -92,7 +92,7 @@ class Contents:
             rows = table.no_rows
         except UnreadableError as exc:
             # The damage is in a column that no run reads, so no run moves the file to the quarantine.
-            raise DestinationError(f"{exc}. Restore the file, or move it away, and then run metrics-etl run") from exc
+            raise DestinationError(f"{exc}. Restore the file or move it out. Then run metrics-etl run") from exc
         if table in GROUPS[0].tables:  # a part holds many executions, but only one run, or one run test's dead letters
             rows = rows.filter(is_of(rows, items))
         return with_places(rows, table, _path_columns(part))

@@ -44,7 +44,7 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
     if engine_name == "postgresql":
         if location is not None:
             raise ConfigurationError(
-                "postgresql cannot read Parquet, so --location does not apply. Use metrics-etl load"
+                "postgresql cannot read Parquet. Leave out --location; metrics-etl load fills the tables"
             )
         return postgresql_tables(tables)
     engine = QUERY_ENGINES[engine_name]
@@ -67,7 +67,7 @@ def dataset_root(location: str, reader: str, schemes: Sequence[str]) -> str:
     where = f"--location {location!r}"
     scheme, separator, path = location.rpartition("://")
     if not path.strip("/ "):
-        raise ConfigurationError(f"{where} does not name a folder")
+        raise ConfigurationError(f"{where} must name the folder of a dataset")
     if not location.isprintable() or re.search(r"[*?\[\]{}\\]", location):
         raise ConfigurationError(
             f"{where} must not contain control characters or * ? [ ] {{ }} \\, which engines read as patterns"

@@ -236,16 +236,16 @@ class _Table:
         handle = DeltaTable(self._log.url, version=self._log.version, storage_options=self._log.options)
         if "deletionVectors" in (handle.protocol().reader_features or ()):
             raise DestinationError(
-                f"someone turned on deletion vectors for {self._log.url}, which metrics-etl cannot read. Either run "
-                f"ALTER TABLE {self.name} DROP FEATURE deletionVectors in Spark, or remove all tables. Then, run "
-                "metrics-etl load"
+                f"metrics-etl cannot read deletion vectors, which someone turned on for {self._log.url}. Either run "
+                f"ALTER TABLE {self.name} DROP FEATURE deletionVectors in Spark, or remove metrics-etl's tables. Then, "
+                "run metrics-etl load"
             )
         types = {field.name: field.type for field in handle.schema().fields}
         for declared in _delta_schema(self._table, columns_of(self._table)).fields:
             if types.get(declared.name, declared.type) != declared.type:
                 raise DestinationError(
                     f"{self._log.url}: the column {self.name}.{declared.name} has the type {types[declared.name].type} "
-                    f"instead of {declared.type.type}. Change the type, or remove the tables and load again"
+                    f"instead of {declared.type.type}. Change the type, or remove metrics-etl's tables and load again"
                 )
         return handle
 

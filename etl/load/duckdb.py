@@ -104,7 +104,7 @@ def _warehouse(url: str, file: Path, namespace: str, *, is_read_only: bool = Fal
         session.close()
         raise DestinationError(
             f"{session.where}: DuckDB confuses the schema {namespace} with the database of that name. "
-            "Name another [warehouse] schema or file"
+            "Change [warehouse] schema, or rename the file"
         )
     return SqlWarehouse(session, _DIALECT, namespace)
 

@@ -121,7 +121,7 @@ class SqlWarehouse:
                 items = first_few([f"{row['kind']} {row['item']}" for row in incomplete])
                 raise DestinationError(
                     f"{self.where}: more or fewer rows arrived than were sent for {items}. "
-                    "Drop the trigger or rule that adds or removes rows in these tables, and load again"
+                    "Drop the trigger or rule that adds or removes rows in the warehouse's tables, and load again"
                 )
         return session.notices
 
@@ -259,7 +259,7 @@ class SqlWarehouse:
                 elif not self._dialect.takes(column, type_):
                     raise DestinationError(
                         f"{self.where}: the column {table.name}.{column.name} has the type {type_} instead of "
-                        f"{self._dialect.type_of(column)}. Change the type, or drop the tables and load again"
+                        f"{self._dialect.type_of(column)}. Change the type, or drop metrics-etl's tables and load again"
                     )
         return missing
 

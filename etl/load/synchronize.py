@@ -158,7 +158,7 @@ def refuse_another(warehouse: Warehouse, loaded: Loaded, dataset_id: str) -> Non
     """Raise DestinationError if another dataset was loaded into the warehouse."""
     if loaded.dataset_id not in (None, dataset_id):
         raise DestinationError(
-            f"{warehouse.where} holds another dataset ({loaded.dataset_id}) than this one ({dataset_id}). "
+            f"{warehouse.where} holds the dataset {loaded.dataset_id}, but this one is {dataset_id}. "
             "Name another [warehouse] schema or url"
         )
 
@@ -174,8 +174,9 @@ def refuse_another_copy(warehouse: Warehouse, loaded: Loaded, export_runs: Abstr
     others = theirs - export_runs
     if others and rows_digest(theirs) != runs_left:
         raise DestinationError(
-            f"{warehouse.where} was last loaded from another copy of this dataset ({counted(len(others), 'more run')}, "
-            f"such as {max(others)}). Load from one copy only. To keep using this copy, run metrics-etl load --full"
+            f"{warehouse.where} was last loaded from another copy of this dataset, with {counted(len(others), 'run')} "
+            f"that this one lacks, such as {max(others)}. Load from one copy only. To use this one, run "
+            "metrics-etl load --full"
         )
 
 

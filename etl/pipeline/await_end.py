@@ -30,7 +30,7 @@ async def await_end(settings: Settings, execution_id: str, *, seconds: float) ->
             name = await run_test_of(client, execution_id, is_optional=False)
     except TimeoutError:
         limit = timedelta(seconds=seconds)
-        raise TimeLimitError(f"{execution} had not ended after {limit} (--timeout), so it was not compared") from None
+        raise TimeLimitError(f"{execution} had not ended after {limit}. Raise --timeout, or compare later") from None
     except SourceError as error:
         if not (isinstance(error, NotFoundError) or error.status == 400):  # 400: the id is no UUID
             raise SourceUnavailableError(f"cannot wait for the execution: {error}") from None

@@ -76,7 +76,7 @@ def forget(
     if missing:
         raise ConfigurationError(
             f"cannot forget call {first_few(sorted(missing))}, which is not in the dataset, or is still at the source. "
-            "Delete the call at the source and run metrics-etl run, or forget its execution"
+            "If it is there, delete it and run metrics-etl run, or forget its execution"
         )
     known = {key: state.executions[key] for _, changed in parts for key in changed}
     _refuse_damage([key for key, each in known.items() if not each.has_row or (each.is_damaged and key not in chosen)])
@@ -137,7 +137,7 @@ def finish_forgetting(of: Dataset) -> None:
 
 def _refuse_damage(found: Collection[object]) -> None:
     if found:
-        raise ConfigurationError("rows are damaged or gone. Run metrics-etl run first, which names these rows")
+        raise ConfigurationError("rows are damaged or gone. First run metrics-etl run, which names them")
 
 
 def _chosen(state: StoredState, executions: Collection[str], run_tests: Collection[str], before: datetime) -> set[str]:
@@ -145,7 +145,7 @@ def _chosen(state: StoredState, executions: Collection[str], run_tests: Collecti
     known = {key: each for key, each in state.executions.items() if not each.is_forgotten or each.is_damaged}
     chosen = {*executions}.union(*(_executions_of(known, name) for name in run_tests))
     if unknown := chosen - known.keys():
-        raise ConfigurationError(f"the dataset never had execution {first_few(sorted(unknown))}, or has forgotten it")
+        raise ConfigurationError(f"execution {first_few(sorted(unknown))} was never in the dataset, or was forgotten")
     return chosen | {key for key, each in known.items() if each.deleted_at and each.deleted_at < before}
 
 

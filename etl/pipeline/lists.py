@@ -177,7 +177,7 @@ async def _refuse_another_workspace(run: Run, record: Record, state: StoredState
     answers = await look_up(run, sorted(living)[::every_nth])
     if answers.alive or not (listed or answers.gone):
         return
-    others = ", although it sees other executions as old" if listed else ""
+    others = ", although it sees others that are no newer" if listed else ""
     raise ConfigurationError(
         f"the key sees none of the {counted(len(mine), 'execution')} of the dataset{others}, so nothing was changed. "
         "Check the key's workspace. If all of these executions were deleted, run once with --accept-deletions"

@@ -284,7 +284,7 @@ def _refuse_warehouse_in_tables(url: str, dataset: str) -> None:
     root = f"{dataset.rstrip('/')}/"
     folder = place.removeprefix(root).partition("/")[0] if place.startswith(root) else ""
     if folder in (*schema.TABLES, "_state"):
-        raise ValueError(f"[warehouse] url is inside the dataset's folder {folder}. Choose a place outside it")
+        raise ValueError(f"[warehouse] url is inside the dataset's folder {folder!r}. Choose a place outside it")
 
 
 def _read_file(file: Path, text: str, *, may_be_missing: bool) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def _proxy_address(value: str, others: ValidationInfo) -> str:
         raise ValueError("must not contain credentials. Set FI_PROXY_USER and FI_PROXY_PASSWORD")
     url = http_url(value)
     if url is None or url.scheme != "http" or url.path != "/" or {url.query, url.fragment} != {None}:
-        raise ValueError("must be an http:// address, e.g. http://proxy.example:3128 (without TLS or SOCKS)")
+        raise ValueError("must be http://HOST:PORT, e.g. http://proxy.example:3128 (no path, TLS or SOCKS)")
     if not others.data.get("base_url", "https:").startswith("https:"):
         raise ValueError("cannot be used with an http:// base_url, because the proxy would see the keys")
     return str(url).rstrip("/")
@@ -249,7 +249,7 @@ class Destination(Section):
         known = locations.BUCKETS.get(locations.scheme_of(others.data.get("path", "")) or "", frozenset())
         for name in value.keys() - known:
             hint = nearest(name, known) if known else "Only a bucket has options"
-            raise ValueError(f"must not contain {name} (credentials do not belong here). {hint}")
+            raise ValueError(f"must not contain {name}, which is unknown or a credential. {hint}")
         return value
 
 
@@ -279,19 +279,19 @@ def _warehouse_url(value: str) -> str:
     # Up to the last @, since a password may hold one, too. No message repeats any of it.
     user, at, _ = rest.rpartition("@")
     if (at and ":" in user) or "password" in options.lower():
-        raise ValueError("must not contain a password. Set PGPASSWORD, or use the driver's file, such as ~/.pgpass")
+        raise ValueError("must not contain a password. Set PGPASSWORD, or use a credentials file, such as ~/.pgpass")
     if scheme == "postgresql" and not server.partition("/")[2] and "dbname=" not in options:
         raise ValueError("must name a database, as in postgresql://user@host/database, got none")
     if scheme == "duckdb" and rest.rpartition("/")[2].startswith(("md:", "motherduck:")):
         raise ValueError("must name a file, because MotherDuck (md:) is not supported, got duckdb://md:…")
     if scheme == "duckdb" and rest.rpartition("/")[2].startswith(":memory:"):
-        raise ValueError("must name a file, because a database in memory is lost at the end, got duckdb://:memory:")
+        raise ValueError("must name a file, because a database in memory would not last, got duckdb://:memory:")
     return value
 
 
 def _schema_name(value: str) -> str:
     if not _NAMESPACE.fullmatch(value):
-        raise ValueError(f"must consist of at most 63 lower-case letters, digits and _, got {value!r}")
+        raise ValueError(f"must be at most 63 lower-case letters, digits and _, with no digit first, got {value!r}")
     return value
 
 

@@ -94,7 +94,7 @@ REFUSED = [
     (MANY, ("e9", "last"), "data has no execution 'e9'. Give an execution_id, last, previous, or a date range"),
     (MANY, ("gone", "last"), "execution 'gone' was deleted at the source"),
     (MANY, ("e1", "runs"), "execution 'runs' had not finished when it was exported (status running)"),
-    (MANY[:1], ("previous", "last"), "no previous execution, because data holds 1 finished execution of the run test"),
+    (MANY[:1], ("previous", "last"), "'previous' execution, because data holds 1 finished execution of the run test"),
     (MANY[-1:], ("e1", "last"), "data has no execution 'e1'"),
     (MANY, (span(20, 21), "last"), ".2026-11-21. Its finished executions are from 2026-11-01 to 2026-11-03"),
     (MANY, (span(5, 5), "last"),

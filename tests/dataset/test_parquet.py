@@ -148,7 +148,7 @@ def test_another_type_is_converted_where_nothing_is_lost_and_else_refused(files,
     part = OpenPart(files, schema.CALLS, PATH)
     assert part.is_outdated
     if is_refused:
-        message = r"part-0\.parquet has other column types than this version: "
+        message = r"part-0\.parquet has column types that cannot be converted: "
         with pytest.raises(DestinationError, match=message) as e:
             part.read(["duration_seconds"])
         assert not isinstance(e.value, UnreadableError)

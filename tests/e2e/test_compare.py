@@ -126,7 +126,7 @@ async def test_markdown_is_a_table_for_a_comment(folder: Path) -> None:
         (WEEKS, "holds several run tests: "),
         ((*CHECKOUT, "--metric", "latency_95"), "there is no metric 'latency_95'. Did you mean 'latency_p95'?"),
         ((*CHECKOUT, "--max-regression", "latncy_p95=10%"), "Did you mean 'latency_p95'?"),
-        ((*CHECKOUT, "--max-regression", "latency_p95"), "has no limit. Write it as in latency_p95=10%"),
+        ((*CHECKOUT, "--max-regression", "latency_p95"), "has no limit. Add one, as in latency_p95=10%"),
         ((*CHECKOUT, "--max-regression", "latency_p95=2pp"), "for latency_p95, got '2pp'"),
     ],
 )

@@ -97,7 +97,7 @@ async def test_gate_that_cannot_judge_says_why_in_a_line(tmp_path: Path) -> None
     server.on_request = None
     async with server:
         for arguments, key, exit_code, message in (
-            (("--timeout", "1s"), API_KEY, 3, "had not ended after 0:00:01 (--timeout)"),
+            (("--timeout", "1s"), API_KEY, 3, "had not ended after 0:00:01. Raise --timeout"),
             ((), "another", 4, "the API refused the key"),
             (("--candidate", "last"), API_KEY, 2, "give either --candidate or --wait"),
             (("--timeout", "soon"), API_KEY, 2, "'soon' is not a duration such as 90s, 30m or 2h"),

@@ -96,7 +96,7 @@ async def test_what_is_no_lock_is_refused_in_one_line(server: Sandbox, exported:
     results = await each_command(server, exported)
 
     assert (results["status"].exit_code, results["run"].exit_code) == (0, 6)
-    assert results["run"].stderr.startswith(f"error: {lock}: ")
+    assert results["run"].stderr.startswith(f"error: {lock} cannot")
     assert results["run"].stderr.count("\n") == 1
 
 

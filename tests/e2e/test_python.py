@@ -90,7 +90,7 @@ async def test_run_can_be_narrowed_and_tells_a_mistake_as_it_is(
     assert (await etl.export(file)).exit_code == 0
     with pytest.raises(etl.ConfigurationError, match="Did you mean"):
         etl.run(file, run_tests=f"{one}s")
-    with pytest.raises(etl.DestinationError, match="holds no dataset"):
+    with pytest.raises(etl.DestinationError, match="but no dataset"):
         await asyncio.to_thread(etl.run, write_settings(tmp_path, [one], "[destination]", 'path = "."'))
 
 

@@ -285,9 +285,9 @@ async def test_warehouse_of_another_dataset_is_refused_by_whoever_looks(server: 
     verify = await metrics_etl("verify", "--warehouse", cwd=folder, env=env)
 
     assert [each.exit_code for each in (new, run, other, verify)] == [6, 6, 6, 6]
-    assert "holds another dataset" in verify.stderr
-    assert "holds another dataset" in new.stdout
-    assert "holds another dataset" in other.stdout
+    assert "holds the dataset" in verify.stderr
+    assert "holds the dataset" in new.stdout
+    assert "holds the dataset" in other.stdout
 
 
 def _load_and_be_killed(folder: Path, at: int) -> None:

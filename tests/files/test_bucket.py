@@ -118,7 +118,7 @@ def test_a_place_of_other_things_is_refused_before_anything_is_written(files, pr
     assert not files.probe().is_there
     files.publish("evals/gold/monday.csv", b"1")
     for use in (lambda: files.lock(NOW).__enter__(), files.probe, files.examine):
-        with pytest.raises(DestinationError, match=r"is not empty \(evals\) and holds no dataset\. Set"):
+        with pytest.raises(DestinationError, match=r"holds evals, but no dataset\. Set"):
             use()
     note_failure(files, ConfigurationError("no key"), NOW, "all")
     assert paths_in(files, "") == ["evals/gold/monday.csv"]

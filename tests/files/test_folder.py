@@ -37,7 +37,7 @@ def test_probe_leaves_no_trace(files, tmp_path):
 def test_folder_that_has_other_things_and_no_dataset_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "evals" / "gold").mkdir(parents=True)
     for use in (LocalFiles.probe, LocalFiles.prepare):
-        with pytest.raises(DestinationError, match=r"is not empty \(evals\) and holds no dataset\. Set"):
+        with pytest.raises(DestinationError, match=r"holds evals, but no dataset\. Set"):
             use(LocalFiles(tmp_path))
     assert [path.name for path in tmp_path.rglob("*")] == ["evals", "gold"]
     (tmp_path / "evals" / "gold").rename(tmp_path / "evals" / "run_test=checkout")

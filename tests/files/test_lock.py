@@ -162,6 +162,6 @@ def test_what_cannot_be_locked_is_named_with_the_fix_and_free_again(root, monkey
         pass
     monkeypatch.undo()
     fix = ". Keep the dataset where files can be locked" if code == errno.ENOLCK else ""
-    assert str(caught.value) == f"{root / LOCK}: cannot be locked: {os.strerror(code)}{fix}"
+    assert str(caught.value) == f"{root / LOCK} cannot be locked: {os.strerror(code)}{fix}"
     with exclusive(root, now=NOW):
         pass

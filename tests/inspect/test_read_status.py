@@ -290,7 +290,7 @@ async def test_narrowed_run_does_not_hide_what_is_wrong_with_the_list_of_run_tes
     healed = await job.export(settings)
 
     assert [run.exit_code for run in (whole, *narrowed, healed)] == [3, 0, 0, 0]
-    assert found.verdict.text.startswith("Not good: the last full run could not list all run tests")
+    assert found.verdict.text.startswith("Not good: the last run over all run tests could not list them all")
     assert status_of(tmp_path, now=datetime.now(UTC)).verdict.is_good
 
 

@@ -181,7 +181,7 @@ def test_columns_are_those_asked_for_in_their_order(data):
         ({"columns": ["statu"]}, "calls has no column 'statu'. Did you mean 'status'?"),
         ({"columns": ["talk_ratio"]}, f"calls has no column 'talk_ratio'. Did you mean {BOTH_RATIOS}?"),
         ({"columns": ["mood"]}, "calls has no column 'mood'. etl.describe('calls') lists all columns"),
-        ({"columns": []}, "columns is empty. Name at least one column, or leave out columns"),
+        ({"columns": []}, "columns is empty. Name at least one column, or pass None for all"),
         ({"run_tests": ["checkout", "Nope"]}, "{data} has no run test 'Nope'. Choose from 'Checkout', 'Refund'"),
         ({"table": "runs", "run_tests": "a"}, 'the table "runs" is not partitioned by run test. Leave out run_tests'),
         ({"since": "last week"}, f"since {A_DAY}, got 'last week'"),

@@ -32,7 +32,7 @@ def faults(calls):
 def test_a_call_stands_twice_only_if_all_but_one_of_its_rows_are_marked_in_other_executions(calls):
     first = calls.slice(0, 1)
     marked = with_column(with_column(first, "deleted_at", [EXPORT.exported_at]), "execution_id", ["other"])
-    twice = "holds 1 duplicate key: call_execution_id c1"
+    twice = "holds 1 duplicate key (first: call_execution_id c1)"
     assert faults(pa.concat_tables([calls, marked])) == []
     assert faults(pa.concat_tables([calls, marked, marked])) == [twice]
     assert faults(pa.concat_tables([calls, first])) == [twice]

@@ -103,9 +103,9 @@ def test_location_is_one_text_in_python(engine):
     ("engine", "bad", "reason"),
     [
         *(("duckdb", f"da{character}ta", "engines read as patterns") for character in "*?[]{}\\\n\0\x1b\u2028"),
-        ("duckdb", "", "does not name a folder"),
-        ("duckdb", "/", "does not name a folder"),
-        ("athena", "s3://", "does not name a folder"),
+        ("duckdb", "", "must name the folder of a dataset"),
+        ("duckdb", "/", "must name the folder of a dataset"),
+        ("athena", "s3://", "must name the folder of a dataset"),
         ("athena", "gs://bucket/data", "cannot be read by athena, which reads s3://"),
         ("bigquery", "data", "cannot be read by bigquery, which reads gs://"),
         ("duckdb", "ftp://host/data", "which reads paths, s3://"),

@@ -27,7 +27,7 @@ def test_file_that_is_no_duckdb_database_is_refused(tmp_path: Path, name: str) -
 
 @pytest.mark.parametrize("name", ["simulation_metrics", "Simulation_Metrics", "temp"])
 def test_schema_that_has_the_name_of_a_duckdb_database_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DestinationError, match=r"Name another \[warehouse\] schema or file$"):
+    with pytest.raises(DestinationError, match=r"Change \[warehouse\] schema, or rename the file$"):
         connect(f"duckdb://{tmp_path}/{name}.duckdb", name.lower())
 
 

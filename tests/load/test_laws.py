@@ -240,7 +240,7 @@ def test_verify_names_each_difference_and_nothing_else(target: Any, data: Path) 
 def test_another_dataset_is_refused(target: Any, data: Path, tmp_path: Path) -> None:
     other = first_export(tmp_path / "other")
     for is_full in (False, True):
-        with pytest.raises(DestinationError, match=r"holds another dataset .*\. Name another \[warehouse\]"):
+        with pytest.raises(DestinationError, match=r"holds the dataset .*\. Name another \[warehouse\]"):
             load_into(target, other, is_full=is_full)
     load_into(target, data)
     assert_settled(target, data)

@@ -67,7 +67,7 @@ def test_execution_that_cannot_be_waited_for_is_told_in_a_line() -> None:
     others = [*(each.name for each in endless.world.run_tests[:2]), "Nobody"]
     ended, down = a_source(run_test=2)[0], Sandbox(endless.world, fault=lambda _request, _nth: Fault(status=502))
     for source, wanted, names, error, message in (
-        (endless, execution_id, "all", TimeLimitError, r"had not ended after 0:30:00 \(--timeout\)"),
+        (endless, execution_id, "all", TimeLimitError, r"had not ended after 0:30:00\. Raise --timeout"),
         (endless, "latest", "all", ConfigurationError, "the API has no execution 'latest'. Check the id"),
         (endless, "00000000-0000-4000-8000-000000000000", "all", ConfigurationError, "the API has no execution"),
         (ended, execution_id, others, ConfigurationError, f"run test {ended.world.run_tests[2].name!r}. Add that"),

@@ -62,7 +62,7 @@ async def test_forgotten_execution_is_a_row_that_says_so_and_nothing_fetches_it_
     assert rows_of(nights, first.execution_id)["executions"] == [row]
     settings = settings_for(nights.server, nights.folder / "data")
     assert verify(settings, stored_scope(settings, (), None)).findings == []
-    with pytest.raises(ConfigurationError, match="has forgotten it"):
+    with pytest.raises(ConfigurationError, match="or was forgotten"):
         forgotten(nights, executions=[first.execution_id])
     assert forgotten(nights, deleted_before=nights.now.date() + timedelta(days=9)) == ""
 
@@ -92,7 +92,7 @@ async def test_what_is_deleted_is_forgotten_by_its_call_or_by_a_day_and_the_rest
 @pytest.mark.parametrize(
     ("what", "error"),
     [
-        ({"executions": ["nobody"]}, "the dataset never had execution nobody, or has forgotten it"),
+        ({"executions": ["nobody"]}, "execution nobody was never in the dataset, or was forgotten"),
         ({"run_tests": ["Nothing"]}, "no execution of run test 'Nothing'"),
         ({"calls": ["nobody"]}, "call nobody, which is not in the dataset, or is still at the source. "),
     ],
@@ -111,7 +111,7 @@ async def test_what_somebody_took_away_is_told_by_a_run_before_anything_is_forgo
     first, second, *_ = nights.world.run_tests
     (gone,) = (nights.folder / "data" / "evals").glob(f"run_test={default_key(first.name)}/*/*.parquet")
     gone.unlink()
-    with pytest.raises(ConfigurationError, match="Run metrics-etl run first"):
+    with pytest.raises(ConfigurationError, match="First run metrics-etl run"):
         forgotten(nights, run_tests=[second.name])
     assert Kind.FETCHED_AGAIN in kinds(await nights.export())
     assert forgotten(nights, run_tests=[default_key(second.name)]).startswith(f"{len(second.executions)} executions")

@@ -11,12 +11,12 @@ from etl.settings import Settings
 from etl.settings.messages import setting_places
 from tests.settings.reading import mistake, mistakes, read_settings
 
-NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (without TLS or SOCKS)"
+NO_PROXY = "must be http://HOST:PORT, e.g. http://proxy.example:3128 (no path, TLS or SOCKS)"
 WAREHOUSE_URLS = ", ".join(f"{each}://…" for each in WAREHOUSES)
 DESTINATIONS = "a folder, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://BUCKET/FOLDER"
-NO_PASSWORD = "Set PGPASSWORD, or use the driver's file, such as ~/.pgpass"
+NO_PASSWORD = "Set PGPASSWORD, or use a credentials file, such as ~/.pgpass"
 S3_OPTIONS = ", ".join(map(repr, sorted(BUCKETS["s3"])))
-ELSEWHERE = "(credentials do not belong here)"
+ELSEWHERE = ", which is unknown or a credential"
 KEY_IN_FILE = " does not belong in this file. Set"
 
 
@@ -42,7 +42,7 @@ MISTAKES = {
         ("[apy]\nconcurrency = 5", "apy is unknown. Did you mean 'api'?"),
         (
             '[destination]\npath = "/d"\n[warehouse]\nurl = "delta:///d/calls/w"',
-            "[warehouse] url is inside the dataset's folder calls. Choose a place outside it",
+            "[warehouse] url is inside the dataset's folder 'calls'. Choose a place outside it",
         ),
         ("api = 3", "api is a section. Set its keys instead, or give them as JSON"),
         ("concurrency = 8", "concurrency belongs in [api]"),
@@ -118,9 +118,12 @@ MISTAKES = {
         ),
         (
             'url = "duckdb://:memory:"',
-            "url must name a file, because a database in memory is lost at the end, got duckdb://:memory:",
+            "url must name a file, because a database in memory would not last, got duckdb://:memory:",
         ),
-        ('schema = "Metrics"', "schema must consist of at most 63 lower-case letters, digits and _, got 'Metrics'"),
+        (
+            'schema = "Metrics"',
+            "schema must be at most 63 lower-case letters, digits and _, with no digit first, got 'Metrics'",
+        ),
         ('schem = "a"', "schem is unknown. Did you mean 'schema'?"),
     ],
     "compare": [
@@ -174,10 +177,10 @@ MISTAKES = {
         ('path = "s3://KEY:canary@b/x"', "path must be s3://BUCKET/FOLDER, got s3://…"),
         (
             'path = "s3://b"\n[destination.options]\nsecret_access_key = "canary"',
-            f"options must not contain secret_access_key {ELSEWHERE}. Choose from {S3_OPTIONS}",
+            f"options must not contain secret_access_key{ELSEWHERE}. Choose from {S3_OPTIONS}",
         ),
         ('path = "s3://b"\noptions = "canary"', "options must be a table whose values are text, true or false"),
-        ('options = { region = "x" }', f"options must not contain region {ELSEWHERE}. Only a bucket has options"),
+        ('options = { region = "x" }', f"options must not contain region{ELSEWHERE}. Only a bucket has options"),
     ],
 }
 """By section, what is written in it, and what is said."""

@@ -189,7 +189,7 @@ def _print_first_days(settings: Settings) -> None:
     """Print how many executions there are from some days on, and about how long a first export of them takes."""
     plan = run_async(job.plan(settings, notify=print_hold))
     rate = plan.requests_per_minute or job.STANDARD_REQUESTS_PER_MINUTE
-    print_result(f"At {rate} requests a minute, a first export takes this long, depending on the first day:")
+    print_result(f"{'At' if plan.requests_per_minute else 'Assuming'} {rate} requests a minute, a first export takes:")
     for answer in ("all", "90d", "30d", "7d"):
         day = day_of(answer, datetime.now(UTC).date()) or date.min
         chosen = [item for item in plan.planned if not is_before(item.execution, day)]

@@ -171,7 +171,7 @@ def _print_end(summary: "Summary", settings: "Settings", *, as_json: bool, quiet
     elif not quiet and not is_json_log:
         print_summary(summary)
         if summary.exit_code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
-            print_result("")
+            print_result("\nTo open the dataset:")
             print_how_to_open(summary.dataset, settings.destination.options)
     if quiet and is_json_log:
         for problem in summary.problems:

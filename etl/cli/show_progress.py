@@ -103,7 +103,7 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
     if progress.previews:
         yield f"{progress.previewed:,} of {len(progress.previews):,} readable"
     if progress.crawl_began_at is not None:
-        yield f"{progress.committed_executions:,} of {progress.planned_executions:,} saved"
+        yield f"{progress.committed_executions:,} of {progress.planned_executions:,} executions saved"
         if progress.traffic.call_requests:
             yield f"{progress.traffic.call_requests:,} requests for single calls"
 

@@ -40,9 +40,9 @@ def print_how_to_open(dataset: str, options: Options | None = None) -> None:
     ``options`` are those of a bucket.
     """
     more = f", options={dict(options)}" if options else ""
-    print_line("Python", f'etl.read_calls("{dataset}", evals="wide"{more})')
+    print_line("Python", f'import etl; calls = etl.read_calls("{dataset}", evals="wide"{more})')
     if scheme_of(dataset) is None:
-        read = f'pd.read_parquet("{dataset}/calls", dtype_backend="pyarrow")'
+        read = f'import pandas; calls = pandas.read_parquet("{dataset}/calls", dtype_backend="pyarrow")'
         print_line("pandas", f"{read}.loc[lambda calls: calls.deleted_at.isna()]")
         print_line("DuckDB", f"FROM '{dataset}/calls/*/*/*.parquet' WHERE deleted_at IS NULL")
 

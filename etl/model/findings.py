@@ -74,8 +74,8 @@ class Kind(StrEnum):
     NO_SUCH_RUN_TEST = _missing(
         "no_such_run_test",
         "the API has no run test with this name",
-        "correct the name in run_tests, or remove it if the run test was deleted (metrics-etl discover lists all "
-        "names). If the name is right, check that the key is of the right workspace",
+        "correct the name in run_tests (metrics-etl discover lists all names). If the run test was renamed, use its "
+        "new name. If it was deleted, remove it. If the name is right, check that the key is of the right workspace",
     )
     LIST_FAILED = _unknown("list_failed", "the list of a run test's executions could not be read")
     LIST_UNPROVED = _unknown("list_unproved", "a list kept changing while it was read, so rows may be missing from it")

@@ -41,7 +41,7 @@ _EXPORT = (
 )
 
 _KEPT = "An unknown status is kept as it is."
-_NOT_LISTED = "null when the call is a chat, or when no list of voice calls with it was read"
+_NOT_LISTED = "null when the API gave none, when the call is a chat, or when no list of voice calls with it was read"
 _VOICE = {
     "bot_wpm": (FLOAT, "Speaking rate of the agent", "words/min"),
     "user_wpm": (FLOAT, "Speaking rate of the simulated user", "words/min"),
@@ -185,7 +185,7 @@ CALLS = Table(
         field("status", STRING, f"pending, queued, ongoing, completed, failed, analyzing or cancelled. {_KEPT}"),
         field("duration_seconds", FLOAT, "Length of the call.", "s"),
         field("latency.avg_agent_latency_ms", FLOAT, "Mean time that the agent took to answer.", "ms"),
-        field("latency.response_time_ms", FLOAT, "Response time of the call.", "ms"),
+        field("latency.response_time_ms", FLOAT, "Response time of the call. The API does not define it.", "ms"),
         *(_reported(name, *declared) for name, declared in _VOICE.items()),
         _reported("avg_agent_latency_ms", FLOAT, "Mean time that the agent took to answer", "ms"),
         _reported(

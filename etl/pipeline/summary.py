@@ -229,7 +229,7 @@ class Summary(ShownInLines):
         if rows:
             return f"{rows} (new or changed rows)"
         if self.files:
-            return f"{counted(self.files, 'file')} with new marks, names or states"
+            return f"no new rows, but marks, names or states in {counted(self.files, 'file')}"
         return "nothing" if self.exit_code else "nothing, because everything is up to date"
 
     def _requests(self) -> str:

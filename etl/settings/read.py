@@ -303,7 +303,7 @@ def _read_file(file: Path, text: str, *, may_be_missing: bool) -> dict[str, Any]
             f"{file} was not found{place}. Write one with metrics-etl init, or name another with --config"
         ) from None
     except tomllib.TOMLDecodeError as exc:
-        hint = ". Text needs quotes" if str(exc).startswith("Invalid value") else ""
+        hint = '. Write "text", 2026-01-31, true or false' if str(exc).startswith("Invalid value") else ""
         raise ConfigurationError(f"{file} is not valid TOML: {exc}{hint}") from None
     except (OSError, UnicodeDecodeError) as exc:
         reason = "it is a folder, not a settings file" if file.is_dir() else getattr(exc, "strerror", exc)

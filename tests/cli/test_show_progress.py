@@ -18,12 +18,12 @@ def test_pace_tells_the_time_left_where_no_limit_is_known():
     assert list(progress_parts(progress(done=100, planned=400), 20.0)) == [
         "100 of 400 requests",
         "60 s left",
-        "12 of 40 saved",
+        "12 of 40 executions saved",
     ]
 
 
 def test_no_time_is_told_before_anything_is_known():
-    assert list(progress_parts(progress(planned=400), 20.0)) == ["0 of 400 requests", "12 of 40 saved"]
+    assert list(progress_parts(progress(planned=400), 20.0)) == ["0 of 400 requests", "12 of 40 executions saved"]
 
 
 def test_hold_is_counted_down_in_place_of_what_is_left_and_is_part_of_the_time_left():
@@ -42,7 +42,7 @@ def test_spent_limit_says_that_nothing_is_left():
 def test_rows_from_lists_are_told_beside_what_is_fetched():
     early = progress(planned=400)
     early.previews, early.previewed = [SimpleNamespace()] * 3, 2  # type: ignore[list-item]
-    assert list(progress_parts(early, 20.0)) == ["0 of 400 requests", "2 of 3 readable", "12 of 40 saved"]
+    assert list(progress_parts(early, 20.0)) == ["0 of 400 requests", "2 of 3 readable", "12 of 40 executions saved"]
 
 
 def test_requests_for_single_calls_are_told_once_there_are_any():

@@ -30,7 +30,7 @@ def printed(capsys: pytest.CaptureFixture[str], *run_tests: RunTestSummary, **ch
 def test_only_a_complete_run_that_wrote_nothing_was_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
     shown = printed(capsys, WHOLE)
     assert "written    nothing, because everything is up to date\n" in shown
-    assert "written    2 files with new marks, names or states\n" in printed(capsys, WHOLE, files=2)
+    assert "written    no new rows, but marks, names or states in 2 files\n" in printed(capsys, WHOLE, files=2)
     for failure in (
         KeyRefusedError("refused"),
         SourceUnavailableError("down"),

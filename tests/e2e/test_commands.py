@@ -12,7 +12,6 @@ import pandas as pd
 import pyarrow.dataset as ds
 import pytest
 
-import etl
 from etl.load.ddl import ddl
 from etl.model.schema import TABLES
 from etl.sandbox import Sandbox
@@ -47,7 +46,8 @@ def test_lines_that_open_the_dataset_read_the_same_calls(
 ) -> None:
     monkeypatch.chdir(demo[0])
     python, pandas, sql = (line.split(maxsplit=1)[1] for line in demo[1].stdout.splitlines()[-3:])
-    frames = (eval(python, {"etl": etl}), eval(pandas, {"pd": pd}), duckdb.execute(sql).df())
+    exec(f"{python}; from_python = calls\n{pandas}", names := dict[str, pd.DataFrame]())
+    frames = (names["from_python"], names["calls"], duckdb.execute(sql).df())
     ids = [sorted(frame["call_execution_id"]) for frame in frames]
     assert (len(ids[0]), ids[0] == ids[1] == ids[2]) == (1524, True)
 

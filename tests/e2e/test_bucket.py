@@ -117,11 +117,11 @@ async def test_engines_read_a_bucket_as_the_documentation_says(
         expected = sorted(etl.read_table(url, "calls", options=proxy.options)["call_execution_id"])
         section = (ROOT / "docs" / "buckets.md").read_text(encoding="utf-8").partition("\n## Read it\n")[2]
         code = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
-        assert len(code) == 4
+        assert len(code) == 5
         found: dict[str, object] = {"URL": url, "ENDPOINT": proxy.endpoint, "REGION": "us-east-1"}
         for block in code:
             exec(block, found)
-    for name in ("from_pandas", "from_pyarrow", "from_polars", "from_duckdb"):
+    for name in ("from_etl", "from_pandas", "from_pyarrow", "from_polars", "from_duckdb"):
         rows = found[name]
         assert sorted(rows["call_execution_id"]) == expected, name  # type: ignore[index]
 

@@ -304,6 +304,8 @@ def _read_file(file: Path, text: str, *, may_be_missing: bool) -> dict[str, Any]
         ) from None
     except tomllib.TOMLDecodeError as exc:
         hint = '. Write "text", 2026-01-31, true or false' if str(exc).startswith("Invalid value") else ""
+        if str(exc).startswith(("Cannot declare", "Cannot overwrite")):
+            hint = ". Write each section and each key once"
         raise ConfigurationError(f"{file} is not valid TOML: {exc}{hint}") from None
     except (OSError, UnicodeDecodeError) as exc:
         reason = "it is a folder, not a settings file" if file.is_dir() else getattr(exc, "strerror", exc)

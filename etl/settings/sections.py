@@ -248,7 +248,7 @@ class Destination(Section):
             raise ValueError("must be a table whose values are text, true or false")
         known = locations.BUCKETS.get(locations.scheme_of(others.data.get("path", "")) or "", frozenset())
         for name in value.keys() - known:
-            hint = nearest(name, known) if known else "Only a bucket has options"
+            hint = nearest(name, known) if known else "Only s3:// and az:// have options"
             raise ValueError(f"must not contain {name}, which is unknown or a credential. {hint}")
         return value
 

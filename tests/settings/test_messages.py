@@ -180,7 +180,7 @@ MISTAKES = {
             f"options must not contain secret_access_key{ELSEWHERE}. Choose from {S3_OPTIONS}",
         ),
         ('path = "s3://b"\noptions = "canary"', "options must be a table whose values are text, true or false"),
-        ('options = { region = "x" }', f"options must not contain region{ELSEWHERE}. Only a bucket has options"),
+        ('options = { r = "x" }', f"options must not contain r{ELSEWHERE}. Only s3:// and az:// have options"),
     ],
 }
 """By section, what is written in it, and what is said."""

@@ -81,7 +81,7 @@ def error_of(request: Request[Any], status: int, body: bytes, *, tries: int = 1)
     document, is_page = _parsed(body)
     fields = document if isinstance(document, dict) else {}
     if status in (401, 403) and not (is_page or request.is_optional):
-        text = f"the API refused the key ({status} on {request.path}). Check FI_API_KEY and FI_SECRET_KEY"
+        text = f"the API refused the key ({status} on {request.path}). Check FI_API_KEY and FI_SECRET_KEY, or their files"
         return KeyRefusedError(text)
     excerpt = _excerpt(body)
     message = _one_line(_words(fields)) or excerpt or "the body is empty"

@@ -147,7 +147,7 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
     if problems:
         return [Check(Subject.RUN_TESTS, problem, ExitCode.CONFIGURATION) for problem in problems]
     if wanted:
-        return [Check(Subject.RUN_TESTS, f"{len(wanted)} of {counted(len(wanted), 'run test')} exist")]
+        return [Check(Subject.RUN_TESTS, f"{counted(len(wanted), 'run test')} found")]
     names = [*map(quoted, sorted(listed)), *["…"] * on_other_pages]
     return [Check(Subject.RUN_TESTS, f"all {counted(len(names), 'run test')} that the key sees: {first_few(names)}")]
 

@@ -180,10 +180,10 @@ class Settings(ShownInLines, BaseSettings):
         """
         if not self.run_tests:
             return self.with_run_tests(dict.fromkeys(names)).run_tests
-        known = {label for run_test in self.run_tests for label in (run_test.name, run_test.key)}
+        keys = {run_test.name: run_test.key for run_test in self.run_tests}
         for name in names:
-            if name not in known:
-                raise ConfigurationError(f"--run-test {quoted(name)} is not in run_tests. {nearest(name, known)}")
+            if name not in keys and name not in keys.values():
+                raise ConfigurationError(f"--run-test {quoted(name)} is not in run_tests. {nearest(name, keys)}")
         return [test for test in self.run_tests if not names or test.name in names or test.key in names]
 
     def with_run_tests(self, names: Iterable[str]) -> "Settings":

@@ -42,7 +42,7 @@ async def test_all_is_well_for_one_request_and_without_a_trace(server: Sandbox, 
         True
     ] * 7
     assert lines[1].endswith(" answers; 1 request sent")
-    assert "3 of 3 run tests exist" in lines[4]
+    assert "3 run tests found" in lines[4]
     assert "does not exist yet, but can be created" in lines[5]
     assert len(server.requests) == 1
     assert list(times(tmp_path)) == [tmp_path / "config", tmp_path / "config" / "metrics-etl.toml"]

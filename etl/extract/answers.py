@@ -81,8 +81,8 @@ def error_of(request: Request[Any], status: int, body: bytes, *, tries: int = 1)
     document, is_page = _parsed(body)
     fields = document if isinstance(document, dict) else {}
     if status in (401, 403) and not (is_page or request.is_optional):
-        text = f"the API refused the key ({status} on {request.path}). Check FI_API_KEY and FI_SECRET_KEY, or their files"
-        return KeyRefusedError(text)
+        why = f"the API refused the key ({status} on {request.path}). Check FI_API_KEY and FI_SECRET_KEY or their files"
+        return KeyRefusedError(why)
     excerpt = _excerpt(body)
     message = _one_line(_words(fields)) or excerpt or "the body is empty"
     where = f"{request.subject}: {request.path} answered {status}"

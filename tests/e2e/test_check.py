@@ -70,7 +70,7 @@ async def test_dataset_that_is_there_stays_as_it_is(server: Sandbox, tmp_path: P
     [
         ({"METRICS_ETL_API__CONCURRENCY": "0"}, "settings", 2, "METRICS_ETL_API__CONCURRENCY must be at least 1"),
         ({"FI_API_KEY": None}, "key", 2, "there is no key. Set FI_API_KEY"),
-        ({"FI_API_KEY": "wrong-canary"}, "key", 4, "Check FI_API_KEY and FI_SECRET_KEY"),
+        ({"FI_API_KEY": "wrong-canary"}, "key", 4, "Check FI_API_KEY and FI_SECRET_KEY or their files"),
         ({"FI_BASE_URL": "http://127.0.0.1:9"}, "server", 5, "connection refused. Check the network, then [api]"),
         ({"METRICS_ETL_DESTINATION__PATH": "config/metrics-etl.toml"}, "destination", 6, "Not a directory"),
     ],

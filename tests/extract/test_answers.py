@@ -62,7 +62,7 @@ def test_recorded_refusal_is_the_right_error_in_one_line(case):
     [
         ("metrics_name_not_found", "run test 'No Such Test', page 1: not found (Run test not found.)"),
         ("metrics_unknown_param", 'Validation failed: {"foo": ["Unknown field."]}'),
-        ("metrics_wrong_secret", f"the API refused the key (401 on {METRICS}). Check FI_API_KEY and FI_SECRET_KEY, or their files"),
+        ("metrics_wrong_secret", f"the API refused the key (401 on {METRICS}). Check FI_API_KEY and FI_SECRET_KEY"),
         ("metrics_no_trailing_slash", "this is a redirect, which metrics-etl does not follow. Check FI_BASE_URL"),
         ("metrics_page_999", f"page 999: {METRICS} answered 500: Unable to fetch simulation metrics."),
         ("ratelimit_429", "Rate limit exceeded: 5 api requests per minute"),

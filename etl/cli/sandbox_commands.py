@@ -64,10 +64,10 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help=_SEED)] = 1,
 ) -> None:
-    """See metrics-etl work in a minute, without a key or network.
+    """Try metrics-etl for a minute: needs no key and no network.
 
-    Exports made-up run tests from a simulated API, shows the dataset, changes the source and exports again. Then loads
-    a warehouse (needs the "duckdb" extra) and writes a report (needs the "report" extra).
+    The demo exports run tests from a simulated API, shows the dataset, changes the source and exports again. Then it
+    loads a warehouse (needs the "duckdb" extra) and writes a report (needs the "report" extra).
 
     Example: metrics-etl demo
     """

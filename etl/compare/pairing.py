@@ -44,7 +44,7 @@ class Pairing:
         """``scenario by scenario (25 that both sides have)``."""
         if not self.is_paired:
             return "all calls together, without regard to scenarios"
-        what = "row by row of the scenarios" if self.are_rows else "scenario by scenario"
+        what = "scenario row by scenario row" if self.are_rows else "scenario by scenario"
         return f"{what} ({self.common:,} that both sides have)"
 
 

@@ -155,7 +155,7 @@ class Kind(StrEnum):
     LOADED_WRONG = _missing("loaded_wrong", "somebody changed rows or views in the warehouse", _LOAD_ALL)
     # worth knowing
     DELETED = _notice("deleted", "rows were marked as deleted (deleted_at), because the source no longer has them")
-    SWEPT = _notice("swept", "final executions had changed, were fetched again, and are checked for late data again")
+    SWEPT = _notice("swept", "final executions had changed, so this run fetched them again, and later runs check them")
     NOT_COMPARED = _notice("not_compared", "executions could not be compared with the API, so rows are unchanged", _RUN)
     RENAMED = _notice("renamed", "a run test was renamed, and its rows now have the new name")
     NOT_EXPORTED = _notice(

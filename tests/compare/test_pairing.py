@@ -30,7 +30,7 @@ def test_rows_are_compared_where_both_sides_have_them_and_else_their_scenarios()
     rows = [("a", str(number % 5)) for number in range(20)]
     pairing, _ = paired([calls(*rows), calls(*rows)])
     assert (pairing.are_rows, pairing.common) == (True, 5)
-    assert pairing.text == "row by row of the scenarios (5 that both sides have)"
+    assert pairing.text == "scenario row by scenario row (5 that both sides have)"
     edited = [("a", f"edited {number}") if number % 5 == 0 else (name, row) for number, (name, row) in enumerate(rows)]
     pairing, _ = paired([calls(*rows), calls(*edited)])
     assert (pairing.are_rows, pairing.common) == (False, 1)

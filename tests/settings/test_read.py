@@ -194,5 +194,6 @@ def test_only_chooses_by_name_or_key(file: Path) -> None:
     assert before <= (settings.only(since="0d").since or date.min) <= datetime.now(UTC).date()
     with pytest.raises(ConfigurationError, match=r"since must be a date such as 2026-11-01, .*, got '7'"):
         settings.only(since="7")
-    with pytest.raises(ConfigurationError, match="'Alpha', 'Beta', 'Gamma'"):
-        settings.only(["bees"])
+    for name, advice in (("alpha", "Did you mean 'Alpha'"), ("bees", "'Alpha', 'Beta', 'Gamma'")):
+        with pytest.raises(ConfigurationError, match=advice):
+            settings.only([name])

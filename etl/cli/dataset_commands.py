@@ -69,8 +69,9 @@ def verify(
 ) -> None:
     """Prove that the dataset is intact, file by file.
 
-    Checks every file, key, value and execution, and changes nothing. Exits with 3 if it finds anything. Each finding
-    names the file, what is wrong and how to fix it.
+    Checks every file, key, value and execution, and changes nothing. Compares each file with the SHA-256 that the run
+    that wrote it recorded. Exits with 3 if it finds anything. Each finding names the file, what is wrong and how to fix
+    it.
 
     Example: metrics-etl verify --since 2026-11-01
     """

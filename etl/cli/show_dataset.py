@@ -90,7 +90,7 @@ def print_report(report: "VerifyReport") -> None:
     print_tables(report.tables.values())
     print_line("dataset", report.dataset)
     print_line(
-        "checked", "page checksums, columns, keys, row hashes, each row's file, and each execution's calls and evals"
+        "checked", "hashes of files, columns, keys, row hashes, each row's file, and each execution's calls and evals"
     )
     if report.warehouse:
         _print_warehouse(report.warehouse)

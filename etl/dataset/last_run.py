@@ -108,7 +108,7 @@ class LastRun(msgspec.Struct, frozen=True):
     run_tests: tuple[RunTestResult, ...] = ()
     """The run tests of the last run."""
     forgot: str | None = None
-    """Under which id ``forget`` removed rows since the last attempt began; None if it did not."""
+    """Under which id ``forget``, or a run before one that could not begin, wrote last; None if the attempt did."""
     attempt: Attempt | None = None
     """The last attempt over this scope, which may be younger than the last run."""
     loads: dict[str, LastLoad] = {}
@@ -174,7 +174,8 @@ def note_failure(files: Files, error: ExporterError, started_at: datetime, scope
         if not files.entries(STATE):
             files.examine()
             files.prepare()
-        update_last_run(files, {"scope": scope, "attempt": attempt})
+        before = read_last_run(files, note=lambda _: None)
+        update_last_run(files, {"scope": scope, "attempt": attempt, "forgot": before.last_writer})
 
 
 def last_load_into(files: Files, place: str, now: datetime) -> LastLoad:

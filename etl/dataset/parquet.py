@@ -7,6 +7,7 @@ repairs a file.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -41,13 +42,13 @@ class OpenPart:
         self._table = table
         self._where = files.where(path)
         try:
-            data = files.read(path)
+            self._data = files.read(path)
         except ForeignFileError as exc:
             raise UnreadableError(self._where, "it was not written by metrics-etl, or is too large") from exc
         with _readable(self._where):
-            self._file = _opened(pa.BufferReader(data), self._where, len(data))
+            self._file = _opened(pa.BufferReader(self._data), self._where, len(self._data))
             self.rows: int = self._file.metadata.num_rows
-            self.size_bytes = len(data)
+            self.size_bytes = len(self._data)
             self._stored = {*self._file.schema_arrow.names}
             # Columns that this version does not know: a newer one has written the file.
             self.unknown = sorted(self._stored.difference(table.names))
@@ -56,6 +57,11 @@ class OpenPart:
     def is_outdated(self) -> bool:
         """Whether the file has other columns or types than this version writes."""
         return not self._file.schema_arrow.equals(self._table.arrow_schema)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the file's bytes, hexadecimal."""
+        return sha256(self._data).hexdigest()
 
     def read(self, names: Sequence[str], *, may_be_newer: bool = False) -> pa.Table:
         """These columns with their declared types; a column that an older version of the exporter did not have is null.

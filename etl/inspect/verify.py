@@ -1,10 +1,11 @@
 """Check a dataset against what the exporter promises, from its files alone: without a key, the network or a lock.
 
-Each file can be read, has unique keys and no unknown columns. Each row lies beside its execution, and each execution
-has exactly the calls and evals that were exported. What is wrong is a finding, and does not keep the rest from being
-read. Nothing is changed. Large datasets are read by as many processes as there are processors.
+Each file is as a run wrote it, can be read, has unique keys and no unknown columns. Each row lies beside its execution,
+and each execution has exactly the calls and evals that were exported. What is wrong is a finding, and does not keep the
+rest from being read. Nothing is changed. Large datasets are read by as many processes as there are processors.
 """
 
+import json
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from etl.dataset.index import index_if_readable
+from etl.dataset.last_run import read_last_run
 from etl.dataset.layout import Part, Scope, parse_part_path, part_path, run_part
 from etl.dataset.parquet import OpenPart, UnreadableError
 from etl.errors import DestinationError, ExitCode
@@ -97,8 +99,10 @@ def verify(settings: Settings, scope: Scope) -> VerifyReport:
     report = reading.report
     report.findings += reading.placement.findings()
     report.findings += find_lost(index, reading.rows, scope)
-    report.findings.sort(key=lambda finding: (finding.subject, finding.kind))
     report.export_at_work = at_work or files.lock_holder()
+    if report.export_at_work is None:
+        reading.compare_hashes(read_last_run(files, note=lambda _: None).last_writer)  # after the files: one may begin
+    report.findings.sort(key=lambda finding: (finding.subject, finding.kind))
     if report.export_at_work:
         report.notices.append(f"an export is running on this dataset ({report.export_at_work})")
     if damaged := files.entries(QUARANTINE):
@@ -132,6 +136,10 @@ class _Reading:
     """By path, how many rows each file has; None if it cannot be read."""
     placement: Placement = field(default_factory=Placement)
     """Whether the rows of each execution lie together."""
+    hashes: dict[str, str] = field(default_factory=dict)
+    """By path, the SHA-256 of each file that can be read, except for those of export runs."""
+    receipts: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    """By the id of the run, its receipt; None if it left none."""
 
     def sort(self, entries: Iterable[Entry], scope: Scope) -> _Parts:
         """The parts in the scope; what else lies there is a finding."""
@@ -164,6 +172,25 @@ class _Reading:
         self.report.findings += other.report.findings
         self.rows |= other.rows
         self.placement.update(other.placement)
+        self.hashes |= other.hashes
+        self.receipts |= other.receipts
+
+    def compare_hashes(self, writer: str | None) -> None:
+        """Compare the files with the newest receipts that name them, from the run ``writer``, the last one, backwards.
+
+        Where a run left no receipt, nobody knows what it wrote, and older receipts say nothing.
+        """
+        recorded: dict[str, str] = {}
+        while receipt := self.receipts.get(writer or ""):
+            recorded = {file["path"]: file["sha256"] for file in receipt["written"]} | recorded
+            writer = None if receipt["not_listed"] else receipt["follows"]
+        for path in recorded.keys() - {finding.subject for finding in self.report.findings}:
+            if self.hashes.get(path, recorded[path]) != recorded[path]:
+                text = "has changed since a run wrote it, because its SHA-256 is not the one in the run's receipt"
+                self._find(Kind.UNREADABLE, path, text)
+        if unknown := len(self.hashes.keys() - recorded.keys()):
+            text = "could not be compared with a SHA-256, because no receipt has one, or a run was killed since"
+            self.report.notices.append(f"{counted(unknown, 'file')} {text}")
 
     def _find(self, kind: Kind, subject: str, text: str) -> None:
         """Add a finding to the report."""
@@ -187,6 +214,8 @@ class _Reading:
             self._find(Kind.NOT_READ, path, f"was not read: {exc}")
             return None
         self.rows[path] = len(rows)
+        if table is not schema.RUNS_TABLE:
+            self.hashes[path] = part.sha256
         figures.rows += len(rows)
         figures.size_bytes += part.size_bytes
         self.report.findings += doubled_rows(table, path, rows)
@@ -212,6 +241,7 @@ class _Reading:
     def _check_run(self, part: Part, rows: pa.Table) -> None:
         """Check that the part of an export run has the row of this run, and no other."""
         started = [(row["started_at"], row["export_run_id"]) for row in rows.to_pylist()]
+        self.receipts |= {row["export_run_id"]: json.loads(row["receipt"] or "null") for row in rows.to_pylist()}
         if [run_part(at.astimezone(UTC).date(), run_id) for at, run_id in started] != [part]:
             text = "should hold exactly one run, the run in the file's name"
             self._find(Kind.MISPLACED, part_path(schema.RUNS_TABLE.name, part), text)

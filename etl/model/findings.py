@@ -139,7 +139,7 @@ class Kind(StrEnum):
         "a file has columns that this version does not know",
         f"if a newer version wrote the file, upgrade metrics-etl; otherwise, {_MOVE_ASIDE}",
     )
-    UNREADABLE = _unknown("unreadable", "a file is cut short, or its checksum is wrong", _RUN_OR_MOVE)
+    UNREADABLE = _unknown("unreadable", "a file is damaged, or differs from what a run wrote", _RUN_OR_MOVE)
     NOT_READ = _unknown(
         "not_read",
         "a file was not read, because this user may not read it, or because it does not fit in memory",

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from etl.cli.show_dataset import finding_text
+from etl.dataset.last_run import Attempt, note_failure, update_last_run
 from etl.dataset.layout import Scope, days_of
 from etl.dataset.parquet import encode
 from etl.errors import ConfigurationError, DestinationError
@@ -166,6 +167,15 @@ def damage_a_page(place: Place) -> Path:
     return path
 
 
+def flip_a_bit_that_no_checksum_covers(place: Place) -> Path:
+    """One that pyarrow does not read, and without which other readers take the file for no Parquet."""
+    path = place.part("evals")
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)
+    return path
+
+
 def link_a_file(place: Place) -> Path:
     path, elsewhere = place.part("calls"), place.folder / "elsewhere.parquet"
     path.rename(elsewhere)
@@ -193,9 +203,10 @@ BREAKS: dict[Callable[[Place], Path], tuple[Kind, str, set[Kind]]] = {
     move_to_another_month: (MISPLACED, "whose row is in executions/run_test=", {DAMAGED, Kind.LOST_ROWS}),
     copy_to_another_run_test: (MISPLACED, "whose row is in executions/run_test=", set()),
     copy_all_to_another_month: (MISPLACED, "month=", {MISPLACED}),
-    change_a_value: (DAMAGED, "its calls or evals differ from what was exported", set()),
+    change_a_value: (DAMAGED, "its calls or evals differ from what was exported", {Kind.UNREADABLE}),
     add_a_column: (SCHEMA, "has unknown columns: mood", set()),
     damage_a_page: (Kind.UNREADABLE, "cannot be read: ", set()),
+    flip_a_bit_that_no_checksum_covers: (Kind.UNREADABLE, "has changed since a run wrote it, ", set()),
     link_a_file: (Kind.FOREIGN_FILE, "is a symbolic link", {DAMAGED, Kind.LOST_ROWS}),
     put_a_file_of_another_name: (Kind.FOREIGN_FILE, "is not a file of this dataset", set()),
     copy_a_run_to_another_month: (MISPLACED, "should hold exactly one run, the run in the file's name", set()),
@@ -255,7 +266,8 @@ def test_rows_without_an_execution_are_found_in_each_file_unless_all_are_marked_
     assert found == [*beside, (Kind.LOST_ROWS, place.part("executions"))]
     for table in ("calls", "evals"):
         rewrite(place.part(table), lambda rows: with_column(rows, "deleted_at", [FETCHED_AT] * len(rows)))
-    assert [each.kind for each in place.verify().findings] == [Kind.LOST_ROWS]
+    kinds = [each.kind for each in place.verify().findings]
+    assert kinds == [Kind.UNREADABLE, Kind.UNREADABLE, Kind.LOST_ROWS]  # the rewritten files, and the lost one
 
 
 def test_files_in_the_quarantine_are_a_notice_and_columns_that_an_older_version_did_not_have_are_none(
@@ -267,11 +279,25 @@ def test_files_in_the_quarantine_are_a_notice_and_columns_that_an_older_version_
     rows = pq.ParquetFile(path).read()
     pq.write_table(rows.drop_columns(["extra", "raw"]).replace_schema_metadata(), path)
     report = place.verify()
-    assert report.findings == []
+    assert [each.text[:11] for each in report.findings] == ["has changed"]
     assert report.notices == ["inspect and then delete 1 damaged file in _state/quarantine"]
 
     pq.write_table(rows.drop_columns(["scenario_name"]), path)  # which had values
-    assert [each.kind for each in place.verify().findings] == [DAMAGED]
+    assert [each.kind for each in place.verify().findings] == [Kind.UNREADABLE, DAMAGED]
+
+
+async def test_files_are_compared_with_receipts_unless_a_run_was_killed_since(place: Place) -> None:
+    await place.export()
+    files, unread = LocalFiles(place.data), ConfigurationError("no key")
+    note_failure(files, unread, FETCHED_AT, "other settings")  # it wrote nothing
+    flip_a_bit_that_no_checksum_covers(place)
+    assert [each.kind for each in place.verify().findings] == [Kind.UNREADABLE]
+
+    update_last_run(files, {"attempt": Attempt(started_at=FETCHED_AT, export_run_id="killed"), "forgot": None})
+    report = place.verify()
+    assert report.findings == []
+    text = "18 files could not be compared with a SHA-256, because no receipt has one, or a run was killed since"
+    assert report.notices == [text]
 
 
 def test_what_changes_while_it_is_read_is_said_to_do_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,8 +65,9 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
                 settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
             )
         except Exception as error:
-            _note_failure(error, settings)
-            _tell_webhook(error, settings)
+            if not (settings.is_part and isinstance(error, ConfigurationError)):  # else the options may be wrong
+                _note_failure(error, settings)
+                _tell_webhook(error, settings)
             if isinstance(error, ExporterError) and settings.log.format == "json":
                 _notify("run_failed", settings, error=str(error), exit_code=error.exit_code)
                 end(error.exit_code, is_result_printed=False)

@@ -30,6 +30,7 @@ from etl.pipeline.context import Notify, Progress, Run, begin
 from etl.pipeline.descriptions import describe_executions, requests_to_describe
 from etl.pipeline.forget import finish_forgetting
 from etl.pipeline.lists import discover_all, note_gone, read_lists
+from etl.pipeline.preflight import refuse_unknown
 from etl.pipeline.record import Record
 from etl.pipeline.shared_steps import (
     absent_executions,
@@ -123,6 +124,7 @@ async def plan(
     """
     settings = Settings.of(settings)
     run = begin(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify, clock=clock)
+    await refuse_unknown(run.client, settings)
     record = await asyncio.to_thread(_begin_record, run)
     state = await asyncio.to_thread(read_stored, run, record, set_aside=False)
     planned: list[Planned] = []
@@ -183,8 +185,8 @@ async def export(
     if the API no longer has any of them.
 
     Raises:
-        ConfigurationError, DestinationError: the dataset cannot be used as configured, or the package for the warehouse
-            is not installed; no request was sent.
+        ConfigurationError, DestinationError: the dataset cannot be used as configured, the package for the warehouse
+            is not installed, or a run test given to ``Settings.only`` does not exist; nothing was exported.
         LockHeldError: another export is running on this dataset.
         InterruptedRunError: ``stop`` was set before the export could begin.
     """
@@ -201,6 +203,10 @@ async def export(
     files = run.dataset.files
     if settings.warehouse.url:
         module_for(settings.warehouse.url)
+    try:
+        await until_stopped(refuse_unknown(run.client, settings), stop)
+    except* ExporterError as group:
+        raise _reason_to_stop(group) from None
     try:
         await to_the_end(files.prepare)
         async with held(files.lock(run.started_at, is_stopped=stop.done)):

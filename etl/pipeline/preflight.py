@@ -5,7 +5,7 @@ Nothing is changed at the source; what is written to try the destination is remo
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -126,6 +126,22 @@ async def check_source(load: Callable[[], Settings], on_hold: Callable[[float], 
         Check(Subject.RATE_LIMIT, rate_limit),
         *run_tests,
     ]
+
+
+async def refuse_unknown(client: Client, settings: Settings) -> None:
+    """Refuse a name given to ``Settings.only`` that the API does not know, if the settings say "all", which names none.
+
+    If the API does not say, nothing is refused: the run finds out by itself.
+
+    Raises:
+        ConfigurationError: there is such a name.
+    """
+    if settings.run_tests and settings.is_part and not settings.configured:
+        with suppress(KeyRefusedError, SourceError, SourceUnavailableError):
+            async with client:
+                for found in await _check_run_tests(client, settings):
+                    if found.exit_code:
+                        raise ConfigurationError(f"--run-test {found.detail}")
 
 
 async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:

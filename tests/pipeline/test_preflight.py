@@ -2,10 +2,11 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import unquote_plus
 
 import pytest
 
-from etl import read_table
+from etl import read_table, status
 from etl.errors import ConfigurationError, ExitCode
 from etl.files.open import open_files
 from etl.model.records import METRICS, RUN_TESTS
@@ -13,7 +14,7 @@ from etl.pipeline import job
 from etl.pipeline.preflight import Check, Subject, check, exit_code
 from etl.sandbox import Fault, Sandbox
 from etl.settings import Settings
-from tests.e2e.command import environment, write_settings
+from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.worlds import a_sandbox, settled_world
 
 
@@ -87,6 +88,22 @@ async def test_mistyped_run_test_gets_the_same_hint_from_every_command(server: S
     stored = exported["run_test_name"][0]
     with pytest.raises(ConfigurationError, match=f"Did you mean '{stored}'"):
         read_table(settings.destination.path, "executions", run_tests=stored.lower().replace("r", ""))
+
+
+async def test_mistyped_run_test_of_one_run_is_refused_and_harms_no_verdict(server: Sandbox) -> None:
+    write_settings(Path(), "all", "[api]", f'base_url = "{server.base_url}"', "max_tries = 1")
+    settings = Settings.load()
+    assert (await job.export(settings)).exit_code == 0
+    wrong, right = names(server)[0].lower(), names(server)[0]
+    refused = await metrics_etl("run", "--run-test", wrong, cwd=Path(), env=environment())
+    text = f"error: --run-test '{wrong}': the API has no run test with this name. Did you mean '{right}'?"
+    assert (refused.exit_code, refused.stderr.strip()) == (2, text)
+    assert status(settings).verdict.is_good
+
+    server.fault = lambda request, nth: (
+        Fault(status=503) if nth == 2 and wrong in unquote_plus(request.target) else None
+    )
+    assert (await job.export(settings.only([wrong]))).exit_code == 3  # what the API did not say, the run found out
 
 
 async def test_name_that_is_configured_too_is_not_what_was_meant(server: Sandbox) -> None:

@@ -107,6 +107,8 @@ class LastRun(msgspec.Struct, frozen=True):
     """What the last run that judged them said of run tests whose answers lost values."""
     run_tests: tuple[RunTestResult, ...] = ()
     """The run tests of the last run."""
+    leave_out: tuple[str, ...] = ()
+    """The columns that the last run left out."""
     forgot: str | None = None
     """Under which id ``forget``, or a run before one that could not begin, wrote last; None if the attempt did."""
     attempt: Attempt | None = None

@@ -181,6 +181,11 @@ class Kind(StrEnum):
         "some values are no longer in the calls' own metrics, and are taken from the executions' details",
         "report the change to the API's operators. Nothing is missing",
     )
+    VALUES_STAY = _notice(
+        "values_stay",
+        "columns that leave_out newly names still have their values in stored rows",
+        "nothing, or metrics-etl run --full-refresh to empty these columns in most stored rows now",
+    )
     NOT_DESCRIBED = _notice(
         "not_described",
         "agent versions and eval configurations of executions are unknown, so the columns for them are null",

@@ -287,6 +287,9 @@ def _begin_record(run: Run, *, is_export: bool = False) -> Record:
     before = last.of(run.settings.scope)
     # A run that was killed left only an attempt: what it may have changed is not complete any more.
     record.before = before.after(before.attempt)
+    new = [name for name in run.settings.export.leave_out if name not in before.leave_out]
+    if new and before.export_run_id and not run.policy.full_refresh:
+        record.find(Kind.VALUES_STAY, "", f"stored rows keep {', '.join(new)} until they are compared again")
     return record
 
 

@@ -174,6 +174,7 @@ class Summary(ShownInLines):
             last_complete_at=last,
             incomplete=tuple(sorted(incomplete)),
             run_test_names=tuple(names),
+            leave_out=tuple(settings.export.leave_out),
             answers=(*told, *(each for each in before.answers if each.subject not in judged)),
         )
 
@@ -263,6 +264,7 @@ class Summary(ShownInLines):
             "last_complete_at": {key: _iso(at) for key, at in self.completeness.last_complete_at.items()},
             "incomplete": list(self.completeness.incomplete),
             "run_test_names": list(self.completeness.run_test_names),
+            "leave_out": list(self.completeness.leave_out),
             "answers": [finding.as_json() for finding in self.completeness.answers],
             "run_tests": msgspec.to_builtins(self.run_tests),
             "receipt": self.receipt.as_json(),

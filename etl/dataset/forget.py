@@ -38,6 +38,8 @@ class Going:
     """The executions that these rows belong to, each with its digest and number of calls afterwards."""
     calls: frozenset[str]
     """The ids of the calls that go; of an execution that goes as a whole, only those that were named."""
+    living: frozenset[str]
+    """Of the calls that were named, those that the source still had in the last run."""
 
 
 def find_going(
@@ -62,7 +64,8 @@ def find_going(
     changed = [id_ for name, rows in stored.items() for id_ in rows.filter(going[name])["execution_id"].to_pylist()]
     left = (stored[table.name].filter(pc.invert(going[table.name])) for table in schema.OF_CALLS)
     held = held_rows(dict.fromkeys(changed), *left)
-    return Going(counts, {id_: (each.calls_digest, each.exported_calls) for id_, each in held.items()}, frozenset(gone))
+    executions_left = {id_: (each.calls_digest, each.exported_calls) for id_, each in held.items()}
+    return Going(counts, executions_left, frozenset(gone), frozenset(living.intersection(calls)))
 
 
 def forget_rows(dataset: Dataset, what: Forgetting) -> None:

@@ -63,7 +63,7 @@ def forget(
     if created_before:
         chosen |= {key for key in state.started_before(created_before) if not state.executions[key].is_forgotten}
     counts, missing = Counter[str](), {*calls}
-    gone_calls = set[str]()
+    gone_calls, living = set[str](), set[str]()
     parts: list[tuple[Part, dict[str, tuple[str, int]]]] = []
     of_chosen = {part for key in chosen if (part := state.part_of(key))}
     for part in sorted(state.index.parts if calls or deleted_before else of_chosen):
@@ -71,13 +71,16 @@ def forget(
         counts += going.rows
         missing -= going.calls
         gone_calls |= going.calls
+        living |= going.living
         if going.executions:
             parts.append((part, going.executions))
-    if missing:
+    if living & missing:
         raise ConfigurationError(
-            f"cannot forget call {first_few(sorted(missing))}, which is not in the dataset, or is still at the source. "
-            "If it is there, delete it and run metrics-etl run, or forget its execution"
+            f"cannot forget call {first_few(sorted(living & missing))}, which the source still had in the last run. "
+            "Delete it there and run metrics-etl run, or forget its execution"
         )
+    if missing:
+        raise ConfigurationError(f"call {first_few(sorted(missing))} was never in the dataset, or was forgotten")
     known = {key: state.executions[key] for _, changed in parts for key in changed}
     _refuse_damage([key for key, each in known.items() if not each.has_row or (each.is_damaged and key not in chosen)])
     text = ", ".join(counted(counts[name], name.removesuffix("s")) for name in schema.TABLES if counts[name])

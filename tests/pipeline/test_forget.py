@@ -94,7 +94,7 @@ async def test_what_is_deleted_is_forgotten_by_its_call_or_by_a_day_and_the_rest
     [
         ({"executions": ["nobody"]}, "execution nobody was never in the dataset, or was forgotten"),
         ({"run_tests": ["Nothing"]}, "no execution of run test 'Nothing'"),
-        ({"calls": ["nobody"]}, "call nobody, which is not in the dataset, or is still at the source. "),
+        ({"calls": ["nobody"]}, "call nobody was never in the dataset, or was forgotten"),
     ],
 )
 async def test_what_is_not_there_is_refused(nights: Nights, what: Any, error: str) -> None:
@@ -102,7 +102,7 @@ async def test_what_is_not_there_is_refused(nights: Nights, what: Any, error: st
     with pytest.raises(ConfigurationError, match=error):
         forgotten(nights, **what)
     living = nights.world.run_tests[0].executions[0].calls[0].call_execution_id
-    with pytest.raises(ConfigurationError, match="still at the source"):
+    with pytest.raises(ConfigurationError, match="which the source still had in the last run"):
         forgotten(nights, calls=[living])
 
 

@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ def test_column_that_describe_calls_never_null_has_no_nulls(folder, name):
 
 def test_python_of_the_readme_prints_what_it_shows(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(etl, "run", lambda _path: None)  # the demo was it
+    monkeypatch.setattr(etl, "run", lambda _path: SimpleNamespace(exit_code=0))  # the demo was it
     (block,) = BLOCK.finditer(README)
     namespace: dict[str, Any] = {}
     exec(compile(block["code"], "README.md", "exec"), namespace)

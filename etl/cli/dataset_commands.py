@@ -49,7 +49,7 @@ def status(
         from etl.inspect.status import NIGHTLY_HOURS, Status
 
         settings, _, current = read_now(config, NIGHTLY_HOURS if max_age_hours is None else max_age_hours)
-        print_text = partial(print_status, accepted=settings.compare.accepted)
+        print_text = partial(print_status, accepted=settings.compare.accepted, config=config)
         print_in_form(current, Status.as_json, print_text, as_json=as_json, quiet=False)
         is_alarm = max_age_hours is not None and not current.verdict.is_good
         end(ExitCode.PARTIAL if is_alarm else ExitCode.COMPLETE)

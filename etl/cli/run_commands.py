@@ -77,12 +77,19 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         end(summary.exit_code, is_result_printed=False)
 
 
-def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
+def plan(
+    config: Config = None,
+    *,
+    run_tests: RunTests = None,
+    since: Since = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
     """Show what a run would fetch now, why, and at what cost.
 
     Reads the lists of executions, and changes nothing. Exits with 3 if a list could not be read completely.
 
-    Example: metrics-etl plan
+    Example: metrics-etl plan --since 7d
     """
     with report_errors(verbose=verbose):
         from etl.cli.show_run import plan_as_json, print_plan
@@ -93,7 +100,8 @@ def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = F
             if event == "held":
                 print_rate_limit_wait(fields["seconds"])
 
-        result = run_async(job.plan(Settings.load(config), notify=notify))
+        settings = Settings.load(config).only(run_tests or (), since=since)
+        result = run_async(job.plan(settings, notify=notify))
         print_in_form(result, plan_as_json, print_plan, as_json=as_json, quiet=False)
         end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 _SHOWN_STATES = ("waiting", "listed", "settling", "incomplete", "deleted", "forgotten")
 
 
-def print_status(status: Status, accepted: Mapping[str, date]) -> None:
+def print_status(status: Status, accepted: Mapping[str, date], config: Path | None = None) -> None:
     """Print the state of the dataset to stdout: one screen of 80 columns, the verdict first.
 
-    ``accepted`` are the levels that the settings call normal.
+    ``accepted`` are the levels that the settings call normal. ``config`` is the settings file, None for the default.
     """
     now = status.read_at
     style = "bold green" if status.verdict.is_good else "bold red"
@@ -48,7 +49,8 @@ def print_status(status: Status, accepted: Mapping[str, date]) -> None:
         is_known = name.split("/eval_")[0] in known
         print_line("accepted", f"{name} since {day}{'' if is_known else f': not found. {nearest(name, known)}'}")
     print_lines(status.problem_lines())
-    print_line("next", *filter(None, [status.verdict.next_step]))
+    if step := status.verdict.next_step:
+        print_line("next", f"{step} (with --config {config})" if config and "metrics-etl" in step else step)
 
 
 def _print_run_tests(run_tests: Sequence["RunTestStatus"], now: datetime) -> None:

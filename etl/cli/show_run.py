@@ -16,7 +16,8 @@ from etl.pipeline.summary import RunTestSummary, Summary
 def print_summary(summary: Summary) -> None:
     """Print what a run has written, what is missing, and where the dataset is, to stdout."""
     titles = ("run test", "listed", "fetched", "waiting", "calls", "evals", "state")
-    print_table(titles, map(_run_test_row, summary.run_tests), words={"state"})
+    rows = [_run_test_row(run_test, has_ended_early=summary.failure is not None) for run_test in summary.run_tests]
+    print_table(titles, rows, words={"state"})
     print_lines(summary.lines())
 
 
@@ -47,7 +48,7 @@ def print_how_to_open(dataset: str, options: Options | None = None) -> None:
         print_line("DuckDB", f"FROM '{dataset}/calls/*/*/*.parquet' WHERE deleted_at IS NULL")
 
 
-def _run_test_row(run_test: RunTestSummary) -> Sequence[str | int]:
+def _run_test_row(run_test: RunTestSummary, *, has_ended_early: bool) -> Sequence[str | int]:
     waiting = run_test.reasons[Reason.WAITING]
     not_fetched = waiting + sum(run_test.reasons[reason] for reason in (Reason.FINAL, Reason.FORGOTTEN, Reason.SWEEP))
     fetched = sum(run_test.reasons.values()) - not_fetched - run_test.missed
@@ -55,8 +56,10 @@ def _run_test_row(run_test: RunTestSummary) -> Sequence[str | int]:
         state = f"{run_test.missed:,} left{f', {run_test.previewed:,} readable' if run_test.previewed else ''}"
     elif run_test.is_complete:
         state = "complete"
+    elif run_test.error:
+        state = "failed"
     else:
-        state = "failed" if run_test.error else "incomplete"
+        state = "ended early" if has_ended_early else "incomplete"
     return run_test.name, run_test.listed, fetched, waiting, run_test.calls, run_test.evals, state
 
 

@@ -95,11 +95,11 @@ def error_of(request: Request[Any], status: int, body: bytes, *, tries: int = 1)
     if status > 500 or status in _ASK_TO_RETRY:
         return TransientError(f"{where}: {message}", status=status, excerpt=excerpt, tries=tries)
     if status in (401, 403) and is_page:
-        message = "a proxy or firewall, not the API, refused the request. Check [api] proxy and FI_BASE_URL"
+        message = "a proxy or firewall, not the API, refused the request. Check [api] proxy and base_url"
     elif status == 404:
-        message = "the server does not have this path. Check FI_BASE_URL"
+        message = "the server does not have this path. Check [api] base_url or FI_BASE_URL"
     elif 300 <= status < 400:
-        message = "this is a redirect, which metrics-etl does not follow. Check FI_BASE_URL"
+        message = "this is a redirect, which metrics-etl does not follow. Check [api] base_url or FI_BASE_URL"
     return RequestRefusedError(f"{where}: {message}", status=status, excerpt=excerpt, tries=tries)
 
 

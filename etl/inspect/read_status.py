@@ -79,7 +79,12 @@ def read_now(given: _Given, max_age_hours: float = NIGHTLY_HOURS) -> tuple[Setti
         problems = str(error).split("\n")
         settings = Settings.load(path, needs_keys=False, needs_run_tests=False)
     files = open_files(settings.destination.path, settings.destination.options)
-    found = read_status(files, now=datetime.now(UTC), settings=known)
+    try:
+        found = read_status(files, now=datetime.now(UTC), settings=known)
+    except DestinationError as error:
+        if problems:
+            raise DestinationError(f"{error}. Also, {problems[0]}") from None
+        raise
     try:
         files.examine()
     except (ConfigurationError, DestinationError) as error:

@@ -85,14 +85,17 @@ def connect(
             database.
     """
     file = _file(url)
-    if is_read_only and not file.exists() and file.resolve().parent.is_dir():
+    if is_read_only and not file.exists():
         # Nothing was loaded yet: an empty database in memory says so, and creates no file.
         file, is_read_only = Path(":memory:"), False
     return _warehouse(url, file, namespace, is_read_only=is_read_only)
 
 
 def _file(url: str) -> Path:
-    return Path(url.removeprefix("duckdb://"))
+    file = Path(url.removeprefix("duckdb://"))
+    if not file.resolve().parent.is_dir():
+        raise DestinationError(f"{url}: this file's folder does not exist. Create it, or correct [warehouse] url")
+    return file
 
 
 def _warehouse(url: str, file: Path, namespace: str, *, is_read_only: bool = False) -> SqlWarehouse:

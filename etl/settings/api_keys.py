@@ -21,12 +21,15 @@ def read_api_key(variable: str, *, kind: str = "key") -> SecretStr:
     Messages call it by its ``kind``.
 
     Raises:
-        ConfigurationError: there is none, its file cannot be read or is open to others, or it holds a character that no
-            key has. The message is one line that names the variable and the fix.
+        ConfigurationError: there is none, or both variables are set; its file cannot be read or is open to others; or
+            it holds a character that no key has. The message is one line that names the variable and the fix.
     """
     where = variable
     value = os.environ.get(variable)
-    if not value and (path := os.environ.get(f"{variable}_FILE")):
+    path = os.environ.get(f"{variable}_FILE")
+    if value and path:
+        raise ConfigurationError(f"{variable} and {variable}_FILE are both set. Unset one of them")
+    if path:
         where = f"{variable}_FILE ({path})"
         try:
             if _is_open_to_others(Path(path).stat()):

@@ -53,6 +53,16 @@ def _with_first_days(run_tests: tuple[RunTest, ...], others: ValidationInfo) -> 
     return tuple(run_test.model_copy(update={"since": run_test.since or export.since}) for run_test in run_tests)
 
 
+_TOML_HINTS = {
+    "Invalid value": '. Write "text", 2026-01-31, true or false',
+    "Cannot declare": ". Write each section and each key once",
+    "Cannot overwrite": ". Write each section and each key once",
+    "Illegal character": ". Text ends with a quote on the line on which it begins",
+    "Expected newline": ". Write one key on each line, and only dates that exist",
+}
+"""What helps, by how the message of ``tomllib`` begins."""
+
+
 class Environment(EnvSettingsSource):
     """The settings that environment variables hold, by section and key. A call of it gives them."""
 
@@ -303,9 +313,7 @@ def _read_file(file: Path, text: str, *, may_be_missing: bool) -> dict[str, Any]
             f"{file} was not found{place}. Write one with metrics-etl init, or name another with --config"
         ) from None
     except tomllib.TOMLDecodeError as exc:
-        hint = '. Write "text", 2026-01-31, true or false' if str(exc).startswith("Invalid value") else ""
-        if str(exc).startswith(("Cannot declare", "Cannot overwrite")):
-            hint = ". Write each section and each key once"
+        hint = next((hint for start, hint in _TOML_HINTS.items() if str(exc).startswith(start)), "")
         raise ConfigurationError(f"{file} is not valid TOML: {exc}{hint}") from None
     except (OSError, UnicodeDecodeError) as exc:
         reason = "it is a folder, not a settings file" if file.is_dir() else getattr(exc, "strerror", exc)

@@ -103,6 +103,8 @@ def test_rows_from_lists_are_told_before_the_run_and_after_one_that_ended_early(
     assert "readable   60 new executions from lists after 123 requests, in 60 s or more\n" in capsys.readouterr().out
     shown = printed(capsys, replace(WHOLE, is_complete=False, missed=5, previewed=3))
     assert re.search(r"^Checkout flow .* 5 left, 3 readable *$", shown, re.MULTILINE)
+    shown = printed(capsys, replace(WHOLE, is_complete=False), failure=InterruptedRunError("stopped"))
+    assert re.search(r"^Checkout flow .* ended early *$", shown, re.MULTILINE)
 
 
 def test_what_a_load_has_to_say_is_said_at_the_end_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:

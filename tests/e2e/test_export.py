@@ -74,8 +74,11 @@ async def test_plan_tells_what_run_sends(server: Sandbox, tmp_path: Path) -> Non
     write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests])
     planned = await metrics_etl("plan", "--json", cwd=tmp_path, env=environment(server))
     lists = len(server.requests)
+    one = server.world.run_tests[0].name
+    narrowed = await metrics_etl("plan", "--json", "--run-test", one, cwd=tmp_path, env=environment(server))
     result = await export(server, tmp_path)
 
+    assert [each["name"] for each in narrowed.document["run_tests"]] == [one]
     assert set(json_paths(planned.document, FIELDS["plan"])) == FIELDS["plan"].keys()
     assert planned.document["requests"] == 12 * 3 + 6 * (2 + 10)  # voice calls of two run tests, chats of one
     assert result.document["requests"] == planned.document["requests"] + lists + 4, "what lists of run tests say"

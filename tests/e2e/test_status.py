@@ -71,7 +71,7 @@ async def test_destination_that_would_end_an_export_now_is_not_good_on_the_machi
     (tmp_path / "data" / "_state" / "staging").rmdir()
     (tmp_path / "data" / "_state" / "staging").write_text("in the way")
 
-    shown = await metrics_etl("status", cwd=tmp_path, env=BARE)
+    shown = await metrics_etl("status", "--config", "config/metrics-etl.toml", cwd=tmp_path, env=BARE)
     as_json = await metrics_etl("status", "--json", cwd=tmp_path, env=BARE)
     (tmp_path / "config" / "metrics-etl.toml").unlink()
     reader = await metrics_etl("status", cwd=tmp_path, env=BARE)
@@ -82,6 +82,7 @@ async def test_destination_that_would_end_an_export_now_is_not_good_on_the_machi
     assert (as_json.document["is_good"], as_json.document["next"]) == (False, "metrics-etl check, then metrics-etl run")
     assert shown.stdout.startswith("Not good: an export would fail now: ")
     assert shown.stdout.count("would fail") == 1
+    assert shown.stdout.endswith("metrics-etl check, then metrics-etl run (with --config config/metrics-etl.toml)\n")
     assert reader.stdout.startswith("Good: ")
     assert configured.exit_code == 6
 
@@ -95,7 +96,8 @@ async def test_where_there_is_no_dataset_it_says_so(tmp_path: Path) -> None:
         assert result.exit_code == 6
         assert result.stderr == (
             f"error: there is no dataset at {tmp_path / 'data'} yet. "
-            "Create one with metrics-etl run, or fix [destination] path\n"
+            "Create one with metrics-etl run, or fix [destination] path. Also, config/metrics-etl.toml was not found "
+            f"(looked for in {tmp_path}). Write one with metrics-etl init, or name another with --config\n"
         )
     assert list(files_in(tmp_path)) == []
 

@@ -63,7 +63,10 @@ def test_recorded_refusal_is_the_right_error_in_one_line(case):
         ("metrics_name_not_found", "run test 'No Such Test', page 1: not found (Run test not found.)"),
         ("metrics_unknown_param", 'Validation failed: {"foo": ["Unknown field."]}'),
         ("metrics_wrong_secret", f"the API refused the key (401 on {METRICS}). Check FI_API_KEY and FI_SECRET_KEY"),
-        ("metrics_no_trailing_slash", "this is a redirect, which metrics-etl does not follow. Check FI_BASE_URL"),
+        (
+            "metrics_no_trailing_slash",
+            "this is a redirect, which metrics-etl does not follow. Check [api] base_url or FI_BASE_URL",
+        ),
         ("metrics_page_999", f"page 999: {METRICS} answered 500: Unable to fetch simulation metrics."),
         ("ratelimit_429", "Rate limit exceeded: 5 api requests per minute"),
     ],
@@ -104,7 +107,7 @@ def test_404_that_is_not_this_api_is_no_deletion(body):
     """Taken for one, a proxy's 404 would silently drop calls that exist."""
     error = raised(GET_CALL, 404, body)
     assert type(error) is RequestRefusedError
-    assert "Check FI_BASE_URL" in str(error)
+    assert "Check [api] base_url or FI_BASE_URL" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,11 @@ async def test_plan_discovers_too_and_says_what_it_could_not(server: Sandbox, tm
     [
         (Fault(status=401), 4, "FI_API_KEY"),
         (Fault(status=503), 5, "the run tests could not be listed: run tests, page 1: /"),
-        (Fault(status=404, body=b"<html>"), 5, "the server does not have this path. Check FI_BASE_URL"),
+        (
+            Fault(status=404, body=b"<html>"),
+            5,
+            "the server does not have this path. Check [api] base_url or FI_BASE_URL",
+        ),
         (Fault(body=b'{"count":0,"total_pages":1,"current_page":1,"results":[]}'), 2, "the key sees no run test"),
     ],
     ids=["401", "503", "404 HTML", "no run test"],

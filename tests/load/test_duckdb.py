@@ -7,13 +7,16 @@ import duckdb
 import pytest
 
 from etl.errors import DestinationError
-from etl.load.duckdb import connect, connect_to_read
+from etl.load.duckdb import connect, connect_to_read, connect_to_rehearse
 from tests.loads import NAMESPACE
 
 
 def test_duckdb_file_that_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DestinationError, match="File name too long"):
         connect(f"duckdb://{tmp_path}/{'x' * 300}.duckdb", NAMESPACE)
+    for connect_somehow in (connect, connect_to_read, connect_to_rehearse):
+        with pytest.raises(DestinationError, match=r"x\.duckdb: this file's folder does not exist\. Create it"):
+            connect_somehow(f"duckdb://{tmp_path}/none/x.duckdb", NAMESPACE)
 
 
 @pytest.mark.parametrize("name", ["calls.csv", "calls.parquet", "calls.json"])

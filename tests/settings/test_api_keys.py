@@ -23,6 +23,9 @@ def test_keys_from_files(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     settings = read_settings(file, 'run_tests = ["A"]')
     assert settings.api_key
     assert settings.api_key.get_secret_value() == "from-file"
+    monkeypatch.setenv("FI_API_KEY", "another")
+    assert mistake(file, 'run_tests = ["A"]') == "FI_API_KEY and FI_API_KEY_FILE are both set. Unset one of them"
+    monkeypatch.delenv("FI_API_KEY")
 
     key_file.chmod(0o604)
     others = f"FI_API_KEY_FILE ({key_file}): other users can read this file. Run chmod 600 {key_file}"

@@ -165,6 +165,8 @@ def test_settings_of_a_command_that_asks_nobody_need_no_keys(file: Path, monkeyp
 
 def test_files_that_cannot_be_read(file: Path) -> None:
     assert mistake(file, "[api]\n[api]").endswith("(at line 2, column 5). Write each section and each key once")
+    assert mistake(file, "since = 2026-13-01").endswith(". Write one key on each line, and only dates that exist")
+    assert mistake(file, 'run_tests = "all\n').endswith(". Text ends with a quote on the line on which it begins")
     assert mistake(file, "path = data").endswith('(at line 1, column 8). Write "text", 2026-01-31, true or false')
     file.write_bytes(b"run_tests = ['\xff']")
     with pytest.raises(ConfigurationError, match="cannot be read"):

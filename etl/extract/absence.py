@@ -47,10 +47,7 @@ async def look_up_ids(exists: Callable[[str], Awaitable[bool]], ids: Collection[
             except SourceError as error:
                 unknown[subject_id] = error
             else:
-                if is_there:
-                    alive.add(subject_id)
-                else:
-                    gone.add(subject_id)
+                (alive if is_there else gone).add(subject_id)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(workers, len(ids))):

@@ -281,15 +281,14 @@ class Crawl:
         listed = execution.listed
         if listed.lags:
             calls = counted(len(listed.not_found), "listed call")
-            error = SourceError(f"the API answered 404 for {calls}, {LAG}", status=404, tries=listed.readings)
-            execution.unproved = DeadLetter.of(RUNS, execution.execution_id, error)
+            text = f"the API answered 404 for {calls}, {LAG}"
+            execution.unproved = SourceError(text, status=404, tries=listed.readings)
         elif not is_proved:
-            error = SourceError(
+            execution.unproved = SourceError(
                 f"the list of calls differed from the execution's call count in {counted(listed.readings, 'reading')}, "
                 f"and {execution.arrived.alive} calls were fetched",
                 tries=listed.readings,
             )
-            execution.unproved = DeadLetter.of(RUNS, execution.execution_id, error)
         elif not execution.unproved:
             await self._look_up(execution)
         await self._close(execution, execution.bundle())
@@ -313,7 +312,7 @@ class Crawl:
             *answers.unknown.values(),
         ]
         if problems:
-            execution.unproved = DeadLetter.of(RUNS, execution.execution_id, problems[0])
+            execution.unproved = problems[0]
 
     def _list_again(self, execution: OpenExecution) -> None:
         self._relist.append(execution)

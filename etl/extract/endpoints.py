@@ -184,11 +184,8 @@ def list_run_tests(page: Slice, *, is_optional: bool = False) -> Request[Page[Li
 
     Source: GET /simulate/run-tests/
     """
-    request = _list(RUN_TESTS, (), page, "run tests", _run_test)
-    if is_optional:
-        decode = partial(_page, page=page.page, decode_row=_run_test, is_odd_left_out=True)
-        request = msgspec.structs.replace(request, decode=decode, is_optional=True)
-    return msgspec.structs.replace(request, is_wrapped=False)
+    request = _list(RUN_TESTS, (), page, "run tests", _run_test, is_odd_left_out=is_optional)
+    return msgspec.structs.replace(request, is_wrapped=False, is_optional=is_optional or page.is_trial)
 
 
 def list_run_test_executions(run_test_id: str, page: Slice) -> Request[Page[Description]]:
@@ -198,27 +195,26 @@ def list_run_test_executions(run_test_id: str, page: Slice) -> Request[Page[Desc
 
     Source: GET /simulate/run-tests/{run_test_id}/executions/
     """
-    return Request(
-        path=f"{RUN_TESTS}{run_test_id}/executions/",
-        query=page.query,
-        subject=f"executions of run test {run_test_id}, page {page.page}",
-        decode=lambda document: _page(
-            document, page.page, lambda row: _description(row, run_test_id), is_odd_left_out=True
-        ),
-        retries_500=page.retries_500,
-        is_wrapped=False,
-        is_optional=True,
-        is_of_whole_calls=True,
-    )
+    path, subject = f"{RUN_TESTS}{run_test_id}/executions/", f"executions of run test {run_test_id}"
+    request = _list(path, (), page, subject, partial(_description, run_test_id=run_test_id), is_odd_left_out=True)
+    return msgspec.structs.replace(request, is_wrapped=False, is_optional=True, is_of_whole_calls=True)
 
 
-def _list(path: str, selector: Query, page: Slice, subject: str, decode_row: Callable[[Any], T]) -> Request[Page[T]]:
+def _list(
+    path: str,
+    selector: Query,
+    page: Slice,
+    subject: str,
+    decode_row: Callable[[Any], T],
+    *,
+    is_odd_left_out: bool = False,
+) -> Request[Page[T]]:
     """One page of a list whose document is the page itself."""
     return Request(
         path=path,
         query=(*selector, *page.query),
         subject=f"{subject}, page {page.page}",
-        decode=lambda document: _page(document, page.page, decode_row),
+        decode=lambda document: _page(document, page.page, decode_row, is_odd_left_out=is_odd_left_out),
         retries_500=page.retries_500,
         is_optional=page.is_trial,
     )
@@ -238,16 +234,7 @@ def list_call_details(execution_id: str, page: Slice) -> Request[Page[ListedCall
             raise UnexpectedError("it is for another execution")
         return call
 
-    return Request(
-        path=f"{DETAIL}{execution_id}/",
-        query=page.query,
-        subject=f"detail of execution {execution_id}",
-        decode=lambda document: _page(document, page.page, decode_row),
-        retries_500=page.retries_500,
-        is_wrapped=False,
-        is_optional=True,
-        is_of_whole_calls=True,
-    )
+    return _list_of_whole_calls(f"{DETAIL}{execution_id}/", (), page, f"detail of execution {execution_id}", decode_row)
 
 
 def list_voice_calls(execution_id: str, page: Slice) -> Request[Page[ListedCall]]:
@@ -262,17 +249,17 @@ def list_voice_calls(execution_id: str, page: Slice) -> Request[Page[ListedCall]
         fields = (*FIELDS, *(name for name in schema.OF_VOICE_LIST if name in row))
         return ListedCall(call_execution_id=_id(row, "id"), payload={name: field_of(row, name) for name in fields})
 
-    return Request(
-        path=VOICE_CALLS,
-        query=(("test_execution_id", execution_id), *page.query),
-        subject=f"voice calls of execution {execution_id}",
-        decode=lambda document: _page(document, page.page, decode_row),
-        retries_500=False,
-        is_wrapped=False,
-        is_optional=True,
-        is_tried_once=True,
-        is_of_whole_calls=True,
-    )
+    selector, subject = (("test_execution_id", execution_id),), f"voice calls of execution {execution_id}"
+    request = _list_of_whole_calls(VOICE_CALLS, selector, page, subject, decode_row)
+    return msgspec.structs.replace(request, retries_500=False, is_tried_once=True)
+
+
+def _list_of_whole_calls(
+    path: str, selector: Query, page: Slice, subject: str, decode_row: Callable[[Any], T]
+) -> Request[Page[T]]:
+    """One page of an execution's calls, which an export can do without."""
+    request = _list(path, selector, page, subject, decode_row)
+    return msgspec.structs.replace(request, subject=subject, is_wrapped=False, is_optional=True, is_of_whole_calls=True)
 
 
 def get_execution(execution_id: str) -> Request[Execution]:

@@ -145,8 +145,8 @@ class OpenExecution:
     """What has arrived."""
     outstanding: int = 0
     """How many of its calls are queued or under way."""
-    unproved: DeadLetter | None = None
-    """Why its list is not proved: a dead letter, so that the next run reads the list again."""
+    unproved: SourceError | None = None
+    """Why its list is not proved. It becomes a dead letter, so that the next run reads the list again."""
     deleted: frozenset[str] = frozenset()
     """Stored calls to mark: not found by id, or naming another execution; none if they were not looked up."""
 
@@ -206,8 +206,7 @@ class OpenExecution:
 
     def take_list(self, latest: CallList) -> list[str]:
         """Take in a list that was just read; returns the calls that are still to be fetched."""
-        if latest.unreadable:
-            self.unproved = DeadLetter.of(RUNS, self.execution_id, latest.unreadable)
+        self.unproved = latest.unreadable or self.unproved
         self.listed.take(latest, has_entry=self.arrived.metrics.keys() | self.arrived.kept)
         if latest.count is None:
             self.arrived.restrict_to(latest.calls)
@@ -242,6 +241,7 @@ class OpenExecution:
     def bundle_without_calls(self) -> ExecutionBundle:
         """The execution and its dead letters; nothing is said of its calls."""
         planned = self.planned
+        unproved = DeadLetter.of(RUNS, self.execution_id, self.unproved) if self.unproved else None
         return ExecutionBundle(
             run_test_name=planned.run_test_name,
             run_test_key=planned.run_test_key,
@@ -250,7 +250,7 @@ class OpenExecution:
                 *self.arrived.dead_letters,
                 *self._letters_of_detail(),
                 *self._letters_of_evals(),
-                *filter(None, (self.unproved, planned.unreadable)),
+                *filter(None, (unproved, planned.unreadable)),
             ),
         )
 

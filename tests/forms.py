@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 
 from etl.model.records import DETAIL, METRICS, RUNS, VOICE_CALLS
+from etl.model.values import value_at
 from etl.sandbox import Fault, SandboxRequest
 from etl.sandbox.dispatch import HTML_404
-from etl.transform.rows import value_at
 
 Edit = Callable[[Any], object]
 """Changes an answer, without its envelope."""

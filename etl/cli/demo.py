@@ -70,8 +70,7 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
         print_tables(read_status(open_files(str(dataset)), now=datetime.now(UTC)).tables)
         _change_world(world, rng, latest_friday(now))
         _print_step("Now the source has a new, a running and a rerun execution, and a deleted call. Second export:")
-        summary = _raise_failure(await job.export(settings))
-        print_summary(summary)
+        print_summary(_raise_failure(await job.export(settings)))
         _print_step("The deleted call stays in the dataset, marked as deleted:")
         calls = read_table(dataset, "calls", deleted="include").dropna(subset="deleted_at")
         columns = ["run_test_name", "call_execution_id", "duration_seconds", "deleted_at"]

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from etl.cli.console import print_in_form, print_json, print_message, print_rate_limit_wait, print_result
+from etl.cli.console import print_hold, print_in_form, print_json, print_message, print_result
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, output, selection
 from etl.cli.process import end, report_errors, run_async, stop_on_signals
 from etl.errors import ConfigurationError, ExitCode, ExporterError
@@ -96,12 +96,8 @@ def plan(
         from etl.pipeline import job
         from etl.settings import Settings
 
-        def notify(event: str, **fields: Any) -> None:
-            if event == "held":
-                print_rate_limit_wait(fields["seconds"])
-
         settings = Settings.load(config).only(run_tests or (), since=since)
-        result = run_async(job.plan(settings, notify=notify))
+        result = run_async(job.plan(settings, notify=print_hold))
         print_in_form(result, plan_as_json, print_plan, as_json=as_json, quiet=False)
         end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE)
 

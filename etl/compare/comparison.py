@@ -212,8 +212,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         ConfigurationError: a metric or an eval is unknown, or as ``select``.
         DestinationError: a file of the dataset cannot be read.
     """
-    scope = find_scope(files, schema.EXECUTIONS, run_test, None, None)
-    executions = read_executions(files, scope)
+    executions = read_executions(files, find_scope(files, schema.EXECUTIONS, run_test, None, None))
     before, after, notices = select(executions, baseline, candidate, where=files.where())
     samples, pairing = read_samples(files, before.executions, after.executions, rules=rules, is_paired=is_paired)
     notices += pairing.left_out

@@ -138,8 +138,7 @@ def _figure(side: _Side, shares: Values, statistic: Statistic) -> float | None:
 
 def _means(side: _Side, values: Values, count: int) -> Values:
     """For each of ``count`` scenarios, the mean of these values of its calls."""
-    means: Values = np.bincount(side.scenarios, values, count) / np.bincount(side.scenarios, minlength=count)
-    return means
+    return np.bincount(side.scenarios, values, count) / np.bincount(side.scenarios, minlength=count)
 
 
 def _quantile(side: _Side, share: float | Sequence[float]) -> Values:
@@ -148,8 +147,7 @@ def _quantile(side: _Side, share: float | Sequence[float]) -> Values:
     It interpolates between two values only if all calls weigh the same.
     """
     if side.is_even:
-        quantile: Values = np.asarray(np.quantile(side.values, share))
-        return quantile
+        return np.asarray(np.quantile(side.values, share))
     places = np.searchsorted(np.cumsum(side.weights), np.asarray(share) - ROUNDING)
     return side.values[np.minimum(places, len(side.values) - 1)]
 

@@ -206,9 +206,7 @@ def judge_nights(
     groups = _judged(executions)
     calls_of, evals_of = by_run_test(executions, calls), by_run_test(executions, evals)
     series = {name: _series(group, calls_of[name], evals_of[name], rules) for name, group in groups.items()}
-    limit = threshold(
-        sum(len(each.figures) for each in series.values()), false_alarms_per_year=rules.false_alarms_per_year
-    )
+    limit = threshold(sum(len(each.figures) for each in series.values()), rules.false_alarms_per_year)
     newest = max([today, *(each.nights[-1] for each in series.values())])
     worse: list[Worse] = []
     remarks: list[Remark] = []

@@ -56,7 +56,7 @@ class Alarm:
     """Whether it ended since it had lasted for ``LONGEST`` nights, and not since nights were better again."""
 
 
-def threshold(metrics: int, *, false_alarms_per_year: float) -> float:
+def threshold(metrics: int, false_alarms_per_year: float) -> float:
     """How large a difference has to be for an alarm, where this number of metrics is judged every night.
 
     In standard deviations, by the tail of the normal distribution.

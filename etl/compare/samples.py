@@ -161,12 +161,10 @@ def _with_failures(calls: pa.Table, line_failures: Sequence[str]) -> pa.Table:
 
     Both are null for a call that was cancelled or has not ended; the first also where the line failed.
     """
-    words = (
-        "|".join(re.escape(each).replace(r"\ ", "[^a-z0-9]") for each in line_failures) or r"[^\s\S]"
-    )  # which matches nothing
-    is_of_line = pc.match_substring_regex(
-        calls["ended_reason"], f"(^|[^a-z0-9])({words})($|[^a-z0-9])", ignore_case=True
-    )
+    # Without any words, what matches nothing.
+    words = "|".join(re.escape(each).replace(r"\ ", "[^a-z0-9]") for each in line_failures) or r"[^\s\S]"
+    pattern = f"(^|[^a-z0-9])({words})($|[^a-z0-9])"
+    is_of_line = pc.match_substring_regex(calls["ended_reason"], pattern, ignore_case=True)
     has_ended = pc.is_in(calls["status"], value_set=pa.array(["completed", "failed"], schema.STRING))
     has_failed = pc.equal(calls["status"], "failed")
     of_line = pc.and_(has_failed, pc.fill_null(is_of_line, fill_value=False))

@@ -51,10 +51,8 @@ def find_going(
         DestinationError: a file cannot be read.
     """
     stored = {table.name: dataset.rows_if_readable(table, part) for table in schema.OF_EXECUTIONS}
-    of_calls = (
-        stored[table.name].select(["call_execution_id", "deleted_at", "execution_id"]) for table in schema.OF_CALLS
-    )
-    marks = pa.concat_tables(of_calls)
+    names = ["call_execution_id", "deleted_at", "execution_id"]
+    marks = pa.concat_tables(stored[table.name].select(names) for table in schema.OF_CALLS)
     living = {*_calls_of(marks.filter(marks["deleted_at"].is_null()))}
     gone = {*_calls_of(marks)}.intersection(calls) - living
     gone |= {*_calls_of(stored["calls"].filter(_is_older(stored["calls"], deleted_before)))}
@@ -112,8 +110,7 @@ def _goes(
 
 def _calls_of(rows: pa.Table) -> list[str]:
     """The id of the call of each row."""
-    ids: list[str] = rows["call_execution_id"].to_pylist()
-    return ids
+    return list(rows["call_execution_id"].to_pylist())
 
 
 def _is_older(rows: pa.Table, deleted_before: datetime) -> pa.ChunkedArray:

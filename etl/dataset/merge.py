@@ -260,8 +260,7 @@ def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, 
         # wrote null.
         alike = {None: FROM_METRICS, FROM_LISTS: FROM_METRICS}
         columns.append([alike.get(each, each) for each in rows["metrics_from"].to_pylist()])
-    contents = zip(*columns, strict=True)
-    return zip(_keys(table, rows), contents, strict=True)
+    return zip(_keys(table, rows), zip(*columns, strict=True), strict=True)
 
 
 def _keys(table: schema.Table, rows: pa.Table) -> Iterable[tuple[Any, ...]]:

@@ -81,9 +81,8 @@ class CallReader:
         Raises:
             DestinationError: a file may not be read, or a newer version wrote it.
         """
-        calls, evals, errors = (
-            self._rows_of(table, part, execution_id) for table in (schema.CALLS, schema.EVALS, schema.ERRORS)
-        )
+        tables = (*schema.OF_CALLS, schema.ERRORS)
+        calls, evals, errors = (self._rows_of(table, part, execution_id) for table in tables)
         letters = zip(errors["subject_id"].to_pylist(), errors["endpoint"].to_pylist(), strict=True)
         failed = frozenset(subject for subject, endpoint in letters if endpoint != DETAIL)
         # A call counts as marked only if its row and all its evals are marked and no dead letter names it.

@@ -128,8 +128,7 @@ class SkippingReader(Generic[T]):
             size_of_part = size // 2
         elif self._is_cut(page, position, size):
             size_of_part = power_of_two(len(page.results))
-            self.limit = size_of_part  # the server gives no larger pages
-            self.most = size_of_part
+            self.limit = self.most = size_of_part  # the server gives no larger pages
         else:
             return
         for start in range(position, position + size, size_of_part):

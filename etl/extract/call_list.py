@@ -28,6 +28,8 @@ from etl.extract.plan import Planned, Route
 from etl.model.records import ListedCall, Page
 from etl.transform.detail import listed_in
 
+_ID_OF = attrgetter("call_execution_id")
+
 
 @dataclass(frozen=True, slots=True)
 class Details:
@@ -121,9 +123,7 @@ async def _read(
         request = list_calls(item.execution.execution_id, part, without_evals=without_evals)
         return await client.get(request.sent_for(item.purpose))
 
-    listing = await read_pass(
-        read, lambda call: call.call_execution_id, limit=page_limit, largest=client.largest_page, head_at=head_at
-    )
+    listing = await read_pass(read, _ID_OF, limit=page_limit, largest=client.largest_page, head_at=head_at)
     if listing.unreadable:
         last = listing.unreadable[-1].error
         text = f"cannot list {len(listing.unreadable)} of the calls of execution {item.execution.execution_id}: {last}"
@@ -150,8 +150,7 @@ async def read_details(client: Client, item: Planned, *, rows: int) -> Details:
         ambiguous.update(key for key, number in times.items() if number > 1)
         return page
 
-    id_of = attrgetter("call_execution_id")
-    reader = SkippingReader(read, id_of, no_head, limit=limit, error=SourceError(""), most=MOST_ROWS_OF_A_PAGE)
+    reader = SkippingReader(read, _ID_OF, no_head, limit=limit, error=SourceError(""), most=MOST_ROWS_OF_A_PAGE)
     failure: SourceError | None = None
     try:
         await reader.read_rest(0)

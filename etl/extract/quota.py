@@ -138,9 +138,7 @@ class Quota:
 
     def left(self, now: float) -> int | None:
         """How many more requests may be sent in the present window; None while no limit is known. Changes nothing."""
-        limits = []
-        if self._window is not None:
-            limits.append(self._rest_of(self._window, now))
+        limits = [self._rest_of(self._window, now)] if self._window else []
         if self._limit is not None and self._is_sliding:
             limits.append(self._limit - len(self._answered_at))
         return max(0, min(limits) - self._in_flight) if limits else None

@@ -65,8 +65,7 @@ def _column(column: Column, table: Table) -> dict[str, Any]:
     if table in schema.OF_CALLS and column.name == "execution_id":
         to = f"source('{DEFAULT_NAMESPACE}', '{schema.EXECUTIONS.name}')"
         tests.append({"relationships": {"arguments": {"to": to, "field": column.name}}})
-    described = {"name": column.name, "description": _meaning(column)}
-    return described | ({"data_tests": tests} if tests else {})
+    return {"name": column.name, "description": _meaning(column)} | ({"data_tests": tests} if tests else {})
 
 
 def _meaning(column: Column) -> str:

@@ -75,20 +75,23 @@ class _Session(Session):
         self._connection.close()
 
 
-def connect(
-    url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing, *, is_read_only: bool = False
-) -> SqlWarehouse:
-    """The database in the file that the URL names; the file is created if it is missing, but not with ``is_read_only``.
+def connect(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
+    """The database in the file that the URL names; the file is created if it is missing.
 
     Raises:
         DestinationError: the file is not a DuckDB database, or DuckDB would read the schema's name as that of a
             database.
     """
+    return _warehouse(url, _file(url), namespace)
+
+
+def connect_to_read(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
+    """As ``connect``, but no file is created, and other processes may read the database at the same time."""
     file = _file(url)
-    if is_read_only and not file.exists():
+    if not file.exists():
         # Nothing was loaded yet: an empty database in memory says so, and creates no file.
-        file, is_read_only = Path(":memory:"), False
-    return _warehouse(url, file, namespace, is_read_only=is_read_only)
+        return _warehouse(url, Path(":memory:"), namespace)
+    return _warehouse(url, file, namespace, is_read_only=True)
 
 
 def _file(url: str) -> Path:
@@ -124,7 +127,3 @@ def connect_to_rehearse(url: str, namespace: str, _on_wait: Callable[[], None] =
         opened.callback(warehouse.close)
         warehouse.close = opened.pop_all().close
     return warehouse
-
-
-connect_to_read = partial(connect, is_read_only=True)
-"""As ``connect``, but no file is created, and other processes may read the database at the same time."""

@@ -15,7 +15,7 @@ import msgspec
 
 from etl.model.digest import fingerprint
 from etl.model.records import DeadLetter, Execution
-from etl.model.values import MISFIT, timestamp_or_none, to_int
+from etl.model.values import MISFIT, timestamp_or_none, to_int, value_at
 from etl.model.wording import Word
 
 TERMINAL_EXECUTION = frozenset({"completed", "failed", "cancelled"})
@@ -143,17 +143,13 @@ def call_counts(payload: Mapping[str, Any]) -> list[int]:
 
     Each is left out where the payload has no count that its column can hold.
     """
-    metrics = payload.get("metrics")
-    calls = metrics.get("calls") if isinstance(metrics, dict) else None
-    total = calls.get("total") if isinstance(calls, dict) else None
-    counts = map(to_int, (total, payload.get("total_calls")))
+    counts = map(to_int, (value_at(payload, ("metrics", "calls", "total")), payload.get("total_calls")))
     return [count for count in counts if count is not MISFIT and count >= 0]
 
 
 def _has_chats(payload: Mapping[str, Any]) -> bool:
     """Whether an average over chats is neither zero nor null; voice calls count turns, too."""
-    metrics = payload.get("metrics")
-    chat = metrics.get("chat") if isinstance(metrics, dict) else None
+    chat = value_at(payload, ("metrics", "chat"))
     return isinstance(chat, dict) and any(chat.get(f"avg_{name}") for name in ("total_tokens", "csat_score"))
 
 
@@ -320,9 +316,7 @@ def sight_of(execution: Execution, known: StoredExecution | None, arrival: Arriv
     is_listed_as_before = known is not None and known.fingerprint == fingerprint(execution.payload)
     unchanged = known if known and is_listed_as_before and _are_calls_unchanged(known, held) else None
     if not arrival.is_whole:
-        return _sight_of_part(
-            known, arrival, is_unchanged=unchanged is not None, is_listed_as_before=is_listed_as_before
-        )
+        return _sight_of_part(known, arrival, is_unchanged=bool(unchanged), is_listed_as_before=is_listed_as_before)
     if arrival.call_statuses is None:
         return Sight.RUNNING
     was_listed_late = known is not None and is_listed_as_before and _was_listed_late(execution, known, settlement)

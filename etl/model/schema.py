@@ -92,8 +92,7 @@ def _mean(path: str, meaning: str, unit: str) -> Column:
 
 def _percentile(name: str, meaning: str) -> Column:
     """A percentile of the agent latency of an execution's calls."""
-    path = f"metrics.latency.percentiles.{name}"
-    return field(path, FLOAT, meaning, "ms", "null when no call had data")
+    return field(f"metrics.latency.percentiles.{name}", FLOAT, meaning, "ms", "null when no call had data")
 
 
 _TOLD = {

@@ -7,7 +7,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -209,6 +209,13 @@ def shared_values(column: pa.ChunkedArray) -> list[Any]:
 def fields_of(record: object, *names: str) -> dict[str, Any]:
     """The named fields of a record, by name, in the order given."""
     return {name: getattr(record, name) for name in names}
+
+
+def value_at(payload: Any, path: Iterable[str]) -> Any:
+    """What a payload has at the path; None if it has nothing there."""
+    for step in path:
+        payload = payload.get(step) if isinstance(payload, dict) else None
+    return payload
 
 
 def timestamp_or_none(value: Any) -> datetime | None:

@@ -103,8 +103,7 @@ def picture_of(figures: Figures) -> Any:
     """All charts of the run test as one, under its name and what got worse; None without charts."""
     charts = [(shown(section.title), section.chart) for section in sections(figures)]
     texts = (text for each in figures.worse[:_MOST_FORESTS] for text in each.text.split("; "))  # a line has an end
-    titles = [shown(text) for text in (figures.name, *texts)]
-    return panel(titles, charts) if charts else None
+    return panel([shown(text) for text in (figures.name, *texts)], charts) if charts else None
 
 
 def headlines(run_tests: Sequence[Figures]) -> list[tuple[Figures, Worse]]:

@@ -5,12 +5,11 @@ worse; the values of a call are drawn in ``measures``. Pure: the same ``rng`` an
 order in which numbers are drawn is part of that: a new draw changes every world, and with them the demo's pictures.
 """
 
-from __future__ import annotations
-
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from random import Random
 
 from etl.sandbox.measures import LONGEST_CALL_SECONDS, measure
 from etl.sandbox.world import (
@@ -25,10 +24,6 @@ from etl.sandbox.world import (
     add_run_test,
     touch_call,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from random import Random
 
 AGENTS = (
     ("Checkout flow", Profile(latency_median_ms=1150.0, duration_median_seconds=120.0, pass_rate=0.93)),

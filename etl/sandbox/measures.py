@@ -3,16 +3,12 @@
 As in ``generate``, the order in which numbers are drawn decides the world: each draw stays where it is.
 """
 
-from __future__ import annotations
-
 import math
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from random import Random
+from typing import Any
 
 from etl.sandbox.world import CONVERSATION, EvalConfig, SimulatedCall, SimulatedRunTest
-
-if TYPE_CHECKING:
-    from random import Random
 
 MONDAY_SLOWDOWN = 1.25
 REGRESSION_SLOWDOWN = 1.6

@@ -137,9 +137,7 @@ def run_call(call: SimulatedCall, execution: SimulatedExecution, query: Mapping[
     }
 
 
-def run_execution(
-    execution: SimulatedExecution, query: Mapping[str, str], max_limit: int | None = None
-) -> dict[str, Any]:
+def run_execution(execution: SimulatedExecution, query: Mapping[str, str], max_limit: int | None) -> dict[str, Any]:
     """runs/?execution_id=: eval results, and a page of the calls, last updated first.
 
     Raises:
@@ -203,8 +201,7 @@ def execution_analytics(execution: SimulatedExecution, query: Mapping[str, str])
 
 def _eval_names(query: Mapping[str, str]) -> set[str] | None:
     """The names in ``eval_name``, which are separated by commas; None for all evals."""
-    names = {name.strip() for name in query.get("eval_name", "").split(",")} - {""}
-    return names or None
+    return {name.strip() for name in query.get("eval_name", "").split(",")} - {""} or None
 
 
 def _eval_outputs(call: SimulatedCall, eval_names: Collection[str] | None) -> dict[str, Any]:

@@ -187,7 +187,6 @@ def _run_test(run_test: SimulatedRunTest, organization_id: str) -> dict[str, Any
         for config in run_test.eval_configs
     ]
     created = (execution.created_at for execution in run_test.executions if not execution.is_deleted)
-    last_run_at = max(created, default=None)
     return {
         **dict.fromkeys(NULL_IN_RUN_TESTS),
         "id": run_test.run_test_id,
@@ -206,6 +205,6 @@ def _run_test(run_test: SimulatedRunTest, organization_id: str) -> dict[str, Any
         "enable_tool_evaluation": False,
         "created_at": timestamp(run_test.created_at),
         "updated_at": timestamp(run_test.created_at),
-        "last_run_at": timestamp(last_run_at),
+        "last_run_at": timestamp(max(created, default=None)),
         "deleted": False,
     }

@@ -141,7 +141,7 @@ class SimulatedRunTest:
     executions: list[SimulatedExecution] = field(default_factory=list)
 
 
-@dataclass(slots=True)
+@dataclass
 class World:
     """Everything that an organization has, indexed by id.
 
@@ -153,12 +153,10 @@ class World:
 
     organization_id: str
     run_tests: list[SimulatedRunTest] = field(default_factory=list)
-    _executions: dict[str, SimulatedExecution] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _calls: dict[str, tuple[SimulatedExecution, SimulatedCall]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     def __post_init__(self) -> None:
+        self._executions: dict[str, SimulatedExecution] = {}
+        self._calls: dict[str, tuple[SimulatedExecution, SimulatedCall]] = {}
         for run_test in self.run_tests:
             for execution in run_test.executions:
                 self.index_execution(execution)
@@ -170,10 +168,8 @@ class World:
 
     def call(self, call_execution_id: str) -> tuple[SimulatedExecution, SimulatedCall] | None:
         """The call with this id and its execution, or None if there is none or it was deleted; its execution may be."""
-        execution, call = self._calls.get(call_execution_id, (None, None))
-        if execution is None or call is None or call.is_deleted:
-            return None
-        return execution, call
+        found = self._calls.get(call_execution_id)
+        return None if found is None or found[1].is_deleted else found
 
     def run_test(self, run_test_id: str) -> SimulatedRunTest | None:
         """The run test with this id, or None."""

@@ -16,10 +16,10 @@ from msgspec import structs
 
 from etl.model import schema
 from etl.model.records import FROM_BOTH, FROM_DETAIL, FROM_LISTS, CallMetrics, FetchedCall, ListedCall, NumberLiteral
-from etl.model.values import json_text, parsed
+from etl.model.values import json_text, parsed, value_at
 from etl.model.wording import reason_line
 from etl.transform.flatten import call_row, eval_row, filled
-from etl.transform.rows import MAKERS, Path, value_at
+from etl.transform.rows import MAKERS, Path
 
 SAME: Mapping[str, Path] = {
     "id": ("call_execution_id",),

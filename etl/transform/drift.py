@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from etl.model import schema
-from etl.model.values import MISFIT, Coercer, coercer_of, parsed
+from etl.model.values import MISFIT, Coercer, coercer_of, parsed, value_at
 from etl.model.wording import counted, first_few
-from etl.transform.rows import Path, value_at
+from etl.transform.rows import Path
 
 _FREE = {("latency", "system_metrics"), ("latency", "customer_latency_metrics")}
 _FREE |= {("cost", "breakdown"), ("cost", "customer_cost_breakdown")}

@@ -81,7 +81,6 @@ def executions_frame(
 
     Source: GET /sdk/api/v1/simulation/metrics/?run_test_name=…
     """
-    maker = MAKERS[schema.EXECUTIONS.name]
 
     def row(bundle: FlatBundle) -> tuple[list[Any], int]:
         execution_id, payload = bundle.execution.execution_id, bundle.execution.payload
@@ -94,7 +93,7 @@ def executions_frame(
             "verified_at": verified_at[execution_id],
             **fields_of(held[execution_id], *_OF_HELD),
         }
-        return maker.make(payload, given)
+        return MAKERS[schema.EXECUTIONS.name].make(payload, given)
 
     return _frame(schema.EXECUTIONS, [Rows.of(map(row, bundles))], stamp.columns)
 

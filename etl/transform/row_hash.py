@@ -30,8 +30,7 @@ _BATCH_ROWS = 5_000
 def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:
     """The hash of each row: computed from its values, or taken from the column ``row_hash`` if the rows have one."""
     if ROW_HASH in rows.column_names:
-        hashes: list[str] = rows[ROW_HASH].to_pylist()
-        return hashes
+        return list(rows[ROW_HASH].to_pylist())
     names = [name for name in table.names if name not in NOT_HASHED]
     computed: list[str] = []
     for start in range(0, len(rows), _BATCH_ROWS):

@@ -142,12 +142,5 @@ def _node_of(tree: _Node, steps: Iterable[str]) -> _Node:
     return tree
 
 
-def value_at(payload: Any, path: Iterable[str]) -> Any:
-    """What a payload has at the path; None if it has nothing there."""
-    for step in path:
-        payload = payload.get(step) if isinstance(payload, dict) else None
-    return payload
-
-
 MAKERS = {name: RowMaker(table) for name, table in schema.TABLES.items()}
 """By table name, what makes its rows."""

@@ -20,11 +20,11 @@ from msgspec import structs
 
 from etl.model import schema
 from etl.model.records import CallMetrics, FetchedCall, ListedCall
-from etl.model.values import json_text, parsed
+from etl.model.values import json_text, parsed, value_at
 from etl.transform.detail import STAGES, listed_in
 from etl.transform.flatten import call_row, filled
 from etl.transform.row_hash import NOT_HASHED
-from etl.transform.rows import Path, value_at
+from etl.transform.rows import Path
 
 IN_BOTH: Mapping[str, Path] = {
     **{name: (name,) for name in ("status", "duration_seconds", "response_time_ms", "cost_cents")},

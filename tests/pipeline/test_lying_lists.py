@@ -32,7 +32,7 @@ def page_of(server: Sandbox, request: SandboxRequest, kind: str, edit: Edit) -> 
     elif kind == METRICS and request.path == METRICS and "run_test_name" in query:
         document = {"status": True, "result": edit(dispatch._result(world, METRICS, first, None), number)}
     elif kind == RUNS and request.path == RUNS and (execution := world.execution(query.get("execution_id", ""))):
-        result = run_execution(execution, first)
+        result = run_execution(execution, first, None)
         document = {"status": True, "result": result | {"call_results": edit(result["call_results"], number)}}
     else:
         return None

@@ -86,6 +86,6 @@ def test_rounding_is_half_up(value, digits, expected):
 def test_eval_names_choose_outputs_whatever_their_case():
     world = settled_world(2, run_tests=1, executions=1, calls=9)
     execution = world.run_tests[0].executions[0]
-    result = run_execution(execution, {"eval_name": "tone score"})
+    result = run_execution(execution, {"eval_name": "tone score"}, None)
     names = {each["name"] for row in result["call_results"]["results"] for each in row["eval_outputs"].values()}
     assert names == {"Tone Score"}

@@ -7,7 +7,7 @@ not. The keys come from the worker's environment. No batch and no answer holds o
 import asyncio
 import pickle
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from threading import Lock
 from typing import Any
@@ -46,17 +46,17 @@ class Batch:
     """The worker's share of the rate limit; None while no limit is known."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class BatchAnswer:
     """What came of a batch, also of one that ended early."""
 
-    bundles: list[FlatBundle] = field(default_factory=list)
+    bundles: list[FlatBundle]
     """What arrived, in this order; after an early end, also pieces of executions."""
-    counts: Counts = field(default_factory=Counts)
+    counts: Counts
     """What the crawl found and spared."""
-    traffic: Traffic = field(default_factory=Traffic)
+    traffic: Traffic
     """The requests that were sent for the batch."""
-    error: ExporterError | None = None
+    error: ExporterError | None
     """Why the worker could not go on; None if it fetched everything, or was stopped."""
 
 
@@ -128,14 +128,15 @@ class _Session:
             task.get_loop().call_soon_threadsafe(task.cancel)
 
     async def _fetch(self, batch: Batch) -> BatchAnswer:
-        answer = BatchAnswer()
+        bundles: list[FlatBundle] = []
+        error: ExporterError | None = None
 
         async def crawl() -> None:
             async with client:
                 await local_crawl.run()
 
         async def take(bundle: FlatBundle) -> None:
-            answer.bundles.append(bundle)
+            bundles.append(bundle)
 
         async def stored(item: Planned) -> StoredCalls:
             return batch.stored[item.execution.execution_id]
@@ -153,14 +154,11 @@ class _Session:
         finally:
             del self._running[batch.run_id]
         if not task.cancelled() and (failure := task.exception()) is not None:
-            error = next(leaves(failure))
-            if not isinstance(error, ExporterError):
-                raise error
-            answer.error = error
-        answer.bundles += local_crawl.arrived()
-        answer.counts = local_crawl.counts
-        answer.traffic = client.traffic
-        return answer
+            leaf = next(leaves(failure))
+            if not isinstance(leaf, ExporterError):
+                raise leaf
+            error = leaf
+        return BatchAnswer([*bundles, *local_crawl.arrived()], local_crawl.counts, client.traffic, error)
 
     def _quota(self, batch: Batch) -> Quota:
         """The quota of the batch's run; what another run has set or learned does not hold for it."""

@@ -16,8 +16,17 @@ def print_schema(tables: Sequence[schema.Table], output: str) -> None:
     """Print the columns of the tables to stdout; ``output`` is ``"table"`` or ``"json"``."""
     if output == "json":
         print_json([_as_json(table) for table in tables])
-    else:
-        _print_tables(tables)
+        return
+    # As wide as the terminal also where a pager such as less reads this: rich asks all three standard streams.
+    console = Console(file=sys.stdout, highlight=False)
+    for table in tables:
+        console.print(f"\n[bold]{table.name}[/]: one row per {table.one_row_per}, identified by {', '.join(table.key)}")
+        for column in table.columns:
+            unit = f", {column.unit}" if column.unit else ""
+            console.print(Text.assemble((column.name, "bold"), f"  {column.type_name}{unit}"))
+            source = f" Source: {column.source.replace('|', ' or ')}." if column.source else ""
+            text = f"{column.meaning}{source} {column.null_rule[0].upper()}{column.null_rule[1:]}."
+            console.print(Text(fill(text, console.width, initial_indent=" " * 4, subsequent_indent=" " * 4)))
 
 
 def _as_json(table: schema.Table) -> dict[str, Any]:
@@ -30,16 +39,3 @@ def _as_json(table: schema.Table) -> dict[str, Any]:
             for column in table.columns
         ],
     }
-
-
-def _print_tables(tables: Sequence[schema.Table]) -> None:
-    # As wide as the terminal also where a pager such as less reads this: rich asks all three standard streams.
-    console = Console(file=sys.stdout, highlight=False)
-    for table in tables:
-        console.print(f"\n[bold]{table.name}[/]: one row per {table.one_row_per}, identified by {', '.join(table.key)}")
-        for column in table.columns:
-            unit = f", {column.unit}" if column.unit else ""
-            console.print(Text.assemble((column.name, "bold"), f"  {column.type_name}{unit}"))
-            source = f" Source: {column.source.replace('|', ' or ')}." if column.source else ""
-            text = f"{column.meaning}{source} {column.null_rule[0].upper()}{column.null_rule[1:]}."
-            console.print(Text(fill(text, console.width, initial_indent=" " * 4, subsequent_indent=" " * 4)))

@@ -27,10 +27,7 @@ def find_renames(
     has such a name, takes the new name of the living ones of its old name and folder, if all of these have the same.
     Listed ones without a row of their own are among the renamed: only their other rows tell what they are called.
     """
-    names: dict[str, str] = {}
-    for name, execution_ids in listed.items():
-        for execution_id in execution_ids:
-            names.setdefault(execution_id, name)
+    names = {execution_id: name for name, ids in reversed([*listed.items()]) for execution_id in ids}
     new_names: dict[tuple[str, str], set[str]] = {}
     for execution_id, stored in state.executions.items():
         stays = stored.deleted_at is None and stored.run_test_name not in gone

@@ -6,7 +6,7 @@ writer, or a load that was cut off, has changed a table since, the next load rep
 """
 
 import re
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, reduce
@@ -28,7 +28,7 @@ from etl.errors import DestinationError, WarehouseUnavailableError
 from etl.files.refusals import is_denied, refusal
 from etl.load.delta_log import LOAD_ID, DeltaLog, files_below
 from etl.load.drivers import do_nothing, failure, not_ours, streamed
-from etl.load.interface import Loaded, LoadStep
+from etl.load.interface import Loaded, LoadStep, noted_digests
 from etl.load.tables import ALL_TABLES, GROUPS, STATE, STATE_TABLE, Place, arrow_schema_of, columns_of, needed_of, shape
 from etl.load.texts import comment, sql_quoted
 from etl.model.schema import Column, Table
@@ -126,9 +126,7 @@ class DeltaWarehouse:
             return {}, Loaded(None, {group.kind: {} for group in GROUPS})
         if STATE not in tables:
             raise not_ours(self.where, next(iter(tables)))
-        noted: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
-        for row in tables[STATE].rows().to_pylist():
-            noted[row["kind"]][row["item"]] = row["digest"]
+        noted = noted_digests(tables[STATE].rows().to_pylist())
         dataset_id, noted_shape = next(iter(noted["dataset"].items()), (None, None))
         # If another writer has changed this table, its rows prove nothing: not what was loaded, nor which load changed
         # a table.

@@ -4,10 +4,11 @@
 ``open.py`` decides which one a URL means, and ``synchronize.py`` decides what is loaded.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -105,3 +106,11 @@ class Warehouse(Protocol):
 
     def close(self) -> None:
         """End the connection, as the last call. What was not committed is undone."""
+
+
+def noted_digests(rows: Iterable[Mapping[str, Any]]) -> defaultdict[str, dict[str, str | None]]:
+    """By kind and item, the digests in rows of the table of what was loaded."""
+    digests: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
+    for row in rows:
+        digests[row["kind"]][row["item"]] = row["digest"]
+    return digests

@@ -8,14 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import chain
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import DestinationError
 from etl.load.drivers import not_ours
-from etl.load.interface import Loaded, LoadStep
+from etl.load.interface import Loaded, LoadStep, noted_digests
 from etl.load.statements import DATA, Dialect, Statements, row_counts
 from etl.load.tables import ALL_TABLES, STATE, STATE_TABLE, VIEWS, Group, Place, arrow_schema_of, columns_of, shape
 from etl.load.texts import sql_quoted
@@ -85,7 +85,7 @@ class SqlWarehouse:
             existing = self._existing()
             missing = self._missing(existing)
             rows = self._session.query(self._sql.loaded(existing)).to_pylist() if existing else []
-        digests = _digests(rows)
+        digests: dict[str, dict[str, str | None]] = noted_digests(rows)
         altered_views = _altered_views(digests)
         dataset_id, noted_shape = next(iter(digests.pop("dataset", {}).items()), (None, None))
         is_new_shape = noted_shape != shape(ALL_TABLES)
@@ -208,7 +208,7 @@ class SqlWarehouse:
         if is_made:
             for table in ALL_TABLES:
                 self._execute(self._sql.describe(table))
-        altered_views = _altered_views(_digests(self._session.query(self._sql.views()).to_pylist()))
+        altered_views = _altered_views(noted_digests(self._session.query(self._sql.views()).to_pylist()))
         for view in VIEWS:
             known = view.columns.keys() | existing.get(view.table.name, {}).keys()
             kept = [name for name in existing.get(view.name, {}) if name in known]
@@ -262,14 +262,6 @@ class SqlWarehouse:
                         f"{self._dialect.type_of(column)}. Change the type, or drop metrics-etl's tables and load again"
                     )
         return missing
-
-
-def _digests(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str | None]]:
-    """Digests by kind and item, from rows of ``Statements.loaded``."""
-    digests: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
-    for row in rows:
-        digests[row["kind"]][row["item"]] = row["digest"]
-    return dict(digests)
 
 
 def _altered_views(digests: dict[str, dict[str, str | None]]) -> tuple[str, ...]:

@@ -17,16 +17,7 @@ from etl.compare.nightly import Executions, Worse
 from etl.compare.nights import FEWEST_NIGHTS
 from etl.model.metrics import Metric
 from etl.model.wording import counted, shown
-from etl.report.charts import (
-    MOST_CHARACTERS,
-    MOST_SCENARIOS,
-    distribution_chart,
-    forest_chart,
-    panel,
-    png,
-    svg,
-    trend_chart,
-)
+from etl.report import charts
 from etl.report.figures import LATENCIES, Details, Figures
 from etl.report.gather import ReportContents
 from etl.settings.results import ReportSettings
@@ -58,7 +49,7 @@ class PageSection:
     @property
     def svg(self) -> Markup:
         """The chart as an SVG element, to stand in the page as it is."""
-        return Markup(svg(self.chart))  # noqa: S704 made by Vega, which escapes all text
+        return Markup(charts.svg(self.chart))  # noqa: S704 made by Vega, which escapes all text
 
 
 def page(contents: ReportContents, links: ReportSettings | None = None) -> str:
@@ -87,7 +78,7 @@ def page(contents: ReportContents, links: ReportSettings | None = None) -> str:
         most_trends=_MOST_TRENDS,
         most_evals=_MOST_EVALS,
         most_metrics=_MOST_METRICS,
-        most_scenarios=MOST_SCENARIOS,
+        most_scenarios=charts.MOST_SCENARIOS,
         fewest_nights=FEWEST_NIGHTS,
     )
 
@@ -96,14 +87,14 @@ def pictures(contents: ReportContents) -> Iterator[tuple[str, bytes]]:
     """For each run test that has charts: its key, and a PNG of all of them."""
     for figures in contents.run_tests:
         if picture := picture_of(figures):
-            yield figures.key, png(picture)
+            yield figures.key, charts.png(picture)
 
 
 def picture_of(figures: Figures) -> Any:
     """All charts of the run test as one, under its name and what got worse; None without charts."""
-    charts = [(shown(section.title), section.chart) for section in sections(figures)]
+    titled = [(shown(section.title), section.chart) for section in sections(figures)]
     texts = (text for each in figures.worse[:_MOST_FORESTS] for text in each.text.split("; "))  # a line has an end
-    return panel([shown(text) for text in (figures.name, *texts)], charts) if charts else None
+    return charts.panel([shown(text) for text in (figures.name, *texts)], titled) if titled else None
 
 
 def headlines(run_tests: Sequence[Figures]) -> list[tuple[Figures, Worse]]:
@@ -125,10 +116,10 @@ def _span(days: Sequence[date]) -> str:
 def _news(details: Details, metric: Metric) -> Iterator[tuple[date, str, str]]:
     """What changed at the source and may have moved the metric: night, label and text."""
     for night, name in details.versions:
-        yield night, f"agent {name}", f"agent version {name[:MOST_CHARACTERS]}"
+        yield night, f"agent {name}", f"agent version {name[: charts.MOST_CHARACTERS]}"
     for change in details.judges:
         if change.eval_name == metric.eval_name:
-            yield change.since, "new judge", f"judged differently ({change.what[:MOST_CHARACTERS]})"
+            yield change.since, "new judge", f"judged differently ({change.what[: charts.MOST_CHARACTERS]})"
 
 
 def sections(figures: Figures) -> list[PageSection]:
@@ -142,19 +133,19 @@ def sections(figures: Figures) -> list[PageSection]:
         before, after = (value_text(value, metric.unit) for value in (found.baseline, found.candidate))
         certainty = "too few calls for an interval" if by == "-" else f"{by} (95% interval {interval})"
         words = f"{before} → {after}, {certainty}" if figures.details.sides[0] else "The mean of each night."
-        drawn.append(PageSection(metric.title, words, trend_chart(trend, _news(figures.details, metric))))
+        drawn.append(PageSection(metric.title, words, charts.trend_chart(trend, _news(figures.details, metric))))
     for each in figures.details.distributions[:1]:  # an agent speaks or writes
         is_worse = each.metric.name in [worse.metric for worse in figures.worse]
         title = each.metric.title.partition(",")[0]
         caption = "The share of calls at each latency. The last step on the right includes all slower calls."
-        drawn.append(PageSection(f"{title}, all calls", caption, distribution_chart(each, is_worse=is_worse)))
+        drawn.append(PageSection(f"{title}, all calls", caption, charts.distribution_chart(each, is_worse=is_worse)))
     for worse, forest in list(zip(figures.worse, figures.details.forests, strict=True))[:_MOST_FORESTS]:
         way = "right" if worse.row.metric.is_higher_worse else "left"
-        more = counted(len(forest) - MOST_SCENARIOS, "more scenario")
-        rest = f" {more} changed less, or have too few calls." if len(forest) > MOST_SCENARIOS else ""
+        more = counted(len(forest) - charts.MOST_SCENARIOS, "more scenario")
+        rest = f" {more} changed less, or have too few calls." if len(forest) > charts.MOST_SCENARIOS else ""
         worse_if = f"A scenario with its dot {way} of 0 got worse, unless the line (95% interval) crosses 0."
         caption = f"{worse_if} A dot without a line has too few calls to tell.{rest}"
         if forest:
             title = f"{worse.row.metric.title}, by scenario"
-            drawn.append(PageSection(title, caption, forest_chart(worse.row, forest)))
+            drawn.append(PageSection(title, caption, charts.forest_chart(worse.row, forest)))
     return drawn

@@ -49,7 +49,7 @@ class ExportStamp:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Rows of one table, as they are written and as a pandas frame."""
+    """Rows of one table, as they are written."""
 
     table: schema.Table
     """The table that declares the columns."""
@@ -57,11 +57,6 @@ class Frame:
     """The rows, as they are written."""
     misfits: int
     """How many values did not fit their column, and were kept in ``extra``."""
-
-    @property
-    def data(self) -> "pd.DataFrame":
-        """The same rows in pandas, without a copy of the values: each column is backed by its Arrow array."""
-        return to_pandas(self.rows)
 
 
 def executions_frame(

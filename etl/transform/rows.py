@@ -20,7 +20,6 @@ class RowMaker:
     """Makes rows of one table: lists of values in the order of its columns. ``MAKERS`` has the one of each table."""
 
     def __init__(self, table: schema.Table) -> None:
-        self._width = len(table.names)
         self._index = {name: index for index, name in enumerate(table.names)}
         self._extra = self._index.get("extra")
         self._tree = _build_tree(table)
@@ -30,7 +29,7 @@ class RowMaker:
 
         ``given`` holds, by column, the values that are not from the payload. A column that neither has is null.
         """
-        row: list[Any] = [None] * self._width
+        row: list[Any] = [None] * len(self._index)
         for name, value in given.items():
             row[self._index[name]] = value
         extra, misfits = _fill(payload, self._tree, row)

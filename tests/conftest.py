@@ -8,6 +8,8 @@ import pytest
 from hypothesis import settings
 
 from etl.extract import client
+from etl.files.local import LocalFiles
+from tests.e2e.demo_dataset import make_demo
 from tests.stores import KEYS, proxied, seaweed
 from tests.warehouses import (
     Place,
@@ -37,6 +39,22 @@ def pytest_collection_finish() -> None:
 def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits between two tries are tested by what they are asked for, not by waiting."""
     monkeypatch.setattr(client, "_BACKOFF_MAX_SECONDS", 0.002)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A folder that is ready for a dataset."""
+    files = LocalFiles(tmp_path / "data")
+    files.prepare()
+    return files
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The dataset of the demo, as the documents show it, in a folder of the module's own."""
+    data = tmp_path_factory.mktemp("demo") / "data"
+    make_demo(data)
+    return data
 
 
 @pytest.fixture(scope="session")

@@ -26,16 +26,8 @@ from etl.settings.results import Compare
 from tests import datasets
 from tests.compare.executions import execution
 from tests.datasets import write
-from tests.e2e.demo_dataset import make_demo
 
 WEEKS = (Span(date(2026, 10, 26), date(2026, 11, 8)), Span(date(2026, 11, 9), date(2026, 11, 20)))
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("compare")
-    make_demo(folder / "data")
-    return folder / "data"
 
 
 def compared(

@@ -8,20 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import pytest
 
 from etl.compare.nightly import Worse, judge_nights, read_nights, read_worse
 from etl.compare.samples import CALL_COLUMNS
 from etl.inspect.read_tables import open_dataset
 from etl.settings.results import Compare
-from tests.e2e.demo_dataset import FRIDAY, make_demo
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("nightly")
-    make_demo(folder / "data")
-    return folder / "data"
+from tests.e2e.demo_dataset import FRIDAY
 
 
 def worse(data: Path) -> Sequence[Worse]:

@@ -205,6 +205,15 @@ def test_hook_before_a_commit_calls_what_is_there() -> None:
     assert "ruff" in called.stdout
 
 
+AS_GITHUB_DOES = ("bash", "--noprofile", "--norc", "-eo", "pipefail")
+
+
+def of_github(folder: Path, **others: str) -> dict[str, str]:
+    """The environment of a step."""
+    own = {"RUNNER_TEMP": str(folder), "GITHUB_STEP_SUMMARY": str(folder / "step-summary")}
+    return own | {"FI_API_KEY": API_KEY, "FI_SECRET_KEY": SECRET_KEY} | others
+
+
 @pytest.mark.slow
 async def test_step_of_the_workflow_says_what_each_exit_code_asks_for(server: Sandbox, tmp_path: Path) -> None:
     if shutil.which("jq") is None or shutil.which("bash") is None:
@@ -212,25 +221,17 @@ async def test_step_of_the_workflow_says_what_each_exit_code_asks_for(server: Sa
     (step,) = yaml.safe_load((DEPLOY / "github-actions.yml").read_text())["jobs"]["export"]["steps"]
     script = tmp_path / "step.sh"
     script.write_text(here(step["run"], tmp_path))
-    env = {
-        "PATH": os.environ["PATH"],
-        "RUNNER_TEMP": str(tmp_path),
-        "GITHUB_STEP_SUMMARY": str(tmp_path / "step-summary"),
-        "FI_API_KEY": API_KEY,
-        "FI_SECRET_KEY": SECRET_KEY,
-        "CONFIG": here(step["env"]["CONFIG"], tmp_path),
-    }
-    as_github_does: list[str | Path] = ["bash", "--noprofile", "--norc", "-eo", "pipefail", script]
+    env = of_github(tmp_path, PATH=os.environ["PATH"], CONFIG=here(step["env"]["CONFIG"], tmp_path))
 
     install(tmp_path, server)
-    complete = await shell(*as_github_does, env=env, cwd=tmp_path)
+    complete = await shell(*AS_GITHUB_DOES, script, env=env, cwd=tmp_path)
     told = (tmp_path / "step-summary").read_text()
     install(tmp_path, server, "Nobody")
-    partial = await shell(*as_github_does, env=env, cwd=tmp_path)
+    partial = await shell(*AS_GITHUB_DOES, script, env=env, cwd=tmp_path)
     with locked(tmp_path / "data"):
-        held = await shell(*as_github_does, env=env, cwd=tmp_path)
+        held = await shell(*AS_GITHUB_DOES, script, env=env, cwd=tmp_path)
     await server.__aexit__()
-    unavailable = await shell(*as_github_does, env=env | {"METRICS_ETL_API__MAX_TRIES": "1"}, cwd=tmp_path)
+    unavailable = await shell(*AS_GITHUB_DOES, script, env=env | {"METRICS_ETL_API__MAX_TRIES": "1"}, cwd=tmp_path)
 
     assert (complete.exit_code, complete.stdout) == (0, "")
     assert told.startswith("complete: ")
@@ -249,15 +250,8 @@ async def test_gate_for_regressions_comments_and_fails_for_a_regression_or_witho
     gh = tmp_path / "gh"
     gh.write_text('#!/bin/sh\necho "$@" >> "$RUNNER_TEMP/said"\n')
     gh.chmod(0o755)
-    env = {
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "RUNNER_TEMP": str(tmp_path),
-        "GITHUB_STEP_SUMMARY": str(tmp_path / "step-summary"),
-        "FI_API_KEY": API_KEY,
-        "FI_SECRET_KEY": SECRET_KEY,
-        "CONFIG": str(tmp_path / "metrics-etl.toml"),
-        "PULL_REQUEST": "https://git.example/pull/1",
-    }
+    path, config = f"{tmp_path}:{os.environ['PATH']}", str(tmp_path / "metrics-etl.toml")
+    env = of_github(tmp_path, PATH=path, CONFIG=config, PULL_REQUEST="https://git.example/pull/1")
 
     (tmp_path / "step.sh").write_text(here(compare["run"], tmp_path).replace("14d..1d", "2026-10-01..today"))
     world, rng = settled_world(run_tests=1, executions=0), Random(1)
@@ -270,15 +264,7 @@ async def test_gate_for_regressions_comments_and_fails_for_a_regression_or_witho
         for days, calls in ((-12, 400), (-10, 400), (1, 60), (2, 5)):
             execution = add_execution(world, run_test, rng, regression_at + timedelta(days=days), calls)
             env["EXECUTION"] = execution.execution_id
-            as_github_does: list[str | Path] = [
-                "bash",
-                "--noprofile",
-                "--norc",
-                "-eo",
-                "pipefail",
-                tmp_path / "step.sh",
-            ]
-            endings.append(await shell(*as_github_does, env=env, cwd=tmp_path))
+            endings.append(await shell(*AS_GITHUB_DOES, tmp_path / "step.sh", env=env, cwd=tmp_path))
     alone, same, worse, few = endings
 
     assert (alone.exit_code, alone.stdout) == (2, "")

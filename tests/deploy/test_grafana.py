@@ -13,7 +13,7 @@ import pytest
 
 import etl
 from etl.model.metrics import LINE_FAILURES
-from tests.e2e.demo_dataset import FRIDAY, make_demo
+from tests.e2e.demo_dataset import FRIDAY
 from tests.warehouses import Place, load_into
 
 ROOT = Path(__file__).parents[2]
@@ -40,13 +40,6 @@ def test_grafana_refuses_a_dashboard_with_a_mistake(right: str, wrong: str) -> N
 
 def test_line_failures_are_those_of_the_gate() -> None:
     assert VARIABLES["line_failures"]["query"].split("|") == [*LINE_FAILURES]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = tmp_path_factory.mktemp("grafana") / "data"
-    make_demo(data)
-    return data
 
 
 def macro(found: re.Match[str]) -> str:
@@ -95,10 +88,10 @@ def by_day(data: Path, run_tests: Iterable[str]) -> dict[str, dict[str, pd.Serie
     }
 
 
-def test_every_panel_draws_the_chosen_run_tests_by_day(data: Path, in_postgresql: Place) -> None:
-    load_into(in_postgresql, data)
+def test_every_panel_draws_the_chosen_run_tests_by_day(demo: Path, in_postgresql: Place) -> None:
+    load_into(in_postgresql, demo)
     *chosen, other = [row["__value"] for row in rows_of(in_postgresql, VARIABLES["run_test"]["query"])]
-    expected = by_day(data, chosen)
+    expected = by_day(demo, chosen)
     assert ([AGE, *expected], len(chosen), other[:14]) == ([*PANELS], 2, "support-triage")
     for title, series in expected.items():
         rows = rows_of(in_postgresql, PANELS[title]["targets"][0]["rawSql"], chosen)
@@ -108,8 +101,8 @@ def test_every_panel_draws_the_chosen_run_tests_by_day(data: Path, in_postgresql
             assert found == pytest.approx(figures.dropna().to_dict()), (title, name)
 
 
-def test_age_and_new_versions_are_shown(data: Path, in_postgresql: Place) -> None:
-    load_into(in_postgresql, data)
+def test_age_and_new_versions_are_shown(demo: Path, in_postgresql: Place) -> None:
+    load_into(in_postgresql, demo)
     [age] = rows_of(in_postgresql, PANELS[AGE]["targets"][0]["rawSql"])
     [annotation] = DASHBOARD["annotations"]["list"]
     versions = rows_of(in_postgresql, annotation["target"]["rawSql"], ["checkout-flow-858f2c8d"])

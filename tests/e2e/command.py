@@ -107,9 +107,14 @@ async def type_in(script: str, cwd: Path, server: Sandbox) -> Ended:
     )
 
 
+def names(server: Sandbox) -> list[str]:
+    """Those of the run tests that it has."""
+    return [run_test.name for run_test in server.world.run_tests]
+
+
 async def export(server: Sandbox, folder: Path, *arguments: str) -> Ended:
     """``run --json`` of all run tests of the server."""
-    write_settings(folder, [run_test.name for run_test in server.world.run_tests])
+    write_settings(folder, names(server))
     return await metrics_etl("run", "--json", *arguments, cwd=folder, env=environment(server))
 
 

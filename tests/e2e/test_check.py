@@ -6,7 +6,7 @@ import pytest
 
 from etl.pipeline.preflight import Subject
 from etl.sandbox import Sandbox
-from tests.e2e.command import Ended, environment, metrics_etl, write_settings
+from tests.e2e.command import Ended, environment, metrics_etl, names, write_settings
 from tests.worlds import a_sandbox
 
 SUBJECTS = [each.value for each in Subject if each is not Subject.WAREHOUSE]  # none is named here
@@ -25,10 +25,6 @@ def problem(result: Ended) -> str:
 def times(folder: Path) -> dict[Path, int]:
     """When each file was changed last; of a folder, only that it is there."""
     return {path: path.lstat().st_mtime_ns if path.is_file() else 0 for path in folder.rglob("*")}
-
-
-def names(server: Sandbox) -> list[str]:
-    return [run_test.name for run_test in server.world.run_tests]
 
 
 async def test_all_is_well_for_one_request_and_without_a_trace(server: Sandbox, tmp_path: Path) -> None:

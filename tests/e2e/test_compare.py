@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings
-from tests.e2e.demo_dataset import make_demo
 from tests.e2e.terminal import Terminal
 from tests.meanings import FIELDS
 from tests.reference import json_paths
@@ -21,10 +20,8 @@ CHECKOUT = ("--run-test", "Checkout flow", *WEEKS)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("compare")
-    make_demo(folder / "data")
-    return folder
+def folder(demo: Path) -> Path:
+    return demo.parent
 
 
 async def compare(folder: Path, *arguments: str, **variables: str) -> Ended:

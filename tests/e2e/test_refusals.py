@@ -8,15 +8,11 @@ import pyarrow.dataset as ds
 import pytest
 
 from etl.sandbox import Fault, Sandbox
-from tests.e2e.command import Ended, ended, environment, metrics_etl, start, without_uvloop, write_settings
+from tests.e2e.command import Ended, ended, environment, metrics_etl, names, start, without_uvloop, write_settings
 from tests.e2e.faults import hold_back
 from tests.worlds import a_sandbox
 
 server = a_sandbox(run_tests=2, executions=3, calls=5)
-
-
-def names(server: Sandbox) -> list[str]:
-    return [run_test.name for run_test in server.world.run_tests]
 
 
 def assert_refused(result: Ended, exit_code: int, *words: str) -> None:

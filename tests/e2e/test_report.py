@@ -36,10 +36,8 @@ REMARK = "notice     Refund chat: 2026-11-09 not judged, because most calls fail
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
-    make_demo(folder / "data")
-    return folder
+def folder(demo: Path) -> Path:
+    return demo.parent
 
 
 def names(folder: Path) -> list[str]:

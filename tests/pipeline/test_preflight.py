@@ -14,7 +14,7 @@ from etl.pipeline import job
 from etl.pipeline.preflight import Check, Subject, check, exit_code
 from etl.sandbox import Fault, Sandbox
 from etl.settings import Settings
-from tests.e2e.command import environment, metrics_etl, write_settings
+from tests.e2e.command import environment, metrics_etl, names, write_settings
 from tests.worlds import a_sandbox, settled_world
 
 
@@ -27,10 +27,6 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 server = a_sandbox(run_tests=3, executions=1, calls=1)
-
-
-def names(server: Sandbox) -> list[str]:
-    return [run_test.name for run_test in server.world.run_tests]
 
 
 async def checked(server: Sandbox, run_tests: object, *lines: str) -> dict[Subject, Check]:

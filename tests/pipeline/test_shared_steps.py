@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from etl.errors import DestinationError
-from etl.files.local import LocalFiles
 from etl.sandbox.generate import add_execution
 from tests.dataset.killed import killed_before
+from tests.datasets import published
 from tests.e2e.truth import assert_equals_world
 from tests.pipeline.nights import NIGHT, Nights
 
@@ -18,14 +17,7 @@ from tests.pipeline.nights import NIGHT, Nights
 async def test_rows_that_a_failed_run_left_without_an_execution_are_marked_when_that_is_gone(
     nights: Nights, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
-    publish = LocalFiles.publish
-
-    def fail(files: LocalFiles, path: str, data: bytes) -> None:
-        if path.startswith(f"{table}/"):
-            raise DestinationError(f"{path}: No space left on device")
-        publish(files, path, data)
-
-    monkeypatch.setattr(LocalFiles, "publish", fail)
+    published(monkeypatch, failing=table)
     assert (await nights.export()).exit_code == 6
     monkeypatch.undo()
     gone = nights.world.run_tests[0].executions[0]

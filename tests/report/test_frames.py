@@ -6,13 +6,11 @@ from pathlib import Path
 import pytest
 
 import etl
-from tests.e2e.demo_dataset import make_demo
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("frames")
-    make_demo(folder / "data")
+def settings(demo: Path) -> Path:
+    folder = demo.parent
     (folder / "settings.toml").write_text('run_tests = "all"\n[destination]\npath = "data"\n', encoding="utf-8")
     return folder / "settings.toml"
 

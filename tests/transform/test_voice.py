@@ -1,7 +1,5 @@
 """A voice call's row, made of the two lists that show it whole, is the row of its own metrics."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,22 +8,17 @@ import pytest
 from etl.errors import UnexpectedAnswerError
 from etl.extract.answers import decode
 from etl.extract.endpoints import Slice, list_call_details, list_voice_calls
-from etl.extract.parse import parse_json
 from etl.model import schema
 from etl.model.records import FROM_DETAIL, FROM_LISTS, CallMetrics, FetchedCall, ListedCall
 from etl.transform.detail import FIELDS_IN, SAME, SHOWN_COLUMNS, STAGES, differences, metrics_in
 from etl.transform.flatten import call_row, eval_outputs
 from etl.transform.voice import FIELDS, IN_BOTH, differing, joined, listed_call
+from tests.transform.test_detail import recorded
 
-SAMPLES = {path.stem: json.loads(path.read_bytes()) for path in Path(__file__).parents[1].glob("samples/detail/*.json")}
 EXECUTION_ID = "a8621017-64cb-48ce-a293-486cf562de5b"
 PERSONAL = ("phone_number", "customer_number", "transcripts", "provider_call_data", "recording_url", "call_metadata")
 Both = dict[str, tuple[ListedCall, ListedCall]]
 OF_VOICE = [name for name, path in SAME.items() if path[0] != "chat_metrics"]
-
-
-def recorded(case: str) -> Any:
-    return parse_json(msgspec.json.encode(SAMPLES[case]["body"]))
 
 
 def lists(case: str = "voice_list") -> Both:

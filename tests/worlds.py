@@ -10,7 +10,14 @@ import pytest
 from etl.sandbox import Sandbox, World
 from etl.sandbox.generate import add_execution, finish_execution, make_world
 from etl.sandbox.measures import eval_output
-from etl.sandbox.world import SimulatedCall, SimulatedExecution, SimulatedRunTest, listable_calls, touch_call
+from etl.sandbox.world import (
+    SimulatedCall,
+    SimulatedExecution,
+    SimulatedRunTest,
+    listable_calls,
+    rerun_execution,
+    touch_call,
+)
 
 END = datetime(2026, 11, 1, 12, tzinfo=UTC)
 CALL_STATUSES = ("pending", "queued", "ongoing", "completed", "failed", "analyzing", "cancelled")
@@ -66,6 +73,20 @@ def a_sandbox(**options: Any) -> Any:
 def executions_of(world: World) -> Iterator[SimulatedExecution]:
     """Every execution that is not deleted, run test by run test."""
     return (each for run_test in world.run_tests for each in run_test.executions if not each.is_deleted)
+
+
+def run_again(execution: SimulatedExecution, rng: Random, now: datetime) -> None:
+    """Yesterday, with other calls."""
+    rerun_execution(execution, now - timedelta(hours=29))
+    finish_execution(execution, rng, now - timedelta(hours=28))
+
+
+def go_on(world: World) -> None:
+    """In each run test one execution runs again, and in the first one a new execution began long ago."""
+    rng, now = Random(1), datetime.now(UTC)
+    for run_test in world.run_tests:
+        run_again(run_test.executions[1], rng, now)
+    add_execution(world, world.run_tests[0], rng, now - timedelta(days=9), 2)
 
 
 def add_mixed_execution(

@@ -24,7 +24,7 @@ from etl.sandbox import Fault, Sandbox
 from etl.sandbox.generate import add_execution
 from tests.datasets import assert_kept, assert_sound, contents, fill_parts_early
 from tests.e2e.command import ended, environment, metrics_etl, start, write_settings
-from tests.e2e.test_killed import at_any_moment, run_again
+from tests.e2e.test_killed import at_any_moment
 from tests.e2e.truth import assert_equals_world
 from tests.e2e.warm import fork_server
 from tests.stores import (
@@ -44,7 +44,7 @@ from tests.stores import (
     proxied,
     upload,
 )
-from tests.worlds import settled_world, small_world
+from tests.worlds import run_again, settled_world, small_world
 
 ROOT = Path(__file__).parents[2]
 IN_ORDER = ["[export]", "commit_interval_seconds = 3600", "[api]", "concurrency = 1"]

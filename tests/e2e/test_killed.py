@@ -12,21 +12,15 @@ from pathlib import Path
 import pytest
 
 from etl.sandbox import Fault, Sandbox
-from etl.sandbox.generate import add_execution, finish_execution
-from etl.sandbox.world import SimulatedExecution, rerun_execution
+from etl.sandbox.generate import add_execution
 from tests.datasets import assert_kept, assert_sound, staged
 from tests.e2e.command import environment, metrics_etl, start, write_settings
 from tests.e2e.dying import kinds_of_steps, run_dying
 from tests.e2e.truth import assert_equals_world
-from tests.worlds import settled_world
+from tests.worlds import run_again, settled_world
 
 # One execution after the other, committed when it is whole and at no time of the clock.
 IN_ORDER = ["[export]", "commit_interval_seconds = 3600", "[api]", "concurrency = 1"]
-
-
-def run_again(execution: SimulatedExecution, rng: random.Random, now: datetime) -> None:
-    rerun_execution(execution, now - timedelta(hours=29))
-    finish_execution(execution, rng, now - timedelta(hours=28))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -22,12 +22,10 @@ from etl.files.open import open_files
 from etl.load import sql
 from etl.model import schema
 from etl.sandbox import Sandbox
-from etl.sandbox.generate import finish_execution
-from etl.sandbox.world import rerun_execution
 from tests.e2e.command import assert_documented, ended, environment, metrics_etl, start, type_in, write_settings
 from tests.e2e.warm import fork_server
 from tests.warehouses import DyingSession, Place, assert_equals_dataset, holding, of_the_page
-from tests.worlds import a_sandbox
+from tests.worlds import a_sandbox, run_again
 
 server = a_sandbox(run_tests=2, executions=3, calls=3)
 
@@ -50,10 +48,7 @@ def here(folder: Path) -> Place:
 
 def rerun_one(server: Sandbox) -> None:
     """One execution runs again, with other calls."""
-    execution = server.world.run_tests[0].executions[0]
-    now = datetime.now(UTC)
-    rerun_execution(execution, now - timedelta(hours=30))
-    finish_execution(execution, random.Random(3), now - timedelta(hours=29))
+    run_again(server.world.run_tests[0].executions[0], random.Random(3), datetime.now(UTC))
 
 
 async def test_run_loads_at_its_end_and_load_shows_what_differed_and_asks_the_api_nothing(

@@ -2,12 +2,10 @@
 
 import errno
 import os
-import random
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,15 +14,13 @@ from etl.errors import DestinationError
 from etl.files import local
 from etl.pipeline import job
 from etl.sandbox import Sandbox
-from etl.sandbox.generate import add_execution, finish_execution
-from etl.sandbox.world import rerun_execution
 from tests.datasets import assert_sound, fill_parts_early, staged
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world
 from tests.files.kernel import failing_calls, small_disk
 from tests.files.watched import Step, watched
 from tests.support import settings_for
-from tests.worlds import settled_world
+from tests.worlds import go_on, settled_world
 
 FULL = ["create", "write", "fsync", "rename", "mkdir", "ftruncate", "pwrite"]
 FORBIDDEN = ["create", "open", "rename", "mkdir", "unlink", "scandir"]
@@ -46,14 +42,10 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     """A server whose world lies exported in ``old``, and has changed since: a run replaces rows and adds a part."""
     fill_parts_early(monkeypatch, rows=1)
     monkeypatch.setattr(local, "_TICK_NS", 0)  # what is read again must not depend on the time that a run takes
-    rng, now = random.Random(1), datetime.now(UTC)
     async with Sandbox(settled_world(run_tests=1, executions=2, calls=2, days=1)) as running:
         folder = tmp_path / "old"
         await job.export(settings_for(running, folder / "data"))
-        execution = running.world.run_tests[0].executions[1]
-        rerun_execution(execution, now - timedelta(hours=29))
-        finish_execution(execution, rng, now - timedelta(hours=28))
-        add_execution(running.world, running.world.run_tests[0], rng, now - timedelta(days=9), 2)
+        go_on(running.world)
         (folder / "data" / "_state" / "staging" / "left-by-a-dead-run").write_bytes(b"PAR1")
         yield running
 

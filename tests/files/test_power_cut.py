@@ -3,21 +3,18 @@
 import random
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from etl.pipeline import job
 from etl.sandbox import Sandbox
-from etl.sandbox.generate import add_execution, finish_execution
-from etl.sandbox.world import rerun_execution
 from tests.datasets import assert_kept, assert_sound, fill_parts_early, staged
 from tests.e2e.truth import assert_equals_world
 from tests.files.powercut import Disk
 from tests.files.watched import Step, watched
 from tests.support import settings_for
-from tests.worlds import settled_world
+from tests.worlds import go_on, settled_world
 
 
 async def export(server: Sandbox, folder: Path, after: Callable[[Step], None] = lambda _step: None) -> None:
@@ -31,15 +28,11 @@ async def export(server: Sandbox, folder: Path, after: Callable[[Step], None] = 
 async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
     """A server whose world lies exported in ``old``, and has changed since: a run replaces rows and adds a part."""
     fill_parts_early(monkeypatch, rows=1)
-    rng, now = random.Random(1), datetime.now(UTC)
     async with Sandbox(settled_world(run_tests=2, executions=3, calls=2, days=2)) as running:
         (tmp_path / "old").mkdir()
         (tmp_path / "new").mkdir()
         await export(running, tmp_path / "old")
-        for execution in (run_test.executions[1] for run_test in running.world.run_tests):
-            rerun_execution(execution, now - timedelta(hours=29))
-            finish_execution(execution, rng, now - timedelta(hours=28))
-        add_execution(running.world, running.world.run_tests[0], rng, now - timedelta(days=9), 2)
+        go_on(running.world)
         yield running
 
 

@@ -51,19 +51,16 @@ async def test_list_that_stays_500_is_made_of_the_detail(server: Sandbox) -> Non
     assert [request.path == RUNS for request in server.requests] == [True, False, True], "the list gets a second chance"
 
 
-async def test_list_that_fails_once_is_believed_the_second_time(server: Sandbox) -> None:
+@pytest.mark.parametrize(("route", "requests"), [(Route.WHOLE, 3), (Route.COMPARE, 2)])
+async def test_list_that_fails_once_is_read_again_unless_stored_calls_may_stay(
+    server: Sandbox, route: Route, requests: int
+) -> None:
+    """Then the detail suffices."""
     first = iter([True])
     fail(server, lambda request: is_list_with_evals(request) and next(first, False))
-    calls = await read(server)
-    assert not calls.lacks_evals
+    calls = await read(server, route)
+    assert (calls.lacks_evals, len(server.requests)) == (route is Route.COMPARE, requests)
     assert calls.details is not None
-
-
-async def test_detail_suffices_where_stored_calls_may_stay(server: Sandbox) -> None:
-    first = iter([True])
-    fail(server, lambda request: is_list_with_evals(request) and next(first, False))
-    assert (await read(server, Route.COMPARE)).lacks_evals
-    assert len(server.requests) == 2
 
 
 async def test_list_is_read_without_evals_where_the_detail_fails_too(server: Sandbox) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from etl.extract.plan import Reason, Route
-from etl.model.lifecycle import ExportState, HeldRows
+from etl.model.lifecycle import HeldRows
 from tests.bundles import dead_letter, execution, plan_of, stored_of
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
@@ -63,10 +63,6 @@ def test_final_execution_is_swept_when_its_turn_has_come_and_compared_if_it_is_i
     assert plan(listed, stored_of(listed), **swept, detail_suffices=True)[0].route is Route.LISTS_COMPARED
     assert reason(listed, stored_of(listed, export_state="settling"), **swept) is Reason.SETTLING
     assert reason(listed, stored_of(listed), **swept, full_refresh=True) is Reason.REQUESTED
-
-
-def test_every_state_is_documented():
-    assert set(ExportState) == {"exported", "settling", "listed", "waiting", "incomplete", "forgotten"}
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ def a_dataset_of(path, run_tests):
     return LocalFiles(path)
 
 
-def read(files, run_tests=None, since=None):
-    return gather_contents(files, read_status(files, now=datetime.now(UTC)), run_tests, since, rules=Compare())
+def read(files, since=None):
+    return gather_contents(files, read_status(files, now=datetime.now(UTC)), None, since, rules=Compare())
 
 
 def test_of_many_run_tests_so_many_have_details_and_all_have_figures(tmp_path):
@@ -31,11 +31,6 @@ def test_of_many_run_tests_so_many_have_details_and_all_have_figures(tmp_path):
     assert [each.key for each in found] == [f"run-test-{number:02}" for number in range(MOST_DETAILS + 2)]
     assert [each.details is not None for each in found] == [True] * MOST_DETAILS + [False] * 2
     assert {(each.calls, len(each.trends)) for each in found} == {(2, 1)}
-
-
-def test_only_the_run_tests_that_are_named_are_read(tmp_path):
-    files = a_dataset_of(tmp_path, 3)
-    assert [each.key for each in read(files, ["run-test-01"]).run_tests] == ["run-test-01"]
 
 
 def test_run_test_that_fell_silent_needs_a_person_before_those_that_are_new_whichever_days_are_shown(tmp_path):

@@ -281,8 +281,9 @@ class Crawl:
         listed = execution.listed
         if listed.lags:
             calls = counted(len(listed.not_found), "listed call")
-            text = f"the API answered 404 for {calls}, {LAG}"
-            execution.unproved = SourceError(text, status=404, tries=listed.readings)
+            execution.unproved = SourceError(
+                f"the API answered 404 for {calls}, {LAG}", status=404, tries=listed.readings
+            )
         elif not is_proved:
             execution.unproved = SourceError(
                 f"the list of calls differed from the execution's call count in {counted(listed.readings, 'reading')}, "

@@ -216,12 +216,7 @@ CALLS = Table(
         field("chat_metrics.turn_count", INT, "Number of turns in the chat.", "turns"),
         field("chat_metrics.avg_latency_ms", FLOAT, "Mean latency of the chat's answers.", "ms"),
         field("chat_metrics.csat_score", FLOAT, "Customer satisfaction score; seen so far: 1 to 10.", "score"),
-        shown(
-            "overall_score",
-            FLOAT,
-            "Score shown as CSAT by the platform, the only score of a voice call; seen so far: 1 to 10.",
-            "score",
-        ),
+        shown("overall_score", FLOAT, "The platform's CSAT (1 to 10 so far), a voice call's only score.", "score"),
         shown("ended_reason", STRING, "Why the call ended, as one line from the source, cut after 200 characters."),
         shown("completed_at", TIMESTAMP, "When the call ended.", null=_NOT_LISTED),
         shown("agent_version", STRING, "Name of the version of the agent that was tested.", null=_NOT_LISTED),

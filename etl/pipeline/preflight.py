@@ -16,7 +16,7 @@ from etl.dataset.state import read_state
 from etl.errors import ConfigurationError, ExitCode, ExporterError, KeyRefusedError, SourceError, SourceUnavailableError
 from etl.extract.client import Client
 from etl.extract.endpoints import Slice, list_run_tests
-from etl.extract.run_tests import no_such_run_test
+from etl.extract.run_tests import no_such_run_test, why_unknown
 from etl.files.interface import Files
 from etl.files.names import LOCK
 from etl.files.open import open_files
@@ -136,12 +136,13 @@ async def refuse_unknown(client: Client, settings: Settings) -> None:
     Raises:
         ConfigurationError: there is such a name.
     """
-    if settings.run_tests and settings.is_part and not settings.configured:
-        with suppress(KeyRefusedError, SourceError, SourceUnavailableError):
-            async with client:
-                for found in await _check_run_tests(client, settings):
-                    if found.exit_code:
-                        raise ConfigurationError(f"--run-test {found.detail}")
+    asked = settings.run_tests if settings.is_part and not settings.configured else ()
+    with suppress(KeyRefusedError, SourceError, SourceUnavailableError):
+        async with client:
+            for name in (run_test.name for run_test in asked):
+                if not await is_run_test(client, name):
+                    why = await why_unknown(client, name, (), page_limit=settings.api.page_limit)
+                    raise ConfigurationError(f"--run-test {quoted(name)}: {why}")
 
 
 async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:

@@ -55,8 +55,7 @@ def _with_first_days(run_tests: tuple[RunTest, ...], others: ValidationInfo) -> 
 
 _TOML_HINTS = {
     "Invalid value": '. Write "text", 2026-01-31, true or false',
-    "Cannot declare": ". Write each section and each key once",
-    "Cannot overwrite": ". Write each section and each key once",
+    "Cannot ": ". Write each section and each key once",
     "Illegal character": ". Text ends with a quote on the line on which it begins",
     "Expected newline": ". Write one key on each line, and only dates that exist",
 }

@@ -47,12 +47,16 @@ async def test_forget_says_how_much_goes_and_removes_it_only_when_told_so_again(
     async with Sandbox(settled_world(run_tests=1, executions=3, calls=2)) as server:
         await export(server, tmp_path)
         (script,) = blocks("housekeeping.md", "Forget calls, executions or what is old")
-        execution_id = server.world.run_tests[0].executions[0].execution_id
-        lines = script.replace("5af9e484-…", execution_id).splitlines()[:3]
-        asked, done, old = [await type_in(line, tmp_path, server) for line in lines]
+        first, second, _ = server.world.run_tests[0].executions
+        second.calls[0].is_deleted = True
+        assert (await export(server, tmp_path, "--full-refresh")).exit_code == 0
+        script = script.replace("5af9e484-…", first.execution_id)
+        lines = script.replace("0b6f2c1e-…", second.calls[0].call_execution_id).splitlines()
+        asked, done, of_call, old = [await type_in(line, tmp_path, server) for line in lines]
         status = await type_in("metrics-etl status", tmp_path, server)
     assert asked.stdout == "to forget  1 execution, 2 calls, 6 evals\nnext       add --yes to remove these rows\n"
     assert done.stdout.startswith("forgotten  1 execution, 2 calls, 6 evals\nnext       metrics-etl load")
+    assert of_call.stdout.startswith("forgotten  1 call, 3 evals\n")
     assert old.stdout.startswith("forgotten  nothing\n")
     assert "  1 forgotten" in status.stdout
 

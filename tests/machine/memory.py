@@ -138,7 +138,12 @@ class Memory:
         for execution in source.executions(is_finished=True):
             calls = [each for each in execution.calls if not each.is_deleted]
             has_all = bool(calls) and all(asked[each.call_execution_id] for each in calls)
-            is_staged = calls and execution.execution_id in source.staged
+            rows = [night.after.tables["calls"].get((each.call_execution_id,)) for each in calls]
+            is_stored = all(
+                row and row.row["cost_stt_cost_cents"] == each.stt_cost_cents
+                for row, each in zip(rows, calls, strict=True)
+            )
+            is_staged = not is_stored and execution.execution_id in source.staged
             of_calls = (set() if is_of_no_use else voice) if is_staged else listed | voice
             is_compared = execution.execution_id in of_calls and (not calls or execution.execution_id in detailed)
             is_seen = night.options.get("full_refresh") or has_all or is_compared

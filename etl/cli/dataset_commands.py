@@ -199,7 +199,7 @@ def forget(  # noqa: PLR0913 one parameter for each option of the command
     executions: Annotated[_Names, selection("--execution", metavar="ID", help="Forget an execution.")] = None,
     run_tests: Annotated[
         _Names,
-        selection("--run-test", metavar="NAME", help="Forget all executions of this run test, by name or folder."),
+        selection("--run-test", metavar="NAME", help="Forget all executions of the run test with this name or folder."),
     ] = None,
     created_before: Annotated[date | None, day(help="Forget all executions created before this day (UTC).")] = None,
     deleted_before: Annotated[date | None, day(help="Forget everything marked as deleted before this day.")] = None,

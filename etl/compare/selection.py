@@ -253,7 +253,9 @@ def _select_one(executions: Sequence[ComparedExecution], selector: Selector, whe
             others = f". Its finished executions are from {min(days)} to {max(days)}" if days else ""
             if isinstance(selector, Version):
                 versions = sorted({each.agent_version for each in finished if each.agent_version})
-                others = f". Known versions: {first_few(versions)}" if versions else ". No execution names a version"
+                others = (
+                    f". Known versions: {first_few(versions)}" if versions else ". No execution has an agent version"
+                )
             raise ConfigurationError(f"{where} has no finished execution of {selector}{others}")
         return Selection(selector, chosen)
     if _is_id(selector):

@@ -42,7 +42,7 @@ def doubled_rows(table: schema.Table, path: str, rows: pa.Table) -> Iterator[Fin
 def damage(row: Mapping[str, Any], held: HeldRows) -> str | None:
     """What an execution's row says about its calls and evals that is not true of the stored rows; else None."""
     if held.exported_calls != row["exported_calls"]:
-        return f"{held.exported_calls} of {row['exported_calls']} exported calls are stored"
+        return f"the dataset has {held.exported_calls} of the {row['exported_calls']} calls that were exported"
     if held.calls_digest != row["calls_digest"]:
         return "its calls or evals differ from what was exported"
     is_whole = row["export_state"] in (ExportState.EXPORTED, ExportState.SETTLING) and row["deleted_at"] is None

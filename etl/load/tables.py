@@ -91,7 +91,7 @@ class View:
 _DOLLARS = Column("cost_total_dollars", schema.FLOAT, "Total cost of the call.", "US dollars")
 _LOADED_AT = Column("loaded_at", schema.TIMESTAMP, "When the last load that changed anything began.")
 _COMPLETE_AT = Column(
-    "complete_at", schema.TIMESTAMP, "As of that load, when a run had last exported everything that was configured."
+    "complete_at", schema.TIMESTAMP, "When a run last exported everything that was configured, as known at that load."
 )
 _ROWS = Column("rows", INT, "Total number of rows in all tables.", "rows")
 _NOTED = "MAX(CASE WHEN t.item = '{}' THEN t.digest END)"

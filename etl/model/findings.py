@@ -111,7 +111,7 @@ class Kind(StrEnum):
     RUN_LOST = _unknown(
         "run_lost",
         "the last run was killed or could not start",
-        "if the run left an error message, fix that problem, and then run metrics-etl run",
+        "metrics-etl run. If the last run left an error message, first fix that problem",
     )
     # the dataset
     QUARANTINED = _unknown(

@@ -401,7 +401,8 @@ def _is_settled(
 
     The end may be long ago: a rerun keeps the old one, and an execution may be stored late. In a first export, the end
     alone counts, if the source counts no more calls than were exported: those may be deleted, or missing from the list
-    of one night.
+    of one night. ``is_first`` holds for a stored execution, too, if only its own row was missing, or if all its rows
+    come from lists that were read late (``_was_listed_late``).
     """
     now = settlement.now
     completed_at = unless_future(timestamp_or_none(execution.payload.get("completed_at")), now)

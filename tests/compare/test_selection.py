@@ -99,7 +99,7 @@ REFUSED = [
     (MANY, (span(20, 21), "last"), ".2026-11-21. Its finished executions are from 2026-11-01 to 2026-11-03"),
     (MANY, (span(5, 5), "last"),
      "no finished execution of 2026-11-05..2026-11-05. Its finished executions are from 2026-11-01"),
-    (MANY, (Version("v1"), "last"), "no finished execution of version=v1. No execution names a version"),
+    (MANY, (Version("v1"), "last"), "no finished execution of version=v1. No execution has an agent version"),
     ([execution(each, agent_version="v2") for each in "ab"], (Version("v1"), "last"), "=v1. Known versions: v2"),
     (MANY, (span(1, 5), span(5, 6)), "baseline and candidate have 1 execution in common (e4)"),
     (MANY, ("last", "last"), "baseline and candidate have 1 execution in common (e4)"),

@@ -64,7 +64,7 @@ def test_calls_and_evals_are_those_that_the_execution_vouches_for_with_their_mar
     row = {"listed_calls": 1, "exported_calls": 1, "export_state": "exported", "deleted_at": None}
     assert damage(row | {"calls_digest": held.calls_digest}, held) is None
     assert damage(row | {"calls_digest": "other"}, held) == "its calls or evals differ from what was exported"
-    assert damage(row | {"exported_calls": 2}, held) == "1 of 2 exported calls are stored"
+    assert damage(row | {"exported_calls": 2}, held) == "the dataset has 1 of the 2 calls that were exported"
 
 
 def test_a_call_of_two_executions_is_one_finding_though_both_vouch_for_it(tmp_path):

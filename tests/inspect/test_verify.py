@@ -196,9 +196,9 @@ def copy_a_run_to_another_month(place: Place) -> Path:
 
 DAMAGED, MISPLACED, SCHEMA = Kind.DAMAGED, Kind.MISPLACED, Kind.SCHEMA
 BREAKS: dict[Callable[[Place], Path], tuple[Kind, str, set[Kind]]] = {
-    lose_a_call: (DAMAGED, "3 of 4 exported calls are stored", {Kind.LOST_ROWS}),
+    lose_a_call: (DAMAGED, "the dataset has 3 of the 4 calls that were exported", {Kind.LOST_ROWS}),
     lose_an_eval: (DAMAGED, "its calls or evals differ from what was exported", {Kind.LOST_ROWS}),
-    lose_a_file: (DAMAGED, "0 of 4 exported calls are stored", {Kind.LOST_ROWS}),
+    lose_a_file: (DAMAGED, "the dataset has 0 of the 4 calls that were exported", {Kind.LOST_ROWS}),
     double_a_call: (MISPLACED, "1 duplicate key (first: call_execution_id ", {DAMAGED}),
     move_to_another_month: (MISPLACED, "whose row is in executions/run_test=", {DAMAGED, Kind.LOST_ROWS}),
     copy_to_another_run_test: (MISPLACED, "whose row is in executions/run_test=", set()),

@@ -114,7 +114,7 @@ def test_change_of_a_metric_is_told_with_the_same_figures_everywhere():
         assert f"{before} to {after}" in worse.text
     texts = " ".join(text for _, _, text in elements.found)
     assert len({*re.findall(r"10\d ms → 20\d ms", texts)}) == 1
-    assert "Before: 2026-11-02 09:00 (1 execution). After: 2026-11-12 09:00 (1 execution). A dot in a chart" in texts
+    assert "Before: 2026-11-02 09:00 (1 execution). After: 2026-11-12 09:00 (1 execution), since the worst" in texts
     assert "Listen first to call c111, the worst by “Agent latency, mean”." in texts
 
 
